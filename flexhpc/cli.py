@@ -1,0 +1,4 @@
+"""The one door (placeholder during build)."""
+
+
+def main() -> None: ...

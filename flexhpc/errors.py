@@ -1,0 +1,28 @@
+"""Errors a user can cause: shown as plain lines, never as a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class InputError(Exception):
+    """The user's input is wrong (exit status 2).
+
+    Args:
+        lines: what is wrong, one line per error; all errors that were found, not only the first.
+    """
+
+    def __init__(self, lines: str | Iterable[str]) -> None:
+        self.lines: list[str] = [lines] if isinstance(lines, str) else list(lines)
+        super().__init__("\n".join(self.lines))
+
+
+class PointError(Exception):
+    """A point cannot be measured (unreadable data, wrong shapes, a full disk): one clear line.
+
+    The other points of the sweep go on.
+    """
+
+
+class Interrupted(Exception):
+    """The measurement was asked to stop; its state is saved and the same command resumes it."""

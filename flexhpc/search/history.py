@@ -1,0 +1,107 @@
+"""What a search sees and says: finished probes in, the next probes or an estimate out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Censored = Literal["none", "left", "right"]
+LEVEL = 0.9
+"""Probability that an interval claims to hold."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeResult:
+    """One finished probe, as far as a search needs it.
+
+    Attributes:
+        n: number of samples in its subset.
+        repeat: 0 for the first probe at this n, then 1, 2, ...
+        verdict: fit, not_fit, saddle, unconverged or diverged.
+        n_errors: samples missed at the end.
+        cost: sample passes (samples x epochs actually trained).
+    """
+
+    n: int
+    repeat: int
+    verdict: str
+    n_errors: int
+    cost: int
+
+    @property
+    def fit(self) -> bool:
+        """Whether every sample was fitted."""
+        return self.verdict == "fit"
+
+
+History = Sequence[ProbeResult]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ask:
+    """The search wants these probes next.
+
+    Attributes:
+        probes: (n, repeat) pairs, usually one.
+    """
+
+    probes: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bracket:
+    """What the quorums say so far.
+
+    Attributes:
+        largest_fit: largest n that fitted, or None.
+        smallest_fail: smallest n that failed, or None.
+    """
+
+    largest_fit: int | None = None
+    smallest_fail: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """An EMC with its interval.
+
+    Attributes:
+        emc: samples; with ``censored`` right it is a lower bound, with left it is 0 (below 1).
+        emc_lo, emc_hi: interval at ``level``, in samples; ``emc_hi`` is None where nothing bounds
+            it from above.
+        estimand: which of the meanings of EMC this is.
+        probes: finished probes; cost: their sample passes.
+        unconverged: probes that hit the budget while improving.
+    """
+
+    emc: int
+    emc_lo: int
+    emc_hi: int | None
+    level: float
+    estimand: str
+    censored: Censored
+    largest_fit: int | None
+    smallest_fail: int | None
+    probes: int
+    cost: int
+    unconverged: int
+
+
+def quorum(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | None:
+    """Decide whether an n fits: at least half of ``seeds_per_n`` probes do; None while open."""
+    fits = sum(result.fit for result in results)
+    needed = (seeds_per_n + 1) // 2
+    if fits >= needed:
+        return True
+    if len(results) - fits > seeds_per_n - needed:
+        return False
+    return None
+
+
+def by_n(history: History) -> dict[int, list[ProbeResult]]:
+    """Group a history by n, in the order of repeats."""
+    groups: dict[int, list[ProbeResult]] = {}
+    for result in sorted(history, key=lambda r: (r.n, r.repeat)):
+        groups.setdefault(result.n, []).append(result)
+    return groups

@@ -1,0 +1,11 @@
+"""What to measure: sweep specs, their points and their ids. Imports neither torch nor mlflow."""
+
+from flexhpc.spec.freeze import freeze, request_hash
+from flexhpc.spec.load import checked, load
+from flexhpc.spec.sections import Data, Gates, Model, Search, Training
+from flexhpc.spec.sweep import Point, Sweep
+
+__all__ = [
+    "Data", "Gates", "Model", "Point", "Search", "Sweep", "Training", "checked", "freeze", "load",
+    "request_hash",
+]  # fmt: skip

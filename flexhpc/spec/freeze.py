@@ -1,0 +1,76 @@
+"""The frozen spec of a run: what was asked, with every default written down.
+
+A later version may change a default; a frozen spec keeps its points and their ids.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from flexhpc.spec.identity import canonical, digest
+from flexhpc.spec.resolve import variant_of
+from flexhpc.spec.sections import SECTIONS
+from flexhpc.spec.sweep import Point, Sweep
+
+
+def request(sweep: Sweep) -> dict[str, Any]:
+    """Return what the user asked for, overrides applied, as plain values."""
+    asked: dict[str, Any] = {"name": sweep.name, "seed": sweep.seed, "fixed": sweep.fixed}
+    grid = {".".join(a.keys[0]): [v[0] for v in a.values] for a in sweep.axes if len(a.keys) == 1}
+    zipped = [
+        {".".join(keys): [v[k] for v in axis.values] for k, keys in enumerate(axis.keys)}
+        for axis in sweep.axes
+        if len(axis.keys) > 1
+    ]
+    if grid:
+        asked["grid"] = grid
+    if zipped:
+        asked["zip"] = zipped
+    return asked
+
+
+def request_hash(sweep: Sweep) -> str:
+    """Return a hash of what was asked: the same request finds its frozen spec again."""
+    return digest(canonical(request(sweep)))
+
+
+def freeze(sweep: Sweep, points: list[Point]) -> str:
+    """Return the frozen spec as YAML text that :func:`flexhpc.spec.load.load` reads."""
+    defaults: dict[str, dict[str, Any]] = {}
+    seen: set[int] = set()
+    for point in points:
+        for name, (key, _) in SECTIONS.items():
+            section = getattr(point, name)
+            if id(section) not in seen:
+                seen.add(id(section))
+                values = section.model_dump(mode="json", exclude_none=True)
+                unset = section.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+                missing = _missing(values, unset)
+                variant = variant_of(name, {key: values[key]})[1]
+                held = defaults.setdefault(name, {}).setdefault(variant, {})
+                _merge(held, missing)
+    frozen = {**request(sweep), "defaults": defaults}
+    head = "# Frozen by flexhpc: the spec of this run, with every default written down.\n"
+    return head + yaml.safe_dump(frozen, sort_keys=False, allow_unicode=True)
+
+
+def _missing(full: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``full`` has beyond ``given``, on every level."""
+    result = {}
+    for key, value in full.items():
+        if key not in given:
+            result[key] = value
+        elif isinstance(value, dict) and isinstance(given[key], dict):
+            if inner := _missing(value, given[key]):
+                result[key] = inner
+    return result
+
+
+def _merge(held: dict[str, Any], more: dict[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(held.get(key), dict):
+            _merge(held[key], value)
+        else:
+            held.setdefault(key, value)

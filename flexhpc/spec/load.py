@@ -1,0 +1,274 @@
+"""From a YAML file and ``--set`` overrides to a :class:`Sweep`, with all errors at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from flexhpc.errors import InputError
+from flexhpc.spec.resolve import closest, show
+from flexhpc.spec.sections import SECTIONS
+from flexhpc.spec.sweep import Axis, Keys, Point, Sweep
+from flexhpc.spec.yaml_reader import Document, Path_, Problem, parse, read
+
+TOP_KEYS = ("name", "seed", "fixed", "grid", "zip", "defaults")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}\Z")
+_MOST_POINTS = 10_000_000
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Sweep:
+    """Read a sweep spec; its points are not expanded yet.
+
+    Args:
+        path: the YAML file.
+        overrides: ``key=value`` texts. A scalar fixes a key (and stops sweeping it), a list sweeps
+            it; ``name`` and ``seed`` may be set as well.
+
+    Raises:
+        InputError: the file or an override is wrong in its form; one line per error.
+    """
+    document = read(path)
+    reader = _Reader(document)
+    for override in overrides:
+        reader.override(override)
+    return reader.sweep()
+
+
+def checked(path: Path, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Point]]:
+    """Read a sweep spec and expand it.
+
+    Raises:
+        InputError: with every error of the file, sorted by line.
+    """
+    sweep = load(path, overrides)
+    points = list(sweep.points())
+    problems = [
+        Problem(file=str(path), line=line, key=key, what=what)
+        for line, key, what in (*sweep.problems, *_clashes(sweep, points))
+    ]
+    raise_problems(problems)
+    return sweep, points
+
+
+def raise_problems(problems: Iterable[Problem]) -> None:
+    """Raise an InputError with every problem by line, if there is any."""
+    lines = [str(p) for p in sorted(problems, key=lambda p: (p.line, p.key))]
+    if lines:
+        raise InputError(dict.fromkeys(lines))
+
+
+def _clashes(sweep: Sweep, points: list[Point]) -> list[tuple[int, str, str]]:
+    """Points of one spec that would share an id: they differ only in what is no part of it."""
+    first: dict[str, Point] = {}
+    for point in points:
+        other = first.setdefault(point.id, point)
+        if other is not point:
+            keys = [k for k in point.swept if point.swept[k] != other.swept[k]]
+            line = next((axis.lines[0][0] for axis in sweep.axes if keys
+                         and tuple(keys[0].split(".")) in axis.keys), 1)  # fmt: skip
+            if not keys:
+                return [(line, "grid", "holds the same combination twice; keep one")]
+            what = "points that differ only here are one point (the same id)"
+            fix = "; give data.name to tell data sets apart" if keys == ["data.root"] else ""
+            return [(line, keys[0], what + fix)]
+    return []
+
+
+class _Reader:
+    def __init__(self, document: Document) -> None:
+        self.doc = document
+        self.top: dict[str, Any] = document.value
+        self.problems = list(document.problems)
+
+    def note(self, path: Path_, what: str, key: str | None = None) -> None:
+        shown = key or ".".join(map(str, path)) or "(top)"
+        line = self.doc.line(path)
+        self.problems.append(Problem(file=self.doc.file, line=line, key=shown, what=what))
+
+    def override(self, text: str) -> None:
+        """Apply ``key=value`` to the plain document."""
+        key, equals, value_text = text.partition("=")
+        key = key.strip().removeprefix("fixed.")
+        if not equals or not key:
+            raise InputError(f"--set {text}: must have the form key=value, as model.width=64")
+        parsed = parse("value: " + value_text, f"--set {text}")
+        raise_problems(parsed.problems)
+        value = parsed.value.get("value")
+        if key == "name":
+            self.top["name"] = value
+            return
+        grid = self.top.get("grid")
+        if isinstance(grid, dict):
+            grid.pop(key, None)
+        if self._override_zip(key, value):
+            return
+        if isinstance(value, list):
+            if not isinstance(grid, dict):
+                grid = self.top["grid"] = {}
+            grid[key] = value
+        elif key == "seed":
+            self.top["seed"] = value
+        else:
+            self._override_fixed(key, value)
+
+    def _override_zip(self, key: str, value: Any) -> bool:
+        """Replace or drop ``key`` in the zip entry that holds it; True if it is replaced there."""
+        entries = self.top.get("zip")
+        for entry in entries if isinstance(entries, list) else []:
+            if isinstance(entry, dict) and key in entry:
+                if isinstance(value, list):
+                    entry[key] = value
+                    return True
+                del entry[key]
+                if not entry:
+                    entries.remove(entry)
+                return False
+        return False
+
+    def _override_fixed(self, key: str, value: Any) -> None:
+        if not isinstance(self.top.get("fixed"), dict):
+            self.top["fixed"] = {}
+        where = self.top["fixed"]
+        *parents, last = key.split(".")
+        for part in parents:
+            if not isinstance(where.get(part), dict):
+                where[part] = {}
+            where = where[part]
+        where[last] = value
+
+    def sweep(self) -> Sweep:
+        """Read the top level; raises if the form is so wrong that no points can be made."""
+        for key in self.top:
+            if key not in TOP_KEYS:
+                known = TOP_KEYS[:-1]
+                self.note(
+                    (key,), f"unknown key; there are {', '.join(known)}{closest(key, [*known])}"
+                )
+        sweep = Sweep(
+            name=self._name(),
+            seed=self.top.get("seed", 0) if self.top.get("seed") is not None else 0,
+            fixed=self._fixed(),
+            fixed_lines=self._fixed_lines(),
+            axes=[*self._grid(), *self._zip()],
+            defaults=self.top.get("defaults", {}),
+        )
+        self._overlaps(sweep.axes)
+        if len(sweep) > _MOST_POINTS:
+            self.note(
+                ("grid",), f"{len(sweep)} points are more than {_MOST_POINTS}; split the sweep"
+            )
+            raise_problems(self.problems)
+        sweep.problems.update({(p.line, p.key, p.what): None for p in self.problems})
+        return sweep
+
+    def _name(self) -> str:
+        name = self.top.get("name")
+        if name is None:
+            self.note(("name",), "is required; it names the run folder")
+        elif not isinstance(name, str) or not _NAME.match(name):
+            self.note(("name",), f"{show(name)} must be letters, digits, _ and - (at most 100)")
+        return str(name)
+
+    def _fixed(self) -> dict[str, dict[str, Any]]:
+        fixed = self._mapping("fixed")
+        result: dict[str, dict[str, Any]] = {}
+        for section, values in fixed.items():
+            if section not in SECTIONS:
+                self.note(("fixed", section), self._no_section(section))
+            elif not isinstance(values, dict):
+                self.note(("fixed", section), f"must be a mapping, not {show(values)}")
+            else:
+                result[section] = values
+        return result
+
+    def _no_section(self, name: str) -> str:
+        if name == "seed":
+            return "stands at the top level, beside fixed"
+        names = list(SECTIONS)
+        return f"unknown section; there are {', '.join(names)}{closest(name, names)}"
+
+    def _fixed_lines(self) -> dict[Keys, int]:
+        lines: dict[Keys, int] = {(): self.doc.line(("fixed",))}
+        for path, line in self.doc.lines.items():
+            if path[:1] == ("fixed",) and len(path) > 1:
+                lines[tuple(map(str, path[1:]))] = line
+        return lines
+
+    def _mapping(self, key: str) -> dict[str, Any]:
+        value = self.top.get(key)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            self.note((key,), f"must be a mapping, not {show(value)}")
+            return {}
+        return value
+
+    def _grid(self) -> list[Axis]:
+        axes = []
+        for key, values in self._mapping("grid").items():
+            axis = self._axis({key: values}, ("grid",))
+            if axis:
+                axes.append(axis)
+        return axes
+
+    def _zip(self) -> list[Axis]:
+        entries = self.top.get("zip")
+        if entries is None:
+            return []
+        if not isinstance(entries, list):
+            self.note(("zip",), "must be a list of mappings: `- {key: [..], key: [..]}`")
+            return []
+        axes = []
+        for i, entry in enumerate(entries):
+            if not isinstance(entry, dict) or not entry:
+                self.note(("zip", i), "must be a mapping of keys to lists of equal length")
+            elif axis := self._axis(entry, ("zip", i)):
+                axes.append(axis)
+        return axes
+
+    def _axis(self, entry: dict[str, Any], at: Path_) -> Axis | None:
+        """One axis from keys that move together; None (and problems) if its form is wrong."""
+        fine = True
+        for key, values in entry.items():
+            root = key.split(".")[0]
+            if "" in key.split("."):
+                self.note((*at, key), "is not a dotted path into fixed, as model.width", key)
+            elif root not in SECTIONS and key != "seed":
+                self.note((*at, key), f"does not lead into fixed: {self._no_section(root)}", key)
+            elif not isinstance(values, list) or not values:
+                self.note((*at, key), "must be a list of at least one value", key)
+            elif len({repr(v) for v in values}) < len(values) and len(entry) == 1:
+                self.note((*at, key), "holds a value twice; keep one", key)
+            else:
+                continue
+            fine = False
+        lengths = {key: len(v) for key, v in entry.items() if isinstance(v, list)}
+        if len(set(lengths.values())) > 1:
+            sizes = ", ".join(f"{k}: {n}" for k, n in lengths.items())
+            self.note(at, f"keys that move together need lists of equal length ({sizes})")
+            fine = False
+        if not fine:
+            return None
+        keys = tuple(tuple(key.split(".")) for key in entry)
+        lines = zip(
+            *([self.doc.line((*at, k, i)) for i in range(len(v))] for k, v in entry.items()),
+            strict=True,
+        )
+        return Axis(keys=keys, values=tuple(zip(*entry.values(), strict=True)), lines=tuple(lines))
+
+    def _overlaps(self, axes: list[Axis]) -> None:
+        """No key may be set by two axes, nor a key and its section."""
+        seen: dict[Keys, int] = {}
+        for axis in axes:
+            for k, keys in enumerate(axis.keys):
+                for other, line in seen.items():
+                    shorter = min(len(keys), len(other))
+                    if keys[:shorter] == other[:shorter]:
+                        key = ".".join(keys)
+                        what = f"is already swept by {'.'.join(other)} in line {line}; keep one"
+                        self.problems.append(
+                            Problem(file=self.doc.file, line=axis.lines[0][k], key=key, what=what)
+                        )
+                seen[keys] = axis.lines[0][k]

@@ -1,0 +1,164 @@
+"""One section of a point: from plain keys to a validated object, or to clear problems."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from flexhpc.spec.sections import BASES, DEFAULT_VARIANT, SECTIONS, Section
+
+Report = Callable[[tuple[str, ...], str], None]
+"""Called with the path of a key inside the section, and what is wrong with it."""
+
+
+def variant_of(section: str, values: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return the name of the deciding key and the variant chosen by ``values`` (or the default)."""
+    key, _ = SECTIONS[section]
+    return key, values.get(key, DEFAULT_VARIANT.get(section))
+
+
+def variant_class(section: str, variant: object) -> type[Section] | None:
+    """Return the class of a variant, or None if there is no such variant."""
+    _, variants = SECTIONS[section]
+    if not isinstance(variant, str):
+        return None
+    if section == "model" and variant.startswith("timm:"):
+        variant = "timm:NAME"
+    return variants.get(variant)
+
+
+def complete(section: str, values: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Write short forms out and put ``defaults`` (of a frozen spec) beneath the given values."""
+    if section == "training":
+        if isinstance(gates := values.get("gates"), dict):
+            spelled = {k: {"mode": v} if isinstance(v, str) else v for k, v in gates.items()}
+            values = {**values, "gates": spelled}
+        if "steps" in values:
+            defaults = {k: v for k, v in defaults.items() if k != "epochs"}
+    return _beneath(defaults, values)
+
+
+def _beneath(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**defaults, **values}
+    for key, default in defaults.items():
+        if isinstance(default, dict) and isinstance(values.get(key), dict):
+            merged[key] = _beneath(default, values[key])
+    return merged
+
+
+def resolve(section: str, values: Mapping[str, Any], report: Report) -> Section | None:
+    """Validate one section; every error goes to ``report``, then None is returned."""
+    key, variant = variant_of(section, values)
+    cls = variant_class(section, variant)
+    if cls is None:
+        names = list(SECTIONS[section][1])
+        if variant is None:
+            report((key,), f"is required; choose one of {', '.join(names)}")
+        else:
+            report(
+                (key,), f"{show(variant)} is not one of {', '.join(names)}{closest(variant, names)}"
+            )
+        base = BASES[section]
+        shared = {k: v for k, v in values.items() if k in base.model_fields}
+        _validate(section, base, "", {**shared, key: ""}, report)
+        return None
+    return _validate(section, cls, str(variant), {**values, key: variant}, report)
+
+
+def _validate(
+    section: str, cls: type[Section], variant: str, values: dict[str, Any], report: Report
+) -> Section | None:
+    """Check keys that do not go together, then every key by itself."""
+    fine = True
+    for dotted, what in cls.clashes(values):
+        report(tuple(dotted.split(".")), what)
+        fine = False
+    try:
+        validated = cls.model_validate(values)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            path, what = explain(section, cls, variant, detail)
+            report(path, what)
+        return None
+    return validated if fine else None
+
+
+def explain(
+    section: str, cls: type[Section], variant: str, detail: ErrorDetails
+) -> tuple[tuple[str, ...], str]:
+    """Turn one pydantic error into the key's path and one sentence: what, why, fix."""
+    path = tuple(str(part) for part in detail["loc"] if part not in ("int", "float"))
+    kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
+    if kind == "extra_forbidden":
+        return path, _unknown(section, cls, variant, path)
+    if kind == "missing":
+        return path, "is required; give it under fixed, grid or zip"
+    if kind == "literal_error":
+        names = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return path, f"{show(value)} is not one of {', '.join(names)}{closest(value, names)}"
+    if kind == "string_pattern_mismatch":
+        return path, f"{show(value)} does not have the form {context['pattern']}"
+    if kind in _WANTED:
+        return path, f"must be {_WANTED[kind]}, not {show(value)}"
+    if kind in _BOUNDS:
+        bound = next(context[k] for k in ("ge", "gt", "le", "lt", "multiple_of") if k in context)
+        return path, f"must be {_BOUNDS[kind]} {bound:g}, not {show(value)}"
+    return path, f"{detail['msg'].lower()}, not {show(value)}"
+
+
+_WANTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+_BOUNDS = {
+    "greater_than_equal": "at least",
+    "greater_than": "above",
+    "less_than_equal": "at most",
+    "less_than": "below",
+    "multiple_of": "a multiple of",
+}
+
+
+def _unknown(section: str, cls: type[Section], variant: str, path: tuple[str, ...]) -> str:
+    """Say why a key is refused: no effect for this variant, or no such key."""
+    if len(path) == 1:
+        key, variants = SECTIONS[section]
+        users = [name for name, other in variants.items() if path[0] in other.model_fields]
+        if users:
+            return (
+                f"has no effect with {key}: {variant} (only with {', '.join(users)}); leave it out"
+            )
+        names = list(cls.model_fields)
+    else:
+        inner: Any = cls
+        for part in path[:-1]:
+            inner = inner.model_fields[part].annotation
+        names = list(inner.model_fields)
+    return f"unknown key; there are {', '.join(names)}{closest(path[-1], names)}"
+
+
+def closest(value: object, names: list[str]) -> str:
+    """Return ``; did you mean X?`` if one of ``names`` is near ``value``."""
+    near = difflib.get_close_matches(str(value), names, 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def show(value: object) -> str:
+    """Return a value as the user may have written it, cut to a readable length."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

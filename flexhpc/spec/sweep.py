@@ -1,0 +1,188 @@
+"""A sweep spec: fixed values, the axes that sweep over them, and the points they expand to."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from flexhpc.spec.checks import check_together
+from flexhpc.spec.identity import canonical, digest, plain, point_json
+from flexhpc.spec.resolve import complete, resolve, variant_of
+from flexhpc.spec.sections import SECTIONS, Data, Model, Search, Section, Training
+
+Keys = tuple[str, ...]
+SECTION_NAMES = tuple(SECTIONS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """One fully resolved combination of a sweep spec; asks for one EMC.
+
+    Attributes:
+        index: position in the sweep, from 0.
+        id: content hash of all that can change the result.
+        canonical: the JSON text that was hashed.
+        swept: the values of the swept keys, by dotted path.
+    """
+
+    index: int
+    id: str
+    canonical: str
+    data: Data
+    model: Model
+    training: Training
+    search: Search
+    seed: int
+    swept: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The swept values in short: ``width=48 labels=random``, for tables and run names."""
+        return " ".join(f"{key.split('.')[-1]}={value}" for key, value in self.swept.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """Keys that move together: a key of ``grid``, or an entry of ``zip``.
+
+    Attributes:
+        keys: the dotted paths that it sets, split at the dots.
+        values: one tuple per position, with a value for each key.
+        lines: the line of every value in the file.
+    """
+
+    keys: tuple[Keys, ...]
+    values: tuple[tuple[Any, ...], ...]
+    lines: tuple[tuple[int, ...], ...]
+
+
+Problems = dict[tuple[int, str, str], None]
+"""(line, key, what), in the order found, each once."""
+
+
+@dataclass(kw_only=True)
+class Sweep:
+    """A parsed sweep spec. ``points()`` expands it; ``problems`` holds what is wrong with it.
+
+    Attributes:
+        name: names the run folder and the MLflow experiment.
+        fixed: section -> key -> value.
+        fixed_lines: line of each fixed key.
+        axes: in the order of the file; the last one moves fastest.
+        defaults: section -> variant -> key -> value; frozen specs carry them, so that a later
+            version's defaults change nothing.
+    """
+
+    name: str
+    seed: int
+    fixed: dict[str, dict[str, Any]]
+    fixed_lines: dict[Keys, int]
+    axes: list[Axis]
+    defaults: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    problems: Problems = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Number of points."""
+        return math.prod(len(axis.values) for axis in self.axes)
+
+    def points(self) -> Iterator[Point]:
+        """Expand to points, in order; combinations with an error go to ``problems`` instead.
+
+        Sections are validated once per distinct combination of the axes that touch them, so the
+        cost per point is a few look-ups and one hash.
+        """
+        touching = {s: self._touching(s) for s in SECTION_NAMES}
+        seed_axes = self._touching("seed")
+        sections: dict[tuple[Any, ...], tuple[Section, str] | None] = {}
+        together: dict[tuple[int, int], bool] = {}
+        paths = [
+            (a, k, ".".join(key))
+            for a, axis in enumerate(self.axes)
+            for k, key in enumerate(axis.keys)
+        ]
+        spans = [range(len(axis.values)) for axis in self.axes]
+        for index, at in enumerate(itertools.product(*spans)):
+            found: list[tuple[Section, str]] = []
+            for name in SECTION_NAMES:
+                key = (name, *(at[a] for a in touching[name]))
+                if key not in sections:
+                    sections[key] = self._section(name, at)
+                if (entry := sections[key]) is not None:
+                    found.append(entry)
+            seed = self._seed(at, seed_axes)
+            if len(found) < len(SECTION_NAMES) or seed is None:
+                continue
+            data, model, training, search = (cast(Any, section) for section, _ in found)
+            pair = (id(data), id(model))
+            if pair not in together:
+                together[pair] = check_together(data, model, self._reporter(at))
+            if not together[pair]:
+                continue
+            data_json, model_json, training_json, search_json = (text for _, text in found)
+            text = point_json(data_json, model_json, search_json, seed, training_json)
+            yield Point(
+                index=index, id=digest(text), canonical=text, data=data, model=model,
+                training=training, search=search, seed=seed,
+                swept={path: self.axes[a].values[at[a]][k] for a, k, path in paths},
+            )  # fmt: skip
+
+    def _touching(self, section: str) -> list[int]:
+        return [a for a, axis in enumerate(self.axes) if any(k[0] == section for k in axis.keys)]
+
+    def _values(self, section: str, at: tuple[int, ...]) -> tuple[dict[str, Any], dict[Keys, int]]:
+        """The plain values of a section at one combination, and the line of each key."""
+        values: dict[str, Any] = dict(self.fixed.get(section, {}))
+        lines = {k: n for k, n in self.fixed_lines.items() if k[:1] == (section,)}
+        for axis, i in zip(self.axes, at, strict=True):
+            for k, keys in enumerate(axis.keys):
+                if keys[0] != section:
+                    continue
+                value, lines[keys] = axis.values[i][k], axis.lines[i][k]
+                if len(keys) == 1:
+                    values = dict(value) if isinstance(value, dict) else {"": value}
+                else:
+                    values = _put(values, keys[1:], value)
+        values = {k: v for k, v in values.items() if v is not None}
+        _, variant = variant_of(section, values)
+        defaults = self.defaults.get(section, {}).get(str(variant), {})
+        return complete(section, values, defaults), lines
+
+    def _section(self, name: str, at: tuple[int, ...]) -> tuple[Section, str] | None:
+        values, lines = self._values(name, at)
+        section = resolve(name, values, lambda path, what: self._note((name, *path), what, lines))
+        return None if section is None else (section, canonical(plain(section)))
+
+    def _seed(self, at: tuple[int, ...], seed_axes: list[int]) -> int | None:
+        seed, line = self.seed, 1
+        for a in seed_axes:
+            k = self.axes[a].keys.index(("seed",))
+            seed, line = self.axes[a].values[at[a]][k], self.axes[a].lines[at[a]][k]
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+            what = f"must be a whole number from 0 to 2^63 - 1, not {seed!r}"
+            self._note(("seed",), what, {("seed",): line})
+            return None
+        return seed
+
+    def _reporter(self, at: tuple[int, ...]) -> Any:
+        def report(keys: Keys, what: str) -> None:
+            _, lines = self._values(keys[0], at)
+            self._note(keys, what, lines)
+
+        return report
+
+    def _note(self, keys: Keys, what: str, lines: dict[Keys, int]) -> None:
+        place = keys
+        while place and place not in lines:
+            place = place[:-1]
+        self.problems[(lines.get(place, self.fixed_lines.get((), 1)), ".".join(keys), what)] = None
+
+
+def _put(values: dict[str, Any], keys: Keys, value: Any) -> dict[str, Any]:
+    """Return a copy of ``values`` with ``value`` at a path; plain values on the way give way."""
+    if len(keys) == 1:
+        return {**values, keys[0]: value}
+    inner = values.get(keys[0])
+    return {**values, keys[0]: _put(inner if isinstance(inner, dict) else {}, keys[1:], value)}

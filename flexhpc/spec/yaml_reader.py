@@ -1,0 +1,181 @@
+"""YAML with line numbers, and without YAML 1.1's surprises.
+
+PyYAML composes the node graph; this module turns nodes into plain values by the YAML 1.2 core
+schema (https://yaml.org/spec/1.2.2/#103-core-schema): ``1e-3`` is a number, ``no`` and ``on`` are
+text, ``010`` is ten, and a duplicate key is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flexhpc.errors import InputError
+
+_NULL = re.compile(r"(~|null|Null|NULL|)\Z")
+_BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_INT = re.compile(r"[-+]?[0-9][0-9_]*\Z")
+_HEX = re.compile(r"0x[0-9a-fA-F]+\Z")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
+_INF = re.compile(r"[-+]?\.(inf|Inf|INF)\Z")
+_NAN = re.compile(r"\.(nan|NaN|NAN)\Z")
+_LONGEST_NUMBER = 400
+_MOST_VALUES = 1_000_000
+
+Path_ = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One error in a user's file: ``file:line: key: what, why, fix``."""
+
+    file: str
+    line: int
+    key: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.key}: {self.what}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A parsed file.
+
+    Attributes:
+        file: the name shown in errors.
+        value: plain dicts, lists and scalars.
+        lines: line number (from 1) of every value, by its path of keys and list positions.
+        problems: what was wrong on this level (duplicate keys and the like).
+    """
+
+    file: str
+    value: Any
+    lines: dict[Path_, int]
+    problems: list[Problem] = field(default_factory=list)
+
+    def line(self, path: Path_) -> int:
+        """Line of ``path``, or of its nearest ancestor that the file holds."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+
+def scalar(text: str) -> Any:
+    """Value of a plain (unquoted) scalar by the YAML 1.2 core schema."""
+    if _NULL.match(text):
+        return None
+    if text in _BOOL:
+        return _BOOL[text]
+    if len(text) > _LONGEST_NUMBER:
+        return text
+    if _INT.match(text):
+        return int(text)
+    if _HEX.match(text):
+        return int(text, 16)
+    if _FLOAT.match(text):
+        return float(text)
+    if _INF.match(text):
+        return float(text.replace(".", ""))
+    if _NAN.match(text):
+        return float("nan")
+    return text
+
+
+def parse(text: str, file: str) -> Document:
+    """Parse ``text``.
+
+    Raises:
+        InputError: the text is not YAML at all, or not one mapping.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        what = " ".join(str(error.problem or error.context).split())
+        raise InputError(f"{file}:{line}: not valid YAML: {what}") from None
+    except yaml.YAMLError as error:
+        what = " ".join(str(error).split())
+        raise InputError(f"{file}:1: not valid YAML: {what}") from None
+    except RecursionError:
+        raise InputError(f"{file}:1: not valid YAML: nested too deeply") from None
+    if node is None:
+        raise InputError(f"{file}:1: the file is empty; see sweeps/quickstart.yaml for an example")
+    if not isinstance(node, yaml.MappingNode):
+        raise InputError(f"{file}:1: must be a mapping of keys to values")
+    builder = _Builder(file)
+    value = builder.build(node, (), ())
+    return Document(file=file, value=value, lines=builder.lines, problems=builder.problems)
+
+
+def read(path: Path) -> Document:
+    """Read and parse a file.
+
+    Raises:
+        InputError: the file cannot be read, or is not YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}:1: not a text file in UTF-8") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    return parse(text, str(path))
+
+
+class _Builder:
+    """Turns a node graph into plain values, noting lines and problems on the way."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.lines: dict[Path_, int] = {}
+        self.problems: list[Problem] = []
+
+    def problem(self, node: yaml.Node, path: Path_, what: str) -> None:
+        key = ".".join(map(str, path)) or "(top)"
+        line = node.start_mark.line + 1
+        self.problems.append(Problem(file=self.file, line=line, key=key, what=what))
+
+    def build(self, node: yaml.Node, path: Path_, above: tuple[int, ...]) -> Any:
+        self.lines[path] = node.start_mark.line + 1
+        if len(self.lines) > _MOST_VALUES:
+            raise InputError(f"{self.file}:1: holds more than {_MOST_VALUES} values once expanded")
+        if not node.tag.startswith("tag:yaml.org,2002:"):
+            self.problem(node, path, f"the tag {node.tag} is not supported; write a plain value")
+        if id(node) in above:
+            self.problem(node, path, "an alias that contains itself")
+            return None
+        above = (*above, id(node))
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, path, above)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.build(child, (*path, i), above) for i, child in enumerate(node.value)]
+        if node.style is not None:
+            return node.value
+        return scalar(node.value)
+
+    def mapping(self, node: yaml.MappingNode, path: Path_, above: tuple[int, ...]) -> Any:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.problem(key_node, path, "a key must be plain text")
+                continue
+            key = str(key_node.value)
+            if key == "<<":
+                self.problem(
+                    key_node, path, "merge keys (<<) are not supported; write the keys out"
+                )
+                continue
+            if key in result:
+                first = self.lines[(*path, key)]
+                what = f"this key stands twice (first in line {first}); keep one"
+                self.problem(key_node, (*path, key), what)
+                continue
+            result[key] = self.build(value_node, (*path, key), above)
+            self.lines[(*path, key)] = key_node.start_mark.line + 1
+        return result
