@@ -1,4 +1,326 @@
-"""The one door (placeholder during build)."""
+"""The one door: every verb of flexhpc. Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flexhpc.errors import InputError, PointError
+
+if TYPE_CHECKING:
+    from flexhpc.analysis.board import PointStatus
+
+OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    help="Measures how much data a neural network can fit: the effective model complexity (EMC).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="A sweep spec (YAML).")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as runs/NAME.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the run folders.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the spec; may be repeated."),
+]
+ProfileFile = Annotated[
+    Path | None, typer.Option("--profile", help="Where and how to run (hpc/profiles/*.yaml).")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def main() -> None: ...
+class Format(StrEnum):
+    """Formats of the results table."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+@app.command()
+def validate(spec: Spec, overrides: Set = None) -> None:
+    """Check a sweep spec; prints every error at once."""
+    from flexhpc.spec import checked
+
+    _, points = checked(spec, overrides or ())
+    typer.echo(f"{spec}: fine, {len(points)} points")
+
+
+@app.command()
+def plan(
+    spec: Spec,
+    overrides: Set = None,
+    profile: ProfileFile = None,
+    runs: Runs = Path("runs"),
+    params: Annotated[bool, typer.Option("--params", help="Count parameters too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a sweep would measure: points, ids, what is there already, and a bound on cost."""
+    from flexhpc.launch.plan import make_plan, plan_lines
+
+    planned = make_plan(spec, overrides or (), runs, profile, params=params)
+    if as_json:
+        typer.echo(json.dumps(planned, indent=1))
+    else:
+        typer.echo("\n".join(plan_lines(planned)))
+
+
+@app.command()
+def sweep(
+    spec: Spec,
+    overrides: Set = None,
+    profile: ProfileFile = None,
+    runs: Runs = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Return once it has started.")] = False,
+) -> None:
+    """Measure every point of a spec that is not measured yet; the same command resumes."""
+    if dry_run:
+        plan(spec, overrides, profile, runs)
+        return
+    from flexhpc.launch.live import make_console
+    from flexhpc.launch.prepare import prepare
+    from flexhpc.launch.profile import load_profile
+
+    settings = load_profile(profile)
+    prepared = prepare(spec, overrides or (), runs)
+    from flexhpc.launch import sweep as launch
+
+    if detach:
+        count = launch.detached(prepared, settings)
+        typer.echo(f"{count} workers started; `flexhpc status {prepared.run.path}` follows them")
+        return
+    statuses, interrupted = launch.follow(prepared, settings, make_console())
+    _conclude(prepared.run.path, statuses, interrupted)
+
+
+def _conclude(path: Path, statuses: list[PointStatus], interrupted: bool) -> None:
+    """Write the report, print the table and what went wrong, and leave with the right status."""
+    from flexhpc.launch.sweep import log_tail, tracking_warnings
+    from flexhpc.store import RunFolder
+
+    _results_table(statuses)
+    run = RunFolder(path)
+    for line in tracking_warnings(run):
+        typer.echo(line, err=True)
+    if interrupted:
+        typer.echo("interrupted; the same command resumes", err=True)
+        raise typer.Exit(INTERRUPTED)
+    page = _write_report(run.name, [path], statuses, run.report)
+    typer.echo(f"report: {page}\nMLflow: flexhpc ui {path}")
+    failed = [status for status in statuses if status.state != "done"]
+    for status in failed:
+        label = status.point.label or status.point.id
+        message = status.message or "its worker ended without a result; the last lines of its log:"
+        typer.echo(f"failed: {label}: {message}", err=True)
+    if failed:
+        launches = [run.jobs / status.launch for status in failed if status.launch]
+        newest = max(run.jobs.iterdir(), key=lambda folder: folder.stat().st_mtime)
+        for folder in dict.fromkeys(launches or [newest]):
+            for line in log_tail(folder):
+                typer.echo(f"  | {line}", err=True)
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def status(
+    run: Run,
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it.")] = False,
+) -> None:
+    """Show where every point stands, from the run's files alone."""
+    from rich.live import Live
+
+    from flexhpc.analysis.board import Board, open_run
+    from flexhpc.launch.live import make_console, status_row, status_table
+
+    folder, _, points = open_run(run)
+    board = Board(folder, points)
+    if as_json:
+        typer.echo(json.dumps([status_row(s) for s in board.look()], indent=1))
+        return
+    console = make_console()
+    if not watch:
+        console.print(status_table(board.look()))
+        return
+    with Live(console=console, refresh_per_second=2, transient=True) as live:
+        while True:
+            live.update(status_table(board.look(), console.height - 2))
+            time.sleep(0.5)
+
+
+@app.command()
+def cancel(run: Run) -> None:
+    """Stop what this run has running; every finished probe is kept, and a sweep resumes it."""
+    from flexhpc.launch.cancel import cancel_run
+
+    typer.echo(cancel_run(run))
+
+
+@app.command()
+def results(
+    run: Run,
+    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to this file instead.")
+    ] = None,
+) -> None:
+    """Print the results table: one row per point."""
+    from flexhpc.analysis.board import Board, open_run
+    from flexhpc.analysis.collect import as_csv, as_json, as_parquet, row_of
+
+    folder, _, points = open_run(run)
+    statuses = Board(folder, points).look()
+    if form is Format.table:
+        _results_table(statuses)
+        return
+    rows = [row_of(status) for status in statuses]
+    makers = {Format.csv: as_csv, Format.json: as_json}
+    content = makers[form](rows).encode() if form in makers else as_parquet(rows)
+    if output is not None:
+        from flexhpc.store.files import write_atomic
+
+        try:
+            write_atomic(output, content)
+        except OSError as error:
+            raise InputError(f"{output}: cannot be written: {error.strerror}") from None
+    elif form is Format.parquet and sys.stdout.isatty():
+        raise InputError("parquet is no text for a terminal; give --output FILE, or redirect it")
+    else:
+        sys.stdout.buffer.write(content)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One or several runs.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder; by default RUN/report.")
+    ] = None,
+) -> None:
+    """Write report/index.html with figures, over one or several runs."""
+    from flexhpc.analysis.board import Board, open_run
+
+    statuses, names = [], []
+    for path in runs:
+        folder, _, points = open_run(path)
+        statuses += Board(folder, points).look()
+        names.append(folder.name)
+    default = runs[0] / "report" if len(runs) == 1 else Path("report")
+    typer.echo(_write_report(", ".join(names), runs, statuses, output or default))
+
+
+@app.command()
+def probe(
+    spec: Spec,
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of samples.")],
+    point: Annotated[str, typer.Option("--point", help="Id or index of the point.")] = "0",
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Use this seed instead of the point's.")
+    ] = None,
+    repeat: Annotated[int, typer.Option("--repeat", min=0, help="Which training at this n.")] = 0,
+    overrides: Set = None,
+) -> None:
+    """Run one training in this process, verbosely: the debugging door. Stores nothing."""
+    from flexhpc.debug import one_probe
+
+    one_probe(spec, overrides or (), point, n, seed, repeat, typer.echo)
+
+
+@app.command()
+def sync(
+    run: Run,
+    uri: Annotated[str | None, typer.Option("--uri", help="MLflow server or database.")] = None,
+) -> None:
+    """Bring MLflow up to what the store holds; may be repeated."""
+    from flexhpc.analysis.board import open_run
+    from flexhpc.tracking.state import local_uri
+    from flexhpc.tracking.sync import Syncer
+
+    folder, _, _ = open_run(run)
+    target = uri or local_uri(folder)
+    try:
+        count = Syncer(folder, target).sync()
+    except Exception as error:
+        what = " ".join(str(error).split())[:300]
+        typer.echo(f"MLflow at {target} cannot be written: {what}", err=True)
+        raise typer.Exit(FAILED) from None
+    typer.echo(f"{count} probes logged to {target}")
+
+
+@app.command()
+def ui(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]")] = None,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Serve MLflow's UI for a run (by default the newest) on loopback."""
+    from flexhpc.analysis.board import open_run
+    from flexhpc.tracking.ui import newest_run, serve
+
+    folder, _, _ = open_run(run if run is not None else newest_run(runs))
+    typer.echo(f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning")
+    serve(folder, port)
+
+
+@app.command()
+def doctor() -> None:
+    """Check python, torch, GPU, SLURM, containers, tracking and data, and say what to do."""
+    from flexhpc.doctor import examine
+
+    bad = False
+    for check in examine():
+        typer.echo(f"{check.level:4}  {check.name:10}  {check.what}")
+        bad |= check.level == "bad"
+    if bad:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def schema() -> None:
+    """Print a JSON schema of sweep specs, for editors."""
+    from flexhpc.spec.json_schema import sweep_schema
+
+    typer.echo(json.dumps(sweep_schema(), indent=1))
+
+
+def _results_table(statuses: list[PointStatus]) -> None:
+    from flexhpc.launch.live import make_console, results_table
+
+    make_console().print(results_table(statuses))
+
+
+def _write_report(title: str, runs: list[Path], statuses: list[PointStatus], folder: Path) -> Path:
+    from flexhpc.analysis.report import write_report
+    from flexhpc.store import RunFolder
+
+    specs = [RunFolder(run).spec.read_text() for run in runs]
+    try:
+        return write_report(title, statuses, specs, folder)
+    except OSError as error:
+        raise PointError(f"{folder}: the report cannot be written: {error.strerror}") from None
+
+
+def main() -> None:
+    """Run the command line; the user's errors are lines, not tracebacks."""
+    try:
+        app()
+    except InputError as error:
+        for line in error.lines:
+            typer.echo(line, err=True)
+        sys.exit(WRONG_INPUT)
+    except PointError as error:
+        typer.echo(str(error), err=True)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,9 +1,9 @@
 """Which n comes next, and what the EMC is: pure functions of the history. No torch."""
 
-from flexhpc.search.history import Ask, Bracket, Estimate, History, ProbeResult
+from flexhpc.search.history import Ask, Bracket, Estimate, History, ProbeResult, history_of
 from flexhpc.search.policy import advance, bracket_of, cost_bound, estimate_so_far
 
 __all__ = [
     "Ask", "Bracket", "Estimate", "History", "ProbeResult", "advance", "bracket_of", "cost_bound",
-    "estimate_so_far",
+    "estimate_so_far", "history_of",
 ]  # fmt: skip

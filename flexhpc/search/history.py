@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 Censored = Literal["none", "left", "right"]
 LEVEL = 0.9
@@ -36,6 +36,29 @@ class ProbeResult:
 
 
 History = Sequence[ProbeResult]
+
+
+class Recorded(Protocol):
+    """A stored probe, whatever else it holds."""
+
+    @property
+    def n(self) -> int: ...  # noqa: D102
+    @property
+    def repeat(self) -> int: ...  # noqa: D102
+    @property
+    def verdict(self) -> str: ...  # noqa: D102
+    @property
+    def n_errors(self) -> int: ...  # noqa: D102
+    @property
+    def cost(self) -> int: ...  # noqa: D102
+
+
+def history_of(probes: Iterable[Recorded]) -> list[ProbeResult]:
+    """Return the history that stored probes make: replaying it is all that a resume needs."""
+    return [
+        ProbeResult(n=p.n, repeat=p.repeat, verdict=p.verdict, n_errors=p.n_errors, cost=p.cost)
+        for p in probes
+    ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

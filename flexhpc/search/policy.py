@@ -71,9 +71,7 @@ def _walk(search: Search, n_limit: int, history: History) -> Wanted | Ended:
         return quorum(groups.get(n, []), search.seeds_per_n)
 
     if isinstance(search, Bisection):
-        return bisection(
-            decide, start=search.start, tolerance=search.tolerance, n_limit=n_limit
-        )
+        return bisection(decide, start=search.start, tolerance=search.tolerance, n_limit=n_limit)
     if isinstance(search, Growth):
         return growth(decide, start=search.start, growth=search.growth, n_limit=n_limit)
     raise TypeError(f"no such policy: {search.policy}")

@@ -30,7 +30,7 @@ def check_together(data: Data, model: Model, report: Report) -> bool:
         return True
     shape, _, size = known
     if len(shape) == 1 and isinstance(model, Cnn | Vit | Resnet | Timm):
-        what = f"{model.family} takes images, but source: {data.source} gives vectors; use linear or mlp"
+        what = f"{model.family} takes images, {data.source} gives vectors; use linear or mlp"
         report(("model", "family"), what)
         fine = False
     if len(shape) == 3 and isinstance(model, Vit) and any(s % model.patch for s in shape[1:]):

@@ -62,9 +62,8 @@ def _missing(full: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     for key, value in full.items():
         if key not in given:
             result[key] = value
-        elif isinstance(value, dict) and isinstance(given[key], dict):
-            if inner := _missing(value, given[key]):
-                result[key] = inner
+        elif isinstance(value, dict) and (inner := _missing(value, given[key])):
+            result[key] = inner
     return result
 
 

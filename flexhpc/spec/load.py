@@ -116,7 +116,9 @@ class _Reader:
     def _override_zip(self, key: str, value: Any) -> bool:
         """Replace or drop ``key`` in the zip entry that holds it; True if it is replaced there."""
         entries = self.top.get("zip")
-        for entry in entries if isinstance(entries, list) else []:
+        if not isinstance(entries, list):
+            return False
+        for entry in entries:
             if isinstance(entry, dict) and key in entry:
                 if isinstance(value, list):
                     entry[key] = value

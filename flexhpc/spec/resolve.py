@@ -133,19 +133,17 @@ _BOUNDS = {
 
 def _unknown(section: str, cls: type[Section], variant: str, path: tuple[str, ...]) -> str:
     """Say why a key is refused: no effect for this variant, or no such key."""
-    if len(path) == 1:
+    if len(path) == 1 and section in SECTIONS:
         key, variants = SECTIONS[section]
         users = [name for name, other in variants.items() if path[0] in other.model_fields]
         if users:
             return (
                 f"has no effect with {key}: {variant} (only with {', '.join(users)}); leave it out"
             )
-        names = list(cls.model_fields)
-    else:
-        inner: Any = cls
-        for part in path[:-1]:
-            inner = inner.model_fields[part].annotation
-        names = list(inner.model_fields)
+    inner: Any = cls
+    for part in path[:-1]:
+        inner = inner.model_fields[part].annotation
+    names = list(inner.model_fields)
     return f"unknown key; there are {', '.join(names)}{closest(path[-1], names)}"
 
 

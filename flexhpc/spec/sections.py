@@ -53,7 +53,7 @@ class Data(Section):
     subset: Literal["fresh", "nested"] = "fresh"
     """`fresh`: an independent subset per probe. `nested`: prefixes of one permutation per seed."""
     conflicts: Literal["report", "drop"] = "report"
-    """Identical inputs with different labels: only `report` them, or `drop` all but the majority."""
+    """Identical inputs with different labels: `report` them, or `drop` all but the majority."""
 
 
 class Digits(Data):
@@ -67,7 +67,7 @@ class ImageSet(Data):
 
     source: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
     root: str | None = None
-    """Folder of your copy; by default $FLEXHPC_DATA, ./data and the system's folder are searched."""
+    """Folder of your copy; by default $FLEXHPC_DATA, ./data and the system's are searched."""
 
 
 class ImageFolder(Data):

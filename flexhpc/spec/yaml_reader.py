@@ -155,7 +155,7 @@ class _Builder:
             return self.mapping(node, path, above)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(child, (*path, i), above) for i, child in enumerate(node.value)]
-        if node.style is not None:
+        if getattr(node, "style", None) is not None:
             return node.value
         return scalar(node.value)
 

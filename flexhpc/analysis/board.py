@@ -1,0 +1,141 @@
+"""Where every point of a run stands, read from its files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from flexhpc.errors import InputError, PointError
+from flexhpc.search import Bracket, Estimate, bracket_of, estimate_so_far, history_of
+from flexhpc.spec import Point, Sweep, checked
+from flexhpc.store import PointRecord, RunFolder, read, read_claim
+
+PointState = Literal["done", "running", "stopped", "waiting", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointStatus:
+    """Where one point stands.
+
+    Attributes:
+        state: done; running (a living process measures it); stopped (begun, nobody is at it);
+            waiting; failed.
+        record: its file's content, None before the first probe.
+        estimate: final, or so far; None before the first probe.
+        progress: of the probe in hand.
+        launch: the launch that last touched it.
+        message: why it failed; log: where to read more.
+    """
+
+    point: Point
+    state: PointState
+    record: PointRecord | None = None
+    estimate: Estimate | None = None
+    bracket: Bracket = field(default_factory=Bracket)
+    progress: dict[str, Any] = field(default_factory=dict)
+    host: str = ""
+    launch: str = ""
+    deaths: int = 0
+    message: str = ""
+    log: str = ""
+
+    @property
+    def probes(self) -> int:
+        """Number of finished probes."""
+        return len(self.record.probes) if self.record else 0
+
+    @property
+    def cost(self) -> int:
+        """Sample passes of the finished probes."""
+        return sum(probe.cost for probe in self.record.probes) if self.record else 0
+
+
+class Board:
+    """The points of a run, and where they stand; unchanged files are not read again."""
+
+    def __init__(self, run: RunFolder, points: Sequence[Point]) -> None:
+        self.run, self.points = run, list(points)
+        self._seen: dict[str, tuple[tuple[int, int], PointStatus]] = {}
+
+    def look(self) -> list[PointStatus]:
+        """Return the status of every point, in the order of the sweep."""
+        return [self._status(point) for point in self.points]
+
+    def _status(self, point: Point) -> PointStatus:
+        stored = self._stored(point)
+        claim = None if stored.state == "done" else read_claim(self.run.claim(point.id))
+        if claim is None:
+            return stored
+        state: PointState = stored.state
+        if claim.live():
+            state = "running"
+        elif claim.state == "failed":
+            state = "failed"
+        elif claim.state in ("running", "stopped"):
+            state = "stopped"
+        return PointStatus(
+            point=point,
+            state=state,
+            record=stored.record,
+            estimate=stored.estimate,
+            bracket=stored.bracket,
+            progress=claim.progress if state == "running" else {},
+            host=claim.host.split(":")[0],
+            launch=claim.launch,
+            deaths=claim.deaths,
+            message=(claim.message or stored.message) if state == "failed" else "",
+            log=claim.log,
+        )
+
+    def _stored(self, point: Point) -> PointStatus:
+        """What the point's file says, whoever is at work on it."""
+        path = self.run.point(point.id)
+        try:
+            stat = path.stat()
+        except OSError:
+            return PointStatus(point=point, state="waiting")
+        key = (stat.st_mtime_ns, stat.st_ino)
+        if point.id in self._seen and self._seen[point.id][0] == key:
+            return self._seen[point.id][1]
+        status = _of_record(point, path)
+        self._seen[point.id] = (key, status)
+        return status
+
+
+def _of_record(point: Point, path: Path) -> PointStatus:
+    try:
+        record = read(path)
+    except PointError as error:
+        return PointStatus(point=point, state="failed", message=str(error))
+    if record is None:
+        return PointStatus(point=point, state="waiting")
+    history = history_of(record.probes)
+    n_limit = record.header.n_limit
+    if record.estimate is not None:
+        estimate = Estimate(**record.estimate)
+        bracket = Bracket(largest_fit=estimate.largest_fit, smallest_fail=estimate.smallest_fail)
+        return PointStatus(
+            point=point, state="done", record=record, estimate=estimate, bracket=bracket
+        )
+    return PointStatus(
+        point=point,
+        state="stopped" if history else "waiting",
+        record=record,
+        estimate=estimate_so_far(point.search, n_limit, history) if history else None,
+        bracket=bracket_of(point.search, n_limit, history),
+    )
+
+
+def open_run(path: Path) -> tuple[RunFolder, Sweep, list[Point]]:
+    """Open a run folder.
+
+    Raises:
+        InputError: it is not a run folder, or its frozen spec is damaged.
+    """
+    run = RunFolder(path.resolve())
+    if not run.spec.is_file():
+        raise InputError(f"{path}: not a run folder (it has no sweep.yaml); runs lie in runs/NAME")
+    sweep, points = checked(run.spec)
+    return run, sweep, points

@@ -1,0 +1,61 @@
+"""The results table: one row per point, with the columns of the contract."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from flexhpc.analysis.board import PointStatus
+
+Row = dict[str, Any]
+COLUMNS = (
+    "params", "emc", "emc_lo", "emc_hi", "level", "estimand", "censored", "largest_fit",
+    "smallest_fail", "probes", "cost", "seconds", "emc_per_param", "unconverged", "status",
+)  # fmt: skip
+"""Columns after ``point_id`` and the swept keys."""
+
+
+def row_of(status: PointStatus) -> Row:
+    """Return the row of one point; what is not known yet is None."""
+    record, estimate = status.record, status.estimate
+    row: Row = {"point_id": status.point.id, **status.point.swept, **dict.fromkeys(COLUMNS)}
+    row |= {"status": status.state, "probes": status.probes, "cost": status.cost}
+    if record is not None:
+        row["params"] = record.header.params
+        row["seconds"] = round(sum(probe.seconds for probe in record.probes), 3)
+    if estimate is not None and record is not None:
+        for key in COLUMNS:
+            if hasattr(estimate, key):
+                row[key] = getattr(estimate, key)
+        row["emc_per_param"] = estimate.emc / record.header.params
+    return row
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Return the rows as CSV; None is an empty cell."""
+    out = io.StringIO()
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """Return the rows as a JSON list."""
+    return json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n"
+
+
+def as_parquet(rows: Sequence[Row]) -> bytes:
+    """Return the rows as a Parquet file; mixed and nested swept values become JSON text."""
+    import pandas
+
+    frame = pandas.DataFrame(list(rows))
+    for name in frame.columns:
+        kinds = {type(value) for value in frame[name] if value is not None}
+        if (len(kinds) > 1 and not kinds <= {int, float}) or kinds & {dict, list}:
+            frame[name] = [None if v is None else json.dumps(v) for v in frame[name]]
+    return bytes(frame.to_parquet(index=False))

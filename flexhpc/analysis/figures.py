@@ -1,0 +1,174 @@
+"""Figures, with matplotlib's objects only: no pyplot, no display, no global state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from flexhpc.analysis.board import PointStatus
+from flexhpc.analysis.text import emc_text
+from flexhpc.search import history_of
+from flexhpc.search.fit_curve import posterior
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette, told apart by colour-blind readers."""
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_VERDICTS = {
+    "fit": ("o", COLOURS[2]),
+    "not_fit": ("x", COLOURS[1]),
+    "unconverged": ("+", COLOURS[3]),
+    "saddle": ("1", COLOURS[4]),
+    "diverged": ("|", COLOURS[6]),
+}
+_MOST_PANELS = 24
+
+
+def series_of(statuses: Sequence[PointStatus]) -> dict[str, list[PointStatus]]:
+    """Group points into curves: by all swept keys but those that set the size, and the seed."""
+    groups: dict[str, list[PointStatus]] = {}
+    for status in statuses:
+        rest = {
+            key: value
+            for key, value in status.point.swept.items()
+            if key not in ("model.width", "model.depth", "seed")
+        }
+        name = ", ".join(f"{key.split('.')[-1]}: {_text(value)}" for key, value in rest.items())
+        groups.setdefault(name, []).append(status)
+    return groups
+
+
+def emc_figure(statuses: Sequence[PointStatus]) -> Figure:
+    """EMC against parameters, log-log, with intervals, censoring arrows and the line y = x."""
+    figure = Figure(figsize=(7.2, 5.0), layout="constrained")
+    axes = figure.subplots()
+    measured = [s for s in statuses if s.estimate is not None and s.record is not None]
+    for number, (name, group) in enumerate(series_of(measured).items()):
+        colour, marker = COLOURS[number % 7], _MARKERS[number % 7]
+        _series(axes, group, name, colour, marker)
+    axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="EMC (samples)")
+    if measured:
+        params = [s.record.header.params for s in measured if s.record]
+        ends = np.array([min(params) / 1.5, max(params) * 1.5])
+        axes.plot(ends, ends, color="0.6", linestyle="--", linewidth=1, label="y = x", zorder=0)
+        totals = {s.record.header.n_limit for s in measured if s.record}
+        for total in totals if len(totals) == 1 else ():
+            axes.axhline(total, color="0.8", linewidth=1, zorder=0)
+            axes.annotate("all samples", (ends[0], total), color="0.5", fontsize=8, va="bottom")
+        axes.legend(fontsize=8, frameon=False)
+    axes.grid(True, which="major", color="0.92")
+    return figure
+
+
+def _series(axes: Axes, group: Sequence[PointStatus], name: str, colour: str, marker: str) -> None:
+    """One curve: filled markers with intervals; open ones with an arrow where censored."""
+    group = sorted(group, key=lambda s: s.record.header.params if s.record else 0)
+    for status in group:
+        estimate, record = status.estimate, status.record
+        if estimate is None or record is None:
+            continue
+        x, y = record.header.params, max(estimate.emc, 0.7)
+        if estimate.censored == "none" and estimate.emc_hi is not None:
+            low, high = max(estimate.emc_lo, 0.7), estimate.emc_hi
+            axes.plot([x, x], [low, high], color=colour, linewidth=1, alpha=0.7)
+            axes.plot([x], [y], marker, color=colour, markersize=5)
+        else:
+            up = estimate.censored == "right"
+            axes.plot([x], [y], marker, color=colour, markersize=6, markerfacecolor="white")
+            axes.annotate(
+                "", (x, y * 1.35 if up else y / 1.35), (x, y),
+                arrowprops={"arrowstyle": "->", "color": colour},
+            )  # fmt: skip
+    curve = _medians(group)
+    axes.plot(
+        *curve, color=colour, linewidth=1.2, marker=marker, markersize=0.1, label=name or "EMC"
+    )
+
+
+def _medians(group: Sequence[PointStatus]) -> tuple[list[int], list[float]]:
+    """Return sizes and the median EMC over the seeds of each size."""
+    by_size: dict[int, list[float]] = {}
+    for status in group:
+        if status.record and status.estimate:
+            size = status.record.header.params
+            by_size.setdefault(size, []).append(max(status.estimate.emc, 0.7))
+    return list(by_size), [float(np.median(values)) for values in by_size.values()]
+
+
+def fit_figure(statuses: Sequence[PointStatus]) -> Figure:
+    """Training accuracy and P(fit) against n, a panel per point."""
+    shown = [s for s in statuses if s.probes][:_MOST_PANELS]
+    columns = min(4, max(1, len(shown)))
+    rows = -(-max(1, len(shown)) // columns)
+    size = (5.2, 3.6) if columns == 1 else (3.3 * columns, 2.6 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = np.atleast_1d(np.asarray(figure.subplots(rows, columns))).ravel()
+    for panel in panels[len(shown) :]:
+        panel.set_axis_off()
+    for panel, status in zip(panels, shown, strict=False):
+        _fit_panel(panel, status)
+    handles: dict[str, Any] = {}
+    for panel in panels:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=6, fontsize=8,
+            frameon=False,
+        )  # fmt: skip
+    return figure
+
+
+def _fit_panel(axes: Axes, status: PointStatus) -> None:
+    record = status.record
+    assert record is not None
+    history = history_of(record.probes)
+    ns = np.geomspace(min(r.n for r in history) / 1.2, max(r.n for r in history) * 1.2, 120)
+    curve = posterior(history, record.header.n_limit)
+    axes.plot(ns, curve.mean_chance(ns), color=COLOURS[0], linewidth=1.2, label="P(fit | n)")
+    for verdict, (marker, colour) in _VERDICTS.items():
+        xs = [p.n for p in record.probes if p.verdict == verdict]
+        ys = [p.train_accuracy for p in record.probes if p.verdict == verdict]
+        if xs:
+            axes.plot(xs, ys, marker, color=colour, markersize=5, label=verdict)
+    estimate = status.estimate
+    if estimate is not None and estimate.censored == "none" and estimate.emc_hi is not None:
+        axes.axvspan(estimate.emc_lo, estimate.emc_hi, color="0.92", zorder=0)
+        axes.axvline(estimate.emc, color="0.6", linewidth=1, linestyle="--", zorder=0)
+    axes.set(
+        xscale="log", ylim=(-0.03, 1.06), xlabel="n (samples)", ylabel="train accuracy, P(fit)"
+    )
+    title = f"{status.point.label or status.point.id}\nEMC {emc_text(estimate)}"
+    axes.set_title(title, fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.xaxis.label.set_fontsize(8)
+    axes.yaxis.label.set_fontsize(8)
+
+
+def efficiency_figure(statuses: Sequence[PointStatus]) -> Figure:
+    """EMC per parameter against parameters, uncensored points only."""
+    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    axes = figure.subplots()
+    exact = [s for s in statuses if s.estimate is not None and s.estimate.censored == "none"]
+    for number, (name, group) in enumerate(series_of(exact).items()):
+        sizes, medians = _medians(sorted(group, key=lambda s: s.record.header.params))  # type: ignore[union-attr]
+        ratios = [emc / size for size, emc in zip(sizes, medians, strict=True)]
+        axes.plot(
+            sizes,
+            ratios,
+            marker=_MARKERS[number % 7],
+            color=COLOURS[number % 7],
+            label=name or "EMC",
+        )
+    axes.set(xscale="log", xlabel="parameters", ylabel="EMC / parameters", ylim=(0, None))
+    if exact:
+        axes.legend(fontsize=8, frameon=False)
+    axes.grid(True, which="major", color="0.92")
+    return figure
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else str(value)

@@ -1,0 +1,115 @@
+"""The report: one self-contained HTML page over one or several runs, figures inside."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from flexhpc.analysis.board import PointStatus
+from flexhpc.analysis.collect import as_csv, row_of
+from flexhpc.analysis.figures import efficiency_figure, emc_figure, fit_figure
+from flexhpc.analysis.text import bracket_text, emc_text
+from flexhpc.search.history import LEVEL
+from flexhpc.store.files import write_atomic
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    title: str
+    caption: str
+    svg: str
+
+
+def write_report(
+    title: str, statuses: Sequence[PointStatus], specs: Sequence[str], folder: Path
+) -> Path:
+    """Write index.html, results.csv and the figures as SVG; returns the page's path.
+
+    Args:
+        title: name of the sweep, or of several.
+        statuses: every point.
+        specs: the frozen specs as text.
+        folder: where to write.
+    """
+    rows = [row_of(status) for status in statuses]
+    write_atomic(folder / "results.csv", as_csv(rows))
+    figures = []
+    for name, heading, caption, figure in _figures(statuses):
+        svg = _svg(figure)
+        write_atomic(folder / f"{name}.svg", svg)
+        figures.append(_Shown(title=heading, caption=caption, svg=svg[svg.index("<svg") :]))
+    environment = Environment(
+        loader=PackageLoader("flexhpc", "analysis"), autoescape=True, undefined=StrictUndefined
+    )
+    page = environment.get_template("report.html").render(
+        title=title,
+        version=version("flexhpc"),
+        points=list(zip(statuses, rows, strict=True)),
+        swept=list(dict.fromkeys(key for status in statuses for key in status.point.swept)),
+        done=sum(status.state == "done" for status in statuses),
+        failed=[status for status in statuses if status.state == "failed"],
+        probes=sum(status.probes for status in statuses),
+        cost=sum(status.cost for status in statuses),
+        figures=figures,
+        level=LEVEL,
+        emc=emc_text,
+        bracket=bracket_text,
+        notes=_notes(statuses),
+        specs=specs,
+    )
+    write_atomic(folder / "index.html", page)
+    return folder / "index.html"
+
+
+def _figures(statuses: Sequence[PointStatus]) -> list[tuple[str, str, str, Figure]]:
+    return [
+        (
+            "emc_vs_parameters",
+            "EMC against parameters",
+            "Bars are intervals, arrows mark censored points, curves join the medians over seeds. "
+            "On the dashed line a network fits as many samples as it has parameters.",
+            emc_figure(statuses),
+        ),
+        (
+            "emc_per_parameter",
+            "EMC per parameter",
+            "Points that are not censored only.",
+            efficiency_figure(statuses),
+        ),
+        (
+            "fit_vs_n",
+            "Fit against n",
+            "Every probe: its training accuracy at the end, by verdict. The curve is the posterior "
+            "mean of the probability of a perfect fit, the band the interval of the EMC.",
+            fit_figure(statuses),
+        ),
+    ]
+
+
+def _svg(figure: Figure) -> str:
+    """Return a figure as SVG text, the same for the same content."""
+    out = io.StringIO()
+    with rc_context({"svg.hashsalt": "flexhpc", "svg.fonttype": "path"}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    return out.getvalue()
+
+
+def _notes(statuses: Sequence[PointStatus]) -> list[str]:
+    """Say what limits a fit: identical inputs with different labels."""
+    notes = {}
+    for status in statuses:
+        if status.record and status.record.header.conflicts:
+            header = status.record.header
+            notes[f"{header.data_fingerprint} {header.unfittable}"] = (
+                f"{status.point.data.source}, labels {status.point.data.labels}: "
+                f"{header.conflicts} groups of identical inputs have different labels; at most "
+                f"{header.n_total - header.unfittable:,} of {header.n_total:,} samples can be fitted."
+            )
+    return list(notes.values())

@@ -1,0 +1,31 @@
+"""Estimates, brackets and durations in short, the same wherever a person reads them."""
+
+from __future__ import annotations
+
+from flexhpc.search import Bracket, Estimate
+
+
+def emc_text(estimate: Estimate | None) -> str:
+    """Return an estimate in short: ``412 [350, 480]``, ``>= 1797``, ``< 1``."""
+    if estimate is None:
+        return ""
+    if estimate.censored == "right":
+        return f">= {estimate.emc}"
+    if estimate.censored == "left":
+        return f"< {estimate.smallest_fail}"
+    return f"{estimate.emc} [{estimate.emc_lo}, {estimate.emc_hi}]"
+
+
+def bracket_text(bracket: Bracket) -> str:
+    """Return the bracket: ``256 - 512``, with a dot where it is open."""
+    low, high = bracket.largest_fit, bracket.smallest_fail
+    if low is None and high is None:
+        return ""
+    return f"{low or '.'} - {high or '.'}"
+
+
+def span(seconds: float) -> str:
+    """Return a duration in short: ``42 s``, ``3 min``, ``5.2 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,162 @@
+"""Checks whether this machine can do what flexhpc needs, and says what to do where it cannot."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+Level = Literal["ok", "note", "bad"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One finding: ``bad`` ones keep flexhpc from working."""
+
+    name: str
+    level: Level
+    what: str
+
+
+def examine() -> Iterator[Check]:
+    """Yield one check after the other; importing torch takes seconds."""
+    for check in (_python, _packages, _torch, _gpu, _slurm, _containers, _tracking, _data, _disk):
+        yield check()
+
+
+def _python() -> Check:
+    found = platform.python_version()
+    fine = sys.version_info >= (3, 11)
+    return Check(
+        name="python",
+        level="ok" if fine else "bad",
+        what=f"{found} at {sys.executable}" + ("" if fine else "; install Python 3.11 or newer"),
+    )
+
+
+def _packages() -> Check:
+    missing, found = [], []
+    for name in ("numpy", "h5py", "submitit", "mlflow", "timm", "torchvision"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Check(
+            name="packages", level="bad", what=f"missing: {', '.join(missing)}; run `make install`"
+        )
+    return Check(name="packages", level="ok", what=", ".join(found))
+
+
+def _torch() -> Check:
+    try:
+        import torch
+
+        total = float((torch.ones(4, 4) @ torch.ones(4, 4)).sum())
+    except Exception as error:
+        return Check(name="torch", level="bad", what=f"does not work: {error}; run `make install`")
+    built = torch.version.cuda
+    kind = f"CUDA {built} build" if built else "CPU build"
+    fine = total == 64.0
+    return Check(
+        name="torch",
+        level="ok" if fine else "bad",
+        what=f"{torch.__version__} ({kind}), {torch.get_num_threads()} threads"
+        + ("" if fine else "; a matrix product came out wrong"),
+    )
+
+
+def _gpu() -> Check:
+    try:
+        import torch
+    except ImportError:
+        return Check(name="gpu", level="note", what="unknown without torch")
+    if not torch.cuda.is_available():
+        return Check(
+            name="gpu", level="note", what="none that torch can use; points run on the CPU"
+        )
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return Check(name="gpu", level="ok", what=", ".join(names))
+
+
+def _slurm() -> Check:
+    if shutil.which("sbatch") is None:
+        return Check(name="slurm", level="note", what="no sbatch; sweeps run on this machine")
+    try:
+        found = subprocess.run(
+            ["sinfo", "--noheader", "--format=%P %D %t"],
+            capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Check(name="slurm", level="note", what=f"sbatch is there, sinfo fails: {error}")
+    lines = found.stdout.split("\n") if found.returncode == 0 else [found.stderr.strip()]
+    return Check(
+        name="slurm",
+        level="ok" if found.returncode == 0 else "note",
+        what="; ".join(line.strip() for line in lines if line.strip()) or "no partitions",
+    )
+
+
+def _containers() -> Check:
+    tools = [name for name in ("apptainer", "podman", "docker") if shutil.which(name)]
+    what = ", ".join(tools) if tools else "no apptainer, podman or docker; only needed for images"
+    return Check(name="containers", level="ok" if tools else "note", what=what)
+
+
+def _tracking() -> Check:
+    """Open a database as MLflow does: sqlite needs working file locks."""
+    import sqlite3
+
+    try:
+        with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+            connection = sqlite3.connect(Path(folder) / "check.db")
+            connection.execute("create table t (x)")
+            connection.close()
+    except (OSError, sqlite3.Error) as error:
+        return Check(
+            name="tracking",
+            level="bad",
+            what=f"sqlite does not work in this folder ({error}); use --runs on a local disk, "
+            "or a tracking_uri in the profile",
+        )
+    return Check(name="tracking", level="ok", what="sqlite works in this folder")
+
+
+def _data() -> Check:
+    from flexhpc.data.places import roots
+
+    found = []
+    for source in ("mnist", "fashion_mnist", "cifar10", "cifar100"):
+        places = [place for place in roots(source, None) if _holds(source, place)]
+        found += [f"{source} in {place}" for place in places[:1]]
+    what = ", ".join(["digits (built in)", *found])
+    return Check(name="data", level="ok", what=what)
+
+
+def _holds(source: str, place: Path) -> bool:
+    marks = {
+        "mnist": "MNIST/raw/train-images-idx3-ubyte*",
+        "fashion_mnist": "FashionMNIST/raw/train-images-idx3-ubyte*",
+        "cifar10": "cifar-10-batches-py/data_batch_1",
+        "cifar100": "cifar-100-python/train",
+    }
+    system = place.is_absolute() and any(place.glob("train-images-idx3-ubyte*"))
+    return system or any(place.glob(marks[source]))
+
+
+def _disk() -> Check:
+    free = shutil.disk_usage(os.getcwd()).free / 1e9
+    fine = free > 1
+    return Check(
+        name="disk",
+        level="ok" if fine else "bad",
+        what=f"{free:.1f} GB free here" + ("" if fine else "; make room, runs need at least 1 GB"),
+    )

@@ -1,0 +1,1 @@
+"""Where and how points run: profiles, workers, the live table, status."""

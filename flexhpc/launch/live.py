@@ -1,0 +1,182 @@
+"""The live table of a sweep in a terminal, and the same as plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from flexhpc.analysis.board import PointStatus
+from flexhpc.analysis.text import bracket_text, emc_text, span
+
+_WIDE = 200
+_STYLES = {
+    "done": "green",
+    "running": "cyan",
+    "failed": "red",
+    "stopped": "yellow",
+    "waiting": "dim",
+}
+
+
+def status_table(statuses: Sequence[PointStatus], rows: int | None = None) -> Table:
+    """Return the table of points; running and failed ones first where not all have room."""
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
+    for name in ("point", "state", "n", "epoch", "train acc", "probe left", "bracket", "EMC"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    for name in ("probes", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    shown = _most_telling(statuses, rows)
+    for status in shown:
+        table.add_row(*_cells(status), style=_STYLES[status.state])
+    if len(shown) < len(statuses):
+        table.add_row(f"... {len(statuses) - len(shown)} more", style="dim")
+    return table
+
+
+def _most_telling(statuses: Sequence[PointStatus], rows: int | None) -> list[PointStatus]:
+    if rows is None or len(statuses) <= rows:
+        return list(statuses)
+    rank = {"running": 0, "failed": 1, "stopped": 2, "done": 3, "waiting": 4}
+    best = sorted(range(len(statuses)), key=lambda i: (rank[statuses[i].state], i))[: rows - 1]
+    return [statuses[i] for i in sorted(best)]
+
+
+def _cells(status: PointStatus) -> list[str]:
+    progress = status.progress
+    cells = [status.point.label or status.point.id, status.state]
+    if progress:
+        accuracy = 1 - progress["n_errors"] / progress["n"]
+        left = progress["elapsed"] / progress["epoch"] * (progress["epochs"] - progress["epoch"])
+        epoch = f"{progress['epoch']}/{progress['epochs']}"
+        cells += [str(progress["n"]), epoch, f"{accuracy:.1%}", "<= " + span(left)]
+    else:
+        cells += ["", "", "", ""]
+    return [
+        *cells, bracket_text(status.bracket), emc_text(status.estimate), str(status.probes or ""),
+        f"{status.cost:,}" if status.cost else "",
+    ]  # fmt: skip
+
+
+def results_table(statuses: Sequence[PointStatus]) -> Table:
+    """Return the results as a person reads them: swept keys, parameters, EMC, cost."""
+    swept = list(dict.fromkeys(key for status in statuses for key in status.point.swept))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for key in swept or ["point"]:
+        table.add_column(key, no_wrap=True)
+    for name in ("params", "EMC", "EMC/param", "bracket", "probes", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    for status in statuses:
+        record, estimate = status.record, status.estimate
+        keys = [str(status.point.swept.get(key, "")) for key in swept] or [status.point.id]
+        ratio = f"{estimate.emc / record.header.params:.3f}" if record and estimate else ""
+        table.add_row(
+            *keys,
+            f"{record.header.params:,}" if record else "",
+            emc_text(estimate),
+            ratio,
+            bracket_text(status.bracket),
+            str(status.probes or ""),
+            f"{status.cost:,}" if status.cost else "",
+            status.state,
+        )
+    return table
+
+
+def status_row(status: PointStatus) -> dict[str, Any]:
+    """Return where a point stands as plain values, for ``status --json``."""
+    estimate = status.estimate
+    return {
+        "point_id": status.point.id,
+        "swept": status.point.swept,
+        "state": status.state,
+        "bracket": [status.bracket.largest_fit, status.bracket.smallest_fail],
+        "probes": status.probes,
+        "cost": status.cost,
+        "estimate": asdict(estimate) if estimate else None,
+        "progress": status.progress,
+        "deaths": status.deaths,
+        "host": status.host,
+        "message": status.message,
+        "log": status.log,
+    }
+
+
+def make_console() -> Console:
+    """Return a console that cuts no column where the output is no terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDE)
+
+
+class View:
+    """Follows a sweep: a live table in a terminal, one line per finished point elsewhere."""
+
+    def __init__(self, console: Console, name: str) -> None:
+        self.console, self.name = console, name
+        self.started = time.monotonic()
+        self.first_done: int | None = None
+        self._told: dict[str, str] = {}
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> View:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+
+    def update(self, statuses: Sequence[PointStatus], note: str = "") -> None:
+        """Show where everything stands."""
+        if self.first_done is None:
+            self.first_done = _finished(statuses)
+            self._told = {s.point.id: s.state for s in statuses if s.state == "done"}
+        if self.console.is_terminal:
+            self._live.update(self._picture(statuses, note))
+        else:
+            self._lines(statuses)
+
+    def _picture(self, statuses: Sequence[PointStatus], note: str) -> RenderableType:
+        done, total = _finished(statuses), len(statuses)
+        head = Table.grid(padding=(0, 2))
+        head.add_row(
+            Text(self.name, style="bold"),
+            ProgressBar(total=max(total, 1), completed=done, width=32),
+            f"{done}/{total} points",
+            self._left(done, statuses),
+            Text(note, style="yellow"),
+        )
+        rows = max(4, self.console.height - 4)
+        return Group(head, status_table(statuses, rows))
+
+    def _left(self, done: int, statuses: Sequence[PointStatus]) -> str:
+        """Time left, if the points to come take as long as those finished since the start."""
+        elapsed = time.monotonic() - self.started
+        fresh = done - (self.first_done or 0)
+        if fresh <= 0:
+            return f"{span(elapsed)}"
+        return f"{span(elapsed)}, about {span(elapsed / fresh * (len(statuses) - done))} left"
+
+    def _lines(self, statuses: Sequence[PointStatus]) -> None:
+        done = _finished(statuses)
+        for status in statuses:
+            before = self._told.get(status.point.id)
+            if status.state in ("done", "failed") and status.state != before:
+                self._told[status.point.id] = status.state
+                what = emc_text(status.estimate) if status.state == "done" else status.message
+                label = status.point.label or status.point.id
+                line = f"[{done}/{len(statuses)}] {label}: {status.state} {what}"
+                self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _finished(statuses: Sequence[PointStatus]) -> int:
+    return sum(status.state in ("done", "failed") for status in statuses)

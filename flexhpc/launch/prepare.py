@@ -1,0 +1,110 @@
+"""From a spec to a run folder that is ready to measure."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from flexhpc.errors import InputError
+from flexhpc.spec import Point, checked, freeze, request_hash
+from flexhpc.spec.identity import HASH_VERSION
+from flexhpc.store import RunFolder
+from flexhpc.store.files import read_json, write_atomic, write_json
+
+_PACKAGES = ("flexhpc", "torch", "torchvision", "timm", "numpy", "h5py", "submitit", "mlflow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A spec and the run folder it belongs to.
+
+    Attributes:
+        points: as they will be measured: those of the frozen spec if this request was made before.
+        request: hash of what was asked.
+        again: whether the run folder holds this very request already.
+    """
+
+    run: RunFolder
+    points: list[Point]
+    frozen: str
+    request: str
+    again: bool
+
+
+def prepare(spec: Path, overrides: Sequence[str], runs: Path) -> Prepared:
+    """Read a spec and find its run folder; nothing is written.
+
+    The same request finds its frozen spec again, so that a later version's defaults do not change
+    its points. A changed spec of the same name replaces it; points that both hold are kept.
+
+    Raises:
+        InputError: the spec is wrong.
+    """
+    sweep, points = checked(spec, overrides)
+    run = RunFolder((runs / sweep.name).resolve())
+    request = request_hash(sweep)
+    record = read_json(run.record)
+    if record and record.get("request") == request and run.spec.is_file():
+        _, frozen_points = checked(run.spec)
+        return Prepared(
+            run=run, points=frozen_points, frozen=run.spec.read_text(), request=request, again=True
+        )
+    return Prepared(
+        run=run, points=points, frozen=freeze(sweep, points), request=request, again=False
+    )
+
+
+def open_folder(prepared: Prepared, launch: str) -> None:
+    """Create the run folder, write the frozen spec and note this launch.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    run = prepared.run
+    record = read_json(run.record) or {"name": run.name, "launches": []}
+    record |= {
+        "request": prepared.request,
+        "hash_version": HASH_VERSION,
+        "python": platform.python_version(),
+        "packages": _versions(),
+        "git": _git_commit(),
+    }
+    record["launches"] = [
+        *record["launches"],
+        {"id": launch, "time": time.time(), "host": platform.node()},
+    ]
+    try:
+        run.lock.parent.mkdir(parents=True, exist_ok=True)
+        if not prepared.again:
+            write_atomic(run.spec, prepared.frozen)
+        write_json(run.record, record)
+    except OSError as error:
+        raise InputError(f"{run.path}: cannot be written: {error.strerror}") from None
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the code that runs, with a + if it was changed."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,180 @@
+"""One point from start to finish: the only place where search, training and store meet."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from flexhpc.data import Samples, draw_subset, load_samples
+from flexhpc.errors import Interrupted, PointError
+from flexhpc.models import build, count_parameters
+from flexhpc.search import Estimate, advance, history_of
+from flexhpc.seeds import ProbeSeeds
+from flexhpc.spec import Point
+from flexhpc.store import Header, ProbeRecord, RunFolder, append, create, finish, read
+from flexhpc.training import Hooks, ProbeData, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """What the outside may say to a measurement, and hear from it.
+
+    Attributes:
+        stopping: True asks it to save its state and stop.
+        holds: whether this process may still write the point.
+        progress: called with the state of the probe in hand.
+        checkpoint_every: seconds between checkpoints.
+    """
+
+    stopping: Callable[[], bool] = lambda: False
+    holds: Callable[[], bool] = lambda: True
+    progress: Callable[[dict[str, Any]], None] = lambda _: None
+    checkpoint_every: float = 60.0
+
+
+def measure(point: Point, run: RunFolder, device: torch.device, watch: Watch) -> Estimate:
+    """Measure a point, going on from whatever its file holds already.
+
+    Raises:
+        PointError: the data, the model or the point's file does not allow it.
+        Interrupted: asked to stop; every finished probe is stored, the one in hand is saved.
+    """
+    samples = load_samples(point.data, point.seed)
+    path = run.point(point.id)
+    header = _header(point, samples)
+    record = read(path)
+    if record is None:
+        create(path, header)
+    elif record.header.data_fingerprint != header.data_fingerprint:
+        raise PointError(
+            f"{path}: was measured on other data (fingerprint {record.header.data_fingerprint}, "
+            f"now {header.data_fingerprint}); give the sweep another name, or data.name"
+        )
+    history = history_of(record.probes) if record else []
+    while True:
+        step = advance(point.search, samples.n_limit, history)
+        if isinstance(step, Estimate):
+            _still_ours(watch)
+            finish(path, asdict(step))
+            run.checkpoint(point.id).unlink(missing_ok=True)
+            return step
+        for n, repeat in step.probes:
+            probe = run_probe(point, samples, n, repeat, run, device, watch)
+            _still_ours(watch)
+            append(path, probe)
+            history += history_of([probe])
+
+
+def run_probe(
+    point: Point,
+    samples: Samples,
+    n: int,
+    repeat: int,
+    run: RunFolder | None,
+    device: torch.device,
+    watch: Watch,
+) -> ProbeRecord:
+    """Run one probe of a point: the training number ``repeat`` from scratch at ``n`` samples.
+
+    Args:
+        point: what to train and how.
+        samples: the point's data.
+        n: size of the subset.
+        repeat: which of the trainings at this n.
+        run: where its checkpoint lives; None for no checkpoint.
+        device: where to train.
+        watch: the outside.
+    """
+    seeds = ProbeSeeds.of(point.seed, n, repeat, nested=point.data.subset == "nested")
+    subset = draw_subset(samples.pool, n, seeds.subset)
+    data = ProbeData(
+        inputs=torch.from_numpy(samples.standardised(subset)).to(device),
+        labels=torch.from_numpy(samples.labels[subset]).to(device),
+        init_seed=seeds.init,
+        order_seed=seeds.order,
+    )
+    started = time.monotonic()
+
+    def epoch_done(epoch: int, epochs: int, errors: int, loss: float) -> None:
+        watch.progress(
+            {
+                "n": n,
+                "repeat": repeat,
+                "epoch": epoch,
+                "epochs": epochs,
+                "n_errors": errors,
+                "loss": loss,
+                "elapsed": time.monotonic() - started,
+            }
+        )
+
+    hooks = Hooks(
+        stopping=watch.stopping,
+        epoch_done=epoch_done,
+        checkpoint=run.checkpoint(point.id) if run else None,
+        checkpoint_every=watch.checkpoint_every,
+        key=f"{point.id} n={n} repeat={repeat}",
+    )
+    make_model = partial(build, point.model, samples.dataset.shape, samples.dataset.classes)
+    (outcome,) = train(point.training, make_model, [data], hooks)
+    return ProbeRecord(
+        n=n,
+        repeat=repeat,
+        seeds=asdict(seeds),
+        verdict=outcome.verdict,
+        n_errors=outcome.n_errors,
+        train_accuracy=1 - outcome.n_errors / n,
+        loss=outcome.loss,
+        epochs=outcome.epochs,
+        steps=outcome.steps,
+        cost=outcome.cost,
+        seconds=outcome.seconds,
+        finished=time.time(),
+        readings=outcome.readings,
+        machine=machine(device),
+        subset=subset,
+        fitted=outcome.fitted,
+        loss_curve=outcome.loss_curve,
+        error_curve=outcome.error_curve,
+    )
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    """Return where a probe ran and with what: part of its record, not of its identity."""
+    cuda = device.type == "cuda"
+    return {
+        "host": platform.node(),
+        "device": torch.cuda.get_device_name(device) if cuda else platform.machine(),
+        "torch": str(torch.__version__),
+        "flexhpc": version("flexhpc"),
+    }
+
+
+def parameters(point: Point, samples: Samples) -> int:
+    """Return the exact number of trainable parameters of a point's network."""
+    return count_parameters(point.model, samples.dataset.shape, samples.dataset.classes)
+
+
+def _header(point: Point, samples: Samples) -> Header:
+    return Header(
+        point=point.canonical,
+        point_id=point.id,
+        params=parameters(point, samples),
+        data_fingerprint=samples.fingerprint,
+        n_total=len(samples.dataset),
+        n_limit=samples.n_limit,
+        conflicts=samples.conflicts,
+        unfittable=samples.unfittable,
+    )
+
+
+def _still_ours(watch: Watch) -> None:
+    if not watch.holds():
+        raise Interrupted("another process took this point over; nothing was written")

@@ -1,0 +1,70 @@
+"""A JSON schema of sweep specs, generated from the sections: for completion in editors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flexhpc.spec.sections import SECTIONS
+
+_TEXT = {"type": "string"}
+
+
+def sweep_schema() -> dict[str, Any]:
+    """Return the schema (draft 2020-12) of a sweep spec."""
+    definitions: dict[str, Any] = {}
+    fixed = {name: _section(name, definitions) for name in SECTIONS}
+    values = {"type": "array", "minItems": 1}
+    paths = {
+        f"{name}.{key}": {**values, "items": _item(field)}
+        for name, section in fixed.items()
+        for key, field in section["properties"].items()
+    }
+    swept = {
+        "type": "object",
+        "properties": {**paths, "seed": {**values, "items": {"type": "integer", "minimum": 0}}},
+        "patternProperties": {rf"^({'|'.join(SECTIONS)})(\..+)?$": values},
+        "additionalProperties": False,
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "flexhpc sweep spec",
+        "type": "object",
+        "required": ["name"],
+        "additionalProperties": False,
+        "properties": {
+            "name": {**_TEXT, "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$"},
+            "seed": {"type": "integer", "minimum": 0},
+            "fixed": {"type": "object", "properties": fixed, "additionalProperties": False},
+            "grid": swept,
+            "zip": {"type": "array", "items": swept},
+        },
+        "$defs": definitions,
+    }
+
+
+def _section(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """All keys of all variants; which go together is for ``flexhpc validate`` to say."""
+    key, variants = SECTIONS[name]
+    merged: dict[str, Any] = {}
+    for cls in dict.fromkeys(variants.values()):
+        schema = cls.model_json_schema(ref_template="#/$defs/{model}")
+        definitions.update(schema.pop("$defs", {}))
+        for field, body in schema["properties"].items():
+            known = merged.setdefault(field, {"anyOf": [], "description": body.get("description")})
+            plain = {k: v for k, v in body.items() if k not in ("title", "description")}
+            if plain not in known["anyOf"]:
+                known["anyOf"].append(plain)
+    names = [variant for variant in variants if variant != "timm:NAME"]
+    choices: list[Any] = [{"enum": names}]
+    if "timm:NAME" in variants:
+        choices.append({**_TEXT, "pattern": "^timm:"})
+    merged[key] = {"anyOf": choices, "description": f"Picks the variant of {name}."}
+    if "gates" in merged:
+        for gate in ("PlateauGate", "GradientGate"):
+            definitions[gate] = {"anyOf": [{"enum": ["off", "report"]}, definitions[gate]]}
+    return {"type": "object", "properties": merged, "additionalProperties": False}
+
+
+def _item(field: dict[str, Any]) -> dict[str, Any]:
+    """A swept value: what the key takes, or null to leave it out."""
+    return {"anyOf": [*field["anyOf"], {"type": "null"}]}

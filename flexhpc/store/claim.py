@@ -1,0 +1,159 @@
+"""Claims: who measures a point right now, and how far they are. One writer per point.
+
+A claim is a small file beside the point's record. It is taken under a lock, kept fresh by a
+heartbeat, and taken over when its holder is dead: at once where the process can be looked up
+(same host and pid namespace), otherwise when the heartbeat has been silent for ``SILENCE``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from filelock import FileLock
+
+from flexhpc.store.files import read_json, write_json
+
+SILENCE = 120.0
+"""Seconds without a heartbeat after which a holder on another host counts as dead."""
+
+State = Literal["running", "stopped", "failed", "done"]
+
+
+@lru_cache(maxsize=1)
+def this_host() -> str:
+    """Return what identifies the place in which our process ids mean something."""
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        namespace = 0
+    return f"{socket.gethostname()}:{namespace}"
+
+
+def process_birth(pid: int) -> float | None:
+    """Return when a process started (seconds since the epoch), None if it is gone or a zombie."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return float(process.create_time())
+    except psutil.Error:
+        return None
+
+
+def process_lives(pid: int, birth: float) -> bool:
+    """Return whether a process is still the one that started at ``birth``."""
+    found = process_birth(pid)
+    return found is not None and abs(found - birth) < 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimRecord:
+    """What a claim file says.
+
+    Attributes:
+        state: running, stopped (interrupted), failed or done.
+        launch: the launch that its holder belongs to.
+        beat: time of the last heartbeat (seconds since the epoch).
+        deaths: how often a holder of the same launch died over this point.
+        message: why it failed; log: where to read more.
+        progress: of the probe in hand: n, epoch, epochs, n_errors, ...
+    """
+
+    state: State
+    token: str
+    launch: str
+    host: str
+    pid: int
+    birth: float
+    beat: float
+    deaths: int = 0
+    message: str = ""
+    log: str = ""
+    progress: dict[str, Any] = field(default_factory=dict)
+
+    def live(self) -> bool:
+        """Return whether its holder is (as far as can be known) still at work."""
+        if self.state != "running":
+            return False
+        if self.host == this_host():
+            return process_lives(self.pid, self.birth)
+        return time.time() - self.beat < SILENCE
+
+
+def read_claim(path: Path) -> ClaimRecord | None:
+    """Return the claim on a point, or None if nobody ever took one."""
+    value = read_json(path)
+    try:
+        return ClaimRecord(**value) if value else None
+    except TypeError:
+        return None
+
+
+class Claim:
+    """A claim that this process holds."""
+
+    def __init__(self, path: Path, lock: Path, record: ClaimRecord) -> None:
+        self.path, self.record = path, record
+        self._lock = lock
+
+    def held(self) -> bool:
+        """Return whether the claim is still ours; False once another process took it over."""
+        current = read_claim(self.path)
+        return current is not None and current.token == self.record.token
+
+    def beat(self, progress: dict[str, Any]) -> bool:
+        """Show a sign of life; False (and nothing is written) if the claim is no longer ours."""
+        return self._write(state="running", progress=progress)
+
+    def release(self, state: State, message: str = "") -> None:
+        """Give the claim back, with the reason if the point failed."""
+        self._write(state=state, message=message)
+
+    def _write(self, **changes: Any) -> bool:
+        with FileLock(self._lock):
+            if not self.held():
+                return False
+            self.record = ClaimRecord(**{**vars(self.record), "beat": time.time(), **changes})
+            write_json(self.path, vars(self.record), durable=False)
+            return True
+
+
+def take(path: Path, lock: Path, *, launch: str, log: str = "") -> Claim | None:
+    """Claim a point, or return None if a living process holds it.
+
+    Args:
+        path: the claim's file.
+        lock: the lock file of the run.
+        launch: the launch that we belong to.
+        log: where our log goes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        before = read_claim(path)
+        if before is not None and before.live():
+            return None
+        same = before is not None and before.launch == launch
+        died = before is not None and before.state == "running"
+        deaths = (before.deaths if before and same else 0) + (1 if died and same else 0)
+        pid = os.getpid()
+        record = ClaimRecord(
+            state="running",
+            token=uuid.uuid4().hex,
+            launch=launch,
+            host=this_host(),
+            pid=pid,
+            birth=process_birth(pid) or time.time(),
+            beat=time.time(),
+            deaths=deaths,
+            log=log,
+        )
+        write_json(path, vars(record), durable=False)
+        return Claim(path, lock, record)

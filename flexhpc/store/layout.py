@@ -1,0 +1,68 @@
+"""Where everything of a run lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one sweep's results; paths only, nothing is created here."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the sweep."""
+        return self.path.name
+
+    @property
+    def spec(self) -> Path:
+        """The frozen spec."""
+        return self.path / "sweep.yaml"
+
+    @property
+    def record(self) -> Path:
+        """Versions, hashes and launches."""
+        return self.path / "run.json"
+
+    @property
+    def jobs(self) -> Path:
+        """Folders of submitit, tasks and logs."""
+        return self.path / "jobs"
+
+    @property
+    def lock(self) -> Path:
+        """Guards claims; held for milliseconds."""
+        return self.path / "points" / ".lock"
+
+    @property
+    def database(self) -> Path:
+        """MLflow's database of a local run."""
+        return self.path / "mlflow.db"
+
+    @property
+    def artifacts(self) -> Path:
+        """MLflow's artifacts of a local run."""
+        return self.path / "mlartifacts"
+
+    @property
+    def report(self) -> Path:
+        """Folder of the report."""
+        return self.path / "report"
+
+    def point(self, point_id: str) -> Path:
+        """The record of a point."""
+        return self._beside(point_id, "h5")
+
+    def claim(self, point_id: str) -> Path:
+        """Who measures a point, and how far they are."""
+        return self._beside(point_id, "claim.json")
+
+    def checkpoint(self, point_id: str) -> Path:
+        """The probe in progress of a point."""
+        return self._beside(point_id, "ckpt")
+
+    def _beside(self, point_id: str, ending: str) -> Path:
+        return self.path / "points" / point_id[:2] / f"{point_id}.{ending}"

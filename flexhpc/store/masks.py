@@ -1,0 +1,60 @@
+"""The fit masks of a point: who was drawn and who was fitted, probe by probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexhpc.store.bits import Bits, unpack
+from flexhpc.store.point_file import reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks:
+    """The fit masks of a point's probes, still packed.
+
+    Attributes:
+        n_total: samples in the training set.
+        n: subset size per probe, (probes,).
+        subset: was the sample in the subset, uint8 (probes, ceil(n_total / 8)).
+        fit: was it in the subset and fitted at the end, of the same shape.
+    """
+
+    n_total: int
+    n: NDArray[np.int64]
+    subset: Bits
+    fit: Bits
+
+    def drawn(self) -> NDArray[np.bool_]:
+        """Return subset masks, bool (probes, n_total)."""
+        return unpack(self.subset, self.n_total)
+
+    def fitted(self) -> NDArray[np.bool_]:
+        """Return fit masks, bool (probes, n_total)."""
+        return unpack(self.fit, self.n_total)
+
+
+def read_masks(path: Path) -> Masks:
+    """Read the masks of a point's file.
+
+    Raises:
+        PointError: the file is damaged, or of a newer flexhpc.
+    """
+    with reading(path) as file:
+        groups = [file["probes"][key] for key in sorted(file["probes"])]
+        n_total = int(file.attrs["n_total"])
+        width = -(-n_total // 8)
+
+        def stacked(name: str) -> Bits:
+            rows = [group[name][:] for group in groups]
+            return np.stack(rows) if rows else np.empty((0, width), np.uint8)
+
+        return Masks(
+            n_total=n_total,
+            n=np.array([int(group.attrs["n"]) for group in groups], dtype=np.int64),
+            subset=stacked("subset"),
+            fit=stacked("fit"),
+        )

@@ -1,0 +1,257 @@
+"""A point's HDF5 file: the record of its probes and their fit masks.
+
+Every change is made on a copy that then replaces the file, so that a crash, a full disk or a
+concurrent reader sees all finished probes or all but the newest, and never a broken file. The
+files are small (two bits a sample and probe), so the copy costs milliseconds beside a training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from flexhpc.errors import PointError
+from flexhpc.store.bits import pack
+
+SCHEMA = 1
+_READING = "reading."
+_SEEDS = ("init", "subset", "labels", "order")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a point is and what it was measured on.
+
+    Attributes:
+        point: canonical JSON; point_id: its hash.
+        params: trainable parameters.
+        data_fingerprint: content of the training set; n_total: its samples.
+        n_limit: largest n that can be tried.
+        conflicts: groups of identical inputs with different labels; unfittable: samples that stand
+            in the way of a perfect fit.
+    """
+
+    point: str
+    point_id: str
+    params: int
+    data_fingerprint: str
+    n_total: int
+    n_limit: int
+    conflicts: int
+    unfittable: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeRecord:
+    """One finished probe.
+
+    Attributes:
+        seeds: by stream: init, subset, labels, order.
+        train_accuracy: 1 - n_errors / n.
+        cost: sample passes; seconds: wall time; finished: when it ended (seconds since the epoch).
+        readings: convergence readings.
+        machine: host, device and versions.
+        subset: sorted global sample ids, int64 (n,); fitted: bool (n,), in the same order.
+        loss_curve, error_curve: after each epoch.
+    """
+
+    n: int
+    repeat: int
+    seeds: Mapping[str, int]
+    verdict: str
+    n_errors: int
+    train_accuracy: float
+    loss: float
+    epochs: int
+    steps: int
+    cost: int
+    seconds: float
+    finished: float
+    readings: Mapping[str, float] = field(default_factory=dict)
+    machine: Mapping[str, str] = field(default_factory=dict)
+    subset: NDArray[np.int64] = field(repr=False)
+    fitted: NDArray[np.bool_] = field(repr=False)
+    loss_curve: NDArray[np.float32] = field(repr=False)
+    error_curve: NDArray[np.int32] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSummary:
+    """A finished probe without its masks."""
+
+    n: int
+    repeat: int
+    seeds: dict[str, int]
+    verdict: str
+    n_errors: int
+    train_accuracy: float
+    loss: float
+    epochs: int
+    steps: int
+    cost: int
+    seconds: float
+    finished: float
+    readings: dict[str, float]
+    machine: dict[str, str]
+    loss_curve: NDArray[np.float32] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointRecord:
+    """All that a point's file says, but for the masks.
+
+    Attributes:
+        estimate: the final estimate's fields, or None while the search goes on.
+    """
+
+    header: Header
+    probes: list[ProbeSummary]
+    estimate: dict[str, Any] | None
+
+
+def create(path: Path, header: Header) -> None:
+    """Write a new file without probes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _replacing(path, copy=False) as file:
+        file.attrs["schema"] = SCHEMA
+        for key, value in vars(header).items():
+            file.attrs[key] = value
+        file.create_group("probes")
+
+
+def append(path: Path, probe: ProbeRecord) -> None:
+    """Add one finished probe; it is either wholly there afterwards or not at all.
+
+    Raises:
+        PointError: the file cannot be read, or the disk is full.
+    """
+    with _replacing(path, copy=True) as file:
+        group = file["probes"].create_group(f"{len(file['probes']):04d}")
+        for key in ("n", "repeat", "verdict", "n_errors", "train_accuracy", "loss", "epochs",
+                    "steps", "cost", "seconds", "finished"):  # fmt: skip
+            group.attrs[key] = getattr(probe, key)
+        for stream in _SEEDS:
+            group.attrs[f"seed_{stream}"] = probe.seeds[stream]
+        for name, reading in probe.readings.items():
+            group.attrs[_READING + name] = reading
+        for name, text in probe.machine.items():
+            group.attrs[f"machine.{name}"] = text
+        n_total = int(file.attrs["n_total"])
+        arrays = {
+            "subset": pack(probe.subset, n_total),
+            "fit": pack(probe.subset[probe.fitted], n_total),
+            "loss_curve": probe.loss_curve,
+            "error_curve": probe.error_curve,
+        }
+        for name, array in arrays.items():
+            group.create_dataset(name, data=array, compression="gzip", compression_opts=1)
+
+
+def finish(path: Path, estimate: Mapping[str, Any]) -> None:
+    """Write the final estimate; fields that are None are left out."""
+    with _replacing(path, copy=True) as file:
+        if "estimate" in file:
+            del file["estimate"]
+        group = file.create_group("estimate")
+        for key, value in estimate.items():
+            if value is not None:
+                group.attrs[key] = value
+
+
+def read(path: Path) -> PointRecord | None:
+    """Read a point's file; None if there is none.
+
+    Raises:
+        PointError: the file is damaged, or of a newer flexhpc.
+    """
+    if not path.exists():
+        return None
+    with reading(path) as file:
+        header = Header(**{key: _plain(file.attrs[key]) for key in Header.__dataclass_fields__})
+        probes = [_summary(file["probes"][key]) for key in sorted(file["probes"])]
+        estimate = None
+        if "estimate" in file:
+            estimate = {key: _plain(value) for key, value in file["estimate"].attrs.items()}
+            estimate.setdefault("emc_hi", None)
+            estimate.setdefault("largest_fit", None)
+            estimate.setdefault("smallest_fail", None)
+        return PointRecord(header=header, probes=probes, estimate=estimate)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[h5py.File]:
+    """Open a point's file to read; every way in which it can be broken is one clear line.
+
+    Raises:
+        PointError: not HDF5, cut short, a part is missing, or of a newer flexhpc.
+    """
+    try:
+        with h5py.File(path, "r", locking="best-effort") as file:
+            schema = int(file.attrs["schema"])
+            if schema > SCHEMA:
+                raise PointError(
+                    f"{path}: has schema {schema}, written by a newer flexhpc; this one reads "
+                    f"up to {SCHEMA}, so upgrade it"
+                )
+            yield file
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        what = " ".join(str(error).split())
+        raise PointError(
+            f"{path}: not a readable point file ({what}); move it away, and the same sweep command "
+            "measures the point again"
+        ) from None
+
+
+def _summary(group: h5py.Group) -> ProbeSummary:
+    attributes = {key: _plain(value) for key, value in group.attrs.items()}
+
+    def prefixed(prefix: str) -> dict[str, Any]:
+        size = len(prefix)
+        return {k[size:]: v for k, v in attributes.items() if k.startswith(prefix)}
+
+    own = {
+        key: attributes[key]
+        for key in ProbeSummary.__dataclass_fields__
+        if key not in ("seeds", "readings", "machine", "loss_curve")
+    }
+    return ProbeSummary(
+        **own,
+        seeds=prefixed("seed_"),
+        readings=prefixed(_READING),
+        machine=prefixed("machine."),
+        loss_curve=group["loss_curve"][:],
+    )
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, *, copy: bool) -> Iterator[h5py.File]:
+    """Open a copy of ``path`` (or a new file) to write, and put it in its place at the end."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        if copy:
+            with reading(path):
+                pass
+            shutil.copyfile(path, part)
+        with h5py.File(part, "a" if copy else "w", locking="best-effort") as file:
+            yield file
+        with part.open("rb+") as written:
+            os.fsync(written.fileno())
+        part.replace(path)
+    except (OSError, RuntimeError, ValueError) as error:
+        what = " ".join(str(error).split())
+        raise PointError(f"{path}: cannot be written, what it held is untouched: {what}") from None
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,47 @@
+"""Keeps MLflow up to date while a sweep runs; a process of its own, told to end by its stdin.
+
+A tracking server that does not answer costs a warning, never a training: it is tried again, and
+``flexhpc sync`` brings everything in later.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+from pathlib import Path
+
+from flexhpc.store import RunFolder
+from flexhpc.tracking.state import local_uri
+from flexhpc.tracking.sync import Syncer
+
+_EVERY = 2.0
+_AFTER_FAILURE = 20.0
+
+
+def follow(run: RunFolder, uri: str) -> None:
+    """Sync again and again until stdin is closed, then a last time."""
+    syncer = Syncer(run, uri)
+    warned = False
+    over = False
+    while True:
+        wait = _EVERY
+        try:
+            syncer.sync()
+        except Exception as error:
+            wait = _AFTER_FAILURE
+            what = " ".join(str(error).split())[:300]
+            if over or not warned:
+                print(
+                    f"warning: MLflow at {uri} cannot be written ({what}); results are safe in the "
+                    f"point files: `flexhpc sync {run.path}` brings them in later",
+                    flush=True,
+                )
+            warned = True
+        if over:
+            return
+        over = bool(select.select([sys.stdin], [], [], wait)[0])
+
+
+if __name__ == "__main__":
+    folder = RunFolder(Path(sys.argv[1]))
+    follow(folder, sys.argv[2] if len(sys.argv) > 2 else local_uri(folder))

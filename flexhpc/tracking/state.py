@@ -1,0 +1,35 @@
+"""Where MLflow's database lies and what it was last brought up to; imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flexhpc.analysis.board import PointStatus
+from flexhpc.store import RunFolder
+from flexhpc.store.files import read_json
+
+
+def local_uri(run: RunFolder) -> str:
+    """Return the address of the run folder's own database."""
+    return f"sqlite:///{run.database}"
+
+
+def tracked_path(run: RunFolder) -> Path:
+    """Return the file that says what MLflow was last brought up to."""
+    return run.path / ".tracked.json"
+
+
+def tracked(uri: str, statuses: Sequence[PointStatus]) -> dict[str, Any]:
+    """Return what MLflow at ``uri`` holds once these points are synced."""
+    return {
+        "uri": uri,
+        "probes": sum(status.probes for status in statuses),
+        "done": sum(status.state == "done" for status in statuses),
+    }
+
+
+def up_to_date(run: RunFolder, uri: str | None, statuses: Sequence[PointStatus]) -> bool:
+    """Return whether the last sync left nothing to do, without importing mlflow."""
+    return read_json(tracked_path(run)) == tracked(uri or local_uri(run), statuses)

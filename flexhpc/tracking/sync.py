@@ -1,0 +1,281 @@
+"""MLflow as a view of the store: whatever it holds can be made again from the points' files.
+
+Experiment = sweep, parent run = point, child run = probe. Every child is one ``log_batch``; a run
+that was cut short is deleted and made again. Only one process writes at a time (a lock in the run
+folder), so that two sweeps never log a probe twice.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from flexhpc.analysis.board import Board, PointStatus, open_run
+from flexhpc.analysis.figures import fit_figure
+from flexhpc.analysis.text import emc_text
+from flexhpc.search import bracket_of, history_of
+from flexhpc.store import RunFolder
+from flexhpc.store.files import write_json
+from flexhpc.store.point_file import ProbeSummary
+from flexhpc.tracking.quiet import mlflow_client
+from flexhpc.tracking.state import local_uri, tracked, tracked_path
+
+KIND, POINT, PROBE, LOGGED = (
+    "flexhpc.kind",
+    "flexhpc.point_id",
+    "flexhpc.probe",
+    "flexhpc.probes_logged",
+)
+_CURVE_POINTS = 200
+_MOST_PARAMS = 100
+_LONGEST_VALUE = 500
+
+
+@dataclass
+class _Parent:
+    run_id: str
+    logged: int
+    finished: bool
+
+
+@dataclass
+class Syncer:
+    """Brings MLflow up to what the store holds; remembers what it has done."""
+
+    run: RunFolder
+    uri: str
+    parents: dict[str, _Parent] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _, sweep, points = (*open_run(self.run.path),)
+        self.name, self.board = sweep.name, Board(self.run, points)
+        self.client: Any = None
+        self.experiment = ""
+
+    def connect(self) -> None:
+        """Open the server or create the database, find the experiment and its parent runs.
+
+        Raises:
+            Exception: whatever MLflow raises when the server is not there.
+        """
+        with self._lock():
+            client = mlflow_client(self.uri)
+            found = client.get_experiment_by_name(self.name)
+            if found is None:
+                local = self.uri == local_uri(self.run)
+                place = self.run.artifacts.as_uri() if local else None
+                self.experiment = client.create_experiment(self.name, artifact_location=place)
+            else:
+                self.experiment = found.experiment_id
+                if found.lifecycle_stage == "deleted":
+                    client.restore_experiment(self.experiment)
+            for parent in _search(client, self.experiment, f"tags.`{KIND}` = 'point'"):
+                tags = parent.data.tags
+                self.parents[tags[POINT]] = _Parent(
+                    run_id=parent.info.run_id,
+                    logged=int(tags.get(LOGGED, 0)),
+                    finished=parent.info.status == "FINISHED",
+                )
+            self.client = client
+
+    def sync(self) -> int:
+        """Log what is new; returns the number of probes logged."""
+        if self.client is None:
+            self.connect()
+        count = 0
+        with self._lock():
+            statuses = self.board.look()
+            for status in statuses:
+                if status.record is not None:
+                    count += self._point(status)
+        write_json(tracked_path(self.run), tracked(self.uri, statuses))
+        return count
+
+    def _lock(self) -> FileLock:
+        return FileLock(self.run.path / ".tracking.lock")
+
+    def _point(self, status: PointStatus) -> int:
+        assert status.record is not None
+        probes = status.record.probes
+        parent = self.parents.get(status.point.id)
+        done = status.record.estimate is not None
+        if parent is None:
+            parent = self._new_parent(status)
+        elif parent.logged == len(probes) and parent.finished == done:
+            return 0
+        else:
+            parent.logged = int(
+                self.client.get_run(parent.run_id).data.tags.get(LOGGED, parent.logged)
+            )
+        fresh = len(probes) - parent.logged
+        if fresh > 0:
+            self._drop_unfinished(parent, probes, status.point.id)
+        for number in range(parent.logged, len(probes)):
+            self._child(parent, status, number)
+        if done:
+            self._estimate(parent, status)
+        return max(fresh, 0)
+
+    def _new_parent(self, status: PointStatus) -> _Parent:
+        point, record = status.point, status.record
+        assert record is not None
+        # Another process may have made it since we connected.
+        where = f"tags.`{KIND}` = 'point' and tags.`{POINT}` = '{point.id}'"
+        for found in _search(self.client, self.experiment, where):
+            logged = int(found.data.tags.get(LOGGED, 0))
+            parent = _Parent(found.info.run_id, logged, found.info.status == "FINISHED")
+            self.parents[point.id] = parent
+            return parent
+        start = min((_begun(p) for p in record.probes), default=None)
+        run = self.client.create_run(
+            self.experiment,
+            start_time=start,
+            run_name=point.label or point.id,
+            tags={KIND: "point", POINT: point.id, LOGGED: "0"},
+        )
+        values = dict(_flat("", json.loads(point.canonical)))
+        values |= {"params": record.header.params, "n_total": record.header.n_total}
+        from mlflow.entities import Param
+
+        params = [Param(k, str(v)[:_LONGEST_VALUE]) for k, v in values.items()][:_MOST_PARAMS]
+        self.client.log_batch(run.info.run_id, params=params)
+        parent = self.parents[point.id] = _Parent(run.info.run_id, 0, False)
+        return parent
+
+    def _drop_unfinished(
+        self, parent: _Parent, probes: Sequence[ProbeSummary], point_id: str
+    ) -> None:
+        """Delete children beyond what the parent counts: a writer was killed while making them."""
+        where = f"tags.`{KIND}` = 'probe' and tags.`mlflow.parentRunId` = '{parent.run_id}'"
+        keep = {f"{point_id}/{number:04d}" for number in range(parent.logged)}
+        for child in _search(self.client, self.experiment, where):
+            if child.data.tags.get(PROBE) not in keep:
+                self.client.delete_run(child.info.run_id)
+
+    def _child(self, parent: _Parent, status: PointStatus, number: int) -> None:
+        assert status.record is not None
+        probe = status.record.probes[number]
+        end = int(probe.finished * 1000)
+        run = self.client.create_run(
+            self.experiment,
+            start_time=_begun(probe),
+            run_name=f"n={probe.n} #{probe.repeat}",
+            tags={
+                KIND: "probe",
+                PROBE: f"{status.point.id}/{number:04d}",
+                POINT: status.point.id,
+                "mlflow.parentRunId": parent.run_id,
+                "verdict": probe.verdict,
+            },
+        )
+        from mlflow.entities import Metric, Param
+
+        values = {
+            "n": probe.n,
+            "accuracy": probe.train_accuracy,
+            "errors": probe.n_errors,
+            "epochs": probe.epochs,
+            "cost": probe.cost,
+            "seconds": probe.seconds,
+            "final_loss": probe.loss,
+            **probe.readings,
+        }
+        metrics = [Metric(key, float(value), end, 0) for key, value in values.items()]
+        metrics += [Metric("loss", value, end, epoch) for epoch, value in _thin(probe.loss_curve)]
+        params = [
+            Param("n", str(probe.n)),
+            Param("repeat", str(probe.repeat)),
+            Param("verdict", probe.verdict),
+            *(Param(f"seed.{name}", str(seed)) for name, seed in probe.seeds.items()),
+            *(Param(f"machine.{name}", text) for name, text in probe.machine.items()),
+        ]
+        self.client.log_batch(run.info.run_id, metrics=metrics, params=params)
+        self.client.set_terminated(run.info.run_id, status="FINISHED", end_time=end)
+        self._progress(parent, status, number, end)
+
+    def _progress(self, parent: _Parent, status: PointStatus, number: int, time: int) -> None:
+        """Log the bracket after a probe on the parent, whose charts show the search."""
+        from mlflow.entities import Metric, RunTag
+
+        record = status.record
+        assert record is not None
+        history = history_of(record.probes[: number + 1])
+        bracket = bracket_of(status.point.search, record.header.n_limit, history)
+        values = {"n": history[-1].n, "lo": bracket.largest_fit, "hi": bracket.smallest_fail}
+        values["cost"] = sum(result.cost for result in history)
+        metrics = [Metric(k, float(v), time, number) for k, v in values.items() if v is not None]
+        tags = [RunTag(LOGGED, str(number + 1))]
+        self.client.log_batch(parent.run_id, metrics=metrics, tags=tags)
+        parent.logged = number + 1
+
+    def _estimate(self, parent: _Parent, status: PointStatus) -> None:
+        """Log the final estimate, its figure and the point's file on the parent."""
+        from mlflow.entities import Metric, RunTag
+
+        record, estimate = status.record, status.estimate
+        assert record is not None
+        assert estimate is not None
+        end = int(max((p.finished for p in record.probes), default=0) * 1000)
+        values = {
+            "emc": estimate.emc,
+            "emc_lo": estimate.emc_lo,
+            "emc_hi": estimate.emc_hi,
+            "emc_per_param": estimate.emc / record.header.params,
+            "probes": estimate.probes,
+        }
+        metrics = [Metric(k, float(v), end, 0) for k, v in values.items() if v is not None]
+        note = (
+            f"**EMC {emc_text(estimate)}** ({estimate.estimand}, level {estimate.level}), "
+            f"{record.header.params:,} parameters, {estimate.probes} probes, "
+            f"{estimate.cost:,} sample passes"
+        )
+        tags = [
+            RunTag("mlflow.note.content", note),
+            RunTag("estimand", estimate.estimand),
+            RunTag("censored", estimate.censored),
+        ]
+        self.client.log_batch(parent.run_id, metrics=metrics, tags=tags)
+        with tempfile.TemporaryDirectory() as folder:
+            figure = Path(folder) / "fit_curve.png"
+            fit_figure([status]).savefig(figure, dpi=120)
+            self.client.log_artifact(parent.run_id, str(figure))
+        self.client.log_artifact(parent.run_id, str(self.run.point(status.point.id)))
+        self.client.set_terminated(parent.run_id, status="FINISHED", end_time=end)
+        parent.finished = True
+
+
+def _begun(probe: ProbeSummary) -> int:
+    return int((probe.finished - probe.seconds) * 1000)
+
+
+def _thin(curve: Any) -> Iterator[tuple[int, float]]:
+    """Yield (epoch, loss), thinned to a few hundred epochs, the last one always among them."""
+    step = math.ceil(len(curve) / _CURVE_POINTS) or 1
+    kept = set(range(0, len(curve), step)) | ({len(curve) - 1} if len(curve) else set())
+    for i in sorted(kept):
+        yield i + 1, float(curve[i])
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{prefix}.{key}" if prefix else key, inner)
+    else:
+        yield prefix, value
+
+
+def _search(client: Any, experiment: str, where: str) -> Iterator[Any]:
+    token = None
+    while True:
+        page = client.search_runs([experiment], where, max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

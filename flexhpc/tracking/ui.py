@@ -1,0 +1,44 @@
+"""MLflow's own UI on a run's database."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from flexhpc.errors import InputError
+from flexhpc.store import RunFolder
+from flexhpc.tracking.state import local_uri
+
+
+def ui_command(run: RunFolder, port: int) -> list[str]:
+    """Return the command that serves the UI on loopback.
+
+    Raises:
+        InputError: the run has no database yet.
+    """
+    if not run.database.is_file():
+        raise InputError(f"{run.path}: has no mlflow.db yet; `flexhpc sync {run.path}` makes it")
+    return [
+        sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", local_uri(run),
+        "--host", "127.0.0.1", "--port", str(port),
+    ]  # fmt: skip
+
+
+def serve(run: RunFolder, port: int) -> None:
+    """Replace this process by the UI's server."""
+    command = ui_command(run, port)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.execv(command[0], command)
+
+
+def newest_run(runs: Path) -> Path:
+    """Return the run folder that was touched last.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = sorted(runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError(f"{runs}: holds no run yet; `flexhpc sweep SPEC` makes one")
+    return found[-1].parent

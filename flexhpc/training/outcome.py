@@ -1,0 +1,81 @@
+"""What goes into one training and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Verdict = Literal["fit", "not_fit", "saddle", "unconverged", "diverged"]
+
+MakeModel = Callable[[], nn.Module]
+"""Builds an untrained network from torch's global random state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeData:
+    """The samples and seeds of one probe.
+
+    Attributes:
+        inputs: float32 (n, ...), standardised, on the device that trains.
+        labels: int64 (n,), on the same device.
+        init_seed: seeds the initialisation and anything random inside the network.
+        order_seed: seeds the order of samples in every epoch.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    init_seed: int
+    order_seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How one training ended.
+
+    Attributes:
+        verdict: see the vocabulary in docs/concepts.md.
+        n_errors: samples missed at the end, in eval mode.
+        loss: mean cross-entropy over the subset at the end, in eval mode, without regularisers.
+        epochs: passes begun; steps: parameter updates; cost: samples trained on, in total.
+        seconds: wall time, including the time before an interruption.
+        fitted: bool (n,), in the order of the subset: classified right at the end.
+        readings: convergence readings by name.
+        loss_curve: float32, loss after each epoch; error_curve: int32, samples missed.
+    """
+
+    verdict: Verdict
+    n_errors: int
+    loss: float
+    epochs: int
+    steps: int
+    cost: int
+    seconds: float
+    fitted: NDArray[np.bool_]
+    readings: dict[str, float] = field(default_factory=dict)
+    loss_curve: NDArray[np.float32]
+    error_curve: NDArray[np.int32]
+
+
+@dataclass(kw_only=True)
+class Hooks:
+    """How a training talks to the outside; everything is optional.
+
+    Attributes:
+        stopping: asked at every step; True saves a checkpoint and raises Interrupted.
+        epoch_done: called with (epoch, budget in epochs, samples missed, loss).
+        checkpoint: file for the state in progress; a training resumes from it if it is there.
+        checkpoint_every: seconds between checkpoints.
+        key: identifies the probe inside the checkpoint, so that another's is never taken.
+    """
+
+    stopping: Callable[[], bool] = lambda: False
+    epoch_done: Callable[[int, int, int, float], None] = lambda *_: None
+    checkpoint: Path | None = None
+    checkpoint_every: float = 60.0
+    key: str = ""
