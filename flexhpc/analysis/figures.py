@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.text import emc_text
@@ -50,6 +52,8 @@ def emc_figure(statuses: Sequence[PointStatus]) -> Figure:
         colour, marker = COLOURS[number % 7], _MARKERS[number % 7]
         _series(axes, group, name, colour, marker)
     axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="EMC (samples)")
+    _log_scale(axes.xaxis)
+    _log_scale(axes.yaxis)
     if measured:
         params = [s.record.header.params for s in measured if s.record]
         ends = np.array([min(params) / 1.5, max(params) * 1.5])
@@ -141,6 +145,7 @@ def _fit_panel(axes: Axes, status: PointStatus) -> None:
     axes.set(
         xscale="log", ylim=(-0.03, 1.06), xlabel="n (samples)", ylabel="train accuracy, P(fit)"
     )
+    _log_scale(axes.xaxis)
     title = f"{status.point.label or status.point.id}\nEMC {emc_text(estimate)}"
     axes.set_title(title, fontsize=8)
     axes.tick_params(labelsize=7)
@@ -164,10 +169,25 @@ def efficiency_figure(statuses: Sequence[PointStatus]) -> Figure:
             label=name or "EMC",
         )
     axes.set(xscale="log", xlabel="parameters", ylabel="EMC / parameters", ylim=(0, None))
+    _log_scale(axes.xaxis)
     if exact:
         axes.legend(fontsize=8, frameon=False)
     axes.grid(True, which="major", color="0.92")
     return figure
+
+
+def _log_scale(axis: Axis) -> None:
+    """Label a logarithmic axis at 1, 2 and 5 times powers of ten, with short numbers."""
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=12))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _short(x: float) -> str:
+    for size, ending in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if x >= size:
+            return f"{x / (1e3 if ending == 'k' else size):g}{ending}"
+    return f"{x:g}"
 
 
 def _text(value: Any) -> str:

@@ -109,7 +109,7 @@ def _notes(statuses: Sequence[PointStatus]) -> list[str]:
             header = status.record.header
             notes[f"{header.data_fingerprint} {header.unfittable}"] = (
                 f"{status.point.data.source}, labels {status.point.data.labels}: "
-                f"{header.conflicts} groups of identical inputs have different labels; at most "
-                f"{header.n_total - header.unfittable:,} of {header.n_total:,} samples can be fitted."
+                f"{header.conflicts} groups of identical inputs have different labels, so at most "
+                f"{header.n_total - header.unfittable:,} of {header.n_total:,} samples can fit."
             )
     return list(notes.values())

@@ -40,8 +40,14 @@ class Point:
 
     @property
     def label(self) -> str:
-        """The swept values in short: ``width=48 labels=random``, for tables and run names."""
-        return " ".join(f"{key.split('.')[-1]}={value}" for key, value in self.swept.items())
+        """The swept values in short: ``random width=48``, for tables and run names.
+
+        Text speaks for itself; the MLflow UI cuts names after some 15 characters.
+        """
+        return " ".join(
+            value if isinstance(value, str) else f"{key.split('.')[-1]}={value}"
+            for key, value in self.swept.items()
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

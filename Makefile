@@ -1,0 +1,55 @@
+# flexhpc: every target sets up what it needs and is safe to repeat. `make` lists them.
+PROFILE ?= local
+SPEC ?=
+RUN ?=
+SET ?=
+PORT ?= 5000
+
+BIN := .venv/bin
+profile := $(if $(findstring /,$(PROFILE)),$(PROFILE),hpc/profiles/$(PROFILE:.yaml=).yaml)
+sets := $(foreach set,$(SET),--set '$(set)')
+need = $(if $($(1)),,$(error $(1)= is missing; for example: $(2)))
+
+.DEFAULT_GOAL := help
+.PHONY: help install dev sweep ui status report results test lint bench
+
+help: ## list the targets
+	@echo 'make sweep SPEC=sweeps/quickstart.yaml [PROFILE=local] [SET="key=value ..."]'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: ## set up .venv with the pinned packages
+	@hpc/setup.sh
+
+dev: ## the same, with what tests and lint need
+	@hpc/setup.sh dev
+
+sweep: install ## run a sweep to its end, or resume it (SPEC=, PROFILE=, SET=)
+	$(call need,SPEC,make sweep SPEC=sweeps/quickstart.yaml)
+	@$(BIN)/flexhpc sweep $(SPEC) --profile $(profile) $(sets)
+
+ui: install ## MLflow UI on loopback (RUN=runs/NAME, by default the newest; PORT=)
+	@$(BIN)/flexhpc ui $(RUN) --port $(PORT)
+
+status: install ## live table of a run (RUN=)
+	$(call need,RUN,make status RUN=runs/quickstart)
+	@$(BIN)/flexhpc status $(RUN)
+
+results: install ## results table of a run (RUN=)
+	$(call need,RUN,make results RUN=runs/quickstart)
+	@$(BIN)/flexhpc results $(RUN)
+
+report: install ## HTML report of a run (RUN=)
+	$(call need,RUN,make report RUN=runs/quickstart)
+	@$(BIN)/flexhpc report $(RUN)
+
+test: dev ## all tests
+	@hpc/test_packages.sh
+	@$(BIN)/python -m pytest
+
+lint: dev ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: dev ## benchmarks, as JSON
+	@for file in bench/*.py; do $(BIN)/python $$file; done
