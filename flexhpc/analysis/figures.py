@@ -131,7 +131,7 @@ def _fit_panel(axes: Axes, status: PointStatus) -> None:
     assert record is not None
     history = history_of(record.probes)
     ns = np.geomspace(min(r.n for r in history) / 1.2, max(r.n for r in history) * 1.2, 120)
-    curve = posterior(history, record.header.n_limit)
+    curve = posterior(history)
     axes.plot(ns, curve.mean_chance(ns), color=COLOURS[0], linewidth=1.2, label="P(fit | n)")
     for verdict, (marker, colour) in _VERDICTS.items():
         xs = [p.n for p in record.probes if p.verdict == verdict]

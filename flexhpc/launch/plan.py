@@ -38,6 +38,7 @@ def make_plan(
         row = {
             "index": point.index,
             "id": point.id,
+            "label": point.label,
             "swept": point.swept,
             "state": "done" if started and _is_done(prepared.run, point) else "to measure",
             "cost_bound": bounds[key],
@@ -73,9 +74,8 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
         + (f"{bound:,} sample passes" if bound is not None else "unknown until the data is read"),
     ]
     for row in rows[:_SHOWN]:
-        swept = " ".join(f"{k.split('.')[-1]}={v}" for k, v in row["swept"].items())
         count = f"  {row['params']:,} parameters" if "params" in row else ""
-        lines.append(f"{row['index']:>6}  {row['id']}  {row['state']:10}  {swept}{count}")
+        lines.append(f"{row['index']:>6}  {row['id']}  {row['state']:10}  {row['label']}{count}")
     if len(rows) > _SHOWN:
         lines.append(f"   ... {len(rows) - _SHOWN} more; --json lists all")
     return lines

@@ -63,6 +63,8 @@ def resnet(
         stem_width=width // 2,
         act_layer=timm.layers.get_act_layer(activation),
     )
+    for stage in range(stages, 4):
+        setattr(model, f"layer{stage + 1}", nn.Identity())
     if max(shape[1:]) <= _SMALL_IMAGE:
         model.conv1[0].stride = (1, 1)
         model.maxpool = nn.Identity()

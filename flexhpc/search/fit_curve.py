@@ -75,13 +75,17 @@ class FitCurve:
         )
 
 
-def posterior(history: History, n_limit: int) -> FitCurve:
+def posterior(history: History) -> FitCurve:
     """Return the posterior of the fit curve given every verdict.
 
-    Prior: threshold uniform in log n from 1/4 to 4 ``n_limit``, width log-uniform, lapse mostly
-    near zero. Beyond ``n_limit`` nothing is observed: a result there must be reported as censored.
+    Prior: width log-uniform, lapse mostly near zero, threshold uniform in log n from a quarter of
+    the smallest n tried to four times the largest. What lies beyond the tried n by more than that
+    is not ruled out by data but by having been given no chance, so a bracket that is open on one
+    side must be reported as censored there.
     """
-    thresholds = np.linspace(np.log(1 / _REACH), np.log(_REACH * n_limit), _THRESHOLDS)
+    tried = [result.n for result in history]
+    low, high = np.log(min(tried) / _REACH), np.log(max(tried) * _REACH)
+    thresholds = np.linspace(low, high, _THRESHOLDS)
     mesh = np.meshgrid(thresholds, WIDTHS, LAPSES, indexing="ij")
     threshold, width, lapse = (axis.ravel() for axis in mesh)
     log_weight = np.log(np.broadcast_to(_LAPSE_PRIOR, mesh[0].shape).ravel())

@@ -87,7 +87,7 @@ def _estimate(
         emc = math.isqrt(low * high)
     else:
         emc = low or 0
-    curve = posterior(history, n_limit)
+    curve = posterior(history)
     lower, upper = (
         _predictive(curve, search, n_limit)
         if isinstance(search, Growth)

@@ -163,7 +163,7 @@ class Resnet(Model):
     family: Literal["resnet"]
     width: Annotated[int, Field(ge=2, le=10**6, multiple_of=2)]
     """Channels of the first stage, doubled at each stage; even."""
-    depth: Annotated[int, Field(ge=1, le=1000)] = 8
+    depth: Annotated[int, Field(ge=2, le=1000)] = 8
     """Number of residual blocks, spread evenly over the stages."""
     activation: Activation = "relu"
     """Nonlinearity."""

@@ -1,0 +1,75 @@
+"""What the tests share: the command line as a user runs it, and small real specs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = REPOSITORY.parent / "shared"
+FLEXHPC = Path(sys.executable).parent / "flexhpc"
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+torch.set_num_threads(1)
+
+SMALL = """\
+name: small
+fixed:
+  data: {source: digits, labels: random}
+  model: {family: mlp, width: 8, depth: 1}
+  training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 120}
+  search: {policy: bisection, start: 16, tolerance: 0.2}
+grid:
+  model.width: [4, 8, 12]
+"""
+"""Three points, each measured in about a second."""
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Run flexhpc in an empty folder, as a user would; returns the finished process."""
+
+    def run(*arguments: object, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [str(FLEXHPC), *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            env={**os.environ, "COLUMNS": "200"},
+        )
+        if check is not None:
+            assert done.returncode == check, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def small_spec(tmp_path: Path) -> Path:
+    """A spec of three small points."""
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of the small spec, measured once by the real command."""
+    folder = tmp_path_factory.mktemp("measured")
+    spec = folder / "small.yaml"
+    spec.write_text(SMALL)
+    done = subprocess.run(
+        [str(FLEXHPC), "sweep", str(spec)], cwd=folder, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "runs" / "small"

@@ -1,0 +1,204 @@
+"""Bad specs as users write them: exit status 2, file:line: key, no traceback, all at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from flexhpc.cli import main
+
+HEAD = "name: x\nfixed:\n"
+GOOD = {
+    "data": "{source: digits}",
+    "model": "{family: mlp, width: 8}",
+    "training": "{optimizer: adam}",
+    "search": "{policy: bisection}",
+}
+
+
+def spec(rest: str = "", **sections: str) -> str:
+    """A good spec with some sections replaced; data, model, training, search in lines 3 to 6."""
+    lines = "".join(f"  {name}: {sections.get(name, text)}\n" for name, text in GOOD.items())
+    return HEAD + lines + rest
+
+
+BAD = {
+    "no name": ("fixed: {}\n", ":1: name: is required"),
+    "name with blank": (spec().replace("name: x", "name: a b"), ":1: name: \"a b\" must be"),
+    "name with slash": (spec().replace("name: x", "name: a/b"), ":1: name: \"a/b\" must be"),
+    "name is a number": (spec().replace("name: x", "name: 3"), ":1: name: 3 must be"),
+    "unknown top key": (spec("grdi: {}\n"), ":7: grdi: unknown key"),
+    "did you mean": (spec("grdi: {}\n"), "did you mean grid?"),
+    "duplicate key": (spec("name: y\n"), ":7: name: this key stands twice"),
+    "duplicate inner key": (spec(model="{family: mlp, width: 8, width: 9}"), ":4: fixed.model.width"),
+    "seed in fixed": (spec().replace("fixed:\n", "fixed:\n  seed: 3\n"), ":3: fixed.seed: stands at"),
+    "unknown section": (spec().replace("fixed:\n", "fixed:\n  modl: {}\n"), ":3: fixed.modl"),
+    "section is a list": (spec(model="[1]"), ":4: fixed.model: must be a mapping"),
+    "fixed is text": ("name: x\nfixed: hello\n", ":2: fixed: must be a mapping"),
+    "seed is text": (spec("seed: abc\n"), "seed: must be a whole number"),
+    "seed is negative": (spec("seed: -1\n"), "seed: must be a whole number"),
+    "seed is a fraction": (spec("grid:\n  seed: [0, 1.5]\n"), ":8: seed: must be a whole number"),
+    "unknown source": (spec(data="{source: minst}"), ":3: data.source: \"minst\" is not one of"),
+    "unknown labels": (spec(data="{source: digits, labels: no}"), ":3: data.labels: \"no\""),
+    "root of digits": (spec(data="{source: digits, root: /x}"), ":3: data.root: has no effect"),
+    "folder without root": (spec(data="{source: image_folder}"), ":3: data.root: is required"),
+    "n_max is zero": (spec(data="{source: digits, n_max: 0}"), ":3: data.n_max: must be at least 1"),
+    "n_max beyond data": (spec(data="{source: digits, n_max: 9999}"), ":3: data.n_max: 9999 is more"),
+    "one class": (spec(data="{source: gaussian, classes: 1}"), ":3: data.classes: must be at least 2"),
+    "no model": ("name: x\nfixed:\n  data: {source: digits}\n", ":2: model.family: is required"),
+    "unknown family": (spec(model="{family: mpl, width: 3}"), ":4: model.family: \"mpl\""),
+    "family is a list": (spec(model="{family: [mlp]}"), ":4: model.family"),
+    "no width": (spec(model="{family: mlp}"), ":4: model.width: is required"),
+    "width is text": (spec(model="{family: mlp, width: wide}"), ":4: model.width: must be a whole"),
+    "width is a fraction": (spec(model="{family: mlp, width: 8.5}"), ":4: model.width: must be a whole"),
+    "width is a boolean": (spec(model="{family: mlp, width: true}"), ":4: model.width: must be a whole"),
+    "width is zero": (spec(model="{family: mlp, width: 0}"), ":4: model.width: must be at least 1"),
+    "heads of an mlp": (spec(model="{family: mlp, width: 8, heads: 2}"), ":4: model.heads: has no effect"),
+    "depth of linear": (spec(model="{family: linear, depth: 2}"), ":4: model.depth: has no effect"),
+    "kwargs of mlp": (spec(model="{family: mlp, width: 8, kwargs: {}}"), ":4: model.kwargs: has no effect"),
+    "misspelt key": (spec(model="{family: mlp, widht: 8}"), "did you mean width?"),
+    "unknown activation": (spec(model="{family: mlp, width: 8, activation: rleu}"), "mean relu?"),
+    "heads and width": (spec(model="{family: vit, width: 10, heads: 3, patch: 4}"), ":4: model.width: 10 is not a multiple"),
+    "patch and image": (spec(model="{family: vit, width: 12, patch: 3}"), ":4: model.patch: 3 does not divide"),
+    "odd resnet": (spec(model="{family: resnet, width: 9}"), ":4: model.width: must be a multiple of 2"),
+    "cnn on vectors": (spec(data="{source: gaussian}", model="{family: cnn, width: 8}"), "takes images"),
+    "bad timm name": (spec(model="{family: 'timm:a b'}"), ":4: model.family: \"timm:a b\""),
+    "unknown optimizer": (spec(training="{optimizer: adma}"), ":5: training.optimizer: \"adma\""),
+    "momentum of adam": (spec(training="{optimizer: adam, momentum: 0.9}"), ":5: training.momentum: has no effect"),
+    "batch of gd": (spec(training="{optimizer: gd, batch_size: 8}"), ":5: training.batch_size: has no effect"),
+    "lr is zero": (spec(training="{optimizer: adam, lr: 0}"), ":5: training.lr: must be above 0"),
+    "lr is infinite": (spec(training="{optimizer: adam, lr: .inf}"), ":5: training.lr: must be a finite"),
+    "lr is text": (spec(training="{optimizer: adam, lr: '1e-3'}"), ":5: training.lr: must be a number"),
+    "momentum is one": (spec(training="{optimizer: sgd, momentum: 1}"), ":5: training.momentum: must be below 1"),
+    "two budgets": (spec(training="{optimizer: adam, epochs: 3, steps: 5}"), ":5: training.steps: epochs and steps"),
+    "epochs is zero": (spec(training="{optimizer: adam, epochs: 0}"), ":5: training.epochs: must be at least 1"),
+    "unknown schedule": (spec(training="{optimizer: adam, schedule: cos}"), ":5: training.schedule"),
+    "unknown precision": (spec(training="{optimizer: adam, precision: fp16}"), ":5: training.precision"),
+    "unknown gate": (spec(training="{optimizer: adam, gates: {plato: off}}"), "mean plateau?"),
+    "gate mode": (spec(training="{optimizer: adam, gates: {plateau: on}}"), ":5: training.gates.plateau.mode"),
+    "idle patience": (spec(training="{optimizer: adam, epochs: 10, gates: {plateau: {patience: 20}}}"), "have no effect"),
+    "unknown policy": (spec(search="{policy: bisect}"), ":6: search.policy: \"bisect\""),
+    "tolerance of growth": (spec(search="{policy: growth, tolerance: 0.1}"), ":6: search.tolerance: has no effect"),
+    "growth of bisection": (spec(search="{policy: bisection, growth: 2.0}"), ":6: search.growth: has no effect"),
+    "growth below one": (spec(search="{policy: growth, growth: 0.9}"), ":6: search.growth: a factor must"),
+    "tolerance is zero": (spec(search="{policy: bisection, tolerance: 0}"), ":6: search.tolerance: must be above 0"),
+    "grid of unknown key": (spec("grid:\n  model.widht: [1]\n"), ":8: model.widht: unknown key"),
+    "grid of nowhere": (spec("grid:\n  foo.bar: [1]\n"), ":8: foo.bar: does not lead into fixed"),
+    "grid is a list": (spec("grid: [1]\n"), ":7: grid: must be a mapping"),
+    "grid value is no list": (spec("grid:\n  model.width: 8\n"), ":8: model.width: must be a list"),
+    "empty grid value": (spec("grid:\n  model.width: []\n"), ":8: model.width: must be a list"),
+    "value twice": (spec("grid:\n  model.width: [8, 8]\n"), ":8: model.width: holds a value twice"),
+    "bad swept value": (spec("grid:\n  model.width:\n    - 8\n    - x\n"), ":10: model.width: must be a whole"),
+    "zip is a mapping": (spec("zip: {}\n"), ":7: zip: must be a list"),
+    "uneven zip": (spec("zip:\n  - {model.width: [1, 2], model.depth: [1]}\n"), "equal length"),
+    "grid and zip": (spec("grid: {model.width: [1]}\nzip:\n  - {model.width: [2]}\n"), "already swept"),
+    "section and key": (spec("grid:\n  model.width: [1]\n  model: [{family: linear}]\n"), "already swept"),
+    "dots in a row": (spec("grid:\n  model..width: [1]\n"), "is not a dotted path"),
+    "same id twice": (spec("grid:\n  data.root: [a, b]\n", data="{source: mnist}"), "one point (the same id)"),
+    "not yaml": ("name: [\n", "not valid YAML"),
+    "empty file": ("", ":1: the file is empty"),
+    "a list": ("- 1\n", ":1: must be a mapping"),
+}  # fmt: skip
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["flexhpc", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2, out + err
+    assert "Traceback" not in err
+    return err
+
+
+def test_there_are_forty_kinds() -> None:
+    assert len(BAD) >= 40
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_spec(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, expected = BAD[kind]
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    err = run(capsys, monkeypatch, "validate", str(path))
+    assert expected in err
+    for line in err.splitlines():
+        assert line.startswith(f"{path}:"), line
+        assert line.removeprefix(f"{path}:").split(":")[0].isdigit(), line
+
+
+def test_the_template_itself_is_good(tmp_path: Path) -> None:
+    from flexhpc.spec import checked
+
+    path = tmp_path / "good.yaml"
+    path.write_text(spec())
+    assert len(checked(path)[1]) == 1
+
+
+def test_all_errors_come_at_once_and_by_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        spec(
+            "grid:\n  model.depth: [1, -1]\nextra: 1\n",
+            data="{source: digits, labels: maybe}",
+            model="{family: mlp, width: x, heads: 3}",
+            training="{optimizer: adam, lr: -1, epochs: 1, steps: 1}",
+            search="{policy: growth, growth: 0.5, tolerance: 1}",
+        )
+    )
+    lines = run(capsys, monkeypatch, "validate", str(path)).splitlines()
+    numbers = [int(line.removeprefix(f"{path}:").split(":")[0]) for line in lines]
+    assert numbers == [3, 4, 4, 5, 5, 6, 6, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("model.widht=3", "model.widht"),
+        ("width", "must have the form key=value"),
+        ("=3", "must have the form key=value"),
+        ("model.width=[1", "not valid YAML"),
+        ("model.width=0", "must be at least 1"),
+        ("name=a/b", "must be letters"),
+    ],
+)
+def test_bad_overrides(
+    override: str,
+    expected: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "good.yaml"
+    path.write_text(spec())
+    assert expected in run(capsys, monkeypatch, "validate", str(path), "--set", override)
+
+
+@pytest.mark.parametrize("verb", ["validate", "plan", "sweep"])
+def test_missing_file(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "cannot be read" in run(capsys, monkeypatch, verb, "nowhere.yaml")
+
+
+@pytest.mark.parametrize("verb", ["status", "results", "report", "sync", "ui", "cancel"])
+def test_missing_run(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "not a run folder" in run(capsys, monkeypatch, verb, "nowhere")
+
+
+def test_bad_profile(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, profile = tmp_path / "good.yaml", tmp_path / "profile.yaml"
+    path.write_text(spec())
+    profile.write_text("cluster: pbs\nworkers: 0\nwrokers: 2\n")
+    err = run(capsys, monkeypatch, "plan", str(path), "--profile", str(profile))
+    assert [line.split(":")[1] for line in err.splitlines()] == ["1", "2", "3"]

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flexhpc.errors import InputError
+from flexhpc.spec import checked, freeze, request_hash
+from flexhpc.spec.identity import canonical
+from flexhpc.spec.sections import PlateauGate
+
+BASE = """\
+name: x
+seed: 7
+fixed:
+  data: {source: digits}
+  model: {family: mlp, width: 8}
+  training: {optimizer: sgd, lr: 1e-2}
+"""
+
+
+def points(tmp_path: Path, text: str, *overrides: str) -> list:
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    return checked(path, overrides)[1]
+
+
+def test_grid_is_a_product_and_zip_moves_together(tmp_path: Path) -> None:
+    text = BASE + (
+        "grid:\n  model.width: [2, 4]\n  seed: [0, 1]\n"
+        "zip:\n  - {training.optimizer: [sgd, adam], training.lr: [0.05, 0.001]}\n"
+    )
+    found = points(tmp_path, text)
+    assert len(found) == 8
+    assert [p.index for p in found] == list(range(8))
+    first = [(p.model.width, p.seed, p.training.optimizer, p.training.lr) for p in found[:3]]
+    assert first == [(2, 0, "sgd", 0.05), (2, 0, "adam", 0.001), (2, 1, "sgd", 0.05)]
+    assert len({p.id for p in found}) == 8
+
+
+def test_an_id_does_not_depend_on_how_it_was_asked_for(tmp_path: Path) -> None:
+    fixed = points(tmp_path, BASE)[0]
+    swept = points(tmp_path, BASE + "grid: {model.width: [4, 8]}\n")[1]
+    spelled = points(
+        tmp_path, BASE.replace("width: 8", "width: 8, depth: 2, activation: relu").replace("name: x", "name: y")
+    )[0]
+    assert fixed.id == swept.id == spelled.id
+
+
+def test_an_id_depends_on_what_can_change_the_result(tmp_path: Path) -> None:
+    base = points(tmp_path, BASE)[0].id
+    for change in (
+        "seed=8", "data.labels=random", "model.depth=3", "training.lr=0.02", "training.epochs=7",
+        "training.precision=fp64", "search.tolerance=0.1", "search.policy=growth", "data.n_max=99",
+    ):  # fmt: skip
+        assert points(tmp_path, BASE, change)[0].id != base, change
+
+
+def test_an_id_does_not_depend_on_where_the_data_lies(tmp_path: Path) -> None:
+    text = BASE.replace("source: digits", "source: mnist")
+    ids = {points(tmp_path, text, *o)[0].id for o in ((), ("data.root=/a",), ("data.root=/b",))}
+    assert len(ids) == 1
+
+
+def test_known_id_is_stable(tmp_path: Path) -> None:
+    """Changing this id would measure every finished sweep again."""
+    assert points(tmp_path, BASE)[0].id == "268b164d14b21015"
+
+
+def test_overrides_replace_axes(tmp_path: Path) -> None:
+    text = BASE + "grid: {model.width: [2, 4], seed: [0, 1]}\n"
+    assert len(points(tmp_path, text, "seed=5")) == 2
+    assert {p.seed for p in points(tmp_path, text, "seed=5")} == {5}
+    assert [p.model.width for p in points(tmp_path, text, "model.width=[1,2,3]", "seed=0")] == [1, 2, 3]
+    zipped = BASE + "zip:\n  - {model.width: [2, 4], model.depth: [1, 2]}\n"
+    assert [p.model.depth for p in points(tmp_path, zipped, "model.depth=3")] == [3, 3]
+    assert [p.model.depth for p in points(tmp_path, zipped, "model.depth=[3,4]")] == [3, 4]
+    assert len(points(tmp_path, zipped, "model.depth=3", "model.width=3")) == 1
+
+
+def test_null_leaves_a_key_out(tmp_path: Path) -> None:
+    text = BASE + "zip:\n  - {training.optimizer: [sgd, adam], training.momentum: [0.5, null]}\n"
+    sgd, adam = points(tmp_path, text)
+    assert sgd.training.momentum == 0.5
+    assert not hasattr(adam.training, "momentum")
+
+
+def test_a_whole_section_can_be_swept(tmp_path: Path) -> None:
+    text = BASE + "grid:\n  model: [{family: linear}, {family: cnn, width: 4}]\n"
+    assert [p.model.family for p in points(tmp_path, text)] == ["linear", "cnn"]
+
+
+def test_timm_keyword_arguments_can_be_swept(tmp_path: Path) -> None:
+    text = BASE.replace("{family: mlp, width: 8}", "{family: 'timm:resnet18'}")
+    found = points(tmp_path, text + "grid: {model.kwargs.stem_width: [8, 16]}\n")
+    assert [p.model.kwargs for p in found] == [{"stem_width": 8}, {"stem_width": 16}]
+
+
+def test_a_frozen_spec_gives_the_same_points_whatever_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = BASE + (
+        "grid:\n  model: [{family: mlp, width: 3}, {family: linear}]\n"
+        "zip:\n  - {training.steps: [null, 9], training.gates: [{plateau: off}, null]}\n"
+    )
+    path, frozen = tmp_path / "spec.yaml", tmp_path / "frozen.yaml"
+    path.write_text(text)
+    sweep, before = checked(path)
+    frozen.write_text(freeze(sweep, before))
+    again, after = checked(frozen)
+    assert [p.id for p in after] == [p.id for p in before]
+    assert request_hash(again) == request_hash(sweep)
+    monkeypatch.setattr(PlateauGate.model_fields["patience"], "default", 77)
+    PlateauGate.model_rebuild(force=True)
+    try:
+        assert [p.canonical for p in checked(frozen)[1]] == [p.canonical for p in before]
+        assert any('"patience":77' in p.canonical for p in checked(path)[1])
+    finally:
+        monkeypatch.undo()
+        PlateauGate.model_rebuild(force=True)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=6), st.randoms())
+def test_canonical_json_does_not_depend_on_the_order_of_keys(value: dict, random: object) -> None:
+    items = list(value.items())
+    random.shuffle(items)  # type: ignore[attr-defined]
+    assert canonical(dict(items)) == canonical(value)
+
+
+def test_too_many_points_are_refused_at_once(tmp_path: Path) -> None:
+    many = ", ".join(map(str, range(1, 301)))
+    text = BASE + f"grid: {{model.width: [{many}], seed: [{many}], model.depth: [{many}]}}\n"
+    with pytest.raises(InputError, match="27000000 points are more"):
+        points(tmp_path, text)

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flexhpc.store import claim as claims
+from flexhpc.store import read_claim, take
+from flexhpc.store.files import write_json
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from flexhpc.store import take
+claim = take(Path(sys.argv[1]), Path(sys.argv[2]), launch="a")
+print("taken" if claim else "refused", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> tuple[Path, Path]:
+    return tmp_path / "x.claim.json", tmp_path / ".lock"
+
+
+def holder(paths: tuple[Path, Path]) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, *map(str, paths)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.said = process.stdout.readline().strip()  # type: ignore[attr-defined]
+    process.stdout.close()
+    return process
+
+
+def end(process: subprocess.Popen) -> None:
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_a_second_claim_is_refused_until_it_is_released(paths: tuple[Path, Path]) -> None:
+    first = take(*paths, launch="a")
+    assert first.beat({"n": 5})
+    assert read_claim(paths[0]).progress == {"n": 5}
+    assert take(*paths, launch="b") is None
+    first.release("stopped")
+    assert read_claim(paths[0]).state == "stopped"
+    second = take(*paths, launch="b")
+    assert second is not None
+    assert second.record.deaths == 0
+
+
+def test_a_dead_holder_is_replaced_at_once_and_its_deaths_counted(
+    paths: tuple[Path, Path],
+) -> None:
+    for expected in range(3):
+        process = holder(paths)
+        assert process.said == "taken"
+        assert read_claim(paths[0]).deaths == expected
+        assert take(*paths, launch="a") is None
+        end(process)
+    assert take(*paths, launch="b").record.deaths == 0
+
+
+def test_who_lost_a_claim_can_no_longer_write(paths: tuple[Path, Path]) -> None:
+    first = take(*paths, launch="a")
+    stolen = {**vars(first.record), "birth": 1.0}
+    write_json(paths[0], stolen)
+    second = take(*paths, launch="b")
+    assert second is not None
+    assert not first.held()
+    assert not first.beat({})
+    first.release("done")
+    assert read_claim(paths[0]).token == second.record.token
+    assert read_claim(paths[0]).state == "running"
+
+
+def test_a_holder_on_another_host_is_dead_when_silent(
+    paths: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = take(*paths, launch="a")
+    elsewhere = {**vars(first.record), "host": "elsewhere:1", "pid": 1}
+    write_json(paths[0], elsewhere)
+    assert take(*paths, launch="b") is None
+    write_json(paths[0], {**elsewhere, "beat": time.time() - claims.SILENCE - 1})
+    assert take(*paths, launch="b") is not None
+
+
+def test_one_of_many_takers_wins(paths: tuple[Path, Path]) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", HOLDER, *map(str, paths)], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(6)
+    ]
+    said = []
+    for process in processes:
+        assert process.stdout is not None
+        said.append(process.stdout.readline().strip())
+        process.stdout.close()
+    for process in processes:
+        end(process)
+    assert sorted(said) == ["refused"] * 5 + ["taken"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"state": "running"}'])
+def test_a_damaged_claim_counts_as_none(paths: tuple[Path, Path], content: str) -> None:
+    paths[0].write_text(content)
+    assert read_claim(paths[0]) is None
+    assert take(*paths, launch="a") is not None

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flexhpc.errors import PointError
+from flexhpc.store import Header, ProbeRecord, append, create, finish, read, read_masks
+from flexhpc.store.bits import pack, unpack
+
+N_TOTAL = 1003
+
+
+def header() -> Header:
+    return Header(
+        point='{"seed":0}', point_id="ab12", params=77, data_fingerprint="f" * 32, n_total=N_TOTAL,
+        n_limit=1000, conflicts=1, unfittable=2,
+    )  # fmt: skip
+
+
+def probe(n: int = 50, repeat: int = 0, seed: int = 0) -> ProbeRecord:
+    rng = np.random.default_rng((seed, n, repeat))
+    fitted = rng.random(n) < 0.7
+    return ProbeRecord(
+        n=n, repeat=repeat, seeds={"init": 2**62 + 1, "subset": 2, "labels": 3, "order": 4},
+        verdict="not_fit", n_errors=int((~fitted).sum()), train_accuracy=float(fitted.mean()),
+        loss=0.25, epochs=12, steps=34, cost=600, seconds=1.5, finished=1e9,
+        readings={"gradient_norm": 0.5}, machine={"host": "h", "device": "d"},
+        subset=np.sort(rng.choice(N_TOTAL, n, replace=False)).astype(np.int64), fitted=fitted,
+        loss_curve=rng.random(12).astype(np.float32), error_curve=np.arange(12, dtype=np.int32),
+    )  # fmt: skip
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "ab" / "ab12.h5"
+    assert read(path) is None
+    create(path, header())
+    assert read(path).probes == []
+    probes = [probe(50), probe(80), probe(80, 1)]
+    for one in probes:
+        append(path, one)
+    record = read(path)
+    assert record.header == header()
+    assert record.estimate is None
+    for stored, one in zip(record.probes, probes, strict=True):
+        for key in ("n", "repeat", "seeds", "verdict", "n_errors", "loss", "cost", "seconds",
+                    "finished", "readings", "machine", "epochs", "steps", "train_accuracy"):  # fmt: skip
+            assert getattr(stored, key) == getattr(one, key), key
+        np.testing.assert_array_equal(stored.loss_curve, one.loss_curve)
+    finish(path, {"emc": 70, "emc_hi": None, "censored": "right"})
+    estimate = read(path).estimate
+    assert (estimate["emc"], estimate["emc_hi"], estimate["censored"]) == (70, None, "right")
+    assert len(read(path).probes) == 3
+    assert list(tmp_path.rglob("*.part")) == []
+
+
+def test_the_layout_is_the_contract(tmp_path: Path) -> None:
+    """Read with h5py alone, as somebody without flexhpc would."""
+    path, one = tmp_path / "p.h5", probe(200)
+    create(path, header())
+    append(path, one)
+    with h5py.File(path) as file:
+        assert {"schema", "point", "point_id", "params", "data_fingerprint", "n_total"} <= set(
+            file.attrs
+        )
+        assert json.loads(file.attrs["point"]) == {"seed": 0}
+        group = file["probes/0000"]
+        assert group.attrs["seed_init"] == 2**62 + 1
+        assert group["subset"].shape == (-(-N_TOTAL // 8),)
+        subset = np.unpackbits(group["subset"][:])[:N_TOTAL].astype(bool)
+        fit = np.unpackbits(group["fit"][:])[:N_TOTAL].astype(bool)
+    np.testing.assert_array_equal(np.flatnonzero(subset), one.subset)
+    np.testing.assert_array_equal(np.flatnonzero(fit), one.subset[one.fitted])
+    assert not (fit & ~subset).any()
+
+
+@given(st.sets(st.integers(0, 98)), st.integers(99, 120))
+def test_masks_pack_and_unpack(ids: set[int], n_total: int) -> None:
+    array = np.array(sorted(ids), dtype=np.int64)
+    bits = pack(array, n_total)
+    assert len(bits) == -(-n_total // 8)
+    np.testing.assert_array_equal(np.flatnonzero(unpack(bits, n_total)), array)
+    if 0 in ids:
+        assert bits[0] & 0x80
+
+
+def test_masks_of_a_point(tmp_path: Path) -> None:
+    path, probes = tmp_path / "p.h5", [probe(30), probe(60)]
+    create(path, header())
+    assert read_masks(path).drawn().shape == (0, N_TOTAL)
+    for one in probes:
+        append(path, one)
+    masks = read_masks(path)
+    assert masks.n.tolist() == [30, 60]
+    assert masks.drawn().sum(axis=1).tolist() == [30, 60]
+    assert masks.fitted().sum(axis=1).tolist() == [p.fitted.sum() for p in probes]
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "no header", "no probes", "newer"])
+def test_a_damaged_file_is_one_clear_line(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "p.h5"
+    create(path, header())
+    append(path, probe())
+    content = path.read_bytes()
+    if damage == "empty":
+        path.write_bytes(b"")
+    elif damage == "text":
+        path.write_text("hello")
+    elif damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        with h5py.File(path, "a") as file:
+            if damage == "no header":
+                del file.attrs["n_total"]
+            elif damage == "no probes":
+                del file["probes"]
+            else:
+                file.attrs["schema"] = 99
+    for use in (lambda: read(path), lambda: read_masks(path)):
+        with pytest.raises(PointError) as caught:
+            use()
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+    if damage in ("empty", "text", "cut", "newer"):
+        before = path.read_bytes()
+        with pytest.raises(PointError):
+            append(path, probe())
+        assert path.read_bytes() == before
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from flexhpc.store import append, create
+from tests.store.test_point_file import header, probe
+path = Path(sys.argv[1])
+create(path, header())
+for i in range(10_000):
+    append(path, probe(400, i))
+    print(i, flush=True)
+"""
+
+
+def test_a_writer_killed_at_any_moment_loses_nothing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for attempt in range(8):
+        path = tmp_path / f"{attempt}.h5"
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "0\n"
+        time.sleep(rng.uniform(0, 0.3))
+        os.kill(writer.pid, signal.SIGKILL)
+        said = [0, *map(int, writer.stdout.read().split())]
+        writer.wait()
+        writer.stdout.close()
+        count = len(read(path).probes)
+        assert count in (said[-1] + 1, said[-1] + 2)
+        append(path, probe(10, 0))
+        assert len(read(path).probes) == count + 1
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/proc/self/mounts").exists(), reason="mounting needs root"
+)
+def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    mount = tmp_path / "small"
+    mount.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", str(mount)], check=False)
+    if done.returncode:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    try:
+        path = mount / "p.h5"
+        create(path, header())
+        with pytest.raises(PointError, match="cannot be written, what it held is untouched") as full:
+            for i in range(1000):
+                append(path, probe(400, i))
+                count = i + 1
+        assert "\n" not in str(full.value)
+        assert count > 3
+        assert len(read(path).probes) == count
+        assert [p.name for p in mount.iterdir()] == ["p.h5"]
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
