@@ -92,7 +92,9 @@ def follow(
     board = Board(run, prepared.points)
     statuses = board.look()
     finished = all(status.state == "done" for status in statuses)
-    if finished and prepared.again and up_to_date(run, profile.tracking_uri, statuses):
+    tracking = profile.tracking_uri
+    tracked = tracking == "none" or up_to_date(run, tracking, statuses)
+    if finished and prepared.again and tracked:
         return statuses, False
     start(prepared, profile, launch, detach=False)
     with _stop_signals() as stop, _tracking(run, launch, profile), View(console, run.name) as view:
@@ -167,6 +169,9 @@ def _elsewhere(statuses: Sequence[PointStatus], launch: str) -> str:
 @contextlib.contextmanager
 def _tracking(run: RunFolder, launch: str, profile: Profile) -> Iterator[None]:
     """Keep MLflow up to date from a process beside us; at the end wait until it has caught up."""
+    if profile.tracking_uri == "none":
+        yield
+        return
     log = run.jobs / launch / "tracking.log"
     command = [sys.executable, "-m", "flexhpc.tracking.follow", str(run.path)]
     if profile.tracking_uri:

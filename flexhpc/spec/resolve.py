@@ -51,8 +51,14 @@ def _beneath(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str
     return merged
 
 
-def resolve(section: str, values: Mapping[str, Any], report: Report) -> Section | None:
-    """Validate one section; every error goes to ``report``, then None is returned."""
+def resolve(
+    section: str, values: Mapping[str, Any], report: Report, *, frozen: bool = False
+) -> Section | None:
+    """Validate one section; every error goes to ``report``, then None is returned.
+
+    A ``frozen`` section has its defaults written out, so whether a key was given to no effect can
+    no longer be told; that was checked when it was frozen.
+    """
     key, variant = variant_of(section, values)
     cls = variant_class(section, variant)
     if cls is None:
@@ -67,25 +73,30 @@ def resolve(section: str, values: Mapping[str, Any], report: Report) -> Section 
         shared = {k: v for k, v in values.items() if k in base.model_fields}
         _validate(section, base, "", {**shared, key: ""}, report)
         return None
-    return _validate(section, cls, str(variant), {**values, key: variant}, report)
+    given = {**values, key: variant}
+    fine = frozen or not _clashes(cls, given, report)
+    validated = _validate(section, cls, str(variant), given, report)
+    return validated if fine else None
+
+
+def _clashes(cls: type[Section], values: dict[str, Any], report: Report) -> bool:
+    """Report keys that do not go together; True if there are any."""
+    found = list(cls.clashes(values))
+    for dotted, what in found:
+        report(tuple(dotted.split(".")), what)
+    return bool(found)
 
 
 def _validate(
     section: str, cls: type[Section], variant: str, values: dict[str, Any], report: Report
 ) -> Section | None:
-    """Check keys that do not go together, then every key by itself."""
-    fine = True
-    for dotted, what in cls.clashes(values):
-        report(tuple(dotted.split(".")), what)
-        fine = False
     try:
-        validated = cls.model_validate(values)
+        return cls.model_validate(values)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             path, what = explain(section, cls, variant, detail)
             report(path, what)
         return None
-    return validated if fine else None
 
 
 def explain(

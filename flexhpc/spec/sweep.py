@@ -158,7 +158,12 @@ class Sweep:
 
     def _section(self, name: str, at: tuple[int, ...]) -> tuple[Section, str] | None:
         values, lines = self._values(name, at)
-        section = resolve(name, values, lambda path, what: self._note((name, *path), what, lines))
+        section = resolve(
+            name,
+            values,
+            lambda path, what: self._note((name, *path), what, lines),
+            frozen=bool(self.defaults),
+        )
         return None if section is None else (section, canonical(plain(section)))
 
     def _seed(self, at: tuple[int, ...], seed_axes: list[int]) -> int | None:

@@ -76,6 +76,11 @@ class _Run:
         self.epochs_budget = -(-self.steps_budget // len(self.sizes))
         self.started = self.saved = time.monotonic()
         self.make_model = make_model
+        self.precision: contextlib.AbstractContextManager[Any] = (
+            torch.autocast(self.device.type, torch.bfloat16)
+            if training.precision == "bf16"
+            else contextlib.nullcontext()
+        )
 
     def outcome(self) -> Outcome:
         devices = [self.device] if self.device.type == "cuda" else []
@@ -85,7 +90,8 @@ class _Run:
             self.inputs = self.data.inputs
             if self.training.precision == "fp64":
                 self.model, self.inputs = self.model.double(), self.inputs.double()
-            self.optimizer = make_optimizer(self.training, self.model.parameters())
+            self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+            self.optimizer = make_optimizer(self.training, self.parameters)
             self.state = self._resumed() or _State()
             self.plateau = Plateau(
                 tolerance=self.training.gates.plateau.tolerance,
@@ -122,20 +128,24 @@ class _Run:
         """One update with the mean gradient over ``ids``; whole sets are summed in chunks."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate(self.training, self.state.steps, self.steps_budget)
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
         chunks = ids.split(_CHUNK) if isinstance(self.training, sections.Gd) else (ids,)
         for chunk in chunks:
-            with self._precision():
+            with self.precision:
                 logits = self.model(self.inputs[chunk])
-                loss = functional.cross_entropy(logits, self.data.labels[chunk], reduction="sum")
-            (loss / len(ids)).backward()
+                loss = functional.cross_entropy(logits, self.data.labels[chunk])
+            (loss if len(chunks) == 1 else loss * (len(chunk) / len(ids))).backward()
         self.optimizer.step()
+
+    def _clear_gradients(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def _look(self) -> tuple[Tensor, int, float]:
         """Return (right: bool (n,), samples missed, mean loss) over the subset in eval mode."""
         self.model.eval()
         right, total = [], torch.zeros((), dtype=torch.float64, device=self.device)
-        with torch.no_grad(), self._precision():
+        with torch.no_grad(), self.precision:
             for inputs, labels in zip(
                 self.inputs.split(_CHUNK), self.data.labels.split(_CHUNK), strict=True
             ):
@@ -191,21 +201,14 @@ class _Run:
     def _gradient_norm(self) -> tuple[float, float]:
         """Return the norms of the whole subset's gradient (eval mode) and of the parameters."""
         self.model.eval()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
         for inputs, labels in zip(
             self.inputs.split(_CHUNK), self.data.labels.split(_CHUNK), strict=True
         ):
             loss = functional.cross_entropy(self.model(inputs), labels, reduction="sum")
             (loss / self.n).backward()
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        return _norm(gradients), _norm(parameters)
-
-    @contextlib.contextmanager
-    def _precision(self) -> Iterator[None]:
-        bf16 = self.training.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            yield
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        return _norm(gradients), _norm(self.parameters)
 
     def _seconds(self) -> float:
         return self.state.seconds + time.monotonic() - self.started

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from flexhpc.errors import InputError
 from flexhpc.spec import checked, freeze, request_hash
 from flexhpc.spec.identity import canonical
-from flexhpc.spec.sections import PlateauGate
+from flexhpc.spec.sections import Mlp
 
 BASE = """\
 name: x
@@ -112,14 +112,23 @@ def test_a_frozen_spec_gives_the_same_points_whatever_the_defaults(
     again, after = checked(frozen)
     assert [p.id for p in after] == [p.id for p in before]
     assert request_hash(again) == request_hash(sweep)
-    monkeypatch.setattr(PlateauGate.model_fields["patience"], "default", 77)
-    PlateauGate.model_rebuild(force=True)
+    monkeypatch.setattr(Mlp.model_fields["depth"], "default", 77)
+    Mlp.model_rebuild(force=True)
     try:
         assert [p.canonical for p in checked(frozen)[1]] == [p.canonical for p in before]
-        assert any('"patience":77' in p.canonical for p in checked(path)[1])
+        assert any('"depth":77' in p.canonical for p in checked(path)[1])
     finally:
         monkeypatch.undo()
-        PlateauGate.model_rebuild(force=True)
+        Mlp.model_rebuild(force=True)
+
+
+@pytest.mark.parametrize("change", ["training.epochs=3", "training.steps=3", "model.depth=0"])
+def test_a_frozen_spec_is_never_refused_for_its_own_defaults(tmp_path: Path, change: str) -> None:
+    path, frozen = tmp_path / "spec.yaml", tmp_path / "frozen.yaml"
+    path.write_text(BASE)
+    sweep, before = checked(path, [change])
+    frozen.write_text(freeze(sweep, before))
+    assert checked(frozen)[1] == before
 
 
 json_values = st.recursive(

@@ -87,7 +87,7 @@ def test_a_cosine_schedule_is_never_cut_by_a_plateau() -> None:
     assert run(constant, 300, model=tiny).epochs < 30
 
 
-@pytest.mark.parametrize("lr", [1e6, 1e9])
+@pytest.mark.parametrize("lr", [1e6, 3e5])
 def test_divergence_is_a_verdict(lr: float) -> None:
     deep = Mlp(family="mlp", width=16, depth=6, activation="relu")
     outcome = run(Sgd(optimizer="sgd", lr=lr, epochs=50), 200, model=deep)

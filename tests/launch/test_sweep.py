@@ -1,0 +1,295 @@
+"""Sweeps as a user runs them: the real command, real workers, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from flexhpc.analysis.board import Board, open_run
+from flexhpc.store import read, read_masks
+from tests.conftest import FLEXHPC, SMALL, Cli
+
+LONGER = SMALL.replace("epochs: 120", "epochs: 900, gates: {plateau: off}").replace(
+    "model.width: [4, 8, 12]", "model.width: [10, 14]"
+)
+"""Two points with failing probes of a second or two: time to be killed in."""
+
+
+def contents(run: Path) -> dict[str, object]:
+    """Everything measured: per point its probes with masks, and its estimate."""
+    folder, _, points = open_run(run)
+    found: dict[str, object] = {}
+    for point in points:
+        path = folder.point(point.id)
+        record, masks = read(path), read_masks(path)
+        assert record is not None
+        found[point.id] = (
+            [(p.n, p.repeat, p.verdict, p.n_errors, p.loss, p.cost, p.epochs, p.loss_curve.tobytes())
+             for p in record.probes],
+            masks.subset.tobytes(), masks.fit.tobytes(), record.estimate,
+        )  # fmt: skip
+    return found
+
+
+def start(spec: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(FLEXHPC), "sweep", str(spec), *arguments], cwd=spec.parent, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(sweep: subprocess.Popen[str]) -> str:
+    output, _ = sweep.communicate(timeout=240)
+    return output
+
+
+def wait_for(condition, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def running(run: Path) -> list:
+    if not (run / "sweep.yaml").is_file():
+        return []
+    folder, _, points = open_run(run)
+    return [s for s in Board(folder, points).look() if s.state == "running"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    spec = folder / "small.yaml"
+    spec.write_text(LONGER)
+    sweep = start(spec)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    return contents(folder / "runs" / "small")
+
+
+def test_a_sweep_ends_with_a_table_a_report_and_tracking(measured: Path) -> None:
+    _, _, points = open_run(measured)
+    assert len(points) == 3
+    for point in points:
+        record = read(measured / "points" / point.id[:2] / f"{point.id}.h5")
+        assert record.estimate is not None
+        assert record.estimate["probes"] == len(record.probes) >= 3
+        assert record.header.point == point.canonical
+    assert (measured / "mlflow.db").is_file()
+    assert (measured / "report" / "index.html").is_file()
+    record = json.loads((measured / "run.json").read_text())
+    assert record["packages"]["torch"]
+    assert len(record["launches"]) == 1
+    assert not list(measured.rglob("*.ckpt"))
+    assert not list(measured.rglob("*.part"))
+
+
+def test_repeating_measures_nothing_and_is_quick(measured: Path) -> None:
+    spec = measured.parent.parent / "small.yaml"
+    before = contents(measured)
+    began = time.monotonic()
+    sweep = start(spec)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    assert time.monotonic() - began < 20
+    assert contents(measured) == before
+    assert len(json.loads((measured / "run.json").read_text())["launches"]) == 1
+
+
+def test_a_bigger_grid_measures_only_what_is_new(tmp_path: Path, cli: Cli) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_text(SMALL.replace("[4, 8, 12]", "[4]"))
+    cli("sweep", spec)
+    first = contents(tmp_path / "runs" / "small")
+    cli("sweep", spec, "--set", "model.width=[4,5]")
+    second = contents(tmp_path / "runs" / "small")
+    assert len(second) == 2
+    assert first.items() <= second.items()
+
+
+@pytest.mark.parametrize("whom", ["sweep", "everything"])
+def test_kill_nine_again_and_again(
+    whom: str, tmp_path: Path, undisturbed: dict[str, object]
+) -> None:
+    """SIGKILL at random moments of a probe; then the same command ends as if nothing had been."""
+    spec = tmp_path / "small.yaml"
+    spec.write_text(LONGER)
+    run = tmp_path / "runs" / "small"
+    rng = np.random.default_rng(1 if whom == "sweep" else 2)
+    stored: set[tuple] = set()
+    for _ in range(4):
+        sweep = start(spec)
+        wait_for(lambda: running(run) or sweep.poll() is not None)
+        time.sleep(rng.uniform(0, 3))
+        if whom == "sweep":
+            os.kill(sweep.pid, signal.SIGKILL)
+        else:
+            os.killpg(sweep.pid, signal.SIGKILL)
+        finish(sweep)
+        now = probes_in(run)
+        assert stored <= now, "a finished probe was lost"
+        stored = now
+    sweep = start(spec)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    assert contents(run) == undisturbed
+
+
+def probes_in(run: Path) -> set[tuple]:
+    """(point, n, repeat, when it finished): a probe that is repeated would show another time."""
+    folder, _, points = open_run(run)
+    records = {point.id: read(folder.point(point.id)) for point in points}
+    return {
+        (point_id, p.n, p.repeat, p.finished)
+        for point_id, record in records.items() if record
+        for p in record.probes
+    }  # fmt: skip
+
+
+def test_ctrl_c_saves_the_probe_in_hand_and_the_same_command_resumes(
+    tmp_path: Path, undisturbed: dict[str, object]
+) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_text(LONGER)
+    run = tmp_path / "runs" / "small"
+    sweep = start(spec)
+    wait_for(lambda: any(s.progress.get("epoch", 0) > 20 for s in running(run)))
+    os.killpg(sweep.pid, signal.SIGINT)
+    output = finish(sweep)
+    assert sweep.returncode == 130, output
+    assert "the same command resumes" in output
+    assert list(run.rglob("*.ckpt")), "no probe in hand was saved"
+    assert not running(run)
+    folder, _, points = open_run(run)
+    assert {s.state for s in Board(folder, points).look()} <= {"stopped", "waiting", "done"}
+    again = start(spec)
+    output = finish(again)
+    assert again.returncode == 0, output
+    assert contents(run) == undisturbed
+
+
+def test_two_sweeps_at_once_measure_every_point_once(
+    tmp_path: Path, undisturbed: dict[str, object]
+) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_text(LONGER)
+    sweeps = [start(spec), start(spec)]
+    outputs = [finish(sweep) for sweep in sweeps]
+    assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
+    assert contents(tmp_path / "runs" / "small") == undisturbed
+    from flexhpc.tracking.quiet import mlflow_client
+
+    client = mlflow_client(f"sqlite:///{tmp_path}/runs/small/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "small"]
+    logged = client.search_runs([experiment.experiment_id], max_results=1000)
+    tags = [run.data.tags.get("flexhpc.probe", run.data.tags["flexhpc.point_id"]) for run in logged]
+    assert len(tags) == len(set(tags))
+
+
+def test_detached_workers_go_on_alone_and_can_be_cancelled(
+    tmp_path: Path, cli: Cli, undisturbed: dict[str, object]
+) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_text(LONGER)
+    run = tmp_path / "runs" / "small"
+    said = cli("sweep", spec, "--detach").stdout
+    assert "workers started" in said
+    wait_for(lambda: any(s.progress.get("epoch", 0) > 20 for s in running(run)))
+    status = json.loads(cli("status", run, "--json").stdout)
+    assert {"running"} <= {row["state"] for row in status}
+    assert "points stopped" in cli("cancel", run).stdout
+    assert not running(run)
+    cli("sweep", spec)
+    assert contents(run) == undisturbed
+
+
+def test_a_point_that_fails_is_told_and_the_others_go_on(tmp_path: Path, cli: Cli) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_text(
+        SMALL.replace("grid:", "zip:\n  - {data.source: [digits, image_folder], data.root: [null, /no]}\n#")
+        .replace("\n  model.width: [4, 8, 12]", "")
+    )  # fmt: skip
+    done = cli("sweep", spec, check=1)
+    assert "failed: image_folder root=/no: data.root: /no is not a folder" in done.stderr
+    rows = json.loads(cli("results", tmp_path / "runs" / "small", "--format", "json").stdout)
+    assert [row["status"] for row in rows] == ["done", "failed"]
+    assert rows[0]["emc"] > 0
+
+
+def test_a_corrupt_point_file_is_told_and_the_others_go_on(tmp_path: Path, cli: Cli) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_text(SMALL)
+    assert cli("plan", spec, "--json").stdout
+    planned = json.loads(cli("plan", spec, "--json").stdout)
+    bad = planned["points"][1]["id"]
+    path = tmp_path / "runs" / "small" / "points" / bad[:2] / f"{bad}.h5"
+    path.parent.mkdir(parents=True)
+    path.write_text("not HDF5")
+    done = cli("sweep", spec, check=1)
+    assert "not a readable point file" in done.stderr
+    assert path.read_text() == "not HDF5"
+    states = {r["point_id"]: r["state"] for r in
+              json.loads(cli("status", tmp_path / "runs" / "small", "--json").stdout)}  # fmt: skip
+    assert states.pop(bad) == "failed"
+    assert set(states.values()) == {"done"}
+    path.unlink()
+    cli("sweep", spec)
+
+
+def test_other_data_under_the_same_id_is_refused(tmp_path: Path, cli: Cli) -> None:
+    from tests.data.test_files import write_images
+
+    for name in ("one", "two"):
+        write_images(tmp_path / name, {"a": 12, "b": 12})
+    spec = tmp_path / "small.yaml"
+    spec.write_text(
+        "name: small\nfixed:\n  data: {source: image_folder, root: one}\n"
+        "  model: {family: linear}\n  training: {optimizer: adam, epochs: 30}\n"
+        "  search: {policy: growth, start: 2, growth: 4}\n"
+    )
+    cli("sweep", spec)
+    point = json.loads(cli("plan", spec, "--json").stdout)["points"][0]["id"]
+    import h5py
+
+    with h5py.File(next((tmp_path / "runs").rglob(f"{point}.h5")), "a") as file:
+        del file["estimate"]
+    done = cli("sweep", spec, "--set", "data.root=two", check=1)
+    assert "was measured on other data" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, cli: Cli) -> None:
+    mount = tmp_path / "runs"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(mount)], check=False).returncode:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    try:
+        spec = tmp_path / "small.yaml"
+        spec.write_text(SMALL)
+        filler = mount / "filler"
+        filler.write_bytes(b"x" * 940_000)
+        done = cli("sweep", spec, check=None)
+        assert done.returncode in (1, 2), done.stdout + done.stderr
+        assert "No space left on device" in done.stdout + done.stderr
+        stored = probes_in(mount / "small") if (mount / "small" / "sweep.yaml").is_file() else set()
+        filler.unlink()
+        subprocess.run(["mount", "-o", "remount,size=50m", str(mount)], check=True)
+        cli("sweep", spec)
+        assert stored <= probes_in(mount / "small")
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_nothing_of_a_sweep_is_left_running(measured: Path) -> None:
+    mine = str(measured)
+    left = [p for p in psutil.process_iter(["cmdline"]) if mine in " ".join(p.info["cmdline"] or [])]
+    assert left == []

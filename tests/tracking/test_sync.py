@@ -1,0 +1,252 @@
+"""MLflow as a view of the store: real databases, a real server, the real UI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flexhpc.analysis.board import Board, open_run
+from flexhpc.store import read
+from flexhpc.tracking.quiet import mlflow_client
+from flexhpc.tracking.state import local_uri, tracked_path, up_to_date
+from flexhpc.tracking.sync import Syncer
+from flexhpc.tracking.ui import ui_command
+from tests.conftest import FLEXHPC, Cli
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture
+def run(measured: Path, tmp_path: Path) -> Path:
+    """A copy of a measured run, without what MLflow had of it."""
+    copy = tmp_path / "small"
+    ignored = shutil.ignore_patterns("mlflow.db", "mlartifacts", ".tracked.json")
+    shutil.copytree(measured, copy, ignore=ignored)
+    return copy
+
+
+def logged(uri: str) -> tuple[list[Any], list[Any]]:
+    """Parent and child runs of the experiment `small`."""
+    client = mlflow_client(uri)
+    experiment = client.get_experiment_by_name("small")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    kinds = {"point": [], "probe": []}
+    for one in runs:
+        kinds[one.data.tags["flexhpc.kind"]].append(one)
+    return kinds["point"], kinds["probe"]
+
+
+def holds_all(uri: str, run: Path) -> None:
+    """Assert that MLflow says what the store says, point by point and probe by probe."""
+    folder, _, points = open_run(run)
+    parents, children = logged(uri)
+    assert {p.data.tags["flexhpc.point_id"] for p in parents} == {p.id for p in points}
+    by_tag = {child.data.tags["flexhpc.probe"]: child for child in children}
+    assert len(by_tag) == len(children)
+    for parent in parents:
+        point_id = parent.data.tags["flexhpc.point_id"]
+        record = read(folder.point(point_id))
+        assert parent.info.status == "FINISHED"
+        assert parent.data.metrics["emc"] == record.estimate["emc"]
+        assert parent.data.metrics["emc_lo"] == record.estimate["emc_lo"]
+        assert parent.data.params["params"] == str(record.header.params)
+        assert "**EMC" in parent.data.tags["mlflow.note.content"]
+        for number, probe in enumerate(record.probes):
+            child = by_tag.pop(f"{point_id}/{number:04d}")
+            assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+            assert child.info.run_name.startswith(f"n={probe.n}")
+            assert child.info.status == "FINISHED"
+            assert child.data.metrics["errors"] == probe.n_errors
+            assert child.data.metrics["accuracy"] == probe.train_accuracy
+            assert child.data.metrics["cost"] == probe.cost
+            assert child.data.metrics["epochs"] == probe.epochs
+            assert child.data.params["verdict"] == probe.verdict
+    assert by_tag == {}
+
+
+def test_a_sweep_leaves_mlflow_up_to_date(measured: Path) -> None:
+    folder, _, points = open_run(measured)
+    holds_all(local_uri(folder), measured)
+    assert up_to_date(folder, None, Board(folder, points).look())
+
+
+def test_curves_brackets_and_artifacts(measured: Path) -> None:
+    folder, _, _ = open_run(measured)
+    uri = local_uri(folder)
+    client = mlflow_client(uri)
+    parents, children = logged(uri)
+    for parent in parents:
+        point_id = parent.data.tags["flexhpc.point_id"]
+        probes = read(folder.point(point_id)).probes
+        steps = client.get_metric_history(parent.info.run_id, "n")
+        assert [m.value for m in sorted(steps, key=lambda m: m.step)] == [p.n for p in probes]
+        lows = client.get_metric_history(parent.info.run_id, "lo")
+        assert sorted(m.value for m in lows) == [m.value for m in sorted(lows, key=lambda m: m.step)]
+        names = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
+        assert names == {"fit_curve.png", f"{point_id}.h5"}
+    child = max(children, key=lambda c: c.data.metrics["epochs"])
+    curve = client.get_metric_history(child.info.run_id, "loss")
+    assert len(curve) > 20
+    assert max(m.step for m in curve) == child.data.metrics["epochs"]
+
+
+def test_sync_rebuilds_everything_and_repeats_nothing(run: Path, cli: Cli) -> None:
+    assert "probes logged" in cli("sync", run).stdout
+    folder, _, _ = open_run(run)
+    holds_all(local_uri(folder), run)
+    assert cli("sync", run).stdout.startswith("0 probes logged")
+    holds_all(local_uri(folder), run)
+
+
+def test_a_writer_killed_in_the_middle_leaves_no_half_and_no_double(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Die after a child was created but before its metrics were, twice; then sync again."""
+    folder, _, _ = open_run(run)
+    uri = local_uri(folder)
+
+    class Killed(Exception):
+        pass
+
+    for survive in (2, 1):
+        syncer = Syncer(folder, uri)
+        syncer.connect()
+        batch, calls = syncer.client.log_batch, []
+
+        def dying(run_id, *, calls=calls, batch=batch, survive=survive, **kwargs):
+            calls.append(run_id)
+            if "params" in kwargs and "metrics" in kwargs and len(calls) > survive * 2:
+                raise Killed
+            return batch(run_id, **kwargs)
+
+        monkeypatch.setattr(syncer.client, "log_batch", dying)
+        with pytest.raises(Killed):
+            syncer.sync()
+    Syncer(folder, uri).sync()
+    holds_all(uri, run)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A real tracking server on loopback."""
+    port = free_port()
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+        "--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--workers", "1",
+        "--artifacts-destination", str(tmp_path / "artifacts"),
+    ]  # fmt: skip
+    with served(command, port) as address:
+        yield address
+
+
+def served(command: list[str], port: int):
+    """Run a web server until it is no longer needed; ends it and all that it started."""
+    import contextlib
+
+    @contextlib.contextmanager
+    def serving() -> Iterator[str]:
+        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+        address = f"http://127.0.0.1:{port}"
+        try:
+            end = time.monotonic() + 90
+            while True:
+                try:
+                    with urllib.request.urlopen(f"{address}/health", timeout=2):
+                        break
+                except OSError:
+                    assert process.poll() is None, "the server ended"
+                    assert time.monotonic() < end, "the server does not answer"
+                    time.sleep(0.2)
+            yield address
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
+
+    return serving()
+
+
+def test_a_tracking_server(run: Path, cli: Cli, server: str) -> None:
+    cli("sync", run, "--uri", server)
+    holds_all(server, run)
+
+
+def test_a_dead_server_costs_a_warning_and_nothing_else(
+    tmp_path: Path, small_spec: Path, cli: Cli
+) -> None:
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(f"tracking_uri: http://127.0.0.1:{free_port()}\n")
+    done = cli("sweep", small_spec, "--profile", profile)
+    assert "warning: MLflow at http://127.0.0.1" in done.stderr
+    assert done.stderr.count("warning: ") <= 2
+    run = tmp_path / "runs" / "small"
+    folder, _, points = open_run(run)
+    assert all(status.state == "done" for status in Board(folder, points).look())
+    assert not tracked_path(folder).exists()
+    failed = cli("sync", run, "--uri", f"http://127.0.0.1:{free_port()}", check=1)
+    assert "cannot be written" in failed.stderr
+    cli("sync", run)
+    holds_all(local_uri(folder), run)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_the_ui_shows_parents_nested_children_and_a_plot(measured: Path, tmp_path: Path) -> None:
+    from playwright.sync_api import expect, sync_playwright
+
+    folder, _, points = open_run(measured)
+    port = free_port()
+    parents, _ = logged(local_uri(folder))
+    with served(ui_command(folder, port), port) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        experiment = parents[0].info.experiment_id
+        page.goto(f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning")
+        for point in points:
+            expect(page.get_by_text(point.label, exact=True).first).to_be_visible(timeout=60_000)
+        assert page.get_by_text("small").count() > 0
+        children = page.get_by_text("n=16 #0")
+        assert children.count() == 0
+        page.get_by_test_id("expander").first.click()
+        expect(children.first).to_be_visible(timeout=30_000)
+        page.screenshot(path=tmp_path / "runs.png")
+        run_id = parents[0].info.run_id
+        page.goto(f"{address}/#/experiments/{experiment}/runs/{run_id}/model-metrics")
+        expect(page.locator("svg.main-svg").first).to_be_visible(timeout=60_000)
+        page.screenshot(path=tmp_path / "metrics.png")
+        page.goto(f"{address}/#/experiments/{experiment}/runs/{run_id}/artifacts/fit_curve.png")
+        expect(page.locator("img").first).to_be_visible(timeout=60_000)
+        page.screenshot(path=tmp_path / "artifact.png")
+        browser.close()
+
+
+def test_ui_without_a_database_says_what_to_do(run: Path) -> None:
+    done = subprocess.run(
+        [str(FLEXHPC), "ui", str(run)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "flexhpc sync" in done.stderr
