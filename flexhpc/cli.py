@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import time
@@ -16,7 +17,8 @@ from flexhpc.errors import InputError, PointError
 if TYPE_CHECKING:
     from flexhpc.analysis.board import PointStatus
 
-OK, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
 app = typer.Typer(
     help="Measures how much data a neural network can fit: the effective model complexity (EMC).",
@@ -321,6 +323,13 @@ def main() -> None:
         sys.exit(WRONG_INPUT)
     except PointError as error:
         typer.echo(str(error), err=True)
+        sys.exit(FAILED)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        typer.echo(
+            f"{error.filename or 'writing'}: {error.strerror}; nothing stored is lost", err=True
+        )
         sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -17,6 +18,8 @@ FLEXHPC = Path(sys.executable).parent / "flexhpc"
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 torch.set_num_threads(1)
+settings.register_profile("flexhpc", deadline=None)
+settings.load_profile("flexhpc")
 
 SMALL = """\
 name: small

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +29,16 @@ class Workers:
         """Return how many still run."""
         return sum(not job.done() for job in self.jobs)
 
-    def logs(self) -> list[Path]:
-        """Return the files that hold what they printed to stderr."""
-        return [Path(job.paths.stderr) for job in self.jobs]
+    def crashed(self) -> bool:
+        """Return whether one of those that ended did not end well."""
+        return any(job.done() and _crashed(job) for job in self.jobs)
+
+
+def _crashed(job: Any) -> bool:
+    try:
+        return job.exception() is not None
+    except Exception:
+        return True
 
 
 def start_workers(folder: Path, task: Path, count: int, profile: Profile) -> Workers:
@@ -42,7 +53,7 @@ def start_workers(folder: Path, task: Path, count: int, profile: Profile) -> Wor
     gpus = visible_gpus()
     executor = submitit.LocalExecutor(folder)
     jobs = []
-    with _inherit_ignored_interrupt():
+    with _apart_from_terminal(folder / "controllers.log"):
         for number in range(count):
             gpu = {"gpus_per_node": 1, "visible_gpus": [gpus[number % len(gpus)]]} if gpus else {}
             executor.update_parameters(timeout_min=_TEN_YEARS, **gpu)
@@ -50,17 +61,27 @@ def start_workers(folder: Path, task: Path, count: int, profile: Profile) -> Wor
     return Workers(jobs)
 
 
-class _inherit_ignored_interrupt:
-    """Start processes that a Ctrl-C in the terminal does not hit: the sweep tells them itself.
+@contextlib.contextmanager
+def _apart_from_terminal(log: Path) -> Iterator[None]:
+    """Start processes that neither a Ctrl-C nor the end of the terminal hits, nor write to it.
 
-    submitit's controller would otherwise give a worker one second to save its state.
+    The sweep stops its workers itself: submitit's controller would give them one second to save
+    their state. A pipe that our output goes to must not stay open in detached workers either.
     """
-
-    def __enter__(self) -> None:
-        self.main = threading.current_thread() is threading.main_thread()
-        if self.main:
-            self.before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def __exit__(self, *_: object) -> None:
-        if self.main:
-            signal.signal(signal.SIGINT, self.before)
+    main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGHUP) if main else ()
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(stream) for stream in (1, 2)]
+    with log.open("a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        for stream, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, stream)
+            os.close(copy)
+        for number, handler in before.items():
+            signal.signal(number, handler)

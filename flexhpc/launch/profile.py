@@ -26,7 +26,7 @@ class Profile(Section):
     cpus_per_process: Count = 1
     """Threads of each worker; processes that each use all cores slow each other down badly."""
     tracking_uri: str | None = None
-    """MLflow server; by default a database in the run folder. `none`: leave it to `flexhpc sync`."""
+    """MLflow server; by default a database in the run folder; `none`: only `flexhpc sync`."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """How often a point is tried again after its worker died."""
     checkpoint_every: Annotated[float, Field(gt=0, le=86_400)] = 60.0

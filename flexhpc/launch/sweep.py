@@ -121,14 +121,19 @@ class _Crew:
         self.profile = profile
         self.workers: Workers | None = None
         self.running = 0
-        self.before: tuple[int, ...] | None = None
+        self.reached: tuple[int, ...] | None = None
 
     def count_running(self) -> None:
         """Count workers before the board is read, so that what they finished is seen."""
         self.running = self.workers.running() if self.workers else 0
 
     def keep_going(self, todo: Sequence[PointStatus], statuses: Sequence[PointStatus]) -> bool:
-        """Start workers if none runs and points are free; False if a whole round did nothing."""
+        """Start workers if none runs and points are free.
+
+        Returns:
+            False if the workers of the last round crashed before they got anywhere: another round
+            would do the same. (Workers that end well with nothing done found every point claimed.)
+        """
         free = [status for status in todo if status.state != "running"]
         if self.running or not free:
             return True
@@ -138,9 +143,9 @@ class _Crew:
             sum(s.deaths for s in statuses),
             len(todo),
         )
-        if reached == self.before:
+        if reached == self.reached and self.workers and self.workers.crashed():
             return False
-        self.before = reached
+        self.reached = reached
         count = min(self.profile.worker_count(), len(free))
         self.workers = start_workers(self.folder, self.folder / "task.json", count, self.profile)
         return True

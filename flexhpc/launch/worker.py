@@ -33,6 +33,7 @@ class Sentinel:
         self.claim: Claim | None = None
         self.progress: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self._listen()
         threading.Thread(target=self._watch, daemon=True, name="sentinel").start()
 
     def guard(self, claim: Claim | None) -> None:
@@ -50,13 +51,15 @@ class Sentinel:
         self.progress = progress
 
     def _watch(self) -> None:
-        stop_file = Path(self.task.stop)
         while not self.stop.wait(_BEAT):
-            owner = self.task.owner
-            if stop_file.exists() or (owner is not None and not owner.lives()):
-                self.stop.set()
+            self._listen()
             with self._lock:
                 self._beat()
+
+    def _listen(self) -> None:
+        owner = self.task.owner
+        if Path(self.task.stop).exists() or (owner is not None and not owner.lives()):
+            self.stop.set()
 
     def _beat(self) -> None:
         try:
@@ -92,10 +95,10 @@ def _work_on(
 ) -> bool:
     """Measure one point if it is free; True if it failed."""
     before = read_claim(run.claim(point.id))
-    if before is not None:
-        finished = before.state == "done" and run.point(point.id).exists()
-        if finished or (before.state == "failed" and before.launch == task.launch):
-            return False
+    if before is not None and before.state == "failed" and before.launch == task.launch:
+        return False
+    if _is_measured(run.point(point.id)):
+        return False
     log = str(Path(task.stop).parent)
     claim = take(run.claim(point.id), run.lock, launch=task.launch, log=log)
     if claim is None:
@@ -129,8 +132,7 @@ def _work_on(
 def _measure(
     point: Point, run: RunFolder, task: TaskFile, sentinel: Sentinel, device: torch.device
 ) -> None:
-    record = read(run.point(point.id))
-    if record is not None and record.estimate is not None:
+    if _is_measured(run.point(point.id)):
         return
     assert sentinel.claim is not None
     watch = Watch(
@@ -141,6 +143,15 @@ def _measure(
     )
     estimate = measure(point, run, device, watch)
     print(f"{point.id} {point.label}: emc {estimate.emc} ({estimate.censored})", flush=True)
+
+
+def _is_measured(path: Path) -> bool:
+    """Return whether a point has its estimate; a damaged file is left to :func:`measure`."""
+    try:
+        record = read(path)
+    except PointError:
+        return False
+    return record is not None and record.estimate is not None
 
 
 def _release(claim: Claim, state: Any, message: str = "") -> None:

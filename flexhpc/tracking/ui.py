@@ -10,6 +10,12 @@ from flexhpc.errors import InputError
 from flexhpc.store import RunFolder
 from flexhpc.tracking.state import local_uri
 
+UI_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # MLflow would start half a dozen job processes of 230 MB each, which only its GenAI views use.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+
 
 def ui_command(run: RunFolder, port: int) -> list[str]:
     """Return the command that serves the UI on loopback.
@@ -21,15 +27,14 @@ def ui_command(run: RunFolder, port: int) -> list[str]:
         raise InputError(f"{run.path}: has no mlflow.db yet; `flexhpc sync {run.path}` makes it")
     return [
         sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", local_uri(run),
-        "--host", "127.0.0.1", "--port", str(port),
+        "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
     ]  # fmt: skip
 
 
 def serve(run: RunFolder, port: int) -> None:
     """Replace this process by the UI's server."""
     command = ui_command(run, port)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.execv(command[0], command)
+    os.execve(command[0], command, {**UI_ENVIRONMENT, **os.environ})
 
 
 def newest_run(runs: Path) -> Path:

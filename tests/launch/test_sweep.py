@@ -32,18 +32,28 @@ def contents(run: Path) -> dict[str, object]:
         record, masks = read(path), read_masks(path)
         assert record is not None
         found[point.id] = (
-            [(p.n, p.repeat, p.verdict, p.n_errors, p.loss, p.cost, p.epochs, p.loss_curve.tobytes())
+            [(p.n, p.repeat, p.verdict, p.n_errors, p.cost, p.epochs, p.loss_curve.tobytes())
              for p in record.probes],
             masks.subset.tobytes(), masks.fit.tobytes(), record.estimate,
         )  # fmt: skip
     return found
 
 
-def start(spec: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(spec: Path, *, tracking: bool = False) -> subprocess.Popen[str]:
+    profile = spec.with_name("profile.yaml")
+    profile.write_text("cluster: local\n" if tracking else "tracking_uri: none\n")
     return subprocess.Popen(
-        [str(FLEXHPC), "sweep", str(spec), *arguments], cwd=spec.parent, text=True,
+        [str(FLEXHPC), "sweep", str(spec), "--profile", str(profile)], cwd=spec.parent, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
+
+
+@pytest.fixture
+def untracked(tmp_path: Path) -> Path:
+    """A profile without tracking, which tests/tracking looks after."""
+    path = tmp_path / "untracked.yaml"
+    path.write_text("tracking_uri: none\n")
+    return path
 
 
 def finish(sweep: subprocess.Popen[str]) -> str:
@@ -97,7 +107,7 @@ def test_repeating_measures_nothing_and_is_quick(measured: Path) -> None:
     spec = measured.parent.parent / "small.yaml"
     before = contents(measured)
     began = time.monotonic()
-    sweep = start(spec)
+    sweep = start(spec, tracking=True)
     output = finish(sweep)
     assert sweep.returncode == 0, output
     assert time.monotonic() - began < 20
@@ -105,12 +115,12 @@ def test_repeating_measures_nothing_and_is_quick(measured: Path) -> None:
     assert len(json.loads((measured / "run.json").read_text())["launches"]) == 1
 
 
-def test_a_bigger_grid_measures_only_what_is_new(tmp_path: Path, cli: Cli) -> None:
+def test_a_bigger_grid_measures_only_what_is_new(tmp_path: Path, cli: Cli, untracked: Path) -> None:
     spec = tmp_path / "small.yaml"
     spec.write_text(SMALL.replace("[4, 8, 12]", "[4]"))
-    cli("sweep", spec)
+    cli("sweep", spec, "--profile", untracked)
     first = contents(tmp_path / "runs" / "small")
-    cli("sweep", spec, "--set", "model.width=[4,5]")
+    cli("sweep", spec, "--profile", untracked, "--set", "model.width=[4,5]")
     second = contents(tmp_path / "runs" / "small")
     assert len(second) == 2
     assert first.items() <= second.items()
@@ -128,7 +138,7 @@ def test_kill_nine_again_and_again(
     stored: set[tuple] = set()
     for _ in range(4):
         sweep = start(spec)
-        wait_for(lambda: running(run) or sweep.poll() is not None)
+        wait_for(lambda one=sweep: running(run) or one.poll() is not None)
         time.sleep(rng.uniform(0, 3))
         if whom == "sweep":
             os.kill(sweep.pid, signal.SIGKILL)
@@ -177,12 +187,13 @@ def test_ctrl_c_saves_the_probe_in_hand_and_the_same_command_resumes(
     assert contents(run) == undisturbed
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_two_sweeps_at_once_measure_every_point_once(
     tmp_path: Path, undisturbed: dict[str, object]
 ) -> None:
     spec = tmp_path / "small.yaml"
     spec.write_text(LONGER)
-    sweeps = [start(spec), start(spec)]
+    sweeps = [start(spec, tracking=True), start(spec, tracking=True)]
     outputs = [finish(sweep) for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
     assert contents(tmp_path / "runs" / "small") == undisturbed
@@ -196,36 +207,41 @@ def test_two_sweeps_at_once_measure_every_point_once(
 
 
 def test_detached_workers_go_on_alone_and_can_be_cancelled(
-    tmp_path: Path, cli: Cli, undisturbed: dict[str, object]
+    tmp_path: Path, cli: Cli, untracked: Path, undisturbed: dict[str, object]
 ) -> None:
     spec = tmp_path / "small.yaml"
     spec.write_text(LONGER)
     run = tmp_path / "runs" / "small"
-    said = cli("sweep", spec, "--detach").stdout
+    said = cli("sweep", spec, "--profile", untracked, "--detach").stdout
     assert "workers started" in said
     wait_for(lambda: any(s.progress.get("epoch", 0) > 20 for s in running(run)))
     status = json.loads(cli("status", run, "--json").stdout)
     assert {"running"} <= {row["state"] for row in status}
     assert "points stopped" in cli("cancel", run).stdout
     assert not running(run)
-    cli("sweep", spec)
+    cli("sweep", spec, "--profile", untracked)
     assert contents(run) == undisturbed
 
 
-def test_a_point_that_fails_is_told_and_the_others_go_on(tmp_path: Path, cli: Cli) -> None:
+def test_a_point_that_fails_is_told_and_the_others_go_on(
+    tmp_path: Path, cli: Cli, untracked: Path
+) -> None:
     spec = tmp_path / "small.yaml"
     spec.write_text(
-        SMALL.replace("grid:", "zip:\n  - {data.source: [digits, image_folder], data.root: [null, /no]}\n#")
-        .replace("\n  model.width: [4, 8, 12]", "")
-    )  # fmt: skip
-    done = cli("sweep", spec, check=1)
-    assert "failed: image_folder root=/no: data.root: /no is not a folder" in done.stderr
+        SMALL.replace("\n  model.width: [4, 8, 12]", "").replace(
+            "grid:", "zip:\n  - {data.source: [digits, image_folder], data.root: [null, /no]}\n#"
+        )
+    )
+    done = cli("sweep", spec, "--profile", untracked, check=1)
+    assert "failed: image_folder /no: data.root: /no is not a folder" in done.stderr
     rows = json.loads(cli("results", tmp_path / "runs" / "small", "--format", "json").stdout)
     assert [row["status"] for row in rows] == ["done", "failed"]
     assert rows[0]["emc"] > 0
 
 
-def test_a_corrupt_point_file_is_told_and_the_others_go_on(tmp_path: Path, cli: Cli) -> None:
+def test_a_corrupt_point_file_is_told_and_the_others_go_on(
+    tmp_path: Path, cli: Cli, untracked: Path
+) -> None:
     spec = tmp_path / "small.yaml"
     spec.write_text(SMALL)
     assert cli("plan", spec, "--json").stdout
@@ -234,7 +250,7 @@ def test_a_corrupt_point_file_is_told_and_the_others_go_on(tmp_path: Path, cli: 
     path = tmp_path / "runs" / "small" / "points" / bad[:2] / f"{bad}.h5"
     path.parent.mkdir(parents=True)
     path.write_text("not HDF5")
-    done = cli("sweep", spec, check=1)
+    done = cli("sweep", spec, "--profile", untracked, check=1)
     assert "not a readable point file" in done.stderr
     assert path.read_text() == "not HDF5"
     states = {r["point_id"]: r["state"] for r in
@@ -242,10 +258,10 @@ def test_a_corrupt_point_file_is_told_and_the_others_go_on(tmp_path: Path, cli: 
     assert states.pop(bad) == "failed"
     assert set(states.values()) == {"done"}
     path.unlink()
-    cli("sweep", spec)
+    cli("sweep", spec, "--profile", untracked)
 
 
-def test_other_data_under_the_same_id_is_refused(tmp_path: Path, cli: Cli) -> None:
+def test_other_data_under_the_same_id_is_refused(tmp_path: Path, cli: Cli, untracked: Path) -> None:
     from tests.data.test_files import write_images
 
     for name in ("one", "two"):
@@ -256,34 +272,38 @@ def test_other_data_under_the_same_id_is_refused(tmp_path: Path, cli: Cli) -> No
         "  model: {family: linear}\n  training: {optimizer: adam, epochs: 30}\n"
         "  search: {policy: growth, start: 2, growth: 4}\n"
     )
-    cli("sweep", spec)
+    cli("sweep", spec, "--profile", untracked)
     point = json.loads(cli("plan", spec, "--json").stdout)["points"][0]["id"]
     import h5py
 
     with h5py.File(next((tmp_path / "runs").rglob(f"{point}.h5")), "a") as file:
         del file["estimate"]
-    done = cli("sweep", spec, "--set", "data.root=two", check=1)
+    done = cli("sweep", spec, "--profile", untracked, "--set", "data.root=two", check=1)
     assert "was measured on other data" in done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, cli: Cli) -> None:
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    tmp_path: Path, cli: Cli, untracked: Path
+) -> None:
     mount = tmp_path / "runs"
     mount.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(mount)], check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(mount)], check=False
+    ).returncode:
         pytest.skip("this machine does not let root mount a tmpfs")
     try:
         spec = tmp_path / "small.yaml"
         spec.write_text(SMALL)
         filler = mount / "filler"
         filler.write_bytes(b"x" * 940_000)
-        done = cli("sweep", spec, check=None)
+        done = cli("sweep", spec, "--profile", untracked, check=None)
         assert done.returncode in (1, 2), done.stdout + done.stderr
         assert "No space left on device" in done.stdout + done.stderr
         stored = probes_in(mount / "small") if (mount / "small" / "sweep.yaml").is_file() else set()
         filler.unlink()
         subprocess.run(["mount", "-o", "remount,size=50m", str(mount)], check=True)
-        cli("sweep", spec)
+        cli("sweep", spec, "--profile", untracked)
         assert stored <= probes_in(mount / "small")
     finally:
         subprocess.run(["umount", str(mount)], check=True)
@@ -291,5 +311,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path, cli: Cli) -> 
 
 def test_nothing_of_a_sweep_is_left_running(measured: Path) -> None:
     mine = str(measured)
-    left = [p for p in psutil.process_iter(["cmdline"]) if mine in " ".join(p.info["cmdline"] or [])]
+    left = [
+        p for p in psutil.process_iter(["cmdline"]) if mine in " ".join(p.info["cmdline"] or [])
+    ]
     assert left == []

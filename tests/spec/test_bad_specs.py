@@ -103,7 +103,9 @@ BAD = {
 }  # fmt: skip
 
 
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> str:
     monkeypatch.setattr(sys, "argv", ["flexhpc", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()

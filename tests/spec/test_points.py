@@ -44,7 +44,10 @@ def test_an_id_does_not_depend_on_how_it_was_asked_for(tmp_path: Path) -> None:
     fixed = points(tmp_path, BASE)[0]
     swept = points(tmp_path, BASE + "grid: {model.width: [4, 8]}\n")[1]
     spelled = points(
-        tmp_path, BASE.replace("width: 8", "width: 8, depth: 2, activation: relu").replace("name: x", "name: y")
+        tmp_path,
+        BASE.replace("width: 8", "width: 8, depth: 2, activation: relu").replace(
+            "name: x", "name: y"
+        ),
     )[0]
     assert fixed.id == swept.id == spelled.id
 
@@ -73,7 +76,11 @@ def test_overrides_replace_axes(tmp_path: Path) -> None:
     text = BASE + "grid: {model.width: [2, 4], seed: [0, 1]}\n"
     assert len(points(tmp_path, text, "seed=5")) == 2
     assert {p.seed for p in points(tmp_path, text, "seed=5")} == {5}
-    assert [p.model.width for p in points(tmp_path, text, "model.width=[1,2,3]", "seed=0")] == [1, 2, 3]
+    assert [p.model.width for p in points(tmp_path, text, "model.width=[1,2,3]", "seed=0")] == [
+        1,
+        2,
+        3,
+    ]
     zipped = BASE + "zip:\n  - {model.width: [2, 4], model.depth: [1, 2]}\n"
     assert [p.model.depth for p in points(tmp_path, zipped, "model.depth=3")] == [3, 3]
     assert [p.model.depth for p in points(tmp_path, zipped, "model.depth=[3,4]")] == [3, 4]

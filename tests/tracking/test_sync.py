@@ -21,7 +21,7 @@ from flexhpc.store import read
 from flexhpc.tracking.quiet import mlflow_client
 from flexhpc.tracking.state import local_uri, tracked_path, up_to_date
 from flexhpc.tracking.sync import Syncer
-from flexhpc.tracking.ui import ui_command
+from flexhpc.tracking.ui import UI_ENVIRONMENT, ui_command
 from tests.conftest import FLEXHPC, Cli
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -94,7 +94,9 @@ def test_curves_brackets_and_artifacts(measured: Path) -> None:
         steps = client.get_metric_history(parent.info.run_id, "n")
         assert [m.value for m in sorted(steps, key=lambda m: m.step)] == [p.n for p in probes]
         lows = client.get_metric_history(parent.info.run_id, "lo")
-        assert sorted(m.value for m in lows) == [m.value for m in sorted(lows, key=lambda m: m.step)]
+        assert sorted(m.value for m in lows) == [
+            m.value for m in sorted(lows, key=lambda m: m.step)
+        ]
         names = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
         assert names == {"fit_curve.png", f"{point_id}.h5"}
     child = max(children, key=lambda c: c.data.metrics["epochs"])
@@ -164,14 +166,14 @@ def served(command: list[str], port: int):
 
     @contextlib.contextmanager
     def serving() -> Iterator[str]:
-        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+        environment = {**os.environ, **UI_ENVIRONMENT}
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
             start_new_session=True,
         )  # fmt: skip
         address = f"http://127.0.0.1:{port}"
         try:
-            end = time.monotonic() + 90
+            end = time.monotonic() + 240
             while True:
                 try:
                     with urllib.request.urlopen(f"{address}/health", timeout=2):
@@ -231,7 +233,7 @@ def test_the_ui_shows_parents_nested_children_and_a_plot(measured: Path, tmp_pat
         assert page.get_by_text("small").count() > 0
         children = page.get_by_text("n=16 #0")
         assert children.count() == 0
-        page.get_by_test_id("expander").first.click()
+        page.locator("[role=gridcell][col-id*='Run Name'] button").first.click()
         expect(children.first).to_be_visible(timeout=30_000)
         page.screenshot(path=tmp_path / "runs.png")
         run_id = parents[0].info.run_id

@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flexhpc.spec.sections import Gates, GradientGate, Sgd
 from flexhpc.training.batches import batch_sizes, epoch_order
 from tests.training.helpers import run
-from flexhpc.spec.sections import Gates, GradientGate, Sgd
 
 
 @given(st.integers(1, 5_000), st.integers(1, 600))

@@ -1,0 +1,69 @@
+"""Time and memory of `flexhpc plan` on grids of 1, 10,000 and 100,000 points, as JSON.
+
+Usage: python bench/plan_speed.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+FLEXHPC = Path(sys.executable).parent / "flexhpc"
+REPEATS = 3
+
+
+def spec(points: int) -> str:
+    side = min(100, points)
+    rates = [f"{0.001 + 1e-6 * i:.6f}" for i in range(points // side**2)]
+    numbers = ", ".join(map(str, range(1, side + 1)))
+    return (
+        "name: bench\nfixed:\n  data: {source: digits}\n  model: {family: mlp, width: 1}\n"
+        "  training: {optimizer: adam}\n"
+        f"grid:\n  model.width: [{numbers}]\n  seed: [{numbers}]\n"
+        f"  training.lr: [{', '.join(rates)}]\n"
+    )
+
+
+def measure(points: int, folder: Path) -> tuple[float, float, int]:
+    """Return seconds, peak memory in MB and the number of points planned."""
+    path = folder / f"{points}.yaml"
+    path.write_text(spec(points))
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [str(FLEXHPC), "plan", str(path), "--runs", str(folder / "runs")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    said = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, said
+    return time.perf_counter() - began, usage.ru_maxrss / 1e3, int(said.split()[1])
+
+
+def main() -> None:
+    sizes = (1, 10_000, 100_000)
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sizes:
+            runs = [measure(size, Path(folder)) for _ in range(REPEATS)]
+            found[size] = {
+                "points": runs[0][2],
+                "seconds": statistics.median(run[0] for run in runs),
+                "peak_mb": max(run[1] for run in runs),
+            }
+    start = found[1]["seconds"]
+    for size in sizes[1:]:
+        spent = found[size]["seconds"] - start
+        found[size]["microseconds_per_point"] = 1e6 * spent / found[size]["points"]
+    print(json.dumps({"bench": "plan", "runs": list(found.values())}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Trainings that fit, by how an epoch is cut: plain batches with a tail, or near-equal ones.
+
+The table of docs/concepts.md, as JSON. Usage: python bench/tail_batch.py
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from unittest.mock import patch
+
+import torch
+
+from flexhpc.data import draw_subset, load_samples
+from flexhpc.models import build
+from flexhpc.seeds import ProbeSeeds
+from flexhpc.spec.sections import Digits, Gates, GradientGate, Mlp, Sgd
+from flexhpc.training import Hooks, ProbeData, train
+from flexhpc.training.batches import batch_sizes
+
+SIZES = (66, 100, 120, 130, 150, 170, 194)
+SEEDS = 8
+MODEL = Mlp(family="mlp", width=16, depth=2, activation="tanh")
+TRAINING = Sgd(
+    optimizer="sgd", lr=0.05, momentum=0.9, batch_size=64, epochs=200, schedule="cosine",
+    gates=Gates(gradient=GradientGate(mode="off")),
+)  # fmt: skip
+
+
+def plain_sizes(n: int, size: int) -> list[int]:
+    """Cut as a plain DataLoader does."""
+    return [size] * (n // size) + ([n % size] if n % size else [])
+
+
+def fits(n: int) -> int:
+    """Return how many of the trainings at ``n`` fit."""
+    samples = load_samples(Digits(source="digits", labels="random"), seed=0)
+    count = 0
+    for repeat in range(SEEDS):
+        seeds = ProbeSeeds.of(0, n, repeat, nested=False)
+        ids = draw_subset(samples.pool, n, seeds.subset)
+        data = ProbeData(
+            inputs=torch.from_numpy(samples.standardised(ids)),
+            labels=torch.from_numpy(samples.labels[ids]),
+            init_seed=seeds.init,
+            order_seed=seeds.order,
+        )
+        (outcome,) = train(TRAINING, partial(build, MODEL, (1, 8, 8), 10), [data], Hooks())
+        count += outcome.verdict == "fit"
+    return count
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    rows = {}
+    for name, cut in (("plain", plain_sizes), ("near_equal", batch_sizes)):
+        with patch("flexhpc.training.loop.batch_sizes", cut):
+            rows[name] = [fits(n) for n in SIZES]
+    print(json.dumps({"bench": "tail_batch", "n": SIZES, "of": SEEDS, **rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

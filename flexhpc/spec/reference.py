@@ -1,0 +1,60 @@
+"""The reference of sweep-spec keys as Markdown, from the field docs of the sections.
+
+python -m flexhpc.spec.reference > docs/spec_keys.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from flexhpc.spec.sections import DEFAULT_VARIANT, SECTIONS, Section
+
+
+def reference() -> str:
+    """Return the reference."""
+    lines = [
+        "# Keys of a sweep spec",
+        "",
+        "Written by `python -m flexhpc.spec.reference`; do not edit. A key that has no effect for",
+        "the chosen variant is an error.",
+    ]
+    for name, (key, variants) in SECTIONS.items():
+        default = DEFAULT_VARIANT.get(name)
+        chosen = f"default {default}" if default else "required"
+        lines += ["", f"## {name}", "", f"`{key}` picks the variant ({chosen})."]
+        for cls in dict.fromkeys(variants.values()):
+            names = ", ".join(f"`{v}`" for v, c in variants.items() if c is cls)
+            lines += ["", f"### {names}", "", (cls.__doc__ or "").strip(), ""]
+            lines += ["| key | default | meaning |", "|---|---|---|"]
+            lines += _rows(cls, "", key)
+    return "\n".join(lines) + "\n"
+
+
+def _rows(cls: type[BaseModel], prefix: str, skip: str) -> Iterator[str]:
+    for name, field in cls.model_fields.items():
+        if name == skip:
+            continue
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Section):
+            yield from _rows(inner, f"{prefix}{name}.", "")
+            continue
+        meaning = (field.description or "").replace("|", "\\|")
+        yield f"| `{prefix}{name}` | {_default(field.default)} | {meaning} |"
+
+
+def _default(value: Any) -> str:
+    if value is PydanticUndefined:
+        return "required"
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value}`"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pandas
+import pytest
+
+from flexhpc.analysis.board import Board, open_run
+from flexhpc.analysis.collect import COLUMNS, as_parquet
+from flexhpc.analysis.figures import emc_figure, fit_figure, series_of
+from flexhpc.analysis.text import bracket_text, emc_text, span
+from flexhpc.search import Bracket, Estimate
+from flexhpc.store import read
+from tests.conftest import Cli
+
+CONTRACT = (
+    "params", "emc", "emc_lo", "emc_hi", "level", "estimand", "censored", "largest_fit",
+    "smallest_fail", "probes", "cost", "seconds", "emc_per_param", "unconverged", "status",
+)  # fmt: skip
+
+
+def test_results_in_every_format_say_the_same(measured: Path, cli: Cli, tmp_path: Path) -> None:
+    assert COLUMNS == CONTRACT
+    rows = json.loads(cli("results", measured, "--format", "json").stdout)
+    assert list(rows[0]) == ["point_id", "model.width", *CONTRACT]
+    text = cli("results", measured, "--format", "csv").stdout
+    assert [row["emc"] for row in csv.DictReader(io.StringIO(text))] == [
+        str(row["emc"]) for row in rows
+    ]
+    cli("results", measured, "--format", "parquet", "-o", tmp_path / "r.parquet")
+    frame = pandas.read_parquet(tmp_path / "r.parquet")
+    assert list(frame.columns) == ["point_id", "model.width", *CONTRACT]
+    assert frame["emc"].tolist() == [row["emc"] for row in rows]
+    table = cli("results", measured).stdout
+    for row in rows:
+        assert str(row["emc"]) in table
+        assert row["status"] == "done"
+        assert row["emc_lo"] <= row["emc"] <= row["emc_hi"]
+        assert row["emc_per_param"] == pytest.approx(row["emc"] / row["params"])
+
+
+def test_rows_agree_with_the_store(measured: Path, cli: Cli) -> None:
+    folder, _, points = open_run(measured)
+    rows = {
+        r["point_id"]: r for r in json.loads(cli("results", measured, "--format", "json").stdout)
+    }
+    for point in points:
+        record, row = read(folder.point(point.id)), rows[point.id]
+        assert row["params"] == record.header.params
+        assert row["cost"] == sum(p.cost for p in record.probes)
+        assert row["unconverged"] == sum(p.verdict == "unconverged" for p in record.probes)
+        assert row["largest_fit"] == max(p.n for p in record.probes if p.verdict == "fit")
+        assert row["smallest_fail"] == min(p.n for p in record.probes if p.verdict != "fit")
+
+
+def test_mixed_swept_values_survive_parquet(tmp_path: Path) -> None:
+    rows = [{"a": 1, "b": {"x": 1}}, {"a": "two", "b": None}]
+    path = tmp_path / "r.parquet"
+    path.write_bytes(as_parquet(rows))
+    assert pandas.read_parquet(path)["a"].tolist() == ["1", '"two"']
+
+
+def test_the_report_is_one_self_contained_page(measured: Path, cli: Cli, tmp_path: Path) -> None:
+    page = Path(cli("report", measured, "-o", tmp_path / "out").stdout.strip())
+    html = page.read_text()
+    assert page == tmp_path / "out" / "index.html"
+    assert not re.search(r'(src|href)="(?!#)', html), "it loads something from elsewhere"
+    assert html.count("<svg") == 3
+    for heading in ("EMC against parameters", "EMC per parameter", "Fit against n", "Results"):
+        assert f"<h2>{heading}</h2>" in html
+    folder, _, points = open_run(measured)
+    for status in Board(folder, points).look():
+        assert emc_text(status.estimate) in html
+    assert (tmp_path / "out" / "results.csv").read_text().startswith("point_id,model.width,params")
+    assert (tmp_path / "out" / "emc_vs_parameters.svg").is_file()
+
+
+def test_a_report_over_several_runs(measured: Path, cli: Cli, tmp_path: Path) -> None:
+    page = cli("report", measured, measured, "-o", tmp_path / "two").stdout.strip()
+    assert "6 points" in Path(page).read_text()
+
+
+def test_user_text_is_escaped(tmp_path: Path, cli: Cli) -> None:
+    spec = tmp_path / "x.yaml"
+    spec.write_text(
+        "name: x\nfixed:\n  data: {source: image_folder, root: '/<script>'}\n"
+        "  model: {family: linear}\n"
+    )
+    profile = tmp_path / "p.yaml"
+    profile.write_text("tracking_uri: none\n")
+    cli("sweep", spec, "--profile", profile, check=1)
+    html = (tmp_path / "runs" / "x" / "report" / "index.html").read_text()
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_figures_draw_every_point(measured: Path) -> None:
+    folder, _, points = open_run(measured)
+    statuses = Board(folder, points).look()
+    axes = emc_figure(statuses).axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    drawn = {
+        (line.get_xdata()[0], line.get_ydata()[0])
+        for line in axes.lines
+        if len(line.get_xdata()) == 1
+    }
+    assert drawn == {(s.record.header.params, s.estimate.emc) for s in statuses}
+    assert any(line.get_label() == "y = x" for line in axes.lines)
+    panels = [a for a in fit_figure(statuses).axes if a.axison]
+    assert len(panels) == 3
+    probes = sum(
+        len(line.get_xdata()) for line in panels[0].lines if line.get_linestyle() == "None"
+    )
+    assert probes == statuses[0].probes
+    assert list(series_of(statuses)) == [""]
+
+
+def estimate(**changes: object) -> Estimate:
+    base = {
+        "emc": 10, "emc_lo": 8, "emc_hi": 12, "level": 0.9, "estimand": "n50", "censored": "none",
+        "largest_fit": 9, "smallest_fail": 11, "probes": 5, "cost": 100, "unconverged": 0,
+    }  # fmt: skip
+    return Estimate(**{**base, **changes})  # type: ignore[arg-type]
+
+
+def test_texts() -> None:
+    assert emc_text(None) == ""
+    assert emc_text(estimate()) == "10 [8, 12]"
+    assert emc_text(estimate(censored="right", emc_hi=None)) == ">= 10"
+    assert emc_text(estimate(censored="left", emc=0, smallest_fail=1)) == "< 1"
+    assert bracket_text(Bracket(largest_fit=3)) == "3 - ."
+    assert bracket_text(Bracket()) == ""
+    assert [span(s) for s in (5, 600, 7200)] == ["5 s", "10 min", "2.0 h"]
+
+
+def test_live_status_of_a_run(measured: Path, cli: Cli) -> None:
+    rows = json.loads(cli("status", measured, "--json").stdout)
+    assert [row["state"] for row in rows] == ["done"] * 3
+    assert all(row["estimate"]["emc"] > 0 for row in rows)
+    assert "done" in cli("status", measured).stdout

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY, Cli
+
+IMPORTS = """
+import sys
+sys.argv = ["flexhpc", *sys.argv[1:]]
+from flexhpc.cli import main
+try:
+    main()
+except SystemExit as ended:
+    assert ended.code in (0, None), ended.code
+heavy = sorted({"torch", "mlflow", "timm", "torchvision"} & set(sys.modules))
+assert not heavy, heavy
+"""
+
+
+def light(*arguments: object) -> str:
+    command = [sys.executable, "-c", IMPORTS, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("verb", ["validate", "plan"])
+def test_verbs_on_a_spec_import_neither_torch_nor_mlflow(verb: str, small_spec: Path) -> None:
+    assert "3 points" in light(verb, small_spec)
+
+
+@pytest.mark.parametrize("verb", ["status", "results"])
+def test_verbs_on_a_run_import_neither_torch_nor_mlflow(verb: str, measured: Path) -> None:
+    assert "done" in light(verb, measured)
+
+
+def test_help_imports_neither_torch_nor_mlflow() -> None:
+    said = light("--help")
+    for verb in ("validate", "plan", "sweep", "status", "cancel", "results", "report", "probe",
+                 "sync", "ui", "doctor", "schema"):  # fmt: skip
+        assert verb in said
+
+
+def test_a_dry_run_imports_neither_torch_nor_mlflow_and_writes_nothing(
+    small_spec: Path, tmp_path: Path
+) -> None:
+    assert "3 to measure" in light("sweep", small_spec, "--dry-run", "--runs", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+ARROWS = {
+    "spec": {"data", "models", "training", "search", "store", "tracking", "launch", "analysis"},
+    "search": {"data", "models", "training", "store", "tracking", "launch", "analysis"},
+    "store": {"data", "models", "training", "search", "spec", "tracking", "launch", "analysis"},
+    "training": {"search", "store", "tracking", "launch", "analysis", "models"},
+    "data": {"models", "training", "search", "store", "tracking", "launch", "analysis"},
+    "models": {"data", "training", "search", "store", "tracking", "launch", "analysis"},
+    "analysis": {"training", "models", "data", "tracking", "launch"},
+    "tracking": {"training", "models", "data", "launch"},
+    "launch": set(),
+}
+
+
+@pytest.mark.parametrize("room", ARROWS)
+def test_arrows_between_rooms_go_one_way(room: str) -> None:
+    """Room by room: which others it must never import, as docs/architecture.md draws it."""
+    for path in (REPOSITORY / "flexhpc" / room).glob("*.py"):
+        text = path.read_text()
+        for other in ARROWS[room]:
+            assert f"flexhpc.{other}" not in text.split('"""', 2)[-1], f"{path.name} -> {other}"
+
+
+@pytest.mark.parametrize("room", ["spec", "search", "store"])
+def test_pure_rooms_import_no_torch(room: str) -> None:
+    code = (
+        f"import sys, pkgutil, importlib, flexhpc.{room} as room\n"
+        "for module in pkgutil.iter_modules(room.__path__):\n"
+        "    importlib.import_module(f'{room.__name__}.{module.name}')\n"
+        "assert not {'torch', 'mlflow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_plan(small_spec: Path, cli: Cli) -> None:
+    planned = json.loads(cli("plan", small_spec, "--params", "--json").stdout)
+    assert [p["params"] for p in planned["points"]] == [
+        64 * w + w + 10 * w + 10 for w in (4, 8, 12)
+    ]
+    assert planned["to_measure"] == 3
+    assert planned["cost_bound"] == sum(p["cost_bound"] for p in planned["points"])
+    lines = cli("plan", small_spec, "--params").stdout
+    assert planned["points"][0]["id"] in lines
+    assert "310 parameters" in lines
+
+
+def test_plan_knows_what_is_measured(measured: Path, cli: Cli) -> None:
+    spec = measured.parent.parent / "small.yaml"
+    planned = json.loads(cli("plan", spec, "--runs", measured.parent, "--json").stdout)
+    assert planned["to_measure"] == 0
+    grown = cli(
+        "plan", spec, "--runs", measured.parent, "--set", "model.width=[4,5]", "--json"
+    ).stdout
+    assert [p["state"] for p in json.loads(grown)["points"]] == ["done", "to measure"]
+
+
+def test_the_measured_cost_is_within_the_planned_bound(measured: Path, cli: Cli) -> None:
+    planned = json.loads(cli("plan", measured / "sweep.yaml", "--json").stdout)
+    rows = json.loads(cli("results", measured, "--format", "json").stdout)
+    for point, row in zip(planned["points"], rows, strict=True):
+        assert 0 < row["cost"] <= point["cost_bound"]
+
+
+def test_probe_is_the_debugging_door(small_spec: Path, measured: Path, cli: Cli) -> None:
+    """One probe by hand ends as the stored one did."""
+    rows = json.loads(cli("results", measured, "--format", "json").stdout)
+    low, high = rows[1]["largest_fit"], rows[1]["smallest_fail"]
+    fitted = cli("probe", small_spec, "--point", rows[1]["point_id"], "--n", low).stdout
+    assert "verdict fit: missed 0 of" in fitted
+    failed = cli("probe", small_spec, "--point", "1", "--n", high).stdout
+    assert "verdict fit" not in failed
+    assert "missed samples (global ids)" in failed
+    other = cli("probe", small_spec, "--point", "1", "--n", low, "--seed", "99").stdout
+    assert other != fitted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--n", "5000"), "there are 1797 samples"),
+        (("--n", "5", "--point", "zz"), "matches no point"),
+        (("--n", "5", "--point", "17"), "matches no point"),
+    ],
+)
+def test_probe_with_wrong_arguments(
+    small_spec: Path, cli: Cli, arguments: tuple, expected: str
+) -> None:
+    assert expected in cli("probe", small_spec, *arguments, check=2).stderr
+
+
+def test_doctor(cli: Cli) -> None:
+    said = cli("doctor").stdout
+    for name in ("python", "torch", "gpu", "slurm", "containers", "tracking", "data", "disk"):
+        assert name in said
+
+
+def test_schema_is_json(cli: Cli) -> None:
+    assert json.loads(cli("schema").stdout)["title"] == "flexhpc sweep spec"
+
+
+def test_parquet_is_not_thrown_at_a_terminal(measured: Path, tmp_path: Path) -> None:
+    import pty
+
+    from tests.conftest import FLEXHPC
+
+    inner, outer = pty.openpty()
+    done = subprocess.run(
+        [str(FLEXHPC), "results", str(measured), "--format", "parquet"],
+        stdout=outer, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    import os
+
+    os.close(outer)
+    os.close(inner)
+    assert done.returncode == 2
+    assert "--output" in done.stderr

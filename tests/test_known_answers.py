@@ -1,0 +1,43 @@
+"""What is known exactly must come out: the physical limit of a linear network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from flexhpc.measure import Watch, measure
+from flexhpc.spec import checked
+from flexhpc.store import RunFolder
+
+SPEC = """\
+name: perceptron
+fixed:
+  data: {{source: gaussian, dims: {dims}, classes: 2, size: 2000, labels: {labels}}}
+  model: {{family: linear, bias: false}}
+  training:
+    {{optimizer: adam, batch_size: 4000, lr: 3e-2, epochs: {epochs}, gates: {{plateau: off}}}}
+  search: {{policy: bisection, start: 16, tolerance: 0.05, seeds_per_n: 5}}
+"""
+
+
+def emc(tmp_path: Path, dims: int, labels: str, epochs: int):
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC.format(dims=dims, labels=labels, epochs=epochs))
+    (point,) = checked(path)[1]
+    return measure(point, RunFolder(tmp_path / "run"), torch.device("cpu"), Watch())
+
+
+@pytest.mark.parametrize("dims", [20, 50])
+def test_a_perceptron_fits_twice_its_dimension_at_most(tmp_path: Path, dims: int) -> None:
+    """Cover (1965): n50 = 2 d for random labels; gradient descent comes out at or below it."""
+    estimate = emc(tmp_path, dims, "random", 2000)
+    assert estimate.censored == "none"
+    assert 1.5 * dims < estimate.emc < 2.3 * dims
+    assert estimate.emc_lo <= 2 * dims
+
+
+def test_labels_of_a_linear_teacher_are_all_fitted(tmp_path: Path) -> None:
+    estimate = emc(tmp_path, 20, "original", 6000)
+    assert estimate.largest_fit >= 500
