@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from flexhpc.analysis.board import PointStatus
-from flexhpc.analysis.text import emc_text
+from flexhpc.analysis.text import emc_text, plain_text
 from flexhpc.search import history_of
 from flexhpc.search.fit_curve import posterior
 
@@ -38,7 +38,9 @@ def series_of(statuses: Sequence[PointStatus]) -> dict[str, list[PointStatus]]:
             for key, value in status.point.swept.items()
             if key not in ("model.width", "model.depth", "seed")
         }
-        name = ", ".join(f"{key.split('.')[-1]}: {_text(value)}" for key, value in rest.items())
+        name = ", ".join(
+            f"{key.split('.')[-1]}: {plain_text(value)}" for key, value in rest.items()
+        )
         groups.setdefault(name, []).append(status)
     return groups
 
@@ -188,7 +190,3 @@ def _short(x: float) -> str:
         if x >= size:
             return f"{x / (1e3 if ending == 'k' else size):g}{ending}"
     return f"{x:g}"
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else str(value)

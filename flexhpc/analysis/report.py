@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.collect import as_csv, row_of
 from flexhpc.analysis.figures import efficiency_figure, emc_figure, fit_figure
-from flexhpc.analysis.text import bracket_text, emc_text
+from flexhpc.analysis.text import bracket_text, emc_text, plain_text
 from flexhpc.search.history import LEVEL
 from flexhpc.store.files import write_atomic
 
@@ -60,6 +60,7 @@ def write_report(
         figures=figures,
         level=LEVEL,
         emc=emc_text,
+        text=plain_text,
         bracket=bracket_text,
         notes=_notes(statuses),
         specs=specs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flexhpc.search import Bracket, Estimate
+from flexhpc.spec.sweep import short
 
 
 def emc_text(estimate: Estimate | None) -> str:
@@ -14,6 +15,13 @@ def emc_text(estimate: Estimate | None) -> str:
     if estimate.censored == "left":
         return f"< {estimate.smallest_fail}"
     return f"{estimate.emc} [{estimate.emc_lo}, {estimate.emc_hi}]"
+
+
+def plain_text(value: object) -> str:
+    """Return a swept value for a cell of a table: ``48``, ``random``, ``mlp width=16``."""
+    if value is None:
+        return ""
+    return short("", value) if isinstance(value, dict) else str(value)
 
 
 def bracket_text(bracket: Bracket) -> str:

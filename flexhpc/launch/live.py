@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flexhpc.analysis.board import PointStatus
-from flexhpc.analysis.text import bracket_text, emc_text, span
+from flexhpc.analysis.text import bracket_text, emc_text, plain_text, span
 
 _WIDE = 200
 _STYLES = {
@@ -76,7 +76,7 @@ def results_table(statuses: Sequence[PointStatus]) -> Table:
     table.add_column("status", no_wrap=True)
     for status in statuses:
         record, estimate = status.record, status.estimate
-        keys = [str(status.point.swept.get(key, "")) for key in swept] or [status.point.id]
+        keys = [plain_text(status.point.swept.get(key)) for key in swept] or [status.point.id]
         ratio = f"{estimate.emc / record.header.params:.3f}" if record and estimate else ""
         table.add_row(
             *keys,

@@ -44,10 +44,14 @@ class Point:
 
         Text speaks for itself; the MLflow UI cuts names after some 15 characters.
         """
-        return " ".join(
-            value if isinstance(value, str) else f"{key.split('.')[-1]}={value}"
-            for key, value in self.swept.items()
-        )
+        return " ".join(short(key, value) for key, value in self.swept.items())
+
+
+def short(key: str, value: Any) -> str:
+    """Return a swept value in short; text speaks for itself, anything else is named."""
+    if isinstance(value, dict):
+        return " ".join(short(inner, v) for inner, v in value.items())
+    return value if isinstance(value, str) else f"{key.split('.')[-1]}={value}"
 
 
 @dataclass(frozen=True, kw_only=True)
