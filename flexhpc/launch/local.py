@@ -13,8 +13,8 @@ from typing import Any
 
 import submitit
 
+from flexhpc.launch.entry import Task
 from flexhpc.launch.profile import Profile, visible_gpus
-from flexhpc.launch.task import Task
 
 _TEN_YEARS = 60 * 24 * 3650
 

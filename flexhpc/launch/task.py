@@ -1,4 +1,4 @@
-"""What a worker is told: one small file, and a pickle that carries nothing but its path."""
+"""What a worker is told: one small file."""
 
 from __future__ import annotations
 
@@ -62,16 +62,3 @@ class TaskFile:
             raise FileNotFoundError(path)
         owner = value.pop("owner")
         return cls(**value, owner=Owner(**owner) if owner else None)
-
-
-@dataclass(frozen=True)
-class Task:
-    """A worker, as submitit pickles it: importable, and with one path only."""
-
-    path: str
-
-    def __call__(self) -> int:
-        """Work until no point is left; returns the number of points that failed."""
-        from flexhpc.launch.worker import work
-
-        return work(TaskFile.read(Path(self.path)))

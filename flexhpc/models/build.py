@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,11 +32,7 @@ def build(model: Model, shape: tuple[int, ...], classes: int) -> nn.Module:
         return mlp(
             math.prod(shape),
             classes,
-            width=model.width,
-            depth=model.depth,
-            activation=model.activation,
-            bias=model.bias,
-            norm=model.norm,
+            **_shape_of(model),
         )
     if len(shape) != 3:
         raise PointError(f"model.family: {model.family} takes images, but a sample is {shape}")
@@ -43,11 +40,7 @@ def build(model: Model, shape: tuple[int, ...], classes: int) -> nn.Module:
         return Cnn(
             shape[0],
             classes,
-            width=model.width,
-            depth=model.depth,
-            activation=model.activation,
-            bias=model.bias,
-            norm=model.norm,
+            **_shape_of(model),
         )
     if isinstance(model, sections.Vit):
         return vit(
@@ -66,6 +59,10 @@ def build(model: Model, shape: tuple[int, ...], classes: int) -> nn.Module:
     if isinstance(model, sections.Timm):
         return by_name(model.family.removeprefix("timm:"), shape, classes, model.kwargs)
     raise TypeError(f"no such family: {model.family}")
+
+
+def _shape_of(model: sections.Mlp | sections.Cnn) -> dict[str, Any]:
+    return model.model_dump(include={"width", "depth", "activation", "bias", "norm"})
 
 
 def count_parameters(model: Model, shape: tuple[int, ...], classes: int) -> int:

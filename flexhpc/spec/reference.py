@@ -43,7 +43,8 @@ def _rows(cls: type[BaseModel], prefix: str, skip: str) -> Iterator[str]:
             yield from _rows(inner, f"{prefix}{name}.", "")
             continue
         meaning = (field.description or "").replace("|", "\\|")
-        yield f"| `{prefix}{name}` | {_default(field.default)} | {meaning} |"
+        default = _default(field.get_default(call_default_factory=True))
+        yield f"| `{prefix}{name}` | {default} | {meaning} |"
 
 
 def _default(value: Any) -> str:

@@ -24,7 +24,12 @@ from flexhpc.store.bits import pack
 
 SCHEMA = 1
 _READING = "reading."
+_MACHINE = "machine."
 _SEEDS = ("init", "subset", "labels", "order")
+_PLAIN = (
+    "n", "repeat", "verdict", "n_errors", "train_accuracy", "loss", "epochs", "steps", "cost",
+    "seconds", "finished",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +56,8 @@ class Header:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeRecord:
-    """One finished probe.
+class ProbeSummary:
+    """One finished probe without its masks.
 
     Attributes:
         seeds: by stream: init, subset, labels, order.
@@ -60,8 +65,7 @@ class ProbeRecord:
         cost: sample passes; seconds: wall time; finished: when it ended (seconds since the epoch).
         readings: convergence readings.
         machine: host, device and versions.
-        subset: sorted global sample ids, int64 (n,); fitted: bool (n,), in the same order.
-        loss_curve, error_curve: after each epoch.
+        loss_curve: float32, after each epoch.
     """
 
     n: int
@@ -78,31 +82,21 @@ class ProbeRecord:
     finished: float
     readings: Mapping[str, float] = field(default_factory=dict)
     machine: Mapping[str, str] = field(default_factory=dict)
-    subset: NDArray[np.int64] = field(repr=False)
-    fitted: NDArray[np.bool_] = field(repr=False)
     loss_curve: NDArray[np.float32] = field(repr=False)
-    error_curve: NDArray[np.int32] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeSummary:
-    """A finished probe without its masks."""
+class ProbeRecord(ProbeSummary):
+    """One finished probe.
 
-    n: int
-    repeat: int
-    seeds: dict[str, int]
-    verdict: str
-    n_errors: int
-    train_accuracy: float
-    loss: float
-    epochs: int
-    steps: int
-    cost: int
-    seconds: float
-    finished: float
-    readings: dict[str, float]
-    machine: dict[str, str]
-    loss_curve: NDArray[np.float32] = field(repr=False)
+    Attributes:
+        subset: sorted global sample ids, int64 (n,); fitted: bool (n,), in the same order.
+        error_curve: int32, samples missed after each epoch.
+    """
+
+    subset: NDArray[np.int64] = field(repr=False)
+    fitted: NDArray[np.bool_] = field(repr=False)
+    error_curve: NDArray[np.int32] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,15 +130,14 @@ def append(path: Path, probe: ProbeRecord) -> None:
     """
     with _replacing(path, copy=True) as file:
         group = file["probes"].create_group(f"{len(file['probes']):04d}")
-        for key in ("n", "repeat", "verdict", "n_errors", "train_accuracy", "loss", "epochs",
-                    "steps", "cost", "seconds", "finished"):  # fmt: skip
+        for key in _PLAIN:
             group.attrs[key] = getattr(probe, key)
         for stream in _SEEDS:
             group.attrs[f"seed_{stream}"] = probe.seeds[stream]
         for name, reading in probe.readings.items():
             group.attrs[_READING + name] = reading
         for name, text in probe.machine.items():
-            group.attrs[f"machine.{name}"] = text
+            group.attrs[_MACHINE + name] = text
         n_total = int(file.attrs["n_total"])
         arrays = {
             "subset": pack(probe.subset, n_total),
@@ -218,16 +211,11 @@ def _summary(group: h5py.Group) -> ProbeSummary:
         size = len(prefix)
         return {k[size:]: v for k, v in attributes.items() if k.startswith(prefix)}
 
-    own = {
-        key: attributes[key]
-        for key in ProbeSummary.__dataclass_fields__
-        if key not in ("seeds", "readings", "machine", "loss_curve")
-    }
     return ProbeSummary(
-        **own,
+        **{key: attributes[key] for key in _PLAIN},
         seeds=prefixed("seed_"),
         readings=prefixed(_READING),
-        machine=prefixed("machine."),
+        machine=prefixed(_MACHINE),
         loss_curve=group["loss_curve"][:],
     )
 

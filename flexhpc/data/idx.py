@@ -1,0 +1,60 @@
+"""The IDX format of MNIST and its kin (http://yann.lecun.com/exdb/mnist/), gz or raw."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from flexhpc.data.dataset import Array, Dataset
+from flexhpc.data.places import find
+from flexhpc.errors import PointError
+
+_FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
+_UNSIGNED_BYTE = 0x08
+
+
+def read_idx(path: Path) -> Array:
+    """Read one IDX file of unsigned bytes, gzipped or not.
+
+    Raises:
+        PointError: the file is unreadable, cut short or not IDX.
+    """
+    try:
+        raw = path.read_bytes()
+        content = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    except (OSError, EOFError, zlib.error) as error:
+        raise PointError(f"{path}: cannot be read: {error}") from None
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE:
+        raise PointError(f"{path}: not an IDX file of bytes (its first bytes are {content[:4]!r})")
+    header = 4 + 4 * content[3]
+    if len(content) < header:
+        raise PointError(f"{path}: cut short: {len(content)} bytes do not hold its header")
+    shape = struct.unpack(f">{content[3]}I", content[4:header])
+    size = int(np.prod(shape, dtype=np.int64))
+    if len(content) != header + size:
+        raise PointError(
+            f"{path}: holds {len(content) - header} bytes, but its header {shape} says {size}"
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def load_mnist(source: str, root: str | None) -> Dataset:
+    """Load the training set of MNIST or Fashion-MNIST: uint8 (60000, 1, 28, 28)."""
+    names = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+    folders = (f"{_FOLDERS[source]}/raw/", "raw/", "")
+    wanted = [
+        [f"{folder}{name}{end}" for folder in folders for end in ("", ".gz")] for name in names
+    ]
+    image_path, label_path = find(source, root, wanted)
+    images, labels = read_idx(image_path), read_idx(label_path)
+    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+        raise PointError(
+            f"{image_path}: images {images.shape} and labels {labels.shape} do not belong together"
+        )
+    if len(labels) == 0 or labels.max() > 9:
+        raise PointError(f"{label_path}: labels must be 0 to 9")
+    return Dataset(name=source, inputs=images[:, None], labels=labels.astype(np.int64), classes=10)

@@ -1,0 +1,21 @@
+"""Where submitit enters a worker: a pickle that carries nothing but a path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flexhpc.launch.task import TaskFile
+
+
+@dataclass(frozen=True)
+class Task:
+    """A worker, as submitit pickles it: importable, and with one path only."""
+
+    path: str
+
+    def __call__(self) -> int:
+        """Work until no point is left; returns the number of points that failed."""
+        from flexhpc.launch.worker import work
+
+        return work(TaskFile.read(Path(self.path)))

@@ -1,0 +1,51 @@
+"""The ``search`` section: how the next n is chosen, and what is estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from flexhpc.spec.sections.base import Count, Section
+
+
+class Search(Section):
+    """How the next n is chosen, and what is estimated."""
+
+    policy: str
+    """Rule that chooses the next n."""
+    start: Count = 64
+    """First n that is tried (samples)."""
+    seeds_per_n: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Probes at one n; n fits when at least half of them fit."""
+    max_cost: Count | None = None
+    """Cap on the point's cost (sample passes): no new probe starts beyond it."""
+
+
+class Bisection(Search):
+    """Double until a failure, then bisect in log n."""
+
+    policy: Literal["bisection"]
+    tolerance: Annotated[float, Field(gt=0, le=10)] = 0.05
+    """Relative width of the bracket at which the search ends."""
+    estimand: Literal["n50"] = "n50"
+    """What is estimated: the n at which half of the trainings fit."""
+
+
+class Growth(Search):
+    """The paper's rule: raise n until the first failure."""
+
+    policy: Literal["growth"]
+    growth: int | float = 1.25
+    """A whole number is a step in samples, a number with a point a factor (write 2.0 to double)."""
+    estimand: Literal["last_fit"] = "last_fit"
+    """What is estimated: the last n before the first failure."""
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: D102
+        growth = values.get("growth")
+        if isinstance(growth, float) and not 1 < growth <= 1000:
+            yield "growth", f"a factor must lie above 1, not {growth:g}"
+        elif isinstance(growth, int) and not 1 <= growth <= 10**9:
+            yield "growth", f"a step must be at least 1 sample, not {growth}"
