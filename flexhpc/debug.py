@@ -50,13 +50,10 @@ def one_probe(
     if seed is not None:
         point = replace(point, seed=seed)
 
-    import torch
-
     from flexhpc.data import load_samples
-    from flexhpc.measure import Watch, parameters, run_probe
+    from flexhpc.measure import Watch, choose_device, parameters, run_probe
 
-    torch.set_num_threads(1)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(threads=1)
     samples = load_samples(point.data, point.seed)
     if n > len(samples.pool):
         raise InputError(

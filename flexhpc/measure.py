@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -144,6 +145,17 @@ def run_probe(
         loss_curve=outcome.loss_curve,
         error_curve=outcome.error_curve,
     )
+
+
+def choose_device(threads: int) -> torch.device:
+    """Return the GPU that is visible, else the CPU; call it before anything runs on either.
+
+    Args:
+        threads: for work on the CPU.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS
+    torch.set_num_threads(threads)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def machine(device: torch.device) -> dict[str, str]:

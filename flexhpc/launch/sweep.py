@@ -20,6 +20,7 @@ from flexhpc.launch.prepare import Prepared, open_folder
 from flexhpc.launch.profile import Profile
 from flexhpc.launch.task import Owner, TaskFile
 from flexhpc.store import RunFolder
+from flexhpc.store.files import write_atomic
 from flexhpc.tracking.state import up_to_date
 
 _LOOK_EVERY = 0.5
@@ -57,8 +58,11 @@ def start(prepared: Prepared, profile: Profile, launch: str, *, detach: bool) ->
     """Write the run folder and the task of a launch."""
     open_folder(prepared, launch)
     folder = prepared.run.jobs / launch
+    spec = folder / "sweep.yaml"
+    write_atomic(spec, prepared.frozen)
     task = TaskFile(
         run=str(prepared.run.path),
+        spec=str(spec),
         launch=launch,
         stop=str(folder / "stop"),
         owner=None if detach else Owner.of(os.getpid()),

@@ -31,7 +31,7 @@ class TaskFile:
     """Content of a task's file.
 
     Attributes:
-        run: the run folder.
+        run: the run folder; spec: the frozen spec of this launch.
         launch: id of the launch.
         stop: workers stop when this file exists.
         owner: whom to watch, or None for workers that outlive their launcher.
@@ -39,6 +39,7 @@ class TaskFile:
     """
 
     run: str
+    spec: str
     launch: str
     stop: str
     owner: Owner | None

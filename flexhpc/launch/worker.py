@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import traceback
@@ -13,7 +12,7 @@ import torch
 
 from flexhpc.errors import Interrupted, PointError
 from flexhpc.launch.task import TaskFile
-from flexhpc.measure import Watch, measure
+from flexhpc.measure import Watch, choose_device, measure
 from flexhpc.spec import Point, checked
 from flexhpc.store import Claim, RunFolder, read, read_claim, take
 
@@ -74,14 +73,12 @@ def work(task: TaskFile) -> int:
 
     A point that fails is written down with one line and left; the others go on.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(task.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(task.threads)
     sentinel = Sentinel(task)
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, lambda *_: sentinel.stop.set())
     run = RunFolder(Path(task.run))
-    _, points = checked(run.spec)
+    _, points = checked(Path(task.spec))
     failed = 0
     for point in points:
         if sentinel.stopping():
