@@ -19,7 +19,7 @@ from flexhpc.search.history import History
 
 Floats = NDArray[np.float64]
 
-WIDTHS = np.geomspace(0.01, 0.6, 24)
+WIDTHS = np.geomspace(0.02, 1.0, 24)
 """Grid of widths, in log n. Wide real curves: a width of about 0.25 was measured for small MLPs."""
 LAPSES = np.array([0.0, 0.01, 0.03, 0.06, 0.12])
 _LAPSE_PRIOR = np.array([0.7, 0.15, 0.1, 0.04, 0.01])
