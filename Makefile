@@ -32,7 +32,7 @@ ui: install ## MLflow UI on loopback (RUN=runs/NAME, by default the newest; PORT
 
 status: install ## live table of a run (RUN=)
 	$(call need,RUN,make status RUN=runs/quickstart)
-	@$(BIN)/flexhpc status $(RUN)
+	@if [ -t 1 ]; then $(BIN)/flexhpc status $(RUN) --watch; else $(BIN)/flexhpc status $(RUN); fi
 
 results: install ## results table of a run (RUN=)
 	$(call need,RUN,make results RUN=runs/quickstart)
@@ -52,4 +52,4 @@ lint: dev ## ruff and mypy
 	@$(BIN)/mypy
 
 bench: dev ## benchmarks, as JSON
-	@for file in bench/*.py; do $(BIN)/python $$file; done
+	@set -e; for file in bench/*.py; do $(BIN)/python $$file; done

@@ -157,9 +157,12 @@ def status(
         console.print(status_table(board.look()))
         return
     with Live(console=console, refresh_per_second=2, transient=True) as live:
-        while True:
-            live.update(status_table(board.look(), console.height - 2))
+        statuses = board.look()
+        while any(s.state not in ("done", "failed") for s in statuses):
+            live.update(status_table(statuses, console.height - 2))
             time.sleep(0.5)
+            statuses = board.look()
+    console.print(status_table(statuses))
 
 
 @app.command()
@@ -167,7 +170,10 @@ def cancel(run: Run) -> None:
     """Stop what this run has running; every finished probe is kept, and a sweep resumes it."""
     from flexhpc.launch.cancel import cancel_run
 
-    typer.echo(cancel_run(run))
+    said, stopped = cancel_run(run)
+    typer.echo(said)
+    if not stopped:
+        raise typer.Exit(FAILED)
 
 
 @app.command()

@@ -19,7 +19,7 @@ def find_point(points: Sequence[Point], wanted: str) -> Point:
     Raises:
         InputError: there is no such point, or several.
     """
-    if wanted.isdigit() and int(wanted) < len(points):
+    if wanted.isdecimal() and int(wanted) < len(points):
         return points[int(wanted)]
     found = [point for point in points if point.id.startswith(wanted)]
     if len(found) == 1:

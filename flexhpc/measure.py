@@ -154,6 +154,7 @@ def choose_device(threads: int) -> torch.device:
         threads: for work on the CPU.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, on every card
     torch.set_num_threads(threads)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

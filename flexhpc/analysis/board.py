@@ -25,7 +25,7 @@ class PointStatus:
         record: its file's content, None before the first probe.
         estimate: final, or so far; None before the first probe.
         progress: of the probe in hand.
-        launch: the launch that last touched it.
+        launch: the launch that last touched it; token: the claim through which it did.
         message: why it failed; log: where to read more.
     """
 
@@ -37,6 +37,7 @@ class PointStatus:
     progress: dict[str, Any] = field(default_factory=dict)
     host: str = ""
     launch: str = ""
+    token: str = ""
     deaths: int = 0
     message: str = ""
     log: str = ""
@@ -84,6 +85,7 @@ class Board:
             progress=claim.progress if state == "running" else {},
             host=claim.host.split(":")[0],
             launch=claim.launch,
+            token=claim.token,
             deaths=claim.deaths,
             message=(claim.message or stored.message) if state == "failed" else "",
             log=claim.log,
@@ -123,7 +125,7 @@ def _of_record(point: Point, path: Path) -> PointStatus:
         point=point,
         state="stopped" if history else "waiting",
         record=record,
-        estimate=estimate_so_far(point.search, n_limit, history) if history else None,
+        estimate=estimate_so_far(point.search, n_limit, history),
         bracket=bracket_of(point.search, n_limit, history),
     )
 

@@ -58,7 +58,8 @@ def find(source: str, root: str | None, wanted: Sequence[Sequence[str]]) -> list
     places = roots(source, root)
     if files := _look(places, wanted):
         return files
-    reason = _download(source, places[0])
+    fixed = root is not None and not places[0].is_dir()
+    reason = "no such folder" if fixed else _download(source, places[0])
     if files := _look(places, wanted):
         return files
     searched = ", ".join(str(place) for place in places)

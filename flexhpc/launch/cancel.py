@@ -10,11 +10,11 @@ from flexhpc.analysis.board import Board, open_run
 _WITHIN = 60.0
 
 
-def cancel_run(path: Path) -> str:
+def cancel_run(path: Path) -> tuple[str, bool]:
     """Ask every launch of a run to stop, and wait until no point is being measured.
 
     Returns:
-        One line that says what came of it.
+        One line that says what came of it, and whether nothing is being measured any more.
     """
     run, _, points = open_run(path)
     board = Board(run, points)
@@ -27,5 +27,6 @@ def cancel_run(path: Path) -> str:
         time.sleep(0.3)
         running = sum(status.state == "running" for status in board.look())
     if running:
-        return f"asked to stop, but {running} points are still being measured after {_WITHIN:.0f} s"
-    return f"{before} points stopped; every finished probe is kept"
+        said = f"asked to stop, but {running} points are still measured after {_WITHIN:.0f} s"
+        return said, False
+    return f"{before} points stopped; every finished probe is kept", True

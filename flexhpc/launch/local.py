@@ -14,7 +14,7 @@ from typing import Any
 import submitit
 
 from flexhpc.launch.entry import Task
-from flexhpc.launch.profile import Profile, visible_gpus
+from flexhpc.launch.profile import WORKER_GPU, visible_gpus
 
 _TEN_YEARS = 60 * 24 * 3650
 
@@ -41,24 +41,33 @@ def _crashed(job: Any) -> bool:
         return True
 
 
-def start_workers(folder: Path, task: Path, count: int, profile: Profile) -> Workers:
+def start_workers(folder: Path, task: Path, count: int) -> Workers:
     """Start ``count`` workers on one task.
 
     Args:
         folder: for submitit's files and the logs.
         task: the task's file.
         count: number of processes.
-        profile: how to run them.
     """
     gpus = visible_gpus()
     executor = submitit.LocalExecutor(folder)
+    executor.update_parameters(timeout_min=_TEN_YEARS)
     jobs = []
     with _apart_from_terminal(folder / "controllers.log"):
         for number in range(count):
-            gpu = {"gpus_per_node": 1, "visible_gpus": [gpus[number % len(gpus)]]} if gpus else {}
-            executor.update_parameters(timeout_min=_TEN_YEARS, **gpu)
-            jobs.append(executor.submit(Task(str(task))))
+            with _worker_gpu(gpus[number % len(gpus)] if gpus else ""):
+                jobs.append(executor.submit(Task(str(task))))
     return Workers(jobs)
+
+
+@contextlib.contextmanager
+def _worker_gpu(name: str) -> Iterator[None]:
+    """Name a worker's GPU in its environment; submitit itself passes numbers only, no ids."""
+    os.environ[WORKER_GPU] = name
+    try:
+        yield
+    finally:
+        del os.environ[WORKER_GPU]
 
 
 @contextlib.contextmanager

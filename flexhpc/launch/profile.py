@@ -14,6 +14,8 @@ from flexhpc.spec.sections import Section
 from flexhpc.spec.yaml_reader import Problem, read
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
+WORKER_GPU = "FLEXHPC_GPU"
+"""Environment variable that names the GPU of a worker; empty for none."""
 
 
 class Profile(Section):
@@ -58,18 +60,20 @@ def load_profile(path: Path | None) -> Profile:
     return profile
 
 
-def visible_gpus() -> list[int]:
-    """Return the numbers of the NVIDIA GPUs that this process may use, without importing torch."""
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+def visible_gpus() -> list[str]:
+    """Return the NVIDIA GPUs that this process may use, without importing torch.
+
+    As CUDA_VISIBLE_DEVICES names them: numbers, or the ids of GPUs and MIG slices.
+    """
     devices = sorted(
-        int(name[6:])
-        for name in (os.listdir("/dev") if os.path.isdir("/dev") else [])
-        if name.startswith("nvidia") and name[6:].isdigit()
-    )
-    if listed is None:
+        (name[6:] for name in (os.listdir("/dev") if os.path.isdir("/dev") else [])
+         if name.startswith("nvidia") and name[6:].isdecimal()),
+        key=int,
+    )  # fmt: skip
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None or not devices:
         return devices
-    allowed = [int(part) for part in listed.split(",") if part.strip().isdigit()]
-    return [number for number in allowed if devices]
+    return [part.strip() for part in listed.split(",") if part.strip()]
 
 
 def _cores() -> int:

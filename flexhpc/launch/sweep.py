@@ -25,7 +25,8 @@ from flexhpc.tracking.state import up_to_date
 
 _LOOK_EVERY = 0.5
 _STOP_WITHIN = 120.0
-_SYNC_WITHIN = 600.0
+_IDLE_ROUNDS = 5
+_SYNC_AFTER_FAILURE = 15.0
 
 
 class _Stop:
@@ -80,7 +81,7 @@ def detached(prepared: Prepared, profile: Profile) -> int:
     start(prepared, profile, launch, detach=True)
     folder = prepared.run.jobs / launch
     count = min(profile.worker_count(), len(prepared.points))
-    start_workers(folder, folder / "task.json", count, profile)
+    start_workers(folder, folder / "task.json", count)
     return count
 
 
@@ -100,10 +101,15 @@ def follow(
     tracked = tracking == "none" or up_to_date(run, tracking, statuses)
     if finished and prepared.again and tracked:
         return statuses, False
-    start(prepared, profile, launch, detach=False)
-    with _stop_signals() as stop, _tracking(run, launch, profile), View(console, run.name) as view:
+    task = start(prepared, profile, launch, detach=False)
+    with (
+        _stop_signals() as stop,
+        _tracking(task, profile, stop),
+        View(console, run.name) as view,
+    ):
         crew = _Crew(run, launch, profile)
-        while not stop.count:
+        stop_file = Path(task.stop)
+        while not (stop.count or stop_file.exists()):
             crew.count_running()
             statuses = board.look()
             view.update(statuses, note=_elsewhere(statuses, launch))
@@ -111,10 +117,11 @@ def follow(
             if not todo or not crew.keep_going(todo, statuses):
                 break
             time.sleep(_LOOK_EVERY)
-        if stop.count:
+        interrupted = bool(stop.count) or stop_file.exists()
+        if interrupted:
             crew.stop(view, board, stop)
             statuses = board.look()
-    return statuses, bool(stop.count)
+    return statuses, interrupted
 
 
 class _Crew:
@@ -125,7 +132,8 @@ class _Crew:
         self.profile = profile
         self.workers: Workers | None = None
         self.running = 0
-        self.reached: tuple[int, ...] | None = None
+        self.reached: tuple[object, ...] = ()
+        self.idle_rounds = 0
 
     def count_running(self) -> None:
         """Count workers before the board is read, so that what they finished is seen."""
@@ -135,8 +143,10 @@ class _Crew:
         """Start workers if none runs and points are free.
 
         Returns:
-            False if the workers of the last round crashed before they got anywhere: another round
-            would do the same. (Workers that end well with nothing done found every point claimed.)
+            False if the last round did nothing and another would do no better: its workers crashed
+            before they claimed a point, or several rounds ended well without one. (Once is no
+            reason: they may have found every point claimed by another sweep.) A worker that dies
+            over a point leaves its claim behind, which counts its deaths.
         """
         free = [status for status in todo if status.state != "running"]
         if self.running or not free:
@@ -144,14 +154,15 @@ class _Crew:
         reached = (
             sum(s.probes for s in statuses),
             sum(s.state == "done" for s in statuses),
-            sum(s.deaths for s in statuses),
-            len(todo),
+            *(s.token for s in statuses),
         )
-        if reached == self.reached and self.workers and self.workers.crashed():
+        self.idle_rounds = self.idle_rounds + 1 if reached == self.reached else 0
+        crashed = self.workers is not None and self.workers.crashed()
+        if self.idle_rounds >= (1 if crashed else _IDLE_ROUNDS):
             return False
         self.reached = reached
         count = min(self.profile.worker_count(), len(free))
-        self.workers = start_workers(self.folder, self.folder / "task.json", count, self.profile)
+        self.workers = start_workers(self.folder, self.folder / "task.json", count)
         return True
 
     def stop(self, view: View, board: Board, stop: _Stop) -> None:
@@ -176,13 +187,16 @@ def _elsewhere(statuses: Sequence[PointStatus], launch: str) -> str:
 
 
 @contextlib.contextmanager
-def _tracking(run: RunFolder, launch: str, profile: Profile) -> Iterator[None]:
-    """Keep MLflow up to date from a process beside us; at the end wait until it has caught up."""
+def _tracking(task: TaskFile, profile: Profile, stop: _Stop) -> Iterator[None]:
+    """Keep MLflow up to date from a process beside us; at the end wait until it has caught up.
+
+    The wait ends early on another Ctrl-C, or when the server does not answer.
+    """
     if profile.tracking_uri == "none":
         yield
         return
-    log = run.jobs / launch / "tracking.log"
-    command = [sys.executable, "-m", "flexhpc.tracking.follow", str(run.path)]
+    log = Path(task.spec).with_name("tracking.log")
+    command = [sys.executable, "-m", "flexhpc.tracking.follow", task.run, task.spec]
     if profile.tracking_uri:
         command.append(profile.tracking_uri)
     with log.open("w") as output:
@@ -194,11 +208,14 @@ def _tracking(run: RunFolder, launch: str, profile: Profile) -> Iterator[None]:
     finally:
         assert follower.stdin is not None
         follower.stdin.close()
-        try:
-            follower.wait(_SYNC_WITHIN)
-        except subprocess.TimeoutExpired:
-            follower.kill()
-            follower.wait()
+        began, asked = time.monotonic(), stop.count
+        while follower.poll() is None:
+            failing = "warning: " in log.read_text(errors="replace")
+            late = time.monotonic() - began > _SYNC_AFTER_FAILURE
+            if stop.count > asked or (failing and late):
+                follower.kill()
+                follower.wait()
+            time.sleep(0.1)
 
 
 def tracking_warnings(run: RunFolder) -> list[str]:
@@ -207,7 +224,7 @@ def tracking_warnings(run: RunFolder) -> list[str]:
     if not logs:
         return []
     lines = logs[-1].read_text(errors="replace").splitlines()
-    return [line for line in lines if line.startswith("warning: ")]
+    return list(dict.fromkeys(line for line in lines if line.startswith("warning: ")))
 
 
 def log_tail(folder: Path, lines: int = 12) -> list[str]:

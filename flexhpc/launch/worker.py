@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import traceback
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from flexhpc.errors import Interrupted, PointError
+from flexhpc.launch.profile import WORKER_GPU
 from flexhpc.launch.task import TaskFile
 from flexhpc.measure import Watch, choose_device, measure
 from flexhpc.spec import Point, checked
@@ -73,6 +75,8 @@ def work(task: TaskFile) -> int:
 
     A point that fails is written down with one line and left; the others go on.
     """
+    if (gpu := os.environ.get(WORKER_GPU)) is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before CUDA wakes up
     device = choose_device(task.threads)
     sentinel = Sentinel(task)
     for number in (signal.SIGTERM, signal.SIGUSR2):
@@ -108,21 +112,18 @@ def _work_on(
             )
         _measure(point, run, task, sentinel, device)
     except Interrupted:
-        _release(claim, "stopped")
-        sentinel.guard(None)
+        _release(claim, sentinel, "stopped")
         return False
     except PointError as error:
         print(f"{point.id} {point.label}: {error}", flush=True)
-        _release(claim, "failed", str(error))
+        _release(claim, sentinel, "failed", str(error))
         return True
     except Exception as error:
         traceback.print_exc()
         what = " ".join(str(error).split())
-        _release(claim, "failed", f"{type(error).__name__}: {what}")
+        _release(claim, sentinel, "failed", f"{type(error).__name__}: {what}")
         return True
-    finally:
-        sentinel.guard(None)
-    _release(claim, "done")
+    _release(claim, sentinel, "done")
     return False
 
 
@@ -151,7 +152,9 @@ def _is_measured(path: Path) -> bool:
     return record is not None and record.estimate is not None
 
 
-def _release(claim: Claim, state: Any, message: str = "") -> None:
+def _release(claim: Claim, sentinel: Sentinel, state: Any, message: str = "") -> None:
+    """Give a claim back; first of all no heartbeat may say any more that it is held."""
+    sentinel.guard(None)
     try:
         claim.release(state, message)
     except OSError as error:

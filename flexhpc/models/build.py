@@ -75,9 +75,11 @@ def count_parameters(model: Model, shape: tuple[int, ...], classes: int) -> int:
         PointError: the network cannot take samples of this shape.
     """
     with torch.device("meta"):
-        network = build(model, shape, classes).eval()
         try:
+            network = build(model, shape, classes).eval()
             logits = network(torch.empty(2, *shape))
+        except PointError:
+            raise
         except Exception as error:
             what = " ".join(str(error).split())
             raise PointError(f"model: {model.family} cannot take {shape} samples: {what}") from None

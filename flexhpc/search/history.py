@@ -112,14 +112,16 @@ class Estimate:
 
 
 def quorum(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | None:
-    """Decide whether an n fits: at least half of ``seeds_per_n`` probes do; None while open."""
+    """Decide whether an n fits by the majority of ``seeds_per_n`` probes; None while it is open.
+
+    With an even number a tie is broken by one more probe: counting it as a fit would move the
+    estimate to where fewer than half of the trainings fit.
+    """
     fits = sum(result.fit for result in results)
-    needed = (seeds_per_n + 1) // 2
+    needed = seeds_per_n // 2 + 1
     if fits >= needed:
         return True
-    if len(results) - fits > seeds_per_n - needed:
-        return False
-    return None
+    return False if len(results) - fits >= needed else None
 
 
 def by_n(history: History) -> dict[int, list[ProbeResult]]:

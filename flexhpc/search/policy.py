@@ -37,20 +37,20 @@ def advance(search: Search, n_limit: int, history: History) -> Ask | Estimate:
     if isinstance(state, Ended):
         return _estimate(search, n_limit, history, state.bracket, state.censored)
     if search.max_cost is not None and sum(r.cost for r in history) >= search.max_cost:
-        return estimate_so_far(search, n_limit, history)
+        estimate = estimate_so_far(search, n_limit, history)
+        if estimate is not None:
+            return estimate
     return Ask(probes=((state.n, sum(r.n == state.n for r in history)),))
 
 
-def estimate_so_far(search: Search, n_limit: int, history: History) -> Estimate:
+def estimate_so_far(search: Search, n_limit: int, history: History) -> Estimate | None:
     """Return the honest answer of an unfinished search: wide, and censored where nothing bounds it.
 
-    Raises:
-        ValueError: the history is empty.
+    None while no n is decided.
     """
-    if not history:
-        raise ValueError("an estimate needs at least one finished probe")
-    state = _walk(search, n_limit, history)
-    bracket = state.bracket
+    bracket = _walk(search, n_limit, history).bracket
+    if bracket == Bracket():
+        return None
     censored: Censored = "none"
     if bracket.largest_fit is None:
         censored = "left"
@@ -115,7 +115,7 @@ def _predictive(curve: FitCurve, search: Growth, n_limit: int) -> list[float]:
     exact, P(last = n_i) = p_1 ... p_i (1 - p_(i+1)), and is averaged over the posterior.
     """
     rungs = ladder(search.start, search.growth, n_limit)
-    needed = (search.seeds_per_n + 1) // 2
+    needed = search.seeds_per_n // 2 + 1
     total = np.zeros(len(rungs) + 1)
     ns = np.array(rungs, dtype=np.float64)
     thinned = curve.thin(_PREDICTIVE_CURVES)
@@ -127,7 +127,7 @@ def _predictive(curve: FitCurve, search: Growth, n_limit: int) -> list[float]:
             weight=np.ones(1),
         )
         chance = one.chance(ns)[0]
-        passes = binom.sf(needed - 1, search.seeds_per_n, chance)
+        passes = binom.sf(needed - 1, 2 * needed - 1, chance)
         survival = np.concatenate(([1.0], np.cumprod(passes)))
         total += survival - np.concatenate((survival[1:], [0.0]))
     below = np.cumsum(total) / total.sum()
@@ -147,15 +147,16 @@ def cost_bound(search: Search, training: Training, n_limit: int) -> int:
     if isinstance(search, Growth):
         rungs = ladder(search.start, search.growth, n_limit)
     elif isinstance(search, Bisection):
-        rungs = ladder(search.start, 2.0, n_limit)
+        rungs = ladder(search.start, 2.0, n_limit) + ladder(1, 2.0, min(search.start, n_limit))
         ratio = min(2.0, n_limit)
         narrowing = math.ceil(math.log2(max(1.0, math.log(ratio) / math.log1p(search.tolerance))))
-        rungs += [n_limit] * (narrowing + 1)
+        rungs += [n_limit] * (narrowing + 2)
     else:
         raise TypeError(f"no such policy: {search.policy}")
+    repeats = 2 * (search.seeds_per_n // 2) + 1
     if training.epochs is not None:
-        return sum(rungs) * training.epochs * search.seeds_per_n
+        return sum(rungs) * training.epochs * repeats
     steps = training.steps or 0
     batch = getattr(training, "batch_size", None)
     passes = sum(n if batch is None else min(n, batch) for n in rungs)
-    return passes * steps * search.seeds_per_n
+    return passes * steps * repeats

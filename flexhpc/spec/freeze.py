@@ -11,18 +11,19 @@ import yaml
 
 from flexhpc.spec.identity import canonical, digest
 from flexhpc.spec.resolve import variant_of
-from flexhpc.spec.sections import SECTIONS
+from flexhpc.spec.sections import DEFAULT_VARIANT, SECTIONS
 from flexhpc.spec.sweep import Point, Sweep
+from flexhpc.spec.yaml_reader import scalar
 
 
 def request(sweep: Sweep) -> dict[str, Any]:
     """Return what the user asked for, overrides applied, as plain values."""
     asked: dict[str, Any] = {"name": sweep.name, "seed": sweep.seed, "fixed": sweep.fixed}
-    grid = {".".join(a.keys[0]): [v[0] for v in a.values] for a in sweep.axes if len(a.keys) == 1}
+    grid = {".".join(a.keys[0]): [v[0] for v in a.values] for a in sweep.axes if not a.zipped}
     zipped = [
         {".".join(keys): [v[k] for v in axis.values] for k, keys in enumerate(axis.keys)}
         for axis in sweep.axes
-        if len(axis.keys) > 1
+        if axis.zipped
     ]
     if grid:
         asked["grid"] = grid
@@ -51,9 +52,22 @@ def freeze(sweep: Sweep, points: list[Point]) -> str:
                 variant = variant_of(name, {key: values[key]})[1]
                 held = defaults.setdefault(name, {}).setdefault(variant, {})
                 _merge(held, missing)
-    frozen = {**request(sweep), "defaults": defaults}
+    variants = sweep.frozen.variants if sweep.frozen else DEFAULT_VARIANT
+    frozen = {**request(sweep), "frozen": {"variants": dict(variants), "defaults": defaults}}
     head = "# Frozen by flexhpc: the spec of this run, with every default written down.\n"
-    return head + yaml.safe_dump(frozen, sort_keys=False, allow_unicode=True)
+    return head + yaml.dump(frozen, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that our reader would not read back as that text."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = None if scalar(value) == value else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
 
 
 def _missing(full: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

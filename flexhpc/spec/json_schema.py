@@ -32,7 +32,7 @@ def sweep_schema() -> dict[str, Any]:
         "required": ["name"],
         "additionalProperties": False,
         "properties": {
-            "name": {**_TEXT, "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$"},
+            "name": {**_TEXT, "pattern": "^[A-Za-z0-9_-]{1,100}$"},
             "seed": {"type": "integer", "minimum": 0},
             "fixed": {"type": "object", "properties": fixed, "additionalProperties": False},
             "grid": swept,

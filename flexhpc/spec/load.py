@@ -10,11 +10,11 @@ from typing import Any
 from flexhpc.errors import InputError
 from flexhpc.spec.resolve import closest, show
 from flexhpc.spec.sections import SECTIONS
-from flexhpc.spec.sweep import Axis, Keys, Point, Sweep
+from flexhpc.spec.sweep import Axis, Frozen, Keys, Point, Sweep
 from flexhpc.spec.yaml_reader import Document, Path_, Problem, parse, read
 
-TOP_KEYS = ("name", "seed", "fixed", "grid", "zip", "defaults")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}\Z")
+TOP_KEYS = ("name", "seed", "fixed", "grid", "zip", "frozen")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}\Z")
 _MOST_POINTS = 10_000_000
 
 
@@ -154,7 +154,8 @@ class _Reader:
             fixed=self._fixed(),
             fixed_lines=self._fixed_lines(),
             axes=[*self._grid(), *self._zip()],
-            defaults=self.top.get("defaults", {}),
+            frozen=self._frozen(),
+            seed_line=self.doc.line(("seed",)),
         )
         self._overlaps(sweep.axes)
         if len(sweep) > _MOST_POINTS:
@@ -165,11 +166,29 @@ class _Reader:
         sweep.problems.update({(p.line, p.key, p.what): None for p in self.problems})
         return sweep
 
+    def _frozen(self) -> Frozen | None:
+        """What a frozen spec carries; its form is flexhpc's own, so one line is enough."""
+        if "frozen" not in self.top:
+            return None
+        found = self.top["frozen"]
+        variants = found.get("variants") if isinstance(found, dict) else None
+        defaults = found.get("defaults") if isinstance(found, dict) else None
+        levels = [variants, defaults]
+        if isinstance(defaults, dict):
+            levels += defaults.values()
+            levels += [v for d in defaults.values() if isinstance(d, dict) for v in d.values()]
+        if not all(isinstance(level, dict) for level in levels):
+            self.note(("frozen",), "is written by flexhpc, and was changed; leave it out")
+            return None
+        return Frozen(variants=variants or {}, defaults=defaults or {})
+
     def _name(self) -> str:
         name = self.top.get("name")
         if name is None:
             self.note(("name",), "is required; it names the run folder")
-        elif not isinstance(name, str) or not _NAME.match(name):
+        elif not isinstance(name, str):
+            self.note(("name",), f"{show(name)} must be letters or digits as text; quote it")
+        elif not _NAME.match(name):
             self.note(("name",), f"{show(name)} must be letters, digits, _ and - (at most 100)")
         return str(name)
 
@@ -258,13 +277,32 @@ class _Reader:
             *([self.doc.line((*at, k, i)) for i in range(len(v))] for k, v in entry.items()),
             strict=True,
         )
-        return Axis(keys=keys, values=tuple(zip(*entry.values(), strict=True)), lines=tuple(lines))
+        return Axis(
+            keys=keys,
+            values=tuple(zip(*entry.values(), strict=True)),
+            lines=tuple(lines),
+            zipped=at[0] == "zip",
+        )
 
     def _overlaps(self, axes: list[Axis]) -> None:
         """No key may be set by two axes, nor a key and its section."""
         seen: dict[Keys, int] = {}
         for axis in axes:
             for k, keys in enumerate(axis.keys):
+                fixed = self.top.get("fixed")
+                beneath = fixed.get(keys[0]) if isinstance(fixed, dict) else None
+                if len(keys) == 1 and isinstance(beneath, dict):
+                    for key in beneath:
+                        what = f"has no effect: {keys[0]} is swept as a whole; give it there"
+                        self.note(("fixed", keys[0], key), what, f"{keys[0]}.{key}")
+                if len(keys) == 1 and keys[0] in SECTIONS:
+                    for i, value in enumerate(axis.values):
+                        if not isinstance(value[k], dict):
+                            what = f"must be a mapping of keys, not {show(value[k])}"
+                            line = axis.lines[i][k]
+                            self.problems.append(
+                                Problem(file=self.doc.file, line=line, key=keys[0], what=what)
+                            )
                 for other, line in seen.items():
                     shorter = min(len(keys), len(other))
                     if keys[:shorter] == other[:shorter]:

@@ -43,7 +43,7 @@ def _rows(cls: type[BaseModel], prefix: str, skip: str) -> Iterator[str]:
             yield from _rows(inner, f"{prefix}{name}.", "")
             continue
         meaning = (field.description or "").replace("|", "\\|")
-        default = _default(field.get_default(call_default_factory=True))
+        default = _default(field.get_default(call_default_factory=True, validated_data={}))
         yield f"| `{prefix}{name}` | {default} | {meaning} |"
 
 

@@ -22,6 +22,14 @@ def variant_of(section: str, values: Mapping[str, Any]) -> tuple[str, Any]:
     return key, values.get(key, DEFAULT_VARIANT.get(section))
 
 
+def with_variant(
+    section: str, values: dict[str, Any], variants: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the values with the variant that a frozen spec chose, where they do not choose."""
+    key, _ = SECTIONS[section]
+    return {key: variants[section], **values} if section in variants else values
+
+
 def variant_class(section: str, variant: object) -> type[Section] | None:
     """Return the class of a variant, or None if there is no such variant."""
     _, variants = SECTIONS[section]

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from flexhpc.spec.checks import check_together
 from flexhpc.spec.identity import canonical, digest, plain, point_json
-from flexhpc.spec.resolve import complete, resolve, variant_of
+from flexhpc.spec.resolve import complete, resolve, variant_of, with_variant
 from flexhpc.spec.sections import SECTIONS, Data, Model, Search, Section, Training
 
 Keys = tuple[str, ...]
@@ -62,11 +62,26 @@ class Axis:
         keys: the dotted paths that it sets, split at the dots.
         values: one tuple per position, with a value for each key.
         lines: the line of every value in the file.
+        zipped: whether it is an entry of ``zip``.
     """
 
     keys: tuple[Keys, ...]
     values: tuple[tuple[Any, ...], ...]
     lines: tuple[tuple[int, ...], ...]
+    zipped: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """The defaults that a frozen spec was made with.
+
+    Attributes:
+        variants: section -> variant where the spec does not say.
+        defaults: section -> variant -> key -> value.
+    """
+
+    variants: dict[str, str]
+    defaults: dict[str, dict[str, dict[str, Any]]]
 
 
 Problems = dict[tuple[int, str, str], None]
@@ -82,16 +97,17 @@ class Sweep:
         fixed: section -> key -> value.
         fixed_lines: line of each fixed key.
         axes: in the order of the file; the last one moves fastest.
-        defaults: section -> variant -> key -> value; frozen specs carry them, so that a later
-            version's defaults change nothing.
+        frozen: what a frozen spec carries, so that a later version's defaults change nothing;
+            None for a spec that a user wrote.
     """
 
     name: str
     seed: int
+    seed_line: int = 1
     fixed: dict[str, dict[str, Any]]
     fixed_lines: dict[Keys, int]
     axes: list[Axis]
-    defaults: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    frozen: Frozen | None = None
     problems: Problems = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -115,23 +131,25 @@ class Sweep:
         ]
         spans = [range(len(axis.values)) for axis in self.axes]
         for index, at in enumerate(itertools.product(*spans)):
-            found: list[tuple[Section, str]] = []
+            found: list[tuple[Section, str] | None] = []
             for name in SECTION_NAMES:
                 key = (name, *(at[a] for a in touching[name]))
                 if key not in sections:
                     sections[key] = self._section(name, at)
-                if (entry := sections[key]) is not None:
-                    found.append(entry)
+                found.append(sections[key])
             seed = self._seed(at, seed_axes)
-            if len(found) < len(SECTION_NAMES) or seed is None:
+            if found[0] is None or found[1] is None:
                 continue
-            data, model, training, search = (cast(Any, section) for section, _ in found)
-            pair = (id(data), id(model))
+            pair = (id(found[0][0]), id(found[1][0]))
             if pair not in together:
+                data, model = cast(Data, found[0][0]), cast(Model, found[1][0])
                 together[pair] = check_together(data, model, self._reporter(at))
-            if not together[pair]:
+            if not together[pair] or found[2] is None or found[3] is None or seed is None:
                 continue
-            data_json, model_json, training_json, search_json = (text for _, text in found)
+            data, model, training, search = (cast(Any, entry)[0] for entry in found)
+            data_json, model_json, training_json, search_json = (
+                cast(Any, entry)[1] for entry in found
+            )
             text = point_json(data_json, model_json, search_json, seed, training_json)
             yield Point(
                 index=index, id=digest(text), canonical=text, data=data, model=model,
@@ -156,8 +174,10 @@ class Sweep:
                 else:
                     values = _put(values, keys[1:], value)
         values = {k: v for k, v in values.items() if v is not None}
+        frozen = self.frozen or Frozen(variants={}, defaults={})
+        values = with_variant(section, values, frozen.variants)
         _, variant = variant_of(section, values)
-        defaults = self.defaults.get(section, {}).get(str(variant), {})
+        defaults = frozen.defaults.get(section, {}).get(str(variant), {})
         return complete(section, values, defaults), lines
 
     def _section(self, name: str, at: tuple[int, ...]) -> tuple[Section, str] | None:
@@ -166,12 +186,12 @@ class Sweep:
             name,
             values,
             lambda path, what: self._note((name, *path), what, lines),
-            frozen=bool(self.defaults),
+            frozen=self.frozen is not None,
         )
         return None if section is None else (section, canonical(plain(section)))
 
     def _seed(self, at: tuple[int, ...], seed_axes: list[int]) -> int | None:
-        seed, line = self.seed, 1
+        seed, line = self.seed, self.seed_line
         for a in seed_axes:
             k = self.axes[a].keys.index(("seed",))
             seed, line = self.axes[a].values[at[a]][k], self.axes[a].lines[at[a]][k]

@@ -44,7 +44,7 @@ def read_masks(path: Path) -> Masks:
         PointError: the file is damaged, or of a newer flexhpc.
     """
     with reading(path) as file:
-        groups = [file["probes"][key] for key in sorted(file["probes"])]
+        groups = [file["probes"][key] for key in sorted(file["probes"], key=int)]
         n_total = int(file.attrs["n_total"])
         width = -(-n_total // 8)
 

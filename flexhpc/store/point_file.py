@@ -170,7 +170,7 @@ def read(path: Path) -> PointRecord | None:
         return None
     with reading(path) as file:
         header = Header(**{key: _plain(file.attrs[key]) for key in Header.__dataclass_fields__})
-        probes = [_summary(file["probes"][key]) for key in sorted(file["probes"])]
+        probes = [_summary(file["probes"][key]) for key in sorted(file["probes"], key=int)]
         estimate = None
         if "estimate" in file:
             estimate = {key: _plain(value) for key, value in file["estimate"].attrs.items()}

@@ -18,9 +18,9 @@ _EVERY = 2.0
 _AFTER_FAILURE = 20.0
 
 
-def follow(run: RunFolder, uri: str) -> None:
-    """Sync again and again until stdin is closed, then a last time."""
-    syncer = Syncer(run, uri)
+def follow(run: RunFolder, spec: Path, uri: str) -> None:
+    """Sync the points of a launch's spec again and again until stdin closes, then a last time."""
+    syncer = Syncer(run, uri, spec)
     warned = False
     over = False
     while True:
@@ -44,4 +44,5 @@ def follow(run: RunFolder, uri: str) -> None:
 
 if __name__ == "__main__":
     folder = RunFolder(Path(sys.argv[1]))
-    follow(folder, sys.argv[2] if len(sys.argv) > 2 else local_uri(folder))
+    target = sys.argv[3] if len(sys.argv) > 3 else local_uri(folder)
+    follow(folder, Path(sys.argv[2]), target)

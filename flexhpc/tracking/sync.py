@@ -21,6 +21,7 @@ from flexhpc.analysis.board import Board, PointStatus, open_run
 from flexhpc.analysis.figures import fit_figure
 from flexhpc.analysis.text import emc_text
 from flexhpc.search import bracket_of, history_of
+from flexhpc.spec import checked
 from flexhpc.store import RunFolder
 from flexhpc.store.files import write_json
 from flexhpc.store.point_file import ProbeSummary
@@ -51,11 +52,12 @@ class Syncer:
 
     run: RunFolder
     uri: str
+    spec: Path | None = None
     parents: dict[str, _Parent] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _, sweep, points = (*open_run(self.run.path),)
-        self.name, self.board = sweep.name, Board(self.run, points)
+        _, points = checked(self.spec) if self.spec else open_run(self.run.path)[1:]
+        self.name, self.board = self.run.name, Board(self.run, points)
         self.client: Any = None
         self.experiment = ""
 

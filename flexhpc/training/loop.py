@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flexhpc.errors import Interrupted
+from flexhpc.errors import Interrupted, PointError
 from flexhpc.spec import sections
 from flexhpc.spec.sections import Training
 from flexhpc.training import checkpoint
@@ -28,7 +28,9 @@ from flexhpc.training.optimizers import make_optimizer, rate
 from flexhpc.training.outcome import Hooks, MakeModel, Outcome, ProbeData, Verdict
 from flexhpc.training.plateau import Plateau
 
-_CHUNK = 4_096
+_MOST_AT_ONCE = 4_096
+_VALUES_AT_ONCE = 2**23
+_BACKWARD_AT_ONCE = 512
 
 
 def train(
@@ -76,6 +78,8 @@ class _Run:
         self.epochs_budget = -(-self.steps_budget // len(self.sizes))
         self.started = self.saved = time.monotonic()
         self.make_model = make_model
+        size = max(1, data.inputs[0].numel())
+        self.look_at_once = max(64, min(_MOST_AT_ONCE, _VALUES_AT_ONCE // size))
         self.precision: contextlib.AbstractContextManager[Any] = (
             torch.autocast(self.device.type, torch.bfloat16)
             if training.precision == "bf16"
@@ -129,13 +133,25 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate(self.training, self.state.steps, self.steps_budget)
         self._clear_gradients()
-        chunks = ids.split(_CHUNK) if isinstance(self.training, sections.Gd) else (ids,)
+        chunks = ids.split(_BACKWARD_AT_ONCE) if isinstance(self.training, sections.Gd) else (ids,)
         for chunk in chunks:
             with self.precision:
-                logits = self.model(self.inputs[chunk])
+                logits = self._logits(chunk)
                 loss = functional.cross_entropy(logits, self.data.labels[chunk])
             (loss if len(chunks) == 1 else loss * (len(chunk) / len(ids))).backward()
         self.optimizer.step()
+
+    def _logits(self, ids: Tensor) -> Tensor:
+        try:
+            logits: Tensor = self.model(self.inputs[ids])
+        except ValueError as error:
+            if len(ids) > 1:
+                raise
+            raise PointError(
+                f"a batch of one sample cannot be trained on ({error}); with BatchNorm use a "
+                "larger search.start and batch_size"
+            ) from None
+        return logits
 
     def _clear_gradients(self) -> None:
         for parameter in self.parameters:
@@ -147,7 +163,9 @@ class _Run:
         right, total = [], torch.zeros((), dtype=torch.float64, device=self.device)
         with torch.no_grad(), self.precision:
             for inputs, labels in zip(
-                self.inputs.split(_CHUNK), self.data.labels.split(_CHUNK), strict=True
+                self.inputs.split(self.look_at_once),
+                self.data.labels.split(self.look_at_once),
+                strict=True,
             ):
                 logits = self.model(inputs)
                 total += functional.cross_entropy(logits, labels, reduction="sum").double()
@@ -203,7 +221,9 @@ class _Run:
         self.model.eval()
         self._clear_gradients()
         for inputs, labels in zip(
-            self.inputs.split(_CHUNK), self.data.labels.split(_CHUNK), strict=True
+            self.inputs.split(_BACKWARD_AT_ONCE),
+            self.data.labels.split(_BACKWARD_AT_ONCE),
+            strict=True,
         ):
             loss = functional.cross_entropy(self.model(inputs), labels, reduction="sum")
             (loss / self.n).backward()
@@ -217,7 +237,12 @@ class _Run:
         """Save a checkpoint if it is time to, or if the probe is to stop."""
         stopping = self.hooks.stopping()
         if stopping or time.monotonic() - self.saved >= self.hooks.checkpoint_every:
-            self._save()
+            try:
+                self._save()
+            except (OSError, RuntimeError) as error:
+                # A full disk costs the checkpoint, not the training.
+                print(f"checkpoint not saved: {error}", flush=True)
+                self.saved = time.monotonic()
         if stopping:
             raise Interrupted
 

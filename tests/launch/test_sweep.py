@@ -223,6 +223,64 @@ def test_detached_workers_go_on_alone_and_can_be_cancelled(
     assert contents(run) == undisturbed
 
 
+def test_a_sweep_in_the_foreground_can_be_cancelled(
+    tmp_path: Path, cli: Cli, undisturbed: dict[str, object]
+) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_text(LONGER)
+    run = tmp_path / "runs" / "small"
+    sweep = start(spec)
+    wait_for(lambda: any(s.progress.get("epoch", 0) > 20 for s in running(run)))
+    cli("cancel", run)
+    output = finish(sweep)
+    assert sweep.returncode == 130, output
+    again = start(spec)
+    finish(again)
+    assert contents(run) == undisturbed
+
+
+def test_killed_workers_are_replaced_and_a_deadly_point_is_given_up(tmp_path: Path) -> None:
+    """Kill every worker in the first probe of the first point: only that point fails."""
+    spec = tmp_path / "small.yaml"
+    spec.write_text(
+        LONGER.replace("epochs: 900", "epochs: 100000")
+        .replace("start: 16", "start: 1000")
+        .replace("[10, 14]", "[4]")
+        .replace(
+            "grid:", "zip:\n  - {training.epochs: [100000, 60], search.start: [1000, 16]}\ngrid:"
+        )
+    )
+    run = tmp_path / "runs" / "small"
+    profile = tmp_path / "one.yaml"
+    profile.write_text("workers: 1\nretries: 1\ntracking_uri: none\n")
+    sweep = subprocess.Popen(
+        [str(FLEXHPC), "sweep", str(spec), "--profile", str(profile)], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    killed: set[int] = set()
+    for _ in range(2):
+        wait_for(lambda: victims(run) - killed)
+        (pid,) = victims(run) - killed
+        os.kill(pid, signal.SIGKILL)
+        killed.add(pid)
+    output = finish(sweep)
+    assert sweep.returncode == 1, output
+    assert "its worker died 2 times" in output
+    folder, _, points = open_run(run)
+    assert [s.state for s in Board(folder, points).look()] == ["failed", "done"]
+
+
+def victims(run: Path) -> set[int]:
+    """Processes that are training the first point."""
+    if not (run / "sweep.yaml").is_file():
+        return set()
+    from flexhpc.store import read_claim
+
+    folder, _, points = open_run(run)
+    claim = read_claim(folder.claim(points[0].id))
+    return {claim.pid} if claim and claim.live() and claim.progress else set()
+
+
 def test_a_point_that_fails_is_told_and_the_others_go_on(
     tmp_path: Path, cli: Cli, untracked: Path
 ) -> None:

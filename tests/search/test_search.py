@@ -115,7 +115,8 @@ def test_a_search_is_a_function_of_its_history(search: Search, n_limit: int, ran
     [
         ("", 1, None), ("f", 1, True), ("x", 1, False),
         ("f", 3, None), ("ff", 3, True), ("fx", 3, None), ("xx", 3, False), ("fxf", 3, True),
-        ("f", 2, True), ("x", 2, None), ("xf", 2, True), ("xx", 2, False),
+        ("f", 2, None), ("x", 2, None), ("xf", 2, None), ("xx", 2, False), ("ff", 2, True),
+        ("xff", 2, True), ("fxx", 2, False),
         ("xxf", 5, None), ("xxx", 5, False),
     ],
 )  # fmt: skip
@@ -160,8 +161,26 @@ def test_estimates_on_the_way_are_censored_where_nothing_bounds_them() -> None:
     assert (down.censored, down.emc, down.smallest_fail, down.unconverged) == ("left", 0, 64, 1)
     both = [result(64, "fit"), result(128, "not_fit")]
     assert bracket_of(BISECTION, 60_000, both) == Bracket(largest_fit=64, smallest_fail=128)
-    with pytest.raises(ValueError, match="at least one"):
-        estimate_so_far(BISECTION, 60_000, [])
+    assert estimate_so_far(BISECTION, 60_000, []) is None
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_an_undecided_quorum_is_no_answer(seeds: int) -> None:
+    search = BISECTION.model_copy(update={"seeds_per_n": seeds, "max_cost": 10})
+    history = [ProbeResult(n=64, repeat=0, verdict="fit", n_errors=0, cost=100)]
+    assert estimate_so_far(search, 60_000, history) is None
+    assert advance(search, 60_000, history) == Ask(probes=((64, 1),))
+    decided = [*history, ProbeResult(n=64, repeat=1, verdict="fit", n_errors=0, cost=100)]
+    estimate = advance(search, 60_000, decided)
+    assert (estimate.censored, estimate.emc) == ("right", 64)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 4])
+def test_an_even_number_of_seeds_does_not_bias_the_estimate(seeds: int) -> None:
+    search = BISECTION.model_copy(update={"seeds_per_n": seeds})
+    fits = logistic(0.1)
+    logs = [math.log(play(search, 60_000, fits)[0].emc / 1000) for _ in range(200)]
+    assert abs(np.mean(logs)) < 0.035
 
 
 def logistic(width: float, lapse: float = 0.0, n50: float = 1000) -> Callable[[int, int], bool]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from flexhpc.errors import InputError
 from flexhpc.spec import checked, freeze, request_hash
 from flexhpc.spec.identity import canonical
-from flexhpc.spec.sections import Mlp
+from flexhpc.spec.sections import DEFAULT_VARIANT, Mlp
 
 BASE = """\
 name: x
@@ -19,6 +19,8 @@ fixed:
   model: {family: mlp, width: 8}
   training: {optimizer: sgd, lr: 1e-2}
 """
+
+NO_MODEL = BASE.replace("  model: {family: mlp, width: 8}\n", "")
 
 
 def points(tmp_path: Path, text: str, *overrides: str) -> list:
@@ -95,7 +97,7 @@ def test_null_leaves_a_key_out(tmp_path: Path) -> None:
 
 
 def test_a_whole_section_can_be_swept(tmp_path: Path) -> None:
-    text = BASE + "grid:\n  model: [{family: linear}, {family: cnn, width: 4}]\n"
+    text = NO_MODEL + "grid:\n  model: [{family: linear}, {family: cnn, width: 4}]\n"
     assert [p.model.family for p in points(tmp_path, text)] == ["linear", "cnn"]
 
 
@@ -108,7 +110,7 @@ def test_timm_keyword_arguments_can_be_swept(tmp_path: Path) -> None:
 def test_a_frozen_spec_gives_the_same_points_whatever_the_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = BASE + (
+    text = NO_MODEL + (
         "grid:\n  model: [{family: mlp, width: 3}, {family: linear}]\n"
         "zip:\n  - {training.steps: [null, 9], training.gates: [{plateau: off}, null]}\n"
     )
@@ -136,6 +138,43 @@ def test_a_frozen_spec_is_never_refused_for_its_own_defaults(tmp_path: Path, cha
     sweep, before = checked(path, [change])
     frozen.write_text(freeze(sweep, before))
     assert checked(frozen)[1] == before
+
+
+def frozen_again(tmp_path: Path, text: str) -> tuple[list, list]:
+    """Points of a spec, and of its frozen form."""
+    path, frozen = tmp_path / "spec.yaml", tmp_path / "frozen.yaml"
+    path.write_text(text)
+    sweep, before = checked(path)
+    frozen.write_text(freeze(sweep, before))
+    return before, checked(frozen)[1]
+
+
+def test_a_frozen_spec_keeps_the_variants_it_was_given_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = frozen_again(tmp_path, "name: x\nfixed: {model: {family: linear}}\n")
+    assert (before[0].search.policy, before[0].training.epochs) == ("bisection", 500)
+    monkeypatch.setitem(DEFAULT_VARIANT, "search", "growth")
+    monkeypatch.setitem(DEFAULT_VARIANT, "training", "sgd")
+    assert checked(tmp_path / "spec.yaml")[1][0].search.policy == "growth"
+    assert checked(tmp_path / "frozen.yaml")[1] == before
+
+
+@pytest.mark.parametrize("text", ["1e3", "0x10", "null", "true", "~", ".inf", "5e2", "01", "a: b"])
+def test_text_that_looks_like_something_else_survives_freezing(tmp_path: Path, text: str) -> None:
+    spec = f"name: x\nfixed:\n  data: {{source: image_folder, root: '{text}'}}\n"
+    before, after = frozen_again(tmp_path, spec + "  model: {family: linear}\n")
+    assert before == after
+    assert after[0].data.root == text
+
+
+def test_freezing_keeps_the_order_of_points(tmp_path: Path) -> None:
+    text = BASE + (
+        "zip:\n  - {training.lr: [0.1, 0.2], training.momentum: [0.3, 0.4]}\n"
+        "  - {model.width: [2, 3]}\n"
+    )
+    before, after = frozen_again(tmp_path, text)
+    assert [p.id for p in before] == [p.id for p in after]
 
 
 json_values = st.recursive(

@@ -213,6 +213,21 @@ def test_a_dead_server_costs_a_warning_and_nothing_else(
     holds_all(local_uri(folder), run)
 
 
+def test_a_server_that_never_answers_does_not_hold_up_a_sweep(
+    tmp_path: Path, small_spec: Path, cli: Cli
+) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(50)
+        profile = tmp_path / "profile.yaml"
+        profile.write_text(f"tracking_uri: http://127.0.0.1:{silent.getsockname()[1]}\n")
+        began = time.monotonic()
+        done = cli("sweep", small_spec, "--profile", profile)
+        assert time.monotonic() - began < 150
+    assert done.stderr.count("warning: MLflow") == 1
+    assert (tmp_path / "runs" / "small" / "report" / "index.html").is_file()
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_the_ui_shows_parents_nested_children_and_a_plot(measured: Path, tmp_path: Path) -> None:
     from playwright.sync_api import expect, sync_playwright

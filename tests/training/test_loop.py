@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from flexhpc.errors import Interrupted
+from flexhpc.errors import Interrupted, PointError
 from flexhpc.models import build
 from flexhpc.spec.sections import (
     Adam,
@@ -157,7 +157,7 @@ def test_checkpoints_are_saved_on_time(tmp_path: Path) -> None:
 
 def test_full_batch_gd_is_the_gradient_of_the_whole_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """One update in chunks of 7 against the gradient of the whole set at once, in float64."""
-    monkeypatch.setattr(loop_module, "_CHUNK", 7)
+    monkeypatch.setattr(loop_module, "_BACKWARD_AT_ONCE", 7)
     data = probe_data(100)
     gd = Gd(optimizer="gd", lr=0.5, epochs=1, precision="fp64")
     torch.manual_seed(data.init_seed)
@@ -193,6 +193,19 @@ def test_a_step_budget_is_exact() -> None:
     assert outcome.steps == 13
     assert outcome.epochs == 4
     assert outcome.cost == 3 * 100 + 25
+
+
+def test_a_full_disk_costs_the_checkpoint_not_the_training(tmp_path: Path) -> None:
+    training = TRAININGS["sgd"]
+    hooks = Hooks(checkpoint=tmp_path / "file" / "x.ckpt", checkpoint_every=0.0, key="k")
+    (tmp_path / "file").write_text("in the way")
+    same(run(training, 150), run(training, 150, hooks=hooks))
+
+
+def test_batchnorm_on_one_sample_is_one_clear_line() -> None:
+    normed = Mlp(family="mlp", width=4, depth=1, norm="batch")
+    with pytest.raises(PointError, match="a batch of one sample cannot be trained on"):
+        run(TRAININGS["sgd"], 1, model=normed)
 
 
 def test_rates() -> None:

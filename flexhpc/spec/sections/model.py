@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ from pydantic import Field
 
 from flexhpc.spec.sections.base import Count, Section, positive
 
+_DEEPEST = 10
 Activation = Literal["relu", "leaky_relu", "tanh", "identity", "gelu"]
 
 
@@ -95,3 +97,21 @@ class Timm(Model):
     family: Annotated[str, Field(pattern=r"^timm:[A-Za-z0-9_.]+$")]
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Passed to timm.create_model."""
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: D102
+        yield from _unfit_for_json("kwargs", values.get("kwargs"), depth=0)
+
+
+def _unfit_for_json(key: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
+    """Yield what cannot be written down exactly: infinite numbers, bottomless nesting."""
+    if depth > _DEEPEST:
+        yield key.split(".")[0], f"is nested more than {_DEEPEST} levels deep"
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield key, f"must be a finite number, not {value}"
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _unfit_for_json(f"{key}.{name}", inner, depth + 1)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _unfit_for_json(key, inner, depth + 1)

@@ -18,7 +18,7 @@ class Search(Section):
     start: Count = 64
     """First n that is tried (samples)."""
     seeds_per_n: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Probes at one n; n fits when at least half of them fit."""
+    """Probes at one n; their majority decides, one more breaks a tie."""
     max_cost: Count | None = None
     """Cap on the point's cost (sample passes): no new probe starts beyond it."""
 

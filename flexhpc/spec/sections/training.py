@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from flexhpc.spec.sections.base import Count, Decay, Fraction, Rate, Section, positive
 
@@ -42,10 +42,10 @@ class Training(Section):
 
     optimizer: str
     """Update rule."""
-    epochs: Count | None = None
-    """Budget in passes over the subset; 500 if neither `epochs` nor `steps` is given."""
     steps: Count | None = None
     """Budget in parameter updates, instead of `epochs`."""
+    epochs: Count | None = Field(default_factory=lambda given: None if given.get("steps") else 500)
+    """Budget in passes over the subset."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate over the budget: constant, or one cosine to zero."""
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
@@ -55,19 +55,18 @@ class Training(Section):
     gates: Gates = Gates()
     """Convergence checks."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _default_budget(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("epochs") is None and value.get("steps") is None:
-            return {**value, "epochs": 500}
-        return value
-
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: D102
         epochs, steps, gates = (values.get(key) for key in ("epochs", "steps", "gates"))
         if epochs is not None and steps is not None:
             yield "steps", "epochs and steps are two budgets; keep one of them"
+        if epochs is None and steps is None:
+            epochs = 500
         plateau = gates.get("plateau") if isinstance(gates, dict) else None
+        if isinstance(plateau, dict) and plateau.get("mode") == "off":
+            for key in ("patience", "tolerance"):
+                if key in plateau:
+                    yield f"gates.plateau.{key}", "has no effect with plateau: off; leave it out"
         if isinstance(plateau, dict) and plateau.get("mode", "report") == "report":
             patience = plateau.get("patience")
             if positive(patience) and positive(epochs) and patience >= epochs:
