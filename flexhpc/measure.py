@@ -58,6 +58,11 @@ def measure(point: Point, run: RunFolder, device: torch.device, watch: Watch) ->
             f"{path}: was measured on other data (fingerprint {record.header.data_fingerprint}, "
             f"now {header.data_fingerprint}); give the sweep another name, or data.name"
         )
+    elif record.header.params != header.params:
+        raise PointError(
+            f"{path}: was measured with {record.header.params} parameters, now the network has "
+            f"{header.params}; another version of timm? Give the sweep another name"
+        )
     history = history_of(record.probes) if record else []
     while True:
         step = advance(point.search, samples.n_limit, history)

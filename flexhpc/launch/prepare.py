@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
 
 from flexhpc.errors import InputError
 from flexhpc.spec import Point, checked, freeze, request_hash
@@ -66,6 +69,19 @@ def open_folder(prepared: Prepared, launch: str) -> None:
         InputError: the folder cannot be written.
     """
     run = prepared.run
+    try:
+        run.lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(run.lock):
+            if not prepared.again:
+                write_atomic(run.spec, prepared.frozen)
+            write_json(run.record, _record(prepared, launch))
+    except OSError as error:
+        raise InputError(f"{run.path}: cannot be written: {error.strerror}") from None
+
+
+def _record(prepared: Prepared, launch: str) -> dict[str, Any]:
+    """What run.json says from now on."""
+    run = prepared.run
     record = read_json(run.record) or {"name": run.name, "launches": []}
     record |= {
         "request": prepared.request,
@@ -78,13 +94,7 @@ def open_folder(prepared: Prepared, launch: str) -> None:
         *record["launches"],
         {"id": launch, "time": time.time(), "host": platform.node()},
     ]
-    try:
-        run.lock.parent.mkdir(parents=True, exist_ok=True)
-        if not prepared.again:
-            write_atomic(run.spec, prepared.frozen)
-        write_json(run.record, record)
-    except OSError as error:
-        raise InputError(f"{run.path}: cannot be written: {error.strerror}") from None
+    return record
 
 
 def _versions() -> dict[str, str | None]:

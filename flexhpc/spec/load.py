@@ -31,8 +31,14 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     """
     document = read(path)
     reader = _Reader(document)
+    wrong: list[str] = []
     for override in overrides:
-        reader.override(override)
+        try:
+            reader.override(override)
+        except InputError as error:
+            wrong += error.lines
+    if wrong:
+        raise InputError(wrong)
     return reader.sweep()
 
 

@@ -338,6 +338,10 @@ def test_other_data_under_the_same_id_is_refused(tmp_path: Path, cli: Cli, untra
         del file["estimate"]
     done = cli("sweep", spec, "--profile", untracked, "--set", "data.root=two", check=1)
     assert "was measured on other data" in done.stderr
+    with h5py.File(next((tmp_path / "runs").rglob(f"{point}.h5")), "a") as file:
+        file.attrs["params"] = 7
+    done = cli("sweep", spec, "--profile", untracked, check=1)
+    assert "was measured with 7 parameters" in done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")

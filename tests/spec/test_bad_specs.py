@@ -191,6 +191,15 @@ def test_bad_overrides(
     assert expected in run(capsys, monkeypatch, "validate", str(path), "--set", override)
 
 
+def test_all_bad_overrides_come_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "good.yaml"
+    path.write_text(spec())
+    sets = ["--set", "foo", "--set", "model.width=[", "--set", "=3"]
+    assert len(run(capsys, monkeypatch, "validate", str(path), *sets).splitlines()) == 3
+
+
 @pytest.mark.parametrize("verb", ["validate", "plan", "sweep"])
 def test_missing_file(
     verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
