@@ -368,7 +368,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
         cli("sweep", spec, "--profile", untracked)
         assert stored <= probes_in(mount / "small")
     finally:
-        subprocess.run(["umount", str(mount)], check=True)
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)
 
 
 def test_nothing_of_a_sweep_is_left_running(measured: Path) -> None:

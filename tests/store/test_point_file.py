@@ -199,4 +199,4 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         assert len(read(path).probes) == count
         assert [p.name for p in mount.iterdir()] == ["p.h5"]
     finally:
-        subprocess.run(["umount", str(mount)], check=True)
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)
