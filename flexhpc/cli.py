@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flexhpc.analysis.board import PointStatus
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG}
 
 app = typer.Typer(
     help="Measures how much data a neural network can fit: the effective model complexity (EMC).",
