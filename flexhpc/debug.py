@@ -52,6 +52,7 @@ def one_probe(
 
     from flexhpc.data import load_samples
     from flexhpc.measure import Watch, choose_device, parameters, run_probe
+    from flexhpc.training import Group
 
     device = choose_device(threads=1)
     samples = load_samples(point.data, point.seed)
@@ -69,7 +70,7 @@ def one_probe(
             f"missed {at['n_errors']}  {at['elapsed']:.1f} s"
         )
 
-    probe = run_probe(point, samples, n, repeat, None, device, Watch(progress=progress))
+    probe = run_probe(point, samples, n, repeat, None, Group(device), Watch(progress=progress))
     say(
         f"verdict {probe.verdict}: missed {probe.n_errors} of {n} after {probe.epochs} epochs, "
         f"{probe.steps} steps, {probe.cost:,} sample passes, {probe.seconds:.1f} s"

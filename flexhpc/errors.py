@@ -26,3 +26,7 @@ class PointError(Exception):
 
 class Interrupted(Exception):
     """The measurement was asked to stop; its state is saved and the same command resumes it."""
+
+
+class PeerLost(Exception):
+    """A process that trains the same probe is gone: nothing of the probe in hand can be said."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -20,7 +21,7 @@ from flexhpc.search import Estimate, advance, history_of
 from flexhpc.seeds import ProbeSeeds
 from flexhpc.spec import Point
 from flexhpc.store import Header, ProbeRecord, RunFolder, append, create, finish, read
-from flexhpc.training import Hooks, ProbeData, train
+from flexhpc.training import Group, Hooks, ProbeData, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +41,15 @@ class Watch:
     checkpoint_every: float = 60.0
 
 
-def measure(point: Point, run: RunFolder, device: torch.device, watch: Watch) -> Estimate:
+def measure(point: Point, run: RunFolder, group: Group, watch: Watch) -> Estimate:
     """Measure a point, going on from whatever its file holds already.
+
+    In a group of processes only rank 0 calls this; the others :func:`assist`.
 
     Raises:
         PointError: the data, the model or the point's file does not allow it.
         Interrupted: asked to stop; every finished probe is stored, the one in hand is saved.
+        PeerLost: another process of the group is gone.
     """
     samples = load_samples(point.data, point.seed)
     path = run.point(point.id)
@@ -68,14 +72,46 @@ def measure(point: Point, run: RunFolder, device: torch.device, watch: Watch) ->
         step = advance(point.search, samples.n_limit, history)
         if isinstance(step, Estimate):
             _still_ours(watch)
-            finish(path, asdict(step))
+            finish(path, asdict(step), permitted=watch.holds)
             run.checkpoint(point.id).unlink(missing_ok=True)
             return step
         for n, repeat in step.probes:
-            probe = run_probe(point, samples, n, repeat, run, device, watch)
+            group.told(_Order(point.id, n, repeat))
+            probe = run_probe(point, samples, n, repeat, run, group, watch)
             _still_ours(watch)
-            append(path, probe)
+            append(path, probe, permitted=watch.holds)
             history += history_of([probe])
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What rank 0 tells the others to train with it."""
+
+    point_id: str
+    n: int
+    repeat: int
+
+
+def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], bool]) -> None:
+    """Train along with the rank 0 that measures, until it calls :func:`dismiss`.
+
+    Raises:
+        PeerLost: another process of the group is gone.
+        Exception: whatever went wrong in this process alone; it must end, and with it the others.
+    """
+    loaded: dict[str, Samples] = {}
+    while (order := group.told(None)) is not None:
+        point = points[order.point_id]
+        if order.point_id not in loaded:
+            loaded = {order.point_id: load_samples(point.data, point.seed)}
+        with contextlib.suppress(Interrupted, PointError):  # rank 0 meets the same, and says so
+            watch = Watch(stopping=stopping)
+            run_probe(point, loaded[order.point_id], order.n, order.repeat, None, group, watch)
+
+
+def dismiss(group: Group) -> None:
+    """End the others' :func:`assist`."""
+    group.told(None)
 
 
 def run_probe(
@@ -84,7 +120,7 @@ def run_probe(
     n: int,
     repeat: int,
     run: RunFolder | None,
-    device: torch.device,
+    group: Group,
     watch: Watch,
 ) -> ProbeRecord:
     """Run one probe of a point: the training number ``repeat`` from scratch at ``n`` samples.
@@ -95,14 +131,14 @@ def run_probe(
         n: size of the subset.
         repeat: which of the trainings at this n.
         run: where its checkpoint lives; None for no checkpoint.
-        device: where to train.
+        group: the processes that train it; each calls this.
         watch: the outside.
     """
     seeds = ProbeSeeds.of(point.seed, n, repeat, nested=point.data.subset == "nested")
     subset = draw_subset(samples.pool, n, seeds.subset)
     data = ProbeData(
-        inputs=torch.from_numpy(samples.standardised(subset)).to(device),
-        labels=torch.from_numpy(samples.labels[subset]).to(device),
+        inputs=torch.from_numpy(samples.standardised(subset)).to(group.device),
+        labels=torch.from_numpy(samples.labels[subset]).to(group.device),
         init_seed=seeds.init,
         order_seed=seeds.order,
     )
@@ -129,7 +165,7 @@ def run_probe(
         key=f"{point.id} n={n} repeat={repeat}",
     )
     make_model = partial(build, point.model, samples.dataset.shape, samples.dataset.classes)
-    (outcome,) = train(point.training, make_model, [data], hooks)
+    (outcome,) = train(point.training, make_model, [data], hooks, group)
     return ProbeRecord(
         n=n,
         repeat=repeat,
@@ -144,7 +180,7 @@ def run_probe(
         seconds=outcome.seconds,
         finished=time.time(),
         readings=outcome.readings,
-        machine=machine(device),
+        machine=machine(group),
         subset=subset,
         fitted=outcome.fitted,
         loss_curve=outcome.loss_curve,
@@ -152,24 +188,31 @@ def run_probe(
     )
 
 
-def choose_device(threads: int) -> torch.device:
+def choose_device(threads: int, local_rank: int = 0) -> torch.device:
     """Return the GPU that is visible, else the CPU; call it before anything runs on either.
 
     Args:
         threads: for work on the CPU.
+        local_rank: number of this process on its node: each takes a visible GPU in turn.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, on every card
     torch.set_num_threads(threads)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
 
 
-def machine(device: torch.device) -> dict[str, str]:
+def machine(group: Group) -> dict[str, str]:
     """Return where a probe ran and with what: part of its record, not of its identity."""
+    device = group.device
     cuda = device.type == "cuda"
     return {
         "host": platform.node(),
         "device": torch.cuda.get_device_name(device) if cuda else platform.machine(),
+        "processes": str(group.size),
         "torch": str(torch.__version__),
         "flexhpc": version("flexhpc"),
     }

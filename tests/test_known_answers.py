@@ -10,6 +10,7 @@ import torch
 from flexhpc.measure import Watch, measure
 from flexhpc.spec import checked
 from flexhpc.store import RunFolder
+from flexhpc.training import Group
 
 SPEC = """\
 name: perceptron
@@ -26,7 +27,7 @@ def emc(tmp_path: Path, dims: int, labels: str, epochs: int):
     path = tmp_path / "spec.yaml"
     path.write_text(SPEC.format(dims=dims, labels=labels, epochs=epochs))
     (point,) = checked(path)[1]
-    return measure(point, RunFolder(tmp_path / "run"), torch.device("cpu"), Watch())
+    return measure(point, RunFolder(tmp_path / "run"), Group(torch.device("cpu")), Watch())
 
 
 @pytest.mark.parametrize("dims", [20, 50])

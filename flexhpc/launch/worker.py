@@ -17,6 +17,7 @@ from flexhpc.launch.task import TaskFile
 from flexhpc.measure import Watch, choose_device, measure
 from flexhpc.spec import Point, checked
 from flexhpc.store import Claim, RunFolder, read, read_claim, take
+from flexhpc.training import Group
 
 _BEAT = 1.0
 
@@ -139,7 +140,7 @@ def _measure(
         progress=sentinel.note,
         checkpoint_every=task.checkpoint_every,
     )
-    estimate = measure(point, run, device, watch)
+    estimate = measure(point, run, Group(device), watch)
     print(f"{point.id} {point.label}: emc {estimate.emc} ({estimate.censored})", flush=True)
 
 

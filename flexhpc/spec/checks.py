@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flexhpc.spec.resolve import Report
-from flexhpc.spec.sections import Cnn, Data, Gaussian, Model, Resnet, Timm, Vit
+from flexhpc.spec.sections import Cnn, Data, Gaussian, Mlp, Model, Resnet, Timm, Training, Vit
 
 KNOWN_SHAPES: dict[str, tuple[tuple[int, ...], int, int]] = {
     "digits": ((1, 8, 8), 10, 1_797),
@@ -22,12 +22,20 @@ def known_shape(data: Data) -> tuple[tuple[int, ...], int, int] | None:
     return KNOWN_SHAPES.get(data.source)
 
 
-def check_together(data: Data, model: Model, report: Report) -> bool:
-    """Check that the model can take the data; every error goes to ``report``."""
+def check_together(data: Data, model: Model, training: Training | None, report: Report) -> bool:
+    """Check that data, model and training go together; every error goes to ``report``.
+
+    ``training`` is None where it is wrong by itself.
+    """
     known = known_shape(data)
     fine = True
+    normed = isinstance(model, Resnet) or (isinstance(model, Mlp) and model.norm == "batch")
+    if training is not None and training.shards is not None and normed:
+        what = "BatchNorm needs the whole batch at once, shards take its parts one by one"
+        report(("training", "shards"), f"{what}; leave it out")
+        fine = False
     if known is None:
-        return True
+        return fine
     shape, _, size = known
     if len(shape) == 1 and isinstance(model, Cnn | Vit | Resnet | Timm):
         what = f"{model.family} takes images, {data.source} gives vectors; use linear or mlp"

@@ -123,7 +123,7 @@ class Sweep:
         touching = {s: self._touching(s) for s in SECTION_NAMES}
         seed_axes = self._touching("seed")
         sections: dict[tuple[Any, ...], tuple[Section, str] | None] = {}
-        together: dict[tuple[int, int], bool] = {}
+        together: dict[tuple[int, int, int], bool] = {}
         paths = [
             (a, k, ".".join(key))
             for a, axis in enumerate(self.axes)
@@ -140,11 +140,14 @@ class Sweep:
             seed = self._seed(at, seed_axes)
             if found[0] is None or found[1] is None:
                 continue
-            pair = (id(found[0][0]), id(found[1][0]))
-            if pair not in together:
+            training = found[2][0] if found[2] else None
+            combined = (id(found[0][0]), id(found[1][0]), id(training))
+            if combined not in together:
                 data, model = cast(Data, found[0][0]), cast(Model, found[1][0])
-                together[pair] = check_together(data, model, self._reporter(at))
-            if not together[pair] or found[2] is None or found[3] is None or seed is None:
+                together[combined] = check_together(
+                    data, model, cast(Training | None, training), self._reporter(at)
+                )
+            if not together[combined] or found[2] is None or found[3] is None or seed is None:
                 continue
             data, model, training, search = (cast(Any, entry)[0] for entry in found)
             data_json, model_json, training_json, search_json = (

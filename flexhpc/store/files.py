@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
+
+
+def part_of(path: Path) -> Path:
+    """Return where this process writes what will replace ``path``; no other process does."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
 
 
 def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:
@@ -20,7 +26,7 @@ def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> N
         OSError: the disk is full or the folder cannot be written; the old file is still whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = part_of(path)
     data = content.encode() if isinstance(content, str) else content
     try:
         with part.open("wb") as file:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 from flexhpc.errors import PointError
 from flexhpc.store.bits import pack
+from flexhpc.store.files import part_of
+
+Permitted = Callable[[], bool]
 
 SCHEMA = 1
 _READING = "reading."
@@ -122,13 +125,18 @@ def create(path: Path, header: Header) -> None:
         file.create_group("probes")
 
 
-def append(path: Path, probe: ProbeRecord) -> None:
+def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) -> None:
     """Add one finished probe; it is either wholly there afterwards or not at all.
+
+    Args:
+        path: the point's file.
+        probe: what to add.
+        permitted: asked last of all, when only a rename is left to do; if False nothing changes.
 
     Raises:
         PointError: the file cannot be read, or the disk is full.
     """
-    with _replacing(path, copy=True) as file:
+    with _replacing(path, copy=True, permitted=permitted) as file:
         group = file["probes"].create_group(f"{len(file['probes']):04d}")
         for key in _PLAIN:
             group.attrs[key] = getattr(probe, key)
@@ -149,9 +157,9 @@ def append(path: Path, probe: ProbeRecord) -> None:
             group.create_dataset(name, data=array, compression="gzip", compression_opts=1)
 
 
-def finish(path: Path, estimate: Mapping[str, Any]) -> None:
-    """Write the final estimate; fields that are None are left out."""
-    with _replacing(path, copy=True) as file:
+def finish(path: Path, estimate: Mapping[str, Any], permitted: Permitted = lambda: True) -> None:
+    """Write the final estimate; fields that are None are left out. See :func:`append`."""
+    with _replacing(path, copy=True, permitted=permitted) as file:
         if "estimate" in file:
             del file["estimate"]
         group = file.create_group("estimate")
@@ -225,9 +233,11 @@ def _plain(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path, *, copy: bool) -> Iterator[h5py.File]:
+def _replacing(
+    path: Path, *, copy: bool, permitted: Permitted = lambda: True
+) -> Iterator[h5py.File]:
     """Open a copy of ``path`` (or a new file) to write, and put it in its place at the end."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = part_of(path)
     try:
         if copy:
             with reading(path):
@@ -237,7 +247,8 @@ def _replacing(path: Path, *, copy: bool) -> Iterator[h5py.File]:
             yield file
         with part.open("rb+") as written:
             os.fsync(written.fileno())
-        part.replace(path)
+        if permitted():
+            part.replace(path)
     except (OSError, RuntimeError, ValueError) as error:
         what = " ".join(str(error).split())
         raise PointError(f"{path}: cannot be written, what it held is untouched: {what}") from None

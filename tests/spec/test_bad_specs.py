@@ -63,6 +63,7 @@ BAD = {
     "heads and width": (spec(model="{family: vit, width: 10, heads: 3, patch: 4}"), ":4: model.width: 10 is not a multiple"),
     "patch and image": (spec(model="{family: vit, width: 12, patch: 3}"), ":4: model.patch: 3 does not divide"),
     "odd resnet": (spec(model="{family: resnet, width: 9}"), ":4: model.width: must be a multiple of 2"),
+    "shards and batch norm": (spec(model="{family: resnet, width: 8}", training="{optimizer: sgd, shards: 2}"), "training.shards: BatchNorm needs the whole batch"),
     "cnn on vectors": (spec(data="{source: gaussian}", model="{family: cnn, width: 8}"), "takes images"),
     "bad timm name": (spec(model="{family: 'timm:a b'}"), ":4: model.family: \"timm:a b\""),
     "unknown optimizer": (spec(training="{optimizer: adma}"), ":5: training.optimizer: \"adma\""),

@@ -21,8 +21,8 @@ from flexhpc.spec.sections import (
     Timm,
     Training,
 )
-from flexhpc.training import Hooks
-from flexhpc.training import loop as loop_module
+from flexhpc.training import Group, Hooks
+from flexhpc.training import network as network_module
 from flexhpc.training.loop import _Run
 from flexhpc.training.optimizers import rate
 from tests.training.helpers import SMALL, probe_data, run, same
@@ -157,7 +157,7 @@ def test_checkpoints_are_saved_on_time(tmp_path: Path) -> None:
 
 def test_full_batch_gd_is_the_gradient_of_the_whole_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """One update in chunks of 7 against the gradient of the whole set at once, in float64."""
-    monkeypatch.setattr(loop_module, "_BACKWARD_AT_ONCE", 7)
+    monkeypatch.setattr(network_module, "_BACKWARD_AT_ONCE", 7)
     data = probe_data(100)
     gd = Gd(optimizer="gd", lr=0.5, epochs=1, precision="fp64")
     torch.manual_seed(data.init_seed)
@@ -167,9 +167,12 @@ def test_full_batch_gd_is_the_gradient_of_the_whole_set(monkeypatch: pytest.Monk
     with torch.no_grad():
         for p in reference.parameters():
             p -= 0.5 * p.grad
-    trained = _Run(gd, lambda: build(SMALL, (1, 8, 8), 10), data, Hooks())
+    group = Group(torch.device("cpu"))
+    trained = _Run(gd, lambda: build(SMALL, (1, 8, 8), 10), data, Hooks(), group)
     trained.outcome()
-    for mine, theirs in zip(trained.model.parameters(), reference.parameters(), strict=True):
+    for mine, theirs in zip(
+        trained.network.model.parameters(), reference.parameters(), strict=True
+    ):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-14)
 
 
@@ -177,14 +180,15 @@ def test_gradient_reading_against_autograd() -> None:
     data = probe_data(100)
     run_ = _Run(
         Sgd(optimizer="sgd", lr=0.05, epochs=3, precision="fp64"),
-        lambda: build(SMALL, (1, 8, 8), 10), data, Hooks(),
+        lambda: build(SMALL, (1, 8, 8), 10), data, Hooks(), Group(torch.device("cpu")),
     )  # fmt: skip
     outcome = run_.outcome()
-    run_.model.zero_grad()
-    torch.nn.functional.cross_entropy(run_.model(data.inputs.double()), data.labels).backward()
-    squares = sum(float(p.grad.square().sum()) for p in run_.model.parameters())
+    model = run_.network.model
+    model.zero_grad()
+    torch.nn.functional.cross_entropy(model(data.inputs.double()), data.labels).backward()
+    squares = sum(float(p.grad.square().sum()) for p in model.parameters())
     assert outcome.readings["gradient_norm"] == pytest.approx(math.sqrt(squares), rel=1e-10)
-    sizes = sum(float(p.detach().square().sum()) for p in run_.model.parameters())
+    sizes = sum(float(p.detach().square().sum()) for p in model.parameters())
     assert outcome.readings["parameter_norm"] == pytest.approx(math.sqrt(sizes), rel=1e-10)
 
 

@@ -54,6 +54,10 @@ class Training(Section):
     """L2 penalty (sgd, gd, adam) or decoupled decay (adamw)."""
     gates: Gates = Gates()
     """Convergence checks."""
+    shards: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Parts of each batch whose gradients are taken one by one and added in order: the same bits on
+    any number of processes. By default each process takes one part, with equal results but for
+    rounding."""
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: D102

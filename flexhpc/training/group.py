@@ -1,0 +1,146 @@
+"""The processes that train one probe together, and the few things that they tell each other.
+
+Every process holds the whole network. A batch is cut into parts, each process computes the
+gradients of its own parts, and all take the same step with the sum. One flat sum of our own
+stands where DistributedDataParallel could: its buckets are laid out anew after the first step, so
+a resumed training would add in another order and end with other bits; it averages over processes
+instead of samples; and it has no place for the stop vote that rides along here for free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from flexhpc.errors import PeerLost
+
+_SILENCE = datetime.timedelta(minutes=30)
+
+
+class Group:
+    """Processes that train together; by default this one alone.
+
+    Attributes:
+        rank: number of this process; size: of all; device: where it trains.
+    """
+
+    def __init__(self, device: torch.device, rank: int = 0, size: int = 1) -> None:
+        self.device, self.rank, self.size = device, rank, size
+
+    @classmethod
+    def join(cls, device: torch.device, rank: int, size: int, address: str, shared: bool) -> Group:
+        """Meet the other processes.
+
+        Args:
+            device: where this process trains.
+            rank: its number, from 0; size: number of processes.
+            address: ``HOST:PORT``, at which rank 0 listens.
+            shared: several processes use one GPU, which NCCL refuses: gloo instead.
+
+        Raises:
+            PeerLost: they did not come together.
+        """
+        if size > 1:
+            backend = "nccl" if device.type == "cuda" and not shared else "gloo"
+            with _peers():
+                dist.init_process_group(
+                    backend,
+                    init_method=f"tcp://{address}",
+                    rank=rank,
+                    world_size=size,
+                    timeout=_SILENCE,
+                )
+        return cls(device, rank, size)
+
+    def leave(self) -> None:
+        """Part from the others; every process must say so."""
+        if self.size > 1:
+            with _peers():
+                dist.barrier()
+                dist.destroy_process_group()
+
+    def owner(self, part: int, parts: int) -> int:
+        """Return which process works on a part: each has neighbouring ones, as evenly as can be."""
+        return part * self.size // parts
+
+    def mine(self, parts: int) -> list[int]:
+        """Return the parts of this process."""
+        return [part for part in range(parts) if self.owner(part, parts) == self.rank]
+
+    def total(self, vector: Tensor) -> Tensor:
+        """Return the sum of every process's vector."""
+        if self.size > 1:
+            with _peers():
+                dist.all_reduce(vector)
+        return vector
+
+    def ordered_total(self, vectors: Sequence[Tensor], parts: int, like: Tensor) -> Tensor:
+        """Return the sum over parts, added in the order of the parts whoever computed which.
+
+        Args:
+            vectors: of this process's parts, in order.
+            parts: number of all parts.
+            like: shape and kind of a vector.
+        """
+        counts = [sum(self.owner(p, parts) == r for p in range(parts)) for r in range(self.size)]
+        own = torch.stack([*vectors, *[torch.zeros_like(like)] * (max(counts) - len(vectors))])
+        gathered = self._gathered(own)
+        joined: list[Tensor] = [row for rows, count in zip(gathered, counts, strict=True) for row in rows[:count]]
+        total = joined[0].clone()
+        for vector in joined[1:]:
+            total += vector
+        return total
+
+    def concatenated(self, own: Tensor, sizes: Sequence[int]) -> Tensor:
+        """Return every process's tensor, joined along the first axis in the order of ranks.
+
+        Args:
+            own: this process's.
+            sizes: length of each process's.
+        """
+        if self.size == 1:
+            return own
+        padded = own.new_zeros((max(sizes), *own.shape[1:]))
+        padded[: len(own)] = own
+        rows = [x[:n] for x, n in zip(self._gathered(padded), sizes, strict=True)]
+        joined: Tensor = torch.cat(rows)
+        return joined
+
+    def _gathered(self, own: Tensor) -> list[Tensor]:
+        if self.size == 1:
+            return [own]
+        into = [torch.empty_like(own) for _ in range(self.size)]
+        with _peers():
+            dist.all_gather(into, own)
+        return into
+
+    def same(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite tensors by those of rank 0."""
+        if self.size > 1:
+            with _peers():
+                for tensor in tensors:
+                    dist.broadcast(tensor, src=0)
+
+    def told(self, value: Any) -> Any:
+        """Return what rank 0 has to say; the others' value counts for nothing."""
+        if self.size == 1:
+            return value
+        box = [value]
+        with _peers():
+            dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+
+@contextlib.contextmanager
+def _peers() -> Iterator[None]:
+    """Turn the many ways in which a dead peer shows into one error."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerLost(" ".join(str(error).split())) from None

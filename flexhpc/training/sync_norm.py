@@ -1,0 +1,103 @@
+"""BatchNorm over the whole batch when several processes hold parts of it.
+
+torch's SyncBatchNorm runs on GPUs only, and converting a model loses the activation that timm's
+own layers fuse. So the one function that all of them end in is replaced while a forward pass runs;
+modules, parameters and checkpoints stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from flexhpc.training.group import Group
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Return whether a network normalises over its batch."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+class SyncedBatchNorm(TorchFunctionMode):
+    """While active, training BatchNorm takes its mean and variance over all processes.
+
+    Raises:
+        ValueError: (in the forward pass) the whole batch has one value per channel.
+    """
+
+    def __init__(self, group: Group) -> None:
+        super().__init__()
+        self.group = group
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Replace ``torch.nn.functional.batch_norm``; leave everything else alone."""
+        if func is functional.batch_norm:
+            return self._batch_norm(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def _batch_norm(
+        self,
+        input: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        if not training:
+            plain: Tensor = functional.batch_norm(
+                input, running_mean, running_var, weight, bias, training, momentum, eps
+            )
+            return plain
+        with torch.autocast(input.device.type, enabled=False):
+            values = input if input.dtype == torch.float64 else input.float()
+            dims = [0, *range(2, values.dim())]
+            shape = [1, -1, *[1] * (values.dim() - 2)]
+            channels = values.shape[1]
+            own = values.new_full((1,), values.numel() / max(1, channels))
+            sums = _Total.apply(torch.cat([values.sum(dims), own]), self.group)
+            count = float(sums[-1])
+            if count <= 1:
+                raise ValueError("Expected more than 1 value per channel when training")
+            mean = sums[:-1] / count
+            centred = values - mean.view(shape)
+            variance = _Total.apply(centred.square().sum(dims), self.group) / count
+            with torch.no_grad():
+                if running_mean is not None:
+                    running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+                if running_var is not None:
+                    unbiased = variance * (count / (count - 1))
+                    running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+            normal = centred * (variance + eps).rsqrt().view(shape)
+            if weight is not None:
+                normal = normal * weight.view(shape)
+            if bias is not None:
+                normal = normal + bias.view(shape)
+        result: Tensor = normal.to(input.dtype)
+        return result
+
+
+class _Total(torch.autograd.Function):
+    """The sum over all processes, and the same for its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, vector: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        return group.total(vector.clone())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.group.total(gradient.clone()), None

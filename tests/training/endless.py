@@ -1,0 +1,26 @@
+"""A process of a group that trains for ever; ends with 17 when a peer is lost."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from flexhpc.errors import PeerLost
+from flexhpc.spec.sections import Sgd
+from flexhpc.training import Group, Hooks
+from tests.training.ranks import Case, outcome
+
+if __name__ == "__main__":
+    rank, size, port, folder = sys.argv[1:5]
+    device = torch.device("cpu")
+    group = Group.join(device, int(rank), int(size), f"127.0.0.1:{port}", shared=False)
+    endless = Case(
+        Sgd(optimizer="sgd", lr=1e-9, epochs=10**6, gates={"plateau": {"mode": "off"}}), 900
+    )
+    hooks = Hooks(epoch_done=lambda *_: Path(folder, "training").touch())
+    try:
+        outcome(endless, group, hooks)
+    except PeerLost:
+        sys.exit(17)

@@ -1,0 +1,113 @@
+"""One process of a group that trains a list of cases together: ``python -m tests.training.ranks``.
+
+Arguments: rank, size, port, folder. Rank 0 pickles the outcomes of every case into the folder.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from flexhpc.errors import Interrupted, PointError
+from flexhpc.models import build
+from flexhpc.spec.sections import Adam, Cnn, Gd, Mlp, Model, Resnet, Sgd, Timm, Training
+from flexhpc.training import Group, Hooks, Outcome, train
+from tests.training.helpers import SMALL, probe_data
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training; ``bits``: it ends with the same bits on any number of processes."""
+
+    training: Training
+    n: int
+    model: Model = SMALL
+    bits: bool = False
+
+
+CASES = {
+    "adam": Case(Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=60), 90),
+    "failing": Case(Adam(optimizer="adam", lr=1e-2, batch_size=64, epochs=25), 400),
+    "sharded": Case(
+        Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=60, shards=4), 150, bits=True
+    ),
+    "sharded gd": Case(Gd(optimizer="gd", lr=0.5, epochs=20, shards=4), 1200, bits=True),
+    "gd in chunks": Case(Gd(optimizer="gd", lr=0.5, epochs=10, precision="fp64"), 1200),
+    "fewer samples than processes": Case(Sgd(optimizer="sgd", lr=0.1, epochs=40), 3),
+    "batch norm": Case(
+        Sgd(optimizer="sgd", lr=0.05, batch_size=8, epochs=8, precision="fp64"), 29,
+        Mlp(family="mlp", width=16, depth=2, norm="batch"),
+    ),
+    "resnet, few samples": Case(
+        Sgd(optimizer="sgd", lr=0.05, batch_size=3, epochs=4, precision="fp64"), 6,
+        Resnet(family="resnet", width=4, depth=2),
+    ),
+    "cnn": Case(
+        Adam(optimizer="adam", lr=3e-3, batch_size=32, epochs=20), 64,
+        Cnn(family="cnn", width=4, depth=2),
+    ),
+    "dropout": Case(
+        Adam(optimizer="adam", lr=1e-3, batch_size=16, epochs=3, shards=4), 40,
+        Timm(family="timm:vit_tiny_patch16_224", kwargs={
+            "img_size": 8, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3,
+            "drop_rate": 0.2, "proj_drop_rate": 0.2,
+        }),
+        bits=True,
+    ),
+}  # fmt: skip
+
+
+def outcome(case: Case, group: Group, hooks: Hooks | None = None) -> Outcome:
+    make = partial(build, case.model, (1, 8, 8), 10)
+    (found,) = train(case.training, make, [probe_data(case.n)], hooks or Hooks(), group)
+    return found
+
+
+def stopped_and_resumed(group: Group, folder: Path) -> Outcome:
+    """Stop when the last rank alone asks for it, in the middle of an epoch, and go on."""
+    case = CASES["adam"]
+    asked = iter(range(10**6))
+    hooks = Hooks(
+        stopping=lambda: next(asked) >= 40 and group.rank == group.size - 1,
+        checkpoint=folder / f"{group.size}.ckpt",
+        key="k",
+    )
+    try:
+        outcome(case, group, hooks)
+    except Interrupted:
+        assert next(asked) == 41
+    else:
+        raise AssertionError("nobody stopped")
+    return outcome(case, group, Hooks(checkpoint=hooks.checkpoint, key="k"))
+
+
+def one_sample_with_batch_norm(group: Group) -> str:
+    case = Case(
+        Sgd(optimizer="sgd", epochs=3), 1, Mlp(family="mlp", width=4, depth=1, norm="batch")
+    )
+    try:
+        outcome(case, group)
+    except PointError as error:
+        return str(error)
+    return "trained"
+
+
+def main(rank: int, size: int, port: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    device = torch.device("cpu")
+    group = Group.join(device, rank, size, f"127.0.0.1:{port}", shared=False)
+    found = {name: outcome(case, group) for name, case in CASES.items()}
+    found["stopped and resumed"] = stopped_and_resumed(group, folder)
+    refused = one_sample_with_batch_norm(group)
+    if rank == 0:
+        (folder / f"{size}.pkl").write_bytes(pickle.dumps((found, refused)))
+    group.leave()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))

@@ -1,0 +1,103 @@
+"""Real groups of processes over gloo: the same math whatever their number."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flexhpc.errors import PointError
+from flexhpc.spec.sections import Mlp, Sgd
+from flexhpc.training import Group, Outcome
+from tests.conftest import REPOSITORY
+from tests.training.helpers import run, same
+from tests.training.ranks import CASES, Case, outcome
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def start(size: int, folder: Path, module: str = "tests.training.ranks") -> list[subprocess.Popen]:
+    port = free_port()
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", module, str(rank), str(size), str(port), str(folder)],
+            cwd=REPOSITORY, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(size)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Outcome]:
+    group = Group(torch.device("cpu"))
+    return {name: outcome(case, group) for name, case in CASES.items()}
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_the_math_is_that_of_one_process(
+    size: int, alone: dict[str, Outcome], tmp_path: Path
+) -> None:
+    """Verdict, mask and history agree; the loss to what rounding in other sums leaves."""
+    for process in start(size, tmp_path):
+        _, said = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+    found, refused = pickle.loads((tmp_path / f"{size}.pkl").read_bytes())
+    for name, case in CASES.items():
+        agree(case, alone[name], found[name])
+    same(found["adam"], found["stopped and resumed"])
+    assert "a batch of one sample cannot be trained on" in refused
+
+
+def agree(case: Case, one: Outcome, many: Outcome) -> None:
+    if case.bits:
+        same(one, many)
+        return
+    for key in ("verdict", "epochs", "steps", "cost", "n_errors"):
+        assert getattr(one, key) == getattr(many, key), key
+    np.testing.assert_array_equal(one.fitted, many.fitted)
+    np.testing.assert_array_equal(one.error_curve, many.error_curve)
+    close = 1e-6 if case.training.precision == "fp64" else 1e-3
+    np.testing.assert_allclose(one.loss_curve, many.loss_curve, rtol=close)
+    for key, reading in one.readings.items():
+        assert reading == pytest.approx(many.readings[key], rel=10 * close)
+
+
+def test_the_cases_can_tell_processes_apart(alone: dict[str, Outcome]) -> None:
+    """Some cases fit and some do not, so that an agreement of verdicts means something."""
+    verdicts = {name: found.verdict for name, found in alone.items()}
+    assert verdicts["adam"] == "fit"
+    assert verdicts["failing"] != "fit"
+    assert 0 < alone["failing"].n_errors < CASES["failing"].n
+
+
+def test_shards_are_refused_with_batch_norm() -> None:
+    normed = Mlp(family="mlp", width=4, depth=1, norm="batch")
+    with pytest.raises(PointError, match="leave shards out"):
+        run(Sgd(optimizer="sgd", shards=2), 20, model=normed)
+
+
+def test_a_dead_peer_is_noticed(tmp_path: Path) -> None:
+    """A rank killed in the middle of a training: the other ends with PeerLost, it does not hang."""
+    first, second = start(2, tmp_path, "tests.training.endless")
+    end = time.monotonic() + 120
+    while not (tmp_path / "training").exists() and first.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    second.kill()
+    second.communicate(timeout=10)
+    try:
+        _, said = first.communicate(timeout=60)
+    finally:
+        first.kill()
+    assert first.returncode == 17, said
