@@ -11,11 +11,12 @@ sets := $(foreach set,$(SET),--set '$(set)')
 need = $(if $($(1)),,$(error $(1)= is missing; for example: $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev sweep ui status report results test lint bench
+.PHONY: help install dev sweep ui status report results test lint bench \
+  devcluster-up devcluster-down
 
 help: ## list the targets
 	@echo 'make sweep SPEC=sweeps/quickstart.yaml [PROFILE=local] [SET="key=value ..."]'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: ## set up .venv with the pinned packages
 	@hpc/setup.sh
@@ -50,6 +51,12 @@ lint: dev ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+devcluster-up: ## start a real SLURM of four small nodes on this host (Debian, as root)
+	@hpc/devcluster/up.sh
+
+devcluster-down: ## stop it
+	@hpc/devcluster/down.sh
 
 bench: dev ## benchmarks, as JSON
 	@set -e; for file in bench/*.py; do $(BIN)/python $$file; done

@@ -16,6 +16,7 @@ from flexhpc.errors import InputError, PointError
 
 if TYPE_CHECKING:
     from flexhpc.analysis.board import PointStatus
+    from flexhpc.launch.sweep import Followed
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG}
@@ -88,50 +89,61 @@ def sweep(
     detach: Annotated[bool, typer.Option("--detach", help="Return once it has started.")] = False,
 ) -> None:
     """Measure every point of a spec that is not measured yet; the same command resumes."""
-    if dry_run:
-        plan(spec, overrides, profile, runs)
-        return
-    from flexhpc.launch.live import make_console
+    from flexhpc.launch.load_profile import load_profile
     from flexhpc.launch.prepare import prepare
-    from flexhpc.launch.profile import load_profile
+    from flexhpc.launch.profile import SlurmProfile
 
     settings = load_profile(profile)
-    prepared = prepare(spec, overrides or (), runs)
-    from flexhpc.launch import sweep as launch
+    if dry_run:
+        plan(spec, overrides, profile, runs)
+        if isinstance(settings, SlurmProfile):
+            from flexhpc.launch.sweep import scripts
 
-    if detach:
-        count = launch.detached(prepared, settings)
-        typer.echo(f"{count} workers started; `flexhpc status {prepared.run.path}` follows them")
+            for script in scripts(prepare(spec, overrides or (), runs), settings):
+                typer.echo(f"\n{script}", nl=False)
         return
-    statuses, interrupted = launch.follow(prepared, settings, make_console())
-    _conclude(prepared.run.path, statuses, interrupted)
+    from flexhpc.launch import sweep as launch
+    from flexhpc.launch.live import make_console
+
+    prepared = prepare(spec, overrides or (), runs)
+    if detach:
+        said = launch.detached(prepared, settings)
+        typer.echo(f"{said}; `flexhpc status {prepared.run.path}` follows it")
+        return
+    _conclude(prepared.run.path, launch.follow(prepared, settings, make_console()))
 
 
-def _conclude(path: Path, statuses: list[PointStatus], interrupted: bool) -> None:
+def _conclude(path: Path, followed: Followed) -> None:
     """Write the report, print the table and what went wrong, and leave with the right status."""
-    from flexhpc.launch.sweep import log_tail, tracking_warnings
+    from flexhpc.launch.follower import tracking_warnings
+    from flexhpc.launch.logs import log_tail
     from flexhpc.store import RunFolder
 
+    statuses = followed.statuses
     _results_table(statuses)
     run = RunFolder(path)
     for line in tracking_warnings(run):
         typer.echo(line, err=True)
-    if interrupted:
-        typer.echo("interrupted; the same command resumes", err=True)
+    if followed.interrupted:
+        line = "interrupted; the same command resumes"
+        if followed.goes_on:
+            line = f"no longer watched; the jobs go on, `flexhpc cancel {path}` ends them"
+        typer.echo(line, err=True)
         raise typer.Exit(INTERRUPTED)
     page = _write_report(run.name, [path], statuses, run.report)
     typer.echo(f"report: {page}\nMLflow: flexhpc ui {path}")
     failed = [status for status in statuses if status.state != "done"]
+    told = set()
     for status in failed:
         label = status.point.label or status.point.id
-        message = status.message or "its worker ended without a result; the last lines of its log:"
+        message = status.message or "its worker ended without a result"
         typer.echo(f"failed: {label}: {message}", err=True)
-    if failed:
-        launches = [run.jobs / status.launch for status in failed if status.launch]
-        newest = max(run.jobs.iterdir(), key=lambda folder: folder.stat().st_mtime)
-        for folder in dict.fromkeys(launches or [newest]):
-            for line in log_tail(folder):
+        if status.log and status.log not in told:
+            told.add(status.log)
+            typer.echo(f"  the last lines of {status.log}:", err=True)
+            for line in log_tail(Path(status.log)) or ["(nothing)"]:
                 typer.echo(f"  | {line}", err=True)
+    if failed:
         raise typer.Exit(FAILED)
 
 
@@ -141,27 +153,28 @@ def status(
     as_json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Keep showing it.")] = False,
 ) -> None:
-    """Show where every point stands, from the run's files alone."""
+    """Show where every point stands: the run's files say it, a cluster's queue adds to it."""
     from rich.live import Live
 
     from flexhpc.analysis.board import Board, open_run
+    from flexhpc.launch.hints import QueueHints
     from flexhpc.launch.live import make_console, status_row, status_table
 
     folder, _, points = open_run(run)
-    board = Board(folder, points)
+    board, hints = Board(folder, points), QueueHints(folder)
+    statuses = hints.added_to(board.look())
+    if hints.silent:
+        typer.echo(f"{hints.silent}; this is what the files say", err=True)
     if as_json:
-        typer.echo(json.dumps([status_row(s) for s in board.look()], indent=1))
+        typer.echo(json.dumps([status_row(s) for s in statuses], indent=1))
         return
     console = make_console()
-    if not watch:
-        console.print(status_table(board.look()))
-        return
-    with Live(console=console, refresh_per_second=2, transient=True) as live:
-        statuses = board.look()
-        while any(s.state not in ("done", "failed") for s in statuses):
-            live.update(status_table(statuses, console.height - 2))
-            time.sleep(0.5)
-            statuses = board.look()
+    if watch:
+        with Live(console=console, refresh_per_second=2, transient=True) as live:
+            while any(s.state not in ("done", "failed") for s in statuses):
+                live.update(status_table(statuses, console.height - 2))
+                time.sleep(0.5)
+                statuses = hints.added_to(board.look())
     console.print(status_table(statuses))
 
 

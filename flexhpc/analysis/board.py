@@ -12,7 +12,7 @@ from flexhpc.search import Bracket, Estimate, bracket_of, estimate_so_far, histo
 from flexhpc.spec import Point, Sweep, checked
 from flexhpc.store import PointRecord, RunFolder, read, read_claim
 
-PointState = Literal["done", "running", "stopped", "waiting", "failed"]
+PointState = Literal["done", "running", "stopped", "queued", "waiting", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +21,14 @@ class PointStatus:
 
     Attributes:
         state: done; running (a living process measures it); stopped (begun, nobody is at it);
-            waiting; failed.
+            queued (a cluster's job is about to come to it); waiting; failed.
         record: its file's content, None before the first probe.
         estimate: final, or so far; None before the first probe.
         progress: of the probe in hand.
         launch: the launch that last touched it; token: the claim through which it did.
-        message: why it failed; log: where to read more.
+        attempts: how often somebody began or went on with it; deaths: how often a worker of that
+            launch died over it; job: the job that last touched it.
+        message: why it failed, or what it waits for; log: where to read more.
     """
 
     point: Point
@@ -38,7 +40,9 @@ class PointStatus:
     host: str = ""
     launch: str = ""
     token: str = ""
+    attempts: int = 0
     deaths: int = 0
+    job: str = ""
     message: str = ""
     log: str = ""
 
@@ -86,7 +90,9 @@ class Board:
             host=claim.host.split(":")[0],
             launch=claim.launch,
             token=claim.token,
+            attempts=claim.attempts,
             deaths=claim.deaths,
+            job=claim.job,
             message=(claim.message or stored.message) if state == "failed" else "",
             log=claim.log,
         )

@@ -1,4 +1,4 @@
-"""Stop what a run has running, wherever it runs."""
+"""Stop what a run has queued or running, wherever it is."""
 
 from __future__ import annotations
 
@@ -6,27 +6,72 @@ import time
 from pathlib import Path
 
 from flexhpc.analysis.board import Board, open_run
+from flexhpc.launch.slurm.arrays import ArrayRecord, array_records, in_queue
+from flexhpc.launch.slurm.commands import NoAnswer, Slurm
 
-_WITHIN = 60.0
+_WITHIN = 90.0
+_GRACE = 60.0
 
 
 def cancel_run(path: Path) -> tuple[str, bool]:
-    """Ask every launch of a run to stop, and wait until no point is being measured.
+    """Ask every launch of a run to stop; wait until nothing of it is measured or queued.
+
+    Tasks that have not begun leave the queue at once. Those that run save the probe in hand and
+    end by themselves; what is still there after a minute is ended by SLURM.
 
     Returns:
-        One line that says what came of it, and whether nothing is being measured any more.
+        One line that says what came of it, and whether nothing of the run is left.
     """
     run, _, points = open_run(path)
     board = Board(run, points)
     before = sum(status.state == "running" for status in board.look())
     for folder in run.jobs.glob("*/"):
         (folder / "stop").touch()
-    end = time.monotonic() + _WITHIN
-    running = before
-    while running and time.monotonic() < end:
-        time.sleep(0.3)
+    jobs = _Jobs(array_records(run))
+    begun = time.monotonic()
+    while True:
         running = sum(status.state == "running" for status in board.look())
-    if running:
-        said = f"asked to stop, but {running} points are still measured after {_WITHIN:.0f} s"
-        return said, False
-    return f"{before} points stopped; every finished probe is kept", True
+        waited = time.monotonic() - begun
+        left = jobs.end(everything=waited > _GRACE)
+        if not running and not left:
+            break
+        if waited > _WITHIN:
+            what = f"{running} points are still measured and {left} tasks still queued"
+            why = f" ({jobs.silent})" if jobs.silent else ""
+            return f"asked to stop, but {what} after {_WITHIN:.0f} s{why}", False
+        time.sleep(0.3 if not jobs.records else 1.0)
+    queue = f", {jobs.removed} tasks taken from the queue" if jobs.removed else ""
+    return f"{before} points stopped{queue}; every finished probe is kept", True
+
+
+class _Jobs:
+    """The array jobs of a run that may still be in the queue."""
+
+    def __init__(self, records: list[ArrayRecord]) -> None:
+        self.records = records
+        self.removed = 0
+        self.silent = ""
+
+    def end(self, *, everything: bool) -> int:
+        """End what waits, or all; return how many tasks are left."""
+        left = 0
+        self.silent = ""
+        for conf in dict.fromkeys(record.slurm_conf for record in self.records):
+            mine = [record for record in self.records if record.slurm_conf == conf]
+            try:
+                left += self._end(Slurm(conf), mine, everything)
+            except NoAnswer as error:
+                self.silent = f"SLURM does not answer: {error}"
+                left += sum(record.tasks for record in mine)
+        return left
+
+    def _end(self, slurm: Slurm, records: list[ArrayRecord], everything: bool) -> int:
+        queue = slurm.queue()
+        records = [record.adopted(queue) for record in records]
+        found = {r.job: [task for _, task in in_queue(r, queue)] for r in records if r.job}
+        busy = [job for job, tasks in found.items() if tasks and job]
+        if busy:
+            slurm.cancel(busy, pending_only=not everything)
+        pending = [t for tasks in found.values() for t in tasks if t.state == "PENDING"]
+        self.removed += len(pending)
+        return sum(len(tasks) for tasks in found.values()) - len(pending)

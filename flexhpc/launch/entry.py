@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from flexhpc.launch.stop import Stop
 from flexhpc.launch.task import TaskFile
 
 
@@ -15,7 +16,13 @@ class Task:
     path: str
 
     def __call__(self) -> int:
-        """Work until no point is left; returns the number of points that failed."""
+        """Work until no point is left; returns the number of points that failed.
+
+        Signals are taken over before torch is imported, which takes seconds: in that time
+        submitit's own handlers would requeue the job, or end it.
+        """
+        stop = Stop.on_signals()
+        task = TaskFile.read(Path(self.path))
         from flexhpc.launch.worker import work
 
-        return work(TaskFile.read(Path(self.path)))
+        return work(task, stop)

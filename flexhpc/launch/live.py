@@ -22,6 +22,7 @@ _STYLES = {
     "running": "cyan",
     "failed": "red",
     "stopped": "yellow",
+    "queued": "magenta",
     "waiting": "dim",
 }
 
@@ -44,7 +45,7 @@ def status_table(statuses: Sequence[PointStatus], rows: int | None = None) -> Ta
 def _most_telling(statuses: Sequence[PointStatus], rows: int | None) -> list[PointStatus]:
     if rows is None or len(statuses) <= rows:
         return list(statuses)
-    rank = {"running": 0, "failed": 1, "stopped": 2, "done": 3, "waiting": 4}
+    rank = {"running": 0, "failed": 1, "stopped": 2, "done": 3, "queued": 4, "waiting": 5}
     best = sorted(range(len(statuses)), key=lambda i: (rank[statuses[i].state], i))[: rows - 1]
     return [statuses[i] for i in sorted(best)]
 
@@ -103,8 +104,10 @@ def status_row(status: PointStatus) -> dict[str, Any]:
         "cost": status.cost,
         "estimate": asdict(estimate) if estimate else None,
         "progress": status.progress,
+        "attempts": status.attempts,
         "deaths": status.deaths,
         "host": status.host,
+        "job": status.job,
         "message": status.message,
         "log": status.log,
     }

@@ -7,31 +7,85 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import submitit
 
 from flexhpc.launch.entry import Task
-from flexhpc.launch.profile import WORKER_GPU, visible_gpus
+from flexhpc.launch.machine import WORKER_GPU, visible_gpus
+from flexhpc.launch.profile import LocalProfile
 
 _TEN_YEARS = 60 * 24 * 3650
 
 
-class Workers:
-    """The workers of one launch."""
+class LocalBackend:
+    """Workers of one launch; each takes whatever point of the run is free.
 
-    def __init__(self, jobs: list[Any]) -> None:
-        self.jobs = jobs
+    Args:
+        folder: of the launch: submitit's files, logs, and the task.
+        profile: how many workers, of how many processes.
+    """
 
-    def running(self) -> int:
-        """Return how many still run."""
-        return sum(not job.done() for job in self.jobs)
+    shared = True
+    ours = True
+    patience = 5
+    """Once is no reason to give a point up: another sweep may have held every point."""
+
+    def __init__(self, folder: Path, profile: LocalProfile) -> None:
+        self.folder, self.profile = folder, profile
+        self._jobs: list[Any] = []
+        self._running = 0
+
+    def look(self) -> None:
+        """Count the workers that run."""
+        self._running = sum(not job.done() for job in self._jobs)
+
+    def covers(self, point_id: str) -> bool:
+        """Any worker comes to any point."""
+        return self._running > 0
+
+    def running(self) -> bool:
+        """Return whether a worker runs."""
+        return self._running > 0
 
     def crashed(self) -> bool:
-        """Return whether one of those that ended did not end well."""
-        return any(job.done() and _crashed(job) for job in self.jobs)
+        """Return whether one of the last workers did not end well."""
+        return any(job.done() and _crashed(job) for job in self._jobs)
+
+    def start(self, points: Sequence[str]) -> bool:
+        """Start workers."""
+        count = min(self.profile.worker_count(), len(points))
+        each = self.profile.processes_per_node
+        gpus = visible_gpus()
+        executor = submitit.LocalExecutor(self.folder)
+        executor.update_parameters(timeout_min=_TEN_YEARS, tasks_per_node=each)
+        task = Task(str(self.folder / "task.json"))
+        self._jobs = []
+        with _apart_from_terminal(self.folder / "controllers.log"):
+            for number in range(count):
+                mine = [gpus[(number * each + i) % len(gpus)] for i in range(each)] if gpus else []
+                with _worker_gpus(",".join(dict.fromkeys(mine))):
+                    self._jobs.append(executor.submit(task))
+        self._running = len(self._jobs)
+        return True
+
+    def waiting(self) -> Mapping[str, str]:
+        """Nothing queues on this machine."""
+        return {}
+
+    def log(self, point_id: str) -> str:
+        """Return the folder of all logs: which worker died over a point is not known."""
+        return str(self.folder)
+
+    def note(self) -> str:
+        """Nothing to say."""
+        return ""
+
+    def summary(self) -> str:
+        """Return how many workers were started."""
+        return f"{len(self._jobs)} workers started"
 
 
 def _crashed(job: Any) -> bool:
@@ -41,29 +95,10 @@ def _crashed(job: Any) -> bool:
         return True
 
 
-def start_workers(folder: Path, task: Path, count: int) -> Workers:
-    """Start ``count`` workers on one task.
-
-    Args:
-        folder: for submitit's files and the logs.
-        task: the task's file.
-        count: number of processes.
-    """
-    gpus = visible_gpus()
-    executor = submitit.LocalExecutor(folder)
-    executor.update_parameters(timeout_min=_TEN_YEARS)
-    jobs = []
-    with _apart_from_terminal(folder / "controllers.log"):
-        for number in range(count):
-            with _worker_gpu(gpus[number % len(gpus)] if gpus else ""):
-                jobs.append(executor.submit(Task(str(task))))
-    return Workers(jobs)
-
-
 @contextlib.contextmanager
-def _worker_gpu(name: str) -> Iterator[None]:
-    """Name a worker's GPU in its environment; submitit itself passes numbers only, no ids."""
-    os.environ[WORKER_GPU] = name
+def _worker_gpus(names: str) -> Iterator[None]:
+    """Name a worker's GPUs in its environment; submitit itself passes numbers only, no ids."""
+    os.environ[WORKER_GPU] = names
     try:
         yield
     finally:

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from flexhpc.errors import PointError
+from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare
-from flexhpc.launch.profile import load_profile
+from flexhpc.launch.profile import LocalProfile, SlurmProfile
+from flexhpc.launch.slurm.commands import DEFAULT_ARRAY, NoAnswer, Slurm
+from flexhpc.launch.slurm.layout import lay_out
 from flexhpc.search import cost_bound
 from flexhpc.spec import Point
 from flexhpc.spec.checks import known_shape
@@ -29,7 +32,7 @@ def make_plan(
     settings = load_profile(profile)
     prepared = prepare(spec, overrides, runs)
     bounds: dict[tuple[int, int, int], int | None] = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     started = prepared.run.path.is_dir()
     for point in prepared.points:
         key = (id(point.search), id(point.training), id(point.data))
@@ -54,12 +57,40 @@ def make_plan(
         "points": rows,
         "to_measure": len(open_rows),
         "cost_bound": None if None in known else sum(known),
-        "layout": {
-            "cluster": settings.cluster,
-            "workers": min(settings.worker_count(), max(1, len(open_rows))),
-            "cpus_per_process": settings.cpus_per_process,
-        },
+        "layout": _layout(settings, [row["id"] for row in open_rows]),
     }
+
+
+def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str, Any]:
+    """What would be started, as far as it can be known now."""
+    each = {
+        "cluster": profile.cluster,
+        "processes_per_node": profile.processes_per_node,
+        "cpus_per_process": profile.cpus_per_process,
+    }
+    if isinstance(profile, LocalProfile):
+        return {**each, "workers": min(profile.worker_count(), max(1, len(points)))}
+    chunks = lay_out(
+        points,
+        per_task=profile.points_per_task,
+        max_array=max_array_size(profile),
+        throttle=profile.throttle,
+    )
+    return {
+        **each,
+        "nodes": profile.nodes,
+        "points_per_task": profile.points_per_task,
+        "throttle": profile.throttle,
+        "arrays": [{"tasks": chunk.tasks, "throttle": chunk.throttle} for chunk in chunks],
+    }
+
+
+def max_array_size(profile: SlurmProfile) -> int:
+    """Return the cluster's MaxArraySize, or SLURM's default where no controller answers."""
+    try:
+        return Slurm(profile.slurm_conf).max_array_size()
+    except NoAnswer:
+        return DEFAULT_ARRAY
 
 
 def plan_lines(planned: dict[str, Any]) -> list[str]:
@@ -68,8 +99,7 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
     lines = [
         f"{planned['name']}: {len(rows)} points, {planned['to_measure']} to measure, into "
         f"{planned['run']}",
-        f"on {layout['cluster']}: {layout['workers']} workers of {layout['cpus_per_process']} "
-        "threads, one point each at a time",
+        _layout_line(layout),
         "cost at most "
         + (f"{bound:,} sample passes" if bound is not None else "unknown until the data is read"),
     ]
@@ -79,6 +109,26 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
     if len(rows) > _SHOWN:
         lines.append(f"   ... {len(rows) - _SHOWN} more; --json lists all")
     return lines
+
+
+def _layout_line(layout: dict[str, Any]) -> str:
+    processes = _count(layout["processes_per_node"], "process")
+    each = f"{processes} of {_count(layout['cpus_per_process'], 'thread')}"
+    if layout["cluster"] == "local":
+        return f"on this machine: {_count(layout['workers'], 'worker')} of {each}"
+    arrays = layout["arrays"]
+    tasks = sum(array["tasks"] for array in arrays)
+    limit = f", at most {layout['throttle']} at a time" if layout["throttle"] else ""
+    return (
+        f"on SLURM: {_count(len(arrays), 'array job')} with {_count(tasks, 'task')}{limit}; a task "
+        f"measures {_count(layout['points_per_task'], 'point')} on "
+        f"{_count(layout['nodes'], 'node')} with {each}"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number} {noun if number == 1 else plural}"
 
 
 def _bound(point: Point) -> int | None:

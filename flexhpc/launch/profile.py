@@ -2,31 +2,64 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Annotated, Literal
+import math
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field
 
-from flexhpc.spec.load import raise_problems
-from flexhpc.spec.resolve import explain
+from flexhpc.launch.machine import cores, visible_gpus
 from flexhpc.spec.sections import Section
-from flexhpc.spec.yaml_reader import Problem, read
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
-WORKER_GPU = "FLEXHPC_GPU"
-"""Environment variable that names the GPU of a worker; empty for none."""
+Name = Annotated[str, Field(pattern=r"^[^\s'\"]+$")]
+Line = Annotated[str, Field(pattern=r"^[^\n]*$")]
+
+_TIME = re.compile(r"(?:(?P<d>\d+)-)?(?P<a>\d+)(?::(?P<b>\d+))?(?::(?P<c>\d+))?")
+
+
+def minutes(time: int | str) -> int:
+    """Return a time limit in minutes, rounded up.
+
+    Args:
+        time: minutes, or as sbatch takes it: ``MM``, ``MM:SS``, ``HH:MM:SS``, ``D-HH``,
+            ``D-HH:MM``, ``D-HH:MM:SS``.
+
+    Raises:
+        ValueError: it has no such form, or is not above zero.
+    """
+    found = _TIME.fullmatch(str(time))
+    if found is None:
+        raise ValueError("is not minutes, HH:MM:SS or D-HH:MM:SS")
+    a, b, c = (int(found[key] or 0) for key in "abc")
+    if found["d"] is not None:
+        seconds = int(found["d"]) * 86_400 + a * 3600 + b * 60 + c
+    elif found["c"] is not None:
+        seconds = a * 3600 + b * 60 + c
+    else:
+        seconds = a * 60 + b
+    if seconds == 0:
+        raise ValueError("must be above zero")
+    return math.ceil(seconds / 60)
+
+
+def _checked_time(time: int | str) -> int | str:
+    minutes(time)
+    return time
 
 
 class Profile(Section):
     """A file of hpc/profiles: every key is optional."""
 
-    cluster: Literal["local"] = "local"
-    """Where points run: `local`, on this machine."""
-    workers: Count | None = None
-    """Processes that measure points at the same time; by default one per GPU, else per core."""
+    cluster: str
+    """Where points run."""
+    processes_per_node: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Processes on each node that train one point together (data parallel); each takes a GPU."""
     cpus_per_process: Count = 1
-    """Threads of each worker; processes that each use all cores slow each other down badly."""
+    """Threads of each process; processes that each use all cores slow each other down badly."""
     tracking_uri: str | None = None
     """MLflow server; by default a database in the run folder; `none`: only `flexhpc sync`."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
@@ -34,47 +67,113 @@ class Profile(Section):
     checkpoint_every: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Seconds between checkpoints of a probe in progress."""
 
+
+class LocalProfile(Profile):
+    """This machine."""
+
+    cluster: Literal["local"] = "local"
+    """This machine."""
+    workers: Count | None = None
+    """Points measured at the same time; by default as many as GPUs, else cores, allow."""
+
     def worker_count(self) -> int:
-        """Return the number of workers on this machine."""
-        return self.workers or len(visible_gpus()) or _cores()
+        """Return the number of points that are measured at the same time."""
+        each = self.processes_per_node
+        gpus = len(visible_gpus())
+        return self.workers or max(1, gpus // each if gpus else cores() // each)
 
 
-def load_profile(path: Path | None) -> Profile:
-    """Read a profile; None gives the defaults.
+class SlurmProfile(Profile):
+    """Array jobs of a SLURM cluster."""
 
-    Raises:
-        InputError: with every error of the file.
-    """
-    if path is None:
-        return Profile()
-    document = read(path)
-    problems = list(document.problems)
-    try:
-        profile = Profile.model_validate(document.value)
-    except ValidationError as error:
-        for detail in error.errors(include_url=False):
-            keys, what = explain("", Profile, "", detail)
-            line = document.line(keys)
-            problems.append(Problem(file=str(path), line=line, key=".".join(keys), what=what))
-    raise_problems(problems)
-    return profile
+    cluster: Literal["slurm"]
+    """A SLURM cluster, from a machine with sbatch and a shared file system."""
+    partition: Name | None = None
+    """Partition; by default the cluster's own default, as for all that follow."""
+    account: Name | None = None
+    """Account that is charged."""
+    qos: Name | None = None
+    """Quality of service."""
+    constraint: Line | None = None
+    """Features that nodes must have, as in `a100|h100`."""
+    time: Annotated[int | str, AfterValidator(_checked_time)] | None = None
+    """Time limit of a task: minutes, HH:MM:SS or D-HH:MM:SS; longer work goes on in a new one."""
+    mem_gb: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
+    """Memory of each node, in GB."""
+    nodes: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Nodes that train one point together."""
+    gpus_per_node: Annotated[int, Field(ge=0, le=1024)] = 0
+    """GPUs of each node; fewer than processes are shared by them."""
+    throttle: Count | None = None
+    """Tasks that may run at the same time, over all arrays of the sweep; by default no limit."""
+    points_per_task: Count = 1
+    """Points that one task measures, one after the other: saves queueing for short ones."""
+    setup: list[Line] = Field(default_factory=list)
+    """Lines of shell before Python starts: `module load cuda`, `export FLEXHPC_DATA=/data`."""
+    sbatch: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Further sbatch options by their long names: `{mail-type: FAIL, exclude: node7}`."""
+    python: Line | None = None
+    """Command that starts Python in a task; by default the one that runs flexhpc."""
+    stop_before: Annotated[float, Field(ge=5, le=86_400)] = 90.0
+    """Seconds before the time limit at which a task saves its state and is queued again."""
+    restarts: Annotated[int, Field(ge=0, le=10_000)] = 100
+    """How often one task is queued again after it was preempted or out of time."""
+    slurm_conf: Line | None = None
+    """The cluster's configuration, where it is not the system's; SLURM_CONF goes before it."""
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: D102
+        time, before = values.get("time"), values.get("stop_before", 90.0)
+        try:
+            limit = None if time is None else minutes(time) * 60
+        except ValueError:
+            return
+        if limit is not None and isinstance(before, int | float) and before > 0.8 * limit:
+            if "stop_before" in values:
+                yield (
+                    "stop_before",
+                    f"{before:g} s leave little of {limit} s; use at most four fifths",
+                )
+            elif limit < 113:
+                yield "time", f"{limit} s leave little before stop_before (90 s); set that too"
+        gpus, each = values.get("gpus_per_node"), values.get("processes_per_node", 1)
+        if isinstance(gpus, int) and isinstance(each, int) and gpus > each >= 1:
+            yield (
+                "gpus_per_node",
+                (
+                    f"{gpus} GPUs for {each} processes leave some idle: a process uses one; "
+                    "use as many processes_per_node"
+                ),
+            )
+        sbatch = values.get("sbatch")
+        for name in sbatch if isinstance(sbatch, dict) else ():
+            key = _OWN_OPTIONS.get(str(name).lstrip("-").replace("_", "-"))
+            if key is not None:
+                yield f"sbatch.{name}", f"is set by flexhpc; {key}"
+
+    @property
+    def time_limit(self) -> int | None:
+        """The time limit in minutes."""
+        return None if self.time is None else minutes(self.time)
+
+    @property
+    def command(self) -> str:
+        """What starts Python in a task, as shell."""
+        return self.python or shlex.quote(sys.executable)
 
 
-def visible_gpus() -> list[str]:
-    """Return the NVIDIA GPUs that this process may use, without importing torch.
-
-    As CUDA_VISIBLE_DEVICES names them: numbers, or the ids of GPUs and MIG slices.
-    """
-    devices = sorted(
-        (name[6:] for name in (os.listdir("/dev") if os.path.isdir("/dev") else [])
-         if name.startswith("nvidia") and name[6:].isdecimal()),
-        key=int,
-    )  # fmt: skip
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is None or not devices:
-        return devices
-    return [part.strip() for part in listed.split(",") if part.strip()]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_OWN_OPTIONS = {
+    **{
+        name: f"use the key {key}"
+        for name, key in {
+            "partition": "partition", "account": "account", "qos": "qos", "time": "time",
+            "constraint": "constraint", "mem": "mem_gb", "nodes": "nodes",
+            "ntasks-per-node": "processes_per_node", "gpus-per-node": "gpus_per_node",
+            "cpus-per-task": "cpus_per_process", "signal": "stop_before",
+        }.items()
+    },
+    **dict.fromkeys(
+        ("array", "job-name", "output", "error", "open-mode", "requeue", "no-requeue",
+         "dependency", "ntasks", "wrap", "parsable"), "leave it out",
+    ),
+}  # fmt: skip

@@ -1,32 +1,39 @@
-"""A sweep on this machine: workers, the live table, tracking beside it, and a clean stop."""
+"""A sweep, on whatever measures its points: start, live table, tracking beside it, a clean stop."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
 
 from flexhpc.analysis.board import Board, PointStatus
+from flexhpc.launch.backend import Backend
+from flexhpc.launch.crew import Crew
+from flexhpc.launch.follower import tracking
+from flexhpc.launch.hints import queued
 from flexhpc.launch.live import View
-from flexhpc.launch.local import Workers, start_workers
+from flexhpc.launch.local import LocalBackend
+from flexhpc.launch.machine import python_version
+from flexhpc.launch.plan import max_array_size
 from flexhpc.launch.prepare import Prepared, open_folder
-from flexhpc.launch.profile import Profile
+from flexhpc.launch.profile import LocalProfile, SlurmProfile
+from flexhpc.launch.slurm.backend import SlurmBackend
+from flexhpc.launch.slurm.layout import lay_out
+from flexhpc.launch.slurm.submit import dry_run
 from flexhpc.launch.task import Owner, TaskFile
-from flexhpc.store import RunFolder
 from flexhpc.store.files import write_atomic
 from flexhpc.tracking.state import up_to_date
 
 _LOOK_EVERY = 0.5
 _STOP_WITHIN = 120.0
-_IDLE_ROUNDS = 5
-_SYNC_AFTER_FAILURE = 15.0
+_CLUSTER_BEAT = 5.0
 
 
 class _Stop:
@@ -50,187 +57,159 @@ def _stop_signals() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Followed:
+    """How a sweep ended.
+
+    Attributes:
+        statuses: of every point.
+        interrupted: it was asked to stop.
+        goes_on: its tasks go on without it.
+    """
+
+    statuses: list[PointStatus]
+    interrupted: bool = False
+    goes_on: bool = False
+
+
 def launch_id() -> str:
     """Return a new launch id: its time and process."""
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
 
 
-def start(prepared: Prepared, profile: Profile, launch: str, *, detach: bool) -> TaskFile:
+def start(
+    prepared: Prepared, profile: LocalProfile | SlurmProfile, launch: str, *, detach: bool
+) -> TaskFile:
     """Write the run folder and the task of a launch."""
     open_folder(prepared, launch)
-    folder = prepared.run.jobs / launch
-    spec = folder / "sweep.yaml"
-    write_atomic(spec, prepared.frozen)
-    task = TaskFile(
-        run=str(prepared.run.path),
-        spec=str(spec),
-        launch=launch,
-        stop=str(folder / "stop"),
-        owner=None if detach else Owner.of(os.getpid()),
-        threads=profile.cpus_per_process,
-        retries=profile.retries,
-        checkpoint_every=profile.checkpoint_every,
-    )
-    task.write(folder / "task.json")
+    task = make_task(prepared, profile, launch, detach=detach)
+    write_atomic(Path(task.spec), prepared.frozen)
+    task.write(prepared.run.jobs / launch / "task.json")
     return task
 
 
-def detached(prepared: Prepared, profile: Profile) -> int:
-    """Start workers that outlive this process; returns how many."""
-    launch = launch_id()
-    start(prepared, profile, launch, detach=True)
+def make_task(
+    prepared: Prepared, profile: LocalProfile | SlurmProfile, launch: str, *, detach: bool
+) -> TaskFile:
+    """Return what the workers of a launch are told; nothing is written."""
     folder = prepared.run.jobs / launch
-    count = min(profile.worker_count(), len(prepared.points))
-    start_workers(folder, folder / "task.json", count)
-    return count
+    cluster = isinstance(profile, SlurmProfile)
+    return TaskFile(
+        run=str(prepared.run.path),
+        spec=str(folder / "sweep.yaml"),
+        launch=launch,
+        stop=str(folder / "stop"),
+        python=python_version(),
+        flexhpc=version("flexhpc"),
+        owner=None if detach or cluster else Owner.of(os.getpid()),
+        threads=profile.cpus_per_process,
+        retries=profile.retries,
+        checkpoint_every=profile.checkpoint_every,
+        beat=_CLUSTER_BEAT if cluster else 1.0,
+        stop_before=profile.stop_before if isinstance(profile, SlurmProfile) else 0.0,
+    )
 
 
-def follow(
-    prepared: Prepared, profile: Profile, console: Console
-) -> tuple[list[PointStatus], bool]:
-    """Measure every point that is not measured yet, and watch it.
+def make_backend(
+    prepared: Prepared,
+    profile: LocalProfile | SlurmProfile,
+    launch: str,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Backend:
+    """Return what runs the workers of a launch.
 
-    Returns:
-        The status of every point, and whether the sweep was interrupted.
+    Raises:
+        InputError: this machine has no SLURM.
     """
+    folder = prepared.run.jobs / launch
+    if isinstance(profile, SlurmProfile):
+        return SlurmBackend(prepared.run, folder, profile, interrupted)
+    return LocalBackend(folder, profile)
+
+
+def scripts(prepared: Prepared, profile: SlurmProfile) -> list[str]:
+    """Return the text that sbatch would get; nothing is written or submitted."""
+    launch = launch_id()
+    todo = [s.point.id for s in Board(prepared.run, prepared.points).look() if s.state != "done"]
+    chunks = lay_out(
+        todo,
+        per_task=profile.points_per_task,
+        max_array=max_array_size(profile),
+        throttle=profile.throttle,
+    )
+    task = make_task(prepared, profile, launch, detach=True)
+    return dry_run(chunks, prepared.run.jobs / launch, profile, task, prepared.run.name)
+
+
+def detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> str:
+    """Start workers that outlive this process; returns what was started, in words."""
+    launch = launch_id()
+    backend = make_backend(prepared, profile, launch)
+    start(prepared, profile, launch, detach=True)
+    backend.look()
+    todo = [s for s in Board(prepared.run, prepared.points).look() if s.state != "done"]
+    Crew(backend).keep_going(todo)
+    return backend.note() or backend.summary()
+
+
+def follow(prepared: Prepared, profile: LocalProfile | SlurmProfile, console: Console) -> Followed:
+    """Measure every point that is not measured yet, and watch it."""
     run, launch = prepared.run, launch_id()
     board = Board(run, prepared.points)
     statuses = board.look()
     finished = all(status.state == "done" for status in statuses)
-    tracking = profile.tracking_uri
-    tracked = tracking == "none" or up_to_date(run, tracking, statuses)
+    uri = profile.tracking_uri
+    tracked = uri == "none" or up_to_date(run, uri, statuses)
     if finished and prepared.again and tracked:
-        return statuses, False
-    task = start(prepared, profile, launch, detach=False)
-    with (
-        _stop_signals() as stop,
-        _tracking(task, profile, stop),
-        View(console, run.name) as view,
-    ):
-        crew = _Crew(run, launch, profile)
+        return Followed(statuses=statuses)
+    with _stop_signals() as stop:
+        backend = make_backend(prepared, profile, launch, lambda: bool(stop.count))
+        task = start(prepared, profile, launch, detach=False)
         stop_file = Path(task.stop)
-        while not (stop.count or stop_file.exists()):
-            crew.count_running()
-            statuses = board.look()
-            view.update(statuses, note=_elsewhere(statuses, launch))
-            todo = [s for s in statuses if not _finished(s, launch)]
-            if not todo or not crew.keep_going(todo, statuses):
-                break
-            time.sleep(_LOOK_EVERY)
-        interrupted = bool(stop.count) or stop_file.exists()
-        if interrupted:
-            crew.stop(view, board, stop)
-            statuses = board.look()
-    return statuses, interrupted
+        with tracking(task, uri, lambda: stop.count), View(console, run.name) as view:
+            crew = Crew(backend)
+            while not (stop.count or stop_file.exists()):
+                backend.look()
+                statuses = queued(board.look(), backend.waiting())
+                note = backend.note() or _elsewhere(statuses, backend, launch)
+                view.update(statuses, note=note)
+                todo = [s for s in statuses if not _finished(s, launch)]
+                if not todo or not crew.keep_going(todo):
+                    break
+                time.sleep(_LOOK_EVERY)
+            interrupted = bool(stop.count) or stop_file.exists()
+            if interrupted and backend.ours:
+                _stop_workers(backend, board, view, stop, stop_file)
+                statuses = board.look()
+    return Followed(
+        statuses=[_with_log(status, backend) for status in statuses],
+        interrupted=interrupted,
+        goes_on=interrupted and not backend.ours and not stop_file.exists(),
+    )
 
 
-class _Crew:
-    """The workers of one launch; new ones are started while there is work that nobody does."""
+def _stop_workers(backend: Backend, board: Board, view: View, stop: _Stop, stop_file: Path) -> None:
+    """Ask the workers to save and end, and wait for them unless asked again."""
+    with contextlib.suppress(OSError):
+        stop_file.touch()
+    end = time.monotonic() + _STOP_WITHIN
+    backend.look()
+    while backend.running() and time.monotonic() < end and stop.count < 2:
+        view.update(board.look(), note="stopping: saving the probes in hand ...")
+        time.sleep(_LOOK_EVERY / 2)
+        backend.look()
 
-    def __init__(self, run: RunFolder, launch: str, profile: Profile) -> None:
-        self.folder = run.jobs / launch
-        self.profile = profile
-        self.workers: Workers | None = None
-        self.running = 0
-        self.reached: tuple[object, ...] = ()
-        self.idle_rounds = 0
 
-    def count_running(self) -> None:
-        """Count workers before the board is read, so that what they finished is seen."""
-        self.running = self.workers.running() if self.workers else 0
-
-    def keep_going(self, todo: Sequence[PointStatus], statuses: Sequence[PointStatus]) -> bool:
-        """Start workers if none runs and points are free.
-
-        Returns:
-            False if the last round did nothing and another would do no better: its workers crashed
-            before they claimed a point, or several rounds ended well without one. (Once is no
-            reason: they may have found every point claimed by another sweep.) A worker that dies
-            over a point leaves its claim behind, which counts its deaths.
-        """
-        free = [status for status in todo if status.state != "running"]
-        if self.running or not free:
-            return True
-        reached = (
-            sum(s.probes for s in statuses),
-            sum(s.state == "done" for s in statuses),
-            *(s.token for s in statuses),
-        )
-        self.idle_rounds = self.idle_rounds + 1 if reached == self.reached else 0
-        crashed = self.workers is not None and self.workers.crashed()
-        if self.idle_rounds >= (1 if crashed else _IDLE_ROUNDS):
-            return False
-        self.reached = reached
-        count = min(self.profile.worker_count(), len(free))
-        self.workers = start_workers(self.folder, self.folder / "task.json", count)
-        return True
-
-    def stop(self, view: View, board: Board, stop: _Stop) -> None:
-        """Ask the workers to save and end, and wait for them unless asked again."""
-        with contextlib.suppress(OSError):
-            (self.folder / "stop").touch()
-        end = time.monotonic() + _STOP_WITHIN
-        while self.workers and self.workers.running() and time.monotonic() < end:
-            if stop.count > 1:
-                return
-            view.update(board.look(), note="stopping: saving the probes in hand ...")
-            time.sleep(_LOOK_EVERY / 2)
+def _with_log(status: PointStatus, backend: Backend) -> PointStatus:
+    if status.state == "done" or status.log:
+        return status
+    return replace(status, log=backend.log(status.point.id))
 
 
 def _finished(status: PointStatus, launch: str) -> bool:
     return status.state == "done" or (status.state == "failed" and status.launch == launch)
 
 
-def _elsewhere(statuses: Sequence[PointStatus], launch: str) -> str:
+def _elsewhere(statuses: Sequence[PointStatus], backend: Backend, launch: str) -> str:
     others = sum(s.state == "running" and s.launch != launch for s in statuses)
-    return f"{others} measured by another sweep" if others else ""
-
-
-@contextlib.contextmanager
-def _tracking(task: TaskFile, profile: Profile, stop: _Stop) -> Iterator[None]:
-    """Keep MLflow up to date from a process beside us; at the end wait until it has caught up.
-
-    The wait ends early on another Ctrl-C, or when the server does not answer.
-    """
-    if profile.tracking_uri == "none":
-        yield
-        return
-    log = Path(task.spec).with_name("tracking.log")
-    command = [sys.executable, "-m", "flexhpc.tracking.follow", task.run, task.spec]
-    if profile.tracking_uri:
-        command.append(profile.tracking_uri)
-    with log.open("w") as output:
-        follower = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        yield
-    finally:
-        assert follower.stdin is not None
-        follower.stdin.close()
-        began, asked = time.monotonic(), stop.count
-        while follower.poll() is None:
-            failing = "warning: " in log.read_text(errors="replace")
-            late = time.monotonic() - began > _SYNC_AFTER_FAILURE
-            if stop.count > asked or (failing and late):
-                follower.kill()
-                follower.wait()
-            time.sleep(0.1)
-
-
-def tracking_warnings(run: RunFolder) -> list[str]:
-    """Return what tracking had to say in the last launch."""
-    logs = sorted(run.jobs.glob("*/tracking.log"), key=lambda path: path.stat().st_mtime)
-    if not logs:
-        return []
-    lines = logs[-1].read_text(errors="replace").splitlines()
-    return list(dict.fromkeys(line for line in lines if line.startswith("warning: ")))
-
-
-def log_tail(folder: Path, lines: int = 12) -> list[str]:
-    """Return the last lines that the workers of a launch printed to stderr."""
-    tail: list[str] = []
-    for path in sorted(folder.glob("*_log.err")):
-        text = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
-        tail += text[-lines:]
-    return tail[-lines:]
+    return f"{others} measured by another sweep" if others and backend.shared else ""

@@ -34,18 +34,35 @@ class TaskFile:
         run: the run folder; spec: the frozen spec of this launch.
         launch: id of the launch.
         stop: workers stop when this file exists.
+        python: Python, as "3.11", and flexhpc of whoever wrote this; a worker must have the same.
         owner: whom to watch, or None for workers that outlive their launcher.
-        threads: threads of the worker; retries: see Profile; checkpoint_every: seconds.
+        threads: threads of the worker; retries: see the profile; checkpoint_every: seconds.
+        beat: seconds between heartbeats.
+        points: ids of the points of an array, ``per_task`` of them for each of its tasks; None
+            for a worker that takes whatever point of the run is free.
+        stop_before: seconds before the end of the allocation at which to stop.
     """
 
     run: str
     spec: str
     launch: str
     stop: str
+    python: str
+    flexhpc: str
     owner: Owner | None
     threads: int
     retries: int
     checkpoint_every: float
+    beat: float = 1.0
+    points: list[str] | None = None
+    per_task: int = 1
+    stop_before: float = 0.0
+
+    def of_task(self, index: int) -> list[str] | None:
+        """Return the ids of the points of one task of the array."""
+        if self.points is None:
+            return None
+        return self.points[index * self.per_task : (index + 1) * self.per_task]
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""

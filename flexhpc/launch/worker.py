@@ -2,146 +2,215 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
-import threading
+import platform
+import sys
+import time
 import traceback
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NoReturn
 
-import torch
-
-from flexhpc.errors import Interrupted, PointError
-from flexhpc.launch.profile import WORKER_GPU
+from flexhpc.errors import Interrupted, PeerLost, PointError
+from flexhpc.launch.machine import WORKER_GPU, python_version
+from flexhpc.launch.place import Place
+from flexhpc.launch.sentinel import Sentinel
+from flexhpc.launch.stop import RESTART, Stop
 from flexhpc.launch.task import TaskFile
-from flexhpc.measure import Watch, choose_device, measure
+from flexhpc.measure import Watch, assist, choose_device, dismiss, measure
 from flexhpc.spec import Point, checked
-from flexhpc.store import Claim, RunFolder, read, read_claim, take
+from flexhpc.store import SILENCE, Claim, RunFolder, read, read_claim, take
 from flexhpc.training import Group
 
-_BEAT = 1.0
+_WRONG_VERSION = 78
+_RETRY_EVERY = 2.0
+
+Ended = Literal["done", "failed", "held"]
 
 
-class Sentinel:
-    """Watches over a worker from a thread of its own: stop requests, owner, heartbeat, progress.
+def work(task: TaskFile, stop: Stop) -> int:
+    """Measure points until none is left; returns how many failed.
 
-    The training loop only ever asks a flag, so that nothing slow happens between its steps.
+    A point that fails is written down with one line and left; the others go on. In a job of
+    several processes rank 0 does this and the others train along.
+
+    Raises:
+        SystemExit: with ``RESTART`` if there is work left; with another status if the versions
+            here are not those of whoever submitted the task.
     """
-
-    def __init__(self, task: TaskFile) -> None:
-        self.task = task
-        self.stop = threading.Event()
-        self.lost = threading.Event()
-        self.claim: Claim | None = None
-        self.progress: dict[str, Any] = {}
-        self._lock = threading.Lock()
-        self._listen()
-        threading.Thread(target=self._watch, daemon=True, name="sentinel").start()
-
-    def guard(self, claim: Claim | None) -> None:
-        """Keep this claim fresh from now on; None when there is nothing to keep."""
-        with self._lock:
-            self.claim, self.progress = claim, {}
-            self.lost.clear()
-
-    def stopping(self) -> bool:
-        """Return whether the measurement in hand must stop."""
-        return self.stop.is_set() or self.lost.is_set()
-
-    def note(self, progress: dict[str, Any]) -> None:
-        """Take the latest progress; it goes out with the next heartbeat."""
-        self.progress = progress
-
-    def _watch(self) -> None:
-        while not self.stop.wait(_BEAT):
-            self._listen()
-            with self._lock:
-                self._beat()
-
-    def _listen(self) -> None:
-        owner = self.task.owner
-        if Path(self.task.stop).exists() or (owner is not None and not owner.lives()):
-            self.stop.set()
-
-    def _beat(self) -> None:
-        try:
-            if self.claim is not None and not self.claim.beat(self.progress):
-                self.lost.set()
-        except OSError as error:
-            print(f"heartbeat not written: {error}", flush=True)
-
-
-def work(task: TaskFile) -> int:
-    """Measure every point of the run that nobody else measures; returns how many failed.
-
-    A point that fails is written down with one line and left; the others go on.
-    """
+    _check_versions(task)
     if (gpu := os.environ.get(WORKER_GPU)) is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before CUDA wakes up
-    device = choose_device(task.threads)
-    sentinel = Sentinel(task)
-    for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, lambda *_: sentinel.stop.set())
-    run = RunFolder(Path(task.run))
-    _, points = checked(Path(task.spec))
-    failed = 0
-    for point in points:
-        if sentinel.stopping():
-            break
-        failed += _work_on(point, run, task, sentinel, device)
-    return failed
-
-
-def _work_on(
-    point: Point, run: RunFolder, task: TaskFile, sentinel: Sentinel, device: torch.device
-) -> bool:
-    """Measure one point if it is free; True if it failed."""
-    before = read_claim(run.claim(point.id))
-    if before is not None and before.state == "failed" and before.launch == task.launch:
-        return False
-    if _is_measured(run.point(point.id)):
-        return False
-    log = str(Path(task.stop).parent)
-    claim = take(run.claim(point.id), run.lock, launch=task.launch, log=log)
-    if claim is None:
-        return False
-    sentinel.guard(claim)
+    place = Place.here()
+    device = choose_device(task.threads, place.local_rank)
     try:
-        if claim.record.deaths > task.retries:
-            raise PointError(
-                f"its worker died {claim.record.deaths} times (killed, or out of memory?)"
-            )
-        _measure(point, run, task, sentinel, device)
-    except Interrupted:
-        _release(claim, sentinel, "stopped")
-        return False
-    except PointError as error:
-        print(f"{point.id} {point.label}: {error}", flush=True)
-        _release(claim, sentinel, "failed", str(error))
-        return True
-    except Exception as error:
-        traceback.print_exc()
-        what = " ".join(str(error).split())
-        _release(claim, sentinel, "failed", f"{type(error).__name__}: {what}")
-        return True
-    _release(claim, sentinel, "done")
-    return False
+        group = Group.join(
+            device,
+            place.rank,
+            place.size,
+            host=place.host,
+            token=place.token,
+            shared=_gpu_is_shared(place),
+        )
+        _, points = checked(Path(task.spec))
+        by_id = {point.id: point for point in points}
+        if group.rank > 0:
+            assist(by_id, group, stop.is_set)
+            group.leave()
+            return 0
+        wanted = task.of_task(place.index)
+        mine = points if wanted is None else [by_id[point_id] for point_id in wanted]
+        worker = _Worker(task, place, stop, group)
+        worker.work_on(mine)
+        dismiss(group)
+        group.leave()
+    except PeerLost as error:
+        _leave_at_once(f"a process of this job is gone: {error}")
+    if worker.leaves_work(mine):
+        print(f"stopped: {stop.why}", flush=True)
+        raise SystemExit(RESTART)
+    return worker.failed
 
 
-def _measure(
-    point: Point, run: RunFolder, task: TaskFile, sentinel: Sentinel, device: torch.device
-) -> None:
-    if _is_measured(run.point(point.id)):
-        return
-    assert sentinel.claim is not None
-    watch = Watch(
-        stopping=sentinel.stopping,
-        holds=sentinel.claim.held,
-        progress=sentinel.note,
-        checkpoint_every=task.checkpoint_every,
-    )
-    estimate = measure(point, run, Group(device), watch)
-    print(f"{point.id} {point.label}: emc {estimate.emc} ({estimate.censored})", flush=True)
+def _check_versions(task: TaskFile) -> None:
+    here = (python_version(), version("flexhpc"))
+    if here != (task.python, task.flexhpc):
+        print(
+            f"this job was submitted by Python {task.python} with flexhpc {task.flexhpc}, but "
+            f"{platform.node()} has Python {here[0]} with flexhpc {here[1]}; use the same in both",
+            file=sys.stderr,
+        )
+        raise SystemExit(_WRONG_VERSION)
+
+
+def _gpu_is_shared(place: Place) -> bool:
+    """Return whether several processes of a node use one GPU."""
+    import torch
+
+    return place.per_node > torch.cuda.device_count()
+
+
+def _leave_at_once(why: str) -> NoReturn:
+    """End without any clean-up, which would wait for the lost; the claim shows how we died."""
+    print(why, file=sys.stderr, flush=True)
+    os._exit(RESTART)
+
+
+class _Worker:
+    """Rank 0 of a job, or a worker by itself."""
+
+    def __init__(self, task: TaskFile, place: Place, stop: Stop, group: Group) -> None:
+        self.task, self.place, self.stop, self.group = task, place, stop, group
+        self.run = RunFolder(Path(task.run))
+        self.sentinel = Sentinel(task, place, stop)
+        self.failed = 0
+
+    def work_on(self, points: list[Point]) -> None:
+        """Measure every point that nobody else measures.
+
+        A task of an array has its own points. If a holder of one looks alive (a node that SLURM
+        gave up may run on, or have died a moment ago) it waits until the holder has been silent
+        for so long that it counts as dead, but not for one that shows signs of life.
+        """
+        end = time.monotonic() + SILENCE + 2 * self.task.beat
+        while points and not self.stop.is_set():
+            held = [point for point in points if self._try(point) == "held"]
+            points = held if self.task.points is not None and time.monotonic() < end else []
+            if points:
+                self.stop.wait(_RETRY_EVERY)
+
+    def leaves_work(self, points: list[Point]) -> bool:
+        """Return whether a task of an array was stopped, and is to go on later."""
+        return (
+            self.task.points is not None
+            and self.stop.is_set()
+            and not self.sentinel.cancelled
+            and not all(self._is_settled(point) for point in points)
+        )
+
+    def _is_settled(self, point: Point) -> bool:
+        return _is_measured(self.run.point(point.id)) or self._has_failed(point)
+
+    def _has_failed(self, point: Point) -> bool:
+        claim = read_claim(self.run.claim(point.id))
+        return claim is not None and claim.state == "failed" and claim.launch == self.task.launch
+
+    def _try(self, point: Point) -> Ended:
+        if self.stop.is_set() or self._is_settled(point):
+            return "done"
+        claim = take(
+            self.run.claim(point.id),
+            self.run.lock,
+            launch=self.task.launch,
+            job=self.place.job,
+            log=self.place.log,
+            saved=self._last_saved(point),
+        )
+        if claim is None:
+            return "held"
+        self.place.deaths.unlink(missing_ok=True)  # from here on the claim tells of deaths
+        self.sentinel.guard(claim)
+        try:
+            if claim.record.deaths > self.task.retries:
+                raise PointError(
+                    f"its worker died {claim.record.deaths} times without getting any further "
+                    "(killed, or out of memory?)"
+                )
+            self._measure(point)
+        except Interrupted:
+            if not self.sentinel.lost.is_set():
+                self.stop.set("a process of this job was told to stop")
+            self._release(claim, "stopped")
+            return "done"
+        except PointError as error:
+            print(f"{point.id} {point.label}: {error}", file=sys.stderr, flush=True)
+            return self._fail(claim, str(error))
+        except PeerLost:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            what = " ".join(str(error).split())
+            self._fail(claim, f"{type(error).__name__}: {what}")
+            if self.group.size > 1:
+                _leave_at_once("the other processes of this job may wait for ever: starting again")
+            return "failed"
+        self._release(claim, "done")
+        return "done"
+
+    def _last_saved(self, point: Point) -> float:
+        """Return when the point last got any further, in seconds since the epoch."""
+        times = [0.0]
+        for path in (self.run.point(point.id), self.run.checkpoint(point.id)):
+            with contextlib.suppress(OSError):
+                times.append(path.stat().st_mtime)
+        return max(times)
+
+    def _fail(self, claim: Claim, message: str) -> Ended:
+        self.failed += 1
+        self._release(claim, "failed", message)
+        return "failed"
+
+    def _measure(self, point: Point) -> None:
+        if _is_measured(self.run.point(point.id)):
+            return
+        assert self.sentinel.claim is not None
+        watch = Watch(
+            stopping=self.sentinel.stopping,
+            holds=self.sentinel.claim.held,
+            progress=self.sentinel.note,
+            checkpoint_every=self.task.checkpoint_every,
+        )
+        estimate = measure(point, self.run, self.group, watch)
+        print(f"{point.id} {point.label}: emc {estimate.emc} ({estimate.censored})", flush=True)
+
+    def _release(self, claim: Claim, state: Any, message: str = "") -> None:
+        """Give a claim back; first of all no heartbeat may say any more that it is held."""
+        self.sentinel.guard(None)
+        try:
+            claim.release(state, message)
+        except OSError as error:
+            print(f"claim not released: {error}", flush=True)
 
 
 def _is_measured(path: Path) -> bool:
@@ -151,12 +220,3 @@ def _is_measured(path: Path) -> bool:
     except PointError:
         return False
     return record is not None and record.estimate is not None
-
-
-def _release(claim: Claim, sentinel: Sentinel, state: Any, message: str = "") -> None:
-    """Give a claim back; first of all no heartbeat may say any more that it is held."""
-    sentinel.guard(None)
-    try:
-        claim.release(state, message)
-    except OSError as error:
-        print(f"claim not released: {error}", flush=True)

@@ -1,11 +1,11 @@
 """The record: HDF5 files, masks, claims and where they lie. No torch."""
 
-from flexhpc.store.claim import Claim, ClaimRecord, read_claim, take
+from flexhpc.store.claim import SILENCE, Claim, ClaimRecord, read_claim, take
 from flexhpc.store.layout import RunFolder
 from flexhpc.store.masks import Masks, read_masks
 from flexhpc.store.point_file import Header, PointRecord, ProbeRecord, append, create, finish, read
 
 __all__ = [
-    "Claim", "ClaimRecord", "Header", "Masks", "PointRecord", "ProbeRecord", "RunFolder", "append",
-    "create", "finish", "read", "read_claim", "read_masks", "take",
+    "SILENCE", "Claim", "ClaimRecord", "Header", "Masks", "PointRecord", "ProbeRecord", "RunFolder",
+    "append", "create", "finish", "read", "read_claim", "read_masks", "take",
 ]  # fmt: skip

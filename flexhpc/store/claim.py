@@ -62,7 +62,11 @@ class ClaimRecord:
         state: running, stopped (interrupted), failed or done.
         launch: the launch that its holder belongs to.
         beat: time of the last heartbeat (seconds since the epoch).
-        deaths: how often a holder of the same launch died over this point.
+        taken: time at which its holder took it.
+        deaths: how often in a row a holder of the same launch died over this point, counted from
+            the last one that had saved something.
+        attempts: how often the point was claimed, by whomever.
+        job: the job of its holder, as ``123_4``.
         message: why it failed; log: where to read more.
         progress: of the probe in hand: n, epoch, epochs, n_errors, ...
     """
@@ -74,7 +78,10 @@ class ClaimRecord:
     pid: int
     birth: float
     beat: float
+    taken: float = 0.0
     deaths: int = 0
+    attempts: int = 1
+    job: str = ""
     message: str = ""
     log: str = ""
     progress: dict[str, Any] = field(default_factory=dict)
@@ -126,23 +133,27 @@ class Claim:
             return True
 
 
-def take(path: Path, lock: Path, *, launch: str, log: str = "") -> Claim | None:
+def take(
+    path: Path, lock: Path, *, launch: str, job: str = "", log: str = "", saved: float = 0.0
+) -> Claim | None:
     """Claim a point, or return None if a living process holds it.
 
     Args:
         path: the claim's file.
         lock: the lock file of the run.
-        launch: the launch that we belong to.
+        launch: the launch that we belong to; job: our job.
         log: where our log goes.
+        saved: when the point last got any further (seconds since the epoch).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
         before = read_claim(path)
         if before is not None and before.live():
             return None
-        same = before is not None and before.launch == launch
-        died = before is not None and before.state == "running"
-        deaths = (before.deaths if before and same else 0) + (1 if died and same else 0)
+        deaths = 0
+        if before is not None and before.launch == launch:
+            further = saved > before.taken
+            deaths = (0 if further else before.deaths) + (before.state == "running")
         pid = os.getpid()
         record = ClaimRecord(
             state="running",
@@ -152,7 +163,10 @@ def take(path: Path, lock: Path, *, launch: str, log: str = "") -> Claim | None:
             pid=pid,
             birth=process_birth(pid) or time.time(),
             beat=time.time(),
+            taken=time.time(),
             deaths=deaths,
+            attempts=before.attempts + 1 if before else 1,
+            job=job,
             log=log,
         )
         write_json(path, vars(record), durable=False)

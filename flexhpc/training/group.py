@@ -11,16 +11,21 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from flexhpc.errors import PeerLost
 
 _SILENCE = datetime.timedelta(minutes=30)
+_MEETING = datetime.timedelta(minutes=3)
+_FIRST_PORT, _PORTS = 10_000, 20_000
+"""Below the range that systems give to outgoing connections."""
 
 
 class Group:
@@ -34,13 +39,19 @@ class Group:
         self.device, self.rank, self.size = device, rank, size
 
     @classmethod
-    def join(cls, device: torch.device, rank: int, size: int, address: str, shared: bool) -> Group:
-        """Meet the other processes.
+    def join(
+        cls, device: torch.device, rank: int, size: int, *, host: str, token: str, shared: bool
+    ) -> Group:
+        """Meet the other processes, at a port of rank 0's host that follows from the token.
+
+        Another job may use that port. So nobody takes part who does not know the token; who does
+        not find its peers there gives up, and is better started again with another token.
 
         Args:
             device: where this process trains.
             rank: its number, from 0; size: number of processes.
-            address: ``HOST:PORT``, at which rank 0 listens.
+            host: of rank 0.
+            token: the same for all of them and for no other group.
             shared: several processes use one GPU, which NCCL refuses: gloo instead.
 
         Raises:
@@ -48,13 +59,18 @@ class Group:
         """
         if size > 1:
             backend = "nccl" if device.type == "cuda" and not shared else "gloo"
+            port = _FIRST_PORT + zlib.crc32(token.encode()) % _PORTS
             with _peers():
+                store = PrefixStore(
+                    token,
+                    TCPStore(
+                        host, port, is_master=rank == 0, wait_for_workers=False, timeout=_MEETING
+                    ),
+                )
+                store.set(str(rank), "here")
+                store.wait([str(other) for other in range(size)], _MEETING)
                 dist.init_process_group(
-                    backend,
-                    init_method=f"tcp://{address}",
-                    rank=rank,
-                    world_size=size,
-                    timeout=_SILENCE,
+                    backend, store=store, rank=rank, world_size=size, timeout=_SILENCE
                 )
         return cls(device, rank, size)
 
@@ -91,10 +107,10 @@ class Group:
         counts = [sum(self.owner(p, parts) == r for p in range(parts)) for r in range(self.size)]
         own = torch.stack([*vectors, *[torch.zeros_like(like)] * (max(counts) - len(vectors))])
         gathered = self._gathered(own)
-        joined: list[Tensor] = [row for rows, count in zip(gathered, counts, strict=True) for row in rows[:count]]
-        total = joined[0].clone()
-        for vector in joined[1:]:
-            total += vector
+        total = torch.zeros_like(like)
+        for rows, count in zip(gathered, counts, strict=True):
+            for row in rows[:count]:
+                total += row
         return total
 
     def concatenated(self, own: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -125,7 +141,7 @@ class Group:
         if self.size > 1:
             with _peers():
                 for tensor in tensors:
-                    dist.broadcast(tensor, src=0)
+                    dist.broadcast(tensor.detach(), src=0)
 
     def told(self, value: Any) -> Any:
         """Return what rank 0 has to say; the others' value counts for nothing."""

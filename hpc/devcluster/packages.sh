@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
 # Installs SLURM, munge and MariaDB on Debian or Ubuntu, as root; starts none of them.
+#   hpc/devcluster/packages.sh [--check]     --check: only say whether they are there
 set -euo pipefail
-commands=(slurmctld slurmd slurmdbd sbatch sacctmgr munged mariadbd)
-missing() { for one in "${commands[@]}"; do command -v "$one" >/dev/null || return 0; done; return 1; }
-missing || exit 0
+absent=()
+for command in slurmctld slurmd slurmdbd sbatch sacctmgr munged mariadbd; do
+  command -v $command >/dev/null || absent+=($command)
+done
+[ ${#absent[@]} -gt 0 ] || exit 0
+if [ "${1:-}" = --check ]; then
+  echo "not installed: ${absent[*]}" >&2
+  exit 1
+fi
 if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
-  echo "SLURM is not installed, and only root on Debian or Ubuntu can install it here" >&2
+  echo "not installed: ${absent[*]}; only root on Debian or Ubuntu can install them here" >&2
   exit 1
 fi
 echo "installing SLURM, munge and MariaDB ..." >&2

@@ -55,7 +55,8 @@ write_config() {
 
 slurm_conf() {
   local i
-  # cred_expire: a requeued job waits that long, and by default two minutes, before it starts again.
+  # cred_expire: how long a requeued job waits before it starts again. 5 s is the least SLURM takes;
+  # the default is two minutes.
   cat <<C
 ClusterName=devcluster
 SlurmctldHost=$HOST(127.0.0.1)
@@ -63,7 +64,7 @@ SlurmctldPort=$PORT
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$ROOT/run/munge.sock,cred_expire=3
+AuthInfo=socket=$ROOT/run/munge.sock,cred_expire=5
 CredType=cred/munge
 SlurmctldPidFile=$ROOT/run/slurmctld.pid
 SlurmctldLogFile=$ROOT/log/slurmctld.log

@@ -113,3 +113,14 @@ def test_a_damaged_claim_counts_as_none(paths: tuple[Path, Path], content: str) 
     paths[0].write_text(content)
     assert read_claim(paths[0]) is None
     assert take(*paths, launch="a") is not None
+
+
+def test_a_death_after_progress_counts_anew(paths: tuple[Path, Path]) -> None:
+    for _ in range(3):
+        end(holder(paths))
+    died = read_claim(paths[0])
+    assert take(*paths, launch="a", saved=died.taken - 1).record.deaths == 3
+    write_json(paths[0], vars(died))
+    again = take(*paths, launch="a", saved=died.taken + 1)
+    assert again.record.deaths == 1
+    assert again.record.attempts == 4

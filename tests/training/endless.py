@@ -13,9 +13,9 @@ from flexhpc.training import Group, Hooks
 from tests.training.ranks import Case, outcome
 
 if __name__ == "__main__":
-    rank, size, port, folder = sys.argv[1:5]
+    rank, size, token, folder = sys.argv[1:5]
     device = torch.device("cpu")
-    group = Group.join(device, int(rank), int(size), f"127.0.0.1:{port}", shared=False)
+    group = Group.join(device, int(rank), int(size), host="127.0.0.1", token=token, shared=False)
     endless = Case(
         Sgd(optimizer="sgd", lr=1e-9, epochs=10**6, gates={"plateau": {"mode": "off"}}), 900
     )

@@ -1,6 +1,6 @@
 """One process of a group that trains a list of cases together: ``python -m tests.training.ranks``.
 
-Arguments: rank, size, port, folder. Rank 0 pickles the outcomes of every case into the folder.
+Arguments: rank, size, token, folder. Rank 0 pickles the outcomes of every case into the folder.
 """
 
 from __future__ import annotations
@@ -97,10 +97,10 @@ def one_sample_with_batch_norm(group: Group) -> str:
     return "trained"
 
 
-def main(rank: int, size: int, port: int, folder: Path) -> None:
+def main(rank: int, size: int, token: str, folder: Path) -> None:
     torch.set_num_threads(1)
     device = torch.device("cpu")
-    group = Group.join(device, rank, size, f"127.0.0.1:{port}", shared=False)
+    group = Group.join(device, rank, size, host="127.0.0.1", token=token, shared=False)
     found = {name: outcome(case, group) for name, case in CASES.items()}
     found["stopped and resumed"] = stopped_and_resumed(group, folder)
     refused = one_sample_with_batch_norm(group)
@@ -110,4 +110,4 @@ def main(rank: int, size: int, port: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import socket
 import subprocess
 import sys
 import time
@@ -21,17 +20,10 @@ from tests.training.helpers import run, same
 from tests.training.ranks import CASES, Case, outcome
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 def start(size: int, folder: Path, module: str = "tests.training.ranks") -> list[subprocess.Popen]:
-    port = free_port()
     return [
         subprocess.Popen(
-            [sys.executable, "-m", module, str(rank), str(size), str(port), str(folder)],
+            [sys.executable, "-m", module, str(rank), str(size), str(folder), str(folder)],
             cwd=REPOSITORY, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(size)

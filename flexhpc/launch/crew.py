@@ -1,0 +1,45 @@
+"""Hands points out to workers, as long as that leads anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from flexhpc.analysis.board import PointStatus
+from flexhpc.launch.backend import Backend
+
+Mark = tuple[object, ...]
+
+
+class Crew:
+    """Starts workers for the points that nobody measures and nobody is about to.
+
+    A point that was handed out again and again without any sign of life is given up: its workers
+    end before they reach it. A worker that dies over a point leaves its claim behind, which counts
+    its deaths.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self._handed: dict[str, tuple[Mark, int]] = {}
+
+    def keep_going(self, todo: Sequence[PointStatus]) -> bool:
+        """Start workers where they are needed; False if there is nothing left to wait for."""
+        free = [s for s in todo if s.state != "running" and not self.backend.covers(s.point.id)]
+        round_mark = tuple(map(_mark, todo)) if self.backend.shared else ()
+        marks = {s.point.id: (_mark(s), round_mark) for s in free}
+        patience = 1 if self.backend.crashed() else self.backend.patience
+        hopeful = [point_id for point_id in marks if self._tries(point_id, marks) < patience]
+        if hopeful and self.backend.start(hopeful):
+            for point_id in hopeful:
+                self._handed[point_id] = (marks[point_id], self._tries(point_id, marks) + 1)
+        return bool(hopeful) or len(free) < len(todo)
+
+    def _tries(self, point_id: str, marks: Mapping[str, Mark]) -> int:
+        """Return how often the point was handed out as it is now."""
+        mark, tries = self._handed.get(point_id, ((), 0))
+        return tries if mark == marks[point_id] else 0
+
+
+def _mark(status: PointStatus) -> Mark:
+    """What changes as soon as a worker reaches a point."""
+    return (status.probes, status.state, status.token)

@@ -1,0 +1,61 @@
+"""Tracking beside a sweep: a process of its own keeps MLflow up to date."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from flexhpc.launch.task import TaskFile
+from flexhpc.store import RunFolder
+
+_SYNC_AFTER_FAILURE = 15.0
+
+
+@contextlib.contextmanager
+def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) -> Iterator[None]:
+    """Keep MLflow up to date inside; at the end wait until it has caught up.
+
+    The wait ends early on another Ctrl-C, or when the server does not answer.
+
+    Args:
+        task: of the launch.
+        uri: of the server; None for a database in the run folder, ``none`` for no tracking.
+        interruptions: returns how often the user asked to stop.
+    """
+    if uri == "none":
+        yield
+        return
+    log = Path(task.spec).with_name("tracking.log")
+    command = [sys.executable, "-m", "flexhpc.tracking.follow", task.run, task.spec]
+    if uri:
+        command.append(uri)
+    with log.open("w") as output:
+        follower = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield
+    finally:
+        assert follower.stdin is not None
+        follower.stdin.close()
+        began, asked = time.monotonic(), interruptions()
+        while follower.poll() is None:
+            failing = "warning: " in log.read_text(errors="replace")
+            late = time.monotonic() - began > _SYNC_AFTER_FAILURE
+            if interruptions() > asked or (failing and late):
+                follower.kill()
+                follower.wait()
+            time.sleep(0.1)
+
+
+def tracking_warnings(run: RunFolder) -> list[str]:
+    """Return what tracking had to say in the last launch."""
+    logs = sorted(run.jobs.glob("*/tracking.log"), key=lambda path: path.stat().st_mtime)
+    if not logs:
+        return []
+    lines = logs[-1].read_text(errors="replace").splitlines()
+    return list(dict.fromkeys(line for line in lines if line.startswith("warning: ")))

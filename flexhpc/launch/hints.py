@@ -1,0 +1,58 @@
+"""What the queue of a cluster adds to what the files of a run say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from flexhpc.analysis.board import PointStatus
+from flexhpc.launch.slurm.arrays import array_records, waiting_points
+from flexhpc.launch.slurm.commands import NoAnswer, Slurm
+from flexhpc.store import RunFolder
+
+_ASK_EVERY = 5.0
+
+
+def queued(statuses: Sequence[PointStatus], waiting: Mapping[str, str]) -> list[PointStatus]:
+    """Return the statuses with the points that wait in a queue marked as such."""
+    return [
+        replace(status, state="queued", message=waiting[status.point.id])
+        if status.state in ("waiting", "stopped") and status.point.id in waiting
+        else status
+        for status in statuses
+    ]
+
+
+class QueueHints:
+    """Asks the clusters that a run was submitted to; without any it costs nothing.
+
+    Attributes:
+        silent: why nothing is known, or empty.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self.silent = ""
+        self._waiting: dict[str, str] = {}
+        self._asked = -1e9
+
+    def added_to(self, statuses: Sequence[PointStatus]) -> list[PointStatus]:
+        """Return the statuses with queued points marked."""
+        idle = any(status.state in ("waiting", "stopped") for status in statuses)
+        if idle and time.monotonic() - self._asked >= _ASK_EVERY:
+            self._ask()
+            self._asked = time.monotonic()
+        return queued(statuses, self._waiting)
+
+    def _ask(self) -> None:
+        records = array_records(self.run)
+        self._waiting, self.silent = {}, ""
+        for conf in dict.fromkeys(record.slurm_conf for record in records):
+            try:
+                queue = Slurm(conf).queue()
+            except NoAnswer as error:
+                self.silent = f"SLURM does not answer: {error}"
+                continue
+            mine = [record.adopted(queue) for record in records if record.slurm_conf == conf]
+            self._waiting |= waiting_points(mine, queue)

@@ -1,0 +1,63 @@
+"""Reads a profile; every error at once, with its line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from flexhpc.launch.profile import LocalProfile, Profile, SlurmProfile
+from flexhpc.spec.load import raise_problems
+from flexhpc.spec.resolve import Report, closest, explain, show
+from flexhpc.spec.yaml_reader import Document, Problem, read
+
+_PROFILES: dict[str, type[Profile]] = {"local": LocalProfile, "slurm": SlurmProfile}
+
+
+def load_profile(path: Path | None) -> LocalProfile | SlurmProfile:
+    """Read a profile; None gives the defaults of this machine.
+
+    Raises:
+        InputError: with every error of the file.
+    """
+    if path is None:
+        return LocalProfile()
+    document = read(path)
+    values = document.value if isinstance(document.value, dict) else {}
+    cluster = values.get("cluster", "local")
+    problems = list(document.problems)
+
+    def report(keys: tuple[str, ...], what: str) -> None:
+        line = document.line(keys)
+        problems.append(Problem(file=str(path), line=line, key=".".join(keys), what=what))
+
+    cls = _PROFILES.get(cluster) if isinstance(cluster, str) else None
+    if cls is None:
+        names = list(_PROFILES)
+        what = f"{show(cluster)} is not one of {', '.join(names)}{closest(cluster, names)}"
+        report(("cluster",), what)
+        raise_problems(problems)
+        raise AssertionError("a problem was raised")
+    for dotted, what in cls.clashes(values):
+        report(tuple(dotted.split(".")), what)
+    profile = _validated(cls, str(cluster), document, report)
+    raise_problems(problems)
+    assert isinstance(profile, LocalProfile | SlurmProfile)
+    return profile
+
+
+def _validated(
+    cls: type[Profile], cluster: str, document: Document, report: Report
+) -> Profile | None:
+    try:
+        return cls.model_validate(document.value)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            keys, what = explain("", cls, "", detail)
+            others = [n for n, c in _PROFILES.items() if keys and keys[0] in c.model_fields]
+            if detail["type"] == "extra_forbidden" and len(keys) == 1 and others:
+                what = f"has no effect with cluster: {cluster} (only with {', '.join(others)})"
+            if detail["type"] == "value_error":
+                what = f"{show(detail['input'])} {detail['ctx']['error']}"
+            report(tuple(k for k in keys if not k.startswith(("function-", "constrained-"))), what)
+    return None

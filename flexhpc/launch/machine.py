@@ -1,0 +1,35 @@
+"""What this machine offers to workers, found without importing torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+WORKER_GPU = "FLEXHPC_GPU"
+"""Environment variable that names the GPUs of a worker; empty for none."""
+
+
+def visible_gpus() -> list[str]:
+    """Return the NVIDIA GPUs that this process may use, without importing torch.
+
+    As CUDA_VISIBLE_DEVICES names them: numbers, or the ids of GPUs and MIG slices.
+    """
+    devices = sorted(
+        (name[6:] for name in (os.listdir("/dev") if os.path.isdir("/dev") else [])
+         if name.startswith("nvidia") and name[6:].isdecimal()),
+        key=int,
+    )  # fmt: skip
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None or not devices:
+        return devices
+    return [part.strip() for part in listed.split(",") if part.strip()]
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def python_version() -> str:
+    """Return this Python's version, as "3.11"."""
+    return ".".join(platform.python_version_tuple()[:2])

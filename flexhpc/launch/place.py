@@ -1,0 +1,67 @@
+"""Which process of which job this is: rank, peers, log and clock, from the job's environment."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from submitit import JobEnvironment
+
+ENDS = "FLEXHPC_ENDS"
+"""Environment variable with the time (seconds since the epoch) at which the allocation ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """This process among those of its job.
+
+    Attributes:
+        rank: its number; size: number of processes; local_rank: its number on this node.
+        per_node: number of processes on a node.
+        host: of rank 0; token: names this attempt of this job.
+        job: the job's id, ``123_4`` for task 4 of array 123; index: 4.
+        log: where its stderr goes.
+        ends: time at which the allocation ends, or None.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    per_node: int
+    host: str
+    token: str
+    job: str
+    index: int
+    log: str
+    ends: float | None
+
+    @classmethod
+    def here(cls) -> Place:
+        """Read it from what submitit and SLURM say; needs no scontrol, so works in a container."""
+        job = JobEnvironment()
+        host = "127.0.0.1" if job.num_nodes == 1 else job.hostnames[0]
+        attempt = os.environ.get("SLURM_RESTART_COUNT", "0")
+        ends = os.environ.get(ENDS)
+        return cls(
+            rank=job.global_rank,
+            size=job.num_tasks,
+            local_rank=job.local_rank,
+            per_node=-(-job.num_tasks // job.num_nodes),
+            host=host,
+            token=f"{job.paths.folder} {job.job_id} {attempt}",
+            job=job.job_id,
+            index=int(job.array_task_id or 0),
+            log=str(job.paths.stderr),
+            ends=float(ends) if ends else None,
+        )
+
+    @property
+    def deaths(self) -> Path:
+        """Where the batch script counts the deaths of this task that no claim can tell of."""
+        return Path(self.log).parent / f"{self.job}.deaths"
+
+    def seconds_left(self) -> float | None:
+        """Return how long the allocation still lasts, or None if that is not known."""
+        return None if self.ends is None else self.ends - time.time()

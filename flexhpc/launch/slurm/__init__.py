@@ -1,0 +1,1 @@
+"""Sweeps as SLURM array jobs: layout, script, submission, queue."""

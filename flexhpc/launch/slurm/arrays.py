@@ -1,0 +1,96 @@
+"""The record of an array job: which points it has, under which name and id it was submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from flexhpc.launch.slurm.commands import Queue, Queued
+from flexhpc.launch.task import TaskFile
+from flexhpc.store import RunFolder
+from flexhpc.store.files import read_json, write_json
+
+_FILE, TASK_FILE = "array.json", "task.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayRecord:
+    """An array job, as its folder remembers it.
+
+    Attributes:
+        folder: jobs/LAUNCH/array-NNN.
+        name: job name; no other submission ever has it, so the queue tells what became of it.
+        tasks: number of tasks; throttle: how many may run at the same time.
+        job: SLURM's id; None until the submission is known to be accepted.
+        slurm_conf: of its cluster, see the profile.
+    """
+
+    folder: Path
+    name: str
+    tasks: int
+    throttle: int
+    job: str | None
+    slurm_conf: str | None
+
+    def write(self) -> None:
+        """Write it into its folder."""
+        plain = {**asdict(self), "folder": None}
+        del plain["folder"]
+        write_json(self.folder / _FILE, plain)
+
+    def accepted(self, job: str) -> ArrayRecord:
+        """Return it with the id that SLURM gave, written down."""
+        known = replace(self, job=job)
+        known.write()
+        return known
+
+    def adopted(self, queue: Queue) -> ArrayRecord:
+        """Return it with the id that the queue knows, if it was not known to be accepted."""
+        if self.job is not None or self.name not in queue.names:
+            return self
+        return self.accepted(queue.names[self.name])
+
+    def points(self) -> list[list[str]]:
+        """Return the ids of the points of every task."""
+        return _points_of(self.folder / TASK_FILE, self.tasks)
+
+    def log(self, index: int) -> Path:
+        """Return where task ``index`` writes its errors, in its process 0."""
+        return self.folder / f"{self.job}_{index}_0_log.err"
+
+
+def array_records(run: RunFolder) -> list[ArrayRecord]:
+    """Return every array of a run, the newest launch last."""
+    found = []
+    for path in sorted(run.jobs.glob(f"*/array-*/{_FILE}")):
+        value = read_json(path)
+        if value is not None:
+            found.append(ArrayRecord(folder=path.parent, **value))
+    return found
+
+
+def in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, Queued]]:
+    """Yield index and state of the tasks of an array that are queued or run."""
+    for index in range(record.tasks):
+        if record.job is not None and (task := queue.tasks.get((record.job, index))):
+            yield index, task
+
+
+def waiting_points(records: Iterable[ArrayRecord], queue: Queue) -> dict[str, str]:
+    """Return the points that tasks in the queue are about to come to, and what each waits for."""
+    waiting: dict[str, str] = {}
+    for record in records:
+        found = list(in_queue(record, queue))
+        points = record.points() if found else []
+        for index, task in found:
+            said = "its turn in its task" if task.state == "RUNNING" else task.reason
+            waiting |= dict.fromkeys(points[index], said)
+    return waiting
+
+
+@lru_cache(maxsize=4096)
+def _points_of(path: Path, tasks: int) -> list[list[str]]:
+    task = TaskFile.read(path)
+    return [task.of_task(index) or [] for index in range(tasks)]

@@ -1,0 +1,159 @@
+"""A sweep's tasks on a SLURM cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from flexhpc.errors import InputError
+from flexhpc.launch.profile import SlurmProfile
+from flexhpc.launch.slurm.arrays import (
+    ArrayRecord,
+    array_records,
+    in_queue,
+    waiting_points,
+)
+from flexhpc.launch.slurm.commands import NoAnswer, Queue, Refused, Slurm
+from flexhpc.launch.slurm.layout import lay_out
+from flexhpc.launch.slurm.submit import script_of, submit_array, write_array
+from flexhpc.launch.task import TaskFile
+from flexhpc.store import RunFolder
+
+_LOOK_EVERY = 3.0
+_TASKS_PER_SECOND = 500
+_BETWEEN_SUBMISSIONS = 10.0
+
+
+class SlurmBackend:
+    """The array jobs of a run: those of this launch, and those of earlier ones that still run.
+
+    The run folder is the record. The queue only tells which points somebody is about to come to;
+    while the controller is silent the last answer stands.
+
+    Args:
+        run: the run folder.
+        launch: folder of this launch, with the task's file.
+        profile: what to ask of the cluster.
+        interrupted: asked while a silent controller is waited for.
+    """
+
+    shared = False
+    ours = False
+    patience = 2
+
+    def __init__(
+        self,
+        run: RunFolder,
+        launch: Path,
+        profile: SlurmProfile,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.run, self.launch, self.profile, self.interrupted = run, launch, profile, interrupted
+        self.slurm = Slurm(profile.slurm_conf)
+        self.slurm.require()
+        self.records = array_records(run)
+        self.silent = ""
+        self._queue: Queue | None = None
+        self._waiting: dict[str, str] = {}
+        self._covered: set[str] = set()
+        self._asked = self._submitted = -1e9
+
+    def look(self) -> None:
+        """Ask for the queue, if the last answer is old enough: large sweeps ask less often."""
+        pause = max(_LOOK_EVERY, len(self._queue.tasks) / _TASKS_PER_SECOND if self._queue else 0)
+        if time.monotonic() - self._asked >= pause:
+            self._asked = time.monotonic()
+            try:
+                self._take_in(self.slurm.queue())
+                self.silent = ""
+            except NoAnswer as error:
+                self.silent = f"SLURM does not answer: {error}"
+
+    def _take_in(self, queue: Queue) -> None:
+        self._queue = queue
+        self.records = [record.adopted(queue) for record in self.records]
+        self._waiting = waiting_points(self.records, queue)
+        self._covered = set(self._waiting)
+
+    def covers(self, point_id: str) -> bool:
+        """Return whether a task with this point is queued or runs; yes while nothing is known."""
+        return self._queue is None or point_id in self._covered
+
+    def running(self) -> bool:
+        """Return whether a task is queued or runs."""
+        return self._queue is None or bool(self._covered)
+
+    def crashed(self) -> bool:
+        """A task that ended without a result says nothing about its neighbours."""
+        return False
+
+    def waiting(self) -> Mapping[str, str]:
+        """Return the points of queued tasks, and what each waits for."""
+        return self._waiting
+
+    def note(self) -> str:
+        """Say if the controller is silent."""
+        return self.silent
+
+    def summary(self) -> str:
+        """Return which jobs were submitted."""
+        fresh = [r for r in self.records if r.folder.parent == self.launch and r.job]
+        tasks = sum(record.tasks for record in fresh)
+        jobs = ", ".join(str(record.job) for record in fresh)
+        return f"{tasks} tasks submitted as job {jobs}" if fresh else "nothing to submit"
+
+    def start(self, points: Sequence[str]) -> bool:
+        """Submit arrays for these points; not too often, and within the throttle.
+
+        Raises:
+            InputError: SLURM refuses them.
+        """
+        throttle, queue = self.profile.throttle, self._queue
+        if throttle is not None and queue is not None:
+            throttle -= sum(r.throttle for r in self.records if any(in_queue(r, queue)))
+        early = time.monotonic() - self._submitted < _BETWEEN_SUBMISSIONS
+        if self.silent or early or (throttle is not None and throttle < 1):
+            return False
+        self._submitted, self._asked = time.monotonic(), -1e9
+        try:
+            self._submit(points, throttle)
+        except NoAnswer as error:
+            self.silent = f"SLURM does not answer: {error}"
+            return False
+        except Refused as error:
+            if not self._covered:
+                raise InputError(f"SLURM refuses the job: {error}") from None
+            self.silent = f"SLURM refuses more jobs for now: {error}"
+            return False
+        return True
+
+    def _submit(self, points: Sequence[str], throttle: int | None) -> None:
+        task = TaskFile.read(self.launch / "task.json")
+        chunks = lay_out(
+            points,
+            per_task=self.profile.points_per_task,
+            max_array=self.slurm.max_array_size(),
+            throttle=throttle,
+        )
+        number = len(list(self.launch.glob("array-*")))
+        written: list[ArrayRecord] = []
+        for at, chunk in enumerate(chunks):
+            folder = self.launch / f"array-{number + at:03d}"
+            record = write_array(folder, chunk, self.profile, task, self.run.name)
+            after = None if chunk.after is None else written[chunk.after].job
+            stop = Path(task.stop)
+            script = script_of(record, self.profile, stop, after)
+            self.records.append(record)
+            record = submit_array(self.slurm, record, script, self.interrupted)
+            self.records[-1] = record
+            written.append(record)
+            self._covered |= set(chunk.points)
+
+    def log(self, point_id: str) -> str:
+        """Return the log of the newest task that had this point; empty if none began."""
+        for record in reversed(self.records):
+            for index, points in enumerate(record.points() if record.job else []):
+                if point_id in points:
+                    return str(record.log(index))
+        return ""

@@ -1,0 +1,163 @@
+"""SLURM's commands, as flexhpc calls them. None of them needs accounting."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flexhpc.errors import InputError
+
+_WITHIN = 30.0
+DEFAULT_ARRAY = 1_001
+"""MaxArraySize where nobody has set it."""
+_ACCEPTED = re.compile(r"\bjob (\d+)")
+
+
+class NoAnswer(Exception):
+    """SLURM's controller did not answer; nothing can be said about the queue."""
+
+
+class Refused(Exception):
+    """SLURM refused a submission."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queued:
+    """One array task in the queue.
+
+    Attributes:
+        state: SLURM's, as ``PENDING`` or ``RUNNING``.
+        reason: why it waits.
+    """
+
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The user's flexhpc jobs that are queued or running.
+
+    Attributes:
+        tasks: by array job id and index.
+        names: array job id by job name.
+    """
+
+    tasks: Mapping[tuple[str, int], Queued] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+class Slurm:
+    """The cluster that a profile means.
+
+    Args:
+        conf: its slurm.conf where that is not the system's; SLURM_CONF goes before it.
+    """
+
+    def __init__(self, conf: str | None = None) -> None:
+        self.conf = conf
+        self.environment = dict(os.environ)
+        if conf is not None:
+            self.environment.setdefault("SLURM_CONF", conf)
+
+    def require(self) -> None:
+        """Check that jobs can be submitted from here.
+
+        Raises:
+            InputError: SLURM is not installed on this machine, or its configuration is not there.
+        """
+        if shutil.which("sbatch") is None or shutil.which("srun") is None:
+            raise InputError(
+                "profile: cluster: slurm needs sbatch and srun, which this machine does not have; "
+                "use a login node, or `make devcluster-up` to try a small cluster here"
+            )
+        conf = self.environment.get("SLURM_CONF")
+        if conf is not None and not Path(conf).is_file():
+            raise InputError(
+                f"profile: {conf} is not there; is the cluster up? (`make devcluster-up` starts "
+                "the devcluster)"
+            )
+
+    def max_array_size(self) -> int:
+        """Return MaxArraySize.
+
+        Raises:
+            NoAnswer: the controller is silent.
+        """
+        found = re.search(r"MaxArraySize\s*=\s*(\d+)", self._ask(["scontrol", "show", "config"]))
+        return int(found[1]) if found else DEFAULT_ARRAY
+
+    def queue(self) -> Queue:
+        """Return what of flexhpc is in the queue.
+
+        Raises:
+            NoAnswer: the controller is silent.
+        """
+        form = "--format=%F|%K|%T|%r|%j"
+        said = self._ask(["squeue", "--noheader", "--array", "--user", getpass.getuser(), form])
+        tasks: dict[tuple[str, int], Queued] = {}
+        names: dict[str, str] = {}
+        for line in said.splitlines():
+            array, index, state, reason, name = line.strip().split("|", 4)
+            if index.isdecimal() and name.startswith("flexhpc-"):
+                tasks[array, int(index)] = Queued(state=state, reason=reason)
+                names[name] = array
+        return Queue(tasks, names)
+
+    def submit(self, script: Path) -> str:
+        """Submit a batch script; return the job's id.
+
+        Raises:
+            NoAnswer: it is not known whether the job was accepted.
+            Refused: SLURM does not want it.
+        """
+        done = self._run(["sbatch", str(script)])
+        found = _ACCEPTED.search(done.stdout)
+        if done.returncode == 0 and found:
+            return found[1]
+        said = " ".join((done.stderr or done.stdout).split()) or f"exit status {done.returncode}"
+        if "error" in said and any(sign in said for sign in _REFUSALS):
+            raise Refused(said)
+        raise NoAnswer(said)
+
+    def cancel(self, arrays: Sequence[str], *, pending_only: bool) -> None:
+        """End array jobs, or only those of their tasks that have not begun.
+
+        Raises:
+            NoAnswer: the controller is silent.
+        """
+        for start in range(0, len(arrays), 500):
+            states = ["--state=PENDING"] if pending_only else []
+            done = self._run(["scancel", *states, *arrays[start : start + 500]])
+            if done.returncode and "Invalid job id" not in done.stderr:
+                raise NoAnswer(" ".join(done.stderr.split()))
+
+    def _ask(self, command: list[str]) -> str:
+        done = self._run(command)
+        if done.returncode:
+            raise NoAnswer(" ".join(done.stderr.split()) or f"{command[0]} failed")
+        return done.stdout
+
+    def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        try:
+            return subprocess.run(
+                command, env=self.environment, capture_output=True, text=True, timeout=_WITHIN,
+                check=False, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise NoAnswer(f"{command[0]} did not answer within {_WITHIN:.0f} s") from None
+        except OSError as error:
+            raise NoAnswer(f"{command[0]}: {error.strerror}") from None
+
+
+_REFUSALS = (
+    "nvalid", "not available", "ot permitted", "enied", "violates", "nrecognized", "exceed",
+    "must be", "unavailable", "not supported", "cannot be satisfied", "No partition",
+)  # fmt: skip
+"""Parts of what sbatch says when it does not want a job, whoever asks how often."""

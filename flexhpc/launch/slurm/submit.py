@@ -1,0 +1,109 @@
+"""Submits arrays so that none is lost and none is there twice.
+
+sbatch may fail after the job was accepted (a time-out on the way back). So every submission has a
+name of its own, written down before it is tried; after a failure the queue is asked for that name
+before anything is tried again.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from flexhpc.launch.profile import SlurmProfile
+from flexhpc.launch.slurm.arrays import TASK_FILE, ArrayRecord
+from flexhpc.launch.slurm.commands import NoAnswer, Slurm
+from flexhpc.launch.slurm.layout import Chunk
+from flexhpc.launch.slurm.script import batch_script, write_pickle
+from flexhpc.launch.task import TaskFile
+from flexhpc.store.files import write_atomic
+
+SCRIPT = "array.sh"
+_PAUSES = (1, 2, 4, 8, 15, 15, 15)
+
+
+def job_name(run: str) -> str:
+    """Return a name for one submission of a run."""
+    return f"flexhpc-{run[:40]}-{uuid.uuid4().hex[:10]}"
+
+
+def write_array(
+    folder: Path, chunk: Chunk, profile: SlurmProfile, task: TaskFile, run: str
+) -> ArrayRecord:
+    """Write all that an array needs, but for the script: that depends on what came before it."""
+    replace(task, points=chunk.points, per_task=profile.points_per_task).write(folder / TASK_FILE)
+    write_pickle(folder, folder / TASK_FILE)
+    record = ArrayRecord(
+        folder=folder,
+        name=job_name(run),
+        tasks=chunk.tasks,
+        throttle=chunk.throttle,
+        job=None,
+        slurm_conf=profile.slurm_conf,
+    )
+    record.write()
+    return record
+
+
+def script_of(record: ArrayRecord, profile: SlurmProfile, stop: Path, after: str | None) -> str:
+    """Return the script of an array."""
+    return batch_script(
+        record.folder,
+        profile,
+        name=record.name,
+        tasks=record.tasks,
+        throttle=record.throttle,
+        stop=stop,
+        after=after,
+    )
+
+
+def submit_array(
+    slurm: Slurm, record: ArrayRecord, script: str, cancelled: Callable[[], bool] = lambda: False
+) -> ArrayRecord:
+    """Submit an array; keeps trying for a minute while the controller does not answer.
+
+    Raises:
+        Refused: SLURM does not want it.
+        NoAnswer: the controller is silent; the record's name tells later whether it was accepted.
+    """
+    path = record.folder / SCRIPT
+    write_atomic(path, script)
+    silent: NoAnswer | None = None
+    for pause in _PAUSES:
+        # Try again only once the queue is known not to hold it already.
+        try:
+            if silent is not None:
+                record = record.adopted(slurm.queue())
+            return record if record.job else record.accepted(slurm.submit(path))
+        except NoAnswer as error:
+            silent = error
+        if cancelled():
+            break
+        time.sleep(pause)
+    raise silent or NoAnswer("")
+
+
+def dry_run(
+    chunks: Sequence[Chunk], launch: Path, profile: SlurmProfile, task: TaskFile, run: str
+) -> list[str]:
+    """Return the scripts that would be submitted; nothing is written.
+
+    A name and the ids of jobs to wait for are only known when it is done.
+    """
+    scripts = []
+    for number, chunk in enumerate(chunks):
+        record = ArrayRecord(
+            folder=launch / f"array-{number:03d}",
+            name=job_name(run),
+            tasks=chunk.tasks,
+            throttle=chunk.throttle,
+            job=None,
+            slurm_conf=profile.slurm_conf,
+        )
+        after = None if chunk.after is None else f"JOB_OF_ARRAY_{chunk.after:03d}"
+        scripts.append(script_of(record, profile, Path(task.stop), after))
+    return scripts

@@ -1,0 +1,167 @@
+"""A task is disturbed in the middle of a probe, five times each: nothing is lost, nothing repeated.
+
+The point is trained by two processes, and its results must have the bits of an undisturbed run of
+one process on this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from flexhpc.analysis.board import open_run
+from flexhpc.errors import PointError
+from flexhpc.store import read
+from tests.conftest import FLEXHPC
+from tests.launch.test_sweep import contents
+from tests.slurm.conftest import Cluster, finish, wait_for
+
+LONG = """\
+name: long
+fixed:
+  data: {source: digits, labels: random, n_max: 600}
+  model: {family: mlp, width: 8, depth: 1}
+  training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 500, shards: 2}
+  search: {policy: bisection, start: 600, tolerance: 0.2}
+"""
+TIMES = 5
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "long.yaml"
+    path.write_text(LONG.replace("shards: 2", "shards: 2, gates: {plateau: off}"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "long.yaml").write_text(LONG.replace("shards: 2", "shards: 2, gates: {plateau: off}"))
+    (folder / "profile.yaml").write_text("tracking_uri: none\n")
+    subprocess.run(
+        [str(FLEXHPC), "sweep", "long.yaml", "--profile", "profile.yaml"], cwd=folder,
+        check=True, timeout=400, capture_output=True,
+    )  # fmt: skip
+    return contents(folder / "runs" / "long")
+
+
+class Watched:
+    """The one point of a run: how far its record and its checkpoint are."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    @property
+    def checkpoint(self) -> Path:
+        folder, _, (point,) = open_run(self.run)
+        return folder.checkpoint(point.id)
+
+    def at(self) -> tuple[int, int]:
+        """Finished probes, and steps of the next one that are saved."""
+        try:
+            folder, _, (point,) = open_run(self.run)
+            record = read(folder.point(point.id))
+            probes = len(record.probes) if record else 0
+            saved = torch.load(folder.checkpoint(point.id), weights_only=True)
+            tried = [f"n={p.n} repeat={p.repeat}" for p in record.probes] if record else []
+            old = any(saved["key"].endswith(key) for key in tried)
+            return probes, 0 if old else saved["progress"]["steps"]
+        except (OSError, PointError, RuntimeError, ValueError, Exception):
+            return -1, 0
+
+    def claim(self) -> dict:
+        folder, _, (point,) = open_run(self.run)
+        try:
+            return json.loads(folder.claim(point.id).read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def wait_until_under_way(self, attempt: int) -> tuple[int, int]:
+        """Wait until the given attempt has saved progress of its own."""
+        wait_for(lambda: self.claim().get("attempts") == attempt, what=f"for attempt {attempt}")
+        start = self.checkpoint.stat().st_mtime_ns if self.checkpoint.exists() else 0
+        wait_for(
+            lambda: self.checkpoint.exists() and self.checkpoint.stat().st_mtime_ns > start,
+            what="for a checkpoint",
+        )
+        return self.at()
+
+
+def the_job(cluster: Cluster) -> tuple[str, str, str]:
+    """``ARRAY_INDEX``, id and node of the only task that runs."""
+    (task,) = [row for row in cluster.queue() if row[2] == "RUNNING" and "flexhpc-" in row[5]]
+    return f"{task[0]}_{task[1]}", task[4], task[3]
+
+
+Disturb = Callable[[Cluster], None]
+
+
+def usr2(cluster: Cluster) -> None:
+    cluster.ask("scancel", "--signal=USR2", the_job(cluster)[0])
+
+
+def requeue(cluster: Cluster) -> None:
+    cluster.ask("scontrol", "requeue", the_job(cluster)[0])
+
+
+def preempt(cluster: Cluster) -> None:
+    """A job of a higher partition that needs all nodes for a moment."""
+    cluster.ask(
+        "sbatch", "--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null",
+        "--wrap=sleep 1",
+    )  # fmt: skip
+
+
+def kill_node(cluster: Cluster) -> None:
+    node = the_job(cluster)[2]
+    cluster.kill_node(node)
+    wait_for(lambda: "down" in cluster.ask("sinfo", "-h", "-N", "-n", node, "-o", "%T"), what=node)
+    cluster.up()
+
+
+def kill_rank(cluster: Cluster) -> None:
+    job = the_job(cluster)[1]
+    wait_for(lambda: len(cluster.job_processes(job)) == 2)
+    cluster.job_processes(job)[1].send_signal(signal.SIGKILL)
+
+
+KINDS: dict[str, tuple[Disturb, dict[str, object]]] = {
+    "USR2": (usr2, {}),
+    "scontrol requeue": (requeue, {}),
+    "preemption": (preempt, {}),
+    "killed node": (kill_node, {}),
+    "killed rank": (kill_rank, {}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_disturbed_five_times(
+    kind: str, cluster: Cluster, spec: Path, undisturbed: dict[str, object], tmp_path: Path
+) -> None:
+    disturb, keys = KINDS[kind]
+    profile = cluster.profile(tmp_path, processes_per_node=2, checkpoint_every=1, **keys)
+    sweep = cluster.sweep(spec, profile)
+    run = tmp_path / "runs" / "long"
+    wait_for(lambda: (run / "sweep.yaml").exists())
+    watched, reached = Watched(run), (-1, 0)
+    for attempt in range(1, TIMES + 1):
+        at = watched.wait_until_under_way(attempt)
+        assert at > reached, "an attempt begins where the last checkpoint was"
+        reached = watched.at()
+        disturb(cluster)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    assert contents(run) == undisturbed
+    claim = watched.claim()
+    assert claim["attempts"] >= TIMES + 1
+    submitted = list(run.glob("jobs/*/array-*/array.json"))
+    assert len(submitted) == 1, "SLURM started the task again, nobody submitted it again"
+    assert not list(run.rglob("*.ckpt"))
+    assert not list(run.rglob("*.part"))

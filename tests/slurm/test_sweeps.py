@@ -1,0 +1,94 @@
+"""Sweeps on a real SLURM: arrays, several processes, several nodes, packing, the throttle."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import datetime
+from pathlib import Path
+
+from tests.conftest import FLEXHPC
+from tests.launch.test_sweep import contents
+from tests.slurm.conftest import Cluster, finish
+
+QUICK = """\
+name: quick
+fixed:
+  data: {source: digits, labels: random}
+  model: {family: mlp, width: 8, depth: 1}
+  training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 60, shards: 4}
+  search: {policy: bisection, start: 16, tolerance: 0.3}
+grid:
+"""
+
+
+def write_spec(folder: Path, grid: str) -> Path:
+    path = folder / "quick.yaml"
+    path.write_text(QUICK + grid)
+    return path
+
+
+def locally(spec: Path) -> dict[str, object]:
+    """The same spec, measured on this machine by one process per point."""
+    profile = spec.with_name("local.yaml")
+    profile.write_text("tracking_uri: none\n")
+    subprocess.run(
+        [str(FLEXHPC), "sweep", str(spec), "--profile", str(profile), "--runs", "local"],
+        cwd=spec.parent, check=True, timeout=400, capture_output=True,
+    )  # fmt: skip
+    return contents(spec.parent / "local" / "quick")
+
+
+def submissions(run: Path) -> list[dict]:
+    """The records of a run's array jobs."""
+    return [json.loads(path.read_text()) for path in sorted(run.glob("jobs/*/array-*/array.json"))]
+
+
+def most_at_once(cluster: Cluster, jobs: list[str]) -> int:
+    """The most tasks that ran at the same time, from the accounting's start and end times."""
+    said = cluster.ask(
+        "sacct", "--noheader", "--parsable2", "--allocations", "--duplicates",
+        "--starttime=now-2hours", "--format=Start,End", f"--jobs={','.join(jobs)}",
+    )  # fmt: skip
+    changes = []
+    for line in said.splitlines():
+        start, end = (datetime.fromisoformat(part) for part in line.split("|"))
+        changes += [(start, 1), (end, -1)]
+    running = most = 0
+    for _, change in sorted(changes):
+        running += change
+        most = max(most, running)
+    return most
+
+
+def test_an_array_of_24_points_of_two_processes_each(cluster: Cluster, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, "  model.width: [4, 6, 8, 10]\n  seed: [0, 1, 2, 3, 4, 5]\n")
+    profile = cluster.profile(tmp_path, throttle=2, processes_per_node=2)
+    sweep = cluster.sweep(spec, profile)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    run = tmp_path / "runs" / "quick"
+    measured = contents(run)
+    assert len(measured) == 24
+    assert measured == locally(spec)
+    (array,) = submissions(run)
+    assert array["tasks"] == 24
+    assert most_at_once(cluster, [array["job"]]) == 2
+    machines = json.loads(cluster.flexhpc(tmp_path, "status", str(run), "--json").stdout)
+    assert {row["state"] for row in machines} == {"done"}
+    assert not cluster.queue()
+
+
+def test_a_point_on_two_nodes_with_two_processes_each(cluster: Cluster, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, "  seed: [7]\n")
+    profile = cluster.profile(tmp_path, nodes=2, processes_per_node=2, gpus_per_node=2)
+    sweep = cluster.sweep(spec, profile)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    run = tmp_path / "runs" / "quick"
+    assert contents(run) == locally(spec)
+    logs = sorted(path.read_text() for path in run.glob("jobs/*/array-000/*_log.out"))
+    assert len(logs) == 4
+    assert sum("node=0(2)" in text for text in logs) == 2
+    assert sum("node=1(2)" in text for text in logs) == 2
+    assert all("global_rank=" in text and "(4)" in text for text in logs)
