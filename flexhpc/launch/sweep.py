@@ -169,6 +169,7 @@ def follow(prepared: Prepared, profile: LocalProfile | SlurmProfile, console: Co
         with tracking(task, uri, lambda: stop.count), View(console, run.name) as view:
             crew = Crew(backend)
             while not (stop.count or stop_file.exists()):
+                began = time.monotonic()
                 backend.look()
                 statuses = queued(board.look(), backend.waiting())
                 note = backend.note() or _elsewhere(statuses, backend, launch)
@@ -176,7 +177,8 @@ def follow(prepared: Prepared, profile: LocalProfile | SlurmProfile, console: Co
                 todo = [s for s in statuses if not _finished(s, launch)]
                 if not todo or not crew.keep_going(todo):
                     break
-                time.sleep(_LOOK_EVERY)
+                # A look at very many points takes a while; leave the file system some rest.
+                time.sleep(max(_LOOK_EVERY, 3 * (time.monotonic() - began)))
             interrupted = bool(stop.count) or stop_file.exists()
             if interrupted and backend.ours:
                 _stop_workers(backend, board, view, stop, stop_file)

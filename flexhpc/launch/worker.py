@@ -10,7 +10,7 @@ import time
 import traceback
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TextIO
 
 from flexhpc.errors import Interrupted, PeerLost, PointError
 from flexhpc.launch.machine import WORKER_GPU, python_version
@@ -68,7 +68,7 @@ def work(task: TaskFile, stop: Stop) -> int:
     except PeerLost as error:
         _leave_at_once(f"a process of this job is gone: {error}")
     if worker.leaves_work(mine):
-        print(f"stopped: {stop.why}", flush=True)
+        _say(f"stopped: {stop.why}")
         raise SystemExit(RESTART)
     return worker.failed
 
@@ -93,7 +93,7 @@ def _gpu_is_shared(place: Place) -> bool:
 
 def _leave_at_once(why: str) -> NoReturn:
     """End without any clean-up, which would wait for the lost; the claim shows how we died."""
-    print(why, file=sys.stderr, flush=True)
+    _say(why, sys.stderr)
     os._exit(RESTART)
 
 
@@ -164,7 +164,7 @@ class _Worker:
             self._release(claim, "stopped")
             return "done"
         except PointError as error:
-            print(f"{point.id} {point.label}: {error}", file=sys.stderr, flush=True)
+            _say(f"{point.id} {point.label}: {error}", sys.stderr)
             return self._fail(claim, str(error))
         except PeerLost:
             raise
@@ -202,7 +202,7 @@ class _Worker:
             checkpoint_every=self.task.checkpoint_every,
         )
         estimate = measure(point, self.run, self.group, watch)
-        print(f"{point.id} {point.label}: emc {estimate.emc} ({estimate.censored})", flush=True)
+        _say(f"{point.id} {point.label}: emc {estimate.emc} ({estimate.censored})")
 
     def _release(self, claim: Claim, state: Any, message: str = "") -> None:
         """Give a claim back; first of all no heartbeat may say any more that it is held."""
@@ -210,7 +210,13 @@ class _Worker:
         try:
             claim.release(state, message)
         except OSError as error:
-            print(f"claim not released: {error}", flush=True)
+            _say(f"claim not released: {error}")
+
+
+def _say(text: str, to: TextIO | None = None) -> None:
+    """Print a line to the log; a full disk or a lost node must not cost a measurement."""
+    with contextlib.suppress(OSError):
+        print(text, file=to or sys.stdout, flush=True)
 
 
 def _is_measured(path: Path) -> bool:

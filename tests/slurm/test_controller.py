@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import time
 from pathlib import Path
 
 from tests.launch.test_sweep import contents
-from tests.slurm.conftest import Cluster, finish
+from tests.slurm.conftest import Cluster, alive, finish, wait_for
 from tests.slurm.test_sweeps import locally, submissions, write_spec
 
 
@@ -34,4 +37,69 @@ def test_thirty_points_in_arrays_of_eight_keep_the_throttle(
     assert [array["tasks"] for array in submissions(run)] == [8, 8, 8, 6]
     assert most == 3
     assert attempts(run) == [1] * 30
+    assert contents(run) == locally(spec)
+
+
+LYING_SBATCH = """\
+#!/bin/bash
+# Call 1: the job is accepted, but the answer gets lost. Call 2: the controller dies first.
+call=$(($(cat {count} 2>/dev/null || echo 0) + 1))
+echo $call > {count}
+if [ $call = 1 ]; then
+  {sbatch} "$@" > /dev/null
+  echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2
+  exit 1
+fi
+[ $call != 2 ] || {{ kill -9 $(cat {pid}); sleep 1; }}
+exec {sbatch} "$@"
+"""
+
+
+def test_sbatch_that_fails_after_acceptance_and_a_controller_that_dies_while_submitting(
+    small_cluster: Cluster, tmp_path: Path
+) -> None:
+    spec = write_spec(tmp_path, "  model.width: [3, 4]\n  seed: [0,1,2,3,4,5]\n")
+    tools, count = tmp_path / "bin", tmp_path / "count"
+    tools.mkdir()
+    real = shutil.which("sbatch")
+    pid = small_cluster.root / "run" / "slurmctld.pid"
+    (tools / "sbatch").write_text(LYING_SBATCH.format(count=count, sbatch=real, pid=pid))
+    (tools / "sbatch").chmod(0o755)
+    profile = small_cluster.profile(tmp_path, throttle=2)
+    dying = small_cluster.pid("slurmctld")
+    path = f"{tools}:{os.environ['PATH']}"
+    sweep = small_cluster.sweep(spec, profile, PATH=path)
+    wait_for(lambda: not alive(dying), what="for the controller to die")
+    time.sleep(3)
+    small_cluster.up()
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    run = tmp_path / "runs" / "quick"
+    assert [array["tasks"] for array in submissions(run)] == [8, 4]
+    assert int(count.read_text()) >= 3
+    assert len({array["job"] for array in submissions(run)}) == 2
+    assert attempts(run) == [1] * 12
+    assert contents(run) == locally(spec)
+
+
+def test_a_controller_that_dies_in_the_middle_of_a_run(
+    small_cluster: Cluster, tmp_path: Path
+) -> None:
+    spec = write_spec(tmp_path, "  seed: [0,1,2,3]\n")
+    spec.write_text(spec.read_text().replace("epochs: 60", "epochs: 400"))
+    profile = small_cluster.profile(tmp_path, throttle=2, processes_per_node=2)
+    sweep = small_cluster.sweep(spec, profile)
+    run = tmp_path / "runs" / "quick"
+    wait_for(lambda: list(run.glob("points/*/*.h5")), what="for the first probe")
+    small_cluster.kill_daemon("slurmctld")
+    status = small_cluster.flexhpc(tmp_path, "status", str(run))
+    assert status.returncode == 0
+    assert "SLURM does not answer" in status.stderr
+    assert "running" in status.stdout
+    time.sleep(5)
+    small_cluster.up()
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    assert len(submissions(run)) == 1
+    assert attempts(run) == [1] * 4
     assert contents(run) == locally(spec)

@@ -27,7 +27,7 @@ name: long
 fixed:
   data: {source: digits, labels: random, n_max: 600}
   model: {family: mlp, width: 8, depth: 1}
-  training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 500, shards: 2}
+  training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 300, shards: 2}
   search: {policy: bisection, start: 600, tolerance: 0.2}
 """
 TIMES = 5
@@ -165,3 +165,51 @@ def test_disturbed_five_times(
     assert len(submitted) == 1, "SLURM started the task again, nobody submitted it again"
     assert not list(run.rglob("*.ckpt"))
     assert not list(run.rglob("*.part"))
+
+
+def test_five_points_out_of_time_go_on_in_new_allocations(cluster: Cluster, tmp_path: Path) -> None:
+    """SLURM's shortest time limit is a minute, and five points share two cores."""
+    grid = "grid:\n  seed: [0, 1, 2, 3, 4]\n"
+    spec = tmp_path / "long.yaml"
+    longer = LONG.replace("epochs: 300", "epochs: 600")
+    spec.write_text(longer.replace("shards: 2", "gates: {plateau: off}") + grid)
+    profile = cluster.profile(tmp_path, time=1, stop_before=10, checkpoint_every=20)
+    sweep = cluster.sweep(spec, profile)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    run = tmp_path / "runs" / "long"
+    claims = [json.loads(path.read_text()) for path in run.glob("points/*/*.claim.json")]
+    assert sum(claim["attempts"] - 1 for claim in claims) >= TIMES
+    assert sum(claim["deaths"] for claim in claims) == 0
+    local = tmp_path / "local.yaml"
+    local.write_text("tracking_uri: none\n")
+    subprocess.run(
+        [str(FLEXHPC), "sweep", str(spec), "--profile", str(local), "--runs", "local"],
+        cwd=tmp_path, check=True, timeout=500, capture_output=True,
+    )  # fmt: skip
+    assert contents(run) == contents(tmp_path / "local" / "long")
+
+
+def test_a_task_that_outlives_its_node_is_the_only_writer(
+    cluster: Cluster, spec: Path, undisturbed: dict[str, object], tmp_path: Path
+) -> None:
+    """slurmd and its stepds die, the task runs on: what SLURM starts anew must not write."""
+    profile = cluster.profile(tmp_path, checkpoint_every=1)
+    sweep = cluster.sweep(spec, profile)
+    run = tmp_path / "runs" / "long"
+    wait_for(lambda: (run / "sweep.yaml").exists())
+    watched = Watched(run)
+    watched.wait_until_under_way(1)
+    first = watched.claim()
+    _, job, node = the_job(cluster)
+    (task,) = cluster.job_processes(job)
+    for parent in task.parents():
+        if parent.name() == "slurmstepd":
+            parent.kill()
+    cluster.kill_daemon(f"slurmd.{node}")
+    output = finish(sweep)
+    cluster.up()
+    assert sweep.returncode == 0, output
+    assert contents(run) == undisturbed
+    last = watched.claim()
+    assert (last["attempts"], last["token"]) == (1, first["token"])

@@ -52,6 +52,8 @@ class SlurmBackend:
         self.run, self.launch, self.profile, self.interrupted = run, launch, profile, interrupted
         self.slurm = Slurm(profile.slurm_conf)
         self.slurm.require()
+        if profile.python is not None:
+            self.slurm.check_python(profile.python, profile.setup)
         self.records = array_records(run)
         self.silent = ""
         self._queue: Queue | None = None

@@ -5,13 +5,16 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 from flexhpc.errors import InputError
+from flexhpc.launch.machine import python_version
 
 _WITHIN = 30.0
 DEFAULT_ARRAY = 1_001
@@ -82,6 +85,23 @@ class Slurm:
             raise InputError(
                 f"profile: {conf} is not there; is the cluster up? (`make devcluster-up` starts "
                 "the devcluster)"
+            )
+
+    def check_python(self, command: str, setup: Sequence[str]) -> None:
+        """Check that the Python of the tasks is ours, as far as it can be started here.
+
+        Raises:
+            InputError: it has another version, or another flexhpc.
+        """
+        wanted = (python_version(), version("flexhpc"))
+        done = self._run(
+            ["bash", "-c", "\n".join([*setup, f"{command} -c {shlex.quote(_VERSIONS)}"])]
+        )
+        lines = done.stdout.splitlines() if done.returncode == 0 else []
+        if lines and (found := tuple(lines[-1].split())) != wanted:
+            raise InputError(
+                f"profile: python: it has Python {found[0]} with flexhpc {' '.join(found[1:])}, "
+                f"this is Python {wanted[0]} with flexhpc {wanted[1]}; use the same in both"
             )
 
     def max_array_size(self) -> int:
@@ -156,6 +176,10 @@ class Slurm:
             raise NoAnswer(f"{command[0]}: {error.strerror}") from None
 
 
+_VERSIONS = (
+    "import sys, importlib.metadata as m; "
+    "print('%d.%d' % sys.version_info[:2], m.version('flexhpc'))"
+)
 _REFUSALS = (
     "nvalid", "not available", "ot permitted", "enied", "violates", "nrecognized", "exceed",
     "must be", "unavailable", "not supported", "cannot be satisfied", "No partition",

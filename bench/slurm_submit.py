@@ -1,0 +1,181 @@
+"""Submitting 1,000 points to a real SLURM: flexhpc, hydra's submitit launcher, map_array.
+
+Counts calls of sbatch, and takes the seconds until the last job is in the queue and the seconds of
+one look at the state of everything. The jobs are held, so that none begins. As root on Debian: it
+starts a devcluster of its own. Hydra is installed into a temporary environment.
+
+Usage: python bench/slurm_submit.py
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DEVCLUSTER = REPOSITORY / "hpc" / "devcluster"
+FLEXHPC = Path(sys.executable).parent / "flexhpc"
+ROOT = "/var/lib/flexhpc-bench"
+POINTS, ROUNDS = 1_000, 3
+
+SPEC = f"""\
+name: bench
+fixed:
+  data: {{source: digits}}
+  model: {{family: mlp, width: 4}}
+  training: {{optimizer: adam}}
+grid:
+  seed: [{", ".join(map(str, range(POINTS)))}]
+"""
+PROFILE = "cluster: slurm\ntracking_uri: none\nsbatch: {hold: true}\n"
+HYDRA_APP = """\
+import hydra
+
+@hydra.main(version_base=None, config_path=None)
+def main(config):
+    return 0
+
+main()
+"""
+MAP_ARRAY = f"""\
+import submitit
+executor = submitit.SlurmExecutor("logs")
+executor.update_parameters(additional_parameters={{"hold": True}}, array_parallelism={POINTS})
+executor.map_array(abs, range({POINTS}))
+"""
+COUNTING = '#!/bin/sh\necho >> {count}\nexec {sbatch} "$@"\n'
+
+
+@contextlib.contextmanager
+def devcluster() -> Iterator[dict[str, str]]:
+    """A devcluster of our own; yields the environment in which SLURM's commands find it."""
+    settings = {**os.environ, "DEVCLUSTER_ROOT": ROOT, "PORT": "18000"}
+    subprocess.run([str(DEVCLUSTER / "up.sh"), "--quiet"], env=settings, check=True)
+    try:
+        yield {**os.environ, "SLURM_CONF": f"{ROOT}/etc/slurm.conf"}
+    finally:
+        subprocess.run([str(DEVCLUSTER / "down.sh"), "--wipe"], env=settings, check=True)
+
+
+def queued(environment: dict[str, str]) -> int:
+    """Return how many array tasks are in the queue."""
+    said = subprocess.run(
+        ["squeue", "--noheader", "--array"], env=environment, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    return len(said.stdout.splitlines())
+
+
+def submission(command: list[str], folder: Path, environment: dict[str, str]) -> dict[str, Any]:
+    """Run a command until all points are in the queue."""
+    tools, count = folder / "bin", folder / "calls"
+    tools.mkdir(parents=True)
+    (tools / "sbatch").write_text(COUNTING.format(count=count, sbatch=shutil.which("sbatch")))
+    (tools / "sbatch").chmod(0o755)
+    counted = {**environment, "PATH": f"{tools}:{environment['PATH']}"}
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command, cwd=folder, env=counted, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    while queued(environment) < POINTS:
+        if process.poll() not in (None, 0):
+            assert process.stderr is not None
+            raise RuntimeError(process.stderr.read())
+        time.sleep(0.05)
+    seconds = time.perf_counter() - began
+    if command[0] == str(FLEXHPC):
+        process.wait()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return {"seconds": seconds, "sbatch_calls": len(count.read_text().splitlines())}
+
+
+def empty(environment: dict[str, str]) -> None:
+    """Cancel everything and wait until it is gone."""
+    subprocess.run(["scancel", "--user=root"], env=environment, check=True)
+    while queued(environment):
+        time.sleep(0.1)
+
+
+def status_seconds(folder: Path, environment: dict[str, str]) -> float:
+    """Return the seconds of one ``flexhpc status``."""
+    began = time.perf_counter()
+    said = subprocess.run(
+        [str(FLEXHPC), "status", "runs/bench", "--json"], cwd=folder, env=environment,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    states = [row["state"] for row in json.loads(said.stdout)]
+    assert states == ["queued"] * POINTS, states[:3]
+    return time.perf_counter() - began
+
+
+def hydra(folder: Path) -> Path | None:
+    """Install hydra's launcher into an environment of its own; None if it cannot be had."""
+    python = folder / "hydra" / "bin" / "python"
+    try:
+        subprocess.run([sys.executable, "-m", "venv", str(folder / "hydra")], check=True)
+        subprocess.run(
+            [str(python), "-m", "pip", "install", "--quiet", "hydra-core==1.3.8",
+             "hydra-submitit-launcher==1.2.0", "submitit==1.5.4"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+    except subprocess.CalledProcessError:
+        return None
+    return python
+
+
+def main() -> None:
+    found: dict[str, list[dict[str, Any]]] = {"flexhpc": [], "submitit map_array": []}
+    with tempfile.TemporaryDirectory() as place, devcluster() as environment:
+        folder = Path(place)
+        (folder / "spec.yaml").write_text(SPEC)
+        (folder / "profile.yaml").write_text(PROFILE)
+        (folder / "app.py").write_text(HYDRA_APP)
+        (folder / "map_array.py").write_text(MAP_ARRAY)
+        commands = {
+            "flexhpc": [
+                str(FLEXHPC), "sweep", str(folder / "spec.yaml"), "--profile",
+                str(folder / "profile.yaml"), "--detach",
+            ],
+            "submitit map_array": [sys.executable, str(folder / "map_array.py")],
+        }  # fmt: skip
+        if python := hydra(folder):
+            found["hydra submitit launcher"] = []
+            commands["hydra submitit launcher"] = [
+                str(python), str(folder / "app.py"), "--multirun", f"+seed=range({POINTS})",
+                "hydra/launcher=submitit_slurm", "+hydra.launcher.additional_parameters.hold=true",
+                f"hydra.launcher.array_parallelism={POINTS}",
+            ]  # fmt: skip
+        for number in range(ROUNDS):
+            for name, command in commands.items():
+                where = folder / f"{number}-{name.split()[0]}"
+                one = submission(command, where, environment)
+                if name == "flexhpc":
+                    one["status_seconds"] = status_seconds(where, environment)
+                found[name].append(one)
+                empty(environment)
+    rows = [
+        {
+            "tool": name,
+            "points": POINTS,
+            **{key: statistics.median(run[key] for run in runs) for key in runs[0]},
+        }
+        for name, runs in found.items()
+    ]
+    print(json.dumps({"bench": "slurm_submit", "rounds": ROUNDS, "runs": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Submitting, watching, cancelling and submitting again: what a user does with the queue."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+from flexhpc.analysis.board import Board, open_run
+from tests.launch.test_sweep import contents
+from tests.slurm.conftest import Cluster, finish, wait_for
+from tests.slurm.test_controller import attempts
+from tests.slurm.test_sweeps import locally, submissions, write_spec
+
+SIX = "  seed: [0, 1, 2, 3, 4, 5]\n"
+
+
+def slow_spec(folder: Path, grid: str = SIX) -> Path:
+    """Points of some ten seconds."""
+    spec = write_spec(folder, grid)
+    spec.write_text(spec.read_text().replace("epochs: 60", "epochs: 1500, gates: {plateau: off}"))
+    return spec
+
+
+def states(cluster: Cluster, run: Path) -> list[str]:
+    said = cluster.flexhpc(run.parent, "status", str(run), "--json").stdout
+    return [row["state"] for row in json.loads(said)]
+
+
+def finished_probes(run: Path) -> int:
+    folder, _, points = open_run(run)
+    return sum(status.probes for status in Board(folder, points).look())
+
+
+def test_four_points_packed_in_a_task(cluster: Cluster, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, "  model.width: [3, 4]\n  seed: [0, 1, 2, 3, 4]\n")
+    profile = cluster.profile(tmp_path, points_per_task=4)
+    sweep = cluster.sweep(spec, profile)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    run = tmp_path / "runs" / "quick"
+    (array,) = submissions(run)
+    assert array["tasks"] == 3
+    assert len(list(run.glob("jobs/*/array-*/*_submitted.pkl"))) == 3
+    assert contents(run) == locally(spec)
+
+
+def test_cancel_empties_the_queue_and_the_same_command_finishes(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    spec = slow_spec(tmp_path)
+    profile = cluster.profile(tmp_path, throttle=2)
+    sweep = cluster.sweep(spec, profile)
+    run = tmp_path / "runs" / "quick"
+    wait_for(lambda: (run / "sweep.yaml").exists() and finished_probes(run) >= 2)
+    assert "queued" in states(cluster, run)
+    done = cluster.flexhpc(tmp_path, "cancel", str(run))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "tasks taken from the queue" in done.stdout
+    assert not cluster.queue()
+    output = finish(sweep, 60)
+    assert sweep.returncode == 130, output
+    kept = finished_probes(run)
+    assert kept >= 2
+    sweep = cluster.sweep(spec, profile)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    assert contents(run) == locally(spec)
+
+
+def test_ctrl_c_leaves_the_jobs_alone_and_the_same_command_watches_them_again(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    spec = slow_spec(tmp_path, "  seed: [0, 1]\n")
+    profile = cluster.profile(tmp_path)
+    sweep = cluster.sweep(spec, profile)
+    run = tmp_path / "runs" / "quick"
+    wait_for(lambda: (run / "sweep.yaml").exists() and finished_probes(run) >= 1)
+    sweep.send_signal(signal.SIGINT)
+    output = finish(sweep, 60)
+    assert sweep.returncode == 130, output
+    assert "the jobs go on" in output
+    assert len(cluster.queue()) == 2
+    watching = [cluster.sweep(spec, profile) for _ in range(2)]
+    for sweep in watching:
+        output = finish(sweep)
+        assert sweep.returncode == 0, output
+    assert len(submissions(run)) == 1
+    assert attempts(run) == [1, 1]
+
+
+def test_detached_submission_says_what_it_submitted(cluster: Cluster, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, "  seed: [0, 1]\n")
+    profile = cluster.profile(tmp_path)
+    done = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile), "--detach")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "quick"
+    (array,) = submissions(run)
+    assert f"2 tasks submitted as job {array['job']}" in done.stdout
+    wait_for(lambda: states(cluster, run) == ["done", "done"])
+    synced = cluster.flexhpc(tmp_path, "sync", str(run))
+    assert synced.returncode == 0, synced.stderr
+    assert "probes logged" in synced.stdout
+
+
+def test_a_task_that_never_reaches_its_point_is_given_up_with_its_log(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    spec = write_spec(tmp_path, "  seed: [0]\n")
+    profile = cluster.profile(tmp_path, setup=["echo no such module >&2", "exit 3"])
+    sweep = cluster.sweep(spec, profile)
+    output = finish(sweep)
+    assert sweep.returncode == 1, output
+    assert "its worker ended without a result" in output
+    assert "| no such module" in output
+    assert len(submissions(tmp_path / "runs" / "quick")) == 2
+
+
+def test_what_slurm_refuses_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, "  seed: [0]\n")
+    profile = cluster.profile(tmp_path, partition="nowhere")
+    done = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile))
+    assert done.returncode == 2
+    assert "SLURM refuses the job: sbatch: error:" in done.stderr
+    assert "partition" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_another_python_in_the_job_is_refused_at_submission(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    spec = write_spec(tmp_path, "  seed: [0]\n")
+    other = tmp_path / "python"
+    other.write_text("#!/bin/sh\necho 3.99 0.0.1\n")
+    other.chmod(0o755)
+    profile = cluster.profile(tmp_path, python=str(other))
+    done = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile))
+    assert done.returncode == 2
+    assert "has Python 3.99 with flexhpc 0.0.1" in done.stderr
+    assert not cluster.queue()
+
+
+def test_a_command_that_starts_python_may_be_given(cluster: Cluster, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, "  seed: [0]\n")
+    profile = cluster.profile(tmp_path, python=f"env MARK=1 {sys.executable}")
+    sweep = cluster.sweep(spec, profile)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    (script,) = (tmp_path / "runs").glob("*/jobs/*/array-000/array.sh")
+    assert f"env MARK=1 {sys.executable} -u -m submitit" in script.read_text()
+
+
+def test_a_dry_run_prints_what_sbatch_would_get_and_writes_nothing(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    spec = write_spec(tmp_path, SIX)
+    profile = cluster.profile(
+        tmp_path, nodes=2, processes_per_node=2, gpus_per_node=1, throttle=3, time="1-00:00:00",
+        sbatch={"mail-type": "FAIL"}, setup=["module load cuda"], points_per_task=2,
+    )  # fmt: skip
+    done = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    script = done.stdout[done.stdout.index("#!/bin/bash") :]
+    for line in (
+        "#SBATCH --array=0-2%3", "#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=2",
+        "#SBATCH --gpus-per-node=1", "#SBATCH --time=1440", "#SBATCH --mail-type=FAIL",
+        "#SBATCH --signal=USR2@90", "#SBATCH --requeue", "#SBATCH --mem=1024M", "module load cuda",
+        'export FLEXHPC_ENDS=$(( $(date +%s) + 86400 ))',
+    ):  # fmt: skip
+        assert line in script.splitlines()
+    assert not (tmp_path / "runs").exists()
+    checked = cluster.ask("sbatch", "--test-only", str(_file(tmp_path, script)), check=False)
+    assert "error" not in checked
+
+
+def _file(folder: Path, text: str) -> Path:
+    path = folder / "dry.sh"
+    path.write_text(text)
+    return path
