@@ -14,7 +14,7 @@ umask 022
 
 [ "$(id -u)" = 0 ] || { echo "devcluster: only root can start one" >&2; exit 1; }
 ./packages.sh
-mkdir -p "$ROOT"/{etc,run,log,spool,state,dev,mysql}
+mkdir -p "$ROOT"/{etc,run,log,spool,state,dev,mysql,tmp}
 chmod 755 "$ROOT"
 
 replace() { # replace FILE: with standard input, but only if that changes it
@@ -120,13 +120,21 @@ PartitionName=high Nodes=n[1-$NODES] MaxTime=INFINITE State=UP DefMemPerCPU=100 
 C
 }
 
+create_database() { # two that use one folder for temporary files break each other
+  [ ! -e "$ROOT/mysql/.created" ] || return 0
+  rm -rf --one-file-system "$ROOT/mysql"
+  mkdir "$ROOT/mysql"
+  TMPDIR=$ROOT/tmp mariadb-install-db --no-defaults --user=root --datadir="$ROOT/mysql" \
+    --auth-root-authentication-method=socket --skip-test-db \
+    >"$ROOT/log/mysql_install.log" 2>&1 || { cat "$ROOT/log/mysql_install.log" >&2; exit 1; }
+  touch "$ROOT/mysql/.created"
+}
+
 start_accounting() {
   local socket=$ROOT/run/mysql.sock
   if ! alive "$ROOT/run/mariadb.pid"; then
-    [ -d "$ROOT/mysql/mysql" ] || mariadb-install-db --no-defaults --user=root \
-      --datadir="$ROOT/mysql" --auth-root-authentication-method=socket --skip-test-db \
-      >"$ROOT/log/mysql_install.log" 2>&1
-    setsid mariadbd --no-defaults --user=root --datadir="$ROOT/mysql" --socket="$socket" \
+    create_database
+    TMPDIR=$ROOT/tmp setsid mariadbd --no-defaults --user=root --datadir="$ROOT/mysql" --socket="$socket" \
       --pid-file="$ROOT/run/mariadb.pid" --log-error="$ROOT/log/mariadb.log" --skip-networking \
       --innodb-buffer-pool-size=64M --innodb-flush-log-at-trx-commit=0 --innodb-doublewrite=0 \
       --innodb-lock-wait-timeout=900 --performance-schema=OFF </dev/null >/dev/null 2>&1 &

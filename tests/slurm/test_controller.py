@@ -76,7 +76,7 @@ def test_sbatch_that_fails_after_acceptance_and_a_controller_that_dies_while_sub
     assert sweep.returncode == 0, output
     run = tmp_path / "runs" / "quick"
     assert [array["tasks"] for array in submissions(run)] == [8, 4]
-    assert int(count.read_text()) >= 3
+    assert int(count.read_text()) >= 2
     assert len({array["job"] for array in submissions(run)}) == 2
     assert attempts(run) == [1] * 12
     assert contents(run) == locally(spec)
