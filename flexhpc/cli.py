@@ -261,15 +261,19 @@ def probe(
 @app.command()
 def sync(
     run: Run,
-    uri: Annotated[str | None, typer.Option("--uri", help="MLflow server or database.")] = None,
+    uri: Annotated[
+        str | None, typer.Option("--uri", help="MLflow server or database; by default the sweep's.")
+    ] = None,
 ) -> None:
     """Bring MLflow up to what the store holds; may be repeated."""
     from flexhpc.analysis.board import open_run
+    from flexhpc.store.files import read_json
     from flexhpc.tracking.state import local_uri
     from flexhpc.tracking.sync import Syncer
 
     folder, _, _ = open_run(run)
-    target = uri or local_uri(folder)
+    record = read_json(folder.record) or {}
+    target = uri or record.get("tracking_uri") or local_uri(folder)
     try:
         count = Syncer(folder, target).sync()
     except Exception as error:

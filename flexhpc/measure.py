@@ -160,6 +160,7 @@ def run_probe(
     hooks = Hooks(
         stopping=watch.stopping,
         epoch_done=epoch_done,
+        holds=watch.holds,
         checkpoint=run.checkpoint(point.id) if run else None,
         checkpoint_every=watch.checkpoint_every,
         key=f"{point.id} n={n} repeat={repeat}",

@@ -8,6 +8,7 @@ from pathlib import Path
 from flexhpc.analysis.board import Board, open_run
 from flexhpc.launch.slurm.arrays import ArrayRecord, array_records, in_queue
 from flexhpc.launch.slurm.commands import NoAnswer, Slurm
+from flexhpc.store import RunFolder
 
 _WITHIN = 90.0
 _GRACE = 60.0
@@ -27,19 +28,21 @@ def cancel_run(path: Path) -> tuple[str, bool]:
     before = sum(status.state == "running" for status in board.look())
     for folder in run.jobs.glob("*/"):
         (folder / "stop").touch()
-    jobs = _Jobs(array_records(run))
+    jobs = _Jobs(run)
     begun = time.monotonic()
     while True:
-        running = sum(status.state == "running" for status in board.look())
+        statuses = board.look()
+        running = sum(status.state == "running" for status in statuses)
         waited = time.monotonic() - begun
-        left = jobs.end(everything=waited > _GRACE)
+        measured = {status.point.id for status in statuses if status.state == "done"}
+        left = jobs.end(measured, everything=waited > _GRACE)
         if not running and not left:
             break
         if waited > _WITHIN:
             what = f"{running} points are still measured and {left} tasks still queued"
             why = f" ({jobs.silent})" if jobs.silent else ""
             return f"asked to stop, but {what} after {_WITHIN:.0f} s{why}", False
-        time.sleep(0.3 if not jobs.records else 1.0)
+        time.sleep(0.3 if not left else 1.0)
     queue = f", {jobs.removed} tasks taken from the queue" if jobs.removed else ""
     return f"{before} points stopped{queue}; every finished probe is kept", True
 
@@ -47,17 +50,26 @@ def cancel_run(path: Path) -> tuple[str, bool]:
 class _Jobs:
     """The array jobs of a run that may still be in the queue."""
 
-    def __init__(self, records: list[ArrayRecord]) -> None:
-        self.records = records
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
         self.removed = 0
         self.silent = ""
 
-    def end(self, *, everything: bool) -> int:
-        """End what waits, or all; return how many tasks are left."""
+    def end(self, measured: set[str], *, everything: bool) -> int:
+        """End what waits, or all; return how many tasks are left.
+
+        A sweep may have submitted more a moment ago, so the records are read each time. An array
+        with nothing left to measure is none of our business, even if its cluster is no more.
+        """
         left = 0
         self.silent = ""
-        for conf in dict.fromkeys(record.slurm_conf for record in self.records):
-            mine = [record for record in self.records if record.slurm_conf == conf]
+        records = [
+            record
+            for record in array_records(self.run)
+            if not measured.issuperset(point for points in record.points() for point in points)
+        ]
+        for conf in dict.fromkeys(record.slurm_conf for record in records):
+            mine = [record for record in records if record.slurm_conf == conf]
             try:
                 left += self._end(Slurm(conf), mine, everything)
             except NoAnswer as error:

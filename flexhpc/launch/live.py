@@ -52,7 +52,8 @@ def _most_telling(statuses: Sequence[PointStatus], rows: int | None) -> list[Poi
 
 def _cells(status: PointStatus) -> list[str]:
     progress = status.progress
-    cells = [status.point.label or status.point.id, status.state]
+    state = f"queued: {status.message}" if status.state == "queued" else status.state
+    cells = [status.point.label or status.point.id, state]
     if progress:
         accuracy = 1 - progress["n_errors"] / progress["n"]
         left = progress["elapsed"] / progress["epoch"] * (progress["epochs"] - progress["epoch"])
@@ -127,6 +128,7 @@ class View:
         self.started = time.monotonic()
         self.first_done: int | None = None
         self._told: dict[str, str] = {}
+        self._said = ""
         self._live = Live(console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> View:
@@ -147,6 +149,9 @@ class View:
             self._live.update(self._picture(statuses, note))
         else:
             self._lines(statuses)
+            if note and note != self._said:
+                self.console.print(note, markup=False, highlight=False, soft_wrap=True)
+            self._said = note
 
     def _picture(self, statuses: Sequence[PointStatus], note: str) -> RenderableType:
         done, total = _finished(statuses), len(statuses)

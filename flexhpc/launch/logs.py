@@ -8,12 +8,21 @@ _BLOCK = 64 * 1024
 
 
 def log_tail(log: Path, lines: int = 12) -> list[str]:
-    """Return the last lines of a log; of a folder, of all its workers' errors together."""
-    paths = sorted(log.glob("*_log.err")) if log.is_dir() else [log]
+    """Return the last lines of a log.
+
+    Args:
+        log: of process 0 of a job, which stands for all its processes; or a folder of logs.
+        lines: how many, in all.
+    """
+    if log.is_dir():
+        paths = sorted(log.glob("*_log.err"))
+    else:
+        paths = sorted(log.parent.glob(log.name.replace("_0_log.err", "_*_log.err"))) or [log]
+    lines_each = max(3, lines // max(1, len(paths)))
     tail: list[str] = []
     for path in paths:
-        tail += [line for line in _end(path).splitlines() if line.strip()][-lines:]
-    return tail[-lines:]
+        tail += [line for line in _end(path).splitlines() if line.strip()][-lines_each:]
+    return tail[-lines:] if log.is_dir() else tail
 
 
 def _end(path: Path) -> str:

@@ -19,7 +19,6 @@ class Place:
 
     Attributes:
         rank: its number; size: number of processes; local_rank: its number on this node.
-        per_node: number of processes on a node.
         host: of rank 0; token: names this attempt of this job.
         job: the job's id, ``123_4`` for task 4 of array 123; index: 4.
         log: where its stderr goes.
@@ -29,7 +28,6 @@ class Place:
     rank: int
     size: int
     local_rank: int
-    per_node: int
     host: str
     token: str
     job: str
@@ -48,7 +46,6 @@ class Place:
             rank=job.global_rank,
             size=job.num_tasks,
             local_rank=job.local_rank,
-            per_node=-(-job.num_tasks // job.num_nodes),
             host=host,
             token=f"{job.paths.folder} {job.job_id} {attempt}",
             job=job.job_id,
@@ -58,9 +55,9 @@ class Place:
         )
 
     @property
-    def deaths(self) -> Path:
-        """Where the batch script counts the deaths of this task that no claim can tell of."""
-        return Path(self.log).parent / f"{self.job}.deaths"
+    def setbacks(self) -> Path:
+        """Where the batch script writes down each bad end of this task, until it gets further."""
+        return Path(self.log).parent / f"{self.job}.setbacks"
 
     def seconds_left(self) -> float | None:
         """Return how long the allocation still lasts, or None if that is not known."""

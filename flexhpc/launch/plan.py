@@ -10,6 +10,7 @@ from flexhpc.errors import PointError
 from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
+from flexhpc.launch.slurm.backend import array_limit
 from flexhpc.launch.slurm.commands import DEFAULT_ARRAY, NoAnswer, Slurm
 from flexhpc.launch.slurm.layout import lay_out
 from flexhpc.search import cost_bound
@@ -86,11 +87,11 @@ def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str
 
 
 def max_array_size(profile: SlurmProfile) -> int:
-    """Return the cluster's MaxArraySize, or SLURM's default where no controller answers."""
+    """Return how many tasks an array may have; SLURM's default where no controller answers."""
     try:
-        return Slurm(profile.slurm_conf).max_array_size()
+        return array_limit(Slurm.of_profile(profile.slurm_conf), profile)
     except NoAnswer:
-        return DEFAULT_ARRAY
+        return min(DEFAULT_ARRAY, profile.max_array or DEFAULT_ARRAY)
 
 
 def plan_lines(planned: dict[str, Any]) -> list[str]:

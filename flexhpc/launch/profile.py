@@ -98,14 +98,16 @@ class SlurmProfile(Profile):
     """Features that nodes must have, as in `a100|h100`."""
     time: Annotated[int | str, AfterValidator(_checked_time)] | None = None
     """Time limit of a task: minutes, HH:MM:SS or D-HH:MM:SS; longer work goes on in a new one."""
-    mem_gb: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None = None
-    """Memory of each node, in GB."""
+    mem_gb: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
+    """Memory of each node, in GB; 0: all that it has."""
     nodes: Annotated[int, Field(ge=1, le=1024)] = 1
     """Nodes that train one point together."""
     gpus_per_node: Annotated[int, Field(ge=0, le=1024)] = 0
     """GPUs of each node; fewer than processes are shared by them."""
     throttle: Count | None = None
     """Tasks that may run at the same time, over all arrays of the sweep; by default no limit."""
+    max_array: Count | None = None
+    """Most tasks of one array, where the site limits the jobs that a user may have submitted."""
     points_per_task: Count = 1
     """Points that one task measures, one after the other: saves queueing for short ones."""
     setup: list[Line] = Field(default_factory=list)
@@ -147,9 +149,12 @@ class SlurmProfile(Profile):
             )
         sbatch = values.get("sbatch")
         for name in sbatch if isinstance(sbatch, dict) else ():
-            key = _OWN_OPTIONS.get(str(name).lstrip("-").replace("_", "-"))
-            if key is not None:
-                yield f"sbatch.{name}", f"is set by flexhpc; {key}"
+            what = _OWN_OPTIONS.get(option(str(name)))
+            if what is not None:
+                yield f"sbatch.{name}", f"is set by flexhpc; {what}"
+            rival = _RIVALS.get(option(str(name)))
+            if rival is not None and values.get(rival) is not None:
+                yield f"sbatch.{name}", f"says the same as {rival}; keep one of them"
 
     @property
     def time_limit(self) -> int | None:
@@ -162,6 +167,15 @@ class SlurmProfile(Profile):
         return self.python or shlex.quote(sys.executable)
 
 
+def option(name: str) -> str:
+    """Return the long name of an sbatch option, however it was written."""
+    return name.lstrip("-").replace("_", "-")
+
+
+_RIVALS = {
+    **dict.fromkeys(("gres", "gpus", "gpus-per-task", "gpus-per-socket"), "gpus_per_node"),
+    **dict.fromkeys(("mem-per-cpu", "mem-per-gpu"), "mem_gb"),
+}
 _OWN_OPTIONS = {
     **{
         name: f"use the key {key}"

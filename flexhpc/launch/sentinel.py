@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,12 @@ class Sentinel:
         self.progress = progress
 
     def _watch(self) -> None:
-        while not self.stop.wait(self.task.beat):
-            self._listen()
+        while True:  # also while a stopping worker saves: until the claim is given back
+            time.sleep(self.task.beat)
+            try:
+                self._listen()
+            except OSError as error:
+                print(f"cannot see whether to stop: {error}", flush=True)
             with self._lock:
                 self._beat()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
@@ -11,13 +10,18 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 
 RESTART = 75
 """Exit status of a worker that stopped with work left (EX_TEMPFAIL), to be started again."""
+ALONE = 76
+"""Exit status of a process that lost the others of its job, or never met them."""
 
 
 class Stop:
-    """Set by a signal, by the clock, or by whoever calls; the training loop only asks."""
+    """Set by a signal, by the clock, or by whoever calls; the training loop only asks.
+
+    A plain attribute: a lock, as threading.Event has one, may be held by the very code that a
+    signal interrupts.
+    """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
         self.why = ""
 
     @classmethod
@@ -35,12 +39,7 @@ class Stop:
     def set(self, why: str) -> None:
         """Ask to stop; the first reason stays."""
         self.why = self.why or why
-        self._event.set()
 
     def is_set(self) -> bool:
         """Return whether it is time to stop."""
-        return self._event.is_set()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for the request, at most so long; return whether it came."""
-        return self._event.wait(seconds)
+        return bool(self.why)

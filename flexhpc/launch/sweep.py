@@ -14,10 +14,11 @@ from pathlib import Path
 from rich.console import Console
 
 from flexhpc.analysis.board import Board, PointStatus
+from flexhpc.errors import PointError
 from flexhpc.launch.backend import Backend
 from flexhpc.launch.crew import Crew
 from flexhpc.launch.follower import tracking
-from flexhpc.launch.hints import queued
+from flexhpc.launch.hints import QueueHints, queued
 from flexhpc.launch.live import View
 from flexhpc.launch.local import LocalBackend
 from flexhpc.launch.machine import python_version
@@ -81,7 +82,7 @@ def start(
     prepared: Prepared, profile: LocalProfile | SlurmProfile, launch: str, *, detach: bool
 ) -> TaskFile:
     """Write the run folder and the task of a launch."""
-    open_folder(prepared, launch)
+    open_folder(prepared, launch, profile.tracking_uri)
     task = make_task(prepared, profile, launch, detach=detach)
     write_atomic(Path(task.spec), prepared.frozen)
     task.write(prepared.run.jobs / launch / "task.json")
@@ -130,7 +131,8 @@ def make_backend(
 def scripts(prepared: Prepared, profile: SlurmProfile) -> list[str]:
     """Return the text that sbatch would get; nothing is written or submitted."""
     launch = launch_id()
-    todo = [s.point.id for s in Board(prepared.run, prepared.points).look() if s.state != "done"]
+    statuses = QueueHints(prepared.run).added_to(Board(prepared.run, prepared.points).look())
+    todo = [s.point.id for s in statuses if s.state not in ("done", "running", "queued")]
     chunks = lay_out(
         todo,
         per_task=profile.points_per_task,
@@ -142,14 +144,25 @@ def scripts(prepared: Prepared, profile: SlurmProfile) -> list[str]:
 
 
 def detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> str:
-    """Start workers that outlive this process; returns what was started, in words."""
+    """Start workers that outlive this process; returns what was started, in words.
+
+    Raises:
+        PointError: nobody will come to some of the points.
+    """
     launch = launch_id()
     backend = make_backend(prepared, profile, launch)
     start(prepared, profile, launch, detach=True)
     backend.look()
     todo = [s for s in Board(prepared.run, prepared.points).look() if s.state != "done"]
     Crew(backend).keep_going(todo)
-    return backend.note() or backend.summary()
+    left = [s for s in todo if s.state != "running" and not backend.covers(s.point.id)]
+    if left or backend.note():
+        why = backend.note() or "the throttle is used up"
+        raise PointError(
+            f"{backend.summary()}; {len(left) or len(todo)} points are not: {why}; the same "
+            "command submits what is missing"
+        )
+    return backend.summary()
 
 
 def follow(prepared: Prepared, profile: LocalProfile | SlurmProfile, console: Console) -> Followed:
@@ -168,13 +181,15 @@ def follow(prepared: Prepared, profile: LocalProfile | SlurmProfile, console: Co
         stop_file = Path(task.stop)
         with tracking(task, uri, lambda: stop.count), View(console, run.name) as view:
             crew = Crew(backend)
+            settled: set[str] = set()  # what failed for us stays so, whoever else tries it
             while not (stop.count or stop_file.exists()):
                 began = time.monotonic()
                 backend.look()
                 statuses = queued(board.look(), backend.waiting())
                 note = backend.note() or _elsewhere(statuses, backend, launch)
                 view.update(statuses, note=note)
-                todo = [s for s in statuses if not _finished(s, launch)]
+                settled |= {s.point.id for s in statuses if _finished(s, launch)}
+                todo = [s for s in statuses if s.point.id not in settled]
                 if not todo or not crew.keep_going(todo):
                     break
                 # A look at very many points takes a while; leave the file system some rest.
@@ -184,7 +199,7 @@ def follow(prepared: Prepared, profile: LocalProfile | SlurmProfile, console: Co
                 _stop_workers(backend, board, view, stop, stop_file)
                 statuses = board.look()
     return Followed(
-        statuses=[_with_log(status, backend) for status in statuses],
+        statuses=[_with_log(status, backend, launch) for status in statuses],
         interrupted=interrupted,
         goes_on=interrupted and not backend.ours and not stop_file.exists(),
     )
@@ -202,10 +217,10 @@ def _stop_workers(backend: Backend, board: Board, view: View, stop: _Stop, stop_
         backend.look()
 
 
-def _with_log(status: PointStatus, backend: Backend) -> PointStatus:
-    if status.state == "done" or status.log:
+def _with_log(status: PointStatus, backend: Backend, launch: str) -> PointStatus:
+    if status.state == "done" or (status.log and status.launch == launch):
         return status
-    return replace(status, log=backend.log(status.point.id))
+    return replace(status, log=backend.log(status.point.id) or status.log)
 
 
 def _finished(status: PointStatus, launch: str) -> bool:

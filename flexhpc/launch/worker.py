@@ -16,7 +16,7 @@ from flexhpc.errors import Interrupted, PeerLost, PointError
 from flexhpc.launch.machine import WORKER_GPU, python_version
 from flexhpc.launch.place import Place
 from flexhpc.launch.sentinel import Sentinel
-from flexhpc.launch.stop import RESTART, Stop
+from flexhpc.launch.stop import ALONE, RESTART, Stop
 from flexhpc.launch.task import TaskFile
 from flexhpc.measure import Watch, assist, choose_device, dismiss, measure
 from flexhpc.spec import Point, checked
@@ -51,7 +51,6 @@ def work(task: TaskFile, stop: Stop) -> int:
             place.size,
             host=place.host,
             token=place.token,
-            shared=_gpu_is_shared(place),
         )
         _, points = checked(Path(task.spec))
         by_id = {point.id: point for point in points}
@@ -84,17 +83,10 @@ def _check_versions(task: TaskFile) -> None:
         raise SystemExit(_WRONG_VERSION)
 
 
-def _gpu_is_shared(place: Place) -> bool:
-    """Return whether several processes of a node use one GPU."""
-    import torch
-
-    return place.per_node > torch.cuda.device_count()
-
-
 def _leave_at_once(why: str) -> NoReturn:
     """End without any clean-up, which would wait for the lost; the claim shows how we died."""
     _say(why, sys.stderr)
-    os._exit(RESTART)
+    os._exit(ALONE)
 
 
 class _Worker:
@@ -118,7 +110,7 @@ class _Worker:
             held = [point for point in points if self._try(point) == "held"]
             points = held if self.task.points is not None and time.monotonic() < end else []
             if points:
-                self.stop.wait(_RETRY_EVERY)
+                time.sleep(_RETRY_EVERY)
 
     def leaves_work(self, points: list[Point]) -> bool:
         """Return whether a task of an array was stopped, and is to go on later."""
@@ -146,10 +138,11 @@ class _Worker:
             job=self.place.job,
             log=self.place.log,
             saved=self._last_saved(point),
+            blameless=self._was_only_moved(point),
         )
         if claim is None:
             return "held"
-        self.place.deaths.unlink(missing_ok=True)  # from here on the claim tells of deaths
+        self.place.setbacks.unlink(missing_ok=True)  # from here on the claim tells of deaths
         self.sentinel.guard(claim)
         try:
             if claim.record.deaths > self.task.retries:
@@ -177,6 +170,16 @@ class _Worker:
             return "failed"
         self._release(claim, "done")
         return "done"
+
+    def _was_only_moved(self, point: Point) -> bool:
+        """Return whether SLURM itself took the point's last holder, this very task, off its node.
+
+        Preempted, or its node failed: the batch script, which writes down how its task ended, went
+        with it. The point is not to blame.
+        """
+        before = read_claim(self.run.claim(point.id))
+        same = before is not None and before.job == self.place.job
+        return self.task.points is not None and same and not self.place.setbacks.exists()
 
     def _last_saved(self, point: Point) -> float:
         """Return when the point last got any further, in seconds since the epoch."""

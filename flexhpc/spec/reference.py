@@ -42,7 +42,7 @@ def _rows(cls: type[BaseModel], prefix: str, skip: str) -> Iterator[str]:
         if isinstance(inner, type) and issubclass(inner, Section):
             yield from _rows(inner, f"{prefix}{name}.", "")
             continue
-        meaning = (field.description or "").replace("|", "\\|")
+        meaning = " ".join((field.description or "").split()).replace("|", "\\|")
         default = _default(field.get_default(call_default_factory=True, validated_data={}))
         yield f"| `{prefix}{name}` | {default} | {meaning} |"
 

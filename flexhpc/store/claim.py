@@ -134,7 +134,14 @@ class Claim:
 
 
 def take(
-    path: Path, lock: Path, *, launch: str, job: str = "", log: str = "", saved: float = 0.0
+    path: Path,
+    lock: Path,
+    *,
+    launch: str,
+    job: str = "",
+    log: str = "",
+    saved: float = 0.0,
+    blameless: bool = False,
 ) -> Claim | None:
     """Claim a point, or return None if a living process holds it.
 
@@ -144,6 +151,7 @@ def take(
         launch: the launch that we belong to; job: our job.
         log: where our log goes.
         saved: when the point last got any further (seconds since the epoch).
+        blameless: if the last holder died, then not over this point.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
@@ -153,7 +161,8 @@ def take(
         deaths = 0
         if before is not None and before.launch == launch:
             further = saved > before.taken
-            deaths = (0 if further else before.deaths) + (before.state == "running")
+            died = before.state == "running" and not blameless
+            deaths = (0 if further else before.deaths) + died
         pid = os.getpid()
         record = ClaimRecord(
             state="running",

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
-
-def part_of(path: Path) -> Path:
-    """Return where this process writes what will replace ``path``; no other process does."""
-    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.part")
+from flexhpc.beside import part_of
 
 
 def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:

@@ -19,9 +19,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from flexhpc.beside import part_of
 from flexhpc.errors import PointError
 from flexhpc.store.bits import pack
-from flexhpc.store.files import part_of
 
 Permitted = Callable[[], bool]
 

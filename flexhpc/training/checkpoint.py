@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from flexhpc.beside import part_of
+
 FORMAT = 2
 
 
@@ -20,7 +22,7 @@ def save(path: Path, key: str, state: dict[str, Any]) -> None:
         state: tensors and plain values.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = part_of(path)
     try:
         with part.open("wb") as file:
             torch.save({"format": FORMAT, "key": key, **state}, file)

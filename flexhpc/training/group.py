@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import socket
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -39,9 +40,7 @@ class Group:
         self.device, self.rank, self.size = device, rank, size
 
     @classmethod
-    def join(
-        cls, device: torch.device, rank: int, size: int, *, host: str, token: str, shared: bool
-    ) -> Group:
+    def join(cls, device: torch.device, rank: int, size: int, *, host: str, token: str) -> Group:
         """Meet the other processes, at a port of rank 0's host that follows from the token.
 
         Another job may use that port. So nobody takes part who does not know the token; who does
@@ -52,13 +51,11 @@ class Group:
             rank: its number, from 0; size: number of processes.
             host: of rank 0.
             token: the same for all of them and for no other group.
-            shared: several processes use one GPU, which NCCL refuses: gloo instead.
 
         Raises:
             PeerLost: they did not come together.
         """
         if size > 1:
-            backend = "nccl" if device.type == "cuda" and not shared else "gloo"
             port = _FIRST_PORT + zlib.crc32(token.encode()) % _PORTS
             with _peers():
                 store = PrefixStore(
@@ -67,8 +64,12 @@ class Group:
                         host, port, is_master=rank == 0, wait_for_workers=False, timeout=_MEETING
                     ),
                 )
-                store.set(str(rank), "here")
-                store.wait([str(other) for other in range(size)], _MEETING)
+                store.set(str(rank), _name(device))
+                everybody = [str(other) for other in range(size)]
+                store.wait(everybody, _MEETING)
+                # NCCL refuses two processes on one GPU.
+                apart = len({store.get(other) for other in everybody}) == size
+                backend = "nccl" if device.type == "cuda" and apart else "gloo"
                 dist.init_process_group(
                     backend, store=store, rank=rank, world_size=size, timeout=_SILENCE
                 )
@@ -96,20 +97,19 @@ class Group:
                 dist.all_reduce(vector)
         return vector
 
-    def ordered_total(self, vectors: Sequence[Tensor], parts: int, like: Tensor) -> Tensor:
+    def ordered_total(self, vectors: Sequence[Tensor], parts: int, nothing: Tensor) -> Tensor:
         """Return the sum over parts, added in the order of the parts whoever computed which.
 
         Args:
             vectors: of this process's parts, in order.
             parts: number of all parts.
-            like: shape and kind of a vector.
+            nothing: what stands for a part that a process does not have; it is added as well.
         """
-        counts = [sum(self.owner(p, parts) == r for p in range(parts)) for r in range(self.size)]
-        own = torch.stack([*vectors, *[torch.zeros_like(like)] * (max(counts) - len(vectors))])
-        gathered = self._gathered(own)
-        total = torch.zeros_like(like)
-        for rows, count in zip(gathered, counts, strict=True):
-            for row in rows[:count]:
+        most = max(sum(self.owner(p, parts) == r for p in range(parts)) for r in range(self.size))
+        own = torch.stack([*vectors, *[nothing] * (most - len(vectors))])
+        total = torch.zeros_like(nothing)
+        for rows in self._gathered(own):
+            for row in rows:
                 total += row
         return total
 
@@ -151,6 +151,14 @@ class Group:
         with _peers():
             dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
+
+
+def _name(device: torch.device) -> str:
+    """Return what tells a GPU from all others of a job."""
+    if device.type != "cuda":
+        return "cpu"
+    properties = torch.cuda.get_device_properties(device)
+    return str(getattr(properties, "uuid", f"{socket.gethostname()} {device.index}"))
 
 
 @contextlib.contextmanager

@@ -195,7 +195,7 @@ class _Run:
             raise Interrupted
 
     def _save(self) -> None:
-        if self.hooks.checkpoint is None:
+        if self.hooks.checkpoint is None or not self.hooks.holds():
             return
         random = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":

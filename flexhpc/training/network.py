@@ -38,7 +38,8 @@ class Network:
         group: the processes that train it.
         shards: see above.
         precision: one of the spec's.
-        in_chunks: the gradient of a large batch is summed up chunk by chunk.
+        in_chunks: the gradient of a large batch is summed up chunk by chunk, unless the network's
+            BatchNorm needs it all at once.
 
     Raises:
         PointError: the network cannot be trained in shards.
@@ -54,11 +55,13 @@ class Network:
         self.labels, self.seed, self.group = data.labels, data.init_seed, group
         self.n = len(self.labels)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        normed = has_batch_norm(model)
         self.parts = shards or group.size
         self.ordered = shards is not None
-        self.in_chunks = in_chunks
-        self.synced = group.size > 1 and has_batch_norm(model)
-        if self.ordered and has_batch_norm(model):
+        self.alone = shards is None and group.size == 1
+        self.in_chunks = in_chunks and not normed
+        self.synced = group.size > 1 and normed
+        if self.ordered and normed:
             raise PointError(
                 "training.shards takes the gradient of each part of a batch by itself, but this "
                 "network's BatchNorm normalises over the whole batch; leave shards out"
@@ -88,7 +91,7 @@ class Network:
         Returns:
             Whether any process does.
         """
-        if self.parts == 1:
+        if self.alone:
             self._clear()
             self._accumulate(ids, len(ids), len(ids))
             return vote
@@ -150,9 +153,9 @@ class Network:
             self._clear()
             part(number)
             vectors.append(self._flat(vote))
-        like = vectors[0] if vectors else torch.zeros_like(self._flat(vote))
         if self.ordered:
-            total = self.group.ordered_total(vectors, self.parts, like)
+            self._clear()
+            total = self.group.ordered_total(vectors, self.parts, nothing=self._flat(vote))
         else:
             total = self.group.total(vectors[0])
         count = len(self.parameters)
@@ -221,7 +224,7 @@ class Network:
                     loss = functional.cross_entropy(logits, self.labels[ids], reduction="sum")
                     (loss / self.n).backward()
 
-        if self.parts == 1:
+        if self.alone:
             self._clear()
             part(0)
         else:

@@ -69,6 +69,7 @@ class Hooks:
     Attributes:
         stopping: asked at every step; True saves a checkpoint and raises Interrupted.
         epoch_done: called with (epoch, budget in epochs, samples missed, loss).
+        holds: whether this process may still write the checkpoint.
         checkpoint: file for the state in progress; a training resumes from it if it is there.
         checkpoint_every: seconds between checkpoints.
         key: identifies the probe inside the checkpoint, so that another's is never taken.
@@ -76,6 +77,7 @@ class Hooks:
 
     stopping: Callable[[], bool] = lambda: False
     epoch_done: Callable[[int, int, int, float], None] = lambda *_: None
+    holds: Callable[[], bool] = lambda: True
     checkpoint: Path | None = None
     checkpoint_every: float = 60.0
     key: str = ""

@@ -69,7 +69,7 @@ class SyncedBatchNorm(TorchFunctionMode):
             channels = values.shape[1]
             own = values.new_full((1,), values.numel() / max(1, channels))
             sums = _Total.apply(torch.cat([values.sum(dims), own]), self.group)
-            count = float(sums[-1])
+            count = float(sums.detach()[-1])
             if count <= 1:
                 raise ValueError("Expected more than 1 value per channel when training")
             mean = sums[:-1] / count

@@ -7,20 +7,23 @@ cd "$(dirname "$0")"
 [ -d "$ROOT/run" ] || exit 0
 
 stop() { # stop PIDFILE...: ask, wait, and kill what does not listen
-  local file pid pids=()
-  for file in "$@"; do
-    alive "$file" && pids+=("$(cat "$file")") # a daemon removes its file: read it first
+  local file i files=() pids=()
+  for file in "$@"; do # a daemon removes its file: read them all first
+    alive "$file" && files+=("$file") && pids+=("$(cat "$file")")
   done
   [ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null
-  for pid in "${pids[@]}"; do
-    echo "$pid" >"$ROOT/run/.stopping"
+  for i in "${!pids[@]}"; do
+    local name=$(daemon "${files[i]}")
     for _ in $(seq 150); do
-      alive "$ROOT/run/.stopping" || break
+      runs "${pids[i]}" "$name" || break
       sleep 0.1
     done
-    alive "$ROOT/run/.stopping" && echo "devcluster: killing $pid, it did not stop" >&2 && kill -9 "$pid"
+    if runs "${pids[i]}" "$name"; then
+      echo "devcluster: killing $name, it did not stop" >&2
+      kill -9 "${pids[i]}"
+    fi
   done
-  rm -f "$ROOT/run/.stopping" "$@"
+  rm -f "$@"
 }
 
 if alive "$ROOT/run/slurmctld.pid"; then # no job may outlive its cluster

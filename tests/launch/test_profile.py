@@ -26,6 +26,7 @@ BAD = {
     "idle GPUs": ("cluster: slurm\ngpus_per_node: 4", ":2: gpus_per_node: 4 GPUs for 1 process"),
     "own option": ("cluster: slurm\nsbatch: {array: 0-3}", "sbatch.array: is set by flexhpc"),
     "own key": ("cluster: slurm\nsbatch: {--mem: 4G}", "sbatch.--mem: is set by flexhpc; use the"),
+    "rivals": ("cluster: slurm\ngpus_per_node: 1\nsbatch: {gres: 'gpu:1'}", ":3: sbatch.gres"),
     "two lines": ('cluster: slurm\nsetup: ["a\\nb"]', ":2: setup.0: "),
     "quotes": ("cluster: slurm\npartition: 'a b'", ":2: partition: "),
     "zero": ("cluster: slurm\nthrottle: 0", ":2: throttle: must be at least 1, not 0"),
@@ -86,6 +87,11 @@ def test_arrays_hold_every_point_once_within_the_limits(
         assert chunk.after is None or 0 <= chunk.after < number
     if throttle is not None:
         assert most_at_once(chunks) <= throttle
+
+
+@pytest.mark.parametrize("key", SlurmProfile.model_fields)
+def test_every_key_is_documented(key: str) -> None:
+    assert f"`{key}`" in (REPOSITORY / "docs" / "slurm.md").read_text()
 
 
 def most_at_once(chunks: list) -> int:

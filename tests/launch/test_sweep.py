@@ -377,3 +377,19 @@ def test_nothing_of_a_sweep_is_left_running(measured: Path) -> None:
         p for p in psutil.process_iter(["cmdline"]) if mine in " ".join(p.info["cmdline"] or [])
     ]
     assert left == []
+
+
+def test_two_processes_on_one_point_end_with_the_same_bits(tmp_path: Path, cli: Cli) -> None:
+    """On this machine as on a cluster: the number of processes is no part of a result."""
+    spec = tmp_path / "small.yaml"
+    spec.write_text(SMALL.replace("epochs: 120", "epochs: 120, shards: 2"))
+    found = []
+    for processes in (1, 2):
+        profile = tmp_path / f"{processes}.yaml"
+        profile.write_text(f"tracking_uri: none\nworkers: 1\nprocesses_per_node: {processes}\n")
+        cli("sweep", spec, "--profile", profile, "--runs", f"with-{processes}")
+        found.append(contents(tmp_path / f"with-{processes}" / "small"))
+    assert found[0] == found[1]
+    folder, _, points = open_run(tmp_path / "with-2" / "small")
+    record = read(folder.point(points[0].id))
+    assert {probe.machine["processes"] for probe in record.probes} == {"2"}

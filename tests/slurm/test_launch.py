@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -124,6 +126,7 @@ def test_what_slurm_refuses_is_one_line(cluster: Cluster, tmp_path: Path) -> Non
     assert done.returncode == 2
     assert "SLURM refuses the job: sbatch: error:" in done.stderr
     assert "partition" in done.stderr
+    assert not list((tmp_path / "runs").rglob("array.json"))
     assert "Traceback" not in done.stderr
 
 
@@ -157,7 +160,7 @@ def test_a_dry_run_prints_what_sbatch_would_get_and_writes_nothing(
     spec = write_spec(tmp_path, SIX)
     profile = cluster.profile(
         tmp_path, nodes=2, processes_per_node=2, gpus_per_node=1, throttle=3, time="1-00:00:00",
-        sbatch={"mail-type": "FAIL"}, setup=["module load cuda"], points_per_task=2,
+        sbatch={"mail-type": "FAIL"}, setup=["export FLEXHPC_DATA=/data"], points_per_task=2,
     )  # fmt: skip
     done = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile), "--dry-run")
     assert done.returncode == 0, done.stderr
@@ -165,16 +168,45 @@ def test_a_dry_run_prints_what_sbatch_would_get_and_writes_nothing(
     for line in (
         "#SBATCH --array=0-2%3", "#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=2",
         "#SBATCH --gpus-per-node=1", "#SBATCH --time=1440", "#SBATCH --mail-type=FAIL",
-        "#SBATCH --signal=USR2@90", "#SBATCH --requeue", "#SBATCH --mem=1024M", "module load cuda",
+        "#SBATCH --signal=USR2@90", "#SBATCH --requeue", "#SBATCH --mem=1024M",
+        "export FLEXHPC_DATA=/data",
         'export FLEXHPC_ENDS=$(( $(date +%s) + 86400 ))',
     ):  # fmt: skip
         assert line in script.splitlines()
     assert not (tmp_path / "runs").exists()
-    checked = cluster.ask("sbatch", "--test-only", str(_file(tmp_path, script)), check=False)
-    assert "error" not in checked
+    assert "\n#!/bin/bash" not in script, "one array"
+    sweep = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile), "--detach")
+    assert sweep.returncode == 0, sweep.stderr
+    (submitted,) = (tmp_path / "runs").glob("*/jobs/*/array-000/array.sh")
+    assert _without_ids(script) == _without_ids(submitted.read_text())
 
 
-def _file(folder: Path, text: str) -> Path:
-    path = folder / "dry.sh"
-    path.write_text(text)
-    return path
+def _without_ids(script: str) -> list[str]:
+    """The lines of a script without what is new at each submission: launch and job name."""
+    known = re.sub(r"jobs/[0-9-]+/", "jobs/LAUNCH/", script)
+    return re.sub(r"job-name=flexhpc-quick-\w+", "job-name=NAME", known).splitlines()
+
+
+def test_two_sweeps_at_once_submit_every_point_once(cluster: Cluster, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, SIX)
+    profile = cluster.profile(tmp_path, throttle=2)
+    sweeps = [cluster.sweep(spec, profile) for _ in range(2)]
+    for sweep in sweeps:
+        output = finish(sweep)
+        assert sweep.returncode == 0, output
+    run = tmp_path / "runs" / "quick"
+    assert [array["tasks"] for array in submissions(run)] == [6]
+    assert attempts(run) == [1] * 6
+
+
+def test_detaching_without_an_answer_is_an_error(cluster: Cluster, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, "  seed: [0]\n")
+    profile = cluster.profile(tmp_path)
+    os.kill(cluster.pid("slurmctld"), signal.SIGSTOP)
+    try:
+        done = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile), "--detach")
+    finally:
+        os.kill(cluster.pid("slurmctld"), signal.SIGCONT)
+    assert done.returncode == 1
+    assert "SLURM does not answer" in done.stderr
+    assert "the same command submits what is missing" in done.stderr

@@ -15,7 +15,7 @@ from tests.training.ranks import Case, outcome
 if __name__ == "__main__":
     rank, size, token, folder = sys.argv[1:5]
     device = torch.device("cpu")
-    group = Group.join(device, int(rank), int(size), host="127.0.0.1", token=token, shared=False)
+    group = Group.join(device, int(rank), int(size), host="127.0.0.1", token=token)
     endless = Case(
         Sgd(optimizer="sgd", lr=1e-9, epochs=10**6, gates={"plateau": {"mode": "off"}}), 900
     )

@@ -19,6 +19,9 @@ from flexhpc.spec.sections import Adam, Cnn, Gd, Mlp, Model, Resnet, Sgd, Timm, 
 from flexhpc.training import Group, Hooks, Outcome, train
 from tests.training.helpers import SMALL, probe_data
 
+STOPPED = ("adam", "sharded", "one shard")
+"""Cases in which the last rank alone asks to stop, with or without a part of its own."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -37,6 +40,13 @@ CASES = {
         Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=60, shards=4), 150, bits=True
     ),
     "sharded gd": Case(Gd(optimizer="gd", lr=0.5, epochs=20, shards=4), 1200, bits=True),
+    "one shard": Case(
+        Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=60, shards=1), 90, bits=True
+    ),
+    "gd and batch norm": Case(
+        Gd(optimizer="gd", lr=0.5, epochs=10, precision="fp64"), 1200,
+        Mlp(family="mlp", width=8, depth=1, norm="batch"),
+    ),
     "gd in chunks": Case(Gd(optimizer="gd", lr=0.5, epochs=10, precision="fp64"), 1200),
     "fewer samples than processes": Case(Sgd(optimizer="sgd", lr=0.1, epochs=40), 3),
     "batch norm": Case(
@@ -68,13 +78,13 @@ def outcome(case: Case, group: Group, hooks: Hooks | None = None) -> Outcome:
     return found
 
 
-def stopped_and_resumed(group: Group, folder: Path) -> Outcome:
+def stopped_and_resumed(group: Group, folder: Path, name: str) -> Outcome:
     """Stop when the last rank alone asks for it, in the middle of an epoch, and go on."""
-    case = CASES["adam"]
+    case = CASES[name]
     asked = iter(range(10**6))
     hooks = Hooks(
         stopping=lambda: next(asked) >= 40 and group.rank == group.size - 1,
-        checkpoint=folder / f"{group.size}.ckpt",
+        checkpoint=folder / f"{group.size} {name}.ckpt",
         key="k",
     )
     try:
@@ -100,9 +110,10 @@ def one_sample_with_batch_norm(group: Group) -> str:
 def main(rank: int, size: int, token: str, folder: Path) -> None:
     torch.set_num_threads(1)
     device = torch.device("cpu")
-    group = Group.join(device, rank, size, host="127.0.0.1", token=token, shared=False)
+    group = Group.join(device, rank, size, host="127.0.0.1", token=token)
     found = {name: outcome(case, group) for name, case in CASES.items()}
-    found["stopped and resumed"] = stopped_and_resumed(group, folder)
+    for name in STOPPED:
+        found[f"{name}, stopped"] = stopped_and_resumed(group, folder, name)
     refused = one_sample_with_batch_norm(group)
     if rank == 0:
         (folder / f"{size}.pkl").write_bytes(pickle.dumps((found, refused)))

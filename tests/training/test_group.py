@@ -17,7 +17,7 @@ from flexhpc.spec.sections import Mlp, Sgd
 from flexhpc.training import Group, Outcome
 from tests.conftest import REPOSITORY
 from tests.training.helpers import run, same
-from tests.training.ranks import CASES, Case, outcome
+from tests.training.ranks import CASES, STOPPED, Case, outcome
 
 
 def start(size: int, folder: Path, module: str = "tests.training.ranks") -> list[subprocess.Popen]:
@@ -47,7 +47,8 @@ def test_the_math_is_that_of_one_process(
     found, refused = pickle.loads((tmp_path / f"{size}.pkl").read_bytes())
     for name, case in CASES.items():
         agree(case, alone[name], found[name])
-    same(found["adam"], found["stopped and resumed"])
+    for name in STOPPED:
+        same(found[name], found[f"{name}, stopped"])
     assert "a batch of one sample cannot be trained on" in refused
 
 

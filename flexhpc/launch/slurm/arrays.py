@@ -24,7 +24,7 @@ class ArrayRecord:
         name: job name; no other submission ever has it, so the queue tells what became of it.
         tasks: number of tasks; throttle: how many may run at the same time.
         job: SLURM's id; None until the submission is known to be accepted.
-        slurm_conf: of its cluster, see the profile.
+        slurm_conf: of its cluster, None for the system's.
     """
 
     folder: Path
@@ -74,7 +74,8 @@ def array_records(run: RunFolder) -> list[ArrayRecord]:
 def in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, Queued]]:
     """Yield index and state of the tasks of an array that are queued or run."""
     for index in range(record.tasks):
-        if record.job is not None and (task := queue.tasks.get((record.job, index))):
+        task = queue.tasks.get((record.job, index)) if record.job is not None else None
+        if task is not None and task.name == record.name:
             yield index, task
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from flexhpc.errors import InputError
 from flexhpc.launch.profile import SlurmProfile
 from flexhpc.launch.slurm.arrays import (
-    ArrayRecord,
     array_records,
     in_queue,
     waiting_points,
@@ -50,10 +52,12 @@ class SlurmBackend:
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.run, self.launch, self.profile, self.interrupted = run, launch, profile, interrupted
-        self.slurm = Slurm(profile.slurm_conf)
+        if "%" in str(run.path):
+            raise InputError(f"{run.path}: SLURM replaces what follows a % in a path; use another")
+        self.slurm = Slurm.of_profile(profile.slurm_conf)
         self.slurm.require()
         if profile.python is not None:
-            self.slurm.check_python(profile.python, profile.setup)
+            self.slurm.check_python(profile.python)
         self.records = array_records(run)
         self.silent = ""
         self._queue: Queue | None = None
@@ -74,7 +78,7 @@ class SlurmBackend:
 
     def _take_in(self, queue: Queue) -> None:
         self._queue = queue
-        self.records = [record.adopted(queue) for record in self.records]
+        self.records = [record.adopted(queue) for record in array_records(self.run)]
         self._waiting = waiting_points(self.records, queue)
         self._covered = set(self._waiting)
 
@@ -108,49 +112,61 @@ class SlurmBackend:
     def start(self, points: Sequence[str]) -> bool:
         """Submit arrays for these points; not too often, and within the throttle.
 
+        One sweep at a time does this, with a fresh look at what others have submitted.
+
         Raises:
             InputError: SLURM refuses them.
         """
-        throttle, queue = self.profile.throttle, self._queue
-        if throttle is not None and queue is not None:
-            throttle -= sum(r.throttle for r in self.records if any(in_queue(r, queue)))
-        early = time.monotonic() - self._submitted < _BETWEEN_SUBMISSIONS
-        if self.silent or early or (throttle is not None and throttle < 1):
+        if self.silent or time.monotonic() - self._submitted < _BETWEEN_SUBMISSIONS:
             return False
-        self._submitted, self._asked = time.monotonic(), -1e9
         try:
-            self._submit(points, throttle)
+            with FileLock(self.run.jobs / ".submit.lock"):
+                self._take_in(self.slurm.queue())
+                return self._submit([point for point in points if point not in self._covered])
         except NoAnswer as error:
             self.silent = f"SLURM does not answer: {error}"
             return False
         except Refused as error:
             if not self._covered:
-                raise InputError(f"SLURM refuses the job: {error}") from None
+                hint = "; a limit on submitted jobs? then set max_array" if _limit(error) else ""
+                raise InputError(f"SLURM refuses the job: {error}{hint}") from None
             self.silent = f"SLURM refuses more jobs for now: {error}"
             return False
-        return True
+        finally:
+            self._submitted, self._asked = time.monotonic(), -1e9
 
-    def _submit(self, points: Sequence[str], throttle: int | None) -> None:
+    def _submit(self, points: Sequence[str]) -> bool:
+        throttle, queue = self.profile.throttle, self._queue
+        if throttle is not None and queue is not None:
+            throttle -= sum(r.throttle for r in self.records if any(in_queue(r, queue)))
+            if throttle < 1:
+                return False
         task = TaskFile.read(self.launch / "task.json")
+        stop = Path(task.stop)
         chunks = lay_out(
             points,
             per_task=self.profile.points_per_task,
-            max_array=self.slurm.max_array_size(),
+            max_array=array_limit(self.slurm, self.profile),
             throttle=throttle,
         )
         number = len(list(self.launch.glob("array-*")))
-        written: list[ArrayRecord] = []
+        jobs: list[str | None] = []
         for at, chunk in enumerate(chunks):
+            if stop.exists() or self.interrupted():
+                return False
             folder = self.launch / f"array-{number + at:03d}"
-            record = write_array(folder, chunk, self.profile, task, self.run.name)
-            after = None if chunk.after is None else written[chunk.after].job
-            stop = Path(task.stop)
+            record = write_array(folder, chunk, self.profile, task, self.run.name, self.slurm.conf)
+            after = None if chunk.after is None else jobs[chunk.after]
             script = script_of(record, self.profile, stop, after)
+            try:
+                record = submit_array(self.slurm, record, script, self.interrupted)
+            except Refused:
+                shutil.rmtree(folder)
+                raise
             self.records.append(record)
-            record = submit_array(self.slurm, record, script, self.interrupted)
-            self.records[-1] = record
-            written.append(record)
+            jobs.append(record.job)
             self._covered |= set(chunk.points)
+        return True
 
     def log(self, point_id: str) -> str:
         """Return the log of the newest task that had this point; empty if none began."""
@@ -159,3 +175,13 @@ class SlurmBackend:
                 if point_id in points:
                     return str(record.log(index))
         return ""
+
+
+def array_limit(slurm: Slurm, profile: SlurmProfile) -> int:
+    """Return how many tasks an array may have: what the cluster and the profile allow."""
+    size = slurm.max_array_size()
+    return size if profile.max_array is None else min(size, profile.max_array)
+
+
+def _limit(error: Refused) -> bool:
+    return any(word in str(error) for word in ("limit", "Limit", "QOSMax", "AssocMax"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import shlex
@@ -35,10 +34,12 @@ class Queued:
     """One array task in the queue.
 
     Attributes:
+        name: job name; ids may begin anew, names do not.
         state: SLURM's, as ``PENDING`` or ``RUNNING``.
         reason: why it waits.
     """
 
+    name: str
     state: str
     reason: str
 
@@ -60,14 +61,23 @@ class Slurm:
     """The cluster that a profile means.
 
     Args:
-        conf: its slurm.conf where that is not the system's; SLURM_CONF goes before it.
+        conf: its slurm.conf; None for what SLURM_CONF or the system says.
     """
 
     def __init__(self, conf: str | None = None) -> None:
-        self.conf = conf
-        self.environment = dict(os.environ)
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("SQUEUE_")}
         if conf is not None:
-            self.environment.setdefault("SLURM_CONF", conf)
+            self.environment["SLURM_CONF"] = conf
+
+    @classmethod
+    def of_profile(cls, conf: str | None) -> Slurm:
+        """Return the cluster of a profile, whose ``slurm_conf`` stands back behind SLURM_CONF."""
+        return cls(os.environ.get("SLURM_CONF") or conf)
+
+    @property
+    def conf(self) -> str | None:
+        """The configuration in use, None for the system's."""
+        return self.environment.get("SLURM_CONF")
 
     def require(self) -> None:
         """Check that jobs can be submitted from here.
@@ -80,23 +90,23 @@ class Slurm:
                 "profile: cluster: slurm needs sbatch and srun, which this machine does not have; "
                 "use a login node, or `make devcluster-up` to try a small cluster here"
             )
-        conf = self.environment.get("SLURM_CONF")
-        if conf is not None and not Path(conf).is_file():
+        if self.conf is not None and not Path(self.conf).is_file():
             raise InputError(
-                f"profile: {conf} is not there; is the cluster up? (`make devcluster-up` starts "
-                "the devcluster)"
+                f"profile: {self.conf} is not there; is the cluster up? (the devcluster: "
+                "`make devcluster-up`)"
             )
 
-    def check_python(self, command: str, setup: Sequence[str]) -> None:
+    def check_python(self, command: str) -> None:
         """Check that the Python of the tasks is ours, as far as it can be started here.
 
         Raises:
             InputError: it has another version, or another flexhpc.
         """
         wanted = (python_version(), version("flexhpc"))
-        done = self._run(
-            ["bash", "-c", "\n".join([*setup, f"{command} -c {shlex.quote(_VERSIONS)}"])]
-        )
+        try:
+            done = self._run(["bash", "-c", f"{command} -c {shlex.quote(_VERSIONS)}"])
+        except NoAnswer:
+            return
         lines = done.stdout.splitlines() if done.returncode == 0 else []
         if lines and (found := tuple(lines[-1].split())) != wanted:
             raise InputError(
@@ -105,13 +115,18 @@ class Slurm:
             )
 
     def max_array_size(self) -> int:
-        """Return MaxArraySize.
+        """Return how many tasks an array may have: MaxArraySize, and max_array_tasks if set.
 
         Raises:
             NoAnswer: the controller is silent.
+            InputError: the cluster takes no arrays.
         """
-        found = re.search(r"MaxArraySize\s*=\s*(\d+)", self._ask(["scontrol", "show", "config"]))
-        return int(found[1]) if found else DEFAULT_ARRAY
+        said = self._ask(["scontrol", "show", "config"])
+        found = re.findall(r"(?:MaxArraySize\s*=|\bmax_array_tasks=)\s*(\d+)", said)
+        size = min(map(int, found), default=DEFAULT_ARRAY)
+        if size < 1:
+            raise InputError("flexhpc needs array jobs, and this cluster takes none")
+        return size
 
     def queue(self) -> Queue:
         """Return what of flexhpc is in the queue.
@@ -120,13 +135,16 @@ class Slurm:
             NoAnswer: the controller is silent.
         """
         form = "--format=%F|%K|%T|%r|%j"
-        said = self._ask(["squeue", "--noheader", "--array", "--user", getpass.getuser(), form])
+        said = self._ask(["squeue", "--noheader", "--array", "--user", str(os.getuid()), form])
         tasks: dict[tuple[str, int], Queued] = {}
         names: dict[str, str] = {}
         for line in said.splitlines():
-            array, index, state, reason, name = line.strip().split("|", 4)
-            if index.isdecimal() and name.startswith("flexhpc-"):
-                tasks[array, int(index)] = Queued(state=state, reason=reason)
+            parts = line.strip().split("|", 4)
+            if len(parts) < 5 or not parts[1].isdecimal():  # some print a line per cluster
+                continue
+            array, index, state, reason, name = parts
+            if name.startswith("flexhpc-"):
+                tasks[array, int(index)] = Queued(name=name, state=state, reason=reason)
                 names[name] = array
         return Queue(tasks, names)
 
@@ -142,9 +160,9 @@ class Slurm:
         if done.returncode == 0 and found:
             return found[1]
         said = " ".join((done.stderr or done.stdout).split()) or f"exit status {done.returncode}"
-        if "error" in said and any(sign in said for sign in _REFUSALS):
-            raise Refused(said)
-        raise NoAnswer(said)
+        if any(sign in said for sign in _TRANSIENT):
+            raise NoAnswer(said)
+        raise Refused(said)
 
     def cancel(self, arrays: Sequence[str], *, pending_only: bool) -> None:
         """End array jobs, or only those of their tasks that have not begun.
@@ -180,8 +198,8 @@ _VERSIONS = (
     "import sys, importlib.metadata as m; "
     "print('%d.%d' % sys.version_info[:2], m.version('flexhpc'))"
 )
-_REFUSALS = (
-    "nvalid", "not available", "ot permitted", "enied", "violates", "nrecognized", "exceed",
-    "must be", "unavailable", "not supported", "cannot be satisfied", "No partition",
+_TRANSIENT = (
+    "timed out", "nable to contact", "onnect failure", "onnection refused", "onnection reset",
+    "tandby", "Zero Bytes", "uthentication", "munge", "try again", "Transport endpoint",
 )  # fmt: skip
-"""Parts of what sbatch says when it does not want a job, whoever asks how often."""
+"""Parts of what sbatch says when the controller could not be reached, or did not answer."""

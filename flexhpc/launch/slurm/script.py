@@ -7,6 +7,7 @@ one task that wants it, so it needs no scontrol inside a container.
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from submitit.core.utils import DelayedSubmission
 
 from flexhpc.launch.entry import Task
 from flexhpc.launch.place import ENDS
-from flexhpc.launch.profile import SlurmProfile
-from flexhpc.launch.stop import RESTART
+from flexhpc.launch.profile import SlurmProfile, option
+from flexhpc.launch.stop import ALONE, RESTART
 
 PICKLE = "task.pkl"
 _FOR_EVER = 10**9
+_STOPS = 10
+"""How often in a row a task may be stopped before it has claimed a point."""
 
 
 class _Executor(submitit.SlurmExecutor):
@@ -64,7 +67,7 @@ def batch_script(
         "ntasks_per_node": profile.processes_per_node,
         "cpus_per_task": cpus,
         "gpus_per_node": profile.gpus_per_node or None,
-        "mem": None if profile.mem_gb is None else f"{max(1, round(profile.mem_gb * 1024))}M",
+        "mem": None if profile.mem_gb is None else f"{math.ceil(profile.mem_gb * 1024)}M",
         "signal_delay_s": round(profile.stop_before),
         "array_parallelism": throttle,
         "dependency": None if after is None else f"afterany:{after}",
@@ -76,7 +79,7 @@ def batch_script(
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}"],
         "additional_parameters": {
             "requeue": True,
-            **{key.lstrip("-").replace("_", "-"): value for key, value in profile.sbatch.items()},
+            **{option(key): value for key, value in profile.sbatch.items() if value is not False},
         },
     }
     executor.update_parameters(**given)
@@ -101,23 +104,30 @@ def _before(folder: Path, profile: SlurmProfile) -> list[str]:
     limit = profile.time_limit
     return [
         *([f"export {ENDS}=$(( $(date +%s) + {limit * 60} ))"] if limit is not None else []),
+        "set +e",  # of a setup line: the script must live to queue its task again
+        "export SLURM_EXPORT_ENV=ALL",  # of sbatch --export: srun must hand on what follows
         'me="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"',
         f'mine={shlex.quote(str(folder))}/"$me"',
-        f'[ -e "$mine"_submitted.pkl ] || cp "${{mine%/*}}"/{PICKLE} "$mine"_submitted.pkl',
+        f'cp "${{mine%/*}}"/{PICKLE} "$mine".new && mv "$mine".new "$mine"_submitted.pkl',
         'rm -f "$mine"_*.save_tmp',
     ]
 
 
 def _after(profile: SlurmProfile, stop: Path) -> list[str]:
-    """Lines after srun: queue this one task again if it stopped with work left, or was killed."""
+    """Lines after srun: queue this one task again if it stopped with work left, or was killed.
+
+    Bad ends are written down until the task has claimed a point; a task that never gets there is
+    not queued again for ever.
+    """
     return [
         "status=$?",
         "again=no",
-        f"if [ $status -eq {RESTART} ]; then",
-        f'  [ "${{SLURM_RESTART_COUNT:-0}}" -ge {profile.restarts} ] || again=yes',
-        "elif [ $status -ge 128 ]; then",
-        '  echo $status >> "$mine".deaths',
-        f'  [ "$(wc -l < "$mine".deaths)" -gt {profile.retries} ] || again=yes',
+        f"if [ $status -eq {RESTART} ] || [ $status -eq {ALONE} ] || [ $status -ge 128 ]; then",
+        '  echo $status >> "$mine".setbacks',
+        f"  most={profile.retries}",
+        f"  if [ $status -eq {RESTART} ]; then most={_STOPS}; fi",
+        '  [ "$(wc -l < "$mine".setbacks)" -gt $most ] || again=yes',
+        f'  [ "${{SLURM_RESTART_COUNT:-0}}" -lt {profile.restarts} ] || again=no',
         "fi",
         f"if [ $again = yes ] && [ ! -e {shlex.quote(str(stop))} ]; then",
         '  echo "flexhpc: task $me ended with $status, queueing it again"',

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from flexhpc.launch.profile import SlurmProfile
 from flexhpc.launch.slurm.arrays import TASK_FILE, ArrayRecord
-from flexhpc.launch.slurm.commands import NoAnswer, Slurm
+from flexhpc.launch.slurm.commands import NoAnswer, Refused, Slurm
 from flexhpc.launch.slurm.layout import Chunk
 from flexhpc.launch.slurm.script import batch_script, write_pickle
 from flexhpc.launch.task import TaskFile
@@ -31,7 +31,7 @@ def job_name(run: str) -> str:
 
 
 def write_array(
-    folder: Path, chunk: Chunk, profile: SlurmProfile, task: TaskFile, run: str
+    folder: Path, chunk: Chunk, profile: SlurmProfile, task: TaskFile, run: str, conf: str | None
 ) -> ArrayRecord:
     """Write all that an array needs, but for the script: that depends on what came before it."""
     replace(task, points=chunk.points, per_task=profile.points_per_task).write(folder / TASK_FILE)
@@ -42,7 +42,7 @@ def write_array(
         tasks=chunk.tasks,
         throttle=chunk.throttle,
         job=None,
-        slurm_conf=profile.slurm_conf,
+        slurm_conf=conf,
     )
     record.write()
     return record
@@ -79,6 +79,10 @@ def submit_array(
             if silent is not None:
                 record = record.adopted(slurm.queue())
             return record if record.job else record.accepted(slurm.submit(path))
+        except Refused:
+            if (known := record.adopted(slurm.queue())).job is not None:
+                return known
+            raise
         except NoAnswer as error:
             silent = error
         if cancelled():
