@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from flexhpc.store import RunFolder
 _LOOK_EVERY = 3.0
 _TASKS_PER_SECOND = 500
 _BETWEEN_SUBMISSIONS = 10.0
+_RELEASES, _BETWEEN_RELEASES = 5, 20.0
 
 
 class SlurmBackend:
@@ -63,6 +65,7 @@ class SlurmBackend:
         self._queue: Queue | None = None
         self._waiting: dict[str, str] = {}
         self._covered: set[str] = set()
+        self._released: dict[str, tuple[int, float]] = {}
         self._asked = self._submitted = -1e9
 
     def look(self) -> None:
@@ -79,8 +82,25 @@ class SlurmBackend:
     def _take_in(self, queue: Queue) -> None:
         self._queue = queue
         self.records = [record.adopted(queue) for record in array_records(self.run)]
+        self._release(queue)
         self._waiting = waiting_points(self.records, queue)
         self._covered = set(self._waiting)
+
+    def _release(self, queue: Queue) -> None:
+        """Let tasks go that SLURM holds back because a node could not start them.
+
+        It does so after one failure, for ever; a node that was down or busy for a moment is no
+        reason. A few times a task only, and not at once: there may be a reason.
+        """
+        now = time.monotonic()
+        for record in self.records:
+            for index, task in in_queue(record, queue):
+                name = f"{record.job}_{index}"
+                count, last = self._released.get(name, (0, -1e9))
+                if task.failed_launch and count < _RELEASES and now - last > _BETWEEN_RELEASES:
+                    self._released[name] = (count + 1, now)
+                    with contextlib.suppress(NoAnswer):
+                        self.slurm.release(name)
 
     def covers(self, point_id: str) -> bool:
         """Return whether a task with this point is queued or runs; yes while nothing is known."""

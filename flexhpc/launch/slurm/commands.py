@@ -43,6 +43,11 @@ class Queued:
     state: str
     reason: str
 
+    @property
+    def failed_launch(self) -> bool:
+        """Return whether SLURM holds it back because it could not be started on its node."""
+        return self.reason.replace("_", " ").startswith("launch failed")
+
 
 @dataclass(frozen=True)
 class Queue:
@@ -163,6 +168,14 @@ class Slurm:
         if any(sign in said for sign in _TRANSIENT):
             raise NoAnswer(said)
         raise Refused(said)
+
+    def release(self, task: str) -> None:
+        """Let a task that SLURM holds back start again.
+
+        Raises:
+            NoAnswer: the controller is silent, or wants an administrator to do it.
+        """
+        self._ask(["scontrol", "release", task])
 
     def cancel(self, arrays: Sequence[str], *, pending_only: bool) -> None:
         """End array jobs, or only those of their tasks that have not begun.
