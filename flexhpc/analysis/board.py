@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,6 +108,10 @@ class Board:
         if point.id in self._seen and self._seen[point.id][0] == key:
             return self._seen[point.id][1]
         status = _of_record(point, path)
+        if status.state == "done" and (claim := read_claim(self.run.claim(point.id))):
+            status = replace(
+                status, attempts=claim.attempts, job=claim.job, host=claim.host.split(":")[0]
+            )
         self._seen[point.id] = (key, status)
         return status
 

@@ -32,8 +32,9 @@ def status_table(statuses: Sequence[PointStatus], rows: int | None = None) -> Ta
     table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
     for name in ("point", "state", "n", "epoch", "train acc", "probe left", "bracket", "EMC"):
         table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for name in ("probes", "cost"):
+    for name in ("probes", "cost", "tries"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("host", no_wrap=True, overflow="ellipsis")
     shown = _most_telling(statuses, rows)
     for status in shown:
         table.add_row(*_cells(status), style=_STYLES[status.state])
@@ -63,7 +64,7 @@ def _cells(status: PointStatus) -> list[str]:
         cells += ["", "", "", ""]
     return [
         *cells, bracket_text(status.bracket), emc_text(status.estimate), str(status.probes or ""),
-        f"{status.cost:,}" if status.cost else "",
+        f"{status.cost:,}" if status.cost else "", str(status.attempts or ""), status.host,
     ]  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def waiting_points(records: Iterable[ArrayRecord], queue: Queue) -> dict[str, st
         found = list(in_queue(record, queue))
         points = record.points() if found else []
         for index, task in found:
-            said = "its turn in its task" if task.state == "RUNNING" else task.reason
+            said = "its task has begun" if task.state == "RUNNING" else task.reason
             waiting |= dict.fromkeys(points[index], said)
     return waiting
 
