@@ -116,8 +116,9 @@ class SlurmProfile(Profile):
     """Further sbatch options by their long names: `{mail-type: FAIL, exclude: node7}`."""
     python: Line | None = None
     """Command that starts Python in a task; by default the one that runs flexhpc."""
-    stop_before: Annotated[float, Field(ge=5, le=86_400)] = 90.0
-    """Seconds before the time limit at which a task saves its state and is queued again."""
+    stop_before: Annotated[float, Field(ge=5, le=86_400)] | None = None
+    """Seconds before the time limit at which a task saves and is queued again; by default 90, or a
+    quarter of a short limit."""
     restarts: Annotated[int, Field(ge=0, le=10_000)] = 100
     """How often one task is queued again after it was preempted or out of time."""
     slurm_conf: Line | None = None
@@ -125,7 +126,7 @@ class SlurmProfile(Profile):
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: D102
-        time, before = values.get("time"), values.get("stop_before", 90.0)
+        time, before = values.get("time"), values.get("stop_before")
         try:
             limit = None if time is None else minutes(time) * 60
         except ValueError:
@@ -160,6 +161,13 @@ class SlurmProfile(Profile):
     def time_limit(self) -> int | None:
         """The time limit in minutes."""
         return None if self.time is None else minutes(self.time)
+
+    @property
+    def notice(self) -> float:
+        """Seconds before the end at which a task stops."""
+        if self.stop_before is not None:
+            return self.stop_before
+        return 90.0 if self.time_limit is None else min(90.0, 15.0 * self.time_limit)
 
     @property
     def command(self) -> str:

@@ -107,7 +107,7 @@ def make_task(
         retries=profile.retries,
         checkpoint_every=profile.checkpoint_every,
         beat=_CLUSTER_BEAT if cluster else 1.0,
-        stop_before=profile.stop_before if isinstance(profile, SlurmProfile) else 0.0,
+        stop_before=profile.notice if isinstance(profile, SlurmProfile) else 0.0,
     )
 
 

@@ -22,7 +22,6 @@ BAD = {
     "bad time": ("cluster: slurm\ntime: soon", ':2: time: "soon" is not minutes, HH:MM:SS or'),
     "no time": ("cluster: slurm\ntime: 0", ":2: time: 0 must be above zero"),
     "no time to stop": ("cluster: slurm\ntime: 2\nstop_before: 110", ":3: stop_before: 110 s"),
-    "a minute": ("cluster: slurm\ntime: 1", ":2: time: 60 s leave little before stop_before"),
     "idle GPUs": ("cluster: slurm\ngpus_per_node: 4", ":2: gpus_per_node: 4 GPUs for 1 process"),
     "own option": ("cluster: slurm\nsbatch: {array: 0-3}", "sbatch.array: is set by flexhpc"),
     "own key": ("cluster: slurm\nsbatch: {--mem: 4G}", "sbatch.--mem: is set by flexhpc; use the"),
@@ -66,6 +65,11 @@ def test_the_profiles_that_we_ship_are_fine(path: Path) -> None:
 )  # fmt: skip
 def test_time_limits_are_read_as_sbatch_reads_them(text: int | str, expected: int) -> None:
     assert minutes(text) == expected
+
+
+@pytest.mark.parametrize(("time", "expected"), [(1, 15), (4, 60), ("04:00:00", 90), (None, 90)])
+def test_short_time_limits_leave_time_to_train(time: int | str | None, expected: float) -> None:
+    assert SlurmProfile(cluster="slurm", time=time).notice == expected
 
 
 @given(

@@ -68,7 +68,7 @@ def batch_script(
         "cpus_per_task": cpus,
         "gpus_per_node": profile.gpus_per_node or None,
         "mem": None if profile.mem_gb is None else f"{math.ceil(profile.mem_gb * 1024)}M",
-        "signal_delay_s": round(profile.stop_before),
+        "signal_delay_s": round(profile.notice),
         "array_parallelism": throttle,
         "dependency": None if after is None else f"afterany:{after}",
         "wckey": None,
