@@ -128,17 +128,12 @@ class SlurmProfile(Profile):
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: D102
         time, before = values.get("time"), values.get("stop_before")
         try:
-            limit = None if time is None else minutes(time) * 60
+            limit = math.inf if time is None else minutes(time) * 60
         except ValueError:
-            return
-        if limit is not None and isinstance(before, int | float) and before > 0.8 * limit:
-            if "stop_before" in values:
-                yield (
-                    "stop_before",
-                    f"{before:g} s leave little of {limit} s; use at most four fifths",
-                )
-            elif limit < 113:
-                yield "time", f"{limit} s leave little before stop_before (90 s); set that too"
+            limit = math.inf
+        if isinstance(before, int | float) and before > 0.8 * limit:
+            what = f"{before:g} s leave little of {limit} s; use at most four fifths"
+            yield "stop_before", what
         gpus, each = values.get("gpus_per_node"), values.get("processes_per_node", 1)
         if isinstance(gpus, int) and isinstance(each, int) and gpus > each >= 1:
             yield (
