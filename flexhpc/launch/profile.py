@@ -132,8 +132,8 @@ class SlurmProfile(Profile):
         except ValueError:
             limit = math.inf
         if isinstance(before, int | float) and before > 0.8 * limit:
-            what = f"{before:g} s leave little of {limit} s; use at most four fifths"
-            yield "stop_before", what
+            said = f"{before:g} s leave little of {limit} s; use at most four fifths"
+            yield "stop_before", said
         gpus, each = values.get("gpus_per_node"), values.get("processes_per_node", 1)
         if isinstance(gpus, int) and isinstance(each, int) and gpus > each >= 1:
             yield (
