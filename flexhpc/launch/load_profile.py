@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -36,8 +37,10 @@ def load_profile(path: Path | None) -> LocalProfile | SlurmProfile:
         names = list(_PROFILES)
         what = f"{show(cluster)} is not one of {', '.join(names)}{closest(cluster, names)}"
         report(("cluster",), what)
-        raise_problems(problems)
-        raise AssertionError("a problem was raised")
+        only_slurm = set(SlurmProfile.model_fields) - set(LocalProfile.model_fields)
+        cluster = "slurm" if only_slurm & set(values) else "local"
+        cls = _PROFILES[cluster]
+        document = replace(document, value={**values, "cluster": cluster})
     for dotted, what in cls.clashes(values):
         report(tuple(dotted.split(".")), what)
     profile = _validated(cls, str(cluster), document, report)
