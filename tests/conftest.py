@@ -76,3 +76,15 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder / "runs" / "small"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the SLURM tests, which take longest, on both test processes.
+
+    pytest-xdist gives each process a half of the list, in order, and lets idle ones steal the rest.
+    """
+    slow = [item for item in items if "tests/slurm/" in str(item.path)]
+    quick = [item for item in items if item not in slow]
+    first, second = slow[::2], slow[1::2]
+    middle = max(0, len(items) // 2 - len(first))
+    items[:] = [*first, *quick[:middle], *second, *quick[middle:]]
