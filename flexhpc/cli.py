@@ -109,6 +109,9 @@ def sweep(
     if detach:
         said = launch.detached(prepared, settings)
         typer.echo(f"{said}; `flexhpc status {prepared.run.path}` follows it")
+        uri = settings.tracking_uri
+        where = "" if uri in (None, "none") else f" --uri {uri}"
+        typer.echo(f"MLflow is filled by `flexhpc sync {prepared.run.path}{where}`")
         return
     _conclude(prepared.run.path, launch.follow(prepared, settings, make_console()))
 
@@ -261,19 +264,15 @@ def probe(
 @app.command()
 def sync(
     run: Run,
-    uri: Annotated[
-        str | None, typer.Option("--uri", help="MLflow server or database; by default the sweep's.")
-    ] = None,
+    uri: Annotated[str | None, typer.Option("--uri", help="MLflow server or database.")] = None,
 ) -> None:
     """Bring MLflow up to what the store holds; may be repeated."""
     from flexhpc.analysis.board import open_run
-    from flexhpc.store.files import read_json
     from flexhpc.tracking.state import local_uri
     from flexhpc.tracking.sync import Syncer
 
     folder, _, _ = open_run(run)
-    record = read_json(folder.record) or {}
-    target = uri or record.get("tracking_uri") or local_uri(folder)
+    target = uri or local_uri(folder)
     try:
         count = Syncer(folder, target).sync()
     except Exception as error:

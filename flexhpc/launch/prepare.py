@@ -62,7 +62,7 @@ def prepare(spec: Path, overrides: Sequence[str], runs: Path) -> Prepared:
     )
 
 
-def open_folder(prepared: Prepared, launch: str, tracking_uri: str | None) -> None:
+def open_folder(prepared: Prepared, launch: str) -> None:
     """Create the run folder, write the frozen spec and note this launch.
 
     Raises:
@@ -74,12 +74,12 @@ def open_folder(prepared: Prepared, launch: str, tracking_uri: str | None) -> No
         with FileLock(run.lock):
             if not prepared.again:
                 write_atomic(run.spec, prepared.frozen)
-            write_json(run.record, _record(prepared, launch, tracking_uri))
+            write_json(run.record, _record(prepared, launch))
     except OSError as error:
         raise InputError(f"{run.path}: cannot be written: {error.strerror}") from None
 
 
-def _record(prepared: Prepared, launch: str, tracking_uri: str | None) -> dict[str, Any]:
+def _record(prepared: Prepared, launch: str) -> dict[str, Any]:
     """What run.json says from now on."""
     run = prepared.run
     record = read_json(run.record) or {"name": run.name, "launches": []}
@@ -90,8 +90,6 @@ def _record(prepared: Prepared, launch: str, tracking_uri: str | None) -> dict[s
         "packages": _versions(),
         "git": _git_commit(),
     }
-    if tracking_uri not in (None, "none"):
-        record["tracking_uri"] = tracking_uri
     record["launches"] = [
         *record["launches"],
         {"id": launch, "time": time.time(), "host": platform.node()},

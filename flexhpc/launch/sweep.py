@@ -82,7 +82,7 @@ def start(
     prepared: Prepared, profile: LocalProfile | SlurmProfile, launch: str, *, detach: bool
 ) -> TaskFile:
     """Write the run folder and the task of a launch."""
-    open_folder(prepared, launch, profile.tracking_uri)
+    open_folder(prepared, launch)
     task = make_task(prepared, profile, launch, detach=detach)
     write_atomic(Path(task.spec), prepared.frozen)
     task.write(prepared.run.jobs / launch / "task.json")

@@ -210,7 +210,8 @@ def test_cifar10_as_jpegs(tmp_path: Path) -> None:
     import tarfile
 
     with tarfile.open(SHARED / "data" / "cifar10-jpeg.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
+        safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # from 3.11.4 on
+        archive.extractall(tmp_path, **safely)
     (folder,) = [entry for entry in tmp_path.iterdir() if entry.is_dir()]
     dataset = load_image_folder(str(folder))
     assert len(dataset) == 20_000

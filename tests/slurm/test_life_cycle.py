@@ -171,9 +171,9 @@ def test_five_points_out_of_time_go_on_in_new_allocations(cluster: Cluster, tmp_
     """SLURM's shortest time limit is a minute, and five points share two cores."""
     grid = "grid:\n  seed: [0, 1, 2, 3, 4]\n"
     spec = tmp_path / "long.yaml"
-    longer = LONG.replace("epochs: 300", "epochs: 600")
+    longer = LONG.replace("epochs: 300", "epochs: 1500")
     spec.write_text(longer.replace("shards: 2", "gates: {plateau: off}") + grid)
-    profile = cluster.profile(tmp_path, time=1, checkpoint_every=20)
+    profile = cluster.profile(tmp_path, time=1, stop_before=30, checkpoint_every=20)
     sweep = cluster.sweep(spec, profile)
     output = finish(sweep)
     assert sweep.returncode == 0, output
