@@ -155,13 +155,17 @@ def _fit_panel(axes: Axes, status: PointStatus) -> None:
     axes.yaxis.label.set_fontsize(8)
 
 
+def _size(status: PointStatus) -> int:
+    return status.record.header.params if status.record else 0
+
+
 def efficiency_figure(statuses: Sequence[PointStatus]) -> Figure:
     """EMC per parameter against parameters, uncensored points only."""
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
     axes = figure.subplots()
     exact = [s for s in statuses if s.estimate is not None and s.estimate.censored == "none"]
     for number, (name, group) in enumerate(series_of(exact).items()):
-        sizes, medians = _medians(sorted(group, key=lambda s: s.record.header.params))  # type: ignore[union-attr]
+        sizes, medians = _medians(sorted(group, key=_size))
         ratios = [emc / size for size, emc in zip(sizes, medians, strict=True)]
         axes.plot(
             sizes,

@@ -125,7 +125,8 @@ class SlurmProfile(Profile):
     """The cluster's configuration, where it is not the system's; SLURM_CONF goes before it."""
 
     @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: D102
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
         time, before = values.get("time"), values.get("stop_before")
         try:
             limit = math.inf if time is None else minutes(time) * 60

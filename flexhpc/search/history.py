@@ -42,15 +42,29 @@ class Recorded(Protocol):
     """A stored probe, whatever else it holds."""
 
     @property
-    def n(self) -> int: ...  # noqa: D102
+    def n(self) -> int:
+        """Samples of its subset."""
+        ...
+
     @property
-    def repeat(self) -> int: ...  # noqa: D102
+    def repeat(self) -> int:
+        """Which of the trainings at this n."""
+        ...
+
     @property
-    def verdict(self) -> str: ...  # noqa: D102
+    def verdict(self) -> str:
+        """How it ended."""
+        ...
+
     @property
-    def n_errors(self) -> int: ...  # noqa: D102
+    def n_errors(self) -> int:
+        """Samples missed."""
+        ...
+
     @property
-    def cost(self) -> int: ...  # noqa: D102
+    def cost(self) -> int:
+        """Sample passes."""
+        ...
 
 
 def history_of(probes: Iterable[Recorded]) -> list[ProbeResult]:

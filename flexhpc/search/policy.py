@@ -98,7 +98,7 @@ def _estimate(
         emc_lo=min(emc, math.floor(lower)) if censored != "left" else 0,
         emc_hi=None if censored == "right" else max(emc, math.ceil(upper)),
         level=LEVEL,
-        estimand=getattr(search, "estimand"),  # noqa: B009
+        estimand=search.estimand,
         censored=censored,
         largest_fit=low,
         smallest_fail=high,

@@ -28,7 +28,7 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
 
 def rate(training: Training, step: int, total: int) -> float:
     """Return the learning rate of update number ``step`` (from 0) of ``total``."""
-    peak: float = training.lr  # type: ignore[attr-defined]
+    peak: float = training.lr
     if training.schedule == "constant":
         return peak
     return peak * 0.5 * (1 + math.cos(math.pi * step / total))

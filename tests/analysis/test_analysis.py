@@ -124,7 +124,7 @@ def estimate(**changes: object) -> Estimate:
         "emc": 10, "emc_lo": 8, "emc_hi": 12, "level": 0.9, "estimand": "n50", "censored": "none",
         "largest_fit": 9, "smallest_fail": 11, "probes": 5, "cost": 100, "unconverged": 0,
     }  # fmt: skip
-    return Estimate(**{**base, **changes})  # type: ignore[arg-type]
+    return Estimate(**{**base, **changes})
 
 
 def test_texts() -> None:

@@ -72,7 +72,8 @@ class Vit(Model):
     """Nonlinearity of the blocks' MLPs."""
 
     @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: D102
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
         width, heads = values.get("width"), values.get("heads", cls.model_fields["heads"].default)
         if positive(width) and positive(heads) and width % heads:
             near = max(1, width // heads) * heads
@@ -99,7 +100,8 @@ class Timm(Model):
     """Passed to timm.create_model."""
 
     @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: D102
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
         yield from _unfit_for_json("kwargs", values.get("kwargs"), depth=0)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,9 @@ from flexhpc.spec.sections.base import Count, Section
 
 class Search(Section):
     """How the next n is chosen, and what is estimated."""
+
+    if TYPE_CHECKING:  # a field of every variant, each with a default of its own
+        estimand: str
 
     policy: str
     """Rule that chooses the next n."""
@@ -43,7 +46,8 @@ class Growth(Search):
     """What is estimated: the last n before the first failure."""
 
     @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: D102
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
         growth = values.get("growth")
         if isinstance(growth, float) and not 1 < growth <= 1000:
             yield "growth", f"a factor must lie above 1, not {growth:g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -40,6 +40,9 @@ class Gates(Section):
 class Training(Section):
     """The procedure that one probe follows from scratch."""
 
+    if TYPE_CHECKING:  # a field of every variant, each with a default of its own
+        lr: Rate
+
     optimizer: str
     """Update rule."""
     steps: Count | None = None
@@ -60,7 +63,8 @@ class Training(Section):
     rounding."""
 
     @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: D102
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
         epochs, steps, gates = (values.get(key) for key in ("epochs", "steps", "gates"))
         if epochs is not None and steps is not None:
             yield "steps", "epochs and steps are two budgets; keep one of them"
