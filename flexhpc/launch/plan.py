@@ -12,7 +12,7 @@ from flexhpc.launch.prepare import prepare
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.slurm.backend import array_limit
 from flexhpc.launch.slurm.commands import DEFAULT_ARRAY, NoAnswer, Slurm
-from flexhpc.launch.slurm.layout import lay_out
+from flexhpc.launch.slurm.layout import Chunk, lay_out
 from flexhpc.search import cost_bound
 from flexhpc.spec import Point
 from flexhpc.spec.checks import known_shape
@@ -71,12 +71,7 @@ def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str
     }
     if isinstance(profile, LocalProfile):
         return {**each, "workers": min(profile.worker_count(), max(1, len(points)))}
-    chunks = lay_out(
-        points,
-        per_task=profile.points_per_task,
-        max_array=max_array_size(profile),
-        throttle=profile.throttle,
-    )
+    chunks = arrays(profile, points)
     return {
         **each,
         "nodes": profile.nodes,
@@ -86,12 +81,15 @@ def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str
     }
 
 
-def max_array_size(profile: SlurmProfile) -> int:
-    """Return how many tasks an array may have; SLURM's default where no controller answers."""
+def arrays(profile: SlurmProfile, points: Sequence[str]) -> list[Chunk]:
+    """Return the array jobs of these points; with SLURM's own limit where no controller answers."""
     try:
-        return array_limit(Slurm.of_profile(profile.slurm_conf), profile)
+        most = array_limit(Slurm.of_profile(profile.slurm_conf), profile)
     except NoAnswer:
-        return min(DEFAULT_ARRAY, profile.max_array or DEFAULT_ARRAY)
+        most = min(DEFAULT_ARRAY, profile.max_array or DEFAULT_ARRAY)
+    return lay_out(
+        points, per_task=profile.points_per_task, max_array=most, throttle=profile.throttle
+    )
 
 
 def plan_lines(planned: dict[str, Any]) -> list[str]:

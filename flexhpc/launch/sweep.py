@@ -22,11 +22,10 @@ from flexhpc.launch.hints import QueueHints, queued
 from flexhpc.launch.live import View
 from flexhpc.launch.local import LocalBackend
 from flexhpc.launch.machine import python_version
-from flexhpc.launch.plan import max_array_size
+from flexhpc.launch.plan import arrays
 from flexhpc.launch.prepare import Prepared, open_folder
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.slurm.backend import SlurmBackend
-from flexhpc.launch.slurm.layout import lay_out
 from flexhpc.launch.slurm.submit import dry_run
 from flexhpc.launch.task import Owner, TaskFile
 from flexhpc.store.files import write_atomic
@@ -133,14 +132,10 @@ def scripts(prepared: Prepared, profile: SlurmProfile) -> list[str]:
     launch = launch_id()
     statuses = QueueHints(prepared.run).added_to(Board(prepared.run, prepared.points).look())
     todo = [s.point.id for s in statuses if s.state not in ("done", "running", "queued")]
-    chunks = lay_out(
-        todo,
-        per_task=profile.points_per_task,
-        max_array=max_array_size(profile),
-        throttle=profile.throttle,
-    )
     task = make_task(prepared, profile, launch, detach=True)
-    return dry_run(chunks, prepared.run.jobs / launch, profile, task, prepared.run.name)
+    return dry_run(
+        arrays(profile, todo), prepared.run.jobs / launch, profile, task, prepared.run.name
+    )
 
 
 def detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> str:
