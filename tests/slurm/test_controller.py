@@ -17,6 +17,18 @@ def attempts(run: Path) -> list[int]:
     return [json.loads(path.read_text())["attempts"] for path in run.glob("points/*/*.claim.json")]
 
 
+def check_attempts(run: Path, points: int, running: int) -> None:
+    """Check that only tasks running when the controller died may have been started anew.
+
+    A killed controller may have lost the last seconds of its state. It then ends tasks that it no
+    longer knows and starts them again, and each claims its point a second time.
+    """
+    found = attempts(run)
+    assert len(found) == points
+    assert set(found) <= {1, 2}
+    assert sum(found) <= points + running
+
+
 def test_thirty_points_in_arrays_of_eight_keep_the_throttle(
     small_cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -78,7 +90,7 @@ def test_sbatch_that_fails_after_acceptance_and_a_controller_that_dies_while_sub
     assert [array["tasks"] for array in submissions(run)] == [8, 4]
     assert int(count.read_text()) >= 2
     assert len({array["job"] for array in submissions(run)}) == 2
-    assert attempts(run) == [1] * 12
+    check_attempts(run, points=12, running=2)
     assert contents(run) == locally(spec)
 
 
@@ -101,5 +113,5 @@ def test_a_controller_that_dies_in_the_middle_of_a_run(
     output = finish(sweep)
     assert sweep.returncode == 0, output
     assert len(submissions(run)) == 1
-    assert attempts(run) == [1] * 4
+    check_attempts(run, points=4, running=2)
     assert contents(run) == locally(spec)
