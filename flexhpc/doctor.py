@@ -10,9 +10,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
+
+from flexhpc.versions import image, packages
 
 Level = Literal["ok", "note", "bad"]
 
@@ -43,17 +44,17 @@ def _python() -> Check:
 
 
 def _packages() -> Check:
-    missing, found = [], []
-    for name in ("numpy", "h5py", "submitit", "mlflow", "timm", "torchvision"):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            missing.append(name)
+    """Look for all but torch, which has a check of its own."""
+    others = {name: found for name, found in packages().items() if name != "torch"}
+    there = ", ".join(f"{name} {found}" for name, found in others.items() if found)
+    missing = [name for name, found in others.items() if found is None]
+    if vital := [name for name in missing if name not in ("timm", "torchvision")]:
+        what = f"missing: {', '.join(vital)}; run `make install`"
+        return Check(name="packages", level="bad", what=what)
     if missing:
-        return Check(
-            name="packages", level="bad", what=f"missing: {', '.join(missing)}; run `make install`"
-        )
-    return Check(name="packages", level="ok", what=", ".join(found))
+        what = f"{there}; without {' and '.join(missing)} only linear, mlp and cnn can be measured"
+        return Check(name="packages", level="note", what=what)
+    return Check(name="packages", level="ok", what=there)
 
 
 def _torch() -> Check:
@@ -106,6 +107,8 @@ def _slurm() -> Check:
 
 
 def _containers() -> Check:
+    if (inside := image()) is not None:
+        return Check(name="containers", level="ok", what=f"this is one: {inside}")
     tools = [name for name in ("apptainer", "podman", "docker") if shutil.which(name)]
     what = ", ".join(tools) if tools else "no apptainer, podman or docker; only needed for images"
     return Check(name="containers", level="ok" if tools else "note", what=what)
@@ -115,6 +118,9 @@ def _tracking() -> Check:
     """Open a database as MLflow does: sqlite needs working file locks."""
     import sqlite3
 
+    if not os.access(Path.cwd(), os.W_OK):
+        what = "this folder cannot be written to; sweeps need another one, or --runs"
+        return Check(name="tracking", level="note", what=what)
     try:
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             connection = sqlite3.connect(Path(folder) / "check.db")

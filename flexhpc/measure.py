@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from flexhpc.seeds import ProbeSeeds
 from flexhpc.spec import Point
 from flexhpc.store import Header, ProbeRecord, RunFolder, append, create, finish, read
 from flexhpc.training import Group, Hooks, ProbeData, train
+from flexhpc.versions import image, packages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,15 +207,17 @@ def choose_device(threads: int, local_rank: int = 0) -> torch.device:
 
 
 def machine(group: Group) -> dict[str, str]:
-    """Return where a probe ran and with what: part of its record, not of its identity."""
+    """Return where a probe ran, with what, and in which image: no part of its identity."""
     device = group.device
     cuda = device.type == "cuda"
     return {
         "host": platform.node(),
         "device": torch.cuda.get_device_name(device) if cuda else platform.machine(),
         "processes": str(group.size),
+        "python": platform.python_version(),
+        **{name: version for name, version in packages().items() if version is not None},
         "torch": str(torch.__version__),
-        "flexhpc": version("flexhpc"),
+        **({"image": inside} if (inside := image()) is not None else {}),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 
 WORKER_GPU = "FLEXHPC_GPU"
 """Environment variable that names the GPUs of a worker; empty for none."""
@@ -28,8 +27,3 @@ def visible_gpus() -> list[str]:
 def cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def python_version() -> str:
-    """Return this Python's version, as "3.11"."""
-    return ".".join(platform.python_version_tuple()[:2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import platform
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TextIO
 
 from flexhpc.errors import Interrupted, PeerLost, PointError
-from flexhpc.launch.machine import WORKER_GPU, python_version
+from flexhpc.launch.machine import WORKER_GPU
 from flexhpc.launch.place import Place
 from flexhpc.launch.sentinel import Sentinel
 from flexhpc.launch.stop import ALONE, RESTART, Stop
@@ -22,6 +23,7 @@ from flexhpc.measure import Watch, assist, choose_device, dismiss, measure
 from flexhpc.spec import Point, checked
 from flexhpc.store import SILENCE, Claim, RunFolder, read, read_claim, take
 from flexhpc.training import Group
+from flexhpc.versions import python_version
 
 _WRONG_VERSION = 78
 _RETRY_EVERY = 2.0
@@ -56,17 +58,18 @@ def work(task: TaskFile, stop: Stop) -> int:
         by_id = {point.id: point for point in points}
         if group.rank > 0:
             assist(by_id, group, stop.is_set)
-            group.leave()
+            _leave(group, 0)
             return 0
         wanted = task.of_task(place.index)
         mine = points if wanted is None else [by_id[point_id] for point_id in wanted]
         worker = _Worker(task, place, stop, group)
         worker.work_on(mine)
         dismiss(group)
-        group.leave()
+        again = worker.leaves_work(mine)
+        _leave(group, RESTART if again else 0)
     except PeerLost as error:
         _leave_at_once(f"a process of this job is gone: {error}")
-    if worker.leaves_work(mine):
+    if again:
         _say(f"stopped: {stop.why}")
         raise SystemExit(RESTART)
     return worker.failed
@@ -81,6 +84,25 @@ def _check_versions(task: TaskFile) -> None:
             file=sys.stderr,
         )
         raise SystemExit(_WRONG_VERSION)
+
+
+def _leave(group: Group, status: int) -> None:
+    """Part from the group, and see to it that this process then ends with ``status``.
+
+    Threads of torch's process group may outlive it for a moment. Should one of them wake up while
+    the interpreter is taken down, the process aborts ("terminate called without an active
+    exception") after all is done, and its task would run again. So it is not taken down.
+    """
+    group.leave()
+
+    def end() -> None:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+    if group.size > 1:
+        atexit.register(end)
 
 
 def _leave_at_once(why: str) -> NoReturn:

@@ -14,9 +14,10 @@ _SMALL_IMAGE = 64
 def _timm() -> Any:
     try:
         import timm
-    except ImportError as error:
+    except Exception as error:  # a torchvision built for another torch fails in its own ways
+        what = " ".join(str(error).split())
         raise PointError(
-            f"model.family: this family needs timm, which is missing: {error}"
+            f"model.family: this family needs timm and torchvision, which do not work here: {what}"
         ) from None
     return timm
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import psutil
 from filelock import FileLock
 
+from flexhpc.beside import pid_namespace
 from flexhpc.store.files import read_json, write_json
 
 SILENCE = 120.0
@@ -30,11 +31,7 @@ State = Literal["running", "stopped", "failed", "done"]
 @lru_cache(maxsize=1)
 def this_host() -> str:
     """Return what identifies the place in which our process ids mean something."""
-    try:
-        namespace = os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        namespace = 0
-    return f"{socket.gethostname()}:{namespace}"
+    return f"{socket.gethostname()}:{pid_namespace()}"
 
 
 def process_birth(pid: int) -> float | None:

@@ -1,0 +1,49 @@
+"""What runs here: Python, packages, flexhpc's own source, the image around it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("flexhpc", "torch", "torchvision", "timm", "numpy", "h5py", "submitit", "mlflow")
+"""Those that a result may depend on, or its record."""
+IMAGE = "FLEXHPC_IMAGE"
+"""Environment variable that names the image, as NAME@sha256:HASH; ``unknown`` in an image that
+nobody has told which one it is; not set outside of one."""
+
+
+def python_version() -> str:
+    """Return this Python's version, as "3.11"."""
+    return ".".join(platform.python_version_tuple()[:2])
+
+
+@lru_cache(maxsize=1)
+def packages() -> dict[str, str | None]:
+    """Return the version of every package that matters, None for one that is not installed."""
+    versions: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def image() -> str | None:
+    """Return the image that this process runs in, None outside of any."""
+    return os.environ.get(IMAGE)
+
+
+@lru_cache(maxsize=1)
+def source() -> str:
+    """Return a hash of flexhpc's own code: the same version may be of another day."""
+    found = hashlib.sha256()
+    here = Path(__file__).parent
+    for path in sorted(here.rglob("*")):
+        if path.suffix in (".py", ".html"):
+            found.update(f"{path.relative_to(here)}\n".encode() + path.read_bytes())
+    return found.hexdigest()[:12]
