@@ -4,6 +4,7 @@ SPEC ?=
 RUN ?=
 SET ?=
 PORT ?= 5000
+export IMAGE SIF TORCH BASE RUNTIME BINDS BUILD_FLAGS RUN_FLAGS APPTAINER_FLAGS ROOM_GB
 
 BIN := .venv/bin
 profile := $(if $(findstring /,$(PROFILE)),$(PROFILE),hpc/profiles/$(PROFILE:.yaml=).yaml)
@@ -12,7 +13,7 @@ need = $(if $($(1)),,$(error $(1)= is missing; for example: $(2)))
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev sweep ui status report results test lint bench \
-  devcluster-up devcluster-down
+  image sif local test-containers devcluster-up devcluster-down
 
 help: ## list the targets
 	@echo 'make sweep SPEC=sweeps/quickstart.yaml [PROFILE=local] [SET="key=value ..."]'
@@ -45,7 +46,22 @@ report: install ## HTML report of a run (RUN=)
 
 test: dev ## all tests
 	@hpc/test_packages.sh
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --ignore=tests/container
+
+image: ## build the container image with podman or docker (TORCH=cuda|cpu, BASE=, IMAGE=)
+	@hpc/container/image.sh
+
+sif: ## the Apptainer image from it (SIF=flexhpc.sif)
+	@hpc/container/sif.sh
+
+local: ## run a sweep inside the image, on this machine's GPU if it has one (SPEC=, SET=)
+	$(call need,SPEC,make local SPEC=sweeps/quickstart.yaml)
+	@hpc/container/local.sh $(SPEC) $(sets)
+
+test-containers: dev ## build the images and run sweeps in them, also on SLURM (Debian, as root)
+	@hpc/test_packages.sh
+	@hpc/container/packages.sh
+	@$(BIN)/python -m pytest -n 0 tests/container
 
 lint: dev ## ruff and mypy
 	@$(BIN)/ruff check .

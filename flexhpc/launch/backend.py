@@ -13,11 +13,13 @@ class Backend(Protocol):
         shared: every worker takes whatever point is free, so any progress is everybody's.
         ours: they belong to this sweep and end with it; else they go on without it.
         patience: how often a point is handed out without any sign of progress.
+        image: the image that they run in, None if in none.
     """
 
     shared: bool
     ours: bool
     patience: int
+    image: str | None
 
     def look(self) -> None:
         """Find out what runs; called before the points are looked at."""

@@ -60,6 +60,8 @@ def _validated(
             others = [n for n, c in _PROFILES.items() if keys and keys[0] in c.model_fields]
             if detail["type"] == "extra_forbidden" and len(keys) == 1 and others:
                 what = f"has no effect with cluster: {cluster} (only with {', '.join(others)})"
+            if detail["type"] == "missing":
+                what = "is required"
             if detail["type"] == "value_error":
                 what = f"{show(detail['input'])} {detail['ctx']['error']}"
             report(tuple(k for k in keys if not k.startswith(("function-", "constrained-"))), what)

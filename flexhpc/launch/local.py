@@ -16,6 +16,7 @@ import submitit
 from flexhpc.launch.entry import Task
 from flexhpc.launch.machine import WORKER_GPU, visible_gpus
 from flexhpc.launch.profile import LocalProfile
+from flexhpc.versions import image
 
 _TEN_YEARS = 60 * 24 * 3650
 
@@ -35,6 +36,7 @@ class LocalBackend:
 
     def __init__(self, folder: Path, profile: LocalProfile) -> None:
         self.folder, self.profile = folder, profile
+        self.image = image()
         self._jobs: list[Any] = []
         self._running = 0
 

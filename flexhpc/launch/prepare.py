@@ -7,7 +7,6 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from flexhpc.spec import Point, checked, freeze, request_hash
 from flexhpc.spec.identity import HASH_VERSION
 from flexhpc.store import RunFolder
 from flexhpc.store.files import read_json, write_atomic, write_json
-
-_PACKAGES = ("flexhpc", "torch", "torchvision", "timm", "numpy", "h5py", "submitit", "mlflow")
+from flexhpc.versions import packages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +60,12 @@ def prepare(spec: Path, overrides: Sequence[str], runs: Path) -> Prepared:
     )
 
 
-def open_folder(prepared: Prepared, launch: str) -> None:
+def open_folder(prepared: Prepared, launch: str, image: str | None) -> None:
     """Create the run folder, write the frozen spec and note this launch.
+
+    Args:
+        prepared: the spec; launch: the id of the launch.
+        image: the one that its points are measured in, None if in no container.
 
     Raises:
         InputError: the folder cannot be written.
@@ -74,12 +76,12 @@ def open_folder(prepared: Prepared, launch: str) -> None:
         with FileLock(run.lock):
             if not prepared.again:
                 write_atomic(run.spec, prepared.frozen)
-            write_json(run.record, _record(prepared, launch))
+            write_json(run.record, _record(prepared, launch, image))
     except OSError as error:
         raise InputError(f"{run.path}: cannot be written: {error.strerror}") from None
 
 
-def _record(prepared: Prepared, launch: str) -> dict[str, Any]:
+def _record(prepared: Prepared, launch: str, image: str | None) -> dict[str, Any]:
     """What run.json says from now on."""
     run = prepared.run
     record = read_json(run.record) or {"name": run.name, "launches": []}
@@ -87,24 +89,14 @@ def _record(prepared: Prepared, launch: str) -> dict[str, Any]:
         "request": prepared.request,
         "hash_version": HASH_VERSION,
         "python": platform.python_version(),
-        "packages": _versions(),
+        "packages": packages(),
         "git": _git_commit(),
     }
     record["launches"] = [
         *record["launches"],
-        {"id": launch, "time": time.time(), "host": platform.node()},
+        {"id": launch, "time": time.time(), "host": platform.node(), "image": image},
     ]
     return record
-
-
-def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
-    return versions
 
 
 def _git_commit() -> str | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -83,6 +81,19 @@ class LocalProfile(Profile):
         return self.workers or max(1, gpus // each if gpus else cores() // each)
 
 
+class Container(Section):
+    """The image that tasks run in."""
+
+    runtime: Literal["apptainer", "podman", "docker"]
+    """What runs it; on the nodes."""
+    image: Annotated[str, Field(pattern=r"^[^\s,]+$")]
+    """A SIF file for apptainer, else the name of an image."""
+    binds: list[Annotated[str, Field(pattern=r"^/[^\n,]*$")]] = Field(default_factory=list)
+    """Folders to see inside, `/scratch` or `/host/folder:/inside[:ro]`, besides run and data."""
+    flags: list[Line] = Field(default_factory=list)
+    """Further options of `apptainer exec`, `podman run` or `docker run`."""
+
+
 class SlurmProfile(Profile):
     """Array jobs of a SLURM cluster."""
 
@@ -114,8 +125,11 @@ class SlurmProfile(Profile):
     """Lines of shell before Python starts: `module load cuda`, `export FLEXHPC_DATA=/data`."""
     sbatch: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """Further sbatch options by their long names: `{mail-type: FAIL, exclude: node7}`."""
+    container: Container | None = None
+    """The image that tasks run in."""
     python: Line | None = None
-    """Command that starts Python in a task; by default the one that runs flexhpc."""
+    """Command that starts Python in a task; by default the one that runs flexhpc, in a container
+    the image's `python`."""
     stop_before: Annotated[float, Field(ge=5, le=86_400)] | None = None
     """Seconds before the time limit at which a task saves and is queued again; by default 90, or a
     quarter of a short limit."""
@@ -164,11 +178,6 @@ class SlurmProfile(Profile):
         if self.stop_before is not None:
             return self.stop_before
         return 90.0 if self.time_limit is None else min(90.0, 15.0 * self.time_limit)
-
-    @property
-    def command(self) -> str:
-        """What starts Python in a task, as shell."""
-        return self.python or shlex.quote(sys.executable)
 
 
 def option(name: str) -> str:

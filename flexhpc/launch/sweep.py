@@ -21,15 +21,16 @@ from flexhpc.launch.follower import tracking
 from flexhpc.launch.hints import QueueHints, queued
 from flexhpc.launch.live import View
 from flexhpc.launch.local import LocalBackend
-from flexhpc.launch.machine import python_version
 from flexhpc.launch.plan import arrays
 from flexhpc.launch.prepare import Prepared, open_folder
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.slurm.backend import SlurmBackend
+from flexhpc.launch.slurm.inside import inside_of
 from flexhpc.launch.slurm.submit import dry_run
 from flexhpc.launch.task import Owner, TaskFile
 from flexhpc.store.files import write_atomic
 from flexhpc.tracking.state import up_to_date
+from flexhpc.versions import python_version
 
 _LOOK_EVERY = 0.5
 _STOP_WITHIN = 120.0
@@ -78,10 +79,15 @@ def launch_id() -> str:
 
 
 def start(
-    prepared: Prepared, profile: LocalProfile | SlurmProfile, launch: str, *, detach: bool
+    prepared: Prepared,
+    profile: LocalProfile | SlurmProfile,
+    launch: str,
+    image: str | None,
+    *,
+    detach: bool,
 ) -> TaskFile:
-    """Write the run folder and the task of a launch."""
-    open_folder(prepared, launch)
+    """Write the run folder and the task of a launch, whose workers run in an image or in none."""
+    open_folder(prepared, launch, image)
     task = make_task(prepared, profile, launch, detach=detach)
     write_atomic(Path(task.spec), prepared.frozen)
     task.write(prepared.run.jobs / launch / "task.json")
@@ -123,7 +129,8 @@ def make_backend(
     """
     folder = prepared.run.jobs / launch
     if isinstance(profile, SlurmProfile):
-        return SlurmBackend(prepared.run, folder, profile, interrupted)
+        inside = inside_of(profile, prepared.points, prepared.run.path)
+        return SlurmBackend(prepared.run, folder, profile, inside, interrupted)
     return LocalBackend(folder, profile)
 
 
@@ -134,7 +141,12 @@ def scripts(prepared: Prepared, profile: SlurmProfile) -> list[str]:
     todo = [s.point.id for s in statuses if s.state not in ("done", "running", "queued")]
     task = make_task(prepared, profile, launch, detach=True)
     return dry_run(
-        arrays(profile, todo), prepared.run.jobs / launch, profile, task, prepared.run.name
+        arrays(profile, todo),
+        prepared.run.jobs / launch,
+        profile,
+        task,
+        prepared.run.name,
+        inside_of(profile, prepared.points, prepared.run.path),
     )
 
 
@@ -146,7 +158,7 @@ def detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> str:
     """
     launch = launch_id()
     backend = make_backend(prepared, profile, launch)
-    start(prepared, profile, launch, detach=True)
+    start(prepared, profile, launch, backend.image, detach=True)
     backend.look()
     todo = [s for s in Board(prepared.run, prepared.points).look() if s.state != "done"]
     Crew(backend).keep_going(todo)
@@ -172,7 +184,7 @@ def follow(prepared: Prepared, profile: LocalProfile | SlurmProfile, console: Co
         return Followed(statuses=statuses)
     with _stop_signals() as stop:
         backend = make_backend(prepared, profile, launch, lambda: bool(stop.count))
-        task = start(prepared, profile, launch, detach=False)
+        task = start(prepared, profile, launch, backend.image, detach=False)
         stop_file = Path(task.stop)
         with tracking(task, uri, lambda: stop.count), View(console, run.name) as view:
             crew = Crew(backend)

@@ -18,6 +18,7 @@ from flexhpc.launch.slurm.arrays import (
     waiting_points,
 )
 from flexhpc.launch.slurm.commands import NoAnswer, Queue, Refused, Slurm
+from flexhpc.launch.slurm.inside import Inside
 from flexhpc.launch.slurm.layout import lay_out
 from flexhpc.launch.slurm.submit import script_of, submit_array, write_array
 from flexhpc.launch.task import TaskFile
@@ -39,6 +40,7 @@ class SlurmBackend:
         run: the run folder.
         launch: folder of this launch, with the task's file.
         profile: what to ask of the cluster.
+        inside: the container that tasks run in, or None.
         interrupted: asked while a silent controller is waited for.
     """
 
@@ -51,15 +53,21 @@ class SlurmBackend:
         run: RunFolder,
         launch: Path,
         profile: SlurmProfile,
+        inside: Inside | None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.run, self.launch, self.profile, self.interrupted = run, launch, profile, interrupted
+        self.run, self.launch, self.profile, self.inside = run, launch, profile, inside
+        self.interrupted = interrupted
+        self.image = inside.image.identity if inside else None
         if "%" in str(run.path):
             raise InputError(f"{run.path}: SLURM replaces what follows a % in a path; use another")
         self.slurm = Slurm.of_profile(profile.slurm_conf)
         self.slurm.require()
-        if profile.python is not None:
-            self.slurm.check_python(profile.python)
+        if inside is not None:
+            inside.check(self.slurm)
+        elif profile.python is not None:
+            advice = "use the same in both"
+            self.slurm.check_python(profile.python, "python", advice, starts_here=False)
         self.records = array_records(run)
         self.silent = ""
         self._queue: Queue | None = None
@@ -175,9 +183,11 @@ class SlurmBackend:
             if stop.exists() or self.interrupted():
                 return False
             folder = self.launch / f"array-{number + at:03d}"
-            record = write_array(folder, chunk, self.profile, task, self.run.name, self.slurm.conf)
+            record = write_array(
+                folder, chunk, self.profile, task, self.run.name, self.slurm.conf, self.inside
+            )
             after = None if chunk.after is None else jobs[chunk.after]
-            script = script_of(record, self.profile, stop, after)
+            script = script_of(record, self.profile, stop, after, self.inside)
             try:
                 record = submit_array(self.slurm, record, script, self.interrupted)
             except Refused:

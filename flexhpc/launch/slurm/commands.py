@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from flexhpc.errors import InputError
-from flexhpc.launch.machine import python_version
+from flexhpc.versions import python_version, source
 
 _WITHIN = 30.0
 DEFAULT_ARRAY = 1_001
@@ -101,22 +101,31 @@ class Slurm:
                 "`make devcluster-up`)"
             )
 
-    def check_python(self, command: str) -> None:
-        """Check that the Python of the tasks is ours, as far as it can be started here.
+    def check_python(self, command: str, whose: str, advice: str, *, starts_here: bool) -> None:
+        """Check that the Python of the tasks is ours, and has our flexhpc.
+
+        Args:
+            command: what starts it, as shell; whose: which setting chose it.
+            advice: what to do about a difference.
+            starts_here: it must start here; else it may be there on the nodes only.
 
         Raises:
-            InputError: it has another version, or another flexhpc.
+            InputError: it has another version, or another flexhpc, or does not start.
         """
-        wanted = (python_version(), version("flexhpc"))
         try:
             done = self._run(["bash", "-c", f"{command} -c {shlex.quote(_VERSIONS)}"])
         except NoAnswer:
             return
-        lines = done.stdout.splitlines() if done.returncode == 0 else []
-        if lines and (found := tuple(lines[-1].split())) != wanted:
+        said = (done.stdout if done.returncode == 0 else done.stderr).splitlines()
+        if (done.returncode or not said) and not starts_here:
+            return
+        if done.returncode or not said:
+            raise InputError(f"profile: {whose}: does not start: {said[-1] if said else 'silence'}")
+        found = said[-1].split()
+        ours = [python_version(), version("flexhpc"), source()]
+        if found != ours:
             raise InputError(
-                f"profile: python: it has Python {found[0]} with flexhpc {' '.join(found[1:])}, "
-                f"this is Python {wanted[0]} with flexhpc {wanted[1]}; use the same in both"
+                f"profile: {whose}: has {_named(found)}, here is {_named(ours)}; {advice}"
             )
 
     def max_array_size(self) -> int:
@@ -207,10 +216,28 @@ class Slurm:
             raise NoAnswer(f"{command[0]}: {error.strerror}") from None
 
 
-_VERSIONS = (
-    "import sys, importlib.metadata as m; "
-    "print('%d.%d' % sys.version_info[:2], m.version('flexhpc'))"
-)
+_VERSIONS = """
+import sys, importlib.metadata as m
+sys.path = [path for path in sys.path if path]
+try:
+    from flexhpc.versions import source
+except ImportError:
+    source = str
+try:
+    flexhpc = m.version("flexhpc")
+except m.PackageNotFoundError:
+    flexhpc = "-"
+print("%d.%d" % sys.version_info[:2], flexhpc, source())
+"""
+
+
+def _named(versions: Sequence[str]) -> str:
+    python, flexhpc, *source = versions
+    if flexhpc == "-":
+        return f"Python {python} without flexhpc"
+    return f"Python {python} with flexhpc {flexhpc} (source {' '.join(source) or 'unknown'})"
+
+
 _TRANSIENT = (
     "timed out", "nable to contact", "onnect failure", "onnection refused", "onnection reset",
     "tandby", "Zero Bytes", "uthentication", "munge", "try again", "Transport endpoint",

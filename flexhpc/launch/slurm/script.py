@@ -42,7 +42,7 @@ class _Executor(submitit.SlurmExecutor):
 
 def batch_script(
     folder: Path, profile: SlurmProfile, *, name: str, tasks: int, throttle: int,
-    stop: Path, after: str | None,
+    stop: Path, after: str | None, python: str,
 ) -> str:  # fmt: skip
     """Return the text that sbatch gets.
 
@@ -53,8 +53,9 @@ def batch_script(
         tasks: number of tasks; throttle: how many may run at the same time.
         stop: when this file exists, no task is queued again.
         after: id of the job that must have ended before this one starts.
+        python: what starts Python in a task, as shell.
     """
-    executor = _Executor(folder, python=profile.command)
+    executor = _Executor(folder, python=python)
     cpus = profile.cpus_per_process
     given: dict[str, Any] = {
         "job_name": name,

@@ -7,6 +7,8 @@ before anything is tried again.
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -16,6 +18,7 @@ from pathlib import Path
 from flexhpc.launch.profile import SlurmProfile
 from flexhpc.launch.slurm.arrays import TASK_FILE, ArrayRecord
 from flexhpc.launch.slurm.commands import NoAnswer, Refused, Slurm
+from flexhpc.launch.slurm.inside import Inside
 from flexhpc.launch.slurm.layout import Chunk
 from flexhpc.launch.slurm.script import batch_script, write_pickle
 from flexhpc.launch.task import TaskFile
@@ -31,11 +34,19 @@ def job_name(run: str) -> str:
 
 
 def write_array(
-    folder: Path, chunk: Chunk, profile: SlurmProfile, task: TaskFile, run: str, conf: str | None
+    folder: Path,
+    chunk: Chunk,
+    profile: SlurmProfile,
+    task: TaskFile,
+    run: str,
+    conf: str | None,
+    inside: Inside | None,
 ) -> ArrayRecord:
     """Write all that an array needs, but for the script: that depends on what came before it."""
     replace(task, points=chunk.points, per_task=profile.points_per_task).write(folder / TASK_FILE)
     write_pickle(folder, folder / TASK_FILE)
+    if inside is not None:
+        inside.write(folder)
     record = ArrayRecord(
         folder=folder,
         name=job_name(run),
@@ -48,8 +59,15 @@ def write_array(
     return record
 
 
-def script_of(record: ArrayRecord, profile: SlurmProfile, stop: Path, after: str | None) -> str:
-    """Return the script of an array."""
+def script_of(
+    record: ArrayRecord,
+    profile: SlurmProfile,
+    stop: Path,
+    after: str | None,
+    inside: Inside | None,
+) -> str:
+    """Return the script of an array; its tasks run ``inside``, or with the Python we have here."""
+    here = profile.python or shlex.quote(sys.executable)
     return batch_script(
         record.folder,
         profile,
@@ -58,6 +76,7 @@ def script_of(record: ArrayRecord, profile: SlurmProfile, stop: Path, after: str
         throttle=record.throttle,
         stop=stop,
         after=after,
+        python=here if inside is None else inside.command(record.folder),
     )
 
 
@@ -92,13 +111,18 @@ def submit_array(
 
 
 def dry_run(
-    chunks: Sequence[Chunk], launch: Path, profile: SlurmProfile, task: TaskFile, run: str
+    chunks: Sequence[Chunk],
+    launch: Path,
+    profile: SlurmProfile,
+    task: TaskFile,
+    run: str,
+    inside: Inside | None,
 ) -> list[str]:
-    """Return the scripts that would be submitted; nothing is written.
+    """Return the scripts that would be submitted, and how they get inside; nothing is written.
 
     A name and the ids of jobs to wait for are only known when it is done.
     """
-    scripts = []
+    scripts = [] if inside is None else [inside.script()]
     for number, chunk in enumerate(chunks):
         record = ArrayRecord(
             folder=launch / f"array-{number:03d}",
@@ -109,5 +133,5 @@ def dry_run(
             slurm_conf=profile.slurm_conf,
         )
         after = None if chunk.after is None else f"JOB_OF_ARRAY_{chunk.after:03d}"
-        scripts.append(script_of(record, profile, Path(task.stop), after))
+        scripts.append(script_of(record, profile, Path(task.stop), after, inside))
     return scripts

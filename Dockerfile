@@ -1,0 +1,52 @@
+# The flexhpc image; `make image` builds it (docs/containers.md).
+# Expected: 2 minutes and 1.9 GB with TORCH=cpu, 10 minutes and 8 GB with TORCH=cuda.
+ARG BASE=docker.io/library/python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
+
+# Python in an environment of its own, and what is set for all that runs in it.
+FROM ${BASE} AS base
+ENV PATH=/opt/flexhpc/bin:$PATH \
+    LANG=C.UTF-8 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONNOUSERSITE=1 \
+    PYTHONSAFEPATH=1 \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    FLEXHPC_IMAGE=unknown
+RUN python3 -m venv /opt/flexhpc \
+ && useradd --uid 10001 --create-home flexhpc \
+ && install -d -o flexhpc -g flexhpc /work
+
+# The large layers: they change when a pin does. A site's pip configuration and certificates come
+# as secrets; without any, the public index is used.
+FROM base AS packages
+WORKDIR /opt/flexhpc/build
+COPY pyproject.toml constraints.txt hpc/container/install.py ./
+ARG TORCH=cuda
+RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cabundle \
+    python install.py torch ${TORCH}
+RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cabundle \
+    python install.py packages
+
+# The wheel of flexhpc itself.
+FROM base AS wheel
+WORKDIR /build
+COPY pyproject.toml constraints.txt hpc/container/install.py ./
+RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cabundle \
+    python install.py tools
+COPY README.md ./
+COPY flexhpc flexhpc
+RUN pip wheel --quiet --no-deps --no-index --no-build-isolation --no-cache-dir --wheel-dir /dist .
+
+FROM packages
+COPY --from=wheel /dist /opt/flexhpc/dist
+RUN pip install --quiet --no-deps --no-index --no-cache-dir /opt/flexhpc/dist/*.whl
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="flexhpc" \
+      org.opencontainers.image.description="Measures how much data a neural network can fit in practice" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+USER flexhpc
+WORKDIR /work
+HEALTHCHECK --interval=5m --timeout=1m --start-period=1m CMD ["flexhpc", "doctor"]
+ENTRYPOINT ["flexhpc"]
+CMD ["--help"]

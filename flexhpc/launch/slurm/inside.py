@@ -1,0 +1,248 @@
+"""The inside of a container: which image it is, what can be seen there, how a task gets in.
+
+A script in the folder of each array does it, once per process and on its node, so that what it
+hands on (SLURM's variables, the folders and GPUs that are there) is that of the process. Only what
+is named gets in: not the home, no other variable, none of the host's Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from flexhpc.errors import InputError
+from flexhpc.launch.profile import Container, SlurmProfile
+from flexhpc.launch.slurm.commands import Slurm
+from flexhpc.spec import Point
+from flexhpc.versions import IMAGE
+
+_SCRIPT = "inside.sh"
+_HANDED_ON = (
+    "SLURM", "SUBMITIT_", "FLEXHPC_", "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "UCX_", "FI_", "OMP_",
+    "MKL_", "OPENBLAS_", "TORCH_", "PYTORCH_",
+)  # fmt: skip
+"""Beginnings of the variables that a task is meant to see."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """An image, so exactly that a task can tell whether it has the same.
+
+    Attributes:
+        name: as a runtime takes it; a file has its whole path.
+        digest: ``sha256:...`` of the SIF file, or the image's id.
+        mark: size and time of the file, by which a change is seen without reading it all.
+    """
+
+    name: str
+    digest: str
+    mark: str = ""
+
+    @property
+    def identity(self) -> str:
+        """How records name it."""
+        return f"{Path(self.name).name if self.mark else self.name}@{self.digest}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inside:
+    """A container that tasks can enter.
+
+    Attributes:
+        container: what the profile says; python: command that starts Python inside.
+        image: what it is made from.
+        work: the folder to stand in, as outside: relative paths of a spec begin here.
+        binds: ``HOST:INSIDE[:ro]``, of which those are made that exist on the node.
+    """
+
+    container: Container
+    python: str
+    image: Image
+    work: Path
+    binds: Sequence[str]
+
+    def write(self, folder: Path) -> None:
+        """Write the script that enters it, for the tasks of an array."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _SCRIPT).write_text(self.script())
+
+    def command(self, folder: Path) -> str:
+        """Return what starts Python inside, as shell."""
+        return f"bash {shlex.quote(str(folder / _SCRIPT))} {self.python}"
+
+    def check(self, slurm: Slurm) -> None:
+        """Check that it can be entered, and has our versions; if this machine can do that.
+
+        Raises:
+            InputError: it cannot, or has others.
+        """
+        if shutil.which(self.container.runtime) is None:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            self.write(Path(folder))
+            slurm.check_python(
+                self.command(Path(folder)),
+                f"container: {self.image.name}",
+                "build the image again (`make image`, `make sif`)",
+                starts_here=True,
+            )
+
+    def script(self) -> str:
+        """Return the text of the script."""
+        values = {
+            "image": self.image.name,
+            "digest": self.image.digest,
+            "identity": self.image.identity,
+            "mark": self.image.mark,
+            "work": str(self.work),
+            "runtime": self.container.runtime,
+        }
+        flags = [word for line in self.container.flags for word in shlex.split(line)]
+        handed_on = "|".join(f"{beginning}*" for beginning in _HANDED_ON)
+        return "\n".join(
+            [
+                "#!/usr/bin/env bash",
+                "# Runs a command inside the image that this array was submitted with.",
+                "set -euo pipefail",
+                *(f"{name}={shlex.quote(value)}" for name, value in values.items()),
+                f"binds=({shlex.join(self.binds)})",
+                f"flags=({shlex.join(flags)})",
+                _WAY_IN.replace("HANDED_ON", handed_on).replace("IMAGE_VARIABLE", IMAGE)
+                + (_APPTAINER if self.container.runtime == "apptainer" else _DOCKER),
+            ]
+        )
+
+
+def inside_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> Inside | None:
+    """Return the container of a profile's tasks, None if they run in none.
+
+    Bound are the run folder, where everything is written, and for reading the folders in which
+    the data of these points may lie; then what the profile binds.
+
+    Raises:
+        InputError: there is no such image, or a path cannot be bound.
+    """
+    container = profile.container
+    if container is None:
+        return None
+    work = Path.cwd()
+    roots = {getattr(point.data, "root", None) for point in points}
+    data = sorted({work / Path(root).expanduser() for root in roots if root} | {work / "data"})
+    for path in (run, work, *data):
+        if any(sign in str(path) for sign in ":,"):
+            raise InputError(
+                f"{path}: cannot be bound into a container; use a path without : and ,"
+            )
+    given = [bind if ":" in bind else f"{bind}:{bind}" for bind in container.binds]
+    return Inside(
+        container=container,
+        python=profile.python or "python",
+        image=_image(container),
+        work=work,
+        binds=[f"{run}:{run}", *(f"{path}:{path}:ro" for path in data), *given],
+    )
+
+
+def _image(container: Container) -> Image:
+    if container.runtime != "apptainer":
+        return Image(name=container.image, digest=_image_id(container.runtime, container.image))
+    path = Path(container.image).expanduser().absolute()
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise InputError(
+            f"profile: container.image: {path}: {error.strerror}; give a SIF file (`make sif`)"
+        ) from None
+    if not path.is_file():
+        raise InputError(f"profile: container.image: {path}: must be a SIF file (`make sif`)")
+    mark = f"{found.st_size} {int(found.st_mtime)}"
+    return Image(name=str(path), digest=_hash(path, mark), mark=mark)
+
+
+@lru_cache
+def _hash(path: Path, mark: str) -> str:
+    """Return the hash of a file; ``mark`` makes a changed one another one to the cache."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+def _image_id(runtime: str, name: str) -> str:
+    command = [runtime, "image", "inspect", "--format", "{{.Id}}", name]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InputError(
+            f"profile: container.runtime: {runtime} does not work here: {error}"
+        ) from None
+    if done.returncode:
+        said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
+        raise InputError(
+            f"profile: container.image: {runtime} has no {name} here ({said}); build it "
+            f"(`make image`) or get it (`{runtime} pull`)"
+        )
+    return f"sha256:{done.stdout.strip().removeprefix('sha256:')}"
+
+
+_WAY_IN = """\
+options=()
+refuse() { echo "$(hostname): $image: $1; submit the sweep again" >&2; exit 78; }
+bind() { options+=(--volume "$1"); }
+hand_on() { options+=(--env "$1"); }
+[ "$runtime" != apptainer ] || bind() { options+=(--bind "$1"); }
+[ "$runtime" != apptainer ] || hand_on() { export "APPTAINERENV_$1=${!1}"; }
+
+# A folder like the one outside, empty but for the places of what is bound beneath it.
+here=$(cd "$(dirname "$0")" && pwd)/here
+[ -z "${FLEXHPC_DATA:-}" ] || binds+=("$FLEXHPC_DATA:$FLEXHPC_DATA:ro")
+binds+=(/usr/share/datasets:/usr/share/datasets:ro)
+beneath() { case "$2/" in "$1"/*) return 0 ;; *) return 1 ;; esac; }
+stands=no
+for one in "${binds[@]}"; do
+  IFS=: read -r outside inside _ <<<"$one"
+  [ -e "$outside" ] || continue
+  ! beneath "$inside" "$work" || stands=yes
+  if beneath "$work" "$inside" && [ -d "$outside" ]; then mkdir -p "$here${inside#"$work"}"; fi
+done
+if [ $stands = no ] && [ "$work" != / ]; then
+  mkdir -p "$here"
+  bind "$here:$work"
+fi
+for one in "${binds[@]}"; do
+  [ ! -e "${one%%:*}" ] || bind "$one"
+done
+export IMAGE_VARIABLE="$identity"
+for name in $(compgen -e); do
+  case $name in HANDED_ON) hand_on "$name" ;; esac
+done
+"""
+_APPTAINER = """\
+[ "$(stat -L -c '%s %Y' "$image" 2>/dev/null)" = "$mark" ] || refuse "is gone, or was changed"
+[ ! -e /dev/nvidiactl ] || options+=(--nv)
+exec apptainer --silent exec --cleanenv --no-mount home,cwd --pwd "$work" \\
+  "${options[@]}" "${flags[@]}" "$image" "$@"
+"""
+_DOCKER = """\
+id() { "$runtime" image inspect --format '{{.Id}}' "$image" 2>/dev/null; }
+found=$(id) || { "$runtime" pull --quiet "$image" >&2 && found=$(id); } || refuse "is not here"
+[ "${found#sha256:}" = "${digest#sha256:}" ] || refuse "is another image by now"
+user=(--user "$(command id -u):$(command id -g)")
+gpu=(--gpus all)
+if [ "$runtime" = podman ]; then
+  gpu=(--device nvidia.com/gpu=all)
+  [ "$(command id -u)" = 0 ] || user+=(--userns keep-id)
+fi
+[ ! -e /dev/nvidiactl ] || options+=("${gpu[@]}")
+exec "$runtime" run --rm --network host --ipc host --read-only --tmpfs /tmp --no-healthcheck \\
+  --log-driver none --env HOME=/tmp --workdir "$work" "${user[@]}" \\
+  "${options[@]}" "${flags[@]}" --entrypoint "" "$image" "$@"
+"""

@@ -1,0 +1,216 @@
+"""Real images, built here by `make image` and `make sif`, and removed again; a real SLURM.
+
+podman works on a store of its own, so that nothing of the user's is touched. What stays between
+runs is the base image in it, which takes a minute to make.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from flexhpc.analysis.board import open_run
+from flexhpc.store import read
+from tests.conftest import FLEXHPC, REPOSITORY
+from tests.launch.test_sweep import contents
+from tests.slurm.conftest import Cluster, _empty_queue, _needs_slurm, running_cluster
+
+__all__ = ["_empty_queue"]
+STORE = Path("/var/lib/flexhpc-test-containers")
+BASE, IMAGE = "localhost/flexhpc-base:latest", "localhost/flexhpc-test:latest"
+REDUCED = """\
+[containers]
+default_ulimits = ["nofile=20000:20000", "nproc=16384:16384"]
+netns = "host"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runc"
+"""
+"""For a root that may not raise limits, and for cgroups that crun does not know."""
+
+
+@dataclass
+class Site:
+    """How images are built and run on this machine; known to the tests only.
+
+    Attributes:
+        environment: for every command.
+        apptainer_flags: that apptainer needs here.
+        checkout: a copy of the project, as a clone would have it.
+    """
+
+    environment: dict[str, str]
+    checkout: Path
+    apptainer_flags: list[str] = field(default_factory=lambda: _apptainer_flags())
+
+    def run(
+        self, *command: str, check: bool = True, cwd: Path | None = None, timeout: float = 900,
+        **extra: str,
+    ) -> subprocess.CompletedProcess[str]:  # fmt: skip
+        done = subprocess.run(
+            command, cwd=cwd or self.checkout, env={**self.environment, **extra},
+            capture_output=True, text=True, timeout=timeout, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert not check or done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        return done
+
+    def make(self, target: str, *, check: bool = True, **variables: str) -> str:
+        """Run a make target in the copy; returns all that it said."""
+        done = self.run("make", target, *(f"{k}={v}" for k, v in variables.items()), check=check)
+        return done.stdout + done.stderr
+
+
+def _apptainer_flags() -> list[str]:
+    """A root that lacks a capability cannot hand all of them on, as apptainer's root mode does."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    return [] if int(status["CapEff"], 16) == 2 ** (last + 1) - 1 else ["--no-privs"]
+
+
+def _needs_containers() -> None:
+    _needs_slurm()
+    installed = subprocess.run(
+        [str(REPOSITORY / "hpc" / "container" / "packages.sh"), "--check"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if installed.returncode:
+        why = installed.stderr.strip()
+        if os.environ.get("CI"):
+            pytest.fail(f"the container tests must run here: {why}")
+        pytest.skip(why)
+    free = shutil.disk_usage("/var/lib").free / 1e9
+    assert free >= 15, f"the container tests need 15 GB free in /var/lib, there are {free:.0f}"
+
+
+def _copy(into: Path) -> None:
+    """Copy what git knows or would add: never what lies about in this working tree."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, check=True,
+        capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if (REPOSITORY / name).is_file():
+            (into / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, into / name)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """This machine's podman and apptainer, ready, with the base image."""
+    _needs_containers()
+    STORE.mkdir(exist_ok=True)
+    storage = STORE / "storage.conf"
+    storage.write_text(
+        f'[storage]\ndriver = "overlay"\ngraphroot = "{STORE}/graph"\nrunroot = "{STORE}/run"\n'
+    )
+    checkout = tmp_path_factory.mktemp("checkout")
+    _copy(checkout)
+    environment = {
+        **os.environ, "CONTAINERS_STORAGE_CONF": str(storage), "RUNTIME": "podman", "TORCH": "cpu",
+        "BASE": BASE, "IMAGE": IMAGE, "BUILD_FLAGS": "--network host",
+    }  # fmt: skip
+    found = Site(environment, checkout)
+    _remove_images(found)
+    found.run("hpc/container/base.sh")
+    plain = found.run("podman", "run", "--rm", BASE, "true", check=False)
+    if plain.returncode and "CONTAINERS_CONF" not in os.environ:
+        (STORE / "containers.conf").write_text(REDUCED)
+        environment["CONTAINERS_CONF"] = str(STORE / "containers.conf")
+        found.run("podman", "run", "--rm", BASE, "true")
+    yield found
+    _remove_images(found)
+    shutil.rmtree(checkout)
+
+
+def _remove_images(site: Site) -> None:
+    """Remove every image of our own store but the base."""
+    base = site.run("podman", "images", "--quiet", "--no-trunc", BASE, check=False).stdout.split()
+    for _ in range(10):  # an image can go when those made from it are gone
+        listed = site.run("podman", "images", "--quiet", "--no-trunc", "--all").stdout.split()
+        if not (rest := set(listed) - set(base)):
+            return
+        site.run("podman", "rmi", "--force", *rest, check=False)
+    raise AssertionError("images were left behind")
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image, its id, how long it took, and what was planted at the build site."""
+
+    name: str
+    id: str
+    seconds: float
+    planted: Mapping[str, str]
+
+
+@pytest.fixture(scope="session")
+def image(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """The image, built by `make image` at a site with a few secrets."""
+    folder = tmp_path_factory.mktemp("planted-wheels-3f9c1")
+    planted = {"token": "planted-token-8d2e6", "folder": folder.name, "host": "planted.invalid"}
+    secret = folder / planted["token"]
+    secret.mkdir()
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    site.run(
+        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+        "/CN=planted.invalid", "-keyout", str(key), "-out", str(certificate),
+    )  # fmt: skip
+    planted["certificate"] = certificate.read_text().splitlines()[5]
+    bundle = folder / "bundle.pem"
+    usual = site.environment.get("PIP_CERT") or "/etc/ssl/certs/ca-certificates.crt"
+    bundle.write_text(Path(usual).read_text() + certificate.read_text())
+    links = f"{site.environment.get('PIP_FIND_LINKS', '')} {secret}".strip()
+    began = time.monotonic()
+    said = site.run(
+        "make", "image", PIP_CERT=str(bundle), PIP_FIND_LINKS=links,
+        PIP_TRUSTED_HOST=planted["host"],
+    ).stdout  # fmt: skip
+    seconds = time.monotonic() - began
+    assert IMAGE in said
+    found = site.run("podman", "image", "inspect", "--format", "{{.Id}}", IMAGE).stdout.strip()
+    return Built(IMAGE, f"sha256:{found.removeprefix('sha256:')}", seconds, planted)
+
+
+@pytest.fixture(scope="session")
+def sif(site: Site, image: Built) -> Iterator[Path]:
+    """The SIF from that image, built by `make sif`."""
+    path = site.checkout / "flexhpc.sif"
+    said = site.make("sif", APPTAINER_FLAGS=" ".join(site.apptainer_flags))
+    assert "sha256:" in said
+    yield path
+    path.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def cluster(site: Site) -> Iterator[Cluster]:
+    """Four nodes, whose tasks find this site's podman."""
+    with running_cluster("containers", 3) as found:
+        found.environment = {**site.environment, **found.environment}
+        yield found
+
+
+def images_of(run: Path) -> set[str]:
+    """The images that a run's probes say they were trained in."""
+    folder, _, points = open_run(run)
+    probes = [p for point in points if (r := read(folder.point(point.id))) for p in r.probes]
+    return {probe.machine.get("image", "") for probe in probes}
+
+
+@pytest.fixture(scope="session")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """The quickstart, measured on this machine without any container."""
+    folder = tmp_path_factory.mktemp("outside")
+    subprocess.run(
+        [str(FLEXHPC), "sweep", str(REPOSITORY / "sweeps" / "quickstart.yaml")], cwd=folder,
+        check=True, capture_output=True, timeout=400,
+    )  # fmt: skip
+    return contents(folder / "runs" / "quickstart")

@@ -1,0 +1,175 @@
+"""The image of podman: what is in it, what is not, and a sweep inside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+from urllib.parse import urlparse
+
+from tests.conftest import FLEXHPC
+from tests.container.conftest import Built, Site, images_of
+from tests.launch.test_sweep import contents
+
+REBUILT_WITHIN = 20.0
+"""Seconds for a change of the code, beyond what the builder takes to find nothing to do."""
+
+
+def test_the_quickstart_inside_is_that_outside(
+    site: Site, image: Built, outside: dict[str, object]
+) -> None:
+    """With no network, and a root file system that cannot be written to."""
+    said = site.make("local", SPEC="sweeps/quickstart.yaml", RUN_FLAGS="--network none")
+    assert "1118" in said
+    run = site.checkout / "runs" / "quickstart"
+    assert contents(run) == outside
+    assert images_of(run) == {f"{image.name}@{image.id}"}
+    assert (run / "report" / "index.html").is_file()
+    again = site.make("local", SPEC="sweeps/quickstart.yaml")
+    assert "1118" in again
+    status = subprocess.run(
+        [str(FLEXHPC), "status", str(run), "--json"], capture_output=True, text=True, check=True
+    )
+    assert {row["state"] for row in json.loads(status.stdout)} == {"done"}
+
+
+def test_files_belong_to_the_user_whoever_that_is(site: Site, image: Built, tmp_path: Path) -> None:
+    for folder in ("runs", "data"):
+        (tmp_path / folder).mkdir()
+        os.chown(tmp_path / folder, 12345, 12345)
+    spec = tmp_path / "tiny.yaml"
+    spec.write_text(
+        "name: tiny\nfixed:\n  model: {family: mlp, width: 2}\n  search: {policy: bisection, "
+        "start: 8, tolerance: 0.5}\n  training: {epochs: 20}\n"
+    )
+    local = site.checkout / "hpc" / "container" / "local.sh"
+    site.run(str(local), "tiny.yaml", cwd=tmp_path, RUN_FLAGS="--user 12345:12345")
+    owners = {path.stat().st_uid for path in (tmp_path / "runs").rglob("*")}
+    assert owners == {12345}
+
+
+def test_a_root_that_cannot_be_written_to(site: Site, image: Built) -> None:
+    where = ["podman", "run", "--rm", "--read-only", "--network", "none", "--no-healthcheck"]
+    doctor = site.run(*where, image.name, "doctor")
+    assert "without torchvision and timm only linear, mlp and cnn" in doctor.stdout
+    assert "bad" not in doctor.stdout
+    written = site.run(*where, "--entrypoint", "touch", image.name, "/opt/flexhpc/x", check=False)
+    assert "Read-only file system" in written.stderr
+    user = site.run(*where, "--entrypoint", "id", image.name, "-un")
+    assert user.stdout.strip() == "flexhpc"
+
+
+def test_a_family_that_needs_timm_is_one_clear_line(site: Site, image: Built) -> None:
+    spec = site.checkout / "vit.yaml"
+    spec.write_text(
+        "name: vit\nfixed:\n  model: {family: vit, width: 8, depth: 1, heads: 2, patch: 4}\n"
+        "  search: {policy: bisection}\n  training: {epochs: 2}\n"
+    )
+    said = site.make("local", SPEC="vit.yaml", check=False)
+    line = "model.family: this family needs timm and torchvision, which do not work here"
+    assert line in said
+    assert "Traceback" not in said
+
+
+def test_a_cnn_needs_neither(site: Site, image: Built) -> None:
+    spec = site.checkout / "cnn.yaml"
+    spec.write_text(
+        "name: cnn\nfixed:\n  model: {family: cnn, width: 2, depth: 2}\n"
+        "  search: {policy: bisection, start: 8, tolerance: 0.5}\n  training: {epochs: 10}\n"
+    )
+    site.make("local", SPEC="cnn.yaml")
+
+
+def test_labels_and_health_check(site: Site, image: Built) -> None:
+    (found,) = json.loads(site.run("podman", "image", "inspect", image.name).stdout)
+    labels = found["Labels"]
+    assert labels["org.opencontainers.image.title"] == "flexhpc"
+    assert labels["org.opencontainers.image.version"] == "0.1.0"
+    assert re.fullmatch(r"[0-9a-f]{12}\+?|unknown", labels["org.opencontainers.image.revision"])
+    assert found["Config"]["Entrypoint"] == ["flexhpc"]
+    assert found["Healthcheck"]["Test"] == ["CMD", "flexhpc", "doctor"]
+
+
+def hosts_here(site: Site) -> set[str]:
+    """Names by which this build site would be known: its own, and those of its package mirrors."""
+    pip = site.run("python3", "-m", "pip", "config", "list").stdout
+    apt = site.run("apt-get", "indextargets", "--format", "$(SITE)").stdout
+    addresses = re.findall(r"https?://[^\s']+", pip + apt)
+    named = {urlparse(address).hostname or "" for address in addresses}
+    # Debian's own names are in its packages, whoever builds.
+    public = ()
+    named = {name for name in named if not name.endswith(public)}
+    return {name for name in {*named, socket.gethostname()} if len(name) > 5}
+
+
+def test_nothing_of_the_build_site_is_in_the_image(
+    site: Site, image: Built, tmp_path: Path
+) -> None:
+    """Neither in its history and settings nor in any file of any of its layers."""
+    history = site.run("podman", "history", "--no-trunc", "--format", "json", image.name).stdout
+    settings = site.run("podman", "image", "inspect", image.name).stdout
+    variables = site.run("podman", "run", "--rm", "--entrypoint", "env", image.name).stdout
+    foreign = [*image.planted.values(), *hosts_here(site), "/opt/wheels"]
+    for text in (history, settings, variables):
+        assert not [word for word in foreign if word in text]
+
+    archive, layers = tmp_path / "image.tar", tmp_path / "layers"
+    site.run("podman", "save", "--output", str(archive), image.name)
+    with tarfile.open(archive) as file:
+        file.extractall(layers, filter="data")
+    archive.unlink()
+    patterns = tmp_path / "patterns"
+    patterns.write_text("\n".join(foreign))
+    found = site.run(
+        "grep", "--recursive", "--text", "--fixed-strings", "--only-matching", "--file",
+        str(patterns), str(layers), check=False,
+    )  # fmt: skip
+    assert found.returncode == 1, found.stdout[:2000]
+    # The search does find what is there.
+    patterns.write_text("Measures how much data a neural network can fit")
+    site.run("grep", "-r", "-a", "-q", "-F", "-f", str(patterns), str(layers))
+    empty = ("etc/hostname", "etc/hosts", "etc/resolv.conf", "run/secrets/pipconf")
+    for layer in layers.rglob("*.tar"):
+        with tarfile.open(layer) as file:
+            sizes = {member.name: member.size for member in file if member.name in empty}
+        assert not any(sizes.values()), sizes
+    shutil.rmtree(layers)
+
+
+def test_a_change_of_the_code_rebuilds_in_seconds(site: Site, image: Built) -> None:
+    def build() -> float:
+        began = time.monotonic()
+        site.make("image", IMAGE="localhost/flexhpc-changed")
+        return time.monotonic() - began
+
+    first = build()  # the environment is not that of the first build: it must not matter
+    nothing = build()
+    changed = site.checkout / "flexhpc" / "seeds.py"
+    before = changed.read_text()
+    changed.write_text(before + "\nCHANGED = True\n")
+    try:
+        seconds = build()
+    finally:
+        changed.write_text(before)
+    print(
+        f"built in {image.seconds:.0f} s; again {first:.1f} s, {nothing:.1f} s; "
+        f"changed {seconds:.1f} s"
+    )
+    assert seconds - nothing < REBUILT_WITHIN
+    said = site.run(
+        "podman", "run", "--rm", "--entrypoint", "python", "localhost/flexhpc-changed", "-c",
+        "import flexhpc.seeds; print(flexhpc.seeds.CHANGED)",
+    ).stdout  # fmt: skip
+    assert said.strip() == "True"
+    site.run("podman", "rmi", "localhost/flexhpc-changed")
+
+
+def test_too_little_room_is_said_before_anything_is_built(site: Site) -> None:
+    said = site.make("image", check=False, ROOM_GB="1000000")
+    assert re.search(r"has \d+ GB free, and this needs 1000000 GB", said)

@@ -1,0 +1,57 @@
+"""The Apptainer image: made from the other one, tested, and a sweep inside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from tests.container.conftest import Built, Site, images_of
+from tests.launch.test_sweep import contents
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def test_exec_runs_the_quickstart(
+    site: Site, image: Built, sif: Path, outside: dict[str, object], tmp_path: Path
+) -> None:
+    """As it is typed by hand: nobody says which file it is, so it names what it was made from."""
+    said = site.run(
+        "apptainer", "exec", *site.apptainer_flags, str(sif), "flexhpc", "sweep",
+        "sweeps/quickstart.yaml", "--runs", str(tmp_path),
+    ).stdout  # fmt: skip
+    assert "1118" in said
+    assert contents(tmp_path / "quickstart") == outside
+    assert images_of(tmp_path / "quickstart") == {f"{image.name}@{image.id}"}
+
+
+def test_its_own_test_passes(site: Site, sif: Path) -> None:
+    said = site.run("apptainer", "test", *site.apptainer_flags, str(sif)).stdout
+    assert "torch" in said
+    assert "bad" not in said
+
+
+def test_labels_are_those_of_the_image(site: Site, image: Built, sif: Path) -> None:
+    labels = json.loads(site.run("apptainer", "inspect", "--json", str(sif)).stdout)
+    mine = labels["data"]["attributes"]["labels"]
+    (found,) = json.loads(site.run("podman", "image", "inspect", image.name).stdout)
+    theirs = {k: v for k, v in found["Labels"].items() if k.startswith("org.opencontainers.")}
+    assert theirs
+    assert {name: mine[name] for name in theirs} == theirs
+    assert mine["flexhpc.image"] == f"{image.name}@{image.id}"
+
+
+def test_make_local_with_apptainer(site: Site, sif: Path, tmp_path: Path) -> None:
+    """In a network namespace of its own where that can be had, and with the file's own hash."""
+    spec = tmp_path / "tiny.yaml"
+    spec.write_text(
+        "name: tiny\nfixed:\n  model: {family: mlp, width: 2}\n  search: {policy: bisection, "
+        "start: 8, tolerance: 0.5}\n  training: {epochs: 20}\n"
+    )
+    flags = " ".join(site.apptainer_flags)
+    site.make("local", SPEC=str(spec), RUNTIME="apptainer", RUN_FLAGS=flags)
+    run = site.checkout / "runs" / "tiny"
+    assert images_of(run) == {f"flexhpc.sif@sha256:{sha256(sif)}"}

@@ -1,0 +1,191 @@
+"""Array tasks inside containers, on a real SLURM."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flexhpc.errors import InputError
+from flexhpc.launch.load_profile import load_profile
+from tests.container.conftest import Built, Site, images_of
+from tests.container.test_sif import sha256
+from tests.launch.test_sweep import contents
+from tests.slurm.conftest import Cluster, finish, wait_for
+from tests.slurm.test_life_cycle import LONG, Watched, undisturbed, usr2
+from tests.slurm.test_sweeps import locally, submissions, write_spec
+
+__all__ = ["undisturbed"]
+RUNTIMES = ("apptainer", "podman")
+TIMES = 2
+
+POISON = "raise SystemExit('the home of the host has leaked in')\n"
+
+
+@pytest.fixture
+def container(request: pytest.FixtureRequest, site: Site, image: Built) -> dict[str, object]:
+    """The ``container`` section of a profile, for the runtime that the test is about."""
+    if request.param == "podman":
+        return {"runtime": "podman", "image": image.name}
+    path = request.getfixturevalue("sif")
+    return {"runtime": "apptainer", "image": str(path), "flags": site.apptainer_flags}
+
+
+def identity(container: dict[str, object], image: Built) -> str:
+    if container["runtime"] == "podman":
+        return f"{image.name}@{image.id}"
+    return f"flexhpc.sif@sha256:{sha256(Path(str(container['image'])))}"
+
+
+@pytest.mark.parametrize("container", RUNTIMES, indirect=True)
+def test_an_array_of_eight_points_of_two_processes(
+    container: dict[str, object], cluster: Cluster, image: Built, tmp_path: Path
+) -> None:
+    """The same results as without; and no part of the host's home or Python gets in."""
+    spec = write_spec(tmp_path, "  model.width: [4, 8]\n  seed: [0, 1, 2, 3]\n")
+    home = tmp_path / "home"
+    user_site = home / ".local" / "lib" / "python3.11" / "site-packages"
+    user_site.mkdir(parents=True)
+    (user_site / "sitecustomize.py").write_text(POISON)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "torch.py").write_text(POISON)
+    beside = tmp_path / "numpy.py"  # in the folder where the sweep is started
+    beside.write_text(POISON)
+    profile = cluster.profile(
+        tmp_path, throttle=2, processes_per_node=2, container=container,
+        setup=[f"export PYTHONPATH={elsewhere} HOME={home}"],
+    )  # fmt: skip
+    sweep = cluster.sweep(spec, profile)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    beside.unlink()
+    run = tmp_path / "runs" / "quick"
+    (array,) = submissions(run)
+    assert array["tasks"] == 8
+    assert contents(run) == locally(spec)
+    assert images_of(run) == {identity(container, image)}
+    (launch,) = json.loads((run / "run.json").read_text())["launches"]
+    assert launch["image"] == identity(container, image)
+    logs = [path.read_text() for path in run.glob("jobs/*/array-000/*_log.out")]
+    assert len(logs) == 16
+
+
+@pytest.mark.parametrize("container", RUNTIMES, indirect=True)
+def test_usr2_in_a_contained_task(
+    container: dict[str, object], cluster: Cluster, undisturbed: dict[str, object], tmp_path: Path
+) -> None:
+    """It saves, ends, is queued again by the batch script on the host, and goes on."""
+    spec = tmp_path / "long.yaml"
+    spec.write_text(LONG.replace("shards: 2", "shards: 2, gates: {plateau: off}"))
+    profile = cluster.profile(
+        tmp_path, processes_per_node=2, checkpoint_every=1, container=container
+    )
+    sweep = cluster.sweep(spec, profile)
+    run = tmp_path / "runs" / "long"
+    wait_for(lambda: (run / "sweep.yaml").exists())
+    watched, reached = Watched(run), (-1, 0)
+    for attempt in range(1, TIMES + 1):
+        at = watched.wait_until_under_way(attempt)
+        assert at > reached
+        reached = watched.at()
+        usr2(cluster)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    assert contents(run) == undisturbed
+    assert watched.claim()["attempts"] == TIMES + 1
+    assert len(submissions(run)) == 1
+
+
+def test_the_walltime_of_contained_tasks(
+    site: Site, image: Built, sif: Path, cluster: Cluster, tmp_path: Path
+) -> None:
+    """Two points that both need more than the minute they get."""
+    spec = tmp_path / "quick.yaml"
+    longer = LONG.replace("epochs: 300", "epochs: 2500").replace("name: long", "name: quick")
+    spec.write_text(longer.replace("shards: 2", "gates: {plateau: off}") + "grid: {seed: [0, 1]}\n")
+    profile = cluster.profile(
+        tmp_path, time=1, stop_before=25, checkpoint_every=20,
+        container={"runtime": "apptainer", "image": str(sif), "flags": site.apptainer_flags},
+    )  # fmt: skip
+    sweep = cluster.sweep(spec, profile)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    run = tmp_path / "runs" / "quick"
+    claims = [json.loads(path.read_text()) for path in run.glob("points/*/*.claim.json")]
+    assert all(claim["attempts"] > 1 and claim["deaths"] == 0 for claim in claims)
+    assert len(submissions(run)) == 1
+    assert contents(run) == locally(spec)
+
+
+@pytest.mark.parametrize("container", RUNTIMES, indirect=True)
+def test_another_flexhpc_inside_is_refused(
+    container: dict[str, object], site: Site, cluster: Cluster, tmp_path: Path
+) -> None:
+    """Of the same version, but of another day: the code here has changed since it was built."""
+    code = tmp_path / "code"
+    shutil.copytree(site.checkout / "flexhpc", code / "flexhpc")
+    with (code / "flexhpc" / "seeds.py").open("a") as file:
+        file.write("CHANGED = True\n")
+    spec = write_spec(tmp_path, "  seed: [0]\n")
+    profile = cluster.profile(tmp_path, container=container)
+    sweep = cluster.sweep(spec, profile, PYTHONPATH=str(code))
+    output = finish(sweep)
+    assert sweep.returncode == 2, output
+    (line,) = output.splitlines()
+    assert "profile: container: " in line
+    assert "flexhpc 0.1.0 (source " in line
+    assert "`make image`" in line
+    assert not cluster.queue()
+
+
+def test_an_image_that_is_not_there_is_one_line(
+    site: Site, cluster: Cluster, tmp_path: Path
+) -> None:
+    spec = write_spec(tmp_path, "  seed: [0]\n")
+    for runtime, image in (("apptainer", "no.sif"), ("podman", "localhost/no")):
+        profile = cluster.profile(tmp_path, container={"runtime": runtime, "image": image})
+        sweep = cluster.sweep(spec, profile)
+        output = finish(sweep)
+        assert sweep.returncode == 2, output
+        (line,) = output.splitlines()
+        assert line.startswith("profile: container.image: ")
+
+
+def test_an_image_that_changes_after_submission_is_refused_by_the_task(
+    site: Site, sif: Path, cluster: Cluster, tmp_path: Path
+) -> None:
+    spec = write_spec(tmp_path, "  seed: [0]\n")
+    mine = tmp_path / "mine.sif"
+    site.run("cp", str(sif), str(mine))
+    container = {"runtime": "apptainer", "image": str(mine), "flags": site.apptainer_flags}
+    profile = cluster.profile(tmp_path, container=container, sbatch={"begin": "now+8"})
+    started = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile), "--detach")
+    assert started.returncode == 0, started.stderr
+    mine.unlink()
+    run = tmp_path / "runs" / "quick"
+    wait_for(lambda: not cluster.queue())
+    (log,) = run.glob("jobs/*/array-000/*_log.err")
+    assert "mine.sif: is gone, or was changed; submit the sweep again" in log.read_text()
+
+
+def test_dry_run_shows_the_way_in(site: Site, sif: Path, cluster: Cluster, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, "  seed: [0]\n")
+    container = {"runtime": "apptainer", "image": str(sif), "binds": ["/scratch"]}
+    profile = cluster.profile(tmp_path, container=container)
+    said = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile), "--dry-run")
+    assert said.returncode == 0, said.stderr
+    assert "exec apptainer" in said.stdout
+    assert "/scratch:/scratch" in said.stdout
+    assert "inside.sh python -u -m submitit" in said.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_container_needs_a_cluster(tmp_path: Path) -> None:
+    profile = tmp_path / "profile.yaml"
+    profile.write_text("container: {runtime: podman}\n")
+    with pytest.raises(InputError) as caught:
+        load_profile(profile)
+    assert "has no effect with cluster: local" in str(caught.value)
