@@ -20,18 +20,19 @@ RUN python3 -m venv /opt/flexhpc \
 # as secrets; without any, the public index is used.
 FROM base AS packages
 WORKDIR /opt/flexhpc/build
-COPY pyproject.toml constraints.txt hpc/container/install.py ./
+COPY constraints.txt hpc/container/install.py ./
 ARG TORCH=cuda
-RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cabundle \
+RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cabundle --mount=type=secret,id=netrc \
     python install.py torch ${TORCH}
-RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cabundle \
+COPY pyproject.toml ./
+RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cabundle --mount=type=secret,id=netrc \
     python install.py packages
 
 # The wheel of flexhpc itself.
 FROM base AS wheel
 WORKDIR /build
 COPY pyproject.toml constraints.txt hpc/container/install.py ./
-RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cabundle \
+RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cabundle --mount=type=secret,id=netrc \
     python install.py tools
 COPY README.md ./
 COPY flexhpc flexhpc

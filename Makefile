@@ -4,7 +4,7 @@ SPEC ?=
 RUN ?=
 SET ?=
 PORT ?= 5000
-export IMAGE SIF TORCH BASE RUNTIME BINDS BUILD_FLAGS RUN_FLAGS APPTAINER_FLAGS ROOM_GB
+export IMAGE SIF TORCH BASE RUNTIME BINDS GPU BUILD_FLAGS RUN_FLAGS APPTAINER_FLAGS ROOM_GB
 
 BIN := .venv/bin
 profile := $(if $(findstring /,$(PROFILE)),$(PROFILE),hpc/profiles/$(PROFILE:.yaml=).yaml)
@@ -56,6 +56,7 @@ sif: ## the Apptainer image from it (SIF=flexhpc.sif)
 
 local: ## run a sweep inside the image, on this machine's GPU if it has one (SPEC=, SET=)
 	$(call need,SPEC,make local SPEC=sweeps/quickstart.yaml)
+	$(if $(filter-out local,$(PROFILE)),$(error make local takes no PROFILE=))
 	@hpc/container/local.sh $(SPEC) $(sets)
 
 test-containers: dev ## build the images and run sweeps in them, also on SLURM (Debian, as root)

@@ -21,7 +21,7 @@ from flexhpc.seeds import ProbeSeeds
 from flexhpc.spec import Point
 from flexhpc.store import Header, ProbeRecord, RunFolder, append, create, finish, read
 from flexhpc.training import Group, Hooks, ProbeData, train
-from flexhpc.versions import image, packages
+from flexhpc.versions import image, packages, source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +217,7 @@ def machine(group: Group) -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version for name, version in packages().items() if version is not None},
         "torch": str(torch.__version__),
+        "source": source(),
         **({"image": inside} if (inside := image()) is not None else {}),
     }
 

@@ -15,6 +15,9 @@ IMAGE = "FLEXHPC_IMAGE"
 """Environment variable that names the image, as NAME@sha256:HASH; ``unknown`` in an image that
 nobody has told which one it is; not set outside of one."""
 
+SOURCE = "FLEXHPC_SOURCE"
+"""Environment variable with the :func:`source` that a task in an image must find there."""
+
 
 def python_version() -> str:
     """Return this Python's version, as "3.11"."""
@@ -44,6 +47,6 @@ def source() -> str:
     found = hashlib.sha256()
     here = Path(__file__).parent
     for path in sorted(here.rglob("*")):
-        if path.suffix in (".py", ".html"):
+        if path.suffix in (".py", ".html", ".sh"):
             found.update(f"{path.relative_to(here)}\n".encode() + path.read_bytes())
     return found.hexdigest()[:12]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
@@ -49,6 +50,14 @@ def _checked_time(time: int | str) -> int | str:
     return time
 
 
+def _words(line: str) -> str:
+    try:
+        shlex.split(line)
+    except ValueError:
+        raise ValueError("has a quote that is not closed") from None
+    return line
+
+
 class Profile(Section):
     """A file of hpc/profiles: every key is optional."""
 
@@ -90,7 +99,7 @@ class Container(Section):
     """A SIF file for apptainer, else the name of an image."""
     binds: list[Annotated[str, Field(pattern=r"^/[^\n,]*$")]] = Field(default_factory=list)
     """Folders to see inside, `/scratch` or `/host/folder:/inside[:ro]`, besides run and data."""
-    flags: list[Line] = Field(default_factory=list)
+    flags: list[Annotated[Line, AfterValidator(_words)]] = Field(default_factory=list)
     """Further options of `apptainer exec`, `podman run` or `docker run`."""
 
 

@@ -23,7 +23,7 @@ from flexhpc.measure import Watch, assist, choose_device, dismiss, measure
 from flexhpc.spec import Point, checked
 from flexhpc.store import SILENCE, Claim, RunFolder, read, read_claim, take
 from flexhpc.training import Group
-from flexhpc.versions import python_version
+from flexhpc.versions import SOURCE, image, python_version, source
 
 _WRONG_VERSION = 78
 _RETRY_EVERY = 2.0
@@ -77,6 +77,14 @@ def work(task: TaskFile, stop: Stop) -> int:
 
 def _check_versions(task: TaskFile) -> None:
     here = (python_version(), version("flexhpc"))
+    wanted = os.environ.get(SOURCE, source())
+    if wanted != source():
+        print(
+            f"this job was submitted by flexhpc with source {wanted}, but the image {image()} has "
+            f"source {source()}; build it again (`make image`, `make sif`)",
+            file=sys.stderr,
+        )
+        raise SystemExit(_WRONG_VERSION)
     if here != (task.python, task.flexhpc):
         print(
             f"this job was submitted by Python {task.python} with flexhpc {task.flexhpc}, but "

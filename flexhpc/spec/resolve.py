@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -162,6 +162,7 @@ def _unknown(section: str, cls: type[Section], variant: str, path: tuple[str, ..
     inner: Any = cls
     for part in path[:-1]:
         inner = inner.model_fields[part].annotation
+        inner = next((one for one in get_args(inner) if hasattr(one, "model_fields")), inner)
     names = list(inner.model_fields)
     return f"unknown key; there are {', '.join(names)}{closest(path[-1], names)}"
 

@@ -9,14 +9,18 @@ cd "$(dirname "$0")/../.."
 . hpc/container/lib.sh
 runtime=$(pick podman docker)
 kind=${runtime%% *}
-store=/var/lib/docker
-[ "$kind" != podman ] || store=$(podman info --format '{{.Store.GraphRoot}}')
-room "${ROOM_GB:-15}" "$store"
+export DOCKER_BUILDKIT=1 # docker before 23 builds without secrets otherwise
+case $kind in podman) field=.Store.GraphRoot ;; *) field=.DockerRootDir ;; esac
+store=$($runtime info --format "{{$field}}") || fail "$runtime does not work here"
+room "${ROOM_GB:-15}" "$store" ", or say ROOM_GB=..."
 
 secrets=$(mktemp -d)
 trap 'rm -rf "$secrets"' EXIT
-mapfile -t site < <(python3 hpc/container/site.py "$secrets" "$kind")
-flags=(--tag "$IMAGE" "${site[@]}" --build-arg "TORCH=${TORCH:-cuda}"
+python=python3
+[ ! -x .venv/bin/python ] || python=.venv/bin/python
+said=$($python hpc/container/site.py "$secrets" "$kind")
+mapfile -t site <<<"$said"
+flags=(--tag "$IMAGE" ${said:+"${site[@]}"} --build-arg "TORCH=${TORCH:-cuda}"
   --build-arg "VERSION=$(version)" --build-arg "REVISION=$(revision)")
 [ -z "${BASE:-}" ] || flags+=(--build-arg "BASE=$BASE")
 [ "$kind" != podman ] || flags+=(--format docker --layers)  # OCI's format has no health check

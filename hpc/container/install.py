@@ -19,24 +19,22 @@ import sys
 import tempfile
 import tomllib
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
-SECRETS = {
-    "PIP_CONFIG_FILE": Path("/run/secrets/pipconf"),
-    "PIP_CERT": Path("/run/secrets/cabundle"),
-}
+GIVEN = {"PIP_CONFIG_FILE": "pipconf", "PIP_CERT": "cabundle", "NETRC": "netrc"}
+SECRETS = {variable: Path("/run/secrets") / name for variable, name in GIVEN.items()}
 TORCH = ("torch", "torchvision", "timm")
 
 
 def main(what: str, build: str = "cuda") -> None:
     """Install one group."""
-    project = tomllib.loads((HERE / "pyproject.toml").read_text())
     lines = (HERE / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
     if what == "tools":
-        install(project["build-system"]["requires"], pins)
+        install(project()["build-system"]["requires"], pins)
     elif what == "packages":
-        wanted = project["project"]["dependencies"]
+        wanted = project()["project"]["dependencies"]
         # Their pins, and those of what they need, may be others than those of a CPU build.
         install([w for w in wanted if name(w) not in TORCH], without(pins, *TORCH))
     elif build == "cuda":
@@ -45,6 +43,11 @@ def main(what: str, build: str = "cuda") -> None:
         install(cpu_builds(pins), without(pins, *TORCH))
     else:
         sys.exit(f"TORCH={build}: must be cuda or cpu")
+
+
+def project() -> dict[str, Any]:
+    """Return pyproject.toml; torch goes in before it, so that its layer depends on pins alone."""
+    return tomllib.loads((HERE / "pyproject.toml").read_text())
 
 
 def cpu_builds(pins: dict[str, str]) -> list[str]:

@@ -19,16 +19,17 @@ pick() {
 
 # with_image NAME...: the first of these runtimes that has the image, or the SIF file.
 with_image() {
-  local name
+  local name said why=
   [ -z "${RUNTIME:-}" ] || set -- "$RUNTIME"
   for name in "$@"; do
     command -v "${name%% *}" >/dev/null || continue
     case $name in
       apptainer*) [ ! -f "$SIF" ] || { echo "$name"; return; } ;;
-      *) ! $name image inspect "$IMAGE" >/dev/null 2>&1 || { echo "$name"; return; } ;;
+      *) if said=$($name image inspect "$IMAGE" 2>&1 >/dev/null); then echo "$name"; return; fi ;;
     esac
+    [ -z "$said" ] || why+=" ($(tail -n 1 <<<"$said"))"
   done
-  fail "no image found for $*: \`make image\` builds $IMAGE, \`make sif\` $SIF"
+  fail "no image found for $*: \`make image\` builds $IMAGE, \`make sif\` $SIF$why"
 }
 
 # room GIGABYTES FOLDER: stop unless so much is free where FOLDER will be.
@@ -36,8 +37,13 @@ room() {
   local free folder=$2
   until [ -d "$folder" ]; do folder=$(dirname "$folder"); done
   free=$(($(df --output=avail -k "$folder" | tail -n 1) / 1000000))
-  [ $free -ge "$1" ] || fail "$folder has $free GB free, and this needs $1 GB; make room, or set ROOM_GB"
+  [ $free -ge "$1" ] || fail "$folder has $free GB free, and this needs $1 GB; make room${3:-}"
 }
 
 version() { sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml; }
-revision() { git describe --always --dirty=+ --abbrev=12 2>/dev/null || echo unknown; }
+revision() { git -C "$(dirname "${BASH_SOURCE[0]}")" describe --always --dirty=+ --abbrev=12 2>/dev/null || echo unknown; }
+
+# label RUNTIME NAME: a label of the image.
+label() {
+  $1 image inspect --format "{{index .Config.Labels \"org.opencontainers.image.$2\"}}" "$IMAGE"
+}

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Runs a sweep inside the container on this machine, on its GPU if it has one.
-#   hpc/container/local.sh SPEC [OPTION OF `flexhpc sweep` ...]
-# It sees the spec, runs/ and data/ of the current folder, FLEXHPC_DATA and BINDS, and nothing else.
-#   RUNTIME=   docker, podman or apptainer; by default the first that has the image
+#   hpc/container/local.sh SPEC [--set KEY=VALUE ...]
+# It sees the spec, runs/ and data/ of the current folder, FLEXHPC_DATA and BINDS; with apptainer
+# also this machine's /tmp.
+#   RUNTIME=   podman, docker or apptainer; by default the first that has the image
 #   IMAGE=localhost/flexhpc:latest   SIF=flexhpc.sif (for apptainer)
 #   BINDS=     further folders, as /scratch or /host/folder:/inside:ro
+#   GPU=none   or what the runtime takes, as GPU="--gpus device=1"
 #   RUN_FLAGS= further options of the runtime, as: --network none
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -12,34 +14,63 @@ set -euo pipefail
 [ -f "$1" ] || fail "$1: no such file"
 spec=$(realpath "$1")
 shift
-runtime=$(with_image docker podman apptainer)
+for argument in "$@"; do
+  case $argument in --set | *=*) ;; *) fail "$argument: only --set KEY=VALUE is understood here" ;; esac
+done
+runtime=$(with_image podman docker apptainer)
 mkdir -p runs data
 
-options=()
 case $runtime in apptainer*) bind=--bind ;; *) bind=--volume ;; esac
-add() { [ ! -e "${1%%:*}" ] || options+=("$bind" "$1"); }
-for folder in "$PWD/runs" "$PWD/data"; do add "$folder:$folder"; done
-for folder in "$spec" /usr/share/datasets ${FLEXHPC_DATA:-}; do add "$folder:$folder:ro"; done
-for folder in ${BINDS:-}; do
-  case $folder in *:*) add "$folder" ;; *) add "$folder:$folder" ;; esac
+options=()
+declare -A bound=()
+add() { # add HOST INSIDE [:ro]: the first to name a place inside has it
+  case $1$2 in *[:,]*) fail "$1: a path with : or , cannot be seen inside" ;; esac
+  [ -e "$1" ] || fail "$1: no such file or folder"
+  [ -n "${bound[$2]:-}" ] || options+=("$bind" "$1:$2${3:-}")
+  bound[$2]=yes
+}
+for folder in "$PWD/runs" "$PWD/data"; do add "$folder" "$folder"; done
+for one in ${BINDS:-}; do
+  IFS=: read -r outside inside mode <<<"$one"
+  outside=$(realpath "$outside")
+  add "$outside" "${inside:-$outside}" "${mode:+:$mode}"
 done
-[ -z "${FLEXHPC_DATA:-}" ] || options+=(--env "FLEXHPC_DATA=$FLEXHPC_DATA")
+add "$spec" "$spec" :ro
+if [ -n "${FLEXHPC_DATA:-}" ]; then
+  FLEXHPC_DATA=$(realpath "$FLEXHPC_DATA")
+  add "$FLEXHPC_DATA" "$FLEXHPC_DATA" :ro
+  options+=(--env "FLEXHPC_DATA=$FLEXHPC_DATA")
+fi
+[ ! -d /usr/share/datasets ] || add /usr/share/datasets /usr/share/datasets :ro
+
+case $runtime in
+  apptainer*) gpu=--nv ;;
+  podman*) gpu="--device nvidia.com/gpu=all" ;;
+  *) gpu="--gpus all" ;;
+esac
+[ -e /dev/nvidiactl ] || gpu=
+gpu=${GPU:-$gpu}
+[ "$gpu" != none ] || gpu=
 
 if [[ $runtime == apptainer* ]]; then
-  [ ! -e /dev/nvidiactl ] || options+=(--nv)
+  for name in $(compgen -e); do
+    case $name in APPTAINERENV_* | SINGULARITYENV_* | APPTAINER_BIND* | SINGULARITY_BIND*) unset "$name" ;; esac
+  done
   options+=(--env "FLEXHPC_IMAGE=${SIF##*/}@sha256:$(sha256sum "$SIF" | cut -d ' ' -f 1)")
   # shellcheck disable=SC2086 # the flags are words
-  exec $runtime run --cleanenv --no-mount home,cwd --pwd "$PWD" "${options[@]}" ${RUN_FLAGS:-} \
+  exec $runtime run --cleanenv --no-mount home,cwd --pwd "$PWD" $gpu "${options[@]}" ${RUN_FLAGS:-} \
     "$SIF" sweep "$spec" "$@"
 fi
 id=$($runtime image inspect --format '{{.Id}}' "$IMAGE")
+built=$(label "$runtime" revision)
+[ "$built" = "$(revision)" ] || echo "$IMAGE was built from $built, this is $(revision)" >&2
 options+=(--env "FLEXHPC_IMAGE=$IMAGE@sha256:${id#sha256:}")
-gpu="--gpus all"
 if [[ $runtime == podman* ]]; then
-  gpu="--device nvidia.com/gpu=all"
+  options+=(--security-opt label=disable)
   [ "$(id -u)" = 0 ] || options+=(--userns keep-id)
+else
+  for group in $(id -G); do options+=(--group-add "$group"); done
 fi
-[ -e /dev/nvidiactl ] || gpu=
 [ ! -t 0 ] || [ ! -t 1 ] || options+=(--tty)
 # shellcheck disable=SC2086 # the flags are words
 exec $runtime run --rm --interactive --user "$(id -u):$(id -g)" --env HOME=/tmp --ipc host \

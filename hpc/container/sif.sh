@@ -9,12 +9,12 @@ runtime=$(pick podman docker)
 command -v apptainer >/dev/null || fail "apptainer is not installed (hpc/container/packages.sh)"
 id=$($runtime image inspect --format '{{.Id}}' "$IMAGE" 2>/dev/null) ||
   fail "$runtime has no $IMAGE; \`make image\` builds it"
-label() {
-  $runtime image inspect --format "{{index .Config.Labels \"org.opencontainers.image.$1\"}}" "$IMAGE"
-}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-room "${ROOM_GB:-15}" "$work"
+# The saved image, what is unpacked from it, and the file.
+size=$($runtime image inspect --format '{{.Size}}' "$IMAGE")
+needed=$((size * 3 / 1000000000 + 1))
+room "${ROOM_GB:-$((needed > 15 ? needed : 15))}" "$work" ", or say TMPDIR=... or ROOM_GB=..."
 
 $runtime save --output "$work/image.tar" "$IMAGE" >/dev/null
 cp apptainer.def "$work"
@@ -25,7 +25,7 @@ sif=$(realpath -m "$SIF")
   apptainer --quiet build --disable-cache --force --notest --mksquashfs-args "-comp zstd -Xcompression-level 1" \
     --build-arg bootstrap=docker-archive --build-arg from=image.tar \
     --build-arg image="$IMAGE@sha256:${id#sha256:}" \
-    --build-arg version="$(label version)" --build-arg revision="$(label revision)" \
+    --build-arg version="$(label "$runtime" version)" --build-arg revision="$(label "$runtime" revision)" \
     "$sif" apptainer.def
 )
 # shellcheck disable=SC2086 # the flags are words

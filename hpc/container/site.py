@@ -1,71 +1,96 @@
-"""Says how an image is built at this site, for image.sh: flags for `podman build`, one per line.
+"""Says how an image is built at this site, for image.sh: flags of `build`, one per line.
 
     site.py FOLDER RUNTIME     FOLDER takes the secrets; it must be gone after the build
 
 What pip is told here (its configuration files and PIP_* variables) goes into the build as the
-secret `pipconf`, a bundle of certificates as `cabundle`. Folders on this machine that pip looks
-into are mounted read-only where the runtime can do it. None of it ends up in the image, not even
-the folders' names: a mount leaves its empty folder behind.
+secret `pipconf`, a bundle of certificates as `cabundle`, ~/.netrc as `netrc`. Folders on this
+machine that pip looks into are mounted read-only where the runtime can do it, under neutral names:
+a mount leaves its empty folder behind. None of it ends up in the image.
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-HANDED_ON = ("index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "timeout",
-             "default-timeout", "proxy", "retries", "prefer-binary")  # fmt: skip
-
-INSIDE = "/run/site"
+PLACES = ("index-url", "extra-index-url", "find-links")
+HANDED_ON = (*PLACES, "no-index", "trusted-host", "timeout", "default-timeout", "proxy", "retries",
+             "prefer-binary")  # fmt: skip
+CERTIFICATES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 
 
 def main(folder: Path, runtime: str) -> None:
     """Write the secrets and print the flags."""
     settings = pip_settings()
-    told = {key: value for key, value in settings.items() if key in HANDED_ON}
-    found = {place for value in told.values() for place in folders(value)}
-    places = sorted(found, key=len, reverse=True)  # the one that begins like another goes first
+    places: list[Path] = []
+    told = []
+    for key in HANDED_ON:
+        parts = settings.get(key, "").split()
+        if key in PLACES:
+            parts = [seen_inside(part, places, runtime) for part in parts]
+        if value := " ".join(part for part in parts if part):
+            told.append(f"{key} = {value}")
+    if told:
+        secret(folder / "pip.conf", "pipconf", "\n".join(["[global]", *told, ""]))
+    bundles = [settings.get("cert", ""), *(os.environ.get(name, "") for name in CERTIFICATES)]
+    for bundle in (Path(name).expanduser() for name in bundles if name):
+        if bundle.is_file():
+            print(f"--secret=id=cabundle,src={bundle.resolve()}")
+            break
+    netrc = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    if netrc.is_file():
+        print(f"--secret=id=netrc,src={netrc.resolve()}")
     for number, place in enumerate(places):
-        told = {key: value.replace(place, f"{INSIDE}/{number}") for key, value in told.items()}
-    text = [f"{key} = {value}" for key, value in told.items()]
-    if text:
-        secret = folder / "pip.conf"
-        secret.touch(mode=0o600)
-        secret.write_text("\n".join(["[global]", *text, ""]))
-        print(f"--secret=id=pipconf,src={secret}")
-    certificates = settings.get("cert") or os.environ.get("SSL_CERT_FILE", "")
-    if os.path.isfile(certificates):
-        print(f"--secret=id=cabundle,src={os.path.realpath(certificates)}")
-    if runtime == "podman":
-        for number, place in enumerate(places):
-            print(f"--volume={place}:{INSIDE}/{number}:ro")
-    elif places:
-        print(f"{runtime} build cannot look into {', '.join(places)}", file=sys.stderr)
+        print(f"--volume={place}:/run/site/{number}:ro")
+
+
+def secret(path: Path, name: str, text: str) -> None:
+    """Write a secret that only we can read, and say where it is."""
+    path.touch(mode=0o600)
+    path.write_text(text)
+    print(f"--secret=id={name},src={path}")
 
 
 def pip_settings() -> dict[str, str]:
     """Return what pip is told on this machine; variables go before files."""
-    said = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"],
-        capture_output=True, text=True, check=False,
-    ).stdout  # fmt: skip
-    found = re.findall(r"^(:env:|global|install|download)\.([\w-]+)='(.*)'$", said, re.MULTILINE)
-    ordered = sorted(found, key=lambda setting: setting[0] == ":env:")
-    return {key: value.replace("\\n", " ") for _, key, value in ordered}
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = " ".join(done.stderr.split())
+        sys.exit(f"what pip is told here cannot be found out: {said or 'pip config list failed'}")
+    files, variables = {}, {}
+    for line in done.stdout.splitlines():
+        found = re.fullmatch(r"(:env:|global|install|download)\.([\w-]+)=(.*)", line)
+        if found is not None:
+            into = variables if found[1] == ":env:" else files
+            into[found[2]] = str(ast.literal_eval(found[3]))
+    return files | variables
 
 
-def folders(value: str) -> Iterator[str]:
-    """Yield the folders of this machine that a setting names, as paths or file: addresses."""
-    for part in value.split():
-        path = unquote(urlparse(part).path) if part.startswith("file:") else part
-        if path.startswith("/") and os.path.isdir(path):
-            # An index folder may refer to files beside it.
-            yield str(Path(path).parent if part.startswith("file:") else Path(path))
+def seen_inside(part: str, places: list[Path], runtime: str) -> str:
+    """Return a setting's part as the build sees it; a folder is added to ``places``.
+
+    An index in a folder may refer to files beside it, so the folder around it is mounted.
+    """
+    address = part.startswith("file:")
+    path = Path(unquote(urlparse(part).path) if address else part).expanduser().absolute()
+    if not address and (":" in part or not path.is_dir()):
+        return part
+    place, rest = (path.parent, path.name) if address else (path, "")
+    if not path.is_dir() or place == Path("/"):
+        return ""
+    if runtime != "podman":
+        print(f"{runtime} build cannot look into {path}: left out", file=sys.stderr)
+        return ""
+    if place not in places:
+        places.append(place)
+    inside = f"/run/site/{places.index(place)}/{rest}".rstrip("/")
+    return f"file://{inside}" if address else inside
 
 
 if __name__ == "__main__":

@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -157,8 +160,6 @@ def image(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """The image, built by `make image` at a site with a few secrets."""
     folder = tmp_path_factory.mktemp("planted-wheels-3f9c1")
     planted = {"token": "planted-token-8d2e6", "folder": folder.name, "host": "planted.invalid"}
-    secret = folder / planted["token"]
-    secret.mkdir()
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     site.run(
         "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
@@ -168,13 +169,20 @@ def image(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Built:
     bundle = folder / "bundle.pem"
     usual = site.environment.get("PIP_CERT") or "/etc/ssl/certs/ca-certificates.crt"
     bundle.write_text(Path(usual).read_text() + certificate.read_text())
-    links = f"{site.environment.get('PIP_FIND_LINKS', '')} {secret}".strip()
-    began = time.monotonic()
-    said = site.run(
-        "make", "image", PIP_CERT=str(bundle), PIP_FIND_LINKS=links,
-        PIP_TRUSTED_HOST=planted["host"],
-    ).stdout  # fmt: skip
-    seconds = time.monotonic() - began
+    links = f"{site.environment.get('PIP_FIND_LINKS', '')} {folder}".strip()
+    (folder / "index").mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder / "index"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as index:  # one that has no package at all
+        threading.Thread(target=index.serve_forever, daemon=True).start()
+        address = f"http://user:{planted['token']}@127.0.0.1:{index.server_port}/"
+        planted["address"] = f"127.0.0.1:{index.server_port}"
+        began = time.monotonic()
+        said = site.run(
+            "make", "image", PIP_CERT=str(bundle), PIP_FIND_LINKS=links,
+            PIP_TRUSTED_HOST=f"{planted['host']} 127.0.0.1", PIP_EXTRA_INDEX_URL=address,
+        ).stdout  # fmt: skip
+        seconds = time.monotonic() - began
+        index.shutdown()
     assert IMAGE in said
     found = site.run("podman", "image", "inspect", "--format", "{{.Id}}", IMAGE).stdout.strip()
     return Built(IMAGE, f"sha256:{found.removeprefix('sha256:')}", seconds, planted)

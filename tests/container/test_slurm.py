@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from flexhpc.errors import InputError
-from flexhpc.launch.load_profile import load_profile
 from tests.container.conftest import Built, Site, images_of
 from tests.container.test_sif import sha256
 from tests.launch.test_sweep import contents
@@ -54,8 +52,11 @@ def test_an_array_of_eight_points_of_two_processes(
     (elsewhere / "torch.py").write_text(POISON)
     beside = tmp_path / "numpy.py"  # in the folder where the sweep is started
     beside.write_text(POISON)
+    data = tmp_path / "data"  # bound by itself, too: only one of the two can be
+    data.mkdir()
     profile = cluster.profile(
-        tmp_path, throttle=2, processes_per_node=2, container=container,
+        tmp_path, throttle=2, processes_per_node=2,
+        container={**container, "binds": [str(data)]},
         setup=[f"export PYTHONPATH={elsewhere} HOME={home}"],
     )  # fmt: skip
     sweep = cluster.sweep(spec, profile)
@@ -104,10 +105,10 @@ def test_the_walltime_of_contained_tasks(
 ) -> None:
     """Two points that both need more than the minute they get."""
     spec = tmp_path / "quick.yaml"
-    longer = LONG.replace("epochs: 300", "epochs: 2500").replace("name: long", "name: quick")
+    longer = LONG.replace("epochs: 300", "epochs: 5000").replace("name: long", "name: quick")
     spec.write_text(longer.replace("shards: 2", "gates: {plateau: off}") + "grid: {seed: [0, 1]}\n")
     profile = cluster.profile(
-        tmp_path, time=1, stop_before=25, checkpoint_every=20,
+        tmp_path, time=1, stop_before=30, checkpoint_every=20,
         container={"runtime": "apptainer", "image": str(sif), "flags": site.apptainer_flags},
     )  # fmt: skip
     sweep = cluster.sweep(spec, profile)
@@ -181,11 +182,3 @@ def test_dry_run_shows_the_way_in(site: Site, sif: Path, cluster: Cluster, tmp_p
     assert "/scratch:/scratch" in said.stdout
     assert "inside.sh python -u -m submitit" in said.stdout
     assert not (tmp_path / "runs").exists()
-
-
-def test_a_container_needs_a_cluster(tmp_path: Path) -> None:
-    profile = tmp_path / "profile.yaml"
-    profile.write_text("container: {runtime: podman}\n")
-    with pytest.raises(InputError) as caught:
-        load_profile(profile)
-    assert "has no effect with cluster: local" in str(caught.value)

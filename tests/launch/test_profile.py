@@ -14,6 +14,7 @@ from flexhpc.launch.profile import LocalProfile, SlurmProfile, minutes
 from flexhpc.launch.slurm.layout import lay_out
 from tests.conftest import REPOSITORY
 
+CONTAINER = "cluster: slurm\ncontainer: {runtime: docker, image: x,"
 BAD = {
     "no such cluster": ("cluster: slrum", ":1: cluster: \"slrum\" is not one of local, slurm; did"),
     "slurm key locally": ("cluster: local\npartition: x", ":2: partition: has no effect with"),
@@ -30,6 +31,12 @@ BAD = {
     "quotes": ("cluster: slurm\npartition: 'a b'", ":2: partition: "),
     "zero": ("cluster: slurm\nthrottle: 0", ":2: throttle: must be at least 1, not 0"),
     "duplicate": ("cluster: slurm\ntime: 5\ntime: 6", ":3: time: "),
+    "no such runtime": ("cluster: slurm\ncontainer: {runtime: dokcer, image: x}", "container.r"),
+    "no image": ("cluster: slurm\ncontainer: {runtime: docker}", "container.image: is required"),
+    "misspelt inside": (f"{CONTAINER} flagz: [a]}}", ":2: container.flagz: unknown key; there are"),
+    "open quote": (f"{CONTAINER} flags: ['--env \"A']}}", "has a quote that is not closed"),
+    "relative bind": (f"{CONTAINER} binds: [data]}}", ":2: container.binds.0: "),
+    "container locally": ("container: {runtime: docker, image: x}", ":1: container: has no effect"),
     "a list": ("- cluster: slurm", ":1: "),
 }  # fmt: skip
 

@@ -16,6 +16,8 @@ from flexhpc.errors import InputError
 from flexhpc.versions import python_version, source
 
 _WITHIN = 30.0
+_START_WITHIN = 600.0
+"""Seconds for a container: an image may have to be unpacked first."""
 DEFAULT_ARRAY = 1_001
 """MaxArraySize where nobody has set it."""
 _ACCEPTED = re.compile(r"\bjob (\d+)")
@@ -113,14 +115,18 @@ class Slurm:
             InputError: it has another version, or another flexhpc, or does not start.
         """
         try:
-            done = self._run(["bash", "-c", f"{command} -c {shlex.quote(_VERSIONS)}"])
-        except NoAnswer:
+            within = _START_WITHIN if starts_here else _WITHIN
+            done = self._run(["bash", "-c", f"{command} -c {shlex.quote(_VERSIONS)}"], within)
+        except NoAnswer as error:
+            if starts_here:
+                raise InputError(f"profile: {whose}: does not start: {error}") from None
             return
         said = (done.stdout if done.returncode == 0 else done.stderr).splitlines()
         if (done.returncode or not said) and not starts_here:
             return
         if done.returncode or not said:
-            raise InputError(f"profile: {whose}: does not start: {said[-1] if said else 'silence'}")
+            why = " ".join(" ".join(said).split()) or f"exit status {done.returncode}"
+            raise InputError(f"profile: {whose}: does not start: {why[:600]}")
         found = said[-1].split()
         ours = [python_version(), version("flexhpc"), source()]
         if found != ours:
@@ -204,14 +210,14 @@ class Slurm:
             raise NoAnswer(" ".join(done.stderr.split()) or f"{command[0]} failed")
         return done.stdout
 
-    def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+    def _run(self, command: list[str], within: float = _WITHIN) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
-                command, env=self.environment, capture_output=True, text=True, timeout=_WITHIN,
+                command, env=self.environment, capture_output=True, text=True, timeout=within,
                 check=False, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise NoAnswer(f"{command[0]} did not answer within {_WITHIN:.0f} s") from None
+            raise NoAnswer(f"{command[0]} did not answer within {within:.0f} s") from None
         except OSError as error:
             raise NoAnswer(f"{command[0]}: {error.strerror}") from None
 

@@ -1,8 +1,8 @@
 """The inside of a container: which image it is, what can be seen there, how a task gets in.
 
-A script in the folder of each array does it, once per process and on its node, so that what it
-hands on (SLURM's variables, the folders and GPUs that are there) is that of the process. Only what
-is named gets in: not the home, no other variable, none of the host's Python.
+A script in the folder of each array does it (inside.sh), once per process and on its node, so that
+what it hands on (SLURM's variables, the folders and GPUs that are there) is that of the process.
+Only what is named gets in: not the home, no other variable, none of the host's Python.
 """
 
 from __future__ import annotations
@@ -21,14 +21,10 @@ from flexhpc.errors import InputError
 from flexhpc.launch.profile import Container, SlurmProfile
 from flexhpc.launch.slurm.commands import Slurm
 from flexhpc.spec import Point
-from flexhpc.versions import IMAGE
+from flexhpc.versions import source
 
 _SCRIPT = "inside.sh"
-_HANDED_ON = (
-    "SLURM", "SUBMITIT_", "FLEXHPC_", "CUDA_", "NVIDIA_", "NCCL_", "GLOO_", "UCX_", "FI_", "OMP_",
-    "MKL_", "OPENBLAS_", "TORCH_", "PYTORCH_",
-)  # fmt: skip
-"""Beginnings of the variables that a task is meant to see."""
+_BODY = Path(__file__).with_suffix(".sh")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,21 +97,20 @@ class Inside:
             "digest": self.image.digest,
             "identity": self.image.identity,
             "mark": self.image.mark,
+            "source": source(),
             "work": str(self.work),
             "runtime": self.container.runtime,
         }
         flags = [word for line in self.container.flags for word in shlex.split(line)]
-        handed_on = "|".join(f"{beginning}*" for beginning in _HANDED_ON)
         return "\n".join(
             [
                 "#!/usr/bin/env bash",
-                "# Runs a command inside the image that this array was submitted with.",
                 "set -euo pipefail",
                 *(f"{name}={shlex.quote(value)}" for name, value in values.items()),
                 f"binds=({shlex.join(self.binds)})",
                 f"flags=({shlex.join(flags)})",
-                _WAY_IN.replace("HANDED_ON", handed_on).replace("IMAGE_VARIABLE", IMAGE)
-                + (_APPTAINER if self.container.runtime == "apptainer" else _DOCKER),
+                "",
+                _BODY.read_text(),
             ]
         )
 
@@ -146,7 +141,7 @@ def inside_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> Insi
         python=profile.python or "python",
         image=_image(container),
         work=work,
-        binds=[f"{run}:{run}", *(f"{path}:{path}:ro" for path in data), *given],
+        binds=[f"{run}:{run}", *given, *(f"{path}:{path}:ro" for path in data)],
     )
 
 
@@ -191,58 +186,3 @@ def _image_id(runtime: str, name: str) -> str:
             f"(`make image`) or get it (`{runtime} pull`)"
         )
     return f"sha256:{done.stdout.strip().removeprefix('sha256:')}"
-
-
-_WAY_IN = """\
-options=()
-refuse() { echo "$(hostname): $image: $1; submit the sweep again" >&2; exit 78; }
-bind() { options+=(--volume "$1"); }
-hand_on() { options+=(--env "$1"); }
-[ "$runtime" != apptainer ] || bind() { options+=(--bind "$1"); }
-[ "$runtime" != apptainer ] || hand_on() { export "APPTAINERENV_$1=${!1}"; }
-
-# A folder like the one outside, empty but for the places of what is bound beneath it.
-here=$(cd "$(dirname "$0")" && pwd)/here
-[ -z "${FLEXHPC_DATA:-}" ] || binds+=("$FLEXHPC_DATA:$FLEXHPC_DATA:ro")
-binds+=(/usr/share/datasets:/usr/share/datasets:ro)
-beneath() { case "$2/" in "$1"/*) return 0 ;; *) return 1 ;; esac; }
-stands=no
-for one in "${binds[@]}"; do
-  IFS=: read -r outside inside _ <<<"$one"
-  [ -e "$outside" ] || continue
-  ! beneath "$inside" "$work" || stands=yes
-  if beneath "$work" "$inside" && [ -d "$outside" ]; then mkdir -p "$here${inside#"$work"}"; fi
-done
-if [ $stands = no ] && [ "$work" != / ]; then
-  mkdir -p "$here"
-  bind "$here:$work"
-fi
-for one in "${binds[@]}"; do
-  [ ! -e "${one%%:*}" ] || bind "$one"
-done
-export IMAGE_VARIABLE="$identity"
-for name in $(compgen -e); do
-  case $name in HANDED_ON) hand_on "$name" ;; esac
-done
-"""
-_APPTAINER = """\
-[ "$(stat -L -c '%s %Y' "$image" 2>/dev/null)" = "$mark" ] || refuse "is gone, or was changed"
-[ ! -e /dev/nvidiactl ] || options+=(--nv)
-exec apptainer --silent exec --cleanenv --no-mount home,cwd --pwd "$work" \\
-  "${options[@]}" "${flags[@]}" "$image" "$@"
-"""
-_DOCKER = """\
-id() { "$runtime" image inspect --format '{{.Id}}' "$image" 2>/dev/null; }
-found=$(id) || { "$runtime" pull --quiet "$image" >&2 && found=$(id); } || refuse "is not here"
-[ "${found#sha256:}" = "${digest#sha256:}" ] || refuse "is another image by now"
-user=(--user "$(command id -u):$(command id -g)")
-gpu=(--gpus all)
-if [ "$runtime" = podman ]; then
-  gpu=(--device nvidia.com/gpu=all)
-  [ "$(command id -u)" = 0 ] || user+=(--userns keep-id)
-fi
-[ ! -e /dev/nvidiactl ] || options+=("${gpu[@]}")
-exec "$runtime" run --rm --network host --ipc host --read-only --tmpfs /tmp --no-healthcheck \\
-  --log-driver none --env HOME=/tmp --workdir "$work" "${user[@]}" \\
-  "${options[@]}" "${flags[@]}" --entrypoint "" "$image" "$@"
-"""
