@@ -2,19 +2,8 @@
 # Installs what builds and runs images on Debian or Ubuntu, as root: podman, apptainer, mmdebstrap.
 #   hpc/container/packages.sh [--check]     --check: only say whether they are there
 set -euo pipefail
-absent=()
-for command in podman runc mksquashfs mmdebstrap apptainer; do
-  command -v $command >/dev/null || absent+=($command)
-done
-[ ${#absent[@]} -gt 0 ] || exit 0
-if [ "${1:-}" = --check ]; then
-  echo "not installed: ${absent[*]}" >&2
-  exit 1
-fi
-if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
-  echo "not installed: ${absent[*]}; only root on Debian or Ubuntu can install them here" >&2
-  exit 1
-fi
+. "$(dirname "$0")/../absent.sh"
+look_for "${1:-}" podman runc mksquashfs mmdebstrap apptainer
 export DEBIAN_FRONTEND=noninteractive
 
 # apptainer_from SUITE: Debian 12 has no apptainer. A newer suite's package, and the C library it

@@ -12,7 +12,7 @@ from tests.container.conftest import Built, Site, images_of
 from tests.container.test_sif import sha256
 from tests.launch.test_sweep import contents
 from tests.slurm.conftest import Cluster, finish, wait_for
-from tests.slurm.test_life_cycle import LONG, Watched, undisturbed, usr2
+from tests.slurm.test_life_cycle import LONG, disturb_again_and_again, undisturbed, usr2
 from tests.slurm.test_sweeps import locally, submissions, write_spec
 
 __all__ = ["undisturbed"]
@@ -86,13 +86,7 @@ def test_usr2_in_a_contained_task(
     )
     sweep = cluster.sweep(spec, profile)
     run = tmp_path / "runs" / "long"
-    wait_for(lambda: (run / "sweep.yaml").exists())
-    watched, reached = Watched(run), (-1, 0)
-    for attempt in range(1, TIMES + 1):
-        at = watched.wait_until_under_way(attempt)
-        assert at > reached
-        reached = watched.at()
-        usr2(cluster)
+    watched = disturb_again_and_again(run, lambda: usr2(cluster), TIMES)
     output = finish(sweep)
     assert sweep.returncode == 0, output
     assert contents(run) == undisturbed

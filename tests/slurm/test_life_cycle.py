@@ -10,6 +10,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -132,30 +133,35 @@ def kill_rank(cluster: Cluster) -> None:
     cluster.job_processes(job)[1].send_signal(signal.SIGKILL)
 
 
-KINDS: dict[str, tuple[Disturb, dict[str, object]]] = {
-    "USR2": (usr2, {}),
-    "scontrol requeue": (requeue, {}),
-    "preemption": (preempt, {}),
-    "killed node": (kill_node, {}),
-    "killed rank": (kill_rank, {}),
+KINDS: dict[str, Disturb] = {
+    "USR2": usr2,
+    "scontrol requeue": requeue,
+    "preemption": preempt,
+    "killed node": kill_node,
+    "killed rank": kill_rank,
 }
+
+
+def disturb_again_and_again(run: Path, disturb: Callable[[], None], times: int) -> Watched:
+    """Disturb a run's only point, each time in the middle of a probe that has got further."""
+    wait_for(lambda: (run / "sweep.yaml").exists())
+    watched, reached = Watched(run), (-1, 0)
+    for attempt in range(1, times + 1):
+        at = watched.wait_until_under_way(attempt)
+        assert at > reached, "an attempt begins where the last checkpoint was"
+        reached = watched.at()
+        disturb()
+    return watched
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_disturbed_five_times(
     kind: str, cluster: Cluster, spec: Path, undisturbed: dict[str, object], tmp_path: Path
 ) -> None:
-    disturb, keys = KINDS[kind]
-    profile = cluster.profile(tmp_path, processes_per_node=2, checkpoint_every=1, **keys)
+    profile = cluster.profile(tmp_path, processes_per_node=2, checkpoint_every=1)
     sweep = cluster.sweep(spec, profile)
     run = tmp_path / "runs" / "long"
-    wait_for(lambda: (run / "sweep.yaml").exists())
-    watched, reached = Watched(run), (-1, 0)
-    for attempt in range(1, TIMES + 1):
-        at = watched.wait_until_under_way(attempt)
-        assert at > reached, "an attempt begins where the last checkpoint was"
-        reached = watched.at()
-        disturb(cluster)
+    watched = disturb_again_and_again(run, partial(KINDS[kind], cluster), TIMES)
     output = finish(sweep)
     assert sweep.returncode == 0, output
     assert contents(run) == undisturbed

@@ -104,19 +104,24 @@ class Gd(Training):
     """Heavy-ball momentum."""
 
 
-class Adam(Training):
-    """Adam."""
+class Adaptive(Training):
+    """What Adam and AdamW share."""
 
-    optimizer: Literal["adam"]
     lr: Rate = 1e-3
     """Learning rate."""
     batch_size: Count = 128
     """Global batch; an epoch is cut into near-equal batches of at most this many samples."""
 
 
-class AdamW(Adam):
+class Adam(Adaptive):
+    """Adam."""
+
+    optimizer: Literal["adam"]
+
+
+class AdamW(Adaptive):
     """Adam with decoupled weight decay."""
 
-    optimizer: Literal["adamw"]  # type: ignore[assignment]
+    optimizer: Literal["adamw"]
     weight_decay: Decay = 0.01
     """Decoupled weight decay."""
