@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tarfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -98,13 +99,16 @@ def test_labels_and_health_check(site: Site, image: Built) -> None:
 
 def hosts_here(site: Site) -> set[str]:
     """Names by which this build site would be known: its own, and those of its package mirrors."""
-    pip = site.run("python3", "-m", "pip", "config", "list").stdout
+    settings = site.run("python3", "-m", "pip", "config", "list").stdout
     apt = site.run("apt-get", "indextargets", "--format", "$(SITE)").stdout
-    addresses = re.findall(r"https?://[^\s']+", pip + apt)
+    addresses = re.findall(r"https?://[^\s']+", settings + apt)
     named = {urlparse(address).hostname or "" for address in addresses}
-    # Debian's own names are in its packages, whoever builds.
-    public = ()
-    named = {name for name in named if not name.endswith(public)}
+    # What every Debian and every pip names itself tells nothing about this site.
+    found = find_spec("pip")
+    assert found is not None
+    assert found.origin is not None
+    usual = ["/usr/share/doc", "/usr/lib/python3", str(Path(found.origin).parent)]
+    named = {n for n in named if n and site.run("grep", "-rqF", n, *usual, check=False).returncode}
     return {name for name in {*named, socket.gethostname()} if len(name) > 5}
 
 
