@@ -46,7 +46,7 @@ def build(model: Model, shape: tuple[int, ...], classes: int) -> nn.Module:
         return vit(
             shape,
             classes,
-            width=model.width,
+            width=model.width or 0,
             depth=model.depth,
             heads=model.heads,
             patch=model.patch,
@@ -54,7 +54,7 @@ def build(model: Model, shape: tuple[int, ...], classes: int) -> nn.Module:
         )
     if isinstance(model, sections.Resnet):
         return resnet(
-            shape, classes, width=model.width, depth=model.depth, activation=model.activation
+            shape, classes, width=model.width or 0, depth=model.depth, activation=model.activation
         )
     if isinstance(model, sections.Timm):
         return by_name(model.family.removeprefix("timm:"), shape, classes, model.kwargs)

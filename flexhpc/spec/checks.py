@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from flexhpc.spec.resolve import Report
-from flexhpc.spec.sections import Cnn, Data, Gaussian, Mlp, Model, Resnet, Timm, Training, Vit
+from flexhpc.spec.sections import (
+    Cnn,
+    Data,
+    Efficientnet,
+    Gaussian,
+    Images,
+    KnownTable,
+    Linear,
+    Mixer,
+    Mlp,
+    Model,
+    Resnet,
+    Table,
+    Training,
+    Vit,
+)
 
 KNOWN_SHAPES: dict[str, tuple[tuple[int, ...], int, int]] = {
     "digits": ((1, 8, 8), 10, 1_797),
@@ -13,13 +30,34 @@ KNOWN_SHAPES: dict[str, tuple[tuple[int, ...], int, int]] = {
     "cifar100": ((3, 32, 32), 100, 50_000),
 }
 """Per source: shape of one sample (channels, height, width), classes, size of the training set."""
+COARSE = {"cifar100": 20}
+"""Sources with super-classes of their own, and how many."""
+OWN_TEST_SET = ("mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder", "adult")
+"""Sources that come (or may come) with a test set."""
+
+Found = Iterator[tuple[str, str, str]]
+"""(section, dotted key, what is wrong)."""
 
 
 def known_shape(data: Data) -> tuple[tuple[int, ...], int, int] | None:
     """Return (shape of a sample, classes, training samples) where no file must be read for it."""
+    shape: tuple[int, ...]
     if isinstance(data, Gaussian):
-        return (data.dims,), data.classes, data.size
-    return KNOWN_SHAPES.get(data.source)
+        shape, classes, size = (data.dims,), data.classes, data.size
+    elif data.source in KNOWN_SHAPES:
+        shape, classes, size = KNOWN_SHAPES[data.source]
+        if isinstance(data, Images):
+            channels = {None: shape[0], "grey": 1, "rgb": 3}[data.colour]
+            shape = (channels, data.side or shape[1], data.side or shape[2])
+        if data.merge == "coarse":
+            classes = COARSE.get(data.source, classes)
+        elif data.class_map is not None:
+            classes = len(set(data.class_map))
+        else:
+            classes = data.classes or classes
+    else:
+        return None
+    return shape, classes, size - round(size * data.test_fraction)
 
 
 def check_together(data: Data, model: Model, training: Training | None, report: Report) -> bool:
@@ -27,32 +65,53 @@ def check_together(data: Data, model: Model, training: Training | None, report: 
 
     ``training`` is None where it is wrong by itself.
     """
-    known = known_shape(data)
-    fine = True
-    normed = isinstance(model, Resnet) or (isinstance(model, Mlp) and model.norm == "batch")
-    if training is not None and training.shards is not None and normed:
+    found = [*_labels(data), *_shapes(data, model)]
+    if training is not None:
+        found += _training(model, training)
+    for section, key, what in found:
+        report((section, *key.split(".")), what)
+    return not found
+
+
+def _training(model: Model, training: Training) -> Found:
+    normed = isinstance(model, Efficientnet) or (
+        isinstance(model, Mlp | Cnn | Resnet) and model.norm == "batch"
+    )
+    if training.shards is not None and normed:
         what = "BatchNorm needs the whole batch at once, shards take its parts one by one"
-        report(("training", "shards"), f"{what}; leave it out")
-        fine = False
-    if known is None:
-        return fine
-    shape, _, size = known
-    if len(shape) == 1 and isinstance(model, Cnn | Vit | Resnet | Timm):
+        yield "training", "shards", f"{what}; leave it out"
+
+
+def _labels(data: Data) -> Found:
+    own = KNOWN_SHAPES[data.source][1] if data.source in KNOWN_SHAPES else None
+    if data.merge == "coarse" and data.source not in COARSE:
+        what = f"{data.source} has no super-classes of its own; give class_map"
+        yield "data", "merge", what
+    if data.class_map is not None and own not in (None, len(data.class_map)):
+        what = f"must give a new class for each of the {own} of {data.source}"
+        yield "data", "class_map", f"{what}, not for {len(data.class_map)}"
+    merged = data.classes if data.merge == "random" else None
+    if merged is not None and own is not None and merged > own:
+        what = f"{merged} is more than the {own} classes of {data.source}"
+        yield "data", "classes", f"{what}, and merging makes fewer"
+
+
+def _shapes(data: Data, model: Model) -> Found:
+    plain = isinstance(model, Linear | Mlp)
+    if isinstance(data, Gaussian | KnownTable | Table) and not plain:
         what = f"{model.family} takes images, {data.source} gives vectors; use linear or mlp"
-        report(("model", "family"), what)
-        fine = False
-    if len(shape) == 3 and isinstance(model, Vit) and any(s % model.patch for s in shape[1:]):
+        yield "model", "family", what
+    if (known := known_shape(data)) is None:
+        return
+    shape, _, size = known
+    if len(shape) == 3 and isinstance(model, Vit | Mixer) and model.scaling != "compound":
         sides = [p for p in range(1, shape[1] + 1) if all(s % p == 0 for s in shape[1:])]
-        what = (
-            f"{model.patch} does not divide the {shape[1]}x{shape[2]} images of {data.source}; "
-            f"use one of {', '.join(map(str, sides))}"
-        )
-        report(("model", "patch"), what)
-        fine = False
+        if model.patch not in sides:
+            what = (
+                f"{model.patch} does not divide the {shape[1]}x{shape[2]} images of "
+                f"{data.source}; use one of {', '.join(map(str, sides))}"
+            )
+            yield "model", "patch", what
     if data.n_max is not None and data.n_max > size:
-        what = (
-            f"{data.n_max} is more than the {size} training samples of {data.source}; leave it out"
-        )
-        report(("data", "n_max"), what)
-        fine = False
-    return fine
+        what = f"{data.n_max} is more than the {size} training samples of {data.source}"
+        yield "data", "n_max", f"{what}; leave it out"

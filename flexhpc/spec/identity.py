@@ -1,8 +1,9 @@
 """Identity: which point this is, whatever spec, machine or folder it comes from.
 
 An id is a hash of the canonical JSON of all that can change a result. ``HASH_VERSION`` changes only
-if the meaning of stored points changes; a field added later must default to ``None``, which the
-canonical JSON leaves out, so that an upgrade never silently re-runs a finished sweep.
+if the meaning of stored points changes; a field added later is left out of the canonical JSON at
+its default (``None``, or marked ``LATER``), so that an upgrade never silently re-runs a finished
+sweep.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 from typing import Any
 
-from flexhpc.spec.sections import Section
+from flexhpc.spec.sections.base import LATER, Section
 
 HASH_VERSION = 1
 _ID_DIGITS = 16
@@ -19,8 +20,13 @@ _ID_DIGITS = 16
 
 def plain(section: Section) -> dict[str, Any]:
     """Return all set or defaulted values of a section, without those that only say where."""
-    values = section.model_dump(mode="json", exclude_none=True)
-    return {k: v for k, v in values.items() if k not in type(section).where_only}
+    values: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        as_before = LATER in field.metadata and value == field.default
+        if value is not None and not as_before and name not in type(section).where_only:
+            values[name] = plain(value) if isinstance(value, Section) else value
+    return values
 
 
 def canonical(value: Any) -> str:

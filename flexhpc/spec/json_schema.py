@@ -60,8 +60,9 @@ def _section(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
         choices.append({**_TEXT, "pattern": "^timm:"})
     merged[key] = {"anyOf": choices, "description": f"Picks the variant of {name}."}
     if "gates" in merged:
-        for gate in ("PlateauGate", "GradientGate"):
-            definitions[gate] = {"anyOf": [{"enum": ["off", "report"]}, definitions[gate]]}
+        for gate in ("PlateauGate", "GradientGate", "CurvatureGate"):
+            modes = definitions[gate]["properties"]["mode"]["enum"]
+            definitions[gate] = {"anyOf": [{"enum": modes}, definitions[gate]]}
     return {"type": "object", "properties": merged, "additionalProperties": False}
 
 

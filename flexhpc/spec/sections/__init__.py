@@ -3,24 +3,50 @@
 A section has one class per variant (``data.source``, ``model.family``, ``training.optimizer``,
 ``search.policy``), so that a key which has no effect for the variant is an error, not a surprise.
 
-Rule for later versions: a new field that changes results must default to ``None`` meaning "as
-before", because ``None`` is left out of the canonical JSON and so keeps the ids of old points.
+Rule for later versions: the default of a new field that changes results must mean "as before", and
+be ``None`` or marked ``LATER``: both are left out of the canonical JSON, which keeps the ids of old
+points.
 """
 
 from __future__ import annotations
 
 from flexhpc.spec.sections.base import Section
-from flexhpc.spec.sections.data import Data, Digits, Gaussian, ImageFolder, ImageSet
-from flexhpc.spec.sections.model import Cnn, Linear, Mlp, Model, Resnet, Timm, Vit
+from flexhpc.spec.sections.data import (
+    Data,
+    Digits,
+    Gaussian,
+    ImageFolder,
+    Images,
+    ImageSet,
+    KnownTable,
+    Table,
+)
+from flexhpc.spec.sections.gates import CurvatureGate, Gates, GradientGate, PlateauGate
+from flexhpc.spec.sections.model import (
+    Cnn,
+    Efficientnet,
+    Linear,
+    LowRank,
+    Mixer,
+    Mlp,
+    Model,
+    Quantised,
+    Resnet,
+    Sized,
+    Subspace,
+    Timm,
+    Vit,
+)
 from flexhpc.spec.sections.search import Bisection, Growth, Search
 from flexhpc.spec.sections.training import (
     Adam,
     AdamW,
-    Gates,
     Gd,
-    GradientGate,
-    PlateauGate,
+    Muon,
+    Sam,
     Sgd,
+    Shampoo,
+    Soap,
     Training,
 )
 
@@ -41,7 +67,12 @@ SECTIONS: dict[str, tuple[str, dict[str, type[Section]]]] = {
             "fashion_mnist": ImageSet,
             "cifar10": ImageSet,
             "cifar100": ImageSet,
+            "cifar5m": ImageSet,
             "image_folder": ImageFolder,
+            "covtype": KnownTable,
+            "adult": KnownTable,
+            "credit": KnownTable,
+            "table": Table,
             "gaussian": Gaussian,
         },
     ),
@@ -53,10 +84,23 @@ SECTIONS: dict[str, tuple[str, dict[str, type[Section]]]] = {
             "cnn": Cnn,
             "vit": Vit,
             "resnet": Resnet,
+            "efficientnet": Efficientnet,
+            "mixer": Mixer,
             "timm:NAME": Timm,
         },
     ),
-    "training": ("optimizer", {"sgd": Sgd, "gd": Gd, "adam": Adam, "adamw": AdamW}),
+    "training": (
+        "optimizer",
+        {
+            "sgd": Sgd,
+            "gd": Gd,
+            "adam": Adam,
+            "adamw": AdamW,
+            "shampoo": Shampoo,
+            "soap": Soap,
+            "muon": Muon,
+        },
+    ),
     "search": ("policy", {"growth": Growth, "bisection": Bisection}),
 }
 """Per section of a spec: the key that picks the variant, and its variants."""
@@ -72,8 +116,10 @@ __all__ = [
     "AdamW",
     "Bisection",
     "Cnn",
+    "CurvatureGate",
     "Data",
     "Digits",
+    "Efficientnet",
     "Gates",
     "Gaussian",
     "Gd",
@@ -81,14 +127,26 @@ __all__ = [
     "Growth",
     "ImageFolder",
     "ImageSet",
+    "Images",
+    "KnownTable",
     "Linear",
+    "LowRank",
+    "Mixer",
     "Mlp",
     "Model",
+    "Muon",
     "PlateauGate",
+    "Quantised",
     "Resnet",
+    "Sam",
     "Search",
     "Section",
     "Sgd",
+    "Shampoo",
+    "Sized",
+    "Soap",
+    "Subspace",
+    "Table",
     "Timm",
     "Training",
     "Vit",

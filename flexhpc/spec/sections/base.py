@@ -7,6 +7,10 @@ from typing import Annotated, Any, ClassVar, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field
 
+LATER = "later"
+"""Marks a field that came after the first version. Its default means "as before" and never changes:
+at that value it is no part of a point's id."""
+
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from flexhpc.spec.sections.base import Count, Section
+from flexhpc.spec.sections.base import LATER, Count, Fraction, Section
+
+Classes = Annotated[int, Field(ge=2, le=10**6)]
 
 
 class Data(Section):
@@ -15,38 +18,126 @@ class Data(Section):
     where_only: ClassVar[frozenset[str]] = frozenset({"root"})
     source: str
     """Where the samples come from."""
-    labels: Literal["original", "random"] = "original"
-    """`original`: the data set's own labels. `random`: uniform, drawn once per seed and sample."""
+    labels: Literal["original", "random", "corrupted"] = "original"
+    """`original`: the data set's own labels. `random`: uniform, drawn once per seed and sample.
+    `corrupted`: an exact fraction of all samples gets another label than its own."""
+    corruption: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Fraction of all samples whose label is replaced by a wrong one, uniform among the others."""
+    classes: Classes | None = None
+    """Number of classes: of random labels, or to merge the data set's own into."""
+    merge: Literal["random", "coarse"] | None = None
+    """Merges the classes: `random`: into `classes` groups of near-equal numbers of classes, drawn
+    once per seed. `coarse`: into the data set's own super-classes."""
+    class_map: list[Annotated[int, Field(ge=0, lt=10**6)]] | None = None
+    """New class of each class, to merge them as you like; new classes are 0, 1, 2, ..."""
+    inputs: Annotated[Literal["original", "gaussian", "permuted", "permuted_each"], LATER] = (
+        "original"
+    )
+    """`gaussian`: normal noise in place of each sample, with the mean and deviation of the training
+    set. `permuted`: one permutation of the pixels (or features) for all samples.
+    `permuted_each`: one for each sample. Drawn once per seed."""
     n_max: Count | None = None
     """Largest n that is tried (samples); by default the whole training set."""
     subset: Literal["fresh", "nested"] = "fresh"
     """`fresh`: an independent subset per probe. `nested`: prefixes of one permutation per seed."""
     conflicts: Literal["report", "drop"] = "report"
     """Identical inputs with different labels: `report` them, or `drop` all but the majority."""
+    test_fraction: Annotated[Fraction, LATER] = 0.0
+    """Fraction of the samples held out, the same for every seed, to measure generalization on where
+    a data set has no test set of its own. They are never trained on."""
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
+        labels = values.get("labels", "original")
+        merge, classes = values.get("merge"), values.get("classes")
+        if labels == "corrupted" and "corruption" not in values:
+            yield "corruption", "is required with labels: corrupted; give a fraction, as 0.2"
+        if labels != "corrupted" and "corruption" in values:
+            yield "corruption", f"has no effect with labels: {labels}; leave it out"
+        if merge == "random" and classes is None:
+            yield "classes", "is required with merge: random; say into how many"
+        if merge == "coarse" and classes is not None:
+            yield "classes", "has no effect with merge: coarse; leave it out"
+        for key in ("merge", "class_map"):
+            if labels == "random" and values.get(key) is not None:
+                yield key, "has no effect on random labels; give classes, or leave it out"
+        given = values.get("class_map")
+        if given is not None and (merge is not None or classes is not None):
+            yield "class_map", "says all; leave merge and classes out"
+        if isinstance(given, list) and all(isinstance(new, int) for new in given):
+            found = sorted(set(given))
+            if len(found) < 2 or found != list(range(len(found))):
+                yield "class_map", f"must name the classes 0, 1, ... without a gap, not {found}"
+        if cls._own_classes_only() and classes is not None and labels != "random" and merge is None:
+            yield "classes", "needs merge: random (or labels: random) beside it"
+
+    @classmethod
+    def _own_classes_only(cls) -> bool:
+        """Whether ``classes`` can only mean another number of them than the data set has."""
+        return not cls.model_fields["classes"].default
 
 
-class Digits(Data):
+class Images(Data):
+    """What all image sets share."""
+
+    side: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Images are resized to side x side pixels: shorter side first, then the centre is cut out;
+    by default they stay as they are."""
+    colour: Literal["grey", "rgb"] | None = None
+    """`grey`: one channel, the luma of a colour image (ITU-R 601). `rgb`: three equal channels."""
+
+
+class Digits(Images):
     """The 1,797 8x8 digits that ship with scikit-learn."""
 
     source: Literal["digits"]
 
 
-class ImageSet(Data):
+class ImageSet(Images):
     """A well-known image set, read from the layouts that users already have."""
 
-    source: Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
+    source: Literal["mnist", "fashion_mnist", "cifar10", "cifar100", "cifar5m"]
     root: str | None = None
-    """Folder of your copy; by default $FLEXHPC_DATA, ./data and the system's are searched."""
+    """Folder of your copy, or a file of `flexhpc data prepare`; by default $FLEXHPC_DATA, ./data
+    and the system's are searched."""
 
 
-class ImageFolder(Data):
-    """Images in ROOT/[train/]CLASS/*, all of one size."""
+class ImageFolder(Images):
+    """Images in ROOT/[train/]CLASS/*, all of one size or resized to `side`."""
 
     source: Literal["image_folder"]
     root: str
-    """Folder that holds train/CLASS/ or CLASS/ folders."""
+    """Folder that holds train/CLASS/ or CLASS/ folders, or a file of `flexhpc data prepare`."""
     name: str | None = None
     """Tells two image folders of one sweep apart, as `root` is no part of a point's identity."""
+
+
+class KnownTable(Data):
+    """A well-known table (UCI): Covertype, Adult, or the credit default of Taiwan."""
+
+    source: Literal["covtype", "adult", "credit"]
+    root: str | None = None
+    """Folder or file of your copy, or a file of `flexhpc data prepare`; by default $FLEXHPC_DATA
+    and ./data are searched."""
+
+
+class Table(Data):
+    """Any table with a header: CSV (also gzipped) or Parquet. Numeric columns are standardised,
+    the others one-hot; a missing value is the mean, or a category, and is marked."""
+
+    where_only: ClassVar[frozenset[str]] = frozenset({"path"})
+    source: Literal["table"]
+    path: str
+    """The file, or a file of `flexhpc data prepare`."""
+    target: str
+    """Column that holds the class."""
+    categorical: list[str] | None = None
+    """Columns that are classes although they hold numbers; text always is."""
+    drop: list[str] | None = None
+    """Columns to leave out, as an index."""
+    name: str | None = None
+    """Tells two tables of one sweep apart, as `path` is no part of a point's identity."""
 
 
 class Gaussian(Data):
@@ -55,7 +146,16 @@ class Gaussian(Data):
     source: Literal["gaussian"]
     dims: Count = 100
     """Number of features."""
-    classes: Annotated[int, Field(ge=2, le=10**6)] = 2
+    classes: Classes = 2
     """Number of classes."""
     size: Count = 10_000
     """Number of samples in the training set."""
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
+        yield from super().clashes(values)
+        if values.get("inputs") in ("gaussian", "permuted", "permuted_each"):
+            yield "inputs", "has no effect on Gaussian inputs; leave it out"
+        if values.get("merge") is not None:
+            yield "merge", "has no effect here: classes says how many there are; leave it out"

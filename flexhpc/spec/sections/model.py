@@ -8,10 +8,34 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from flexhpc.spec.sections.base import Count, Section, positive
+from flexhpc.spec.sections.base import LATER, Count, Rate, Section, positive
 
 _DEEPEST = 10
 Activation = Literal["relu", "leaky_relu", "tanh", "identity", "gelu"]
+Depth = Annotated[int, Field(ge=1, le=1000)]
+
+
+class Subspace(Section):
+    """Training moves in a random subspace: weights = initial ones + P z, and only z is trained."""
+
+    dims: Count
+    """Its dimension d, which counts as the number of parameters; z starts at zero."""
+    projection: Literal["dense", "sparse", "kronecker", "fastfood"] = "dense"
+    """Kind of the fixed random matrix P; its columns have unit length, exactly or on average."""
+
+
+class LowRank(Section):
+    """Every matrix W stays as initialised, and B A is trained on top of it (LoRA)."""
+
+    rank: Count
+    """Rank of B A; at most the smaller side of each matrix."""
+
+
+class Quantised(Section):
+    """Matrices are rounded to few values in each forward pass, and trained straight through."""
+
+    bits: Annotated[int, Field(ge=1, le=16)]
+    """Bits of a weight: it takes one of 2^bits values. Vectors (biases, norms) keep theirs."""
 
 
 class Model(Section):
@@ -19,6 +43,19 @@ class Model(Section):
 
     family: str
     """Kind of network."""
+    subspace: Subspace | None = None
+    """Trains in a random subspace."""
+    low_rank: LowRank | None = None
+    """Trains low-rank changes of the matrices."""
+    quantised: Quantised | None = None
+    """Trains quantised weights."""
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
+        given = [k for k in ("subspace", "low_rank", "quantised") if values.get(k) is not None]
+        for key in given[1:]:
+            yield key, f"does not go together with {given[0]}; keep one of them"
 
 
 class Linear(Model):
@@ -29,11 +66,49 @@ class Linear(Model):
     """Whether the layer has a bias."""
 
 
-class _Plain(Model):
-    width: Count
-    """Units of every hidden layer (mlp), or channels of the first layer (cnn)."""
+class Sized(Model):
+    """What all families that come in sizes share."""
+
+    width: Count | None = None
+    """Size of a layer; required unless `match_params` is given."""
+    scaling: Literal["width", "depth", "both", "compound", "vit_shape"] | None = None
+    """Rule by which `scale` makes the network larger: `width` and `depth` multiply that one, `both`
+    each. `compound` is EfficientNet's with scale as its exponent: width 1.1^scale, depth 1.2^scale,
+    and images resized by 1.15^scale inside the network. `vit_shape` (vit only) takes scale as the
+    factor of compute: width scale^0.22, depth scale^0.45, the MLPs' units scale^0.6 (SoViT)."""
+    scale: Annotated[float, Field(ge=0, le=1e4, allow_inf_nan=False)] | None = None
+    """How much larger than `width` and `depth` say."""
+    match_params: Count | None = None
+    """Takes the width whose exact number of parameters is closest to this one."""
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
+        yield from super().clashes(values)
+        width, matched = values.get("width"), values.get("match_params")
+        scaling, scale = values.get("scaling"), values.get("scale")
+        if width is None and matched is None:
+            yield "width", "is required; give it under fixed, grid or zip, or give match_params"
+        if width is not None and matched is not None:
+            yield "match_params", "chooses the width; leave width out"
+        if scaling is None and scale is not None:
+            yield "scaling", "is required beside scale; choose a rule"
+        if scaling is not None and scale is None:
+            yield "scale", "is required beside scaling; say how much"
+        if scaling == "vit_shape" and values.get("family") != "vit":
+            yield "scaling", "vit_shape is a rule for vit; use width, depth, both or compound"
+        if scaling is not None and matched is not None:
+            yield "scaling", "does not go together with match_params; keep one of them"
+
+
+class _Plain(Sized):
+    width: Count | None = None
+    """Units of every hidden layer (mlp), or channels of the first layer (cnn); required unless
+    `match_params` is given."""
     activation: Activation = "relu"
     """Nonlinearity; the initialisation uses its gain."""
+    gain: Rate | None = None
+    """Gain of the initialisation; by default the activation's."""
     bias: bool = True
     """Whether layers have biases."""
     norm: Literal["none", "batch", "layer"] = "none"
@@ -49,46 +124,89 @@ class Mlp(_Plain):
 
 
 class Cnn(_Plain):
-    """`depth` strided 3x3 convolutions, doubling the channels, then global average pooling."""
+    """`depth` strided convolutions, doubling the channels, then global average pooling."""
 
     family: Literal["cnn"]
     depth: Annotated[int, Field(ge=1, le=12)] = 3
     """Number of convolutions."""
-
-
-class Vit(Model):
-    """timm's VisionTransformer."""
-
-    family: Literal["vit"]
-    width: Count
-    """Embedding size; a multiple of `heads`."""
-    depth: Annotated[int, Field(ge=1, le=1000)] = 6
-    """Number of transformer blocks."""
-    heads: Annotated[int, Field(ge=1, le=1000)] = 3
-    """Attention heads."""
-    patch: Annotated[int, Field(ge=1, le=1000)] = 4
-    """Side of a patch in pixels; divides the image's sides."""
-    activation: Activation = "gelu"
-    """Nonlinearity of the blocks' MLPs."""
+    kernel: Annotated[int, Field(ge=1, le=99), LATER] = 3
+    """Side of the convolutions' kernels in pixels; odd."""
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """See :meth:`Section.clashes`."""
+        yield from super().clashes(values)
+        kernel = values.get("kernel")
+        if positive(kernel) and kernel % 2 == 0:
+            yield "kernel", f"{kernel} has no centre; use {kernel + 1}"
+
+
+class Vit(Sized):
+    """timm's VisionTransformer."""
+
+    family: Literal["vit"]
+    width: Count | None = None
+    """Embedding size; a multiple of `heads`; required unless `match_params` is given."""
+    depth: Depth = 6
+    """Number of transformer blocks."""
+    heads: Depth = 3
+    """Attention heads."""
+    patch: Depth = 4
+    """Side of a patch in pixels; divides the image's sides."""
+    activation: Activation = "gelu"
+    """Nonlinearity of the blocks' MLPs."""
+    mlp_ratio: Annotated[Rate, LATER] = 4.0
+    """Units of the blocks' MLPs over `width`."""
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
+        yield from super().clashes(values)
         width, heads = values.get("width"), values.get("heads", cls.model_fields["heads"].default)
         if positive(width) and positive(heads) and width % heads:
             near = max(1, width // heads) * heads
             yield "width", f"{width} is not a multiple of heads {heads}, which split it; use {near}"
 
 
-class Resnet(Model):
+class Resnet(Sized):
     """timm's ResNet of basic blocks in up to four stages, with a 3x3 stem."""
 
     family: Literal["resnet"]
-    width: Annotated[int, Field(ge=2, le=10**6, multiple_of=2)]
-    """Channels of the first stage, doubled at each stage; even."""
+    width: Annotated[int, Field(ge=2, le=10**6, multiple_of=2)] | None = None
+    """Channels of the first stage, doubled at each stage; even; required unless `match_params` is
+    given."""
     depth: Annotated[int, Field(ge=2, le=1000)] = 8
     """Number of residual blocks, spread evenly over the stages."""
     activation: Activation = "relu"
+    """Nonlinearity."""
+    norm: Annotated[Literal["batch", "layer", "none"], LATER] = "batch"
+    """Normalisation after each convolution."""
+
+
+class Efficientnet(Sized):
+    """timm's EfficientNet."""
+
+    family: Literal["efficientnet"]
+    width: Annotated[int, Field(ge=8, le=10**6, multiple_of=8)] | None = None
+    """Channels of the stem (32 in B0), which all others follow; a multiple of 8; required unless
+    `match_params` is given."""
+    depth: Depth = 16
+    """Number of blocks (16 in B0), spread over the stages as timm rounds them."""
+    activation: Literal["silu", "relu", "leaky_relu", "tanh", "identity", "gelu"] = "silu"
+    """Nonlinearity."""
+
+
+class Mixer(Sized):
+    """timm's MLP-Mixer."""
+
+    family: Literal["mixer"]
+    width: Count | None = None
+    """Embedding size; required unless `match_params` is given."""
+    depth: Depth = 6
+    """Number of mixer blocks."""
+    patch: Depth = 4
+    """Side of a patch in pixels; divides the image's sides."""
+    activation: Activation = "gelu"
     """Nonlinearity."""
 
 
@@ -102,6 +220,7 @@ class Timm(Model):
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """See :meth:`Section.clashes`."""
+        yield from super().clashes(values)
         yield from _unfit_for_json("kwargs", values.get("kwargs"), depth=0)
 
 

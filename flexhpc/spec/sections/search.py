@@ -32,8 +32,19 @@ class Bisection(Search):
     policy: Literal["bisection"]
     tolerance: Annotated[float, Field(gt=0, le=10)] = 0.05
     """Relative width of the bracket at which the search ends."""
-    estimand: Literal["n50"] = "n50"
-    """What is estimated: the n at which half of the trainings fit."""
+    estimand: Annotated[str, Field(pattern=r"^n[1-9][0-9]?$")] = "n50"
+    """What is estimated: `n50` is the n at which half of the trainings fit, `n90` that at which
+    90 % do, and so on."""
+    eps: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] | None = None
+    """Also measures, from the same probes and as many more as it takes, the largest n that is
+    trained to at most this training error on average (fractions, as [0.01, 0.1])."""
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
+        given = values.get("eps")
+        if isinstance(given, list) and len({repr(eps) for eps in given}) < len(given):
+            yield "eps", "holds a value twice; keep one"
 
 
 class Growth(Search):

@@ -7,34 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from flexhpc.spec.sections.base import Count, Decay, Fraction, Rate, Section, positive
+from flexhpc.spec.sections.base import LATER, Count, Decay, Fraction, Rate, Section
+from flexhpc.spec.sections.gates import Gates
+
+BUDGETS = ("epochs", "steps", "gradient_evaluations", "until")
+DEFAULT_EPOCHS = 500
 
 
-class PlateauGate(Section):
-    """Has training stopped improving? Also decides when a hopeless probe may stop early."""
+class Sam(Section):
+    """Sharpness-aware minimization (Foret et al. 2021, arXiv 2010.01412): the gradient is taken
+    where the loss is worst nearby. Two gradients, and so twice the cost, per update."""
 
-    mode: Literal["off", "report"] = "report"
-    """`report`: record the reading, stop at a plateau. `off`: train to the end of the budget."""
-    patience: Count = 50
-    """Epochs without improvement that make a plateau."""
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
-    """Relative fall of the lowest training loss that counts as an improvement."""
-
-
-class GradientGate(Section):
-    """Is the gradient of the whole subset's loss small at the end?"""
-
-    mode: Literal["off", "report"] = "report"
-    """`report`: record the gradient's norm at the end of each probe. `off`: save that pass."""
-
-
-class Gates(Section):
-    """Convergence checks. Each may be written as its mode alone: `plateau: off`."""
-
-    plateau: PlateauGate = PlateauGate()
-    """Plateau of the training loss."""
-    gradient: GradientGate = GradientGate()
-    """Norm of the gradient."""
+    rho: Rate = 0.05
+    """Radius of the neighbourhood."""
 
 
 class Training(Section):
@@ -45,16 +30,42 @@ class Training(Section):
 
     optimizer: str
     """Update rule."""
+    learning_rate: Annotated[list[Rate], Field(min_length=2, max_length=100)] | None = None
+    """Several rates instead of `lr`: a probe trains with each in turn and fits as soon as it fits
+    with any of them. All of these trainings count in its cost."""
     steps: Count | None = None
     """Budget in parameter updates, instead of `epochs`."""
-    epochs: Count | None = Field(default_factory=lambda given: None if given.get("steps") else 500)
+    gradient_evaluations: Count | None = None
+    """Budget in gradients of single samples, instead of `epochs`: an epoch takes n of them, with
+    SAM twice as many."""
+    until: Literal["convergence"] | None = None
+    """No budget, instead of `epochs`: trains until the plateau gate says that it stopped
+    improving."""
+    epochs: Count | None = Field(
+        default_factory=lambda given: (
+            None if any(given.get(key) for key in BUDGETS[1:]) else DEFAULT_EPOCHS
+        )
+    )
     """Budget in passes over the subset."""
+    unconverged: Annotated[Literal["report", "extend"], LATER] = "report"
+    """What becomes of a probe that still improves when its budget ends. `extend`: it trains on,
+    with twice the budget each time, up to `extend_to` times the first one."""
+    extend_to: Annotated[float, Field(gt=1, le=1e6), LATER] = 8.0
+    """Cap of an extended budget, as a multiple of the first one."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate over the budget: constant, or one cosine to zero."""
+    warmup: Count | None = None
+    """Updates over which the learning rate rises linearly to what the schedule says."""
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     """Arithmetic of the forward and backward pass (bf16: autocast, weights stay fp32)."""
     weight_decay: Decay = 0.0
-    """L2 penalty (sgd, gd, adam) or decoupled decay (adamw)."""
+    """L2 penalty (sgd, gd, adam, shampoo) or decoupled decay (adamw, soap, muon)."""
+    label_smoothing: Annotated[Fraction, LATER] = 0.0
+    """Share of each label that is spread over all classes, in the loss that is trained only."""
+    clip_norm: Rate | None = None
+    """Largest norm of the gradient; a longer one is shortened to it."""
+    sam: Sam | None = None
+    """Sharpness-aware minimization around the update rule."""
     gates: Gates = Gates()
     """Convergence checks."""
     shards: Annotated[int, Field(ge=1, le=1024)] | None = None
@@ -65,21 +76,33 @@ class Training(Section):
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """See :meth:`Section.clashes`."""
-        epochs, steps, gates = (values.get(key) for key in ("epochs", "steps", "gates"))
-        if epochs is not None and steps is not None:
-            yield "steps", "epochs and steps are two budgets; keep one of them"
-        if epochs is None and steps is None:
-            epochs = 500
+        budgets = [key for key in BUDGETS if values.get(key) is not None]
+        for key in budgets[1:]:
+            yield key, f"{budgets[0]} and {key} are two budgets; keep one of them"
+        epochs = values.get("epochs") if budgets else DEFAULT_EPOCHS
+        gates = values.get("gates")
+        yield from Gates.clashes(gates if isinstance(gates, dict) else {}, epochs)
+        yield from cls._without_plateau(values)
+        if values.get("learning_rate") is not None and "lr" in values:
+            yield "learning_rate", "stands instead of lr; leave lr out"
+        rates = values.get("learning_rate")
+        if isinstance(rates, list) and len({repr(rate) for rate in rates}) < len(rates):
+            yield "learning_rate", "holds a rate twice; keep one"
+        if "extend_to" in values and values.get("unconverged") != "extend":
+            yield "extend_to", "has no effect without unconverged: extend; leave it out"
+
+    @classmethod
+    def _without_plateau(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """Yield what cannot be without a rule that says when training stopped improving."""
+        gates = values.get("gates")
         plateau = gates.get("plateau") if isinstance(gates, dict) else None
-        if isinstance(plateau, dict) and plateau.get("mode") == "off":
-            for key in ("patience", "tolerance"):
-                if key in plateau:
-                    yield f"gates.plateau.{key}", "has no effect with plateau: off; leave it out"
-        if isinstance(plateau, dict) and plateau.get("mode", "report") == "report":
-            patience = plateau.get("patience")
-            if positive(patience) and positive(epochs) and patience >= epochs:
-                what = f"{patience} epochs have no effect within a budget of {epochs}"
-                yield "gates.plateau.patience", f"{what}; use a smaller patience, or plateau: off"
+        off = isinstance(plateau, dict) and plateau.get("mode") == "off"
+        cosine = values.get("schedule") == "cosine"
+        for key, wanted in (("until", "convergence"), ("unconverged", "extend")):
+            if values.get(key) == wanted and off:
+                yield key, f"{wanted} goes by the plateau gate; do not turn it off"
+            if values.get(key) == wanted and cosine:
+                yield key, f"{wanted} has no end known ahead, as schedule: cosine needs"
 
 
 class Sgd(Training):
@@ -105,7 +128,7 @@ class Gd(Training):
 
 
 class Adaptive(Training):
-    """What Adam and AdamW share."""
+    """What all optimizers that scale each direction share."""
 
     lr: Rate = 1e-3
     """Learning rate."""
@@ -125,3 +148,28 @@ class AdamW(Adaptive):
     optimizer: Literal["adamw"]
     weight_decay: Decay = 0.01
     """Decoupled weight decay."""
+
+
+class Shampoo(Adaptive):
+    """Shampoo (Gupta et al. 2018, arXiv 1802.09568)."""
+
+    optimizer: Literal["shampoo"]
+    lr: Rate = 0.1
+    """Learning rate."""
+
+
+class Soap(Adaptive):
+    """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (arXiv 2409.11321)."""
+
+    optimizer: Literal["soap"]
+    lr: Rate = 3e-3
+    """Learning rate."""
+
+
+class Muon(Adaptive):
+    """Muon: orthogonalised momentum for matrices (kellerjordan.github.io/posts/muon), AdamW for the
+    rest."""
+
+    optimizer: Literal["muon"]
+    lr: Rate = 0.02
+    """Learning rate of matrices; the rest takes a tenth of it."""

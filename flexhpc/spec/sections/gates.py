@@ -1,0 +1,75 @@
+"""The convergence gates of a training: is a failure one of capacity, or of training?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from flexhpc.spec.sections.base import LATER, Count, Section, positive
+
+Mode = Literal["off", "report", "reject"]
+Tolerance = Annotated[float, Field(gt=0, lt=1)]
+
+
+class PlateauGate(Section):
+    """Has training stopped improving? Also decides when a hopeless probe may stop early."""
+
+    mode: Mode = "report"
+    """`report`: record the reading, stop at a plateau. `reject`: a failing probe that still
+    improved does not count. `off`: train to the end of the budget."""
+    patience: Count = 50
+    """Epochs without improvement that make a plateau."""
+    tolerance: Tolerance = 1e-3
+    """Relative fall of the lowest training loss that counts as an improvement."""
+
+
+class GradientGate(Section):
+    """Is the gradient of the whole subset's loss small at the end?"""
+
+    mode: Mode = "report"
+    """`report`: record the gradient's norm at the end of each probe. `reject`: a failing probe with
+    a large one does not count. `off`: save that pass."""
+    tolerance: Annotated[Tolerance, LATER] = 0.1
+    """Largest gradient of a converged probe: its norm, over that at initialisation."""
+
+
+class CurvatureGate(Section):
+    """Does the loss curve downwards in some direction at the end, as at a saddle?"""
+
+    mode: Mode = "off"
+    """`report`: record the smallest and largest Ritz value of the Hessian at the end of each
+    failing probe. `reject`: one with negative curvature is a `saddle` and does not count."""
+    tolerance: Tolerance = 1e-3
+    """A Ritz value below minus this fraction of the largest one is negative curvature."""
+    products: Annotated[int, Field(ge=2, le=10_000)] = 64
+    """Hessian-vector products at most; each costs about two passes over the subset."""
+
+
+class Gates(Section):
+    """Convergence checks. Each may be written as its mode alone: `plateau: off`."""
+
+    plateau: PlateauGate = PlateauGate()
+    """Plateau of the training loss."""
+    gradient: GradientGate = GradientGate()
+    """Norm of the gradient."""
+    curvature: Annotated[CurvatureGate, LATER] = CurvatureGate()
+    """Smallest eigenvalue of the Hessian, by Lanczos' method in float64 and eval mode."""
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any], epochs: object = None) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`; with the budget in epochs, if that is the budget."""
+        for gate, field in cls.model_fields.items():
+            given = values.get(gate)
+            off = field.default.mode == "off"
+            if isinstance(given, dict) and given.get("mode", "off" if off else "") == "off":
+                for key in given:
+                    if key != "mode":
+                        yield f"gates.{gate}.{key}", f"has no effect with {gate}: off; leave it out"
+        plateau = values.get("plateau")
+        if isinstance(plateau, dict) and plateau.get("mode", "report") != "off":
+            patience = plateau.get("patience")
+            if positive(patience) and positive(epochs) and patience >= epochs:
+                what = f"{patience} epochs have no effect within a budget of {epochs}"
+                yield "gates.plateau.patience", f"{what}; use a smaller patience, or plateau: off"
