@@ -51,7 +51,8 @@ def one_probe(
         point = replace(point, seed=seed)
 
     from flexhpc.data import load_samples
-    from flexhpc.measure import Watch, choose_device, parameters, run_probe
+    from flexhpc.measure import parameters
+    from flexhpc.probe import Watch, choose_device, run_probe
     from flexhpc.training import Group
 
     device = choose_device(threads=1)
@@ -66,8 +67,8 @@ def one_probe(
     def progress(at: dict[str, Any]) -> None:
         accuracy = 1 - at["n_errors"] / n
         say(
-            f"epoch {at['epoch']}/{at['epochs']}  loss {at['loss']:.6g}  accuracy {accuracy:.4f}  "
-            f"missed {at['n_errors']}  {at['elapsed']:.1f} s"
+            f"epoch {at['epoch']}/{at['epochs'] or '-'}  loss {at['loss']:.6g}  "
+            f"accuracy {accuracy:.4f}  missed {at['n_errors']}  {at['elapsed']:.1f} s"
         )
 
     probe = run_probe(point, samples, n, repeat, None, Group(device), Watch(progress=progress))

@@ -126,10 +126,11 @@ def _of_record(point: Point, path: Path) -> PointStatus:
     history = history_of(record.probes)
     n_limit = record.header.n_limit
     if record.estimate is not None:
-        estimate = Estimate(**record.estimate)
+        estimate = Estimate.of(record.estimate)
         bracket = Bracket(largest_fit=estimate.largest_fit, smallest_fail=estimate.smallest_fail)
+        state: PointState = "done" if record.done(point.evaluate) else "stopped"
         return PointStatus(
-            point=point, state="done", record=record, estimate=estimate, bracket=bracket
+            point=point, state=state, record=record, estimate=estimate, bracket=bracket
         )
     return PointStatus(
         point=point,

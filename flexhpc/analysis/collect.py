@@ -9,13 +9,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from flexhpc.analysis.board import PointStatus
+from flexhpc.analysis.information import bits_per_parameter
+from flexhpc.store import PointRecord
 
 Row = dict[str, Any]
 COLUMNS = (
     "params", "emc", "emc_lo", "emc_hi", "level", "estimand", "censored", "largest_fit",
     "smallest_fail", "probes", "cost", "seconds", "emc_per_param", "unconverged", "status",
+    "bits", "emc_per_bit", "bits_per_param", "rejected", "touched_plateau", "touched_gradient",
+    "touched_curvature",
 )  # fmt: skip
-"""Columns after ``point_id`` and the swept keys."""
+"""Columns after ``point_id`` and the swept keys. Those for each training error that was asked for
+(``emc_eps_0.1``, its ``_lo``, ``_hi`` and ``_censored``) and of an evaluation follow."""
+EVALUATION = ("train_accuracy", "test_accuracy", "gap", "test_loss", "calibration_error")
+GATES = ("plateau", "gradient", "curvature")
 
 
 def row_of(status: PointStatus) -> Row:
@@ -26,12 +33,30 @@ def row_of(status: PointStatus) -> Row:
     if record is not None:
         row["params"] = record.header.params
         row["seconds"] = round(sum(probe.seconds for probe in record.probes), 3)
+        row["bits"] = record.header.bits or None
+        row["bits_per_param"] = bits_per_parameter(record)
+        row |= {f"touched_{gate}": _touched(record, gate) for gate in GATES}
     if estimate is not None and record is not None:
         for key in COLUMNS:
             if hasattr(estimate, key):
                 row[key] = getattr(estimate, key)
         row["emc_per_param"] = estimate.emc / record.header.params
+        if record.header.bits:
+            row["emc_per_bit"] = estimate.emc / record.header.bits
+        for eps, found in estimate.by_eps.items():
+            name = f"emc_eps_{eps}"
+            row |= {name: found.emc, f"{name}_lo": found.emc_lo, f"{name}_hi": found.emc_hi}
+            row[f"{name}_censored"] = found.censored
+    if record is not None and record.evaluation is not None:
+        row |= {key: record.evaluation[key] for key in EVALUATION}
     return row
+
+
+def _touched(record: PointRecord, gate: str) -> int | None:
+    """Count the failing probes that a convergence gate found short of a minimum; None if off."""
+    readings = [probe.readings.get(f"touched_{gate}") for probe in record.probes]
+    known = [reading for reading in readings if reading is not None]
+    return int(sum(known)) if known else None
 
 
 def as_csv(rows: Sequence[Row]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from flexhpc.analysis.board import PointStatus
+from flexhpc.analysis.generalization import Pair
 from flexhpc.analysis.text import emc_text, plain_text
 from flexhpc.search import history_of
 from flexhpc.search.fit_curve import posterior
@@ -27,22 +29,29 @@ _VERDICTS = {
     "diverged": ("|", COLOURS[6]),
 }
 _MOST_PANELS = 24
+_SIZES = ("width", "depth", "scale", "match_params", "dims", "seed")
+"""Keys that make a network larger, or repeat it: they run along a curve."""
 
 
 def series_of(statuses: Sequence[PointStatus]) -> dict[str, list[PointStatus]]:
     """Group points into curves: by all swept keys but those that set the size, and the seed."""
     groups: dict[str, list[PointStatus]] = {}
     for status in statuses:
-        rest = {
-            key: value
-            for key, value in status.point.swept.items()
-            if key not in ("model.width", "model.depth", "seed")
-        }
+        swept = status.point.swept
+        rest = {k: _without_size(v) for k, v in swept.items() if k.split(".")[-1] not in _SIZES}
         name = ", ".join(
-            f"{key.split('.')[-1]}: {plain_text(value)}" for key, value in rest.items()
+            f"{key.split('.')[-1]}: {plain_text(value)}"
+            for key, value in rest.items()
+            if value is not None
         )
         groups.setdefault(name, []).append(status)
     return groups
+
+
+def _without_size(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_size(v) for k, v in value.items() if k not in _SIZES}
+    return value
 
 
 def emc_figure(statuses: Sequence[PointStatus]) -> Figure:
@@ -178,6 +187,29 @@ def efficiency_figure(statuses: Sequence[PointStatus]) -> Figure:
     _log_scale(axes.xaxis)
     if exact:
         axes.legend(fontsize=8, frameon=False)
+    axes.grid(True, which="major", color="0.92")
+    return figure
+
+
+def generalization_figure(found: Sequence[Pair]) -> Figure:
+    """Test accuracy against EMC with true labels over EMC with random ones, a marker per family."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for number, family in enumerate(dict.fromkeys(pair.family for pair in found)):
+        for censored in (False, True):
+            shown = [p for p in found if p.family == family and p.censored == censored]
+            colour = COLOURS[number % 7]
+            axes.plot(
+                [math.exp(p.excess) for p in shown],
+                [p.test_accuracy for p in shown],
+                _MARKERS[number % 7],
+                color=colour,
+                markerfacecolor="white" if censored else colour,
+                label=None if censored else family,
+            )
+    axes.set(xscale="log", xlabel="EMC true labels / EMC random labels", ylabel="test accuracy")
+    _log_scale(axes.xaxis)
+    axes.legend(fontsize=8, frameon=False)
     axes.grid(True, which="major", color="0.92")
     return figure
 

@@ -13,9 +13,15 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from flexhpc.analysis.board import PointStatus
-from flexhpc.analysis.collect import as_csv, row_of
-from flexhpc.analysis.figures import efficiency_figure, emc_figure, fit_figure
-from flexhpc.analysis.text import bracket_text, emc_text, plain_text
+from flexhpc.analysis.collect import Row, as_csv, row_of
+from flexhpc.analysis.figures import (
+    efficiency_figure,
+    emc_figure,
+    fit_figure,
+    generalization_figure,
+)
+from flexhpc.analysis.generalization import Pair, correlations, pairs
+from flexhpc.analysis.text import bracket_text, emc_text, number_text, plain_text
 from flexhpc.search.history import LEVEL
 from flexhpc.store.files import write_atomic
 
@@ -39,20 +45,28 @@ def write_report(
         folder: where to write.
     """
     rows = [row_of(status) for status in statuses]
+    swept = list(dict.fromkeys(key for status in statuses for key in status.point.swept))
+    found = pairs(statuses)
     write_atomic(folder / "results.csv", as_csv(rows))
     figures = []
-    for name, heading, caption, figure in _figures(statuses):
+    for name, heading, caption, figure in _figures(statuses, found):
         svg = _svg(figure)
         write_atomic(folder / f"{name}.svg", svg)
         figures.append(_Shown(title=heading, caption=caption, svg=svg[svg.index("<svg") :]))
     environment = Environment(
         loader=PackageLoader("flexhpc", "analysis"), autoescape=True, undefined=StrictUndefined
     )
+    environment.filters["zip"] = zip
     page = environment.get_template("report.html").render(
         title=title,
         version=version("flexhpc"),
         points=list(zip(statuses, rows, strict=True)),
-        swept=list(dict.fromkeys(key for status in statuses for key in status.point.swept)),
+        swept=swept,
+        further=_further(rows),
+        correlations={
+            outcome: correlations(found, outcome) for outcome in ("test_accuracy", "gap")
+        },
+        pairs=len(found),
         done=sum(status.state == "done" for status in statuses),
         failed=[status for status in statuses if status.state == "failed"],
         probes=sum(status.probes for status in statuses),
@@ -61,6 +75,7 @@ def write_report(
         level=LEVEL,
         emc=emc_text,
         text=plain_text,
+        number=number_text,
         bracket=bracket_text,
         notes=_notes(statuses),
         specs=specs,
@@ -69,8 +84,10 @@ def write_report(
     return folder / "index.html"
 
 
-def _figures(statuses: Sequence[PointStatus]) -> list[tuple[str, str, str, Figure]]:
-    return [
+def _figures(
+    statuses: Sequence[PointStatus], found: Sequence[Pair]
+) -> list[tuple[str, str, str, Figure]]:
+    figures = [
         (
             "emc_vs_parameters",
             "EMC against parameters",
@@ -92,6 +109,28 @@ def _figures(statuses: Sequence[PointStatus]) -> list[tuple[str, str, str, Figur
             fit_figure(statuses),
         ),
     ]
+    if found:
+        figures.append(
+            (
+                "generalization",
+                "EMC and generalization",
+                "Each model trained on the full training set with original labels. Open markers: "
+                "one of the two EMC is a bound only.",
+                generalization_figure(found),
+            )
+        )
+    return figures
+
+
+def _further(rows: Sequence[Row]) -> list[str]:
+    """Return the columns after ``status`` that say something in these rows."""
+    shown: dict[str, None] = {}
+    for row in rows:
+        keys = list(row)
+        for key in keys[keys.index("status") + 1 :]:
+            if row[key]:
+                shown[key] = None
+    return list(shown)
 
 
 def _svg(figure: Figure) -> str:

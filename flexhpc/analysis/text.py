@@ -24,6 +24,15 @@ def plain_text(value: object) -> str:
     return short("", value) if isinstance(value, dict) else str(value)
 
 
+def number_text(value: object) -> str:
+    """Return a number for a cell of a table: ``1,234``, ``0.0123``."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def bracket_text(bracket: Bracket) -> str:
     """Return the bracket: ``256 - 512``, with a dot where it is open."""
     low, high = bracket.largest_fit, bracket.smallest_fail

@@ -57,9 +57,10 @@ def _cells(status: PointStatus) -> list[str]:
     cells = [status.point.label or status.point.id, state]
     if progress:
         accuracy = 1 - progress["n_errors"] / progress["n"]
-        left = progress["elapsed"] / progress["epoch"] * (progress["epochs"] - progress["epoch"])
-        epoch = f"{progress['epoch']}/{progress['epochs']}"
-        cells += [str(progress["n"]), epoch, f"{accuracy:.1%}", "<= " + span(left)]
+        done, budget = progress["epoch"], progress["epochs"]
+        left = "<= " + span(progress["elapsed"] / done * (budget - done)) if budget else ""
+        epoch = f"{done}/{budget}" if budget else str(done)
+        cells += [str(progress["n"]), epoch, f"{accuracy:.1%}", left]
     else:
         cells += ["", "", "", ""]
     return [

@@ -141,7 +141,7 @@ def _is_done(run: RunFolder, point: Point) -> bool:
         record = read(run.point(point.id))
     except PointError:
         return False
-    return record is not None and record.estimate is not None
+    return record is not None and record.done(point.evaluate)
 
 
 def _parameters(point: Point) -> int:
@@ -151,6 +151,6 @@ def _parameters(point: Point) -> int:
     if known is None:
         from flexhpc.data import load_samples
 
-        dataset = load_samples(point.data, point.seed).dataset
-        return count_parameters(point.model, dataset.shape, dataset.classes)
+        samples = load_samples(point.data, point.seed)
+        return count_parameters(point.model, samples.shape, samples.classes)
     return count_parameters(point.model, known[0], known[1])

@@ -19,7 +19,8 @@ from flexhpc.launch.place import Place
 from flexhpc.launch.sentinel import Sentinel
 from flexhpc.launch.stop import ALONE, RESTART, Stop
 from flexhpc.launch.task import TaskFile
-from flexhpc.measure import Watch, assist, choose_device, dismiss, measure
+from flexhpc.measure import assist, dismiss, measure
+from flexhpc.probe import Watch, choose_device
 from flexhpc.spec import Point, checked
 from flexhpc.store import SILENCE, Claim, RunFolder, read, read_claim, take
 from flexhpc.training import Group
@@ -152,7 +153,8 @@ class _Worker:
         )
 
     def _is_settled(self, point: Point) -> bool:
-        return _is_measured(self.run.point(point.id)) or self._has_failed(point)
+        measured = _is_measured(self.run.point(point.id), point.evaluate)
+        return measured or self._has_failed(point)
 
     def _has_failed(self, point: Point) -> bool:
         claim = read_claim(self.run.claim(point.id))
@@ -225,7 +227,7 @@ class _Worker:
         return "failed"
 
     def _measure(self, point: Point) -> None:
-        if _is_measured(self.run.point(point.id)):
+        if _is_measured(self.run.point(point.id), point.evaluate):
             return
         assert self.sentinel.claim is not None
         watch = Watch(
@@ -252,10 +254,10 @@ def _say(text: str, to: TextIO | None = None) -> None:
         print(text, file=to or sys.stdout, flush=True)
 
 
-def _is_measured(path: Path) -> bool:
-    """Return whether a point has its estimate; a damaged file is left to :func:`measure`."""
+def _is_measured(path: Path, evaluate: bool) -> bool:
+    """Return whether a point has all that is wanted; a damaged file is left to :func:`measure`."""
     try:
         record = read(path)
     except PointError:
         return False
-    return record is not None and record.estimate is not None
+    return record is not None and record.done(evaluate)

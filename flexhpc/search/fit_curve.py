@@ -9,13 +9,14 @@ free). The posterior is a plain grid: exact up to its resolution, and reproducib
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from flexhpc.search.history import History
+from flexhpc.search.history import History, ProbeResult, counted
 
 Floats = NDArray[np.float64]
 
@@ -75,8 +76,12 @@ class FitCurve:
         )
 
 
-def posterior(history: History) -> FitCurve:
-    """Return the posterior of the fit curve given every verdict.
+def posterior(
+    history: History, passed: Callable[[ProbeResult], bool] = lambda result: result.fit
+) -> FitCurve:
+    """Return the posterior of the curve P(passed | n) given every probe that counts.
+
+    By default a probe passes if it fits.
 
     Prior: width log-uniform, lapse mostly near zero, threshold uniform in log n from a quarter of
     the smallest n tried to four times the largest. What lies beyond the tried n by more than that
@@ -84,12 +89,13 @@ def posterior(history: History) -> FitCurve:
     side must be reported as censored there.
     """
     tried = [result.n for result in history]
+    history = counted(history)
     low, high = np.log(min(tried) / _REACH), np.log(max(tried) * _REACH)
     thresholds = np.linspace(low, high, _THRESHOLDS)
     mesh = np.meshgrid(thresholds, WIDTHS, LAPSES, indexing="ij")
     threshold, width, lapse = (axis.ravel() for axis in mesh)
     log_weight = np.log(np.broadcast_to(_LAPSE_PRIOR, mesh[0].shape).ravel())
-    for n, fits, fails in _counts(history):
+    for n, fits, fails in _counts(history, passed):
         chance = np.clip((1 - lapse) * expit((threshold - np.log(n)) / width), 1e-12, 1 - 1e-12)
         log_weight = log_weight + fits * np.log(chance) + fails * np.log1p(-chance)
     weight = np.exp(log_weight - log_weight.max())
@@ -102,9 +108,9 @@ def posterior(history: History) -> FitCurve:
     )
 
 
-def _counts(history: History) -> list[tuple[int, int, int]]:
-    """Return (n, fits, fails) per distinct n."""
+def _counts(history: History, passed: Callable[[ProbeResult], bool]) -> list[tuple[int, int, int]]:
+    """Return (n, probes that passed, that did not) per distinct n."""
     counts: dict[int, list[int]] = {}
     for result in history:
-        counts.setdefault(result.n, [0, 0])[0 if result.fit else 1] += 1
+        counts.setdefault(result.n, [0, 0])[0 if passed(result) else 1] += 1
     return [(n, fits, fails) for n, (fits, fails) in sorted(counts.items())]

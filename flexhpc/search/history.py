@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 Censored = Literal["none", "left", "right"]
 LEVEL = 0.9
 """Probability that an interval claims to hold."""
+MOST_REJECTED = 4
+"""Rejected probes at one n that the search puts up with; with one more they all count."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +23,7 @@ class ProbeResult:
         verdict: fit, not_fit, saddle, unconverged or diverged.
         n_errors: samples missed at the end.
         cost: sample passes (samples x epochs actually trained).
+        rejected: a convergence gate says that its failure is one of training, not of capacity.
     """
 
     n: int
@@ -28,6 +31,7 @@ class ProbeResult:
     verdict: str
     n_errors: int
     cost: int
+    rejected: bool = False
 
     @property
     def fit(self) -> bool:
@@ -66,13 +70,37 @@ class Recorded(Protocol):
         """Sample passes."""
         ...
 
+    @property
+    def rejected(self) -> bool:
+        """Whether a gate refused it."""
+        ...
+
 
 def history_of(probes: Iterable[Recorded]) -> list[ProbeResult]:
     """Return the history that stored probes make: replaying it is all that a resume needs."""
     return [
-        ProbeResult(n=p.n, repeat=p.repeat, verdict=p.verdict, n_errors=p.n_errors, cost=p.cost)
+        ProbeResult(
+            n=p.n,
+            repeat=p.repeat,
+            verdict=p.verdict,
+            n_errors=p.n_errors,
+            cost=p.cost,
+            rejected=p.rejected,
+        )
         for p in probes
     ]
+
+
+def counted(history: History) -> list[ProbeResult]:
+    """Return the probes that say something about capacity: all but the rejected ones.
+
+    Where more than ``MOST_REJECTED`` probes at one n were rejected, they count as the failures that
+    they are: this training does not get there, and the search must end.
+    """
+    rejected: dict[int, int] = {}
+    for result in history:
+        rejected[result.n] = rejected.get(result.n, 0) + result.rejected
+    return [r for r in history if not r.rejected or rejected[r.n] > MOST_REJECTED]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,6 +128,20 @@ class Bracket:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EpsEstimate:
+    """The largest n that is trained to at most some training error on average, in samples.
+
+    Attributes:
+        emc, emc_lo, emc_hi, censored: as in :class:`Estimate`.
+    """
+
+    emc: int
+    emc_lo: int
+    emc_hi: int | None
+    censored: Censored
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
     """An EMC with its interval.
 
@@ -110,6 +152,8 @@ class Estimate:
         estimand: which of the meanings of EMC this is.
         probes: finished probes; cost: their sample passes.
         unconverged: probes that hit the budget while improving.
+        rejected: probes that did not count, as a convergence gate refused them.
+        by_eps: for each training error that was asked for, written as ``0.1``.
     """
 
     emc: int
@@ -123,6 +167,17 @@ class Estimate:
     probes: int
     cost: int
     unconverged: int
+    rejected: int = 0
+    by_eps: Mapping[str, EpsEstimate] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Estimate:
+        """Return the estimate that a point's file holds as plain values."""
+        by_eps = {
+            eps: EpsEstimate(**{"emc_hi": None, **values})
+            for eps, values in stored.get("by_eps", {}).items()
+        }
+        return cls(**{**stored, "by_eps": by_eps})
 
 
 def quorum(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-
-import numpy as np
-from scipy.stats import binom
+from collections.abc import Iterator
 
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import (
@@ -13,16 +11,19 @@ from flexhpc.search.history import (
     Ask,
     Bracket,
     Censored,
+    EpsEstimate,
     Estimate,
     History,
+    ProbeResult,
     by_n,
+    counted,
     quorum,
 )
-from flexhpc.search.walk import Ended, Wanted, bisection, growth, ladder
-from flexhpc.spec.sections import Bisection, Growth, Search, Training
+from flexhpc.search.luck import interval_of_a_rule
+from flexhpc.search.walk import Decide, Ended, Wanted, bisection, growth
+from flexhpc.spec.sections import Bisection, Growth, Search
 
 _TAIL = (1 - LEVEL) / 2
-_PREDICTIVE_CURVES = 200
 
 
 def advance(search: Search, n_limit: int, history: History) -> Ask | Estimate:
@@ -33,66 +34,33 @@ def advance(search: Search, n_limit: int, history: History) -> Ask | Estimate:
         n_limit: largest n there is (samples).
         history: every finished probe, in any order.
     """
-    state = _walk(search, n_limit, history)
-    if isinstance(state, Ended):
-        return _estimate(search, n_limit, history, state.bracket, state.censored)
-    if search.max_cost is not None and sum(r.cost for r in history) >= search.max_cost:
+    wanted = next((w for w in _walks(search, n_limit, history) if isinstance(w, Wanted)), None)
+    spent = sum(result.cost for result in history)
+    if wanted is None or (search.max_cost is not None and spent >= search.max_cost):
         estimate = estimate_so_far(search, n_limit, history)
         if estimate is not None:
             return estimate
-    return Ask(probes=((state.n, sum(r.n == state.n for r in history)),))
+    assert wanted is not None, "a walk that has ended has decided some n"
+    return Ask(probes=((wanted.n, sum(r.n == wanted.n for r in history)),))
 
 
 def estimate_so_far(search: Search, n_limit: int, history: History) -> Estimate | None:
-    """Return the honest answer of an unfinished search: wide, and censored where nothing bounds it.
-
-    None while no n is decided.
+    """Return the honest answer of a search: wide while it is unfinished, and censored where nothing
+    bounds it. None while no n is decided.
     """
-    bracket = _walk(search, n_limit, history).bracket
+    walks = _walks(search, n_limit, history)
+    first = next(walks)
+    bracket = first.bracket
     if bracket == Bracket():
         return None
-    censored: Censored = "none"
-    if bracket.largest_fit is None:
-        censored = "left"
-    elif bracket.smallest_fail is None:
-        censored = "right"
-    return _estimate(search, n_limit, history, bracket, censored)
-
-
-def bracket_of(search: Search, n_limit: int, history: History) -> Bracket:
-    """Return the bracket that the search has reached."""
-    return _walk(search, n_limit, history).bracket
-
-
-def _walk(search: Search, n_limit: int, history: History) -> Wanted | Ended:
-    groups = by_n(history)
-
-    def decide(n: int) -> bool | None:
-        return quorum(groups.get(n, []), search.seeds_per_n)
-
-    if isinstance(search, Bisection):
-        return bisection(decide, start=search.start, tolerance=search.tolerance, n_limit=n_limit)
-    if isinstance(search, Growth):
-        return growth(decide, start=search.start, growth=search.growth, n_limit=n_limit)
-    raise TypeError(f"no such policy: {search.policy}")
-
-
-def _estimate(
-    search: Search, n_limit: int, history: History, bracket: Bracket, censored: Censored
-) -> Estimate:
-    low, high = bracket.largest_fit, bracket.smallest_fail
-    if censored == "left":
-        emc = 0
-    elif isinstance(search, Bisection) and low is not None and high is not None:
-        emc = math.isqrt(low * high)
-    else:
-        emc = low or 0
     curve = posterior(history)
-    lower, upper = (
-        _predictive(curve, search, n_limit)
-        if isinstance(search, Growth)
-        else curve.quantiles(curve.level_set(0.5), (_TAIL, 1 - _TAIL))
-    )
+    emc, lower, upper = _level(search, n_limit, curve, bracket)
+    censored = _censored(bracket)
+    by_eps = {}
+    if isinstance(search, Bisection) and search.eps is not None and isinstance(first, Ended):
+        for eps, walk in zip(sorted(search.eps), walks, strict=False):
+            if walk.bracket != Bracket():
+                by_eps[f"{eps:g}"] = _eps_estimate(eps, walk.bracket, history)
     return Estimate(
         emc=emc,
         emc_lo=min(emc, math.floor(lower)) if censored != "left" else 0,
@@ -100,63 +68,108 @@ def _estimate(
         level=LEVEL,
         estimand=search.estimand,
         censored=censored,
-        largest_fit=low,
-        smallest_fail=high,
+        largest_fit=bracket.largest_fit,
+        smallest_fail=bracket.smallest_fail,
         probes=len(history),
         cost=sum(result.cost for result in history),
         unconverged=sum(result.verdict == "unconverged" for result in history),
+        rejected=len(history) - len(counted(history)),
+        by_eps=by_eps,
     )
 
 
-def _predictive(curve: FitCurve, search: Growth, n_limit: int) -> list[float]:
-    """Return the interval in which a repeated run of the growth rule would end.
+def bracket_of(search: Search, n_limit: int, history: History) -> Bracket:
+    """Return the bracket that the search has reached."""
+    return next(_walks(search, n_limit, history)).bracket
 
-    The last n before the first failure depends on luck; its distribution given a fit curve is
-    exact, P(last = n_i) = p_1 ... p_i (1 - p_(i+1)), and is averaged over the posterior.
+
+def _walks(search: Search, n_limit: int, history: History) -> Iterator[Wanted | Ended]:
+    """Replay the walk to the fit, then those to each training error, the smallest first.
+
+    All of them share their probes. Each begins where the one before ended; an open one is the last.
     """
-    rungs = ladder(search.start, search.growth, n_limit)
-    needed = search.seeds_per_n // 2 + 1
-    total = np.zeros(len(rungs) + 1)
-    ns = np.array(rungs, dtype=np.float64)
-    thinned = curve.thin(_PREDICTIVE_CURVES)
-    for cell in range(_PREDICTIVE_CURVES):
-        one = FitCurve(
-            threshold=thinned.threshold[[cell]],
-            width=thinned.width[[cell]],
-            lapse=thinned.lapse[[cell]],
-            weight=np.ones(1),
-        )
-        chance = one.chance(ns)[0]
-        passes = binom.sf(needed - 1, 2 * needed - 1, chance)
-        survival = np.concatenate(([1.0], np.cumprod(passes)))
-        total += survival - np.concatenate((survival[1:], [0.0]))
-    below = np.cumsum(total) / total.sum()
-    ends = np.concatenate(([0.0], ns))
-    return [float(ends[np.searchsorted(below, level)]) for level in (_TAIL, 1 - _TAIL)]
+    groups = by_n(counted(history))
+    seeds_per_n = search.seeds_per_n
 
+    def fits(n: int) -> bool | None:
+        return quorum(groups.get(n, []), seeds_per_n)
 
-def cost_bound(search: Search, training: Training, n_limit: int) -> int:
-    """Return an upper bound on a point's cost: every probe trains to the end of its budget.
-
-    Args:
-        n_limit: largest n there is (samples).
-
-    Returns:
-        Sample passes.
-    """
     if isinstance(search, Growth):
-        rungs = ladder(search.start, search.growth, n_limit)
-    elif isinstance(search, Bisection):
-        rungs = ladder(search.start, 2.0, n_limit) + ladder(1, 2.0, min(search.start, n_limit))
-        ratio = min(2.0, n_limit)
-        narrowing = math.ceil(math.log2(max(1.0, math.log(ratio) / math.log1p(search.tolerance))))
-        rungs += [n_limit] * (narrowing + 2)
-    else:
+        yield growth(fits, start=search.start, growth=search.growth, n_limit=n_limit)
+        return
+    if not isinstance(search, Bisection):
         raise TypeError(f"no such policy: {search.policy}")
-    repeats = 2 * (search.seeds_per_n // 2) + 1
-    if training.epochs is not None:
-        return sum(rungs) * training.epochs * repeats
-    steps = training.steps or 0
-    batch = getattr(training, "batch_size", None)
-    passes = sum(n if batch is None else min(n, batch) for n in rungs)
-    return passes * steps * repeats
+    decisions: list[Decide] = [fits]
+    decisions += [_below(eps, groups, seeds_per_n) for eps in sorted(search.eps or ())]
+    start = search.start
+    for decide in decisions:
+        walk = bisection(decide, start=start, tolerance=search.tolerance, n_limit=n_limit)
+        yield walk
+        if isinstance(walk, Wanted):
+            return
+        start = walk.bracket.largest_fit or 1
+
+
+def _below(eps: float, groups: dict[int, list[ProbeResult]], seeds_per_n: int) -> Decide:
+    """Return what decides whether the mean training error at an n is at most ``eps``.
+
+    The definition of Nakkiran et al. 2019 (arXiv 1912.02292, definition 1), over the probes that
+    decide a fit.
+    """
+    needed = seeds_per_n // 2 + 1
+
+    def decide(n: int) -> bool | None:
+        results = groups.get(n, [])
+        if len(results) < needed:
+            return None
+        return sum(result.n_errors for result in results) / (n * len(results)) <= eps
+
+    return decide
+
+
+def _level(
+    search: Search, n_limit: int, curve: FitCurve, bracket: Bracket
+) -> tuple[int, float, float]:
+    """Return the EMC and its interval (samples), for the estimand that was asked for."""
+    low, high = bracket.largest_fit, bracket.smallest_fail
+    if isinstance(search, Growth):
+        return low or 0, *interval_of_a_rule(curve, search, n_limit, (_TAIL, 1 - _TAIL))
+    q = int(search.estimand.removeprefix("n")) / 100
+    lower, middle, upper = curve.quantiles(curve.level_set(q), (_TAIL, 0.5, 1 - _TAIL))
+    if low is None:
+        emc = 0
+    elif high is None:
+        emc = low
+    elif q == 0.5:
+        emc = math.isqrt(low * high)
+    else:
+        emc = min(max(1, round(middle)), n_limit)
+    return emc, lower, upper
+
+
+def _eps_estimate(eps: float, bracket: Bracket, history: History) -> EpsEstimate:
+    """Return the middle of a bracket, with the interval of the n at which half of the probes pass.
+
+    The mean error over probes and the median agree where single errors scatter little around it.
+    """
+
+    def passed(result: ProbeResult) -> bool:
+        return result.n_errors <= eps * result.n
+
+    curve = posterior(history, passed)
+    lower, upper = curve.quantiles(curve.level_set(0.5), (_TAIL, 1 - _TAIL))
+    low, high = bracket.largest_fit, bracket.smallest_fail
+    censored = _censored(bracket)
+    emc = low or 0 if low is None or high is None else math.isqrt(low * high)
+    return EpsEstimate(
+        emc=emc,
+        emc_lo=min(emc, math.floor(lower)) if censored != "left" else 0,
+        emc_hi=None if censored == "right" else max(emc, math.ceil(upper)),
+        censored=censored,
+    )
+
+
+def _censored(bracket: Bracket) -> Censored:
+    if bracket.largest_fit is None:
+        return "left"
+    return "right" if bracket.smallest_fail is None else "none"

@@ -60,6 +60,18 @@ def known_shape(data: Data) -> tuple[tuple[int, ...], int, int] | None:
     return shape, classes, size - round(size * data.test_fraction)
 
 
+def generalizes(data: Data) -> bool:
+    """Return whether there is anything that a model could carry over to samples it has not seen."""
+    return data.labels != "random" and data.inputs in ("original", "permuted")
+
+
+def without_test_set(data: Data) -> str | None:
+    """Return what is wrong with evaluating a model on this data; None if nothing is."""
+    if not generalizes(data) or data.test_fraction or data.source in OWN_TEST_SET:
+        return None
+    return f"{data.source} has no test set of its own; give data.test_fraction, as 0.2"
+
+
 def check_together(data: Data, model: Model, training: Training | None, report: Report) -> bool:
     """Check that data, model and training go together; every error goes to ``report``.
 

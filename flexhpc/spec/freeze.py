@@ -11,7 +11,7 @@ import yaml
 
 from flexhpc.spec.identity import canonical, digest
 from flexhpc.spec.resolve import variant_of
-from flexhpc.spec.sections import DEFAULT_VARIANT, SECTIONS
+from flexhpc.spec.sections import DEFAULT_VARIANT, SECTIONS, Evaluate
 from flexhpc.spec.sweep import Point, Sweep
 from flexhpc.spec.yaml_reader import scalar
 
@@ -25,6 +25,8 @@ def request(sweep: Sweep) -> dict[str, Any]:
         for axis in sweep.axes
         if axis.zipped
     ]
+    if sweep.evaluate != Evaluate():
+        asked["evaluate"] = sweep.evaluate.model_dump(mode="json")
     if grid:
         asked["grid"] = grid
     if zipped:

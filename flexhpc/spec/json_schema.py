@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flexhpc.spec.sections import SECTIONS
+from flexhpc.spec.sections import SECTIONS, Evaluate
 
 _TEXT = {"type": "string"}
 
@@ -37,6 +37,7 @@ def sweep_schema() -> dict[str, Any]:
             "fixed": {"type": "object", "properties": fixed, "additionalProperties": False},
             "grid": swept,
             "zip": {"type": "array", "items": swept},
+            "evaluate": {**Evaluate.model_json_schema(), "type": "object"},
         },
         "$defs": definitions,
     }

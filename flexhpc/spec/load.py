@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from flexhpc.errors import InputError
-from flexhpc.spec.resolve import closest, show
-from flexhpc.spec.sections import SECTIONS
+from flexhpc.spec.resolve import closest, show, validate
+from flexhpc.spec.sections import SECTIONS, Evaluate
 from flexhpc.spec.sweep import Axis, Frozen, Keys, Point, Sweep
 from flexhpc.spec.yaml_reader import Document, Path_, Problem, parse, read
 
-TOP_KEYS = ("name", "seed", "fixed", "grid", "zip", "frozen")
+TOP_KEYS = ("name", "seed", "fixed", "grid", "zip", "evaluate", "frozen")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}\Z")
 _MOST_POINTS = 10_000_000
 
@@ -105,6 +105,9 @@ class _Reader:
         if key == "name":
             self.top["name"] = value
             return
+        if key.split(".")[0] == "evaluate":
+            self._override_at(self.top, key, value)
+            return
         grid = self.top.get("grid")
         if isinstance(grid, dict):
             grid.pop(key, None)
@@ -117,7 +120,9 @@ class _Reader:
         elif key == "seed":
             self.top["seed"] = value
         else:
-            self._override_fixed(key, value)
+            if not isinstance(self.top.get("fixed"), dict):
+                self.top["fixed"] = {}
+            self._override_at(self.top["fixed"], key, value)
 
     def _override_zip(self, key: str, value: Any) -> bool:
         """Replace or drop ``key`` in the zip entry that holds it; True if it is replaced there."""
@@ -135,10 +140,7 @@ class _Reader:
                 return False
         return False
 
-    def _override_fixed(self, key: str, value: Any) -> None:
-        if not isinstance(self.top.get("fixed"), dict):
-            self.top["fixed"] = {}
-        where = self.top["fixed"]
+    def _override_at(self, where: dict[str, Any], key: str, value: Any) -> None:
         *parents, last = key.split(".")
         for part in parents:
             if not isinstance(where.get(part), dict):
@@ -160,6 +162,8 @@ class _Reader:
             fixed=self._fixed(),
             fixed_lines=self._fixed_lines(),
             axes=[*self._grid(), *self._zip()],
+            evaluate=self._evaluate(),
+            evaluate_line=self.doc.line(("evaluate",)),
             frozen=self._frozen(),
             seed_line=self.doc.line(("seed",)),
         )
@@ -187,6 +191,12 @@ class _Reader:
             self.note(("frozen",), "is written by flexhpc, and was changed; leave it out")
             return None
         return Frozen(variants=variants or {}, defaults=defaults or {})
+
+    def _evaluate(self) -> Evaluate:
+        def report(path: tuple[str, ...], what: str) -> None:
+            self.note(("evaluate", *path), what)
+
+        return validate("evaluate", Evaluate, self._mapping("evaluate"), report) or Evaluate()
 
     def _name(self) -> str:
         name = self.top.get("name")

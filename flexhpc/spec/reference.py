@@ -6,12 +6,12 @@ python -m flexhpc.spec.reference > docs/spec_keys.md
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard, get_args
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from flexhpc.spec.sections import DEFAULT_VARIANT, SECTIONS, Section
+from flexhpc.spec.sections import DEFAULT_VARIANT, SECTIONS, Evaluate, Section
 
 
 def reference() -> str:
@@ -31,6 +31,8 @@ def reference() -> str:
             lines += ["", f"### {names}", "", (cls.__doc__ or "").strip(), ""]
             lines += ["| key | default | meaning |", "|---|---|---|"]
             lines += _rows(cls, "", key)
+    lines += ["", "## evaluate", "", (Evaluate.__doc__ or "").strip(), ""]
+    lines += ["| key | default | meaning |", "|---|---|---|", *_rows(Evaluate, "", "")]
     return "\n".join(lines) + "\n"
 
 
@@ -39,12 +41,17 @@ def _rows(cls: type[BaseModel], prefix: str, skip: str) -> Iterator[str]:
         if name == skip:
             continue
         inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Section):
+        inner = next((one for one in get_args(inner) if _is_section(one)), inner)
+        if _is_section(inner):
             yield from _rows(inner, f"{prefix}{name}.", "")
             continue
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
         default = _default(field.get_default(call_default_factory=True, validated_data={}))
         yield f"| `{prefix}{name}` | {default} | {meaning} |"
+
+
+def _is_section(one: Any) -> TypeGuard[type[Section]]:
+    return isinstance(one, type) and issubclass(one, Section)
 
 
 def _default(value: Any) -> str:

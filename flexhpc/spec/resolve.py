@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from flexhpc.spec.sections import BASES, DEFAULT_VARIANT, SECTIONS, Section
+
+S = TypeVar("S", bound=Section)
 
 Report = Callable[[tuple[str, ...], str], None]
 """Called with the path of a key inside the section, and what is wrong with it."""
@@ -79,11 +81,11 @@ def resolve(
             )
         base = BASES[section]
         shared = {k: v for k, v in values.items() if k in base.model_fields}
-        _validate(section, base, "", {**shared, key: ""}, report)
+        validate(section, base, {**shared, key: ""}, report)
         return None
     given = {**values, key: variant}
     fine = frozen or not _clashes(cls, given, report)
-    validated = _validate(section, cls, str(variant), given, report)
+    validated = validate(section, cls, given, report, variant=str(variant))
     return validated if fine else None
 
 
@@ -95,9 +97,10 @@ def _clashes(cls: type[Section], values: dict[str, Any], report: Report) -> bool
     return bool(found)
 
 
-def _validate(
-    section: str, cls: type[Section], variant: str, values: dict[str, Any], report: Report
-) -> Section | None:
+def validate(
+    section: str, cls: type[S], values: dict[str, Any], report: Report, *, variant: str = ""
+) -> S | None:
+    """Validate values against one class; every error goes to ``report``, then None is returned."""
     try:
         return cls.model_validate(values)
     except ValidationError as error:

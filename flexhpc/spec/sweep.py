@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from flexhpc.spec.checks import check_together
+from flexhpc.spec.checks import check_together, generalizes, without_test_set
 from flexhpc.spec.identity import canonical, digest, plain, point_json
 from flexhpc.spec.resolve import complete, resolve, variant_of, with_variant
-from flexhpc.spec.sections import SECTIONS, Data, Model, Search, Section, Training
+from flexhpc.spec.sections import SECTIONS, Data, Evaluate, Model, Search, Section, Training
 
 Keys = tuple[str, ...]
 SECTION_NAMES = tuple(SECTIONS)
@@ -25,6 +25,7 @@ class Point:
         index: position in the sweep, from 0.
         id: content hash of all that can change the result.
         canonical: the JSON text that was hashed.
+        evaluate: whether its model is trained on the full training set as well.
         swept: the values of the swept keys, by dotted path.
     """
 
@@ -36,6 +37,7 @@ class Point:
     training: Training
     search: Search
     seed: int
+    evaluate: bool
     swept: dict[str, Any]
 
     @property
@@ -97,6 +99,7 @@ class Sweep:
         fixed: section -> key -> value.
         fixed_lines: line of each fixed key.
         axes: in the order of the file; the last one moves fastest.
+        evaluate: what is measured beside the EMC.
         frozen: what a frozen spec carries, so that a later version's defaults change nothing;
             None for a spec that a user wrote.
     """
@@ -107,6 +110,8 @@ class Sweep:
     fixed: dict[str, dict[str, Any]]
     fixed_lines: dict[Keys, int]
     axes: list[Axis]
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    evaluate_line: int = 1
     frozen: Frozen | None = None
     problems: Problems = field(default_factory=dict)
 
@@ -146,7 +151,7 @@ class Sweep:
                 data, model = cast(Data, found[0][0]), cast(Model, found[1][0])
                 together[combined] = check_together(
                     data, model, cast(Training | None, training), self._reporter(at)
-                )
+                ) and self._can_evaluate(data)
             if not together[combined] or found[2] is None or found[3] is None or seed is None:
                 continue
             data, model, training, search = (cast(Any, entry)[0] for entry in found)
@@ -157,6 +162,7 @@ class Sweep:
             yield Point(
                 index=index, id=digest(text), canonical=text, data=data, model=model,
                 training=training, search=search, seed=seed,
+                evaluate=self.evaluate.full and generalizes(data),
                 swept={path: self.axes[a].values[at[a]][k] for a, k, path in paths},
             )  # fmt: skip
 
@@ -203,6 +209,12 @@ class Sweep:
             self._note(("seed",), what, {("seed",): line})
             return None
         return seed
+
+    def _can_evaluate(self, data: Data) -> bool:
+        what = without_test_set(data) if self.evaluate.full else None
+        if what is not None:
+            self._note(("evaluate", "full"), what, {("evaluate",): self.evaluate_line})
+        return what is None
 
     def _reporter(self, at: tuple[int, ...]) -> Any:
         def report(keys: Keys, what: str) -> None:

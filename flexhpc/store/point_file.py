@@ -11,17 +11,16 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from flexhpc.beside import part_of
 from flexhpc.errors import PointError
 from flexhpc.store.bits import pack
+from flexhpc.store.record import Header, PointRecord, ProbeRecord, ProbeSummary
 
 Permitted = Callable[[], bool]
 
@@ -31,88 +30,10 @@ _MACHINE = "machine."
 _SEEDS = ("init", "subset", "labels", "order")
 _PLAIN = (
     "n", "repeat", "verdict", "n_errors", "train_accuracy", "loss", "epochs", "steps", "cost",
-    "seconds", "finished",
+    "seconds", "finished", "rejected",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Header:
-    """What a point is and what it was measured on.
-
-    Attributes:
-        point: canonical JSON; point_id: its hash.
-        params: trainable parameters.
-        data_fingerprint: content of the training set; n_total: its samples.
-        n_limit: largest n that can be tried.
-        conflicts: groups of identical inputs with different labels; unfittable: samples that stand
-            in the way of a perfect fit.
-    """
-
-    point: str
-    point_id: str
-    params: int
-    data_fingerprint: str
-    n_total: int
-    n_limit: int
-    conflicts: int
-    unfittable: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeSummary:
-    """One finished probe without its masks.
-
-    Attributes:
-        seeds: by stream: init, subset, labels, order.
-        train_accuracy: 1 - n_errors / n.
-        cost: sample passes; seconds: wall time; finished: when it ended (seconds since the epoch).
-        readings: convergence readings.
-        machine: host, device and versions.
-        loss_curve: float32, after each epoch.
-    """
-
-    n: int
-    repeat: int
-    seeds: Mapping[str, int]
-    verdict: str
-    n_errors: int
-    train_accuracy: float
-    loss: float
-    epochs: int
-    steps: int
-    cost: int
-    seconds: float
-    finished: float
-    readings: Mapping[str, float] = field(default_factory=dict)
-    machine: Mapping[str, str] = field(default_factory=dict)
-    loss_curve: NDArray[np.float32] = field(repr=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeRecord(ProbeSummary):
-    """One finished probe.
-
-    Attributes:
-        subset: sorted global sample ids, int64 (n,); fitted: bool (n,), in the same order.
-        error_curve: int32, samples missed after each epoch.
-    """
-
-    subset: NDArray[np.int64] = field(repr=False)
-    fitted: NDArray[np.bool_] = field(repr=False)
-    error_curve: NDArray[np.int32] = field(repr=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PointRecord:
-    """All that a point's file says, but for the masks.
-
-    Attributes:
-        estimate: the final estimate's fields, or None while the search goes on.
-    """
-
-    header: Header
-    probes: list[ProbeSummary]
-    estimate: dict[str, Any] | None
+_ABSENT = {"rejected": False, "classes": 0, "bits": 0}
+"""What files of flexhpc 0.1 do not say."""
 
 
 def create(path: Path, header: Header) -> None:
@@ -159,13 +80,35 @@ def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) 
 
 def finish(path: Path, estimate: Mapping[str, Any], permitted: Permitted = lambda: True) -> None:
     """Write the final estimate; fields that are None are left out. See :func:`append`."""
+    _write_group(path, "estimate", estimate, permitted)
+
+
+def evaluated(
+    path: Path, evaluation: Mapping[str, Any], permitted: Permitted = lambda: True
+) -> None:
+    """Write how well the model generalizes. See :func:`append`."""
+    _write_group(path, "evaluation", evaluation, permitted)
+
+
+def _write_group(path: Path, name: str, values: Mapping[str, Any], permitted: Permitted) -> None:
     with _replacing(path, copy=True, permitted=permitted) as file:
-        if "estimate" in file:
-            del file["estimate"]
-        group = file.create_group("estimate")
-        for key, value in estimate.items():
-            if value is not None:
-                group.attrs[key] = value
+        if name in file:
+            del file[name]
+        _write_values(file.create_group(name), values)
+
+
+def _write_values(group: h5py.Group, values: Mapping[str, Any]) -> None:
+    """Write plain values as attributes and mappings as groups; None is left out."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            _write_values(group.create_group(key), value)
+        elif value is not None:
+            group.attrs[key] = value
+
+
+def _read_values(group: h5py.Group) -> dict[str, Any]:
+    values = {key: _plain(value) for key, value in group.attrs.items()}
+    return values | {key: _read_values(inner) for key, inner in group.items()}
 
 
 def read(path: Path) -> PointRecord | None:
@@ -177,15 +120,17 @@ def read(path: Path) -> PointRecord | None:
     if not path.exists():
         return None
     with reading(path) as file:
-        header = Header(**{key: _plain(file.attrs[key]) for key in Header.__dataclass_fields__})
+        attributes = {**_ABSENT, **file.attrs}
+        header = Header(**{key: _plain(attributes[key]) for key in Header.__dataclass_fields__})
         probes = [_summary(file["probes"][key]) for key in sorted(file["probes"], key=int)]
         estimate = None
         if "estimate" in file:
-            estimate = {key: _plain(value) for key, value in file["estimate"].attrs.items()}
+            estimate = _read_values(file["estimate"])
             estimate.setdefault("emc_hi", None)
             estimate.setdefault("largest_fit", None)
             estimate.setdefault("smallest_fail", None)
-        return PointRecord(header=header, probes=probes, estimate=estimate)
+        evaluation = _read_values(file["evaluation"]) if "evaluation" in file else None
+        return PointRecord(header=header, probes=probes, estimate=estimate, evaluation=evaluation)
 
 
 @contextlib.contextmanager
@@ -213,7 +158,7 @@ def reading(path: Path) -> Iterator[h5py.File]:
 
 
 def _summary(group: h5py.Group) -> ProbeSummary:
-    attributes = {key: _plain(value) for key, value in group.attrs.items()}
+    attributes = {**_ABSENT, **{key: _plain(value) for key, value in group.attrs.items()}}
 
     def prefixed(prefix: str) -> dict[str, Any]:
         size = len(prefix)

@@ -24,7 +24,7 @@ from flexhpc.search import bracket_of, history_of
 from flexhpc.spec import checked
 from flexhpc.store import RunFolder
 from flexhpc.store.files import write_json
-from flexhpc.store.point_file import ProbeSummary
+from flexhpc.store.record import ProbeSummary
 from flexhpc.tracking.quiet import mlflow_client
 from flexhpc.tracking.state import local_uri, tracked, tracked_path
 
@@ -107,7 +107,7 @@ class Syncer:
         assert status.record is not None
         probes = status.record.probes
         parent = self.parents.get(status.point.id)
-        done = status.record.estimate is not None
+        done = status.record.done(status.point.evaluate)
         if parent is None:
             parent = self._new_parent(status)
         elif parent.logged == len(probes) and parent.finished == done:

@@ -10,7 +10,7 @@ import torch
 
 from flexhpc.beside import part_of
 
-FORMAT = 2
+FORMAT = 3
 
 
 def save(path: Path, key: str, state: dict[str, Any]) -> None:

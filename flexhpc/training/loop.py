@@ -21,13 +21,17 @@ from torch import Tensor
 from flexhpc.errors import Interrupted
 from flexhpc.spec import sections
 from flexhpc.spec.sections import Training
-from flexhpc.training import checkpoint
+from flexhpc.training import budget, checkpoint
 from flexhpc.training.batches import batch_sizes, epoch_order
+from flexhpc.training.gates import examine
 from flexhpc.training.group import Group
 from flexhpc.training.network import Network
 from flexhpc.training.optimizers import make_optimizer, rate
 from flexhpc.training.outcome import Hooks, MakeModel, Outcome, ProbeData, Verdict
 from flexhpc.training.plateau import Plateau
+from flexhpc.training.rates import combined
+
+Saved = dict[str, Any]
 
 
 def train(
@@ -53,9 +57,34 @@ def train(
         PeerLost: another process of the group is gone.
     """
     return [
-        _Run(training, make_model, data, hooks, group or Group(data.inputs.device)).outcome()
+        _probe(training, make_model, data, hooks, group or Group(data.inputs.device))
         for data in batch
     ]
+
+
+def _probe(
+    training: Training, make_model: MakeModel, data: ProbeData, hooks: Hooks, group: Group
+) -> Outcome:
+    """Train with each learning rate in turn, until one fits."""
+    rates = training.learning_rate or [training.lr]
+    saved = _saved(hooks, group)
+    tried = [Outcome.of(plain) for plain in saved["tried"]] if saved else []
+    for peak in rates[len(tried) :]:
+        run = _Run(training, peak, make_model, data, hooks, group, tried)
+        tried.append(run.outcome(saved))
+        saved = None
+        if tried[-1].verdict == "fit":
+            break
+    return combined(tried, rates)
+
+
+def _saved(hooks: Hooks, group: Group) -> Saved | None:
+    """Return the checkpoint of this very probe, if there is one."""
+    saved = None
+    if hooks.checkpoint is not None and group.rank == 0:
+        saved = checkpoint.load(hooks.checkpoint, hooks.key)
+    told: Saved | None = group.told(saved)
+    return told
 
 
 @dataclass(kw_only=True)
@@ -63,6 +92,8 @@ class _State:
     """Where the loop stands; with weights, optimizer and random state all that a resume needs."""
 
     plateau: Plateau
+    allowed: int | None
+    gradient_start: float = math.nan
     epoch: int = 0
     batch: int = 0
     steps: int = 0
@@ -73,19 +104,22 @@ class _State:
 
 
 class _Run:
+    """One training with one learning rate."""
+
     def __init__(
-        self, training: Training, make_model: MakeModel, data: ProbeData, hooks: Hooks, group: Group
-    ) -> None:
-        self.training, self.data, self.hooks, self.group = training, data, hooks, group
-        self.device = group.device
+        self, training: Training, peak: float, make_model: MakeModel, data: ProbeData, hooks: Hooks,
+        group: Group, tried: Sequence[Outcome],
+    ) -> None:  # fmt: skip
+        self.training, self.peak, self.data, self.hooks = training, peak, data, hooks
+        self.group, self.tried, self.device = group, tried, group.device
         self.n = len(data.labels)
         self.sizes = batch_sizes(self.n, getattr(training, "batch_size", None))
-        self.steps_budget = training.steps or (training.epochs or 0) * len(self.sizes)
-        self.epochs_budget = -(-self.steps_budget // len(self.sizes))
+        self.first_budget = budget.updates(training, self.sizes)
+        self.gradients = budget.gradients_per_sample(training)
         self.started = self.saved = time.monotonic()
         self.make_model = make_model
 
-    def outcome(self) -> Outcome:
+    def outcome(self, saved: Saved | None) -> Outcome:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices), _deterministic():
             torch.manual_seed(self.data.init_seed)
@@ -97,16 +131,28 @@ class _Run:
                 shards=training.shards,
                 precision=training.precision,
                 in_chunks=isinstance(training, sections.Gd),
+                label_smoothing=training.label_smoothing,
             )
             self.optimizer = make_optimizer(training, self.network.parameters)
-            tolerance = training.gates.plateau.tolerance
-            self.state = self._resumed() or _State(plateau=Plateau(tolerance=tolerance))
             self.network.synchronise()
+            self.state = self._begun() if saved is None else self._resumed(saved)
             verdict: Verdict | None = None
             while verdict is None:
                 self._epoch()
                 verdict = self._verdict()
             return self._finish(verdict)
+
+    def _begun(self) -> _State:
+        gates = self.training.gates
+        start = self.network.norms()[0] if gates.gradient.mode != "off" else math.nan
+        return _State(
+            plateau=Plateau(tolerance=gates.plateau.tolerance),
+            allowed=self.first_budget,
+            gradient_start=start,
+        )
+
+    def _over(self) -> bool:
+        return self.state.allowed is not None and self.state.steps >= self.state.allowed
 
     def _epoch(self) -> None:
         """Train from the current batch to the end of the epoch (or of the budget), then look."""
@@ -114,48 +160,67 @@ class _Run:
         order = torch.from_numpy(epoch_order(self.n, self.data.order_seed, state.epoch))
         batches = order.to(self.device).split(sizes)
         self.network.model.train()
-        while state.batch < len(sizes) and state.steps < self.steps_budget:
+        while state.batch < len(sizes) and not self._over():
             stop = self._step(batches[state.batch])
             state.batch += 1
             state.steps += 1
-            state.cost += sizes[state.batch - 1]
+            state.cost += sizes[state.batch - 1] * self.gradients
             self._pause(stop)
         state.epoch, state.batch = state.epoch + 1, 0
         _, errors, loss = self.network.look()
         state.losses.append(loss)
         state.errors.append(errors)
         state.plateau.update(loss, errors)
-        self.hooks.epoch_done(state.epoch, self.epochs_budget, errors, loss)
+        epochs = -(-(state.allowed or 0) // len(sizes))
+        self.hooks.epoch_done(state.epoch, epochs, errors, loss)
 
     def _step(self, ids: Tensor) -> bool:
         """Make one update with the mean gradient over ``ids``; True if it is time to stop."""
+        training, step = self.training, self.state.steps
+        now = rate(training, self.peak, step, self.first_budget or 0)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate(self.training, self.state.steps, self.steps_budget)
-        stop = self.network.backward(ids, self.state.steps, self.hooks.stopping())
+            group["lr"] = now
+        stop = self.network.backward(ids, step, self.hooks.stopping())
+        if training.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters, training.clip_norm)
         self.optimizer.step()
         return stop
 
     def _verdict(self) -> Verdict | None:
         """Return how the probe ended, or None while it goes on."""
-        loss, errors = self.state.losses[-1], self.state.errors[-1]
-        gate = self.training.gates.plateau
-        if not math.isfinite(loss):
+        state, gate = self.state, self.training.gates.plateau
+        if not math.isfinite(state.losses[-1]):
             return "diverged"
-        if errors == 0:
+        if state.errors[-1] == 0:
             return "fit"
-        over = self.state.steps >= self.steps_budget
-        flat = self.state.plateau.since >= gate.patience
         if gate.mode == "off":
-            return "not_fit" if over else None
-        if over:
-            return "not_fit" if flat else "unconverged"
-        return "not_fit" if flat and self.training.schedule == "constant" else None
+            return "not_fit" if self._over() else None
+        flat = state.plateau.since >= gate.patience
+        if flat and (self._over() or self.training.schedule == "constant"):
+            return "not_fit"
+        if not self._over() or self._extend():
+            return None
+        return "unconverged"
+
+    def _extend(self) -> bool:
+        """Allow more updates to a probe that still improves, if it may have them."""
+        if self.state.allowed is None or self.first_budget is None:
+            return False
+        more = budget.extended(self.training, self.state.allowed, self.first_budget)
+        self.state.allowed = more or self.state.allowed
+        return more is not None
 
     def _finish(self, verdict: Verdict) -> Outcome:
         right, errors, loss = self.network.look()
         state = self.state
+        readings = self.hooks.trained(self.network.model)
+        found = examine(
+            self.training.gates, verdict, self.network, state.plateau, state.gradient_start
+        )
+        if state.allowed != self.first_budget:
+            readings["extended_to_steps"] = float(state.allowed or 0)
         return Outcome(
-            verdict=verdict,
+            verdict=found.verdict,
             n_errors=errors,
             loss=loss,
             epochs=state.epoch,
@@ -163,20 +228,11 @@ class _Run:
             cost=state.cost,
             seconds=self._seconds(),
             fitted=right.cpu().numpy(),
-            readings=self._readings(verdict),
+            readings={**readings, **found.readings},
+            rejected=found.rejected,
             loss_curve=np.array(state.losses, dtype=np.float32),
             error_curve=np.array(state.errors, dtype=np.int32),
         )
-
-    def _readings(self, verdict: Verdict) -> dict[str, float]:
-        readings: dict[str, float] = {}
-        gates = self.training.gates
-        if gates.plateau.mode != "off":
-            readings["plateau_epochs"] = float(self.state.plateau.since)
-        if gates.gradient.mode != "off" and verdict != "diverged":
-            gradient, parameters = self.network.norms()
-            readings |= {"gradient_norm": gradient, "parameter_norm": parameters}
-        return readings
 
     def _seconds(self) -> float:
         return self.state.seconds + time.monotonic() - self.started
@@ -200,23 +256,18 @@ class _Run:
         random = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
-        state: dict[str, Any] = {
+        state: Saved = {
             "model": self.network.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "random": random,
             "progress": {**asdict(self.state), "seconds": self._seconds()},
+            "tried": [outcome.plain() for outcome in self.tried],
         }
         checkpoint.save(self.hooks.checkpoint, self.hooks.key, state)
         self.saved = time.monotonic()
 
-    def _resumed(self) -> _State | None:
-        """Take up a checkpoint of this very probe, if there is one."""
-        saved = None
-        if self.hooks.checkpoint is not None and self.group.rank == 0:
-            saved = checkpoint.load(self.hooks.checkpoint, self.hooks.key)
-        saved = self.group.told(saved)
-        if saved is None:
-            return None
+    def _resumed(self, saved: Saved) -> _State:
+        """Take up a checkpoint."""
         self.network.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         torch.set_rng_state(saved["random"]["cpu"])

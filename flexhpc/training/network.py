@@ -40,6 +40,7 @@ class Network:
         precision: one of the spec's.
         in_chunks: the gradient of a large batch is summed up chunk by chunk, unless the network's
             BatchNorm needs it all at once.
+        label_smoothing: of the loss that is trained; looks, norms and curvature are without.
 
     Raises:
         PointError: the network cannot be trained in shards.
@@ -47,7 +48,7 @@ class Network:
 
     def __init__(
         self, model: nn.Module, data: ProbeData, group: Group, *,
-        shards: int | None, precision: str, in_chunks: bool,
+        shards: int | None, precision: str, in_chunks: bool, label_smoothing: float,
     ) -> None:  # fmt: skip
         double = precision == "fp64"
         self.model = model.double() if double else model
@@ -74,6 +75,7 @@ class Network:
             if precision == "bf16"
             else contextlib.nullcontext()
         )
+        self.label_smoothing = label_smoothing
         self._used: list[bool] | None = None
 
     def synchronise(self) -> None:
@@ -118,11 +120,14 @@ class Network:
         for chunk in ids.tensor_split(chunks):
             with self.precision:
                 logits, labels = self._logits(chunk), self.labels[chunk]
-                if len(chunk) == of:
-                    loss = functional.cross_entropy(logits, labels)
-                else:
-                    loss = functional.cross_entropy(logits, labels, reduction="sum") / of
-            loss.backward()
+                whole = len(chunk) == of
+                loss = functional.cross_entropy(
+                    logits,
+                    labels,
+                    reduction="mean" if whole else "sum",
+                    label_smoothing=self.label_smoothing,
+                )
+            (loss if whole else loss / of).backward()
 
     def _logits(self, ids: Tensor) -> Tensor:
         sync = SyncedBatchNorm(self.group) if self.synced else contextlib.nullcontext()
@@ -230,6 +235,7 @@ class Network:
         else:
             self._used = None
             self._summed(part, vote=False)
+            self._used = None
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         return _norm(gradients), _norm(self.parameters)
 

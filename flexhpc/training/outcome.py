@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -46,6 +47,7 @@ class Outcome:
         seconds: wall time, including the time before an interruption.
         fitted: bool (n,), in the order of the subset: classified right at the end.
         readings: convergence readings by name.
+        rejected: a convergence gate refused it: its failure is not one of capacity.
         loss_curve: float32, loss after each epoch; error_curve: int32, samples missed.
     """
 
@@ -58,8 +60,25 @@ class Outcome:
     seconds: float
     fitted: NDArray[np.bool_]
     readings: dict[str, float] = field(default_factory=dict)
+    rejected: bool = False
     loss_curve: NDArray[np.float32]
     error_curve: NDArray[np.int32]
+
+    def plain(self) -> dict[str, Any]:
+        """Return tensors and plain values, as a checkpoint holds them."""
+        return {
+            key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+            for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> Outcome:
+        """Return the outcome that a checkpoint holds."""
+        values: dict[str, Any] = {
+            key: value.numpy() if isinstance(value, Tensor) else value
+            for key, value in plain.items()
+        }
+        return cls(**values)
 
 
 @dataclass(kw_only=True)
@@ -68,7 +87,10 @@ class Hooks:
 
     Attributes:
         stopping: asked at every step; True saves a checkpoint and raises Interrupted.
-        epoch_done: called with (epoch, budget in epochs, samples missed, loss).
+        epoch_done: called with (epoch, budget in epochs, samples missed, loss); a budget of 0 has
+            no end.
+        trained: called with the network at the end of each training, in eval mode; what it returns
+            joins the readings. In a group every process calls its own.
         holds: whether this process may still write the checkpoint.
         checkpoint: file for the state in progress; a training resumes from it if it is there.
         checkpoint_every: seconds between checkpoints.
@@ -77,6 +99,7 @@ class Hooks:
 
     stopping: Callable[[], bool] = lambda: False
     epoch_done: Callable[[int, int, int, float], None] = lambda *_: None
+    trained: Callable[[nn.Module], dict[str, float]] = lambda _: {}
     holds: Callable[[], bool] = lambda: True
     checkpoint: Path | None = None
     checkpoint_every: float = 60.0

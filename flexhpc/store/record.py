@@ -1,0 +1,102 @@
+"""What the file of a point says: its header, its probes, its estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a point is and what it was measured on.
+
+    Attributes:
+        point: canonical JSON; point_id: its hash.
+        params: trainable parameters.
+        data_fingerprint: content of the training set; n_total: its samples.
+        n_limit: largest n that can be tried.
+        conflicts: groups of identical inputs with different labels; unfittable: samples that stand
+            in the way of a perfect fit.
+        classes: number of classes; bits: that the trained numbers hold. 0 where an older file does
+            not say.
+    """
+
+    point: str
+    point_id: str
+    params: int
+    data_fingerprint: str
+    n_total: int
+    n_limit: int
+    conflicts: int
+    unfittable: int
+    classes: int
+    bits: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSummary:
+    """One finished probe without its masks.
+
+    Attributes:
+        seeds: by stream: init, subset, labels, order.
+        train_accuracy: 1 - n_errors / n.
+        cost: sample passes; seconds: wall time; finished: when it ended (seconds since the epoch).
+        readings: convergence readings.
+        machine: host, device and versions.
+        rejected: a convergence gate refused it, so it says nothing about capacity.
+        loss_curve: float32, after each epoch.
+    """
+
+    n: int
+    repeat: int
+    seeds: Mapping[str, int]
+    verdict: str
+    n_errors: int
+    train_accuracy: float
+    loss: float
+    epochs: int
+    steps: int
+    cost: int
+    seconds: float
+    finished: float
+    readings: Mapping[str, float] = field(default_factory=dict)
+    machine: Mapping[str, str] = field(default_factory=dict)
+    rejected: bool = False
+    loss_curve: NDArray[np.float32] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeRecord(ProbeSummary):
+    """One finished probe.
+
+    Attributes:
+        subset: sorted global sample ids, int64 (n,); fitted: bool (n,), in the same order.
+        error_curve: int32, samples missed after each epoch.
+    """
+
+    subset: NDArray[np.int64] = field(repr=False)
+    fitted: NDArray[np.bool_] = field(repr=False)
+    error_curve: NDArray[np.int32] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointRecord:
+    """All that a point's file says, but for the masks.
+
+    Attributes:
+        estimate: the final estimate's fields, or None while the search goes on.
+        evaluation: how well the model generalizes, by name; None where it was not evaluated.
+    """
+
+    header: Header
+    probes: list[ProbeSummary]
+    estimate: dict[str, Any] | None
+    evaluation: dict[str, Any] | None
+
+    def done(self, evaluate: bool) -> bool:
+        """Return whether all is there: the estimate and, if it is wanted, the evaluation."""
+        return self.estimate is not None and (self.evaluation is not None or not evaluate)

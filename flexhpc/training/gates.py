@@ -1,0 +1,81 @@
+"""The convergence gates at the end of a probe: was a failure one of capacity, or of training?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flexhpc.spec.sections import Gates
+from flexhpc.training.network import Network
+from flexhpc.training.outcome import Verdict
+from flexhpc.training.plateau import Plateau
+
+TOUCHED = "touched_"
+"""Prefix of the readings that say whether a gate found a failing probe short of a minimum."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """What the gates say of a probe.
+
+    Attributes:
+        verdict: how it ended, in the light of the gates.
+        rejected: whether a gate refused it; then it says nothing about capacity.
+        readings: by name.
+    """
+
+    verdict: Verdict
+    rejected: bool
+    readings: dict[str, float]
+
+
+def examine(
+    gates: Gates, verdict: Verdict, network: Network, plateau: Plateau, gradient_start: float
+) -> Examined:
+    """Take the readings of a finished training and judge it by them.
+
+    Only failures are judged: a fit is a fit, wherever it stands. A gate in mode ``report`` says
+    what it found and changes nothing; one in mode ``reject`` refuses the probe.
+
+    Args:
+        gates: their modes and tolerances.
+        verdict: how the training ended.
+        network: at its end.
+        plateau: of its losses.
+        gradient_start: norm of the gradient at initialisation.
+    """
+    readings: dict[str, float] = {}
+    touched: dict[str, bool] = {}
+    failed = verdict not in ("fit", "diverged")
+    if gates.plateau.mode != "off":
+        readings["plateau_epochs"] = float(plateau.since)
+        touched["plateau"] = verdict == "unconverged"
+    if gates.gradient.mode != "off" and verdict != "diverged":
+        gradient, parameters = network.norms()
+        readings |= {
+            "gradient_norm": gradient,
+            "gradient_norm_start": gradient_start,
+            "parameter_norm": parameters,
+        }
+        touched["gradient"] = gradient > gates.gradient.tolerance * gradient_start
+    if gates.curvature.mode != "off" and failed:
+        ritz = network.ritz(gates.curvature.products)
+        readings |= {
+            "min_ritz": ritz.smallest,
+            "max_ritz": ritz.largest,
+            "hessian_products": float(ritz.products),
+        }
+        scale = max(abs(ritz.smallest), abs(ritz.largest))
+        touched["curvature"] = ritz.smallest < -gates.curvature.tolerance * scale
+    if not failed:
+        return Examined(verdict=verdict, rejected=False, readings=readings)
+    readings |= {TOUCHED + gate: float(found) for gate, found in touched.items()}
+    refusing = [gate for gate, found in touched.items() if found and _rejects(gates, gate)]
+    if "curvature" in refusing:
+        verdict = "saddle"
+    elif refusing:
+        verdict = "unconverged"
+    return Examined(verdict=verdict, rejected=bool(refusing), readings=readings)
+
+
+def _rejects(gates: Gates, gate: str) -> bool:
+    return bool(getattr(gates, gate).mode == "reject")

@@ -1,0 +1,81 @@
+"""Information, and the correlation of EMC with generalization: against what is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from flexhpc.analysis.generalization import FEWEST, Pair, correlations
+from flexhpc.analysis.information import information
+
+
+def test_a_perfect_fit_takes_up_all_of_its_labels() -> None:
+    """A perceptron at its capacity, n = 2 d with two classes, holds 2 bits per parameter."""
+    assert information(400, 1.0, 2) / 200 == 2
+    assert information(100, 1.0, 10) == pytest.approx(100 * math.log2(10))
+
+
+@given(st.integers(1, 10**6), st.integers(2, 100), st.floats(0, 1))
+def test_information_is_that_of_a_symmetric_channel(n: int, classes: int, accuracy: float) -> None:
+    """Against the sum over the joint distribution of label and answer."""
+    found = information(n, accuracy, classes)
+    if accuracy <= 1 / classes:
+        assert found == 0
+        return
+    joint = np.full((classes, classes), (1 - accuracy) / (classes - 1) / classes)
+    np.fill_diagonal(joint, accuracy / classes)
+    some = joint[joint > 0]
+    exact = n * float((some * np.log2(some * classes**2)).sum())
+    assert found == pytest.approx(exact, rel=1e-6, abs=1e-6 * n)
+
+
+def pair(excess: float, accuracy: float, params: int) -> Pair:
+    return Pair(
+        name="", family="mlp", params=params, emc_true=round(1e6 * math.exp(excess)),
+        emc_random=10**6, censored=False, test_accuracy=accuracy, gap=1 - accuracy,
+    )  # fmt: skip
+
+
+def some_pairs(count: int, slope: float, noise: float) -> list[Pair]:
+    rng = np.random.default_rng(1)
+    excess = rng.uniform(0, 2, count)
+    accuracy = 0.5 + slope * excess + noise * rng.standard_normal(count)
+    sizes = rng.integers(100, 100_000, count)
+    return [pair(x, y, int(p)) for x, y, p in zip(excess, accuracy, sizes, strict=True)]
+
+
+def test_correlations_agree_with_scipy_and_turn_sign_for_the_gap() -> None:
+    found = some_pairs(30, 0.1, 0.05)
+    x, y = [p.excess for p in found], [p.test_accuracy for p in found]
+    lines = {line.name: line for line in correlations(found, "test_accuracy")}
+    assert lines["Pearson"].value == pytest.approx(stats.pearsonr(x, y).statistic)
+    assert lines["Spearman"].value == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert lines["Kendall"].value == pytest.approx(stats.kendalltau(x, y).statistic)
+    for line in lines.values():
+        assert line.lower <= line.value <= line.upper
+    gap = {line.name: line for line in correlations(found, "gap")}
+    for name, line in lines.items():
+        assert gap[name].value == pytest.approx(-line.value)
+
+
+def test_an_effect_of_size_alone_vanishes_given_size() -> None:
+    rng = np.random.default_rng(2)
+    sizes = np.exp(rng.uniform(3, 12, 200))
+    logs = np.log(sizes)
+    found = [
+        pair(0.2 * s + 0.1 * rng.standard_normal(), 0.05 * s + 0.02 * rng.standard_normal(), int(p))
+        for s, p in zip(logs, sizes, strict=True)
+    ]
+    lines = {line.name: line.value for line in correlations(found, "test_accuracy")}
+    assert lines["Pearson"] > 0.9
+    assert abs(lines["Pearson given log parameters"]) < 0.2
+
+
+def test_few_models_give_no_correlation() -> None:
+    assert correlations(some_pairs(FEWEST - 1, 0.1, 0.1), "gap") == []
+    assert len(correlations(some_pairs(FEWEST, 0.1, 0.1), "gap")) == 4

@@ -1,0 +1,165 @@
+"""What one history can tell: quantiles, training errors; and probes that do not count."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import expit, logit
+
+from flexhpc.search import Ask, Estimate, ProbeResult, advance, cost_bound, estimate_so_far
+from flexhpc.search.fit_curve import posterior
+from flexhpc.search.history import MOST_REJECTED, counted
+from flexhpc.spec.sections import Adam, Bisection, Gates, Growth, PlateauGate, Sam
+
+SEARCH = Bisection(policy="bisection", start=32, tolerance=0.05)
+
+
+def play(search: Bisection, n_limit: int, probe) -> tuple[Estimate, list[ProbeResult]]:
+    history: list[ProbeResult] = []
+    while isinstance(step := advance(search, n_limit, history), Ask):
+        ((n, repeat),) = step.probes
+        history.append(probe(n, repeat))
+        assert len(history) < 2_000
+    return step, history
+
+
+def with_errors(errors_of, cost: int = 1):
+    def probe(n: int, repeat: int) -> ProbeResult:
+        errors = errors_of(n)
+        verdict = "not_fit" if errors else "fit"
+        return ProbeResult(n=n, repeat=repeat, verdict=verdict, n_errors=errors, cost=cost)
+
+    return probe
+
+
+@given(st.integers(50, 3_000))
+def test_each_training_error_is_found_from_shared_probes(capacity: int) -> None:
+    """A network that fits ``capacity`` samples and misses each further one."""
+    eps = [0.1, 0.01, 0.5]
+    search = SEARCH.model_copy(update={"eps": eps})
+    probe = with_errors(lambda n: max(0, n - capacity))
+    estimate, history = play(search, 100_000, probe)
+    alone, shorter = play(SEARCH, 100_000, probe)
+    assert (estimate.emc, estimate.censored) == (alone.emc, "none")
+    assert history[: len(shorter)] == shorter
+    assert list(estimate.by_eps) == ["0.01", "0.1", "0.5"]
+    assert len({(r.n, r.repeat) for r in history}) == len(history)
+    for wanted in eps:
+        found = estimate.by_eps[f"{wanted:g}"]
+        exact = capacity / (1 - wanted)
+        assert found.censored == "none"
+        assert abs(found.emc / exact - 1) < 0.06
+        assert found.emc_lo <= exact + 1
+        assert found.emc_hi >= exact - 1
+
+
+def test_a_training_error_that_all_samples_meet_is_censored() -> None:
+    search = SEARCH.model_copy(update={"eps": [0.5]})
+    estimate, _ = play(search, 100, with_errors(lambda n: max(0, n - 60)))
+    assert estimate.censored == "none"
+    found = estimate.by_eps["0.5"]
+    assert (found.emc, found.emc_hi, found.censored) == (100, None, "right")
+
+
+def test_an_unfinished_search_says_what_it_has() -> None:
+    search = SEARCH.model_copy(update={"eps": [0.1]})
+    _, history = play(search, 10_000, with_errors(lambda n: max(0, n - 500)))
+    _, shorter = play(SEARCH, 10_000, with_errors(lambda n: max(0, n - 500)))
+    partly = estimate_so_far(search, 10_000, history[: len(shorter) + 1])
+    assert partly is not None
+    assert estimate_so_far(search, 10_000, history[:3]).by_eps == {}
+
+
+def test_an_estimate_survives_its_plain_form() -> None:
+    from dataclasses import asdict
+
+    search = SEARCH.model_copy(update={"eps": [0.1]})
+    estimate, _ = play(search, 10_000, with_errors(lambda n: max(0, n - 500)))
+    assert Estimate.of(asdict(estimate)) == estimate
+
+
+@pytest.mark.parametrize("q", [10, 25, 75, 90])
+def test_any_quantile_of_the_fit_curve(q: int) -> None:
+    """Probes of a known logistic curve: the estimate is near the exact quantile, and in order."""
+    width, middle = 0.3, 400
+    rng = np.random.default_rng(q)
+    history = [
+        ProbeResult(
+            n=n,
+            repeat=i,
+            verdict="fit" if rng.random() < expit((np.log(middle / n)) / width) else "not_fit",
+            n_errors=0,
+            cost=1,
+        )
+        for n in (100, 200, 283, 400, 566, 800, 1600)
+        for i in range(60)
+    ]
+    search = SEARCH.model_copy(update={"start": 100, "estimand": f"n{q}", "seeds_per_n": 60})
+    estimate = estimate_so_far(search, 100_000, history)
+    exact = middle * np.exp(-width * logit(q / 100))
+    assert estimate.estimand == f"n{q}"
+    assert abs(estimate.emc / exact - 1) < 0.15
+    assert estimate.emc_lo <= estimate.emc <= estimate.emc_hi
+    assert estimate.emc_hi / estimate.emc_lo < 1.5
+
+
+def rejecting(times: int):
+    """Below 300 fits; above, the first ``times`` probes at an n are refused, the next ones fail."""
+
+    def probe(n: int, repeat: int) -> ProbeResult:
+        fine = ProbeResult(n=n, repeat=repeat, verdict="fit", n_errors=0, cost=5)
+        if n <= 300:
+            return fine
+        return replace(fine, verdict="unconverged", n_errors=3, rejected=repeat < times)
+
+    return probe
+
+
+@pytest.mark.parametrize("times", [0, 1, MOST_REJECTED])
+def test_a_rejected_probe_is_repeated_and_does_not_count(times: int) -> None:
+    estimate, history = play(SEARCH, 5_000, rejecting(times))
+    assert estimate.largest_fit <= 300 < estimate.smallest_fail
+    failing = {r.n for r in history if r.n > 300}
+    assert estimate.rejected == times * len(failing)
+    assert len([r for r in history if r.n > 300]) == (times + 1) * len(failing)
+    assert len(counted(history)) == len(history) - estimate.rejected
+    assert estimate.cost == 5 * len(history)
+
+
+def test_a_search_ends_where_everything_is_rejected() -> None:
+    estimate, history = play(SEARCH, 5_000, rejecting(10**9))
+    assert estimate.largest_fit <= 300 < estimate.smallest_fail
+    assert max(r.repeat for r in history) == MOST_REJECTED
+
+
+def test_the_posterior_does_not_see_rejected_probes() -> None:
+    fine = [ProbeResult(n=n, repeat=0, verdict="fit", n_errors=0, cost=1) for n in (50, 100)]
+    fine.append(ProbeResult(n=200, repeat=0, verdict="not_fit", n_errors=9, cost=1))
+    refused = ProbeResult(n=100, repeat=1, verdict="saddle", n_errors=1, cost=1, rejected=True)
+    before, after = posterior(fine), posterior([*fine, refused])
+    np.testing.assert_array_equal(before.weight, after.weight)
+    seen = posterior([*fine, replace(refused, rejected=False)])
+    assert not np.array_equal(before.weight, seen.weight)
+
+
+def test_the_cost_bound_knows_every_multiple() -> None:
+    plain = Adam(optimizer="adam", epochs=10)
+    base = cost_bound(SEARCH, plain, 1_000)
+    assert base is not None
+    for change, factor in (
+        ({"learning_rate": [0.1, 0.01, 0.001]}, 3),
+        ({"sam": Sam()}, 2),
+        ({"unconverged": "extend", "extend_to": 4.0}, 4),
+        ({"gates": Gates(plateau=PlateauGate(mode="reject"))}, 1 + MOST_REJECTED),
+    ):
+        assert cost_bound(SEARCH, plain.model_copy(update=change), 1_000) == factor * base
+    assert cost_bound(SEARCH, plain.model_copy(update={"until": "convergence"}), 1_000) is None
+    more = SEARCH.model_copy(update={"eps": [0.1]})
+    assert cost_bound(more, plain, 1_000) > base
+    growth = Growth(policy="growth", start=500, growth=500)
+    gradients = Adam(optimizer="adam", gradient_evaluations=5_000)
+    assert cost_bound(growth, gradients, 1_000) == 10_000
