@@ -1,5 +1,7 @@
-"""Families of networks with exact shapes and parameter counts."""
+"""Families of networks with exact sizes, their scaling and counts."""
 
-from flexhpc.models.build import build, count_parameters
+from flexhpc.models.build import build
+from flexhpc.models.counts import count_parameters
+from flexhpc.models.scaling import concrete
 
-__all__ = ["build", "count_parameters"]
+__all__ = ["build", "concrete", "count_parameters"]

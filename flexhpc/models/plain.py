@@ -34,14 +34,18 @@ def linear(features: int, classes: int, *, bias: bool) -> nn.Module:
 
 
 def mlp(
-    features: int, classes: int, *, width: int, depth: int, activation: str, bias: bool, norm: str
-) -> nn.Module:
-    """``depth`` hidden layers of ``width`` units: (n, features or image) -> (n, classes)."""
-    make_activation, gain = ACTIVATIONS[activation]
+    features: int, classes: int, *, width: int, depth: int, activation: str, gain: float | None,
+    bias: bool, norm: str,
+) -> nn.Module:  # fmt: skip
+    """``depth`` hidden layers of ``width`` units: (n, features or image) -> (n, classes).
+
+    ``gain`` is that of the hidden layers, None for the activation's; the head's is 1.
+    """
+    make_activation, own_gain = ACTIVATIONS[activation]
     layers: list[nn.Module] = [nn.Flatten()]
     for level in range(depth):
         hidden = nn.Linear(features if level == 0 else width, width, bias=bias)
-        initialise(hidden, gain)
+        initialise(hidden, own_gain if gain is None else gain)
         layers += [hidden, *_norm1d(norm, width), make_activation()]
     head = nn.Linear(width if depth else features, classes, bias=bias)
     initialise(head, 1.0)
@@ -49,23 +53,25 @@ def mlp(
 
 
 class Cnn(nn.Module):
-    """``depth`` 3x3 convolutions of stride 2, then global average pooling and a linear head.
+    """``depth`` convolutions of stride 2, then global average pooling and a linear head.
 
     The first convolution has ``width`` output channels, each further one twice as many as the one
-    before: (n, channels, height, width) -> (n, classes).
+    before: (n, channels, height, width) -> (n, classes). Kernels are ``kernel`` pixels wide (odd)
+    and padded by ``kernel // 2``, so that each halves the sides, rounded up. ``gain`` is that of
+    the convolutions, None for the activation's; the head's is 1.
     """
 
     def __init__(
-        self, channels: int, classes: int, *, width: int, depth: int, activation: str, bias: bool,
-        norm: str,
+        self, channels: int, classes: int, *, width: int, depth: int, kernel: int, activation: str,
+        gain: float | None, bias: bool, norm: str,
     ) -> None:  # fmt: skip
         super().__init__()
-        make_activation, gain = ACTIVATIONS[activation]
+        make_activation, own_gain = ACTIVATIONS[activation]
         layers: list[nn.Module] = []
         for level in range(depth):
             out = width * 2**level
-            conv = nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=bias)
-            initialise(conv, gain)
+            conv = nn.Conv2d(channels, out, kernel, stride=2, padding=kernel // 2, bias=bias)
+            initialise(conv, own_gain if gain is None else gain)
             layers += [conv, *_norm2d(norm, out), make_activation()]
             channels = out
         self.body = nn.Sequential(*layers)

@@ -1,4 +1,4 @@
-"""Families that timm provides: vit, resnet, and any other model by its name."""
+"""Families that timm provides: vit, mixer, resnet, efficientnet, and any other by its name."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ def _timm() -> Any:
 
 def vit(
     shape: tuple[int, ...], classes: int, *, width: int, depth: int, heads: int, patch: int,
-    activation: str,
+    activation: str, mlp_ratio: float,
 ) -> nn.Module:  # fmt: skip
     """timm's VisionTransformer on images of ``shape`` (channels, height, width)."""
     timm = _timm()
-    if any(side % patch for side in shape[1:]):
-        raise PointError(f"model.patch: {patch} does not divide the {shape[1]}x{shape[2]} images")
+    _check_patch(shape, patch)
     model: nn.Module = timm.models.VisionTransformer(
         img_size=shape[1:],
         patch_size=patch,
@@ -38,21 +37,56 @@ def vit(
         embed_dim=width,
         depth=depth,
         num_heads=heads,
+        mlp_ratio=mlp_ratio,
         act_layer=timm.layers.get_act_layer(activation),
     )
     return model
 
 
+def mixer(
+    shape: tuple[int, ...], classes: int, *, width: int, depth: int, patch: int, activation: str
+) -> nn.Module:
+    """timm's MlpMixer (Tolstikhin et al. 2021, arXiv 2105.01601), its head starting at zero.
+
+    The MLPs over patches have ``width`` / 2 units, rounded down, those over channels 4 ``width``.
+    """
+    timm = _timm()
+    _check_patch(shape, patch)
+    if width < 2:
+        raise PointError(
+            f"model.width: {width} leaves the mixer's MLPs over patches, which have width / 2 "
+            "units, without any; use at least 2"
+        )
+    model: nn.Module = timm.models.MlpMixer(
+        img_size=shape[1:],
+        patch_size=patch,
+        in_chans=shape[0],
+        num_classes=classes,
+        embed_dim=width,
+        num_blocks=depth,
+        act_layer=timm.layers.get_act_layer(activation),
+    )
+    return model
+
+
+def _check_patch(shape: tuple[int, ...], patch: int) -> None:
+    if any(side % patch for side in shape[1:]):
+        raise PointError(
+            f"model.patch: {patch} does not divide the {shape[1]}x{shape[2]} images; use a divisor"
+        )
+
+
 def resnet(
-    shape: tuple[int, ...], classes: int, *, width: int, depth: int, activation: str
+    shape: tuple[int, ...], classes: int, *, width: int, depth: int, activation: str, norm: str
 ) -> nn.Module:
     """timm's ResNet: ``depth`` basic blocks over up to four stages of doubling channels.
 
     The stem is timm's "deep" one: three 3x3 convolutions. On images of at most 64 pixels it keeps
     the resolution, as is usual for CIFAR (He et al. 2016, section 4.2); larger ones are reduced
-    four times, as for ImageNet.
+    four times, as for ImageNet. Convolutions have no biases, also with ``norm`` none.
     """
     timm = _timm()
+    norms = {"batch": nn.BatchNorm2d, "layer": timm.layers.GroupNorm1, "none": nn.Identity}
     stages = min(4, depth)
     model = timm.models.resnet.ResNet(
         timm.models.resnet.BasicBlock,
@@ -63,12 +97,36 @@ def resnet(
         stem_type="deep",
         stem_width=width // 2,
         act_layer=timm.layers.get_act_layer(activation),
+        norm_layer=norms[norm],
     )
     for stage in range(stages, 4):
         setattr(model, f"layer{stage + 1}", nn.Identity())
     if max(shape[1:]) <= _SMALL_IMAGE:
         model.conv1[0].stride = (1, 1)
         model.maxpool = nn.Identity()
+    result: nn.Module = model
+    return result
+
+
+def efficientnet(
+    shape: tuple[int, ...], classes: int, *, width: int, depth: int, activation: str
+) -> nn.Module:
+    """timm's EfficientNet (Tan & Le 2019, arXiv 1905.11946), a multiple of B0.
+
+    ``width`` / 32 multiplies all channels, ``depth`` / 16 the blocks of each of the seven stages;
+    timm rounds channels to multiples of 8 and blocks up, so there are at least 7 blocks. On images
+    of at most 64 pixels the stem keeps the resolution; larger ones it halves, as B0 does.
+    """
+    model = _timm().models.efficientnet._gen_efficientnet(
+        "efficientnet_b0",
+        channel_multiplier=width / 32,
+        depth_multiplier=depth / 16,
+        in_chans=shape[0],
+        num_classes=classes,
+        act_layer=activation,
+    )
+    if max(shape[1:]) <= _SMALL_IMAGE:
+        model.conv_stem.stride = (1, 1)
     result: nn.Module = model
     return result
 

@@ -7,9 +7,19 @@ from torch import nn
 from flexhpc.errors import PointError
 from flexhpc.models import build, count_parameters
 from flexhpc.models.plain import ACTIVATIONS
-from flexhpc.spec.sections import Cnn, Linear, Mlp, Model, Resnet, Timm, Vit
+from flexhpc.spec.sections import (
+    Cnn,
+    Efficientnet,
+    Linear,
+    Mixer,
+    Mlp,
+    Model,
+    Resnet,
+    Timm,
+    Vit,
+)
 
-GREY, COLOUR = (1, 28, 28), (3, 32, 32)
+GREY, COLOUR, DIGIT = (1, 28, 28), (3, 32, 32), (1, 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +47,21 @@ GREY, COLOUR = (1, 28, 28), (3, 32, 32)
             30_826,
         ),
         (Vit(family="vit", width=24, depth=4, heads=3, patch=7), GREY, 30_826),
+        (
+            Vit(family="vit", width=24, depth=4, heads=3, patch=7, mlp_ratio=2.0),
+            GREY,
+            30_826 - 4 * (2 * 24 * 48 + 48),
+        ),
+        (Cnn(family="cnn", width=4, depth=2, kernel=5), COLOUR, 304 + 808 + 90),
+        (
+            Mixer(family="mixer", width=8, depth=2, patch=7),
+            GREY,
+            (49 * 8 + 8)
+            + 2 * (2 * 16 + (16 * 4 + 4) + (4 * 16 + 16) + (8 * 32 + 32) + (32 * 8 + 8))
+            + 16
+            + (8 * 10 + 10),
+        ),
+        (Efficientnet(family="efficientnet", width=32), COLOUR, 4_020_358),
     ],
 )  # fmt: skip
 def test_parameter_counts_by_hand(model: Model, shape: tuple, expected: int) -> None:
@@ -56,18 +81,117 @@ def test_resnets_of_any_depth_and_image(shape: tuple, depth: int) -> None:
     assert count_parameters(model, shape, 7) == sum(p.numel() for p in network.parameters())
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("family", ["mlp", "cnn", "vit", "resnet"])
-def test_every_activation_in_every_family(activation: str, family: str) -> None:
-    sizes = {"mlp": {}, "cnn": {}, "vit": {"heads": 2, "depth": 1}, "resnet": {"depth": 2}}[family]
-    cls = {"mlp": Mlp, "cnn": Cnn, "vit": Vit, "resnet": Resnet}[family]
-    network = build(cls(family=family, width=8, activation=activation, **sizes), GREY, 10)
-    out = network.eval()(torch.randn(3, *GREY))
-    assert out.shape == (3, 10)
-    names = {"relu": "ReLU", "leaky_relu": "LeakyReLU", "tanh": "Tanh", "identity": "Identity",
-             "gelu": "GELU"}  # fmt: skip
+FAMILIES: dict[str, tuple[type[Model], dict]] = {
+    "linear": (Linear, {}),
+    "mlp": (Mlp, {"width": 8}),
+    "cnn": (Cnn, {"width": 8}),
+    "vit": (Vit, {"width": 8, "heads": 2, "depth": 1}),
+    "mixer": (Mixer, {"width": 8, "depth": 1}),
+    "resnet": (Resnet, {"width": 8, "depth": 2}),
+    "efficientnet": (Efficientnet, {"width": 8, "depth": 1}),
+}
+NAMES = {
+    "relu": "ReLU", "leaky_relu": "LeakyReLU", "tanh": "Tanh", "identity": "Identity",
+    "gelu": "GELU", "silu": "SiLU",
+}  # fmt: skip
+CHOICES = [
+    *((family, activation) for family in list(FAMILIES)[1:] for activation in ACTIVATIONS),
+    ("efficientnet", "silu"),
+]
+
+
+@pytest.mark.parametrize("shape", [GREY, COLOUR, DIGIT])
+@pytest.mark.parametrize(("family", "activation"), [("linear", None), *CHOICES])
+def test_every_family_trains_a_step_with_every_activation(
+    family: str, activation: str | None, shape: tuple
+) -> None:
+    cls, sizes = FAMILIES[family]
+    chosen = {} if activation is None else {"activation": activation}
+    torch.manual_seed(0)
+    network = build(cls(family=family, **sizes, **chosen), shape, 10)
     used = {type(module).__name__ for module in network.modules()}
-    assert any(names[activation] in name for name in used)
+    assert activation is None or any(NAMES[activation] in name for name in used)
+    before = [p.detach().clone() for p in network.parameters()]
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    loss = nn.functional.cross_entropy(network(torch.randn(4, *shape)), torch.arange(4))
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+    optimizer.step()
+    moved = [not torch.equal(p, old) for p, old in zip(network.parameters(), before, strict=True)]
+    assert any(moved) if family == "mixer" else sum(moved) > len(moved) / 2  # its head starts at 0
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "size", "turn"),
+    [
+        (Linear(family="linear"), DIGIT, 63.80171772281756, 3.0285856776788904),
+        (Mlp(family="mlp", width=16, depth=2), DIGIT, 258.4897071845335, 1.614508752073201),
+        (
+            Mlp(family="mlp", width=16, depth=2, activation="tanh", norm="layer"), (20,),
+            253.01856062735897, 13.916433490601403,
+        ),
+        (Cnn(family="cnn", width=8), GREY, 654.9152412655112, -7.486134179386478),
+        (
+            Cnn(family="cnn", width=8, norm="batch", activation="gelu"), COLOUR,
+            732.5561735653191, 24.04352333699417,
+        ),
+        (Vit(family="vit", width=12, depth=2), GREY, 149.5524456045576, 5.371034922309647),
+        (
+            Resnet(family="resnet", width=8, depth=3), COLOUR,
+            1762.1727993479078, -15.173184757174582,
+        ),
+    ],
+)  # fmt: skip
+def test_the_first_version_initialised_the_same(
+    model: Model, shape: tuple, size: float, turn: float
+) -> None:
+    """Two sums over all weights as version 1 drew them; tolerant of how a CPU rounds a cosine."""
+    torch.manual_seed(1234)
+    network = build(model, shape, 10)
+    weights = torch.cat([p.detach().double().flatten() for p in network.parameters()])
+    ramp = torch.linspace(-1, 1, len(weights), dtype=torch.float64)
+    assert float(weights.abs().sum()) == pytest.approx(size, rel=1e-6)
+    assert float((weights * ramp).sum()) == pytest.approx(turn, rel=1e-5)
+
+
+def test_kernels_keep_the_images_halving() -> None:
+    for kernel in (1, 3, 5, 11):
+        network = build(Cnn(family="cnn", width=4, depth=3, kernel=kernel), GREY, 10)
+        assert network.body(torch.randn(1, *GREY)).shape[2:] == (4, 4)
+        assert network.body[0].kernel_size == (kernel, kernel)
+
+
+@pytest.mark.parametrize("family", ["mlp", "cnn"])
+def test_gain_scales_the_hidden_weights_and_not_the_head(family: str) -> None:
+    cls, sizes = FAMILIES[family]
+    networks = []
+    for gain in (None, 3.0):
+        torch.manual_seed(0)
+        networks.append(build(cls(family=family, **sizes, gain=gain), GREY, 10))
+    plain, scaled = ([p for p in network.parameters() if p.dim() > 1] for network in networks)
+    factor = 3.0 / ACTIVATIONS["relu"][1]
+    for one, other in zip(plain[:-1], scaled[:-1], strict=True):
+        torch.testing.assert_close(other, one * factor)
+    assert torch.equal(plain[-1], scaled[-1])
+
+
+@pytest.mark.parametrize(("norm", "kind"), [("batch", nn.BatchNorm2d), ("layer", nn.GroupNorm)])
+def test_a_resnet_has_the_norm_asked_for(norm: str, kind: type) -> None:
+    network = build(Resnet(family="resnet", width=4, depth=2, norm=norm), DIGIT, 10)
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]
+    assert len(norms) == 3 + 4 + 1  # stem, two blocks, one shortcut
+    assert all(type(m) is kind or isinstance(m, kind) for m in norms)
+    assert all(m.num_groups == 1 for m in norms if isinstance(m, nn.GroupNorm))
+    bare = build(Resnet(family="resnet", width=4, depth=2, norm="none"), DIGIT, 10)
+    assert not any(isinstance(m, nn.BatchNorm2d | nn.GroupNorm) for m in bare.modules())
+
+
+def test_an_efficientnet_keeps_small_images_in_its_stem() -> None:
+    model = Efficientnet(family="efficientnet", width=8, depth=1)
+    for side, expected in ((8, 8), (64, 64), (66, 33)):
+        network = build(model, (1, side, side), 10).eval()
+        assert network.conv_stem(torch.randn(1, 1, side, side)).shape[2:] == (expected, expected)
+        assert sum(len(stage) for stage in network.blocks) == 7
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "tanh", "identity", "gelu"])
@@ -88,6 +212,8 @@ def test_the_norm_is_the_one_asked_for() -> None:
     ("model", "shape", "expected"),
     [
         (Vit(family="vit", width=12, patch=5), GREY, "5 does not divide the 28x28"),
+        (Mixer(family="mixer", width=12, patch=5), GREY, "5 does not divide the 28x28"),
+        (Mixer(family="mixer", width=1), GREY, "model.width: 1 leaves"),
         (Cnn(family="cnn", width=4), (20,), "takes images"),
         (Timm(family="timm:nosuchnet"), GREY, "timm has no model 'nosuchnet'"),
         (Timm(family="timm:resnet18", kwargs={"colour": 1}), GREY, "refuses"),

@@ -1,0 +1,172 @@
+"""From a scaling rule, or a number of parameters to match, to a network's width and depth."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from flexhpc.errors import PointError
+from flexhpc.models.families import Shape, network
+from flexhpc.spec import sections
+from flexhpc.spec.sections import Model, Sized
+
+_WIDEST = 10**6
+_MULTIPLE: dict[type[Sized], int] = {sections.Resnet: 2, sections.Efficientnet: 8}
+_FIRST_WIDTH: dict[type[Sized], int] = {sections.Mixer: 2}
+"""Smallest width where it is not one multiple: half of a mixer's width must be a unit."""
+
+
+def concrete(model: Model, shape: Shape, classes: int) -> Model:
+    """Return the model with ``scaling`` and ``match_params`` worked out into a width and a depth.
+
+    Widths are rounded to the nearest multiple that the family takes (heads of a vit, 2 of a resnet,
+    8 of an efficientnet), at least one; depths to the nearest whole number. Rules:
+    ``width``, ``depth``, ``both``: times ``scale``.
+    ``compound``: width 1.1^scale, depth 1.2^scale (Tan & Le 2019, arXiv 1905.11946, section 3.3);
+    :func:`resolution` gives its images.
+    ``vit_shape``: width scale^0.22, depth scale^0.45, units of the MLPs scale^0.6 (Alabdulmohsin et
+    al. 2023, arXiv 2305.13035).
+
+    ``match_params`` counts the network's own parameters, before a reparameterization.
+
+    Args:
+        model: what the spec says.
+        shape: of one sample.
+        classes: number of outputs.
+
+    Raises:
+        PointError: the rule leads to sizes that the family does not have, or no width comes near
+            the parameters to match.
+    """
+    if not isinstance(model, Sized):
+        return model
+    if model.match_params is not None:
+        return _matched(model, shape, classes, model.match_params)
+    if model.scaling is None or model.scale is None:
+        return model
+    return _scaled(model, model.scaling, model.scale)
+
+
+def resolution(model: Model, shape: Shape) -> Shape:
+    """Return the shape of a sample after the resize that ``compound`` scaling puts first.
+
+    Sides grow by 1.15^scale and are rounded to the nearest multiple of the patch (of 1 where there
+    is none), at least one.
+
+    Raises:
+        PointError: samples are no images.
+    """
+    if not isinstance(model, Sized) or model.scaling != "compound" or model.scale is None:
+        return shape
+    if len(shape) != 3:
+        raise PointError(
+            f"model.scaling: compound resizes images, but a sample is {shape}; "
+            "use width, depth or both"
+        )
+    patch = getattr(model, "patch", 1)
+    factor = _power(1.15, model.scale)
+    return (shape[0], *(_nearest(side * factor, patch) for side in shape[1:]))
+
+
+class Resize(nn.Module):
+    """Bilinear resize of images: (n, channels, height, width) -> (n, channels, *sides)."""
+
+    def __init__(self, sides: tuple[int, ...]) -> None:
+        super().__init__()
+        self.sides = sides
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the resized images."""
+        return nn.functional.interpolate(images, self.sides, mode="bilinear", align_corners=False)
+
+
+def _scaled(model: Sized, scaling: str, scale: float) -> Sized:
+    width, depth = {
+        "width": (scale, 1.0),
+        "depth": (1.0, scale),
+        "both": (scale, scale),
+        "compound": (_power(1.1, scale), _power(1.2, scale)),
+        "vit_shape": (scale**0.22, scale**0.45),
+    }[scaling]
+    before = model.model_dump()
+    values = before | {"width": _nearest(before["width"] * width, _multiple(model))}
+    if before["depth"] > 0:  # an mlp without hidden layers stays one
+        values["depth"] = _nearest(before["depth"] * depth, 1)
+    if scaling == "vit_shape":
+        units = _nearest(before["width"] * before["mlp_ratio"] * scale**0.6, 1)
+        values["mlp_ratio"] = _ratio(units, values["width"])
+    try:
+        return type(model)(**values | {"scaling": None, "scale": None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        raise PointError(
+            f"model.scale: {scale:g} makes {key} {values[key]:g}, and {model.family} refuses that "
+            f"({first['msg'].lower()}); use a smaller scale"
+        ) from None
+
+
+@lru_cache(maxsize=1024)
+def _matched(model: Sized, shape: Shape, classes: int, wanted: int) -> Sized:
+    """Bisect for the width: a network's number of parameters never falls as it gets wider."""
+    multiple = _multiple(model)
+
+    def at(width: int) -> Sized:
+        return model.model_copy(update={"width": width, "match_params": None})
+
+    def count(width: int) -> int:
+        return _count(at(width), shape, classes)
+
+    low = first = max(multiple, _FIRST_WIDTH.get(type(model), 1))
+    fewest = below = count(first)
+    if fewest > 2 * wanted:
+        raise PointError(
+            f"model.match_params: {wanted} cannot be matched, the narrowest {model.family} of this "
+            f"depth (width {first}) has {fewest} parameters; ask for more or make it less deep"
+        )
+    if fewest >= wanted:
+        return at(first)
+    high = low
+    while (above := count(high := 2 * high)) < wanted:
+        if 2 * high > _WIDEST:
+            raise PointError(
+                f"model.match_params: no width of this {model.family} has {wanted} parameters, it "
+                f"has {fewest} at width {first} and {above} at {high}; choose other sizes"
+            )
+        low, below = high, above
+    while high - low > multiple:
+        middle = low + (high - low) // (2 * multiple) * multiple
+        if (between := count(middle)) < wanted:
+            low, below = middle, between
+        else:
+            high, above = middle, between
+    return at(low if wanted - below <= above - wanted else high)
+
+
+def _count(model: Sized, shape: Shape, classes: int) -> int:
+    # fork_rng: whether a width was looked up or not, the weights drawn afterwards are the same
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return sum(p.numel() for p in network(model, shape, classes).parameters())
+
+
+def _multiple(model: Sized) -> int:
+    return model.heads if isinstance(model, sections.Vit) else _MULTIPLE.get(type(model), 1)
+
+
+def _nearest(value: float, multiple: int) -> int:
+    """Round to the nearest multiple, halves up; at least one multiple."""
+    return max(1, math.floor(value / multiple + 0.5)) * multiple
+
+
+def _power(base: float, exponent: float) -> float:
+    return math.pow(base, min(exponent, 1_000.0))  # larger than any network, and still a float
+
+
+def _ratio(units: int, width: int) -> float:
+    """Return the float whose product with ``width``, cut to a whole number, is ``units``."""
+    ratio = units / width
+    return ratio if int(width * ratio) == units else math.nextafter(ratio, math.inf)
