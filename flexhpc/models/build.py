@@ -5,12 +5,18 @@ from __future__ import annotations
 from torch import nn
 
 from flexhpc.models.families import Shape, network
+from flexhpc.models.low_rank import LowRank
+from flexhpc.models.quantised import Quantised
 from flexhpc.models.scaling import Resize, concrete, resolution
+from flexhpc.models.subspace import Subspace
 from flexhpc.spec.sections import Model
 
 
 def build(model: Model, shape: Shape, classes: int) -> nn.Module:
     """Build an untrained network, initialised from torch's global random state.
+
+    With a reparameterization its frozen weights are drawn first, so they are those of the plain
+    network of the same seed.
 
     Args:
         model: the family and its sizes.
@@ -18,8 +24,21 @@ def build(model: Model, shape: Shape, classes: int) -> nn.Module:
         classes: number of outputs.
 
     Raises:
-        PointError: the network cannot take samples of this shape, or be scaled as asked.
+        PointError: the network cannot take samples of this shape, or be scaled or reparameterized
+            as asked.
     """
+    plain = plain_network(model, shape, classes)
+    if model.subspace is not None:
+        return Subspace(plain, model.subspace.dims, model.subspace.projection)
+    if model.low_rank is not None:
+        return LowRank(plain, model.low_rank.rank)
+    if model.quantised is not None:
+        return Quantised(plain, model.quantised.bits)
+    return plain
+
+
+def plain_network(model: Model, shape: Shape, classes: int) -> nn.Module:
+    """Build the network without its reparameterization; see :func:`build`."""
     seen = resolution(model, shape)
     inner = network(concrete(model, shape, classes), seen, classes)
     return inner if seen == shape else nn.Sequential(Resize(seen[1:]), inner)

@@ -1,0 +1,160 @@
+"""Random projections P (rows x columns), given by what P z is; the columns have unit length.
+
+The random numbers are drawn from torch's global generator when a projection is made. They are
+buffers that no state_dict holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Dense(nn.Module):
+    """Gaussian entries, every column scaled to unit length (Li et al. 2018, arXiv 1804.08838)."""
+
+    matrix: Tensor
+
+    def __init__(self, rows: int, columns: int) -> None:
+        super().__init__()
+        matrix = torch.randn(rows, columns)
+        self.register_buffer("matrix", matrix.div_(matrix.norm(dim=0)), persistent=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return P z (rows,)."""
+        return self.matrix.mv(z)
+
+
+class Sparse(nn.Module):
+    """Entries are 0 but for a share of 1 / sqrt(rows), which are rows^(-1/4) of either sign.
+
+    Very sparse projections (Li, Hastie & Church 2006, section 2, s = sqrt(rows)), scaled so that
+    the columns have unit length on average.
+    """
+
+    row: Tensor
+    column: Tensor
+    value: Tensor
+
+    def __init__(self, rows: int, columns: int) -> None:
+        super().__init__()
+        self.rows = rows
+        place = _bernoulli_places(rows * columns, 1 / math.sqrt(rows))
+        sign = torch.randint(2, place.shape) * 2 - 1
+        self.register_buffer("row", place // columns, persistent=False)
+        self.register_buffer("column", place % columns, persistent=False)
+        self.register_buffer("value", sign * rows**-0.25, persistent=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return P z (rows,)."""
+        # index_add and index_select are each other's gradients, and torch has deterministic
+        # kernels for both; a product with a sparse tensor has none.
+        terms = self.value * z.index_select(0, self.column)
+        return terms.new_zeros(self.rows).index_add(0, self.row, terms)
+
+
+class Kronecker(nn.Module):
+    """P = Q1 (x) Q2 / sqrt(rows), cut to size; Q1 and Q2 Gaussian (Lotfi et al. 2022, 2211.13609).
+
+    Both are ceil(sqrt(rows)) x ceil(sqrt(columns)). Columns have unit length on average.
+    """
+
+    left: Tensor
+    right: Tensor
+
+    def __init__(self, rows: int, columns: int) -> None:
+        super().__init__()
+        self.rows = rows
+        high, wide = _ceil_sqrt(rows), _ceil_sqrt(columns)
+        scale = rows**-0.25
+        self.register_buffer("left", torch.randn(high, wide) * scale, persistent=False)
+        self.register_buffer("right", torch.randn(high, wide) * scale, persistent=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return P z (rows,), as Q1 Z Q2^T for the matrix Z that holds z row by row."""
+        wide = self.left.shape[1]
+        square = functional.pad(z, (0, wide * wide - len(z))).view(wide, wide)
+        return (self.left @ square @ self.right.T).flatten()[: self.rows]
+
+
+class Fastfood(nn.Module):
+    """Stacked blocks S H G Pi H B, scaled and cut to size (Le, Sarlos & Smola 2013, section 3).
+
+    A block is n x n with n the next power of two from the columns: B random signs, H the
+    Walsh-Hadamard matrix, Pi a permutation, G Gaussian, and S = chi(n) lengths / norm of G, which
+    makes each row as long as a Gaussian one. With 1 / sqrt(n rows) in front columns have unit
+    length on average.
+    """
+
+    sign: Tensor
+    order: Tensor
+    gauss: Tensor
+    length: Tensor
+
+    def __init__(self, rows: int, columns: int) -> None:
+        super().__init__()
+        self.rows = rows
+        size = 1 << (columns - 1).bit_length()
+        blocks = -(-rows // size)
+        sign = torch.randint(2, (blocks, size)) * 2.0 - 1
+        order = torch.rand(blocks, size).argsort(dim=1) + size * torch.arange(blocks)[:, None]
+        gauss = torch.randn(blocks, size)
+        chi = torch.distributions.Chi2(float(size)).sample((blocks, size)).sqrt()
+        length = chi / gauss.norm(dim=1, keepdim=True) / math.sqrt(size * rows)
+        self.register_buffer("sign", sign, persistent=False)
+        self.register_buffer("order", order.flatten(), persistent=False)
+        self.register_buffer("gauss", gauss, persistent=False)
+        self.register_buffer("length", length, persistent=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return P z (rows,)."""
+        mixed = walsh_hadamard(self.sign * functional.pad(z, (0, self.sign.shape[1] - len(z))))
+        shuffled = mixed.flatten().index_select(0, self.order).view_as(mixed)
+        return (self.length * walsh_hadamard(self.gauss * shuffled)).flatten()[: self.rows]
+
+
+PROJECTIONS: dict[str, Callable[[int, int], nn.Module]] = {
+    "dense": Dense,
+    "sparse": Sparse,
+    "kronecker": Kronecker,
+    "fastfood": Fastfood,
+}
+
+
+def walsh_hadamard(vectors: Tensor) -> Tensor:
+    """Return H x for each row x of (m, n), n a power of two; H is +-1, in Hadamard order.
+
+    The fast transform: log2(n) rounds of sums and differences of the halves of ever longer pieces.
+    """
+    size, half = vectors.shape[1], 1
+    result = vectors
+    while half < size:
+        first, second = result.reshape(-1, 2, half).unbind(1)
+        result = torch.stack((first + second, first - second), dim=1)
+        half *= 2
+    return result.reshape(vectors.shape)
+
+
+def _bernoulli_places(places: int, share: float) -> Tensor:
+    """Return the places (ascending) of ``places`` that independent draws of chance ``share`` pick.
+
+    Drawn by the gaps between them, which are geometric: as many numbers as places are picked.
+    """
+    picked: list[Tensor] = []
+    last = -1
+    while last < places - 1:
+        expected = (places - 1 - last) * share
+        gaps = torch.empty(int(expected + 4 * math.sqrt(expected)) + 8, dtype=torch.int64)
+        steps = gaps.geometric_(share).cumsum(0) + last
+        picked.append(steps)
+        last = int(steps[-1])
+    joined = torch.cat(picked)
+    return joined[joined < places]
+
+
+def _ceil_sqrt(value: int) -> int:
+    return math.isqrt(value - 1) + 1

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy.linalg import hadamard
+
+from flexhpc.models.projections import (
+    PROJECTIONS,
+    Dense,
+    Fastfood,
+    Kronecker,
+    Sparse,
+    _bernoulli_places,
+    walsh_hadamard,
+)
+
+SIZES = [(2, 1), (7, 7), (50, 1), (50, 6), (100, 33), (300, 17)]
+
+
+def columns(projection: torch.nn.Module, number: int) -> torch.Tensor:
+    """P, one column for each unit vector."""
+    unit = torch.eye(number, dtype=torch.float64)
+    return torch.stack([projection(vector) for vector in unit], dim=1)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_dense_columns_have_unit_length(size: tuple[int, int]) -> None:
+    matrix = columns(Dense(*size).double(), size[1])
+    assert matrix.shape == size
+    torch.testing.assert_close(matrix.norm(dim=0), torch.ones(size[1]).double(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sparse_is_its_matrix(size: tuple[int, int]) -> None:
+    torch.manual_seed(1)
+    projection = Sparse(*size).double()
+    matrix = torch.zeros(size, dtype=torch.float64)
+    matrix[projection.row, projection.column] = projection.value
+    assert int((matrix != 0).sum()) == len(projection.value)  # no place twice
+    assert torch.equal(columns(projection, size[1]), matrix)
+
+
+def test_sparse_entries_have_the_share_and_the_size_of_very_sparse_projections() -> None:
+    torch.manual_seed(2)
+    projection = Sparse(10_000, 100)
+    expected = 10_000 * 100 / math.sqrt(10_000)
+    assert len(projection.value) == pytest.approx(expected, abs=5 * math.sqrt(expected))
+    assert projection.value.abs().unique().tolist() == pytest.approx([0.1])
+    assert abs(float(projection.value.sign().mean())) < 5 / math.sqrt(expected)
+
+
+def test_places_are_drawn_independently_and_evenly() -> None:
+    torch.manual_seed(3)
+    draws = torch.zeros(4_000, 12)
+    for draw in draws:
+        draw[_bernoulli_places(12, 0.3)] = 1
+    off = 5 * math.sqrt(0.3 * 0.7 / 4_000)
+    assert (draws.mean(dim=0) - 0.3).abs().max() < off
+    assert draws.T.corrcoef().fill_diagonal_(0).abs().max() < 5 / math.sqrt(4_000)
+
+
+def test_the_gradient_of_sparse_is_deterministic_and_that_of_its_matrix() -> None:
+    torch.manual_seed(4)
+    projection = Sparse(5_000, 40)
+    matrix = columns(projection.double(), 40).float()
+    projection.float()
+    along = torch.randn(5_000)
+    gradients = []
+    for _ in range(2):
+        z = torch.zeros(40, requires_grad=True)
+        (projection(z) * along).sum().backward()
+        gradients.append(z.grad)
+    assert torch.equal(*gradients)
+    torch.testing.assert_close(gradients[0], matrix.T @ along, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_kronecker_is_its_matrix(size: tuple[int, int]) -> None:
+    projection = Kronecker(*size).double()
+    whole = torch.kron(projection.left, projection.right)
+    torch.testing.assert_close(columns(projection, size[1]), whole[: size[0], : size[1]])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_fastfood_is_its_matrix(size: tuple[int, int]) -> None:
+    projection = Fastfood(*size).double()
+    blocks, n = projection.sign.shape
+    h = torch.from_numpy(hadamard(n)).double()
+    whole = []
+    for block in range(blocks):
+        sign, gauss, length = (
+            torch.diag(part[block])
+            for part in (projection.sign, projection.gauss, projection.length)
+        )
+        order = projection.order[block * n : (block + 1) * n] - block * n
+        assert sorted(order.tolist()) == list(range(n))
+        permutation = torch.eye(n, dtype=torch.float64)[order]
+        whole.append(length @ h @ gauss @ permutation @ h @ sign)
+    torch.testing.assert_close(columns(projection, size[1]), torch.cat(whole)[: size[0], : size[1]])
+
+
+@pytest.mark.parametrize("n", [1, 2, 8, 64])
+def test_walsh_hadamard_is_its_matrix(n: int) -> None:
+    h = torch.from_numpy(hadamard(n)).double()
+    vectors = torch.randn(3, n, dtype=torch.float64)
+    torch.testing.assert_close(walsh_hadamard(vectors), vectors @ h)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "kronecker", "fastfood"])
+@pytest.mark.parametrize("size", [(400, 25), (1_000, 3), (37, 30)])
+def test_columns_have_unit_length_on_average(kind: str, size: tuple[int, int]) -> None:
+    torch.manual_seed(5)
+    squares = torch.stack(
+        [columns(PROJECTIONS[kind](*size).double(), size[1]).square().sum(0) for _ in range(300)]
+    ).mean(dim=1)
+    error = float(squares.std()) / math.sqrt(len(squares))
+    assert error < 0.05
+    assert float(squares.mean()) == pytest.approx(1, abs=4 * error)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [*((kind, (300, 17)) for kind in PROJECTIONS),
+     *((kind, (60, 60)) for kind in ("dense", "kronecker", "fastfood"))],
+)  # fmt: skip
+def test_columns_are_independent(kind: str, size: tuple[int, int]) -> None:
+    """Every dimension counts. (A square sparse matrix is often singular, as it is defined.)"""
+    torch.manual_seed(6)
+    matrix = columns(PROJECTIONS[kind](*size).double(), size[1])
+    assert int(torch.linalg.matrix_rank(matrix)) == size[1]

@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from flexhpc.errors import Interrupted, PointError
+from flexhpc.models import build, count_bits, count_parameters
+from flexhpc.models.reparameterization import matrices
+from flexhpc.spec.sections import (
+    Adam,
+    Cnn,
+    Linear,
+    LowRank,
+    Mixer,
+    Mlp,
+    Model,
+    Quantised,
+    Resnet,
+    Subspace,
+    Timm,
+    Vit,
+)
+from flexhpc.training import Hooks
+from tests.training.helpers import run, same
+
+DIGIT = (1, 8, 8)
+PROJECTIONS = ("dense", "sparse", "kronecker", "fastfood")
+OVER: dict[str, dict] = {
+    **{f"subspace {p}": {"subspace": Subspace(dims=20, projection=p)} for p in PROJECTIONS},
+    "low rank": {"low_rank": LowRank(rank=2)},
+    "quantised": {"quantised": Quantised(bits=2)},
+}
+NETWORKS: dict[str, Model] = {
+    "linear": Linear(family="linear"),
+    "mlp": Mlp(family="mlp", width=6, depth=2, norm="batch"),
+    "cnn": Cnn(family="cnn", width=4, depth=2),
+    "vit": Vit(family="vit", width=6, depth=1),
+    "mixer": Mixer(family="mixer", width=6, depth=1),
+    "resnet": Resnet(family="resnet", width=4, depth=2),
+    "timm": Timm(family="timm:resnet10t", kwargs={"channels": [4, 4, 4, 4], "stem_width": 4}),
+}
+BATCH_NORMED = ("mlp", "resnet", "timm")
+
+
+def made(model: Model, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return build(model, DIGIT, 10)
+
+
+def trained(network: nn.Module, seed: int, steps: int = 4, dtype=torch.float32) -> nn.Module:
+    """The network after some SGD steps on random images of this seed."""
+    generator = torch.Generator().manual_seed(seed)
+    moving = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(moving, lr=0.1)
+    network.train()
+    for _ in range(steps):
+        images = torch.randn(6, *DIGIT, generator=generator).to(dtype)
+        optimizer.zero_grad()
+        labels = torch.randint(10, (6,), generator=generator)
+        nn.functional.cross_entropy(network(images), labels).backward()
+        optimizer.step()
+    return network
+
+
+def change(network: nn.Module) -> torch.Tensor:
+    """The change of all weights, flattened, since the initialisation."""
+    weights = network.weights()
+    return torch.cat(
+        [(w - network.network.get_parameter(name)).flatten() for name, w in weights.items()]
+    ).detach()
+
+
+@pytest.mark.parametrize("over", OVER)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_trains_and_counts_what_it_trains(name: str, over: str) -> None:
+    model = NETWORKS[name].model_copy(update=OVER[over])
+    network = made(model)
+    before = [p.detach().clone() for p in network.parameters()]
+    trained(network, 0, steps=2)
+    moving = [p for p in network.parameters() if p.requires_grad]
+    assert count_parameters(model, DIGIT, 10) == sum(p.numel() for p in moving)
+    for parameter, old in zip(network.parameters(), before, strict=True):
+        assert parameter.isfinite().all()
+        assert parameter.requires_grad or torch.equal(parameter, old)
+    assert any(not torch.equal(p, old) for p, old in zip(network.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("over", OVER)
+@pytest.mark.parametrize("name", BATCH_NORMED)
+def test_running_statistics_follow_the_batches(name: str, over: str) -> None:
+    network = made(NETWORKS[name].model_copy(update=OVER[over]))
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    network.eval()(torch.randn(4, *DIGIT))
+    assert all(int(norm.num_batches_tracked) == 0 for norm in norms)
+    network.train()(torch.randn(4, *DIGIT))
+    assert all(int(norm.num_batches_tracked) == 1 for norm in norms)
+    assert all(not torch.equal(m.running_mean, torch.zeros_like(m.running_mean)) for m in norms)
+
+
+@pytest.mark.parametrize("over", [o for o in OVER if o != "quantised"])
+def test_training_starts_at_the_plain_network_of_the_seed(over: str) -> None:
+    model = NETWORKS["vit"]
+    images = torch.randn(3, *DIGIT)
+    wrapped = made(model.model_copy(update=OVER[over]), seed=3)
+    assert torch.equal(made(model, seed=3)(images), wrapped(images))
+    other = made(model.model_copy(update=OVER[over]), seed=4)
+    assert not torch.equal(other(images), wrapped(images))
+
+
+@pytest.mark.parametrize("over", OVER)
+def test_a_state_goes_through_a_file_without_its_projection(over: str, tmp_path: Path) -> None:
+    model = NETWORKS["resnet"].model_copy(update=OVER[over])
+    network = trained(made(model), 0)
+    torch.save(network.state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert not any("projection" in key for key in state)
+    again = made(model)
+    again.load_state_dict(state)
+    images = torch.randn(3, *DIGIT)
+    assert torch.equal(network.eval()(images), again.eval()(images))
+    trained(network, 1)
+    trained(again, 1)
+    assert torch.equal(network.eval()(images), again.eval()(images))
+
+
+@pytest.mark.parametrize("over", OVER)
+def test_double_precision_reaches_everything(over: str) -> None:
+    network = made(NETWORKS["resnet"].model_copy(update=OVER[over])).double()
+    tensors = [*network.parameters(), *network.buffers()]
+    assert {t.dtype for t in tensors if t.is_floating_point()} == {torch.float64}
+    trained(network, 0, dtype=torch.float64)
+    assert network(torch.randn(2, *DIGIT).double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("over", OVER)
+def test_autocast_leaves_the_weights_exact(over: str) -> None:
+    network = trained(made(NETWORKS["cnn"].model_copy(update=OVER[over])), 0)
+    images = torch.randn(3, *DIGIT)
+    weights = network.weights()
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = functional_call(network.network, weights, (images,))
+        outputs = network(images)
+    assert torch.equal(outputs, expected)
+    assert outputs.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS)
+def test_a_subspace_run_moves_in_d_dimensions(projection: str) -> None:
+    """Seven trainings from one initialisation differ in at most d = 4 directions, those of P."""
+    subspace = Subspace(dims=4, projection=projection)
+    model = Cnn(family="cnn", width=4, depth=2, subspace=subspace)
+    moved = torch.stack([change(trained(made(model).double(), run, dtype=torch.float64))
+                         for run in range(7)])  # fmt: skip
+    assert moved.shape == (7, count_parameters(Cnn(family="cnn", width=4, depth=2), DIGIT, 10))
+    assert int(torch.linalg.matrix_rank(moved)) == 4
+    network = made(model).double()
+    span = torch.stack([network.projection(unit) for unit in torch.eye(4).double()], dim=1)
+    residual = moved.T - span @ torch.linalg.lstsq(span, moved.T).solution
+    assert float(residual.norm() / moved.norm()) < 1e-12
+
+
+def test_a_subspace_has_at_most_as_many_dims_as_the_network_parameters() -> None:
+    model = Linear(family="linear", subspace=Subspace(dims=650))
+    assert count_parameters(model, DIGIT, 10) == 650
+    more = Linear(family="linear", subspace=Subspace(dims=651))
+    for attempt in (build, count_parameters):
+        with pytest.raises(PointError, match=r"subspace.dims: 651 .* use at most 650"):
+            attempt(more, DIGIT, 10)
+
+
+def test_a_projection_that_fits_no_memory_is_one_line() -> None:
+    model = Mlp(family="mlp", width=3_000, depth=2, subspace=Subspace(dims=9_000_000))
+    assert count_parameters(model, DIGIT, 10) == 9_000_000
+    with pytest.raises(PointError, match=r"projection: dense .* does not fit into") as caught:
+        build(model, DIGIT, 10)
+    assert "\n" not in str(caught.value)
+
+
+def test_matrices_are_seen_as_outputs_times_inputs() -> None:
+    network = made(Vit(family="vit", width=6, depth=1))
+    shapes = matrices(network)
+    assert (shapes["cls_token"], shapes["pos_embed"]) == ((1, 6), (5, 6))
+    assert shapes["head.weight"] == (10, 6)
+    assert "head.bias" not in shapes
+    assert matrices(made(NETWORKS["cnn"])) == {
+        "body.0.weight": (4, 9), "body.2.weight": (8, 36), "head.weight": (10, 8)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("rank", [1, 2, 100])
+def test_low_rank_changes_have_that_rank(rank: int) -> None:
+    model = Mlp(
+        family="mlp", width=6, depth=2, activation="tanh", low_rank=LowRank(rank=rank)
+    )  # a dead ReLU would leave its row alone
+    network = trained(made(model).double(), 0, steps=12, dtype=torch.float64)
+    own = dict(network.network.named_parameters())
+    assert all(name.endswith("weight") for name in network.weights())  # biases stay
+    for name, weight in network.weights().items():
+        moved = weight.detach() - own[name]
+        assert int(torch.linalg.matrix_rank(moved, rtol=1e-9)) == min(rank, *moved.shape)
+    shapes = [(6, 64), (6, 6), (10, 6)]
+    expected = sum(min(rank, *shape) * sum(shape) for shape in shapes)
+    assert count_parameters(model, DIGIT, 10) == expected
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("bits", [1, 2, 5])
+def test_quantised_weights_take_few_values(name: str, bits: int) -> None:
+    model = NETWORKS[name].model_copy(update={"quantised": Quantised(bits=bits)})
+    network = trained(made(model), 0)
+    used, shown = network.weights(), network.quantised_weights()
+    own = dict(network.network.named_parameters())
+    assert {n for n, p in own.items() if p.dim() >= 2} == set(used) == set(shown)
+    for (key, weight), step in zip(used.items(), network.steps.tolist(), strict=True):
+        assert torch.equal(weight.detach(), shown[key])
+        values = weight.unique()
+        assert len(values) <= 2**bits
+        torch.testing.assert_close(values / step, (values / step - 0.5).round() + 0.5)
+        inside = own[key].abs() < step * 2 ** (bits - 1)
+        assert ((own[key] - weight).abs() <= 0.501 * step)[inside].all()
+        assert step > 0
+
+
+@pytest.mark.parametrize("bits", range(1, 17))
+def test_quantised_levels_are_symmetric_and_all_used(bits: int) -> None:
+    network = made(Linear(family="linear", quantised=Quantised(bits=bits)))
+    with torch.no_grad():
+        reach = float(network.steps[0]) * 2 ** (bits - 1)
+        own = network.network.get_parameter("1.weight")
+        own.copy_(torch.linspace(-1.2 * reach, 1.2 * reach, own.numel()).view_as(own))
+    values = network.quantised_weights()["1.weight"].unique()
+    assert len(values) == 2**bits if bits <= 8 else len(values) <= 2**bits
+    torch.testing.assert_close(values, -values.flip(0))
+    assert 0 not in values
+    assert float(values[-1]) == pytest.approx(reach - float(network.steps[0]) / 2)
+
+
+def test_the_gradient_passes_the_rounding_unchanged() -> None:
+    network = made(Mlp(family="mlp", width=6, depth=2, quantised=Quantised(bits=1)))
+    with torch.no_grad():
+        network.network.get_parameter("1.weight")[0] *= 50  # beyond the outermost value
+    images, labels = torch.randn(6, *DIGIT), torch.arange(6)
+    nn.functional.cross_entropy(network(images), labels).backward()
+    leaves = {k: w.requires_grad_() for k, w in network.quantised_weights().items()}
+    outputs = functional_call(network.network, leaves, (images,))
+    expected = torch.autograd.grad(
+        nn.functional.cross_entropy(outputs, labels), list(leaves.values())
+    )
+    for name, gradient in zip(leaves, expected, strict=True):
+        assert torch.equal(network.network.get_parameter(name).grad, gradient)
+
+
+@pytest.mark.parametrize(("bits", "wrong"), [(1, 45), (2, 12), (4, 0)])
+def test_quantised_networks_learn_digits(bits: int, wrong: int) -> None:
+    model = Mlp(family="mlp", width=16, depth=2, quantised=Quantised(bits=bits))
+    training = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=60)
+    assert run(training, 300, model=model, labels="original").n_errors <= wrong
+
+
+@pytest.mark.parametrize("over", [*OVER, "bf16", "fp64"])
+def test_reparameterized_networks_resume_bitwise(over: str, tmp_path: Path) -> None:
+    precision = over if over in ("bf16", "fp64") else "fp32"
+    kind = OVER["subspace dense" if precision != "fp32" else over]
+    model = Mlp(family="mlp", width=8, depth=1, norm="batch", **kind)
+    training = Adam(optimizer="adam", lr=3e-2, batch_size=32, epochs=8, precision=precision)
+    undisturbed = run(training, 60, model=model)
+    assert undisturbed.loss_curve[-1] < undisturbed.loss_curve[0]
+    path = tmp_path / "probe.ckpt"
+    hooks = Hooks(stopping=iter([False] * 5 + [True]).__next__, checkpoint=path, key="k")
+    with pytest.raises(Interrupted):
+        run(training, 60, model=model, hooks=hooks)
+    same(undisturbed, run(training, 60, model=model, hooks=Hooks(checkpoint=path, key="k")))
+
+
+@pytest.mark.parametrize(
+    ("over", "precision", "expected"),
+    [
+        ({}, "fp32", 32 * 650),
+        ({}, "bf16", 32 * 650),
+        ({}, "fp64", 64 * 650),
+        ({"subspace": Subspace(dims=7, projection="sparse")}, "fp32", 32 * 7),
+        ({"subspace": Subspace(dims=7)}, "fp64", 64 * 7),
+        ({"low_rank": LowRank(rank=2)}, "fp32", 32 * 2 * (10 + 64)),
+        ({"quantised": Quantised(bits=3)}, "fp32", 3 * 640 + 32 * 10),
+        ({"quantised": Quantised(bits=3)}, "fp64", 3 * 640 + 64 * 10),
+    ],
+)
+def test_bits_by_hand(over: dict, precision: str, expected: int) -> None:
+    assert count_bits(Linear(family="linear", **over), DIGIT, 10, precision) == expected
+
+
+@pytest.mark.parametrize("over", [*OVER, ""])
+def test_counting_allocates_nothing(over: str) -> None:
+    model = Mlp(family="mlp", width=10**7, depth=2, **OVER.get(over, {}))
+    plain = 64 * 10**7 + 10**7 + 10**14 + 10**7 + 10 * 10**7 + 10
+    expected = {
+        "": plain,
+        "low rank": 2 * ((10**7 + 64) + 2 * 10**7 + (10 + 10**7)),
+        "quantised": plain,
+    }.get(over, 20)
+    assert count_parameters(model, DIGIT, 10) == expected
+    vectors = 2 * 10**7 + 10
+    bits = 2 * (plain - vectors) + 32 * vectors if over == "quantised" else 32 * expected
+    assert count_bits(model, DIGIT, 10, "fp32") == bits
