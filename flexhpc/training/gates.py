@@ -60,12 +60,11 @@ def examine(
     if gates.curvature.mode != "off" and failed:
         ritz = network.ritz(gates.curvature.products)
         readings |= {
-            "min_ritz": ritz.smallest,
-            "max_ritz": ritz.largest,
+            "min_ritz": ritz.min,
+            "max_ritz": ritz.max,
             "hessian_products": float(ritz.products),
         }
-        scale = max(abs(ritz.smallest), abs(ritz.largest))
-        touched["curvature"] = ritz.smallest < -gates.curvature.tolerance * scale
+        touched["curvature"] = ritz.negative(gates.curvature.tolerance)
     if not failed:
         return Examined(verdict=verdict, rejected=False, readings=readings)
     readings |= {TOUCHED + gate: float(found) for gate, found in touched.items()}

@@ -26,7 +26,7 @@ from flexhpc.training.batches import batch_sizes, epoch_order
 from flexhpc.training.gates import examine
 from flexhpc.training.group import Group
 from flexhpc.training.network import Network
-from flexhpc.training.optimizers import make_optimizer, rate
+from flexhpc.training.optimizers import clip, make_optimizer, perturb, rate, restore
 from flexhpc.training.outcome import Hooks, MakeModel, Outcome, ProbeData, Verdict
 from flexhpc.training.plateau import Plateau
 from flexhpc.training.rates import combined
@@ -177,13 +177,23 @@ class _Run:
     def _step(self, ids: Tensor) -> bool:
         """Make one update with the mean gradient over ``ids``; True if it is time to stop."""
         training, step = self.training, self.state.steps
-        now = rate(training, self.peak, step, self.first_budget or 0)
+        parameters = self.network.parameters
+        now = rate(training, self.peak, step, self.first_budget or math.inf)
         for group in self.optimizer.param_groups:
-            group["lr"] = now
+            group["lr"] = now * group["lr_factor"]
         stop = self.network.backward(ids, step, self.hooks.stopping())
+        if training.sam is not None:
+            kept = perturb(parameters, training.sam.rho)
+            with self.network.statistics_kept():
+                self.network.backward(ids, step, vote=False)
+            restore(parameters, kept)
         if training.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters, training.clip_norm)
-        self.optimizer.step()
+            clip(parameters, training.clip_norm)
+        try:
+            self.optimizer.step()
+        except torch.linalg.LinAlgError:  # SOAP cannot turn a gradient that is not finite
+            for parameter in parameters:
+                parameter.detach().fill_(math.nan)
         return stop
 
     def _verdict(self) -> Verdict | None:

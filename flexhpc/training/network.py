@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flexhpc.errors import PointError
+from flexhpc.training.curvature import Ritz, ritz
 from flexhpc.training.group import Group
 from flexhpc.training.outcome import ProbeData
-from flexhpc.training.sync_norm import SyncedBatchNorm, has_batch_norm
+from flexhpc.training.sync_norm import SyncedBatchNorm, batch_norms
 
 _MOST_AT_ONCE = 4_096
 _VALUES_AT_ONCE = 2**23
@@ -56,7 +57,7 @@ class Network:
         self.labels, self.seed, self.group = data.labels, data.init_seed, group
         self.n = len(self.labels)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        normed = has_batch_norm(model)
+        normed = bool(batch_norms(model))
         self.parts = shards or group.size
         self.ordered = shards is not None
         self.alone = shards is None and group.size == 1
@@ -109,6 +110,19 @@ class Network:
         # On a GPU reading a number waits for it: not at every step.
         heard = self.group.device.type != "cuda" or step % _VOTES_EVERY == 0
         return heard and bool(total > 0)
+
+    @contextlib.contextmanager
+    def statistics_kept(self) -> Iterator[None]:
+        """While active, BatchNorm's running statistics do not move: for a second look at a batch."""
+        norms = batch_norms(self.model)
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 0.0
+        try:
+            yield
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
 
     def _accumulate(self, ids: Tensor, of: int, largest: int) -> None:
         """Add the gradient of the loss over ``ids``, divided by ``of``.
@@ -216,6 +230,13 @@ class Network:
                 total += functional.cross_entropy(logits, theirs, reduction="sum").double()
                 right.append((logits.argmax(dim=1) == theirs) & logits.isfinite().all(dim=1))
         return total
+
+    def ritz(self, products: int) -> Ritz:
+        """Return the ends of the Hessian's spectrum over the whole subset; see :func:`ritz`."""
+        shards = self.parts if self.ordered else None
+        return ritz(
+            self.model, self.inputs, self.labels, self.group, products, self.seed, shards=shards
+        )
 
     def norms(self) -> tuple[float, float]:
         """Return the norms of the whole subset's gradient (eval mode) and of the parameters."""

@@ -1,34 +1,121 @@
-"""Optimizers and learning-rate schedules, from torch.optim."""
+"""Optimizers, learning rates, and what is done to a gradient before an update.
+
+docs/optimizers.md says which library each one comes from and how it was checked.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flexhpc.spec import sections
 from flexhpc.spec.sections import Training
+from flexhpc.training.shampoo import Shampoo
+
+_REST = 0.1
+"""Learning rate of what is no matrix, over that of the matrices, with Muon."""
+_LEAST_NORM = 1e-12
 
 
 def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Build the optimizer; its rate is set at every step by :func:`rate`."""
-    decay = training.weight_decay
+    """Build the optimizer.
+
+    Before every step the rate of each of its ``param_groups`` is to be set: ``group["lr"]`` to
+    :func:`rate` times ``group["lr_factor"]``. Parameters without a gradient stay as they are.
+    """
+    optimizer = _optimizer(training, list(parameters))
+    for group in optimizer.param_groups:
+        group.setdefault("lr_factor", 1.0)
+    return optimizer
+
+
+def _optimizer(training: Training, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    lr, decay = training.lr, training.weight_decay
     if isinstance(training, sections.Sgd | sections.Gd):
         return torch.optim.SGD(
-            parameters, lr=training.lr, momentum=training.momentum, weight_decay=decay, fused=True
+            parameters, lr=lr, momentum=training.momentum, weight_decay=decay, fused=True
         )
     if isinstance(training, sections.AdamW):
-        return torch.optim.AdamW(parameters, lr=training.lr, weight_decay=decay, fused=True)
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True)
     if isinstance(training, sections.Adam):
-        return torch.optim.Adam(parameters, lr=training.lr, weight_decay=decay, fused=True)
+        return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True)
+    if isinstance(training, sections.Shampoo):
+        return Shampoo(parameters, lr=lr, weight_decay=decay)
+    if isinstance(training, sections.Soap):
+        from pytorch_optimizer import SOAP
+
+        return SOAP(parameters, lr=lr, weight_decay=decay)
+    if isinstance(training, sections.Muon):
+        from pytorch_optimizer import Muon
+
+        return Muon(_muon_groups(parameters, lr, decay))
     raise TypeError(f"no such optimizer: {training.optimizer}")
 
 
-def rate(training: Training, step: int, total: int) -> float:
-    """Return the learning rate of update number ``step`` (from 0) of ``total``."""
-    peak: float = training.lr
+def _muon_groups(parameters: list[nn.Parameter], lr: float, decay: float) -> list[dict[str, Any]]:
+    """Part the matrices, kernels of convolutions among them, from the rest."""
+    matrices = [p for p in parameters if p.dim() >= 2]
+    rest = [p for p in parameters if p.dim() < 2]
+    groups = [
+        {"params": matrices, "use_muon": True, "lr": lr, "lr_factor": 1.0},
+        {"params": rest, "use_muon": False, "lr": lr * _REST, "lr_factor": _REST},
+    ]
+    return [{**group, "weight_decay": decay} for group in groups if group["params"]]
+
+
+def rate(training: Training, peak: float, step: int, total: float) -> float:
+    """Return the learning rate of update number ``step`` (from 0) of ``total``.
+
+    Args:
+        training: says how the rate changes.
+        peak: the highest rate.
+        step: number of the update.
+        total: updates in the budget; with a constant rate any number will do.
+    """
+    if training.warmup is not None:
+        peak *= min(1.0, (step + 1) / training.warmup)
     if training.schedule == "constant":
         return peak
     return peak * 0.5 * (1 + math.cos(math.pi * step / total))
+
+
+def clip(parameters: Iterable[nn.Parameter], norm: float) -> None:
+    """Shorten the gradient, as one vector over all parameters, to at most a norm."""
+    nn.utils.clip_grad_norm_(parameters, norm)
+
+
+@torch.no_grad()
+def perturb(parameters: Sequence[nn.Parameter], rho: float) -> list[Tensor | None]:
+    """Move the weights to w + rho g / |g|, where the loss nearby is worst to first order.
+
+    Foret et al. 2021, arXiv 2010.01412, equation 2 with p = 2; |g| is over all parameters. The
+    gradient of an update with SAM is the one found there; :func:`restore` comes before the update.
+
+    Args:
+        parameters: with their gradients; those without one stay.
+        rho: how far to go.
+
+    Returns:
+        The weights as they were, None for those that stay.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return [None] * len(parameters)
+    scale = rho / nn.utils.get_total_norm(gradients).clamp_min(_LEAST_NORM)
+    kept = [None if p.grad is None else p.clone() for p in parameters]
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.add_(parameter.grad * scale)
+    return kept
+
+
+@torch.no_grad()
+def restore(parameters: Sequence[nn.Parameter], kept: Sequence[Tensor | None]) -> None:
+    """Give parameters the weights that :func:`perturb` returned, bit by bit."""
+    for parameter, weight in zip(parameters, kept, strict=True):
+        if weight is not None:
+            parameter.copy_(weight)

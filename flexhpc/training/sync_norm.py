@@ -18,9 +18,10 @@ from torch.overrides import TorchFunctionMode
 from flexhpc.training.group import Group
 
 
-def has_batch_norm(model: nn.Module) -> bool:
-    """Return whether a network normalises over its batch."""
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return the layers of a network that normalise over its batch."""
+    norms = nn.modules.batchnorm._BatchNorm
+    return [module for module in model.modules() if isinstance(module, norms)]
 
 
 class SyncedBatchNorm(TorchFunctionMode):

@@ -24,7 +24,6 @@ from flexhpc.spec.sections import (
 from flexhpc.training import Group, Hooks
 from flexhpc.training import network as network_module
 from flexhpc.training.loop import _Run
-from flexhpc.training.optimizers import rate
 from tests.training.helpers import SMALL, probe_data, run, same
 
 ADAM = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=150)
@@ -210,15 +209,6 @@ def test_batchnorm_on_one_sample_is_one_clear_line() -> None:
     normed = Mlp(family="mlp", width=4, depth=1, norm="batch")
     with pytest.raises(PointError, match="a batch of one sample cannot be trained on"):
         run(TRAININGS["sgd"], 1, model=normed)
-
-
-def test_rates() -> None:
-    constant = Sgd(optimizer="sgd", lr=0.1)
-    cosine = Sgd(optimizer="sgd", lr=0.1, schedule="cosine")
-    assert rate(constant, 7, 10) == 0.1
-    assert rate(cosine, 0, 10) == 0.1
-    assert rate(cosine, 5, 10) == pytest.approx(0.05)
-    assert rate(cosine, 10, 10) == pytest.approx(0, abs=1e-12)
 
 
 def test_global_random_state_is_left_alone() -> None:

@@ -154,7 +154,7 @@ class Shampoo(Adaptive):
     """Shampoo (Gupta et al. 2018, arXiv 1802.09568)."""
 
     optimizer: Literal["shampoo"]
-    lr: Rate = 0.1
+    lr: Rate = 0.3
     """Learning rate."""
 
 

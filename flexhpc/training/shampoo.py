@@ -1,0 +1,85 @@
+"""Shampoo as its paper has it.
+
+No library does: pytorch-optimizer's Shampoo feeds its momentum buffer, which holds preconditioned
+gradients, back into the statistics, and without momentum takes a singular value decomposition of
+every axis, however long; its ScalableShampoo (Anil et al. 2020) forgets old statistics and keeps
+objects in its state that no checkpoint can hold. docs/optimizers.md has the comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Shampoo(torch.optim.Optimizer):
+    """One preconditioner per axis (Gupta, Koren and Singer 2018, arXiv 1802.09568, algorithm 2).
+
+    For a tensor of order k the update is G multiplied along each axis i by H_i^(-1/2k), with
+    H_i = epsilon I + the sum over all updates of G_(i) G_(i)^T, where G_(i) has the slices of G
+    along axis i as its rows. An axis longer than ``widest`` keeps the diagonal of H_i only, as in
+    the experiments of the paper. A gradient that is not finite makes the weights nan.
+
+    Args:
+        parameters: those to train; a number counts as a vector of length 1.
+        lr: learning rate.
+        weight_decay: L2 penalty.
+        epsilon: what the statistics start with.
+        widest: longest axis with a full matrix.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        weight_decay: float = 0.0,
+        epsilon: float = 1e-6,
+        widest: int = 1200,
+    ) -> None:
+        defaults = {"lr": lr, "weight_decay": weight_decay, "epsilon": epsilon, "widest": widest}
+        super().__init__(parameters, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Make one update with the gradients as they are; takes no closure."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
+                    tensor = gradient.reshape(gradient.shape or (1,))
+                    update = self._preconditioned(parameter, tensor, group)
+                    parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"])
+
+    def _preconditioned(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+        state = self.state[parameter]
+        if not state:
+            diagonals = [gradient.new_full((n,), group["epsilon"]) for n in gradient.shape]
+            state["statistics"] = [d.diag() if len(d) <= group["widest"] else d for d in diagonals]
+        update = gradient
+        for axis, kept in enumerate(state["statistics"]):
+            rows = gradient.movedim(axis, 0).reshape(len(kept), -1)
+            full = kept.dim() == 2
+            kept.add_(rows @ rows.T if full else rows.square().sum(1))
+            root = _root(kept, group["epsilon"], -1 / (2 * gradient.dim()))
+            turned = update.movedim(axis, 0)
+            rows = turned.reshape(len(kept), -1)
+            rows = root @ rows if full else root[:, None] * rows
+            update = rows.view(turned.shape).movedim(0, axis)
+        return update
+
+
+def _root(statistics: Tensor, least: float, exponent: float) -> Tensor:
+    """Return a power of a symmetric matrix, or of the diagonal of one."""
+    if statistics.dim() == 1:
+        return statistics.pow(exponent)
+    try:
+        values, vectors = torch.linalg.eigh(statistics)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        return torch.full_like(statistics, torch.nan)
+    # No eigenvalue lies below epsilon, but rounding may put one there.
+    root: Tensor = (vectors * values.clamp_min(least).pow(exponent)) @ vectors.T
+    return root

@@ -1,0 +1,172 @@
+"""Slow, readable twins of the optimizers, one tensor each, in float64, written from the papers.
+
+They share no method with the fast ones: a preconditioner of a tensor of any order is one dense
+matrix (a Kronecker product) that multiplies the flattened gradient, and Newton-Schulz is a scalar
+polynomial of the singular values.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def unfolded(tensor: Array, axis: int) -> Array:
+    """Return the matrix whose rows are the slices along one axis."""
+    return np.moveaxis(tensor, axis, 0).reshape(tensor.shape[axis], -1)
+
+
+def multiplied(matrices: list[Array], tensor: Array) -> Array:
+    """Multiply each axis of a tensor by a matrix: one Kronecker product times one long vector."""
+    return (functools.reduce(np.kron, matrices) @ tensor.reshape(-1)).reshape(tensor.shape)
+
+
+def power(matrix: Array, exponent: float) -> Array:
+    values, vectors = np.linalg.eigh(matrix)
+    return vectors @ np.diag(values**exponent) @ vectors.T
+
+
+@dataclass
+class Shampoo:
+    """Gupta et al. 2018, algorithm 2: exponent -1/(2k) for a tensor of order k.
+
+    ``widest``: an axis longer than that keeps the diagonal of its statistics only. ``decay``: L2
+    penalty.
+    """
+
+    epsilon: float = 1e-6
+    decay: float = 0.0
+    widest: float = math.inf
+    statistics: list[Array] = field(default_factory=list)
+
+    def step(self, weight: Array, gradient: Array, lr: float) -> Array:
+        gradient = gradient + self.decay * weight
+        if not self.statistics:
+            self.statistics = [self.epsilon * np.eye(size) for size in weight.shape]
+        roots = []
+        for axis, size in enumerate(weight.shape):
+            rows = unfolded(gradient, axis)
+            self.statistics[axis] += rows @ rows.T
+            kept = self.statistics[axis]
+            if size > self.widest:
+                kept = np.diag(np.diag(kept))
+            roots.append(power(kept, -1 / (2 * weight.ndim)))
+        return weight - lr * multiplied(roots, gradient)
+
+
+def first_axes(matrix: Array) -> Array:
+    """Return eigenvectors, the largest value first; by torch's routine, since the first gradient
+    leaves a null space and any basis of that would do."""
+    return np.ascontiguousarray(torch.linalg.eigh(torch.from_numpy(matrix))[1].numpy()[:, ::-1])
+
+
+@dataclass
+class Soap:
+    """Vyas et al. 2024, algorithms 3 and 4; as in their code the first update moves no weight,
+    axes are turned every ``every`` updates, and vectors (order 1) are not turned at all."""
+
+    beta1: float = 0.95
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    decay: float = 0.0
+    every: int = 10
+    updates: int = -1
+    statistics: list[Array] = field(default_factory=list)
+    axes: list[Array] = field(default_factory=list)
+    mean: Array = field(default_factory=lambda: np.zeros(()))
+    square: Array = field(default_factory=lambda: np.zeros(()))
+
+    def step(self, weight: Array, gradient: Array, lr: float) -> Array:
+        self.updates += 1
+        if self.updates == 0:
+            self.mean, self.square = np.zeros_like(weight), np.zeros_like(weight)
+            self.statistics = [np.zeros((size, size)) for size in weight.shape]
+            self._observe(gradient)
+            self.axes = [
+                first_axes(kept) if weight.ndim > 1 else np.eye(len(kept))
+                for kept in self.statistics
+            ]
+            return weight
+        back = self.axes
+        there = [matrix.T for matrix in self.axes]
+        turned = multiplied(there, gradient)
+        self.mean = self.beta1 * self.mean + (1 - self.beta1) * gradient
+        self.square = self.beta2 * self.square + (1 - self.beta2) * turned**2
+        mean = multiplied(there, self.mean) / (1 - self.beta1**self.updates)
+        root = np.sqrt(self.square) / math.sqrt(1 - self.beta2**self.updates)
+        # The code that came with the paper adds epsilon before it corrects the bias.
+        root += self.epsilon / math.sqrt(1 - self.beta2**self.updates)
+        weight = weight - lr * multiplied(back, mean / root)
+        weight = weight * (1 - lr * self.decay)
+        self._observe(gradient)
+        if self.updates % self.every == 0 and weight.ndim > 1:
+            self._turn()
+        return weight
+
+    def _observe(self, gradient: Array) -> None:
+        for axis, kept in enumerate(self.statistics):
+            rows = unfolded(gradient, axis)
+            kept *= self.beta2
+            kept += (1 - self.beta2) * rows @ rows.T
+
+    def _turn(self) -> None:
+        """One power iteration, with the axes sorted by how much they hold."""
+        for axis, (kept, old) in enumerate(zip(self.statistics, self.axes, strict=True)):
+            order = np.argsort(-np.einsum("ij,ik,kj->j", old, kept, old), kind="stable")
+            self.axes[axis] = np.linalg.qr(kept @ old[:, order])[0]
+            self.square = np.take(self.square, order, axis=axis)
+
+
+@dataclass
+class AdamW:
+    """Loshchilov and Hutter 2019, algorithm 2."""
+
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-10
+    decay: float = 0.0
+    updates: int = 0
+    mean: Array | float = 0.0
+    square: Array | float = 0.0
+
+    def step(self, weight: Array, gradient: Array, lr: float) -> Array:
+        self.updates += 1
+        self.mean = self.beta1 * self.mean + (1 - self.beta1) * gradient
+        self.square = self.beta2 * self.square + (1 - self.beta2) * gradient**2
+        mean = self.mean / (1 - self.beta1**self.updates)
+        root = np.sqrt(self.square / (1 - self.beta2**self.updates))
+        return weight * (1 - lr * self.decay) - lr * mean / (root + self.epsilon)
+
+
+@dataclass
+class Muon:
+    """Jordan et al. 2024: five Newton-Schulz steps on Nesterov momentum; a kernel is the matrix
+    (output channels, rest)."""
+
+    momentum: float = 0.95
+    decay: float = 0.0
+    buffer: Array | float = 0.0
+
+    def step(self, weight: Array, gradient: Array, lr: float) -> Array:
+        self.buffer = self.momentum * self.buffer + gradient
+        matrix = (gradient + self.momentum * self.buffer).reshape(len(weight), -1)
+        left, values, right = np.linalg.svd(matrix, full_matrices=False)
+        values = values / np.linalg.norm(values)
+        for _ in range(5):
+            values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+        rows, columns = matrix.shape
+        update = (left * values) @ right * math.sqrt(max(1, rows / columns))
+        return weight * (1 - lr * self.decay) - lr * update.reshape(weight.shape)
+
+
+def perturbed(weights: list[Array], gradients: list[Array], rho: float) -> list[Array]:
+    """Foret et al. 2021, equation 2 with p = 2: one norm over all tensors."""
+    norm = math.sqrt(sum(float((g**2).sum()) for g in gradients))
+    return [w + rho * g / norm for w, g in zip(weights, gradients, strict=True)]
