@@ -1,0 +1,218 @@
+"""The smallest and the largest Ritz value of a loss's Hessian: does it curve downwards somewhere?
+
+Lanczos' method, since its Ritz values mean something wherever it stops: each is v.Hv of some unit
+vector v, so a negative one proves negative curvature (a non-negative one proves nothing), and none
+lies outside of the spectrum. scipy's eigsh (ARPACK) restarts, and gives no value where it does not
+converge; curvlinops ends there as well, and cannot sum over processes in a fixed order.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.linalg import eigh_tridiagonal
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from flexhpc.errors import PointError
+from flexhpc.training.group import Group
+
+_AT_ONCE = 256
+_CONVERGED = 1e-6
+_INVARIANT = 1e-13
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ritz:
+    """What Lanczos' method found.
+
+    Attributes:
+        min: smallest Ritz value, never below the smallest eigenvalue but for rounding.
+        max: largest one, never above the largest eigenvalue.
+        products: matrix-vector products that it took.
+        residual_min: |Av - min v| of its unit vector v: an eigenvalue lies that close to it.
+        residual_max: the same for the largest.
+
+    All but ``products`` are nan if a product is not finite.
+    """
+
+    min: float
+    max: float
+    products: int
+    residual_min: float
+    residual_max: float
+
+    def negative(self, tolerance: float) -> bool:
+        """Return whether the smallest lies below minus a fraction of the largest."""
+        return self.min < -tolerance * self.max
+
+
+def lanczos(
+    multiply: Callable[[Tensor], Tensor],
+    start: Tensor,
+    products: int,
+    tolerance: float = _CONVERGED,
+) -> Ritz:
+    """Find the extreme Ritz values of a symmetric operator.
+
+    Lanczos' method with full reorthogonalisation, twice per step (Parlett 1998, The Symmetric
+    Eigenvalue Problem, section 13.8 and 6.9). Holds up to ``products`` vectors.
+
+    Args:
+        multiply: float64 (n,) -> (n,), the operator.
+        start: float64 (n,), not zero; a random one, so that it has a share of every eigenvector.
+        products: most products to take.
+        tolerance: stop when both residuals are below this fraction of the largest Ritz value in
+            size; also when the vectors span all that the operator makes of ``start``.
+    """
+    most = min(products, len(start))
+    basis = start.new_empty((most, len(start)))
+    vector = start / start.norm()
+    diagonal: list[float] = []
+    beside: list[float] = []
+    check = 1
+    while True:
+        taken = len(diagonal)
+        basis[taken] = vector
+        image = multiply(vector)
+        diagonal.append(float(vector @ image))
+        for _ in range(2):
+            image = image - basis[: taken + 1].T @ (basis[: taken + 1] @ image)
+        taken, rest = taken + 1, float(image.norm())
+        if not math.isfinite(diagonal[-1] + rest):
+            nan = math.nan
+            return Ritz(min=nan, max=nan, products=taken, residual_min=nan, residual_max=nan)
+        scale = max(*map(abs, diagonal), *beside, rest)
+        last = taken == most or rest <= _INVARIANT * scale
+        if last or taken == check:
+            found = _extremes(diagonal, beside, rest)
+            size = max(abs(found.min), abs(found.max))
+            if last or max(found.residual_min, found.residual_max) <= tolerance * size:
+                return found
+            check = taken + 1 + taken // 16
+        beside.append(rest)
+        vector = image / rest
+
+
+def _extremes(diagonal: Sequence[float], beside: Sequence[float], rest: float) -> Ritz:
+    """Return the ends of a tridiagonal matrix's spectrum; ``rest`` couples it to what follows."""
+    found: dict[str, float] = {}
+    count = len(diagonal)
+    for name, index in (("min", 0), ("max", count - 1)):
+        values, vectors = eigh_tridiagonal(
+            diagonal, beside, select="i", select_range=(index, index)
+        )
+        found[name] = float(values[0])
+        found[f"residual_{name}"] = rest * abs(float(vectors[-1, 0]))
+    return Ritz(products=count, **found)
+
+
+def hessian_product(
+    loss_of: Callable[[Tensor], Tensor],
+    parameters: Sequence[Tensor],
+    chunks: Sequence[Tensor],
+    vector: Tensor,
+) -> Tensor:
+    """Multiply the Hessian of a sum of losses by a vector, by differentiating twice.
+
+    Args:
+        loss_of: returns the loss of a chunk as a scalar.
+        parameters: leaves with respect to which; their ``grad`` is overwritten and left at None.
+        chunks: what is given to ``loss_of``, one after the other; one graph is in memory at a time.
+        vector: (parameters in total,), in the order of the parameters.
+    """
+    sizes = [p.numel() for p in parameters]
+    pieces = [v.view_as(p) for v, p in zip(vector.split(sizes), parameters, strict=True)]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    for chunk in chunks:
+        gradients = torch.autograd.grad(
+            loss_of(chunk), parameters, create_graph=True, materialize_grads=True
+        )
+        # The others are constant, as that of a parameter without influence.
+        curved = [(g, v) for g, v in zip(gradients, pieces, strict=True) if g.requires_grad]
+        if curved:
+            # autograd.grad would pass by a function that can be differentiated once only, in
+            # silence: it runs no more than what leads to its inputs.
+            outputs, directions = zip(*curved, strict=True)
+            torch.autograd.backward(outputs, directions)
+    products = [p.grad for p in parameters if p.grad is not None]
+    for parameter in parameters:
+        parameter.grad = None
+    return torch.cat([p.reshape(-1) for p in products])
+
+
+def ritz(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    group: Group,
+    products: int,
+    seed: int,
+    *,
+    shards: int | None = None,
+) -> Ritz:
+    """Find the extreme Ritz values of the Hessian of the mean cross-entropy of a network.
+
+    In float64 and eval mode, on a copy: the network itself stays as it is. Each process of the
+    group multiplies with its part of the samples; all get the same result. A product costs about
+    two gradients of the whole set, and memory for one more float64 vector of all parameters.
+
+    Args:
+        model: the network; its frozen parameters are constants.
+        inputs: (n, ...); labels: int64 (n,).
+        group: the processes that call this together.
+        products: Hessian-vector products at most.
+        seed: of the random start.
+        shards: number of parts that are summed in order: the same bits on any number of processes.
+
+    Raises:
+        PointError: a part of the network cannot be differentiated twice.
+        PeerLost: another process of the group is gone.
+    """
+    model = copy.deepcopy(model).double().eval()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    count = sum(p.numel() for p in parameters)
+    parts = torch.arange(len(labels), device=labels.device).tensor_split(shards or group.size)
+
+    def loss_of(ids: Tensor) -> Tensor:
+        logits = model(inputs[ids].double())
+        return functional.cross_entropy(logits, labels[ids], reduction="sum") / len(labels)
+
+    def part(number: int, vector: Tensor) -> Tensor:
+        chunks = parts[number].split(_AT_ONCE) if len(parts[number]) else ()
+        return hessian_product(loss_of, parameters, chunks, vector)
+
+    def multiply(vector: Tensor) -> Tensor:
+        own = [part(number, vector) for number in group.mine(len(parts))]
+        if shards is None:
+            return group.total(own[0])
+        return group.ordered_total(own, len(parts), nothing=torch.zeros_like(vector))
+
+    start = np.random.default_rng(seed).standard_normal(count)
+    with _twice_differentiable():
+        return lanczos(multiply, torch.from_numpy(start).to(labels.device), products)
+
+
+@contextmanager
+def _twice_differentiable() -> Iterator[None]:
+    """Take those kernels that can be differentiated twice; say so if there is none."""
+    try:
+        # The fused kernels of attention have a first derivative only.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            yield
+    except RuntimeError as error:
+        said = " ".join(str(error).split())
+        if "derivative for" not in said and "differentiate twice" not in said:
+            raise
+        raise PointError(
+            "training.gates.curvature: needs second derivatives, and a part of this network has "
+            f"none ({said}); turn the gate off"
+        ) from None
