@@ -1,9 +1,10 @@
 """Shampoo as its paper has it.
 
-No library does: pytorch-optimizer's Shampoo feeds its momentum buffer, which holds preconditioned
-gradients, back into the statistics, and without momentum takes a singular value decomposition of
-every axis, however long; its ScalableShampoo (Anil et al. 2020) forgets old statistics and keeps
-objects in its state that no checkpoint can hold. docs/optimizers.md has the comparison.
+pytorch-optimizer's Shampoo agrees with the paper as long as it has no momentum (its buffer holds
+preconditioned gradients and feeds them back into the statistics), but it takes a singular value
+decomposition of every axis at every update, however long. Its ScalableShampoo (Anil et al. 2020)
+forgets old statistics and keeps objects in its state that no checkpoint can hold.
+docs/optimizers.md has the comparison.
 """
 
 from __future__ import annotations
