@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from flexhpc.errors import Interrupted
 from flexhpc.spec import sections
@@ -191,7 +192,7 @@ class _Run:
             clip(parameters, training.clip_norm)
         try:
             self.optimizer.step()
-        except torch.linalg.LinAlgError:  # SOAP cannot turn a gradient that is not finite
+        except LinAlgError:  # SOAP cannot turn a gradient that is not finite
             for parameter in parameters:
                 parameter.detach().fill_(math.nan)
         return stop

@@ -113,7 +113,7 @@ class Network:
 
     @contextlib.contextmanager
     def statistics_kept(self) -> Iterator[None]:
-        """While active, BatchNorm's running statistics do not move: for a second look at a batch."""
+        """While active, BatchNorm's running statistics stay: for a second look at a batch."""
         norms = batch_norms(self.model)
         momenta = [norm.momentum for norm in norms]
         for norm in norms:

@@ -167,7 +167,7 @@ def test_full_batch_gd_is_the_gradient_of_the_whole_set(monkeypatch: pytest.Monk
         for p in reference.parameters():
             p -= 0.5 * p.grad
     group = Group(torch.device("cpu"))
-    trained = _Run(gd, lambda: build(SMALL, (1, 8, 8), 10), data, Hooks(), group)
+    trained = _Run(gd, gd.lr, lambda: build(SMALL, (1, 8, 8), 10), data, Hooks(), group, [])
     trained.outcome()
     for mine, theirs in zip(
         trained.network.model.parameters(), reference.parameters(), strict=True
@@ -178,8 +178,8 @@ def test_full_batch_gd_is_the_gradient_of_the_whole_set(monkeypatch: pytest.Monk
 def test_gradient_reading_against_autograd() -> None:
     data = probe_data(100)
     run_ = _Run(
-        Sgd(optimizer="sgd", lr=0.05, epochs=3, precision="fp64"),
-        lambda: build(SMALL, (1, 8, 8), 10), data, Hooks(), Group(torch.device("cpu")),
+        Sgd(optimizer="sgd", lr=0.05, epochs=3, precision="fp64"), 0.05,
+        lambda: build(SMALL, (1, 8, 8), 10), data, Hooks(), Group(torch.device("cpu")), [],
     )  # fmt: skip
     outcome = run_.outcome()
     model = run_.network.model

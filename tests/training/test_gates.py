@@ -1,0 +1,208 @@
+"""The convergence gates on real trainings, and what else changes the gradient of an update."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from flexhpc.models import build
+from flexhpc.spec.sections import (
+    Adam,
+    CurvatureGate,
+    Gates,
+    Gd,
+    GradientGate,
+    Mlp,
+    PlateauGate,
+    Sam,
+    Sgd,
+    Soap,
+)
+from flexhpc.training import Group, Hooks, Outcome
+from flexhpc.training.loop import _Run
+from tests.training.helpers import SMALL, probe_data, run, same
+
+SHORT = {"optimizer": "adam", "lr": 3e-3, "epochs": 8, "batch_size": 64}
+TINY = Mlp(family="mlp", width=4, depth=1, activation="tanh")
+
+
+def short(**gates: object) -> Outcome:
+    """A training that its budget cuts off while it improves."""
+    return run(Adam(**SHORT, gates=Gates(**gates)), 200, model=TINY)
+
+
+def test_by_default_gates_report_and_change_nothing() -> None:
+    outcome = short()
+    assert (outcome.verdict, outcome.rejected) == ("unconverged", False)
+    assert outcome.readings["touched_plateau"] == 1
+    assert outcome.readings["touched_gradient"] in (0, 1)
+    assert "min_ritz" not in outcome.readings
+    assert "touched_curvature" not in outcome.readings
+
+
+def test_the_plateau_gate_rejects_what_still_improves() -> None:
+    outcome = short(plateau=PlateauGate(mode="reject"))
+    assert (outcome.verdict, outcome.rejected) == ("unconverged", True)
+    fitting = run(
+        Adam(optimizer="adam", lr=1e-2, gates=Gates(plateau=PlateauGate(mode="reject"))), 30
+    )
+    assert (fitting.verdict, fitting.rejected) == ("fit", False)
+    assert not any(name.startswith("touched") for name in fitting.readings)
+
+
+def test_the_gradient_gate_compares_with_the_start() -> None:
+    """A reading of the start is that of an untrained network, and the tolerance decides."""
+    reported = short(gradient=GradientGate(mode="report"))
+    ratio = reported.readings["gradient_norm"] / reported.readings["gradient_norm_start"]
+    data = probe_data(200)
+    torch.manual_seed(data.init_seed)
+    network = build(TINY, (1, 8, 8), 10)
+    functional.cross_entropy(network(data.inputs), data.labels).backward()
+    norm = torch.cat([p.grad.reshape(-1) for p in network.parameters()]).norm()
+    assert reported.readings["gradient_norm_start"] == pytest.approx(float(norm), rel=1e-4)
+    assert 0 < ratio < 1
+    for tolerance, rejected in ((ratio * 0.99, True), (min(ratio * 1.01, 0.999), False)):
+        gate = GradientGate(mode="reject", tolerance=tolerance)
+        off = PlateauGate(mode="off")
+        outcome = short(gradient=gate, plateau=off)
+        assert outcome.rejected is rejected
+        assert outcome.verdict == ("unconverged" if rejected else "not_fit")
+        assert outcome.readings["touched_gradient"] == rejected
+
+
+@pytest.mark.parametrize("mode", ["report", "reject"])
+def test_the_curvature_gate_finds_saddles(mode: str) -> None:
+    outcome = short(curvature=CurvatureGate(mode=mode, products=400))
+    readings = outcome.readings
+    assert readings["min_ritz"] < 0 < readings["max_ritz"]
+    assert 0 < readings["hessian_products"] <= 400
+    negative = readings["min_ritz"] < -1e-3 * readings["max_ritz"]
+    assert readings["touched_curvature"] == negative == 1
+    assert outcome.rejected is (mode == "reject")
+    assert outcome.verdict == ("saddle" if mode == "reject" else "unconverged")
+
+
+def test_a_linear_network_has_no_saddle() -> None:
+    """Its loss is convex: whatever the training, the Hessian has no negative eigenvalue."""
+    linear = Mlp(family="mlp", width=1, depth=0)
+    gates = Gates(curvature=CurvatureGate(mode="reject", products=700))
+    outcome = run(Adam(**SHORT, gates=gates), 400, model=linear)
+    assert outcome.verdict == "unconverged"
+    assert outcome.readings["touched_curvature"] == 0
+    assert outcome.readings["min_ritz"] > -1e-9
+
+
+def test_readings_do_not_touch_the_training() -> None:
+    plain = short(gradient=GradientGate(mode="off"))
+    examined = short(curvature=CurvatureGate(mode="report"))
+    np.testing.assert_array_equal(plain.loss_curve, examined.loss_curve)
+    np.testing.assert_array_equal(plain.fitted, examined.fitted)
+
+
+def one_step(training: Sgd | Gd, n: int = 50) -> list[torch.Tensor]:
+    """The weights after the first update."""
+    data = probe_data(n)
+    run_ = _Run(
+        training, training.lr, partial(build, SMALL, (1, 8, 8), 10), data, Hooks(),
+        Group(torch.device("cpu")), [],
+    )  # fmt: skip
+    run_.outcome(None)
+    return [p.detach().clone() for p in run_.network.parameters]
+
+
+def reference(n: int = 50) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+    data = probe_data(n)
+    torch.manual_seed(data.init_seed)
+    network = build(SMALL, (1, 8, 8), 10).double()
+    return network, data.inputs.double(), data.labels
+
+
+BASE = {"optimizer": "gd", "lr": 0.3, "epochs": 1, "precision": "fp64"}
+
+
+def test_sam_takes_the_gradient_where_the_loss_is_worst_nearby() -> None:
+    network, inputs, labels = reference()
+    parameters = list(network.parameters())
+    gradient = torch.autograd.grad(functional.cross_entropy(network(inputs), labels), parameters)
+    norm = torch.sqrt(sum(g.square().sum() for g in gradient))
+    before = [p.detach().clone() for p in parameters]
+    with torch.no_grad():
+        for p, g in zip(parameters, gradient, strict=True):
+            p += 0.2 * g / norm
+    worst = torch.autograd.grad(functional.cross_entropy(network(inputs), labels), parameters)
+    found = one_step(Gd(**BASE, sam=Sam(rho=0.2)))
+    for weight, start, g in zip(found, before, worst, strict=True):
+        torch.testing.assert_close(weight, start - 0.3 * g, rtol=1e-9, atol=1e-12)
+
+
+def test_label_smoothing_is_in_the_trained_loss_only() -> None:
+    network, inputs, labels = reference()
+    smooth = torch.full((len(labels), 10), 0.2 / 10, dtype=torch.float64)
+    smooth[torch.arange(len(labels)), labels] += 0.8
+    loss = -(smooth * network(inputs).log_softmax(dim=1)).sum(dim=1).mean()
+    gradient = torch.autograd.grad(loss, list(network.parameters()))
+    found = one_step(Gd(**BASE, label_smoothing=0.2))
+    for weight, start, g in zip(found, network.parameters(), gradient, strict=True):
+        torch.testing.assert_close(weight, start.detach() - 0.3 * g, rtol=1e-9, atol=1e-12)
+    outcome = run(Gd(**{**BASE, "lr": 1e-12}, label_smoothing=0.2), 50)
+    plain = functional.cross_entropy(network(inputs).detach(), labels)
+    assert outcome.loss == pytest.approx(float(plain), rel=1e-9)
+
+
+def test_a_long_gradient_is_shortened() -> None:
+    network, *_ = reference()
+    found = one_step(Gd(**BASE, clip_norm=1e-3))
+    moved = torch.sqrt(
+        sum(
+            (w - p.detach()).square().sum()
+            for w, p in zip(found, network.parameters(), strict=True)
+        )
+    )
+    assert float(moved) == pytest.approx(0.3 * 1e-3, rel=1e-4)
+
+
+def test_sam_leaves_the_statistics_of_batchnorm_alone() -> None:
+    """Running statistics after one update are those of the batch at the start, seen once."""
+    model = Mlp(family="mlp", width=6, depth=1, norm="batch")
+    data = probe_data(50)
+    seen = []
+    for sam in (None, Sam(rho=5.0)):
+        run_ = _Run(
+            Sgd(optimizer="sgd", lr=1e-9, epochs=1, sam=sam), 1e-9,
+            partial(build, model, (1, 8, 8), 10), data, Hooks(), Group(torch.device("cpu")), [],
+        )  # fmt: skip
+        run_.outcome(None)
+        seen.append([b.clone() for b in run_.network.model.buffers() if b.is_floating_point()])
+    for plain, sam in zip(*seen, strict=True):
+        torch.testing.assert_close(plain, sam)
+
+
+def test_soap_diverges_like_any_other() -> None:
+    data = probe_data(64)
+    data.inputs[3] = float("inf")
+    run_ = _Run(
+        Soap(optimizer="soap", epochs=3), 3e-3, partial(build, SMALL, (1, 8, 8), 10), data, Hooks(),
+        Group(torch.device("cpu")), [],
+    )  # fmt: skip
+    assert run_.outcome(None).verdict == "diverged"
+
+
+def test_an_extended_training_with_warmup_resumes_bitwise(tmp_path: Path) -> None:
+    from flexhpc.errors import Interrupted
+
+    training = Sgd(
+        optimizer="sgd", lr=0.05, batch_size=32, epochs=5, unconverged="extend", warmup=30,
+        clip_norm=0.5, sam=Sam(), label_smoothing=0.1,
+    )  # fmt: skip
+    whole = run(training, 120)
+    assert whole.epochs > 5
+    steps = iter([False] * 37 + [True])
+    path = tmp_path / "probe.ckpt"
+    with pytest.raises(Interrupted):
+        run(training, 120, hooks=Hooks(stopping=lambda: next(steps), checkpoint=path))
+    same(whole, run(training, 120, hooks=Hooks(checkpoint=path)))
