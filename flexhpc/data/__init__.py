@@ -1,6 +1,6 @@
-"""Sources, labels, conflicts and subsets. Pure numpy: no torch but for torchvision's download."""
+"""Sources, labels, inputs, conflicts and subsets. No torch but for torchvision's download."""
 
 from flexhpc.data.labelling import draw_subset
-from flexhpc.data.load import Samples, load_samples
+from flexhpc.data.load import Samples, TestSet, load_samples, load_test
 
-__all__ = ["Samples", "draw_subset", "load_samples"]
+__all__ = ["Samples", "TestSet", "draw_subset", "load_samples", "load_test"]

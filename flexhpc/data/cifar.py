@@ -1,39 +1,45 @@
-"""CIFAR-10 and CIFAR-100 in the python layout, read by an unpickler that can build arrays only."""
+"""CIFAR-10 and CIFAR-100 in the python layout."""
 
 from __future__ import annotations
 
-import io
-import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flexhpc.data.dataset import Dataset
-from flexhpc.data.places import find
+from flexhpc.data.arrays_only import unpickle
+from flexhpc.data.dataset import Ints, Part, Source
+from flexhpc.data.places import find, look
 from flexhpc.errors import PointError
 
 _BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
 _LAYOUT = {
-    "cifar10": ("cifar-10-batches-py/", _BATCHES, "labels", 10),
-    "cifar100": ("cifar-100-python/", ["train"], "fine_labels", 100),
+    "cifar10": ("cifar-10-batches-py/", _BATCHES, ["test_batch"], "labels", 10),
+    "cifar100": ("cifar-100-python/", ["train"], ["test"], "fine_labels", 100),
 }
-_ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-}
+_COARSE_CLASSES = 20
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Refuses every name but the ones that pickled numpy arrays are made of."""
+def open_cifar(source: str, root: str | None) -> Source:
+    """Open CIFAR-10 or CIFAR-100: uint8 (50000, 3, 32, 32), and 10,000 to test.
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"holds {module}.{name}, which is no array")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+    Raises:
+        PointError: not found, unreadable, or not as the layout says.
+    """
+    folder, train, test, key, classes = _LAYOUT[source]
+    paths = find(source, root, [[folder + name, name] for name in train])
+    batches = [read_batch(path) for path in paths]
+    part = _part(paths, batches, key, classes)
+
+    def test_part() -> Part | None:
+        found = look(source, root, [[folder + name, name] for name in test])
+        return _part(found, [read_batch(path) for path in found], key, classes) if found else None
+
+    coarse = None
+    if source == "cifar100" and "coarse_labels" in batches[0]:
+        supers = _labels(paths[0], batches[0], "coarse_labels", _COARSE_CLASSES)
+        coarse = _coarse_map(paths[0], part.labels, supers, classes)
+    return Source(name=source, classes=classes, train=part, test=test_part, coarse=coarse)
 
 
 def read_batch(path: Path) -> dict[str, Any]:
@@ -43,29 +49,43 @@ def read_batch(path: Path) -> dict[str, Any]:
         PointError: unreadable, not a batch, or it holds anything but plain values and arrays.
     """
     try:
-        content = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        content = unpickle(path)
     except Exception as error:
         raise PointError(f"{path}: not a CIFAR batch: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("data"), np.ndarray):
         raise PointError(f"{path}: not a CIFAR batch: it has no array `data`")
+    data = content["data"]
+    if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
+        raise PointError(f"{path}: data must be bytes (n, 3072), not {data.dtype} {data.shape}")
     return content
 
 
-def load_cifar(source: str, root: str | None) -> Dataset:
-    """Load the training set of CIFAR-10 or CIFAR-100: uint8 (50000, 3, 32, 32)."""
-    folder, names, label_key, classes = _LAYOUT[source]
-    paths = find(source, root, [[folder + name, name] for name in names])
-    images, labels = [], []
-    for path in paths:
-        batch = read_batch(path)
-        data, batch_labels = batch["data"], batch.get(label_key)
-        if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
-            raise PointError(f"{path}: data must be bytes (n, 3072), not {data.dtype} {data.shape}")
-        if not isinstance(batch_labels, list) or len(batch_labels) != len(data):
-            raise PointError(f"{path}: {label_key} must list one label per image")
-        images.append(data.reshape(-1, 3, 32, 32))
-        labels.append(np.asarray(batch_labels, dtype=np.int64))
-    joined = np.concatenate(labels)
-    if joined.min() < 0 or joined.max() >= classes:
-        raise PointError(f"{paths[0].parent}: labels must be 0 to {classes - 1}")
-    return Dataset(name=source, inputs=np.concatenate(images), labels=joined, classes=classes)
+def _part(paths: list[Path], batches: list[dict[str, Any]], key: str, classes: int) -> Part:
+    labels = [_labels(p, b, key, classes) for p, b in zip(paths, batches, strict=True)]
+    images = [batch["data"].reshape(-1, 3, 32, 32) for batch in batches]
+    return Part(
+        labels=np.concatenate(labels),
+        shape=(3, 32, 32),
+        dtype=np.dtype(np.uint8),
+        blocks=lambda: iter(images),
+    )
+
+
+def _labels(path: Path, batch: dict[str, Any], key: str, classes: int) -> Ints:
+    labels = batch.get(key)
+    if not isinstance(labels, list) or len(labels) != len(batch["data"]):
+        raise PointError(f"{path}: {key} must list one label per image")
+    if not all(isinstance(label, int) and 0 <= label < classes for label in labels):
+        raise PointError(f"{path}: {key} must be 0 to {classes - 1}")
+    return np.array(labels, dtype=np.int64)
+
+
+def _coarse_map(path: Path, fine: Ints, coarse: Ints, classes: int) -> Ints:
+    """Return the super-class of each class; -1 where the file has no sample of a class."""
+    pairs = np.unique(np.stack([fine, coarse]), axis=1)
+    if len(np.unique(pairs[0])) != pairs.shape[1]:
+        double = int(pairs[0][np.flatnonzero(np.diff(pairs[0]) == 0)[0]])
+        raise PointError(f"{path}: class {double} has several super-classes in coarse_labels")
+    mapping = np.full(classes, -1, dtype=np.int64)
+    mapping[pairs[0]] = pairs[1]
+    return mapping

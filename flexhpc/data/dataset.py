@@ -1,8 +1,8 @@
-"""A training set in memory, and the identity of its content."""
+"""Samples before a point labels them: where they come from, and what a data set is."""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,91 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
-_ROWS_AT_ONCE = 8_192
+Mask = NDArray[np.bool_]
+_VALUES_AT_ONCE = 2**22
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a pass over all samples tells, kept so that it is made once.
+
+    Attributes:
+        fingerprint: identifies the samples, their order and original labels.
+        mean, deviation: float32, per channel (channels, 1, 1) or feature (features,).
+        twins: ids of samples that have an identical twin, int64 (m,).
+        groups: which of them are identical: a number for each, int64 (m,).
+    """
+
+    fingerprint: str
+    mean: Array
+    deviation: Array
+    twins: Ints
+    groups: Ints
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The training or the test samples of a source, which need not be in memory.
+
+    Attributes:
+        labels: original labels, int64 (n,).
+        shape: of one sample: (channels, height, width) or (features,).
+        dtype: uint8 for images, float32 for vectors.
+        blocks: returns the samples in order, as arrays (k, *shape); may be called again.
+    """
+
+    labels: Ints
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    blocks: Callable[[], Iterator[Array]]
+
+    @classmethod
+    def of(cls, inputs: Array, labels: Array) -> Part:
+        """Return the part that an array in memory (n, ...) is."""
+        return cls(
+            labels=labels.astype(np.int64, copy=False),
+            shape=tuple(int(side) for side in inputs.shape[1:]),
+            dtype=inputs.dtype,
+            blocks=lambda: iter([inputs]),
+        )
+
+    def gather(self) -> Array:
+        """Return all samples as one array (n, *shape); without a copy where it is one already."""
+        blocks = self.blocks()
+        first = next(blocks)
+        if len(first) == len(self.labels):
+            return first
+        joined = np.empty((len(self.labels), *self.shape), self.dtype)
+        joined[: len(first)] = first
+        at = len(first)
+        for block in blocks:
+            joined[at : at + len(block)] = block
+            at += len(block)
+        return joined
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where samples are read from.
+
+    Attributes:
+        name: for messages.
+        classes: number of classes.
+        train: the training samples.
+        test: returns those of the source's own test files, or None if it has none.
+        coarse: super-class of each class, -1 where unknown, int64 (classes,); None if there are
+            none.
+        scaled: features that are standardised, bool (features,); None: all.
+        summary: of the training samples, where it is known already.
+    """
+
+    name: str
+    classes: int
+    train: Part
+    test: Callable[[], Part | None]
+    coarse: Ints | None = None
+    scaled: Mask | None = None
+    summary: Summary | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,17 +104,19 @@ class Dataset:
 
     Attributes:
         name: where it came from, for messages.
-        inputs: uint8 images (n, channels, height, width), or float32 vectors (n, features).
+        inputs: uint8 images (n, channels, height, width), or float32 vectors (n, features), in
+            which NaN is a missing value; in memory or memory-mapped.
         labels: original labels, int64 (n,), from 0 to classes - 1.
         classes: number of classes.
-        standardise: whether inputs are to be standardised before training.
+        coarse, scaled: see :class:`Source`.
     """
 
     name: str
     inputs: Array
     labels: Ints
     classes: int
-    standardise: bool = True
+    coarse: Ints | None = None
+    scaled: Mask | None = None
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -42,42 +128,20 @@ class Dataset:
         return tuple(int(side) for side in self.inputs.shape[1:])
 
 
-def row_hashes(inputs: Array) -> NDArray[np.void]:
-    """Return a 128-bit BLAKE2 hash of every sample's bytes: shape (n,), dtype V16."""
-    flat = np.ascontiguousarray(inputs).reshape(len(inputs), -1)
-    digests = bytearray()
-    for row in flat:
-        digests += hashlib.blake2b(row.tobytes(), digest_size=16).digest()
-    return np.frombuffer(bytes(digests), dtype="V16")
+def no_test() -> None:
+    """Say that a source has no test files of its own."""
 
 
-def fingerprint(dataset: Dataset, hashes: NDArray[np.void]) -> str:
-    """Return 32 hexadecimal digits that identify the samples, their order and original labels."""
-    digest = hashlib.sha256()
-    digest.update(f"{dataset.inputs.dtype} {dataset.inputs.shape} {dataset.classes}".encode())
-    digest.update(hashes.tobytes())
-    digest.update(dataset.labels.tobytes())
-    return digest.hexdigest()[:32]
+def rows_at_once(shape: tuple[int, ...]) -> int:
+    """Return how many samples of a shape to take at once: some ten million bytes' worth.
 
-
-def moments(dataset: Dataset) -> tuple[Array, Array]:
-    """Return mean and standard deviation over the whole training set.
-
-    Per channel for images (channels, 1, 1), per feature for vectors (features,); float32. A
-    constant feature has deviation 1, so that it becomes 0. Summed in float64 in chunks.
+    It depends on the shape alone, so that sums of floats come out the same wherever samples lie.
     """
-    inputs = dataset.inputs
-    axes = (0, 2, 3) if inputs.ndim == 4 else (0,)
-    count = inputs.size // inputs.shape[1]
-    total = np.zeros(inputs.shape[1])
-    for at in range(0, len(inputs), _ROWS_AT_ONCE):
-        total += inputs[at : at + _ROWS_AT_ONCE].astype(np.float64).sum(axis=axes)
-    mean = total / count
-    shape = (-1, 1, 1) if inputs.ndim == 4 else (-1,)
-    squares = np.zeros(inputs.shape[1])
-    for at in range(0, len(inputs), _ROWS_AT_ONCE):
-        centred = inputs[at : at + _ROWS_AT_ONCE].astype(np.float64) - mean.reshape(shape)
-        squares += (centred**2).sum(axis=axes)
-    deviation = np.sqrt(squares / count)
-    deviation[deviation == 0] = 1.0
-    return mean.reshape(shape).astype(np.float32), deviation.reshape(shape).astype(np.float32)
+    return max(1, _VALUES_AT_ONCE // int(np.prod(shape, dtype=np.int64)))
+
+
+def in_blocks(inputs: Array) -> Iterator[Array]:
+    """Yield consecutive rows of an array, :func:`rows_at_once` at a time."""
+    step = rows_at_once(inputs.shape[1:])
+    for at in range(0, len(inputs), step):
+        yield inputs[at : at + step]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flexhpc.data.dataset import Array, Dataset
-from flexhpc.data.places import find
+from flexhpc.data.dataset import Array, Part, Source
+from flexhpc.data.places import find, look
 from flexhpc.errors import PointError
 
 _FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
@@ -42,14 +42,30 @@ def read_idx(path: Path) -> Array:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def load_mnist(source: str, root: str | None) -> Dataset:
-    """Load the training set of MNIST or Fashion-MNIST: uint8 (60000, 1, 28, 28)."""
-    names = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+def open_mnist(source: str, root: str | None) -> Source:
+    """Open MNIST or Fashion-MNIST: uint8 (60000, 1, 28, 28), and 10,000 to test.
+
+    Raises:
+        PointError: not found, unreadable, or not as the format says.
+    """
+
+    def test() -> Part | None:
+        found = look(source, root, _wanted(source, "t10k"))
+        return _part(*found) if found else None
+
+    train = _part(*find(source, root, _wanted(source, "train")))
+    return Source(name=source, classes=10, train=train, test=test)
+
+
+def _wanted(source: str, part: str) -> list[list[str]]:
     folders = (f"{_FOLDERS[source]}/raw/", "raw/", "")
-    wanted = [
-        [f"{folder}{name}{end}" for folder in folders for end in ("", ".gz")] for name in names
+    return [
+        [f"{folder}{part}-{name}-ubyte{end}" for folder in folders for end in ("", ".gz")]
+        for name in ("images-idx3", "labels-idx1")
     ]
-    image_path, label_path = find(source, root, wanted)
+
+
+def _part(image_path: Path, label_path: Path) -> Part:
     images, labels = read_idx(image_path), read_idx(label_path)
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise PointError(
@@ -57,4 +73,4 @@ def load_mnist(source: str, root: str | None) -> Dataset:
         )
     if len(labels) == 0 or labels.max() > 9:
         raise PointError(f"{label_path}: labels must be 0 to 9")
-    return Dataset(name=source, inputs=images[:, None], labels=labels.astype(np.int64), classes=10)
+    return Part.of(images[:, None], labels)

@@ -3,43 +3,137 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flexhpc.data.dataset import Dataset, Ints
+from flexhpc.data.dataset import Dataset, Ints, Mask, Summary
+from flexhpc.errors import PointError
 from flexhpc.seeds import derive
+from flexhpc.spec.sections import Data
+
+_MERGE = 1
+_HELD_OUT_SEED = 1_402
 
 
-def draw_labels(dataset: Dataset, kind: str, seed: int) -> Ints:
-    """Return the labels of one point, int64 (n,): ``original``, or ``random`` uniform per sample.
+def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints | None:
+    """Return the new class of each of a data set's classes, int64 (classes,); None: as they are.
 
-    Random labels belong to the sample, not to the probe: every probe of a point sees the same.
+    Raises:
+        PointError: the map does not fit the data set's classes.
     """
-    if kind == "original":
-        return dataset.labels
-    rng = np.random.default_rng(derive(seed, "labels"))
-    return rng.integers(0, dataset.classes, len(dataset), dtype=np.int64)
+    if data.class_map is not None:
+        if len(data.class_map) != classes:
+            raise PointError(
+                f"data.class_map: has {len(data.class_map)} entries, but the data set has "
+                f"{classes} classes; give the new class of each"
+            )
+        return np.array(data.class_map, dtype=np.int64)
+    if data.merge == "coarse":
+        if coarse is None:
+            raise PointError(
+                f"data.merge: this copy of {data.source} holds no super-classes; give class_map"
+            )
+        return coarse
+    if data.merge == "random" and data.classes is not None:
+        if data.classes > classes:
+            raise PointError(
+                f"data.classes: {data.classes} is more than the {classes} classes of the data set, "
+                "and merging makes fewer"
+            )
+        merged = np.empty(classes, dtype=np.int64)
+        order = np.random.default_rng(derive(seed, "labels", _MERGE)).permutation(classes)
+        merged[order] = np.arange(classes) % data.classes
+        return merged
+    return None
 
 
-def conflicting(hashes: NDArray[np.void], labels: Ints) -> tuple[int, Ints]:
-    """Find identical inputs with different labels.
+def merged_labels(labels: Ints, mapping: Ints | None) -> Ints:
+    """Return the labels after merging.
+
+    Raises:
+        PointError: a label has no new class.
+    """
+    if mapping is None:
+        return labels
+    merged = mapping[labels]
+    if len(merged) and merged.min() < 0:
+        lost = int(labels[np.argmin(merged)])
+        raise PointError(f"data.merge: class {lost} has no super-class in the training set")
+    return merged
+
+
+def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[Ints, int]:
+    """Return the labels of one point, int64 (n,), and the number of classes they are of.
+
+    Labels belong to the sample, not to the probe: every probe of a point sees the same.
 
     Args:
-        hashes: one hash per sample.
+        data: how to label.
+        dataset: the samples.
+        train: ids of the training samples, among which labels are corrupted.
+        seed: of the point.
+
+    Raises:
+        PointError: the classes cannot be merged as asked.
+    """
+    rng = np.random.default_rng(derive(seed, "labels"))
+    if data.labels == "random":
+        classes = data.classes or dataset.classes
+        return rng.integers(0, classes, len(dataset), dtype=np.int64), classes
+    mapping = merge_map(data, dataset.classes, dataset.coarse, seed)
+    classes = dataset.classes if mapping is None else int(mapping.max()) + 1
+    labels = merged_labels(dataset.labels, mapping)
+    if data.labels == "corrupted" and data.corruption is not None:
+        count = round(data.corruption * len(train))
+        wrong = train[rng.permutation(len(train))[:count]]
+        labels = labels.copy()
+        labels[wrong] = (labels[wrong] + rng.integers(1, classes, count)) % classes
+    return labels, classes
+
+
+def conflicting(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Ints]:
+    """Find identical inputs with different labels, among the samples of a pool.
+
+    Args:
+        summary: says which samples are identical.
         labels: one label per sample.
+        pool: sorted sample ids that count.
 
     Returns:
         The number of groups of identical inputs that disagree, and the sample ids that stand in
         the way of a perfect fit: all but the majority label of each such group (ties: the smallest
         label wins).
     """
-    _, group = np.unique(hashes, return_inverse=True)
-    pairs, counts = np.unique(np.stack([group, labels]), axis=1, return_counts=True)
+    counted = _inside(summary.twins, pool)
+    ids, group = summary.twins[counted], summary.groups[counted]
+    if not len(ids):
+        return 0, ids
+    pairs, counts = np.unique(np.stack([group, labels[ids]]), axis=1, return_counts=True)
     order = np.lexsort((pairs[1], -counts, pairs[0]))
     groups, first = np.unique(pairs[0][order], return_index=True)
-    majority = np.empty(len(groups), dtype=np.int64)
+    majority = np.empty(int(group.max()) + 1, dtype=np.int64)
     majority[groups] = pairs[1][order][first]
-    losers = np.flatnonzero(labels != majority[group])
-    return len(np.unique(group[losers])), losers.astype(np.int64)
+    lost = labels[ids] != majority[group]
+    return len(np.unique(group[lost])), ids[lost]
+
+
+def _inside(ids: Ints, pool: Ints) -> Mask:
+    at = np.minimum(np.searchsorted(pool, ids), len(pool) - 1)
+    return np.equal(pool[at], ids)
+
+
+def held_out(count: int, fraction: float) -> Ints:
+    """Return the ids of the samples that no point trains on: sorted, the same for every seed.
+
+    Raises:
+        PointError: that would be none, or all.
+    """
+    size = round(count * fraction)
+    if fraction > 0 and not 0 < size < count:
+        raise PointError(
+            f"data.test_fraction: {fraction:g} of {count} samples are {size}, which leaves nothing "
+            "to test or to train on"
+        )
+    order = np.random.default_rng(_HELD_OUT_SEED).permutation(count) if size else np.empty(0)
+    return np.sort(order[:size]).astype(np.int64)
 
 
 def draw_subset(pool: Ints, n: int, seed: int) -> Ints:

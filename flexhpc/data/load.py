@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from flexhpc.data.cifar import load_cifar
-from flexhpc.data.dataset import Array, Dataset, Ints, fingerprint, moments, row_hashes
-from flexhpc.data.idx import load_mnist
-from flexhpc.data.image_folder import load_image_folder
-from flexhpc.data.labelling import conflicting, draw_labels
-from flexhpc.data.synthetic import load_digits, make_gaussian
-from flexhpc.spec.sections import Data, Gaussian, ImageFolder, ImageSet
+from flexhpc.data.dataset import Array, Dataset, Ints, Source, Summary, in_blocks
+from flexhpc.data.inputs import TEST, TRAIN, Inputs
+from flexhpc.data.labelling import conflicting, draw_labels, held_out, merge_map, merged_labels
+from flexhpc.data.sources import open_source
+from flexhpc.data.summary import moments, summarise
+from flexhpc.errors import PointError
+from flexhpc.seeds import derive
+from flexhpc.spec.sections import Data, Gaussian
+
+_LOADED_BY = frozenset({
+    "source", "root", "path", "target", "categorical", "drop", "side", "colour", "test_fraction",
+    "dims", "size",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +27,13 @@ class Samples:
     """What the probes of one point draw from.
 
     Attributes:
-        dataset: the whole training set.
+        dataset: the whole training set, with the samples that are held out.
         labels: the point's labels, int64 (n,).
+        classes: how many classes the labels are of.
+        inputs: what the network sees of each sample.
         mean, deviation: for standardisation, over the whole training set.
-        pool: global sample ids that may be drawn (conflicts dropped if so asked).
+        pool: sorted global sample ids that may be drawn: neither held out, nor dropped as a
+            conflict.
         n_limit: largest n that can be tried.
         conflicts: groups of identical inputs with different labels.
         unfittable: samples that no model can fit together with their twins.
@@ -34,29 +42,88 @@ class Samples:
 
     dataset: Dataset
     labels: Ints
-    mean: Array
-    deviation: Array
+    classes: int
+    inputs: Inputs
     pool: Ints
     n_limit: int
     conflicts: int
     unfittable: int
     fingerprint: str
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return self.dataset.shape
+
+    @property
+    def mean(self) -> Array:
+        """What is subtracted from every sample."""
+        return self.inputs.mean
+
+    @property
+    def deviation(self) -> Array:
+        """What every sample is divided by after that."""
+        return self.inputs.deviation
+
     def standardised(self, ids: Ints) -> Array:
         """Return the inputs of some samples, standardised, float32 (len(ids), ...)."""
-        inputs = self.dataset.inputs[ids].astype(np.float32)
-        if not self.dataset.standardise:
-            return inputs
-        return (inputs - self.mean) / self.deviation
+        return self.inputs.of(ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestSet:
+    """What a trained model is tested on.
+
+    Attributes:
+        name: where it came from, for messages.
+        labels: merged as those of training, but neither random nor corrupted, int64 (m,).
+        classes: how many classes the labels are of.
+        inputs: standardised with the moments of the training set.
+        rows: where each test sample lies in ``inputs``, int64 (m,).
+    """
+
+    name: str
+    labels: Ints
+    classes: int
+    inputs: Inputs
+    rows: Ints
+
+    def __len__(self) -> int:
+        """Number of test samples."""
+        return len(self.labels)
+
+    def standardised(self, ids: Ints) -> Array:
+        """Return the inputs of test samples 0 to m - 1, standardised, float32 (len(ids), ...)."""
+        return self.inputs.of(self.rows[ids])
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Loaded:
+    source: Source
     dataset: Dataset
-    hashes: NDArray[np.void]
+    summary: Summary
     mean: Array
     deviation: Array
-    fingerprint: str
+    train: Ints
+    held_out: Ints
+
+    def inputs(self, data: Data, seed: int, rows: Array, part: int) -> Inputs:
+        """Return rows of the training or test set as a network sees them."""
+        scaled = self.dataset.scaled
+        mean, deviation = self.mean, self.deviation
+        if scaled is not None:
+            mean = np.where(scaled, mean, np.float32(0))
+            deviation = np.where(scaled, deviation, np.float32(1))
+        return Inputs(
+            rows=rows,
+            mean=mean,
+            deviation=deviation,
+            centre=(self.mean - mean) / deviation,
+            spread=self.deviation / deviation,
+            kind=data.inputs,
+            seed=derive(seed, "inputs"),
+            part=part,
+        )
 
 
 def load_samples(data: Data, seed: int) -> Samples:
@@ -65,46 +132,99 @@ def load_samples(data: Data, seed: int) -> Samples:
     Raises:
         PointError: the data is missing, unreadable or has the wrong shape.
     """
-    source = data.model_copy(update={"labels": "original", "n_max": None, "subset": "fresh"})
-    loaded = _load(source, seed if isinstance(data, Gaussian) else 0)
-    labels = draw_labels(loaded.dataset, data.labels, seed)
-    groups, losers = conflicting(loaded.hashes, labels)
-    pool = np.arange(len(loaded.dataset), dtype=np.int64)
+    loaded = _loaded(data, seed)
+    labels, classes = draw_labels(data, loaded.dataset, loaded.train, seed)
+    groups, losers = 0, np.empty(0, dtype=np.int64)
+    if data.inputs in ("original", "permuted"):  # otherwise no two inputs are identical
+        groups, losers = conflicting(loaded.summary, labels, loaded.train)
+    pool = loaded.train
     if data.conflicts == "drop":
         pool = np.setdiff1d(pool, losers, assume_unique=True)
     return Samples(
         dataset=loaded.dataset,
         labels=labels,
-        mean=loaded.mean,
-        deviation=loaded.deviation,
+        classes=classes,
+        inputs=loaded.inputs(data, seed, loaded.dataset.inputs, TRAIN),
         pool=pool,
         n_limit=min(len(pool), data.n_max or len(pool)),
         conflicts=groups,
         unfittable=len(losers),
-        fingerprint=loaded.fingerprint,
+        fingerprint=loaded.summary.fingerprint,
     )
+
+
+def load_test(data: Data, seed: int) -> TestSet:
+    """Load what the model of a point is tested on.
+
+    That is what ``data.test_fraction`` holds out of the training set, else the source's own test
+    files. With ``inputs: permuted`` pixels move as in training.
+
+    Raises:
+        PointError: there is neither, or the test files are unreadable or of another shape.
+    """
+    loaded = _loaded(data, seed)
+    dataset = loaded.dataset
+    mapping = merge_map(data, dataset.classes, dataset.coarse, seed)
+    if len(loaded.held_out):
+        rows, labels = loaded.held_out, dataset.labels[loaded.held_out]
+        inputs = loaded.inputs(data, seed, dataset.inputs, TRAIN)
+    else:
+        part = loaded.source.test()
+        if part is None:
+            raise PointError(
+                f"data.source: {dataset.name} has no test set of its own; give data.test_fraction"
+            )
+        if part.shape != dataset.shape or part.labels.max(initial=0) >= dataset.classes:
+            raise PointError(
+                f"{dataset.name}: test samples {part.shape} and training samples {dataset.shape}, "
+                "or their labels, do not belong together"
+            )
+        rows, labels = np.arange(len(part.labels), dtype=np.int64), part.labels
+        inputs = loaded.inputs(data, seed, part.gather(), TEST)
+    return TestSet(
+        name=dataset.name,
+        labels=merged_labels(labels, mapping),
+        classes=dataset.classes if mapping is None else int(mapping.max()) + 1,
+        inputs=inputs,
+        rows=rows,
+    )
+
+
+def _loaded(data: Data, seed: int) -> _Loaded:
+    drawn = isinstance(data, Gaussian)
+    keys = _LOADED_BY | {"classes"} if drawn else _LOADED_BY
+    text = data.model_dump_json(include=set(keys), exclude_none=True)
+    return _load(type(data), text, seed if drawn else 0)
 
 
 @lru_cache(maxsize=2)
-def _load(data: Data, seed: int) -> _Loaded:
-    dataset = _read(data, seed)
-    hashes = row_hashes(dataset.inputs)
-    mean, deviation = moments(dataset)
+def _load(variant: type[Data], text: str, seed: int) -> _Loaded:
+    """Load what the points of one worker share; sections with lists cannot be hashed, text can."""
+    data = variant.model_validate_json(text)
+    source = open_source(data, seed)
+    dataset = Dataset(
+        name=source.name,
+        inputs=source.train.gather(),
+        labels=source.train.labels,
+        classes=source.classes,
+        coarse=source.coarse,
+        scaled=source.scaled,
+    )
+    summary = source.summary or summarise(dataset)
+    out = held_out(len(dataset), data.test_fraction)
+    ids = np.arange(len(dataset), dtype=np.int64)
+    mean, deviation = summary.mean, summary.deviation
+    if len(out):
+        keep = np.ones(len(dataset), dtype=np.bool_)
+        keep[out] = False
+        ids = ids[keep]
+        mean, deviation = moments(partial(in_blocks, dataset.inputs), keep)
     return _Loaded(
+        source=source,
         dataset=dataset,
-        hashes=hashes,
+        summary=summary,
         mean=mean,
         deviation=deviation,
-        fingerprint=fingerprint(dataset, hashes),
+        train=ids,
+        held_out=out,
     )
-
-
-def _read(data: Data, seed: int) -> Dataset:
-    if isinstance(data, Gaussian):
-        return make_gaussian(data.dims, data.classes, data.size, seed)
-    if isinstance(data, ImageFolder):
-        return load_image_folder(data.root)
-    if isinstance(data, ImageSet):
-        load = load_cifar if data.source.startswith("cifar") else load_mnist
-        return load(data.source, data.root)
-    return load_digits()

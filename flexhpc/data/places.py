@@ -1,4 +1,4 @@
-"""Where a known image set may lie, and how it gets there."""
+"""Where a known data set may lie, and how it gets there."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ _HELP = {
     "mnist": "torchvision's MNIST files (MNIST/raw/train-images-idx3-ubyte and its labels)",
     "cifar10": "cifar-10-python.tar.gz unpacked (cifar-10-batches-py/)",
     "cifar100": "cifar-100-python.tar.gz unpacked (cifar-100-python/)",
+    "cifar5m": "the npz parts of CIFAR-5m (cifar5m_part0.npz, ...)",
+    "covtype": "UCI's covtype.data.gz, or scikit-learn's cache (covertype/samples_py3)",
+    "adult": "UCI's adult.data and adult.test",
+    "credit": "UCI's `default of credit card clients.xls`, or Kaggle's UCI_Credit_Card.csv",
 }
 _DOWNLOAD_TIMEOUT = 20.0
 
@@ -41,11 +45,13 @@ def roots(source: str, root: str | None) -> list[Path]:
         places.insert(0, Path(variable).expanduser())
     if source in _SYSTEM:
         places.append(_SYSTEM[source])
+    if source == "covtype":
+        places.append(Path(os.environ.get("SCIKIT_LEARN_DATA", "~/scikit_learn_data")).expanduser())
     return places
 
 
 def find(source: str, root: str | None, wanted: Sequence[Sequence[str]]) -> list[Path]:
-    """Return the files of a data set, downloading it through torchvision if it is nowhere.
+    """Return the files of an image set, downloading it through torchvision if it is nowhere.
 
     Args:
         source: name of the set.
@@ -55,22 +61,19 @@ def find(source: str, root: str | None, wanted: Sequence[Sequence[str]]) -> list
     Raises:
         PointError: not found; names the places searched and how to get the data.
     """
-    places = roots(source, root)
-    if files := _look(places, wanted):
+    if files := look(source, root, wanted):
         return files
+    places = roots(source, root)
     fixed = root is not None and not places[0].is_dir()
     reason = "no such folder" if fixed else _download(source, places[0])
-    if files := _look(places, wanted):
+    if files := look(source, root, wanted):
         return files
-    searched = ", ".join(str(place) for place in places)
-    raise PointError(
-        f"data.source: {source} was not found in {searched} (searched for {wanted[0][0]}), and "
-        f"could not be downloaded ({reason}); get {_HELP[source]} and set data.root to its folder"
-    )
+    raise not_found(source, places, wanted[0][0], f", and could not be downloaded ({reason})")
 
 
-def _look(places: Sequence[Path], wanted: Sequence[Sequence[str]]) -> list[Path] | None:
-    for place in places:
+def look(source: str, root: str | None, wanted: Sequence[Sequence[str]]) -> list[Path] | None:
+    """Return the files of a set as :func:`find` does, or None if no place has all of them."""
+    for place in roots(source, root):
         found = [
             next((place / name for name in names if (place / name).is_file()), None)
             for names in wanted
@@ -78,6 +81,33 @@ def _look(places: Sequence[Path], wanted: Sequence[Sequence[str]]) -> list[Path]
         if all(found):
             return [path for path in found if path is not None]
     return None
+
+
+def find_table(source: str, root: str | None, names: Sequence[str]) -> Path:
+    """Return the file of a table: ``root`` itself, or the first of ``names``, in any letter case.
+
+    Raises:
+        PointError: not found; names the places searched and how to get the data.
+    """
+    places = roots(source, root)
+    if root is not None and places[0].is_file():
+        return places[0]
+    for place in places:
+        for inner in ("", "covertype"):
+            folder = place / inner
+            files = {p.name.lower(): p for p in folder.glob("*") if p.is_file()}
+            if found := next((files[name] for name in names if name in files), None):
+                return found
+    raise not_found(source, places, ", ".join(names))
+
+
+def not_found(source: str, places: Sequence[Path], files: str, why: str = "") -> PointError:
+    """Return the error that says where a set was searched for, and how to get it."""
+    searched = ", ".join(map(str, places))
+    return PointError(
+        f"data.source: {source} was not found in {searched} (searched for {files}){why}; get "
+        f"{_HELP[source]} and set data.root to its folder"
+    )
 
 
 def _download(source: str, root: Path) -> str:

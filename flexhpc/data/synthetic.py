@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from flexhpc.data.dataset import Dataset
+from flexhpc.data.dataset import Part, Source, no_test
 from flexhpc.seeds import derive
 
 
-def load_digits() -> Dataset:
-    """Load the digits that ship with scikit-learn: uint8 (1797, 1, 8, 8), values 0 to 16."""
-    from sklearn.datasets import load_digits as sklearn_digits
+def open_digits() -> Source:
+    """Open the digits that ship with scikit-learn: uint8 (1797, 1, 8, 8), values 0 to 16."""
+    from sklearn.datasets import load_digits
 
-    digits = sklearn_digits()
-    return Dataset(
-        name="digits",
-        inputs=digits.images.astype(np.uint8)[:, None],
-        labels=digits.target.astype(np.int64),
-        classes=10,
-    )
+    digits = load_digits()
+    train = Part.of(digits.images.astype(np.uint8)[:, None], digits.target)
+    return Source(name="digits", classes=10, train=train, test=no_test)
 
 
-def make_gaussian(dims: int, classes: int, size: int, seed: int) -> Dataset:
+def make_gaussian(dims: int, classes: int, size: int, seed: int) -> Source:
     """Draw standard-normal inputs, float32 (size, dims), for one ``seed`` of a point.
 
     Original labels are those of a random linear teacher without bias: linearly separable, so a
@@ -31,10 +27,10 @@ def make_gaussian(dims: int, classes: int, size: int, seed: int) -> Dataset:
     rng = np.random.default_rng(derive(seed, "inputs"))
     inputs = rng.standard_normal((size, dims), dtype=np.float32)
     teacher = rng.standard_normal((dims, classes), dtype=np.float32)
-    return Dataset(
+    return Source(
         name=f"gaussian ({size} x {dims})",
-        inputs=inputs,
-        labels=(inputs @ teacher).argmax(axis=1).astype(np.int64),
         classes=classes,
-        standardise=False,
+        train=Part.of(inputs, (inputs @ teacher).argmax(axis=1)),
+        test=no_test,
+        scaled=np.zeros(dims, dtype=np.bool_),
     )

@@ -1,11 +1,10 @@
-"""Files in the exact format of every loader, good and damaged."""
+"""Image sets in the exact format of every loader, good and damaged."""
 
 from __future__ import annotations
 
 import gzip
 import os
 import pickle
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -13,27 +12,30 @@ import pytest
 from PIL import Image
 
 from flexhpc.data import load_samples
-from flexhpc.data.cifar import load_cifar
-from flexhpc.data.idx import load_mnist, read_idx
-from flexhpc.data.image_folder import load_image_folder
+from flexhpc.data.dataset import Dataset
+from flexhpc.data.idx import read_idx
 from flexhpc.errors import PointError
-from flexhpc.spec.sections import ImageSet
+from flexhpc.spec.sections import ImageFolder, ImageSet
 from tests.conftest import FASHION_MNIST, SHARED
+from tests.data.writers import (
+    RNG,
+    cifar_batch,
+    idx,
+    write_cifar5m,
+    write_cifar10,
+    write_cifar100,
+    write_images,
+    write_mnist,
+)
 
-RNG = np.random.default_rng(0)
+
+def images_of(source: str, root: Path) -> Dataset:
+    return load_samples(ImageSet(source=source, root=str(root)), seed=0).dataset  # type: ignore[arg-type]
 
 
-def idx(array: np.ndarray) -> bytes:
-    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-    return header + array.tobytes()
-
-
-def write_mnist(folder: Path, *, zipped: bool, images: np.ndarray, labels: np.ndarray) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, array in (("images-idx3", images), ("labels-idx1", labels)):
-        content = idx(array)
-        path = folder / f"train-{name}-ubyte{'.gz' if zipped else ''}"
-        path.write_bytes(gzip.compress(content) if zipped else content)
+def folder_of(root: Path, **keys: object) -> Dataset:
+    data = ImageFolder(source="image_folder", root=str(root), **keys)  # type: ignore[arg-type]
+    return load_samples(data, seed=0).dataset
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -42,7 +44,7 @@ def test_mnist_layouts(tmp_path: Path, zipped: bool, inner: str) -> None:
     images = RNG.integers(0, 256, (20, 28, 28), dtype=np.uint8)
     labels = RNG.integers(0, 10, 20, dtype=np.uint8)
     write_mnist(tmp_path / inner, zipped=zipped, images=images, labels=labels)
-    dataset = load_mnist("mnist", str(tmp_path))
+    dataset = images_of("mnist", tmp_path)
     assert dataset.shape == (1, 28, 28)
     np.testing.assert_array_equal(dataset.inputs[:, 0], images)
     np.testing.assert_array_equal(dataset.labels, labels)
@@ -76,10 +78,10 @@ def test_mnist_with_wrong_labels(tmp_path: Path) -> None:
     images = np.zeros((3, 28, 28), np.uint8)
     write_mnist(tmp_path, zipped=False, images=images, labels=np.array([1, 2], np.uint8))
     with pytest.raises(PointError, match="do not belong together"):
-        load_mnist("mnist", str(tmp_path))
+        images_of("mnist", tmp_path)
     write_mnist(tmp_path, zipped=False, images=images, labels=np.array([1, 2, 10], np.uint8))
     with pytest.raises(PointError, match="labels must be 0 to 9"):
-        load_mnist("mnist", str(tmp_path))
+        images_of("mnist", tmp_path)
 
 
 @pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="dataset-fashion-mnist is not installed")
@@ -93,22 +95,10 @@ def test_the_real_fashion_mnist_of_debian() -> None:
     np.testing.assert_allclose(samples.deviation.ravel() / 255, 0.3530, atol=1e-4)
 
 
-def cifar_batch(n: int, key: str, classes: int) -> dict:
-    data = RNG.integers(0, 256, (n, 3072), dtype=np.uint8)
-    return {"data": data, key: RNG.integers(0, classes, n).tolist(), "filenames": ["x"] * n}
-
-
-def write_cifar10(folder: Path, batches: list) -> None:
-    inner = folder / "cifar-10-batches-py"
-    inner.mkdir(parents=True)
-    for i, batch in enumerate(batches, 1):
-        (inner / f"data_batch_{i}").write_bytes(pickle.dumps(batch, protocol=2))
-
-
 def test_cifar10(tmp_path: Path) -> None:
     batches = [cifar_batch(4, "labels", 10) for _ in range(5)]
     write_cifar10(tmp_path, batches)
-    dataset = load_cifar("cifar10", str(tmp_path))
+    dataset = images_of("cifar10", tmp_path)
     assert dataset.shape == (3, 32, 32)
     assert len(dataset) == 20
     np.testing.assert_array_equal(dataset.inputs[4].ravel(), batches[1]["data"][0])
@@ -116,10 +106,9 @@ def test_cifar10(tmp_path: Path) -> None:
 
 
 def test_cifar100_uses_fine_labels(tmp_path: Path) -> None:
-    batch = cifar_batch(6, "fine_labels", 100) | {"coarse_labels": [0] * 6}
-    (tmp_path / "cifar-100-python").mkdir()
-    (tmp_path / "cifar-100-python" / "train").write_bytes(pickle.dumps(batch, protocol=2))
-    assert load_cifar("cifar100", str(tmp_path)).labels.tolist() == batch["fine_labels"]
+    batch = cifar_batch(6, "fine_labels", 100)
+    write_cifar100(tmp_path, batch)
+    assert images_of("cifar100", tmp_path).labels.tolist() == batch["fine_labels"]
 
 
 class Evil:
@@ -136,6 +125,7 @@ class Evil:
         ({"labels": [1]}, "no array `data`"),
         (cifar_batch(4, "labels", 10) | {"labels": [1, 2]}, "one label per image"),
         (cifar_batch(4, "labels", 10) | {"labels": [1, 2, 3, 10]}, "labels must be 0 to 9"),
+        (cifar_batch(4, "labels", 10) | {"labels": [1, 2, 3, "4"]}, "labels must be 0 to 9"),
         (cifar_batch(4, "labels", 10) | {"data": np.zeros((4, 10), np.uint8)}, "must be bytes"),
         (cifar_batch(4, "labels", 10) | {"data": np.zeros((4, 3072))}, "must be bytes"),
     ],
@@ -143,7 +133,7 @@ class Evil:
 def test_damaged_cifar(tmp_path: Path, batch: object, expected: str) -> None:
     write_cifar10(tmp_path, [batch, *[cifar_batch(4, "labels", 10) for _ in range(4)]])
     with pytest.raises(PointError, match=expected):
-        load_cifar("cifar10", str(tmp_path))
+        images_of("cifar10", tmp_path)
     assert not Path("/tmp/flexhpc-evil").exists()
 
 
@@ -152,25 +142,86 @@ def test_cut_cifar(tmp_path: Path) -> None:
     path = tmp_path / "cifar-10-batches-py" / "data_batch_3"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(PointError, match="data_batch_3: not a CIFAR batch"):
-        load_cifar("cifar10", str(tmp_path))
+        images_of("cifar10", tmp_path)
 
 
-def write_images(folder: Path, classes: dict[str, int], size: tuple[int, int] = (6, 5)) -> None:
-    for name, count in classes.items():
-        (folder / name).mkdir(parents=True)
-        for i in range(count):
-            pixels = RNG.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{i:03d}.png")
+@pytest.mark.parametrize("name", ["cifar5m_part{}.npz", "part{}.npz"])
+def test_cifar5m_parts_are_read_in_the_order_of_their_numbers(tmp_path: Path, name: str) -> None:
+    write_cifar5m(tmp_path, {9: 3, 10: 1_500, 11: 2}, name)
+    dataset = images_of("cifar5m", tmp_path)
+    assert len(dataset) == 1_505
+    at = 0
+    for number, count in ((9, 3), (10, 1_500), (11, 2)):
+        with np.load(tmp_path / name.format(number)) as part:
+            np.testing.assert_array_equal(
+                dataset.inputs[at : at + count], part["X"].transpose(0, 3, 1, 2)
+            )
+            np.testing.assert_array_equal(dataset.labels[at : at + count], part["Y"])
+        at += count
+
+
+def test_cifar5m_may_be_compressed(tmp_path: Path) -> None:
+    images = RNG.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    np.savez_compressed(tmp_path / "part0.npz", X=images, Y=np.arange(5))
+    np.testing.assert_array_equal(
+        images_of("cifar5m", tmp_path).inputs, images.transpose(0, 3, 1, 2)
+    )
+
+
+def damage_cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5_000])
+
+
+def damage_text(path: Path) -> None:
+    path.write_bytes(b"no zip")
+
+
+def damage_shape(path: Path) -> None:
+    np.savez(path, X=np.zeros((2, 3, 32, 32), np.uint8), Y=np.zeros(2, int))
+
+
+def damage_labels(path: Path) -> None:
+    np.savez(path, X=np.zeros((2, 32, 32, 3), np.uint8), Y=np.array([0, 10]))
+
+
+def damage_keys(path: Path) -> None:
+    np.savez(path, images=np.zeros((2, 32, 32, 3), np.uint8), Y=np.array([0, 1]))
+
+
+def damage_pickle(path: Path) -> None:
+    np.savez(path, X=np.zeros((1, 32, 32, 3), np.uint8), Y=np.array([Evil()], dtype=object))
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (damage_cut, "cannot be read"),
+        (damage_text, "cannot be read"),
+        (damage_shape, "X must be bytes"),
+        (damage_labels, "Y must be 0 to 9"),
+        (damage_keys, "X cannot be read"),
+        (damage_pickle, "cannot be read"),
+        (Path.unlink, "part 1 of CIFAR-5m is missing"),
+    ],
+)
+def test_damaged_cifar5m(tmp_path: Path, damage, expected: str) -> None:
+    write_cifar5m(tmp_path, {0: 2, 1: 2, 2: 2})
+    damage(tmp_path / "cifar5m_part1.npz")
+    with pytest.raises(PointError, match=expected) as caught:
+        images_of("cifar5m", tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not Path("/tmp/flexhpc-evil").exists()
 
 
 @pytest.mark.parametrize("inner", ["train", "."])
 def test_image_folder(tmp_path: Path, inner: str) -> None:
-    write_images(tmp_path / inner, {"b": 2, "a": 3})
-    dataset = load_image_folder(str(tmp_path))
+    write_images(tmp_path / inner, {"b": 2, "a": 70})
+    dataset = folder_of(tmp_path)
     assert dataset.shape == (3, 5, 6)
-    assert dataset.labels.tolist() == [0, 0, 0, 1, 1]
-    with Image.open(tmp_path / inner / "b" / "000.png") as image:
-        np.testing.assert_array_equal(dataset.inputs[3].transpose(1, 2, 0), np.asarray(image))
+    assert dataset.labels.tolist() == [0] * 70 + [1] * 2
+    for row, name in ((66, "a/066.png"), (70, "b/000.png")):
+        with Image.open(tmp_path / inner / name) as image:
+            np.testing.assert_array_equal(dataset.inputs[row].transpose(1, 2, 0), np.asarray(image))
 
 
 def test_image_folder_of_several_sizes(tmp_path: Path) -> None:
@@ -178,15 +229,20 @@ def test_image_folder_of_several_sizes(tmp_path: Path) -> None:
     write_images(tmp_path / "x", {"b": 1}, size=(7, 7))
     (tmp_path / "x" / "b").rename(tmp_path / "b")
     (tmp_path / "x").rmdir()
-    with pytest.raises(PointError, match=r"is 7x7, but 000\.png is 6x5"):
-        load_image_folder(str(tmp_path))
+    with pytest.raises(PointError, match=r"is 7x7, but the first image is 6x5.*data\.side"):
+        folder_of(tmp_path)
+    resized = folder_of(tmp_path, side=4)
+    assert resized.shape == (3, 4, 4)
+    with Image.open(tmp_path / "b" / "000.png") as image:
+        expected = np.asarray(image.resize((4, 4), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(resized.inputs[2].transpose(1, 2, 0), expected)
 
 
 def test_image_folder_with_a_damaged_image(tmp_path: Path) -> None:
     write_images(tmp_path, {"a": 2, "b": 2})
     (tmp_path / "b" / "001.png").write_bytes(b"no image")
     with pytest.raises(PointError, match=r"b/001\.png: not a readable image"):
-        load_image_folder(str(tmp_path))
+        folder_of(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -200,9 +256,9 @@ def test_image_folder_with_a_damaged_image(tmp_path: Path) -> None:
 def test_image_folder_without_enough(tmp_path: Path, classes: dict, expected: str) -> None:
     write_images(tmp_path, classes)
     with pytest.raises(PointError, match=expected):
-        load_image_folder(str(tmp_path))
+        folder_of(tmp_path)
     with pytest.raises(PointError, match="is not a folder"):
-        load_image_folder(str(tmp_path / "nowhere"))
+        folder_of(tmp_path / "nowhere")
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data beside the project")
@@ -213,7 +269,7 @@ def test_cifar10_as_jpegs(tmp_path: Path) -> None:
         safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # from 3.11.4 on
         archive.extractall(tmp_path, **safely)
     (folder,) = [entry for entry in tmp_path.iterdir() if entry.is_dir()]
-    dataset = load_image_folder(str(folder))
+    dataset = folder_of(folder)
     assert len(dataset) == 20_000
     np.testing.assert_array_equal(np.bincount(dataset.labels), [2_000] * 10)
     np.testing.assert_allclose(
@@ -229,9 +285,16 @@ def test_data_that_is_nowhere_says_where_it_looked(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     with pytest.raises(PointError) as caught:
-        load_cifar("cifar10", None)
+        load_samples(ImageSet(source="cifar10"), seed=0)
     said = str(caught.value)
     assert f"{tmp_path / 'mine'}, data" in said
     assert "could not be downloaded" in said
     assert "cifar-10-python.tar.gz" in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("source", ["cifar10", "mnist", "cifar5m"])
+def test_a_root_that_is_some_file(tmp_path: Path, source: str) -> None:
+    (tmp_path / "file").write_bytes(pickle.dumps(1))
+    with pytest.raises(PointError, match="neither a folder nor a file of `flexhpc data prepare`"):
+        images_of(source, tmp_path / "file")

@@ -1,14 +1,22 @@
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flexhpc.data import draw_subset, load_samples
-from flexhpc.data.dataset import Dataset, fingerprint, moments, row_hashes
-from flexhpc.data.labelling import conflicting, draw_labels
+from flexhpc.data.dataset import Dataset
+from flexhpc.data.labelling import conflicting, merge_map
+from flexhpc.data.summary import summarise
+from flexhpc.errors import PointError
 from flexhpc.seeds import ProbeSeeds
-from flexhpc.spec.sections import Digits, Gaussian
+from flexhpc.spec.sections import Digits, Gaussian, ImageSet, Table
+from tests.data.writers import cifar_batch, write_cifar100
 
 
 def dataset(inputs: list, labels: list, classes: int = 4) -> Dataset:
@@ -20,50 +28,161 @@ def dataset(inputs: list, labels: list, classes: int = 4) -> Dataset:
     )
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=40))
-def test_conflicts_against_brute_force(rows: list[tuple[int, int]]) -> None:
+def digits(**keys: Any) -> Digits:
+    return Digits(source="digits", **keys)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=40),
+    st.data(),
+)
+def test_conflicts_against_brute_force(rows: list[tuple[int, int]], draw: st.DataObject) -> None:
     data = dataset([[x] for x, _ in rows], [y for _, y in rows])
-    groups, losers = conflicting(row_hashes(data.inputs), data.labels)
+    ids = st.lists(st.sampled_from(range(len(rows))), min_size=1, unique=True)
+    pool = sorted(draw.draw(st.one_of(st.just(list(range(len(rows)))), ids)))
+    groups, losers = conflicting(summarise(data), data.labels, np.array(pool))
     expected_groups, expected_losers = 0, []
     for value in {x for x, _ in rows}:
-        members = [i for i, (x, _) in enumerate(rows) if x == value]
+        members = [i for i, (x, _) in enumerate(rows) if x == value and i in pool]
         labels = [rows[i][1] for i in members]
-        majority = min(set(labels), key=lambda y: (-labels.count(y), y))
+        majority = min(set(labels), key=lambda y: (-labels.count(y), y), default=0)
         expected_groups += len(set(labels)) > 1
         expected_losers += [i for i in members if rows[i][1] != majority]
     assert groups == expected_groups
     assert losers.tolist() == sorted(expected_losers)
 
 
-def test_dropping_conflicts_takes_them_out_of_the_pool(monkeypatch) -> None:
-    import flexhpc.data.load as load
-
-    data = dataset([[1], [1], [1], [2], [3]], [0, 0, 1, 2, 3])
-    monkeypatch.setattr(load, "load_digits", lambda: data)
-    load._load.cache_clear()
-    try:
-        reported = load_samples(Digits(source="digits"), seed=0)
-        dropped = load_samples(Digits(source="digits", conflicts="drop"), seed=0)
-    finally:
-        load._load.cache_clear()
+def test_dropping_conflicts_takes_them_out_of_the_pool(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x,y\n1,0\n1,0\n1,1\n2,2\n3,3\n")
+    table = {"source": "table", "path": str(path), "target": "y"}
+    reported = load_samples(Table.model_validate(table), seed=0)
+    dropped = load_samples(Table.model_validate({**table, "conflicts": "drop"}), seed=0)
     assert (reported.conflicts, reported.unfittable, reported.n_limit) == (1, 1, 5)
     assert dropped.pool.tolist() == [0, 1, 3, 4]
     assert dropped.n_limit == 4
 
 
+@pytest.mark.parametrize(("inputs", "conflicts"), [("gaussian", 0), ("permuted_each", 0),
+                                                   ("permuted", 1), ("original", 1)])  # fmt: skip
+def test_conflicts_vanish_where_no_two_inputs_are_alike(
+    tmp_path: Path, inputs: str, conflicts: int
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,b,y\n1,4,0\n1,4,1\n2,5,2\n")
+    table = {"source": "table", "path": str(path), "target": "y", "inputs": inputs}
+    samples = load_samples(Table.model_validate(table), seed=0)
+    assert (samples.conflicts, samples.unfittable) == (conflicts, conflicts)
+
+
 def test_random_labels_are_uniform_and_belong_to_the_sample() -> None:
-    first = load_samples(Digits(source="digits", labels="random"), seed=3)
-    again = load_samples(Digits(source="digits", labels="random"), seed=3)
-    other = load_samples(Digits(source="digits", labels="random"), seed=4)
-    original = load_samples(Digits(source="digits"), seed=3)
+    first = load_samples(digits(labels="random"), seed=3)
+    again = load_samples(digits(labels="random"), seed=3)
+    other = load_samples(digits(labels="random"), seed=4)
+    original = load_samples(digits(), seed=3)
     np.testing.assert_array_equal(first.labels, again.labels)
     assert abs(np.mean(first.labels == other.labels) - 0.1) < 0.03
     assert abs(np.mean(first.labels == original.labels) - 0.1) < 0.03
     assert np.bincount(first.labels, minlength=10).min() > 130
 
 
+def test_random_labels_of_k_classes() -> None:
+    samples = load_samples(digits(labels="random", classes=3), seed=0)
+    assert samples.classes == 3
+    assert np.bincount(samples.labels, minlength=3).min() > 500
+    assert samples.labels.max() == 2
+
+
+@settings(max_examples=30)
+@given(st.floats(0.0005, 1), st.integers(0, 2**31))
+def test_the_corrupted_fraction_is_exact_and_every_corrupted_label_wrong(
+    corruption: float, seed: int
+) -> None:
+    clean = load_samples(digits(), seed)
+    samples = load_samples(digits(labels="corrupted", corruption=corruption), seed)
+    wrong = samples.labels != clean.labels
+    assert wrong.sum() == round(corruption * 1_797)
+    assert samples.labels.min() >= 0
+    assert samples.labels.max() <= 9
+    again = load_samples(digits(labels="corrupted", corruption=corruption), seed)
+    np.testing.assert_array_equal(samples.labels, again.labels)
+
+
+def test_corrupted_labels_are_uniform_among_the_others() -> None:
+    clean = load_samples(digits(), 0).labels
+    labels = load_samples(digits(labels="corrupted", corruption=1.0), 0).labels
+    steps = np.bincount((labels - clean) % 10, minlength=10)
+    assert steps[0] == 0
+    assert steps[1:].min() > 150
+
+
+@settings(max_examples=30)
+@given(st.integers(2, 10), st.integers(0, 2**31))
+def test_a_random_merge_makes_groups_of_near_equal_size(classes: int, seed: int) -> None:
+    samples = load_samples(digits(merge="random", classes=classes), seed)
+    assert samples.classes == classes
+    pairs = set(zip(samples.dataset.labels.tolist(), samples.labels.tolist(), strict=True))
+    assert len(pairs) == 10, "each class goes into one group"
+    sizes = Counter(new for _, new in pairs)
+    assert len(sizes) == classes
+    assert max(sizes.values()) - min(sizes.values()) <= 1
+
+
+def test_a_random_merge_is_drawn_per_seed_apart_from_the_corruption() -> None:
+    merged = [load_samples(digits(merge="random", classes=2), seed).labels for seed in range(6)]
+    assert len({labels.tobytes() for labels in merged}) > 1
+    both = digits(merge="random", classes=2, labels="corrupted", corruption=0.1)
+    samples = load_samples(both, 3)
+    assert samples.classes == 2
+    assert (samples.labels != merged[3]).sum() == 180, "merging comes first"
+
+
+def test_a_given_class_map() -> None:
+    new = [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
+    samples = load_samples(digits(class_map=new), 0)
+    assert samples.classes == 3
+    np.testing.assert_array_equal(samples.labels, np.array(new)[samples.dataset.labels])
+    with pytest.raises(PointError, match=r"data\.class_map: has 3 entries, but .* 10 classes"):
+        load_samples(digits(class_map=[0, 1, 1]), 0)
+
+
+def test_more_classes_than_there_are_cannot_be_merged_into() -> None:
+    with pytest.raises(PointError, match=r"data\.classes: 11 is more than the 10"):
+        merge_map(digits(merge="random", classes=11), 10, None, 0)
+
+
+def cifar100(root: Path, **keys: Any) -> ImageSet:
+    return ImageSet(source="cifar100", root=str(root), **keys)
+
+
+def test_coarse_labels_of_cifar100(tmp_path: Path) -> None:
+    batch = cifar_batch(300, "fine_labels", 100)
+    batch["coarse_labels"] = [fine * 7 % 20 for fine in batch["fine_labels"]]
+    write_cifar100(tmp_path, batch)
+    samples = load_samples(cifar100(tmp_path, merge="coarse"), 0)
+    assert samples.labels.tolist() == batch["coarse_labels"]
+    assert samples.classes == 20
+
+
+def test_coarse_labels_that_are_no_map(tmp_path: Path) -> None:
+    batch = cifar_batch(3, "fine_labels", 100)
+    batch |= {"fine_labels": [7, 7, 8], "coarse_labels": [1, 2, 3]}
+    write_cifar100(tmp_path, batch)
+    with pytest.raises(PointError, match="class 7 has several super-classes"):
+        load_samples(cifar100(tmp_path, merge="coarse"), 0)
+    batch["coarse_labels"] = [1, 1, 20]
+    write_cifar100(tmp_path / "b", batch)
+    with pytest.raises(PointError, match="coarse_labels must be 0 to 19"):
+        load_samples(cifar100(tmp_path / "b", merge="coarse"), 0)
+    del batch["coarse_labels"]
+    write_cifar100(tmp_path / "c", batch)
+    with pytest.raises(PointError, match="holds no super-classes; give class_map"):
+        load_samples(cifar100(tmp_path / "c", merge="coarse"), 0)
+
+
 def test_original_labels_of_gaussian_inputs_are_linearly_separable() -> None:
-    samples = load_samples(Gaussian(source="gaussian", dims=5, classes=3, size=2_000), seed=1)
+    gaussian = {"source": "gaussian", "dims": 5, "classes": 3, "size": 2_000}
+    samples = load_samples(Gaussian.model_validate(gaussian), seed=1)
     inputs = samples.standardised(np.arange(2_000))
     assert abs(inputs.mean()) < 0.03
     assert abs(inputs.std() - 1) < 0.03
@@ -71,7 +190,7 @@ def test_original_labels_of_gaussian_inputs_are_linearly_separable() -> None:
 
     fitted = LogisticRegression(C=1e6, max_iter=10_000, fit_intercept=False)
     assert fitted.fit(inputs, samples.labels).score(inputs, samples.labels) > 0.998
-    random = draw_labels(samples.dataset, "random", 1)
+    random = load_samples(Gaussian.model_validate({**gaussian, "labels": "random"}), 1).labels
     assert fitted.fit(inputs, random).score(inputs, random) < 0.45
 
 
@@ -95,33 +214,3 @@ def test_seeds_are_separate_streams() -> None:
     nested = [ProbeSeeds.of(0, n, 1, nested=True).subset for n in (10, 20)]
     assert nested[0] == nested[1]
     assert all(0 <= value < 2**63 for value in values)
-
-
-def test_standardisation_uses_the_whole_training_set() -> None:
-    samples = load_samples(Digits(source="digits"), seed=0)
-    everything = samples.standardised(np.arange(len(samples.dataset)))
-    assert abs(everything.mean()) < 1e-4
-    assert abs(everything.std() - 1) < 1e-4
-    assert everything.dtype == np.float32
-    part = samples.standardised(np.arange(5))
-    np.testing.assert_array_equal(part, everything[:5])
-
-
-def test_moments_are_per_channel_and_spare_constant_features() -> None:
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (50, 3, 4, 4), dtype=np.uint8)
-    images[:, 1] = 7
-    data = Dataset(name="t", inputs=images, labels=np.zeros(50, np.int64), classes=2)
-    mean, deviation = moments(data)
-    np.testing.assert_allclose(mean[:, 0, 0], images.mean(axis=(0, 2, 3)), rtol=1e-5)
-    np.testing.assert_allclose(deviation[0, 0, 0], images[:, 0].std(), rtol=1e-5)
-    assert deviation[1, 0, 0] == 1
-
-
-def test_fingerprints_tell_data_apart() -> None:
-    base = dataset([[1], [2], [3]], [0, 1, 2])
-    same = dataset([[1], [2], [3]], [0, 1, 2])
-    others = [dataset([[1], [3], [2]], [0, 1, 2]), dataset([[1], [2], [3]], [0, 1, 1])]
-    prints = [fingerprint(d, row_hashes(d.inputs)) for d in (base, same, *others)]
-    assert prints[0] == prints[1]
-    assert len(set(prints)) == 3

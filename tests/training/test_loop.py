@@ -181,7 +181,7 @@ def test_gradient_reading_against_autograd() -> None:
         Sgd(optimizer="sgd", lr=0.05, epochs=3, precision="fp64"), 0.05,
         lambda: build(SMALL, (1, 8, 8), 10), data, Hooks(), Group(torch.device("cpu")), [],
     )  # fmt: skip
-    outcome = run_.outcome()
+    outcome = run_.outcome(None)
     model = run_.network.model
     model.zero_grad()
     torch.nn.functional.cross_entropy(model(data.inputs.double()), data.labels).backward()

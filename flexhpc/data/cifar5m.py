@@ -1,0 +1,96 @@
+"""CIFAR-5m (Nakkiran et al. 2021): millions of synthetic 32x32 images in npz files."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from flexhpc.data.dataset import Array, Ints, Part, Source, no_test, rows_at_once
+from flexhpc.data.places import not_found, roots
+from flexhpc.errors import PointError
+
+_SHAPE = (32, 32, 3)
+_CLASSES = 10
+_NUMBER = re.compile(r"part_?(\d+)\.npz$", re.IGNORECASE)
+
+
+def open_cifar5m(source: str, root: str | None) -> Source:
+    """Open all parts, in the order of their numbers: uint8 (n, 3, 32, 32). There is no test set.
+
+    Images are read in blocks, so that no part need fit into memory.
+
+    Raises:
+        PointError: no parts, a gap in their numbers, or a part that is damaged.
+    """
+    paths = _parts(source, root)
+    labels = [_labels(path) for path in paths]
+    train = Part(
+        labels=np.concatenate(labels),
+        shape=(3, 32, 32),
+        dtype=np.dtype(np.uint8),
+        blocks=partial(_images, paths, [len(part) for part in labels]),
+    )
+    return Source(name=source, classes=_CLASSES, train=train, test=no_test)
+
+
+def _parts(source: str, root: str | None) -> list[Path]:
+    places = roots(source, root)
+    for place in [folder / inner for folder in places for inner in ("", "cifar5m")]:
+        found = {
+            int(match[1]): path for path in place.glob("*") if (match := _NUMBER.search(path.name))
+        }
+        if not found:
+            continue
+        numbers = sorted(found)
+        if gap := set(range(numbers[0], numbers[-1])) - set(numbers):
+            raise PointError(f"{place}: part {min(gap)} of CIFAR-5m is missing")
+        return [found[number] for number in numbers]
+    raise not_found(source, places, "cifar5m_part0.npz")
+
+
+def _labels(path: Path) -> Ints:
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            labels = np.asarray(arrays["Y"])
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise PointError(f"{path}: cannot be read as npz with X and Y: {error}") from None
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
+        raise PointError(f"{path}: Y must be whole numbers (n,), not {labels.dtype} {labels.shape}")
+    if labels.min() < 0 or labels.max() >= _CLASSES:
+        raise PointError(f"{path}: Y must be 0 to {_CLASSES - 1}")
+    return labels.astype(np.int64)
+
+
+def _images(paths: list[Path], counts: list[int]) -> Iterator[Array]:
+    for path, count in zip(paths, counts, strict=True):
+        try:
+            yield from _images_of(path, count)
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise PointError(f"{path}: X cannot be read: {error}") from None
+
+
+def _images_of(path: Path, count: int) -> Iterator[Array]:
+    """Yield the images of one part in blocks, straight from the zip archive."""
+    step = rows_at_once(_SHAPE)
+    size = int(np.prod(_SHAPE))
+    with zipfile.ZipFile(path) as archive, archive.open("X.npy") as file:
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[np.lib.format.read_magic(file)]
+        shape, fortran, dtype = read_header(file)
+        if shape != (count, *_SHAPE) or dtype != np.uint8 or fortran:
+            raise PointError(
+                f"{path}: X must be bytes {(count, *_SHAPE)} in C order, not {dtype} {shape}"
+            )
+        for at in range(0, count, step):
+            rows = min(step, count - at)
+            content = file.read(rows * size)
+            if len(content) != rows * size:
+                raise EOFError("it is cut short")
+            yield np.frombuffer(content, np.uint8).reshape(rows, *_SHAPE).transpose(0, 3, 1, 2)

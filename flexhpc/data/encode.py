@@ -1,0 +1,142 @@
+"""The columns of a table as numbers: numeric ones as they are, the others one-hot."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flexhpc.data.dataset import Array, Mask
+from flexhpc.errors import PointError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MOST_CATEGORIES = 1_000
+_TEXT = {"string", "boolean", "empty"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """How one column of a table becomes features.
+
+    Attributes:
+        name: of the column.
+        categories: its values, sorted, a feature each; None for a numeric column.
+        marked: whether a further feature says that the value is missing.
+    """
+
+    name: str
+    categories: tuple[Any, ...] | None
+    marked: bool
+
+    @property
+    def width(self) -> int:
+        """Number of features."""
+        return (1 if self.categories is None else len(self.categories)) + self.marked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """How a table becomes features, in the order of its columns."""
+
+    columns: tuple[Column, ...]
+
+    @property
+    def scaled(self) -> Mask:
+        """Features that are to be standardised: the numbers. Bool (features,)."""
+        scaled = []
+        for column in self.columns:
+            scaled += [column.categories is None] + [False] * (column.width - 1)
+        return np.array(scaled, dtype=np.bool_)
+
+    def encode(self, frame: pd.DataFrame, where: str) -> Array:
+        """Return float32 (n, features); a missing number is NaN, an unknown category all 0.
+
+        Raises:
+            PointError: a numeric column holds text, or a number beyond float32.
+        """
+        encoded = np.zeros((len(frame), len(self.scaled)), dtype=np.float32)
+        at = 0
+        for column in self.columns:
+            series = frame[column.name]
+            missing = series.isna().to_numpy()
+            if column.categories is None:
+                encoded[:, at] = _numbers(series, where)
+            else:
+                rows, codes = _codes(series, column.categories)
+                encoded[rows, at + codes] = 1
+            if column.marked:
+                encoded[:, at + column.width - 1] = missing
+            at += column.width
+        return encoded
+
+
+def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], where: str) -> Encoding:
+    """Return the encoding of a table.
+
+    Args:
+        frame: the table, without its target.
+        categorical: columns that are categories although they hold numbers; text always is.
+        where: the file, for messages.
+
+    Raises:
+        PointError: a column holds neither numbers nor text, or too many different texts.
+    """
+    import pandas as pd
+
+    columns = []
+    for name in frame.columns:
+        series = frame[name]
+        categories = None
+        if name in categorical or not pd.api.types.is_numeric_dtype(series.dtype):
+            categories = _categories(series, where)
+        marked = bool(series.isna().any())
+        columns.append(Column(name=name, categories=categories, marked=marked))
+    return Encoding(columns=tuple(columns))
+
+
+def _categories(series: pd.Series[Any], where: str) -> tuple[Any, ...]:
+    import pandas as pd
+
+    found = series.dropna().unique()
+    if not pd.api.types.is_numeric_dtype(series.dtype):
+        kind = pd.api.types.infer_dtype(found)
+        if kind not in _TEXT:
+            raise PointError(
+                f"{where}: column {series.name} holds values of type {kind}; make them numbers or "
+                "text, or leave them out with data.drop"
+            )
+    if len(found) > _MOST_CATEGORIES:
+        raise PointError(
+            f"{where}: column {series.name} has {len(found)} different values, too many for one "
+            f"feature each (at most {_MOST_CATEGORIES}); leave it out with data.drop"
+        )
+    return tuple(sorted(found))
+
+
+def _codes(series: pd.Series[Any], categories: tuple[Any, ...]) -> tuple[Array, Array]:
+    """Return the rows that have one of the categories, and which."""
+    import pandas as pd
+
+    codes = pd.Index(categories).get_indexer(pd.Index(series))
+    rows = np.flatnonzero((codes >= 0) & series.notna().to_numpy())
+    return rows, codes[rows]
+
+
+def _numbers(series: pd.Series[Any], where: str) -> Array:
+    """Return float32 (n,); zero has no sign and missing values one bit pattern."""
+    try:
+        values = series.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise PointError(f"{where}: column {series.name} must hold numbers: {error}") from None
+    if np.any(np.abs(values) > np.finfo(np.float32).max):
+        raise PointError(
+            f"{where}: column {series.name} holds infinite or too large numbers; correct them, or "
+            "leave them out with data.drop"
+        )
+    numbers = values.astype(np.float32) + np.float32(0)
+    numbers[np.isnan(numbers)] = np.nan
+    return numbers

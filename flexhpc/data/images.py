@@ -1,0 +1,65 @@
+"""Images of another side length or colour, as uint8 (PIL resizes with antialiasing)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from flexhpc.data.dataset import Array, Part, in_blocks
+
+_LUMA = np.array([19_595, 38_470, 7_471], dtype=np.uint32)  # ITU-R 601: sums to 2^16
+
+
+def resized(image: Image.Image, side: int) -> Image.Image:
+    """Return an image of side x side: its shorter side resized, then the centre cut out."""
+    width, height = image.size
+    if (width, height) == (side, side):
+        return image
+    scale = side / min(width, height)
+    size = (max(side, round(width * scale)), max(side, round(height * scale)))
+    scaled = image.resize(size, Image.Resampling.BILINEAR)
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    return scaled.crop((left, top, left + side, top + side))
+
+
+def reshaped(part: Part, side: int | None, colour: str | None) -> Part:
+    """Return the part with its images resized, then turned grey or into three channels.
+
+    ``part`` itself if that changes nothing.
+    """
+    channels = {None: part.shape[0], "grey": 1, "rgb": 3}[colour]
+    shape = (channels, side or part.shape[1], side or part.shape[2])
+    if shape == part.shape:
+        return part
+
+    def blocks() -> Iterator[Array]:
+        for large in part.blocks():
+            for block in in_blocks(large):
+                yield _coloured(_all_resized(block, side), channels)
+
+    return replace(part, shape=shape, blocks=blocks)
+
+
+def _all_resized(images: Array, side: int | None) -> Array:
+    """Resize uint8 (k, channels, height, width)."""
+    if side is None or images.shape[2:] == (side, side):
+        return images
+    last = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+    if last.shape[3] == 1:
+        last = last[..., 0]
+    done = np.stack([np.asarray(resized(Image.fromarray(image), side)) for image in last])
+    return done[:, None] if done.ndim == 3 else done.transpose(0, 3, 1, 2)
+
+
+def _coloured(images: Array, channels: int) -> Array:
+    """Return uint8 (k, channels, height, width) of images with one or three channels."""
+    if images.shape[1] == channels:
+        return images
+    if channels == 3:
+        return np.repeat(images, 3, axis=1)
+    luma: Array = np.einsum("kchw,c->khw", images, _LUMA, dtype=np.uint32)
+    grey: Array = ((luma + 2**15) >> 16).astype(np.uint8)
+    return grey[:, None]

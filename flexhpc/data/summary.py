@@ -1,0 +1,123 @@
+"""What a pass over all samples tells: moments, identical samples, and the content's identity."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexhpc.data.dataset import Array, Dataset, Ints, Mask, Summary, in_blocks
+
+Blocks = Callable[[], Iterator[Array]]
+
+
+def summarise(dataset: Dataset) -> Summary:
+    """Summarise a data set; two or three passes over its samples."""
+    blocks = partial(in_blocks, dataset.inputs)
+    return summary_of(blocks, dataset.inputs.dtype, dataset.shape, dataset.labels, dataset.classes)
+
+
+def summary_of(
+    blocks: Blocks, dtype: np.dtype[Any], shape: tuple[int, ...], labels: Ints, classes: int
+) -> Summary:
+    """Summarise samples that come in blocks, as :func:`flexhpc.data.dataset.in_blocks` cuts them.
+
+    The fingerprint is 32 hexadecimal digits of a SHA-256 over shape, samples and original labels.
+    """
+    hashes = row_hashes(blocks)
+    digest = hashlib.sha256()
+    digest.update(f"{dtype} {(len(labels), *shape)} {classes}".encode())
+    digest.update(hashes.tobytes())
+    digest.update(labels.tobytes())
+    ids, groups = twins(hashes)
+    mean, deviation = moments(blocks)
+    return Summary(
+        fingerprint=digest.hexdigest()[:32],
+        mean=mean,
+        deviation=deviation,
+        twins=ids,
+        groups=groups,
+    )
+
+
+def row_hashes(blocks: Blocks) -> NDArray[np.void]:
+    """Return a 128-bit BLAKE2 hash of every sample's bytes: shape (n,), dtype V16."""
+    digests = bytearray()
+    for block in blocks():
+        for row in np.ascontiguousarray(block).reshape(len(block), -1):
+            digests += hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+    return np.frombuffer(bytes(digests), dtype="V16")
+
+
+def twins(hashes: NDArray[np.void]) -> tuple[Ints, Ints]:
+    """Return the ids of all samples that are not alone, and the number of each one's group.
+
+    Both int64 (m,); ids ascend. Only hashes that share their first half are compared in full.
+    """
+    halves = hashes.view(np.uint64)[::2]
+    _, group, sizes = np.unique(halves, return_inverse=True, return_counts=True)
+    close = np.flatnonzero(sizes[group] > 1)
+    _, group, sizes = np.unique(hashes[close], return_inverse=True, return_counts=True)
+    shared = sizes[group] > 1
+    _, groups = np.unique(group[shared], return_inverse=True)
+    return close[shared].astype(np.int64), groups.astype(np.int64)
+
+
+def moments(blocks: Blocks, keep: Mask | None = None) -> tuple[Array, Array]:
+    """Return mean and standard deviation over the samples, or those in ``keep``, a mask (n,).
+
+    Per channel for images (channels, 1, 1), per feature for vectors (features,), where missing
+    values (NaN) are left out; float32. A constant feature has deviation 1, so that it becomes 0.
+    """
+
+    def kept() -> Iterator[Array]:
+        at = 0
+        for block in blocks():
+            chosen = block if keep is None else block[keep[at : at + len(block)]]
+            at += len(block)
+            if len(chosen):
+                yield chosen
+
+    mean, deviation = (_of_images if next(kept()).ndim == 4 else _of_vectors)(kept)
+    deviation[deviation == 0] = 1.0
+    return mean.astype(np.float32), deviation.astype(np.float32)
+
+
+def _of_images(blocks: Blocks) -> tuple[Array, Array]:
+    """Whole numbers add up exactly, whatever the blocks."""
+    pixels, sums, squares = 0, [0], [0]
+    for block in blocks():
+        axes = (0, 2, 3)
+        sums = _added(sums, block.sum(axis=axes, dtype=np.uint64))
+        squares = _added(squares, (block.astype(np.uint16) ** 2).sum(axis=axes, dtype=np.uint64))
+        pixels += block.size // block.shape[1]
+    pairs = list(zip(sums, squares, strict=True))
+    mean = np.array([s / pixels for s, _ in pairs])
+    spread = [math.sqrt((pixels * q - s * s) / pixels**2) for s, q in pairs]
+    return mean.reshape(-1, 1, 1), np.array(spread).reshape(-1, 1, 1)
+
+
+def _added(totals: list[int], more: NDArray[np.uint64]) -> list[int]:
+    new = [int(value) for value in more]
+    return new if len(totals) != len(new) else [a + b for a, b in zip(totals, new, strict=True)]
+
+
+def _of_vectors(blocks: Blocks) -> tuple[Array, Array]:
+    count: Array = np.zeros(1)
+    total: Array = np.zeros(1)
+    for block in blocks():
+        seen = ~np.isnan(block)
+        count = count + seen.sum(axis=0)
+        total = total + np.where(seen, block, 0).sum(axis=0, dtype=np.float64)
+    count = np.maximum(count, 1)
+    mean = total / count
+    squares: Array = np.zeros(1)
+    for block in blocks():
+        centred = np.where(np.isnan(block), 0, block - mean)
+        squares = squares + (centred**2).sum(axis=0)
+    return mean, np.sqrt(squares / count)

@@ -1,0 +1,209 @@
+"""Three tables of the UCI repository, in the layouts that are found in the wild.
+
+Checksums are not compared: copies differ in headers and spacing, but not in what they say. Shape
+and class set are checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flexhpc.data.arrays_only import read_joblib
+from flexhpc.data.dataset import Array, Part, Source, no_test
+from flexhpc.data.encode import Encoding, fit_encoding
+from flexhpc.data.places import find_table
+from flexhpc.data.table import MISSING, UNREADABLE, one_line
+from flexhpc.errors import PointError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_COVTYPE_FILES = ("covtype.data.gz", "covtype.data", "samples_py3", "samples", "covtype.csv")
+_COVTYPE_FEATURES, _COVTYPE_NUMBERS, _COVTYPE_CLASSES = 54, 10, 7
+_ADULT_CLASSES = ("<=50K", ">50K")
+_ADULT_NUMBERS = (0, 2, 4, 10, 11, 12)
+_ADULT_COLUMNS = 15
+_CREDIT_FILES = tuple(f"default of credit card clients.{end}" for end in ("xls", "xlsx", "csv"))
+_CREDIT_TARGETS = {"default payment next month", "default.payment.next.month", "y"}
+_CREDIT_FEATURES, _CREDIT_CATEGORICAL = 23, ("1", "2", "3")
+_EXCEL = {".xls": "xlrd", ".xlsx": "openpyxl"}
+
+
+def open_known_table(source: str, root: str | None) -> Source:
+    """Open ``covtype``, ``adult`` or ``credit``: float32 (n, features).
+
+    Raises:
+        PointError: not found, unreadable, or of another shape or class set.
+    """
+    openers: dict[str, Callable[[str | None], Source]] = {
+        "covtype": _open_covtype,
+        "adult": _open_adult,
+        "credit": _open_credit,
+    }
+    return openers[source](root)
+
+
+def _open_covtype(root: str | None) -> Source:
+    """Covertype: 10 quantities, then 44 columns that are one-hot already; 7 classes."""
+    path = find_table("covtype", root, _COVTYPE_FILES)
+    if path.name.startswith("samples"):
+        inputs, labels = _covtype_cache(path)
+    else:
+        inputs, labels = _covtype_csv(path)
+    if inputs.ndim != 2 or inputs.shape[1] != _COVTYPE_FEATURES or len(labels) != len(inputs):
+        raise PointError(
+            f"{path}: holds {inputs.shape} values and {labels.shape} labels; covtype has "
+            f"{_COVTYPE_FEATURES} features and a label in each row"
+        )
+    wanted = np.arange(1, _COVTYPE_CLASSES + 1)
+    if not len(labels) or not np.isin(labels, wanted).all() or not np.isfinite(inputs).all():
+        raise PointError(f"{path}: labels must be 1 to {_COVTYPE_CLASSES}, and no value missing")
+    return Source(
+        name=f"covtype {path}",
+        classes=_COVTYPE_CLASSES,
+        train=Part.of(inputs, labels.astype(np.int64) - 1),
+        test=no_test,
+        scaled=np.arange(_COVTYPE_FEATURES) < _COVTYPE_NUMBERS,
+    )
+
+
+def _covtype_cache(path: Path) -> tuple[Array, Array]:
+    """Read the two files that scikit-learn's fetch_covtype keeps."""
+    targets = path.with_name(path.name.replace("samples", "targets"))
+    arrays = []
+    for file in (path, targets):
+        try:
+            arrays.append(read_joblib(file))
+        except Exception as error:
+            raise PointError(
+                f"{file}: not an array in joblib's format: {one_line(error)}"
+            ) from None
+    return arrays[0].astype(np.float32), arrays[1]
+
+
+def _covtype_csv(path: Path) -> tuple[Array, Array]:
+    """Read UCI's file without a header, or a copy with one; the label is the last column."""
+    header = 0 if _has_header(path) else None
+    frame = _csv(path, header=header, dtype=np.float32)
+    if header == 0 and str(frame.columns[0]).lower() == "id":
+        frame = frame.drop(columns=frame.columns[0])
+    values = frame.to_numpy()
+    return np.ascontiguousarray(values[:, :-1]), values[:, -1]
+
+
+def _open_adult(root: str | None) -> Source:
+    """Adult (census income): 6 numbers and 8 columns of text; 2 classes."""
+    path = find_table("adult", root, ("adult.data", "adult.csv"))
+    frame, labels = _read_adult(path)
+    encoding = fit_encoding(frame, (), str(path))
+
+    def test() -> Part | None:
+        beside = next((p for p in path.parent.glob("*") if p.name.lower() == "adult.test"), None)
+        return _adult_part(*_read_adult(beside), encoding, beside) if beside else None
+
+    return Source(
+        name=f"adult {path}",
+        classes=len(_ADULT_CLASSES),
+        train=_adult_part(frame, labels, encoding, path),
+        test=test,
+        scaled=encoding.scaled,
+    )
+
+
+def _read_adult(path: Path) -> tuple[pd.DataFrame, Array]:
+    """Read adult.data or adult.test: with a header or without, `|` lines left out."""
+    frame = _csv(path, header=None, dtype=str, comment="|")
+    if frame.shape[1] != _ADULT_COLUMNS:
+        raise PointError(f"{path}: has {frame.shape[1]} columns; adult has {_ADULT_COLUMNS}")
+    frame.columns = frame.columns.map(str)
+    if not str(frame.iloc[0, 0]).isdecimal():
+        frame = frame.iloc[1:]
+    texts = frame[str(_ADULT_COLUMNS - 1)].str.strip().str.removesuffix(".")
+    labels = np.array([_ADULT_CLASSES.index(t) if t in _ADULT_CLASSES else -1 for t in texts])
+    if not len(labels) or labels.min() < 0:
+        raise PointError(f"{path}: labels must be {' or '.join(_ADULT_CLASSES)}")
+    frame = frame.drop(columns=str(_ADULT_COLUMNS - 1))
+    try:
+        return frame.astype({str(i): np.float64 for i in _ADULT_NUMBERS}), labels
+    except ValueError as error:
+        raise PointError(f"{path}: {one_line(error)}") from None
+
+
+def _adult_part(frame: pd.DataFrame, labels: Array, encoding: Encoding, path: Path) -> Part:
+    return Part.of(encoding.encode(frame, str(path)), labels)
+
+
+def _open_credit(root: str | None) -> Source:
+    """Default of credit card clients: 23 columns, of which 3 are categories; 2 classes."""
+    path = find_table("credit", root, (*_CREDIT_FILES, "uci_credit_card.csv"))
+    frame = _read_excel(path) if path.suffix.lower() in _EXCEL else _csv(path, None, str)
+    names = [str(name).strip().lower() for name in frame.iloc[0]]
+    if len(frame) > 1 and str(frame.iloc[1, 0]).strip().lower() == "id":  # UCI has X1.. above names
+        names = [str(name).strip().lower() for name in frame.iloc[1]]
+        frame = frame.iloc[1:]
+    targets = [i for i, name in enumerate(names) if name in _CREDIT_TARGETS]
+    features = [i for i, name in enumerate(names) if name != "id" and i not in targets]
+    if len(targets) != 1 or len(features) != _CREDIT_FEATURES:
+        raise PointError(
+            f"{path}: needs a header with `default payment next month` (or Y) and "
+            f"{_CREDIT_FEATURES} more columns beside ID; it has {', '.join(names)}"
+        )
+    try:
+        values = frame.iloc[1:].astype(np.float64)
+    except ValueError as error:
+        raise PointError(f"{path}: {one_line(error)}") from None
+    labels = values.iloc[:, targets[0]].to_numpy()
+    if not len(labels) or not np.isin(labels, (0, 1)).all():
+        raise PointError(f"{path}: the target must be 0 or 1")
+    table = values.iloc[:, features]
+    table.columns = table.columns.__class__([str(i) for i in range(_CREDIT_FEATURES)])
+    encoding = fit_encoding(table, _CREDIT_CATEGORICAL, str(path))
+    return Source(
+        name=f"credit {path}",
+        classes=2,
+        train=Part.of(encoding.encode(table, str(path)), labels),
+        test=no_test,
+        scaled=encoding.scaled,
+    )
+
+
+def _read_excel(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    package = _EXCEL[path.suffix.lower()]
+    try:
+        return pd.read_excel(path, header=None, dtype=str)
+    except ImportError:
+        raise PointError(
+            f"{path}: reading {path.suffix} needs a package: `pip install {package}`; or save the "
+            "table as CSV"
+        ) from None
+    except Exception as error:  # what the readers raise on damaged files is no one kind
+        raise PointError(f"{path}: cannot be read: {one_line(error)}") from None
+
+
+def _csv(
+    path: Path,
+    header: int | None,
+    dtype: type,
+    comment: str | None = None,
+    rows: int | None = None,
+) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        return pd.read_csv(
+            path, header=header, dtype=dtype, comment=comment, skipinitialspace=True,
+            na_values=MISSING, nrows=rows,
+        )  # fmt: skip
+    except UNREADABLE as error:
+        raise PointError(f"{path}: cannot be read as a table: {one_line(error)}") from None
+
+
+def _has_header(path: Path) -> bool:
+    first = _csv(path, None, str, rows=1).iloc[0, 0]
+    return not str(first).replace(".", "", 1).isdecimal()

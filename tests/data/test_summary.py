@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from flexhpc.data import load_samples
+from flexhpc.data.dataset import Dataset, in_blocks, rows_at_once
+from flexhpc.data.summary import moments, summarise
+from flexhpc.spec.sections import Digits
+from tests.data.test_labelling import dataset
+
+
+def test_standardisation_uses_the_whole_training_set() -> None:
+    samples = load_samples(Digits(source="digits"), seed=0)
+    everything = samples.standardised(np.arange(len(samples.dataset)))
+    assert abs(everything.mean()) < 1e-4
+    assert abs(everything.std() - 1) < 1e-4
+    assert everything.dtype == np.float32
+    part = samples.standardised(np.arange(5))
+    np.testing.assert_array_equal(part, everything[:5])
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_moments_are_per_channel_and_spare_constant_features(kept: bool) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3_000, 3, 40, 40), dtype=np.uint8)
+    images[:, 1] = 7
+    assert rows_at_once((3, 40, 40)) < 3_000, "several blocks"
+    keep = rng.random(3_000) < 0.5 if kept else None
+    seen = images[keep] if keep is not None else images
+    mean, deviation = moments(partial(in_blocks, images), keep)
+    np.testing.assert_allclose(mean[:, 0, 0], seen.mean(axis=(0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(deviation[0, 0, 0], seen[:, 0].std(), rtol=1e-6)
+    assert deviation[1, 0, 0] == 1
+
+
+def test_moments_of_vectors_leave_missing_values_out() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(3, 2, (400, 3)).astype(np.float32)
+    values[rng.random((400, 3)) < 0.3] = np.nan
+    values[:, 2] = np.nan
+    keep = rng.random(400) < 0.5
+    mean, deviation = moments(partial(in_blocks, values), keep)
+    np.testing.assert_allclose(mean[:2], np.nanmean(values[keep, :2], axis=0), rtol=1e-6)
+    np.testing.assert_allclose(deviation[:2], np.nanstd(values[keep, :2], axis=0), rtol=1e-6)
+    assert (mean[2], deviation[2]) == (0, 1)
+
+
+def test_fingerprints_tell_data_apart() -> None:
+    base = dataset([[1], [2], [3]], [0, 1, 2])
+    same = dataset([[1], [2], [3]], [0, 1, 2])
+    others = [
+        dataset([[1], [3], [2]], [0, 1, 2]),
+        dataset([[1], [2], [3]], [0, 1, 1]),
+        dataset([[1], [2], [3]], [0, 1, 2], classes=5),
+    ]
+    prints = [summarise(d).fingerprint for d in (base, same, *others)]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 4
+
+
+def test_the_fingerprint_of_digits_is_what_it_always_was() -> None:
+    """A changed fingerprint would part points that are measured from their data."""
+    samples = load_samples(Digits(source="digits"), seed=0)
+    assert samples.fingerprint == "aa954870c12a1d2bb5783578867bc43c"
+
+
+def test_twins_are_all_samples_that_are_not_alone() -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(0, 256, (2_000, 1, 1, 2), dtype=np.uint8)
+    data = Dataset(name="t", inputs=inputs, labels=np.zeros(2_000, np.int64), classes=2)
+    summary = summarise(data)
+    codes = inputs.reshape(2_000, 2) @ np.array([256, 1])
+    counts = np.bincount(codes)
+    np.testing.assert_array_equal(summary.twins, np.flatnonzero(counts[codes] > 1))
+    assert len(summary.twins) > 10
+    for group in np.unique(summary.groups):
+        members = summary.twins[summary.groups == group]
+        assert len(set(codes[members])) == 1
+        assert len(members) == counts[codes[members[0]]]
