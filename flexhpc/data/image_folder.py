@@ -55,14 +55,15 @@ def _part(
     folder: Path, classes: list[str], side: int | None, shape: tuple[int, ...] | None
 ) -> Part:
     """List the images of a folder; those of the training set say the ``shape`` of all."""
-    paths, labels = [], []
+    paths: list[str] = []  # a million of them: Path objects would take half a gigabyte
+    labels: list[int] = []
     for name in _folders(folder):
         if name not in classes:
             raise PointError(f"{folder / name}: is no class of the training set")
         found = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES)
         if not found:
             raise PointError(f"{folder / name}: holds no images ({', '.join(sorted(SUFFIXES))})")
-        paths += found
+        paths += map(str, found)
         labels += [classes.index(name)] * len(found)
     if not paths:
         raise PointError(f"{folder}: holds no folders of images, one per class")
@@ -75,14 +76,14 @@ def _part(
     )
 
 
-def _blocks(paths: list[Path], side: int | None, shape: tuple[int, ...]) -> Iterator[Array]:
+def _blocks(paths: list[str], side: int | None, shape: tuple[int, ...]) -> Iterator[Array]:
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for at in range(0, len(paths), _IMAGES_AT_ONCE):
             chunk = paths[at : at + _IMAGES_AT_ONCE]
             yield np.stack(list(pool.map(partial(_read, side=side, shape=shape), chunk)))
 
 
-def _read(path: Path, side: int | None, shape: tuple[int, ...] | None) -> Array:
+def _read(path: str, side: int | None, shape: tuple[int, ...] | None) -> Array:
     """Return uint8 (3, height, width)."""
     try:
         with Image.open(path) as image:

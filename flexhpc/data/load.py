@@ -183,7 +183,7 @@ def load_test(data: Data, seed: int) -> TestSet:
         inputs = loaded.inputs(data, seed, part.gather(), TEST)
     return TestSet(
         name=dataset.name,
-        labels=merged_labels(labels, mapping),
+        labels=merged_labels(labels, mapping).copy(),  # writable, as torch wants it
         classes=dataset.classes if mapping is None else int(mapping.max()) + 1,
         inputs=inputs,
         rows=rows,

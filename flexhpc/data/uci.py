@@ -30,7 +30,7 @@ _ADULT_COLUMNS = 15
 _CREDIT_FILES = tuple(f"default of credit card clients.{end}" for end in ("xls", "xlsx", "csv"))
 _CREDIT_TARGETS = {"default payment next month", "default.payment.next.month", "y"}
 _CREDIT_FEATURES, _CREDIT_CATEGORICAL = 23, ("1", "2", "3")
-_EXCEL = {".xls": "xlrd", ".xlsx": "openpyxl"}
+_EXCEL = (".xls", ".xlsx")
 
 
 def open_known_table(source: str, root: str | None) -> Source:
@@ -174,13 +174,11 @@ def _open_credit(root: str | None) -> Source:
 def _read_excel(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    package = _EXCEL[path.suffix.lower()]
     try:
-        return pd.read_excel(path, header=None, dtype=str)
+        return pd.read_excel(path, header=None, dtype=str, engine="calamine")
     except ImportError:
         raise PointError(
-            f"{path}: reading {path.suffix} needs a package: `pip install {package}`; or save the "
-            "table as CSV"
+            f"{path}: Excel files need a package: `pip install python-calamine`; or save it as CSV"
         ) from None
     except Exception as error:  # what the readers raise on damaged files is no one kind
         raise PointError(f"{path}: cannot be read: {one_line(error)}") from None

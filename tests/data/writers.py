@@ -65,15 +65,46 @@ def write_cifar5m(folder: Path, counts: dict[int, int], name: str = "cifar5m_par
         np.savez(folder / name.format(number), X=images, Y=RNG.integers(0, 10, count))
 
 
-def biff2(rows: list[list[str | float]]) -> bytes:
-    """Return a worksheet as Excel 2 wrote it, which every reader of .xls still takes."""
-    records = [struct.pack("<HHHH", 0x0009, 4, 2, 0x10)]
-    for y, row in enumerate(rows):
-        for x, value in enumerate(row):
-            cell = struct.pack("<HH3x", y, x)
-            if isinstance(value, str):
-                content = cell + bytes([len(value)]) + value.encode("latin1")
-                records.append(struct.pack("<HH", 0x0004, len(content)) + content)
-            else:
-                records.append(struct.pack("<HH", 0x0003, 15) + cell + struct.pack("<d", value))
-    return b"".join(records) + struct.pack("<HH", 0x000A, 0)
+def xls(rows: list[list[str | float]]) -> bytes:
+    """Return a workbook as Excel 97 wrote it: BIFF8 records of one sheet in an OLE container."""
+    cells = b"".join(
+        _cell(y, x, value) for y, row in enumerate(rows) for x, value in enumerate(row)
+    )
+    sheet = _record(0x809, struct.pack("<HHHHII", 0x600, 0x10, 0, 0, 0, 0)) + cells
+    head = _record(0x809, struct.pack("<HHHHII", 0x600, 0x05, 0, 0, 0, 0))
+    name = _record(0x85, struct.pack("<IHBB", len(head) + 16 + 4, 0, 4, 0) + b"Data")
+    return _ole(head + name + _record(0x0A, b"") + sheet + _record(0x0A, b""))
+
+
+def _record(kind: int, content: bytes) -> bytes:
+    return struct.pack("<HH", kind, len(content)) + content
+
+
+def _cell(y: int, x: int, value: str | float) -> bytes:
+    place = struct.pack("<HHH", y, x, 0)
+    if isinstance(value, str):
+        text = struct.pack("<HB", len(value), 0) + value.encode("latin1")
+        return _record(0x204, place + text)
+    return _record(0x203, place + struct.pack("<d", value))
+
+
+def _ole(stream: bytes) -> bytes:
+    """Return a compound file that holds one stream: sector 0 is the FAT, 1 the directory."""
+    stream = stream.ljust(max(4_096, -(-len(stream) // 512) * 512), b"\0")
+    sectors = len(stream) // 512
+    end, free = 0xFFFFFFFE, 0xFFFFFFFF
+    fat = [0xFFFFFFFD, end, *range(3, 2 + sectors), end]
+    entries = b""
+    for name, kind, child, start, size in (
+        ("Root Entry", 5, 1, end, 0), ("Workbook", 2, free, 2, len(stream)),
+    ):  # fmt: skip
+        text = name.encode("utf-16-le")
+        entries += text.ljust(64, b"\0") + struct.pack(
+            "<HBBIII36xIQ", len(text) + 2, kind, 1, free, free, child, start, size
+        )
+    header = struct.pack(
+        "<8s16xHHHHH6xIIIIIIIII", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", 0x3E, 3, 0xFFFE, 9, 6,
+        0, 1, 1, 0, 4_096, end, 0, end, 0,
+    ) + struct.pack("<109I", 0, *[free] * 108)  # fmt: skip
+    table = struct.pack("<128I", *fat, *[free] * (128 - len(fat)))
+    return header + table + entries.ljust(512, b"\0") + stream

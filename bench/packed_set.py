@@ -1,0 +1,127 @@
+"""A packed set of a million 32x32 colour images (3 GB): opening, memory and speed, as JSON.
+
+The set is written into a temporary folder in the current one and removed afterwards.
+Usage: python bench/packed_set.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from flexhpc.data import Samples, load_samples
+from flexhpc.data.dataset import Part, Source, no_test
+from flexhpc.data.pack import pack
+from flexhpc.data.packed import check
+from flexhpc.spec.sections import ImageSet
+
+SIZE, BLOCK = 1_000_000, 10_000
+SHAPE = (3, 32, 32)
+PROCESSES, DRAWS, SUBSET = 4, 40, 5_000
+
+
+def images() -> Iterator[np.ndarray]:
+    rng = np.random.default_rng(0)
+    for _ in range(SIZE // BLOCK):
+        yield rng.integers(0, 256, (BLOCK, *SHAPE), dtype=np.uint8)
+
+
+def write(path: Path) -> None:
+    labels = np.random.default_rng(1).integers(0, 10, SIZE)
+    part = Part(labels=labels, shape=SHAPE, dtype=np.dtype(np.uint8), blocks=images)
+    pack(Source(name="bench", classes=10, train=part, test=no_test), {"source": "cifar5m"}, path)
+
+
+def loaded(path: Path) -> Samples:
+    return load_samples(ImageSet(source="cifar5m", root=str(path)), seed=0)
+
+
+def timed(call: object, *arguments: object) -> float:
+    began = time.perf_counter()
+    call(*arguments)  # type: ignore[operator]
+    return time.perf_counter() - began
+
+
+def read(path: Path, seed: int) -> dict[str, float]:
+    """Draw random subsets, as probes do; then wait, so that memory is shared while it is read."""
+    rng = np.random.default_rng(seed)
+    opening = timed(loaded, path)
+    samples = loaded(path)
+    began = time.perf_counter()
+    for _ in range(DRAWS):
+        samples.standardised(np.sort(rng.choice(SIZE, SUBSET, replace=False)))
+    seconds = time.perf_counter() - began
+    print("read", flush=True)
+    sys.stdin.readline()
+    memory = psutil.Process().memory_full_info()
+    print("told", flush=True)
+    sys.stdin.readline()
+    return {
+        "opening_ms": 1e3 * opening,
+        "samples_per_second": DRAWS * SUBSET / seconds,
+        "pss_mb": memory.pss / 1e6,
+        "private_mb": memory.uss / 1e6,
+    }
+
+
+def read_together(path: Path, processes: int) -> list[dict[str, float]]:
+    command = [sys.executable, __file__, "read", str(path)]
+    readers = [
+        subprocess.Popen([*command, str(seed)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                         text=True)
+        for seed in range(processes)
+    ]  # fmt: skip
+    for _ in ("read", "told"):
+        for reader in readers:
+            assert reader.stdout is not None
+            assert reader.stdout.readline()
+        for reader in readers:
+            assert reader.stdin is not None
+            reader.stdin.write("go on\n")
+            reader.stdin.flush()
+    return [json.loads(reader.communicate()[0]) for reader in readers]
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        path = Path(folder) / "million.packed"
+        writing = timed(write, path)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        checking = timed(check, path)
+        load_samples.__globals__["_load"].cache_clear()
+        (alone,) = read_together(path, 1)
+        readers = read_together(path, PROCESSES)
+        found = {
+            "bench": "packed_set",
+            "samples": SIZE,
+            "gigabytes": path.stat().st_size / 1e9,
+            "cores": os.cpu_count(),
+            "writing_seconds": writing,
+            "writing_peak_mb": peak,
+            "checking_seconds": checking,
+            "alone": alone,
+            "processes": PROCESSES,
+            "opening_ms_each": statistics.median(r["opening_ms"] for r in readers),
+            "pss_mb_each": statistics.median(r["pss_mb"] for r in readers),
+            "private_mb_each": statistics.median(r["private_mb"] for r in readers),
+            "samples_per_second_together": sum(r["samples_per_second"] for r in readers),
+        }
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["read"]:
+        print(json.dumps(read(Path(sys.argv[2]), int(sys.argv[3]))))
+    else:
+        main()

@@ -1,0 +1,334 @@
+"""Packed files: the same to the bit as what they were packed from, and damage is found."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flexhpc.data import load_samples, load_test
+from flexhpc.data.dataset import Part, Source, no_test
+from flexhpc.data.pack import pack
+from flexhpc.data.packed import PREFIX, check, open_packed
+from flexhpc.data.prepare import prepare
+from flexhpc.errors import InputError, PointError
+from flexhpc.spec.sections import SECTIONS, Data
+from tests.conftest import Cli
+from tests.data.test_tables import ADULT, ADULT_TEST
+from tests.data.writers import (
+    RNG,
+    cifar_batch,
+    write_cifar5m,
+    write_cifar10,
+    write_cifar100,
+    write_images,
+    write_mnist,
+)
+
+
+def quiet(*_: object) -> None:
+    """Show no progress."""
+
+
+def section(**values: Any) -> Data:
+    return SECTIONS["data"][1][values["source"]].model_validate(values)  # type: ignore[return-value]
+
+
+def write_sources(folder: Path) -> dict[str, dict[str, Any]]:
+    """Write one small set per source that has files; returns the keys that read it."""
+    for part in ("train", "t10k"):
+        images = RNG.integers(0, 3, (40, 28, 28), dtype=np.uint8)
+        labels = RNG.integers(0, 10, 40, dtype=np.uint8)
+        images[5], labels[5], images[7] = images[3], (labels[3] + 1) % 10, images[3]
+        write_mnist(folder / "mnist", zipped=False, images=images, labels=labels, part=part)
+    batches = [cifar_batch(4, "labels", 10) for _ in range(6)]
+    write_cifar10(folder / "cifar10", batches[:5], batches[5])
+    fine = cifar_batch(50, "fine_labels", 100)
+    fine["coarse_labels"] = [label % 20 for label in fine["fine_labels"]]
+    write_cifar100(folder / "cifar100", fine)
+    write_cifar5m(folder / "cifar5m", {0: 5, 1: 6})
+    write_images(folder / "images" / "train", {"a": 3, "b": 70})
+    write_images(folder / "images" / "val", {"a": 2, "b": 1})
+    (folder / "adult").mkdir()
+    (folder / "adult" / "adult.data").write_text(ADULT * 4)
+    (folder / "adult" / "adult.test").write_text(ADULT_TEST)
+    rows = [f"{RNG.normal() if i % 4 else ''},{'pq'[i % 2]},{i % 3}" for i in range(30)]
+    (folder / "t.csv").write_text("a,b,y\n" + "\n".join(rows))
+    sources = {name: {"root": str(folder / name)} for name in
+               ("mnist", "cifar10", "cifar100", "cifar5m", "adult")}  # fmt: skip
+    return sources | {
+        "image_folder": {"root": str(folder / "images")},
+        "table": {"path": str(folder / "t.csv"), "target": "y"},
+        "digits": {},
+    }
+
+
+SOURCES = ("mnist", "cifar10", "cifar100", "cifar5m", "adult", "image_folder", "table", "digits")
+VARIANTS: tuple[dict[str, Any], ...] = (
+    {},
+    {"labels": "corrupted", "corruption": 0.3, "test_fraction": 0.2, "inputs": "permuted"},
+)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_packed_set_is_the_same_to_the_bit(
+    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    keys = write_sources(tmp_path)[source]
+    plain = {i: load_samples(section(source=source, **keys, **v), 3)
+             for i, v in enumerate(VARIANTS)}  # fmt: skip
+    tests = {i: _test_of(section(source=source, **keys, **v)) for i, v in enumerate(VARIANTS)}
+    packed = prepare(source, keys, (), None, quiet)
+    name = {"image_folder": "images", "table": "t"}.get(source, source)
+    assert packed.path == Path("data") / f"{name}.packed"
+    check(packed.path)
+    where = "path" if source == "table" else "root"
+    if source != "digits":
+        keys = {**keys, where: str(packed.path)}
+    for i, variant in enumerate(VARIANTS):
+        data = section(source=source, **keys, **variant)
+        load_samples.__globals__["_load"].cache_clear()
+        samples = load_samples(data, 3)
+        assert isinstance(samples.dataset.inputs.base, np.memmap)
+        assert samples.fingerprint == plain[i].fingerprint
+        assert (samples.conflicts, samples.unfittable, samples.n_limit, samples.classes) == (
+            plain[i].conflicts, plain[i].unfittable, plain[i].n_limit, plain[i].classes
+        )  # fmt: skip
+        for name in ("labels", "pool", "mean", "deviation"):
+            np.testing.assert_array_equal(getattr(samples, name), getattr(plain[i], name))
+        ids = np.arange(len(samples.dataset))
+        np.testing.assert_array_equal(samples.standardised(ids), plain[i].standardised(ids))
+        assert np.array_equal(_test_of(data), tests[i])
+
+
+def _test_of(data: Data) -> np.ndarray:
+    """Return labels and inputs of a test set as one array; nothing where there is none."""
+    try:
+        test = load_test(data, 3)
+    except PointError:
+        return np.empty(0)
+    inputs = test.standardised(np.arange(len(test)))
+    return np.c_[test.labels, inputs.reshape(len(test), -1)]
+
+
+def test_conflicts_of_a_packed_set(tmp_path: Path) -> None:
+    keys = write_sources(tmp_path)["mnist"]
+    packed = prepare("mnist", keys, (), tmp_path / "m.packed", quiet)
+    samples = load_samples(section(source="mnist", root=str(packed.path)), 0)
+    assert samples.conflicts == 1
+    assert packed.source.summary is not None
+    assert packed.source.summary.twins.tolist() == [3, 5, 7]
+
+
+def test_the_coarse_map_is_packed(tmp_path: Path) -> None:
+    keys = write_sources(tmp_path)["cifar100"]
+    packed = prepare("cifar100", keys, (), tmp_path / "c.packed", quiet)
+    samples = load_samples(section(source="cifar100", root=str(packed.path), merge="coarse"), 0)
+    np.testing.assert_array_equal(samples.labels, samples.dataset.labels % 20)
+
+
+def test_the_usual_places_are_searched_for_a_packed_file_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_sources(tmp_path / "data")
+    plain = load_samples(section(source="adult", root=str(tmp_path / "data" / "adult")), 0)
+    prepare("adult", {"root": "data/adult"}, (), None, quiet)
+    found = load_samples(section(source="adult"), 0)
+    assert "adult.packed" in found.dataset.name
+    assert found.fingerprint == plain.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("packed_as", "asked", "why"),
+    [
+        ({}, {"side": 7}, None),
+        ({}, {"side": 7, "colour": "rgb"}, None),
+        ({"side": 7}, {"side": 7}, None),
+        ({"side": 7}, {"side": 7, "colour": "grey"}, None),
+        ({"side": 7, "colour": "grey"}, {"side": 7, "colour": "grey"}, None),
+        ({"side": 7}, {}, "was packed with side: 7, but the point says None"),
+        ({"side": 7}, {"side": 5}, "was packed with side: 7, but the point says 5"),
+        ({"colour": "grey"}, {"colour": "grey", "side": 7}, "has no side"),
+        ({"colour": "grey"}, {}, "was packed with colour: grey"),
+    ],
+)
+def test_a_file_serves_what_can_be_made_of_it(
+    tmp_path: Path, packed_as: dict, asked: dict, why: str | None
+) -> None:
+    root = write_sources(tmp_path)["cifar10"]["root"]
+    packed = prepare("cifar10", {"root": root, **packed_as}, (), tmp_path / "c", quiet)
+    data = section(source="cifar10", root=str(packed.path), **asked)
+    if why is not None:
+        with pytest.raises(PointError, match=why):
+            load_samples(data, 0)
+        return
+    plain = load_samples(section(source="cifar10", root=root, **asked), 0)
+    samples = load_samples(data, 0)
+    assert samples.fingerprint == plain.fingerprint
+    np.testing.assert_array_equal(samples.dataset.inputs, plain.dataset.inputs)
+    np.testing.assert_array_equal(_test_of(data), _test_of(
+        section(source="cifar10", root=root, **asked)))  # fmt: skip
+
+
+def test_images_of_many_sizes_are_packed_at_one(tmp_path: Path) -> None:
+    write_images(tmp_path / "a" / "x", {"p": 2}, size=(9, 5))
+    write_images(tmp_path / "a" / "y", {"q": 2}, size=(4, 8))
+    (tmp_path / "a" / "x" / "p").rename(tmp_path / "a" / "p")
+    for empty in ("x",):
+        (tmp_path / "a" / empty).rmdir()
+    given = {"root": str(tmp_path / "a"), "side": 6}
+    packed = prepare("image_folder", given, (), tmp_path / "f", quiet)
+    data = section(source="image_folder", root=str(packed.path), side=6)
+    plain = section(source="image_folder", root=str(tmp_path / "a"), side=6)
+    assert load_samples(data, 0).shape == (3, 6, 6)
+    assert load_samples(data, 0).fingerprint == load_samples(plain, 0).fingerprint
+
+
+def test_a_file_of_another_source_or_table(tmp_path: Path) -> None:
+    sources = write_sources(tmp_path)
+    prepare("mnist", sources["mnist"], (), tmp_path / "m", quiet)
+    with pytest.raises(PointError, match="packed with source: mnist, but the point says cifar10"):
+        load_samples(section(source="cifar10", root=str(tmp_path / "m")), 0)
+    overrides = ("data.drop=[a]",)
+    prepare("table", sources["table"], overrides, tmp_path / "t", quiet)
+    table = {"source": "table", "path": str(tmp_path / "t"), "target": "y"}
+    with pytest.raises(PointError, match=r"packed with drop: \['a'\], but the point says None"):
+        load_samples(section(**table), 0)
+    assert load_samples(section(**table, drop=["a"]), 0).shape == (2,)
+    with pytest.raises(PointError, match=r"data\.root: .* is packed already"):
+        prepare("mnist", {"root": str(tmp_path / "m")}, (), tmp_path / "n", quiet)
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    keys = write_sources(tmp_path)["mnist"]
+    return prepare("mnist", keys, (), tmp_path / "m.packed", quiet).path
+
+
+def flipped(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda path: path.write_bytes(b""), "neither a folder nor a file of"),
+        (lambda path: path.write_bytes(path.read_bytes()[:30]), "cut short"),
+        (lambda path: path.write_bytes(path.read_bytes()[:900]), "header is damaged or cut short"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "cut short or grown"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"x"), "cut short or grown"),
+        (lambda path: flipped(path, 0), "neither a folder nor a file of"),
+        (lambda path: flipped(path, 25), "header is damaged"),
+        (lambda path: flipped(path, 40), "header is damaged"),
+        (lambda path: flipped(path, PREFIX.size + 20), "header is damaged"),
+    ],
+)
+def test_a_damaged_file_is_found_when_it_is_opened(
+    packed: Path, damage: Callable[[Path], object], expected: str
+) -> None:
+    damage(packed)
+    with pytest.raises(PointError, match=expected) as caught:
+        load_samples(section(source="mnist", root=str(packed)), 0)
+    assert "\n" not in str(caught.value)
+    assert str(packed) in str(caught.value)
+
+
+@pytest.mark.parametrize("array", ["labels", "inputs", "test_inputs", "mean", "twins"])
+def test_damaged_content_is_found_by_a_check(packed: Path, array: str) -> None:
+    check(packed)
+    head = packed.read_bytes()
+    _, length, _ = PREFIX.unpack(head[: PREFIX.size])
+    places = json.loads(head[PREFIX.size : PREFIX.size + length])["arrays"]
+    assert all(place[2] % 4_096 == 0 for place in places.values())
+    flipped(packed, places[array][2] + 3)
+    open_packed(packed)
+    with pytest.raises(PointError, match="is damaged: its checksum is another"):
+        check(packed)
+
+
+def test_a_packed_file_cannot_be_written_through_its_arrays(packed: Path) -> None:
+    samples = load_samples(section(source="mnist", root=str(packed)), 0)
+    with pytest.raises(ValueError, match="read-only"):
+        samples.dataset.inputs[0] = 0
+    samples.labels[samples.pool[:3]][0] = 5
+    check(packed)
+
+
+def test_a_failed_pack_leaves_the_old_file_and_no_rest(packed: Path) -> None:
+    before = packed.read_bytes()
+
+    def broken() -> Any:
+        yield np.zeros((1, 2), np.float32)
+        raise PointError("the third image is unreadable")
+
+    part = Part(labels=np.zeros(3, np.int64), shape=(2,), dtype=np.dtype("f4"), blocks=broken)
+    source = Source(name="x", classes=2, train=part, test=no_test)
+    with pytest.raises(PointError, match="third image"):
+        pack(source, {"source": "x"}, packed)
+    assert packed.read_bytes() == before
+    assert not list(packed.parent.glob(".*.part"))
+
+
+def test_packing_takes_little_memory_however_large_the_set(tmp_path: Path) -> None:
+    block = RNG.integers(0, 256, (1_000, 3, 32, 32), dtype=np.uint8)
+    count = 40_000
+
+    def blocks() -> Any:
+        for _ in range(count // len(block)):
+            yield block
+
+    part = Part(
+        labels=np.zeros(count, np.int64), shape=(3, 32, 32), dtype=np.dtype("u1"), blocks=blocks
+    )
+    source = Source(name="x", classes=2, train=part, test=no_test)
+    tracemalloc.start()
+    packed = pack(source, {"source": "x"}, tmp_path / "x")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert packed.size > count * 3_072
+    assert peak < 60e6
+    assert packed.source.summary is not None
+    assert len(packed.source.summary.twins) == count
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "overrides", "expected"),
+    [
+        ("mnst", {}, (), ['"mnst" is not one of']),
+        ("gaussian", {}, (), ["drawn anew for every seed"]),
+        ("table", {"path": "x"}, (), ["data.target: is required"]),
+        ("mnist", {"side": 0, "colour": "red"}, (), ["data.side", "data.colour"]),
+        ("mnist", {}, ("data.labels=random",), ["--set data.labels=random: must be data.KEY"]),
+        ("adult", {"side": 3}, (), ["data.side"]),
+    ],
+)
+def test_wrong_requests(source: str, given: dict, overrides: tuple, expected: list) -> None:
+    with pytest.raises(InputError) as caught:
+        prepare(source, given, overrides, None, quiet)
+    assert len(caught.value.lines) == len(expected)
+    for line, part in zip(caught.value.lines, expected, strict=True):
+        assert part in line
+
+
+def test_the_commands(tmp_path: Path, cli: Cli) -> None:
+    write_sources(tmp_path)
+    said = cli("data", "prepare", "image_folder", "--root", "images", "--side", 4, "--colour",
+               "grey").stdout  # fmt: skip
+    assert "data/images.packed: fine, 73 samples of 1x4x4, 3 to test" in said
+    assert said == cli("data", "check", "data/images.packed").stdout
+    flipped(tmp_path / "data" / "images.packed", -1)
+    failed = cli("data", "check", "data/images.packed", check=1)
+    assert failed.stderr == (
+        "data/images.packed: is damaged: its checksum is another; prepare or copy it anew\n"
+    )
+    assert "is no file of" in cli("data", "check", "t.csv", check=1).stderr
+    assert "data.target: is required" in cli("data", "prepare", "table", check=2).stderr
