@@ -133,7 +133,7 @@ def no_test() -> None:
 
 
 def rows_at_once(shape: tuple[int, ...]) -> int:
-    """Return how many samples of a shape to take at once: some ten million bytes' worth.
+    """Return how many samples of a shape to take at once: some four million values.
 
     It depends on the shape alone, so that sums of floats come out the same wherever samples lie.
     """

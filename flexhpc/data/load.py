@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import numpy as np
 
-from flexhpc.data.dataset import Array, Dataset, Ints, Source, Summary, in_blocks
+from flexhpc.data.dataset import Array, Dataset, Ints, Part, Summary, in_blocks
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
 from flexhpc.data.labelling import conflicting, draw_labels, held_out, merge_map, merged_labels
 from flexhpc.data.sources import open_source
@@ -99,7 +100,7 @@ class TestSet:
 
 @dataclass(frozen=True, kw_only=True)
 class _Loaded:
-    source: Source
+    test: Callable[[], Part | None]
     dataset: Dataset
     summary: Summary
     mean: Array
@@ -169,7 +170,7 @@ def load_test(data: Data, seed: int) -> TestSet:
         rows, labels = loaded.held_out, dataset.labels[loaded.held_out]
         inputs = loaded.inputs(data, seed, dataset.inputs, TRAIN)
     else:
-        part = loaded.source.test()
+        part = loaded.test()
         if part is None:
             raise PointError(
                 f"data.source: {dataset.name} has no test set of its own; give data.test_fraction"
@@ -220,7 +221,7 @@ def _load(variant: type[Data], text: str, seed: int) -> _Loaded:
         ids = ids[keep]
         mean, deviation = moments(partial(in_blocks, dataset.inputs), keep)
     return _Loaded(
-        source=source,
+        test=source.test,
         dataset=dataset,
         summary=summary,
         mean=mean,

@@ -115,9 +115,10 @@ def _as_asked(source: Source, data: Data) -> Source:
         return source
     side, colour = data.side, data.colour
     train = reshaped(source.train, side, colour)
+    own_test = source.test  # not the source: it may hold all samples once more
 
     def test() -> Part | None:
-        part = source.test()
+        part = own_test()
         return reshaped(part, side, colour) if part is not None else None
 
     summary = source.summary if train is source.train else None
