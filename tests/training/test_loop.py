@@ -168,7 +168,7 @@ def test_full_batch_gd_is_the_gradient_of_the_whole_set(monkeypatch: pytest.Monk
             p -= 0.5 * p.grad
     group = Group(torch.device("cpu"))
     trained = _Run(gd, gd.lr, lambda: build(SMALL, (1, 8, 8), 10), data, Hooks(), group, [])
-    trained.outcome()
+    trained.outcome(None)
     for mine, theirs in zip(
         trained.network.model.parameters(), reference.parameters(), strict=True
     ):
