@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from flexhpc.spec.sections import BASES, DEFAULT_VARIANT, SECTIONS, Section
+from flexhpc.spec.sections.training import BUDGETS
 
 S = TypeVar("S", bound=Section)
 
@@ -43,12 +44,18 @@ def variant_class(section: str, variant: object) -> type[Section] | None:
 
 
 def complete(section: str, values: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Write short forms out and put ``defaults`` (of a frozen spec) beneath the given values."""
+    """Write short forms out and put ``defaults`` (of a frozen spec) beneath the given values.
+
+    Defaults of an optional part, as ``model.subspace``, are for those that have this part.
+    """
+    cls = variant_class(section, variant_of(section, values)[1])
+    optional = {k for k, field in cls.model_fields.items() if field.default is None} if cls else ()
+    defaults = {k: v for k, v in defaults.items() if k not in optional or k in values}
     if section == "training":
         if isinstance(gates := values.get("gates"), dict):
             spelled = {k: {"mode": v} if isinstance(v, str) else v for k, v in gates.items()}
             values = {**values, "gates": spelled}
-        if "steps" in values:
+        if any(budget in values for budget in BUDGETS):
             defaults = {k: v for k, v in defaults.items() if k != "epochs"}
     return _beneath(defaults, values)
 

@@ -52,7 +52,10 @@ class Point:
 def short(key: str, value: Any) -> str:
     """Return a swept value in short; text speaks for itself, anything else is named."""
     if isinstance(value, dict):
-        return " ".join(short(inner, v) for inner, v in value.items())
+        return " ".join(
+            f"{inner}={v}" if "." in key and isinstance(v, str) else short(f"{key}.{inner}", v)
+            for inner, v in value.items()
+        )
     return value if isinstance(value, str) else f"{key.split('.')[-1]}={value}"
 
 

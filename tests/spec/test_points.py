@@ -10,6 +10,7 @@ from flexhpc.errors import InputError
 from flexhpc.spec import checked, freeze, request_hash
 from flexhpc.spec.identity import canonical
 from flexhpc.spec.sections import DEFAULT_VARIANT, Mlp
+from tests.conftest import REPOSITORY
 
 BASE = """\
 name: x
@@ -197,3 +198,39 @@ def test_too_many_points_are_refused_at_once(tmp_path: Path) -> None:
     text = BASE + f"grid: {{model.width: [{many}], seed: [{many}], model.depth: [{many}]}}\n"
     with pytest.raises(InputError, match="27000000 points are more"):
         points(tmp_path, text)
+
+
+SWEEPS = sorted((REPOSITORY / "sweeps").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_frozen_sweep_asks_for_the_same_points(path: Path, tmp_path: Path) -> None:
+    sweep, found = checked(path)
+    frozen = tmp_path / "sweep.yaml"
+    frozen.write_text(freeze(sweep, found))
+    again, points_again = checked(frozen)
+    assert [p.id for p in points_again] == [p.id for p in found]
+    assert [p.evaluate for p in points_again] == [p.evaluate for p in found]
+    assert request_hash(again) == request_hash(sweep)
+
+
+def test_defaults_of_a_frozen_part_are_for_those_that_have_it(tmp_path: Path) -> None:
+    text = BASE.replace("lr: 1e-2", "").replace("sgd,", "sgd") + (
+        "grid:\n"
+        "  model: [{family: mlp, width: 8}, {family: mlp, width: 8, subspace: {dims: 5}}]\n"
+        "  training:\n"
+        "    - {optimizer: sgd}\n"
+        "    - {optimizer: sgd, sam: {}}\n"
+        "    - {optimizer: sgd, gradient_evaluations: 9000}\n"
+        "    - {optimizer: sgd, until: convergence}\n"
+        "    - {optimizer: sgd, steps: 10}\n"
+    ).replace("model: {family: mlp, width: 8}\n", "")
+    text = text.replace("  model: {family: mlp, width: 8}\n", "", 1)
+    text = text.replace("  training: {optimizer: sgd }\n", "", 1)
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    sweep, found = checked(path)
+    assert len(found) == 10
+    frozen = tmp_path / "frozen.yaml"
+    frozen.write_text(freeze(sweep, found))
+    assert [p.id for p in checked(frozen)[1]] == [p.id for p in found]
