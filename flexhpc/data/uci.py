@@ -22,7 +22,9 @@ from flexhpc.errors import PointError
 if TYPE_CHECKING:
     import pandas as pd
 
-_COVTYPE_FILES = ("covtype.data.gz", "covtype.data", "samples_py3", "samples", "covtype.csv")
+_COVTYPE_FILES = (
+    "covtype.data.gz", "covtype.data", "samples_py3", "samples", "covtype.csv", "covtype_15k.csv",
+)  # fmt: skip
 _COVTYPE_FEATURES, _COVTYPE_NUMBERS, _COVTYPE_CLASSES = 54, 10, 7
 _ADULT_CLASSES = ("<=50K", ">50K")
 _ADULT_NUMBERS = (0, 2, 4, 10, 11, 12)
