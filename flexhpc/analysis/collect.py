@@ -59,6 +59,13 @@ def _touched(record: PointRecord, gate: str) -> int | None:
     return int(sum(known)) if known else None
 
 
+def measurements(row: Row) -> dict[str, float]:
+    """Return what was measured of a point, as numbers: the columns after the swept keys."""
+    keys = list(row)
+    measured = keys[keys.index(COLUMNS[0]) :]
+    return {k: float(row[k]) for k in measured if isinstance(row[k], int | float)}
+
+
 def as_csv(rows: Sequence[Row]) -> str:
     """Return the rows as CSV; None is an empty cell."""
     out = io.StringIO()

@@ -18,6 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from flexhpc.analysis.board import Board, PointStatus, open_run
+from flexhpc.analysis.collect import measurements, row_of
 from flexhpc.analysis.figures import fit_figure
 from flexhpc.analysis.text import emc_text
 from flexhpc.search import bracket_of, history_of
@@ -43,7 +44,18 @@ _LONGEST_VALUE = 500
 class _Parent:
     run_id: str
     logged: int
-    finished: bool
+    finished: bool = False
+    evaluated: bool = False
+
+    @classmethod
+    def of(cls, run: Any) -> _Parent:
+        """Return what MLflow says of a parent run."""
+        return cls(
+            run_id=run.info.run_id,
+            logged=int(run.data.tags.get(LOGGED, 0)),
+            finished=run.info.status == "FINISHED",
+            evaluated="test_accuracy" in run.data.metrics,
+        )
 
 
 @dataclass
@@ -79,12 +91,7 @@ class Syncer:
                 if found.lifecycle_stage == "deleted":
                     client.restore_experiment(self.experiment)
             for parent in _search(client, self.experiment, f"tags.`{KIND}` = 'point'"):
-                tags = parent.data.tags
-                self.parents[tags[POINT]] = _Parent(
-                    run_id=parent.info.run_id,
-                    logged=int(tags.get(LOGGED, 0)),
-                    finished=parent.info.status == "FINISHED",
-                )
+                self.parents[parent.data.tags[POINT]] = _Parent.of(parent)
             self.client = client
 
     def sync(self) -> int:
@@ -107,10 +114,11 @@ class Syncer:
         assert status.record is not None
         probes = status.record.probes
         parent = self.parents.get(status.point.id)
+        evaluated = status.record.evaluation is not None
         done = status.record.done(status.point.evaluate)
         if parent is None:
             parent = self._new_parent(status)
-        elif parent.logged == len(probes) and parent.finished == done:
+        elif (parent.logged, parent.finished, parent.evaluated) == (len(probes), done, evaluated):
             return 0
         else:
             parent.logged = int(
@@ -131,9 +139,7 @@ class Syncer:
         # Another process may have made it since we connected.
         where = f"tags.`{KIND}` = 'point' and tags.`{POINT}` = '{point.id}'"
         for found in _search(self.client, self.experiment, where):
-            logged = int(found.data.tags.get(LOGGED, 0))
-            parent = _Parent(found.info.run_id, logged, found.info.status == "FINISHED")
-            self.parents[point.id] = parent
+            parent = self.parents[point.id] = _Parent.of(found)
             return parent
         start = min((_begun(p) for p in record.probes), default=None)
         run = self.client.create_run(
@@ -148,7 +154,7 @@ class Syncer:
 
         params = [Param(k, str(v)[:_LONGEST_VALUE]) for k, v in values.items()][:_MOST_PARAMS]
         self.client.log_batch(run.info.run_id, params=params)
-        parent = self.parents[point.id] = _Parent(run.info.run_id, 0, False)
+        parent = self.parents[point.id] = _Parent(run.info.run_id, 0)
         return parent
 
     def _drop_unfinished(
@@ -225,14 +231,7 @@ class Syncer:
         assert record is not None
         assert estimate is not None
         end = int(max((p.finished for p in record.probes), default=0) * 1000)
-        values = {
-            "emc": estimate.emc,
-            "emc_lo": estimate.emc_lo,
-            "emc_hi": estimate.emc_hi,
-            "emc_per_param": estimate.emc / record.header.params,
-            "probes": estimate.probes,
-        }
-        metrics = [Metric(k, float(v), end, 0) for k, v in values.items() if v is not None]
+        metrics = [Metric(k, v, end, 0) for k, v in measurements(row_of(status)).items()]
         note = (
             f"**EMC {emc_text(estimate)}** ({estimate.estimand}, level {estimate.level}), "
             f"{record.header.params:,} parameters, {estimate.probes} probes, "
@@ -251,6 +250,7 @@ class Syncer:
         self.client.log_artifact(parent.run_id, str(self.run.point(status.point.id)))
         self.client.set_terminated(parent.run_id, status="FINISHED", end_time=end)
         parent.finished = True
+        parent.evaluated = record.evaluation is not None
 
 
 def _begun(probe: ProbeSummary) -> int:

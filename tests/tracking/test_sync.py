@@ -38,10 +38,10 @@ def run(measured: Path, tmp_path: Path) -> Path:
     return copy
 
 
-def logged(uri: str) -> tuple[list[Any], list[Any]]:
-    """Parent and child runs of the experiment `small`."""
+def logged(uri: str, name: str = "small") -> tuple[list[Any], list[Any]]:
+    """Parent and child runs of an experiment."""
     client = mlflow_client(uri)
-    experiment = client.get_experiment_by_name("small")
+    experiment = client.get_experiment_by_name(name)
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     kinds = {"point": [], "probe": []}
     for one in runs:

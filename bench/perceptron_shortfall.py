@@ -1,0 +1,83 @@
+"""How far a trained linear network stays below 2 d, by its budget, as JSON and a plot.
+
+The section on known answers of docs/figures.md. Cover (1965): a perceptron in d dimensions fits n
+random labels with probability 1/2 at n = 2 d exactly.
+
+Usage: python bench/perceptron_shortfall.py [RUN [PLOT]]
+RUN: run folder of sweeps/perceptron.yaml; without it the sweep is measured first, into a temporary
+folder. PLOT: an image to write.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from flexhpc.analysis.board import Board, open_run
+
+SPEC = Path(__file__).parent.parent / "sweeps" / "perceptron.yaml"
+COLOURS = ("#0072B2", "#D55E00", "#009E73")
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    """Return d, budget and EMC of every point that is not censored."""
+    folder, _, points = open_run(run)
+    return [
+        {
+            "dims": status.point.swept["data.dims"],
+            "epochs": status.point.swept["training.epochs"],
+            "emc": status.estimate.emc,
+            "emc_lo": status.estimate.emc_lo,
+            "emc_hi": status.estimate.emc_hi or 0,
+            "emc_over_2d": status.estimate.emc / (2 * status.point.swept["data.dims"]),
+        }
+        for status in Board(folder, points).look()
+        if status.estimate is not None and status.estimate.censored == "none"
+    ]
+
+
+def plot(found: Sequence[dict[str, float]], path: Path) -> None:
+    """Draw EMC / 2 d against the budget, a curve per d."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for colour, dims in zip(COLOURS, sorted({row["dims"] for row in found}), strict=False):
+        some = sorted((r for r in found if r["dims"] == dims), key=lambda r: r["epochs"])
+        middle = [r["emc_over_2d"] for r in some]
+        ends = [
+            [(r["emc"] - r["emc_lo"]) / (2 * dims) for r in some],
+            [(r["emc_hi"] - r["emc"]) / (2 * dims) for r in some],
+        ]
+        budgets = [r["epochs"] for r in some]
+        axes.errorbar(
+            budgets, middle, yerr=ends, color=colour, marker="o", capsize=2, label=f"d = {dims:g}"
+        )
+    axes.axhline(1, color="0.6", linestyle="--", linewidth=1)
+    axes.axhspan(0.9, 1.1, color="0.95", zorder=0)
+    axes.set(xscale="log", xlabel="budget (full-batch updates)", ylabel="EMC / 2 d")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        if len(sys.argv) > 1:
+            run = Path(sys.argv[1])
+        else:
+            run = Path(folder) / "perceptron"
+            flexhpc = Path(sys.executable).parent / "flexhpc"
+            command = [flexhpc, "sweep", SPEC, "--runs", folder]
+            subprocess.run(command, check=True, stdout=sys.stderr)
+        found = rows(run)
+        print(json.dumps({"bench": "perceptron_shortfall", "rows": found}, indent=1))
+        if len(sys.argv) > 2:
+            plot(found, Path(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    main()
