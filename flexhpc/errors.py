@@ -24,6 +24,10 @@ class PointError(Exception):
     """
 
 
+class BatchOfOne(PointError):
+    """A network with BatchNorm cannot be trained on a batch of one sample."""
+
+
 class Interrupted(Exception):
     """The measurement was asked to stop; its state is saved and the same command resumes it."""
 

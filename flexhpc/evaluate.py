@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ _BINS = 15
 def evaluate(
     point: Point, samples: Samples, checkpoint: Path | None, group: Group, watch: Watch
 ) -> dict[str, Any]:
-    """Train a point's model on every sample that it may have, and test it.
+    """Train a point's model on every sample that it may have (``n_max`` or not), and test it.
 
     The training is that of a probe: it ends as soon as all samples are fitted.
 
@@ -45,7 +46,7 @@ def evaluate(
     def trained(network: nn.Module) -> dict[str, float]:
         return tested(network, test, group.device)
 
-    n = samples.n_limit
+    n = len(samples.pool)
     wanted = Wanted(n=n, repeat=0, name=" full", trained=trained)
     outcome, _, _ = run_training(point, samples, wanted, checkpoint, group, watch)
     accuracy = 1 - outcome.n_errors / n
@@ -74,8 +75,9 @@ def tested(network: nn.Module, test: TestSet, device: torch.device) -> dict[str,
             inputs = torch.from_numpy(test.standardised(ids)).to(device, kind)
             logits.append(network(inputs).double().cpu())
     scores, labels = torch.cat(logits), torch.from_numpy(test.labels)
+    right = scores.argmax(dim=1) == labels
     return {
-        "test_accuracy": float((scores.argmax(dim=1) == labels).double().mean()),
+        "test_accuracy": float((right & scores.isfinite().all(dim=1)).double().mean()),
         "test_loss": float(functional.cross_entropy(scores, labels)),
         "calibration_error": calibration_error(scores.softmax(dim=1), labels),
     }
@@ -88,7 +90,12 @@ def calibration_error(chances: Tensor, labels: Tensor) -> float:
 
     Args:
         chances: predicted probabilities, (m, classes); labels: int64 (m,).
+
+    Returns:
+        nan where a probability is not a number.
     """
+    if not chances.isfinite().all():
+        return math.nan
     confidence, predicted = chances.max(dim=1)
     right = (predicted == labels).double()
     bins = (confidence * _BINS).long().clamp(max=_BINS - 1)

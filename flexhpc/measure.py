@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flexhpc.data import Samples, load_samples
-from flexhpc.errors import Interrupted, PointError
+from flexhpc.errors import BatchOfOne, Interrupted, PointError
 from flexhpc.evaluate import evaluate
 from flexhpc.models import count_bits, count_parameters
 from flexhpc.probe import Watch, run_probe
-from flexhpc.search import Estimate, advance, history_of
+from flexhpc.search import Estimate, advance, estimate_so_far, history_of
 from flexhpc.spec import Point
 from flexhpc.store import (
     Header,
@@ -67,15 +67,26 @@ def _search(
     while True:
         step = advance(point.search, samples.n_limit, history)
         if isinstance(step, Estimate):
-            _still_ours(watch)
-            finish(path, asdict(step), permitted=watch.holds)
-            return step
+            return _finished(step, path, watch)
         for n, repeat in step.probes:
             group.told(_Order(point.id, n, repeat))
-            probe = run_probe(point, samples, n, repeat, checkpoint, group, watch)
+            try:
+                probe = run_probe(point, samples, n, repeat, checkpoint, group, watch)
+            except BatchOfOne:
+                # Nothing fitted down to 2 samples, and 1 cannot be tried: that is an answer.
+                below = estimate_so_far(point.search, samples.n_limit, history)
+                if n > 1 or below is None:
+                    raise
+                return _finished(below, path, watch)
             _still_ours(watch)
             append(path, probe, permitted=watch.holds)
             history += history_of([probe])
+
+
+def _finished(estimate: Estimate, path: Path, watch: Watch) -> Estimate:
+    _still_ours(watch)
+    finish(path, asdict(estimate), permitted=watch.holds)
+    return estimate
 
 
 @dataclass(frozen=True)

@@ -115,3 +115,35 @@ def test_calibration_error_by_hand() -> None:
     assert calibration_error(chances, labels) == pytest.approx((0.4 + 0.4) / 2)
     certain = torch.eye(2, dtype=torch.float64)
     assert calibration_error(certain, torch.tensor([0, 1])) == 0
+
+
+def test_a_training_that_diverges_is_evaluated_all_the_same(cli: Cli, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "name: wild\nevaluate: {full: true}\nfixed:\n"
+        "  data: {source: digits, test_fraction: 0.2, n_max: 50}\n"
+        "  model: {family: mlp, width: 8, depth: 4}\n"
+        "  training: {optimizer: sgd, lr: 1e5, epochs: 5, gates: {plateau: off}}\n"
+        "  search: {policy: bisection, start: 4, tolerance: 1}\n"
+    )
+    cli("sweep", spec)
+    text = cli("results", "runs/wild", "--format", "json").stdout
+    (row,) = json.loads(text, parse_constant=lambda name: pytest.fail(name))
+    assert row["status"] == "done"
+    assert row["calibration_error"] is None
+    assert 0 <= row["test_accuracy"] < 0.5
+    record = read(RunFolder(tmp_path / "runs" / "wild").point(row["point_id"]))
+    assert record.evaluation["n"] == 1_438, "n_max caps the search, not the full training set"
+
+
+def test_batchnorm_that_fits_nothing_is_left_censored(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        "name: normed\nfixed:\n  data: {source: digits, labels: random}\n"
+        "  model: {family: mlp, width: 2, depth: 1, norm: batch}\n"
+        "  training: {optimizer: sgd, lr: 1e-4, epochs: 1, gates: {plateau: off}}\n"
+        "  search: {policy: bisection, start: 16}\n"
+    )
+    (point,) = checked(path)[1]
+    estimate = measure(point, RunFolder(tmp_path / "run"), CPU, Watch())
+    assert (estimate.emc, estimate.censored, estimate.smallest_fail) == (0, "left", 2)

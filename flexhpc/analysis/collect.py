@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,7 +64,11 @@ def measurements(row: Row) -> dict[str, float]:
     """Return what was measured of a point, as numbers: the columns after the swept keys."""
     keys = list(row)
     measured = keys[keys.index(COLUMNS[0]) :]
-    return {k: float(row[k]) for k in measured if isinstance(row[k], int | float)}
+    return {
+        k: float(row[k])
+        for k in measured
+        if isinstance(row[k], int | float) and not _endless(row[k])
+    }
 
 
 def as_csv(rows: Sequence[Row]) -> str:
@@ -80,8 +85,13 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def as_json(rows: Sequence[Row]) -> str:
-    """Return the rows as a JSON list."""
-    return json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n"
+    """Return the rows as a JSON list; what is not a finite number is null."""
+    finite = [{k: None if _endless(v) else v for k, v in row.items()} for row in rows]
+    return json.dumps(finite, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _endless(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def as_parquet(rows: Sequence[Row]) -> bytes:

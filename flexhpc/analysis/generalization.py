@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,18 +62,42 @@ class Correlation:
 
 
 def pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
-    """Pair the points that differ in their labels only, where both have an EMC."""
+    """Pair the points that differ in their labels only, where both have an EMC.
+
+    Several seeds of one model are one pair, of their means: they say nothing about other models.
+    """
     sides: dict[str, dict[str, PointStatus]] = {}
     for status in statuses:
         if status.estimate is not None and status.record is not None:
             point = json.loads(status.point.canonical)
             labels = point["data"].pop("labels")
-            sides.setdefault(json.dumps(point, sort_keys=True), {})[labels] = status
-    return [
-        _pair(both["original"], both["random"])
-        for both in sides.values()
-        if {"original", "random"} <= set(both) and _evaluation(both["original"]) is not None
-    ]
+            held = sides.setdefault(json.dumps(point, sort_keys=True), {})
+            if labels not in held or _evaluation(held[labels]) is None:
+                held[labels] = status
+    models: dict[str, list[Pair]] = {}
+    for key, both in sides.items():
+        if {"original", "random"} <= set(both) and _evaluation(both["original"]) is not None:
+            model = {k: v for k, v in json.loads(key).items() if k != "seed"}
+            pair = _pair(both["original"], both["random"])
+            if math.isfinite(pair.gap):
+                models.setdefault(json.dumps(model, sort_keys=True), []).append(pair)
+    return [_mean(seeds) for seeds in models.values()]
+
+
+def _mean(seeds: Sequence[Pair]) -> Pair:
+    """Return the mean over seeds: geometric for EMC, arithmetic for accuracy."""
+
+    def middle(values: Sequence[int]) -> int:
+        return round(math.exp(sum(math.log(max(v, 1)) for v in values) / len(values)))
+
+    return replace(
+        seeds[0],
+        emc_true=middle([pair.emc_true for pair in seeds]),
+        emc_random=middle([pair.emc_random for pair in seeds]),
+        censored=any(pair.censored for pair in seeds),
+        test_accuracy=sum(pair.test_accuracy for pair in seeds) / len(seeds),
+        gap=sum(pair.gap for pair in seeds) / len(seeds),
+    )
 
 
 def _evaluation(status: PointStatus) -> dict[str, Any] | None:
@@ -86,7 +110,7 @@ def _pair(true: PointStatus, random: PointStatus) -> Pair:
     assert evaluation is not None
     assert true.estimate is not None
     assert random.estimate is not None
-    swept = {k: v for k, v in true.point.swept.items() if k != "data.labels"}
+    swept = {k: v for k, v in true.point.swept.items() if k not in ("data.labels", "seed")}
     return Pair(
         name=", ".join(f"{key.split('.')[-1]} {value}" for key, value in swept.items()),
         family=true.point.model.family,
@@ -109,7 +133,7 @@ def correlations(found: Sequence[Pair], outcome: str) -> list[Correlation]:
         found: one per model; outcome: ``test_accuracy`` or ``gap``.
 
     Returns:
-        Empty for fewer than ``FEWEST`` pairs.
+        Those that there are: none for fewer than ``FEWEST`` pairs, or where nothing varies.
     """
     if len(found) < FEWEST:
         return []
@@ -123,9 +147,25 @@ def correlations(found: Sequence[Pair], outcome: str) -> list[Correlation]:
     for name, measure in _MEASURES.items():
         value = measure(excess, result, size)
         drawn = np.array([measure(excess[i], result[i], size[i]) for i in draws])
-        lower, upper = np.nanquantile(drawn, (tail, 1 - tail))
-        lines.append(Correlation(name=name, value=value, lower=float(lower), upper=float(upper)))
+        drawn = drawn[np.isfinite(drawn)]
+        if not math.isnan(value) and len(drawn):
+            lower, upper = np.quantile(drawn, (tail, 1 - tail))
+            lines.append(
+                Correlation(name=name, value=value, lower=float(lower), upper=float(upper))
+            )
     return lines
+
+
+def by_family(found: Sequence[Pair]) -> dict[str, list[Pair]]:
+    """Return the pairs of each family that has enough of them, and all of them as ``all``."""
+    families: dict[str, list[Pair]] = {"all": list(found)}
+    for pair in found:
+        families.setdefault(pair.family, []).append(pair)
+    return {
+        name: some
+        for name, some in families.items()
+        if len(some) >= FEWEST and (name == "all" or len(some) < len(found))
+    }
 
 
 def _pearson(x: Floats, y: Floats) -> float:

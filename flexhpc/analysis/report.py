@@ -20,7 +20,7 @@ from flexhpc.analysis.figures import (
     fit_figure,
     generalization_figure,
 )
-from flexhpc.analysis.generalization import Pair, correlations, pairs
+from flexhpc.analysis.generalization import Pair, by_family, correlations, pairs
 from flexhpc.analysis.text import bracket_text, emc_text, number_text, plain_text
 from flexhpc.search.history import LEVEL
 from flexhpc.store.files import write_atomic
@@ -56,17 +56,17 @@ def write_report(
     environment = Environment(
         loader=PackageLoader("flexhpc", "analysis"), autoescape=True, undefined=StrictUndefined
     )
-    environment.filters["zip"] = zip
     page = environment.get_template("report.html").render(
         title=title,
         version=version("flexhpc"),
         points=list(zip(statuses, rows, strict=True)),
         swept=swept,
         further=_further(rows),
-        correlations={
-            outcome: correlations(found, outcome) for outcome in ("test_accuracy", "gap")
-        },
-        pairs=len(found),
+        correlations=[
+            (family, len(some), outcome, correlations(some, key))
+            for family, some in by_family(found).items()
+            for key, outcome in (("test_accuracy", "test accuracy"), ("gap", "gap"))
+        ],
         done=sum(status.state == "done" for status in statuses),
         failed=[status for status in statuses if status.state == "failed"],
         probes=sum(status.probes for status in statuses),

@@ -67,8 +67,9 @@ def _section(source: str, given: Mapping[str, Any], overrides: Sequence[str]) ->
     if not wrong:
         section = resolve(
             "data",
-            {**values, "source": source},
+            values | {"source": source},
             lambda path, what: wrong.append(f"data.{'.'.join(path)}: {what}"),
+            given=values,
         )
         if isinstance(section, Gaussian):
             raise InputError("data.source: gaussian is drawn anew for every seed; nothing to pack")

@@ -106,7 +106,7 @@ def _scaled(model: Sized, scaling: str, scale: float) -> Sized:
         key = str(first["loc"][0])
         raise PointError(
             f"model.scale: {scale:g} makes {key} {values[key]:g}, and {model.family} refuses that "
-            f"({first['msg'].lower()}); use a smaller scale"
+            f"({first['msg'].lower()}); use another scale"
         ) from None
 
 

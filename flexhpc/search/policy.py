@@ -22,6 +22,7 @@ from flexhpc.search.history import (
 from flexhpc.search.luck import interval_of_a_rule
 from flexhpc.search.walk import Decide, Ended, Wanted, bisection, growth
 from flexhpc.spec.sections import Bisection, Growth, Search
+from flexhpc.spec.sections.search import eps_name
 
 _TAIL = (1 - LEVEL) / 2
 
@@ -60,7 +61,7 @@ def estimate_so_far(search: Search, n_limit: int, history: History) -> Estimate 
     if isinstance(search, Bisection) and search.eps is not None and isinstance(first, Ended):
         for eps, walk in zip(sorted(search.eps), walks, strict=False):
             if walk.bracket != Bracket():
-                by_eps[f"{eps:g}"] = _eps_estimate(eps, walk.bracket, history)
+                by_eps[eps_name(eps)] = _eps_estimate(eps, walk.bracket, history)
     return Estimate(
         emc=emc,
         emc_lo=min(emc, math.floor(lower)) if censored != "left" else 0,
@@ -138,8 +139,8 @@ def _level(
     lower, middle, upper = curve.quantiles(curve.level_set(q), (_TAIL, 0.5, 1 - _TAIL))
     if low is None:
         emc = 0
-    elif high is None:
-        emc = low
+    elif high is None:  # that most fitted at `low` says less of the n at which 90 % do
+        emc = low if q <= 0.5 else min(low, max(1, math.floor(lower)))
     elif q == 0.5:
         emc = math.isqrt(low * high)
     else:

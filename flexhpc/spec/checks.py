@@ -17,6 +17,7 @@ from flexhpc.spec.sections import (
     Mlp,
     Model,
     Resnet,
+    Sized,
     Table,
     Training,
     Vit,
@@ -92,6 +93,9 @@ def _training(model: Model, training: Training) -> Found:
     if training.shards is not None and normed:
         what = "BatchNorm needs the whole batch at once, shards take its parts one by one"
         yield "training", "shards", f"{what}; leave it out"
+    if training.optimizer == "muon" and model.subspace is not None:
+        what = "is for matrices, and a subspace has one vector to train, which AdamW would do"
+        yield "training", "optimizer", f"{what}; use adamw"
 
 
 def _labels(data: Data) -> Found:
@@ -113,10 +117,14 @@ def _shapes(data: Data, model: Model) -> Found:
     if isinstance(data, Gaussian | KnownTable | Table) and not plain:
         what = f"{model.family} takes images, {data.source} gives vectors; use linear or mlp"
         yield "model", "family", what
+    compound = isinstance(model, Sized) and model.scaling == "compound"
+    if isinstance(data, Gaussian | KnownTable | Table) and compound:
+        what = f"compound resizes images, {data.source} gives vectors"
+        yield "model", "scaling", f"{what}; use width, depth or both"
     if (known := known_shape(data)) is None:
         return
     shape, _, size = known
-    if len(shape) == 3 and isinstance(model, Vit | Mixer) and model.scaling != "compound":
+    if len(shape) == 3 and isinstance(model, Vit | Mixer) and not compound:
         sides = [p for p in range(1, shape[1] + 1) if all(s % p == 0 for s in shape[1:])]
         if model.patch not in sides:
             what = (
@@ -124,6 +132,9 @@ def _shapes(data: Data, model: Model) -> Found:
                 f"{data.source}; use one of {', '.join(map(str, sides))}"
             )
             yield "model", "patch", what
+    if data.test_fraction and known_shape(data.model_copy(update={"test_fraction": 0.0})) == known:
+        what = f"holds out less than one of the {size} samples of {data.source}"
+        yield "data", "test_fraction", f"{what}; give more"
     if data.n_max is not None and data.n_max > size:
         what = f"{data.n_max} is more than the {size} training samples of {data.source}"
         yield "data", "n_max", f"{what}; leave it out"

@@ -10,7 +10,7 @@ from typing import Any
 from flexhpc.errors import InputError
 from flexhpc.spec.resolve import closest, show, validate
 from flexhpc.spec.sections import SECTIONS, Evaluate
-from flexhpc.spec.sweep import Axis, Frozen, Keys, Point, Sweep
+from flexhpc.spec.sweep import Axis, Frozen, Keys, Point, Sweep, spelled
 from flexhpc.spec.yaml_reader import Document, Path_, Problem, parse, read
 
 TOP_KEYS = ("name", "seed", "fixed", "grid", "zip", "evaluate", "frozen")
@@ -39,7 +39,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Sweep:
             wrong += error.lines
     if wrong:
         raise InputError(wrong)
-    return reader.sweep()
+    sweep = reader.sweep()
+    sweep.checked = sweep.frozen is None or bool(overrides)
+    return sweep
 
 
 def checked(path: Path, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Point]]:
@@ -54,6 +56,11 @@ def checked(path: Path, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Poin
         Problem(file=str(path), line=line, key=key, what=what)
         for line, key, what in (*sweep.problems, *_clashes(sweep, points))
     ]
+    if sweep.checked and sweep.evaluate.full and not any(point.evaluate for point in points):
+        what = "has no effect: all labels are random or all inputs noise; leave it out"
+        problems.append(
+            Problem(file=str(path), line=sweep.evaluate_line, key="evaluate.full", what=what)
+        )
     raise_problems(problems)
     return sweep, points
 
@@ -77,7 +84,8 @@ def _clashes(sweep: Sweep, points: list[Point]) -> list[tuple[int, str, str]]:
             if not keys:
                 return [(line, "grid", "holds the same combination twice; keep one")]
             what = "points that differ only here are one point (the same id)"
-            fix = "; give data.name to tell data sets apart" if keys == ["data.root"] else ""
+            named = keys in (["data.root"], ["data.path"]) and hasattr(point.data, "name")
+            fix = "; give data.name to tell data sets apart" if named else ""
             return [(line, keys[0], what + fix)]
     return []
 
@@ -143,8 +151,7 @@ class _Reader:
     def _override_at(self, where: dict[str, Any], key: str, value: Any) -> None:
         *parents, last = key.split(".")
         for part in parents:
-            if not isinstance(where.get(part), dict):
-                where[part] = {}
+            where[part] = spelled(where.get(part))
             where = where[part]
         where[last] = value
 

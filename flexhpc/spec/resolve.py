@@ -69,12 +69,15 @@ def _beneath(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str
 
 
 def resolve(
-    section: str, values: Mapping[str, Any], report: Report, *, frozen: bool = False
+    section: str, values: Mapping[str, Any], report: Report, *, given: Mapping[str, Any] | None
 ) -> Section | None:
     """Validate one section; every error goes to ``report``, then None is returned.
 
-    A ``frozen`` section has its defaults written out, so whether a key was given to no effect can
-    no longer be told; that was checked when it was frozen.
+    Args:
+        section: its name.
+        values: of its keys, with the defaults of a frozen spec beneath.
+        report: what to call with each error.
+        given: those that the user gave, among which keys may clash; None to let them.
     """
     key, variant = variant_of(section, values)
     cls = variant_class(section, variant)
@@ -90,9 +93,8 @@ def resolve(
         shared = {k: v for k, v in values.items() if k in base.model_fields}
         validate(section, base, {**shared, key: ""}, report)
         return None
-    given = {**values, key: variant}
-    fine = frozen or not _clashes(cls, given, report)
-    validated = validate(section, cls, given, report, variant=str(variant))
+    fine = given is None or not _clashes(cls, {**given, key: variant}, report)
+    validated = validate(section, cls, {**values, key: variant}, report, variant=str(variant))
     return validated if fine else None
 
 
@@ -148,6 +150,7 @@ _WANTED = {
     "string_type": "text",
     "bool_type": "true or false",
     "dict_type": "a mapping",
+    "list_type": "a list (under grid and in --set, where a list sweeps, [[..]])",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
 }

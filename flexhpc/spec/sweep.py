@@ -105,6 +105,8 @@ class Sweep:
         evaluate: what is measured beside the EMC.
         frozen: what a frozen spec carries, so that a later version's defaults change nothing;
             None for a spec that a user wrote.
+        checked: whether keys that do not go together are errors: not in a frozen spec as it was
+            written, since a later version may know more of them.
     """
 
     name: str
@@ -116,6 +118,7 @@ class Sweep:
     evaluate: Evaluate = field(default_factory=Evaluate)
     evaluate_line: int = 1
     frozen: Frozen | None = None
+    checked: bool = True
     problems: Problems = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -173,7 +176,7 @@ class Sweep:
         return [a for a, axis in enumerate(self.axes) if any(k[0] == section for k in axis.keys)]
 
     def _values(self, section: str, at: tuple[int, ...]) -> tuple[dict[str, Any], dict[Keys, int]]:
-        """The plain values of a section at one combination, and the line of each key."""
+        """The values of a section as the user gave them, and the line of each key."""
         values: dict[str, Any] = dict(self.fixed.get(section, {}))
         lines = {k: n for k, n in self.fixed_lines.items() if k[:1] == (section,)}
         for axis, i in zip(self.axes, at, strict=True):
@@ -185,20 +188,18 @@ class Sweep:
                     values = dict(value) if isinstance(value, dict) else {"": value}
                 else:
                     values = _put(values, keys[1:], value)
-        values = {k: v for k, v in values.items() if v is not None}
         frozen = self.frozen or Frozen(variants={}, defaults={})
-        values = with_variant(section, values, frozen.variants)
-        _, variant = variant_of(section, values)
-        defaults = frozen.defaults.get(section, {}).get(str(variant), {})
-        return complete(section, values, defaults), lines
+        return with_variant(section, _without_none(values), frozen.variants), lines
 
     def _section(self, name: str, at: tuple[int, ...]) -> tuple[Section, str] | None:
-        values, lines = self._values(name, at)
+        given, lines = self._values(name, at)
+        _, variant = variant_of(name, given)
+        frozen = self.frozen or Frozen(variants={}, defaults={})
         section = resolve(
             name,
-            values,
+            complete(name, given, frozen.defaults.get(name, {}).get(str(variant), {})),
             lambda path, what: self._note((name, *path), what, lines),
-            frozen=self.frozen is not None,
+            given=complete(name, given, {}) if self.checked else None,
         )
         return None if section is None else (section, canonical(plain(section)))
 
@@ -237,5 +238,20 @@ def _put(values: dict[str, Any], keys: Keys, value: Any) -> dict[str, Any]:
     """Return a copy of ``values`` with ``value`` at a path; plain values on the way give way."""
     if len(keys) == 1:
         return {**values, keys[0]: value}
-    inner = values.get(keys[0])
-    return {**values, keys[0]: _put(inner if isinstance(inner, dict) else {}, keys[1:], value)}
+    return {**values, keys[0]: _put(spelled(values.get(keys[0])), keys[1:], value)}
+
+
+def spelled(value: Any) -> dict[str, Any]:
+    """Return a mapping that keys can be put into: the short form of a gate is its mode."""
+    if isinstance(value, dict):
+        return value
+    return {"mode": value} if isinstance(value, str) else {}
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values without those left out by ``null``, on every level but inside of ``kwargs``."""
+    return {
+        key: _without_none(value) if isinstance(value, dict) and key != "kwargs" else value
+        for key, value in values.items()
+        if value is not None
+    }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from flexhpc.errors import PointError
 from flexhpc.spec.sections import Gates
+from flexhpc.training.curvature import Ritz
 from flexhpc.training.network import Network
 from flexhpc.training.outcome import Verdict
 from flexhpc.training.plateau import Plateau
@@ -58,13 +61,14 @@ def examine(
         }
         touched["gradient"] = gradient > gates.gradient.tolerance * gradient_start
     if gates.curvature.mode != "off" and failed:
-        ritz = network.ritz(gates.curvature.products)
+        ritz = _curvature(gates, network)
         readings |= {
             "min_ritz": ritz.min,
             "max_ritz": ritz.max,
             "hessian_products": float(ritz.products),
         }
-        touched["curvature"] = ritz.negative(gates.curvature.tolerance)
+        if not math.isnan(ritz.min):
+            touched["curvature"] = ritz.negative(gates.curvature.tolerance)
     if not failed:
         return Examined(verdict=verdict, rejected=False, readings=readings)
     readings |= {TOUCHED + gate: float(found) for gate, found in touched.items()}
@@ -74,6 +78,17 @@ def examine(
     elif refusing:
         verdict = "unconverged"
     return Examined(verdict=verdict, rejected=bool(refusing), readings=readings)
+
+
+def _curvature(gates: Gates, network: Network) -> Ritz:
+    """Return the curvature; nan where a network has none and it is only to be reported."""
+    try:
+        return network.ritz(gates.curvature.products)
+    except PointError:
+        if gates.curvature.mode == "reject":
+            raise
+    nan = math.nan
+    return Ritz(min=nan, max=nan, products=0, residual_min=nan, residual_max=nan)
 
 
 def _rejects(gates: Gates, gate: str) -> bool:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flexhpc.errors import PointError
+from flexhpc.errors import BatchOfOne, PointError
 from flexhpc.training.curvature import Ritz, ritz
 from flexhpc.training.group import Group
 from flexhpc.training.outcome import ProbeData
@@ -151,7 +151,7 @@ class Network:
         except ValueError as error:
             if len(ids) > 1:
                 raise
-            raise PointError(
+            raise BatchOfOne(
                 f"a batch of one sample cannot be trained on ({error}); with BatchNorm use a "
                 "larger search.start and batch_size"
             ) from None

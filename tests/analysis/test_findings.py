@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from flexhpc.analysis.generalization import FEWEST, Pair, correlations
+from flexhpc.analysis.generalization import FEWEST, Pair, by_family, correlations, pairs
 from flexhpc.analysis.information import information
+from flexhpc.spec import checked
 
 
 def test_a_perfect_fit_takes_up_all_of_its_labels() -> None:
@@ -79,3 +83,45 @@ def test_an_effect_of_size_alone_vanishes_given_size() -> None:
 def test_few_models_give_no_correlation() -> None:
     assert correlations(some_pairs(FEWEST - 1, 0.1, 0.1), "gap") == []
     assert len(correlations(some_pairs(FEWEST, 0.1, 0.1), "gap")) == 4
+
+
+def test_nothing_is_said_where_nothing_varies() -> None:
+    same_gap = [replace(p, gap=0.0, params=100) for p in some_pairs(8, 0.1, 0.05)]
+    assert correlations(same_gap, "gap") == []
+    names = {line.name for line in correlations(same_gap, "test_accuracy")}
+    assert names == {"Pearson", "Spearman", "Kendall"}
+
+
+def test_correlations_within_a_family_and_pooled() -> None:
+    found = some_pairs(10, 0.1, 0.05)
+    assert list(by_family(found)) == ["all"]
+    mixed = [*found, *(replace(p, family="cnn") for p in found[:5])]
+    mixed += [replace(p, family="vit") for p in found[: FEWEST - 1]]
+    assert {k: len(v) for k, v in by_family(mixed).items()} == {"all": 18, "mlp": 10, "cnn": 5}
+
+
+def test_seeds_of_one_model_are_one_pair(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        "name: x\nfixed:\n  data: {source: mnist}\n  model: {family: mlp}\ngrid:\n"
+        "  model.width: [4, 8]\n  data.labels: [original, random]\n  seed: [0, 1, 2]\n"
+    )
+    statuses = []
+    for point in checked(path)[1]:
+        true = point.data.labels == "original"
+        emc = (1000 if true else 100) * (point.seed + 1)
+        header = SimpleNamespace(params=point.model.width * 100)
+        evaluation = {"test_accuracy": 0.5 + 0.1 * point.seed, "gap": 0.2}
+        record = SimpleNamespace(header=header, evaluation=evaluation if true else None)
+        estimate = SimpleNamespace(emc=emc, censored="none")
+        statuses.append(SimpleNamespace(point=point, record=record, estimate=estimate))
+    found = pairs(statuses)
+    assert [p.params for p in found] == [400, 800]
+    for one in found:
+        assert one.emc_true == round(1000 * 6 ** (1 / 3))
+        assert one.emc_true == pytest.approx(10 * one.emc_random, rel=0.01)
+        assert one.test_accuracy == pytest.approx(0.6)
+    twice = [*statuses, *(SimpleNamespace(**vars(s)) for s in statuses)]
+    for status in twice[len(statuses) :]:
+        status.record = SimpleNamespace(header=status.record.header, evaluation=None)
+    assert pairs(twice) == found

@@ -171,7 +171,7 @@ def test_models_of_one_size_stay_as_they_are() -> None:
         ),
         (
             Mlp(family="mlp", width=4, scaling="compound", scale=10_000), GREY,
-            "model.scale: 10000 makes width .* use a smaller scale",
+            "model.scale: 10000 makes width .* use another scale",
         ),
         (
             Mlp(family="mlp", width=4, scaling="compound", scale=1), (20,),

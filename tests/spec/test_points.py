@@ -234,3 +234,66 @@ def test_defaults_of_a_frozen_part_are_for_those_that_have_it(tmp_path: Path) ->
     frozen = tmp_path / "frozen.yaml"
     frozen.write_text(freeze(sweep, found))
     assert [p.id for p in checked(frozen)[1]] == [p.id for p in found]
+
+
+def test_a_key_of_a_gate_keeps_the_mode_that_its_short_form_gave(tmp_path: Path) -> None:
+    text = BASE.replace("lr: 1e-2", "gates: {plateau: reject, curvature: report}")
+    (point,) = points(tmp_path, text, "training.gates.plateau.patience=20")
+    assert point.training.gates.plateau.mode == "reject"
+    assert point.training.gates.plateau.patience == 20
+    swept = points(tmp_path, text + "grid:\n  training.gates.curvature.products: [5, 9]\n")
+    gates = [p.training.gates.curvature for p in swept]
+    assert [(g.mode, g.products) for g in gates] == [("report", 5), ("report", 9)]
+
+
+def test_null_leaves_a_key_out_on_every_level(tmp_path: Path) -> None:
+    base = points(tmp_path, BASE)[0].id
+    for override in (
+        "model.subspace=null", "training.gates.curvature=null", "data.inputs=null",
+        "training.gates.plateau.patience=null", "training.sam=null",
+    ):  # fmt: skip
+        assert points(tmp_path, BASE, override)[0].id == base, override
+    full = BASE.replace("width: 8", "width: 8, subspace: {dims: 5, projection: sparse}")
+    dense = points(tmp_path, full, "model.subspace.projection=null")[0]
+    assert dense.model.subspace.projection == "dense"
+
+
+def test_changing_a_frozen_spec_is_checked_like_any_other(tmp_path: Path) -> None:
+    sweep, found = checked_text(tmp_path, BASE.replace("lr: 1e-2", "lr: 1e-2, epochs: 5"))
+    frozen = tmp_path / "frozen.yaml"
+    frozen.write_text(freeze(sweep, found))
+    for override in (
+        "training.steps=5", "data.corruption=0.5", "model.width=null", "data.merge=random"
+    ):  # fmt: skip
+        with pytest.raises(InputError):
+            checked(frozen, [override])
+    assert checked(frozen, ["training.lr=0.5"])[1][0].training.lr == 0.5
+
+
+def checked_text(tmp_path: Path, text: str) -> tuple:
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    return checked(path)
+
+
+def test_an_id_does_not_depend_on_where_a_table_lies(tmp_path: Path) -> None:
+    text = BASE.replace("source: digits", "source: table, target: y, path: /a.csv")
+    assert points(tmp_path, text)[0].id == points(tmp_path, text, "data.path=/b.csv")[0].id
+
+
+def test_a_later_key_at_its_default_keeps_the_id(tmp_path: Path) -> None:
+    base = points(tmp_path, BASE)[0].id
+    for spelled in (
+        "data.inputs=original", "data.test_fraction=0", "training.label_smoothing=0",
+        "training.unconverged=report", "training.gates.gradient.tolerance=0.1",
+        "training.gates.curvature=off",
+    ):  # fmt: skip
+        assert points(tmp_path, BASE, spelled)[0].id == base, spelled
+    for changed in (
+        "data.inputs=gaussian", "data.test_fraction=0.1", "training.label_smoothing=0.1",
+        "training.gates.gradient.tolerance=0.2", "training.gates.curvature=report",
+        "training.warmup=5", "training.clip_norm=1.0", "search.eps=[[0.1]]", "search.estimand=n90",
+        "model.low_rank.rank=2", "model.quantised.bits=2", "training.learning_rate=[[0.1, 0.2]]",
+    ):  # fmt: skip
+        text = BASE.replace("lr: 1e-2", "momentum: 0.9") if "learning" in changed else BASE
+        assert points(tmp_path, text, changed)[0].id != base, changed

@@ -15,7 +15,21 @@ import torch
 
 from flexhpc.errors import Interrupted, PointError
 from flexhpc.models import build
-from flexhpc.spec.sections import Adam, Cnn, Gd, Mlp, Model, Resnet, Sgd, Timm, Training
+from flexhpc.spec.sections import (
+    Adam,
+    Cnn,
+    CurvatureGate,
+    Gates,
+    Gd,
+    Mlp,
+    Model,
+    Resnet,
+    Sam,
+    Sgd,
+    Subspace,
+    Timm,
+    Training,
+)
 from flexhpc.training import Group, Hooks, Outcome, train
 from tests.training.helpers import SMALL, probe_data
 
@@ -56,6 +70,18 @@ CASES = {
     "resnet, few samples": Case(
         Sgd(optimizer="sgd", lr=0.05, batch_size=3, epochs=4, precision="fp64"), 6,
         Resnet(family="resnet", width=4, depth=2),
+    ),
+    "two gradients, two rates, and curvature": Case(
+        Sgd(
+            optimizer="sgd", learning_rate=[1e-4, 0.05], batch_size=32, epochs=6, precision="fp64",
+            sam=Sam(), label_smoothing=0.1, clip_norm=1.0, warmup=5,
+            gates=Gates(curvature=CurvatureGate(mode="report", products=20)),
+        ), 90,
+    ),
+    "subspace": Case(
+        Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=10, shards=4), 60,
+        Mlp(family="mlp", width=8, depth=1, subspace=Subspace(dims=50, projection="sparse")),
+        bits=True,
     ),
     "cnn": Case(
         Adam(optimizer="adam", lr=3e-3, batch_size=32, epochs=20), 64,

@@ -36,6 +36,11 @@ class Section(BaseModel):
         yield from ()
 
 
+def number(value: object) -> object:
+    """Return a whole number as the float that it is read as, so that 1 and 1.0 are one value."""
+    return float(value) if isinstance(value, int) else value
+
+
 def positive(value: object) -> TypeGuard[int]:
     """Return whether a value, as the user gave it, is a whole number above 0."""
     return isinstance(value, int) and value > 0

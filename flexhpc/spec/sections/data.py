@@ -139,6 +139,19 @@ class Table(Data):
     name: str | None = None
     """Tells two tables of one sweep apart, as `path` is no part of a point's identity."""
 
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
+        yield from super().clashes(values)
+        target = values.get("target")
+        lists = {k: v for k in ("categorical", "drop") if isinstance(v := values.get(k), list)}
+        for key, columns in lists.items():
+            if target in columns:
+                yield key, f"names the target {target}, which is no input; leave it out"
+        for column in lists.get("categorical", []):
+            if column in lists.get("drop", []):
+                yield "drop", f"names {column}, as categorical does; keep one"
+
 
 class Gaussian(Data):
     """Standard-normal inputs. Original labels come from a random linear teacher."""

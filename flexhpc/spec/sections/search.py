@@ -10,6 +10,11 @@ from pydantic import Field
 from flexhpc.spec.sections.base import Count, Section
 
 
+def eps_name(eps: object) -> str:
+    """Return how results call a training error: ``0.1``."""
+    return f"{eps:g}" if isinstance(eps, int | float) else repr(eps)
+
+
 class Search(Section):
     """How the next n is chosen, and what is estimated."""
 
@@ -43,8 +48,8 @@ class Bisection(Search):
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """See :meth:`Section.clashes`."""
         given = values.get("eps")
-        if isinstance(given, list) and len({repr(eps) for eps in given}) < len(given):
-            yield "eps", "holds a value twice; keep one"
+        if isinstance(given, list) and len({eps_name(eps) for eps in given}) < len(given):
+            yield "eps", "holds a value twice, to 6 digits; keep one"
 
 
 class Growth(Search):

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from flexhpc.spec.sections.base import LATER, Count, Decay, Fraction, Rate, Section
+from flexhpc.spec.sections.base import (
+    LATER,
+    Count,
+    Decay,
+    Fraction,
+    Rate,
+    Section,
+    number,
+    positive,
+)
 from flexhpc.spec.sections.gates import Gates
 
 BUDGETS = ("epochs", "steps", "gradient_evaluations", "until")
@@ -86,7 +95,7 @@ class Training(Section):
         if values.get("learning_rate") is not None and "lr" in values:
             yield "learning_rate", "stands instead of lr; leave lr out"
         rates = values.get("learning_rate")
-        if isinstance(rates, list) and len({repr(rate) for rate in rates}) < len(rates):
+        if isinstance(rates, list) and len({f"{rate}" for rate in map(number, rates)}) < len(rates):
             yield "learning_rate", "holds a rate twice; keep one"
         if "extend_to" in values and values.get("unconverged") != "extend":
             yield "extend_to", "has no effect without unconverged: extend; leave it out"
@@ -103,6 +112,15 @@ class Training(Section):
                 yield key, f"{wanted} goes by the plateau gate; do not turn it off"
             if values.get(key) == wanted and cosine:
                 yield key, f"{wanted} has no end known ahead, as schedule: cosine needs"
+        if values.get("until") == "convergence":
+            if values.get("unconverged") == "extend":
+                yield "unconverged", "has no effect with until: convergence; leave it out"
+            if isinstance(plateau, dict) and plateau.get("mode") == "reject":
+                what = "reject has no effect with until: convergence, which ends at a plateau"
+                yield "gates.plateau", f"{what}; leave it out"
+        warmup, steps = values.get("warmup"), values.get("steps")
+        if positive(warmup) and positive(steps) and warmup >= steps:
+            yield "warmup", f"{warmup} updates never end within {steps} steps; use fewer"
 
 
 class Sgd(Training):
