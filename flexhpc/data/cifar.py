@@ -9,6 +9,7 @@ import numpy as np
 
 from flexhpc.data.arrays_only import unpickle
 from flexhpc.data.dataset import Ints, Part, Source
+from flexhpc.data.messages import one_line
 from flexhpc.data.places import find, look
 from flexhpc.errors import PointError
 
@@ -36,7 +37,7 @@ def open_cifar(source: str, root: str | None) -> Source:
         return _part(found, [read_batch(path) for path in found], key, classes) if found else None
 
     coarse = None
-    if source == "cifar100" and "coarse_labels" in batches[0]:
+    if source == "cifar100" and batches[0].get("coarse_labels") is not None:
         supers = _labels(paths[0], batches[0], "coarse_labels", _COARSE_CLASSES)
         coarse = _coarse_map(paths[0], part.labels, supers, classes)
     return Source(name=source, classes=classes, train=part, test=test_part, coarse=coarse)
@@ -51,11 +52,11 @@ def read_batch(path: Path) -> dict[str, Any]:
     try:
         content = unpickle(path)
     except Exception as error:
-        raise PointError(f"{path}: not a CIFAR batch: {error}") from None
+        raise PointError(f"{path}: not a CIFAR batch: {one_line(error)}") from None
     if not isinstance(content, dict) or not isinstance(content.get("data"), np.ndarray):
         raise PointError(f"{path}: not a CIFAR batch: it has no array `data`")
     data = content["data"]
-    if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
+    if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072 or not len(data):
         raise PointError(f"{path}: data must be bytes (n, 3072), not {data.dtype} {data.shape}")
     return content
 
@@ -72,12 +73,15 @@ def _part(paths: list[Path], batches: list[dict[str, Any]], key: str, classes: i
 
 
 def _labels(path: Path, batch: dict[str, Any], key: str, classes: int) -> Ints:
-    labels = batch.get(key)
-    if not isinstance(labels, list) or len(labels) != len(batch["data"]):
+    try:
+        labels = np.asarray(batch.get(key))
+    except ValueError:
+        raise PointError(f"{path}: {key} must list one label per image") from None
+    if labels.shape != (len(batch["data"]),):
         raise PointError(f"{path}: {key} must list one label per image")
-    if not all(isinstance(label, int) and 0 <= label < classes for label in labels):
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
         raise PointError(f"{path}: {key} must be 0 to {classes - 1}")
-    return np.array(labels, dtype=np.int64)
+    return labels.astype(np.int64)
 
 
 def _coarse_map(path: Path, fine: Ints, coarse: Ints, classes: int) -> Ints:

@@ -21,7 +21,8 @@ class Summary:
 
     Attributes:
         fingerprint: identifies the samples, their order and original labels.
-        mean, deviation: float32, per channel (channels, 1, 1) or feature (features,).
+        mean, deviation: float32, per channel (channels, 1, 1) or feature (features,); the
+            deviation of a constant one is 0.
         twins: ids of samples that have an identical twin, int64 (m,).
         groups: which of them are identical: a number for each, int64 (m,).
     """

@@ -21,7 +21,7 @@ class Inputs:
         rows: as they were read, (n, ...).
         mean, deviation: what they are standardised with.
         centre, spread: mean and deviation of the training set after that: 0 and 1 but for features
-            that are left as they are.
+            that are left as they are; the spread of constant ones is 0.
         kind: ``data.inputs`` of the point.
         seed: for what is drawn.
         part: TRAIN or TEST, whose samples draw differently.

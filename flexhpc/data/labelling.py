@@ -72,7 +72,7 @@ def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[I
         seed: of the point.
 
     Raises:
-        PointError: the classes cannot be merged as asked.
+        PointError: the classes cannot be merged as asked, or no label would be corrupted.
     """
     rng = np.random.default_rng(derive(seed, "labels"))
     if data.labels == "random":
@@ -83,6 +83,11 @@ def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[I
     labels = merged_labels(dataset.labels, mapping)
     if data.labels == "corrupted" and data.corruption is not None:
         count = round(data.corruption * len(train))
+        if not count:
+            raise PointError(
+                f"data.corruption: {data.corruption:g} of {len(train)} training samples are 0, so "
+                f"none is corrupted; give at least {1 / len(train):.2g}"
+            )
         wrong = train[rng.permutation(len(train))[:count]]
         labels = labels.copy()
         labels[wrong] = (labels[wrong] + rng.integers(1, classes, count)) % classes

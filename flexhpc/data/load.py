@@ -111,7 +111,8 @@ class _Loaded:
     def inputs(self, data: Data, seed: int, rows: Array, part: int) -> Inputs:
         """Return rows of the training or test set as a network sees them."""
         scaled = self.dataset.scaled
-        mean, deviation = self.mean, self.deviation
+        mean = self.mean
+        deviation = np.where(self.deviation == 0, np.float32(1), self.deviation)
         if scaled is not None:
             mean = np.where(scaled, mean, np.float32(0))
             deviation = np.where(scaled, deviation, np.float32(1))

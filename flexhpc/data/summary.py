@@ -72,7 +72,7 @@ def moments(blocks: Blocks, keep: Mask | None = None) -> tuple[Array, Array]:
     """Return mean and standard deviation over the samples, or those in ``keep``, a mask (n,).
 
     Per channel for images (channels, 1, 1), per feature for vectors (features,), where missing
-    values (NaN) are left out; float32. A constant feature has deviation 1, so that it becomes 0.
+    values (NaN) are left out; float32. The deviation of a constant feature is 0.
     """
 
     def kept() -> Iterator[Array]:
@@ -84,7 +84,6 @@ def moments(blocks: Blocks, keep: Mask | None = None) -> tuple[Array, Array]:
                 yield chosen
 
     mean, deviation = (_of_images if next(kept()).ndim == 4 else _of_vectors)(kept)
-    deviation[deviation == 0] = 1.0
     return mean.astype(np.float32), deviation.astype(np.float32)
 
 

@@ -161,3 +161,20 @@ def test_grey_is_the_luma_of_itu_r_601(tmp_path: Path) -> None:
     for i in range(30):
         with Image.open(tmp_path / "a" / f"{i:03d}.png") as image:
             np.testing.assert_array_equal(grey.dataset.inputs[i, 0], np.asarray(image.convert("L")))
+
+
+def test_constant_features_stay_constant_as_gaussian_noise(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,same,y\n" + "".join(f"{i},0.1,{i % 2}\n" for i in range(50)))
+    data = Table(source="table", path=str(path), target="y", inputs="gaussian")
+    noise = load_samples(data, 0).standardised(np.arange(50))
+    assert noise[:, 0].std() > 0.5
+    np.testing.assert_array_equal(noise[:, 1], 0)
+    plain = load_samples(data.model_copy(update={"inputs": "original"}), 0)
+    np.testing.assert_array_equal(plain.standardised(np.arange(50))[:, 1], 0)
+    np.testing.assert_array_equal(plain.deviation[1], 1)
+
+
+def test_the_identity_of_the_digits_never_changes() -> None:
+    samples = load_samples(digits(), 0)
+    assert samples.fingerprint == "aa954870c12a1d2bb5783578867bc43c"

@@ -214,3 +214,24 @@ def test_seeds_are_separate_streams() -> None:
     nested = [ProbeSeeds.of(0, n, 1, nested=True).subset for n in (10, 20)]
     assert nested[0] == nested[1]
     assert all(0 <= value < 2**63 for value in values)
+
+
+def test_a_corruption_that_is_no_sample_is_refused() -> None:
+    with pytest.raises(PointError, match=r"data\.corruption: 0\.0002 of 1797 .* are 0"):
+        load_samples(digits(labels="corrupted", corruption=2e-4), 0)
+
+
+def test_no_more_can_be_tried_than_conflicts_leave(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x,y\n1,0\n1,0\n1,1\n2,2\n3,3\n")
+    table = {"source": "table", "path": str(path), "target": "y", "conflicts": "drop"}
+    for n_max, expected in ((3, 3), (4, 4), (5, 4), (None, 4)):
+        assert load_samples(Table.model_validate({**table, "n_max": n_max}), 0).n_limit == expected
+
+
+def test_cifar100_without_super_classes_is_read_unless_they_are_asked_for(tmp_path: Path) -> None:
+    batch = cifar_batch(3, "fine_labels", 100) | {"coarse_labels": None}
+    write_cifar100(tmp_path, batch)
+    assert load_samples(cifar100(tmp_path), 0).labels.tolist() == batch["fine_labels"]
+    with pytest.raises(PointError, match="holds no super-classes; give class_map"):
+        load_samples(cifar100(tmp_path, merge="coarse"), 0)
