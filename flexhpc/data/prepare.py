@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from flexhpc.data.pack import pack
-from flexhpc.data.packed import Packed, Progress, is_packed
+from flexhpc.data.packed import Packed, Progress, is_packed, open_packed
 from flexhpc.data.sources import open_files, reading_of, where_of
 from flexhpc.errors import InputError, PointError
 from flexhpc.spec.resolve import resolve
 from flexhpc.spec.sections import Data, Gaussian
 from flexhpc.spec.yaml_reader import parse
 
+_TABLE_ENDS = frozenset({".csv", ".parquet", ".gz", ".bz2", ".xz", ".zip", ".zst", ".tar"})
 _KEYS = ("root", "path", "target", "categorical", "drop", "side", "colour")
 
 
@@ -35,19 +36,52 @@ def prepare(
 
     Raises:
         InputError: a key is wrong or decides nothing here; one line per error.
-        PointError: the data cannot be read.
-        OSError: the file cannot be written.
+        PointError: the data cannot be read, the file cannot be written, or it is there already and
+            is no packed one, or by default one that was packed otherwise.
     """
     data = _section(source, given, overrides)
     key, where = where_of(data)
     if where is not None and is_packed(Path(where).expanduser()):
         raise PointError(f"data.{key}: {where} is packed already")
-    if out is None:
-        folder = Path(where).expanduser().resolve() if where is not None else None
-        named = folder is not None and data.source in ("image_folder", "table")
-        name = folder.name.split(".")[0] if folder is not None and named else data.source
-        out = Path("data") / f"{name}.packed"
-    return pack(open_files(data, 0), reading_of(data), out, progress)
+    reading = reading_of(data)
+    target = out or Path("data") / f"{_name(data.source, where)}.packed"
+    try:
+        _refuse_to_overwrite(target, None if out is not None else reading)
+        return pack(open_files(data, 0), reading, target, progress)
+    except OSError as error:
+        raise PointError(
+            f"{target}: cannot be written: {error.strerror}; give another --out"
+        ) from None
+
+
+def _name(source: str, where: str | None) -> str:
+    """Return how the file is called by default, without its ending."""
+    if where is None or source not in ("image_folder", "table"):
+        return source
+    path = Path(where).expanduser().resolve()
+    while source == "table" and path.suffix.lower() in _TABLE_ENDS:
+        path = path.with_suffix("")
+    return path.name or source
+
+
+def _refuse_to_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
+    """Raise PointError where ``out`` is no packed file, or one of another reading if one is given.
+
+    A packed file that is damaged may be replaced.
+    """
+    if not out.exists():
+        return
+    if not out.is_file() or not is_packed(out):
+        raise PointError(
+            f"{out}: is there already, and no file of `flexhpc data prepare`; give another --out"
+        )
+    try:
+        there = open_packed(out).reading
+    except PointError:
+        return
+    if reading is not None and there != reading:
+        said = ", ".join(f"{key}: {value}" for key, value in there.items())
+        raise PointError(f"{out}: is there already, packed with {said}; give --out")
 
 
 def _section(source: str, given: Mapping[str, Any], overrides: Sequence[str]) -> Data:

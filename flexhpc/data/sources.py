@@ -74,19 +74,18 @@ def _no_file(root: str | None) -> None:
 
 
 def _open_packed(data: Data) -> Source | None:
-    """Open the packed file that the section names, or one in the usual places that fits."""
+    """Open the packed file that the section names, or one that fits in its folder or the usual."""
     if isinstance(data, Gaussian):
         return None
     key, where = where_of(data)
     if where is not None:
         path = Path(where).expanduser()
-        if not is_packed(path):
-            return None
-        packed = open_packed(path)
-        if why := _misfit(packed.reading, data):
-            raise PointError(f"data.{key}: {where} {why}")
-        return _as_asked(packed.source, data)
-    for place in roots(data.source, None):
+        if is_packed(path):
+            packed = open_packed(path)
+            if why := _misfit(packed.reading, data):
+                raise PointError(f"data.{key}: {where} {why}")
+            return _as_asked(packed.source, data)
+    for place in roots(data.source, where):
         path = place / f"{data.source}.packed"
         if path.is_file():
             packed = open_packed(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from flexhpc.data import load_samples, load_test
@@ -332,3 +333,68 @@ def test_the_commands(tmp_path: Path, cli: Cli) -> None:
     )
     assert "is no file of" in cli("data", "check", "t.csv", check=1).stderr
     assert "data.target: is required" in cli("data", "prepare", "table", check=2).stderr
+
+
+def test_a_file_of_the_user_is_never_overwritten(tmp_path: Path) -> None:
+    keys = write_sources(tmp_path)["mnist"]
+    mine = tmp_path / "mine.csv"
+    mine.write_text("a,b\n")
+    with pytest.raises(PointError, match=r"mine\.csv: is there already, and no file of"):
+        prepare("mnist", keys, (), mine, quiet)
+    assert mine.read_text() == "a,b\n"
+    with pytest.raises(PointError, match="is there already, and no file of"):
+        prepare("mnist", keys, (), tmp_path, quiet)
+    for inside in ("mine.csv/x.packed", "mine.csv/y/x.packed", "n" * 300):
+        with pytest.raises(
+            PointError, match=r"cannot be written: .*; give another --out"
+        ) as caught:
+            prepare("mnist", keys, (), tmp_path / inside, quiet)
+        assert "\n" not in str(caught.value)
+
+
+def test_by_default_only_a_file_of_the_same_reading_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    keys = write_sources(tmp_path)["cifar10"]
+    packed = prepare("cifar10", {**keys, "side": 5}, (), None, quiet)
+    with pytest.raises(PointError, match="packed with source: cifar10, side: 5; give --out"):
+        prepare("cifar10", keys, (), None, quiet)
+    assert open_packed(packed.path).source.train.shape == (3, 5, 5)
+    assert prepare("cifar10", {**keys, "side": 5}, (), None, quiet).checksum == packed.checksum
+    assert prepare("cifar10", keys, (), packed.path, quiet).source.train.shape == (3, 32, 32)
+    packed.path.write_bytes(packed.path.read_bytes()[:-1])
+    prepare("cifar10", keys, (), None, quiet)
+    check(packed.path)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("v1.5", "v1.5"), (".set", ".set"), ("t.v2.csv.gz", "t.v2"), ("t.parquet", "t"), ("t", "t")],
+)
+def test_the_default_name_is_the_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if expected == name and name != "t":
+        write_images(tmp_path / name, {"a": 1, "b": 1})
+        packed = prepare("image_folder", {"root": name}, (), None, quiet)
+    else:
+        frame = pd.DataFrame({"x": [1, 2], "y": [0, 1]})
+        if name.endswith("parquet"):
+            frame.to_parquet(name)
+        else:
+            frame.to_csv(name, index=False)
+        packed = prepare("table", {"path": name, "target": "y"}, (), None, quiet)
+    assert packed.path == Path("data") / f"{expected}.packed"
+
+
+def test_a_packed_file_is_found_in_the_folder_that_root_names(tmp_path: Path) -> None:
+    keys = write_sources(tmp_path)["mnist"]
+    (tmp_path / "other").mkdir()
+    prepare("mnist", {**keys, "side": 9}, (), tmp_path / "other" / "mnist.packed", quiet)
+    samples = load_samples(section(source="mnist", root=str(tmp_path / "other"), side=9), 0)
+    assert "mnist.packed" in samples.dataset.name
+    prepare("mnist", {**keys, "side": 9}, (), Path(keys["root"]) / "mnist.packed", quiet)
+    samples = load_samples(section(source="mnist", **keys), 0)
+    assert samples.shape == (1, 28, 28), "a file that does not fit is passed over"
