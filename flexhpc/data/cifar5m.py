@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from flexhpc.data.dataset import Array, Ints, Part, Source, no_test, rows_at_once
+from flexhpc.data.messages import one_line
 from flexhpc.data.places import not_found, roots
 from flexhpc.errors import PointError
 
@@ -57,8 +58,8 @@ def _labels(path: Path) -> Ints:
     try:
         with path.open("rb") as file, np.load(file) as arrays:
             labels = np.asarray(arrays["Y"])
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise PointError(f"{path}: cannot be read as npz with X and Y: {error}") from None
+    except Exception as error:  # what numpy and zipfile raise on damaged files is no one kind
+        raise PointError(f"{path}: cannot be read as npz with X and Y: {one_line(error)}") from None
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
         raise PointError(f"{path}: Y must be whole numbers (n,), not {labels.dtype} {labels.shape}")
     if labels.min() < 0 or labels.max() >= _CLASSES:
@@ -70,8 +71,10 @@ def _images(paths: list[Path], counts: list[int]) -> Iterator[Array]:
     for path, count in zip(paths, counts, strict=True):
         try:
             yield from _images_of(path, count)
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise PointError(f"{path}: X cannot be read: {error}") from None
+        except PointError:
+            raise
+        except Exception as error:
+            raise PointError(f"{path}: X cannot be read: {one_line(error)}") from None
 
 
 def _images_of(path: Path, count: int) -> Iterator[Array]:

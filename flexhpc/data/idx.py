@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -15,6 +16,7 @@ from flexhpc.errors import PointError
 
 _FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
 _UNSIGNED_BYTE = 0x08
+_MOST_DIMENSIONS = 3
 
 
 def read_idx(path: Path) -> Array:
@@ -30,11 +32,13 @@ def read_idx(path: Path) -> Array:
         raise PointError(f"{path}: cannot be read: {error}") from None
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE:
         raise PointError(f"{path}: not an IDX file of bytes (its first bytes are {content[:4]!r})")
+    if not 1 <= content[3] <= _MOST_DIMENSIONS:
+        raise PointError(f"{path}: has {content[3]} dimensions; images have 3 and labels 1")
     header = 4 + 4 * content[3]
     if len(content) < header:
         raise PointError(f"{path}: cut short: {len(content)} bytes do not hold its header")
     shape = struct.unpack(f">{content[3]}I", content[4:header])
-    size = int(np.prod(shape, dtype=np.int64))
+    size = math.prod(shape)
     if len(content) != header + size:
         raise PointError(
             f"{path}: holds {len(content) - header} bytes, but its header {shape} says {size}"
@@ -71,6 +75,8 @@ def _part(image_path: Path, label_path: Path) -> Part:
         raise PointError(
             f"{image_path}: images {images.shape} and labels {labels.shape} do not belong together"
         )
+    if 0 in images.shape[1:]:
+        raise PointError(f"{image_path}: its images {images.shape[1:]} have no pixels")
     if len(labels) == 0 or labels.max() > 9:
         raise PointError(f"{label_path}: labels must be 0 to 9")
     return Part.of(images[:, None], labels)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from flexhpc.data.dataset import Array, Part, Source
 from flexhpc.data.images import resized
+from flexhpc.data.messages import one_line
 from flexhpc.errors import PointError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
@@ -23,7 +24,8 @@ def open_image_folder(root: str, side: int | None) -> Source:
     """Open a folder of images as RGB: uint8 (n, 3, height, width), all of one size or of ``side``.
 
     Classes are the sorted folder names; files are walked recursively in sorted order, so that
-    global sample ids are the same everywhere. Beside ROOT/train, ROOT/val or ROOT/test is the test
+    global sample ids are the same everywhere. Names that start with a dot are no classes and no
+    images; 16-bit grey is scaled to 8 bits. Beside ROOT/train, ROOT/val or ROOT/test is the test
     set.
 
     Raises:
@@ -48,7 +50,25 @@ def open_image_folder(root: str, side: int | None) -> Source:
 
 
 def _folders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _images(folder: Path) -> list[str]:
+    """Return the images of a class, in the order of their folders' and own names."""
+
+    def refuse(error: OSError) -> None:
+        raise PointError(f"{error.filename}: cannot be read: {error.strerror}")
+
+    found: list[tuple[str, ...]] = []
+    for inner, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = Path(inner).relative_to(folder).parts
+        found += [(*inside, name) for name in files if _is_image(name)]
+    return [os.path.join(folder, *parts) for parts in sorted(found)]
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _part(
@@ -60,10 +80,10 @@ def _part(
     for name in _folders(folder):
         if name not in classes:
             raise PointError(f"{folder / name}: is no class of the training set")
-        found = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES)
+        found = _images(folder / name)
         if not found:
             raise PointError(f"{folder / name}: holds no images ({', '.join(sorted(SUFFIXES))})")
-        paths += map(str, found)
+        paths += found
         labels += [classes.index(name)] * len(found)
     if not paths:
         raise PointError(f"{folder}: holds no folders of images, one per class")
@@ -87,10 +107,12 @@ def _read(path: str, side: int | None, shape: tuple[int, ...] | None) -> Array:
     """Return uint8 (3, height, width)."""
     try:
         with Image.open(path) as image:
-            colour = image.convert("RGB")
+            colour = _eight_bits(image, path).convert("RGB")
             pixels = np.asarray(colour if side is None else resized(colour, side), dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise PointError(f"{path}: not a readable image: {error}") from None
+    except PointError:
+        raise
+    except Exception as error:  # what PIL raises on damaged files is no one kind
+        raise PointError(f"{path}: not a readable image: {one_line(error)}") from None
     channels_first = pixels.transpose(2, 0, 1)
     if shape is not None and channels_first.shape != shape:
         raise PointError(
@@ -98,6 +120,19 @@ def _read(path: str, side: int | None, shape: tuple[int, ...] | None) -> Array:
             "all images must have one size: give data.side"
         )
     return channels_first
+
+
+def _eight_bits(image: Image.Image, path: str) -> Image.Image:
+    """Return the image with 8 bits per pixel: PIL would cut larger values off at 255."""
+    wide = image.mode == "I" and image.format == "PPM"  # PIL has scaled those to 16 bits
+    if wide or image.mode.startswith("I;16"):
+        pixels = np.asarray(image).astype(np.uint32)
+        return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise PointError(
+            f"{path}: has 32 bits per pixel, of which no range is known; save it with 8 or 16"
+        )
+    return image
 
 
 def _size(shape: tuple[int, ...]) -> str:

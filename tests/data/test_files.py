@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from flexhpc.data import load_samples
+from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.dataset import Dataset
 from flexhpc.data.idx import read_idx
 from flexhpc.errors import PointError
@@ -298,3 +300,94 @@ def test_a_root_that_is_some_file(tmp_path: Path, source: str) -> None:
     (tmp_path / "file").write_bytes(pickle.dumps(1))
     with pytest.raises(PointError, match="neither a folder nor a file of `flexhpc data prepare`"):
         images_of(source, tmp_path / "file")
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("labels", [list, np.array, lambda given: list(np.array(given))])
+def test_cifar_of_every_protocol_and_kind_of_label(
+    tmp_path: Path, protocol: int, labels: Callable[[list[int]], object]
+) -> None:
+    batches = [cifar_batch(3, "labels", 10) for _ in range(5)]
+    write_cifar10(tmp_path, batches)
+    for i, batch in enumerate(batches, 1):
+        content = pickle.dumps(batch | {"labels": labels(batch["labels"])}, protocol=protocol)
+        (tmp_path / "cifar-10-batches-py" / f"data_batch_{i}").write_bytes(content)
+    dataset = images_of("cifar10", tmp_path)
+    assert dataset.labels.tolist() == [label for batch in batches for label in batch["labels"]]
+    np.testing.assert_array_equal(dataset.inputs[3].ravel(), batches[1]["data"][0])
+
+
+def test_a_pickle_of_protocol_5_with_objects_is_refused(tmp_path: Path) -> None:
+    write_cifar10(tmp_path, [cifar_batch(4, "labels", 10) for _ in range(5)])
+    content = pickle.dumps({"data": np.array([Evil()], dtype=object)}, protocol=5)
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(content)
+    with pytest.raises(PointError, match=r"holds posix\.system"):
+        images_of("cifar10", tmp_path)
+    assert not Path("/tmp/flexhpc-evil").exists()
+
+
+def test_a_cifar5m_file_that_is_damaged_anywhere_gives_one_line(tmp_path: Path) -> None:
+    write_cifar5m(tmp_path, {0: 2})
+    path = tmp_path / "cifar5m_part0.npz"
+    content = path.read_bytes()
+    directory = content.find(b"PK\x01\x02")
+    random = np.random.default_rng(0)
+    said = []
+    for i in range(150):
+        damaged = bytearray(content)
+        at = random.integers(300) if i % 2 else random.integers(directory, len(content))
+        damaged[at] ^= 1 << random.integers(8)
+        path.write_bytes(damaged)
+        try:
+            open_cifar5m("cifar5m", str(tmp_path)).train.gather()
+        except PointError as error:
+            said.append(str(error))
+    assert len(said) > 50
+    assert not any("\n" in line for line in said)
+
+
+def test_mnist_without_pixels_or_with_a_foolish_header(tmp_path: Path) -> None:
+    labels = np.array([1, 2, 3], np.uint8)
+    write_mnist(tmp_path, zipped=False, images=np.zeros((3, 0, 28), np.uint8), labels=labels)
+    with pytest.raises(PointError, match=r"its images \(0, 28\) have no pixels"):
+        images_of("mnist", tmp_path)
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(b"\0\0\x08\x48" + bytes(4 * 72))
+    with pytest.raises(PointError, match="has 72 dimensions"):
+        images_of("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
+def test_grey_images_of_16_bits_are_scaled(tmp_path: Path, ending: str) -> None:
+    write_images(tmp_path, {"a": 1, "b": 1})
+    wide = np.array([[0, 257, 514, 700, 65_535, 32_768]] * 5, np.uint16)
+    (tmp_path / "a" / "000.png").unlink()
+    if ending == "pgm":
+        (tmp_path / "a" / "0.pgm").write_bytes(b"P5 6 5 65535\n" + wide.astype(">u2").tobytes())
+    else:
+        Image.fromarray(wide).save(tmp_path / "a" / f"0.{ending}")
+    np.testing.assert_array_equal(
+        folder_of(tmp_path).inputs[0], np.tile([0, 1, 2, 3, 255, 128], (3, 5, 1))
+    )
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_images_of_32_bits_are_refused(tmp_path: Path, kind: type) -> None:
+    write_images(tmp_path, {"a": 1, "b": 1})
+    Image.fromarray(np.full((5, 6), 300, kind)).save(tmp_path / "b" / "1.tif")
+    with pytest.raises(PointError, match=r"b/1\.tif: has 32 bits per pixel"):
+        folder_of(tmp_path)
+
+
+def test_names_that_start_with_a_dot_are_no_classes_and_no_images(tmp_path: Path) -> None:
+    write_images(tmp_path, {"a": 2, "b": 1, ".cache": 1, "b/.thumbnails": 1, "b/c": 1})
+    (tmp_path / "a" / "._000.png").write_bytes(b"no image")
+    assert folder_of(tmp_path).labels.tolist() == [0, 0, 1, 1]
+
+
+def test_files_are_in_the_order_of_their_folders(tmp_path: Path) -> None:
+    write_images(tmp_path, {"a": 0, "a/x": 2, "a/x-y": 1, "b": 1})
+    inputs = folder_of(tmp_path).inputs
+    for row, name in enumerate(("a/x/000.png", "a/x/001.png", "a/x-y/000.png", "b/000.png")):
+        with Image.open(tmp_path / name) as image:
+            np.testing.assert_array_equal(inputs[row].transpose(1, 2, 0), np.asarray(image))

@@ -52,7 +52,7 @@ def write_cifar100(folder: Path, train: dict, test: dict | None = None) -> None:
 
 def write_images(folder: Path, classes: dict[str, int], size: tuple[int, int] = (6, 5)) -> None:
     for name, count in classes.items():
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
         for i in range(count):
             pixels = RNG.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{i:03d}.png")
