@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flexhpc.data.cells import kind_of
 from flexhpc.data.dataset import Array, Mask
 from flexhpc.errors import PointError
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_CATEGORIES = 1_000
-_TEXT = {"string", "boolean", "empty"}
+_TEXT = {"string", "empty"}
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +28,13 @@ class Column:
         name: of the column.
         categories: its values, sorted, a feature each; None for a numeric column.
         marked: whether a further feature says that the value is missing.
+        offset: subtracted from numbers before they become float32.
     """
 
     name: str
     categories: tuple[Any, ...] | None
     marked: bool
+    offset: float = 0.0
 
     @property
     def width(self) -> int:
@@ -64,7 +68,7 @@ class Encoding:
             series = frame[column.name]
             missing = series.isna().to_numpy()
             if column.categories is None:
-                encoded[:, at] = _numbers(series, where)
+                encoded[:, at] = _as_float32(_numbers(series, where) - column.offset)
             else:
                 rows, codes = _codes(series, column.categories)
                 encoded[rows, at + codes] = 1
@@ -90,25 +94,27 @@ def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], where: str) 
     columns = []
     for name in frame.columns:
         series = frame[name]
-        categories = None
+        categories, offset = None, 0.0
         if name in categorical or not pd.api.types.is_numeric_dtype(series.dtype):
             categories = _categories(series, where)
+        else:
+            offset = _offset(_numbers(series, where))
         marked = bool(series.isna().any())
-        columns.append(Column(name=name, categories=categories, marked=marked))
+        columns.append(Column(name=name, categories=categories, marked=marked, offset=offset))
     return Encoding(columns=tuple(columns))
 
 
 def _categories(series: pd.Series[Any], where: str) -> tuple[Any, ...]:
     import pandas as pd
 
-    found = series.dropna().unique()
     if not pd.api.types.is_numeric_dtype(series.dtype):
-        kind = pd.api.types.infer_dtype(found)
+        kind = kind_of(series)
         if kind not in _TEXT:
             raise PointError(
                 f"{where}: column {series.name} holds values of type {kind}; make them numbers or "
                 "text, or leave them out with data.drop"
             )
+    found = series.dropna().unique()
     if len(found) > _MOST_CATEGORIES:
         raise PointError(
             f"{where}: column {series.name} has {len(found)} different values, too many for one "
@@ -127,16 +133,40 @@ def _codes(series: pd.Series[Any], categories: tuple[Any, ...]) -> tuple[Array, 
 
 
 def _numbers(series: pd.Series[Any], where: str) -> Array:
-    """Return float32 (n,); zero has no sign and missing values one bit pattern."""
+    """Return float64 (n,)."""
     try:
         values = series.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
         raise PointError(f"{where}: column {series.name} must hold numbers: {error}") from None
-    if np.any(np.abs(values) > np.finfo(np.float32).max):
+    if np.any(np.abs(values) > _LARGEST):
         raise PointError(
             f"{where}: column {series.name} holds infinite or too large numbers; correct them, or "
             "leave them out with data.drop"
         )
-    numbers = values.astype(np.float32) + np.float32(0)
+    return values
+
+
+def _as_float32(values: Array) -> Array:
+    """Return float32 (n,); zero has no sign and missing values one bit pattern."""
+    numbers: Array = values.astype(np.float32) + np.float32(0)
     numbers[np.isnan(numbers)] = np.nan
     return numbers
+
+
+def _offset(values: Array) -> float:
+    """Return what to subtract so that float32 tells the numbers apart, as it must for dates.
+
+    0 where all stay apart anyway, or where subtracting saves less than half of those that do not:
+    there the digits are too many, not the numbers too far from 0.
+    """
+    seen = np.unique(values[~np.isnan(values)])
+    plain = seen.astype(np.float32)
+    lost = len(seen) - len(np.unique(plain))
+    if not lost:
+        return 0.0
+    middle = seen[len(seen) // 2]
+    shifted = seen - middle
+    if np.abs(shifted).max() > _LARGEST:
+        return 0.0
+    still_lost = len(seen) - len(np.unique(shifted.astype(np.float32)))
+    return float(middle) if 2 * still_lost < lost else 0.0

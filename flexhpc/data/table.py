@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import warnings
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flexhpc.data.cells import MISSING, kind_of, tidied
 from flexhpc.data.dataset import Ints, Part, Source, no_test
 from flexhpc.data.encode import fit_encoding
+from flexhpc.data.messages import one_line
 from flexhpc.errors import PointError
 from flexhpc.spec.sections import Table
 
 if TYPE_CHECKING:
     import pandas as pd
-
-UNREADABLE = (OSError, EOFError, ValueError, ImportError, zlib.error)
-"""What reading a damaged table may raise."""
-MISSING = ["?"]
-"""What stands for a missing value, beside pandas' own list (an empty cell, NA, NaN, ...)."""
 
 
 def open_table(data: Table) -> Source:
@@ -38,10 +35,11 @@ def open_table(data: Table) -> Source:
         if lost := [name for name in names if name not in frame.columns]:
             has = ", ".join(map(str, frame.columns[:20]))
             raise PointError(f"data.{key}: {path} has no column {lost[0]}; it has {has}")
-    labels, classes = _classes(frame[data.target], path)
+    labels, classes = _classes(tidied(frame[data.target]), path)
     features = frame.drop(columns=[data.target, *(name for name in drop if name != data.target)])
     if not len(features.columns):
         raise PointError(f"{path}: has no column but the target")
+    features = features.apply(tidied)
     encoding = fit_encoding(features, categorical, str(path))
     return Source(
         name=f"table {path}",
@@ -59,20 +57,38 @@ def _read(path: Path) -> pd.DataFrame:
         with path.open("rb") as file:
             is_parquet = file.read(4) == b"PAR1"
         frame = pd.read_parquet(path) if is_parquet else _read_csv(path)
-    except UNREADABLE as error:
+    except Exception as error:  # what the readers raise on damaged files is no one kind
         raise PointError(f"{path}: is neither CSV nor Parquet: {one_line(error)}") from None
     frame.columns = frame.columns.map(str)
     return frame
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
+    """Read a CSV file; blanks around a cell do not count, also where it is a number or missing."""
+    import pandas as pd
+
+    frame = _parsed(path)
+    padded = {}
+    for name in frame.columns:
+        if kind_of(frame[name]) == "string":
+            text = frame[name].str.strip()
+            if not text.equals(frame[name]):
+                padded[name] = text
+    if padded:
+        again = _parsed(io.StringIO(pd.DataFrame(padded).to_csv(index=False)))
+        for name, column in zip(padded, again.columns, strict=True):
+            frame[name] = again[column]
+    return frame
+
+
+def _parsed(file: Path | io.StringIO) -> pd.DataFrame:
     import pandas as pd
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
             return pd.read_csv(
-                path, skipinitialspace=True, na_values=MISSING, low_memory=False, index_col=False
+                file, skipinitialspace=True, na_values=MISSING, low_memory=False, index_col=False
             )
         except pd.errors.ParserWarning:
             raise ValueError("its rows have more cells than its header") from None
@@ -89,15 +105,13 @@ def _classes(target: pd.Series[Any], path: Path) -> tuple[Ints, int]:
         raise PointError(
             f"data.target: {target.name} of {path} holds fractions, so it is no class; bin it first"
         )
-    try:
-        found, labels = np.unique(values, return_inverse=True)
-    except TypeError:
-        raise PointError(f"data.target: {target.name} of {path} mixes numbers and text") from None
+    kind = kind_of(target)
+    if kind in ("mixed", "mixed-integer"):
+        raise PointError(
+            f"data.target: {target.name} of {path} holds values of type {kind}; a class must be "
+            "all numbers or all text"
+        )
+    found, labels = np.unique(values, return_inverse=True)
     if len(found) < 2:
         raise PointError(f"data.target: {target.name} of {path} has {len(found)} classes; needs 2")
     return labels.astype(np.int64), len(found)
-
-
-def one_line(error: Exception) -> str:
-    """Return an error's message on one line, cut where it is long."""
-    return " ".join(str(error).split())[:200] or type(error).__name__

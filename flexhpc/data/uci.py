@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flexhpc.data.arrays_only import read_joblib
+from flexhpc.data.cells import MISSING, tidied
 from flexhpc.data.dataset import Array, Part, Source, no_test
 from flexhpc.data.encode import Encoding, fit_encoding
+from flexhpc.data.messages import one_line
 from flexhpc.data.places import find_table
-from flexhpc.data.table import MISSING, UNREADABLE, one_line
 from flexhpc.errors import PointError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _open_covtype(root: str | None) -> Source:
         inputs, labels = _covtype_cache(path)
     else:
         inputs, labels = _covtype_csv(path)
-    if inputs.ndim != 2 or inputs.shape[1] != _COVTYPE_FEATURES or len(labels) != len(inputs):
+    if inputs.shape[1:] != (_COVTYPE_FEATURES,) or labels.shape != inputs.shape[:1]:
         raise PointError(
             f"{path}: holds {inputs.shape} values and {labels.shape} labels; covtype has "
             f"{_COVTYPE_FEATURES} features and a label in each row"
@@ -77,19 +78,20 @@ def _covtype_cache(path: Path) -> tuple[Array, Array]:
     """Read the two files that scikit-learn's fetch_covtype keeps."""
     targets = path.with_name(path.name.replace("samples", "targets"))
     arrays = []
-    for file in (path, targets):
+    for file, dtype in ((path, np.float32), (targets, np.float64)):
         try:
-            arrays.append(read_joblib(file))
+            arrays.append(read_joblib(file).astype(dtype))
         except Exception as error:
             raise PointError(
                 f"{file}: not an array in joblib's format: {one_line(error)}"
             ) from None
-    return arrays[0].astype(np.float32), arrays[1]
+    inputs, labels = arrays
+    return inputs, labels[:, 0] if labels.shape[1:] == (1,) else labels
 
 
 def _covtype_csv(path: Path) -> tuple[Array, Array]:
     """Read UCI's file without a header, or a copy with one; the label is the last column."""
-    header = 0 if _has_header(path) else None
+    header = 0 if _names_columns(_first_cell(path)) else None
     frame = _csv(path, header=header, dtype=np.float32)
     if header == 0 and str(frame.columns[0]).lower() == "id":
         frame = frame.drop(columns=frame.columns[0])
@@ -122,9 +124,9 @@ def _read_adult(path: Path) -> tuple[pd.DataFrame, Array]:
     if frame.shape[1] != _ADULT_COLUMNS:
         raise PointError(f"{path}: has {frame.shape[1]} columns; adult has {_ADULT_COLUMNS}")
     frame.columns = frame.columns.map(str)
-    if not str(frame.iloc[0, 0]).isdecimal():
+    if _names_columns(_first_cell(path, "|")):
         frame = frame.iloc[1:]
-    texts = frame[str(_ADULT_COLUMNS - 1)].str.strip().str.removesuffix(".")
+    texts = frame[str(_ADULT_COLUMNS - 1)].str.removesuffix(".")
     labels = np.array([_ADULT_CLASSES.index(t) if t in _ADULT_CLASSES else -1 for t in texts])
     if not len(labels) or labels.min() < 0:
         raise PointError(f"{path}: labels must be {' or '.join(_ADULT_CLASSES)}")
@@ -191,19 +193,39 @@ def _csv(
     header: int | None,
     dtype: type,
     comment: str | None = None,
-    rows: int | None = None,
 ) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        return pd.read_csv(
+        frame = pd.read_csv(
             path, header=header, dtype=dtype, comment=comment, skipinitialspace=True,
-            na_values=MISSING, nrows=rows,
+            na_values=MISSING,
         )  # fmt: skip
-    except UNREADABLE as error:
+        return frame.apply(tidied) if dtype is str else frame
+    except Exception as error:  # what the readers raise on damaged files is no one kind
         raise PointError(f"{path}: cannot be read as a table: {one_line(error)}") from None
 
 
-def _has_header(path: Path) -> bool:
-    first = _csv(path, None, str, rows=1).iloc[0, 0]
-    return not str(first).replace(".", "", 1).isdecimal()
+def _first_cell(path: Path, comment: str | None = None) -> str:
+    """Return the first cell of a table as it is written."""
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(
+            path, header=None, dtype=str, comment=comment, skipinitialspace=True, nrows=1,
+            keep_default_na=False,
+        )  # fmt: skip
+        return str(frame.iloc[0, 0])
+    except Exception as error:
+        raise PointError(f"{path}: cannot be read as a table: {one_line(error)}") from None
+
+
+def _names_columns(first: str) -> bool:
+    """Return whether the first cell of a table says that its row is a header."""
+    if first.strip() in ("", *MISSING):
+        return False
+    try:
+        float(first)
+    except ValueError:
+        return True
+    return False

@@ -1,0 +1,179 @@
+"""What the cells of a table say, in the spellings of the formats; and which rows are headers."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from flexhpc.data.dataset import Source
+from flexhpc.data.table import open_table
+from flexhpc.data.uci import open_known_table
+from flexhpc.errors import PointError
+from flexhpc.spec.sections import Table
+from tests.data.test_tables import (
+    ADULT,
+    covtype_rows,
+    known,
+    table,
+    write_covtype_cache,
+    written,
+)
+
+TRUTH = [True, False, True, False]
+GAPS = [True, None, True, False]
+
+
+def covtype(root: Path) -> Source:
+    return open_known_table("covtype", str(root))
+
+
+@pytest.mark.parametrize("spell", ["{:.3e}", "{:.1f}", "{} ", "{}"])
+def test_the_first_row_of_covtype_is_data_however_numbers_are_spelt(
+    tmp_path: Path, spell: str
+) -> None:
+    rows = covtype_rows()
+    rows[0, 0] = 3_351
+    text = "".join(",".join([spell.format(row[0]), *map(str, row[1:])]) + "\n" for row in rows)
+    samples = known("covtype", written(tmp_path / "covtype.data", text))
+    np.testing.assert_array_equal(samples.dataset.inputs, rows[:, :-1])
+
+
+@pytest.mark.parametrize("age", ["39.0", "39 ", "3.9e1", "39", "?", "? ", ""])
+def test_the_first_row_of_adult_is_data_however_its_age_is_spelt(tmp_path: Path, age: str) -> None:
+    samples = known("adult", written(tmp_path / "adult.data", age + ADULT[2:]))
+    assert len(samples.dataset) == 3
+    assert samples.shape == (27 if age.strip() in ("?", "") else 26,)
+    seen = samples.dataset.inputs[0, 0]
+    assert np.isnan(seen) if samples.shape == (27,) else seen == 39
+
+
+def test_targets_of_scikit_learns_cache_may_be_a_column(tmp_path: Path) -> None:
+    rows = covtype_rows()
+    write_covtype_cache(tmp_path, rows)
+    joblib.dump(rows[:, -1:], tmp_path / "covertype" / "targets_py3")
+    assert covtype(tmp_path).train.labels.tolist() == (rows[:, -1] - 1).tolist()
+    for wrong in (rows[:, -2:], rows[None, :, -1]):
+        joblib.dump(wrong, tmp_path / "covertype" / "targets_py3")
+        with pytest.raises(PointError, match="covtype has 54 features and a label"):
+            covtype(tmp_path)
+    joblib.dump(rows[:, -1].astype("S3"), tmp_path / "covertype" / "targets_py3")
+    assert covtype(tmp_path).train.labels.tolist() == (rows[:, -1] - 1).tolist()
+    joblib.dump(np.full(40, "x"), tmp_path / "covertype" / "targets_py3")
+    with pytest.raises(PointError, match="targets_py3: not an array"):
+        covtype(tmp_path)
+
+
+@pytest.mark.parametrize("values", [TRUTH, GAPS])
+@pytest.mark.parametrize("kind", ["csv", "plain", "nullable"])
+def test_booleans_are_numbers(tmp_path: Path, values: list, kind: str) -> None:
+    column = pd.array(values, dtype="boolean") if kind == "nullable" else values
+    frame = pd.DataFrame({"b": column, "y": [0, 1, 0, 1]})
+    path = tmp_path / "t"
+    frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
+    samples = table(path)
+    assert samples.dataset.scaled is not None
+    assert samples.dataset.scaled[0]
+    expected = [np.nan if value is None else float(value) for value in values]
+    np.testing.assert_array_equal(samples.dataset.inputs[:, 0], expected)
+    assert samples.shape == (1 + (None in values),)
+
+
+def test_blanks_around_cells_do_not_count_in_any_format(tmp_path: Path) -> None:
+    plain = "n,t,b,y\n1,u,True,p\n,v,False,q\n3,?,True,p\n"
+    padded = 'n,t,b,y\n1 , u ,True ,"p "\n ? ,v  ,False,q\n3,? , True,p\n'
+    clean = table(written(tmp_path / "plain.csv", plain))
+    assert clean.shape == (6,)
+    assert table(written(tmp_path / "padded.csv", padded)).fingerprint == clean.fingerprint
+    frame = pd.DataFrame({"n": [1, None, 3], "t": [" u", "v ", "? "], "b": TRUTH[:3]})
+    frame.assign(y=["p ", "q", " p"]).to_parquet(tmp_path / "t.parquet")
+    assert table(tmp_path / "t.parquet").fingerprint == clean.fingerprint
+
+
+@pytest.mark.parametrize("values", [["u", "v", None, "u"], [3, 4, None, 3], [3, 4, 5, 3]])
+def test_the_category_dtype_of_pandas_is_what_its_values_are(tmp_path: Path, values: list) -> None:
+    frame = pd.DataFrame({"c": values, "y": list("abab")})
+    frame.to_parquet(tmp_path / "plain")
+    frame.astype("category").to_parquet(tmp_path / "category")
+    assert table(tmp_path / "category").fingerprint == table(tmp_path / "plain").fingerprint
+
+
+@pytest.mark.parametrize("values", [[[1], [2]], [{"a": 1}, {"a": 2}]])
+def test_columns_of_lists_and_structs_are_refused_unless_dropped(
+    tmp_path: Path, values: list
+) -> None:
+    path = tmp_path / "t.parquet"
+    pa.parquet.write_table(pa.table({"f": values, "g": [1, 2], "y": [0, 1]}), path)
+    with pytest.raises(PointError, match="column f holds values of type mixed"):
+        table(path)
+    with pytest.raises(PointError, match=r"data\.target: f of .* holds values of type mixed"):
+        table(path, target="f")
+    assert table(path, drop=["f"]).shape == (1,)
+
+
+def test_damaged_archives_and_parquet_files_give_one_line(tmp_path: Path) -> None:
+    for name in ("a.zip", "a.tar", "a.csv.xz", "a.csv.bz2", "a.csv.zst", "a.csv.gz"):
+        (tmp_path / name).write_bytes(b"PK\x03\x04 damaged")
+        with pytest.raises(PointError, match="neither CSV nor Parquet") as caught:
+            table(tmp_path / name)
+        assert "\n" not in str(caught.value)
+    frame = pd.DataFrame({"f": np.arange(60), "s": list("xyz") * 20, "y": np.arange(60) % 3})
+    frame.to_parquet(tmp_path / "t.parquet")
+    content = (tmp_path / "t.parquet").read_bytes()
+    random = np.random.default_rng(0)
+    said = []
+    for _ in range(60):
+        damaged = bytearray(content)
+        for at in random.integers(4, len(content), 4):
+            damaged[at] = random.integers(256)
+        (tmp_path / "t.parquet").write_bytes(damaged)
+        try:
+            open_table(Table(source="table", path=str(tmp_path / "t.parquet"), target="y"))
+        except PointError as error:
+            said.append(str(error))
+    assert said
+    assert not any("\n" in line for line in said)
+
+
+def test_whole_archives_are_read(tmp_path: Path) -> None:
+    csv = written(tmp_path / "t.csv", "x,y\n1,0\n2,1\n")
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        archive.write(csv, "t.csv")
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        tar.add(csv, "t.csv")
+    prints = {table(tmp_path / f"t.{end}").fingerprint for end in ("csv", "zip", "tar")}
+    assert len(prints) == 1
+
+
+def seen_of(path: Path, values: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return a column as it is kept, and as a network sees it."""
+    pd.DataFrame({"t": values, "y": np.arange(len(values)) % 2}).to_csv(path, index=False)
+    samples = table(path)
+    return samples.dataset.inputs[:, 0], samples.standardised(np.arange(len(values)))[:, 0]
+
+
+def test_seconds_since_1970_stay_apart(tmp_path: Path) -> None:
+    seconds = 1_700_000_000 + np.random.default_rng(0).permutation(500)
+    _, seen = seen_of(tmp_path / "t.csv", seconds)
+    assert len(np.unique(seen)) == 500
+    expected = (seconds - seconds.mean()) / seconds.std()
+    np.testing.assert_allclose(seen, expected, atol=1e-5)
+    _, seen = seen_of(tmp_path / "u.csv", np.r_[0, seconds])
+    assert len(np.unique(seen)) == 501, "also with an outlier"
+
+
+def test_numbers_that_float32_holds_or_cannot_hold_anywhere_are_kept_as_they_are(
+    tmp_path: Path,
+) -> None:
+    random = np.random.default_rng(0)
+    for i, values in enumerate((random.integers(0, 2**24, 300), random.normal(size=20_000))):
+        kept, _ = seen_of(tmp_path / f"{i}.csv", values)
+        np.testing.assert_array_equal(kept, values.astype(np.float32))
