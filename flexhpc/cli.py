@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flexhpc.cli_data import data_app
 from flexhpc.errors import InputError, PointError
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from flexhpc.analysis.board import PointStatus
-    from flexhpc.data.packed import Packed
     from flexhpc.launch.sweep import Followed
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
@@ -32,7 +30,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-data_app = typer.Typer(help="Prepare data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="A sweep spec (YAML).")]
@@ -322,76 +319,6 @@ def schema() -> None:
     from flexhpc.spec.json_schema import sweep_schema
 
     typer.echo(json.dumps(sweep_schema(), indent=1))
-
-
-@data_app.command("prepare")
-def data_prepare(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="As data.source in a spec.")],
-    root: Annotated[str | None, typer.Option("--root", help="Folder or file of your copy.")] = None,
-    path: Annotated[str | None, typer.Option("--path", help="The file of a table.")] = None,
-    target: Annotated[str | None, typer.Option("--target", help="Its target column.")] = None,
-    side: Annotated[int | None, typer.Option("--side", help="Resize images to it.")] = None,
-    colour: Annotated[str | None, typer.Option("--colour", help="grey or rgb.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="data.KEY=VALUE", help="Any key that decides what is read."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="The file; by default data/NAME.packed.")
-    ] = None,
-) -> None:
-    """Pack a data set into one file that opens in milliseconds; give it as data.root (or path)."""
-    from flexhpc.data.prepare import prepare
-
-    given = {"root": root, "path": path, "target": target, "side": side, "colour": colour}
-    with _Shown() as shown:
-        packed = prepare(source, given, overrides or (), out, shown)
-    _say_packed(packed)
-
-
-@data_app.command("check")
-def data_check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of data prepare.")],
-) -> None:
-    """Verify the checksum of a packed file."""
-    from flexhpc.data.packed import check
-
-    with _Shown() as shown:
-        packed = check(file, shown)
-    _say_packed(packed)
-
-
-class _Shown:
-    """Shows progress on a terminal's error stream; silent elsewhere."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        self._bars = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Shown:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, total=total)
-        self._bars.update(self._tasks[what], completed=done)
-
-
-def _say_packed(packed: Packed) -> None:
-    train, test = packed.source.train, packed.source.test()
-    shape = "x".join(map(str, train.shape))
-    tested = f"{len(test.labels):,} to test" if test is not None else "no test set"
-    typer.echo(
-        f"{packed.path}: fine, {len(train.labels):,} samples of {shape}, {tested}, "
-        f"{packed.size / 1e6:,.1f} MB, SHA-256 {packed.checksum}"
-    )
 
 
 def _results_table(statuses: list[PointStatus]) -> None:
