@@ -9,7 +9,10 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("flexhpc", "torch", "torchvision", "timm", "numpy", "h5py", "submitit", "mlflow")
+PACKAGES = (
+    "flexhpc", "torch", "torchvision", "timm", "pytorch-optimizer", "numpy", "scipy", "h5py",
+    "submitit", "mlflow",
+)  # fmt: skip
 """Those that a result may depend on, or its record."""
 IMAGE = "FLEXHPC_IMAGE"
 """Environment variable that names the image, as NAME@sha256:HASH; ``unknown`` in an image that
