@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flexhpc.cli_data import data_app
-from flexhpc.errors import InputError, PointError
+from flexhpc.errors import InputError, PointError, one_line
 
 if TYPE_CHECKING:
     from flexhpc.analysis.board import PointStatus
@@ -279,7 +279,7 @@ def sync(
     try:
         count = Syncer(folder, target).sync()
     except Exception as error:
-        what = " ".join(str(error).split())[:300]
+        what = one_line(error)
         typer.echo(f"MLflow at {target} cannot be written: {what}", err=True)
         raise typer.Exit(FAILED) from None
     typer.echo(f"{count} probes logged to {target}")

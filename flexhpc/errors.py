@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+_LONGEST = 300
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of another library's error on one line, cut where it is long."""
+    return " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+
 
 class InputError(Exception):
     """The user's input is wrong (exit status 2).

@@ -9,9 +9,8 @@ import numpy as np
 
 from flexhpc.data.arrays_only import unpickle
 from flexhpc.data.dataset import Ints, Part, Source
-from flexhpc.data.messages import one_line
 from flexhpc.data.places import find, look
-from flexhpc.errors import PointError
+from flexhpc.errors import PointError, one_line
 
 _BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
 _LAYOUT = {

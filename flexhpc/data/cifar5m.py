@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from flexhpc.data.dataset import Array, Ints, Part, Source, no_test, rows_at_once
-from flexhpc.data.messages import one_line
 from flexhpc.data.places import not_found, roots
-from flexhpc.errors import PointError
+from flexhpc.errors import PointError, one_line
 
 _SHAPE = (32, 32, 3)
 _CLASSES = 10

@@ -13,8 +13,7 @@ from PIL import Image
 
 from flexhpc.data.dataset import Array, Part, Source
 from flexhpc.data.images import resized
-from flexhpc.data.messages import one_line
-from flexhpc.errors import PointError
+from flexhpc.errors import PointError, one_line
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 _IMAGES_AT_ONCE = 64

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from flexhpc.errors import PointError
+from flexhpc.errors import PointError, one_line
 
 _SYSTEM = {
     "fashion_mnist": Path("/usr/share/datasets/fashion-mnist"),
@@ -124,5 +124,5 @@ def _download(source: str, root: Path) -> str:
             finally:
                 socket.setdefaulttimeout(before)
     except Exception as error:
-        return " ".join(str(error).split())[:200] or type(error).__name__
+        return one_line(error)
     return ""

@@ -12,8 +12,7 @@ import numpy as np
 from flexhpc.data.cells import MISSING, kind_of, tidied
 from flexhpc.data.dataset import Ints, Part, Source, no_test
 from flexhpc.data.encode import fit_encoding
-from flexhpc.data.messages import one_line
-from flexhpc.errors import PointError
+from flexhpc.errors import PointError, one_line
 from flexhpc.spec.sections import Table
 
 if TYPE_CHECKING:

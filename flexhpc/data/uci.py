@@ -16,9 +16,8 @@ from flexhpc.data.arrays_only import read_joblib
 from flexhpc.data.cells import MISSING, tidied
 from flexhpc.data.dataset import Array, Part, Source, no_test
 from flexhpc.data.encode import Encoding, fit_encoding
-from flexhpc.data.messages import one_line
 from flexhpc.data.places import find_table
-from flexhpc.errors import PointError
+from flexhpc.errors import PointError, one_line
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TextIO
 
-from flexhpc.errors import Interrupted, PeerLost, PointError
+from flexhpc.errors import Interrupted, PeerLost, PointError, one_line
 from flexhpc.launch.machine import WORKER_GPU
 from flexhpc.launch.place import Place
 from flexhpc.launch.sentinel import Sentinel
@@ -195,7 +195,7 @@ class _Worker:
             raise
         except Exception as error:
             traceback.print_exc()
-            what = " ".join(str(error).split())
+            what = one_line(error)
             self._fail(claim, f"{type(error).__name__}: {what}")
             if self.group.size > 1:
                 _leave_at_once("the other processes of this job may wait for ever: starting again")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from flexhpc.errors import PointError
+from flexhpc.errors import PointError, one_line
 from flexhpc.models import low_rank, subspace
 from flexhpc.models.build import plain_network
 from flexhpc.models.families import Shape
@@ -69,7 +69,7 @@ def _on_meta(model: Model, shape: Shape, classes: int) -> nn.Module:
         except PointError:
             raise
         except Exception as error:
-            what = " ".join(str(error).split())
+            what = one_line(error)
             raise PointError(f"model: {model.family} cannot take {shape} samples: {what}") from None
     if logits.shape != (2, classes):
         raise PointError(

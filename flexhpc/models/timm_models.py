@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from flexhpc.errors import PointError
+from flexhpc.errors import PointError, one_line
 
 _SMALL_IMAGE = 64
 
@@ -15,7 +15,7 @@ def _timm() -> Any:
     try:
         import timm
     except Exception as error:  # a torchvision built for another torch fails in its own ways
-        what = " ".join(str(error).split())
+        what = one_line(error)
         raise PointError(
             f"model.family: this family needs timm and torchvision, which do not work here: {what}"
         ) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flexhpc.spec.sections import SECTIONS, Evaluate
+from flexhpc.spec.sections import SECTIONS, Evaluate, Gates
 
 _TEXT = {"type": "string"}
 
@@ -61,7 +61,7 @@ def _section(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
         choices.append({**_TEXT, "pattern": "^timm:"})
     merged[key] = {"anyOf": choices, "description": f"Picks the variant of {name}."}
     if "gates" in merged:
-        for gate in ("PlateauGate", "GradientGate", "CurvatureGate"):
+        for gate in (type(field.default).__name__ for field in Gates.model_fields.values()):
             modes = definitions[gate]["properties"]["mode"]["enum"]
             definitions[gate] = {"anyOf": [{"enum": modes}, definitions[gate]]}
     return {"type": "object", "properties": merged, "additionalProperties": False}

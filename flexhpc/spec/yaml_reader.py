@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from flexhpc.errors import InputError
+from flexhpc.errors import InputError, one_line
 
 _NULL = re.compile(r"(~|null|Null|NULL|)\Z")
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -100,7 +100,7 @@ def parse(text: str, file: str) -> Document:
         what = " ".join(str(error.problem or error.context).split())
         raise InputError(f"{file}:{line}: not valid YAML: {what}") from None
     except yaml.YAMLError as error:
-        what = " ".join(str(error).split())
+        what = one_line(error)
         raise InputError(f"{file}:1: not valid YAML: {what}") from None
     except RecursionError:
         raise InputError(f"{file}:1: not valid YAML: nested too deeply") from None

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from flexhpc.beside import part_of
-from flexhpc.errors import PointError
+from flexhpc.errors import PointError, one_line
 from flexhpc.store.bits import pack
 from flexhpc.store.record import Header, PointRecord, ProbeRecord, ProbeSummary
 
@@ -150,7 +150,7 @@ def reading(path: Path) -> Iterator[h5py.File]:
                 )
             yield file
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        what = " ".join(str(error).split())
+        what = one_line(error)
         raise PointError(
             f"{path}: not a readable point file ({what}); move it away, and the same sweep command "
             "measures the point again"
@@ -195,7 +195,7 @@ def _replacing(
         if permitted():
             part.replace(path)
     except (OSError, RuntimeError, ValueError) as error:
-        what = " ".join(str(error).split())
+        what = one_line(error)
         raise PointError(f"{path}: cannot be written, what it held is untouched: {what}") from None
     finally:
         part.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import select
 import sys
 from pathlib import Path
 
+from flexhpc.errors import one_line
 from flexhpc.store import RunFolder
 from flexhpc.tracking.state import local_uri
 from flexhpc.tracking.sync import Syncer
@@ -29,7 +30,7 @@ def follow(run: RunFolder, spec: Path, uri: str) -> None:
             syncer.sync()
         except Exception as error:
             wait = _AFTER_FAILURE
-            what = " ".join(str(error).split())[:300]
+            what = one_line(error)
             if over or not warned:
                 print(
                     f"warning: MLflow at {uri} cannot be written ({what}); results are safe in the "

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from flexhpc.errors import PointError
+from flexhpc.errors import PointError, one_line
 from flexhpc.training.group import Group
 
 _AT_ONCE = 256
@@ -209,7 +209,7 @@ def _twice_differentiable() -> Iterator[None]:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             yield
     except RuntimeError as error:
-        said = " ".join(str(error).split())
+        said = one_line(error)
         if "derivative for" not in said and "differentiate twice" not in said:
             raise
         raise PointError(

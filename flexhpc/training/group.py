@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
-from flexhpc.errors import PeerLost
+from flexhpc.errors import PeerLost, one_line
 
 _SILENCE = datetime.timedelta(minutes=30)
 _MEETING = datetime.timedelta(minutes=3)
@@ -167,4 +167,4 @@ def _peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise PeerLost(" ".join(str(error).split())) from None
+        raise PeerLost(one_line(error)) from None

@@ -19,14 +19,9 @@ from flexhpc.data.table import open_table
 from flexhpc.data.uci import open_known_table
 from flexhpc.errors import PointError
 from flexhpc.spec.sections import Table
-from tests.data.test_tables import (
-    ADULT,
-    covtype_rows,
-    known,
-    table,
-    write_covtype_cache,
-    written,
-)
+from tests.data.test_tables import table
+from tests.data.test_uci import ADULT, covtype_rows, known, write_covtype_cache
+from tests.data.writers import written
 
 TRUTH = [True, False, True, False]
 GAPS = [True, None, True, False]

@@ -20,7 +20,7 @@ from flexhpc.data.prepare import prepare
 from flexhpc.errors import InputError, PointError
 from flexhpc.spec.sections import SECTIONS, Data
 from tests.conftest import Cli
-from tests.data.test_tables import ADULT, ADULT_TEST
+from tests.data.test_uci import ADULT, ADULT_TEST
 from tests.data.writers import (
     RNG,
     cifar_batch,

@@ -108,3 +108,8 @@ def _ole(stream: bytes) -> bytes:
     ) + struct.pack("<109I", 0, *[free] * 108)  # fmt: skip
     table = struct.pack("<128I", *fat, *[free] * (128 - len(fat)))
     return header + table + entries.ljust(512, b"\0") + stream
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path

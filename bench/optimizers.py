@@ -1,0 +1,105 @@
+"""The tables of docs/optimizers.md, as JSON: how each optimizer fits, and what a curvature costs.
+
+1,000 digits with random labels, one thread, one seed. Usage: python bench/optimizers.py
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from flexhpc.data import draw_subset, load_samples
+from flexhpc.models import build
+from flexhpc.seeds import ProbeSeeds
+from flexhpc.spec.sections import SECTIONS, Digits, Mlp, Training
+from flexhpc.training import Group, Hooks, ProbeData, train
+from flexhpc.training.curvature import ritz
+
+SIZE = 1_000
+CPU = Group(torch.device("cpu"))
+RATES = {
+    "adam": [1e-3], "soap": [3e-3], "muon": [0.02], "shampoo": [0.1, 0.3, 1.0],
+}  # fmt: skip
+FITTED = Mlp(family="mlp", width=64, depth=2)
+CURVED = Mlp(family="mlp", width=200, depth=2)
+
+
+def samples() -> ProbeData:
+    digits = load_samples(Digits(source="digits", labels="random"), seed=0)
+    seeds = ProbeSeeds.of(0, SIZE, 0, nested=False)
+    ids = draw_subset(digits.pool, SIZE, seeds.subset)
+    return ProbeData(
+        inputs=torch.from_numpy(digits.standardised(ids)),
+        labels=torch.from_numpy(digits.labels[ids]),
+        init_seed=seeds.init,
+        order_seed=seeds.order,
+    )
+
+
+def fitted(optimizer: str, lr: float, data: ProbeData) -> dict[str, Any]:
+    """Train to a fit, at most 500 epochs."""
+    section = SECTIONS["training"][1][optimizer]
+    training = section.model_validate({"optimizer": optimizer, "lr": lr})
+    assert isinstance(training, Training)
+    make = partial(build, FITTED, (1, 8, 8), 10)
+    (outcome,) = train(training, make, [data], Hooks())
+    return {
+        "optimizer": optimizer,
+        "lr": lr,
+        "missed": outcome.n_errors,
+        "epochs": outcome.epochs,
+        "ms_per_update": 1e3 * outcome.seconds / outcome.steps,
+    }
+
+
+def curved(steps: int, products: int, data: ProbeData) -> dict[str, Any]:
+    """Take the ends of the Hessian's spectrum after some full-batch updates of Adam."""
+    torch.manual_seed(data.init_seed)
+    network = build(CURVED, (1, 8, 8), 10)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    gradients, loss = [], torch.zeros(())
+    for _ in range(steps + 1):
+        began = time.perf_counter()
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(network(data.inputs), data.labels)
+        loss.backward()
+        gradients.append(time.perf_counter() - began)
+        if len(gradients) <= steps:
+            optimizer.step()
+    began = time.perf_counter()
+    found = ritz(network, data.inputs, data.labels, CPU, products, seed=0)
+    seconds = time.perf_counter() - began
+    return {
+        "steps": steps,
+        "loss": float(loss.detach()),
+        "products": found.products,
+        "smallest": found.min,
+        "residual": found.residual_min,
+        "largest": found.max,
+        "ms_per_product": 1e3 * seconds / found.products,
+        "ms_per_gradient": 1e3 * statistics.median(gradients),
+    }
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    data = samples()
+    found = {
+        "bench": "optimizers",
+        "fits": [fitted(name, lr, data) for name, rates in RATES.items() for lr in rates],
+        "curvature": [
+            curved(steps, products, data)
+            for steps, products in ((0, 16), (0, 1_000), (150, 64), (150, 1_000))
+        ],
+    }
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
