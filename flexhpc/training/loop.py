@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from flexhpc.errors import Interrupted
 from flexhpc.spec import sections
@@ -27,7 +26,7 @@ from flexhpc.training.batches import batch_sizes, epoch_order
 from flexhpc.training.gates import examine
 from flexhpc.training.group import Group
 from flexhpc.training.network import Network
-from flexhpc.training.optimizers import clip, make_optimizer, perturb, rate, restore
+from flexhpc.training.optimizers import clip, make_optimizer, perturb, rate, restore, update
 from flexhpc.training.outcome import Hooks, MakeModel, Outcome, ProbeData, Verdict
 from flexhpc.training.plateau import Plateau
 from flexhpc.training.rates import combined
@@ -190,11 +189,7 @@ class _Run:
             restore(parameters, kept)
         if training.clip_norm is not None:
             clip(parameters, training.clip_norm)
-        try:
-            self.optimizer.step()
-        except LinAlgError:  # SOAP cannot turn a gradient that is not finite
-            for parameter in parameters:
-                parameter.detach().fill_(math.nan)
+        update(self.optimizer)
         return stop
 
     def _verdict(self) -> Verdict | None:

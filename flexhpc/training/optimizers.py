@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # not in torch's stubs
 
 from flexhpc.spec import sections
 from flexhpc.spec.sections import Training
@@ -81,6 +82,21 @@ def rate(training: Training, peak: float, step: int, total: float) -> float:
     if training.schedule == "constant":
         return peak
     return peak * 0.5 * (1 + math.cos(math.pi * step / total))
+
+
+@torch.no_grad()
+def update(optimizer: torch.optim.Optimizer) -> None:
+    """Make one update. All weights become nan where linear algebra refuses a gradient.
+
+    That is one which is not finite; the other optimizers end in nan by themselves.
+    """
+    try:
+        optimizer.step()
+    except LinAlgError:
+        optimizer.state.clear()  # SOAP leaves it half made, and would stumble over it
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.fill_(math.nan)
 
 
 def clip(parameters: Iterable[nn.Parameter], norm: float) -> None:

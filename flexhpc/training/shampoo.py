@@ -22,7 +22,7 @@ class Shampoo(torch.optim.Optimizer):
     For a tensor of order k the update is G multiplied along each axis i by H_i^(-1/2k), with
     H_i = epsilon I + the sum over all updates of G_(i) G_(i)^T, where G_(i) has the slices of G
     along axis i as its rows. An axis longer than ``widest`` keeps the diagonal of H_i only, as in
-    the experiments of the paper. A gradient that is not finite makes the weights nan.
+    the experiments of the paper. A gradient that is not finite raises LinAlgError.
 
     Args:
         parameters: those to train; a number counts as a vector of length 1.
@@ -77,10 +77,7 @@ def _root(statistics: Tensor, least: float, exponent: float) -> Tensor:
     """Return a power of a symmetric matrix, or of the diagonal of one."""
     if statistics.dim() == 1:
         return statistics.pow(exponent)
-    try:
-        values, vectors = torch.linalg.eigh(statistics)
-    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-        return torch.full_like(statistics, torch.nan)
+    values, vectors = torch.linalg.eigh(statistics)
     # No eigenvalue lies below epsilon, but rounding may put one there.
     root: Tensor = (vectors * values.clamp_min(least).pow(exponent)) @ vectors.T
     return root
