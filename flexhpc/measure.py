@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from flexhpc.data import Samples, load_samples
 from flexhpc.errors import BatchOfOne, Interrupted, PointError
 from flexhpc.evaluate import evaluate
 from flexhpc.models import count_bits, count_parameters
+from flexhpc.neighbourhood import belief_about, recalled, written
 from flexhpc.probe import Watch, run_probe
-from flexhpc.search import Estimate, advance, estimate_so_far, history_of
+from flexhpc.search import Estimate, ProbeResult, advance, estimate_so_far, history_of
+from flexhpc.search.neighbours import Belief
 from flexhpc.spec import Point
 from flexhpc.store import (
     Header,
-    PointRecord,
     RunFolder,
     append,
     create,
@@ -42,13 +43,16 @@ def measure(point: Point, run: RunFolder, group: Group, watch: Watch) -> Estimat
     header = _header(point, samples)
     record = read(path)
     if record is None:
-        create(path, header)
+        belief = belief_about(point, header.params, run)
+        create(path, replace(header, belief=written(belief)))
     else:
         _check_same(path, record.header, header)
+        belief = recalled(record.header.belief)
     if record is not None and record.estimate is not None:
         estimate = Estimate.of(record.estimate)
     else:
-        estimate = _search(point, samples, record, path, checkpoint, group, watch)
+        history = history_of(record.probes, point.training) if record else []
+        estimate = _search(point, samples, history, belief, path, checkpoint, group, watch)
     if point.evaluate and (record is None or record.evaluation is None):
         group.told(_Order(point.id, full=True))
         found = evaluate(point, samples, checkpoint, group, watch)
@@ -59,19 +63,19 @@ def measure(point: Point, run: RunFolder, group: Group, watch: Watch) -> Estimat
 
 
 def _search(
-    point: Point, samples: Samples, record: PointRecord | None, path: Path, checkpoint: Path,
-    group: Group, watch: Watch,
+    point: Point, samples: Samples, history: list[ProbeResult], belief: Belief | None, path: Path,
+    checkpoint: Path, group: Group, watch: Watch,
 ) -> Estimate:  # fmt: skip
     """Run the probes that the search asks for, until it has its estimate."""
-    history = history_of(record.probes) if record else []
     while True:
-        step = advance(point.search, samples.n_limit, history)
+        step = advance(point.search, samples.n_limit, history, belief)
         if isinstance(step, Estimate):
             return _finished(step, path, watch)
         for n, repeat in step.probes:
-            group.told(_Order(point.id, n, repeat))
+            limit = step.hopeless_below
+            group.told(_Order(point.id, n, repeat, limit))
             try:
-                probe = run_probe(point, samples, n, repeat, checkpoint, group, watch)
+                probe = run_probe(point, samples, n, repeat, checkpoint, group, watch, limit)
             except BatchOfOne:
                 # Nothing fitted down to 2 samples, and 1 cannot be tried: that is an answer.
                 below = estimate_so_far(point.search, samples.n_limit, history)
@@ -80,7 +84,7 @@ def _search(
                 return _finished(below, path, watch)
             _still_ours(watch)
             append(path, probe, permitted=watch.holds)
-            history += history_of([probe])
+            history += history_of([probe], point.training)
 
 
 def _finished(estimate: Estimate, path: Path, watch: Watch) -> Estimate:
@@ -96,6 +100,7 @@ class _Order:
     point_id: str
     n: int = 0
     repeat: int = 0
+    hopeless_below: float = 0.0
     full: bool = False
 
 
@@ -117,7 +122,8 @@ def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], boo
             if order.full:
                 evaluate(point, samples, None, group, watch)
             else:
-                run_probe(point, samples, order.n, order.repeat, None, group, watch)
+                below = order.hopeless_below
+                run_probe(point, samples, order.n, order.repeat, None, group, watch, below)
 
 
 def dismiss(group: Group) -> None:

@@ -123,7 +123,7 @@ def _of_record(point: Point, path: Path) -> PointStatus:
         return PointStatus(point=point, state="failed", message=str(error))
     if record is None:
         return PointStatus(point=point, state="waiting")
-    history = history_of(record.probes)
+    history = history_of(record.probes, point.training)
     n_limit = record.header.n_limit
     if record.estimate is not None:
         estimate = Estimate.of(record.estimate)

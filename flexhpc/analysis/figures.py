@@ -25,6 +25,7 @@ _VERDICTS = {
     "fit": ("o", COLOURS[2]),
     "not_fit": ("x", COLOURS[1]),
     "unconverged": ("+", COLOURS[3]),
+    "hopeless": ("x", "0.6"),
     "saddle": ("1", COLOURS[4]),
     "diverged": ("|", COLOURS[6]),
 }
@@ -140,9 +141,9 @@ def fit_figure(statuses: Sequence[PointStatus]) -> Figure:
 def _fit_panel(axes: Axes, status: PointStatus) -> None:
     record = status.record
     assert record is not None
-    history = history_of(record.probes)
+    history = history_of(record.probes, status.point.training)
     ns = np.geomspace(min(r.n for r in history) / 1.2, max(r.n for r in history) * 1.2, 120)
-    curve = posterior(history)
+    curve = posterior(history, record.header.n_limit)
     axes.plot(ns, curve.mean_chance(ns), color=COLOURS[0], linewidth=1.2, label="P(fit | n)")
     for verdict, (marker, colour) in _VERDICTS.items():
         xs = [p.n for p in record.probes if p.verdict == verdict]

@@ -6,7 +6,7 @@ import math
 
 from flexhpc.search.history import MOST_REJECTED
 from flexhpc.search.walk import ladder
-from flexhpc.spec.sections import Bisection, Growth, Search, Training
+from flexhpc.spec.sections import Bayes, Bisection, Growth, Search, Training, Walk
 
 
 def cost_bound(search: Search, training: Training, n_limit: int) -> int | None:
@@ -21,8 +21,8 @@ def cost_bound(search: Search, training: Training, n_limit: int) -> int | None:
     """
     if training.until is not None:
         return None
-    repeats = 2 * (search.seeds_per_n // 2) + 1
-    if any(gate.mode == "reject" for gate in vars(training.gates).values()):
+    repeats = 2 * (search.seeds_per_n // 2) + 1 if isinstance(search, Walk) else 1
+    if isinstance(search, Walk) and training.rejects:
         repeats += MOST_REJECTED
     each = sum(_probe(training, n) for n in _ladder(search, n_limit))
     factor = training.extend_to if training.unconverged == "extend" else 1.0
@@ -42,6 +42,8 @@ def _probe(training: Training, n: int) -> int:
 
 def _ladder(search: Search, n_limit: int) -> list[int]:
     """Return n of every probe that the policy may ask for, at worst."""
+    if isinstance(search, Bayes):
+        return [n_limit] * search.max_probes
     if isinstance(search, Growth):
         return ladder(search.start, search.growth, n_limit)
     if not isinstance(search, Bisection):

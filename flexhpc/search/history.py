@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from flexhpc.spec.sections import Training
+
 Censored = Literal["none", "left", "right"]
+Quantiles = tuple[float, float, float]
 LEVEL = 0.9
 """Probability that an interval claims to hold."""
+TAILS = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
+"""Levels of an interval's ends, and of its middle."""
+LEAST_CHANCE = "least_chance"
+"""Name of a probe's reading: see :class:`ProbeResult`."""
 MOST_REJECTED = 4
 """Rejected probes at one n that the search puts up with; with one more they all count."""
 
@@ -20,10 +28,12 @@ class ProbeResult:
     Attributes:
         n: number of samples in its subset.
         repeat: 0 for the first probe at this n, then 1, 2, ...
-        verdict: fit, not_fit, saddle, unconverged or diverged.
+        verdict: fit, not_fit, saddle, unconverged, diverged or hopeless.
         n_errors: samples missed at the end.
         cost: sample passes (samples x epochs actually trained).
         rejected: a convergence gate says that its failure is one of training, not of capacity.
+        share: part of its first budget that it used; None where there is no such thing.
+        least_chance: lowest chance to fit that was foretold on its way; None without a forecast.
     """
 
     n: int
@@ -32,11 +42,18 @@ class ProbeResult:
     n_errors: int
     cost: int
     rejected: bool = False
+    share: float | None = None
+    least_chance: float | None = None
 
     @property
     def fit(self) -> bool:
         """Whether every sample was fitted."""
         return self.verdict == "fit"
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it was stopped as it would not have fitted."""
+        return self.verdict == "hopeless"
 
 
 History = Sequence[ProbeResult]
@@ -66,6 +83,16 @@ class Recorded(Protocol):
         ...
 
     @property
+    def epochs(self) -> int:
+        """Passes begun."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Updates."""
+        ...
+
+    @property
     def cost(self) -> int:
         """Sample passes."""
         ...
@@ -75,9 +102,18 @@ class Recorded(Protocol):
         """Whether a gate refused it."""
         ...
 
+    @property
+    def readings(self) -> Mapping[str, float]:
+        """Convergence readings, and the least chance that was foretold."""
+        ...
 
-def history_of(probes: Iterable[Recorded]) -> list[ProbeResult]:
-    """Return the history that stored probes make: replaying it is all that a resume needs."""
+
+def history_of(probes: Iterable[Recorded], training: Training) -> list[ProbeResult]:
+    """Return the history that stored probes make: replaying it is all that a resume needs.
+
+    Args:
+        probes: in any order; training: the procedure that they followed.
+    """
     return [
         ProbeResult(
             n=p.n,
@@ -86,9 +122,22 @@ def history_of(probes: Iterable[Recorded]) -> list[ProbeResult]:
             n_errors=p.n_errors,
             cost=p.cost,
             rejected=p.rejected,
+            share=_share(p, training),
+            least_chance=p.readings.get(LEAST_CHANCE),
         )
         for p in probes
     ]
+
+
+def _share(probe: Recorded, training: Training) -> float | None:
+    """Return the part of its first budget that a probe used; None where it had none, or several."""
+    if training.until is not None or training.learning_rate is not None:
+        return None
+    if training.steps is not None:
+        return probe.steps / training.steps
+    if training.gradient_evaluations is not None:
+        return probe.cost / training.gradient_evaluations
+    return probe.epochs / training.epochs if training.epochs else None
 
 
 def counted(history: History) -> list[ProbeResult]:
@@ -109,9 +158,11 @@ class Ask:
 
     Attributes:
         probes: (n, repeat) pairs, usually one.
+        hopeless_below: chance to fit at which a probe is to be given up, where it may be.
     """
 
     probes: tuple[tuple[int, int], ...]
+    hopeless_below: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,6 +191,33 @@ class EpsEstimate:
     emc_hi: int | None
     censored: Censored
 
+    @classmethod
+    def within(cls, emc: int, lower: float, upper: float, censored: Censored) -> EpsEstimate:
+        """Return an EMC with the whole numbers around its interval, open where it is censored."""
+        return cls(
+            emc=emc,
+            emc_lo=min(emc, math.floor(lower)) if censored != "left" else 0,
+            emc_hi=None if censored == "right" else max(emc, math.ceil(upper)),
+            censored=censored,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a policy makes of a history.
+
+    Attributes:
+        answer: for a perfect fit; by_eps: for each training error that was asked for.
+        bracket: see :class:`Bracket`.
+        width, lapse: of the fit curve; see :class:`Estimate`.
+    """
+
+    answer: EpsEstimate
+    by_eps: Mapping[str, EpsEstimate]
+    bracket: Bracket
+    width: Quantiles
+    lapse: Quantiles
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
@@ -153,6 +231,8 @@ class Estimate:
         probes: finished probes; cost: their sample passes.
         unconverged: probes that hit the budget while improving.
         rejected: probes that did not count, as a convergence gate refused them.
+        width, lapse: low end, median and high end, at ``level``, of the fit curve's width in log n
+            and its lapse rate; None in older files.
         by_eps: for each training error that was asked for, written as ``0.1``.
     """
 
@@ -168,6 +248,8 @@ class Estimate:
     cost: int
     unconverged: int
     rejected: int = 0
+    width: Quantiles | None = None
+    lapse: Quantiles | None = None
     by_eps: Mapping[str, EpsEstimate] = field(default_factory=dict)
 
     @classmethod
@@ -177,7 +259,13 @@ class Estimate:
             eps: EpsEstimate(**{"emc_hi": None, **values})
             for eps, values in stored.get("by_eps", {}).items()
         }
-        return cls(**{**stored, "by_eps": by_eps})
+        curve = {key: tuple(stored[key]) for key in ("width", "lapse") if stored.get(key)}
+        return cls(**{**stored, **curve, "by_eps": by_eps})
+
+
+def passes(eps: float | None) -> Callable[[ProbeResult], bool]:
+    """Return what tells whether a probe fits, or misses at most a part ``eps`` of its samples."""
+    return lambda result: result.fit if eps is None else result.n_errors <= eps * result.n
 
 
 def quorum(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | None:

@@ -3,10 +3,25 @@
 from flexhpc.store.claim import SILENCE, Claim, ClaimRecord, read_claim, take
 from flexhpc.store.layout import RunFolder
 from flexhpc.store.masks import Masks, read_masks
-from flexhpc.store.point_file import append, create, evaluated, finish, read
+from flexhpc.store.point_file import append, create, evaluated, finish, read, read_finished
 from flexhpc.store.record import Header, PointRecord, ProbeRecord
 
 __all__ = [
-    "SILENCE", "Claim", "ClaimRecord", "Header", "Masks", "PointRecord", "ProbeRecord", "RunFolder",
-    "append", "create", "evaluated", "finish", "read", "read_claim", "read_masks", "take",
+    "SILENCE",
+    "Claim",
+    "ClaimRecord",
+    "Header",
+    "Masks",
+    "PointRecord",
+    "ProbeRecord",
+    "RunFolder",
+    "append",
+    "create",
+    "evaluated",
+    "finish",
+    "read",
+    "read_claim",
+    "read_finished",
+    "read_masks",
+    "take",
 ]  # fmt: skip

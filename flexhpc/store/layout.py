@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,14 @@ class RunFolder:
     def report(self) -> Path:
         """Folder of the report."""
         return self.path / "report"
+
+    def newest(self, most: int) -> list[Path]:
+        """Return the point files that changed last, the newest first, at most ``most``."""
+        found = []
+        for path in (self.path / "points").glob("*/*.h5"):
+            with contextlib.suppress(OSError):
+                found.append((path.stat().st_mtime_ns, path))
+        return [path for _, path in sorted(found, reverse=True)[:most]]
 
     def point(self, point_id: str) -> Path:
         """The record of a point."""

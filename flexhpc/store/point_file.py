@@ -20,7 +20,7 @@ import numpy as np
 from flexhpc.beside import part_of
 from flexhpc.errors import PointError, one_line
 from flexhpc.store.bits import pack
-from flexhpc.store.record import Header, PointRecord, ProbeRecord, ProbeSummary
+from flexhpc.store.record import FinishedPoint, Header, PointRecord, ProbeRecord, ProbeSummary
 
 Permitted = Callable[[], bool]
 
@@ -32,7 +32,7 @@ _PLAIN = (
     "n", "repeat", "verdict", "n_errors", "train_accuracy", "loss", "epochs", "steps", "cost",
     "seconds", "finished", "rejected",
 )  # fmt: skip
-_ABSENT = {"rejected": False, "classes": 0, "bits": 0}
+_ABSENT = {"rejected": False, "classes": 0, "bits": 0, "belief": ""}
 """What files of flexhpc 0.1 do not say."""
 
 
@@ -120,17 +120,34 @@ def read(path: Path) -> PointRecord | None:
     if not path.exists():
         return None
     with reading(path) as file:
-        attributes = {**_ABSENT, **file.attrs}
-        header = Header(**{key: _plain(attributes[key]) for key in Header.__dataclass_fields__})
         probes = [_summary(file["probes"][key]) for key in sorted(file["probes"], key=int)]
-        estimate = None
-        if "estimate" in file:
-            estimate = _read_values(file["estimate"])
-            estimate.setdefault("emc_hi", None)
-            estimate.setdefault("largest_fit", None)
-            estimate.setdefault("smallest_fail", None)
         evaluation = _read_values(file["evaluation"]) if "evaluation" in file else None
-        return PointRecord(header=header, probes=probes, estimate=estimate, evaluation=evaluation)
+        return PointRecord(
+            header=_header(file), probes=probes, estimate=_estimate(file), evaluation=evaluation
+        )
+
+
+def read_finished(path: Path) -> FinishedPoint | None:
+    """Read what a finished point found, without its probes; None if it is not finished.
+
+    Raises:
+        PointError: as :func:`read`.
+    """
+    with reading(path) as file:
+        estimate = _estimate(file)
+        return FinishedPoint(header=_header(file), estimate=estimate) if estimate else None
+
+
+def _header(file: h5py.File) -> Header:
+    attributes = {**_ABSENT, **file.attrs}
+    return Header(**{key: _plain(attributes[key]) for key in Header.__dataclass_fields__})
+
+
+def _estimate(file: h5py.File) -> dict[str, Any] | None:
+    if "estimate" not in file:
+        return None
+    absent = dict.fromkeys(("emc_hi", "largest_fit", "smallest_fail"))
+    return {**absent, **_read_values(file["estimate"])}
 
 
 @contextlib.contextmanager
@@ -174,6 +191,8 @@ def _summary(group: h5py.Group) -> ProbeSummary:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return tuple(value.tolist())
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -23,6 +23,8 @@ class Header:
             in the way of a perfect fit.
         classes: number of classes; bits: that the trained numbers hold. 0 where an older file does
             not say.
+        belief: JSON of what the sweep's finished points said of the EMC when this point was begun;
+            empty if nothing.
     """
 
     point: str
@@ -35,6 +37,15 @@ class Header:
     unfittable: int
     classes: int
     bits: int
+    belief: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedPoint:
+    """A point's header and its final estimate's fields."""
+
+    header: Header
+    estimate: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

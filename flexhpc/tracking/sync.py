@@ -214,7 +214,7 @@ class Syncer:
 
         record = status.record
         assert record is not None
-        history = history_of(record.probes[: number + 1])
+        history = history_of(record.probes[: number + 1], status.point.training)
         bracket = bracket_of(status.point.search, record.header.n_limit, history)
         values = {"n": history[-1].n, "lo": bracket.largest_fit, "hi": bracket.smallest_fail}
         values["cost"] = sum(result.cost for result in history)

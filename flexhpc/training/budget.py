@@ -40,6 +40,12 @@ def _within(samples: int, sizes: Sequence[int]) -> int:
     return max(1, count)
 
 
+def epochs(training: Training, sizes: Sequence[int]) -> float | None:
+    """Return the first budget in epochs; None if there is none. Arguments as in :func:`updates`."""
+    allowed = updates(training, sizes)
+    return None if allowed is None else allowed / len(sizes)
+
+
 def extended(training: Training, allowed: int, first: int) -> int | None:
     """Return a larger budget (updates) for a probe that still improves; None if there is none.
 

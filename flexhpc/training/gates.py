@@ -36,8 +36,9 @@ def examine(
 ) -> Examined:
     """Take the readings of a finished training and judge it by them.
 
-    Only failures are judged: a fit is a fit, wherever it stands. A gate in mode ``report`` says
-    what it found and changes nothing; one in mode ``reject`` refuses the probe.
+    Only failures are judged: a fit is a fit, wherever it stands. A probe that was given up never
+    came to its end, so nothing is read there. A gate in mode ``report`` says what it found and
+    changes nothing; one in mode ``reject`` refuses the probe.
 
     Args:
         gates: their modes and tolerances.
@@ -46,6 +47,8 @@ def examine(
         plateau: of its losses.
         gradient_start: norm of the gradient at initialisation.
     """
+    if verdict == "hopeless":
+        return Examined(verdict=verdict, rejected=False, readings={})
     readings: dict[str, float] = {}
     touched: dict[str, bool] = {}
     failed = verdict not in ("fit", "diverged")

@@ -200,13 +200,15 @@ class _Run:
         if state.errors[-1] == 0:
             return "fit"
         if gate.mode == "off":
-            return "not_fit" if self._over() else None
+            if self._over():
+                return "not_fit"
+            return "hopeless" if self.hooks.hopeless(state.errors) else None
         flat = state.plateau.since >= gate.patience
         if flat and (self._over() or self.training.schedule == "constant"):
             return "not_fit"
-        if not self._over() or self._extend():
-            return None
-        return "unconverged"
+        if self._over():
+            return None if self._extend() else "unconverged"
+        return "hopeless" if self.hooks.hopeless(state.errors) else None
 
     def _extend(self) -> bool:
         """Allow more updates to a probe that still improves, if it may have them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-Verdict = Literal["fit", "not_fit", "saddle", "unconverged", "diverged"]
+Verdict = Literal["fit", "not_fit", "saddle", "unconverged", "diverged", "hopeless"]
 
 MakeModel = Callable[[], nn.Module]
 """Builds an untrained network from torch's global random state."""
@@ -89,6 +89,8 @@ class Hooks:
         stopping: asked at every step; True saves a checkpoint and raises Interrupted.
         epoch_done: called with (epoch, budget in epochs, samples missed, loss); a budget of 0 has
             no end.
+        hopeless: asked after each epoch, with the samples missed after each one so far; True ends
+            a training that would not fit within its budget.
         trained: called with the network at the end of each training, in eval mode; what it returns
             joins the readings. In a group every process calls its own.
         holds: whether this process may still write the checkpoint.
@@ -99,6 +101,7 @@ class Hooks:
 
     stopping: Callable[[], bool] = lambda: False
     epoch_done: Callable[[int, int, int, float], None] = lambda *_: None
+    hopeless: Callable[[Sequence[int]], bool] = lambda _: False
     trained: Callable[[nn.Module], dict[str, float]] = lambda _: {}
     holds: Callable[[], bool] = lambda: True
     checkpoint: Path | None = None

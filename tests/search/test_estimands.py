@@ -140,9 +140,9 @@ def test_the_posterior_does_not_see_rejected_probes() -> None:
     fine = [ProbeResult(n=n, repeat=0, verdict="fit", n_errors=0, cost=1) for n in (50, 100)]
     fine.append(ProbeResult(n=200, repeat=0, verdict="not_fit", n_errors=9, cost=1))
     refused = ProbeResult(n=100, repeat=1, verdict="saddle", n_errors=1, cost=1, rejected=True)
-    before, after = posterior(fine), posterior([*fine, refused])
+    before, after = posterior(fine, 9_000), posterior([*fine, refused], 9_000)
     np.testing.assert_array_equal(before.weight, after.weight)
-    seen = posterior([*fine, replace(refused, rejected=False)])
+    seen = posterior([*fine, replace(refused, rejected=False)], 9_000)
     assert not np.array_equal(before.weight, seen.weight)
 
 

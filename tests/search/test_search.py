@@ -220,7 +220,7 @@ def test_the_posterior_tightens_around_the_truth() -> None:
         ProbeResult(n=n, repeat=i, verdict="fit" if fits(n, i) else "not_fit", n_errors=0, cost=1)
         for i, n in enumerate(ns)
     ]
-    curve = posterior(history)
+    curve = posterior(history, 60_000)
     low, middle, high = curve.quantiles(curve.level_set(0.5), (0.05, 0.5, 0.95))
     assert low < 1000 < high
     assert high / low < 1.15

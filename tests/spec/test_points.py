@@ -57,9 +57,10 @@ def test_an_id_does_not_depend_on_how_it_was_asked_for(tmp_path: Path) -> None:
 
 def test_an_id_depends_on_what_can_change_the_result(tmp_path: Path) -> None:
     base = points(tmp_path, BASE)[0].id
+    assert points(tmp_path, BASE, "search.tolerance=0.1")[0].id == base
     for change in (
         "seed=8", "data.labels=random", "model.depth=3", "training.lr=0.02", "training.epochs=7",
-        "training.precision=fp64", "search.tolerance=0.1", "search.policy=growth", "data.n_max=99",
+        "training.precision=fp64", "search.tolerance=0.2", "search.policy=growth", "data.n_max=99",
     ):  # fmt: skip
         assert points(tmp_path, BASE, change)[0].id != base, change
 
@@ -72,7 +73,8 @@ def test_an_id_does_not_depend_on_where_the_data_lies(tmp_path: Path) -> None:
 
 def test_known_id_is_stable(tmp_path: Path) -> None:
     """Changing this id would measure every finished sweep again."""
-    assert points(tmp_path, BASE)[0].id == "268b164d14b21015"
+    assert points(tmp_path, BASE, "search.policy=bisection")[0].id == "268b164d14b21015"
+    assert points(tmp_path, BASE)[0].id == "6df35dc8701bca0b"
 
 
 def test_overrides_replace_axes(tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_a_frozen_spec_keeps_the_variants_it_was_given_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, _ = frozen_again(tmp_path, "name: x\nfixed: {model: {family: linear}}\n")
-    assert (before[0].search.policy, before[0].training.epochs) == ("bisection", 500)
+    assert (before[0].search.policy, before[0].training.epochs) == ("bayes", 500)
     monkeypatch.setitem(DEFAULT_VARIANT, "search", "growth")
     monkeypatch.setitem(DEFAULT_VARIANT, "training", "sgd")
     assert checked(tmp_path / "spec.yaml")[1][0].search.policy == "growth"

@@ -38,7 +38,7 @@ from flexhpc.spec.sections.model import (
     Timm,
     Vit,
 )
-from flexhpc.spec.sections.search import Bisection, Growth, Search
+from flexhpc.spec.sections.search import Bayes, Bisection, Growth, Search, Walk
 from flexhpc.spec.sections.training import (
     Adam,
     AdamW,
@@ -102,11 +102,11 @@ SECTIONS: dict[str, tuple[str, dict[str, type[Section]]]] = {
             "muon": Muon,
         },
     ),
-    "search": ("policy", {"growth": Growth, "bisection": Bisection}),
+    "search": ("policy", {"bayes": Bayes, "bisection": Bisection, "growth": Growth}),
 }
 """Per section of a spec: the key that picks the variant, and its variants."""
 
-DEFAULT_VARIANT = {"data": "digits", "training": "adam", "search": "bisection"}
+DEFAULT_VARIANT = {"data": "digits", "training": "adam", "search": "bayes"}
 """Variant of a section where the spec does not say."""
 
 __all__ = [
@@ -115,6 +115,7 @@ __all__ = [
     "SECTIONS",
     "Adam",
     "AdamW",
+    "Bayes",
     "Bisection",
     "Cnn",
     "CurvatureGate",
@@ -152,4 +153,5 @@ __all__ = [
     "Timm",
     "Training",
     "Vit",
+    "Walk",
 ]

@@ -25,24 +25,24 @@ class Search(Section):
     """Rule that chooses the next n."""
     start: Count = 64
     """First n that is tried (samples)."""
-    seeds_per_n: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Probes at one n; their majority decides, one more breaks a tie."""
     max_cost: Count | None = None
     """Cap on the point's cost (sample passes): no new probe starts beyond it."""
 
 
-class Bisection(Search):
-    """Double until a failure, then bisect in log n."""
+class Level(Search):
+    """What all searches share that estimate where a given part of the trainings fits."""
 
-    policy: Literal["bisection"]
-    tolerance: Annotated[float, Field(gt=0, le=10)] = 0.05
-    """Relative width of the bracket at which the search ends."""
     estimand: Annotated[str, Field(pattern=r"^n[1-9][0-9]?$")] = "n50"
     """What is estimated: `n50` is the n at which half of the trainings fit, `n90` that at which
     90 % do, and so on."""
     eps: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] | None = None
     """Also measures, from the same probes and as many more as it takes, the largest n that is
-    trained to at most this training error on average (fractions, as [0.01, 0.1])."""
+    trained to at most this training error (fractions, as [0.01, 0.1])."""
+
+    @property
+    def quantile(self) -> float:
+        """Part of the trainings that fits at the n which is estimated."""
+        return int(self.estimand.removeprefix("n")) / 100
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -52,7 +52,41 @@ class Bisection(Search):
             yield "eps", "holds a value twice, to 6 digits; keep one"
 
 
-class Growth(Search):
+class Bayes(Level):
+    """Probe where it tells most for its cost, until the 90 % interval is narrow."""
+
+    policy: Literal["bayes"]
+    tolerance: Annotated[float, Field(gt=0, le=10)] = 0.1
+    """The search ends when the interval lies within plus and minus this, relative to its middle."""
+    max_probes: Annotated[int, Field(ge=1, le=100_000)] = 40
+    """Cap on the point's probes; with fewer than it takes, the interval is wider."""
+    at_once: Annotated[int, Field(ge=1, le=8)] = 1
+    """Probes that are chosen together."""
+    give_up: bool = True
+    """Stops a probe whose errors foretell that it will not fit within its budget. Has no effect
+    where trainings must go on to their end: without a budget, with `unconverged: extend`, with
+    `eps`, and with a gate that refuses probes."""
+    neighbours: bool = True
+    """The sweep's finished points say where to look first. The estimate rests on the point's own
+    probes alone."""
+
+
+class Walk(Search):
+    """What all searches share that decide n by n."""
+
+    seeds_per_n: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Probes at one n; their majority decides, one more breaks a tie."""
+
+
+class Bisection(Walk, Level):
+    """Double until a failure, then bisect in log n."""
+
+    policy: Literal["bisection"]
+    tolerance: Annotated[float, Field(gt=0, le=10)] = 0.05
+    """Relative width of the bracket at which the search ends."""
+
+
+class Growth(Walk):
     """The paper's rule: raise n until the first failure."""
 
     policy: Literal["growth"]

@@ -82,6 +82,11 @@ class Training(Section):
     any number of processes. By default each process takes one part, with equal results but for
     rounding."""
 
+    @property
+    def rejects(self) -> bool:
+        """Whether a gate may refuse a probe."""
+        return any(gate.mode == "reject" for gate in vars(self.gates).values())
+
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """See :meth:`Section.clashes`."""

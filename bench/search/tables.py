@@ -1,0 +1,167 @@
+"""What searches are replayed on: recorded trainings, and fit curves that are known exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betainc
+from sklearn.isotonic import IsotonicRegression
+
+Floats = NDArray[np.float64]
+RECORDED = Path(__file__).parent / "recorded"
+CHECKS = 64
+BANDWIDTH = 0.12
+"""Of the kernel, in log n."""
+TUNED_ON = ("mlp_tanh", "cnn_adam", "digits_relu", "perceptron_adam")
+JUDGED_ON = ("vit_adamw", "covtype_original", "fashion_relu", "credit_muon")
+MODELS = TUNED_ON + JUDGED_ON
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training drawn for an n.
+
+    Attributes:
+        verdict: as recorded; n_errors: samples missed at the end.
+        share: part of the first budget that it used; None where it is not known.
+        cost: sample passes; full_cost: those of the first budget.
+        errors: samples missed at each of ``CHECKS`` looks over the budget, as far as it went.
+    """
+
+    verdict: str
+    n_errors: int
+    share: float | None
+    cost: int
+    full_cost: int
+    errors: Floats
+
+
+class World(Protocol):
+    """Where trainings come from, and the truth about them."""
+
+    n_limit: int
+
+    def chance(self, n: float) -> float:
+        """Return P(fit | n)."""
+        ...
+
+    def draw(self, n: int, rng: np.random.Generator) -> Training:
+        """Train once."""
+        ...
+
+
+def middle(world: World, q: float = 0.5) -> float:
+    """Return the n, in samples, at which a share q of all trainings fits."""
+    low, high = 1.0, float(world.n_limit)
+    while high / low > 1 + 1e-6:
+        n = math.sqrt(low * high)
+        low, high = (n, high) if world.chance(n) > q else (low, n)
+    return low
+
+
+class Table:
+    """Recorded trainings of one model, resampled with replacement.
+
+    P(fit | n) is a kernel regression of the recorded verdicts on log n, made monotone, so the truth
+    is known exactly and has no shape that a search could have been designed for. The kernel is as
+    wide as the rows are apart: what is finer than that is noise of a few dozen trainings. A
+    training at n is one of the recorded ones of that verdict, from the two rows that enclose n,
+    with its misses in proportion.
+    """
+
+    n_limit = 20_000
+
+    def __init__(self, name: str) -> None:
+        with np.load(RECORDED / f"{name}.npz") as stored:
+            self.data = dict(stored)
+        self.rows = np.unique(self.data["n"])
+        fit = self.data["verdict"] == "fit"
+        at = np.log(self.data["n"])
+        self._ladder = np.linspace(at.min(), at.max(), 400)
+        kernel = np.exp(-0.5 * ((self._ladder[:, None] - at) / BANDWIDTH) ** 2)
+        rate = kernel @ fit / kernel.sum(axis=1)
+        smooth = IsotonicRegression(increasing=False, y_min=0, y_max=1)
+        self._rate = smooth.fit_transform(self._ladder, rate)
+        self._of = {(n, v): np.nonzero((self.data["n"] == n) & (fit == v))[0]
+                    for n in self.rows for v in (True, False)}  # fmt: skip
+        full = [np.mean(self.data["full_cost"][self.data["n"] == n] / n) for n in self.rows]
+        self._epochs = np.array(full)
+
+    def chance(self, n: float) -> float:
+        """See :class:`World`."""
+        return float(np.interp(math.log(n), self._ladder, self._rate))
+
+    def draw(self, n: int, rng: np.random.Generator) -> Training:
+        """See :class:`World`."""
+        fit = bool(rng.random() < self.chance(n))
+        at = float(np.interp(math.log(n), np.log(self.rows), np.arange(len(self.rows))))
+        wanted = int(at) + int(rng.random() < at % 1)
+        row = min(
+            (r for r in range(len(self.rows)) if len(self._of[self.rows[r], fit])),
+            key=lambda r: abs(r - wanted),
+        )
+        i = rng.choice(self._of[self.rows[row], fit])
+        scale = n / self.data["n"][i]
+        full = round(n * float(np.interp(at, np.arange(len(self.rows)), self._epochs)))
+        share = self.data["cost"][i] / self.data["full_cost"][i]
+        return Training(
+            verdict=str(self.data["verdict"][i]),
+            n_errors=0 if fit else min(n, max(1, round(self.data["n_errors"][i] * scale))),
+            share=float(share),
+            cost=max(1, round(share * full)),
+            full_cost=full,
+            errors=self.data["errors"][i][: self.data["looks"][i]] * scale,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A fit curve that is known, with lapses; its trainings say nothing but their verdict.
+
+    Attributes:
+        fits: P(fit | n) without lapses.
+        lapse: share of the trainings that fail at any n.
+    """
+
+    fits: Callable[[float], float]
+    lapse: float
+    n_limit: int = 60_000
+
+    def chance(self, n: float) -> float:
+        """See :class:`World`."""
+        return (1 - self.lapse) * self.fits(n)
+
+    def draw(self, n: int, rng: np.random.Generator) -> Training:
+        """See :class:`World`; a fit takes 0.35 of the budget, as in docs/search.md."""
+        fit = bool(rng.random() < self.chance(n))
+        share = 0.35 if fit else 1.0
+        cost = max(1, round(1000 * n * share))
+        return Training(
+            verdict="fit" if fit else "not_fit",
+            n_errors=0 if fit else 1,
+            share=None,
+            cost=cost,
+            full_cost=1000 * n,
+            errors=np.zeros(0),
+        )
+
+
+def perceptron(dims: int, lapse: float) -> Curve:
+    """Return the exact curve of n random labels in d dimensions: P = 1/2 at n = 2 d.
+
+    Cover 1965: 2^(1-n) sum_{k<d} C(n-1, k), here as the incomplete beta function, for any real n.
+    """
+    return Curve(fits=lambda n: float(betainc(max(n - dims, 1e-9), dims, 0.5)), lapse=lapse)
+
+
+def logistic(middle: float, width: float, lapse: float) -> Curve:
+    """Return a curve that is logistic in log n."""
+    return Curve(
+        fits=lambda n: 1 / (1 + math.exp(min(700, math.log(n / middle) / width))), lapse=lapse
+    )

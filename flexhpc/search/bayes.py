@@ -1,0 +1,120 @@
+"""The Bayesian policy: probe where it tells most for its cost, until the interval is narrow.
+
+Everything is a function of the history: the posterior of the fit curve, the next n, and the end.
+"""
+
+from __future__ import annotations
+
+import math
+
+from flexhpc.search.design import Prices, choose
+from flexhpc.search.fit_curve import FitCurve, posterior
+from flexhpc.search.history import (
+    TAILS,
+    Bracket,
+    Censored,
+    EpsEstimate,
+    Found,
+    History,
+    counted,
+    passes,
+)
+from flexhpc.search.neighbours import Belief
+from flexhpc.spec.sections import Bayes
+from flexhpc.spec.sections.search import eps_name
+
+
+def wanted(
+    search: Bayes, n_limit: int, history: History, belief: Belief | None
+) -> list[int] | None:
+    """Return the n to probe next, or None if the search has ended.
+
+    Args:
+        search: policy and its settings; n_limit: largest n there is (samples).
+        history: finished probes, in any order.
+        belief: what neighbours say of the threshold.
+    """
+    if len(history) >= search.max_probes:
+        return None
+    if not history:
+        first = search.start if belief is None else round(math.exp(belief.centre))
+        return [min(max(first, 1), n_limit)]
+    count = min(search.at_once, search.max_probes - len(history))
+    for eps in _targets(search):
+        curve = posterior(history, n_limit, eps)
+        if _narrow(curve, search, n_limit):
+            end = _untried_end(history, n_limit, eps)
+            if end is None:
+                continue
+            return [end]
+        where = belief.log_weight if belief is not None and eps is None else None
+        return choose(curve, search.quantile, Prices.of(history), n_limit, count, where)
+    return None
+
+
+def found(search: Bayes, n_limit: int, history: History) -> Found | None:
+    """Return the EMC for a perfect fit and for each eps; None before the first probe."""
+    if not history:
+        return None
+    curve = posterior(history, n_limit)
+    by_eps = {
+        eps_name(eps): _answer(posterior(history, n_limit, eps), search, n_limit, history, eps)
+        for eps in _targets(search)
+        if eps is not None
+    }
+    return Found(
+        answer=_answer(curve, search, n_limit, history, None),
+        by_eps=by_eps,
+        bracket=bracket_of(history),
+        width=curve.quantiles(curve.width, TAILS),
+        lapse=curve.quantiles(curve.lapse, TAILS),
+    )
+
+
+def bracket_of(history: History) -> Bracket:
+    """Return the largest n that any probe fitted and the smallest at which any failed."""
+    fits, fails = _split(history, None)
+    return Bracket(largest_fit=max(fits, default=None), smallest_fail=min(fails, default=None))
+
+
+def _targets(search: Bayes) -> list[float | None]:
+    """Return the training errors whose n is estimated; None is a perfect fit."""
+    return [None, *sorted(search.eps or ())]
+
+
+def _narrow(curve: FitCurve, search: Bayes, n_limit: int) -> bool:
+    """Return whether the interval, cut to the n that there are, lies within the tolerance."""
+    ends = curve.quantiles(curve.level_set(search.quantile), TAILS)
+    lower, _, upper = (min(max(end, 1.0), float(n_limit)) for end in ends)
+    return upper <= lower * (1 + search.tolerance) ** 2 or upper - lower < 1
+
+
+def _untried_end(history: History, n_limit: int, eps: float | None) -> int | None:
+    """Return the end of all n that must be tried before an estimate may be censored there."""
+    fits, fails = _split(history, eps)
+    if not fails and n_limit not in fits:
+        return n_limit
+    return 1 if not fits and 1 not in fails else None
+
+
+def _answer(
+    curve: FitCurve, search: Bayes, n_limit: int, history: History, eps: float | None
+) -> EpsEstimate:
+    lower, middle, upper = curve.quantiles(curve.level_set(search.quantile), TAILS)
+    fits, fails = _split(history, eps)
+    censored: Censored = "none"
+    emc = max(1, round(middle))
+    if not fits:
+        censored, emc = "left", 0
+    elif not fails:
+        censored, emc = "right", max(fits)
+    elif middle >= n_limit:
+        censored, emc = "right", n_limit
+    return EpsEstimate.within(emc, lower, upper, censored)
+
+
+def _split(history: History, eps: float | None) -> tuple[list[int], list[int]]:
+    """Return the n of the probes that fit, and of those that do not."""
+    fits = passes(eps)
+    some = counted(history)
+    return [r.n for r in some if fits(r)], [r.n for r in some if not fits(r)]

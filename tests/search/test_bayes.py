@@ -1,0 +1,260 @@
+"""The Bayesian policy: legal steps on any history, an end to any search, intervals that hold."""
+
+from __future__ import annotations
+
+import math
+import random as stdlib_random
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import betainc
+
+from flexhpc.search import Ask, Estimate, ProbeResult, advance, cost_bound, estimate_so_far
+from flexhpc.search.neighbours import Belief, Neighbour, believe
+from flexhpc.spec.sections import Adam, Bayes
+
+SEARCH = Bayes(policy="bayes", start=64)
+Outcome = Callable[[int, int], tuple[str, int]]
+
+
+def play(
+    search: Bayes, n_limit: int, outcome: Outcome, belief: Belief | None = None
+) -> tuple[Estimate, list[ProbeResult]]:
+    """Run a search on an oracle that says (verdict, missed samples); every request is legal."""
+    history: list[ProbeResult] = []
+    while isinstance(step := advance(search, n_limit, history, belief), Ask):
+        assert len(step.probes) == min(search.at_once, search.max_probes - len(history)) or (
+            not history and len(step.probes) == 1
+        )
+        for n, repeat in step.probes:
+            assert 1 <= n <= n_limit
+            assert (n, repeat) not in {(r.n, r.repeat) for r in history}
+            verdict, missed = outcome(n, repeat)
+            result = ProbeResult(n=n, repeat=repeat, verdict=verdict, n_errors=missed, cost=10 * n)
+            history.append(result)
+    return step, history
+
+
+def below(threshold: float, missed: Callable[[int], int] = lambda _: 1) -> Outcome:
+    return lambda n, _: ("fit", 0) if n <= threshold else ("not_fit", missed(n))
+
+
+results = st.builds(
+    ProbeResult,
+    n=st.integers(1, 5000),
+    repeat=st.integers(0, 10_000),
+    verdict=st.sampled_from(["fit", "not_fit", "unconverged", "diverged", "saddle", "hopeless"]),
+    n_errors=st.integers(0, 5000),
+    cost=st.integers(0, 10**9),
+    rejected=st.booleans(),
+    share=st.none() | st.floats(1e-6, 8),
+    least_chance=st.none() | st.floats(0, 1),
+)
+searches = st.builds(
+    Bayes,
+    policy=st.just("bayes"),
+    start=st.integers(1, 6000),
+    tolerance=st.floats(1e-3, 3),
+    max_probes=st.integers(1, 60),
+    at_once=st.integers(1, 4),
+    estimand=st.sampled_from(["n50", "n90", "n10", "n99"]),
+    eps=st.none() | st.just([0.01, 0.2]),
+)
+
+
+@settings(max_examples=80)
+@given(searches, st.integers(5000, 100_000), st.lists(results, max_size=30))
+def test_any_history_gives_a_legal_next_step(
+    search: Bayes, n_limit: int, history: list[ProbeResult]
+) -> None:
+    step = advance(search, n_limit, history)
+    if isinstance(step, Ask):
+        assert 1 <= len(step.probes) <= search.at_once
+        assert len(set(step.probes)) == len(step.probes)
+        assert all(1 <= n <= n_limit for n, _ in step.probes)
+        assert 0 <= step.hopeless_below < 0.5
+    else:
+        assert 0 <= step.emc <= n_limit or step.emc_hi is not None
+        assert step.emc_lo <= step.emc
+        assert step.emc_hi is None or step.emc <= step.emc_hi
+    shuffled = list(history)
+    stdlib_random.Random(0).shuffle(shuffled)
+    assert advance(search, n_limit, shuffled) == step
+
+
+@settings(max_examples=25)
+@given(st.integers(1, 3000), st.integers(1, 6000), st.sampled_from([0.05, 0.1, 0.5]))
+def test_a_hard_threshold_is_found(start: int, threshold: int, tolerance: float) -> None:
+    search = SEARCH.model_copy(update={"start": start, "tolerance": tolerance})
+    estimate, history = play(search, 5000, below(threshold, lambda n: n - threshold))
+    assert len(history) <= search.max_probes
+    if threshold >= 5000:
+        assert (estimate.censored, estimate.emc, estimate.emc_hi) == ("right", 5000, None)
+    else:
+        assert estimate.censored == "none"
+        assert estimate.emc_lo <= threshold + 1
+        assert estimate.emc_hi >= threshold
+        assert estimate.emc == pytest.approx(threshold, rel=0.15, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "censored"),
+    [(lambda *_: ("fit", 0), "right"), (lambda n, _: ("not_fit", n), "left"),
+     (lambda *_: ("not_fit", 1), "left")],
+)  # fmt: skip
+def test_all_or_nothing_ends_censored(outcome: Outcome, censored: str) -> None:
+    estimate, history = play(SEARCH, 1797, outcome)
+    assert estimate.censored == censored
+    assert len(history) < SEARCH.max_probes
+    if censored == "right":
+        assert (estimate.emc, estimate.emc_hi) == (1797, None)
+        assert estimate.emc_lo >= 1797 / 1.21 - 1
+    else:
+        assert (estimate.emc, estimate.emc_lo) == (0, 0)
+        assert min(r.n for r in history) == 1
+
+
+def test_verdicts_without_an_order_end_in_a_wide_answer() -> None:
+    def alternating(n: int, repeat: int) -> tuple[str, int]:
+        return ("fit", 0) if (n + repeat) % 2 else ("not_fit", 1)
+
+    estimate, history = play(SEARCH, 60_000, alternating)
+    assert len(history) <= SEARCH.max_probes
+    assert estimate.emc_hi is None or estimate.emc_hi > 1.5 * estimate.emc_lo
+
+
+def test_a_cap_on_cost_ends_the_search_with_a_wide_answer() -> None:
+    search = SEARCH.model_copy(update={"max_cost": 3000})
+    estimate, _ = play(search, 60_000, below(1000))
+    assert estimate.cost >= 3000
+    assert estimate.censored == "right"
+    assert estimate.emc == estimate.largest_fit
+    bound = cost_bound(SEARCH, Adam(optimizer="adam", epochs=10), 60_000)
+    assert bound == 60_000 * 10 * SEARCH.max_probes
+
+
+def perceptron(dims: int, rng: np.random.Generator, lapse: float = 0.0) -> Outcome:
+    """The exact curve of Cover 1965, P = 1/2 at 2 d; missed samples that say nothing."""
+
+    def outcome(n: int, repeat: int) -> tuple[str, int]:
+        fits = rng.random() < (1 - lapse) * betainc(max(n - dims, 1e-9), dims, 0.5)
+        return ("fit", 0) if fits else ("not_fit", int(rng.integers(1, n + 1)))
+
+    return outcome
+
+
+@pytest.mark.parametrize(("dims", "lapse"), [(20, 0.0), (200, 0.0), (50, 0.05)])
+def test_intervals_hold_and_are_as_narrow_as_they_say(dims: int, lapse: float) -> None:
+    rng = np.random.default_rng(dims)
+    search = SEARCH.model_copy(update={"start": max(2, dims // 5)})
+    found = [play(search, 60_000, perceptron(dims, rng, lapse))[0] for _ in range(40)]
+    covered = np.mean([e.emc_lo <= 2 * dims <= (e.emc_hi or math.inf) for e in found])
+    assert covered >= 0.8
+    errors = np.array([math.log(e.emc / (2 * dims)) for e in found])
+    assert np.sqrt((errors**2).mean()) < 0.1
+    narrow = [e.emc_hi <= e.emc_lo * 1.21 + 3 or e.probes == search.max_probes for e in found]
+    assert all(narrow)
+    for estimate in found:
+        assert estimate.width[0] <= estimate.width[1] <= estimate.width[2]
+        assert estimate.lapse[0] <= estimate.lapse[2]
+
+
+@pytest.mark.parametrize("missed", [lambda n: 1, lambda n: n, lambda n: n // 2 + 1])
+def test_missed_samples_that_say_nothing_do_no_harm(missed: Callable[[int], int]) -> None:
+    estimate, _ = play(SEARCH, 60_000, below(1000, missed))
+    assert estimate.emc_lo <= 1001
+    assert estimate.emc_hi >= 1000
+
+
+def test_a_belief_says_where_to_look_and_nothing_else() -> None:
+    """A wrong one costs probes; the estimate of a history is the same with any."""
+    right = Belief(centre=math.log(1000), scale=0.2)
+    wrong = Belief(centre=math.log(30_000), scale=0.05)
+    plain, history = play(SEARCH, 60_000, below(1000, lambda n: n - 1000))
+    costs = {}
+    for name, belief in (("right", right), ("wrong", wrong)):
+        estimate, theirs = play(SEARCH, 60_000, below(1000, lambda n: n - 1000), belief)
+        assert estimate.emc_lo <= 1001
+        assert estimate.emc_hi >= 1000
+        assert estimate == estimate_so_far(SEARCH, 60_000, theirs)
+        costs[name] = estimate.cost
+    assert costs["right"] < costs["wrong"]
+    assert 700 <= play(SEARCH, 60_000, below(1000), right)[1][0].n <= 1400
+    assert estimate_so_far(SEARCH, 60_000, history) == plain
+
+
+def neighbour(params: int, emc: float, group: str = "a") -> Neighbour:
+    return Neighbour(
+        params=params, emc=round(emc), emc_lo=round(emc / 1.1), emc_hi=round(emc * 1.1), group=group
+    )
+
+
+def test_neighbours_foretell_a_power_law() -> None:
+    some = [neighbour(p, 0.1 * p**0.9) for p in (1000, 2000, 4000, 16_000)]
+    belief = believe(some, 8000, "a", ["w", "x", "y", "z"])
+    assert belief.centre == pytest.approx(math.log(0.1 * 8000**0.9), abs=0.1)
+    assert belief.scale < 0.35
+    assert belief.points == ("w", "x", "y", "z")
+    far = believe(some, 1_000_000, "a")
+    other = believe(some, 8000, "b")
+    assert far.scale > belief.scale
+    assert other.scale > 0.8
+    assert believe([], 8000, "a") is None
+
+
+def test_a_planted_outlier_is_not_listened_to() -> None:
+    some = [neighbour(p, 0.1 * p) for p in (1000, 2000, 4000, 8000, 16_000)]
+    planted = [*some, neighbour(6000, 0.1 * 6000 * 40)]
+    belief = believe(planted, 5000, "a")
+    assert belief.centre == pytest.approx(math.log(500), abs=0.15)
+
+
+def test_probes_chosen_together_tell_different_things() -> None:
+    rng = np.random.default_rng(0)
+    search = SEARCH.model_copy(update={"at_once": 4})
+    estimate, history = play(search, 60_000, perceptron(200, rng))
+    assert len(history) % 4 == 1 or len(history) == search.max_probes
+    assert estimate.emc_lo <= 400 <= estimate.emc_hi
+    rounds = [[r.n for r in history[i : i + 4]] for i in range(1, len(history), 4)]
+    assert np.mean([len(set(ns)) for ns in rounds]) > 2
+
+
+def test_eps_is_measured_from_the_same_probes_and_some_more() -> None:
+    search = SEARCH.model_copy(update={"eps": [0.1, 0.3]})
+    estimate, _ = play(search, 60_000, below(1000, lambda n: n - 1000))
+    for eps, found in estimate.by_eps.items():
+        truth = 1000 / (1 - float(eps))
+        assert found.emc_lo <= truth * 1.02
+        assert found.emc_hi >= truth * 0.98
+        assert found.emc == pytest.approx(truth, rel=0.15)
+
+
+def test_other_estimands_lie_where_the_curve_says() -> None:
+    rng = np.random.default_rng(1)
+
+    def outcome(n: int, repeat: int) -> tuple[str, int]:
+        fits = rng.random() < 1 / (1 + (n / 1000) ** 10)
+        return ("fit", 0) if fits else ("not_fit", 0)
+
+    for q in (90, 10):
+        truth = 1000 * ((100 - q) / q) ** 0.1
+        search = SEARCH.model_copy(update={"estimand": f"n{q}", "max_probes": 60})
+        estimate, _ = play(search, 60_000, outcome)
+        assert estimate.emc_lo <= truth * 1.05
+        assert estimate.emc_hi >= truth / 1.05
+
+
+def test_rejected_probes_alone_end_in_no_claim() -> None:
+    history = [
+        ProbeResult(n=10 + i, repeat=0, verdict="saddle", n_errors=3, cost=1, rejected=True)
+        for i in range(SEARCH.max_probes)
+    ]
+    estimate = advance(SEARCH, 5000, history)
+    assert isinstance(estimate, Estimate)
+    assert (estimate.emc, estimate.emc_lo, estimate.rejected) == (0, 0, len(history))
+    assert estimate.emc_hi > 5000
+    assert replace(history[0], rejected=False).given_up is False
