@@ -152,7 +152,7 @@ def run_probe(
     budget = _epochs(point, n)
     readings = dict(outcome.readings)
     if hopeless_below and budget is not None:
-        errors = outcome.error_curve[:-1].tolist()
+        errors = outcome.error_curve.tolist()
         chance = foretold(looks_of(errors, budget), n)
         readings[LEAST_CHANCE] = float(chance.min(initial=1.0))
     return ProbeRecord(

@@ -18,7 +18,7 @@ COLUMNS = (
     "params", "emc", "emc_lo", "emc_hi", "level", "estimand", "censored", "largest_fit",
     "smallest_fail", "probes", "cost", "seconds", "emc_per_param", "unconverged", "status",
     "bits", "emc_per_bit", "bits_per_param", "rejected", "touched_plateau", "touched_gradient",
-    "touched_curvature",
+    "touched_curvature", "width_of_curve", "lapse_rate", "given_up",
 )  # fmt: skip
 """Columns after ``point_id`` and the swept keys. Those for each training error that was asked for
 (``emc_eps_0.1``, its ``_lo``, ``_hi`` and ``_censored``) and of an evaluation follow."""
@@ -36,11 +36,14 @@ def row_of(status: PointStatus) -> Row:
         row["seconds"] = round(sum(probe.seconds for probe in record.probes), 3)
         row["bits"] = record.header.bits or None
         row["bits_per_param"] = bits_per_parameter(record)
+        row["given_up"] = sum(probe.verdict == "hopeless" for probe in record.probes)
         row |= {f"touched_{gate}": _touched(record, gate) for gate in GATES}
     if estimate is not None and record is not None:
         for key in COLUMNS:
             if hasattr(estimate, key):
                 row[key] = getattr(estimate, key)
+        row["width_of_curve"] = estimate.width[1] if estimate.width else None
+        row["lapse_rate"] = estimate.lapse[1] if estimate.lapse else None
         row["emc_per_param"] = estimate.emc / record.header.params
         if record.header.bits:
             row["emc_per_bit"] = estimate.emc / record.header.bits

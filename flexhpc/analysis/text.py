@@ -34,10 +34,15 @@ def number_text(value: object) -> str:
 
 
 def bracket_text(bracket: Bracket) -> str:
-    """Return the bracket: ``256 - 512``, with a dot where it is open."""
+    """Return the bracket: ``256 - 512``, with a dot where it is open.
+
+    Where the smallest n that failed lies below the largest that fitted: ``300 ~ 420``.
+    """
     low, high = bracket.largest_fit, bracket.smallest_fail
     if low is None and high is None:
         return ""
+    if low is not None and high is not None and low >= high:
+        return f"{high} ~ {low}"
     return f"{low or '.'} - {high or '.'}"
 
 

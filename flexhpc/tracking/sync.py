@@ -21,7 +21,7 @@ from flexhpc.analysis.board import Board, PointStatus, open_run
 from flexhpc.analysis.collect import measurements, row_of
 from flexhpc.analysis.figures import fit_figure
 from flexhpc.analysis.text import emc_text
-from flexhpc.search import bracket_of, history_of
+from flexhpc.search import bracket_of, estimate_so_far, history_of
 from flexhpc.spec import checked
 from flexhpc.store import RunFolder
 from flexhpc.store.files import write_json
@@ -209,7 +209,7 @@ class Syncer:
         self._progress(parent, status, number, end)
 
     def _progress(self, parent: _Parent, status: PointStatus, number: int, time: int) -> None:
-        """Log the bracket after a probe on the parent, whose charts show the search."""
+        """Log bracket and estimate after a probe on the parent, whose charts show the search."""
         from mlflow.entities import Metric, RunTag
 
         record = status.record
@@ -218,6 +218,9 @@ class Syncer:
         bracket = bracket_of(status.point.search, record.header.n_limit, history)
         values = {"n": history[-1].n, "lo": bracket.largest_fit, "hi": bracket.smallest_fail}
         values["cost"] = sum(result.cost for result in history)
+        so_far = estimate_so_far(status.point.search, record.header.n_limit, history)
+        if so_far is not None:
+            values |= {"emc": so_far.emc, "emc_lo": so_far.emc_lo, "emc_hi": so_far.emc_hi}
         metrics = [Metric(k, float(v), time, number) for k, v in values.items() if v is not None]
         tags = [RunTag(LOGGED, str(number + 1))]
         self.client.log_batch(parent.run_id, metrics=metrics, tags=tags)
@@ -231,7 +234,8 @@ class Syncer:
         assert record is not None
         assert estimate is not None
         end = int(max((p.finished for p in record.probes), default=0) * 1000)
-        metrics = [Metric(k, v, end, 0) for k, v in measurements(row_of(status)).items()]
+        last = len(record.probes)
+        metrics = [Metric(k, v, end, last) for k, v in measurements(row_of(status)).items()]
         note = (
             f"**EMC {emc_text(estimate)}** ({estimate.estimand}, level {estimate.level}), "
             f"{record.header.params:,} parameters, {estimate.probes} probes, "

@@ -97,6 +97,8 @@ def test_curves_brackets_and_artifacts(measured: Path) -> None:
         assert sorted(m.value for m in lows) == [
             m.value for m in sorted(lows, key=lambda m: m.step)
         ]
+        highs = client.get_metric_history(parent.info.run_id, "emc_hi")
+        assert max(highs, key=lambda m: m.step).value == parent.data.metrics["emc_hi"]
         names = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
         assert names == {"fit_curve.png", f"{point_id}.h5"}
     child = max(children, key=lambda c: c.data.metrics["epochs"])
