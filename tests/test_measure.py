@@ -157,7 +157,7 @@ def test_finished_points_say_where_a_new_one_begins(tmp_path: Path) -> None:
         "  data: {source: gaussian, dims: 8, classes: 2, size: 500, labels: random}\n"
         "  model: {family: mlp, depth: 1}\n"
         "  training: {optimizer: adam, lr: 3e-2, batch_size: 500, epochs: 150}\n"
-        "  search: {policy: bayes, start: 4, max_probes: 12}\n"
+        "  search: {policy: bayes, start: 4, max_probes: 12, neighbours: true}\n"
         "grid: {model.width: [2, 4], seed: [0, 1]}\n"
     )
     points = checked(spec)[1]

@@ -66,9 +66,10 @@ class Bayes(Level):
     """Stops a probe whose errors foretell that it will not fit within its budget. Has no effect
     where trainings must go on to their end: without a budget, with `unconverged: extend`, with
     `eps`, and with a gate that refuses probes."""
-    neighbours: bool = True
-    """The sweep's finished points say where to look first. The estimate rests on the point's own
-    probes alone."""
+    neighbours: bool = False
+    """The sweep's finished points say where to look first; both ends of a sweep are then measured
+    first. The estimate rests on the point's own probes alone, but which ones those are depends on
+    what was finished when it began: another run of the sweep has other probes."""
 
 
 class Walk(Search):
