@@ -1,0 +1,207 @@
+"""Replay every policy on recorded trainings and on known fit curves: the tables of docs/search.md.
+
+Usage: python -m bench.search [--replays N] [--markdown FILE] [--plot FILE]
+Prints all figures as JSON. With the default of 60 replays per world and variant, a quarter of an
+hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+from bench.search.forecast import without
+from bench.search.replay import Play, play, walk
+from bench.search.report import markdown, plot
+from bench.search.tables import (
+    JUDGED_ON,
+    TUNED_ON,
+    Floats,
+    Table,
+    World,
+    logistic,
+    middle,
+    perceptron,
+)
+from flexhpc.search.hopeless import COEFFICIENTS
+from flexhpc.search.neighbours import Belief
+from flexhpc.spec.sections import Bayes
+
+TOLERANCE = 0.1
+"""Half-width of the interval whose price is asked for."""
+BISECTIONS = 400
+GROWTH = (1.02, 1.25)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A way to run the Bayesian policy: settings of it, and what of a probe it sees."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    sees: dict[str, bool] = field(default_factory=dict)
+    belief: bool = False
+
+
+VARIANTS = {
+    "bayes": Variant(),
+    "to the end": Variant(settings={"give_up": False}),
+    "verdicts only": Variant(settings={"give_up": False}, sees={"counts": False, "shares": False}),
+    "neighbours": Variant(belief=True),
+    "four at once": Variant(settings={"at_once": 4}),
+}
+
+
+def worlds() -> dict[str, World]:
+    """Return every world by name."""
+    found: dict[str, World] = {name: Table(name) for name in (*TUNED_ON, *JUDGED_ON)}
+    for lapse in (0.0, 0.02, 0.05):
+        found |= {f"perceptron d={d} lapse={lapse}": perceptron(d, lapse) for d in (20, 200)}
+    found |= {f"logistic s=0.2 lapse={lapse}": logistic(1000, 0.2, lapse) for lapse in (0.0, 0.05)}
+    return found
+
+
+def one(name: str, variant: str, forecast: Floats, seed: int) -> Play:
+    """Run one search far beyond the tolerance, so that all prices can be read off it."""
+    world, how = worlds()[name], VARIANTS[variant]
+    rng = np.random.default_rng(seed)
+    belief = None
+    if how.belief:  # what neighbours say is off by 15 %, as a power law through a sweep mostly is
+        centre = float(np.log(middle(world)) + rng.normal(0, 0.15))
+        belief = Belief(centre=centre, scale=0.2)
+    search = Bayes(policy="bayes", tolerance=0.02, max_probes=60, **how.settings)
+    return play(world, search, rng, belief=belief, forecast=forecast, **how.sees)
+
+
+def bisection(name: str, step: float | None, seed: int) -> tuple[float, float]:
+    """Run one plain search; see :func:`walk`."""
+    return walk(worlds()[name], np.random.default_rng(seed), step)
+
+
+def at_cost(plays: list[Play], cost: float) -> dict[str, float]:
+    """Return what the searches knew when they had spent ``cost``."""
+    rounds = [min(int(np.searchsorted(p.cost, cost)), len(p.cost) - 1) for p in plays]
+    return _known(plays, rounds)
+
+
+def at_tolerance(plays: list[Play]) -> dict[str, float]:
+    """Return what the searches knew when their interval was narrow, or at their end."""
+    narrow = [np.nonzero(p.high - p.low <= 2 * np.log1p(TOLERANCE))[0] for p in plays]
+    rounds = [int(n[0]) if len(n) else len(p.cost) - 1 for n, p in zip(narrow, plays, strict=True)]
+    return _known(plays, rounds) | {"reached": float(np.mean([len(n) > 0 for n in narrow]))}
+
+
+def _known(plays: list[Play], rounds: list[int]) -> dict[str, float]:
+    error, low, high, cost, time_ = (
+        np.array([getattr(p, key)[i] for p, i in zip(plays, rounds, strict=True)])
+        for key in ("error", "low", "high", "cost", "time")
+    )
+    return {
+        "cost": float(cost.mean()),
+        "time": float(time_.mean()),
+        "probes": float(np.mean(rounds) + 1),
+        "bias": float(error.mean()),
+        "rmse": float(np.sqrt((error**2).mean())),
+        "coverage": float(np.mean((low <= 0) & (high >= 0))),
+    }
+
+
+class Bisections:
+    """What the median of k plain bisections to 5 % is worth; beyond 9 it gains as 1 / sqrt(k)."""
+
+    def __init__(self, found: Floats) -> None:
+        errors, rng = found[:, 0], np.random.default_rng(0)
+        self.price = float(found[:, 1].mean())
+        self._k = np.array([1, 2, 3, 5, 9, 9e6])
+        whole = self._k[:-1].astype(int)
+        drawn = [np.median(errors[rng.integers(0, len(errors), (4000, k))], axis=1) for k in whole]
+        rmse = [float(np.sqrt((d**2).mean())) for d in drawn]
+        self._rmse = np.array([*rmse, rmse[-1] / 1e3])
+
+    def rmse(self, k: float) -> float:
+        """Return the RMSE of the median of k."""
+        return float(np.exp(np.interp(np.log(k), np.log(self._k), np.log(self._rmse))))
+
+    def cost(self, rmse: float) -> float:
+        """Return what it takes for a median with this RMSE."""
+        k = np.exp(np.interp(-np.log(rmse), -np.log(self._rmse), np.log(self._k)))
+        return float(k * self.price)
+
+
+def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any]:
+    """Return all figures of one world."""
+    known = name in (*TUNED_ON, *JUDGED_ON)
+    forecast = without(name) if known else COEFFICIENTS
+    plain = Bisections(np.array(list(pool.map(partial(bisection, name, None), range(BISECTIONS)))))
+    price = plain.price
+    found: dict[str, Any] = {
+        "n50": middle(worlds()[name]),
+        "bisection": {str(k): {"cost": k * price, "rmse": plain.rmse(k)} for k in (1, 2, 5)},
+    }
+    for step in GROWTH:
+        grown = np.array(list(pool.map(partial(bisection, name, step), range(100))))
+        found[f"growth {step}"] = {
+            "cost": float(grown[:, 1].mean()),
+            "bias": float(grown[:, 0].mean()),
+            "rmse": float(np.sqrt((grown[:, 0] ** 2).mean())),
+        }
+    for variant in VARIANTS:
+        begun = time.monotonic()
+        plays = list(pool.map(partial(one, name, variant, forecast), range(replays)))
+        rounds = sum(len(p.cost) for p in plays)
+        end = at_tolerance(plays)
+        budgets = {}
+        for k in (1, 2, 4):
+            row = at_cost(plays, k * price)
+            budgets[str(k)] = row | {"ratio": row["rmse"] / plain.rmse(k)}
+        sums = ("false_stops", "would_fit", "saved", "failing")
+        stops, fitting, saved, failing = (sum(getattr(p, key) for p in plays) for key in sums)
+        found[variant] = {
+            "budgets": budgets,
+            "tolerance": end | {"of_bisections": end["cost"] / plain.cost(end["rmse"])},
+            "false_stops": stops / max(1, fitting),
+            "saved": saved / max(1e-9, failing),
+            "ms_per_round": 2000 * (time.monotonic() - begun) / rounds,
+            "curve": _curve(plays, price),
+        }
+    return found
+
+
+def _curve(plays: list[Play], price: float) -> list[tuple[float, float]]:
+    """Return (cost in bisections, RMSE) for the plot."""
+    ladder = np.geomspace(0.7, 8, 14)
+    rows = [at_cost(plays, float(k) * price) for k in ladder]
+    return [(row["cost"] / price, row["rmse"]) for row in rows]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--replays", type=int, default=60)
+    parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--plot", type=Path)
+    given = parser.parse_args()
+    found = {}
+    with ProcessPoolExecutor(2) as pool:
+        for name in worlds():
+            found[name] = measure(name, given.replays, pool)
+            print(f"{name}: done", file=sys.stderr, flush=True)
+    if given.markdown:
+        given.markdown.write_text(markdown(found))
+    if given.plot:
+        plot(found, given.plot)
+    print(json.dumps({"bench": "search", "replays": given.replays, "worlds": found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
