@@ -1,0 +1,67 @@
+"""The replay benchmark behind docs/search.md: its worlds and numbers are what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench.search.forecast import regression
+from bench.search.replay import play, shorten, walk
+from bench.search.tables import MODELS, Table, logistic, middle, perceptron
+from flexhpc.search.hopeless import COEFFICIENTS, FIRST
+from flexhpc.spec.sections import Bayes
+
+
+def test_the_forecast_is_made_from_the_recorded_trainings() -> None:
+    np.testing.assert_allclose(regression(MODELS), COEFFICIENTS, atol=0.01)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_drawn_trainings_follow_the_curve_of_the_table(name: str) -> None:
+    table, rng = Table(name), np.random.default_rng(0)
+    truth = middle(table)
+    assert table.chance(truth) == pytest.approx(0.5, abs=0.01)
+    ladder = [table.chance(n) for n in np.geomspace(truth / 20, truth * 8, 60)]
+    assert (np.diff(ladder) <= 1e-12).all()
+    for n in (round(truth / 1.3), round(truth * 1.2)):
+        drawn = [table.draw(n, rng) for _ in range(400)]
+        rate = np.mean([t.verdict == "fit" for t in drawn])
+        assert rate == pytest.approx(table.chance(n), abs=0.08)
+        for t in drawn:
+            assert (t.n_errors == 0) == (t.verdict == "fit")
+            assert 0 < t.share <= 1.01
+            assert t.cost == pytest.approx(t.share * t.full_cost, rel=0.05, abs=1)
+
+
+def test_known_curves_are_known() -> None:
+    for dims in (5, 20, 200):
+        assert middle(perceptron(dims, 0.0)) == pytest.approx(2 * dims, rel=1e-3)
+    assert middle(logistic(1000, 0.2, 0.0)) == pytest.approx(1000, rel=1e-3)
+    assert middle(logistic(1000, 0.2, 0.05)) < 990
+
+
+def test_a_shortened_training_costs_less_and_says_so() -> None:
+    table, rng = Table("vit_adamw"), np.random.default_rng(1)
+    whole = [table.draw(400, rng) for _ in range(40)]
+    short = [shorten(t, 400, COEFFICIENTS, 0.02) for t in whole]
+    assert np.mean([t.verdict == "hopeless" for t, _ in short]) > 0.8
+    for before, (after, least) in zip(whole, short, strict=True):
+        assert after.cost <= before.cost
+        assert least is not None
+        if after.verdict == "hopeless":
+            assert least < 0.02
+            assert after.share >= (FIRST + 1) / 64
+    assert shorten(whole[0], 400, COEFFICIENTS, 0.0) == (whole[0], None)
+
+
+def test_a_replay_ends_near_the_truth_and_counts_its_cost() -> None:
+    table = Table("perceptron_adam")
+    search = Bayes(policy="bayes", max_probes=30)
+    plays = [play(table, search, np.random.default_rng(seed)) for seed in range(6)]
+    assert np.mean([abs(p.error[-1]) for p in plays]) < 0.12
+    assert all((np.diff(p.cost) > 0).all() and (p.time <= p.cost + 1e-9).all() for p in plays)
+    together = play(table, search.model_copy(update={"at_once": 4}), np.random.default_rng(0))
+    assert together.time[-1] < 0.8 * together.cost[-1]
+    errors = [walk(table, np.random.default_rng(seed), None)[0] for seed in range(40)]
+    grown = [walk(table, np.random.default_rng(seed), 1.02)[0] for seed in range(40)]
+    assert np.mean(grown) < np.mean(errors) < 0.1
