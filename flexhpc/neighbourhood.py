@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from flexhpc.errors import PointError
@@ -11,9 +12,10 @@ from flexhpc.search.neighbours import Belief, Neighbour, believe
 from flexhpc.spec import Point
 from flexhpc.spec.sections import Bayes
 from flexhpc.store import RunFolder, read_finished
+from flexhpc.store.record import FinishedPoint
 
 _MOST = 100
-"""Points that are looked at, those that ended last: each is a file to open."""
+"""Finished points that are looked at: each is a file to open."""
 _SIZES = ("width", "depth", "heads", "scale", "match_params")
 """Keys of a model that make it larger: points that differ in nothing else form a group."""
 
@@ -29,11 +31,8 @@ def belief_about(point: Point, params: int, run: RunFolder) -> Belief | None:
     if not isinstance(point.search, Bayes) or not point.search.neighbours:
         return None
     neighbours, points = [], []
-    for path in run.newest(_MOST):
-        finished = None
-        with contextlib.suppress(PointError):
-            finished = read_finished(path)
-        if finished is None or finished.header.point_id == point.id:
+    for finished in _finished(run):
+        if finished.header.point_id == point.id:
             continue
         estimate = finished.estimate
         same = estimate["estimand"] == point.search.estimand
@@ -49,6 +48,20 @@ def belief_about(point: Point, params: int, run: RunFolder) -> Belief | None:
                 )
             )
     return believe(neighbours, params, _group(point.canonical), points)
+
+
+def _finished(run: RunFolder) -> Iterator[FinishedPoint]:
+    """Yield the points that ended last, the newest first."""
+    count = 0
+    for path in run.newest():
+        finished = None
+        with contextlib.suppress(PointError):
+            finished = read_finished(path)
+        if finished is not None:
+            yield finished
+            count += 1
+            if count == _MOST:
+                return
 
 
 def written(belief: Belief | None) -> str:

@@ -154,7 +154,8 @@ def run_probe(
     if hopeless_below and budget is not None:
         errors = outcome.error_curve.tolist()
         chance = foretold(looks_of(errors, budget), n)
-        readings[LEAST_CHANCE] = float(chance.min(initial=1.0))
+        if len(chance):
+            readings[LEAST_CHANCE] = float(chance.min())
     return ProbeRecord(
         n=n,
         repeat=repeat,

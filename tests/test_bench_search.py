@@ -59,9 +59,7 @@ def test_a_replay_ends_near_the_truth_and_counts_its_cost() -> None:
     search = Bayes(policy="bayes", max_probes=30)
     plays = [play(table, search, np.random.default_rng(seed)) for seed in range(6)]
     assert np.mean([abs(p.error[-1]) for p in plays]) < 0.12
-    assert all((np.diff(p.cost) > 0).all() and (p.time <= p.cost + 1e-9).all() for p in plays)
-    together = play(table, search.model_copy(update={"at_once": 4}), np.random.default_rng(0))
-    assert together.time[-1] < 0.8 * together.cost[-1]
+    assert all((np.diff(p.cost) > 0).all() for p in plays)
     errors = [walk(table, np.random.default_rng(seed), None)[0] for seed in range(40)]
     grown = [walk(table, np.random.default_rng(seed), 1.02)[0] for seed in range(40)]
     assert np.mean(grown) < np.mean(errors) < 0.1

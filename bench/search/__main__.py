@@ -59,7 +59,6 @@ VARIANTS = {
     "to the end": Variant(settings={"give_up": False}),
     "verdicts only": Variant(settings={"give_up": False}, sees={"counts": False, "shares": False}),
     "neighbours": Variant(belief=True),
-    "four at once": Variant(settings={"at_once": 4}),
 }
 
 
@@ -103,13 +102,12 @@ def at_tolerance(plays: list[Play]) -> dict[str, float]:
 
 
 def _known(plays: list[Play], rounds: list[int]) -> dict[str, float]:
-    error, low, high, cost, time_ = (
+    error, low, high, cost = (
         np.array([getattr(p, key)[i] for p, i in zip(plays, rounds, strict=True)])
-        for key in ("error", "low", "high", "cost", "time")
+        for key in ("error", "low", "high", "cost")
     )
     return {
         "cost": float(cost.mean()),
-        "time": float(time_.mean()),
         "probes": float(np.mean(rounds) + 1),
         "bias": float(error.mean()),
         "rmse": float(np.sqrt((error**2).mean())),

@@ -24,7 +24,6 @@ class Play:
 
     Attributes:
         cost: sample passes so far, in units of one whole training at the true EMC.
-        time: the same, where the probes of a round run side by side.
         error: log of the estimate over the truth; low, high: of the interval's ends.
         stopped: cost of failing probes as they were stopped, over that of whole trainings.
         false_stops: given up, though the training would have fitted; would_fit: that would have.
@@ -32,7 +31,6 @@ class Play:
     """
 
     cost: Floats
-    time: Floats
     error: Floats
     low: Floats
     high: Floats
@@ -73,9 +71,8 @@ def play(
     history: list[ProbeResult] = []
     rows = []
     false_stops = would_fit = 0
-    cost = time = failing = saved = 0.0
+    cost = failing = saved = 0.0
     while isinstance(step := advance(search, world.n_limit, history, belief), Ask):
-        done = []
         for n, repeat in step.probes:
             training = world.draw(n, rng)
             shown, least = shorten(training, n, forecast, step.hopeless_below)
@@ -84,7 +81,7 @@ def play(
             false_stops += fits and shown.verdict != "fit"
             failing += 0.0 if fits else training.cost
             saved += 0.0 if fits else training.cost - shown.cost
-            done.append(shown.cost)
+            cost += shown.cost / unit
             history.append(
                 ProbeResult(
                     n=n,
@@ -96,18 +93,15 @@ def play(
                     least_chance=least,
                 )
             )
-        cost += sum(done) / unit
-        time += max(done) / unit
         estimate = estimate_so_far(search, world.n_limit, history)
         assert estimate is not None
-        rows.append((cost, time, *_errors(estimate, truth)))
+        rows.append((cost, *_errors(estimate, truth)))
     columns = np.array(rows).T
     return Play(
         cost=columns[0],
-        time=columns[1],
-        error=columns[2],
-        low=columns[3],
-        high=columns[4],
+        error=columns[1],
+        low=columns[2],
+        high=columns[3],
         false_stops=false_stops,
         would_fit=would_fit,
         failing=failing / unit,
@@ -125,7 +119,7 @@ def shorten(
     chance = foretold(missed, n, forecast)
     (hopeless,) = np.nonzero(chance < below)
     if not len(hopeless):
-        return training, float(chance.min(initial=1.0))
+        return training, float(chance.min()) if len(chance) else None
     look = FIRST + 1 + int(hopeless[0])
     given_up = replace(
         training,

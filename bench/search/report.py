@@ -43,17 +43,17 @@ def _variants(found: Found) -> str:
         v for v in next(iter(found.values())) if v in (*COLOURS, "neighbours", "four at once")
     ]
     rows = [
-        "| variant | cost to within 10 %, median over worlds | side by side | of bisections |"
+        "| variant | cost to within 10 %, median over worlds | of bisections |"
         " coverage | ms per round |",
-        "|---|---|---|---|---|---|",
+        "|---|---|---|---|---|",
     ]
     for variant in variants:
         ends = [world[variant]["tolerance"] for world in found.values()]
-        middle = {k: np.median([e[k] for e in ends]) for k in ("cost", "time", "of_bisections")}
+        middle = {k: np.median([e[k] for e in ends]) for k in ("cost", "of_bisections")}
         cover = [e["coverage"] for e in ends]
         slow = np.median([world[variant]["ms_per_round"] for world in found.values()])
         rows.append(
-            f"| {variant} | {middle['cost']:.1f} | {middle['time']:.1f} | "
+            f"| {variant} | {middle['cost']:.1f} | "
             f"{middle['of_bisections']:.2f} | {min(cover):.2f} to {max(cover):.2f} | {slow:.0f} |"
         )
     return "\n".join(rows)

@@ -6,6 +6,7 @@ Everything is a function of the history: the posterior of the fit curve, the nex
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from flexhpc.search.design import Prices, choose
 from flexhpc.search.fit_curve import FitCurve, posterior
@@ -34,28 +35,34 @@ def wanted(
         history: finished probes, in any order.
         belief: what neighbours say of the threshold.
     """
-    if len(history) >= search.max_probes:
-        return None
     if not history:
         first = search.start if belief is None else round(math.exp(belief.centre))
         return [min(max(first, 1), n_limit)]
-    count = min(search.at_once, search.max_probes - len(history))
-    for eps in _targets(search):
+    lowest = max(1, min(result.n for result in history) // 2)
+    for number, eps in enumerate(_targets(search), start=1):
+        if len(history) >= number * search.max_probes:
+            continue
         curve = posterior(history, n_limit, eps)
-        if _narrow(curve, search, n_limit):
-            end = _untried_end(history, n_limit, eps)
-            if end is None:
-                continue
-            return [end]
-        where = belief.log_weight if belief is not None and eps is None else None
-        return choose(curve, search.quantile, Prices.of(history), n_limit, count, where)
+        if not _narrow(curve, search, n_limit, eps):
+            where = belief.log_weight if belief is not None and eps is None else None
+            prices = Prices.of(history)
+            return [choose(curve, _level(search, eps), prices, (lowest, n_limit), where)]
+        end = _untried_end(history, n_limit, eps)
+        if end is not None:
+            return [max(end, lowest)]
     return None
 
 
 def found(search: Bayes, n_limit: int, history: History) -> Found | None:
-    """Return the EMC for a perfect fit and for each eps; None before the first probe."""
-    if not history:
-        return None
+    """Return the EMC for a perfect fit and for each eps; None while no probe counts.
+
+    If there are to be no more probes and all were refused, they count as the failures that they
+    are.
+    """
+    if not counted(history):
+        if len(history) < search.max_probes:
+            return None
+        history = [replace(result, rejected=False) for result in history]
     curve = posterior(history, n_limit)
     by_eps = {
         eps_name(eps): _answer(posterior(history, n_limit, eps), search, n_limit, history, eps)
@@ -82,9 +89,14 @@ def _targets(search: Bayes) -> list[float | None]:
     return [None, *sorted(search.eps or ())]
 
 
-def _narrow(curve: FitCurve, search: Bayes, n_limit: int) -> bool:
+def _level(search: Bayes, eps: float | None) -> float:
+    """Return which part of the trainings is to pass: for a training error, half of them."""
+    return search.quantile if eps is None else 0.5
+
+
+def _narrow(curve: FitCurve, search: Bayes, n_limit: int, eps: float | None) -> bool:
     """Return whether the interval, cut to the n that there are, lies within the tolerance."""
-    ends = curve.quantiles(curve.level_set(search.quantile), TAILS)
+    ends = curve.quantiles(curve.level_set(_level(search, eps)), TAILS)
     lower, _, upper = (min(max(end, 1.0), float(n_limit)) for end in ends)
     return upper <= lower * (1 + search.tolerance) ** 2 or upper - lower < 1
 
@@ -100,7 +112,7 @@ def _untried_end(history: History, n_limit: int, eps: float | None) -> int | Non
 def _answer(
     curve: FitCurve, search: Bayes, n_limit: int, history: History, eps: float | None
 ) -> EpsEstimate:
-    lower, middle, upper = curve.quantiles(curve.level_set(search.quantile), TAILS)
+    lower, middle, upper = curve.quantiles(curve.level_set(_level(search, eps)), TAILS)
     fits, fails = _split(history, eps)
     censored: Censored = "none"
     emc = max(1, round(middle))

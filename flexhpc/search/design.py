@@ -59,24 +59,19 @@ class Prices:
 
 
 def choose(
-    curve: FitCurve,
-    q: float,
-    prices: Prices,
-    n_limit: int,
-    count: int,
+    curve: FitCurve, q: float, prices: Prices, reach: tuple[int, int],
     belief: Callable[[Floats], Floats] | None,
-) -> list[int]:
-    """Return the n of the next ``count`` probes, which are run at once.
+) -> int:  # fmt: skip
+    """Return the n of the next probe.
 
-    The first has the largest mutual information between its verdict and the n at which P(fit) = q,
-    per expected cost; each further one adds the most to what those before it will tell.
+    It has the largest mutual information between its verdict and the n at which P(fit) = q, per
+    expected cost.
 
     Args:
         curve: what is known.
         q: level of the estimand.
         prices: of probes.
-        n_limit: largest n there is (samples).
-        count: how many.
+        reach: smallest and largest n that may be chosen (samples).
         belief: log-weight of a threshold (log n) from elsewhere, as from neighbours. It
             says where to look, and nothing else.
     """
@@ -85,21 +80,17 @@ def choose(
     thin = curve.thin(_CELLS, curve.level_set(q))
     low = float(np.quantile(thin.threshold - 2 * thin.width, 0.05))
     high = float(np.quantile(thin.threshold + 2 * thin.width, 0.95))
-    ladder = np.exp(np.linspace(low, min(high, math.log(4.0 * n_limit)), _CANDIDATES))
-    candidates = np.unique(np.clip(np.round(ladder), 1, n_limit)).astype(np.float64)
+    ladder = np.exp(np.linspace(low, min(high, math.log(4.0 * reach[1])), _CANDIDATES))
+    candidates = np.unique(np.clip(np.round(ladder), *reach)).astype(np.float64)
     chance = thin.chance(candidates)
-    cost = prices.expected(candidates, chance.mean(axis=0))
-    outcomes = np.ones((_CELLS, 1))
-    chosen: list[int] = []
-    told = 0.0
-    for _ in range(count):
-        gain = _information(outcomes, chance) - told
-        best = int(np.argmax(gain / cost))
-        chosen.append(int(candidates[best]))
-        told += float(gain[best])
-        p = chance[:, best, None]
-        outcomes = np.concatenate((outcomes * p, outcomes * (1 - p)), axis=1)
-    return chosen
+    mean, binned = chance.mean(axis=0), chance.reshape(_BINS, -1, len(candidates)).mean(axis=1)
+    information = _entropy(mean) - _entropy(binned).mean(axis=0)
+    return int(candidates[np.argmax(information / prices.expected(candidates, mean))])
+
+
+def _entropy(p: Floats) -> Floats:
+    """Return the entropy (nats) of verdicts that are a fit with probability p."""
+    return np.asarray(-xlogy(p, p) - xlogy(1 - p, 1 - p))
 
 
 def _believing(curve: FitCurve, belief: Callable[[Floats], Floats]) -> FitCurve:
@@ -111,20 +102,3 @@ def _believing(curve: FitCurve, belief: Callable[[Floats], Floats]) -> FitCurve:
         lapse=curve.lapse,
         weight=weight / weight.sum(),
     )
-
-
-def _information(outcomes: Floats, chance: Floats) -> Floats:
-    """Return the information (nats) of joint outcomes about the estimand, per candidate.
-
-    Args:
-        outcomes: chance of each joint outcome of the probes chosen already, shape (cells, m); cells
-            are in the order of the estimand and weigh the same.
-        chance: P(fit) of one more probe, shape (cells, candidates).
-    """
-    joint = np.stack(
-        [outcomes[:, :, None] * chance[:, None], outcomes[:, :, None] * (1 - chance[:, None])]
-    )
-    binned = joint.reshape(2, _BINS, -1, *joint.shape[2:]).mean(axis=2)
-    within = -xlogy(binned, binned).sum(axis=(0, 2)).mean(axis=0)
-    mean = binned.mean(axis=1)
-    return np.asarray(-xlogy(mean, mean).sum(axis=(0, 1)) - within)

@@ -27,7 +27,7 @@ from flexhpc.search.history import History, ProbeResult, passes
 Floats = NDArray[np.float64]
 
 FALSE_STOPS = 0.01
-"""Share of the probes given up that would have fitted; measured by bench/search."""
+"""Share of the probes which would have fitted that are given up; measured by bench/search."""
 _SPREADS = np.repeat([0.15, 0.5, 1.2], 2)
 _ONSETS = np.tile(np.log([0.5, 3.0]), 3)
 _MISSED_PRIOR = np.log(np.outer([0.3, 0.4, 0.3], [0.7, 0.3]).ravel())
@@ -161,7 +161,7 @@ def _failure(result: ProbeResult, counted: bool) -> tuple[float, float, float, f
     """Return a failure's row of :class:`Evidence`: log n, missed (lo, hi), broad, given up."""
     n, missed = result.n, result.n_errors
     given_up = float(result.given_up)
-    if not counted or missed < 1:
+    if not counted or missed < 1 or result.verdict == "diverged":
         return math.log(n), -math.inf, math.inf, 1.0, given_up
     # A probe that was given up would have missed fewer at its end, or as many.
     low = math.log(0.5 if result.given_up else missed - 0.5)

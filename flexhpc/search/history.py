@@ -265,7 +265,9 @@ class Estimate:
 
 def passes(eps: float | None) -> Callable[[ProbeResult], bool]:
     """Return what tells whether a probe fits, or misses at most a part ``eps`` of its samples."""
-    return lambda result: result.fit if eps is None else result.n_errors <= eps * result.n
+    if eps is None:
+        return lambda result: result.fit
+    return lambda result: result.verdict != "diverged" and result.n_errors <= eps * result.n
 
 
 def quorum(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | None:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from flexhpc.search.evidence import Floats
@@ -37,7 +38,8 @@ def applies(search: Search, training: Training) -> bool:
     """Return whether a point's probes may be given up: not where they must go on to their end."""
     wished = isinstance(search, Bayes) and search.give_up and not search.eps
     ends = training.until is None and training.unconverged == "report"
-    return wished and ends and not training.rejects
+    once = training.learning_rate is None
+    return wished and ends and once and not training.rejects
 
 
 def limit(history: History) -> float:
@@ -89,11 +91,19 @@ def foretold(missed: Floats, n: int, coefficients: Floats = COEFFICIENTS) -> Flo
 def looks_of(errors: Sequence[int], epochs: float) -> Floats:
     """Return the samples missed at the looks so far.
 
+    A budget of fewer epochs than there are looks has none: one epoch would count as several.
+
     Args:
         errors: samples missed after each epoch so far; epochs: that the budget allows.
     """
-    ends = np.ceil(np.arange(1, LOOKS) / LOOKS * epochs).astype(int)
+    ends = _ends(epochs)
     return np.array([errors[end - 1] for end in ends[ends <= len(errors)]], dtype=np.float64)
+
+
+def _ends(epochs: float) -> NDArray[np.int64]:
+    """Return after how many epochs each look is."""
+    looks = np.arange(1, LOOKS if epochs >= LOOKS else 1)
+    return np.ceil(looks / LOOKS * epochs).astype(np.int64)
 
 
 def hopeless(errors: Sequence[int], n: int, epochs: float, below: float) -> bool:
@@ -104,5 +114,7 @@ def hopeless(errors: Sequence[int], n: int, epochs: float, below: float) -> bool
         epochs: that its budget allows.
         below: chance to fit at which there is no hope.
     """
+    if len(errors) not in _ends(epochs):
+        return False
     chance = foretold(looks_of(errors, epochs), n)
-    return bool(len(chance)) and chance[-1] < below
+    return bool(len(chance)) and bool(chance[-1] < below)

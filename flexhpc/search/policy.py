@@ -27,10 +27,9 @@ def advance(
         if estimate is not None:
             return estimate
     assert wanted, "a search that has ended has an estimate"
-    tried = [result.n for result in history]
-    probes = [(n, tried.count(n) + wanted[:i].count(n)) for i, n in enumerate(wanted)]
+    probes = tuple((n, sum(result.n == n for result in history)) for n in wanted)
     below = limit(history) if isinstance(search, Bayes) and search.give_up else 0.0
-    return Ask(probes=tuple(probes), hopeless_below=below)
+    return Ask(probes=probes, hopeless_below=below)
 
 
 def estimate_so_far(search: Search, n_limit: int, history: History) -> Estimate | None:

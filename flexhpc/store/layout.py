@@ -53,13 +53,13 @@ class RunFolder:
         """Folder of the report."""
         return self.path / "report"
 
-    def newest(self, most: int) -> list[Path]:
-        """Return the point files that changed last, the newest first, at most ``most``."""
+    def newest(self) -> list[Path]:
+        """Return all point files, the one that changed last first."""
         found = []
         for path in (self.path / "points").glob("*/*.h5"):
             with contextlib.suppress(OSError):
                 found.append((path.stat().st_mtime_ns, path))
-        return [path for _, path in sorted(found, reverse=True)[:most]]
+        return [path for _, path in sorted(found, reverse=True)]
 
     def point(self, point_id: str) -> Path:
         """The record of a point."""

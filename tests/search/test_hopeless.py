@@ -84,6 +84,7 @@ def test_where_probes_must_go_on_to_their_end_none_is_given_up() -> None:
         {"until": "convergence", "epochs": None},
         {"unconverged": "extend"},
         {"gates": Gates(plateau=PlateauGate(mode="reject"))},
+        {"learning_rate": [0.1, 0.01]},
     ):
         assert not applies(bayes, adam.model_copy(update=change))
     assert advance(bayes.model_copy(update={"give_up": False}), 99, []).hopeless_below == 0
@@ -93,8 +94,9 @@ def test_looks_are_spread_over_any_budget() -> None:
     errors = list(range(200, 0, -1))
     assert len(looks_of(errors, 200)) == LOOKS - 1
     assert looks_of(errors[:100], 200)[-1] == errors[99]
-    assert len(looks_of([5, 4], 3.5)) == len([i for i in range(1, LOOKS) if -(-i * 3.5 // 64) <= 2])
+    assert len(looks_of(errors[:63], 63)) == 0, "an epoch must not count as several looks"
     assert not hopeless([50] * 3, 50, 100, 0.9), "too early to say"
+    assert hopeless([50] * 50, 50, 100, 0.9)
 
 
 @pytest.fixture(scope="module")

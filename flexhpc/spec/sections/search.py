@@ -58,18 +58,27 @@ class Bayes(Level):
     policy: Literal["bayes"]
     tolerance: Annotated[float, Field(gt=0, le=10)] = 0.1
     """The search ends when the interval lies within plus and minus this, relative to its middle."""
-    max_probes: Annotated[int, Field(ge=1, le=100_000)] = 40
-    """Cap on the point's probes; with fewer than it takes, the interval is wider."""
-    at_once: Annotated[int, Field(ge=1, le=8)] = 1
-    """Probes that are chosen together."""
+    max_probes: Annotated[int, Field(ge=1, le=2000)] = 40
+    """Cap on the point's probes, as often as there are training errors of `eps` and once more; with
+    fewer than it takes, the interval is wider."""
     give_up: bool = True
     """Stops a probe whose errors foretell that it will not fit within its budget. Has no effect
-    where trainings must go on to their end: without a budget, with `unconverged: extend`, with
-    `eps`, and with a gate that refuses probes."""
+    where trainings must go on to their end: without a budget or with one of fewer than 64 epochs,
+    with `unconverged: extend`, several learning rates, `eps`, or a gate that refuses probes."""
     neighbours: bool = False
     """The sweep's finished points say where to look first; both ends of a sweep are then measured
     first. The estimate rests on the point's own probes alone, but which ones those are depends on
     what was finished when it began: another run of the sweep has other probes."""
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
+        yield from super().clashes(values)
+        if values.get("give_up") is True and values.get("eps") is not None:
+            yield (
+                "give_up",
+                "has no effect with eps, which needs every training's end; leave it out",
+            )
 
 
 class Walk(Search):
