@@ -22,14 +22,13 @@ from numpy.typing import NDArray
 from flexhpc.data import Samples, load_samples
 from flexhpc.probe import Watch, choose_device, run_probe
 from flexhpc.search import Estimate, advance, history_of
+from flexhpc.search.hopeless import LOOKS
 from flexhpc.spec import Point, checked
 from flexhpc.store import ProbeRecord
 from flexhpc.training import Group
 
 HERE = Path(__file__).parent
 MODELS, RECORDED = HERE / "models", HERE / "recorded"
-CHECKS = 64
-"""Looks per training, evenly over the first budget."""
 NEAR = np.geomspace(1 / 2.4, 2.4, 15)
 FAR = np.array([1 / 16, 1 / 10, 1 / 6, 1 / 4, 1 / 3, 3.0, 4.0, 6.0])
 """Both in units of the EMC that a pilot search finds."""
@@ -71,7 +70,7 @@ def _row(task: tuple[str, int, int]) -> Row:
     point, _, _ = _opened(name)
     per_epoch = probe.steps / probe.epochs
     allowed = point.training.epochs or (point.training.steps or 0) / per_epoch
-    at = np.ceil(np.arange(1, CHECKS + 1) / CHECKS * allowed).astype(int) - 1
+    at = np.ceil(np.arange(1, LOOKS + 1) / LOOKS * allowed).astype(int) - 1
     at = at[at < probe.epochs]
     return Row(
         n=n,
@@ -107,7 +106,7 @@ def record(name: str, pool: ProcessPoolExecutor) -> None:
         for repeat in range(seeds[n])
     ]
     rows = list(pool.map(_row, tasks, chunksize=4))
-    curves = {key: np.zeros((len(rows), CHECKS), np.float32) for key in ("errors", "losses")}
+    curves = {key: np.zeros((len(rows), LOOKS), np.float32) for key in ("errors", "losses")}
     for i, row in enumerate(rows):
         for key, curve in curves.items():
             values = getattr(row, key)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.search.tables import CHECKS, Training, World, middle
+from bench.search.tables import Training, World, middle
 from flexhpc.search import Ask, Estimate, ProbeResult, advance, estimate_so_far
-from flexhpc.search.hopeless import COEFFICIENTS, FIRST, foretold
+from flexhpc.search.hopeless import COEFFICIENTS, FIRST, LOOKS, foretold
 from flexhpc.search.neighbours import Belief
 from flexhpc.search.walk import Ended, Wanted, bisection, growth
 from flexhpc.spec.sections import Bayes
@@ -125,8 +125,8 @@ def shorten(
         training,
         verdict="hopeless",
         n_errors=max(1, round(missed[look - 1])),
-        share=look / CHECKS,
-        cost=max(1, round(training.full_cost * look / CHECKS)),
+        share=look / LOOKS,
+        cost=max(1, round(training.full_cost * look / LOOKS)),
     )
     return given_up, float(chance[hopeless[0]])
 

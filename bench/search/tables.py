@@ -15,7 +15,6 @@ from sklearn.isotonic import IsotonicRegression
 
 Floats = NDArray[np.float64]
 RECORDED = Path(__file__).parent / "recorded"
-CHECKS = 64
 BANDWIDTH = 0.12
 """Of the kernel, in log n."""
 TUNED_ON = ("mlp_tanh", "cnn_adam", "digits_relu", "perceptron_adam")
@@ -31,7 +30,7 @@ class Training:
         verdict: as recorded; n_errors: samples missed at the end.
         share: part of the first budget that it used; None where it is not known.
         cost: sample passes; full_cost: those of the first budget.
-        errors: samples missed at each of ``CHECKS`` looks over the budget, as far as it went.
+        errors: samples missed at each of ``LOOKS`` looks over the budget, as far as it went.
     """
 
     verdict: str

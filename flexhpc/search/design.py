@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import xlogy
@@ -96,9 +96,4 @@ def _entropy(p: Floats) -> Floats:
 def _believing(curve: FitCurve, belief: Callable[[Floats], Floats]) -> FitCurve:
     log_weight = np.log(curve.weight) + belief(curve.threshold)
     weight = np.exp(log_weight - log_weight.max())
-    return FitCurve(
-        threshold=curve.threshold,
-        width=curve.width,
-        lapse=curve.lapse,
-        weight=weight / weight.sum(),
-    )
+    return replace(curve, weight=weight / weight.sum())

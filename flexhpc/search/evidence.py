@@ -9,7 +9,7 @@ where u < 0. Besides the verdict, two more things are used:
 - the part of its budget that a fitting probe used, far below the threshold mostly: a line in log n
   with free offset and slope around what recorded trainings show.
 
-Both are mixed with a broad alternative, so that a model which does neither loses little. How they
+Each has a broad alternative beside it, so that a model which does neither loses little. How they
 were chosen and what they gain: docs/search.md, bench/search.
 """
 
