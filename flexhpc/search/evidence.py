@@ -4,8 +4,8 @@ A probe's latent ease is u = (log n - threshold) / width + noise, the noise logi
 where u < 0. Besides the verdict, two more things are used:
 
 - the samples that a failing probe missed: log(missed) = onset + spread * u, seen to half a sample.
-  Onset and spread differ from model to model and are free; a spread of nearly 0 makes the count say
-  nothing, as that of an exact solver does.
+  Onset and spread differ from model to model and are free; with a spread of nearly 0 the count says
+  nothing, as that of an exact solver.
 - the part of its budget that a fitting probe used, far below the threshold mostly: a line in log n
   with free offset and slope around what recorded trainings show.
 
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 
 FALSE_STOPS = 0.01
 """Share of the probes which would have fitted that are given up; measured by bench/search."""
-_SPREADS = np.repeat([0.15, 0.5, 1.2], 2)
+_SPREADS = np.repeat([0.02, 0.5, 1.2], 2)
 _ONSETS = np.tile(np.log([0.5, 3.0]), 3)
 _MISSED_PRIOR = np.log(np.outer([0.3, 0.4, 0.3], [0.7, 0.3]).ravel())
 _UNEXPLAINED = 0.15
