@@ -13,11 +13,13 @@ from flexhpc.evaluate import evaluate
 from flexhpc.models import count_bits, count_parameters
 from flexhpc.neighbourhood import belief_about, recalled, written
 from flexhpc.probe import Watch, run_probe
-from flexhpc.search import Estimate, ProbeResult, advance, estimate_so_far, history_of
+from flexhpc.probe_pool import ProbePool
+from flexhpc.search import Ask, Estimate, ProbeResult, advance, estimate_so_far, history_of
 from flexhpc.search.neighbours import Belief
 from flexhpc.spec import Point
 from flexhpc.store import (
     Header,
+    ProbeRecord,
     RunFolder,
     append,
     create,
@@ -28,18 +30,25 @@ from flexhpc.store import (
 from flexhpc.training import Group
 
 
-def measure(point: Point, run: RunFolder, group: Group, watch: Watch) -> Estimate:
+def measure(
+    point: Point, run: RunFolder, group: Group, watch: Watch, pool: ProbePool | None = None
+) -> Estimate:
     """Measure a point, going on from whatever its file holds already.
 
     In a group of processes only rank 0 calls this; the others :func:`assist`.
 
+    Args:
+        point: what to measure; run: where its file is; watch: the outside.
+        group: the processes that train a probe together.
+        pool: processes that train a probe each, where the search asks for several at once.
+
     Raises:
         PointError: the data, the model or the point's file does not allow it.
-        Interrupted: asked to stop; every finished probe is stored, the one in hand is saved.
-        PeerLost: another process of the group is gone.
+        Interrupted: asked to stop; every finished probe is stored, those in hand are saved.
+        PeerLost: another process of the group or the pool is gone.
     """
     samples = load_samples(point.data, point.seed)
-    path, checkpoint = run.point(point.id), run.checkpoint(point.id)
+    path = run.point(point.id)
     header = _header(point, samples)
     record = read(path)
     if record is None:
@@ -52,39 +61,61 @@ def measure(point: Point, run: RunFolder, group: Group, watch: Watch) -> Estimat
         estimate = Estimate.of(record.estimate)
     else:
         history = history_of(record.probes, point.training) if record else []
-        estimate = _search(point, samples, history, belief, path, checkpoint, group, watch)
+        estimate = _search(point, samples, history, belief, run, group, watch, pool)
     if point.evaluate and (record is None or record.evaluation is None):
         group.told(_Order(point.id, full=True))
-        found = evaluate(point, samples, checkpoint, group, watch)
+        found = evaluate(point, samples, run.checkpoint(point.id, "full"), group, watch)
         _still_ours(watch)
         evaluated(path, found, permitted=watch.holds)
-    checkpoint.unlink(missing_ok=True)
+    for checkpoint in run.checkpoints(point.id):
+        checkpoint.unlink(missing_ok=True)
     return estimate
 
 
 def _search(
-    point: Point, samples: Samples, history: list[ProbeResult], belief: Belief | None, path: Path,
-    checkpoint: Path, group: Group, watch: Watch,
+    point: Point, samples: Samples, history: list[ProbeResult], belief: Belief | None,
+    run: RunFolder, group: Group, watch: Watch, pool: ProbePool | None,
 ) -> Estimate:  # fmt: skip
     """Run the probes that the search asks for, until it has its estimate."""
+    path = run.point(point.id)
+
+    def checkpoint(n: int, repeat: int) -> Path:
+        return run.checkpoint(point.id, f"{n}-{repeat}")
+
+    def done(probe: ProbeRecord) -> None:
+        _still_ours(watch)
+        append(path, probe, permitted=watch.holds)
+        checkpoint(probe.n, probe.repeat).unlink(missing_ok=True)
+        history.extend(history_of([probe], point.training))
+
+    def one_by_one(step: Ask) -> None:
+        impossible: BatchOfOne | None = None
+        for n, repeat in step.probes:
+            limit = step.hopeless_below
+            group.told(_Order(point.id, n, repeat, limit))
+            saved = checkpoint(n, repeat)
+            try:
+                done(run_probe(point, samples, n, repeat, saved, group, watch, limit))
+            except BatchOfOne as error:
+                impossible = error
+        if impossible is not None:
+            raise impossible
+
     while True:
         step = advance(point.search, samples.n_limit, history, belief)
         if isinstance(step, Estimate):
             return _finished(step, path, watch)
-        for n, repeat in step.probes:
-            limit = step.hopeless_below
-            group.told(_Order(point.id, n, repeat, limit))
-            try:
-                probe = run_probe(point, samples, n, repeat, checkpoint, group, watch, limit)
-            except BatchOfOne:
-                # Nothing fitted down to 2 samples, and 1 cannot be tried: that is an answer.
-                below = estimate_so_far(point.search, samples.n_limit, history)
-                if n > 1 or below is None:
-                    raise
-                return _finished(below, path, watch)
-            _still_ours(watch)
-            append(path, probe, permitted=watch.holds)
-            history += history_of([probe], point.training)
+        try:
+            if pool is None or len(step.probes) == 1:
+                one_by_one(step)
+            else:
+                pool.run(point, step.probes, step.hopeless_below, checkpoint, watch, done)
+        except BatchOfOne:
+            # Nothing fitted down to 2 samples, and 1 cannot be tried: that is an answer.
+            below = estimate_so_far(point.search, samples.n_limit, history)
+            if below is None or all(n > 1 for n, _ in step.probes):
+                raise
+            return _finished(below, path, watch)
 
 
 def _finished(estimate: Estimate, path: Path, watch: Watch) -> Estimate:

@@ -14,7 +14,7 @@ from typing import Any
 import submitit
 
 from flexhpc.launch.entry import Task
-from flexhpc.launch.machine import WORKER_GPU, visible_gpus
+from flexhpc.launch.machine import PROBES_AT_ONCE, WORKER_GPU, visible_gpus
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.versions import image
 
@@ -58,17 +58,18 @@ class LocalBackend:
 
     def start(self, points: Sequence[str]) -> bool:
         """Start workers."""
-        count = min(self.profile.worker_count(), len(points))
-        each = self.profile.processes_per_node
+        count, at_once = self.profile.spread(len(points))
+        processes = self.profile.processes_per_node
+        each = processes * at_once
         gpus = visible_gpus()
         executor = submitit.LocalExecutor(self.folder)
-        executor.update_parameters(timeout_min=_TEN_YEARS, tasks_per_node=each)
+        executor.update_parameters(timeout_min=_TEN_YEARS, tasks_per_node=processes)
         task = Task(str(self.folder / "task.json"))
         self._jobs = []
         with _apart_from_terminal(self.folder / "controllers.log"):
             for number in range(count):
                 mine = [gpus[(number * each + i) % len(gpus)] for i in range(each)] if gpus else []
-                with _worker_gpus(",".join(dict.fromkeys(mine))):
+                with _told_workers(",".join(dict.fromkeys(mine)), at_once):
                     self._jobs.append(executor.submit(task))
         self._running = len(self._jobs)
         return True
@@ -98,13 +99,16 @@ def _crashed(job: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _worker_gpus(names: str) -> Iterator[None]:
-    """Name a worker's GPUs in its environment; submitit itself passes numbers only, no ids."""
-    os.environ[WORKER_GPU] = names
+def _told_workers(gpus: str, at_once: int) -> Iterator[None]:
+    """Tell a worker of its GPUs and probes by its environment, as they differ between workers.
+
+    Of GPUs submitit itself passes numbers only, no ids.
+    """
+    os.environ |= {WORKER_GPU: gpus, PROBES_AT_ONCE: str(at_once)}
     try:
         yield
     finally:
-        del os.environ[WORKER_GPU]
+        del os.environ[WORKER_GPU], os.environ[PROBES_AT_ONCE]
 
 
 @contextlib.contextmanager

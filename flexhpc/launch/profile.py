@@ -67,12 +67,26 @@ class Profile(Section):
     """Processes on each node that train one point together (data parallel); each takes a GPU."""
     cpus_per_process: Count = 1
     """Threads of each process; processes that each use all cores slow each other down badly."""
+    probes_at_once: Count | None = None
+    """Probes of one point that train at the same time, where its search asks for several
+    (`search.at_once`); each takes `cpus_per_process` threads and, in turn, a GPU. By default 1, on
+    this machine as many as workers are left without a point."""
     tracking_uri: str | None = None
     """MLflow server; by default a database in the run folder; `none`: only `flexhpc sync`."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """How often a point is tried again after its worker died."""
     checkpoint_every: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Seconds between checkpoints of a probe in progress."""
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
+        several = [key for key in ("nodes", "processes_per_node") if values.get(key, 1) != 1]
+        if several and values.get("probes_at_once", 1) not in (1, None):
+            yield (
+                "probes_at_once",
+                f"has no effect with {several[0]}: its processes train one probe together",
+            )
 
 
 class LocalProfile(Profile):
@@ -88,6 +102,14 @@ class LocalProfile(Profile):
         each = self.processes_per_node
         gpus = len(visible_gpus())
         return self.workers or max(1, gpus // each if gpus else cores() // each)
+
+    def spread(self, points: int) -> tuple[int, int]:
+        """Return how many workers measure so many points, and the probes at once of each."""
+        most = self.worker_count()
+        workers = min(most, points)
+        if self.processes_per_node > 1:
+            return workers, 1
+        return workers, self.probes_at_once or most // workers
 
 
 class Container(Section):
@@ -150,6 +172,7 @@ class SlurmProfile(Profile):
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """See :meth:`Section.clashes`."""
+        yield from super().clashes(values)
         time, before = values.get("time"), values.get("stop_before")
         try:
             limit = math.inf if time is None else minutes(time) * 60
@@ -158,13 +181,14 @@ class SlurmProfile(Profile):
         if isinstance(before, int | float) and before > 0.8 * limit:
             said = f"{before:g} s leave little of {limit} s; use at most four fifths"
             yield "stop_before", said
-        gpus, each = values.get("gpus_per_node"), values.get("processes_per_node", 1)
+        gpus = values.get("gpus_per_node")
+        each = values.get("probes_at_once") or values.get("processes_per_node", 1)
         if isinstance(gpus, int) and isinstance(each, int) and gpus > each >= 1:
             yield (
                 "gpus_per_node",
                 (
                     f"{gpus} GPUs for {each} processes leave some idle: a process uses one; "
-                    "use as many processes_per_node"
+                    "use as many processes_per_node, or probes_at_once"
                 ),
             )
         sbatch = values.get("sbatch")
@@ -175,6 +199,11 @@ class SlurmProfile(Profile):
             rival = _RIVALS.get(option(str(name)))
             if rival is not None and values.get(rival) is not None:
                 yield f"sbatch.{name}", f"says the same as {rival}; keep one of them"
+
+    @property
+    def cpus_per_task(self) -> int:
+        """Cores of each process that SLURM starts."""
+        return self.cpus_per_process * (self.probes_at_once or 1)
 
     @property
     def time_limit(self) -> int | None:

@@ -109,6 +109,7 @@ def make_task(
         flexhpc=version("flexhpc"),
         owner=None if detach or cluster else Owner.of(os.getpid()),
         threads=profile.cpus_per_process,
+        probes_at_once=profile.probes_at_once or 1,
         retries=profile.retries,
         checkpoint_every=profile.checkpoint_every,
         beat=_CLUSTER_BEAT if cluster else 1.0,

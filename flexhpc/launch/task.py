@@ -36,7 +36,8 @@ class TaskFile:
         stop: workers stop when this file exists.
         python: Python, as "3.11", and flexhpc of whoever wrote this; a worker must have the same.
         owner: whom to watch, or None for workers that outlive their launcher.
-        threads: threads of the worker; retries: see the profile; checkpoint_every: seconds.
+        threads: threads of each process; probes_at_once: of one point, unless the environment says
+            otherwise; retries: see the profile; checkpoint_every: seconds.
         beat: seconds between heartbeats.
         points: ids of the points of an array, ``per_task`` of them for each of its tasks; None
             for a worker that takes whatever point of the run is free.
@@ -51,6 +52,7 @@ class TaskFile:
     flexhpc: str
     owner: Owner | None
     threads: int
+    probes_at_once: int
     retries: int
     checkpoint_every: float
     beat: float = 1.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TextIO
 
 from flexhpc.errors import Interrupted, PeerLost, PointError, one_line
-from flexhpc.launch.machine import WORKER_GPU
+from flexhpc.launch.machine import PROBES_AT_ONCE, WORKER_GPU
 from flexhpc.launch.order import in_order
 from flexhpc.launch.place import Place
 from flexhpc.launch.sentinel import Sentinel
@@ -22,6 +22,8 @@ from flexhpc.launch.stop import ALONE, RESTART, Stop
 from flexhpc.launch.task import TaskFile
 from flexhpc.measure import assist, dismiss, measure
 from flexhpc.probe import Watch, choose_device
+from flexhpc.probe_pool import ProbePool
+from flexhpc.search import at_once
 from flexhpc.spec import Point, checked
 from flexhpc.store import SILENCE, Claim, RunFolder, read, read_claim, take
 from flexhpc.training import Group
@@ -66,6 +68,7 @@ def work(task: TaskFile, stop: Stop) -> int:
         mine = in_order(points) if wanted is None else [by_id[point_id] for point_id in wanted]
         worker = _Worker(task, place, stop, group)
         worker.work_on(mine)
+        worker.close()
         dismiss(group)
         again = worker.leaves_work(mine)
         _leave(group, RESTART if again else 0)
@@ -129,6 +132,13 @@ class _Worker:
         self.run = RunFolder(Path(task.run))
         self.sentinel = Sentinel(task, place, stop)
         self.failed = 0
+        self._at_once = int(os.environ.get(PROBES_AT_ONCE, task.probes_at_once))
+        self._pool: ProbePool | None = None
+
+    def close(self) -> None:
+        """End the processes that train probes for this one."""
+        if self._pool is not None:
+            self._pool.close()
 
     def work_on(self, points: list[Point]) -> None:
         """Measure every point that nobody else measures.
@@ -217,7 +227,7 @@ class _Worker:
     def _last_saved(self, point: Point) -> float:
         """Return when the point last got any further, in seconds since the epoch."""
         times = [0.0]
-        for path in (self.run.point(point.id), self.run.checkpoint(point.id)):
+        for path in (self.run.point(point.id), *self.run.checkpoints(point.id)):
             with contextlib.suppress(OSError):
                 times.append(path.stat().st_mtime)
         return max(times)
@@ -237,8 +247,18 @@ class _Worker:
             progress=self.sentinel.note,
             checkpoint_every=self.task.checkpoint_every,
         )
-        estimate = measure(point, self.run, self.group, watch)
+        estimate = measure(point, self.run, self.group, watch, self._pool_for(point))
         _say(f"{point.id} {point.label}: emc {estimate.emc} ({estimate.censored})")
+
+    def _pool_for(self, point: Point) -> ProbePool | None:
+        """Return the processes for a search that wants several probes at once, if there are any."""
+        if self._at_once == 1 or self.group.size > 1 or at_once(point.search) == 1:
+            return None
+        if self._pool is None:
+            self._pool = ProbePool(
+                self._at_once, self.task.threads, checkpoint_every=self.task.checkpoint_every
+            )
+        return self._pool
 
     def _release(self, claim: Claim, state: Any, message: str = "") -> None:
         """Give a claim back; first of all no heartbeat may say any more that it is held."""

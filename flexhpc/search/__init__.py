@@ -2,9 +2,9 @@
 
 from flexhpc.search.cost import cost_bound
 from flexhpc.search.history import Ask, Bracket, Estimate, History, ProbeResult, history_of
-from flexhpc.search.policy import advance, bracket_of, estimate_so_far
+from flexhpc.search.policy import advance, at_once, bracket_of, estimate_so_far
 
 __all__ = [
-    "Ask", "Bracket", "Estimate", "History", "ProbeResult", "advance", "bracket_of", "cost_bound",
-    "estimate_so_far", "history_of",
+    "Ask", "Bracket", "Estimate", "History", "ProbeResult", "advance", "at_once", "bracket_of",
+    "cost_bound", "estimate_so_far", "history_of",
 ]  # fmt: skip

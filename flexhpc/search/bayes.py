@@ -28,7 +28,7 @@ from flexhpc.spec.sections.search import eps_name
 def wanted(
     search: Bayes, n_limit: int, history: History, belief: Belief | None
 ) -> list[int] | None:
-    """Return the n to probe next, or None if the search has ended.
+    """Return the n of the next ``at_once`` probes, or None if the search has ended.
 
     Args:
         search: policy and its settings; n_limit: largest n there is (samples).
@@ -36,21 +36,43 @@ def wanted(
         belief: what neighbours say of the threshold.
     """
     if not history:
-        first = search.start if belief is None else round(math.exp(belief.centre))
-        return [min(max(first, 1), n_limit)]
+        return _first(search, n_limit, belief)
     lowest = max(1, min(result.n for result in history) // 2)
     for number, eps in enumerate(_targets(search), start=1):
         if len(history) >= number * search.max_probes:
             continue
         curve = posterior(history, n_limit, eps)
-        if not _narrow(curve, search, n_limit, eps):
-            where = belief.log_weight if belief is not None and eps is None else None
-            prices = Prices.of(history)
-            return [choose(curve, _level(search, eps), prices, (lowest, n_limit), where)]
-        end = _untried_end(history, n_limit, eps)
-        if end is not None:
-            return [max(end, lowest)]
+        narrow = _narrow(curve, search, n_limit, eps)
+        end = _untried_end(history, n_limit, eps) if narrow else None
+        if narrow and end is None:
+            continue
+        return choose(
+            curve,
+            _level(search, eps),
+            Prices.of(history),
+            (lowest, n_limit),
+            belief.log_weight if belief is not None and eps is None else None,
+            count=search.at_once,
+            given=[] if end is None else [max(end, lowest)],
+        )
     return None
+
+
+def _first(search: Bayes, n_limit: int, belief: Belief | None) -> list[int]:
+    """Return where to begin: at ``start`` and its doubles, or where neighbours expect the EMC."""
+    first = search.start if belief is None else round(math.exp(belief.centre))
+    first = min(max(first, 1), n_limit)
+    if belief is None:
+        return [min(first * 2**i, n_limit) for i in range(search.at_once)]
+    return choose(
+        posterior([], n_limit),
+        _level(search, None),
+        Prices.of([]),
+        (1, n_limit),
+        belief.log_weight,
+        count=search.at_once,
+        given=[first],
+    )
 
 
 def found(search: Bayes, n_limit: int, history: History) -> Found | None:

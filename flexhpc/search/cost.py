@@ -43,7 +43,8 @@ def _probe(training: Training, n: int) -> int:
 def _ladder(search: Search, n_limit: int) -> list[int]:
     """Return n of every probe that the policy may ask for, at worst."""
     if isinstance(search, Bayes):
-        return [n_limit] * search.max_probes * (1 + len(search.eps or ()))
+        most = search.max_probes * (1 + len(search.eps or ()))
+        return [n_limit] * (math.ceil(most / search.at_once) * search.at_once)
     if isinstance(search, Growth):
         return ladder(search.start, search.growth, n_limit)
     if not isinstance(search, Bisection):

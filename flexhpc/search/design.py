@@ -1,9 +1,9 @@
-"""Which n to probe next: the one that tells most about the estimand for its cost."""
+"""Which n to probe next: those that tell most about the estimand for their cost."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -60,12 +60,12 @@ class Prices:
 
 def choose(
     curve: FitCurve, q: float, prices: Prices, reach: tuple[int, int],
-    belief: Callable[[Floats], Floats] | None,
-) -> int:  # fmt: skip
-    """Return the n of the next probe.
+    belief: Callable[[Floats], Floats] | None, *, count: int = 1, given: Sequence[int] = (),
+) -> list[int]:  # fmt: skip
+    """Return the n of the next probes, which may run at once.
 
-    It has the largest mutual information between its verdict and the n at which P(fit) = q, per
-    expected cost.
+    Each has the largest mutual information between its verdict and the n at which P(fit) = q, on
+    top of what those before it will tell, per expected cost.
 
     Args:
         curve: what is known.
@@ -74,6 +74,7 @@ def choose(
         reach: smallest and largest n that may be chosen (samples).
         belief: log-weight of a threshold (log n) from elsewhere, as from neighbours. It
             says where to look, and nothing else.
+        count: how many; given: the n of the first ones, where these are settled.
     """
     if belief is not None:
         curve = _believing(curve, belief)
@@ -83,14 +84,46 @@ def choose(
     ladder = np.exp(np.linspace(low, min(high, math.log(4.0 * reach[1])), _CANDIDATES))
     candidates = np.unique(np.clip(np.round(ladder), *reach)).astype(np.float64)
     chance = thin.chance(candidates)
-    mean, binned = chance.mean(axis=0), chance.reshape(_BINS, -1, len(candidates)).mean(axis=1)
-    information = _entropy(mean) - _entropy(binned).mean(axis=0)
-    return int(candidates[np.argmax(information / prices.expected(candidates, mean))])
+    cost = prices.expected(candidates, chance.mean(axis=0))
+    chosen = list(given[:count])
+    outcomes = np.ones((_CELLS, 1))
+    for p in thin.chance(np.array(chosen, dtype=np.float64)).T:
+        outcomes = _joint(outcomes, p[:, None])[..., 0]
+    while len(chosen) < count:
+        joint = _joint(outcomes, chance)
+        gain = _information(joint) - _information(outcomes)
+        best = int(np.argmax(gain / cost))
+        chosen.append(int(candidates[best]))
+        outcomes = joint[..., best]
+    return chosen
 
 
-def _entropy(p: Floats) -> Floats:
-    """Return the entropy (nats) of verdicts that are a fit with probability p."""
-    return np.asarray(-xlogy(p, p) - xlogy(1 - p, 1 - p))
+def _joint(outcomes: Floats, chance: Floats) -> Floats:
+    """Return the chance of each joint outcome with one more probe: shape (cells, 2 m, candidates).
+
+    Args:
+        outcomes: of the probes so far, shape (cells, m).
+        chance: P(fit) of the further one, shape (cells, candidates).
+    """
+    fits, fails = (outcomes[:, :, None] * p[:, None, :] for p in (chance, 1 - chance))
+    return np.concatenate((fits, fails), axis=1)
+
+
+def _information(outcomes: Floats) -> Floats:
+    """Return what outcomes tell about the estimand (nats): shape of the further axes.
+
+    Args:
+        outcomes: chance of each, shape (cells, m, ...); cells weigh the same and are in the order
+            of the estimand.
+    """
+    binned = outcomes.reshape(_BINS, -1, *outcomes.shape[1:]).mean(axis=1)
+    within = _entropy(binned.swapaxes(0, 1)).mean(axis=0)
+    return np.asarray(_entropy(binned.mean(axis=0)) - within)
+
+
+def _entropy(chance: Floats) -> Floats:
+    """Return the entropy (nats) over the first axis."""
+    return np.asarray(-xlogy(chance, chance).sum(axis=0))
 
 
 def _believing(curve: FitCurve, belief: Callable[[Floats], Floats]) -> FitCurve:

@@ -69,9 +69,13 @@ class RunFolder:
         """Who measures a point, and how far they are."""
         return self._beside(point_id, "claim.json")
 
-    def checkpoint(self, point_id: str) -> Path:
-        """The probe in progress of a point."""
-        return self._beside(point_id, "ckpt")
+    def checkpoint(self, point_id: str, training: str) -> Path:
+        """The state of one training in progress of a point, whatever it is called."""
+        return self._beside(point_id, f"{training}.ckpt")
+
+    def checkpoints(self, point_id: str) -> list[Path]:
+        """Return all of a point that there are."""
+        return sorted(self._beside(point_id, "h5").parent.glob(f"{point_id}.*.ckpt"))
 
     def _beside(self, point_id: str, ending: str) -> Path:
         return self.path / "points" / point_id[:2] / f"{point_id}.{ending}"

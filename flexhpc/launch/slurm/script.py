@@ -56,7 +56,7 @@ def batch_script(
         python: what starts Python in a task, as shell.
     """
     executor = _Executor(folder, python=python)
-    cpus = profile.cpus_per_process
+    cpus = profile.cpus_per_task
     given: dict[str, Any] = {
         "job_name": name,
         "partition": profile.partition,

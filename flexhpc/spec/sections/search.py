@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from flexhpc.spec.sections.base import Count, Section
+from flexhpc.spec.sections.base import LATER, Count, Section
 
 
 def eps_name(eps: object) -> str:
@@ -61,6 +61,10 @@ class Bayes(Level):
     max_probes: Annotated[int, Field(ge=1, le=2000)] = 40
     """Cap on the point's probes, as often as there are training errors of `eps` and once more; with
     fewer than it takes, the interval is wider."""
+    at_once: Annotated[int, Field(ge=1, le=8), LATER] = 1
+    """Probes that are planned together and may run at once, on as many free workers, cores or GPUs
+    (profile: `probes_at_once`): the answer comes sooner, for a higher cost. `max_probes` and
+    `max_cost` are looked at when all of them have ended."""
     give_up: bool = True
     """Stops a probe whose errors foretell that it will not fit within its budget. Has no effect
     where trainings must go on to their end: without a budget or with one of fewer than 64 epochs,

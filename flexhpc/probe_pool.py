@@ -1,0 +1,191 @@
+"""Probes of one point side by side, each in a process of its own on this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flexhpc.data import Samples, load_samples
+from flexhpc.errors import BatchOfOne, Interrupted, PeerLost
+from flexhpc.probe import Watch, choose_device, run_probe
+from flexhpc.spec import Point
+from flexhpc.store import ProbeRecord
+from flexhpc.training import Group
+
+_LOOK_EVERY = 0.2
+_PROGRESS = ("n", "repeat", "epoch", "epochs", "n_errors", "loss", "elapsed")
+_STOP, _LOST = 0, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shared:
+    """What the processes tell each other: plain memory, as a lock could die with its holder.
+
+    Attributes:
+        flags: whether to save and stop, and whether nothing may be written any more.
+        progress: a row of ``_PROGRESS`` per process; the first number is 0 where it is idle.
+    """
+
+    flags: Any
+    progress: Any
+
+
+class ProbePool:
+    """Processes that train a probe each; they start when there is work, and die with this one.
+
+    Args:
+        size: how many; threads: of each, on the CPU. Each takes a visible GPU in turn.
+        checkpoint_every: seconds between checkpoints of a probe.
+    """
+
+    def __init__(self, size: int, threads: int, checkpoint_every: float) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._shared = _Shared(
+            flags=context.RawArray("b", 2), progress=context.RawArray("d", size * len(_PROGRESS))
+        )
+        numbers = context.SimpleQueue()
+        for number in range(size):
+            numbers.put(number)
+        self._executor = ProcessPoolExecutor(
+            size,
+            mp_context=context,
+            initializer=_begin,
+            initargs=(self._shared, numbers, threads, checkpoint_every),
+        )
+
+    def run(
+        self, point: Point, probes: Sequence[tuple[int, int]], hopeless_below: float,
+        checkpoint: Callable[[int, int], Path], watch: Watch, done: Callable[[ProbeRecord], None],
+    ) -> None:  # fmt: skip
+        """Train probes of a point.
+
+        Args:
+            point: whose; probes: n and repeat of each; hopeless_below: see :func:`run_probe`.
+            checkpoint: where the state of each lives; watch: the outside.
+            done: called with each as it ends.
+
+        Raises:
+            PeerLost: a process died; what it had saved is there for the next attempt.
+            Interrupted: asked to stop; the others have saved their state as well.
+            BatchOfOne: one of them cannot be trained; all others are done.
+            Exception: the first that a probe, or ``done``, met.
+        """
+        self._shared.flags[_STOP] = self._shared.flags[_LOST] = 0
+        running: set[Future[ProbeRecord]] = {
+            self._executor.submit(_train, point, n, repeat, hopeless_below, checkpoint(n, repeat))
+            for n, repeat in probes
+        }
+        errors: list[Exception] = []
+        while running:
+            ended, running = wait(running, _LOOK_EVERY, return_when=FIRST_COMPLETED)
+            for future in ended - {f for f in ended if f.cancelled()}:
+                try:
+                    done(future.result())
+                except BrokenProcessPool:
+                    raise PeerLost("a process died over its probe (out of memory?)") from None
+                except Exception as error:
+                    errors.append(error)
+            if watch.stopping() or any(not isinstance(error, BatchOfOne) for error in errors):
+                self._shared.flags[_LOST] = not watch.holds()
+                self._shared.flags[_STOP] = 1
+                for future in running:
+                    future.cancel()
+            self._tell(watch)
+        if errors:
+            raise min(errors, key=_urgency)
+        if self._shared.flags[_STOP]:
+            raise Interrupted("asked to stop between probes")
+
+    def close(self) -> None:
+        """End the processes, which have nothing to do."""
+        self._executor.shutdown()
+
+    def _tell(self, watch: Watch) -> None:
+        """Pass on how far the probe is that has run the longest."""
+        width = len(_PROGRESS)
+        flat = list(self._shared.progress)
+        rows = [flat[at : at + width] for at in range(0, len(flat), width)]
+        busy = [dict(zip(_PROGRESS, row, strict=True)) for row in rows if row[0]]
+        if busy:
+            longest = max(busy, key=lambda row: row["elapsed"])
+            real = ("loss", "elapsed")
+            watch.progress({k: v if k in real else int(v) for k, v in longest.items()})
+
+
+def _urgency(error: Exception) -> int:
+    """Return 0 for what is wrong, more for what only ends the batch."""
+    return 1 if isinstance(error, Interrupted) else 2 if isinstance(error, BatchOfOne) else 0
+
+
+@dataclass(kw_only=True)
+class _Here:
+    """This process of a pool."""
+
+    shared: _Shared
+    number: int
+    group: Group
+    checkpoint_every: float
+    loaded: dict[str, Samples] = field(default_factory=dict)
+
+    def samples(self, point: Point) -> Samples:
+        """Return a point's data; those of one point are kept."""
+        if point.id not in self.loaded:
+            self.loaded = {point.id: load_samples(point.data, point.seed)}
+        return self.loaded[point.id]
+
+    def note(self, progress: dict[str, Any]) -> None:
+        """Write down how far the probe is."""
+        at = self.number * len(_PROGRESS)
+        self.shared.progress[at : at + len(_PROGRESS)] = [float(progress[k]) for k in _PROGRESS]
+
+    def idle(self) -> None:
+        """Write down that there is none."""
+        self.shared.progress[self.number * len(_PROGRESS)] = 0.0
+
+
+_here: list[_Here] = []
+
+
+def _begin(shared: _Shared, numbers: Any, threads: int, checkpoint_every: float) -> None:
+    """Set up a process of a pool."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # the parent gets it too, and says what to do
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    number = numbers.get()
+    group = Group(choose_device(threads, number))
+    _here.append(
+        _Here(shared=shared, number=number, group=group, checkpoint_every=checkpoint_every)
+    )
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _train(point: Point, n: int, repeat: int, below: float, checkpoint: Path) -> ProbeRecord:
+    """Train one probe in this process of a pool."""
+    (here,) = _here
+    flags = here.shared.flags
+    watch = Watch(
+        stopping=lambda: bool(flags[_STOP]),
+        holds=lambda: not flags[_LOST],
+        progress=here.note,
+        checkpoint_every=here.checkpoint_every,
+    )
+    try:
+        return run_probe(
+            point, here.samples(point), n, repeat, checkpoint, here.group, watch, below
+        )
+    finally:
+        here.idle()
