@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,13 +25,16 @@ class Play:
 
     Attributes:
         cost: sample passes so far, in units of one whole training at the true EMC.
+        time: the same, where probes that are planned together run at the same time.
         error: log of the estimate over the truth; low, high: of the interval's ends.
         stopped: cost of failing probes as they were stopped, over that of whole trainings.
         false_stops: given up, though the training would have fitted; would_fit: that would have.
         failing: whole cost of the failing probes; saved: what giving up saved of it.
+        seconds: that the policy itself took to decide, in all.
     """
 
     cost: Floats
+    time: Floats
     error: Floats
     low: Floats
     high: Floats
@@ -38,6 +42,7 @@ class Play:
     would_fit: int
     failing: float
     saved: float
+    seconds: float
 
 
 def start_of(truth: float, rng: np.random.Generator) -> int:
@@ -71,8 +76,14 @@ def play(
     history: list[ProbeResult] = []
     rows = []
     false_stops = would_fit = 0
-    cost = failing = saved = 0.0
-    while isinstance(step := advance(search, world.n_limit, history, belief), Ask):
+    cost = passed = failing = saved = seconds = 0.0
+    while True:
+        begun = time.perf_counter()
+        step = advance(search, world.n_limit, history, belief)
+        seconds += time.perf_counter() - begun
+        if not isinstance(step, Ask):
+            break
+        longest = 0.0
         for n, repeat in step.probes:
             training = world.draw(n, rng)
             shown, least = shorten(training, n, forecast, step.hopeless_below)
@@ -82,6 +93,7 @@ def play(
             failing += 0.0 if fits else training.cost
             saved += 0.0 if fits else training.cost - shown.cost
             cost += shown.cost / unit
+            longest = max(longest, shown.cost / unit)
             history.append(
                 ProbeResult(
                     n=n,
@@ -95,17 +107,20 @@ def play(
             )
         estimate = estimate_so_far(search, world.n_limit, history)
         assert estimate is not None
-        rows.append((cost, *_errors(estimate, truth)))
+        passed += longest
+        rows.append((cost, passed, *_errors(estimate, truth)))
     columns = np.array(rows).T
     return Play(
         cost=columns[0],
-        error=columns[1],
-        low=columns[2],
-        high=columns[3],
+        time=columns[1],
+        error=columns[2],
+        low=columns[3],
+        high=columns[4],
         false_stops=false_stops,
         would_fit=would_fit,
         failing=failing / unit,
         saved=saved / unit,
+        seconds=seconds,
     )
 
 
