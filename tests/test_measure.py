@@ -99,9 +99,9 @@ def test_an_interrupted_evaluation_goes_on_bitwise(tmp_path: Path) -> None:
     assert record.estimate is not None
     assert record.evaluation is None
     assert not record.done(evaluate=True)
-    assert parted.checkpoint(point.id).exists()
+    assert parted.checkpoints(point.id)
     assert measure(point, parted, CPU, Watch()) == estimate
-    assert not parted.checkpoint(point.id).exists()
+    assert not parted.checkpoints(point.id)
     first, second = (read(run.point(point.id)).evaluation for run in (whole, parted))
     assert {**first, "seconds": 0} == {**second, "seconds": 0}
     assert first["n"] == 1_438

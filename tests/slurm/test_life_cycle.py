@@ -6,6 +6,7 @@ one process on this machine.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -59,10 +60,14 @@ class Watched:
     def __init__(self, run: Path) -> None:
         self.run = run
 
-    @property
-    def checkpoint(self) -> Path:
+    def saved_at(self) -> int:
+        """When the newest checkpoint was written (ns), or 0."""
         folder, _, (point,) = open_run(self.run)
-        return folder.checkpoint(point.id)
+        times = []
+        for path in folder.checkpoints(point.id):
+            with contextlib.suppress(FileNotFoundError):
+                times.append(path.stat().st_mtime_ns)
+        return max(times, default=0)
 
     def at(self) -> tuple[int, int]:
         """Finished probes, and steps of the next one that are saved."""
@@ -70,11 +75,14 @@ class Watched:
             folder, _, (point,) = open_run(self.run)
             record = read(folder.point(point.id))
             probes = len(record.probes) if record else 0
-            saved = torch.load(folder.checkpoint(point.id), weights_only=True)
-            tried = [f"n={p.n} repeat={p.repeat}" for p in record.probes] if record else []
-            old = any(saved["key"].endswith(key) for key in tried)
-            return probes, 0 if old else saved["progress"]["steps"]
-        except (OSError, PointError, RuntimeError, ValueError, Exception):
+            tried = {(p.n, p.repeat) for p in record.probes} if record else set()
+            steps = [
+                torch.load(path, weights_only=True)["progress"]["steps"]
+                for path in folder.checkpoints(point.id)
+                if probe_of(path) not in tried
+            ]
+            return probes, max(steps, default=0)
+        except (OSError, PointError, RuntimeError, ValueError):
             return -1, 0
 
     def claim(self) -> dict:
@@ -87,12 +95,15 @@ class Watched:
     def wait_until_under_way(self, attempt: int) -> tuple[int, int]:
         """Wait until the given attempt has saved progress of its own."""
         wait_for(lambda: self.claim().get("attempts") == attempt, what=f"for attempt {attempt}")
-        start = self.checkpoint.stat().st_mtime_ns if self.checkpoint.exists() else 0
-        wait_for(
-            lambda: self.checkpoint.exists() and self.checkpoint.stat().st_mtime_ns > start,
-            what="for a checkpoint",
-        )
+        start = self.saved_at()
+        wait_for(lambda: self.saved_at() > start, what="for a checkpoint")
         return self.at()
+
+
+def probe_of(checkpoint: Path) -> tuple[int, int]:
+    """n and repeat of the probe that a checkpoint is of: POINT.N-REPEAT.ckpt."""
+    n, repeat = checkpoint.name.split(".")[-2].split("-")
+    return int(n), int(repeat)
 
 
 def the_job(cluster: Cluster) -> tuple[str, str, str]:

@@ -1,0 +1,253 @@
+"""Probes side by side: the same numbers as one after the other, whatever dies on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from flexhpc.errors import Interrupted, PeerLost
+from flexhpc.launch.profile import LocalProfile, SlurmProfile
+from flexhpc.measure import measure
+from flexhpc.probe import Watch
+from flexhpc.probe_pool import ProbePool
+from flexhpc.search import Estimate
+from flexhpc.spec import Point, checked
+from flexhpc.store import RunFolder, read, read_claim, read_masks
+from flexhpc.training import Group
+from tests.conftest import FLEXHPC
+from tests.launch.test_sweep import finish, running, wait_for
+
+SPEC = """\
+name: several
+fixed:
+  data: {source: digits, labels: random}
+  model: {family: mlp, width: 8, depth: 1}
+  training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 300}
+  search: {policy: bayes, start: 16, at_once: 3, max_probes: 9}
+grid:
+  seed: [0]
+"""
+CPU = Group(torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("several") / "several.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+@pytest.fixture(scope="module")
+def point(spec: Path) -> Point:
+    (point,) = checked(spec)[1]
+    return point
+
+
+@pytest.fixture(scope="module")
+def alone(point: Point, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one process finds, one probe after the other."""
+    run = RunFolder(tmp_path_factory.mktemp("alone"))
+    measure(point, run, CPU, Watch())
+    return contents(point, run)
+
+
+def contents(point: Point, run: RunFolder) -> dict[str, Any]:
+    """Everything measured, in the order of n: side by side, another probe may end first."""
+    record, masks = read(run.point(point.id)), read_masks(run.point(point.id))
+    assert record is not None
+    order = sorted(
+        range(len(record.probes)), key=lambda i: (record.probes[i].n, record.probes[i].repeat)
+    )
+    probes = [record.probes[i] for i in order]
+    return {
+        "probes": [(p.n, p.repeat, p.verdict, p.n_errors, p.cost, p.epochs) for p in probes],
+        "losses": [p.loss_curve.tobytes() for p in probes],
+        "subsets": [masks.subset[i].tobytes() for i in order],
+        "fits": [masks.fit[i].tobytes() for i in order],
+        "estimate": record.estimate,
+    }
+
+
+@contextlib.contextmanager
+def pool_of(size: int, checkpoint_every: float = 60.0) -> Iterator[ProbePool]:
+    pool = ProbePool(size, 1, checkpoint_every)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def processes(of: int | None = None) -> set[int]:
+    """Ids of the processes that train probes for a process."""
+    children = psutil.Process(of).children()
+    return {c.pid for c in children if "spawn_main" in " ".join(c.cmdline())}
+
+
+def once(happens: Callable[[], bool], then: Callable[[], object]) -> threading.Thread:
+    """Do something as soon as a condition holds."""
+
+    def wait() -> None:
+        wait_for(happens)
+        then()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_side_by_side_or_one_after_the_other_is_the_same(
+    point: Point, alone: dict[str, Any], tmp_path: Path
+) -> None:
+    with pool_of(2) as pool:
+        measure(point, RunFolder(tmp_path), CPU, Watch(), pool)
+    assert contents(point, RunFolder(tmp_path)) == alone
+    assert len(alone["probes"]) == 9
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_asked_to_stop_all_probes_in_hand_are_saved(
+    point: Point, alone: dict[str, Any], tmp_path: Path
+) -> None:
+    run, stop = RunFolder(tmp_path), threading.Event()
+    with pool_of(3, checkpoint_every=0.05) as pool:
+        once(lambda: len(run.checkpoints(point.id)) > 1, stop.set)
+        with pytest.raises(Interrupted):
+            measure(point, run, CPU, Watch(stopping=stop.is_set), pool)
+        assert run.checkpoints(point.id)
+        record = read(run.point(point.id))
+        assert record is not None
+        assert record.estimate is None
+        done = {(p.n, p.repeat): p.finished for p in record.probes}
+        measure(point, run, CPU, Watch(), pool)
+    assert contents(point, run) == alone
+    again = {(p.n, p.repeat): p.finished for p in read(run.point(point.id)).probes}
+    assert done.items() <= again.items(), "a finished probe was trained again"
+
+
+def test_a_process_that_dies_ends_the_attempt_and_loses_nothing(
+    point: Point, alone: dict[str, Any], tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path)
+
+    def kill() -> None:
+        os.kill(min(processes()), signal.SIGKILL)
+
+    with pool_of(2, checkpoint_every=0.05) as pool:
+        once(lambda: bool(run.checkpoints(point.id)), kill)
+        with pytest.raises(PeerLost, match="a process died over its probe"):
+            measure(point, run, CPU, Watch(), pool)
+    with pool_of(2) as pool:
+        measure(point, run, CPU, Watch(), pool)
+    assert contents(point, run) == alone
+
+
+def test_a_point_that_was_taken_over_is_left_alone(point: Point, tmp_path: Path) -> None:
+    run, lost = RunFolder(tmp_path), threading.Event()
+    watch = Watch(stopping=lost.is_set, holds=lambda: not lost.is_set())
+    with pool_of(2) as pool:
+        once(lambda: (r := read(run.point(point.id))) is not None and len(r.probes) > 2, lost.set)
+        with pytest.raises(Interrupted):
+            measure(point, run, CPU, watch, pool)
+        before = run.point(point.id).read_bytes()
+        assert not run.checkpoints(point.id)
+    assert run.point(point.id).read_bytes() == before
+
+
+def test_networks_that_cannot_train_on_one_sample_end_censored(tmp_path: Path) -> None:
+    """One of the three probes of the last batch is impossible; the others count."""
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        SPEC.replace("depth: 1", "depth: 1, norm: batch")
+        .replace("lr: 1e-2", "lr: 1e-12")
+        .replace("epochs: 300", "epochs: 3")
+        .replace("start: 16", "start: 4")
+    )
+    (point,) = checked(path)[1]
+    found: list[Estimate] = [measure(point, RunFolder(tmp_path / "alone"), CPU, Watch())]
+    with pool_of(2) as pool:
+        found.append(measure(point, RunFolder(tmp_path / "pool"), CPU, Watch(), pool))
+    assert found[0] == found[1]
+    assert found[0].censored == "left"
+    assert min(n for n, *_ in contents(point, RunFolder(tmp_path / "pool"))["probes"]) == 2
+
+
+@pytest.mark.parametrize("whom", ["worker", "its probe", "everything"])
+def test_kill_nine_in_the_middle_of_a_sweep(
+    whom: str, spec: Path, point: Point, alone: dict[str, Any], tmp_path: Path
+) -> None:
+    """Two workers for one point: the one that has it trains two probes at once."""
+    profile = tmp_path / "profile.yaml"
+    profile.write_text("workers: 2\nretries: 3\ntracking_uri: none\ncheckpoint_every: 0.2\n")
+    command = [str(FLEXHPC), "sweep", str(spec), "--profile", str(profile)]
+    path = tmp_path / "runs" / "several"
+    run = RunFolder(path)
+
+    def worker() -> int:
+        claim = read_claim(run.claim(point.id))
+        return claim.pid if claim and claim.live() else 0
+
+    def begin() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+
+    sweep = begin()
+    wait_for(lambda: bool(running(path)) and worker() and len(processes(worker())) == 2)
+    wait_for(lambda: bool(run.checkpoints(point.id)))
+    pids = {worker(), *processes(worker())}
+    if whom == "everything":
+        os.killpg(sweep.pid, signal.SIGKILL)
+        finish(sweep)
+        sweep = begin()
+    else:
+        os.kill(worker() if whom == "worker" else min(processes(worker())), signal.SIGKILL)
+    wait_for(lambda: not any(psutil.pid_exists(pid) and alive(pid) for pid in pids))
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    assert contents(point, run) == alone
+    assert not list(path.rglob("*.ckpt"))
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+@pytest.mark.parametrize(
+    ("profile", "points", "expected"),
+    [({"workers": 8}, 2, (2, 4)), ({"workers": 8}, 3, (3, 2)), ({"workers": 4}, 9, (4, 1)),
+     ({"workers": 2, "probes_at_once": 3}, 9, (2, 3)),
+     ({"workers": 4, "processes_per_node": 2}, 1, (1, 1))],
+)  # fmt: skip
+def test_workers_without_a_point_help_those_that_have_one(
+    profile: dict[str, int], points: int, expected: tuple[int, int]
+) -> None:
+    assert LocalProfile(cluster="local", **profile).spread(points) == expected
+
+
+def test_a_task_gets_the_cores_for_its_probes() -> None:
+    profile = SlurmProfile(cluster="slurm", cpus_per_process=2, probes_at_once=4)
+    assert profile.cpus_per_task == 8
+    assert SlurmProfile(cluster="slurm", cpus_per_process=2).cpus_per_task == 2
+
+
+def test_several_probes_at_once_are_part_of_what_is_measured(spec: Path) -> None:
+    """One at a time, as it was before there was the key, keeps its id."""
+    one = spec.with_name("one.yaml")
+    one.write_text(SPEC.replace(", at_once: 3", ""))
+    same = spec.with_name("same.yaml")
+    same.write_text(SPEC.replace("at_once: 3", "at_once: 1"))
+    ids = [checked(path)[1][0].id for path in (spec, one, same)]
+    assert ids[1] == ids[2] != ids[0]
