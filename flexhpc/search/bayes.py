@@ -24,6 +24,9 @@ from flexhpc.search.neighbours import Belief
 from flexhpc.spec.sections import Bayes
 from flexhpc.spec.sections.search import eps_name
 
+_BESIDE = 1.05
+"""How far outside an interval's end the nearest fit (failure) may lie, as a factor."""
+
 
 def wanted(
     search: Bayes, n_limit: int, history: History, belief: Belief | None
@@ -37,14 +40,15 @@ def wanted(
     """
     if not history:
         return _first(search, n_limit, belief)
-    lowest = max(1, min(result.n for result in history) // 2)
+    lowest = _lowest(history, search.at_once)
     for number, eps in enumerate(_targets(search), start=1):
         if len(history) >= number * search.max_probes:
             continue
         curve = posterior(history, n_limit, eps)
-        narrow = _narrow(curve, search, n_limit, eps)
-        end = _untried_end(history, n_limit, eps) if narrow else None
-        if narrow and end is None:
+        lower, upper = _ends(curve, search, n_limit, eps)
+        narrow = upper <= lower * (1 + search.tolerance) ** 2 or upper - lower < 1
+        untried = _untried(history, lower, upper, n_limit, eps) if narrow else None
+        if narrow and untried is None:
             continue
         return choose(
             curve,
@@ -53,9 +57,18 @@ def wanted(
             (lowest, n_limit),
             belief.log_weight if belief is not None and eps is None else None,
             count=search.at_once,
-            given=[] if end is None else [max(end, lowest)],
+            given=[] if untried is None else [max(untried, lowest)],
         )
     return None
+
+
+def _lowest(history: History, count: int) -> int:
+    """Return the smallest n that may come next: half of the smallest so far, once per probe.
+
+    1 comes last of all: a network with batch normalisation cannot train on it.
+    """
+    smallest = min(result.n for result in history)
+    return max(smallest >> count, 1 if smallest < 4 else 2)
 
 
 def _first(search: Bayes, n_limit: int, belief: Belief | None) -> list[int]:
@@ -116,19 +129,31 @@ def _level(search: Bayes, eps: float | None) -> float:
     return search.quantile if eps is None else 0.5
 
 
-def _narrow(curve: FitCurve, search: Bayes, n_limit: int, eps: float | None) -> bool:
-    """Return whether the interval, cut to the n that there are, lies within the tolerance."""
+def _ends(curve: FitCurve, search: Bayes, n_limit: int, eps: float | None) -> tuple[float, float]:
+    """Return the interval, cut to the n that there are."""
     ends = curve.quantiles(curve.level_set(_level(search, eps)), TAILS)
     lower, _, upper = (min(max(end, 1.0), float(n_limit)) for end in ends)
-    return upper <= lower * (1 + search.tolerance) ** 2 or upper - lower < 1
+    return lower, upper
 
 
-def _untried_end(history: History, n_limit: int, eps: float | None) -> int | None:
-    """Return the end of all n that must be tried before an estimate may be censored there."""
+def _untried(
+    history: History, lower: float, upper: float, n_limit: int, eps: float | None
+) -> int | None:
+    """Return an n that must be tried before an estimate may rest on this interval, if there is one.
+
+    Verdicts have to bound it on both sides: missed samples or the budget used may say where the
+    EMC lies, but that alone is not enough. Without any fit (any failure) that is at 1 (at the
+    largest n).
+    """
     fits, fails = _split(history, eps)
-    if not fails and n_limit not in fits:
-        return n_limit
-    return 1 if not fits and 1 not in fails else None
+    if not fails:
+        return None if n_limit in fits else n_limit
+    if not fits:
+        return None if 1 in fails else 1
+    low, high = math.floor(lower / _BESIDE), min(math.ceil(upper * _BESIDE), n_limit)
+    if max(fits) < low:
+        return low
+    return high if min(fails) > high else None
 
 
 def _answer(

@@ -4,8 +4,9 @@ A probe's latent ease is u = (log n - threshold) / width + noise, the noise logi
 where u < 0. Besides the verdict, two more things are used:
 
 - the samples that a failing probe missed: log(missed) = onset + spread * u, seen to half a sample.
-  Onset and spread differ from model to model and are free; with a spread of nearly 0 the count says
-  nothing, as that of an exact solver.
+  Onset and spread differ from model to model and are free: at the threshold a few samples, or a
+  share of all where a network that does not fit is much worse at once. With a spread of nearly 0
+  the count says nothing, as that of an exact solver.
 - the part of its budget that a fitting probe used, far below the threshold mostly: a line in log n
   with free offset and slope around what recorded trainings show.
 
@@ -28,11 +29,15 @@ Floats = NDArray[np.float64]
 
 FALSE_STOPS = 0.01
 """Share of the probes which would have fitted that are given up; measured by bench/search."""
-_SPREADS = np.repeat([0.02, 0.5, 1.2], 2)
-_ONSETS = np.tile(np.log([0.5, 3.0]), 3)
-_MISSED_PRIOR = np.log(np.outer([0.3, 0.4, 0.3], [0.7, 0.3]).ravel())
+_SPREADS = np.array([0.02, 0.02, 0.5, 0.5, 1.2, 1.2, 0.5, 1.2])
+_ONSETS = np.log([0.5, 3.0, 0.5, 3.0, 0.5, 3.0, 0.05, 0.05])
+_OF_ALL = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
+"""1 where the onset is a share of all samples, 0 where it is a number of them."""
+_MISSED_PRIOR = np.log([0.19, 0.08, 0.25, 0.11, 0.19, 0.08, 0.05, 0.05])
 _UNEXPLAINED = 0.15
 """Share of failures whose count follows no such law."""
+_MISLEADING = 0.02
+"""Chance that no count of this point does."""
 _OFFSET, _SLOPE = (-1.0, 0.7), (1.5, 1.5)
 """Mean and deviation, between models, of log(share used) at the threshold, and of its slope."""
 _SCATTERS = (0.25, 0.45, 0.8)
@@ -108,20 +113,23 @@ class Evidence:
         z = (threshold[:, None, None] - self.fit_n) / width[None, :, None]
         fits = log_expit(z) @ self.fit_counts
         lapsed = self.fit_counts.sum() * np.log1p(-lapse)
-        both = fits[:, :, None] + lapsed + self._failures(threshold, width, lapse, rough)
+        fails = self._failures(threshold, width, lapse, counted=False)
+        if self.counts and not rough:
+            told = self._failures(threshold, width, lapse, counted=True) - fails
+            fails = fails + _bounded(told, _MISLEADING)
+        both = fits[:, :, None] + lapsed + fails
         return np.asarray(both + self._budgets(threshold)[:, None, None])
 
-    def _failures(self, threshold: Floats, width: Floats, lapse: Floats, rough: bool) -> Floats:
-        counted = self.counts and not rough
-        spread, onset = (_SPREADS, _ONSETS) if counted else (np.ones(1), np.zeros(1))
+    def _failures(self, threshold: Floats, width: Floats, lapse: Floats, counted: bool) -> Floats:
         prior = _MISSED_PRIOR if counted else np.zeros(1)
         total = np.zeros((len(threshold), len(width), len(lapse), len(prior))) + prior
         for some in np.array_split(np.arange(len(self.fail_n)), -(-len(self.fail_n) // 8) or 1):
             x = (self.fail_n[some] - threshold[:, None, None]) / width[None, :, None]
             chance = expit(x)[:, :, None, :]
             if counted:
+                onset = _ONSETS[:, None] + _OF_ALL[:, None] * self.fail_n[some]
                 low, high = (
-                    np.maximum((edge[some] - onset[:, None]) / spread[:, None], 0.0)
+                    np.maximum((edge[some] - onset) / _SPREADS[:, None], 0.0)
                     for edge in (self.missed_lo, self.missed_hi)
                 )
                 inside = expit(high - x[:, :, None, :]) - expit(low - x[:, :, None, :])
@@ -154,7 +162,12 @@ class Evidence:
             misfit = (weight * rest * rest).sum(1) - explained
             found.append(0.5 * (np.log(weight).sum(1) - np.log(determinant) - misfit))
         line = np.logaddexp.reduce(found, axis=0)
-        return np.asarray(np.log((1 - _UNRELATED) * np.exp(line - line.max()) + _UNRELATED))
+        return _bounded(line, _UNRELATED)
+
+
+def _bounded(told: Floats, unrelated: float) -> Floats:
+    """Return a log-likelihood that can shift odds by a factor of 1 / ``unrelated`` at most."""
+    return np.asarray(np.log((1 - unrelated) * np.exp(told - told.max()) + unrelated))
 
 
 def _failure(result: ProbeResult, counted: bool) -> tuple[float, float, float, float, float]:
