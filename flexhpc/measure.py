@@ -113,7 +113,7 @@ def _search(
         except BatchOfOne:
             # Nothing fitted down to 2 samples, and 1 cannot be tried: that is an answer.
             below = estimate_so_far(point.search, samples.n_limit, history)
-            if below is None or all(n > 1 for n, _ in step.probes):
+            if below is None or below.largest_fit or all(n > 1 for n, _ in step.probes):
                 raise
             return _finished(below, path, watch)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -22,7 +23,8 @@ from flexhpc.training import Group
 
 _LOOK_EVERY = 0.2
 _PROGRESS = ("n", "repeat", "epoch", "epochs", "n_errors", "loss", "elapsed")
-_STOP, _LOST = 0, 1
+_STOP, _LOST, _END = 0, 1, 2
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,8 @@ class _Shared:
     """What the processes tell each other: plain memory, as a lock could die with its holder.
 
     Attributes:
-        flags: whether to save and stop, and whether nothing may be written any more.
+        flags: whether to save and stop, whether nothing may be written any more, and whether to
+            end.
         progress: a row of ``_PROGRESS`` per process; the first number is 0 where it is idle.
     """
 
@@ -49,7 +52,7 @@ class ProbePool:
     def __init__(self, size: int, threads: int, checkpoint_every: float) -> None:
         context = multiprocessing.get_context("spawn")
         self._shared = _Shared(
-            flags=context.RawArray("b", 2), progress=context.RawArray("d", size * len(_PROGRESS))
+            flags=context.RawArray("b", 3), progress=context.RawArray("d", size * len(_PROGRESS))
         )
         numbers = context.SimpleQueue()
         for number in range(size):
@@ -79,10 +82,14 @@ class ProbePool:
             Exception: the first that a probe, or ``done``, met.
         """
         self._shared.flags[_STOP] = self._shared.flags[_LOST] = 0
-        running: set[Future[ProbeRecord]] = {
-            self._executor.submit(_train, point, n, repeat, hopeless_below, checkpoint(n, repeat))
-            for n, repeat in probes
-        }
+        running: set[Future[ProbeRecord]] = set()
+        with _signals_wait():
+            for n, repeat in probes:
+                given = (point, n, repeat, hopeless_below, checkpoint(n, repeat))
+                try:
+                    running.add(self._executor.submit(_train, *given))
+                except BrokenProcessPool:
+                    raise PeerLost("a process that trains probes died while it had none") from None
         errors: list[Exception] = []
         while running:
             ended, running = wait(running, _LOOK_EVERY, return_when=FIRST_COMPLETED)
@@ -105,7 +112,8 @@ class ProbePool:
             raise Interrupted("asked to stop between probes")
 
     def close(self) -> None:
-        """End the processes, which have nothing to do."""
+        """End the processes, which have nothing to do; also where one of them is gone."""
+        self._shared.flags[_END] = 1
         self._executor.shutdown()
 
     def _tell(self, watch: Watch) -> None:
@@ -156,9 +164,9 @@ _here: list[_Here] = []
 
 def _begin(shared: _Shared, numbers: Any, threads: int, checkpoint_every: float) -> None:
     """Set up a process of a pool."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+    for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # the parent gets it too, and says what to do
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_end_in_time, args=(shared,), daemon=True).start()
     number = numbers.get()
     group = Group(choose_device(threads, number))
     _here.append(
@@ -166,11 +174,23 @@ def _begin(shared: _Shared, numbers: Any, threads: int, checkpoint_every: float)
     )
 
 
-def _die_with_parent() -> None:
+def _end_in_time(shared: _Shared) -> None:
+    """End this process with its parent, or when it is told to: SIGTERM it does not hear."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    parent.join()
+    while parent.is_alive() and not shared.flags[_END]:
+        parent.join(_LOOK_EVERY)
     os._exit(1)
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Hold signals back: a process that starts inherits that, and would die of them until then."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _train(point: Point, n: int, repeat: int, below: float, checkpoint: Path) -> ProbeRecord:

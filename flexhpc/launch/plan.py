@@ -13,7 +13,7 @@ from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.slurm.backend import array_limit
 from flexhpc.launch.slurm.commands import DEFAULT_ARRAY, NoAnswer, Slurm
 from flexhpc.launch.slurm.layout import Chunk, lay_out
-from flexhpc.search import cost_bound
+from flexhpc.search import at_once, cost_bound
 from flexhpc.spec import Point
 from flexhpc.spec.checks import known_shape
 from flexhpc.store import RunFolder, read
@@ -58,7 +58,8 @@ def make_plan(
         "points": rows,
         "to_measure": len(open_rows),
         "cost_bound": None if None in known else sum(known),
-        "layout": _layout(settings, [row["id"] for row in open_rows]),
+        "layout": _layout(settings, [row["id"] for row in open_rows])
+        | {"planned_at_once": max((at_once(p.search) for p in prepared.points), default=1)},
     }
 
 
@@ -70,10 +71,12 @@ def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str
         "cpus_per_process": profile.cpus_per_process,
     }
     if isinstance(profile, LocalProfile):
-        return {**each, "workers": min(profile.worker_count(), max(1, len(points)))}
+        workers, side_by_side = profile.spread(max(1, len(points)))
+        return {**each, "workers": workers, "probes_at_once": side_by_side}
     chunks = arrays(profile, points)
     return {
         **each,
+        "probes_at_once": profile.probes_at_once or 1,
         "nodes": profile.nodes,
         "points_per_task": profile.points_per_task,
         "throttle": profile.throttle,
@@ -98,7 +101,7 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
     lines = [
         f"{planned['name']}: {len(rows)} points, {planned['to_measure']} to measure, into "
         f"{planned['run']}",
-        _layout_line(layout),
+        _layout_line(layout) + _side_by_side(layout),
         "cost at most "
         + (f"{bound:,} sample passes" if bound is not None else "unknown until the data is read"),
     ]
@@ -122,6 +125,18 @@ def _layout_line(layout: dict[str, Any]) -> str:
         f"on SLURM: {_count(len(arrays), 'array job')} with {_count(tasks, 'task')}{limit}; a task "
         f"measures {_count(layout['points_per_task'], 'point')} on "
         f"{_count(layout['nodes'], 'node')} with {each}"
+    )
+
+
+def _side_by_side(layout: dict[str, Any]) -> str:
+    """Return what becomes of searches that plan several probes at a time."""
+    planned, trained = layout["planned_at_once"], layout["probes_at_once"]
+    if planned == 1:
+        return ""
+    return (
+        f"; searches plan up to {planned} probes at once, {min(planned, trained)} of them "
+        f"{'trains' if min(planned, trained) == 1 else 'train'} at the same time "
+        "(profile: probes_at_once)"
     )
 
 

@@ -67,10 +67,10 @@ class Profile(Section):
     """Processes on each node that train one point together (data parallel); each takes a GPU."""
     cpus_per_process: Count = 1
     """Threads of each process; processes that each use all cores slow each other down badly."""
-    probes_at_once: Count | None = None
+    probes_at_once: Annotated[int, Field(ge=1, le=8)] | None = None
     """Probes of one point that train at the same time, where its search asks for several
     (`search.at_once`); each takes `cpus_per_process` threads and, in turn, a GPU. By default 1, on
-    this machine as many as workers are left without a point."""
+    this machine as many as workers are left without a point when they start."""
     tracking_uri: str | None = None
     """MLflow server; by default a database in the run folder; `none`: only `flexhpc sync`."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
@@ -99,7 +99,7 @@ class LocalProfile(Profile):
 
     def worker_count(self) -> int:
         """Return the number of points that are measured at the same time."""
-        each = self.processes_per_node
+        each = self.processes_per_node * (self.probes_at_once or 1)
         gpus = len(visible_gpus())
         return self.workers or max(1, gpus // each if gpus else cores() // each)
 
@@ -182,8 +182,9 @@ class SlurmProfile(Profile):
             said = f"{before:g} s leave little of {limit} s; use at most four fifths"
             yield "stop_before", said
         gpus = values.get("gpus_per_node")
-        each = values.get("probes_at_once") or values.get("processes_per_node", 1)
-        if isinstance(gpus, int) and isinstance(each, int) and gpus > each >= 1:
+        users = (values.get("processes_per_node"), values.get("probes_at_once"))
+        each = max((u for u in users if isinstance(u, int)), default=1)
+        if isinstance(gpus, int) and gpus > each >= 1:
             yield (
                 "gpus_per_node",
                 (

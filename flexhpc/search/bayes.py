@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import cycle, islice
 
 from flexhpc.search.design import Prices, choose
 from flexhpc.search.fit_curve import FitCurve, posterior
@@ -65,18 +66,25 @@ def wanted(
 def _lowest(history: History, count: int) -> int:
     """Return the smallest n that may come next: half of the smallest so far, once per probe.
 
-    1 comes last of all: a network with batch normalisation cannot train on it.
+    1 comes last of all, and where nothing else fitted: a network with batch normalisation cannot
+    train on it.
     """
     smallest = min(result.n for result in history)
-    return max(smallest >> count, 1 if smallest < 4 else 2)
+    last = smallest < 4 and all(result.verdict != "fit" for result in history)
+    return min(smallest, max(smallest >> count, 1 if last else 2))
 
 
 def _first(search: Bayes, n_limit: int, belief: Belief | None) -> list[int]:
-    """Return where to begin: at ``start`` and its doubles, or where neighbours expect the EMC."""
+    """Return where to begin: at ``start``, its doubles and, where data ends, its halves; or where
+    neighbours expect the EMC.
+    """
     first = search.start if belief is None else round(math.exp(belief.centre))
     first = min(max(first, 1), n_limit)
     if belief is None:
-        return [min(first * 2**i, n_limit) for i in range(search.at_once)]
+        doubles = dict.fromkeys(min(first * 2**i, n_limit) for i in range(search.at_once))
+        halves = (first // 2**i for i in range(1, search.at_once))
+        ladder = [*doubles, *(n for n in halves if n > 1)]
+        return list(islice(cycle(ladder), search.at_once))
     return choose(
         posterior([], n_limit),
         _level(search, None),

@@ -36,15 +36,15 @@ _OF_ALL = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
 _MISSED_PRIOR = np.log([0.19, 0.08, 0.25, 0.11, 0.19, 0.08, 0.05, 0.05])
 _UNEXPLAINED = 0.15
 """Share of failures whose count follows no such law."""
-_MISLEADING = 0.02
-"""Chance that no count of this point does."""
+_MOST_OF_COUNTS = 50.0
+"""Largest factor by which all counts of a point may shift the odds of two curves."""
 _OFFSET, _SLOPE = (-1.0, 0.7), (1.5, 1.5)
 """Mean and deviation, between models, of log(share used) at the threshold, and of its slope."""
 _SCATTERS = (0.25, 0.45, 0.8)
 _BEND = 0.25
 """Deviation from the line, per unit of log n from the threshold."""
-_UNRELATED = 0.2
-"""Chance that the budget used says nothing of the threshold."""
+_MOST_OF_BUDGETS = 5.0
+"""The same for the budgets used."""
 _TINY = 1e-30
 
 
@@ -116,7 +116,7 @@ class Evidence:
         fails = self._failures(threshold, width, lapse, counted=False)
         if self.counts and not rough:
             told = self._failures(threshold, width, lapse, counted=True) - fails
-            fails = fails + _bounded(told, _MISLEADING)
+            fails = fails + _bounded(told, _MOST_OF_COUNTS)
         both = fits[:, :, None] + lapsed + fails
         return np.asarray(both + self._budgets(threshold)[:, None, None])
 
@@ -162,12 +162,12 @@ class Evidence:
             misfit = (weight * rest * rest).sum(1) - explained
             found.append(0.5 * (np.log(weight).sum(1) - np.log(determinant) - misfit))
         line = np.logaddexp.reduce(found, axis=0)
-        return _bounded(line, _UNRELATED)
+        return _bounded(line, _MOST_OF_BUDGETS)
 
 
-def _bounded(told: Floats, unrelated: float) -> Floats:
-    """Return a log-likelihood that can shift odds by a factor of 1 / ``unrelated`` at most."""
-    return np.asarray(np.log((1 - unrelated) * np.exp(told - told.max()) + unrelated))
+def _bounded(told: Floats, most: float) -> Floats:
+    """Return a log-likelihood that can shift odds by a factor of ``most`` at most."""
+    return np.asarray(np.log((1 - 1 / most) * np.exp(told - told.max()) + 1 / most))
 
 
 def _failure(result: ProbeResult, counted: bool) -> tuple[float, float, float, float, float]:

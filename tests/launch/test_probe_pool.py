@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import psutil
 import pytest
 import torch
 
-from flexhpc.errors import Interrupted, PeerLost
+from flexhpc.errors import Interrupted, PeerLost, PointError
+from flexhpc.launch.machine import cores, visible_gpus
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
+from flexhpc.launch.slurm.script import batch_script
 from flexhpc.measure import measure
 from flexhpc.probe import Watch
 from flexhpc.probe_pool import ProbePool
@@ -24,7 +27,7 @@ from flexhpc.search import Estimate
 from flexhpc.spec import Point, checked
 from flexhpc.store import RunFolder, read, read_claim, read_masks
 from flexhpc.training import Group
-from tests.conftest import FLEXHPC
+from tests.conftest import FLEXHPC, Cli
 from tests.launch.test_sweep import finish, running, wait_for
 
 SPEC = """\
@@ -37,6 +40,7 @@ fixed:
 grid:
   seed: [0]
 """
+NARROW = max(1, (len(visible_gpus()) or cores()) // 8)
 CPU = Group(torch.device("cpu"))
 
 
@@ -151,6 +155,40 @@ def test_a_process_that_dies_ends_the_attempt_and_loses_nothing(
     assert contents(point, run) == alone
 
 
+def test_a_process_that_died_without_a_probe_is_told_and_the_pool_can_be_closed(
+    point: Point, alone: dict[str, Any], tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path)
+    pool = ProbePool(2, 1, 60.0)
+    with pytest.raises(Interrupted):
+        measure(point, run, CPU, Watch(stopping=lambda: len(processes()) == 2), pool)
+    os.kill(min(processes()), signal.SIGKILL)
+    time.sleep(2)
+    with pytest.raises(PeerLost, match="died"):
+        measure(point, run, CPU, Watch(), pool)
+    closing = threading.Thread(target=pool.close, daemon=True)
+    closing.start()
+    closing.join(20)
+    assert not closing.is_alive(), "waits for processes that do not hear it"
+    wait_for(lambda: not processes())
+
+
+def test_a_network_that_cannot_train_on_one_sample_is_not_given_an_answer(tmp_path: Path) -> None:
+    """1, 2 and 4 are planned together, and 1 is impossible: the others' fits are no bound."""
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        SPEC.replace("depth: 1", "depth: 1, norm: batch").replace("start: 16", "start: 1")
+    )
+    (point,) = checked(path)[1]
+    run = RunFolder(tmp_path)
+    with pytest.raises(PointError, match="use a larger search"):
+        measure(point, run, CPU, Watch())
+    record = read(run.point(point.id))
+    assert record is not None
+    assert record.estimate is None
+    assert [p.verdict for p in record.probes] == ["fit", "fit"]
+
+
 def test_a_point_that_was_taken_over_is_left_alone(point: Point, tmp_path: Path) -> None:
     run, lost = RunFolder(tmp_path), threading.Event()
     watch = Watch(stopping=lost.is_set, holds=lambda: not lost.is_set())
@@ -228,7 +266,7 @@ def alive(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("profile", "points", "expected"),
     [({"workers": 8}, 2, (2, 4)), ({"workers": 8}, 3, (3, 2)), ({"workers": 4}, 9, (4, 1)),
-     ({"workers": 2, "probes_at_once": 3}, 9, (2, 3)),
+     ({"workers": 2, "probes_at_once": 3}, 9, (2, 3)), ({"probes_at_once": 8}, 9, (NARROW, 8)),
      ({"workers": 4, "processes_per_node": 2}, 1, (1, 1))],
 )  # fmt: skip
 def test_workers_without_a_point_help_those_that_have_one(
@@ -237,10 +275,28 @@ def test_workers_without_a_point_help_those_that_have_one(
     assert LocalProfile(cluster="local", **profile).spread(points) == expected
 
 
-def test_a_task_gets_the_cores_for_its_probes() -> None:
-    profile = SlurmProfile(cluster="slurm", cpus_per_process=2, probes_at_once=4)
-    assert profile.cpus_per_task == 8
-    assert SlurmProfile(cluster="slurm", cpus_per_process=2).cpus_per_task == 2
+def test_a_task_gets_the_cores_for_its_probes(tmp_path: Path) -> None:
+    def script(**keys: int) -> str:
+        profile = SlurmProfile(cluster="slurm", cpus_per_process=2, gpus_per_node=4, **keys)
+        return batch_script(
+            tmp_path, profile, name="x", stop=tmp_path / "stop", tasks=1, throttle=1,
+            after=None, python="python",
+        )  # fmt: skip
+
+    several = script(probes_at_once=4)
+    assert "#SBATCH --cpus-per-task=8" in several
+    assert "srun --unbuffered" in several or "--cpus-per-task=8" in several.split("srun")[1]
+    assert "#SBATCH --cpus-per-task=2" in script(processes_per_node=4, probes_at_once=1)
+
+
+def test_the_plan_says_how_many_train_at_the_same_time(cli: Cli, spec: Path) -> None:
+    two = spec.with_name("two.yaml")
+    two.write_text("workers: 2\n")
+    said = cli("plan", spec, "--profile", two).stdout
+    assert "searches plan up to 3 probes at once, 2 of them train at the same time" in said
+    cluster = spec.with_name("cluster.yaml")
+    cluster.write_text("cluster: slurm\n")
+    assert "1 of them trains at the same time" in cli("plan", spec, "--profile", cluster).stdout
 
 
 def test_several_probes_at_once_are_part_of_what_is_measured(spec: Path) -> None:

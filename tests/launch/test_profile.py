@@ -24,6 +24,8 @@ BAD = {
     "no time": ("cluster: slurm\ntime: 0", ":2: time: 0 must be above zero"),
     "no time to stop": ("cluster: slurm\ntime: 2\nstop_before: 110", ":3: stop_before: 110 s"),
     "idle GPUs": ("cluster: slurm\ngpus_per_node: 4", ":2: gpus_per_node: 4 GPUs for 1 process"),
+    "two ways to share": ("cluster: slurm\nnodes: 2\nprobes_at_once: 4", ":3: probes_at_once: has"),
+    "too many": ("cluster: local\nprobes_at_once: 9", ":2: probes_at_once: "),
     "own option": ("cluster: slurm\nsbatch: {array: 0-3}", "sbatch.array: is set by flexhpc"),
     "own key": ("cluster: slurm\nsbatch: {--mem: 4G}", "sbatch.--mem: is set by flexhpc; use the"),
     "rivals": ("cluster: slurm\ngpus_per_node: 1\nsbatch: {gres: 'gpu:1'}", ":3: sbatch.gres"),

@@ -196,13 +196,41 @@ def test_missed_samples_alone_do_not_end_a_search() -> None:
         assert 100 < n < 2000
 
 
+def test_a_failure_must_lie_beside_the_upper_end() -> None:
+    """Fits up to 950 and counts of failures far above: wide is enough here, but not yet seen."""
+    fits = [ProbeResult(n=950, repeat=i, verdict="fit", n_errors=0, cost=9500) for i in range(20)]
+    far = ProbeResult(n=20_000, repeat=0, verdict="not_fit", n_errors=9000, cost=200_000)
+    search = SEARCH.model_copy(update={"tolerance": 20.0})
+    step = advance(search, 60_000, [*fits, far])
+    assert isinstance(step, Ask) or step.smallest_fail <= step.emc_hi * 1.05
+
+
+def test_the_first_batch_is_spread_also_where_the_data_ends() -> None:
+    def first(start: int, at_once: int) -> list[int]:
+        step = advance(SEARCH.model_copy(update={"start": start, "at_once": at_once}), 1797, [])
+        assert isinstance(step, Ask)
+        return [n for n, _ in step.probes]
+
+    assert first(64, 8) == [64, 128, 256, 512, 1024, 1797, 32, 16]
+    assert first(5000, 4) == [1797, 898, 449, 224]
+    assert first(1, 3) == [1, 2, 4]
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_one_sample_is_tried_where_nothing_else_fitted(at_once: int) -> None:
+    search = SEARCH.model_copy(update={"at_once": at_once, "start": 3})
+    _, history = play(search, 1797, below(2, lambda n: n - 2))
+    fitted = [i for i, r in enumerate(history) if r.n > 1 and r.verdict == "fit"]
+    last_batch = (fitted[0] // at_once + 1) * at_once
+    assert all(r.n > 1 for r in history[last_batch:])
+
+
 def test_several_at_once_are_spread_and_end_sooner() -> None:
     few, many = (SEARCH.model_copy(update={"at_once": k}) for k in (1, 4))
     (_, one_by_one), (_, four) = (play(s, 60_000, below(2000)) for s in (few, many))
     assert len(four) / 4 < 0.6 * len(one_by_one)
     assert [r.n for r in four[:4]] == [64, 128, 256, 512]
-    last = [r.n for r in four[-4:]]
-    assert len(set(last)) > 1
+    assert len({r.n for r in four[4:8]}) == 4
 
 
 def test_a_cap_on_cost_ends_the_search_with_a_wide_answer() -> None:

@@ -26,7 +26,7 @@ class Search(Section):
     start: Count = 64
     """First n that is tried (samples)."""
     max_cost: Count | None = None
-    """Cap on the point's cost (sample passes): no new probe starts beyond it."""
+    """Cap on the point's cost (sample passes): no further probe is planned beyond it."""
 
 
 class Level(Search):
