@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from bench.search.__main__ import Bisections, at_cost, measure
 from bench.search.forecast import regression
+from bench.search.plot import plot
 from bench.search.replay import play, shorten, walk
+from bench.search.report import markdown
 from bench.search.tables import MODELS, Table, logistic, middle, perceptron
 from flexhpc.search.hopeless import COEFFICIENTS, FIRST
 from flexhpc.spec.sections import Bayes
+
+SEARCH = Bayes(policy="bayes", max_probes=30)
 
 
 def test_the_forecast_is_made_from_the_recorded_trainings() -> None:
@@ -56,10 +64,40 @@ def test_a_shortened_training_costs_less_and_says_so() -> None:
 
 def test_a_replay_ends_near_the_truth_and_counts_its_cost() -> None:
     table = Table("perceptron_adam")
-    search = Bayes(policy="bayes", max_probes=30)
-    plays = [play(table, search, np.random.default_rng(seed)) for seed in range(6)]
+    plays = [play(table, SEARCH, np.random.default_rng(seed)) for seed in range(6)]
     assert np.mean([abs(p.error[-1]) for p in plays]) < 0.12
     assert all((np.diff(p.cost) > 0).all() for p in plays)
     errors = [walk(table, np.random.default_rng(seed), None)[0] for seed in range(40)]
     grown = [walk(table, np.random.default_rng(seed), 1.02)[0] for seed in range(40)]
     assert np.mean(grown) < np.mean(errors) < 0.1
+
+
+def test_a_search_is_compared_before_it_has_spent_more() -> None:
+    plays = [play(Table("perceptron_adam"), SEARCH, np.random.default_rng(seed)) for seed in (0, 1)]
+    for budget in (2.0, 6.0):
+        row = at_cost(plays, budget)
+        assert row["cost"] <= budget
+        first = [p.cost[p.cost <= budget][-1] for p in plays]
+        assert row["cost"] == pytest.approx(np.mean(first))
+
+
+def test_the_worth_of_repeated_bisections() -> None:
+    errors = np.random.default_rng(0).normal(0, 0.1, 400)
+    plain = Bisections(np.column_stack((errors, np.full(400, 5.0))))
+    assert plain.rmse(1) == pytest.approx(0.1, rel=0.1)
+    assert plain.rmse(9) < 0.5 * plain.rmse(1)
+    assert plain.cost(plain.rmse(3)) == pytest.approx(15)
+
+
+def test_tables_and_plot_are_made_of_every_world(tmp_path: Path) -> None:
+    names = ["perceptron_adam", "logistic, width 0.2, lapses 0%", "logistic, width 0.2, lapses 5%"]
+    with ProcessPoolExecutor(2) as pool:
+        found = {name: measure(name, 2, pool) for name in names}
+    text = markdown(found)
+    assert all(f"| {name}" in text for name in names)
+    assert "nan" not in text
+    for variant in found["perceptron_adam"]["variants"].values():
+        assert variant["budgets"]["4"]["rmse"] < 1
+        assert 0 < variant["tolerance"]["time"] <= variant["tolerance"]["cost"] + 1e-9
+    plot(found, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 10_000

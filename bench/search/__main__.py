@@ -156,10 +156,12 @@ def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any
     found: dict[str, Any] = {
         "n50": middle(worlds()[name]),
         "bisection": {str(k): {"cost": k * price, "rmse": plain.rmse(k)} for k in (1, 2, 5)},
+        "growth": {},
+        "variants": {},
     }
     for step in GROWTH:
         grown = np.array(list(pool.map(partial(bisection, name, step), range(100))))
-        found[f"growth {step}"] = {
+        found["growth"][str(step)] = {
             "cost": float(grown[:, 1].mean()),
             "bias": float(grown[:, 0].mean()),
             "rmse": float(np.sqrt((grown[:, 0] ** 2).mean())),
@@ -176,7 +178,7 @@ def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any
             budgets[str(k)] = row | {"ratio": row["rmse"] / plain.rmse(k)}
         sums = ("false_stops", "would_fit", "saved", "failing")
         stops, fitting, saved, failing = (sum(getattr(p, key) for p in plays) for key in sums)
-        found[variant] = {
+        found["variants"][variant] = {
             "budgets": budgets,
             "tolerance": end | {"of_bisections": end["cost"] / plain.cost(end["rmse"])},
             "false_stops": stops / max(1, fitting),
@@ -205,11 +207,11 @@ def main() -> None:
         for name in worlds():
             found[name] = measure(name, given.replays, pool)
             print(f"{name}: done", file=sys.stderr, flush=True)
+    print(json.dumps({"bench": "search", "replays": given.replays, "worlds": found}, indent=1))
     if given.markdown:
         given.markdown.write_text(markdown(found))
     if given.plot:
         plot(found, given.plot)
-    print(json.dumps({"bench": "search", "replays": given.replays, "worlds": found}, indent=1))
 
 
 if __name__ == "__main__":

@@ -28,8 +28,8 @@ def plot(found: Found, path: Path) -> None:
     panels = np.atleast_1d(np.asarray(figure.subplots(rows, _COLUMNS))).ravel()
     for panel, (name, world) in zip(panels, found.items(), strict=False):
         for variant, colour in COLOURS.items():
-            if variant in world:
-                cost, rmse = zip(*world[variant]["curve"], strict=True)
+            if variant in world["variants"]:
+                cost, rmse = zip(*world["variants"][variant]["curve"], strict=True)
                 panel.plot(cost, rmse, color=colour, marker=".", label=variant)
         some = world["bisection"].values()
         price = world["bisection"]["1"]["cost"]

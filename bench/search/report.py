@@ -32,13 +32,15 @@ def _targets(found: Found) -> str:
     steady = [name for name in found if name not in lapsing]
 
     def ratios(*budgets: str) -> Callable[[str], float]:
-        return lambda name: max(found[name]["bayes"]["budgets"][k]["ratio"] for k in budgets)
+        return lambda name: max(
+            found[name]["variants"]["bayes"]["budgets"][k]["ratio"] for k in budgets
+        )
 
     def end(key: str, variant: str = "bayes") -> Callable[[str], float]:
-        return lambda name: abs(found[name][variant]["tolerance"][key])
+        return lambda name: abs(found[name]["variants"][variant]["tolerance"][key])
 
     def all_in_all(key: str) -> Callable[[str], float]:
-        return lambda name: float(found[name]["bayes"][key])
+        return lambda name: float(found[name]["variants"]["bayes"][key])
 
     rows = [
         "| target | worlds that reach it | median, worst |",
@@ -82,11 +84,13 @@ def _main(found: Found) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, world in found.items():
-        row = world["bayes"]
+        row = world["variants"]["bayes"]
         end = row["tolerance"]
         ratios = ", ".join(f"{row['budgets'][k]['ratio']:.2f}" for k in ("1", "2", "4"))
         given_up = (
-            f"{row['false_stops']:.1%} | {row['saved']:.0%}" if "to the end" in world else "- | -"
+            f"{row['false_stops']:.1%} | {row['saved']:.0%}"
+            if "to the end" in world["variants"]
+            else "- | -"
         )
         rows.append(
             f"| {mark(name)} | {ratios} | {end['cost']:.1f} ({end['rounds']:.0f}) | "
@@ -98,19 +102,18 @@ def _main(found: Found) -> str:
 
 def _variants(found: Found) -> str:
     worlds = [world for name, world in found.items() if name in (*TUNED_ON, *JUDGED_ON)]
-    variants = [key for key, value in worlds[0].items() if "tolerance" in value]
     rows = [
         "| variant, on recorded trainings | cost within 10 %, median | time | of bisections |"
         " coverage | ms per decision |",
         "|---|---|---|---|---|---|",
     ]
-    for variant in variants:
-        ends = [world[variant]["tolerance"] for world in worlds]
+    for variant in worlds[0]["variants"]:
+        ends = [world["variants"][variant]["tolerance"] for world in worlds]
         cost, passed, part = (
             np.median([end[key] for end in ends]) for key in ("cost", "time", "of_bisections")
         )
         cover = [end["coverage"] for end in ends]
-        slow = np.median([world[variant]["ms"] for world in worlds])
+        slow = np.median([world["variants"][variant]["ms"] for world in worlds])
         rows.append(
             f"| {variant} | {cost:.1f} | {passed:.1f} | {part:.2f} | "
             f"{min(cover):.2f} to {max(cover):.2f} | {slow:.0f} |"
@@ -119,16 +122,19 @@ def _variants(found: Found) -> str:
 
 
 def _plain(found: Found) -> str:
-    growth = [key for key in next(iter(found.values())) if key.startswith("growth")]
+    growth = list(next(iter(found.values()))["growth"])
     rows = [
         "| world | bisection: cost, RMSE | "
-        + " | ".join(f"{g}: cost, bias" for g in growth)
+        + " | ".join(f"growth {g}: cost, bias" for g in growth)
         + " |",
         "|---|---|" + "---|" * len(growth),
     ]
     for name, world in found.items():
         one = world["bisection"]["1"]
-        cells = [f"{world[g]['cost']:.1f}, {np.expm1(world[g]['bias']):+.0%}" for g in growth]
+        cells = [
+            f"{world['growth'][g]['cost']:.1f}, {np.expm1(world['growth'][g]['bias']):+.0%}"
+            for g in growth
+        ]
         rows.append(
             f"| {name} | {one['cost']:.1f}, {one['rmse']:.2f} | " + " | ".join(cells) + " |"
         )
