@@ -89,7 +89,11 @@ def test_the_worth_of_repeated_bisections() -> None:
     assert plain.cost(plain.rmse(3)) == pytest.approx(15)
 
 
-def test_tables_and_plot_are_made_of_every_world(tmp_path: Path) -> None:
+def test_tables_and_plot_are_made_of_every_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.search.__main__.BISECTIONS", 30)
+    monkeypatch.setattr("bench.search.__main__.GROWTH", (1.25,))
     names = ["perceptron_adam", "logistic, width 0.2, lapses 0%", "logistic, width 0.2, lapses 5%"]
     with ProcessPoolExecutor(2) as pool:
         found = {name: measure(name, 2, pool) for name in names}

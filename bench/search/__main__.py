@@ -2,7 +2,7 @@
 
 Usage: python -m bench.search [--replays N] [--markdown FILE] [--plot FILE]
 Prints all figures as JSON. With the default of 60 replays per world, and a third as many of each
-variant, ten minutes on two cores.
+variant, eleven minutes on two cores.
 """
 
 from __future__ import annotations
