@@ -92,6 +92,8 @@ class LocalBackend:
 
 
 def _crashed(job: Any) -> bool:
+    if not job.paths.result_pickle.exists():  # where submitit would wait for it, a quarter minute
+        return True
     try:
         return job.exception() is not None
     except Exception:
