@@ -98,8 +98,11 @@ def bisection(name: str, step: float | None, seed: int) -> tuple[float, float]:
 
 
 def at_cost(plays: list[Play], cost: float) -> dict[str, float]:
-    """Return what the searches knew before they had spent more than ``cost``."""
-    rounds = [max(0, int(np.searchsorted(p.cost, cost, side="right")) - 1) for p in plays]
+    """Return what the searches knew after the round that ended nearest to ``cost``.
+
+    So they have spent as much in the mean, as bisections do too.
+    """
+    rounds = [int(np.argmin(abs(p.cost - cost))) for p in plays]
     return _known(plays, rounds)
 
 
