@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ _VERDICTS = {
     "diverged": ("|", COLOURS[6]),
 }
 _MOST_PANELS = 24
+_TITLE_WIDTH = 40
 _SIZES = ("width", "depth", "scale", "match_params", "dims", "seed")
 """Keys that make a network larger, or repeat it: they run along a curve."""
 
@@ -158,7 +160,8 @@ def _fit_panel(axes: Axes, status: PointStatus) -> None:
         xscale="log", ylim=(-0.03, 1.06), xlabel="n (samples)", ylabel="train accuracy, P(fit)"
     )
     _log_scale(axes.xaxis)
-    title = f"{status.point.label or status.point.id}\nEMC {emc_text(estimate)}"
+    label = textwrap.fill(status.point.label or status.point.id, _TITLE_WIDTH)
+    title = f"{label}\nEMC {emc_text(estimate)}"
     axes.set_title(title, fontsize=8)
     axes.tick_params(labelsize=7)
     axes.xaxis.label.set_fontsize(8)
