@@ -63,8 +63,8 @@ class Bayes(Level):
     fewer than it takes, the interval is wider."""
     at_once: Annotated[int, Field(ge=1, le=8), LATER] = 1
     """Probes that are planned together and may run at once, on as many free workers, cores or GPUs
-    (profile: `probes_at_once`): the answer comes sooner, for a higher cost. `max_probes` and
-    `max_cost` are looked at when all of them have ended."""
+    (profile: `probes_at_once`): the answer comes sooner. `max_probes` and `max_cost` are looked
+    at when all of them have ended."""
     give_up: bool = True
     """Stops a probe whose errors foretell that it will not fit within its budget. Has no effect
     where trainings must go on to their end: without a budget or with one of fewer than 64 epochs,
