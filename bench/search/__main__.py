@@ -26,8 +26,7 @@ from bench.search.plot import plot
 from bench.search.replay import Play, play, walk
 from bench.search.report import markdown
 from bench.search.tables import (
-    JUDGED_ON,
-    TUNED_ON,
+    MODELS,
     Floats,
     Table,
     World,
@@ -67,12 +66,11 @@ VARIANTS = {
     "neighbours": Variant(belief=True, everywhere=True),
     "four at once": Variant(settings={"at_once": 4}),
 }
-RECORDED = (*TUNED_ON, *JUDGED_ON)
 
 
 def worlds() -> dict[str, World]:
     """Return every world by name."""
-    found: dict[str, World] = {name: Table(name) for name in RECORDED}
+    found: dict[str, World] = {name: Table(name) for name in MODELS}
     for lapse in (0.0, 0.02, 0.05):
         some = {f"perceptron, d = {d}": perceptron(d, lapse) for d in (20, 50, 200)}
         some |= {f"logistic, width {s}": logistic(1000, s, lapse) for s in (0.02, 0.2)}
@@ -152,7 +150,7 @@ class Bisections:
 
 def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any]:
     """Return all figures of one world."""
-    recorded = name in RECORDED
+    recorded = name in MODELS
     forecast = without(name) if recorded else COEFFICIENTS
     plain = Bisections(np.array(list(pool.map(partial(bisection, name, None), range(BISECTIONS)))))
     price = plain.price

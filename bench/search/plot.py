@@ -16,8 +16,9 @@ from matplotlib.ticker import (
 )
 
 from bench.search.report import Found, mark
+from flexhpc.analysis.figures import COLOURS
 
-COLOURS = {"bayes": "#0072B2", "to the end": "#009E73", "verdicts only": "#D55E00"}
+DRAWN = dict(zip(("bayes", "verdicts only", "to the end"), COLOURS, strict=False))
 _COLUMNS = 4
 
 
@@ -27,7 +28,7 @@ def plot(found: Found, path: Path) -> None:
     figure = Figure(figsize=(13, 2.6 * rows), layout="constrained")
     panels = np.atleast_1d(np.asarray(figure.subplots(rows, _COLUMNS))).ravel()
     for panel, (name, world) in zip(panels, found.items(), strict=False):
-        for variant, colour in COLOURS.items():
+        for variant, colour in DRAWN.items():
             if variant in world["variants"]:
                 cost, rmse = zip(*world["variants"][variant]["curve"], strict=True)
                 panel.plot(cost, rmse, color=colour, marker=".", label=variant)

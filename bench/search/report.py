@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.search.tables import JUDGED_ON, TUNED_ON
+from bench.search.tables import JUDGED_ON, MODELS, TUNED_ON
 
 Found = dict[str, dict[str, Any]]
 
@@ -26,7 +26,7 @@ def mark(name: str) -> str:
 
 def _targets(found: Found) -> str:
     """Return what was to be reached, and where it was."""
-    recorded = [name for name in found if name in (*TUNED_ON, *JUDGED_ON)]
+    recorded = [name for name in found if name in MODELS]
     lapsing = [name for name in found if "lapses" in name and not name.endswith(" 0%")]
     heavy = [name for name in found if name.endswith(" 5%")]
     steady = [name for name in found if name not in lapsing]
@@ -87,11 +87,7 @@ def _main(found: Found) -> str:
         row = world["variants"]["bayes"]
         end = row["tolerance"]
         ratios = ", ".join(f"{row['budgets'][k]['ratio']:.2f}" for k in ("1", "2", "4"))
-        given_up = (
-            f"{row['false_stops']:.1%} | {row['saved']:.0%}"
-            if "to the end" in world["variants"]
-            else "- | -"
-        )
+        given_up = f"{row['false_stops']:.1%} | {row['saved']:.0%}" if name in MODELS else "- | -"
         rows.append(
             f"| {mark(name)} | {ratios} | {end['cost']:.1f} ({end['rounds']:.0f}) | "
             f"{end['of_bisections']:.2f} | {end['bias']:+.1%} | {end['coverage']:.2f} | "
@@ -101,7 +97,7 @@ def _main(found: Found) -> str:
 
 
 def _variants(found: Found) -> str:
-    worlds = [world for name, world in found.items() if name in (*TUNED_ON, *JUDGED_ON)]
+    worlds = [world for name, world in found.items() if name in MODELS]
     rows = [
         "| variant, on recorded trainings | cost within 10 %, median | time | of bisections |"
         " coverage | ms per decision |",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ from flexhpc.search import Estimate
 from flexhpc.spec import Point, checked
 from flexhpc.store import RunFolder, read, read_claim, read_masks
 from flexhpc.training import Group
-from tests.conftest import FLEXHPC, Cli
-from tests.launch.test_sweep import finish, running, wait_for
+from tests.conftest import Cli
+from tests.launch.test_sweep import finish, running, start, wait_for
 
 SPEC = """\
 name: several
@@ -224,21 +224,15 @@ def test_kill_nine_in_the_middle_of_a_sweep(
     whom: str, spec: Path, point: Point, alone: dict[str, Any], tmp_path: Path
 ) -> None:
     """Two workers for one point: the one that has it trains two probes at once."""
-    profile = tmp_path / "profile.yaml"
-    profile.write_text("workers: 2\nretries: 3\ntracking_uri: none\ncheckpoint_every: 0.2\n")
-    command = [str(FLEXHPC), "sweep", str(spec), "--profile", str(profile)]
+    here = tmp_path / spec.name
+    here.write_text(spec.read_text())
+    begin = partial(start, here, keys="workers: 2\nretries: 3\ncheckpoint_every: 0.2\n")
     path = tmp_path / "runs" / "several"
     run = RunFolder(path)
 
     def worker() -> int:
         claim = read_claim(run.claim(point.id))
         return claim.pid if claim and claim.live() else 0
-
-    def begin() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )  # fmt: skip
 
     sweep = begin()
     wait_for(lambda: bool(running(path)) and worker() and len(processes(worker())) == 2)
@@ -285,7 +279,8 @@ def test_a_task_gets_the_cores_for_its_probes(tmp_path: Path) -> None:
 
     several = script(probes_at_once=4)
     assert "#SBATCH --cpus-per-task=8" in several
-    assert "srun --unbuffered" in several or "--cpus-per-task=8" in several.split("srun")[1]
+    (srun,) = [line for line in several.splitlines() if line.startswith("srun")]
+    assert "--cpus-per-task=8" in srun
     assert "#SBATCH --cpus-per-task=2" in script(processes_per_node=4, probes_at_once=1)
 
 

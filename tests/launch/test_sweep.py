@@ -39,9 +39,9 @@ def contents(run: Path) -> dict[str, object]:
     return found
 
 
-def start(spec: Path, *, tracking: bool = False) -> subprocess.Popen[str]:
+def start(spec: Path, *, tracking: bool = False, keys: str = "") -> subprocess.Popen[str]:
     profile = spec.with_name("profile.yaml")
-    profile.write_text("cluster: local\n" if tracking else "tracking_uri: none\n")
+    profile.write_text(("cluster: local\n" if tracking else "tracking_uri: none\n") + keys)
     return subprocess.Popen(
         [str(FLEXHPC), "sweep", str(spec), "--profile", str(profile)], cwd=spec.parent, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -251,12 +251,7 @@ def test_killed_workers_are_replaced_and_a_deadly_point_is_given_up(tmp_path: Pa
         )
     )
     run = tmp_path / "runs" / "small"
-    profile = tmp_path / "one.yaml"
-    profile.write_text("workers: 1\nretries: 1\ntracking_uri: none\n")
-    sweep = subprocess.Popen(
-        [str(FLEXHPC), "sweep", str(spec), "--profile", str(profile)], cwd=tmp_path, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
+    sweep = start(spec, keys="workers: 1\nretries: 1\n")
     killed: set[int] = set()
     for _ in range(2):
         wait_for(lambda: victims(run) - killed)

@@ -182,7 +182,7 @@ def test_it_does_not_matter_which_probe_of_a_batch_ends_first(at_once: int, rand
 
 
 def test_missed_samples_alone_do_not_end_a_search() -> None:
-    """Ten failures that agree on where the EMC is, and a fit far below: the verdict is missing."""
+    """Failures that agree on where the EMC is, and a fit far below: the verdict is missing."""
     fails = [
         ProbeResult(n=2000, repeat=i, verdict="not_fit", n_errors=700, cost=20_000)
         for i in range(20)
@@ -196,13 +196,18 @@ def test_missed_samples_alone_do_not_end_a_search() -> None:
         assert 100 < n < 2000
 
 
-def test_a_failure_must_lie_beside_the_upper_end() -> None:
-    """Fits up to 950 and counts of failures far above: wide is enough here, but not yet seen."""
-    fits = [ProbeResult(n=950, repeat=i, verdict="fit", n_errors=0, cost=9500) for i in range(20)]
-    far = ProbeResult(n=20_000, repeat=0, verdict="not_fit", n_errors=9000, cost=200_000)
-    search = SEARCH.model_copy(update={"tolerance": 20.0})
-    step = advance(search, 60_000, [*fits, far])
-    assert isinstance(step, Ask) or step.smallest_fail <= step.emc_hi * 1.05
+def test_verdicts_must_bound_both_ends_of_an_interval() -> None:
+    """It would be narrow enough, but reaches from above every fit to below every failure."""
+    search = SEARCH.model_copy(update={"tolerance": 3.0, "max_probes": 200})
+    fit = ProbeResult(n=1000, repeat=0, verdict="fit", n_errors=0, cost=1, share=0.98)
+    fail = ProbeResult(n=3000, repeat=0, verdict="not_fit", n_errors=5, cost=1)
+    history = [replace(result, repeat=i) for result in (fit, fail) for i in range(20)]
+    nearer = [*history, replace(fit, n=1300)]
+    for probes, low, high in ((history, 1000, 1300), (nearer, 2000, 3000)):
+        step = advance(search, 60_000, probes)
+        assert isinstance(step, Ask)
+        ((n, _),) = step.probes
+        assert low < n < high
 
 
 def test_the_first_batch_is_spread_also_where_the_data_ends() -> None:
