@@ -256,12 +256,13 @@ def probe(
         int | None, typer.Option("--seed", min=0, help="Use this seed instead of the point's.")
     ] = None,
     repeat: Annotated[int, typer.Option("--repeat", min=0, help="Which training at this n.")] = 0,
+    arm: Annotated[int, typer.Option("--arm", min=0, help="Which values of tuned keys.")] = 0,
     overrides: Set = None,
 ) -> None:
     """Run one training in this process, verbosely: the debugging door. Stores nothing."""
     from flexhpc.debug import one_probe
 
-    one_probe(spec, overrides or (), point, n, seed, repeat, typer.echo)
+    one_probe(spec, overrides or (), point, n, seed, repeat, arm, typer.echo)
 
 
 @app.command()

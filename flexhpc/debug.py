@@ -37,6 +37,7 @@ def one_probe(
     n: int,
     seed: int | None,
     repeat: int,
+    arm: int,
     say: Say,
 ) -> None:
     """Train once at ``n`` samples and say how it went.
@@ -49,10 +50,13 @@ def one_probe(
     point = find_point(points, wanted)
     if seed is not None:
         point = replace(point, seed=seed)
+    if arm >= len(point.arms):
+        raise InputError(f"--arm {arm}: the point has arms 0 to {len(point.arms) - 1}")
 
     from flexhpc.data import load_samples
     from flexhpc.measure import parameters
     from flexhpc.probe import Watch, choose_device, run_probe
+    from flexhpc.search import Probe
     from flexhpc.training import Group
 
     device = choose_device(threads=1)
@@ -64,6 +68,9 @@ def one_probe(
     say(f"point {point.index} {point.id} {point.label}")
     say(f"{parameters(point, samples):,} parameters, n={n}, seed {point.seed}, on {device}")
 
+    for key, value in point.arms[arm].values.items():
+        say(f"{key} {value:g}")
+
     def progress(at: dict[str, Any]) -> None:
         accuracy = 1 - at["n_errors"] / n
         say(
@@ -71,7 +78,8 @@ def one_probe(
             f"accuracy {accuracy:.4f}  missed {at['n_errors']}  {at['elapsed']:.1f} s"
         )
 
-    probe = run_probe(point, samples, n, repeat, None, Group(device), Watch(progress=progress))
+    asked, watch = Probe(n, repeat, arm), Watch(progress=progress)
+    probe = run_probe(point, samples, asked, None, Group(device), watch)
     say(
         f"verdict {probe.verdict}: missed {probe.n_errors} of {n} after {probe.epochs} epochs, "
         f"{probe.steps} steps, {probe.cost:,} sample passes, {probe.seconds:.1f} s"

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flexhpc.data import Samples, load_samples
 from flexhpc.errors import BatchOfOne, Interrupted, PointError
 from flexhpc.evaluate import evaluate
 from flexhpc.models import count_bits, count_parameters
-from flexhpc.neighbourhood import belief_about, recalled, written
 from flexhpc.probe import Watch, run_probe
 from flexhpc.probe_pool import ProbePool
-from flexhpc.search import Ask, Estimate, ProbeResult, advance, estimate_so_far, history_of
-from flexhpc.search.neighbours import Belief
+from flexhpc.search import Ask, Estimate, Probe, ProbeResult, advance, estimate_so_far, history_of
 from flexhpc.spec import Point
 from flexhpc.store import (
     Header,
@@ -52,19 +50,18 @@ def measure(
     header = _header(point, samples)
     record = read(path)
     if record is None:
-        belief = belief_about(point, header.params, run)
-        create(path, replace(header, belief=written(belief)))
+        create(path, header)
     else:
         _check_same(path, record.header, header)
-        belief = recalled(record.header.belief)
     if record is not None and record.estimate is not None:
         estimate = Estimate.of(record.estimate)
     else:
         history = history_of(record.probes, point.training) if record else []
-        estimate = _search(point, samples, history, belief, run, group, watch, pool)
+        estimate = _search(point, samples, history, run, group, watch, pool)
     if point.evaluate and (record is None or record.evaluation is None):
-        group.told(_Order(point.id, full=True))
-        found = evaluate(point, samples, run.checkpoint(point.id, "full"), group, watch)
+        group.told(_Order(point.id, arm=estimate.arm))
+        saved = run.checkpoint(point.id, "full")
+        found = evaluate(point.at(estimate.arm), samples, saved, group, watch)
         _still_ours(watch)
         evaluated(path, found, permitted=watch.holds)
     for checkpoint in run.checkpoints(point.id):
@@ -73,47 +70,47 @@ def measure(
 
 
 def _search(
-    point: Point, samples: Samples, history: list[ProbeResult], belief: Belief | None,
-    run: RunFolder, group: Group, watch: Watch, pool: ProbePool | None,
+    point: Point, samples: Samples, history: list[ProbeResult], run: RunFolder, group: Group,
+    watch: Watch, pool: ProbePool | None,
 ) -> Estimate:  # fmt: skip
     """Run the probes that the search asks for, until it has its estimate."""
     path = run.point(point.id)
 
-    def checkpoint(n: int, repeat: int) -> Path:
-        return run.checkpoint(point.id, f"{n}-{repeat}")
+    def checkpoint(probe: Probe) -> Path:
+        return run.checkpoint(point.id, f"{probe.n}-{probe.repeat}-{probe.arm}")
 
     def done(probe: ProbeRecord) -> None:
         _still_ours(watch)
         append(path, probe, permitted=watch.holds)
-        checkpoint(probe.n, probe.repeat).unlink(missing_ok=True)
+        checkpoint(Probe(probe.n, probe.repeat, probe.arm)).unlink(missing_ok=True)
         history.extend(history_of([probe], point.training))
 
     def one_by_one(step: Ask) -> None:
         impossible: BatchOfOne | None = None
-        for n, repeat in step.probes:
-            limit = step.hopeless_below
-            group.told(_Order(point.id, n, repeat, limit))
-            saved = checkpoint(n, repeat)
+        for probe in step.probes:
+            group.told(_Order(point.id, probe))
             try:
-                done(run_probe(point, samples, n, repeat, saved, group, watch, limit))
+                done(run_probe(point, samples, probe, checkpoint(probe), group, watch))
             except BatchOfOne as error:
                 impossible = error
         if impossible is not None:
             raise impossible
 
     while True:
-        step = advance(point.search, samples.n_limit, history, belief)
+        step = advance(point.search, samples.n_limit, history, point.coordinates)
         if isinstance(step, Estimate):
             return _finished(step, path, watch)
         try:
             if pool is None or len(step.probes) == 1:
                 one_by_one(step)
             else:
-                pool.run(point, step.probes, step.hopeless_below, checkpoint, watch, done)
+                pool.run(point, step.probes, checkpoint, watch, done)
         except BatchOfOne:
             # Nothing fitted down to 2 samples, and 1 cannot be tried: that is an answer.
-            below = estimate_so_far(point.search, samples.n_limit, history)
-            if below is None or below.largest_fit or all(n > 1 for n, _ in step.probes):
+            below = estimate_so_far(
+                point.search, samples.n_limit, history, point.coordinates, "data"
+            )
+            if below is None or below.largest_fit or all(probe.n > 1 for probe in step.probes):
                 raise
             return _finished(below, path, watch)
 
@@ -126,13 +123,15 @@ def _finished(estimate: Estimate, path: Path, watch: Watch) -> Estimate:
 
 @dataclass(frozen=True)
 class _Order:
-    """What rank 0 tells the others to train with it: a probe, or the full training set."""
+    """What rank 0 tells the others to train with it: a probe, or the full training set.
+
+    Attributes:
+        probe: None for the full training set; arm: with which it is trained then.
+    """
 
     point_id: str
-    n: int = 0
-    repeat: int = 0
-    hopeless_below: float = 0.0
-    full: bool = False
+    probe: Probe | None = None
+    arm: int = 0
 
 
 def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], bool]) -> None:
@@ -150,11 +149,10 @@ def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], boo
             loaded = {order.point_id: load_samples(point.data, point.seed)}
         samples = loaded[order.point_id]
         with contextlib.suppress(Interrupted, PointError):  # rank 0 meets the same, and says so
-            if order.full:
-                evaluate(point, samples, None, group, watch)
+            if order.probe is None:
+                evaluate(point.at(order.arm), samples, None, group, watch)
             else:
-                below = order.hopeless_below
-                run_probe(point, samples, order.n, order.repeat, None, group, watch, below)
+                run_probe(point, samples, order.probe, None, group, watch)
 
 
 def dismiss(group: Group) -> None:

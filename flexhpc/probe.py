@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,14 +17,11 @@ from torch import nn
 from flexhpc.data import Samples, draw_subset
 from flexhpc.data.dataset import Ints
 from flexhpc.models import build
-from flexhpc.search.history import LEAST_CHANCE
-from flexhpc.search.hopeless import applies, foretold, hopeless, looks_of
+from flexhpc.search import Probe
 from flexhpc.seeds import ProbeSeeds
 from flexhpc.spec import Point
 from flexhpc.store import ProbeRecord
 from flexhpc.training import Group, Hooks, Outcome, ProbeData, train
-from flexhpc.training.batches import batch_sizes
-from flexhpc.training.budget import epochs
 from flexhpc.versions import image, packages, source
 
 
@@ -52,14 +49,12 @@ class Wanted:
     Attributes:
         n: size of the subset; repeat: which of the trainings at this n.
         name: tells its checkpoint from any other training of the point with this n and repeat.
-        hopeless_below: chance to fit within its budget at which it is ended; 0 for never.
         trained: called with the network at its end; see :class:`Hooks`.
     """
 
     n: int
     repeat: int
     name: str = ""
-    hopeless_below: float = 0.0
     trained: Callable[[nn.Module], dict[str, float]] = field(default=lambda _: {})
 
 
@@ -108,16 +103,8 @@ def run_training(
             }
         )
 
-    budget = _epochs(point, n)
-
-    def foreseen(errors: Sequence[int]) -> bool:
-        if not wanted.hopeless_below or budget is None:
-            return False
-        return hopeless(errors, n, budget, wanted.hopeless_below)
-
     hooks = Hooks(
         stopping=watch.stopping,
-        hopeless=foreseen,
         epoch_done=epoch_done,
         trained=wanted.trained,
         holds=watch.holds,
@@ -131,34 +118,22 @@ def run_training(
 
 
 def run_probe(
-    point: Point,
-    samples: Samples,
-    n: int,
-    repeat: int,
-    checkpoint: Path | None,
-    group: Group,
+    point: Point, samples: Samples, probe: Probe, checkpoint: Path | None, group: Group,
     watch: Watch,
-    hopeless_below: float = 0.0,
-) -> ProbeRecord:
-    """Run one probe of a point: the training number ``repeat`` from scratch at ``n`` samples.
+) -> ProbeRecord:  # fmt: skip
+    """Run one probe of a point: one training from scratch, with the values of one of its arms.
 
-    Arguments are those of :func:`run_training` and :class:`Wanted`. The latter's has no effect
-    where the point's probes must go on to their end.
+    Arguments are those of :func:`run_training`; ``probe`` says which.
     """
-    if not applies(point.search, point.training):
-        hopeless_below = 0.0
-    wanted = Wanted(n=n, repeat=repeat, hopeless_below=hopeless_below)
-    outcome, subset, seeds = run_training(point, samples, wanted, checkpoint, group, watch)
-    budget = _epochs(point, n)
-    readings = dict(outcome.readings)
-    if hopeless_below and budget is not None:
-        errors = outcome.error_curve.tolist()
-        chance = foretold(looks_of(errors, budget), n)
-        if len(chance):
-            readings[LEAST_CHANCE] = float(chance.min())
+    n, arm = probe.n, probe.arm
+    tuned = len(point.arms) > 1
+    wanted = Wanted(n=n, repeat=probe.repeat, name=f" arm={arm}" if tuned else "")
+    outcome, subset, seeds = run_training(point.at(arm), samples, wanted, checkpoint, group, watch)
     return ProbeRecord(
         n=n,
-        repeat=repeat,
+        repeat=probe.repeat,
+        arm=arm,
+        tuned=dict(point.arms[arm].values),
         seeds=asdict(seeds),
         verdict=outcome.verdict,
         n_errors=outcome.n_errors,
@@ -169,7 +144,7 @@ def run_probe(
         cost=outcome.cost,
         seconds=outcome.seconds,
         finished=time.time(),
-        readings=readings,
+        readings=outcome.readings,
         machine=machine(group),
         rejected=outcome.rejected,
         subset=subset,
@@ -177,11 +152,6 @@ def run_probe(
         loss_curve=outcome.loss_curve,
         error_curve=outcome.error_curve,
     )
-
-
-def _epochs(point: Point, n: int) -> float | None:
-    """Return the budget of a probe in epochs."""
-    return epochs(point.training, batch_sizes(n, getattr(point.training, "batch_size", None)))
 
 
 def choose_device(threads: int, local_rank: int = 0) -> torch.device:

@@ -17,6 +17,7 @@ from typing import Any
 from flexhpc.data import Samples, load_samples
 from flexhpc.errors import BatchOfOne, Interrupted, PeerLost
 from flexhpc.probe import Watch, choose_device, run_probe
+from flexhpc.search import Probe
 from flexhpc.spec import Point
 from flexhpc.store import ProbeRecord
 from flexhpc.training import Group
@@ -65,13 +66,13 @@ class ProbePool:
         )
 
     def run(
-        self, point: Point, probes: Sequence[tuple[int, int]], hopeless_below: float,
-        checkpoint: Callable[[int, int], Path], watch: Watch, done: Callable[[ProbeRecord], None],
+        self, point: Point, probes: Sequence[Probe], checkpoint: Callable[[Probe], Path],
+        watch: Watch, done: Callable[[ProbeRecord], None],
     ) -> None:  # fmt: skip
         """Train probes of a point.
 
         Args:
-            point: whose; probes: n and repeat of each; hopeless_below: see :func:`run_probe`.
+            point: whose; probes: which ones.
             checkpoint: where the state of each lives; watch: the outside.
             done: called with each as it ends.
 
@@ -84,10 +85,9 @@ class ProbePool:
         self._shared.flags[_STOP] = self._shared.flags[_LOST] = 0
         running: set[Future[ProbeRecord]] = set()
         with _signals_wait():
-            for n, repeat in probes:
-                given = (point, n, repeat, hopeless_below, checkpoint(n, repeat))
+            for probe in probes:
                 try:
-                    running.add(self._executor.submit(_train, *given))
+                    running.add(self._executor.submit(_train, point, probe, checkpoint(probe)))
                 except BrokenProcessPool:
                     raise PeerLost("a process that trains probes died while it had none") from None
         errors: list[Exception] = []
@@ -193,7 +193,7 @@ def _signals_wait() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _train(point: Point, n: int, repeat: int, below: float, checkpoint: Path) -> ProbeRecord:
+def _train(point: Point, probe: Probe, checkpoint: Path) -> ProbeRecord:
     """Train one probe in this process of a pool."""
     (here,) = _here
     flags = here.shared.flags
@@ -204,8 +204,6 @@ def _train(point: Point, n: int, repeat: int, below: float, checkpoint: Path) ->
         checkpoint_every=here.checkpoint_every,
     )
     try:
-        return run_probe(
-            point, here.samples(point), n, repeat, checkpoint, here.group, watch, below
-        )
+        return run_probe(point, here.samples(point), probe, checkpoint, here.group, watch)
     finally:
         here.idle()

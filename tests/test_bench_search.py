@@ -9,19 +9,13 @@ import numpy as np
 import pytest
 
 from bench.search.__main__ import Bisections, at_cost, measure
-from bench.search.forecast import regression
 from bench.search.plot import plot
-from bench.search.replay import play, shorten, walk
+from bench.search.replay import play, walk
 from bench.search.report import markdown
 from bench.search.tables import MODELS, Table, logistic, middle, perceptron
-from flexhpc.search.hopeless import COEFFICIENTS, FIRST
 from flexhpc.spec.sections import Bayes
 
 SEARCH = Bayes(policy="bayes", max_probes=30)
-
-
-def test_the_forecast_is_made_from_the_recorded_trainings() -> None:
-    np.testing.assert_allclose(regression(MODELS), COEFFICIENTS, atol=0.01)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -46,20 +40,6 @@ def test_known_curves_are_known() -> None:
         assert middle(perceptron(dims, 0.0)) == pytest.approx(2 * dims, rel=1e-3)
     assert middle(logistic(1000, 0.2, 0.0)) == pytest.approx(1000, rel=1e-3)
     assert middle(logistic(1000, 0.2, 0.05)) < 990
-
-
-def test_a_shortened_training_costs_less_and_says_so() -> None:
-    table, rng = Table("vit_adamw"), np.random.default_rng(1)
-    whole = [table.draw(400, rng) for _ in range(40)]
-    short = [shorten(t, 400, COEFFICIENTS, 0.02) for t in whole]
-    assert np.mean([t.verdict == "hopeless" for t, _ in short]) > 0.8
-    for before, (after, least) in zip(whole, short, strict=True):
-        assert after.cost <= before.cost
-        assert least is not None
-        if after.verdict == "hopeless":
-            assert least < 0.02
-            assert after.share >= (FIRST + 1) / 64
-    assert shorten(whole[0], 400, COEFFICIENTS, 0.0) == (whole[0], None)
 
 
 def test_a_replay_ends_near_the_truth_and_counts_its_cost() -> None:

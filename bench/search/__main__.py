@@ -21,7 +21,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from bench.search.forecast import without
 from bench.search.plot import plot
 from bench.search.replay import Play, play, walk
 from bench.search.report import markdown
@@ -34,8 +33,6 @@ from bench.search.tables import (
     middle,
     perceptron,
 )
-from flexhpc.search.hopeless import COEFFICIENTS
-from flexhpc.search.neighbours import Belief
 from flexhpc.spec.sections import Bayes
 
 TOLERANCE = 0.1
@@ -49,21 +46,18 @@ class Variant:
     """A way to run the Bayesian policy.
 
     Attributes:
-        settings: of it; sees: what of a probe it sees; belief: whether neighbours say something.
+        settings: of it; sees: what of a probe it sees.
         everywhere: also on known curves, whose probes have no errors to go by.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
     sees: dict[str, bool] = field(default_factory=dict)
-    belief: bool = False
     everywhere: bool = False
 
 
 VARIANTS = {
     "bayes": Variant(everywhere=True),
-    "to the end": Variant(settings={"give_up": False}),
-    "verdicts only": Variant(settings={"give_up": False}, sees={"counts": False, "shares": False}),
-    "neighbours": Variant(belief=True, everywhere=True),
+    "verdicts only": Variant(sees={"counts": False}),
     "four at once": Variant(settings={"at_once": 4}),
 }
 
@@ -78,16 +72,11 @@ def worlds() -> dict[str, World]:
     return found
 
 
-def one(name: str, variant: str, forecast: Floats, seed: int) -> Play:
-    """Run one search to within 5 % or to its 40 probes: all prices can be read off it."""
+def one(name: str, variant: str, seed: int) -> Play:
+    """Run one search to within 5 % or to 60 probes: all prices can be read off it."""
     world, how = worlds()[name], VARIANTS[variant]
-    rng = np.random.default_rng(seed)
-    belief = None
-    if how.belief:  # what neighbours say is off by 15 %, as a power law through a sweep mostly is
-        centre = float(np.log(middle(world)) + rng.normal(0, 0.15))
-        belief = Belief(centre=centre, scale=0.2)
-    search = Bayes(policy="bayes", tolerance=0.05, **how.settings)
-    return play(world, search, rng, belief=belief, forecast=forecast, **how.sees)
+    search = Bayes(policy="bayes", tolerance=0.05, max_probes=60, **how.settings)
+    return play(world, search, np.random.default_rng(seed), **how.sees)
 
 
 def bisection(name: str, step: float | None, seed: int) -> tuple[float, float]:
@@ -151,7 +140,6 @@ class Bisections:
 def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any]:
     """Return all figures of one world."""
     recorded = name in MODELS
-    forecast = without(name) if recorded else COEFFICIENTS
     plain = Bisections(np.array(list(pool.map(partial(bisection, name, None), range(BISECTIONS)))))
     price = plain.price
     found: dict[str, Any] = {
@@ -171,19 +159,15 @@ def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any
         if not (recorded or how.everywhere):
             continue
         count = replays if variant == "bayes" else -(-replays // 3)
-        plays = list(pool.map(partial(one, name, variant, forecast), range(count)))
+        plays = list(pool.map(partial(one, name, variant), range(count)))
         end = at_tolerance(plays)
         budgets = {}
         for k in (1, 2, 4):
             row = at_cost(plays, k * price)
             budgets[str(k)] = row | {"ratio": row["rmse"] / plain.rmse(k)}
-        sums = ("false_stops", "would_fit", "saved", "failing")
-        stops, fitting, saved, failing = (sum(getattr(p, key) for p in plays) for key in sums)
         found["variants"][variant] = {
             "budgets": budgets,
             "tolerance": end | {"of_bisections": end["cost"] / plain.cost(end["rmse"])},
-            "false_stops": stops / max(1, fitting),
-            "saved": saved / max(1e-9, failing),
             "ms": 1000 * sum(p.seconds for p in plays) / sum(len(p.cost) for p in plays),
             "curve": _curve(plays, price),
         }

@@ -1,40 +1,58 @@
 """Record real trainings of the models in ``models/``, for searches to be replayed on.
 
 A model's table: trainings at a ladder of n around its EMC, dense where the fit curve falls, and
-some far from it, where searches come from. One file per model in ``recorded/``; an existing one is
-kept.
+some far from it, where searches come from. A model that tunes a key has such a table for each of
+its arms, with fewer trainings. One file per model in ``recorded/``; an existing one is kept.
 
-Usage: FLEXHPC_DATA=FOLDER python bench/search/record.py [MODEL ...]
-FOLDER holds Covertype and the credit data (docs/data.md). Two hours on a core.
+Usage: FLEXHPC_DATA=FOLDER python -m bench.search.record [MODEL ...]
+FOLDER holds Covertype and the credit data (docs/data.md). Three hours on a core.
 """
 
 from __future__ import annotations
 
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flexhpc.data import Samples, load_samples
 from flexhpc.probe import Watch, choose_device, run_probe
-from flexhpc.search import Estimate, advance, history_of
-from flexhpc.search.hopeless import LOOKS
+from flexhpc.search import Estimate, Probe, advance, history_of
 from flexhpc.spec import Point, checked
 from flexhpc.store import ProbeRecord
 from flexhpc.training import Group
 
 HERE = Path(__file__).parent
 MODELS, RECORDED = HERE / "models", HERE / "recorded"
-NEAR = np.geomspace(1 / 2.4, 2.4, 15)
-FAR = np.array([1 / 16, 1 / 10, 1 / 6, 1 / 4, 1 / 3, 3.0, 4.0, 6.0])
-"""Both in units of the EMC that a pilot search finds."""
-NEAR_SEEDS, FAR_SEEDS = 32, 10
 PILOT = 1_000_000
 """First ``repeat`` of the recorded probes: the pilot's own are other trainings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ladder:
+    """Which n are recorded, in units of the EMC that a pilot search finds, and how often."""
+
+    near: np.ndarray
+    far: np.ndarray
+    near_seeds: int
+    far_seeds: int
+
+
+ALONE = Ladder(
+    near=np.geomspace(1 / 2.4, 2.4, 15),
+    far=np.array([1 / 16, 1 / 10, 1 / 6, 1 / 4, 1 / 3, 3.0, 4.0, 6.0]),
+    near_seeds=32,
+    far_seeds=10,
+)
+OF_ARMS = Ladder(
+    near=np.geomspace(1 / 2.4, 2.4, 9),
+    far=np.array([1 / 10, 1 / 4, 4.0]),
+    near_seeds=16,
+    far_seeds=4,
+)
 
 
 @dataclass(frozen=True)
@@ -43,13 +61,12 @@ class Row:
 
     n: int
     repeat: int
+    arm: int
     verdict: str
     n_errors: int
     epochs: int
     cost: int
     full_cost: int
-    errors: NDArray[np.int32]
-    losses: NDArray[np.float16]
 
 
 @cache
@@ -59,66 +76,59 @@ def _opened(name: str) -> tuple[Point, Samples, Group]:
     return point, load_samples(point.data, point.seed), group
 
 
-def _probe(name: str, n: int, repeat: int) -> ProbeRecord:
+def _probe(name: str, probe: Probe) -> ProbeRecord:
     point, samples, group = _opened(name)
-    return run_probe(point, samples, n, repeat, None, group, Watch())
+    return run_probe(point, samples, probe, None, group, Watch())
 
 
-def _row(task: tuple[str, int, int]) -> Row:
-    name, n, repeat = task
-    probe = _probe(name, n, repeat)
-    point, _, _ = _opened(name)
+def _row(task: tuple[str, Probe]) -> Row:
+    name, asked = task
+    probe = _probe(name, asked)
+    training = _opened(name)[0].at(asked.arm).training
     per_epoch = probe.steps / probe.epochs
-    allowed = point.training.epochs or (point.training.steps or 0) / per_epoch
-    at = np.ceil(np.arange(1, LOOKS + 1) / LOOKS * allowed).astype(int) - 1
-    at = at[at < probe.epochs]
+    allowed = training.epochs or (training.steps or 0) / per_epoch
     return Row(
-        n=n,
-        repeat=repeat,
+        n=probe.n,
+        repeat=probe.repeat,
+        arm=asked.arm,
         verdict=probe.verdict,
         n_errors=probe.n_errors,
         epochs=probe.epochs,
         cost=probe.cost,
-        full_cost=round(allowed * n),
-        errors=probe.error_curve[at],
-        losses=probe.loss_curve[at].astype(np.float16),
+        full_cost=round(allowed * probe.n),
     )
 
 
-def _pilot(name: str) -> tuple[int, int]:
-    """Return the EMC of the search in the model's spec, and the largest n there is."""
+def _pilot(name: str, arm: int) -> tuple[int, int]:
+    """Return the EMC of one arm by the search of the model's spec, and the largest n there is."""
     point, samples, _ = _opened(name)
     history = []
     while not isinstance(step := advance(point.search, samples.n_limit, history), Estimate):
-        history += history_of(_probe(name, n, repeat) for n, repeat in step.probes)
-    return step.emc, samples.n_limit
+        found = [replace(_probe(name, Probe(p.n, p.repeat, arm)), arm=0) for p in step.probes]
+        history += history_of(found, point.training)
+    return max(step.emc, 2), samples.n_limit
 
 
 def record(name: str, pool: ProcessPoolExecutor) -> None:
     """Measure one model's table and write it."""
-    emc, n_limit = pool.submit(_pilot, name).result()
-    seeds = {round(emc * f): NEAR_SEEDS for f in NEAR}
-    seeds |= {round(emc * f): FAR_SEEDS for f in FAR}
-    tasks = [
-        (name, n, PILOT + repeat)
-        for n in sorted(seeds)
-        if 2 <= n <= n_limit
-        for repeat in range(seeds[n])
-    ]
+    arms = range(len(_opened(name)[0].arms))
+    ladder = ALONE if len(arms) == 1 else OF_ARMS
+    tasks = []
+    for arm, (emc, n_limit) in zip(arms, pool.map(_pilot, [name] * len(arms), arms), strict=True):
+        seeds = {round(emc * f): ladder.near_seeds for f in ladder.near}
+        seeds |= {round(emc * f): ladder.far_seeds for f in ladder.far}
+        tasks += [
+            (name, Probe(n, PILOT + repeat, arm))
+            for n in sorted(seeds)
+            if 2 <= n <= n_limit
+            for repeat in range(seeds[n])
+        ]
     rows = list(pool.map(_row, tasks, chunksize=4))
-    curves = {key: np.zeros((len(rows), LOOKS), np.float32) for key in ("errors", "losses")}
-    for i, row in enumerate(rows):
-        for key, curve in curves.items():
-            values = getattr(row, key)
-            curve[i, : len(values)] = values
-    plain = ("n", "repeat", "n_errors", "epochs", "cost", "full_cost")
+    plain = ("n", "repeat", "arm", "n_errors", "epochs", "cost", "full_cost")
     RECORDED.mkdir(exist_ok=True)
     np.savez_compressed(
         RECORDED / f"{name}.npz",
         verdict=np.array([row.verdict for row in rows]),
-        looks=np.array([len(row.errors) for row in rows], np.int16),
-        errors=curves["errors"].astype(np.uint16),
-        losses=curves["losses"].astype(np.float16),
         allow_pickle=False,
         **{key: np.array([getattr(row, key) for row in rows], np.int64) for key in plain},
     )

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.search.tables import Training, World, middle
+from bench.search.tables import World, middle
 from flexhpc.search import Ask, Estimate, ProbeResult, advance, estimate_so_far
-from flexhpc.search.hopeless import COEFFICIENTS, FIRST, LOOKS, foretold
-from flexhpc.search.neighbours import Belief
+from flexhpc.search.fit_curve import _posterior
 from flexhpc.search.walk import Ended, Wanted, bisection, growth
 from flexhpc.spec.sections import Bayes
 
@@ -27,10 +26,9 @@ class Play:
         cost: sample passes so far, in units of one whole training at the true EMC.
         time: the same, where probes that are planned together run at the same time.
         error: log of the estimate over the truth; low, high: of the interval's ends.
-        stopped: cost of failing probes as they were stopped, over that of whole trainings.
-        false_stops: given up, though the training would have fitted; would_fit: that would have.
-        failing: whole cost of the failing probes; saved: what giving up saved of it.
-        seconds: that the policy itself took to decide, in all.
+        seconds: that the policy itself took to decide, in all; nothing is remembered between two
+            decisions.
+        estimate: the final one.
     """
 
     cost: Floats
@@ -38,11 +36,8 @@ class Play:
     error: Floats
     low: Floats
     high: Floats
-    false_stops: int
-    would_fit: int
-    failing: float
-    saved: float
     seconds: float
+    estimate: Estimate
 
 
 def start_of(truth: float, rng: np.random.Generator) -> int:
@@ -56,53 +51,43 @@ def unit_of(world: World, truth: float) -> float:
 
 
 def play(
-    world: World, search: Bayes, rng: np.random.Generator, *, q: float = 0.5,
-    belief: Belief | None = None, forecast: Floats = COEFFICIENTS, counts: bool = True,
-    shares: bool = True,
-) -> Play:  # fmt: skip
+    world: World, search: Bayes, rng: np.random.Generator, *, q: float = 0.5, counts: bool = True
+) -> Play:
     """Run the Bayesian policy to its end.
 
     Args:
         world: where trainings come from; search: settings; its start is replaced.
         rng: random source.
         q: level of the estimand.
-        belief: of neighbours.
-        forecast: coefficients of the forecast.
-        counts, shares: whether the policy sees missed samples and the budget used.
+        counts: whether the policy sees missed samples.
     """
     truth = middle(world, q)
     unit = unit_of(world, truth)
     search = search.model_copy(update={"start": start_of(truth, rng)})
     history: list[ProbeResult] = []
     rows = []
-    false_stops = would_fit = 0
-    cost = passed = failing = saved = seconds = 0.0
+    cost = passed = seconds = 0.0
     while True:
-        begun = time.perf_counter()
-        step = advance(search, world.n_limit, history, belief)
-        seconds += time.perf_counter() - begun
+        forget()
+        begun = time.process_time()
+        step = advance(search, world.n_limit, history)
+        seconds += time.process_time() - begun
         if not isinstance(step, Ask):
+            final = step
             break
         longest = 0.0
-        for n, repeat in step.probes:
-            training = world.draw(n, rng)
-            shown, least = shorten(training, n, forecast, step.hopeless_below)
-            fits = training.verdict == "fit"
-            would_fit += fits
-            false_stops += fits and shown.verdict != "fit"
-            failing += 0.0 if fits else training.cost
-            saved += 0.0 if fits else training.cost - shown.cost
-            cost += shown.cost / unit
-            longest = max(longest, shown.cost / unit)
+        for probe in step.probes:
+            training = world.draw(probe.n, rng)
+            cost += training.cost / unit
+            longest = max(longest, training.cost / unit)
             history.append(
                 ProbeResult(
-                    n=n,
-                    repeat=repeat,
-                    verdict=shown.verdict,
-                    n_errors=shown.n_errors if counts else 0,
-                    cost=shown.cost,
-                    share=shown.share if shares else None,
-                    least_chance=least,
+                    n=probe.n,
+                    repeat=probe.repeat,
+                    verdict=training.verdict,
+                    n_errors=training.n_errors if counts else 0,
+                    cost=training.cost,
+                    share=training.share,
                 )
             )
         estimate = estimate_so_far(search, world.n_limit, history)
@@ -116,34 +101,14 @@ def play(
         error=columns[2],
         low=columns[3],
         high=columns[4],
-        false_stops=false_stops,
-        would_fit=would_fit,
-        failing=failing / unit,
-        saved=saved / unit,
         seconds=seconds,
+        estimate=final,
     )
 
 
-def shorten(
-    training: Training, n: int, forecast: Floats, below: float
-) -> tuple[Training, float | None]:
-    """Return a training as it is if it may be given up, and the least chance on its way."""
-    missed = training.errors[:-1] if training.verdict == "fit" else training.errors
-    if not below or not len(training.errors):
-        return training, None
-    chance = foretold(missed, n, forecast)
-    (hopeless,) = np.nonzero(chance < below)
-    if not len(hopeless):
-        return training, float(chance.min()) if len(chance) else None
-    look = FIRST + 1 + int(hopeless[0])
-    given_up = replace(
-        training,
-        verdict="hopeless",
-        n_errors=max(1, round(missed[look - 1])),
-        share=look / LOOKS,
-        cost=max(1, round(training.full_cost * look / LOOKS)),
-    )
-    return given_up, float(chance[hopeless[0]])
+def forget() -> None:
+    """Empty what the search remembers, so that a decision takes as long as a user's would."""
+    _posterior.cache_clear()
 
 
 def _errors(estimate: Estimate, truth: float) -> tuple[float, float, float]:

@@ -30,7 +30,6 @@ class Training:
         verdict: as recorded; n_errors: samples missed at the end.
         share: part of the first budget that it used; None where it is not known.
         cost: sample passes; full_cost: those of the first budget.
-        errors: samples missed at each of ``LOOKS`` looks over the budget, as far as it went.
     """
 
     verdict: str
@@ -38,7 +37,6 @@ class Training:
     share: float | None
     cost: int
     full_cost: int
-    errors: Floats
 
 
 class World(Protocol):
@@ -115,7 +113,6 @@ class Table:
             share=float(share),
             cost=max(1, round(share * full)),
             full_cost=full,
-            errors=self.data["errors"][i][: self.data["looks"][i]] * scale,
         )
 
 
@@ -147,7 +144,6 @@ class Curve:
             share=None,
             cost=cost,
             full_cost=1000 * n,
-            errors=np.zeros(0),
         )
 
 

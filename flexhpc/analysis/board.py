@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flexhpc.errors import InputError, PointError
-from flexhpc.search import Bracket, Estimate, bracket_of, estimate_so_far, history_of
+from flexhpc.search import Bracket, Estimate, estimate_so_far, history_of
 from flexhpc.spec import Point, Sweep, checked
 from flexhpc.store import PointRecord, RunFolder, read, read_claim
 
@@ -35,7 +35,6 @@ class PointStatus:
     state: PointState
     record: PointRecord | None = None
     estimate: Estimate | None = None
-    bracket: Bracket = field(default_factory=Bracket)
     progress: dict[str, Any] = field(default_factory=dict)
     host: str = ""
     launch: str = ""
@@ -45,6 +44,11 @@ class PointStatus:
     job: str = ""
     message: str = ""
     log: str = ""
+
+    @property
+    def bracket(self) -> Bracket:
+        """Largest n that fitted and smallest that failed, so far."""
+        return self.estimate.bracket if self.estimate else Bracket()
 
     @property
     def probes(self) -> int:
@@ -85,7 +89,6 @@ class Board:
             state=state,
             record=stored.record,
             estimate=stored.estimate,
-            bracket=stored.bracket,
             progress=claim.progress if state == "running" else {},
             host=claim.host.split(":")[0],
             launch=claim.launch,
@@ -126,18 +129,14 @@ def _of_record(point: Point, path: Path) -> PointStatus:
     history = history_of(record.probes, point.training)
     n_limit = record.header.n_limit
     if record.estimate is not None:
-        estimate = Estimate.of(record.estimate)
-        bracket = Bracket(largest_fit=estimate.largest_fit, smallest_fail=estimate.smallest_fail)
         state: PointState = "done" if record.done(point.evaluate) else "stopped"
-        return PointStatus(
-            point=point, state=state, record=record, estimate=estimate, bracket=bracket
-        )
+        estimate = Estimate.of(record.estimate)
+        return PointStatus(point=point, state=state, record=record, estimate=estimate)
     return PointStatus(
         point=point,
         state="stopped" if history else "waiting",
         record=record,
-        estimate=estimate_so_far(point.search, n_limit, history),
-        bracket=bracket_of(point.search, n_limit, history),
+        estimate=estimate_so_far(point.search, n_limit, history, point.coordinates),
     )
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.information import bits_per_parameter
+from flexhpc.search import Estimate
+from flexhpc.spec import Search
 from flexhpc.store import PointRecord
 
 Row = dict[str, Any]
@@ -18,12 +20,14 @@ COLUMNS = (
     "params", "emc", "emc_lo", "emc_hi", "level", "estimand", "censored", "largest_fit",
     "smallest_fail", "probes", "cost", "seconds", "emc_per_param", "unconverged", "status",
     "bits", "emc_per_bit", "bits_per_param", "rejected", "touched_plateau", "touched_gradient",
-    "touched_curvature", "width_of_curve", "lapse_rate", "given_up",
+    "touched_curvature", "touched_stability", "unstable", "width_of_curve", "lapse_rate",
+    "lapse_rate_lo", "lapse_rate_hi", "ended_by", "wider_than_asked", "best_chance", "at_edge",
 )  # fmt: skip
-"""Columns after ``point_id`` and the swept keys. Those for each training error that was asked for
+"""Columns after ``point_id`` and the swept keys. The best value of each tuned key
+(``best.training.lr``), those for each training error that was asked for
 (``emc_eps_0.1``, its ``_lo``, ``_hi`` and ``_censored``) and of an evaluation follow."""
 EVALUATION = ("train_accuracy", "test_accuracy", "gap", "test_loss", "calibration_error")
-GATES = ("plateau", "gradient", "curvature")
+GATES = ("plateau", "gradient", "curvature", "stability")
 
 
 def row_of(status: PointStatus) -> Row:
@@ -36,14 +40,20 @@ def row_of(status: PointStatus) -> Row:
         row["seconds"] = round(sum(probe.seconds for probe in record.probes), 3)
         row["bits"] = record.header.bits or None
         row["bits_per_param"] = bits_per_parameter(record)
-        row["given_up"] = sum(probe.verdict == "hopeless" for probe in record.probes)
+        row["unstable"] = sum(probe.verdict == "unstable" for probe in record.probes)
         row |= {f"touched_{gate}": _touched(record, gate) for gate in GATES}
     if estimate is not None and record is not None:
         for key in COLUMNS:
             if hasattr(estimate, key):
                 row[key] = getattr(estimate, key)
         row["width_of_curve"] = estimate.width[1] if estimate.width else None
-        row["lapse_rate"] = estimate.lapse[1] if estimate.lapse else None
+        if estimate.lapse:
+            row["lapse_rate_lo"], row["lapse_rate"], row["lapse_rate_hi"] = estimate.lapse
+        row["wider_than_asked"] = wider(status.point.search, estimate)
+        if estimate.best_chance is not None:
+            arm = status.point.arms[estimate.arm]
+            row["at_edge"] = bool(arm.edges)
+            row |= {f"best.{key}": value for key, value in arm.values.items()}
         row["emc_per_param"] = estimate.emc / record.header.params
         if record.header.bits:
             row["emc_per_bit"] = estimate.emc / record.header.bits
@@ -54,6 +64,18 @@ def row_of(status: PointStatus) -> Row:
     if record is not None and record.evaluation is not None:
         row |= {key: record.evaluation[key] for key in EVALUATION}
     return row
+
+
+def wider(search: Search, estimate: Estimate) -> bool | None:
+    """Return whether an interval is wider than the search was asked for; None without one.
+
+    That of a whole number of samples may be one wider.
+    """
+    asked = getattr(search, "tolerance", None)
+    if asked is None or estimate.censored != "none" or estimate.emc_hi is None:
+        return None
+    lowest, highest = estimate.emc_lo + 1, estimate.emc_hi - 1
+    return bool(highest > max(lowest * (1 + asked) ** 2, lowest))
 
 
 def _touched(record: PointRecord, gate: str) -> int | None:

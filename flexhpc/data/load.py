@@ -12,7 +12,7 @@ from flexhpc.data.dataset import Array, Dataset, Ints, Part, Summary, in_blocks
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
 from flexhpc.data.labelling import conflicting, draw_labels, held_out, merge_map, merged_labels
 from flexhpc.data.sources import open_source
-from flexhpc.data.summary import moments, summarise
+from flexhpc.data.summary import moments, moments_of_pixels, pooled, summarise
 from flexhpc.errors import PointError
 from flexhpc.seeds import derive
 from flexhpc.spec.sections import Data, Gaussian
@@ -110,12 +110,7 @@ class _Loaded:
 
     def inputs(self, data: Data, seed: int, rows: Array, part: int) -> Inputs:
         """Return rows of the training or test set as a network sees them."""
-        scaled = self.dataset.scaled
-        mean = self.mean
-        deviation = np.where(self.deviation == 0, np.float32(1), self.deviation)
-        if scaled is not None:
-            mean = np.where(scaled, mean, np.float32(0))
-            deviation = np.where(scaled, deviation, np.float32(1))
+        mean, deviation = self._standard(data)
         return Inputs(
             rows=rows,
             mean=mean,
@@ -126,6 +121,26 @@ class _Loaded:
             seed=derive(seed, "inputs"),
             part=part,
         )
+
+    def _standard(self, data: Data) -> tuple[Array, Array]:
+        """Return what is subtracted from every sample, and what it is divided by then."""
+        mean, deviation = self.mean, self.deviation
+        image = self.dataset.inputs.dtype == np.uint8
+        if data.standardise == "pixel":
+            keep = np.zeros(len(self.dataset), dtype=np.bool_)
+            keep[self.train] = True
+            mean, deviation = moments_of_pixels(partial(in_blocks, self.dataset.inputs), keep)
+        elif data.standardise == "set":
+            mean, deviation = pooled(mean, deviation)
+        elif data.standardise == "none":
+            mean = np.zeros_like(mean)
+            deviation = np.full_like(deviation, 255 if image else 1)
+        deviation = np.where(deviation == 0, np.float32(1), deviation)
+        scaled = self.dataset.scaled
+        if scaled is not None:
+            mean = np.where(scaled, mean, np.float32(0))
+            deviation = np.where(scaled, deviation, np.float32(1))
+        return mean, deviation
 
 
 def load_samples(data: Data, seed: int) -> Samples:

@@ -87,6 +87,30 @@ def moments(blocks: Blocks, keep: Mask | None = None) -> tuple[Array, Array]:
     return mean.astype(np.float32), deviation.astype(np.float32)
 
 
+def moments_of_pixels(blocks: Blocks, keep: Mask) -> tuple[Array, Array]:
+    """Return mean and standard deviation of every pixel over the images in ``keep``, a mask (n,).
+
+    Both float32 (channels, height, width); the deviation of a constant pixel is 0.
+    """
+    at, count = 0, int(keep.sum())
+    total: Array = np.zeros(1)
+    squares: Array = np.zeros(1)
+    for block in blocks():
+        chosen = block[keep[at : at + len(block)]].astype(np.float64)
+        at += len(block)
+        total, squares = total + chosen.sum(axis=0), squares + (chosen**2).sum(axis=0)
+    mean = total / count
+    spread = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return mean.astype(np.float32), spread.astype(np.float32)
+
+
+def pooled(mean: Array, deviation: Array) -> tuple[Array, Array]:
+    """Return the moments over all channels (features) at once, from those of each; same shapes."""
+    whole = mean.astype(np.float64).mean()
+    spread = np.sqrt((deviation.astype(np.float64) ** 2 + (mean - whole) ** 2).mean())
+    return np.full_like(mean, whole), np.full_like(deviation, spread)
+
+
 def _of_images(blocks: Blocks) -> tuple[Array, Array]:
     """Whole numbers add up exactly, whatever the blocks."""
     pixels, sums, squares = 0, [0], [0]

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from flexhpc.analysis.board import PointStatus
 from flexhpc.launch.backend import Backend
-from flexhpc.launch.order import in_order
 
 Mark = tuple[object, ...]
 
@@ -25,9 +24,7 @@ class Crew:
 
     def keep_going(self, todo: Sequence[PointStatus]) -> bool:
         """Start workers where they are needed; False if there is nothing left to wait for."""
-        idle = [s for s in todo if s.state != "running" and not self.backend.covers(s.point.id)]
-        by_id = {s.point.id: s for s in idle}
-        free = [by_id[point.id] for point in in_order([s.point for s in idle])]
+        free = [s for s in todo if s.state != "running" and not self.backend.covers(s.point.id)]
         round_mark = tuple(map(_mark, todo)) if self.backend.shared else ()
         marks = {s.point.id: (_mark(s), round_mark) for s in free}
         patience = 1 if self.backend.crashed() else self.backend.patience

@@ -148,7 +148,7 @@ def _count(number: int, noun: str) -> str:
 def _bound(point: Point) -> int | None:
     known = known_shape(point.data)
     n_limit = point.data.n_max or (known[2] if known else None)
-    return None if n_limit is None else cost_bound(point.search, point.training, n_limit)
+    return None if n_limit is None else _dearest(point, n_limit)
 
 
 def _is_done(run: RunFolder, point: Point) -> bool:
@@ -169,3 +169,10 @@ def _parameters(point: Point) -> int:
         samples = load_samples(point.data, point.seed)
         return count_parameters(point.model, samples.shape, samples.classes)
     return count_parameters(point.model, known[0], known[1])
+
+
+def _dearest(point: Point, n_limit: int) -> int | None:
+    tuned = len(point.arms) > 1
+    bounds = [cost_bound(point.search, arm.training, n_limit, tuned=tuned) for arm in point.arms]
+    known = [bound for bound in bounds if bound is not None]
+    return max(known) if len(known) == len(bounds) else None

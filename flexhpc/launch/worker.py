@@ -15,7 +15,6 @@ from typing import Any, Literal, NoReturn, TextIO
 
 from flexhpc.errors import Interrupted, PeerLost, PointError, one_line
 from flexhpc.launch.machine import PROBES_AT_ONCE, WORKER_GPU
-from flexhpc.launch.order import in_order
 from flexhpc.launch.place import Place
 from flexhpc.launch.sentinel import Sentinel
 from flexhpc.launch.stop import ALONE, RESTART, Stop
@@ -65,7 +64,7 @@ def work(task: TaskFile, stop: Stop) -> int:
             _leave(group, 0)
             return 0
         wanted = task.of_task(place.index)
-        mine = in_order(points) if wanted is None else [by_id[point_id] for point_id in wanted]
+        mine = list(points) if wanted is None else [by_id[point_id] for point_id in wanted]
         worker = _Worker(task, place, stop, group)
         worker.work_on(mine)
         worker.close()

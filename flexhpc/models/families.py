@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from flexhpc.errors import PointError
+from flexhpc.models.initialise import BASE_WIDTH, draw_all, drawing, layers_of, scale_rates
 from flexhpc.models.plain import Cnn, linear, mlp
 from flexhpc.models.timm_models import by_name, efficientnet, mixer, resnet, vit
 from flexhpc.spec import sections
@@ -33,19 +34,25 @@ def network(model: Model, shape: Shape, classes: int) -> nn.Module:
         raise PointError(
             f"model.family: {model.family} takes images, but a sample is {shape}; use linear or mlp"
         )
-    return _BUILDERS[type(model)](model, shape, classes)
+    built = _BUILDERS[type(model)](model, shape, classes)
+    if isinstance(model, sections.Sized):
+        if not isinstance(model, sections.Mlp | sections.Cnn):
+            draw_all(built, drawing(model))
+        elif model.init == "mup" and model.width is not None:
+            scale_rates(layers_of(built), model.width / (model.base_width or BASE_WIDTH))
+    return built
 
 
 def _linear(model: sections.Linear, shape: Shape, classes: int) -> nn.Module:
-    return linear(math.prod(shape), classes, bias=model.bias)
+    return linear(math.prod(shape), classes, bias=model.bias, draw=drawing(model))
 
 
 def _mlp(model: sections.Mlp, shape: Shape, classes: int) -> nn.Module:
-    return mlp(math.prod(shape), classes, **_sizes(model, "gain", "bias", "norm"))
+    return mlp(math.prod(shape), classes, **_sizes(model, "bias", "norm"), draw=drawing(model))
 
 
 def _cnn(model: sections.Cnn, shape: Shape, classes: int) -> nn.Module:
-    return Cnn(shape[0], classes, **_sizes(model, "kernel", "gain", "bias", "norm"))
+    return Cnn(shape[0], classes, **_sizes(model, "kernel", "bias", "norm"), draw=drawing(model))
 
 
 def _vit(model: sections.Vit, shape: Shape, classes: int) -> nn.Module:

@@ -6,118 +6,161 @@ Everything is a function of the history: the posterior of the fit curve, the nex
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
 from itertools import cycle, islice
 
-from flexhpc.search.design import Prices, choose
+from flexhpc.search.arms import Contest, Coordinates, contest
+from flexhpc.search.design import Draws, Prices, choose
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import (
     TAILS,
     Bracket,
     Censored,
+    EndedBy,
     EpsEstimate,
     Found,
     History,
+    ProbeResult,
     counted,
     passes,
 )
-from flexhpc.search.neighbours import Belief
-from flexhpc.spec.sections import Bayes
+from flexhpc.spec.sections import Bayes, Level
 from flexhpc.spec.sections.search import eps_name
 
 _BESIDE = 1.05
 """How far outside an interval's end the nearest fit (failure) may lie, as a factor."""
+_REGRET = 0.25
+"""Part of the tolerance by which another arm may be expected to lie above the best one."""
+MORE_FOR_ARMS = 2.0
+"""Factor of the caps where keys are tuned."""
+
+Wanted = list[tuple[int, int]]
+"""(arm, n) of the next probes."""
 
 
 def wanted(
-    search: Bayes, n_limit: int, history: History, belief: Belief | None
-) -> list[int] | None:
-    """Return the n of the next ``at_once`` probes, or None if the search has ended.
+    search: Bayes, n_limit: int, history: History, coordinates: Coordinates
+) -> Wanted | EndedBy:
+    """Return the next ``at_once`` probes, or why the search has ended.
 
     Args:
         search: policy and its settings; n_limit: largest n there is (samples).
         history: finished probes, in any order.
-        belief: what neighbours say of the threshold.
+        coordinates: of the arms; see :mod:`flexhpc.search.arms`.
     """
     if not history:
-        return _first(search, n_limit, belief)
-    lowest = _lowest(history, search.at_once)
+        return _first(search, n_limit, len(coordinates))
+    known = None
+    if len(coordinates) > 1:
+        known = contest(history, n_limit, search.quantile, coordinates)
+    arm = 0 if known is None else known.best
+    own = _of_arm(history, arm)
+    ended: EndedBy = "tolerance"
     for number, eps in enumerate(_targets(search), start=1):
-        if len(history) >= number * search.max_probes:
-            continue
-        curve = posterior(history, n_limit, eps)
+        curve = posterior(own, n_limit, eps)
         lower, upper = _ends(curve, search, n_limit, eps)
         narrow = upper <= lower * (1 + search.tolerance) ** 2 or upper - lower < 1
-        untried = _untried(history, lower, upper, n_limit, eps) if narrow else None
-        if narrow and untried is None:
+        untried = _untried(own, lower, upper, n_limit, eps) if narrow else None
+        clear = known is None or known.regret <= _REGRET * search.tolerance
+        if narrow and untried is None and clear:
+            answer = _answer(curve, search, n_limit, own, eps)
+            ended = "tolerance" if answer.censored == "none" or number > 1 else "data"
             continue
+        cap = _cap(search, history, curve, number, len(coordinates))
+        if cap is not None:
+            ended = cap
+            continue
+        level = _level(search, eps)
+        draws = Draws.of_one(curve, level) if known is None else Draws.of_arms(known)
         return choose(
-            curve,
-            _level(search, eps),
+            draws,
             Prices.of(history),
-            (lowest, n_limit),
-            belief.log_weight if belief is not None and eps is None else None,
+            [(_lowest(history, a, search.at_once), n_limit) for a in range(len(coordinates))],
             count=search.at_once,
-            given=[] if untried is None else [max(untried, lowest)],
+            given=[]
+            if untried is None
+            else [(arm, max(untried, _lowest(history, arm, search.at_once)))],
         )
+    return ended
+
+
+def _cap(
+    search: Bayes, history: History, curve: FitCurve, number: int, arms: int
+) -> EndedBy | None:
+    """Return the cap that the probes have reached, if there is one.
+
+    Args:
+        curve: of the best arm; number: of targets for which caps are counted; arms: how many.
+    """
+    if search.max_probes is not None and len(history) >= number * search.max_probes:
+        return "max_probes"
+    if search.max_trainings is not None:
+        _, middle, _ = curve.quantiles(curve.level_set(0.5), TAILS)
+        whole = Prices.of(history).whole(max(middle, 1.0))
+        most = search.max_trainings * number * (MORE_FOR_ARMS if arms > 1 else 1)
+        if whole is not None and sum(r.cost for r in history) >= most * whole:
+            return "max_trainings"
     return None
 
 
-def _lowest(history: History, count: int) -> int:
+def _of_arm(history: History, arm: int) -> list[ProbeResult]:
+    return [result for result in history if result.arm == arm]
+
+
+def _lowest(history: History, arm: int, count: int) -> int:
     """Return the smallest n that may come next: half of the smallest so far, once per probe.
 
     1 comes last of all, and where nothing else fitted: a network with batch normalisation cannot
     train on it.
     """
-    smallest = min(result.n for result in history)
+    own = _of_arm(history, arm) or history
+    smallest = min(result.n for result in own)
     last = smallest < 4 and all(result.verdict != "fit" for result in history)
     return min(smallest, max(smallest >> count, 1 if last else 2))
 
 
-def _first(search: Bayes, n_limit: int, belief: Belief | None) -> list[int]:
-    """Return where to begin: at ``start``, its doubles and, where data ends, its halves; or where
-    neighbours expect the EMC.
+def _first(search: Bayes, n_limit: int, arms: int) -> Wanted:
+    """Return where to begin: at ``start``, its doubles and, where data ends, its halves.
+
+    Of several arms the one in the middle is first, and those around it follow.
     """
-    first = search.start if belief is None else round(math.exp(belief.centre))
-    first = min(max(first, 1), n_limit)
-    if belief is None:
-        doubles = dict.fromkeys(min(first * 2**i, n_limit) for i in range(search.at_once))
-        halves = (first // 2**i for i in range(1, search.at_once))
-        ladder = [*doubles, *(n for n in halves if n > 1)]
-        return list(islice(cycle(ladder), search.at_once))
-    return choose(
-        posterior([], n_limit),
-        _level(search, None),
-        Prices.of([]),
-        (1, n_limit),
-        belief.log_weight,
-        count=search.at_once,
-        given=[first],
-    )
+    first = min(max(search.start, 1), n_limit)
+    doubles = dict.fromkeys(min(first * 2**i, n_limit) for i in range(search.at_once))
+    halves = (first // 2**i for i in range(1, search.at_once))
+    ladder = [*doubles, *(n for n in halves if n > 1)]
+    order = sorted(range(arms), key=lambda arm: abs(arm - (arms - 1) // 2))
+    if arms > 1:
+        return [(arm, first) for arm in islice(cycle(order), search.at_once)]
+    return [(0, n) for n in islice(cycle(ladder), search.at_once)]
 
 
-def found(search: Bayes, n_limit: int, history: History) -> Found | None:
-    """Return the EMC for a perfect fit and for each eps; None while no probe counts.
+def found(
+    search: Bayes, n_limit: int, history: Sequence[ProbeResult], coordinates: Coordinates
+) -> Found:
+    """Return the EMC for a perfect fit and for each eps, of the best arm.
 
-    If there are to be no more probes and all were refused, they count as the failures that they
-    are.
+    Args:
+        search, n_limit, coordinates: as in :func:`wanted`; history: with a probe that counts.
     """
-    if not counted(history):
-        if len(history) < search.max_probes:
-            return None
-        history = [replace(result, rejected=False) for result in history]
-    curve = posterior(history, n_limit)
+    known: Contest | None = None
+    if len(coordinates) > 1:
+        known = contest(history, n_limit, search.quantile, coordinates)
+    arm = 0 if known is None else known.best
+    own = _of_arm(history, arm)
+    curve = posterior(own, n_limit)
     by_eps = {
-        eps_name(eps): _answer(posterior(history, n_limit, eps), search, n_limit, history, eps)
+        eps_name(eps): _answer(posterior(own, n_limit, eps), search, n_limit, own, eps)
         for eps in _targets(search)
         if eps is not None
     }
     return Found(
-        answer=_answer(curve, search, n_limit, history, None),
+        answer=_answer(curve, search, n_limit, own, None),
         by_eps=by_eps,
-        bracket=bracket_of(history),
+        bracket=bracket_of(own),
         width=curve.quantiles(curve.width, TAILS),
         lapse=curve.quantiles(curve.lapse, TAILS),
+        arm=arm,
+        best_chance=None if known is None else known.best_chance,
     )
 
 
@@ -132,7 +175,7 @@ def _targets(search: Bayes) -> list[float | None]:
     return [None, *sorted(search.eps or ())]
 
 
-def _level(search: Bayes, eps: float | None) -> float:
+def _level(search: Level, eps: float | None) -> float:
     """Return which part of the trainings is to pass: for a training error, half of them."""
     return search.quantile if eps is None else 0.5
 
@@ -149,9 +192,8 @@ def _untried(
 ) -> int | None:
     """Return an n that must be tried before an estimate may rest on this interval, if there is one.
 
-    Verdicts have to bound it on both sides: missed samples or the budget used may say where the
-    EMC lies, but that alone is not enough. Without any fit (any failure) that is at 1 (at the
-    largest n).
+    Verdicts have to bound it on both sides: missed samples may say where the EMC lies, but that
+    alone is not enough. Without any fit (any failure) that is at 1 (at the largest n).
     """
     fits, fails = _split(history, eps)
     if not fails:

@@ -4,29 +4,52 @@ from __future__ import annotations
 
 import math
 
+from flexhpc.search.bayes import MORE_FOR_ARMS
 from flexhpc.search.history import MOST_REJECTED
 from flexhpc.search.walk import ladder
 from flexhpc.spec.sections import Bayes, Bisection, Growth, Search, Training, Walk
 
 
-def cost_bound(search: Search, training: Training, n_limit: int) -> int | None:
+def cost_bound(
+    search: Search, training: Training, n_limit: int, *, tuned: bool = False
+) -> int | None:
     """Return an upper bound on a point's cost: every probe trains to the end of its budget.
 
     Args:
         search: policy; training: procedure.
         n_limit: largest n there is (samples).
+        tuned: whether it searches over several arms.
 
     Returns:
-        Sample passes; None where training goes on until it converges.
+        Sample passes; None where training goes on until it converges, or the search until its
+        interval is narrow.
     """
     if training.until is not None:
         return None
+    if isinstance(search, Bayes):
+        most = _most(search, tuned) * _probe(training, n_limit) * _factor(training)
+        return math.ceil(most) if math.isfinite(most) else None
     repeats = 2 * (search.seeds_per_n // 2) + 1 if isinstance(search, Walk) else 1
     if isinstance(search, Walk) and training.rejects:
         repeats += MOST_REJECTED
     each = sum(_probe(training, n) for n in _ladder(search, n_limit))
-    factor = training.extend_to if training.unconverged == "extend" else 1.0
-    return math.ceil(each * repeats * len(training.learning_rate or [0]) * factor)
+    return math.ceil(each * repeats * _factor(training))
+
+
+def _factor(training: Training) -> float:
+    return training.extend_to if training.unconverged == "extend" else 1.0
+
+
+def _most(search: Bayes, tuned: bool) -> float:
+    """Return how many whole trainings the search plans at most."""
+    caps: list[float] = []
+    if search.max_trainings is not None:
+        caps.append(search.max_trainings * (MORE_FOR_ARMS if tuned else 1))
+    if search.max_probes is not None:
+        caps.append(search.max_probes)
+    targets = 1 + len(search.eps or ())
+    # A round is planned below the cap and may end above it.
+    return min(caps, default=math.inf) * targets + search.at_once - 1
 
 
 def _probe(training: Training, n: int) -> int:
@@ -42,9 +65,6 @@ def _probe(training: Training, n: int) -> int:
 
 def _ladder(search: Search, n_limit: int) -> list[int]:
     """Return n of every probe that the policy may ask for, at worst."""
-    if isinstance(search, Bayes):
-        most = search.max_probes * (1 + len(search.eps or ()))
-        return [n_limit] * (math.ceil(most / search.at_once) * search.at_once)
     if isinstance(search, Growth):
         return ladder(search.start, search.growth, n_limit)
     if not isinstance(search, Bisection):

@@ -1,19 +1,22 @@
-"""Which n to probe next: those that tell most about the estimand for their cost."""
+"""Which probes come next: those that tell most about the estimand for their cost."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import xlogy
 
+from flexhpc.search.arms import Contest
 from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import FitCurve
 from flexhpc.search.history import History
 
 _CELLS, _BINS = 240, 16
+_BINS_OF_ARM = 6
 _CANDIDATES = 32
 _FIT_SHARE, _FAIL_SHARE = 0.35, 1.0
 """Part of its budget that a probe uses, until there is one to go by."""
@@ -28,15 +31,20 @@ class Prices:
     Attributes:
         fit, fail: part of its budget that a fitting and a failing probe use.
         growth: exponent of a whole budget in n: 1 for epochs, 0 for updates.
+        level: log of the sample passes of a whole budget at n = 1; None before any is known.
     """
 
     fit: float
     fail: float
     growth: float
+    level: float | None
 
     @classmethod
     def of(cls, history: History) -> Prices:
-        """Estimate prices from finished probes."""
+        """Estimate prices from finished probes.
+
+        Where there is no budget, a failing probe tells what a whole one costs.
+        """
         known = [r for r in history if r.share and r.cost > 0]
         shares = {
             fit: [r.share for r in known if r.fit == fit and r.share is not None]
@@ -46,87 +54,127 @@ class Prices:
             (guess * _WORTH + sum(some)) / (_WORTH + len(some))
             for guess, some in ((_FIT_SHARE, shares[True]), (_FAIL_SHARE, shares[False]))
         )
-        n = np.log([r.n for r in known])
+        whole = known or [r for r in history if not r.fit and r.cost > 0]
+        n = np.log([r.n for r in whole])
+        full = np.log([r.cost / (r.share or 1) for r in whole])
         growth = 1.0
         if len(n) and np.ptp(n) > math.log(1.5):
-            full = np.log([r.cost / (r.share or 1) for r in known])
             growth = float(np.clip(np.polyfit(n, full, 1)[0], 0, 1))
-        return cls(fit=fit, fail=fail, growth=growth)
+        level = float(np.mean(full - growth * n)) if len(n) else None
+        return cls(fit=fit, fail=fail, growth=growth, level=level)
 
     def expected(self, n: Floats, chance: Floats) -> Floats:
         """Return the expected cost of probes at n that fit with some chance, in any unit."""
         return np.asarray(n**self.growth * (self.fit * chance + self.fail * (1 - chance)))
 
+    def whole(self, n: float) -> float | None:
+        """Return the sample passes of a whole training at n; None before any is known."""
+        return None if self.level is None else math.exp(self.level + self.growth * math.log(n))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """What is known, as equally likely draws in the order of what is asked.
+
+    Attributes:
+        curves: per arm, each of shape (draws,).
+        starts: the first draw of each answer: what is asked has as many answers.
+    """
+
+    curves: Sequence[FitCurve]
+    starts: NDArray[np.intp]
+
+    @classmethod
+    def of_one(cls, curve: FitCurve, q: float) -> Draws:
+        """Ask for the n at which P(fit) = q."""
+        thin = curve.thin(_CELLS, curve.level_set(q))
+        return cls(curves=[thin], starts=np.arange(0, _CELLS, _CELLS // _BINS))
+
+    @classmethod
+    def of_arms(cls, found: Contest) -> Draws:
+        """Ask which arm is the best, and how large its EMC is."""
+        best, top = found.level.argmax(axis=1), found.level.max(axis=1)
+        ends = np.quantile(top, np.linspace(0, 1, _BINS_OF_ARM + 1)[1:-1])
+        answer = best * _BINS_OF_ARM + np.searchsorted(ends, top)
+        order = np.argsort(answer, kind="stable")
+        starts = np.flatnonzero(np.diff(answer[order], prepend=-1))
+        curves = [
+            FitCurve(
+                threshold=curve.threshold[order],
+                width=curve.width[order],
+                lapse=curve.lapse[order],
+                weight=curve.weight,
+            )
+            for curve in found.curves
+        ]
+        return cls(curves=curves, starts=starts)
+
 
 def choose(
-    curve: FitCurve, q: float, prices: Prices, reach: tuple[int, int],
-    belief: Callable[[Floats], Floats] | None, *, count: int = 1, given: Sequence[int] = (),
-) -> list[int]:  # fmt: skip
-    """Return the n of the next probes, which may run at once.
+    draws: Draws, prices: Prices, reach: Sequence[tuple[int, int]], *, count: int = 1,
+    given: Sequence[tuple[int, int]] = (),
+) -> list[tuple[int, int]]:  # fmt: skip
+    """Return (arm, n) of the next probes, which may run at once.
 
-    Each has the largest mutual information between its verdict and the n at which P(fit) = q, on
-    top of what those before it will tell, per expected cost.
+    Each has the largest mutual information between its verdict and what is asked, on top of what
+    those before it will tell, per expected cost.
 
     Args:
-        curve: what is known.
-        q: level of the estimand.
-        prices: of probes.
-        reach: smallest and largest n that may be chosen (samples).
-        belief: log-weight of a threshold (log n) from elsewhere, as from neighbours. It
-            says where to look, and nothing else.
-        count: how many; given: the n of the first ones, where these are settled.
+        draws: what is known; prices: of probes.
+        reach: per arm, the smallest and largest n that may be chosen (samples).
+        count: how many; given: the first ones, where these are settled.
     """
-    if belief is not None:
-        curve = _believing(curve, belief)
-    thin = curve.thin(_CELLS, curve.level_set(q))
-    low = float(np.quantile(thin.threshold - 2 * thin.width, 0.05))
-    high = float(np.quantile(thin.threshold + 2 * thin.width, 0.95))
-    ladder = np.exp(np.linspace(low, min(high, math.log(4.0 * reach[1])), _CANDIDATES))
-    candidates = np.unique(np.clip(np.round(ladder), *reach)).astype(np.float64)
-    chance = thin.chance(candidates)
-    cost = prices.expected(candidates, chance.mean(axis=0))
+    arms, ns, chances = [], [], []
+    for arm, (curve, ends) in enumerate(zip(draws.curves, reach, strict=True)):
+        low = float(np.quantile(curve.threshold - 2 * curve.width, 0.05))
+        high = float(np.quantile(curve.threshold + 2 * curve.width, 0.95))
+        ladder = np.exp(np.linspace(low, min(high, math.log(4.0 * ends[1])), _CANDIDATES))
+        some = np.unique(np.clip(np.round(ladder), *ends)).astype(np.float64)
+        arms += [arm] * len(some)
+        ns.append(some)
+        chances.append(curve.chance(some))
+    n, chance = np.concatenate(ns), np.concatenate(chances, axis=1)
+    cost = prices.expected(n, chance.mean(axis=0))
     chosen = list(given[:count])
-    outcomes = np.ones((_CELLS, 1))
-    for p in thin.chance(np.array(chosen, dtype=np.float64)).T:
-        outcomes = _joint(outcomes, p[:, None])[..., 0]
+    outcomes = np.ones((len(chance), 1))
+    for arm, at in chosen:
+        p = draws.curves[arm].chance(np.array([at], dtype=np.float64))
+        outcomes = _joint(outcomes, p)[..., 0]
     while len(chosen) < count:
         joint = _joint(outcomes, chance)
-        gain = _information(joint) - _information(outcomes)
+        gain = _information(joint, draws.starts) - _information(outcomes, draws.starts)
         best = int(np.argmax(gain / cost))
-        chosen.append(int(candidates[best]))
+        chosen.append((arms[best], int(n[best])))
         outcomes = joint[..., best]
     return chosen
 
 
 def _joint(outcomes: Floats, chance: Floats) -> Floats:
-    """Return the chance of each joint outcome with one more probe: shape (cells, 2 m, candidates).
+    """Return the chance of each joint outcome with one more probe: shape (draws, 2 m, candidates).
 
     Args:
-        outcomes: of the probes so far, shape (cells, m).
-        chance: P(fit) of the further one, shape (cells, candidates).
+        outcomes: of the probes so far, shape (draws, m).
+        chance: P(fit) of the further one, shape (draws, candidates).
     """
     fits, fails = (outcomes[:, :, None] * p[:, None, :] for p in (chance, 1 - chance))
     return np.concatenate((fits, fails), axis=1)
 
 
-def _information(outcomes: Floats) -> Floats:
-    """Return what outcomes tell about the estimand (nats): shape of the further axes.
+def _information(outcomes: Floats, starts: NDArray[np.intp]) -> Floats:
+    """Return what outcomes tell about the answer (nats): shape of the further axes.
 
     Args:
-        outcomes: chance of each, shape (cells, m, ...); cells weigh the same and are in the order
-            of the estimand.
+        outcomes: chance of each, shape (draws, m, ...).
+        starts: first draw of each answer.
     """
-    binned = outcomes.reshape(_BINS, -1, *outcomes.shape[1:]).mean(axis=1)
-    within = _entropy(binned.swapaxes(0, 1)).mean(axis=0)
-    return np.asarray(_entropy(binned.mean(axis=0)) - within)
+    sizes = np.diff(starts, append=len(outcomes))
+    weight = sizes / len(outcomes)
+    shape = (-1, *[1] * (outcomes.ndim - 1))
+    given = np.add.reduceat(outcomes, starts, axis=0) / sizes.reshape(shape)
+    within = (_entropy(given.swapaxes(0, 1)) * weight.reshape(shape[:-1])).sum(axis=0)
+    return np.asarray(_entropy(outcomes.mean(axis=0)) - within)
 
 
 def _entropy(chance: Floats) -> Floats:
     """Return the entropy (nats) over the first axis."""
     return np.asarray(-xlogy(chance, chance).sum(axis=0))
-
-
-def _believing(curve: FitCurve, belief: Callable[[Floats], Floats]) -> FitCurve:
-    log_weight = np.log(curve.weight) + belief(curve.threshold)
-    weight = np.exp(log_weight - log_weight.max())
-    return replace(curve, weight=weight / weight.sum())

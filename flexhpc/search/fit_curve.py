@@ -10,7 +10,7 @@ free). The posterior is a plain grid: exact up to its resolution, and reproducib
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -21,13 +21,15 @@ from flexhpc.search.history import History, ProbeResult, Quantiles, counted
 
 WIDTHS = np.geomspace(0.015, 1.0, 11)
 """Grid of widths, in log n. Measured: 0.05 for linear classifiers to 0.35 for narrow MLPs."""
-_WIDTH_PRIOR = -0.5 * (np.log(WIDTHS / 0.15) / 0.7) ** 2
-LAPSES = np.array([0.0, 0.01, 0.03, 0.07, 0.15, 0.3, 0.5])
-_LAPSE_PRIOR = np.log([0.6, 0.2, 0.12, 0.05, 0.02, 0.01, 0.005])
-_COARSE, _MIDDLE, _FINE = 121, 61, 81
+WIDTH_MIDDLE, WIDTH_SPREAD = 0.15, 0.7
+"""Median of their prior, and the deviation of its logarithm."""
+_WIDTH_PRIOR = -0.5 * (np.log(WIDTHS / WIDTH_MIDDLE) / WIDTH_SPREAD) ** 2
+LAPSES = np.array([0.0, 0.01, 0.03, 0.06, 0.1, 0.16, 0.24, 0.35, 0.5])
+LAPSE_PRIOR = np.log([0.42, 0.15, 0.12, 0.1, 0.08, 0.06, 0.04, 0.02, 0.01])
+_COARSE, _FINE = 121, 81
 _LEAST, _MOST = 1 / 8, 4.0
 """Reach of the threshold: from an eighth of a sample to four times as many as there are."""
-_UNLIKELY, _NEGLIGIBLE = 1e-5, 1e-8
+_UNLIKELY, _NEGLIGIBLE = 1e-5, 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,11 @@ class FitCurve:
         low, middle, high = (float(np.interp(level, below, values[order])) for level in levels)
         return low, middle, high
 
+    def reweighted(self, log_weight: Floats) -> FitCurve:
+        """Return the curve with more said of its cells: log-weights (cells,), up to a constant."""
+        weight = self.weight * np.exp(log_weight - log_weight.max())
+        return replace(self, weight=weight / weight.sum())
+
     def thin(self, size: int, values: Floats | None = None) -> FitCurve:
         """Return ``size`` equally weighted cells by systematic resampling.
 
@@ -93,7 +100,7 @@ def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCu
         eps: training error that counts as a fit; then only the verdicts are used.
 
     Prior: threshold uniform in log n from below one sample to beyond all there are; width
-    log-normal around 0.15 with a factor of 2; lapse mostly below 0.03. What lies beyond the tried n
+    log-normal around 0.15 with a factor of 2; lapse mostly below 0.1. What lies beyond the tried n
     is not ruled out by data, so an estimate that is open on one side must be reported as censored
     there.
     """
@@ -101,22 +108,38 @@ def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCu
     return _posterior(tuple(ordered), n_limit, eps)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _posterior(history: tuple[ProbeResult, ...], n_limit: int, eps: float | None) -> FitCurve:
+    """Refine the grid of thresholds to where the posterior lies, and drop what is negligible.
+
+    The counts of missed samples shift odds by a bounded factor, so what the verdicts alone make
+    negligible stays so: only the cells that are left are judged by both.
+    """
     evidence = Evidence.of(history, eps)
-    low, high = math.log(_LEAST), math.log(_MOST * n_limit)
-    threshold = np.linspace(low, high, _COARSE)
-    for size in (_MIDDLE, _FINE):
-        rough = evidence.log_likelihood(threshold, WIDTHS, LAPSES, rough=True)
-        threshold = _refined(threshold, _weights(threshold, rough).sum(axis=(1, 2)), size)
-    weight = _weights(threshold, evidence.log_likelihood(threshold, WIDTHS, LAPSES))
-    kept = np.nonzero(weight > _NEGLIGIBLE)
-    return FitCurve(
-        threshold=threshold[kept[0]],
-        width=WIDTHS[kept[1]],
-        lapse=LAPSES[kept[2]],
-        weight=weight[kept] / weight[kept].sum(),
-    )
+    coarse = np.linspace(math.log(_LEAST), math.log(_MOST * n_limit), _COARSE)
+    mass = _weights(evidence, coarse).sum(axis=(1, 2))
+    fine = _refined(coarse, mass, _FINE)
+    weights = _weights(evidence, fine)
+    kept = np.nonzero(weights > _NEGLIGIBLE * weights.max())
+    flat = kept[0] * len(WIDTHS) + kept[1]  # ascends: a curve's lapse rates lie side by side
+    new = np.diff(flat, prepend=-1) > 0
+    curves, of = flat[new], np.cumsum(new) - 1
+    threshold, width, lapse = fine[kept[0]], WIDTHS[kept[1]], LAPSES[kept[2]]
+    weight = weights[kept]
+    if evidence.counts:
+        places, wide = np.divmod(curves, len(WIDTHS))
+        added = evidence.missed(fine[places], WIDTHS[wide], of, lapse)
+        weight = weight * np.exp(added)
+    return FitCurve(threshold=threshold, width=width, lapse=lapse, weight=weight / weight.sum())
+
+
+def _weights(evidence: Evidence, threshold: Floats) -> Floats:
+    """Return the posterior of a grid by the verdicts alone, shape (T, W, L); sums to 1."""
+    spacing = np.log(np.gradient(threshold))[:, None, None]
+    told = evidence.verdicts(threshold[:, None, None], WIDTHS[None, :, None], LAPSES[None, None])
+    total = told + spacing + _WIDTH_PRIOR[:, None] + LAPSE_PRIOR
+    weight = np.exp(total - total.max())
+    return np.asarray(weight / weight.sum())
 
 
 def _refined(threshold: Floats, mass: Floats, size: int) -> Floats:
@@ -126,11 +149,3 @@ def _refined(threshold: Floats, mass: Floats, size: int) -> Floats:
     density = mass[some] / mass[some].sum() + 1 / len(mass[some])
     below = np.concatenate(([0.0], np.cumsum(density[1:] + density[:-1])))
     return np.interp(np.linspace(0, below[-1], size), below, threshold[some])
-
-
-def _weights(threshold: Floats, log_likelihood: Floats) -> Floats:
-    """Return the posterior of a grid, shape (T, W, L); sums to 1."""
-    spacing = np.log(np.gradient(threshold))[:, None, None]
-    total = log_likelihood + spacing + _WIDTH_PRIOR[:, None] + _LAPSE_PRIOR
-    weight = np.exp(total - total.max())
-    return np.asarray(weight / weight.sum())

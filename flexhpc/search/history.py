@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from flexhpc.spec.sections import Training
 
 Censored = Literal["none", "left", "right"]
 Quantiles = tuple[float, float, float]
+EndedBy = Literal["tolerance", "max_probes", "max_trainings", "max_cost", "data", "failure"]
+"""Why a search ended: its interval (a bisection: its bracket) is as narrow as was asked; a cap; the
+data, all of which was fitted, or not one sample; the failure that ends the growth rule."""
 LEVEL = 0.9
 """Probability that an interval claims to hold."""
 TAILS = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
 """Levels of an interval's ends, and of its middle."""
-LEAST_CHANCE = "least_chance"
-"""Name of a probe's reading: see :class:`ProbeResult`."""
+UNTOLD = ("diverged", "unstable", "hopeless")
+"""Verdicts whose count of missed samples says nothing of capacity; the last one is of flexhpc 0.1,
+which gave probes up."""
 MOST_REJECTED = 4
 """Rejected probes at one n that the search puts up with; with one more they all count."""
 
@@ -28,12 +33,12 @@ class ProbeResult:
     Attributes:
         n: number of samples in its subset.
         repeat: 0 for the first probe at this n, then 1, 2, ...
-        verdict: fit, not_fit, saddle, unconverged, diverged or hopeless.
+        verdict: see docs/concepts.md.
         n_errors: samples missed at the end.
         cost: sample passes (samples x epochs actually trained).
         rejected: a convergence gate says that its failure is one of training, not of capacity.
         share: part of its first budget that it used; None where there is no such thing.
-        least_chance: lowest chance to fit that was foretold on its way; None without a forecast.
+        arm: which values of the tuned keys it was trained with.
     """
 
     n: int
@@ -43,17 +48,12 @@ class ProbeResult:
     cost: int
     rejected: bool = False
     share: float | None = None
-    least_chance: float | None = None
+    arm: int = 0
 
     @property
     def fit(self) -> bool:
         """Whether every sample was fitted."""
         return self.verdict == "fit"
-
-    @property
-    def given_up(self) -> bool:
-        """Whether it was stopped as it would not have fitted."""
-        return self.verdict == "hopeless"
 
 
 History = Sequence[ProbeResult]
@@ -70,6 +70,11 @@ class Recorded(Protocol):
     @property
     def repeat(self) -> int:
         """Which of the trainings at this n."""
+        ...
+
+    @property
+    def arm(self) -> int:
+        """Which values of the tuned keys."""
         ...
 
     @property
@@ -102,11 +107,6 @@ class Recorded(Protocol):
         """Whether a gate refused it."""
         ...
 
-    @property
-    def readings(self) -> Mapping[str, float]:
-        """Convergence readings, and the least chance that was foretold."""
-        ...
-
 
 def history_of(probes: Iterable[Recorded], training: Training) -> list[ProbeResult]:
     """Return the history that stored probes make: replaying it is all that a resume needs.
@@ -123,15 +123,15 @@ def history_of(probes: Iterable[Recorded], training: Training) -> list[ProbeResu
             cost=p.cost,
             rejected=p.rejected,
             share=_share(p, training),
-            least_chance=p.readings.get(LEAST_CHANCE),
+            arm=p.arm,
         )
         for p in probes
     ]
 
 
 def _share(probe: Recorded, training: Training) -> float | None:
-    """Return the part of its first budget that a probe used; None where it had none, or several."""
-    if training.until is not None or training.learning_rate is not None:
+    """Return the part of its first budget that a probe used; None where it had none."""
+    if training.until is not None:
         return None
     if training.steps is not None:
         return probe.steps / training.steps
@@ -143,13 +143,19 @@ def _share(probe: Recorded, training: Training) -> float | None:
 def counted(history: History) -> list[ProbeResult]:
     """Return the probes that say something about capacity: all but the rejected ones.
 
-    Where more than ``MOST_REJECTED`` probes at one n were rejected, they count as the failures that
-    they are: this training does not get there, and the search must end.
+    Where more than ``MOST_REJECTED`` probes at one n and arm were rejected, they count as the
+    failures that they are: this training does not get there, and the search must end.
     """
-    rejected: dict[int, int] = {}
-    for result in history:
-        rejected[result.n] = rejected.get(result.n, 0) + result.rejected
-    return [r for r in history if not r.rejected or rejected[r.n] > MOST_REJECTED]
+    rejected = Counter((r.n, r.arm) for r in history if r.rejected)
+    return [r for r in history if not r.rejected or rejected[r.n, r.arm] > MOST_REJECTED]
+
+
+class Probe(NamedTuple):
+    """A training that is wanted: its samples, which of those at this n and arm, and its arm."""
+
+    n: int
+    repeat: int
+    arm: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,12 +163,10 @@ class Ask:
     """The search wants these probes next.
 
     Attributes:
-        probes: (n, repeat) pairs, usually one.
-        hopeless_below: chance to fit at which a probe is to be given up, where it may be.
+        probes: usually one.
     """
 
-    probes: tuple[tuple[int, int], ...]
-    hopeless_below: float = 0.0
+    probes: tuple[Probe, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,7 +213,7 @@ class Found:
     Attributes:
         answer: for a perfect fit; by_eps: for each training error that was asked for.
         bracket: see :class:`Bracket`.
-        width, lapse: of the fit curve; see :class:`Estimate`.
+        width, lapse: of the fit curve; arm, best_chance: see :class:`Estimate`.
     """
 
     answer: EpsEstimate
@@ -217,6 +221,8 @@ class Found:
     bracket: Bracket
     width: Quantiles
     lapse: Quantiles
+    arm: int = 0
+    best_chance: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -234,6 +240,9 @@ class Estimate:
         width, lapse: low end, median and high end, at ``level``, of the fit curve's width in log n
             and its lapse rate; None in older files.
         by_eps: for each training error that was asked for, written as ``0.1``.
+        ended_by: why the search ended; None in older files, and while it goes on.
+        arm: which values of the tuned keys are the best; best_chance: the chance that they are,
+            None where nothing is tuned.
     """
 
     emc: int
@@ -251,6 +260,14 @@ class Estimate:
     width: Quantiles | None = None
     lapse: Quantiles | None = None
     by_eps: Mapping[str, EpsEstimate] = field(default_factory=dict)
+    ended_by: EndedBy | None = None
+    arm: int = 0
+    best_chance: float | None = None
+
+    @property
+    def bracket(self) -> Bracket:
+        """Largest n that fitted and smallest that failed."""
+        return Bracket(largest_fit=self.largest_fit, smallest_fail=self.smallest_fail)
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Estimate:

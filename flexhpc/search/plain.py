@@ -13,6 +13,7 @@ from flexhpc.search.history import (
     TAILS,
     Bracket,
     Censored,
+    EndedBy,
     EpsEstimate,
     Found,
     History,
@@ -27,15 +28,20 @@ from flexhpc.spec.sections import Bisection, Growth, Walk
 from flexhpc.spec.sections.search import eps_name
 
 
-def wanted(search: Walk, n_limit: int, history: History) -> list[int] | None:
-    """Return the n at which a probe is needed next, or None if the search has ended."""
-    walks = _walks(search, n_limit, history)
-    return next(([walk.n] for walk in walks if isinstance(walk, Wanted)), None)
+def wanted(search: Walk, n_limit: int, history: History) -> list[tuple[int, int]] | EndedBy:
+    """Return (arm, n) of the probe that is needed next, or why the search has ended.
 
-
-def bracket_of(search: Walk, n_limit: int, history: History) -> Bracket:
-    """Return the bracket that the search has reached."""
-    return next(_walks(search, n_limit, history)).bracket
+    The arm is always 0: these policies tune nothing.
+    """
+    bracket = Bracket()
+    for number, walk in enumerate(_walks(search, n_limit, history)):
+        if isinstance(walk, Wanted):
+            return [(0, walk.n)]
+        if number == 0:
+            bracket = walk.bracket
+    if bracket.smallest_fail is None or bracket.largest_fit is None:
+        return "data"
+    return "failure" if isinstance(search, Growth) else "tolerance"
 
 
 def found(search: Walk, n_limit: int, history: History) -> Found | None:

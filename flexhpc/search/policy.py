@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 from flexhpc.search import bayes, plain
-from flexhpc.search.history import LEVEL, Ask, Bracket, Estimate, Found, History, counted
-from flexhpc.search.hopeless import limit
-from flexhpc.search.neighbours import Belief
+from flexhpc.search.arms import ALONE, Coordinates
+from flexhpc.search.history import (
+    LEVEL,
+    Ask,
+    EndedBy,
+    Estimate,
+    Found,
+    History,
+    Probe,
+    counted,
+)
 from flexhpc.spec.sections import Bayes, Search, Walk
 
 
@@ -18,7 +27,7 @@ def at_once(search: Search) -> int:
 
 
 def advance(
-    search: Search, n_limit: int, history: History, belief: Belief | None = None
+    search: Search, n_limit: int, history: History, coordinates: Coordinates = ALONE
 ) -> Ask | Estimate:
     """Return the probes to run next, or the estimate if the search has ended.
 
@@ -30,37 +39,46 @@ def advance(
         n_limit: largest n there is (samples).
         history: every finished probe; in the order in which they ended, where several are planned
             at a time.
-        belief: what neighbours say of the EMC; only the Bayesian policy listens.
+        coordinates: of the arms, where keys are tuned.
     """
     each = at_once(search)
     whole = len(history) // each * each
-    planned_from = sorted(history[:whole], key=lambda r: (r.n, r.repeat))
+    planned_from = sorted(history[:whole], key=lambda r: (r.n, r.repeat, r.arm))
     spent = sum(result.cost for result in planned_from)
-    wanted = _wanted(search, n_limit, planned_from, belief)
-    if not wanted or (search.max_cost is not None and spent >= search.max_cost):
-        estimate = estimate_so_far(search, n_limit, history)
+    wanted = _wanted(search, n_limit, planned_from, coordinates)
+    capped = search.max_cost is not None and spent >= search.max_cost
+    if isinstance(wanted, str) or capped:
+        ended: EndedBy = wanted if isinstance(wanted, str) else "max_cost"
+        estimate = estimate_so_far(search, n_limit, history, coordinates, ended)
         if estimate is not None:
             return estimate
-    assert wanted, "a search that has ended has an estimate"
-    done = {(result.n, result.repeat) for result in history[whole:]}
-    probes = tuple(probe for probe in _numbered(wanted, planned_from) if probe not in done)
-    below = limit(planned_from) if isinstance(search, Bayes) and search.give_up else 0.0
-    return Ask(probes=probes, hopeless_below=below)
+    assert not isinstance(wanted, str), "a search that has ended has an estimate"
+    done = {Probe(result.n, result.repeat, result.arm) for result in history[whole:]}
+    return Ask(probes=tuple(p for p in _numbered(wanted, planned_from) if p not in done))
 
 
-def _numbered(wanted: list[int], history: History) -> Iterator[tuple[int, int]]:
-    """Yield (n, repeat) of new probes."""
-    count = Counter(result.n for result in history)
-    for n in wanted:
-        yield n, count[n]
-        count[n] += 1
+def _numbered(wanted: list[tuple[int, int]], history: History) -> Iterator[Probe]:
+    """Yield new probes."""
+    count = Counter((result.arm, result.n) for result in history)
+    for arm, n in wanted:
+        yield Probe(n, count[arm, n], arm)
+        count[arm, n] += 1
 
 
-def estimate_so_far(search: Search, n_limit: int, history: History) -> Estimate | None:
+def estimate_so_far(
+    search: Search, n_limit: int, history: History, coordinates: Coordinates = ALONE,
+    ended_by: EndedBy | None = None,
+) -> Estimate | None:  # fmt: skip
     """Return the honest answer of a search: wide while it is unfinished, and censored where nothing
     bounds it. None while there is nothing to go by.
+
+    Where a search has ended and every probe was refused, they count as the failures that they are.
     """
-    found = _found(search, n_limit, history)
+    if not counted(history):
+        if ended_by is None or not history:
+            return None
+        history = [replace(result, rejected=False) for result in history]
+    found = _found(search, n_limit, history, coordinates)
     if found is None:
         return None
     return Estimate(
@@ -79,29 +97,27 @@ def estimate_so_far(search: Search, n_limit: int, history: History) -> Estimate 
         width=found.width,
         lapse=found.lapse,
         by_eps=found.by_eps,
+        ended_by=ended_by,
+        arm=found.arm,
+        best_chance=found.best_chance,
     )
 
 
-def bracket_of(search: Search, n_limit: int, history: History) -> Bracket:
-    """Return the bracket that the search has reached."""
-    if isinstance(search, Walk):
-        return plain.bracket_of(search, n_limit, history)
-    return bayes.bracket_of(history)
-
-
 def _wanted(
-    search: Search, n_limit: int, history: History, belief: Belief | None
-) -> list[int] | None:
+    search: Search, n_limit: int, history: History, coordinates: Coordinates
+) -> list[tuple[int, int]] | EndedBy:
     if isinstance(search, Bayes):
-        return bayes.wanted(search, n_limit, history, belief)
+        return bayes.wanted(search, n_limit, history, coordinates)
     if isinstance(search, Walk):
         return plain.wanted(search, n_limit, history)
     raise TypeError(f"no such policy: {search.policy}")
 
 
-def _found(search: Search, n_limit: int, history: History) -> Found | None:
+def _found(
+    search: Search, n_limit: int, history: History, coordinates: Coordinates
+) -> Found | None:
     if isinstance(search, Bayes):
-        return bayes.found(search, n_limit, history)
+        return bayes.found(search, n_limit, history, coordinates)
     if isinstance(search, Walk):
         return plain.found(search, n_limit, history)
     raise TypeError(f"no such policy: {search.policy}")

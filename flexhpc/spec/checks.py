@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from flexhpc.spec.resolve import Report
 from flexhpc.spec.sections import (
+    Bayes,
     Cnn,
     Data,
     Efficientnet,
@@ -17,6 +18,7 @@ from flexhpc.spec.sections import (
     Mlp,
     Model,
     Resnet,
+    Search,
     Sized,
     Table,
     Training,
@@ -35,6 +37,8 @@ COARSE = {"cifar100": 20}
 """Sources with super-classes of their own, and how many."""
 OWN_TEST_SET = ("mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder", "adult")
 """Sources that come (or may come) with a test set."""
+
+_WITH_MUP = ("sgd", "gd", "adam", "adamw")
 
 Found = Iterator[tuple[str, str, str]]
 """(section, dotted key, what is wrong)."""
@@ -86,6 +90,20 @@ def check_together(data: Data, model: Model, training: Training | None, report: 
     return not found
 
 
+def check_tuned(search: Search | None, keys: Sequence[tuple[str, ...]], report: Report) -> bool:
+    """Check that a search can tune the keys that it is asked to; an error goes to ``report``."""
+    if not keys or search is None:
+        return True
+    what = ""
+    if not isinstance(search, Bayes):
+        what = f"is tuned, which only search.policy: bayes can, not {search.policy}; give a value"
+    elif search.eps is not None:
+        what = "is tuned for a perfect fit; leave search.eps out, `flexhpc results --eps` gives it"
+    if what:
+        report(keys[0], what)
+    return not what
+
+
 def _training(model: Model, training: Training) -> Found:
     normed = isinstance(model, Efficientnet) or (
         isinstance(model, Mlp | Cnn | Resnet) and model.norm == "batch"
@@ -93,6 +111,9 @@ def _training(model: Model, training: Training) -> Found:
     if training.shards is not None and normed:
         what = "BatchNorm needs the whole batch at once, shards take its parts one by one"
         yield "training", "shards", f"{what}; leave it out"
+    if getattr(model, "init", "") == "mup" and training.optimizer not in _WITH_MUP:
+        what = f"mup has no rule for {training.optimizer}; use one of {', '.join(_WITH_MUP)}"
+        yield "model", "init", what
     if training.optimizer == "muon" and model.subspace is not None:
         what = "is for matrices, and a subspace has one vector to train, which AdamW would do"
         yield "training", "optimizer", f"{what}; use adamw"

@@ -55,7 +55,10 @@ def freeze(sweep: Sweep, points: list[Point]) -> str:
                 held = defaults.setdefault(name, {}).setdefault(variant, {})
                 _merge(held, missing)
     variants = sweep.frozen.variants if sweep.frozen else DEFAULT_VARIANT
-    frozen = {**request(sweep), "frozen": {"variants": dict(variants), "defaults": defaults}}
+    if sweep.frozen:  # and with them the keys that have no meaning any more
+        _merge(defaults, sweep.frozen.defaults)
+    held = {"version": sweep.version, "variants": dict(variants), "defaults": defaults}
+    frozen = {**request(sweep), "frozen": held}
     head = "# Frozen by flexhpc: the spec of this run, with every default written down.\n"
     return head + yaml.dump(frozen, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 

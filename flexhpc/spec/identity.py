@@ -1,9 +1,10 @@
 """Identity: which point this is, whatever spec, machine or folder it comes from.
 
-An id is a hash of the canonical JSON of all that can change a result. ``HASH_VERSION`` changes only
-if the meaning of stored points changes; a field added later is left out of the canonical JSON at
-its default (``None``, or marked ``LATER``), so that an upgrade never silently re-runs a finished
-sweep.
+An id is a hash of the canonical JSON of all that can change a result. ``HASH_VERSION`` changes if
+the meaning of stored points does, or a default that changes results; a frozen spec says with which
+version it was made, and its points keep their ids. A field added later is left out of the
+canonical JSON at its default (``None``, or marked ``LATER``), or at what earlier versions did
+(marked ``Since``), so that an upgrade never silently re-runs a finished sweep.
 """
 
 from __future__ import annotations
@@ -12,21 +13,42 @@ import hashlib
 import json
 from typing import Any
 
-from flexhpc.spec.sections.base import LATER, Section
+from pydantic.fields import FieldInfo
 
-HASH_VERSION = 1
+from flexhpc.spec.sections.base import LATER, Section, Since
+
+HASH_VERSION = 2
 _ID_DIGITS = 16
 
 
-def plain(section: Section) -> dict[str, Any]:
-    """Return all set or defaulted values of a section, without those that only say where."""
+def plain(section: Section, version: int = HASH_VERSION) -> dict[str, Any]:
+    """Return what a section adds to a point's id, by the rules of a hash version."""
     values: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         as_before = LATER in field.metadata and value == field.default
+        as_before |= any(value == later.before for later in _later(field, version))
         if value is not None and not as_before and name not in type(section).where_only:
-            values[name] = plain(value) if isinstance(value, Section) else value
+            values[name] = plain(value, version) if isinstance(value, Section) else value
     return values
+
+
+def before(cls: type[Section], version: int) -> dict[str, Any]:
+    """Return what points of an earlier hash version did where a later one has a key for it."""
+    values: dict[str, Any] = {}
+    for name, field in cls.model_fields.items():
+        inner = field.default
+        if isinstance(inner, Section) and (old := before(type(inner), version)):
+            values[name] = old
+        for later in _later(field, version):
+            then = later.before
+            values[name] = then.model_dump() if isinstance(then, Section) else then
+    return values
+
+
+def _later(field: FieldInfo, version: int) -> list[Since]:
+    """Return the mark of a field that a hash version did not have yet."""
+    return [m for m in field.metadata if isinstance(m, Since) and m.version > version]
 
 
 def canonical(value: Any) -> str:
@@ -34,11 +56,13 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def point_json(data: str, model: str, search: str, seed: int, training: str) -> str:
+def point_json(
+    data: str, model: str, search: str, seed: int, training: str, version: int = HASH_VERSION
+) -> str:
     """Return a point's canonical JSON, from that of its sections."""
     return (
         f'{{"data":{data},"model":{model},"search":{search},"seed":{seed},'
-        f'"training":{training},"version":{HASH_VERSION}}}'
+        f'"training":{training},"version":{version}}}'
     )
 
 

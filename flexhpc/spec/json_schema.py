@@ -5,8 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from flexhpc.spec.sections import SECTIONS, Evaluate, Gates
+from flexhpc.spec.tune import nuisances
 
 _TEXT = {"type": "string"}
+_TUNED = {
+    "type": "object",
+    "properties": {"tune": {"type": "array", "items": {"type": "number"}, "minItems": 2}},
+    "required": ["tune"],
+    "additionalProperties": False,
+}
 
 
 def sweep_schema() -> dict[str, Any]:
@@ -37,6 +44,14 @@ def sweep_schema() -> dict[str, Any]:
             "fixed": {"type": "object", "properties": fixed, "additionalProperties": False},
             "grid": swept,
             "zip": {"type": "array", "items": swept},
+            "tune": {
+                "type": "object",
+                "additionalProperties": {
+                    "type": "array",
+                    "items": {"type": "number"},
+                    "minItems": 2,
+                },
+            },
             "evaluate": {**Evaluate.model_json_schema(), "type": "object"},
         },
         "$defs": definitions,
@@ -50,11 +65,13 @@ def _section(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
     for cls in dict.fromkeys(variants.values()):
         schema = cls.model_json_schema(ref_template="#/$defs/{model}")
         definitions.update(schema.pop("$defs", {}))
+        may = nuisances(cls)
         for field, body in schema["properties"].items():
             known = merged.setdefault(field, {"anyOf": [], "description": body.get("description")})
             plain = {k: v for k, v in body.items() if k not in ("title", "description")}
-            if plain not in known["anyOf"]:
-                known["anyOf"].append(plain)
+            for one in (plain, _TUNED) if (field,) in may else (plain,):
+                if one not in known["anyOf"]:
+                    known["anyOf"].append(one)
     names = [variant for variant in variants if variant != "timm:NAME"]
     choices: list[Any] = [{"enum": names}]
     if "timm:NAME" in variants:

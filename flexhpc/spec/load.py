@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from flexhpc.errors import InputError
+from flexhpc.spec.identity import HASH_VERSION
 from flexhpc.spec.resolve import closest, show, validate
 from flexhpc.spec.sections import SECTIONS, Evaluate
 from flexhpc.spec.sweep import Axis, Frozen, Keys, Point, Sweep, spelled
+from flexhpc.spec.tune import put
 from flexhpc.spec.yaml_reader import Document, Path_, Problem, parse, read
 
-TOP_KEYS = ("name", "seed", "fixed", "grid", "zip", "evaluate", "frozen")
+TOP_KEYS = ("name", "seed", "fixed", "grid", "zip", "tune", "evaluate", "frozen")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}\Z")
 _MOST_POINTS = 10_000_000
 
@@ -117,8 +119,9 @@ class _Reader:
             self._override_at(self.top, key, value)
             return
         grid = self.top.get("grid")
-        if isinstance(grid, dict):
-            grid.pop(key, None)
+        for axes in (grid, self.top.get("tune")):
+            if isinstance(axes, dict):
+                axes.pop(key, None)
         if self._override_zip(key, value):
             return
         if isinstance(value, list):
@@ -189,15 +192,20 @@ class _Reader:
             return None
         found = self.top["frozen"]
         variants = found.get("variants") if isinstance(found, dict) else None
+        version = found.get("version", 1) if isinstance(found, dict) else 1
         defaults = found.get("defaults") if isinstance(found, dict) else None
         levels = [variants, defaults]
         if isinstance(defaults, dict):
             levels += defaults.values()
             levels += [v for d in defaults.values() if isinstance(d, dict) for v in d.values()]
-        if not all(isinstance(level, dict) for level in levels):
+        if not all(isinstance(level, dict) for level in levels) or not isinstance(version, int):
             self.note(("frozen",), "is written by flexhpc, and was changed; leave it out")
             return None
-        return Frozen(variants=variants or {}, defaults=defaults or {})
+        if not 1 <= version <= HASH_VERSION:
+            what = f"has version {version}, written by a newer flexhpc; this one reads up to"
+            self.note(("frozen",), f"{what} {HASH_VERSION}, so upgrade it")
+            return None
+        return Frozen(version=version, variants=variants or {}, defaults=defaults or {})
 
     def _evaluate(self) -> Evaluate:
         def report(path: tuple[str, ...], what: str) -> None:
@@ -225,6 +233,13 @@ class _Reader:
                 self.note(("fixed", section), f"must be a mapping, not {show(values)}")
             else:
                 result[section] = values
+        for key, asked in self._mapping("tune").items():
+            path = tuple(str(key).split("."))
+            if len(path) < 2 or path[0] not in SECTIONS or "" in path:
+                what = "does not lead into fixed; give a dotted path, as training.lr"
+                self.note(("tune", key), what, f"tune.{key}")
+            else:
+                result = put(result, path, {"tune": asked})
         return result
 
     def _no_section(self, name: str) -> str:
@@ -238,6 +253,8 @@ class _Reader:
         for path, line in self.doc.lines.items():
             if path[:1] == ("fixed",) and len(path) > 1:
                 lines[tuple(map(str, path[1:]))] = line
+        for key in self._mapping("tune"):
+            lines[tuple(str(key).split("."))] = self.doc.line(("tune", key))
         return lines
 
     def _mapping(self, key: str) -> dict[str, Any]:
@@ -309,7 +326,10 @@ class _Reader:
 
     def _overlaps(self, axes: list[Axis]) -> None:
         """No key may be set by two axes, nor a key and its section."""
-        seen: dict[Keys, int] = {}
+        seen: dict[Keys, int] = {
+            tuple(str(key).split(".")): self.doc.line(("tune", key))
+            for key in self._mapping("tune")
+        }
         for axis in axes:
             for k, keys in enumerate(axis.keys):
                 fixed = self.top.get("fixed")
@@ -330,7 +350,7 @@ class _Reader:
                     shorter = min(len(keys), len(other))
                     if keys[:shorter] == other[:shorter]:
                         key = ".".join(keys)
-                        what = f"is already swept by {'.'.join(other)} in line {line}; keep one"
+                        what = f"is already set by {'.'.join(other)} in line {line}; keep one"
                         self.problems.append(
                             Problem(file=self.doc.file, line=axis.lines[0][k], key=key, what=what)
                         )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from flexhpc.spec.sections import BASES, DEFAULT_VARIANT, SECTIONS, Section
@@ -49,7 +50,7 @@ def complete(section: str, values: dict[str, Any], defaults: Mapping[str, Any]) 
     Defaults of an optional part, as ``model.subspace``, are for those that have this part.
     """
     cls = variant_class(section, variant_of(section, values)[1])
-    optional = {k for k, field in cls.model_fields.items() if field.default is None} if cls else ()
+    optional = [k for k, field in cls.model_fields.items() if _optional_part(field)] if cls else []
     defaults = {k: v for k, v in defaults.items() if k not in optional or k in values}
     if section == "training":
         if isinstance(gates := values.get("gates"), dict):
@@ -57,14 +58,20 @@ def complete(section: str, values: dict[str, Any], defaults: Mapping[str, Any]) 
             values = {**values, "gates": spelled}
         if any(budget in values for budget in BUDGETS):
             defaults = {k: v for k, v in defaults.items() if k != "epochs"}
-    return _beneath(defaults, values)
+    return beneath(defaults, values)
 
 
-def _beneath(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _optional_part(field: FieldInfo) -> bool:
+    inner = (one for one in get_args(field.annotation) if isinstance(one, type))
+    return field.default is None and any(issubclass(one, Section) for one in inner)
+
+
+def beneath(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values with defaults for those that are not given."""
     merged = {**defaults, **values}
     for key, default in defaults.items():
         if isinstance(default, dict) and isinstance(values.get(key), dict):
-            merged[key] = _beneath(default, values[key])
+            merged[key] = beneath(default, values[key])
     return merged
 
 
@@ -172,6 +179,10 @@ def _unknown(section: str, cls: type[Section], variant: str, path: tuple[str, ..
             return (
                 f"has no effect with {key}: {variant} (only with {', '.join(users)}); leave it out"
             )
+    if path == ("learning_rate",):
+        return "several rates are tuned now: write lr: {tune: [lowest, highest]}, or each of them"
+    if path[-1] in cls.retired:
+        return "has no meaning any more (docs/search.md says why); leave it out"
     inner: Any = cls
     for part in path[:-1]:
         inner = inner.model_fields[part].annotation

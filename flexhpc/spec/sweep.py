@@ -5,13 +5,32 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from flexhpc.spec.checks import check_together, generalizes, without_test_set
-from flexhpc.spec.identity import canonical, digest, plain, point_json
-from flexhpc.spec.resolve import complete, resolve, variant_of, with_variant
+from flexhpc.spec.checks import check_together, check_tuned, generalizes, without_test_set
+from flexhpc.spec.identity import HASH_VERSION, before, canonical, digest, plain, point_json
+from flexhpc.spec.resolve import (
+    Report,
+    beneath,
+    complete,
+    resolve,
+    show,
+    variant_class,
+    variant_of,
+    with_variant,
+)
 from flexhpc.spec.sections import SECTIONS, Data, Evaluate, Model, Search, Section, Training
+from flexhpc.spec.tune import (
+    MOST_ARMS,
+    WIDEST_STEP,
+    Arm,
+    combinations,
+    ladder,
+    nuisances,
+    put,
+    taken_out,
+)
 
 Keys = tuple[str, ...]
 SECTION_NAMES = tuple(SECTIONS)
@@ -25,6 +44,8 @@ class Point:
         index: position in the sweep, from 0.
         id: content hash of all that can change the result.
         canonical: the JSON text that was hashed.
+        model, training: as they are without tuning, or of the first arm.
+        arms: what is tried of the tuned keys; a single one without values where none is.
         evaluate: whether its model is trained on the full training set as well.
         swept: the values of the swept keys, by dotted path.
     """
@@ -37,8 +58,22 @@ class Point:
     training: Training
     search: Search
     seed: int
+    arms: tuple[Arm, ...]
     evaluate: bool
     swept: dict[str, Any]
+
+    @property
+    def coordinates(self) -> tuple[tuple[float, ...], ...]:
+        """Per arm, its place on the scale of each tuned key, in steps of a range."""
+        step = math.log(WIDEST_STEP)
+        return tuple(
+            tuple(math.log(value) / step for value in arm.values.values()) for arm in self.arms
+        )
+
+    def at(self, arm: int) -> Point:
+        """Return the point with the values of one of its arms in place."""
+        chosen = self.arms[arm]
+        return replace(self, model=chosen.model, training=chosen.training)
 
     @property
     def label(self) -> str:
@@ -81,12 +116,31 @@ class Frozen:
     """The defaults that a frozen spec was made with.
 
     Attributes:
+        version: of the hash that its points have.
         variants: section -> variant where the spec does not say.
         defaults: section -> variant -> key -> value.
     """
 
-    variants: dict[str, str]
-    defaults: dict[str, dict[str, dict[str, Any]]]
+    version: int = HASH_VERSION
+    variants: dict[str, str] = field(default_factory=dict)
+    defaults: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Resolved:
+    """A section of a point, and what of it is tuned.
+
+    Attributes:
+        section: with the first value of every tuned key.
+        text: its canonical JSON.
+        tried: dotted path inside the section -> the values that are tried.
+        arms: the section for every combination of these, in the order of :func:`combinations`.
+    """
+
+    section: Section
+    text: str
+    tried: dict[Keys, list[float]]
+    arms: tuple[tuple[dict[Keys, float], Section], ...]
 
 
 Problems = dict[tuple[int, str, str], None]
@@ -121,6 +175,11 @@ class Sweep:
     checked: bool = True
     problems: Problems = field(default_factory=dict)
 
+    @property
+    def version(self) -> int:
+        """Version of the hash that its points have."""
+        return self.frozen.version if self.frozen else HASH_VERSION
+
     def __len__(self) -> int:
         """Number of points."""
         return math.prod(len(axis.values) for axis in self.axes)
@@ -133,8 +192,8 @@ class Sweep:
         """
         touching = {s: self._touching(s) for s in SECTION_NAMES}
         seed_axes = self._touching("seed")
-        sections: dict[tuple[Any, ...], tuple[Section, str] | None] = {}
-        together: dict[tuple[int, int, int], bool] = {}
+        sections: dict[tuple[Any, ...], _Resolved | None] = {}
+        together: dict[tuple[int, ...], bool] = {}
         paths = [
             (a, k, ".".join(key))
             for a, axis in enumerate(self.axes)
@@ -142,7 +201,7 @@ class Sweep:
         ]
         spans = [range(len(axis.values)) for axis in self.axes]
         for index, at in enumerate(itertools.product(*spans)):
-            found: list[tuple[Section, str] | None] = []
+            found: list[_Resolved | None] = []
             for name in SECTION_NAMES:
                 key = (name, *(at[a] for a in touching[name]))
                 if key not in sections:
@@ -151,23 +210,19 @@ class Sweep:
             seed = self._seed(at, seed_axes)
             if found[0] is None or found[1] is None:
                 continue
-            training = found[2][0] if found[2] else None
-            combined = (id(found[0][0]), id(found[1][0]), id(training))
+            combined = tuple(map(id, found))
             if combined not in together:
-                data, model = cast(Data, found[0][0]), cast(Model, found[1][0])
-                together[combined] = check_together(
-                    data, model, cast(Training | None, training), self._reporter(at)
-                ) and self._can_evaluate(data)
+                together[combined] = self._go_together(found, at)
             if not together[combined] or found[2] is None or found[3] is None or seed is None:
                 continue
-            data, model, training, search = (cast(Any, entry)[0] for entry in found)
+            data, model, training, search = (cast(Any, entry).section for entry in found)
             data_json, model_json, training_json, search_json = (
-                cast(Any, entry)[1] for entry in found
+                cast(Any, entry).text for entry in found
             )
-            text = point_json(data_json, model_json, search_json, seed, training_json)
+            text = point_json(data_json, model_json, search_json, seed, training_json, self.version)
             yield Point(
                 index=index, id=digest(text), canonical=text, data=data, model=model,
-                training=training, search=search, seed=seed,
+                training=training, search=search, seed=seed, arms=_arms(found[1], found[2]),
                 evaluate=self.evaluate.full and generalizes(data),
                 swept={path: self.axes[a].values[at[a]][k] for a, k, path in paths},
             )  # fmt: skip
@@ -188,20 +243,87 @@ class Sweep:
                     values = dict(value) if isinstance(value, dict) else {"": value}
                 else:
                     values = _put(values, keys[1:], value)
-        frozen = self.frozen or Frozen(variants={}, defaults={})
+        frozen = self.frozen or Frozen()
         return with_variant(section, _without_none(values), frozen.variants), lines
 
-    def _section(self, name: str, at: tuple[int, ...]) -> tuple[Section, str] | None:
-        given, lines = self._values(name, at)
+    def _section(self, name: str, at: tuple[int, ...]) -> _Resolved | None:
+        values, lines = self._values(name, at)
+
+        def report(path: Keys, what: str) -> None:
+            self._note((name, *path), what, lines)
+
+        given, asked = taken_out(values)
+        tried = self._tried(name, given, asked, report)
+        if tried is None:
+            return None
         _, variant = variant_of(name, given)
-        frozen = self.frozen or Frozen(variants={}, defaults={})
-        section = resolve(
-            name,
-            complete(name, given, frozen.defaults.get(name, {}).get(str(variant), {})),
-            lambda path, what: self._note((name, *path), what, lines),
-            given=complete(name, given, {}) if self.checked else None,
-        )
-        return None if section is None else (section, canonical(plain(section)))
+        cls = variant_class(name, variant)
+        frozen = self.frozen or Frozen()
+        defaults = frozen.defaults.get(name, {}).get(str(variant), {})
+        retired: dict[str, Any] = {}
+        if cls is not None and self.version < HASH_VERSION:
+            defaults = beneath(before(cls, self.version), defaults)
+            retired = {k: v for k, v in (defaults | given).items() if k in cls.retired}
+            given, defaults = (
+                {k: v for k, v in some.items() if k not in cls.retired}
+                for some in (given, defaults)
+            )
+        arms = []
+        for values_of in combinations(tried):
+            chosen = given
+            for path, value in values_of.items():
+                chosen = put(chosen, path, value)
+            section = resolve(
+                name,
+                complete(name, chosen, defaults),
+                report,
+                given=complete(name, chosen, {}) if self.checked else None,
+            )
+            if section is None:
+                return None
+            arms.append((values_of, section))
+        first = arms[0][1]
+        content = plain(first, self.version) | retired
+        for path, several in tried.items():
+            content = put(content, path, {"tune": several})
+        return _Resolved(section=first, text=canonical(content), tried=tried, arms=tuple(arms))
+
+    def _tried(
+        self, name: str, given: dict[str, Any], asked: dict[Keys, Any], report: Report
+    ) -> dict[Keys, list[float]] | None:
+        """Return the values of each tuned key of a section; None (and problems) if one is wrong."""
+        cls = variant_class(name, variant_of(name, given)[1])
+        if not asked or cls is None:
+            return {}
+        may, tried = nuisances(cls), {}
+        for path, what in asked.items():
+            if path not in may:
+                some = ", ".join(f"{name}.{'.'.join(key)}" for key in may) or "no key of it"
+                report(path, f"cannot be tuned, as {show(what)} asks; in {name}: {some}")
+                continue
+            values = ladder(what, may[path])
+            if isinstance(values, str):
+                report(path, values)
+                continue
+            tried[path] = values
+        if len(tried) < len(asked):
+            return None
+        if (count := math.prod(map(len, tried.values()))) > MOST_ARMS:
+            report(next(iter(tried)), f"{count} combinations are tuned; at most {MOST_ARMS}")
+            return None
+        return tried
+
+    def _go_together(self, found: list[_Resolved | None], at: tuple[int, ...]) -> bool:
+        """Check across sections; every error is noted."""
+        data, model, training, search = (cast(Any, one and one.section) for one in found)
+        report = self._reporter(at)
+        fine = check_together(data, model, training, report) and self._can_evaluate(data)
+        keys = [
+            (name, *path)
+            for name, one in zip(SECTION_NAMES, found, strict=True)
+            for path in (one.tried if one else ())
+        ]
+        return check_tuned(search, keys, report) and fine
 
     def _seed(self, at: tuple[int, ...], seed_axes: list[int]) -> int | None:
         seed, line = self.seed, self.seed_line
@@ -232,6 +354,28 @@ class Sweep:
         while place and place not in lines:
             place = place[:-1]
         self.problems[(lines.get(place, self.fixed_lines.get((), 1)), ".".join(keys), what)] = None
+
+
+def _arms(model: _Resolved, training: _Resolved) -> tuple[Arm, ...]:
+    """Return every combination of what is tuned in two sections."""
+    ends = {
+        (name, *path): (values[0], values[-1])
+        for name, section in (("model", model), ("training", training))
+        for path, values in section.tried.items()
+    }
+    arms = []
+    for (of_model, one), (of_training, other) in itertools.product(model.arms, training.arms):
+        values = {("model", *path): value for path, value in of_model.items()}
+        values |= {("training", *path): value for path, value in of_training.items()}
+        arms.append(
+            Arm(
+                values={".".join(path): value for path, value in values.items()},
+                edges=tuple(".".join(p) for p, v in values.items() if v in ends[p]),
+                model=cast(Model, one),
+                training=cast(Training, other),
+            )
+        )
+    return tuple(arms)
 
 
 def _put(values: dict[str, Any], keys: Keys, value: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from flexhpc.store.claim import SILENCE, Claim, ClaimRecord, read_claim, take
 from flexhpc.store.layout import RunFolder
 from flexhpc.store.masks import Masks, read_masks
-from flexhpc.store.point_file import append, create, evaluated, finish, read, read_finished
+from flexhpc.store.point_file import append, create, evaluated, finish, read
 from flexhpc.store.record import Header, PointRecord, ProbeRecord
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "finish",
     "read",
     "read_claim",
-    "read_finished",
     "read_masks",
     "take",
 ]  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,14 +51,6 @@ class RunFolder:
     def report(self) -> Path:
         """Folder of the report."""
         return self.path / "report"
-
-    def newest(self) -> list[Path]:
-        """Return all point files, the one that changed last first."""
-        found = []
-        for path in (self.path / "points").glob("*/*.h5"):
-            with contextlib.suppress(OSError):
-                found.append((path.stat().st_mtime_ns, path))
-        return [path for _, path in sorted(found, reverse=True)]
 
     def point(self, point_id: str) -> Path:
         """The record of a point."""

@@ -20,19 +20,20 @@ import numpy as np
 from flexhpc.beside import part_of
 from flexhpc.errors import PointError, one_line
 from flexhpc.store.bits import pack
-from flexhpc.store.record import FinishedPoint, Header, PointRecord, ProbeRecord, ProbeSummary
+from flexhpc.store.record import Header, PointRecord, ProbeRecord, ProbeSummary
 
 Permitted = Callable[[], bool]
 
 SCHEMA = 1
 _READING = "reading."
 _MACHINE = "machine."
+_TUNED = "tuned."
 _SEEDS = ("init", "subset", "labels", "order")
 _PLAIN = (
     "n", "repeat", "verdict", "n_errors", "train_accuracy", "loss", "epochs", "steps", "cost",
-    "seconds", "finished", "rejected",
+    "seconds", "finished", "rejected", "arm",
 )  # fmt: skip
-_ABSENT = {"rejected": False, "classes": 0, "bits": 0, "belief": ""}
+_ABSENT = {"rejected": False, "arm": 0, "classes": 0, "bits": 0}
 """What files of flexhpc 0.1 do not say."""
 
 
@@ -65,6 +66,8 @@ def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) 
             group.attrs[f"seed_{stream}"] = probe.seeds[stream]
         for name, reading in probe.readings.items():
             group.attrs[_READING + name] = reading
+        for name, value in probe.tuned.items():
+            group.attrs[_TUNED + name] = value
         for name, text in probe.machine.items():
             group.attrs[_MACHINE + name] = text
         n_total = int(file.attrs["n_total"])
@@ -127,17 +130,6 @@ def read(path: Path) -> PointRecord | None:
         )
 
 
-def read_finished(path: Path) -> FinishedPoint | None:
-    """Read what a finished point found, without its probes; None if it is not finished.
-
-    Raises:
-        PointError: as :func:`read`.
-    """
-    with reading(path) as file:
-        estimate = _estimate(file)
-        return FinishedPoint(header=_header(file), estimate=estimate) if estimate else None
-
-
 def _header(file: h5py.File) -> Header:
     attributes = {**_ABSENT, **file.attrs}
     return Header(**{key: _plain(attributes[key]) for key in Header.__dataclass_fields__})
@@ -186,6 +178,7 @@ def _summary(group: h5py.Group) -> ProbeSummary:
         seeds=prefixed("seed_"),
         readings=prefixed(_READING),
         machine=prefixed(_MACHINE),
+        tuned=prefixed(_TUNED),
         loss_curve=group["loss_curve"][:],
     )
 

@@ -23,8 +23,6 @@ class Header:
             in the way of a perfect fit.
         classes: number of classes; bits: that the trained numbers hold. 0 where an older file does
             not say.
-        belief: JSON of what the sweep's finished points said of the EMC when this point was begun;
-            empty if nothing.
     """
 
     point: str
@@ -37,15 +35,6 @@ class Header:
     unfittable: int
     classes: int
     bits: int
-    belief: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinishedPoint:
-    """A point's header and its final estimate's fields."""
-
-    header: Header
-    estimate: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +48,7 @@ class ProbeSummary:
         readings: convergence readings.
         machine: host, device and versions.
         rejected: a convergence gate refused it, so it says nothing about capacity.
+        arm: which values of the tuned keys it was trained with; tuned: these, by dotted path.
         loss_curve: float32, after each epoch.
     """
 
@@ -77,6 +67,8 @@ class ProbeSummary:
     readings: Mapping[str, float] = field(default_factory=dict)
     machine: Mapping[str, str] = field(default_factory=dict)
     rejected: bool = False
+    arm: int = 0
+    tuned: Mapping[str, float] = field(default_factory=dict)
     loss_curve: NDArray[np.float32] = field(repr=False)
 
 

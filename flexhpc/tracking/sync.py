@@ -21,7 +21,7 @@ from flexhpc.analysis.board import Board, PointStatus, open_run
 from flexhpc.analysis.collect import measurements, row_of
 from flexhpc.analysis.figures import fit_figure
 from flexhpc.analysis.text import emc_text
-from flexhpc.search import bracket_of, estimate_so_far, history_of
+from flexhpc.search import estimate_so_far, history_of
 from flexhpc.spec import checked
 from flexhpc.store import RunFolder
 from flexhpc.store.files import write_json
@@ -215,11 +215,12 @@ class Syncer:
         record = status.record
         assert record is not None
         history = history_of(record.probes[: number + 1], status.point.training)
-        bracket = bracket_of(status.point.search, record.header.n_limit, history)
-        values = {"n": history[-1].n, "lo": bracket.largest_fit, "hi": bracket.smallest_fail}
+        point, n_limit = status.point, record.header.n_limit
+        so_far = estimate_so_far(point.search, n_limit, history, point.coordinates)
+        values: dict[str, float | None] = {"n": history[-1].n}
         values["cost"] = sum(result.cost for result in history)
-        so_far = estimate_so_far(status.point.search, record.header.n_limit, history)
         if so_far is not None:
+            values |= {"lo": so_far.largest_fit, "hi": so_far.smallest_fail}
             values |= {"emc": so_far.emc, "emc_lo": so_far.emc_lo, "emc_hi": so_far.emc_hi}
         metrics = [Metric(k, float(v), time, number) for k, v in values.items() if v is not None]
         tags = [RunTag(LOGGED, str(number + 1))]

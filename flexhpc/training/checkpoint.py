@@ -10,7 +10,7 @@ import torch
 
 from flexhpc.beside import part_of
 
-FORMAT = 3
+FORMAT = 4
 
 
 def save(path: Path, key: str, state: dict[str, Any]) -> None:

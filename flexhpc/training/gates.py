@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flexhpc.errors import PointError
@@ -10,7 +11,7 @@ from flexhpc.spec.sections import Gates
 from flexhpc.training.curvature import Ritz
 from flexhpc.training.network import Network
 from flexhpc.training.outcome import Verdict
-from flexhpc.training.plateau import Plateau
+from flexhpc.training.plateau import Plateau, unstable
 
 TOUCHED = "touched_"
 """Prefix of the readings that say whether a gate found a failing probe short of a minimum."""
@@ -32,13 +33,13 @@ class Examined:
 
 
 def examine(
-    gates: Gates, verdict: Verdict, network: Network, plateau: Plateau, gradient_start: float
-) -> Examined:
+    gates: Gates, verdict: Verdict, network: Network, plateau: Plateau, *,
+    gradient_start: float, loss_start: float, losses: Sequence[float],
+) -> Examined:  # fmt: skip
     """Take the readings of a finished training and judge it by them.
 
-    Only failures are judged: a fit is a fit, wherever it stands. A probe that was given up never
-    came to its end, so nothing is read there. A gate in mode ``report`` says what it found and
-    changes nothing; one in mode ``reject`` refuses the probe.
+    Only failures are judged: a fit is a fit, wherever it stands. A gate in mode ``report`` says
+    what it found and names the verdict at most; one in mode ``reject`` refuses the probe.
 
     Args:
         gates: their modes and tolerances.
@@ -46,15 +47,17 @@ def examine(
         network: at its end.
         plateau: of its losses.
         gradient_start: norm of the gradient at initialisation.
+        loss_start: loss at initialisation; losses: after every epoch.
     """
-    if verdict == "hopeless":
-        return Examined(verdict=verdict, rejected=False, readings={})
     readings: dict[str, float] = {}
     touched: dict[str, bool] = {}
     failed = verdict not in ("fit", "diverged")
     if gates.plateau.mode != "off":
-        readings["plateau_epochs"] = float(plateau.since)
+        readings["plateau_epochs"] = float(plateau.epochs)
         touched["plateau"] = verdict == "unconverged"
+    if gates.stability.mode != "off" and failed:
+        readings |= {"loss_start": loss_start, "loss_best": min(losses)}
+        touched["stability"] = unstable(gates.stability, loss_start, losses)
     if gates.gradient.mode != "off" and verdict != "diverged":
         gradient, parameters = network.norms()
         readings |= {
@@ -78,6 +81,8 @@ def examine(
     refusing = [gate for gate, found in touched.items() if found and _rejects(gates, gate)]
     if "curvature" in refusing:
         verdict = "saddle"
+    elif touched.get("stability"):
+        verdict = "unstable"
     elif refusing:
         verdict = "unconverged"
     return Examined(verdict=verdict, rejected=bool(refusing), readings=readings)

@@ -22,14 +22,13 @@ from flexhpc.errors import Interrupted
 from flexhpc.spec import sections
 from flexhpc.spec.sections import Training
 from flexhpc.training import budget, checkpoint
-from flexhpc.training.batches import batch_sizes, epoch_order
+from flexhpc.training.batches import epoch_order, sizes_of
 from flexhpc.training.gates import examine
 from flexhpc.training.group import Group
 from flexhpc.training.network import Network
 from flexhpc.training.optimizers import clip, make_optimizer, perturb, rate, restore, update
 from flexhpc.training.outcome import Hooks, MakeModel, Outcome, ProbeData, Verdict
-from flexhpc.training.plateau import Plateau
-from flexhpc.training.rates import combined
+from flexhpc.training.plateau import Plateau, patience
 
 Saved = dict[str, Any]
 
@@ -65,26 +64,11 @@ def train(
 def _probe(
     training: Training, make_model: MakeModel, data: ProbeData, hooks: Hooks, group: Group
 ) -> Outcome:
-    """Train with each learning rate in turn, until one fits."""
-    rates = training.learning_rate or [training.lr]
-    saved = _saved(hooks, group)
-    tried = [Outcome.of(plain) for plain in saved["tried"]] if saved else []
-    for peak in rates[len(tried) :]:
-        run = _Run(training, peak, make_model, data, hooks, group, tried)
-        tried.append(run.outcome(saved))
-        saved = None
-        if tried[-1].verdict == "fit":
-            break
-    return combined(tried, rates)
-
-
-def _saved(hooks: Hooks, group: Group) -> Saved | None:
-    """Return the checkpoint of this very probe, if there is one."""
+    """Train one probe, going on from its checkpoint if there is one."""
     saved = None
     if hooks.checkpoint is not None and group.rank == 0:
         saved = checkpoint.load(hooks.checkpoint, hooks.key)
-    told: Saved | None = group.told(saved)
-    return told
+    return _Run(training, make_model, data, hooks, group).outcome(group.told(saved))
 
 
 @dataclass(kw_only=True)
@@ -94,6 +78,7 @@ class _State:
     plateau: Plateau
     allowed: int | None
     gradient_start: float = math.nan
+    loss_start: float = math.inf
     epoch: int = 0
     batch: int = 0
     steps: int = 0
@@ -104,16 +89,15 @@ class _State:
 
 
 class _Run:
-    """One training with one learning rate."""
+    """One training."""
 
     def __init__(
-        self, training: Training, peak: float, make_model: MakeModel, data: ProbeData, hooks: Hooks,
-        group: Group, tried: Sequence[Outcome],
-    ) -> None:  # fmt: skip
-        self.training, self.peak, self.data, self.hooks = training, peak, data, hooks
-        self.group, self.tried, self.device = group, tried, group.device
+        self, training: Training, make_model: MakeModel, data: ProbeData, hooks: Hooks, group: Group
+    ) -> None:
+        self.training, self.data, self.hooks = training, data, hooks
+        self.group, self.device = group, group.device
         self.n = len(data.labels)
-        self.sizes = batch_sizes(self.n, getattr(training, "batch_size", None))
+        self.sizes = sizes_of(training, self.n)
         self.first_budget = budget.updates(training, self.sizes)
         self.gradients = budget.gradients_per_sample(training)
         self.started = self.saved = time.monotonic()
@@ -145,10 +129,12 @@ class _Run:
     def _begun(self) -> _State:
         gates = self.training.gates
         start = self.network.norms()[0] if gates.gradient.mode != "off" else math.nan
+        loss = self.network.look()[2] if gates.stability.mode != "off" else math.inf
         return _State(
             plateau=Plateau(tolerance=gates.plateau.tolerance),
             allowed=self.first_budget,
             gradient_start=start,
+            loss_start=loss,
         )
 
     def _over(self) -> bool:
@@ -160,6 +146,7 @@ class _Run:
         order = torch.from_numpy(epoch_order(self.n, self.data.order_seed, state.epoch))
         batches = order.to(self.device).split(sizes)
         self.network.model.train()
+        begun = state.steps - state.batch
         while state.batch < len(sizes) and not self._over():
             stop = self._step(batches[state.batch])
             state.batch += 1
@@ -170,7 +157,7 @@ class _Run:
         _, errors, loss = self.network.look()
         state.losses.append(loss)
         state.errors.append(errors)
-        state.plateau.update(loss, errors)
+        state.plateau.update(loss, errors, state.steps - begun)
         epochs = -(-(state.allowed or 0) // len(sizes))
         self.hooks.epoch_done(state.epoch, epochs, errors, loss)
 
@@ -178,7 +165,7 @@ class _Run:
         """Make one update with the mean gradient over ``ids``; True if it is time to stop."""
         training, step = self.training, self.state.steps
         parameters = self.network.parameters
-        now = rate(training, self.peak, step, self.first_budget or math.inf)
+        now = rate(training, training.lr, step, self.first_budget or math.inf)
         for group in self.optimizer.param_groups:
             group["lr"] = now * group["lr_factor"]
         stop = self.network.backward(ids, step, self.hooks.stopping())
@@ -200,15 +187,13 @@ class _Run:
         if state.errors[-1] == 0:
             return "fit"
         if gate.mode == "off":
-            if self._over():
-                return "not_fit"
-            return "hopeless" if self.hooks.hopeless(state.errors) else None
-        flat = state.plateau.since >= gate.patience
+            return "not_fit" if self._over() else None
+        flat = state.plateau.updates >= patience(gate, state.allowed, len(self.sizes))
         if flat and (self._over() or self.training.schedule == "constant"):
             return "not_fit"
         if self._over():
             return None if self._extend() else "unconverged"
-        return "hopeless" if self.hooks.hopeless(state.errors) else None
+        return None
 
     def _extend(self) -> bool:
         """Allow more updates to a probe that still improves, if it may have them."""
@@ -223,8 +208,9 @@ class _Run:
         state = self.state
         readings = self.hooks.trained(self.network.model)
         found = examine(
-            self.training.gates, verdict, self.network, state.plateau, state.gradient_start
-        )
+            self.training.gates, verdict, self.network, state.plateau,
+            gradient_start=state.gradient_start, loss_start=state.loss_start, losses=state.losses,
+        )  # fmt: skip
         if state.allowed != self.first_budget:
             readings["extended_to_steps"] = float(state.allowed or 0)
         return Outcome(
@@ -269,7 +255,6 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "random": random,
             "progress": {**asdict(self.state), "seconds": self._seconds()},
-            "tried": [outcome.plain() for outcome in self.tried],
         }
         checkpoint.save(self.hooks.checkpoint, self.hooks.key, state)
         self.saved = time.monotonic()

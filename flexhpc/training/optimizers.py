@@ -26,7 +26,9 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
     """Build the optimizer.
 
     Before every step the rate of each of its ``param_groups`` is to be set: ``group["lr"]`` to
-    :func:`rate` times ``group["lr_factor"]``. Parameters without a gradient stay as they are.
+    :func:`rate` times ``group["lr_factor"]``. Parameters without a gradient stay as they are. One
+    with an attribute ``rate_factors`` has its rate multiplied by the first of these numbers with
+    sgd and gd, and by the second with adam and adamw.
     """
     optimizer = _optimizer(training, list(parameters))
     for group in optimizer.param_groups:
@@ -38,12 +40,13 @@ def _optimizer(training: Training, parameters: list[nn.Parameter]) -> torch.opti
     lr, decay = training.lr, training.weight_decay
     if isinstance(training, sections.Sgd | sections.Gd):
         return torch.optim.SGD(
-            parameters, lr=lr, momentum=training.momentum, weight_decay=decay, fused=True
-        )
+            _groups(parameters, 0), lr=lr, momentum=training.momentum, weight_decay=decay,
+            fused=True,
+        )  # fmt: skip
     if isinstance(training, sections.AdamW):
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True)
+        return torch.optim.AdamW(_groups(parameters, 1), lr=lr, weight_decay=decay, fused=True)
     if isinstance(training, sections.Adam):
-        return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True)
+        return torch.optim.Adam(_groups(parameters, 1), lr=lr, weight_decay=decay, fused=True)
     if isinstance(training, sections.Shampoo):
         return Shampoo(parameters, lr=lr, weight_decay=decay)
     if isinstance(training, sections.Soap):
@@ -55,6 +58,15 @@ def _optimizer(training: Training, parameters: list[nn.Parameter]) -> torch.opti
 
         return Muon(_muon_groups(parameters, lr, decay))
     raise TypeError(f"no such optimizer: {training.optimizer}")
+
+
+def _groups(parameters: list[nn.Parameter], which: int) -> list[dict[str, Any]]:
+    """Part parameters by the factor of their rate; a single group where none says one."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        factor = getattr(parameter, "rate_factors", (1.0, 1.0))[which]
+        groups.setdefault(factor, []).append(parameter)
+    return [{"params": some, "lr_factor": factor} for factor, some in groups.items()]
 
 
 def _muon_groups(parameters: list[nn.Parameter], lr: float, decay: float) -> list[dict[str, Any]]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-Verdict = Literal["fit", "not_fit", "saddle", "unconverged", "diverged", "hopeless"]
+Verdict = Literal["fit", "not_fit", "saddle", "unconverged", "unstable", "diverged"]
 
 MakeModel = Callable[[], nn.Module]
 """Builds an untrained network from torch's global random state."""
@@ -64,22 +63,6 @@ class Outcome:
     loss_curve: NDArray[np.float32]
     error_curve: NDArray[np.int32]
 
-    def plain(self) -> dict[str, Any]:
-        """Return tensors and plain values, as a checkpoint holds them."""
-        return {
-            key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-            for key, value in asdict(self).items()
-        }
-
-    @classmethod
-    def of(cls, plain: dict[str, Any]) -> Outcome:
-        """Return the outcome that a checkpoint holds."""
-        values: dict[str, Any] = {
-            key: value.numpy() if isinstance(value, Tensor) else value
-            for key, value in plain.items()
-        }
-        return cls(**values)
-
 
 @dataclass(kw_only=True)
 class Hooks:
@@ -89,8 +72,6 @@ class Hooks:
         stopping: asked at every step; True saves a checkpoint and raises Interrupted.
         epoch_done: called with (epoch, budget in epochs, samples missed, loss); a budget of 0 has
             no end.
-        hopeless: asked after each epoch, with the samples missed after each one so far; True ends
-            a training that would not fit within its budget.
         trained: called with the network at the end of each training, in eval mode; what it returns
             joins the readings. In a group every process calls its own.
         holds: whether this process may still write the checkpoint.
@@ -101,7 +82,6 @@ class Hooks:
 
     stopping: Callable[[], bool] = lambda: False
     epoch_done: Callable[[int, int, int, float], None] = lambda *_: None
-    hopeless: Callable[[Sequence[int]], bool] = lambda _: False
     trained: Callable[[nn.Module], dict[str, float]] = lambda _: {}
     holds: Callable[[], bool] = lambda: True
     checkpoint: Path | None = None

@@ -257,7 +257,7 @@ def test_the_gradient_passes_the_rounding_unchanged() -> None:
 
 @pytest.mark.parametrize(("bits", "wrong"), [(1, 45), (2, 12), (4, 0)])
 def test_quantised_networks_learn_digits(bits: int, wrong: int) -> None:
-    model = Mlp(family="mlp", width=16, depth=2, quantised=Quantised(bits=bits))
+    model = Mlp(family="mlp", width=16, depth=2, init="he", quantised=Quantised(bits=bits))
     training = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=60)
     assert run(training, 300, model=model, labels="original").n_errors <= wrong
 

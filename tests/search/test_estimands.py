@@ -21,7 +21,7 @@ SEARCH = Bisection(policy="bisection", start=32, tolerance=0.05)
 def play(search: Bisection, n_limit: int, probe) -> tuple[Estimate, list[ProbeResult]]:
     history: list[ProbeResult] = []
     while isinstance(step := advance(search, n_limit, history), Ask):
-        ((n, repeat),) = step.probes
+        ((n, repeat, _),) = step.probes
         history.append(probe(n, repeat))
         assert len(history) < 2_000
     return step, history
@@ -151,7 +151,6 @@ def test_the_cost_bound_knows_every_multiple() -> None:
     base = cost_bound(SEARCH, plain, 1_000)
     assert base is not None
     for change, factor in (
-        ({"learning_rate": [0.1, 0.01, 0.001]}, 3),
         ({"sam": Sam()}, 2),
         ({"unconverged": "extend", "extend_to": 4.0}, 4),
         ({"gates": Gates(plateau=PlateauGate(mode="reject"))}, 1 + MOST_REJECTED),

@@ -12,9 +12,9 @@ from flexhpc.search import (
     Ask,
     Bracket,
     Estimate,
+    Probe,
     ProbeResult,
     advance,
-    bracket_of,
     cost_bound,
     estimate_so_far,
 )
@@ -55,7 +55,7 @@ def play(
             return step, history
         assert isinstance(step, Ask)
         assert len(step.probes) == 1
-        ((n, repeat),) = step.probes
+        ((n, repeat, _),) = step.probes
         assert 1 <= n <= n_limit
         assert (n, repeat) not in {(r.n, r.repeat) for r in history}
         verdict = "fit" if fits(n, repeat) else "not_fit"
@@ -104,7 +104,7 @@ def test_a_search_is_a_function_of_its_history(search: Search, n_limit: int, ran
         shuffled = history[:length]
         random.shuffle(shuffled)
         step = advance(search, n_limit, shuffled)
-        assert step == Ask(probes=((history[length].n, history[length].repeat),))
+        assert step == Ask(probes=(Probe(history[length].n, history[length].repeat),))
     shuffled = list(history)
     random.shuffle(shuffled)
     assert advance(search, n_limit, shuffled) == estimate
@@ -160,7 +160,9 @@ def test_estimates_on_the_way_are_censored_where_nothing_bounds_them() -> None:
     down = estimate_so_far(BISECTION, 60_000, [result(64, "unconverged")])
     assert (down.censored, down.emc, down.smallest_fail, down.unconverged) == ("left", 0, 64, 1)
     both = [result(64, "fit"), result(128, "not_fit")]
-    assert bracket_of(BISECTION, 60_000, both) == Bracket(largest_fit=64, smallest_fail=128)
+    assert estimate_so_far(BISECTION, 60_000, both).bracket == Bracket(
+        largest_fit=64, smallest_fail=128
+    )
     assert estimate_so_far(BISECTION, 60_000, []) is None
 
 
@@ -169,7 +171,7 @@ def test_an_undecided_quorum_is_no_answer(seeds: int) -> None:
     search = BISECTION.model_copy(update={"seeds_per_n": seeds, "max_cost": 10})
     history = [ProbeResult(n=64, repeat=0, verdict="fit", n_errors=0, cost=100)]
     assert estimate_so_far(search, 60_000, history) is None
-    assert advance(search, 60_000, history) == Ask(probes=((64, 1),))
+    assert advance(search, 60_000, history) == Ask(probes=(Probe(64, 1),))
     decided = [*history, ProbeResult(n=64, repeat=1, verdict="fit", n_errors=0, cost=100)]
     estimate = advance(search, 60_000, decided)
     assert (estimate.censored, estimate.emc) == ("right", 64)

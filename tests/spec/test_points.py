@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -57,10 +58,10 @@ def test_an_id_does_not_depend_on_how_it_was_asked_for(tmp_path: Path) -> None:
 
 def test_an_id_depends_on_what_can_change_the_result(tmp_path: Path) -> None:
     base = points(tmp_path, BASE)[0].id
-    assert points(tmp_path, BASE, "search.tolerance=0.1")[0].id == base
+    assert points(tmp_path, BASE, "search.tolerance=0.2")[0].id == base
     for change in (
         "seed=8", "data.labels=random", "model.depth=3", "training.lr=0.02", "training.epochs=7",
-        "training.precision=fp64", "search.tolerance=0.2", "search.policy=growth", "data.n_max=99",
+        "training.precision=fp64", "search.tolerance=0.1", "search.policy=growth", "data.n_max=99",
     ):  # fmt: skip
         assert points(tmp_path, BASE, change)[0].id != base, change
 
@@ -73,8 +74,71 @@ def test_an_id_does_not_depend_on_where_the_data_lies(tmp_path: Path) -> None:
 
 def test_known_id_is_stable(tmp_path: Path) -> None:
     """Changing this id would measure every finished sweep again."""
-    assert points(tmp_path, BASE, "search.policy=bisection")[0].id == "268b164d14b21015"
-    assert points(tmp_path, BASE)[0].id == "f3ebe06dae2f4691"
+    assert points(tmp_path, BASE, "search.policy=bisection")[0].id == "0d7e6af792b0b243"
+    assert points(tmp_path, BASE)[0].id == "b096f26f9c1776eb"
+
+
+FIRST_VERSION = (
+    "b41d50e828669432", "8ce3c4e8a76bae3c", "217492a371b35755", "eeb2c0c0448172e0",
+    "3fbcdffae5c9eb04", "72a78078b32df34d", "81da64fce4b8d385", "0c6cd8b7f349ba06",
+    "50722b11409ec397", "3ea054abde4d462e", "f4435844f0d53498", "1bd8869ab490ab73",
+)  # fmt: skip
+"""The ids that the first hash version gave the points of frozen_v1.yaml, which it froze."""
+
+
+def test_points_of_the_first_version_keep_their_ids_and_what_they_did(tmp_path: Path) -> None:
+    path = Path(__file__).with_name("frozen_v1.yaml")
+    sweep, found = checked(path)
+    assert tuple(point.id for point in found) == FIRST_VERSION
+    for point in found:
+        assert point.training.gates.stability.mode == "off"
+        assert point.training.gates.plateau.patience == 50
+        assert point.model.init == ("torch" if point.model.family == "vit" else "he")
+        assert getattr(point.search, "max_trainings", None) is None
+    again = tmp_path / "again.yaml"
+    again.write_text(freeze(sweep, found))
+    assert tuple(point.id for point in checked(again)[1]) == FIRST_VERSION
+    changed = checked(path, ["seed=8"])
+    again.write_text(freeze(*changed))
+    assert [p.id for p in checked(again)[1]] == [p.id for p in changed[1]]
+    newer = tmp_path / "newer.yaml"
+    newer.write_text(path.read_text().replace("frozen:\n", "frozen:\n  version: 99\n"))
+    with pytest.raises(InputError, match="written by a newer flexhpc"):
+        checked(newer)
+
+
+def test_a_tuned_key_makes_arms_of_one_point(tmp_path: Path) -> None:
+    (point,) = points(
+        tmp_path, BASE, "training.lr={tune: [1e-3, 1e-1]}", "model.gain={tune: [1, 2]}"
+    )
+    assert len(point.arms) == 10
+    assert [a.values["training.lr"] for a in point.arms[:5]] == [1e-3, 3.2e-3, 1e-2, 3.2e-2, 0.1]
+    for number, arm in enumerate(point.arms):
+        at = point.at(number)
+        assert (at.id, at.training.lr) == (point.id, arm.values["training.lr"])
+        assert at.model.gain == arm.values["model.gain"]
+        assert "model.gain" in arm.edges
+        assert ("training.lr" in arm.edges) == (arm.values["training.lr"] in (1e-3, 0.1))
+    assert '"lr":{"tune":[0.001,0.0032,0.01,0.032,0.1]}' in point.canonical
+    text = BASE + "tune: {training.lr: [1e-3, 1e-1], model.gain: [1, 2]}\n"
+    assert points(tmp_path, text)[0].id == point.id
+    assert len(points(tmp_path, text, "training.lr=0.1")[0].arms) == 2
+    (listed,) = points(tmp_path, BASE, "training.lr={tune: [1e-3, 2e-3, 5e-2]}")
+    assert [a.values["training.lr"] for a in listed.arms] == [1e-3, 2e-3, 5e-2]
+    assert [a.edges for a in listed.arms] == [("training.lr",), (), ("training.lr",)]
+    apart = [b[0] - a[0] for a, b in itertools.pairwise(point.coordinates[0:5])]
+    assert max(apart) < 1.1
+
+
+def test_each_point_of_a_grid_tunes_what_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "tuned.yaml"
+    path.write_text(BASE + "grid: {training.lr: [1e-3, {tune: [1e-3, 1e-2]}]}\n")
+    sweep, (plain, tuned) = checked(path)
+    assert (len(plain.arms), len(tuned.arms)) == (1, 3)
+    assert plain.arms[0].values == {}
+    frozen = tmp_path / "frozen.yaml"
+    frozen.write_text(freeze(sweep, [plain, tuned]))
+    assert [p.id for p in checked(frozen)[1]] == [plain.id, tuned.id]
 
 
 def test_overrides_replace_axes(tmp_path: Path) -> None:
@@ -295,7 +359,8 @@ def test_a_later_key_at_its_default_keeps_the_id(tmp_path: Path) -> None:
         "data.inputs=gaussian", "data.test_fraction=0.1", "training.label_smoothing=0.1",
         "training.gates.gradient.tolerance=0.2", "training.gates.curvature=report",
         "training.warmup=5", "training.clip_norm=1.0", "search.eps=[[0.1]]", "search.estimand=n90",
-        "model.low_rank.rank=2", "model.quantised.bits=2", "training.learning_rate=[[0.1, 0.2]]",
+        "model.low_rank.rank=2", "model.quantised.bits=2", "model.init=he", "data.standardise=set",
+        "training.lr={tune: [1e-3, 1e-2]}", "training.batches=tail", "model.gain=2.0",
+        "training.gates.stability=off", "training.gates.plateau.share=0.3",
     ):  # fmt: skip
-        text = BASE.replace("lr: 1e-2", "momentum: 0.9") if "learning" in changed else BASE
-        assert points(tmp_path, text, changed)[0].id != base, changed
+        assert points(tmp_path, BASE, changed)[0].id != base, changed

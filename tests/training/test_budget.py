@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from flexhpc.training.rates import combined
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,6 @@ from flexhpc.spec.sections import Adam, Gates, Gd, PlateauGate, Sam, Sgd
 from flexhpc.training import Hooks
 from flexhpc.training.batches import batch_sizes
 from flexhpc.training.budget import extended, updates
-from flexhpc.training.rates import combined
 from tests.training.helpers import run, same
 
 NO_PLATEAU = Gates(plateau=PlateauGate(mode="off"))

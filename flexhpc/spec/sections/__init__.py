@@ -3,9 +3,9 @@
 A section has one class per variant (``data.source``, ``model.family``, ``training.optimizer``,
 ``search.policy``), so that a key which has no effect for the variant is an error, not a surprise.
 
-Rule for later versions: the default of a new field that changes results must mean "as before", and
-be ``None`` or marked ``LATER``: both are left out of the canonical JSON, which keeps the ids of old
-points.
+Rule for later versions: a new field whose default means "as before" is ``None`` or marked
+``LATER``: both are left out of the canonical JSON, which keeps the ids of old points. One whose
+default changes results is marked ``Since``, with a new ``HASH_VERSION`` and what points did before.
 """
 
 from __future__ import annotations
@@ -22,10 +22,17 @@ from flexhpc.spec.sections.data import (
     Table,
 )
 from flexhpc.spec.sections.evaluate import Evaluate
-from flexhpc.spec.sections.gates import CurvatureGate, Gates, GradientGate, PlateauGate
+from flexhpc.spec.sections.gates import (
+    CurvatureGate,
+    Gates,
+    GradientGate,
+    PlateauGate,
+    StabilityGate,
+)
 from flexhpc.spec.sections.model import (
     Cnn,
     Efficientnet,
+    Initialised,
     Linear,
     LowRank,
     Mixer,
@@ -38,7 +45,7 @@ from flexhpc.spec.sections.model import (
     Timm,
     Vit,
 )
-from flexhpc.spec.sections.search import Bayes, Bisection, Growth, Search, Walk
+from flexhpc.spec.sections.search import Bayes, Bisection, Growth, Level, Search, Walk
 from flexhpc.spec.sections.training import (
     Adam,
     AdamW,
@@ -131,7 +138,9 @@ __all__ = [
     "ImageFolder",
     "ImageSet",
     "Images",
+    "Initialised",
     "KnownTable",
+    "Level",
     "Linear",
     "LowRank",
     "Mixer",
@@ -148,6 +157,7 @@ __all__ = [
     "Shampoo",
     "Sized",
     "Soap",
+    "StabilityGate",
     "Subspace",
     "Table",
     "Timm",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,6 +11,25 @@ from pydantic import BaseModel, ConfigDict, Field
 LATER = "later"
 """Marks a field that came after the first version. Its default means "as before" and never changes:
 at that value it is no part of a point's id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Since:
+    """Marks a field that came with a later version of a point's hash, and changes results.
+
+    Attributes:
+        version: the first hash version that has the field.
+        before: what points of earlier versions did. They are read with it, and at that value it is
+            no part of their ids.
+    """
+
+    version: int
+    before: Any
+
+
+NUISANCE = "nuisance"
+"""Marks a field that may be tuned: it changes neither the data, nor the number of parameters, nor
+the budget, and nobody wants the EMC at any other value of it than the best one."""
 
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -25,6 +45,9 @@ class Section(BaseModel):
     )
     where_only: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where something lies and cannot change a result; not part of the id."""
+    retired: ClassVar[frozenset[str]] = frozenset()
+    """Keys of earlier hash versions that have no meaning any more: they stay part of the ids of the
+    points that had them, and nothing else."""
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

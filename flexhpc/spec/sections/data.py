@@ -36,6 +36,10 @@ class Data(Section):
     """`gaussian`: normal noise in place of each sample, with the mean and deviation of the training
     set. `permuted`: one permutation of the pixels (or features) for all samples.
     `permuted_each`: one for each sample. Drawn once per seed."""
+    standardise: Annotated[Literal["channel", "pixel", "set", "none"], LATER] = "channel"
+    """What is subtracted and divided by: mean and deviation over the training set of each `channel`
+    (of each feature of vectors), of each `pixel`, or of the whole `set` at once. `none`: nothing;
+    images then hold numbers from 0 to 1."""
     n_max: Count | None = None
     """Largest n that is tried (samples); by default the whole training set."""
     subset: Literal["fresh", "nested"] = "fresh"
@@ -71,6 +75,9 @@ class Data(Section):
                 yield "class_map", f"must name the classes 0, 1, ... without a gap, not {found}"
         if cls._own_classes_only() and classes is not None and labels != "random" and merge is None:
             yield "classes", "needs merge: random (or labels: random) beside it"
+
+        if not issubclass(cls, Images) and values.get("standardise") == "pixel":
+            yield "standardise", "pixel is for images; channel takes each feature of a vector"
 
     @classmethod
     def _own_classes_only(cls) -> bool:

@@ -7,20 +7,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from flexhpc.spec.sections.base import LATER, Count, Section, positive
+from flexhpc.spec.sections.base import LATER, Count, Section, Since, positive
 
 Mode = Literal["off", "report", "reject"]
 Tolerance = Annotated[float, Field(gt=0, lt=1)]
 
 
 class PlateauGate(Section):
-    """Has training stopped improving? Also decides when a hopeless probe may stop early."""
+    """Has training stopped improving? Also decides when a probe may stop early."""
 
     mode: Mode = "report"
     """`report`: record the reading, stop at a plateau. `reject`: a failing probe that still
     improved does not count. `off`: train to the end of the budget."""
-    patience: Count = 50
-    """Epochs without improvement that make a plateau."""
+    patience: Count | None = None
+    """Epochs without improvement that make a plateau; by default `updates` and `share` say."""
+    updates: Annotated[Count, LATER] = 1000
+    """Updates without improvement that make a plateau, if `share` asks for no more; at most half of
+    the budget."""
+    share: Annotated[float, Field(gt=0, lt=1), LATER] = 0.2
+    """Part of the budget without improvement that makes a plateau, if `updates` asks for no
+    more: a probe of few updates then waits as long as one of many."""
     tolerance: Tolerance = 1e-3
     """Relative fall of the lowest training loss that counts as an improvement."""
 
@@ -47,6 +53,17 @@ class CurvatureGate(Section):
     """Hessian-vector products at most; each costs about two passes over the subset."""
 
 
+class StabilityGate(Section):
+    """Does a failing probe end where its loss had left a better place, as by too large a rate?"""
+
+    mode: Mode = "report"
+    """`report`: such a probe is `unstable`: a failure of the recipe, not one of capacity. `reject`:
+    it does not count. `off`: it is called what it would be otherwise."""
+    factor: Annotated[float, Field(gt=1, le=1e6)] = 3.0
+    """How many times the lowest loss the one at the end may be. One above that at initialisation is
+    always too large."""
+
+
 class Gates(Section):
     """Convergence checks. Each may be written as its mode alone: `plateau: off`."""
 
@@ -56,6 +73,10 @@ class Gates(Section):
     """Norm of the gradient."""
     curvature: Annotated[CurvatureGate, LATER] = CurvatureGate()
     """Smallest eigenvalue of the Hessian, by Lanczos' method in float64 and eval mode."""
+    stability: Annotated[StabilityGate, Since(version=2, before=StabilityGate(mode="off"))] = (
+        StabilityGate()
+    )
+    """Loss at the end over the lowest one."""
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any], epochs: object = None) -> Iterator[tuple[str, str]]:
@@ -70,6 +91,9 @@ class Gates(Section):
         plateau = values.get("plateau")
         if isinstance(plateau, dict) and plateau.get("mode", "report") != "off":
             patience = plateau.get("patience")
+            for key in ("updates", "share"):
+                if patience is not None and key in plateau:
+                    yield f"gates.plateau.{key}", "has no effect with patience; keep one of them"
             if positive(patience) and positive(epochs) and patience >= epochs:
                 what = f"{patience} epochs have no effect within a budget of {epochs}"
                 yield "gates.plateau.patience", f"{what}; use a smaller patience, or plateau: off"

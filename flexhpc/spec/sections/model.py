@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from flexhpc.spec.sections.base import LATER, Count, Rate, Section, positive
+from flexhpc.spec.sections.base import LATER, NUISANCE, Count, Rate, Section, Since, positive
 
 _DEEPEST = 10
 Activation = Literal["relu", "leaky_relu", "tanh", "identity", "gelu"]
 Depth = Annotated[int, Field(ge=1, le=1000)]
+Init = Literal["torch", "he", "lecun", "orthogonal", "mup"]
 
 
 class Subspace(Section):
@@ -58,15 +59,42 @@ class Model(Section):
             yield key, f"does not go together with {given[0]}; keep one of them"
 
 
-class Linear(Model):
+class Initialised(Model):
+    """What all families share whose weights flexhpc can draw."""
+
+    init: Annotated[Init, LATER] = "torch"
+    """How weights are drawn. `torch`: as torch's layers and timm do by themselves. The others draw
+    the matrices of all linear layers and convolutions, with zero biases: `he` from
+    N(0, gain^2 / fan_in), `lecun` the same with a gain of 1, `orthogonal` random orthogonal ones
+    times gain; the last layer has a gain of 1. `mup` (mlp, cnn): maximal update parametrisation of
+    `he`, with the rate of each layer by its width over `base_width`."""
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
+        yield from super().clashes(values)
+        mup = values.get("init") == "mup"
+        if values.get("base_width") is not None and not mup:
+            yield "base_width", "has no effect without init: mup; leave it out"
+        if mup and not issubclass(cls, _Plain):
+            yield "init", "mup is defined here for mlp and cnn; use another"
+        for key in ("subspace", "low_rank", "quantised"):
+            if mup and values.get(key) is not None:
+                yield "init", f"mup sets rates of layers, which {key} does not have; use another"
+
+
+class Linear(Initialised):
     """One linear layer from the flattened input to the classes."""
 
     family: Literal["linear"]
+    init: Annotated[Init, Since(version=2, before="he")] = "torch"
+    """How weights are drawn. `torch`: as nn.Linear does; `he`, `lecun`: from N(0, 1 / fan_in), with
+    a zero bias; `orthogonal`: orthogonal rows."""
     bias: bool = True
     """Whether the layer has a bias."""
 
 
-class Sized(Model):
+class Sized(Initialised):
     """What all families that come in sizes share."""
 
     width: Count | None = None
@@ -80,6 +108,11 @@ class Sized(Model):
     """How much larger than `width` and `depth` say."""
     match_params: Count | None = None
     """Takes the width whose exact number of parameters is closest to this one."""
+    gain: Annotated[Rate | None, NUISANCE] = None
+    """Factor of the weights of all layers but the last. By default 1 with `torch` and `lecun`, else
+    the activation's: what keeps a signal's variance."""
+    base_width: Annotated[Count | None, LATER] = None
+    """Width at which `mup` is the plain network (64)."""
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -106,9 +139,13 @@ class _Plain(Sized):
     """Units of every hidden layer (mlp), or channels of the first layer (cnn); required unless
     `match_params` is given."""
     activation: Activation = "relu"
-    """Nonlinearity; the initialisation uses its gain."""
-    gain: Rate | None = None
-    """Gain of the initialisation; by default the activation's."""
+    """Nonlinearity."""
+    init: Annotated[Init, Since(version=2, before="he")] = "torch"
+    """How weights are drawn. `torch`: as nn.Linear and nn.Conv2d do. The others draw weights with
+    zero biases: `he` from N(0, gain^2 / fan_in), `lecun` the same with a gain of 1, `orthogonal`
+    random orthogonal ones times gain; the last layer has a gain of 1. `mup`: maximal update
+    parametrisation of `he` (Yang et al. 2022, arXiv 2203.03466, table 3), with the rate of each
+    layer by `width` over `base_width`; for sgd, gd, adam and adamw."""
     bias: bool = True
     """Whether layers have biases."""
     norm: Literal["none", "batch", "layer"] = "none"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from flexhpc.spec.sections.base import LATER, Count, Section
+from flexhpc.spec.sections.base import LATER, Count, Section, Since
 
 
 def eps_name(eps: object) -> str:
@@ -55,34 +55,22 @@ class Level(Search):
 class Bayes(Level):
     """Probe where it tells most for its cost, until the 90 % interval is narrow."""
 
+    retired: ClassVar[frozenset[str]] = frozenset({"give_up", "neighbours"})
+
     policy: Literal["bayes"]
-    tolerance: Annotated[float, Field(gt=0, le=10)] = 0.1
+    tolerance: Annotated[float, Field(gt=0, le=10)] = 0.2
     """The search ends when the interval lies within plus and minus this, relative to its middle."""
-    max_probes: Annotated[int, Field(ge=1, le=2000)] = 40
-    """Cap on the point's probes, as often as there are training errors of `eps` and once more; with
-    fewer than it takes, the interval is wider."""
+    max_trainings: Annotated[
+        Annotated[float, Field(ge=1, le=1e6)] | None, Since(version=2, before=None)
+    ] = 60.0
+    """Cap on the point's cost, in whole trainings at the EMC found so far; with less than it takes,
+    the interval is wider. Twice as much where keys are tuned, and again for each of `eps`."""
+    max_probes: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Cap on the point's probes, as often as there are training errors of `eps` and once more."""
     at_once: Annotated[int, Field(ge=1, le=8), LATER] = 1
     """Probes that are planned together and may run at once, on as many free workers, cores or GPUs
-    (profile: `probes_at_once`): the answer comes sooner. `max_probes` and `max_cost` are looked
-    at when all of them have ended."""
-    give_up: bool = True
-    """Stops a probe whose errors foretell that it will not fit within its budget. Has no effect
-    where trainings must go on to their end: without a budget or with one of fewer than 64 epochs,
-    with `unconverged: extend`, several learning rates, `eps`, or a gate that refuses probes."""
-    neighbours: bool = False
-    """The sweep's finished points say where to look first; both ends of a sweep are then measured
-    first. The estimate rests on the point's own probes alone, but which ones those are depends on
-    what was finished when it began: another run of the sweep has other probes."""
-
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`."""
-        yield from super().clashes(values)
-        if values.get("give_up") is True and values.get("eps") is not None:
-            yield (
-                "give_up",
-                "has no effect with eps, which needs every training's end; leave it out",
-            )
+    (profile: `probes_at_once`): the answer comes sooner. Caps are looked at when all of them have
+    ended."""
 
 
 class Walk(Search):

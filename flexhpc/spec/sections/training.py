@@ -9,12 +9,12 @@ from pydantic import Field
 
 from flexhpc.spec.sections.base import (
     LATER,
+    NUISANCE,
     Count,
     Decay,
     Fraction,
     Rate,
     Section,
-    number,
     positive,
 )
 from flexhpc.spec.sections.gates import Gates
@@ -27,7 +27,7 @@ class Sam(Section):
     """Sharpness-aware minimization (Foret et al. 2021, arXiv 2010.01412): the gradient is taken
     where the loss is worst nearby. Two gradients, and so twice the cost, per update."""
 
-    rho: Rate = 0.05
+    rho: Annotated[Rate, NUISANCE] = 0.05
     """Radius of the neighbourhood."""
 
 
@@ -39,9 +39,6 @@ class Training(Section):
 
     optimizer: str
     """Update rule."""
-    learning_rate: Annotated[list[Rate], Field(min_length=2, max_length=100)] | None = None
-    """Several rates instead of `lr`: a probe trains with each in turn and fits as soon as it fits
-    with any of them. All of these trainings count in its cost."""
     steps: Count | None = None
     """Budget in parameter updates, instead of `epochs`."""
     gradient_evaluations: Count | None = None
@@ -63,15 +60,15 @@ class Training(Section):
     """Cap of an extended budget, as a multiple of the first one."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate over the budget: constant, or one cosine to zero."""
-    warmup: Count | None = None
+    warmup: Annotated[Count | None, NUISANCE] = None
     """Updates over which the learning rate rises linearly to what the schedule says."""
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
     """Arithmetic of the forward and backward pass (bf16: autocast, weights stay fp32)."""
-    weight_decay: Decay = 0.0
+    weight_decay: Annotated[Decay, NUISANCE] = 0.0
     """L2 penalty (sgd, gd, adam, shampoo) or decoupled decay (adamw, soap, muon)."""
-    label_smoothing: Annotated[Fraction, LATER] = 0.0
+    label_smoothing: Annotated[Fraction, LATER, NUISANCE] = 0.0
     """Share of each label that is spread over all classes, in the loss that is trained only."""
-    clip_norm: Rate | None = None
+    clip_norm: Annotated[Rate | None, NUISANCE] = None
     """Largest norm of the gradient; a longer one is shortened to it."""
     sam: Sam | None = None
     """Sharpness-aware minimization around the update rule."""
@@ -97,11 +94,6 @@ class Training(Section):
         gates = values.get("gates")
         yield from Gates.clashes(gates if isinstance(gates, dict) else {}, epochs)
         yield from cls._without_plateau(values)
-        if values.get("learning_rate") is not None and "lr" in values:
-            yield "learning_rate", "stands instead of lr; leave lr out"
-        rates = values.get("learning_rate")
-        if isinstance(rates, list) and len({f"{rate}" for rate in map(number, rates)}) < len(rates):
-            yield "learning_rate", "holds a rate twice; keep one"
         if "extend_to" in values and values.get("unconverged") != "extend":
             yield "extend_to", "has no effect without unconverged: extend; leave it out"
 
@@ -132,31 +124,39 @@ class Sgd(Training):
     """Stochastic gradient descent on mini-batches."""
 
     optimizer: Literal["sgd"]
-    lr: Rate = 0.05
+    lr: Annotated[Rate, NUISANCE] = 0.05
     """Learning rate."""
-    momentum: Fraction = 0.9
+    momentum: Annotated[Fraction, NUISANCE] = 0.9
     """Heavy-ball momentum."""
-    batch_size: Count = 128
-    """Global batch; an epoch is cut into near-equal batches of at most this many samples."""
+    batch_size: Annotated[Count, NUISANCE] = 128
+    """Global batch; an epoch is cut into batches of at most this many samples."""
+    batches: Annotated[Literal["near_equal", "tail"], LATER] = "near_equal"
+    """How an epoch is cut. `near_equal`: into the fewest batches, equal to within one sample.
+    `tail`: full batches and what is left, as a plain DataLoader does; whether n samples fit then
+    depends on n modulo the batch size."""
 
 
 class Gd(Training):
     """Exact full-batch gradient descent: the mean gradient of the whole subset per update."""
 
     optimizer: Literal["gd"]
-    lr: Rate = 0.1
+    lr: Annotated[Rate, NUISANCE] = 0.1
     """Learning rate."""
-    momentum: Fraction = 0.0
+    momentum: Annotated[Fraction, NUISANCE] = 0.0
     """Heavy-ball momentum."""
 
 
 class Adaptive(Training):
     """What all optimizers that scale each direction share."""
 
-    lr: Rate = 1e-3
+    lr: Annotated[Rate, NUISANCE] = 1e-3
     """Learning rate."""
-    batch_size: Count = 128
-    """Global batch; an epoch is cut into near-equal batches of at most this many samples."""
+    batch_size: Annotated[Count, NUISANCE] = 128
+    """Global batch; an epoch is cut into batches of at most this many samples."""
+    batches: Annotated[Literal["near_equal", "tail"], LATER] = "near_equal"
+    """How an epoch is cut. `near_equal`: into the fewest batches, equal to within one sample.
+    `tail`: full batches and what is left, as a plain DataLoader does; whether n samples fit then
+    depends on n modulo the batch size."""
 
 
 class Adam(Adaptive):
@@ -169,7 +169,7 @@ class AdamW(Adaptive):
     """Adam with decoupled weight decay."""
 
     optimizer: Literal["adamw"]
-    weight_decay: Decay = 0.01
+    weight_decay: Annotated[Decay, NUISANCE] = 0.01
     """Decoupled weight decay."""
 
 
@@ -177,7 +177,7 @@ class Shampoo(Adaptive):
     """Shampoo (Gupta et al. 2018, arXiv 1802.09568)."""
 
     optimizer: Literal["shampoo"]
-    lr: Rate = 0.3
+    lr: Annotated[Rate, NUISANCE] = 0.3
     """Learning rate."""
 
 
@@ -185,7 +185,7 @@ class Soap(Adaptive):
     """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (arXiv 2409.11321)."""
 
     optimizer: Literal["soap"]
-    lr: Rate = 3e-3
+    lr: Annotated[Rate, NUISANCE] = 3e-3
     """Learning rate."""
 
 
@@ -194,5 +194,5 @@ class Muon(Adaptive):
     rest."""
 
     optimizer: Literal["muon"]
-    lr: Rate = 0.02
+    lr: Annotated[Rate, NUISANCE] = 0.02
     """Learning rate of matrices; the rest takes a tenth of it."""

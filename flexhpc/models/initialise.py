@@ -1,0 +1,94 @@
+"""How the weights of a built network are drawn, where its own way is not wanted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+from torch import nn
+
+from flexhpc.spec.sections import Initialised
+
+GAINS = {
+    "relu": math.sqrt(2.0),
+    "leaky_relu": math.sqrt(2.0 / (1 + 0.01**2)),
+    "tanh": 5.0 / 3.0,
+    "identity": 1.0,
+    "gelu": math.sqrt(2.0),
+    "silu": math.sqrt(2.0),
+}
+"""Per activation the gain that keeps the variance of a signal at initialisation (He et al. 2015,
+arXiv 1502.01852, and torch.nn.init.calculate_gain; for GELU and SiLU the gain of ReLU)."""
+BASE_WIDTH = 64
+Layer = nn.Linear | nn.Conv2d
+
+
+Draw = Callable[[Layer, bool], None]
+"""Draws the weights of a layer that was just made, in place; whether it is the last one."""
+
+
+def drawing(model: Initialised) -> Draw:
+    """Return what draws weights as ``model.init`` says.
+
+    ``torch`` leaves them as they are, but for ``model.gain``. Otherwise biases become zero, and the
+    last layer has a gain of 1.
+    """
+    gain = _gain(model)
+
+    def draw(layer: Layer, last: bool) -> None:
+        own = 1.0 if last else gain
+        if model.init == "torch":
+            if own != 1:
+                layer.weight.data.mul_(own)
+            return
+        if model.init == "orthogonal":
+            nn.init.orthogonal_(layer.weight, own)
+        else:
+            nn.init.normal_(layer.weight, std=own / math.sqrt(layer.weight[0].numel()))
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+    return draw
+
+
+def draw_all(network: nn.Module, draw: Draw) -> None:
+    """Draw the weights of all linear layers and convolutions of a network of timm."""
+    head = cast(Any, network).get_classifier()
+    for layer in layers_of(network):
+        draw(layer, layer is head)
+
+
+def layers_of(network: nn.Module) -> list[Layer]:
+    """Return the linear layers and convolutions of a network, in the order in which it has them."""
+    return [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+
+
+def _gain(model: Initialised) -> float:
+    gain = getattr(model, "gain", None)
+    if gain is not None:
+        return float(gain)
+    return 1.0 if model.init in ("torch", "lecun") else GAINS[getattr(model, "activation", "relu")]
+
+
+def scale_rates(layers: list[Layer], times: float) -> None:
+    """Apply the maximal update parametrisation to layers that are ``times`` their base width.
+
+    Every trained number gets an attribute ``rate_factors``; see
+    :func:`flexhpc.training.optimizers.make_optimizer`.
+
+    Yang et al. 2022 (arXiv 2203.03466), table 3: the last layer's variance falls by one more
+    factor of the width; SGD's rate grows with it for the first layer and all biases before the
+    last one and falls for the last layer, Adam's falls for all layers but the first.
+    """
+    if len(layers) == 1:
+        return
+    for number, layer in enumerate(layers):
+        first, last = number == 0, number == len(layers) - 1
+        sgd = times if first else 1 / times if last else 1.0
+        adam = 1.0 if first else 1 / times
+        cast(Any, layer.weight).rate_factors = (sgd, adam)
+        if layer.bias is not None:
+            cast(Any, layer.bias).rate_factors = (1.0 if last else times, 1.0)
+        if last:
+            layer.weight.data.div_(math.sqrt(times))

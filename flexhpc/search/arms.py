@@ -1,0 +1,122 @@
+"""Tuned keys: one posterior per arm with a common prior, and what they say of the best arm.
+
+An arm is one combination of values. Arms close to each other have similar EMCs, so a Gaussian
+process over their coordinates says of each what the others make likely. It says where to look and
+which arm is the best; the interval of an EMC rests on the probes of its own arm alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flexhpc.search.evidence import Floats
+from flexhpc.search.fit_curve import FitCurve, posterior
+from flexhpc.search.history import History
+
+Coordinates = Sequence[Sequence[float]]
+"""Of each arm, per tuned key: its place on a scale on which neighbours are about 1 apart."""
+ALONE: Coordinates = ((),)
+"""Of a point that tunes nothing."""
+_LEVEL_SD, _ARM_SD, _OWN_SD = 3.0, 1.0, 0.2
+"""Deviations in log n: of all arms together, between distant arms, and of each by itself."""
+_REACH = 1.5
+_TRUST = 0.9
+"""Chance that an arm lies where the others say."""
+_ELSEWHERE = 1 / 12
+"""Density of its threshold if it does not (per unit of log n)."""
+_DRAWS = 960
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """What is known of every arm, as joint draws that weigh the same.
+
+    Attributes:
+        curves: per arm, each with ``draws`` cells; draw number i is cell i of every curve.
+        level: log n at the level of the estimand, shape (draws, arms).
+        tried: whether an arm has any probes, shape (arms,).
+    """
+
+    curves: Sequence[FitCurve]
+    level: Floats
+    tried: Sequence[bool]
+
+    @property
+    def best(self) -> int:
+        """The arm with the largest mean log EMC, among those that were tried."""
+        mean = np.where(self.tried, self.level.mean(axis=0), -math.inf)
+        return int(np.argmax(mean))
+
+    @property
+    def best_chance(self) -> float:
+        """The chance that this arm is the best one."""
+        return float(np.mean(self.level.argmax(axis=1) == self.best))
+
+    @property
+    def regret(self) -> float:
+        """By how much the best arm is expected to lie above the one that seems best (log n)."""
+        return float((self.level.max(axis=1) - self.level[:, self.best]).mean())
+
+
+def contest(history: History, n_limit: int, q: float, coordinates: Coordinates) -> Contest:
+    """Return what probes of several arms say together.
+
+    Args:
+        history: finished probes of all arms; n_limit: largest n there is (samples).
+        q: level of the estimand; coordinates: of the arms.
+    """
+    each = [[r for r in history if r.arm == arm] for arm in range(len(coordinates))]
+    own = [posterior(some, n_limit) for some in each]
+    tried = [bool(some) for some in each]
+    curves = []
+    for arm, curve in enumerate(own):
+        said = _said(own, tried, coordinates, arm)
+        pooled = curve if said is None else curve.reweighted(_log_weight(curve.threshold, *said))
+        order = np.random.default_rng(arm).permutation(_DRAWS)
+        thin = pooled.thin(_DRAWS)
+        curves.append(
+            FitCurve(
+                threshold=thin.threshold[order],
+                width=thin.width[order],
+                lapse=thin.lapse[order],
+                weight=thin.weight,
+            )
+        )
+    level = np.stack([np.log(curve.level_set(q)) for curve in curves], axis=1)
+    return Contest(curves=curves, level=level, tried=tried)
+
+
+def _said(
+    own: Sequence[FitCurve], tried: Sequence[bool], coordinates: Coordinates, arm: int
+) -> tuple[float, float] | None:
+    """Return where the other arms place the threshold of one: mean and deviation in log n."""
+    others = [other for other in range(len(own)) if tried[other] and other != arm]
+    if not others:
+        return None
+    moments = [_moments(own[other]) for other in others]
+    mean = np.array([m for m, _ in moments])
+    noise = np.array([s**2 for _, s in moments])
+    places = np.array([coordinates[i] for i in (*others, arm)], dtype=np.float64)
+    apart = np.square(places[:, None] - places[None]).sum(axis=2)
+    cover = _LEVEL_SD**2 + _ARM_SD**2 * np.exp(-0.5 * apart / _REACH**2)
+    inverse = np.linalg.inv(cover[:-1, :-1] + np.diag(noise + _OWN_SD**2))
+    row = cover[-1, :-1]
+    centre = float(np.average(mean, weights=1 / (noise + _OWN_SD**2)))
+    expected = centre + float(row @ inverse @ (mean - centre))
+    variance = cover[-1, -1] + _OWN_SD**2 - float(row @ inverse @ row)
+    return expected, math.sqrt(variance)
+
+
+def _moments(curve: FitCurve) -> tuple[float, float]:
+    mean = float(curve.weight @ curve.threshold)
+    return mean, math.sqrt(float(curve.weight @ (curve.threshold - mean) ** 2))
+
+
+def _log_weight(threshold: Floats, centre: float, scale: float) -> Floats:
+    z = (threshold - centre) / scale
+    near = np.exp(-0.5 * z * z) / (scale * math.sqrt(2 * math.pi))
+    return np.asarray(np.log(_TRUST * near + (1 - _TRUST) * _ELSEWHERE))
