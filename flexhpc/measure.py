@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flexhpc.data import Samples, load_samples
 from flexhpc.errors import BatchOfOne, Interrupted, PointError
-from flexhpc.evaluate import evaluate
+from flexhpc.evaluate import evaluate, size
 from flexhpc.models import count_bits, count_parameters
 from flexhpc.neighbourhood import belief_about, recalled, written
 from flexhpc.probe import Watch, run_probe
@@ -48,6 +48,8 @@ def measure(
         PeerLost: another process of the group or the pool is gone.
     """
     samples = load_samples(point.data, point.seed)
+    if point.evaluate is not None:
+        size(point.evaluate, samples)  # a search of hours must not end in this error
     path = run.point(point.id)
     header = _header(point, samples)
     record = read(path)
@@ -62,9 +64,9 @@ def measure(
     else:
         history = history_of(record.probes, point.training) if record else []
         estimate = _search(point, samples, history, belief, run, group, watch, pool)
-    if point.evaluate and (record is None or record.evaluation is None):
-        group.told(_Order(point.id, full=True))
-        found = evaluate(point, samples, run.checkpoint(point.id, "full"), group, watch)
+    if point.evaluate is not None and (record is None or not record.evaluated(point.evaluation)):
+        group.told(_Order(point.id, evaluate=True))
+        found = evaluate(point, samples, run.checkpoint(point.id, "evaluate"), group, watch)
         _still_ours(watch)
         evaluated(path, found, permitted=watch.holds)
     for checkpoint in run.checkpoints(point.id):
@@ -126,13 +128,13 @@ def _finished(estimate: Estimate, path: Path, watch: Watch) -> Estimate:
 
 @dataclass(frozen=True)
 class _Order:
-    """What rank 0 tells the others to train with it: a probe, or the full training set."""
+    """What rank 0 tells the others to train with it: a probe, or the evaluation."""
 
     point_id: str
     n: int = 0
     repeat: int = 0
     hopeless_below: float = 0.0
-    full: bool = False
+    evaluate: bool = False
 
 
 def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], bool]) -> None:
@@ -150,7 +152,7 @@ def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], boo
             loaded = {order.point_id: load_samples(point.data, point.seed)}
         samples = loaded[order.point_id]
         with contextlib.suppress(Interrupted, PointError):  # rank 0 meets the same, and says so
-            if order.full:
+            if order.evaluate:
                 evaluate(point, samples, None, group, watch)
             else:
                 below = order.hopeless_below

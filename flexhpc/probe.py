@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ class Wanted:
         n: size of the subset; repeat: which of the trainings at this n.
         name: tells its checkpoint from any other training of the point with this n and repeat.
         hopeless_below: chance to fit within its budget at which it is ended; 0 for never.
+        subset: seed of its subset; None for that of the probe with this n and repeat.
         trained: called with the network at its end; see :class:`Hooks`.
     """
 
@@ -60,6 +61,7 @@ class Wanted:
     repeat: int
     name: str = ""
     hopeless_below: float = 0.0
+    subset: int | None = None
     trained: Callable[[nn.Module], dict[str, float]] = field(default=lambda _: {})
 
 
@@ -86,6 +88,8 @@ def run_training(
     """
     n, repeat = wanted.n, wanted.repeat
     seeds = ProbeSeeds.of(point.seed, n, repeat, nested=point.data.subset == "nested")
+    if wanted.subset is not None:
+        seeds = replace(seeds, subset=wanted.subset)
     subset = draw_subset(samples.pool, n, seeds.subset)
     data = ProbeData(
         inputs=torch.from_numpy(samples.standardised(subset)).to(group.device),

@@ -123,12 +123,13 @@ def _of_record(point: Point, path: Path) -> PointStatus:
         return PointStatus(point=point, state="failed", message=str(error))
     if record is None:
         return PointStatus(point=point, state="waiting")
+    record = record.seen_by(point.evaluation)
     history = history_of(record.probes, point.training)
     n_limit = record.header.n_limit
     if record.estimate is not None:
         estimate = Estimate.of(record.estimate)
         bracket = Bracket(largest_fit=estimate.largest_fit, smallest_fail=estimate.smallest_fail)
-        state: PointState = "done" if record.done(point.evaluate) else "stopped"
+        state: PointState = "done" if record.done(point.evaluation) else "stopped"
         return PointStatus(
             point=point, state=state, record=record, estimate=estimate, bracket=bracket
         )

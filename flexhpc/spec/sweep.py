@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from flexhpc.spec.checks import check_together, generalizes, without_test_set
+from flexhpc.spec.checks import check_evaluation, check_together, generalizes
 from flexhpc.spec.identity import canonical, digest, plain, point_json
 from flexhpc.spec.resolve import complete, resolve, variant_of, with_variant
 from flexhpc.spec.sections import SECTIONS, Data, Evaluate, Model, Search, Section, Training
@@ -25,7 +25,7 @@ class Point:
         index: position in the sweep, from 0.
         id: content hash of all that can change the result.
         canonical: the JSON text that was hashed.
-        evaluate: whether its model is trained on the full training set as well.
+        evaluate: how its model is trained to see whether it generalizes; None for not at all.
         swept: the values of the swept keys, by dotted path.
     """
 
@@ -37,7 +37,7 @@ class Point:
     training: Training
     search: Search
     seed: int
-    evaluate: bool
+    evaluate: Evaluate | None
     swept: dict[str, Any]
 
     @property
@@ -47,6 +47,11 @@ class Point:
         Text speaks for itself; the MLflow UI cuts names after some 15 characters.
         """
         return " ".join(short(key, value) for key, value in self.swept.items())
+
+    @property
+    def evaluation(self) -> dict[str, int] | None:
+        """Which evaluation is wanted: see :attr:`Evaluate.asked`; None for none."""
+        return None if self.evaluate is None else self.evaluate.asked
 
 
 def short(key: str, value: Any) -> str:
@@ -102,7 +107,7 @@ class Sweep:
         fixed: section -> key -> value.
         fixed_lines: line of each fixed key.
         axes: in the order of the file; the last one moves fastest.
-        evaluate: what is measured beside the EMC.
+        evaluate: what is measured beside the EMC; evaluate_lines: line of each key.
         frozen: what a frozen spec carries, so that a later version's defaults change nothing;
             None for a spec that a user wrote.
         checked: whether keys that do not go together are errors: not in a frozen spec as it was
@@ -116,7 +121,7 @@ class Sweep:
     fixed_lines: dict[Keys, int]
     axes: list[Axis]
     evaluate: Evaluate = field(default_factory=Evaluate)
-    evaluate_line: int = 1
+    evaluate_lines: dict[Keys, int] = field(default_factory=dict)
     frozen: Frozen | None = None
     checked: bool = True
     problems: Problems = field(default_factory=dict)
@@ -155,9 +160,10 @@ class Sweep:
             combined = (id(found[0][0]), id(found[1][0]), id(training))
             if combined not in together:
                 data, model = cast(Data, found[0][0]), cast(Model, found[1][0])
+                procedure = cast(Training | None, training)
                 together[combined] = check_together(
-                    data, model, cast(Training | None, training), self._reporter(at)
-                ) and self._can_evaluate(data)
+                    data, model, procedure, self._reporter(at)
+                ) and self._can_evaluate(data, procedure)
             if not together[combined] or found[2] is None or found[3] is None or seed is None:
                 continue
             data, model, training, search = (cast(Any, entry)[0] for entry in found)
@@ -168,7 +174,7 @@ class Sweep:
             yield Point(
                 index=index, id=digest(text), canonical=text, data=data, model=model,
                 training=training, search=search, seed=seed,
-                evaluate=self.evaluate.full and generalizes(data),
+                evaluate=self.evaluate if self.evaluate.wanted and generalizes(data) else None,
                 swept={path: self.axes[a].values[at[a]][k] for a, k, path in paths},
             )  # fmt: skip
 
@@ -214,11 +220,11 @@ class Sweep:
             return None
         return seed
 
-    def _can_evaluate(self, data: Data) -> bool:
-        what = without_test_set(data) if self.evaluate.full else None
-        if what is not None:
-            self._note(("evaluate", "full"), what, {("evaluate",): self.evaluate_line})
-        return what is None
+    def _can_evaluate(self, data: Data, training: Training | None) -> bool:
+        found = [*check_evaluation(self.evaluate, data, training)]
+        for key, what in found:
+            self._note(("evaluate", key), what, self.evaluate_lines)
+        return not found
 
     def _reporter(self, at: tuple[int, ...]) -> Any:
         def report(keys: Keys, what: str) -> None:
