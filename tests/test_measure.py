@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import pandas
 import pytest
 import torch
 
@@ -259,6 +262,49 @@ def test_more_samples_than_there_are_end_a_point_before_its_search(tmp_path: Pat
     with pytest.raises(PointError, match=r"evaluate.n: 1439 is more than the 1438 training"):
         measure(point, run, CPU, Watch())
     assert read(run.point(point.id)) is None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_results_say_what_interpolated(cli: Cli, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(SHORT + "evaluate: {n: 300, steps: 2000}\n")
+
+    def results() -> dict[str, Any]:
+        """What the row of original labels and MLflow say, and the same of every format."""
+        row, random = json.loads(cli("results", "runs/also", "--format", "json").stdout)
+        assert "interpolated" not in random
+        text = cli("results", "runs/also", "--format", "csv").stdout
+        cells = [line["interpolated"] for line in csv.DictReader(io.StringIO(text))]
+        assert cells == [str(row["interpolated"]).lower(), ""]
+        cli("results", "runs/also", "--format", "parquet", "-o", tmp_path / "r.parquet")
+        frame = pandas.read_parquet(tmp_path / "r.parquet")
+        assert frame["interpolated"].tolist() == [row["interpolated"], None]
+        parents, _ = logged(f"sqlite:///{tmp_path}/runs/also/mlflow.db", "also")
+        (metrics,) = [
+            parent.data.metrics
+            for parent in parents
+            if parent.data.params["data.labels"] == "original"
+        ]
+        for key in ("interpolated", "test_accuracy", "gap", "emc"):
+            assert metrics[key] == pytest.approx(float(row[key]))
+        return row
+
+    cli("sweep", spec)
+    fitted = results()
+    assert fitted["interpolated"] is True
+    page = tmp_path / "runs" / "also" / "report" / "index.html"
+    assert "1 of 1 trainings behind test accuracy and gap interpolated" in page.read_text()
+    cli("sweep", spec, "--set", "evaluate.steps=10")
+    missed = results()
+    assert missed["interpolated"] is False
+    assert missed["test_accuracy"] < fitted["test_accuracy"]
+    same = ("point_id", "emc", "emc_lo", "emc_hi", "probes", "cost", "status")
+    assert [missed[key] for key in same] == [fitted[key] for key in same]
+    html = page.read_text()
+    assert "0 of 1 trainings behind test accuracy and gap interpolated" in html
+    assert "1 did not (1 unconverged)" in html
+    assert "no correlation is given" in html
+    assert "<th>interpolated</th>" in html
 
 
 def test_calibration_error_by_hand() -> None:
