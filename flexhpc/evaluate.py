@@ -1,8 +1,10 @@
-"""How well a point's model generalizes when it is trained on the full training set."""
+"""How well a point's model generalizes when it is trained once more, on samples of its own."""
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +14,55 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flexhpc.data import Samples, TestSet, load_test
+from flexhpc.errors import PointError
 from flexhpc.probe import Wanted, Watch, run_training
-from flexhpc.spec import Point
+from flexhpc.seeds import derive
+from flexhpc.spec import Point, Training
+from flexhpc.spec.sections import CurvatureGate, Evaluate, GradientGate
+from flexhpc.spec.sections.training import BUDGETS
 from flexhpc.training import Group
 
 _AT_ONCE = 512
 _BINS = 15
 
 
+def size(asked: Evaluate, samples: Samples) -> int:
+    """Return on how many samples an evaluation trains, whatever ``n_max`` says.
+
+    Raises:
+        PointError: there are not that many.
+    """
+    most = len(samples.pool)
+    if asked.n is not None and asked.n > most:
+        raise PointError(
+            f"evaluate.n: {asked.n} is more than the {most} training samples of "
+            f"{samples.dataset.name}; give fewer, or full: true instead"
+        )
+    return asked.n or most
+
+
+def procedure(asked: Evaluate, training: Training) -> Training:
+    """Return how an evaluation trains, from how the point's probes do.
+
+    A budget of its own stands instead of the probes' budget, whatever that was, and is all there
+    is: a cosine spans it, nothing extends it. A plateau still ends a training. The gates that only
+    judge the failure of a probe are off, since nobody would look at their readings.
+    """
+    unread = {"gradient": GradientGate(mode="off"), "curvature": CurvatureGate(mode="off")}
+    changed: dict[str, Any] = {"gates": training.gates.model_copy(update=unread)}
+    if asked.steps is not None or asked.epochs is not None:
+        budget = {"steps": asked.steps, "epochs": asked.epochs}
+        changed |= {**dict.fromkeys(BUDGETS), **budget, "unconverged": "report"}
+    return training.model_copy(update=changed)
+
+
 def evaluate(
     point: Point, samples: Samples, checkpoint: Path | None, group: Group, watch: Watch
 ) -> dict[str, Any]:
-    """Train a point's model on every sample that it may have (``n_max`` or not), and test it.
+    """Train a point's model as its ``evaluate`` says, and test it.
 
-    The training is that of a probe: it ends as soon as all samples are fitted.
+    The training begins and ends as a probe does, so it ends as soon as all samples are fitted. Its
+    subset is no probe's; one of fewer samples is a part of one of more.
 
     Args:
         point: what to train and how; samples: its data.
@@ -34,27 +71,39 @@ def evaluate(
         watch: the outside.
 
     Returns:
-        n and n_test (samples), verdict, train_accuracy, test_accuracy, gap (train minus test),
+        asked (size and budget, where ``evaluate`` gives them), n and n_test (samples), verdict,
+        interpolated (every sample fitted), train_accuracy, test_accuracy, gap (train minus test),
         test_loss (mean cross-entropy), calibration_error (see :func:`calibration_error`), epochs,
         cost (sample passes), seconds.
 
     Raises:
-        PointError: the data has no test set.
+        PointError: the data has no test set, or too few samples.
     """
+    if (asked := point.evaluate) is None:
+        raise ValueError(f"{point.id} is not to be evaluated")
+    n = size(asked, samples)
     test = load_test(point.data, point.seed)
 
     def trained(network: nn.Module) -> dict[str, float]:
         return tested(network, test, group.device)
 
-    n = len(samples.pool)
-    wanted = Wanted(n=n, repeat=0, name=" full", trained=trained)
-    outcome, _, _ = run_training(point, samples, wanted, checkpoint, group, watch)
+    wanted = Wanted(
+        n=n,
+        repeat=0,
+        name=f" evaluate {json.dumps(asked.asked)}",
+        subset=derive(point.seed, "evaluation"),
+        trained=trained,
+    )
+    its_own = replace(point, training=procedure(asked, point.training))
+    outcome, _, _ = run_training(its_own, samples, wanted, checkpoint, group, watch)
     accuracy = 1 - outcome.n_errors / n
     found = {key: outcome.readings[key] for key in ("test_accuracy", "test_loss")}
     return {
+        "asked": asked.asked,
         "n": n,
         "n_test": len(test.labels),
         "verdict": outcome.verdict,
+        "interpolated": outcome.n_errors == 0,
         "train_accuracy": accuracy,
         **found,
         "gap": accuracy - found["test_accuracy"],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flexhpc.data import Samples, load_samples
 from flexhpc.errors import BatchOfOne, Interrupted, PointError
-from flexhpc.evaluate import evaluate
+from flexhpc.evaluate import evaluate, size
 from flexhpc.models import count_bits, count_parameters
 from flexhpc.probe import Watch, run_probe
 from flexhpc.probe_pool import ProbePool
@@ -46,6 +46,8 @@ def measure(
         PeerLost: another process of the group or the pool is gone.
     """
     samples = load_samples(point.data, point.seed)
+    if point.evaluate is not None:
+        size(point.evaluate, samples)  # a search of hours must not end in this error
     path = run.point(point.id)
     header = _header(point, samples)
     record = read(path)
@@ -58,9 +60,9 @@ def measure(
     else:
         history = history_of(record.probes, point.training) if record else []
         estimate = _search(point, samples, history, run, group, watch, pool)
-    if point.evaluate and (record is None or record.evaluation is None):
+    if point.evaluate is not None and (record is None or not record.evaluated(point.evaluation)):
         group.told(_Order(point.id, arm=estimate.arm))
-        saved = run.checkpoint(point.id, "full")
+        saved = run.checkpoint(point.id, "evaluate")
         found = evaluate(point.at(estimate.arm), samples, saved, group, watch)
         _still_ours(watch)
         evaluated(path, found, permitted=watch.holds)
@@ -123,10 +125,10 @@ def _finished(estimate: Estimate, path: Path, watch: Watch) -> Estimate:
 
 @dataclass(frozen=True)
 class _Order:
-    """What rank 0 tells the others to train with it: a probe, or the full training set.
+    """What rank 0 tells the others to train with it: a probe, or the evaluation.
 
     Attributes:
-        probe: None for the full training set; arm: with which it is trained then.
+        probe: None for the evaluation; arm: with which it is trained then.
     """
 
     point_id: str

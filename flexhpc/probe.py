@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,14 @@ class Wanted:
     Attributes:
         n: size of the subset; repeat: which of the trainings at this n.
         name: tells its checkpoint from any other training of the point with this n and repeat.
+        subset: seed of its subset; None for that of the probe with this n and repeat.
         trained: called with the network at its end; see :class:`Hooks`.
     """
 
     n: int
     repeat: int
     name: str = ""
+    subset: int | None = None
     trained: Callable[[nn.Module], dict[str, float]] = field(default=lambda _: {})
 
 
@@ -81,6 +83,8 @@ def run_training(
     """
     n, repeat = wanted.n, wanted.repeat
     seeds = ProbeSeeds.of(point.seed, n, repeat, nested=point.data.subset == "nested")
+    if wanted.subset is not None:
+        seeds = replace(seeds, subset=wanted.subset)
     subset = draw_subset(samples.pool, n, seeds.subset)
     data = ProbeData(
         inputs=torch.from_numpy(samples.standardised(subset)).to(group.device),

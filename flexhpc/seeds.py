@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_STREAMS = {"init": 0, "subset": 1, "labels": 2, "order": 3, "inputs": 4}
+_STREAMS = {"init": 0, "subset": 1, "labels": 2, "order": 3, "inputs": 4, "evaluation": 5}
 
 
 def derive(seed: int, stream: str, *key: int) -> int:

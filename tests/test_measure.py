@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import h5py
+import pandas
 import pytest
 import torch
 
-from flexhpc.errors import Interrupted
-from flexhpc.evaluate import calibration_error
+import flexhpc.evaluate
+from flexhpc.data import draw_subset, load_samples
+from flexhpc.errors import Interrupted, PointError
+from flexhpc.evaluate import calibration_error, evaluate, procedure
 from flexhpc.measure import measure
-from flexhpc.probe import Watch
-from flexhpc.spec import checked
+from flexhpc.probe import Watch, run_training
+from flexhpc.seeds import ProbeSeeds
+from flexhpc.spec import Point, checked
+from flexhpc.spec.sections import Adam, Evaluate, Gd, Sgd
 from flexhpc.store import RunFolder, read
 from flexhpc.training import Group
 from tests.conftest import Cli
@@ -98,7 +108,7 @@ def test_an_interrupted_evaluation_goes_on_bitwise(tmp_path: Path) -> None:
     record = read(parted.point(point.id))
     assert record.estimate is not None
     assert record.evaluation is None
-    assert not record.done(evaluate=True)
+    assert not record.done({})
     assert parted.checkpoints(point.id)
     assert measure(point, parted, CPU, Watch()) == estimate
     assert not parted.checkpoints(point.id)
@@ -106,6 +116,195 @@ def test_an_interrupted_evaluation_goes_on_bitwise(tmp_path: Path) -> None:
     assert {**first, "seconds": 0} == {**second, "seconds": 0}
     assert first["n"] == 1_438
     assert first["n_test"] == 359
+
+
+SHORT = SPEC.replace(", gates: {curvature: report}", "").replace(", eps: [0.2]", "")
+
+
+def original(folder: Path, evaluate: str, text: str = SHORT) -> Point:
+    """The first point of the spec, with original labels, evaluated so."""
+    path = folder / "spec.yaml"
+    path.write_text(f"{text}evaluate: {{{evaluate}}}\n")
+    return checked(path)[1][0]
+
+
+def test_an_evaluation_has_a_size_and_a_budget_of_its_own(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    long, short = original(tmp_path, "n: 300, steps: 2000"), original(tmp_path, "n: 300, epochs: 2")
+    estimate = measure(long, run, CPU, Watch())
+    before = read(run.point(long.id))
+    found = before.evaluation
+    assert found["asked"] == {"n": 300, "steps": 2000}
+    assert (found["n"], found["verdict"], found["interpolated"]) == (300, "fit", True)
+    assert found["gap"] == 1 - found["test_accuracy"]
+    assert found["epochs"] > 2
+    assert short.id == long.id
+    assert not before.done(short.evaluation), "another budget is another evaluation"
+    assert measure(short, run, CPU, Watch()) == estimate
+    after = read(run.point(long.id))
+    assert [p.finished for p in after.probes] == [p.finished for p in before.probes]
+    assert after.evaluation["asked"] == {"n": 300, "epochs": 2}
+    assert (after.evaluation["epochs"], after.evaluation["interpolated"]) == (2, False)
+    assert after.done(short.evaluation)
+    assert not after.done(long.evaluation)
+    assert not after.done(original(tmp_path, "n: 299, epochs: 2").evaluation)
+    assert after.done(None), "where no evaluation is asked for, any may be there"
+
+
+def test_an_evaluation_of_an_older_file_had_everything_and_the_budget_of_a_probe(
+    tmp_path: Path,
+) -> None:
+    run, point = RunFolder(tmp_path / "run"), original(tmp_path, "full: true")
+    measure(point, run, CPU, Watch())
+    fresh = read(run.point(point.id))
+    assert fresh.evaluation["asked"] == {}
+    with h5py.File(run.point(point.id), "a") as file:
+        del file["evaluation"]["asked"]
+        del file["evaluation"].attrs["interpolated"]
+    old = read(run.point(point.id))
+    assert old.evaluation == fresh.evaluation
+    assert old.done(point.evaluation)
+    assert not old.done(original(tmp_path, "full: true, epochs: 61").evaluation)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_evaluation_draws_no_probes_subset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nested: bool
+) -> None:
+    kind = "nested" if nested else "fresh"
+    text = SHORT.replace("test_fraction: 0.2", f"test_fraction: 0.2, subset: {kind}")
+    point = original(tmp_path, "n: 64, epochs: 1", text)
+    samples = load_samples(point.data, 0)
+    drawn = []
+
+    def watched(*arguments: Any) -> Any:
+        trained = run_training(*arguments)
+        drawn.append(trained[1])
+        return trained
+
+    monkeypatch.setattr(flexhpc.evaluate, "run_training", watched)
+    for n, seed in ((64, 0), (100, 0), (100, 1)):
+        asked = replace(point, seed=seed, evaluate=Evaluate(n=n, epochs=1))
+        evaluate(asked, samples, None, CPU, Watch())
+    small, large, other = map(set, drawn)
+    assert [len(ids) for ids in (small, large, other)] == [64, 100, 100]
+    assert small < large, "fewer samples are a part of more"
+    assert len(large & other) < 30, "each seed has its own: 7 are shared by chance"
+    for repeat in range(3):
+        seeds = ProbeSeeds.of(0, 64, repeat, nested=nested)
+        assert len(small & set(draw_subset(samples.pool, 64, seeds.subset))) < 30
+
+
+def test_an_interrupted_evaluation_of_its_own_goes_on_bitwise(tmp_path: Path) -> None:
+    """And one of another size or budget begins anew."""
+    cosine = SHORT.replace("epochs: 60", "epochs: 60, schedule: cosine")
+    point = original(tmp_path, "n: 1000, steps: 400", cosine)
+    whole, parted = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parted")
+    estimate = measure(point, whole, CPU, Watch())
+    steps = sum(probe.steps for probe in read(whole.point(point.id)).probes)
+    count = 0
+
+    def stopping() -> bool:
+        nonlocal count
+        count += 1
+        return count == steps + 100
+
+    with pytest.raises(Interrupted):
+        measure(point, parted, CPU, Watch(stopping=stopping))
+    assert read(parted.point(point.id)).estimate is not None
+    assert parted.checkpoints(point.id)
+    for asked in ("n: 1000, steps: 400", "n: 1000, steps: 500", "n: 999, steps: 400", "full: true"):
+        copy, epochs = RunFolder(tmp_path / asked), []
+        shutil.copytree(parted.path, copy.path)
+        again = original(tmp_path, asked, cosine)
+        watch = Watch(progress=lambda at, epochs=epochs: epochs.append(at["epoch"]))
+        assert measure(again, copy, CPU, watch) == estimate
+        found = read(copy.point(point.id)).evaluation
+        assert found["asked"] == again.evaluation
+        assert not copy.checkpoints(point.id)
+        if again.evaluate == point.evaluate:
+            assert epochs[0] == 100 // 16 + 1, "it did not go on where it was"
+            first = read(whole.point(point.id)).evaluation
+            assert {**first, "seconds": 0} == {**found, "seconds": 0}
+        else:
+            assert epochs[0] == 1, f"{asked}: it took the other's checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("training", "budget"),
+    [
+        (Adam(optimizer="adam", epochs=3), {"steps": 50}),
+        (Adam(optimizer="adam", steps=3, schedule="cosine", warmup=2), {"epochs": 50}),
+        (Sgd(optimizer="sgd", gradient_evaluations=9), {"steps": 50}),
+        (Gd(optimizer="gd", until="convergence"), {"epochs": 50}),
+        (Adam(optimizer="adam", unconverged="extend", extend_to=3.0), {"steps": 50}),
+    ],
+)
+def test_a_budget_of_its_own_stands_instead_of_any_other(training, budget) -> None:
+    changed = procedure(Evaluate(n=9, **budget), training)
+    keys = ("steps", "epochs", "gradient_evaluations", "until")
+    assert {k: getattr(changed, k) for k in keys if getattr(changed, k) is not None} == budget
+    assert changed.unconverged == "report"
+    for key in set(type(training).model_fields) - {*keys, "unconverged", "gates"}:
+        assert getattr(changed, key) == getattr(training, key)
+    assert changed.gates.plateau == training.gates.plateau
+    assert (changed.gates.gradient.mode, changed.gates.curvature.mode) == ("off", "off")
+    kept = procedure(Evaluate(full=True), training)
+    assert kept.model_copy(update={"gates": training.gates}) == training
+
+
+def test_more_samples_than_there_are_end_a_point_before_its_search(tmp_path: Path) -> None:
+    """Where no spec can know how many there are: here conflicts are dropped."""
+    text = SHORT.replace("test_fraction: 0.2", "test_fraction: 0.2, conflicts: drop")
+    point = original(tmp_path, "n: 1438", text)
+    point = replace(point, evaluate=point.evaluate.model_copy(update={"n": 1439}))
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(PointError, match=r"evaluate.n: 1439 is more than the 1438 training"):
+        measure(point, run, CPU, Watch())
+    assert read(run.point(point.id)) is None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_results_say_what_interpolated(cli: Cli, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(SHORT + "evaluate: {n: 300, steps: 2000}\n")
+
+    def results() -> dict[str, Any]:
+        """What the row of original labels and MLflow say, and the same of every format."""
+        row, random = json.loads(cli("results", "runs/also", "--format", "json").stdout)
+        assert "interpolated" not in random
+        text = cli("results", "runs/also", "--format", "csv").stdout
+        cells = [line["interpolated"] for line in csv.DictReader(io.StringIO(text))]
+        assert cells == [str(row["interpolated"]).lower(), ""]
+        cli("results", "runs/also", "--format", "parquet", "-o", tmp_path / "r.parquet")
+        frame = pandas.read_parquet(tmp_path / "r.parquet")
+        assert frame["interpolated"].tolist() == [row["interpolated"], None]
+        parents, _ = logged(f"sqlite:///{tmp_path}/runs/also/mlflow.db", "also")
+        (metrics,) = [
+            parent.data.metrics
+            for parent in parents
+            if parent.data.params["data.labels"] == "original"
+        ]
+        for key in ("interpolated", "test_accuracy", "gap", "emc"):
+            assert metrics[key] == pytest.approx(float(row[key]))
+        return row
+
+    cli("sweep", spec)
+    fitted = results()
+    assert fitted["interpolated"] is True
+    page = tmp_path / "runs" / "also" / "report" / "index.html"
+    assert "1 of 1 trainings behind test accuracy and gap interpolated" in page.read_text()
+    cli("sweep", spec, "--set", "evaluate.steps=10")
+    missed = results()
+    assert missed["interpolated"] is False
+    assert missed["test_accuracy"] < fitted["test_accuracy"]
+    same = ("point_id", "emc", "emc_lo", "emc_hi", "probes", "cost", "status")
+    assert [missed[key] for key in same] == [fitted[key] for key in same]
+    html = page.read_text()
+    assert "0 of 1 trainings behind test accuracy and gap interpolated" in html
+    assert "1 did not (1 unconverged)" in html
+    assert "no correlation is given" in html
+    assert "<th>interpolated</th>" in html
 
 
 def test_calibration_error_by_hand() -> None:

@@ -126,10 +126,11 @@ def _of_record(point: Point, path: Path) -> PointStatus:
         return PointStatus(point=point, state="failed", message=str(error))
     if record is None:
         return PointStatus(point=point, state="waiting")
+    record = record.seen_by(point.evaluation)
     history = history_of(record.probes, point.training)
     n_limit = record.header.n_limit
     if record.estimate is not None:
-        state: PointState = "done" if record.done(point.evaluate) else "stopped"
+        state: PointState = "done" if record.done(point.evaluation) else "stopped"
         estimate = Estimate.of(record.estimate)
         return PointStatus(point=point, state=state, record=record, estimate=estimate)
     return PointStatus(

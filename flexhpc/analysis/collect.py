@@ -26,7 +26,9 @@ COLUMNS = (
 """Columns after ``point_id`` and the swept keys. The best value of each tuned key
 (``best.training.lr``), those for each training error that was asked for
 (``emc_eps_0.1``, its ``_lo``, ``_hi`` and ``_censored``) and of an evaluation follow."""
-EVALUATION = ("train_accuracy", "test_accuracy", "gap", "test_loss", "calibration_error")
+EVALUATION = (
+    "train_accuracy", "test_accuracy", "gap", "test_loss", "calibration_error", "interpolated",
+)  # fmt: skip
 GATES = ("plateau", "gradient", "curvature", "stability")
 
 
@@ -86,7 +88,10 @@ def _touched(record: PointRecord, gate: str) -> int | None:
 
 
 def measurements(row: Row) -> dict[str, float]:
-    """Return what was measured of a point, as numbers: the columns after the swept keys."""
+    """Return what was measured of a point, as numbers: the columns after the swept keys.
+
+    What is true or false is 1 or 0.
+    """
     keys = list(row)
     measured = keys[keys.index(COLUMNS[0]) :]
     return {
@@ -97,13 +102,13 @@ def measurements(row: Row) -> dict[str, float]:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """Return the rows as CSV; None is an empty cell."""
+    """Return the rows as CSV; None is an empty cell, true and false are spelled as in a spec."""
     out = io.StringIO()
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(
-        {k: json.dumps(v) if isinstance(v, dict | list) else v for k, v in row.items()}
+        {k: json.dumps(v) if isinstance(v, dict | list | bool) else v for k, v in row.items()}
         for row in rows
     )
     return out.getvalue()
@@ -123,9 +128,11 @@ def as_parquet(rows: Sequence[Row]) -> bytes:
     """Return the rows as a Parquet file; mixed and nested swept values become JSON text."""
     import pandas
 
-    frame = pandas.DataFrame(list(rows))
-    for name in frame.columns:
-        kinds = {type(value) for value in frame[name] if value is not None}
+    columns: dict[str, list[Any]] = {}
+    for name in dict.fromkeys(key for row in rows for key in row):
+        values = [row.get(name) for row in rows]
+        kinds = {type(value) for value in values if value is not None}
         if (len(kinds) > 1 and not kinds <= {int, float}) or kinds & {dict, list}:
-            frame[name] = [None if v is None else json.dumps(v) for v in frame[name]]
-    return bytes(frame.to_parquet(index=False))
+            values = [None if v is None else json.dumps(v) for v in values]
+        columns[name] = values
+    return bytes(pandas.DataFrame(columns).to_parquet(index=False))

@@ -1,7 +1,8 @@
 """Does the difference between EMC with true and with random labels go along with generalization?
 
-The fourth finding of arXiv 2406.11463. Models that were measured with both labels and evaluated on
-the full training set are paired here and correlated, within a sweep of any shape.
+The fourth finding of arXiv 2406.11463. Models that were measured with both labels and evaluated are
+paired here and correlated, within a sweep of any shape. Only trainings that interpolated count:
+before that the gap tells how far a training got, not how its model generalizes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Pair:
     Attributes:
         name: of the model; family: of its kind; params: its parameters.
         emc_true, emc_random: samples; censored: whether either is a bound only.
-        test_accuracy, gap: trained on the full training set with original labels.
+        test_accuracy, gap: trained with original labels until it interpolated.
     """
 
     name: str
@@ -101,7 +102,9 @@ def _mean(seeds: Sequence[Pair]) -> Pair:
 
 
 def _evaluation(status: PointStatus) -> dict[str, Any] | None:
-    return status.record.evaluation if status.record else None
+    """Return how well a model generalizes, where its training interpolated."""
+    found = status.record.evaluation if status.record else None
+    return found if found is not None and found["interpolated"] else None
 
 
 def _pair(true: PointStatus, random: PointStatus) -> Pair:

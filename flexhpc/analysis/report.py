@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -62,6 +64,7 @@ def write_report(
         points=list(zip(statuses, rows, strict=True)),
         swept=swept,
         further=_further(rows),
+        interpolated=interpolated(statuses),
         correlations=[
             (family, len(some), outcome, correlations(some, key))
             for family, some in by_family(found).items()
@@ -114,8 +117,8 @@ def _figures(
             (
                 "generalization",
                 "EMC and generalization",
-                "Each model trained on the full training set with original labels. Open markers: "
-                "one of the two EMC is a bound only.",
+                "Each model trained with original labels until it interpolated. Open markers: one "
+                "of the two EMC is a bound only.",
                 generalization_figure(found),
             )
         )
@@ -128,7 +131,7 @@ def _further(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         keys = list(row)
         for key in keys[keys.index("status") + 1 :]:
-            if row[key]:
+            if row[key] or row[key] is False:
                 shown[key] = None
     return list(shown)
 
@@ -139,6 +142,31 @@ def _svg(figure: Figure) -> str:
     with rc_context({"svg.hashsalt": "flexhpc", "svg.fonttype": "path"}):
         figure.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
+
+
+def interpolated(statuses: Sequence[PointStatus]) -> str:
+    """Say how many trainings behind test accuracy and gap interpolated; empty if there are none."""
+    found = {
+        (status.point.id, json.dumps(record.evaluation["asked"])): record.evaluation
+        for status in statuses
+        if (record := status.record) is not None and record.evaluation is not None
+    }
+    if not found:
+        return ""
+    short = Counter(e["verdict"] for e in found.values() if not e["interpolated"])
+    left = short.total()
+    said = (
+        f"{len(found) - left} of {len(found)} trainings behind test accuracy and gap interpolated "
+        "(train accuracy 1)."
+    )
+    if not left:
+        return said
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(short.items()))
+    return (
+        f"{said} {left} did not ({verdicts}): their gap says how far training got, so "
+        + ("no correlation is given" if left == len(found) else f"correlations leave {left} out")
+        + ". A larger budget or a smaller n under evaluate may help."
+    )
 
 
 def _notes(statuses: Sequence[PointStatus]) -> list[str]:

@@ -25,9 +25,11 @@ def plain_text(value: object) -> str:
 
 
 def number_text(value: object) -> str:
-    """Return a number for a cell of a table: ``1,234``, ``0.0123``."""
+    """Return a number for a cell of a table: ``1,234``, ``0.0123``; or ``true``, ``false``."""
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -156,7 +156,7 @@ def _is_done(run: RunFolder, point: Point) -> bool:
         record = read(run.point(point.id))
     except PointError:
         return False
-    return record is not None and record.done(point.evaluate)
+    return record is not None and record.done(point.evaluation)
 
 
 def _parameters(point: Point) -> int:

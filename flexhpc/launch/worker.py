@@ -163,7 +163,7 @@ class _Worker:
         )
 
     def _is_settled(self, point: Point) -> bool:
-        measured = _is_measured(self.run.point(point.id), point.evaluate)
+        measured = _is_measured(self.run, point)
         return measured or self._has_failed(point)
 
     def _has_failed(self, point: Point) -> bool:
@@ -237,7 +237,7 @@ class _Worker:
         return "failed"
 
     def _measure(self, point: Point) -> None:
-        if _is_measured(self.run.point(point.id), point.evaluate):
+        if _is_measured(self.run, point):
             return
         assert self.sentinel.claim is not None
         watch = Watch(
@@ -274,10 +274,10 @@ def _say(text: str, to: TextIO | None = None) -> None:
         print(text, file=to or sys.stdout, flush=True)
 
 
-def _is_measured(path: Path, evaluate: bool) -> bool:
+def _is_measured(run: RunFolder, point: Point) -> bool:
     """Return whether a point has all that is wanted; a damaged file is left to :func:`measure`."""
     try:
-        record = read(path)
+        record = read(run.point(point.id))
     except PointError:
         return False
-    return record is not None and record.done(evaluate)
+    return record is not None and record.done(point.evaluation)

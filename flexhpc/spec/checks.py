@@ -10,6 +10,7 @@ from flexhpc.spec.sections import (
     Cnn,
     Data,
     Efficientnet,
+    Evaluate,
     Gaussian,
     Images,
     KnownTable,
@@ -70,11 +71,23 @@ def generalizes(data: Data) -> bool:
     return data.labels != "random" and data.inputs in ("original", "permuted")
 
 
-def without_test_set(data: Data) -> str | None:
-    """Return what is wrong with evaluating a model on this data; None if nothing is."""
-    if not generalizes(data) or data.test_fraction or data.source in OWN_TEST_SET:
-        return None
-    return f"{data.source} has no test set of its own; give data.test_fraction, as 0.2"
+def check_evaluation(
+    evaluate: Evaluate, data: Data, training: Training | None
+) -> Iterator[tuple[str, str]]:
+    """Yield (key, what is wrong) for evaluating a model that is trained so on this data."""
+    if not evaluate.wanted or not generalizes(data):
+        return
+    if not data.test_fraction and data.source not in OWN_TEST_SET:
+        what = f"{data.source} has no test set of its own; give data.test_fraction, as 0.2"
+        yield evaluate.size_key, what
+    known = known_shape(data)
+    if known is not None and evaluate.n is not None and evaluate.n > known[2]:
+        what = f"{evaluate.n} is more than the {known[2]} training samples of {data.source}"
+        yield "n", f"{what}; give fewer, or full: true instead"
+    warmup = training.warmup if training is not None else None
+    if evaluate.steps is not None and warmup is not None and warmup >= evaluate.steps:
+        what = f"training.warmup takes {warmup} updates and never ends within {evaluate.steps}"
+        yield "steps", f"{what}; give more"
 
 
 def check_together(data: Data, model: Model, training: Training | None, report: Report) -> bool:

@@ -26,7 +26,7 @@ def request(sweep: Sweep) -> dict[str, Any]:
         if axis.zipped
     ]
     if sweep.evaluate != Evaluate():
-        asked["evaluate"] = sweep.evaluate.model_dump(mode="json")
+        asked["evaluate"] = sweep.evaluate.model_dump(mode="json", exclude_none=True)
     if grid:
         asked["grid"] = grid
     if zipped:

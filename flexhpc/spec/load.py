@@ -58,11 +58,12 @@ def checked(path: Path, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Poin
         Problem(file=str(path), line=line, key=key, what=what)
         for line, key, what in (*sweep.problems, *_clashes(sweep, points))
     ]
-    if sweep.checked and sweep.evaluate.full and not any(point.evaluate for point in points):
+    evaluate = sweep.evaluate
+    if sweep.checked and evaluate.wanted and not any(point.evaluate for point in points):
         what = "has no effect: all labels are random or all inputs noise; leave it out"
-        problems.append(
-            Problem(file=str(path), line=sweep.evaluate_line, key="evaluate.full", what=what)
-        )
+        at = ("evaluate", evaluate.size_key)
+        line = sweep.evaluate_lines[at]
+        problems.append(Problem(file=str(path), line=line, key=".".join(at), what=what))
     raise_problems(problems)
     return sweep, points
 
@@ -173,7 +174,7 @@ class _Reader:
             fixed_lines=self._fixed_lines(),
             axes=[*self._grid(), *self._zip()],
             evaluate=self._evaluate(),
-            evaluate_line=self.doc.line(("evaluate",)),
+            evaluate_lines=self._evaluate_lines(),
             frozen=self._frozen(),
             seed_line=self.doc.line(("seed",)),
         )
@@ -211,7 +212,14 @@ class _Reader:
         def report(path: tuple[str, ...], what: str) -> None:
             self.note(("evaluate", *path), what)
 
-        return validate("evaluate", Evaluate, self._mapping("evaluate"), report) or Evaluate()
+        given = {k: v for k, v in self._mapping("evaluate").items() if v is not None}
+        for key, what in Evaluate.clashes(given):
+            report((key,), what)
+        return validate("evaluate", Evaluate, given, report) or Evaluate()
+
+    def _evaluate_lines(self) -> dict[Keys, int]:
+        paths = [("evaluate", key) for key in Evaluate.model_fields]
+        return {path: self.doc.line(path) for path in paths}
 
     def _name(self) -> str:
         name = self.top.get("name")

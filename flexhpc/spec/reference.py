@@ -5,6 +5,7 @@ python -m flexhpc.spec.reference > docs/spec_keys.md
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any, TypeGuard, get_args
 
@@ -31,7 +32,7 @@ def reference() -> str:
             lines += ["", f"### {names}", "", (cls.__doc__ or "").strip(), ""]
             lines += ["| key | default | meaning |", "|---|---|---|"]
             lines += _rows(cls, "", key)
-    lines += ["", "## evaluate", "", (Evaluate.__doc__ or "").strip(), ""]
+    lines += ["", "## evaluate", "", inspect.cleandoc(Evaluate.__doc__ or ""), ""]
     lines += ["| key | default | meaning |", "|---|---|---|", *_rows(Evaluate, "", "")]
     return "\n".join(lines) + "\n"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from flexhpc.spec.checks import check_together, check_tuned, generalizes, without_test_set
+from flexhpc.spec.checks import check_evaluation, check_together, check_tuned, generalizes
 from flexhpc.spec.identity import HASH_VERSION, before, canonical, digest, plain, point_json
 from flexhpc.spec.resolve import (
     Report,
@@ -46,7 +46,7 @@ class Point:
         canonical: the JSON text that was hashed.
         model, training: as they are without tuning, or of the first arm.
         arms: what is tried of the tuned keys; a single one without values where none is.
-        evaluate: whether its model is trained on the full training set as well.
+        evaluate: how its model is trained to see whether it generalizes; None for not at all.
         swept: the values of the swept keys, by dotted path.
     """
 
@@ -59,7 +59,7 @@ class Point:
     search: Search
     seed: int
     arms: tuple[Arm, ...]
-    evaluate: bool
+    evaluate: Evaluate | None
     swept: dict[str, Any]
 
     @property
@@ -82,6 +82,11 @@ class Point:
         Text speaks for itself; the MLflow UI cuts names after some 15 characters.
         """
         return " ".join(short(key, value) for key, value in self.swept.items())
+
+    @property
+    def evaluation(self) -> dict[str, int] | None:
+        """Which evaluation is wanted: see :attr:`Evaluate.asked`; None for none."""
+        return None if self.evaluate is None else self.evaluate.asked
 
 
 def short(key: str, value: Any) -> str:
@@ -156,7 +161,7 @@ class Sweep:
         fixed: section -> key -> value.
         fixed_lines: line of each fixed key.
         axes: in the order of the file; the last one moves fastest.
-        evaluate: what is measured beside the EMC.
+        evaluate: what is measured beside the EMC; evaluate_lines: line of each key.
         frozen: what a frozen spec carries, so that a later version's defaults change nothing;
             None for a spec that a user wrote.
         checked: whether keys that do not go together are errors: not in a frozen spec as it was
@@ -170,7 +175,7 @@ class Sweep:
     fixed_lines: dict[Keys, int]
     axes: list[Axis]
     evaluate: Evaluate = field(default_factory=Evaluate)
-    evaluate_line: int = 1
+    evaluate_lines: dict[Keys, int] = field(default_factory=dict)
     frozen: Frozen | None = None
     checked: bool = True
     problems: Problems = field(default_factory=dict)
@@ -223,7 +228,7 @@ class Sweep:
             yield Point(
                 index=index, id=digest(text), canonical=text, data=data, model=model,
                 training=training, search=search, seed=seed, arms=_arms(found[1], found[2]),
-                evaluate=self.evaluate.full and generalizes(data),
+                evaluate=self.evaluate if self.evaluate.wanted and generalizes(data) else None,
                 swept={path: self.axes[a].values[at[a]][k] for a, k, path in paths},
             )  # fmt: skip
 
@@ -317,7 +322,7 @@ class Sweep:
         """Check across sections; every error is noted."""
         data, model, training, search = (cast(Any, one and one.section) for one in found)
         report = self._reporter(at)
-        fine = check_together(data, model, training, report) and self._can_evaluate(data)
+        fine = check_together(data, model, training, report) and self._can_evaluate(data, training)
         keys = [
             (name, *path)
             for name, one in zip(SECTION_NAMES, found, strict=True)
@@ -336,11 +341,11 @@ class Sweep:
             return None
         return seed
 
-    def _can_evaluate(self, data: Data) -> bool:
-        what = without_test_set(data) if self.evaluate.full else None
-        if what is not None:
-            self._note(("evaluate", "full"), what, {("evaluate",): self.evaluate_line})
-        return what is None
+    def _can_evaluate(self, data: Data, training: Training | None) -> bool:
+        found = [*check_evaluation(self.evaluate, data, training)]
+        for key, what in found:
+            self._note(("evaluate", key), what, self.evaluate_lines)
+        return not found
 
     def _reporter(self, at: tuple[int, ...]) -> Any:
         def report(keys: Keys, what: str) -> None:

@@ -124,9 +124,11 @@ def read(path: Path) -> PointRecord | None:
         return None
     with reading(path) as file:
         probes = [_summary(file["probes"][key]) for key in sorted(file["probes"], key=int)]
-        evaluation = _read_values(file["evaluation"]) if "evaluation" in file else None
         return PointRecord(
-            header=_header(file), probes=probes, estimate=_estimate(file), evaluation=evaluation
+            header=_header(file),
+            probes=probes,
+            estimate=_estimate(file),
+            evaluation=_evaluation(file),
         )
 
 
@@ -140,6 +142,14 @@ def _estimate(file: h5py.File) -> dict[str, Any] | None:
         return None
     absent = dict.fromkeys(("emc_hi", "largest_fit", "smallest_fail"))
     return {**absent, **_read_values(file["estimate"])}
+
+
+def _evaluation(file: h5py.File) -> dict[str, Any] | None:
+    if "evaluation" not in file:
+        return None
+    found = _read_values(file["evaluation"])
+    # Those of flexhpc 0.1 had all samples and the budget of a probe.
+    return {"asked": {}, "interpolated": found["train_accuracy"] == 1, **found}
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,7 @@ class PointRecord:
     Attributes:
         estimate: the final estimate's fields, or None while the search goes on.
         evaluation: how well the model generalizes, by name; None where it was not evaluated.
+            ``asked`` says on how many samples it was to be trained and for how long.
     """
 
     header: Header
@@ -100,6 +101,14 @@ class PointRecord:
     estimate: dict[str, Any] | None
     evaluation: dict[str, Any] | None
 
-    def done(self, evaluate: bool) -> bool:
-        """Return whether all is there: the estimate and, if it is wanted, the evaluation."""
-        return self.estimate is not None and (self.evaluation is not None or not evaluate)
+    def evaluated(self, asked: Mapping[str, int] | None) -> bool:
+        """Return whether the evaluation that is asked for is there; None asks for none."""
+        return asked is None or (self.evaluation is not None and self.evaluation["asked"] == asked)
+
+    def done(self, asked: Mapping[str, int] | None) -> bool:
+        """Return whether all is there: the estimate, and the evaluation as it is asked for."""
+        return self.estimate is not None and self.evaluated(asked)
+
+    def seen_by(self, asked: Mapping[str, int] | None) -> PointRecord:
+        """Return it without an evaluation of another size or budget than is asked for."""
+        return self if self.evaluated(asked) else replace(self, evaluation=None)

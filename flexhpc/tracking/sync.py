@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,15 +26,16 @@ from flexhpc.search import estimate_so_far, history_of
 from flexhpc.spec import checked
 from flexhpc.store import RunFolder
 from flexhpc.store.files import write_json
-from flexhpc.store.record import ProbeSummary
+from flexhpc.store.record import PointRecord, ProbeSummary
 from flexhpc.tracking.quiet import mlflow_client
 from flexhpc.tracking.state import local_uri, tracked, tracked_path
 
-KIND, POINT, PROBE, LOGGED = (
+KIND, POINT, PROBE, LOGGED, EVALUATED = (
     "flexhpc.kind",
     "flexhpc.point_id",
     "flexhpc.probe",
     "flexhpc.probes_logged",
+    "flexhpc.evaluated",
 )
 _CURVE_POINTS = 200
 _MOST_PARAMS = 100
@@ -45,7 +47,7 @@ class _Parent:
     run_id: str
     logged: int
     finished: bool = False
-    evaluated: bool = False
+    evaluated: str = ""
 
     @classmethod
     def of(cls, run: Any) -> _Parent:
@@ -54,7 +56,7 @@ class _Parent:
             run_id=run.info.run_id,
             logged=int(run.data.tags.get(LOGGED, 0)),
             finished=run.info.status == "FINISHED",
-            evaluated="test_accuracy" in run.data.metrics,
+            evaluated=run.data.tags.get(EVALUATED, ""),
         )
 
 
@@ -114,8 +116,8 @@ class Syncer:
         assert status.record is not None
         probes = status.record.probes
         parent = self.parents.get(status.point.id)
-        evaluated = status.record.evaluation is not None
-        done = status.record.done(status.point.evaluate)
+        evaluated = _evaluated(status.record)
+        done = status.record.done(status.point.evaluation)
         if parent is None:
             parent = self._new_parent(status)
         elif (parent.logged, parent.finished, parent.evaluated) == (len(probes), done, evaluated):
@@ -236,7 +238,9 @@ class Syncer:
         assert estimate is not None
         end = int(max((p.finished for p in record.probes), default=0) * 1000)
         last = len(record.probes)
-        metrics = [Metric(k, v, end, last) for k, v in measurements(row_of(status)).items()]
+        # Of two values at one time MLflow shows the larger one, not the later one.
+        now = int(time.time() * 1000) if parent.finished else end
+        metrics = [Metric(k, v, now, last) for k, v in measurements(row_of(status)).items()]
         note = (
             f"**EMC {emc_text(estimate)}** ({estimate.estimand}, level {estimate.level}), "
             f"{record.header.params:,} parameters, {estimate.probes} probes, "
@@ -246,6 +250,7 @@ class Syncer:
             RunTag("mlflow.note.content", note),
             RunTag("estimand", estimate.estimand),
             RunTag("censored", estimate.censored),
+            RunTag(EVALUATED, _evaluated(record)),
         ]
         self.client.log_batch(parent.run_id, metrics=metrics, tags=tags)
         with tempfile.TemporaryDirectory() as folder:
@@ -255,7 +260,12 @@ class Syncer:
         self.client.log_artifact(parent.run_id, str(self.run.point(status.point.id)))
         self.client.set_terminated(parent.run_id, status="FINISHED", end_time=end)
         parent.finished = True
-        parent.evaluated = record.evaluation is not None
+        parent.evaluated = _evaluated(record)
+
+
+def _evaluated(record: PointRecord) -> str:
+    """Return which evaluation a record holds; empty for none."""
+    return "" if record.evaluation is None else json.dumps(record.evaluation["asked"])
 
 
 def _begun(probe: ProbeSummary) -> int:

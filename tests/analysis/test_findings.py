@@ -15,6 +15,7 @@ from scipy import stats
 
 from flexhpc.analysis.generalization import FEWEST, Pair, by_family, correlations, pairs
 from flexhpc.analysis.information import information
+from flexhpc.analysis.report import interpolated
 from flexhpc.spec import checked
 
 
@@ -100,7 +101,8 @@ def test_correlations_within_a_family_and_pooled() -> None:
     assert {k: len(v) for k, v in by_family(mixed).items()} == {"all": 18, "mlp": 10, "cnn": 5}
 
 
-def test_seeds_of_one_model_are_one_pair(tmp_path: Path) -> None:
+def some_statuses(tmp_path: Path) -> list[SimpleNamespace]:
+    """Two models of three seeds, with original and with random labels."""
     path = tmp_path / "spec.yaml"
     path.write_text(
         "name: x\nfixed:\n  data: {source: mnist}\n  model: {family: mlp}\ngrid:\n"
@@ -111,10 +113,18 @@ def test_seeds_of_one_model_are_one_pair(tmp_path: Path) -> None:
         true = point.data.labels == "original"
         emc = (1000 if true else 100) * (point.seed + 1)
         header = SimpleNamespace(params=point.model.width * 100)
-        evaluation = {"test_accuracy": 0.5 + 0.1 * point.seed, "gap": 0.2}
+        evaluation = {
+            "test_accuracy": 0.5 + 0.1 * point.seed, "gap": 0.2, "interpolated": True,
+            "verdict": "fit", "asked": {"n": 9},
+        }  # fmt: skip
         record = SimpleNamespace(header=header, evaluation=evaluation if true else None)
         estimate = SimpleNamespace(emc=emc, censored="none")
         statuses.append(SimpleNamespace(point=point, record=record, estimate=estimate))
+    return statuses
+
+
+def test_seeds_of_one_model_are_one_pair(tmp_path: Path) -> None:
+    statuses = some_statuses(tmp_path)
     found = pairs(statuses)
     assert [p.params for p in found] == [400, 800]
     for one in found:
@@ -125,3 +135,31 @@ def test_seeds_of_one_model_are_one_pair(tmp_path: Path) -> None:
     for status in twice[len(statuses) :]:
         status.record = SimpleNamespace(header=status.record.header, evaluation=None)
     assert pairs(twice) == found
+
+
+def test_trainings_that_did_not_interpolate_are_left_out_and_counted(tmp_path: Path) -> None:
+    statuses = some_statuses(tmp_path)
+    assert interpolated(statuses) == (
+        "6 of 6 trainings behind test accuracy and gap interpolated (train accuracy 1)."
+    )
+    trained = [s.record.evaluation for s in statuses if s.record.evaluation]
+    trained[2] |= {"interpolated": False, "verdict": "unconverged", "test_accuracy": 0.1}
+    small, large = pairs(statuses)
+    assert small.test_accuracy == pytest.approx(0.55), "the mean of the two seeds that are left"
+    assert large.test_accuracy == pytest.approx(0.6)
+    for one in trained[:2]:
+        one |= {"interpolated": False, "verdict": "not_fit"}
+    assert [p.params for p in pairs(statuses)] == [800]
+    said = interpolated([*statuses, *statuses])
+    assert said.startswith("3 of 6 trainings")
+    assert "3 did not (2 not_fit, 1 unconverged)" in said
+    assert "correlations leave 3 out" in said
+    for one in trained:
+        one |= {"interpolated": False, "verdict": "unconverged"}
+    assert pairs(statuses) == []
+    assert interpolated(statuses).startswith("0 of 6 trainings")
+    assert "6 did not (6 unconverged)" in interpolated(statuses)
+    assert "no correlation is given" in interpolated(statuses)
+    for status in statuses:
+        status.record.evaluation = None
+    assert interpolated(statuses) == ""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flexhpc.errors import InputError
-from flexhpc.spec import checked, freeze, request_hash
+from flexhpc.spec import checked, freeze, load, request_hash
 from flexhpc.spec.identity import canonical
 from flexhpc.spec.sections import DEFAULT_VARIANT, Mlp
 from tests.conftest import REPOSITORY
@@ -364,3 +364,30 @@ def test_a_later_key_at_its_default_keeps_the_id(tmp_path: Path) -> None:
         "training.gates.stability=off", "training.gates.plateau.share=0.3",
     ):  # fmt: skip
         assert points(tmp_path, BASE, changed)[0].id != base, changed
+
+
+def test_an_evaluation_is_no_part_of_an_id_and_survives_freezing(tmp_path: Path) -> None:
+    text = BASE.replace("source: digits", "source: mnist")
+    (plain,) = points(tmp_path, text)
+    assert (plain.evaluate, plain.evaluation) == (None, None)
+    asked = {
+        "full: true": {},
+        "full: true, epochs: 9": {"epochs": 9},
+        "n: 5": {"n": 5},
+        "n: 5, full: false, steps: 7": {"n": 5, "steps": 7},
+    }
+    requests = set()
+    for spelled, evaluation in asked.items():
+        before, after = frozen_again(tmp_path, f"{text}evaluate: {{{spelled}}}\n")
+        assert [p.id for p in before] == [plain.id]
+        assert before[0].evaluation == after[0].evaluation == evaluation
+        assert before[0].evaluate == after[0].evaluate
+        sweep, again = load(tmp_path / "spec.yaml"), load(tmp_path / "frozen.yaml")
+        assert request_hash(sweep) == request_hash(again)
+        requests.add(request_hash(sweep))
+    assert len(requests) == len(asked), "another evaluation is another request"
+    (changed,) = points(
+        tmp_path, f"{text}evaluate: {{n: 5, steps: 7}}\n", "evaluate.n=null",
+        "evaluate.full=true", "evaluate.steps=null", "evaluate.epochs=3",
+    )  # fmt: skip
+    assert changed.evaluation == {"epochs": 3}
