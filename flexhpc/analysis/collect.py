@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from flexhpc.analysis.board import PointStatus
+from flexhpc.analysis.censoring import why_bound
 from flexhpc.analysis.information import bits_per_parameter
+from flexhpc.analysis.text import BOUNDS
 from flexhpc.store import PointRecord
 
 Row = dict[str, Any]
@@ -18,7 +20,8 @@ COLUMNS = (
     "params", "emc", "emc_lo", "emc_hi", "level", "estimand", "censored", "largest_fit",
     "smallest_fail", "probes", "cost", "seconds", "emc_per_param", "unconverged", "status",
     "bits", "emc_per_bit", "bits_per_param", "rejected", "touched_plateau", "touched_gradient",
-    "touched_curvature", "width_of_curve", "lapse_rate", "given_up",
+    "touched_curvature", "width_of_curve", "lapse_rate", "given_up", "emc_per_param_bound",
+    "censored_because",
 )  # fmt: skip
 """Columns after ``point_id`` and the swept keys. Those for each training error that was asked for
 (``emc_eps_0.1``, its ``_lo``, ``_hi`` and ``_censored``) and of an evaluation follow."""
@@ -45,6 +48,8 @@ def row_of(status: PointStatus) -> Row:
         row["width_of_curve"] = estimate.width[1] if estimate.width else None
         row["lapse_rate"] = estimate.lapse[1] if estimate.lapse else None
         row["emc_per_param"] = estimate.emc / record.header.params
+        row["censored_because"] = why_bound(status)
+        row["emc_per_param_bound"] = BOUNDS[estimate.censored]
         if record.header.bits:
             row["emc_per_bit"] = estimate.emc / record.header.bits
         for eps, found in estimate.by_eps.items():

@@ -13,6 +13,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from flexhpc.analysis.board import PointStatus
+from flexhpc.analysis.censoring import bounds
 from flexhpc.analysis.collect import Row, as_csv, row_of
 from flexhpc.analysis.figures import (
     efficiency_figure,
@@ -21,9 +22,11 @@ from flexhpc.analysis.figures import (
     generalization_figure,
 )
 from flexhpc.analysis.generalization import Pair, by_family, correlations, pairs
-from flexhpc.analysis.text import bracket_text, emc_text, number_text, plain_text
+from flexhpc.analysis.text import bracket_text, emc_text, number_text, plain_text, ratio_text
 from flexhpc.search.history import LEVEL
 from flexhpc.store.files import write_atomic
+
+_IN_THE_FIRST_TABLE = {"emc_per_param_bound", "censored_because"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +78,10 @@ def write_report(
         level=LEVEL,
         emc=emc_text,
         text=plain_text,
-        number=number_text,
+        ratio=ratio_text,
+        cell=_cell,
         bracket=bracket_text,
+        bounds=bounds(statuses),
         notes=_notes(statuses),
         specs=specs,
     )
@@ -91,14 +96,15 @@ def _figures(
         (
             "emc_vs_parameters",
             "EMC against parameters",
-            "Bars are intervals, arrows mark censored points, curves join the medians over seeds. "
+            "Bars are intervals. Open markers with an arrow are bounds of censored points, not "
+            "measurements; curves join the medians over seeds, where these are no bounds. "
             "On the dashed line a network fits as many samples as it has parameters.",
             emc_figure(statuses),
         ),
         (
             "emc_per_parameter",
             "EMC per parameter",
-            "Points that are not censored only.",
+            "Open markers with an arrow are bounds of censored points, not measurements.",
             efficiency_figure(statuses),
         ),
         (
@@ -128,9 +134,16 @@ def _further(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         keys = list(row)
         for key in keys[keys.index("status") + 1 :]:
-            if row[key]:
+            if row[key] and key not in _IN_THE_FIRST_TABLE:
                 shown[key] = None
     return list(shown)
+
+
+def _cell(status: PointStatus, row: Row, key: str) -> str:
+    """Return what stands in the second table; EMC per bit is a bound where EMC is one."""
+    if key == "emc_per_bit":
+        return ratio_text(status.estimate, row["bits"] or 0)
+    return number_text(row.get(key))
 
 
 def _svg(figure: Figure) -> str:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flexhpc.analysis.board import PointStatus
-from flexhpc.analysis.text import bracket_text, emc_text, plain_text, span
+from flexhpc.analysis.text import bracket_text, emc_text, plain_text, ratio_text, span
 
 _WIDE = 200
 _STYLES = {
@@ -81,12 +81,11 @@ def results_table(statuses: Sequence[PointStatus]) -> Table:
     for status in statuses:
         record, estimate = status.record, status.estimate
         keys = [plain_text(status.point.swept.get(key)) for key in swept] or [status.point.id]
-        ratio = f"{estimate.emc / record.header.params:.3f}" if record and estimate else ""
         table.add_row(
             *keys,
             f"{record.header.params:,}" if record else "",
             emc_text(estimate),
-            ratio,
+            ratio_text(estimate, record.header.params) if record else "",
             bracket_text(status.bracket),
             str(status.probes or ""),
             f"{status.cost:,}" if status.cost else "",
