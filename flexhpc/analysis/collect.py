@@ -11,8 +11,9 @@ from typing import Any
 
 from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.censoring import why_bound
-from flexhpc.analysis.information import bits_per_parameter
+from flexhpc.analysis.information import most_information
 from flexhpc.analysis.text import BOUNDS
+from flexhpc.search import history_of
 from flexhpc.store import PointRecord
 
 Row = dict[str, Any]
@@ -38,7 +39,7 @@ def row_of(status: PointStatus) -> Row:
         row["params"] = record.header.params
         row["seconds"] = round(sum(probe.seconds for probe in record.probes), 3)
         row["bits"] = record.header.bits or None
-        row["bits_per_param"] = bits_per_parameter(record)
+        row["bits_per_param"] = _bits_per_parameter(status, record)
         row["given_up"] = sum(probe.verdict == "hopeless" for probe in record.probes)
         row |= {f"touched_{gate}": _touched(record, gate) for gate in GATES}
     if estimate is not None and record is not None:
@@ -59,6 +60,19 @@ def row_of(status: PointStatus) -> Row:
     if record is not None and record.evaluation is not None:
         row |= {key: record.evaluation[key] for key in EVALUATION}
     return row
+
+
+def _bits_per_parameter(status: PointStatus, record: PointRecord) -> float | None:
+    """Return the most information about random labels that the network held, per parameter.
+
+    None for any other labels: they can be told from the inputs, so fitting them says less. None as
+    well before the first probe, and where an old file does not say the number of classes.
+    """
+    if status.point.data.labels != "random" or record.header.classes < 2:
+        return None
+    history = history_of(record.probes, status.point.training)
+    most = most_information(history, record.header.classes)
+    return None if most is None else most / record.header.params
 
 
 def _touched(record: PointRecord, gate: str) -> int | None:

@@ -13,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from flexhpc.analysis.collect import row_of
 from flexhpc.analysis.generalization import FEWEST, Pair, by_family, correlations, pairs
-from flexhpc.analysis.information import information
+from flexhpc.analysis.information import information, most_information
+from flexhpc.search import ProbeResult
 from flexhpc.spec import checked
+from tests.analysis.made import points, status
 
 
 def test_a_perfect_fit_takes_up_all_of_its_labels() -> None:
@@ -36,6 +39,51 @@ def test_information_is_that_of_a_symmetric_channel(n: int, classes: int, accura
     some = joint[joint > 0]
     exact = n * float((some * np.log2(some * classes**2)).sum())
     assert found == pytest.approx(exact, rel=1e-6, abs=1e-6 * n)
+
+
+def result(n: int, missed: int, *, rejected: bool = False) -> ProbeResult:
+    verdict = "not_fit" if missed else "fit"
+    return ProbeResult(n=n, repeat=0, verdict=verdict, n_errors=missed, cost=n, rejected=rejected)
+
+
+def test_one_lucky_probe_does_not_make_the_maximum() -> None:
+    """Ten trainings near one n, of which nine miss half: the mean counts, not the best."""
+    lucky, others = result(200, 0), [result(200 + i, 100 + i // 2) for i in range(1, 10)]
+    alone, poor = information(200, 1.0, 2), information(209, 105 / 209, 2)
+    assert most_information([lucky, *others], 2) == pytest.approx(alone / 10, rel=0.05)
+    assert poor < 0.01
+    far = result(2_000, 1_000)
+    assert most_information([lucky, far], 2) == alone, "probes far away say nothing of this n"
+
+
+def test_the_maximum_is_over_n() -> None:
+    """It lies beyond the EMC here: 5 % missed of twice as many samples hold more."""
+    fits, beyond, far = [result(100, 0)] * 3, [result(200, 10)] * 3, [result(1000, 890)] * 3
+    found = most_information([*fits, *beyond, *far], 10)
+    assert found == pytest.approx(information(200, 0.95, 10))
+    assert most_information([result(95, 0), result(100, 0)], 10) == pytest.approx(
+        100 * math.log2(10)
+    )
+
+
+def test_refused_probes_hold_nothing_that_counts() -> None:
+    assert most_information([result(50, 0), result(900, 0, rejected=True)], 2) == 50
+    assert most_information([result(50, 1, rejected=True)], 2) is None
+    assert most_information([], 2) is None
+
+
+@pytest.mark.parametrize("labels", ["random", "original", "corrupted"])
+def test_bits_per_parameter_are_of_random_labels_only(labels: str, tmp_path: Path) -> None:
+    data = f"labels: {labels}" + (", corruption: 0.5" if labels == "corrupted" else "")
+    point = points(tmp_path, data=data)[0]
+    row = row_of(status(point, [(16, 0), (32, 0)], params=50, classes=10))
+    wanted = 32 * math.log2(10) / 50 if labels == "random" else None
+    assert row["bits_per_param"] == (pytest.approx(wanted) if wanted else None)
+
+
+def test_bits_per_parameter_need_the_number_of_classes(tmp_path: Path) -> None:
+    point = points(tmp_path)[0]
+    assert row_of(status(point, [(16, 0)], classes=0))["bits_per_param"] is None
 
 
 def pair(excess: float, accuracy: float, params: int) -> Pair:
@@ -122,6 +170,6 @@ def test_seeds_of_one_model_are_one_pair(tmp_path: Path) -> None:
         assert one.emc_true == pytest.approx(10 * one.emc_random, rel=0.01)
         assert one.test_accuracy == pytest.approx(0.6)
     twice = [*statuses, *(SimpleNamespace(**vars(s)) for s in statuses)]
-    for status in twice[len(statuses) :]:
-        status.record = SimpleNamespace(header=status.record.header, evaluation=None)
+    for again in twice[len(statuses) :]:
+        again.record = SimpleNamespace(header=again.record.header, evaluation=None)
     assert pairs(twice) == found
