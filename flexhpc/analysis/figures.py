@@ -36,6 +36,8 @@ _LEAST = 0.7
 """What stands for an EMC of 0 on a logarithmic axis (samples)."""
 _ARROW = 18
 """Length of the arrow at a bound (points)."""
+_SIDES = {"lower": 1, "upper": -1}
+"""Where the value lies that a ratio is a bound of: to its right, or to its left."""
 _TITLE_WIDTH = 40
 _SIZES = ("width", "depth", "scale", "match_params", "dims", "seed")
 """Keys that make a network larger, or repeat it: they run along a curve."""
@@ -235,9 +237,14 @@ def generalization_figure(found: Sequence[Pair]) -> Figure:
                 markerfacecolor="white" if censored else colour,
                 label=None if censored else family,
             )
+            for pair in shown:
+                if pair.bound in _SIDES:
+                    at = (math.exp(pair.excess), pair.test_accuracy)
+                    _arrow(axes, at, (_SIDES[pair.bound], 0), colour)
     axes.set(xscale="log", xlabel="EMC true labels / EMC random labels", ylabel="test accuracy")
     _log_scale(axes.xaxis)
-    axes.legend(fontsize=8, frameon=False)
+    if any(not pair.censored for pair in found):
+        axes.legend(fontsize=8, frameon=False)
     axes.grid(True, which="major", color="0.92")
     return figure
 

@@ -21,7 +21,7 @@ from flexhpc.analysis.figures import (
     fit_figure,
     generalization_figure,
 )
-from flexhpc.analysis.generalization import Pair, by_family, correlations, pairs
+from flexhpc.analysis.generalization import FEWEST, Pair, by_family, correlations, exact, pairs
 from flexhpc.analysis.text import bracket_text, emc_text, number_text, plain_text, ratio_text
 from flexhpc.search.history import LEVEL
 from flexhpc.store.files import write_atomic
@@ -70,6 +70,9 @@ def write_report(
             for family, some in by_family(found).items()
             for key, outcome in (("test_accuracy", "test accuracy"), ("gap", "gap"))
         ],
+        pairs=len(found),
+        left_out=len(found) - len(exact(found)),
+        fewest=FEWEST,
         done=sum(status.state == "done" for status in statuses),
         failed=[status for status in statuses if status.state == "failed"],
         probes=sum(status.probes for status in statuses),
@@ -121,7 +124,7 @@ def _figures(
                 "generalization",
                 "EMC and generalization",
                 "Each model trained on the full training set with original labels. Open markers: "
-                "one of the two EMC is a bound only.",
+                "an EMC is a bound only; the arrow points to where their ratio lies.",
                 generalization_figure(found),
             )
         )

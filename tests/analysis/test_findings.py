@@ -13,11 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.collect import row_of
-from flexhpc.analysis.generalization import FEWEST, Pair, by_family, correlations, pairs
+from flexhpc.analysis.figures import generalization_figure
+from flexhpc.analysis.generalization import (
+    FEWEST,
+    Pair,
+    by_family,
+    correlations,
+    exact,
+    pairs,
+)
 from flexhpc.analysis.information import information, most_information
+from flexhpc.analysis.report import write_report
 from flexhpc.search import ProbeResult
-from flexhpc.spec import checked
+from flexhpc.spec import Point, checked
 from tests.analysis.made import points, status
 
 
@@ -89,7 +99,7 @@ def test_bits_per_parameter_need_the_number_of_classes(tmp_path: Path) -> None:
 def pair(excess: float, accuracy: float, params: int) -> Pair:
     return Pair(
         name="", family="mlp", params=params, emc_true=round(1e6 * math.exp(excess)),
-        emc_random=10**6, censored=False, test_accuracy=accuracy, gap=1 - accuracy,
+        emc_random=10**6, test_accuracy=accuracy, gap=1 - accuracy,
     )  # fmt: skip
 
 
@@ -138,6 +148,78 @@ def test_nothing_is_said_where_nothing_varies() -> None:
     assert correlations(same_gap, "gap") == []
     names = {line.name for line in correlations(same_gap, "test_accuracy")}
     assert names == {"Pearson", "Spearman", "Kendall"}
+
+
+def test_bounds_are_left_out_of_every_correlation() -> None:
+    found = some_pairs(30, 0.1, 0.05)
+    wild = [replace(pair(9.0, 0.01 * i, 10**i), bound="lower") for i in range(1, 9)]
+    for outcome in ("test_accuracy", "gap"):
+        assert correlations([*wild, *found], outcome) == correlations(found, outcome)
+    assert exact([*wild, *found]) == found
+    assert by_family([*wild, *found]) == by_family(found)
+    assert by_family(wild) == {}
+    assert correlations(wild, "gap") == []
+
+
+def evaluated(point: Point, outcomes: list[tuple[int, int]], params: int) -> PointStatus:
+    found = status(point, outcomes, params=params)
+    evaluation = {
+        "train_accuracy": 1.0, "test_accuracy": 0.5 + params / 1000, "gap": 0.5 - params / 1000,
+        "test_loss": 1.0, "calibration_error": 0.1,
+    }  # fmt: skip
+    return replace(found, record=replace(found.record, evaluation=evaluation))
+
+
+ALL_FIT = [(min(16 * 2**i, 1000), 0) for i in range(7)]
+NONE_FIT = [(16, 9), (8, 7), (4, 2)]
+SOME_FIT = [(16, 0), (32, 0), (64, 5), (45, 3)]
+
+
+@pytest.mark.parametrize(
+    ("true", "random", "bound"),
+    [
+        (SOME_FIT, SOME_FIT, "none"),
+        (ALL_FIT, SOME_FIT, "lower"),
+        (SOME_FIT, NONE_FIT, "lower"),
+        (NONE_FIT, SOME_FIT, "upper"),
+        (SOME_FIT, ALL_FIT, "upper"),
+        (ALL_FIT, NONE_FIT, "lower"),
+        (ALL_FIT, ALL_FIT, "unknown"),
+    ],
+)
+def test_which_side_of_a_ratio_is_bounded(
+    true: list[tuple[int, int]], random: list[tuple[int, int]], bound: str, tmp_path: Path
+) -> None:
+    original, other = (points(tmp_path, data=f"labels: {x}")[0] for x in ("original", "random"))
+    (found,) = pairs([evaluated(original, true, 10), evaluated(other, random, 10)])
+    assert (found.bound, found.censored) == (bound, bound != "none")
+    if true is NONE_FIT:
+        assert found.emc_true == 4, "below 4 is what is known"
+    arrows = [text for text in generalization_figure([found]).axes[0].texts if text.arrow_patch]
+    assert [np.sign(text.xyann[0]) for text in arrows] == {
+        "none": [], "unknown": [], "lower": [1], "upper": [-1],
+    }[bound]  # fmt: skip
+
+
+@pytest.mark.parametrize("exact_ones", [2, 6])
+def test_the_report_counts_the_pairs_that_are_left_out(exact_ones: int, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "name: x\nfixed:\n  data: {source: digits}\n  model: {family: mlp, depth: 1}\n"
+        "  search: {policy: bisection, start: 16}\ngrid:\n  model.width: [1, 2, 3, 4, 5, 6, 7, 8]\n"
+        "  data.labels: [original, random]\n"
+    )
+    statuses = []
+    for point in checked(spec)[1]:
+        true = point.data.labels == "original"
+        fits = true and point.model.width > exact_ones
+        top = [(16, 0), (32, 0), (64, 5 + point.model.width), (45, 3), (38, 2), (35, 1), (33, 1)]
+        cut = top[: 3 + point.model.width % 5] if true else top
+        statuses.append(evaluated(point, ALL_FIT if fits else cut, 10 * point.model.width))
+    page = write_report("x", statuses, [], tmp_path / "report").read_text()
+    assert f"{8 - exact_ones} of 8 pairs left out: their EMC is censored." in page
+    assert ("all (6)" in page) == (exact_ones == 6)
+    assert ("no correlation is given" in page) == (exact_ones == 2)
 
 
 def test_correlations_within_a_family_and_pooled() -> None:
