@@ -23,6 +23,7 @@ from flexhpc.analysis.figures import (
 )
 from flexhpc.analysis.generalization import FEWEST, Pair, by_family, correlations, exact, pairs
 from flexhpc.analysis.text import bracket_text, emc_text, number_text, plain_text, ratio_text
+from flexhpc.analysis.training_error import cut_short, with_errors
 from flexhpc.search.history import LEVEL
 from flexhpc.store.files import write_atomic
 
@@ -37,7 +38,11 @@ class _Shown:
 
 
 def write_report(
-    title: str, statuses: Sequence[PointStatus], specs: Sequence[str], folder: Path
+    title: str,
+    statuses: Sequence[PointStatus],
+    specs: Sequence[str],
+    folder: Path,
+    eps: Sequence[float] = (),
 ) -> Path:
     """Write index.html, results.csv and the figures as SVG; returns the page's path.
 
@@ -46,7 +51,9 @@ def write_report(
         statuses: every point.
         specs: the frozen specs as text.
         folder: where to write.
+        eps: training errors whose EMC is estimated from the stored probes as well.
     """
+    statuses = with_errors(statuses, eps)
     rows = [row_of(status) for status in statuses]
     swept = list(dict.fromkeys(key for status in statuses for key in status.point.swept))
     found = pairs(statuses)
@@ -70,6 +77,7 @@ def write_report(
             for family, some in by_family(found).items()
             for key, outcome in (("test_accuracy", "test accuracy"), ("gap", "gap"))
         ],
+        cut_short=cut_short(statuses, eps),
         pairs=len(found),
         left_out=len(found) - len(exact(found)),
         fewest=FEWEST,
@@ -146,7 +154,8 @@ def _cell(status: PointStatus, row: Row, key: str) -> str:
     """Return what stands in the second table; EMC per bit is a bound where EMC is one."""
     if key == "emc_per_bit":
         return ratio_text(status.estimate, row["bits"] or 0)
-    return number_text(row.get(key))
+    bound = ">= " if row.get(f"{key}_censored") == "right" else ""
+    return bound + number_text(row.get(key))
 
 
 def _svg(figure: Figure) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flexhpc.search import Bracket, Estimate
+from flexhpc.search import Bracket, EpsEstimate, Estimate
 from flexhpc.search.history import Censored
 from flexhpc.spec.sweep import short
 
@@ -19,6 +19,16 @@ def emc_text(estimate: Estimate | None) -> str:
     if estimate.censored == "left":
         return f"< {estimate.smallest_fail}"
     return f"{estimate.emc} [{estimate.emc_lo}, {estimate.emc_hi}]"
+
+
+def eps_text(found: EpsEstimate | None) -> str:
+    """Return an EMC at a training error in short: ``412 [350, 480]``, ``>= 1797``, ``[0, 12]``."""
+    if found is None:
+        return ""
+    if found.censored == "right":
+        return f">= {found.emc}"
+    interval = f"[{found.emc_lo}, {found.emc_hi}]"
+    return interval if found.censored == "left" else f"{found.emc} {interval}"
 
 
 def ratio_text(estimate: Estimate | None, size: int) -> str:

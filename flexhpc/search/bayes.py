@@ -25,6 +25,8 @@ from flexhpc.search.neighbours import Belief
 from flexhpc.spec.sections import Bayes
 from flexhpc.spec.sections.search import eps_name
 
+_HALF = 0.5
+"""Part of the trainings that passes at the n which is estimated for a training error."""
 _BESIDE = 1.05
 """How far outside an interval's end the nearest fit (failure) may lie, as a factor."""
 
@@ -108,17 +110,36 @@ def found(search: Bayes, n_limit: int, history: History) -> Found | None:
         history = [replace(result, rejected=False) for result in history]
     curve = posterior(history, n_limit)
     by_eps = {
-        eps_name(eps): _answer(posterior(history, n_limit, eps), search, n_limit, history, eps)
+        eps_name(eps): _answer(posterior(history, n_limit, eps), _HALF, n_limit, history, eps)
         for eps in _targets(search)
         if eps is not None
     }
     return Found(
-        answer=_answer(curve, search, n_limit, history, None),
+        answer=_answer(curve, search.quantile, n_limit, history, None),
         by_eps=by_eps,
         bracket=bracket_of(history),
         width=curve.quantiles(curve.width, TAILS),
         lapse=curve.quantiles(curve.lapse, TAILS),
     )
+
+
+def estimate_at(eps: float, n_limit: int, history: History) -> EpsEstimate | None:
+    """Return the largest n trained to at most a training error, from the probes of any policy.
+
+    The n at which half of the trainings end with at most ``eps`` n missed, as the Bayesian search
+    estimates it where it is asked to; here no probe was placed for it, so the interval is wider.
+    A probe that was given up counts with what it missed when it was stopped.
+
+    Args:
+        eps: part of the samples that may be missed, between 0 and 1.
+        n_limit: largest n there is (samples); history: finished probes, in any order.
+
+    Returns:
+        None while no probe counts.
+    """
+    if not counted(history):
+        return None
+    return _answer(posterior(history, n_limit, eps), _HALF, n_limit, history, eps)
 
 
 def bracket_of(history: History) -> Bracket:
@@ -134,7 +155,7 @@ def _targets(search: Bayes) -> list[float | None]:
 
 def _level(search: Bayes, eps: float | None) -> float:
     """Return which part of the trainings is to pass: for a training error, half of them."""
-    return search.quantile if eps is None else 0.5
+    return search.quantile if eps is None else _HALF
 
 
 def _ends(curve: FitCurve, search: Bayes, n_limit: int, eps: float | None) -> tuple[float, float]:
@@ -165,9 +186,9 @@ def _untried(
 
 
 def _answer(
-    curve: FitCurve, search: Bayes, n_limit: int, history: History, eps: float | None
+    curve: FitCurve, level: float, n_limit: int, history: History, eps: float | None
 ) -> EpsEstimate:
-    lower, middle, upper = curve.quantiles(curve.level_set(_level(search, eps)), TAILS)
+    lower, middle, upper = curve.quantiles(curve.level_set(level), TAILS)
     fits, fails = _split(history, eps)
     censored: Censored = "none"
     emc = max(1, round(middle))
