@@ -11,6 +11,7 @@ from typing import Any
 
 from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.censoring import why_bound
+from flexhpc.analysis.conflicts import conflict_chance
 from flexhpc.analysis.information import most_information
 from flexhpc.analysis.text import BOUNDS
 from flexhpc.search import history_of
@@ -22,7 +23,7 @@ COLUMNS = (
     "smallest_fail", "probes", "cost", "seconds", "emc_per_param", "unconverged", "status",
     "bits", "emc_per_bit", "bits_per_param", "rejected", "touched_plateau", "touched_gradient",
     "touched_curvature", "width_of_curve", "lapse_rate", "given_up", "emc_per_param_bound",
-    "censored_because",
+    "censored_because", "conflict_chance",
 )  # fmt: skip
 """Columns after ``point_id`` and the swept keys. Those for each training error that was asked for
 (``emc_eps_0.1``, its ``_lo``, ``_hi`` and ``_censored``) and of an evaluation follow."""
@@ -49,6 +50,7 @@ def row_of(status: PointStatus) -> Row:
         row["width_of_curve"] = estimate.width[1] if estimate.width else None
         row["lapse_rate"] = estimate.lapse[1] if estimate.lapse else None
         row["emc_per_param"] = estimate.emc / record.header.params
+        row["conflict_chance"] = conflict_chance(record.header, estimate)
         row["censored_because"] = why_bound(status)
         row["emc_per_param_bound"] = BOUNDS[estimate.censored]
         if record.header.bits:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.censoring import bounds
 from flexhpc.analysis.collect import Row, as_csv, row_of
+from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.figures import (
     efficiency_figure,
     emc_figure,
@@ -93,7 +94,7 @@ def write_report(
         cell=_cell,
         bracket=bracket_text,
         bounds=bounds(statuses),
-        notes=_notes(statuses),
+        notes=conflict_notes(statuses),
         specs=specs,
     )
     write_atomic(folder / "index.html", page)
@@ -164,17 +165,3 @@ def _svg(figure: Figure) -> str:
     with rc_context({"svg.hashsalt": "flexhpc", "svg.fonttype": "path"}):
         figure.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
-
-
-def _notes(statuses: Sequence[PointStatus]) -> list[str]:
-    """Say what limits a fit: identical inputs with different labels."""
-    notes = {}
-    for status in statuses:
-        if status.record and status.record.header.conflicts:
-            header = status.record.header
-            notes[f"{header.data_fingerprint} {header.unfittable}"] = (
-                f"{status.point.data.source}, labels {status.point.data.labels}: "
-                f"{header.conflicts} groups of identical inputs have different labels, so at most "
-                f"{header.n_total - header.unfittable:,} of {header.n_total:,} samples can fit."
-            )
-    return list(notes.values())

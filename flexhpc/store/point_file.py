@@ -32,7 +32,9 @@ _PLAIN = (
     "n", "repeat", "verdict", "n_errors", "train_accuracy", "loss", "epochs", "steps", "cost",
     "seconds", "finished", "rejected",
 )  # fmt: skip
-_ABSENT = {"rejected": False, "classes": 0, "bits": 0, "belief": ""}
+_ABSENT = {
+    "rejected": False, "classes": 0, "bits": 0, "belief": "", "n_pool": 0, "conflict_groups": "",
+}  # fmt: skip
 """What files of flexhpc 0.1 do not say."""
 
 
