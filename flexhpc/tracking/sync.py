@@ -18,15 +18,14 @@ from typing import Any
 from filelock import FileLock
 
 from flexhpc.analysis.board import Board, PointStatus, open_run
-from flexhpc.analysis.censoring import why_bound
 from flexhpc.analysis.collect import measurements, row_of
 from flexhpc.analysis.figures import fit_figure
-from flexhpc.analysis.text import emc_text, ratio_text
 from flexhpc.search import bracket_of, estimate_so_far, history_of
 from flexhpc.spec import checked
 from flexhpc.store import RunFolder
 from flexhpc.store.files import write_json
 from flexhpc.store.record import ProbeSummary
+from flexhpc.tracking.note import note_of
 from flexhpc.tracking.quiet import mlflow_client
 from flexhpc.tracking.state import local_uri, tracked, tracked_path
 
@@ -237,16 +236,8 @@ class Syncer:
         end = int(max((p.finished for p in record.probes), default=0) * 1000)
         last = len(record.probes)
         metrics = [Metric(k, v, end, last) for k, v in measurements(row_of(status)).items()]
-        why = why_bound(status)
-        note = (
-            f"**EMC {emc_text(estimate)}** ({why + ', ' if why else ''}{estimate.estimand}, "
-            f"level {estimate.level}), "
-            f"{record.header.params:,} parameters, EMC per parameter "
-            f"{ratio_text(estimate, record.header.params)}, {estimate.probes} probes, "
-            f"{estimate.cost:,} sample passes"
-        )
         tags = [
-            RunTag("mlflow.note.content", note),
+            RunTag("mlflow.note.content", note_of(status)),
             RunTag("estimand", estimate.estimand),
             RunTag("censored", estimate.censored),
         ]

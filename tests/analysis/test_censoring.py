@@ -19,6 +19,7 @@ from flexhpc.analysis.figures import efficiency_figure, emc_figure, fit_figure
 from flexhpc.analysis.report import write_report
 from flexhpc.analysis.text import ratio_text
 from flexhpc.launch.live import results_table
+from flexhpc.tracking.note import note_of
 from tests.analysis.made import BAYES, BISECTION, points, status
 
 ALL_FIT = [(min(16 * 2**i, 1000), 0) for i in range(7)]
@@ -74,6 +75,15 @@ def test_the_table_in_a_terminal_shows_bounds(three: list[PointStatus]) -> None:
     assert "< 0.020" in lines[2]
     assert ">" not in lines[3]
     assert "<" not in lines[3]
+
+
+def test_the_note_in_mlflow_shows_bounds(three: list[PointStatus]) -> None:
+    right, left, exact = map(note_of, three)
+    assert right.startswith("**EMC >= 1000** (all fitted, n50, level 0.9), 100 parameters")
+    assert "EMC per parameter >= 10.000, 7 probes" in right
+    assert left.startswith("**EMC < 4** (none fitted, n50")
+    assert "EMC per parameter < 0.020" in left
+    assert not {"<", ">"} & set(exact)
 
 
 def test_the_report_shows_bounds_and_says_why(three: list[PointStatus], tmp_path: Path) -> None:
