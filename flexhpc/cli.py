@@ -6,6 +6,7 @@ import errno
 import json
 import sys
 import time
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,6 +42,14 @@ Set = Annotated[
 ]
 ProfileFile = Annotated[
     Path | None, typer.Option("--profile", help="Where and how to run (hpc/profiles/*.yaml).")
+]
+Eps = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--eps",
+        metavar="ERROR",
+        help="Also estimate EMC at this training error, from the stored probes; may be repeated.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -202,13 +211,22 @@ def results(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write to this file instead.")
     ] = None,
+    eps: Eps = None,
 ) -> None:
     """Print the results table: one row per point."""
     from flexhpc.analysis.board import Board, open_run
     from flexhpc.analysis.collect import as_csv, as_json, as_parquet, row_of
+    from flexhpc.analysis.training_error import cut_short, with_errors
 
+    errors = _errors(eps)
     folder, _, points = open_run(run)
-    statuses = Board(folder, points).look()
+    statuses = with_errors(Board(folder, points).look(), errors)
+    if count := cut_short(statuses, errors):
+        typer.echo(
+            f"{count} probes were given up before their end and count as failing: EMC at a "
+            "training error may be too small (docs/search.md)",
+            err=True,
+        )
     if form is Format.table:
         _results_table(statuses)
         return
@@ -234,17 +252,19 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder; by default RUN/report.")
     ] = None,
+    eps: Eps = None,
 ) -> None:
     """Write report/index.html with figures, over one or several runs."""
     from flexhpc.analysis.board import Board, open_run
 
+    errors = _errors(eps)
     statuses, names = [], []
     for path in runs:
         folder, _, points = open_run(path)
         statuses += Board(folder, points).look()
         names.append(folder.name)
     default = runs[0] / "report" if len(runs) == 1 else Path("report")
-    typer.echo(_write_report(", ".join(names), runs, statuses, output or default))
+    typer.echo(_write_report(", ".join(names), runs, statuses, output or default, errors))
 
 
 @app.command()
@@ -328,13 +348,33 @@ def _results_table(statuses: list[PointStatus]) -> None:
     make_console().print(results_table(statuses))
 
 
-def _write_report(title: str, runs: list[Path], statuses: list[PointStatus], folder: Path) -> Path:
+def _errors(eps: list[float] | None) -> list[float]:
+    """Return training errors that can be asked for.
+
+    Raises:
+        InputError: one of them is no fraction.
+    """
+    wrong = [one for one in eps or () if not 0 < one < 1]
+    if wrong:
+        raise InputError(
+            f"--eps {one:g}: must lie between 0 and 1; give 0.1 for one in ten" for one in wrong
+        )
+    return list(eps or ())
+
+
+def _write_report(
+    title: str,
+    runs: list[Path],
+    statuses: list[PointStatus],
+    folder: Path,
+    eps: Sequence[float] = (),
+) -> Path:
     from flexhpc.analysis.report import write_report
     from flexhpc.store import RunFolder
 
     specs = [RunFolder(run).spec.read_text() for run in runs]
     try:
-        return write_report(title, statuses, specs, folder)
+        return write_report(title, statuses, specs, folder, eps)
     except OSError as error:
         raise PointError(f"{folder}: the report cannot be written: {error.strerror}") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -177,6 +178,8 @@ def _header(point: Point, samples: Samples) -> Header:
         n_limit=samples.n_limit,
         conflicts=samples.conflicts,
         unfittable=samples.unfittable,
+        n_pool=len(samples.pool),
+        conflict_groups=json.dumps(samples.conflict_groups),
         classes=samples.classes,
         bits=count_bits(point.model, samples.shape, samples.classes, point.training.precision),
     )

@@ -63,9 +63,10 @@ def test_everything_that_can_be_asked_for_is_in_the_results(cli: Cli, tmp_path: 
     assert random["bits"] == 32 * random["params"]
     assert random["emc_per_bit"] == pytest.approx(random["emc"] / random["bits"])
     assert 0 < random["bits_per_param"] < 5
+    assert original["bits_per_param"] is None
     assert random["touched_plateau"] == random["unconverged"]
     assert random["touched_curvature"] >= 0
-    measured = {"params", "emc", "test_accuracy", "gap", "emc_eps_0.2", "bits_per_param"}
+    measured = {"params", "emc", "test_accuracy", "gap", "emc_eps_0.2", "emc_per_bit"}
     (metrics,) = [
         parent.data.metrics
         for parent in logged(f"sqlite:///{tmp_path}/runs/also/mlflow.db", "also")[0]

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from flexhpc.analysis.board import PointStatus
-from flexhpc.analysis.information import bits_per_parameter
-from flexhpc.search import Estimate
+from flexhpc.analysis.censoring import why_bound
+from flexhpc.analysis.conflicts import conflict_chance
+from flexhpc.analysis.information import most_information
+from flexhpc.analysis.text import BOUNDS
+from flexhpc.search import Estimate, history_of
 from flexhpc.spec import Search
 from flexhpc.store import PointRecord
 
@@ -22,6 +25,7 @@ COLUMNS = (
     "bits", "emc_per_bit", "bits_per_param", "rejected", "touched_plateau", "touched_gradient",
     "touched_curvature", "touched_stability", "unstable", "width_of_curve", "lapse_rate",
     "lapse_rate_lo", "lapse_rate_hi", "ended_by", "wider_than_asked", "best_chance", "at_edge",
+    "emc_per_param_bound", "censored_because", "conflict_chance",
 )  # fmt: skip
 """Columns after ``point_id`` and the swept keys. The best value of each tuned key
 (``best.training.lr``), those for each training error that was asked for
@@ -41,7 +45,7 @@ def row_of(status: PointStatus) -> Row:
         row["params"] = record.header.params
         row["seconds"] = round(sum(probe.seconds for probe in record.probes), 3)
         row["bits"] = record.header.bits or None
-        row["bits_per_param"] = bits_per_parameter(record)
+        row["bits_per_param"] = _bits_per_parameter(status, record)
         row["unstable"] = sum(probe.verdict == "unstable" for probe in record.probes)
         row |= {f"touched_{gate}": _touched(record, gate) for gate in GATES}
     if estimate is not None and record is not None:
@@ -57,6 +61,9 @@ def row_of(status: PointStatus) -> Row:
             row["at_edge"] = bool(arm.edges)
             row |= {f"best.{key}": value for key, value in arm.values.items()}
         row["emc_per_param"] = estimate.emc / record.header.params
+        row["conflict_chance"] = conflict_chance(record.header, estimate)
+        row["censored_because"] = why_bound(status)
+        row["emc_per_param_bound"] = BOUNDS[estimate.censored]
         if record.header.bits:
             row["emc_per_bit"] = estimate.emc / record.header.bits
         for eps, found in estimate.by_eps.items():
@@ -78,6 +85,19 @@ def wider(search: Search, estimate: Estimate) -> bool | None:
         return None
     lowest, highest = estimate.emc_lo + 1, estimate.emc_hi - 1
     return bool(highest > max(lowest * (1 + asked) ** 2, lowest))
+
+
+def _bits_per_parameter(status: PointStatus, record: PointRecord) -> float | None:
+    """Return the most information about random labels that the network held, per parameter.
+
+    None for any other labels: they can be told from the inputs, so fitting them says less. None as
+    well before the first probe, and where an old file does not say the number of classes.
+    """
+    if status.point.data.labels != "random" or record.header.classes < 2:
+        return None
+    history = history_of(record.probes, status.point.training)
+    most = most_information(history, record.header.classes)
+    return None if most is None else most / record.header.params
 
 
 def _touched(record: PointRecord, gate: str) -> int | None:

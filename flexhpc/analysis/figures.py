@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from flexhpc.analysis.board import PointStatus
+from flexhpc.analysis.censoring import why_bound
 from flexhpc.analysis.generalization import Pair
 from flexhpc.analysis.text import emc_text, plain_text
-from flexhpc.search import history_of
+from flexhpc.search import Estimate, history_of
 from flexhpc.search.fit_curve import posterior
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -31,6 +32,12 @@ _VERDICTS = {
     "diverged": ("|", COLOURS[6]),
 }
 _MOST_PANELS = 24
+_LEAST = 0.7
+"""What stands for an EMC of 0 on a logarithmic axis (samples)."""
+_ARROW = 18
+"""Length of the arrow at a bound (points)."""
+_SIDES = {"lower": 1, "upper": -1}
+"""Where the value lies that a ratio is a bound of: to its right, or to its left."""
 _TITLE_WIDTH = 40
 _SIZES = ("width", "depth", "scale", "match_params", "dims", "seed")
 """Keys that make a network larger, or repeat it: they run along a curve."""
@@ -63,8 +70,9 @@ def emc_figure(statuses: Sequence[PointStatus]) -> Figure:
     axes = figure.subplots()
     measured = [s for s in statuses if s.estimate is not None and s.record is not None]
     for number, (name, group) in enumerate(series_of(measured).items()):
-        colour, marker = COLOURS[number % 7], _MARKERS[number % 7]
-        _series(axes, group, name, colour, marker)
+        _series(axes, group, number, name)
+    if measured:
+        axes.margins(y=0.1)
     axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="EMC (samples)")
     _log_scale(axes.xaxis)
     _log_scale(axes.yaxis)
@@ -75,45 +83,72 @@ def emc_figure(statuses: Sequence[PointStatus]) -> Figure:
         totals = {s.record.header.n_limit for s in measured if s.record}
         for total in totals if len(totals) == 1 else ():
             axes.axhline(total, color="0.8", linewidth=1, zorder=0)
-            axes.annotate("all samples", (ends[0], total), color="0.5", fontsize=8, va="bottom")
+            axes.annotate(
+                "largest n there is", (ends[0], total), color="0.5", fontsize=8, va="bottom"
+            )
         axes.legend(fontsize=8, frameon=False)
     axes.grid(True, which="major", color="0.92")
     return figure
 
 
-def _series(axes: Axes, group: Sequence[PointStatus], name: str, colour: str, marker: str) -> None:
+def _series(
+    axes: Axes, group: Sequence[PointStatus], number: int, name: str, *, per_parameter: bool = False
+) -> None:
     """One curve: filled markers with intervals; open ones with an arrow where censored."""
-    group = sorted(group, key=lambda s: s.record.header.params if s.record else 0)
+    colour, marker = COLOURS[number % 7], _MARKERS[number % 7]
     for status in group:
         estimate, record = status.estimate, status.record
         if estimate is None or record is None:
             continue
-        x, y = record.header.params, max(estimate.emc, 0.7)
+        x = record.header.params
+        size = x if per_parameter else 1
         if estimate.censored == "none" and estimate.emc_hi is not None:
-            low, high = max(estimate.emc_lo, 0.7), estimate.emc_hi
-            axes.plot([x, x], [low, high], color=colour, linewidth=1, alpha=0.7)
-            axes.plot([x], [y], marker, color=colour, markersize=5)
+            low, high = max(estimate.emc_lo, _LEAST), estimate.emc_hi
+            axes.plot([x, x], [low / size, high / size], color=colour, linewidth=1, alpha=0.7)
+            axes.plot([x], [max(estimate.emc, _LEAST) / size], marker, color=colour, markersize=5)
         else:
             up = estimate.censored == "right"
+            y = (estimate.emc if up else estimate.smallest_fail or _LEAST) / size
             axes.plot([x], [y], marker, color=colour, markersize=6, markerfacecolor="white")
-            axes.annotate(
-                "", (x, y * 1.35 if up else y / 1.35), (x, y),
-                arrowprops={"arrowstyle": "->", "color": colour},
-            )  # fmt: skip
-    curve = _medians(group)
+            _arrow(axes, (x, y), (0, 1 if up else -1), colour)
+    sizes, medians = _medians(group)
+    ys = [
+        median / size if per_parameter else median
+        for size, median in zip(sizes, medians, strict=True)
+    ]
     axes.plot(
-        *curve, color=colour, linewidth=1.2, marker=marker, markersize=0.1, label=name or "EMC"
+        sizes, ys, color=colour, linewidth=1.2, marker=marker, markersize=0.1, label=name or "EMC"
     )
 
 
+def _arrow(axes: Axes, start: tuple[float, float], towards: tuple[int, int], colour: str) -> None:
+    """Draw an arrow from a bound to where the value lies."""
+    axes.annotate(
+        "", start, (_ARROW * towards[0], _ARROW * towards[1]), textcoords="offset points",
+        arrowprops={"arrowstyle": "<-", "color": colour},
+    )  # fmt: skip
+
+
 def _medians(group: Sequence[PointStatus]) -> tuple[list[int], list[float]]:
-    """Return sizes and the median EMC over the seeds of each size."""
-    by_size: dict[int, list[float]] = {}
+    """Return ascending sizes and the median EMC over the seeds of each.
+
+    NaN, so that a curve is broken there, where the median depends on what lies beyond the bound of
+    a censored EMC.
+    """
+    by_size: dict[int, list[tuple[float, float]]] = {}
     for status in group:
         if status.record and status.estimate:
-            size = status.record.header.params
-            by_size.setdefault(size, []).append(max(status.estimate.emc, 0.7))
-    return list(by_size), [float(np.median(values)) for values in by_size.values()]
+            by_size.setdefault(status.record.header.params, []).append(_reach(status.estimate))
+    sizes = sorted(by_size)
+    ends = [np.median(by_size[size], axis=0) for size in sizes]
+    return sizes, [max(float(low), _LEAST) if low == high else math.nan for low, high in ends]
+
+
+def _reach(estimate: Estimate) -> tuple[float, float]:
+    """Return the least and the most that a point's EMC can be."""
+    if estimate.censored == "left":
+        return 0.0, float(estimate.smallest_fail or 1)
+    return float(estimate.emc), math.inf if estimate.censored == "right" else float(estimate.emc)
 
 
 def fit_figure(statuses: Sequence[PointStatus]) -> Figure:
@@ -161,35 +196,26 @@ def _fit_panel(axes: Axes, status: PointStatus) -> None:
     )
     _log_scale(axes.xaxis)
     label = textwrap.fill(status.point.label or status.point.id, _TITLE_WIDTH)
-    title = f"{label}\nEMC {emc_text(estimate)}"
+    why = why_bound(status)
+    title = f"{label}\nEMC {emc_text(estimate)}" + (f" ({why})" if why else "")
     axes.set_title(title, fontsize=8)
     axes.tick_params(labelsize=7)
     axes.xaxis.label.set_fontsize(8)
     axes.yaxis.label.set_fontsize(8)
 
 
-def _size(status: PointStatus) -> int:
-    return status.record.header.params if status.record else 0
-
-
 def efficiency_figure(statuses: Sequence[PointStatus]) -> Figure:
-    """EMC per parameter against parameters, uncensored points only."""
+    """EMC per parameter against parameters, with intervals and censoring arrows."""
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
     axes = figure.subplots()
-    exact = [s for s in statuses if s.estimate is not None and s.estimate.censored == "none"]
-    for number, (name, group) in enumerate(series_of(exact).items()):
-        sizes, medians = _medians(sorted(group, key=_size))
-        ratios = [emc / size for size, emc in zip(sizes, medians, strict=True)]
-        axes.plot(
-            sizes,
-            ratios,
-            marker=_MARKERS[number % 7],
-            color=COLOURS[number % 7],
-            label=name or "EMC",
-        )
+    measured = [s for s in statuses if s.estimate is not None and s.record is not None]
+    for number, (name, group) in enumerate(series_of(measured).items()):
+        _series(axes, group, number, name, per_parameter=True)
+    if measured:
+        axes.margins(y=0.1)
     axes.set(xscale="log", xlabel="parameters", ylabel="EMC / parameters", ylim=(0, None))
     _log_scale(axes.xaxis)
-    if exact:
+    if measured:
         axes.legend(fontsize=8, frameon=False)
     axes.grid(True, which="major", color="0.92")
     return figure
@@ -211,9 +237,14 @@ def generalization_figure(found: Sequence[Pair]) -> Figure:
                 markerfacecolor="white" if censored else colour,
                 label=None if censored else family,
             )
+            for pair in shown:
+                if pair.bound in _SIDES:
+                    at = (math.exp(pair.excess), pair.test_accuracy)
+                    _arrow(axes, at, (_SIDES[pair.bound], 0), colour)
     axes.set(xscale="log", xlabel="EMC true labels / EMC random labels", ylabel="test accuracy")
     _log_scale(axes.xaxis)
-    axes.legend(fontsize=8, frameon=False)
+    if any(not pair.censored for pair in found):
+        axes.legend(fontsize=8, frameon=False)
     axes.grid(True, which="major", color="0.92")
     return figure
 

@@ -11,18 +11,23 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from flexhpc.analysis.board import PointStatus
-from flexhpc.search.history import LEVEL
+from flexhpc.search import Estimate
+from flexhpc.search.history import LEVEL, Censored
 
 Floats = NDArray[np.float64]
 FEWEST = 4
 """Pairs below which no correlation is given."""
+Bound = Literal["none", "lower", "upper", "unknown"]
+_ABOVE: dict[Censored, Bound] = {"none": "none", "right": "lower", "left": "upper"}
+_BELOW: dict[Censored, Bound] = {"none": "none", "right": "upper", "left": "lower"}
+"""What a ratio is of its value if what stands above (below) its line is a bound."""
 _RESAMPLES = 2_000
 _SEED = 0
 
@@ -33,7 +38,9 @@ class Pair:
 
     Attributes:
         name: of the model; family: of its kind; params: its parameters.
-        emc_true, emc_random: samples; censored: whether either is a bound only.
+        emc_true, emc_random: samples.
+        bound: what ``excess`` is of its value, where either EMC is a bound: ``lower`` or ``upper``
+            bound, or neither (``unknown``).
         test_accuracy, gap: trained with original labels until it interpolated.
     """
 
@@ -42,9 +49,14 @@ class Pair:
     params: int
     emc_true: int
     emc_random: int
-    censored: bool
+    bound: Bound = "none"
     test_accuracy: float
     gap: float
+
+    @property
+    def censored(self) -> bool:
+        """Whether either EMC is a bound only."""
+        return self.bound != "none"
 
     @property
     def excess(self) -> float:
@@ -95,7 +107,7 @@ def _mean(seeds: Sequence[Pair]) -> Pair:
         seeds[0],
         emc_true=middle([pair.emc_true for pair in seeds]),
         emc_random=middle([pair.emc_random for pair in seeds]),
-        censored=any(pair.censored for pair in seeds),
+        bound=_joint(*(pair.bound for pair in seeds)),
         test_accuracy=sum(pair.test_accuracy for pair in seeds) / len(seeds),
         gap=sum(pair.gap for pair in seeds) / len(seeds),
     )
@@ -118,12 +130,28 @@ def _pair(true: PointStatus, random: PointStatus) -> Pair:
         name=", ".join(f"{key.split('.')[-1]} {value}" for key, value in swept.items()),
         family=true.point.model.family,
         params=record.header.params,
-        emc_true=true.estimate.emc,
-        emc_random=random.estimate.emc,
-        censored=true.estimate.censored != "none" or random.estimate.censored != "none",
+        emc_true=_samples(true.estimate),
+        emc_random=_samples(random.estimate),
+        bound=_joint(_ABOVE[true.estimate.censored], _BELOW[random.estimate.censored]),
         test_accuracy=evaluation["test_accuracy"],
         gap=evaluation["gap"],
     )
+
+
+def _samples(estimate: Estimate) -> int:
+    """Return an EMC, or the bound that it has instead."""
+    return (estimate.smallest_fail or 1) if estimate.censored == "left" else estimate.emc
+
+
+def _joint(*bounds: Bound) -> Bound:
+    """Return what a ratio or a mean is of its value, if its parts are bounds of theirs."""
+    some = {bound for bound in bounds if bound != "none"}
+    return "unknown" if len(some) > 1 else some.pop() if some else "none"
+
+
+def exact(found: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs whose EMC are both measured: a bound has no place in a correlation."""
+    return [pair for pair in found if not pair.censored]
 
 
 def correlations(found: Sequence[Pair], outcome: str) -> list[Correlation]:
@@ -133,11 +161,13 @@ def correlations(found: Sequence[Pair], outcome: str) -> list[Correlation]:
     left of both after a linear fit on log parameters); percentile bootstrap over models.
 
     Args:
-        found: one per model; outcome: ``test_accuracy`` or ``gap``.
+        found: one per model, of which only the :func:`exact` count; outcome: ``test_accuracy`` or
+            ``gap``.
 
     Returns:
         Those that there are: none for fewer than ``FEWEST`` pairs, or where nothing varies.
     """
+    found = exact(found)
     if len(found) < FEWEST:
         return []
     excess = np.array([pair.excess for pair in found])
@@ -160,8 +190,9 @@ def correlations(found: Sequence[Pair], outcome: str) -> list[Correlation]:
 
 
 def by_family(found: Sequence[Pair]) -> dict[str, list[Pair]]:
-    """Return the pairs of each family that has enough of them, and all of them as ``all``."""
-    families: dict[str, list[Pair]] = {"all": list(found)}
+    """Return the exact pairs of each family that has enough of them, and all as ``all``."""
+    found = exact(found)
+    families: dict[str, list[Pair]] = {"all": found}
     for pair in found:
         families.setdefault(pair.family, []).append(pair)
     return {

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import math
 
-from flexhpc.store import PointRecord
+import numpy as np
+
+from flexhpc.search import History
+from flexhpc.search.history import counted
+
+_NEAR = 1.1
+"""Probes of n that differ by at most this factor are taken together."""
 
 
 def information(n: int, accuracy: float, classes: int) -> float:
@@ -21,14 +27,24 @@ def information(n: int, accuracy: float, classes: int) -> float:
     return n * (math.log2(classes) + accuracy * math.log2(accuracy) + missing)
 
 
-def bits_per_parameter(record: PointRecord) -> float | None:
-    """Return the most information that any probe of a point took up, per parameter.
+def most_information(history: History, classes: int) -> float | None:
+    """Return the information (bits) that a network holds at the n at which it holds most.
 
-    With labels that are not random it is an upper bound, as they can be told from the inputs in
-    part. None before the first probe, or where an old file does not say the number of classes.
+    The maximum over n of Morris et al. 2025 (arXiv 2505.24832). At an n it is the mean over the
+    probes within a factor of ``_NEAR`` of it, in bits per sample: searches seldom try an n twice,
+    and the maximum over single probes is that of the luckiest.
+
+    Args:
+        history: finished probes, in any order; those that a convergence gate refused do not count.
+        classes: number of classes, at least 2.
+
+    Returns:
+        None while no probe counts.
     """
-    classes = record.header.classes
-    if classes < 2 or not record.probes:
+    probes = counted(history)
+    if not probes:
         return None
-    most = max(information(p.n, p.train_accuracy, classes) for p in record.probes)
-    return most / record.header.params
+    n = np.array([probe.n for probe in probes], dtype=np.float64)
+    each = np.array([information(p.n, 1 - p.n_errors / p.n, classes) for p in probes]) / n
+    near = np.abs(np.log(n[:, None] / n)) <= math.log(_NEAR) + 1e-12
+    return float((n * (near @ each) / near.sum(axis=1)).max())

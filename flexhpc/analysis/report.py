@@ -15,17 +15,22 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from flexhpc.analysis.board import PointStatus
+from flexhpc.analysis.censoring import bounds
 from flexhpc.analysis.collect import Row, as_csv, row_of
+from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.figures import (
     efficiency_figure,
     emc_figure,
     fit_figure,
     generalization_figure,
 )
-from flexhpc.analysis.generalization import Pair, by_family, correlations, pairs
-from flexhpc.analysis.text import bracket_text, emc_text, number_text, plain_text
+from flexhpc.analysis.generalization import FEWEST, Pair, by_family, correlations, exact, pairs
+from flexhpc.analysis.text import bracket_text, emc_text, number_text, plain_text, ratio_text
+from flexhpc.analysis.training_error import cut_short, with_errors
 from flexhpc.search.history import LEVEL
 from flexhpc.store.files import write_atomic
+
+_IN_THE_FIRST_TABLE = {"emc_per_param_bound", "censored_because"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +41,11 @@ class _Shown:
 
 
 def write_report(
-    title: str, statuses: Sequence[PointStatus], specs: Sequence[str], folder: Path
+    title: str,
+    statuses: Sequence[PointStatus],
+    specs: Sequence[str],
+    folder: Path,
+    eps: Sequence[float] = (),
 ) -> Path:
     """Write index.html, results.csv and the figures as SVG; returns the page's path.
 
@@ -45,7 +54,9 @@ def write_report(
         statuses: every point.
         specs: the frozen specs as text.
         folder: where to write.
+        eps: training errors whose EMC is estimated from the stored probes as well.
     """
+    statuses = with_errors(statuses, eps)
     rows = [row_of(status) for status in statuses]
     swept = list(dict.fromkeys(key for status in statuses for key in status.point.swept))
     found = pairs(statuses)
@@ -70,6 +81,10 @@ def write_report(
             for family, some in by_family(found).items()
             for key, outcome in (("test_accuracy", "test accuracy"), ("gap", "gap"))
         ],
+        cut_short=cut_short(statuses, eps),
+        pairs=len(found),
+        left_out=len(found) - len(exact(found)),
+        fewest=FEWEST,
         done=sum(status.state == "done" for status in statuses),
         failed=[status for status in statuses if status.state == "failed"],
         probes=sum(status.probes for status in statuses),
@@ -78,9 +93,11 @@ def write_report(
         level=LEVEL,
         emc=emc_text,
         text=plain_text,
-        number=number_text,
+        ratio=ratio_text,
+        cell=_cell,
         bracket=bracket_text,
-        notes=_notes(statuses),
+        bounds=bounds(statuses),
+        notes=conflict_notes(statuses),
         specs=specs,
     )
     write_atomic(folder / "index.html", page)
@@ -94,14 +111,15 @@ def _figures(
         (
             "emc_vs_parameters",
             "EMC against parameters",
-            "Bars are intervals, arrows mark censored points, curves join the medians over seeds. "
+            "Bars are intervals. Open markers with an arrow are bounds of censored points, not "
+            "measurements; curves join the medians over seeds, where these are no bounds. "
             "On the dashed line a network fits as many samples as it has parameters.",
             emc_figure(statuses),
         ),
         (
             "emc_per_parameter",
             "EMC per parameter",
-            "Points that are not censored only.",
+            "Open markers with an arrow are bounds of censored points, not measurements.",
             efficiency_figure(statuses),
         ),
         (
@@ -117,8 +135,8 @@ def _figures(
             (
                 "generalization",
                 "EMC and generalization",
-                "Each model trained with original labels until it interpolated. Open markers: one "
-                "of the two EMC is a bound only.",
+                "Each model trained with original labels until it interpolated. Open markers: an "
+                "EMC is a bound only; the arrow points to where their ratio lies.",
                 generalization_figure(found),
             )
         )
@@ -131,9 +149,17 @@ def _further(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         keys = list(row)
         for key in keys[keys.index("status") + 1 :]:
-            if row[key] or row[key] is False:
+            if (row[key] or row[key] is False) and key not in _IN_THE_FIRST_TABLE:
                 shown[key] = None
     return list(shown)
+
+
+def _cell(status: PointStatus, row: Row, key: str) -> str:
+    """Return what stands in the second table; EMC per bit is a bound where EMC is one."""
+    if key == "emc_per_bit":
+        return ratio_text(status.estimate, row["bits"] or 0)
+    bound = ">= " if row.get(f"{key}_censored") == "right" else ""
+    return bound + number_text(row.get(key))
 
 
 def _svg(figure: Figure) -> str:
@@ -167,17 +193,3 @@ def interpolated(statuses: Sequence[PointStatus]) -> str:
         + ("no correlation is given" if left == len(found) else f"correlations leave {left} out")
         + ". A larger budget or a smaller n under evaluate may help."
     )
-
-
-def _notes(statuses: Sequence[PointStatus]) -> list[str]:
-    """Say what limits a fit: identical inputs with different labels."""
-    notes = {}
-    for status in statuses:
-        if status.record and status.record.header.conflicts:
-            header = status.record.header
-            notes[f"{header.data_fingerprint} {header.unfittable}"] = (
-                f"{status.point.data.source}, labels {status.point.data.labels}: "
-                f"{header.conflicts} groups of identical inputs have different labels, so at most "
-                f"{header.n_total - header.unfittable:,} of {header.n_total:,} samples can fit."
-            )
-    return list(notes.values())

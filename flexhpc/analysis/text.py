@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from flexhpc.search import Bracket, Estimate
+from flexhpc.search import Bracket, EpsEstimate, Estimate
+from flexhpc.search.history import Censored
 from flexhpc.spec.sweep import short
+
+BOUNDS: dict[Censored, str] = {"none": "", "right": ">=", "left": "<"}
+"""What stands before a number that is the bound of a censored EMC."""
 
 
 def emc_text(estimate: Estimate | None) -> str:
@@ -15,6 +19,31 @@ def emc_text(estimate: Estimate | None) -> str:
     if estimate.censored == "left":
         return f"< {estimate.smallest_fail}"
     return f"{estimate.emc} [{estimate.emc_lo}, {estimate.emc_hi}]"
+
+
+def eps_text(found: EpsEstimate | None) -> str:
+    """Return an EMC at a training error in short: ``412 [350, 480]``, ``>= 1797``, ``[0, 12]``."""
+    if found is None:
+        return ""
+    if found.censored == "right":
+        return f">= {found.emc}"
+    interval = f"[{found.emc_lo}, {found.emc_hi}]"
+    return interval if found.censored == "left" else f"{found.emc} {interval}"
+
+
+def ratio_text(estimate: Estimate | None, size: int) -> str:
+    """Return EMC per parameter, or per bit: ``0.221``; a bound where EMC is one: ``>= 2.946``.
+
+    Args:
+        estimate: the EMC (samples), None before the first probe.
+        size: number of parameters or of bits; 0 where it is not known.
+    """
+    if estimate is None or not size:
+        return ""
+    bound = BOUNDS[estimate.censored]
+    samples = estimate.smallest_fail if estimate.censored == "left" else estimate.emc
+    ratio = (samples or 0) / size
+    return f"{bound} {ratio:.3f}".lstrip() if ratio >= 0.01 else f"{bound} {ratio:.2g}".lstrip()
 
 
 def plain_text(value: object) -> str:

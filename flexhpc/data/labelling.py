@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from flexhpc.data.dataset import Dataset, Ints, Mask, Summary
@@ -118,6 +120,31 @@ def conflicting(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Ints]:
     majority[groups] = pairs[1][order][first]
     lost = labels[ids] != majority[group]
     return len(np.unique(group[lost])), ids[lost]
+
+
+def conflict_groups(
+    summary: Summary, labels: Ints, pool: Ints
+) -> list[tuple[tuple[int, ...], int]]:
+    """Count the groups of identical inputs with different labels by what they hold.
+
+    Args:
+        summary, labels, pool: as in :func:`conflicting`.
+
+    Returns:
+        Samples of each label in a group, the most first, and how many such groups there are:
+        ``[((2, 1), 30)]`` are 30 groups of three samples of which one disagrees. Which labels they
+        are makes no difference to the chance of drawing a conflict. Ascending.
+    """
+    counted = _inside(summary.twins, pool)
+    ids, group = summary.twins[counted], summary.groups[counted]
+    if not len(ids):
+        return []
+    pairs, counts = np.unique(np.stack([group, labels[ids]]), axis=1, return_counts=True)
+    _, starts = np.unique(pairs[0], return_index=True)
+    held = Counter(
+        tuple(sorted(some.tolist(), reverse=True)) for some in np.split(counts, starts[1:])
+    )
+    return sorted((some, many) for some, many in held.items() if len(some) > 1)
 
 
 def _inside(ids: Ints, pool: Ints) -> Mask:

@@ -10,7 +10,14 @@ import numpy as np
 
 from flexhpc.data.dataset import Array, Dataset, Ints, Part, Summary, in_blocks
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
-from flexhpc.data.labelling import conflicting, draw_labels, held_out, merge_map, merged_labels
+from flexhpc.data.labelling import (
+    conflict_groups,
+    conflicting,
+    draw_labels,
+    held_out,
+    merge_map,
+    merged_labels,
+)
 from flexhpc.data.sources import open_source
 from flexhpc.data.summary import moments, moments_of_pixels, pooled, summarise
 from flexhpc.errors import PointError
@@ -38,6 +45,8 @@ class Samples:
         n_limit: largest n that can be tried.
         conflicts: groups of identical inputs with different labels.
         unfittable: samples that no model can fit together with their twins.
+        conflict_groups: those within the pool by the samples of each label that they hold; see
+            :func:`flexhpc.data.labelling.conflict_groups`.
         fingerprint: identifies the data set's content.
     """
 
@@ -49,6 +58,7 @@ class Samples:
     n_limit: int
     conflicts: int
     unfittable: int
+    conflict_groups: list[tuple[tuple[int, ...], int]]
     fingerprint: str
 
     @property
@@ -152,7 +162,8 @@ def load_samples(data: Data, seed: int) -> Samples:
     loaded = _loaded(data, seed)
     labels, classes = draw_labels(data, loaded.dataset, loaded.train, seed)
     groups, losers = 0, np.empty(0, dtype=np.int64)
-    if data.inputs in ("original", "permuted"):  # otherwise no two inputs are identical
+    identical = data.inputs in ("original", "permuted")  # otherwise no two inputs are
+    if identical:
         groups, losers = conflicting(loaded.summary, labels, loaded.train)
     pool = loaded.train
     if data.conflicts == "drop":
@@ -166,6 +177,7 @@ def load_samples(data: Data, seed: int) -> Samples:
         n_limit=min(len(pool), data.n_max or len(pool)),
         conflicts=groups,
         unfittable=len(losers),
+        conflict_groups=conflict_groups(loaded.summary, labels, pool) if identical else [],
         fingerprint=loaded.summary.fingerprint,
     )
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flexhpc.analysis.board import PointStatus
-from flexhpc.analysis.text import bracket_text, emc_text, plain_text, span
+from flexhpc.analysis.text import bracket_text, emc_text, eps_text, plain_text, ratio_text, span
 
 _WIDE = 200
 _STYLES = {
@@ -77,19 +77,22 @@ def results_table(statuses: Sequence[PointStatus]) -> Table:
         table.add_column(key, no_wrap=True)
     for name in ("params", "EMC", "EMC/param", "bracket", "probes", "cost"):
         table.add_column(name, justify="right", no_wrap=True)
+    names = dict.fromkeys(n for s in statuses if s.estimate for n in s.estimate.by_eps)
+    for name in names:
+        table.add_column(f"EMC eps {name}", justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for status in statuses:
         record, estimate = status.record, status.estimate
         keys = [plain_text(status.point.swept.get(key)) for key in swept] or [status.point.id]
-        ratio = f"{estimate.emc / record.header.params:.3f}" if record and estimate else ""
         table.add_row(
             *keys,
             f"{record.header.params:,}" if record else "",
             emc_text(estimate),
-            ratio,
+            ratio_text(estimate, record.header.params) if record else "",
             bracket_text(status.bracket),
             str(status.probes or ""),
             f"{status.cost:,}" if status.cost else "",
+            *(eps_text(estimate.by_eps.get(name)) if estimate else "" for name in names),
             status.state,
         )
     return table

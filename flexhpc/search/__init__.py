@@ -1,10 +1,20 @@
 """Which n comes next, and what the EMC is: pure functions of the history. No torch."""
 
+from flexhpc.search.bayes import estimate_at
 from flexhpc.search.cost import cost_bound
-from flexhpc.search.history import Ask, Bracket, Estimate, History, Probe, ProbeResult, history_of
+from flexhpc.search.history import (
+    Ask,
+    Bracket,
+    EpsEstimate,
+    Estimate,
+    History,
+    Probe,
+    ProbeResult,
+    history_of,
+)
 from flexhpc.search.policy import advance, at_once, estimate_so_far
 
 __all__ = [
-    "Ask", "Bracket", "Estimate", "History", "Probe", "ProbeResult", "advance", "at_once",
-    "cost_bound", "estimate_so_far", "history_of",
+    "Ask", "Bracket", "EpsEstimate", "Estimate", "History", "Probe", "ProbeResult", "advance",
+    "at_once", "cost_bound", "estimate_at", "estimate_so_far", "history_of",
 ]  # fmt: skip

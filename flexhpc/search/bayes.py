@@ -27,6 +27,8 @@ from flexhpc.search.history import (
 from flexhpc.spec.sections import Bayes, Level
 from flexhpc.spec.sections.search import eps_name
 
+_HALF = 0.5
+"""Part of the trainings that passes at the n which is estimated for a training error."""
 _BESIDE = 1.05
 """How far outside an interval's end the nearest fit (failure) may lie, as a factor."""
 _REGRET = 0.25
@@ -63,7 +65,7 @@ def wanted(
         untried = _untried(own, lower, upper, n_limit, eps) if narrow else None
         clear = known is None or known.regret <= _REGRET * search.tolerance
         if narrow and untried is None and clear:
-            answer = _answer(curve, search, n_limit, own, eps)
+            answer = _answer(curve, _level(search, eps), n_limit, own, eps)
             ended = "tolerance" if answer.censored == "none" or number > 1 else "data"
             continue
         cap = _cap(search, history, curve, number, len(coordinates))
@@ -149,12 +151,12 @@ def found(
     own = _of_arm(history, arm)
     curve = posterior(own, n_limit)
     by_eps = {
-        eps_name(eps): _answer(posterior(own, n_limit, eps), search, n_limit, own, eps)
+        eps_name(eps): _answer(posterior(own, n_limit, eps), _HALF, n_limit, own, eps)
         for eps in _targets(search)
         if eps is not None
     }
     return Found(
-        answer=_answer(curve, search, n_limit, own, None),
+        answer=_answer(curve, search.quantile, n_limit, own, None),
         by_eps=by_eps,
         bracket=bracket_of(own),
         width=curve.quantiles(curve.width, TAILS),
@@ -162,6 +164,25 @@ def found(
         arm=arm,
         best_chance=None if known is None else known.best_chance,
     )
+
+
+def estimate_at(eps: float, n_limit: int, history: History) -> EpsEstimate | None:
+    """Return the largest n trained to at most a training error, from the probes of any policy.
+
+    The n at which half of the trainings end with at most ``eps`` n missed, as the Bayesian search
+    estimates it where it is asked to; here no probe was placed for it, so the interval is wider.
+    A probe that was given up counts with what it missed when it was stopped.
+
+    Args:
+        eps: part of the samples that may be missed, between 0 and 1.
+        n_limit: largest n there is (samples); history: finished probes, in any order.
+
+    Returns:
+        None while no probe counts.
+    """
+    if not counted(history):
+        return None
+    return _answer(posterior(history, n_limit, eps), _HALF, n_limit, history, eps)
 
 
 def bracket_of(history: History) -> Bracket:
@@ -177,7 +198,7 @@ def _targets(search: Bayes) -> list[float | None]:
 
 def _level(search: Level, eps: float | None) -> float:
     """Return which part of the trainings is to pass: for a training error, half of them."""
-    return search.quantile if eps is None else 0.5
+    return search.quantile if eps is None else _HALF
 
 
 def _ends(curve: FitCurve, search: Bayes, n_limit: int, eps: float | None) -> tuple[float, float]:
@@ -207,9 +228,9 @@ def _untried(
 
 
 def _answer(
-    curve: FitCurve, search: Bayes, n_limit: int, history: History, eps: float | None
+    curve: FitCurve, level: float, n_limit: int, history: History, eps: float | None
 ) -> EpsEstimate:
-    lower, middle, upper = curve.quantiles(curve.level_set(_level(search, eps)), TAILS)
+    lower, middle, upper = curve.quantiles(curve.level_set(level), TAILS)
     fits, fails = _split(history, eps)
     censored: Censored = "none"
     emc = max(1, round(middle))

@@ -33,7 +33,9 @@ _PLAIN = (
     "n", "repeat", "verdict", "n_errors", "train_accuracy", "loss", "epochs", "steps", "cost",
     "seconds", "finished", "rejected", "arm",
 )  # fmt: skip
-_ABSENT = {"rejected": False, "arm": 0, "classes": 0, "bits": 0}
+_ABSENT = {
+    "rejected": False, "arm": 0, "classes": 0, "bits": 0, "n_pool": 0, "conflict_groups": "",
+}  # fmt: skip
 """What files of flexhpc 0.1 do not say."""
 
 

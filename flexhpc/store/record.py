@@ -23,6 +23,10 @@ class Header:
             in the way of a perfect fit.
         classes: number of classes; bits: that the trained numbers hold. 0 where an older file does
             not say.
+        n_pool: samples that may be drawn, 0 where an older file does not say.
+        conflict_groups: JSON of the groups of identical inputs with different labels that can be
+            drawn, by the samples of each label that they hold: ``[[[2, 1], 30]]`` are 30 groups of
+            two samples against one; empty where an older file does not say.
     """
 
     point: str
@@ -35,6 +39,8 @@ class Header:
     unfittable: int
     classes: int
     bits: int
+    n_pool: int = 0
+    conflict_groups: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

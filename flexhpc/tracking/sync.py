@@ -21,12 +21,12 @@ from filelock import FileLock
 from flexhpc.analysis.board import Board, PointStatus, open_run
 from flexhpc.analysis.collect import measurements, row_of
 from flexhpc.analysis.figures import fit_figure
-from flexhpc.analysis.text import emc_text
 from flexhpc.search import estimate_so_far, history_of
 from flexhpc.spec import checked
 from flexhpc.store import RunFolder
 from flexhpc.store.files import write_json
 from flexhpc.store.record import PointRecord, ProbeSummary
+from flexhpc.tracking.note import note_of
 from flexhpc.tracking.quiet import mlflow_client
 from flexhpc.tracking.state import local_uri, tracked, tracked_path
 
@@ -241,13 +241,8 @@ class Syncer:
         # Of two values at one time MLflow shows the larger one, not the later one.
         now = int(time.time() * 1000) if parent.finished else end
         metrics = [Metric(k, v, now, last) for k, v in measurements(row_of(status)).items()]
-        note = (
-            f"**EMC {emc_text(estimate)}** ({estimate.estimand}, level {estimate.level}), "
-            f"{record.header.params:,} parameters, {estimate.probes} probes, "
-            f"{estimate.cost:,} sample passes"
-        )
         tags = [
-            RunTag("mlflow.note.content", note),
+            RunTag("mlflow.note.content", note_of(status)),
             RunTag("estimand", estimate.estimand),
             RunTag("censored", estimate.censored),
             RunTag(EVALUATED, _evaluated(record)),

@@ -13,10 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from flexhpc.analysis.generalization import FEWEST, Pair, by_family, correlations, pairs
-from flexhpc.analysis.information import information
-from flexhpc.analysis.report import interpolated
-from flexhpc.spec import checked
+from flexhpc.analysis.board import PointStatus
+from flexhpc.analysis.collect import row_of
+from flexhpc.analysis.figures import generalization_figure
+from flexhpc.analysis.generalization import (
+    FEWEST,
+    Pair,
+    by_family,
+    correlations,
+    exact,
+    pairs,
+)
+from flexhpc.analysis.information import information, most_information
+from flexhpc.analysis.report import interpolated, write_report
+from flexhpc.search import ProbeResult
+from flexhpc.spec import Point, checked
+from tests.analysis.made import points, status
 
 
 def test_a_perfect_fit_takes_up_all_of_its_labels() -> None:
@@ -39,10 +51,55 @@ def test_information_is_that_of_a_symmetric_channel(n: int, classes: int, accura
     assert found == pytest.approx(exact, rel=1e-6, abs=1e-6 * n)
 
 
+def result(n: int, missed: int, *, rejected: bool = False) -> ProbeResult:
+    verdict = "not_fit" if missed else "fit"
+    return ProbeResult(n=n, repeat=0, verdict=verdict, n_errors=missed, cost=n, rejected=rejected)
+
+
+def test_one_lucky_probe_does_not_make_the_maximum() -> None:
+    """Ten trainings near one n, of which nine miss half: the mean counts, not the best."""
+    lucky, others = result(200, 0), [result(200 + i, 100 + i // 2) for i in range(1, 10)]
+    alone, poor = information(200, 1.0, 2), information(209, 105 / 209, 2)
+    assert most_information([lucky, *others], 2) == pytest.approx(alone / 10, rel=0.05)
+    assert poor < 0.01
+    far = result(2_000, 1_000)
+    assert most_information([lucky, far], 2) == alone, "probes far away say nothing of this n"
+
+
+def test_the_maximum_is_over_n() -> None:
+    """It lies beyond the EMC here: 5 % missed of twice as many samples hold more."""
+    fits, beyond, far = [result(100, 0)] * 3, [result(200, 10)] * 3, [result(1000, 890)] * 3
+    found = most_information([*fits, *beyond, *far], 10)
+    assert found == pytest.approx(information(200, 0.95, 10))
+    assert most_information([result(95, 0), result(100, 0)], 10) == pytest.approx(
+        100 * math.log2(10)
+    )
+
+
+def test_refused_probes_hold_nothing_that_counts() -> None:
+    assert most_information([result(50, 0), result(900, 0, rejected=True)], 2) == 50
+    assert most_information([result(50, 1, rejected=True)], 2) is None
+    assert most_information([], 2) is None
+
+
+@pytest.mark.parametrize("labels", ["random", "original", "corrupted"])
+def test_bits_per_parameter_are_of_random_labels_only(labels: str, tmp_path: Path) -> None:
+    data = f"labels: {labels}" + (", corruption: 0.5" if labels == "corrupted" else "")
+    point = points(tmp_path, data=data)[0]
+    row = row_of(status(point, [(16, 0), (32, 0)], params=50, classes=10))
+    wanted = 32 * math.log2(10) / 50 if labels == "random" else None
+    assert row["bits_per_param"] == (pytest.approx(wanted) if wanted else None)
+
+
+def test_bits_per_parameter_need_the_number_of_classes(tmp_path: Path) -> None:
+    point = points(tmp_path)[0]
+    assert row_of(status(point, [(16, 0)], classes=0))["bits_per_param"] is None
+
+
 def pair(excess: float, accuracy: float, params: int) -> Pair:
     return Pair(
         name="", family="mlp", params=params, emc_true=round(1e6 * math.exp(excess)),
-        emc_random=10**6, censored=False, test_accuracy=accuracy, gap=1 - accuracy,
+        emc_random=10**6, test_accuracy=accuracy, gap=1 - accuracy,
     )  # fmt: skip
 
 
@@ -93,6 +150,78 @@ def test_nothing_is_said_where_nothing_varies() -> None:
     assert names == {"Pearson", "Spearman", "Kendall"}
 
 
+def test_bounds_are_left_out_of_every_correlation() -> None:
+    found = some_pairs(30, 0.1, 0.05)
+    wild = [replace(pair(9.0, 0.01 * i, 10**i), bound="lower") for i in range(1, 9)]
+    for outcome in ("test_accuracy", "gap"):
+        assert correlations([*wild, *found], outcome) == correlations(found, outcome)
+    assert exact([*wild, *found]) == found
+    assert by_family([*wild, *found]) == by_family(found)
+    assert by_family(wild) == {}
+    assert correlations(wild, "gap") == []
+
+
+def evaluated(point: Point, outcomes: list[tuple[int, int]], params: int) -> PointStatus:
+    found = status(point, outcomes, params=params)
+    evaluation = {
+        "train_accuracy": 1.0, "test_accuracy": 0.5 + params / 1000, "gap": 0.5 - params / 1000,
+        "test_loss": 1.0, "calibration_error": 0.1,
+    }  # fmt: skip
+    return replace(found, record=replace(found.record, evaluation=evaluation))
+
+
+ALL_FIT = [(min(16 * 2**i, 1000), 0) for i in range(7)]
+NONE_FIT = [(16, 9), (8, 7), (4, 2)]
+SOME_FIT = [(16, 0), (32, 0), (64, 5), (45, 3)]
+
+
+@pytest.mark.parametrize(
+    ("true", "random", "bound"),
+    [
+        (SOME_FIT, SOME_FIT, "none"),
+        (ALL_FIT, SOME_FIT, "lower"),
+        (SOME_FIT, NONE_FIT, "lower"),
+        (NONE_FIT, SOME_FIT, "upper"),
+        (SOME_FIT, ALL_FIT, "upper"),
+        (ALL_FIT, NONE_FIT, "lower"),
+        (ALL_FIT, ALL_FIT, "unknown"),
+    ],
+)
+def test_which_side_of_a_ratio_is_bounded(
+    true: list[tuple[int, int]], random: list[tuple[int, int]], bound: str, tmp_path: Path
+) -> None:
+    original, other = (points(tmp_path, data=f"labels: {x}")[0] for x in ("original", "random"))
+    (found,) = pairs([evaluated(original, true, 10), evaluated(other, random, 10)])
+    assert (found.bound, found.censored) == (bound, bound != "none")
+    if true is NONE_FIT:
+        assert found.emc_true == 4, "below 4 is what is known"
+    arrows = [text for text in generalization_figure([found]).axes[0].texts if text.arrow_patch]
+    assert [np.sign(text.xyann[0]) for text in arrows] == {
+        "none": [], "unknown": [], "lower": [1], "upper": [-1],
+    }[bound]  # fmt: skip
+
+
+@pytest.mark.parametrize("exact_ones", [2, 6])
+def test_the_report_counts_the_pairs_that_are_left_out(exact_ones: int, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "name: x\nfixed:\n  data: {source: digits}\n  model: {family: mlp, depth: 1}\n"
+        "  search: {policy: bisection, start: 16}\ngrid:\n  model.width: [1, 2, 3, 4, 5, 6, 7, 8]\n"
+        "  data.labels: [original, random]\n"
+    )
+    statuses = []
+    for point in checked(spec)[1]:
+        true = point.data.labels == "original"
+        fits = true and point.model.width > exact_ones
+        top = [(16, 0), (32, 0), (64, 5 + point.model.width), (45, 3), (38, 2), (35, 1), (33, 1)]
+        cut = top[: 3 + point.model.width % 5] if true else top
+        statuses.append(evaluated(point, ALL_FIT if fits else cut, 10 * point.model.width))
+    page = write_report("x", statuses, [], tmp_path / "report").read_text()
+    assert f"{8 - exact_ones} of 8 pairs left out: their EMC is censored." in page
+    assert ("all (6)" in page) == (exact_ones == 6)
+    assert ("no correlation is given" in page) == (exact_ones == 2)
+
+
 def test_correlations_within_a_family_and_pooled() -> None:
     found = some_pairs(10, 0.1, 0.05)
     assert list(by_family(found)) == ["all"]
@@ -132,8 +261,8 @@ def test_seeds_of_one_model_are_one_pair(tmp_path: Path) -> None:
         assert one.emc_true == pytest.approx(10 * one.emc_random, rel=0.01)
         assert one.test_accuracy == pytest.approx(0.6)
     twice = [*statuses, *(SimpleNamespace(**vars(s)) for s in statuses)]
-    for status in twice[len(statuses) :]:
-        status.record = SimpleNamespace(header=status.record.header, evaluation=None)
+    for again in twice[len(statuses) :]:
+        again.record = SimpleNamespace(header=again.record.header, evaluation=None)
     assert pairs(twice) == found
 
 
@@ -160,6 +289,6 @@ def test_trainings_that_did_not_interpolate_are_left_out_and_counted(tmp_path: P
     assert interpolated(statuses).startswith("0 of 6 trainings")
     assert "6 did not (6 unconverged)" in interpolated(statuses)
     assert "no correlation is given" in interpolated(statuses)
-    for status in statuses:
-        status.record.evaluation = None
+    for one in statuses:
+        one.record.evaluation = None
     assert interpolated(statuses) == ""

@@ -75,6 +75,20 @@ def test_conflicts_vanish_where_no_two_inputs_are_alike(
     assert (samples.conflicts, samples.unfittable) == (conflicts, conflicts)
 
 
+def test_groups_are_counted_by_the_labels_that_they_hold(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = ["1,0", "1,1", "1,1", "2,0", "2,0", "3,1", "3,0", "4,2", "4,0", "4,1", "4,1", "5,0",
+            "6,1", "6,0", "6,1"]  # fmt: skip
+    path.write_text("\n".join(["x,y", *rows]) + "\n")
+    table = {"source": "table", "path": str(path), "target": "y"}
+    samples = load_samples(Table.model_validate(table), seed=0)
+    assert samples.conflict_groups == [((1, 1), 1), ((2, 1), 2), ((2, 1, 1), 1)]
+    dropped = load_samples(Table.model_validate({**table, "conflicts": "drop"}), seed=0)
+    assert (dropped.conflicts, dropped.conflict_groups) == (4, [])
+    noise = load_samples(Table.model_validate({**table, "inputs": "gaussian"}), seed=0)
+    assert noise.conflict_groups == []
+
+
 def test_random_labels_are_uniform_and_belong_to_the_sample() -> None:
     first = load_samples(digits(labels="random"), seed=3)
     again = load_samples(digits(labels="random"), seed=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
-from flexhpc.search import Ask, Estimate, ProbeResult, advance, cost_bound, estimate_so_far
+from flexhpc.search import (
+    Ask,
+    Estimate,
+    ProbeResult,
+    advance,
+    cost_bound,
+    estimate_at,
+    estimate_so_far,
+)
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import MOST_REJECTED, counted
-from flexhpc.spec.sections import Adam, Bisection, Gates, Growth, PlateauGate, Sam
+from flexhpc.spec.sections import Adam, Bayes, Bisection, Gates, Growth, PlateauGate, Sam, Search
 
 SEARCH = Bisection(policy="bisection", start=32, tolerance=0.05)
 
@@ -55,6 +64,52 @@ def test_each_training_error_is_found_from_shared_probes(capacity: int) -> None:
         assert abs(found.emc / exact - 1) < 0.06
         assert found.emc_lo <= exact + 1
         assert found.emc_hi >= exact - 1
+
+
+@given(st.integers(50, 3_000), st.sampled_from([0.01, 0.1, 0.5]))
+def test_a_training_error_afterwards_is_what_the_bayesian_search_says(
+    capacity: int, eps: float
+) -> None:
+    """Asked of the same probes, before or after."""
+    search = Bayes(policy="bayes", start=32)
+    probe = with_errors(lambda n: max(0, n - capacity))
+    before, history = play(search.model_copy(update={"eps": [eps]}), 100_000, probe)
+    assert estimate_at(eps, 100_000, history) == before.by_eps[f"{eps:g}"]
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        Bayes(policy="bayes", start=32),
+        Bisection(policy="bisection", start=32),
+        Growth(policy="growth", start=32),
+    ],
+)
+def test_a_training_error_afterwards_is_known_after_any_search(search: Search) -> None:
+    _, history = play(search, 100_000, with_errors(lambda n: max(0, n - 700)))
+    found = estimate_at(0.05, 100_000, history)
+    assert found.emc_lo <= 1.05 * 700 / 0.95
+    assert (found.emc_hi or math.inf) >= 700 / 0.95
+    assert estimate_at(0.9, 100_000, history).censored == "right"
+    ends = [estimate_at(eps, 100_000, history).emc_lo for eps in (0.01, 0.05, 0.1)]
+    assert ends == sorted(ends)
+
+
+def result(n: int, missed: int, verdict: str, *, rejected: bool = False) -> ProbeResult:
+    return ProbeResult(n=n, repeat=0, verdict=verdict, n_errors=missed, cost=n, rejected=rejected)
+
+
+def test_a_probe_that_was_given_up_counts_with_what_it_missed_then() -> None:
+    fits = [result(n, 0, "fit") for n in (100, 120, 140)]
+    many = [result(n, n // 2, "hopeless") for n in (200, 210, 220)]
+    few = [result(n, n // 50, "hopeless") for n in (200, 210, 220)]
+    assert estimate_at(0.1, 1_000, [*fits, *many]).emc_hi < 220
+    assert estimate_at(0.1, 1_000, [*fits, *few]).censored == "right"
+
+
+def test_nothing_is_known_of_a_training_error_without_a_probe_that_counts() -> None:
+    assert estimate_at(0.1, 1_000, []) is None
+    assert estimate_at(0.1, 1_000, [result(50, 3, "saddle", rejected=True)]) is None
 
 
 def test_a_training_error_that_all_samples_meet_is_censored() -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -62,6 +63,16 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert (estimate["emc"], estimate["emc_hi"], estimate["censored"]) == (70, None, "right")
     assert len(read(path).probes) == 3
     assert list(tmp_path.rglob("*.part")) == []
+
+
+def test_what_older_files_lack_is_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "p.h5"
+    groups = json.dumps([[[2, 1], 30]] * 20_000)
+    create(path, replace(header(), n_pool=900, conflict_groups=groups))
+    assert (read(path).header.n_pool, read(path).header.conflict_groups) == (900, groups)
+    with h5py.File(path, "r+") as file:
+        del file.attrs["n_pool"], file.attrs["conflict_groups"]
+    assert read(path).header == header()
 
 
 def test_the_layout_is_the_contract(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""Why an EMC is a bound only: every probe on all the data fitted, or something that says less."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flexhpc.analysis.board import PointStatus
+from flexhpc.search import history_of
+from flexhpc.search.history import counted
+
+REASONS = {
+    "all fitted": "every probe on all the samples that there are fitted them",
+    "limit reached": "probes failed, but the estimate reached the number of samples that there are",
+    "none failed": "no probe failed, but none was on all the samples that there are",
+    "too few fitted": "some probes fitted, but at no n as many as the search asks for",
+    "none fitted": "no probe fitted",
+}
+"""What is true of a censored point, in short and in full: the first three of those censored on the
+right, whose EMC may be larger, the others of those censored on the left."""
+
+
+def why_bound(status: PointStatus) -> str:
+    """Return the key of :data:`REASONS` that is true of a point; empty if its EMC is no bound."""
+    record, estimate = status.record, status.estimate
+    if record is None or estimate is None or estimate.censored == "none":
+        return ""
+    probes = counted(history_of(record.probes, status.point.training))
+    if estimate.censored == "left":
+        return "too few fitted" if any(probe.fit for probe in probes) else "none fitted"
+    n_limit = record.header.n_limit
+    on_all = [probe.fit for probe in probes if probe.n >= n_limit]
+    if on_all and all(on_all):
+        return "all fitted"
+    reached = max(estimate.emc, estimate.largest_fit or 0) >= n_limit
+    return "limit reached" if reached else "none failed"
+
+
+def bounds(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
+    """Return what is true of the censored points, in full, and of which of them."""
+    why = [why_bound(status) for status in statuses]
+    found = {
+        text: [status for status, reason in zip(statuses, why, strict=True) if reason == key]
+        for key, text in REASONS.items()
+    }
+    return [(text, some) for text, some in found.items() if some]

@@ -1,0 +1,81 @@
+"""The line in a spec's header that says what it costs, from what ``flexhpc plan`` computes.
+
+    # Cost: 60 points, at most 1.2e11 sample passes.
+
+python -m flexhpc.launch.cost_line sweeps/*.yaml docs/figures.md
+
+rewrites it in each spec that has one, and in Markdown the cost behind each link to a spec:
+``[classes](../sweeps/classes.yaml) (6.0e10)``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from pathlib import Path
+
+from flexhpc.launch.plan import make_plan
+from flexhpc.spec import checked
+from flexhpc.store.files import write_atomic
+
+_LINE = re.compile(r"^# Cost: .*$", re.MULTILINE)
+_LINK = re.compile(r"(\]\((?P<path>[^()]+\.yaml)\) )\(\d\.\de\d+\)")
+
+
+def cost_of(spec: Path) -> tuple[int, int | None]:
+    """Return the number of points of a spec and the bound on their cost (sample passes).
+
+    None where there is no bound, or none before the data is read.
+
+    Raises:
+        InputError: the spec is wrong.
+    """
+    planned = make_plan(spec, (), Path("runs"), None, params=False)
+    bounds = [row["cost_bound"] for row in planned["points"]]
+    return len(bounds), None if None in bounds else sum(bounds)
+
+
+def rounded_up(cost: int) -> str:
+    """Return a bound with two digits that is a bound still: ``7.5e10``."""
+    power = max(0, math.floor(math.log10(cost))) if cost else 0
+    tenths = -(-cost * 10 // 10**power)
+    if tenths >= 100:
+        tenths, power = -(-tenths // 10), power + 1
+    return f"{tenths / 10:.1f}e{power}"
+
+
+def cost_line(spec: Path) -> str:
+    """Return the line for a spec's header."""
+    count, bound = cost_of(spec)
+    if bound is not None:
+        return f"# Cost: {count} points, at most {rounded_up(bound)} sample passes."
+    endless = any(point.training.until is not None for point in checked(spec)[1])
+    why = "some train until they converge" if endless else "how much data there is is not known"
+    return f"# Cost: {count} points; {why}, so no bound is known ahead."
+
+
+def rewritten(path: Path) -> str:
+    """Return the text of a spec or of a Markdown file with its costs as they are now."""
+    text = path.read_text()
+    if path.suffix == ".md":
+
+        def cost(link: re.Match[str]) -> str:
+            bound = cost_of(path.parent / link["path"])[1]
+            return link[0] if bound is None else f"{link[1]}({rounded_up(bound)})"
+
+        return _LINK.sub(cost, text)
+    return _LINE.sub(lambda _: cost_line(path), text) if _LINE.search(text) else text
+
+
+def main() -> None:
+    """Rewrite the files that the command line names; say which ones changed."""
+    for path in map(Path, sys.argv[1:]):
+        text = rewritten(path)
+        if text != path.read_text():
+            write_atomic(path, text)
+            print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""A bound is shown as a bound, wherever a person or a program reads it, and why it is one."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from matplotlib.patches import ArrowStyle
+from rich.console import Console
+
+from flexhpc.analysis.board import PointStatus
+from flexhpc.analysis.censoring import REASONS, bounds, why_bound
+from flexhpc.analysis.collect import as_csv, as_json, as_parquet, measurements, row_of
+from flexhpc.analysis.figures import efficiency_figure, emc_figure, fit_figure
+from flexhpc.analysis.report import write_report
+from flexhpc.analysis.text import ratio_text
+from flexhpc.launch.live import results_table
+from flexhpc.tracking.note import note_of
+from tests.analysis.made import BAYES, BISECTION, points, status
+
+ALL_FIT = [(min(16 * 2**i, 1000), 0) for i in range(7)]
+NONE_FIT = [(16, 9), (8, 7), (4, 2)]
+BETWEEN = [(16, 0), (32, 0), (64, 5), (45, 3), (38, 1), (34, 0), (36, 0), (37, 0)]
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> list[PointStatus]:
+    """Points censored on the right, on the left, and not at all."""
+    small, large = points(tmp_path)
+    return [
+        status(small, ALL_FIT, params=100, bits=3200),
+        status(large, NONE_FIT, params=200, bits=6400),
+        status(large, BETWEEN, params=300, bits=9600),
+    ]
+
+
+def test_emc_per_parameter_is_a_bound_where_emc_is_one(three: list[PointStatus]) -> None:
+    rows = [row_of(s) for s in three]
+    assert [row["censored"] for row in rows] == ["right", "left", "none"]
+    assert [row["emc_per_param_bound"] for row in rows] == [">=", "<", ""]
+    assert [row["emc_per_param"] for row in rows] == [10, 0, rows[2]["emc"] / 300]
+    texts = [ratio_text(s.estimate, s.record.header.params) for s in three]
+    assert texts == [">= 10.000", "< 0.020", f"{rows[2]['emc'] / 300:.3f}"]
+    assert ratio_text(three[0].estimate, 10**6) == ">= 0.001"
+    assert ratio_text(three[0].estimate, 4 * 10**6) == ">= 0.00025"
+    assert ratio_text(None, 100) == ratio_text(three[0].estimate, 0) == ""
+
+
+def test_every_format_has_the_bound_beside_the_number(
+    three: list[PointStatus], tmp_path: Path
+) -> None:
+    rows = [row_of(s) for s in three]
+    wanted = [">=", "<", ""]
+    read = pandas.read_csv(io.StringIO(as_csv(rows)), keep_default_na=False)
+    assert read["emc_per_param_bound"].tolist() == wanted
+    assert [row["emc_per_param_bound"] for row in json.loads(as_json(rows))] == wanted
+    (tmp_path / "r.parquet").write_bytes(as_parquet(rows))
+    frame = pandas.read_parquet(tmp_path / "r.parquet")
+    assert frame["emc_per_param_bound"].tolist() == wanted
+    for found in (read, frame):
+        assert found["emc_per_param"].dtype == np.float64
+    assert measurements(rows[0])["emc_per_param"] == 10
+
+
+def test_the_table_in_a_terminal_shows_bounds(three: list[PointStatus]) -> None:
+    console = Console(width=200, file=io.StringIO())
+    console.print(results_table(three))
+    lines = console.file.getvalue().splitlines()
+    assert ">= 1000" in lines[1]
+    assert ">= 10.000" in lines[1]
+    assert "< 0.020" in lines[2]
+    assert ">" not in lines[3]
+    assert "<" not in lines[3]
+
+
+def test_the_note_in_mlflow_shows_bounds(three: list[PointStatus]) -> None:
+    right, left, exact = map(note_of, three)
+    assert right.startswith("**EMC >= 1000** (all fitted, n50, level 0.9), 100 parameters")
+    assert "EMC per parameter >= 10.000, 7 probes" in right
+    assert left.startswith("**EMC < 4** (none fitted, n50")
+    assert "EMC per parameter < 0.020" in left
+    assert not {"<", ">"} & set(exact)
+
+
+def test_the_report_shows_bounds_and_says_why(three: list[PointStatus], tmp_path: Path) -> None:
+    page = write_report("made", three, [], tmp_path).read_text()
+    assert "<td>&gt;= 10.000</td>" in page
+    assert "<td>&gt;= 0.312</td>" in page, "EMC per bit"
+    assert "<td>&lt; 0.020</td>" in page
+    assert f"{REASONS['all fitted']}: width=4\n    (&gt;= 1000)" in page
+    assert f"{REASONS['none fitted']}: width=8\n    (&lt; 4)" in page
+    for key in ("limit reached", "none failed", "too few fitted"):
+        assert REASONS[key] not in page
+
+
+@pytest.mark.parametrize("draw", [emc_figure, efficiency_figure])
+def test_bounds_never_look_like_measurements(draw: object, three: list[PointStatus]) -> None:
+    """Open with an arrow that points to where the value lies, and on no curve."""
+    axes = draw(three).axes[0]
+    markers = {
+        line.get_xdata()[0]: line for line in axes.lines if list(np.shape(line.get_xdata())) == [1]
+    }
+    assert [markers[x].get_markerfacecolor() == "white" for x in (100, 200, 300)] == [
+        True, True, False,
+    ]  # fmt: skip
+    arrows = {text.xy[0]: text for text in axes.texts if text.arrow_patch is not None}
+    assert set(arrows) == {100, 200}
+    for x, sign in ((100, 1), (200, -1)):
+        assert arrows[x].xyann[1] * sign > 0
+        style = arrows[x].arrow_patch.get_arrowstyle()
+        assert isinstance(style, ArrowStyle.CurveA), "its head is where it begins, at the text"
+        assert arrows[x].xy[1] == markers[x].get_ydata()[0]
+    per = {emc_figure: 1, efficiency_figure: 200}[draw]
+    assert markers[200].get_ydata()[0] == 4 / per, "what is known is that EMC is below 4"
+    (curve,) = [line for line in axes.lines if line.get_label() == "EMC"]
+    assert np.isnan(curve.get_ydata()).tolist() == [True, True, False]
+
+
+def test_a_median_over_seeds_may_be_known_though_one_is_a_bound(tmp_path: Path) -> None:
+    point, _ = points(tmp_path)
+    seeds = [status(point, BETWEEN), status(point, BETWEEN), status(point, ALL_FIT)]
+    for some, known in ((seeds, True), (seeds[1:], False)):
+        (curve,) = [line for line in emc_figure(some).axes[0].lines if line.get_label() == "EMC"]
+        assert np.isfinite(curve.get_ydata()).tolist() == [known]
+
+
+FAILED_BELOW = [(16, 0), (1000, 0), (500, 3), (1000, 0), (900, 0), (1000, 0), (950, 0)]
+FAILED_ON_ALL = [*FAILED_BELOW, (1000, 0), (1000, 0), (1000, 1)]
+
+
+@pytest.mark.parametrize(
+    ("search", "outcomes", "why"),
+    [
+        (BAYES, ALL_FIT, "all fitted"),
+        (BISECTION, ALL_FIT, "all fitted"),
+        (BAYES, FAILED_BELOW, "all fitted"),
+        (BAYES, FAILED_ON_ALL, "limit reached"),
+        ("{policy: bisection, start: 1000, seeds_per_n: 3}", [(1000, 0), (1000, 4), (1000, 0)],
+         "limit reached"),
+        (BAYES, ALL_FIT[:3], "none failed"),
+        (BISECTION, ALL_FIT[:3], "none failed"),
+        (BAYES, NONE_FIT, "none fitted"),
+        ("{policy: bisection, start: 2, seeds_per_n: 3}",
+         [(n, missed) for n in (2, 1) for missed in (0, 1, 1)], "too few fitted"),
+        (BISECTION, BETWEEN, ""),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_a_bound_is_true(
+    search: str, outcomes: list[tuple[int, int]], why: str, tmp_path: Path
+) -> None:
+    found = status(points(tmp_path, search)[0], outcomes)
+    assert (found.estimate.censored == "none") == (why == "")
+    assert why_bound(found) == row_of(found)["censored_because"] == why
+    if why in ("all fitted", "limit reached"):
+        assert found.estimate.emc == 1000
+    assert bounds([found]) == ([(REASONS[why], [found])] if why else [])
+    title = fit_figure([found]).axes[0].get_title()
+    assert title.endswith(f"({why})" if why else "]")
+
+
+def test_nothing_is_said_before_the_first_probe(tmp_path: Path) -> None:
+    waiting = PointStatus(point=points(tmp_path)[0], state="waiting")
+    assert why_bound(waiting) == ""
+    row = row_of(waiting)
+    assert (row["emc_per_param_bound"], row["censored_because"]) == (None, None)
