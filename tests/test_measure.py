@@ -347,36 +347,3 @@ def test_batchnorm_that_fits_nothing_is_left_censored(tmp_path: Path) -> None:
     (point,) = checked(path)[1]
     estimate = measure(point, RunFolder(tmp_path / "run"), CPU, Watch())
     assert (estimate.emc, estimate.censored, estimate.smallest_fail) == (0, "left", 2)
-
-
-def test_finished_points_say_where_a_new_one_begins(tmp_path: Path) -> None:
-    spec = tmp_path / "spec.yaml"
-    spec.write_text(
-        "name: near\n"
-        "fixed:\n"
-        "  data: {source: gaussian, dims: 8, classes: 2, size: 500, labels: random}\n"
-        "  model: {family: mlp, depth: 1}\n"
-        "  training: {optimizer: adam, lr: 3e-2, batch_size: 500, epochs: 150}\n"
-        "  search: {policy: bayes, start: 4, max_probes: 12, neighbours: true}\n"
-        "grid: {model.width: [2, 4], seed: [0, 1]}\n"
-    )
-    points = checked(spec)[1]
-    run = RunFolder(tmp_path / "near")
-    estimates = [measure(point, run, CPU, Watch()) for point in points]
-    records = [read(run.point(point.id)) for point in points]
-    assert records[0].header.belief == ""
-    assert records[0].probes[0].n == 4
-    for before, record in enumerate(records[1:], start=1):
-        belief = json.loads(record.header.belief)
-        assert set(belief["points"]) <= {p.id for p in points[:before]}
-        assert record.probes[0].n == pytest.approx(2.718281828 ** belief["centre"], abs=1)
-    fields = ("width", "lapse", "emc", "emc_lo", "emc_hi")
-    for estimate, record in zip(estimates, records, strict=True):
-        assert all(record.estimate[key] == getattr(estimate, key) for key in fields)
-        assert len(record.probes) <= 12
-    again = [measure(point, run, CPU, Watch()) for point in points]
-    assert again == estimates
-    alone = RunFolder(tmp_path / "alone")
-    plain = replace(points[3], search=points[3].search.model_copy(update={"neighbours": False}))
-    measure(plain, alone, CPU, Watch())
-    assert read(alone.point(plain.id)).header.belief == ""

@@ -20,6 +20,8 @@ BANDWIDTH = 0.12
 TUNED_ON = ("mlp_tanh", "cnn_adam", "digits_relu", "perceptron_adam")
 JUDGED_ON = ("vit_adamw", "covtype_original", "fashion_relu", "credit_muon")
 MODELS = TUNED_ON + JUDGED_ON
+RATES = ("rates_mlp_adam", "rates_mlp_sgd", "rates_cnn_adamw", "rates_table_gd")
+"""Models that were recorded with five learning rates each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +76,11 @@ class Table:
 
     n_limit = 20_000
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, arm: int = 0) -> None:
         with np.load(RECORDED / f"{name}.npz") as stored:
-            self.data = dict(stored)
+            data = dict(stored)
+        of_arm = data.get("arm", np.zeros(len(data["n"]), int)) == arm
+        self.data = {key: values[of_arm] for key, values in data.items()}
         self.rows = np.unique(self.data["n"])
         fit = self.data["verdict"] == "fit"
         at = np.log(self.data["n"])
@@ -89,6 +93,12 @@ class Table:
                     for n in self.rows for v in (True, False)}  # fmt: skip
         full = [np.mean(self.data["full_cost"][self.data["n"] == n] / n) for n in self.rows]
         self._epochs = np.array(full)
+
+    @staticmethod
+    def arms(name: str) -> tuple[int, ...]:
+        """Return the arms that a model was recorded with."""
+        with np.load(RECORDED / f"{name}.npz") as stored:
+            return tuple(int(arm) for arm in np.unique(stored["arm"]))
 
     def chance(self, n: float) -> float:
         """See :class:`World`."""

@@ -26,7 +26,7 @@ def patience(gate: PlateauGate, allowed: int | None, per_epoch: int) -> float:
 
 
 def unstable(gate: StabilityGate, loss_start: float, losses: Sequence[float]) -> bool:
-    """Return whether training ended above where it began, or far above its best.
+    """Return whether training ended above where it began, or gave back much of what it had gained.
 
     The end is the lowest of the last looks: a single one may lie on a spike.
 
@@ -34,7 +34,7 @@ def unstable(gate: StabilityGate, loss_start: float, losses: Sequence[float]) ->
         gate: says how far; loss_start: at initialisation; losses: after every epoch.
     """
     end, best = min(losses[-_LAST_LOOKS:]), min(losses)
-    return end > loss_start or end > gate.factor * best
+    return end > best + gate.given_back * max(loss_start - best, 0.0)
 
 
 @dataclass(kw_only=True)

@@ -6,8 +6,10 @@ from torch import nn
 
 from flexhpc.errors import PointError
 from flexhpc.models import build, count_parameters
+from flexhpc.models.initialise import layers_of
 from flexhpc.models.plain import ACTIVATIONS
 from flexhpc.spec.sections import (
+    Adam,
     Cnn,
     Efficientnet,
     Linear,
@@ -15,9 +17,11 @@ from flexhpc.spec.sections import (
     Mlp,
     Model,
     Resnet,
+    Sgd,
     Timm,
     Vit,
 )
+from flexhpc.training.optimizers import make_optimizer
 
 GREY, COLOUR, DIGIT = (1, 28, 28), (3, 32, 32), (1, 8, 8)
 
@@ -230,3 +234,85 @@ def test_models_that_cannot_be_built_are_one_line(
     with pytest.raises(PointError, match=expected) as caught:
         count_parameters(model, shape, 10)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["mlp", "cnn", "vit", "mixer", "resnet", "efficientnet"])
+def test_torch_draws_what_torch_and_timm_draw(family: str) -> None:
+    """The default is the network as its layers make it: each weight bounded by 1 / sqrt(fan_in)."""
+    cls, sizes = FAMILIES[family]
+    networks = {}
+    for init in ("torch", "he", "lecun", "orthogonal"):
+        torch.manual_seed(0)
+        networks[init] = build(cls(family=family, **sizes, init=init), GREY, 10)
+    torch.manual_seed(0)
+    plain = build(cls(family=family, **sizes), GREY, 10)
+    for one, other in zip(plain.parameters(), networks["torch"].parameters(), strict=True):
+        assert torch.equal(one, other)
+    if family in ("mlp", "cnn"):
+        for layer in layers_of(plain):
+            reach = layer.weight[0].numel() ** -0.5
+            assert 0.8 * reach < float(layer.weight.detach().abs().max()) <= reach
+            assert float(layer.bias.detach().abs().max()) > 0
+    for init in ("he", "lecun", "orthogonal"):
+        for layer in layers_of(networks[init]):
+            assert layer.bias is None or not layer.bias.any()
+    widest = max(layers_of(networks["he"])[:-1], key=lambda layer: layer.weight.numel())
+    index = layers_of(networks["he"]).index(widest)
+    he, lecun = (layers_of(networks[init])[index].weight.detach() for init in ("he", "lecun"))
+    fan_in = he[0].numel()
+    assert float(lecun.std()) == pytest.approx(fan_in**-0.5, rel=0.1)
+    assert float(he.std() / lecun.std()) == pytest.approx(2**0.5, rel=1e-4)
+
+
+def test_orthogonal_weights_are() -> None:
+    network = build(Mlp(family="mlp", width=20, depth=2, init="orthogonal", gain=1.5), DIGIT, 10)
+    for layer, gain in zip(layers_of(network), (1.5, 1.5, 1.0), strict=True):
+        weight = layer.weight.detach()
+        torch.testing.assert_close(weight @ weight.T, gain**2 * torch.eye(len(weight)))
+
+
+def test_mup_is_the_plain_network_at_its_base_width_and_scales_from_there() -> None:
+    """Yang et al. 2022, table 3: variance of the last layer, rates of each layer."""
+    torch.manual_seed(0)
+    plain = build(Mlp(family="mlp", width=32, init="he"), DIGIT, 10)
+    torch.manual_seed(0)
+    base = build(Mlp(family="mlp", width=32, init="mup", base_width=32), DIGIT, 10)
+    for one, other in zip(plain.parameters(), base.parameters(), strict=True):
+        assert torch.equal(one, other)
+        assert other.rate_factors == (1.0, 1.0)
+    torch.manual_seed(0)
+    wide = build(Mlp(family="mlp", width=32, init="mup", base_width=8), DIGIT, 10)
+    first, hidden, last = layers_of(wide)
+    torch.testing.assert_close(last.weight, layers_of(plain)[-1].weight / 2)
+    assert torch.equal(first.weight, layers_of(plain)[0].weight)
+    assert [layer.weight.rate_factors for layer in (first, hidden, last)] == [
+        (4.0, 1.0), (1.0, 0.25), (0.25, 0.25),
+    ]  # fmt: skip
+    assert [layer.bias.rate_factors for layer in (first, hidden, last)] == [
+        (4.0, 1.0), (4.0, 1.0), (1.0, 1.0),
+    ]  # fmt: skip
+    for training, which in ((Sgd(optimizer="sgd", lr=0.5), 0), (Adam(optimizer="adam"), 1)):
+        optimizer = make_optimizer(training, wide.parameters())
+        for group in optimizer.param_groups:
+            assert {p.rate_factors[which] for p in group["params"]} == {group["lr_factor"]}
+
+
+def test_mup_keeps_the_best_rate_where_width_grows() -> None:
+    """The function moves as far in one step of Adam at any width; by he it moves further."""
+    torch.manual_seed(0)
+    images, labels = torch.randn(64, *DIGIT), torch.arange(64) % 10
+    moved = {}
+    for init in ("he", "mup"):
+        for width in (64, 1024):
+            torch.manual_seed(1)
+            network = build(Mlp(family="mlp", width=width, init=init), DIGIT, 10)
+            training = Adam(optimizer="adam", lr=1e-3)
+            optimizer = make_optimizer(training, network.parameters())
+            for group in optimizer.param_groups:
+                group["lr"] = training.lr * group["lr_factor"]
+            before = network(images).detach()
+            nn.functional.cross_entropy(network(images), labels).backward()
+            optimizer.step()
+            moved[init, width] = float((network(images).detach() - before).std())
+    assert moved["he", 1024] > 3 * moved["he", 64]
+    assert moved["mup", 1024] < 2 * moved["mup", 64]

@@ -71,9 +71,9 @@ CASES = {
         Sgd(optimizer="sgd", lr=0.05, batch_size=3, epochs=4, precision="fp64"), 6,
         Resnet(family="resnet", width=4, depth=2),
     ),
-    "two gradients, two rates, and curvature": Case(
+    "two gradients, and curvature": Case(
         Sgd(
-            optimizer="sgd", learning_rate=[1e-4, 0.05], batch_size=32, epochs=6, precision="fp64",
+            optimizer="sgd", lr=0.05, batch_size=32, epochs=6, precision="fp64",
             sam=Sam(), label_smoothing=0.1, clip_norm=1.0, warmup=5,
             gates=Gates(curvature=CurvatureGate(mode="report", products=20)),
         ), 90,

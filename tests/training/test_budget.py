@@ -1,21 +1,15 @@
-"""Every budget in updates, and several learning rates for one probe."""
+"""Every budget in updates."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-
-import pytest
-from flexhpc.training.rates import combined
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexhpc.errors import Interrupted
 from flexhpc.spec.sections import Adam, Gates, Gd, PlateauGate, Sam, Sgd
 from flexhpc.training import Hooks
 from flexhpc.training.batches import batch_sizes
 from flexhpc.training.budget import extended, updates
-from tests.training.helpers import run, same
+from tests.training.helpers import run
 
 NO_PLATEAU = Gates(plateau=PlateauGate(mode="off"))
 
@@ -86,51 +80,6 @@ def test_a_budget_doubles_to_its_cap(first: int, factor: float) -> None:
         seen.append(more)
     assert allowed == max(first, int(first * factor))
     assert extended(Adam(optimizer="adam"), first, first) is None
-
-
-RATES = [1e-5, 1e-2, 3e-3]
-GRID = Adam(optimizer="adam", learning_rate=RATES, epochs=120, batch_size=64)
-
-
-def test_a_probe_fits_if_any_learning_rate_does() -> None:
-    alone = [run(Adam(optimizer="adam", lr=r, epochs=120, batch_size=64), 150) for r in RATES]
-    assert [a.verdict for a in alone[:2]] == ["unconverged", "fit"]
-    found = run(GRID, 150)
-    assert found.verdict == "fit"
-    assert found.readings["learning_rate"] == 1e-2
-    assert found.readings["learning_rates_tried"] == 2
-    for key in ("cost", "steps", "epochs"):
-        assert getattr(found, key) == getattr(alone[0], key) + getattr(alone[1], key)
-    assert (found.loss_curve == alone[1].loss_curve).all()
-
-
-def test_the_best_failure_stands_for_a_probe_that_no_rate_fits() -> None:
-    outcomes = [run(Adam(optimizer="adam", lr=r, epochs=30), 600) for r in RATES]
-    best = min(outcomes, key=lambda o: o.n_errors)
-    found = combined(outcomes, RATES)
-    assert (found.verdict, found.n_errors) == (best.verdict, best.n_errors)
-    assert found.cost == sum(o.cost for o in outcomes)
-    refused = [replace(outcomes[0], rejected=True), *outcomes[1:]]
-    assert combined(refused, RATES).rejected
-
-
-@pytest.mark.parametrize("stop_at", [3, 250, 700])
-def test_a_grid_of_rates_resumes_bitwise(stop_at: int, tmp_path: Path) -> None:
-    """Interrupted in the first, second or third training, it goes on as if nothing happened."""
-    grid = GRID.model_copy(update={"epochs": 60})
-    whole = run(grid, 300)
-    assert whole.steps > 700
-    count = 0
-
-    def stopping() -> bool:
-        nonlocal count
-        count += 1
-        return count == stop_at
-
-    path = tmp_path / "probe.ckpt"
-    with pytest.raises(Interrupted):
-        run(grid, 300, hooks=Hooks(stopping=stopping, checkpoint=path))
-    same(whole, run(grid, 300, hooks=Hooks(checkpoint=path)))
 
 
 def test_sharpness_aware_minimization_costs_two_gradients() -> None:

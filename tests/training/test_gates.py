@@ -22,9 +22,11 @@ from flexhpc.spec.sections import (
     Sam,
     Sgd,
     Soap,
+    StabilityGate,
 )
 from flexhpc.training import Group, Hooks, Outcome
 from flexhpc.training.loop import _Run
+from flexhpc.training.plateau import Plateau, patience, unstable
 from tests.training.helpers import SMALL, probe_data, run, same
 
 SHORT = {"optimizer": "adam", "lr": 3e-3, "epochs": 8, "batch_size": 64}
@@ -108,8 +110,7 @@ def one_step(training: Sgd | Gd, n: int = 50) -> list[torch.Tensor]:
     """The weights after the first update."""
     data = probe_data(n)
     run_ = _Run(
-        training, training.lr, partial(build, SMALL, (1, 8, 8), 10), data, Hooks(),
-        Group(torch.device("cpu")), [],
+        training, partial(build, SMALL, (1, 8, 8), 10), data, Hooks(), Group(torch.device("cpu")),
     )  # fmt: skip
     run_.outcome(None)
     return [p.detach().clone() for p in run_.network.parameters]
@@ -173,8 +174,8 @@ def test_sam_leaves_the_statistics_of_batchnorm_alone() -> None:
     seen = []
     for sam in (None, Sam(rho=5.0)):
         run_ = _Run(
-            Sgd(optimizer="sgd", lr=1e-9, epochs=1, sam=sam), 1e-9,
-            partial(build, model, (1, 8, 8), 10), data, Hooks(), Group(torch.device("cpu")), [],
+            Sgd(optimizer="sgd", lr=1e-9, epochs=1, sam=sam),
+            partial(build, model, (1, 8, 8), 10), data, Hooks(), Group(torch.device("cpu")),
         )  # fmt: skip
         run_.outcome(None)
         seen.append([b.clone() for b in run_.network.model.buffers() if b.is_floating_point()])
@@ -186,8 +187,8 @@ def test_soap_diverges_like_any_other() -> None:
     data = probe_data(64)
     data.inputs[3] = float("inf")
     run_ = _Run(
-        Soap(optimizer="soap", epochs=3), 3e-3, partial(build, SMALL, (1, 8, 8), 10), data, Hooks(),
-        Group(torch.device("cpu")), [],
+        Soap(optimizer="soap", epochs=3), partial(build, SMALL, (1, 8, 8), 10), data, Hooks(),
+        Group(torch.device("cpu")),
     )  # fmt: skip
     assert run_.outcome(None).verdict == "diverged"
 
@@ -206,3 +207,57 @@ def test_an_extended_training_with_warmup_resumes_bitwise(tmp_path: Path) -> Non
     with pytest.raises(Interrupted):
         run(training, 120, hooks=Hooks(stopping=lambda: next(steps), checkpoint=path))
     same(whole, run(training, 120, hooks=Hooks(checkpoint=path)))
+
+
+def test_a_training_that_left_its_best_is_unstable_and_not_unable() -> None:
+    """Full-batch descent by too large a rate: its loss explodes after it was nearly there."""
+    wild = Gd(optimizer="gd", lr=0.3, momentum=0.9, steps=2000)
+    model = Mlp(family="mlp", width=16, depth=2)
+    outcome = run(wild, 362, model=model, repeat=1)
+    assert (outcome.verdict, outcome.rejected) == ("unstable", False)
+    assert outcome.readings["touched_stability"] == 1
+    losses = outcome.loss_curve
+    end = losses[-5:].min()
+    assert losses.min() < 0.3
+    assert end > 2
+    assert outcome.readings["loss_best"] == pytest.approx(losses.min(), rel=1e-6)
+    for mode, verdicts in (("off", ("not_fit", "unconverged")), ("reject", ("unstable",))):
+        gates = Gates(stability=StabilityGate(mode=mode))
+        again = run(wild.model_copy(update={"gates": gates}), 362, model=model, repeat=1)
+        assert again.verdict in verdicts
+        assert again.rejected is (mode == "reject")
+
+
+@pytest.mark.parametrize(
+    ("start", "losses", "found"),
+    [
+        (2.3, [2.0, 1.0, 0.5, 0.4], False),
+        (2.3, [2.0, 0.3, 0.39, 0.42, 0.4, 0.39, 0.4], False),
+        (2.3, [2.0, 0.3, 1.0, 1.1, 1.0, 1.2, 1.0], True),
+        (2.3, [2.0, 0.3, 1.0, 1.1, 1.0, 0.35, 1.0], False),
+        (2.3, [2.35, 2.5, 2.4, 2.4, 2.4, 2.4, 2.4], True),
+        (2.3, [0.002, 0.03, 0.03, 0.03, 0.03, 0.03], False),
+        (2.3, [0.001, 2.3, 2.3, 2.3, 2.3, 2.3], True),
+    ],
+)
+def test_what_counts_as_unstable(start: float, losses: list[float], found: bool) -> None:
+    assert unstable(StabilityGate(), start, losses) is found
+
+
+def test_a_plateau_waits_as_long_for_few_updates_as_for_many() -> None:
+    """In updates, and as a part of the budget: not in epochs, of which full-batch GD has many."""
+    gate = PlateauGate()
+    assert patience(gate, None, 7) == 1000
+    assert patience(gate, 300, 1) == 150
+    assert patience(gate, 3000, 8) == patience(gate, 3000, 1) == 1000
+    assert patience(gate, 50_000, 8) == 10_000
+    assert patience(PlateauGate(patience=50), 3000, 8) == 400
+    few, many = Plateau(tolerance=1e-3), Plateau(tolerance=1e-3)
+    for _ in range(8):
+        few.update(1.0, 5, 1)
+    many.update(1.0, 5, 8)
+    many.update(1.0, 5, 8)
+    assert (few.epochs, few.updates) == (7, 7)
+    assert (many.epochs, many.updates) == (1, 8)
+    many.update(0.5, 5, 8)
+    assert (many.epochs, many.updates) == (0, 0)

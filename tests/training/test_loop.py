@@ -18,6 +18,7 @@ from flexhpc.spec.sections import (
     Mlp,
     PlateauGate,
     Sgd,
+    StabilityGate,
     Timm,
     Training,
 )
@@ -61,7 +62,8 @@ def test_a_budget_that_runs_out_while_improving_is_unconverged() -> None:
 
 def test_a_plateau_stops_early_and_is_not_fit() -> None:
     tiny = Mlp(family="mlp", width=2, depth=1)
-    outcome = run(ADAM.model_copy(update={"epochs": 1000}), 800, model=tiny)
+    gates = Gates(plateau=PlateauGate(patience=50))
+    outcome = run(ADAM.model_copy(update={"epochs": 1000, "gates": gates}), 800, model=tiny)
     assert outcome.verdict == "not_fit"
     assert outcome.epochs < 1000
     assert outcome.readings["plateau_epochs"] == 50
@@ -72,7 +74,11 @@ def test_a_plateau_stops_early_and_is_not_fit() -> None:
 
 def test_without_the_plateau_gate_the_budget_is_used_up() -> None:
     tiny = Mlp(family="mlp", width=2, depth=1)
-    gates = Gates(plateau=PlateauGate(mode="off"), gradient=GradientGate(mode="off"))
+    gates = Gates(
+        plateau=PlateauGate(mode="off"),
+        gradient=GradientGate(mode="off"),
+        stability=StabilityGate(mode="off"),
+    )
     outcome = run(ADAM.model_copy(update={"epochs": 120, "gates": gates}), 800, model=tiny)
     assert (outcome.verdict, outcome.epochs, outcome.readings) == ("not_fit", 120, {})
 
@@ -167,7 +173,7 @@ def test_full_batch_gd_is_the_gradient_of_the_whole_set(monkeypatch: pytest.Monk
         for p in reference.parameters():
             p -= 0.5 * p.grad
     group = Group(torch.device("cpu"))
-    trained = _Run(gd, gd.lr, lambda: build(SMALL, (1, 8, 8), 10), data, Hooks(), group, [])
+    trained = _Run(gd, lambda: build(SMALL, (1, 8, 8), 10), data, Hooks(), group)
     trained.outcome(None)
     for mine, theirs in zip(
         trained.network.model.parameters(), reference.parameters(), strict=True
@@ -178,8 +184,8 @@ def test_full_batch_gd_is_the_gradient_of_the_whole_set(monkeypatch: pytest.Monk
 def test_gradient_reading_against_autograd() -> None:
     data = probe_data(100)
     run_ = _Run(
-        Sgd(optimizer="sgd", lr=0.05, epochs=3, precision="fp64"), 0.05,
-        lambda: build(SMALL, (1, 8, 8), 10), data, Hooks(), Group(torch.device("cpu")), [],
+        Sgd(optimizer="sgd", lr=0.05, epochs=3, precision="fp64"),
+        lambda: build(SMALL, (1, 8, 8), 10), data, Hooks(), Group(torch.device("cpu")),
     )  # fmt: skip
     outcome = run_.outcome(None)
     model = run_.network.model

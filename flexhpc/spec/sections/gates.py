@@ -59,9 +59,9 @@ class StabilityGate(Section):
     mode: Mode = "report"
     """`report`: such a probe is `unstable`: a failure of the recipe, not one of capacity. `reject`:
     it does not count. `off`: it is called what it would be otherwise."""
-    factor: Annotated[float, Field(gt=1, le=1e6)] = 3.0
-    """How many times the lowest loss the one at the end may be. One above that at initialisation is
-    always too large."""
+    given_back: Tolerance = 0.05
+    """Part of the loss's fall, from initialisation to its lowest, that it may have given back at
+    the end."""
 
 
 class Gates(Section):
