@@ -48,7 +48,7 @@ test: dev ## all tests
 	@hpc/test_packages.sh
 	@$(BIN)/python -m pytest --ignore=tests/container
 
-test-slow: dev ## flexhpc against plain training loops (half an hour)
+test-slow: dev ## flexhpc against plain training loops (15 minutes)
 	@$(BIN)/python -m pytest -m slow --ignore=tests/container
 
 image: ## build the container image with podman or docker (TORCH=cuda|cpu, BASE=, IMAGE=)

@@ -58,11 +58,11 @@ def search(recipe: Recipe) -> Found:
         samples = load_samples(point.data, point.seed)
         group = Group(torch.device("cpu"))
         history: list[ProbeResult] = []
-        while not isinstance(step := advance(point.search, samples.n_limit, history), Estimate):
-            for n, repeat in step.probes:
-                below = step.hopeless_below
-                probe = run_probe(point, samples, n, repeat, None, group, Watch(), below)
-                history += history_of([probe], point.training)
+        limit, arms = samples.n_limit, point.coordinates
+        while not isinstance(step := advance(point.search, limit, history, arms), Estimate):
+            for probe in step.probes:
+                ended = run_probe(point, samples, probe, None, group, Watch())
+                history += history_of([ended], point.training)
     return Found(
         estimate=step,
         history=history,

@@ -1,7 +1,7 @@
 """Print the plain loops' EMCs beside flexhpc's, as Markdown.
 
 Usage: python -m tests.reference.table [RECIPE ...]
-Measures each recipe by flexhpc's default search: half an hour on a core.
+Measures each recipe by flexhpc's default search: a quarter of an hour on a core.
 """
 
 from __future__ import annotations

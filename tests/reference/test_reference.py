@@ -27,11 +27,11 @@ CURVE = [Count(n=n, fitted=fitted, of=8) for n, fitted in ((80, 8), (100, 6), (1
 
 
 def test_the_plain_loops_use_nothing_of_flexhpc() -> None:
-    told = "import sys, tests.reference.record; print([m for m in sys.modules if 'flexhpc' in m])"
+    told = "import sys, tests.reference.record; print('flexhpc' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", told], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
     )
-    assert done.stdout.strip() == "[]", done.stderr
+    assert done.stdout.strip() == "False", done.stderr
 
 
 @pytest.mark.parametrize("name", recipes())
