@@ -12,7 +12,7 @@ sets := $(foreach set,$(SET),--set '$(set)')
 need = $(if $($(1)),,$(error $(1)= is missing; for example: $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev sweep ui status report results test lint bench \
+.PHONY: help install dev sweep ui status report results test test-slow lint bench \
   image sif local test-containers devcluster-up devcluster-down
 
 help: ## list the targets
@@ -47,6 +47,9 @@ report: install ## HTML report of a run (RUN=)
 test: dev ## all tests
 	@hpc/test_packages.sh
 	@$(BIN)/python -m pytest --ignore=tests/container
+
+test-slow: dev ## flexhpc against plain training loops (15 minutes)
+	@$(BIN)/python -m pytest -m slow --ignore=tests/container
 
 image: ## build the container image with podman or docker (TORCH=cuda|cpu, BASE=, IMAGE=)
 	@hpc/container/image.sh
