@@ -37,7 +37,7 @@ class Contest:
 
     Attributes:
         curves: per arm, each with ``draws`` cells; draw number i is cell i of every curve.
-        level: log n at the level of the estimand, shape (draws, arms).
+        level: log n at the level of the estimand, within what there is, shape (draws, arms).
         tried: whether an arm has any probes, shape (arms,).
     """
 
@@ -87,6 +87,8 @@ def contest(history: History, n_limit: int, q: float, coordinates: Coordinates) 
             )
         )
     level = np.stack([np.log(curve.level_set(q)) for curve in curves], axis=1)
+    # No arm is better than one that fits all there is, nor worse than one that fits nothing.
+    level = np.clip(level, 0.0, math.log(n_limit))
     return Contest(curves=curves, level=level, tried=tried)
 
 

@@ -16,6 +16,7 @@ from flexhpc.data import load_samples
 from flexhpc.data.dataset import Part
 from flexhpc.data.images import reshaped, resized
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
+from flexhpc.data.summary import pooled
 from flexhpc.spec.sections import Digits, ImageFolder, Table
 from tests.data.writers import RNG, write_images
 
@@ -178,3 +179,28 @@ def test_constant_features_stay_constant_as_gaussian_noise(tmp_path: Path) -> No
 def test_the_identity_of_the_digits_never_changes() -> None:
     samples = load_samples(digits(), 0)
     assert samples.fingerprint == "aa954870c12a1d2bb5783578867bc43c"
+
+
+@pytest.mark.parametrize("how", ["channel", "pixel", "set", "none"])
+def test_inputs_are_standardised_as_asked(how: str) -> None:
+    data = Digits(source="digits", standardise=how)
+    samples = load_samples(data, 0)
+    raw = samples.dataset.inputs.astype(np.float64)
+    seen = samples.standardised(samples.pool).astype(np.float64)
+    axes = {"channel": (0, 2, 3), "pixel": (0,), "set": None, "none": None}[how]
+    if how == "none":
+        np.testing.assert_allclose(seen, raw / 255, rtol=1e-6)
+        return
+    mean, deviation = raw.mean(axis=axes, keepdims=True), raw.std(axis=axes, keepdims=True)
+    constant = deviation == 0
+    np.testing.assert_allclose(
+        seen, (raw - mean) / np.where(constant, 1, deviation), rtol=1e-3, atol=1e-4
+    )
+    assert abs(seen.mean()) < 1e-4
+
+
+def test_moments_of_a_whole_set_are_those_of_all_its_numbers() -> None:
+    values = RNG.normal([1.0, 5.0, -2.0], [0.5, 2.0, 1.0], (400, 3)).astype(np.float32)
+    mean, deviation = pooled(values.mean(axis=0), values.std(axis=0))
+    np.testing.assert_allclose(mean, np.full(3, values.mean()), rtol=1e-4)
+    np.testing.assert_allclose(deviation, np.full(3, values.std()), rtol=1e-4)

@@ -343,3 +343,45 @@ def test_rejected_probes_alone_end_in_no_claim() -> None:
     assert isinstance(advance(SEARCH, 5000, history[:5]), Ask)
     assert estimate_so_far(SEARCH, 5000, history[:5]) is None
     assert replace(history[0], rejected=False).given_up is False
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome", "why"),
+    [
+        ({}, below(300, lambda n: n - 300), "tolerance"),
+        ({}, lambda *_: ("fit", 0), "data"),
+        ({}, lambda *_: ("not_fit", 1), "data"),
+        ({"max_probes": 3}, below(300), "max_probes"),
+        ({"max_trainings": 2.0}, below(3000), "max_trainings"),
+        ({"max_cost": 700}, below(300), "max_cost"),
+    ],
+)
+def test_a_search_says_why_it_ended(change: dict, outcome: Outcome, why: str) -> None:
+    search = Bayes(policy="bayes", start=64).model_copy(update=change)
+    estimate, history = play(search, 5000, outcome)
+    assert estimate.ended_by == why
+    assert estimate_so_far(search, 5000, history[:2]).ended_by is None
+
+
+def test_the_cap_in_trainings_grows_with_what_they_cost() -> None:
+    """A curve that falls slowly: searched until the cap, which is 60 trainings at the EMC."""
+    rng = np.random.default_rng(1)
+
+    def outcome(n: int, _: int) -> tuple[str, int]:
+        fits = rng.random() < 1 / (1 + (n / 400) ** 1.2)
+        return ("fit", 0) if fits else ("not_fit", int(rng.integers(1, n + 1)))
+
+    estimate, history = play(Bayes(policy="bayes", tolerance=0.05), 60_000, outcome)
+    assert estimate.ended_by == "max_trainings"
+    whole = 10 * estimate.emc
+    assert 40 * whole < sum(r.cost for r in history) < 90 * whole
+
+
+def test_a_search_whose_probes_were_all_refused_ends_with_an_answer() -> None:
+    search = SEARCH.model_copy(update={"max_probes": 3})
+    refused = [
+        ProbeResult(n=64, repeat=i, verdict="unconverged", n_errors=3, cost=9, rejected=True)
+        for i in range(3)
+    ]
+    estimate = advance(search, 5000, refused)
+    assert (estimate.censored, estimate.ended_by) == ("left", "max_probes")

@@ -241,3 +241,12 @@ def test_the_cost_bound_holds() -> None:
             threshold = int(rng.integers(0, 6_000))
             estimate, _ = play(search, 5_000, lambda n, _, t=threshold: n <= t)
             assert estimate.cost <= bound
+
+
+def test_plain_searches_say_why_they_ended() -> None:
+    for search, why in ((BISECTION, "tolerance"), (GROWTH, "failure")):
+        assert play(search, 60_000, lambda n, _: n <= 1000)[0].ended_by == why
+        assert play(search, 500, lambda n, _: n <= 1000)[0].ended_by == "data"
+    assert play(BISECTION, 500, lambda *_: False)[0].ended_by == "data"
+    capped = BISECTION.model_copy(update={"max_cost": 4000})
+    assert play(capped, 60_000, lambda n, _: n <= 1000)[0].ended_by == "max_cost"

@@ -177,5 +177,7 @@ class Gaussian(Data):
         yield from super().clashes(values)
         if values.get("inputs") in ("gaussian", "permuted", "permuted_each"):
             yield "inputs", "has no effect on Gaussian inputs; leave it out"
+        if values.get("standardise", "channel") in ("set", "none"):
+            yield "standardise", "has no effect on Gaussian inputs; leave it out"
         if values.get("merge") is not None:
             yield "merge", "has no effect here: classes says how many there are; leave it out"
