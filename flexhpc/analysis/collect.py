@@ -23,8 +23,8 @@ COLUMNS = (
     "params", "emc", "emc_lo", "emc_hi", "level", "estimand", "censored", "largest_fit",
     "smallest_fail", "probes", "cost", "seconds", "emc_per_param", "unconverged", "status",
     "bits", "emc_per_bit", "bits_per_param", "rejected", "touched_plateau", "touched_gradient",
-    "touched_curvature", "touched_stability", "unstable", "width_of_curve", "lapse_rate",
-    "lapse_rate_lo", "lapse_rate_hi", "ended_by", "wider_than_asked", "best_chance", "at_edge",
+    "touched_curvature", "touched_stability", "unstable", "width_of_curve", "ended_by",
+     "wider_than_asked", "best_chance", "at_edge",
     "emc_per_param_bound", "censored_because", "conflict_chance",
 )  # fmt: skip
 """Columns after ``point_id`` and the swept keys. The best value of each tuned key
@@ -53,8 +53,6 @@ def row_of(status: PointStatus) -> Row:
             if hasattr(estimate, key):
                 row[key] = getattr(estimate, key)
         row["width_of_curve"] = estimate.width[1] if estimate.width else None
-        if estimate.lapse:
-            row["lapse_rate_lo"], row["lapse_rate"], row["lapse_rate_hi"] = estimate.lapse
         row["wider_than_asked"] = wider(status.point.search, estimate)
         if estimate.best_chance is not None:
             arm = status.point.arms[estimate.arm]

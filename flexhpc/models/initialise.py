@@ -75,7 +75,7 @@ def scale_rates(layers: list[Layer], times: float) -> None:
     """Apply the maximal update parametrisation to layers that are ``times`` their base width.
 
     Every trained number gets an attribute ``rate_factors``; see
-    :func:`flexhpc.training.optimizers.make_optimizer`.
+    ``make_optimizer`` in training/optimizers.py.
 
     Yang et al. 2022 (arXiv 2203.03466), table 3: the last layer's variance falls by one more
     factor of the width; SGD's rate grows with it for the first layer and all biases before the

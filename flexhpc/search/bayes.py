@@ -68,7 +68,7 @@ def wanted(
             answer = _answer(curve, _level(search, eps), n_limit, own, eps)
             ended = "tolerance" if answer.censored == "none" or number > 1 else "data"
             continue
-        cap = _cap(search, history, curve, number, len(coordinates))
+        cap = _cap(search, history, number, len(coordinates))
         if cap is not None:
             ended = cap
             continue
@@ -86,21 +86,17 @@ def wanted(
     return ended
 
 
-def _cap(
-    search: Bayes, history: History, curve: FitCurve, number: int, arms: int
-) -> EndedBy | None:
+def _cap(search: Bayes, history: History, number: int, arms: int) -> EndedBy | None:
     """Return the cap that the probes have reached, if there is one.
 
     Args:
-        curve: of the best arm; number: of targets for which caps are counted; arms: how many.
+        number: of targets for which caps are counted; arms: how many.
     """
     if search.max_probes is not None and len(history) >= number * search.max_probes:
         return "max_probes"
     if search.max_trainings is not None:
-        _, middle, _ = curve.quantiles(curve.level_set(0.5), TAILS)
-        whole = Prices.of(history).whole(max(middle, 1.0))
         most = search.max_trainings * number * (MORE_FOR_ARMS if arms > 1 else 1)
-        if whole is not None and sum(r.cost for r in history) >= most * whole:
+        if Prices.of(history).trainings(history) >= most:
             return "max_trainings"
     return None
 

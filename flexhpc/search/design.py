@@ -67,9 +67,20 @@ class Prices:
         """Return the expected cost of probes at n that fit with some chance, in any unit."""
         return np.asarray(n**self.growth * (self.fit * chance + self.fail * (1 - chance)))
 
-    def whole(self, n: float) -> float | None:
-        """Return the sample passes of a whole training at n; None before any is known."""
-        return None if self.level is None else math.exp(self.level + self.growth * math.log(n))
+    def trainings(self, history: History) -> float:
+        """Return how many whole trainings probes came to, each by the part of its budget used.
+
+        Where there is no budget, the price of a whole training at its n stands for it.
+        """
+        used = 0.0
+        for result in history:
+            if result.share is not None:
+                used += result.share
+            elif self.level is None:
+                used += 1.0
+            else:
+                used += result.cost / math.exp(self.level + self.growth * math.log(result.n))
+        return used
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ LAWS = np.array([0.19, 0.08, 0.25, 0.11, 0.19, 0.08, 0.05, 0.05])
 """Prior of these laws."""
 UNEXPLAINED = 0.15
 """Share of failures whose count follows no such law."""
-FEW = 0.5
+FEW = 0.2
 """Share of lapses that miss few samples, m of them with a chance of 1 / (m (m + 1))."""
 MOST_OF_COUNTS = 50.0
 """Largest factor by which all counts of a point may shift the odds of two curves."""

@@ -24,9 +24,9 @@ WIDTHS = np.geomspace(0.015, 1.0, 11)
 WIDTH_MIDDLE, WIDTH_SPREAD = 0.15, 0.7
 """Median of their prior, and the deviation of its logarithm."""
 _WIDTH_PRIOR = -0.5 * (np.log(WIDTHS / WIDTH_MIDDLE) / WIDTH_SPREAD) ** 2
-LAPSES = np.array([0.0, 0.01, 0.03, 0.06, 0.1, 0.16, 0.24, 0.35, 0.5])
-LAPSE_PRIOR = np.log([0.42, 0.15, 0.12, 0.1, 0.08, 0.06, 0.04, 0.02, 0.01])
-_COARSE, _FINE = 121, 81
+LAPSES = np.array([0.0, 0.01, 0.03, 0.07, 0.15, 0.3, 0.5])
+LAPSE_PRIOR = np.log([0.6, 0.2, 0.12, 0.05, 0.02, 0.01, 0.005])
+_COARSE, _MIDDLE, _FINE = 121, 61, 81
 _LEAST, _MOST = 1 / 8, 4.0
 """Reach of the threshold: from an eighth of a sample to four times as many as there are."""
 _UNLIKELY, _NEGLIGIBLE = 1e-5, 1e-6
@@ -100,7 +100,7 @@ def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCu
         eps: training error that counts as a fit; then only the verdicts are used.
 
     Prior: threshold uniform in log n from below one sample to beyond all there are; width
-    log-normal around 0.15 with a factor of 2; lapse mostly below 0.1. What lies beyond the tried n
+    log-normal around 0.15 with a factor of 2; lapse mostly below 0.03. What lies beyond the tried n
     is not ruled out by data, so an estimate that is open on one side must be reported as censored
     there.
     """
@@ -116,9 +116,9 @@ def _posterior(history: tuple[ProbeResult, ...], n_limit: int, eps: float | None
     negligible stays so: only the cells that are left are judged by both.
     """
     evidence = Evidence.of(history, eps)
-    coarse = np.linspace(math.log(_LEAST), math.log(_MOST * n_limit), _COARSE)
-    mass = _weights(evidence, coarse).sum(axis=(1, 2))
-    fine = _refined(coarse, mass, _FINE)
+    fine = np.linspace(math.log(_LEAST), math.log(_MOST * n_limit), _COARSE)
+    for size in (_MIDDLE, _FINE):
+        fine = _refined(fine, _weights(evidence, fine).sum(axis=(1, 2)), size)
     weights = _weights(evidence, fine)
     kept = np.nonzero(weights > _NEGLIGIBLE * weights.max())
     flat = kept[0] * len(WIDTHS) + kept[1]  # ascends: a curve's lapse rates lie side by side

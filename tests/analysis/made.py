@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flexhpc.analysis.board import PointStatus
-from flexhpc.search import bracket_of, estimate_so_far, history_of
+from flexhpc.search import estimate_so_far, history_of
 from flexhpc.spec import Point, checked
 from flexhpc.store import Header
 from flexhpc.store.record import PointRecord, ProbeSummary
@@ -66,5 +66,4 @@ def status(
         state="done",
         record=record,
         estimate=estimate_so_far(point.search, n_limit, history),
-        bracket=bracket_of(point.search, n_limit, history),
     )

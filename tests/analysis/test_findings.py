@@ -165,6 +165,7 @@ def evaluated(point: Point, outcomes: list[tuple[int, int]], params: int) -> Poi
     found = status(point, outcomes, params=params)
     evaluation = {
         "train_accuracy": 1.0, "test_accuracy": 0.5 + params / 1000, "gap": 0.5 - params / 1000,
+        "interpolated": True, "verdict": "fit", "asked": {},
         "test_loss": 1.0, "calibration_error": 0.1,
     }  # fmt: skip
     return replace(found, record=replace(found.record, evaluation=evaluation))

@@ -63,8 +63,9 @@ class Bayes(Level):
     max_trainings: Annotated[
         Annotated[float, Field(ge=1, le=1e6)] | None, Since(version=2, before=None)
     ] = 60.0
-    """Cap on the point's cost, in whole trainings at the EMC found so far; with less than it takes,
-    the interval is wider. Twice as much where keys are tuned, and again for each of `eps`."""
+    """Cap on the point's cost, in whole trainings: each probe counts by the part of its budget that
+    it used. With less than it takes, the interval is wider. Twice as much where keys are tuned, and
+    again for each of `eps`."""
     max_probes: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Cap on the point's probes, as often as there are training errors of `eps` and once more."""
     at_once: Annotated[int, Field(ge=1, le=8), LATER] = 1
