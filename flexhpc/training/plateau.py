@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from flexhpc.spec.sections import PlateauGate, StabilityGate
 
 _LAST_LOOKS = 5
+_EXPLODED = 3.0
 
 
 def patience(gate: PlateauGate, allowed: int | None, per_epoch: int) -> float:
@@ -26,14 +27,19 @@ def patience(gate: PlateauGate, allowed: int | None, per_epoch: int) -> float:
 
 
 def unstable(gate: StabilityGate, loss_start: float, losses: Sequence[float]) -> bool:
-    """Return whether training ended above where it began, or gave back much of what it had gained.
+    """Return whether training gave back much of what it had gained, or exploded after its best.
 
-    The end is the lowest of the last looks: a single one may lie on a spike.
+    The end is the lowest of the last looks: a single one may lie on a spike. It exploded if its
+    loss rose above the one at initialisation after its lowest, and above three times that: a
+    network that has learned nothing stays near where it began.
 
     Args:
         gate: says how far; loss_start: at initialisation; losses: after every epoch.
     """
     end, best = min(losses[-_LAST_LOOKS:]), min(losses)
+    highest = max(losses[losses.index(best) :])
+    if highest > max(loss_start, _EXPLODED * best):
+        return True
     return end > best + gate.given_back * max(loss_start - best, 0.0)
 
 
