@@ -13,7 +13,7 @@ need = $(if $($(1)),,$(error $(1)= is missing; for example: $(2)))
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev sweep ui status report results test test-slow lint bench \
-  image sif local test-containers devcluster-up devcluster-down
+  recipe image sif local test-containers devcluster-up devcluster-down
 
 help: ## list the targets
 	@echo 'make sweep SPEC=sweeps/quickstart.yaml [PROFILE=local] [SET="key=value ..."]'
@@ -81,3 +81,8 @@ devcluster-down: ## stop it
 bench: dev ## benchmarks, as JSON (an hour, 3 GB of disk)
 	@set -e; for file in bench/*.py; do $(BIN)/python $$file; done
 	@$(BIN)/python -m bench.search
+
+recipe: dev ## what moves EMC beside the network: the table of docs/recipe.md (an hour)
+	@for spec in recipe recipe_mup; do \
+	  $(BIN)/flexhpc sweep sweeps/$$spec.yaml --profile $(profile) || exit; done
+	@$(BIN)/python -m bench.recipe runs/recipe runs/recipe_mup --markdown docs/recipe.md

@@ -1,0 +1,55 @@
+"""What moves an EMC beside the network: the table of docs/recipe.md.
+
+Usage: python -m bench.recipe RUN... [--markdown PAGE]
+The RUNs are those of sweeps/recipe.yaml and sweeps/recipe_mup.yaml, or of any sweep whose points
+differ in one choice from the first one of their model's family and data set. Prints the table;
+with --markdown it replaces the one in PAGE, between the lines BEGIN and END.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bench.recipe.tables import markdown, study
+from flexhpc.analysis.board import Board, open_run
+from flexhpc.errors import InputError
+
+BEGIN = "<!-- bench.recipe begins -->"
+END = "<!-- bench.recipe ends -->"
+
+
+def in_page(page: str, table: str) -> str:
+    """Return a page with its table replaced.
+
+    Raises:
+        InputError: the page does not say where.
+    """
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(END) < page.index(BEGIN):
+        raise InputError(f"the page must hold the line {BEGIN} once, and after it {END}")
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}\n{table}{END}{rest.partition(END)[2]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--markdown", type=Path, metavar="PAGE")
+    given = parser.parse_args()
+    try:
+        opened = [open_run(run) for run in given.runs]
+        found = study([s for run, _, points in opened for s in Board(run, points).look()])
+        table = markdown(found)
+        if given.markdown:
+            page = in_page(given.markdown.read_text(), table)
+            given.markdown.write_text(page)
+    except (InputError, ValueError, OSError) as error:
+        sys.exit(str(error))
+    print(table, end="")
+    for name in found.waiting:
+        print(f"not measured yet: {name}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

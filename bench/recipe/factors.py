@@ -1,0 +1,98 @@
+"""By which factor an EMC moves: draws from the posteriors of two points, one over the other."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexhpc.analysis.board import PointStatus
+from flexhpc.search import history_of
+from flexhpc.search.fit_curve import posterior
+from flexhpc.search.history import LEVEL, TAILS
+from flexhpc.spec.sections import Level
+
+Floats = NDArray[np.float64]
+DRAWS = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factor:
+    """The EMC of a point over that of its base.
+
+    Attributes:
+        low, high: ends of the interval at ``level``; 0 and infinite where nothing bounds it.
+        middle: median; None where one of the two EMCs is a bound only.
+        level: probability that the interval claims to hold.
+    """
+
+    low: float
+    middle: float | None
+    high: float
+    level: float = LEVEL
+
+    @property
+    def moved(self) -> bool:
+        """Whether the interval excludes 1."""
+        return self.low > 1 or self.high < 1
+
+    @property
+    def text(self) -> str:
+        """The factor for a cell: ``1.42 [1.2, 1.71]``, ``>= 3.1``, ``<= 0.04``, ``unknown``."""
+        if self.middle is not None:
+            return f"{_digits(self.middle)} [{_digits(self.low)}, {_digits(self.high)}]"
+        if math.isinf(self.high):
+            return f">= {_digits(self.low)}" if self.low > 0 else "unknown"
+        return f"<= {_digits(self.high)}"
+
+
+def factor(point: PointStatus, base: PointStatus) -> Factor:
+    """Return by which factor an EMC differs from that of a base.
+
+    Both are measured by independent trainings, so their posteriors are independent as well. Of a
+    censored EMC only the side is used that its trainings bound.
+
+    Args:
+        point, base: with at least one probe each; their estimands must be the same.
+    """
+    low, high = _between(point, seed=1)
+    base_low, base_high = _between(base, seed=0)
+    with np.errstate(divide="ignore"):
+        lowest, highest = low / base_high, high / base_low
+    measured = bool(np.isfinite(highest).all() and lowest.all())
+    return Factor(
+        low=float(np.quantile(lowest, TAILS[0])),
+        middle=float(np.median(lowest)) if measured else None,
+        high=float(np.quantile(highest, TAILS[2], method="lower")),
+    )
+
+
+def _between(status: PointStatus, seed: int) -> tuple[Floats, Floats]:
+    """Return what bounds an EMC from below and from above, each as draws: twice the same draws
+    where it is measured.
+    """
+    record, estimate = status.record, status.estimate
+    if record is None or estimate is None:
+        raise ValueError(f"{status.point.label} is not measured")
+    same = np.ones(DRAWS)
+    if estimate.censored == "right":
+        return same * estimate.emc, same * math.inf
+    if estimate.censored == "left":
+        return same * 0.0, same * (estimate.smallest_fail or 1)
+    search = status.point.search
+    if not isinstance(search, Level):
+        raise ValueError(f"{status.point.label}: no n at which some part fits; search by bayes")
+    training = status.point.at(estimate.arm).training
+    history = [r for r in history_of(record.probes, training) if r.arm == estimate.arm]
+    curve = posterior(history, record.header.n_limit)
+    rng = np.random.default_rng(seed)
+    cells = rng.choice(len(curve.weight), size=DRAWS, p=curve.weight)
+    drawn = curve.level_set(search.quantile)[cells]
+    return drawn, drawn
+
+
+def _digits(value: float) -> str:
+    """Return two decimals, and two digits of what is below 0.1."""
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"

@@ -1,0 +1,86 @@
+"""How full-batch gradient descent ends: the verdicts of docs/recipe.md, as a table.
+
+Usage: python -m bench.recipe.full_batch
+The two points of sweeps/mini/optimizers.yaml that train by gd for 300 epochs and for 2,000 updates,
+at both of their rates. Three minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+from flexhpc.data import load_samples
+from flexhpc.probe import Watch, run_probe
+from flexhpc.search import Probe
+from flexhpc.spec import Point, checked
+from flexhpc.spec.sections import Gd
+from flexhpc.training import Group
+
+SPEC = Path(__file__).resolve().parents[2] / "sweeps" / "mini" / "optimizers.yaml"
+SIZES = (250, 300, 362, 430, 500)
+SEEDS = 4
+
+Case = tuple[Point, Probe]
+
+
+def cases() -> dict[str, list[Case]]:
+    """Return all trainings by what they have in common: rate and budget."""
+    found: dict[str, list[Case]] = {}
+    for point in checked(SPEC)[1]:
+        for number, arm in enumerate(point.arms):
+            gd = arm.training
+            if not isinstance(gd, Gd) or gd.gradient_evaluations is not None:
+                continue
+            budget = f"{gd.epochs} epochs" if gd.epochs else f"{gd.steps:,} updates"
+            found[f"{gd.lr}, {budget}"] = [
+                (point, Probe(n, repeat, number)) for n, repeat in product(SIZES, range(SEEDS))
+            ]
+    return found
+
+
+def verdict(case: Case) -> str:
+    """Return how one training ends."""
+    point, probe = case
+    torch.set_num_threads(1)
+    samples = load_samples(point.data, point.seed)
+    group = Group(torch.device("cpu"))
+    return run_probe(point, samples, probe, None, group, Watch()).verdict
+
+
+def row(name: str, some: list[Case], verdicts: list[str]) -> str:
+    """Return a row of the table: what became of the trainings at each n."""
+    cells = [
+        counts(v for (_, probe), v in zip(some, verdicts, strict=True) if probe.n == n)
+        for n in SIZES
+    ]
+    return f"| {' | '.join([name, *cells])} |"
+
+
+def counts(verdicts: Iterable[str]) -> str:
+    """Return how many there are of each: ``3 fit, 1 unstable``."""
+    return ", ".join(f"{count} {name}" for name, count in sorted(Counter(verdicts).items()))
+
+
+def main() -> None:
+    print(f"| rate, budget | {' | '.join(f'n = {n}' for n in SIZES)} |")
+    print("|---" * (1 + len(SIZES)) + "|")
+    seen: list[str] = []
+    with ProcessPoolExecutor(2) as pool:
+        for name, some in cases().items():
+            verdicts = list(pool.map(verdict, some))
+            seen += verdicts
+            print(row(name, some, verdicts), flush=True)
+    print(f"\nAll {len(seen)} trainings: {counts(seen)}.")
+
+
+if __name__ == "__main__":
+    main()

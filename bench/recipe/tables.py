@@ -1,0 +1,88 @@
+"""The study as a table: a row per hidden choice, a column per network and data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bench.recipe.choices import choice, network
+from bench.recipe.factors import Factor, factor
+from flexhpc.analysis.board import PointStatus
+from flexhpc.analysis.text import emc_text, span
+from flexhpc.store import PointRecord
+
+FAMILIES = {"mlp": "MLP", "cnn": "CNN", "vit": "ViT"}
+SOURCES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """All factors of a study.
+
+    Attributes:
+        bases: by network: the point that all others are compared with.
+        factors: by choice and network; what is not measured yet is not there.
+        waiting: names of what is not measured yet.
+        measured: files of all points that are.
+    """
+
+    bases: dict[tuple[str, str], PointStatus] = field(default_factory=dict)
+    factors: dict[str, dict[tuple[str, str], Factor]] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
+    measured: list[PointRecord] = field(default_factory=list)
+
+
+def study(statuses: Sequence[PointStatus]) -> Study:
+    """Compare every point with the first one of the same network and data set.
+
+    Raises:
+        ValueError: a point differs from its base in more than one choice.
+    """
+    found = Study()
+    for status in statuses:
+        of = network(status.point)
+        base = found.bases.setdefault(of, status)
+        named = "base" if status is base else choice(status.point, base.point)
+        row = found.factors.setdefault(named, {}) if status is not base else {}
+        if status.state != "done" or status.record is None:
+            found.waiting.append(f"{' '.join(of)}: {named}")
+            continue
+        found.measured.append(status.record)
+        if status is not base and base.state == "done":
+            row[of] = factor(status, base)
+    return found
+
+
+def markdown(found: Study) -> str:
+    """Return the table, and what it took; factors whose interval excludes 1 are bold."""
+    head = [f"{FAMILIES.get(f, f)}, {SOURCES.get(s, s)}" for f, s in found.bases]
+    lines = [_row(["choice", *head]), _row(["---"] * (1 + len(head)))]
+    emcs = [
+        emc_text(base.estimate) if base.state == "done" else "" for base in found.bases.values()
+    ]
+    lines.append(_row(["none: EMC of the base", *emcs]))
+    for named, factors in found.factors.items():
+        lines.append(_row([named, *(_cell(factors.get(of)) for of in found.bases)]))
+    return "\n".join([*lines, "", took(found)]) + "\n"
+
+
+def took(found: Study) -> str:
+    """Return in a sentence what was measured."""
+    probes = [probe for record in found.measured for probe in record.probes]
+    cells = [one for factors in found.factors.values() for one in factors.values()]
+    return (
+        f"{sum(one.moved for one in cells)} of {len(cells)} intervals exclude 1. "
+        f"{len(found.measured)} points, {len(probes):,} trainings, "
+        f"{sum(probe.cost for probe in probes) / 1e6:.0f} million sample passes, "
+        f"{span(sum(probe.seconds for probe in probes))} of training on one thread."
+    )
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cell(one: Factor | None) -> str:
+    if one is None:
+        return ""
+    return f"**{one.text}**" if one.moved else one.text

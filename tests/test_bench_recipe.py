@@ -1,0 +1,276 @@
+"""The study behind docs/recipe.md: its specs change one choice at a time, its factors are right."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.recipe import full_batch
+from bench.recipe.__main__ import BEGIN, END, in_page
+from bench.recipe.choices import choice, network
+from bench.recipe.factors import Factor, factor
+from bench.recipe.tables import markdown, study
+from flexhpc.analysis.board import PointStatus
+from flexhpc.analysis.text import emc_text
+from flexhpc.errors import InputError
+from flexhpc.search import estimate_so_far, history_of
+from flexhpc.spec import Point, checked
+from flexhpc.spec.sections import Gd
+from flexhpc.store import Header, PointRecord
+from flexhpc.store.record import ProbeSummary
+from tests.conftest import REPOSITORY, Cli
+
+N_LIMIT = 1000
+SPEC = """\
+name: made
+fixed:
+  data: {source: digits, labels: random}
+  model: {family: mlp, depth: 1, width: 4}
+  search: {policy: bayes, start: 16, max_probes: 6}
+"""
+CHOICES = """\
+zip:
+  - training:
+      - {optimizer: adam, lr: 3e-2, batch_size: 64, epochs: 60}
+      - {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 60}
+"""
+
+
+def points(folder: Path, swept: str) -> list[Point]:
+    spec = folder / "made.yaml"
+    spec.write_text(SPEC + swept)
+    return checked(spec)[1]
+
+
+def status(
+    point: Point, verdicts: Sequence[tuple[int, bool]], *, arms: Sequence[int] = ()
+) -> PointStatus:
+    """Return a measured point whose trainings at each n fitted, or missed a tenth of it."""
+    probes = []
+    for number, (n, fit) in enumerate(verdicts):
+        values: dict[str, Any] = {
+            "n": n, "repeat": number, "seeds": {}, "verdict": "fit" if fit else "not_fit",
+            "n_errors": 0 if fit else max(1, n // 10), "train_accuracy": 1.0 if fit else 0.9,
+            "loss": 0.1, "epochs": 10, "steps": 10, "cost": 10 * n, "seconds": 1.5,
+            "finished": 1e9, "loss_curve": np.zeros(10, np.float32),
+            "arm": arms[number] if arms else 0,
+        }  # fmt: skip
+        probes.append(ProbeSummary(**values))
+    header = Header(
+        point=point.canonical, point_id=point.id, params=100, data_fingerprint="f", n_total=N_LIMIT,
+        n_limit=N_LIMIT, conflicts=0, unfittable=0, classes=10, bits=3200,
+    )  # fmt: skip
+    history = history_of(probes, point.training)
+    estimate = estimate_so_far(point.search, N_LIMIT, history, point.coordinates)
+    record = PointRecord(header=header, probes=probes, estimate=None, evaluation=None)
+    return PointStatus(point=point, state="done", record=record, estimate=estimate)
+
+
+def around(n: int) -> list[tuple[int, bool]]:
+    """Return trainings that bound an EMC near n closely."""
+    low, high = round(n * 0.9), round(n * 1.1)
+    return [(low, True)] * 5 + [(n, True), (n, False)] + [(high, False)] * 5
+
+
+def pair(folder: Path) -> tuple[Point, Point]:
+    base, other = points(folder, CHOICES)
+    return base, other
+
+
+def test_every_point_of_the_specs_differs_from_its_base_in_one_choice() -> None:
+    sweeps = REPOSITORY / "sweeps"
+    found: dict[tuple[str, str], list[str]] = {}
+    bases: dict[tuple[str, str], Point] = {}
+    for name in ("recipe.yaml", "recipe_mup.yaml"):
+        for point in checked(sweeps / name)[1]:
+            of = network(point)
+            if bases.setdefault(of, point) is not point:
+                found.setdefault(of, []).append(choice(point, bases[of]))
+    for (family, _), choices in found.items():
+        assert len(set(choices)) == len(choices)
+        assert ("initialisation: torch to mup" in choices) == (family != "vit")
+        assert {c for c in choices if "mup" not in c} == {
+            "initialisation: torch to he", "initialisation: torch to lecun",
+            "initialisation: torch to orthogonal", "gain / 2", "gain x 2",
+            "standardisation: channel to pixel", "standardisation: channel to none",
+            "learning rate / 3", "learning rate x 3", "batch size / 4", "batch size x 4",
+            "schedule: constant to cosine", "cutting of batches: near_equal to tail",
+            "budget / 3", "budget x 3", "optimizer: adam to adamw", "optimizer: adam to sgd",
+            "optimizer: adam to gd",
+        }  # fmt: skip
+    assert set(found) == {
+        (f, s) for f in ("mlp", "cnn", "vit") for s in ("digits", "fashion_mnist")
+    }
+
+
+def test_a_choice_is_told_by_what_differs(tmp_path: Path) -> None:
+    swept = "grid:\n  model.init: [torch, he]\n  model.gain: [null, 0.5]\n"
+    plain, halved, he, he_halved = points(tmp_path, swept)
+    assert choice(halved, plain) == "gain / 2"
+    assert choice(he, plain) == "initialisation: torch to he"
+    assert choice(he_halved, he) == "gain: None to 0.5", "he's own gain is the activation's"
+    with pytest.raises(ValueError, match=r"in model\.init, model\.gain, not one key"):
+        choice(he_halved, plain)
+    with pytest.raises(ValueError, match="in nothing"):
+        choice(plain, plain)
+
+
+def test_an_optimizer_comes_with_settings_of_its_own(tmp_path: Path) -> None:
+    swept = (
+        "zip:\n  - training:\n    - {optimizer: adam, lr: 1e-2, batch_size: 32}\n"
+        "    - {optimizer: gd, lr: {tune: [0.03, 0.3]}, momentum: 0.9}\n"
+        "    - {optimizer: adam, lr: 1e-3, batch_size: 64}\n"
+        "    model.width: [4, 4, 4]\n"
+    )
+    adam, gd, two = points(tmp_path, swept)
+    assert choice(gd, adam) == "optimizer: adam to gd"
+    with pytest.raises(ValueError, match="not one key"):
+        choice(two, adam)
+
+
+def test_a_factor_is_the_ratio_of_two_posteriors(tmp_path: Path) -> None:
+    base, other = pair(tmp_path)
+    twice = factor(status(other, around(200)), status(base, around(100)))
+    assert twice.middle == pytest.approx(2, rel=0.06)
+    assert 1.5 < twice.low < 1.9 < 2.1 < twice.high < 2.6
+    assert twice.moved
+    assert twice.text.startswith(f"{twice.middle:.2f} [{twice.low:.2f}, ")
+    back = factor(status(base, around(100)), status(other, around(200)))
+    assert back.middle == pytest.approx(1 / 2, rel=0.06)
+    same = factor(status(other, around(100)), status(base, around(100)))
+    assert same.low < 0.95 < 1.05 < same.high, "both EMCs are uncertain, also where they agree"
+    assert same.middle == pytest.approx(1, abs=0.03)
+    assert not same.moved
+
+
+def test_the_interval_of_a_ratio_is_wider_than_either_of_its_parts(tmp_path: Path) -> None:
+    base, other = pair(tmp_path)
+    ratio = factor(status(other, around(200)), status(base, around(100)))
+    sure = [(99, True)] * 40 + [(101, False)] * 40
+    by_sure = factor(status(other, around(200)), status(base, sure))
+    assert np.log(ratio.high / ratio.low) > 1.2 * np.log(by_sure.high / by_sure.low)
+
+
+def test_a_censored_emc_bounds_its_factor(tmp_path: Path) -> None:
+    base, other = pair(tmp_path)
+    everything = [(500, True), (N_LIMIT, True), (N_LIMIT, True)]
+    nothing = [(4, False), (2, False), (2, False)]
+    middle = around(100)
+    above = factor(status(other, everything), status(base, middle))
+    assert above.middle is None
+    assert above.moved
+    assert 9 < above.low < 10, "1,000 over the upper end of the base's interval"
+    assert above.text == f">= {above.low:.2f}"
+    below = factor(status(other, nothing), status(base, middle))
+    assert 0.02 < below.high < 0.025, "2 over the lower end"
+    assert below.moved
+    assert below.text == f"<= {below.high:.2g}"
+    assert factor(status(other, middle), status(base, everything)).text.startswith("<= 0.1")
+    assert factor(status(other, middle), status(base, nothing)).text.startswith(">= 4")
+    for censored in (everything, nothing):
+        both = factor(status(other, censored), status(base, censored))
+        assert both.text == "unknown"
+        assert not both.moved
+    assert factor(status(other, everything), status(base, nothing)).low == N_LIMIT / 2
+
+
+def test_a_bound_that_does_not_reach_1_has_not_moved(tmp_path: Path) -> None:
+    base, other = pair(tmp_path)
+    few = factor(status(other, [(50, True), (60, True)]), status(base, around(100)))
+    assert few.text.startswith(">= 0.5")
+    assert not few.moved
+
+
+def test_of_a_tuned_point_only_the_best_values_count(tmp_path: Path) -> None:
+    swept = (
+        "zip:\n  - training:\n    - {optimizer: adam, lr: 1e-2}\n"
+        "    - {optimizer: sgd, lr: {tune: [0.03, 0.1]}}\n"
+    )
+    base, tuned = points(tmp_path, swept)
+    verdicts = [*around(200), *around(20)]
+    arms = [1] * len(around(200)) + [0] * len(around(20))
+    found = factor(status(tuned, verdicts, arms=arms), status(base, around(100)))
+    assert found.middle == pytest.approx(2, rel=0.1)
+
+
+def test_the_table_marks_what_moved_and_leaves_out_what_is_not_measured(tmp_path: Path) -> None:
+    swept = CHOICES + "      - {optimizer: adam, lr: 9e-2, batch_size: 64, epochs: 60}\n"
+    base, slower, faster = points(tmp_path, swept)
+    begun = replace(status(faster, around(50)), state="running")
+    found = study([status(base, around(100)), status(slower, around(200)), begun])
+    assert found.waiting == ["mlp digits: learning rate x 3"]
+    head, rule, none, slow, fast, _, took = markdown(found).splitlines()
+    assert head == "| choice | MLP, digits |"
+    assert rule == "| --- | --- |"
+    assert none == f"| none: EMC of the base | {emc_text(status(base, around(100)).estimate)} |"
+    assert slow.startswith("| learning rate / 3 | **2.0")
+    assert slow.endswith("]** |")
+    assert fast == "| learning rate x 3 |  |"
+    assert took.startswith("1 of 1 intervals exclude 1. 2 points, 24 trainings, 0 million")
+    assert "36 s" in took
+
+
+def test_small_factors_keep_two_digits() -> None:
+    assert Factor(low=0.0123, middle=0.0456, high=0.5).text == "0.046 [0.012, 0.50]"
+
+
+def test_a_table_replaces_the_one_in_the_page(tmp_path: Path) -> None:
+    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    assert in_page(page, "new\n") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
+    for broken in ("no place\n", f"{END}\n{BEGIN}\n", page + page):
+        with pytest.raises(InputError, match=r"must hold the line"):
+            in_page(broken, "new\n")
+    assert in_page((REPOSITORY / "docs" / "recipe.md").read_text(), "new\n")
+
+
+def test_the_command_makes_the_table_of_a_run(tmp_path: Path, cli: Cli) -> None:
+    spec, page = tmp_path / "made.yaml", tmp_path / "page.md"
+    spec.write_text(SPEC + CHOICES)
+    cli("sweep", spec)
+    page.write_text(f"{BEGIN}\n{END}\n")
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "bench.recipe", *map(str, arguments)],
+            cwd=REPOSITORY, capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+
+    done = run(tmp_path / "runs" / "made", "--markdown", page)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert page.read_text() == f"{BEGIN}\n{done.stdout}{END}\n"
+    assert "| learning rate / 3 | " in done.stdout
+    missing = run(tmp_path)
+    assert missing.returncode == 1
+    assert "not a run folder" in missing.stderr
+    assert "Traceback" not in missing.stderr
+
+
+def test_full_batch_descent_is_tried_at_both_rates_and_budgets() -> None:
+    found = full_batch.cases()
+    assert list(found) == [
+        "0.1, 300 epochs", "0.3, 300 epochs", "0.1, 2,000 updates", "0.3, 2,000 updates",
+    ]  # fmt: skip
+    for name, some in found.items():
+        assert len({probe for _, probe in some}) == len(full_batch.SIZES) * full_batch.SEEDS
+        for point, probe in some:
+            training = point.at(probe.arm).training
+            assert isinstance(training, Gd)
+            assert (training.momentum, point.data.labels) == (0.9, "random")
+            assert name.startswith(f"{training.lr}, ")
+    some = found["0.3, 300 epochs"]
+    verdicts = ["unstable" if probe.repeat else "fit" for _, probe in some]
+    cell = "1 fit, 3 unstable"
+    assert full_batch.row("x", some, verdicts) == f"| x | {' | '.join([cell] * 5)} |"
+
+
+def test_a_full_batch_training_ends_in_a_verdict() -> None:
+    point, probe = full_batch.cases()["0.1, 300 epochs"][0]
+    assert full_batch.verdict((point, probe._replace(n=20))) == "fit"
