@@ -20,7 +20,7 @@ BANDWIDTH = 0.12
 TUNED_ON = ("mlp_tanh", "cnn_adam", "digits_relu", "perceptron_adam")
 JUDGED_ON = ("vit_adamw", "covtype_original", "fashion_relu", "credit_muon")
 MODELS = TUNED_ON + JUDGED_ON
-RATES = ("rates_mlp_adam", "rates_mlp_sgd", "rates_cnn_adamw", "rates_table_gd")
+RATES = tuple(sorted(path.stem for path in RECORDED.glob("rates_*.npz")))
 """Models that were recorded with five learning rates each."""
 
 
