@@ -98,7 +98,9 @@ def test_a_controller_that_dies_in_the_middle_of_a_run(
     small_cluster: Cluster, tmp_path: Path
 ) -> None:
     spec = write_spec(tmp_path, "  seed: [0,1,2,3]\n")
-    spec.write_text(spec.read_text().replace("epochs: 60", "epochs: 400, gates: {plateau: {patience: 50}}"))
+    spec.write_text(
+        spec.read_text().replace("epochs: 60", "epochs: 400, gates: {plateau: {patience: 50}}")
+    )
     profile = small_cluster.profile(tmp_path, throttle=2, processes_per_node=2)
     sweep = small_cluster.sweep(spec, profile)
     run = tmp_path / "runs" / "quick"
