@@ -166,10 +166,13 @@ def test_a_censored_emc_bounds_its_factor(tmp_path: Path) -> None:
     above = factor(status(other, everything), status(base, middle))
     assert above.middle is None
     assert above.moved
-    assert 9 < above.low < 10, "1,000 over the upper end of the base's interval"
+    known = status(base, middle).estimate
+    assert known is not None
+    assert known.emc_hi is not None
+    assert above.low == pytest.approx(N_LIMIT / known.emc_hi, rel=0.03)
     assert above.text == f">= {above.low:.2f}"
     below = factor(status(other, nothing), status(base, middle))
-    assert 0.02 < below.high < 0.025, "2 over the lower end"
+    assert below.high == pytest.approx(2 / known.emc_lo, rel=0.03)
     assert below.moved
     assert below.text == f"<= {below.high:.2g}"
     assert factor(status(other, middle), status(base, everything)).text.startswith("<= 0.1")
