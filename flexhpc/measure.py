@@ -80,7 +80,8 @@ def _search(
     path = run.point(point.id)
 
     def checkpoint(probe: Probe) -> Path:
-        return run.checkpoint(point.id, f"{probe.n}-{probe.repeat}-{probe.arm}")
+        arm = f"-{probe.arm}" if len(point.arms) > 1 else ""
+        return run.checkpoint(point.id, f"{probe.n}-{probe.repeat}{arm}")
 
     def done(probe: ProbeRecord) -> None:
         _still_ours(watch)

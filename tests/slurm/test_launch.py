@@ -21,7 +21,7 @@ SIX = "  seed: [0, 1, 2, 3, 4, 5]\n"
 def slow_spec(folder: Path, grid: str = SIX) -> Path:
     """Points of some ten seconds."""
     spec = write_spec(folder, grid)
-    spec.write_text(spec.read_text().replace("epochs: 60", "epochs: 600, gates: {plateau: off}"))
+    spec.write_text(spec.read_text().replace("epochs: 60", "epochs: 300, gates: {plateau: off}"))
     return spec
 
 
