@@ -196,7 +196,7 @@ def test_missed_samples_alone_do_not_end_a_search() -> None:
 
 def test_verdicts_must_bound_both_ends_of_an_interval() -> None:
     """It would be narrow enough, but reaches from above every fit to below every failure."""
-    search = SEARCH.model_copy(update={"tolerance": 3.0, "max_trainings": None})
+    search = SEARCH.model_copy(update={"tolerance": 3.0, "max_trainings": None, "max_probes": None})
     fit = ProbeResult(n=1000, repeat=0, verdict="fit", n_errors=0, cost=1)
     fail = ProbeResult(n=3000, repeat=0, verdict="not_fit", n_errors=5, cost=1)
     history = [replace(result, repeat=i) for result in (fit, fail) for i in range(20)]
