@@ -343,9 +343,13 @@ def schema() -> None:
 
 
 def _results_table(statuses: list[PointStatus]) -> None:
+    from flexhpc.analysis.endings import warning_lines
     from flexhpc.launch.live import make_console, results_table
 
-    make_console().print(results_table(statuses))
+    console = make_console()
+    console.print(results_table(statuses))
+    for line in warning_lines(statuses):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _errors(eps: list[float] | None) -> list[float]:

@@ -12,10 +12,10 @@ from typing import Any
 from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.censoring import why_bound
 from flexhpc.analysis.conflicts import conflict_chance
+from flexhpc.analysis.endings import wider
 from flexhpc.analysis.information import most_information
 from flexhpc.analysis.text import BOUNDS
-from flexhpc.search import Estimate, history_of
-from flexhpc.spec import Search
+from flexhpc.search import history_of
 from flexhpc.store import PointRecord
 
 Row = dict[str, Any]
@@ -71,18 +71,6 @@ def row_of(status: PointStatus) -> Row:
     if record is not None and record.evaluation is not None:
         row |= {key: record.evaluation[key] for key in EVALUATION}
     return row
-
-
-def wider(search: Search, estimate: Estimate) -> bool | None:
-    """Return whether an interval is wider than the search was asked for; None without one.
-
-    That of a whole number of samples may be one wider.
-    """
-    asked = getattr(search, "tolerance", None)
-    if asked is None or estimate.censored != "none" or estimate.emc_hi is None:
-        return None
-    lowest, highest = estimate.emc_lo + 1, estimate.emc_hi - 1
-    return bool(highest > max(lowest * (1 + asked) ** 2, lowest))
 
 
 def _bits_per_parameter(status: PointStatus, record: PointRecord) -> float | None:

@@ -18,6 +18,7 @@ from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.censoring import bounds
 from flexhpc.analysis.collect import Row, as_csv, row_of
 from flexhpc.analysis.conflicts import conflict_notes
+from flexhpc.analysis.endings import ending_text, warnings
 from flexhpc.analysis.figures import (
     efficiency_figure,
     emc_figure,
@@ -30,7 +31,7 @@ from flexhpc.analysis.training_error import cut_short, with_errors
 from flexhpc.search.history import LEVEL
 from flexhpc.store.files import write_atomic
 
-_IN_THE_FIRST_TABLE = {"emc_per_param_bound", "censored_because"}
+_IN_THE_FIRST_TABLE = {"emc_per_param_bound", "censored_because", "ended_by", "wider_than_asked"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +98,8 @@ def write_report(
         cell=_cell,
         bracket=bracket_text,
         bounds=bounds(statuses),
+        ending=ending_text,
+        warnings=warnings(statuses),
         notes=conflict_notes(statuses),
         specs=specs,
     )

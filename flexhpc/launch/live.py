@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flexhpc.analysis.board import PointStatus
+from flexhpc.analysis.endings import ending_text
 from flexhpc.analysis.text import bracket_text, emc_text, eps_text, plain_text, ratio_text, span
 
 _WIDE = 200
@@ -34,7 +35,8 @@ def status_table(statuses: Sequence[PointStatus], rows: int | None = None) -> Ta
         table.add_column(name, no_wrap=True, overflow="ellipsis")
     for name in ("probes", "cost", "tries"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("host", no_wrap=True, overflow="ellipsis")
+    for name in ("host", "ended by"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
     shown = _most_telling(statuses, rows)
     for status in shown:
         table.add_row(*_cells(status), style=_STYLES[status.state])
@@ -66,6 +68,7 @@ def _cells(status: PointStatus) -> list[str]:
     return [
         *cells, bracket_text(status.bracket), emc_text(status.estimate), str(status.probes or ""),
         f"{status.cost:,}" if status.cost else "", str(status.attempts or ""), status.host,
+        ending_text(status),
     ]  # fmt: skip
 
 
@@ -80,7 +83,8 @@ def results_table(statuses: Sequence[PointStatus]) -> Table:
     names = dict.fromkeys(n for s in statuses if s.estimate for n in s.estimate.by_eps)
     for name in names:
         table.add_column(f"EMC eps {name}", justify="right", no_wrap=True)
-    table.add_column("status", no_wrap=True)
+    for name in ("status", "ended by"):
+        table.add_column(name, no_wrap=True)
     for status in statuses:
         record, estimate = status.record, status.estimate
         keys = [plain_text(status.point.swept.get(key)) for key in swept] or [status.point.id]
@@ -94,6 +98,7 @@ def results_table(statuses: Sequence[PointStatus]) -> Table:
             f"{status.cost:,}" if status.cost else "",
             *(eps_text(estimate.by_eps.get(name)) if estimate else "" for name in names),
             status.state,
+            ending_text(status),
         )
     return table
 

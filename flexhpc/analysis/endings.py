@@ -1,0 +1,61 @@
+"""Why a search ended, and what a reader must know of an interval, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flexhpc.analysis.board import PointStatus
+from flexhpc.search import Estimate
+from flexhpc.spec import Search
+from flexhpc.spec.sections import Walk
+
+WIDER = "the interval is wider than the tolerance"
+ONE_TRAINING = (
+    "one training per n: the bracket rests on single trainings, another seed ends elsewhere in the "
+    "interval; seeds_per_n or policy: bayes narrows it"
+)
+
+
+def wider(search: Search, estimate: Estimate) -> bool | None:
+    """Return whether an interval is wider than the search was asked for; None without one.
+
+    That of a whole number of samples may be one wider.
+    """
+    asked = getattr(search, "tolerance", None)
+    if asked is None or estimate.censored != "none" or estimate.emc_hi is None:
+        return None
+    lowest, highest = estimate.emc_lo + 1, estimate.emc_hi - 1
+    return bool(highest > max(lowest * (1 + asked) ** 2, lowest))
+
+
+def one_training(search: Search) -> bool:
+    """Return whether a single training decides at each n."""
+    return isinstance(search, Walk) and search.seeds_per_n == 1
+
+
+def ending_text(status: PointStatus) -> str:
+    """Return why a search ended: ``tolerance``, ``max_trainings``, ``bracket (wide)``.
+
+    A bisection ends by its bracket; ``(wide)`` where the interval is wider than the tolerance.
+    Empty while it has not ended.
+    """
+    estimate = status.estimate
+    if estimate is None or estimate.ended_by is None:
+        return ""
+    said: str = estimate.ended_by
+    if said == "tolerance" and isinstance(status.point.search, Walk):
+        said = "bracket"
+    return f"{said} (wide)" if wider(status.point.search, estimate) else said
+
+
+def warnings(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
+    """Return what must be known of the intervals, and of which points it is true."""
+    found = [status for status in statuses if status.estimate is not None]
+    wide = [s for s in found if s.estimate and wider(s.point.search, s.estimate)]
+    single = [status for status in found if one_training(status.point.search)]
+    return [(text, some) for text, some in ((WIDER, wide), (ONE_TRAINING, single)) if some]
+
+
+def warning_lines(statuses: Sequence[PointStatus]) -> list[str]:
+    """Return the warnings, each with how many points it is true of."""
+    return [f"{len(some)} of {len(statuses)} points: {text}." for text, some in warnings(statuses)]
