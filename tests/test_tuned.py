@@ -1,0 +1,123 @@
+"""A point with a tuned key, by real training: in one process or several, at once, interrupted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from flexhpc.errors import Interrupted
+from flexhpc.measure import measure
+from flexhpc.probe import Watch
+from flexhpc.probe_pool import ProbePool
+from flexhpc.spec import Point, checked
+from flexhpc.store import RunFolder, read, read_masks
+from flexhpc.training import Group
+from tests.conftest import Cli
+from tests.tracking.test_sync import logged
+
+SPEC = """\
+name: tuned
+evaluate: {n: 100, steps: 100}
+fixed:
+  data: {source: digits, labels: original, test_fraction: 0.2, n_max: 400}
+  model: {family: linear}
+  training: {optimizer: adam, lr: {tune: [1e-4, 1e-2]}, batch_size: 32, steps: 200}
+  search: {policy: bayes, start: 16, at_once: 3, tolerance: 0.5, max_trainings: 10}
+"""
+CPU = Group(torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def point(tmp_path_factory: pytest.TempPathFactory) -> Point:
+    spec = tmp_path_factory.mktemp("tuned") / "tuned.yaml"
+    spec.write_text(SPEC)
+    (point,) = checked(spec)[1]
+    return point
+
+
+@pytest.fixture(scope="module")
+def alone(point: Point, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one process finds, one probe after the other."""
+    run = RunFolder(tmp_path_factory.mktemp("alone"))
+    measure(point, run, CPU, Watch())
+    return contents(point, run)
+
+
+def contents(point: Point, run: RunFolder) -> dict[str, Any]:
+    """Everything measured, in the order of arms and n."""
+    record, masks = read(run.point(point.id)), read_masks(run.point(point.id))
+    assert record is not None
+    keys = [(p.arm, p.n, p.repeat) for p in record.probes]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    return {
+        "keys": [keys[i] for i in order],
+        "probes": [(record.probes[i].verdict, record.probes[i].n_errors) for i in order],
+        "losses": [record.probes[i].loss_curve.tobytes() for i in order],
+        "fits": [masks.fit[i].tobytes() for i in order],
+        "estimate": record.estimate,
+        "evaluation": {**(record.evaluation or {}), "seconds": 0},
+    }
+
+
+def test_the_best_rate_is_found_and_evaluated(alone: dict[str, Any]) -> None:
+    """A linear model hardly moves in 200 updates at a rate of 1e-4."""
+    arms = {arm for arm, _, _ in alone["keys"]}
+    assert arms == {0, 1, 2, 3, 4}
+    assert alone["estimate"]["arm"] >= 3
+    assert alone["evaluation"]["verdict"] == "fit"
+    assert len(set(alone["keys"])) == len(alone["keys"])
+
+
+@pytest.mark.parametrize("at", [150, 900, 2500])
+def test_an_interrupted_search_goes_on_bitwise(
+    at: int, point: Point, alone: dict[str, Any], tmp_path: Path
+) -> None:
+    run, count = RunFolder(tmp_path), 0
+
+    def stopping() -> bool:
+        nonlocal count
+        count += 1
+        return count == at
+
+    with pytest.raises(Interrupted):
+        measure(point, run, CPU, Watch(stopping=stopping))
+    assert run.checkpoints(point.id)
+    measure(point, run, CPU, Watch())
+    assert contents(point, run) == alone
+    assert not run.checkpoints(point.id)
+
+
+def test_probes_of_several_arms_at_once_are_the_same(
+    point: Point, alone: dict[str, Any], tmp_path: Path
+) -> None:
+    run, pool = RunFolder(tmp_path), ProbePool(3, 1, 60.0)
+    try:
+        measure(point, run, CPU, Watch(), pool)
+    finally:
+        pool.close()
+    assert contents(point, run) == alone
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_two_processes_and_every_table_say_the_same(
+    point: Point, alone: dict[str, Any], cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "tuned.yaml").write_text(SPEC)
+    (tmp_path / "profile.yaml").write_text("processes_per_node: 2\n")
+    cli("sweep", "tuned.yaml", "--profile", "profile.yaml")
+    found = contents(point, RunFolder(tmp_path / "runs" / "tuned"))
+    assert found["keys"] == alone["keys"]
+    assert found["probes"] == alone["probes"]
+    (row,) = json.loads(cli("results", "runs/tuned", "--format", "json").stdout)
+    arm = point.arms[alone["estimate"]["arm"]]
+    assert row["best.training.lr"] == arm.values["training.lr"]
+    assert row["at_edge"] is bool(arm.edges)
+    assert 0 < row["best_chance"] <= 1
+    assert row["emc"] == alone["estimate"]["emc"]
+    (parent,) = logged(f"sqlite:///{tmp_path}/runs/tuned/mlflow.db", "tuned")[0]
+    assert parent.data.metrics["best_chance"] == pytest.approx(row["best_chance"])
+    assert parent.data.metrics["best.training.lr"] == row["best.training.lr"]
