@@ -79,7 +79,9 @@ class Table:
     def __init__(self, name: str, arm: int = 0) -> None:
         with np.load(RECORDED / f"{name}.npz") as stored:
             data = dict(stored)
-        of_arm = data.get("arm", np.zeros(len(data["n"]), int)) == arm
+        costs, of_arm = data["full_cost"], data.get("arm", np.zeros(len(data["n"]), int)) == arm
+        self._ladder_of_costs = np.unique(data["n"])
+        self._full = np.log([costs[data["n"] == n].mean() for n in self._ladder_of_costs])
         self.data = {key: values[of_arm] for key, values in data.items()}
         self.rows = np.unique(self.data["n"])
         fit = self.data["verdict"] == "fit"
@@ -91,8 +93,6 @@ class Table:
         self._rate = smooth.fit_transform(self._ladder, rate)
         self._of = {(n, v): np.nonzero((self.data["n"] == n) & (fit == v))[0]
                     for n in self.rows for v in (True, False)}  # fmt: skip
-        full = [np.mean(self.data["full_cost"][self.data["n"] == n] / n) for n in self.rows]
-        self._epochs = np.array(full)
 
     @staticmethod
     def arms(name: str) -> tuple[int, ...]:
@@ -115,7 +115,7 @@ class Table:
         )
         i = rng.choice(self._of[self.rows[row], fit])
         scale = n / self.data["n"][i]
-        full = round(n * float(np.interp(at, np.arange(len(self.rows)), self._epochs)))
+        full = self._full_cost(n)
         share = self.data["cost"][i] / self.data["full_cost"][i]
         return Training(
             verdict=str(self.data["verdict"][i]),
@@ -124,6 +124,13 @@ class Table:
             cost=max(1, round(share * full)),
             full_cost=full,
         )
+
+    def _full_cost(self, n: int) -> int:
+        """Return a whole training's cost; beyond the recorded n it goes on as between the last."""
+        at = np.log(self._ladder_of_costs)
+        right = min(max(int(np.searchsorted(at, math.log(n))), 1), len(at) - 1)
+        slope = (self._full[right] - self._full[right - 1]) / (at[right] - at[right - 1])
+        return round(math.exp(self._full[right] + slope * (math.log(n) - at[right])))
 
 
 @dataclass(frozen=True, kw_only=True)

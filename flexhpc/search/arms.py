@@ -14,20 +14,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from flexhpc.search.evidence import Floats
-from flexhpc.search.fit_curve import FitCurve, posterior
+from flexhpc.search.fit_curve import (
+    WIDTH_MIDDLE,
+    WIDTH_PRIOR,
+    WIDTH_SPREAD,
+    WIDTHS,
+    FitCurve,
+    posterior,
+)
 from flexhpc.search.history import History
 
 Coordinates = Sequence[Sequence[float]]
 """Of each arm, per tuned key: its place on a scale on which neighbours are about 1 apart."""
 ALONE: Coordinates = ((),)
 """Of a point that tunes nothing."""
-_LEVEL_SD, _ARM_SD, _OWN_SD = 3.0, 1.0, 0.2
+_LEVEL_SD, _ARM_SD, _OWN_SD = 3.0, 2.0, 0.2
 """Deviations in log n: of all arms together, between distant arms, and of each by itself."""
-_REACH = 1.5
+_REACH = 2.5
 _TRUST = 0.9
 """Chance that an arm lies where the others say."""
 _ELSEWHERE = 1 / 12
 """Density of its threshold if it does not (per unit of log n)."""
+_WIDTH_SD = 0.35
+"""Deviation of an arm's log width from that of all arms."""
 _DRAWS = 960
 
 
@@ -36,11 +45,13 @@ class Contest:
     """What is known of every arm, as joint draws that weigh the same.
 
     Attributes:
+        own: per arm, what its own probes say; from the others' it has the prior of the width alone.
         curves: per arm, each with ``draws`` cells; draw number i is cell i of every curve.
         level: log n at the level of the estimand, within what there is, shape (draws, arms).
         tried: whether an arm has any probes, shape (arms,).
     """
 
+    own: Sequence[FitCurve]
     curves: Sequence[FitCurve]
     level: Floats
     tried: Sequence[bool]
@@ -72,6 +83,7 @@ def contest(history: History, n_limit: int, q: float, coordinates: Coordinates) 
     each = [[r for r in history if r.arm == arm] for arm in range(len(coordinates))]
     own = [posterior(some, n_limit) for some in each]
     tried = [bool(some) for some in each]
+    own = _with_common_width(own)
     curves = []
     for arm, curve in enumerate(own):
         said = _said(own, tried, coordinates, arm)
@@ -89,7 +101,31 @@ def contest(history: History, n_limit: int, q: float, coordinates: Coordinates) 
     level = np.stack([np.log(curve.level_set(q)) for curve in curves], axis=1)
     # No arm is better than one that fits all there is, nor worse than one that fits nothing.
     level = np.clip(level, 0.0, math.log(n_limit))
-    return Contest(curves=curves, level=level, tried=tried)
+    return Contest(own=own, curves=curves, level=level, tried=tried)
+
+
+def _with_common_width(own: Sequence[FitCurve]) -> list[FitCurve]:
+    """Return each arm's curve with a prior of its width that the other arms have told.
+
+    Log widths scatter around one that all arms share; both are on the grid of widths.
+    """
+    log_widths = np.log(WIDTHS)
+    spread = math.sqrt(WIDTH_SPREAD**2 - _WIDTH_SD**2)
+    common = np.exp(-0.5 * ((log_widths - math.log(WIDTH_MIDDLE)) / spread) ** 2)
+    given = np.exp(-0.5 * ((log_widths[:, None] - log_widths) / _WIDTH_SD) ** 2)
+    given /= given.sum(axis=1, keepdims=True)
+    places = [np.searchsorted(WIDTHS, curve.width) for curve in own]
+    prior = np.exp(WIDTH_PRIOR) / np.exp(WIDTH_PRIOR).sum()
+    told = [
+        given @ (np.bincount(place, curve.weight, len(WIDTHS)) / prior)
+        for place, curve in zip(places, own, strict=True)
+    ]
+    together = np.log(common) + np.log(told).sum(axis=0)
+    curves = []
+    for place, curve, alone in zip(places, own, told, strict=True):
+        others = np.exp(together - np.log(alone) - (together - np.log(alone)).max())
+        curves.append(curve.reweighted(np.log(others @ given / prior)[place]))
+    return curves
 
 
 def _said(

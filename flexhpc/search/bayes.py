@@ -31,7 +31,7 @@ _HALF = 0.5
 """Part of the trainings that passes at the n which is estimated for a training error."""
 _BESIDE = 1.05
 """How far outside an interval's end the nearest fit (failure) may lie, as a factor."""
-_REGRET = 0.25
+_REGRET = 0.2
 """Part of the tolerance by which another arm may be expected to lie above the best one."""
 MORE_FOR_ARMS = 2.0
 """Factor of the caps where keys are tuned."""
@@ -59,7 +59,7 @@ def wanted(
     own = _of_arm(history, arm)
     ended: EndedBy = "tolerance"
     for number, eps in enumerate(_targets(search), start=1):
-        curve = posterior(own, n_limit, eps)
+        curve = known.own[arm] if known and eps is None else posterior(own, n_limit, eps)
         lower, upper = _ends(curve, search, n_limit, eps)
         narrow = upper <= lower * (1 + search.tolerance) ** 2 or upper - lower < 1
         untried = _untried(own, lower, upper, n_limit, eps) if narrow else None
@@ -72,17 +72,20 @@ def wanted(
         if cap is not None:
             ended = cap
             continue
-        level = _level(search, eps)
-        draws = Draws.of_one(curve, level) if known is None else Draws.of_arms(known)
-        return choose(
+        if known is None or clear:
+            some, draws = [arm], Draws.of_one(curve, _level(search, eps))
+        else:
+            some, draws = list(range(len(coordinates))), Draws.of_arms(known)
+        lowest = [_lowest(history, a, search.at_once) for a in some]
+        place = some.index(arm)
+        chosen = choose(
             draws,
             Prices.of(history),
-            [(_lowest(history, a, search.at_once), n_limit) for a in range(len(coordinates))],
+            [(low, n_limit) for low in lowest],
             count=search.at_once,
-            given=[]
-            if untried is None
-            else [(arm, max(untried, _lowest(history, arm, search.at_once)))],
+            given=[] if untried is None else [(place, max(untried, lowest[place]))],
         )
+        return [(some[a], n) for a, n in chosen]
     return ended
 
 
@@ -145,7 +148,7 @@ def found(
         known = contest(history, n_limit, search.quantile, coordinates)
     arm = 0 if known is None else known.best
     own = _of_arm(history, arm)
-    curve = posterior(own, n_limit)
+    curve = known.own[arm] if known else posterior(own, n_limit)
     by_eps = {
         eps_name(eps): _answer(posterior(own, n_limit, eps), _HALF, n_limit, own, eps)
         for eps in _targets(search)

@@ -23,7 +23,7 @@ WIDTHS = np.geomspace(0.015, 1.0, 11)
 """Grid of widths, in log n. Measured: 0.05 for linear classifiers to 0.35 for narrow MLPs."""
 WIDTH_MIDDLE, WIDTH_SPREAD = 0.15, 0.7
 """Median of their prior, and the deviation of its logarithm."""
-_WIDTH_PRIOR = -0.5 * (np.log(WIDTHS / WIDTH_MIDDLE) / WIDTH_SPREAD) ** 2
+WIDTH_PRIOR = -0.5 * (np.log(WIDTHS / WIDTH_MIDDLE) / WIDTH_SPREAD) ** 2
 LAPSES = np.array([0.0, 0.01, 0.03, 0.07, 0.15, 0.3, 0.5])
 LAPSE_PRIOR = np.log([0.6, 0.2, 0.12, 0.05, 0.02, 0.01, 0.005])
 _COARSE, _MIDDLE, _FINE = 121, 61, 81
@@ -137,7 +137,7 @@ def _weights(evidence: Evidence, threshold: Floats) -> Floats:
     """Return the posterior of a grid by the verdicts alone, shape (T, W, L); sums to 1."""
     spacing = np.log(np.gradient(threshold))[:, None, None]
     told = evidence.verdicts(threshold[:, None, None], WIDTHS[None, :, None], LAPSES[None, None])
-    total = told + spacing + _WIDTH_PRIOR[:, None] + LAPSE_PRIOR
+    total = told + spacing + WIDTH_PRIOR[:, None] + LAPSE_PRIOR
     weight = np.exp(total - total.max())
     return np.asarray(weight / weight.sum())
 

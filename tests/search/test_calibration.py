@@ -1,0 +1,27 @@
+"""Simulation-based calibration: what the interval claims, over the prior of the fit curve."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+
+from bench.search.calibration import one, summary
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_the_interval_holds_as_often_as_it_says() -> None:
+    """Searches to the default tolerance on curves drawn from the prior: 0.90 to within 0.02."""
+    with ProcessPoolExecutor(2) as pool:
+        found = summary(list(pool.map(one, range(1200), chunksize=8)))
+    assert found["coverage"] == pytest.approx(0.90, abs=0.02), found
+
+
+def test_a_draw_of_the_prior_is_a_world_whose_truth_is_known() -> None:
+    """The n at which half fit, of the same curve that trainings are drawn from."""
+    for seed in range(3):
+        row = one(seed)
+        assert row["ended_by"] in {"tolerance", "max_trainings", "data"}
+        assert abs(row["error"]) < 1
+        assert 0.015 <= row["width"] <= 1
