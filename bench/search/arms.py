@@ -80,6 +80,27 @@ def one(name: str, arms: tuple[int, ...], seed: int) -> dict[str, float]:
     }
 
 
+def duel(name: str, budget: float, seed: int) -> bool:
+    """Spend a budget on the two best arms alone, at the n between their EMCs; is the better found?
+
+    What could be had at that price by a search that knew everything but which of the two is better.
+
+    Args:
+        budget: in whole trainings at the best arm's EMC.
+    """
+    rng = np.random.default_rng(seed)
+    two = sorted((Table(name, arm) for arm in Table.arms(name)), key=middle)[-2:]
+    n = round(math.sqrt(middle(two[0]) * middle(two[1])))
+    left = budget * two[1].draw(round(middle(two[1])), np.random.default_rng(0)).full_cost
+    fits, chance = [0, 0], float(rng.random() < 0.5)
+    while left > 0:
+        for i, table in enumerate(two):
+            training = table.draw(n, rng)
+            fits[i] += training.verdict == "fit"
+            left -= training.cost
+    return bool(fits[1] - fits[0] + chance > 0.5)
+
+
 def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any]:
     """Return the figures of one model."""
     arms = Table.arms(name)
@@ -87,7 +108,10 @@ def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any
     best = int(np.argmax(truth))
     tuned = list(pool.map(partial(one, name, arms), range(replays)))
     told = list(pool.map(partial(one, name, (arms[best],)), range(replays)))
+    twice = 2 * float(np.mean([row["cost"] for row in told]))
+    duels = list(pool.map(partial(duel, name, twice), range(10 * replays), chunksize=20))
     return {
+        "duel": float(np.mean(duels)),
         "emc": [round(value) for value in truth],
         "near": float(np.mean([row["short"] <= NEAR for row in tuned])),
         "short": float(np.mean([row["short"] for row in tuned])),
@@ -106,15 +130,15 @@ def markdown(found: dict[str, Any]) -> str:
     """Return the table of docs/search.md."""
     lines = [
         "| model | EMC at each rate | within 5 % of the best | cost (told the rate) | probes |"
-        " bias, RMSE | interval holds | right, says so |",
-        "|---|---|---|---|---|---|---|---|",
+        " bias, RMSE | interval holds | right, says so | a duel at twice the cost |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in found.items():
         lines.append(
             f"| {name} | {', '.join(map(str, row['emc']))} | {row['near']:.0%} | "
             f"{row['cost']:.1f} ({row['cost_told']:.1f}: {row['cost'] / row['cost_told']:.1f}x) | "
             f"{row['probes']:.0f} | {row['bias']:+.1%}, {row['rmse']:.2f} | {row['held']:.2f} | "
-            f"{row['right']:.2f}, {row['chance']:.2f} |"
+            f"{row['right']:.2f}, {row['chance']:.2f} | {row['duel']:.2f} |"
         )
     return "\n".join(lines) + "\n"
 
