@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flexhpc.search import Bracket, EpsEstimate, Estimate
 from flexhpc.search.history import Censored
-from flexhpc.spec.sweep import short
+from flexhpc.spec.point import short
 
 BOUNDS: dict[Censored, str] = {"none": "", "right": ">=", "left": "<"}
 """What stands before a number that is the bound of a censored EMC."""

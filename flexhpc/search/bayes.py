@@ -31,7 +31,7 @@ _HALF = 0.5
 """Part of the trainings that passes at the n which is estimated for a training error."""
 _BESIDE = 1.05
 """How far outside an interval's end the nearest fit (failure) may lie, as a factor."""
-_REGRET = 0.2
+_REGRET = 0.25
 """Part of the tolerance by which another arm may be expected to lie above the best one."""
 MORE_FOR_ARMS = 2.0
 """Factor of the caps where keys are tuned."""

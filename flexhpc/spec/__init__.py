@@ -2,8 +2,9 @@
 
 from flexhpc.spec.freeze import freeze, request_hash
 from flexhpc.spec.load import checked, load
+from flexhpc.spec.point import Point
 from flexhpc.spec.sections import Data, Gates, Model, Search, Training
-from flexhpc.spec.sweep import Point, Sweep
+from flexhpc.spec.sweep import Sweep
 
 __all__ = [
     "Data", "Gates", "Model", "Point", "Search", "Sweep", "Training", "checked", "freeze", "load",

@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 
 from flexhpc.spec.identity import canonical, digest
+from flexhpc.spec.point import Point
 from flexhpc.spec.resolve import variant_of
 from flexhpc.spec.sections import DEFAULT_VARIANT, SECTIONS, Evaluate
-from flexhpc.spec.sweep import Point, Sweep
+from flexhpc.spec.sweep import Sweep
 from flexhpc.spec.yaml_reader import scalar
 
 

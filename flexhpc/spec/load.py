@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from flexhpc.errors import InputError
+from flexhpc.spec.entry import Frozen
 from flexhpc.spec.identity import HASH_VERSION
+from flexhpc.spec.nested import Keys, put, spelled
+from flexhpc.spec.point import Point
 from flexhpc.spec.resolve import closest, show, validate
 from flexhpc.spec.sections import SECTIONS, Evaluate
-from flexhpc.spec.sweep import Axis, Frozen, Keys, Point, Sweep, spelled
-from flexhpc.spec.tune import put
+from flexhpc.spec.sweep import Axis, Sweep
 from flexhpc.spec.yaml_reader import Document, Path_, Problem, parse, read
 
 TOP_KEYS = ("name", "seed", "fixed", "grid", "zip", "tune", "evaluate", "frozen")

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from flexhpc.spec.nested import Keys
 from flexhpc.spec.sections import Model, Section, Training
 from flexhpc.spec.sections.base import NUISANCE
 
 WIDEST_STEP = 3.2
 """Largest factor between neighbouring values of a range."""
 MOST_ARMS = 64
-Keys = tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +55,6 @@ def taken_out(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Keys, Any
         else:
             plain[key] = value
     return plain, tuned
-
-
-def put(values: Mapping[str, Any], path: Keys, value: Any) -> dict[str, Any]:
-    """Return a copy of nested values with one more at a path."""
-    if len(path) == 1:
-        return {**values, path[0]: value}
-    inner = values.get(path[0])
-    return {**values, path[0]: put(inner if isinstance(inner, dict) else {}, path[1:], value)}
 
 
 def ladder(asked: Mapping[str, Any], whole: bool) -> list[float] | str:

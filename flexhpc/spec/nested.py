@@ -1,0 +1,31 @@
+"""Nested plain values, as YAML gives them, and keys by their path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Keys = tuple[str, ...]
+
+
+def put(values: Mapping[str, Any], path: Keys, value: Any) -> dict[str, Any]:
+    """Return a copy of nested values with one more at a path; plain values on the way give way."""
+    if len(path) == 1:
+        return {**values, path[0]: value}
+    return {**values, path[0]: put(spelled(values.get(path[0])), path[1:], value)}
+
+
+def spelled(value: Any) -> dict[str, Any]:
+    """Return a mapping that keys can be put into: the short form of a gate is its mode."""
+    if isinstance(value, dict):
+        return value
+    return {"mode": value} if isinstance(value, str) else {}
+
+
+def without_none(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values without those left out by ``null``, on every level but inside of ``kwargs``."""
+    return {
+        key: without_none(value) if isinstance(value, dict) and key != "kwargs" else value
+        for key, value in values.items()
+        if value is not None
+    }

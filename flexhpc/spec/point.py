@@ -1,0 +1,73 @@
+"""A point: one fully resolved combination of a sweep spec."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flexhpc.spec.sections import Data, Evaluate, Model, Search, Training
+from flexhpc.spec.tune import WIDEST_STEP, Arm
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """One fully resolved combination of a sweep spec; asks for one EMC.
+
+    Attributes:
+        index: position in the sweep, from 0.
+        id: content hash of all that can change the result.
+        canonical: the JSON text that was hashed.
+        model, training: as they are without tuning, or of the first arm.
+        arms: what is tried of the tuned keys; a single one without values where none is.
+        evaluate: how its model is trained to see whether it generalizes; None for not at all.
+        swept: the values of the swept keys, by dotted path.
+    """
+
+    index: int
+    id: str
+    canonical: str
+    data: Data
+    model: Model
+    training: Training
+    search: Search
+    seed: int
+    arms: tuple[Arm, ...]
+    evaluate: Evaluate | None
+    swept: dict[str, Any]
+
+    @property
+    def coordinates(self) -> tuple[tuple[float, ...], ...]:
+        """Per arm, its place on the scale of each tuned key, in steps of a range."""
+        step = math.log(WIDEST_STEP)
+        return tuple(
+            tuple(math.log(value) / step for value in arm.values.values()) for arm in self.arms
+        )
+
+    def at(self, arm: int) -> Point:
+        """Return the point with the values of one of its arms in place."""
+        chosen = self.arms[arm]
+        return replace(self, model=chosen.model, training=chosen.training)
+
+    @property
+    def label(self) -> str:
+        """The swept values in short: ``random width=48``, for tables and run names.
+
+        Text speaks for itself; the MLflow UI cuts names after some 15 characters.
+        """
+        return " ".join(short(key, value) for key, value in self.swept.items())
+
+    @property
+    def evaluation(self) -> dict[str, int] | None:
+        """Which evaluation is wanted: see :attr:`Evaluate.asked`; None for none."""
+        return None if self.evaluate is None else self.evaluate.asked
+
+
+def short(key: str, value: Any) -> str:
+    """Return a swept value in short; text speaks for itself, anything else is named."""
+    if isinstance(value, dict):
+        return " ".join(
+            f"{inner}={v}" if "." in key and isinstance(v, str) else short(f"{key}.{inner}", v)
+            for inner, v in value.items()
+        )
+    return value if isinstance(value, str) else f"{key.split('.')[-1]}={value}"
