@@ -46,7 +46,7 @@ report: install ## HTML report of a run (RUN=)
 
 test: dev ## all tests
 	@hpc/test_packages.sh
-	@$(BIN)/python -m pytest --ignore=tests/container
+	@$(BIN)/python -m pytest --ignore=tests/container --durations=25
 
 test-slow: dev ## flexhpc against plain training loops (15 minutes)
 	@$(BIN)/python -m pytest -m slow --ignore=tests/container
