@@ -14,25 +14,30 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlparse
 
+import pytest
+
 from tests.conftest import FLEXHPC
-from tests.container.conftest import Built, Site, images_of
+from tests.container.conftest import FOUR_OF_IT, Built, Site, images_of
 from tests.launch.test_sweep import contents
 
 REBUILT_WITHIN = 20.0
 """Seconds for a change of the code, beyond what the builder takes to find nothing to do."""
 
 
+@pytest.mark.timeout(1800)  # the image is built for it
 def test_the_quickstart_inside_is_that_outside(
     site: Site, image: Built, outside: dict[str, object]
 ) -> None:
     """With no network, and a root file system that cannot be written to."""
-    said = site.make("local", SPEC="sweeps/quickstart.yaml", RUN_FLAGS="--network none")
+    said = site.make(
+        "local", SPEC="sweeps/quickstart.yaml", SET=FOUR_OF_IT, RUN_FLAGS="--network none"
+    )
     assert ">= 1797" in said
     run = site.checkout / "runs" / "quickstart"
     assert contents(run) == outside
     assert images_of(run) == {f"{image.name}@{image.id}"}
     assert (run / "report" / "index.html").is_file()
-    again = site.make("local", SPEC="sweeps/quickstart.yaml")
+    again = site.make("local", SPEC="sweeps/quickstart.yaml", SET=FOUR_OF_IT)
     assert ">= 1797" in again
     status = subprocess.run(
         [str(FLEXHPC), "status", str(run), "--json"], capture_output=True, text=True, check=True

@@ -6,7 +6,9 @@ import hashlib
 import json
 from pathlib import Path
 
-from tests.container.conftest import Built, Site, images_of
+import pytest
+
+from tests.container.conftest import FOUR_OF_IT, Built, Site, images_of
 from tests.launch.test_sweep import contents
 
 
@@ -15,13 +17,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@pytest.mark.timeout(1800)  # the image is made for it
 def test_exec_runs_the_quickstart(
     site: Site, image: Built, sif: Path, outside: dict[str, object], tmp_path: Path
 ) -> None:
     """As it is typed by hand: nobody says which file it is, so it names what it was made from."""
     said = site.run(
         "apptainer", "exec", *site.apptainer_flags, str(sif), "flexhpc", "sweep",
-        "sweeps/quickstart.yaml", "--runs", str(tmp_path),
+        "sweeps/quickstart.yaml", "--set", FOUR_OF_IT, "--runs", str(tmp_path),
     ).stdout  # fmt: skip
     assert ">= 1797" in said
     assert contents(tmp_path / "quickstart") == outside
