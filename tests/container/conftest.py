@@ -40,7 +40,7 @@ runtime = "runc"
 """For a root that may not raise limits, and for cgroups that crun does not know."""
 
 FOUR_OF_IT = "model.width=[8,16]"
-"""Of the quickstart: networks that fit all digits, and random labels that no network fits all of."""
+"""Of the quickstart: networks that fit all digits, and their random labels, which they do not."""
 
 
 @dataclass
@@ -221,7 +221,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """Four points of the quickstart, measured on this machine without any container."""
     folder = tmp_path_factory.mktemp("outside")
     subprocess.run(
-        [str(FLEXHPC), "sweep", str(REPOSITORY / "sweeps" / "quickstart.yaml"), "--set", FOUR_OF_IT],
+        [str(FLEXHPC), "sweep", str(REPOSITORY / "sweeps/quickstart.yaml"), "--set", FOUR_OF_IT],
         cwd=folder, check=True, capture_output=True, timeout=400,
     )  # fmt: skip
     return contents(folder / "runs" / "quickstart")
