@@ -184,7 +184,7 @@ def test_disturbed_five_times(
     assert not list(run.rglob("*.part"))
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_five_points_out_of_time_go_on_in_new_allocations(cluster: Cluster, tmp_path: Path) -> None:
     """SLURM looks for tasks out of time every 30 s, and five points share two cores.
 
@@ -206,7 +206,7 @@ def test_five_points_out_of_time_go_on_in_new_allocations(cluster: Cluster, tmp_
     local.write_text("tracking_uri: none\n")
     subprocess.run(
         [str(FLEXHPC), "sweep", str(spec), "--profile", str(local), "--runs", "local"],
-        cwd=tmp_path, check=True, timeout=400, capture_output=True,
+        cwd=tmp_path, check=True, timeout=900, capture_output=True,
     )  # fmt: skip
     assert contents(run) == contents(tmp_path / "local" / "long")
 
