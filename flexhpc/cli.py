@@ -131,11 +131,12 @@ def sweep(
 def _conclude(path: Path, followed: Followed) -> None:
     """Write the report, print the table and what went wrong, and leave with the right status."""
     from flexhpc.launch.follower import tracking_warnings
+    from flexhpc.launch.live import print_results
     from flexhpc.launch.logs import log_tail
     from flexhpc.store import RunFolder
 
     statuses = followed.statuses
-    _results_table(statuses)
+    print_results(statuses)
     run = RunFolder(path)
     for line in tracking_warnings(run):
         typer.echo(line, err=True)
@@ -217,6 +218,7 @@ def results(
     from flexhpc.analysis.board import Board, open_run
     from flexhpc.analysis.collect import as_csv, as_json, as_parquet, row_of
     from flexhpc.analysis.training_error import cut_short, with_errors
+    from flexhpc.launch.live import print_results
 
     errors = _errors(eps)
     folder, _, points = open_run(run)
@@ -228,7 +230,7 @@ def results(
             err=True,
         )
     if form is Format.table:
-        _results_table(statuses)
+        print_results(statuses)
         return
     rows = [row_of(status) for status in statuses]
     makers = {Format.csv: as_csv, Format.json: as_json}
@@ -340,16 +342,6 @@ def schema() -> None:
     from flexhpc.spec.json_schema import sweep_schema
 
     typer.echo(json.dumps(sweep_schema(), indent=1))
-
-
-def _results_table(statuses: list[PointStatus]) -> None:
-    from flexhpc.analysis.endings import warning_lines
-    from flexhpc.launch.live import make_console, results_table
-
-    console = make_console()
-    console.print(results_table(statuses))
-    for line in warning_lines(statuses):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _errors(eps: list[float] | None) -> list[float]:

@@ -14,9 +14,10 @@ from flexhpc.measure import measure
 from flexhpc.probe import Watch
 from flexhpc.probe_pool import ProbePool
 from flexhpc.spec import Point, checked
-from flexhpc.store import RunFolder, read, read_masks
+from flexhpc.store import RunFolder
 from flexhpc.training import Group
 from tests.conftest import Cli
+from tests.launch.test_probe_pool import contents
 from tests.tracking.test_sync import logged
 
 SPEC = """\
@@ -47,29 +48,13 @@ def alone(point: Point, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     return contents(point, run)
 
 
-def contents(point: Point, run: RunFolder) -> dict[str, Any]:
-    """Everything measured, in the order of arms and n."""
-    record, masks = read(run.point(point.id)), read_masks(run.point(point.id))
-    assert record is not None
-    keys = [(p.arm, p.n, p.repeat) for p in record.probes]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    return {
-        "keys": [keys[i] for i in order],
-        "probes": [(record.probes[i].verdict, record.probes[i].n_errors) for i in order],
-        "losses": [record.probes[i].loss_curve.tobytes() for i in order],
-        "fits": [masks.fit[i].tobytes() for i in order],
-        "estimate": record.estimate,
-        "evaluation": {**(record.evaluation or {}), "seconds": 0},
-    }
-
-
 def test_the_best_rate_is_found_and_evaluated(alone: dict[str, Any]) -> None:
     """A linear model hardly moves in 200 updates at a rate of 1e-4."""
-    arms = {arm for arm, _, _ in alone["keys"]}
-    assert arms == {0, 1, 2, 3, 4}
+    keys = [probe[:3] for probe in alone["probes"]]
+    assert {arm for arm, _, _ in keys} == {0, 1, 2, 3, 4}
     assert alone["estimate"]["arm"] >= 3
     assert alone["evaluation"]["verdict"] == "fit"
-    assert len(set(alone["keys"])) == len(alone["keys"])
+    assert len(set(keys)) == len(keys)
 
 
 @pytest.mark.parametrize("at", [150, 900, 2500])
@@ -110,7 +95,6 @@ def test_two_processes_and_every_table_say_the_same(
     (tmp_path / "profile.yaml").write_text("processes_per_node: 2\n")
     cli("sweep", "tuned.yaml", "--profile", "profile.yaml")
     found = contents(point, RunFolder(tmp_path / "runs" / "tuned"))
-    assert found["keys"] == alone["keys"]
     assert found["probes"] == alone["probes"]
     (row,) = json.loads(cli("results", "runs/tuned", "--format", "json").stdout)
     arm = point.arms[alone["estimate"]["arm"]]

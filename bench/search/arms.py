@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from bench.search.record import MODELS as SPECS
-from bench.search.replay import start_of
+from bench.search.replay import start_of, unit_of
 from bench.search.tables import RATES, Table, middle
 from flexhpc.search import Ask, ProbeResult, advance
 from flexhpc.spec import checked
@@ -66,7 +66,7 @@ def one(name: str, arms: tuple[int, ...], seed: int) -> dict[str, float]:
                     arm=probe.arm,
                 )
             )
-    unit = tables[best].draw(round(truth[best]), np.random.default_rng(0)).full_cost
+    unit = unit_of(tables[best], truth[best])
     chosen = arms[step.arm]
     high = math.inf if step.emc_hi is None else step.emc_hi
     return {
@@ -91,7 +91,7 @@ def duel(name: str, budget: float, seed: int) -> bool:
     rng = np.random.default_rng(seed)
     two = sorted((Table(name, arm) for arm in Table.arms(name)), key=middle)[-2:]
     n = round(math.sqrt(middle(two[0]) * middle(two[1])))
-    left = budget * two[1].draw(round(middle(two[1])), np.random.default_rng(0)).full_cost
+    left = budget * unit_of(two[1], middle(two[1]))
     fits, chance = [0, 0], float(rng.random() < 0.5)
     while left > 0:
         for i, table in enumerate(two):

@@ -80,8 +80,9 @@ class Table:
         with np.load(RECORDED / f"{name}.npz") as stored:
             data = dict(stored)
         costs, of_arm = data["full_cost"], data.get("arm", np.zeros(len(data["n"]), int)) == arm
-        self._ladder_of_costs = np.unique(data["n"])
-        self._full = np.log([costs[data["n"] == n].mean() for n in self._ladder_of_costs])
+        priced = np.unique(data["n"])
+        self._priced = np.log(priced)
+        self._prices = np.log([costs[data["n"] == n].mean() for n in priced])
         self.data = {key: values[of_arm] for key, values in data.items()}
         self.rows = np.unique(self.data["n"])
         fit = self.data["verdict"] == "fit"
@@ -126,11 +127,14 @@ class Table:
         )
 
     def _full_cost(self, n: int) -> int:
-        """Return a whole training's cost; beyond the recorded n it goes on as between the last."""
-        at = np.log(self._ladder_of_costs)
+        """Return a whole training's cost, which is that of all arms.
+
+        Beyond the recorded n it goes on as between the last two.
+        """
+        at, prices = self._priced, self._prices
         right = min(max(int(np.searchsorted(at, math.log(n))), 1), len(at) - 1)
-        slope = (self._full[right] - self._full[right - 1]) / (at[right] - at[right - 1])
-        return round(math.exp(self._full[right] + slope * (math.log(n) - at[right])))
+        slope = (prices[right] - prices[right - 1]) / (at[right] - at[right - 1])
+        return round(math.exp(prices[right] + slope * (math.log(n) - at[right])))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flexhpc.analysis.board import PointStatus
-from flexhpc.analysis.endings import ending_text
+from flexhpc.analysis.endings import ending_text, warning_lines
 from flexhpc.analysis.text import bracket_text, emc_text, eps_text, plain_text, ratio_text, span
 
 _WIDE = 200
@@ -128,6 +128,14 @@ def make_console() -> Console:
     """Return a console that cuts no column where the output is no terminal."""
     console = Console()
     return console if console.is_terminal else Console(width=_WIDE)
+
+
+def print_results(statuses: Sequence[PointStatus]) -> None:
+    """Print the results table, and below it what must be known of the intervals."""
+    console = make_console()
+    console.print(results_table(statuses))
+    for line in warning_lines(statuses):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class View:

@@ -123,7 +123,8 @@ def _with_common_width(own: Sequence[FitCurve]) -> list[FitCurve]:
     together = np.log(common) + np.log(told).sum(axis=0)
     curves = []
     for place, curve, alone in zip(places, own, told, strict=True):
-        others = np.exp(together - np.log(alone) - (together - np.log(alone)).max())
+        others = together - np.log(alone)
+        others = np.exp(others - others.max())
         curves.append(curve.reweighted(np.log(others @ given / prior)[place]))
     return curves
 

@@ -57,14 +57,14 @@ def wanted(
         known = contest(history, n_limit, search.quantile, coordinates)
     arm = 0 if known is None else known.best
     own = _of_arm(history, arm)
+    contested = known if known and known.regret > _REGRET * search.tolerance else None
     ended: EndedBy = "tolerance"
     for number, eps in enumerate(_targets(search), start=1):
         curve = known.own[arm] if known and eps is None else posterior(own, n_limit, eps)
         lower, upper = _ends(curve, search, n_limit, eps)
         narrow = upper <= lower * (1 + search.tolerance) ** 2 or upper - lower < 1
         untried = _untried(own, lower, upper, n_limit, eps) if narrow else None
-        clear = known is None or known.regret <= _REGRET * search.tolerance
-        if narrow and untried is None and clear:
+        if narrow and untried is None and contested is None:
             answer = _answer(curve, _level(search, eps), n_limit, own, eps)
             ended = "tolerance" if answer.censored == "none" or number > 1 else "data"
             continue
@@ -72,10 +72,10 @@ def wanted(
         if cap is not None:
             ended = cap
             continue
-        if known is None or clear:
+        if contested is None:
             some, draws = [arm], Draws.of_one(curve, _level(search, eps))
         else:
-            some, draws = list(range(len(coordinates))), Draws.of_arms(known)
+            some, draws = list(range(len(coordinates))), Draws.of_arms(contested)
         lowest = [_lowest(history, a, search.at_once) for a in some]
         place = some.index(arm)
         chosen = choose(

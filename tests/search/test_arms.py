@@ -82,6 +82,8 @@ def test_the_estimate_rests_on_the_probes_of_the_best_arm() -> None:
         assert getattr(estimate, key) == getattr(alone, key)
     for key in ("emc", "emc_lo", "emc_hi"):
         assert getattr(estimate, key) == pytest.approx(getattr(alone, key), rel=0.08)
+    assert estimate.probes == len(history)
+    assert estimate.cost == sum(r.cost for r in history)
 
 
 def test_a_width_that_all_arms_share_is_learned_from_all_of_them() -> None:

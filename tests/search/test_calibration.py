@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
 
+import numpy as np
 import pytest
 
-from bench.search.calibration import one, summary
+from bench.search.calibration import Drawn, one, summary
 
 
 @pytest.mark.slow
@@ -21,6 +22,12 @@ def test_the_interval_holds_as_often_as_it_says() -> None:
 def test_a_draw_of_the_prior_is_a_world_whose_truth_is_known() -> None:
     """The n at which half fit, of the same curve that trainings are drawn from."""
     for seed in range(3):
+        rng = np.random.default_rng(seed)
+        world = Drawn.of(rng)
+        n = round(world.middle)
+        assert world.chance(world.middle) == pytest.approx(0.5)
+        fits = [world.draw(n, rng).verdict == "fit" for _ in range(600)]
+        assert np.mean(fits) == pytest.approx(world.chance(n), abs=0.08)
         row = one(seed)
         assert row["ended_by"] in {"tolerance", "max_trainings", "data"}
         assert abs(row["error"]) < 1
