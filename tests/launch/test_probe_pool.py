@@ -216,7 +216,9 @@ def test_networks_that_cannot_train_on_one_sample_end_censored(tmp_path: Path) -
         found.append(measure(point, RunFolder(tmp_path / "pool"), CPU, Watch(), pool))
     assert found[0] == found[1]
     assert found[0].censored == "left"
-    assert min(n for n, *_ in contents(point, RunFolder(tmp_path / "pool"))["probes"]) == 2
+    record = read(RunFolder(tmp_path / "pool").point(point.id))
+    assert record is not None
+    assert min(probe.n for probe in record.probes) == 2
 
 
 @pytest.mark.parametrize("whom", ["worker", "its probe", "everything"])

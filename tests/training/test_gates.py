@@ -210,20 +210,23 @@ def test_an_extended_training_with_warmup_resumes_bitwise(tmp_path: Path) -> Non
 
 
 def test_a_training_that_left_its_best_is_unstable_and_not_unable() -> None:
-    """Full-batch descent by too large a rate: its loss explodes after it was nearly there."""
-    wild = Gd(optimizer="gd", lr=0.3, momentum=0.9, steps=2000)
+    """Full-batch descent by too large a rate: most losses explode, which ones depends on the CPU."""
+    wild = Gd(optimizer="gd", lr=0.5, momentum=0.9, steps=1000)
     model = Mlp(family="mlp", width=16, depth=2)
-    outcome = run(wild, 362, model=model, repeat=1)
-    assert (outcome.verdict, outcome.rejected) == ("unstable", False)
-    assert outcome.readings["touched_stability"] == 1
-    losses = outcome.loss_curve
-    end = losses[-5:].min()
-    assert losses.min() < 0.3
-    assert end > 2
-    assert outcome.readings["loss_best"] == pytest.approx(losses.min(), rel=1e-6)
+    outcomes = [run(wild, 362, model=model, repeat=repeat) for repeat in range(4)]
+    left = [i for i, outcome in enumerate(outcomes) if outcome.verdict == "unstable"]
+    assert len(left) >= 2
+    for outcome in (outcomes[i] for i in left):
+        start, losses = outcome.readings["loss_start"], outcome.loss_curve
+        assert not outcome.rejected
+        assert outcome.readings["touched_stability"] == 1
+        assert outcome.readings["loss_best"] == pytest.approx(losses.min(), rel=1e-6)
+        assert losses.min() < 0.75 * start
+        given_back = losses[losses.argmin() :].max() - losses.min()
+        assert given_back > StabilityGate().given_back * (start - losses.min())
     for mode, verdicts in (("off", ("not_fit", "unconverged")), ("reject", ("unstable",))):
         gates = Gates(stability=StabilityGate(mode=mode))
-        again = run(wild.model_copy(update={"gates": gates}), 362, model=model, repeat=1)
+        again = run(wild.model_copy(update={"gates": gates}), 362, model=model, repeat=left[0])
         assert again.verdict in verdicts
         assert again.rejected is (mode == "reject")
 
