@@ -50,8 +50,8 @@ ALONE = Ladder(
 OF_ARMS = Ladder(
     near=np.geomspace(1 / 2.4, 2.4, 9),
     far=np.array([1 / 10, 1 / 4, 4.0]),
-    near_seeds=16,
-    far_seeds=4,
+    near_seeds=48,
+    far_seeds=8,
 )
 
 

@@ -15,6 +15,7 @@ from flexhpc.analysis.conflicts import conflict_chance
 from flexhpc.analysis.endings import wider
 from flexhpc.analysis.information import most_information
 from flexhpc.analysis.text import BOUNDS
+from flexhpc.analysis.tuning import at_edge
 from flexhpc.search import history_of
 from flexhpc.store import PointRecord
 
@@ -56,7 +57,7 @@ def row_of(status: PointStatus) -> Row:
         row["wider_than_asked"] = wider(status.point.search, estimate)
         if estimate.best_chance is not None:
             arm = status.point.arms[estimate.arm]
-            row["at_edge"] = bool(arm.edges)
+            row["at_edge"] = at_edge(status)
             row |= {f"best.{key}": value for key, value in arm.values.items()}
         row["emc_per_param"] = estimate.emc / record.header.params
         row["conflict_chance"] = conflict_chance(record.header, estimate)

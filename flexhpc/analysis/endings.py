@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flexhpc.analysis.board import PointStatus
+from flexhpc.analysis.tuning import AT_EDGE, at_edge
 from flexhpc.search import Estimate
 from flexhpc.spec import Search
 from flexhpc.spec.sections import Walk
@@ -53,7 +54,9 @@ def warnings(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatu
     found = [status for status in statuses if status.estimate is not None]
     wide = [s for s in found if s.estimate and wider(s.point.search, s.estimate)]
     single = [status for status in found if one_training(status.point.search)]
-    return [(text, some) for text, some in ((WIDER, wide), (ONE_TRAINING, single)) if some]
+    edge = [status for status in found if at_edge(status)]
+    told = ((WIDER, wide), (ONE_TRAINING, single), (AT_EDGE, edge))
+    return [(text, some) for text, some in told if some]
 
 
 def warning_lines(statuses: Sequence[PointStatus]) -> list[str]:

@@ -28,6 +28,7 @@ from flexhpc.analysis.figures import (
 from flexhpc.analysis.generalization import FEWEST, Pair, by_family, correlations, exact, pairs
 from flexhpc.analysis.text import bracket_text, emc_text, number_text, plain_text, ratio_text
 from flexhpc.analysis.training_error import cut_short, with_errors
+from flexhpc.analysis.tuning import best_text, tuned
 from flexhpc.search.history import LEVEL
 from flexhpc.store.files import write_atomic
 
@@ -99,6 +100,7 @@ def write_report(
         bracket=bracket_text,
         bounds=bounds(statuses),
         ending=ending_text,
+        best=best_text if tuned(statuses) else None,
         warnings=warnings(statuses),
         notes=conflict_notes(statuses),
         specs=specs,

@@ -16,6 +16,7 @@ from rich.text import Text
 from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.endings import ending_text, warning_lines
 from flexhpc.analysis.text import bracket_text, emc_text, eps_text, plain_text, ratio_text, span
+from flexhpc.analysis.tuning import best_text, tuned
 
 _WIDE = 200
 _STYLES = {
@@ -83,7 +84,7 @@ def results_table(statuses: Sequence[PointStatus]) -> Table:
     names = dict.fromkeys(n for s in statuses if s.estimate for n in s.estimate.by_eps)
     for name in names:
         table.add_column(f"EMC eps {name}", justify="right", no_wrap=True)
-    for name in ("status", "ended by"):
+    for name in (*(["best at"] if tuned(statuses) else []), "status", "ended by"):
         table.add_column(name, no_wrap=True)
     for status in statuses:
         record, estimate = status.record, status.estimate
@@ -97,6 +98,7 @@ def results_table(statuses: Sequence[PointStatus]) -> Table:
             str(status.probes or ""),
             f"{status.cost:,}" if status.cost else "",
             *(eps_text(estimate.by_eps.get(name)) if estimate else "" for name in names),
+            *([best_text(status)] if tuned(statuses) else []),
             status.state,
             ending_text(status),
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flexhpc.spec.sections import Data, Evaluate, Model, Search, Training
-from flexhpc.spec.tune import WIDEST_STEP, Arm
+from flexhpc.spec.tune import WIDEST_STEP, Arm, is_tune
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +65,8 @@ class Point:
 
 def short(key: str, value: Any) -> str:
     """Return a swept value in short; text speaks for itself, anything else is named."""
+    if is_tune(value):
+        return f"{key.split('.')[-1] or 'tune'}={value['tune']}"
     if isinstance(value, dict):
         return " ".join(
             f"{inner}={v}" if "." in key and isinstance(v, str) else short(f"{key}.{inner}", v)

@@ -6,6 +6,7 @@ from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.censoring import why_bound
 from flexhpc.analysis.endings import ending_text, warnings
 from flexhpc.analysis.text import emc_text, ratio_text
+from flexhpc.analysis.tuning import best_text
 
 
 def note_of(status: PointStatus) -> str:
@@ -13,11 +14,12 @@ def note_of(status: PointStatus) -> str:
     record, estimate = status.record, status.estimate
     assert record is not None
     assert estimate is not None
-    why, ended = why_bound(status), ending_text(status)
+    why, ended, best = why_bound(status), ending_text(status), best_text(status)
     warned = "".join(f"\n\n{text[0].upper()}{text[1:]}." for text, _ in warnings([status]))
     return (
         f"**EMC {emc_text(estimate)}** ({why + ', ' if why else ''}{estimate.estimand}, "
         f"level {estimate.level}), {record.header.params:,} parameters, EMC per parameter "
         f"{ratio_text(estimate, record.header.params)}, {estimate.probes} probes, "
-        f"{estimate.cost:,} sample passes{', ended by: ' + ended if ended else ''}{warned}"
+        f"{estimate.cost:,} sample passes{', best at ' + best if best else ''}"
+        f"{', ended by: ' + ended if ended else ''}{warned}"
     )

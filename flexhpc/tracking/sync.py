@@ -245,6 +245,7 @@ class Syncer:
             RunTag("mlflow.note.content", note_of(status)),
             RunTag("estimand", estimate.estimand),
             RunTag("censored", estimate.censored),
+            RunTag("ended_by", estimate.ended_by or ""),
             RunTag(EVALUATED, _evaluated(record)),
         ]
         self.client.log_batch(parent.run_id, metrics=metrics, tags=tags)

@@ -210,7 +210,7 @@ def test_an_extended_training_with_warmup_resumes_bitwise(tmp_path: Path) -> Non
 
 
 def test_a_training_that_left_its_best_is_unstable_and_not_unable() -> None:
-    """Full-batch descent by too large a rate: most losses explode, which ones depends on the CPU."""
+    """Full-batch descent by too large a rate: most losses explode, which depends on the CPU."""
     wild = Gd(optimizer="gd", lr=0.5, momentum=0.9, steps=1000)
     model = Mlp(family="mlp", width=16, depth=2)
     outcomes = [run(wild, 362, model=model, repeat=repeat) for repeat in range(4)]
