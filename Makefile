@@ -67,10 +67,11 @@ test-containers: dev ## build the images and run sweeps in them, also on SLURM (
 	@hpc/container/packages.sh
 	@$(BIN)/python -m pytest -n 0 tests/container
 
-lint: dev ## ruff and mypy
+lint: dev ## ruff, mypy, and the arrows between rooms
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
 
 devcluster-up: ## start a real SLURM of four small nodes on this host (Debian, as root)
 	@hpc/devcluster/up.sh

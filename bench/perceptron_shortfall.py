@@ -19,7 +19,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from flexhpc.analysis.board import Board, open_run
+from flexhpc.store.status import StatusReader, open_run
 
 SPEC = Path(__file__).parent.parent / "sweeps" / "perceptron.yaml"
 COLOURS = ("#0072B2", "#D55E00", "#009E73")
@@ -37,7 +37,7 @@ def rows(run: Path) -> list[dict[str, float]]:
             "emc_hi": status.estimate.emc_hi or 0,
             "emc_over_2d": status.estimate.emc / (2 * status.point.swept["data.dims"]),
         }
-        for status in Board(folder, points).look()
+        for status in StatusReader(folder, points).read()
         if status.estimate is not None and status.estimate.censored == "none"
     ]
 

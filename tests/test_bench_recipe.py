@@ -17,7 +17,6 @@ from bench.recipe.__main__ import BEGIN, END, in_page
 from bench.recipe.choices import choice, network
 from bench.recipe.factors import Factor, factor
 from bench.recipe.tables import markdown, study
-from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.text import emc_text
 from flexhpc.errors import InputError
 from flexhpc.search import estimate_so_far, history_of
@@ -25,6 +24,7 @@ from flexhpc.spec import Point, checked
 from flexhpc.spec.sections import Gd
 from flexhpc.store import Header, PointRecord
 from flexhpc.store.record import ProbeSummary
+from flexhpc.store.status import PointStatus
 from tests.conftest import REPOSITORY, Cli
 
 N_LIMIT = 1000

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from flexhpc.measure import measure
-from flexhpc.probe import Watch
+from flexhpc.measure.point import measure
+from flexhpc.measure.probe import Watch
 from flexhpc.spec import checked
 from flexhpc.store import RunFolder
 from flexhpc.training import Group

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from bench.recipe.tables import markdown, study
-from flexhpc.analysis.board import Board, open_run
 from flexhpc.errors import InputError
+from flexhpc.store.status import StatusReader, open_run
 
 BEGIN = "<!-- bench.recipe begins -->"
 END = "<!-- bench.recipe ends -->"
@@ -39,7 +39,7 @@ def main() -> None:
     given = parser.parse_args()
     try:
         opened = [open_run(run) for run in given.runs]
-        found = study([s for run, _, points in opened for s in Board(run, points).look()])
+        found = study([s for run, _, points in opened for s in StatusReader(run, points).read()])
         table = markdown(found)
         if given.markdown:
             page = in_page(given.markdown.read_text(), table)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from flexhpc.analysis.board import PointStatus
 from flexhpc.search import history_of
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import LEVEL, TAILS
 from flexhpc.spec.sections import Level
+from flexhpc.store.status import PointStatus
 
 Floats = NDArray[np.float64]
 DRAWS = 20_000

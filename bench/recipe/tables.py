@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from bench.recipe.choices import choice, network
 from bench.recipe.factors import Factor, factor
-from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.text import emc_text, span
 from flexhpc.store import PointRecord
+from flexhpc.store.status import PointStatus
 
 FAMILIES = {"mlp": "MLP", "cnn": "CNN", "vit": "ViT"}
 SOURCES = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}

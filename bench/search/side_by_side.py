@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flexhpc.analysis.board import Board, open_run
 from flexhpc.analysis.text import emc_text
 from flexhpc.search import Estimate
+from flexhpc.store.status import StatusReader, open_run
 
 DEVIATIONS = 1.645
 """Half of an interval at level 0.9, in standard deviations."""
@@ -58,7 +58,7 @@ def networks(run: Path) -> list[Network]:
     """Return the networks of a run, in its order."""
     folder, _, points = open_run(run)
     found: dict[str, dict[str, list[Estimate]]] = defaultdict(lambda: defaultdict(list))
-    for status in Board(folder, points).look():
+    for status in StatusReader(folder, points).read():
         assert status.estimate is not None, f"{status.point.label} is not measured"
         swept = status.point.swept
         name = " ".join(f"{k}={v}" for k, v in swept.items() if k not in ("search", "seed"))

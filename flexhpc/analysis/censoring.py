@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flexhpc.analysis.board import PointStatus
 from flexhpc.search import history_of
 from flexhpc.search.history import counted
+from flexhpc.store.status import PointStatus
 
 REASONS = {
     "all fitted": "every probe on all the samples that there are fitted them",

@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.censoring import why_bound
 from flexhpc.analysis.conflicts import conflict_chance
 from flexhpc.analysis.endings import wider
@@ -18,6 +17,7 @@ from flexhpc.analysis.text import BOUNDS
 from flexhpc.analysis.tuning import at_edge
 from flexhpc.search import history_of
 from flexhpc.store import PointRecord
+from flexhpc.store.status import PointStatus
 
 Row = dict[str, Any]
 COLUMNS = (

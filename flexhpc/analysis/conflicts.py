@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flexhpc.analysis.board import PointStatus
 from flexhpc.search import Estimate
 from flexhpc.store import Header
+from flexhpc.store.status import PointStatus
 
 Groups = Sequence[tuple[Sequence[int], int]]
 """Samples of each label in a group of identical inputs, and how many such groups there are."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.tuning import AT_EDGE, at_edge
 from flexhpc.search import Estimate
 from flexhpc.spec import Search
 from flexhpc.spec.sections import Walk
+from flexhpc.store.status import PointStatus
 
 WIDER = "the interval is wider than the tolerance"
 ONE_TRAINING = (

@@ -13,12 +13,12 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.censoring import why_bound
 from flexhpc.analysis.generalization import Pair
 from flexhpc.analysis.text import emc_text, plain_text
 from flexhpc.search import Estimate, history_of
 from flexhpc.search.fit_curve import posterior
+from flexhpc.store.status import PointStatus
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, told apart by colour-blind readers."""

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from flexhpc.analysis.board import PointStatus
 from flexhpc.search import Estimate
 from flexhpc.search.history import LEVEL, Censored
+from flexhpc.store.status import PointStatus
 
 Floats = NDArray[np.float64]
 FEWEST = 4

@@ -14,7 +14,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.censoring import bounds
 from flexhpc.analysis.collect import Row, as_csv, row_of
 from flexhpc.analysis.conflicts import conflict_notes
@@ -29,8 +28,9 @@ from flexhpc.analysis.generalization import FEWEST, Pair, by_family, correlation
 from flexhpc.analysis.text import bracket_text, emc_text, number_text, plain_text, ratio_text
 from flexhpc.analysis.training_error import cut_short, with_errors
 from flexhpc.analysis.tuning import best_text, tuned
+from flexhpc.atomic import write_atomic
 from flexhpc.search.history import LEVEL
-from flexhpc.store.files import write_atomic
+from flexhpc.store.status import PointStatus
 
 _IN_THE_FIRST_TABLE = {"emc_per_param_bound", "censored_because", "ended_by", "wider_than_asked"}
 

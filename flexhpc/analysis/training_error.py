@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flexhpc.analysis.board import PointStatus
 from flexhpc.search import estimate_at, history_of
 from flexhpc.spec.sections.search import eps_name
+from flexhpc.store.status import PointStatus
 
 
 def with_errors(statuses: Sequence[PointStatus], eps: Sequence[float]) -> list[PointStatus]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flexhpc.analysis.board import PointStatus
+from flexhpc.store.status import PointStatus
 
 AT_EDGE = (
     "the best value of a tuned key is the first or the last one that was tried: a wider range may "

@@ -9,7 +9,7 @@ import numpy as np
 
 from flexhpc.data.arrays_only import unpickle
 from flexhpc.data.dataset import Ints, Part, Source
-from flexhpc.data.places import find, look
+from flexhpc.data.places import find, obtain
 from flexhpc.errors import PointError, one_line
 
 _BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
@@ -27,12 +27,12 @@ def open_cifar(source: str, root: str | None) -> Source:
         PointError: not found, unreadable, or not as the layout says.
     """
     folder, train, test, key, classes = _LAYOUT[source]
-    paths = find(source, root, [[folder + name, name] for name in train])
+    paths = obtain(source, root, [[folder + name, name] for name in train])
     batches = [read_batch(path) for path in paths]
     part = _part(paths, batches, key, classes)
 
     def test_part() -> Part | None:
-        found = look(source, root, [[folder + name, name] for name in test])
+        found = find(source, root, [[folder + name, name] for name in test])
         return _part(found, [read_batch(path) for path in found], key, classes) if found else None
 
     coarse = None

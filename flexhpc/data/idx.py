@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from flexhpc.data.dataset import Array, Part, Source
-from flexhpc.data.places import find, look
+from flexhpc.data.places import find, obtain
 from flexhpc.errors import PointError
 
 _FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
@@ -54,10 +54,10 @@ def open_mnist(source: str, root: str | None) -> Source:
     """
 
     def test() -> Part | None:
-        found = look(source, root, _wanted(source, "t10k"))
+        found = find(source, root, _wanted(source, "t10k"))
         return _part(*found) if found else None
 
-    train = _part(*find(source, root, _wanted(source, "train")))
+    train = _part(*obtain(source, root, _wanted(source, "train")))
     return Source(name=source, classes=10, train=train, test=test)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from flexhpc.beside import part_of
+from flexhpc.atomic import replacing
 from flexhpc.data.dataset import Array, Part, Source, rows_at_once
 from flexhpc.data.packed import (
     ALIGNMENT,
@@ -40,15 +39,8 @@ def pack(
         PointError: a sample cannot be read.
         OSError: the disk is full or the folder cannot be written.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = part_of(out)
-    try:
-        with part.open("w+b") as file:
-            _write(file, part, source, reading, progress)
-            os.fsync(file.fileno())
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(out) as part, part.open("w+b") as file:
+        _write(file, part, source, reading, progress)
     return open_packed(out)
 
 

@@ -50,7 +50,7 @@ def roots(source: str, root: str | None) -> list[Path]:
     return places
 
 
-def find(source: str, root: str | None, wanted: Sequence[Sequence[str]]) -> list[Path]:
+def obtain(source: str, root: str | None, wanted: Sequence[Sequence[str]]) -> list[Path]:
     """Return the files of an image set, downloading it through torchvision if it is nowhere.
 
     Args:
@@ -61,18 +61,18 @@ def find(source: str, root: str | None, wanted: Sequence[Sequence[str]]) -> list
     Raises:
         PointError: not found; names the places searched and how to get the data.
     """
-    if files := look(source, root, wanted):
+    if files := find(source, root, wanted):
         return files
     places = roots(source, root)
     fixed = root is not None and not places[0].is_dir()
     reason = "no such folder" if fixed else _download(source, places[0])
-    if files := look(source, root, wanted):
+    if files := find(source, root, wanted):
         return files
     raise not_found(source, places, wanted[0][0], f", and could not be downloaded ({reason})")
 
 
-def look(source: str, root: str | None, wanted: Sequence[Sequence[str]]) -> list[Path] | None:
-    """Return the files of a set as :func:`find` does, or None if no place has all of them."""
+def find(source: str, root: str | None, wanted: Sequence[Sequence[str]]) -> list[Path] | None:
+    """Return the files of a set as :func:`obtain` does, or None if no place has all of them."""
     for place in roots(source, root):
         found = [
             next((place / name for name in names if (place / name).is_file()), None)

@@ -1,1 +1,1 @@
-"""Where and how points run: profiles, workers, the live table, status."""
+"""Where and how points run: profiles, workers of this machine, arrays of a cluster. No torch."""

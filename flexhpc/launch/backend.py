@@ -21,7 +21,7 @@ class Backend(Protocol):
     patience: int
     image: str | None
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Find out what runs; called before the points are looked at."""
 
     def covers(self, point_id: str) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from flexhpc.analysis.board import Board, open_run
 from flexhpc.launch.slurm.arrays import ArrayRecord, array_records, in_queue
 from flexhpc.launch.slurm.commands import NoAnswer, Slurm
 from flexhpc.store import RunFolder
+from flexhpc.store.status import StatusReader, open_run
 
 _WITHIN = 90.0
 _GRACE = 60.0
@@ -24,14 +24,14 @@ def cancel_run(path: Path) -> tuple[str, bool]:
         One line that says what came of it, and whether nothing of the run is left.
     """
     run, _, points = open_run(path)
-    board = Board(run, points)
-    before = sum(status.state == "running" for status in board.look())
+    reader = StatusReader(run, points)
+    before = sum(status.state == "running" for status in reader.read())
     for folder in run.jobs.glob("*/"):
         (folder / "stop").touch()
     jobs = _Jobs(run)
     begun = time.monotonic()
     while True:
-        statuses = board.look()
+        statuses = reader.read()
         running = sum(status.state == "running" for status in statuses)
         waited = time.monotonic() - begun
         measured = {status.point.id for status in statuses if status.state == "done"}

@@ -15,9 +15,9 @@ import re
 import sys
 from pathlib import Path
 
+from flexhpc.atomic import write_atomic
 from flexhpc.launch.plan import make_plan
 from flexhpc.spec import checked
-from flexhpc.store.files import write_atomic
 
 _LINE = re.compile(r"^# Cost: .*$", re.MULTILINE)
 _LINK = re.compile(r"(\]\((?P<path>[^()]+\.yaml)\) )\(\d\.\de\d+\)")

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from flexhpc.launch.task import TaskFile
 from flexhpc.store import RunFolder
+from flexhpc.worker.task import TaskFile
 
 _SYNC_AFTER_FAILURE = 15.0
 

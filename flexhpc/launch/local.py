@@ -13,10 +13,11 @@ from typing import Any
 
 import submitit
 
-from flexhpc.launch.entry import Task
-from flexhpc.launch.machine import PROBES_AT_ONCE, WORKER_GPU, visible_gpus
+from flexhpc.launch.machine import visible_gpus
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.versions import image
+from flexhpc.worker.entry import Task
+from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU
 
 _TEN_YEARS = 60 * 24 * 3650
 
@@ -40,7 +41,7 @@ class LocalBackend:
         self._jobs: list[Any] = []
         self._running = 0
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Count the workers that run."""
         self._running = sum(not job.done() for job in self._jobs)
 

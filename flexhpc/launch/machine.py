@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import os
 
-WORKER_GPU = "FLEXHPC_GPU"
-"""Environment variable that names the GPUs of a worker; empty for none."""
-PROBES_AT_ONCE = "FLEXHPC_PROBES_AT_ONCE"
-"""Environment variable with the probes of one point that a worker may train at the same time."""
-
 
 def visible_gpus() -> list[str]:
     """Return the NVIDIA GPUs that this process may use, without importing torch.

@@ -12,11 +12,11 @@ from typing import Any
 
 from filelock import FileLock
 
+from flexhpc.atomic import read_json, write_atomic, write_json
 from flexhpc.errors import InputError
 from flexhpc.spec import Point, checked, freeze, request_hash
 from flexhpc.spec.identity import HASH_VERSION
 from flexhpc.store import RunFolder
-from flexhpc.store.files import read_json, write_atomic, write_json
 from flexhpc.versions import packages
 
 

@@ -13,24 +13,24 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flexhpc.analysis.board import Board, PointStatus
+from flexhpc.atomic import write_atomic
 from flexhpc.errors import PointError
 from flexhpc.launch.backend import Backend
-from flexhpc.launch.crew import Crew
 from flexhpc.launch.follower import tracking
-from flexhpc.launch.hints import QueueHints, queued
 from flexhpc.launch.live import View
 from flexhpc.launch.local import LocalBackend
 from flexhpc.launch.plan import arrays
 from flexhpc.launch.prepare import Prepared, open_folder
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
+from flexhpc.launch.scheduler import Scheduler
 from flexhpc.launch.slurm.backend import SlurmBackend
-from flexhpc.launch.slurm.inside import inside_of
+from flexhpc.launch.slurm.container import container_of
+from flexhpc.launch.slurm.queue_status import QueueStatus, queued
 from flexhpc.launch.slurm.submit import dry_run
-from flexhpc.launch.task import Owner, TaskFile
-from flexhpc.store.files import write_atomic
+from flexhpc.store.status import PointStatus, StatusReader
 from flexhpc.tracking.state import up_to_date
 from flexhpc.versions import python_version
+from flexhpc.worker.task import Owner, TaskFile
 
 _LOOK_EVERY = 0.5
 _STOP_WITHIN = 120.0
@@ -130,15 +130,15 @@ def make_backend(
     """
     folder = prepared.run.jobs / launch
     if isinstance(profile, SlurmProfile):
-        inside = inside_of(profile, prepared.points, prepared.run.path)
-        return SlurmBackend(prepared.run, folder, profile, inside, interrupted)
+        container = container_of(profile, prepared.points, prepared.run.path)
+        return SlurmBackend(prepared.run, folder, profile, container, interrupted)
     return LocalBackend(folder, profile)
 
 
 def scripts(prepared: Prepared, profile: SlurmProfile) -> list[str]:
     """Return the text that sbatch would get; nothing is written or submitted."""
     launch = launch_id()
-    statuses = QueueHints(prepared.run).added_to(Board(prepared.run, prepared.points).look())
+    statuses = QueueStatus(prepared.run).merge(StatusReader(prepared.run, prepared.points).read())
     todo = [s.point.id for s in statuses if s.state not in ("done", "running", "queued")]
     task = make_task(prepared, profile, launch, detach=True)
     return dry_run(
@@ -147,7 +147,7 @@ def scripts(prepared: Prepared, profile: SlurmProfile) -> list[str]:
         profile,
         task,
         prepared.run.name,
-        inside_of(profile, prepared.points, prepared.run.path),
+        container_of(profile, prepared.points, prepared.run.path),
     )
 
 
@@ -160,9 +160,9 @@ def detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> str:
     launch = launch_id()
     backend = make_backend(prepared, profile, launch)
     start(prepared, profile, launch, backend.image, detach=True)
-    backend.look()
-    todo = [s for s in Board(prepared.run, prepared.points).look() if s.state != "done"]
-    Crew(backend).keep_going(todo)
+    backend.poll()
+    todo = [s for s in StatusReader(prepared.run, prepared.points).read() if s.state != "done"]
+    Scheduler(backend).keep_going(todo)
     left = [s for s in todo if s.state != "running" and not backend.covers(s.point.id)]
     if left or backend.note():
         why = backend.note() or "the throttle is used up"
@@ -176,8 +176,8 @@ def detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> str:
 def follow(prepared: Prepared, profile: LocalProfile | SlurmProfile, console: Console) -> Followed:
     """Measure every point that is not measured yet, and watch it."""
     run, launch = prepared.run, launch_id()
-    board = Board(run, prepared.points)
-    statuses = board.look()
+    reader = StatusReader(run, prepared.points)
+    statuses = reader.read()
     finished = all(status.state == "done" for status in statuses)
     uri = profile.tracking_uri
     tracked = uri == "none" or up_to_date(run, uri, statuses)
@@ -188,24 +188,24 @@ def follow(prepared: Prepared, profile: LocalProfile | SlurmProfile, console: Co
         task = start(prepared, profile, launch, backend.image, detach=False)
         stop_file = Path(task.stop)
         with tracking(task, uri, lambda: stop.count), View(console, run.name) as view:
-            crew = Crew(backend)
+            scheduler = Scheduler(backend)
             settled: set[str] = set()  # what failed for us stays so, whoever else tries it
             while not (stop.count or stop_file.exists()):
                 began = time.monotonic()
-                backend.look()
-                statuses = queued(board.look(), backend.waiting())
+                backend.poll()
+                statuses = queued(reader.read(), backend.waiting())
                 note = backend.note() or _elsewhere(statuses, backend, launch)
                 view.update(statuses, note=note)
                 settled |= {s.point.id for s in statuses if _finished(s, launch)}
                 todo = [s for s in statuses if s.point.id not in settled]
-                if not todo or not crew.keep_going(todo):
+                if not todo or not scheduler.keep_going(todo):
                     break
                 # A look at very many points takes a while; leave the file system some rest.
                 time.sleep(max(_LOOK_EVERY, 3 * (time.monotonic() - began)))
             interrupted = bool(stop.count) or stop_file.exists()
             if interrupted and backend.ours:
-                _stop_workers(backend, board, view, stop, stop_file)
-                statuses = board.look()
+                _stop_workers(backend, reader, view, stop, stop_file)
+                statuses = reader.read()
     return Followed(
         statuses=[_with_log(status, backend, launch) for status in statuses],
         interrupted=interrupted,
@@ -213,16 +213,18 @@ def follow(prepared: Prepared, profile: LocalProfile | SlurmProfile, console: Co
     )
 
 
-def _stop_workers(backend: Backend, board: Board, view: View, stop: _Stop, stop_file: Path) -> None:
+def _stop_workers(
+    backend: Backend, reader: StatusReader, view: View, stop: _Stop, stop_file: Path
+) -> None:
     """Ask the workers to save and end, and wait for them unless asked again."""
     with contextlib.suppress(OSError):
         stop_file.touch()
     end = time.monotonic() + _STOP_WITHIN
-    backend.look()
+    backend.poll()
     while backend.running() and time.monotonic() < end and stop.count < 2:
-        view.update(board.look(), note="stopping: saving the probes in hand ...")
+        view.update(reader.read(), note="stopping: saving the probes in hand ...")
         time.sleep(_LOOK_EVERY / 2)
-        backend.look()
+        backend.poll()
 
 
 def _with_log(status: PointStatus, backend: Backend, launch: str) -> PointStatus:

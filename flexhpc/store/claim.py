@@ -19,8 +19,7 @@ from typing import Any, Literal
 import psutil
 from filelock import FileLock
 
-from flexhpc.beside import pid_namespace
-from flexhpc.store.files import read_json, write_json
+from flexhpc.atomic import pid_namespace, read_json, write_json
 
 SILENCE = 120.0
 """Seconds without a heartbeat after which a holder on another host counts as dead."""

@@ -8,7 +8,6 @@ files are small (two bits a sample and probe), so the copy costs milliseconds be
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from flexhpc.beside import part_of
+from flexhpc.atomic import replacing
 from flexhpc.errors import PointError, one_line
 from flexhpc.store.bits import pack
 from flexhpc.store.record import Header, PointRecord, ProbeRecord, ProbeSummary
@@ -41,7 +40,6 @@ _ABSENT = {
 
 def create(path: Path, header: Header) -> None:
     """Write a new file without probes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with _replacing(path, copy=False) as file:
         file.attrs["schema"] = SCHEMA
         for key, value in vars(header).items():
@@ -206,20 +204,14 @@ def _replacing(
     path: Path, *, copy: bool, permitted: Permitted = lambda: True
 ) -> Iterator[h5py.File]:
     """Open a copy of ``path`` (or a new file) to write, and put it in its place at the end."""
-    part = part_of(path)
     try:
-        if copy:
-            with reading(path):
-                pass
-            shutil.copyfile(path, part)
-        with h5py.File(part, "a" if copy else "w", locking="best-effort") as file:
-            yield file
-        with part.open("rb+") as written:
-            os.fsync(written.fileno())
-        if permitted():
-            part.replace(path)
+        with replacing(path, permitted=permitted) as part:
+            if copy:
+                with reading(path):
+                    pass
+                shutil.copyfile(path, part)
+            with h5py.File(part, "a" if copy else "w", locking="best-effort") as file:
+                yield file
     except (OSError, RuntimeError, ValueError) as error:
         what = one_line(error)
         raise PointError(f"{path}: cannot be written, what it held is untouched: {what}") from None
-    finally:
-        part.unlink(missing_ok=True)

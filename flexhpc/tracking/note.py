@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.censoring import why_bound
 from flexhpc.analysis.endings import ending_text, warnings
 from flexhpc.analysis.text import emc_text, ratio_text
 from flexhpc.analysis.tuning import best_text
+from flexhpc.store.status import PointStatus
 
 
 def note_of(status: PointStatus) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flexhpc.analysis.board import PointStatus
+from flexhpc.atomic import read_json
 from flexhpc.store import RunFolder
-from flexhpc.store.files import read_json
+from flexhpc.store.status import PointStatus
 
 
 def local_uri(run: RunFolder) -> str:

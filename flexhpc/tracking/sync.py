@@ -18,14 +18,14 @@ from typing import Any
 
 from filelock import FileLock
 
-from flexhpc.analysis.board import Board, PointStatus, open_run
 from flexhpc.analysis.collect import measurements, row_of
 from flexhpc.analysis.figures import fit_figure
+from flexhpc.atomic import write_json
 from flexhpc.search import estimate_so_far, history_of
 from flexhpc.spec import checked
 from flexhpc.store import RunFolder
-from flexhpc.store.files import write_json
 from flexhpc.store.record import PointRecord, ProbeSummary
+from flexhpc.store.status import PointStatus, StatusReader, open_run
 from flexhpc.tracking.note import note_of
 from flexhpc.tracking.quiet import mlflow_client
 from flexhpc.tracking.state import local_uri, tracked, tracked_path
@@ -71,7 +71,7 @@ class Syncer:
 
     def __post_init__(self) -> None:
         _, points = checked(self.spec) if self.spec else open_run(self.run.path)[1:]
-        self.name, self.board = self.run.name, Board(self.run, points)
+        self.name, self.reader = self.run.name, StatusReader(self.run, points)
         self.client: Any = None
         self.experiment = ""
 
@@ -102,7 +102,7 @@ class Syncer:
             self.connect()
         count = 0
         with self._lock():
-            statuses = self.board.look()
+            statuses = self.reader.read()
             for status in statuses:
                 if status.record is not None:
                     count += self._point(status)

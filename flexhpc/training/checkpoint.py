@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from flexhpc.beside import part_of
+from flexhpc.atomic import replacing
 
 FORMAT = 4
 
@@ -21,16 +20,8 @@ def save(path: Path, key: str, state: dict[str, Any]) -> None:
         key: identifies the probe that it belongs to.
         state: tensors and plain values.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = part_of(path)
-    try:
-        with part.open("wb") as file:
-            torch.save({"format": FORMAT, "key": key, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, part.open("wb") as file:
+        torch.save({"format": FORMAT, "key": key, **state}, file)
 
 
 def load(path: Path, key: str) -> dict[str, Any] | None:

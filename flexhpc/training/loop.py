@@ -129,7 +129,7 @@ class _Run:
     def _begun(self) -> _State:
         gates = self.training.gates
         start = self.network.norms()[0] if gates.gradient.mode != "off" else math.nan
-        loss = self.network.look()[2] if gates.stability.mode != "off" else math.inf
+        loss = self.network.evaluate()[2] if gates.stability.mode != "off" else math.inf
         return _State(
             plateau=Plateau(tolerance=gates.plateau.tolerance),
             allowed=self.first_budget,
@@ -154,7 +154,7 @@ class _Run:
             state.cost += sizes[state.batch - 1] * self.gradients
             self._pause(stop)
         state.epoch, state.batch = state.epoch + 1, 0
-        _, errors, loss = self.network.look()
+        _, errors, loss = self.network.evaluate()
         state.losses.append(loss)
         state.errors.append(errors)
         state.plateau.update(loss, errors, state.steps - begun)
@@ -204,7 +204,7 @@ class _Run:
         return more is not None
 
     def _finish(self, verdict: Verdict) -> Outcome:
-        right, errors, loss = self.network.look()
+        right, errors, loss = self.network.evaluate()
         state = self.state
         readings = self.hooks.trained(self.network.model)
         found = examine(

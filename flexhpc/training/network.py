@@ -200,7 +200,7 @@ class Network:
         ]
         return torch.cat([*pieces, flags])
 
-    def look(self) -> tuple[Tensor, int, float]:
+    def evaluate(self) -> tuple[Tensor, int, float]:
         """Return (right: bool (n,), samples missed, mean loss) over the subset in eval mode."""
         self.model.eval()
         bounds = [len(rows) for rows in torch.arange(self.n).tensor_split(self.parts)]

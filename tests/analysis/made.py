@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from flexhpc.analysis.board import PointStatus
 from flexhpc.search import estimate_so_far, history_of
 from flexhpc.spec import Point, checked
 from flexhpc.store import Header
 from flexhpc.store.record import PointRecord, ProbeSummary
+from flexhpc.store.status import PointStatus
 
 Outcome = tuple[int, int] | tuple[int, int, str]
 """n and missed samples of a probe, and its verdict where it is neither ``fit`` nor ``not_fit``."""

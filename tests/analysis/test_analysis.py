@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas
 import pytest
 
-from flexhpc.analysis.board import Board, open_run
 from flexhpc.analysis.collect import COLUMNS, as_parquet
 from flexhpc.analysis.figures import emc_figure, fit_figure, series_of
 from flexhpc.analysis.text import bracket_text, emc_text, span
 from flexhpc.search import Bracket, Estimate
 from flexhpc.store import read
+from flexhpc.store.status import StatusReader, open_run
 from tests.conftest import Cli
 
 CONTRACT = (
@@ -73,7 +73,7 @@ def test_the_report_is_one_self_contained_page(measured: Path, cli: Cli, tmp_pat
     for heading in ("EMC against parameters", "EMC per parameter", "Fit against n", "Results"):
         assert f"<h2>{heading}</h2>" in html
     folder, _, points = open_run(measured)
-    for status in Board(folder, points).look():
+    for status in StatusReader(folder, points).read():
         assert emc_text(status.estimate) in html
     assert (tmp_path / "out" / "results.csv").read_text().startswith("point_id,model.width,params")
     assert (tmp_path / "out" / "emc_vs_parameters.svg").is_file()
@@ -100,7 +100,7 @@ def test_user_text_is_escaped(tmp_path: Path, cli: Cli) -> None:
 
 def test_figures_draw_every_point(measured: Path) -> None:
     folder, _, points = open_run(measured)
-    statuses = Board(folder, points).look()
+    statuses = StatusReader(folder, points).read()
     axes = emc_figure(statuses).axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     drawn = {

@@ -12,13 +12,13 @@ import pytest
 from matplotlib.patches import ArrowStyle
 from rich.console import Console
 
-from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.censoring import REASONS, bounds, why_bound
 from flexhpc.analysis.collect import as_csv, as_json, as_parquet, measurements, row_of
 from flexhpc.analysis.figures import efficiency_figure, emc_figure, fit_figure
 from flexhpc.analysis.report import write_report
+from flexhpc.analysis.tables import results_table
 from flexhpc.analysis.text import ratio_text
-from flexhpc.launch.live import results_table
+from flexhpc.store.status import PointStatus
 from flexhpc.tracking.note import note_of
 from tests.analysis.made import BAYES, BISECTION, points, status
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.endings import ONE_TRAINING, WIDER, ending_text, warning_lines, warnings
 from flexhpc.analysis.report import write_report
+from flexhpc.store.status import PointStatus
 from flexhpc.tracking.note import note_of
 from tests.analysis.made import BAYES, BISECTION, points, status
 

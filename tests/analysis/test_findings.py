@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.collect import row_of
 from flexhpc.analysis.figures import generalization_figure
 from flexhpc.analysis.generalization import (
@@ -28,6 +27,7 @@ from flexhpc.analysis.information import information, most_information
 from flexhpc.analysis.report import interpolated, write_report
 from flexhpc.search import ProbeResult
 from flexhpc.spec import Point, checked
+from flexhpc.store.status import PointStatus
 from tests.analysis.made import points, status
 
 

@@ -8,12 +8,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.collect import row_of
 from flexhpc.analysis.report import write_report
 from flexhpc.analysis.text import eps_text
 from flexhpc.analysis.training_error import cut_short, with_errors
 from flexhpc.search import EpsEstimate, estimate_at, history_of
+from flexhpc.store.status import PointStatus
 from tests.analysis.made import BAYES, points, status
 from tests.conftest import Cli
 

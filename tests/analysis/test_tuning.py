@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from flexhpc.analysis.board import PointStatus
 from flexhpc.analysis.endings import warnings
 from flexhpc.analysis.tuning import AT_EDGE, at_edge, best_text, tuned
 from flexhpc.spec import checked
+from flexhpc.store.status import PointStatus
 from tests.analysis.made import points, status
 
 SPEC = """\

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from flexhpc.analysis.board import open_run
 from flexhpc.store import read
+from flexhpc.store.status import open_run
 from tests.conftest import FLEXHPC, REPOSITORY
 from tests.launch.test_sweep import contents
 from tests.slurm.conftest import Cluster, _empty_queue, _needs_slurm, running_cluster

@@ -174,5 +174,5 @@ def test_dry_run_shows_the_way_in(site: Site, sif: Path, cluster: Cluster, tmp_p
     assert said.returncode == 0, said.stderr
     assert "exec apptainer" in said.stdout
     assert "/scratch:/scratch" in said.stdout
-    assert "inside.sh python -u -m submitit" in said.stdout
+    assert "container.sh python -u -m submitit" in said.stdout
     assert not (tmp_path / "runs").exists()

@@ -13,8 +13,8 @@ import numpy as np
 import psutil
 import pytest
 
-from flexhpc.analysis.board import Board, open_run
 from flexhpc.store import read, read_masks
+from flexhpc.store.status import StatusReader, open_run
 from tests.conftest import FLEXHPC, SMALL, Cli
 
 LONGER = SMALL.replace("epochs: 120", "epochs: 900, gates: {plateau: off}").replace(
@@ -72,7 +72,7 @@ def running(run: Path) -> list:
     if not (run / "sweep.yaml").is_file():
         return []
     folder, _, points = open_run(run)
-    return [s for s in Board(folder, points).look() if s.state == "running"]
+    return [s for s in StatusReader(folder, points).read() if s.state == "running"]
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_ctrl_c_saves_the_probe_in_hand_and_the_same_command_resumes(
     assert list(run.rglob("*.ckpt")), "no probe in hand was saved"
     assert not running(run)
     folder, _, points = open_run(run)
-    assert {s.state for s in Board(folder, points).look()} <= {"stopped", "waiting", "done"}
+    assert {s.state for s in StatusReader(folder, points).read()} <= {"stopped", "waiting", "done"}
     again = start(spec)
     output = finish(again)
     assert again.returncode == 0, output
@@ -262,7 +262,7 @@ def test_killed_workers_are_replaced_and_a_deadly_point_is_given_up(tmp_path: Pa
     assert sweep.returncode == 1, output
     assert "its worker died 2 times" in output
     folder, _, points = open_run(run)
-    assert [s.state for s in Board(folder, points).look()] == ["failed", "done"]
+    assert [s.state for s in StatusReader(folder, points).read()] == ["failed", "done"]
 
 
 def victims(run: Path) -> set[int]:

@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from flexhpc.analysis.board import Board, open_run
+from flexhpc.store.status import StatusReader, open_run
 from tests.launch.test_sweep import contents
 from tests.slurm.conftest import Cluster, finish, wait_for
 from tests.slurm.test_controller import attempts
@@ -32,7 +32,7 @@ def states(cluster: Cluster, run: Path) -> list[str]:
 
 def finished_probes(run: Path) -> int:
     folder, _, points = open_run(run)
-    return sum(status.probes for status in Board(folder, points).look())
+    return sum(status.probes for status in StatusReader(folder, points).read())
 
 
 def test_four_points_packed_in_a_task(cluster: Cluster, tmp_path: Path) -> None:

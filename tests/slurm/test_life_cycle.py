@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from flexhpc.analysis.board import open_run
 from flexhpc.errors import PointError
 from flexhpc.store import read
+from flexhpc.store.status import open_run
 from tests.conftest import FLEXHPC
 from tests.launch.test_sweep import contents
 from tests.slurm.conftest import Cluster, finish, wait_for

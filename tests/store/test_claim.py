@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from flexhpc.atomic import write_json
 from flexhpc.store import claim as claims
 from flexhpc.store import read_claim, take
-from flexhpc.store.files import write_json
 
 HOLDER = """
 import sys, time

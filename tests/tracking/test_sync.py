@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from flexhpc.analysis.board import Board, open_run
 from flexhpc.store import read
+from flexhpc.store.status import StatusReader, open_run
 from flexhpc.tracking.quiet import mlflow_client
 from flexhpc.tracking.state import local_uri, tracked_path, up_to_date
 from flexhpc.tracking.sync import Syncer
@@ -80,7 +80,7 @@ def holds_all(uri: str, run: Path) -> None:
 def test_a_sweep_leaves_mlflow_up_to_date(measured: Path) -> None:
     folder, _, points = open_run(measured)
     holds_all(local_uri(folder), measured)
-    assert up_to_date(folder, None, Board(folder, points).look())
+    assert up_to_date(folder, None, StatusReader(folder, points).read())
 
 
 def test_curves_brackets_and_artifacts(measured: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_dead_server_costs_a_warning_and_nothing_else(
     assert done.stderr.count("warning: ") <= 2
     run = tmp_path / "runs" / "small"
     folder, _, points = open_run(run)
-    assert all(status.state == "done" for status in Board(folder, points).look())
+    assert all(status.state == "done" for status in StatusReader(folder, points).read())
     assert not tracked_path(folder).exists()
     failed = cli("sync", run, "--uri", f"http://127.0.0.1:{free_port()}", check=1)
     assert "cannot be written" in failed.stderr

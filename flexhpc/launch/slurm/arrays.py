@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from flexhpc.atomic import read_json, write_json
 from flexhpc.launch.slurm.commands import Queue, Queued
-from flexhpc.launch.task import TaskFile
 from flexhpc.store import RunFolder
-from flexhpc.store.files import read_json, write_json
+from flexhpc.worker.task import TaskFile
 
 _FILE, TASK_FILE = "array.json", "task.json"
 

@@ -18,11 +18,11 @@ from flexhpc.launch.slurm.arrays import (
     waiting_points,
 )
 from flexhpc.launch.slurm.commands import NoAnswer, Queue, Refused, Slurm
-from flexhpc.launch.slurm.inside import Inside
+from flexhpc.launch.slurm.container import TaskContainer
 from flexhpc.launch.slurm.layout import lay_out
 from flexhpc.launch.slurm.submit import script_of, submit_array, write_array
-from flexhpc.launch.task import TaskFile
 from flexhpc.store import RunFolder
+from flexhpc.worker.task import TaskFile
 
 _LOOK_EVERY = 3.0
 _TASKS_PER_SECOND = 500
@@ -40,7 +40,7 @@ class SlurmBackend:
         run: the run folder.
         launch: folder of this launch, with the task's file.
         profile: what to ask of the cluster.
-        inside: the container that tasks run in, or None.
+        container: the one that tasks run in, or None.
         interrupted: asked while a silent controller is waited for.
     """
 
@@ -53,18 +53,18 @@ class SlurmBackend:
         run: RunFolder,
         launch: Path,
         profile: SlurmProfile,
-        inside: Inside | None,
+        container: TaskContainer | None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.run, self.launch, self.profile, self.inside = run, launch, profile, inside
+        self.run, self.launch, self.profile, self.container = run, launch, profile, container
         self.interrupted = interrupted
-        self.image = inside.image.identity if inside else None
+        self.image = container.image.identity if container else None
         if "%" in str(run.path):
             raise InputError(f"{run.path}: SLURM replaces what follows a % in a path; use another")
         self.slurm = Slurm.of_profile(profile.slurm_conf)
         self.slurm.require()
-        if inside is not None:
-            inside.check(self.slurm)
+        if container is not None:
+            container.check(self.slurm)
         elif profile.python is not None:
             advice = "use the same in both"
             self.slurm.check_python(profile.python, "python", advice, starts_here=False)
@@ -76,7 +76,7 @@ class SlurmBackend:
         self._released: dict[str, tuple[int, float]] = {}
         self._asked = self._submitted = -1e9
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Ask for the queue, if the last answer is old enough: large sweeps ask less often."""
         pause = max(_LOOK_EVERY, len(self._queue.tasks) / _TASKS_PER_SECOND if self._queue else 0)
         if time.monotonic() - self._asked >= pause:
@@ -184,10 +184,10 @@ class SlurmBackend:
                 return False
             folder = self.launch / f"array-{number + at:03d}"
             record = write_array(
-                folder, chunk, self.profile, task, self.run.name, self.slurm.conf, self.inside
+                folder, chunk, self.profile, task, self.run.name, self.slurm.conf, self.container
             )
             after = None if chunk.after is None else jobs[chunk.after]
-            script = script_of(record, self.profile, stop, after, self.inside)
+            script = script_of(record, self.profile, stop, after, self.container)
             try:
                 record = submit_array(self.slurm, record, script, self.interrupted)
             except Refused:

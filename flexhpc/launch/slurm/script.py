@@ -15,10 +15,10 @@ from typing import Any
 import submitit
 from submitit.core.utils import DelayedSubmission
 
-from flexhpc.launch.entry import Task
-from flexhpc.launch.place import ENDS
 from flexhpc.launch.profile import SlurmProfile, option
-from flexhpc.launch.stop import ALONE, RESTART
+from flexhpc.worker.entry import Task
+from flexhpc.worker.place import ENDS
+from flexhpc.worker.signals import ALONE, RESTART
 
 PICKLE = "task.pkl"
 _FOR_EVER = 10**9

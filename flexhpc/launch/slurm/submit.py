@@ -15,14 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from flexhpc.atomic import write_atomic
 from flexhpc.launch.profile import SlurmProfile
 from flexhpc.launch.slurm.arrays import TASK_FILE, ArrayRecord
 from flexhpc.launch.slurm.commands import NoAnswer, Refused, Slurm
-from flexhpc.launch.slurm.inside import Inside
+from flexhpc.launch.slurm.container import TaskContainer
 from flexhpc.launch.slurm.layout import Chunk
 from flexhpc.launch.slurm.script import batch_script, write_pickle
-from flexhpc.launch.task import TaskFile
-from flexhpc.store.files import write_atomic
+from flexhpc.worker.task import TaskFile
 
 SCRIPT = "array.sh"
 _PAUSES = (1, 2, 4, 8, 15, 15, 15)
@@ -40,13 +40,13 @@ def write_array(
     task: TaskFile,
     run: str,
     conf: str | None,
-    inside: Inside | None,
+    container: TaskContainer | None,
 ) -> ArrayRecord:
     """Write all that an array needs, but for the script: that depends on what came before it."""
     replace(task, points=chunk.points, per_task=profile.points_per_task).write(folder / TASK_FILE)
     write_pickle(folder, folder / TASK_FILE)
-    if inside is not None:
-        inside.write(folder)
+    if container is not None:
+        container.write(folder)
     record = ArrayRecord(
         folder=folder,
         name=job_name(run),
@@ -64,7 +64,7 @@ def script_of(
     profile: SlurmProfile,
     stop: Path,
     after: str | None,
-    inside: Inside | None,
+    container: TaskContainer | None,
 ) -> str:
     """Return the script of an array; its tasks run ``inside``, or with the Python we have here."""
     here = profile.python or shlex.quote(sys.executable)
@@ -76,7 +76,7 @@ def script_of(
         throttle=record.throttle,
         stop=stop,
         after=after,
-        python=here if inside is None else inside.command(record.folder),
+        python=here if container is None else container.command(record.folder),
     )
 
 
@@ -116,13 +116,13 @@ def dry_run(
     profile: SlurmProfile,
     task: TaskFile,
     run: str,
-    inside: Inside | None,
+    container: TaskContainer | None,
 ) -> list[str]:
     """Return the scripts that would be submitted, and how they get inside; nothing is written.
 
     A name and the ids of jobs to wait for are only known when it is done.
     """
-    scripts = [] if inside is None else [inside.script()]
+    scripts = [] if container is None else [container.script()]
     for number, chunk in enumerate(chunks):
         record = ArrayRecord(
             folder=launch / f"array-{number:03d}",
@@ -133,5 +133,5 @@ def dry_run(
             slurm_conf=profile.slurm_conf,
         )
         after = None if chunk.after is None else f"JOB_OF_ARRAY_{chunk.after:03d}"
-        scripts.append(script_of(record, profile, Path(task.stop), after, inside))
+        scripts.append(script_of(record, profile, Path(task.stop), after, container))
     return scripts

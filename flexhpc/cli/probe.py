@@ -54,8 +54,8 @@ def one_probe(
         raise InputError(f"--arm {arm}: the point has arms 0 to {len(point.arms) - 1}")
 
     from flexhpc.data import load_samples
-    from flexhpc.measure import parameters
-    from flexhpc.probe import Watch, choose_device, run_probe
+    from flexhpc.measure.point import parameters
+    from flexhpc.measure.probe import Watch, choose_device, run_probe
     from flexhpc.search import Probe
     from flexhpc.training import Group
 

@@ -1,7 +1,7 @@
-"""The inside of a container: which image it is, what can be seen there, how a task gets in.
+"""The container of tasks: which image it is, what can be seen there, how a task gets in.
 
-A script in the folder of each array does it (inside.sh), once per process and on its node, so that
-what it hands on (SLURM's variables, the folders and GPUs that are there) is that of the process.
+A script in the folder of each array does it (container.sh), once per process and on its node, so
+that what it hands on (SLURM's variables, the folders and GPUs that are there) is the process's own.
 Only what is named gets in: not the home, no other variable, none of the host's Python.
 """
 
@@ -23,7 +23,7 @@ from flexhpc.launch.slurm.commands import Slurm
 from flexhpc.spec import Point
 from flexhpc.versions import source
 
-_SCRIPT = "inside.sh"
+_SCRIPT = "container.sh"
 _BODY = Path(__file__).with_suffix(".sh")
 
 
@@ -48,7 +48,7 @@ class Image:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inside:
+class TaskContainer:
     """A container that tasks can enter.
 
     Attributes:
@@ -115,7 +115,7 @@ class Inside:
         )
 
 
-def inside_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> Inside | None:
+def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> TaskContainer | None:
     """Return the container of a profile's tasks, None if they run in none.
 
     Bound are the run folder, where everything is written, and for reading the folders in which
@@ -136,7 +136,7 @@ def inside_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> Insi
                 f"{path}: cannot be bound into a container; use a path without : and ,"
             )
     given = [bind if ":" in bind else f"{bind}:{bind}" for bind in container.binds]
-    return Inside(
+    return TaskContainer(
         container=container,
         python=profile.python or "python",
         image=_image(container),

@@ -14,19 +14,18 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TextIO
 
 from flexhpc.errors import Interrupted, PeerLost, PointError, one_line
-from flexhpc.launch.machine import PROBES_AT_ONCE, WORKER_GPU
-from flexhpc.launch.place import Place
-from flexhpc.launch.sentinel import Sentinel
-from flexhpc.launch.stop import ALONE, RESTART, Stop
-from flexhpc.launch.task import TaskFile
-from flexhpc.measure import assist, dismiss, measure
-from flexhpc.probe import Watch, choose_device
-from flexhpc.probe_pool import ProbePool
+from flexhpc.measure.point import assist, dismiss, measure
+from flexhpc.measure.pool import ProbePool
+from flexhpc.measure.probe import Watch, choose_device
 from flexhpc.search import at_once
 from flexhpc.spec import Point, checked
 from flexhpc.store import SILENCE, Claim, RunFolder, read, read_claim, take
 from flexhpc.training import Group
 from flexhpc.versions import SOURCE, image, python_version, source
+from flexhpc.worker.place import Place
+from flexhpc.worker.signals import ALONE, RESTART, Stop
+from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU, TaskFile
+from flexhpc.worker.watchdog import Watchdog
 
 _WRONG_VERSION = 78
 _RETRY_EVERY = 2.0
@@ -129,7 +128,7 @@ class _Worker:
     def __init__(self, task: TaskFile, place: Place, stop: Stop, group: Group) -> None:
         self.task, self.place, self.stop, self.group = task, place, stop, group
         self.run = RunFolder(Path(task.run))
-        self.sentinel = Sentinel(task, place, stop)
+        self.watchdog = Watchdog(task, place, stop)
         self.failed = 0
         self._at_once = int(os.environ.get(PROBES_AT_ONCE, task.probes_at_once))
         self._pool: ProbePool | None = None
@@ -158,7 +157,7 @@ class _Worker:
         return (
             self.task.points is not None
             and self.stop.is_set()
-            and not self.sentinel.cancelled
+            and not self.watchdog.cancelled
             and not all(self._is_settled(point) for point in points)
         )
 
@@ -185,7 +184,7 @@ class _Worker:
         if claim is None:
             return "held"
         self.place.setbacks.unlink(missing_ok=True)  # from here on the claim tells of deaths
-        self.sentinel.guard(claim)
+        self.watchdog.guard(claim)
         try:
             if claim.record.deaths > self.task.retries:
                 raise PointError(
@@ -194,7 +193,7 @@ class _Worker:
                 )
             self._measure(point)
         except Interrupted:
-            if not self.sentinel.lost.is_set():
+            if not self.watchdog.lost.is_set():
                 self.stop.set("a process of this job was told to stop")
             self._release(claim, "stopped")
             return "done"
@@ -239,11 +238,11 @@ class _Worker:
     def _measure(self, point: Point) -> None:
         if _is_measured(self.run, point):
             return
-        assert self.sentinel.claim is not None
+        assert self.watchdog.claim is not None
         watch = Watch(
-            stopping=self.sentinel.stopping,
-            holds=self.sentinel.claim.held,
-            progress=self.sentinel.note,
+            stopping=self.watchdog.stopping,
+            holds=self.watchdog.claim.held,
+            progress=self.watchdog.note,
             checkpoint_every=self.task.checkpoint_every,
         )
         estimate = measure(point, self.run, self.group, watch, self._pool_for(point))
@@ -261,7 +260,7 @@ class _Worker:
 
     def _release(self, claim: Claim, state: Any, message: str = "") -> None:
         """Give a claim back; first of all no heartbeat may say any more that it is held."""
-        self.sentinel.guard(None)
+        self.watchdog.guard(None)
         try:
             claim.release(state, message)
         except OSError as error:

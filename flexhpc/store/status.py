@@ -61,14 +61,14 @@ class PointStatus:
         return sum(probe.cost for probe in self.record.probes) if self.record else 0
 
 
-class Board:
+class StatusReader:
     """The points of a run, and where they stand; unchanged files are not read again."""
 
     def __init__(self, run: RunFolder, points: Sequence[Point]) -> None:
         self.run, self.points = run, list(points)
         self._seen: dict[str, tuple[tuple[int, int], PointStatus]] = {}
 
-    def look(self) -> list[PointStatus]:
+    def read(self) -> list[PointStatus]:
         """Return the status of every point, in the order of the sweep."""
         return [self._status(point) for point in self.points]
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from flexhpc.data import Samples, TestSet, load_test
 from flexhpc.errors import PointError
-from flexhpc.probe import Wanted, Watch, run_training
+from flexhpc.measure.probe import Wanted, Watch, run_training
 from flexhpc.seeds import derive
 from flexhpc.spec import Point, Training
 from flexhpc.spec.sections import CurvatureGate, Evaluate, GradientGate

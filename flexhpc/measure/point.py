@@ -10,10 +10,10 @@ from pathlib import Path
 
 from flexhpc.data import Samples, load_samples
 from flexhpc.errors import BatchOfOne, Interrupted, PointError
-from flexhpc.evaluate import evaluate, size
+from flexhpc.measure.evaluate import evaluate, size
+from flexhpc.measure.pool import ProbePool
+from flexhpc.measure.probe import Watch, run_probe
 from flexhpc.models import count_bits, count_parameters
-from flexhpc.probe import Watch, run_probe
-from flexhpc.probe_pool import ProbePool
 from flexhpc.search import Ask, Estimate, Probe, ProbeResult, advance, estimate_so_far, history_of
 from flexhpc.spec import Point
 from flexhpc.store import (

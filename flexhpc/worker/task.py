@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from flexhpc.atomic import read_json, write_json
 from flexhpc.store.claim import process_birth, process_lives
-from flexhpc.store.files import read_json, write_json
+
+WORKER_GPU = "FLEXHPC_GPU"
+"""Environment variable that names the GPUs of a worker; empty for none."""
+PROBES_AT_ONCE = "FLEXHPC_PROBES_AT_ONCE"
+"""Environment variable with the probes of one point that a worker may train at the same time."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from flexhpc.launch.stop import Stop
-from flexhpc.launch.task import TaskFile
+from flexhpc.worker.signals import Stop
+from flexhpc.worker.task import TaskFile
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,6 @@ class Task:
         """
         stop = Stop.on_signals()
         task = TaskFile.read(Path(self.path))
-        from flexhpc.launch.worker import work
+        from flexhpc.worker.work import work
 
         return work(task, stop)

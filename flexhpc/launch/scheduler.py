@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from flexhpc.analysis.board import PointStatus
 from flexhpc.launch.backend import Backend
+from flexhpc.store.status import PointStatus
 
 Mark = tuple[object, ...]
 
 
-class Crew:
+class Scheduler:
     """Starts workers for the points that nobody measures and nobody is about to.
 
     A point that was handed out again and again without any sign of life is given up: its workers

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from flexhpc.errors import Interrupted
-from flexhpc.measure import measure
-from flexhpc.probe import Watch
-from flexhpc.probe_pool import ProbePool
+from flexhpc.measure.point import measure
+from flexhpc.measure.pool import ProbePool
+from flexhpc.measure.probe import Watch
 from flexhpc.spec import Point, checked
 from flexhpc.store import RunFolder
 from flexhpc.training import Group
 from tests.conftest import Cli
-from tests.launch.test_probe_pool import contents
+from tests.contents import contents
 from tests.tracking.test_sync import logged
 
 SPEC = """\

@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flexhpc.launch.place import Place
-from flexhpc.launch.stop import Stop
-from flexhpc.launch.task import TaskFile
 from flexhpc.store import Claim
+from flexhpc.worker.place import Place
+from flexhpc.worker.signals import Stop
+from flexhpc.worker.task import TaskFile
 
 
-class Sentinel:
+class Watchdog:
     """The training loop only ever asks a flag, so that nothing slow happens between its steps.
 
     Attributes:
@@ -30,7 +30,7 @@ class Sentinel:
         self.progress: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._listen()
-        threading.Thread(target=self._watch, daemon=True, name="sentinel").start()
+        threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
 
     def guard(self, claim: Claim | None) -> None:
         """Keep this claim fresh from now on; None when there is nothing to keep."""

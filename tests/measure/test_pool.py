@@ -20,14 +20,15 @@ from flexhpc.errors import Interrupted, PeerLost, PointError
 from flexhpc.launch.machine import cores, visible_gpus
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.slurm.script import batch_script
-from flexhpc.measure import measure
-from flexhpc.probe import Watch
-from flexhpc.probe_pool import ProbePool
+from flexhpc.measure.point import measure
+from flexhpc.measure.pool import ProbePool
+from flexhpc.measure.probe import Watch
 from flexhpc.search import Estimate
 from flexhpc.spec import Point, checked
-from flexhpc.store import RunFolder, read, read_claim, read_masks
+from flexhpc.store import RunFolder, read, read_claim
 from flexhpc.training import Group
 from tests.conftest import Cli
+from tests.contents import contents
 from tests.launch.test_sweep import finish, running, start, wait_for
 
 SPEC = """\
@@ -63,23 +64,6 @@ def alone(point: Point, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     run = RunFolder(tmp_path_factory.mktemp("alone"))
     measure(point, run, CPU, Watch())
     return contents(point, run)
-
-
-def contents(point: Point, run: RunFolder) -> dict[str, Any]:
-    """Everything measured, in the order of arm and n: side by side, another may end first."""
-    record, masks = read(run.point(point.id)), read_masks(run.point(point.id))
-    assert record is not None
-    keys = [(probe.arm, probe.n, probe.repeat) for probe in record.probes]
-    order = sorted(range(len(keys)), key=keys.__getitem__)
-    probes = [record.probes[i] for i in order]
-    return {
-        "probes": [(p.arm, p.n, p.repeat, p.verdict, p.n_errors, p.cost, p.epochs) for p in probes],
-        "losses": [p.loss_curve.tobytes() for p in probes],
-        "subsets": [masks.subset[i].tobytes() for i in order],
-        "fits": [masks.fit[i].tobytes() for i in order],
-        "estimate": record.estimate,
-        "evaluation": {**(record.evaluation or {}), "seconds": 0},
-    }
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What the queue of a cluster adds to what the files of a run say."""
+"""Merge the state of SLURM's queue into the status of points."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from flexhpc.analysis.board import PointStatus
 from flexhpc.launch.slurm.arrays import array_records, waiting_points
 from flexhpc.launch.slurm.commands import NoAnswer, Slurm
 from flexhpc.store import RunFolder
+from flexhpc.store.status import PointStatus
 
 _ASK_EVERY = 5.0
 
@@ -24,7 +24,7 @@ def queued(statuses: Sequence[PointStatus], waiting: Mapping[str, str]) -> list[
     ]
 
 
-class QueueHints:
+class QueueStatus:
     """Asks the clusters that a run was submitted to; without any it costs nothing.
 
     Attributes:
@@ -37,7 +37,7 @@ class QueueHints:
         self._waiting: dict[str, str] = {}
         self._asked = -1e9
 
-    def added_to(self, statuses: Sequence[PointStatus]) -> list[PointStatus]:
+    def merge(self, statuses: Sequence[PointStatus]) -> list[PointStatus]:
         """Return the statuses with queued points marked."""
         idle = any(status.state in ("waiting", "stopped") for status in statuses)
         if idle and time.monotonic() - self._asked >= _ASK_EVERY:

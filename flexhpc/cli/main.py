@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flexhpc.cli_data import data_app
+from flexhpc.cli.data import data_app
 from flexhpc.errors import InputError, PointError, one_line
 
 if TYPE_CHECKING:
-    from flexhpc.analysis.board import PointStatus
     from flexhpc.launch.sweep import Followed
+    from flexhpc.store.status import PointStatus
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG}
@@ -114,8 +114,8 @@ def sweep(
             for script in scripts(prepare(spec, overrides or (), runs), settings):
                 typer.echo(f"\n{script}", nl=False)
         return
+    from flexhpc.analysis.tables import make_console
     from flexhpc.launch import sweep as launch
-    from flexhpc.launch.live import make_console
 
     prepared = prepare(spec, overrides or (), runs)
     if detach:
@@ -130,8 +130,8 @@ def sweep(
 
 def _conclude(path: Path, followed: Followed) -> None:
     """Write the report, print the table and what went wrong, and leave with the right status."""
+    from flexhpc.analysis.tables import print_results
     from flexhpc.launch.follower import tracking_warnings
-    from flexhpc.launch.live import print_results
     from flexhpc.launch.logs import log_tail
     from flexhpc.store import RunFolder
 
@@ -172,15 +172,15 @@ def status(
     """Show where every point stands: the run's files say it, a cluster's queue adds to it."""
     from rich.live import Live
 
-    from flexhpc.analysis.board import Board, open_run
-    from flexhpc.launch.hints import QueueHints
-    from flexhpc.launch.live import make_console, status_row, status_table
+    from flexhpc.analysis.tables import make_console, status_row, status_table
+    from flexhpc.launch.slurm.queue_status import QueueStatus
+    from flexhpc.store.status import StatusReader, open_run
 
     folder, _, points = open_run(run)
-    board, hints = Board(folder, points), QueueHints(folder)
-    statuses = hints.added_to(board.look())
-    if hints.silent:
-        typer.echo(f"{hints.silent}; this is what the files say", err=True)
+    reader, queue = StatusReader(folder, points), QueueStatus(folder)
+    statuses = queue.merge(reader.read())
+    if queue.silent:
+        typer.echo(f"{queue.silent}; this is what the files say", err=True)
     if as_json:
         typer.echo(json.dumps([status_row(s) for s in statuses], indent=1))
         return
@@ -190,7 +190,7 @@ def status(
             while any(s.state not in ("done", "failed") for s in statuses):
                 live.update(status_table(statuses, console.height - 2))
                 time.sleep(0.5)
-                statuses = hints.added_to(board.look())
+                statuses = queue.merge(reader.read())
     console.print(status_table(statuses))
 
 
@@ -215,14 +215,14 @@ def results(
     eps: Eps = None,
 ) -> None:
     """Print the results table: one row per point."""
-    from flexhpc.analysis.board import Board, open_run
     from flexhpc.analysis.collect import as_csv, as_json, as_parquet, row_of
+    from flexhpc.analysis.tables import print_results
     from flexhpc.analysis.training_error import cut_short, with_errors
-    from flexhpc.launch.live import print_results
+    from flexhpc.store.status import StatusReader, open_run
 
     errors = _errors(eps)
     folder, _, points = open_run(run)
-    statuses = with_errors(Board(folder, points).look(), errors)
+    statuses = with_errors(StatusReader(folder, points).read(), errors)
     if count := cut_short(statuses, errors):
         typer.echo(
             f"{count} probes were given up before their end and count as failing: EMC at a "
@@ -236,7 +236,7 @@ def results(
     makers = {Format.csv: as_csv, Format.json: as_json}
     content = makers[form](rows).encode() if form in makers else as_parquet(rows)
     if output is not None:
-        from flexhpc.store.files import write_atomic
+        from flexhpc.atomic import write_atomic
 
         try:
             write_atomic(output, content)
@@ -257,13 +257,13 @@ def report(
     eps: Eps = None,
 ) -> None:
     """Write report/index.html with figures, over one or several runs."""
-    from flexhpc.analysis.board import Board, open_run
+    from flexhpc.store.status import StatusReader, open_run
 
     errors = _errors(eps)
     statuses, names = [], []
     for path in runs:
         folder, _, points = open_run(path)
-        statuses += Board(folder, points).look()
+        statuses += StatusReader(folder, points).read()
         names.append(folder.name)
     default = runs[0] / "report" if len(runs) == 1 else Path("report")
     typer.echo(_write_report(", ".join(names), runs, statuses, output or default, errors))
@@ -282,7 +282,7 @@ def probe(
     overrides: Set = None,
 ) -> None:
     """Run one training in this process, verbosely: the debugging door. Stores nothing."""
-    from flexhpc.debug import one_probe
+    from flexhpc.cli.probe import one_probe
 
     one_probe(spec, overrides or (), point, n, seed, repeat, arm, typer.echo)
 
@@ -293,7 +293,7 @@ def sync(
     uri: Annotated[str | None, typer.Option("--uri", help="MLflow server or database.")] = None,
 ) -> None:
     """Bring MLflow up to what the store holds; may be repeated."""
-    from flexhpc.analysis.board import open_run
+    from flexhpc.store.status import open_run
     from flexhpc.tracking.state import local_uri
     from flexhpc.tracking.sync import Syncer
 
@@ -315,7 +315,7 @@ def ui(
     runs: Runs = Path("runs"),
 ) -> None:
     """Serve MLflow's UI for a run (by default the newest) on loopback."""
-    from flexhpc.analysis.board import open_run
+    from flexhpc.store.status import open_run
     from flexhpc.tracking.ui import newest_run, serve
 
     folder, _, _ = open_run(run if run is not None else newest_run(runs))
@@ -326,7 +326,7 @@ def ui(
 @app.command()
 def doctor() -> None:
     """Check python, torch, GPU, SLURM, containers, tracking and data, and say what to do."""
-    from flexhpc.doctor import examine
+    from flexhpc.cli.doctor import examine
 
     bad = False
     for check in examine():

@@ -1,5 +1,5 @@
 # Enters the image that an array was submitted with, and runs the given command there: once per
-# process of a task, on its node. inside.py writes what comes before: runtime, image, digest,
+# process of a task, on its node. container.py writes what comes before: runtime, image, digest,
 # identity, mark, source, work, binds, flags.
 options=()
 refuse() { echo "$(hostname): $image: $1" >&2; exit 78; }
@@ -46,7 +46,7 @@ for one in "${chosen[@]}"; do bind "$one"; done
 
 if [ "$runtime" != apptainer ]; then
   # These run outside of SLURM's cgroup, where every GPU could be seen: name those of this step.
-  # Inside they are numbered anew.
+  # TaskContainer they are numbered anew.
   gpus=${SLURM_STEP_GPUS:-${SLURM_JOB_GPUS:-${CUDA_VISIBLE_DEVICES:-}}}
   unset CUDA_VISIBLE_DEVICES
   if [ -e /dev/nvidiactl ] && [ -n "$gpus" ]; then

@@ -1,0 +1,76 @@
+"""Files that are either the old one or the new one, never a part: the one place that replaces."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def replacing(
+    path: Path, *, durable: bool = True, permitted: Callable[[], bool] = lambda: True
+) -> Iterator[Path]:
+    """Yield the path of a temporary file beside ``path``; it takes its place at the end.
+
+    Whatever goes wrong inside leaves the old file as it was.
+
+    Args:
+        path: the file; its folder is made.
+        durable: wait until the new one is on the disk, so that it outlives a power failure.
+        permitted: asked last of all, when only a rename is left to do; if False nothing changes.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(path)
+    try:
+        yield part
+        if durable:
+            with part.open("rb+") as written:
+                os.fsync(written.fileno())
+        if permitted():
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+    """Write a whole file; see :func:`replacing`."""
+    with replacing(path, durable=durable) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
+    """Write JSON; see :func:`replacing`."""
+    write_atomic(path, json.dumps(value, indent=1) + "\n", durable=durable)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return a JSON object, or None if there is none (or it is damaged)."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def part_of(path: Path) -> Path:
+    """Return a name beside ``path`` that no other process uses, on whatever host it runs."""
+    mine = f"{socket.gethostname()}.{pid_namespace()}.{os.getpid()}"
+    return path.with_name(f".{path.name}.{mine}.part")
+
+
+@lru_cache(maxsize=1)
+def pid_namespace() -> int:
+    """Return what tells containers on one host apart: process 1 is another one in each."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0

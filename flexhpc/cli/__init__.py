@@ -1,0 +1,5 @@
+"""The one door: the verbs of ``flexhpc``."""
+
+from flexhpc.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,1 @@
+"""One point from start to finish: where search, training and store meet."""

@@ -1,0 +1,1 @@
+"""What runs inside a task: claims points, watches clock and signals, measures. No MLflow."""

@@ -1,0 +1,25 @@
+"""All that was measured of a point, to compare two runs of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flexhpc.spec import Point
+from flexhpc.store import RunFolder, read, read_masks
+
+
+def contents(point: Point, run: RunFolder) -> dict[str, Any]:
+    """Everything measured, in the order of arm and n: side by side, another may end first."""
+    record, masks = read(run.point(point.id)), read_masks(run.point(point.id))
+    assert record is not None
+    keys = [(probe.arm, probe.n, probe.repeat) for probe in record.probes]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    probes = [record.probes[i] for i in order]
+    return {
+        "probes": [(p.arm, p.n, p.repeat, p.verdict, p.n_errors, p.cost, p.epochs) for p in probes],
+        "losses": [p.loss_curve.tobytes() for p in probes],
+        "subsets": [masks.subset[i].tobytes() for i in order],
+        "fits": [masks.fit[i].tobytes() for i in order],
+        "estimate": record.estimate,
+        "evaluation": {**(record.evaluation or {}), "seconds": 0},
+    }
