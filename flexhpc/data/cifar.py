@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from flexhpc.data.arrays_only import unpickle
 from flexhpc.data.dataset import Ints, Part, Source
 from flexhpc.data.places import find, obtain
+from flexhpc.data.safe_pickle import unpickle
 from flexhpc.errors import PointError, one_line
 
 _BATCHES = [f"data_batch_{i}" for i in range(1, 6)]

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flexhpc.data.arrays_only import read_joblib
 from flexhpc.data.cells import MISSING, tidied
 from flexhpc.data.dataset import Array, Part, Source, no_test
 from flexhpc.data.encode import Encoding, fit_encoding
 from flexhpc.data.places import find_table
+from flexhpc.data.safe_pickle import read_joblib
 from flexhpc.errors import PointError, one_line
 
 if TYPE_CHECKING:

@@ -62,7 +62,7 @@ def measure(
         history = history_of(record.probes, point.training) if record else []
         estimate = _search(point, samples, history, run, group, watch, pool)
     if point.evaluate is not None and (record is None or not record.evaluated(point.evaluation)):
-        group.told(_Order(point.id, arm=estimate.arm))
+        group.broadcast_object(_Order(point.id, arm=estimate.arm))
         saved = run.checkpoint(point.id, "evaluate")
         found = evaluate(point.at(estimate.arm), samples, saved, group, watch)
         _still_ours(watch)
@@ -92,7 +92,7 @@ def _search(
     def one_by_one(step: Ask) -> None:
         impossible: BatchOfOne | None = None
         for probe in step.probes:
-            group.told(_Order(point.id, probe))
+            group.broadcast_object(_Order(point.id, probe))
             try:
                 done(run_probe(point, samples, probe, checkpoint(probe), group, watch))
             except BatchOfOne as error:
@@ -147,7 +147,7 @@ def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], boo
     """
     loaded: dict[str, Samples] = {}
     watch = Watch(stopping=stopping)
-    while (order := group.told(None)) is not None:
+    while (order := group.broadcast_object(None)) is not None:
         point = points[order.point_id]
         if order.point_id not in loaded:
             loaded = {order.point_id: load_samples(point.data, point.seed)}
@@ -161,7 +161,7 @@ def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], boo
 
 def dismiss(group: Group) -> None:
     """End the others' :func:`assist`."""
-    group.told(None)
+    group.broadcast_object(None)
 
 
 def parameters(point: Point, samples: Samples) -> int:

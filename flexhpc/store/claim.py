@@ -137,7 +137,7 @@ def take(
     job: str = "",
     log: str = "",
     saved: float = 0.0,
-    blameless: bool = False,
+    preempted: bool = False,
 ) -> Claim | None:
     """Claim a point, or return None if a living process holds it.
 
@@ -147,7 +147,7 @@ def take(
         launch: the launch that we belong to; job: our job.
         log: where our log goes.
         saved: when the point last got any further (seconds since the epoch).
-        blameless: if the last holder died, then not over this point.
+        preempted: if the last holder died, then not over this point.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
@@ -157,7 +157,7 @@ def take(
         deaths = 0
         if before is not None and before.launch == launch:
             further = saved > before.taken
-            died = before.state == "running" and not blameless
+            died = before.state == "running" and not preempted
             deaths = (0 if further else before.deaths) + died
         pid = os.getpid()
         record = ClaimRecord(

@@ -193,8 +193,8 @@ def ritz(
     def multiply(vector: Tensor) -> Tensor:
         own = [part(number, vector) for number in group.mine(len(parts))]
         if shards is None:
-            return group.total(own[0])
-        return group.ordered_total(own, len(parts), nothing=torch.zeros_like(vector))
+            return group.all_reduce(own[0])
+        return group.ordered_sum(own, len(parts), nothing=torch.zeros_like(vector))
 
     start = np.random.default_rng(seed).standard_normal(count)
     with _twice_differentiable():

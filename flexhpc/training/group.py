@@ -90,14 +90,14 @@ class Group:
         """Return the parts of this process."""
         return [part for part in range(parts) if self.owner(part, parts) == self.rank]
 
-    def total(self, vector: Tensor) -> Tensor:
+    def all_reduce(self, vector: Tensor) -> Tensor:
         """Return the sum of every process's vector."""
         if self.size > 1:
             with _peers():
                 dist.all_reduce(vector)
         return vector
 
-    def ordered_total(self, vectors: Sequence[Tensor], parts: int, nothing: Tensor) -> Tensor:
+    def ordered_sum(self, vectors: Sequence[Tensor], parts: int, nothing: Tensor) -> Tensor:
         """Return the sum over parts, added in the order of the parts whoever computed which.
 
         Args:
@@ -136,14 +136,14 @@ class Group:
             dist.all_gather(into, own)
         return into
 
-    def same(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite tensors by those of rank 0."""
         if self.size > 1:
             with _peers():
                 for tensor in tensors:
                     dist.broadcast(tensor.detach(), src=0)
 
-    def told(self, value: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """Return what rank 0 has to say; the others' value counts for nothing."""
         if self.size == 1:
             return value

@@ -68,7 +68,7 @@ def _probe(
     saved = None
     if hooks.checkpoint is not None and group.rank == 0:
         saved = checkpoint.load(hooks.checkpoint, hooks.key)
-    return _Run(training, make_model, data, hooks, group).outcome(group.told(saved))
+    return _Run(training, make_model, data, hooks, group).outcome(group.broadcast_object(saved))
 
 
 @dataclass(kw_only=True)

@@ -81,7 +81,7 @@ class Network:
 
     def synchronise(self) -> None:
         """Give every process the weights and buffers of rank 0."""
-        self.group.same([*self.model.parameters(), *self.model.buffers()])
+        self.group.broadcast([*self.model.parameters(), *self.model.buffers()])
 
     def backward(self, ids: Tensor, step: int, vote: bool) -> bool:
         """Set every parameter's gradient to that of the mean loss over a batch (train mode).
@@ -174,9 +174,9 @@ class Network:
             vectors.append(self._flat(vote))
         if self.ordered:
             self._clear()
-            total = self.group.ordered_total(vectors, self.parts, nothing=self._flat(vote))
+            total = self.group.ordered_sum(vectors, self.parts, nothing=self._flat(vote))
         else:
-            total = self.group.total(vectors[0])
+            total = self.group.all_reduce(vectors[0])
         count = len(self.parameters)
         if self._used is None:
             self._used = [flag > 0 for flag in total[-1 - count : -1].tolist()]
@@ -214,7 +214,7 @@ class Network:
             for rank in range(self.group.size)
         ]
         joined = self.group.concatenated(torch.cat(right).to(torch.uint8), owned).bool()
-        loss = sum(self.group.total(totals).tolist())
+        loss = sum(self.group.all_reduce(totals).tolist())
         return joined, self.n - int(joined.sum()), loss / self.n
 
     def _look_at(self, inputs: Tensor, labels: Tensor, right: list[Tensor]) -> Tensor:

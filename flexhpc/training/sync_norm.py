@@ -97,8 +97,8 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, vector: Tensor, group: Group) -> Tensor:
         ctx.group = group
-        return group.total(vector.clone())
+        return group.all_reduce(vector.clone())
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.group.total(gradient.clone()), None
+        return ctx.group.all_reduce(gradient.clone()), None

@@ -179,7 +179,7 @@ class _Worker:
             job=self.place.job,
             log=self.place.log,
             saved=self._last_saved(point),
-            blameless=self._was_only_moved(point),
+            preempted=self._was_only_moved(point),
         )
         if claim is None:
             return "held"

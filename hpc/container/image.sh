@@ -18,7 +18,7 @@ secrets=$(mktemp -d)
 trap 'rm -rf "$secrets"' EXIT
 python=python3
 [ ! -x .venv/bin/python ] || python=.venv/bin/python
-said=$($python hpc/container/site.py "$secrets" "$kind")
+said=$($python hpc/container/build_flags.py "$secrets" "$kind")
 mapfile -t site <<<"$said"
 flags=(--tag "$IMAGE" ${said:+"${site[@]}"} --build-arg "TORCH=${TORCH:-cuda}"
   --build-arg "VERSION=$(version)" --build-arg "REVISION=$(revision)")

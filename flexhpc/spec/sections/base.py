@@ -43,7 +43,7 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
-    where_only: ClassVar[frozenset[str]] = frozenset()
+    location_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where something lies and cannot change a result; not part of the id."""
     retired: ClassVar[frozenset[str]] = frozenset()
     """Keys of earlier hash versions that have no meaning any more: they stay part of the ids of the

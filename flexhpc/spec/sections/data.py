@@ -15,7 +15,7 @@ Classes = Annotated[int, Field(ge=2, le=10**6)]
 class Data(Section):
     """Which samples there are, and how they are labelled."""
 
-    where_only: ClassVar[frozenset[str]] = frozenset({"root"})
+    location_fields: ClassVar[frozenset[str]] = frozenset({"root"})
     source: str
     """Where the samples come from."""
     labels: Literal["original", "random", "corrupted"] = "original"
@@ -133,7 +133,7 @@ class Table(Data):
     """Any table with a header: CSV (also gzipped) or Parquet. Numeric columns are standardised,
     the others one-hot; a missing value is the mean, or a category, and is marked."""
 
-    where_only: ClassVar[frozenset[str]] = frozenset({"path"})
+    location_fields: ClassVar[frozenset[str]] = frozenset({"path"})
     source: Literal["table"]
     path: str
     """The file, or a file of `flexhpc data prepare`."""

@@ -1,6 +1,6 @@
 """Says how an image is built at this site, for image.sh: flags of `build`, one per line.
 
-    site.py FOLDER RUNTIME     FOLDER takes the secrets; it must be gone after the build
+    build_flags.py FOLDER RUNTIME     FOLDER takes the secrets; it must be gone after the build
 
 What pip is told here (its configuration files and PIP_* variables) goes into the build as the
 secret `pipconf`, a bundle of certificates as `cabundle`, ~/.netrc as `netrc`. Folders on this
