@@ -179,10 +179,6 @@ def _read_excel(path: Path) -> pd.DataFrame:
 
     try:
         return pd.read_excel(path, header=None, dtype=str, engine="calamine")
-    except ImportError:
-        raise PointError(
-            f"{path}: Excel files need a package: `pip install python-calamine`; or save it as CSV"
-        ) from None
     except Exception as error:  # what the readers raise on damaged files is no one kind
         raise PointError(f"{path}: cannot be read: {one_line(error)}") from None
 

@@ -159,6 +159,8 @@ def reading(path: Path) -> Iterator[h5py.File]:
     Raises:
         PointError: not HDF5, cut short, a part is missing, or of a newer flexhpc.
     """
+    if not path.exists():
+        raise PointError(f"{path}: there is no such file: the point was not measured yet")
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
             schema = int(file.attrs["schema"])

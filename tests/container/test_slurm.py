@@ -75,6 +75,34 @@ def test_an_array_of_eight_points_of_two_processes(
 
 
 @pytest.mark.parametrize("container", RUNTIMES, indirect=True)
+def test_tables_outside_of_data_are_seen(
+    container: dict[str, object], cluster: Cluster, tmp_path: Path
+) -> None:
+    """One lies elsewhere, one beneath the folder where the sweep is started."""
+    elsewhere = tmp_path / "elsewhere"
+    here = elsewhere / "here"
+    (here / "tables").mkdir(parents=True)
+    rows = "".join(f"{i % 7},{i % 11},{'yes' if i % 3 else 'no'}\n" for i in range(64))
+    for table in (elsewhere / "far.csv", here / "tables" / "near.csv"):
+        table.write_text(f"one,two,answer\n{rows}")
+    spec = here / "quick.yaml"
+    spec.write_text(
+        "name: quick\nfixed:\n"
+        "  data: {source: table, path: tables/near.csv, target: answer}\n"
+        "  model: {family: linear}\n"
+        "  training: {epochs: 20}\n"
+        "  search: {policy: growth, start: 4, growth: 2.0}\n"
+        f"zip:\n  - data.path: [tables/near.csv, {elsewhere}/far.csv]\n"
+        "    data.name: [near, far]\n"
+    )
+    profile = cluster.profile(here, points_per_task=2, container=container)
+    sweep = cluster.sweep(spec, profile)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    assert output.count("done") >= 2
+
+
+@pytest.mark.parametrize("container", RUNTIMES, indirect=True)
 def test_usr2_in_a_contained_task(
     container: dict[str, object], cluster: Cluster, undisturbed: dict[str, object], tmp_path: Path
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -253,16 +252,6 @@ def test_credit_as_xls(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:700])
     with pytest.raises(PointError, match=r"clients\.xls: cannot be read"):
         known("credit", path)
-
-
-def test_xls_without_its_reader_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "python_calamine", None)
-    path = tmp_path / "default of credit card clients.xls"
-    path.write_bytes(xls(excel_rows(credit_rows())))
-    with pytest.raises(PointError, match="`pip install python-calamine`; or save it as CSV"):
-        known("credit", tmp_path)
 
 
 @pytest.mark.parametrize(

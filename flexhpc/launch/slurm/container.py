@@ -118,8 +118,8 @@ class TaskContainer:
 def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> TaskContainer | None:
     """Return the container of a profile's tasks, None if they run in none.
 
-    Bound are the run folder, where everything is written, and for reading the folders in which
-    the data of these points may lie; then what the profile binds.
+    Bound are the run folder, where everything is written, and for reading the folders and files in
+    which the data of these points may lie; then what the profile binds.
 
     Raises:
         InputError: there is no such image, or a path cannot be bound.
@@ -128,8 +128,9 @@ def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> T
     if container is None:
         return None
     work = Path.cwd()
-    roots = {getattr(point.data, "root", None) for point in points}
-    data = sorted({work / Path(root).expanduser() for root in roots if root} | {work / "data"})
+    sections = [point.data for point in points]
+    places = {getattr(data, key, None) for data in sections for key in data.location_fields}
+    data = sorted({work / Path(place).expanduser() for place in places if place} | {work / "data"})
     for path in (run, work, *data):
         if any(sign in str(path) for sign in ":,"):
             raise InputError(

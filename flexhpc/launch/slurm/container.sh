@@ -36,7 +36,10 @@ for one in "${binds[@]}"; do
   taken[$inside]=yes
   chosen+=("$one")
   ! beneath "$inside" "$work" || stands=yes
-  if beneath "$work" "$inside" && [ -d "$outside" ]; then mkdir -p "$here${inside#"$work"}"; fi
+  if beneath "$work" "$inside"; then
+    place=$here${inside#"$work"}
+    if [ -d "$outside" ]; then mkdir -p "$place"; else mkdir -p "${place%/*}" && : >>"$place"; fi
+  fi
 done
 if [ $stands = no ] && [ "$work" != / ]; then
   mkdir -p "$here"
@@ -46,7 +49,7 @@ for one in "${chosen[@]}"; do bind "$one"; done
 
 if [ "$runtime" != apptainer ]; then
   # These run outside of SLURM's cgroup, where every GPU could be seen: name those of this step.
-  # TaskContainer they are numbered anew.
+  # Inside they are numbered anew.
   gpus=${SLURM_STEP_GPUS:-${SLURM_JOB_GPUS:-${CUDA_VISIBLE_DEVICES:-}}}
   unset CUDA_VISIBLE_DEVICES
   if [ -e /dev/nvidiactl ] && [ -n "$gpus" ]; then
