@@ -17,7 +17,10 @@ from torch.nn import functional
 from flexhpc.data import draw_subset, load_samples
 from flexhpc.models import build
 from flexhpc.seeds import ProbeSeeds
-from flexhpc.spec.sections import SECTIONS, Digits, Mlp, Training
+from flexhpc.spec.sections.data import Digits
+from flexhpc.spec.sections.model import Mlp
+from flexhpc.spec.sections.training import Training
+from flexhpc.spec.variants import variants
 from flexhpc.training import Group, Hooks, ProbeData, train
 from flexhpc.training.curvature import ritz
 
@@ -44,7 +47,7 @@ def samples() -> ProbeData:
 
 def fitted(optimizer: str, lr: float, data: ProbeData) -> dict[str, Any]:
     """Train to a fit, at most 500 epochs."""
-    section = SECTIONS["training"][1][optimizer]
+    section = variants("training")[optimizer]
     training = section.model_validate({"optimizer": optimizer, "lr": lr})
     assert isinstance(training, Training)
     make = partial(build, FITTED, (1, 8, 8), 10)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 
 from flexhpc.search import Ask, Estimate, ProbeResult, advance
-from flexhpc.spec.sections import Bayes
+from flexhpc.spec.sections.search import Bayes
 
 START, N_LIMIT = 8, 5000
 MARGIN = 1e-7

@@ -14,7 +14,10 @@ import torch
 from flexhpc.data import draw_subset, load_samples
 from flexhpc.models import build
 from flexhpc.seeds import ProbeSeeds
-from flexhpc.spec.sections import Digits, Gates, GradientGate, Mlp, Sgd
+from flexhpc.spec.sections.data import Digits
+from flexhpc.spec.sections.gates import Gates, GradientGate
+from flexhpc.spec.sections.model import Mlp
+from flexhpc.spec.sections.training import Sgd
 from flexhpc.training import Hooks, ProbeData, train
 from flexhpc.training.batches import batch_sizes
 

@@ -21,7 +21,7 @@ from flexhpc.analysis.text import emc_text
 from flexhpc.errors import InputError
 from flexhpc.search import estimate_so_far, history_of
 from flexhpc.spec import Point, checked
-from flexhpc.spec.sections import Gd
+from flexhpc.spec.sections.training import Gd
 from flexhpc.store import Header, PointRecord
 from flexhpc.store.record import ProbeSummary
 from flexhpc.store.status import PointStatus

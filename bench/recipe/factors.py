@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from flexhpc.search import history_of
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import LEVEL, TAILS
-from flexhpc.spec.sections import Level
+from flexhpc.spec.sections.search import Level
 from flexhpc.store.status import PointStatus
 
 Floats = NDArray[np.float64]

@@ -22,7 +22,7 @@ from flexhpc.data import load_samples
 from flexhpc.measure.probe import Watch, run_probe
 from flexhpc.search import Probe
 from flexhpc.spec import Point, checked
-from flexhpc.spec.sections import Gd
+from flexhpc.spec.sections.training import Gd
 from flexhpc.training import Group
 
 SPEC = Path(__file__).with_suffix(".yaml")

@@ -13,7 +13,7 @@ from bench.search.tables import World, middle
 from flexhpc.search import Ask, Estimate, ProbeResult, advance, estimate_so_far
 from flexhpc.search.fit_curve import _posterior
 from flexhpc.search.walk import Ended, Wanted, bisection, growth
-from flexhpc.spec.sections import Bayes
+from flexhpc.spec.sections.search import Bayes
 
 Floats = NDArray[np.float64]
 

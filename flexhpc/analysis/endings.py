@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from flexhpc.analysis.tuning import AT_EDGE, at_edge
 from flexhpc.search import Estimate
 from flexhpc.spec import Search
-from flexhpc.spec.sections import Walk
+from flexhpc.spec.sections.search import Walk
 from flexhpc.store.status import PointStatus
 
 WIDER = "the interval is wider than the tolerance"

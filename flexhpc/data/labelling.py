@@ -9,7 +9,7 @@ import numpy as np
 from flexhpc.data.dataset import Dataset, Ints, Mask, Summary
 from flexhpc.errors import PointError
 from flexhpc.seeds import derive
-from flexhpc.spec.sections import Data
+from flexhpc.spec.sections.data import Data
 
 _MERGE = 1
 _HELD_OUT_SEED = 1_402

@@ -22,7 +22,7 @@ from flexhpc.data.sources import open_source
 from flexhpc.data.summary import moments, moments_of_pixels, pooled, summarise
 from flexhpc.errors import PointError
 from flexhpc.seeds import derive
-from flexhpc.spec.sections import Data, Gaussian
+from flexhpc.spec.sections.data import Data, Gaussian
 
 _LOADED_BY = frozenset({
     "source", "root", "path", "target", "categorical", "drop", "side", "colour", "test_fraction",

@@ -11,7 +11,7 @@ from flexhpc.data.packed import Packed, Progress, is_packed, open_packed
 from flexhpc.data.sources import open_files, reading_of, where_of
 from flexhpc.errors import InputError, PointError
 from flexhpc.spec.resolve import resolve
-from flexhpc.spec.sections import Data, Gaussian
+from flexhpc.spec.sections.data import Data, Gaussian
 from flexhpc.spec.yaml_reader import parse
 
 _TABLE_ENDS = frozenset({".csv", ".parquet", ".gz", ".bz2", ".xz", ".zip", ".zst", ".tar"})

@@ -18,7 +18,15 @@ from flexhpc.data.synthetic import make_gaussian, open_digits
 from flexhpc.data.table import open_table
 from flexhpc.data.uci import open_known_table
 from flexhpc.errors import PointError
-from flexhpc.spec.sections import Data, Gaussian, ImageFolder, Images, ImageSet, KnownTable, Table
+from flexhpc.spec.sections.data import (
+    Data,
+    Gaussian,
+    ImageFolder,
+    Images,
+    ImageSet,
+    KnownTable,
+    Table,
+)
 
 _READING = ("source", "side", "colour", "target", "categorical", "drop")
 """Keys that decide which values are read, apart from where."""

@@ -13,7 +13,7 @@ from flexhpc.data.cells import MISSING, kind_of, tidied
 from flexhpc.data.dataset import Ints, Part, Source, no_test
 from flexhpc.data.encode import fit_encoding
 from flexhpc.errors import PointError, one_line
-from flexhpc.spec.sections import Table
+from flexhpc.spec.sections.data import Table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from flexhpc.launch.machine import cores, visible_gpus
-from flexhpc.spec.sections import Section
+from flexhpc.spec.sections.base import Section
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Name = Annotated[str, Field(pattern=r"^[^\s'\"]+$")]

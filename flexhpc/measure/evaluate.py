@@ -18,7 +18,8 @@ from flexhpc.errors import PointError
 from flexhpc.measure.probe import Wanted, Watch, run_training
 from flexhpc.seeds import derive
 from flexhpc.spec import Point, Training
-from flexhpc.spec.sections import CurvatureGate, Evaluate, GradientGate
+from flexhpc.spec.sections.evaluate import Evaluate
+from flexhpc.spec.sections.gates import CurvatureGate, GradientGate
 from flexhpc.spec.sections.training import BUDGETS
 from flexhpc.training import Group
 

@@ -9,7 +9,7 @@ from flexhpc.models.low_rank import LowRank
 from flexhpc.models.quantised import Quantised
 from flexhpc.models.scaling import Resize, concrete, resolution
 from flexhpc.models.subspace import Subspace
-from flexhpc.spec.sections import Model
+from flexhpc.spec.sections.model import Model
 
 
 def build(model: Model, shape: Shape, classes: int) -> nn.Module:

@@ -10,7 +10,7 @@ from flexhpc.models import low_rank, subspace
 from flexhpc.models.build import plain_network
 from flexhpc.models.families import Shape
 from flexhpc.models.reparameterization import matrices
-from flexhpc.spec.sections import Model
+from flexhpc.spec.sections.model import Model
 
 
 def count_parameters(model: Model, shape: Shape, classes: int) -> int:

@@ -11,13 +11,9 @@ from torch import nn
 
 from flexhpc.errors import PointError
 from flexhpc.models.families import Shape, network
-from flexhpc.spec import sections
-from flexhpc.spec.sections import Model, Sized
+from flexhpc.spec.sections.model import Model, Sized
 
 _WIDEST = 10**6
-_MULTIPLE: dict[type[Sized], int] = {sections.Resnet: 2, sections.Efficientnet: 8}
-_FIRST_WIDTH: dict[type[Sized], int] = {sections.Mixer: 2}
-"""Smallest width where it is not one multiple: half of a mixer's width must be a unit."""
 
 
 def concrete(model: Model, shape: Shape, classes: int) -> Model:
@@ -93,7 +89,7 @@ def _scaled(model: Sized, scaling: str, scale: float) -> Sized:
         "vit_shape": (scale**0.22, scale**0.45),
     }[scaling]
     before = model.model_dump()
-    values = before | {"width": _nearest(before["width"] * width, _multiple(model))}
+    values = before | {"width": _nearest(before["width"] * width, model.width_multiple)}
     if before["depth"] > 0:  # an mlp without hidden layers stays one
         values["depth"] = _nearest(before["depth"] * depth, 1)
     if scaling == "vit_shape":
@@ -113,7 +109,7 @@ def _scaled(model: Sized, scaling: str, scale: float) -> Sized:
 @lru_cache(maxsize=1024)
 def _matched(model: Sized, shape: Shape, classes: int, wanted: int) -> Sized:
     """Bisect for the width: a network's number of parameters never falls as it gets wider."""
-    multiple = _multiple(model)
+    multiple = model.width_multiple
 
     def at(width: int) -> Sized:
         return model.model_copy(update={"width": width, "match_params": None})
@@ -121,7 +117,7 @@ def _matched(model: Sized, shape: Shape, classes: int, wanted: int) -> Sized:
     def count(width: int) -> int:
         return _count(at(width), shape, classes)
 
-    low = first = max(multiple, _FIRST_WIDTH.get(type(model), 1))
+    low = first = max(multiple, model.narrowest)
     fewest = below = count(first)
     if fewest > 2 * wanted:
         raise PointError(
@@ -151,10 +147,6 @@ def _count(model: Sized, shape: Shape, classes: int) -> int:
     # fork_rng: whether a width was looked up or not, the weights drawn afterwards are the same
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return sum(p.numel() for p in network(model, shape, classes).parameters())
-
-
-def _multiple(model: Sized) -> int:
-    return model.heads if isinstance(model, sections.Vit) else _MULTIPLE.get(type(model), 1)
 
 
 def _nearest(value: float, multiple: int) -> int:

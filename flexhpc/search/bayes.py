@@ -24,8 +24,7 @@ from flexhpc.search.history import (
     counted,
     passes,
 )
-from flexhpc.spec.sections import Bayes, Level
-from flexhpc.spec.sections.search import eps_name
+from flexhpc.spec.sections.search import Bayes, Level, eps_name
 
 _HALF = 0.5
 """Part of the trainings that passes at the n which is estimated for a training error."""

@@ -7,7 +7,8 @@ import math
 from flexhpc.search.bayes import MORE_FOR_ARMS
 from flexhpc.search.history import MOST_REJECTED
 from flexhpc.search.walk import ladder
-from flexhpc.spec.sections import Bayes, Bisection, Growth, Search, Training, Walk
+from flexhpc.spec.sections.search import Bayes, Bisection, Growth, Search, Walk
+from flexhpc.spec.sections.training import Training
 
 
 def cost_bound(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-from flexhpc.spec.sections import Training
+from flexhpc.spec.sections.training import Training
 
 Censored = Literal["none", "left", "right"]
 Quantiles = tuple[float, float, float]

@@ -7,7 +7,7 @@ from scipy.stats import binom
 
 from flexhpc.search.fit_curve import FitCurve
 from flexhpc.search.walk import ladder
-from flexhpc.spec.sections import Growth
+from flexhpc.spec.sections.search import Growth
 
 _CURVES = 200
 

@@ -24,8 +24,7 @@ from flexhpc.search.history import (
 )
 from flexhpc.search.luck import interval_of_a_rule
 from flexhpc.search.walk import Decide, Ended, Wanted, bisection, growth
-from flexhpc.spec.sections import Bisection, Growth, Walk
-from flexhpc.spec.sections.search import eps_name
+from flexhpc.spec.sections.search import Bisection, Growth, Walk, eps_name
 
 
 def wanted(search: Walk, n_limit: int, history: History) -> list[tuple[int, int]] | EndedBy:

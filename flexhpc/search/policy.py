@@ -18,7 +18,7 @@ from flexhpc.search.history import (
     Probe,
     counted,
 )
-from flexhpc.spec.sections import Bayes, Search, Walk
+from flexhpc.spec.sections.search import Bayes, Search, Walk
 
 
 def at_once(search: Search) -> int:

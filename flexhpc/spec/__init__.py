@@ -3,7 +3,11 @@
 from flexhpc.spec.freeze import freeze, request_hash
 from flexhpc.spec.load import checked, load
 from flexhpc.spec.point import Point
-from flexhpc.spec.sections import Data, Gates, Model, Search, Training
+from flexhpc.spec.sections.data import Data
+from flexhpc.spec.sections.gates import Gates
+from flexhpc.spec.sections.model import Model
+from flexhpc.spec.sections.search import Search
+from flexhpc.spec.sections.training import Training
 from flexhpc.spec.sweep import Sweep
 
 __all__ = [

@@ -5,26 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from flexhpc.spec.resolve import Report
-from flexhpc.spec.sections import (
-    Bayes,
-    Cnn,
-    Data,
-    Efficientnet,
-    Evaluate,
-    Gaussian,
-    Images,
-    KnownTable,
-    Linear,
-    Mixer,
-    Mlp,
+from flexhpc.spec.sections.data import Data, Gaussian, Images, KnownTable, Table
+from flexhpc.spec.sections.evaluate import Evaluate
+from flexhpc.spec.sections.model import (
     Model,
-    Resnet,
-    Search,
     Sized,
-    Table,
-    Training,
-    Vit,
 )
+from flexhpc.spec.sections.search import Bayes, Search
+from flexhpc.spec.sections.training import Training
+from flexhpc.spec.variants import variants
 
 KNOWN_SHAPES: dict[str, tuple[tuple[int, ...], int, int]] = {
     "digits": ((1, 8, 8), 10, 1_797),
@@ -38,8 +27,6 @@ COARSE = {"cifar100": 20}
 """Sources with super-classes of their own, and how many."""
 OWN_TEST_SET = ("mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder", "adult")
 """Sources that come (or may come) with a test set."""
-
-_WITH_MUP = ("sgd", "gd", "adam", "adamw")
 
 Found = Iterator[tuple[str, str, str]]
 """(section, dotted key, what is wrong)."""
@@ -118,16 +105,18 @@ def check_tuned(search: Search | None, keys: Sequence[tuple[str, ...]], report: 
 
 
 def _training(model: Model, training: Training) -> Found:
-    normed = isinstance(model, Efficientnet) or (
-        isinstance(model, Mlp | Cnn | Resnet) and model.norm == "batch"
-    )
-    if training.shards is not None and normed:
+    if training.shards is not None and model.batch_norm:
         what = "BatchNorm needs the whole batch at once, shards take its parts one by one"
         yield "training", "shards", f"{what}; leave it out"
-    if getattr(model, "init", "") == "mup" and training.optimizer not in _WITH_MUP:
-        what = f"mup has no rule for {training.optimizer}; use one of {', '.join(_WITH_MUP)}"
+    if getattr(model, "init", "") == "mup" and not training.with_mup:
+        others = (
+            name
+            for name, cls in variants("training").items()
+            if issubclass(cls, Training) and cls.with_mup
+        )
+        what = f"mup has no rule for {training.optimizer}; use one of {', '.join(others)}"
         yield "model", "init", what
-    if training.optimizer == "muon" and model.subspace is not None:
+    if training.for_matrices and model.subspace is not None:
         what = "is for matrices, and a subspace has one vector to train, which AdamW would do"
         yield "training", "optimizer", f"{what}; use adamw"
 
@@ -147,8 +136,7 @@ def _labels(data: Data) -> Found:
 
 
 def _shapes(data: Data, model: Model) -> Found:
-    plain = isinstance(model, Linear | Mlp)
-    if isinstance(data, Gaussian | KnownTable | Table) and not plain:
+    if isinstance(data, Gaussian | KnownTable | Table) and model.images_only:
         what = f"{model.family} takes images, {data.source} gives vectors; use linear or mlp"
         yield "model", "family", what
     compound = isinstance(model, Sized) and model.scaling == "compound"
@@ -158,11 +146,12 @@ def _shapes(data: Data, model: Model) -> Found:
     if (known := known_shape(data)) is None:
         return
     shape, _, size = known
-    if len(shape) == 3 and isinstance(model, Vit | Mixer) and not compound:
+    patch = getattr(model, "patch", None)
+    if len(shape) == 3 and patch is not None and not compound:
         sides = [p for p in range(1, shape[1] + 1) if all(s % p == 0 for s in shape[1:])]
-        if model.patch not in sides:
+        if patch not in sides:
             what = (
-                f"{model.patch} does not divide the {shape[1]}x{shape[2]} images of "
+                f"{patch} does not divide the {shape[1]}x{shape[2]} images of "
                 f"{data.source}; use one of {', '.join(map(str, sides))}"
             )
             yield "model", "patch", what

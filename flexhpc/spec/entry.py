@@ -18,7 +18,9 @@ from flexhpc.spec.resolve import (
     variant_class,
     variant_of,
 )
-from flexhpc.spec.sections import Model, Section, Training
+from flexhpc.spec.sections.base import Section
+from flexhpc.spec.sections.model import Model
+from flexhpc.spec.sections.training import Training
 from flexhpc.spec.tune import MOST_ARMS, Arm, combinations, ladder, nuisances, taken_out
 
 

@@ -12,8 +12,9 @@ import yaml
 from flexhpc.spec.identity import canonical, digest
 from flexhpc.spec.point import Point
 from flexhpc.spec.resolve import variant_of
-from flexhpc.spec.sections import DEFAULT_VARIANT, SECTIONS, Evaluate
+from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sweep import Sweep
+from flexhpc.spec.variants import DEFAULT_VARIANT, KEYS
 from flexhpc.spec.yaml_reader import scalar
 
 
@@ -45,7 +46,7 @@ def freeze(sweep: Sweep, points: list[Point]) -> str:
     defaults: dict[str, dict[str, Any]] = {}
     seen: set[int] = set()
     for point in points:
-        for name, (key, _) in SECTIONS.items():
+        for name, key in KEYS.items():
             section = getattr(point, name)
             if id(section) not in seen:
                 seen.add(id(section))

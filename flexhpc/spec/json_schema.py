@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from flexhpc.spec.sections import SECTIONS, Evaluate, Gates
+from flexhpc.spec.sections.evaluate import Evaluate
+from flexhpc.spec.sections.gates import Gates
 from flexhpc.spec.tune import nuisances
+from flexhpc.spec.variants import KEYS, variants
 
 _TEXT = {"type": "string"}
 _TUNED = {
@@ -19,7 +21,7 @@ _TUNED = {
 def sweep_schema() -> dict[str, Any]:
     """Return the schema (draft 2020-12) of a sweep spec."""
     definitions: dict[str, Any] = {}
-    fixed = {name: _section(name, definitions) for name in SECTIONS}
+    fixed = {name: _section(name, definitions) for name in KEYS}
     values = {"type": "array", "minItems": 1}
     paths = {
         f"{name}.{key}": {**values, "items": _item(field)}
@@ -29,7 +31,7 @@ def sweep_schema() -> dict[str, Any]:
     swept = {
         "type": "object",
         "properties": {**paths, "seed": {**values, "items": {"type": "integer", "minimum": 0}}},
-        "patternProperties": {rf"^({'|'.join(SECTIONS)})(\..+)?$": values},
+        "patternProperties": {rf"^({'|'.join(KEYS)})(\..+)?$": values},
         "additionalProperties": False,
     }
     return {
@@ -60,9 +62,9 @@ def sweep_schema() -> dict[str, Any]:
 
 def _section(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
     """All keys of all variants; which go together is for ``flexhpc validate`` to say."""
-    key, variants = SECTIONS[name]
+    key, classes = KEYS[name], variants(name)
     merged: dict[str, Any] = {}
-    for cls in dict.fromkeys(variants.values()):
+    for cls in dict.fromkeys(classes.values()):
         schema = cls.model_json_schema(ref_template="#/$defs/{model}")
         definitions.update(schema.pop("$defs", {}))
         may = nuisances(cls)
@@ -72,9 +74,9 @@ def _section(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
             for one in (plain, _TUNED) if (field,) in may else (plain,):
                 if one not in known["anyOf"]:
                     known["anyOf"].append(one)
-    names = [variant for variant in variants if variant != "timm:NAME"]
+    names = [variant for variant in classes if variant != "timm:NAME"]
     choices: list[Any] = [{"enum": names}]
-    if "timm:NAME" in variants:
+    if "timm:NAME" in classes:
         choices.append({**_TEXT, "pattern": "^timm:"})
     merged[key] = {"anyOf": choices, "description": f"Picks the variant of {name}."}
     if "gates" in merged:

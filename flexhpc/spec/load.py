@@ -13,8 +13,9 @@ from flexhpc.spec.identity import HASH_VERSION
 from flexhpc.spec.nested import Keys, put, spelled
 from flexhpc.spec.point import Point
 from flexhpc.spec.resolve import closest, show, validate
-from flexhpc.spec.sections import SECTIONS, Evaluate
+from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sweep import Axis, Sweep
+from flexhpc.spec.variants import KEYS
 from flexhpc.spec.yaml_reader import Document, Path_, Problem, parse, read
 
 TOP_KEYS = ("name", "seed", "fixed", "grid", "zip", "tune", "evaluate", "frozen")
@@ -237,7 +238,7 @@ class _Reader:
         fixed = self._mapping("fixed")
         result: dict[str, dict[str, Any]] = {}
         for section, values in fixed.items():
-            if section not in SECTIONS:
+            if section not in KEYS:
                 self.note(("fixed", section), self._no_section(section))
             elif not isinstance(values, dict):
                 self.note(("fixed", section), f"must be a mapping, not {show(values)}")
@@ -245,7 +246,7 @@ class _Reader:
                 result[section] = values
         for key, asked in self._mapping("tune").items():
             path = tuple(str(key).split("."))
-            if len(path) < 2 or path[0] not in SECTIONS or "" in path:
+            if len(path) < 2 or path[0] not in KEYS or "" in path:
                 what = "does not lead into fixed; give a dotted path, as training.lr"
                 self.note(("tune", key), what, f"tune.{key}")
             else:
@@ -255,7 +256,7 @@ class _Reader:
     def _no_section(self, name: str) -> str:
         if name == "seed":
             return "stands at the top level, beside fixed"
-        names = list(SECTIONS)
+        names = list(KEYS)
         return f"unknown section; there are {', '.join(names)}{closest(name, names)}"
 
     def _fixed_lines(self) -> dict[Keys, int]:
@@ -306,7 +307,7 @@ class _Reader:
             root = key.split(".")[0]
             if "" in key.split("."):
                 self.note((*at, key), "is not a dotted path into fixed, as model.width", key)
-            elif root not in SECTIONS and key != "seed":
+            elif root not in KEYS and key != "seed":
                 self.note((*at, key), f"does not lead into fixed: {self._no_section(root)}", key)
             elif not isinstance(values, list) or not values:
                 self.note((*at, key), "must be a list of at least one value", key)
@@ -348,7 +349,7 @@ class _Reader:
                     for key in beneath:
                         what = f"has no effect: {keys[0]} is swept as a whole; give it there"
                         self.note(("fixed", keys[0], key), what, f"{keys[0]}.{key}")
-                if len(keys) == 1 and keys[0] in SECTIONS:
+                if len(keys) == 1 and keys[0] in KEYS:
                     for i, value in enumerate(axis.values):
                         if not isinstance(value[k], dict):
                             what = f"must be a mapping of keys, not {show(value[k])}"

@@ -6,7 +6,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flexhpc.spec.sections import Data, Evaluate, Model, Search, Training
+from flexhpc.spec.sections.data import Data
+from flexhpc.spec.sections.evaluate import Evaluate
+from flexhpc.spec.sections.model import Model
+from flexhpc.spec.sections.search import Search
+from flexhpc.spec.sections.training import Training
 from flexhpc.spec.tune import WIDEST_STEP, Arm, is_tune
 
 

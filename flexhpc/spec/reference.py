@@ -12,7 +12,9 @@ from typing import Any, TypeGuard, get_args
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from flexhpc.spec.sections import DEFAULT_VARIANT, SECTIONS, Evaluate, Section
+from flexhpc.spec.sections.base import Section
+from flexhpc.spec.sections.evaluate import Evaluate
+from flexhpc.spec.variants import DEFAULT_VARIANT, KEYS, variants
 
 
 def reference() -> str:
@@ -23,12 +25,13 @@ def reference() -> str:
         "Written by `python -m flexhpc.spec.reference`; do not edit. A key that has no effect for",
         "the chosen variant is an error.",
     ]
-    for name, (key, variants) in SECTIONS.items():
+    for name, key in KEYS.items():
+        classes = variants(name)
         default = DEFAULT_VARIANT.get(name)
         chosen = f"default {default}" if default else "required"
         lines += ["", f"## {name}", "", f"`{key}` picks the variant ({chosen})."]
-        for cls in dict.fromkeys(variants.values()):
-            names = ", ".join(f"`{v}`" for v, c in variants.items() if c is cls)
+        for cls in dict.fromkeys(classes.values()):
+            names = ", ".join(f"`{v}`" for v, c in classes.items() if c is cls)
             lines += ["", f"### {names}", "", (cls.__doc__ or "").strip(), ""]
             lines += ["| key | default | meaning |", "|---|---|---|"]
             lines += _rows(cls, "", key)

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from flexhpc.spec.sections import BASES, DEFAULT_VARIANT, SECTIONS, Section
+from flexhpc.spec.sections.base import Section
 from flexhpc.spec.sections.training import BUDGETS
+from flexhpc.spec.variants import BASES, DEFAULT_VARIANT, KEYS, variants
 
 S = TypeVar("S", bound=Section)
 
@@ -22,26 +23,22 @@ Report = Callable[[tuple[str, ...], str], None]
 
 def variant_of(section: str, values: Mapping[str, Any]) -> tuple[str, Any]:
     """Return the name of the deciding key and the variant chosen by ``values`` (or the default)."""
-    key, _ = SECTIONS[section]
+    key = KEYS[section]
     return key, values.get(key, DEFAULT_VARIANT.get(section))
 
 
-def with_variant(
-    section: str, values: dict[str, Any], variants: Mapping[str, str]
-) -> dict[str, Any]:
+def with_variant(section: str, values: dict[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
     """Return the values with the variant that a frozen spec chose, where they do not choose."""
-    key, _ = SECTIONS[section]
-    return {key: variants[section], **values} if section in variants else values
+    return {KEYS[section]: chosen[section], **values} if section in chosen else values
 
 
 def variant_class(section: str, variant: object) -> type[Section] | None:
     """Return the class of a variant, or None if there is no such variant."""
-    _, variants = SECTIONS[section]
     if not isinstance(variant, str):
         return None
     if section == "model" and variant.startswith("timm:"):
         variant = "timm:NAME"
-    return variants.get(variant)
+    return variants(section).get(variant)
 
 
 def complete(section: str, values: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +86,7 @@ def resolve(
     key, variant = variant_of(section, values)
     cls = variant_class(section, variant)
     if cls is None:
-        names = list(SECTIONS[section][1])
+        names = list(variants(section))
         if variant is None:
             report((key,), f"is required; choose one of {', '.join(names)}")
         else:
@@ -172,9 +169,9 @@ _BOUNDS = {
 
 def _unknown(section: str, cls: type[Section], variant: str, path: tuple[str, ...]) -> str:
     """Say why a key is refused: no effect for this variant, or no such key."""
-    if len(path) == 1 and section in SECTIONS:
-        key, variants = SECTIONS[section]
-        users = [name for name, other in variants.items() if path[0] in other.model_fields]
+    if len(path) == 1 and section in KEYS:
+        key, others = KEYS[section], variants(section).items()
+        users = [name for name, other in others if path[0] in other.model_fields]
         if users:
             return (
                 f"has no effect with {key}: {variant} (only with {', '.join(users)}); leave it out"

@@ -14,9 +14,12 @@ from flexhpc.spec.identity import HASH_VERSION, digest, point_json
 from flexhpc.spec.nested import Keys, put, without_none
 from flexhpc.spec.point import Point
 from flexhpc.spec.resolve import with_variant
-from flexhpc.spec.sections import SECTIONS, Data, Evaluate, Training
+from flexhpc.spec.sections.data import Data
+from flexhpc.spec.sections.evaluate import Evaluate
+from flexhpc.spec.sections.training import Training
+from flexhpc.spec.variants import KEYS
 
-SECTION_NAMES = tuple(SECTIONS)
+SECTION_NAMES = tuple(KEYS)
 
 
 @dataclass(frozen=True, kw_only=True)

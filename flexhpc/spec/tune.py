@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from flexhpc.spec.nested import Keys
-from flexhpc.spec.sections import Model, Section, Training
-from flexhpc.spec.sections.base import NUISANCE
+from flexhpc.spec.sections.base import NUISANCE, Section
+from flexhpc.spec.sections.model import Model
+from flexhpc.spec.sections.training import Training
 
 WIDEST_STEP = 3.2
 """Largest factor between neighbouring values of a range."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flexhpc.data.dataset import Ints
-from flexhpc.spec.sections import Training
+from flexhpc.spec.sections.training import Training
 
 
 def batch_sizes(n: int, batch_size: int | None, *, tail: bool = False) -> list[int]:

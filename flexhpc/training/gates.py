@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flexhpc.errors import PointError
-from flexhpc.spec.sections import Gates
+from flexhpc.spec.sections.gates import Gates
 from flexhpc.training.curvature import Ritz
 from flexhpc.training.network import Network
 from flexhpc.training.outcome import Verdict

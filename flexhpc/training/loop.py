@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from flexhpc.errors import Interrupted
-from flexhpc.spec import sections
-from flexhpc.spec.sections import Training
+from flexhpc.spec.sections.training import Training
 from flexhpc.training import budget, checkpoint
 from flexhpc.training.batches import epoch_order, sizes_of
 from flexhpc.training.gates import examine
@@ -114,7 +113,7 @@ class _Run:
                 self.group,
                 shards=training.shards,
                 precision=training.precision,
-                in_chunks=isinstance(training, sections.Gd),
+                in_chunks=training.full_batch,
                 label_smoothing=training.label_smoothing,
             )
             self.optimizer = make_optimizer(training, self.network.parameters)

@@ -13,13 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # not in torch's stubs
 
-from flexhpc.spec import sections
-from flexhpc.spec.sections import Training
+from flexhpc.spec.sections.training import Gd, Sgd, Training
+from flexhpc.spec.variants import implementation
 from flexhpc.training.shampoo import Shampoo
 
 _REST = 0.1
 """Learning rate of what is no matrix, over that of the matrices, with Muon."""
 _LEAST_NORM = 1e-12
+
+
+Parameters = list[nn.Parameter]
 
 
 def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -30,34 +33,49 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
     with an attribute ``rate_factors`` has its rate multiplied by the first of these numbers with
     sgd and gd, and by the second with adam and adamw.
     """
-    optimizer = _optimizer(training, list(parameters))
+    optimizer: torch.optim.Optimizer = implementation(training)(training, list(parameters))
     for group in optimizer.param_groups:
         group.setdefault("lr_factor", 1.0)
     return optimizer
 
 
-def _optimizer(training: Training, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    lr, decay = training.lr, training.weight_decay
-    if isinstance(training, sections.Sgd | sections.Gd):
-        return torch.optim.SGD(
-            _groups(parameters, 0), lr=lr, momentum=training.momentum, weight_decay=decay,
-            fused=True,
-        )  # fmt: skip
-    if isinstance(training, sections.AdamW):
-        return torch.optim.AdamW(_groups(parameters, 1), lr=lr, weight_decay=decay, fused=True)
-    if isinstance(training, sections.Adam):
-        return torch.optim.Adam(_groups(parameters, 1), lr=lr, weight_decay=decay, fused=True)
-    if isinstance(training, sections.Shampoo):
-        return Shampoo(parameters, lr=lr, weight_decay=decay)
-    if isinstance(training, sections.Soap):
-        from pytorch_optimizer import SOAP
+def sgd(training: Sgd | Gd, parameters: Parameters) -> torch.optim.Optimizer:
+    """Return torch's SGD, which is also full-batch descent."""
+    return torch.optim.SGD(
+        _groups(parameters, 0), lr=training.lr, momentum=training.momentum,
+        weight_decay=training.weight_decay, fused=True,
+    )  # fmt: skip
 
-        return SOAP(parameters, lr=lr, weight_decay=decay)
-    if isinstance(training, sections.Muon):
-        from pytorch_optimizer import Muon
 
-        return Muon(_muon_groups(parameters, lr, decay))
-    raise TypeError(f"no such optimizer: {training.optimizer}")
+def adam(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
+    """Return torch's Adam."""
+    decay = training.weight_decay
+    return torch.optim.Adam(_groups(parameters, 1), lr=training.lr, weight_decay=decay, fused=True)
+
+
+def adamw(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
+    """Return torch's AdamW."""
+    decay = training.weight_decay
+    return torch.optim.AdamW(_groups(parameters, 1), lr=training.lr, weight_decay=decay, fused=True)
+
+
+def shampoo(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
+    """Return our own Shampoo."""
+    return Shampoo(parameters, lr=training.lr, weight_decay=training.weight_decay)
+
+
+def soap(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
+    """Return SOAP of pytorch-optimizer."""
+    from pytorch_optimizer import SOAP
+
+    return SOAP(parameters, lr=training.lr, weight_decay=training.weight_decay)
+
+
+def muon(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
+    """Return Muon of pytorch-optimizer."""
+    from pytorch_optimizer import Muon
+
+    return Muon(_muon_groups(parameters, training.lr, training.weight_decay))
 
 
 def _groups(parameters: list[nn.Parameter], which: int) -> list[dict[str, Any]]:

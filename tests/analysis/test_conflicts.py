@@ -17,7 +17,7 @@ from flexhpc.analysis.collect import row_of
 from flexhpc.analysis.conflicts import chance_of_conflict, conflict_notes
 from flexhpc.data import load_samples
 from flexhpc.data.labelling import draw_subset
-from flexhpc.spec.sections import Table
+from flexhpc.spec.sections.data import Table
 from tests.analysis.made import points, status
 
 GROUP = st.lists(st.integers(1, 3), min_size=2, max_size=3).map(tuple)

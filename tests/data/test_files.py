@@ -17,7 +17,7 @@ from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.dataset import Dataset
 from flexhpc.data.idx import read_idx
 from flexhpc.errors import PointError
-from flexhpc.spec.sections import ImageFolder, ImageSet
+from flexhpc.spec.sections.data import ImageFolder, ImageSet
 from tests.conftest import FASHION_MNIST, SHARED
 from tests.data.writers import (
     RNG,

@@ -10,7 +10,7 @@ import pytest
 
 from flexhpc.data import load_samples, load_test
 from flexhpc.errors import PointError
-from flexhpc.spec.sections import Digits, Gaussian, ImageFolder, ImageSet, Table
+from flexhpc.spec.sections.data import Digits, Gaussian, ImageFolder, ImageSet, Table
 from tests.data.writers import (
     RNG,
     cifar_batch,

@@ -17,7 +17,7 @@ from flexhpc.data.dataset import Part
 from flexhpc.data.images import reshaped, resized
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
 from flexhpc.data.summary import pooled
-from flexhpc.spec.sections import Digits, ImageFolder, Table
+from flexhpc.spec.sections.data import Digits, ImageFolder, Table
 from tests.data.writers import RNG, write_images
 
 ALL = np.arange(1_797)

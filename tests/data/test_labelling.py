@@ -15,7 +15,7 @@ from flexhpc.data.labelling import conflicting, merge_map
 from flexhpc.data.summary import summarise
 from flexhpc.errors import PointError
 from flexhpc.seeds import ProbeSeeds
-from flexhpc.spec.sections import Digits, Gaussian, ImageSet, Table
+from flexhpc.spec.sections.data import Digits, Gaussian, ImageSet, Table
 from tests.data.writers import cifar_batch, write_cifar100
 
 

@@ -18,7 +18,8 @@ from flexhpc.data.pack import pack
 from flexhpc.data.packed import PREFIX, check, open_packed
 from flexhpc.data.prepare import prepare
 from flexhpc.errors import InputError, PointError
-from flexhpc.spec.sections import SECTIONS, Data
+from flexhpc.spec.sections.data import Data
+from flexhpc.spec.variants import variants
 from tests.conftest import Cli
 from tests.data.test_uci import ADULT, ADULT_TEST
 from tests.data.writers import (
@@ -37,7 +38,7 @@ def quiet(*_: object) -> None:
 
 
 def section(**values: Any) -> Data:
-    return SECTIONS["data"][1][values["source"]].model_validate(values)  # type: ignore[return-value]
+    return variants("data")[values["source"]].model_validate(values)  # type: ignore[return-value]
 
 
 def write_sources(folder: Path) -> dict[str, dict[str, Any]]:

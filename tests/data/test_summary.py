@@ -8,7 +8,7 @@ import pytest
 from flexhpc.data import load_samples
 from flexhpc.data.dataset import Dataset, in_blocks, rows_at_once
 from flexhpc.data.summary import moments, summarise
-from flexhpc.spec.sections import Digits
+from flexhpc.spec.sections.data import Digits
 from tests.data.test_labelling import dataset
 
 

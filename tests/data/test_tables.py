@@ -12,7 +12,7 @@ import pytest
 
 from flexhpc.data import Samples, load_samples, load_test
 from flexhpc.errors import PointError
-from flexhpc.spec.sections import Table
+from flexhpc.spec.sections.data import Table
 from tests.data.writers import RNG, written
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from flexhpc.data import Samples, load_samples, load_test
 from flexhpc.errors import PointError
-from flexhpc.spec.sections import KnownTable
+from flexhpc.spec.sections.data import KnownTable
 from tests.conftest import SHARED
 from tests.data.writers import RNG, written, xls
 

@@ -23,7 +23,8 @@ from flexhpc.measure.point import measure
 from flexhpc.measure.probe import Watch, run_training
 from flexhpc.seeds import ProbeSeeds
 from flexhpc.spec import Point, checked
-from flexhpc.spec.sections import Adam, Evaluate, Gd, Sgd
+from flexhpc.spec.sections.evaluate import Evaluate
+from flexhpc.spec.sections.training import Adam, Gd, Sgd
 from flexhpc.store import RunFolder, read
 from flexhpc.training import Group
 from tests.conftest import Cli

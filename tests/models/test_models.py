@@ -8,8 +8,7 @@ from flexhpc.errors import PointError
 from flexhpc.models import build, count_parameters
 from flexhpc.models.initialise import layers_of
 from flexhpc.models.plain import ACTIVATIONS
-from flexhpc.spec.sections import (
-    Adam,
+from flexhpc.spec.sections.model import (
     Cnn,
     Efficientnet,
     Linear,
@@ -17,10 +16,10 @@ from flexhpc.spec.sections import (
     Mlp,
     Model,
     Resnet,
-    Sgd,
     Timm,
     Vit,
 )
+from flexhpc.spec.sections.training import Adam, Sgd
 from flexhpc.training.optimizers import make_optimizer
 
 GREY, COLOUR, DIGIT = (1, 28, 28), (3, 32, 32), (1, 8, 8)

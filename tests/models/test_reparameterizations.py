@@ -10,8 +10,7 @@ from torch.func import functional_call
 from flexhpc.errors import Interrupted, PointError
 from flexhpc.models import build, count_bits, count_parameters
 from flexhpc.models.reparameterization import matrices
-from flexhpc.spec.sections import (
-    Adam,
+from flexhpc.spec.sections.model import (
     Cnn,
     Linear,
     LowRank,
@@ -24,6 +23,7 @@ from flexhpc.spec.sections import (
     Timm,
     Vit,
 )
+from flexhpc.spec.sections.training import Adam
 from flexhpc.training import Hooks
 from tests.training.helpers import run, same
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from flexhpc.errors import PointError
 from flexhpc.models import build, concrete, count_parameters
 from flexhpc.models.scaling import _ratio, resolution
-from flexhpc.spec.sections import (
+from flexhpc.spec.sections.model import (
     Cnn,
     Efficientnet,
     Linear,

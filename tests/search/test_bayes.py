@@ -15,7 +15,8 @@ from scipy.special import betainc
 
 from flexhpc.search import Ask, Estimate, ProbeResult, advance, cost_bound, estimate_so_far
 from flexhpc.search.design import Prices
-from flexhpc.spec.sections import Adam, Bayes
+from flexhpc.spec.sections.search import Bayes
+from flexhpc.spec.sections.training import Adam
 
 SEARCH = Bayes(policy="bayes", start=64, tolerance=0.1, max_probes=40)
 Outcome = Callable[[int, int], tuple[str, int]]

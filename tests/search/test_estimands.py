@@ -22,7 +22,9 @@ from flexhpc.search import (
 )
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import MOST_REJECTED, counted
-from flexhpc.spec.sections import Adam, Bayes, Bisection, Gates, Growth, PlateauGate, Sam, Search
+from flexhpc.spec.sections.gates import Gates, PlateauGate
+from flexhpc.spec.sections.search import Bayes, Bisection, Growth, Search
+from flexhpc.spec.sections.training import Adam, Sam
 
 SEARCH = Bisection(policy="bisection", start=32, tolerance=0.05)
 

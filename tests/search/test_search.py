@@ -21,7 +21,8 @@ from flexhpc.search import (
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import quorum
 from flexhpc.search.walk import ladder
-from flexhpc.spec.sections import Adam, Bisection, Growth, Search
+from flexhpc.spec.sections.search import Bisection, Growth, Search
+from flexhpc.spec.sections.training import Adam
 
 BISECTION = Bisection(policy="bisection", start=64, tolerance=0.05)
 GROWTH = Growth(policy="growth", start=64)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from flexhpc.errors import InputError
 from flexhpc.spec import checked, freeze, load, request_hash
 from flexhpc.spec.identity import canonical
-from flexhpc.spec.sections import DEFAULT_VARIANT, Mlp
+from flexhpc.spec.sections.model import Mlp
+from flexhpc.spec.variants import DEFAULT_VARIANT
 from tests.conftest import REPOSITORY
 
 BASE = """\

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from flexhpc.errors import PeerLost
-from flexhpc.spec.sections import Sgd
+from flexhpc.spec.sections.training import Sgd
 from flexhpc.training import Group, Hooks
 from tests.training.ranks import Case, outcome
 

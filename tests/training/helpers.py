@@ -10,7 +10,9 @@ import torch
 from flexhpc.data import draw_subset, load_samples
 from flexhpc.models import build
 from flexhpc.seeds import ProbeSeeds
-from flexhpc.spec.sections import Digits, Mlp, Model, Training
+from flexhpc.spec.sections.data import Digits
+from flexhpc.spec.sections.model import Mlp, Model
+from flexhpc.spec.sections.training import Training
 from flexhpc.training import Hooks, Outcome, ProbeData, train
 
 SMALL = Mlp(family="mlp", width=16, depth=2, activation="tanh")

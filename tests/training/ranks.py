@@ -15,21 +15,9 @@ import torch
 
 from flexhpc.errors import Interrupted, PointError
 from flexhpc.models import build
-from flexhpc.spec.sections import (
-    Adam,
-    Cnn,
-    CurvatureGate,
-    Gates,
-    Gd,
-    Mlp,
-    Model,
-    Resnet,
-    Sam,
-    Sgd,
-    Subspace,
-    Timm,
-    Training,
-)
+from flexhpc.spec.sections.gates import CurvatureGate, Gates
+from flexhpc.spec.sections.model import Cnn, Mlp, Model, Resnet, Subspace, Timm
+from flexhpc.spec.sections.training import Adam, Gd, Sam, Sgd, Training
 from flexhpc.training import Group, Hooks, Outcome, train
 from tests.training.helpers import SMALL, probe_data
 

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from flexhpc.errors import PointError
 from flexhpc.models import build
-from flexhpc.spec.sections import Vit
+from flexhpc.spec.sections.model import Vit
 from flexhpc.training import Group
 from flexhpc.training.curvature import Ritz, hessian_product, lanczos, ritz
 from tests.conftest import REPOSITORY

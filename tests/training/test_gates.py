@@ -11,19 +11,15 @@ import torch
 from torch.nn import functional
 
 from flexhpc.models import build
-from flexhpc.spec.sections import (
-    Adam,
+from flexhpc.spec.sections.gates import (
     CurvatureGate,
     Gates,
-    Gd,
     GradientGate,
-    Mlp,
     PlateauGate,
-    Sam,
-    Sgd,
-    Soap,
     StabilityGate,
 )
+from flexhpc.spec.sections.model import Mlp
+from flexhpc.spec.sections.training import Adam, Gd, Sam, Sgd, Soap
 from flexhpc.training import Group, Hooks, Outcome
 from flexhpc.training.loop import _Run
 from flexhpc.training.plateau import Plateau, patience, unstable

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from flexhpc.errors import PointError
-from flexhpc.spec.sections import Mlp, Sgd
+from flexhpc.spec.sections.model import Mlp
+from flexhpc.spec.sections.training import Sgd
 from flexhpc.training import Group, Outcome
 from tests.conftest import REPOSITORY
 from tests.training.helpers import run, same

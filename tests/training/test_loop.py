@@ -9,19 +9,9 @@ import torch
 
 from flexhpc.errors import Interrupted, PointError
 from flexhpc.models import build
-from flexhpc.spec.sections import (
-    Adam,
-    AdamW,
-    Gates,
-    Gd,
-    GradientGate,
-    Mlp,
-    PlateauGate,
-    Sgd,
-    StabilityGate,
-    Timm,
-    Training,
-)
+from flexhpc.spec.sections.gates import Gates, GradientGate, PlateauGate, StabilityGate
+from flexhpc.spec.sections.model import Mlp, Timm
+from flexhpc.spec.sections.training import Adam, AdamW, Gd, Sgd, Training
 from flexhpc.training import Group, Hooks
 from flexhpc.training import network as network_module
 from flexhpc.training.loop import _Run

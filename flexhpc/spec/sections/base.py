@@ -43,6 +43,10 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
+    called: ClassVar[tuple[str, ...]] = ()
+    """Names of a variant, where the annotation of its deciding key does not give them."""
+    does: ClassVar[str] = ""
+    """What does what a variant says, as MODULE:NAME; see its section's base class."""
     location_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where something lies and cannot change a result; not part of the id."""
     retired: ClassVar[frozenset[str]] = frozenset()

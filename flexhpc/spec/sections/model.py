@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -40,7 +40,14 @@ class Quantised(Section):
 
 
 class Model(Section):
-    """What is trained."""
+    """What is trained.
+
+    ``does`` names a function (section, shape of a sample, classes) -> untrained torch.nn.Module
+    with as many outputs, initialised from torch's global random state.
+    """
+
+    images_only: ClassVar[bool] = True
+    """Whether it takes images (channels, height, width), but no vectors."""
 
     family: str
     """Kind of network."""
@@ -50,6 +57,11 @@ class Model(Section):
     """Trains low-rank changes of the matrices."""
     quantised: Quantised | None = None
     """Trains quantised weights."""
+
+    @property
+    def batch_norm(self) -> bool:
+        """Whether it normalises over the batch."""
+        return getattr(self, "norm", "none") == "batch"
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -86,6 +98,9 @@ class Initialised(Model):
 class Linear(Initialised):
     """One linear layer from the flattened input to the classes."""
 
+    does: ClassVar[str] = "flexhpc.models.families:linear"
+    images_only: ClassVar[bool] = False
+
     family: Literal["linear"]
     init: Annotated[Init, Since(version=2, before="he")] = "torch"
     """How weights are drawn. `torch`: as nn.Linear does; `he`, `lecun`: from N(0, 1 / fan_in), with
@@ -96,6 +111,11 @@ class Linear(Initialised):
 
 class Sized(Initialised):
     """What all families that come in sizes share."""
+
+    draws: ClassVar[bool] = False
+    """Whether the network draws its weights as ``init`` says while it is built."""
+    narrowest: ClassVar[int] = 1
+    """Smallest width."""
 
     width: Count | None = None
     """Size of a layer; required unless `match_params` is given."""
@@ -113,6 +133,11 @@ class Sized(Initialised):
     the activation's: what keeps a signal's variance."""
     base_width: Annotated[Count | None, LATER] = None
     """Width at which `mup` is the plain network (64)."""
+
+    @property
+    def width_multiple(self) -> int:
+        """What every width is a multiple of."""
+        return 1
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -135,6 +160,8 @@ class Sized(Initialised):
 
 
 class _Plain(Sized):
+    draws: ClassVar[bool] = True
+
     width: Count | None = None
     """Units of every hidden layer (mlp), or channels of the first layer (cnn); required unless
     `match_params` is given."""
@@ -155,6 +182,9 @@ class _Plain(Sized):
 class Mlp(_Plain):
     """`depth` hidden layers of `width` units."""
 
+    does: ClassVar[str] = "flexhpc.models.families:mlp"
+    images_only: ClassVar[bool] = False
+
     family: Literal["mlp"]
     depth: Annotated[int, Field(ge=0, le=1000)] = 2
     """Number of hidden layers."""
@@ -162,6 +192,8 @@ class Mlp(_Plain):
 
 class Cnn(_Plain):
     """`depth` strided convolutions, doubling the channels, then global average pooling."""
+
+    does: ClassVar[str] = "flexhpc.models.families:cnn"
 
     family: Literal["cnn"]
     depth: Annotated[int, Field(ge=1, le=12)] = 3
@@ -181,6 +213,8 @@ class Cnn(_Plain):
 class Vit(Sized):
     """timm's VisionTransformer."""
 
+    does: ClassVar[str] = "flexhpc.models.families:vit"
+
     family: Literal["vit"]
     width: Count | None = None
     """Embedding size; a multiple of `heads`; required unless `match_params` is given."""
@@ -195,6 +229,11 @@ class Vit(Sized):
     mlp_ratio: Annotated[Rate, LATER] = 4.0
     """Units of the blocks' MLPs over `width`."""
 
+    @property
+    def width_multiple(self) -> int:
+        """Heads split the width."""
+        return self.heads
+
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """See :meth:`Section.clashes`."""
@@ -208,6 +247,8 @@ class Vit(Sized):
 class Resnet(Sized):
     """timm's ResNet of basic blocks in up to four stages, with a 3x3 stem."""
 
+    does: ClassVar[str] = "flexhpc.models.families:resnet"
+
     family: Literal["resnet"]
     width: Annotated[int, Field(ge=2, le=10**6, multiple_of=2)] | None = None
     """Channels of the first stage, doubled at each stage; even; required unless `match_params` is
@@ -219,9 +260,16 @@ class Resnet(Sized):
     norm: Annotated[Literal["batch", "layer", "none"], LATER] = "batch"
     """Normalisation after each convolution."""
 
+    @property
+    def width_multiple(self) -> int:
+        """Widths are even."""
+        return 2
+
 
 class Efficientnet(Sized):
     """timm's EfficientNet."""
+
+    does: ClassVar[str] = "flexhpc.models.families:efficientnet"
 
     family: Literal["efficientnet"]
     width: Annotated[int, Field(ge=8, le=10**6, multiple_of=8)] | None = None
@@ -232,9 +280,22 @@ class Efficientnet(Sized):
     activation: Literal["silu", "relu", "leaky_relu", "tanh", "identity", "gelu"] = "silu"
     """Nonlinearity."""
 
+    @property
+    def width_multiple(self) -> int:
+        """timm rounds channels to it."""
+        return 8
+
+    @property
+    def batch_norm(self) -> bool:
+        """Always."""
+        return True
+
 
 class Mixer(Sized):
     """timm's MLP-Mixer."""
+
+    does: ClassVar[str] = "flexhpc.models.families:mixer"
+    narrowest: ClassVar[int] = 2  # half of it must be a unit
 
     family: Literal["mixer"]
     width: Count | None = None
@@ -249,6 +310,9 @@ class Mixer(Sized):
 
 class Timm(Model):
     """Any model of timm, untrained, by its name."""
+
+    does: ClassVar[str] = "flexhpc.models.families:by_name"
+    called: ClassVar[tuple[str, ...]] = ("timm:NAME",)
 
     family: Annotated[str, Field(pattern=r"^timm:[A-Za-z0-9_.]+$")]
     kwargs: dict[str, Any] = Field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -32,7 +32,19 @@ class Sam(Section):
 
 
 class Training(Section):
-    """The procedure that one probe follows from scratch."""
+    """The procedure that one probe follows from scratch.
+
+    ``does`` names a function (section, list of parameters) -> torch.optim.Optimizer. Before every
+    update the rate of each of its ``param_groups`` is set, to that of the schedule times the
+    group's ``lr_factor`` (1 where it has none).
+    """
+
+    full_batch: ClassVar[bool] = False
+    """Whether an update takes the gradient of the whole subset."""
+    with_mup: ClassVar[bool] = False
+    """Whether it takes the rates of layers that ``model.init: mup`` sets."""
+    for_matrices: ClassVar[bool] = False
+    """Whether its rule is one for matrices, and vectors get another."""
 
     if TYPE_CHECKING:  # a field of every variant, each with a default of its own
         lr: Rate
@@ -123,6 +135,9 @@ class Training(Section):
 class Sgd(Training):
     """Stochastic gradient descent on mini-batches."""
 
+    does: ClassVar[str] = "flexhpc.training.optimizers:sgd"
+    with_mup: ClassVar[bool] = True
+
     optimizer: Literal["sgd"]
     lr: Annotated[Rate, NUISANCE] = 0.05
     """Learning rate."""
@@ -138,6 +153,10 @@ class Sgd(Training):
 
 class Gd(Training):
     """Exact full-batch gradient descent: the mean gradient of the whole subset per update."""
+
+    does: ClassVar[str] = "flexhpc.training.optimizers:sgd"
+    full_batch: ClassVar[bool] = True
+    with_mup: ClassVar[bool] = True
 
     optimizer: Literal["gd"]
     lr: Annotated[Rate, NUISANCE] = 0.1
@@ -162,11 +181,17 @@ class Adaptive(Training):
 class Adam(Adaptive):
     """Adam."""
 
+    does: ClassVar[str] = "flexhpc.training.optimizers:adam"
+    with_mup: ClassVar[bool] = True
+
     optimizer: Literal["adam"]
 
 
 class AdamW(Adaptive):
     """Adam with decoupled weight decay."""
+
+    does: ClassVar[str] = "flexhpc.training.optimizers:adamw"
+    with_mup: ClassVar[bool] = True
 
     optimizer: Literal["adamw"]
     weight_decay: Annotated[Decay, NUISANCE] = 0.01
@@ -176,6 +201,8 @@ class AdamW(Adaptive):
 class Shampoo(Adaptive):
     """Shampoo (Gupta et al. 2018, arXiv 1802.09568)."""
 
+    does: ClassVar[str] = "flexhpc.training.optimizers:shampoo"
+
     optimizer: Literal["shampoo"]
     lr: Annotated[Rate, NUISANCE] = 0.3
     """Learning rate."""
@@ -183,6 +210,8 @@ class Shampoo(Adaptive):
 
 class Soap(Adaptive):
     """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (arXiv 2409.11321)."""
+
+    does: ClassVar[str] = "flexhpc.training.optimizers:soap"
 
     optimizer: Literal["soap"]
     lr: Annotated[Rate, NUISANCE] = 3e-3
@@ -192,6 +221,9 @@ class Soap(Adaptive):
 class Muon(Adaptive):
     """Muon: orthogonalised momentum for matrices (kellerjordan.github.io/posts/muon), AdamW for the
     rest."""
+
+    does: ClassVar[str] = "flexhpc.training.optimizers:muon"
+    for_matrices: ClassVar[bool] = True
 
     optimizer: Literal["muon"]
     lr: Annotated[Rate, NUISANCE] = 0.02

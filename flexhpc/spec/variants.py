@@ -1,0 +1,61 @@
+"""Which variants each section of a spec has, found by the classes themselves.
+
+A variant is one class: the annotation of its deciding key (``optimizer: Literal["adam"]``) says
+what it is called, ``does`` what does it. That may lie in a room above this one, so it is imported
+by name and only when it is needed: reading a spec imports no torch.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import Any, Literal, get_args, get_origin
+
+from flexhpc.spec.sections.base import Section
+from flexhpc.spec.sections.data import Data
+from flexhpc.spec.sections.model import Model
+from flexhpc.spec.sections.search import Search
+from flexhpc.spec.sections.training import Training
+
+MODULES = [
+    "flexhpc.spec.sections.data",
+    "flexhpc.spec.sections.model",
+    "flexhpc.spec.sections.training",
+    "flexhpc.spec.sections.search",
+]
+"""Where variants are, in the order of lists. One more module is one more line."""
+BASES: dict[str, type[Section]] = {
+    "data": Data,
+    "model": Model,
+    "training": Training,
+    "search": Search,
+}
+"""What all variants of a section share."""
+KEYS = {"data": "source", "model": "family", "training": "optimizer", "search": "policy"}
+"""The key that picks the variant."""
+DEFAULT_VARIANT = {"data": "digits", "training": "adam", "search": "bayes"}
+"""Variant of a section where the spec does not say."""
+
+
+@cache
+def variants(section: str) -> dict[str, type[Section]]:
+    """Return the variants of a section by name."""
+    found: dict[str, type[Section]] = {}
+    for name in MODULES:
+        for cls in vars(import_module(name)).values():
+            if isinstance(cls, type) and issubclass(cls, BASES[section]) and cls.__module__ == name:
+                found |= dict.fromkeys(_names(cls, KEYS[section]), cls)
+    return found
+
+
+def _names(cls: type[Section], key: str) -> tuple[str, ...]:
+    if cls.called:
+        return cls.called
+    annotation = cls.model_fields[key].annotation
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def implementation(section: Section) -> Any:
+    """Import what does what a section says."""
+    module, _, name = type(section).does.partition(":")
+    return getattr(import_module(module), name)
