@@ -22,12 +22,8 @@ from flexhpc.data.sources import open_source
 from flexhpc.data.summary import moments, moments_of_pixels, pooled, summarise
 from flexhpc.errors import PointError
 from flexhpc.seeds import derive
-from flexhpc.spec.sections.data import Data, Gaussian
-
-_LOADED_BY = frozenset({
-    "source", "root", "path", "target", "categorical", "drop", "side", "colour", "test_fraction",
-    "dims", "size",
-})  # fmt: skip
+from flexhpc.spec.sections.base import LOCATION
+from flexhpc.spec.sections.data import Data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,10 +216,9 @@ def load_test(data: Data, seed: int) -> TestSet:
 
 
 def _loaded(data: Data, seed: int) -> _Loaded:
-    drawn = isinstance(data, Gaussian)
-    keys = _LOADED_BY | {"classes"} if drawn else _LOADED_BY
-    text = data.model_dump_json(include=set(keys), exclude_none=True)
-    return _load(type(data), text, seed if drawn else 0)
+    keys = {"test_fraction", *data.reading_keys(), *data.marked(LOCATION)}
+    text = data.model_dump_json(include=keys, exclude_none=True)
+    return _load(type(data), text, seed if data.drawn else 0)
 
 
 @lru_cache(maxsize=2)

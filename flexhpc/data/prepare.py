@@ -8,14 +8,15 @@ from typing import Any
 
 from flexhpc.data.pack import pack
 from flexhpc.data.packed import Packed, Progress, is_packed, open_packed
-from flexhpc.data.sources import open_files, reading_of, where_of
+from flexhpc.data.sources import open_files, reading_of
 from flexhpc.errors import InputError, PointError
 from flexhpc.spec.resolve import resolve
-from flexhpc.spec.sections.data import Data, Gaussian
+from flexhpc.spec.sections.base import LOCATION
+from flexhpc.spec.sections.data import Data
+from flexhpc.spec.variants import variants
 from flexhpc.spec.yaml_reader import parse
 
-_TABLE_ENDS = frozenset({".csv", ".parquet", ".gz", ".bz2", ".xz", ".zip", ".zst", ".tar"})
-_KEYS = ("root", "path", "target", "categorical", "drop", "side", "colour")
+_ENDS = frozenset({".csv", ".parquet", ".npz", ".gz", ".bz2", ".xz", ".zip", ".zst", ".tar"})
 
 
 def prepare(
@@ -40,11 +41,11 @@ def prepare(
             is no packed one, or by default one that was packed otherwise.
     """
     data = _section(source, given, overrides)
-    key, where = where_of(data)
+    key, where = data.location_key(), data.location
     if where is not None and is_packed(Path(where).expanduser()):
         raise PointError(f"data.{key}: {where} is packed already")
     reading = reading_of(data)
-    target = out or Path("data") / f"{_name(data.source, where)}.packed"
+    target = out or Path("data") / f"{_name(data)}.packed"
     try:
         _refuse_to_overwrite(target, None if out is not None else reading)
         return pack(open_files(data, 0), reading, target, progress)
@@ -54,14 +55,18 @@ def prepare(
         ) from None
 
 
-def _name(source: str, where: str | None) -> str:
-    """Return how the file is called by default, without its ending."""
-    if where is None or source not in ("image_folder", "table"):
-        return source
-    path = Path(where).expanduser().resolve()
-    while source == "table" and path.suffix.lower() in _TABLE_ENDS:
+def _name(data: Data) -> str:
+    """Return how the file is called by default, without its ending.
+
+    A source that lies where the point says, and nowhere else, is called by its file or folder.
+    """
+    key = data.location_key()
+    if key is None or data.location is None or not type(data).model_fields[key].is_required():
+        return data.source
+    path = Path(data.location).expanduser().resolve()
+    while not path.is_dir() and path.suffix.lower() in _ENDS:
         path = path.with_suffix("")
-    return path.name or source
+    return path.name or data.source
 
 
 def _refuse_to_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
@@ -84,16 +89,30 @@ def _refuse_to_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
         raise PointError(f"{out}: is there already, packed with {said}; give --out")
 
 
+def _keys(source: str) -> list[str]:
+    """Return the keys that decide what is packed."""
+    known = variants("data")
+    some = [known[source]] if source in known else list(dict.fromkeys(known.values()))
+    keys = (
+        key
+        for cls in some
+        if issubclass(cls, Data)
+        for key in (*cls.marked(LOCATION), *cls.reading_keys())
+    )
+    return [key for key in dict.fromkeys(keys) if key != "source"]
+
+
 def _section(source: str, given: Mapping[str, Any], overrides: Sequence[str]) -> Data:
     values = {key: value for key, value in given.items() if value is not None}
     wrong: list[str] = []
+    keys = _keys(source)
     for text in overrides:
         key, equals, value = text.partition("=")
         name = key.strip().removeprefix("data.")
         parsed = parse("value: " + value, f"--set {text}")
-        if not equals or name not in _KEYS:
+        if not equals or name not in keys:
             wrong.append(
-                f"--set {text}: must be data.KEY=VALUE with one of {', '.join(_KEYS)}; what else "
+                f"--set {text}: must be data.KEY=VALUE with one of {', '.join(keys)}; what else "
                 "a point says about data is applied when it is measured"
             )
         wrong += [str(problem) for problem in parsed.problems]
@@ -105,8 +124,8 @@ def _section(source: str, given: Mapping[str, Any], overrides: Sequence[str]) ->
             lambda path, what: wrong.append(f"data.{'.'.join(path)}: {what}"),
             given=values,
         )
-        if isinstance(section, Gaussian):
-            raise InputError("data.source: gaussian is drawn anew for every seed; nothing to pack")
+        if isinstance(section, Data) and section.drawn:
+            raise InputError(f"data.source: {source} is drawn anew for every seed; nothing to pack")
         if isinstance(section, Data) and not wrong:
             return section
     raise InputError(wrong)

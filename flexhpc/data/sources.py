@@ -20,6 +20,7 @@ from flexhpc.data.uci import open_known_table
 from flexhpc.errors import PointError
 from flexhpc.spec.sections.data import (
     Data,
+    Digits,
     Gaussian,
     ImageFolder,
     Images,
@@ -27,20 +28,13 @@ from flexhpc.spec.sections.data import (
     KnownTable,
     Table,
 )
-
-_READING = ("source", "side", "colour", "target", "categorical", "drop")
-"""Keys that decide which values are read, apart from where."""
+from flexhpc.spec.variants import implementation
 
 
 def reading_of(data: Data) -> dict[str, Any]:
-    """Return the keys of a section that decide which values are read."""
-    return {key: value for key in _READING if (value := getattr(data, key, None)) is not None}
-
-
-def where_of(data: Data) -> tuple[str, str | None]:
-    """Return the key that says where the data lies, and its value."""
-    key = "path" if isinstance(data, Table) else "root"
-    return key, getattr(data, key, None)
+    """Return the keys of a section that decide which values are read, where given."""
+    keys = {key: getattr(data, key) for key in data.reading_keys()}
+    return {key: value for key, value in keys.items() if value is not None}
 
 
 def open_source(data: Data, seed: int) -> Source:
@@ -58,20 +52,40 @@ def open_files(data: Data, seed: int) -> Source:
     Raises:
         PointError: the data is missing, unreadable or of the wrong shape.
     """
-    if isinstance(data, Gaussian):
-        return make_gaussian(data.dims, data.classes, data.size, seed)
-    if isinstance(data, Table):
-        return open_table(data)
-    if isinstance(data, KnownTable):
-        return open_known_table(data.source, data.root)
-    if isinstance(data, ImageFolder):
-        _no_file(data.root)
-        return _as_asked(open_image_folder(data.root, data.side), data)
-    if isinstance(data, ImageSet):
-        _no_file(data.root)
-        openers = {"cifar5m": open_cifar5m, "cifar10": open_cifar, "cifar100": open_cifar}
-        return _as_asked(openers.get(data.source, open_mnist)(data.source, data.root), data)
-    return _as_asked(open_digits(), data)
+    return _as_asked(implementation(data)(data, seed), data)
+
+
+def digits(data: Digits, seed: int) -> Source:
+    """The digits of scikit-learn."""
+    return open_digits()
+
+
+def gaussian(data: Gaussian, seed: int) -> Source:
+    """Noise, and labels of a random teacher."""
+    return make_gaussian(data.dims, data.classes, data.size, seed)
+
+
+def table(data: Table, seed: int) -> Source:
+    """Any table."""
+    return open_table(data)
+
+
+def known_table(data: KnownTable, seed: int) -> Source:
+    """A table of UCI."""
+    return open_known_table(data.source, data.root)
+
+
+def image_folder(data: ImageFolder, seed: int) -> Source:
+    """Images in folders."""
+    _no_file(data.root)
+    return open_image_folder(data.root, data.side)
+
+
+def image_set(data: ImageSet, seed: int) -> Source:
+    """A well-known image set."""
+    _no_file(data.root)
+    openers = {"cifar5m": open_cifar5m, "cifar10": open_cifar, "cifar100": open_cifar}
+    return openers.get(data.source, open_mnist)(data.source, data.root)
 
 
 def _no_file(root: str | None) -> None:
@@ -83,9 +97,9 @@ def _no_file(root: str | None) -> None:
 
 def _open_packed(data: Data) -> Source | None:
     """Open the packed file that the section names, or one that fits in its folder or the usual."""
-    if isinstance(data, Gaussian):
+    if data.drawn:
         return None
-    key, where = where_of(data)
+    key, where = data.location_key(), data.location
     if where is not None:
         path = Path(where).expanduser()
         if is_packed(path):
@@ -109,7 +123,7 @@ def _misfit(packed: dict[str, Any], data: Data) -> str | None:
         wanted.pop("colour", None)
         if "side" not in packed:
             wanted.pop("side", None)
-    for key in _READING:
+    for key in data.reading_keys():
         if packed.get(key) != wanted.get(key):
             said = f"was packed with {key}: {packed[key]}" if key in packed else f"has no {key}"
             return f"{said}, but the point says {wanted.get(key)}; prepare it anew"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from flexhpc.spec.resolve import Report
-from flexhpc.spec.sections.data import Data, Gaussian, Images, KnownTable, Table
+from flexhpc.spec.sections.data import Data, Images
 from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sections.model import (
     Model,
@@ -15,41 +15,26 @@ from flexhpc.spec.sections.search import Bayes, Search
 from flexhpc.spec.sections.training import Training
 from flexhpc.spec.variants import variants
 
-KNOWN_SHAPES: dict[str, tuple[tuple[int, ...], int, int]] = {
-    "digits": ((1, 8, 8), 10, 1_797),
-    "mnist": ((1, 28, 28), 10, 60_000),
-    "fashion_mnist": ((1, 28, 28), 10, 60_000),
-    "cifar10": ((3, 32, 32), 10, 50_000),
-    "cifar100": ((3, 32, 32), 100, 50_000),
-}
-"""Per source: shape of one sample (channels, height, width), classes, size of the training set."""
-COARSE = {"cifar100": 20}
-"""Sources with super-classes of their own, and how many."""
-OWN_TEST_SET = ("mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder", "adult")
-"""Sources that come (or may come) with a test set."""
-
 Found = Iterator[tuple[str, str, str]]
 """(section, dotted key, what is wrong)."""
 
 
 def known_shape(data: Data) -> tuple[tuple[int, ...], int, int] | None:
     """Return (shape of a sample, classes, training samples) where no file must be read for it."""
-    shape: tuple[int, ...]
-    if isinstance(data, Gaussian):
-        shape, classes, size = (data.dims,), data.classes, data.size
-    elif data.source in KNOWN_SHAPES:
-        shape, classes, size = KNOWN_SHAPES[data.source]
-        if isinstance(data, Images):
-            channels = {None: shape[0], "grey": 1, "rgb": 3}[data.colour]
-            shape = (channels, data.side or shape[1], data.side or shape[2])
-        if data.merge == "coarse":
-            classes = COARSE.get(data.source, classes)
-        elif data.class_map is not None:
-            classes = len(set(data.class_map))
-        else:
-            classes = data.classes or classes
-    else:
+    known = data.known
+    if known is None:
         return None
+    shape, classes = known.shape, known.classes
+    if isinstance(data, Images):
+        channels = {None: shape[0], "grey": 1, "rgb": 3}[data.colour]
+        shape = (channels, data.side or shape[1], data.side or shape[2])
+    if data.merge == "coarse":
+        classes = known.coarse or classes
+    elif data.class_map is not None:
+        classes = len(set(data.class_map))
+    else:
+        classes = data.classes or classes
+    size = known.size
     return shape, classes, size - round(size * data.test_fraction)
 
 
@@ -64,7 +49,7 @@ def check_evaluation(
     """Yield (key, what is wrong) for evaluating a model that is trained so on this data."""
     if not evaluate.wanted or not generalizes(data):
         return
-    if not data.test_fraction and data.source not in OWN_TEST_SET:
+    if not data.test_fraction and not data.own_test:
         what = f"{data.source} has no test set of its own; give data.test_fraction, as 0.2"
         yield evaluate.size_key, what
     known = known_shape(data)
@@ -122,8 +107,8 @@ def _training(model: Model, training: Training) -> Found:
 
 
 def _labels(data: Data) -> Found:
-    own = KNOWN_SHAPES[data.source][1] if data.source in KNOWN_SHAPES else None
-    if data.merge == "coarse" and data.source not in COARSE:
+    own = data.known.classes if data.known is not None and not data.drawn else None
+    if data.merge == "coarse" and not (data.known and data.known.coarse):
         what = f"{data.source} has no super-classes of its own; give class_map"
         yield "data", "merge", what
     if data.class_map is not None and own not in (None, len(data.class_map)):
@@ -136,11 +121,11 @@ def _labels(data: Data) -> Found:
 
 
 def _shapes(data: Data, model: Model) -> Found:
-    if isinstance(data, Gaussian | KnownTable | Table) and model.images_only:
+    if data.vectors and model.images_only:
         what = f"{model.family} takes images, {data.source} gives vectors; use linear or mlp"
         yield "model", "family", what
     compound = isinstance(model, Sized) and model.scaling == "compound"
-    if isinstance(data, Gaussian | KnownTable | Table) and compound:
+    if data.vectors and compound:
         what = f"compound resizes images, {data.source} gives vectors"
         yield "model", "scaling", f"{what}; use width, depth or both"
     if (known := known_shape(data)) is None:

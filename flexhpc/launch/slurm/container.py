@@ -128,8 +128,7 @@ def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> T
     if container is None:
         return None
     work = Path.cwd()
-    sections = [point.data for point in points]
-    places = {getattr(data, key, None) for data in sections for key in data.location_fields}
+    places = {point.data.location for point in points}
     data = sorted({work / Path(place).expanduser() for place in places if place} | {work / "data"})
     for path in (run, work, *data):
         if any(sign in str(path) for sign in ":,"):

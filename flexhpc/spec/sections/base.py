@@ -27,6 +27,10 @@ class Since:
     before: Any
 
 
+LOCATION = "location"
+"""Marks a field that says where something lies and cannot change a result: no part of the id."""
+CALLED = "called"
+"""Marks a field that only tells two of a kind apart, where where they lie does not."""
 NUISANCE = "nuisance"
 """Marks a field that may be tuned: it changes neither the data, nor the number of parameters, nor
 the budget, and nobody wants the EMC at any other value of it than the best one."""
@@ -47,11 +51,14 @@ class Section(BaseModel):
     """Names of a variant, where the annotation of its deciding key does not give them."""
     does: ClassVar[str] = ""
     """What does what a variant says, as MODULE:NAME; see its section's base class."""
-    location_fields: ClassVar[frozenset[str]] = frozenset()
-    """Fields that say where something lies and cannot change a result; not part of the id."""
     retired: ClassVar[frozenset[str]] = frozenset()
     """Keys of earlier hash versions that have no meaning any more: they stay part of the ids of the
     points that had them, and nothing else."""
+
+    @classmethod
+    def marked(cls, mark: str) -> list[str]:
+        """Return the fields with a mark, in their order."""
+        return [name for name, field in cls.model_fields.items() if mark in field.metadata]
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from flexhpc.spec.sections.base import LATER, Count, Fraction, Section
+from flexhpc.spec.sections.base import CALLED, LATER, LOCATION, Count, Fraction, Section
 
 Classes = Annotated[int, Field(ge=2, le=10**6)]
 
 
-class Data(Section):
-    """Which samples there are, and how they are labelled."""
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What is known of a source without reading it.
 
-    location_fields: ClassVar[frozenset[str]] = frozenset({"root"})
+    Attributes:
+        shape: of a sample: (channels, height, width), or (features,).
+        classes: its own; coarse: its super-classes, 0 without any.
+        size: of the training set (samples).
+    """
+
+    shape: tuple[int, ...]
+    classes: int
+    size: int
+    coarse: int = 0
+
+
+class Data(Section):
+    """Which samples there are, and how they are labelled.
+
+    ``does`` names a function (section, seed of the point) -> flexhpc.data.dataset.Source. A variant
+    has the keys that it needs to read its samples; that with the mark LOCATION says where they lie.
+    """
+
+    vectors: ClassVar[bool] = False
+    """Whether samples are vectors of features, not images."""
+    drawn: ClassVar[bool] = False
+    """Whether samples are drawn anew for every seed of a point, instead of read."""
+
     source: str
     """Where the samples come from."""
     labels: Literal["original", "random", "corrupted"] = "original"
@@ -49,6 +74,37 @@ class Data(Section):
     test_fraction: Annotated[Fraction, LATER] = 0.0
     """Fraction of the samples held out, the same for every seed, to measure generalization on where
     a data set has no test set of its own. They are never trained on."""
+
+    @property
+    def known(self) -> Known | None:
+        """What is known without reading a file; None for nothing."""
+        return None
+
+    @property
+    def own_test(self) -> bool:
+        """Whether the source comes (or may come) with a test set of its own."""
+        return False
+
+    @property
+    def location(self) -> str | None:
+        """Where the samples lie, if the point says so."""
+        key = self.location_key()
+        return None if key is None else getattr(self, key)
+
+    @classmethod
+    def location_key(cls) -> str | None:
+        """Return the key that says where the samples lie; None where there is none."""
+        return next(iter(cls.marked(LOCATION)), None)
+
+    @classmethod
+    def reading_keys(cls) -> list[str]:
+        """Return the keys that decide which values are read: the source, and a variant's own.
+
+        Where it lies and how it is called is not among them.
+        """
+        apart = {*Data.model_fields, *cls.marked(LOCATION), *cls.marked(CALLED)} - {"source"}
+        own = {"classes"} if cls.drawn else set()
+        return [name for name in cls.model_fields if name not in apart or name in own]
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -98,44 +154,85 @@ class Images(Data):
 class Digits(Images):
     """The 1,797 8x8 digits that ship with scikit-learn."""
 
+    does: ClassVar[str] = "flexhpc.data.sources:digits"
+
     source: Literal["digits"]
+
+    @property
+    def known(self) -> Known:
+        """See :class:`Known`."""
+        return Known(shape=(1, 8, 8), classes=10, size=1_797)
 
 
 class ImageSet(Images):
     """A well-known image set, read from the layouts that users already have."""
 
+    does: ClassVar[str] = "flexhpc.data.sources:image_set"
+
     source: Literal["mnist", "fashion_mnist", "cifar10", "cifar100", "cifar5m"]
-    root: str | None = None
+    root: Annotated[str | None, LOCATION] = None
     """Folder of your copy, or a file of `flexhpc data prepare`; by default $FLEXHPC_DATA, ./data
     and the system's are searched."""
+
+    @property
+    def known(self) -> Known | None:
+        """See :class:`Known`."""
+        return {
+            "mnist": Known(shape=(1, 28, 28), classes=10, size=60_000),
+            "fashion_mnist": Known(shape=(1, 28, 28), classes=10, size=60_000),
+            "cifar10": Known(shape=(3, 32, 32), classes=10, size=50_000),
+            "cifar100": Known(shape=(3, 32, 32), classes=100, size=50_000, coarse=20),
+        }.get(self.source)
+
+    @property
+    def own_test(self) -> bool:
+        """All but CIFAR-5m."""
+        return self.source != "cifar5m"
 
 
 class ImageFolder(Images):
     """Images in ROOT/[train/]CLASS/*, all of one size or resized to `side`."""
 
+    does: ClassVar[str] = "flexhpc.data.sources:image_folder"
+
     source: Literal["image_folder"]
-    root: str
+    root: Annotated[str, LOCATION]
     """Folder that holds train/CLASS/ or CLASS/ folders, or a file of `flexhpc data prepare`."""
-    name: str | None = None
+    name: Annotated[str | None, CALLED] = None
     """Tells two image folders of one sweep apart, as `root` is no part of a point's identity."""
+
+    @property
+    def own_test(self) -> bool:
+        """It may have one."""
+        return True
 
 
 class KnownTable(Data):
     """A well-known table (UCI): Covertype, Adult, or the credit default of Taiwan."""
 
+    does: ClassVar[str] = "flexhpc.data.sources:known_table"
+    vectors: ClassVar[bool] = True
+
     source: Literal["covtype", "adult", "credit"]
-    root: str | None = None
+    root: Annotated[str | None, LOCATION] = None
     """Folder or file of your copy, or a file of `flexhpc data prepare`; by default $FLEXHPC_DATA
     and ./data are searched."""
+
+    @property
+    def own_test(self) -> bool:
+        """Adult alone."""
+        return self.source == "adult"
 
 
 class Table(Data):
     """Any table with a header: CSV (also gzipped) or Parquet. Numeric columns are standardised,
     the others one-hot; a missing value is the mean, or a category, and is marked."""
 
-    location_fields: ClassVar[frozenset[str]] = frozenset({"path"})
+    does: ClassVar[str] = "flexhpc.data.sources:table"
+    vectors: ClassVar[bool] = True
+
     source: Literal["table"]
-    path: str
+    path: Annotated[str, LOCATION]
     """The file, or a file of `flexhpc data prepare`."""
     target: str
     """Column that holds the class."""
@@ -143,7 +240,7 @@ class Table(Data):
     """Columns that are classes although they hold numbers; text always is."""
     drop: list[str] | None = None
     """Columns to leave out, as an index."""
-    name: str | None = None
+    name: Annotated[str | None, CALLED] = None
     """Tells two tables of one sweep apart, as `path` is no part of a point's identity."""
 
     @classmethod
@@ -163,6 +260,10 @@ class Table(Data):
 class Gaussian(Data):
     """Standard-normal inputs. Original labels come from a random linear teacher."""
 
+    does: ClassVar[str] = "flexhpc.data.sources:gaussian"
+    vectors: ClassVar[bool] = True
+    drawn: ClassVar[bool] = True
+
     source: Literal["gaussian"]
     dims: Count = 100
     """Number of features."""
@@ -170,6 +271,11 @@ class Gaussian(Data):
     """Number of classes."""
     size: Count = 10_000
     """Number of samples in the training set."""
+
+    @property
+    def known(self) -> Known:
+        """See :class:`Known`."""
+        return Known(shape=(self.dims,), classes=self.classes, size=self.size)
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
