@@ -24,6 +24,7 @@ from flexhpc.search.history import (
     counted,
     passes,
 )
+from flexhpc.search.policy import Policy, Wanted
 from flexhpc.spec.sections.search import Bayes, Level, eps_name
 
 _HALF = 0.5
@@ -34,9 +35,6 @@ _REGRET = 0.25
 """Part of the tolerance by which another arm may be expected to lie above the best one."""
 MORE_FOR_ARMS = 2.0
 """Factor of the caps where keys are tuned."""
-
-Wanted = list[tuple[int, int]]
-"""(arm, n) of the next probes."""
 
 
 def wanted(
@@ -246,3 +244,18 @@ def _split(history: History, eps: float | None) -> tuple[list[int], list[int]]:
     fits = passes(eps)
     some = counted(history)
     return [r.n for r in some if fits(r)], [r.n for r in some if not fits(r)]
+
+
+def worst(search: Bayes, n_limit: int, *, rejects: bool, tuned: bool) -> list[tuple[int, float]]:
+    """Return how many whole trainings it plans at most."""
+    caps: list[float] = []
+    if search.max_trainings is not None:
+        caps.append(search.max_trainings * (MORE_FOR_ARMS if tuned else 1))
+    if search.max_probes is not None:
+        caps.append(search.max_probes)
+    targets = 1 + len(search.eps or ())
+    # A round is planned below the cap and may end above it.
+    return [(n_limit, min(caps, default=math.inf) * targets + search.at_once - 1)]
+
+
+POLICY = Policy(wanted=wanted, found=found, worst=worst)

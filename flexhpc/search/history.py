@@ -181,6 +181,13 @@ class Bracket:
     largest_fit: int | None = None
     smallest_fail: int | None = None
 
+    @property
+    def censored(self) -> Censored:
+        """Which side of the EMC nothing bounds: nothing fitted (left), or nothing failed."""
+        if self.largest_fit is None:
+            return "left"
+        return "right" if self.smallest_fail is None else "none"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpsEstimate:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
-from flexhpc.search import bayes, plain
 from flexhpc.search.arms import ALONE, Coordinates
 from flexhpc.search.history import (
     LEVEL,
@@ -18,12 +18,52 @@ from flexhpc.search.history import (
     Probe,
     counted,
 )
-from flexhpc.spec.sections.search import Bayes, Search, Walk
+from flexhpc.spec.sections.search import Search
+from flexhpc.spec.variants import implementation
+
+Wanted = list[tuple[int, int]]
+"""(arm, n) of the next probes."""
+
+
+class Worst(Protocol):
+    """Says what a policy may ask for, at worst."""
+
+    def __call__(
+        self, search: Any, n_limit: int, *, rejects: bool, tuned: bool
+    ) -> Iterable[tuple[int, float]]:
+        """Return (n, how many whole trainings of it); infinite where there is no cap.
+
+        Args:
+            search: the section; n_limit: largest n there is (samples).
+            rejects: whether a gate may refuse probes; tuned: whether keys are tuned.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A search policy: pure functions of the history. ``does`` of its section names one.
+
+    Attributes:
+        wanted: (section, n_limit, history, coordinates) -> the next probes, or why it has ended.
+        found: the same -> the EMC so far, None while there is nothing to go by.
+        worst: see :class:`Worst`.
+    """
+
+    wanted: Callable[[Any, int, History, Coordinates], Wanted | EndedBy]
+    found: Callable[[Any, int, History, Coordinates], Found | None]
+    worst: Worst
+
+
+def policy_of(search: Search) -> Policy:
+    """Return the policy that a section asks for."""
+    policy: Policy = implementation(search)
+    return policy
 
 
 def at_once(search: Search) -> int:
     """Return how many probes a search plans at a time."""
-    return search.at_once if isinstance(search, Bayes) else 1
+    return int(getattr(search, "at_once", 1))
 
 
 def advance(
@@ -45,7 +85,7 @@ def advance(
     whole = len(history) // each * each
     planned_from = sorted(history[:whole], key=lambda r: (r.n, r.repeat, r.arm))
     spent = sum(result.cost for result in planned_from)
-    wanted = _wanted(search, n_limit, planned_from, coordinates)
+    wanted = policy_of(search).wanted(search, n_limit, planned_from, coordinates)
     capped = search.max_cost is not None and spent >= search.max_cost
     if isinstance(wanted, str) or capped:
         ended: EndedBy = wanted if isinstance(wanted, str) else "max_cost"
@@ -78,7 +118,7 @@ def estimate_so_far(
         if ended_by is None or not history:
             return None
         history = [replace(result, rejected=False) for result in history]
-    found = _found(search, n_limit, history, coordinates)
+    found = policy_of(search).found(search, n_limit, history, coordinates)
     if found is None:
         return None
     return Estimate(
@@ -101,23 +141,3 @@ def estimate_so_far(
         arm=found.arm,
         best_chance=found.best_chance,
     )
-
-
-def _wanted(
-    search: Search, n_limit: int, history: History, coordinates: Coordinates
-) -> list[tuple[int, int]] | EndedBy:
-    if isinstance(search, Bayes):
-        return bayes.wanted(search, n_limit, history, coordinates)
-    if isinstance(search, Walk):
-        return plain.wanted(search, n_limit, history)
-    raise TypeError(f"no such policy: {search.policy}")
-
-
-def _found(
-    search: Search, n_limit: int, history: History, coordinates: Coordinates
-) -> Found | None:
-    if isinstance(search, Bayes):
-        return bayes.found(search, n_limit, history, coordinates)
-    if isinstance(search, Walk):
-        return plain.found(search, n_limit, history)
-    raise TypeError(f"no such policy: {search.policy}")

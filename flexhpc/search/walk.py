@@ -1,4 +1,4 @@
-"""The two plain policies, as pure walks over what is known: bisection and growth.
+"""The two policies that decide n by n, as pure walks over what is known: bisection and growth.
 
 Each walk replays itself from the history, so that resuming is nothing special.
 """
@@ -9,29 +9,37 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flexhpc.search.history import Bracket, Censored
+from flexhpc.search.history import MOST_REJECTED, Bracket, History, by_n, counted, quorum
+from flexhpc.spec.sections.search import Walk
 
 Decide = Callable[[int], bool | None]
 """Whether an n fits, by the quorum of its probes; None if more probes are needed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
-    """The walk stands at ``n`` and needs a probe there."""
+class Standing:
+    """Where a walk stands.
 
-    n: int
-    bracket: Bracket
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ended:
-    """The walk has ended with this bracket."""
+    Attributes:
+        bracket: so far; wanted: the n at which it needs a probe, None where it has ended.
+    """
 
     bracket: Bracket
-    censored: Censored
+    wanted: int | None = None
 
 
-def bisection(decide: Decide, *, start: int, tolerance: float, n_limit: int) -> Wanted | Ended:
+def by_quorum(history: History, seeds_per_n: int) -> Decide:
+    """Return what decides an n by the majority of its probes that count."""
+    groups = by_n(counted(history))
+    return lambda n: quorum(groups.get(n, []), seeds_per_n)
+
+
+def most_probes(search: Walk, rejects: bool) -> int:
+    """Return how many probes one n may take: a majority, a tie broken, refused ones replaced."""
+    return 2 * (search.seeds_per_n // 2) + 1 + (MOST_REJECTED if rejects else 0)
+
+
+def bisection(decide: Decide, *, start: int, tolerance: float, n_limit: int) -> Standing:
     """Double from ``start`` until a failure (halve until a fit), then bisect in log n.
 
     Args:
@@ -47,19 +55,19 @@ def bisection(decide: Decide, *, start: int, tolerance: float, n_limit: int) -> 
         bracket = Bracket(largest_fit=low, smallest_fail=high)
         fits = decide(n)
         if fits is None:
-            return Wanted(n=n, bracket=bracket)
+            return Standing(bracket=bracket, wanted=n)
         low, high = (n, high) if fits else (low, n)
         bracket = Bracket(largest_fit=low, smallest_fail=high)
         if low is None:
             if n == 1:
-                return Ended(bracket=bracket, censored="left")
+                return Standing(bracket=bracket)
             n = n // 2
         elif high is None:
             if low == n_limit:
-                return Ended(bracket=bracket, censored="right")
+                return Standing(bracket=bracket)
             n = min(2 * low, n_limit)
         elif high - low == 1 or high <= low * (1 + tolerance):
-            return Ended(bracket=bracket, censored="none")
+            return Standing(bracket=bracket)
         else:
             n = min(max(round(math.sqrt(low * high)), low + 1), high - 1)
 
@@ -74,7 +82,7 @@ def ladder(start: int, growth: float | int, n_limit: int) -> list[int]:
     return rungs
 
 
-def growth(decide: Decide, *, start: int, growth: float | int, n_limit: int) -> Wanted | Ended:
+def growth(decide: Decide, *, start: int, growth: float | int, n_limit: int) -> Standing:
     """Raise n until the first failure (the rule of arXiv 2406.11463, section "EMC").
 
     Fails at ``start`` already: left-censored. Fits every sample there is: right-censored.
@@ -83,9 +91,8 @@ def growth(decide: Decide, *, start: int, growth: float | int, n_limit: int) -> 
     for n in ladder(start, growth, n_limit):
         fits = decide(n)
         if fits is None:
-            return Wanted(n=n, bracket=Bracket(largest_fit=low))
+            return Standing(bracket=Bracket(largest_fit=low), wanted=n)
         if not fits:
-            censored: Censored = "left" if low is None else "none"
-            return Ended(bracket=Bracket(largest_fit=low, smallest_fail=n), censored=censored)
+            return Standing(bracket=Bracket(largest_fit=low, smallest_fail=n))
         low = n
-    return Ended(bracket=Bracket(largest_fit=low), censored="right")
+    return Standing(bracket=Bracket(largest_fit=low))

@@ -11,7 +11,7 @@ from flexhpc.spec.sections.model import (
     Model,
     Sized,
 )
-from flexhpc.spec.sections.search import Bayes, Search
+from flexhpc.spec.sections.search import Search
 from flexhpc.spec.sections.training import Training
 from flexhpc.spec.variants import variants
 
@@ -80,9 +80,9 @@ def check_tuned(search: Search | None, keys: Sequence[tuple[str, ...]], report: 
     if not keys or search is None:
         return True
     what = ""
-    if not isinstance(search, Bayes):
+    if not search.tunes:
         what = f"is tuned, which only search.policy: bayes can, not {search.policy}; give a value"
-    elif search.eps is not None:
+    elif getattr(search, "eps", None) is not None:
         what = "is tuned for a perfect fit; leave search.eps out, `flexhpc results --eps` gives it"
     if what:
         report(keys[0], what)

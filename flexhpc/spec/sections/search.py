@@ -16,7 +16,13 @@ def eps_name(eps: object) -> str:
 
 
 class Search(Section):
-    """How the next n is chosen, and what is estimated."""
+    """How the next n is chosen, and what is estimated.
+
+    ``does`` names a flexhpc.search.policy.Policy.
+    """
+
+    tunes: ClassVar[bool] = False
+    """Whether it can search over several values of tuned keys."""
 
     if TYPE_CHECKING:  # a field of every variant, each with a default of its own
         estimand: str
@@ -55,6 +61,8 @@ class Level(Search):
 class Bayes(Level):
     """Probe where it tells most for its cost, until the 90 % interval is narrow."""
 
+    does: ClassVar[str] = "flexhpc.search.bayes:POLICY"
+    tunes: ClassVar[bool] = True
     retired: ClassVar[frozenset[str]] = frozenset({"give_up", "neighbours"})
 
     policy: Literal["bayes"]
@@ -84,6 +92,8 @@ class Walk(Search):
 class Bisection(Walk, Level):
     """Double until a failure, then bisect in log n."""
 
+    does: ClassVar[str] = "flexhpc.search.bisection:POLICY"
+
     policy: Literal["bisection"]
     tolerance: Annotated[float, Field(gt=0, le=10)] = 0.05
     """Relative width of the bracket at which the search ends."""
@@ -91,6 +101,8 @@ class Bisection(Walk, Level):
 
 class Growth(Walk):
     """The paper's rule: raise n until the first failure."""
+
+    does: ClassVar[str] = "flexhpc.search.growth:POLICY"
 
     policy: Literal["growth"]
     growth: int | float = 1.25
