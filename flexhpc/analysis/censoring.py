@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flexhpc.search import history_of
 from flexhpc.search.history import counted
 from flexhpc.store.status import PointStatus
 
@@ -24,7 +23,7 @@ def why_bound(status: PointStatus) -> str:
     record, estimate = status.record, status.estimate
     if record is None or estimate is None or estimate.censored == "none":
         return ""
-    probes = counted(history_of(record.probes, status.point.training))
+    probes = counted(status.history)
     if estimate.censored == "left":
         return "too few fitted" if any(probe.fit for probe in probes) else "none fitted"
     n_limit = record.header.n_limit

@@ -15,7 +15,6 @@ from flexhpc.analysis.endings import wider
 from flexhpc.analysis.information import most_information
 from flexhpc.analysis.text import BOUNDS
 from flexhpc.analysis.tuning import at_edge
-from flexhpc.search import history_of
 from flexhpc.store import PointRecord
 from flexhpc.store.status import PointStatus
 
@@ -82,8 +81,7 @@ def _bits_per_parameter(status: PointStatus, record: PointRecord) -> float | Non
     """
     if status.point.data.labels != "random" or record.header.classes < 2:
         return None
-    history = history_of(record.probes, status.point.training)
-    most = most_information(history, record.header.classes)
+    most = most_information(status.history, record.header.classes)
     return None if most is None else most / record.header.params
 
 

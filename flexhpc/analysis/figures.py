@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from flexhpc.analysis.censoring import why_bound
 from flexhpc.analysis.generalization import Pair
 from flexhpc.analysis.text import emc_text, plain_text
-from flexhpc.search import Estimate, history_of
+from flexhpc.search import Estimate
 from flexhpc.search.fit_curve import posterior
 from flexhpc.store.status import PointStatus
 
@@ -27,6 +27,7 @@ _VERDICTS = {
     "fit": ("o", COLOURS[2]),
     "not_fit": ("x", COLOURS[1]),
     "unconverged": ("+", COLOURS[3]),
+    "unstable": ("2", COLOURS[5]),
     "hopeless": ("x", "0.6"),
     "saddle": ("1", COLOURS[4]),
     "diverged": ("|", COLOURS[6]),
@@ -178,16 +179,23 @@ def fit_figure(statuses: Sequence[PointStatus]) -> Figure:
 def _fit_panel(axes: Axes, status: PointStatus) -> None:
     record = status.record
     assert record is not None
-    history = history_of(record.probes, status.point.training)
+    history = status.history
     ns = np.geomspace(min(r.n for r in history) / 1.2, max(r.n for r in history) * 1.2, 120)
     curve = posterior(history, record.header.n_limit)
     axes.plot(ns, curve.mean_chance(ns), color=COLOURS[0], linewidth=1.2, label="P(fit | n)")
-    for verdict, (marker, colour) in _VERDICTS.items():
-        xs = [p.n for p in record.probes if p.verdict == verdict]
-        ys = [p.train_accuracy for p in record.probes if p.verdict == verdict]
-        if xs:
-            axes.plot(xs, ys, marker, color=colour, markersize=5, label=verdict)
     estimate = status.estimate
+    best = estimate.arm if estimate else 0
+    others = [p for p in record.probes if p.arm != best]
+    if others:
+        axes.plot(
+            [p.n for p in others], [p.train_accuracy for p in others], ".", color="0.8",
+            markersize=4, label="other values of tuned keys", zorder=0,
+        )  # fmt: skip
+    for verdict, (marker, colour) in _VERDICTS.items():
+        some = [p for p in record.probes if p.verdict == verdict and p.arm == best]
+        if some:
+            xs, ys = [p.n for p in some], [p.train_accuracy for p in some]
+            axes.plot(xs, ys, marker, color=colour, markersize=5, label=verdict)
     if estimate is not None and estimate.censored == "none" and estimate.emc_hi is not None:
         axes.axvspan(estimate.emc_lo, estimate.emc_hi, color="0.92", zorder=0)
         axes.axvline(estimate.emc, color="0.6", linewidth=1, linestyle="--", zorder=0)

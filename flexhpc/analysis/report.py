@@ -131,7 +131,8 @@ def _figures(
             "fit_vs_n",
             "Fit against n",
             "Every probe: its training accuracy at the end, by verdict. The curve is the posterior "
-            "mean of the probability of a perfect fit, the band the interval of the EMC.",
+            "mean of the probability of a perfect fit, the band the interval of the EMC. Of tuned "
+            "keys both are those of the best values; grey dots are probes of others.",
             fit_figure(statuses),
         ),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flexhpc.search import estimate_at, history_of
+from flexhpc.search import estimate_at
 from flexhpc.spec.sections.search import eps_name
 from flexhpc.store.status import PointStatus
 
@@ -24,7 +24,7 @@ def with_errors(statuses: Sequence[PointStatus], eps: Sequence[float]) -> list[P
 def _with_errors(status: PointStatus, eps: Sequence[float]) -> PointStatus:
     if status.estimate is None or status.record is None:
         return status
-    history = history_of(status.record.probes, status.point.training)
+    history = status.history
     found = {
         eps_name(one): estimate
         for one in sorted(eps)

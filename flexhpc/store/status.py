@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flexhpc.errors import InputError, PointError
-from flexhpc.search import Bracket, Estimate, estimate_so_far, history_of
+from flexhpc.search import Bracket, Estimate, ProbeResult, estimate_so_far, history_of
 from flexhpc.spec import Point, Sweep, checked
 from flexhpc.store import PointRecord, RunFolder, read, read_claim
 
@@ -54,6 +54,18 @@ class PointStatus:
     def probes(self) -> int:
         """Number of finished probes."""
         return len(self.record.probes) if self.record else 0
+
+    @property
+    def history(self) -> list[ProbeResult]:
+        """The finished probes that the estimate rests on: those of the best values of tuned keys.
+
+        All of them before the first estimate.
+        """
+        if self.record is None:
+            return []
+        history = history_of(self.record.probes, self.point.training)
+        best = None if self.estimate is None else self.estimate.arm
+        return [result for result in history if best is None or result.arm == best]
 
     @property
     def cost(self) -> int:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from flexhpc.analysis.censoring import why_bound
+from flexhpc.analysis.collect import row_of
 from flexhpc.analysis.endings import warnings
+from flexhpc.analysis.figures import fit_figure
+from flexhpc.analysis.training_error import with_errors
 from flexhpc.analysis.tuning import AT_EDGE, at_edge, best_text, tuned
 from flexhpc.spec import checked
 from flexhpc.store.status import PointStatus
-from tests.analysis.made import points, status
+from flexhpc.training import Verdict
+from tests.analysis.made import points, status, summary
 
 SPEC = """\
 name: tuned
@@ -48,6 +55,43 @@ def test_values_at_an_end_are_marked(tmp_path: Path, arm: int, said: str, edge: 
     assert best_text(found) == said
     assert at_edge(found) is edge
     assert (AT_EDGE in dict(warnings([found]))) is edge
+
+
+def with_a_bad_rate(folder: Path) -> PointStatus:
+    """The best rate fits all 64 samples that there are, another one misses nearly all of them."""
+    found = best_at(folder, 4, 0.9)
+    record = found.record
+    assert record is not None
+    probes = [
+        *(summary((n, 0), arm=4) for n in (16, 32, 64)),
+        *(summary((n, n - 1), repeat, arm=5) for n in (32, 64) for repeat in range(4)),
+    ]
+    header = replace(record.header, n_limit=64)
+    estimate = replace(found.estimate, emc=64, censored="right", emc_hi=None)  # type: ignore[type-var]
+    return replace(found, record=replace(record, probes=probes, header=header), estimate=estimate)
+
+
+def test_all_that_is_said_of_a_point_rests_on_the_best_values(tmp_path: Path) -> None:
+    found = with_a_bad_rate(tmp_path)
+    assert [result.n for result in found.history] == [16, 32, 64]
+    assert why_bound(found) == "all fitted"
+    (at_error,) = with_errors([found], [0.1])
+    assert at_error.estimate is not None
+    assert at_error.estimate.by_eps["0.1"].censored == "right"
+    bits = row_of(found)["bits_per_param"]
+    assert bits == pytest.approx(64 * math.log2(10) / 100)
+    (axes,) = fit_figure([found]).axes
+    drawn = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
+    assert drawn["fit"] == [16, 32, 64]
+    assert drawn["other values of tuned keys"] == [32] * 4 + [64] * 4
+    assert "not_fit" not in drawn
+
+
+def test_every_verdict_is_drawn(tmp_path: Path) -> None:
+    verdicts = get_args(Verdict)
+    outcomes = [(16, 0), *((20 + i, 1, verdict) for i, verdict in enumerate(verdicts))]
+    (axes,) = fit_figure([status(points(tmp_path)[0], outcomes)]).axes
+    assert set(verdicts) <= {line.get_label() for line in axes.lines}
 
 
 def test_a_point_that_tunes_nothing_has_no_best_value(tmp_path: Path) -> None:
