@@ -16,7 +16,7 @@ from matplotlib.ticker import (
 )
 
 from bench.search.report import Found, mark
-from flexhpc.analysis.figures import COLOURS
+from flexhpc.analysis.figures.marks import COLOURS
 
 DRAWN = dict(zip(("bayes", "verdicts only", "to the end"), COLOURS, strict=False))
 _COLUMNS = 4

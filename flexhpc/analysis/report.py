@@ -18,13 +18,8 @@ from flexhpc.analysis.censoring import bounds
 from flexhpc.analysis.collect import Row, as_csv, row_of
 from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.endings import ending_text, warnings
-from flexhpc.analysis.figures import (
-    efficiency_figure,
-    emc_figure,
-    fit_figure,
-    generalization_figure,
-)
-from flexhpc.analysis.generalization import FEWEST, Pair, by_family, correlations, exact, pairs
+from flexhpc.analysis.figures import FIGURES
+from flexhpc.analysis.generalization import FEWEST, by_family, correlations, exact, pairs
 from flexhpc.analysis.text import bracket_text, emc_text, number_text, plain_text, ratio_text
 from flexhpc.analysis.training_error import cut_short, with_errors
 from flexhpc.analysis.tuning import best_text, tuned
@@ -64,10 +59,13 @@ def write_report(
     found = pairs(statuses)
     write_atomic(folder / "results.csv", as_csv(rows))
     figures = []
-    for name, heading, caption, figure in _figures(statuses, found):
+    for shown in FIGURES:
+        if (figure := shown.draw(statuses)) is None:
+            continue
         svg = _svg(figure)
-        write_atomic(folder / f"{name}.svg", svg)
-        figures.append(_Shown(title=heading, caption=caption, svg=svg[svg.index("<svg") :]))
+        write_atomic(folder / f"{shown.name}.svg", svg)
+        inline = svg[svg.index("<svg") :]
+        figures.append(_Shown(title=shown.title, caption=shown.caption, svg=inline))
     environment = Environment(
         loader=PackageLoader("flexhpc", "analysis"), autoescape=True, undefined=StrictUndefined
     )
@@ -107,46 +105,6 @@ def write_report(
     )
     write_atomic(folder / "index.html", page)
     return folder / "index.html"
-
-
-def _figures(
-    statuses: Sequence[PointStatus], found: Sequence[Pair]
-) -> list[tuple[str, str, str, Figure]]:
-    figures = [
-        (
-            "emc_vs_parameters",
-            "EMC against parameters",
-            "Bars are intervals. Open markers with an arrow are bounds of censored points, not "
-            "measurements; curves join the medians over seeds, where these are no bounds. "
-            "On the dashed line a network fits as many samples as it has parameters.",
-            emc_figure(statuses),
-        ),
-        (
-            "emc_per_parameter",
-            "EMC per parameter",
-            "Open markers with an arrow are bounds of censored points, not measurements.",
-            efficiency_figure(statuses),
-        ),
-        (
-            "fit_vs_n",
-            "Fit against n",
-            "Every probe: its training accuracy at the end, by verdict. The curve is the posterior "
-            "mean of the probability of a perfect fit, the band the interval of the EMC. Of tuned "
-            "keys both are those of the best values; grey dots are probes of others.",
-            fit_figure(statuses),
-        ),
-    ]
-    if found:
-        figures.append(
-            (
-                "generalization",
-                "EMC and generalization",
-                "Each model trained with original labels until it interpolated. Open markers: an "
-                "EMC is a bound only; the arrow points to where their ratio lies.",
-                generalization_figure(found),
-            )
-        )
-    return figures
 
 
 def _further(rows: Sequence[Row]) -> list[str]:

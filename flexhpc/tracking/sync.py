@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 from flexhpc.analysis.collect import measurements, row_of
-from flexhpc.analysis.figures import fit_figure
+from flexhpc.analysis.figures.fit import fit_figure
 from flexhpc.atomic import write_json
 from flexhpc.search import estimate_so_far, history_of
 from flexhpc.spec import checked

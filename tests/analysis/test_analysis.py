@@ -10,7 +10,9 @@ import pandas
 import pytest
 
 from flexhpc.analysis.collect import COLUMNS, as_parquet
-from flexhpc.analysis.figures import emc_figure, fit_figure, series_of
+from flexhpc.analysis.figures.curves import series_of
+from flexhpc.analysis.figures.emc import emc_figure
+from flexhpc.analysis.figures.fit import fit_figure
 from flexhpc.analysis.text import bracket_text, emc_text, span
 from flexhpc.search import Bracket, Estimate
 from flexhpc.store import read

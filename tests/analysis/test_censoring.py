@@ -14,7 +14,9 @@ from rich.console import Console
 
 from flexhpc.analysis.censoring import REASONS, bounds, why_bound
 from flexhpc.analysis.collect import as_csv, as_json, as_parquet, measurements, row_of
-from flexhpc.analysis.figures import efficiency_figure, emc_figure, fit_figure
+from flexhpc.analysis.figures.efficiency import efficiency_figure
+from flexhpc.analysis.figures.emc import emc_figure
+from flexhpc.analysis.figures.fit import fit_figure
 from flexhpc.analysis.report import write_report
 from flexhpc.analysis.tables import results_table
 from flexhpc.analysis.text import ratio_text

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from flexhpc.analysis.collect import row_of
-from flexhpc.analysis.figures import generalization_figure
+from flexhpc.analysis.figures.generalization import generalization_figure
 from flexhpc.analysis.generalization import (
     FEWEST,
     Pair,

@@ -12,7 +12,7 @@ import pytest
 from flexhpc.analysis.censoring import why_bound
 from flexhpc.analysis.collect import row_of
 from flexhpc.analysis.endings import warnings
-from flexhpc.analysis.figures import fit_figure
+from flexhpc.analysis.figures.fit import fit_figure
 from flexhpc.analysis.training_error import with_errors
 from flexhpc.analysis.tuning import AT_EDGE, at_edge, best_text, tuned
 from flexhpc.spec import checked

@@ -1,0 +1,100 @@
+"""Every probe, and the fit curve: a panel per point."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from flexhpc.analysis.censoring import why_bound
+from flexhpc.analysis.figures.marks import COLOURS, log_scale
+from flexhpc.analysis.figures.shown import ReportFigure
+from flexhpc.analysis.text import emc_text
+from flexhpc.search.fit_curve import posterior
+from flexhpc.store.status import PointStatus
+
+_VERDICTS = {
+    "fit": ("o", COLOURS[2]),
+    "not_fit": ("x", COLOURS[1]),
+    "unconverged": ("+", COLOURS[3]),
+    "unstable": ("2", COLOURS[5]),
+    "hopeless": ("x", "0.6"),
+    "saddle": ("1", COLOURS[4]),
+    "diverged": ("|", COLOURS[6]),
+}
+_MOST_PANELS = 24
+_TITLE_WIDTH = 40
+
+
+def fit_figure(statuses: Sequence[PointStatus]) -> Figure:
+    """Training accuracy and P(fit) against n, a panel per point."""
+    shown = [s for s in statuses if s.probes][:_MOST_PANELS]
+    columns = min(4, max(1, len(shown)))
+    rows = -(-max(1, len(shown)) // columns)
+    size = (5.2, 3.6) if columns == 1 else (3.3 * columns, 2.6 * rows)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = np.atleast_1d(np.asarray(figure.subplots(rows, columns))).ravel()
+    for panel in panels[len(shown) :]:
+        panel.set_axis_off()
+    for panel, status in zip(panels, shown, strict=False):
+        _fit_panel(panel, status)
+    handles: dict[str, Any] = {}
+    for panel in panels:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=6, fontsize=8,
+            frameon=False,
+        )  # fmt: skip
+    return figure
+
+
+def _fit_panel(axes: Axes, status: PointStatus) -> None:
+    record = status.record
+    assert record is not None
+    history = status.history
+    ns = np.geomspace(min(r.n for r in history) / 1.2, max(r.n for r in history) * 1.2, 120)
+    curve = posterior(history, record.header.n_limit)
+    axes.plot(ns, curve.mean_chance(ns), color=COLOURS[0], linewidth=1.2, label="P(fit | n)")
+    estimate = status.estimate
+    best = estimate.arm if estimate else 0
+    others = [p for p in record.probes if p.arm != best]
+    if others:
+        axes.plot(
+            [p.n for p in others], [p.train_accuracy for p in others], ".", color="0.8",
+            markersize=4, label="other values of tuned keys", zorder=0,
+        )  # fmt: skip
+    for verdict, (marker, colour) in _VERDICTS.items():
+        some = [p for p in record.probes if p.verdict == verdict and p.arm == best]
+        if some:
+            xs, ys = [p.n for p in some], [p.train_accuracy for p in some]
+            axes.plot(xs, ys, marker, color=colour, markersize=5, label=verdict)
+    if estimate is not None and estimate.censored == "none" and estimate.emc_hi is not None:
+        axes.axvspan(estimate.emc_lo, estimate.emc_hi, color="0.92", zorder=0)
+        axes.axvline(estimate.emc, color="0.6", linewidth=1, linestyle="--", zorder=0)
+    axes.set(
+        xscale="log", ylim=(-0.03, 1.06), xlabel="n (samples)", ylabel="train accuracy, P(fit)"
+    )
+    log_scale(axes.xaxis)
+    label = textwrap.fill(status.point.label or status.point.id, _TITLE_WIDTH)
+    why = why_bound(status)
+    title = f"{label}\nEMC {emc_text(estimate)}" + (f" ({why})" if why else "")
+    axes.set_title(title, fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.xaxis.label.set_fontsize(8)
+    axes.yaxis.label.set_fontsize(8)
+
+
+FIGURE = ReportFigure(
+    name="fit_vs_n",
+    title="Fit against n",
+    caption="Every probe: its training accuracy at the end, by verdict. The curve is the posterior "
+    "mean of the probability of a perfect fit, the band the interval of the EMC. Of tuned "
+    "keys both are those of the best values; grey dots are probes of others.",
+    draw=fit_figure,
+)

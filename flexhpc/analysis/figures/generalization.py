@@ -1,0 +1,58 @@
+"""EMC and generalization."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from flexhpc.analysis.figures.marks import COLOURS, MARKERS, arrow, log_scale
+from flexhpc.analysis.figures.shown import ReportFigure
+from flexhpc.analysis.generalization import Pair, pairs
+from flexhpc.store.status import PointStatus
+
+_SIDES = {"lower": 1, "upper": -1}
+"""Where the value lies that a ratio is a bound of: to its right, or to its left."""
+
+
+def generalization_figure(found: Sequence[Pair]) -> Figure:
+    """Test accuracy against EMC with true labels over EMC with random ones, a marker per family."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for number, family in enumerate(dict.fromkeys(pair.family for pair in found)):
+        for censored in (False, True):
+            shown = [p for p in found if p.family == family and p.censored == censored]
+            colour = COLOURS[number % 7]
+            axes.plot(
+                [math.exp(p.excess) for p in shown],
+                [p.test_accuracy for p in shown],
+                MARKERS[number % 7],
+                color=colour,
+                markerfacecolor="white" if censored else colour,
+                label=None if censored else family,
+            )
+            for pair in shown:
+                if pair.bound in _SIDES:
+                    at = (math.exp(pair.excess), pair.test_accuracy)
+                    arrow(axes, at, (_SIDES[pair.bound], 0), colour)
+    axes.set(xscale="log", xlabel="EMC true labels / EMC random labels", ylabel="test accuracy")
+    log_scale(axes.xaxis)
+    if any(not pair.censored for pair in found):
+        axes.legend(fontsize=8, frameon=False)
+    axes.grid(True, which="major", color="0.92")
+    return figure
+
+
+def _of_pairs(statuses: Sequence[PointStatus]) -> Figure | None:
+    found = pairs(statuses)
+    return generalization_figure(found) if found else None
+
+
+FIGURE = ReportFigure(
+    name="generalization",
+    title="EMC and generalization",
+    caption="Each model trained with original labels until it interpolated. Open markers: an "
+    "EMC is a bound only; the arrow points to where their ratio lies.",
+    draw=_of_pairs,
+)

@@ -1,0 +1,25 @@
+"""What the report shows of a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from flexhpc.store.status import PointStatus
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFigure:
+    """A figure of the report.
+
+    Attributes:
+        name: of its file, without the ending; title, caption: on the page.
+        draw: from all points to the figure, None where it has nothing to show.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[Sequence[PointStatus]], Figure | None]
