@@ -18,7 +18,7 @@ from flexhpc.analysis.censoring import bounds
 from flexhpc.analysis.collect import Row, as_csv, row_of
 from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.endings import ending_text, warnings
-from flexhpc.analysis.figures import FIGURES
+from flexhpc.analysis.figures import report_figures
 from flexhpc.analysis.generalization import FEWEST, by_family, correlations, exact, pairs
 from flexhpc.analysis.text import bracket_text, emc_text, number_text, plain_text, ratio_text
 from flexhpc.analysis.training_error import cut_short, with_errors
@@ -59,7 +59,7 @@ def write_report(
     found = pairs(statuses)
     write_atomic(folder / "results.csv", as_csv(rows))
     figures = []
-    for shown in FIGURES:
+    for shown in report_figures():
         if (figure := shown.draw(statuses)) is None:
             continue
         svg = _svg(figure)

@@ -7,7 +7,7 @@ from torch import nn
 
 from flexhpc.errors import PointError, one_line
 from flexhpc.models import low_rank, subspace
-from flexhpc.models.build import plain_network
+from flexhpc.models.builder import plain_network
 from flexhpc.models.families import Shape
 from flexhpc.models.reparameterization import matrices
 from flexhpc.spec.sections.model import Model

@@ -1,7 +1,27 @@
-"""One probe: optimizers, budget, loop, verdict. Knows nothing of searches, files or clusters."""
+"""One probe: optimizers, budget, loop, verdict. Knows nothing of searches, files or clusters.
 
-from flexhpc.training.group import Group
-from flexhpc.training.loop import train
-from flexhpc.training.outcome import Hooks, Outcome, ProbeData, Verdict
+What it offers is imported when it is asked for: a spec may name variants of this room, and reading
+one imports no torch.
+"""
+
+from typing import TYPE_CHECKING
+
+from flexhpc.lazy import offering
+
+if TYPE_CHECKING:
+    from flexhpc.training.group import Group
+    from flexhpc.training.loop import train
+    from flexhpc.training.outcome import Hooks, Outcome, ProbeData, Verdict
 
 __all__ = ["Group", "Hooks", "Outcome", "ProbeData", "Verdict", "train"]
+__getattr__ = offering(
+    __name__,
+    {
+        "Group": "group",
+        "Hooks": "outcome",
+        "Outcome": "outcome",
+        "ProbeData": "outcome",
+        "Verdict": "outcome",
+        "train": "loop",
+    },
+)

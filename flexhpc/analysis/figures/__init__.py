@@ -1,11 +1,20 @@
 """The figures of the report, with matplotlib's objects only: no pyplot, no global state."""
 
-from flexhpc.analysis.figures import efficiency, emc, fit, generalization
+from __future__ import annotations
 
-FIGURES = (
-    emc.FIGURE,
-    efficiency.FIGURE,
-    fit.FIGURE,
-    generalization.FIGURE,
-)
-"""In the order of the page. One more figure is one more line."""
+from importlib import import_module
+
+from flexhpc.analysis.figures.shown import ReportFigure
+
+MODULES = [
+    "flexhpc.analysis.figures.emc",
+    "flexhpc.analysis.figures.efficiency",
+    "flexhpc.analysis.figures.fit",
+    "flexhpc.analysis.figures.generalization",
+]
+"""In the order of the page; each has a ``FIGURE``. One more figure is one more line."""
+
+
+def report_figures() -> list[ReportFigure]:
+    """Return the figures of the report."""
+    return [import_module(name).FIGURE for name in MODULES]
