@@ -1,0 +1,103 @@
+"""docs/extending.md, done exactly as it says, in a copy of flexhpc."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import REPOSITORY
+
+PAGE = (REPOSITORY / "docs" / "extending.md").read_text()
+MODULE = re.compile(r"^(flexhpc/\S+\.py):\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINE = re.compile(r'^In `(flexhpc/\S+\.py)`, to `MODULES`: `("\S+",)`$', re.MULTILINE)
+SPEC = """\
+name: extended
+fixed:
+  data: {source: npz, path: vectors.npz, labels: random}
+  model: {family: fourier, features: 40}
+  training: {optimizer: lion, lr: 1e-2, batch_size: 32, steps: 600}
+  search: {policy: rungs, rungs: [4, 16, 64, 256]}
+grid:
+  seed: [0, 1]
+"""
+RUN = "from flexhpc.cli import main; main()"
+LIGHT = f"""\
+import sys
+try:
+    {RUN}
+except SystemExit as end:
+    assert not end.code, end.code
+assert not {{'torch', 'mlflow'}} & set(sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the copy, a spec and an archive of vectors."""
+    folder = tmp_path_factory.mktemp("extended")
+    shutil.copytree(
+        REPOSITORY / "flexhpc", folder / "flexhpc", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    modules, lines = MODULE.findall(PAGE), LINE.findall(PAGE)
+    assert len(modules) == len(lines) == 5
+    for path, text in modules:
+        assert not (folder / path).exists()
+        (folder / path).write_text(text)
+    for path, line in lines:
+        before = (folder / path).read_text()
+        after = re.sub(r"^(MODULES = \[\n(?:    .*\n)*)\]", rf"\1    {line}\n]", before, flags=re.M)
+        assert len(after.splitlines()) == len(before.splitlines()) + 1
+        (folder / path).write_text(after)
+    rng = np.random.default_rng(0)
+    np.savez(folder / "vectors.npz", x=rng.normal(size=(300, 20)), y=rng.integers(0, 3, 300))
+    (folder / "spec.yaml").write_text(SPEC)
+    return folder
+
+
+def flexhpc(folder: Path, *arguments: str, code: str = RUN) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=folder, text=True, capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(folder)}, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_specs_with_the_new_variants_are_read_without_torch(extended: Path) -> None:
+    assert "2 points" in flexhpc(extended, "validate", "spec.yaml", code=LIGHT)
+
+
+def test_the_new_variants_measure_a_point(extended: Path) -> None:
+    """41 numbers per class separate some 41 to 82 random labels."""
+    flexhpc(extended, "sweep", "spec.yaml")
+    rows = json.loads(flexhpc(extended, "results", "runs/extended", "--format", "json"))
+    assert len(rows) == 2
+    for row in rows:
+        assert (row["params"], row["censored"], row["ended_by"]) == (41 * 3, "none", "max_probes")
+        assert row["largest_fit"] >= 16
+        assert row["smallest_fail"] <= 256
+    page = (extended / "runs" / "extended" / "report" / "index.html").read_text()
+    assert "<h2>Cost</h2>" in page
+    assert (extended / "runs" / "extended" / "report" / "cost.svg").is_file()
+
+
+def test_the_new_source_is_packed_and_its_errors_are_one_line(extended: Path) -> None:
+    flexhpc(extended, "data", "prepare", "npz", "--set", "data.path=vectors.npz")
+    assert (extended / "data" / "vectors.packed").is_file()
+    planned = json.loads(flexhpc(extended, "plan", "spec.yaml", "--json", "--params"))
+    assert planned["points"][0]["params"] == 41 * 3
+
+
+def test_the_reference_names_the_new_keys(extended: Path) -> None:
+    code = "from flexhpc.spec.reference import reference; print(reference())"
+    said = flexhpc(extended, code=code)
+    for name in ("lion", "npz", "fourier", "rungs"):
+        assert f"### `{name}`" in said
