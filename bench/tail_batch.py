@@ -48,7 +48,7 @@ def fits(n: int) -> int:
             init_seed=seeds.init,
             order_seed=seeds.order,
         )
-        (outcome,) = train(TRAINING, partial(build, MODEL, (1, 8, 8), 10), [data], Hooks())
+        outcome = train(TRAINING, partial(build, MODEL, (1, 8, 8), 10), data, Hooks())
         count += outcome.verdict == "fit"
     return count
 

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from flexhpc.measure.point import measure
-from flexhpc.measure.probe import Watch
 from flexhpc.spec import checked
 from flexhpc.store import RunFolder
-from flexhpc.training import Group
+from flexhpc.training import Group, Hooks
 
 SPEC = """\
 name: perceptron
@@ -28,7 +27,7 @@ def emc(tmp_path: Path, dims: int, labels: str, epochs: int):
     path = tmp_path / "spec.yaml"
     path.write_text(SPEC.format(dims=dims, labels=labels, epochs=epochs))
     (point,) = checked(path)[1]
-    return measure(point, RunFolder(tmp_path / "run"), Group(torch.device("cpu")), Watch())
+    return measure(point, RunFolder(tmp_path / "run"), Group(torch.device("cpu")), Hooks())
 
 
 @pytest.mark.parametrize("dims", [20, 50])

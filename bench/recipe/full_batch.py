@@ -19,11 +19,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from flexhpc.data import load_samples
-from flexhpc.measure.probe import Watch, run_probe
+from flexhpc.measure.probe import run_probe
 from flexhpc.search import Probe
 from flexhpc.spec import Point, checked
 from flexhpc.spec.sections.training import Gd
-from flexhpc.training import Group
+from flexhpc.training import Group, Hooks
 
 SPEC = Path(__file__).with_suffix(".yaml")
 SIZES = (250, 300, 362, 430, 500)
@@ -52,7 +52,7 @@ def verdict(case: Case) -> str:
     torch.set_num_threads(1)
     samples = load_samples(point.data, point.seed)
     group = Group(torch.device("cpu"))
-    return run_probe(point, samples, probe, None, group, Watch()).verdict
+    return run_probe(point, samples, probe, None, group, Hooks()).verdict
 
 
 def row(name: str, some: list[Case], verdicts: list[str]) -> str:

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from flexhpc.data import Samples, load_samples
-from flexhpc.measure.probe import Watch, choose_device, run_probe
+from flexhpc.measure.probe import choose_device, run_probe
 from flexhpc.search import Estimate, Probe, advance, history_of
 from flexhpc.spec import Point, checked
 from flexhpc.store import ProbeRecord
-from flexhpc.training import Group
+from flexhpc.training import Group, Hooks
 
 HERE = Path(__file__).parent
 MODELS, RECORDED = HERE / "models", HERE / "recorded"
@@ -78,7 +78,7 @@ def _opened(name: str) -> tuple[Point, Samples, Group]:
 
 def _probe(name: str, probe: Probe) -> ProbeRecord:
     point, samples, group = _opened(name)
-    return run_probe(point, samples, probe, None, group, Watch())
+    return run_probe(point, samples, probe, None, group, Hooks())
 
 
 def _row(task: tuple[str, Probe]) -> Row:

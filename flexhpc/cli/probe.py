@@ -55,9 +55,9 @@ def one_probe(
 
     from flexhpc.data import load_samples
     from flexhpc.measure.point import parameters
-    from flexhpc.measure.probe import Watch, choose_device, run_probe
+    from flexhpc.measure.probe import choose_device, run_probe
     from flexhpc.search import Probe
-    from flexhpc.training import Group
+    from flexhpc.training import Group, Hooks
 
     device = choose_device(threads=1)
     samples = load_samples(point.data, point.seed)
@@ -78,8 +78,8 @@ def one_probe(
             f"accuracy {accuracy:.4f}  missed {at['n_errors']}  {at['elapsed']:.1f} s"
         )
 
-    asked, watch = Probe(n, repeat, arm), Watch(progress=progress)
-    probe = run_probe(point, samples, asked, None, Group(device), watch)
+    asked, hooks = Probe(n, repeat, arm), Hooks(progress=progress)
+    probe = run_probe(point, samples, asked, None, Group(device), hooks)
     say(
         f"verdict {probe.verdict}: missed {probe.n_errors} of {n} after {probe.epochs} epochs, "
         f"{probe.steps} steps, {probe.cost:,} sample passes, {probe.seconds:.1f} s"

@@ -15,13 +15,13 @@ from torch.nn import functional
 
 from flexhpc.data import Samples, TestSet, load_test
 from flexhpc.errors import PointError
-from flexhpc.measure.probe import Wanted, Watch, run_training
+from flexhpc.measure.probe import Wanted, run_training
 from flexhpc.seeds import derive
 from flexhpc.spec import Point, Training
 from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sections.gates import CurvatureGate, GradientGate
 from flexhpc.spec.sections.training import BUDGETS
-from flexhpc.training import Group
+from flexhpc.training import Group, Hooks
 
 _AT_ONCE = 512
 _BINS = 15
@@ -58,7 +58,7 @@ def procedure(asked: Evaluate, training: Training) -> Training:
 
 
 def evaluate(
-    point: Point, samples: Samples, checkpoint: Path | None, group: Group, watch: Watch
+    point: Point, samples: Samples, checkpoint: Path | None, group: Group, hooks: Hooks
 ) -> dict[str, Any]:
     """Train a point's model as its ``evaluate`` says, and test it.
 
@@ -69,7 +69,7 @@ def evaluate(
         point: what to train and how; samples: its data.
         checkpoint: where the training's state in progress lives.
         group: the processes that train it; each calls this.
-        watch: the outside.
+        hooks: the outside.
 
     Returns:
         asked (size and budget, where ``evaluate`` gives them), n and n_test (samples), verdict,
@@ -96,7 +96,7 @@ def evaluate(
         trained=trained,
     )
     its_own = replace(point, training=procedure(asked, point.training))
-    outcome, _, _ = run_training(its_own, samples, wanted, checkpoint, group, watch)
+    outcome, _, _ = run_training(its_own, samples, wanted, checkpoint, group, hooks)
     accuracy = 1 - outcome.n_errors / n
     found = {key: outcome.readings[key] for key in ("test_accuracy", "test_loss")}
     return {

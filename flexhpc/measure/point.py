@@ -12,7 +12,7 @@ from flexhpc.data import Samples, load_samples
 from flexhpc.errors import BatchOfOne, Interrupted, PointError
 from flexhpc.measure.evaluate import evaluate, size
 from flexhpc.measure.pool import ProbePool
-from flexhpc.measure.probe import Watch, run_probe
+from flexhpc.measure.probe import run_probe
 from flexhpc.models import count_bits, count_parameters
 from flexhpc.search import Ask, Estimate, Probe, ProbeResult, advance, estimate_so_far, history_of
 from flexhpc.spec import Point
@@ -26,18 +26,18 @@ from flexhpc.store import (
     finish,
     read,
 )
-from flexhpc.training import Group
+from flexhpc.training import Group, Hooks
 
 
 def measure(
-    point: Point, run: RunFolder, group: Group, watch: Watch, pool: ProbePool | None = None
+    point: Point, run: RunFolder, group: Group, hooks: Hooks, pool: ProbePool | None = None
 ) -> Estimate:
     """Measure a point, going on from whatever its file holds already.
 
     In a group of processes only rank 0 calls this; the others :func:`assist`.
 
     Args:
-        point: what to measure; run: where its file is; watch: the outside.
+        point: what to measure; run: where its file is; hooks: the outside.
         group: the processes that train a probe together.
         pool: processes that train a probe each, where the search asks for several at once.
 
@@ -60,13 +60,13 @@ def measure(
         estimate = Estimate.of(record.estimate)
     else:
         history = history_of(record.probes, point.training) if record else []
-        estimate = _search(point, samples, history, run, group, watch, pool)
+        estimate = _search(point, samples, history, run, group, hooks, pool)
     if point.evaluate is not None and (record is None or not record.evaluated(point.evaluation)):
         group.broadcast_object(_Order(point.id, arm=estimate.arm))
         saved = run.checkpoint(point.id, "evaluate")
-        found = evaluate(point.at(estimate.arm), samples, saved, group, watch)
-        _still_ours(watch)
-        evaluated(path, found, permitted=watch.holds)
+        found = evaluate(point.at(estimate.arm), samples, saved, group, hooks)
+        _still_ours(hooks)
+        evaluated(path, found, permitted=hooks.holds)
     for checkpoint in run.checkpoints(point.id):
         checkpoint.unlink(missing_ok=True)
     return estimate
@@ -74,7 +74,7 @@ def measure(
 
 def _search(
     point: Point, samples: Samples, history: list[ProbeResult], run: RunFolder, group: Group,
-    watch: Watch, pool: ProbePool | None,
+    hooks: Hooks, pool: ProbePool | None,
 ) -> Estimate:  # fmt: skip
     """Run the probes that the search asks for, until it has its estimate."""
     path = run.point(point.id)
@@ -84,8 +84,8 @@ def _search(
         return run.checkpoint(point.id, f"{probe.n}-{probe.repeat}{arm}")
 
     def done(probe: ProbeRecord) -> None:
-        _still_ours(watch)
-        append(path, probe, permitted=watch.holds)
+        _still_ours(hooks)
+        append(path, probe, permitted=hooks.holds)
         checkpoint(Probe(probe.n, probe.repeat, probe.arm)).unlink(missing_ok=True)
         history.extend(history_of([probe], point.training))
 
@@ -94,7 +94,7 @@ def _search(
         for probe in step.probes:
             group.broadcast_object(_Order(point.id, probe))
             try:
-                done(run_probe(point, samples, probe, checkpoint(probe), group, watch))
+                done(run_probe(point, samples, probe, checkpoint(probe), group, hooks))
             except BatchOfOne as error:
                 impossible = error
         if impossible is not None:
@@ -103,12 +103,12 @@ def _search(
     while True:
         step = advance(point.search, samples.n_limit, history, point.coordinates)
         if isinstance(step, Estimate):
-            return _finished(step, path, watch)
+            return _finished(step, path, hooks)
         try:
             if pool is None or len(step.probes) == 1:
                 one_by_one(step)
             else:
-                pool.run(point, step.probes, checkpoint, watch, done)
+                pool.run(point, step.probes, checkpoint, hooks, done)
         except BatchOfOne:
             # Nothing fitted down to 2 samples, and 1 cannot be tried: that is an answer.
             below = estimate_so_far(
@@ -116,12 +116,12 @@ def _search(
             )
             if below is None or below.largest_fit or all(probe.n > 1 for probe in step.probes):
                 raise
-            return _finished(below, path, watch)
+            return _finished(below, path, hooks)
 
 
-def _finished(estimate: Estimate, path: Path, watch: Watch) -> Estimate:
-    _still_ours(watch)
-    finish(path, asdict(estimate), permitted=watch.holds)
+def _finished(estimate: Estimate, path: Path, hooks: Hooks) -> Estimate:
+    _still_ours(hooks)
+    finish(path, asdict(estimate), permitted=hooks.holds)
     return estimate
 
 
@@ -146,7 +146,7 @@ def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], boo
         Exception: whatever went wrong in this process alone; it must end, and with it the others.
     """
     loaded: dict[str, Samples] = {}
-    watch = Watch(stopping=stopping)
+    hooks = Hooks(stopping=stopping)
     while (order := group.broadcast_object(None)) is not None:
         point = points[order.point_id]
         if order.point_id not in loaded:
@@ -154,9 +154,9 @@ def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], boo
         samples = loaded[order.point_id]
         with contextlib.suppress(Interrupted, PointError):  # rank 0 meets the same, and says so
             if order.probe is None:
-                evaluate(point.at(order.arm), samples, None, group, watch)
+                evaluate(point.at(order.arm), samples, None, group, hooks)
             else:
-                run_probe(point, samples, order.probe, None, group, watch)
+                run_probe(point, samples, order.probe, None, group, hooks)
 
 
 def dismiss(group: Group) -> None:
@@ -200,6 +200,6 @@ def _check_same(path: Path, stored: Header, now: Header) -> None:
         )
 
 
-def _still_ours(watch: Watch) -> None:
-    if not watch.holds():
+def _still_ours(hooks: Hooks) -> None:
+    if not hooks.holds():
         raise Interrupted("another process took this point over; nothing was written")

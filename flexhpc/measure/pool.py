@@ -16,11 +16,11 @@ from typing import Any
 
 from flexhpc.data import Samples, load_samples
 from flexhpc.errors import BatchOfOne, Interrupted, PeerLost
-from flexhpc.measure.probe import Watch, choose_device, run_probe
+from flexhpc.measure.probe import choose_device, run_probe
 from flexhpc.search import Probe
 from flexhpc.spec import Point
 from flexhpc.store import ProbeRecord
-from flexhpc.training import Group
+from flexhpc.training import Group, Hooks
 
 _LOOK_EVERY = 0.2
 _PROGRESS = ("n", "repeat", "epoch", "epochs", "n_errors", "loss", "elapsed")
@@ -67,13 +67,13 @@ class ProbePool:
 
     def run(
         self, point: Point, probes: Sequence[Probe], checkpoint: Callable[[Probe], Path],
-        watch: Watch, done: Callable[[ProbeRecord], None],
+        hooks: Hooks, done: Callable[[ProbeRecord], None],
     ) -> None:  # fmt: skip
         """Train probes of a point.
 
         Args:
             point: whose; probes: which ones.
-            checkpoint: where the state of each lives; watch: the outside.
+            checkpoint: where the state of each lives; hooks: the outside.
             done: called with each as it ends.
 
         Raises:
@@ -100,12 +100,12 @@ class ProbePool:
                     raise PeerLost("a process died over its probe (out of memory?)") from None
                 except Exception as error:
                     errors.append(error)
-            if watch.stopping() or any(not isinstance(error, BatchOfOne) for error in errors):
-                self._shared.flags[_LOST] = not watch.holds()
+            if hooks.stopping() or any(not isinstance(error, BatchOfOne) for error in errors):
+                self._shared.flags[_LOST] = not hooks.holds()
                 self._shared.flags[_STOP] = 1
                 for future in running:
                     future.cancel()
-            self._tell(watch)
+            self._tell(hooks)
         if errors:
             raise min(errors, key=_urgency)
         if self._shared.flags[_STOP]:
@@ -116,7 +116,7 @@ class ProbePool:
         self._shared.flags[_END] = 1
         self._executor.shutdown()
 
-    def _tell(self, watch: Watch) -> None:
+    def _tell(self, hooks: Hooks) -> None:
         """Pass on how far the probe is that has run the longest."""
         width = len(_PROGRESS)
         flat = list(self._shared.progress)
@@ -125,7 +125,7 @@ class ProbePool:
         if busy:
             longest = max(busy, key=lambda row: row["elapsed"])
             real = ("loss", "elapsed")
-            watch.progress({k: v if k in real else int(v) for k, v in longest.items()})
+            hooks.progress({k: v if k in real else int(v) for k, v in longest.items()})
 
 
 def _urgency(error: Exception) -> int:
@@ -197,13 +197,13 @@ def _train(point: Point, probe: Probe, checkpoint: Path) -> ProbeRecord:
     """Train one probe in this process of a pool."""
     (here,) = _here
     flags = here.shared.flags
-    watch = Watch(
+    hooks = Hooks(
         stopping=lambda: bool(flags[_STOP]),
         holds=lambda: not flags[_LOST],
         progress=here.note,
         checkpoint_every=here.checkpoint_every,
     )
     try:
-        return run_probe(point, here.samples(point), probe, checkpoint, here.group, watch)
+        return run_probe(point, here.samples(point), probe, checkpoint, here.group, hooks)
     finally:
         here.idle()

@@ -26,23 +26,6 @@ from flexhpc.versions import image, packages, source
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watch:
-    """What the outside may say to a measurement, and hear from it.
-
-    Attributes:
-        stopping: True asks it to save its state and stop.
-        holds: whether this process may still write the point.
-        progress: called with the state of the probe in hand.
-        checkpoint_every: seconds between checkpoints.
-    """
-
-    stopping: Callable[[], bool] = lambda: False
-    holds: Callable[[], bool] = lambda: True
-    progress: Callable[[dict[str, Any]], None] = lambda _: None
-    checkpoint_every: float = 60.0
-
-
-@dataclass(frozen=True, kw_only=True)
 class Wanted:
     """Which training of a point.
 
@@ -66,7 +49,7 @@ def run_training(
     wanted: Wanted,
     checkpoint: Path | None,
     group: Group,
-    watch: Watch,
+    hooks: Hooks,
 ) -> tuple[Outcome, Ints, ProbeSeeds]:
     """Train a point's model once, from scratch, on a subset of its samples.
 
@@ -76,7 +59,7 @@ def run_training(
         wanted: which training.
         checkpoint: where its state in progress lives; None for no checkpoint.
         group: the processes that train it; each calls this.
-        watch: the outside.
+        hooks: the outside.
 
     Returns:
         How it ended, the global ids of its subset, and its seeds.
@@ -94,36 +77,25 @@ def run_training(
     )
     started = time.monotonic()
 
-    def epoch_done(epoch: int, epochs: int, errors: int, loss: float) -> None:
-        watch.progress(
-            {
-                "n": n,
-                "repeat": repeat,
-                "epoch": epoch,
-                "epochs": epochs,
-                "n_errors": errors,
-                "loss": loss,
-                "elapsed": time.monotonic() - started,
-            }
-        )
+    def progress(found: dict[str, Any]) -> None:
+        elapsed = time.monotonic() - started
+        hooks.progress({"n": n, "repeat": repeat, **found, "elapsed": elapsed})
 
-    hooks = Hooks(
-        stopping=watch.stopping,
-        epoch_done=epoch_done,
+    its_own = replace(
+        hooks,
+        progress=progress,
         trained=wanted.trained,
-        holds=watch.holds,
         checkpoint=checkpoint,
-        checkpoint_every=watch.checkpoint_every,
         key=f"{point.id} n={n} repeat={repeat}{wanted.name}",
     )
     make_model = partial(build, point.model, samples.shape, samples.classes)
-    (outcome,) = train(point.training, make_model, [data], hooks, group)
+    outcome = train(point.training, make_model, data, its_own, group)
     return outcome, subset, seeds
 
 
 def run_probe(
     point: Point, samples: Samples, probe: Probe, checkpoint: Path | None, group: Group,
-    watch: Watch,
+    hooks: Hooks,
 ) -> ProbeRecord:  # fmt: skip
     """Run one probe of a point: one training from scratch, with the values of one of its arms.
 
@@ -132,7 +104,7 @@ def run_probe(
     n, arm = probe.n, probe.arm
     tuned = len(point.arms) > 1
     wanted = Wanted(n=n, repeat=probe.repeat, name=f" arm={arm}" if tuned else "")
-    outcome, subset, seeds = run_training(point.at(arm), samples, wanted, checkpoint, group, watch)
+    outcome, subset, seeds = run_training(point.at(arm), samples, wanted, checkpoint, group, hooks)
     return ProbeRecord(
         n=n,
         repeat=probe.repeat,

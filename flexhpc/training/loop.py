@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -35,16 +35,16 @@ Saved = dict[str, Any]
 def train(
     training: Training,
     make_model: MakeModel,
-    batch: Sequence[ProbeData],
+    data: ProbeData,
     hooks: Hooks,
     group: Group | None = None,
-) -> list[Outcome]:
-    """Train every probe of a batch from scratch.
+) -> Outcome:
+    """Train one probe from scratch, or go on from its checkpoint if there is one.
 
     Args:
         training: the procedure.
         make_model: builds the untrained network.
-        batch: probes of one shape.
+        data: samples and seeds.
         hooks: how to stop, save and report; only rank 0 of a group reads and writes checkpoints.
         group: the processes that train together, each calling this with the same arguments; by
             default this one alone, on the device of the data.
@@ -54,16 +54,7 @@ def train(
             says. All processes of a group raise it at the same step.
         PeerLost: another process of the group is gone.
     """
-    return [
-        _probe(training, make_model, data, hooks, group or Group(data.inputs.device))
-        for data in batch
-    ]
-
-
-def _probe(
-    training: Training, make_model: MakeModel, data: ProbeData, hooks: Hooks, group: Group
-) -> Outcome:
-    """Train one probe, going on from its checkpoint if there is one."""
+    group = group or Group(data.inputs.device)
     saved = None
     if hooks.checkpoint is not None and group.rank == 0:
         saved = checkpoint.load(hooks.checkpoint, hooks.key)
@@ -158,7 +149,9 @@ class _Run:
         state.errors.append(errors)
         state.plateau.update(loss, errors, state.steps - begun)
         epochs = -(-(state.allowed or 0) // len(sizes))
-        self.hooks.epoch_done(state.epoch, epochs, errors, loss)
+        self.hooks.progress(
+            {"epoch": state.epoch, "epochs": epochs, "n_errors": errors, "loss": loss}
+        )
 
     def _step(self, ids: Tensor) -> bool:
         """Make one update with the mean gradient over ``ids``; True if it is time to stop."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,26 +64,27 @@ class Outcome:
     error_curve: NDArray[np.int32]
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """How a training talks to the outside; everything is optional.
+    """How a measurement and its trainings talk to the outside; everything is optional.
 
     Attributes:
         stopping: asked at every step; True saves a checkpoint and raises Interrupted.
-        epoch_done: called with (epoch, budget in epochs, samples missed, loss); a budget of 0 has
-            no end.
-        trained: called with the network at the end of each training, in eval mode; what it returns
+        holds: whether this process may still write: the checkpoint, and the point.
+        progress: called after every epoch with ``epoch``, ``epochs`` (the budget; 0 has no end),
+            ``n_errors`` (samples missed) and ``loss``, and by a probe also with ``n``, ``repeat``
+            and ``elapsed`` (seconds).
+        trained: called with the network at the end of a training, in eval mode; what it returns
             joins the readings. In a group every process calls its own.
-        holds: whether this process may still write the checkpoint.
         checkpoint: file for the state in progress; a training resumes from it if it is there.
         checkpoint_every: seconds between checkpoints.
         key: identifies the probe inside the checkpoint, so that another's is never taken.
     """
 
     stopping: Callable[[], bool] = lambda: False
-    epoch_done: Callable[[int, int, int, float], None] = lambda *_: None
-    trained: Callable[[nn.Module], dict[str, float]] = lambda _: {}
     holds: Callable[[], bool] = lambda: True
+    progress: Callable[[dict[str, Any]], None] = lambda _: None
+    trained: Callable[[nn.Module], dict[str, float]] = lambda _: {}
     checkpoint: Path | None = None
     checkpoint_every: float = 60.0
     key: str = ""

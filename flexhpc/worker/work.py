@@ -16,11 +16,11 @@ from typing import Any, Literal, NoReturn, TextIO
 from flexhpc.errors import Interrupted, PeerLost, PointError, one_line
 from flexhpc.measure.point import assist, dismiss, measure
 from flexhpc.measure.pool import ProbePool
-from flexhpc.measure.probe import Watch, choose_device
+from flexhpc.measure.probe import choose_device
 from flexhpc.search import at_once
 from flexhpc.spec import Point, checked
 from flexhpc.store import SILENCE, Claim, RunFolder, read, read_claim, take
-from flexhpc.training import Group
+from flexhpc.training import Group, Hooks
 from flexhpc.versions import SOURCE, image, python_version, source
 from flexhpc.worker.place import Place
 from flexhpc.worker.signals import ALONE, RESTART, Stop
@@ -239,13 +239,13 @@ class _Worker:
         if _is_measured(self.run, point):
             return
         assert self.watchdog.claim is not None
-        watch = Watch(
+        hooks = Hooks(
             stopping=self.watchdog.stopping,
             holds=self.watchdog.claim.held,
             progress=self.watchdog.note,
             checkpoint_every=self.task.checkpoint_every,
         )
-        estimate = measure(point, self.run, self.group, watch, self._pool_for(point))
+        estimate = measure(point, self.run, self.group, hooks, self._pool_for(point))
         _say(f"{point.id} {point.label}: emc {estimate.emc} ({estimate.censored})")
 
     def _pool_for(self, point: Point) -> ProbePool | None:

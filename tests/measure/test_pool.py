@@ -22,11 +22,10 @@ from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.slurm.script import batch_script
 from flexhpc.measure.point import measure
 from flexhpc.measure.pool import ProbePool
-from flexhpc.measure.probe import Watch
 from flexhpc.search import Estimate
 from flexhpc.spec import Point, checked
 from flexhpc.store import RunFolder, read, read_claim
-from flexhpc.training import Group
+from flexhpc.training import Group, Hooks
 from tests.conftest import Cli
 from tests.contents import contents
 from tests.launch.test_sweep import finish, running, start, wait_for
@@ -62,7 +61,7 @@ def point(spec: Path) -> Point:
 def alone(point: Point, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process finds, one probe after the other."""
     run = RunFolder(tmp_path_factory.mktemp("alone"))
-    measure(point, run, CPU, Watch())
+    measure(point, run, CPU, Hooks())
     return contents(point, run)
 
 
@@ -97,7 +96,7 @@ def test_side_by_side_or_one_after_the_other_is_the_same(
     point: Point, alone: dict[str, Any], tmp_path: Path
 ) -> None:
     with pool_of(2) as pool:
-        measure(point, RunFolder(tmp_path), CPU, Watch(), pool)
+        measure(point, RunFolder(tmp_path), CPU, Hooks(), pool)
     assert contents(point, RunFolder(tmp_path)) == alone
     assert len(alone["probes"]) == 9
     assert not list(tmp_path.rglob("*.ckpt"))
@@ -110,13 +109,13 @@ def test_asked_to_stop_all_probes_in_hand_are_saved(
     with pool_of(3, checkpoint_every=0.05) as pool:
         once(lambda: len(run.checkpoints(point.id)) > 1, stop.set)
         with pytest.raises(Interrupted):
-            measure(point, run, CPU, Watch(stopping=stop.is_set), pool)
+            measure(point, run, CPU, Hooks(stopping=stop.is_set), pool)
         assert run.checkpoints(point.id)
         record = read(run.point(point.id))
         assert record is not None
         assert record.estimate is None
         done = {(p.n, p.repeat): p.finished for p in record.probes}
-        measure(point, run, CPU, Watch(), pool)
+        measure(point, run, CPU, Hooks(), pool)
     assert contents(point, run) == alone
     again = {(p.n, p.repeat): p.finished for p in read(run.point(point.id)).probes}
     assert done.items() <= again.items(), "a finished probe was trained again"
@@ -133,9 +132,9 @@ def test_a_process_that_dies_ends_the_attempt_and_loses_nothing(
     with pool_of(2, checkpoint_every=0.05) as pool:
         once(lambda: bool(run.checkpoints(point.id)), kill)
         with pytest.raises(PeerLost, match="a process died over its probe"):
-            measure(point, run, CPU, Watch(), pool)
+            measure(point, run, CPU, Hooks(), pool)
     with pool_of(2) as pool:
-        measure(point, run, CPU, Watch(), pool)
+        measure(point, run, CPU, Hooks(), pool)
     assert contents(point, run) == alone
 
 
@@ -145,11 +144,11 @@ def test_a_process_that_died_without_a_probe_is_told_and_the_pool_can_be_closed(
     run = RunFolder(tmp_path)
     pool = ProbePool(2, 1, 60.0)
     with pytest.raises(Interrupted):
-        measure(point, run, CPU, Watch(stopping=lambda: len(processes()) == 2), pool)
+        measure(point, run, CPU, Hooks(stopping=lambda: len(processes()) == 2), pool)
     os.kill(min(processes()), signal.SIGKILL)
     time.sleep(2)
     with pytest.raises(PeerLost, match="died"):
-        measure(point, run, CPU, Watch(), pool)
+        measure(point, run, CPU, Hooks(), pool)
     closing = threading.Thread(target=pool.close, daemon=True)
     closing.start()
     closing.join(20)
@@ -166,7 +165,7 @@ def test_a_network_that_cannot_train_on_one_sample_is_not_given_an_answer(tmp_pa
     (point,) = checked(path)[1]
     run = RunFolder(tmp_path)
     with pytest.raises(PointError, match="use a larger search"):
-        measure(point, run, CPU, Watch())
+        measure(point, run, CPU, Hooks())
     record = read(run.point(point.id))
     assert record is not None
     assert record.estimate is None
@@ -175,11 +174,11 @@ def test_a_network_that_cannot_train_on_one_sample_is_not_given_an_answer(tmp_pa
 
 def test_a_point_that_was_taken_over_is_left_alone(point: Point, tmp_path: Path) -> None:
     run, lost = RunFolder(tmp_path), threading.Event()
-    watch = Watch(stopping=lost.is_set, holds=lambda: not lost.is_set())
+    hooks = Hooks(stopping=lost.is_set, holds=lambda: not lost.is_set())
     with pool_of(2) as pool:
         once(lambda: (r := read(run.point(point.id))) is not None and len(r.probes) > 2, lost.set)
         with pytest.raises(Interrupted):
-            measure(point, run, CPU, watch, pool)
+            measure(point, run, CPU, hooks, pool)
         before = run.point(point.id).read_bytes()
         assert not run.checkpoints(point.id)
     assert run.point(point.id).read_bytes() == before
@@ -195,9 +194,9 @@ def test_networks_that_cannot_train_on_one_sample_end_censored(tmp_path: Path) -
         .replace("start: 16", "start: 4")
     )
     (point,) = checked(path)[1]
-    found: list[Estimate] = [measure(point, RunFolder(tmp_path / "alone"), CPU, Watch())]
+    found: list[Estimate] = [measure(point, RunFolder(tmp_path / "alone"), CPU, Hooks())]
     with pool_of(2) as pool:
-        found.append(measure(point, RunFolder(tmp_path / "pool"), CPU, Watch(), pool))
+        found.append(measure(point, RunFolder(tmp_path / "pool"), CPU, Hooks(), pool))
     assert found[0] == found[1]
     assert found[0].censored == "left"
     record = read(RunFolder(tmp_path / "pool").point(point.id))

@@ -12,10 +12,9 @@ import torch
 from flexhpc.errors import Interrupted
 from flexhpc.measure.point import measure
 from flexhpc.measure.pool import ProbePool
-from flexhpc.measure.probe import Watch
 from flexhpc.spec import Point, checked
 from flexhpc.store import RunFolder
-from flexhpc.training import Group
+from flexhpc.training import Group, Hooks
 from tests.conftest import Cli
 from tests.contents import contents
 from tests.tracking.test_sync import logged
@@ -44,7 +43,7 @@ def point(tmp_path_factory: pytest.TempPathFactory) -> Point:
 def alone(point: Point, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process finds, one probe after the other."""
     run = RunFolder(tmp_path_factory.mktemp("alone"))
-    measure(point, run, CPU, Watch())
+    measure(point, run, CPU, Hooks())
     return contents(point, run)
 
 
@@ -69,9 +68,9 @@ def test_an_interrupted_search_goes_on_bitwise(
         return count == at
 
     with pytest.raises(Interrupted):
-        measure(point, run, CPU, Watch(stopping=stopping))
+        measure(point, run, CPU, Hooks(stopping=stopping))
     assert run.checkpoints(point.id)
-    measure(point, run, CPU, Watch())
+    measure(point, run, CPU, Hooks())
     assert contents(point, run) == alone
     assert not run.checkpoints(point.id)
 
@@ -81,7 +80,7 @@ def test_probes_of_several_arms_at_once_are_the_same(
 ) -> None:
     run, pool = RunFolder(tmp_path), ProbePool(3, 1, 60.0)
     try:
-        measure(point, run, CPU, Watch(), pool)
+        measure(point, run, CPU, Hooks(), pool)
     finally:
         pool.close()
     assert contents(point, run) == alone

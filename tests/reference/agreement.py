@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from scipy.special import xlogy
 
 from flexhpc.data import load_samples
-from flexhpc.measure.probe import Watch, run_probe
+from flexhpc.measure.probe import run_probe
 from flexhpc.search import Estimate, ProbeResult, advance, history_of
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import TAILS, Quantiles
 from flexhpc.spec import Point, checked
-from flexhpc.training import Group
+from flexhpc.training import Group, Hooks
 from tests.reference.data import CIFAR10, TABLES
 from tests.reference.recipes import Count, Recipe
 
@@ -61,7 +61,7 @@ def search(recipe: Recipe) -> Found:
         limit, arms = samples.n_limit, point.coordinates
         while not isinstance(step := advance(point.search, limit, history, arms), Estimate):
             for probe in step.probes:
-                ended = run_probe(point, samples, probe, None, group, Watch())
+                ended = run_probe(point, samples, probe, None, group, Hooks())
                 history += history_of([ended], point.training)
     return Found(
         estimate=step,

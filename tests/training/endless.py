@@ -19,7 +19,7 @@ if __name__ == "__main__":
     endless = Case(
         Sgd(optimizer="sgd", lr=1e-9, epochs=10**6, gates={"plateau": {"mode": "off"}}), 900
     )
-    hooks = Hooks(epoch_done=lambda *_: Path(folder, "training").touch())
+    hooks = Hooks(progress=lambda _: Path(folder, "training").touch())
     try:
         outcome(endless, group, hooks)
     except PeerLost:

@@ -40,8 +40,7 @@ def run(
     hooks: Hooks | None = None,
 ) -> Outcome:
     make = partial(build, model, (1, 8, 8), 10)
-    (outcome,) = train(training, make, [probe_data(n, repeat, labels)], hooks or Hooks())
-    return outcome
+    return train(training, make, probe_data(n, repeat, labels), hooks or Hooks())
 
 
 def same(first: Outcome, second: Outcome) -> None:

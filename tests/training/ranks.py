@@ -88,8 +88,7 @@ CASES = {
 
 def outcome(case: Case, group: Group, hooks: Hooks | None = None) -> Outcome:
     make = partial(build, case.model, (1, 8, 8), 10)
-    (found,) = train(case.training, make, [probe_data(case.n)], hooks or Hooks(), group)
-    return found
+    return train(case.training, make, probe_data(case.n), hooks or Hooks(), group)
 
 
 def stopped_and_resumed(group: Group, folder: Path, name: str) -> Outcome:

@@ -50,9 +50,7 @@ def test_until_convergence_ends_at_the_plateau_only() -> None:
     gates = Gates(plateau=PlateauGate(patience=20))
     training = Adam(optimizer="adam", lr=1e-2, until="convergence", gates=gates)
     seen: list[int] = []
-    outcome = run(
-        training, 1_200, hooks=Hooks(epoch_done=lambda _, epochs, *__: seen.append(epochs))
-    )
+    outcome = run(training, 1_200, hooks=Hooks(progress=lambda found: seen.append(found["epochs"])))
     assert outcome.verdict == "not_fit"
     assert outcome.readings["plateau_epochs"] == 20
     assert set(seen) == {0}
