@@ -12,7 +12,7 @@ sets := $(foreach set,$(SET),--set '$(set)')
 need = $(if $($(1)),,$(error $(1)= is missing; for example: $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev sweep ui status report results test test-slow lint bench \
+.PHONY: help install dev sweep ui status report results check test test-full test-slow lint bench \
   recipe image sif local test-containers devcluster-up devcluster-down
 
 help: ## list the targets
@@ -44,12 +44,19 @@ report: install ## HTML report of a run (RUN=)
 	$(call need,RUN,make report RUN=runs/quickstart)
 	@$(BIN)/flexhpc report $(RUN)
 
-test: dev ## all tests
+check: lint ## lint and the quick tests
+	@$(BIN)/python -m pytest -q -m 'not (slow or sweeps or slurm or container or browser)'
+
+test: dev ## all tests but those of containers, SLURM and a browser among them
 	@hpc/test_packages.sh
-	@$(BIN)/python -m pytest --ignore=tests/container --durations=25
+	@$(BIN)/python -m pytest -m 'not (slow or container)' --durations=25
+
+test-full: dev ## the same with every repetition, and those that take minutes
+	@hpc/test_packages.sh
+	@FLEXHPC_TEST_FULL=1 $(BIN)/python -m pytest -m 'not container' --durations=25
 
 test-slow: dev ## flexhpc against plain training loops (15 minutes)
-	@$(BIN)/python -m pytest -m slow --ignore=tests/container
+	@$(BIN)/python -m pytest -m 'slow and not slurm'
 
 image: ## build the container image with podman or docker (TORCH=cuda|cpu, BASE=, IMAGE=)
 	@hpc/container/image.sh

@@ -12,14 +12,14 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests import reaper
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
 FLEXHPC = Path(sys.executable).parent / "flexhpc"
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
 torch.set_num_threads(1)
-settings.register_profile("flexhpc", deadline=None)
-settings.load_profile("flexhpc")
 
 SMALL = """\
 name: small
@@ -32,6 +32,11 @@ grid:
   model.width: [4, 8, 12]
 """
 """Three points, each measured in about a second."""
+
+FULL = "FLEXHPC_TEST_FULL" in os.environ
+"""``make test-full``: every repetition and size; otherwise fewer of what takes longest."""
+settings.register_profile("flexhpc", deadline=None, max_examples=100 if FULL else 40)
+settings.load_profile("flexhpc")
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -78,11 +83,21 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs" / "small"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the SLURM tests, which take longest, on both test processes.
+def pytest_sessionstart() -> None:
+    """See to it that nothing this process starts outlives it, however it ends."""
+    reaper.start()
 
-    pytest-xdist gives each process a half of the list, in order, and lets idle ones steal the rest.
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder; begin with those of SLURM, which take longest.
+
+    pytest-xdist gives each of two processes a half of the list, in order, and lets idle ones steal
+    the rest.
     """
+    for item in items:
+        for room in ("slurm", "container"):
+            if f"tests/{room}/" in str(item.path):
+                item.add_marker(room)
     slow = [item for item in items if "tests/slurm/" in str(item.path)]
     quick = [item for item in items if item not in slow]
     first, second = slow[::2], slow[1::2]

@@ -15,7 +15,7 @@ import pytest
 
 from flexhpc.store import read, read_masks
 from flexhpc.store.status import StatusReader, open_run
-from tests.conftest import FLEXHPC, SMALL, Cli
+from tests.conftest import FLEXHPC, FULL, SMALL, Cli
 
 LONGER = SMALL.replace("epochs: 120", "epochs: 900, gates: {plateau: off}").replace(
     "model.width: [4, 8, 12]", "model.width: [10, 14]"
@@ -136,7 +136,7 @@ def test_kill_nine_again_and_again(
     run = tmp_path / "runs" / "small"
     rng = np.random.default_rng(1 if whom == "sweep" else 2)
     stored: set[tuple] = set()
-    for _ in range(4):
+    for _ in range(4 if FULL else 2):
         sweep = start(spec)
         wait_for(lambda one=sweep: running(run) or one.poll() is not None)
         time.sleep(rng.uniform(0, 3))

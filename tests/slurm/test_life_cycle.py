@@ -1,4 +1,4 @@
-"""A task is disturbed in the middle of a probe, five times each: nothing is lost, nothing repeated.
+"""A task is disturbed in the middle of a probe, again and again: nothing is lost or repeated.
 
 The point is trained by two processes, and its results must have the bits of an undisturbed run of
 one process on this machine.
@@ -20,7 +20,7 @@ import torch
 from flexhpc.errors import PointError
 from flexhpc.store import read
 from flexhpc.store.status import open_run
-from tests.conftest import FLEXHPC
+from tests.conftest import FLEXHPC, FULL
 from tests.launch.test_sweep import contents
 from tests.slurm.conftest import Cluster, finish, wait_for
 
@@ -32,7 +32,7 @@ fixed:
   training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 300, shards: 2}
   search: {policy: bisection, start: 600, tolerance: 0.2}
 """
-TIMES = 5
+TIMES = 5 if FULL else 2
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def disturb_again_and_again(run: Path, disturb: Callable[[], None], times: int) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_disturbed_five_times(
+def test_disturbed_again_and_again(
     kind: str, cluster: Cluster, spec: Path, undisturbed: dict[str, object], tmp_path: Path
 ) -> None:
     profile = cluster.profile(tmp_path, processes_per_node=2, checkpoint_every=1)
@@ -184,6 +184,7 @@ def test_disturbed_five_times(
     assert not list(run.rglob("*.part"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_five_points_out_of_time_go_on_in_new_allocations(cluster: Cluster, tmp_path: Path) -> None:
     """SLURM looks for tasks out of time every 30 s, and five points share two cores.
@@ -200,7 +201,7 @@ def test_five_points_out_of_time_go_on_in_new_allocations(cluster: Cluster, tmp_
     assert sweep.returncode == 0, output
     run = tmp_path / "runs" / "long"
     claims = [json.loads(path.read_text()) for path in run.glob("points/*/*.claim.json")]
-    assert sum(claim["attempts"] - 1 for claim in claims) >= TIMES
+    assert sum(claim["attempts"] - 1 for claim in claims) >= 5
     assert sum(claim["deaths"] for claim in claims) == 0
     local = tmp_path / "local.yaml"
     local.write_text("tracking_uri: none\n")

@@ -230,6 +230,7 @@ def test_a_server_that_never_answers_does_not_hold_up_a_sweep(
     assert (tmp_path / "runs" / "small" / "report" / "index.html").is_file()
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_the_ui_shows_parents_nested_children_and_a_plot(measured: Path, tmp_path: Path) -> None:
     from playwright.sync_api import expect, sync_playwright

@@ -1,0 +1,53 @@
+"""A suite that is interrupted leaves nothing running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import FLEXHPC, REPOSITORY, SMALL
+from tests.slurm.conftest import wait_for
+
+MARK = "FLEXHPC_TEST_OF_REAPER"
+LONG = SMALL.replace("epochs: 120", "epochs: 100000, gates: {plateau: off}")
+ENDLESS = """
+import subprocess, sys, time
+from tests import reaper
+reaper.start()
+subprocess.Popen([sys.argv[1], "sweep", "spec.yaml"], start_new_session=True)
+time.sleep(1000)
+"""
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+@pytest.mark.sweeps
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_what_a_test_process_started_ends_with_it(how: signal.Signals, tmp_path: Path) -> None:
+    mark, worker = uuid.uuid4().hex, "submitit.core._submit"
+    (tmp_path / "spec.yaml").write_text(LONG)
+    test = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS, str(FLEXHPC)], cwd=tmp_path, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, MARK: mark, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    wait_for(lambda: any(worker in p.cmdline() for p in marked(mark)), what="for workers")
+    test.send_signal(how)
+    test.wait(timeout=60)
+    wait_for(lambda: not marked(mark), seconds=30, what="for all to end")
