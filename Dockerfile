@@ -34,8 +34,10 @@ WORKDIR /build
 COPY pyproject.toml constraints.txt hpc/container/install.py ./
 RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cabundle --mount=type=secret,id=netrc \
     python install.py tools
-COPY README.md ./
+COPY README.md LICENSE setup.py ./
 COPY flexhpc flexhpc
+COPY sweeps sweeps
+COPY hpc/profiles hpc/profiles
 RUN pip wheel --quiet --no-deps --no-index --no-build-isolation --no-cache-dir --wheel-dir /dist .
 
 FROM packages

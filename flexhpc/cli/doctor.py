@@ -49,7 +49,7 @@ def _packages() -> Check:
     there = ", ".join(f"{name} {found}" for name, found in others.items() if found)
     missing = [name for name, found in others.items() if found is None]
     if vital := [name for name in missing if name not in ("timm", "torchvision")]:
-        what = f"missing: {', '.join(vital)}; run `make install`"
+        what = f"missing: {', '.join(vital)}; install flexhpc again"
         return Check(name="packages", level="bad", what=what)
     if missing:
         what = f"{there}; without {' and '.join(missing)} only linear, mlp and cnn can be measured"
@@ -63,7 +63,9 @@ def _torch() -> Check:
 
         total = float((torch.ones(4, 4) @ torch.ones(4, 4)).sum())
     except Exception as error:
-        return Check(name="torch", level="bad", what=f"does not work: {error}; run `make install`")
+        return Check(
+            name="torch", level="bad", what=f"does not work: {error}; install flexhpc again"
+        )
     built = torch.version.cuda
     kind = f"CUDA {built} build" if built else "CPU build"
     fine = total == 64.0

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flexhpc.cli.data import data_app
+from flexhpc.cli.specs import specs
 from flexhpc.errors import InputError, PointError, one_line
+from flexhpc.shipped import found
 
 if TYPE_CHECKING:
     from flexhpc.launch.sweep import Followed
@@ -32,8 +34,16 @@ app = typer.Typer(
 )
 
 app.add_typer(data_app, name="data")
+app.command()(specs)
 
-Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="A sweep spec (YAML).")]
+Spec = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SPEC",
+        help="A sweep spec (YAML), or the name of one that comes with flexhpc (`flexhpc specs`).",
+        parser=lambda text: found("specs", Path(text)),
+    ),
+]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as runs/NAME.")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the run folders.")]
 Set = Annotated[
@@ -41,7 +51,13 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the spec; may be repeated."),
 ]
 ProfileFile = Annotated[
-    Path | None, typer.Option("--profile", help="Where and how to run (hpc/profiles/*.yaml).")
+    Path | None,
+    typer.Option(
+        "--profile",
+        metavar="PROFILE",
+        help="Where and how to run (YAML), or the name of a profile that comes with flexhpc.",
+        parser=lambda text: found("profiles", Path(text)),
+    ),
 ]
 Eps = Annotated[
     list[float] | None,

@@ -59,7 +59,7 @@ def _words(line: str) -> str:
 
 
 class Profile(Section):
-    """A file of hpc/profiles: every key is optional."""
+    """A profile: every key is optional."""
 
     cluster: str
     """Where points run."""

@@ -84,7 +84,7 @@ def _check_versions(task: TaskFile) -> None:
     if wanted != source():
         print(
             f"this job was submitted by flexhpc with source {wanted}, but the image {image()} has "
-            f"source {source()}; build it again (`make image`, `make sif`)",
+            f"source {source()}; build it again (docs/containers.md)",
             file=sys.stderr,
         )
         raise SystemExit(_WRONG_VERSION)

@@ -160,7 +160,7 @@ def test_another_flexhpc_inside_is_refused(
     (line,) = output.splitlines()
     assert "profile: container: " in line
     assert "flexhpc 0.1.0 (source " in line
-    assert "`make image`" in line
+    assert "docs/containers.md" in line
     assert not cluster.queue()
 
 

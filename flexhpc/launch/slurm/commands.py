@@ -95,12 +95,11 @@ class Slurm:
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
             raise InputError(
                 "profile: cluster: slurm needs sbatch and srun, which this machine does not have; "
-                "use a login node, or `make devcluster-up` to try a small cluster here"
+                "use a login node (docs/slurm.md shows how to try a small cluster here)"
             )
         if self.conf is not None and not Path(self.conf).is_file():
             raise InputError(
-                f"profile: {self.conf} is not there; is the cluster up? (the devcluster: "
-                "`make devcluster-up`)"
+                f"profile: {self.conf} is not there; is the cluster up? (docs/slurm.md)"
             )
 
     def check_python(self, command: str, whose: str, advice: str, *, starts_here: bool) -> None:

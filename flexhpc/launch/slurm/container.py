@@ -86,7 +86,7 @@ class TaskContainer:
             slurm.check_python(
                 self.command(Path(folder)),
                 f"container: {self.image.name}",
-                "build the image again (`make image`, `make sif`)",
+                "build the image again (docs/containers.md)",
                 starts_here=True,
             )
 
@@ -153,10 +153,13 @@ def _image(container: Container) -> Image:
         found = path.stat()
     except OSError as error:
         raise InputError(
-            f"profile: container.image: {path}: {error.strerror}; give a SIF file (`make sif`)"
+            f"profile: container.image: {path}: {error.strerror}; give a SIF file, which "
+            "docs/containers.md shows how to build"
         ) from None
     if not path.is_file():
-        raise InputError(f"profile: container.image: {path}: must be a SIF file (`make sif`)")
+        raise InputError(
+            f"profile: container.image: {path}: must be a SIF file (docs/containers.md)"
+        )
     mark = f"{found.st_size} {int(found.st_mtime)}"
     return Image(name=str(path), digest=_hash(path, mark), mark=mark)
 
@@ -183,6 +186,6 @@ def _image_id(runtime: str, name: str) -> str:
         said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
         raise InputError(
             f"profile: container.image: {runtime} has no {name} here ({said}); build it "
-            f"(`make image`) or get it (`{runtime} pull`)"
+            f"(docs/containers.md) or get it (`{runtime} pull`)"
         )
     return f"sha256:{done.stdout.strip().removeprefix('sha256:')}"

@@ -1,0 +1,30 @@
+"""The verb ``specs``: what comes with flexhpc, to run by name or to copy."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flexhpc.errors import InputError
+from flexhpc.shipped import folder, names
+
+
+def specs(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One to print.")] = None,
+) -> None:
+    """List the specs that come with flexhpc, or print one: flexhpc specs NAME > mine.yaml."""
+    there = names("specs")
+    if name is None:
+        for one in there:
+            typer.echo(f"{one:24} {_expected((folder('specs') / f'{one}.yaml').read_text())}")
+        return
+    if name not in there:
+        raise InputError(f"{name}: no such spec; there are {', '.join(there)}")
+    typer.echo((folder("specs") / f"{name}.yaml").read_text(), nl=False)
+
+
+def _expected(text: str) -> str:
+    """Return the first sentence of what a spec's header expects."""
+    comment = " ".join(line[1:].strip() for line in text.splitlines() if line.startswith("#"))
+    return comment.partition("Expected: ")[2].split(". ")[0].rstrip(".")

@@ -1,0 +1,88 @@
+"""The wheel: installed and used outside of any checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+RUN = "from flexhpc.cli import main; main()"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from what git knows or would add, as a clone has it."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=REPOSITORY, check=True,
+        capture_output=True, text=True,
+    ).stdout.splitlines()  # fmt: skip
+    for name in listed:
+        if (REPOSITORY / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((REPOSITORY / name).read_bytes())
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
+         "--wheel-dir", str(out), str(source)],
+        check=True, timeout=300,
+    )  # fmt: skip
+    (found,) = out.glob("flexhpc-*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("installed")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def flexhpc(installed: Path, folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *arguments], cwd=folder, text=True, capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(installed)}, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_wheel_holds_what_it_needs(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for name in ("py.typed", "specs/quickstart.yaml", "specs/mini/optimizers.yaml",
+                 "profiles/local.yaml", "analysis/report.html",
+                 "launch/slurm/container.sh"):  # fmt: skip
+        assert f"flexhpc/{name}" in names
+    assert not [name for name in names if name.startswith(("tests", "bench", "setup"))]
+
+
+def test_specs_run_by_name_outside_of_a_checkout(installed: Path, tmp_path: Path) -> None:
+    where = "import flexhpc; print(flexhpc.__file__)"
+    at = subprocess.run(
+        [sys.executable, "-c", where], cwd=tmp_path, text=True, capture_output=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+    ).stdout  # fmt: skip
+    assert at.startswith(str(installed))
+    assert "mini/optimizers" in flexhpc(installed, tmp_path, "specs")
+    copied = flexhpc(installed, tmp_path, "specs", "vit_width")
+    assert copied == (REPOSITORY / "sweeps" / "vit_width.yaml").read_text()
+    few = ("--set", "model.width=[4]", "--set", "data.labels=[random]")
+    flexhpc(installed, tmp_path, "sweep", "quickstart", "--profile", "local", *few)
+    rows = json.loads(
+        flexhpc(installed, tmp_path, "results", "runs/quickstart", "--format", "json")
+    )
+    assert [row["status"] for row in rows] == ["done"]
+    assert (tmp_path / "runs" / "quickstart" / "report" / "index.html").is_file()
+
+
+def test_no_message_speaks_of_make() -> None:
+    """A user of the wheel has no Makefile."""
+    for path in (REPOSITORY / "flexhpc").rglob("*.py"):
+        assert "`make " not in path.read_text(), path
