@@ -48,7 +48,7 @@ def separable(inputs: NDArray[np.float64], labels: NDArray[np.float64]) -> bool:
         np.append(np.zeros(dims), -1.0), A_ub=rows, b_ub=np.zeros(n),
         bounds=[(-1, 1)] * dims + [(0, None)], method="highs",
     )  # fmt: skip
-    if found.status != 0:
+    if found.status != 0 or found.fun is None:
         raise RuntimeError(f"the solver gave up: {found.message}")
     return bool(-found.fun > MARGIN)
 
@@ -59,7 +59,7 @@ def search(dims: int, seed: int) -> Estimate:
     settings = Bayes(policy="bayes", start=START)
     history: list[ProbeResult] = []
     while isinstance(step := advance(settings, N_LIMIT, history), Ask):
-        for n, repeat in step.probes:
+        for n, repeat, _ in step.probes:
             fit = separable(rng.normal(size=(n, dims)), rng.choice([-1.0, 1.0], size=n))
             history.append(
                 ProbeResult(

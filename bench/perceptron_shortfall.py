@@ -71,7 +71,7 @@ def main() -> None:
         else:
             run = Path(folder) / "perceptron"
             flexhpc = Path(sys.executable).parent / "flexhpc"
-            command = [flexhpc, "sweep", SPEC, "--runs", folder]
+            command = [str(flexhpc), "sweep", str(SPEC), "--runs", folder]
             subprocess.run(command, check=True, stdout=sys.stderr)
         found = rows(run)
         print(json.dumps({"bench": "perceptron_shortfall", "rows": found}, indent=1))

@@ -38,7 +38,8 @@ def fits(procedure: str, n: int, seed: int) -> list[bool]:
     schedule = None
     if procedure.endswith("cosine"):
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(update, T_max=STEPS)
-    right, epoch_ends = [], []
+    right: list[bool] = []
+    epoch_ends: list[int] = []
     while len(right) < STEPS:
         for batch in torch.randperm(n).tensor_split(-(-n // BATCH))[: STEPS - len(right)]:
             loss = functional.cross_entropy(net(chosen[batch]), labels[batch])

@@ -20,7 +20,7 @@ import numpy as np
 
 from flexhpc.data import Samples, load_samples
 from flexhpc.measure.probe import choose_device, run_probe
-from flexhpc.search import Estimate, Probe, advance, history_of
+from flexhpc.search import Estimate, Probe, ProbeResult, advance, history_of
 from flexhpc.spec import Point, checked
 from flexhpc.store import ProbeRecord
 from flexhpc.training import Group, Hooks
@@ -102,7 +102,7 @@ def _row(task: tuple[str, Probe]) -> Row:
 def _pilot(name: str, arm: int) -> tuple[int, int]:
     """Return the EMC of one arm by the search of the model's spec, and the largest n there is."""
     point, samples, _ = _opened(name)
-    history = []
+    history: list[ProbeResult] = []
     while not isinstance(step := advance(point.search, samples.n_limit, history), Estimate):
         found = [replace(_probe(name, Probe(p.n, p.repeat, arm)), arm=0) for p in step.probes]
         history += history_of(found, point.training)

@@ -44,7 +44,10 @@ class Training:
 class World(Protocol):
     """Where trainings come from, and the truth about them."""
 
-    n_limit: int
+    @property
+    def n_limit(self) -> int:
+        """Largest n there is (samples)."""
+        ...
 
     def chance(self, n: float) -> float:
         """Return P(fit | n)."""

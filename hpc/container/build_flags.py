@@ -63,7 +63,8 @@ def pip_settings() -> dict[str, str]:
     if done.returncode:
         said = " ".join(done.stderr.split())
         sys.exit(f"what pip is told here cannot be found out: {said or 'pip config list failed'}")
-    files, variables = {}, {}
+    files: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for line in done.stdout.splitlines():
         found = re.fullmatch(r"(:env:|global|install|download)\.([\w-]+)=(.*)", line)
         if found is not None:
