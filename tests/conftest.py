@@ -38,6 +38,14 @@ FULL = "FLEXHPC_TEST_FULL" in os.environ
 settings.register_profile("flexhpc", deadline=None, max_examples=100 if FULL else 40)
 settings.load_profile("flexhpc")
 
+SWEEPS = (
+    "launch/test_sweep.py", "measure/test_pool.py", "measure/test_point.py",
+    "measure/test_tuned.py", "tracking/test_sync.py", "training/test_group.py",
+    "search/test_bayes.py", "test_bench_search.py", "test_bench_recipe.py", "test_extending.py",
+    "test_known_answers.py", "test_package.py",
+)  # fmt: skip
+"""Files whose tests start whole sweeps or simulate many: not in ``make check``."""
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -98,6 +106,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for room in ("slurm", "container"):
             if f"tests/{room}/" in str(item.path):
                 item.add_marker(room)
+        if str(item.path).endswith(SWEEPS):
+            item.add_marker("sweeps")
     slow = [item for item in items if "tests/slurm/" in str(item.path)]
     quick = [item for item in items if item not in slow]
     first, second = slow[::2], slow[1::2]
