@@ -62,23 +62,24 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def flexhpc(folder: Path, *arguments: str, code: str = RUN) -> str:
+def run_copy(package: Path, folder: Path, *arguments: str, code: str = RUN) -> str:
+    """Run a copy of flexhpc that lies in the folder ``package``; return what it says."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=folder, text=True, capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(folder)}, check=False, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(package)}, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def test_specs_with_the_new_variants_are_read_without_torch(extended: Path) -> None:
-    assert "2 points" in flexhpc(extended, "validate", "spec.yaml", code=LIGHT)
+    assert "2 points" in run_copy(extended, extended, "validate", "spec.yaml", code=LIGHT)
 
 
 def test_the_new_variants_measure_a_point(extended: Path) -> None:
     """41 numbers per class separate some 41 to 82 random labels."""
-    flexhpc(extended, "sweep", "spec.yaml")
-    rows = json.loads(flexhpc(extended, "results", "runs/extended", "--format", "json"))
+    run_copy(extended, extended, "sweep", "spec.yaml")
+    rows = json.loads(run_copy(extended, extended, "results", "runs/extended", "--format", "json"))
     assert len(rows) == 2
     for row in rows:
         assert (row["params"], row["censored"], row["ended_by"]) == (41 * 3, "none", "max_probes")
@@ -90,14 +91,14 @@ def test_the_new_variants_measure_a_point(extended: Path) -> None:
 
 
 def test_the_new_source_is_packed_and_its_errors_are_one_line(extended: Path) -> None:
-    flexhpc(extended, "data", "prepare", "npz", "--set", "data.path=vectors.npz")
+    run_copy(extended, extended, "data", "prepare", "npz", "--set", "data.path=vectors.npz")
     assert (extended / "data" / "vectors.packed").is_file()
-    planned = json.loads(flexhpc(extended, "plan", "spec.yaml", "--json", "--params"))
+    planned = json.loads(run_copy(extended, extended, "plan", "spec.yaml", "--json", "--params"))
     assert planned["points"][0]["params"] == 41 * 3
 
 
 def test_the_reference_names_the_new_keys(extended: Path) -> None:
     code = "from flexhpc.spec.reference import reference; print(reference())"
-    said = flexhpc(extended, code=code)
+    said = run_copy(extended, extended, code=code)
     for name in ("lion", "npz", "fourier", "rungs"):
         assert f"### `{name}`" in said

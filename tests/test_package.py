@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-
-RUN = "from flexhpc.cli import main; main()"
+from tests.test_extending import run_copy
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +44,6 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def flexhpc(installed: Path, folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, *arguments], cwd=folder, text=True, capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(installed)}, check=False, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_the_wheel_holds_what_it_needs(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in ("py.typed", "specs/quickstart.yaml", "specs/mini/optimizers.yaml",
@@ -70,13 +60,13 @@ def test_specs_run_by_name_outside_of_a_checkout(installed: Path, tmp_path: Path
         env={**os.environ, "PYTHONPATH": str(installed)},
     ).stdout  # fmt: skip
     assert at.startswith(str(installed))
-    assert "mini/optimizers" in flexhpc(installed, tmp_path, "specs")
-    copied = flexhpc(installed, tmp_path, "specs", "vit_width")
+    assert "mini/optimizers" in run_copy(installed, tmp_path, "specs")
+    copied = run_copy(installed, tmp_path, "specs", "vit_width")
     assert copied == (REPOSITORY / "sweeps" / "vit_width.yaml").read_text()
     few = ("--set", "model.width=[4]", "--set", "data.labels=[random]")
-    flexhpc(installed, tmp_path, "sweep", "quickstart", "--profile", "local", *few)
+    run_copy(installed, tmp_path, "sweep", "quickstart", "--profile", "local", *few)
     rows = json.loads(
-        flexhpc(installed, tmp_path, "results", "runs/quickstart", "--format", "json")
+        run_copy(installed, tmp_path, "results", "runs/quickstart", "--format", "json")
     )
     assert [row["status"] for row in rows] == ["done"]
     assert (tmp_path / "runs" / "quickstart" / "report" / "index.html").is_file()

@@ -67,7 +67,7 @@ def with_a_bad_rate(folder: Path) -> PointStatus:
         *(summary((n, n - 1), repeat, arm=5) for n in (32, 64) for repeat in range(4)),
     ]
     header = replace(record.header, n_limit=64)
-    estimate = replace(found.estimate, emc=64, censored="right", emc_hi=None)  # type: ignore[type-var]
+    estimate = replace(found.estimate, emc=64, censored="right", emc_hi=None)
     return replace(found, record=replace(record, probes=probes, header=header), estimate=estimate)
 
 

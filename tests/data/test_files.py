@@ -32,11 +32,11 @@ from tests.data.writers import (
 
 
 def images_of(source: str, root: Path) -> Dataset:
-    return load_samples(ImageSet(source=source, root=str(root)), seed=0).dataset  # type: ignore[arg-type]
+    return load_samples(ImageSet(source=source, root=str(root)), seed=0).dataset
 
 
 def folder_of(root: Path, **keys: object) -> Dataset:
-    data = ImageFolder(source="image_folder", root=str(root), **keys)  # type: ignore[arg-type]
+    data = ImageFolder(source="image_folder", root=str(root), **keys)
     return load_samples(data, seed=0).dataset
 
 

@@ -34,7 +34,7 @@ def colours(root: Path, **keys: Any) -> ImageFolder:
 def made(kind: str, rows: np.ndarray, part: int = TRAIN, seed: int = 1) -> Inputs:
     zero, one = np.float32(0), np.float32(1)
     return Inputs(
-        rows=rows, mean=zero, deviation=one, centre=zero, spread=one, kind=kind,  # type: ignore[arg-type]
+        rows=rows, mean=zero, deviation=one, centre=zero, spread=one, kind=kind,
         seed=seed, part=part,
     )  # fmt: skip
 

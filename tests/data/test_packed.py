@@ -38,7 +38,9 @@ def quiet(*_: object) -> None:
 
 
 def section(**values: Any) -> Data:
-    return variants("data")[values["source"]].model_validate(values)  # type: ignore[return-value]
+    found = variants("data")[values["source"]].model_validate(values)
+    assert isinstance(found, Data)
+    return found
 
 
 def write_sources(folder: Path) -> dict[str, dict[str, Any]]:
