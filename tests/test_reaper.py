@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -26,14 +27,13 @@ time.sleep(1000)
 """
 
 
-def marked(mark: str) -> list[psutil.Process]:
+def marked(mark: str) -> list[list[str]]:
+    """The command lines of all processes that have the mark, those that end meanwhile left out."""
     found = []
     for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(MARK) == mark:
+                found.append(process.cmdline())
     return found
 
 
@@ -42,12 +42,14 @@ def marked(mark: str) -> list[psutil.Process]:
 def test_what_a_test_process_started_ends_with_it(how: signal.Signals, tmp_path: Path) -> None:
     mark, worker = uuid.uuid4().hex, "submitit.core._submit"
     (tmp_path / "spec.yaml").write_text(LONG)
-    test = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", ENDLESS, str(FLEXHPC)], cwd=tmp_path, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, MARK: mark, "PYTHONPATH": str(REPOSITORY)},
-    )  # fmt: skip
-    wait_for(lambda: any(worker in p.cmdline() for p in marked(mark)), what="for workers")
-    test.send_signal(how)
-    test.wait(timeout=60)
-    wait_for(lambda: not marked(mark), seconds=30, what="for all to end")
+    ) as test:  # fmt: skip
+        try:
+            wait_for(lambda: any(worker in line for line in marked(mark)), what="for workers")
+        finally:
+            test.send_signal(how)
+        test.wait(timeout=60)
+        wait_for(lambda: not marked(mark), seconds=30, what="for all to end")
