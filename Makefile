@@ -13,7 +13,7 @@ need = $(if $($(1)),,$(error $(1)= is missing; for example: $(2)))
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev sweep ui status report results check test test-full test-slow lint bench \
-  recipe image sif local test-containers devcluster-up devcluster-down
+  docs recipe image sif local test-containers devcluster-up devcluster-down
 
 help: ## list the targets
 	@echo 'make sweep SPEC=sweeps/quickstart.yaml [PROFILE=local] [SET="key=value ..."]'
@@ -79,6 +79,10 @@ lint: dev ## ruff, mypy, and the arrows between rooms
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+docs: dev ## the documentation as a site: site/docs/index.html
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs . site
+	@echo site/docs/index.html
 
 devcluster-up: ## start a real SLURM of four small nodes on this host (Debian, as root)
 	@hpc/devcluster/up.sh

@@ -25,7 +25,7 @@ def names(kind: Kind) -> list[str]:
     return sorted(str(path.relative_to(top).with_suffix("")) for path in top.rglob("*.yaml"))
 
 
-def found(kind: Kind, given: Path) -> Path:
+def resolve(kind: Kind, given: Path) -> Path:
     """Return the file that is given, or the one that comes with flexhpc and has this name.
 
     Raises:

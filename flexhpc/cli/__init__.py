@@ -1,5 +1,5 @@
 """The one door: the verbs of ``flexhpc``."""
 
-from flexhpc.cli.main import main
+from flexhpc.cli.app import main
 
 __all__ = ["main"]

@@ -1,4 +1,4 @@
-"""Checks whether this machine can do what flexhpc needs, and says what to do where it cannot."""
+"""The verb ``doctor``: can this machine do what flexhpc needs, and what to do where it cannot?"""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import typer
+
+from flexhpc.cli.options import FAILED
 from flexhpc.versions import image, packages
 
 Level = Literal["ok", "note", "bad"]
@@ -25,6 +28,16 @@ class Check:
     name: str
     level: Level
     what: str
+
+
+def doctor() -> None:
+    """Check python, torch, GPU, SLURM, containers, tracking and data, and say what to do."""
+    bad = False
+    for check in examine():
+        typer.echo(f"{check.level:4}  {check.name:10}  {check.what}")
+        bad |= check.level == "bad"
+    if bad:
+        raise typer.Exit(FAILED)
 
 
 def examine() -> Iterator[Check]:

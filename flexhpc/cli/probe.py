@@ -1,16 +1,78 @@
-"""One training in this process, with every epoch shown: the debugging door."""
+"""The verb ``probe``: one training in this process, with every epoch shown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from flexhpc.cli.options import Set, Spec
 from flexhpc.errors import InputError
-from flexhpc.spec import Point, checked
 
-Say = Callable[[str], Any]
+if TYPE_CHECKING:
+    from flexhpc.spec import Point
+
+
+def probe(
+    spec: Spec,
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of samples.")],
+    point: Annotated[str, typer.Option("--point", help="Id or index of the point.")] = "0",
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Use this seed instead of the point's.")
+    ] = None,
+    repeat: Annotated[int, typer.Option("--repeat", min=0, help="Which training at this n.")] = 0,
+    arm: Annotated[int, typer.Option("--arm", min=0, help="Which values of tuned keys.")] = 0,
+    overrides: Set = None,
+) -> None:
+    """Run one training in this process, verbosely: the debugging door. Stores nothing."""
+    from flexhpc.spec import checked
+
+    _, points = checked(spec, overrides or ())
+    asked = find_point(points, point)
+    if seed is not None:
+        asked = replace(asked, seed=seed)
+    if arm >= len(asked.arms):
+        raise InputError(f"--arm {arm}: the point has arms 0 to {len(asked.arms) - 1}")
+
+    from flexhpc.data import load_samples
+    from flexhpc.measure.point import parameters
+    from flexhpc.measure.probe import choose_device, run_probe
+    from flexhpc.search import Probe
+    from flexhpc.training import Group, Hooks
+
+    device = choose_device(threads=1)
+    samples = load_samples(asked.data, asked.seed)
+    if n > len(samples.pool):
+        raise InputError(
+            f"--n {n}: there are {len(samples.pool)} samples in {samples.dataset.name}"
+        )
+    typer.echo(f"point {asked.index} {asked.id} {asked.label}")
+    typer.echo(f"{parameters(asked, samples):,} parameters, n={n}, seed {asked.seed}, on {device}")
+
+    for key, value in asked.arms[arm].values.items():
+        typer.echo(f"{key} {value:g}")
+
+    def progress(at: dict[str, Any]) -> None:
+        accuracy = 1 - at["n_errors"] / n
+        typer.echo(
+            f"epoch {at['epoch']}/{at['epochs'] or '-'}  loss {at['loss']:.6g}  "
+            f"accuracy {accuracy:.4f}  missed {at['n_errors']}  {at['elapsed']:.1f} s"
+        )
+
+    hooks = Hooks(progress=progress)
+    done = run_probe(asked, samples, Probe(n, repeat, arm), None, Group(device), hooks)
+    typer.echo(
+        f"verdict {done.verdict}: missed {done.n_errors} of {n} after {done.epochs} epochs, "
+        f"{done.steps} steps, {done.cost:,} sample passes, {done.seconds:.1f} s"
+    )
+    for name, reading in done.readings.items():
+        typer.echo(f"{name} {reading:.6g}")
+    missed = done.subset[~done.fitted]
+    if len(missed):
+        typer.echo(f"missed samples (global ids): {' '.join(map(str, missed[:20]))}"
+            + (" ..." if len(missed) > 20 else ""))  # fmt: skip
 
 
 def find_point(points: Sequence[Point], wanted: str) -> Point:
@@ -28,65 +90,3 @@ def find_point(points: Sequence[Point], wanted: str) -> Point:
     raise InputError(
         f"--point {wanted}: {what}; `flexhpc plan` lists index and id of all {len(points)}"
     )
-
-
-def one_probe(
-    spec: Path,
-    overrides: Sequence[str],
-    wanted: str,
-    n: int,
-    seed: int | None,
-    repeat: int,
-    arm: int,
-    say: Say,
-) -> None:
-    """Train once at ``n`` samples and say how it went.
-
-    Raises:
-        InputError: no such point, or more samples than there are.
-        PointError: the data or the model does not allow it.
-    """
-    _, points = checked(spec, overrides)
-    point = find_point(points, wanted)
-    if seed is not None:
-        point = replace(point, seed=seed)
-    if arm >= len(point.arms):
-        raise InputError(f"--arm {arm}: the point has arms 0 to {len(point.arms) - 1}")
-
-    from flexhpc.data import load_samples
-    from flexhpc.measure.point import parameters
-    from flexhpc.measure.probe import choose_device, run_probe
-    from flexhpc.search import Probe
-    from flexhpc.training import Group, Hooks
-
-    device = choose_device(threads=1)
-    samples = load_samples(point.data, point.seed)
-    if n > len(samples.pool):
-        raise InputError(
-            f"--n {n}: there are {len(samples.pool)} samples in {samples.dataset.name}"
-        )
-    say(f"point {point.index} {point.id} {point.label}")
-    say(f"{parameters(point, samples):,} parameters, n={n}, seed {point.seed}, on {device}")
-
-    for key, value in point.arms[arm].values.items():
-        say(f"{key} {value:g}")
-
-    def progress(at: dict[str, Any]) -> None:
-        accuracy = 1 - at["n_errors"] / n
-        say(
-            f"epoch {at['epoch']}/{at['epochs'] or '-'}  loss {at['loss']:.6g}  "
-            f"accuracy {accuracy:.4f}  missed {at['n_errors']}  {at['elapsed']:.1f} s"
-        )
-
-    asked, hooks = Probe(n, repeat, arm), Hooks(progress=progress)
-    probe = run_probe(point, samples, asked, None, Group(device), hooks)
-    say(
-        f"verdict {probe.verdict}: missed {probe.n_errors} of {n} after {probe.epochs} epochs, "
-        f"{probe.steps} steps, {probe.cost:,} sample passes, {probe.seconds:.1f} s"
-    )
-    for name, reading in probe.readings.items():
-        say(f"{name} {reading:.6g}")
-    missed = probe.subset[~probe.fitted]
-    if len(missed):
-        say(f"missed samples (global ids): {' '.join(map(str, missed[:20]))}"
-            + (" ..." if len(missed) > 20 else ""))  # fmt: skip

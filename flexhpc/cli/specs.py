@@ -1,7 +1,8 @@
-"""The verb ``specs``: what comes with flexhpc, to run by name or to copy."""
+"""Verbs of specs: ``specs``, those that come with flexhpc, and ``schema``, for editors."""
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -22,6 +23,13 @@ def specs(
     if name not in there:
         raise InputError(f"{name}: no such spec; there are {', '.join(there)}")
     typer.echo((folder("specs") / f"{name}.yaml").read_text(), nl=False)
+
+
+def schema() -> None:
+    """Print a JSON schema of sweep specs, for editors."""
+    from flexhpc.spec.json_schema import sweep_schema
+
+    typer.echo(json.dumps(sweep_schema(), indent=1))
 
 
 def _expected(text: str) -> str:

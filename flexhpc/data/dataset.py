@@ -42,7 +42,7 @@ class Part:
         labels: original labels, int64 (n,).
         shape: of one sample: (channels, height, width) or (features,).
         dtype: uint8 for images, float32 for vectors.
-        blocks: returns the samples in order, as arrays (k, *shape); may be called again.
+        blocks: returns the samples in order, as arrays ``(k, *shape)``; may be called again.
     """
 
     labels: Ints
@@ -61,7 +61,7 @@ class Part:
         )
 
     def gather(self) -> Array:
-        """Return all samples as one array (n, *shape); without a copy where it is one already."""
+        """Return all samples as one array ``(n, *shape)``, without a copy where it is one."""
         blocks = self.blocks()
         first = next(blocks)
         if len(first) == len(self.labels):

@@ -2,10 +2,11 @@
 
     # Cost: 60 points, at most 1.2e11 sample passes.
 
-python -m flexhpc.launch.cost_line sweeps/*.yaml docs/figures.md
-
-rewrites it in each spec that has one, and in Markdown the cost behind each link to a spec:
+Rewrites it in each spec that has one, and in Markdown the cost behind each link to a spec:
 ``[classes](../sweeps/classes.yaml) (6.0e10)``.
+
+Usage: python -m flexhpc.launch.cost_line FILE...
+Those of flexhpc: all of sweeps/, and docs/figures.md
 """
 
 from __future__ import annotations

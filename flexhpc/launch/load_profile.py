@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from flexhpc.launch.profile import LocalProfile, Profile, SlurmProfile
-from flexhpc.spec.load import raise_problems
+from flexhpc.spec.loading import raise_problems
 from flexhpc.spec.resolve import Report, closest, explain, show
 from flexhpc.spec.yaml_reader import Document, Problem, read
 

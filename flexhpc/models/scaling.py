@@ -69,7 +69,7 @@ def resolution(model: Model, shape: Shape) -> Shape:
 
 
 class Resize(nn.Module):
-    """Bilinear resize of images: (n, channels, height, width) -> (n, channels, *sides)."""
+    """Bilinear resize of images: ``(n, channels, height, width) -> (n, channels, *sides)``."""
 
     def __init__(self, sides: tuple[int, ...]) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """What to measure: sweep specs, their points and their ids. Imports neither torch nor mlflow."""
 
-from flexhpc.spec.freeze import freeze, request_hash
-from flexhpc.spec.load import checked, load
+from flexhpc.spec.frozen import freeze, request_hash
+from flexhpc.spec.loading import checked, load
 from flexhpc.spec.point import Point
 from flexhpc.spec.sections.data import Data
 from flexhpc.spec.sections.gates import Gates

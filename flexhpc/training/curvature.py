@@ -37,7 +37,7 @@ class Ritz:
         min: smallest Ritz value, never below the smallest eigenvalue but for rounding.
         max: largest one, never above the largest eigenvalue.
         products: matrix-vector products that it took.
-        residual_min: |Av - min v| of its unit vector v: an eigenvalue lies that close to it.
+        residual_min: ``|Av - min v|`` of its unit vector v: an eigenvalue lies that close to it.
         residual_max: the same for the largest.
 
     All but ``products`` are nan if a product is not finite.

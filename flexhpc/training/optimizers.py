@@ -136,9 +136,9 @@ def clip(parameters: Iterable[nn.Parameter], norm: float) -> None:
 
 @torch.no_grad()
 def perturb(parameters: Sequence[nn.Parameter], rho: float) -> list[Tensor | None]:
-    """Move the weights to w + rho g / |g|, where the loss nearby is worst to first order.
+    """Move the weights to ``w + rho g / |g|``, where the loss nearby is worst to first order.
 
-    Foret et al. 2021, arXiv 2010.01412, equation 2 with p = 2; |g| is over all parameters. The
+    Foret et al. 2021, arXiv 2010.01412, equation 2 with p = 2; ``|g|`` is over all parameters. The
     gradient of an update with SAM is the one found there; :func:`restore` comes before the update.
 
     Args:

@@ -191,7 +191,7 @@ class ImageSet(Images):
 
 
 class ImageFolder(Images):
-    """Images in ROOT/[train/]CLASS/*, all of one size or resized to `side`."""
+    """Images in `ROOT/[train/]CLASS/*`, all of one size or resized to `side`."""
 
     does: ClassVar[str] = "flexhpc.data.sources:image_folder"
 

@@ -42,7 +42,7 @@ def request_hash(sweep: Sweep) -> str:
 
 
 def freeze(sweep: Sweep, points: list[Point]) -> str:
-    """Return the frozen spec as YAML text that :func:`flexhpc.spec.load.load` reads."""
+    """Return the frozen spec as YAML text that :func:`flexhpc.spec.loading.load` reads."""
     defaults: dict[str, dict[str, Any]] = {}
     seen: set[int] = set()
     for point in points:

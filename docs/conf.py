@@ -1,0 +1,67 @@
+"""The documentation as a site: `make docs` writes site/docs/index.html.
+
+Sources are named from the repository on, docs/search and not search: that one is Sphinx's own page.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+project = "flexhpc"
+author = "the flexhpc developers"
+version = release = installed("flexhpc")
+
+extensions = [
+    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.apidoc", "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]  # fmt: skip
+root_doc = "docs/index"
+include_patterns = ["docs/**.md", "docs/api/**.rst"]
+
+html_theme = "furo"
+html_title = f"flexhpc {version}"
+html_copy_source = False
+
+myst_heading_anchors = 3
+
+apidoc_modules = [
+    {
+        "path": str(REPOSITORY / "flexhpc"),
+        "destination": "docs/api",
+        "automodule_options": {"members", "show-inheritance", "ignore-module-all"},
+        "separate_modules": True,
+        "module_first": True,
+        "max_depth": 2,
+    }
+]
+napoleon_use_ivar = True
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+add_module_names = False
+suppress_warnings = ["ref.python"]
+"""Sections and what does them share names; each is linked from its own page."""
+
+
+def _from_docs(app: Sphinx, path: Path, docname: str, content: list[str]) -> None:
+    """Let the links of README.md, which is the index, start at docs/."""
+    links = re.compile(r"\]\((?!https?:|#)(docs/)?")
+    content[0] = links.sub(lambda link: "](" if link[1] else "](../", content[0])
+
+
+def _code(app: Sphinx, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
+    """Set `code` of docstrings, which say it as Markdown does, as code."""
+    lines[:] = [re.sub(r"(?<![:`])`([^`]+)`(?!`)", r"``\1``", line) for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    """Register what this page adds to Sphinx."""
+    app.connect("autodoc-process-docstring", _code, priority=100)
+    app.connect("include-read", _from_docs)

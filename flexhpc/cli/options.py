@@ -1,0 +1,61 @@
+"""Arguments and options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flexhpc.errors import InputError
+from flexhpc.shipped import resolve
+
+FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+"""Exit statuses of the contract, besides 0."""
+
+Spec = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SPEC",
+        help="A sweep spec (YAML), or the name of one that comes with flexhpc (`flexhpc specs`).",
+        parser=lambda text: resolve("specs", Path(text)),
+    ),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as runs/NAME.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the run folders.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the spec; may be repeated."),
+]
+ProfileFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--profile",
+        metavar="PROFILE",
+        help="Where and how to run (YAML), or the name of a profile that comes with flexhpc.",
+        parser=lambda text: resolve("profiles", Path(text)),
+    ),
+]
+Eps = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--eps",
+        metavar="ERROR",
+        help="Also estimate EMC at this training error, from the stored probes; may be repeated.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def training_errors(eps: list[float] | None) -> list[float]:
+    """Return training errors that can be asked for.
+
+    Raises:
+        InputError: one of them is no fraction.
+    """
+    wrong = [one for one in eps or () if not 0 < one < 1]
+    if wrong:
+        raise InputError(
+            f"--eps {one:g}: must lie between 0 and 1; give 0.1 for one in ten" for one in wrong
+        )
+    return list(eps or ())

@@ -1,0 +1,142 @@
+"""Verbs that show a run: status, results, report."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flexhpc.cli.options import Eps, Json, Run, training_errors
+from flexhpc.errors import InputError, PointError
+
+if TYPE_CHECKING:
+    from flexhpc.store.status import PointStatus
+
+
+class Format(StrEnum):
+    """Formats of the results table."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+def status(
+    run: Run,
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it.")] = False,
+) -> None:
+    """Show where every point stands: the run's files say it, a cluster's queue adds to it."""
+    from rich.live import Live
+
+    from flexhpc.analysis.tables import make_console, status_row, status_table
+    from flexhpc.launch.slurm.queue_status import QueueStatus
+    from flexhpc.store.status import StatusReader, open_run
+
+    folder, _, points = open_run(run)
+    reader, queue = StatusReader(folder, points), QueueStatus(folder)
+    statuses = queue.merge(reader.read())
+    if queue.silent:
+        typer.echo(f"{queue.silent}; this is what the files say", err=True)
+    if as_json:
+        typer.echo(json.dumps([status_row(s) for s in statuses], indent=1))
+        return
+    console = make_console()
+    if watch:
+        with Live(console=console, refresh_per_second=2, transient=True) as live:
+            while any(s.state not in ("done", "failed") for s in statuses):
+                live.update(status_table(statuses, console.height - 2))
+                time.sleep(0.5)
+                statuses = queue.merge(reader.read())
+    console.print(status_table(statuses))
+
+
+def results(
+    run: Run,
+    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write to this file instead.")
+    ] = None,
+    eps: Eps = None,
+) -> None:
+    """Print the results table: one row per point."""
+    from flexhpc.analysis.collect import as_csv, as_json, as_parquet, row_of
+    from flexhpc.analysis.tables import print_results
+    from flexhpc.analysis.training_error import cut_short, with_errors
+    from flexhpc.store.status import StatusReader, open_run
+
+    errors = training_errors(eps)
+    folder, _, points = open_run(run)
+    statuses = with_errors(StatusReader(folder, points).read(), errors)
+    if count := cut_short(statuses, errors):
+        typer.echo(
+            f"{count} probes were given up before their end and count as failing: EMC at a "
+            "training error may be too small (docs/search.md)",
+            err=True,
+        )
+    if form is Format.table:
+        print_results(statuses)
+        return
+    rows = [row_of(status) for status in statuses]
+    makers = {Format.csv: as_csv, Format.json: as_json}
+    content = makers[form](rows).encode() if form in makers else as_parquet(rows)
+    if output is not None:
+        from flexhpc.atomic import write_atomic
+
+        try:
+            write_atomic(output, content)
+        except OSError as error:
+            raise InputError(f"{output}: cannot be written: {error.strerror}") from None
+    elif form is Format.parquet and sys.stdout.isatty():
+        raise InputError("parquet is no text for a terminal; give --output FILE, or redirect it")
+    else:
+        sys.stdout.buffer.write(content)
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One or several runs.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder; by default RUN/report.")
+    ] = None,
+    eps: Eps = None,
+) -> None:
+    """Write report/index.html with figures, over one or several runs."""
+    from flexhpc.store.status import StatusReader, open_run
+
+    errors = training_errors(eps)
+    statuses, names = [], []
+    for path in runs:
+        folder, _, points = open_run(path)
+        statuses += StatusReader(folder, points).read()
+        names.append(folder.name)
+    default = runs[0] / "report" if len(runs) == 1 else Path("report")
+    typer.echo(write_report(", ".join(names), runs, statuses, output or default, errors))
+
+
+def write_report(
+    title: str,
+    runs: list[Path],
+    statuses: list[PointStatus],
+    folder: Path,
+    eps: Sequence[float] = (),
+) -> Path:
+    """Write the report of one or several runs; returns its page.
+
+    Raises:
+        PointError: the folder cannot be written.
+    """
+    from flexhpc.analysis.report import write_report as write
+    from flexhpc.store import RunFolder
+
+    specs = [RunFolder(run).spec.read_text() for run in runs]
+    try:
+        return write(title, statuses, specs, folder, eps)
+    except OSError as error:
+        raise PointError(f"{folder}: the report cannot be written: {error.strerror}") from None

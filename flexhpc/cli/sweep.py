@@ -1,0 +1,122 @@
+"""Verbs of a sweep: validate, plan, sweep, cancel."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flexhpc.cli.options import FAILED, INTERRUPTED, Json, ProfileFile, Run, Runs, Set, Spec
+
+if TYPE_CHECKING:
+    from flexhpc.launch.sweep import Followed
+
+
+def validate(spec: Spec, overrides: Set = None) -> None:
+    """Check a sweep spec; prints every error at once."""
+    from flexhpc.spec import checked
+
+    _, points = checked(spec, overrides or ())
+    typer.echo(f"{spec}: fine, {len(points)} points")
+
+
+def plan(
+    spec: Spec,
+    overrides: Set = None,
+    profile: ProfileFile = None,
+    runs: Runs = Path("runs"),
+    params: Annotated[bool, typer.Option("--params", help="Count parameters too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a sweep would measure: points, ids, what is there already, and a bound on cost."""
+    from flexhpc.launch.plan import make_plan, plan_lines
+
+    planned = make_plan(spec, overrides or (), runs, profile, params=params)
+    if as_json:
+        typer.echo(json.dumps(planned, indent=1))
+    else:
+        typer.echo("\n".join(plan_lines(planned)))
+
+
+def sweep(
+    spec: Spec,
+    overrides: Set = None,
+    profile: ProfileFile = None,
+    runs: Runs = Path("runs"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Return once it has started.")] = False,
+) -> None:
+    """Measure every point of a spec that is not measured yet; the same command resumes."""
+    from flexhpc.launch.load_profile import load_profile
+    from flexhpc.launch.prepare import prepare
+    from flexhpc.launch.profile import SlurmProfile
+
+    settings = load_profile(profile)
+    if dry_run:
+        plan(spec, overrides, profile, runs)
+        if isinstance(settings, SlurmProfile):
+            from flexhpc.launch.sweep import scripts
+
+            for script in scripts(prepare(spec, overrides or (), runs), settings):
+                typer.echo(f"\n{script}", nl=False)
+        return
+    from flexhpc.analysis.tables import make_console
+    from flexhpc.launch import sweep as launch
+
+    prepared = prepare(spec, overrides or (), runs)
+    if detach:
+        said = launch.detached(prepared, settings)
+        typer.echo(f"{said}; `flexhpc status {prepared.run.path}` follows it")
+        uri = settings.tracking_uri
+        where = "" if uri in (None, "none") else f" --uri {uri}"
+        typer.echo(f"MLflow is filled by `flexhpc sync {prepared.run.path}{where}`")
+        return
+    _conclude(prepared.run.path, launch.follow(prepared, settings, make_console()))
+
+
+def _conclude(path: Path, followed: Followed) -> None:
+    """Write the report, print the table and what went wrong, and leave with the right status."""
+    from flexhpc.analysis.tables import print_results
+    from flexhpc.cli.results import write_report
+    from flexhpc.launch.follower import tracking_warnings
+    from flexhpc.launch.logs import log_tail
+    from flexhpc.store import RunFolder
+
+    statuses = followed.statuses
+    print_results(statuses)
+    run = RunFolder(path)
+    for line in tracking_warnings(run):
+        typer.echo(line, err=True)
+    if followed.interrupted:
+        line = "interrupted; the same command resumes"
+        if followed.goes_on:
+            line = f"no longer watched; the jobs go on, `flexhpc cancel {path}` ends them"
+        typer.echo(line, err=True)
+        raise typer.Exit(INTERRUPTED)
+    page = write_report(run.name, [path], statuses, run.report)
+    typer.echo(f"report: {page}\nMLflow: flexhpc ui {path}")
+    failed = [status for status in statuses if status.state != "done"]
+    quoted = set()
+    for status in failed:
+        label = status.point.label or status.point.id
+        message = status.message or "its worker ended without a result"
+        typer.echo(f"failed: {label}: {message}", err=True)
+        if status.log and status.log not in quoted:
+            quoted.add(status.log)
+            typer.echo(f"  the last lines of {status.log}:", err=True)
+            for line in log_tail(Path(status.log)) or ["(nothing)"]:
+                typer.echo(f"  | {line}", err=True)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+def cancel(run: Run) -> None:
+    """Stop what this run has running; every finished probe is kept, and a sweep resumes it."""
+    from flexhpc.launch.cancel import cancel_run
+
+    said, stopped = cancel_run(run)
+    typer.echo(said)
+    if not stopped:
+        raise typer.Exit(FAILED)

@@ -1,0 +1,45 @@
+"""Verbs of MLflow: sync, ui."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flexhpc.cli.options import FAILED, Run, Runs
+from flexhpc.errors import one_line
+
+
+def sync(
+    run: Run,
+    uri: Annotated[str | None, typer.Option("--uri", help="MLflow server or database.")] = None,
+) -> None:
+    """Bring MLflow up to what the store holds; may be repeated."""
+    from flexhpc.store.status import open_run
+    from flexhpc.tracking.state import local_uri
+    from flexhpc.tracking.sync import Syncer
+
+    folder, _, _ = open_run(run)
+    target = uri or local_uri(folder)
+    try:
+        count = Syncer(folder, target).sync()
+    except Exception as error:
+        what = one_line(error)
+        typer.echo(f"MLflow at {target} cannot be written: {what}", err=True)
+        raise typer.Exit(FAILED) from None
+    typer.echo(f"{count} probes logged to {target}")
+
+
+def ui(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]")] = None,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Serve MLflow's UI for a run (by default the newest) on loopback."""
+    from flexhpc.store.status import open_run
+    from flexhpc.tracking.ui import newest_run, serve
+
+    folder, _, _ = open_run(run if run is not None else newest_run(runs))
+    typer.echo(f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning")
+    serve(folder, port)
