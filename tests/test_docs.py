@@ -1,0 +1,180 @@
+"""README and docs: every command in them is run, here as it stands or by another test."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import FLEXHPC, REPOSITORY, SMALL
+from tests.data.writers import cifar_batch, write_cifar10, write_images, written
+
+PAGES = [
+    REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md",
+    *(page for page in sorted((REPOSITORY / "docs").glob("*.md")) if page.name != "spec_keys.md"),
+]  # fmt: skip
+PROGRAMS = ("flexhpc ", "make ", "python ", "podman ", "hpc/container/", "hpc/devcluster/")
+
+BEFORE = {
+    "python bench/perceptron_shortfall.py RUN PLOT":
+        "flexhpc sweep perceptron --set data.dims=[8,16] --set training.epochs=[30]",
+    "python -m bench.search.side_by_side RUN": "flexhpc sweep fashion_width --set model.width=[4]",
+}  # fmt: skip
+"""Short runs for benchmarks that read one."""
+
+MEANT = {
+    "perceptron_shortfall.py RUN PLOT": "perceptron_shortfall.py runs/perceptron plot.png",
+    "side_by_side RUN": "side_by_side runs/fashion_width", "sweep --detach": "sweep --help",
+    "SPEC": "small.yaml", "SPEC=...": "SPEC=small.yaml", "sweep ...": "sweep small.yaml",
+    "SPEC=sweeps/quickstart.yaml": "SPEC=small.yaml", "sweep quickstart": "sweep small.yaml",
+    "RUN...": "runs/small", "RUN": "runs/small", "runs/NAME": "runs/small", "URI": "sqlite:///v.db",
+    "SOURCE": "digits", "--point 3 --n 500": "--point 2 --n 20",
+    "[SET=\"key=value ...\"]": "SET=seed=7", "[--watch]": "", "~/": "home/", "/data/": "data/",
+}  # fmt: skip
+"""What stands for something else in a page, and what is put there when it is run."""
+
+ELSEWHERE = {
+    "flexhpc ui": ("tests/tracking/test_sync.py", "ui_command("),
+    "flexhpc sweep quickstart": ("tests/test_package.py", '"sweep", "quickstart"'),
+    "make check": ("CONTRIBUTING.md", "make check"),
+    "make lint": (".ci/run", "make lint"),
+    "make test": (".ci/run", "make test"),
+    "make test-containers": (".ci/run", "make test-containers"),
+    "make image": ("tests/container/conftest.py", '"make", "image"'),
+    "make sif": ("tests/container/conftest.py", 'make("sif"'),
+    "make local": ("tests/container/test_image.py", 'make("local"'),
+    "make devcluster-up": ("tests/slurm/conftest.py", '"up.sh"'),
+    "make sweep SPEC=sweeps/vit_width.yaml PROFILE": ("tests/slurm/test_sweeps.py", '"--profile"'),
+    "hpc/devcluster/up.sh": ("tests/slurm/conftest.py", '"up.sh"'),
+    "hpc/container/packages.sh": ("Makefile", "hpc/container/packages.sh"),
+    "hpc/container/base.sh": ("tests/container/conftest.py", "base.sh"),
+    "podman": ("tests/container/conftest.py", '"podman"'),
+    "make test-full": ("README.md", "make test-full"),
+    "make test-slow": ("Makefile", "-m 'slow and not slurm'"),
+    "make bench": ("Makefile", "for file in bench/*.py"),
+    "make sweep SPEC=sweeps/mini": ("tests/test_docs.py", "SPEC=small.yaml"),
+    "make docs": ("tests/test_docs.py", '"-m", "sphinx"'),
+    "make recipe": ("tests/test_bench_recipe.py", "bench.recipe"),
+    "python -m bench.search": ("tests/test_bench_search.py", "from bench.search.__main__"),
+    "python -m bench.recipe": ("tests/test_bench_recipe.py", '"-m", "bench.recipe"'),
+    "python -m bench.recipe.full_batch": ("tests/test_bench_recipe.py", "full_batch"),
+    "flexhpc data check": ("tests/data/test_packed.py", '"data", "check"'),
+}
+"""Commands that another file runs, by their beginning: the file, and what of it does."""
+
+SHORTER = {
+    "python -m bench.search.calibration": "--draws 2",
+    "python -m bench.search.arms": "--replays 1",
+    "python -m bench.perceptron_coverage": "--runs 2 --dims 20",
+    "python -m bench.recipe.looks": "--trainings 1",
+}  # fmt: skip
+"""Options that make a benchmark short."""
+
+
+def commands() -> dict[str, str]:
+    """Every command of the pages, with the page that has it."""
+    there: dict[str, str] = {}
+    for page in PAGES:
+        text = page.read_text()
+        spans = [" ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", text)]
+        lines = [re.split(r" {2,}| #", line[4:].removeprefix("$ "))[0]
+                 for line in text.splitlines() if line.startswith("    ")]  # fmt: skip
+        for command in [*spans, *lines]:
+            known = command.strip().replace("\\|", "|")
+            if known.startswith(PROGRAMS) and not known.endswith("/"):
+                there.setdefault(known, page.name)
+    return there
+
+
+def elsewhere(command: str) -> bool:
+    """Whether another file runs this command."""
+    return any(re.match(rf"{re.escape(known)}(?![A-Za-z.-])", command) for known in ELSEWHERE)
+
+
+COMMANDS = commands()
+HERE = [command for command in COMMANDS if not elsewhere(command)]
+BENCHES = [command for command in HERE if re.match(r"python (-m )?bench", command)]
+
+
+def as_run(command: str) -> str:
+    """The command with what its words stand for, all options given, of several values the first.
+
+    A verb that is named alone gets its help.
+    """
+    for word, meant in MEANT.items():
+        after = "(?![A-Za-z=])" if word[-1].isalpha() else ""
+        command = re.sub(rf"(?<![A-Za-z]){re.escape(word)}{after}", meant, command)
+    bare = re.fullmatch(r"flexhpc (data )?[a-z]+", command)
+    command = re.sub(r"\|[a-z]+", "", command)
+    return re.sub(r"\[(--[^]]*|[A-Z]+=[^ ]+)\]", r"\1", command) + (" --help" if bare else "")
+
+
+@pytest.fixture
+def folder(measured: Path, tmp_path: Path) -> Path:
+    """A checkout as a user has it, by links to ours, with runs and data of its own."""
+    for path in REPOSITORY.iterdir():
+        if path.name in ("docs", "sweeps"):
+            shutil.copytree(path, tmp_path / path.name)
+        elif path.name not in ("runs", "data", "site"):
+            (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "small.yaml").write_text(SMALL)
+    shutil.copytree(measured, tmp_path / "runs" / "small")
+    write_images(tmp_path / "data" / "imagenet", {"a": 4, "b": 4})
+    write_cifar10(tmp_path / "home" / "cifar", [cifar_batch(20, "labels", 10) for _ in range(5)])
+    written(
+        tmp_path / "credit.csv", "id,x,y\n" + "".join(f"{k},{k % 7},{k % 2}\n" for k in range(20))
+    )
+    return tmp_path
+
+
+def ran(command: str, folder: Path, seconds: float = 240) -> str:
+    """Run a command as a shell would in a checkout; returns what it said."""
+    path = f"{FLEXHPC.parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env={**os.environ, "PATH": path, "COLUMNS": "200"},
+        capture_output=True, text=True, timeout=seconds, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.sweeps
+@pytest.mark.parametrize("command", [command for command in HERE if command not in BENCHES])
+def test_a_command_runs_as_a_page_says(command: str, folder: Path) -> None:
+    ran(as_run(command), folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", BENCHES)
+def test_a_benchmark_runs(command: str, folder: Path) -> None:
+    ran(BEFORE.get(command, "true"), folder)
+    ran(f"{as_run(command)} {SHORTER.get(command, '')}", folder, seconds=560)
+
+
+@pytest.mark.parametrize("command", ELSEWHERE)
+def test_what_is_run_elsewhere_still_is(command: str) -> None:
+    file, what = ELSEWHERE[command]
+    assert what in (REPOSITORY / file).read_text()
+    assert any(known.startswith(command) for known in COMMANDS), "no page has it any more"
+
+
+def test_every_page_was_read() -> None:
+    assert {"README.md", "data.md", "search.md"} <= {*COMMANDS.values()}
+    assert len(HERE) > 40
+
+
+@pytest.mark.sweeps
+def test_they_build_a_site_with_a_reference_of_all_modules(tmp_path: Path) -> None:
+    site = ("-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-c", "docs")
+    done = subprocess.run(
+        [sys.executable, *site, "-d", tmp_path / "trees", ".", tmp_path / "site"], cwd=REPOSITORY,
+        capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    reference = (tmp_path / "site" / "docs" / "api" / "flexhpc.search.html").read_text()
+    assert "flexhpc.search.advance" in reference
