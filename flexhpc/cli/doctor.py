@@ -16,6 +16,7 @@ from typing import Literal
 import typer
 
 from flexhpc.cli.options import FAILED
+from flexhpc.errors import one_line
 from flexhpc.versions import image, packages
 
 Level = Literal["ok", "note", "bad"]
@@ -124,9 +125,27 @@ def _slurm() -> Check:
 def _containers() -> Check:
     if (inside := image()) is not None:
         return Check(name="containers", level="ok", what=f"this is one: {inside}")
-    tools = [name for name in ("apptainer", "podman", "docker") if shutil.which(name)]
-    what = ", ".join(tools) if tools else "no apptainer, podman or docker; only needed for images"
-    return Check(name="containers", level="ok" if tools else "note", what=what)
+    tools = {
+        name: _answer(name) for name in ("apptainer", "podman", "docker") if shutil.which(name)
+    }
+    if not tools:
+        what = "no apptainer, podman or docker; only needed for images"
+        return Check(name="containers", level="note", what=what)
+    what = ", ".join(
+        f"{name} (does not work: {why})" if why else name for name, why in tools.items()
+    )
+    return Check(name="containers", level="note" if all(tools.values()) else "ok", what=what)
+
+
+def _answer(tool: str) -> str:
+    """Return why a container runtime does not work, or nothing where it does."""
+    command = [tool, "version" if tool == "apptainer" else "info"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return one_line(error)
+    said = done.stderr.strip().splitlines() or ["it says nothing"]
+    return said[-1] if done.returncode else ""
 
 
 def _tracking() -> Check:

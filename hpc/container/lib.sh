@@ -7,14 +7,28 @@ fail() {
   exit 1
 }
 
-# pick NAME...: the first of these programs that is installed, or RUNTIME, which may have flags.
+# Where podman's own settings do not work, and nobody gave others, those beside this file.
+may_raise_limits() { ((0x$(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status) >> 24 & 1)); }
+if [ "$(id -u)" = 0 ] && [ -z "${CONTAINERS_CONF:-}" ] && command -v runc >/dev/null; then
+  if [ -d /sys/fs/cgroup/unified ] || ! may_raise_limits; then
+    CONTAINERS_CONF=$(realpath "$(dirname "${BASH_SOURCE[0]}")/containers.conf")
+    export CONTAINERS_CONF
+  fi
+fi
+
+# pick NAME...: the first of these programs that is installed and answers, or RUNTIME, which may
+# have flags.
 pick() {
-  local name
+  local name said why=
   [ -z "${RUNTIME:-}" ] || set -- "$RUNTIME"
   for name in "$@"; do
-    ! command -v "${name%% *}" >/dev/null || { echo "$name"; return; }
+    command -v "${name%% *}" >/dev/null || { why+="; $name is not installed"; continue; }
+    # shellcheck disable=SC2086 # the flags are words
+    if said=$($name info 2>&1 >/dev/null); then echo "$name"; return; fi
+    why+="; $name: $(tail -n 1 <<<"$said")"
   done
-  fail "not installed here: $* (on Debian as root: hpc/container/packages.sh)"
+  fail "no container runtime works here: ${why#; }
+on Debian as root, hpc/container/packages.sh installs podman and apptainer"
 }
 
 # with_image NAME...: the first of these runtimes that has the image, or the SIF file.

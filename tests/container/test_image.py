@@ -180,3 +180,16 @@ def test_a_change_of_the_code_rebuilds_in_seconds(site: Site, image: Built) -> N
 def test_too_little_room_is_said_before_anything_is_built(site: Site) -> None:
     said = site.make("image", check=False, ROOM_GB="1000000")
     assert re.search(r"has \d+ GB free, and this needs 1000000 GB", said)
+
+
+def test_a_docker_without_its_daemon_is_passed_over(site: Site, tmp_path: Path) -> None:
+    client = tmp_path / "docker"
+    client.write_text("#!/bin/sh\necho Cannot connect to the Docker daemon >&2\nexit 1\n")
+    client.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    choose = ("bash", "-c", ". hpc/container/lib.sh; pick docker podman")
+    assert site.run(*choose, PATH=path, RUNTIME="").stdout.strip() == "podman"
+    alone = site.run(*choose, check=False, PATH=path, RUNTIME="docker")
+    assert alone.returncode == 1
+    assert "docker: Cannot connect to the Docker daemon" in alone.stderr
+    assert "hpc/container/packages.sh" in alone.stderr
