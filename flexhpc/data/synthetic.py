@@ -18,7 +18,8 @@ def open_digits() -> Source:
     in every worker that starts.
     """
     package = find_spec("sklearn")
-    assert package is not None and package.submodule_search_locations
+    assert package is not None
+    assert package.submodule_search_locations
     file = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
     table = np.loadtxt(file, np.int64, delimiter=",")
     images = table[:, :-1].reshape(-1, 1, 8, 8).astype(np.uint8)
