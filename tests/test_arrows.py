@@ -1,0 +1,78 @@
+"""Every arrow between rooms that must not be is drawn once, and `make lint` finds it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from itertools import pairwise, product
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+LINT = Path(sys.executable).parent / "lint-imports"
+CONTRACTS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"][
+    "contracts"
+]
+
+
+def forbidden() -> Iterator[tuple[str, str]]:
+    """Each pair (importer, imported) that a contract forbids; of the layers, neighbours alone."""
+    (layers,) = (c["layers"] for c in CONTRACTS if c["type"] == "layers")
+    rooms = [[f"flexhpc.{room.strip()}" for room in layer.split("|")] for layer in layers]
+    for above, below in pairwise(rooms):
+        yield from product(below, above)
+    for beside in rooms[:-1]:
+        yield from ((a, b) for a, b in product(beside, beside) if a != b)
+    for contract in CONTRACTS:
+        if contract["type"] == "forbidden":
+            yield from product(contract["source_modules"], contract["forbidden_modules"])
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("copy")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(REPOSITORY / "flexhpc", folder / "flexhpc", ignore=ignored)
+    shutil.copy(REPOSITORY / "pyproject.toml", folder)
+    return folder
+
+
+def lint(copy: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(LINT), "--no-logo", "--no-cache"], cwd=copy, text=True, timeout=60, check=False,
+        capture_output=True, env={**os.environ, "PYTHONPATH": str(copy), "COLUMNS": "200"},
+    )  # fmt: skip
+
+
+def test_as_it_is_no_contract_is_broken(copy: Path) -> None:
+    done = lint(copy)
+    assert done.returncode == 0, done.stdout
+    assert f"{len(CONTRACTS)} kept, 0 broken" in done.stdout
+
+
+@pytest.mark.parametrize(("importer", "imported"), list(forbidden()))
+def test_an_arrow_that_must_not_be_fails(importer: str, imported: str, copy: Path) -> None:
+    where = copy / importer.replace(".", "/")
+    file = where / "_new.py" if where.is_dir() else where.with_suffix(".py")
+    before = file.read_text() if file.exists() else None
+    try:
+        file.write_text((before or "") + f"\n\ndef _new():\n    import {imported}\n")
+        done = lint(copy)
+    finally:
+        file.unlink() if before is None else file.write_text(before)
+    assert done.returncode == 1, done.stdout
+    assert f"-> {imported}" in done.stdout.replace(f"{imported}.", imported)
+
+
+def test_a_room_that_has_no_place_fails(copy: Path) -> None:
+    (copy / "flexhpc" / "attic.py").write_text("")
+    try:
+        assert lint(copy).returncode == 1
+    finally:
+        (copy / "flexhpc" / "attic.py").unlink()
