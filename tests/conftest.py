@@ -79,6 +79,14 @@ def small_spec(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def untracked(tmp_path: Path) -> Path:
+    """A profile of one worker, without tracking: what most sweeps of tests need."""
+    path = tmp_path / "untracked.yaml"
+    path.write_text("workers: 1\ntracking_uri: none\n")
+    return path
+
+
 @pytest.fixture(scope="session")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of the small spec, measured once by the real command."""

@@ -168,7 +168,7 @@ def test_every_page_was_read() -> None:
     assert len(HERE) > 40
 
 
-@pytest.mark.sweeps
+@pytest.mark.slow
 def test_they_build_a_site_with_a_reference_of_all_modules(tmp_path: Path) -> None:
     site = ("-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-c", "docs")
     done = subprocess.run(

@@ -63,7 +63,7 @@ def test_specs_run_by_name_outside_of_a_checkout(installed: Path, tmp_path: Path
     assert "mini/optimizers" in run_copy(installed, tmp_path, "specs")
     copied = run_copy(installed, tmp_path, "specs", "vit_width")
     assert copied == (REPOSITORY / "sweeps" / "vit_width.yaml").read_text()
-    few = ("--set", "model.width=[4]", "--set", "data.labels=[random]")
+    few = ("--set", "model.width=[8]", "--set", "data.labels=[random]")
     run_copy(installed, tmp_path, "sweep", "quickstart", "--profile", "local", *few)
     rows = json.loads(
         run_copy(installed, tmp_path, "results", "runs/quickstart", "--format", "json")

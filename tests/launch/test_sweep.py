@@ -48,14 +48,6 @@ def start(spec: Path, *, tracking: bool = False, keys: str = "") -> subprocess.P
     )  # fmt: skip
 
 
-@pytest.fixture
-def untracked(tmp_path: Path) -> Path:
-    """A profile without tracking, which tests/tracking looks after."""
-    path = tmp_path / "untracked.yaml"
-    path.write_text("tracking_uri: none\n")
-    return path
-
-
 def finish(sweep: subprocess.Popen[str]) -> str:
     output, _ = sweep.communicate(timeout=240)
     return output

@@ -26,7 +26,7 @@ from flexhpc.search import Estimate
 from flexhpc.spec import Point, checked
 from flexhpc.store import RunFolder, read, read_claim
 from flexhpc.training import Group, Hooks
-from tests.conftest import Cli
+from tests.conftest import FULL, Cli
 from tests.contents import contents
 from tests.launch.test_sweep import finish, running, start, wait_for
 
@@ -204,7 +204,7 @@ def test_networks_that_cannot_train_on_one_sample_end_censored(tmp_path: Path) -
     assert min(probe.n for probe in record.probes) == 2
 
 
-@pytest.mark.parametrize("whom", ["worker", "its probe", "everything"])
+@pytest.mark.parametrize("whom", ["worker", "its probe", *(["everything"] if FULL else [])])
 def test_kill_nine_in_the_middle_of_a_sweep(
     whom: str, spec: Path, point: Point, alone: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -137,7 +137,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_for(condition, seconds: float = 90.0, what: str = "") -> None:
+def wait_for(condition, seconds: float = 180.0, what: str = "") -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited too long {what}"

@@ -216,8 +216,9 @@ def test_a_dead_server_costs_a_warning_and_nothing_else(
 
 
 def test_a_server_that_never_answers_does_not_hold_up_a_sweep(
-    tmp_path: Path, small_spec: Path, cli: Cli
+    tmp_path: Path, small_spec: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(50)
@@ -225,7 +226,7 @@ def test_a_server_that_never_answers_does_not_hold_up_a_sweep(
         profile.write_text(f"tracking_uri: http://127.0.0.1:{silent.getsockname()[1]}\n")
         began = time.monotonic()
         done = cli("sweep", small_spec, "--profile", profile)
-        assert time.monotonic() - began < 150
+        assert time.monotonic() - began < 120
     assert done.stderr.count("warning: MLflow") == 1
     assert (tmp_path / "runs" / "small" / "report" / "index.html").is_file()
 

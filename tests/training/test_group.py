@@ -16,7 +16,7 @@ from flexhpc.errors import PointError
 from flexhpc.spec.sections.model import Mlp
 from flexhpc.spec.sections.training import Sgd
 from flexhpc.training import Group, Outcome
-from tests.conftest import REPOSITORY
+from tests.conftest import FULL, REPOSITORY
 from tests.training.helpers import run, same
 from tests.training.ranks import CASES, STOPPED, Case, outcome
 
@@ -37,7 +37,7 @@ def alone() -> dict[str, Outcome]:
     return {name: outcome(case, group) for name, case in CASES.items()}
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize("size", [2, 3, 4] if FULL else [2, 3])
 def test_the_math_is_that_of_one_process(
     size: int, alone: dict[str, Outcome], tmp_path: Path
 ) -> None:
