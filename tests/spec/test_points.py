@@ -73,6 +73,12 @@ def test_an_id_does_not_depend_on_where_the_data_lies(tmp_path: Path) -> None:
     assert len(ids) == 1
 
 
+def test_an_id_depends_on_the_case_of_a_value(tmp_path: Path) -> None:
+    timm = 'model={{"family": "timm:resnet18", "kwargs": {{"global_pool": "{}"}}}}'
+    ids = {points(tmp_path, NO_MODEL, timm.format(pool))[0].id for pool in ("avg", "AVG")}
+    assert len(ids) == 2
+
+
 def test_known_id_is_stable(tmp_path: Path) -> None:
     """Changing this id would measure every finished sweep again."""
     assert points(tmp_path, BASE, "search.policy=bisection")[0].id == "c3289998573898bb"
