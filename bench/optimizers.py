@@ -76,16 +76,16 @@ def curved(steps: int, products: int, data: ProbeData) -> dict[str, Any]:
         if len(gradients) <= steps:
             optimizer.step()
     began = time.perf_counter()
-    found = ritz(network, data.inputs, data.labels, CPU, products, seed=0)
+    spectrum = ritz(network, data.inputs, data.labels, CPU, products, seed=0)
     seconds = time.perf_counter() - began
     return {
         "steps": steps,
         "loss": float(loss.detach()),
-        "products": found.products,
-        "smallest": found.min,
-        "residual": found.residual_min,
-        "largest": found.max,
-        "ms_per_product": 1e3 * seconds / found.products,
+        "products": spectrum.products,
+        "smallest": spectrum.min,
+        "residual": spectrum.residual_min,
+        "largest": spectrum.max,
+        "ms_per_product": 1e3 * seconds / spectrum.products,
         "ms_per_gradient": 1e3 * statistics.median(gradients),
     }
 
@@ -93,7 +93,7 @@ def curved(steps: int, products: int, data: ProbeData) -> dict[str, Any]:
 def main() -> None:
     torch.set_num_threads(1)
     data = samples()
-    found = {
+    results = {
         "bench": "optimizers",
         "fits": [fitted(name, lr, data) for name, rates in RATES.items() for lr in rates],
         "curvature": [
@@ -101,7 +101,7 @@ def main() -> None:
             for steps, products in ((0, 16), (0, 1_000), (150, 64), (150, 1_000))
         ],
     }
-    print(json.dumps(found, indent=1))
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

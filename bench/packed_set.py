@@ -101,7 +101,7 @@ def main() -> None:
         checking = timed(check, path)
         (alone,) = read_together(path, 1)
         readers = read_together(path, PROCESSES)
-        found = {
+        results = {
             "bench": "packed_set",
             "samples": SIZE,
             "gigabytes": path.stat().st_size / 1e9,
@@ -116,7 +116,7 @@ def main() -> None:
             "private_mb_each": statistics.median(r["private_mb"] for r in readers),
             "samples_per_second_together": sum(r["samples_per_second"] for r in readers),
         }
-    print(json.dumps(found, indent=1))
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -44,13 +44,13 @@ def separable(inputs: NDArray[np.float64], labels: NDArray[np.float64]) -> bool:
     """
     n, dims = inputs.shape
     rows = np.hstack([-labels[:, None] * inputs, np.ones((n, 1))])
-    found = linprog(
+    solution = linprog(
         np.append(np.zeros(dims), -1.0), A_ub=rows, b_ub=np.zeros(n),
         bounds=[(-1, 1)] * dims + [(0, None)], method="highs",
     )  # fmt: skip
-    if found.status != 0 or found.fun is None:
-        raise RuntimeError(f"the solver gave up: {found.message}")
-    return bool(-found.fun > MARGIN)
+    if solution.status != 0 or solution.fun is None:
+        raise RuntimeError(f"the solver gave up: {solution.message}")
+    return bool(-solution.fun > MARGIN)
 
 
 def search(dims: int, seed: int) -> Estimate:
@@ -75,10 +75,10 @@ def search(dims: int, seed: int) -> Estimate:
 
 def measure(dims: int, runs: int, pool: ProcessPoolExecutor) -> dict[str, object]:
     """Return what so many searches found, in units of 2 d."""
-    found = list(pool.map(partial(search, dims), range(runs), chunksize=4))
+    estimates = list(pool.map(partial(search, dims), range(runs), chunksize=4))
     truth = 2 * dims
-    emc = np.array([e.emc for e in found]) / truth
-    held = [e.emc_lo <= truth and (e.emc_hi is None or truth <= e.emc_hi) for e in found]
+    emc = np.array([e.emc for e in estimates]) / truth
+    held = [e.emc_lo <= truth and (e.emc_hi is None or truth <= e.emc_hi) for e in estimates]
     return {
         "dims": dims,
         "runs": runs,
@@ -86,8 +86,8 @@ def measure(dims: int, runs: int, pool: ProcessPoolExecutor) -> dict[str, object
         "emc_over_2d": dict(zip(map(str, LEVELS), np.quantile(emc, LEVELS).tolist(), strict=True)),
         "rmse": float(np.sqrt(np.mean(np.log(emc) ** 2))),
         "bias": float(np.mean(np.log(emc))),
-        "probes": float(np.mean([e.probes for e in found])),
-        "censored": sum(e.censored != "none" for e in found),
+        "probes": float(np.mean([e.probes for e in estimates])),
+        "censored": sum(e.censored != "none" for e in estimates),
     }
 
 

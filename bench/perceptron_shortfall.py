@@ -42,12 +42,12 @@ def rows(run: Path) -> list[dict[str, float]]:
     ]
 
 
-def plot(found: Sequence[dict[str, float]], path: Path) -> None:
+def plot(results: Sequence[dict[str, float]], path: Path) -> None:
     """Draw EMC / 2 d against the budget, a curve per d."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
-    for colour, dims in zip(COLOURS, sorted({row["dims"] for row in found}), strict=False):
-        some = sorted((r for r in found if r["dims"] == dims), key=lambda r: r["epochs"])
+    for colour, dims in zip(COLOURS, sorted({row["dims"] for row in results}), strict=False):
+        some = sorted((r for r in results if r["dims"] == dims), key=lambda r: r["epochs"])
         middle = [r["emc_over_2d"] for r in some]
         ends = [
             [(r["emc"] - r["emc_lo"]) / (2 * dims) for r in some],
@@ -73,10 +73,10 @@ def main() -> None:
             flexhpc = Path(sys.executable).parent / "flexhpc"
             command = [str(flexhpc), "sweep", str(SPEC), "--runs", folder]
             subprocess.run(command, check=True, stdout=sys.stderr)
-        found = rows(run)
-        print(json.dumps({"bench": "perceptron_shortfall", "rows": found}, indent=1))
+        results = rows(run)
+        print(json.dumps({"bench": "perceptron_shortfall", "rows": results}, indent=1))
         if len(sys.argv) > 2:
-            plot(found, Path(sys.argv[2]))
+            plot(results, Path(sys.argv[2]))
 
 
 if __name__ == "__main__":

@@ -41,28 +41,28 @@ def measure(points: int, folder: Path) -> tuple[float, float, int]:
         text=True,
     )
     assert process.stdout is not None
-    said = process.stdout.read()
+    output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, said
-    return time.perf_counter() - began, usage.ru_maxrss / 1e3, int(said.split()[1])
+    assert status == 0, output
+    return time.perf_counter() - began, usage.ru_maxrss / 1e3, int(output.split()[1])
 
 
 def main() -> None:
     sizes = (1, 10_000, 100_000)
-    found = {}
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
         for size in sizes:
             runs = [measure(size, Path(folder)) for _ in range(REPEATS)]
-            found[size] = {
+            results[size] = {
                 "points": runs[0][2],
                 "seconds": statistics.median(run[0] for run in runs),
                 "peak_mb": max(run[1] for run in runs),
             }
-    start = found[1]["seconds"]
+    start = results[1]["seconds"]
     for size in sizes[1:]:
-        spent = found[size]["seconds"] - start
-        found[size]["microseconds_per_point"] = 1e6 * spent / found[size]["points"]
-    print(json.dumps({"bench": "plan", "runs": list(found.values())}, indent=1))
+        spent = results[size]["seconds"] - start
+        results[size]["microseconds_per_point"] = 1e6 * spent / results[size]["points"]
+    print(json.dumps({"bench": "plan", "runs": list(results.values())}, indent=1))
 
 
 if __name__ == "__main__":

@@ -70,11 +70,11 @@ def devcluster() -> Iterator[dict[str, str]]:
 
 def queued(environment: dict[str, str]) -> int:
     """Return how many array tasks are in the queue."""
-    said = subprocess.run(
+    done = subprocess.run(
         ["squeue", "--noheader", "--array"], env=environment, capture_output=True, text=True,
         check=True,
     )  # fmt: skip
-    return len(said.stdout.splitlines())
+    return len(done.stdout.splitlines())
 
 
 def submission(command: list[str], folder: Path, environment: dict[str, str]) -> dict[str, Any]:
@@ -112,11 +112,11 @@ def empty(environment: dict[str, str]) -> None:
 def status_seconds(folder: Path, environment: dict[str, str]) -> float:
     """Return the seconds of one ``flexhpc status``."""
     began = time.perf_counter()
-    said = subprocess.run(
+    done = subprocess.run(
         [str(FLEXHPC), "status", "runs/bench", "--json"], cwd=folder, env=environment,
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    states = [row["state"] for row in json.loads(said.stdout)]
+    states = [row["state"] for row in json.loads(done.stdout)]
     assert states == ["queued"] * POINTS, states[:3]
     return time.perf_counter() - began
 
@@ -137,7 +137,7 @@ def hydra(folder: Path) -> Path | None:
 
 
 def main() -> None:
-    found: dict[str, list[dict[str, Any]]] = {"flexhpc": [], "submitit map_array": []}
+    measurements: dict[str, list[dict[str, Any]]] = {"flexhpc": [], "submitit map_array": []}
     with tempfile.TemporaryDirectory() as place, devcluster() as environment:
         folder = Path(place)
         (folder / "spec.yaml").write_text(SPEC)
@@ -152,7 +152,7 @@ def main() -> None:
             "submitit map_array": [sys.executable, str(folder / "map_array.py")],
         }  # fmt: skip
         if python := hydra(folder):
-            found["hydra submitit launcher"] = []
+            measurements["hydra submitit launcher"] = []
             commands["hydra submitit launcher"] = [
                 str(python), str(folder / "app.py"), "--multirun", f"+seed=range({POINTS})",
                 "hydra/launcher=submitit_slurm", "+hydra.launcher.additional_parameters.hold=true",
@@ -164,7 +164,7 @@ def main() -> None:
                 one = submission(command, where, environment)
                 if name == "flexhpc":
                     one["status_seconds"] = status_seconds(where, environment)
-                found[name].append(one)
+                measurements[name].append(one)
                 empty(environment)
     rows = [
         {
@@ -172,7 +172,7 @@ def main() -> None:
             "points": POINTS,
             **{key: statistics.median(run[key] for run in runs) for key in runs[0]},
         }
-        for name, runs in found.items()
+        for name, runs in measurements.items()
     ]
     print(json.dumps({"bench": "slurm_submit", "rounds": ROUNDS, "runs": rows}, indent=1))
 

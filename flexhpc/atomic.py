@@ -63,8 +63,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def part_of(path: Path) -> Path:
     """Return a name beside ``path`` that no other process uses, on whatever host it runs."""
-    mine = f"{socket.gethostname()}.{pid_namespace()}.{os.getpid()}"
-    return path.with_name(f".{path.name}.{mine}.part")
+    process = f"{socket.gethostname()}.{pid_namespace()}.{os.getpid()}"
+    return path.with_name(f".{path.name}.{process}.part")
 
 
 @lru_cache(maxsize=1)

@@ -47,9 +47,9 @@ def image() -> str | None:
 @lru_cache(maxsize=1)
 def source() -> str:
     """Return a hash of flexhpc's own code: the same version may be of another day."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     here = Path(__file__).parent
     for path in sorted(here.rglob("*")):
         if path.suffix in (".py", ".html", ".sh"):
-            found.update(f"{path.relative_to(here)}\n".encode() + path.read_bytes())
-    return found.hexdigest()[:12]
+            digest.update(f"{path.relative_to(here)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -39,15 +39,15 @@ def main() -> None:
     given = parser.parse_args()
     try:
         opened = [open_run(run) for run in given.runs]
-        found = study([s for run, _, points in opened for s in StatusReader(run, points).read()])
-        table = markdown(found)
+        results = study([s for run, _, points in opened for s in StatusReader(run, points).read()])
+        table = markdown(results)
         if given.markdown:
             page = in_page(given.markdown.read_text(), table)
             given.markdown.write_text(page)
     except (InputError, ValueError, OSError) as error:
         sys.exit(str(error))
     print(table, end="")
-    for name in found.waiting:
+    for name in results.waiting:
         print(f"not measured yet: {name}", file=sys.stderr)
 
 

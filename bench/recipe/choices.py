@@ -50,7 +50,7 @@ def choice(point: Point, base: Point) -> str:
         raise ValueError(f"{point.label or point.id} differs from its base in {what}, not one key")
     (key,) = differing
     plain = before.get("model.init") in _PLAIN_INITS
-    return _told(key, before.get(key), after.get(key), plain=plain)
+    return _description(key, before.get(key), after.get(key), plain=plain)
 
 
 def _values(point: Point) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _values(point: Point) -> dict[str, Any]:
     }
 
 
-def _told(key: str, before: Any, after: Any, *, plain: bool) -> str:
+def _description(key: str, before: Any, after: Any, *, plain: bool) -> str:
     if key == "model.gain" and before is None and plain:
         before = _PLAIN_GAIN
     if key in TIMES and before and after:

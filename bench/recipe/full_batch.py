@@ -34,16 +34,16 @@ Case = tuple[Point, Probe]
 
 def cases() -> dict[str, list[Case]]:
     """Return all trainings by what they have in common: rate and budget."""
-    found: dict[str, list[Case]] = {}
+    groups: dict[str, list[Case]] = {}
     for point in checked(SPEC)[1]:
         for number, arm in enumerate(point.arms):
             gd = arm.training
             assert isinstance(gd, Gd)
             budget = f"{gd.epochs} epochs" if gd.epochs else f"{gd.steps:,} updates"
-            found[f"{gd.lr}, {budget}"] = [
+            groups[f"{gd.lr}, {budget}"] = [
                 (point, Probe(n, repeat, number)) for n, repeat in product(SIZES, range(SEEDS))
             ]
-    return found
+    return groups
 
 
 def verdict(case: Case) -> str:

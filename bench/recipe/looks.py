@@ -64,8 +64,8 @@ def main() -> None:
     with ProcessPoolExecutor(2) as pool:
         for procedure, sizes in SIZES.items():
             for n in sizes:
-                found = list(pool.map(partial(fits, procedure, n), range(count), chunksize=4))
-                shares = [sum(some) / count for some in zip(*found, strict=True)]
+                outcomes = list(pool.map(partial(fits, procedure, n), range(count), chunksize=4))
+                shares = [sum(some) / count for some in zip(*outcomes, strict=True)]
                 print(f"| {procedure} | {n} | {' | '.join(f'{s:.2f}' for s in shares)} |")
 
 

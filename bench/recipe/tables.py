@@ -38,41 +38,41 @@ def study(statuses: Sequence[PointStatus]) -> Study:
     Raises:
         ValueError: a point differs from its base in more than one choice.
     """
-    found = Study()
+    results = Study()
     for status in statuses:
         of = network(status.point)
-        base = found.bases.setdefault(of, status)
+        base = results.bases.setdefault(of, status)
         named = "base" if status is base else choice(status.point, base.point)
-        row = found.factors.setdefault(named, {}) if status is not base else {}
+        row = results.factors.setdefault(named, {}) if status is not base else {}
         if status.state != "done" or status.record is None:
-            found.waiting.append(f"{' '.join(of)}: {named}")
+            results.waiting.append(f"{' '.join(of)}: {named}")
             continue
-        found.measured.append(status.record)
+        results.measured.append(status.record)
         if status is not base and base.state == "done":
             row[of] = factor(status, base)
-    return found
+    return results
 
 
-def markdown(found: Study) -> str:
+def markdown(results: Study) -> str:
     """Return the table, and what it took; factors whose interval excludes 1 are bold."""
-    head = [f"{FAMILIES.get(f, f)}, {SOURCES.get(s, s)}" for f, s in found.bases]
+    head = [f"{FAMILIES.get(f, f)}, {SOURCES.get(s, s)}" for f, s in results.bases]
     lines = [_row(["choice", *head]), _row(["---"] * (1 + len(head)))]
     emcs = [
-        emc_text(base.estimate) if base.state == "done" else "" for base in found.bases.values()
+        emc_text(base.estimate) if base.state == "done" else "" for base in results.bases.values()
     ]
     lines.append(_row(["none: EMC of the base", *emcs]))
-    for named, factors in found.factors.items():
-        lines.append(_row([named, *(_cell(factors.get(of)) for of in found.bases)]))
-    return "\n".join([*lines, "", took(found)]) + "\n"
+    for named, factors in results.factors.items():
+        lines.append(_row([named, *(_cell(factors.get(of)) for of in results.bases)]))
+    return "\n".join([*lines, "", took(results)]) + "\n"
 
 
-def took(found: Study) -> str:
+def took(results: Study) -> str:
     """Return in a sentence what was measured."""
-    probes = [probe for record in found.measured for probe in record.probes]
-    cells = [one for factors in found.factors.values() for one in factors.values()]
+    probes = [probe for record in results.measured for probe in record.probes]
+    cells = [one for factors in results.factors.values() for one in factors.values()]
     return (
         f"{sum(one.moved for one in cells)} of {len(cells)} intervals exclude 1. "
-        f"{len(found.measured)} points, {len(probes):,} trainings, "
+        f"{len(results.measured)} points, {len(probes):,} trainings, "
         f"{sum(probe.cost for probe in probes) / 1e6:.0f} million sample passes, "
         f"{span(sum(probe.seconds for probe in probes))} of training on one thread."
     )

@@ -64,12 +64,12 @@ VARIANTS = {
 
 def worlds() -> dict[str, World]:
     """Return every world by name."""
-    found: dict[str, World] = {name: Table(name) for name in MODELS}
+    by_name: dict[str, World] = {name: Table(name) for name in MODELS}
     for lapse in (0.0, 0.02, 0.05):
         some = {f"perceptron, d = {d}": perceptron(d, lapse) for d in (20, 50, 200)}
         some |= {f"logistic, width {s}": logistic(1000, s, lapse) for s in (0.02, 0.2)}
-        found |= {f"{name}, lapses {lapse:.0%}": world for name, world in some.items()}
-    return found
+        by_name |= {f"{name}, lapses {lapse:.0%}": world for name, world in some.items()}
+    return by_name
 
 
 def one(name: str, variant: str, seed: int) -> Play:
@@ -118,9 +118,9 @@ def _known(plays: list[Play], rounds: list[int]) -> dict[str, float]:
 class Bisections:
     """What the median of k plain bisections to 5 % is worth; beyond 9 it gains as 1 / sqrt(k)."""
 
-    def __init__(self, found: Floats) -> None:
-        errors, rng = found[:, 0], np.random.default_rng(0)
-        self.price = float(found[:, 1].mean())
+    def __init__(self, searches: Floats) -> None:
+        errors, rng = searches[:, 0], np.random.default_rng(0)
+        self.price = float(searches[:, 1].mean())
         self._k = np.array([1, 2, 3, 5, 9, 9e6])
         whole = self._k[:-1].astype(int)
         drawn = [np.median(errors[rng.integers(0, len(errors), (4000, k))], axis=1) for k in whole]
@@ -142,7 +142,7 @@ def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any
     recorded = name in MODELS
     plain = Bisections(np.array(list(pool.map(partial(bisection, name, None), range(BISECTIONS)))))
     price = plain.price
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "n50": middle(worlds()[name]),
         "bisection": {str(k): {"cost": k * price, "rmse": plain.rmse(k)} for k in (1, 2, 5)},
         "growth": {},
@@ -150,7 +150,7 @@ def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any
     }
     for step in GROWTH:
         grown = np.array(list(pool.map(partial(bisection, name, step), range(100))))
-        found["growth"][str(step)] = {
+        figures["growth"][str(step)] = {
             "cost": float(grown[:, 1].mean()),
             "bias": float(grown[:, 0].mean()),
             "rmse": float(np.sqrt((grown[:, 0] ** 2).mean())),
@@ -165,13 +165,13 @@ def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any
         for k in (1, 2, 4):
             row = at_cost(plays, k * price)
             budgets[str(k)] = row | {"ratio": row["rmse"] / plain.rmse(k)}
-        found["variants"][variant] = {
+        figures["variants"][variant] = {
             "budgets": budgets,
             "tolerance": end | {"of_bisections": end["cost"] / plain.cost(end["rmse"])},
             "ms": 1000 * sum(p.seconds for p in plays) / sum(len(p.cost) for p in plays),
             "curve": _curve(plays, price),
         }
-    return found
+    return figures
 
 
 def _curve(plays: list[Play], price: float) -> list[tuple[float, float]]:
@@ -187,16 +187,16 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
-    found = {}
+    results = {}
     with ProcessPoolExecutor(2) as pool:
         for name in worlds():
-            found[name] = measure(name, given.replays, pool)
+            results[name] = measure(name, given.replays, pool)
             print(f"{name}: done", file=sys.stderr, flush=True)
-    print(json.dumps({"bench": "search", "replays": given.replays, "worlds": found}, indent=1))
+    print(json.dumps({"bench": "search", "replays": given.replays, "worlds": results}, indent=1))
     if given.markdown:
-        given.markdown.write_text(markdown(found))
+        given.markdown.write_text(markdown(results))
     if given.plot:
-        plot(found, given.plot)
+        plot(results, given.plot)
 
 
 if __name__ == "__main__":

@@ -107,8 +107,8 @@ def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any
     truth = [middle(Table(name, arm)) for arm in arms]
     best = int(np.argmax(truth))
     tuned = list(pool.map(partial(one, name, arms), range(replays)))
-    told = list(pool.map(partial(one, name, (arms[best],)), range(replays)))
-    twice = 2 * float(np.mean([row["cost"] for row in told]))
+    untuned = list(pool.map(partial(one, name, (arms[best],)), range(replays)))
+    twice = 2 * float(np.mean([row["cost"] for row in untuned]))
     duels = list(pool.map(partial(duel, name, twice), range(10 * replays), chunksize=20))
     return {
         "duel": float(np.mean(duels)),
@@ -116,7 +116,7 @@ def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any
         "near": float(np.mean([row["short"] <= NEAR for row in tuned])),
         "short": float(np.mean([row["short"] for row in tuned])),
         "cost": float(np.mean([row["cost"] for row in tuned])),
-        "cost_told": float(np.mean([row["cost"] for row in told])),
+        "cost_told": float(np.mean([row["cost"] for row in untuned])),
         "probes": float(np.mean([row["probes"] for row in tuned])),
         "held": float(np.mean([row["held"] for row in tuned])),
         "bias": float(np.mean([row["error"] for row in tuned])),
@@ -126,14 +126,14 @@ def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any
     }
 
 
-def markdown(found: dict[str, Any]) -> str:
+def markdown(models: dict[str, Any]) -> str:
     """Return the table of docs/search.md."""
     lines = [
         "| model | EMC at each rate | within 5 % of the best | cost (told the rate) | probes |"
         " bias, RMSE | interval holds | right, says so | a duel at twice the cost |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, row in found.items():
+    for name, row in models.items():
         lines.append(
             f"| {name} | {', '.join(map(str, row['emc']))} | {row['near']:.0%} | "
             f"{row['cost']:.1f} ({row['cost_told']:.1f}: {row['cost'] / row['cost_told']:.1f}x) | "
@@ -149,10 +149,10 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path)
     given = parser.parse_args()
     with ProcessPoolExecutor(2) as pool:
-        found = {name: measure(name, given.replays, pool) for name in RATES}
-    print(json.dumps({"bench": "arms", "replays": given.replays, "models": found}, indent=1))
+        models = {name: measure(name, given.replays, pool) for name in RATES}
+    print(json.dumps({"bench": "arms", "replays": given.replays, "models": models}, indent=1))
     if given.markdown:
-        given.markdown.write_text(markdown(found))
+        given.markdown.write_text(markdown(models))
 
 
 if __name__ == "__main__":

@@ -140,15 +140,15 @@ def one(seed: int) -> dict[str, Any]:
     world = Drawn.of(rng)
     while world.middle < 4:
         world = Drawn.of(rng)
-    found = play(world, Bayes(policy="bayes"), rng)
+    result = play(world, Bayes(policy="bayes"), rng)
     return {
         "width": world.width,
-        "held": bool(found.low[-1] <= 0 <= found.high[-1]),
-        "error": float(found.error[-1]),
-        "ended_by": found.estimate.ended_by,
-        "probes": len(found.cost),
-        "cost": float(found.cost[-1]),
-        "seconds": found.seconds,
+        "held": bool(result.low[-1] <= 0 <= result.high[-1]),
+        "error": float(result.error[-1]),
+        "ended_by": result.estimate.ended_by,
+        "probes": len(result.cost),
+        "cost": float(result.cost[-1]),
+        "seconds": result.seconds,
     }
 
 
@@ -180,13 +180,13 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def markdown(found: dict[str, Any]) -> str:
+def markdown(results: dict[str, Any]) -> str:
     """Return the tables of docs/search.md."""
     lines = [
         "| true width of the curve | searches | coverage | RMSE | probes | at a cap |",
         "|---|---|---|---|---|---|",
     ]
-    for name, row in [("all", found["all"]), *found["by_width"].items()]:
+    for name, row in [("all", results["all"]), *results["by_width"].items()]:
         cap = sum(v for k, v in row["ended_by"].items() if k.startswith("max"))
         lines.append(
             f"| {name} | {row['searches']} | {row['coverage']:.3f} +- {row['deviation']:.3f} | "
@@ -197,7 +197,7 @@ def markdown(found: dict[str, Any]) -> str:
         "| lapses planted in | rate | missing few | missing any number |",
         "|---|---|---|---|",
     ]
-    for name, rates in found["planted"].items():
+    for name, rates in results["planted"].items():
         for rate, kinds in rates.items():
             lines.append(f"| {name} | {rate} | {kinds['few']:.2f} | {kinds['any']:.2f} |")
     return "\n".join(lines) + "\n"
@@ -228,10 +228,10 @@ def main() -> None:
         some = [row for row in rows if low <= row["width"] < high]
         if some:
             by_width[f"{low:g} to {high:g}"] = summary(some)
-    found = {"all": summary(rows), "by_width": by_width, "planted": lapses}
-    print(json.dumps({"bench": "calibration", **found}, indent=1))
+    results = {"all": summary(rows), "by_width": by_width, "planted": lapses}
+    print(json.dumps({"bench": "calibration", **results}, indent=1))
     if given.markdown:
-        given.markdown.write_text(markdown(found))
+        given.markdown.write_text(markdown(results))
 
 
 if __name__ == "__main__":

@@ -22,12 +22,12 @@ DRAWN = dict(zip(("bayes", "verdicts only", "to the end"), COLOURS, strict=False
 _COLUMNS = 4
 
 
-def plot(found: Found, path: Path) -> None:
+def plot(results: Found, path: Path) -> None:
     """Draw all worlds."""
-    rows = -(-len(found) // _COLUMNS)
+    rows = -(-len(results) // _COLUMNS)
     figure = Figure(figsize=(13, 2.6 * rows), layout="constrained")
     panels = np.atleast_1d(np.asarray(figure.subplots(rows, _COLUMNS))).ravel()
-    for panel, (name, world) in zip(panels, found.items(), strict=False):
+    for panel, (name, world) in zip(panels, results.items(), strict=False):
         for variant, colour in DRAWN.items():
             if variant in world["variants"]:
                 cost, rmse = zip(*world["variants"][variant]["curve"], strict=True)
@@ -40,7 +40,7 @@ def plot(found: Found, path: Path) -> None:
         )  # fmt: skip
         panel.set_title(mark(name), fontsize=9)
         _scales(panel)
-    for panel in panels[len(found) :]:
+    for panel in panels[len(results) :]:
         panel.set_axis_off()
     panels[0].legend(fontsize=7, frameon=False)
     figure.savefig(path, dpi=100)

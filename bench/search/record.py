@@ -104,8 +104,8 @@ def _pilot(name: str, arm: int) -> tuple[int, int]:
     point, samples, _ = _opened(name)
     history: list[ProbeResult] = []
     while not isinstance(step := advance(point.search, samples.n_limit, history), Estimate):
-        found = [replace(_probe(name, Probe(p.n, p.repeat, arm)), arm=0) for p in step.probes]
-        history += history_of(found, point.training)
+        probes = [replace(_probe(name, Probe(p.n, p.repeat, arm)), arm=0) for p in step.probes]
+        history += history_of(probes, point.training)
     return max(step.emc, 2), samples.n_limit
 
 

@@ -12,9 +12,11 @@ from bench.search.tables import JUDGED_ON, MODELS, TUNED_ON
 Found = dict[str, dict[str, Any]]
 
 
-def markdown(found: Found) -> str:
+def markdown(results: Found) -> str:
     """Return all tables."""
-    return "\n\n".join([_targets(found), _main(found), _variants(found), _plain(found)]) + "\n"
+    return (
+        "\n\n".join([_targets(results), _main(results), _variants(results), _plain(results)]) + "\n"
+    )
 
 
 def mark(name: str) -> str:
@@ -24,22 +26,22 @@ def mark(name: str) -> str:
     return f"{name} (judged on)" if name in JUDGED_ON else name
 
 
-def _targets(found: Found) -> str:
+def _targets(results: Found) -> str:
     """Return what was to be reached, and where it was."""
-    lapsing = [name for name in found if "lapses" in name and not name.endswith(" 0%")]
-    heavy = [name for name in found if name.endswith(" 5%")]
-    steady = [name for name in found if name not in lapsing]
+    lapsing = [name for name in results if "lapses" in name and not name.endswith(" 0%")]
+    heavy = [name for name in results if name.endswith(" 5%")]
+    steady = [name for name in results if name not in lapsing]
 
     def ratios(*budgets: str) -> Callable[[str], float]:
         return lambda name: max(
-            found[name]["variants"]["bayes"]["budgets"][k]["ratio"] for k in budgets
+            results[name]["variants"]["bayes"]["budgets"][k]["ratio"] for k in budgets
         )
 
     def end(key: str) -> Callable[[str], float]:
-        return lambda name: abs(found[name]["variants"]["bayes"]["tolerance"][key])
+        return lambda name: abs(results[name]["variants"]["bayes"]["tolerance"][key])
 
     def all_in_all(key: str) -> Callable[[str], float]:
-        return lambda name: float(found[name]["variants"]["bayes"][key])
+        return lambda name: float(results[name]["variants"]["bayes"][key])
 
     rows = [
         "| target | worlds that reach it | median, worst |",
@@ -49,13 +51,13 @@ def _targets(found: Found) -> str:
         _row("the same: at most 0.5 at the cost of 2", steady, ratios("2"), most=0.5),
         _row("lapses of 5 %: at most 0.2 at the cost of 1, 2 and 4", heavy, ratios("1", "2", "4"),
              most=0.2),
-        _row("coverage of the interval at least 0.87", found, end("coverage"), least=0.87),
-        _row("and at most 0.93", found, end("coverage"), most=0.93),
+        _row("coverage of the interval at least 0.87", results, end("coverage"), least=0.87),
+        _row("and at most 0.93", results, end("coverage"), most=0.93),
         _row("bias below 1 %, recorded or without lapses", steady, end("bias"), most=0.01),
         _row("bias below 2 % with lapses", lapsing, end("bias"), most=0.02),
-        _row("cost to within 10 % at most 0.4 of bisections to the same RMSE", found,
+        _row("cost to within 10 % at most 0.4 of bisections to the same RMSE", results,
              end("of_bisections"), most=0.4),
-        _row("at most 20 ms per decision, nothing remembered", found, all_in_all("ms"), most=20),
+        _row("at most 20 ms per decision, nothing remembered", results, all_in_all("ms"), most=20),
     ]  # fmt: skip
     return "\n".join(rows)
 
@@ -70,13 +72,13 @@ def _row(
     return f"| {target} | {reached} of {len(values)} | {np.median(values):.2g}, {worst:.2g} |"
 
 
-def _main(found: Found) -> str:
+def _main(results: Found) -> str:
     rows = [
         "| world | RMSE / that of bisections at the cost of 1, 2, 4 | within 10 %: cost (probes) |"
         " of bisections to that RMSE | bias | coverage |",
         "|---|---|---|---|---|---|",
     ]
-    for name, world in found.items():
+    for name, world in results.items():
         row = world["variants"]["bayes"]
         end = row["tolerance"]
         ratios = ", ".join(f"{row['budgets'][k]['ratio']:.2f}" for k in ("1", "2", "4"))
@@ -87,8 +89,8 @@ def _main(found: Found) -> str:
     return "\n".join(rows)
 
 
-def _variants(found: Found) -> str:
-    worlds = [world for name, world in found.items() if name in MODELS]
+def _variants(results: Found) -> str:
+    worlds = [world for name, world in results.items() if name in MODELS]
     rows = [
         "| variant, on recorded trainings | cost within 10 %, median | time | of bisections |"
         " coverage | ms per decision |",
@@ -108,15 +110,15 @@ def _variants(found: Found) -> str:
     return "\n".join(rows)
 
 
-def _plain(found: Found) -> str:
-    growth = list(next(iter(found.values()))["growth"])
+def _plain(results: Found) -> str:
+    growth = list(next(iter(results.values()))["growth"])
     rows = [
         "| world | bisection: cost, RMSE | "
         + " | ".join(f"growth {g}: cost, bias" for g in growth)
         + " |",
         "|---|---|" + "---|" * len(growth),
     ]
-    for name, world in found.items():
+    for name, world in results.items():
         one = world["bisection"]["1"]
         cells = [
             f"{world['growth'][g]['cost']:.1f}, {np.expm1(world['growth'][g]['bias']):+.0%}"

@@ -57,15 +57,15 @@ class Network:
 def networks(run: Path) -> list[Network]:
     """Return the networks of a run, in its order."""
     folder, _, points = open_run(run)
-    found: dict[str, dict[str, list[Estimate]]] = defaultdict(lambda: defaultdict(list))
+    estimates: dict[str, dict[str, list[Estimate]]] = defaultdict(lambda: defaultdict(list))
     for status in StatusReader(folder, points).read():
         assert status.estimate is not None, f"{status.point.label} is not measured"
         swept = status.point.swept
         name = " ".join(f"{k}={v}" for k, v in swept.items() if k not in ("search", "seed"))
-        found[name][status.point.search.policy].append(status.estimate)
+        estimates[name][status.point.search.policy].append(status.estimate)
     return [
         Network(name=name, bayes=by["bayes"][0], bisections=by["bisection"])
-        for name, by in found.items()
+        for name, by in estimates.items()
     ]
 
 
@@ -80,14 +80,14 @@ def row(network: Network) -> str:
 
 
 def main() -> None:
-    found = networks(Path(sys.argv[1]))
+    compared = networks(Path(sys.argv[1]))
     print("| network | `bayes`: EMC | probes, cost | bisections: EMC | median | cost of one |"
           " intervals that hold it |")  # fmt: skip
     print("|---|---|---|---|---|---|---|")
-    print("\n".join(map(row, found)))
-    scatter = np.sqrt(np.mean([network.scatter**2 for network in found]))
-    dearer = [network.bayes.cost / network.cost for network in found]
-    repeated = [network.of_repeated for network in found]
+    print("\n".join(map(row, compared)))
+    scatter = np.sqrt(np.mean([network.scatter**2 for network in compared]))
+    dearer = [network.bayes.cost / network.cost for network in compared]
+    repeated = [network.of_repeated for network in compared]
     print(
         f"\nscatter of one bisection: {scatter:.0%}\n"
         f"cost of bayes in bisections: {min(dearer):.1f} to {max(dearer):.1f}, median "

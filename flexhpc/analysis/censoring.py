@@ -37,8 +37,8 @@ def why_bound(status: PointStatus) -> str:
 def bounds(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
     """Return what is true of the censored points, in full, and of which of them."""
     why = [why_bound(status) for status in statuses]
-    found = {
+    by_reason = {
         text: [status for status, reason in zip(statuses, why, strict=True) if reason == key]
         for key, text in REASONS.items()
     }
-    return [(text, some) for text, some in found.items() if some]
+    return [(text, some) for text, some in by_reason.items() if some]

@@ -64,10 +64,10 @@ def row_of(status: PointStatus) -> Row:
         row["emc_per_param_bound"] = BOUNDS[estimate.censored]
         if record.header.bits:
             row["emc_per_bit"] = estimate.emc / record.header.bits
-        for eps, found in estimate.by_eps.items():
+        for eps, answer in estimate.by_eps.items():
             name = f"emc_eps_{eps}"
-            row |= {name: found.emc, f"{name}_lo": found.emc_lo, f"{name}_hi": found.emc_hi}
-            row[f"{name}_censored"] = found.censored
+            row |= {name: answer.emc, f"{name}_lo": answer.emc_lo, f"{name}_hi": answer.emc_hi}
+            row[f"{name}_censored"] = answer.censored
     if record is not None and record.evaluation is not None:
         row |= {key: record.evaluation[key] for key in EVALUATION}
     return row

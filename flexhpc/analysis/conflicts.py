@@ -80,17 +80,19 @@ def _note(some: Sequence[PointStatus]) -> str:
     record, data = some[0].record, some[0].point.data
     assert record is not None
     header = record.header
-    said = (
+    note = (
         f"{data.source}, labels {data.labels}: {header.conflicts} groups of identical inputs have "
         f"different labels, so at most {header.n_total - header.unfittable:,} of "
         f"{header.n_total:,} samples can fit."
     )
-    found = [conflict_chance(s.record.header, s.estimate) for s in some if s.record and s.estimate]
-    high = [chance for chance in found if chance is not None and chance > _WORTH_SAYING]
+    chances = [
+        conflict_chance(s.record.header, s.estimate) for s in some if s.record and s.estimate
+    ]
+    high = [chance for chance in chances if chance is not None and chance > _WORTH_SAYING]
     if high:
-        said += (
+        note += (
             f" A random subset of as many samples as the EMC holds such a conflict, which no "
             f"network can fit, with a chance of up to {100 * max(high):.2g} % (above "
             f"{100 * _WORTH_SAYING:g} % for {len(high)} of {len(some)} points)."
         )
-    return said
+    return note

@@ -43,20 +43,20 @@ def ending_text(status: PointStatus) -> str:
     estimate = status.estimate
     if estimate is None or estimate.ended_by is None:
         return ""
-    said: str = estimate.ended_by
-    if said == "tolerance" and isinstance(status.point.search, Walk):
-        said = "bracket"
-    return f"{said} (wide)" if wider(status.point.search, estimate) else said
+    ending: str = estimate.ended_by
+    if ending == "tolerance" and isinstance(status.point.search, Walk):
+        ending = "bracket"
+    return f"{ending} (wide)" if wider(status.point.search, estimate) else ending
 
 
 def warnings(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
     """Return what must be known of the intervals, and of which points it is true."""
-    found = [status for status in statuses if status.estimate is not None]
-    wide = [s for s in found if s.estimate and wider(s.point.search, s.estimate)]
-    single = [status for status in found if one_training(status.point.search)]
-    edge = [status for status in found if at_edge(status)]
-    told = ((WIDER, wide), (ONE_TRAINING, single), (AT_EDGE, edge))
-    return [(text, some) for text, some in told if some]
+    estimated = [status for status in statuses if status.estimate is not None]
+    wide = [s for s in estimated if s.estimate and wider(s.point.search, s.estimate)]
+    single = [status for status in estimated if one_training(status.point.search)]
+    edge = [status for status in estimated if at_edge(status)]
+    groups = ((WIDER, wide), (ONE_TRAINING, single), (AT_EDGE, edge))
+    return [(text, some) for text, some in groups if some]
 
 
 def warning_lines(statuses: Sequence[PointStatus]) -> list[str]:

@@ -115,8 +115,8 @@ def _mean(seeds: Sequence[Pair]) -> Pair:
 
 def _evaluation(status: PointStatus) -> dict[str, Any] | None:
     """Return how well a model generalizes, where its training interpolated."""
-    found = status.record.evaluation if status.record else None
-    return found if found is not None and found["interpolated"] else None
+    evaluation = status.record.evaluation if status.record else None
+    return evaluation if evaluation is not None and evaluation["interpolated"] else None
 
 
 def _pair(true: PointStatus, random: PointStatus) -> Pair:
@@ -149,32 +149,32 @@ def _joint(*bounds: Bound) -> Bound:
     return "unknown" if len(some) > 1 else some.pop() if some else "none"
 
 
-def exact(found: Sequence[Pair]) -> list[Pair]:
+def exact(model_pairs: Sequence[Pair]) -> list[Pair]:
     """Return the pairs whose EMC are both measured: a bound has no place in a correlation."""
-    return [pair for pair in found if not pair.censored]
+    return [pair for pair in model_pairs if not pair.censored]
 
 
-def correlations(found: Sequence[Pair], outcome: str) -> list[Correlation]:
+def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]:
     """Correlate the excess of EMC with an outcome over models.
 
     Pearson, Spearman, Kendall's tau, and Pearson given log parameters (the correlation of what is
     left of both after a linear fit on log parameters); percentile bootstrap over models.
 
     Args:
-        found: one per model, of which only the :func:`exact` count; outcome: ``test_accuracy`` or
-            ``gap``.
+        model_pairs: one per model, of which only the :func:`exact` count.
+        outcome: ``test_accuracy`` or ``gap``.
 
     Returns:
         Those that there are: none for fewer than ``FEWEST`` pairs, or where nothing varies.
     """
-    found = exact(found)
-    if len(found) < FEWEST:
+    exact_pairs = exact(model_pairs)
+    if len(exact_pairs) < FEWEST:
         return []
-    excess = np.array([pair.excess for pair in found])
-    result = np.array([getattr(pair, outcome) for pair in found], dtype=np.float64)
-    size = np.log([pair.params for pair in found])
+    excess = np.array([pair.excess for pair in exact_pairs])
+    result = np.array([getattr(pair, outcome) for pair in exact_pairs], dtype=np.float64)
+    size = np.log([pair.params for pair in exact_pairs])
     rng = np.random.default_rng(_SEED)
-    draws = rng.integers(0, len(found), (_RESAMPLES, len(found)))
+    draws = rng.integers(0, len(exact_pairs), (_RESAMPLES, len(exact_pairs)))
     tail = (1 - LEVEL) / 2
     lines = []
     for name, measure in _MEASURES.items():
@@ -189,16 +189,16 @@ def correlations(found: Sequence[Pair], outcome: str) -> list[Correlation]:
     return lines
 
 
-def by_family(found: Sequence[Pair]) -> dict[str, list[Pair]]:
+def by_family(model_pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
     """Return the exact pairs of each family that has enough of them, and all as ``all``."""
-    found = exact(found)
-    families: dict[str, list[Pair]] = {"all": found}
-    for pair in found:
+    exact_pairs = exact(model_pairs)
+    families: dict[str, list[Pair]] = {"all": exact_pairs}
+    for pair in exact_pairs:
         families.setdefault(pair.family, []).append(pair)
     return {
         name: some
         for name, some in families.items()
-        if len(some) >= FEWEST and (name == "all" or len(some) < len(found))
+        if len(some) >= FEWEST and (name == "all" or len(some) < len(exact_pairs))
     }
 
 

@@ -56,7 +56,7 @@ def write_report(
     statuses = with_errors(statuses, eps)
     rows = [row_of(status) for status in statuses]
     swept = list(dict.fromkeys(key for status in statuses for key in status.point.swept))
-    found = pairs(statuses)
+    model_pairs = pairs(statuses)
     write_atomic(folder / "results.csv", as_csv(rows))
     figures = []
     for shown in report_figures():
@@ -78,12 +78,12 @@ def write_report(
         interpolated=interpolated(statuses),
         correlations=[
             (family, len(some), outcome, correlations(some, key))
-            for family, some in by_family(found).items()
+            for family, some in by_family(model_pairs).items()
             for key, outcome in (("test_accuracy", "test accuracy"), ("gap", "gap"))
         ],
         cut_short=cut_short(statuses, eps),
-        pairs=len(found),
-        left_out=len(found) - len(exact(found)),
+        pairs=len(model_pairs),
+        left_out=len(model_pairs) - len(exact(model_pairs)),
         fewest=FEWEST,
         done=sum(status.state == "done" for status in statuses),
         failed=[status for status in statuses if status.state == "failed"],
@@ -136,24 +136,28 @@ def _svg(figure: Figure) -> str:
 
 def interpolated(statuses: Sequence[PointStatus]) -> str:
     """Say how many trainings behind test accuracy and gap interpolated; empty if there are none."""
-    found = {
+    evaluations = {
         (status.point.id, json.dumps(record.evaluation["asked"])): record.evaluation
         for status in statuses
         if (record := status.record) is not None and record.evaluation is not None
     }
-    if not found:
+    if not evaluations:
         return ""
-    short = Counter(e["verdict"] for e in found.values() if not e["interpolated"])
+    short = Counter(e["verdict"] for e in evaluations.values() if not e["interpolated"])
     left = short.total()
-    said = (
-        f"{len(found) - left} of {len(found)} trainings behind test accuracy and gap interpolated "
-        "(train accuracy 1)."
+    summary = (
+        f"{len(evaluations) - left} of {len(evaluations)} trainings behind test accuracy and gap "
+        "interpolated (train accuracy 1)."
     )
     if not left:
-        return said
+        return summary
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(short.items()))
     return (
-        f"{said} {left} did not ({verdicts}): their gap says how far training got, so "
-        + ("no correlation is given" if left == len(found) else f"correlations leave {left} out")
+        f"{summary} {left} did not ({verdicts}): their gap says how far training got, so "
+        + (
+            "no correlation is given"
+            if left == len(evaluations)
+            else f"correlations leave {left} out"
+        )
         + ". A larger budget or a smaller n under evaluate may help."
     )

@@ -21,14 +21,14 @@ def emc_text(estimate: Estimate | None) -> str:
     return f"{estimate.emc} [{estimate.emc_lo}, {estimate.emc_hi}]"
 
 
-def eps_text(found: EpsEstimate | None) -> str:
+def eps_text(estimate: EpsEstimate | None) -> str:
     """Return an EMC at a training error in short: ``412 [350, 480]``, ``>= 1797``, ``[0, 12]``."""
-    if found is None:
+    if estimate is None:
         return ""
-    if found.censored == "right":
-        return f">= {found.emc}"
-    interval = f"[{found.emc_lo}, {found.emc_hi}]"
-    return interval if found.censored == "left" else f"{found.emc} {interval}"
+    if estimate.censored == "right":
+        return f">= {estimate.emc}"
+    interval = f"[{estimate.emc_lo}, {estimate.emc_hi}]"
+    return interval if estimate.censored == "left" else f"{estimate.emc} {interval}"
 
 
 def ratio_text(estimate: Estimate | None, size: int) -> str:

@@ -25,12 +25,12 @@ def _with_errors(status: PointStatus, eps: Sequence[float]) -> PointStatus:
     if status.estimate is None or status.record is None:
         return status
     history = status.history
-    found = {
+    estimates = {
         eps_name(one): estimate
         for one in sorted(eps)
         if (estimate := estimate_at(one, status.record.header.n_limit, history)) is not None
     }
-    merged = {**found, **status.estimate.by_eps}
+    merged = {**estimates, **status.estimate.by_eps}
     by_eps = {name: merged[name] for name in sorted(merged, key=float)}
     return replace(status, estimate=replace(status.estimate, by_eps=by_eps))
 

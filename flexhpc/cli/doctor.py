@@ -48,27 +48,29 @@ def examine() -> Iterator[Check]:
 
 
 def _python() -> Check:
-    found = platform.python_version()
+    version = platform.python_version()
     fine = sys.version_info >= (3, 11)
     return Check(
         name="python",
         level="ok" if fine else "bad",
-        what=f"{found} at {sys.executable}" + ("" if fine else "; install Python 3.11 or newer"),
+        what=f"{version} at {sys.executable}" + ("" if fine else "; install Python 3.11 or newer"),
     )
 
 
 def _packages() -> Check:
     """Look for all but torch, which has a check of its own."""
-    others = {name: found for name, found in packages().items() if name != "torch"}
-    there = ", ".join(f"{name} {found}" for name, found in others.items() if found)
-    missing = [name for name, found in others.items() if found is None]
+    others = {name: version for name, version in packages().items() if name != "torch"}
+    installed = ", ".join(f"{name} {version}" for name, version in others.items() if version)
+    missing = [name for name, version in others.items() if version is None]
     if vital := [name for name in missing if name not in ("timm", "torchvision")]:
         what = f"missing: {', '.join(vital)}; install flexhpc again"
         return Check(name="packages", level="bad", what=what)
     if missing:
-        what = f"{there}; without {' and '.join(missing)} only linear, mlp and cnn can be measured"
+        what = (
+            f"{installed}; without {' and '.join(missing)} only linear, mlp and cnn can be measured"
+        )
         return Check(name="packages", level="note", what=what)
-    return Check(name="packages", level="ok", what=there)
+    return Check(name="packages", level="ok", what=installed)
 
 
 def _torch() -> Check:
@@ -108,16 +110,16 @@ def _slurm() -> Check:
     if shutil.which("sbatch") is None:
         return Check(name="slurm", level="note", what="no sbatch; sweeps run on this machine")
     try:
-        found = subprocess.run(
+        done = subprocess.run(
             ["sinfo", "--noheader", "--format=%P %D %t"],
             capture_output=True, text=True, timeout=10, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         return Check(name="slurm", level="note", what=f"sbatch is there, sinfo fails: {error}")
-    lines = found.stdout.split("\n") if found.returncode == 0 else [found.stderr.strip()]
+    lines = done.stdout.split("\n") if done.returncode == 0 else [done.stderr.strip()]
     return Check(
         name="slurm",
-        level="ok" if found.returncode == 0 else "note",
+        level="ok" if done.returncode == 0 else "note",
         what="; ".join(line.strip() for line in lines if line.strip()) or "no partitions",
     )
 
@@ -144,8 +146,8 @@ def _answer(tool: str) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return one_line(error)
-    said = done.stderr.strip().splitlines() or ["it says nothing"]
-    return said[-1] if done.returncode else ""
+    lines = done.stderr.strip().splitlines() or ["it says nothing"]
+    return lines[-1] if done.returncode else ""
 
 
 def _tracking() -> Check:
@@ -173,11 +175,11 @@ def _tracking() -> Check:
 def _data() -> Check:
     from flexhpc.data.places import roots
 
-    found = []
+    locations = []
     for source in ("mnist", "fashion_mnist", "cifar10", "cifar100"):
         places = [place for place in roots(source, None) if _holds(source, place)]
-        found += [f"{source} in {place}" for place in places[:1]]
-    what = ", ".join(["digits (built in)", *found])
+        locations += [f"{source} in {place}" for place in places[:1]]
+    what = ", ".join(["digits (built in)", *locations])
     return Check(name="data", level="ok", what=what)
 
 

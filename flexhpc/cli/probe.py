@@ -83,10 +83,10 @@ def find_point(points: Sequence[Point], wanted: str) -> Point:
     """
     if wanted.isdecimal() and int(wanted) < len(points):
         return points[int(wanted)]
-    found = [point for point in points if point.id.startswith(wanted)]
-    if len(found) == 1:
-        return found[0]
-    what = "matches several points" if found else "matches no point"
+    matches = [point for point in points if point.id.startswith(wanted)]
+    if len(matches) == 1:
+        return matches[0]
+    what = "matches several points" if matches else "matches no point"
     raise InputError(
         f"--point {wanted}: {what}; `flexhpc plan` lists index and id of all {len(points)}"
     )

@@ -15,13 +15,13 @@ def specs(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="One to print.")] = None,
 ) -> None:
     """List the specs that come with flexhpc, or print one: flexhpc specs NAME > mine.yaml."""
-    there = names("specs")
+    shipped = names("specs")
     if name is None:
-        for one in there:
+        for one in shipped:
             typer.echo(f"{one:24} {_expected((folder('specs') / f'{one}.yaml').read_text())}")
         return
-    if name not in there:
-        raise InputError(f"{name}: no such spec; there are {', '.join(there)}")
+    if name not in shipped:
+        raise InputError(f"{name}: no such spec; there are {', '.join(shipped)}")
     typer.echo((folder("specs") / f"{name}.yaml").read_text(), nl=False)
 
 

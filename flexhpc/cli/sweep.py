@@ -67,8 +67,8 @@ def sweep(
 
     prepared = prepare(spec, overrides or (), runs)
     if detach:
-        said = launch.detached(prepared, settings)
-        typer.echo(f"{said}; `flexhpc status {prepared.run.path}` follows it")
+        summary = launch.detached(prepared, settings)
+        typer.echo(f"{summary}; `flexhpc status {prepared.run.path}` follows it")
         uri = settings.tracking_uri
         where = "" if uri in (None, "none") else f" --uri {uri}"
         typer.echo(f"MLflow is filled by `flexhpc sync {prepared.run.path}{where}`")
@@ -116,7 +116,7 @@ def cancel(run: Run) -> None:
     """Stop what this run has running; every finished probe is kept, and a sweep resumes it."""
     from flexhpc.launch.cancel import cancel_run
 
-    said, stopped = cancel_run(run)
-    typer.echo(said)
+    message, stopped = cancel_run(run)
+    typer.echo(message)
     if not stopped:
         raise typer.Exit(FAILED)

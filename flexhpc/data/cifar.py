@@ -32,8 +32,8 @@ def open_cifar(source: str, root: str | None) -> Source:
     part = _part(paths, batches, key, classes)
 
     def test_part() -> Part | None:
-        found = find(source, root, [[folder + name, name] for name in test])
-        return _part(found, [read_batch(path) for path in found], key, classes) if found else None
+        files = find(source, root, [[folder + name, name] for name in test])
+        return _part(files, [read_batch(path) for path in files], key, classes) if files else None
 
     coarse = None
     if source == "cifar100" and batches[0].get("coarse_labels") is not None:

@@ -41,15 +41,15 @@ def open_cifar5m(source: str, root: str | None) -> Source:
 def _parts(source: str, root: str | None) -> list[Path]:
     places = roots(source, root)
     for place in [folder / inner for folder in places for inner in ("", "cifar5m")]:
-        found = {
+        parts = {
             int(match[1]): path for path in place.glob("*") if (match := _NUMBER.search(path.name))
         }
-        if not found:
+        if not parts:
             continue
-        numbers = sorted(found)
+        numbers = sorted(parts)
         if gap := set(range(numbers[0], numbers[-1])) - set(numbers):
             raise PointError(f"{place}: part {min(gap)} of CIFAR-5m is missing")
-        return [found[number] for number in numbers]
+        return [parts[number] for number in numbers]
     raise not_found(source, places, "cifar5m_part0.npz")
 
 

@@ -114,13 +114,13 @@ def _categories(series: pd.Series[Any], where: str) -> tuple[Any, ...]:
                 f"{where}: column {series.name} holds values of type {kind}; make them numbers or "
                 "text, or leave them out with data.drop"
             )
-    found = series.dropna().unique()
-    if len(found) > _MOST_CATEGORIES:
+    categories = series.dropna().unique()
+    if len(categories) > _MOST_CATEGORIES:
         raise PointError(
-            f"{where}: column {series.name} has {len(found)} different values, too many for one "
-            f"feature each (at most {_MOST_CATEGORIES}); leave it out with data.drop"
+            f"{where}: column {series.name} has {len(categories)} different values, too many for "
+            f"one feature each (at most {_MOST_CATEGORIES}); leave it out with data.drop"
         )
-    return tuple(sorted(found))
+    return tuple(sorted(categories))
 
 
 def _codes(series: pd.Series[Any], categories: tuple[Any, ...]) -> tuple[Array, Array]:

@@ -54,8 +54,8 @@ def open_mnist(source: str, root: str | None) -> Source:
     """
 
     def test() -> Part | None:
-        found = find(source, root, _wanted(source, "t10k"))
-        return _part(*found) if found else None
+        paths = find(source, root, _wanted(source, "t10k"))
+        return _part(*paths) if paths else None
 
     train = _part(*obtain(source, root, _wanted(source, "train")))
     return Source(name=source, classes=10, train=train, test=test)

@@ -42,8 +42,8 @@ def open_image_folder(root: str, side: int | None) -> Source:
     def test() -> Part | None:
         if folder == top:
             return None
-        found = next((top / name for name in ("val", "test") if (top / name).is_dir()), None)
-        return _part(found, classes, side, train.shape) if found else None
+        test_folder = next((top / name for name in ("val", "test") if (top / name).is_dir()), None)
+        return _part(test_folder, classes, side, train.shape) if test_folder else None
 
     return Source(name=f"image_folder {folder}", classes=len(classes), train=train, test=test)
 
@@ -58,12 +58,12 @@ def _images(folder: Path) -> list[str]:
     def refuse(error: OSError) -> None:
         raise PointError(f"{error.filename}: cannot be read: {error.strerror}")
 
-    found: list[tuple[str, ...]] = []
+    images: list[tuple[str, ...]] = []
     for inner, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         inside = Path(inner).relative_to(folder).parts
-        found += [(*inside, name) for name in files if _is_image(name)]
-    return [os.path.join(folder, *parts) for parts in sorted(found)]
+        images += [(*inside, name) for name in files if _is_image(name)]
+    return [os.path.join(folder, *parts) for parts in sorted(images)]
 
 
 def _is_image(name: str) -> bool:
@@ -79,11 +79,11 @@ def _part(
     for name in _folders(folder):
         if name not in classes:
             raise PointError(f"{folder / name}: is no class of the training set")
-        found = _images(folder / name)
-        if not found:
+        images = _images(folder / name)
+        if not images:
             raise PointError(f"{folder / name}: holds no images ({', '.join(sorted(SUFFIXES))})")
-        paths += found
-        labels += [classes.index(name)] * len(found)
+        paths += images
+        labels += [classes.index(name)] * len(images)
     if not paths:
         raise PointError(f"{folder}: holds no folders of images, one per class")
     size = shape or _read(paths[0], side, None).shape

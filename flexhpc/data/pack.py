@@ -88,14 +88,14 @@ class _Arrays:
     def add_part(self, name: str, part: Part, progress: partial[None]) -> None:
         shape = (len(part.labels), *part.shape)
 
-        def told() -> Iterator[Array]:
+        def blocks() -> Iterator[Array]:
             done = 0
             for block in part.blocks():
                 yield block
                 done += len(block)
                 progress(done, shape[0])
 
-        self._append(name, part.dtype, shape, told())
+        self._append(name, part.dtype, shape, blocks())
 
     def _append(
         self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], blocks: Iterable[Array]

@@ -74,12 +74,12 @@ def obtain(source: str, root: str | None, wanted: Sequence[Sequence[str]]) -> li
 def find(source: str, root: str | None, wanted: Sequence[Sequence[str]]) -> list[Path] | None:
     """Return the files of a set as :func:`obtain` does, or None if no place has all of them."""
     for place in roots(source, root):
-        found = [
+        paths = [
             next((place / name for name in names if (place / name).is_file()), None)
             for names in wanted
         ]
-        if all(found):
-            return [path for path in found if path is not None]
+        if all(paths):
+            return [path for path in paths if path is not None]
     return None
 
 
@@ -96,8 +96,8 @@ def find_table(source: str, root: str | None, names: Sequence[str]) -> Path:
         for inner in ("", "covertype"):
             folder = place / inner
             files = {p.name.lower(): p for p in folder.glob("*") if p.is_file()}
-            if found := next((files[name] for name in names if name in files), None):
-                return found
+            if path := next((files[name] for name in names if name in files), None):
+                return path
     raise not_found(source, places, ", ".join(names))
 
 

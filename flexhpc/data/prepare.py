@@ -81,12 +81,12 @@ def _refuse_to_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
             f"{out}: is there already, and no file of `flexhpc data prepare`; give another --out"
         )
     try:
-        there = open_packed(out).reading
+        existing = open_packed(out).reading
     except PointError:
         return
-    if reading is not None and there != reading:
-        said = ", ".join(f"{key}: {value}" for key, value in there.items())
-        raise PointError(f"{out}: is there already, packed with {said}; give --out")
+    if reading is not None and existing != reading:
+        settings = ", ".join(f"{key}: {value}" for key, value in existing.items())
+        raise PointError(f"{out}: is there already, packed with {settings}; give --out")
 
 
 def _keys(source: str) -> list[str]:

@@ -125,8 +125,8 @@ def _misfit(packed: dict[str, Any], data: Data) -> str | None:
             wanted.pop("side", None)
     for key in data.reading_keys():
         if packed.get(key) != wanted.get(key):
-            said = f"was packed with {key}: {packed[key]}" if key in packed else f"has no {key}"
-            return f"{said}, but the point says {wanted.get(key)}; prepare it anew"
+            mismatch = f"was packed with {key}: {packed[key]}" if key in packed else f"has no {key}"
+            return f"{mismatch}, but the point says {wanted.get(key)}; prepare it anew"
     return None
 
 

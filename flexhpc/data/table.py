@@ -110,7 +110,7 @@ def _classes(target: pd.Series[Any], path: Path) -> tuple[Ints, int]:
             f"data.target: {target.name} of {path} holds values of type {kind}; a class must be "
             "all numbers or all text"
         )
-    found, labels = np.unique(values, return_inverse=True)
-    if len(found) < 2:
-        raise PointError(f"data.target: {target.name} of {path} has {len(found)} classes; needs 2")
-    return labels.astype(np.int64), len(found)
+    names, labels = np.unique(values, return_inverse=True)
+    if len(names) < 2:
+        raise PointError(f"data.target: {target.name} of {path} has {len(names)} classes; needs 2")
+    return labels.astype(np.int64), len(names)

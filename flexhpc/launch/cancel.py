@@ -69,21 +69,21 @@ class _Jobs:
             if not measured.issuperset(point for points in record.points() for point in points)
         ]
         for conf in dict.fromkeys(record.slurm_conf for record in records):
-            mine = [record for record in records if record.slurm_conf == conf]
+            cluster_records = [record for record in records if record.slurm_conf == conf]
             try:
-                left += self._end(Slurm(conf), mine, everything)
+                left += self._end(Slurm(conf), cluster_records, everything)
             except NoAnswer as error:
                 self.silent = f"SLURM does not answer: {error}"
-                left += sum(record.tasks for record in mine)
+                left += sum(record.tasks for record in cluster_records)
         return left
 
     def _end(self, slurm: Slurm, records: list[ArrayRecord], everything: bool) -> int:
         queue = slurm.queue()
         records = [record.adopted(queue) for record in records]
-        found = {r.job: [task for _, task in in_queue(r, queue)] for r in records if r.job}
-        busy = [job for job, tasks in found.items() if tasks and job]
+        queued = {r.job: [task for _, task in in_queue(r, queue)] for r in records if r.job}
+        busy = [job for job, tasks in queued.items() if tasks and job]
         if busy:
             slurm.cancel(busy, pending_only=not everything)
-        pending = [t for tasks in found.values() for t in tasks if t.state == "PENDING"]
+        pending = [t for tasks in queued.values() for t in tasks if t.state == "PENDING"]
         self.removed += len(pending)
-        return sum(len(tasks) for tasks in found.values()) - len(pending)
+        return sum(len(tasks) for tasks in queued.values()) - len(pending)

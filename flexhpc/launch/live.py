@@ -23,8 +23,8 @@ class View:
         self.console, self.name = console, name
         self.started = time.monotonic()
         self.first_done: int | None = None
-        self._told: dict[str, str] = {}
-        self._said = ""
+        self._last_states: dict[str, str] = {}
+        self._last_note = ""
         self._live = Live(console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> View:
@@ -40,14 +40,14 @@ class View:
         """Show where everything stands."""
         if self.first_done is None:
             self.first_done = _finished(statuses)
-            self._told = {s.point.id: s.state for s in statuses if s.state == "done"}
+            self._last_states = {s.point.id: s.state for s in statuses if s.state == "done"}
         if self.console.is_terminal:
             self._live.update(self._picture(statuses, note))
         else:
             self._lines(statuses)
-            if note and note != self._said:
+            if note and note != self._last_note:
                 self.console.print(note, markup=False, highlight=False, soft_wrap=True)
-            self._said = note
+            self._last_note = note
 
     def _picture(self, statuses: Sequence[PointStatus], note: str) -> RenderableType:
         done, total = _finished(statuses), len(statuses)
@@ -73,9 +73,9 @@ class View:
     def _lines(self, statuses: Sequence[PointStatus]) -> None:
         done = _finished(statuses)
         for status in statuses:
-            before = self._told.get(status.point.id)
+            before = self._last_states.get(status.point.id)
             if status.state in ("done", "failed") and status.state != before:
-                self._told[status.point.id] = status.state
+                self._last_states[status.point.id] = status.state
                 what = emc_text(status.estimate) if status.state == "done" else status.message
                 label = status.point.label or status.point.id
                 line = f"[{done}/{len(statuses)}] {label}: {status.state} {what}"

@@ -69,8 +69,8 @@ class LocalBackend:
         self._jobs = []
         with _apart_from_terminal(self.folder / "controllers.log"):
             for number in range(count):
-                mine = [gpus[(number * each + i) % len(gpus)] for i in range(each)] if gpus else []
-                with _told_workers(",".join(dict.fromkeys(mine)), at_once):
+                ids = [gpus[(number * each + i) % len(gpus)] for i in range(each)] if gpus else []
+                with _told_workers(",".join(dict.fromkeys(ids)), at_once):
                     self._jobs.append(executor.submit(task))
         self._running = len(self._jobs)
         return True

@@ -103,10 +103,10 @@ def _git_commit() -> str | None:
     """Return the commit of the code that runs, with a + if it was changed."""
     here = Path(__file__).resolve().parent
     try:
-        found = subprocess.run(
+        done = subprocess.run(
             ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12"],
             capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip() or None
+    return done.stdout.strip() or None

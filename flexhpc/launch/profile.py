@@ -30,13 +30,13 @@ def minutes(time: int | str) -> int:
     Raises:
         ValueError: it has no such form, or is not above zero.
     """
-    found = _TIME.fullmatch(str(time))
-    if found is None:
+    match = _TIME.fullmatch(str(time))
+    if match is None:
         raise ValueError("is not minutes, HH:MM:SS or D-HH:MM:SS")
-    a, b, c = (int(found[key] or 0) for key in "abc")
-    if found["d"] is not None:
-        seconds = int(found["d"]) * 86_400 + a * 3600 + b * 60 + c
-    elif found["c"] is not None:
+    a, b, c = (int(match[key] or 0) for key in "abc")
+    if match["d"] is not None:
+        seconds = int(match["d"]) * 86_400 + a * 3600 + b * 60 + c
+    elif match["c"] is not None:
         seconds = a * 3600 + b * 60 + c
     else:
         seconds = a * 60 + b
@@ -179,8 +179,8 @@ class SlurmProfile(Profile):
         except ValueError:
             limit = math.inf
         if isinstance(before, int | float) and before > 0.8 * limit:
-            said = f"{before:g} s leave little of {limit} s; use at most four fifths"
-            yield "stop_before", said
+            message = f"{before:g} s leave little of {limit} s; use at most four fifths"
+            yield "stop_before", message
         gpus = values.get("gpus_per_node")
         users = (values.get("processes_per_node"), values.get("probes_at_once"))
         each = max((u for u in users if isinstance(u, int)), default=1)

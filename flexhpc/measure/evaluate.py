@@ -98,7 +98,7 @@ def evaluate(
     its_own = replace(point, training=procedure(asked, point.training))
     outcome, _, _ = run_training(its_own, samples, wanted, checkpoint, group, hooks)
     accuracy = 1 - outcome.n_errors / n
-    found = {key: outcome.readings[key] for key in ("test_accuracy", "test_loss")}
+    test_readings = {key: outcome.readings[key] for key in ("test_accuracy", "test_loss")}
     return {
         "asked": asked.asked,
         "n": n,
@@ -106,8 +106,8 @@ def evaluate(
         "verdict": outcome.verdict,
         "interpolated": outcome.n_errors == 0,
         "train_accuracy": accuracy,
-        **found,
-        "gap": accuracy - found["test_accuracy"],
+        **test_readings,
+        "gap": accuracy - test_readings["test_accuracy"],
         "calibration_error": outcome.readings["calibration_error"],
         "epochs": outcome.epochs,
         "cost": outcome.cost,

@@ -64,9 +64,9 @@ def measure(
     if point.evaluate is not None and (record is None or not record.evaluated(point.evaluation)):
         group.broadcast_object(_Order(point.id, arm=estimate.arm))
         saved = run.checkpoint(point.id, "evaluate")
-        found = evaluate(point.at(estimate.arm), samples, saved, group, hooks)
+        evaluation = evaluate(point.at(estimate.arm), samples, saved, group, hooks)
         _still_ours(hooks)
-        evaluated(path, found, permitted=hooks.holds)
+        evaluated(path, evaluation, permitted=hooks.holds)
     for checkpoint in run.checkpoints(point.id):
         checkpoint.unlink(missing_ok=True)
     return estimate

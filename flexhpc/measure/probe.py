@@ -77,9 +77,9 @@ def run_training(
     )
     started = time.monotonic()
 
-    def progress(found: dict[str, Any]) -> None:
+    def progress(state: dict[str, Any]) -> None:
         elapsed = time.monotonic() - started
-        hooks.progress({"n": n, "repeat": repeat, **found, "elapsed": elapsed})
+        hooks.progress({"n": n, "repeat": repeat, **state, "elapsed": elapsed})
 
     its_own = replace(
         hooks,

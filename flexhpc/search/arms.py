@@ -86,8 +86,8 @@ def contest(history: History, n_limit: int, q: float, coordinates: Coordinates) 
     own = _with_common_width(own)
     curves = []
     for arm, curve in enumerate(own):
-        said = _said(own, tried, coordinates, arm)
-        pooled = curve if said is None else curve.reweighted(_log_weight(curve.threshold, *said))
+        prior = _prior(own, tried, coordinates, arm)
+        pooled = curve if prior is None else curve.reweighted(_log_weight(curve.threshold, *prior))
         order = np.random.default_rng(arm).permutation(_DRAWS)
         thin = pooled.thin(_DRAWS)
         curves.append(
@@ -116,20 +116,20 @@ def _with_common_width(own: Sequence[FitCurve]) -> list[FitCurve]:
     given /= given.sum(axis=1, keepdims=True)
     places = [np.searchsorted(WIDTHS, curve.width) for curve in own]
     prior = np.exp(WIDTH_PRIOR) / np.exp(WIDTH_PRIOR).sum()
-    told = [
+    likelihoods = [
         given @ (np.bincount(place, curve.weight, len(WIDTHS)) / prior)
         for place, curve in zip(places, own, strict=True)
     ]
-    together = np.log(common) + np.log(told).sum(axis=0)
+    together = np.log(common) + np.log(likelihoods).sum(axis=0)
     curves = []
-    for place, curve, alone in zip(places, own, told, strict=True):
+    for place, curve, alone in zip(places, own, likelihoods, strict=True):
         others = together - np.log(alone)
         others = np.exp(others - others.max())
         curves.append(curve.reweighted(np.log(others @ given / prior)[place]))
     return curves
 
 
-def _said(
+def _prior(
     own: Sequence[FitCurve], tried: Sequence[bool], coordinates: Coordinates, arm: int
 ) -> tuple[float, float] | None:
     """Return where the other arms place the threshold of one: mean and deviation in log n."""

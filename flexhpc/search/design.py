@@ -102,9 +102,9 @@ class Draws:
         return cls(curves=[thin], starts=np.arange(0, _CELLS, _CELLS // _BINS))
 
     @classmethod
-    def of_arms(cls, found: Contest) -> Draws:
+    def of_arms(cls, contest: Contest) -> Draws:
         """Ask which arm is the best, and how large its EMC is."""
-        best, top = found.level.argmax(axis=1), found.level.max(axis=1)
+        best, top = contest.level.argmax(axis=1), contest.level.max(axis=1)
         ends = np.quantile(top, np.linspace(0, 1, _BINS_OF_ARM + 1)[1:-1])
         answer = best * _BINS_OF_ARM + np.searchsorted(ends, top)
         order = np.argsort(answer, kind="stable")
@@ -116,7 +116,7 @@ class Draws:
                 lapse=curve.lapse[order],
                 weight=curve.weight,
             )
-            for curve in found.curves
+            for curve in contest.curves
         ]
         return cls(curves=curves, starts=starts)
 

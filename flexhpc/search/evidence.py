@@ -108,7 +108,7 @@ class Evidence:
         for some in np.array_split(
             np.arange(len(self.fail_n)), -(-len(self.fail_n) // _PER_PRODUCT)
         ):
-            told, alone = np.ones((cells, len(LAWS))), np.ones(cells)
+            likelihood, alone = np.ones((cells, len(LAWS))), np.ones(cells)
             for i in some:
                 x = (self.fail_n[i] - place) / width
                 chance = expit(x)
@@ -120,18 +120,20 @@ class Evidence:
                 inside = expit(high - x[:, None]) - expit(low - x[:, None])
                 broad = UNEXPLAINED * self.broad[i] * chance
                 failed = (1 - UNEXPLAINED) * inside + broad[:, None]
-                told *= rate * self.lapsed[i] + (1 - rate) * failed[of] + _TINY
+                likelihood *= rate * self.lapsed[i] + (1 - rate) * failed[of] + _TINY
                 alone *= lapse + (1 - lapse) * chance[of] + _TINY
-            joint += np.log(told)
+            joint += np.log(likelihood)
             plain += np.log(alone)
         peak = joint.max(axis=-1, keepdims=True)
         both = np.log(np.exp(joint - peak) @ LAWS) + peak[..., 0]
         return _bounded(both - plain, MOST_OF_COUNTS)
 
 
-def _bounded(told: Floats, most: float) -> Floats:
+def _bounded(log_likelihood: Floats, most: float) -> Floats:
     """Return a log-likelihood that can shift odds by a factor of ``most`` at most."""
-    return np.asarray(np.log((1 - 1 / most) * np.exp(told - told.max()) + 1 / most))
+    return np.asarray(
+        np.log((1 - 1 / most) * np.exp(log_likelihood - log_likelihood.max()) + 1 / most)
+    )
 
 
 def _failure(result: ProbeResult, counted: bool) -> tuple[float, float, float, float, float]:

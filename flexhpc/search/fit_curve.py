@@ -136,8 +136,10 @@ def _posterior(history: tuple[ProbeResult, ...], n_limit: int, eps: float | None
 def _weights(evidence: Evidence, threshold: Floats) -> Floats:
     """Return the posterior of a grid by the verdicts alone, shape (T, W, L); sums to 1."""
     spacing = np.log(np.gradient(threshold))[:, None, None]
-    told = evidence.verdicts(threshold[:, None, None], WIDTHS[None, :, None], LAPSES[None, None])
-    total = told + spacing + WIDTH_PRIOR[:, None] + LAPSE_PRIOR
+    log_likelihood = evidence.verdicts(
+        threshold[:, None, None], WIDTHS[None, :, None], LAPSES[None, None]
+    )
+    total = log_likelihood + spacing + WIDTH_PRIOR[:, None] + LAPSE_PRIOR
     weight = np.exp(total - total.max())
     return np.asarray(weight / weight.sum())
 

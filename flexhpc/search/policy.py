@@ -118,26 +118,26 @@ def estimate_so_far(
         if ended_by is None or not history:
             return None
         history = [replace(result, rejected=False) for result in history]
-    found = policy_of(search).found(search, n_limit, history, coordinates)
-    if found is None:
+    findings = policy_of(search).found(search, n_limit, history, coordinates)
+    if findings is None:
         return None
     return Estimate(
-        emc=found.answer.emc,
-        emc_lo=found.answer.emc_lo,
-        emc_hi=found.answer.emc_hi,
+        emc=findings.answer.emc,
+        emc_lo=findings.answer.emc_lo,
+        emc_hi=findings.answer.emc_hi,
         level=LEVEL,
         estimand=search.estimand,
-        censored=found.answer.censored,
-        largest_fit=found.bracket.largest_fit,
-        smallest_fail=found.bracket.smallest_fail,
+        censored=findings.answer.censored,
+        largest_fit=findings.bracket.largest_fit,
+        smallest_fail=findings.bracket.smallest_fail,
         probes=len(history),
         cost=sum(result.cost for result in history),
         unconverged=sum(result.verdict == "unconverged" for result in history),
         rejected=len(history) - len(counted(history)),
-        width=found.width,
-        lapse=found.lapse,
-        by_eps=found.by_eps,
+        width=findings.width,
+        lapse=findings.lapse,
+        by_eps=findings.by_eps,
         ended_by=ended_by,
-        arm=found.arm,
-        best_chance=found.best_chance,
+        arm=findings.arm,
+        best_chance=findings.best_chance,
     )

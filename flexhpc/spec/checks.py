@@ -67,12 +67,12 @@ def check_together(data: Data, model: Model, training: Training | None, report: 
 
     ``training`` is None where it is wrong by itself.
     """
-    found = [*_labels(data), *_shapes(data, model)]
+    clashes = [*_labels(data), *_shapes(data, model)]
     if training is not None:
-        found += _training(model, training)
-    for section, key, what in found:
+        clashes += _training(model, training)
+    for section, key, what in clashes:
         report((section, *key.split(".")), what)
-    return not found
+    return not clashes
 
 
 def check_tuned(search: Search | None, keys: Sequence[tuple[str, ...]], report: Report) -> bool:

@@ -194,10 +194,10 @@ class _Reader:
         """What a frozen spec carries; its form is flexhpc's own, so one line is enough."""
         if "frozen" not in self.top:
             return None
-        found = self.top["frozen"]
-        variants = found.get("variants") if isinstance(found, dict) else None
-        version = found.get("version", 1) if isinstance(found, dict) else 1
-        defaults = found.get("defaults") if isinstance(found, dict) else None
+        frozen = self.top["frozen"]
+        variants = frozen.get("variants") if isinstance(frozen, dict) else None
+        version = frozen.get("version", 1) if isinstance(frozen, dict) else 1
+        defaults = frozen.get("defaults") if isinstance(frozen, dict) else None
         levels = [variants, defaults]
         if isinstance(defaults, dict):
             levels += defaults.values()

@@ -104,10 +104,10 @@ def resolve(
 
 def _clashes(cls: type[Section], values: dict[str, Any], report: Report) -> bool:
     """Report keys that do not go together; True if there are any."""
-    found = list(cls.clashes(values))
-    for dotted, what in found:
+    clashes = list(cls.clashes(values))
+    for dotted, what in clashes:
         report(tuple(dotted.split(".")), what)
-    return bool(found)
+    return bool(clashes)
 
 
 def validate(

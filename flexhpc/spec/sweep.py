@@ -97,28 +97,28 @@ class Sweep:
         ]
         spans = [range(len(axis.values)) for axis in self.axes]
         for index, at in enumerate(itertools.product(*spans)):
-            found: list[Entry | None] = []
+            entries: list[Entry | None] = []
             for name in SECTION_NAMES:
                 key = (name, *(at[a] for a in touching[name]))
                 if key not in sections:
                     sections[key] = self._entry(name, at)
-                found.append(sections[key])
+                entries.append(sections[key])
             seed = self._seed(at, seed_axes)
-            if found[0] is None or found[1] is None:
+            if entries[0] is None or entries[1] is None:
                 continue
-            combined = tuple(map(id, found))
+            combined = tuple(map(id, entries))
             if combined not in together:
-                together[combined] = self._go_together(found, at)
-            if not together[combined] or found[2] is None or found[3] is None or seed is None:
+                together[combined] = self._go_together(entries, at)
+            if not together[combined] or entries[2] is None or entries[3] is None or seed is None:
                 continue
-            data, model, training, search = (cast(Any, entry).section for entry in found)
+            data, model, training, search = (cast(Any, entry).section for entry in entries)
             data_json, model_json, training_json, search_json = (
-                cast(Any, entry).text for entry in found
+                cast(Any, entry).text for entry in entries
             )
             text = point_json(data_json, model_json, search_json, seed, training_json, self.version)
             yield Point(
                 index=index, id=digest(text), canonical=text, data=data, model=model,
-                training=training, search=search, seed=seed, arms=arms_of(found[1], found[2]),
+                training=training, search=search, seed=seed, arms=arms_of(entries[1], entries[2]),
                 evaluate=self.evaluate if self.evaluate.wanted and generalizes(data) else None,
                 swept={path: self.axes[a].values[at[a]][k] for a, k, path in paths},
             )  # fmt: skip
@@ -150,14 +150,14 @@ class Sweep:
 
         return entry(name, values, self.frozen or Frozen(), report, checked=self.checked)
 
-    def _go_together(self, found: list[Entry | None], at: tuple[int, ...]) -> bool:
+    def _go_together(self, entries: list[Entry | None], at: tuple[int, ...]) -> bool:
         """Check across sections; every error is noted."""
-        data, model, training, search = (cast(Any, one and one.section) for one in found)
+        data, model, training, search = (cast(Any, one and one.section) for one in entries)
         report = self._reporter(at)
         fine = check_together(data, model, training, report) and self._can_evaluate(data, training)
         keys = [
             (name, *path)
-            for name, one in zip(SECTION_NAMES, found, strict=True)
+            for name, one in zip(SECTION_NAMES, entries, strict=True)
             for path in (one.tried if one else ())
         ]
         return check_tuned(search, keys, report) and fine
@@ -174,10 +174,10 @@ class Sweep:
         return seed
 
     def _can_evaluate(self, data: Data, training: Training | None) -> bool:
-        found = [*check_evaluation(self.evaluate, data, training)]
-        for key, what in found:
+        clashes = [*check_evaluation(self.evaluate, data, training)]
+        for key, what in clashes:
             self._note(("evaluate", key), what, self.evaluate_lines)
-        return not found
+        return not clashes
 
     def _reporter(self, at: tuple[int, ...]) -> Any:
         def report(keys: Keys, what: str) -> None:

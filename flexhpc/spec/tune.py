@@ -94,15 +94,15 @@ def combinations(tried: Mapping[Keys, Sequence[float]]) -> Iterator[dict[Keys, f
 
 def nuisances(cls: type[Section]) -> dict[Keys, bool]:
     """Return the paths of the keys that may be tuned, and whether each is a whole number."""
-    found: dict[Keys, bool] = {}
+    paths: dict[Keys, bool] = {}
     for name, field in cls.model_fields.items():
         parts = (field.annotation, *get_args(field.annotation))
         inner = [a for a in (getattr(p, "__origin__", p) for p in parts) if isinstance(a, type)]
         for section in inner:
             if issubclass(section, Section):
-                found |= {(name, *path): whole for path, whole in nuisances(section).items()}
+                paths |= {(name, *path): whole for path, whole in nuisances(section).items()}
         if NUISANCE in field.metadata or any(
             NUISANCE in getattr(a, "__metadata__", ()) for a in get_args(field.annotation)
         ):
-            found[(name,)] = int in inner
-    return found
+            paths[(name,)] = int in inner
+    return paths

@@ -40,12 +40,12 @@ DEFAULT_VARIANT = {"data": "digits", "training": "adam", "search": "bayes"}
 @cache
 def variants(section: str) -> dict[str, type[Section]]:
     """Return the variants of a section by name."""
-    found: dict[str, type[Section]] = {}
+    by_name: dict[str, type[Section]] = {}
     for name in MODULES:
         for cls in vars(import_module(name)).values():
             if isinstance(cls, type) and issubclass(cls, BASES[section]) and cls.__module__ == name:
-                found |= dict.fromkeys(_names(cls, KEYS[section]), cls)
-    return found
+                by_name |= dict.fromkeys(_names(cls, KEYS[section]), cls)
+    return by_name
 
 
 def _names(cls: type[Section], key: str) -> tuple[str, ...]:

@@ -46,8 +46,8 @@ def process_birth(pid: int) -> float | None:
 
 def process_lives(pid: int, birth: float) -> bool:
     """Return whether a process is still the one that started at ``birth``."""
-    found = process_birth(pid)
-    return found is not None and abs(found - birth) < 2.0
+    actual_birth = process_birth(pid)
+    return actual_birth is not None and abs(actual_birth - birth) < 2.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -147,9 +147,9 @@ def _estimate(file: h5py.File) -> dict[str, Any] | None:
 def _evaluation(file: h5py.File) -> dict[str, Any] | None:
     if "evaluation" not in file:
         return None
-    found = _read_values(file["evaluation"])
+    evaluation = _read_values(file["evaluation"])
     # Those of flexhpc 0.1 had all samples and the budget of a probe.
-    return {"asked": {}, "interpolated": found["train_accuracy"] == 1, **found}
+    return {"asked": {}, "interpolated": evaluation["train_accuracy"] == 1, **evaluation}
 
 
 @contextlib.contextmanager

@@ -83,14 +83,14 @@ class Syncer:
         """
         with self._lock():
             client = mlflow_client(self.uri)
-            found = client.get_experiment_by_name(self.name)
-            if found is None:
+            experiment = client.get_experiment_by_name(self.name)
+            if experiment is None:
                 local = self.uri == local_uri(self.run)
                 place = self.run.artifacts.as_uri() if local else None
                 self.experiment = client.create_experiment(self.name, artifact_location=place)
             else:
-                self.experiment = found.experiment_id
-                if found.lifecycle_stage == "deleted":
+                self.experiment = experiment.experiment_id
+                if experiment.lifecycle_stage == "deleted":
                     client.restore_experiment(self.experiment)
             for parent in _search(client, self.experiment, f"tags.`{KIND}` = 'point'"):
                 self.parents[parent.data.tags[POINT]] = _Parent.of(parent)
@@ -140,8 +140,8 @@ class Syncer:
         assert record is not None
         # Another process may have made it since we connected.
         where = f"tags.`{KIND}` = 'point' and tags.`{POINT}` = '{point.id}'"
-        for found in _search(self.client, self.experiment, where):
-            parent = self.parents[point.id] = _Parent.of(found)
+        for existing_run in _search(self.client, self.experiment, where):
+            parent = self.parents[point.id] = _Parent.of(existing_run)
             return parent
         start = min((_begun(p) for p in record.probes), default=None)
         run = self.client.create_run(

@@ -43,7 +43,7 @@ def newest_run(runs: Path) -> Path:
     Raises:
         InputError: there is none.
     """
-    found = sorted(runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
-    if not found:
+    run_files = sorted(runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    if not run_files:
         raise InputError(f"{runs}: holds no run yet; `flexhpc sweep SPEC` makes one")
-    return found[-1].parent
+    return run_files[-1].parent

@@ -92,10 +92,10 @@ def lanczos(
         scale = max(*map(abs, diagonal), *beside, rest)
         last = taken == most or rest <= _INVARIANT * scale
         if last or taken == check:
-            found = _extremes(diagonal, beside, rest)
-            size = max(abs(found.min), abs(found.max))
-            if last or max(found.residual_min, found.residual_max) <= tolerance * size:
-                return found
+            extremes = _extremes(diagonal, beside, rest)
+            size = max(abs(extremes.min), abs(extremes.max))
+            if last or max(extremes.residual_min, extremes.residual_max) <= tolerance * size:
+                return extremes
             check = taken + 1 + taken // 16
         beside.append(rest)
         vector = image / rest
@@ -103,15 +103,15 @@ def lanczos(
 
 def _extremes(diagonal: Sequence[float], beside: Sequence[float], rest: float) -> Ritz:
     """Return the ends of a tridiagonal matrix's spectrum; ``rest`` couples it to what follows."""
-    found: dict[str, float] = {}
+    ends: dict[str, float] = {}
     count = len(diagonal)
     for name, index in (("min", 0), ("max", count - 1)):
         values, vectors = eigh_tridiagonal(
             diagonal, beside, select="i", select_range=(index, index)
         )
-        found[name] = float(values[0])
-        found[f"residual_{name}"] = rest * abs(float(vectors[-1, 0]))
-    return Ritz(products=count, **found)
+        ends[name] = float(values[0])
+        ends[f"residual_{name}"] = rest * abs(float(vectors[-1, 0]))
+    return Ritz(products=count, **ends)
 
 
 def hessian_product(
@@ -209,10 +209,10 @@ def _twice_differentiable() -> Iterator[None]:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             yield
     except RuntimeError as error:
-        said = one_line(error)
-        if "derivative for" not in said and "differentiate twice" not in said:
+        message = one_line(error)
+        if "derivative for" not in message and "differentiate twice" not in message:
             raise
         raise PointError(
             "training.gates.curvature: needs second derivatives, and a part of this network has "
-            f"none ({said}); turn the gate off"
+            f"none ({message}); turn the gate off"
         ) from None

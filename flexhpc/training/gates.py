@@ -77,8 +77,8 @@ def examine(
             touched["curvature"] = ritz.negative(gates.curvature.tolerance)
     if not failed:
         return Examined(verdict=verdict, rejected=False, readings=readings)
-    readings |= {TOUCHED + gate: float(found) for gate, found in touched.items()}
-    refusing = [gate for gate, found in touched.items() if found and _rejects(gates, gate)]
+    readings |= {TOUCHED + gate: float(flag) for gate, flag in touched.items()}
+    refusing = [gate for gate, flag in touched.items() if flag and _rejects(gates, gate)]
     if "curvature" in refusing:
         verdict = "saddle"
     elif touched.get("stability"):

@@ -199,14 +199,14 @@ class _Run:
         right, errors, loss = self.network.evaluate()
         state = self.state
         readings = self.hooks.trained(self.network.model)
-        found = examine(
+        examined = examine(
             self.training.gates, verdict, self.network, state.plateau,
             gradient_start=state.gradient_start, loss_start=state.loss_start, losses=state.losses,
         )  # fmt: skip
         if state.allowed != self.first_budget:
             readings["extended_to_steps"] = float(state.allowed or 0)
         return Outcome(
-            verdict=found.verdict,
+            verdict=examined.verdict,
             n_errors=errors,
             loss=loss,
             epochs=state.epoch,
@@ -214,8 +214,8 @@ class _Run:
             cost=state.cost,
             seconds=self._seconds(),
             fitted=right.cpu().numpy(),
-            readings={**readings, **found.readings},
-            rejected=found.rejected,
+            readings={**readings, **examined.readings},
+            rejected=examined.rejected,
             loss_curve=np.array(state.losses, dtype=np.float32),
             error_curve=np.array(state.errors, dtype=np.int32),
         )

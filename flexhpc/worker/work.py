@@ -63,12 +63,12 @@ def work(task: TaskFile, stop: Stop) -> int:
             _leave(group, 0)
             return 0
         wanted = task.of_task(place.index)
-        mine = list(points) if wanted is None else [by_id[point_id] for point_id in wanted]
+        own_points = list(points) if wanted is None else [by_id[point_id] for point_id in wanted]
         worker = _Worker(task, place, stop, group)
-        worker.work_on(mine)
+        worker.work_on(own_points)
         worker.close()
         dismiss(group)
-        again = worker.leaves_work(mine)
+        again = worker.leaves_work(own_points)
         _leave(group, RESTART if again else 0)
     except PeerLost as error:
         _leave_at_once(f"a process of this job is gone: {error}")

@@ -16,13 +16,13 @@ _SIDES = {"lower": 1, "upper": -1}
 """Where the value lies that a ratio is a bound of: to its right, or to its left."""
 
 
-def generalization_figure(found: Sequence[Pair]) -> Figure:
+def generalization_figure(model_pairs: Sequence[Pair]) -> Figure:
     """Test accuracy against EMC with true labels over EMC with random ones, a marker per family."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    for number, family in enumerate(dict.fromkeys(pair.family for pair in found)):
+    for number, family in enumerate(dict.fromkeys(pair.family for pair in model_pairs)):
         for censored in (False, True):
-            shown = [p for p in found if p.family == family and p.censored == censored]
+            shown = [p for p in model_pairs if p.family == family and p.censored == censored]
             colour = COLOURS[number % 7]
             axes.plot(
                 [math.exp(p.excess) for p in shown],
@@ -38,15 +38,15 @@ def generalization_figure(found: Sequence[Pair]) -> Figure:
                     arrow(axes, at, (_SIDES[pair.bound], 0), colour)
     axes.set(xscale="log", xlabel="EMC true labels / EMC random labels", ylabel="test accuracy")
     log_scale(axes.xaxis)
-    if any(not pair.censored for pair in found):
+    if any(not pair.censored for pair in model_pairs):
         axes.legend(fontsize=8, frameon=False)
     axes.grid(True, which="major", color="0.92")
     return figure
 
 
 def _of_pairs(statuses: Sequence[PointStatus]) -> Figure | None:
-    found = pairs(statuses)
-    return generalization_figure(found) if found else None
+    model_pairs = pairs(statuses)
+    return generalization_figure(model_pairs) if model_pairs else None
 
 
 FIGURE = ReportFigure(

@@ -63,12 +63,12 @@ class ArrayRecord:
 
 def array_records(run: RunFolder) -> list[ArrayRecord]:
     """Return every array of a run, the newest launch last."""
-    found = []
+    records = []
     for path in sorted(run.jobs.glob(f"*/array-*/{_FILE}")):
         value = read_json(path)
         if value is not None:
-            found.append(ArrayRecord(folder=path.parent, **value))
-    return found
+            records.append(ArrayRecord(folder=path.parent, **value))
+    return records
 
 
 def in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, Queued]]:
@@ -83,11 +83,11 @@ def waiting_points(records: Iterable[ArrayRecord], queue: Queue) -> dict[str, st
     """Return the points that tasks in the queue are about to come to, and what each waits for."""
     waiting: dict[str, str] = {}
     for record in records:
-        found = list(in_queue(record, queue))
-        points = record.points() if found else []
-        for index, task in found:
-            said = "its task has begun" if task.state == "RUNNING" else task.reason
-            waiting |= dict.fromkeys(points[index], said)
+        queued = list(in_queue(record, queue))
+        points = record.points() if queued else []
+        for index, task in queued:
+            reason = "its task has begun" if task.state == "RUNNING" else task.reason
+            waiting |= dict.fromkeys(points[index], reason)
     return waiting
 
 

@@ -120,17 +120,17 @@ class Slurm:
             if starts_here:
                 raise InputError(f"profile: {whose}: does not start: {error}") from None
             return
-        said = (done.stdout if done.returncode == 0 else done.stderr).splitlines()
-        if (done.returncode or not said) and not starts_here:
+        lines = (done.stdout if done.returncode == 0 else done.stderr).splitlines()
+        if (done.returncode or not lines) and not starts_here:
             return
-        if done.returncode or not said:
-            why = " ".join(" ".join(said).split()) or f"exit status {done.returncode}"
+        if done.returncode or not lines:
+            why = " ".join(" ".join(lines).split()) or f"exit status {done.returncode}"
             raise InputError(f"profile: {whose}: does not start: {why[:600]}")
-        found = said[-1].split()
+        versions = lines[-1].split()
         ours = [python_version(), version("flexhpc"), source()]
-        if found != ours:
+        if versions != ours:
             raise InputError(
-                f"profile: {whose}: has {_named(found)}, here is {_named(ours)}; {advice}"
+                f"profile: {whose}: has {_named(versions)}, here is {_named(ours)}; {advice}"
             )
 
     def max_array_size(self) -> int:
@@ -140,9 +140,9 @@ class Slurm:
             NoAnswer: the controller is silent.
             InputError: the cluster takes no arrays.
         """
-        said = self._ask(["scontrol", "show", "config"])
-        found = re.findall(r"(?:MaxArraySize\s*=|\bmax_array_tasks=)\s*(\d+)", said)
-        size = min(map(int, found), default=DEFAULT_ARRAY)
+        config = self._ask(["scontrol", "show", "config"])
+        limits = re.findall(r"(?:MaxArraySize\s*=|\bmax_array_tasks=)\s*(\d+)", config)
+        size = min(map(int, limits), default=DEFAULT_ARRAY)
         if size < 1:
             raise InputError("flexhpc needs array jobs, and this cluster takes none")
         return size
@@ -154,10 +154,10 @@ class Slurm:
             NoAnswer: the controller is silent.
         """
         form = "--format=%F|%K|%T|%r|%j"
-        said = self._ask(["squeue", "--noheader", "--array", "--user", str(os.getuid()), form])
+        output = self._ask(["squeue", "--noheader", "--array", "--user", str(os.getuid()), form])
         tasks: dict[tuple[str, int], Queued] = {}
         names: dict[str, str] = {}
-        for line in said.splitlines():
+        for line in output.splitlines():
             parts = line.strip().split("|", 4)
             if len(parts) < 5 or not parts[1].isdecimal():  # some print a line per cluster
                 continue
@@ -175,13 +175,13 @@ class Slurm:
             Refused: SLURM does not want it.
         """
         done = self._run(["sbatch", str(script)])
-        found = _ACCEPTED.search(done.stdout)
-        if done.returncode == 0 and found:
-            return found[1]
-        said = " ".join((done.stderr or done.stdout).split()) or f"exit status {done.returncode}"
-        if any(sign in said for sign in _TRANSIENT):
-            raise NoAnswer(said)
-        raise Refused(said)
+        match = _ACCEPTED.search(done.stdout)
+        if done.returncode == 0 and match:
+            return match[1]
+        message = " ".join((done.stderr or done.stdout).split()) or f"exit status {done.returncode}"
+        if any(sign in message for sign in _TRANSIENT):
+            raise NoAnswer(message)
+        raise Refused(message)
 
     def release(self, task: str) -> None:
         """Let a task that SLURM holds back start again.

@@ -150,7 +150,7 @@ def _image(container: Container) -> Image:
         return Image(name=container.image, digest=_image_id(container.runtime, container.image))
     path = Path(container.image).expanduser().absolute()
     try:
-        found = path.stat()
+        stat = path.stat()
     except OSError as error:
         raise InputError(
             f"profile: container.image: {path}: {error.strerror}; give a SIF file, which "
@@ -160,7 +160,7 @@ def _image(container: Container) -> Image:
         raise InputError(
             f"profile: container.image: {path}: must be a SIF file (docs/containers.md)"
         )
-    mark = f"{found.st_size} {int(found.st_mtime)}"
+    mark = f"{stat.st_size} {int(stat.st_mtime)}"
     return Image(name=str(path), digest=_hash(path, mark), mark=mark)
 
 
@@ -183,9 +183,9 @@ def _image_id(runtime: str, name: str) -> str:
             f"profile: container.runtime: {runtime} does not work here: {error}"
         ) from None
     if done.returncode:
-        said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
+        message = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
         raise InputError(
-            f"profile: container.image: {runtime} has no {name} here ({said}); build it "
+            f"profile: container.image: {runtime} has no {name} here ({message}); build it "
             f"(docs/containers.md) or get it (`{runtime} pull`)"
         )
     return f"sha256:{done.stdout.strip().removeprefix('sha256:')}"

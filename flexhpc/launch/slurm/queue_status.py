@@ -54,5 +54,7 @@ class QueueStatus:
             except NoAnswer as error:
                 self.silent = f"SLURM does not answer: {error}"
                 continue
-            mine = [record.adopted(queue) for record in records if record.slurm_conf == conf]
-            self._waiting |= waiting_points(mine, queue)
+            cluster_records = [
+                record.adopted(queue) for record in records if record.slurm_conf == conf
+            ]
+            self._waiting |= waiting_points(cluster_records, queue)

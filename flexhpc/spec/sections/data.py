@@ -126,9 +126,9 @@ class Data(Section):
         if given is not None and (merge is not None or classes is not None):
             yield "class_map", "says all; leave merge and classes out"
         if isinstance(given, list) and all(isinstance(new, int) for new in given):
-            found = sorted(set(given))
-            if len(found) < 2 or found != list(range(len(found))):
-                yield "class_map", f"must name the classes 0, 1, ... without a gap, not {found}"
+            targets = sorted(set(given))
+            if len(targets) < 2 or targets != list(range(len(targets))):
+                yield "class_map", f"must name the classes 0, 1, ... without a gap, not {targets}"
         if cls._own_classes_only() and classes is not None and labels != "random" and merge is None:
             yield "classes", "needs merge: random (or labels: random) beside it"
 
