@@ -78,8 +78,8 @@ def noticed(mutation: Mutation, copy: Path) -> str:
         )  # fmt: skip
     finally:
         file.write_text(text)
-    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return failed[0] if done.returncode == 1 and failed else ""
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    return failed[0] if failed else ""
 
 
 def main() -> int:
