@@ -72,6 +72,7 @@ SHORTER = {
     "python -m bench.search.arms": "--replays 1",
     "python -m bench.perceptron_coverage": "--runs 2 --dims 20",
     "python -m bench.recipe.looks": "--trainings 1",
+    "python -m tests.reference.table": "linear_gd_digits",
 }  # fmt: skip
 """Options that make a benchmark short."""
 
@@ -98,7 +99,7 @@ def elsewhere(command: str) -> bool:
 
 COMMANDS = commands()
 HERE = [command for command in COMMANDS if not elsewhere(command)]
-BENCHES = [command for command in HERE if re.match(r"python (-m )?bench", command)]
+BENCHES = [command for command in HERE if re.match(r"python (-m )?(bench|tests)", command)]
 
 
 def as_run(command: str) -> str:
