@@ -159,14 +159,14 @@ def test_a_dry_run_prints_what_sbatch_would_get_and_writes_nothing(
 ) -> None:
     spec = write_spec(tmp_path, FOUR)
     profile = cluster.profile(
-        tmp_path, nodes=2, processes_per_node=2, gpus_per_node=1, throttle=3, time="1-00:00:00",
+        tmp_path, nodes=2, processes_per_node=2, gpus_per_node=1, throttle=1, time="1-00:00:00",
         sbatch={"mail-type": "FAIL"}, setup=["export FLEXHPC_DATA=/data"], points_per_task=2,
     )  # fmt: skip
     done = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile), "--dry-run")
     assert done.returncode == 0, done.stderr
     script = done.stdout[done.stdout.index("#!/bin/bash") :]
     for line in (
-        "#SBATCH --array=0-1%3", "#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=2",
+        "#SBATCH --array=0-1%1", "#SBATCH --nodes=2", "#SBATCH --ntasks-per-node=2",
         "#SBATCH --gpus-per-node=1", "#SBATCH --time=1440", "#SBATCH --mail-type=FAIL",
         "#SBATCH --signal=USR2@90", "#SBATCH --requeue", "#SBATCH --mem=1024M",
         "export FLEXHPC_DATA=/data",

@@ -30,7 +30,7 @@ fixed:
   data: {source: digits, labels: random, n_max: 400}
   model: {family: mlp, width: 8, depth: 1}
   training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 300, shards: 2}
-  search: {policy: bisection, start: 400, tolerance: 0.2, max_probes: 4}
+  search: {policy: bisection, start: 400, tolerance: 2}
 """
 TIMES = 5 if FULL else 2
 
