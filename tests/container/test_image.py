@@ -16,6 +16,7 @@ from urllib.parse import urlparse
 
 import pytest
 
+from tests.archives import unpack
 from tests.conftest import FLEXHPC
 from tests.container.conftest import Built, Site, images_of
 from tests.launch.test_sweep import contents
@@ -128,8 +129,7 @@ def test_nothing_of_the_build_site_is_in_the_image(
 
     archive, layers = tmp_path / "image.tar", tmp_path / "layers"
     site.run("podman", "save", "--output", str(archive), image.name)
-    with tarfile.open(archive) as file:
-        file.extractall(layers, filter="data")
+    unpack(archive, layers)
     archive.unlink()
     patterns = tmp_path / "patterns"
     patterns.write_text("\n".join(foreign))

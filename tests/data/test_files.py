@@ -18,6 +18,7 @@ from flexhpc.data.dataset import Dataset
 from flexhpc.data.idx import read_idx
 from flexhpc.errors import PointError
 from flexhpc.spec.sections.data import ImageFolder, ImageSet
+from tests.archives import unpack
 from tests.conftest import FASHION_MNIST, SHARED
 from tests.data.writers import (
     RNG,
@@ -265,11 +266,7 @@ def test_image_folder_without_enough(tmp_path: Path, classes: dict, expected: st
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data beside the project")
 def test_cifar10_as_jpegs(tmp_path: Path) -> None:
-    import tarfile
-
-    with tarfile.open(SHARED / "data" / "cifar10-jpeg.tar.xz") as archive:
-        safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # from 3.11.4 on
-        archive.extractall(tmp_path, **safely)
+    unpack(SHARED / "data" / "cifar10-jpeg.tar.xz", tmp_path)
     (folder,) = [entry for entry in tmp_path.iterdir() if entry.is_dir()]
     dataset = folder_of(folder)
     assert len(dataset) == 20_000

@@ -7,13 +7,13 @@ two points is done, the other was interrupted in the middle of a probe. Its spec
 from __future__ import annotations
 
 import json
-import tarfile
 from pathlib import Path
 
 import pytest
 
 from flexhpc.store import PointRecord, read, read_masks
 from flexhpc.store.status import open_run
+from tests.archives import unpack
 from tests.conftest import Cli
 
 SPEC = """\
@@ -32,8 +32,7 @@ PROBES = (110, 28)
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    with tarfile.open(Path(__file__).with_name("old_run.tar.xz")) as archive:
-        archive.extractall(tmp_path / "runs", filter="data")
+    unpack(Path(__file__).with_name("old_run.tar.xz"), tmp_path / "runs")
     (tmp_path / "old.yaml").write_text(SPEC)
     (tmp_path / "profile.yaml").write_text("tracking_uri: none\n")
     return tmp_path / "runs" / "old"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import TAILS, Quantiles
 from flexhpc.spec import Point, checked
 from flexhpc.training import Group, Hooks
+from tests.archives import unpack
 from tests.reference.data import CIFAR10, TABLES
 from tests.reference.recipes import Count, Recipe
 
@@ -79,8 +79,7 @@ def _point(recipe: Recipe) -> Iterator[Point]:
         fixed = {key: dict(words) for key, words in recipe.words.items()}
         source = fixed["data"]["source"]
         if source == "image_folder":
-            with tarfile.open(CIFAR10) as archive:
-                archive.extractall(folder, filter="data")
+            unpack(CIFAR10, folder)
             fixed["data"]["root"] = str(folder / CIFAR10.name.removesuffix(".tar.xz"))
         elif source in ("covtype", "adult", "credit"):
             fixed["data"]["root"] = str(TABLES)
