@@ -19,8 +19,9 @@ from tests.slurm.conftest import wait_for
 MARK = "FLEXHPC_TEST_OF_REAPER"
 LONG = SMALL.replace("epochs: 120", "epochs: 100000, gates: {plateau: off}")
 ENDLESS = """
-import subprocess, sys, time
+import signal, subprocess, sys, time
 from tests import reaper
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 reaper.start()
 subprocess.Popen([sys.argv[1], "sweep", "spec.yaml"], start_new_session=True)
 time.sleep(1000)
@@ -49,7 +50,8 @@ def test_what_a_test_process_started_ends_with_it(how: signal.Signals, tmp_path:
     ) as test:  # fmt: skip
         try:
             wait_for(lambda: any(worker in line for line in marked(mark)), what="for workers")
-        finally:
             test.send_signal(how)
-        test.wait(timeout=60)
+            test.wait(timeout=60)
+        finally:
+            test.kill()
         wait_for(lambda: not marked(mark), seconds=30, what="for all to end")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -144,9 +145,12 @@ def test_a_writer_killed_in_the_middle_leaves_no_half_and_no_double(
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that no other process is given by chance before ours has it."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 @pytest.fixture
@@ -164,8 +168,6 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 def served(command: list[str], port: int):
     """Run a web server until it is no longer needed; ends it and all that it started."""
-    import contextlib
-
     @contextlib.contextmanager
     def serving() -> Iterator[str]:
         environment = {**os.environ, **UI_ENVIRONMENT}
