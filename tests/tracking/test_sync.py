@@ -168,6 +168,7 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 def served(command: list[str], port: int):
     """Run a web server until it is no longer needed; ends it and all that it started."""
+
     @contextlib.contextmanager
     def serving() -> Iterator[str]:
         environment = {**os.environ, **UI_ENVIRONMENT}
