@@ -7,14 +7,13 @@ Works on a copy. Prints for each mutation the first test that fails; exits with 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from tests.archives import copy_checkout
 
 
 @dataclass(frozen=True)
@@ -87,10 +86,7 @@ def main() -> int:
     survivors = 0
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "flexhpc"
-        for part in ("flexhpc", "tests", "bench", "sweeps", "hpc", "docs"):
-            shutil.copytree(REPOSITORY / part, copy / part)
-        for name in ("pyproject.toml", "README.md", "Makefile"):
-            shutil.copy(REPOSITORY / name, copy)
+        copy_checkout(copy)
         for mutation in MUTATIONS:
             if sys.argv[1:] and mutation.name not in sys.argv[1:]:
                 continue

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.archives import copy_checkout
 from tests.conftest import REPOSITORY
 from tests.test_extending import run_copy
 
@@ -19,14 +20,7 @@ from tests.test_extending import run_copy
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from what git knows or would add, as a clone has it."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=REPOSITORY, check=True,
-        capture_output=True, text=True,
-    ).stdout.splitlines()  # fmt: skip
-    for name in listed:
-        if (REPOSITORY / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((REPOSITORY / name).read_bytes())
+    copy_checkout(source)
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
          "--wheel-dir", str(out), str(source)],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flexhpc.cli.options import FAILED, INTERRUPTED, Json, ProfileFile, Run, Runs, Set, Spec
+from flexhpc.cli.results import write_report
 
 if TYPE_CHECKING:
     from flexhpc.launch.sweep import Followed
@@ -79,7 +80,6 @@ def sweep(
 def _conclude(path: Path, followed: Followed) -> None:
     """Write the report, print the table and what went wrong, and leave with the right status."""
     from flexhpc.analysis.tables import print_results
-    from flexhpc.cli.results import write_report
     from flexhpc.launch.follower import tracking_warnings
     from flexhpc.launch.logs import log_tail
     from flexhpc.store import RunFolder

@@ -14,8 +14,8 @@ from flexhpc.seeds import derive
 def open_digits() -> Source:
     """Open the digits that ship with scikit-learn: uint8 (1797, 1, 8, 8), values 0 to 16.
 
-    Its file is read without it: importing scikit-learn takes as long as half of importing torch,
-    in every worker that starts.
+    Its file is read without it: importing scikit-learn takes nearly as long as importing torch, in
+    every worker that starts.
     """
     package = find_spec("sklearn")
     assert package is not None

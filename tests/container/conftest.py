@@ -21,6 +21,7 @@ import pytest
 
 from flexhpc.store import read
 from flexhpc.store.status import open_run
+from tests.archives import copy_checkout
 from tests.conftest import FLEXHPC, REPOSITORY
 from tests.launch.test_sweep import contents
 from tests.slurm.conftest import Cluster, _empty_queue, _needs_slurm, running_cluster
@@ -87,18 +88,6 @@ def _needs_containers() -> None:
     assert free >= 15, f"the container tests need 15 GB free in /var/lib, there are {free:.0f}"
 
 
-def _copy(into: Path) -> None:
-    """Copy what git knows or would add: never what lies about in this working tree."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, check=True,
-        capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    for name in filter(None, listed.split("\0")):
-        if (REPOSITORY / name).is_file():
-            (into / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, into / name)
-
-
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """This machine's podman and apptainer, ready, with the base image."""
@@ -109,7 +98,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         f'[storage]\ndriver = "overlay"\ngraphroot = "{STORE}/graph"\nrunroot = "{STORE}/run"\n'
     )
     checkout = tmp_path_factory.mktemp("checkout")
-    _copy(checkout)
+    copy_checkout(checkout)
     environment = {
         **os.environ, "CONTAINERS_STORAGE_CONF": str(storage), "RUNTIME": "podman", "TORCH": "cpu",
         "BASE": BASE, "IMAGE": IMAGE, "BUILD_FLAGS": "--network host",

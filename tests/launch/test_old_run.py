@@ -34,7 +34,6 @@ PROBES = (110, 28)
 def run(tmp_path: Path) -> Path:
     unpack(Path(__file__).with_name("old_run.tar.xz"), tmp_path / "runs")
     (tmp_path / "old.yaml").write_text(SPEC)
-    (tmp_path / "profile.yaml").write_text("tracking_uri: none\n")
     return tmp_path / "runs" / "old"
 
 
@@ -64,10 +63,10 @@ def test_it_can_be_read(run: Path, cli: Cli) -> None:
     assert len(read_masks(folder.point(points[0].id)).n) == PROBES[0]
 
 
-def test_the_same_command_goes_on_with_it(run: Path, cli: Cli) -> None:
+def test_the_same_command_goes_on_with_it(run: Path, cli: Cli, untracked: Path) -> None:
     before = [kept(record) for record in records(run)]
     assert tuple(map(len, before)) == PROBES
-    cli("sweep", "old.yaml", "--profile", "profile.yaml")
+    cli("sweep", "old.yaml", "--profile", untracked)
     after = records(run)
     assert kept(after[0]) == before[0]
     assert kept(after[1])[: PROBES[1]] == before[1]
