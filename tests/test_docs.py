@@ -117,12 +117,19 @@ def as_run(command: str) -> str:
 
 @pytest.fixture
 def folder(measured: Path, tmp_path: Path) -> Path:
-    """A checkout as a user has it, by links to ours, with runs and data of its own."""
+    """A checkout as a user has it, by links to ours, with runs and data of its own.
+
+    Its environment counts as up to date: `make install` would install the links into ours.
+    """
     for path in REPOSITORY.iterdir():
         if path.name in ("docs", "sweeps"):
             shutil.copytree(path, tmp_path / path.name)
-        elif path.name not in ("runs", "data", "site"):
+        elif path.name not in ("runs", "data", "site", ".venv"):
             (tmp_path / path.name).symlink_to(path)
+    (tmp_path / ".venv").mkdir()
+    for path in (REPOSITORY / ".venv").glob("*"):
+        (tmp_path / ".venv" / path.name).symlink_to(path)
+    (tmp_path / ".venv" / ".installed").touch()
     (tmp_path / "small.yaml").write_text(SMALL)
     shutil.copytree(measured, tmp_path / "runs" / "small")
     write_images(tmp_path / "data" / "imagenet", {"a": 4, "b": 4})

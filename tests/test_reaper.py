@@ -41,7 +41,7 @@ def marked(mark: str) -> list[list[str]]:
 @pytest.mark.sweeps
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_what_a_test_process_started_ends_with_it(how: signal.Signals, tmp_path: Path) -> None:
-    mark, worker = uuid.uuid4().hex, "submitit.core._submit"
+    mark, server = uuid.uuid4().hex, "flexhpc.worker.fork_server"
     (tmp_path / "spec.yaml").write_text(LONG)
     with subprocess.Popen(
         [sys.executable, "-c", ENDLESS, str(FLEXHPC)], cwd=tmp_path, stdout=subprocess.DEVNULL,
@@ -49,7 +49,7 @@ def test_what_a_test_process_started_ends_with_it(how: signal.Signals, tmp_path:
         env={**os.environ, MARK: mark, "PYTHONPATH": str(REPOSITORY)},
     ) as test:  # fmt: skip
         try:
-            wait_for(lambda: any(worker in line for line in marked(mark)), what="for workers")
+            wait_for(lambda: sum(server in line for line in marked(mark)) > 1, what="for a worker")
             test.send_signal(how)
             test.wait(timeout=60)
         finally:

@@ -1,32 +1,26 @@
-"""Workers on this machine, through submitit's local executor."""
+"""Workers on this machine, forked by a process that has imported what they need."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
+import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import submitit
 
 from flexhpc.launch.machine import visible_gpus
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.versions import image
-from flexhpc.worker.entry import Task
-from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU
-
-_TEN_YEARS = 60 * 24 * 3650
+from flexhpc.worker.fork_server import Ended, Order, Started, event
+from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU, Owner
 
 
 class LocalBackend:
     """Workers of one launch; each takes whatever point of the run is free.
 
     Args:
-        folder: of the launch: submitit's files, logs, and the task.
+        folder: of the launch: logs, and the task.
         profile: how many workers, of how many processes.
     """
 
@@ -38,24 +32,25 @@ class LocalBackend:
     def __init__(self, folder: Path, profile: LocalProfile) -> None:
         self.folder, self.profile = folder, profile
         self.image = image()
-        self._jobs: list[Any] = []
-        self._running = 0
+        self._workers: list[_Worker] = []
+        self._started = 0
 
     def poll(self) -> None:
-        """Count the workers that run."""
-        self._running = sum(not job.done() for job in self._jobs)
+        """Find out which workers run."""
+        for server in {worker.server for worker in self._workers}:
+            server.poll()
 
     def covers(self, point_id: str) -> bool:
         """Any worker comes to any point."""
-        return self._running > 0
+        return self.running()
 
     def running(self) -> bool:
         """Return whether a worker runs."""
-        return self._running > 0
+        return any(worker.runs() for worker in self._workers)
 
     def crashed(self) -> bool:
         """Return whether one of the last workers did not end well."""
-        return any(job.done() and _crashed(job) for job in self._jobs)
+        return any(not worker.runs() and not worker.ended_well() for worker in self._workers)
 
     def start(self, points: Sequence[str]) -> bool:
         """Start workers."""
@@ -63,16 +58,20 @@ class LocalBackend:
         processes = self.profile.processes_per_node
         each = processes * at_once
         gpus = visible_gpus()
-        executor = submitit.LocalExecutor(self.folder)
-        executor.update_parameters(timeout_min=_TEN_YEARS, tasks_per_node=processes)
-        task = Task(str(self.folder / "task.json"))
-        self._jobs = []
-        with _apart_from_terminal(self.folder / "controllers.log"):
-            for number in range(count):
-                ids = [gpus[(number * each + i) % len(gpus)] for i in range(each)] if gpus else []
-                with _told_workers(",".join(dict.fromkeys(ids)), at_once):
-                    self._jobs.append(executor.submit(task))
-        self._running = len(self._jobs)
+        server = _ForkServer.of_this_process(self.folder)
+        self._workers = []
+        for number in range(count):
+            ids = [gpus[(number * each + i) % len(gpus)] for i in range(each)] if gpus else []
+            told = {WORKER_GPU: ",".join(dict.fromkeys(ids)), PROBES_AT_ONCE: str(at_once)}
+            self._started += 1
+            order = Order(
+                worker=str(self.folder / f"worker-{self._started}"),
+                task=str(self.folder / "task.json"),
+                processes=processes,
+                environment={**os.environ, **told},
+                cwd=str(Path.cwd()),
+            )
+            self._workers.append(server.start(order))
         return True
 
     def waiting(self) -> Mapping[str, str]:
@@ -89,52 +88,79 @@ class LocalBackend:
 
     def summary(self) -> str:
         """Return how many workers were started."""
-        return f"{len(self._jobs)} workers started"
+        return f"{len(self._workers)} workers started"
 
 
-def _crashed(job: Any) -> bool:
-    if not job.paths.result_pickle.exists():  # where submitit would wait for it, a quarter minute
-        return True
-    try:
-        return job.exception() is not None
-    except Exception:
-        return True
+class _Worker:
+    """What the server has told of a worker.
 
-
-@contextlib.contextmanager
-def _told_workers(gpus: str, at_once: int) -> Iterator[None]:
-    """Tell a worker of its GPUs and probes by its environment, as they differ between workers.
-
-    Of GPUs submitit itself passes numbers only, no ids.
+    Attributes:
+        started: its processes; ended: exit status of those that are no more, by process id.
     """
-    os.environ |= {WORKER_GPU: gpus, PROBES_AT_ONCE: str(at_once)}
-    try:
-        yield
-    finally:
-        del os.environ[WORKER_GPU], os.environ[PROBES_AT_ONCE]
+
+    def __init__(self, server: _ForkServer, processes: int) -> None:
+        self.server, self.processes = server, processes
+        self.started: dict[int, Owner] = {}
+        self.ended: dict[int, int] = {}
+
+    def runs(self) -> bool:
+        """Return whether a process of it runs, or will; without its server nobody tells."""
+        if self.server.lives():
+            return len(self.ended) < self.processes
+        return any(p.lives() for pid, p in self.started.items() if pid not in self.ended)
+
+    def ended_well(self) -> bool:
+        """Return whether every process of it said that it had nothing left to do."""
+        return len(self.ended) == self.processes and not any(self.ended.values())
 
 
-@contextlib.contextmanager
-def _apart_from_terminal(log: Path) -> Iterator[None]:
-    """Start processes that neither a Ctrl-C nor the end of the terminal hits, nor write to it.
+class _ForkServer:
+    """The process that forks workers for this one; it needs a few seconds for its imports."""
 
-    The sweep stops its workers itself: submitit's controller would give them one second to save
-    their state. A pipe that our output goes to must not stay open in detached workers either.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGHUP) if main else ()
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [os.dup(stream) for stream in (1, 2)]
-    with log.open("a") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        for stream, copy in zip((1, 2), saved, strict=True):
-            os.dup2(copy, stream)
-            os.close(copy)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    _current: _ForkServer | None = None
+
+    def __init__(self, log: Path) -> None:
+        with log.open("a") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "flexhpc.worker.fork_server"],
+                bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+                start_new_session=True,  # neither Ctrl-C nor the end of the terminal is for it
+            )  # fmt: skip
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._orders, self._answers = self._process.stdin, self._process.stdout
+        os.set_blocking(self._answers.fileno(), False)
+        self._unread = b""
+        self._workers: dict[str, _Worker] = {}
+
+    @classmethod
+    def of_this_process(cls, folder: Path) -> _ForkServer:
+        """Return the one that runs, or a new one with its log in a folder."""
+        if cls._current is None or not cls._current.lives():
+            cls._current = cls(folder / "fork_server_log.err")
+        return cls._current
+
+    def lives(self) -> bool:
+        """Return whether it still runs."""
+        return self._process.poll() is None
+
+    def start(self, order: Order) -> _Worker:
+        """Order a worker; where that is in vain, it counts as crashed."""
+        self._workers[order.worker] = worker = _Worker(self, order.processes)
+        with contextlib.suppress(BrokenPipeError):
+            self._orders.write(order.line())
+        return worker
+
+    def poll(self) -> None:
+        """Read what it has told since the last time."""
+        while told := self._answers.read(1 << 16):
+            *lines, self._unread = (self._unread + told).split(b"\n")
+            for line in lines:
+                self._take(event(line))
+
+    def _take(self, what: Started | Ended) -> None:
+        """Write down what one line said; a short-lived process may end before it was started."""
+        if isinstance(what, Started):
+            self._workers[what.worker].started[what.pid] = Owner.of(what.pid)
+        else:
+            self._workers[what.worker].ended[what.pid] = what.status

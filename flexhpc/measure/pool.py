@@ -51,7 +51,8 @@ class ProbePool:
     """
 
     def __init__(self, size: int, threads: int, checkpoint_every: float) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
         self._shared = _Shared(
             flags=context.RawArray("b", 3), progress=context.RawArray("d", size * len(_PROGRESS))
         )

@@ -1,12 +1,26 @@
-"""Where submitit enters a worker: a pickle that carries nothing but a path."""
+"""Where a worker begins; for submitit a pickle that carries nothing but a path."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from flexhpc.worker.place import Place
 from flexhpc.worker.signals import Stop
 from flexhpc.worker.task import TaskFile
+
+
+def begin(path: Path, place: Place, stop: Stop) -> int:
+    """Work until no point is left; returns the number of points that failed.
+
+    Args:
+        path: of the task's file; place: of this process in its job.
+        stop: set by signals from now on: importing torch takes seconds.
+    """
+    task = TaskFile.read(path)
+    from flexhpc.worker.work import work
+
+    return work(task, place, stop)
 
 
 @dataclass(frozen=True)
@@ -18,11 +32,7 @@ class Task:
     def __call__(self) -> int:
         """Work until no point is left; returns the number of points that failed.
 
-        Signals are taken over before torch is imported, which takes seconds: in that time
-        submitit's own handlers would requeue the job, or end it.
+        Signals are taken over first: submitit's own handlers would requeue the job, or end it.
         """
         stop = Stop.on_signals()
-        task = TaskFile.read(Path(self.path))
-        from flexhpc.worker.work import work
-
-        return work(task, stop)
+        return begin(Path(self.path), Place.here(), stop)

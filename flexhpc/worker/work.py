@@ -33,7 +33,7 @@ _RETRY_EVERY = 2.0
 Ended = Literal["done", "failed", "held"]
 
 
-def work(task: TaskFile, stop: Stop) -> int:
+def work(task: TaskFile, place: Place, stop: Stop) -> int:
     """Measure points until none is left; returns how many failed.
 
     A point that fails is written down with one line and left; the others go on. In a job of
@@ -46,7 +46,6 @@ def work(task: TaskFile, stop: Stop) -> int:
     _check_versions(task)
     if (gpu := os.environ.get(WORKER_GPU)) is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before CUDA wakes up
-    place = Place.here()
     device = choose_device(task.threads, place.local_rank)
     try:
         group = Group.join(

@@ -77,7 +77,8 @@ def pool_of(size: int, checkpoint_every: float = 60.0) -> Iterator[ProbePool]:
 def processes(of: int | None = None) -> set[int]:
     """Ids of the processes that train probes for a process."""
     children = psutil.Process(of).children()
-    return {c.pid for c in children if "spawn_main" in " ".join(c.cmdline())}
+    servers = [c for c in children if "multiprocessing.forkserver" in " ".join(c.cmdline())]
+    return {process.pid for server in servers for process in server.children()}
 
 
 def once(happens: Callable[[], bool], then: Callable[[], object]) -> threading.Thread:
