@@ -22,12 +22,14 @@ import pytest
 from flexhpc.store import read
 from flexhpc.store.status import open_run
 from tests.archives import copy_checkout
-from tests.conftest import FLEXHPC, REPOSITORY
+from tests.conftest import FLEXHPC, FULL, REPOSITORY
 from tests.launch.test_sweep import contents
 from tests.slurm.conftest import Cluster, _empty_queue, _needs_slurm, running_cluster
 
 __all__ = ["_empty_queue"]
 STORE = Path("/var/lib/flexhpc-test-containers")
+QUICKSTART = "model.width=[4,8,16,32,64]" if FULL else "model.width=[8,16]"
+"""What is measured of the quickstart."""
 BASE, IMAGE = "localhost/flexhpc-base:latest", "localhost/flexhpc-test:latest"
 
 
@@ -199,7 +201,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """The quickstart, measured on this machine without any container."""
     folder = tmp_path_factory.mktemp("outside")
     subprocess.run(
-        [str(FLEXHPC), "sweep", str(REPOSITORY / "sweeps" / "quickstart.yaml")], cwd=folder,
-        check=True, capture_output=True, timeout=900,
+        [str(FLEXHPC), "sweep", "quickstart", "--set", QUICKSTART], cwd=folder, check=True,
+        capture_output=True, timeout=900,
     )  # fmt: skip
     return contents(folder / "runs" / "quickstart")

@@ -18,7 +18,7 @@ import pytest
 
 from tests.archives import unpack
 from tests.conftest import FLEXHPC
-from tests.container.conftest import Built, Site, images_of
+from tests.container.conftest import QUICKSTART, Built, Site, images_of
 from tests.launch.test_sweep import contents
 
 REBUILT_WITHIN = 20.0
@@ -30,13 +30,14 @@ def test_the_quickstart_inside_is_that_outside(
     site: Site, image: Built, outside: dict[str, object]
 ) -> None:
     """With no network, and a root file system that cannot be written to."""
-    said = site.make("local", SPEC="sweeps/quickstart.yaml", RUN_FLAGS="--network none")
+    quickstart = {"SPEC": "sweeps/quickstart.yaml", "SET": QUICKSTART}
+    said = site.make("local", **quickstart, RUN_FLAGS="--network none")
     assert ">= 1797" in said
     run = site.checkout / "runs" / "quickstart"
     assert contents(run) == outside
     assert images_of(run) == {f"{image.name}@{image.id}"}
     assert (run / "report" / "index.html").is_file()
-    again = site.make("local", SPEC="sweeps/quickstart.yaml")
+    again = site.make("local", **quickstart)
     assert ">= 1797" in again
     status = subprocess.run(
         [str(FLEXHPC), "status", str(run), "--json"], capture_output=True, text=True, check=True

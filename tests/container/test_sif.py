@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.container.conftest import Built, Site, images_of
+from tests.container.conftest import QUICKSTART, Built, Site, images_of
 from tests.launch.test_sweep import contents
 
 
@@ -24,7 +24,7 @@ def test_exec_runs_the_quickstart(
     """As it is typed by hand: nobody says which file it is, so it names what it was made from."""
     said = site.run(
         "apptainer", "exec", *site.apptainer_flags, str(sif), "flexhpc", "sweep",
-        "sweeps/quickstart.yaml", "--runs", str(tmp_path),
+        "sweeps/quickstart.yaml", "--set", QUICKSTART, "--runs", str(tmp_path),
     ).stdout  # fmt: skip
     assert ">= 1797" in said
     assert contents(tmp_path / "quickstart") == outside
