@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
-from flexhpc.cli import main
 from tests import reaper
+from tests.command import flexhpc
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -54,31 +52,14 @@ Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run flexhpc in an empty folder as its command does, but in this process.
-
-    So the modules it needs are imported once for all tests, and its sweeps share one fork server.
-    """
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.chdir(tmp_path)
+def cli(tmp_path: Path) -> Cli:
+    """Run flexhpc in an empty folder, as a user would; returns the finished command."""
 
     def run(*arguments: object, check: int | None = 0) -> subprocess.CompletedProcess[str]:
-        command = ["flexhpc", *map(str, arguments)]
-        out, err = (TextIOWrapper(BytesIO(), write_through=True) for _ in range(2))
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
-        ):  # fmt: skip
-            patch.setattr(sys, "argv", command)
-            try:
-                main()
-                status: object = 0
-            except SystemExit as end:
-                status = end.code or 0
-        said = [stream.buffer.getvalue().decode() for stream in (out, err)]
+        done = flexhpc(tmp_path, *arguments)
         if check is not None:
-            assert status == check, "".join(said)
-        return subprocess.CompletedProcess(command, status, *said)
+            assert done.returncode == check, done.stdout + done.stderr
+        return done
 
     return run
 

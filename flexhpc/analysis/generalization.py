@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from flexhpc.search import Estimate
 from flexhpc.search.history import LEVEL, Censored
@@ -209,12 +208,16 @@ def _pearson(x: Floats, y: Floats) -> float:
 
 
 def _ranks(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    from scipy import stats  # half a second that most reports do not need
+
     return stats.rankdata(x), stats.rankdata(y)
 
 
 def _kendall(x: Floats, y: Floats) -> float:
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
+    from scipy import stats
+
     return float(stats.kendalltau(x, y).statistic)
 
 

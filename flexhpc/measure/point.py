@@ -166,7 +166,7 @@ def dismiss(group: Group) -> None:
 
 def parameters(point: Point, samples: Samples) -> int:
     """Return the exact number of trainable parameters of a point's network."""
-    return count_parameters(point.model, samples.shape, samples.classes)
+    return count_parameters(point.model, samples.shape, samples.classes, device="cpu")
 
 
 def _header(point: Point, samples: Samples) -> Header:

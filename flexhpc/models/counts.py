@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
@@ -13,18 +16,33 @@ from flexhpc.models.reparameterization import matrices
 from flexhpc.spec.sections.model import Model
 
 
-def count_parameters(model: Model, shape: Shape, classes: int) -> int:
-    """Return the exact number of trained numbers, without allocating them.
+def count_parameters(model: Model, shape: Shape, classes: int, device: str = "meta") -> int:
+    """Return the exact number of trained numbers.
 
     Those are d in a subspace, the entries of A and B with low rank, else all trainable parameters.
-    The network is built and run once on torch's meta device, so that a shape which it cannot take
-    is found here and not in the middle of a sweep.
+    The network is built and run once, so that a shape which it cannot take is found here and not
+    in the middle of a sweep.
+
+    Args:
+        model: its section of the spec.
+        shape: of one sample.
+        classes: number of outputs.
+        device: where it runs. "meta" allocates no weights, but has torch import its compiler, which
+            takes as long as torch itself; for a network that is about to be trained take "cpu".
 
     Raises:
         PointError: the network cannot take samples of this shape, or be scaled or reparameterized
             as asked.
     """
-    return _trained(model, _on_meta(model, shape, classes))
+    network = _built(model, shape, classes, device)
+    with torch.device(device), torch.no_grad(), _telling(model, shape):
+        logits = network(torch.zeros(2, *shape))
+    if logits.shape != (2, classes):
+        raise PointError(
+            f"model: {model.family} gives outputs of shape {tuple(logits.shape[1:])}, "
+            f"not {classes} logits per sample"
+        )
+    return _trained(model, network)
 
 
 def count_bits(model: Model, shape: Shape, classes: int, precision: str) -> int:
@@ -42,7 +60,7 @@ def count_bits(model: Model, shape: Shape, classes: int, precision: str) -> int:
     Raises:
         PointError: as :func:`count_parameters`.
     """
-    network = _on_meta(model, shape, classes)
+    network = _built(model, shape, classes, "meta")
     trained, each = _trained(model, network), 64 if precision == "fp64" else 32
     if model.quantised is None:
         return trained * each
@@ -60,20 +78,19 @@ def _trained(model: Model, network: nn.Module) -> int:
     return own
 
 
-def _on_meta(model: Model, shape: Shape, classes: int) -> nn.Module:
-    """Build the network without its reparameterization, and see that it runs."""
-    with torch.device("meta"):
-        try:
-            network = plain_network(model, shape, classes).eval()
-            logits = network(torch.empty(2, *shape))
-        except PointError:
-            raise
-        except Exception as error:
-            what = one_line(error)
-            raise PointError(f"model: {model.family} cannot take {shape} samples: {what}") from None
-    if logits.shape != (2, classes):
-        raise PointError(
-            f"model: {model.family} gives outputs of shape {tuple(logits.shape[1:])}, "
-            f"not {classes} logits per sample"
-        )
-    return network
+def _built(model: Model, shape: Shape, classes: int, device: str) -> nn.Module:
+    """Build the network without its reparameterization, in eval mode."""
+    with torch.random.fork_rng([]), torch.device(device), _telling(model, shape):
+        return plain_network(model, shape, classes).eval()
+
+
+@contextlib.contextmanager
+def _telling(model: Model, shape: Shape) -> Iterator[None]:
+    """Say of whatever goes wrong inside that the network cannot take the samples."""
+    try:
+        yield
+    except PointError:
+        raise
+    except Exception as error:
+        what = one_line(error)
+        raise PointError(f"model: {model.family} cannot take {shape} samples: {what}") from None

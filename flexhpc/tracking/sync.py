@@ -37,7 +37,7 @@ KIND, POINT, PROBE, LOGGED, EVALUATED = (
     "flexhpc.probes_logged",
     "flexhpc.evaluated",
 )
-_CURVE_POINTS = 200
+_CURVE_POINTS = 64
 _MOST_PARAMS = 100
 _LONGEST_VALUE = 500
 
@@ -269,7 +269,7 @@ def _begun(probe: ProbeSummary) -> int:
 
 
 def _thin(curve: Any) -> Iterator[tuple[int, float]]:
-    """Yield (epoch, loss), thinned to a few hundred epochs, the last one always among them."""
+    """Yield (epoch, loss), thinned to some of the epochs, the last one always among them."""
     step = math.ceil(len(curve) / _CURVE_POINTS) or 1
     kept = set(range(0, len(curve), step)) | ({len(curve) - 1} if len(curve) else set())
     for i in sorted(kept):

@@ -264,11 +264,14 @@ class _Run:
 
 @contextlib.contextmanager
 def _deterministic() -> Iterator[None]:
-    """Use deterministic algorithms inside; what has none warns rather than fails."""
-    before = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    """Use deterministic algorithms inside; what has none warns rather than fails.
+
+    torch.use_deterministic_algorithms does the same, but imports torch's compiler to tell it, which
+    takes as long as importing torch.
+    """
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("warn")
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        torch.set_deterministic_debug_mode(before)

@@ -5,12 +5,12 @@ docs/optimizers.md says which library each one comes from and how it was checked
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-import torch._dynamo  # torch does with the first optimizer; here before any fork
 from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # not in torch's stubs
 
@@ -40,9 +40,24 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
     return optimizer
 
 
+def _eager(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """Return one of torch's optimizers without what its methods add for torch.compile and profiles.
+
+    Arithmetic and state are the same. What they add imports torch._dynamo, which takes about as
+    long as torch itself, at the start of every worker; and costs 10 to 30 us a step.
+    """
+    wrapped = ("add_param_group", "load_state_dict", "state_dict", "step")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in wrapped}
+    methods["step"].hooked = True  # or it would be wrapped again
+    return type(kind.__name__, (kind,), methods)
+
+
+_SGD, _ADAM, _ADAMW = map(_eager, (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW))
+
+
 def sgd(training: Sgd | Gd, parameters: Parameters) -> torch.optim.Optimizer:
     """Return torch's SGD, which is also full-batch descent."""
-    return torch.optim.SGD(
+    return _SGD(
         _groups(parameters, 0), lr=training.lr, momentum=training.momentum,
         weight_decay=training.weight_decay, fused=True,
     )  # fmt: skip
@@ -51,13 +66,13 @@ def sgd(training: Sgd | Gd, parameters: Parameters) -> torch.optim.Optimizer:
 def adam(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
     """Return torch's Adam."""
     decay = training.weight_decay
-    return torch.optim.Adam(_groups(parameters, 1), lr=training.lr, weight_decay=decay, fused=True)
+    return _ADAM(_groups(parameters, 1), lr=training.lr, weight_decay=decay, fused=True)
 
 
 def adamw(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
     """Return torch's AdamW."""
     decay = training.weight_decay
-    return torch.optim.AdamW(_groups(parameters, 1), lr=training.lr, weight_decay=decay, fused=True)
+    return _ADAMW(_groups(parameters, 1), lr=training.lr, weight_decay=decay, fused=True)
 
 
 def shampoo(training: Training, parameters: Parameters) -> torch.optim.Optimizer:

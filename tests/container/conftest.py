@@ -22,7 +22,8 @@ import pytest
 from flexhpc.store import read
 from flexhpc.store.status import open_run
 from tests.archives import copy_checkout
-from tests.conftest import FLEXHPC, FULL, REPOSITORY
+from tests.command import succeeded
+from tests.conftest import FULL, REPOSITORY
 from tests.launch.test_sweep import contents
 from tests.slurm.conftest import Cluster, _empty_queue, _needs_slurm, running_cluster
 
@@ -200,8 +201,5 @@ def images_of(run: Path) -> set[str]:
 def outside(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """The quickstart, measured on this machine without any container."""
     folder = tmp_path_factory.mktemp("outside")
-    subprocess.run(
-        [str(FLEXHPC), "sweep", "quickstart", "--set", QUICKSTART], cwd=folder, check=True,
-        capture_output=True, timeout=900,
-    )  # fmt: skip
+    succeeded(folder, "sweep", "quickstart", "--set", QUICKSTART)
     return contents(folder / "runs" / "quickstart")

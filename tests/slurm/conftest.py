@@ -15,6 +15,7 @@ import psutil
 import pytest
 import yaml
 
+from tests.command import flexhpc
 from tests.conftest import FLEXHPC, REPOSITORY
 
 DEVCLUSTER = REPOSITORY / "hpc" / "devcluster"
@@ -76,10 +77,7 @@ class Cluster:
         return started
 
     def flexhpc(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(FLEXHPC), *arguments], cwd=folder, env=self.environment, text=True, timeout=200,
-            capture_output=True, check=False,
-        )  # fmt: skip
+        return flexhpc(folder, *arguments, environment=self.environment)
 
     def pid(self, daemon: str) -> int:
         return int((self.root / "run" / f"{daemon}.pid").read_text())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,8 @@ import torch
 from flexhpc.errors import PointError
 from flexhpc.store import read
 from flexhpc.store.status import open_run
-from tests.conftest import FLEXHPC, FULL
+from tests.command import succeeded
+from tests.conftest import FULL
 from tests.launch.test_sweep import contents
 from tests.slurm.conftest import Cluster, finish, wait_for
 
@@ -47,10 +47,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "long.yaml").write_text(LONG.replace("shards: 2", "shards: 2, gates: {plateau: off}"))
     (folder / "profile.yaml").write_text("tracking_uri: none\n")
-    subprocess.run(
-        [str(FLEXHPC), "sweep", "long.yaml", "--profile", "profile.yaml"], cwd=folder,
-        check=True, timeout=400, capture_output=True,
-    )  # fmt: skip
+    succeeded(folder, "sweep", "long.yaml", "--profile", "profile.yaml")
     return contents(folder / "runs" / "long")
 
 
@@ -205,10 +202,7 @@ def test_five_points_out_of_time_go_on_in_new_allocations(cluster: Cluster, tmp_
     assert sum(claim["deaths"] for claim in claims) == 0
     local = tmp_path / "local.yaml"
     local.write_text("tracking_uri: none\n")
-    subprocess.run(
-        [str(FLEXHPC), "sweep", str(spec), "--profile", str(local), "--runs", "local"],
-        cwd=tmp_path, check=True, timeout=900, capture_output=True,
-    )  # fmt: skip
+    succeeded(tmp_path, "sweep", spec, "--profile", local, "--runs", "local")
     assert contents(run) == contents(tmp_path / "local" / "long")
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from datetime import datetime
 from pathlib import Path
 
-from tests.conftest import FLEXHPC, FULL
+from tests.command import succeeded
+from tests.conftest import FULL
 from tests.launch.test_sweep import contents
 from tests.slurm.conftest import Cluster, finish
 
@@ -32,10 +32,7 @@ def locally(spec: Path) -> dict[str, object]:
     """The same spec, measured on this machine by one process per point."""
     profile = spec.with_name("local.yaml")
     profile.write_text("tracking_uri: none\n")
-    subprocess.run(
-        [str(FLEXHPC), "sweep", str(spec), "--profile", str(profile), "--runs", "local"],
-        cwd=spec.parent, check=True, timeout=400, capture_output=True,
-    )  # fmt: skip
+    succeeded(spec.parent, "sweep", spec, "--profile", profile, "--runs", "local")
     return contents(spec.parent / "local" / "quick")
 
 
