@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import subprocess
@@ -14,6 +15,8 @@ from flexhpc.launch.profile import LocalProfile
 from flexhpc.versions import image
 from flexhpc.worker.fork_server import Ended, Order, Started, event
 from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU, Owner
+
+_DISMISSED_WITHIN = 60.0
 
 
 class LocalBackend:
@@ -132,6 +135,7 @@ class _ForkServer:
         os.set_blocking(self._answers.fileno(), False)
         self._unread = b""
         self._workers: dict[str, _Worker] = {}
+        atexit.register(self._dismiss)
 
     @classmethod
     def of_this_process(cls, folder: Path) -> _ForkServer:
@@ -157,6 +161,13 @@ class _ForkServer:
             *lines, self._unread = (self._unread + told).split(b"\n")
             for line in lines:
                 self._take(event(line))
+
+    def _dismiss(self) -> None:
+        """Let it carry out what was ordered, and end; its workers are not its own."""
+        self._orders.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_DISMISSED_WITHIN)
+        self._answers.close()
 
     def _take(self, what: Started | Ended) -> None:
         """Write down what one line said; a short-lived process may end before it was started."""
