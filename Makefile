@@ -13,7 +13,7 @@ need = $(if $($(1)),,$(error $(1)= is missing; for example: $(2)))
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev sweep ui status report results check test test-full test-slow lint bench \
-  docs recipe image sif local test-containers devcluster-up devcluster-down
+  coverage docs recipe image sif local test-containers devcluster-up devcluster-down
 
 help: ## list the targets
 	@echo 'make sweep SPEC=sweeps/quickstart.yaml [PROFILE=local] [SET="key=value ..."]'
@@ -50,6 +50,10 @@ check: lint ## lint and the quick tests
 test: dev ## all tests but those of containers, SLURM and a browser among them
 	@hpc/test_packages.sh
 	@$(BIN)/python -m pytest -m 'not (slow or container)' --durations=25
+
+coverage: dev ## the lines that the tests run, also in workers; without SLURM (15 minutes)
+	@hpc/test_packages.sh
+	@$(BIN)/python -m pytest -m 'not (slow or slurm or container)' --cov --cov-report=term
 
 test-full: dev ## the same with every repetition, and those that take minutes
 	@hpc/test_packages.sh
@@ -93,6 +97,7 @@ devcluster-down: ## stop it
 bench: dev ## benchmarks, as JSON (an hour, 3 GB of disk)
 	@set -e; for file in bench/*.py; do $(BIN)/python $$file; done
 	@$(BIN)/python -m bench.search
+	@$(BIN)/python -m bench.speed
 
 recipe: dev ## what moves EMC beside the network: the table of docs/recipe.md (an hour)
 	@for spec in recipe recipe_mup; do \

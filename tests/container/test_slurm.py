@@ -129,7 +129,7 @@ def test_the_walltime_of_contained_tasks(
 ) -> None:
     """Two points that both need more than the minute they get."""
     spec = tmp_path / "quick.yaml"
-    longer = LONG.replace("epochs: 300", "epochs: 5000").replace("name: long", "name: quick")
+    longer = LONG.replace("epochs: 300", "epochs: 14000").replace("name: long", "name: quick")
     spec.write_text(longer.replace("shards: 2", "gates: {plateau: off}") + "grid: {seed: [0, 1]}\n")
     profile = cluster.profile(
         tmp_path, time=1, stop_before=30, checkpoint_every=20,

@@ -1,0 +1,110 @@
+"""How fast a probe trains, beside other ways to train the same network.
+
+Usage: python -m bench.speed [--networks NAME,...] [--rounds 5] [--seconds 2] [--json FILE]
+Samples trained on per second of CPU time, looks at all samples after every epoch included for all;
+one thread. Contestants take turns in every round; the table shows medians, and each one's median
+ratio to flexhpc in the same round with its lowest and highest. Lightning, Accelerate and skorch
+join where they are installed (pip install lightning accelerate skorch).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from torch import Tensor, nn
+
+from bench.speed.contestants import Contestant, at_hand, quiet
+from flexhpc.models import build
+from flexhpc.models.families import Shape
+from flexhpc.spec.sections.model import Model
+from flexhpc.spec.variants import variants
+
+N, CLASSES = 2048, 10
+GREY, COLOUR, TABLE = (1, 28, 28), (3, 32, 32), (54,)
+NETWORKS: dict[str, tuple[Shape, dict[str, object]]] = {
+    "MLP 8": (GREY, {"family": "mlp", "width": 8, "depth": 2}),
+    "MLP 64": (GREY, {"family": "mlp", "width": 64, "depth": 2}),
+    "MLP 512": (GREY, {"family": "mlp", "width": 512, "depth": 2}),
+    "CNN 8": (GREY, {"family": "cnn", "width": 8, "depth": 3}),
+    "CNN 32": (COLOUR, {"family": "cnn", "width": 32, "depth": 3}),
+    "ViT 48": (GREY, {"family": "vit", "width": 48, "depth": 4, "patch": 7}),
+    "tabular MLP 64": (TABLE, {"family": "mlp", "width": 64, "depth": 2}),
+}
+Rates = dict[str, list[float]]
+
+
+def made(name: str) -> tuple[nn.Module, Tensor, Tensor]:
+    """Return a network of :data:`NETWORKS`, untrained, and random samples for it.
+
+    Two samples contradict each other, so that no training ends early with a fit.
+    """
+    shape, section = NETWORKS[name]
+    torch.manual_seed(0)
+    model = variants("model")[str(section["family"])].model_validate(section)
+    assert isinstance(model, Model)
+    inputs, labels = torch.randn(N, *shape), torch.randint(CLASSES, (N,))
+    inputs[1], labels[1] = inputs[0], (labels[0] + 1) % CLASSES
+    return build(model, shape, CLASSES), inputs, labels
+
+
+def timed(contestant: Contestant, name: str, epochs: int) -> float:
+    """Return the samples per second of CPU time of one training."""
+    network, inputs, labels = made(name)
+    began = time.process_time()
+    contestant(network, inputs, labels, epochs)
+    return N * epochs / (time.process_time() - began)
+
+
+def measured(name: str, contestants: dict[str, Contestant], rounds: int, seconds: float) -> Rates:
+    """Let the contestants take turns; each trains for about so many seconds a round."""
+    epochs = {who: max(2, round(seconds * timed(c, name, 2) / N)) for who, c in contestants.items()}
+    rates: Rates = {who: [] for who in contestants}
+    for _ in range(rounds):
+        for who, contestant in contestants.items():
+            rates[who].append(timed(contestant, name, epochs[who]))
+    return rates
+
+
+def row(name: str, rates: Rates) -> str:
+    """Return a row of the table."""
+    own = rates["flexhpc"]
+    cells = [f"{statistics.median(own) / 1e3:.1f}k"]
+    for who, theirs in rates.items():
+        if who != "flexhpc":
+            ratios = [mine / other for mine, other in zip(own, theirs, strict=True)]
+            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+            cells.append(f"{statistics.median(ratios):.2f} ({spread})")
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args(arguments)
+    quiet()
+    torch.set_num_threads(1)
+    contestants = at_hand()
+    others = [f"over {who}" for who in contestants if who != "flexhpc"]
+    print(f"| network | flexhpc, samples/s | {' | '.join(others)} |\n|{'---|' * (len(others) + 2)}")
+    rates = {}
+    for name in given.networks.split(","):
+        rates[name] = measured(name, contestants, given.rounds, given.seconds)
+        print(row(name, rates[name]), flush=True)
+    if given.json:
+        given.json.write_text(json.dumps(rates, indent=1))
+
+
+if __name__ == "__main__":
+    main()
