@@ -63,7 +63,9 @@ ELSEWHERE = {
 }
 """Commands that another file runs, by their beginning: the file, and what of it does."""
 
-BY_HAND = ("make check", "make test-full", "make test-slow", "make bench", "make recipe")
+BY_HAND = (
+    "make check", "make coverage", "make test-full", "make test-slow", "make bench", "make recipe",
+)  # fmt: skip
 """What runs these tests themselves, or for an hour: here make only has to know how."""
 
 SHORTER = {
