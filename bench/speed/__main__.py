@@ -65,8 +65,11 @@ def timed(contestant: Contestant, name: str, epochs: int) -> float:
 
 
 def measured(name: str, contestants: dict[str, Contestant], rounds: int, seconds: float) -> Rates:
-    """Let the contestants take turns; each trains for about so many seconds a round."""
-    epochs = {who: max(2, round(seconds * timed(c, name, 2) / N)) for who, c in contestants.items()}
+    """Let the contestants take turns; each trains for about so many seconds a round.
+
+    At least eight epochs: a probe begins and ends with passes of its own, for what its gates read.
+    """
+    epochs = {who: max(8, round(seconds * timed(c, name, 2) / N)) for who, c in contestants.items()}
     rates: Rates = {who: [] for who in contestants}
     for _ in range(rounds):
         for who, contestant in contestants.items():

@@ -27,7 +27,7 @@ Contestant = Callable[[nn.Module, Tensor, Tensor, int], None]
 def flexhpc(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
     """One probe, with what its gates read."""
     asked = {"optimizer": "adam", "lr": RATE, "batch_size": BATCH, "epochs": epochs}
-    asked |= {"gates": {"plateau": "off"}}
+    asked |= {"gates": {"plateau": {"mode": "off"}}}
     training = variants("training")["adam"].model_validate(asked)
     assert isinstance(training, Training)
     data = ProbeData(inputs=inputs, labels=labels, init_seed=0, order_seed=0)
