@@ -94,7 +94,7 @@ devcluster-up: ## start a real SLURM of four small nodes on this host (Debian, a
 devcluster-down: ## stop it
 	@hpc/devcluster/down.sh
 
-bench: dev ## benchmarks, as JSON (an hour, 3 GB of disk)
+bench: dev ## benchmarks, as JSON and tables (more than an hour, 3 GB of disk)
 	@set -e; for file in bench/*.py; do $(BIN)/python $$file; done
 	@$(BIN)/python -m bench.search
 	@$(BIN)/python -m bench.speed

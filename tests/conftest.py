@@ -59,6 +59,7 @@ def cli(tmp_path: Path) -> Cli:
         done = flexhpc(tmp_path, *arguments)
         if check is not None:
             assert done.returncode == check, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
         return done
 
     return run

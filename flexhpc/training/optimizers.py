@@ -44,7 +44,7 @@ def _eager(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optim
     """Return one of torch's optimizers without what its methods add for torch.compile and profiles.
 
     Arithmetic and state are the same. What they add imports torch._dynamo, which takes about as
-    long as torch itself, at the start of every worker; and costs 10 to 30 us a step.
+    long as torch itself, at the start of every worker; and costs 20 to 30 us a step.
     """
     wrapped = ("add_param_group", "load_state_dict", "state_dict", "step")
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in wrapped}

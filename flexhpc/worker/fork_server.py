@@ -28,8 +28,8 @@ from flexhpc.worker.entry import begin
 from flexhpc.worker.place import Place
 from flexhpc.worker.signals import Stop
 
-WARM = ("flexhpc.worker.work", "flexhpc.models.plain", "flexhpc.data.sources")
-"""Modules that are imported ahead."""
+WARM = "flexhpc.worker.work"
+"""All that a worker needs, torch among it; by name, as whoever sends orders imports no torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,8 +186,7 @@ def main() -> None:
     """Import everything, then serve."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # of a terminal: the sweep says when to stop
-    for name in WARM:
-        importlib.import_module(name)
+    importlib.import_module(WARM)
     gc.freeze()  # memory that is shared with children stays shared
     _Server().serve()
     os._exit(0)  # at once: whoever waits for a sweep to be gone should not wait for torch

@@ -53,6 +53,28 @@ def test_a_dry_run_imports_neither_torch_nor_mlflow_and_writes_nothing(
     assert not (tmp_path / "runs").exists()
 
 
+MEASURES = """
+import sys, torch
+from pathlib import Path
+from flexhpc.measure.point import measure
+from flexhpc.spec import checked
+from flexhpc.store import RunFolder
+from flexhpc.training import Group, Hooks
+(point, *_) = checked(Path(sys.argv[1]))[1]
+measure(point, RunFolder(Path(sys.argv[2])), Group(torch.device("cpu")), Hooks())
+heavy = sorted({"torch._dynamo", "torch._inductor", "sklearn", "mlflow"} & set(sys.modules))
+assert not heavy, heavy
+"""
+
+
+def test_a_worker_imports_neither_torchs_compiler_nor_mlflow(
+    small_spec: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", MEASURES, str(small_spec), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("room", ["spec", "search", "store"])
 def test_pure_rooms_import_no_torch(room: str) -> None:
     code = (

@@ -257,6 +257,25 @@ def test_killed_workers_are_replaced_and_a_deadly_point_is_given_up(tmp_path: Pa
     assert [s.state for s in StatusReader(folder, points).read()] == ["failed", "done"]
 
 
+def test_a_killed_fork_server_costs_nothing(tmp_path: Path, undisturbed: dict[str, object]) -> None:
+    """Two workers come from one process; they go on without it, and the sweep sees them end."""
+    spec = tmp_path / "small.yaml"
+    spec.write_text(LONGER)
+    run = tmp_path / "runs" / "small"
+    sweep = start(spec, keys="workers: 2\n")
+    wait_for(lambda: len(running(run)) == 2)
+    (server,) = [
+        child for child in psutil.Process(sweep.pid).children()
+        if "flexhpc.worker.fork_server" in child.cmdline()
+    ]  # fmt: skip
+    assert len(server.children()) == 2
+    server.kill()
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    assert contents(run) == undisturbed
+    assert len(list(run.glob("jobs/*/worker-*_0_log.err"))) == 2, "others were started"
+
+
 def victims(run: Path) -> set[int]:
     """Processes that are training the first point."""
     if not (run / "sweep.yaml").is_file():

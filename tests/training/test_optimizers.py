@@ -326,3 +326,29 @@ def test_warm_up_rises_to_the_schedule(warmup: int, total: int, schedule: str) -
 
 def test_every_optimizer_of_the_spec_is_tested() -> None:
     assert set(variants("training").values()) == {type(training) for training in ALL}
+
+
+@pytest.mark.parametrize(
+    ("training", "theirs"),
+    [(Sgd(optimizer="sgd", momentum=0.9), functools.partial(torch.optim.SGD, momentum=0.9)),
+     (Adam(optimizer="adam"), torch.optim.Adam), (AdamW(optimizer="adamw"), torch.optim.AdamW)],
+)  # fmt: skip
+def test_without_the_wrappers_of_torch_steps_and_state_are_the_same(
+    training: Training, theirs: Callable[..., torch.optim.Optimizer]
+) -> None:
+    weights, states = [], []
+    for make in (
+        lambda p: make_optimizer(training, p),
+        lambda p: theirs(p, lr=training.lr, weight_decay=training.weight_decay, fused=True),
+    ):
+        parameters, loss = quadratic()
+        optimizer = make(parameters)
+        for step in range(20):
+            optimizer.zero_grad()
+            loss(step).backward()
+            update(optimizer)
+        weights.append(torch.cat([p.detach().flatten() for p in parameters]))
+        states.append(optimizer.state_dict()["state"])
+    assert torch.equal(*weights)
+    assert states[0].keys() == states[1].keys()
+    assert all(states[0][k].keys() == states[1][k].keys() for k in states[0])

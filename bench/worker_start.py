@@ -1,0 +1,81 @@
+"""What a worker's start takes, and a step of torch's optimizers with and without wrappers, as JSON.
+
+CPU seconds of importing in a new process, microseconds of a step; one thread, medians.
+Usage: python bench/worker_start.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from torch import nn
+
+from flexhpc.spec.sections.training import Sgd, Training
+from flexhpc.spec.variants import variants
+from flexhpc.training.optimizers import make_optimizer
+
+ROUNDS, STEPS, RATE = 5, 500, 1e-3
+MODULES = ("torch", "flexhpc.worker.work", "torch._dynamo")
+TORCHS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD,
+}  # fmt: skip
+
+
+def cpu_seconds(code: str) -> float:
+    """Return what a new Python takes for some code, its own start included."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@torch.no_grad()
+def microseconds(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> float:
+    """Return what a step takes on the weights of a network of two small layers."""
+    parameters = [nn.Parameter(torch.zeros(s)) for s in ((8, 784), (8,), (10, 8), (10,))]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer = make(parameters)
+    began = time.perf_counter()
+    for _ in range(STEPS):
+        optimizer.step()
+    return 1e6 * (time.perf_counter() - began) / STEPS
+
+
+def steps(name: str) -> dict[str, float]:
+    """Return the medians of ours and torch's, which take turns."""
+    training = variants("training")[name].model_validate({"optimizer": name, "lr": RATE})
+    assert isinstance(training, Training)
+    more: dict[str, Any] = {"momentum": training.momentum} if isinstance(training, Sgd) else {}
+    ours: list[float] = []
+    theirs: list[float] = []
+    for _ in range(ROUNDS):
+        ours.append(microseconds(lambda p: make_optimizer(training, p)))
+        theirs.append(microseconds(lambda p: TORCHS[name](p, lr=RATE, fused=True, **more)))
+    return {"ours": statistics.median(ours), "torch": statistics.median(theirs)}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    times: dict[str, list[float]] = {name: [] for name in MODULES}
+    for _ in range(ROUNDS):
+        for name in MODULES:
+            times[name].append(cpu_seconds(f"import {name}"))
+    imports = {name: statistics.median(values) for name, values in times.items()}
+    optimizers = {name: steps(name) for name in TORCHS}
+    print(json.dumps({"bench": "worker_start", "imports": imports, "steps": optimizers}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
