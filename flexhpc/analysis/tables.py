@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -12,9 +12,15 @@ from rich.table import Table
 from flexhpc.analysis.endings import ending_text, warning_lines
 from flexhpc.analysis.text import bracket_text, emc_text, eps_text, plain_text, ratio_text, span
 from flexhpc.analysis.tuning import best_text, tuned
+from flexhpc.spec import Point
 from flexhpc.store.status import PointStatus
 
 _WIDE = 200
+_SHORTEST_NAME = 16
+_STATUS_COLUMNS = (
+    "point", "state", "n", "epoch", "train acc", "probe left", "bracket", "EMC", "probes", "cost",
+    "tries", "host", "ended by",
+)  # fmt: skip
 _STYLES = {
     "done": "green",
     "running": "cyan",
@@ -25,18 +31,24 @@ _STYLES = {
 }
 
 
-def status_table(statuses: Sequence[PointStatus], rows: int | None = None) -> Table:
-    """Return the table of points; running and failed ones first where not all have room."""
+def status_table(statuses: Sequence[PointStatus], width: int, rows: int | None = None) -> Table:
+    """Return the table of points; running and failed ones first where not all have room.
+
+    Args:
+        statuses: of the points; width: of the terminal, to which the points' names are cut.
+        rows: as many points at most.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
-    for name in ("point", "state", "n", "epoch", "train acc", "probe left", "bracket", "EMC"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for name in ("probes", "cost", "tries"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("host", "ended by"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
     shown = _most_telling(statuses, rows)
-    for status in shown:
-        table.add_row(*_cells(status), style=_STYLES[status.state])
+    cells = [_cells(status) for status in shown]
+    widths = [max(map(len, column)) for column in zip(_STATUS_COLUMNS, *cells, strict=True)]
+    room = max(_SHORTEST_NAME, width - sum(widths[1:]) - 2 * (len(widths) - 1))
+    for name in _STATUS_COLUMNS:
+        number = name in ("probes", "cost", "tries")
+        justify: Literal["right", "left"] = "right" if number else "left"
+        table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis")
+    for (name, *others), status in zip(cells, shown, strict=True):
+        table.add_row(_cut(name, room), *others, style=_STYLES[status.state])
     if len(shown) < len(statuses):
         table.add_row(f"... {len(statuses) - len(shown)} more", style="dim")
     return table
@@ -53,7 +65,7 @@ def _most_telling(statuses: Sequence[PointStatus], rows: int | None) -> list[Poi
 def _cells(status: PointStatus) -> list[str]:
     progress = status.progress
     state = f"queued: {status.message}" if status.state == "queued" else status.state
-    cells = [status.point.label or status.point.id, state]
+    cells = [_name(status.point), state]
     if progress:
         accuracy = 1 - progress["n_errors"] / progress["n"]
         done, budget = progress["epoch"], progress["epochs"]
@@ -67,6 +79,18 @@ def _cells(status: PointStatus) -> list[str]:
         f"{status.cost:,}" if status.cost else "", str(status.attempts or ""), status.host,
         ending_text(status),
     ]  # fmt: skip
+
+
+def _name(point: Point) -> str:
+    """Return a point's label, without the keys that are not set in it."""
+    words = [word for word in point.label.split() if not word.endswith("=None")]
+    return " ".join(words) or point.id
+
+
+def _cut(name: str, width: int) -> str:
+    """Cut the middle out of a long name: its ends tell points apart more often."""
+    head = width // 3
+    return name if len(name) <= width else f"{name[:head]}…{name[head + 1 - width :]}"
 
 
 def results_table(statuses: Sequence[PointStatus]) -> Table:

@@ -52,10 +52,10 @@ def status(
     if watch:
         with Live(console=console, refresh_per_second=2, transient=True) as live:
             while any(s.state not in ("done", "failed") for s in statuses):
-                live.update(status_table(statuses, console.height - 2))
+                live.update(status_table(statuses, console.width, console.height - 2))
                 time.sleep(0.5)
                 statuses = queue.merge(reader.read())
-    console.print(status_table(statuses))
+    console.print(status_table(statuses, console.width))
 
 
 def results(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -99,10 +100,14 @@ def _conclude(path: Path, followed: Followed) -> None:
     typer.echo(f"report: {page}\nMLflow: flexhpc ui {path}")
     failed = [status for status in statuses if status.state != "done"]
     quoted = set()
+    reasons = defaultdict(list)
     for status in failed:
-        label = status.point.label or status.point.id
         message = status.message or "its worker ended without a result"
-        typer.echo(f"failed: {label}: {message}", err=True)
+        reasons[message].append(status)
+    for message, alike in reasons.items():
+        status, others = alike[0], f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+        label = status.point.label or status.point.id
+        typer.echo(f"failed: {label}{others}: {message}", err=True)
         if status.log and status.log not in quoted:
             quoted.add(status.log)
             typer.echo(f"  the last lines of {status.log}:", err=True)

@@ -24,6 +24,7 @@ class View:
         self.started = time.monotonic()
         self.first_done: int | None = None
         self._last_states: dict[str, str] = {}
+        self._said: set[str] = set()
         self._last_note = ""
         self._live = Live(console=console, refresh_per_second=4, transient=True)
 
@@ -40,7 +41,7 @@ class View:
         """Show where everything stands."""
         if self.first_done is None:
             self.first_done = _finished(statuses)
-            self._last_states = {s.point.id: s.state for s in statuses if s.state == "done"}
+            self._last_states = {s.point.id: s.state for s in statuses}
         if self.console.is_terminal:
             self._live.update(self._picture(statuses, note))
         else:
@@ -60,7 +61,7 @@ class View:
             Text(note, style="yellow"),
         )
         rows = max(4, self.console.height - 4)
-        return Group(head, status_table(statuses, rows))
+        return Group(head, status_table(statuses, self.console.width, rows))
 
     def _left(self, done: int, statuses: Sequence[PointStatus]) -> str:
         """Time left, if the points to come take as long as those finished since the start."""
@@ -74,12 +75,18 @@ class View:
         done = _finished(statuses)
         for status in statuses:
             before = self._last_states.get(status.point.id)
+            self._last_states[status.point.id] = status.state
             if status.state in ("done", "failed") and status.state != before:
-                self._last_states[status.point.id] = status.state
-                what = emc_text(status.estimate) if status.state == "done" else status.message
+                what = self._why(status) if status.state == "failed" else emc_text(status.estimate)
                 label = status.point.label or status.point.id
                 line = f"[{done}/{len(statuses)}] {label}: {status.state} {what}"
                 self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _why(self, status: PointStatus) -> str:
+        """Return why a point failed, in full once only: many may fail for one reason."""
+        again = status.message in self._said
+        self._said.add(status.message)
+        return "for the same reason as one before" if again else status.message
 
 
 def _finished(statuses: Sequence[PointStatus]) -> int:

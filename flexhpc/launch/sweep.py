@@ -195,7 +195,7 @@ def follow(prepared: Prepared, profile: LocalProfile | SlurmProfile, console: Co
                 backend.poll()
                 statuses = queued(reader.read(), backend.waiting())
                 note = backend.note() or _elsewhere(statuses, backend, launch)
-                view.update(statuses, note=note)
+                view.update([_to_come(s, launch) for s in statuses], note=note)
                 settled |= {s.point.id for s in statuses if _finished(s, launch)}
                 todo = [s for s in statuses if s.point.id not in settled]
                 if not todo or not scheduler.keep_going(todo):
@@ -235,6 +235,12 @@ def _with_log(status: PointStatus, backend: Backend, launch: str) -> PointStatus
 
 def _finished(status: PointStatus, launch: str) -> bool:
     return status.state == "done" or (status.state == "failed" and status.launch == launch)
+
+
+def _to_come(status: PointStatus, launch: str) -> PointStatus:
+    """Show what failed in an earlier launch as waiting: it is tried again."""
+    tried = status.state != "failed" or status.launch == launch
+    return status if tried else replace(status, state="waiting", message="")
 
 
 def _elsewhere(statuses: Sequence[PointStatus], backend: Backend, launch: str) -> str:

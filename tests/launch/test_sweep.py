@@ -293,13 +293,23 @@ def test_a_point_that_fails_is_told_and_the_others_go_on(
     spec = tmp_path / "small.yaml"
     spec.write_text(
         SMALL.replace("\n  model.width: [4, 8, 12]", "").replace(
-            "grid:", "zip:\n  - {data.source: [digits, image_folder], data.root: [null, /no]}\n#"
+            "grid:",
+            "zip:\n  - {data.source: [digits, image_folder, image_folder], "
+            "data.root: [null, /no, /no], data.labels: [random, random, original]}\n#",
         )
     )
-    done = cli("sweep", spec, "--profile", untracked, check=1)
-    assert "failed: image_folder /no: data.root: /no is not a folder" in done.stderr
+    for again in (False, True):
+        done = cli("sweep", spec, "--profile", untracked, check=1)
+        why = "data.root: /no is not a folder"
+        assert f"failed: image_folder /no random and 1 more: {why}" in done.stderr
+        assert done.stderr.count("failed: ") == 1
+        told = [line for line in done.stdout.splitlines() if line.startswith("[")]
+        assert sum(f": failed {why}" in line for line in told) == 1
+        assert sum("failed for the same reason as one before" in line for line in told) == 1
+        assert [line[:5] for line in told][-1] == "[3/3]"
+        assert len(told) == 2 if again else 3
     rows = json.loads(cli("results", tmp_path / "runs" / "small", "--format", "json").stdout)
-    assert [row["status"] for row in rows] == ["done", "failed"]
+    assert [row["status"] for row in rows] == ["done", "failed", "failed"]
     assert rows[0]["emc"] > 0
 
 
