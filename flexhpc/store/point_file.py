@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +114,11 @@ def _read_values(group: h5py.Group) -> dict[str, Any]:
     return values | {key: _read_values(inner) for key, inner in group.items()}
 
 
-def read(path: Path) -> PointRecord | None:
+def read(path: Path, known: PointRecord | None = None) -> PointRecord | None:
     """Read a point's file; None if there is none.
+
+    Args:
+        path: of the file; known: what it held before, whose probes are not read again.
 
     Raises:
         PointError: the file is damaged, or of a newer flexhpc.
@@ -123,13 +126,25 @@ def read(path: Path) -> PointRecord | None:
     if not path.exists():
         return None
     with reading(path) as file:
-        probes = [_summary(file["probes"][key]) for key in sorted(file["probes"], key=int)]
+        groups = [file["probes"][key] for key in sorted(file["probes"], key=int)]
+        probes = _still_there(known.probes if known else [], groups)
+        probes += [_summary(group) for group in groups[len(probes) :]]
         return PointRecord(
             header=_header(file),
             probes=probes,
             estimate=_estimate(file),
             evaluation=_evaluation(file),
         )
+
+
+def _still_there(
+    known: Sequence[ProbeSummary], groups: Sequence[h5py.Group]
+) -> list[ProbeSummary]:
+    """Return the probes known before if the file goes on from them; none if it is another one."""
+    if not 0 < len(known) <= len(groups):
+        return []
+    last = groups[len(known) - 1].attrs["finished"]
+    return list(known) if _plain(last) == known[-1].finished else []
 
 
 def _header(file: h5py.File) -> Header:

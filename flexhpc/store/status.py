@@ -122,7 +122,8 @@ class StatusReader:
         key = (stat.st_mtime_ns, stat.st_ino)
         if point.id in self._seen and self._seen[point.id][0] == key:
             return self._seen[point.id][1]
-        status = _of_record(point, path)
+        before = self._seen[point.id][1].record if point.id in self._seen else None
+        status = _of_record(point, path, before)
         if status.state == "done" and (claim := read_claim(self.run.claim(point.id))):
             status = replace(
                 status, attempts=claim.attempts, job=claim.job, host=claim.host.split(":")[0]
@@ -131,9 +132,9 @@ class StatusReader:
         return status
 
 
-def _of_record(point: Point, path: Path) -> PointStatus:
+def _of_record(point: Point, path: Path, before: PointRecord | None) -> PointStatus:
     try:
-        record = read(path)
+        record = read(path, before)
     except PointError as error:
         return PointStatus(point=point, state="failed", message=str(error))
     if record is None:

@@ -11,7 +11,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ class Syncer:
             )
         fresh = len(probes) - parent.logged
         if fresh > 0:
-            self._drop_unfinished(parent, probes, status.point.id)
+            self._drop_unfinished(parent, f"{status.point.id}/{parent.logged:04d}")
         for number in range(parent.logged, len(probes)):
             self._child(parent, status, number)
         if done:
@@ -159,15 +159,14 @@ class Syncer:
         parent = self.parents[point.id] = _Parent(run.info.run_id, 0)
         return parent
 
-    def _drop_unfinished(
-        self, parent: _Parent, probes: Sequence[ProbeSummary], point_id: str
-    ) -> None:
-        """Delete children beyond what the parent counts: a writer was killed while making them."""
-        where = f"tags.`{KIND}` = 'probe' and tags.`mlflow.parentRunId` = '{parent.run_id}'"
-        keep = {f"{point_id}/{number:04d}" for number in range(parent.logged)}
+    def _drop_unfinished(self, parent: _Parent, probe: str) -> None:
+        """Delete the child of the next probe if it is there: a writer was killed while making it.
+
+        The parent counts each child that is complete before the next is made, so there is no other.
+        """
+        where = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{PROBE}` = '{probe}'"
         for child in _search(self.client, self.experiment, where):
-            if child.data.tags.get(PROBE) not in keep:
-                self.client.delete_run(child.info.run_id)
+            self.client.delete_run(child.info.run_id)
 
     def _child(self, parent: _Parent, status: PointStatus, number: int) -> None:
         assert status.record is not None

@@ -65,6 +65,24 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*.part")) == []
 
 
+def test_probes_read_before_are_not_read_again(tmp_path: Path) -> None:
+    """Unless it is another file, with as many probes or fewer, in the same place."""
+    path = tmp_path / "ab12.h5"
+    create(path, header())
+    append(path, probe(50))
+    before = read(path)
+    append(path, probe(80))
+    after = read(path, before)
+    assert [p.n for p in after.probes] == [50, 80]
+    assert after.probes[0] is before.probes[0]
+    for others in ([], [60], [60, 90, 70]):
+        path.unlink()
+        create(path, header())
+        for place, n in enumerate(others):
+            append(path, replace(probe(n), finished=2e9 + place))
+        assert [p.n for p in read(path, after).probes] == others
+
+
 def test_what_older_files_lack_is_unknown(tmp_path: Path) -> None:
     path = tmp_path / "p.h5"
     groups = json.dumps([[[2, 1], 30]] * 20_000)
