@@ -99,7 +99,7 @@ bench: dev ## benchmarks, as JSON and tables (more than an hour, 3 GB of disk)
 	@$(BIN)/python -m bench.search
 	@$(BIN)/python -m bench.speed
 
-recipe: dev ## what moves EMC beside the network: the table of docs/recipe.md (an hour)
+recipe: dev ## what moves EMC beside the network: the table of docs/recipe.md (45 minutes)
 	@for spec in recipe recipe_mup; do \
 	  $(BIN)/flexhpc sweep sweeps/$$spec.yaml --profile $(profile) || exit; done
 	@$(BIN)/python -m bench.recipe runs/recipe runs/recipe_mup --markdown docs/recipe.md

@@ -1,9 +1,11 @@
 """How fast a probe trains, beside other ways to train the same network.
 
-Usage: python -m bench.speed [--networks NAME,...] [--rounds 5] [--seconds 2] [--json FILE]
-Samples trained on per second of CPU time, looks at all samples after every epoch included for all;
-one thread. Contestants take turns in every round; the table shows medians, and each one's median
-ratio to flexhpc in the same round with its lowest and highest. Lightning, Accelerate and skorch
+Usage: python -m bench.speed [--networks NAME,...] [--rounds 5] [--seconds 2] [--threads 1]
+           [--json FILE]
+Samples trained on per second of CPU time (of wall time with several threads), accuracy over all
+samples after every epoch included for all; flexhpc with both values of `training.curves`.
+Contestants take turns in every round; the table shows medians, and each one's median ratio to
+flexhpc in the same round with its lowest and highest. Lightning, Accelerate and skorch
 join where they are installed (pip install lightning accelerate skorch).
 """
 
@@ -28,7 +30,7 @@ from flexhpc.models.families import Shape
 from flexhpc.spec.sections.model import Model
 from flexhpc.spec.variants import variants
 
-N, CLASSES = 2048, 10
+N, CLASSES, LEAST = 1024, 10, 24
 GREY, COLOUR, TABLE = (1, 28, 28), (3, 32, 32), (54,)
 NETWORKS: dict[str, tuple[Shape, dict[str, object]]] = {
     "MLP 8": (GREY, {"family": "mlp", "width": 8, "depth": 2}),
@@ -36,6 +38,7 @@ NETWORKS: dict[str, tuple[Shape, dict[str, object]]] = {
     "MLP 512": (GREY, {"family": "mlp", "width": 512, "depth": 2}),
     "CNN 8": (GREY, {"family": "cnn", "width": 8, "depth": 3}),
     "CNN 32": (COLOUR, {"family": "cnn", "width": 32, "depth": 3}),
+    "ResNet 8": (COLOUR, {"family": "resnet", "width": 8, "depth": 2}),
     "ViT 48": (GREY, {"family": "vit", "width": 48, "depth": 4, "patch": 7}),
     "tabular MLP 64": (TABLE, {"family": "mlp", "width": 64, "depth": 2}),
 }
@@ -57,19 +60,23 @@ def made(name: str) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def timed(contestant: Contestant, name: str, epochs: int) -> float:
-    """Return the samples per second of CPU time of one training."""
+    """Return the samples per second of one training: of CPU time with one thread, else of wall."""
     network, inputs, labels = made(name)
-    began = time.process_time()
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    began = clock()
     contestant(network, inputs, labels, epochs)
-    return N * epochs / (time.process_time() - began)
+    return N * epochs / (clock() - began)
 
 
 def measured(name: str, contestants: dict[str, Contestant], rounds: int, seconds: float) -> Rates:
     """Let the contestants take turns; each trains for about so many seconds a round.
 
-    At least eight epochs: a probe begins and ends with passes of its own, for what its gates read.
+    At least ``LEAST`` epochs: a probe begins and ends with passes of its own, for what its gates
+    read, and few probes are shorter.
     """
-    epochs = {who: max(8, round(seconds * timed(c, name, 2) / N)) for who, c in contestants.items()}
+    epochs = {
+        who: max(LEAST, round(seconds * timed(c, name, 2) / N)) for who, c in contestants.items()
+    }
     rates: Rates = {who: [] for who in contestants}
     for _ in range(rounds):
         for who, contestant in contestants.items():
@@ -94,10 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
     quiet()
-    torch.set_num_threads(1)
+    torch.set_num_threads(given.threads)
     contestants = at_hand()
     others = [f"over {who}" for who in contestants if who != "flexhpc"]
     print(f"| network | flexhpc, samples/s | {' | '.join(others)} |\n|{'---|' * (len(others) + 2)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -24,19 +25,23 @@ BATCH, RATE, LOOKED_AT = 128, 1e-3, 1024
 Contestant = Callable[[nn.Module, Tensor, Tensor, int], None]
 
 
-def flexhpc(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
+def flexhpc(
+    network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int, curves: str = "looks"
+) -> None:
     """One probe, with what its gates read."""
     asked = {"optimizer": "adam", "lr": RATE, "batch_size": BATCH, "epochs": epochs}
-    asked |= {"gates": {"plateau": {"mode": "off"}}}
+    asked |= {"gates": {"plateau": {"mode": "off"}}, "curves": curves}
     training = variants("training")["adam"].model_validate(asked)
     assert isinstance(training, Training)
     data = ProbeData(inputs=inputs, labels=labels, init_seed=0, order_seed=0)
     train(training, lambda: network, data, Hooks())
 
 
-def _loaders(inputs: Tensor, labels: Tensor) -> tuple[DataLoader[Any], DataLoader[Any]]:
+def _loaders(
+    inputs: Tensor, labels: Tensor, batch: int = BATCH
+) -> tuple[DataLoader[Any], DataLoader[Any]]:
     data = TensorDataset(inputs, labels)
-    return DataLoader(data, BATCH, shuffle=True), DataLoader(data, LOOKED_AT)
+    return DataLoader(data, batch, shuffle=True), DataLoader(data, LOOKED_AT)
 
 
 def _accuracy(network: nn.Module, batches: DataLoader[Any]) -> float:
@@ -57,6 +62,24 @@ def data_loader(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int)
             functional.cross_entropy(network(x), y).backward()
             optimizer.step()
         _accuracy(network, plain)
+
+
+def data_loader_fits(
+    network: nn.Module, inputs: Tensor, labels: Tensor, batch: int, rate: float, steps: int
+) -> bool:
+    """The same loop until all samples are right; False if so many updates were not enough."""
+    shuffled, plain = _loaders(inputs, labels, batch)
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+    done = 0
+    while done < steps:
+        for x, y in shuffled:
+            optimizer.zero_grad()
+            functional.cross_entropy(network(x), y).backward()
+            optimizer.step()
+        done += len(shuffled)
+        if _accuracy(network, plain) == len(labels):
+            return True
+    return False
 
 
 def resident(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
@@ -171,7 +194,8 @@ def _backward(layer: nn.Module, given: Tensor, out: Tensor, *, to_input: bool) -
 
 
 CONTESTANTS: dict[str, Contestant] = {
-    "flexhpc": flexhpc, "DataLoader loop": data_loader, "resident loop": resident,
+    "flexhpc": partial(flexhpc, curves="batches"), "flexhpc, curves of looks": flexhpc,
+    "DataLoader loop": data_loader, "resident loop": resident,
     "Lightning": lightning, "Accelerate": accelerate, "skorch": skorch, "floor": floor,
 }  # fmt: skip
 NEEDS = {"Lightning": "lightning", "Accelerate": "accelerate", "skorch": "skorch"}

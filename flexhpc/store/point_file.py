@@ -137,9 +137,7 @@ def read(path: Path, known: PointRecord | None = None) -> PointRecord | None:
         )
 
 
-def _still_there(
-    known: Sequence[ProbeSummary], groups: Sequence[h5py.Group]
-) -> list[ProbeSummary]:
+def _still_there(known: Sequence[ProbeSummary], groups: Sequence[h5py.Group]) -> list[ProbeSummary]:
     """Return the probes known before if the file goes on from them; none if it is another one."""
     if not 0 < len(known) <= len(groups):
         return []

@@ -9,7 +9,7 @@ import torch
 
 from flexhpc.atomic import replacing
 
-FORMAT = 4
+FORMAT = 5
 
 
 def save(path: Path, key: str, state: dict[str, Any]) -> None:

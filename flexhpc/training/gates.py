@@ -59,13 +59,13 @@ def examine(
         readings |= {"loss_start": loss_start, "loss_best": min(losses)}
         touched["stability"] = unstable(gates.stability, loss_start, losses)
     if gates.gradient.mode != "off" and verdict != "diverged":
-        gradient, parameters = network.norms()
+        norms = network.norms()
         readings |= {
-            "gradient_norm": gradient,
+            "gradient_norm": norms.gradient,
             "gradient_norm_start": gradient_start,
-            "parameter_norm": parameters,
+            "parameter_norm": norms.parameters,
         }
-        touched["gradient"] = gradient > gates.gradient.tolerance * gradient_start
+        touched["gradient"] = norms.gradient > gates.gradient.tolerance * gradient_start
     if gates.curvature.mode != "off" and failed:
         ritz = _curvature(gates, network)
         readings |= {

@@ -24,7 +24,7 @@ from flexhpc.training import budget, checkpoint
 from flexhpc.training.batches import epoch_order, sizes_of
 from flexhpc.training.gates import examine
 from flexhpc.training.group import Group
-from flexhpc.training.network import Network
+from flexhpc.training.network import Look, Network
 from flexhpc.training.optimizers import clip, make_optimizer, perturb, rate, restore, update
 from flexhpc.training.outcome import Hooks, MakeModel, Outcome, ProbeData, Verdict
 from flexhpc.training.plateau import Plateau, patience
@@ -91,6 +91,7 @@ class _Run:
         self.first_budget = budget.updates(training, self.sizes)
         self.gradients = budget.gradients_per_sample(training)
         self.started = self.saved = time.monotonic()
+        self.seen: Look | None = None
         self.make_model = make_model
 
     def outcome(self, saved: Saved | None) -> Outcome:
@@ -106,6 +107,7 @@ class _Run:
                 precision=training.precision,
                 in_chunks=training.full_batch,
                 label_smoothing=training.label_smoothing,
+                running=training.curves == "batches",
             )
             self.optimizer = make_optimizer(training, self.network.parameters)
             self.network.synchronise()
@@ -118,24 +120,26 @@ class _Run:
 
     def _begun(self) -> _State:
         gates = self.training.gates
-        start = self.network.norms()[0] if gates.gradient.mode != "off" else math.nan
-        loss = self.network.evaluate()[2] if gates.stability.mode != "off" else math.inf
-        return _State(
-            plateau=Plateau(tolerance=gates.plateau.tolerance),
-            allowed=self.first_budget,
-            gradient_start=start,
-            loss_start=loss,
+        state = _State(
+            plateau=Plateau(tolerance=gates.plateau.tolerance), allowed=self.first_budget
         )
+        if gates.gradient.mode != "off":
+            start = self.network.norms()
+            state.gradient_start, state.loss_start = start.gradient, start.loss
+        elif gates.stability.mode != "off":
+            state.loss_start = self.network.evaluate().loss
+        return state
 
     def _over(self) -> bool:
         return self.state.allowed is not None and self.state.steps >= self.state.allowed
 
     def _epoch(self) -> None:
-        """Train from the current batch to the end of the epoch (or of the budget), then look."""
+        """Train from the current batch to the end of the epoch (or of the budget)."""
         state, sizes = self.state, self.sizes
+        self.seen = None
         order = torch.from_numpy(epoch_order(self.n, self.data.order_seed, state.epoch))
         batches = order.to(self.device).split(sizes)
-        self.network.model.train()
+        self.network.mode(training=True)
         begun = state.steps - state.batch
         while state.batch < len(sizes) and not self._over():
             stop = self._step(batches[state.batch])
@@ -144,7 +148,8 @@ class _Run:
             state.cost += sizes[state.batch - 1] * self.gradients
             self._pause(stop)
         state.epoch, state.batch = state.epoch + 1, 0
-        _, errors, loss = self.network.evaluate()
+        running = self.network.running
+        loss, errors = running.read() if running is not None else self._look()
         state.losses.append(loss)
         state.errors.append(errors)
         state.plateau.update(loss, errors, state.steps - begun)
@@ -152,6 +157,17 @@ class _Run:
         self.hooks.progress(
             {"epoch": state.epoch, "epochs": epochs, "n_errors": errors, "loss": loss}
         )
+
+    def _fits(self) -> bool:
+        if self.seen is None:
+            self.seen = self.network.look_for_fit()
+        return self.seen is not None and self.seen.errors == 0
+
+    def _look(self) -> tuple[float, int]:
+        """Return the loss and the samples missed where training stands."""
+        if self.seen is None:
+            self.seen = self.network.evaluate()
+        return self.seen.loss, self.seen.errors
 
     def _step(self, ids: Tensor) -> bool:
         """Make one update with the mean gradient over ``ids``; True if it is time to stop."""
@@ -163,8 +179,7 @@ class _Run:
         stop = self.network.backward(ids, step, self.hooks.stopping())
         if training.sam is not None:
             kept = perturb(parameters, training.sam.rho)
-            with self.network.statistics_kept():
-                self.network.backward(ids, step, vote=False)
+            self.network.backward(ids, step, vote=False, again=True)
             restore(parameters, kept)
         if training.clip_norm is not None:
             clip(parameters, training.clip_norm)
@@ -176,14 +191,16 @@ class _Run:
         state, gate = self.state, self.training.gates.plateau
         if not math.isfinite(state.losses[-1]):
             return "diverged"
-        if state.errors[-1] == 0:
+        over = self._over()
+        flat = gate.mode != "off" and (
+            state.plateau.updates >= patience(gate, state.allowed, len(self.sizes))
+        )
+        ends = over or (flat and self.training.schedule == "constant")
+        if self._fits():
             return "fit"
-        if gate.mode == "off":
-            return "not_fit" if self._over() else None
-        flat = state.plateau.updates >= patience(gate, state.allowed, len(self.sizes))
-        if flat and (self._over() or self.training.schedule == "constant"):
+        if ends and (flat or gate.mode == "off"):
             return "not_fit"
-        if self._over():
+        if over:
             return None if self._extend() else "unconverged"
         return None
 
@@ -196,9 +213,10 @@ class _Run:
         return more is not None
 
     def _finish(self, verdict: Verdict) -> Outcome:
-        right, errors, loss = self.network.evaluate()
-        state = self.state
-        readings = self.hooks.trained(self.network.model)
+        loss, errors = self._look()
+        assert self.seen is not None
+        state, fitted = self.state, self.seen.right
+        readings = self.hooks.trained(self.network.model.eval())
         examined = examine(
             self.training.gates, verdict, self.network, state.plateau,
             gradient_start=state.gradient_start, loss_start=state.loss_start, losses=state.losses,
@@ -213,7 +231,7 @@ class _Run:
             steps=state.steps,
             cost=state.cost,
             seconds=self._seconds(),
-            fitted=right.cpu().numpy(),
+            fitted=fitted.cpu().numpy(),
             readings={**readings, **examined.readings},
             rejected=examined.rejected,
             loss_curve=np.array(state.losses, dtype=np.float32),
@@ -248,6 +266,8 @@ class _Run:
             "random": random,
             "progress": {**asdict(self.state), "seconds": self._seconds()},
         }
+        if self.network.running is not None:
+            state["running"] = self.network.running.state()
         checkpoint.save(self.hooks.checkpoint, self.hooks.key, state)
         self.saved = time.monotonic()
 
@@ -258,6 +278,8 @@ class _Run:
         torch.set_rng_state(saved["random"]["cpu"])
         if "cuda" in saved["random"] and self.device.type == "cuda":
             torch.cuda.set_rng_state(saved["random"]["cuda"], self.device)
+        if self.network.running is not None:
+            self.network.running.load(saved["running"])
         progress = saved["progress"]
         return _State(**{**progress, "plateau": Plateau(**progress["plateau"])})
 

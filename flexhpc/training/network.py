@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,47 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flexhpc.errors import BatchOfOne, PointError
+from flexhpc.training.closed_form import ClosedForm, perceptron
 from flexhpc.training.curvature import Ritz, ritz
 from flexhpc.training.group import Group
 from flexhpc.training.outcome import ProbeData
+from flexhpc.training.running import SUSPECTS, Running, right
 from flexhpc.training.sync_norm import SyncedBatchNorm, batch_norms
 
 _MOST_AT_ONCE = 4_096
 _VALUES_AT_ONCE = 2**23
 _BACKWARD_AT_ONCE = 512
 _VOTES_EVERY = 8
+_FEW = 128
+_FORWARD_AT_ONCE = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What a network makes of its whole subset, in eval mode.
+
+    Attributes:
+        right: bool (n,), classified right.
+        errors: samples missed; loss: mean, without regularisers.
+    """
+
+    right: Tensor
+    errors: int
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norms:
+    """What a pass forth and back over the whole subset finds, in eval mode.
+
+    Attributes:
+        gradient: norm of the mean loss's gradient; parameters: their norm.
+        loss: mean, without regularisers.
+    """
+
+    gradient: float
+    parameters: float
+    loss: float
 
 
 class Network:
@@ -42,6 +75,11 @@ class Network:
         in_chunks: the gradient of a large batch is summed up chunk by chunk, unless the network's
             BatchNorm needs it all at once.
         label_smoothing: of the loss that is trained; looks, norms and curvature are without.
+        running: whether to keep the loss and the errors of the batches that are trained on.
+
+    Attributes:
+        running: these, summed up since they were read; None without.
+        closed_form: takes the gradients of a plain multilayer perceptron; None for other networks.
 
     Raises:
         PointError: the network cannot be trained in shards.
@@ -49,7 +87,7 @@ class Network:
 
     def __init__(
         self, model: nn.Module, data: ProbeData, group: Group, *,
-        shards: int | None, precision: str, in_chunks: bool, label_smoothing: float,
+        shards: int | None, precision: str, in_chunks: bool, label_smoothing: float, running: bool,
     ) -> None:  # fmt: skip
         double = precision == "fp64"
         self.model = model.double() if double else model
@@ -77,43 +115,65 @@ class Network:
             else contextlib.nullcontext()
         )
         self.label_smoothing = label_smoothing
+        plain = perceptron(self.model) is not None and precision != "bf16"
+        self.closed_form = ClosedForm(self.model, label_smoothing) if plain else None
+        loss = functional.nll_loss if plain else functional.cross_entropy
+        self.running = Running(group.device, loss) if running else None
+        self._batch = self.inputs[:0]
+        self._missed = torch.zeros(0, dtype=torch.int64, device=group.device)
         self._used: list[bool] | None = None
+
+    def mode(self, *, training: bool) -> None:
+        """Put the network into train or eval mode, unless it has none."""
+        if self.closed_form is None:
+            self.model.train(training)
 
     def synchronise(self) -> None:
         """Give every process the weights and buffers of rank 0."""
         self.group.broadcast([*self.model.parameters(), *self.model.buffers()])
 
-    def backward(self, ids: Tensor, step: int, vote: bool) -> bool:
+    def backward(self, ids: Tensor, step: int, vote: bool, *, again: bool = False) -> bool:
         """Set every parameter's gradient to that of the mean loss over a batch (train mode).
 
         Args:
             ids: int64 (m,), rows of the subset.
             step: number of the update; with the part it seeds what is random in the network.
             vote: whether this process wants to stop.
+            again: whether it is the second gradient of this update: BatchNorm's running statistics
+                and the running loss stay as the first left them.
 
         Returns:
             Whether any process does.
         """
-        if self.alone:
-            self._clear()
-            self._accumulate(ids, len(ids), len(ids))
-            return vote
-        parts = ids.tensor_split(self.parts)
+        with self._statistics_kept() if again else contextlib.nullcontext():
+            if self.alone:
+                self._clear()
+                for logits, labels, rows in self._accumulate(ids, len(ids), len(ids)):
+                    if self.running is not None and not again:
+                        self.running.add(logits, labels, rows)
+                return vote
+            parts = ids.tensor_split(self.parts)
 
-        def part(number: int) -> None:
-            seed = np.random.SeedSequence((self.seed, step, number))
-            torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
-            if len(parts[number]) or self.synced:
-                self._accumulate(parts[number], len(ids), len(parts[0]))
+            def part(number: int) -> Tensor:
+                seed = np.random.SeedSequence((self.seed, step, number))
+                torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
+                sums = torch.zeros(3, dtype=torch.float64, device=self.group.device)
+                if len(parts[number]) or self.synced:
+                    for found in self._accumulate(parts[number], len(ids), len(parts[0])):
+                        if self.running is not None and not again:
+                            sums += self.running.sums(*found[:2])[0]
+                return sums
 
-        total = self._summed(part, vote)
+            sums, votes = self._summed(part, vote)
+        if self.running is not None and not again:
+            self.running.add_sums(sums)
         # On a GPU reading a number waits for it: not at every step.
         heard = self.group.device.type != "cuda" or step % _VOTES_EVERY == 0
-        return heard and bool(total > 0)
+        return heard and bool(votes > 0)
 
     @contextlib.contextmanager
-    def statistics_kept(self) -> Iterator[None]:
-        """While active, BatchNorm's running statistics stay: for a second look at a batch."""
+    def _statistics_kept(self) -> Iterator[None]:
+        """While active, BatchNorm's running statistics stay."""
         norms = batch_norms(self.model)
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
@@ -124,32 +184,51 @@ class Network:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
 
-    def _accumulate(self, ids: Tensor, of: int, largest: int) -> None:
-        """Add the gradient of the loss over ``ids``, divided by ``of``.
+    def _accumulate(
+        self, ids: Tensor, of: int, largest: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Set the gradient to that of the loss over ``ids``, divided by ``of``.
 
         Every process takes as many chunks as the one with the ``largest`` part, so that each finds
-        the others in the same pass.
+        the others in the same pass. Yields the logits (by formulas:
+        log-probabilities), labels and rows of each.
         """
         chunks = -(-largest // _BACKWARD_AT_ONCE) if self.in_chunks else 1
-        for chunk in ids.tensor_split(chunks):
-            with self.precision:
-                logits, labels = self._logits(chunk), self.labels[chunk]
-                whole = len(chunk) == of
-                loss = functional.cross_entropy(
-                    logits,
-                    labels,
-                    reduction="mean" if whole else "sum",
-                    label_smoothing=self.label_smoothing,
-                )
-            (loss if whole else loss / of).backward()
+        for number, chunk in enumerate(ids.tensor_split(chunks) if chunks > 1 else (ids,)):
+            inputs, labels = self._gathered(chunk), self.labels[chunk]
+            if self.closed_form is not None:
+                logits = self.closed_form.backward(inputs, labels, of, first=number == 0)
+            else:
+                logits = self._graphed(inputs, labels, of)
+            yield logits, labels, chunk
 
-    def _logits(self, ids: Tensor) -> Tensor:
+    def _gathered(self, ids: Tensor) -> Tensor:
+        """Copy samples to where the batch before lay: fresh memory costs more than the copy."""
+        if len(ids) > len(self._batch):
+            self._batch = self.inputs.new_empty((len(ids), *self.inputs.shape[1:]))
+        return torch.index_select(self.inputs, 0, ids, out=self._batch[: len(ids)])
+
+    def _graphed(self, inputs: Tensor, labels: Tensor, of: int) -> Tensor:
+        """Add the gradient of a chunk by autograd; return its logits."""
+        with self.precision:
+            logits = self._logits(inputs)
+            whole = len(labels) == of
+            loss = functional.cross_entropy(
+                logits,
+                labels,
+                reduction="mean" if whole else "sum",
+                label_smoothing=self.label_smoothing,
+            )
+        (loss if whole else loss / of).backward()
+        return logits.detach()
+
+    def _logits(self, inputs: Tensor) -> Tensor:
         sync = SyncedBatchNorm(self.group) if self.synced else contextlib.nullcontext()
         try:
             with sync:
-                logits: Tensor = self.model(self.inputs[ids])
+                logits: Tensor = self.model(inputs)
         except ValueError as error:
-            if len(ids) > 1:
+            if len(inputs) > 1:
                 raise
             raise BatchOfOne(
                 f"a batch of one sample cannot be trained on ({error}); with BatchNorm use a "
@@ -161,20 +240,21 @@ class Network:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _summed(self, part: Callable[[int], None], vote: bool) -> Tensor:
+    def _summed(self, part: Callable[[int], Tensor], vote: bool) -> tuple[Tensor, Tensor]:
         """Sum the gradients that ``part`` leaves for each part, over parts and processes.
 
-        The votes to stop and the note which parameters have a gradient travel in the same vector;
-        the sum of the votes is returned.
+        What it returns, the votes to stop and the note which parameters have a gradient travel in
+        the same vector; the first two are returned as summed up.
         """
         vectors = []
+        nothing = torch.zeros(3, dtype=torch.float64, device=self.group.device)
         for number in self.group.mine(self.parts):
             self._clear()
-            part(number)
-            vectors.append(self._flat(vote))
+            sums = part(number)
+            vectors.append(self._flat(sums, vote))
         if self.ordered:
             self._clear()
-            total = self.group.ordered_sum(vectors, self.parts, nothing=self._flat(vote))
+            total = self.group.ordered_sum(vectors, self.parts, nothing=self._flat(nothing, vote))
         else:
             total = self.group.all_reduce(vectors[0])
         count = len(self.parameters)
@@ -185,40 +265,59 @@ class Network:
             size = parameter.numel()
             parameter.grad = total[place : place + size].view_as(parameter) if used else None
             place += size
-        return total[-1]
+        return total[place : place + 3], total[-1]
 
-    def _flat(self, vote: bool) -> Tensor:
+    def _flat(self, sums: Tensor, vote: bool) -> Tensor:
         gradients = [p.grad for p in self.parameters]
+        dtype = self.parameters[0].dtype
         flags = torch.tensor(
-            [*(g is not None for g in gradients), vote],
-            dtype=self.parameters[0].dtype,
-            device=self.group.device,
+            [*(g is not None for g in gradients), vote], dtype=dtype, device=self.group.device
         )
         pieces = [
             (torch.zeros_like(p) if g is None else g).reshape(-1)
             for p, g in zip(self.parameters, gradients, strict=True)
         ]
-        return torch.cat([*pieces, flags])
+        return torch.cat([*pieces, sums.to(dtype), flags])
 
-    def evaluate(self) -> tuple[Tensor, int, float]:
-        """Return (right: bool (n,), samples missed, mean loss) over the subset in eval mode."""
-        self.model.eval()
+    def evaluate(self) -> Look:
+        """Look at the whole subset in eval mode."""
+        self.mode(training=False)
         bounds = [len(rows) for rows in torch.arange(self.n).tensor_split(self.parts)]
         inputs, labels = self.inputs.split(bounds), self.labels.split(bounds)
         totals = torch.zeros(self.parts, dtype=torch.float64, device=self.group.device)
-        right = [torch.zeros(0, dtype=torch.bool, device=self.group.device)]
+        fitted = [torch.zeros(0, dtype=torch.bool, device=self.group.device)]
         for part in self.group.mine(self.parts):
-            totals[part] = self._look_at(inputs[part], labels[part], right)
+            totals[part] = self._look_at(inputs[part], labels[part], fitted)
         owned = [
             sum(bounds[p] for p in range(self.parts) if self.group.owner(p, self.parts) == rank)
             for rank in range(self.group.size)
         ]
-        joined = self.group.concatenated(torch.cat(right).to(torch.uint8), owned).bool()
+        joined = self.group.concatenated(torch.cat(fitted).to(torch.uint8), owned).bool()
         loss = sum(self.group.all_reduce(totals).tolist())
-        return joined, self.n - int(joined.sum()), loss / self.n
+        return Look(right=joined, errors=self.n - int(joined.sum()), loss=loss / self.n)
 
-    def _look_at(self, inputs: Tensor, labels: Tensor, right: list[Tensor]) -> Tensor:
-        """Add what is right to ``right``; return the sum of losses."""
+    def look_for_fit(self) -> Look | None:
+        """Look at the whole subset, or return None where a few samples show that it is not fitted.
+
+        Those few were missed late in the epoch, or at the last look at all: if one is still
+        missed, that answers it for all.
+        """
+        suspects = self._missed
+        if self.running is not None and self.running.missed is not None:
+            suspects = torch.cat([suspects, self.running.missed])
+        if self.n > _FEW and len(suspects):
+            self.mode(training=False)
+            with torch.no_grad(), self.precision:
+                fitted = right(self.model(self.inputs[suspects]), self.labels[suspects])
+            wrong = (~fitted).sum().float().reshape(1)
+            if float(self.group.all_reduce(wrong)) > 0:
+                return None
+        look = self.evaluate()
+        self._missed = (~look.right).nonzero().flatten()[:SUSPECTS]
+        return look
+
+    def _look_at(self, inputs: Tensor, labels: Tensor, fitted: list[Tensor]) -> Tensor:
+        """Add what is right to ``fitted``; return the sum of losses."""
         total = torch.zeros((), dtype=torch.float64, device=self.group.device)
         if not len(labels):
             return total
@@ -226,10 +325,20 @@ class Network:
             for some, theirs in zip(
                 inputs.split(self.look_at_once), labels.split(self.look_at_once), strict=True
             ):
-                logits = self.model(some)
+                logits = self._forward(some)
                 total += functional.cross_entropy(logits, theirs, reduction="sum").double()
-                right.append((logits.argmax(dim=1) == theirs) & logits.isfinite().all(dim=1))
+                fitted.append(right(logits, theirs))
         return total
+
+    def _forward(self, inputs: Tensor) -> Tensor:
+        """Return logits, of a network other than a perceptron few samples at a time.
+
+        More would not stay in a core's cache: what lies between its layers is larger than they are.
+        """
+        if self.closed_form is not None or self.group.device.type != "cpu":
+            logits: Tensor = self.model(inputs)
+            return logits
+        return torch.cat([self.model(some) for some in inputs.split(_FORWARD_AT_ONCE)])
 
     def ritz(self, products: int) -> Ritz:
         """Return the ends of the Hessian's spectrum over the whole subset; see :func:`ritz`."""
@@ -238,27 +347,34 @@ class Network:
             self.model, self.inputs, self.labels, self.group, products, self.seed, shards=shards
         )
 
-    def norms(self) -> tuple[float, float]:
-        """Return the norms of the whole subset's gradient (eval mode) and of the parameters."""
-        self.model.eval()
+    def norms(self) -> Norms:
+        """Take the gradient of the loss over the whole subset, in eval mode."""
+        self.mode(training=False)
         parts = torch.arange(self.n, device=self.group.device).tensor_split(self.parts)
 
-        def part(number: int) -> None:
+        def part(number: int) -> Tensor:
+            sums = torch.zeros(3, dtype=torch.float64, device=self.group.device)
             for ids in parts[number].split(_BACKWARD_AT_ONCE):
                 if len(ids):
                     logits = self.model(self.inputs[ids])
                     loss = functional.cross_entropy(logits, self.labels[ids], reduction="sum")
                     (loss / self.n).backward()
+                    sums[0] += loss.detach()
+            return sums
 
         if self.alone:
             self._clear()
-            part(0)
+            sums = part(0)
         else:
             self._used = None
-            self._summed(part, vote=False)
+            sums, _ = self._summed(part, vote=False)
             self._used = None
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        return _norm(gradients), _norm(self.parameters)
+        return Norms(
+            gradient=_norm(gradients),
+            parameters=_norm(self.parameters),
+            loss=float(sums[0]) / self.n,
+        )
 
 
 def _norm(tensors: Sequence[Tensor]) -> float:

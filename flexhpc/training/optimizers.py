@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -40,19 +40,86 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
     return optimizer
 
 
-def _eager(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """Return one of torch's optimizers without what its methods add for torch.compile and profiles.
+def _direct(
+    kind: type[torch.optim.Optimizer], kernel: Callable[[torch.optim.Optimizer], bool]
+) -> Callable[..., torch.optim.Optimizer]:
+    """Return one of torch's fused optimizers, whose step calls its kernel and does nothing else.
 
-    Arithmetic and state are the same. What they add imports torch._dynamo, which takes about as
-    long as torch itself, at the start of every worker; and costs 20 to 30 us a step.
+    Arithmetic and state are the same. Around it torch looks for what to call, calls hooks, and
+    keeps torch.compile and profilers informed: 100 us a step, and torch._dynamo imported at the
+    start of every worker, which takes about as long as torch itself.
+
+    Args:
+        kind: the optimizer.
+        kernel: makes a step; False if there is no state yet, which torch's own first step makes.
     """
-    wrapped = ("add_param_group", "load_state_dict", "state_dict", "step")
+    first = inspect.unwrap(kind.step)
+
+    def step(self: torch.optim.Optimizer) -> None:
+        if not kernel(self):
+            first(self)
+            _share_steps(self)
+
+    step.hooked = True  # type: ignore[attr-defined]  # or it would be wrapped again
+    wrapped = ("add_param_group", "load_state_dict", "state_dict")
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in wrapped}
-    methods["step"].hooked = True  # or it would be wrapped again
-    return type(kind.__name__, (kind,), methods)
+    return type(kind.__name__, (kind,), {**methods, "step": step})
 
 
-_SGD, _ADAM, _ADAMW = map(_eager, (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW))
+def _moved(
+    optimizer: torch.optim.Optimizer,
+) -> Iterator[tuple[dict[str, Any], list[Tensor], list[Tensor]]]:
+    """Yield each group with those of its parameters that have a gradient, and with these."""
+    for group in optimizer.param_groups:
+        pairs = [(p, p.grad) for p in group["params"] if p.grad is not None]
+        if pairs:
+            yield group, [p for p, _ in pairs], [g for _, g in pairs]
+
+
+def _share_steps(optimizer: torch.optim.Optimizer) -> None:
+    """Let parameters that have made as many steps count them in one tensor."""
+    for group in optimizer.param_groups:
+        counts: dict[float, Tensor] = {}
+        for own in (optimizer.state[p] for p in group["params"] if p in optimizer.state):
+            if "step" in own:
+                own["step"] = counts.setdefault(float(own["step"]), own["step"])
+
+
+def _adam_kernel(optimizer: torch.optim.Optimizer) -> bool:
+    state, moved = optimizer.state, list(_moved(optimizer))
+    if any(p not in state for _, some, _ in moved for p in some):
+        return False
+    for group, some, gradients in moved:
+        own = [state[p] for p in some]
+        steps = [s["step"] for s in own]
+        for step in {id(step): step for step in steps}.values():
+            step += 1
+        kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
+        kernel(
+            some, gradients, [s["exp_avg"] for s in own],
+            [s["exp_avg_sq"] for s in own], [], steps, lr=group["lr"], beta1=group["betas"][0],
+            beta2=group["betas"][1], weight_decay=group["weight_decay"], eps=group["eps"],
+            amsgrad=False, maximize=False,
+        )  # fmt: skip
+    return True
+
+
+def _sgd_kernel(optimizer: torch.optim.Optimizer) -> bool:
+    state, moved = optimizer.state, list(_moved(optimizer))
+    if any(p not in state for group, some, _ in moved if group["momentum"] for p in some):
+        return False
+    for group, some, gradients in moved:
+        buffers = [state[p]["momentum_buffer"] for p in some] if group["momentum"] else []
+        torch._fused_sgd_(
+            some, gradients, buffers, lr=group["lr"], momentum=group["momentum"],
+            weight_decay=group["weight_decay"], dampening=0.0, nesterov=False, maximize=False,
+            is_first_step=False,
+        )  # fmt: skip
+    return True
+
+
+_SGD = _direct(torch.optim.SGD, _sgd_kernel)
+_ADAM, _ADAMW = (_direct(kind, _adam_kernel) for kind in (torch.optim.Adam, torch.optim.AdamW))
 
 
 def sgd(training: Sgd | Gd, parameters: Parameters) -> torch.optim.Optimizer:

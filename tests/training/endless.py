@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -23,4 +24,4 @@ if __name__ == "__main__":
     try:
         outcome(endless, group, hooks)
     except PeerLost:
-        sys.exit(17)
+        os._exit(17)  # as a worker does: torch's threads are still there, and end it otherwise

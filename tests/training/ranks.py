@@ -21,7 +21,7 @@ from flexhpc.spec.sections.training import Adam, Gd, Sam, Sgd, Training
 from flexhpc.training import Group, Hooks, Outcome, train
 from tests.training.helpers import SMALL, probe_data
 
-STOPPED = ("adam", "sharded", "one shard")
+STOPPED = ("adam", "sharded", "one shard", "curves of batches")
 """Cases in which the last rank alone asks to stop, with or without a part of its own."""
 
 
@@ -70,6 +70,15 @@ CASES = {
         Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=10, shards=4), 60,
         Mlp(family="mlp", width=8, depth=1, subspace=Subspace(dims=50, projection="sparse")),
         bits=True,
+    ),
+    "curves of batches": Case(
+        Adam(
+            optimizer="adam", lr=1e-2, batch_size=32, epochs=60, shards=4, curves="batches",
+            sam=Sam(),
+        ), 150, bits=True,
+    ),
+    "curves of batches, without shards": Case(
+        Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=60, curves="batches"), 90,
     ),
     "cnn": Case(
         Adam(optimizer="adam", lr=3e-3, batch_size=32, epochs=20), 64,

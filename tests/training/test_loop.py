@@ -25,6 +25,7 @@ TRAININGS: dict[str, Training] = {
     "adamw": AdamW(optimizer="adamw", lr=1e-2, batch_size=32, epochs=40),
     "cosine": Sgd(optimizer="sgd", lr=0.05, batch_size=32, epochs=40, schedule="cosine"),
     "steps": Adam(optimizer="adam", lr=1e-2, batch_size=32, steps=97),
+    "batches": Adam(optimizer="adam", lr=1e-2, batch_size=32, steps=97, curves="batches"),
     "fp64": Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=20, precision="fp64"),
     "bf16": Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=20, precision="bf16"),
 }

@@ -86,6 +86,11 @@ class Training(Section):
     """Sharpness-aware minimization around the update rule."""
     gates: Gates = Gates()
     """Convergence checks."""
+    curves: Annotated[Literal["looks", "batches"], LATER] = "looks"
+    """What the loss and the errors of an epoch are, by which plateaus and stability are judged.
+    `looks`: of the whole subset after the epoch, in eval mode. `batches`: of the epoch's own
+    batches, each before its update, as a training loop prints them. That is quicker: whether all
+    samples fit is still asked after every epoch, but a single miss answers it."""
     shards: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Parts of each batch whose gradients are taken one by one and added in order: the same bits on
     any number of processes. By default each process takes one part, with equal results but for

@@ -1,0 +1,131 @@
+"""How long an EMC to within 20 % takes: flexhpc against a bisection as a user writes it.
+
+Usage: python -m bench.speed.answers [--rounds 3]
+The user's script doubles n until a training fails and halves what is between, one training at each
+n, each a loop over a DataLoader with accuracy after every epoch. It says where it ended; by how
+much that scatters from seed to seed is in docs/search.md. flexhpc is ``flexhpc sweep`` of one point
+at ``tolerance: 0.2`` with one worker, MLflow and report included. Seconds of wall time, medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from bench.speed.contestants import data_loader_fits
+from flexhpc.data import Samples, load_samples
+from flexhpc.models import build
+from flexhpc.spec import checked
+
+START, WITHIN = 16, 1.2
+COMMON: dict[str, Any] = {
+    "data": {"source": "digits"},
+    "training": {"optimizer": "adam", "lr": 6.0e-3, "batch_size": 64, "steps": 1000},
+    "search": {"tolerance": 0.2},
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "MLP 64-12-10": {"family": "mlp", "width": 12, "depth": 1},
+    "CNN of 8 and 16 channels": {"family": "cnn", "width": 8, "depth": 2},
+    "ViT of width 8": {"family": "vit", "width": 8, "depth": 1, "heads": 2, "patch": 4},
+}
+
+
+def spec_of(model: str, seed: int, folder: Path) -> Path:
+    """Write the spec of one point."""
+    path = folder / f"answer_{seed}.yaml"
+    fixed = {**COMMON, "model": MODELS[model]}
+    path.write_text(yaml.safe_dump({"name": path.stem, "seed": seed, "fixed": fixed}))
+    return path
+
+
+def by_hand(spec: Path, seed: int) -> float:
+    """Bisect as a user does; return the middle of the bracket."""
+    (point,) = checked(spec)[1]
+    samples = load_samples(point.data, seed)
+    generator = torch.Generator().manual_seed(seed)
+    steps, batch = point.training.steps, getattr(point.training, "batch_size", 0)
+    assert steps is not None
+
+    def fits(n: int) -> bool:
+        ids = torch.randperm(len(samples.pool), generator=generator)[:n].numpy()
+        inputs, labels = drawn(samples, samples.pool[ids])
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        network: nn.Module = build(point.model, samples.shape, samples.classes)
+        return data_loader_fits(network, inputs, labels, batch, point.training.lr, steps)
+
+    fitted, failed = 0, START
+    while fits(failed):
+        fitted, failed = failed, 2 * failed
+    while fitted and failed > WITHIN * fitted:
+        middle = (fitted + failed) // 2
+        fitted, failed = (middle, failed) if fits(middle) else (fitted, middle)
+    return (fitted + failed) / 2
+
+
+def drawn(samples: Samples, ids: Any) -> tuple[Tensor, Tensor]:
+    """Return inputs and labels of some samples."""
+    return torch.from_numpy(samples.standardised(ids)), torch.from_numpy(samples.labels[ids])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--by-hand", nargs=2, metavar=("SPEC", "SEED"), help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.by_hand:
+        torch.set_num_threads(1)
+        print(by_hand(Path(given.by_hand[0]), int(given.by_hand[1])))
+        return
+    print("| network | flexhpc, s | user's bisection, s | EMC by flexhpc | by the user |")
+    print("|---|---|---|---|---|")
+    for model in MODELS:
+        ours: list[float] = []
+        theirs: list[float] = []
+        said: list[list[str]] = [[], []]
+        for seed in range(given.rounds):
+            with tempfile.TemporaryDirectory() as folder:
+                spec = spec_of(model, seed, Path(folder))
+                began = time.monotonic()
+                said[0].append(flexhpc(spec))
+                middle = time.monotonic()
+                user = [
+                    sys.executable,
+                    "-m",
+                    "bench.speed.answers",
+                    "--by-hand",
+                    *map(str, (spec, seed)),
+                ]
+                said[1].append(f"{float(subprocess.check_output(user, text=True)):.0f}")
+                ours.append(middle - began)
+                theirs.append(time.monotonic() - middle)
+        medians = f"{statistics.median(ours):.1f} | {statistics.median(theirs):.1f}"
+        print(f"| {model} | {medians} | {', '.join(said[0])} | {', '.join(said[1])} |", flush=True)
+
+
+def flexhpc(spec: Path) -> str:
+    """Run ``flexhpc sweep``; return the EMC with its interval."""
+    profile = spec.with_name("one.yaml")
+    profile.write_text("cluster: local\nworkers: 1\n")
+    command, runs = str(Path(sys.executable).with_name("flexhpc")), spec.parent / "runs"
+    more = ["--profile", str(profile), "--runs", str(runs)]
+    subprocess.run([command, "sweep", str(spec), *more], check=True, capture_output=True)
+    asked = [command, "results", str(runs / spec.stem), "--format", "json"]
+    (row,) = yaml.safe_load(subprocess.check_output(asked))
+    return f"{row['emc']:.0f} [{row['emc_lo']:.0f}, {row['emc_hi']:.0f}]"
+
+
+if __name__ == "__main__":
+    main()

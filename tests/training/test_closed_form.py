@@ -1,0 +1,117 @@
+"""Gradients by formulas have the bits of autograd's, and so have whole trainings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from flexhpc.spec.sections.model import Mlp
+from flexhpc.spec.sections.training import Adam, Gd, Muon, Sam, Sgd, Training
+from flexhpc.spec.variants import variants
+from flexhpc.training import network as network_module
+from flexhpc.training.closed_form import ClosedForm, perceptron
+from flexhpc.training.optimizers import make_optimizer
+from tests.training.helpers import probe_data, run, same
+
+ACTIVATIONS = ["relu", "leaky_relu", "tanh", "identity", "gelu"]
+SHORT = {"batch_size": 32, "epochs": 12}
+TRAININGS: dict[str, Training] = {
+    "adam": Adam(optimizer="adam", lr=1e-2, **SHORT),
+    "adam with decay": Adam(optimizer="adam", lr=1e-2, weight_decay=0.1, **SHORT),
+    "sgd": Sgd(optimizer="sgd", lr=0.05, clip_norm=1.0, **SHORT),
+    "sam": Sgd(optimizer="sgd", lr=0.05, sam=Sam(), momentum=0.0, **SHORT),
+    "muon": Muon(optimizer="muon", **SHORT),
+    "fp64": Adam(optimizer="adam", lr=1e-2, precision="fp64", **SHORT),
+    "in chunks": Gd(optimizer="gd", lr=0.2, epochs=12),
+    "shards": Adam(optimizer="adam", lr=1e-2, shards=3, **SHORT),
+}
+
+
+def mlp(activation: str = "tanh", **more: object) -> Mlp:
+    return Mlp(family="mlp", width=16, depth=2, activation=activation, **more)
+
+
+def by_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_module, "perceptron", lambda network: None)
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_training_has_the_bits_of_autograds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_module, "_BACKWARD_AT_ONCE", 70)
+    formulas = run(TRAININGS[name], 150, model=mlp())
+    assert formulas.epochs >= 7
+    by_autograd(monkeypatch)
+    same(run(TRAININGS[name], 150, model=mlp()), formulas)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("model", [{}, {"bias": False}, {"depth": 0}, {"init": "mup"}])
+def test_every_activation_and_shape(
+    activation: str, model: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Mlp(family="mlp", **{"width": 16, "depth": 2, "activation": activation, **model})
+    formulas = run(TRAININGS["adam"], 150, model=network)
+    by_autograd(monkeypatch)
+    same(run(TRAININGS["adam"], 150, model=network), formulas)
+
+
+def test_label_smoothing_to_rounding() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10)).double()
+    data = probe_data(50)
+    inputs = data.inputs.double()
+    nn.functional.cross_entropy(network(inputs), data.labels, label_smoothing=0.3).backward()
+    expected = [p.grad for p in network.parameters()]
+    form = ClosedForm(network, label_smoothing=0.3)
+    for part, first in ((slice(20), True), (slice(20, None), False)):
+        form.backward(inputs[part], data.labels[part], 50, first=first)
+    for parameter, gradient in zip(network.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Linear(3, 2),
+        nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)),
+        nn.Sequential(nn.Linear(3, 4), nn.ReLU()),
+        nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.ReLU(), nn.Linear(4, 2)),
+        nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2)),
+        nn.Sequential(nn.Linear(3, 4), nn.GELU("tanh"), nn.Linear(4, 2)),
+        nn.Sequential(nn.Linear(3, 4), nn.LeakyReLU(0.2), nn.Linear(4, 2)),
+        nn.Sequential(nn.Linear(3, 4).requires_grad_(False), nn.ReLU(), nn.Linear(4, 2)),
+    ],
+)
+def test_other_networks_are_left_to_autograd(network: nn.Module) -> None:
+    assert perceptron(network) is None
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_direct_steps_are_torchs(name: str) -> None:
+    """With groups of several rates, and (torch's SGD refuses it) a gradient that comes later."""
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[name]
+    section = variants("training")[name].model_validate({"optimizer": name, "weight_decay": 0.1})
+    ends = []
+    for ours in (True, False):
+        torch.manual_seed(0)
+        weights = [nn.Parameter(torch.randn(5, 7)), nn.Parameter(torch.randn(3))]
+        weights.append(nn.Parameter(torch.randn(4)))
+        weights[1].rate_factors = (0.5, 0.5)
+        more = {"momentum": section.momentum} if name == "sgd" else {}
+        optimizer = (
+            make_optimizer(section, weights)
+            if ours
+            else kind(
+                [{"params": [weights[0], weights[2]]}, {"params": [weights[1]]}],
+                lr=section.lr, weight_decay=0.1, fused=True, **more,
+            )
+        )  # fmt: skip
+        for step in range(6):
+            for number, weight in enumerate(weights):
+                absent = number == 2 and step < 2 and name != "sgd"
+                weight.grad = None if absent else torch.randn_like(weight)
+            optimizer.step()
+        ends.append([w.detach() for w in weights])
+    for mine, theirs in zip(*ends, strict=True):
+        assert torch.equal(mine, theirs)
