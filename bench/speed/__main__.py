@@ -30,7 +30,7 @@ from flexhpc.models.families import Shape
 from flexhpc.spec.sections.model import Model
 from flexhpc.spec.variants import variants
 
-N, CLASSES, LEAST = 1024, 10, 24
+N, CLASSES, LEAST = 512, 10, 48
 GREY, COLOUR, TABLE = (1, 28, 28), (3, 32, 32), (54,)
 NETWORKS: dict[str, tuple[Shape, dict[str, object]]] = {
     "MLP 8": (GREY, {"family": "mlp", "width": 8, "depth": 2}),
@@ -38,7 +38,7 @@ NETWORKS: dict[str, tuple[Shape, dict[str, object]]] = {
     "MLP 512": (GREY, {"family": "mlp", "width": 512, "depth": 2}),
     "CNN 8": (GREY, {"family": "cnn", "width": 8, "depth": 3}),
     "CNN 32": (COLOUR, {"family": "cnn", "width": 32, "depth": 3}),
-    "ResNet 8": (COLOUR, {"family": "resnet", "width": 8, "depth": 2}),
+    "ResNet 4": (GREY, {"family": "resnet", "width": 4, "depth": 2}),
     "ViT 48": (GREY, {"family": "vit", "width": 48, "depth": 4, "patch": 7}),
     "tabular MLP 64": (TABLE, {"family": "mlp", "width": 64, "depth": 2}),
 }

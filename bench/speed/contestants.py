@@ -211,5 +211,7 @@ def quiet() -> None:
     import logging
 
     warnings.simplefilter("ignore")
+    if find_spec("lightning"):
+        import lightning  # noqa: F401  # it sets its own levels
     for name in ("lightning", "lightning.pytorch", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)

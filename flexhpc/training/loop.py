@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import deterministic
 
 from flexhpc.errors import Interrupted
 from flexhpc.spec.sections.training import Training
@@ -289,11 +290,15 @@ def _deterministic() -> Iterator[None]:
     """Use deterministic algorithms inside; what has none warns rather than fails.
 
     torch.use_deterministic_algorithms does the same, but imports torch's compiler to tell it, which
-    takes as long as importing torch.
+    takes as long as importing torch. In that mode torch also fills new memory with nan, so that
+    what reads it before it is written shows; that takes a twentieth of a step, and is left out.
     """
-    before = torch.get_deterministic_debug_mode()
+    settings: Any = deterministic  # of no known attributes
+    before, filled = torch.get_deterministic_debug_mode(), settings.fill_uninitialized_memory
     torch.set_deterministic_debug_mode("warn")
+    settings.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(before)
+        settings.fill_uninitialized_memory = filled
