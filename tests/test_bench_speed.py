@@ -15,7 +15,7 @@ from flexhpc.training.loop import _Run
 from tests.conftest import REPOSITORY
 
 LEAST = 0.53
-"""Of the rate of the bare products of MLP 64; measured between 0.57 and 0.67, on busy machines too."""
+"""Of the rate of the bare products of MLP 64; 0.57 to 0.67 were measured, on busy machines too."""
 
 
 def over_floor(rounds: int = 20) -> float:
