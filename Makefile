@@ -13,7 +13,7 @@ need = $(if $($(1)),,$(error $(1)= is missing; for example: $(2)))
 
 .DEFAULT_GOAL := help
 .PHONY: help install dev sweep ui status report results check test test-full test-slow lint bench \
-  coverage docs recipe image sif local test-containers devcluster-up devcluster-down
+  coverage docs bench-full recipe gpu-check image sif local test-containers devcluster-up devcluster-down
 
 help: ## list the targets
 	@echo 'make sweep SPEC=sweeps/quickstart.yaml [PROFILE=local] [SET="key=value ..."]'
@@ -94,10 +94,21 @@ devcluster-up: ## start a real SLURM of four small nodes on this host (Debian, a
 devcluster-down: ## stop it
 	@hpc/devcluster/down.sh
 
-bench: dev ## benchmarks, as JSON and tables (more than an hour, 3 GB of disk)
-	@set -e; for file in bench/*.py; do $(BIN)/python $$file; done
+bench: dev ## how fast flexhpc is, beside other ways to train; tables and JSON (20 minutes at most)
+	@$(BIN)/python bench/plan_speed.py
+	@$(BIN)/python bench/worker_start.py
+	@$(BIN)/python -m bench.speed --rounds 3 --seconds 1
+	@$(BIN)/python -m bench.speed.start --rounds 3
+	@$(BIN)/python -m bench.speed.answers
+
+bench-full: bench ## and all other benchmarks (more than an hour, 3 GB of disk)
+	@set -e; for name in optimizers packed_set perceptron_coverage perceptron_shortfall slurm_submit \
+    tail_batch; do \
+	  $(BIN)/python -m bench.$$name; done
 	@$(BIN)/python -m bench.search
-	@$(BIN)/python -m bench.speed
+
+gpu-check: dev ## tests and benchmarks of the GPU, where there is one (8 minutes at most)
+	@$(BIN)/python -m bench.gpu_check
 
 recipe: dev ## what moves EMC beside the network: the table of docs/recipe.md (45 minutes)
 	@for spec in recipe recipe_mup; do \

@@ -64,7 +64,8 @@ ELSEWHERE = {
 """Commands that another file runs, by their beginning: the file, and what of it does."""
 
 BY_HAND = (
-    "make check", "make coverage", "make test-full", "make test-slow", "make bench", "make recipe",
+    "make check", "make coverage", "make test-full", "make test-slow", "make bench",
+    "make gpu-check", "make recipe",
 )  # fmt: skip
 """What runs these tests themselves, or for an hour: here make only has to know how."""
 

@@ -1,7 +1,7 @@
 """How fast a probe trains, beside other ways to train the same network.
 
 Usage: python -m bench.speed [--networks NAME,...] [--rounds 5] [--seconds 2] [--threads 1]
-           [--json FILE]
+           [--device cpu] [--json FILE]
 Samples trained on per second of CPU time (of wall time with several threads), accuracy over all
 samples after every epoch included for all; flexhpc with both values of `training.curves`.
 Contestants take turns in every round; the table shows medians, and each one's median ratio to
@@ -59,28 +59,36 @@ def made(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     return build(model, shape, CLASSES), inputs, labels
 
 
-def timed(contestant: Contestant, name: str, epochs: int) -> float:
-    """Return the samples per second of one training: of CPU time with one thread, else of wall."""
+def timed(contestant: Contestant, name: str, epochs: int, device: str = "cpu") -> float:
+    """Return the samples per second of one training.
+
+    Of CPU time with one thread on the CPU, else of wall time.
+    """
     network, inputs, labels = made(name)
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    network.to(device)
+    by_cpu = device == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if by_cpu else time.perf_counter
     began = clock()
     contestant(network, inputs, labels, epochs)
+    if device != "cpu":
+        torch.cuda.synchronize()
     return N * epochs / (clock() - began)
 
 
-def measured(name: str, contestants: dict[str, Contestant], rounds: int, seconds: float) -> Rates:
+def measured(
+    name: str, contestants: dict[str, Contestant], rounds: int, seconds: float, device: str = "cpu"
+) -> Rates:
     """Let the contestants take turns; each trains for about so many seconds a round.
 
     At least ``LEAST`` epochs: a probe begins and ends with passes of its own, for what its gates
     read, and few probes are shorter.
     """
-    epochs = {
-        who: max(LEAST, round(seconds * timed(c, name, 2) / N)) for who, c in contestants.items()
-    }
+    trial = {who: timed(c, name, 2, device) for who, c in contestants.items()}
+    epochs = {who: max(LEAST, round(seconds * rate / N)) for who, rate in trial.items()}
     rates: Rates = {who: [] for who in contestants}
     for _ in range(rounds):
         for who, contestant in contestants.items():
-            rates[who].append(timed(contestant, name, epochs[who]))
+            rates[who].append(timed(contestant, name, epochs[who], device))
     return rates
 
 
@@ -102,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; then of wall time")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
     quiet()
@@ -111,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"| network | flexhpc, samples/s | {' | '.join(others)} |\n|{'---|' * (len(others) + 2)}")
     rates = {}
     for name in given.networks.split(","):
-        rates[name] = measured(name, contestants, given.rounds, given.seconds)
+        rates[name] = measured(name, contestants, given.rounds, given.seconds, given.device)
         print(row(name, rates[name]), flush=True)
     if given.json:
         given.json.write_text(json.dumps(rates, indent=1))

@@ -7,7 +7,7 @@ and returns nothing. What a peer does by itself beside that (checkpoints, logs, 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -33,7 +33,8 @@ def flexhpc(
     asked |= {"gates": {"plateau": {"mode": "off"}}, "curves": curves}
     training = variants("training")["adam"].model_validate(asked)
     assert isinstance(training, Training)
-    data = ProbeData(inputs=inputs, labels=labels, init_seed=0, order_seed=0)
+    device = device_of(network)
+    data = ProbeData(inputs=inputs.to(device), labels=labels.to(device), init_seed=0, order_seed=0)
     train(training, lambda: network, data, Hooks())
 
 
@@ -44,10 +45,22 @@ def _loaders(
     return DataLoader(data, batch, shuffle=True), DataLoader(data, LOOKED_AT)
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Return where a network's parameters are."""
+    return next(network.parameters()).device
+
+
+def _moved(network: nn.Module, batches: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches where the network is."""
+    device = device_of(network)
+    for x, y in batches:
+        yield x.to(device), y.to(device)
+
+
 def _accuracy(network: nn.Module, batches: DataLoader[Any]) -> float:
     network.eval()
     with torch.no_grad():
-        right = sum(float((network(x).argmax(1) == y).sum()) for x, y in batches)
+        right = sum(float((network(x).argmax(1) == y).sum()) for x, y in _moved(network, batches))
     network.train()
     return right
 
@@ -57,7 +70,7 @@ def data_loader(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int)
     shuffled, plain = _loaders(inputs, labels)
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
     for _ in range(epochs):
-        for x, y in shuffled:
+        for x, y in _moved(network, shuffled):
             optimizer.zero_grad()
             functional.cross_entropy(network(x), y).backward()
             optimizer.step()
@@ -72,7 +85,7 @@ def data_loader_fits(
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     done = 0
     while done < steps:
-        for x, y in shuffled:
+        for x, y in _moved(network, shuffled):
             optimizer.zero_grad()
             functional.cross_entropy(network(x), y).backward()
             optimizer.step()
@@ -84,10 +97,12 @@ def data_loader_fits(
 
 def resident(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
     """A loop by somebody careful: tensors in memory, one fused update."""
+    device = device_of(network)
+    inputs, labels = inputs.to(device), labels.to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE, fused=True)
     for _ in range(epochs):
         network.train()
-        for ids in torch.randperm(len(labels)).split(BATCH):
+        for ids in torch.randperm(len(labels), device=device).split(BATCH):
             optimizer.zero_grad()
             functional.cross_entropy(network(inputs[ids]), labels[ids]).backward()
             optimizer.step()
@@ -95,6 +110,10 @@ def resident(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) ->
         with torch.no_grad():
             looks = zip(inputs.split(LOOKED_AT), labels.split(LOOKED_AT), strict=True)
             sum(int((network(x).argmax(1) == y).sum()) for x, y in looks)
+
+
+def _kind(network: nn.Module) -> str:
+    return device_of(network).type
 
 
 def lightning(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
@@ -118,8 +137,9 @@ def lightning(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -
             return torch.optim.Adam(self.parameters(), lr=RATE)
 
     trainer = lightning.Trainer(
-        max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        max_epochs=epochs, accelerator=_kind(network), devices=1, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0,
     )  # fmt: skip
     trainer.fit(Module(), *_loaders(inputs, labels))
 
@@ -128,7 +148,7 @@ def accelerate(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) 
     """The tutorial's loop, prepared by Accelerate."""
     from accelerate import Accelerator
 
-    accelerator = Accelerator(cpu=True)
+    accelerator = Accelerator(cpu=_kind(network) == "cpu")
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
     prepared = accelerator.prepare(network, optimizer, *_loaders(inputs, labels))
     network, optimizer, shuffled, plain = prepared
@@ -147,8 +167,9 @@ def skorch(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> N
 
     scoring = EpochScoring("accuracy", on_train=True, lower_is_better=False, use_caching=False)
     NeuralNetClassifier(
-        network, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.Adam, lr=RATE,
-        batch_size=BATCH, max_epochs=epochs, train_split=None, verbose=0,
+        network, device=_kind(network), criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.Adam, lr=RATE, batch_size=BATCH, max_epochs=epochs,
+        train_split=None, verbose=0,
         iterator_train__shuffle=True, callbacks=[("accuracy", scoring)], warm_start=True,
     ).fit(inputs.numpy(), labels.numpy())  # fmt: skip
 
@@ -162,7 +183,7 @@ def floor(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> No
         if isinstance(module, (nn.Linear, nn.Conv2d))
     ]
     with torch.no_grad():
-        network(inputs[:BATCH])
+        network(inputs[:BATCH].to(device_of(network)))
     for hook in hooks:
         hook.remove()
     with torch.no_grad():

@@ -11,7 +11,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ KIND, POINT, PROBE, LOGGED, EVALUATED = (
     "flexhpc.evaluated",
 )
 _CURVE_POINTS = 64
+_COUNTED_AT_ONCE = 100
 _MOST_PARAMS = 100
 _LONGEST_VALUE = 500
 
@@ -128,9 +129,12 @@ class Syncer:
             )
         fresh = len(probes) - parent.logged
         if fresh > 0:
-            self._drop_unfinished(parent, f"{status.point.id}/{parent.logged:04d}")
-        for number in range(parent.logged, len(probes)):
-            self._child(parent, status, number)
+            self._drop_uncounted(parent, status.point.id)
+        for start in range(parent.logged, len(probes), _COUNTED_AT_ONCE):
+            some = range(len(probes))[start : start + _COUNTED_AT_ONCE]
+            for number in some:
+                self._child(parent, status, number)
+            self._progress(parent, status, some)
         if done:
             self._estimate(parent, status)
         return max(fresh, 0)
@@ -159,14 +163,19 @@ class Syncer:
         parent = self.parents[point.id] = _Parent(run.info.run_id, 0)
         return parent
 
-    def _drop_unfinished(self, parent: _Parent, probe: str) -> None:
-        """Delete the child of the next probe if it is there: a writer was killed while making it.
+    def _drop_uncounted(self, parent: _Parent, point_id: str) -> None:
+        """Delete children beyond what the parent counts: a writer was killed while making them.
 
-        The parent counts each child that is complete before the next is made, so there is no other.
+        They are made in the order of the probes, so most often one question answers for all.
         """
-        where = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{PROBE}` = '{probe}'"
-        for child in _search(self.client, self.experiment, where):
-            self.client.delete_run(child.info.run_id)
+        number = parent.logged
+        where = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{PROBE}` = "
+        while found := list(
+            _search(self.client, self.experiment, f"{where}'{point_id}/{number:04d}'")
+        ):
+            for child in found:
+                self.client.delete_run(child.info.run_id)
+            number += 1
 
     def _child(self, parent: _Parent, status: PointStatus, number: int) -> None:
         assert status.record is not None
@@ -207,26 +216,32 @@ class Syncer:
         ]
         self.client.log_batch(run.info.run_id, metrics=metrics, params=params)
         self.client.set_terminated(run.info.run_id, status="FINISHED", end_time=end)
-        self._progress(parent, status, number, end)
 
-    def _progress(self, parent: _Parent, status: PointStatus, number: int, time: int) -> None:
-        """Log bracket and estimate after a probe on the parent, whose charts show the search."""
+    def _progress(self, parent: _Parent, status: PointStatus, numbers: Sequence[int]) -> None:
+        """Log bracket and estimate after probes on the parent, whose charts show the search."""
         from mlflow.entities import Metric, RunTag
 
-        record = status.record
+        record, point = status.record, status.point
         assert record is not None
-        history = history_of(record.probes[: number + 1], status.point.training)
-        point, n_limit = status.point, record.header.n_limit
-        so_far = estimate_so_far(point.search, n_limit, history, point.coordinates)
-        values: dict[str, float | None] = {"n": history[-1].n}
-        values["cost"] = sum(result.cost for result in history)
-        if so_far is not None:
-            values |= {"lo": so_far.largest_fit, "hi": so_far.smallest_fail}
-            values |= {"emc": so_far.emc, "emc_lo": so_far.emc_lo, "emc_hi": so_far.emc_hi}
-        metrics = [Metric(k, float(v), time, number) for k, v in values.items() if v is not None]
-        tags = [RunTag(LOGGED, str(number + 1))]
+        whole = history_of(record.probes[: numbers[-1] + 1], point.training)
+        metrics: list[Metric] = []
+        for number in numbers:
+            history = whole[: number + 1]
+            so_far = estimate_so_far(
+                point.search, record.header.n_limit, history, point.coordinates
+            )
+            values: dict[str, float | None] = {"n": history[-1].n}
+            values["cost"] = sum(result.cost for result in history)
+            if so_far is not None:
+                values |= {"lo": so_far.largest_fit, "hi": so_far.smallest_fail}
+                values |= {"emc": so_far.emc, "emc_lo": so_far.emc_lo, "emc_hi": so_far.emc_hi}
+            end = int(record.probes[number].finished * 1000)
+            metrics += [
+                Metric(k, float(v), end, number) for k, v in values.items() if v is not None
+            ]
+        tags = [RunTag(LOGGED, str(numbers[-1] + 1))]
         self.client.log_batch(parent.run_id, metrics=metrics, tags=tags)
-        parent.logged = number + 1
+        parent.logged = numbers[-1] + 1
 
     def _estimate(self, parent: _Parent, status: PointStatus) -> None:
         """Log the final estimate, its figure and the point's file on the parent."""
