@@ -77,19 +77,7 @@ class ClosedForm:
             of: what the sum is divided by.
             first: whether the gradient is set, rather than added to what is there.
         """
-        out = inputs.flatten(1)
-        given: list[Tensor] = []
-        kept: list[Tensor] = []
-        for layer, transposed, activation in zip(
-            self._linear, self._transposed, [*self._active, None], strict=True
-        ):
-            given.append(out)
-            bias = layer.bias
-            out = out.mm(transposed) if bias is None else torch.addmm(bias, out, transposed)
-            if activation is not None:
-                before = out
-                out = activation.forward(out)
-                kept.append(out if activation.by_result else before)
+        out, given, kept = self._forward(inputs)
         # The gradient of a mean over one batch is the same table for every batch of that size.
         if of not in self._scaled:
             self._scaled[of] = self._targets * (1.0 / of)
@@ -104,6 +92,27 @@ class ClosedForm:
         for parameter, its_own in self._gradients.items():
             parameter.grad = its_own
         return logs
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Return the logits (m, classes) of inputs (m, ...), without the calls of modules."""
+        return self._forward(inputs)[0]
+
+    def _forward(self, inputs: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Return the logits, each layer's input, and what each activation's backward wants."""
+        out = inputs.flatten(1)
+        given: list[Tensor] = []
+        kept: list[Tensor] = []
+        for layer, transposed, activation in zip(
+            self._linear, self._transposed, [*self._active, None], strict=True
+        ):
+            given.append(out)
+            bias = layer.bias
+            out = out.mm(transposed) if bias is None else torch.addmm(bias, out, transposed)
+            if activation is not None:
+                before = out
+                out = activation.forward(out)
+                kept.append(out if activation.by_result else before)
+        return out, given, kept
 
     def _layer(self, number: int, gradient: Tensor, given: Tensor, first: bool) -> None:
         """Set or add to the gradients of one layer's weight and bias."""

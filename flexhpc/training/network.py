@@ -24,7 +24,7 @@ from flexhpc.training.closed_form import ClosedForm, perceptron
 from flexhpc.training.curvature import Ritz, ritz
 from flexhpc.training.group import Group
 from flexhpc.training.outcome import ProbeData
-from flexhpc.training.running import SUSPECTS, Running, right
+from flexhpc.training.running import SUSPECTS, Running
 from flexhpc.training.sync_norm import SyncedBatchNorm, batch_norms
 
 _MOST_AT_ONCE = 4_096
@@ -157,16 +157,16 @@ class Network:
             def part(number: int) -> Tensor:
                 seed = np.random.SeedSequence((self.seed, step, number))
                 torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
-                sums = torch.zeros(3, dtype=torch.float64, device=self.group.device)
+                sums = torch.zeros(2, dtype=torch.float64, device=self.group.device)
                 if len(parts[number]) or self.synced:
                     for found in self._accumulate(parts[number], len(ids), len(parts[0])):
                         if self.running is not None and not again:
-                            sums += self.running.sums(*found[:2])[0]
+                            sums += self.running.sums(*found[:2])
                 return sums
 
             sums, votes = self._summed(part, vote)
         if self.running is not None and not again:
-            self.running.add_sums(sums)
+            self.running.add_sums(sums, len(ids))
         # On a GPU reading a number waits for it: not at every step.
         heard = self.group.device.type != "cuda" or step % _VOTES_EVERY == 0
         return heard and bool(votes > 0)
@@ -247,7 +247,7 @@ class Network:
         the same vector; the first two are returned as summed up.
         """
         vectors = []
-        nothing = torch.zeros(3, dtype=torch.float64, device=self.group.device)
+        nothing = torch.zeros(2, dtype=torch.float64, device=self.group.device)
         for number in self.group.mine(self.parts):
             self._clear()
             sums = part(number)
@@ -265,7 +265,7 @@ class Network:
             size = parameter.numel()
             parameter.grad = total[place : place + size].view_as(parameter) if used else None
             place += size
-        return total[place : place + 3], total[-1]
+        return total[place : place + 2], total[-1]
 
     def _flat(self, sums: Tensor, vote: bool) -> Tensor:
         gradients = [p.grad for p in self.parameters]
@@ -303,18 +303,26 @@ class Network:
         missed, that answers it for all.
         """
         suspects = self._missed
-        if self.running is not None and self.running.missed is not None:
-            suspects = torch.cat([suspects, self.running.missed])
+        late = None if self.running is None else self.running.missed()
+        if late is not None:
+            suspects = torch.cat([late, suspects[: SUSPECTS - len(late)]])
         if self.n > _FEW and len(suspects):
             self.mode(training=False)
             with torch.no_grad(), self.precision:
-                fitted = right(self.model(self.inputs[suspects]), self.labels[suspects])
-            wrong = (~fitted).sum().float().reshape(1)
-            if float(self.group.all_reduce(wrong)) > 0:
+                logits = self._logits_of(self.inputs.index_select(0, suspects))
+                wrong = (logits.argmax(dim=1) != self.labels[suspects]).any()
+            if self.group.size > 1:
+                wrong = self.group.all_reduce(wrong.float().reshape(1))
+            if bool(wrong > 0):
                 return None
         look = self.evaluate()
         self._missed = (~look.right).nonzero().flatten()[:SUSPECTS]
         return look
+
+    def _logits_of(self, inputs: Tensor) -> Tensor:
+        form = self.closed_form
+        logits: Tensor = self.model(inputs) if form is None else form.logits(inputs)
+        return logits
 
     def _look_at(self, inputs: Tensor, labels: Tensor, fitted: list[Tensor]) -> Tensor:
         """Add what is right to ``fitted``; return the sum of losses."""
@@ -327,7 +335,8 @@ class Network:
             ):
                 logits = self._forward(some)
                 total += functional.cross_entropy(logits, theirs, reduction="sum").double()
-                fitted.append(right(logits, theirs))
+                finite = logits.abs().amax(dim=1) < torch.inf  # false for nan as well
+                fitted.append((logits.argmax(dim=1) == theirs) & finite)
         return total
 
     def _forward(self, inputs: Tensor) -> Tensor:
@@ -336,8 +345,7 @@ class Network:
         More would not stay in a core's cache: what lies between its layers is larger than they are.
         """
         if self.closed_form is not None or self.group.device.type != "cpu":
-            logits: Tensor = self.model(inputs)
-            return logits
+            return self._logits_of(inputs)
         return torch.cat([self.model(some) for some in inputs.split(_FORWARD_AT_ONCE)])
 
     def ritz(self, products: int) -> Ritz:
@@ -353,7 +361,7 @@ class Network:
         parts = torch.arange(self.n, device=self.group.device).tensor_split(self.parts)
 
         def part(number: int) -> Tensor:
-            sums = torch.zeros(3, dtype=torch.float64, device=self.group.device)
+            sums = torch.zeros(2, dtype=torch.float64, device=self.group.device)
             for ids in parts[number].split(_BACKWARD_AT_ONCE):
                 if len(ids):
                     logits = self.model(self.inputs[ids])

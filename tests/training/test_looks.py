@@ -117,7 +117,7 @@ def test_running_sums_do_not_depend_on_where_an_epoch_was_interrupted() -> None:
         assert second.read() == expected
         first.read()
     fitted = batches[-1][0].argmax(1) == batches[-1][1]
-    assert len(straight.missed) == SUSPECTS
-    assert straight.missed.tolist() == (~fitted).nonzero().flatten().flip(0)[:SUSPECTS].tolist()
+    assert len(straight.missed()) == SUSPECTS
+    assert straight.missed().tolist() == (~fitted).nonzero().flatten()[-SUSPECTS:].tolist()
     missed = sum(int((x.argmax(1) != y).sum()) for x, y, _ in batches)
     assert expected[1] == missed
