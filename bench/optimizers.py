@@ -51,6 +51,7 @@ def fitted(optimizer: str, lr: float, data: ProbeData) -> dict[str, Any]:
     training = section.model_validate({"optimizer": optimizer, "lr": lr})
     assert isinstance(training, Training)
     make = partial(build, FITTED, (1, 8, 8), 10)
+    train(training.model_copy(update={"epochs": 1}), make, data, Hooks())  # imports its library
     outcome = train(training, make, data, Hooks())
     return {
         "optimizer": optimizer,
