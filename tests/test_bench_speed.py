@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -98,6 +99,23 @@ def test_a_row_tells_ratios_of_the_same_round() -> None:
 
 @pytest.mark.sweeps
 def test_whole_answers_and_starts_are_told() -> None:
-    command = [sys.executable, "-m", "bench.speed.start", "--rounds", "1", "--networks", "MLP 8"]
-    table = subprocess.check_output(command, cwd=REPOSITORY, text=True)
-    assert table.count("| MLP 8 |") >= 4
+    starts = told("bench.speed.start", "--rounds", "1", "--networks", "MLP 8")
+    assert starts.count("| MLP 8 |") >= 4
+    answers = told("bench.speed.answers", "--rounds", "1", "--models", "MLP 64-12-10")
+    ours, theirs = answers.splitlines()[-1].split(" | ")[3:]
+    low, high = re.fullmatch(r"\d+ \[(\d+), (\d+)\]", ours).groups()
+    assert int(low) < 200 < 2 * int(high)
+    assert 30 < float(theirs.strip(" |")) < 1000
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_its_check_says_so() -> None:
+    command = [sys.executable, "-m", "bench.gpu_check"]
+    done = subprocess.run(command, cwd=REPOSITORY, text=True, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert "no GPU is visible to torch" in done.stdout
+
+
+def told(module: str, *arguments: str) -> str:
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.check_output(command, cwd=REPOSITORY, text=True)

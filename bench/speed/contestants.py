@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -233,6 +234,6 @@ def quiet() -> None:
 
     warnings.simplefilter("ignore")
     if find_spec("lightning"):
-        import lightning  # noqa: F401  # it sets its own levels
+        import_module("lightning")  # it sets its own levels
     for name in ("lightning", "lightning.pytorch", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -56,13 +56,13 @@ def read_joblib(path: Path) -> Array:
     """
     from joblib import numpy_pickle
 
-    class NumbersOnly(numpy_pickle.NumpyArrayWrapper):  # type: ignore[misc]
+    class NumbersOnly(numpy_pickle.NumpyArrayWrapper):  # type: ignore[misc]  # joblib has no types
         def read(self, *arguments: Any) -> Any:
             if self.dtype.hasobject:
                 raise pickle.UnpicklingError("holds an array of objects, not of numbers")
             return super().read(*arguments)
 
-    class JoblibArrays(numpy_pickle.NumpyUnpickler):  # type: ignore[misc]
+    class JoblibArrays(numpy_pickle.NumpyUnpickler):  # type: ignore[misc]  # nor here
         def find_class(self, module: str, name: str) -> Any:
             if (module, name) == _WRAPPER:
                 return NumbersOnly

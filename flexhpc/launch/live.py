@@ -41,7 +41,7 @@ class View:
         """Show where everything stands."""
         if self.first_done is None:
             self.first_done = _finished(statuses)
-            self._last_states = {s.point.id: s.state for s in statuses}
+            self._last_states = {s.point.id: s.state for s in statuses if s.state == "done"}
         if self.console.is_terminal:
             self._live.update(self._picture(statuses, note))
         else:

@@ -38,7 +38,7 @@ KIND, POINT, PROBE, LOGGED, EVALUATED = (
     "flexhpc.evaluated",
 )
 _CURVE_POINTS = 64
-_COUNTED_AT_ONCE = 100
+_COUNTED_AT_ONCE = 100  # with 7 metrics each: a batch may have 1,000
 _MOST_PARAMS = 100
 _LONGEST_VALUE = 500
 

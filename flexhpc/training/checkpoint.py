@@ -9,7 +9,7 @@ import torch
 
 from flexhpc.atomic import replacing
 
-FORMAT = 5
+FORMAT = 4
 
 
 def save(path: Path, key: str, state: dict[str, Any]) -> None:

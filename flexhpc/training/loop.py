@@ -150,7 +150,10 @@ class _Run:
             self._pause(stop)
         state.epoch, state.batch = state.epoch + 1, 0
         running = self.network.running
-        loss, errors = running.read() if running is not None else self._look()
+        if running is not None:
+            loss, errors = running.read(self.n)
+        else:
+            loss, errors = self._look().loss, self._look().errors
         state.losses.append(loss)
         state.errors.append(errors)
         state.plateau.update(loss, errors, state.steps - begun)
@@ -164,11 +167,11 @@ class _Run:
             self.seen = self.network.look_for_fit()
         return self.seen is not None and self.seen.errors == 0
 
-    def _look(self) -> tuple[float, int]:
-        """Return the loss and the samples missed where training stands."""
+    def _look(self) -> Look:
+        """Look where training stands, once."""
         if self.seen is None:
             self.seen = self.network.evaluate()
-        return self.seen.loss, self.seen.errors
+        return self.seen
 
     def _step(self, ids: Tensor) -> bool:
         """Make one update with the mean gradient over ``ids``; True if it is time to stop."""
@@ -199,6 +202,8 @@ class _Run:
         ends = over or (flat and self.training.schedule == "constant")
         if self._fits():
             return "fit"
+        if ends and not math.isfinite(self._look().loss):  # of the last updates
+            return "diverged"
         if ends and (flat or gate.mode == "off"):
             return "not_fit"
         if over:
@@ -214,9 +219,7 @@ class _Run:
         return more is not None
 
     def _finish(self, verdict: Verdict) -> Outcome:
-        loss, errors = self._look()
-        assert self.seen is not None
-        state, fitted = self.state, self.seen.right
+        state, seen = self.state, self._look()
         readings = self.hooks.trained(self.network.model.eval())
         examined = examine(
             self.training.gates, verdict, self.network, state.plateau,
@@ -226,13 +229,13 @@ class _Run:
             readings["extended_to_steps"] = float(state.allowed or 0)
         return Outcome(
             verdict=examined.verdict,
-            n_errors=errors,
-            loss=loss,
+            n_errors=seen.errors,
+            loss=seen.loss,
             epochs=state.epoch,
             steps=state.steps,
             cost=state.cost,
             seconds=self._seconds(),
-            fitted=fitted.cpu().numpy(),
+            fitted=seen.right.cpu().numpy(),
             readings={**readings, **examined.readings},
             rejected=examined.rejected,
             loss_curve=np.array(state.losses, dtype=np.float32),

@@ -31,7 +31,7 @@ _MOST_AT_ONCE = 4_096
 _VALUES_AT_ONCE = 2**23
 _BACKWARD_AT_ONCE = 512
 _VOTES_EVERY = 8
-_FEW = 128
+_FEW = 128  # samples up to which a look at all takes no longer than one at a few
 _FORWARD_AT_ONCE = 128
 
 
@@ -190,8 +190,8 @@ class Network:
         """Set the gradient to that of the loss over ``ids``, divided by ``of``.
 
         Every process takes as many chunks as the one with the ``largest`` part, so that each finds
-        the others in the same pass. Yields the logits (by formulas:
-        log-probabilities), labels and rows of each.
+        the others in the same pass. Yields logits (log-probabilities where the gradient is taken by
+        formulas), labels and rows of each.
         """
         chunks = -(-largest // _BACKWARD_AT_ONCE) if self.in_chunks else 1
         for number, chunk in enumerate(ids.tensor_split(chunks) if chunks > 1 else (ids,)):
@@ -309,7 +309,7 @@ class Network:
         if self.n > _FEW and len(suspects):
             self.mode(training=False)
             with torch.no_grad(), self.precision:
-                logits = self._logits_of(self.inputs.index_select(0, suspects))
+                logits = self._forward(self.inputs.index_select(0, suspects))
                 wrong = (logits.argmax(dim=1) != self.labels[suspects]).any()
             if self.group.size > 1:
                 wrong = self.group.all_reduce(wrong.float().reshape(1))
@@ -318,11 +318,6 @@ class Network:
         look = self.evaluate()
         self._missed = (~look.right).nonzero().flatten()[:SUSPECTS]
         return look
-
-    def _logits_of(self, inputs: Tensor) -> Tensor:
-        form = self.closed_form
-        logits: Tensor = self.model(inputs) if form is None else form.logits(inputs)
-        return logits
 
     def _look_at(self, inputs: Tensor, labels: Tensor, fitted: list[Tensor]) -> Tensor:
         """Add what is right to ``fitted``; return the sum of losses."""
@@ -344,8 +339,11 @@ class Network:
 
         More would not stay in a core's cache: what lies between its layers is larger than they are.
         """
-        if self.closed_form is not None or self.group.device.type != "cpu":
-            return self._logits_of(inputs)
+        if self.closed_form is not None:
+            return self.closed_form.logits(inputs)
+        if self.group.device.type != "cpu":
+            logits: Tensor = self.model(inputs)
+            return logits
         return torch.cat([self.model(some) for some in inputs.split(_FORWARD_AT_ONCE)])
 
     def ritz(self, products: int) -> Ritz:

@@ -91,13 +91,16 @@ def _adam_kernel(optimizer: torch.optim.Optimizer) -> bool:
         return False
     for group, some, gradients in moved:
         own = [state[p] for p in some]
-        steps = [s["step"] for s in own]
-        for step in {id(step): step for step in steps}.values():
-            step += 1
+        if len(some) == len(group["params"]):
+            for step in {id(s["step"]): s["step"] for s in own}.values():
+                step += 1
+        else:  # what has no gradient makes no step, and may share its count
+            for s in own:
+                s["step"] = s["step"] + 1
         kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
         kernel(
-            some, gradients, [s["exp_avg"] for s in own],
-            [s["exp_avg_sq"] for s in own], [], steps, lr=group["lr"], beta1=group["betas"][0],
+            some, gradients, [s["exp_avg"] for s in own], [s["exp_avg_sq"] for s in own], [],
+            [s["step"] for s in own], lr=group["lr"], beta1=group["betas"][0],
             beta2=group["betas"][1], weight_decay=group["weight_decay"], eps=group["eps"],
             amsgrad=False, maximize=False,
         )  # fmt: skip

@@ -47,7 +47,8 @@ class Outcome:
         fitted: bool (n,), in the order of the subset: classified right at the end.
         readings: convergence readings by name.
         rejected: a convergence gate refused it: its failure is not one of capacity.
-        loss_curve: float32, loss after each epoch; error_curve: int32, samples missed.
+        loss_curve: float32, a loss per epoch; error_curve: int32, samples missed; of what they are
+            says ``training.curves``.
     """
 
     verdict: Verdict

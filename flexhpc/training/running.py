@@ -72,13 +72,17 @@ class Running:
             self._judged = ids, wrong
         self._held, self._values = [], 0
 
-    def read(self) -> tuple[float, int]:
-        """Return mean loss and samples missed since the last time; waits for a GPU."""
+    def read(self, n: int) -> tuple[float, int]:
+        """Return mean loss and samples missed since the last time; waits for a GPU.
+
+        Where a budget ended within the epoch, what was missed is scaled up to all ``n`` samples, or
+        a shorter epoch would look like a better one.
+        """
         self._judge()
         loss, missed = self._totals.tolist()
         count, self._count = self._count, 0
         self._totals.zero_()
-        return loss / count, round(missed)
+        return loss / count, round(missed * n / count)
 
     def missed(self) -> Tensor | None:
         """Return rows that were missed late in the epoch, int64 (``SUSPECTS`` at most,).

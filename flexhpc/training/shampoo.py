@@ -45,7 +45,7 @@ class Shampoo(torch.optim.Optimizer):
         super().__init__(parameters, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]  # no loss
         """Make one update with the gradients as they are; takes no closure."""
         for group in self.param_groups:
             for parameter in group["params"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from rich.console import Console
 
 from flexhpc.analysis.censoring import REASONS, bounds, why_bound
 from flexhpc.analysis.collect import as_csv, as_json, as_parquet, measurements, row_of
+from flexhpc.analysis.endings import ending_text
 from flexhpc.analysis.figures.efficiency import efficiency_figure
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.fit import fit_figure
 from flexhpc.analysis.report import write_report
-from flexhpc.analysis.tables import results_table
-from flexhpc.analysis.text import ratio_text
+from flexhpc.analysis.tables import results_table, status_table
+from flexhpc.analysis.text import emc_text, ratio_text
 from flexhpc.store.status import PointStatus
 from flexhpc.tracking.note import note_of
 from tests.analysis.made import BAYES, BISECTION, points, status
@@ -77,6 +79,25 @@ def test_the_table_in_a_terminal_shows_bounds(three: list[PointStatus]) -> None:
     assert "< 0.020" in lines[2]
     assert ">" not in lines[3]
     assert "<" not in lines[3]
+
+
+@pytest.mark.parametrize("width", [120, 150, 200])
+def test_long_names_push_no_figure_out_of_the_table(three: list[PointStatus], width: int) -> None:
+    """Names are cut in the middle, and do without the keys that are not set."""
+    keys = {f"model.key_{i}": None if i % 2 else i for i in range(16)}
+    named = [
+        replace(s, point=replace(s.point, swept={**keys, "seed": seed}), host="host")
+        for seed, s in enumerate(three)
+    ]
+    console = Console(width=width, file=io.StringIO())
+    console.print(status_table(named, width))
+    lines = console.file.getvalue().splitlines()
+    for seed, (line, point) in enumerate(zip(lines[1:], named, strict=True)):
+        assert len(line.rstrip()) <= width
+        assert emc_text(point.estimate) in line
+        assert ending_text(point) in line
+        assert f"seed={seed} " in line
+        assert "None" not in line
 
 
 def test_the_note_in_mlflow_shows_bounds(three: list[PointStatus]) -> None:

@@ -20,7 +20,7 @@ class Shampoo(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]  # no loss
         for group in self.param_groups:
             for weight in group["params"]:
                 gradient = weight.grad + group["weight_decay"] * weight

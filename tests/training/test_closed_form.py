@@ -89,7 +89,7 @@ def test_other_networks_are_left_to_autograd(network: nn.Module) -> None:
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_direct_steps_are_torchs(name: str) -> None:
-    """With groups of several rates, and (torch's SGD refuses it) a gradient that comes later."""
+    """With groups of several rates, and (torch's SGD refuses it) gradients that come and go."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[name]
     section = variants("training")[name].model_validate({"optimizer": name, "weight_decay": 0.1})
     ends = []
@@ -109,7 +109,8 @@ def test_direct_steps_are_torchs(name: str) -> None:
         )  # fmt: skip
         for step in range(6):
             for number, weight in enumerate(weights):
-                absent = number == 2 and step < 2 and name != "sgd"
+                absent = number == 2 and step in (0, 1, 4) and name != "sgd"
+                absent |= number == 0 and step == 3 and name != "sgd"
                 weight.grad = None if absent else torch.randn_like(weight)
             optimizer.step()
         ends.append([w.detach() for w in weights])
