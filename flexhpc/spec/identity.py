@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from flexhpc.spec.sections.base import LATER, LOCATION, Section, Since
 
-HASH_VERSION = 2
+HASH_VERSION = 3
 _ID_DIGITS = 16
 
 

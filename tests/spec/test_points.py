@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -81,8 +82,8 @@ def test_an_id_depends_on_the_case_of_a_value(tmp_path: Path) -> None:
 
 def test_known_id_is_stable(tmp_path: Path) -> None:
     """Changing this id would measure every finished sweep again."""
-    assert points(tmp_path, BASE, "search.policy=bisection")[0].id == "c3289998573898bb"
-    assert points(tmp_path, BASE)[0].id == "d2a61bf7ccc93d99"
+    assert points(tmp_path, BASE, "search.policy=bisection")[0].id == "a50dcfa9febe4615"
+    assert points(tmp_path, BASE)[0].id == "4e207847f5c2e5c9"
 
 
 FIRST_VERSION = (
@@ -93,23 +94,43 @@ FIRST_VERSION = (
 """The ids that the first hash version gave the points of frozen_v1.yaml, which it froze."""
 
 
-def test_points_of_the_first_version_keep_their_ids_and_what_they_did(tmp_path: Path) -> None:
-    path = Path(__file__).with_name("frozen_v1.yaml")
+SECOND_VERSION = (
+    "37848bf27d3d18ed", "f2da8c08709a814a", "cc1cc363722b50d4", "69e19af24a3b83bd",
+    "7b83d730b5dc1af4", "5a1945273dad31dc", "6d58062201327f16", "88febc979c1055f3",
+    "aef9334f9d4c2f53", "9572d2159a79bfe2", "31a4e459e35f0a6d", "99405fe540546928",
+)  # fmt: skip
+"""The ids that the second gave the points of frozen_v2.yaml, before `training.curves` was a key."""
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"), [("frozen_v1.yaml", FIRST_VERSION), ("frozen_v2.yaml", SECOND_VERSION)]
+)
+def test_points_of_earlier_versions_keep_their_ids_and_what_they_did(
+    name: str, ids: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = Path(__file__).with_name(name)
     sweep, found = checked(path)
-    assert tuple(point.id for point in found) == FIRST_VERSION
+    assert tuple(point.id for point in found) == ids
+    first = ids is FIRST_VERSION
     for point in found:
-        assert point.training.gates.stability.mode == "off"
-        assert point.training.gates.plateau.patience == 50
-        assert point.model.init == ("torch" if point.model.family == "vit" else "he")
-        assert getattr(point.search, "max_trainings", None) is None
+        gates, he = point.training.gates, first and point.model.family != "vit"
+        assert point.training.curves == "looks"
+        assert (gates.stability.mode == "off") is first
+        assert gates.plateau.patience == (50 if first else None)
+        assert point.model.init == ("he" if he else "torch")
+        assert (getattr(point.search, "max_trainings", None) is None) is (
+            first or point.search.policy == "bisection"
+        )
     again = tmp_path / "again.yaml"
     again.write_text(freeze(sweep, found))
-    assert tuple(point.id for point in checked(again)[1]) == FIRST_VERSION
+    assert tuple(point.id for point in checked(again)[1]) == ids
     changed = checked(path, ["seed=8"])
     again.write_text(freeze(*changed))
     assert [p.id for p in checked(again)[1]] == [p.id for p in changed[1]]
     newer = tmp_path / "newer.yaml"
-    newer.write_text(path.read_text().replace("frozen:\n", "frozen:\n  version: 99\n"))
+    newer.write_text(
+        re.sub("frozen:\n(  version: 2\n)?", "frozen:\n  version: 99\n", path.read_text())
+    )
     with pytest.raises(InputError, match="written by a newer flexhpc"):
         checked(newer)
 

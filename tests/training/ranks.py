@@ -21,7 +21,7 @@ from flexhpc.spec.sections.training import Adam, Gd, Sam, Sgd, Training
 from flexhpc.training import Group, Hooks, Outcome, train
 from tests.training.helpers import SMALL, probe_data
 
-STOPPED = ("adam", "sharded", "one shard", "curves of batches")
+STOPPED = ("adam", "sharded", "one shard", "sam, sharded", "curves of looks")
 """Cases in which the last rank alone asks to stop, with or without a part of its own."""
 
 
@@ -71,14 +71,18 @@ CASES = {
         Mlp(family="mlp", width=8, depth=1, subspace=Subspace(dims=50, projection="sparse")),
         bits=True,
     ),
-    "curves of batches": Case(
+    "sam, sharded": Case(
+        Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=60, shards=4, sam=Sam()), 150,
+        bits=True,
+    ),
+    "curves of looks": Case(
         Adam(
-            optimizer="adam", lr=1e-2, batch_size=32, epochs=60, shards=4, curves="batches",
+            optimizer="adam", lr=1e-2, batch_size=32, epochs=60, shards=4, curves="looks",
             sam=Sam(),
         ), 150, bits=True,
     ),
-    "curves of batches, without shards": Case(
-        Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=60, curves="batches"), 90,
+    "curves of looks, without shards": Case(
+        Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=60, curves="looks"), 90,
     ),
     "cnn": Case(
         Adam(optimizer="adam", lr=3e-3, batch_size=32, epochs=20), 64,

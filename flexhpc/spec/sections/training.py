@@ -15,6 +15,7 @@ from flexhpc.spec.sections.base import (
     Fraction,
     Rate,
     Section,
+    Since,
     positive,
 )
 from flexhpc.spec.sections.gates import Gates
@@ -86,11 +87,11 @@ class Training(Section):
     """Sharpness-aware minimization around the update rule."""
     gates: Gates = Gates()
     """Convergence checks."""
-    curves: Annotated[Literal["looks", "batches"], LATER] = "looks"
+    curves: Annotated[Literal["batches", "looks"], Since(version=3, before="looks")] = "batches"
     """What the loss and the errors of an epoch are, by which plateaus and stability are judged.
-    `looks`: of the whole subset after the epoch, in eval mode. `batches`: of the epoch's own
-    batches, each before its update, as a training loop prints them. That is quicker: whether all
-    samples fit is still asked after every epoch, but a single miss answers it."""
+    `batches`: of the epoch's own batches, each before its update, as a training loop prints them.
+    `looks`: of the whole subset after the epoch, in eval mode; slower. Both ask after every epoch
+    whether all samples fit; for `batches` the first miss answers it."""
     shards: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Parts of each batch whose gradients are taken one by one and added in order: the same bits on
     any number of processes. By default each process takes one part, with equal results but for
