@@ -302,6 +302,7 @@ def test_real_tables(
 def test_a_table_that_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "none"))
+    monkeypatch.delenv("FLEXHPC_DATA", raising=False)
     for source, wanted in (("covtype", "covtype.data.gz"), ("adult", "adult.data"),
                            ("credit", "clients.xls")):  # fmt: skip
         with pytest.raises(PointError, match=f"{source} was not found in data.*{wanted}"):
