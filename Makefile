@@ -76,7 +76,7 @@ local: ## run a sweep inside the image, on this machine's GPU if it has one (SPE
 test-containers: dev ## build the images and run sweeps in them, also on SLURM (Debian, as root)
 	@hpc/test_packages.sh
 	@hpc/container/packages.sh
-	@$(BIN)/python -m pytest -n 0 tests/container
+	@$(BIN)/python -m pytest -n 0 tests/container --durations=12
 
 lint: dev ## ruff, mypy, and the arrows between rooms
 	@$(BIN)/ruff check .
