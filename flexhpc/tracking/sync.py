@@ -83,10 +83,10 @@ class Syncer:
             Exception: whatever MLflow raises when the server is not there.
         """
         with self._lock():
-            client = mlflow_client(self.uri)
+            local = self.uri == local_uri(self.run)
+            client = mlflow_client(self.uri, can_be_made_again=local)
             experiment = client.get_experiment_by_name(self.name)
             if experiment is None:
-                local = self.uri == local_uri(self.run)
                 place = self.run.artifacts.as_uri() if local else None
                 self.experiment = client.create_experiment(self.name, artifact_location=place)
             else:

@@ -28,6 +28,8 @@ _VERDICTS = {
 }
 _MOST_PANELS = 24
 _TITLE_WIDTH = 40
+_ALONE = (5.2, 3.6)
+_IN_A_ROW = 6
 
 
 def fit_figure(statuses: Sequence[PointStatus]) -> Figure:
@@ -35,8 +37,9 @@ def fit_figure(statuses: Sequence[PointStatus]) -> Figure:
     shown = [s for s in statuses if s.probes][:_MOST_PANELS]
     columns = min(4, max(1, len(shown)))
     rows = -(-max(1, len(shown)) // columns)
-    size = (5.2, 3.6) if columns == 1 else (3.3 * columns, 2.6 * rows)
-    figure = Figure(figsize=size, layout="constrained")
+    alone = columns == 1
+    size = _ALONE if alone else (3.3 * columns, 2.6 * rows)
+    figure = Figure(figsize=size, layout=None if alone else "constrained")
     panels = np.atleast_1d(np.asarray(figure.subplots(rows, columns))).ravel()
     for panel in panels[len(shown) :]:
         panel.set_axis_off()
@@ -46,10 +49,17 @@ def fit_figure(statuses: Sequence[PointStatus]) -> Figure:
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    if alone:
+        # Margins by hand: a constrained layout draws everything twice, and MLflow gets one of these
+        # for every point.
+        lines = panels[0].get_title().count("\n") + 1
+        top = 1 - (0.1 + 0.15 * lines) / _ALONE[1]
+        bottom = 0.14 + 0.06 * -(-len(handles) // _IN_A_ROW)
+        figure.subplots_adjust(left=0.11, right=0.98, bottom=bottom, top=top)
     if handles:
         figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=6, fontsize=8,
-            frameon=False,
+            handles.values(), handles.keys(), fontsize=8, frameon=False, ncols=_IN_A_ROW,
+            loc="lower center" if alone else "outside lower center",
         )  # fmt: skip
     return figure
 
