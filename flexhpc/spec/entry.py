@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
+from flexhpc.errors import one_line
+from flexhpc.own_code import NAME, Code, find
 from flexhpc.spec.identity import HASH_VERSION, before, canonical, plain
 from flexhpc.spec.nested import Keys, put
 from flexhpc.spec.resolve import (
@@ -20,8 +24,10 @@ from flexhpc.spec.resolve import (
 )
 from flexhpc.spec.sections.base import Section
 from flexhpc.spec.sections.model import Model
+from flexhpc.spec.sections.own import OwnCode
 from flexhpc.spec.sections.training import Training
 from flexhpc.spec.tune import MOST_ARMS, Arm, combinations, ladder, nuisances, taken_out
+from flexhpc.spec.variants import KEYS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +38,13 @@ class Frozen:
         version: of the hash that its points have.
         variants: section -> variant where the spec does not say.
         defaults: section -> variant -> key -> value.
+        code: name of a user's own code -> where it was, in which version.
     """
 
     version: int = HASH_VERSION
     variants: dict[str, str] = field(default_factory=dict)
     defaults: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    code: dict[str, Code] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +65,13 @@ class Entry:
 
 
 def entry(
-    name: str, values: dict[str, Any], frozen: Frozen, report: Report, *, checked: bool
+    name: str,
+    values: dict[str, Any],
+    frozen: Frozen,
+    report: Report,
+    *,
+    checked: bool,
+    beside: Path | None = None,
 ) -> Entry | None:
     """Return a section from the values that a user gave; None (and reports) if one is wrong.
 
@@ -66,6 +80,7 @@ def entry(
         frozen: defaults and version, of a frozen spec or those of today.
         report: called with every problem.
         checked: whether keys that do not go together are errors.
+        beside: the folder of the spec, where code of the user's own may lie.
     """
     given, asked = taken_out(values)
     tried = _tried(name, given, asked, report)
@@ -81,6 +96,12 @@ def entry(
         given, defaults = (
             {k: v for k, v in some.items() if k not in cls.retired} for some in (given, defaults)
         )
+    if cls is not None and issubclass(cls, OwnCode):
+        placed = _placed(str(variant), given.get("version"), frozen, beside)
+        if isinstance(placed, str):
+            report((KEYS[name],), placed)
+            return None
+        defaults = defaults | placed
     arms = []
     for values_of in combinations(tried):
         chosen = given
@@ -100,6 +121,19 @@ def entry(
     for path, several in tried.items():
         content = put(content, path, {"tune": several})
     return Entry(section=first, text=canonical(content), tried=tried, arms=tuple(arms))
+
+
+def _placed(
+    name: str, version: object, frozen: Frozen, beside: Path | None
+) -> dict[str, Any] | str:
+    """Return where code of the user's own lies and its hash, or what is wrong with its name."""
+    if re.match(NAME, name) is None:
+        return {}  # which is said with all other errors of the section
+    try:
+        code = frozen.code.get(name) or find(name, beside)
+    except (LookupError, OSError) as error:
+        return f"{name}: {one_line(error)}"
+    return {"folder": code.folder, "code": code.hash if version is None else None}
 
 
 def _tried(

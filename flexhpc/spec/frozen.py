@@ -5,6 +5,7 @@ A later version may change a default; a frozen spec keeps its points and their i
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import yaml
@@ -37,8 +38,12 @@ def request(sweep: Sweep) -> dict[str, Any]:
 
 
 def request_hash(sweep: Sweep) -> str:
-    """Return a hash of what was asked: the same request finds its frozen spec again."""
-    return digest(canonical(request(sweep)))
+    """Return a hash of what was asked: the same request finds its frozen spec again.
+
+    Code of the user's own is a part of it; the sweep's points must be expanded already.
+    """
+    code = {"code": {name: code.hash for name, code in sweep.code.items()}} if sweep.code else {}
+    return digest(canonical(request(sweep) | code))
 
 
 def freeze(sweep: Sweep, points: list[Point]) -> str:
@@ -60,6 +65,8 @@ def freeze(sweep: Sweep, points: list[Point]) -> str:
     if sweep.frozen:  # and with them the keys that have no meaning any more
         _merge(defaults, sweep.frozen.defaults)
     held = {"version": sweep.version, "variants": dict(variants), "defaults": defaults}
+    if sweep.code:
+        held["code"] = {name: asdict(code) for name, code in sweep.code.items()}
     frozen = {**request(sweep), "frozen": held}
     head = "# Frozen by flexhpc: the spec of this run, with every default written down.\n"
     return head + yaml.dump(frozen, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flexhpc.errors import InputError
+from flexhpc.own_code import Code
 from flexhpc.spec.entry import Frozen
 from flexhpc.spec.identity import HASH_VERSION
 from flexhpc.spec.nested import Keys, put, spelled
@@ -45,6 +46,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     if wrong:
         raise InputError(wrong)
     sweep = reader.sweep()
+    sweep.beside = path.absolute().parent
     sweep.checked = sweep.frozen is None or bool(overrides)
     return sweep
 
@@ -209,7 +211,12 @@ class _Reader:
             what = f"has version {version}, written by a newer flexhpc; this one reads up to"
             self.note(("frozen",), f"{what} {HASH_VERSION}, so upgrade it")
             return None
-        return Frozen(version=version, variants=variants or {}, defaults=defaults or {})
+        try:
+            code = {name: Code(**place) for name, place in (frozen.get("code") or {}).items()}
+        except (AttributeError, TypeError):
+            self.note(("frozen",), "is written by flexhpc, and was changed; leave it out")
+            return None
+        return Frozen(version=version, variants=variants or {}, defaults=defaults or {}, code=code)
 
     def _evaluate(self) -> Evaluate:
         def report(path: tuple[str, ...], what: str) -> None:

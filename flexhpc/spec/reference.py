@@ -12,7 +12,7 @@ from typing import Any, TypeGuard, get_args
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from flexhpc.spec.sections.base import Section
+from flexhpc.spec.sections.base import FILLED, Section
 from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.variants import DEFAULT_VARIANT, KEYS, variants
 
@@ -42,7 +42,7 @@ def reference() -> str:
 
 def _rows(cls: type[BaseModel], prefix: str, skip: str) -> Iterator[str]:
     for name, field in cls.model_fields.items():
-        if name == skip:
+        if name == skip or FILLED in field.metadata:
             continue
         inner = field.annotation
         inner = next((one for one in get_args(inner) if _is_section(one)), inner)

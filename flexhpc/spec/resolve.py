@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from flexhpc.spec.sections.base import Section
+from flexhpc.spec.sections.own import OWN
 from flexhpc.spec.sections.training import BUDGETS
 from flexhpc.spec.variants import BASES, DEFAULT_VARIANT, KEYS, variants
 
@@ -38,6 +39,8 @@ def variant_class(section: str, variant: object) -> type[Section] | None:
         return None
     if section == "model" and variant.startswith("timm:"):
         variant = "timm:NAME"
+    elif ":" in variant:
+        variant = OWN
     return variants(section).get(variant)
 
 

@@ -6,16 +6,19 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
+from flexhpc.own_code import Code
 from flexhpc.spec.checks import check_evaluation, check_together, check_tuned, generalizes
 from flexhpc.spec.entry import Entry, Frozen, arms_of, entry
 from flexhpc.spec.identity import HASH_VERSION, digest, point_json
 from flexhpc.spec.nested import Keys, put, without_none
 from flexhpc.spec.point import Point
-from flexhpc.spec.resolve import with_variant
+from flexhpc.spec.resolve import variant_of, with_variant
 from flexhpc.spec.sections.data import Data
 from flexhpc.spec.sections.evaluate import Evaluate
+from flexhpc.spec.sections.own import OwnCode
 from flexhpc.spec.sections.training import Training
 from flexhpc.spec.variants import KEYS
 
@@ -57,6 +60,8 @@ class Sweep:
             None for a spec that a user wrote.
         checked: whether keys that do not go together are errors: not in a frozen spec as it was
             written, since a later version may know more of them.
+        beside: the folder of the spec, where code of the user's own may lie.
+        code: what of it the points name, found while they were expanded: name -> where it was.
     """
 
     name: str
@@ -69,6 +74,8 @@ class Sweep:
     evaluate_lines: dict[Keys, int] = field(default_factory=dict)
     frozen: Frozen | None = None
     checked: bool = True
+    beside: Path | None = None
+    code: dict[str, Code] = field(default_factory=dict)
     problems: Problems = field(default_factory=dict)
 
     @property
@@ -148,7 +155,13 @@ class Sweep:
         def report(path: Keys, what: str) -> None:
             self._note((name, *path), what, lines)
 
-        return entry(name, values, self.frozen or Frozen(), report, checked=self.checked)
+        found = entry(
+            name, values, self.frozen or Frozen(), report, checked=self.checked, beside=self.beside
+        )
+        if found is not None and isinstance(found.section, OwnCode):
+            _, variant = variant_of(name, values)
+            self.code[variant] = found.section.place
+        return found
 
     def _go_together(self, entries: list[Entry | None], at: tuple[int, ...]) -> bool:
         """Check across sections; every error is noted."""

@@ -22,6 +22,7 @@ MODULES = [
     "flexhpc.spec.sections.model",
     "flexhpc.spec.sections.training",
     "flexhpc.spec.sections.search",
+    "flexhpc.spec.sections.own",
 ]
 """Where variants are, in the order of lists. One more module is one more line."""
 BASES: dict[str, type[Section]] = {

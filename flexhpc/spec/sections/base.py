@@ -31,6 +31,8 @@ LOCATION = "location"
 """Marks a field that says where something lies and cannot change a result: no part of the id."""
 CALLED = "called"
 """Marks a field that only tells two of a kind apart, where where they lie does not."""
+FILLED = "filled"
+"""Marks a field that no user writes: it is filled in when a spec is read."""
 NUISANCE = "nuisance"
 """Marks a field that may be tuned: it changes neither the data, nor the number of parameters, nor
 the budget, and nobody wants the EMC at any other value of it than the best one."""

@@ -322,10 +322,10 @@ class Timm(Model):
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """See :meth:`Section.clashes`."""
         yield from super().clashes(values)
-        yield from _unfit_for_json("kwargs", values.get("kwargs"), depth=0)
+        yield from unfit_for_json("kwargs", values.get("kwargs"), depth=0)
 
 
-def _unfit_for_json(key: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
+def unfit_for_json(key: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
     """Yield what cannot be written down exactly: infinite numbers, bottomless nesting."""
     if depth > _DEEPEST:
         yield key.split(".")[0], f"is nested more than {_DEEPEST} levels deep"
@@ -333,7 +333,7 @@ def _unfit_for_json(key: str, value: Any, depth: int) -> Iterator[tuple[str, str
         yield key, f"must be a finite number, not {value}"
     elif isinstance(value, dict):
         for name, inner in value.items():
-            yield from _unfit_for_json(f"{key}.{name}", inner, depth + 1)
+            yield from unfit_for_json(f"{key}.{name}", inner, depth + 1)
     elif isinstance(value, list):
         for inner in value:
-            yield from _unfit_for_json(key, inner, depth + 1)
+            yield from unfit_for_json(key, inner, depth + 1)

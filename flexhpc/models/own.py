@@ -1,0 +1,26 @@
+"""Networks of the user's own."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from flexhpc.errors import PointError
+from flexhpc.own_code import accepted, load, run
+from flexhpc.spec.sections.own import OwnModel
+
+Shape = tuple[int, ...]
+
+
+def network(model: OwnModel, shape: Shape, classes: int) -> nn.Module:
+    """Call what makes the network, with ``shape`` and ``classes`` where it asks for them.
+
+    Raises:
+        PointError: it cannot be imported, raises something, or returns something else.
+    """
+    key = f"model.family: {model.family}"
+    make = load(model.family, model.place, pinned=model.version is not None, key="model.family")
+    given = accepted(make, {"shape": shape, "classes": classes}) | model.kwargs
+    made = run(key, lambda: make(**given))
+    if not isinstance(made, nn.Module):
+        raise PointError(f"{key} gave a {type(made).__name__}, not a torch.nn.Module")
+    return made
