@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flexhpc.measure.point import measure
+from flexhpc.measuring.point import measure
 from flexhpc.spec import checked
 from flexhpc.store import RunFolder
 from flexhpc.training import Group, Hooks

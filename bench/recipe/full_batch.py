@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from flexhpc.data import load_samples
-from flexhpc.measure.probe import run_probe
+from flexhpc.measuring.probe import run_probe
 from flexhpc.search import Probe
 from flexhpc.spec import Point, checked
 from flexhpc.spec.sections.training import Gd

@@ -37,8 +37,8 @@ def probe(
         raise InputError(f"--arm {arm}: the point has arms 0 to {len(asked.arms) - 1}")
 
     from flexhpc.data import load_samples
-    from flexhpc.measure.point import parameters
-    from flexhpc.measure.probe import choose_device, run_probe
+    from flexhpc.measuring.point import parameters
+    from flexhpc.measuring.probe import choose_device, run_probe
     from flexhpc.search import Probe
     from flexhpc.training import Group, Hooks
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TextIO
 
 from flexhpc.errors import Interrupted, PeerLost, PointError, one_line
-from flexhpc.measure.point import assist, dismiss, measure
-from flexhpc.measure.pool import ProbePool
-from flexhpc.measure.probe import choose_device
+from flexhpc.measuring.point import assist, dismiss, measure
+from flexhpc.measuring.pool import ProbePool
+from flexhpc.measuring.probe import choose_device
 from flexhpc.search import at_once
 from flexhpc.spec import Point, checked
 from flexhpc.store import SILENCE, Claim, RunFolder, read, read_claim, take

@@ -56,7 +56,7 @@ def test_a_dry_run_imports_neither_torch_nor_mlflow_and_writes_nothing(
 MEASURES = """
 import sys, torch
 from pathlib import Path
-from flexhpc.measure.point import measure
+from flexhpc.measuring.point import measure
 from flexhpc.spec import checked
 from flexhpc.store import RunFolder
 from flexhpc.training import Group, Hooks

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import xlogy
 
 from flexhpc.data import load_samples
-from flexhpc.measure.probe import run_probe
+from flexhpc.measuring.probe import run_probe
 from flexhpc.search import Estimate, ProbeResult, advance, history_of
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import TAILS, Quantiles

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from flexhpc.measure.probe import choose_device
+from flexhpc.measuring.probe import choose_device
 from tests.reference.agreement import Found, by_counts, n50, p_value, search
 from tests.reference.data import needed
 from tests.reference.recipes import Count, Recipe, counts_of, recipes

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from flexhpc.errors import Interrupted
-from flexhpc.measure.probe import choose_device
+from flexhpc.measuring.probe import choose_device
 from flexhpc.models import build
 from flexhpc.spec.sections.model import Cnn, Mlp, Model, Resnet
 from flexhpc.spec.sections.training import Adam, Gd, Sgd, Training

@@ -16,7 +16,7 @@ from typing import Any
 
 from flexhpc.data import Samples, load_samples
 from flexhpc.errors import BatchOfOne, Interrupted, PeerLost
-from flexhpc.measure.probe import choose_device, run_probe
+from flexhpc.measuring.probe import choose_device, run_probe
 from flexhpc.search import Probe
 from flexhpc.spec import Point
 from flexhpc.store import ProbeRecord

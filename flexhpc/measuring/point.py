@@ -10,9 +10,9 @@ from pathlib import Path
 
 from flexhpc.data import Samples, load_samples
 from flexhpc.errors import BatchOfOne, Interrupted, PointError
-from flexhpc.measure.evaluate import evaluate, size
-from flexhpc.measure.pool import ProbePool
-from flexhpc.measure.probe import run_probe
+from flexhpc.measuring.evaluate import evaluate, size
+from flexhpc.measuring.pool import ProbePool
+from flexhpc.measuring.probe import run_probe
 from flexhpc.models import count_bits, count_parameters
 from flexhpc.search import Ask, Estimate, Probe, ProbeResult, advance, estimate_so_far, history_of
 from flexhpc.spec import Point

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from flexhpc.errors import Interrupted
-from flexhpc.measure.point import measure
-from flexhpc.measure.pool import ProbePool
+from flexhpc.measuring.point import measure
+from flexhpc.measuring.pool import ProbePool
 from flexhpc.spec import Point, checked
 from flexhpc.store import RunFolder
 from flexhpc.training import Group, Hooks

@@ -20,8 +20,8 @@ from flexhpc.errors import Interrupted, PeerLost, PointError
 from flexhpc.launch.machine import cores, visible_gpus
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.slurm.script import batch_script
-from flexhpc.measure.point import measure
-from flexhpc.measure.pool import ProbePool
+from flexhpc.measuring.point import measure
+from flexhpc.measuring.pool import ProbePool
 from flexhpc.search import Estimate
 from flexhpc.spec import Point, checked
 from flexhpc.store import RunFolder, read, read_claim

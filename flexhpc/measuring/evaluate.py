@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from flexhpc.data import Samples, TestSet, load_test
 from flexhpc.errors import PointError
-from flexhpc.measure.probe import Wanted, run_training
+from flexhpc.measuring.probe import Wanted, run_training
 from flexhpc.seeds import derive
 from flexhpc.spec import Point, Training
 from flexhpc.spec.sections.evaluate import Evaluate

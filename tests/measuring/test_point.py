@@ -15,12 +15,12 @@ import pandas
 import pytest
 import torch
 
-import flexhpc.measure.evaluate
+import flexhpc.measuring.evaluate
 from flexhpc.data import draw_subset, load_samples
 from flexhpc.errors import Interrupted, PointError
-from flexhpc.measure.evaluate import calibration_error, evaluate, procedure
-from flexhpc.measure.point import measure
-from flexhpc.measure.probe import run_training
+from flexhpc.measuring.evaluate import calibration_error, evaluate, procedure
+from flexhpc.measuring.point import measure
+from flexhpc.measuring.probe import run_training
 from flexhpc.seeds import ProbeSeeds
 from flexhpc.spec import Point, checked
 from flexhpc.spec.sections.evaluate import Evaluate
@@ -184,7 +184,7 @@ def test_an_evaluation_draws_no_probes_subset(
         drawn.append(trained[1])
         return trained
 
-    monkeypatch.setattr(flexhpc.measure.evaluate, "run_training", watched)
+    monkeypatch.setattr(flexhpc.measuring.evaluate, "run_training", watched)
     for n, seed in ((64, 0), (100, 0), (100, 1)):
         asked = replace(point, seed=seed, evaluate=Evaluate(n=n, epochs=1))
         evaluate(asked, samples, None, CPU, Hooks())
