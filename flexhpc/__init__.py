@@ -1,11 +1,35 @@
-"""flexhpc measures how much data a neural network can fit in practice."""
+"""flexhpc measures how much data a neural network can fit in practice.
+
+What it offers to Python is imported when it is asked for, so that ``import flexhpc`` is quick.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-def __getattr__(name: str) -> str:
+if TYPE_CHECKING:
+    from flexhpc.api.measure import measure
+    from flexhpc.api.runs import Measurement, Run, load
+    from flexhpc.api.sweep import sweep
+    from flexhpc.errors import InputError, PointError
+
+__all__ = ["InputError", "Measurement", "PointError", "Run", "load", "measure", "sweep"]
+_OFFERED = {
+    "InputError": "errors", "PointError": "errors", "Measurement": "api.runs", "Run": "api.runs",
+    "load": "api.runs", "measure": "api.measure", "sweep": "api.sweep",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
         return version("flexhpc")
+    if name in _OFFERED:
+        return getattr(import_module(f"{__name__}.{_OFFERED[name]}"), name)
     raise AttributeError(f"module {__name__} has no attribute {name}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -55,6 +55,11 @@ def find(name: str, beside: Path | None) -> Code:
         LookupError: there is no such module; one line.
     """
     module = name.partition(":")[0]
+    if module == LIVE:
+        versions = [version for kept, version in _kept if kept == name]
+        if not versions:
+            raise LookupError("lives in the Python that measured it, which this is not")
+        return Code(folder="", hash=versions[-1])
     if beside is not None and (_file(module, beside) or (beside / module.split(".")[0]).is_dir()):
         root = beside.resolve()
         files = _closure(module, root, "")
@@ -131,8 +136,12 @@ def accepted(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[s
 
 
 def keep(name: str, version: str, value: Any) -> str:
-    """Keep an object of the running Python under a name; returns the whole name."""
+    """Keep an object of the running Python under a name; returns the whole name.
+
+    From now on, this version is the one that is found under it.
+    """
     whole = f"{LIVE}:{name}"
+    _kept.pop((whole, version), None)
     _kept[whole, version] = value
     return whole
 
@@ -155,13 +164,35 @@ def _collect(value: Any, texts: dict[str, bytes]) -> bool:
     if name in texts:
         return True
     try:
-        texts[name] = inspect.getsource(value).encode()
-    except (OSError, TypeError):
+        if getattr(value, "__name__", "") == "<lambda>":
+            text = _lambda_source(value)
+            name += text.decode()
+        else:
+            text = inspect.getsource(value).encode()
+    except (OSError, TypeError, SyntaxError):
         return False
+    texts[name] = text
     for inner in _named_by(value):
         if _is_of_a_user(inner):
             _collect(inner, texts)
     return True
+
+
+def _lambda_source(function: Any) -> bytes:
+    """Return the source of a lambda alone: inspect gives the whole lines around it."""
+    lines, _ = inspect.findsource(function)
+    spans = [
+        (first, start, last, end)
+        for first, last, start, end in function.__code__.co_positions()
+        if first and last and start is not None and end is not None and (first, start) < (last, end)
+    ]
+    first, start = min(span[:2] for span in spans)
+    last, end = max(span[2:] for span in spans)
+    text = [line.encode() for line in lines[first - 1 : last]]  # columns are counted in bytes
+    text[-1] = text[-1][:end]
+    text[0] = text[0][start:]
+    body = ast.unparse(ast.parse(b"(" + b"".join(text) + b")"))
+    return f"lambda {inspect.signature(function)}: {body}".encode()
 
 
 def _named_by(value: Any) -> Iterator[Any]:

@@ -68,6 +68,8 @@ def sweep(
     from flexhpc.launch import sweep as launch
 
     prepared = prepare(spec, overrides or (), runs)
+    for name in prepared.edited:
+        typer.echo(f"{name} was edited since this run was started: measuring its points anew")
     if detach:
         summary = launch.detached(prepared, settings)
         typer.echo(f"{summary}; `flexhpc status {prepared.run.path}` follows it")

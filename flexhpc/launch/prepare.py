@@ -14,8 +14,9 @@ from filelock import FileLock
 
 from flexhpc.atomic import read_json, write_atomic, write_json
 from flexhpc.errors import InputError
-from flexhpc.spec import Point, checked, freeze, request_hash
+from flexhpc.spec import Point, Sweep, checked, freeze, load, request_hash
 from flexhpc.spec.identity import HASH_VERSION
+from flexhpc.spec.loading import Spec
 from flexhpc.store import RunFolder
 from flexhpc.versions import packages
 
@@ -28,6 +29,7 @@ class Prepared:
         points: as they will be measured: those of the frozen spec if this request was made before.
         request: hash of what was asked.
         again: whether the run folder holds this very request already.
+        edited: code of the user's own whose source changed since the run was last started.
     """
 
     run: RunFolder
@@ -35,9 +37,10 @@ class Prepared:
     frozen: str
     request: str
     again: bool
+    edited: tuple[str, ...] = ()
 
 
-def prepare(spec: Path, overrides: Sequence[str], runs: Path) -> Prepared:
+def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> Prepared:
     """Read a spec and find its run folder; nothing is written.
 
     The same request finds its frozen spec again, so that a later version's defaults do not change
@@ -56,8 +59,22 @@ def prepare(spec: Path, overrides: Sequence[str], runs: Path) -> Prepared:
             run=run, points=frozen_points, frozen=run.spec.read_text(), request=request, again=True
         )
     return Prepared(
-        run=run, points=points, frozen=freeze(sweep, points), request=request, again=False
+        run=run,
+        points=points,
+        frozen=freeze(sweep, points),
+        request=request,
+        again=False,
+        edited=_edited(run, sweep),
     )
+
+
+def _edited(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
+    """Return the names of code in a spec whose source is not what the run folder has."""
+    if not sweep.code or not run.spec.is_file():
+        return ()
+    before = load(run.spec).frozen
+    known = before.code if before is not None else {}
+    return tuple(n for n, code in sweep.code.items() if n in known and known[n].hash != code.hash)
 
 
 def open_folder(prepared: Prepared, launch: str, image: str | None) -> None:

@@ -14,6 +14,7 @@ from flexhpc.models.builder import plain_network
 from flexhpc.models.families import Shape
 from flexhpc.models.reparameterization import matrices
 from flexhpc.spec.sections.model import Model
+from flexhpc.spec.sections.own import OwnModel
 
 
 def count_parameters(model: Model, shape: Shape, classes: int, device: str = "meta") -> int:
@@ -34,6 +35,7 @@ def count_parameters(model: Model, shape: Shape, classes: int, device: str = "me
         PointError: the network cannot take samples of this shape, or be scaled or reparameterized
             as asked.
     """
+    device = _device(model, device)
     network = _built(model, shape, classes, device)
     with torch.device(device), torch.no_grad(), _telling(model, shape):
         logits = network(torch.zeros(2, *shape))
@@ -60,12 +62,17 @@ def count_bits(model: Model, shape: Shape, classes: int, precision: str) -> int:
     Raises:
         PointError: as :func:`count_parameters`.
     """
-    network = _built(model, shape, classes, "meta")
+    network = _built(model, shape, classes, _device(model, "meta"))
     trained, each = _trained(model, network), 64 if precision == "fp64" else 32
     if model.quantised is None:
         return trained * each
     rounded = sum(outputs * inputs for outputs, inputs in matrices(network).values())
     return rounded * model.quantised.bits + (trained - rounded) * each
+
+
+def _device(model: Model, device: str) -> str:
+    """Return where to build a network: code of the user's own need not work without values."""
+    return "cpu" if isinstance(model, OwnModel) else device
 
 
 def _trained(model: Model, network: nn.Module) -> int:

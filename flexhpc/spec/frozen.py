@@ -16,7 +16,7 @@ from flexhpc.spec.resolve import variant_of
 from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sweep import Sweep
 from flexhpc.spec.variants import DEFAULT_VARIANT, KEYS
-from flexhpc.spec.yaml_reader import scalar
+from flexhpc.spec.yaml_reader import Dumper
 
 
 def request(sweep: Sweep) -> dict[str, Any]:
@@ -69,19 +69,7 @@ def freeze(sweep: Sweep, points: list[Point]) -> str:
         held["code"] = {name: asdict(code) for name, code in sweep.code.items()}
     frozen = {**request(sweep), "frozen": held}
     head = "# Frozen by flexhpc: the spec of this run, with every default written down.\n"
-    return head + yaml.dump(frozen, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes every text that our reader would not read back as that text."""
-
-
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    style = None if scalar(value) == value else "'"
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-
-_Dumper.add_representer(str, _text)
+    return head + yaml.dump(frozen, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
 def _missing(full: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

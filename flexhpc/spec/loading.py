@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flexhpc.errors import InputError
+import yaml
+
+from flexhpc.errors import InputError, one_line
 from flexhpc.own_code import Code
 from flexhpc.spec.entry import Frozen
 from flexhpc.spec.identity import HASH_VERSION
@@ -17,25 +19,32 @@ from flexhpc.spec.resolve import closest, show, validate
 from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sweep import Axis, Sweep
 from flexhpc.spec.variants import KEYS
-from flexhpc.spec.yaml_reader import Document, Path_, Problem, parse, read
+from flexhpc.spec.yaml_reader import Document, Dumper, Path_, Problem, parse, read
 
 TOP_KEYS = ("name", "seed", "fixed", "grid", "zip", "tune", "evaluate", "frozen")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}\Z")
 _MOST_POINTS = 10_000_000
+GIVEN = "spec"
+"""Stands for the file, in messages about a spec that is given as values."""
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Sweep:
+Spec = Path | Mapping[str, Any]
+"""A sweep spec: its YAML file, or what would stand in it."""
+
+
+def load(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep spec; its points are not expanded yet.
 
     Args:
-        path: the YAML file.
+        spec: the YAML file, or its content; code that it names lies beside the file, or in the
+            working folder.
         overrides: ``key=value`` texts. A scalar fixes a key (and stops sweeping it), a list sweeps
             it; ``name`` and ``seed`` may be set as well.
 
     Raises:
         InputError: the file or an override is wrong in its form; one line per error.
     """
-    document = read(path)
+    document = read(spec) if isinstance(spec, Path) else _written(spec)
     reader = _Reader(document)
     wrong: list[str] = []
     for override in overrides:
@@ -46,21 +55,31 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     if wrong:
         raise InputError(wrong)
     sweep = reader.sweep()
-    sweep.beside = path.absolute().parent
+    sweep.beside = spec.absolute().parent if isinstance(spec, Path) else Path.cwd()
     sweep.checked = sweep.frozen is None or bool(overrides)
     return sweep
 
 
-def checked(path: Path, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Point]]:
+def _written(spec: Mapping[str, Any]) -> Document:
+    """Return a spec that is given as values, as if it had been read."""
+    try:
+        text = yaml.dump(dict(spec), Dumper=Dumper, sort_keys=False, allow_unicode=True)
+    except yaml.YAMLError as error:
+        raise InputError(f"the spec holds what YAML cannot: {one_line(error)}") from None
+    return parse(text, GIVEN)
+
+
+def checked(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Point]]:
     """Read a sweep spec and expand it.
 
     Raises:
         InputError: with every error of the file, sorted by line.
     """
-    sweep = load(path, overrides)
+    sweep = load(spec, overrides)
     points = list(sweep.points())
+    file = str(spec) if isinstance(spec, Path) else GIVEN
     problems = [
-        Problem(file=str(path), line=line, key=key, what=what)
+        Problem(file=file, line=line, key=key, what=what)
         for line, key, what in (*sweep.problems, *_clashes(sweep, points))
     ]
     evaluate = sweep.evaluate
@@ -68,7 +87,7 @@ def checked(path: Path, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Poin
         what = "has no effect: all labels are random or all inputs noise; leave it out"
         at = ("evaluate", evaluate.size_key)
         line = sweep.evaluate_lines[at]
-        problems.append(Problem(file=str(path), line=line, key=".".join(at), what=what))
+        problems.append(Problem(file=file, line=line, key=".".join(at), what=what))
     raise_problems(problems)
     return sweep, points
 

@@ -179,3 +179,15 @@ class _Builder:
             result[key] = self.build(value_node, (*path, key), above)
             self.lines[(*path, key)] = key_node.start_mark.line + 1
         return result
+
+
+class Dumper(yaml.SafeDumper):
+    """Quotes every text that our reader would not read back as that text."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = None if scalar(value) == value else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+Dumper.add_representer(str, _text)

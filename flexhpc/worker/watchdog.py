@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ class Watchdog:
         self.claim: Claim | None = None
         self.progress: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self._over = threading.Event()
         self._listen()
         threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
 
@@ -46,9 +46,13 @@ class Watchdog:
         """Take the latest progress; it goes out with the next heartbeat."""
         self.progress = progress
 
+    def close(self) -> None:
+        """End the watch."""
+        self._over.set()
+
     def _watch(self) -> None:
-        while True:  # also while a stopping worker saves: until the claim is given back
-            time.sleep(self.task.beat)
+        # Also while a stopping worker saves: until the claim is given back.
+        while not self._over.wait(self.task.beat):
             try:
                 self._listen()
             except OSError as error:

@@ -9,6 +9,7 @@ import platform
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TextIO
@@ -63,7 +64,7 @@ def work(task: TaskFile, place: Place, stop: Stop) -> int:
             return 0
         wanted = task.of_task(place.index)
         own_points = list(points) if wanted is None else [by_id[point_id] for point_id in wanted]
-        worker = _Worker(task, place, stop, group)
+        worker = Worker(task, place, stop, group)
         worker.work_on(own_points)
         worker.close()
         dismiss(group)
@@ -121,11 +122,20 @@ def _leave_at_once(why: str) -> NoReturn:
     os._exit(ALONE)
 
 
-class _Worker:
-    """Rank 0 of a job, or a worker by itself."""
+class Worker:
+    """Rank 0 of a job, or a worker by itself.
 
-    def __init__(self, task: TaskFile, place: Place, stop: Stop, group: Group) -> None:
+    Args:
+        shown: called with the progress of a training after every epoch; see :class:`Hooks`.
+        tells: whether it writes a line for each point.
+    """
+
+    def __init__(
+        self, task: TaskFile, place: Place, stop: Stop, group: Group,
+        shown: Callable[[dict[str, Any]], None] = lambda _: None, *, tells: bool = True,
+    ) -> None:  # fmt: skip
         self.task, self.place, self.stop, self.group = task, place, stop, group
+        self.shown, self.tells = shown, tells
         self.run = RunFolder(Path(task.run))
         self.watchdog = Watchdog(task, place, stop)
         self.failed = 0
@@ -133,7 +143,8 @@ class _Worker:
         self._pool: ProbePool | None = None
 
     def close(self) -> None:
-        """End the processes that train probes for this one."""
+        """End the processes that train probes for this one, and the watch over it."""
+        self.watchdog.close()
         if self._pool is not None:
             self._pool.close()
 
@@ -197,11 +208,11 @@ class _Worker:
             self._release(claim, "stopped")
             return "done"
         except PointError as error:
-            _say(f"{point.id} {point.label}: {error}", sys.stderr)
+            self._tell(f"{point.id} {point.label}: {error}", sys.stderr)
             return self._fail(claim, str(error))
         except PeerLost:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # code of the user's own may want to end us
             traceback.print_exc()
             what = one_line(error)
             self._fail(claim, f"{type(error).__name__}: {what}")
@@ -241,11 +252,19 @@ class _Worker:
         hooks = Hooks(
             stopping=self.watchdog.stopping,
             holds=self.watchdog.claim.held,
-            progress=self.watchdog.note,
+            progress=self._progress,
             checkpoint_every=self.task.checkpoint_every,
         )
         estimate = measure(point, self.run, self.group, hooks, self._pool_for(point))
-        _say(f"{point.id} {point.label}: emc {estimate.emc} ({estimate.censored})")
+        self._tell(f"{point.id} {point.label}: emc {estimate.emc} ({estimate.censored})")
+
+    def _tell(self, text: str, to: TextIO | None = None) -> None:
+        if self.tells:
+            _say(text, to)
+
+    def _progress(self, state: dict[str, Any]) -> None:
+        self.watchdog.note(state)
+        self.shown(state)
 
     def _pool_for(self, point: Point) -> ProbePool | None:
         """Return the processes for a search that wants several probes at once, if there are any."""

@@ -21,6 +21,7 @@ from flexhpc.errors import InputError
 from flexhpc.launch.profile import Container, SlurmProfile
 from flexhpc.launch.slurm.commands import Slurm
 from flexhpc.spec import Point
+from flexhpc.spec.sections.own import OwnModel
 from flexhpc.versions import source
 
 _SCRIPT = "container.sh"
@@ -128,7 +129,9 @@ def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> T
     if container is None:
         return None
     work = Path.cwd()
+    points = list(points)
     places = {point.data.location for point in points}
+    places |= {point.model.folder for point in points if isinstance(point.model, OwnModel)}
     data = sorted({work / Path(place).expanduser() for place in places if place} | {work / "data"})
     for path in (run, work, *data):
         if any(sign in str(path) for sign in ":,"):

@@ -1,0 +1,1 @@
+"""The Python interface: measure a point, run a sweep, load a run."""

@@ -1,0 +1,190 @@
+"""Measure a network of the running Python."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+from flexhpc.api.runs import Measurement, run_of
+from flexhpc.api.sweep import sweep_errors
+from flexhpc.atomic import write_atomic
+from flexhpc.errors import InputError
+from flexhpc.launch.prepare import open_folder, prepare
+from flexhpc.launch.sweep import launch_id
+from flexhpc.own_code import keep, source_hash
+from flexhpc.store import RunFolder
+from flexhpc.store.status import StatusReader
+from flexhpc.versions import python_version
+from flexhpc.worker.here import work_here
+from flexhpc.worker.task import TaskFile
+
+Values = Mapping[str, Any]
+
+
+def measure(
+    model: str | Values | Callable[..., torch.nn.Module],
+    data: str | Values | tuple[Any, ...],
+    *,
+    labels: str | None = None,
+    training: Values | None = None,
+    search: Values | None = None,
+    tolerance: float | None = None,
+    seed: int = 0,
+    run: str | Path | None = None,
+    version: str | int | None = None,
+    threads: int = 1,
+    progress: bool | None = None,
+) -> Measurement:
+    """Measure how many samples a network fits: its effective model complexity (EMC).
+
+    Trainings run one after the other in this process, on the GPU if there is one. Ctrl-C keeps what
+    was found, if ``run`` is given.
+
+    Args:
+        model: a function or class that makes the untrained network, called with ``shape`` (of a
+            sample) and ``classes`` if it has parameters of these names; or the ``model`` section of
+            a spec, or its ``family``.
+        data: (inputs, labels) or (inputs, labels, test inputs, test labels): arrays or tensors,
+            images (n, channels, height, width) or (n, height, width), or vectors (n, features); or
+            the ``data`` section of a spec, or its ``source``.
+        labels: ``original`` (the default), ``random`` or ``corrupted``.
+        training: the ``training`` section: ``dict(optimizer="adamw", lr=1e-3)``.
+        search: the ``search`` section; tolerance: its key of that name: how narrow the interval is
+            to be, relative to the EMC.
+        seed: of subsets, initialisations and orders.
+        run: folder to record it in. The same call goes on where an earlier one ended, also in
+            another process, and ``flexhpc status``, ``results``, ``report`` and ``ui`` show it.
+            Without it nothing is kept but what is returned.
+        version: names this version of ``model``, in place of its source. Needed with ``run`` where
+            Python has no source of it, as of what was typed into a prompt.
+        threads: of torch on the CPU; small networks are quickest with one.
+        progress: whether a bar is shown; by default in a terminal and in a notebook.
+
+    Returns:
+        The measurement: EMC, interval, trainings, masks.
+
+    Raises:
+        InputError: an argument is wrong.
+        PointError: the network or the data does not allow it; its traceback is on stderr.
+    """
+    folder = Path(run) if run is not None else None
+    searched = {**({"tolerance": tolerance} if tolerance is not None else {}), **(search or {})}
+    fixed: dict[str, Any] = {"data": _data(data), "model": _model(model, version, folder)}
+    if labels is not None:
+        fixed["data"]["labels"] = labels
+    fixed |= {k: dict(v) for k, v in (("training", training), ("search", searched)) if v}
+    with _folder(folder) as place, sweep_errors():
+        spec = {"name": place.name, "seed": seed, "fixed": fixed}
+        prepared = prepare(spec, (), place.parent)
+        status = StatusReader(prepared.run, prepared.points).read()[0]
+        if status.state != "done" or not prepared.again:
+            launch = launch_id()
+            open_folder(prepared, launch, None)
+            jobs = prepared.run.jobs / launch
+            write_atomic(jobs / "sweep.yaml", prepared.frozen)
+            task = _task(prepared.run, jobs, launch, threads)
+            with _bar(progress) as shown, _threads_kept():
+                work_here(task, prepared.points[0], shown)
+        statuses = StatusReader(prepared.run, prepared.points).read()
+        measured = run_of(prepared.run, statuses)[0]
+        return measured if folder is not None else measured.held()
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _task(run: RunFolder, jobs: Path, launch: str, threads: int) -> TaskFile:
+    return TaskFile(
+        run=str(run.path), spec=str(jobs / "sweep.yaml"), launch=launch, stop=str(jobs / "stop"),
+        python=python_version(), flexhpc=version_of("flexhpc"), owner=None,
+        threads=threads, probes_at_once=1, retries=2, checkpoint_every=60.0,
+    )  # fmt: skip
+
+
+@contextmanager
+def _folder(folder: Path | None) -> Iterator[Path]:
+    """Give the run folder, or one that is gone afterwards."""
+    if folder is not None:
+        yield folder.expanduser().absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="flexhpc-") as temporary:
+        yield Path(temporary) / "measurement"
+
+
+def _model(
+    model: str | Values | Callable[..., torch.nn.Module], version: str | int | None,
+    folder: Path | None,
+) -> dict[str, Any]:  # fmt: skip
+    if isinstance(model, str):
+        return {"family": model}
+    if isinstance(model, Mapping):
+        return dict(model)
+    if not callable(model) or isinstance(model, torch.nn.Module):
+        made = "model: give what makes an untrained network, as lambda: Net(), not a network"
+        raise InputError(made)
+    code = str(version) if version is not None else source_hash(model)
+    if code is None:
+        if folder is not None:
+            raise InputError(
+                "model: Python has no source of it, by which a later call could tell whether it is "
+                "the same; give version="
+            )
+        code = f"{os.getpid()}"
+    name = getattr(model, "__name__", type(model).__name__)
+    return {"family": keep(name if name.isidentifier() else "model", code, model)}
+
+
+def _data(data: str | Values | tuple[Any, ...]) -> dict[str, Any]:
+    if isinstance(data, str):
+        return {"source": data}
+    if isinstance(data, Mapping):
+        return dict(data)
+    if not isinstance(data, (tuple, list)):
+        raise InputError(f"data: give (inputs, labels), not a {type(data).__name__}")
+    arrays = tuple(
+        one.detach().cpu().numpy() if isinstance(one, torch.Tensor) else np.asarray(one)
+        for one in data
+    )
+    content = hashlib.sha256()
+    for array in arrays:
+        content.update(f"{array.shape} {array.dtype.str}".encode())
+        content.update(np.ascontiguousarray(array).data if array.dtype != object else b"")
+    return {"source": keep("arrays", content.hexdigest()[:16], arrays)}
+
+
+@contextmanager
+def _bar(wanted: bool | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Show what is trained: n, epoch, samples missed."""
+    columns = (
+        SpinnerColumn(), TextColumn("n = {task.fields[n]}"), BarColumn(),
+        TextColumn("epoch {task.completed:.0f}, {task.fields[n_errors]} missed"),
+    )  # fmt: skip
+    bar = Progress(*columns, transient=True)
+    console = bar.console
+    bar.disable = not (console.is_terminal or console.is_jupyter if wanted is None else wanted)
+    with bar:
+        task = bar.add_task("", total=None, n="-", n_errors="-")
+
+        def shown(state: dict[str, Any]) -> None:
+            bar.update(
+                task, completed=state["epoch"], total=state["epochs"] or None, n=state["n"],
+                n_errors=state["n_errors"],
+            )  # fmt: skip
+
+        yield shown

@@ -1,0 +1,204 @@
+"""Finished and unfinished runs, as objects and data frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flexhpc.analysis.collect import row_of
+from flexhpc.analysis.text import emc_text
+from flexhpc.errors import PointError
+from flexhpc.search import Estimate
+from flexhpc.search.fit_curve import FitCurve, posterior
+from flexhpc.store import Masks, RunFolder, read_masks
+from flexhpc.store.status import PointStatus, StatusReader, open_run
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+_DRAWS = 1000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measurement:
+    """What is known of one point.
+
+    Attributes:
+        run: where it is stored; status: the point, its record and its estimate.
+        own_masks: its masks, where the run is not kept.
+    """
+
+    run: RunFolder
+    status: PointStatus
+    own_masks: Masks | None = None
+
+    def held(self) -> Measurement:
+        """Return it with all that is in its file, which may go then."""
+        return replace(self, own_masks=self.masks)
+
+    @property
+    def estimate(self) -> Estimate:
+        """The estimate, final or so far.
+
+        Raises:
+            PointError: there is none yet.
+        """
+        if self.status.estimate is None:
+            raise PointError(self.status.message or "nothing was measured yet")
+        return self.status.estimate
+
+    @property
+    def emc(self) -> float:
+        """The effective model complexity (samples); a bound where it is censored."""
+        return self.estimate.emc
+
+    @property
+    def interval(self) -> tuple[float, float | None]:
+        """Its interval (samples); without an upper end where the data ended first."""
+        return self.estimate.emc_lo, self.estimate.emc_hi
+
+    @property
+    def level(self) -> float:
+        """The probability that the interval is made for."""
+        return self.estimate.level
+
+    @property
+    def censored(self) -> str:
+        """Whether the EMC is a bound: ``none``, ``right`` (it is at least this) or ``left``."""
+        return self.estimate.censored
+
+    @property
+    def ended_by(self) -> str:
+        """What ended the search: ``tolerance``, ``data``, ``max_trainings`` ..."""
+        return self.estimate.ended_by or ""
+
+    @property
+    def params(self) -> int:
+        """Number of trainable parameters."""
+        assert self.status.record is not None
+        return self.status.record.header.params
+
+    @property
+    def swept(self) -> dict[str, Any]:
+        """The values of the swept keys."""
+        return dict(self.status.point.swept)
+
+    @property
+    def probes(self) -> pd.DataFrame:
+        """A row per training, in order: n, repeat, verdict, n_errors, loss, epochs, cost ..."""
+        import pandas as pd
+
+        probes = self.status.record.probes if self.status.record else []
+        return pd.DataFrame(
+            {
+                "n": probe.n, "repeat": probe.repeat, "verdict": probe.verdict,
+                "n_errors": probe.n_errors, "train_accuracy": probe.train_accuracy,
+                "loss": probe.loss, "epochs": probe.epochs, "steps": probe.steps,
+                "cost": probe.cost, "seconds": probe.seconds, **probe.tuned, **probe.readings,
+            }
+            for probe in probes
+        )  # fmt: skip
+
+    @property
+    def masks(self) -> Masks:
+        """Which samples each training drew and fitted; rows are those of :attr:`probes`."""
+        return self.own_masks or read_masks(self.run.point(self.status.point.id))
+
+    @property
+    def fit_curve(self) -> FitCurve:
+        """The posterior of P(fit) against n."""
+        assert self.status.record is not None
+        return posterior(self.status.history, self.status.record.header.n_limit)
+
+    def draws(self, size: int = _DRAWS, seed: int = 0) -> NDArray[np.float64]:
+        """Draw EMCs from their posterior, float64 (size,).
+
+        Where the EMC is censored, those beyond the data are guesses of the prior.
+        """
+        import numpy as np
+
+        curve = self.fit_curve
+        cells = np.random.default_rng(seed).choice(len(curve.weight), size, p=curve.weight)
+        return curve.level_set(int(self.estimate.estimand[1:]) / 100)[cells]
+
+    def plot(self) -> Figure:
+        """Draw every training and the fit curve."""
+        from flexhpc.analysis.figures.fit import fit_figure
+
+        return fit_figure([self.status])
+
+    def __repr__(self) -> str:
+        """Say it in a line."""
+        if self.status.estimate is None:
+            return f"<{self.status.point.label or 'a point'}: {self.status.state}>"
+        label = f"{self.status.point.label}: " if self.status.point.label else ""
+        return f"<{label}EMC {emc_text(self.estimate)}, {self.status.probes} trainings>"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """A run folder: every point of it, in the order of the sweep."""
+
+    folder: RunFolder
+    measurements: list[Measurement]
+
+    @property
+    def name(self) -> str:
+        """Name of the sweep."""
+        return self.folder.name
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.folder.path
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """The results table: a row per point; docs/results.md says what the columns are."""
+        import pandas as pd
+
+        return pd.DataFrame([row_of(one.status) for one in self.measurements])
+
+    def report(self) -> Path:
+        """Write the report; returns its page."""
+        from flexhpc.analysis.report import write_report
+
+        statuses, specs = [one.status for one in self], [self.folder.spec.read_text()]
+        return write_report(self.name, statuses, specs, self.folder.report)
+
+    def __len__(self) -> int:
+        """Number of points."""
+        return len(self.measurements)
+
+    def __iter__(self) -> Iterator[Measurement]:
+        """Go through the points."""
+        return iter(self.measurements)
+
+    def __getitem__(self, index: int) -> Measurement:
+        """Return a point by its index."""
+        return self.measurements[index]
+
+    def __repr__(self) -> str:
+        """Say it in a line per point."""
+        return "\n".join([f"<run {self.path}>", *(f"  {one!r}" for one in self.measurements)])
+
+
+def load(path: str | Path) -> Run:
+    """Load a run, finished or not; nothing is written.
+
+    Raises:
+        InputError: it is no run folder.
+    """
+    folder, _, points = open_run(Path(path))
+    return run_of(folder, StatusReader(folder, points).read())
+
+
+def run_of(folder: RunFolder, statuses: list[PointStatus]) -> Run:
+    """Return the run that these points are."""
+    measurements = [Measurement(run=folder, status=status) for status in statuses]
+    return Run(folder=folder, measurements=measurements)

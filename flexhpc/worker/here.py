@@ -1,0 +1,66 @@
+"""A worker inside of the running Python: what measures a point for the Python interface."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from flexhpc.errors import PointError
+from flexhpc.measuring.probe import choose_device
+from flexhpc.spec import Point
+from flexhpc.store import RunFolder, read_claim
+from flexhpc.training import Group
+from flexhpc.worker.place import Place
+from flexhpc.worker.signals import Stop
+from flexhpc.worker.task import TaskFile
+from flexhpc.worker.work import Worker
+
+
+def work_here(task: TaskFile, point: Point, shown: Callable[[dict[str, Any]], None]) -> None:
+    """Measure a point in this process, which another process may not do at the same time.
+
+    Ctrl-C saves the training in hand before it raises KeyboardInterrupt.
+
+    Args:
+        task: what a worker of this launch is told; shown: called after every epoch.
+
+    Raises:
+        PointError: it cannot be measured, or another process is at it.
+    """
+    device = choose_device(task.threads)
+    folder = Path(task.stop).parent
+    place = Place(
+        rank=0, size=1, local_rank=0, host="127.0.0.1", token="", job="", index=0,
+        log=str(folder / "here.log"), ends=None,
+    )  # fmt: skip
+    with _stop_on_interrupt() as stop:
+        worker = Worker(task, place, stop, Group(device), shown, tells=False)
+        try:
+            worker.work_on([point])
+        finally:
+            worker.close()
+    if stop.is_set():
+        raise KeyboardInterrupt
+    claim = read_claim(RunFolder(Path(task.run)).claim(point.id))
+    if claim is not None and claim.state == "failed":
+        raise PointError(claim.message)
+    if claim is not None and claim.state == "running":
+        raise PointError(f"process {claim.pid} on {claim.host.split(':')[0]} measures this point")
+
+
+@contextlib.contextmanager
+def _stop_on_interrupt() -> Iterator[Stop]:
+    """Ask to stop on Ctrl-C; threads other than the main one get none."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set("interrupted"))
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,401 @@
+"""Networks and data sets of a user's own, named in specs and given to Python."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import flexhpc
+from flexhpc import own_code
+from flexhpc.data.own import source_of
+from flexhpc.errors import InputError, PointError
+from flexhpc.own_code import find, source_hash
+from flexhpc.spec import checked, freeze
+from tests.conftest import REPOSITORY, Cli
+from tests.launch.test_sweep import contents
+
+NETS = """\
+from torch import nn
+from layers import block
+
+
+class Net(nn.Module):
+    def __init__(self, shape, classes, width=4):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), *block(shape[1] * shape[2], width),
+                                    nn.Linear(width, classes))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def plain(width=4):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 3))
+"""
+LAYERS = """\
+from torch import nn
+
+
+def block(inputs, width):
+    return nn.Linear(inputs, width), nn.Tanh()
+"""
+DATA = """\
+import numpy as np
+
+
+def load(size=120):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 255, (size, 8, 8), dtype=np.uint8), rng.choice(["a", "b", "c"], size)
+"""
+SPEC = """\
+name: own
+fixed:
+  data: {source: "samples:load", labels: random}
+  model: {family: "nets:Net"}
+  training: {optimizer: adam, lr: 1e-2, batch_size: 32, steps: 200}
+  search: {policy: bisection, start: 16, tolerance: 0.3}
+grid:
+  model.kwargs.width: [2, 4, 8]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A spec, with code beside it."""
+    for name, text in (("nets", NETS), ("layers", LAYERS), ("samples", DATA)):
+        (tmp_path / f"{name}.py").write_text(text)
+    (tmp_path / "own.yaml").write_text(SPEC)
+    return tmp_path
+
+
+def ids(folder: Path, *overrides: str) -> list[str]:
+    return [point.id for point in checked(folder / "own.yaml", overrides)[1]]
+
+
+def test_an_id_knows_the_source(folder: Path) -> None:
+    """Of the module and of those beside it that it imports, but of no other; or a version."""
+    before, versioned = ids(folder), ids(folder, "model.version=2")
+    (folder / "other.py").write_text("x = 1\n")
+    assert ids(folder) == before
+    (folder / "layers.py").write_text(LAYERS.replace("Tanh", "GELU"))
+    edited = ids(folder)
+    assert not set(edited) & set(before)
+    assert ids(folder, "model.version=2") == versioned
+    assert ids(folder, "model.version=3") != versioned
+    (folder / "layers.py").write_text(LAYERS)
+    assert ids(folder) == before
+    assert ids(folder, "model.kwargs.width=4") == [before[1]]
+    (folder / "samples.py").write_text(DATA + "\n")
+    assert not set(ids(folder)) & set(before)
+
+
+def test_a_frozen_spec_keeps_what_it_was_made_with(folder: Path, tmp_path: Path) -> None:
+    frozen = tmp_path / "elsewhere" / "sweep.yaml"
+    frozen.parent.mkdir()
+    frozen.write_text(freeze(*checked(folder / "own.yaml")))
+    before = ids(folder)
+    (folder / "nets.py").write_text("edited")
+    points = checked(frozen)[1]
+    assert [point.id for point in points] == before
+    assert points[0].model.folder == str(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    {
+        "no module": ("model.family='nowhere:Net'", "there is no module nowhere in "),
+        "no name": ("model.family='nets:'", "does not have the form"),
+        "code": ("model={family: 'nets:Net', code: abc}", "code: is filled in by flexhpc"),
+        "kwargs": ("model.kwargs.depth=.inf", "kwargs.depth: must be a finite number"),
+        "of Python": ("model.family='python:Net'", "lives in the Python that measured it"),
+        "a section": ("training.optimizer='nets:Net'", "is not one of sgd, gd"),
+    }.values(),
+)  # fmt: skip
+def test_what_is_wrong_is_said_before_anything_runs(
+    change: str, message: str, folder: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        checked(folder / "own.yaml", [change])
+
+
+def test_where_modules_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = folder / "deep" / "inner"
+    package.mkdir(parents=True)
+    (folder / "deep" / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("from . import part\nfrom ..sibling import x\n")
+    (package / "part.py").write_text("y = 1\n")
+    (folder / "deep" / "sibling.py").write_text("x = 1\n")
+    first = find("deep.inner:part", folder)
+    for file in ("inner/part.py", "sibling.py", "__init__.py"):
+        path = folder / "deep" / file
+        text = path.read_text()
+        path.write_text(text + "z = 2\n")
+        assert find("deep.inner:part", folder).hash != first.hash, file
+        path.write_text(text)
+    assert find("deep.inner:part", folder) == first
+    installed = find("torch.nn:Linear", folder)
+    assert installed.folder == ""
+    assert installed.hash == find("torch.nn:Conv2d", None).hash != find("numpy:zeros", None).hash
+    elsewhere = folder / "on_the_path"
+    elsewhere.mkdir()
+    (elsewhere / "mine.py").write_text("import layers\n")
+    monkeypatch.syspath_prepend(str(elsewhere))
+    assert find("mine:x", folder).folder == str(elsewhere)
+    with pytest.raises(LookupError, match=r"there is no module deep\.nothing"):
+        find("deep.nothing:x", folder)
+
+
+@pytest.mark.sweeps
+def test_a_sweep_over_code_and_an_edit_of_it(folder: Path, cli: Cli, untracked: Path) -> None:
+    """An edit measures again what it concerns; going back finds the old points."""
+    sweep = ("sweep", folder / "own.yaml", "--profile", untracked)
+    cli(*sweep)
+    first = contents(folder / "runs" / "own")
+    assert len(first) == 3
+    rows = json.loads(cli("results", "runs/own", "--format", "json").stdout)
+    assert [row["params"] for row in rows] == [68 * width + 3 for width in (2, 4, 8)]
+    (folder / "layers.py").write_text(LAYERS.replace("Tanh", "ReLU"))
+    said = cli(*sweep).stdout
+    assert "nets:Net was edited since this run was started" in said
+    second = contents(folder / "runs" / "own")
+    assert not set(first) & set(second)
+    (folder / "layers.py").write_text(LAYERS)
+    before = {p: p.stat().st_mtime_ns for p in (folder / "runs/own/points").rglob("*.h5")}
+    cli(*sweep)
+    assert contents(folder / "runs" / "own") == first
+    assert before == {p: p.stat().st_mtime_ns for p in (folder / "runs/own/points").rglob("*.h5")}
+
+
+WRONG = {
+    "raises": ("def Net():\n    raise ValueError('no\\nidea')\n",
+               r"raised ValueError: no idea .*:2"),
+    "exits": ("import sys\ndef Net():\n    sys.exit(3)\n", "raised SystemExit: 3"),
+    "at import": ("1 / 0\n", "importing nets raised ZeroDivisionError"),
+    "syntax": ("def Net(:\n", "importing nets raised SyntaxError"),
+    "no such name": ("x = 1\n", "there is no Net in nets"),
+    "no module": ("def Net():\n    return 3\n", "gave a int, not a torch.nn.Module"),
+    "shape": ("from torch import nn\ndef Net():\n    return nn.Sequential(nn.Flatten(), "
+              "nn.Linear(64, 7))\n", r"gives outputs of shape \(7,\), not 3 logits"),
+    "wrong inputs": ("from torch import nn\ndef Net():\n    return nn.Linear(5, 3)\n",
+                     r"cannot take \(1, 8, 8\) samples"),
+    "exits while it trains": (
+        "import sys\nfrom torch import nn\nclass Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.l = nn.Linear(64, 3)\n"
+        "    def forward(self, x):\n"
+        "        if self.training:\n            sys.exit(5)\n        return self.l(x.flatten(1))\n",
+        "SystemExit: 5"),
+}  # fmt: skip
+
+
+@pytest.mark.sweeps
+def test_code_that_is_wrong_fails_its_point_in_a_line(
+    folder: Path, cli: Cli, untracked: Path
+) -> None:
+    """The others go on; the traceback is in the log that the sweep quotes."""
+    names = []
+    for number, (text, _) in enumerate(WRONG.values()):
+        (folder / f"wrong{number}.py").write_text(text.replace("nets", f"wrong{number}"))
+        names.append(f"wrong{number}:Net")
+    listed = ", ".join(f"{{family: '{name}'}}" for name in [*names, "nets:plain"])
+    spec = SPEC.replace("  model.kwargs.width: [2, 4, 8]", f"  model: [{listed}]").replace(
+        '  model: {family: "nets:Net"}\n', ""
+    )
+    (folder / "own.yaml").write_text(spec)
+    done = cli("sweep", folder / "own.yaml", "--profile", untracked, check=None)
+    assert done.returncode == 1
+    states = json.loads(cli("status", "runs/own", "--json").stdout)
+    assert [state["state"] for state in states] == ["failed"] * len(WRONG) + ["done"]
+    for number, (state, (_, message)) in enumerate(zip(states, WRONG.values(), strict=False)):
+        expected = message.replace("nets", f"wrong{number}")
+        assert re.search(expected, state["message"]), (expected, state["message"])
+        assert "\n" not in state["message"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    {
+        "nothing": (None, "gave a NoneType, not"),
+        "lengths": ((np.zeros((5, 3)), np.zeros(4, int)), "do not match"),
+        "no classes": ((np.zeros((5, 3)), np.linspace(0, 1, 5)), "which are no classes"),
+        "objects": ((np.array([[object()]] * 5), np.zeros(5, int)), "holds object"),
+        "infinite": ((np.full((5, 3), np.inf), np.zeros(5, int)), "infinite"),
+        "nan": ((np.full((5, 1, 3, 3), np.nan), np.zeros(5, int)), "images hold nan"),
+        "dimensions": ((np.zeros((5, 1, 1, 1, 2)), np.zeros(5, int)), "neither vectors"),
+        "one": ((np.zeros((1, 3)), np.zeros(1, int)), "too few"),
+        "a new class": ((np.zeros((5, 3)), np.arange(5), np.zeros((2, 3)), np.array([0, 9])),
+                        "a class that no training label has"),
+    }.values(),
+)  # fmt: skip
+def test_samples_that_are_none(given: object, message: str) -> None:
+    with pytest.raises(PointError, match=message):
+        source_of("x", given)
+
+
+def test_samples_of_all_kinds() -> None:
+    source = source_of("x", (torch.zeros(6, 3, dtype=torch.float64), list("abcabc")))
+    assert (source.classes, source.train.shape) == (3, (3,))
+    assert source.train.dtype == np.dtype("float32")
+    assert source.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert source.test() is None
+    images = np.zeros((4, 5, 5), np.uint8)
+    source = source_of("x", (images, [7, 9, 7, 9], images[:2], [9, 7]))
+    assert source.train.shape == (1, 5, 5)
+    assert source.train.dtype == np.dtype("uint8")
+    assert source.test().labels.tolist() == [1, 0]
+
+
+class Base(nn.Module):
+    """What a network below is made from."""
+
+
+def made(width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(20, width), nn.ReLU(), nn.Linear(width, 5))
+
+
+def test_the_source_of_a_lambda_is_its_own() -> None:
+    """Wherever it stands, and with what it names."""
+    pair = [lambda: made(3), lambda: made(4)]
+    again = lambda: made(  # noqa: E731
+        3
+    )
+    assert source_hash(pair[0]) == source_hash(again) != source_hash(pair[1])
+    width = 3
+    assert source_hash(lambda: made(width)) != source_hash(pair[0])
+    scope: dict[str, object] = {}
+    exec("def typed(): return 1", scope)
+    assert source_hash(scope["typed"]) is None
+
+
+def test_what_a_function_names_counts() -> None:
+    collected: dict[str, bytes] = {}
+    own_code._collect(test_the_source_of_a_lambda_is_its_own, collected)
+    assert any(name.endswith(".made") for name in collected)
+    assert not any(name.startswith("torch") for name in collected)
+
+
+SAMPLES = (
+    np.random.default_rng(0).normal(size=(300, 20)), np.random.default_rng(1).integers(0, 5, 300),
+)  # fmt: skip
+RECIPE = {"optimizer": "adamw", "lr": 1e-2, "steps": 200}
+
+
+def measure(**more: object) -> flexhpc.Measurement:
+    given = {"labels": "random", "training": RECIPE, "tolerance": 0.5, **more}
+    return flexhpc.measure(lambda: made(4), SAMPLES, **given)
+
+
+@pytest.mark.sweeps
+def test_measuring_from_python(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The same with and without a record; the record is like any other, and is found again."""
+    threads = torch.get_num_threads()
+    alone = measure()
+    assert capfd.readouterr() == ("", "")
+    assert alone.interval[0] <= alone.emc <= alone.interval[1]
+    assert (alone.censored, alone.params) == ("none", 20 * 4 + 4 + 4 * 5 + 5)
+    assert len(alone.probes) == alone.masks.fitted().shape[0] == len(alone.masks.n)
+    fits = alone.probes.verdict == "fit"
+    np.testing.assert_array_equal(alone.masks.fitted().sum(axis=1)[fits], alone.probes.n[fits])
+    low, high = np.quantile(alone.draws(20_000), [0.05, 0.95])
+    assert alone.interval == pytest.approx((low, high), abs=1)
+    assert alone.plot().axes
+    kept = measure(run=tmp_path / "mine")
+    assert (kept.emc, kept.interval) == (alone.emc, alone.interval)
+    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "mine").rglob("*.h5")}
+    assert len(files) == 1
+    again = measure(run=tmp_path / "mine")
+    assert again.emc == kept.emc
+    assert files == {p: p.stat().st_mtime_ns for p in (tmp_path / "mine").rglob("*.h5")}
+    loaded = flexhpc.load(tmp_path / "mine")
+    assert [one.emc for one in loaded] == [kept.emc]
+    assert loaded.results.emc.tolist() == [kept.emc]
+    assert "EMC" in repr(loaded[0])
+    assert loaded.report().is_file()
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.sweeps
+def test_a_sweep_from_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    fixed = {
+        "data": {"source": "samples:load", "labels": "random"},
+        "training": RECIPE, "search": {"policy": "bisection", "start": 16, "tolerance": 0.3},
+    }  # fmt: skip
+    spec = {"name": "given", "fixed": fixed, "grid": {"model": [{"family": "nets:Net"}]}}
+    (folder / "p.yaml").write_text("workers: 1\ntracking_uri: none\n")
+    run = flexhpc.sweep(spec, profile="p.yaml")
+    assert len(run) == 1
+    assert run[0].emc > 0
+    assert run.path == folder / "runs" / "given"
+    with pytest.raises(InputError, match=r"^model\.family: nowhere:Net: there is no module"):
+        flexhpc.sweep({**spec, "grid": {"model.family": ["nowhere:Net"]}})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    {
+        "a network": ({"model": nn.Linear(3, 3)}, "give what makes an untrained network"),
+        "optimizer": ({"training": {"optimizer": "adan"}}, "^training.optimizer: .*did you mean"),
+        "data": ({"data": 3}, "give \\(inputs, labels\\), not a int"),
+        "no YAML": ({"training": {"lr": object()}}, "the spec holds what YAML cannot"),
+    }.values(),
+)  # fmt: skip
+def test_wrong_arguments_are_said_in_a_line(given: dict[str, object], message: str) -> None:
+    arguments = {"model": lambda: made(4), "data": SAMPLES, **given}
+    with pytest.raises(InputError, match=message):
+        flexhpc.measure(**arguments)
+
+
+def test_a_network_that_raises_says_so_in_python(capfd: pytest.CaptureFixture[str]) -> None:
+    def broken() -> nn.Module:
+        raise ValueError("not today")
+
+    with pytest.raises(PointError, match="raised ValueError: not today"):
+        flexhpc.measure(broken, SAMPLES, labels="random")
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_importing_flexhpc_is_quick() -> None:
+    """What it offers is imported when it is asked for."""
+    code = "import sys, flexhpc; assert not {'torch', 'numpy'} & set(sys.modules); dir(flexhpc)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+PAGE = (REPOSITORY / "docs" / "own.md").read_text()
+
+
+@pytest.mark.sweeps
+def test_the_page_does_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its Python in order, then its spec with the modules beside it."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```(python|yaml)\n(.*?)```", PAGE, re.DOTALL)
+    files = {
+        text.splitlines()[0].removeprefix("# "): text
+        for kind, text in blocks
+        if kind == "python" and text.startswith("# ")
+    }
+    assert sorted(files) == ["my_data.py", "my_nets.py"]
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    scripts = [text for kind, text in blocks if kind == "python" and text not in files.values()]
+    assert len(scripts) == 2
+    scope: dict[str, object] = {"__name__": "page"}
+    exec(scripts[0], scope)
+    assert "EMC" in capsys.readouterr().out
+    assert scope["found"].censored == "none"
+    exec(scripts[1].replace("[8, 16]", "[4, 6]"), scope)
+    assert len(scope["run"]) == 2
+    (spec,) = (text for kind, text in blocks if kind == "yaml")
+    (tmp_path / "mine.yaml").write_text(spec)
+    (tmp_path / "profile.yaml").write_text("workers: 1\ntracking_uri: none\n")
+    cli("sweep", "mine.yaml", "--profile", "profile.yaml", "--set", "model.kwargs.width=[4]")
+    assert json.loads(cli("results", "runs/mine", "--format", "json").stdout)[0]["params"] == 109
