@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs a sweep inside the container on this machine, on its GPU if it has one.
 #   hpc/container/local.sh SPEC [--set KEY=VALUE ...]
-# It sees the spec, runs/ and data/ of the current folder, FLEXHPC_DATA and BINDS; with apptainer
-# also this machine's /tmp.
+# It sees the spec, and its folder if Python modules lie beside it, which it may name; runs/ and
+# data/ of the current folder, FLEXHPC_DATA and BINDS; with apptainer also this machine's /tmp.
 #   RUNTIME=   podman, docker or apptainer; by default the first that has the image
 #   IMAGE=localhost/flexhpc:latest   SIF=flexhpc.sif (for apptainer)
 #   BINDS=     further folders, as /scratch or /host/folder:/inside:ro
@@ -29,6 +29,8 @@ add() { # add HOST INSIDE [:ro]: the first to name a place inside has it
   [ -n "${bound[$2]:-}" ] || options+=("$bind" "$1:$2${3:-}")
   bound[$2]=yes
 }
+beside=$(dirname "$spec")
+! compgen -G "$beside/*.py" >/dev/null || add "$beside" "$beside" :ro # before what lies in it
 for folder in "$PWD/runs" "$PWD/data"; do add "$folder" "$folder"; done
 for one in ${BINDS:-}; do
   IFS=: read -r outside inside mode <<<"$one"

@@ -92,6 +92,20 @@ def test_a_cnn_needs_neither(site: Site, image: Built) -> None:
     site.make("local", SPEC="cnn.yaml")
 
 
+def test_a_network_beside_the_spec(site: Site, image: Built) -> None:
+    folder = site.checkout / "own"
+    folder.mkdir()
+    (folder / "nets.py").write_text(
+        "from torch import nn\n\n\ndef net(width):\n    return nn.Sequential("
+        "nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))\n"
+    )
+    (folder / "own.yaml").write_text(
+        "name: own\nfixed:\n  model: {family: 'nets:net', kwargs: {width: 4}}\n"
+        "  search: {policy: bisection, start: 8, tolerance: 0.5}\n  training: {epochs: 10}\n"
+    )
+    assert "310" in site.make("local", SPEC="own/own.yaml")  # parameters
+
+
 def test_labels_and_health_check(site: Site, image: Built) -> None:
     (found,) = json.loads(site.run("podman", "image", "inspect", image.name).stdout)
     labels = found["Labels"]

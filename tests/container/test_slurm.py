@@ -80,18 +80,22 @@ def test_an_array_of_points_of_two_processes_each(
 def test_tables_outside_of_data_are_seen(
     container: dict[str, object], cluster: Cluster, tmp_path: Path
 ) -> None:
-    """One lies elsewhere, one beneath the folder where the sweep is started."""
+    """One lies elsewhere, one beneath the folder where the sweep is started, as does a network."""
     elsewhere = tmp_path / "elsewhere"
     here = elsewhere / "here"
     (here / "tables").mkdir(parents=True)
     rows = "".join(f"{i % 7},{i % 11},{'yes' if i % 3 else 'no'}\n" for i in range(64))
     for table in (elsewhere / "far.csv", here / "tables" / "near.csv"):
         table.write_text(f"one,two,answer\n{rows}")
+    (here / "nets.py").write_text(
+        "from torch import nn\n\n\ndef net(shape, classes):\n"
+        "    return nn.Linear(shape[0], classes)\n"
+    )
     spec = here / "quick.yaml"
     spec.write_text(
         "name: quick\nfixed:\n"
         "  data: {source: table, path: tables/near.csv, target: answer}\n"
-        "  model: {family: linear}\n"
+        "  model: {family: 'nets:net'}\n"
         "  training: {epochs: 20}\n"
         "  search: {policy: growth, start: 4, growth: 2.0}\n"
         f"zip:\n  - data.path: [tables/near.csv, {elsewhere}/far.csv]\n"

@@ -139,12 +139,14 @@ def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> T
                 f"{path}: cannot be bound into a container; use a path without : and ,"
             )
     given = [bind if ":" in bind else f"{bind}:{bind}" for bind in container.binds]
+    binds = [f"{run}:{run}", *given, *(f"{path}:{path}:ro" for path in data)]
+    binds.sort(key=lambda bind: bind.split(":")[1].count("/"))  # a folder before what lies in it
     return TaskContainer(
         container=container,
         python=profile.python or "python",
         image=_image(container),
         work=work,
-        binds=[f"{run}:{run}", *given, *(f"{path}:{path}:ro" for path in data)],
+        binds=binds,
     )
 
 
