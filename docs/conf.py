@@ -58,7 +58,8 @@ def _from_docs(app: Sphinx, path: Path, docname: str, content: list[str]) -> Non
 
 def _code(app: Sphinx, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
     """Set `code` of docstrings, which say it as Markdown does, as code."""
-    lines[:] = [re.sub(r"(?<![:`])`([^`]+)`(?!`)", r"``\1``", line) for line in lines]
+    code = re.compile(r"(:\w+:`[^`]+`|``[^`]+``)|`([^`]+)`")  # roles and code stay as they are
+    lines[:] = [code.sub(lambda m: m[1] or f"``{m[2]}``", line) for line in lines]
 
 
 def setup(app: Sphinx) -> None:
