@@ -9,15 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flexhpc.api.compare import Comparison, compare
     from flexhpc.api.measure import measure
     from flexhpc.api.runs import Measurement, Run, load
     from flexhpc.api.sweep import sweep
     from flexhpc.errors import InputError, PointError
 
-__all__ = ["InputError", "Measurement", "PointError", "Run", "load", "measure", "sweep"]
+__all__ = [
+    "Comparison", "InputError", "Measurement", "PointError", "Run", "compare", "load", "measure",
+    "sweep",
+]  # fmt: skip
 _OFFERED = {
     "InputError": "errors", "PointError": "errors", "Measurement": "api.runs", "Run": "api.runs",
-    "load": "api.runs", "measure": "api.measure", "sweep": "api.sweep",
+    "Comparison": "api.compare", "compare": "api.compare", "load": "api.runs",
+    "measure": "api.measure", "sweep": "api.sweep",
 }  # fmt: skip
 
 

@@ -322,6 +322,33 @@ def test_measuring_from_python(tmp_path: Path, capfd: pytest.CaptureFixture[str]
 
 
 @pytest.mark.sweeps
+def test_comparing_two_measurements() -> None:
+    """The ratio of what the posteriors say; open where an EMC is a bound."""
+    narrow = measure()
+    wide = flexhpc.measure(
+        lambda: made(16), SAMPLES, labels="random", training=RECIPE, tolerance=0.5
+    )
+    found = flexhpc.compare(wide, narrow)
+    assert found.chance > 0.9
+    assert found.low < found.ratio < found.high
+    assert found.ratio == pytest.approx(
+        np.median(wide.draws()) / np.median(narrow.draws()), rel=0.1
+    )
+    turned = flexhpc.compare(narrow, wide)
+    assert turned.ratio == pytest.approx(1 / found.ratio, rel=0.03)
+    assert turned.chance == pytest.approx(1 - found.chance, abs=0.03)
+    self = flexhpc.compare(narrow, narrow)
+    assert (self.ratio, self.chance) == pytest.approx((1, 0.5), abs=0.03)
+    few = (SAMPLES[0][:8], np.arange(8) % 5)
+    bound = flexhpc.measure(lambda: made(16), few, labels="random", training=RECIPE)
+    assert bound.censored == "right"
+    assert flexhpc.compare(bound, narrow).high is None
+    assert flexhpc.compare(narrow, bound).low is None
+    with pytest.raises(ValueError, match="not between 0 and 1"):
+        flexhpc.compare(narrow, wide, level=2)
+
+
+@pytest.mark.sweeps
 def test_a_sweep_from_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     fixed = {
