@@ -195,6 +195,33 @@ WRONG = {
 }  # fmt: skip
 
 
+LOOKS = {
+    "network": ("model.family='nets:Gone'", "model.family: there is no Gone in nets"),
+    "kwargs": ("model.kwargs={depth: 3}", "raised TypeError: .*depth"),
+    "data": ("data.source='samples:gone'", "data.source: there is no gone in samples"),
+    "file": ("data={source: table, path: gone.csv, target: x}", "gone.csv"),
+    "folder": ("data={source: image_folder, root: gone}", "gone"),
+    "timm": ("model={family: 'timm:resnet_gone'}", "resnet_gone"),
+    "shape": ("model={family: 'timm:vit_tiny_patch16_224'}", r"cannot take \(1, 8, 8\) samples"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), LOOKS.values(), ids=LOOKS)
+def test_validate_looks_at_what_a_spec_names(
+    change: str, message: str, folder: Path, cli: Cli
+) -> None:
+    """Before anything is started; unless it is told not to."""
+    spec = folder / "own.yaml"
+    spec.write_text(SPEC.replace("grid:\n  model.kwargs.width: [2, 4, 8]\n", ""))
+    assert "fine" in cli("validate", "own.yaml").stdout
+    done = cli("validate", "own.yaml", "--set", change, check=None)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith("own.yaml: ")]
+    assert len(lines) == 1, done.stderr
+    assert re.search(message, lines[0])
+    assert "fine" in cli("validate", "own.yaml", "--no-look", "--set", change).stdout
+
+
 @pytest.mark.sweeps
 def test_code_that_is_wrong_fails_its_point_in_a_line(
     folder: Path, cli: Cli, untracked: Path

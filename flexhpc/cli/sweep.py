@@ -11,16 +11,31 @@ import typer
 
 from flexhpc.cli.options import FAILED, INTERRUPTED, Json, ProfileFile, Run, Runs, Set, Spec
 from flexhpc.cli.results import write_report
+from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
     from flexhpc.launch.sweep import Followed
 
 
-def validate(spec: Spec, overrides: Set = None) -> None:
+def validate(
+    spec: Spec,
+    overrides: Set = None,
+    look: Annotated[
+        bool, typer.Option(help="Open the data, and build networks of timm and of your own.")
+    ] = True,
+) -> None:
     """Check a sweep spec; prints every error at once."""
     from flexhpc.spec import checked
 
     _, points = checked(spec, overrides or ())
+    if look:
+        from flexhpc.measuring.look import look as look_at
+
+        found = list(look_at(points))
+        if wrong := [f"{spec}: {what}" for error, what in found if error]:
+            raise InputError(wrong)
+        for _, what in found:
+            typer.echo(f"not here: {what}")
     typer.echo(f"{spec}: fine, {len(points)} points")
 
 
