@@ -16,7 +16,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
@@ -30,6 +29,8 @@ LIVE = "python"
 """Module of names that stand for objects of the running Python, as :func:`keep` was given them."""
 _INSTALLED = ("site-packages", "dist-packages")
 _kept: dict[tuple[str, str], Any] = {}
+_imported: dict[str, str] = {}
+"""Module -> the hash with which this process imported it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +90,17 @@ def load(name: str, code: Code, *, pinned: bool, key: str) -> Any:
         with contextlib.suppress(KeyError):
             return _kept[name, code.hash]
         raise PointError(f"{key}: {name} lives in the Python that measured it; measure it there")
-    _check_source(name, code, pinned, key)
     module, _, path = name.partition(":")
+    if not pinned:
+        _check_source(name, code, key)
+        if _imported.get(module, code.hash) != code.hash:
+            raise PointError(
+                f"{key}: {module} was edited after this Python imported it; restart it"
+            )
     if code.folder and code.folder not in sys.path:
         sys.path.insert(0, code.folder)
     found: Any = run(f"{key}: importing {module}", lambda: importlib.import_module(module))
+    _imported.setdefault(module, code.hash)
     for part in path.split("."):
         if not hasattr(found, part):
             raise PointError(f"{key}: there is no {path} in {module} ({found.__file__})")
@@ -227,11 +234,11 @@ def _is_of_a_user(value: Any) -> bool:
     return not installed and not str(file).startswith(sys.base_prefix)
 
 
-def _check_source(name: str, code: Code, pinned: bool, key: str) -> None:
-    if pinned:
-        return
+def _check_source(name: str, code: Code, key: str) -> None:
+    if _imported.get(name.partition(":")[0]) == code.hash:
+        return  # what is in memory is what was meant, whatever has become of the file
     try:
-        now = _found_again(name, code.folder)
+        now = find(name, Path(code.folder) if code.folder else None)
     except (LookupError, OSError) as error:
         raise PointError(f"{key}: {name}: {one_line(error)}") from None
     if now.hash != code.hash:
@@ -239,11 +246,6 @@ def _check_source(name: str, code: Code, pinned: bool, key: str) -> None:
             f"{key}: the source of {name} is not what it was when the sweep was started; start it "
             "again, and what the change concerns is measured anew"
         )
-
-
-@lru_cache
-def _found_again(name: str, folder: str) -> Code:
-    return find(name, Path(folder) if folder else None)
 
 
 def _root_on_path(module: str, beside: Path | None) -> Path:

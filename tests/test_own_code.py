@@ -195,6 +195,23 @@ WRONG = {
 }  # fmt: skip
 
 
+def test_what_python_has_imported_is_not_mixed_with_an_edit(folder: Path) -> None:
+    """A point of the old source may still be trained; one of the new needs a new Python."""
+    (folder / "once.py").write_text("def x(): return 1\n")
+    first = find("once:x", folder)
+    assert own_code.load("once:x", first, pinned=False, key="k")() == 1
+    (folder / "once.py").write_text("def x(): return 2\n")
+    assert own_code.load("once:x", first, pinned=False, key="k")() == 1
+    with pytest.raises(PointError, match="once was edited after this Python imported it"):
+        own_code.load("once:x", find("once:x", folder), pinned=False, key="k")
+    (folder / "twice.py").write_text("def x(): return 1\n")
+    stale = find("twice:x", folder)
+    (folder / "twice.py").write_text("def x(): return 2\n")
+    with pytest.raises(PointError, match="is not what it was when the sweep was started"):
+        own_code.load("twice:x", stale, pinned=False, key="k")
+    assert own_code.load("twice:x", stale, pinned=True, key="k")() == 2
+
+
 LOOKS = {
     "network": ("model.family='nets:Gone'", "model.family: there is no Gone in nets"),
     "kwargs": ("model.kwargs={depth: 3}", "raised TypeError: .*depth"),
