@@ -103,10 +103,15 @@ def test_side_by_side_or_one_after_the_other_is_the_same(
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_asked_to_stop_all_probes_in_hand_are_saved(
-    point: Point, alone: dict[str, Any], tmp_path: Path
-) -> None:
-    run, stop = RunFolder(tmp_path), threading.Event()
+def test_asked_to_stop_all_probes_in_hand_are_saved(tmp_path: Path) -> None:
+    """Of trainings that take longer than it takes to ask."""
+    path = tmp_path / "several.yaml"
+    longer = SPEC.replace("lr: 1e-2", "lr: 5e-4").replace("epochs: 300", "epochs: 3000")
+    path.write_text(longer.replace("max_probes: 9", "max_probes: 4"))
+    (point,) = checked(path)[1]
+    run, stop = RunFolder(tmp_path / "run"), threading.Event()
+    measure(point, RunFolder(tmp_path / "alone"), CPU, Hooks())
+    alone = contents(point, RunFolder(tmp_path / "alone"))
     with pool_of(3, checkpoint_every=0.05) as pool:
         once(lambda: len(run.checkpoints(point.id)) > 1, stop.set)
         with pytest.raises(Interrupted):
