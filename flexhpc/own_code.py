@@ -10,13 +10,12 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
-import importlib
+import importlib.util
 import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,7 @@ def find(name: str, beside: Path | None) -> Code:
         if not versions:
             raise LookupError("lives in the Python that measured it, which this is not")
         return Code(folder="", hash=versions[-1])
-    if beside is not None and (_file(module, beside) or (beside / module.split(".")[0]).is_dir()):
+    if beside is not None and _file(module, beside):
         root = beside.resolve()
         files = _closure(module, root, "")
     else:
@@ -154,9 +153,10 @@ def keep(name: str, version: str, value: Any) -> str:
 
 
 def source_hash(value: Any) -> str | None:
-    """Return a hash of the source of an object, and of all of a user's that it names.
+    """Return a hash of the source of an object, of all of a user's that it names, and of values.
 
-    None where there is no source, as of what was typed into a prompt.
+    None where there is no source, as of what was typed into a prompt, and where it names an object
+    that nothing tells apart from another, as an array.
     """
     texts: dict[str, bytes] = {}
     if not _collect(value, texts):
@@ -179,10 +179,26 @@ def _collect(value: Any, texts: dict[str, bytes]) -> bool:
     except (OSError, TypeError, SyntaxError):
         return False
     texts[name] = text
-    for inner in _named_by(value):
-        if _is_of_a_user(inner):
-            _collect(inner, texts)
-    return True
+    return all(_tell(inner, name, texts) for inner in _named_by(value))
+
+
+def _tell(inner: Any, name: str, texts: dict[str, bytes]) -> bool:
+    """Add what tells an object apart that another one names; False where nothing does."""
+    if _is_of_a_user(inner):
+        return _collect(inner, texts)
+    if _is_plain(inner):
+        texts[f"{name} {len(texts)}"] = repr(inner).encode()
+        return True
+    return inspect.ismodule(inner) or inspect.isroutine(inner) or inspect.isclass(inner)
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is all that its repr says: numbers, text, and what holds them."""
+    if isinstance(value, dict):
+        return all(_is_plain(inner) for pair in value.items() for inner in pair)
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, complex, str, bytes))
 
 
 def _lambda_source(function: Any) -> bytes:
@@ -217,6 +233,8 @@ def _named_by(value: Any) -> Iterator[Any]:
             code = codes.pop()
             codes += [const for const in code.co_consts if inspect.iscode(const)]
             yield from (names[name] for name in code.co_names if name in names)
+        yield from value.__defaults__ or ()
+        yield from (value.__kwdefaults__ or {}).values()
         for cell in value.__closure__ or ():
             with contextlib.suppress(ValueError):
                 yield cell.cell_contents
@@ -251,7 +269,10 @@ def _check_source(name: str, code: Code, key: str) -> None:
 def _root_on_path(module: str, beside: Path | None) -> Path:
     """Return the folder of Python's path that holds a module's top-level package."""
     top = module.split(".")[0]
-    spec = PathFinder.find_spec(top)
+    try:
+        spec = importlib.util.find_spec(top)
+    except ValueError:  # of what is no module of a file
+        spec = None
     if spec is None:
         where = f"in {beside} nor " if beside is not None else ""
         raise LookupError(f"there is no module {module} {where}on Python's path")

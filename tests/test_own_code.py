@@ -97,6 +97,17 @@ def test_an_id_knows_the_source(folder: Path) -> None:
     assert not set(ids(folder)) & set(before)
 
 
+def test_a_version_for_one_point_leaves_the_hash_to_the_others(folder: Path) -> None:
+    family = "{family: 'nets:Net', kwargs: {width: 2}"
+    spec = SPEC.replace(
+        "  model.kwargs.width: [2, 4, 8]", f"  model: [{family}}}, {family}, version: 1}}]"
+    )
+    (folder / "own.yaml").write_text(spec.replace('  model: {family: "nets:Net"}\n', ""))
+    frozen = folder / "frozen.yaml"
+    frozen.write_text(freeze(*checked(folder / "own.yaml")))
+    assert [point.id for point in checked(frozen)[1]] == ids(folder)
+
+
 def test_a_frozen_spec_keeps_what_it_was_made_with(folder: Path, tmp_path: Path) -> None:
     frozen = tmp_path / "elsewhere" / "sweep.yaml"
     frozen.parent.mkdir()
@@ -311,8 +322,13 @@ def test_the_source_of_a_lambda_is_its_own() -> None:
         3
     )
     assert source_hash(pair[0]) == source_hash(again) != source_hash(pair[1])
-    width = 3
-    assert source_hash(lambda: made(width)) != source_hash(pair[0])
+
+    def of_width(width: int, held: object = None) -> tuple[object, object]:
+        return (lambda: made(width)), (lambda: held)
+
+    assert source_hash(of_width(3)[0]) == source_hash(of_width(3)[0])
+    assert source_hash(of_width(3)[0]) != source_hash(of_width(4)[0])
+    assert source_hash(of_width(3, np.zeros(2))[1]) is None
     scope: dict[str, object] = {}
     exec("def typed(): return 1", scope)
     assert source_hash(scope["typed"]) is None

@@ -142,8 +142,8 @@ def _model(
     if code is None:
         if folder is not None:
             raise InputError(
-                "model: Python has no source of it, by which a later call could tell whether it is "
-                "the same; give version="
+                "model: no later call could tell whether it is the same, as Python has no source of "
+                "it, or it uses an object that has none; give version="
             )
         code = f"{os.getpid()}"
     name = getattr(model, "__name__", type(model).__name__)
@@ -164,7 +164,7 @@ def _data(data: str | Values | tuple[Any, ...]) -> dict[str, Any]:
     content = hashlib.sha256()
     for array in arrays:
         content.update(f"{array.shape} {array.dtype.str}".encode())
-        content.update(np.ascontiguousarray(array).data if array.dtype != object else b"")
+        content.update(array.tobytes() if array.dtype != object else b"")
     return {"source": keep("arrays", content.hexdigest()[:16], arrays)}
 
 

@@ -160,7 +160,8 @@ class Sweep:
         )
         if found is not None and isinstance(found.section, OwnCode):
             _, variant = variant_of(name, values)
-            self.code[variant] = found.section.place
+            if (place := found.section.place).hash or variant not in self.code:
+                self.code[variant] = place  # a version in place of the hash leaves it open
         return found
 
     def _go_together(self, entries: list[Entry | None], at: tuple[int, ...]) -> bool:
