@@ -142,8 +142,8 @@ def _model(
     if code is None:
         if folder is not None:
             raise InputError(
-                "model: no later call could tell whether it is the same, as Python has no source of "
-                "it, or it uses an object that has none; give version="
+                "model: no later call could tell whether it is the same, as Python has no source "
+                "of it, or it uses an object that has none; give version="
             )
         code = f"{os.getpid()}"
     name = getattr(model, "__name__", type(model).__name__)
