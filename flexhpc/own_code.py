@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,11 @@ from importlib.metadata import PackageNotFoundError, distribution, packages_dist
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from flexhpc.errors import PointError, one_line
+from flexhpc.time_limit import TimeLimit, TookTooLong
 
 NAME = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 """What a name looks like."""
@@ -107,19 +112,23 @@ def load(name: str, code: Code, *, pinned: bool, key: str) -> Any:
     return found
 
 
-def run(what: str, call: Callable[[], Any]) -> Any:
+def run(what: str, call: Callable[[], Any], seconds: float | None = None) -> Any:
     """Run something of a user's; what goes wrong there is said in one line.
 
-    Its traceback goes to stderr, which is the log of the point.
+    Its traceback goes to stderr, which is the log of the point. A process that it forked ends here.
 
     Args:
         what: for the message, as ``model.family: my_nets:Net``.
+        seconds: longest that it may take; None for any time.
 
     Raises:
-        PointError: it raised something, or wanted to end the process.
+        PointError: it raised something, wanted to end the process, or took too long.
     """
+    process = os.getpid()
+    limit = contextlib.nullcontext() if seconds is None else TimeLimit(seconds, what)
     try:
-        return call()
+        with in_time(), limit:
+            return call()
     except (PointError, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # SystemExit of theirs must not end our worker
@@ -130,6 +139,43 @@ def run(what: str, call: Callable[[], Any]) -> Any:
         where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
         name = type(error).__name__
         raise PointError(f"{what} raised {name}: {one_line(error)}{where}") from None
+    finally:
+        if os.getpid() != process:
+            os._exit(0)
+
+
+@contextlib.contextmanager
+def in_time() -> Iterator[None]:
+    """Have a call of a user's that took too long fail a point; where it was goes to stderr.
+
+    Raises:
+        PointError: a time limit inside ended it.
+    """
+    try:
+        yield
+    except TookTooLong as error:
+        traceback.print_exception(error)
+        raise PointError(one_line(error)) from None
+
+
+def array_of(name: str, given: Any) -> NDArray[Any]:
+    """Return what a user's code gave as an array of numbers, or of text.
+
+    Args:
+        name: for the message; given: anything that NumPy makes an array of, or a tensor of torch.
+
+    Raises:
+        PointError: it is something else.
+    """
+    try:
+        if hasattr(given, "detach"):  # torch's, which this room does not import
+            given = given.detach().cpu()
+        array = np.asarray(given)
+    except (TypeError, ValueError) as error:
+        raise PointError(f"{name}: {one_line(error)}") from None
+    if array.dtype.kind not in "biufUS":
+        raise PointError(f"{name}: an array holds {array.dtype}, not numbers")
+    return array
 
 
 def accepted(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from bench.speed.contestants import Contestant, at_hand, quiet
 from flexhpc.models import build
 from flexhpc.models.families import Shape
-from flexhpc.spec.sections.model import Model
+from flexhpc.spec.sections.model import Network
 from flexhpc.spec.variants import variants
 
 N, CLASSES, LEAST = 512, 10, 48
@@ -53,7 +53,7 @@ def made(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     shape, section = NETWORKS[name]
     torch.manual_seed(0)
     model = variants("model")[str(section["family"])].model_validate(section)
-    assert isinstance(model, Model)
+    assert isinstance(model, Network)
     inputs, labels = torch.randn(N, *shape), torch.randint(CLASSES, (N,))
     inputs[1], labels[1] = inputs[0], (labels[0] + 1) % CLASSES
     return build(model, shape, CLASSES), inputs, labels

@@ -29,6 +29,8 @@ from bench.speed.contestants import data_loader_fits
 from flexhpc.data import Samples, load_samples
 from flexhpc.models import build
 from flexhpc.spec import checked
+from flexhpc.spec.sections.model import Network
+from flexhpc.spec.sections.training import Training
 
 START, WITHIN = 16, 1.2
 COMMON: dict[str, Any] = {
@@ -58,13 +60,16 @@ def by_hand(spec: Path, seed: int) -> float:
     generator = torch.Generator().manual_seed(seed)
     steps, batch = point.training.steps, getattr(point.training, "batch_size", 0)
     assert steps is not None
+    training, model = point.training, point.model
+    assert isinstance(training, Training)
+    assert isinstance(model, Network)
 
     def fits(n: int) -> bool:
         ids = torch.randperm(len(samples.pool), generator=generator)[:n].numpy()
         inputs, labels = drawn(samples, samples.pool[ids])
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-        network: nn.Module = build(point.model, samples.shape, samples.classes)
-        return data_loader_fits(network, inputs, labels, batch, point.training.lr, steps)
+        network: nn.Module = build(model, samples.shape, samples.classes)
+        return data_loader_fits(network, inputs, labels, batch, training.lr, steps)
 
     fitted, failed = 0, START
     while fits(failed):

@@ -42,7 +42,7 @@ def row_of(status: PointStatus) -> Row:
     row: Row = {"point_id": status.point.id, **status.point.swept, **dict.fromkeys(COLUMNS)}
     row |= {"status": status.state, "probes": status.probes, "cost": status.cost}
     if record is not None:
-        row["params"] = record.header.params
+        row["params"] = record.header.params or None
         row["seconds"] = round(sum(probe.seconds for probe in record.probes), 3)
         row["bits"] = record.header.bits or None
         row["bits_per_param"] = _bits_per_parameter(status, record)
@@ -58,7 +58,8 @@ def row_of(status: PointStatus) -> Row:
             arm = status.point.arms[estimate.arm]
             row["at_edge"] = at_edge(status)
             row |= {f"best.{key}": value for key, value in arm.values.items()}
-        row["emc_per_param"] = estimate.emc / record.header.params
+        if record.header.params:
+            row["emc_per_param"] = estimate.emc / record.header.params
         row["conflict_chance"] = conflict_chance(record.header, estimate)
         row["censored_because"] = why_bound(status)
         row["emc_per_param_bound"] = BOUNDS[estimate.censored]
@@ -77,9 +78,12 @@ def _bits_per_parameter(status: PointStatus, record: PointRecord) -> float | Non
     """Return the most information about random labels that the network held, per parameter.
 
     None for any other labels: they can be told from the inputs, so fitting them says less. None as
-    well before the first probe, and where an old file does not say the number of classes.
+    well for a trainer without a network, before the first probe, and where an old file does not say
+    the number of classes.
     """
     if status.point.data.labels != "random" or record.header.classes < 2:
+        return None
+    if not record.header.params:
         return None
     most = most_information(status.history, record.header.classes)
     return None if most is None else most / record.header.params

@@ -111,7 +111,7 @@ def results_table(statuses: Sequence[PointStatus]) -> Table:
         keys = [plain_text(status.point.swept.get(key)) for key in swept] or [status.point.id]
         table.add_row(
             *keys,
-            f"{record.header.params:,}" if record else "",
+            f"{record.header.params:,}" if record and record.header.params else "",
             emc_text(estimate),
             ratio_text(estimate, record.header.params) if record else "",
             bracket_text(status.bracket),

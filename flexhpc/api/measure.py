@@ -32,8 +32,8 @@ Values = Mapping[str, Any]
 
 
 def measure(
-    model: str | Values | Callable[..., torch.nn.Module],
-    data: str | Values | tuple[Any, ...],
+    model: str | Values | Callable[..., torch.nn.Module] | None = None,
+    data: str | Values | tuple[Any, ...] | None = None,
     *,
     labels: str | None = None,
     training: Values | None = None,
@@ -53,20 +53,21 @@ def measure(
     Args:
         model: a function or class that makes the untrained network, called with ``shape`` (of a
             sample) and ``classes`` if it has parameters of these names; or the ``model`` section of
-            a spec, or its ``family``.
+            a spec, or its ``family``. Left out where ``training`` has a trainer that needs none.
         data: (inputs, labels) or (inputs, labels, test inputs, test labels): arrays or tensors,
             images (n, channels, height, width) or (n, height, width), or vectors (n, features); or
             the ``data`` section of a spec, or its ``source``.
         labels: ``original`` (the default), ``random`` or ``corrupted``.
-        training: the ``training`` section: ``dict(optimizer="adamw", lr=1e-3)``.
+        training: the ``training`` section: ``dict(optimizer="adamw", lr=1e-3)``. Its ``trainer``
+            may be a function of inputs and labels that returns which samples it gets right.
         search: the ``search`` section; tolerance: its key of that name: how narrow the interval is
             to be, relative to the EMC.
         seed: of subsets, initialisations and orders.
         run: folder to record it in. The same call goes on where an earlier one ended, also in
             another process, and ``flexhpc status``, ``results``, ``report`` and ``ui`` show it.
             Without it nothing is kept but what is returned.
-        version: names this version of ``model``, in place of its source. Needed with ``run`` where
-            Python has no source of it, as of what was typed into a prompt.
+        version: names this version of ``model`` (or the trainer), in place of its source. Needed
+            with ``run`` where Python has no source of it, as of what was typed into a prompt.
         threads: of torch on the CPU; small networks are quickest with one.
         progress: whether a bar is shown; by default in a terminal and in a notebook.
 
@@ -79,7 +80,12 @@ def measure(
     """
     folder = Path(run) if run is not None else None
     searched = {**({"tolerance": tolerance} if tolerance is not None else {}), **(search or {})}
-    fixed: dict[str, Any] = {"data": _data(data), "model": _model(model, version, folder)}
+    fixed: dict[str, Any] = {"data": _data(data)}
+    if model is not None:
+        fixed["model"] = _model(model, version, folder)
+    training = dict(training or {})
+    if callable(fit := training.get("trainer")):
+        training["trainer"] = _kept("trainer", fit, version, folder)
     if labels is not None:
         fixed["data"]["labels"] = labels
     fixed |= {k: dict(v) for k, v in (("training", training), ("search", searched)) if v}
@@ -138,19 +144,28 @@ def _model(
     if not callable(model) or isinstance(model, torch.nn.Module):
         made = "model: give what makes an untrained network, as lambda: Net(), not a network"
         raise InputError(made)
-    code = str(version) if version is not None else source_hash(model)
-    if code is None:
+    return {"family": _kept("model", model, version, folder)}
+
+
+def _kept(
+    key: str, code: Callable[..., Any], version: str | int | None, folder: Path | None
+) -> str:
+    """Keep an object of this Python; returns its name in a spec."""
+    told = str(version) if version is not None else source_hash(code)
+    if told is None:
         if folder is not None:
             raise InputError(
-                "model: no later call could tell whether it is the same, as Python has no source "
+                f"{key}: no later call could tell whether it is the same, as Python has no source "
                 "of it, or it uses an object that has none; give version="
             )
-        code = f"{os.getpid()}"
-    name = getattr(model, "__name__", type(model).__name__)
-    return {"family": keep(name if name.isidentifier() else "model", code, model)}
+        told = f"{os.getpid()}"
+    name = getattr(code, "__name__", type(code).__name__)
+    return keep(name if name.isidentifier() else key, told, code)
 
 
-def _data(data: str | Values | tuple[Any, ...]) -> dict[str, Any]:
+def _data(data: str | Values | tuple[Any, ...] | None) -> dict[str, Any]:
+    if data is None:
+        raise InputError("data: is required; give (inputs, labels)")
     if isinstance(data, str):
         return {"source": data}
     if isinstance(data, Mapping):

@@ -79,7 +79,7 @@ class Measurement:
 
     @property
     def params(self) -> int:
-        """Number of trainable parameters."""
+        """Number of trainable parameters; 0 where a trainer has no network."""
         assert self.status.record is not None
         return self.status.record.header.params
 

@@ -49,7 +49,9 @@ def probe(
             f"--n {n}: there are {len(samples.pool)} samples in {samples.dataset.name}"
         )
     typer.echo(f"point {asked.index} {asked.id} {asked.label}")
-    typer.echo(f"{parameters(asked, samples):,} parameters, n={n}, seed {asked.seed}, on {device}")
+    count = parameters(asked, samples)
+    size = f"{count:,} parameters, " if count else ""
+    typer.echo(f"{size}n={n}, seed {asked.seed}, on {device}")
 
     for key, value in asked.arms[arm].values.items():
         typer.echo(f"{key} {value:g}")

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from flexhpc.data.dataset import Array, Ints, Part, Source
-from flexhpc.errors import PointError, one_line
-from flexhpc.own_code import load, run
+from flexhpc.errors import PointError
+from flexhpc.own_code import array_of, load, run
 from flexhpc.spec.sections.own import OwnData
 
 
@@ -20,7 +20,7 @@ def open_own(data: OwnData, seed: int) -> Source:
     """
     key = f"data.source: {data.source}"
     give = load(data.source, data.place, pinned=data.version is not None, key="data.source")
-    given = run(key, lambda: give(**data.kwargs) if callable(give) else give)
+    given = run(key, lambda: give(**data.kwargs) if callable(give) else give, data.seconds)
     return source_of(key, given)
 
 
@@ -40,7 +40,7 @@ def source_of(name: str, given: Any) -> Source:
             f"{name} gave a {type(given).__name__}, not (inputs, labels) or (inputs, labels, test "
             "inputs, test labels)"
         )
-    inputs, labels, *rest = (_array(name, one) for one in given)
+    inputs, labels, *rest = (array_of(name, one) for one in given)
     order, coded = np.unique(labels, return_inverse=True)
     if order.dtype.kind == "f" and not np.array_equal(order, order.astype(np.int64)):
         raise PointError(f"{name}: labels are numbers like {order[0]:g}, which are no classes")
@@ -52,18 +52,6 @@ def source_of(name: str, given: Any) -> Source:
             raise PointError(f"{name}: the test labels hold a class that no training label has")
         test = _part(name, rest[0], places)
     return Source(name=name, classes=len(order), train=train, test=lambda: test)
-
-
-def _array(name: str, given: Any) -> Array:
-    try:
-        if hasattr(given, "detach"):  # a tensor of torch, which this room does not import
-            given = given.detach().cpu()
-        array = np.asarray(given)
-    except (TypeError, ValueError) as error:
-        raise PointError(f"{name}: {one_line(error)}") from None
-    if array.dtype.kind not in "biufUS":
-        raise PointError(f"{name}: an array holds {array.dtype}, not numbers")
-    return array
 
 
 def _part(name: str, inputs: Array, labels: Ints) -> Part:

@@ -51,7 +51,7 @@ def cost_line(spec: Path) -> str:
     count, bound = cost_of(spec)
     if bound is not None:
         return f"# Cost: {count} points, at most {rounded_up(bound)} sample passes."
-    endless = any(point.training.until is not None for point in checked(spec)[1])
+    endless = any(getattr(point.training, "until", None) is not None for point in checked(spec)[1])
     why = "some train until they converge" if endless else "how much data there is is not known"
     return f"# Cost: {count} points; {why}, so no bound is known ahead."
 

@@ -16,6 +16,7 @@ from flexhpc.launch.slurm.layout import Chunk, lay_out
 from flexhpc.search import at_once, cost_bound
 from flexhpc.spec import Point
 from flexhpc.spec.checks import known_shape
+from flexhpc.spec.sections.model import Network
 from flexhpc.store import RunFolder, read
 
 _SHOWN = 40
@@ -102,11 +103,10 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
         f"{planned['name']}: {len(rows)} points, {planned['to_measure']} to measure, into "
         f"{planned['run']}",
         _layout_line(layout) + _side_by_side(layout),
-        "cost at most "
-        + (f"{bound:,} sample passes" if bound is not None else "unknown until the data is read"),
+        "cost at most " + (f"{bound:,} sample passes" if bound is not None else "unknown ahead"),
     ]
     for row in rows[:_SHOWN]:
-        count = f"  {row['params']:,} parameters" if "params" in row else ""
+        count = f"  {row['params']:,} parameters" if row.get("params") else ""
         lines.append(f"{row['index']:>6}  {row['id']}  {row['state']:10}  {row['label']}{count}")
     if len(rows) > _SHOWN:
         lines.append(f"   ... {len(rows) - _SHOWN} more; --json lists all")
@@ -159,9 +159,11 @@ def _is_done(run: RunFolder, point: Point) -> bool:
     return record is not None and record.done(point.evaluation)
 
 
-def _parameters(point: Point) -> int:
+def _parameters(point: Point) -> int | None:
     from flexhpc.models import count_parameters
 
+    if not isinstance(point.model, Network):
+        return None
     known = known_shape(point.data)
     if known is None:
         from flexhpc.data import load_samples

@@ -95,6 +95,7 @@ def evaluate(
         subset=derive(point.seed, "evaluation"),
         trained=trained,
     )
+    assert isinstance(point.training, Training)  # as the spec's check has seen
     its_own = replace(point, training=procedure(asked, point.training))
     outcome, _, _ = run_training(its_own, samples, wanted, checkpoint, group, hooks)
     accuracy = 1 - outcome.n_errors / n

@@ -16,6 +16,8 @@ from flexhpc.measuring.probe import run_probe
 from flexhpc.models import count_bits, count_parameters
 from flexhpc.search import Ask, Estimate, Probe, ProbeResult, advance, estimate_so_far, history_of
 from flexhpc.spec import Point
+from flexhpc.spec.sections.model import Network
+from flexhpc.spec.sections.training import Training
 from flexhpc.store import (
     Header,
     ProbeRecord,
@@ -165,7 +167,9 @@ def dismiss(group: Group) -> None:
 
 
 def parameters(point: Point, samples: Samples) -> int:
-    """Return the exact number of trainable parameters of a point's network."""
+    """Return the exact number of trainable parameters of a point's network; 0 without one."""
+    if not isinstance(point.model, Network):
+        return 0
     return count_parameters(point.model, samples.shape, samples.classes, device="cpu")
 
 
@@ -182,8 +186,15 @@ def _header(point: Point, samples: Samples) -> Header:
         n_pool=len(samples.pool),
         conflict_groups=json.dumps(samples.conflict_groups),
         classes=samples.classes,
-        bits=count_bits(point.model, samples.shape, samples.classes, point.training.precision),
+        bits=_bits(point, samples),
     )
+
+
+def _bits(point: Point, samples: Samples) -> int:
+    if not isinstance(point.model, Network):
+        return 0
+    precision = point.training.precision if isinstance(point.training, Training) else "fp32"
+    return count_bits(point.model, samples.shape, samples.classes, precision)
 
 
 def _check_same(path: Path, stored: Header, now: Header) -> None:

@@ -11,17 +11,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from flexhpc.data import Samples, draw_subset
 from flexhpc.data.dataset import Ints
+from flexhpc.measuring.trainer import LACKS, run_trainer
 from flexhpc.models import build
+from flexhpc.own_code import in_time
+from flexhpc.own_trainer import Budget, Task
 from flexhpc.search import Probe
 from flexhpc.seeds import ProbeSeeds
 from flexhpc.spec import Point
+from flexhpc.spec.sections.model import Network
+from flexhpc.spec.sections.own import OwnTrainer
+from flexhpc.spec.sections.training import Training
 from flexhpc.store import ProbeRecord
-from flexhpc.training import Group, Hooks, Outcome, ProbeData, train
+from flexhpc.training import Group, Hooks, MakeModel, Outcome, ProbeData, train
 from flexhpc.versions import image, packages, source
 
 
@@ -69,12 +77,7 @@ def run_training(
     if wanted.subset is not None:
         seeds = replace(seeds, subset=wanted.subset)
     subset = draw_subset(samples.pool, n, seeds.subset)
-    data = ProbeData(
-        inputs=torch.from_numpy(samples.standardised(subset)).to(group.device),
-        labels=torch.from_numpy(samples.labels[subset]).to(group.device),
-        init_seed=seeds.init,
-        order_seed=seeds.order,
-    )
+    inputs, labels = samples.standardised(subset), samples.labels[subset]
     started = time.monotonic()
 
     def progress(state: dict[str, Any]) -> None:
@@ -88,9 +91,46 @@ def run_training(
         checkpoint=checkpoint,
         key=f"{point.id} n={n} repeat={repeat}{wanted.name}",
     )
-    make_model = partial(build, point.model, samples.shape, samples.classes)
-    outcome = train(point.training, make_model, data, its_own, group)
-    return outcome, subset, seeds
+    make_model = None
+    if isinstance(point.model, Network):
+        make_model = partial(build, point.model, samples.shape, samples.classes)
+    with in_time():
+        if isinstance(point.training, OwnTrainer):
+            task = _task(point.training, inputs, labels, samples.classes, seeds, make_model)
+            return run_trainer(task, its_own, group), subset, seeds
+        assert isinstance(point.training, Training)
+        assert make_model is not None
+        data = ProbeData(
+            inputs=torch.from_numpy(inputs).to(group.device),
+            labels=torch.from_numpy(labels).to(group.device),
+            init_seed=seeds.init,
+            order_seed=seeds.order,
+        )
+        return train(point.training, make_model, data, its_own, group), subset, seeds
+
+
+def _task(
+    training: OwnTrainer, inputs: NDArray[np.float32], labels: Ints, classes: int,
+    seeds: ProbeSeeds, make_model: MakeModel | None,
+) -> Task:  # fmt: skip
+    """Return what a trainer of the user's is given for a probe."""
+    return Task(
+        trainer=training.trainer,
+        code=training.place,
+        pinned=training.version is not None,
+        kwargs=training.kwargs,
+        seconds=training.seconds,
+        inputs=inputs,
+        labels=labels,
+        classes=classes,
+        seeds=seeds,
+        budget=Budget(
+            epochs=training.epochs,
+            steps=training.steps,
+            gradient_evaluations=training.gradient_evaluations,
+        ),
+        make_model=make_model,
+    )
 
 
 def run_probe(
@@ -104,6 +144,7 @@ def run_probe(
     n, arm = probe.n, probe.arm
     tuned = len(point.arms) > 1
     wanted = Wanted(n=n, repeat=probe.repeat, name=f" arm={arm}" if tuned else "")
+    own = isinstance(point.training, OwnTrainer)
     outcome, subset, seeds = run_training(point.at(arm), samples, wanted, checkpoint, group, hooks)
     return ProbeRecord(
         n=n,
@@ -121,7 +162,7 @@ def run_probe(
         seconds=outcome.seconds,
         finished=time.time(),
         readings=outcome.readings,
-        machine=machine(group),
+        machine=machine(group) | ({"trainer": LACKS} if own else {}),
         rejected=outcome.rejected,
         subset=subset,
         fitted=outcome.fitted,

@@ -9,10 +9,10 @@ from flexhpc.models.low_rank import LowRank
 from flexhpc.models.quantised import Quantised
 from flexhpc.models.scaling import Resize, concrete, resolution
 from flexhpc.models.subspace import Subspace
-from flexhpc.spec.sections.model import Model
+from flexhpc.spec.sections.model import Network
 
 
-def build(model: Model, shape: Shape, classes: int) -> nn.Module:
+def build(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build an untrained network, initialised from torch's global random state.
 
     With a reparameterization its frozen weights are drawn first, so they are those of the plain
@@ -37,7 +37,7 @@ def build(model: Model, shape: Shape, classes: int) -> nn.Module:
     return plain
 
 
-def plain_network(model: Model, shape: Shape, classes: int) -> nn.Module:
+def plain_network(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build the network without its reparameterization; see :func:`build`."""
     seen = resolution(model, shape)
     inner = network(concrete(model, shape, classes), seen, classes)

@@ -13,11 +13,12 @@ from flexhpc.models import low_rank, subspace
 from flexhpc.models.builder import plain_network
 from flexhpc.models.families import Shape
 from flexhpc.models.reparameterization import matrices
-from flexhpc.spec.sections.model import Model
+from flexhpc.own_code import in_time
+from flexhpc.spec.sections.model import Network
 from flexhpc.spec.sections.own import OwnModel
 
 
-def count_parameters(model: Model, shape: Shape, classes: int, device: str = "meta") -> int:
+def count_parameters(model: Network, shape: Shape, classes: int, device: str = "meta") -> int:
     """Return the exact number of trained numbers.
 
     Those are d in a subspace, the entries of A and B with low rank, else all trainable parameters.
@@ -47,7 +48,7 @@ def count_parameters(model: Model, shape: Shape, classes: int, device: str = "me
     return _trained(model, network)
 
 
-def count_bits(model: Model, shape: Shape, classes: int, precision: str) -> int:
+def count_bits(model: Network, shape: Shape, classes: int, precision: str) -> int:
     """Return how many bits the trained numbers hold, without allocating them.
 
     A number holds 64 bits with ``precision`` fp64 and 32 otherwise (bf16 keeps its weights in
@@ -70,12 +71,12 @@ def count_bits(model: Model, shape: Shape, classes: int, precision: str) -> int:
     return rounded * model.quantised.bits + (trained - rounded) * each
 
 
-def _device(model: Model, device: str) -> str:
+def _device(model: Network, device: str) -> str:
     """Return where to build a network: code of the user's own need not work without values."""
     return "cpu" if isinstance(model, OwnModel) else device
 
 
-def _trained(model: Model, network: nn.Module) -> int:
+def _trained(model: Network, network: nn.Module) -> int:
     own = sum(p.numel() for p in network.parameters() if p.requires_grad)
     if model.subspace is not None:
         subspace.check_dims(model.subspace.dims, own)
@@ -85,17 +86,18 @@ def _trained(model: Model, network: nn.Module) -> int:
     return own
 
 
-def _built(model: Model, shape: Shape, classes: int, device: str) -> nn.Module:
+def _built(model: Network, shape: Shape, classes: int, device: str) -> nn.Module:
     """Build the network without its reparameterization, in eval mode."""
     with torch.random.fork_rng([]), torch.device(device), _telling(model, shape):
         return plain_network(model, shape, classes).eval()
 
 
 @contextlib.contextmanager
-def _telling(model: Model, shape: Shape) -> Iterator[None]:
+def _telling(model: Network, shape: Shape) -> Iterator[None]:
     """Say of whatever goes wrong inside that the network cannot take the samples."""
     try:
-        yield
+        with in_time():
+            yield
     except PointError:
         raise
     except Exception as error:

@@ -16,7 +16,7 @@ from flexhpc.spec.sections.model import (
     Linear,
     Mixer,
     Mlp,
-    Model,
+    Network,
     Resnet,
     Sized,
     Timm,
@@ -28,7 +28,7 @@ Shape = tuple[int, ...]
 """Of one sample: (channels, height, width), or (features,)."""
 
 
-def network(model: Model, shape: Shape, classes: int) -> nn.Module:
+def network(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build an untrained network, initialised from torch's global random state.
 
     Args:

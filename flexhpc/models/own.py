@@ -7,6 +7,7 @@ from torch import nn
 from flexhpc.errors import PointError
 from flexhpc.own_code import accepted, load, run
 from flexhpc.spec.sections.own import OwnModel
+from flexhpc.time_limit import TimeLimit
 
 Shape = tuple[int, ...]
 
@@ -20,7 +21,21 @@ def network(model: OwnModel, shape: Shape, classes: int) -> nn.Module:
     key = f"model.family: {model.family}"
     make = load(model.family, model.place, pinned=model.version is not None, key="model.family")
     given = accepted(make, {"shape": shape, "classes": classes}) | model.kwargs
-    made = run(key, lambda: make(**given))
+    made = run(key, lambda: make(**given), model.seconds)
     if not isinstance(made, nn.Module):
         raise PointError(f"{key} gave a {type(made).__name__}, not a torch.nn.Module")
+    _limit_passes(made, TimeLimit(model.seconds, f"{key}: a forward pass"))
     return made
+
+
+def _limit_passes(network: nn.Module, limit: TimeLimit) -> None:
+    """Have a forward pass that takes longer raise TookTooLong."""
+
+    def begin(module: nn.Module, inputs: object) -> None:
+        limit.__enter__()
+
+    def end(module: nn.Module, inputs: object, outputs: object) -> None:
+        limit.__exit__(None, None, None)
+
+    network.register_forward_pre_hook(begin)
+    network.register_forward_hook(end, always_call=True)

@@ -11,12 +11,12 @@ from torch import nn
 
 from flexhpc.errors import PointError
 from flexhpc.models.families import Shape, network
-from flexhpc.spec.sections.model import Model, Sized
+from flexhpc.spec.sections.model import Network, Sized
 
 _WIDEST = 10**6
 
 
-def concrete(model: Model, shape: Shape, classes: int) -> Model:
+def concrete(model: Network, shape: Shape, classes: int) -> Network:
     """Return the model with ``scaling`` and ``match_params`` worked out into a width and a depth.
 
     Widths are rounded to the nearest multiple that the family takes (heads of a vit, 2 of a resnet,
@@ -47,7 +47,7 @@ def concrete(model: Model, shape: Shape, classes: int) -> Model:
     return _scaled(model, model.scaling, model.scale)
 
 
-def resolution(model: Model, shape: Shape) -> Shape:
+def resolution(model: Network, shape: Shape) -> Shape:
     """Return the shape of a sample after the resize that ``compound`` scaling puts first.
 
     Sides grow by 1.15^scale and are rounded to the nearest multiple of the patch (of 1 where there

@@ -6,11 +6,11 @@ import math
 
 from flexhpc.search.policy import policy_of
 from flexhpc.spec.sections.search import Search
-from flexhpc.spec.sections.training import Training
+from flexhpc.spec.sections.training import Procedure, Training
 
 
 def cost_bound(
-    search: Search, training: Training, n_limit: int, *, tuned: bool = False
+    search: Search, training: Procedure, n_limit: int, *, tuned: bool = False
 ) -> int | None:
     """Return an upper bound on a point's cost: every probe trains to the end of its budget.
 
@@ -20,10 +20,10 @@ def cost_bound(
         tuned: whether it searches over several arms.
 
     Returns:
-        Sample passes; None where training goes on until it converges, or the search until its
-        interval is narrow.
+        Sample passes; None where training goes on until it converges, the search until its
+        interval is narrow, or nobody but the trainer knows.
     """
-    if training.until is not None:
+    if not isinstance(training, Training) or training.until is not None:
         return None
     asked = policy_of(search).worst(search, n_limit, rejects=training.rejects, tuned=tuned)
     most = sum(times * _probe(training, n) for n, times in asked)

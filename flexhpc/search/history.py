@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-from flexhpc.spec.sections.training import Training
+from flexhpc.spec.sections.training import Procedure
 
 Censored = Literal["none", "left", "right"]
 Quantiles = tuple[float, float, float]
@@ -108,7 +108,7 @@ class Recorded(Protocol):
         ...
 
 
-def history_of(probes: Iterable[Recorded], training: Training) -> list[ProbeResult]:
+def history_of(probes: Iterable[Recorded], training: Procedure) -> list[ProbeResult]:
     """Return the history that stored probes make: replaying it is all that a resume needs.
 
     Args:
@@ -129,10 +129,8 @@ def history_of(probes: Iterable[Recorded], training: Training) -> list[ProbeResu
     ]
 
 
-def _share(probe: Recorded, training: Training) -> float | None:
+def _share(probe: Recorded, training: Procedure) -> float | None:
     """Return the part of its first budget that a probe used; None where it had none."""
-    if training.until is not None:
-        return None
     if training.steps is not None:
         return probe.steps / training.steps
     if training.gradient_evaluations is not None:

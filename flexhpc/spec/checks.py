@@ -9,10 +9,11 @@ from flexhpc.spec.sections.data import Data, Images
 from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sections.model import (
     Model,
+    NoModel,
     Sized,
 )
 from flexhpc.spec.sections.search import Search
-from flexhpc.spec.sections.training import Training
+from flexhpc.spec.sections.training import Procedure, Training
 from flexhpc.spec.variants import variants
 
 Found = Iterator[tuple[str, str, str]]
@@ -44,7 +45,7 @@ def generalizes(data: Data) -> bool:
 
 
 def check_evaluation(
-    evaluate: Evaluate, data: Data, training: Training | None
+    evaluate: Evaluate, data: Data, training: Procedure | None
 ) -> Iterator[tuple[str, str]]:
     """Yield (key, what is wrong) for evaluating a model that is trained so on this data."""
     if not evaluate.wanted or not generalizes(data):
@@ -56,13 +57,16 @@ def check_evaluation(
     if known is not None and evaluate.n is not None and evaluate.n > known[2]:
         what = f"{evaluate.n} is more than the {known[2]} training samples of {data.source}"
         yield "n", f"{what}; give fewer, or full: true instead"
-    warmup = training.warmup if training is not None else None
+    if training is not None and not isinstance(training, Training):
+        what = "has no effect: a trainer of your own gives no network to be tested; leave it out"
+        yield evaluate.size_key, what
+    warmup = training.warmup if isinstance(training, Training) else None
     if evaluate.steps is not None and warmup is not None and warmup >= evaluate.steps:
         what = f"training.warmup takes {warmup} updates and never ends within {evaluate.steps}"
         yield "steps", f"{what}; give more"
 
 
-def check_together(data: Data, model: Model, training: Training | None, report: Report) -> bool:
+def check_together(data: Data, model: Model, training: Procedure | None, report: Report) -> bool:
     """Check that data, model and training go together; every error goes to ``report``.
 
     ``training`` is None where it is wrong by itself.
@@ -89,19 +93,24 @@ def check_tuned(search: Search | None, keys: Sequence[tuple[str, ...]], report: 
     return not what
 
 
-def _training(model: Model, training: Training) -> Found:
-    if training.shards is not None and model.batch_norm:
+def _training(model: Model, training: Procedure) -> Found:
+    if isinstance(model, NoModel):
+        if isinstance(training, Training):
+            what = "goes with training.trainer only, which brings a model of its own"
+            yield "model", "family", f"{what}; choose a network"
+        return
+    if isinstance(training, Training) and training.shards is not None and model.batch_norm:
         what = "BatchNorm needs the whole batch at once, shards take its parts one by one"
         yield "training", "shards", f"{what}; leave it out"
     if getattr(model, "init", "") == "mup" and not training.with_mup:
         others = (
             name
             for name, cls in variants("training").items()
-            if issubclass(cls, Training) and cls.with_mup
+            if issubclass(cls, Procedure) and cls.with_mup
         )
-        what = f"mup has no rule for {training.optimizer}; use one of {', '.join(others)}"
+        what = f"mup has no rule for {training.named}; use one of {', '.join(others)}"
         yield "model", "init", what
-    if training.for_matrices and model.subspace is not None:
+    if training.for_matrices and getattr(model, "subspace", None) is not None:
         what = "is for matrices, and a subspace has one vector to train, which AdamW would do"
         yield "training", "optimizer", f"{what}; use adamw"
 

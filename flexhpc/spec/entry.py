@@ -25,9 +25,8 @@ from flexhpc.spec.resolve import (
 from flexhpc.spec.sections.base import Section
 from flexhpc.spec.sections.model import Model
 from flexhpc.spec.sections.own import OwnCode
-from flexhpc.spec.sections.training import Training
+from flexhpc.spec.sections.training import Procedure
 from flexhpc.spec.tune import MOST_ARMS, Arm, combinations, ladder, nuisances, taken_out
-from flexhpc.spec.variants import KEYS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +85,7 @@ def entry(
     tried = _tried(name, given, asked, report)
     if tried is None:
         return None
-    _, variant = variant_of(name, given)
+    key, variant = variant_of(name, given)
     cls = variant_class(name, variant)
     defaults = frozen.defaults.get(name, {}).get(str(variant), {})
     retired: dict[str, Any] = {}
@@ -96,12 +95,13 @@ def entry(
         given, defaults = (
             {k: v for k, v in some.items() if k not in cls.retired} for some in (given, defaults)
         )
+    missing = False
     if cls is not None and issubclass(cls, OwnCode):
         placed = _placed(str(variant), given.get("version"), frozen, beside)
-        if isinstance(placed, str):
-            report((KEYS[name],), placed)
-            return None
-        defaults = defaults | placed
+        if missing := isinstance(placed, str):
+            report((key,), placed)
+        else:
+            defaults = defaults | placed
     arms = []
     for values_of in combinations(tried):
         chosen = given
@@ -116,6 +116,8 @@ def entry(
         if section is None:
             return None
         arms.append((values_of, section))
+    if missing:
+        return None
     first = arms[0][1]
     content = plain(first, frozen.version) | retired
     for path, several in tried.items():
@@ -178,7 +180,7 @@ def arms_of(model: Entry, training: Entry) -> tuple[Arm, ...]:
                 values={".".join(path): value for path, value in values.items()},
                 edges=tuple(".".join(p) for p, v in values.items() if v in ends[p]),
                 model=cast(Model, one),
-                training=cast(Training, other),
+                training=cast(Procedure, other),
             )
         )
     return tuple(arms)

@@ -51,14 +51,14 @@ def freeze(sweep: Sweep, points: list[Point]) -> str:
     defaults: dict[str, dict[str, Any]] = {}
     seen: set[int] = set()
     for point in points:
-        for name, key in KEYS.items():
+        for name in KEYS:
             section = getattr(point, name)
             if id(section) not in seen:
                 seen.add(id(section))
                 values = section.model_dump(mode="json", exclude_none=True)
                 unset = section.model_dump(mode="json", exclude_none=True, exclude_unset=True)
                 missing = _missing(values, unset)
-                variant = variant_of(name, {key: values[key]})[1]
+                variant = variant_of(name, values)[1]
                 held = defaults.setdefault(name, {}).setdefault(variant, {})
                 _merge(held, missing)
     variants = sweep.frozen.variants if sweep.frozen else DEFAULT_VARIANT

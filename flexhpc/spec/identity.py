@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from flexhpc.spec.sections.base import LATER, LOCATION, Section, Since
+from flexhpc.spec.sections.base import LATER, LIMIT, LOCATION, Section, Since
 
 HASH_VERSION = 3
 _ID_DIGITS = 16
@@ -28,7 +28,8 @@ def plain(section: Section, version: int = HASH_VERSION) -> dict[str, Any]:
         value = getattr(section, name)
         as_before = LATER in field.metadata and value == field.default
         as_before |= any(value == later.before for later in _later(field, version))
-        if value is not None and not as_before and LOCATION not in field.metadata:
+        aside = LOCATION in field.metadata or LIMIT in field.metadata
+        if value is not None and not as_before and not aside:
             values[name] = plain(value, version) if isinstance(value, Section) else value
     return values
 

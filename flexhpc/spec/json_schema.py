@@ -7,7 +7,7 @@ from typing import Any
 from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sections.gates import Gates
 from flexhpc.spec.tune import nuisances
-from flexhpc.spec.variants import KEYS, variants
+from flexhpc.spec.variants import KEYS, deciding_key, variants
 
 _TEXT = {"type": "string"}
 _TUNED = {
@@ -62,7 +62,7 @@ def sweep_schema() -> dict[str, Any]:
 
 def _section(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
     """All keys of all variants; which go together is for ``flexhpc validate`` to say."""
-    key, classes = KEYS[name], variants(name)
+    classes = variants(name)
     merged: dict[str, Any] = {}
     for cls in dict.fromkeys(classes.values()):
         schema = cls.model_json_schema(ref_template="#/$defs/{model}")
@@ -74,11 +74,12 @@ def _section(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
             for one in (plain, _TUNED) if (field,) in may else (plain,):
                 if one not in known["anyOf"]:
                     known["anyOf"].append(one)
-    names = [variant for variant in classes if variant != "timm:NAME"]
-    choices: list[Any] = [{"enum": names}]
-    if "timm:NAME" in classes:
-        choices.append({**_TEXT, "pattern": "^timm:"})
-    merged[key] = {"anyOf": choices, "description": f"Picks the variant of {name}."}
+    for decides in dict.fromkeys(deciding_key(name, cls) for cls in classes.values()):
+        mine = {v: cls for v, cls in classes.items() if deciding_key(name, cls) == decides}
+        names = [variant for variant, cls in mine.items() if not cls.called]
+        choices = [{"enum": names}] if names else []
+        choices += [one for one in merged[decides]["anyOf"] if "pattern" in one]
+        merged[decides] = {"anyOf": choices, "description": f"Picks the variant of {name}."}
     if "gates" in merged:
         for gate in (type(field.default).__name__ for field in Gates.model_fields.values()):
             modes = definitions[gate]["properties"]["mode"]["enum"]

@@ -10,7 +10,7 @@ from flexhpc.spec.sections.data import Data
 from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sections.model import Model
 from flexhpc.spec.sections.search import Search
-from flexhpc.spec.sections.training import Training
+from flexhpc.spec.sections.training import Procedure
 from flexhpc.spec.tune import WIDEST_STEP, Arm, is_tune
 
 
@@ -33,7 +33,7 @@ class Point:
     canonical: str
     data: Data
     model: Model
-    training: Training
+    training: Procedure
     search: Search
     seed: int
     arms: tuple[Arm, ...]

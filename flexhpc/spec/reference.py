@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from flexhpc.spec.sections.base import FILLED, Section
 from flexhpc.spec.sections.evaluate import Evaluate
-from flexhpc.spec.variants import DEFAULT_VARIANT, KEYS, variants
+from flexhpc.spec.variants import DEFAULT_VARIANT, KEYS, deciding_key, variants
 
 
 def reference() -> str:
@@ -31,10 +31,11 @@ def reference() -> str:
         chosen = f"default {default}" if default else "required"
         lines += ["", f"## {name}", "", f"`{key}` picks the variant ({chosen})."]
         for cls in dict.fromkeys(classes.values()):
-            names = ", ".join(f"`{v}`" for v, c in classes.items() if c is cls)
-            lines += ["", f"### {names}", "", (cls.__doc__ or "").strip(), ""]
-            lines += ["| key | default | meaning |", "|---|---|---|"]
-            lines += _rows(cls, "", key)
+            picks = f"{cls.decided_by}: " if cls.decided_by else ""
+            names = ", ".join(f"`{picks}{v}`" for v, c in classes.items() if c is cls)
+            lines += ["", f"### {names}", "", " ".join((cls.__doc__ or "").split())]
+            if rows := [*_rows(cls, "", deciding_key(name, cls))]:
+                lines += ["", "| key | default | meaning |", "|---|---|---|", *rows]
     lines += ["", "## evaluate", "", inspect.cleandoc(Evaluate.__doc__ or ""), ""]
     lines += ["| key | default | meaning |", "|---|---|---|", *_rows(Evaluate, "", "")]
     return "\n".join(lines) + "\n"

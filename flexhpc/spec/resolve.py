@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from flexhpc.spec.sections.base import Section
 from flexhpc.spec.sections.own import OWN
 from flexhpc.spec.sections.training import BUDGETS
-from flexhpc.spec.variants import BASES, DEFAULT_VARIANT, KEYS, variants
+from flexhpc.spec.variants import BASES, DEFAULT_VARIANT, KEYS, OTHER_KEYS, deciding_key, variants
 
 S = TypeVar("S", bound=Section)
 
@@ -25,12 +25,15 @@ Report = Callable[[tuple[str, ...], str], None]
 def variant_of(section: str, values: Mapping[str, Any]) -> tuple[str, Any]:
     """Return the name of the deciding key and the variant chosen by ``values`` (or the default)."""
     key = KEYS[section]
+    if (other := OTHER_KEYS.get(section)) in values:
+        key = str(other)
     return key, values.get(key, DEFAULT_VARIANT.get(section))
 
 
 def with_variant(section: str, values: dict[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
     """Return the values with the variant that a frozen spec chose, where they do not choose."""
-    return {KEYS[section]: chosen[section], **values} if section in chosen else values
+    key = variant_of(section, values)[0]
+    return {key: chosen[section], **values} if section in chosen else values
 
 
 def variant_class(section: str, variant: object) -> type[Section] | None:
@@ -88,21 +91,47 @@ def resolve(
     """
     key, variant = variant_of(section, values)
     cls = variant_class(section, variant)
-    if cls is None:
-        names = list(variants(section))
-        if variant is None:
-            report((key,), f"is required; choose one of {', '.join(names)}")
-        else:
-            report(
-                (key,), f"{show(variant)} is not one of {', '.join(names)}{closest(variant, names)}"
-            )
-        base = BASES[section]
-        shared = {k: v for k, v in values.items() if k in base.model_fields}
-        validate(section, base, {**shared, key: ""}, report)
+    if cls is None or deciding_key(section, cls) != key:
+        report((key,), _no_variant(section, key, variant))
+        _validate_others(section, key, values, report)
         return None
     fine = given is None or not _clashes(cls, {**given, key: variant}, report)
     validated = validate(section, cls, {**values, key: variant}, report, variant=str(variant))
     return validated if fine else None
+
+
+def _no_variant(section: str, key: str, variant: object) -> str:
+    """Say what a key that picks the variant should be."""
+    classes = variants(section).items()
+    names = [name for name, cls in classes if deciding_key(section, cls) == key]
+    if variant is None:
+        return f"is required; choose one of {', '.join(names)}"
+    if names == [OWN]:
+        return f"{show(variant)} does not have the form module:name"
+    other = OTHER_KEYS.get(section)
+    if other and variant_class(section, variant):
+        return f"{show(variant)} is a name of your own; write {other}: {variant}"
+    return f"{show(variant)} is not one of {', '.join(names)}{closest(variant, names)}"
+
+
+def _validate_others(section: str, key: str, values: Mapping[str, Any], report: Report) -> None:
+    """Report what is wrong with the other keys, where it is not known which variant is meant.
+
+    Each is judged by the first variant that has it.
+    """
+    classes = dict.fromkeys(variants(section).values())
+    judged: dict[type[Section], dict[str, Any]] = {}
+    for name, value in values.items():
+        if name != key:
+            has = (cls for cls in classes if name in cls.model_fields)
+            judged.setdefault(next(has, BASES[section]), {})[name] = value
+    for cls, given in judged.items():
+
+        def said(path: tuple[str, ...], what: str, given: dict[str, Any] = given) -> None:
+            if path[0] in given:
+                report(path, what)
+
+        validate(section, cls, given, said)
 
 
 def _clashes(cls: type[Section], values: dict[str, Any], report: Report) -> bool:
@@ -173,11 +202,13 @@ _BOUNDS = {
 def _unknown(section: str, cls: type[Section], variant: str, path: tuple[str, ...]) -> str:
     """Say why a key is refused: no effect for this variant, or no such key."""
     if len(path) == 1 and section in KEYS:
-        key, others = KEYS[section], variants(section).items()
+        key, others = deciding_key(section, cls), variants(section).items()
         users = [name for name, other in others if path[0] in other.model_fields]
         if users:
+            hint = ", or put it into kwargs" if "kwargs" in cls.model_fields else ""
             return (
                 f"has no effect with {key}: {variant} (only with {', '.join(users)}); leave it out"
+                + hint
             )
     if path == ("learning_rate",):
         return "several rates are tuned now: write lr: {tune: [lowest, highest]}, or each of them"

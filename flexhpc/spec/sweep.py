@@ -19,8 +19,8 @@ from flexhpc.spec.resolve import variant_of, with_variant
 from flexhpc.spec.sections.data import Data
 from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sections.own import OwnCode
-from flexhpc.spec.sections.training import Training
-from flexhpc.spec.variants import KEYS
+from flexhpc.spec.sections.training import Procedure
+from flexhpc.spec.variants import KEYS, OTHER_KEYS
 
 SECTION_NAMES = tuple(KEYS)
 
@@ -146,8 +146,13 @@ class Sweep:
                     values = dict(value) if isinstance(value, dict) else {"": value}
                 else:
                     values = put(values, keys[1:], value)
+        if section == "model" and not values and OTHER_KEYS["training"] in self._training(at):
+            values = {"family": "none"}
         frozen = self.frozen or Frozen()
         return with_variant(section, without_none(values), frozen.variants), lines
+
+    def _training(self, at: tuple[int, ...]) -> dict[str, Any]:
+        return self._values("training", at)[0]
 
     def _entry(self, name: str, at: tuple[int, ...]) -> Entry | None:
         values, lines = self._values(name, at)
@@ -187,7 +192,7 @@ class Sweep:
             return None
         return seed
 
-    def _can_evaluate(self, data: Data, training: Training | None) -> bool:
+    def _can_evaluate(self, data: Data, training: Procedure | None) -> bool:
         clashes = [*check_evaluation(self.evaluate, data, training)]
         for key, what in clashes:
             self._note(("evaluate", key), what, self.evaluate_lines)

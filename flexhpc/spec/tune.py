@@ -15,7 +15,7 @@ from typing import Any, get_args
 from flexhpc.spec.nested import Keys
 from flexhpc.spec.sections.base import NUISANCE, Section
 from flexhpc.spec.sections.model import Model
-from flexhpc.spec.sections.training import Training
+from flexhpc.spec.sections.training import Procedure
 
 WIDEST_STEP = 3.2
 """Largest factor between neighbouring values of a range."""
@@ -35,7 +35,7 @@ class Arm:
     values: Mapping[str, float]
     edges: tuple[str, ...]
     model: Model
-    training: Training
+    training: Procedure
 
 
 def is_tune(value: Any) -> bool:

@@ -15,7 +15,7 @@ from flexhpc.spec.sections.base import Section
 from flexhpc.spec.sections.data import Data
 from flexhpc.spec.sections.model import Model
 from flexhpc.spec.sections.search import Search
-from flexhpc.spec.sections.training import Training
+from flexhpc.spec.sections.training import Procedure
 
 MODULES = [
     "flexhpc.spec.sections.data",
@@ -28,12 +28,14 @@ MODULES = [
 BASES: dict[str, type[Section]] = {
     "data": Data,
     "model": Model,
-    "training": Training,
+    "training": Procedure,
     "search": Search,
 }
 """What all variants of a section share."""
 KEYS = {"data": "source", "model": "family", "training": "optimizer", "search": "policy"}
 """The key that picks the variant."""
+OTHER_KEYS = {"training": "trainer"}
+"""Another one that picks a variant of the user's own."""
 DEFAULT_VARIANT = {"data": "digits", "training": "adam", "search": "bayes"}
 """Variant of a section where the spec does not say."""
 
@@ -45,14 +47,20 @@ def variants(section: str) -> dict[str, type[Section]]:
     for name in MODULES:
         for cls in vars(import_module(name)).values():
             if isinstance(cls, type) and issubclass(cls, BASES[section]) and cls.__module__ == name:
-                by_name |= dict.fromkeys(_names(cls, KEYS[section]), cls)
+                by_name |= dict.fromkeys(_names(cls, deciding_key(section, cls)), cls)
     return by_name
+
+
+def deciding_key(section: str, cls: type[Section]) -> str:
+    """Return the key that picks a variant."""
+    return cls.decided_by or KEYS[section]
 
 
 def _names(cls: type[Section], key: str) -> tuple[str, ...]:
     if cls.called:
         return cls.called
-    annotation = cls.model_fields[key].annotation
+    field = cls.model_fields.get(key)
+    annotation = field.annotation if field else None
     return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 

@@ -16,7 +16,7 @@ class Header:
 
     Attributes:
         point: canonical JSON; point_id: its hash.
-        params: trainable parameters.
+        params: trainable parameters; 0 where a trainer has no network.
         data_fingerprint: content of the training set; n_total: its samples.
         n_limit: largest n that can be tried.
         conflicts: groups of identical inputs with different labels; unfittable: samples that stand

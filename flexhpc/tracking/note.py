@@ -6,6 +6,7 @@ from flexhpc.analysis.censoring import why_bound
 from flexhpc.analysis.endings import ending_text, warnings
 from flexhpc.analysis.text import emc_text, ratio_text
 from flexhpc.analysis.tuning import best_text
+from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
 
 
@@ -18,8 +19,14 @@ def note_of(status: PointStatus) -> str:
     warned = "".join(f"\n\n{text[0].upper()}{text[1:]}." for text, _ in warnings([status]))
     return (
         f"**EMC {emc_text(estimate)}** ({why + ', ' if why else ''}{estimate.estimand}, "
-        f"level {estimate.level}), {record.header.params:,} parameters, EMC per parameter "
-        f"{ratio_text(estimate, record.header.params)}, {estimate.probes} probes, "
+        f"level {estimate.level}), {_size(record.header.params, estimate)}"
+        f"{estimate.probes} probes, "
         f"{estimate.cost:,} sample passes{', best at ' + best if best else ''}"
         f"{', ended by: ' + ended if ended else ''}{warned}"
     )
+
+
+def _size(params: int, estimate: Estimate) -> str:
+    if not params:
+        return ""
+    return f"{params:,} parameters, EMC per parameter {ratio_text(estimate, params)}, "

@@ -155,7 +155,9 @@ class Syncer:
             tags={KIND: "point", POINT: point.id, LOGGED: "0"},
         )
         values = dict(_flat("", json.loads(point.canonical)))
-        values |= {"params": record.header.params, "n_total": record.header.n_total}
+        values |= {"n_total": record.header.n_total}
+        if record.header.params:
+            values["params"] = record.header.params
         from mlflow.entities import Param
 
         params = [Param(k, str(v)[:_LONGEST_VALUE]) for k, v in values.items()][:_MOST_PARAMS]

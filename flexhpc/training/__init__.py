@@ -11,14 +11,15 @@ from flexhpc.lazy import offering
 if TYPE_CHECKING:
     from flexhpc.training.group import Group
     from flexhpc.training.loop import train
-    from flexhpc.training.outcome import Hooks, Outcome, ProbeData, Verdict
+    from flexhpc.training.outcome import Hooks, MakeModel, Outcome, ProbeData, Verdict
 
-__all__ = ["Group", "Hooks", "Outcome", "ProbeData", "Verdict", "train"]
+__all__ = ["Group", "Hooks", "MakeModel", "Outcome", "ProbeData", "Verdict", "train"]
 __getattr__ = offering(
     __name__,
     {
         "Group": "group",
         "Hooks": "outcome",
+        "MakeModel": "outcome",
         "Outcome": "outcome",
         "ProbeData": "outcome",
         "Verdict": "outcome",

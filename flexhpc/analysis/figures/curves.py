@@ -35,6 +35,14 @@ def series_of(statuses: Sequence[PointStatus]) -> dict[str, list[PointStatus]]:
     return groups
 
 
+def with_size(statuses: Sequence[PointStatus]) -> list[PointStatus] | None:
+    """Return the measured points that have parameters; None if not even those begun have any."""
+    sizes = [status.record.header.params for status in statuses if status.record]
+    if sizes and not any(sizes):
+        return None
+    return [s for s in statuses if s.estimate and s.record and s.record.header.params]
+
+
 def _without_size(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _without_size(v) for k, v in value.items() if k not in _SIZES}

@@ -6,17 +6,21 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from flexhpc.analysis.figures.curves import draw_series, series_of
+from flexhpc.analysis.figures.curves import draw_series, series_of, with_size
 from flexhpc.analysis.figures.marks import log_scale
 from flexhpc.analysis.figures.shown import ReportFigure
 from flexhpc.store.status import PointStatus
 
 
-def efficiency_figure(statuses: Sequence[PointStatus]) -> Figure:
-    """EMC per parameter against parameters, with intervals and censoring arrows."""
+def efficiency_figure(statuses: Sequence[PointStatus]) -> Figure | None:
+    """EMC per parameter against parameters, with intervals and censoring arrows.
+
+    None where there are no parameters to show it against.
+    """
+    if (measured := with_size(statuses)) is None:
+        return None
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
     axes = figure.subplots()
-    measured = [s for s in statuses if s.estimate is not None and s.record is not None]
     for number, (name, group) in enumerate(series_of(measured).items()):
         draw_series(axes, group, number, name, per_parameter=True)
     if measured:

@@ -7,17 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from flexhpc.analysis.figures.curves import draw_series, series_of
+from flexhpc.analysis.figures.curves import draw_series, series_of, with_size
 from flexhpc.analysis.figures.marks import log_scale
 from flexhpc.analysis.figures.shown import ReportFigure
 from flexhpc.store.status import PointStatus
 
 
-def emc_figure(statuses: Sequence[PointStatus]) -> Figure:
-    """EMC against parameters, log-log, with intervals, censoring arrows and the line y = x."""
+def emc_figure(statuses: Sequence[PointStatus]) -> Figure | None:
+    """EMC against parameters, log-log, with intervals, censoring arrows and the line y = x.
+
+    None where there are no parameters to show it against.
+    """
+    if (measured := with_size(statuses)) is None:
+        return None
     figure = Figure(figsize=(7.2, 5.0), layout="constrained")
     axes = figure.subplots()
-    measured = [s for s in statuses if s.estimate is not None and s.record is not None]
     for number, (name, group) in enumerate(series_of(measured).items()):
         draw_series(axes, group, number, name)
     if measured:

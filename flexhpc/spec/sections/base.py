@@ -29,6 +29,8 @@ class Since:
 
 LOCATION = "location"
 """Marks a field that says where something lies and cannot change a result: no part of the id."""
+LIMIT = "limit"
+"""Marks a field that can end a measurement, but never change a result: no part of the id."""
 CALLED = "called"
 """Marks a field that only tells two of a kind apart, where where they lie does not."""
 FILLED = "filled"
@@ -53,6 +55,8 @@ class Section(BaseModel):
     """Names of a variant, where the annotation of its deciding key does not give them."""
     does: ClassVar[str] = ""
     """What does what a variant says, as MODULE:NAME; see its section's base class."""
+    decided_by: ClassVar[str] = ""
+    """The key that picks this variant, where it is not the one of its section."""
     retired: ClassVar[frozenset[str]] = frozenset()
     """Keys of earlier hash versions that have no meaning any more: they stay part of the ids of the
     points that had them, and nothing else."""

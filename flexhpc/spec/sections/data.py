@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from flexhpc.spec.sections.base import CALLED, LATER, LOCATION, Count, Fraction, Section
+from flexhpc.spec.sections.base import CALLED, LATER, LIMIT, LOCATION, Count, Fraction, Section
 
 Classes = Annotated[int, Field(ge=2, le=10**6)]
 
@@ -102,7 +102,8 @@ class Data(Section):
 
         Where it lies and how it is called is not among them.
         """
-        apart = {*Data.model_fields, *cls.marked(LOCATION), *cls.marked(CALLED)} - {"source"}
+        marked = (name for mark in (LOCATION, LIMIT, CALLED) for name in cls.marked(mark))
+        apart = {*Data.model_fields, *marked} - {"source"}
         own = {"classes"} if cls.drawn else set()
         return [name for name in cls.model_fields if name not in apart or name in own]
 

@@ -40,28 +40,35 @@ class Quantised(Section):
 
 
 class Model(Section):
-    """What is trained.
+    """What is trained."""
+
+    images_only: ClassVar[bool] = False
+    """Whether it takes images (channels, height, width), but no vectors."""
+
+    family: str
+    """Kind of network."""
+
+    @property
+    def batch_norm(self) -> bool:
+        """Whether it normalises over the batch."""
+        return getattr(self, "norm", "none") == "batch"
+
+
+class Network(Model):
+    """A network that is trained.
 
     ``does`` names a function (section, shape of a sample, classes) -> untrained torch.nn.Module
     with as many outputs, initialised from torch's global random state.
     """
 
     images_only: ClassVar[bool] = True
-    """Whether it takes images (channels, height, width), but no vectors."""
 
-    family: str
-    """Kind of network."""
     subspace: Subspace | None = None
     """Trains in a random subspace."""
     low_rank: LowRank | None = None
     """Trains low-rank changes of the matrices."""
     quantised: Quantised | None = None
     """Trains quantised weights."""
-
-    @property
-    def batch_norm(self) -> bool:
-        """Whether it normalises over the batch."""
-        return getattr(self, "norm", "none") == "batch"
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -71,7 +78,7 @@ class Model(Section):
             yield key, f"does not go together with {given[0]}; keep one of them"
 
 
-class Initialised(Model):
+class Initialised(Network):
     """What all families share whose weights flexhpc can draw."""
 
     init: Annotated[Init, LATER] = "torch"
@@ -308,7 +315,7 @@ class Mixer(Sized):
     """Nonlinearity."""
 
 
-class Timm(Model):
+class Timm(Network):
     """Any model of timm, untrained, by its name."""
 
     does: ClassVar[str] = "flexhpc.models.families:by_name"
@@ -323,6 +330,12 @@ class Timm(Model):
         """See :meth:`Section.clashes`."""
         yield from super().clashes(values)
         yield from unfit_for_json("kwargs", values.get("kwargs"), depth=0)
+
+
+class NoModel(Model):
+    """No network: what is trained is known to `training.trainer` alone."""
+
+    family: Literal["none"]
 
 
 def unfit_for_json(key: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:

@@ -8,9 +8,10 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from flexhpc.own_code import NAME, Code
-from flexhpc.spec.sections.base import FILLED, LOCATION, Section
+from flexhpc.spec.sections.base import FILLED, LIMIT, LOCATION, Count, Section
 from flexhpc.spec.sections.data import Data
-from flexhpc.spec.sections.model import Model, unfit_for_json
+from flexhpc.spec.sections.model import Network, unfit_for_json
+from flexhpc.spec.sections.training import Procedure
 
 OWN = "MODULE:NAME"
 """What such a variant is called in lists."""
@@ -25,6 +26,8 @@ class OwnCode(Section):
     """Passed to it."""
     version: Annotated[int, Field(ge=0)] | str | None = None
     """Stands for the source: it is not hashed, and an edit of it measures nothing anew."""
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False), LIMIT] = 3600.0
+    """Longest that a call of it may take; a longer one fails the point."""
     code: Annotated[str | None, FILLED] = None
     """Hash of the source."""
     folder: Annotated[str | None, FILLED, LOCATION] = None
@@ -45,7 +48,7 @@ class OwnCode(Section):
                 yield key, "is filled in by flexhpc; leave it out"
 
 
-class OwnModel(OwnCode, Model):
+class OwnModel(OwnCode, Network):
     """A network of your own: a torch.nn.Module, or a function that returns one."""
 
     does: ClassVar[str] = "flexhpc.models.own:network"
@@ -72,3 +75,20 @@ class OwnData(OwnCode, Data):
     def own_test(self) -> bool:
         """It may have one."""
         return True
+
+
+class OwnTrainer(OwnCode, Procedure):
+    """A procedure of your own: a function that learns inputs and labels, and returns which of them
+    it got right."""
+
+    decided_by: ClassVar[str] = "trainer"
+
+    trainer: Annotated[str, Field(pattern=NAME)]
+    """Its name, as `my_train:fit`, in a module beside the spec or on Python's path."""
+    epochs: Count | None = None
+    """Budget in passes over the subset; the trainer is told the budget, and keeps it or not."""
+
+    @property
+    def named(self) -> str:
+        """Its name."""
+        return self.trainer

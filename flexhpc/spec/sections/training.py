@@ -32,8 +32,44 @@ class Sam(Section):
     """Radius of the neighbourhood."""
 
 
-class Training(Section):
-    """The procedure that one probe follows from scratch.
+class Procedure(Section):
+    """What one probe follows from scratch: its budget, and whatever else leads to its fit."""
+
+    with_mup: ClassVar[bool] = False
+    """Whether it takes the rates of layers that ``model.init: mup`` sets."""
+    for_matrices: ClassVar[bool] = False
+    """Whether its rule is one for matrices, and vectors get another."""
+
+    if TYPE_CHECKING:  # a field of every variant, each with a default of its own
+        epochs: Count | None
+
+    steps: Count | None = None
+    """Budget in parameter updates, instead of `epochs`."""
+    gradient_evaluations: Count | None = None
+    """Budget in gradients of single samples, instead of `epochs`: an epoch takes n of them, with
+    SAM twice as many."""
+
+    @property
+    def named(self) -> str:
+        """What it is called in messages."""
+        raise NotImplementedError
+
+    @property
+    def rejects(self) -> bool:
+        """Whether it may refuse to count a probe."""
+        return False
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
+        yield from super().clashes(values)
+        budgets = [key for key in BUDGETS if values.get(key) is not None]
+        for key in budgets[1:]:
+            yield key, f"{budgets[0]} and {key} are two budgets; keep one of them"
+
+
+class Training(Procedure):
+    """The training of a network by gradients.
 
     ``does`` names a function (section, list of parameters) -> torch.optim.Optimizer. Before every
     update the rate of each of its ``param_groups`` is set, to that of the schedule times the
@@ -42,21 +78,12 @@ class Training(Section):
 
     full_batch: ClassVar[bool] = False
     """Whether an update takes the gradient of the whole subset."""
-    with_mup: ClassVar[bool] = False
-    """Whether it takes the rates of layers that ``model.init: mup`` sets."""
-    for_matrices: ClassVar[bool] = False
-    """Whether its rule is one for matrices, and vectors get another."""
 
     if TYPE_CHECKING:  # a field of every variant, each with a default of its own
         lr: Rate
 
     optimizer: str
     """Update rule."""
-    steps: Count | None = None
-    """Budget in parameter updates, instead of `epochs`."""
-    gradient_evaluations: Count | None = None
-    """Budget in gradients of single samples, instead of `epochs`: an epoch takes n of them, with
-    SAM twice as many."""
     until: Literal["convergence"] | None = None
     """No budget, instead of `epochs`: trains until the plateau gate says that it stopped
     improving."""
@@ -98,6 +125,11 @@ class Training(Section):
     rounding."""
 
     @property
+    def named(self) -> str:
+        """Its update rule."""
+        return self.optimizer
+
+    @property
     def rejects(self) -> bool:
         """Whether a gate may refuse a probe."""
         return any(gate.mode == "reject" for gate in vars(self.gates).values())
@@ -105,10 +137,9 @@ class Training(Section):
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """See :meth:`Section.clashes`."""
-        budgets = [key for key in BUDGETS if values.get(key) is not None]
-        for key in budgets[1:]:
-            yield key, f"{budgets[0]} and {key} are two budgets; keep one of them"
-        epochs = values.get("epochs") if budgets else DEFAULT_EPOCHS
+        yield from super().clashes(values)
+        given = any(values.get(key) is not None for key in BUDGETS)
+        epochs = values.get("epochs") if given else DEFAULT_EPOCHS
         gates = values.get("gates")
         yield from Gates.clashes(gates if isinstance(gates, dict) else {}, epochs)
         yield from cls._without_plateau(values)

@@ -1,0 +1,149 @@
+"""A probe by a trainer of the user's, in a process of its own that can be ended at any time."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing import Pipe
+
+import numpy as np
+
+from flexhpc.errors import Interrupted, PointError
+from flexhpc.own_code import LIVE
+from flexhpc.own_trainer import Answer, Task, train
+from flexhpc.training import Group, Hooks, Outcome
+
+LACKS = "no gates, no giving up early, no curves, no checkpoint inside a probe"
+"""What a trainer of the user's cannot have; the record of every probe says so."""
+_PROGRAM = "from flexhpc.own_trainer import main; main({})"
+_LOOK_EVERY = 0.05
+_GRACE = 10.0
+"""Seconds after its time limit in which a trainer may end by itself, and say where it was."""
+
+
+def run_trainer(task: Task, hooks: Hooks, group: Group) -> Outcome:
+    """Call a trainer of the user's once.
+
+    Functions of the running Python are called in it; all others in a process that is kept for the
+    next probe, since what they import takes its time.
+
+    Args:
+        task: what it is given.
+        hooks: the outside. When that asks to stop, the process is ended.
+        group: this process alone.
+
+    Raises:
+        PointError: the trainer failed, died or hung, which its traceback on stderr says more of; or
+            others would train along.
+        Interrupted: asked to stop; the probe begins anew next time.
+    """
+    if group.size > 1:
+        raise PointError(
+            f"training.trainer: {task.trainer} trains in one process, and the profile gives a "
+            f"point {group.size}; let it give one"
+        )
+    started, n = time.monotonic(), len(task.labels)
+
+    def look() -> None:
+        hooks.progress({"epoch": 0, "epochs": 0, "n_errors": n, "loss": math.nan})
+        if hooks.stopping():
+            raise Interrupted("asked to stop in the middle of a probe, which begins anew")
+
+    look()
+    if task.trainer.startswith(f"{LIVE}:"):
+        answer = train(task)
+    else:
+        answer = _Process.of_this_process().ask(task, look)
+    errors = int((~answer.fitted).sum())
+    passes = task.budget.epochs or 1
+    return Outcome(
+        verdict="not_fit" if errors else "fit",
+        n_errors=errors,
+        loss=answer.loss,
+        epochs=answer.epochs,
+        steps=answer.steps,
+        cost=answer.cost or task.budget.gradient_evaluations or passes * n,
+        seconds=time.monotonic() - started,
+        fitted=answer.fitted,
+        readings=dict(answer.readings),
+        rejected=False,
+        loss_curve=np.zeros(0, np.float32),
+        error_curve=np.zeros(0, np.int32),
+    )
+
+
+class _Process:
+    """A Python that calls trainers, and knows nothing of this one's state."""
+
+    _current: _Process | None = None
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self._connection, theirs = Pipe()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM.format(theirs.fileno())],
+                pass_fds=[theirs.fileno()], start_new_session=True,
+            )  # fmt: skip
+        atexit.register(self.end)
+
+    @classmethod
+    def of_this_process(cls) -> _Process:
+        """Return the one that runs, or a new one."""
+        if cls._current is None or cls._current.owner != os.getpid() or not cls._current.lives():
+            cls._current = cls()
+        return cls._current
+
+    def lives(self) -> bool:
+        """Return whether it still runs."""
+        return self._process.poll() is None
+
+    def ask(self, task: Task, look: Callable[[], None]) -> Answer:
+        """Have a trainer called; ``look`` is called all the while, and may raise.
+
+        Raises:
+            PointError: the trainer failed, died or hung.
+        """
+        what, asked = f"training.trainer: {task.trainer}", time.monotonic()
+        try:
+            self._connection.send(task)
+            while not self._connection.poll(_LOOK_EVERY):
+                look()
+                if time.monotonic() - asked > task.seconds + _GRACE:
+                    raise PointError(f"{what} took longer than seconds: {task.seconds:g}")
+            answer = self._connection.recv()
+        except (EOFError, ConnectionError):
+            self.end()
+            raise PointError(f"{what} ended its process ({_cause(self._process)})") from None
+        except BaseException:
+            self.end()
+            raise
+        if isinstance(answer, PointError):
+            raise answer
+        assert isinstance(answer, Answer)
+        return answer
+
+    def end(self) -> None:
+        """End it, and the processes that it started."""
+        if self.owner == os.getpid():
+            self._connection.close()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            atexit.unregister(self.end)
+
+
+def _cause(process: subprocess.Popen[bytes]) -> str:
+    """Return how a process ended."""
+    status = process.returncode
+    if status >= 0:
+        return f"exit status {status}"
+    hint = "; out of memory?" if status == -signal.SIGKILL else ""
+    return signal.Signals(-status).name + hint

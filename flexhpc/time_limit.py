@@ -1,0 +1,54 @@
+"""A limit on how long a call of somebody else's code may take."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class TookTooLong(BaseException):
+    """Raised where the code just is; no Exception, which it might catch."""
+
+
+class TimeLimit:
+    """Raises :class:`TookTooLong` in a block that takes longer; may be entered again afterwards.
+
+    It goes by SIGALRM, so it works in the main thread, and has no effect in another one. Whoever
+    used that signal before finds it as it was. A call into C that never comes back to Python is not
+    ended.
+
+    Args:
+        seconds: the longest that the block may take; what: it is, for the message.
+    """
+
+    def __init__(self, seconds: float, what: str) -> None:
+        self.seconds, self.what = seconds, what
+        self._handler: Any = None
+        self._entered = self._left = 0.0
+        self._works = False
+
+    def __enter__(self) -> None:
+        self._works = threading.current_thread() is threading.main_thread()
+        if self._works:
+            self._entered = time.monotonic()
+            self._handler = signal.signal(signal.SIGALRM, self._late)
+            self._left, _ = signal.setitimer(signal.ITIMER_REAL, self.seconds)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        if self._works:
+            self._works = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._handler)
+            if self._left:
+                spent = time.monotonic() - self._entered
+                signal.setitimer(signal.ITIMER_REAL, max(self._left - spent, 1e-3))
+
+    def _late(self, number: int, frame: FrameType | None) -> None:
+        self.__exit__(None, None, None)
+        raise TookTooLong(f"{self.what} took longer than seconds: {self.seconds:g}")
