@@ -174,7 +174,8 @@ def array_of(name: str, given: Any) -> NDArray[Any]:
     except (TypeError, ValueError) as error:
         raise PointError(f"{name}: {one_line(error)}") from None
     if array.dtype.kind not in "biufUS":
-        raise PointError(f"{name}: an array holds {array.dtype}, not numbers")
+        what = "array of objects" if array.ndim else type(given).__name__
+        raise PointError(f"{name} gave a(n) {what}, not an array of numbers")
     return array
 
 

@@ -6,6 +6,7 @@ threads, processes and GPUs as it likes, and can be ended at any time.
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
 import signal
@@ -20,10 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexhpc.errors import PointError
+from flexhpc.errors import PointError, one_line
 from flexhpc.own_code import Code, accepted, array_of, load, run
 from flexhpc.seeds import ProbeSeeds
 
+_OFFERED = ("seeds", "seed", "n", "classes", "shape", "budget", "model")
 _COUNTS = ("epochs", "steps", "cost")
 _LOOK_EVERY = 0.5
 
@@ -42,22 +44,59 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """A trainer as a spec names it.
+
+    Attributes:
+        name: ``module:name``; code: where it was found; pinned: whether whatever its source.
+        kwargs: passed to it.
+    """
+
+    name: str
+    code: Code
+    pinned: bool
+    kwargs: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """What it is called in messages."""
+        return f"training.trainer: {self.name}"
+
+    def import_it(self) -> Callable[..., Any]:
+        """Import it, and see whether it can be called with its ``kwargs``.
+
+        Raises:
+            PointError: it cannot.
+        """
+        found = load(self.name, self.code, pinned=self.pinned, key="training.trainer")
+        if not callable(found):
+            raise PointError(f"{self.key} is a {type(found).__name__}, not a function")
+        fit: Callable[..., Any] = found
+        try:
+            signature = inspect.signature(fit)
+        except (TypeError, ValueError):  # of what is written in C
+            return fit
+        offered = accepted(fit, dict.fromkeys(_OFFERED))
+        try:
+            signature.bind(None, None, **{**offered, **self.kwargs})
+        except TypeError as error:
+            raise PointError(f"{self.key}{signature}: {one_line(error)}") from None
+        return fit
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """One call of a trainer.
 
     Attributes:
-        trainer: ``module:name``; code: where it was found; pinned: whether whatever its source.
-        kwargs: passed to it.
+        trainer: whom to call.
         inputs: float32 (n, ...), standardised; labels: int64 (n,), from 0; classes: how many.
         seeds: of this probe; budget: as asked; seconds: longest that the call may take.
         make_model: builds the network of the point's ``model``, from torch's global random state;
             None where there is none.
     """
 
-    trainer: str
-    code: Code
-    pinned: bool
-    kwargs: Mapping[str, Any]
+    trainer: Trainer
     inputs: NDArray[np.float32] = field(repr=False)
     labels: NDArray[np.int64] = field(repr=False)
     classes: int
@@ -96,8 +135,8 @@ def train(task: Task) -> Answer:
     Raises:
         PointError: it cannot be imported, raised something, or its answer is none.
     """
-    key = f"training.trainer: {task.trainer}"
-    fit = load(task.trainer, task.code, pinned=task.pinned, key="training.trainer")
+    trainer = task.trainer
+    fit = trainer.import_it()
     seed = task.seeds.init % 2**31
     _seed(seed)
     offered = {
@@ -110,12 +149,12 @@ def train(task: Task) -> Answer:
     }
     if task.make_model is not None and accepted(fit, {"model": None}):
         offered["model"] = task.make_model()
-    given = {**accepted(fit, offered), **task.kwargs}
+    given = {**accepted(fit, offered), **trainer.kwargs}
 
     def call() -> Any:
         return fit(task.inputs, task.labels, **given)
 
-    return answer_of(key, run(key, call, task.seconds), task)
+    return answer_of(trainer.key, run(trainer.key, call, task.seconds), task)
 
 
 def answer_of(name: str, given: Any, task: Task) -> Answer:
@@ -125,7 +164,7 @@ def answer_of(name: str, given: Any, task: Task) -> Answer:
         name: for messages.
         given: an array: bool (n,), which samples are right; whole numbers (n,), the predicted
             classes; or numbers (n, classes), scores of which the largest counts. Or a mapping with
-            such an array as ``right``, ``predicted`` or ``scores``, and numbers beside it.
+            such an array as ``right``, ``predicted`` or ``scores``, and numbers or None beside it.
         task: what it is an answer to.
 
     Raises:
@@ -139,7 +178,7 @@ def answer_of(name: str, given: Any, task: Task) -> Answer:
     fitted = _fitted(name, arrays[0], given[arrays[0]], task)
     numbers: dict[str, float] = {}
     for key, value in given.items():
-        if key in arrays:
+        if key in arrays or value is None:
             continue
         try:
             numbers[str(key)] = float(value)

@@ -121,7 +121,7 @@ def lightning(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -
     """Lightning's Trainer, with a validation loop over the same samples."""
     import lightning
 
-    class Module(lightning.LightningModule):  # type: ignore[misc]  # of no known type
+    class Module(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.network, self.right = network, 0

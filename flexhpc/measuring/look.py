@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
@@ -13,7 +14,7 @@ from flexhpc.spec.checks import known_shape
 from flexhpc.spec.sections.base import LOCATION
 from flexhpc.spec.sections.data import ImageSet, KnownTable
 from flexhpc.spec.sections.model import Timm
-from flexhpc.spec.sections.own import OwnModel
+from flexhpc.spec.sections.own import OwnModel, OwnTrainer
 
 _Seen = tuple[tuple[int, ...], int]
 
@@ -32,6 +33,15 @@ def look(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
     shapes: dict[str, _Seen | None] = {}
     said: set[str] = set()
     seen: set[tuple[str, int, str]] = set()
+    trainers = {
+        point.training.model_dump_json(): point.training.to_call
+        for point in points
+        if isinstance(point.training, OwnTrainer)
+    }
+    for trainer in trainers.values():
+        if (wrong := _wrong(trainer.import_it)) and wrong not in said:
+            said.add(wrong)
+            yield True, wrong
     for point in points:
         data, model = point.data, point.model
         where = data.model_dump_json(include={*data.reading_keys(), *data.marked(LOCATION)})
@@ -52,13 +62,20 @@ def look(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
         seen.add(key)
         from flexhpc.models import count_parameters
 
-        try:
-            with _tracebacks_aside():
-                count_parameters(model, shape[0], classes)
-        except PointError as error:
-            if str(error) not in said:
-                said.add(str(error))
-                yield True, str(error)
+        wrong = _wrong(partial(count_parameters, model, shape[0], classes))
+        if wrong and wrong not in said:
+            said.add(wrong)
+            yield True, wrong
+
+
+def _wrong(call: Callable[[], object]) -> str | None:
+    """Call something; return what is wrong with what it needs."""
+    try:
+        with _tracebacks_aside():
+            call()
+    except PointError as error:
+        return str(error)
+    return None
 
 
 def _tracebacks_aside() -> contextlib.redirect_stderr[io.StringIO]:

@@ -115,10 +115,7 @@ def _task(
 ) -> Task:  # fmt: skip
     """Return what a trainer of the user's is given for a probe."""
     return Task(
-        trainer=training.trainer,
-        code=training.place,
-        pinned=training.version is not None,
-        kwargs=training.kwargs,
+        trainer=training.to_call,
         seconds=training.seconds,
         inputs=inputs,
         labels=labels,

@@ -46,8 +46,8 @@ def run_trainer(task: Task, hooks: Hooks, group: Group) -> Outcome:
     """
     if group.size > 1:
         raise PointError(
-            f"training.trainer: {task.trainer} trains in one process, and the profile gives a "
-            f"point {group.size}; let it give one"
+            f"{task.trainer.key} trains in one process, and the profile gives a point "
+            f"{group.size}; let it give one"
         )
     started, n = time.monotonic(), len(task.labels)
 
@@ -57,7 +57,7 @@ def run_trainer(task: Task, hooks: Hooks, group: Group) -> Outcome:
             raise Interrupted("asked to stop in the middle of a probe, which begins anew")
 
     look()
-    if task.trainer.startswith(f"{LIVE}:"):
+    if task.trainer.name.startswith(f"{LIVE}:"):
         answer = train(task)
     else:
         answer = _Process.of_this_process().ask(task, look)
@@ -111,7 +111,7 @@ class _Process:
         Raises:
             PointError: the trainer failed, died or hung.
         """
-        what, asked = f"training.trainer: {task.trainer}", time.monotonic()
+        what, asked = task.trainer.key, time.monotonic()
         try:
             self._connection.send(task)
             while not self._connection.poll(_LOOK_EVERY):

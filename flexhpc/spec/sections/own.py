@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from flexhpc.own_code import NAME, Code
+from flexhpc.own_trainer import Trainer
 from flexhpc.spec.sections.base import FILLED, LIMIT, LOCATION, Count, Section
 from flexhpc.spec.sections.data import Data
 from flexhpc.spec.sections.model import Network, unfit_for_json
@@ -92,3 +93,13 @@ class OwnTrainer(OwnCode, Procedure):
     def named(self) -> str:
         """Its name."""
         return self.trainer
+
+    @property
+    def to_call(self) -> Trainer:
+        """What is called."""
+        return Trainer(
+            name=self.trainer,
+            code=self.place,
+            pinned=self.version is not None,
+            kwargs=self.kwargs,
+        )
