@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,67 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-import flexhpc
 from flexhpc import own_code
 from flexhpc.data.own import source_of
 from flexhpc.errors import InputError, PointError
 from flexhpc.own_code import find, source_hash
 from flexhpc.spec import checked, freeze
-from tests.conftest import REPOSITORY, Cli
+from tests.conftest import Cli
 from tests.launch.test_sweep import contents
-
-NETS = """\
-from torch import nn
-from layers import block
-
-
-class Net(nn.Module):
-    def __init__(self, shape, classes, width=4):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), *block(shape[1] * shape[2], width),
-                                    nn.Linear(width, classes))
-
-    def forward(self, x):
-        return self.layers(x)
-
-
-def plain(width=4):
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 3))
-"""
-LAYERS = """\
-from torch import nn
-
-
-def block(inputs, width):
-    return nn.Linear(inputs, width), nn.Tanh()
-"""
-DATA = """\
-import numpy as np
-
-
-def load(size=120):
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 255, (size, 8, 8), dtype=np.uint8), rng.choice(["a", "b", "c"], size)
-"""
-SPEC = """\
-name: own
-fixed:
-  data: {source: "samples:load", labels: random}
-  model: {family: "nets:Net"}
-  training: {optimizer: adam, lr: 1e-2, batch_size: 32, steps: 200}
-  search: {policy: bisection, start: 16, tolerance: 0.3}
-grid:
-  model.kwargs.width: [2, 4, 8]
-"""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A spec, with code beside it."""
-    for name, text in (("nets", NETS), ("layers", LAYERS), ("samples", DATA)):
-        (tmp_path / f"{name}.py").write_text(text)
-    (tmp_path / "own.yaml").write_text(SPEC)
-    return tmp_path
+from tests.own.conftest import DATA, LAYERS, SPEC
 
 
 def ids(folder: Path, *overrides: str) -> list[str]:
@@ -203,7 +148,27 @@ WRONG = {
         "    def forward(self, x):\n"
         "        if self.training:\n            sys.exit(5)\n        return self.l(x.flatten(1))\n",
         "SystemExit: 5"),
+    "hangs": ("import time\ndef Net():\n    time.sleep(100)\n",
+              "model.family: nets:Net took longer than seconds: 2"),
+    "hangs while it trains": (
+        "import time\nfrom torch import nn\nclass Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.l = nn.Linear(64, 3)\n"
+        "    def forward(self, x):\n"
+        "        if self.training:\n            time.sleep(100)\n"
+        "        return self.l(x.flatten(1))\n",
+        "nets:Net: a forward pass took longer than seconds: 2"),
 }  # fmt: skip
+
+
+FORKS = """\
+import os
+from torch import nn
+
+
+def Net():
+    os.fork()
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+"""
 
 
 def test_what_python_has_imported_is_not_mixed_with_an_edit(folder: Path) -> None:
@@ -259,7 +224,9 @@ def test_code_that_is_wrong_fails_its_point_in_a_line(
     for number, (text, _) in enumerate(WRONG.values()):
         (folder / f"wrong{number}.py").write_text(text.replace("nets", f"wrong{number}"))
         names.append(f"wrong{number}:Net")
-    listed = ", ".join(f"{{family: '{name}'}}" for name in [*names, "nets:plain"])
+    (folder / "forks.py").write_text(FORKS)
+    right = ["nets:plain", "forks:Net"]
+    listed = ", ".join(f"{{family: '{name}', seconds: 2}}" for name in [*names, *right])
     spec = SPEC.replace("  model.kwargs.width: [2, 4, 8]", f"  model: [{listed}]").replace(
         '  model: {family: "nets:Net"}\n', ""
     )
@@ -267,7 +234,7 @@ def test_code_that_is_wrong_fails_its_point_in_a_line(
     done = cli("sweep", folder / "own.yaml", "--profile", untracked, check=None)
     assert done.returncode == 1
     states = json.loads(cli("status", "runs/own", "--json").stdout)
-    assert [state["state"] for state in states] == ["failed"] * len(WRONG) + ["done"]
+    assert [state["state"] for state in states] == ["failed"] * len(WRONG) + ["done"] * 2
     for number, (state, (_, message)) in enumerate(zip(states, WRONG.values(), strict=False)):
         expected = message.replace("nets", f"wrong{number}")
         assert re.search(expected, state["message"]), (expected, state["message"])
@@ -280,7 +247,7 @@ def test_code_that_is_wrong_fails_its_point_in_a_line(
         "nothing": (None, "gave a NoneType, not"),
         "lengths": ((np.zeros((5, 3)), np.zeros(4, int)), "do not match"),
         "no classes": ((np.zeros((5, 3)), np.linspace(0, 1, 5)), "which are no classes"),
-        "objects": ((np.array([[object()]] * 5), np.zeros(5, int)), "holds object"),
+        "objects": ((np.array([[object()]] * 5), np.zeros(5, int)), "array of objects"),
         "infinite": ((np.full((5, 3), np.inf), np.zeros(5, int)), "infinite"),
         "nan": ((np.full((5, 1, 3, 3), np.nan), np.zeros(5, int)), "images hold nan"),
         "dimensions": ((np.zeros((5, 1, 1, 1, 2)), np.zeros(5, int)), "neither vectors"),
@@ -339,150 +306,3 @@ def test_what_a_function_names_counts() -> None:
     own_code._collect(test_the_source_of_a_lambda_is_its_own, collected)
     assert any(name.endswith(".made") for name in collected)
     assert not any(name.startswith("torch") for name in collected)
-
-
-SAMPLES = (
-    np.random.default_rng(0).normal(size=(300, 20)), np.random.default_rng(1).integers(0, 5, 300),
-)  # fmt: skip
-RECIPE = {"optimizer": "adamw", "lr": 1e-2, "steps": 200}
-
-
-def measure(**more: object) -> flexhpc.Measurement:
-    given = {"labels": "random", "training": RECIPE, "tolerance": 0.5, **more}
-    return flexhpc.measure(lambda: made(4), SAMPLES, **given)
-
-
-@pytest.mark.sweeps
-def test_measuring_from_python(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The same with and without a record; the record is like any other, and is found again."""
-    threads = torch.get_num_threads()
-    alone = measure()
-    assert capfd.readouterr() == ("", "")
-    assert alone.interval[0] <= alone.emc <= alone.interval[1]
-    assert (alone.censored, alone.params) == ("none", 20 * 4 + 4 + 4 * 5 + 5)
-    assert len(alone.probes) == alone.masks.fitted().shape[0] == len(alone.masks.n)
-    fits = alone.probes.verdict == "fit"
-    np.testing.assert_array_equal(alone.masks.fitted().sum(axis=1)[fits], alone.probes.n[fits])
-    low, high = np.quantile(alone.draws(20_000), [0.05, 0.95])
-    assert alone.interval == pytest.approx((low, high), abs=1)
-    assert alone.plot().axes
-    kept = measure(run=tmp_path / "mine")
-    assert (kept.emc, kept.interval) == (alone.emc, alone.interval)
-    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "mine").rglob("*.h5")}
-    assert len(files) == 1
-    again = measure(run=tmp_path / "mine")
-    assert again.emc == kept.emc
-    assert files == {p: p.stat().st_mtime_ns for p in (tmp_path / "mine").rglob("*.h5")}
-    loaded = flexhpc.load(tmp_path / "mine")
-    assert [one.emc for one in loaded] == [kept.emc]
-    assert loaded.results.emc.tolist() == [kept.emc]
-    assert "EMC" in repr(loaded[0])
-    assert loaded.report().is_file()
-    assert torch.get_num_threads() == threads
-
-
-@pytest.mark.sweeps
-def test_comparing_two_measurements() -> None:
-    """The ratio of what the posteriors say; open where an EMC is a bound."""
-    narrow = measure()
-    wide = flexhpc.measure(
-        lambda: made(16), SAMPLES, labels="random", training=RECIPE, tolerance=0.5
-    )
-    found = flexhpc.compare(wide, narrow)
-    assert found.chance > 0.9
-    assert found.low < found.ratio < found.high
-    assert found.ratio == pytest.approx(
-        np.median(wide.draws()) / np.median(narrow.draws()), rel=0.1
-    )
-    turned = flexhpc.compare(narrow, wide)
-    assert turned.ratio == pytest.approx(1 / found.ratio, rel=0.03)
-    assert turned.chance == pytest.approx(1 - found.chance, abs=0.03)
-    self = flexhpc.compare(narrow, narrow)
-    assert (self.ratio, self.chance) == pytest.approx((1, 0.5), abs=0.03)
-    few = (SAMPLES[0][:8], np.arange(8) % 5)
-    bound = flexhpc.measure(lambda: made(16), few, labels="random", training=RECIPE)
-    assert bound.censored == "right"
-    assert flexhpc.compare(bound, narrow).high is None
-    assert flexhpc.compare(narrow, bound).low is None
-    with pytest.raises(ValueError, match="not between 0 and 1"):
-        flexhpc.compare(narrow, wide, level=2)
-
-
-@pytest.mark.sweeps
-def test_a_sweep_from_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
-    fixed = {
-        "data": {"source": "samples:load", "labels": "random"},
-        "training": RECIPE, "search": {"policy": "bisection", "start": 16, "tolerance": 0.3},
-    }  # fmt: skip
-    spec = {"name": "given", "fixed": fixed, "grid": {"model": [{"family": "nets:Net"}]}}
-    (folder / "p.yaml").write_text("workers: 1\ntracking_uri: none\n")
-    run = flexhpc.sweep(spec, profile="p.yaml")
-    assert len(run) == 1
-    assert run[0].emc > 0
-    assert run.path == folder / "runs" / "given"
-    with pytest.raises(InputError, match=r"^model\.family: nowhere:Net: there is no module"):
-        flexhpc.sweep({**spec, "grid": {"model.family": ["nowhere:Net"]}})
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    {
-        "a network": ({"model": nn.Linear(3, 3)}, "give what makes an untrained network"),
-        "optimizer": ({"training": {"optimizer": "adan"}}, "^training.optimizer: .*did you mean"),
-        "data": ({"data": 3}, "give \\(inputs, labels\\), not a int"),
-        "no YAML": ({"training": {"lr": object()}}, "the spec holds what YAML cannot"),
-    }.values(),
-)  # fmt: skip
-def test_wrong_arguments_are_said_in_a_line(given: dict[str, object], message: str) -> None:
-    arguments = {"model": lambda: made(4), "data": SAMPLES, **given}
-    with pytest.raises(InputError, match=message):
-        flexhpc.measure(**arguments)
-
-
-def test_a_network_that_raises_says_so_in_python(capfd: pytest.CaptureFixture[str]) -> None:
-    def broken() -> nn.Module:
-        raise ValueError("not today")
-
-    with pytest.raises(PointError, match="raised ValueError: not today"):
-        flexhpc.measure(broken, SAMPLES, labels="random")
-    assert "Traceback" in capfd.readouterr().err
-
-
-def test_importing_flexhpc_is_quick() -> None:
-    """What it offers is imported when it is asked for."""
-    code = "import sys, flexhpc; assert not {'torch', 'numpy'} & set(sys.modules); dir(flexhpc)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-PAGE = (REPOSITORY / "docs" / "own.md").read_text()
-
-
-@pytest.mark.sweeps
-def test_the_page_does_what_it_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Its Python in order, then its spec with the modules beside it."""
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```(python|yaml)\n(.*?)```", PAGE, re.DOTALL)
-    files = {
-        text.splitlines()[0].removeprefix("# "): text
-        for kind, text in blocks
-        if kind == "python" and text.startswith("# ")
-    }
-    assert sorted(files) == ["my_data.py", "my_nets.py"]
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    scripts = [text for kind, text in blocks if kind == "python" and text not in files.values()]
-    assert len(scripts) == 2
-    scope: dict[str, object] = {"__name__": "page"}
-    exec(scripts[0], scope)
-    assert "EMC" in capsys.readouterr().out
-    assert scope["found"].censored == "none"
-    exec(scripts[1].replace("[8, 16]", "[4, 6]"), scope)
-    assert len(scope["run"]) == 2
-    (spec,) = (text for kind, text in blocks if kind == "yaml")
-    (tmp_path / "mine.yaml").write_text(spec)
-    (tmp_path / "profile.yaml").write_text("workers: 1\ntracking_uri: none\n")
-    cli("sweep", "mine.yaml", "--profile", "profile.yaml", "--set", "model.kwargs.width=[4]")
-    assert json.loads(cli("results", "runs/mine", "--format", "json").stdout)[0]["params"] == 109

@@ -1,0 +1,60 @@
+"""A user's network and samples, and a spec that names them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+NETS = """\
+from torch import nn
+from layers import block
+
+
+class Net(nn.Module):
+    def __init__(self, shape, classes, width=4):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), *block(shape[1] * shape[2], width),
+                                    nn.Linear(width, classes))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def plain(width=4):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 3))
+"""
+LAYERS = """\
+from torch import nn
+
+
+def block(inputs, width):
+    return nn.Linear(inputs, width), nn.Tanh()
+"""
+DATA = """\
+import numpy as np
+
+
+def load(size=120):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 255, (size, 8, 8), dtype=np.uint8), rng.choice(["a", "b", "c"], size)
+"""
+SPEC = """\
+name: own
+fixed:
+  data: {source: "samples:load", labels: random}
+  model: {family: "nets:Net"}
+  training: {optimizer: adam, lr: 1e-2, batch_size: 32, steps: 200}
+  search: {policy: bisection, start: 16, tolerance: 0.3}
+grid:
+  model.kwargs.width: [2, 4, 8]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A spec, with code beside it."""
+    for name, text in (("nets", NETS), ("layers", LAYERS), ("samples", DATA)):
+        (tmp_path / f"{name}.py").write_text(text)
+    (tmp_path / "own.yaml").write_text(SPEC)
+    return tmp_path
