@@ -11,14 +11,14 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from flexhpc.api.runs import Measurement, run_of
 from flexhpc.api.sweep import sweep_errors
 from flexhpc.atomic import write_atomic
-from flexhpc.errors import InputError
+from flexhpc.data.own import arrays_of
+from flexhpc.errors import InputError, PointError
 from flexhpc.launch.prepare import open_folder, prepare
 from flexhpc.launch.sweep import launch_id
 from flexhpc.own_code import keep, source_hash
@@ -33,7 +33,7 @@ Values = Mapping[str, Any]
 
 def measure(
     model: str | Values | Callable[..., torch.nn.Module] | None = None,
-    data: str | Values | tuple[Any, ...] | None = None,
+    data: Any = None,
     *,
     labels: str | None = None,
     training: Values | None = None,
@@ -55,7 +55,8 @@ def measure(
             sample) and ``classes`` if it has parameters of these names; or the ``model`` section of
             a spec, or its ``family``. Left out where ``training`` has a trainer that needs none.
         data: (inputs, labels) or (inputs, labels, test inputs, test labels): arrays or tensors,
-            images (n, channels, height, width) or (n, height, width), or vectors (n, features); or
+            images (n, channels, height, width) or (n, height, width), vectors (n, features), or
+            images as bytes or of PIL; or a map-style data set of torch or torchvision; or
             the ``data`` section of a spec, or its ``source``.
         labels: ``original`` (the default), ``random`` or ``corrupted``.
         training: the ``training`` section: ``dict(optimizer="adamw", lr=1e-3)``. Its ``trainer``
@@ -163,23 +164,21 @@ def _kept(
     return keep(name if name.isidentifier() else key, told, code)
 
 
-def _data(data: str | Values | tuple[Any, ...] | None) -> dict[str, Any]:
+def _data(data: Any) -> dict[str, Any]:
     if data is None:
         raise InputError("data: is required; give (inputs, labels)")
     if isinstance(data, str):
         return {"source": data}
     if isinstance(data, Mapping):
         return dict(data)
-    if not isinstance(data, (tuple, list)):
-        raise InputError(f"data: give (inputs, labels), not a {type(data).__name__}")
-    arrays = tuple(
-        one.detach().cpu().numpy() if isinstance(one, torch.Tensor) else np.asarray(one)
-        for one in data
-    )
+    try:
+        arrays = arrays_of("data", data)
+    except PointError as error:
+        raise InputError(str(error)) from None
     content = hashlib.sha256()
     for array in arrays:
         content.update(f"{array.shape} {array.dtype.str}".encode())
-        content.update(array.tobytes() if array.dtype != object else b"")
+        content.update(array.tobytes())
     return {"source": keep("arrays", content.hexdigest()[:16], arrays)}
 
 

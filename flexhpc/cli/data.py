@@ -20,8 +20,12 @@ data_app = typer.Typer(help="Prepare data sets.", no_args_is_help=True, rich_mar
 def prepare_data(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="As data.source in a spec.")],
     root: Annotated[str | None, typer.Option("--root", help="Folder or file of your copy.")] = None,
-    path: Annotated[str | None, typer.Option("--path", help="The file of a table.")] = None,
-    target: Annotated[str | None, typer.Option("--target", help="Its target column.")] = None,
+    path: Annotated[
+        str | None, typer.Option("--path", help="File or folder of your samples.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="Column, array or ending of the classes.")
+    ] = None,
     side: Annotated[int | None, typer.Option("--side", help="Resize images to it.")] = None,
     colour: Annotated[str | None, typer.Option("--colour", help="grey or rgb.")] = None,
     overrides: Annotated[

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from flexhpc.data.dataset import Array, Part, Source
-from flexhpc.data.images import resized
-from flexhpc.errors import PointError, one_line
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
-_IMAGES_AT_ONCE = 64
+from flexhpc.data.dataset import Part, Source
+from flexhpc.data.decode import SUFFIXES, image_part
+from flexhpc.errors import PointError
 
 
 def open_image_folder(root: str, side: int | None) -> Source:
@@ -86,53 +79,6 @@ def _part(
         labels += [classes.index(name)] * len(images)
     if not paths:
         raise PointError(f"{folder}: holds no folders of images, one per class")
-    size = shape or _read(paths[0], side, None).shape
-    return Part(
-        labels=np.array(labels, dtype=np.int64),
-        shape=size,
-        dtype=np.dtype(np.uint8),
-        blocks=partial(_blocks, paths, side, size),
+    return image_part(
+        lambda: zip(paths, paths, strict=True), np.array(labels, dtype=np.int64), side, shape
     )
-
-
-def _blocks(paths: list[str], side: int | None, shape: tuple[int, ...]) -> Iterator[Array]:
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for at in range(0, len(paths), _IMAGES_AT_ONCE):
-            chunk = paths[at : at + _IMAGES_AT_ONCE]
-            yield np.stack(list(pool.map(partial(_read, side=side, shape=shape), chunk)))
-
-
-def _read(path: str, side: int | None, shape: tuple[int, ...] | None) -> Array:
-    """Return uint8 (3, height, width)."""
-    try:
-        with Image.open(path) as image:
-            colour = _eight_bits(image, path).convert("RGB")
-            pixels = np.asarray(colour if side is None else resized(colour, side), dtype=np.uint8)
-    except PointError:
-        raise
-    except Exception as error:  # what PIL raises on damaged files is no one kind
-        raise PointError(f"{path}: not a readable image: {one_line(error)}") from None
-    channels_first = pixels.transpose(2, 0, 1)
-    if shape is not None and channels_first.shape != shape:
-        raise PointError(
-            f"{path}: is {_size(channels_first.shape)}, but the first image is {_size(shape)}; "
-            "all images must have one size: give data.side"
-        )
-    return channels_first
-
-
-def _eight_bits(image: Image.Image, path: str) -> Image.Image:
-    """Return the image with 8 bits per pixel: PIL would cut larger values off at 255."""
-    wide = image.mode == "I" and image.format == "PPM"  # PIL has scaled those to 16 bits
-    if wide or image.mode.startswith("I;16"):
-        pixels = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise PointError(
-            f"{path}: has 32 bits per pixel, of which no range is known; save it with 8 or 16"
-        )
-    return image
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[2]}x{shape[1]}"

@@ -10,7 +10,8 @@ from flexhpc.data.pack import pack
 from flexhpc.data.packed import Packed, Progress, is_packed, open_packed
 from flexhpc.data.sources import open_files, reading_of
 from flexhpc.errors import InputError, PointError
-from flexhpc.spec.resolve import resolve
+from flexhpc.spec.entry import Frozen, entry
+from flexhpc.spec.nested import put
 from flexhpc.spec.sections.base import LOCATION
 from flexhpc.spec.sections.data import Data
 from flexhpc.spec.variants import variants
@@ -108,22 +109,25 @@ def _section(source: str, given: Mapping[str, Any], overrides: Sequence[str]) ->
     keys = _keys(source)
     for text in overrides:
         key, equals, value = text.partition("=")
-        name = key.strip().removeprefix("data.")
+        name = tuple(key.strip().removeprefix("data.").split("."))
         parsed = parse("value: " + value, f"--set {text}")
-        if not equals or name not in keys:
+        if not equals or name[0] not in keys:
             wrong.append(
                 f"--set {text}: must be data.KEY=VALUE with one of {', '.join(keys)}; what else "
                 "a point says about data is applied when it is measured"
             )
         wrong += [str(problem) for problem in parsed.problems]
-        values[name] = parsed.value.get("value")
+        values = put(values, name, parsed.value.get("value"))
     if not wrong:
-        section = resolve(
+        found = entry(
             "data",
             values | {"source": source},
+            Frozen(),
             lambda path, what: wrong.append(f"data.{'.'.join(path)}: {what}"),
-            given=values,
+            checked=True,
+            beside=Path.cwd(),
         )
+        section = found.section if found is not None else None
         if isinstance(section, Data) and section.drawn:
             raise InputError(f"data.source: {source} is drawn anew for every seed; nothing to pack")
         if isinstance(section, Data) and not wrong:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from flexhpc.data.cifar import open_cifar
 from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.dataset import Part, Source
@@ -135,6 +137,13 @@ def _as_asked(source: Source, data: Data) -> Source:
     if not isinstance(data, Images):
         return source
     side, colour = data.side, data.colour
+    if len(source.train.shape) == 1 or source.train.dtype != np.uint8:
+        if side is not None or colour is not None:
+            what = "vectors" if len(source.train.shape) == 1 else "images of float32"
+            raise PointError(
+                f"data.side and data.colour: {source.name} holds {what}; leave them out"
+            )
+        return source
     train = reshaped(source.train, side, colour)
     own_test = source.test  # not the source: it may hold all samples once more
 

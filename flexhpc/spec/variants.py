@@ -19,6 +19,7 @@ from flexhpc.spec.sections.training import Procedure
 
 MODULES = [
     "flexhpc.spec.sections.data",
+    "flexhpc.spec.sections.files",
     "flexhpc.spec.sections.model",
     "flexhpc.spec.sections.training",
     "flexhpc.spec.sections.search",

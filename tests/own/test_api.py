@@ -111,7 +111,7 @@ def test_a_sweep_from_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     {
         "a network": ({"model": nn.Linear(3, 3)}, "give what makes an untrained network"),
         "optimizer": ({"training": {"optimizer": "adan"}}, "^training.optimizer: .*did you mean"),
-        "data": ({"data": 3}, "give \\(inputs, labels\\), not a int"),
+        "data": ({"data": 3}, "gave a int, not \\(inputs, labels\\)"),
         "no YAML": ({"training": {"lr": object()}}, "the spec holds what YAML cannot"),
     }.values(),
 )  # fmt: skip

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from flexhpc import own_code
-from flexhpc.data.own import source_of
+from flexhpc.data.arrays import source_of
+from flexhpc.data.own import arrays_of
 from flexhpc.errors import InputError, PointError
 from flexhpc.own_code import find, source_hash
 from flexhpc.spec import checked, freeze
@@ -246,29 +247,31 @@ def test_code_that_is_wrong_fails_its_point_in_a_line(
     {
         "nothing": (None, "gave a NoneType, not"),
         "lengths": ((np.zeros((5, 3)), np.zeros(4, int)), "do not match"),
-        "no classes": ((np.zeros((5, 3)), np.linspace(0, 1, 5)), "which are no classes"),
+        "no classes": ((np.zeros((5, 3)), np.linspace(0, 1, 5)), "no classes"),
         "objects": ((np.array([[object()]] * 5), np.zeros(5, int)), "array of objects"),
         "infinite": ((np.full((5, 3), np.inf), np.zeros(5, int)), "infinite"),
         "nan": ((np.full((5, 1, 3, 3), np.nan), np.zeros(5, int)), "images hold nan"),
         "dimensions": ((np.zeros((5, 1, 1, 1, 2)), np.zeros(5, int)), "neither vectors"),
         "one": ((np.zeros((1, 3)), np.zeros(1, int)), "too few"),
         "a new class": ((np.zeros((5, 3)), np.arange(5), np.zeros((2, 3)), np.array([0, 9])),
-                        "a class that no training label has"),
+                        "a class without training labels"),
     }.values(),
 )  # fmt: skip
 def test_samples_that_are_none(given: object, message: str) -> None:
     with pytest.raises(PointError, match=message):
-        source_of("x", given)
+        source_of("x", arrays_of("x", given))
 
 
 def test_samples_of_all_kinds() -> None:
-    source = source_of("x", (torch.zeros(6, 3, dtype=torch.float64), list("abcabc")))
+    source = source_of(
+        "x", arrays_of("x", (torch.zeros(6, 3, dtype=torch.float64), list("abcabc")))
+    )
     assert (source.classes, source.train.shape) == (3, (3,))
     assert source.train.dtype == np.dtype("float32")
     assert source.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert source.test() is None
     images = np.zeros((4, 5, 5), np.uint8)
-    source = source_of("x", (images, [7, 9, 7, 9], images[:2], [9, 7]))
+    source = source_of("x", arrays_of("x", (images, [7, 9, 7, 9], images[:2], [9, 7])))
     assert source.train.shape == (1, 5, 5)
     assert source.train.dtype == np.dtype("uint8")
     assert source.test().labels.tolist() == [1, 0]

@@ -77,6 +77,10 @@ class OwnData(OwnCode, Data):
         """It may have one."""
         return True
 
+    @classmethod
+    def location_key(cls) -> None:
+        """None: the folder of the code is not where samples lie."""
+
 
 class OwnTrainer(OwnCode, Procedure):
     """A procedure of your own: a function that learns inputs and labels, and returns which of them

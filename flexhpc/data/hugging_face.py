@@ -1,0 +1,91 @@
+"""Data sets of Hugging Face on the disk, read by its own library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flexhpc.data.arrays import source_of
+from flexhpc.data.classes import coded
+from flexhpc.data.dataset import Array, Part, Source
+from flexhpc.data.decode import Named, image_part
+from flexhpc.errors import PointError, one_line
+from flexhpc.spec.sections.files import HuggingFace
+
+_TESTS = ("test", "validation")
+
+
+def open_hugging_face(data: HuggingFace, seed: int) -> Source:
+    """Open what ``save_to_disk`` wrote: images, uint8 (n, 3, height, width), or arrays of numbers.
+
+    Raises:
+        PointError: the library is not installed; there is no such folder, split or column; or it
+            holds no samples and classes.
+    """
+    try:
+        import datasets
+    except ImportError:
+        why = "is read by Hugging Face's library: pip install datasets"
+        raise PointError(f"data.source: hugging_face {why}") from None
+    path = Path(data.path).expanduser()
+    try:
+        loaded: Any = datasets.load_from_disk(str(path))
+    except Exception as error:  # what it raises on damaged folders is no one kind
+        raise PointError(f"data.path: {path}: {one_line(error)}") from None
+    train, tested = _splits(loaded, data, path)
+    for split in (train, *([tested] if tested is not None else [])):
+        for key, column in (("column", data.column), ("target", data.target)):
+            if column not in split.column_names:
+                has = ", ".join(split.column_names)
+                raise PointError(f"data.{key}: {path} has no column {column}; it has {has}")
+    name = f"hugging_face {path}"
+    if not isinstance(train.features[data.column], datasets.Image):
+        halves = [half for half in (train, tested) if half is not None]
+        return source_of(name, [array for half in halves for array in _arrays(half, data, name)])
+    encoded = datasets.Image(decode=False)
+    part, order = _images(train.cast_column(data.column, encoded), data, name, None, None)
+
+    def test() -> Part | None:
+        if tested is None:
+            return None
+        return _images(tested.cast_column(data.column, encoded), data, name, order, part.shape)[0]
+
+    return Source(name=name, classes=len(order), train=part, test=test)
+
+
+def _splits(loaded: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:
+    """Return what is trained and what is tested on; None for no test set."""
+    if not hasattr(loaded, "keys"):
+        return loaded, None
+    for key, name in (("split", data.split), ("test_split", data.test_split)):
+        if name is not None and name not in loaded:
+            raise PointError(f"data.{key}: {path} has no {name}; it has {', '.join(loaded)}")
+    usual = (name for name in _TESTS if name in loaded and name != data.split)
+    tested = data.test_split or next(usual, None)
+    return loaded[data.split], loaded[tested] if tested else None
+
+
+def _arrays(half: Any, data: HuggingFace, name: str) -> tuple[Array, Any]:
+    try:
+        inputs = np.asarray(half.with_format("numpy")[data.column][:])
+    except ValueError as error:
+        raise PointError(f"{name}: {data.column}: {one_line(error)}") from None
+    return inputs, half[data.target][:]
+
+
+def _images(
+    half: Any, data: HuggingFace, name: str, order: Array | None, shape: tuple[int, ...] | None
+) -> tuple[Part, Array]:
+    codes, order = coded(name, half[data.target][:], order)
+
+    def images() -> Iterator[Named]:
+        for row, cell in enumerate(half[data.column]):
+            image = cell["bytes"] if cell["bytes"] is not None else cell["path"]
+            if image is None:
+                raise PointError(f"{name}, row {row}: {data.column} is missing")
+            yield f"{name}, row {row}", image
+
+    return image_part(images, codes, data.side, shape), order

@@ -1,0 +1,90 @@
+"""Tar files of images and their classes, as the WebDataset library writes them."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from flexhpc.data.classes import coded
+from flexhpc.data.dataset import Source, no_test
+from flexhpc.data.decode import SUFFIXES, Named, image_part
+from flexhpc.errors import PointError, one_line
+from flexhpc.spec.sections.files import WebDataset
+
+
+def open_webdataset(data: WebDataset, seed: int) -> Source:
+    """Open tar files of images: uint8 (n, 3, height, width), in the order of the files.
+
+    Raises:
+        PointError: there is no such file, or a sample lacks its image or its class.
+    """
+    path = Path(data.path).expanduser()
+    files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise PointError(f"data.path: {data.path} is no .tar file, and no folder that holds one")
+    endings = {f".{data.column.lstrip('.').lower()}"} if data.column else SUFFIXES
+    labels: list[str] = []
+    keys: list[str] = []
+    images: list[str] = []
+    for file in files:
+        for name, content in _members(file, f".{data.target.lstrip('.')}"):
+            keys.append(f"{file}/{_key(name)}")
+            labels.append(content.decode(errors="replace").strip())
+        images += [f"{file}/{_key(name)}" for name in _names(file, endings)]
+    if not keys:
+        raise PointError(f"{files[0]}: holds no KEY.{data.target}; data.target gives the ending")
+    if lost := set(keys) ^ set(images):
+        what = "image" if (some := min(lost)) in keys else f"class (.{data.target})"
+        raise PointError(f"{some}: has no {what}")
+    if images != keys:
+        raise PointError(
+            f"{files[0]}: a key has several images, or keys stand in another order for them; "
+            "data.column gives the ending of the images"
+        )
+    numbers = all(label.lstrip("-").isdecimal() for label in labels)
+    codes, order = coded(str(files[0]), [int(one) for one in labels] if numbers else labels)
+
+    def encoded() -> Iterator[Named]:
+        for file in files:
+            for name, content in _members(file, *endings):
+                yield f"{file}/{name}", content
+
+    return Source(
+        name=f"webdataset {path}",
+        classes=len(order),
+        train=image_part(encoded, codes, data.side),
+        test=no_test,
+    )
+
+
+def _key(name: str) -> str:
+    """Return a member's name up to the first dot of its last part, as WebDataset has it."""
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + last.partition(".")[0]
+
+
+def _ending(name: str) -> str:
+    last = name.rpartition("/")[2]
+    return last[last.find(".") :].lower() if "." in last else ""
+
+
+def _names(file: Path, endings: frozenset[str] | set[str]) -> list[str]:
+    with _opened(file) as tar:
+        return [one.name for one in tar if one.isfile() and _ending(one.name) in endings]
+
+
+def _members(file: Path, *endings: str) -> Iterator[tuple[str, bytes]]:
+    with _opened(file) as tar:
+        for member in tar:
+            if member.isfile() and _ending(member.name) in endings:
+                content = tar.extractfile(member)
+                assert content is not None
+                yield member.name, content.read()
+
+
+def _opened(file: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(file)
+    except (OSError, tarfile.TarError) as error:
+        raise PointError(f"{file}: is no readable tar file: {one_line(error)}") from None
