@@ -17,7 +17,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from functools import cache
+from importlib.metadata import (
+    PackageNotFoundError,
+    distribution,
+    entry_points,
+    packages_distributions,
+)
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +82,16 @@ def find(name: str, beside: Path | None) -> Code:
     if module not in files:
         raise LookupError(f"there is no module {module} in {root}")
     return Code(folder=str(root), hash=_hash({m: f.read_bytes() for m, f in files.items()}))
+
+
+@cache
+def registered(kind: str) -> dict[str, str]:
+    """Return what installed packages offer: name -> ``module:name``.
+
+    Args:
+        kind: ``models``, ``data`` or ``trainers``, for the entry points ``flexhpc.models`` etc.
+    """
+    return {one.name: one.value for one in entry_points(group=f"flexhpc.{kind}")}
 
 
 def load(name: str, code: Code, *, pinned: bool, key: str) -> Any:

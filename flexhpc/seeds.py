@@ -10,7 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_STREAMS = {"init": 0, "subset": 1, "labels": 2, "order": 3, "inputs": 4, "evaluation": 5}
+_STREAMS = {
+    "init": 0,
+    "subset": 1,
+    "labels": 2,
+    "order": 3,
+    "inputs": 4,
+    "evaluation": 5,
+    "unseen": 6,
+}
 
 
 def derive(seed: int, stream: str, *key: int) -> int:

@@ -12,6 +12,7 @@ from flexhpc.data.sources import open_files, reading_of
 from flexhpc.errors import InputError, PointError
 from flexhpc.spec.entry import Frozen, entry
 from flexhpc.spec.nested import put
+from flexhpc.spec.resolve import spelled_out
 from flexhpc.spec.sections.base import LOCATION
 from flexhpc.spec.sections.data import Data
 from flexhpc.spec.variants import variants
@@ -121,7 +122,7 @@ def _section(source: str, given: Mapping[str, Any], overrides: Sequence[str]) ->
     if not wrong:
         found = entry(
             "data",
-            values | {"source": source},
+            spelled_out("data", values | {"source": source}),
             Frozen(),
             lambda path, what: wrong.append(f"data.{'.'.join(path)}: {what}"),
             checked=True,

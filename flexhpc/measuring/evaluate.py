@@ -16,6 +16,7 @@ from torch.nn import functional
 from flexhpc.data import Samples, TestSet, load_test
 from flexhpc.errors import PointError
 from flexhpc.measuring.probe import Wanted, run_training
+from flexhpc.measuring.scores import scores_of
 from flexhpc.seeds import derive
 from flexhpc.spec import Point, Training
 from flexhpc.spec.sections.evaluate import Evaluate
@@ -23,7 +24,6 @@ from flexhpc.spec.sections.gates import CurvatureGate, GradientGate
 from flexhpc.spec.sections.training import BUDGETS
 from flexhpc.training import Group, Hooks
 
-_AT_ONCE = 512
 _BINS = 15
 
 
@@ -118,14 +118,8 @@ def evaluate(
 
 def tested(network: nn.Module, test: TestSet, device: torch.device) -> dict[str, float]:
     """Return accuracy, loss and calibration error of a network on a test set, in eval mode."""
-    network.eval()
-    kind = next(network.parameters()).dtype
-    logits = []
-    with torch.no_grad():
-        for ids in np.array_split(np.arange(len(test.labels)), -(-len(test.labels) // _AT_ONCE)):
-            inputs = torch.from_numpy(test.standardised(ids)).to(device, kind)
-            logits.append(network(inputs).double().cpu())
-    scores, labels = torch.cat(logits), torch.from_numpy(test.labels)
+    scores = scores_of(network, test, np.arange(len(test.labels)), device)
+    labels = torch.from_numpy(test.labels)
     right = scores.argmax(dim=1) == labels
     return {
         "test_accuracy": float((right & scores.isfinite().all(dim=1)).double().mean()),

@@ -18,6 +18,7 @@ from torch import nn
 
 from flexhpc.data import Samples, draw_subset
 from flexhpc.data.dataset import Ints
+from flexhpc.measuring.scores import Unseen
 from flexhpc.measuring.trainer import LACKS, run_trainer
 from flexhpc.models import build
 from flexhpc.own_code import in_time
@@ -140,9 +141,13 @@ def run_probe(
     """
     n, arm = probe.n, probe.arm
     tuned = len(point.arms) > 1
-    wanted = Wanted(n=n, repeat=probe.repeat, name=f" arm={arm}" if tuned else "")
+    unseen = Unseen(point, samples, group.device)
+    wanted = Wanted(
+        n=n, repeat=probe.repeat, name=f" arm={arm}" if tuned else "", trained=unseen.ask
+    )
     own = isinstance(point.training, OwnTrainer)
     outcome, subset, seeds = run_training(point.at(arm), samples, wanted, checkpoint, group, hooks)
+    outside, right = unseen.outside(subset)
     return ProbeRecord(
         n=n,
         repeat=probe.repeat,
@@ -165,6 +170,8 @@ def run_probe(
         fitted=outcome.fitted,
         loss_curve=outcome.loss_curve,
         error_curve=outcome.error_curve,
+        unseen=outside if point.record.unseen else None,
+        unseen_fitted=right if point.record.unseen else None,
     )
 
 

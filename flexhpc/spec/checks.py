@@ -12,6 +12,7 @@ from flexhpc.spec.sections.model import (
     NoModel,
     Sized,
 )
+from flexhpc.spec.sections.record import Record
 from flexhpc.spec.sections.search import Search
 from flexhpc.spec.sections.training import Procedure, Training
 from flexhpc.spec.variants import variants
@@ -64,6 +65,20 @@ def check_evaluation(
     if evaluate.steps is not None and warmup is not None and warmup >= evaluate.steps:
         what = f"training.warmup takes {warmup} updates and never ends within {evaluate.steps}"
         yield "steps", f"{what}; give more"
+
+
+def check_record(
+    record: Record, data: Data, training: Procedure | None
+) -> Iterator[tuple[str, str]]:
+    """Yield (key, what is wrong) for keeping more of the probes of a model that is trained so."""
+    if record.unseen is None:
+        return
+    if training is not None and not isinstance(training, Training):
+        yield "unseen", "a trainer of your own gives no network to ask; leave it out"
+    known = known_shape(data)
+    if known is not None and record.unseen > known[2]:
+        what = f"{record.unseen} is more than the {known[2]} training samples of {data.source}"
+        yield "unseen", f"{what}; give fewer"
 
 
 def check_together(data: Data, model: Model, training: Procedure | None, report: Report) -> bool:

@@ -14,6 +14,7 @@ from flexhpc.spec.identity import canonical, digest
 from flexhpc.spec.point import Point
 from flexhpc.spec.resolve import variant_of
 from flexhpc.spec.sections.evaluate import Evaluate
+from flexhpc.spec.sections.record import Record
 from flexhpc.spec.sweep import Sweep
 from flexhpc.spec.variants import DEFAULT_VARIANT, KEYS
 from flexhpc.spec.yaml_reader import Dumper
@@ -30,6 +31,8 @@ def request(sweep: Sweep) -> dict[str, Any]:
     ]
     if sweep.evaluate != Evaluate():
         asked["evaluate"] = sweep.evaluate.model_dump(mode="json", exclude_none=True)
+    if sweep.record != Record():
+        asked["record"] = sweep.record.model_dump(mode="json", exclude_none=True)
     if grid:
         asked["grid"] = grid
     if zipped:

@@ -6,6 +6,7 @@ from typing import Any
 
 from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sections.gates import Gates
+from flexhpc.spec.sections.record import Record
 from flexhpc.spec.tune import nuisances
 from flexhpc.spec.variants import KEYS, deciding_key, variants
 
@@ -55,6 +56,7 @@ def sweep_schema() -> dict[str, Any]:
                 },
             },
             "evaluate": {**Evaluate.model_json_schema(), "type": "object"},
+            "record": {**Record.model_json_schema(), "type": "object"},
         },
         "$defs": definitions,
     }

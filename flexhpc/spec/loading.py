@@ -16,12 +16,14 @@ from flexhpc.spec.identity import HASH_VERSION
 from flexhpc.spec.nested import Keys, put, spelled
 from flexhpc.spec.point import Point
 from flexhpc.spec.resolve import closest, show, validate
+from flexhpc.spec.sections.base import Section
 from flexhpc.spec.sections.evaluate import Evaluate
+from flexhpc.spec.sections.record import Record
 from flexhpc.spec.sweep import Axis, Sweep
 from flexhpc.spec.variants import KEYS
 from flexhpc.spec.yaml_reader import Document, Dumper, Path_, Problem, parse, read
 
-TOP_KEYS = ("name", "seed", "fixed", "grid", "zip", "tune", "evaluate", "frozen")
+TOP_KEYS = ("name", "seed", "fixed", "grid", "zip", "tune", "evaluate", "record", "frozen")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}\Z")
 _MOST_POINTS = 10_000_000
 GIVEN = "spec"
@@ -140,7 +142,7 @@ class _Reader:
         if key == "name":
             self.top["name"] = value
             return
-        if key.split(".")[0] == "evaluate":
+        if key.split(".")[0] in ("evaluate", "record"):
             self._override_at(self.top, key, value)
             return
         grid = self.top.get("grid")
@@ -198,7 +200,9 @@ class _Reader:
             fixed_lines=self._fixed_lines(),
             axes=[*self._grid(), *self._zip()],
             evaluate=self._evaluate(),
-            evaluate_lines=self._evaluate_lines(),
+            evaluate_lines=self._lines_of("evaluate", Evaluate),
+            record=self._record(),
+            record_lines=self._lines_of("record", Record),
             frozen=self._frozen(),
             seed_line=self.doc.line(("seed",)),
         )
@@ -246,8 +250,15 @@ class _Reader:
             report((key,), what)
         return validate("evaluate", Evaluate, given, report) or Evaluate()
 
-    def _evaluate_lines(self) -> dict[Keys, int]:
-        paths = [("evaluate", key) for key in Evaluate.model_fields]
+    def _record(self) -> Record:
+        def report(path: tuple[str, ...], what: str) -> None:
+            self.note(("record", *path), what)
+
+        given = {k: v for k, v in self._mapping("record").items() if v is not None}
+        return validate("record", Record, given, report) or Record()
+
+    def _lines_of(self, name: str, cls: type[Section]) -> dict[Keys, int]:
+        paths = [(name, key) for key in cls.model_fields]
         return {path: self.doc.line(path) for path in paths}
 
     def _name(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from flexhpc.spec.sections.data import Data
 from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sections.model import Model
+from flexhpc.spec.sections.record import Record
 from flexhpc.spec.sections.search import Search
 from flexhpc.spec.sections.training import Procedure
 from flexhpc.spec.tune import WIDEST_STEP, Arm, is_tune
@@ -25,6 +26,7 @@ class Point:
         model, training: as they are without tuning, or of the first arm.
         arms: what is tried of the tuned keys; a single one without values where none is.
         evaluate: how its model is trained to see whether it generalizes; None for not at all.
+        record: what else is kept of every probe.
         swept: the values of the swept keys, by dotted path.
     """
 
@@ -38,6 +40,7 @@ class Point:
     seed: int
     arms: tuple[Arm, ...]
     evaluate: Evaluate | None
+    record: Record
     swept: dict[str, Any]
 
     @property

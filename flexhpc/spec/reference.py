@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from flexhpc.spec.sections.base import FILLED, Section
 from flexhpc.spec.sections.evaluate import Evaluate
+from flexhpc.spec.sections.record import Record
 from flexhpc.spec.variants import DEFAULT_VARIANT, KEYS, deciding_key, variants
 
 
@@ -36,8 +37,10 @@ def reference() -> str:
             lines += ["", f"### {names}", "", " ".join((cls.__doc__ or "").split())]
             if rows := [*_rows(cls, "", deciding_key(name, cls))]:
                 lines += ["", "| key | default | meaning |", "|---|---|---|", *rows]
-    lines += ["", "## evaluate", "", inspect.cleandoc(Evaluate.__doc__ or ""), ""]
-    lines += ["| key | default | meaning |", "|---|---|---|", *_rows(Evaluate, "", "")]
+    beside: dict[str, type[Section]] = {"evaluate": Evaluate, "record": Record}
+    for name, section in beside.items():
+        lines += ["", f"## {name}", "", inspect.cleandoc(section.__doc__ or ""), ""]
+        lines += ["| key | default | meaning |", "|---|---|---|", *_rows(section, "", "")]
     return "\n".join(lines) + "\n"
 
 

@@ -11,10 +11,19 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from flexhpc.own_code import registered
 from flexhpc.spec.sections.base import Section
 from flexhpc.spec.sections.own import OWN
 from flexhpc.spec.sections.training import BUDGETS
-from flexhpc.spec.variants import BASES, DEFAULT_VARIANT, KEYS, OTHER_KEYS, deciding_key, variants
+from flexhpc.spec.variants import (
+    BASES,
+    DEFAULT_VARIANT,
+    KEYS,
+    OFFERED,
+    OTHER_KEYS,
+    deciding_key,
+    variants,
+)
 
 S = TypeVar("S", bound=Section)
 
@@ -28,6 +37,16 @@ def variant_of(section: str, values: Mapping[str, Any]) -> tuple[str, Any]:
     if (other := OTHER_KEYS.get(section)) in values:
         key = str(other)
     return key, values.get(key, DEFAULT_VARIANT.get(section))
+
+
+def spelled_out(section: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with ``module:name`` for a variant that an installed package offers."""
+    key, variant = variant_of(section, values)
+    kind = OFFERED.get((section, key))
+    if kind is None or not isinstance(variant, str) or variant_class(section, variant) is not None:
+        return values
+    found = registered(kind).get(variant)
+    return values if found is None else {**values, key: found}
 
 
 def with_variant(section: str, values: dict[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
@@ -104,6 +123,7 @@ def _no_variant(section: str, key: str, variant: object) -> str:
     """Say what a key that picks the variant should be."""
     classes = variants(section).items()
     names = [name for name, cls in classes if deciding_key(section, cls) == key]
+    names += registered(OFFERED[section, key]) if (section, key) in OFFERED else []
     if variant is None:
         return f"is required; choose one of {', '.join(names)}"
     if names == [OWN]:

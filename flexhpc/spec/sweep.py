@@ -10,15 +10,22 @@ from pathlib import Path
 from typing import Any, cast
 
 from flexhpc.own_code import Code
-from flexhpc.spec.checks import check_evaluation, check_together, check_tuned, generalizes
+from flexhpc.spec.checks import (
+    check_evaluation,
+    check_record,
+    check_together,
+    check_tuned,
+    generalizes,
+)
 from flexhpc.spec.entry import Entry, Frozen, arms_of, entry
 from flexhpc.spec.identity import HASH_VERSION, digest, point_json
 from flexhpc.spec.nested import Keys, put, without_none
 from flexhpc.spec.point import Point
-from flexhpc.spec.resolve import variant_of, with_variant
+from flexhpc.spec.resolve import spelled_out, variant_of, with_variant
 from flexhpc.spec.sections.data import Data
 from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sections.own import OwnCode
+from flexhpc.spec.sections.record import Record
 from flexhpc.spec.sections.training import Procedure
 from flexhpc.spec.variants import KEYS, OTHER_KEYS
 
@@ -56,6 +63,7 @@ class Sweep:
         fixed_lines: line of each fixed key.
         axes: in the order of the file; the last one moves fastest.
         evaluate: what is measured beside the EMC; evaluate_lines: line of each key.
+        record: what else is kept of every probe; record_lines: line of each key.
         frozen: what a frozen spec carries, so that a later version's defaults change nothing;
             None for a spec that a user wrote.
         checked: whether keys that do not go together are errors: not in a frozen spec as it was
@@ -72,6 +80,8 @@ class Sweep:
     axes: list[Axis]
     evaluate: Evaluate = field(default_factory=Evaluate)
     evaluate_lines: dict[Keys, int] = field(default_factory=dict)
+    record: Record = field(default_factory=Record)
+    record_lines: dict[Keys, int] = field(default_factory=dict)
     frozen: Frozen | None = None
     checked: bool = True
     beside: Path | None = None
@@ -127,6 +137,7 @@ class Sweep:
                 index=index, id=digest(text), canonical=text, data=data, model=model,
                 training=training, search=search, seed=seed, arms=arms_of(entries[1], entries[2]),
                 evaluate=self.evaluate if self.evaluate.wanted and generalizes(data) else None,
+                record=self.record,
                 swept={path: self.axes[a].values[at[a]][k] for a, k, path in paths},
             )  # fmt: skip
 
@@ -149,7 +160,8 @@ class Sweep:
         if section == "model" and not values and OTHER_KEYS["training"] in self._training(at):
             values = {"family": "none"}
         frozen = self.frozen or Frozen()
-        return with_variant(section, without_none(values), frozen.variants), lines
+        values = with_variant(section, without_none(values), frozen.variants)
+        return spelled_out(section, values), lines
 
     def _training(self, at: tuple[int, ...]) -> dict[str, Any]:
         return self._values("training", at)[0]
@@ -173,7 +185,8 @@ class Sweep:
         """Check across sections; every error is noted."""
         data, model, training, search = (cast(Any, one and one.section) for one in entries)
         report = self._reporter(at)
-        fine = check_together(data, model, training, report) and self._can_evaluate(data, training)
+        fine = check_together(data, model, training, report)
+        fine = fine and self._can_evaluate(data, training) and self._can_record(data, training)
         keys = [
             (name, *path)
             for name, one in zip(SECTION_NAMES, entries, strict=True)
@@ -196,6 +209,12 @@ class Sweep:
         clashes = [*check_evaluation(self.evaluate, data, training)]
         for key, what in clashes:
             self._note(("evaluate", key), what, self.evaluate_lines)
+        return not clashes
+
+    def _can_record(self, data: Data, training: Procedure | None) -> bool:
+        clashes = [*check_record(self.record, data, training)]
+        for key, what in clashes:
+            self._note(("record", key), what, self.record_lines)
         return not clashes
 
     def _reporter(self, at: tuple[int, ...]) -> Any:

@@ -37,6 +37,9 @@ KEYS = {"data": "source", "model": "family", "training": "optimizer", "search": 
 """The key that picks the variant."""
 OTHER_KEYS = {"training": "trainer"}
 """Another one that picks a variant of the user's own."""
+OFFERED = {("data", "source"): "data", ("model", "family"): "models",
+           ("training", "trainer"): "trainers"}  # fmt: skip
+"""Where packages offer more of them under a name: the kind of their entry points."""
 DEFAULT_VARIANT = {"data": "digits", "training": "adam", "search": "bayes"}
 """Variant of a section where the spec does not say."""
 

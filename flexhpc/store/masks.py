@@ -21,12 +21,16 @@ class Masks:
         n: subset size per probe, (probes,).
         subset: was the sample in the subset, uint8 (probes, ceil(n_total / 8)).
         fit: was it in the subset and fitted at the end, of the same shape.
+        outside: was it asked for (``record.unseen``) while it was outside the subset;
+            outside_fit: and got right. All False for probes that were recorded without.
     """
 
     n_total: int
     n: NDArray[np.int64]
     subset: Bits
     fit: Bits
+    outside: Bits
+    outside_fit: Bits
 
     def drawn(self) -> NDArray[np.bool_]:
         """Return subset masks, bool (probes, n_total)."""
@@ -35,6 +39,14 @@ class Masks:
     def fitted(self) -> NDArray[np.bool_]:
         """Return fit masks, bool (probes, n_total)."""
         return unpack(self.fit, self.n_total)
+
+    def unseen(self) -> NDArray[np.bool_]:
+        """Return which samples outside its subset a probe was asked for, bool (probes, n_total)."""
+        return unpack(self.outside, self.n_total)
+
+    def unseen_fitted(self) -> NDArray[np.bool_]:
+        """Return which of these it got right, bool (probes, n_total)."""
+        return unpack(self.outside_fit, self.n_total)
 
 
 def read_masks(path: Path) -> Masks:
@@ -49,7 +61,8 @@ def read_masks(path: Path) -> Masks:
         width = -(-n_total // 8)
 
         def stacked(name: str) -> Bits:
-            rows = [group[name][:] for group in groups]
+            none = np.zeros(width, np.uint8)
+            rows = [group[name][:] if name in group else none for group in groups]
             return np.stack(rows) if rows else np.empty((0, width), np.uint8)
 
         return Masks(
@@ -57,4 +70,6 @@ def read_masks(path: Path) -> Masks:
             n=np.array([int(group.attrs["n"]) for group in groups], dtype=np.int64),
             subset=stacked("subset"),
             fit=stacked("fit"),
+            outside=stacked("unseen"),
+            outside_fit=stacked("unseen_fit"),
         )

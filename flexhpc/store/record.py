@@ -85,11 +85,15 @@ class ProbeRecord(ProbeSummary):
     Attributes:
         subset: sorted global sample ids, int64 (n,); fitted: bool (n,), in the same order.
         error_curve: int32, samples missed after each epoch.
+        unseen: sorted global ids of samples outside the subset that were asked for as well, int64
+            (m,); unseen_fitted: bool (m,), in the same order. None where none were.
     """
 
     subset: NDArray[np.int64] = field(repr=False)
     fitted: NDArray[np.bool_] = field(repr=False)
     error_curve: NDArray[np.int32] = field(repr=False)
+    unseen: NDArray[np.int64] | None = field(default=None, repr=False)
+    unseen_fitted: NDArray[np.bool_] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

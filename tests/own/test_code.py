@@ -309,3 +309,26 @@ def test_what_a_function_names_counts() -> None:
     own_code._collect(test_the_source_of_a_lambda_is_its_own, collected)
     assert any(name.endswith(".made") for name in collected)
     assert not any(name.startswith("torch") for name in collected)
+
+
+def test_a_package_offers_what_it_has_by_entry_points(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a name of its own, which means module:name."""
+    package = tmp_path / "site-packages" / "offers-1.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Name: offers\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(
+        "[flexhpc.models]\nnice = nets:Net\nmlp = nets:Net\n[flexhpc.data]\ngood = samples:load\n"
+    )
+    monkeypatch.syspath_prepend(str(package.parent))
+    own_code.registered.cache_clear()
+    try:
+        plain = ids(folder)
+        assert ids(folder, "model.family=nice", "data.source=good") == plain
+        with pytest.raises(InputError, match="model.kwargs: has no effect with family: mlp"):
+            checked(folder / "own.yaml", ["model.family=mlp"])
+        with pytest.raises(InputError, match=r"mixer, none, .*nice.*did you mean nice"):
+            checked(folder / "own.yaml", ["model.family=nicer"])
+    finally:
+        own_code.registered.cache_clear()

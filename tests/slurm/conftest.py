@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +59,11 @@ class Cluster:
         """Array job, index, state, node, job id, name of everything in the queue."""
         said = self.ask("squeue", "--noheader", "--array", "--format=%F|%K|%T|%N|%A|%j")
         return [line.strip().split("|") for line in said.splitlines()]
+
+    def nodes(self) -> dict[str, str]:
+        """Node -> its state, as ``down*``. Of all: asked for one, sinfo once kept an old answer."""
+        said = self.ask("sinfo", "--noheader", "--Node", "--format=%N %T")
+        return dict(line.split() for line in said.splitlines())
 
     def profile(self, folder: Path, **keys: object) -> Path:
         """Write a profile for this cluster."""
@@ -135,10 +140,13 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_for(condition, seconds: float = 180.0, what: str = "") -> None:
+def wait_for(
+    condition: Callable[[], object], seconds: float = 180.0, what: str | Callable[[], object] = ""
+) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"waited too long {what}"
+        told = what if isinstance(what, str) or time.monotonic() < end else what()
+        assert time.monotonic() < end, f"waited too long {told}"
         time.sleep(0.1)
 
 

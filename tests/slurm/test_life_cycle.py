@@ -131,7 +131,7 @@ def preempt(cluster: Cluster) -> None:
 def kill_node(cluster: Cluster) -> None:
     node = the_job(cluster)[2]
     cluster.kill_node(node)
-    wait_for(lambda: "down" in cluster.ask("sinfo", "-h", "-N", "-n", node, "-o", "%T"), what=node)
+    wait_for(lambda: "down" in cluster.nodes()[node], what=cluster.nodes)
     cluster.up()
 
 

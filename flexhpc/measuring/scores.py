@@ -1,0 +1,55 @@
+"""What a trained network says of samples, and of those that it has not seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from flexhpc.data import Samples, TestSet, draw_subset
+from flexhpc.data.dataset import Ints
+from flexhpc.seeds import derive
+from flexhpc.spec import Point
+
+_AT_ONCE = 512
+
+
+def scores_of(
+    network: nn.Module, samples: Samples | TestSet, ids: Ints, device: torch.device
+) -> Tensor:
+    """Return a network's logits of some samples in eval mode, float64 (len(ids), classes)."""
+    network.eval()
+    kind = next(network.parameters()).dtype
+    logits = []
+    with torch.no_grad():
+        for some in np.array_split(ids, -(-len(ids) // _AT_ONCE)):
+            inputs = torch.from_numpy(samples.standardised(some)).to(device, kind)
+            logits.append(network(inputs).double().cpu())
+    return torch.cat(logits)
+
+
+class Unseen:
+    """Asks a trained network for a set of samples, random but the same for all probes of a point.
+
+    Args:
+        point: whose ``record.unseen`` says how many; samples: its data; device: of the network.
+    """
+
+    def __init__(self, point: Point, samples: Samples, device: torch.device) -> None:
+        count = min(point.record.unseen or 0, len(samples.pool))
+        self._samples, self._device = samples, device
+        self._ids = draw_subset(samples.pool, count, derive(point.seed, "unseen"))
+        self._right = np.zeros(count, dtype=np.bool_)
+
+    def ask(self, network: nn.Module) -> dict[str, float]:
+        """See which it gets right; there are no readings."""
+        if len(self._ids):
+            scores = scores_of(network, self._samples, self._ids, self._device)
+            self._right = scores.argmax(dim=1).numpy() == self._samples.labels[self._ids]
+        return {}
+
+    def outside(self, subset: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+        """Return the sorted ids of those that are not in a subset, and which of them were right."""
+        away = ~np.isin(self._ids, subset)
+        return self._ids[away], self._right[away]
