@@ -123,7 +123,8 @@ def _no_variant(section: str, key: str, variant: object) -> str:
     """Say what a key that picks the variant should be."""
     classes = variants(section).items()
     names = [name for name, cls in classes if deciding_key(section, cls) == key]
-    names += registered(OFFERED[section, key]) if (section, key) in OFFERED else []
+    if (section, key) in OFFERED:
+        names += [name for name in registered(OFFERED[section, key]) if name not in names]
     if variant is None:
         return f"is required; choose one of {', '.join(names)}"
     if names == [OWN]:
