@@ -12,9 +12,10 @@ from typing import Any
 from flexhpc.analysis.censoring import why_bound
 from flexhpc.analysis.conflicts import conflict_chance
 from flexhpc.analysis.endings import wider
-from flexhpc.analysis.information import most_information
+from flexhpc.analysis.information import most_information, most_of_tokens
 from flexhpc.analysis.text import BOUNDS
 from flexhpc.analysis.tuning import at_edge
+from flexhpc.spec.sections.data import RandomTokens
 from flexhpc.store import PointRecord
 from flexhpc.store.status import PointStatus
 
@@ -75,17 +76,22 @@ def row_of(status: PointStatus) -> Row:
 
 
 def _bits_per_parameter(status: PointStatus, record: PointRecord) -> float | None:
-    """Return the most information about random labels that the network held, per parameter.
+    """Return the most information about random labels, or tokens, that the network held, per
+    parameter.
 
     None for any other labels: they can be told from the inputs, so fitting them says less. None as
     well for a trainer without a network, before the first probe, and where an old file does not say
     the number of classes.
     """
-    if status.point.data.labels != "random" or record.header.classes < 2:
-        return None
+    data = status.point.data
     if not record.header.params:
         return None
-    most = most_information(status.history, record.header.classes)
+    if isinstance(data, RandomTokens):
+        most = most_of_tokens(record.probes, data.length, data.vocabulary)
+    elif data.labels != "random" or record.header.classes < 2:
+        return None
+    else:
+        most = most_information(status.history, record.header.classes)
     return None if most is None else most / record.header.params
 
 

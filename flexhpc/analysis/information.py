@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from flexhpc.search import History
 from flexhpc.search.history import counted
+from flexhpc.store.record import ProbeSummary
 
 _NEAR = 1.1
 """Probes of n that differ by at most this factor are taken together."""
@@ -42,9 +44,34 @@ def most_information(history: History, classes: int) -> float | None:
         None while no probe counts.
     """
     probes = counted(history)
-    if not probes:
+    return _most([(p.n, information(p.n, 1 - p.n_errors / p.n, classes)) for p in probes])
+
+
+def most_of_tokens(probes: Iterable[ProbeSummary], length: int, vocabulary: int) -> float | None:
+    """Return the information (bits) about random tokens at the n at which a network holds most.
+
+    n sequences of ``length`` tokens hold n length log2 V bits; with the network they are written in
+    n length loss / ln 2, and it holds the difference (Morris et al. 2025, arXiv 2505.24832, section
+    3.1). Means over near n as in :func:`most_information`.
+
+    Args:
+        probes: finished ones, whose loss is per token (nats).
+        length: tokens of a sequence; vocabulary: different tokens.
+    """
+    each = math.log2(vocabulary)
+    return _most(
+        [
+            (p.n, max(0.0, p.n * length * (each - p.loss / math.log(2))))
+            for p in probes
+            if math.isfinite(p.loss)
+        ]
+    )
+
+
+def _most(held: Sequence[tuple[int, float]]) -> float | None:
+    """Return the most bits, from pairs of n and bits, as means over those of near n."""
+    if not held:
         return None
-    n = np.array([probe.n for probe in probes], dtype=np.float64)
-    each = np.array([information(p.n, 1 - p.n_errors / p.n, classes) for p in probes]) / n
+    n, bits = np.array(held, dtype=np.float64).T
     near = np.abs(np.log(n[:, None] / n)) <= math.log(_NEAR) + 1e-12
-    return float((n * (near @ each) / near.sum(axis=1)).max())
+    return float((n * (near @ (bits / n)) / near.sum(axis=1)).max())

@@ -16,7 +16,7 @@ from flexhpc.data.image_folder import open_image_folder
 from flexhpc.data.images import reshaped
 from flexhpc.data.packed import is_packed, open_packed
 from flexhpc.data.places import roots
-from flexhpc.data.synthetic import make_gaussian, open_digits
+from flexhpc.data.synthetic import make_gaussian, make_random_tokens, open_digits
 from flexhpc.data.table import open_table
 from flexhpc.data.uci import open_known_table
 from flexhpc.errors import PointError
@@ -28,6 +28,7 @@ from flexhpc.spec.sections.data import (
     Images,
     ImageSet,
     KnownTable,
+    RandomTokens,
     Table,
 )
 from flexhpc.spec.variants import implementation
@@ -65,6 +66,11 @@ def digits(data: Digits, seed: int) -> Source:
 def gaussian(data: Gaussian, seed: int) -> Source:
     """Noise, and labels of a random teacher."""
     return make_gaussian(data.dims, data.classes, data.size, seed)
+
+
+def random_tokens(data: RandomTokens, seed: int) -> Source:
+    """Sequences of random tokens."""
+    return make_random_tokens(data.vocabulary, data.length, data.size, seed)
 
 
 def table(data: Table, seed: int) -> Source:

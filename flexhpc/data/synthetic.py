@@ -43,3 +43,19 @@ def make_gaussian(dims: int, classes: int, size: int, seed: int) -> Source:
         test=no_test,
         scaled=np.zeros(dims, dtype=np.bool_),
     )
+
+
+def make_random_tokens(vocabulary: int, length: int, size: int, seed: int) -> Source:
+    """Draw uniformly random tokens, float32 (size, length), for one ``seed`` of a point.
+
+    Labels of whole sequences mean nothing: each token is one.
+    """
+    rng = np.random.default_rng(derive(seed, "inputs"))
+    tokens = rng.integers(0, vocabulary, (size, length)).astype(np.float32)
+    return Source(
+        name=f"random_tokens ({size} x {length} of {vocabulary})",
+        classes=vocabulary,
+        train=Part.of(tokens, np.zeros(size, np.int64)),
+        test=no_test,
+        scaled=np.zeros(length, dtype=np.bool_),
+    )

@@ -79,6 +79,9 @@ def run_training(
         seeds = replace(seeds, subset=wanted.subset)
     subset = draw_subset(samples.pool, n, seeds.subset)
     inputs, labels = samples.standardised(subset), samples.labels[subset]
+    if point.data.tokens:
+        labels = inputs.astype(np.int64)
+    prompt = getattr(point.data, "prompt", 0)
     started = time.monotonic()
 
     def progress(state: dict[str, Any]) -> None:
@@ -106,6 +109,7 @@ def run_training(
             labels=torch.from_numpy(labels).to(group.device),
             init_seed=seeds.init,
             order_seed=seeds.order,
+            prompt=prompt,
         )
         return train(point.training, make_model, data, its_own, group), subset, seeds
 

@@ -40,7 +40,7 @@ def count_parameters(model: Network, shape: Shape, classes: int, device: str = "
     network = _built(model, shape, classes, device)
     with torch.device(device), torch.no_grad(), _telling(model, shape):
         logits = network(torch.zeros(2, *shape))
-    if logits.shape != (2, classes):
+    if logits.shape[:2] != (2, classes):
         raise PointError(
             f"model: {model.family} gives outputs of shape {tuple(logits.shape[1:])}, "
             f"not {classes} logits per sample"

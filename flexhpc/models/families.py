@@ -13,6 +13,7 @@ from flexhpc.models.initialise import BASE_WIDTH, draw_all, drawing, layers_of, 
 from flexhpc.spec.sections.model import (
     Cnn,
     Efficientnet,
+    Gpt,
     Linear,
     Mixer,
     Mlp,
@@ -73,6 +74,11 @@ def cnn(model: Cnn, shape: Shape, classes: int) -> nn.Module:
 def vit(model: Vit, shape: Shape, classes: int) -> nn.Module:
     """timm's VisionTransformer."""
     return timm_models.vit(shape, classes, **_sizes(model, "heads", "patch", "mlp_ratio"))
+
+
+def gpt(model: Gpt, shape: Shape, classes: int) -> nn.Module:
+    """A decoder-only transformer of timm's blocks."""
+    return timm_models.Gpt(shape, classes, **_sizes(model, "heads", "mlp_ratio"))
 
 
 def mixer(model: Mixer, shape: Shape, classes: int) -> nn.Module:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from flexhpc.errors import PointError, one_line
 
@@ -41,6 +42,47 @@ def vit(
         act_layer=timm.layers.get_act_layer(activation),
     )
     return model
+
+
+class Gpt(nn.Module):
+    """A decoder-only transformer on sequences (length,) of tokens: the vision transformer's blocks,
+    with causal attention. Embeddings are drawn from N(0, 0.02^2), as GPT-2's are.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], vocabulary: int, *, width: int, depth: int, heads: int,
+        activation: str, mlp_ratio: float,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        timm = _timm()
+        (length,) = shape
+        self.tokens = nn.Embedding(vocabulary + 1, width)  # and one that begins each sequence
+        self.places = nn.Embedding(length, width)
+        for embedding in (self.tokens, self.places):
+            nn.init.normal_(embedding.weight, std=0.02)
+        self.blocks = nn.ModuleList(
+            timm.models.vision_transformer.Block(
+                width, heads, mlp_ratio, qkv_bias=True,
+                act_layer=timm.layers.get_act_layer(activation),
+            )
+            for _ in range(depth)
+        )  # fmt: skip
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocabulary)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last layer."""
+        return self.head
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return logits of every token given those before it, (m, vocabulary, length)."""
+        begin = inputs.new_full((len(inputs), 1), self.tokens.num_embeddings - 1)
+        before = torch.cat([begin, inputs[:, :-1]], dim=1).long()
+        hidden = self.tokens(before) + self.places.weight
+        for block in self.blocks:
+            hidden = block(hidden, is_causal=True)
+        logits: Tensor = self.head(self.norm(hidden))
+        return logits.transpose(1, 2)
 
 
 def mixer(

@@ -12,6 +12,7 @@ from flexhpc.spec.sections.model import (
     NoModel,
     Sized,
 )
+from flexhpc.spec.sections.own import OwnModel
 from flexhpc.spec.sections.record import Record
 from flexhpc.spec.sections.search import Search
 from flexhpc.spec.sections.training import Procedure, Training
@@ -42,7 +43,8 @@ def known_shape(data: Data) -> tuple[tuple[int, ...], int, int] | None:
 
 def generalizes(data: Data) -> bool:
     """Return whether there is anything that a model could carry over to samples it has not seen."""
-    return data.labels != "random" and data.inputs in ("original", "permuted")
+    known = data.labels != "random" and data.inputs in ("original", "permuted")
+    return known and not data.tokens
 
 
 def check_evaluation(
@@ -75,6 +77,8 @@ def check_record(
         return
     if training is not None and not isinstance(training, Training):
         yield "unseen", "a trainer of your own gives no network to ask; leave it out"
+    if data.tokens:
+        yield "unseen", "random tokens that a network has not seen tell nothing; leave it out"
     known = known_shape(data)
     if known is not None and record.unseen > known[2]:
         what = f"{record.unseen} is more than the {known[2]} training samples of {data.source}"
@@ -145,6 +149,12 @@ def _labels(data: Data) -> Found:
 
 
 def _shapes(data: Data, model: Model) -> Found:
+    if data.tokens and not model.tokens and not isinstance(model, OwnModel):
+        what = f"{data.source} gives sequences of tokens; use gpt"
+        yield "model", "family", what
+    if model.tokens and not data.tokens:
+        what = f"{model.family} predicts tokens; use random_tokens"
+        yield "data", "source", what
     if data.vectors and model.images_only:
         what = f"{model.family} takes images, {data.source} gives vectors; use linear or mlp"
         yield "model", "family", what

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from scipy.linalg import eigh_tridiagonal
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flexhpc.errors import PointError, one_line
 from flexhpc.training.group import Group
+from flexhpc.training.losses import cross_entropy
 
 _AT_ONCE = 256
 _CONVERGED = 1e-6
@@ -167,7 +167,7 @@ def ritz(
 
     Args:
         model: the network; its frozen parameters are constants.
-        inputs: (n, ...); labels: int64 (n,).
+        inputs: (n, ...); labels: int64 (n,), or (n, length) of sequences.
         group: the processes that call this together.
         products: Hessian-vector products at most.
         seed: of the random start.
@@ -184,7 +184,7 @@ def ritz(
 
     def loss_of(ids: Tensor) -> Tensor:
         logits = model(inputs[ids].double())
-        return functional.cross_entropy(logits, labels[ids], reduction="sum") / len(labels)
+        return cross_entropy(logits, labels[ids], reduction="sum") / len(labels)
 
     def part(number: int, vector: Tensor) -> Tensor:
         chunks = parts[number].split(_AT_ONCE) if len(parts[number]) else ()

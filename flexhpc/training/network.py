@@ -23,6 +23,7 @@ from flexhpc.errors import BatchOfOne, PointError
 from flexhpc.training.closed_form import ClosedForm, perceptron
 from flexhpc.training.curvature import Ritz, ritz
 from flexhpc.training.group import Group
+from flexhpc.training.losses import cross_entropy, finite, missed
 from flexhpc.training.outcome import ProbeData
 from flexhpc.training.running import SUSPECTS, Running
 from flexhpc.training.sync_norm import SyncedBatchNorm, batch_norms
@@ -93,7 +94,7 @@ class Network:
         self.model = model.double() if double else model
         self.inputs = data.inputs.double() if double else data.inputs
         self.labels, self.seed, self.group = data.labels, data.init_seed, group
-        self.n = len(self.labels)
+        self.n, self.prompt = len(self.labels), data.prompt
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         normed = bool(batch_norms(model))
         self.parts = shards or group.size
@@ -117,8 +118,8 @@ class Network:
         self.label_smoothing = label_smoothing
         plain = perceptron(self.model) is not None and precision != "bf16"
         self.closed_form = ClosedForm(self.model, label_smoothing) if plain else None
-        loss = functional.nll_loss if plain else functional.cross_entropy
-        self.running = Running(group.device, loss) if running else None
+        loss = functional.nll_loss if plain else cross_entropy
+        self.running = Running(group.device, loss, data.prompt) if running else None
         self._batch = self.inputs[:0]
         self._missed = torch.zeros(0, dtype=torch.int64, device=group.device)
         self._used: list[bool] | None = None
@@ -213,7 +214,7 @@ class Network:
         with self.precision:
             logits = self._logits(inputs)
             whole = len(labels) == of
-            loss = functional.cross_entropy(
+            loss = cross_entropy(
                 logits,
                 labels,
                 reduction="mean" if whole else "sum",
@@ -310,7 +311,7 @@ class Network:
             self.mode(training=False)
             with torch.no_grad(), self.precision:
                 logits = self._forward(self.inputs.index_select(0, suspects))
-                wrong = (logits.argmax(dim=1) != self.labels[suspects]).any()
+                wrong = missed(logits, self.labels[suspects], self.prompt).any()
             if self.group.size > 1:
                 wrong = self.group.all_reduce(wrong.float().reshape(1))
             if bool(wrong > 0):
@@ -329,9 +330,8 @@ class Network:
                 inputs.split(self.look_at_once), labels.split(self.look_at_once), strict=True
             ):
                 logits = self._forward(some)
-                total += functional.cross_entropy(logits, theirs, reduction="sum").double()
-                finite = logits.abs().amax(dim=1) < torch.inf  # false for nan as well
-                fitted.append((logits.argmax(dim=1) == theirs) & finite)
+                total += cross_entropy(logits, theirs, reduction="sum").double()
+                fitted.append(~missed(logits, theirs, self.prompt) & finite(logits))
         return total
 
     def _forward(self, inputs: Tensor) -> Tensor:
@@ -363,7 +363,7 @@ class Network:
             for ids in parts[number].split(_BACKWARD_AT_ONCE):
                 if len(ids):
                     logits = self.model(self.inputs[ids])
-                    loss = functional.cross_entropy(logits, self.labels[ids], reduction="sum")
+                    loss = cross_entropy(logits, self.labels[ids], reduction="sum")
                     (loss / self.n).backward()
                     sums[0] += loss.detach()
             return sums

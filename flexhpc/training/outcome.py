@@ -23,15 +23,17 @@ class ProbeData:
 
     Attributes:
         inputs: float32 (n, ...), standardised, on the device that trains.
-        labels: int64 (n,), on the same device.
+        labels: int64 (n,), or (n, length) of sequences, on the same device.
         init_seed: seeds the initialisation and anything random inside the network.
         order_seed: seeds the order of samples in every epoch.
+        prompt: first tokens of a sequence that need not be right.
     """
 
     inputs: Tensor
     labels: Tensor
     init_seed: int
     order_seed: int
+    prompt: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

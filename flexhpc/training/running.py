@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from flexhpc.training.losses import cross_entropy, missed
 
 SUSPECTS = 16
 """Samples that are asked first whether all fit."""
@@ -25,10 +26,11 @@ class Running:
     Args:
         device: where to sum up.
         loss: what makes a loss of the logits that are taken in, or of log-probabilities.
+        prompt: first tokens of a sequence that need not be right.
     """
 
-    def __init__(self, device: torch.device, loss: Loss = functional.cross_entropy) -> None:
-        self._loss = loss
+    def __init__(self, device: torch.device, loss: Loss = cross_entropy, prompt: int = 0) -> None:
+        self._loss, self._prompt = loss, prompt
         self._totals = torch.zeros(2, dtype=torch.float64, device=device)
         self._count = 0
         self._held: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -39,7 +41,7 @@ class Running:
         """Take in what a batch's pass found; none of the tensors may change afterwards.
 
         Args:
-            logits: (m, classes); labels: int64 (m,); ids: int64 (m,), the rows.
+            logits, labels: see :func:`cross_entropy`; ids: int64 (m,), the rows.
         """
         self._held.append((logits, labels, ids))
         self._count += len(labels)
@@ -61,7 +63,7 @@ class Running:
         if logits.dtype is torch.bfloat16:
             logits = logits.float()
         loss = self._loss(logits, labels, reduction="sum")
-        wrong = logits.argmax(dim=1) != labels
+        wrong = missed(logits, labels, self._prompt)
         return torch.stack([loss.double(), wrong.sum().double()]), wrong
 
     def _judge(self) -> None:

@@ -8,7 +8,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from flexhpc.spec.sections.base import CALLED, LATER, LIMIT, LOCATION, Count, Fraction, Section
+from flexhpc.spec.sections.base import (
+    CALLED,
+    LATER,
+    LIMIT,
+    LOCATION,
+    Count,
+    Fraction,
+    Section,
+    positive,
+)
 
 Classes = Annotated[int, Field(ge=2, le=10**6)]
 
@@ -40,6 +49,9 @@ class Data(Section):
     """Whether samples are vectors of features, not images."""
     drawn: ClassVar[bool] = False
     """Whether samples are drawn anew for every seed of a point, instead of read."""
+
+    tokens: ClassVar[bool] = False
+    """Whether samples are sequences, of which every token is to be predicted from those before."""
 
     source: str
     """Where the samples come from."""
@@ -288,3 +300,42 @@ class Gaussian(Data):
             yield "standardise", "has no effect on Gaussian inputs; leave it out"
         if values.get("merge") is not None:
             yield "merge", "has no effect here: classes says how many there are; leave it out"
+
+
+class RandomTokens(Data):
+    """Sequences of uniformly random tokens, each of which is predicted from those before it. A
+    sequence is fitted if every token after its prompt is the most likely one."""
+
+    does: ClassVar[str] = "flexhpc.data.sources:random_tokens"
+    vectors: ClassVar[bool] = True
+    drawn: ClassVar[bool] = True
+    tokens: ClassVar[bool] = True
+
+    source: Literal["random_tokens"]
+    vocabulary: Annotated[int, Field(ge=2, le=2**20)] = 64
+    """Number of different tokens."""
+    length: Annotated[int, Field(ge=1, le=2**16)] = 16
+    """Tokens of a sequence."""
+    prompt: Annotated[int, Field(ge=0, lt=2**16)] = 4
+    """First tokens of a sequence that need not be right: they tell which one it is, and nothing
+    could predict them. The loss is that of all tokens."""
+    size: Count = 10_000
+    """Number of sequences in the training set."""
+
+    @property
+    def known(self) -> Known:
+        """See :class:`Known`."""
+        return Known(shape=(self.length,), classes=self.vocabulary, size=self.size)
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
+        for key in ("labels", "classes", "merge", "class_map", "inputs", "standardise",
+                    "test_fraction", "conflicts"):  # fmt: skip
+            if values.get(key, cls.model_fields[key].default) != cls.model_fields[key].default:
+                yield key, "has no effect on random tokens, each of which is a label; leave it out"
+        length, prompt = (
+            values.get(key, cls.model_fields[key].default) for key in ("length", "prompt")
+        )
+        if positive(length) and positive(prompt) and prompt >= length:
+            yield "prompt", f"{prompt} leaves no token of {length} to be right; give fewer"

@@ -44,6 +44,8 @@ class Model(Section):
 
     images_only: ClassVar[bool] = False
     """Whether it takes images (channels, height, width), but no vectors."""
+    tokens: ClassVar[bool] = False
+    """Whether it predicts the tokens of sequences."""
 
     family: str
     """Kind of network."""
@@ -245,10 +247,7 @@ class Vit(Sized):
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """See :meth:`Section.clashes`."""
         yield from super().clashes(values)
-        width, heads = values.get("width"), values.get("heads", cls.model_fields["heads"].default)
-        if positive(width) and positive(heads) and width % heads:
-            near = max(1, width // heads) * heads
-            yield "width", f"{width} is not a multiple of heads {heads}, which split it; use {near}"
+        yield from not_split(values, cls)
 
 
 class Resnet(Sized):
@@ -315,6 +314,40 @@ class Mixer(Sized):
     """Nonlinearity."""
 
 
+class Gpt(Sized):
+    """A decoder-only transformer: `depth` blocks of timm's with causal attention, learnt places,
+    and a head of its own."""
+
+    does: ClassVar[str] = "flexhpc.models.families:gpt"
+    images_only: ClassVar[bool] = False
+    tokens: ClassVar[bool] = True
+
+    family: Literal["gpt"]
+    width: Count | None = None
+    """Embedding size; a multiple of `heads`; required unless `match_params` is given."""
+    depth: Depth = 2
+    """Number of transformer blocks."""
+    heads: Depth = 2
+    """Attention heads."""
+    activation: Activation = "gelu"
+    """Nonlinearity of the blocks' MLPs."""
+    mlp_ratio: Annotated[Rate, LATER] = 4.0
+    """Units of the blocks' MLPs over `width`."""
+
+    @property
+    def width_multiple(self) -> int:
+        """Heads split the width."""
+        return self.heads
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
+        yield from super().clashes(values)
+        yield from not_split(values, cls)
+        if values.get("scaling") == "compound":
+            yield "scaling", "compound resizes images; use width, depth or both"
+
+
 class Timm(Network):
     """Any model of timm, untrained, by its name."""
 
@@ -336,6 +369,14 @@ class NoModel(Model):
     """No network: what is trained is known to `training.trainer` alone."""
 
     family: Literal["none"]
+
+
+def not_split(values: Mapping[str, Any], cls: type[Section]) -> Iterator[tuple[str, str]]:
+    """Yield that attention heads do not split the width."""
+    width, heads = values.get("width"), values.get("heads", cls.model_fields["heads"].default)
+    if positive(width) and positive(heads) and width % heads:
+        near = max(1, width // heads) * heads
+        yield "width", f"{width} is not a multiple of heads {heads}, which split it; use {near}"
 
 
 def unfit_for_json(key: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:

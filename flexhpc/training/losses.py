@@ -1,0 +1,38 @@
+"""What is trained, and what counts as right: of samples with one label, or with one per token."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def cross_entropy(
+    logits: Tensor, labels: Tensor, *, reduction: str, label_smoothing: float = 0.0
+) -> Tensor:
+    """Return the cross-entropy; that of a sequence is the mean over its tokens.
+
+    Args:
+        logits: (m, classes), or (m, classes, length) of sequences.
+        labels: int64 (m,), or (m, length).
+        reduction: ``mean`` or ``sum``, over samples.
+        label_smoothing: share of each label that is spread over all classes.
+    """
+    loss = functional.cross_entropy(
+        logits, labels, reduction=reduction, label_smoothing=label_smoothing
+    )
+    return loss / labels.shape[1] if labels.ndim > 1 and reduction == "sum" else loss
+
+
+def missed(logits: Tensor, labels: Tensor, prompt: int) -> Tensor:
+    """Return which samples are wrong, bool (m,).
+
+    A sequence is wrong if any token is that comes after its ``prompt``, its first few tokens.
+    """
+    wrong = logits.argmax(dim=1) != labels
+    return wrong[:, prompt:].any(dim=1) if wrong.ndim > 1 else wrong
+
+
+def finite(logits: Tensor) -> Tensor:
+    """Return of which samples all logits are finite numbers, bool (m,)."""
+    return logits.abs().flatten(1).amax(dim=1) < torch.inf  # false for nan as well

@@ -1,0 +1,151 @@
+"""Sequences: every token is predicted from those before it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from flexhpc.analysis.information import most_of_tokens
+from flexhpc.data import load_samples
+from flexhpc.errors import InputError
+from flexhpc.measuring.probe import Wanted, run_training
+from flexhpc.models import build, count_parameters
+from flexhpc.spec import checked
+from flexhpc.store import RunFolder, read
+from flexhpc.training import Group, Hooks
+from flexhpc.training.losses import cross_entropy, finite, missed
+from tests.conftest import Cli
+
+SPEC = """\
+name: tokens
+fixed:
+  data: {source: random_tokens, vocabulary: 8, length: 6, prompt: 3, size: 60}
+  model: {family: gpt, width: 16, depth: 1}
+  training: {optimizer: adam, lr: 1e-2, batch_size: 16, epochs: 200}
+  search: {policy: bisection, start: 8, tolerance: 0.5}
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "tokens.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+def test_the_loss_is_per_token_and_a_sequence_is_right_as_a_whole() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(5, 8, 6), torch.randint(8, (5, 6))
+    by_hand = torch.stack(
+        [functional.cross_entropy(logits[i].T, labels[i]) for i in range(5)]
+    )  # fmt: skip
+    assert cross_entropy(logits, labels, reduction="mean") == pytest.approx(by_hand.mean())
+    assert cross_entropy(logits, labels, reduction="sum") == pytest.approx(by_hand.sum())
+    best = functional.one_hot(labels, 8).float().transpose(1, 2)
+    best[1, :, 2] = 0
+    best[1, (labels[1, 2] + 1) % 8, 2] = 1
+    assert missed(best, labels, 2).tolist() == [False, True, False, False, False]
+    assert not missed(best, labels, 3).any()
+    best[4, 0, 0] = math.nan
+    assert finite(best).tolist() == [True] * 4 + [False]
+
+
+def test_no_token_sees_those_after_it(spec: Path) -> None:
+    (point,) = checked(spec)[1]
+    torch.manual_seed(1)
+    network = build(point.model, (6,), 8).eval()
+    tokens = torch.randint(8, (3, 6)).float()
+    before = network(tokens)
+    assert before.shape == (3, 8, 6)
+    for at in range(6):
+        changed = tokens.clone()
+        changed[:, at:] = (changed[:, at:] + 1) % 8
+        after = network(changed)
+        torch.testing.assert_close(after[:, :, : at + 1], before[:, :, : at + 1])
+        if at < 5:
+            assert not torch.allclose(after[:, :, at + 1], before[:, :, at + 1])
+
+
+def test_parameters_are_counted(spec: Path) -> None:
+    (point,) = checked(spec)[1]
+    block = (3 * 16 * 16 + 3 * 16) + (16 * 16 + 16) + 2 * 64 * 16 + 64 + 16 + 4 * 16
+    assert count_parameters(point.model, (6,), 8) == 9 * 16 + 6 * 16 + block + 32 + 16 * 8 + 8
+
+
+@pytest.mark.parametrize("shards", [None, 3])
+def test_what_is_fitted_is_right(spec: Path, shards: int | None) -> None:
+    """The same in shards, whose gradients are sums."""
+    changes = [] if shards is None else [f"training.shards={shards}"]
+    (point,) = checked(spec, changes)[1]
+    samples = load_samples(point.data, point.seed)
+    assert samples.dataset.inputs.shape == (60, 6)
+    kept: list[torch.nn.Module] = []
+
+    def trained(network: torch.nn.Module) -> dict[str, float]:
+        kept.append(network)
+        return {}
+
+    outcome, subset, _ = run_training(
+        point, samples, Wanted(n=12, repeat=0, trained=trained), None,
+        Group(torch.device("cpu")), Hooks(),
+    )  # fmt: skip
+    assert outcome.verdict == "fit"
+    tokens = torch.from_numpy(samples.dataset.inputs[subset])
+    (network,) = kept
+    with torch.no_grad():
+        logits = network(tokens)
+    assert (logits.argmax(dim=1)[:, 3:] == tokens[:, 3:]).all()
+    assert outcome.loss == pytest.approx(
+        float(functional.cross_entropy(logits, tokens.long())), rel=1e-5
+    )
+    assert outcome.loss > 3 / 6 * math.log(12) / 6, "the prompt cannot be known"
+
+
+@pytest.mark.sweeps
+def test_bits_per_parameter_come_from_the_loss(spec: Path, cli: Cli, untracked: Path) -> None:
+    cli("sweep", spec, "--profile", untracked)
+    (row,) = json.loads(cli("results", "runs/tokens", "--format", "json").stdout)
+    (point,) = checked(spec)[1]
+    record = read(RunFolder(spec.parent / "runs" / "tokens").point(point.id))
+    assert row["emc"] >= 4
+    held = [p.n * 6 * (3 - p.loss / math.log(2)) for p in record.probes]
+    assert 0 < row["bits_per_param"] * row["params"] <= max(held) + 1e-6
+    assert row["bits_per_param"] * row["params"] >= 0.8 * max(held)
+    exact = [type(record.probes[0])(**{**vars(record.probes[0]), "n": 10, "loss": 0.0})]
+    assert most_of_tokens(exact, 6, 8) == pytest.approx(10 * 6 * 3)
+    assert most_of_tokens([], 6, 8) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    {
+        "labels": ("data.labels=random", "labels: has no effect on random tokens"),
+        "prompt": ("data.prompt=6", "prompt: 6 leaves no token of 6 to be right"),
+        "mlp": (
+            "model={family: mlp, width: 4}",
+            "gives sequences of tokens; use gpt",
+        ),
+        "digits": ("data={source: digits}", "gpt predicts tokens; use random_tokens"),
+        "heads": ("model.heads=3", "16 is not a multiple of heads 3"),
+        "unseen": ("record.unseen=5", "random tokens that a network has not seen tell nothing"),
+        "scaling": ("model={family: gpt, width: 8, scaling: compound, scale: 1}", "resizes images"),
+    }.values(),
+)
+def test_what_does_not_go_together(change: str, message: str, spec: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        checked(spec, [change])
+
+
+def test_seeds_draw_other_tokens(spec: Path) -> None:
+    drawn = [
+        load_samples(point.data, point.seed).dataset.inputs
+        for point in checked(spec, ["seed=[0, 1]"])[1]
+    ]
+    assert set(np.unique(drawn[0])) == set(range(8))
+    assert not np.array_equal(drawn[0], drawn[1])
