@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version as version_of
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def measure(
         version: names this version of ``model`` (or the trainer), in place of its source. Needed
             with ``run`` where Python has no source of it, as of what was typed into a prompt.
         threads: of torch on the CPU; small networks are quickest with one.
-        progress: whether a bar is shown; by default in a terminal and in a notebook.
+        progress: whether a bar is shown; by default in a terminal and in a notebook, which needs
+            ipywidgets for it (``pip install flexhpc[notebook]``).
 
     Returns:
         The measurement: EMC, interval, trainings, masks.
@@ -190,8 +192,11 @@ def _bar(wanted: bool | None) -> Iterator[Callable[[dict[str, Any]], None]]:
         TextColumn("epoch {task.completed:.0f}, {task.fields[n_errors]} missed"),
     )  # fmt: skip
     bar = Progress(*columns, transient=True)
-    console = bar.console
-    bar.disable = not (console.is_terminal or console.is_jupyter if wanted is None else wanted)
+    in_notebook = bar.console.is_jupyter
+    if wanted is None:
+        wanted = bar.console.is_terminal or in_notebook
+    # rich draws in a notebook by widgets, and warns at every turn where there are none.
+    bar.disable = not wanted or (in_notebook and find_spec("ipywidgets") is None)
     with bar:
         task = bar.add_task("", total=None, n="-", n_errors="-")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from flexhpc.analysis.collect import row_of
 from flexhpc.analysis.text import emc_text
@@ -127,10 +129,12 @@ class Measurement:
         return curve.level_set(int(self.estimate.estimand[1:]) / 100)[cells]
 
     def plot(self) -> Figure:
-        """Draw every training and the fit curve."""
+        """Draw every training and the fit curve; a notebook shows it."""
         from flexhpc.analysis.figures.fit import fit_figure
 
-        return fit_figure([self.status])
+        figure: Any = fit_figure([self.status])
+        figure._repr_png_ = partial(_png, figure)  # what IPython asks for
+        return cast("Figure", figure)
 
     def __repr__(self) -> str:
         """Say it in a line."""
@@ -138,6 +142,12 @@ class Measurement:
             return f"<{self.status.point.label or 'a point'}: {self.status.state}>"
         label = f"{self.status.point.label}: " if self.status.point.label else ""
         return f"<{label}EMC {emc_text(self.estimate)}, {self.status.probes} trainings>"
+
+
+def _png(figure: Figure) -> bytes:
+    written = io.BytesIO()
+    figure.savefig(written, format="png", dpi=100)
+    return written.getvalue()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
