@@ -12,7 +12,7 @@ from typing import Any
 from flexhpc.analysis.censoring import why_bound
 from flexhpc.analysis.conflicts import conflict_chance
 from flexhpc.analysis.endings import wider
-from flexhpc.analysis.information import most_information, most_of_tokens
+from flexhpc.analysis.information import Held, most_information, most_of_tokens
 from flexhpc.analysis.text import BOUNDS
 from flexhpc.analysis.tuning import at_edge
 from flexhpc.spec.sections.data import RandomTokens
@@ -23,7 +23,8 @@ Row = dict[str, Any]
 COLUMNS = (
     "params", "emc", "emc_lo", "emc_hi", "level", "estimand", "censored", "largest_fit",
     "smallest_fail", "probes", "cost", "seconds", "emc_per_param", "unconverged", "status",
-    "bits", "emc_per_bit", "bits_per_param", "rejected", "touched_plateau", "touched_gradient",
+    "bits", "emc_per_bit", "bits_per_param", "bits_per_param_lo", "bits_per_param_hi",
+    "rejected", "touched_plateau", "touched_gradient",
     "touched_curvature", "touched_stability", "unstable", "width_of_curve", "ended_by",
      "wider_than_asked", "best_chance", "at_edge",
     "emc_per_param_bound", "censored_because", "conflict_chance",
@@ -46,7 +47,12 @@ def row_of(status: PointStatus) -> Row:
         row["params"] = record.header.params or None
         row["seconds"] = round(sum(probe.seconds for probe in record.probes), 3)
         row["bits"] = record.header.bits or None
-        row["bits_per_param"] = _bits_per_parameter(status, record)
+        if (held := _bits_per_parameter(status, record)) is not None:
+            row |= {
+                "bits_per_param": held.most,
+                "bits_per_param_lo": held.low,
+                "bits_per_param_hi": held.high,
+            }
         row["unstable"] = sum(probe.verdict == "unstable" for probe in record.probes)
         row |= {f"touched_{gate}": _touched(record, gate) for gate in GATES}
     if estimate is not None and record is not None:
@@ -75,7 +81,7 @@ def row_of(status: PointStatus) -> Row:
     return row
 
 
-def _bits_per_parameter(status: PointStatus, record: PointRecord) -> float | None:
+def _bits_per_parameter(status: PointStatus, record: PointRecord) -> Held | None:
     """Return the most information about random labels, or tokens, that the network held, per
     parameter.
 
@@ -92,7 +98,7 @@ def _bits_per_parameter(status: PointStatus, record: PointRecord) -> float | Non
         return None
     else:
         most = most_information(status.history, record.header.classes)
-    return None if most is None else most / record.header.params
+    return None if most is None else most.per(record.header.params)
 
 
 def _touched(record: PointRecord, gate: str) -> int | None:

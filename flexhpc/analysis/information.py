@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 from flexhpc.search import History
 from flexhpc.search.history import counted
@@ -29,7 +31,27 @@ def information(n: int, accuracy: float, classes: int) -> float:
     return n * (math.log2(classes) + accuracy * math.log2(accuracy) + missing)
 
 
-def most_information(history: History, classes: int) -> float | None:
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """The information (bits) that a network holds at the n at which it holds most.
+
+    Attributes:
+        most: mean over the probes within a factor of ``_NEAR`` of that n.
+        low, high: 90 % interval of that mean by Student's t, None for a single probe. That it is
+            the largest of several means is not taken into account.
+    """
+
+    most: float
+    low: float | None
+    high: float | None
+
+    def per(self, size: int) -> Held:
+        """Return it per parameter."""
+        low, high = (None if end is None else end / size for end in (self.low, self.high))
+        return Held(most=self.most / size, low=low, high=high)
+
+
+def most_information(history: History, classes: int) -> Held | None:
     """Return the information (bits) that a network holds at the n at which it holds most.
 
     The maximum over n of Morris et al. 2025 (arXiv 2505.24832). At an n it is the mean over the
@@ -47,7 +69,7 @@ def most_information(history: History, classes: int) -> float | None:
     return _most([(p.n, information(p.n, 1 - p.n_errors / p.n, classes)) for p in probes])
 
 
-def most_of_tokens(probes: Iterable[ProbeSummary], length: int, vocabulary: int) -> float | None:
+def most_of_tokens(probes: Iterable[ProbeSummary], length: int, vocabulary: int) -> Held | None:
     """Return the information (bits) about random tokens at the n at which a network holds most.
 
     n sequences of ``length`` tokens hold n length log2 V bits; with the network they are written in
@@ -68,10 +90,17 @@ def most_of_tokens(probes: Iterable[ProbeSummary], length: int, vocabulary: int)
     )
 
 
-def _most(held: Sequence[tuple[int, float]]) -> float | None:
+def _most(held: Sequence[tuple[int, float]]) -> Held | None:
     """Return the most bits, from pairs of n and bits, as means over those of near n."""
     if not held:
         return None
     n, bits = np.array(held, dtype=np.float64).T
     near = np.abs(np.log(n[:, None] / n)) <= math.log(_NEAR) + 1e-12
-    return float((n * (near @ (bits / n)) / near.sum(axis=1)).max())
+    means = n * (near @ (bits / n)) / near.sum(axis=1)
+    best = int(means.argmax())
+    taken = (bits / n)[near[best]] * n[best]
+    low = high = None
+    if (count := len(taken)) > 1:
+        away = float(stdtrit(count - 1, 0.95) * taken.std(ddof=1) / math.sqrt(count))
+        low, high = max(0.0, float(means[best]) - away), float(means[best]) + away
+    return Held(most=float(means[best]), low=low, high=high)

@@ -60,26 +60,38 @@ def test_one_lucky_probe_does_not_make_the_maximum() -> None:
     """Ten trainings near one n, of which nine miss half: the mean counts, not the best."""
     lucky, others = result(200, 0), [result(200 + i, 100 + i // 2) for i in range(1, 10)]
     alone, poor = information(200, 1.0, 2), information(209, 105 / 209, 2)
-    assert most_information([lucky, *others], 2) == pytest.approx(alone / 10, rel=0.05)
+    assert most_information([lucky, *others], 2).most == pytest.approx(alone / 10, rel=0.05)
     assert poor < 0.01
     far = result(2_000, 1_000)
-    assert most_information([lucky, far], 2) == alone, "probes far away say nothing of this n"
+    assert most_information([lucky, far], 2).most == alone, "probes far away say nothing of this n"
 
 
 def test_the_maximum_is_over_n() -> None:
     """It lies beyond the EMC here: 5 % missed of twice as many samples hold more."""
     fits, beyond, far = [result(100, 0)] * 3, [result(200, 10)] * 3, [result(1000, 890)] * 3
-    found = most_information([*fits, *beyond, *far], 10)
+    found = most_information([*fits, *beyond, *far], 10).most
     assert found == pytest.approx(information(200, 0.95, 10))
-    assert most_information([result(95, 0), result(100, 0)], 10) == pytest.approx(
+    assert most_information([result(95, 0), result(100, 0)], 10).most == pytest.approx(
         100 * math.log2(10)
     )
 
 
 def test_refused_probes_hold_nothing_that_counts() -> None:
-    assert most_information([result(50, 0), result(900, 0, rejected=True)], 2) == 50
+    assert most_information([result(50, 0), result(900, 0, rejected=True)], 2).most == 50
     assert most_information([result(50, 1, rejected=True)], 2) is None
     assert most_information([], 2) is None
+
+
+def test_the_interval_is_students_t_of_what_is_taken_together() -> None:
+    """Three trainings at the best n; one alone has none."""
+    some = [result(200, missed) for missed in (8, 10, 14)]
+    bits = [information(200, 1 - missed / 200, 10) for missed in (8, 10, 14)]
+    held = most_information([*some, result(20, 0)], 10)
+    low, high = stats.t.interval(0.9, 2, np.mean(bits), stats.sem(bits))
+    assert (held.low, held.high) == pytest.approx((low, high))
+    assert held.most == pytest.approx(np.mean(bits))
+    assert most_information([result(20, 0)], 10).low is None
+    assert held.per(10).high == pytest.approx(high / 10)
 
 
 @pytest.mark.parametrize("labels", ["random", "original", "corrupted"])
