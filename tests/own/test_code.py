@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from flexhpc.errors import InputError, PointError
 from flexhpc.own_code import find, source_hash
 from flexhpc.spec import checked, freeze
 from tests.conftest import Cli
-from tests.launch.test_sweep import contents
+from tests.launch.test_sweep import contents, finish, start, wait_for
 from tests.own.conftest import DATA, LAYERS, SPEC
 
 
@@ -332,3 +334,25 @@ def test_a_package_offers_what_it_has_by_entry_points(
             checked(folder / "own.yaml", ["model.family=nicer"])
     finally:
         own_code.registered.cache_clear()
+
+
+@pytest.mark.sweeps
+def test_killed_in_the_middle_of_a_user_s_network_it_ends_as_if_nothing_had_been(
+    folder: Path,
+) -> None:
+    spec = folder / "own.yaml"
+    spec.write_text(
+        SPEC.replace("steps: 200", "steps: 2500, gates: {plateau: off}").replace("[2, 4, 8]", "[2]")
+    )
+    run = folder / "runs" / "own"
+    sweep = start(spec, keys="workers: 1\ncheckpoint_every: 0.2\n")
+    wait_for(lambda: list(run.rglob("*.ckpt")))
+    os.killpg(sweep.pid, signal.SIGKILL)
+    finish(sweep)
+    sweep = start(spec)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    disturbed = contents(run)
+    run.rename(folder / "disturbed")
+    finish(start(spec))
+    assert contents(run) == disturbed
