@@ -136,7 +136,7 @@ def status_row(status: PointStatus) -> dict[str, Any]:
         "probes": status.probes,
         "cost": status.cost,
         "estimate": asdict(estimate) if estimate else None,
-        "progress": status.progress,
+        "progress": {k: None if v != v else v for k, v in status.progress.items()},  # nan: no JSON
         "attempts": status.attempts,
         "deaths": status.deaths,
         "host": status.host,
