@@ -16,7 +16,6 @@ from flexhpc.spec.sections.base import Section
 from flexhpc.spec.sections.own import OWN
 from flexhpc.spec.sections.training import BUDGETS
 from flexhpc.spec.variants import (
-    BASES,
     DEFAULT_VARIANT,
     KEYS,
     OFFERED,
@@ -143,9 +142,12 @@ def _validate_others(section: str, key: str, values: Mapping[str, Any], report: 
     classes = dict.fromkeys(variants(section).values())
     judged: dict[type[Section], dict[str, Any]] = {}
     for name, value in values.items():
-        if name != key:
-            has = (cls for cls in classes if name in cls.model_fields)
-            judged.setdefault(next(has, BASES[section]), {})[name] = value
+        has = next((cls for cls in classes if name in cls.model_fields), None)
+        if has is None:
+            known = [*dict.fromkeys(field for cls in classes for field in cls.model_fields)]
+            report((name,), f"unknown key{closest(name, known)}")
+        elif name != key:
+            judged.setdefault(has, {})[name] = value
     for cls, given in judged.items():
 
         def said(path: tuple[str, ...], what: str, given: dict[str, Any] = given) -> None:

@@ -356,3 +356,28 @@ def test_killed_in_the_middle_of_a_user_s_network_it_ends_as_if_nothing_had_been
     run.rename(folder / "disturbed")
     finish(start(spec))
     assert contents(run) == disturbed
+
+
+def test_all_errors_of_a_section_come_together(tmp_path: Path) -> None:
+    """Also where it is unknown which variant is meant, or its code is not there."""
+    spec = tmp_path / "many.yaml"
+    spec.write_text("""\
+name: many
+fixed:
+  data: {source: "nowhere:load", labels: rand, n_max: -1, colour: grey}
+  model: {family: mlpp, width: -3, banana: 1, detph: 2}
+  training: {trainer: "nowhere:fit", lr: 0.1, epochs: 0}
+  search: {policy: bays, start: 0}
+""")
+    with pytest.raises(InputError) as caught:
+        checked(spec)
+    said = str(caught.value)
+    for wanted in (
+        "data.source: nowhere:load: there is no module", "data.labels: ", "data.n_max: must be",
+        "data.colour: has no effect", "model.family: ", "model.width: must be at least 1",
+        "model.banana: unknown key", "model.detph: unknown key; did you mean depth?",
+        "training.trainer: nowhere:fit: there is no module", "training.lr: has no effect",
+        "training.epochs: must be at least 1", "search.policy: ", "search.start: must be at least",
+    ):  # fmt: skip
+        assert said.count(wanted) == 1, wanted
+    assert said.count("\n") == 12
