@@ -41,6 +41,9 @@ MEANT = {
 ELSEWHERE = {
     "flexhpc ui": ("tests/tracking/test_sync.py", "ui_command("),
     "flexhpc sweep quickstart": ("tests/test_package.py", '"sweep", "quickstart"'),
+    "flexhpc sweep trainers": ("tests/own/test_trainers.py", '"sweep", path'),
+    "flexhpc data prepare SOURCE": ("tests/data/test_formats.py", '"prepare", source'),
+    "flexhpc data prepare my_data:load": ("tests/data/test_formats.py", '"sets:Set"'),
     "make lint": (".ci/run", "make lint"),
     "make test": (".ci/run", "make test"),
     "make test-containers": (".ci/run", "make test-containers"),

@@ -325,7 +325,8 @@ def test_warm_up_rises_to_the_schedule(warmup: int, total: int, schedule: str) -
 
 
 def test_every_optimizer_of_the_spec_is_tested() -> None:
-    assert set(variants("training").values()) == {type(training) for training in ALL}
+    ours = {cls for cls in variants("training").values() if issubclass(cls, Training)}
+    assert ours == {type(training) for training in ALL}
 
 
 @pytest.mark.parametrize(
