@@ -198,6 +198,8 @@ def _fitted(name: str, key: str, given: Any, task: Task) -> NDArray[np.bool_]:
     """Return which samples an answer got right."""
     array, n = array_of(name, given), len(task.labels)
     wanted = {"right": "b", "predicted": "iuf", "scores": "iuf"}.get(key, "biuf")
+    if task.labels.ndim > 1 and array.dtype.kind != "b":
+        raise PointError(f"{name}: of sequences say which are right, as bool ({n},)")
     if array.dtype.kind not in wanted:
         raise PointError(f"{name} gave {key or 'an array'} of {array.dtype}, not what that means")
     if array.dtype.kind == "f" and np.isnan(array).any():

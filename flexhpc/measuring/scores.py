@@ -39,7 +39,9 @@ class Unseen:
     def __init__(self, point: Point, samples: Samples, device: torch.device) -> None:
         count = min(point.record.unseen or 0, len(samples.pool))
         self._samples, self._device = samples, device
-        self._ids = draw_subset(samples.pool, count, derive(point.seed, "unseen"))
+        self._ids = samples.pool[:0]
+        if count:
+            self._ids = draw_subset(samples.pool, count, derive(point.seed, "unseen"))
         self._right = np.zeros(count, dtype=np.bool_)
 
     def ask(self, network: nn.Module) -> dict[str, float]:

@@ -23,7 +23,7 @@ from flexhpc.training import Group, Hooks, Outcome
 LACKS = "no gates, no giving up early, no curves, no checkpoint inside a probe"
 """What a trainer of the user's cannot have; the record of every probe says so."""
 _PROGRAM = "from flexhpc.own_trainer import main; main({})"
-_LOOK_EVERY = 0.05
+_LOOK_EVERY, _TOLD_EVERY = 0.05, 1.0
 _GRACE = 10.0
 """Seconds after its time limit in which a trainer may end by itself, and say where it was."""
 
@@ -50,9 +50,13 @@ def run_trainer(task: Task, hooks: Hooks, group: Group) -> Outcome:
             f"{group.size}; let it give one"
         )
     started, n = time.monotonic(), len(task.labels)
+    told = -math.inf
 
     def look() -> None:
-        hooks.progress({"epoch": 0, "epochs": 0, "n_errors": n, "loss": math.nan})
+        nonlocal told
+        if time.monotonic() - told >= _TOLD_EVERY:
+            told = time.monotonic()
+            hooks.progress({"epoch": 0, "epochs": 0, "n_errors": n, "loss": math.nan})
         if hooks.stopping():
             raise Interrupted("asked to stop in the middle of a probe, which begins anew")
 
