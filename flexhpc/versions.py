@@ -46,10 +46,14 @@ def image() -> str | None:
 
 @lru_cache(maxsize=1)
 def source() -> str:
-    """Return a hash of flexhpc's own code: the same version may be of another day."""
+    """Return a hash of flexhpc's own code: the same version may be of another day.
+
+    Specs and profiles, which a wheel holds and a checkout has elsewhere, are none of it.
+    """
     digest = hashlib.sha256()
     here = Path(__file__).parent
     for path in sorted(here.rglob("*")):
-        if path.suffix in (".py", ".html", ".sh"):
+        beside = path.relative_to(here).parts[0] in ("specs", "profiles")
+        if path.suffix in (".py", ".html", ".sh") and not beside:
             digest.update(f"{path.relative_to(here)}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:12]

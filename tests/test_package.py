@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flexhpc.versions import source
 from tests.archives import copy_checkout
 from tests.conftest import REPOSITORY
 from tests.test_extending import run_copy
@@ -64,6 +65,12 @@ def test_specs_run_by_name_outside_of_a_checkout(installed: Path, tmp_path: Path
     )
     assert [row["status"] for row in rows] == ["done"]
     assert (tmp_path / "runs" / "quickstart" / "report" / "index.html").is_file()
+
+
+def test_the_wheel_has_the_code_of_its_checkout(installed: Path, tmp_path: Path) -> None:
+    """An image, which holds a wheel, is refused where it has other code than the sweep."""
+    code = "from flexhpc.versions import source; print(source())"
+    assert run_copy(installed, tmp_path, code=code).strip() == source()
 
 
 def test_no_message_speaks_of_make() -> None:
