@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 from flexhpc.data.classes import coded
@@ -27,11 +27,14 @@ def open_webdataset(data: WebDataset, seed: int) -> Source:
     labels: list[str] = []
     keys: list[str] = []
     images: list[str] = []
+    target = f".{data.target.lstrip('.')}"
     for file in files:
-        for name, content in _members(file, f".{data.target.lstrip('.')}"):
-            keys.append(f"{file}/{_key(name)}")
-            labels.append(content.decode(errors="replace").strip())
-        images += [f"{file}/{_key(name)}" for name in _names(file, endings)]
+        for name, content in _members(file, {target}, named={target, *endings}):
+            if _ending(name) == target:
+                keys.append(f"{file}/{_key(name)}")
+                labels.append(content.decode(errors="replace").strip())
+            else:
+                images.append(f"{file}/{_key(name)}")
     if not keys:
         raise PointError(f"{files[0]}: holds no KEY.{data.target}; data.target gives the ending")
     if lost := set(keys) ^ set(images):
@@ -47,7 +50,7 @@ def open_webdataset(data: WebDataset, seed: int) -> Source:
 
     def encoded() -> Iterator[Named]:
         for file in files:
-            for name, content in _members(file, *endings):
+            for name, content in _members(file, endings, named=endings):
                 yield f"{file}/{name}", content
 
     return Source(
@@ -69,18 +72,14 @@ def _ending(name: str) -> str:
     return last[last.find(".") :].lower() if "." in last else ""
 
 
-def _names(file: Path, endings: frozenset[str] | set[str]) -> list[str]:
-    with _opened(file) as tar:
-        return [one.name for one in tar if one.isfile() and _ending(one.name) in endings]
-
-
-def _members(file: Path, *endings: str) -> Iterator[tuple[str, bytes]]:
+def _members(file: Path, read: Set[str], named: Set[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of the members with some endings; of those not to be read, none."""
     with _opened(file) as tar:
         for member in tar:
-            if member.isfile() and _ending(member.name) in endings:
-                content = tar.extractfile(member)
-                assert content is not None
-                yield member.name, content.read()
+            if not member.isfile() or _ending(member.name) not in named:
+                continue
+            content = tar.extractfile(member) if _ending(member.name) in read else None
+            yield member.name, content.read() if content is not None else b""
 
 
 def _opened(file: Path) -> tarfile.TarFile:

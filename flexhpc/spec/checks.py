@@ -16,7 +16,7 @@ from flexhpc.spec.sections.own import OwnModel
 from flexhpc.spec.sections.record import Record
 from flexhpc.spec.sections.search import Search
 from flexhpc.spec.sections.training import Procedure, Training
-from flexhpc.spec.variants import variants
+from flexhpc.spec.variants import deciding_key, variants
 
 Found = Iterator[tuple[str, str, str]]
 """(section, dotted key, what is wrong)."""
@@ -127,7 +127,8 @@ def _training(model: Model, training: Procedure) -> Found:
             for name, cls in variants("training").items()
             if issubclass(cls, Procedure) and cls.with_mup
         )
-        what = f"mup has no rule for {training.named}; use one of {', '.join(others)}"
+        named = getattr(training, deciding_key("training", type(training)))
+        what = f"mup has no rule for {named}; use one of {', '.join(others)}"
         yield "model", "init", what
     if training.for_matrices and getattr(model, "subspace", None) is not None:
         what = "is for matrices, and a subspace has one vector to train, which AdamW would do"

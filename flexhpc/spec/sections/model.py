@@ -219,20 +219,11 @@ class Cnn(_Plain):
             yield "kernel", f"{kernel} has no centre; use {kernel + 1}"
 
 
-class Vit(Sized):
-    """timm's VisionTransformer."""
-
-    does: ClassVar[str] = "flexhpc.models.families:vit"
-
-    family: Literal["vit"]
+class _Attending(Sized):
     width: Count | None = None
     """Embedding size; a multiple of `heads`; required unless `match_params` is given."""
-    depth: Depth = 6
-    """Number of transformer blocks."""
-    heads: Depth = 3
+    heads: Depth
     """Attention heads."""
-    patch: Depth = 4
-    """Side of a patch in pixels; divides the image's sides."""
     activation: Activation = "gelu"
     """Nonlinearity of the blocks' MLPs."""
     mlp_ratio: Annotated[Rate, LATER] = 4.0
@@ -247,7 +238,24 @@ class Vit(Sized):
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """See :meth:`Section.clashes`."""
         yield from super().clashes(values)
-        yield from not_split(values, cls)
+        width, heads = values.get("width"), values.get("heads", cls.model_fields["heads"].default)
+        if positive(width) and positive(heads) and width % heads:
+            near = max(1, width // heads) * heads
+            yield "width", f"{width} is not a multiple of heads {heads}, which split it; use {near}"
+
+
+class Vit(_Attending):
+    """timm's VisionTransformer."""
+
+    does: ClassVar[str] = "flexhpc.models.families:vit"
+
+    family: Literal["vit"]
+    depth: Depth = 6
+    """Number of transformer blocks."""
+    heads: Depth = 3
+    """Attention heads."""
+    patch: Depth = 4
+    """Side of a patch in pixels; divides the image's sides."""
 
 
 class Resnet(Sized):
@@ -314,7 +322,7 @@ class Mixer(Sized):
     """Nonlinearity."""
 
 
-class Gpt(Sized):
+class Gpt(_Attending):
     """A decoder-only transformer: `depth` blocks of timm's with causal attention, learnt places,
     and a head of its own."""
 
@@ -323,27 +331,15 @@ class Gpt(Sized):
     tokens: ClassVar[bool] = True
 
     family: Literal["gpt"]
-    width: Count | None = None
-    """Embedding size; a multiple of `heads`; required unless `match_params` is given."""
     depth: Depth = 2
     """Number of transformer blocks."""
     heads: Depth = 2
     """Attention heads."""
-    activation: Activation = "gelu"
-    """Nonlinearity of the blocks' MLPs."""
-    mlp_ratio: Annotated[Rate, LATER] = 4.0
-    """Units of the blocks' MLPs over `width`."""
-
-    @property
-    def width_multiple(self) -> int:
-        """Heads split the width."""
-        return self.heads
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """See :meth:`Section.clashes`."""
         yield from super().clashes(values)
-        yield from not_split(values, cls)
         if values.get("scaling") == "compound":
             yield "scaling", "compound resizes images; use width, depth or both"
 
@@ -369,14 +365,6 @@ class NoModel(Model):
     """No network: what is trained is known to `training.trainer` alone."""
 
     family: Literal["none"]
-
-
-def not_split(values: Mapping[str, Any], cls: type[Section]) -> Iterator[tuple[str, str]]:
-    """Yield that attention heads do not split the width."""
-    width, heads = values.get("width"), values.get("heads", cls.model_fields["heads"].default)
-    if positive(width) and positive(heads) and width % heads:
-        near = max(1, width // heads) * heads
-        yield "width", f"{width} is not a multiple of heads {heads}, which split it; use {near}"
 
 
 def unfit_for_json(key: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:

@@ -94,11 +94,6 @@ class OwnTrainer(OwnCode, Procedure):
     """Budget in passes over the subset; the trainer is told the budget, and keeps it or not."""
 
     @property
-    def named(self) -> str:
-        """Its name."""
-        return self.trainer
-
-    @property
     def to_call(self) -> Trainer:
         """What is called."""
         return Trainer(

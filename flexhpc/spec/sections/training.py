@@ -50,11 +50,6 @@ class Procedure(Section):
     SAM twice as many."""
 
     @property
-    def named(self) -> str:
-        """What it is called in messages."""
-        raise NotImplementedError
-
-    @property
     def rejects(self) -> bool:
         """Whether it may refuse to count a probe."""
         return False
@@ -123,11 +118,6 @@ class Training(Procedure):
     """Parts of each batch whose gradients are taken one by one and added in order: the same bits on
     any number of processes. By default each process takes one part, with equal results but for
     rounding."""
-
-    @property
-    def named(self) -> str:
-        """Its update rule."""
-        return self.optimizer
 
     @property
     def rejects(self) -> bool:
