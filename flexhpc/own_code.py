@@ -37,7 +37,8 @@ NAME = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 """What a name looks like."""
 LIVE = "python"
 """Module of names that stand for objects of the running Python, as :func:`keep` was given them."""
-_INSTALLED = ("site-packages", "dist-packages")
+INSTALLED = ("site-packages", "dist-packages")
+"""Folders of what was installed."""
 _kept: dict[tuple[str, str], Any] = {}
 _imported: dict[str, str] = {}
 """Module -> the hash with which this process imported it."""
@@ -76,12 +77,12 @@ def find(name: str, beside: Path | None) -> Code:
         files = _closure(module, root, "")
     else:
         root = _root_on_path(module, beside)
-        if root.name in _INSTALLED:
-            return Code(folder="", hash=_hash({module: _release(module).encode()}))
+        if root.name in INSTALLED:
+            return Code(folder="", hash=hash_of({module: _release(module).encode()}))
         files = _closure(module, root, module.split(".")[0])
     if module not in files:
         raise LookupError(f"there is no module {module} in {root}")
-    return Code(folder=str(root), hash=_hash({m: f.read_bytes() for m, f in files.items()}))
+    return Code(folder=str(root), hash=hash_of({m: f.read_bytes() for m, f in files.items()}))
 
 
 @cache
@@ -215,106 +216,6 @@ def keep(name: str, version: str, value: Any) -> str:
     return whole
 
 
-def source_hash(value: Any) -> str | None:
-    """Return a hash of the source of an object, of all of a user's that it names, and of values.
-
-    None where there is no source, as of what was typed into a prompt, and where it names an object
-    that nothing tells apart from another, as an array.
-    """
-    texts: dict[str, bytes] = {}
-    if not _collect(value, texts):
-        return None
-    return _hash(texts)
-
-
-def _collect(value: Any, texts: dict[str, bytes]) -> bool:
-    """Add the source of an object and of what it names; False where it has none."""
-    value = inspect.unwrap(value) if callable(value) else value
-    name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
-    if name in texts:
-        return True
-    try:
-        if getattr(value, "__name__", "") == "<lambda>":
-            text = _lambda_source(value)
-            name += text.decode()
-        else:
-            text = inspect.getsource(value).encode()
-    except (OSError, TypeError, SyntaxError):
-        return False
-    texts[name] = text
-    return all(_tell(inner, name, texts) for inner in _named_by(value))
-
-
-def _tell(inner: Any, name: str, texts: dict[str, bytes]) -> bool:
-    """Add what tells an object apart that another one names; False where nothing does."""
-    if _is_of_a_user(inner):
-        return _collect(inner, texts)
-    if _is_plain(inner):
-        texts[f"{name} {len(texts)}"] = repr(inner).encode()
-        return True
-    return inspect.ismodule(inner) or inspect.isroutine(inner) or inspect.isclass(inner)
-
-
-def _is_plain(value: Any) -> bool:
-    """Return whether a value is all that its repr says: numbers, text, and what holds them."""
-    if isinstance(value, dict):
-        return all(_is_plain(inner) for pair in value.items() for inner in pair)
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, (bool, int, float, complex, str, bytes))
-
-
-def _lambda_source(function: Any) -> bytes:
-    """Return the source of a lambda alone: inspect gives the whole lines around it."""
-    lines, _ = inspect.findsource(function)
-    spans = [
-        (first, start, last, end)
-        for first, last, start, end in function.__code__.co_positions()
-        if first and last and start is not None and end is not None and (first, start) < (last, end)
-    ]
-    first, start = min(span[:2] for span in spans)
-    last, end = max(span[2:] for span in spans)
-    text = [line.encode() for line in lines[first - 1 : last]]  # columns are counted in bytes
-    text[-1] = text[-1][:end]
-    text[0] = text[0][start:]
-    body = ast.unparse(ast.parse(b"(" + b"".join(text) + b")"))
-    return f"lambda {inspect.signature(function)}: {body}".encode()
-
-
-def _named_by(value: Any) -> Iterator[Any]:
-    """Yield what a function, or the methods and bases of a class, refer to."""
-    if inspect.isclass(value):
-        yield from value.__mro__[1:]
-        for member in vars(value).values():
-            function = getattr(member, "__func__", member)
-            if inspect.isfunction(function):
-                yield from _named_by(function)
-    elif inspect.isfunction(value):
-        names = value.__globals__
-        codes = [value.__code__]
-        while codes:
-            code = codes.pop()
-            codes += [const for const in code.co_consts if inspect.iscode(const)]
-            yield from (names[name] for name in code.co_names if name in names)
-        yield from value.__defaults__ or ()
-        yield from (value.__kwdefaults__ or {}).values()
-        for cell in value.__closure__ or ():
-            with contextlib.suppress(ValueError):
-                yield cell.cell_contents
-
-
-def _is_of_a_user(value: Any) -> bool:
-    """Return whether an object is a function or class that was not installed."""
-    if not (inspect.isclass(value) or inspect.isfunction(value)):
-        return False
-    try:
-        file = Path(inspect.getfile(value))
-    except (OSError, TypeError):
-        return True
-    installed = {*_INSTALLED, "flexhpc"} & set(file.parts)
-    return not installed and not str(file).startswith(sys.base_prefix)
-
-
 def _check_source(name: str, code: Code, key: str) -> None:
     if _imported.get(name.partition(":")[0]) == code.hash:
         return  # what is in memory is what was meant, whatever has become of the file
@@ -398,7 +299,8 @@ def _release(module: str) -> str:
         return top
 
 
-def _hash(texts: Mapping[str, bytes]) -> str:
+def hash_of(texts: Mapping[str, bytes]) -> str:
+    """Return a hash of named texts, whatever their order."""
     whole = hashlib.sha256()
     for name in sorted(texts):
         whole.update(name.encode() + b"\0" + hashlib.sha256(texts[name]).digest())

@@ -23,7 +23,8 @@ from flexhpc.data.own import arrays_of
 from flexhpc.errors import InputError, PointError
 from flexhpc.launch.prepare import open_folder, prepare
 from flexhpc.launch.sweep import launch_id
-from flexhpc.own_code import keep, source_hash
+from flexhpc.live_code import source_hash
+from flexhpc.own_code import keep
 from flexhpc.store import RunFolder
 from flexhpc.store.status import StatusReader
 from flexhpc.versions import python_version

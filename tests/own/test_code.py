@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from flexhpc import own_code
+from flexhpc import live_code, own_code
 from flexhpc.data.arrays import source_of
 from flexhpc.data.own import arrays_of
 from flexhpc.errors import InputError, PointError
-from flexhpc.own_code import find, source_hash
+from flexhpc.live_code import source_hash
+from flexhpc.own_code import find
 from flexhpc.spec import checked, freeze
 from tests.conftest import Cli
 from tests.launch.test_sweep import contents, finish, start, wait_for
@@ -308,7 +309,7 @@ def test_the_source_of_a_lambda_is_its_own() -> None:
 
 def test_what_a_function_names_counts() -> None:
     collected: dict[str, bytes] = {}
-    own_code._collect(test_the_source_of_a_lambda_is_its_own, collected)
+    live_code._collect(test_the_source_of_a_lambda_is_its_own, collected)
     assert any(name.endswith(".made") for name in collected)
     assert not any(name.startswith("torch") for name in collected)
 
