@@ -20,6 +20,15 @@ __all__ = ["undisturbed"]
 RUNTIMES = ("apptainer", "podman")
 TIMES = 2
 
+SLOW = """\
+import os, time
+
+
+def fit(inputs, labels, seed, most):
+    if "SLURM_JOB_ID" in os.environ:
+        time.sleep(1.2)
+    return {"right": [i < most for i in range(len(labels))]}
+"""
 POISON = "raise SystemExit('the home of the host has leaked in')\n"
 
 
@@ -131,12 +140,18 @@ def test_usr2_in_a_contained_task(
 def test_the_walltime_of_contained_tasks(
     site: Site, image: Built, sif: Path, cluster: Cluster, tmp_path: Path
 ) -> None:
-    """Two points that both need more than the minute they get."""
+    """Two points of a trainer of the user's, whose 25 probes sleep longer than a task may run."""
+    (tmp_path / "slow.py").write_text(SLOW)
     spec = tmp_path / "quick.yaml"
-    longer = LONG.replace("epochs: 300", "epochs: 14000").replace("name: long", "name: quick")
-    spec.write_text(longer.replace("shards: 2", "gates: {plateau: off}") + "grid: {seed: [0, 1]}\n")
+    spec.write_text(
+        "name: quick\nfixed:\n"
+        "  data: {source: gaussian, classes: 2, labels: random, size: 200, dims: 10}\n"
+        "  training: {trainer: 'slow:fit', kwargs: {most: 24}}\n"
+        "  search: {policy: growth, start: 1, growth: 1.05}\n"
+        "grid: {seed: [0, 1]}\n"
+    )
     profile = cluster.profile(
-        tmp_path, time=1, stop_before=30, checkpoint_every=20,
+        tmp_path, time=1, stop_before=35,
         container={"runtime": "apptainer", "image": str(sif), "flags": site.apptainer_flags},
     )  # fmt: skip
     sweep = cluster.sweep(spec, profile)

@@ -21,7 +21,7 @@ from flexhpc.errors import InputError
 from flexhpc.launch.profile import Container, SlurmProfile
 from flexhpc.launch.slurm.commands import Slurm
 from flexhpc.spec import Point
-from flexhpc.spec.sections.own import OwnModel
+from flexhpc.spec.sections.own import OwnCode
 from flexhpc.versions import source
 
 _SCRIPT = "container.sh"
@@ -120,7 +120,7 @@ def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> T
     """Return the container of a profile's tasks, None if they run in none.
 
     Bound are the run folder, where everything is written, and for reading the folders and files in
-    which the data of these points may lie; then what the profile binds.
+    which the data of these points and code of the user's may lie; then what the profile binds.
 
     Raises:
         InputError: there is no such image, or a path cannot be bound.
@@ -131,7 +131,9 @@ def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> T
     work = Path.cwd()
     points = list(points)
     places = {point.data.location for point in points}
-    places |= {point.model.folder for point in points if isinstance(point.model, OwnModel)}
+    for point in points:
+        sections = (point.data, point.model, point.training)
+        places |= {section.folder for section in sections if isinstance(section, OwnCode)}
     data = sorted({work / Path(place).expanduser() for place in places if place} | {work / "data"})
     for path in (run, work, *data):
         if any(sign in str(path) for sign in ":,"):
