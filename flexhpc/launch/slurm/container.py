@@ -132,8 +132,9 @@ def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> T
     points = list(points)
     places = {point.data.location for point in points}
     for point in points:
-        sections = (point.data, point.model, point.training)
-        places |= {section.folder for section in sections if isinstance(section, OwnCode)}
+        for section in (point.data, point.model, point.training):
+            if isinstance(section, OwnCode):
+                places.add(section.folder)
     data = sorted({work / Path(place).expanduser() for place in places if place} | {work / "data"})
     for path in (run, work, *data):
         if any(sign in str(path) for sign in ":,"):
