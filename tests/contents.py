@@ -1,11 +1,17 @@
-"""All that was measured of a point, to compare two runs of it."""
+"""All that was measured of a point, to compare two runs of it; and a point's file changed."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+import h5py
 
 from flexhpc.spec import Point
 from flexhpc.store import RunFolder, read, read_masks
+from flexhpc.store.seal import seal
 
 
 def contents(point: Point, run: RunFolder) -> dict[str, Any]:
@@ -23,3 +29,11 @@ def contents(point: Point, run: RunFolder) -> dict[str, Any]:
         "estimate": record.estimate,
         "evaluation": {**(record.evaluation or {}), "seconds": 0},
     }
+
+
+@contextlib.contextmanager
+def edited(path: Path) -> Iterator[h5py.File]:
+    """Open a point's file to change it; its checksum is that of what it then holds."""
+    with h5py.File(path, "r+") as file:
+        yield file
+    seal(path)

@@ -3,13 +3,17 @@
 Every change is made on a copy that then replaces the file, so that a crash, a full disk or a
 concurrent reader sees all finished probes or all but the newest, and never a broken file. The
 files are small (two bits a sample and probe), so the copy costs milliseconds beside a training.
+
+What is read is not trusted: its checksum comes first (:mod:`flexhpc.store.seal`), then what it is
+made of (:mod:`flexhpc.store.structure`), then the types of its values (:mod:`flexhpc.store.typed`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import shutil
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +22,16 @@ import numpy as np
 
 from flexhpc.atomic import replacing
 from flexhpc.errors import PointError, one_line
+from flexhpc.store import seal, typed
 from flexhpc.store.bits import pack
 from flexhpc.store.record import Header, PointRecord, ProbeRecord, ProbeSummary
+from flexhpc.store.structure import check_structure
 
 Permitted = Callable[[], bool]
 
-SCHEMA = 1
+SCHEMA = 2
+"""Files of schema 1 have no checksum; the next probe that is added gives them one."""
+_POINT = re.compile("[0-9a-f]{16}")
 _READING = "reading."
 _MACHINE = "machine."
 _TUNED = "tuned."
@@ -32,6 +40,11 @@ _PLAIN = (
     "n", "repeat", "verdict", "n_errors", "train_accuracy", "loss", "epochs", "steps", "cost",
     "seconds", "finished", "rejected", "arm",
 )  # fmt: skip
+_BROKEN = (
+    OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, AttributeError,
+    MemoryError, RecursionError,
+)  # fmt: skip
+"""What h5py, and a tree of other types than ours, raise on the way."""
 _ABSENT = {
     "rejected": False, "arm": 0, "classes": 0, "bits": 0, "n_pool": 0, "conflict_groups": "",
 }  # fmt: skip
@@ -41,7 +54,6 @@ _ABSENT = {
 def create(path: Path, header: Header) -> None:
     """Write a new file without probes."""
     with _replacing(path, copy=False) as file:
-        file.attrs["schema"] = SCHEMA
         for key, value in vars(header).items():
             file.attrs[key] = value
         file.create_group("probes")
@@ -129,11 +141,14 @@ def read(path: Path, known: PointRecord | None = None) -> PointRecord | None:
     if not path.exists():
         return None
     with reading(path) as file:
-        groups = [file["probes"][key] for key in sorted(file["probes"], key=int)]
+        names = sorted(file["probes"], key=int)
+        groups = [file["probes"][name] for name in names]
+        header = Header(**typed.header(_values(file)))
         probes = _still_there(known.probes if known else [], groups)
-        probes += [_summary(group) for group in groups[len(probes) :]]
+        for name, group in list(zip(names, groups, strict=True))[len(probes) :]:
+            probes.append(_summary(group, name, header.n_total))
         return PointRecord(
-            header=_header(file),
+            header=header,
             probes=probes,
             estimate=_estimate(file),
             evaluation=_evaluation(file),
@@ -148,45 +163,52 @@ def _still_there(known: Sequence[ProbeSummary], groups: Sequence[h5py.Group]) ->
     return list(known) if _plain(last) == known[-1].finished else []
 
 
-def _header(file: h5py.File) -> Header:
-    attributes = {**_ABSENT, **file.attrs}
-    return Header(**{key: _plain(attributes[key]) for key in Header.__dataclass_fields__})
-
-
 def _estimate(file: h5py.File) -> dict[str, Any] | None:
     if "estimate" not in file:
         return None
     absent = dict.fromkeys(("emc_hi", "largest_fit", "smallest_fail"))
-    return {**absent, **_read_values(file["estimate"])}
+    values = {**absent, **_read_values(file["estimate"])}
+    for one in values.get("by_eps", {}).values():
+        one.setdefault("emc_hi", None)
+    return typed.estimate(values)
 
 
 def _evaluation(file: h5py.File) -> dict[str, Any] | None:
     if "evaluation" not in file:
         return None
-    evaluation = _read_values(file["evaluation"])
+    values = typed.evaluation(_read_values(file["evaluation"]))
     # Those of flexhpc 0.1 had all samples and the budget of a probe.
-    return {"asked": {}, "interpolated": evaluation["train_accuracy"] == 1, **evaluation}
+    return {"asked": {}, "interpolated": values["train_accuracy"] == 1, **values}
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[h5py.File]:
     """Open a point's file to read; every way in which it can be broken is one clear line.
 
+    A file that is named after a point must be that point's.
+
     Raises:
-        PointError: not HDF5, cut short, a part is missing, or of a newer flexhpc.
+        PointError: damaged, not HDF5, holds what no such file does, or of a newer flexhpc.
     """
     if not path.exists():
         raise PointError(f"{path}: there is no such file: the point was not measured yet")
     try:
-        with h5py.File(path, "r", locking="best-effort") as file:
+        content, sealed = seal.read_sealed(path)
+        with h5py.File(h5py.h5f.open_file_image(content)) as file:
             schema = int(file.attrs["schema"])
             if schema > SCHEMA:
                 raise PointError(
                     f"{path}: has schema {schema}, written by a newer flexhpc; this one reads "
                     f"up to {SCHEMA}, so upgrade it"
                 )
+            if schema == SCHEMA and not sealed:
+                raise ValueError("its checksum is gone")
+            check_structure(file)
+            point = str(file.attrs["point_id"])
+            if _POINT.fullmatch(path.stem) and point != path.stem:
+                raise ValueError(f"it is the file of point {point[:40]!r}")
             yield file
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except _BROKEN as error:
         what = one_line(error)
         raise PointError(
             f"{path}: not a readable point file ({what}); move it away, and the same sweep command "
@@ -194,21 +216,26 @@ def reading(path: Path) -> Iterator[h5py.File]:
         ) from None
 
 
-def _summary(group: h5py.Group) -> ProbeSummary:
-    attributes = {**_ABSENT, **{key: _plain(value) for key, value in group.attrs.items()}}
+def _values(group: h5py.Group) -> dict[str, Any]:
+    """Return a group's attributes as plain values, and what older files do not say."""
+    return {**_ABSENT, **{key: _plain(value) for key, value in group.attrs.items()}}
+
+
+def _summary(group: h5py.Group, name: str, n_total: int) -> ProbeSummary:
+    attributes = _values(group)
 
     def prefixed(prefix: str) -> dict[str, Any]:
         size = len(prefix)
         return {k[size:]: v for k, v in attributes.items() if k.startswith(prefix)}
 
-    return ProbeSummary(
+    values = {
         **{key: attributes[key] for key in _PLAIN},
-        seeds=prefixed("seed_"),
-        readings=prefixed(_READING),
-        machine=prefixed(_MACHINE),
-        tuned=prefixed(_TUNED),
-        loss_curve=group["loss_curve"][:],
-    )
+        "seeds": prefixed("seed_"),
+        "readings": prefixed(_READING),
+        "machine": prefixed(_MACHINE),
+        "tuned": prefixed(_TUNED),
+    }
+    return ProbeSummary(**typed.probe(values, name, n_total), loss_curve=group["loss_curve"][:])
 
 
 def _plain(value: Any) -> Any:
@@ -225,11 +252,30 @@ def _replacing(
     try:
         with replacing(path, permitted=permitted) as part:
             if copy:
-                with reading(path):
-                    pass
-                shutil.copyfile(path, part)
-            with h5py.File(part, "a" if copy else "w", locking="best-effort") as file:
+                part.write_bytes(_copied(path))
+            with h5py.File(part, "r+", locking="best-effort") if copy else _fresh(part) as file:
+                file.attrs["schema"] = SCHEMA
                 yield file
+            seal.seal(part)
     except (OSError, RuntimeError, ValueError) as error:
         what = one_line(error)
         raise PointError(f"{path}: cannot be written, what it held is untouched: {what}") from None
+
+
+def _fresh(path: Path | BytesIO) -> h5py.File:
+    """Open a new file, with room for its checksum."""
+    return h5py.File(path, "w", userblock_size=seal.SIZE, locking="best-effort")
+
+
+def _copied(path: Path) -> bytes:
+    """Return the content of a file that can be read, with room for its checksum."""
+    with reading(path) as old:
+        if old.userblock_size == seal.SIZE:
+            return seal.read_sealed(path)[0]
+        content = BytesIO()
+        with _fresh(content) as new:
+            for key, value in old.attrs.items():
+                new.attrs[key] = value
+            for name in old:
+                old.copy(name, new)
+        return content.getvalue()

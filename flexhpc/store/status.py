@@ -139,6 +139,10 @@ def _of_record(point: Point, path: Path, before: PointRecord | None) -> PointSta
         return PointStatus(point=point, state="failed", message=str(error))
     if record is None:
         return PointStatus(point=point, state="waiting")
+    arms = {probe.arm for probe in record.probes} | {(record.estimate or {}).get("arm", 0)}
+    if max(arms) >= len(point.arms):
+        message = f"{path}: not a readable point file (arm {max(arms)} is none of this point's)"
+        return PointStatus(point=point, state="failed", message=message)
     record = record.seen_by(point.evaluation)
     history = history_of(record.probes, point.training)
     n_limit = record.header.n_limit

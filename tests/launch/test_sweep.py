@@ -16,6 +16,7 @@ import pytest
 from flexhpc.store import read, read_masks
 from flexhpc.store.status import StatusReader, open_run
 from tests.conftest import FLEXHPC, FULL, SMALL, Cli
+from tests.contents import edited
 
 LONGER = SMALL.replace("epochs: 120", "epochs: 900, gates: {plateau: off}").replace(
     "model.width: [4, 8, 12]", "model.width: [10, 14]"
@@ -348,13 +349,11 @@ def test_other_data_under_the_same_id_is_refused(tmp_path: Path, cli: Cli, untra
     )
     cli("sweep", spec, "--profile", untracked)
     point = json.loads(cli("plan", spec, "--json").stdout)["points"][0]["id"]
-    import h5py
-
-    with h5py.File(next((tmp_path / "runs").rglob(f"{point}.h5")), "a") as file:
+    with edited(next((tmp_path / "runs").rglob(f"{point}.h5"))) as file:
         del file["estimate"]
     done = cli("sweep", spec, "--profile", untracked, "--set", "data.root=two", check=1)
     assert "was measured on other data" in done.stderr
-    with h5py.File(next((tmp_path / "runs").rglob(f"{point}.h5")), "a") as file:
+    with edited(next((tmp_path / "runs").rglob(f"{point}.h5"))) as file:
         file.attrs["params"] = 7
     done = cli("sweep", spec, "--profile", untracked, check=1)
     assert "was measured with 7 parameters" in done.stderr

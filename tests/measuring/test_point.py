@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import pandas
 import pytest
 import torch
@@ -28,6 +27,7 @@ from flexhpc.spec.sections.training import Adam, Gd, Sgd
 from flexhpc.store import RunFolder, read
 from flexhpc.training import Group, Hooks
 from tests.conftest import Cli
+from tests.contents import edited
 from tests.tracking.test_sync import logged
 
 SPEC = """\
@@ -160,7 +160,7 @@ def test_an_evaluation_of_an_older_file_had_everything_and_the_budget_of_a_probe
     measure(point, run, CPU, Hooks())
     fresh = read(run.point(point.id))
     assert fresh.evaluation["asked"] == {}
-    with h5py.File(run.point(point.id), "a") as file:
+    with edited(run.point(point.id)) as file:
         del file["evaluation"]["asked"]
         del file["evaluation"].attrs["interpolated"]
     old = read(run.point(point.id))

@@ -18,8 +18,13 @@ from hypothesis import strategies as st
 from flexhpc.errors import PointError
 from flexhpc.store import Header, ProbeRecord, append, create, finish, read, read_masks
 from flexhpc.store.bits import pack, unpack
+from tests.contents import edited
 
 N_TOTAL = 1003
+ESTIMATE = {
+    "emc": 70, "emc_lo": 60, "emc_hi": None, "level": 0.9, "estimand": "n50", "censored": "right",
+    "largest_fit": 80, "smallest_fail": None, "probes": 3, "cost": 1800, "unconverged": 0,
+}  # fmt: skip
 
 
 def header() -> Header:
@@ -58,7 +63,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
                     "finished", "readings", "machine", "epochs", "steps"):  # fmt: skip
             assert getattr(stored, key) == getattr(one, key), key
         np.testing.assert_array_equal(stored.loss_curve, one.loss_curve)
-    finish(path, {"emc": 70, "emc_hi": None, "censored": "right"})
+    finish(path, ESTIMATE)
     estimate = read(path).estimate
     assert (estimate["emc"], estimate["emc_hi"], estimate["censored"]) == (70, None, "right")
     assert len(read(path).probes) == 3
@@ -88,7 +93,7 @@ def test_what_older_files_lack_is_unknown(tmp_path: Path) -> None:
     groups = json.dumps([[[2, 1], 30]] * 20_000)
     create(path, replace(header(), n_pool=900, conflict_groups=groups))
     assert (read(path).header.n_pool, read(path).header.conflict_groups) == (900, groups)
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         del file.attrs["n_pool"], file.attrs["conflict_groups"]
     assert read(path).header == header()
 
@@ -148,7 +153,7 @@ def test_a_damaged_file_is_one_clear_line(tmp_path: Path, damage: str) -> None:
     elif damage == "cut":
         path.write_bytes(content[: len(content) // 2])
     else:
-        with h5py.File(path, "a") as file:
+        with edited(path) as file:
             if damage == "no header":
                 del file.attrs["n_total"]
             elif damage == "no probes":

@@ -1,0 +1,55 @@
+"""The checksum of a point's file, in the block before its content that HDF5 leaves to its user.
+
+HDF5 follows whatever a damaged file says: a single flipped bit can send it round in circles, or
+hand out other numbers. So a file is read as a whole and compared with its checksum before HDF5
+sees it. Layout of the 512 bytes: a line that names the format, the SHA-256 of all that follows
+them (32 bytes), zeros.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+SIZE = 512
+MOST = 2**30
+"""Bytes of the largest file that is read; a point of a million samples has some ten millions."""
+_NAME = b"flexhpc sealed point file\n"
+_DIGEST = slice(len(_NAME), len(_NAME) + 32)
+
+
+class BrokenSeal(ValueError):
+    """The content is not what was sealed."""
+
+
+def seal(path: Path) -> None:
+    """Write the checksum of a file's content into its first ``SIZE`` bytes."""
+    with path.open("rb+") as file:
+        file.seek(SIZE)
+        digest = hashlib.file_digest(file, "sha256").digest()
+        file.seek(0)
+        file.write((_NAME + digest).ljust(SIZE, b"\0"))
+
+
+def read_sealed(path: Path) -> tuple[bytes, bool]:
+    """Return all bytes of a file, and whether they are sealed.
+
+    Raises:
+        OSError: it cannot be read, or is no plain file.
+        BrokenSeal: it is another content than was sealed, or too large for what it should be.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not keep us waiting
+    with open(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("is no plain file")
+        if status.st_size > MOST:
+            raise BrokenSeal(f"has {status.st_size} bytes, more than any such file")
+        content = file.read()
+    if not content.startswith(_NAME):
+        return content, False
+    if hashlib.sha256(memoryview(content)[SIZE:]).digest() != content[_DIGEST]:
+        raise BrokenSeal("its checksum is another: damaged, or changed by another program")
+    return content, True
