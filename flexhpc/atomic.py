@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+_LARGEST_STATE = 2**28
 
 
 @contextlib.contextmanager
@@ -29,6 +33,8 @@ def replacing(
         OSError: the disk is full or the folder cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EEXIST, "is no plain file, and is not replaced", str(path))
     part = part_of(path)
     try:
         yield part
@@ -52,11 +58,30 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     write_atomic(path, json.dumps(value, indent=1) + "\n", durable=durable)
 
 
+def read_plain(path: Path, most: int | None = None) -> bytes:
+    """Return all bytes of a plain file; a pipe in its place keeps nobody waiting.
+
+    Args:
+        path: of the file; most: bytes that it may have.
+
+    Raises:
+        OSError: it cannot be read, is no plain file, or is larger.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{path.name} is no plain file")
+        if most is not None and status.st_size > most:
+            raise OSError(f"{path.name} has {status.st_size:,} bytes, more than any such file")
+        return file.read()
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return a JSON object, or None if there is none (or it is damaged)."""
     try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
+        value = json.loads(read_plain(path, _LARGEST_STATE))
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -9,9 +9,9 @@ them (32 bytes), zeros.
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from pathlib import Path
+
+from flexhpc.atomic import read_plain
 
 SIZE = 512
 MOST = 2**30
@@ -37,17 +37,10 @@ def read_sealed(path: Path) -> tuple[bytes, bool]:
     """Return all bytes of a file, and whether they are sealed.
 
     Raises:
-        OSError: it cannot be read, or is no plain file.
-        BrokenSeal: it is another content than was sealed, or too large for what it should be.
+        OSError: it cannot be read, is no plain file, or is too large for what it should be.
+        BrokenSeal: it is another content than was sealed.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not keep us waiting
-    with open(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError("is no plain file")
-        if status.st_size > MOST:
-            raise BrokenSeal(f"has {status.st_size} bytes, more than any such file")
-        content = file.read()
+    content = read_plain(path, MOST)
     if not content.startswith(_NAME):
         return content, False
     if hashlib.sha256(memoryview(content)[SIZE:]).digest() != content[_DIGEST]:

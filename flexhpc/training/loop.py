@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils import deterministic
 
-from flexhpc.errors import Interrupted
+from flexhpc.errors import Interrupted, PeerLost, PointError
 from flexhpc.spec.sections.training import Training
 from flexhpc.training import budget, checkpoint
 from flexhpc.training.batches import epoch_order, sizes_of
@@ -59,7 +59,15 @@ def train(
     saved = None
     if hooks.checkpoint is not None and group.rank == 0:
         saved = checkpoint.load(hooks.checkpoint, hooks.key)
-    return _Run(training, make_model, data, hooks, group).outcome(group.broadcast_object(saved))
+    run = _Run(training, make_model, data, hooks, group)
+    try:
+        return run.outcome(group.broadcast_object(saved))
+    except (Interrupted, PeerLost, PointError, torch.OutOfMemoryError):
+        raise
+    except Exception:
+        if saved is not None and hooks.checkpoint is not None and run.steps_of_its_own == 0:
+            hooks.checkpoint.unlink(missing_ok=True)  # or every attempt would end like this one
+        raise
 
 
 @dataclass(kw_only=True)
@@ -94,30 +102,38 @@ class _Run:
         self.started = self.saved = time.monotonic()
         self.seen: Look | None = None
         self.make_model = make_model
+        self.steps_of_its_own = 0
 
     def outcome(self, saved: Saved | None) -> Outcome:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices), _deterministic():
-            torch.manual_seed(self.data.init_seed)
-            training = self.training
-            self.network = Network(
-                self.make_model().to(self.device),
-                self.data,
-                self.group,
-                shards=training.shards,
-                precision=training.precision,
-                in_chunks=training.full_batch,
-                label_smoothing=training.label_smoothing,
-                running=training.curves == "batches",
-            )
-            self.optimizer = make_optimizer(training, self.network.parameters)
-            self.network.synchronise()
-            self.state = self._begun() if saved is None else self._resumed(saved)
+            self._build()
+            resumed = None if saved is None else self._resumed(saved)
+            if saved is not None and resumed is None:
+                self._build()
+            self.state = resumed or self._begun()
             verdict: Verdict | None = None
             while verdict is None:
                 self._epoch()
                 verdict = self._verdict()
             return self._finish(verdict)
+
+    def _build(self) -> None:
+        """Make the untrained network and its optimizer."""
+        training = self.training
+        torch.manual_seed(self.data.init_seed)
+        self.network = Network(
+            self.make_model().to(self.device),
+            self.data,
+            self.group,
+            shards=training.shards,
+            precision=training.precision,
+            in_chunks=training.full_batch,
+            label_smoothing=training.label_smoothing,
+            running=training.curves == "batches",
+        )
+        self.optimizer = make_optimizer(training, self.network.parameters)
+        self.network.synchronise()
 
     def _begun(self) -> _State:
         gates = self.training.gates
@@ -146,6 +162,7 @@ class _Run:
             stop = self._step(batches[state.batch])
             state.batch += 1
             state.steps += 1
+            self.steps_of_its_own += 1
             state.cost += sizes[state.batch - 1] * self.gradients
             self._pause(stop)
         state.epoch, state.batch = state.epoch + 1, 0
@@ -275,17 +292,20 @@ class _Run:
         checkpoint.save(self.hooks.checkpoint, self.hooks.key, state)
         self.saved = time.monotonic()
 
-    def _resumed(self, saved: Saved) -> _State:
-        """Take up a checkpoint."""
-        self.network.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        torch.set_rng_state(saved["random"]["cpu"])
-        if "cuda" in saved["random"] and self.device.type == "cuda":
-            torch.cuda.set_rng_state(saved["random"]["cuda"], self.device)
-        if self.network.running is not None:
-            self.network.running.load(saved["running"])
-        progress = saved["progress"]
-        return _State(**{**progress, "plateau": Plateau(**progress["plateau"])})
+    def _resumed(self, saved: Saved) -> _State | None:
+        """Take up a checkpoint; None if it is of another network than this, whatever its key."""
+        try:
+            self.network.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            torch.set_rng_state(saved["random"]["cpu"])
+            if "cuda" in saved["random"] and self.device.type == "cuda":
+                torch.cuda.set_rng_state(saved["random"]["cuda"], self.device)
+            if self.network.running is not None:
+                self.network.running.load(saved["running"])
+            progress = saved["progress"]
+            return _State(**{**progress, "plateau": Plateau(**progress["plateau"])})
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+            return None
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from flexhpc.training.shampoo import Shampoo
 _REST = 0.1
 """Learning rate of what is no matrix, over that of the matrices, with Muon."""
 _LEAST_NORM = 1e-12
-
+_WRAPPED = ("add_param_group", "state_dict")
 
 Parameters = list[nn.Parameter]
 
@@ -61,9 +61,18 @@ def _direct(
             _share_steps(self)
 
     step.hooked = True  # type: ignore[attr-defined]  # or it would be wrapped again
-    wrapped = ("add_param_group", "load_state_dict", "state_dict")
-    methods = {name: inspect.unwrap(getattr(kind, name)) for name in wrapped}
-    return type(kind.__name__, (kind,), {**methods, "step": step})
+    loaded = inspect.unwrap(kind.load_state_dict)
+
+    def load_state_dict(self: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
+        loaded(self, state_dict)
+        for parameter, own in self.state.items():
+            sizes = {value.shape for value in own.values() if isinstance(value, Tensor)}
+            if not sizes <= {parameter.shape, torch.Size()}:  # the kernel would not look
+                raise ValueError("the optimizer's state is that of other parameters")
+
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in _WRAPPED}
+    methods |= {"step": step, "load_state_dict": load_state_dict}
+    return type(kind.__name__, (kind,), methods)
 
 
 def _moved(

@@ -1,0 +1,123 @@
+"""Checkpoints that are damaged, or hold something else than their key says: never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from flexhpc.errors import Interrupted
+from flexhpc.spec.sections.training import Adam
+from flexhpc.training import Hooks, Outcome, checkpoint
+from tests.conftest import FULL
+from tests.training.helpers import run, same
+
+FLIPS = 2_000 if FULL else 300
+TRAINING = Adam(optimizer="adam", lr=5e-3, batch_size=32, epochs=40)
+N = 150
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> Outcome:
+    return run(TRAINING, N)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """The checkpoint of a training that was stopped in the middle."""
+    path = tmp_path / "one.ckpt"
+    hooks = Hooks(stopping=iter([False] * 60 + [True]).__next__, checkpoint=path, key="k")
+    with pytest.raises(Interrupted):
+        run(TRAINING, N, hooks=hooks)
+    return path
+
+
+def test_no_flipped_bit_is_trained_on(saved: Path, tmp_path: Path) -> None:
+    """What is loaded in spite of one is what was saved."""
+    content, right = saved.read_bytes(), checkpoint.load(saved, "k")
+    damaged, taken = tmp_path / "damaged.ckpt", 0
+    rng = np.random.default_rng()
+    for place in [*range(0, len(content), 4096), *rng.integers(0, len(content), FLIPS)]:
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << int(rng.integers(8))
+        damaged.write_bytes(flipped)
+        found = checkpoint.load(damaged, "k")
+        if found is not None:
+            taken += 1
+            assert plain(found) == plain(right), f"a flip at {place} went unseen"
+    assert taken < FLIPS / 2, "most flips hit what matters"
+
+
+def test_no_cut_is_trained_on(saved: Path) -> None:
+    content = saved.read_bytes()
+    for length in range(0, len(content), 4096):
+        saved.write_bytes(content[:length])
+        assert checkpoint.load(saved, "k") is None
+
+
+def plain(value: Any) -> Any:
+    """Nested lists of plain values, to compare."""
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return value.numpy().tobytes() if isinstance(value, torch.Tensor) else value
+
+
+def another_network(state: dict[str, Any]) -> None:
+    state["model"] = {key: value[:1] for key, value in state["model"].items()}
+
+
+def no_progress(state: dict[str, Any]) -> None:
+    del state["progress"]
+
+
+def no_network(state: dict[str, Any]) -> None:
+    state["model"] = 3
+
+
+def text_as_progress(state: dict[str, Any]) -> None:
+    state["progress"]["steps"] = "x"
+
+
+def another_optimizer(state: dict[str, Any]) -> None:
+    moments = state["optimizer"]["state"]
+    for one in moments.values():
+        one["exp_avg"] = torch.zeros(3, 7)
+
+
+def no_random_state(state: dict[str, Any]) -> None:
+    state["random"]["cpu"] = torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        another_network,
+        no_progress,
+        no_network,
+        text_as_progress,
+        another_optimizer,
+        no_random_state,
+    ],
+)
+def test_the_right_key_with_wrong_content_costs_no_more_than_the_probe(
+    change: Callable[[dict[str, Any]], None], saved: Path, undisturbed: Outcome
+) -> None:
+    """It begins anew: at once, or, where it shows in the first step only, at the next attempt."""
+    state = checkpoint.load(saved, "k")
+    assert state is not None
+    change(state)
+    del state["format"], state["key"]
+    checkpoint.save(saved, "k", state)
+    hooks = Hooks(checkpoint=saved, key="k")
+    try:
+        found = run(TRAINING, N, hooks=hooks)
+    except (RuntimeError, TypeError):
+        assert not saved.exists()
+        found = run(TRAINING, N, hooks=hooks)
+    same(undisturbed, found)
