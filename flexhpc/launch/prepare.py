@@ -101,7 +101,7 @@ def open_folder(prepared: Prepared, launch: str, image: str | None) -> None:
 def _record(prepared: Prepared, launch: str, image: str | None) -> dict[str, Any]:
     """What run.json says from now on."""
     run = prepared.run
-    record = read_json(run.record) or {"name": run.name, "launches": []}
+    record = read_json(run.record) or {"name": run.name}
     record |= {
         "request": prepared.request,
         "hash_version": HASH_VERSION,
@@ -109,8 +109,9 @@ def _record(prepared: Prepared, launch: str, image: str | None) -> dict[str, Any
         "packages": packages(),
         "git": _git_commit(),
     }
+    before = record.get("launches")
     record["launches"] = [
-        *record["launches"],
+        *(before if isinstance(before, list) else []),
         {"id": launch, "time": time.time(), "host": platform.node(), "image": image},
     ]
     return record

@@ -2,13 +2,15 @@
 
 A claim is a small file beside the point's record. It is taken under a lock, kept fresh by a
 heartbeat, and taken over when its holder is dead: at once where the process can be looked up
-(same host and pid namespace), otherwise when the heartbeat has been silent for ``SILENCE``.
+(same host and pid namespace), otherwise when the heartbeat has been silent for ``SILENCE``. How
+long it was silent is a matter between the file and its file system: hosts' clocks may differ.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -19,7 +21,8 @@ from typing import Any, Literal
 import psutil
 from filelock import FileLock
 
-from flexhpc.atomic import pid_namespace, read_json, write_json
+from flexhpc.atomic import pid_namespace, write_json
+from flexhpc.state_file import read_as
 
 SILENCE = 120.0
 """Seconds without a heartbeat after which a holder on another host counts as dead."""
@@ -57,7 +60,7 @@ class ClaimRecord:
     Attributes:
         state: running, stopped (interrupted), failed or done.
         launch: the launch that its holder belongs to.
-        beat: time of the last heartbeat (seconds since the epoch).
+        beat: time of the last heartbeat (seconds since the epoch), by its holder's clock.
         taken: time at which its holder took it.
         deaths: how often in a row a holder of the same launch died over this point, counted from
             the last one that had saved something.
@@ -82,22 +85,50 @@ class ClaimRecord:
     log: str = ""
     progress: dict[str, Any] = field(default_factory=dict)
 
-    def live(self) -> bool:
-        """Return whether its holder is (as far as can be known) still at work."""
+    def live(self, path: Path) -> bool:
+        """Return whether its holder is (as far as can be known) still at work.
+
+        Args:
+            path: of the file that it was read from.
+        """
         if self.state != "running":
             return False
         if self.host == this_host():
             return process_lives(self.pid, self.birth)
-        return time.time() - self.beat < SILENCE
+        return abs(_silent(path)) < SILENCE
+
+
+_CLOCKS: dict[int, tuple[float, float]] = {}
+"""By file system: what time it had, and what our monotonic clock said then."""
+_ASK_AGAIN = 10.0
+
+
+def _silent(path: Path) -> float:
+    """Return for how long nobody has written a file (seconds), by its file system's own clock."""
+    try:
+        status = path.stat()
+    except OSError:
+        return SILENCE
+    now = time.monotonic()
+    said, at = _CLOCKS.get(status.st_dev, (0.0, -_ASK_AGAIN))
+    if now - at >= _ASK_AGAIN:
+        said, at = _its_time(path.parent), now
+        _CLOCKS[status.st_dev] = said, at
+    return said + (now - at) - status.st_mtime
+
+
+def _its_time(folder: Path) -> float:
+    """Return what time a file system has: that of a file which is made now, and is gone again."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return os.fstat(file.fileno()).st_mtime
+    except OSError:  # we may not write there: our own clock, then
+        return time.time()
 
 
 def read_claim(path: Path) -> ClaimRecord | None:
     """Return the claim on a point, or None if nobody ever took one."""
-    value = read_json(path)
-    try:
-        return ClaimRecord(**value) if value else None
-    except TypeError:
-        return None
+    return read_as(ClaimRecord, path)
 
 
 class Claim:
@@ -152,7 +183,7 @@ def take(
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
         before = read_claim(path)
-        if before is not None and before.live():
+        if before is not None and before.live(path):
             return None
         deaths = 0
         if before is not None and before.launch == launch:

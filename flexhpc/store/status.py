@@ -86,11 +86,12 @@ class StatusReader:
 
     def _status(self, point: Point) -> PointStatus:
         stored = self._stored(point)
-        claim = None if stored.state == "done" else read_claim(self.run.claim(point.id))
+        path = self.run.claim(point.id)
+        claim = None if stored.state == "done" else read_claim(path)
         if claim is None:
             return stored
         state: PointState = stored.state
-        if claim.live():
+        if claim.live(path):
             state = "running"
         elif claim.state == "failed":
             state = "failed"

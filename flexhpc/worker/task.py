@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from flexhpc.atomic import read_json, write_json
+from flexhpc.atomic import write_json
+from flexhpc.state_file import read_as
 from flexhpc.store.claim import process_birth, process_lives
 
 WORKER_GPU = "FLEXHPC_GPU"
@@ -80,10 +81,9 @@ class TaskFile:
         """Read it back.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: there is no such file, or it holds something else.
         """
-        value = read_json(path)
-        if value is None:
+        task = read_as(cls, path)
+        if task is None:
             raise FileNotFoundError(path)
-        owner = value.pop("owner")
-        return cls(**value, owner=Owner(**owner) if owner else None)
+        return task

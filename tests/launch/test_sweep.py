@@ -284,8 +284,9 @@ def victims(run: Path) -> set[int]:
     from flexhpc.store import read_claim
 
     folder, _, points = open_run(run)
-    claim = read_claim(folder.claim(points[0].id))
-    return {claim.pid} if claim and claim.live() and claim.progress else set()
+    path = folder.claim(points[0].id)
+    claim = read_claim(path)
+    return {claim.pid} if claim and claim.live(path) and claim.progress else set()
 
 
 def test_a_point_that_fails_is_told_and_the_others_go_on(

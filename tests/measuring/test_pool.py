@@ -222,8 +222,9 @@ def test_kill_nine_in_the_middle_of_a_sweep(
     run = RunFolder(path)
 
     def worker() -> int:
-        claim = read_claim(run.claim(point.id))
-        return claim.pid if claim and claim.live() else 0
+        its_file = run.claim(point.id)
+        claim = read_claim(its_file)
+        return claim.pid if claim and claim.live(its_file) else 0
 
     sweep = begin()
     wait_for(lambda: bool(running(path)) and worker() and len(processes(worker())) == 2)

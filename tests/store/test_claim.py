@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -80,15 +81,55 @@ def test_who_lost_a_claim_can_no_longer_write(paths: tuple[Path, Path]) -> None:
     assert read_claim(paths[0]).state == "running"
 
 
-def test_a_holder_on_another_host_is_dead_when_silent(
-    paths: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def elsewhere(paths: tuple[Path, Path]) -> Iterator[dict[str, object]]:
+    """A claim whose holder is on another host; no clock is remembered."""
     first = take(*paths, launch="a")
-    elsewhere = {**vars(first.record), "host": "elsewhere:1", "pid": 1}
+    claims._CLOCKS.clear()
+    yield {**vars(first.record), "host": "elsewhere:1", "pid": 1}
+    claims._CLOCKS.clear()
+
+
+def written_ago(path: Path, seconds: float) -> None:
+    os.utime(path, (0, time.time() - seconds))
+
+
+def test_a_holder_on_another_host_is_dead_when_silent(
+    paths: tuple[Path, Path], elsewhere: dict[str, object]
+) -> None:
     write_json(paths[0], elsewhere)
     assert take(*paths, launch="b") is None
-    write_json(paths[0], {**elsewhere, "beat": time.time() - claims.SILENCE - 1})
+    written_ago(paths[0], claims.SILENCE - 10)
+    assert take(*paths, launch="b") is None
+    written_ago(paths[0], claims.SILENCE + 1)
     assert take(*paths, launch="b") is not None
+
+
+@pytest.mark.parametrize("ahead", [-86_400, 86_400])
+def test_no_host_s_clock_decides_who_lives(
+    paths: tuple[Path, Path], elsewhere: dict[str, object], ahead: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Neither its holder's, nor ours: a day ahead or behind, alive is alive and dead is dead."""
+    write_json(paths[0], {**elsewhere, "beat": time.time() + ahead})
+    assert take(*paths, launch="b") is None
+    written_ago(paths[0], claims.SILENCE + 1)
+    assert read_claim(paths[0]).live(paths[0]) is False
+    write_json(paths[0], elsewhere)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + ahead)
+    claims._CLOCKS.clear()
+    assert take(*paths, launch="b") is None
+    monkeypatch.undo()
+    written_ago(paths[0], -86_400)  # the file system's own clock was set back
+    assert take(*paths, launch="b") is not None
+
+
+def test_a_claim_of_a_newer_flexhpc_is_one(paths: tuple[Path, Path]) -> None:
+    first = take(*paths, launch="a")
+    write_json(paths[0], {**vars(first.record), "colour": "red"})
+    assert take(*paths, launch="b") is None
+    assert first.held()
 
 
 def test_one_of_many_takers_wins(paths: tuple[Path, Path]) -> None:
@@ -108,7 +149,9 @@ def test_one_of_many_takers_wins(paths: tuple[Path, Path]) -> None:
     assert sorted(said) == ["refused"] * 5 + ["taken"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"state": "running"}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"state": "running"}', '{"state": 3}', "[" * 10_000]
+)
 def test_a_damaged_claim_counts_as_none(paths: tuple[Path, Path], content: str) -> None:
     paths[0].write_text(content)
     assert read_claim(paths[0]) is None

@@ -6,9 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
-from flexhpc.atomic import read_json, write_json
+from pydantic import Field
+
+from flexhpc.atomic import write_json
 from flexhpc.launch.slurm.commands import Queue, Queued
+from flexhpc.state_file import read_as
 from flexhpc.store import RunFolder
 from flexhpc.worker.task import TaskFile
 
@@ -29,7 +33,7 @@ class ArrayRecord:
 
     folder: Path
     name: str
-    tasks: int
+    tasks: Annotated[int, Field(ge=0, le=1_000_000)]
     throttle: int
     job: str | None
     slurm_conf: str | None
@@ -65,9 +69,9 @@ def array_records(run: RunFolder) -> list[ArrayRecord]:
     """Return every array of a run, the newest launch last."""
     records = []
     for path in sorted(run.jobs.glob(f"*/array-*/{_FILE}")):
-        value = read_json(path)
-        if value is not None:
-            records.append(ArrayRecord(folder=path.parent, **value))
+        record = read_as(ArrayRecord, path, folder=path.parent)
+        if record is not None:
+            records.append(record)
     return records
 
 
@@ -93,5 +97,8 @@ def waiting_points(records: Iterable[ArrayRecord], queue: Queue) -> dict[str, st
 
 @lru_cache(maxsize=4096)
 def _points_of(path: Path, tasks: int) -> list[list[str]]:
-    task = TaskFile.read(path)
+    try:
+        task = TaskFile.read(path)
+    except FileNotFoundError:
+        return [[] for _ in range(tasks)]
     return [task.of_task(index) or [] for index in range(tasks)]
