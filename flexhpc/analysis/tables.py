@@ -147,9 +147,12 @@ def status_row(status: PointStatus) -> dict[str, Any]:
 
 
 def make_console() -> Console:
-    """Return a console that cuts no column where the output is no terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDE)
+    """Return a console that cuts no column where the output is no terminal.
+
+    Names are shown as they are, whatever rich would make of ``[/]``.
+    """
+    console = Console(markup=False)
+    return console if console.is_terminal else Console(markup=False, width=_WIDE)
 
 
 def print_results(statuses: Sequence[PointStatus]) -> None:

@@ -91,7 +91,7 @@ def results(
         from flexhpc.atomic import write_atomic
 
         try:
-            write_atomic(output, content)
+            write_atomic(output.resolve(), content)
         except OSError as error:
             raise InputError(f"{output}: cannot be written: {error.strerror}") from None
     elif form is Format.parquet and sys.stdout.isatty():

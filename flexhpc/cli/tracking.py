@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flexhpc.cli.options import FAILED, Run, Runs
-from flexhpc.errors import one_line
+from flexhpc.errors import InputError, one_line
 
 
 def sync(
@@ -17,10 +17,12 @@ def sync(
 ) -> None:
     """Bring MLflow up to what the store holds; may be repeated."""
     from flexhpc.store.status import open_run
-    from flexhpc.tracking.state import local_uri
+    from flexhpc.tracking.state import NO_PASSWORD, has_password, local_uri
     from flexhpc.tracking.sync import Syncer
 
     folder, _, _ = open_run(run)
+    if has_password(uri):
+        raise InputError(f"--uri: {NO_PASSWORD}")
     target = uri or local_uri(folder)
     try:
         count = Syncer(folder, target).sync()

@@ -51,6 +51,8 @@ def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> Prepared:
     """
     sweep, points = checked(spec, overrides)
     run = RunFolder((runs / sweep.name).resolve())
+    if any(sign < " " for sign in str(run.path)):
+        raise InputError(f"{str(run.path)!r}: has a control character; use another folder")
     request = request_hash(sweep)
     record = read_json(run.record)
     if record and record.get("request") == request and run.spec.is_file():

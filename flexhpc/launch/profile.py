@@ -12,12 +12,15 @@ from pydantic import AfterValidator, Field
 
 from flexhpc.launch.machine import cores, visible_gpus
 from flexhpc.spec.sections.base import Section
+from flexhpc.tracking.state import NO_PASSWORD, has_password
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Name = Annotated[str, Field(pattern=r"^[^\s'\"]+$")]
-Line = Annotated[str, Field(pattern=r"^[^\n]*$")]
+Option = Annotated[str, Field(pattern="^-{0,2}[a-zA-Z][a-zA-Z_-]*$")]
 
 _TIME = re.compile(r"(?:(?P<d>\d+)-)?(?P<a>\d+)(?::(?P<b>\d+))?(?::(?P<c>\d+))?")
+
+_LONGEST = 10 * 366 * 86_400
 
 
 def minutes(time: int | str) -> int:
@@ -42,6 +45,8 @@ def minutes(time: int | str) -> int:
         seconds = a * 60 + b
     if seconds == 0:
         raise ValueError("must be above zero")
+    if seconds > _LONGEST:
+        raise ValueError("is longer than ten years")
     return math.ceil(seconds / 60)
 
 
@@ -81,6 +86,8 @@ class Profile(Section):
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """See :meth:`Section.clashes`."""
+        if has_password(values.get("tracking_uri")):
+            yield "tracking_uri", NO_PASSWORD
         several = [key for key in ("nodes", "processes_per_node") if values.get(key, 1) != 1]
         if several and values.get("probes_at_once", 1) not in (1, None):
             yield (
@@ -121,7 +128,7 @@ class Container(Section):
     """A SIF file for apptainer, else the name of an image."""
     binds: list[Annotated[str, Field(pattern=r"^/[^\n,]*$")]] = Field(default_factory=list)
     """Folders to see inside, `/scratch` or `/host/folder:/inside[:ro]`, besides run and data."""
-    flags: list[Annotated[Line, AfterValidator(_words)]] = Field(default_factory=list)
+    flags: list[Annotated[str, AfterValidator(_words)]] = Field(default_factory=list)
     """Further options of `apptainer exec`, `podman run` or `docker run`."""
 
 
@@ -136,7 +143,7 @@ class SlurmProfile(Profile):
     """Account that is charged."""
     qos: Name | None = None
     """Quality of service."""
-    constraint: Line | None = None
+    constraint: str | None = None
     """Features that nodes must have, as in `a100|h100`."""
     time: Annotated[int | str, AfterValidator(_checked_time)] | None = None
     """Time limit of a task: minutes, HH:MM:SS or D-HH:MM:SS; longer work goes on in a new one."""
@@ -152,13 +159,13 @@ class SlurmProfile(Profile):
     """Most tasks of one array, where the site limits the jobs that a user may have submitted."""
     points_per_task: Count = 1
     """Points that one task measures, one after the other: saves queueing for short ones."""
-    setup: list[Line] = Field(default_factory=list)
+    setup: list[str] = Field(default_factory=list)
     """Lines of shell before Python starts: `module load cuda`, `export FLEXHPC_DATA=/data`."""
-    sbatch: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    sbatch: dict[Option, str | int | float | bool] = Field(default_factory=dict)
     """Further sbatch options by their long names: `{mail-type: FAIL, exclude: node7}`."""
     container: Container | None = None
     """The image that tasks run in."""
-    python: Line | None = None
+    python: str | None = None
     """Command that starts Python in a task; by default the one that runs flexhpc, in a container
     the image's `python`."""
     stop_before: Annotated[float, Field(ge=5, le=86_400)] | None = None
@@ -166,7 +173,7 @@ class SlurmProfile(Profile):
     quarter of a short limit."""
     restarts: Annotated[int, Field(ge=0, le=10_000)] = 100
     """How often one task is queued again after it was preempted or out of time."""
-    slurm_conf: Line | None = None
+    slurm_conf: str | None = None
     """The cluster's configuration, where it is not the system's; SLURM_CONF goes before it."""
 
     @classmethod

@@ -24,8 +24,9 @@ from flexhpc.spec.variants import KEYS
 from flexhpc.spec.yaml_reader import Document, Dumper, Path_, Problem, parse, read
 
 TOP_KEYS = ("name", "seed", "fixed", "grid", "zip", "tune", "evaluate", "record", "frozen")
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}\Z")
-_MOST_POINTS = 10_000_000
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}\Z")
+_MOST_POINTS = 100_000
+"""A file each; docs/scale.md says what so many take."""
 GIVEN = "spec"
 """Stands for the file, in messages about a spec that is given as values."""
 
@@ -136,6 +137,8 @@ class _Reader:
         key = key.strip().removeprefix("fixed.")
         if not equals or not key:
             raise InputError(f"--set {text}: must have the form key=value, as model.width=64")
+        if len(text.splitlines()) > 1:
+            raise InputError(f"--set {show(text)}: must be one line")
         parsed = parse("value: " + value_text, f"--set {text}")
         raise_problems(parsed.problems)
         value = parsed.value.get("value")
@@ -207,10 +210,9 @@ class _Reader:
             seed_line=self.doc.line(("seed",)),
         )
         self._overlaps(sweep.axes)
-        if len(sweep) > _MOST_POINTS:
-            self.note(
-                ("grid",), f"{len(sweep)} points are more than {_MOST_POINTS}; split the sweep"
-            )
+        if sweep.size > _MOST_POINTS:
+            what = f"{sweep.size:,} points are more than {_MOST_POINTS:,}; split the sweep"
+            self.note(("grid",), what)
             raise_problems(self.problems)
         sweep.problems.update({(p.line, p.key, p.what): None for p in self.problems})
         return sweep
@@ -268,7 +270,8 @@ class _Reader:
         elif not isinstance(name, str):
             self.note(("name",), f"{show(name)} must be letters or digits as text; quote it")
         elif not _NAME.match(name):
-            self.note(("name",), f"{show(name)} must be letters, digits, _ and - (at most 100)")
+            what = "must be letters, digits, _ and - (at most 100, not - at the start)"
+            self.note(("name",), f"{show(name)} {what}")
         return str(name)
 
     def _fixed(self) -> dict[str, dict[str, Any]]:

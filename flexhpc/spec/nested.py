@@ -15,6 +15,14 @@ def put(values: Mapping[str, Any], path: Keys, value: Any) -> dict[str, Any]:
     return {**values, path[0]: put(spelled(values.get(path[0])), path[1:], value)}
 
 
+def taken(values: Mapping[str, Any], path: Keys) -> Any:
+    """Return the value at a path, None where there is none."""
+    inner: Any = values
+    for key in path:
+        inner = inner.get(key) if isinstance(inner, Mapping) else None
+    return inner
+
+
 def spelled(value: Any) -> dict[str, Any]:
     """Return a mapping that keys can be put into: the short form of a gate is its mode."""
     if isinstance(value, dict):

@@ -19,7 +19,7 @@ from flexhpc.spec.checks import (
 )
 from flexhpc.spec.entry import Entry, Frozen, arms_of, entry
 from flexhpc.spec.identity import HASH_VERSION, digest, point_json
-from flexhpc.spec.nested import Keys, put, without_none
+from flexhpc.spec.nested import Keys, put, taken, without_none
 from flexhpc.spec.point import Point
 from flexhpc.spec.resolve import spelled_out, variant_of, with_variant
 from flexhpc.spec.sections.data import Data
@@ -93,7 +93,8 @@ class Sweep:
         """Version of the hash that its points have."""
         return self.frozen.version if self.frozen else HASH_VERSION
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         """Number of points."""
         return math.prod(len(axis.values) for axis in self.axes)
 
@@ -103,6 +104,7 @@ class Sweep:
         Sections are validated once per distinct combination of the axes that touch them, so the
         cost per point is a few look-ups and one hash.
         """
+        self._check_covered()
         touching = {s: self._touching(s) for s in SECTION_NAMES}
         seed_axes = self._touching("seed")
         sections: dict[tuple[Any, ...], Entry | None] = {}
@@ -140,6 +142,22 @@ class Sweep:
                 record=self.record,
                 swept={path: self.axes[a].values[at[a]][k] for a, k, path in paths},
             )  # fmt: skip
+
+    def _check_covered(self) -> None:
+        """Note what is wrong with fixed values that no point has, since their key is swept."""
+        first = (0,) * len(self.axes)
+        for section, *path in (keys for axis in self.axes for keys in axis.keys if len(keys) > 1):
+            covered = taken(self.fixed.get(section, {}), tuple(path))
+            if covered is None or not self.checked:
+                continue
+            values, _ = self._values(section, first)
+
+            def report(at: Keys, what: str, section: str = section, path: Any = path) -> None:
+                if list(at[: len(path)]) == path and not what.startswith("has no effect"):
+                    self._note((section, *at), what, self.fixed_lines)
+
+            with_it = put(values, tuple(path), covered)
+            entry(section, with_it, Frozen(), report, checked=True, beside=self.beside)
 
     def _touching(self, section: str) -> list[int]:
         return [a for a, axis in enumerate(self.axes) if any(k[0] == section for k in axis.keys)]

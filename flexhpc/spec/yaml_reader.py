@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from flexhpc.atomic import read_plain
 from flexhpc.errors import InputError, one_line
 
 _NULL = re.compile(r"(~|null|Null|NULL|)\Z")
@@ -23,7 +24,10 @@ _HEX = re.compile(r"0x[0-9a-fA-F]+\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 _INF = re.compile(r"[-+]?\.(inf|Inf|INF)\Z")
 _NAN = re.compile(r"\.(nan|NaN|NAN)\Z")
-_LONGEST_NUMBER = 400
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+_LONGEST_NUMBER = 300
+"""Digits; a whole number of more is no floating point number any more."""
+_LARGEST_FILE = 4_000_000
 _MOST_VALUES = 1_000_000
 
 Path_ = tuple[str | int, ...]
@@ -120,11 +124,11 @@ def read(path: Path) -> Document:
         InputError: the file cannot be read, or is not YAML.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_plain(path, _LARGEST_FILE).decode()
     except UnicodeDecodeError:
         raise InputError(f"{path}:1: not a text file in UTF-8") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     return parse(text, str(path))
 
 
@@ -155,6 +159,9 @@ class _Builder:
             return self.mapping(node, path, above)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(child, (*path, i), above) for i, child in enumerate(node.value)]
+        if _CONTROL.search(node.value) and "kwargs" not in path:
+            what = "holds a control character or the end of a line; leave it out"
+            self.problem(node, path, what)
         if getattr(node, "style", None) is not None:
             return node.value
         return scalar(node.value)
@@ -166,6 +173,9 @@ class _Builder:
                 self.problem(key_node, path, "a key must be plain text")
                 continue
             key = str(key_node.value)
+            if _CONTROL.search(key):
+                self.problem(key_node, path, "a key holds a control character; leave it out")
+                continue
             if key == "<<":
                 self.problem(
                     key_node, path, "merge keys (<<) are not supported; write the keys out"

@@ -5,10 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from flexhpc.atomic import read_json
 from flexhpc.store import RunFolder
 from flexhpc.store.status import PointStatus
+
+NO_PASSWORD = (
+    "holds a password, which would show in process lists and logs; leave it out and set "
+    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (a database has a file for it)"
+)
+
+
+def has_password(uri: object) -> bool:
+    """Return whether an address carries one."""
+    try:
+        return isinstance(uri, str) and urlsplit(uri).password is not None
+    except ValueError:
+        return False
 
 
 def local_uri(run: RunFolder) -> str:

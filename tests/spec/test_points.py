@@ -290,7 +290,7 @@ def test_canonical_json_does_not_depend_on_the_order_of_keys(value: dict, random
 def test_too_many_points_are_refused_at_once(tmp_path: Path) -> None:
     many = ", ".join(map(str, range(1, 301)))
     text = BASE + f"grid: {{model.width: [{many}], seed: [{many}], model.depth: [{many}]}}\n"
-    with pytest.raises(InputError, match="27000000 points are more"):
+    with pytest.raises(InputError, match="27,000,000 points are more"):
         points(tmp_path, text)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from flexhpc.analysis.figures.marks import COLOURS, MARKERS, arrow
+from flexhpc.analysis.figures.marks import COLOURS, MARKERS, arrow, verbatim
 from flexhpc.analysis.text import plain_text
 from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
@@ -75,8 +75,9 @@ def draw_series(
         for size, median in zip(sizes, medians, strict=True)
     ]
     axes.plot(
-        sizes, ys, color=colour, linewidth=1.2, marker=marker, markersize=0.1, label=name or "EMC"
-    )
+        sizes, ys, color=colour, linewidth=1.2, marker=marker, markersize=0.1,
+        label=verbatim(name or "EMC"),
+    )  # fmt: skip
 
 
 def _medians(group: Sequence[PointStatus]) -> tuple[list[int], list[float]]:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flexhpc.analysis.censoring import why_bound
-from flexhpc.analysis.figures.marks import COLOURS, log_scale
+from flexhpc.analysis.figures.marks import COLOURS, log_scale, verbatim
 from flexhpc.analysis.figures.shown import ReportFigure
 from flexhpc.analysis.text import emc_text
 from flexhpc.search.fit_curve import posterior
@@ -94,7 +94,7 @@ def _fit_panel(axes: Axes, status: PointStatus) -> None:
     label = textwrap.fill(status.point.label or status.point.id, _TITLE_WIDTH)
     why = why_bound(status)
     title = f"{label}\nEMC {emc_text(estimate)}" + (f" ({why})" if why else "")
-    axes.set_title(title, fontsize=8)
+    axes.set_title(verbatim(title), fontsize=8)
     axes.tick_params(labelsize=7)
     axes.xaxis.label.set_fontsize(8)
     axes.yaxis.label.set_fontsize(8)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from flexhpc.analysis.figures.marks import COLOURS, MARKERS, arrow, log_scale
+from flexhpc.analysis.figures.marks import COLOURS, MARKERS, arrow, log_scale, verbatim
 from flexhpc.analysis.figures.shown import ReportFigure
 from flexhpc.analysis.generalization import Pair, pairs
 from flexhpc.store.status import PointStatus
@@ -30,7 +30,7 @@ def generalization_figure(model_pairs: Sequence[Pair]) -> Figure:
                 MARKERS[number % 7],
                 color=colour,
                 markerfacecolor="white" if censored else colour,
-                label=None if censored else family,
+                label=None if censored else verbatim(family),
             )
             for pair in shown:
                 if pair.bound in _SIDES:

@@ -21,6 +21,11 @@ def arrow(axes: Axes, start: tuple[float, float], towards: tuple[int, int], colo
     )  # fmt: skip
 
 
+def verbatim(text: str) -> str:
+    """Return a name so that matplotlib draws it as it is, and takes no part of it for a formula."""
+    return text.replace("$", r"\$")
+
+
 def log_scale(axis: Axis) -> None:
     """Label a logarithmic axis at 1, 2 and 5 times powers of ten, with short numbers."""
     axis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0), numticks=12))
