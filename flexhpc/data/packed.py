@@ -9,14 +9,14 @@ file is opened, and damaged content by :func:`check`.
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flexhpc.data.dataset import Array, Part, Source, Summary
 from flexhpc.errors import PointError
@@ -67,22 +67,18 @@ def open_packed(path: Path) -> Packed:
     """
     header, start = _read_header(path)
     try:
-        size = path.stat().st_size
-        if size != header["size"]:
-            raise PointError(
-                f"{path}: is cut short or grown: {size} bytes, but it was written with "
-                f"{header['size']}; prepare or copy it anew"
-            )
-        arrays = {name: _mapped(path, *where) for name, where in header["arrays"].items()}
+        arrays = {name: _mapped(path, start, *where) for name, where in header.arrays.items()}
+        for part in ("", "test_") if "test_inputs" in arrays else ("",):
+            _check_labels(arrays[f"{part}labels"], len(arrays[f"{part}inputs"]), header.classes)
         return Packed(
             path=path,
-            reading=header["reading"],
+            reading=header.reading,
             source=_source(path, header, arrays),
-            size=size,
-            checksum=header["checksum"],
+            size=header.size,
+            checksum=header.checksum,
             start=start,
         )
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise PointError(f"{path}: cannot be mapped: {error}; prepare it anew") from None
 
 
@@ -92,10 +88,10 @@ def check(path: Path, progress: Progress = lambda *_: None) -> Packed:
     Raises:
         PointError: as :func:`open_packed`, or the content is not what was written.
     """
-    packed = open_packed(path)
-    if content_checksum(path, packed.start, progress) != packed.checksum:
+    header, start = _read_header(path)
+    if content_checksum(path, start, progress) != header.checksum:
         raise PointError(f"{path}: is damaged: its checksum is another; prepare or copy it anew")
-    return packed
+    return open_packed(path)
 
 
 def content_checksum(path: Path, start: int, progress: Progress) -> str:
@@ -110,8 +106,22 @@ def content_checksum(path: Path, start: int, progress: Progress) -> str:
     return digest.hexdigest()
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Return the verified header, and where the content starts."""
+class _Header(BaseModel):
+    """What a file says of itself; a checksum anybody can make, so the types are looked at."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    size: int
+    checksum: str
+    reading: dict[str, Any]
+    classes: Annotated[int, Field(ge=1, le=2**31)]
+    fingerprint: str
+    arrays: dict[str, tuple[str, list[Annotated[int, Field(ge=0, lt=2**50)]], int]]
+
+
+def _read_header(path: Path) -> tuple[_Header, int]:
+    """Return the verified header of a file of the size that it says, and where content starts."""
     try:
         with path.open("rb") as file:
             prefix = file.read(PREFIX.size)
@@ -125,32 +135,52 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         raise PointError(f"{path}: cannot be read: {error.strerror}") from None
     if hashlib.sha256(text).digest() != digest:
         raise PointError(f"{path}: its header is damaged or cut short; prepare or copy it anew")
-    header: dict[str, Any] = json.loads(text)
+    try:
+        header = _Header.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+        raise PointError(f"{path}: its header makes no sense ({what}); prepare it anew") from None
+    if (size := path.stat().st_size) != header.size:
+        raise PointError(
+            f"{path}: is cut short or grown: {size} bytes, but it was written with "
+            f"{header.size}; prepare or copy it anew"
+        )
     return header, PREFIX.size + length
 
 
-def _mapped(path: Path, dtype: str, shape: list[int], offset: int) -> Array:
+def _mapped(path: Path, start: int, dtype: str, shape: list[int], offset: int) -> Array:
+    kind = np.dtype(dtype)
+    if kind.kind not in "biuf" or kind.fields or kind.subdtype or offset < start or len(shape) > 8:
+        raise ValueError(f"{dtype} {shape} at {offset} is no array of numbers")
     if 0 in shape:
-        return np.empty(shape, dtype)
-    mapped = np.memmap(path, np.dtype(dtype), mode="r", offset=offset, shape=tuple(shape))
+        return np.empty(shape, kind)
+    mapped = np.memmap(path, kind, mode="r", offset=offset, shape=tuple(shape))
     return np.asarray(mapped)
 
 
-def _source(path: Path, header: dict[str, Any], arrays: dict[str, Array]) -> Source:
+def _check_labels(labels: Array, count: int, classes: int) -> None:
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise ValueError(f"labels are {labels.dtype} {labels.shape}")
+    if not count or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels are not from 0 to {classes - 1}")
+
+
+def _source(path: Path, header: _Header, arrays: dict[str, Array]) -> Source:
     def test() -> Part | None:
         if "test_inputs" not in arrays:
             return None
         return Part.of(arrays["test_inputs"], arrays["test_labels"])
 
     return Source(
-        name=f"{header['name']} ({path})",
-        classes=header["classes"],
+        name=f"{header.name} ({path})",
+        classes=header.classes,
         train=Part.of(arrays["inputs"], arrays["labels"]),
         test=test,
         coarse=arrays.get("coarse"),
         scaled=arrays.get("scaled"),
         summary=Summary(
-            fingerprint=header["fingerprint"],
+            fingerprint=header.fingerprint,
             mean=arrays["mean"],
             deviation=arrays["deviation"],
             twins=arrays["twins"],

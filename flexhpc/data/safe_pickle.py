@@ -1,42 +1,120 @@
-"""Pickles read by an unpickler that can build plain values and arrays, and nothing else."""
+"""Pickles read by an unpickler that builds plain values and arrays of numbers, and nothing else.
+
+Not one of the functions is called that a pickle of NumPy names: they can be made to take any bytes
+for the addresses of objects. What stands for them here notes what the pickle asks for, and an array
+is made of its bytes when all of it has been seen to fit.
+"""
 
 from __future__ import annotations
 
-import gzip
 import io
+import math
 import pickle
+import re
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from flexhpc.atomic import read_plain
 from flexhpc.data.dataset import Array
 
-_ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-}
+MOST_BYTES = 2**30
+"""Of a file, also unpacked: far more than any data set that comes as a pickle."""
+_PLAIN_TYPE = re.compile(r"[<>=|]?([biuf][1248]|c8|c16|\?|b|B|[SU]\d{1,4})")
 _WRAPPER = ("joblib.numpy_pickle", "NumpyArrayWrapper")
+_NO_ARRAY = "holds an array of something else than numbers and short texts"
 
 
-def _checked(module: str, name: str) -> str:
-    """Return the module to take an allowed name from."""
+class _Type:
+    """Stands for a numpy.dtype."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        if not isinstance(code, str) or not _PLAIN_TYPE.fullmatch(code):
+            raise pickle.UnpicklingError(_NO_ARRAY)
+        self.plain = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        _, order, *parts = state
+        if any(part is not None for part in parts[:3]) or order not in tuple("<>|="):
+            raise pickle.UnpicklingError(_NO_ARRAY)
+        self.plain = self.plain.newbyteorder(order)
+
+
+class _ArrayType:
+    """Stands for numpy.ndarray, which is named but never called."""
+
+    def __new__(cls, *_: Any) -> _ArrayType:
+        raise pickle.UnpicklingError("makes an array of raw memory")
+
+
+class _Pending:
+    """Stands for an array whose content follows."""
+
+    array: Array
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, fortran, data = state
+        self.array = _made(data, kind, shape, "F" if fortran else "C")
+
+
+def _made(data: Any, kind: Any, shape: Any, order: Any) -> Array:
+    """Return the array that bytes are; texts are bytes that Python 2 has written."""
+    if isinstance(data, str):
+        data = data.encode("latin1")
+    if not isinstance(data, bytes | bytearray) or not isinstance(kind, _Type):
+        raise pickle.UnpicklingError(_NO_ARRAY)
+    return np.frombuffer(data, kind.plain).reshape(tuple(shape), order=order)
+
+
+def _reconstruct(*_: Any) -> _Pending:
+    return _Pending()
+
+
+def _scalar(kind: Any, data: Any) -> Any:
+    return _made(data, kind, (1,), "C")[0]
+
+
+def _frombuffer(data: Any, kind: Any, shape: Any, order: Any, *_: Any) -> Array:
+    return _made(data, kind, shape, order)
+
+
+def _encode(text: str, codec: str) -> bytes:
+    if codec not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"holds text in {codec}")
+    return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    return b""
+
+
+_ALLOWED: dict[tuple[str, str], Any] = {
+    **{
+        (f"numpy.{core}.multiarray", name): ours
+        for core in ("core", "_core")
+        for name, ours in (("_reconstruct", _reconstruct), ("scalar", _scalar))
+    },
+    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
+    ("numpy._core.numeric", "_frombuffer"): _frombuffer,
+    ("numpy", "ndarray"): _ArrayType,
+    ("numpy", "dtype"): _Type,
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _no_bytes,
+}
+
+
+def _allowed(module: str, name: str) -> Any:
+    """Return what stands for an allowed name."""
     if (module, name) not in _ALLOWED:
         raise pickle.UnpicklingError(f"holds {module}.{name}, which is no array")
-    return module.replace("numpy.core", "numpy._core")
+    return _ALLOWED[module, name]
 
 
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        return super().find_class(_checked(module, name), name)
+        return _allowed(module, name)
 
 
 def unpickle(path: Path) -> Any:
@@ -45,7 +123,19 @@ def unpickle(path: Path) -> Any:
     Raises:
         Exception: of any kind, where the file is damaged or holds anything else.
     """
-    return _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+    content = read_plain(path, MOST_BYTES)
+    return _settled(_ArraysOnly(io.BytesIO(content), encoding="latin1").load())
+
+
+def _settled(value: Any) -> Any:
+    """Return a value with the arrays in their places."""
+    if isinstance(value, _Pending):
+        return value.array
+    if isinstance(value, dict):
+        return {key: _settled(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_settled(inner) for inner in value)
+    return value
 
 
 def read_joblib(path: Path) -> Array:
@@ -56,24 +146,35 @@ def read_joblib(path: Path) -> Array:
     """
     from joblib import numpy_pickle
 
+    content = _unpacked(read_plain(path, MOST_BYTES))
+
     class NumbersOnly(numpy_pickle.NumpyArrayWrapper):  # type: ignore[misc]  # joblib has no types
-        def read(self, *arguments: Any) -> Any:
-            if self.dtype.hasobject:
-                raise pickle.UnpicklingError("holds an array of objects, not of numbers")
-            return super().read(*arguments)
+        def __setstate__(self, state: Any) -> None:
+            kind, shape = state["dtype"], state["shape"]
+            if not isinstance(kind, _Type) or state["order"] not in ("C", "F"):
+                raise pickle.UnpicklingError(_NO_ARRAY)
+            if not 0 <= math.prod(shape) * kind.plain.itemsize <= len(content):
+                raise pickle.UnpicklingError(f"is shorter than its array of shape {shape}")
+            self.__dict__ = {**state, "dtype": kind.plain, "subclass": np.ndarray}
 
     class JoblibArrays(numpy_pickle.NumpyUnpickler):  # type: ignore[misc]  # nor here
         def find_class(self, module: str, name: str) -> Any:
-            if (module, name) == _WRAPPER:
-                return NumbersOnly
-            return super().find_class(_checked(module, name), name)
+            return NumbersOnly if (module, name) == _WRAPPER else _allowed(module, name)
 
-    content = path.read_bytes()
-    if content[:2] == b"\x1f\x8b":
-        content = gzip.decompress(content)
-    elif content[:1] == b"\x78":
-        content = zlib.decompress(content)
-    array = JoblibArrays(str(path), io.BytesIO(content), True).load()
+    array = _settled(JoblibArrays(str(path), io.BytesIO(content), True).load())
     if not isinstance(array, np.ndarray):
         raise pickle.UnpicklingError("holds no array")
     return array
+
+
+def _unpacked(content: bytes) -> bytes:
+    """Return what gzip or zlib packed; as it is, what they did not."""
+    windows = {b"\x1f\x8b": 16 + zlib.MAX_WBITS, b"\x78": zlib.MAX_WBITS}
+    bits = next((b for start, b in windows.items() if content.startswith(start)), None)
+    if bits is None:
+        return content
+    reader = zlib.decompressobj(bits)
+    plain = reader.decompress(content, MOST_BYTES)
+    if reader.unconsumed_tail or not reader.eof:
+        raise ValueError("is cut short, or larger than a gigabyte once unpacked")
+    return plain

@@ -318,7 +318,7 @@ def test_a_pickle_of_protocol_5_with_objects_is_refused(tmp_path: Path) -> None:
     write_cifar10(tmp_path, [cifar_batch(4, "labels", 10) for _ in range(5)])
     content = pickle.dumps({"data": np.array([Evil()], dtype=object)}, protocol=5)
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(content)
-    with pytest.raises(PointError, match=r"holds posix\.system"):
+    with pytest.raises(PointError, match=r"not a CIFAR batch: holds "):
         images_of("cifar10", tmp_path)
     assert not Path("/tmp/flexhpc-evil").exists()
 

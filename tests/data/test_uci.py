@@ -88,7 +88,7 @@ class Evil:
     [
         (Evil(), "holds posix.system"),
         ([1, 2], "holds no array"),
-        (np.array([Evil(), 1], dtype=object), "array of objects"),
+        (np.array([Evil(), 1], dtype=object), "an array of something else than numbers"),
         (np.zeros((40, 53)), "covtype has 54 features"),
         (np.zeros((39, 54)), "covtype has 54 features"),
     ],
