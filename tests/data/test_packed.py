@@ -254,7 +254,8 @@ def test_damaged_content_is_found_by_a_check(packed: Path, array: str) -> None:
     places = json.loads(head[PREFIX.size : PREFIX.size + length])["arrays"]
     assert all(place[2] % 4_096 == 0 for place in places.values())
     flipped(packed, places[array][2] + 3)
-    open_packed(packed)
+    if array != "labels":  # which are looked at whenever it is opened
+        open_packed(packed)
     with pytest.raises(PointError, match="is damaged: its checksum is another"):
         check(packed)
 
