@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -132,6 +133,7 @@ def write_report(
     Raises:
         PointError: the folder cannot be written.
     """
+    os.environ["MPLBACKEND"] = "agg"  # no window is opened here, whatever the user's own choice
     from flexhpc.analysis.report import write_report as write
     from flexhpc.store import RunFolder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from flexhpc.data import Samples, load_samples
@@ -64,7 +64,7 @@ def measure(
         history = history_of(record.probes, point.training) if record else []
         estimate = _search(point, samples, history, run, group, hooks, pool)
     if point.evaluate is not None and (record is None or not record.evaluated(point.evaluation)):
-        group.broadcast_object(_Order(point.id, arm=estimate.arm))
+        group.broadcast_object(_order(point.id, None, estimate.arm))
         saved = run.checkpoint(point.id, "evaluate")
         evaluation = evaluate(point.at(estimate.arm), samples, saved, group, hooks)
         _still_ours(hooks)
@@ -94,7 +94,7 @@ def _search(
     def one_by_one(step: Ask) -> None:
         impossible: BatchOfOne | None = None
         for probe in step.probes:
-            group.broadcast_object(_Order(point.id, probe))
+            group.broadcast_object(_order(point.id, probe))
             try:
                 done(run_probe(point, samples, probe, checkpoint(probe), group, hooks))
             except BatchOfOne as error:
@@ -127,17 +127,13 @@ def _finished(estimate: Estimate, path: Path, hooks: Hooks) -> Estimate:
     return estimate
 
 
-@dataclass(frozen=True)
-class _Order:
-    """What rank 0 tells the others to train with it: a probe, or the evaluation.
+_Order = tuple[str, tuple[int, int, int] | None, int]
+"""What rank 0 tells the others to train with it: the id of a point, one of its probes or None for
+the evaluation, and the arm with which that is trained."""
 
-    Attributes:
-        probe: None for the evaluation; arm: with which it is trained then.
-    """
 
-    point_id: str
-    probe: Probe | None = None
-    arm: int = 0
+def _order(point_id: str, probe: Probe | None, arm: int = 0) -> _Order:
+    return point_id, None if probe is None else (probe.n, probe.repeat, probe.arm), arm
 
 
 def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], bool]) -> None:
@@ -149,16 +145,18 @@ def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], boo
     """
     loaded: dict[str, Samples] = {}
     hooks = Hooks(stopping=stopping)
+    order: _Order | None
     while (order := group.broadcast_object(None)) is not None:
-        point = points[order.point_id]
-        if order.point_id not in loaded:
-            loaded = {order.point_id: load_samples(point.data, point.seed)}
-        samples = loaded[order.point_id]
+        point_id, probe, arm = order
+        point = points[point_id]
+        if point_id not in loaded:
+            loaded = {point_id: load_samples(point.data, point.seed)}
+        samples = loaded[point_id]
         with contextlib.suppress(Interrupted, PointError):  # rank 0 meets the same, and says so
-            if order.probe is None:
-                evaluate(point.at(order.arm), samples, None, group, hooks)
+            if probe is None:
+                evaluate(point.at(arm), samples, None, group, hooks)
             else:
-                run_probe(point, samples, order.probe, None, group, hooks)
+                run_probe(point, samples, Probe(*probe), None, group, hooks)
 
 
 def dismiss(group: Group) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import io
+import os
 import socket
 import zlib
 from collections.abc import Iterator, Sequence
@@ -25,6 +27,8 @@ from flexhpc.errors import PeerLost, one_line
 
 _SILENCE = datetime.timedelta(minutes=30)
 _MEETING = datetime.timedelta(minutes=3)
+_ALONE = "127.0.0.1"
+_QUEUE = 2048
 _FIRST_PORT, _PORTS = 10_000, 20_000
 """Below the range that systems give to outgoing connections."""
 
@@ -44,7 +48,8 @@ class Group:
         """Meet the other processes, at a port of rank 0's host that follows from the token.
 
         Another job may use that port. So nobody takes part who does not know the token; who does
-        not find its peers there gives up, and is better started again with another token.
+        not find its peers there gives up, and is better started again with another token. Rank 0
+        listens at the address of its host only, which on a single node is no other's business.
 
         Args:
             device: where this process trains.
@@ -58,12 +63,14 @@ class Group:
         if size > 1:
             port = _FIRST_PORT + zlib.crc32(token.encode()) % _PORTS
             with _peers():
-                store = PrefixStore(
-                    token,
-                    TCPStore(
-                        host, port, is_master=rank == 0, wait_for_workers=False, timeout=_MEETING
-                    ),
-                )
+                listening = _listen(host, port) if rank == 0 else None
+                if host == _ALONE:
+                    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+                met = TCPStore(
+                    host, port, is_master=rank == 0, wait_for_workers=False, timeout=_MEETING,
+                    master_listen_fd=listening,
+                )  # fmt: skip
+                store = PrefixStore(token, met)
                 store.set(str(rank), _name(device))
                 everybody = [str(other) for other in range(size)]
                 store.wait(everybody, _MEETING)
@@ -144,13 +151,47 @@ class Group:
                     dist.broadcast(tensor.detach(), src=0)
 
     def broadcast_object(self, value: Any) -> Any:
-        """Return what rank 0 has to say; the others' value counts for nothing."""
+        """Return what rank 0 has to say; the others' value counts for nothing.
+
+        Args:
+            value: plain values and tensors, in tuples, lists and dicts; no object that a pickle
+                would have to build.
+        """
         if self.size == 1:
             return value
-        box = [value]
-        with _peers():
-            dist.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
+        written = io.BytesIO()
+        if self.rank == 0:
+            torch.save(value, written)
+        length = torch.tensor([len(written.getvalue())], device=self.device)
+        self.broadcast([length])
+        content = torch.zeros(int(length), dtype=torch.uint8)
+        if self.rank == 0:
+            content = torch.frombuffer(bytearray(written.getvalue()), dtype=torch.uint8)
+        content = content.to(self.device)
+        self.broadcast([content])
+        if self.rank == 0:
+            return value
+        read = io.BytesIO(content.cpu().numpy().tobytes())
+        return torch.load(read, map_location="cpu", weights_only=True)
+
+
+def _listen(host: str, port: int) -> int:
+    """Return a socket that listens at one address of this machine, for a TCPStore to take over.
+
+    Raises:
+        RuntimeError: the port is taken, or the address is none of ours.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind, protocol) as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            listening.listen(_QUEUE)
+            return listening.detach()
+    except OSError as error:
+        raise RuntimeError(f"{host}:{port}: {error.strerror}") from None
 
 
 def _name(device: torch.device) -> str:

@@ -16,6 +16,7 @@ import gc
 import importlib
 import json
 import os
+import secrets
 import signal
 import sys
 import traceback
@@ -91,10 +92,10 @@ class _Server:
         """Fork a worker for each line of stdin, until that ends."""
         signal.signal(signal.SIGCHLD, self._tell_endings)
         for line in sys.stdin:
-            order = Order(**json.loads(line))
+            order, token = Order(**json.loads(line)), secrets.token_hex(16)
             for rank in range(order.processes):
                 with _no_child_ends():
-                    pid = _fork(order, rank)
+                    pid = _fork(order, rank, token)
                     self._running[pid] = order.worker
                     _tell(Started(worker=order.worker, pid=pid))
 
@@ -124,14 +125,18 @@ def _tell(what: Started | Ended) -> None:
         os.write(1, json.dumps(asdict(what)).encode() + b"\n")
 
 
-def _fork(order: Order, rank: int) -> int:
-    """Return the id of a new process of a worker; it never comes back from here itself."""
+def _fork(order: Order, rank: int, token: str) -> int:
+    """Return the id of a new process of a worker; it never comes back from here itself.
+
+    Args:
+        order: what was asked for; rank: of the process; token: by which its peers know it.
+    """
     if pid := os.fork():
         return pid
     status = 1
     try:
         _become_worker(order, rank)
-        begin(Path(order.task), _place(order, rank), Stop.on_signals())
+        begin(Path(order.task), _place(order, rank, token), Stop.on_signals())
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
@@ -159,13 +164,13 @@ def _become_worker(order: Order, rank: int) -> None:
         os.close(here)
 
 
-def _place(order: Order, rank: int) -> Place:
+def _place(order: Order, rank: int, token: str) -> Place:
     return Place(
         rank=rank,
         size=order.processes,
         local_rank=rank,
         host="127.0.0.1",
-        token=order.worker,
+        token=token,
         job=Path(order.worker).name,
         index=0,
         log=str(order.log(rank, "err")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,22 @@ from submitit import JobEnvironment
 
 ENDS = "FLEXHPC_ENDS"
 """Environment variable with the time (seconds since the epoch) at which the allocation ends."""
+_SECRET = ".secret"
+
+
+def write_secret(folder: Path) -> None:
+    """Write down, for our own eyes only, by what the processes of a job's tasks know each other."""
+    path = folder / _SECRET
+    path.touch(mode=0o600)
+    path.write_text(secrets.token_hex(16))
+
+
+def read_secret(folder: Path) -> str:
+    """Return what :func:`write_secret` wrote; of a job of an older flexhpc, the folder's name."""
+    try:
+        return (folder / _SECRET).read_text()
+    except FileNotFoundError:
+        return str(folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +36,7 @@ class Place:
 
     Attributes:
         rank: its number; size: number of processes; local_rank: its number on this node.
-        host: of rank 0; token: names this attempt of this job.
+        host: of rank 0; token: names this attempt of this job, and nobody else can guess it.
         job: the job's id, ``123_4`` for task 4 of array 123; index: 4.
         log: where its stderr goes.
         ends: time at which the allocation ends, or None.
@@ -47,7 +64,7 @@ class Place:
             size=job.num_tasks,
             local_rank=job.local_rank,
             host=host,
-            token=f"{job.paths.folder} {job.job_id} {attempt}",
+            token=f"{read_secret(job.paths.folder)} {job.job_id} {attempt}",
             job=job.job_id,
             index=int(job.array_task_id or 0),
             log=str(job.paths.stderr),

@@ -22,6 +22,7 @@ from flexhpc.launch.slurm.commands import NoAnswer, Refused, Slurm
 from flexhpc.launch.slurm.container import TaskContainer
 from flexhpc.launch.slurm.layout import Chunk
 from flexhpc.launch.slurm.script import batch_script, write_pickle
+from flexhpc.worker.place import write_secret
 from flexhpc.worker.task import TaskFile
 
 SCRIPT = "array.sh"
@@ -45,6 +46,7 @@ def write_array(
     """Write all that an array needs, but for the script: that depends on what came before it."""
     replace(task, points=chunk.points, per_task=profile.points_per_task).write(folder / TASK_FILE)
     write_pickle(folder, folder / TASK_FILE)
+    write_secret(folder)
     if container is not None:
         container.write(folder)
     record = ArrayRecord(

@@ -1,0 +1,194 @@
+"""Specs, profiles and names that are made to break something: a line, or a right result."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.command import flexhpc, succeeded
+from tests.conftest import FLEXHPC
+from tests.data.test_files import write_images
+
+SPEC = """\
+name: q
+fixed:
+  data: {source: digits, labels: random}
+  model: {family: mlp, width: 8, depth: 1}
+  training: {optimizer: adam, lr: LR, epochs: EPOCHS}
+  search: {policy: bisection}
+"""
+GOOD = SPEC.replace("LR", "1e-2").replace("EPOCHS", "10")
+DIGITS = "0123456789"
+HUGE = "1" + "0" * 399
+
+
+def refused(folder: Path, text: str, *more: str, command: str = "validate") -> list[str]:
+    """What is said of a spec that is wrong."""
+    (folder / "q.yaml").write_text(text)
+    said = flexhpc(folder, command, "q.yaml", *more)
+    assert said.returncode == 2, said.stdout + said.stderr
+    assert "Traceback" not in said.stderr
+    lines = said.stderr.splitlines()
+    assert all(line.isprintable() for line in lines)
+    return lines
+
+
+@pytest.mark.parametrize("epochs", [".inf", "banana", "-3", HUGE])
+def test_a_value_that_is_swept_over_is_checked_as_well(tmp_path: Path, epochs: str) -> None:
+    text = SPEC.replace("LR", "1e-2").replace("EPOCHS", epochs)
+    (line,) = refused(tmp_path, text + "grid: {training.epochs: [10, 20]}\n")
+    assert line.startswith("q.yaml:5: training.epochs: must be ")
+
+
+def test_a_good_value_that_is_swept_over_is_none_of_our_business(tmp_path: Path) -> None:
+    (tmp_path / "q.yaml").write_text(GOOD + "grid: {training.epochs: [10, 20]}\n")
+    succeeded(tmp_path, "validate", "q.yaml")
+
+
+@pytest.mark.parametrize("rate", [HUGE, f"[{HUGE}, 0.1]", f"{{tune: [0.1, {HUGE}]}}"])
+def test_numbers_beyond_all_bounds(tmp_path: Path, rate: str) -> None:
+    (line,) = refused(tmp_path, SPEC.replace("EPOCHS", "10").replace("LR", rate))
+    assert line.startswith("q.yaml:5: training.lr: ")
+
+
+def test_more_points_than_can_be_measured(tmp_path: Path) -> None:
+    keys = ("width", "depth", "gain")
+    for axes, count in ((20, "100,000,000,000,000,000,000"), (6, "1,000,000")):
+        grid = "".join(
+            f"  model.{keys[i % 3]}{i}: [{','.join('0123456789')}]\n" for i in range(axes)
+        )
+        (line,) = refused(tmp_path, f"{GOOD}grid:\n{grid}")
+        assert f"grid: {count} points are more than 100,000; split the sweep" in line
+
+
+def test_a_set_of_two_lines(tmp_path: Path) -> None:
+    (line,) = refused(tmp_path, GOOD, "--set", "model.width=5\nmodel.depth=3")
+    assert "must be one line" in line
+
+
+@pytest.mark.parametrize("name", ["-rf", "--help", "a/b", "..", "a b", "[/]"])
+def test_names_that_are_no_names(tmp_path: Path, name: str) -> None:
+    (line,) = refused(tmp_path, GOOD.replace("name: q", f"name: '{name}'"))
+    assert ": name: " in line
+
+
+@pytest.mark.parametrize("sign", ["\\0", "\\n", "\\e", "\\x7f", "\\L"])
+def test_control_characters(tmp_path: Path, sign: str) -> None:
+    data = f'{{source: image_folder, root: pictures, name: "a{sign}b"}}'
+    text = GOOD.replace("{source: digits, labels: random}", data)
+    assert any("data.name: holds a control character" in line for line in refused(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "profile",
+    ['sbatch: {"comment=x --array": "0-99"}', 'sbatch: {"a\\nscancel": 3}',
+     'sbatch: {mail-user: "x\\nscancel -u root"}', 'sbatch: {"-": 1}', f"time: {HUGE}",
+     "time: " + "9" * 290, 'setup: ["a\\nb"]', "tracking_uri: https://user:secret@host"],
+)  # fmt: skip
+def test_profiles_that_reach_too_far(tmp_path: Path, profile: str) -> None:
+    (tmp_path / "p.yaml").write_text(f"cluster: slurm\n{profile}\n")
+    more = ("--profile", "p.yaml", "--dry-run")
+    lines = refused(tmp_path, GOOD, *more, command="sweep")
+    assert all(line.startswith("p.yaml:2: ") for line in lines)
+    assert "secret" not in "".join(lines)
+
+
+def test_a_password_is_not_taken_on_the_command_line(measured: Path, tmp_path: Path) -> None:
+    said = flexhpc(tmp_path, "sync", measured, "--uri", "https://user:secret@host")
+    assert said.returncode == 2
+    assert "MLFLOW_TRACKING_PASSWORD" in said.stderr
+    assert "secret" not in said.stdout + said.stderr
+
+
+def test_a_run_folder_whose_path_would_be_lines_of_shell(tmp_path: Path) -> None:
+    lines = refused(tmp_path, GOOD, "--runs", "a\nscancel -u root\n", command="sweep")
+    assert "has a control character" in lines[0]
+
+
+@pytest.mark.parametrize("name", ["[/]", "[bold]x", r"$\frac{1}$", "$", "a$b$c", "=1+1", "<b>&"])
+def test_labels_are_shown_as_they_are(tmp_path: Path, name: str) -> None:
+    """In the live table, in results, in the report and its figures."""
+    write_images(tmp_path / "one", {"a": 12, "b": 12})
+    (tmp_path / "q.yaml").write_text(
+        "name: q\nfixed:\n  data: {source: image_folder, root: one}\n  model: {family: linear}\n"
+        "  training: {optimizer: adam, epochs: 30}\n"
+        "  search: {policy: growth, start: 2, growth: 4}\n"
+        f"grid: {{data.name: [{json.dumps(name)}, plain]}}\n"
+    )
+    (tmp_path / "p.yaml").write_text("workers: 1\ntracking_uri: none\n")
+    assert name in succeeded(tmp_path, "sweep", "q.yaml", "--profile", "p.yaml")
+    assert name in succeeded(tmp_path, "status", "runs/q")
+    said = flexhpc(tmp_path, "sync", "runs/q")
+    assert said.returncode == 0, said.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a device")
+def test_a_device_is_not_replaced(measured: Path, tmp_path: Path) -> None:
+    device = tmp_path / "null"
+    os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    said = flexhpc(tmp_path, "results", measured, "--format", "csv", "-o", device)
+    assert said.returncode == 2
+    assert "is no plain file" in said.stderr
+    assert stat.S_ISCHR(device.stat().st_mode)
+
+
+def test_a_link_is_written_through(measured: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to("real.csv")
+    succeeded(tmp_path, "results", measured, "--format", "csv", "-o", "link.csv")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "real.csv").read_text().startswith("point_id,")
+
+
+def test_pipes_and_large_files_keep_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    said = flexhpc(tmp_path, "validate", "pipe.yaml")
+    assert said.returncode == 2
+    assert "is no plain file" in said.stderr
+    with (tmp_path / "large.yaml").open("w") as file:
+        file.write("a: [" + "1," * 4_000_000)
+    said = flexhpc(tmp_path, "validate", "large.yaml")
+    assert said.returncode == 2
+    assert "more than any such file" in said.stderr
+
+
+def test_an_ascii_locale_and_a_bad_backend_of_matplotlib(measured: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "MPLBACKEND": "nonsense"}
+    for command in (["results", measured], ["report", measured, "-o", tmp_path / "report"]):
+        done = subprocess.run(
+            [str(FLEXHPC), *map(str, command)], env=environment, capture_output=True, text=True,
+            cwd=tmp_path, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+
+CONTENTS = ["", "{", "[]", '{"launches": 3}', '{"state": "running"}', "null", "[" * 5000]
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_state_files_of_wrong_content(content: str, measured: Path, tmp_path: Path) -> None:
+    """All of them: status says where points stand, and the same command has nothing to do."""
+    run = Path(shutil.copytree(measured, tmp_path / "runs" / "small"))
+    shutil.copy(measured.parent.parent / "small.yaml", tmp_path)
+    for path in [run / "run.json", *run.glob("points/*/*.claim.json"), run / ".tracked.json"]:
+        path.write_text(content)
+    array = run / "jobs" / "x" / "array-000"
+    array.mkdir(parents=True)
+    for held in (content, ARRAY):
+        (array / "array.json").write_text(held)
+        states = json.loads(succeeded(tmp_path, "status", run, "--json"))
+        assert [point["state"] for point in states] == ["done"] * 3
+    (tmp_path / "p.yaml").write_text("workers: 1\ntracking_uri: none\n")
+    before = {path: path.read_bytes() for path in run.glob("points/*/*.h5")}
+    succeeded(tmp_path, "sweep", "small.yaml", "--profile", "p.yaml")
+    assert {path: path.read_bytes() for path in run.glob("points/*/*.h5")} == before
+
+
+ARRAY = """\
+{"name": "flexhpc-x", "tasks": 3, "throttle": 1, "job": null, "slurm_conf": null, "colour": "red"}
+"""
