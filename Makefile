@@ -12,7 +12,7 @@ sets := $(foreach set,$(SET),--set '$(set)')
 need = $(if $($(1)),,$(error $(1)= is missing; for example: $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev sweep ui status report results check test test-full test-slow lint bench \
+.PHONY: help install dev sweep ui status report results check test test-full test-faults test-slow lint bench \
   coverage docs bench-full recipe gpu-check image sif local test-containers devcluster-up devcluster-down
 
 help: ## list the targets
@@ -50,7 +50,7 @@ check: lint ## lint and the quick tests
 test: coverage = $(if $(COVERAGE),--cov --cov-config=.ci/coverage.ini --cov-report=term:skip-covered)
 test: dev ## all tests but those of containers, SLURM and a browser among them
 	@hpc/test_packages.sh
-	@$(BIN)/python -m pytest -m 'not (slow or container)' --durations=25 $(coverage)
+	@$(BIN)/python -m pytest -n 3 -m 'not (slow or container)' --durations=25 $(coverage)
 
 coverage: dev ## the lines that the tests run, also in workers; without SLURM (15 minutes)
 	@hpc/test_packages.sh
@@ -59,6 +59,9 @@ coverage: dev ## the lines that the tests run, also in workers; without SLURM (1
 test-full: dev ## the same with every repetition, and those that take minutes
 	@hpc/test_packages.sh
 	@FLEXHPC_TEST_FULL=1 $(BIN)/python -m pytest -m 'not container' --durations=25
+
+test-faults: dev ## kill, damage and fill disks at random, and see that nothing is lost (35 minutes)
+	@$(BIN)/python -m tests.faults
 
 test-slow: dev ## flexhpc against plain training loops (15 minutes)
 	@$(BIN)/python -m pytest -m 'slow and not slurm'

@@ -44,7 +44,7 @@ SWEEPS = (
     "measuring/test_point.py", "measuring/test_tuned.py", "tracking/test_sync.py",
     "training/test_group.py",
     "search/test_bayes.py", "test_bench_search.py", "test_bench_recipe.py", "test_extending.py",
-    "test_known_answers.py", "test_package.py",
+    "test_known_answers.py", "test_package.py", "faults/test_campaign.py",
 )  # fmt: skip
 """Files whose tests start whole sweeps or simulate many: not in ``make check``."""
 
@@ -102,8 +102,7 @@ def pytest_sessionstart() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by their folder; begin with those of SLURM, which take longest.
 
-    pytest-xdist gives each of two processes a half of the list, in order, and lets idle ones steal
-    the rest.
+    pytest-xdist gives each process a part of the list, in order, and lets idle ones steal the rest.
     """
     for item in items:
         for room in ("slurm", "container"):
@@ -115,6 +114,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("no_cover")  # of pytest-cov, where CI looks at what is run
     slow = [item for item in items if "tests/slurm/" in str(item.path)]
     quick = [item for item in items if item not in slow]
-    first, second = slow[::2], slow[1::2]
-    middle = max(0, len(items) // 2 - len(first))
-    items[:] = [*first, *quick[:middle], *second, *quick[middle:]]
+    parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    ordered, at = [], 0
+    for part in range(parts):
+        mine, end = slow[part::parts], len(items) * (part + 1) // parts
+        more = max(0, end - len(ordered) - len(mine)) if part < parts - 1 else len(quick)
+        ordered += [*mine, *quick[at : at + more]]
+        at += more
+    items[:] = ordered

@@ -11,7 +11,7 @@ import h5py
 
 from flexhpc.spec import Point
 from flexhpc.store import RunFolder, read, read_masks
-from flexhpc.store.seal import seal
+from flexhpc.store.seal import sealed
 
 
 def contents(point: Point, run: RunFolder) -> dict[str, Any]:
@@ -36,4 +36,4 @@ def edited(path: Path) -> Iterator[h5py.File]:
     """Open a point's file to change it; its checksum is that of what it then holds."""
     with h5py.File(path, "r+") as file:
         yield file
-    seal(path)
+    path.write_bytes(sealed(path.read_bytes()))

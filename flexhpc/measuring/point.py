@@ -52,6 +52,8 @@ def measure(
     if point.evaluate is not None:
         size(point.evaluate, samples)  # a search of hours must not end in this error
     path = run.point(point.id)
+    for part in run.unfinished(point.id):
+        part.unlink(missing_ok=True)
     header = _header(point, samples)
     record = read(path)
     if record is None:

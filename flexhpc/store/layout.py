@@ -68,5 +68,13 @@ class RunFolder:
         """Return all of a point that there are."""
         return sorted(self._beside(point_id, "h5").parent.glob(f"{point_id}.*.ckpt"))
 
+    def unfinished(self, point_id: str) -> list[Path]:
+        """Return what writers of a point's record and checkpoints left when they were killed.
+
+        Claims are others' business, too: who takes one writes it before it is theirs.
+        """
+        parts = self._beside(point_id, "h5").parent.glob(f".{point_id}.*.part")
+        return [path for path in parts if not path.name.startswith(f".{point_id}.claim.")]
+
     def _beside(self, point_id: str, ending: str) -> Path:
         return self.path / "points" / point_id[:2] / f"{point_id}.{ending}"

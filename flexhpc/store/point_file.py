@@ -248,34 +248,36 @@ def _plain(value: Any) -> Any:
 def _replacing(
     path: Path, *, copy: bool, permitted: Permitted = lambda: True
 ) -> Iterator[h5py.File]:
-    """Open a copy of ``path`` (or a new file) to write, and put it in its place at the end."""
+    """Open a copy of ``path`` (or a new file) to write, and put it in its place at the end.
+
+    It is made in memory: HDF5 does not take a disk that fails in the middle of its work well.
+    """
     try:
+        content = _copied(path) if copy else BytesIO()
+        with h5py.File(content, "r+") if copy else _fresh(content) as file:
+            file.attrs["schema"] = SCHEMA
+            yield file
         with replacing(path, permitted=permitted) as part:
-            if copy:
-                part.write_bytes(_copied(path))
-            with h5py.File(part, "r+", locking="best-effort") if copy else _fresh(part) as file:
-                file.attrs["schema"] = SCHEMA
-                yield file
-            seal.seal(part)
+            part.write_bytes(seal.sealed(content.getvalue()))
     except (OSError, RuntimeError, ValueError) as error:
         what = one_line(error)
         raise PointError(f"{path}: cannot be written, what it held is untouched: {what}") from None
 
 
-def _fresh(path: Path | BytesIO) -> h5py.File:
-    """Open a new file, with room for its checksum."""
-    return h5py.File(path, "w", userblock_size=seal.SIZE, locking="best-effort")
+def _fresh(content: BytesIO) -> h5py.File:
+    """Begin a new file, with room for its checksum."""
+    return h5py.File(content, "w", userblock_size=seal.SIZE)
 
 
-def _copied(path: Path) -> bytes:
+def _copied(path: Path) -> BytesIO:
     """Return the content of a file that can be read, with room for its checksum."""
     with reading(path) as old:
         if old.userblock_size == seal.SIZE:
-            return seal.read_sealed(path)[0]
+            return BytesIO(seal.read_sealed(path)[0])
         content = BytesIO()
         with _fresh(content) as new:
             for key, value in old.attrs.items():
                 new.attrs[key] = value
             for name in old:
                 old.copy(name, new)
-        return content.getvalue()
+        return content

@@ -24,13 +24,10 @@ class BrokenSeal(ValueError):
     """The content is not what was sealed."""
 
 
-def seal(path: Path) -> None:
-    """Write the checksum of a file's content into its first ``SIZE`` bytes."""
-    with path.open("rb+") as file:
-        file.seek(SIZE)
-        digest = hashlib.file_digest(file, "sha256").digest()
-        file.seek(0)
-        file.write((_NAME + digest).ljust(SIZE, b"\0"))
+def sealed(content: bytes) -> bytes:
+    """Return content with the checksum of what follows its first ``SIZE`` bytes in these."""
+    rest = content[SIZE:]
+    return (_NAME + hashlib.sha256(rest).digest()).ljust(SIZE, b"\0") + rest
 
 
 def read_sealed(path: Path) -> tuple[bytes, bool]:

@@ -1,0 +1,212 @@
+"""A short sweep that faults befall, and what must be true of it afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import psutil
+
+from flexhpc.errors import PointError
+from flexhpc.store import read
+from flexhpc.store.status import StatusReader, open_run
+from flexhpc.tracking.quiet import mlflow_client
+from tests.command import succeeded
+from tests.conftest import FLEXHPC
+from tests.launch.test_sweep import contents
+
+SPEC = """\
+name: faults
+fixed:
+  data: {source: digits, labels: random, n_max: 300}
+  model: {family: mlp, width: 8, depth: 1}
+  training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 600, shards: 2,
+    gates: {plateau: off}}
+  search: {policy: bisection, start: 64, tolerance: 0.2}
+grid: {model.width: [8, 12]}
+"""
+_PATIENCE = 240.0
+
+
+@dataclass
+class Outcome:
+    """What came of faults of one kind.
+
+    Attributes:
+        tried: faults that struck; survived: runs that ended as if there had been none.
+        lost: finished probes that were gone afterwards; doubled: what was there twice; wrong: runs
+            with another result.
+        said: the lines in which failures named themselves.
+    """
+
+    tried: int = 0
+    survived: int = 0
+    lost: int = 0
+    doubled: int = 0
+    wrong: int = 0
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def fine(self) -> bool:
+        """Whether nothing was lost, doubled or wrong, and faults did strike."""
+        return self.tried > 0 and not (self.lost or self.doubled or self.wrong)
+
+
+@lru_cache
+def expected() -> dict[str, object]:
+    """What the sweep gives when nothing befalls it."""
+    with TemporaryDirectory() as folder:
+        spec = Path(folder, "faults.yaml")
+        spec.write_text(SPEC)
+        Path(folder, "p.yaml").write_text("workers: 1\ntracking_uri: none\n")
+        succeeded(spec.parent, "sweep", spec, "--profile", "p.yaml")
+        return contents(Path(folder, "runs", "faults"))
+
+
+class Site:
+    """A folder in which the sweep runs, again and again, until it is done."""
+
+    def __init__(self, folder: Path, rng: np.random.Generator, *, tracking: str = "none") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.rng, self.outcome = folder, rng, Outcome()
+        self.spec = folder / "faults.yaml"
+        self.spec.write_text(SPEC)
+        self.run = folder / "runs" / "faults"
+        self.profile(f"tracking_uri: {tracking}" if tracking else "")
+        self._known: set[tuple[object, ...]] = set()
+
+    def profile(self, *lines: str) -> None:
+        """Write the profile: two workers that save often and are replaced as often as it takes."""
+        usual = ("workers: 2", "retries: 100", "checkpoint_every: 0.1")
+        (self.folder / "profile.yaml").write_text("\n".join([*usual, *lines]) + "\n")
+
+    def start(self, **environment: str) -> subprocess.Popen[str]:
+        """Start the one command that begins the sweep and goes on with it."""
+        return subprocess.Popen(
+            [str(FLEXHPC), "sweep", str(self.spec), "--profile", "profile.yaml"], cwd=self.folder,
+            env={**os.environ, **environment}, text=True, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def finish(self, sweep: subprocess.Popen[str]) -> str:
+        """Wait for it; returns what it said, and notes how failures named themselves."""
+        try:
+            said, _ = sweep.communicate(timeout=_PATIENCE)
+        except subprocess.TimeoutExpired:
+            end(sweep)
+            self.outcome.wrong += 1
+            self.outcome.said.append(f"hung for {_PATIENCE:.0f} s")
+            return ""
+        if "Traceback" in said:
+            self.outcome.wrong += 1
+            self.outcome.said.append(said[said.index("Traceback") :][-1500:])
+        self.outcome.said += [line for line in said.splitlines() if line.startswith("failed: ")]
+        return said
+
+    def wait(self, sweep: subprocess.Popen[str], condition: Callable[[], object]) -> bool:
+        """Wait until something is true; False if the sweep ends first."""
+        give_up = time.monotonic() + _PATIENCE
+        while not condition():
+            if sweep.poll() is not None or time.monotonic() > give_up:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def somewhere(self, longest: float) -> None:
+        """Let a random time pass."""
+        time.sleep(float(self.rng.uniform(0, longest)))
+
+    def working(self) -> list[int]:
+        """Process ids of the workers that are in the middle of a probe."""
+        if not (self.run / "sweep.yaml").is_file():
+            return []
+        folder, _, points = open_run(self.run)
+        found = []
+        for status in StatusReader(folder, points).read():
+            if status.state == "running" and status.progress:
+                claim = json.loads(folder.claim(status.point.id).read_text())
+                found.append(int(claim["pid"]))
+        return found
+
+    def note_probes(self) -> None:
+        """Count what was known before and is gone, or is there twice."""
+        now = self._probes()
+        if now is None:
+            return
+        self.outcome.lost += len(self._known - now)
+        keys = [probe[:-1] for probe in now]
+        self.outcome.doubled += len(keys) - len(set(keys))
+        self._known = now
+
+    def forget(self, point_id: str) -> None:
+        """A point's file was taken away: its probes are no loss."""
+        self._known = {probe for probe in self._known if probe[0] != point_id}
+
+    def begin_anew(self) -> None:
+        """Remove the run."""
+        shutil.rmtree(self.run, ignore_errors=True)
+        self._known = set()
+
+    def _probes(self) -> set[tuple[object, ...]] | None:
+        if not (self.run / "sweep.yaml").is_file():
+            return set()
+        folder, _, points = open_run(self.run)
+        try:
+            records = {point.id: read(folder.point(point.id)) for point in points}
+        except PointError:
+            return None
+        return {
+            (point_id, p.n, p.repeat, p.arm, p.finished)
+            for point_id, record in records.items() if record
+            for p in record.probes
+        }  # fmt: skip
+
+    def conclude(self) -> Outcome:
+        """Run the command to its end, and compare with a run that nothing befell."""
+        before = self.outcome.wrong
+        sweep = self.start()
+        said = self.finish(sweep)
+        self.note_probes()
+        if sweep.returncode != 0:
+            self.outcome.wrong += 1
+            self.outcome.said.append(said[-500:])
+        elif contents(self.run) != expected():
+            self.outcome.wrong += 1
+        left = [*self.run.rglob("*.ckpt"), *self.run.rglob("*.part")]
+        if left and not self.outcome.wrong:
+            self.outcome.doubled += len(left)
+            self.outcome.said += [f"left behind: {path.name}" for path in left]
+        if self.outcome.wrong == before:
+            self.outcome.survived += 1
+        return self.outcome
+
+    def tracked_once(self) -> None:
+        """See that MLflow holds every point and probe, and none twice."""
+        client = mlflow_client(f"sqlite:///{self.run}/mlflow.db")
+        experiment = client.get_experiment_by_name("faults")
+        logged = client.search_runs([experiment.experiment_id], max_results=1000)
+        tags = [r.data.tags.get("flexhpc.probe", r.data.tags["flexhpc.point_id"]) for r in logged]
+        self.outcome.doubled += len(tags) - len(set(tags))
+        self.outcome.lost += len(self._known) + len(expected()) - len(set(tags))
+
+
+def end(sweep: subprocess.Popen[str]) -> None:
+    """End a sweep and all that comes from it, as a crash of the machine would."""
+    mine = [psutil.Process(sweep.pid)] if sweep.poll() is None else []
+    mine += [child for process in mine for child in process.children(recursive=True)]
+    for process in mine:
+        try:
+            process.send_signal(signal.SIGKILL)
+        except psutil.Error:
+            continue
+    sweep.communicate()
