@@ -58,6 +58,7 @@ ELSEWHERE = {
     "podman": ("tests/container/conftest.py", '"podman"'),
     "flexhpc sweep --detach": ("tests/launch/test_sweep.py", '"--detach"'),
     "make sweep SPEC=sweeps/mini": ("tests/test_docs.py", "SPEC=small.yaml"),
+    "make sweep SPEC=sweeps/gpt.yaml": ("tests/training/test_sequences.py", "family: gpt"),
     "make docs": ("tests/test_docs.py", '"-m", "sphinx"'),
     "python -m bench.search": ("tests/test_bench_search.py", "from bench.search.__main__"),
     "python -m bench.recipe": ("tests/test_bench_recipe.py", '"-m", "bench.recipe"'),
@@ -68,6 +69,7 @@ ELSEWHERE = {
 
 BY_HAND = (
     "make check", "make coverage", "make test-full", "make test-slow", "make bench",
+    "make test-faults",
     "make gpu-check", "make recipe",
 )  # fmt: skip
 """What runs these tests themselves, or for an hour: here make only has to know how."""
@@ -81,6 +83,7 @@ SHORTER = {
     "python -m bench.speed.stacked": "--rounds 1 --seconds 0.05",
     "python -m bench.speed": "--networks 'MLP 8' --rounds 1 --seconds 0.1",
     "python -m tests.reference.table": "linear_gd_digits",
+    'python -m tests.faults --minutes 5 --kind "full disk"': "--minutes 0.01",
 }  # fmt: skip
 """Options that make a benchmark short."""
 

@@ -26,7 +26,7 @@ from flexhpc.spec.yaml_reader import Document, Dumper, Path_, Problem, parse, re
 TOP_KEYS = ("name", "seed", "fixed", "grid", "zip", "tune", "evaluate", "record", "frozen")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}\Z")
 _MOST_POINTS = 100_000
-"""A file each; docs/scale.md says what so many take."""
+"""A file each, and each looked at by whoever watches the sweep."""
 GIVEN = "spec"
 """Stands for the file, in messages about a spec that is given as values."""
 
