@@ -19,6 +19,7 @@ from flexhpc.spec.sections.data import RandomTokens
 from flexhpc.store import PointRecord
 from flexhpc.store.status import PointStatus
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 Row = dict[str, Any]
 COLUMNS = (
     "params", "emc", "emc_lo", "emc_hi", "level", "estimand", "censored", "largest_fit",
@@ -128,11 +129,15 @@ def as_csv(rows: Sequence[Row]) -> str:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(
-        {k: json.dumps(v) if isinstance(v, dict | list | bool) else v for k, v in row.items()}
-        for row in rows
-    )
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
     return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """Return what stands in a cell; a text that a spreadsheet would compute is quoted for it."""
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return f"'{value}"
+    return json.dumps(value) if isinstance(value, dict | list | bool) else value
 
 
 def as_json(rows: Sequence[Row]) -> str:

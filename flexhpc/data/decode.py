@@ -19,6 +19,8 @@ from flexhpc.errors import PointError, one_line
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 _AT_ONCE = 64
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What PIL may take a file for, whatever it is called: for others it would start programs."""
 
 Named = tuple[str, Any]
 """What an image is called in messages, and its file's path, its bytes, or an image of PIL."""
@@ -71,7 +73,8 @@ def decoded(image: Named, side: int | None, shape: tuple[int, ...] | None) -> Ar
         if isinstance(given, Image.Image):
             pixels = _pixels(given, name, side)
         else:
-            with Image.open(io.BytesIO(given) if isinstance(given, bytes) else given) as opened:
+            file = io.BytesIO(given) if isinstance(given, bytes) else given
+            with Image.open(file, formats=_FORMATS) as opened:
                 pixels = _pixels(opened, name, side)
     except PointError:
         raise

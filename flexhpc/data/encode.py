@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _MOST_CATEGORIES = 1_000
 _TEXT = {"string", "empty"}
+_FEW, _MANY = 0.05, 20
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -96,6 +97,8 @@ def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], where: str) 
         series = frame[name]
         categories, offset = None, 0.0
         if name in categorical or not pd.api.types.is_numeric_dtype(series.dtype):
+            if name not in categorical:
+                _check_not_numbers(series, where)
             categories = _categories(series, where)
         else:
             offset = _offset(_numbers(series, where))
@@ -121,6 +124,22 @@ def _categories(series: pd.Series[Any], where: str) -> tuple[Any, ...]:
             f"one feature each (at most {_MOST_CATEGORIES}); leave it out with data.drop"
         )
     return tuple(sorted(categories))
+
+
+def _check_not_numbers(series: pd.Series[Any], where: str) -> None:
+    """Raise PointError for text that is numbers but for a few cells."""
+    import pandas as pd
+
+    seen = series.dropna()
+    numbers = pd.to_numeric(seen, errors="coerce")
+    bad = numbers.isna()
+    if 0 < bad.sum() <= _FEW * len(seen) and numbers.nunique() > _MANY:
+        row = int(np.flatnonzero(series.notna())[np.flatnonzero(bad)[0]])
+        raise PointError(
+            f"{where}: column {series.name} holds numbers but for {int(bad.sum())} cells, as "
+            f"{seen[bad].iloc[0]!r} in row {row + 1}; correct them, or name the column in "
+            "data.categorical or data.drop"
+        )
 
 
 def _codes(series: pd.Series[Any], categories: tuple[Any, ...]) -> tuple[Array, Array]:

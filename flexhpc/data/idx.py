@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from flexhpc.data.dataset import Array, Part, Source
 from flexhpc.data.places import find, obtain
+from flexhpc.data.unpacked import read_unpacked
 from flexhpc.errors import PointError
 
 _FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
@@ -26,9 +25,8 @@ def read_idx(path: Path) -> Array:
         PointError: the file is unreadable, cut short or not IDX.
     """
     try:
-        raw = path.read_bytes()
-        content = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError, zlib.error) as error:
+        content = read_unpacked(path)
+    except (OSError, ValueError) as error:
         raise PointError(f"{path}: cannot be read: {error}") from None
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE:
         raise PointError(f"{path}: not an IDX file of bytes (its first bytes are {content[:4]!r})")

@@ -11,7 +11,6 @@ import io
 import math
 import pickle
 import re
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,8 @@ import numpy as np
 
 from flexhpc.atomic import read_plain
 from flexhpc.data.dataset import Array
+from flexhpc.data.unpacked import MOST_BYTES, read_unpacked
 
-MOST_BYTES = 2**30
-"""Of a file, also unpacked: far more than any data set that comes as a pickle."""
 _PLAIN_TYPE = re.compile(r"[<>=|]?([biuf][1248]|c8|c16|\?|b|B|[SU]\d{1,4})")
 _WRAPPER = ("joblib.numpy_pickle", "NumpyArrayWrapper")
 _NO_ARRAY = "holds an array of something else than numbers and short texts"
@@ -146,7 +144,7 @@ def read_joblib(path: Path) -> Array:
     """
     from joblib import numpy_pickle
 
-    content = _unpacked(read_plain(path, MOST_BYTES))
+    content = read_unpacked(path, also_zlib=True)
 
     class NumbersOnly(numpy_pickle.NumpyArrayWrapper):  # type: ignore[misc]  # joblib has no types
         def __setstate__(self, state: Any) -> None:
@@ -165,16 +163,3 @@ def read_joblib(path: Path) -> Array:
     if not isinstance(array, np.ndarray):
         raise pickle.UnpicklingError("holds no array")
     return array
-
-
-def _unpacked(content: bytes) -> bytes:
-    """Return what gzip or zlib packed; as it is, what they did not."""
-    windows = {b"\x1f\x8b": 16 + zlib.MAX_WBITS, b"\x78": zlib.MAX_WBITS}
-    bits = next((b for start, b in windows.items() if content.startswith(start)), None)
-    if bits is None:
-        return content
-    reader = zlib.decompressobj(bits)
-    plain = reader.decompress(content, MOST_BYTES)
-    if reader.unconsumed_tail or not reader.eof:
-        raise ValueError("is cut short, or larger than a gigabyte once unpacked")
-    return plain

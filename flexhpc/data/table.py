@@ -12,6 +12,7 @@ import numpy as np
 from flexhpc.data.cells import MISSING, kind_of, tidied
 from flexhpc.data.dataset import Ints, Part, Source, no_test
 from flexhpc.data.encode import fit_encoding
+from flexhpc.data.unpacked import plain_text
 from flexhpc.errors import PointError, one_line
 from flexhpc.spec.sections.data import Table
 
@@ -66,7 +67,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     """Read a CSV file; blanks around a cell do not count, also where it is a number or missing."""
     import pandas as pd
 
-    frame = _parsed(path)
+    frame = _parsed(plain_text(path))
     padded = {}
     for name in frame.columns:
         if kind_of(frame[name]) == "string":
@@ -80,7 +81,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _parsed(file: Path | io.StringIO) -> pd.DataFrame:
+def _parsed(file: Path | io.BytesIO | io.StringIO) -> pd.DataFrame:
     import pandas as pd
 
     with warnings.catch_warnings():

@@ -17,6 +17,7 @@ from flexhpc.data.dataset import Array, Part, Source, no_test
 from flexhpc.data.encode import Encoding, fit_encoding
 from flexhpc.data.places import find_table
 from flexhpc.data.safe_pickle import read_joblib
+from flexhpc.data.unpacked import plain_text
 from flexhpc.errors import PointError, one_line
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _csv(
 
     try:
         frame = pd.read_csv(
-            path, header=header, dtype=dtype, comment=comment, skipinitialspace=True,
+            plain_text(path), header=header, dtype=dtype, comment=comment, skipinitialspace=True,
             na_values=MISSING,
         )  # fmt: skip
         return frame.apply(tidied) if dtype is str else frame
@@ -207,8 +208,8 @@ def _first_cell(path: Path, comment: str | None = None) -> str:
 
     try:
         frame = pd.read_csv(
-            path, header=None, dtype=str, comment=comment, skipinitialspace=True, nrows=1,
-            keep_default_na=False,
+            plain_text(path), header=None, dtype=str, comment=comment, skipinitialspace=True,
+            nrows=1, keep_default_na=False,
         )  # fmt: skip
         return str(frame.iloc[0, 0])
     except Exception as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import pickle
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +16,17 @@ import joblib
 import numpy as np
 import pytest
 
+from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.dataset import Part, Source, no_test
+from flexhpc.data.decode import decoded
 from flexhpc.data.pack import pack
 from flexhpc.data.packed import MAGIC, PREFIX, open_packed
 from flexhpc.data.safe_pickle import read_joblib, unpickle
-from flexhpc.errors import PointError
+from flexhpc.data.table import open_table
+from flexhpc.errors import InputError, PointError
+from flexhpc.spec import checked
+from flexhpc.spec.sections.data import Table
+from tests.data.writers import write_cifar5m
 
 
 class Calls:
@@ -160,3 +168,67 @@ def test_a_packed_header_of_wrong_content_is_one_line(
     with pytest.raises(PointError) as caught:
         open_packed(path)
     assert "\n" not in str(caught.value)
+
+
+def table(folder: Path, text: str, name: str = "t.csv") -> Path:
+    path = folder / name
+    content = text.encode()
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    return path
+
+
+def opened(path: Path, **keys: Any) -> Any:
+    return open_table(Table(source="table", path=str(path), target="y", **keys))
+
+
+def test_numbers_but_for_a_few_cells_are_told(tmp_path: Path) -> None:
+    rows = [f"{i / 7},{i % 2}" for i in range(100)]
+    good = opened(table(tmp_path, "\n".join(["x,y", *rows])))
+    assert good.train.shape == (1,)
+    rows[41] = "12.3.4,1"
+    path = table(tmp_path, "\n".join(["x,y", *rows]))
+    with pytest.raises(PointError, match=r"but for 1 cells, as '12.3.4' in row 42; correct them"):
+        opened(path)
+    assert opened(path, categorical=["x"]).train.shape == (100,), "as it was asked for"
+
+
+def test_a_table_may_be_packed_by_gzip_but_is_no_bomb(tmp_path: Path) -> None:
+    text = "\n".join(["x,y", *(f"{i / 7},{i % 2}" for i in range(100))])
+    plain, packed = opened(table(tmp_path, text)), opened(table(tmp_path, text, "t.csv.gz"))
+    np.testing.assert_array_equal(plain.train.gather(), packed.train.gather())
+    bomb = tmp_path / "bomb.csv.gz"
+    with gzip.open(bomb, "wb", 9) as file:
+        for _ in range(70):
+            file.write(b"0,1\n" * 2**22)
+    with pytest.raises(PointError, match="larger than a gigabyte"):
+        opened(bomb)
+
+
+def test_a_gap_of_millions_of_parts_takes_no_memory(tmp_path: Path) -> None:
+    write_cifar5m(tmp_path, {0: 2})
+    (tmp_path / "part_99999999.npz").touch()
+    tracemalloc.start()
+    with pytest.raises(PointError, match="part 1 of CIFAR-5m is missing"):
+        open_cifar5m("cifar5m", str(tmp_path))
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_an_image_is_what_it_may_be_whatever_it_is_called(tmp_path: Path) -> None:
+    """PIL would hand this one to Ghostscript."""
+    path = tmp_path / "a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(PointError, match="not a readable image"):
+        decoded(("a.png", path), None, None)
+
+
+@pytest.mark.parametrize("key", ["checkpoint_path", "pretrained"])
+def test_no_weights_are_loaded(key: str, tmp_path: Path) -> None:
+    spec = tmp_path / "q.yaml"
+    spec.write_text(
+        "name: q\nfixed:\n  data: {source: digits, labels: random}\n"
+        f"  model: {{family: 'timm:vit_tiny_patch16_224', kwargs: {{{key}: /etc/passwd}}}}\n"
+        "  training: {optimizer: adam}\n  search: {policy: bisection}\n"
+    )
+    with pytest.raises(InputError, match=f"model.kwargs.{key}: is about trained weights"):
+        checked(spec)

@@ -11,6 +11,13 @@ from pydantic import Field
 from flexhpc.spec.sections.base import LATER, NUISANCE, Count, Rate, Section, Since, positive
 
 _DEEPEST = 10
+_TRAINED = (
+    "checkpoint_path",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "cache_dir",
+)
 Activation = Literal["relu", "leaky_relu", "tanh", "identity", "gelu"]
 Depth = Annotated[int, Field(ge=1, le=1000)]
 Init = Literal["torch", "he", "lecun", "orthogonal", "mup"]
@@ -358,7 +365,11 @@ class Timm(Network):
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """See :meth:`Section.clashes`."""
         yield from super().clashes(values)
-        yield from unfit_for_json("kwargs", values.get("kwargs"), depth=0)
+        kwargs = values.get("kwargs")
+        yield from unfit_for_json("kwargs", kwargs, depth=0)
+        for key in kwargs if isinstance(kwargs, dict) else ():
+            if key in _TRAINED:
+                yield f"kwargs.{key}", "is about trained weights, and networks start untrained here"
 
 
 class NoModel(Model):
