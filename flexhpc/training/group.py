@@ -48,8 +48,9 @@ class Group:
         """Meet the other processes, at a port of rank 0's host that follows from the token.
 
         Another job may use that port. So nobody takes part who does not know the token; who does
-        not find its peers there gives up, and is better started again with another token. Rank 0
-        listens at the address of its host only, which on a single node is no other's business.
+        not find its peers there gives up, and is better started again with another token. On a
+        single node they meet on loopback. On several, rank 0 listens at every address that it has:
+        its name may be loopback's to itself, and another network's to the other nodes.
 
         Args:
             device: where this process trains.
@@ -63,9 +64,10 @@ class Group:
         if size > 1:
             port = _FIRST_PORT + zlib.crc32(token.encode()) % _PORTS
             with _peers():
-                listening = _listen(host, port) if rank == 0 else None
+                listening = None
                 if host == _ALONE:
                     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+                    listening = _listen(host, port) if rank == 0 else None
                 met = TCPStore(
                     host, port, is_master=rank == 0, wait_for_workers=False, timeout=_MEETING,
                     master_listen_fd=listening,
@@ -179,17 +181,10 @@ def _listen(host: str, port: int) -> int:
     """Return a socket that listens at one address of this machine, for a TCPStore to take over.
 
     Raises:
-        RuntimeError: the port is taken, or the address is none of ours.
+        RuntimeError: the port is taken.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
-        )[0]
-        with socket.socket(family, kind, protocol) as listening:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(address)
-            listening.listen(_QUEUE)
-            return listening.detach()
+        return socket.create_server((host, port), backlog=_QUEUE).detach()
     except OSError as error:
         raise RuntimeError(f"{host}:{port}: {error.strerror}") from None
 

@@ -21,7 +21,6 @@ from flexhpc.errors import PointError
 from flexhpc.store import read
 from flexhpc.store.status import StatusReader, open_run
 from flexhpc.tracking.quiet import mlflow_client
-from tests.command import succeeded
 from tests.conftest import FLEXHPC
 from tests.launch.test_sweep import contents
 
@@ -65,12 +64,10 @@ class Outcome:
 @lru_cache
 def expected() -> dict[str, object]:
     """What the sweep gives when nothing befalls it."""
+    from tests.faults.made import a_run
+
     with TemporaryDirectory() as folder:
-        spec = Path(folder, "faults.yaml")
-        spec.write_text(SPEC)
-        Path(folder, "p.yaml").write_text("workers: 1\ntracking_uri: none\n")
-        succeeded(spec.parent, "sweep", spec, "--profile", "p.yaml")
-        return contents(Path(folder, "runs", "faults"))
+        return contents(a_run(Path(folder, "run")))
 
 
 class Site:

@@ -10,15 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from flexhpc.errors import Interrupted
-from flexhpc.spec.sections.training import Adam
 from flexhpc.training import Hooks, Outcome, checkpoint
 from tests.conftest import FULL
+from tests.faults.made import TRAINING, N, a_checkpoint
 from tests.training.helpers import run, same
 
 FLIPS = 2_000 if FULL else 300
-TRAINING = Adam(optimizer="adam", lr=5e-3, batch_size=32, epochs=40)
-N = 150
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +26,7 @@ def undisturbed() -> Outcome:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """The checkpoint of a training that was stopped in the middle."""
-    path = tmp_path / "one.ckpt"
-    hooks = Hooks(stopping=iter([False] * 60 + [True]).__next__, checkpoint=path, key="k")
-    with pytest.raises(Interrupted):
-        run(TRAINING, N, hooks=hooks)
-    return path
+    return a_checkpoint(tmp_path)
 
 
 def test_no_flipped_bit_is_trained_on(saved: Path, tmp_path: Path) -> None:

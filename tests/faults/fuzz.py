@@ -1,0 +1,349 @@
+"""Input at random: an error in a line, or a right result; never a traceback, a hang, much memory.
+
+    python -m tests.faults.fuzz --count 10000
+
+Prints its seed and a table: tried, taken (no error), refused (a line), broken. Exits with 1 if
+anything was broken, and keeps the input that did it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import signal
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import h5py
+import numpy as np
+import yaml
+
+from flexhpc.data import load_samples
+from flexhpc.data.packed import check as check_packed
+from flexhpc.errors import InputError, PointError
+from flexhpc.launch.load_profile import load_profile
+from flexhpc.spec import Point, checked
+from flexhpc.store import RunFolder, read, read_claim, read_masks
+from flexhpc.store.status import StatusReader, open_run
+from flexhpc.training import checkpoint
+from tests.conftest import REPOSITORY
+from tests.contents import edited
+from tests.data.test_packed import section, write_sources
+from tests.faults.site import SPEC
+
+LONGEST = 5
+"""Seconds that any of them may take."""
+NASTY: list[Any] = [
+    None, True, -1, 0, 1, 2**31, 2**63, 10**290, 1e-320, 1e308, float("inf"), float("nan"), "",
+    "x", "\x00", "[/]", "$x$", "../..", "/dev/zero", "a:b", "é", [], {}, [[]], [1, "x"],
+    {"tune": [1, 2]}, {"mode": "on"}, "1e3", "no", "-rf", "9" * 400, {"a": {"b": {"c": 1}}},
+]  # fmt: skip
+
+
+class TooSlow(BaseException):
+    """One of them took longer than it may."""
+
+
+@dataclass
+class Fuzzer:
+    """Tries one kind of input, again and again.
+
+    Attributes:
+        make: makes an input in a folder; returns what to show of it, and what reads it.
+    """
+
+    make: Callable[[Path, np.random.Generator], tuple[Any, Callable[[], object]]]
+    counts: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+
+    def once(self, folder: Path, rng: np.random.Generator) -> None:
+        shown, look = self.make(folder, rng)
+        self.counts["tried"] += 1
+        try:
+            with in_time(), contextlib.redirect_stderr(io.StringIO()):
+                look()
+        except (InputError, PointError) as error:
+            self.counts["refused"] += 1
+            if isinstance(error, PointError) and "\n" in str(error):
+                self._break(shown, "an error of several lines")
+        except BaseException:
+            self._break(shown, traceback.format_exc())
+        else:
+            self.counts["taken"] += 1
+
+    def _break(self, shown: Any, why: str) -> None:
+        self.counts["broken"] += 1
+        self.broken.append(f"{str(shown)[:2000]}\n{why}")
+
+
+@contextlib.contextmanager
+def in_time() -> Iterator[None]:
+    """Raise TooSlow where something takes too long."""
+
+    def late(*_: object) -> None:
+        raise TooSlow
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(LONGEST)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def pick(rng: np.random.Generator, things: list[Any]) -> Any:
+    """Return one of them."""
+    return things[int(rng.integers(len(things)))]
+
+
+def changed(value: Any, rng: np.random.Generator) -> Any:
+    """Return nested plain values with something nasty at some place."""
+    if isinstance(value, dict) and value and rng.random() < 0.85:
+        key = pick(rng, list(value))
+        kept = {k: v for k, v in value.items() if k != key or rng.random() < 0.9}
+        name = key if rng.random() < 0.9 else str(pick(rng, NASTY))
+        return {**kept, name: changed(value[key], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.7:
+        at = int(rng.integers(len(value)))
+        return [*value[:at], changed(value[at], rng), *value[at + 1 :]]
+    return pick(rng, NASTY)
+
+
+def flipped(content: bytes, rng: np.random.Generator) -> bytes:
+    """Return bytes of which some are changed, left out, doubled or cut off."""
+    damaged = bytearray(content)
+    for _ in range(int(rng.integers(1, 4))):
+        at, size = int(rng.integers(max(1, len(damaged)))), int(rng.integers(1, 16))
+        how = rng.random()
+        if how < 0.5 and damaged:
+            damaged[at] ^= 1 << int(rng.integers(8))
+        elif how < 0.7:
+            damaged[at : at + size] = rng.bytes(size)
+        elif how < 0.8:
+            del damaged[at : at + size]
+        elif how < 0.9:
+            damaged[at:at] = damaged[at : at + size]
+        else:
+            del damaged[at:]
+    return bytes(damaged)
+
+
+def specs() -> Fuzzer:
+    """Specs that come with flexhpc, changed as values or as text."""
+    paths = sorted((REPOSITORY / "sweeps").glob("*.yaml"))
+    known = [(path.read_text(), yaml.safe_load(path.read_text())) for path in paths]
+
+    def make(folder: Path, rng: np.random.Generator) -> Any:
+        text, value = pick(rng, known)
+        for _ in range(int(rng.integers(1, 4))):
+            value = changed(value, rng)
+        dumped = yaml.safe_dump(value)
+        written = flipped(text.encode(), rng) if rng.random() < 0.3 else dumped.encode()
+        path = folder / "spec.yaml"
+        path.write_bytes(written)
+        return written, lambda: checked(path)
+
+    return Fuzzer(make)
+
+
+def overrides() -> Fuzzer:
+    """``--set`` with keys and values at random."""
+    keys = ["model.width", "data", "training.lr", "seed", "name", "grid", "search.at_once", "x.y.z",
+            "training.gates.plateau", "evaluate.n", "", ".", "model..x", "fixed.model"]  # fmt: skip
+
+    def make(folder: Path, rng: np.random.Generator) -> Any:
+        path = folder / "spec.yaml"
+        path.write_text(SPEC)
+        value = pick(rng, NASTY)
+        shown = json.dumps(value) if rng.random() < 0.5 else str(value)
+        given = [f"{pick(rng, keys)}={shown}" for _ in range(int(rng.integers(1, 3)))]
+        return given, lambda: checked(path, given)
+
+    return Fuzzer(make)
+
+
+def profiles() -> Fuzzer:
+    """Profiles that come with flexhpc, with all that they could say."""
+    every = {
+        "partition": "x", "time": "1:00:00", "sbatch": {"mail-type": "FAIL"}, "setup": ["x"],
+        "container": {"runtime": "podman", "image": "x", "binds": ["/x"]}, "nodes": 1,
+    }  # fmt: skip
+    known = [yaml.safe_load(p.read_text()) or {} for p in (REPOSITORY / "hpc/profiles").glob("*")]
+    known += [{"cluster": "slurm", **every}, {"cluster": "local", "workers": 2}]
+
+    def make(folder: Path, rng: np.random.Generator) -> Any:
+        value = changed(pick(rng, known), rng)
+        path = folder / "profile.yaml"
+        path.write_text(yaml.safe_dump(value))
+        return value, lambda: load_profile(path)
+
+    return Fuzzer(make)
+
+
+def point_files(run: Path) -> Fuzzer:
+    """Point files whose bytes are damaged, or that hold something else with the right checksum."""
+    folder, _, points = open_run(run)
+    point: Point = points[0]
+    content = folder.point(point.id).read_bytes()
+
+    def make(place: Path, rng: np.random.Generator) -> Any:
+        here = RunFolder(place)
+        path = here.point(point.id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        what = "bytes"
+        if rng.random() < 0.3:
+            path.write_bytes(flipped(content, rng))
+        else:
+            with edited(path) as file:
+                what = _changed_file(file, rng)
+
+        def look() -> None:
+            (status,) = StatusReader(here, [point]).read()
+            if status.state == "failed":
+                raise PointError(status.message)
+            read(path)
+            with contextlib.suppress(PointError):
+                read_masks(path).fitted()
+
+        return what, look
+
+    return Fuzzer(make)
+
+
+def _changed_file(file: h5py.File, rng: np.random.Generator) -> str:
+    """Change an attribute or an array of a point's file; returns what was done."""
+    places: list[str] = ["/"]
+    file.visit(places.append)
+    place = pick(rng, places)
+    node = file[place]
+    if node.attrs and rng.random() < 0.7:
+        key, value = pick(rng, list(node.attrs)), pick(rng, NASTY)
+        if rng.random() < 0.2:
+            del node.attrs[key]
+            return f"{place}: {key} left out"
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            node.attrs[key] = str(value) if isinstance(value, list | dict | None) else value
+        return f"{place}: {key} = {value!r}"
+    if place != "/":
+        kind = pick(rng, ["f4", "u1", "i8", "S3"])
+        shape = pick(rng, [(), (0,), (3,), (2, 2), (10**9,)])
+        del file[place]
+        if rng.random() < 0.6:
+            file.create_dataset(place, shape, kind, chunks=(2**20,) if shape == (10**9,) else None)
+        return f"{place}: {kind} {shape}"
+    return "nothing"
+
+
+def checkpoints(saved: Path) -> Fuzzer:
+    """Checkpoints whose bytes are damaged: none, or what was saved."""
+    content = saved.read_bytes()
+
+    def make(folder: Path, rng: np.random.Generator) -> Any:
+        path = folder / "one.ckpt"
+        path.write_bytes(flipped(content, rng))
+        return "bytes", lambda: checkpoint.load(path, "k")
+
+    return Fuzzer(make)
+
+
+def claims() -> Fuzzer:
+    """Claims of wrong content."""
+    good = {"state": "running", "token": "x", "launch": "x", "host": "x:1", "pid": 1, "birth": 1.0,
+            "beat": 1.0, "progress": {"n": 3, "epoch": 2}}  # fmt: skip
+
+    def make(folder: Path, rng: np.random.Generator) -> Any:
+        path = folder / "x.claim.json"
+        written = json.dumps(changed(good, rng)).encode()
+        path.write_bytes(flipped(written, rng) if rng.random() < 0.3 else written)
+
+        def look() -> None:
+            claim = read_claim(path)
+            if claim is not None:
+                claim.live(path)
+
+        return written, look
+
+    return Fuzzer(make)
+
+
+def data_files(folder: Path) -> Fuzzer:
+    """A file of every format that is read by a loader of ours, with damaged bytes."""
+    sources = write_sources(folder)
+    known = []
+    for source, keys in sources.items():
+        place = keys.get("root") or keys.get("path")
+        if place is None:
+            continue
+        files = [Path(place)] if Path(place).is_file() else sorted(Path(place).rglob("*"))
+        known += [(source, keys, file, file.read_bytes()) for file in files if file.is_file()]
+
+    def make(_: Path, rng: np.random.Generator) -> Any:
+        source, keys, file, content = pick(rng, known)
+        damaged = flipped(content, rng)
+
+        def look() -> None:
+            load_samples.__globals__["_load"].cache_clear()
+            file.write_bytes(damaged)
+            try:
+                if file.suffix == ".packed":
+                    check_packed(file)
+                load_samples(section(source=source, **keys), 0)
+            finally:
+                file.write_bytes(content)
+
+        return f"{source} {file.name}", look
+
+    return Fuzzer(make)
+
+
+def main() -> int:
+    """Try every kind; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=int(np.random.default_rng().integers(2**31)))
+    asked = parser.parse_args()
+    print(f"seed {asked.seed}", flush=True)
+    with TemporaryDirectory(prefix="flexhpc-fuzz-") as folder:
+        found = fuzz(Path(folder), np.random.default_rng(asked.seed), asked.count)
+    keys = ("tried", "taken", "refused", "broken")
+    print(f"| input | {' | '.join(keys)} |\n|{' --- |' * 5}")
+    for kind, fuzzer in found.items():
+        print(f"| {kind} | {' | '.join(str(fuzzer.counts[key]) for key in keys)} |")
+        for what in fuzzer.broken[:3]:
+            print(what, file=sys.stderr)
+    return 1 if any(fuzzer.broken for fuzzer in found.values()) else 0
+
+
+def fuzz(folder: Path, rng: np.random.Generator, count: int) -> dict[str, Fuzzer]:
+    """Try so many of every kind in a folder of their own."""
+    from tests.faults.made import a_checkpoint, a_run
+
+    made = {
+        "spec": specs(),
+        "--set": overrides(),
+        "profile": profiles(),
+        "point file": point_files(a_run(folder / "run")),
+        "checkpoint": checkpoints(a_checkpoint(folder)),
+        "claim": claims(),
+        "data file": data_files(folder / "data"),
+    }
+    for kind, fuzzer in made.items():
+        place = folder / kind.replace(" ", "-")
+        place.mkdir()
+        for _ in range(count):
+            fuzzer.once(place, rng)
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""A finished run and a checkpoint, for faults to befall."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flexhpc.errors import Interrupted
+from flexhpc.spec.sections.training import Adam
+from flexhpc.training import Hooks
+from tests.command import succeeded
+from tests.faults.site import SPEC
+from tests.training.helpers import run
+
+TRAINING = Adam(optimizer="adam", lr=5e-3, batch_size=32, epochs=40)
+N = 150
+
+
+def a_run(folder: Path) -> Path:
+    """Measure two points; returns their run folder."""
+    folder.mkdir(parents=True)
+    (folder / "faults.yaml").write_text(SPEC)
+    (folder / "p.yaml").write_text("workers: 1\ntracking_uri: none\n")
+    succeeded(folder, "sweep", "faults.yaml", "--profile", "p.yaml")
+    return folder / "runs" / "faults"
+
+
+def a_checkpoint(folder: Path) -> Path:
+    """Return the checkpoint of a training that was stopped in the middle, under the key ``k``."""
+    path = folder / "one.ckpt"
+    hooks = Hooks(stopping=iter([False] * 60 + [True]).__next__, checkpoint=path, key="k")
+    with pytest.raises(Interrupted):
+        run(TRAINING, N, hooks=hooks)
+    return path
