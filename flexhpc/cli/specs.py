@@ -33,6 +33,7 @@ def schema() -> None:
 
 
 def _expected(text: str) -> str:
-    """Return the first sentence of what a spec's header expects."""
+    """Return the first sentence of what a spec's header expects, or else of the header."""
     comment = " ".join(line[1:].strip() for line in text.splitlines() if line.startswith("#"))
-    return comment.partition("Expected: ")[2].split(". ")[0].rstrip(".")
+    said = comment.partition("Expected: ")[2] or comment
+    return said.split(". ")[0].rstrip(".")
