@@ -97,7 +97,7 @@ def test_a_row_tells_ratios_of_the_same_round() -> None:
     assert row("net", rates) == "| net | 0.2k | 2.00 (0.50 to 3.00) |"
 
 
-@pytest.mark.sweeps
+@pytest.mark.slow
 def test_whole_answers_and_starts_are_told() -> None:
     starts = told("bench.speed.start", "--rounds", "1", "--networks", "MLP 8")
     assert starts.count("| MLP 8 |") >= 4

@@ -153,14 +153,14 @@ WRONG = {
         "        if self.training:\n            sys.exit(5)\n        return self.l(x.flatten(1))\n",
         "SystemExit: 5"),
     "hangs": ("import time\ndef Net():\n    time.sleep(100)\n",
-              "model.family: nets:Net took longer than seconds: 2"),
+              "model.family: nets:Net took longer than seconds: 8"),
     "hangs while it trains": (
         "import time\nfrom torch import nn\nclass Net(nn.Module):\n"
         "    def __init__(self):\n        super().__init__()\n        self.l = nn.Linear(64, 3)\n"
         "    def forward(self, x):\n"
         "        if self.training:\n            time.sleep(100)\n"
         "        return self.l(x.flatten(1))\n",
-        "nets:Net: a forward pass took longer than seconds: 2"),
+        "nets:Net: a forward pass took longer than seconds: 8"),
 }  # fmt: skip
 
 
@@ -230,7 +230,7 @@ def test_code_that_is_wrong_fails_its_point_in_a_line(
         names.append(f"wrong{number}:Net")
     (folder / "forks.py").write_text(FORKS)
     right = ["nets:plain", "forks:Net"]
-    listed = ", ".join(f"{{family: '{name}', seconds: 2}}" for name in [*names, *right])
+    listed = ", ".join(f"{{family: '{name}', seconds: 8}}" for name in [*names, *right])
     spec = SPEC.replace("  model.kwargs.width: [2, 4, 8]", f"  model: [{listed}]").replace(
         '  model: {family: "nets:Net"}\n', ""
     )
