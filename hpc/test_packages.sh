@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 missing=()
 command -v chromium >/dev/null || missing+=(chromium)
+command -v cc >/dev/null || missing+=(gcc libc6-dev) # a disk that fails, in tests/faults
 [ -d /usr/share/datasets/fashion-mnist ] || missing+=(dataset-fashion-mnist)
 if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
   devcluster/packages.sh

@@ -190,6 +190,13 @@ def reading(path: Path) -> Iterator[h5py.File]:
     Raises:
         PointError: damaged, not HDF5, holds what no such file does, or of a newer flexhpc.
     """
+    with _looked_over(path) as (file, _):
+        yield file
+
+
+@contextlib.contextmanager
+def _looked_over(path: Path) -> Iterator[tuple[h5py.File, bytes]]:
+    """Open a file as :func:`reading` does; yields its bytes as well."""
     if not path.exists():
         raise PointError(f"{path}: there is no such file: the point was not measured yet")
     try:
@@ -207,7 +214,7 @@ def reading(path: Path) -> Iterator[h5py.File]:
             point = str(file.attrs["point_id"])
             if _POINT.fullmatch(path.stem) and point != path.stem:
                 raise ValueError(f"it is the file of point {point[:40]!r}")
-            yield file
+            yield file, content
     except _BROKEN as error:
         what = one_line(error)
         raise PointError(
@@ -271,9 +278,9 @@ def _fresh(content: BytesIO) -> h5py.File:
 
 def _copied(path: Path) -> BytesIO:
     """Return the content of a file that can be read, with room for its checksum."""
-    with reading(path) as old:
+    with _looked_over(path) as (old, held):
         if old.userblock_size == seal.SIZE:
-            return BytesIO(seal.read_sealed(path)[0])
+            return BytesIO(held)
         content = BytesIO()
         with _fresh(content) as new:
             for key, value in old.attrs.items():

@@ -79,9 +79,7 @@ def killed_follower(site: Site, times: int) -> Outcome:
 
 def killed_rank(site: Site, times: int) -> Outcome:
     """SIGKILL one of two processes that train a probe together."""
-    site.profile("tracking_uri: none", "workers: 1", "processes_per_node: 2")
-    profile = site.folder / "profile.yaml"
-    profile.write_text(profile.read_text().replace("workers: 2\n", ""))
+    site.profile("tracking_uri: none", "processes_per_node: 2", workers=1)
     sweep = site.start()
     for _ in range(times):
         if not site.wait(sweep, site.working):

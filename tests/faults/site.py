@@ -82,9 +82,9 @@ class Site:
         self.profile(f"tracking_uri: {tracking}" if tracking else "")
         self._known: set[tuple[object, ...]] = set()
 
-    def profile(self, *lines: str) -> None:
-        """Write the profile: two workers that save often and are replaced as often as it takes."""
-        usual = ("workers: 2", "retries: 100", "checkpoint_every: 0.1")
+    def profile(self, *lines: str, workers: int = 2) -> None:
+        """Write the profile: workers that save often and are replaced as often as it takes."""
+        usual = (f"workers: {workers}", "retries: 100", "checkpoint_every: 0.1")
         (self.folder / "profile.yaml").write_text("\n".join([*usual, *lines]) + "\n")
 
     def start(self, **environment: str) -> subprocess.Popen[str]:
