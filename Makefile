@@ -45,23 +45,24 @@ report: install ## HTML report of a run (RUN=)
 	@$(BIN)/flexhpc report $(RUN)
 
 check: lint ## lint and the quick tests
-	@$(BIN)/python -m pytest -q -m 'not (slow or sweeps or slurm or container or browser)'
+	@$(BIN)/python -m pytest -q -m 'not (slow or faults or sweeps or slurm or container or browser)'
 
 test: coverage = $(if $(COVERAGE),--cov --cov-config=.ci/coverage.ini --cov-report=term:skip-covered)
 test: dev ## all tests but those of containers, SLURM and a browser among them
 	@hpc/test_packages.sh
-	@$(BIN)/python -m pytest -n 3 -m 'not (slow or container)' --durations=25 $(coverage)
+	@$(BIN)/python -m pytest -n 4 -m 'not (slow or faults or container)' --durations=25 $(coverage)
 
 coverage: dev ## the lines that the tests run, also in workers; without SLURM (15 minutes)
 	@hpc/test_packages.sh
-	@$(BIN)/python -m pytest -m 'not (slow or slurm or container)' --cov --cov-report=term
+	@$(BIN)/python -m pytest -m 'not (slow or faults or slurm or container)' --cov --cov-report=term
 
 test-full: dev ## the same with every repetition, and those that take minutes
 	@hpc/test_packages.sh
 	@FLEXHPC_TEST_FULL=1 $(BIN)/python -m pytest -m 'not container' --durations=25
 
-test-faults: dev ## kill, damage and fill disks at random, and see that nothing is lost (35 minutes)
-	@$(BIN)/python -m tests.faults
+test-faults: dev ## kill, damage and fill disks at random; nothing may be lost (35 minutes; PART=1: 4)
+	@hpc/test_packages.sh
+	@$(BIN)/python -m $(if $(PART),pytest -n 2 -m faults tests/faults,tests.faults)
 
 test-slow: dev ## flexhpc against plain training loops (15 minutes)
 	@$(BIN)/python -m pytest -m 'slow and not slurm'

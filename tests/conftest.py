@@ -44,8 +44,8 @@ SWEEPS = (
     "measuring/test_point.py", "measuring/test_tuned.py", "tracking/test_sync.py",
     "training/test_group.py",
     "search/test_bayes.py", "test_bench_search.py", "test_bench_recipe.py", "test_extending.py",
-    "test_known_answers.py", "test_package.py", "faults/test_campaign.py",
-    "faults/test_fuzz.py", "faults/test_groups.py", "faults/test_input.py",
+    "test_known_answers.py", "test_package.py", "faults/test_fuzz.py",
+    "faults/test_groups.py", "faults/test_input.py",
     "faults/test_point_files.py",
 )  # fmt: skip
 """Files whose tests start whole sweeps or simulate many: not in ``make check``."""

@@ -1,7 +1,8 @@
 """Breaks flexhpc on purpose, one line at a time, and asks whether its tests notice.
 
-Usage: python -m tests.mutations [NAME ...]
-Works on a copy. Prints for each mutation the first test that fails; exits with 1 if one survives.
+Usage: python -m tests.mutations [--faults] [NAME ...]
+Works on a copy. Prints for each mutation what noticed it: the first test that fails, or with
+--faults the first line of a campaign of faults at random. Exits with 1 if one survives.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ from tests.archives import copy_checkout
 
 @dataclass(frozen=True)
 class Mutation:
-    """One wrong line: in a file, ``right`` becomes ``wrong``; ``tests`` are to notice."""
+    """One wrong line: in a file, ``right`` becomes ``wrong``.
+
+    Attributes:
+        tests: files of tests that are to notice, or kinds of faults.
+    """
 
     name: str
     file: str
@@ -34,7 +39,7 @@ MUTATIONS = (
         ("tests/store",),
     ),
     Mutation(
-        "rank vote", "training/network.py", "return heard and bool(total > 0)", "return vote",
+        "rank vote", "training/network.py", "return heard and bool(votes > 0)", "return vote",
         ("tests/training/test_group.py",),
     ),
     Mutation(
@@ -63,32 +68,85 @@ MUTATIONS = (
 )  # fmt: skip
 
 
+FAULTS = (
+    Mutation(
+        "fsync", "atomic.py", "os.fsync(written.fileno())", "pass", ("power failure",),
+    ),
+    Mutation(
+        "claim token", "store/claim.py", "current.token == self.record.token", "True",
+        ("host comes back",),
+    ),
+    Mutation(
+        "checksum of a point's file", "store/seal.py",
+        "if hashlib.sha256(memoryview(content)[SIZE:]).digest() != content[_DIGEST]:", "if False:",
+        ("damaged point file",),
+    ),
+    Mutation(
+        "checksums of a checkpoint", "training/checkpoint.py", "_check(content)\n        state",
+        "state", ("damaged checkpoint",),
+    ),
+    Mutation(
+        "rank agreement", "training/network.py", "return heard and bool(votes > 0)", "return vote",
+        ("interrupted ranks",),
+    ),
+    Mutation(
+        "random state of a checkpoint", "training/loop.py",
+        'self.optimizer.load_state_dict(saved["optimizer"])', "pass", ("killed worker",),
+    ),
+    Mutation(
+        "children that nobody counted", "tracking/sync.py",
+        "self._drop_uncounted(parent, status.point.id)", "pass", ("killed follower",),
+    ),
+    Mutation(
+        "what killed writers left", "store/layout.py",
+        "return [path for path in parts if", "return [path for path in () if", ("slow disk",),
+    ),
+    Mutation(
+        "a server that does not answer", "tracking/follow.py", "except Exception as error:",
+        "except KeyError as error:", ("tracking server down, broken, slow",),
+    ),
+    Mutation(
+        "room on the disk", "store/point_file.py",
+        "except (OSError, RuntimeError, ValueError) as error:", "except KeyError as error:",
+        ("full disk",),
+    ),
+)  # fmt: skip
+
+
 def noticed(mutation: Mutation, copy: Path) -> str:
-    """Return which test fails with it, or nothing."""
+    """Return what notices it, or nothing."""
+    if mutation in FAULTS:
+        kinds = [word for kind in mutation.tests for word in ("--kind", kind)]
+        command = ["tests.faults", "--minutes", "6", "--until-broken", *kinds]
+    else:
+        command = ["pytest", "-q", "-x", "-n", "0", *mutation.tests]
     file = copy / "flexhpc" / mutation.file
     text = file.read_text()
-    assert text.count(mutation.right) == 1, f"{mutation.name}: the line is not there (once)"
     file.write_text(text.replace(mutation.right, mutation.wrong))
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", *mutation.tests], cwd=copy,
+            [sys.executable, "-m", *command], cwd=copy,
             env={**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     finally:
         file.write_text(text)
-    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    return failed[0] if failed else ""
+    said = [
+        line for line in done.stdout.splitlines() if line.startswith(("FAILED", *mutation.tests))
+    ]
+    return said[0] if said and done.returncode else ""
 
 
 def main() -> int:
     """Try the mutations that are named, or all."""
+    names = [word for word in sys.argv[1:] if word != "--faults"]
+    mutations = FAULTS if "--faults" in sys.argv[1:] else MUTATIONS
     survivors = 0
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "flexhpc"
         copy_checkout(copy)
-        for mutation in MUTATIONS:
-            if sys.argv[1:] and mutation.name not in sys.argv[1:]:
+        for mutation in mutations:
+            if names and mutation.name not in names:
                 continue
             found = noticed(mutation, copy)
             survivors += not found

@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from flexhpc.cli.archive import pack, unpack
 from flexhpc.cli.data import data_app
 from flexhpc.cli.doctor import doctor
 from flexhpc.cli.options import FAILED, INTERRUPTED, WRONG_INPUT
@@ -27,7 +28,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for verb in (
-    validate, plan, sweep, status, results, report, cancel, specs, schema, probe, sync, ui, doctor,
+    validate, plan, sweep, status, results, report, cancel, pack, unpack, specs, schema, probe,
+    sync, ui, doctor,
 ):  # fmt: skip
     app.command()(verb)
 app.add_typer(data_app, name="data")

@@ -15,10 +15,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from tests import reaper
-from tests.faults.kinds import KINDS, Unavailable
-from tests.faults.site import Outcome, Site, expected
+from tests.faults.kinds import KINDS
+from tests.faults.site import Outcome, Site, Unavailable, expected
 
-TIMES = {"killed worker": 12, "stopped worker": 6, "killed rank": 3}
+TIMES = {
+    "killed worker": 12, "stopped worker": 6, "killed rank": 3, "interrupted ranks": 3,
+    "ten sweeps, five killed": 1, "another version beside": 1, "slow disk": 1,
+    "host comes back": 1, "killed node of SLURM": 1,
+}  # fmt: skip
 """Faults in one sweep; of the others, 2."""
 
 
@@ -28,6 +32,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=35.0)
     parser.add_argument("--seed", type=int, default=int(np.random.default_rng().integers(2**31)))
     parser.add_argument("--kind", action="append", choices=KINDS)
+    parser.add_argument("--until-broken", action="store_true", help="end where anything is wrong")
     asked = parser.parse_args()
     reaper.start()
     print(f"seed {asked.seed}", flush=True)
@@ -50,6 +55,8 @@ def main() -> int:
             found.setdefault(kind, []).append(outcome)
             if not outcome.fine:
                 print(f"{kind}, round {round_}: {outcome}", flush=True)
+                if asked.until_broken:
+                    return 1
         round_ += 1
     print(table(found))
     return 0 if all(one.fine for some in found.values() for one in some) else 1

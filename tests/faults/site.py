@@ -70,6 +70,10 @@ def expected() -> dict[str, object]:
         return contents(a_run(Path(folder, "run")))
 
 
+class Unavailable(Exception):
+    """This machine cannot have such a fault."""
+
+
 class Site:
     """A folder in which the sweep runs, again and again, until it is done."""
 
@@ -195,6 +199,9 @@ class Site:
         tags = [r.data.tags.get("flexhpc.probe", r.data.tags["flexhpc.point_id"]) for r in logged]
         self.outcome.doubled += len(tags) - len(set(tags))
         self.outcome.lost += len(self._known) + len(expected()) - len(set(tags))
+
+
+Kind = Callable[[Site, int], Outcome]
 
 
 def end(sweep: subprocess.Popen[str]) -> None:

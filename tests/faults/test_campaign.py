@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 
 from tests.conftest import FULL
-from tests.faults.kinds import KINDS, Unavailable
-from tests.faults.site import Site
+from tests.faults.kinds import KINDS
+from tests.faults.site import Site, Unavailable
 
 SHORT = (
     "killed worker", "killed everything", "damaged checkpoint", "full disk", "failing disk",
     "read-only disk", "tracking server down, broken, slow",
 )  # fmt: skip
-"""What `make test` has; the others resemble these or tests elsewhere."""
+"""What CI has; the others resemble these or tests elsewhere."""
 FEW = {"killed worker": 4, "killed rank": 2, "stopped worker": 2}
 """Faults in one sweep; of the others, 1."""
 
 
+@pytest.mark.faults
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("kind", KINDS if FULL else SHORT)
 def test_nothing_is_lost_doubled_or_wrong(kind: str, tmp_path: Path) -> None:

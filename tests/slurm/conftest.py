@@ -175,12 +175,18 @@ def running_cluster(name: str, number: int, **settings: str) -> Iterator[Cluster
         cluster.down()
 
 
-def _needs_slurm() -> None:
+def no_slurm() -> str:
+    """Return why no devcluster can be started here; empty if one can."""
     installed = subprocess.run(
         [str(DEVCLUSTER / "packages.sh"), "--check"], capture_output=True, text=True, check=False
     )
     if installed.returncode or os.geteuid() != 0:
-        why = installed.stderr.strip() or "only root can start a devcluster"
+        return installed.stderr.strip() or "only root can start a devcluster"
+    return ""
+
+
+def _needs_slurm() -> None:
+    if why := no_slurm():
         if os.environ.get("CI"):
             pytest.fail(f"the SLURM tests must run here: {why}")
         pytest.skip(why)

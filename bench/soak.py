@@ -1,0 +1,155 @@
+"""How flexhpc carries very many points: time, memory and files of a sweep, and of what reads it.
+
+Every point is a search of nine probes or so by a trainer that takes no time, so what is seen is
+what flexhpc itself takes. Prints one row of a Markdown table per number of points.
+
+Usage: python -m bench.soak [--points N ...] [--slurm] [--tracking]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+FLEXHPC = Path(sys.executable).parent / "flexhpc"
+TRAINER = """\
+import numpy as np
+
+def fit(inputs, labels, seed):
+    return np.arange(len(labels)) < 40 + seed % 25
+"""
+SPEC = """\
+name: soak
+fixed:
+  data: {{source: digits, labels: random, n_max: 200}}
+  training: {{trainer: "trivial:fit", epochs: 1}}
+  search: {{policy: bisection, start: 32, tolerance: 0.05}}
+grid: {{seed: [{seeds}]}}
+"""
+LOCAL = "workers: 2\n"
+SLURM = "cluster: slurm\npartition: main\nmem_gb: 1\npoints_per_task: 50\n"
+ROLES = {
+    "flexhpc.worker": "worker", "flexhpc.tracking.follow": "MLflow", "flexhpc.own_trainer": "trainer",
+    "flexhpc sweep": "sweep",
+}  # fmt: skip
+COLUMNS = (
+    "points", "probes", "seconds", "ms a point", "MB of the sweep", "MB of a worker", "MB of MLflow's",
+    "status", "results", "report", "sync", "files", "MB on disk",
+)  # fmt: skip
+
+
+@dataclass
+class Memory:
+    """Largest resident memory of the processes of a sweep (megabytes), by role."""
+
+    largest: dict[str, float]
+
+    @classmethod
+    @contextmanager
+    def watched(cls, root: subprocess.Popen[bytes]) -> Iterator[Memory]:
+        """Look once a second while the block runs."""
+        memory, over = cls(defaultdict(float)), threading.Event()
+
+        def watch() -> None:
+            while not over.wait(1.0):
+                memory.look(root.pid)
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield memory
+        finally:
+            over.set()
+            thread.join()
+
+    def look(self, pid: int) -> None:
+        """Read what all processes below one take now."""
+        try:
+            root = psutil.Process(pid)
+            processes = [root, *root.children(recursive=True)]
+        except psutil.Error:
+            return
+        for process in processes:
+            try:
+                command = " ".join(process.cmdline())
+                megabytes = process.memory_info().rss / 1e6
+            except psutil.Error:
+                continue
+            role = next((role for part, role in ROLES.items() if part in command), "other")
+            self.largest[role] = max(self.largest[role], megabytes)
+
+
+def timed(folder: Path, *arguments: str) -> tuple[float, float]:
+    """Run a verb; returns its seconds and its largest resident memory (megabytes)."""
+    started = time.monotonic()
+    with (folder / "said.txt").open("ab") as said:
+        process = subprocess.Popen([str(FLEXHPC), *arguments], cwd=folder, stdout=said, stderr=said)
+        _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0, f"{arguments} ended with {status}; see {folder}/said.txt"
+    return time.monotonic() - started, usage.ru_maxrss / 1e3
+
+
+def soak(folder: Path, points: int, profile: str) -> dict[str, str]:
+    """Measure a sweep of so many points; returns a row of the table."""
+    (folder / "trivial.py").write_text(TRAINER)
+    (folder / "soak.yaml").write_text(SPEC.format(seeds=", ".join(map(str, range(points)))))
+    (folder / "profile.yaml").write_text(profile)
+    started = time.monotonic()
+    with (folder / "sweep.txt").open("wb") as said:
+        sweep = subprocess.Popen(
+            [str(FLEXHPC), "sweep", "soak.yaml", "--profile", "profile.yaml"], cwd=folder,
+            stdout=said, stderr=said,
+        )  # fmt: skip
+        with Memory.watched(sweep) as memory:
+            status = sweep.wait()
+    seconds = time.monotonic() - started
+    assert status == 0, (folder / "sweep.txt").read_text()[-2000:]
+    files = [path for path in (folder / "runs").rglob("*") if path.is_file()]
+    verbs = {
+        verb: timed(folder, verb, "runs/soak") for verb in ("status", "results", "report", "sync")
+    }
+    row = (
+        f"{points:,}", f"{probes(folder):,}", f"{seconds:.0f}", f"{1000 * seconds / points:.0f}",
+        *(f"{memory.largest[role]:.0f}" for role in ("sweep", "worker", "MLflow")),
+        *(f"{s:.1f} s, {megabytes:.0f} MB" for s, megabytes in verbs.values()),
+        f"{len(files):,}", f"{sum(path.stat().st_size for path in files) / 1e6:.0f}",
+    )  # fmt: skip
+    return dict(zip(COLUMNS, row, strict=True))
+
+
+def probes(folder: Path) -> int:
+    """Return how many probes the run has."""
+    from flexhpc.store.status import StatusReader, open_run
+
+    run, _, points = open_run(folder / "runs" / "soak")
+    return sum(status.probes for status in StatusReader(run, points).read())
+
+
+def main() -> None:
+    """Measure, and print the table row by row."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--points", type=int, nargs="+", default=[100, 1_000, 10_000])
+    parser.add_argument("--slurm", action="store_true", help="on the devcluster that is up")
+    parser.add_argument("--tracking", action="store_true", help="with MLflow beside the sweep")
+    asked = parser.parse_args()
+    profile = (SLURM if asked.slurm else LOCAL) + ("" if asked.tracking else "tracking_uri: none\n")
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+    for points in asked.points:
+        with tempfile.TemporaryDirectory(prefix="flexhpc-soak-") as folder:
+            print(f"| {' | '.join(soak(Path(folder), points, profile).values())} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Verbs that put a run into one file, and take it out again: pack, unpack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flexhpc.cli.options import Run, Runs
+from flexhpc.errors import InputError
+
+
+def pack(
+    run: Run,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file; by default NAME.zip here.")
+    ] = None,
+) -> None:
+    """Write a run's record into one file: to keep it, to move it, to spare inodes."""
+    from flexhpc.store.archive import pack as write
+    from flexhpc.store.status import open_run
+
+    folder, _, _ = open_run(run)
+    archive = output or Path(f"{folder.name}.zip")
+    try:
+        count = write(folder, archive)
+    except OSError as error:
+        raise InputError(f"{archive}: cannot be written: {error.strerror}") from None
+    typer.echo(f"{archive}: {count} files, {archive.stat().st_size / 1e6:,.1f} MB")
+
+
+def unpack(
+    archive: Annotated[Path, typer.Argument(metavar="FILE", help="A packed run.")],
+    runs: Runs = Path("runs"),
+) -> None:
+    """Make a run folder again from its one file; a run that was not finished goes on from there."""
+    from flexhpc.store.archive import unpack as read
+
+    try:
+        typer.echo(read(archive, runs).path)
+    except OSError as error:
+        what = error.filename or archive
+        raise InputError(f"{what}: cannot be unpacked: {error.strerror}") from None

@@ -1,0 +1,43 @@
+"""Faults of a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from tests.faults.site import Outcome, Site, Unavailable
+from tests.slurm.conftest import Cluster, no_slurm, running_cluster, wait_for
+
+
+@contextlib.contextmanager
+def a_cluster() -> Iterator[Cluster]:
+    """Start the devcluster of this campaign."""
+    if why := no_slurm():
+        raise Unavailable(why)
+    with running_cluster("faults", 4) as cluster:
+        yield cluster
+
+
+def killed_node(site: Site, times: int) -> Outcome:
+    """A node of SLURM dies with all that runs there, while a sweep here shares the run."""
+    with a_cluster() as cluster:
+        slurm = cluster.profile(site.folder, processes_per_node=1, checkpoint_every=0.1, retries=9)
+        on_slurm = site.folder / "slurm.yaml"
+        slurm.rename(on_slurm)
+        site.profile("tracking_uri: none", workers=1)
+        for _ in range(times):
+            sweeps = [cluster.sweep(site.spec, on_slurm), site.start()]
+            site.wait(sweeps[0], lambda: any(job[2] == "RUNNING" for job in cluster.queue()))
+            site.somewhere(4.0)
+            for node in {job[3] for job in cluster.queue() if job[2] == "RUNNING"}:
+                cluster.kill_node(node)
+                site.outcome.tried += 1
+                wait_for(lambda node=node: "down" in cluster.nodes()[node], what=cluster.nodes)
+                cluster.up()
+                break
+            for sweep in sweeps:
+                site.finish(sweep)
+            site.note_probes()
+            if site.outcome.tried == 0:
+                site.begin_anew()
+        return site.conclude()

@@ -1,0 +1,129 @@
+/* Preloaded: a machine whose disk fails, is slow or loses power, with another clock or name.
+
+   Beneath $FAULTY, one in $FAULTY_ONE_IN writes, syncs and renames fails with $FAULTY_WITH (an
+   errno), or the process dies at a rename as by a power failure if that is "power": of a file that
+   was not synced since its last write only the name is there then. $FAULTY_SLOW: seconds that each
+   takes; $FAULTY_CLOCK: seconds by which the wall clock is ahead; $FAULTY_HOST: the host's name. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+#define MOST 4096
+
+static ino_t unsynced[MOST];
+static int unsynced_count;
+
+static double number(const char *name, double otherwise) {
+  const char *text = getenv(name);
+  return text ? atof(text) : otherwise;
+}
+
+static int unlucky(void) {
+  static unsigned state;
+  if (!state) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    state = (unsigned)now.tv_nsec ^ (unsigned)getpid();
+  }
+  int one_in = (int)number("FAULTY_ONE_IN", 0);
+  return one_in && rand_r(&state) % one_in == 0;
+}
+
+static int ours(const char *path) {
+  const char *folder = getenv("FAULTY");
+  return folder && path && strncmp(path, folder, strlen(folder)) == 0;
+}
+
+static int power_fails(void) {
+  const char *with = getenv("FAULTY_WITH");
+  return with && strcmp(with, "power") == 0;
+}
+
+static int fails(const char *path) {
+  if (!ours(path)) return 0;
+  double seconds = number("FAULTY_SLOW", 0);
+  if (seconds > 0) usleep((useconds_t)(seconds * 1e6));
+  if (power_fails() || !unlucky()) return 0;
+  errno = (int)number("FAULTY_WITH", EIO);
+  return 1;
+}
+
+static int fails_at(int fd) {
+  char name[64], path[4096];
+  int before = errno;
+  snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+  ssize_t length = readlink(name, path, sizeof path - 1);
+  errno = before;
+  if (length < 0) return 0;
+  path[length] = 0;
+  return fails(path);
+}
+
+static int find_unsynced(ino_t inode) {
+  for (int i = 0; i < unsynced_count; i++)
+    if (unsynced[i] == inode) return i;
+  return -1;
+}
+
+static void note(int fd, int synced) {
+  struct stat status;
+  if (!power_fails() || fstat(fd, &status) || !S_ISREG(status.st_mode)) return;
+  int at = find_unsynced(status.st_ino);
+  if (synced && at >= 0) unsynced[at] = unsynced[--unsynced_count];
+  if (!synced && at < 0 && unsynced_count < MOST) unsynced[unsynced_count++] = status.st_ino;
+}
+
+ssize_t write(int fd, const void *bytes, size_t count) {
+  if (fails_at(fd)) return -1;
+  note(fd, 0);
+  return REAL(write)(fd, bytes, count);
+}
+
+ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t at) {
+  if (fails_at(fd)) return -1;
+  note(fd, 0);
+  return REAL(pwrite64)(fd, bytes, count, at);
+}
+
+ssize_t pwrite(int fd, const void *bytes, size_t count, off_t at) {
+  return pwrite64(fd, bytes, count, at);
+}
+
+int fsync(int fd) {
+  if (fails_at(fd)) return -1;
+  note(fd, 1);
+  return REAL(fsync)(fd);
+}
+
+int rename(const char *from, const char *to) {
+  if (fails(to)) return -1;
+  if (!ours(to) || !power_fails() || !unlucky()) return REAL(rename)(from, to);
+  struct stat status;
+  if (stat(from, &status) == 0 && find_unsynced(status.st_ino) >= 0) (void)!truncate(from, 0);
+  int done = REAL(rename)(from, to);
+  raise(SIGKILL);
+  return done;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+  int done = REAL(clock_gettime)(clock, now);
+  if (done == 0 && clock == CLOCK_REALTIME) now->tv_sec += (time_t)number("FAULTY_CLOCK", 0);
+  return done;
+}
+
+int gethostname(char *name, size_t size) {
+  const char *other = getenv("FAULTY_HOST");
+  if (!other) return REAL(gethostname)(name, size);
+  snprintf(name, size, "%s", other);
+  return 0;
+}

@@ -1,0 +1,164 @@
+"""Faults of a machine: its disk, its power, its clock."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+from tests.faults.site import Kind, Outcome, Site, Unavailable, end
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, options: str) -> Iterator[Callable[[str], None]]:
+    """Mount a small file system; yields what mounts it again with other options."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def mount(how: str) -> None:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", how, "none", str(folder)], check=False,
+            capture_output=True,
+        )  # fmt: skip
+        if done.returncode:
+            raise Unavailable("mounting needs root")
+
+    mount(options)
+    try:
+        yield lambda how: mount(f"remount,{how}")
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=False)
+
+
+def on_small_disk(too_small: Callable[[int], str], enough: str, error: str) -> Kind:
+    """Return a fault in which a file system has too little of something, until it is given more."""
+
+    def fault(site: Site, times: int) -> Outcome:
+        with mounted(site.folder / "runs", too_small(0)) as again:
+            for number in range(times):
+                again(too_small(number))
+                sweep = site.start()
+                said = site.finish(sweep)
+                site.outcome.tried += sweep.returncode != 0
+                if sweep.returncode and error not in said:
+                    site.outcome.wrong += 1
+                    site.outcome.said.append(said[-300:])
+                site.note_probes()
+            again(enough)
+            return site.conclude()
+
+    fault.__doc__ = f"{error} while points are measured; then there is room."
+    return fault
+
+
+def read_only(site: Site, times: int) -> Outcome:
+    """The file system becomes read-only in the middle; later it can be written again."""
+    with mounted(site.run / "points", "size=50m") as again:
+        for _ in range(times):
+            sweep = site.start()
+            site.wait(sweep, site.working)
+            site.somewhere(1.0)
+            for _ in range(200):  # not while somebody is just writing
+                with contextlib.suppress(Unavailable):
+                    again("ro")
+                    site.outcome.tried += 1
+                    break
+                time.sleep(0.01)
+            site.somewhere(2.0)
+            if sweep.poll() is None:
+                end(sweep)
+            again("rw")
+            site.note_probes()
+        return site.conclude()
+
+
+def failing_writes(number: int) -> Kind:
+    """Return a fault in which one of some writes, syncs and renames fails."""
+
+    def fault(site: Site, times: int) -> Outcome:
+        for _ in range(times):
+            sweep = site.start(**faulty(site, WITH=str(number), ONE_IN="40"))
+            site.finish(sweep)
+            site.outcome.tried += 1
+            site.note_probes()
+        return site.conclude()
+
+    fault.__doc__ = f"One of forty writes fails: {os.strerror(number)}."
+    return fault
+
+
+def power_failure(site: Site, times: int) -> Outcome:
+    """The power fails at a rename: of what was not synced before, only the name is there."""
+    for _ in range(times):
+        sweep = site.start(**faulty(site, WITH="power", ONE_IN="15"))
+        site.finish(sweep)
+        site.outcome.tried += 1
+        site.note_probes()
+    return site.conclude()
+
+
+def slow_disk(site: Site, times: int) -> Outcome:
+    """Every write, sync and rename takes a tenth of a second, and workers are killed."""
+    for _ in range(times):
+        sweep = site.start(**faulty(site, SLOW="0.1"))
+        if not site.wait(sweep, site.working):
+            break
+        site.somewhere(2.0)
+        for pid in site.working()[:1]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        site.outcome.tried += 1
+        site.finish(sweep)
+        site.note_probes()
+    return site.conclude()
+
+
+def host_comes_back(site: Site, times: int) -> Outcome:
+    """Another host, whose clock is a day off, stands still until it is replaced, and comes back.
+
+    Takes as long as its silence is believed to be a pause.
+    """
+    for _ in range(times):
+        site.begin_anew()
+        day = int(site.rng.choice((-86_400, 86_400)))
+        away = site.start(**faulty(site, CLOCK=str(day), HOST="elsewhere"))
+        if not site.wait(away, site.working):
+            break
+        site.somewhere(1.0)
+        there = [psutil.Process(away.pid), *psutil.Process(away.pid).children(recursive=True)]
+        for process in there:
+            process.suspend()
+        site.outcome.tried += 1
+        site.finish(site.start())
+        site.note_probes()
+        for process in there:
+            with contextlib.suppress(psutil.Error):
+                process.resume()
+        site.finish(away)
+        site.note_probes()
+    return site.conclude()
+
+
+def faulty(site: Site, **keys: str) -> dict[str, str]:
+    """Return the environment of a machine with a fault, as faulty_machine.c names it."""
+    named = {f"FAULTY_{key}": value for key, value in keys.items()}
+    return {"LD_PRELOAD": str(_compiled()), "FAULTY": str(site.run / "points"), **named}
+
+
+def _compiled() -> Path:
+    """Return the library that makes a machine faulty."""
+    if (compiler := shutil.which("gcc") or shutil.which("cc")) is None:
+        raise Unavailable("a C compiler is needed")
+    library = Path(tempfile.gettempdir()) / f"flexhpc-faulty-machine-{os.getuid()}-{os.getpid()}.so"
+    if not library.exists():
+        source = Path(__file__).with_name("faulty_machine.c")
+        command = [compiler, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+        subprocess.run(command, check=True)
+    return library
