@@ -41,12 +41,12 @@ grid: {{seed: [{seeds}]}}
 LOCAL = "workers: 2\n"
 SLURM = "cluster: slurm\npartition: main\nmem_gb: 1\npoints_per_task: 50\n"
 ROLES = {
-    "flexhpc.worker": "worker", "flexhpc.tracking.follow": "MLflow", "flexhpc.own_trainer": "trainer",
-    "flexhpc sweep": "sweep",
+    "flexhpc.worker": "worker", "flexhpc.tracking.follow": "MLflow",
+    "flexhpc.own_trainer": "trainer", "flexhpc sweep": "sweep",
 }  # fmt: skip
 COLUMNS = (
-    "points", "probes", "seconds", "ms a point", "MB of the sweep", "MB of a worker", "MB of MLflow's",
-    "status", "results", "report", "sync", "files", "MB on disk",
+    "points", "probes", "seconds", "ms a point", "MB of the sweep", "MB of a worker",
+    "MB of MLflow's", "status", "results", "report", "sync", "files", "MB on disk",
 )  # fmt: skip
 
 

@@ -26,7 +26,8 @@ def replacing(
 
     Args:
         path: the file; its folder is made.
-        durable: wait until the new one is on the disk, so that it outlives a power failure.
+        durable: wait until the new one is on the disk, under its name, so that it outlives a power
+            failure.
         permitted: asked last of all, when only a rename is left to do; if False nothing changes.
 
     Raises:
@@ -43,8 +44,20 @@ def replacing(
                 os.fsync(written.fileno())
         if permitted():
             part.replace(path)
+            if durable:
+                _sync_names(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _sync_names(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where its file system can be asked to."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:

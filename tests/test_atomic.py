@@ -13,13 +13,17 @@ from flexhpc.atomic import read_json, replacing, write_atomic, write_json
 
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
-    """What was brought to the disk: each time the file's name and its content then."""
+    """What was brought to the disk: each time the file's name and its content then.
+
+    Of a folder: which names are in it, and what the file under the last of them holds.
+    """
     calls: list[tuple[str, bytes]] = []
     fsync = os.fsync
 
     def noted(fd: int) -> None:
         path = Path(os.readlink(f"/proc/self/fd/{fd}"))
-        calls.append((path.name, path.read_bytes()))
+        holds = path if path.is_file() else max(path.iterdir())
+        calls.append((path.name, holds.read_bytes()))
         fsync(fd)
 
     monkeypatch.setattr(os, "fsync", noted)
@@ -32,8 +36,11 @@ def test_the_whole_file_is_on_the_disk_before_it_takes_the_place(
     path = tmp_path / "new" / "file"
     write_atomic(path, "first")
     write_json(path, {"second": 2})
-    assert [content for _, content in synced] == [b"first", path.read_bytes()]
-    assert all(name != path.name for name, _ in synced), "under a name of its own until then"
+    second = path.read_bytes()
+    assert [content for _, content in synced] == [b"first", b"first", second, second]
+    names = [name for name, _ in synced]
+    assert path.name not in names, "under a name of its own until then"
+    assert names[1::2] == ["new", "new"], "and then its name, in its folder"
     assert read_json(path) == {"second": 2}
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 

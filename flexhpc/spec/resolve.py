@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from flexhpc.own_code import registered
+from flexhpc.own_code import NAME, registered
 from flexhpc.spec.sections.base import Section
 from flexhpc.spec.sections.own import OWN
 from flexhpc.spec.sections.training import BUDGETS
@@ -192,7 +192,8 @@ def explain(
         names = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         return path, f"{show(value)} is not one of {', '.join(names)}{closest(value, names)}"
     if kind == "string_pattern_mismatch":
-        return path, f"{show(value)} does not have the form {context['pattern']}"
+        form = "module:name" if context["pattern"] == NAME else context["pattern"]
+        return path, f"{show(value)} does not have the form {form}"
     if kind in _WANTED:
         return path, f"must be {_WANTED[kind]}, not {show(value)}"
     if kind in _BOUNDS:

@@ -72,7 +72,7 @@ def test_a_frozen_spec_keeps_what_it_was_made_with(folder: Path, tmp_path: Path)
     ("change", "message"),
     {
         "no module": ("model.family='nowhere:Net'", "there is no module nowhere in "),
-        "no name": ("model.family='nets:'", "does not have the form"),
+        "no name": ("model.family='nets:'", "does not have the form module:name"),
         "code": ("model={family: 'nets:Net', code: abc}", "code: is filled in by flexhpc"),
         "kwargs": ("model.kwargs.depth=.inf", "kwargs.depth: must be a finite number"),
         "of Python": ("model.family='python:Net'", "lives in the Python that measured it"),
