@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexhpc.store.bits import Bits, unpack
-from flexhpc.store.point_file import reading
+from flexhpc.store.point_file import probe_groups, reading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,20 +56,20 @@ def read_masks(path: Path) -> Masks:
         PointError: the file is damaged, or of a newer flexhpc.
     """
     with reading(path) as file:
-        groups = [file["probes"][key] for key in sorted(file["probes"], key=int)]
-        n_total = int(file.attrs["n_total"])
+        groups = list(probe_groups(file).values())
+        n_total = int(file.attributes["n_total"])
         width = -(-n_total // 8)
 
         def stacked(name: str) -> Bits:
             none = np.zeros(width, np.uint8)
-            rows = [group[name][:] if name in group else none for group in groups]
+            rows = [group.array(name) if name in group.arrays else none for group in groups]
             if any(row.dtype != np.uint8 for row in rows):
                 raise ValueError(f"{name} is no mask")
             return np.stack(rows) if rows else np.empty((0, width), np.uint8)
 
         return Masks(
             n_total=n_total,
-            n=np.array([int(group.attrs["n"]) for group in groups], dtype=np.int64),
+            n=np.array([int(group.attributes["n"]) for group in groups], dtype=np.int64),
             subset=stacked("subset"),
             fit=stacked("fit"),
             outside=stacked("unseen"),

@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from flexhpc.atomic import replacing
 from flexhpc.errors import PointError, one_line
 from flexhpc.store import seal, typed
 from flexhpc.store.bits import pack
 from flexhpc.store.record import Header, PointRecord, ProbeRecord, ProbeSummary
-from flexhpc.store.structure import check_structure
+from flexhpc.store.structure import Tree, tree
 
 Permitted = Callable[[], bool]
 
@@ -124,9 +123,8 @@ def _write_values(group: h5py.Group, values: Mapping[str, Any]) -> None:
             group.attrs[key] = value
 
 
-def _read_values(group: h5py.Group) -> dict[str, Any]:
-    values = {key: _plain(value) for key, value in group.attrs.items()}
-    return values | {key: _read_values(inner) for key, inner in group.items()}
+def _nested(group: Tree) -> dict[str, Any]:
+    return {**group.attributes, **{key: _nested(inner) for key, inner in group.groups.items()}}
 
 
 def read(path: Path, known: PointRecord | None = None) -> PointRecord | None:
@@ -141,11 +139,10 @@ def read(path: Path, known: PointRecord | None = None) -> PointRecord | None:
     if not path.exists():
         return None
     with reading(path) as file:
-        names = sorted(file["probes"], key=int)
-        groups = [file["probes"][name] for name in names]
-        header = Header(**typed.header(_values(file)))
-        probes = _still_there(known.probes if known else [], groups)
-        for name, group in list(zip(names, groups, strict=True))[len(probes) :]:
+        header = Header(**typed.header({**_ABSENT, **file.attributes}))
+        groups = probe_groups(file)
+        probes = _still_there(known.probes if known else [], list(groups.values()))
+        for name, group in list(groups.items())[len(probes) :]:
             probes.append(_summary(group, name, header.n_total))
         return PointRecord(
             header=header,
@@ -155,48 +152,58 @@ def read(path: Path, known: PointRecord | None = None) -> PointRecord | None:
         )
 
 
-def _still_there(known: Sequence[ProbeSummary], groups: Sequence[h5py.Group]) -> list[ProbeSummary]:
+def probe_groups(file: Tree) -> dict[str, Tree]:
+    """Return the groups of the probes, in the order in which these were made."""
+    probes = file.groups["probes"]
+    if probes.arrays:
+        raise ValueError(f"probe {min(probes.arrays)} is no group")
+    return {name: probes.groups[name] for name in sorted(probes.groups, key=int)}
+
+
+def _still_there(known: Sequence[ProbeSummary], groups: Sequence[Tree]) -> list[ProbeSummary]:
     """Return the probes known before if the file goes on from them; none if it is another one."""
     if not 0 < len(known) <= len(groups):
         return []
-    last = groups[len(known) - 1].attrs["finished"]
-    return list(known) if _plain(last) == known[-1].finished else []
+    last = groups[len(known) - 1].attributes["finished"]
+    return list(known) if last == known[-1].finished else []
 
 
-def _estimate(file: h5py.File) -> dict[str, Any] | None:
-    if "estimate" not in file:
+def _estimate(file: Tree) -> dict[str, Any] | None:
+    found = file.group("estimate")
+    if found is None:
         return None
     absent = dict.fromkeys(("emc_hi", "largest_fit", "smallest_fail"))
-    values = {**absent, **_read_values(file["estimate"])}
+    values = {**absent, **_nested(found)}
     for one in values.get("by_eps", {}).values():
         one.setdefault("emc_hi", None)
     return typed.estimate(values)
 
 
-def _evaluation(file: h5py.File) -> dict[str, Any] | None:
-    if "evaluation" not in file:
+def _evaluation(file: Tree) -> dict[str, Any] | None:
+    found = file.group("evaluation")
+    if found is None:
         return None
-    values = typed.evaluation(_read_values(file["evaluation"]))
+    values = typed.evaluation(_nested(found))
     # Those of flexhpc 0.1 had all samples and the budget of a probe.
     return {"asked": {}, "interpolated": values["train_accuracy"] == 1, **values}
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[h5py.File]:
-    """Open a point's file to read; every way in which it can be broken is one clear line.
+def reading(path: Path) -> Iterator[Tree]:
+    """Yield what a point's file holds; every way in which it can be broken is one clear line.
 
     A file that is named after a point must be that point's.
 
     Raises:
         PointError: damaged, not HDF5, holds what no such file does, or of a newer flexhpc.
     """
-    with _looked_over(path) as (file, _):
-        yield file
+    with _looked_over(path) as (held, _, _):
+        yield held
 
 
 @contextlib.contextmanager
-def _looked_over(path: Path) -> Iterator[tuple[h5py.File, bytes]]:
-    """Open a file as :func:`reading` does; yields its bytes as well."""
+def _looked_over(path: Path) -> Iterator[tuple[Tree, h5py.File, bytes]]:
+    """Open a file as :func:`reading` does; yields it and its bytes as well."""
     if not path.exists():
         raise PointError(f"{path}: there is no such file: the point was not measured yet")
     try:
@@ -210,11 +217,11 @@ def _looked_over(path: Path) -> Iterator[tuple[h5py.File, bytes]]:
                 )
             if schema == SCHEMA and not sealed:
                 raise ValueError("its checksum is gone")
-            check_structure(file)
-            point = str(file.attrs["point_id"])
+            held = tree(file)
+            point = str(held.attributes["point_id"])
             if _POINT.fullmatch(path.stem) and point != path.stem:
                 raise ValueError(f"it is the file of point {point[:40]!r}")
-            yield file, content
+            yield held, file, content
     except _BROKEN as error:
         what = one_line(error)
         raise PointError(
@@ -223,13 +230,8 @@ def _looked_over(path: Path) -> Iterator[tuple[h5py.File, bytes]]:
         ) from None
 
 
-def _values(group: h5py.Group) -> dict[str, Any]:
-    """Return a group's attributes as plain values, and what older files do not say."""
-    return {**_ABSENT, **{key: _plain(value) for key, value in group.attrs.items()}}
-
-
-def _summary(group: h5py.Group, name: str, n_total: int) -> ProbeSummary:
-    attributes = _values(group)
+def _summary(group: Tree, name: str, n_total: int) -> ProbeSummary:
+    attributes = {**_ABSENT, **group.attributes}
 
     def prefixed(prefix: str) -> dict[str, Any]:
         size = len(prefix)
@@ -242,13 +244,7 @@ def _summary(group: h5py.Group, name: str, n_total: int) -> ProbeSummary:
         "machine": prefixed(_MACHINE),
         "tuned": prefixed(_TUNED),
     }
-    return ProbeSummary(**typed.probe(values, name, n_total), loss_curve=group["loss_curve"][:])
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return tuple(value.tolist())
-    return value.item() if isinstance(value, np.generic) else value
+    return ProbeSummary(**typed.probe(values, name, n_total), loss_curve=group.array("loss_curve"))
 
 
 @contextlib.contextmanager
@@ -278,7 +274,7 @@ def _fresh(content: BytesIO) -> h5py.File:
 
 def _copied(path: Path) -> BytesIO:
     """Return the content of a file that can be read, with room for its checksum."""
-    with _looked_over(path) as (old, held):
+    with _looked_over(path) as (_, old, held):
         if old.userblock_size == seal.SIZE:
             return BytesIO(held)
         content = BytesIO()

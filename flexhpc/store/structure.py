@@ -1,4 +1,4 @@
-"""What may be in a point's file at all; seen before any of it is read.
+"""What a point's file holds, as far as it holds what may be in such a file at all.
 
 A file is taken for what it claims to be by whoever reads it: links can lead to other files or
 around in circles, a data set of a few bytes can declare more elements than memory holds.
@@ -6,9 +6,14 @@ around in circles, a data set of a few bytes can declare more elements than memo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5g, h5l, h5o, h5z
+from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5t, h5z
+from numpy.typing import NDArray
 
 MOST_NUMBERS = 2**24
 """Elements of a data set: a mask of 134 million samples, a curve of 17 million epochs."""
@@ -20,13 +25,44 @@ _DEEPEST = 4
 _FILTERS = (h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32)
 
 
-def check_structure(file: h5py.File) -> None:
-    """Check that a file is a tree of groups, small attributes and arrays of numbers.
+@dataclass(frozen=True)
+class Tree:
+    """A group of a file.
+
+    Attributes:
+        attributes: plain values, arrays as tuples; groups: in it; arrays: numbers in one row, to be
+            read while the file is open.
+    """
+
+    attributes: Mapping[str, Any]
+    groups: Mapping[str, Tree]
+    arrays: Mapping[str, h5d.DatasetID]
+
+    def group(self, name: str) -> Tree | None:
+        """Return a group in it, None if there is none.
+
+        Raises:
+            ValueError: an array has its name.
+        """
+        if name in self.arrays:
+            raise ValueError(f"{name} is no group")
+        return self.groups.get(name)
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Read an array."""
+        dataset = self.arrays[name]
+        values = np.empty(dataset.shape, dataset.dtype)
+        dataset.read(h5s.ALL, h5s.ALL, values)
+        return values
+
+
+def tree(file: h5py.File) -> Tree:
+    """Return what a file holds, but for its arrays: groups, small attributes and arrays of numbers.
 
     Raises:
         ValueError: it holds anything else.
     """
-    _Walk().group(file.id, "/", 0)
+    return _Walk().group(file.id, "/", 0)
 
 
 class _Walk:
@@ -34,12 +70,14 @@ class _Walk:
         self._seen: set[int] = set()
         self._numbers = 0
 
-    def group(self, group: h5g.GroupID, path: str, depth: int) -> None:
+    def group(self, group: h5g.GroupID, path: str, depth: int) -> Tree:
         if depth > _DEEPEST:
             raise ValueError(f"{path} lies too deep")
-        self._attributes(group, path)
+        groups: dict[str, Tree] = {}
+        arrays: dict[str, h5d.DatasetID] = {}
         for name in group:
-            inner = f"{path}{name.decode(errors='replace')}"
+            key = name.decode(errors="replace")
+            inner = f"{path}{key}"
             if group.links.get_info(name).type != h5l.TYPE_HARD:
                 raise ValueError(f"{inner} is a link to somewhere else")
             found = h5o.open(group, name)
@@ -50,14 +88,14 @@ class _Walk:
             if len(self._seen) > _MOST_OBJECTS:
                 raise ValueError(f"holds more than {_MOST_OBJECTS:,} objects")
             if isinstance(found, h5g.GroupID):
-                self.group(found, f"{inner}/", depth + 1)
+                groups[key] = self.group(found, f"{inner}/", depth + 1)
             elif isinstance(found, h5d.DatasetID):
-                self._dataset(found, inner)
+                arrays[key] = self._dataset(found, inner)
             else:
                 raise ValueError(f"{inner} is neither a group nor a data set")
+        return Tree(self._attributes(group, path), groups, arrays)
 
-    def _dataset(self, dataset: h5d.DatasetID, path: str) -> None:
-        self._attributes(dataset, path)
+    def _dataset(self, dataset: h5d.DatasetID, path: str) -> h5d.DatasetID:
         made = dataset.get_create_plist()
         if made.get_layout() == h5d.VIRTUAL or made.get_external_count():
             raise ValueError(f"{path} lies in another file")
@@ -71,15 +109,37 @@ class _Walk:
         self._numbers += dataset.shape[0]
         if self._numbers > _MOST_TOTAL:
             raise ValueError("declares more numbers than such a file has")
+        return dataset
 
-    def _attributes(self, where: h5g.GroupID | h5d.DatasetID, path: str) -> None:
+    def _attributes(self, where: h5g.GroupID, path: str) -> dict[str, Any]:
         count = h5a.get_num_attrs(where)
         if count > _MOST_ATTRIBUTES:
             raise ValueError(f"{path} has {count:,} attributes")
-        for index in range(count):
-            attribute = h5a.open(where, index=index)
-            if np.prod(attribute.shape, dtype=float) > _LONGEST_ATTRIBUTE:
-                raise ValueError(f"{path} has an attribute of shape {attribute.shape}")
-            kind = attribute.dtype
-            if kind.kind not in "biufSU" and h5py.check_string_dtype(kind) is None:
-                raise ValueError(f"{path} has an attribute that is neither text nor numbers")
+        names: list[bytes] = []
+        h5a.iterate(where, lambda name, *_: names.append(name))  # by number each takes a search
+        return {
+            name.decode(errors="replace"): _value(h5a.open(where, name), path) for name in names
+        }
+
+
+def _value(attribute: h5a.AttrID, path: str) -> Any:
+    """Return an attribute as a plain value."""
+    space, kind = attribute.get_space(), attribute.dtype
+    if space.get_simple_extent_type() == h5s.NULL:
+        raise ValueError(f"{path} has an attribute without a value")
+    shape = space.get_simple_extent_dims()
+    if np.prod(shape, dtype=float) > _LONGEST_ATTRIBUTE:
+        raise ValueError(f"{path} has an attribute of shape {shape}")
+    text = h5py.check_string_dtype(kind)
+    if kind.kind not in "biufSU" and text is None:
+        raise ValueError(f"{path} has an attribute that is neither text nor numbers")
+    values = np.empty(shape, kind)
+    attribute.read(values, mtype=h5t.py_create(kind))
+    plain = values.tolist() if text is None else _texts(values.tolist())
+    return tuple(plain) if isinstance(plain, list) else plain
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_texts(one) for one in value]
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
