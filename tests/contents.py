@@ -12,6 +12,7 @@ import h5py
 from flexhpc.spec import Point
 from flexhpc.store import RunFolder, read, read_masks
 from flexhpc.store.seal import sealed
+from flexhpc.store.structure import AS_TEXT
 
 
 def contents(point: Point, run: RunFolder) -> dict[str, Any]:
@@ -33,7 +34,12 @@ def contents(point: Point, run: RunFolder) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def edited(path: Path) -> Iterator[h5py.File]:
-    """Open a point's file to change it; its checksum is that of what it then holds."""
+    """Open a point's file to change it; its checksum is that of what it then holds.
+
+    Attributes are then no longer there as one text as well, which would be believed before them.
+    """
     with h5py.File(path, "r+") as file:
+        file.attrs.pop(AS_TEXT, None)
+        file.visititems(lambda _, item: item.attrs.pop(AS_TEXT, None) and None)
         yield file
     path.write_bytes(sealed(path.read_bytes()))

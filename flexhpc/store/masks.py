@@ -62,7 +62,7 @@ def read_masks(path: Path) -> Masks:
 
         def stacked(name: str) -> Bits:
             none = np.zeros(width, np.uint8)
-            rows = [group.array(name) if name in group.arrays else none for group in groups]
+            rows = [group.arrays[name]() if name in group.arrays else none for group in groups]
             if any(row.dtype != np.uint8 for row in rows):
                 raise ValueError(f"{name} is no mask")
             return np.stack(rows) if rows else np.empty((0, width), np.uint8)

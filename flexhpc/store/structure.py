@@ -6,8 +6,10 @@ around in circles, a data set of a few bytes can declare more elements than memo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import h5py
@@ -15,6 +17,8 @@ import numpy as np
 from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5t, h5z
 from numpy.typing import NDArray
 
+AS_TEXT = "json"
+"""A group's attribute that holds all others, as one JSON object."""
 MOST_NUMBERS = 2**24
 """Elements of a data set: a mask of 134 million samples, a curve of 17 million epochs."""
 _MOST_TOTAL = 2**27
@@ -30,13 +34,14 @@ class Tree:
     """A group of a file.
 
     Attributes:
-        attributes: plain values, arrays as tuples; groups: in it; arrays: numbers in one row, to be
-            read while the file is open.
+        attributes: plain values, arrays as tuples; groups: in it.
+        arrays: what reads one, numbers in one row, while the file is open; raises ValueError if
+            it is anything else.
     """
 
     attributes: Mapping[str, Any]
     groups: Mapping[str, Tree]
-    arrays: Mapping[str, h5d.DatasetID]
+    arrays: Mapping[str, Callable[[], NDArray[Any]]]
 
     def group(self, name: str) -> Tree | None:
         """Return a group in it, None if there is none.
@@ -48,16 +53,9 @@ class Tree:
             raise ValueError(f"{name} is no group")
         return self.groups.get(name)
 
-    def array(self, name: str) -> NDArray[Any]:
-        """Read an array."""
-        dataset = self.arrays[name]
-        values = np.empty(dataset.shape, dataset.dtype)
-        dataset.read(h5s.ALL, h5s.ALL, values)
-        return values
-
 
 def tree(file: h5py.File) -> Tree:
-    """Return what a file holds, but for its arrays: groups, small attributes and arrays of numbers.
+    """Return what a file holds: groups, small attributes and arrays of numbers.
 
     Raises:
         ValueError: it holds anything else.
@@ -74,28 +72,28 @@ class _Walk:
         if depth > _DEEPEST:
             raise ValueError(f"{path} lies too deep")
         groups: dict[str, Tree] = {}
-        arrays: dict[str, h5d.DatasetID] = {}
+        arrays: dict[str, Callable[[], NDArray[Any]]] = {}
         for name in group:
             key = name.decode(errors="replace")
             inner = f"{path}{key}"
             if group.links.get_info(name).type != h5l.TYPE_HARD:
                 raise ValueError(f"{inner} is a link to somewhere else")
-            found = h5o.open(group, name)
-            place = h5o.get_info(found).addr
-            if place in self._seen:
+            found = h5o.get_info(group, name)
+            if found.addr in self._seen:
                 raise ValueError(f"{inner} is there twice")
-            self._seen.add(place)
+            self._seen.add(found.addr)
             if len(self._seen) > _MOST_OBJECTS:
                 raise ValueError(f"holds more than {_MOST_OBJECTS:,} objects")
-            if isinstance(found, h5g.GroupID):
-                groups[key] = self.group(found, f"{inner}/", depth + 1)
-            elif isinstance(found, h5d.DatasetID):
-                arrays[key] = self._dataset(found, inner)
+            if found.type == h5o.TYPE_GROUP:
+                groups[key] = self.group(h5o.open(group, name), f"{inner}/", depth + 1)
+            elif found.type == h5o.TYPE_DATASET:
+                arrays[key] = partial(self._array, group, name, inner)
             else:
                 raise ValueError(f"{inner} is neither a group nor a data set")
         return Tree(self._attributes(group, path), groups, arrays)
 
-    def _dataset(self, dataset: h5d.DatasetID, path: str) -> h5d.DatasetID:
+    def _array(self, group: h5g.GroupID, name: bytes, path: str) -> NDArray[Any]:
+        dataset = h5d.open(group, name)
         made = dataset.get_create_plist()
         if made.get_layout() == h5d.VIRTUAL or made.get_external_count():
             raise ValueError(f"{path} lies in another file")
@@ -109,9 +107,13 @@ class _Walk:
         self._numbers += dataset.shape[0]
         if self._numbers > _MOST_TOTAL:
             raise ValueError("declares more numbers than such a file has")
-        return dataset
+        values = np.empty(dataset.shape, dataset.dtype)
+        dataset.read(h5s.ALL, h5s.ALL, values)
+        return values
 
     def _attributes(self, where: h5g.GroupID, path: str) -> dict[str, Any]:
+        if h5a.exists(where, AS_TEXT.encode()):
+            return _of_text(_value(h5a.open(where, AS_TEXT.encode()), path), path)
         count = h5a.get_num_attrs(where)
         if count > _MOST_ATTRIBUTES:
             raise ValueError(f"{path} has {count:,} attributes")
@@ -120,6 +122,14 @@ class _Walk:
         return {
             name.decode(errors="replace"): _value(h5a.open(where, name), path) for name in names
         }
+
+
+def _of_text(text: Any, path: str) -> dict[str, Any]:
+    """Return the attributes of a group that are given as one text."""
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} has attributes that are no mapping")
+    return {key: tuple(one) if isinstance(one, list) else one for key, one in values.items()}
 
 
 def _value(attribute: h5a.AttrID, path: str) -> Any:

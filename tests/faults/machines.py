@@ -105,9 +105,9 @@ def power_failure(site: Site, times: int) -> Outcome:
 
 
 def slow_disk(site: Site, times: int) -> Outcome:
-    """Every write, sync and rename takes a tenth of a second, and workers are killed."""
+    """Every write, sync and rename takes a hundredth of a second, and workers are killed."""
     for _ in range(times):
-        sweep = site.start(**faulty(site, SLOW="0.1"))
+        sweep = site.start(**faulty(site, SLOW="0.01"))
         if not site.wait(sweep, site.working):
             break
         site.somewhere(2.0)
