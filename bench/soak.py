@@ -44,9 +44,11 @@ ROLES = {
     "flexhpc.worker": "worker", "flexhpc.tracking.follow": "MLflow",
     "flexhpc.own_trainer": "trainer", "flexhpc sweep": "sweep",
 }  # fmt: skip
+MOST_SYNCED = 1_000
+"""Points; what a point more takes is seen by then."""
 COLUMNS = (
     "points", "probes", "seconds", "ms a point", "MB of the sweep", "MB of a worker",
-    "MB of MLflow's", "status", "results", "report", "sync", "files", "MB on disk",
+    "MB of MLflow's", "status", "results", "report", "pack", "sync", "files", "MB on disk",
 )  # fmt: skip
 
 
@@ -91,14 +93,14 @@ class Memory:
             self.largest[role] = max(self.largest[role], megabytes)
 
 
-def timed(folder: Path, *arguments: str) -> tuple[float, float]:
-    """Run a verb; returns its seconds and its largest resident memory (megabytes)."""
+def timed(folder: Path, *arguments: str) -> str:
+    """Run a verb; returns its seconds and its largest resident memory."""
     started = time.monotonic()
     with (folder / "said.txt").open("ab") as said:
         process = subprocess.Popen([str(FLEXHPC), *arguments], cwd=folder, stdout=said, stderr=said)
         _, status, usage = os.wait4(process.pid, 0)
     assert status == 0, f"{arguments} ended with {status}; see {folder}/said.txt"
-    return time.monotonic() - started, usage.ru_maxrss / 1e3
+    return f"{time.monotonic() - started:.1f} s, {usage.ru_maxrss / 1e3:.0f} MB"
 
 
 def soak(folder: Path, points: int, profile: str) -> dict[str, str]:
@@ -117,13 +119,12 @@ def soak(folder: Path, points: int, profile: str) -> dict[str, str]:
     seconds = time.monotonic() - started
     assert status == 0, (folder / "sweep.txt").read_text()[-2000:]
     files = [path for path in (folder / "runs").rglob("*") if path.is_file()]
-    verbs = {
-        verb: timed(folder, verb, "runs/soak") for verb in ("status", "results", "report", "sync")
-    }
+    verbs = [timed(folder, verb, "runs/soak") for verb in ("status", "results", "report", "pack")]
+    synced = timed(folder, "sync", "runs/soak") if points <= MOST_SYNCED else "not tried"
     row = (
         f"{points:,}", f"{probes(folder):,}", f"{seconds:.0f}", f"{1000 * seconds / points:.0f}",
         *(f"{memory.largest[role]:.0f}" for role in ("sweep", "worker", "MLflow")),
-        *(f"{s:.1f} s, {megabytes:.0f} MB" for s, megabytes in verbs.values()),
+        *verbs, synced,
         f"{len(files):,}", f"{sum(path.stat().st_size for path in files) / 1e6:.0f}",
     )  # fmt: skip
     return dict(zip(COLUMNS, row, strict=True))

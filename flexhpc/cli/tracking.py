@@ -40,8 +40,8 @@ def ui(
 ) -> None:
     """Serve MLflow's UI for a run (by default the newest) on loopback."""
     from flexhpc.store.status import open_run
-    from flexhpc.tracking.ui import newest_run, serve
+    from flexhpc.tracking.ui import newest_run, page_of, serve
 
-    folder, _, _ = open_run(run if run is not None else newest_run(runs))
-    typer.echo(f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning")
+    folder, sweep, _ = open_run(run if run is not None else newest_run(runs))
+    typer.echo(f"http://127.0.0.1:{port}{page_of(folder, sweep.name)}")
     serve(folder, port)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import platform
 import subprocess
 import time
@@ -114,9 +116,19 @@ def _record(prepared: Prepared, launch: str, image: str | None) -> dict[str, Any
     before = record.get("launches")
     record["launches"] = [
         *(before if isinstance(before, list) else []),
-        {"id": launch, "time": time.time(), "host": platform.node(), "image": image},
-    ]
+        {
+            "id": launch, "time": time.time(), "host": platform.node(), "image": image,
+            "user": _user(),
+        },
+    ]  # fmt: skip
     return record
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name, as in some containers
+        return str(os.getuid())
 
 
 def _git_commit() -> str | None:

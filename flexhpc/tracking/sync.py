@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from flexhpc.analysis.collect import measurements, row_of
 from flexhpc.analysis.figures.fit import fit_figure
-from flexhpc.atomic import write_json
+from flexhpc.atomic import read_json, write_json
 from flexhpc.search import estimate_so_far, history_of
 from flexhpc.spec import checked
 from flexhpc.store import RunFolder
@@ -29,9 +29,9 @@ from flexhpc.store.status import PointStatus, StatusReader, open_run
 from flexhpc.tracking.note import note_of
 from flexhpc.tracking.quiet import mlflow_client
 from flexhpc.tracking.state import local_uri, tracked, tracked_path
+from flexhpc.tracking.view import ENDED_BY, KIND, VIEW_TAG, relocate, view_of
 
-KIND, POINT, PROBE, LOGGED, EVALUATED = (
-    "flexhpc.kind",
+POINT, PROBE, LOGGED, EVALUATED = (
     "flexhpc.point_id",
     "flexhpc.probe",
     "flexhpc.probes_logged",
@@ -71,8 +71,8 @@ class Syncer:
     parents: dict[str, _Parent] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _, points = checked(self.spec) if self.spec else open_run(self.run.path)[1:]
-        self.name, self.reader = self.run.name, StatusReader(self.run, points)
+        sweep, points = checked(self.spec) if self.spec else open_run(self.run.path)[1:]
+        self.name, self.reader = sweep.name, StatusReader(self.run, points)
         self.client: Any = None
         self.experiment = ""
 
@@ -84,6 +84,8 @@ class Syncer:
         """
         with self._lock():
             local = self.uri == local_uri(self.run)
+            if local:
+                relocate(self.run.database, self.run.artifacts.as_uri())
             client = mlflow_client(self.uri, can_be_made_again=local)
             experiment = client.get_experiment_by_name(self.name)
             if experiment is None:
@@ -93,9 +95,37 @@ class Syncer:
                 self.experiment = experiment.experiment_id
                 if experiment.lifecycle_stage == "deleted":
                     client.restore_experiment(self.experiment)
+            self._describe(client)
             for parent in _search(client, self.experiment, f"tags.`{KIND}` = 'point'"):
                 self.parents[parent.data.tags[POINT]] = _Parent.of(parent)
             self.client = client
+
+    def _describe(self, client: Any) -> None:
+        """Say what the experiment is, and how its table is best shown."""
+        note = (
+            f"One run per point of the sweep `{self.name}`, with its EMC; nested in it one run per "
+            f"training. The record is the run folder `{self.run.path}`, from which `flexhpc sync` "
+            "makes all this again; `flexhpc report` has the figures."
+        )
+        for key, value in (
+            (VIEW_TAG, view_of(self.reader.points)),
+            ("mlflow.note.content", note),
+            ("mlflow.experimentKind", "custom_model_development"),
+        ):
+            client.set_experiment_tag(self.experiment, key, value)
+
+    def _source(self) -> dict[str, str]:
+        """Return what MLflow's pages show of where a run comes from, as far as run.json says it."""
+        record = read_json(self.run.record) or {}
+        launches = record.get("launches")
+        last = launches[-1] if isinstance(launches, list) and launches else {}
+        tags = {
+            "mlflow.user": last.get("user"),
+            "mlflow.source.name": f"flexhpc sweep {self.name}",
+            "mlflow.source.type": "JOB",
+            "mlflow.source.git.commit": record.get("git"),
+        }
+        return {key: str(value) for key, value in tags.items() if value}
 
     def sync(self) -> int:
         """Log what is new; returns the number of probes logged."""
@@ -152,7 +182,7 @@ class Syncer:
             self.experiment,
             start_time=start,
             run_name=point.label or point.id,
-            tags={KIND: "point", POINT: point.id, LOGGED: "0"},
+            tags={KIND: "point", POINT: point.id, LOGGED: "0", **self._source()},
         )
         values = dict(_flat("", json.loads(point.canonical)))
         values |= {"n_total": record.header.n_total}
@@ -186,7 +216,7 @@ class Syncer:
         run = self.client.create_run(
             self.experiment,
             start_time=_begun(probe),
-            run_name=f"n={probe.n} #{probe.repeat}",
+            run_name=_name_of(number, probe),
             tags={
                 KIND: "probe",
                 PROBE: f"{status.point.id}/{number:04d}",
@@ -217,7 +247,9 @@ class Syncer:
             *(Param(f"machine.{name}", text) for name, text in probe.machine.items()),
         ]
         self.client.log_batch(run.info.run_id, metrics=metrics, params=params)
-        self.client.set_terminated(run.info.run_id, status="FINISHED", end_time=end)
+        good = probe.verdict == "fit" and not probe.rejected
+        status_shown = "FINISHED" if good else "FAILED"  # a green tick stands for all fitted
+        self.client.set_terminated(run.info.run_id, status=status_shown, end_time=end)
 
     def _progress(self, parent: _Parent, status: PointStatus, numbers: Sequence[int]) -> None:
         """Log bracket and estimate after probes on the parent, whose charts show the search."""
@@ -235,8 +267,10 @@ class Syncer:
             values: dict[str, float | None] = {"n": history[-1].n}
             values["cost"] = sum(result.cost for result in history)
             if so_far is not None:
-                values |= {"lo": so_far.largest_fit, "hi": so_far.smallest_fail}
                 values |= {"emc": so_far.emc, "emc_lo": so_far.emc_lo, "emc_hi": so_far.emc_hi}
+                values |= {"lo": so_far.emc_lo, "hi": so_far.emc_hi}
+                values |= {"largest_fit": so_far.largest_fit}
+                values |= {"smallest_fail": so_far.smallest_fail}
             end = int(record.probes[number].finished * 1000)
             metrics += [
                 Metric(k, float(v), end, number) for k, v in values.items() if v is not None
@@ -261,7 +295,7 @@ class Syncer:
             RunTag("mlflow.note.content", note_of(status)),
             RunTag("estimand", estimate.estimand),
             RunTag("censored", estimate.censored),
-            RunTag("ended_by", estimate.ended_by or ""),
+            RunTag(ENDED_BY, estimate.ended_by or ""),
             RunTag(EVALUATED, _evaluated(record)),
         ]
         self.client.log_batch(parent.run_id, metrics=metrics, tags=tags)
@@ -273,6 +307,13 @@ class Syncer:
         self.client.set_terminated(parent.run_id, status="FINISHED", end_time=end)
         parent.finished = True
         parent.evaluated = _evaluated(record)
+
+
+def _name_of(number: int, probe: ProbeSummary) -> str:
+    """Return a probe's name: its turn, its size and what came out, as ``07 n=185 hopeless``."""
+    repeat = f" #{probe.repeat}" if probe.repeat else ""
+    refused = ", refused" if probe.rejected else ""
+    return f"{number:02d} n={probe.n}{repeat} {probe.verdict}{refused}"
 
 
 def _evaluated(record: PointRecord) -> str:

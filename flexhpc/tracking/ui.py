@@ -9,6 +9,7 @@ from pathlib import Path
 from flexhpc.errors import InputError
 from flexhpc.store import RunFolder
 from flexhpc.tracking.state import local_uri
+from flexhpc.tracking.view import address_of, relocate
 
 UI_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -23,12 +24,27 @@ def ui_command(run: RunFolder, port: int) -> list[str]:
     Raises:
         InputError: the run has no database yet.
     """
-    if not run.database.is_file():
-        raise InputError(f"{run.path}: has no mlflow.db yet; `flexhpc sync {run.path}` makes it")
+    _must_be_there(run)
     return [
         sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", local_uri(run),
         "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
     ]  # fmt: skip
+
+
+def page_of(run: RunFolder, name: str) -> str:
+    """Return which page to open: the table of the sweep's points.
+
+    Raises:
+        InputError: the run has no database yet.
+    """
+    _must_be_there(run)
+    relocate(run.database, run.artifacts.as_uri())
+    return address_of(run.database, name)
+
+
+def _must_be_there(run: RunFolder) -> None:
+    if not run.database.is_file():
+        raise InputError(f"{run.path}: has no mlflow.db yet; `flexhpc sync {run.path}` makes it")
 
 
 def serve(run: RunFolder, port: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,7 +23,7 @@ from flexhpc.store.status import StatusReader, open_run
 from flexhpc.tracking.quiet import mlflow_client
 from flexhpc.tracking.state import local_uri, tracked_path, up_to_date
 from flexhpc.tracking.sync import Syncer
-from flexhpc.tracking.ui import UI_ENVIRONMENT, ui_command
+from flexhpc.tracking.ui import UI_ENVIRONMENT, page_of, ui_command
 from tests.conftest import FLEXHPC, Cli
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -68,8 +69,8 @@ def holds_all(uri: str, run: Path) -> None:
         for number, probe in enumerate(record.probes):
             child = by_tag.pop(f"{point_id}/{number:04d}")
             assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
-            assert child.info.run_name.startswith(f"n={probe.n}")
-            assert child.info.status == "FINISHED"
+            assert child.info.run_name == f"{number:02d} n={probe.n} {probe.verdict}"
+            assert child.info.status == ("FINISHED" if probe.verdict == "fit" else "FAILED")
             assert child.data.metrics["errors"] == probe.n_errors
             assert child.data.metrics["accuracy"] == probe.train_accuracy
             assert child.data.metrics["cost"] == probe.cost
@@ -94,7 +95,7 @@ def test_curves_brackets_and_artifacts(measured: Path) -> None:
         probes = read(folder.point(point_id)).probes
         steps = client.get_metric_history(parent.info.run_id, "n")
         assert [m.value for m in sorted(steps, key=lambda m: m.step)] == [p.n for p in probes]
-        lows = client.get_metric_history(parent.info.run_id, "lo")
+        lows = client.get_metric_history(parent.info.run_id, "largest_fit")
         assert sorted(m.value for m in lows) == [
             m.value for m in sorted(lows, key=lambda m: m.step)
         ]
@@ -142,6 +143,34 @@ def test_a_writer_killed_in_the_middle_leaves_no_half_and_no_double(
             syncer.sync()
     Syncer(folder, uri).sync()
     holds_all(uri, run)
+
+
+def test_a_copy_and_a_renamed_run_open_where_they_are(
+    measured: Path, tmp_path: Path, cli: Cli
+) -> None:
+    copy = tmp_path / "another name"
+    shutil.copytree(measured, copy)
+    assert cli("sync", copy).stdout.startswith("0 probes logged")
+    folder, _, _ = open_run(copy)
+    holds_all(local_uri(folder), copy)
+    parents, children = logged(local_uri(folder))
+    client = mlflow_client(local_uri(folder))
+    for run in (*parents, *children):
+        assert run.info.artifact_uri.startswith(folder.artifacts.as_uri())
+    got = client.download_artifacts(parents[0].info.run_id, "fit_curve.png", tmp_path)
+    assert Path(got).stat().st_size > 1000
+    before = mlflow_client(local_uri(open_run(measured)[0]))
+    assert before.list_artifacts(parents[0].info.run_id), "the first one is as it was"
+
+
+def test_runs_say_where_they_come_from(measured: Path) -> None:
+    parents, _ = logged(local_uri(open_run(measured)[0]))
+    for parent in parents:
+        tags = parent.data.tags
+        assert tags["mlflow.source.name"] == "flexhpc sweep small"
+        assert tags["mlflow.user"]
+        assert re.fullmatch(r"[0-9a-f]{7,12}\+?|v.*", tags["mlflow.source.git.commit"])
+        assert parent.data.metrics["lo"] <= parent.data.metrics["hi"]
 
 
 def free_port() -> int:
@@ -249,11 +278,20 @@ def test_the_ui_shows_parents_nested_children_and_a_plot(measured: Path, tmp_pat
         )
         page = browser.new_page(viewport={"width": 1600, "height": 1000})
         experiment = parents[0].info.experiment_id
-        page.goto(f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning")
+        page.goto(address + page_of(folder, "small"))  # as it is printed: all points, with EMC
         for point in points:
             expect(page.get_by_text(point.label, exact=True).first).to_be_visible(timeout=60_000)
-        assert page.get_by_text("small").count() > 0
-        children = page.get_by_text("n=16 #0")
+        expect(page.get_by_text("3 matching runs")).to_be_visible()
+        for column in ("emc", "emc_lo", "emc_hi"):
+            expect(page.locator(f"[role=columnheader][col-id*='`{column}`']")).to_be_visible()
+        page.screenshot(path=tmp_path / "view.png")
+        page.get_by_role("link", name=points[0].label).click()  # and two clicks to each probe
+        page.get_by_role("link", name="00 n=16 fit").first.click()
+        expect(page.get_by_text("final_loss").first).to_be_visible(timeout=60_000)
+        page.screenshot(path=tmp_path / "probe.png")
+        page.goto(f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning")
+        expect(page.get_by_text(points[0].label, exact=True).first).to_be_visible(timeout=60_000)
+        children = page.get_by_text("00 n=16 fit")
         assert children.count() == 0
         page.locator("[role=gridcell][col-id*='Run Name'] button").first.click()
         expect(children.first).to_be_visible(timeout=30_000)
