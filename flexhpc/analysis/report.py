@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from flexhpc.analysis.answer import answer
 from flexhpc.analysis.censoring import bounds
 from flexhpc.analysis.collect import Row, as_csv, row_of
 from flexhpc.analysis.conflicts import conflict_notes
+from flexhpc.analysis.details import as_script, details_of
 from flexhpc.analysis.endings import ending_text, warnings
 from flexhpc.analysis.figures import report_figures
+from flexhpc.analysis.figures.chart import library, pdf, png, svg
 from flexhpc.analysis.generalization import FEWEST, by_family, correlations, exact, pairs
 from flexhpc.analysis.text import bracket_text, emc_text, number_text, plain_text, ratio_text
 from flexhpc.analysis.training_error import cut_short, with_errors
 from flexhpc.analysis.tuning import best_text, tuned
-from flexhpc.atomic import write_atomic
+from flexhpc.atomic import read_json, write_atomic
 from flexhpc.search.history import LEVEL
+from flexhpc.store import RunFolder
 from flexhpc.store.status import PointStatus
 
 _IN_THE_FIRST_TABLE = {"emc_per_param_bound", "censored_because", "ended_by", "wider_than_asked"}
@@ -32,9 +39,56 @@ _IN_THE_FIRST_TABLE = {"emc_per_param_bound", "censored_because", "ended_by", "w
 
 @dataclass(frozen=True, kw_only=True)
 class _Shown:
+    name: str
     title: str
     caption: str
     svg: str
+    spec: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a run comes from.
+
+    Attributes:
+        name: of the run; folder: of its record; command: that makes it again.
+        facts: what run.json says, in words, by what it is.
+    """
+
+    name: str
+    folder: str
+    command: str
+    facts: Mapping[str, str]
+
+    @classmethod
+    def of(cls, run: RunFolder) -> Provenance:
+        """Read what a run folder says."""
+        record = read_json(run.record) or {}
+        launches = [one for one in record.get("launches") or () if isinstance(one, dict)]
+        packages = record.get("packages")
+        versions = packages if isinstance(packages, dict) else {}
+        facts = {
+            "begun": _time(launches[0]) if launches else "",
+            "last launch": _time(launches[-1]) if launches else "",
+            "launches": str(len(launches)),
+            "hosts": ", ".join(sorted({str(one.get("host")) for one in launches})),
+            "image": ", ".join(sorted({str(one["image"]) for one in launches if one.get("image")})),
+            "commit of flexhpc": str(record.get("git") or ""),
+            "Python": str(record.get("python") or ""),
+            **{str(name): str(text) for name, text in versions.items()},
+        }
+        command = f"flexhpc sweep {shlex.quote(str(run.spec))}"
+        return cls(
+            name=run.name, folder=str(run.path), command=command,
+            facts={key: text for key, text in facts.items() if text},
+        )  # fmt: skip
+
+
+def _time(launch: Mapping[str, Any]) -> str:
+    seconds = launch.get("time")
+    if not isinstance(seconds, int | float):
+        return ""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
 def write_report(
@@ -43,8 +97,9 @@ def write_report(
     specs: Sequence[str],
     folder: Path,
     eps: Sequence[float] = (),
+    provenance: Sequence[Provenance] = (),
 ) -> Path:
-    """Write index.html, results.csv and the figures as SVG; returns the page's path.
+    """Write index.html, results.csv and the figures as SVG, PNG and PDF; returns the page's path.
 
     Args:
         title: name of the sweep, or of several.
@@ -52,6 +107,7 @@ def write_report(
         specs: the frozen specs as text.
         folder: where to write.
         eps: training errors whose EMC is estimated from the stored probes as well.
+        provenance: where each run comes from.
     """
     statuses = with_errors(statuses, eps)
     rows = [row_of(status) for status in statuses]
@@ -62,15 +118,30 @@ def write_report(
     for shown in report_figures():
         if (figure := shown.draw(statuses)) is None:
             continue
-        svg = _svg(figure)
-        write_atomic(folder / f"{shown.name}.svg", svg)
-        inline = svg[svg.index("<svg") :]
-        figures.append(_Shown(title=shown.title, caption=shown.caption, svg=inline))
+        spec = None if isinstance(figure, Figure) else figure
+        text = _svg(figure) if isinstance(figure, Figure) else svg(figure)
+        write_atomic(folder / f"{shown.name}.svg", text)
+        if spec is not None:
+            write_atomic(folder / f"{shown.name}.png", png(spec))
+            write_atomic(folder / f"{shown.name}.pdf", pdf(spec))
+        figures.append(
+            _Shown(
+                name=shown.name, title=shown.title, caption=shown.caption,
+                svg=text[text.index("<svg") :], spec=as_script(spec),
+            )
+        )  # fmt: skip
     environment = Environment(
         loader=PackageLoader("flexhpc", "analysis"), autoescape=True, undefined=StrictUndefined
     )
     page = environment.get_template("report.html").render(
         title=title,
+        answer=answer(statuses),
+        css=_text("report.css"),
+        script=_text("report.js"),
+        library=library(),
+        details=as_script(details_of(statuses)),
+        csv=as_script(as_csv(rows)),
+        provenance=provenance,
         version=version("flexhpc"),
         points=list(zip(statuses, rows, strict=True)),
         swept=swept,
@@ -105,6 +176,10 @@ def write_report(
     )
     write_atomic(folder / "index.html", page)
     return folder / "index.html"
+
+
+def _text(name: str) -> str:
+    return (Path(__file__).parent / name).read_text()
 
 
 def _further(rows: Sequence[Row]) -> list[str]:

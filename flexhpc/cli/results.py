@@ -134,11 +134,13 @@ def write_report(
         PointError: the folder cannot be written.
     """
     os.environ["MPLBACKEND"] = "agg"  # no window is opened here, whatever the user's own choice
+    from flexhpc.analysis.report import Provenance
     from flexhpc.analysis.report import write_report as write
     from flexhpc.store import RunFolder
 
     specs = [RunFolder(run).spec.read_text() for run in runs]
     try:
-        return write(title, statuses, specs, folder, eps)
+        origins = [Provenance.of(RunFolder(run.resolve())) for run in runs]
+        return write(title, statuses, specs, folder, eps, origins)
     except OSError as error:
         raise PointError(f"{folder}: the report cannot be written: {error.strerror}") from None

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
-from matplotlib.patches import ArrowStyle
 from rich.console import Console
 
 from flexhpc.analysis.censoring import REASONS, bounds, why_bound
 from flexhpc.analysis.collect import as_csv, as_json, as_parquet, measurements, row_of
 from flexhpc.analysis.endings import ending_text
-from flexhpc.analysis.figures.efficiency import efficiency_figure
-from flexhpc.analysis.figures.emc import emc_figure
+from flexhpc.analysis.figures.curves import medians_of
+from flexhpc.analysis.figures.emc import efficiency_figure, emc_figure
 from flexhpc.analysis.figures.fit import fit_figure
 from flexhpc.analysis.report import write_report
 from flexhpc.analysis.tables import results_table, status_table
@@ -111,9 +110,9 @@ def test_the_note_in_mlflow_shows_bounds(three: list[PointStatus]) -> None:
 
 def test_the_report_shows_bounds_and_says_why(three: list[PointStatus], tmp_path: Path) -> None:
     page = write_report("made", three, [], tmp_path).read_text()
-    assert "<td>&gt;= 10.000</td>" in page
+    assert ">&gt;= 10.000</td>" in page
     assert "<td>&gt;= 0.312</td>" in page, "EMC per bit"
-    assert "<td>&lt; 0.020</td>" in page
+    assert ">&lt; 0.020</td>" in page
     assert f"{REASONS['all fitted']}: width=4\n    (&gt;= 1000)" in page
     assert f"{REASONS['none fitted']}: width=8\n    (&lt; 4)" in page
     for key in ("limit reached", "none failed", "too few fitted"):
@@ -123,32 +122,34 @@ def test_the_report_shows_bounds_and_says_why(three: list[PointStatus], tmp_path
 @pytest.mark.parametrize("draw", [emc_figure, efficiency_figure])
 def test_bounds_never_look_like_measurements(draw: object, three: list[PointStatus]) -> None:
     """Open with an arrow that points to where the value lies, and on no curve."""
-    axes = draw(three).axes[0]
-    markers = {
-        line.get_xdata()[0]: line for line in axes.lines if list(np.shape(line.get_xdata())) == [1]
-    }
-    assert [markers[x].get_markerfacecolor() == "white" for x in (100, 200, 300)] == [
-        True, True, False,
-    ]  # fmt: skip
-    arrows = {text.xy[0]: text for text in axes.texts if text.arrow_patch is not None}
-    assert set(arrows) == {100, 200}
-    for x, sign in ((100, 1), (200, -1)):
-        assert arrows[x].xyann[1] * sign > 0
-        style = arrows[x].arrow_patch.get_arrowstyle()
-        assert isinstance(style, ArrowStyle.CurveA), "its head is where it begins, at the text"
-        assert arrows[x].xy[1] == markers[x].get_ydata()[0]
+    spec = draw(three)
+    rows = spec["data"]["values"]
+    shown = {row["x"]: row for row in rows if row["kind"] == "point"}
+    assert [shown[x]["censored"] for x in (100, 200, 300)] == ["right", "left", "none"]
     per = {emc_figure: 1, efficiency_figure: 200}[draw]
-    assert markers[200].get_ydata()[0] == 4 / per, "what is known is that EMC is below 4"
-    (curve,) = [line for line in axes.lines if line.get_label() == "EMC"]
-    assert np.isnan(curve.get_ydata()).tolist() == [True, True, False]
+    assert shown[200]["y"] == 4 / per, "what is known is that EMC is below 4"
+    assert shown[100]["lo"] == shown[100]["y"] == shown[100]["hi"], "a bound has no interval"
+    assert [row["x"] for row in rows if row["kind"] == "line"] == [300]
+    marks = {
+        layer["transform"][0]["filter"].split("'")[-2]: layer["mark"]
+        for layer in spec["layer"]
+        if layer["mark"]["type"] == "point"
+    }
+    assert {side: mark["filled"] for side, mark in marks.items()} == {
+        "none": True, "right": False, "left": False,
+    }  # fmt: skip
+    head = {
+        side: float(marks[side]["shape"].split(",")[1].split()[0]) for side in ("right", "left")
+    }
+    assert head["right"] < 0 < head["left"], "up on a page is less"
 
 
 def test_a_median_over_seeds_may_be_known_though_one_is_a_bound(tmp_path: Path) -> None:
     point, _ = points(tmp_path)
     seeds = [status(point, BETWEEN), status(point, BETWEEN), status(point, ALL_FIT)]
     for some, known in ((seeds, True), (seeds[1:], False)):
-        (curve,) = [line for line in emc_figure(some).axes[0].lines if line.get_label() == "EMC"]
-        assert np.isfinite(curve.get_ydata()).tolist() == [known]
+        ((_, median, _),) = medians_of(some, lambda _: 100.0)
+        assert (median is not None) == known
 
 
 FAILED_BELOW = [(16, 0), (1000, 0), (500, 3), (1000, 0), (900, 0), (1000, 0), (950, 0)]

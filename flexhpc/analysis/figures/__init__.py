@@ -1,4 +1,4 @@
-"""The figures of the report, with matplotlib's objects only: no pyplot, no global state."""
+"""The figures of the report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from flexhpc.analysis.figures.shown import ReportFigure
 MODULES = [
     "flexhpc.analysis.figures.emc",
     "flexhpc.analysis.figures.efficiency",
-    "flexhpc.analysis.figures.fit",
     "flexhpc.analysis.figures.generalization",
 ]
 """In the order of the page; each has a ``FIGURE``. One more figure is one more line."""

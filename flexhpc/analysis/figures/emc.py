@@ -1,54 +1,288 @@
-"""EMC against parameters."""
+"""EMC against what was swept: parameters, another number, or a row for each combination."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
-
-from flexhpc.analysis.figures.curves import draw_series, series_of, with_size
-from flexhpc.analysis.figures.marks import log_scale
+from flexhpc.analysis.figures.chart import (
+    ARROWS,
+    COLOURS,
+    LEAST,
+    Spec,
+    chart,
+    faceted,
+    log_axis,
+    log_domain,
+    spread,
+)  # fmt: skip
+from flexhpc.analysis.figures.curves import medians_of
+from flexhpc.analysis.figures.layout import Layout, kinds_of, layout_of, name_of
 from flexhpc.analysis.figures.shown import ReportFigure
+from flexhpc.analysis.text import emc_text, ratio_text
 from flexhpc.store.status import PointStatus
 
+_WIDTH, _HEIGHT, _FACET = 640, 380, (300, 260)
+_ROW = 26
+_LOG_FROM = 8.0
+"""Ratio of the largest to the smallest value from which a swept number has a logarithmic axis."""
 
-def emc_figure(statuses: Sequence[PointStatus]) -> Figure | None:
-    """EMC against parameters, log-log, with intervals, censoring arrows and the line y = x.
+Row = dict[str, Any]
 
-    None where there are no parameters to show it against.
-    """
-    if (measured := with_size(statuses)) is None:
+
+def emc_figure(statuses: Sequence[PointStatus]) -> Spec | None:
+    """EMC with intervals, arrows for bounds; None where nothing was measured yet."""
+    measured = _measured(statuses)
+    if not measured:
         return None
-    figure = Figure(figsize=(7.2, 5.0), layout="constrained")
-    axes = figure.subplots()
-    for number, (name, group) in enumerate(series_of(measured).items()):
-        draw_series(axes, group, number, name)
-    if measured:
-        axes.margins(y=0.1)
-    axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="EMC (samples)")
-    log_scale(axes.xaxis)
-    log_scale(axes.yaxis)
-    if measured:
-        params = [s.record.header.params for s in measured if s.record]
-        ends = np.array([min(params) / 1.5, max(params) * 1.5])
-        axes.plot(ends, ends, color="0.6", linestyle="--", linewidth=1, label="y = x", zorder=0)
-        totals = {s.record.header.n_limit for s in measured if s.record}
-        for total in totals if len(totals) == 1 else ():
-            axes.axhline(total, color="0.8", linewidth=1, zorder=0)
-            axes.annotate(
-                "largest n there is", (ends[0], total), color="0.5", fontsize=8, va="bottom"
-            )
-        axes.legend(fontsize=8, frameon=False)
-    axes.grid(True, which="major", color="0.92")
-    return figure
+    layout = layout_of(measured)
+    return _rows(measured, layout) if layout.along == "rows" else _curves(measured, layout)
+
+
+def efficiency_figure(statuses: Sequence[PointStatus]) -> Spec | None:
+    """EMC per parameter, laid out as EMC is; None where there are no parameters."""
+    measured = [s for s in _measured(statuses) if s.record and s.record.header.params]
+    if not measured:
+        return None
+    layout = layout_of(measured)
+    if layout.along == "rows":
+        return _rows(measured, layout, per_parameter=True)
+    return _curves(measured, layout, per_parameter=True)
+
+
+def row_of_point(status: PointStatus, layout: Layout, *, per_parameter: bool = False) -> Row:
+    """Return what a figure shows of a point."""
+    estimate, record = status.estimate, status.record
+    assert estimate is not None
+    assert record is not None
+    params = record.header.params
+    size = params if per_parameter else 1
+    bound = estimate.censored != "none"
+    samples = (estimate.smallest_fail or 1) if estimate.censored == "left" else estimate.emc
+    high = estimate.emc_hi if estimate.emc_hi is not None else estimate.emc
+    return {
+        "id": status.point.id,
+        "point": status.point.label or status.point.id,
+        "facet": layout.facet(status),
+        "series": layout.series(status),
+        "y": max(samples, LEAST) / size,
+        "lo": max(samples if bound else estimate.emc_lo, LEAST) / size,
+        "hi": max(samples if bound else high, LEAST) / size,
+        "censored": estimate.censored,
+        "EMC": emc_text(estimate),
+        "parameters": params or None,
+        "EMC per parameter": ratio_text(estimate, params),
+        "trainings": status.probes,
+    }
+
+
+def _measured(statuses: Sequence[PointStatus]) -> list[PointStatus]:
+    return [s for s in statuses if s.estimate and s.record]
+
+
+def _curves(
+    measured: Sequence[PointStatus], layout: Layout, *, per_parameter: bool = False
+) -> Spec:
+    """Curves over parameters or another number, through the medians over seeds."""
+    rows = [
+        {**row_of_point(s, layout, per_parameter=per_parameter), "x": layout.place(s)}
+        for s in measured
+    ]
+    facets = list(dict.fromkeys(row["facet"] for row in rows))
+    series = list(dict.fromkeys(row["series"] for row in rows))
+    width, height = (_WIDTH, _HEIGHT) if len(facets) == 1 else _FACET
+    places = [row["x"] for row in rows]
+    logarithmic = (
+        min(places) > 0 and max(places) / min(places) >= _LOG_FROM
+    ) or layout.along == "size"
+    x_domain = log_domain(places, beyond=0.3 if len(series) > 1 or series[0] else 0.05)
+    if not logarithmic:
+        reach = max(places) - min(places)
+        x_domain = [min(places) - 0.05 * reach, max(places) + 0.35 * reach]
+    y_domain = log_domain([end for row in rows for end in (row["lo"], row["y"], row["hi"])])
+    lines, ends = _lines(measured, layout, per_parameter=per_parameter)
+    labels = []
+    for facet in facets:
+        own = {name: end for (part, name), end in ends.items() if part == facet and name}
+        moved = spread({name: y for name, (_, y) in own.items()}, y_domain, height)
+        labels += [
+            {"facet": facet, "series": name, "x": own[name][0], "label_y": y, "kind": "label"}
+            for name, y in moved.items()
+        ]
+    data = [*({**row, "kind": "point"} for row in rows), *lines, *labels]
+    if layout.along == "size" and not per_parameter:
+        ends_of_axis = [max(x_domain[0], y_domain[0]), min(x_domain[1], y_domain[1])]
+        if ends_of_axis[0] < ends_of_axis[1]:
+            data += [
+                {"facet": facet, "x": end, "y": end, "kind": "diagonal"}
+                for facet in facets for end in ends_of_axis
+            ]  # fmt: skip
+    title = "parameters" if layout.along == "size" else layout.key
+    x = {
+        "field": "x", "type": "quantitative",
+        "axis": log_axis(title, x_domain) if logarithmic else {"title": title},
+        "scale": {
+            "domain": x_domain, "nice": False,
+            **({"type": "log"} if logarithmic else {"type": "linear", "zero": False}),
+        },
+    }  # fmt: skip
+    what = "EMC / parameters" if per_parameter else "EMC (samples)"
+    y_axis = log_axis(what, y_domain)
+    y_scale = {"type": "log", "domain": y_domain, "nice": False}
+    colour = _colour(series)
+    layers = [
+        _only("diagonal", {"type": "line", "strokeDash": [5, 4], "color": "#888"}, x=x,
+              y=_y("y", y_axis, y_scale)),
+        _only("line", {"type": "line", "strokeWidth": 1.6}, x=x, y=_y("y", y_axis, y_scale),
+              color=colour, detail={"field": "piece"}),
+        *_marks(x, "y", y_axis, y_scale, colour),
+        _only("label", {"type": "text", "align": "left", "dx": 9, "fontSize": 12, "limit": 150},
+              x=x, y=_y("label_y", y_axis, y_scale), text={"field": "series"}, color=colour),
+    ]  # fmt: skip
+    if len(facets) == 1:
+        return chart(layers, width=width, height=height, data={"values": data})
+    return faceted(layers, data, "facet", facets, width=width, height=height)
+
+
+def _rows(measured: Sequence[PointStatus], layout: Layout, *, per_parameter: bool = False) -> Spec:
+    """A row for each combination of what was swept, by group, the largest median first.
+
+    Seeds share a row.
+    """
+    kinds = kinds_of(measured)
+    rows = []
+    for status in measured:
+        name = name_of(status, kinds) or "EMC"
+        rows.append({**row_of_point(status, layout, per_parameter=per_parameter), "row": name})
+    by_row: dict[str, list[Row]] = {}
+    for row in rows:
+        by_row.setdefault(row["row"], []).append(row)
+    medians = {name: statistics.median(row["y"] for row in some) for name, some in by_row.items()}
+    groups: dict[str, float] = {}
+    for row in rows:
+        groups[row["series"]] = max(groups.get(row["series"], 0.0), medians[row["row"]])
+    of = {row["row"]: groups[row["series"]] for row in rows}
+    order = sorted(medians, key=lambda name: (of[name], medians[name]), reverse=True)
+    for some in by_row.values():
+        for number, row in enumerate(some):
+            row["seed"] = number
+    most = max(len(some) for some in by_row.values())
+    values = [end for row in rows for end in (row["lo"], row["y"], row["hi"])]
+    domain = log_domain(values)
+    what = "EMC / parameters" if per_parameter else "EMC (samples)"
+    axis = log_axis(what, domain)
+    scale = {"type": "log", "domain": domain, "nice": False}
+    place = {"field": "row", "type": "nominal", "sort": order, "axis": {
+        "title": None, "grid": True, "labelLimit": 340}}  # fmt: skip
+    offset = {"yOffset": {"field": "seed", "type": "ordinal"}} if most > 1 else {}
+    series = list(dict.fromkeys(row["series"] for row in rows))
+    colour = _colour(series if 1 < len(series) <= len(COLOURS) else ["EMC"])
+    shared = {"y": place, **offset, "color": colour}
+    value = {"type": "quantitative", "axis": axis, "scale": scale}
+    data = [{**row, "kind": "point"} for row in rows]
+    arrows = {
+        "right": "M1.6,0 L0.5,0.6 L0.5,0.2 L-0.6,0.2 L-0.6,-0.2 L0.5,-0.2 L0.5,-0.6 Z",
+        "left": "M-1.6,0 L-0.5,0.6 L-0.5,0.2 L0.6,0.2 L0.6,-0.2 L-0.5,-0.2 L-0.5,-0.6 Z",
+    }
+    layers = [
+        _only("point", {"type": "rule", "strokeWidth": 2, "opacity": 1},
+              x={"field": "lo", **value}, x2={"field": "hi"}, **shared),
+        _exact({"type": "point", "filled": True, "size": 60, "opacity": 1},
+               x={"field": "y", **value}, tooltip=_TOOLTIP, **shared),
+        *(_bound(side, shape, x={"field": "y", **value}, tooltip=_TOOLTIP, **shared)
+          for side, shape in arrows.items()),
+    ]  # fmt: skip
+    step = max(_ROW, 9 * most + 8)
+    return chart(layers, width=520, height=step * len(order), data={"values": data})
+
+
+_TOOLTIP = [
+    {"field": field, "type": "nominal"}
+    for field in ("point", "EMC", "parameters", "EMC per parameter", "trainings")
+]
+
+
+def _y(field: str, axis: Spec, scale: Spec) -> Spec:
+    return {"field": field, "type": "quantitative", "axis": axis, "scale": scale}
+
+
+def _colour(series: Sequence[str]) -> Spec:
+    if len(series) < 2:
+        return {"value": COLOURS[0]}
+    return {"field": "series", "type": "nominal", "legend": None,
+            "scale": {"domain": list(series), "range": list(COLOURS[: len(series)])}}  # fmt: skip
+
+
+def _only(kind: str, mark: Spec, **encoding: Any) -> Spec:
+    """Return a layer of the rows of one kind."""
+    where = [{"filter": f"datum.kind === '{kind}'"}]
+    return {"transform": where, "mark": mark, "encoding": encoding}
+
+
+def _exact(mark: Spec, **encoding: Any) -> Spec:
+    where = [{"filter": "datum.kind === 'point' && datum.censored === 'none'"}]
+    return {"transform": where, "mark": mark, "encoding": encoding}
+
+
+def _bound(side: str, shape: str, **encoding: Any) -> Spec:
+    where = [{"filter": f"datum.kind === 'point' && datum.censored === '{side}'"}]
+    mark = {
+        "type": "point",
+        "shape": shape,
+        "filled": False,
+        "size": 120,
+        "strokeWidth": 1.4,
+        "opacity": 1,
+    }
+    return {"transform": where, "mark": mark, "encoding": encoding}
+
+
+def _marks(x: Spec, field: str, axis: Spec, scale: Spec, colour: Spec) -> list[Spec]:
+    """Intervals, measured points, and arrows at bounds."""
+    return [
+        _only("point", {"type": "rule", "strokeWidth": 1.4, "opacity": 1}, x=x,
+              y=_y("lo", axis, scale), y2={"field": "hi"}, color=colour),
+        _exact({"type": "point", "filled": True, "size": 55, "opacity": 1}, x=x,
+               y=_y(field, axis, scale), color=colour, tooltip=_TOOLTIP),
+        *(_bound(side, shape, x=x, y=_y(field, axis, scale), color=colour, tooltip=_TOOLTIP)
+          for side, shape in ARROWS.items()),
+    ]  # fmt: skip
+
+
+def _lines(
+    measured: Sequence[PointStatus], layout: Layout, *, per_parameter: bool
+) -> tuple[list[Row], dict[tuple[str, str], tuple[float, float]]]:
+    """Return the medians over seeds, in pieces, and where each curve ends."""
+    groups: dict[tuple[str, str], list[PointStatus]] = {}
+    for status in measured:
+        groups.setdefault((layout.facet(status), layout.series(status)), []).append(status)
+    lines: list[Row] = []
+    ends: dict[tuple[str, str], tuple[float, float]] = {}
+    for (facet, name), group in groups.items():
+        piece = 0
+        for place, median, size in medians_of(group, layout.place):
+            if median is None:
+                piece += 1
+                continue
+            y = max(median, LEAST) / (size if per_parameter else 1)
+            lines.append({
+                "facet": facet, "series": name, "x": place, "y": y, "kind": "line",
+                "piece": f"{name} {piece}",
+            })  # fmt: skip
+        last = max(group, key=layout.place)
+        ends[facet, name] = (
+            layout.place(last), row_of_point(last, layout, per_parameter=per_parameter)["y"],
+        )  # fmt: skip
+    return lines, ends
 
 
 FIGURE = ReportFigure(
-    name="emc_vs_parameters",
-    title="EMC against parameters",
-    caption="Bars are intervals. Open markers with an arrow are bounds of censored points, not "
-    "measurements; curves join the medians over seeds, where these are no bounds. "
-    "On the dashed line a network fits as many samples as it has parameters.",
+    name="emc",
+    title="EMC",
+    caption="Bars are intervals. An arrow is the bound of a censored EMC, which lies above (or "
+    "below) it; curves join the medians over seeds, where these are no bounds. On the dashed line, "
+    "where it is shown, a network fits as many samples as it has parameters. A click on a point "
+    "shows its trainings.",
     draw=emc_figure,
 )

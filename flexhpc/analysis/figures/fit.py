@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 
 from flexhpc.analysis.censoring import why_bound
 from flexhpc.analysis.figures.marks import COLOURS, log_scale, verbatim
-from flexhpc.analysis.figures.shown import ReportFigure
 from flexhpc.analysis.text import emc_text
 from flexhpc.search.fit_curve import posterior
 from flexhpc.store.status import PointStatus
@@ -98,13 +97,3 @@ def _fit_panel(axes: Axes, status: PointStatus) -> None:
     axes.tick_params(labelsize=7)
     axes.xaxis.label.set_fontsize(8)
     axes.yaxis.label.set_fontsize(8)
-
-
-FIGURE = ReportFigure(
-    name="fit_vs_n",
-    title="Fit against n",
-    caption="Every probe: its training accuracy at the end, by verdict. The curve is the posterior "
-    "mean of the probability of a perfect fit, the band the interval of the EMC. Of tuned "
-    "keys both are those of the best values; grey dots are probes of others.",
-    draw=fit_figure,
-)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -16,10 +17,11 @@ class ReportFigure:
 
     Attributes:
         name: of its file, without the ending; title, caption: on the page.
-        draw: from all points to the figure, None where it has nothing to show.
+        draw: from all points to the figure, None where it has nothing to show: a Vega-Lite spec,
+            which can be asked on the page, or a figure of matplotlib.
     """
 
     name: str
     title: str
     caption: str
-    draw: Callable[[Sequence[PointStatus]], Figure | None]
+    draw: Callable[[Sequence[PointStatus]], Figure | dict[str, Any] | None]

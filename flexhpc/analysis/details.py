@@ -1,0 +1,85 @@
+"""Every training of every point, as the report's page is given it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from flexhpc.analysis.censoring import why_bound
+from flexhpc.analysis.endings import ending_text
+from flexhpc.analysis.text import bracket_text, emc_text, ratio_text
+from flexhpc.search.fit_curve import posterior
+from flexhpc.store.record import ProbeSummary
+from flexhpc.store.status import PointStatus
+
+_CURVE, _LOSSES = 40, 24
+"""How many places of the fit curve and of the curve of losses are shown."""
+
+
+def details_of(statuses: Sequence[PointStatus]) -> dict[str, Any]:
+    """Return by point id what a click on a point shows; its probes in the order they were run."""
+    return {status.point.id: _point(status) for status in statuses if status.record}
+
+
+def as_script(value: Any) -> str:
+    """Return JSON that may stand inside of a script element, whatever texts it holds."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _point(status: PointStatus) -> dict[str, Any]:
+    record, estimate = status.record, status.estimate
+    assert record is not None
+    best = 0 if estimate is None else estimate.arm
+    return {
+        "label": status.point.label or status.point.id,
+        "emc": emc_text(estimate),
+        "lo": None if estimate is None else estimate.emc_lo,
+        "hi": None if estimate is None else estimate.emc_hi,
+        "at": None if estimate is None else estimate.emc,
+        "exact": estimate is not None and estimate.censored == "none",
+        "why": why_bound(status),
+        "ratio": ratio_text(estimate, record.header.params),
+        "params": record.header.params,
+        "bracket": bracket_text(status.bracket),
+        "ended": ending_text(status),
+        "curve": _curve(status),
+        "probes": [_probe(probe, best) for probe in record.probes],
+    }
+
+
+def _probe(probe: ProbeSummary, best: int) -> list[Any]:
+    """Return a probe as the page's script takes it apart."""
+    return [
+        probe.n, probe.repeat, probe.verdict, probe.n_errors, round(probe.train_accuracy, 5),
+        probe.epochs, probe.cost, round(probe.seconds, 3), int(probe.rejected),
+        int(probe.arm != best), ", ".join(f"{k} {v:g}" for k, v in probe.tuned.items()),
+        *_losses(probe.loss_curve),
+    ]  # fmt: skip
+
+
+def _losses(curve: Any) -> tuple[list[int], list[float | None]]:
+    """Return epochs and losses, some of them, the first and the last among them."""
+    if not len(curve):
+        return [], []
+    last = len(curve) - 1
+    places = sorted({round(i * last / (_LOSSES - 1)) for i in range(_LOSSES)})
+    losses = [float(curve[place]) for place in places]
+    return [p + 1 for p in places], [
+        float(f"{loss:.3g}") if math.isfinite(loss) else None for loss in losses
+    ]
+
+
+def _curve(status: PointStatus) -> list[list[float]]:
+    """Return the posterior mean of P(fit) at some n, around those that were tried."""
+    history, record = status.history, status.record
+    if not history or record is None:
+        return []
+    tried = [result.n for result in history]
+    ns = np.geomspace(min(tried) / 1.2, max(tried) * 1.2, _CURVE)
+    chances = posterior(history, record.header.n_limit).mean_chance(ns)
+    return [[round(float(n), 2), round(float(p), 4)] for n, p in zip(ns, chances, strict=True)]

@@ -1,0 +1,139 @@
+"""Charts as Vega-Lite specs: one style for the page, where they can be asked, and for files."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+
+from flexhpc.atomic import write_atomic
+
+Spec = dict[str, Any]
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#8A8A8A", "#7B4FB5",
+)  # fmt: skip
+"""After Okabe and Ito, told apart by colour-blind readers, on white and on black."""
+LEAST = 0.7
+"""What stands for an EMC of 0 on a logarithmic axis (samples)."""
+ARROWS = {
+    "right": "M0,-1.6 L0.6,-0.5 L0.2,-0.5 L0.2,0.6 L-0.2,0.6 L-0.2,-0.5 L-0.6,-0.5 Z",
+    "left": "M0,1.6 L0.6,0.5 L0.2,0.5 L0.2,-0.6 L-0.2,-0.6 L-0.2,0.5 L-0.6,0.5 Z",
+}
+"""Shapes of the bound of a censored EMC, which lies above or below it."""
+_VEGA_LITE = "6.4"
+_SCHEMA = f"https://vega.github.io/schema/vega-lite/v{_VEGA_LITE.split('.')[0]}.json"
+_FONT = "system-ui, 'DejaVu Sans', sans-serif"
+_CONFIG: Spec = {
+    "font": _FONT,
+    "background": "transparent",
+    "view": {"stroke": None},
+    "axis": {
+        "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "titlePadding": 8,
+        "gridColor": "#8883", "domainColor": "#888", "tickColor": "#888", "labelLimit": 260,
+    },
+    "legend": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 300},
+    "header": {"labelFontSize": 13, "titleFontSize": 12},
+    "range": {"category": list(COLOURS)},
+}  # fmt: skip
+
+
+def chart(layers: Sequence[Spec], *, width: int, height: int, **more: Any) -> Spec:
+    """Return a chart of layers that lie on each other."""
+    whole = {"layer": list(layers), "width": width, "height": height, **more}
+    return {"$schema": _SCHEMA, "config": _CONFIG, **whole}
+
+
+def faceted(
+    layers: Sequence[Spec], data: Sequence[Mapping[str, Any]], field: str, names: Sequence[str], *,
+    width: int, height: int,
+) -> Spec:  # fmt: skip
+    """Return charts side by side, one for each value of a field, on the same axes."""
+    return {
+        "$schema": _SCHEMA,
+        "config": _CONFIG,
+        "data": {"values": list(data)},
+        "facet": {"field": field, "type": "nominal", "title": None, "sort": list(names)},
+        "columns": 3,
+        "spec": {"layer": list(layers), "width": width, "height": height},
+    }
+
+
+def svg(spec: Spec) -> str:
+    """Render a chart as SVG text."""
+    return str(vl_convert.vegalite_to_svg(spec, vl_version=_VEGA_LITE))
+
+
+def png(spec: Spec) -> bytes:
+    """Render a chart as PNG, twice the size of a screen's dots."""
+    return bytes(vl_convert.vegalite_to_png(spec, vl_version=_VEGA_LITE, scale=2))
+
+
+def pdf(spec: Spec) -> bytes:
+    """Render a chart as PDF."""
+    return bytes(vl_convert.vegalite_to_pdf(spec, vl_version=_VEGA_LITE))
+
+
+def library() -> str:
+    """Return the JavaScript that draws charts in a page (Vega, BSD licence; some 900 kB).
+
+    To put it together takes seconds, so it is kept in the user's cache where that can be written.
+    """
+    name = f"vega-{vl_convert.get_vega_version()}-lite-{_VEGA_LITE}.js"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flexhpc"
+    try:
+        if kept := (folder / name).read_text():
+            return kept
+    except (OSError, UnicodeDecodeError):
+        pass
+    made = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version=_VEGA_LITE))
+    made = made.replace("</script", "<\\/script")
+    with contextlib.suppress(OSError):
+        write_atomic(folder / name, made, durable=False)
+    return made
+
+
+def log_domain(values: Iterable[float], *, beyond: float = 0.0) -> list[float]:
+    """Return the ends of a logarithmic axis that holds all values.
+
+    Args:
+        values: that are shown, positive.
+        beyond: room at the upper end, as a part of the axis: for labels.
+    """
+    shown = [value for value in values if value > 0 and math.isfinite(value)]
+    low, high = (min(shown) / 1.25, max(shown) * 1.25) if shown else (1.0, 10.0)
+    return [low, high * (high / low) ** beyond]
+
+
+def log_axis(title: str, domain: Sequence[float]) -> Spec:
+    """Return a logarithmic axis with short numbers at 1, 2 and 5 times powers of ten."""
+    decades = range(math.floor(math.log10(domain[0])), math.ceil(math.log10(domain[1])) + 1)
+    steps = (1, 2, 5) if len(decades) < 6 else (1,)
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    shown = [tick for tick in ticks if domain[0] <= tick <= domain[1]]
+    short = "~s" if domain[1] >= 10 else "~g"
+    return {"title": title, "format": short, "values": shown, "labelOverlap": "greedy"}
+
+
+def spread(places: Mapping[str, float], domain: Sequence[float], height: float) -> dict[str, float]:
+    """Move places on a logarithmic axis apart until labels there do not touch each other.
+
+    Args:
+        places: values by name; domain: of the axis; height: of the axis (pixels).
+    """
+    low, high = math.log(domain[0]), math.log(domain[1])
+    least = 15 * (high - low) / height
+    names = sorted(places, key=places.__getitem__)
+    at = [math.log(places[name]) for name in names]
+    for _ in range(200):
+        pairs = [i for i in range(len(at) - 1) if at[i + 1] - at[i] < least * 0.999]
+        if not pairs:
+            break
+        for i in pairs:
+            push = (least - (at[i + 1] - at[i])) / 2
+            at[i], at[i + 1] = at[i] - push, at[i + 1] + push
+    return {name: math.exp(place) for name, place in zip(names, at, strict=True)}

@@ -1,0 +1,134 @@
+"""What a sweep asks: which swept key runs along a figure, which part it, which are colours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from flexhpc.analysis.figures.curves import SIZES
+from flexhpc.analysis.text import plain_text
+from flexhpc.store.status import PointStatus
+
+_MOST_FACETS, _MOST_COLOURS = 9, 8
+_FEWEST_ALONG = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How the points of a sweep are laid out.
+
+    Attributes:
+        along: what runs along: ``size`` (parameters), ``number`` (a swept number) or ``rows`` (one
+            row for each combination of what was swept).
+        key: the swept number; empty otherwise.
+        facets, colours: swept keys whose values part the figure, or are told apart by colour.
+    """
+
+    along: Literal["size", "number", "rows"]
+    key: str = ""
+    facets: tuple[str, ...] = ()
+    colours: tuple[str, ...] = ()
+
+    def facet(self, status: PointStatus) -> str:
+        """Return in which part a point lies."""
+        return name_of(status, self.facets)
+
+    def series(self, status: PointStatus) -> str:
+        """Return of which colour a point is."""
+        return name_of(status, self.colours)
+
+    def place(self, status: PointStatus) -> float:
+        """Return where along the axis a point lies; not for rows."""
+        if self.along == "number":
+            return float(status.point.swept[self.key])
+        return float(status.record.header.params) if status.record else 0.0
+
+
+def layout_of(statuses: Sequence[PointStatus]) -> Layout:
+    """Return how the measured points of a sweep, or of several, are best laid out."""
+    values: dict[str, dict[str, Any]] = {}
+    for status in statuses:
+        for key, value in status.point.swept.items():
+            values.setdefault(key, {})[plain_text(value)] = value
+    varied = [key for key, some in values.items() if len(some) > 1 and _last(key) != "seed"]
+    kinds = [key for key in varied if _last(key) not in SIZES]
+    if _grows(statuses, kinds):
+        return _parted("size", "", kinds, values)
+    for key in kinds:
+        if len(values[key]) >= _FEWEST_ALONG and all(_is_number(v) for v in values[key].values()):
+            layout = _parted("number", key, [k for k in varied if k != key], values)
+            if layout.along == "number":
+                return layout
+    return Layout(along="rows", colours=_first(varied))
+
+
+def kinds_of(statuses: Sequence[PointStatus]) -> list[str]:
+    """Return the swept keys, but for the seed, in which points differ; all if they do in none."""
+    values: dict[str, set[str]] = {}
+    for status in statuses:
+        for key, value in status.point.swept.items():
+            values.setdefault(key, set()).add(plain_text(value))
+    varied = [key for key, some in values.items() if len(some) > 1 and _last(key) != "seed"]
+    return varied or [key for key in values if _last(key) != "seed"]
+
+
+def name_of(status: PointStatus, keys: Sequence[str]) -> str:
+    """Return the values of some keys of a point, as ``random, relu``; numbers with their key."""
+    texts = []
+    for key in keys:
+        value = status.point.swept.get(key)
+        if value is not None:
+            said = plain_text(value)
+            texts.append(
+                f"{_last(key)} {said}" if _is_number(value) or isinstance(value, bool) else said
+            )
+    return ", ".join(texts)
+
+
+def _parted(
+    along: Literal["size", "number"], key: str, kinds: Sequence[str], values: Mapping[str, Any]
+) -> Layout:
+    """Part a figure by data and colour it by the rest, as long as that can be told apart."""
+    facets = tuple(k for k in kinds if k.startswith("data.")) if len(kinds) > 1 else ()
+    if len(facets) == len(kinds):
+        facets = facets[:-1]
+    colours = tuple(k for k in kinds if k not in facets)
+    many = _product(facets, values) > _MOST_FACETS or _product(colours, values) > _MOST_COLOURS
+    return (
+        Layout(along="rows", colours=_first(kinds))
+        if many
+        else Layout(along=along, key=key, facets=facets, colours=colours)
+    )
+
+
+def _grows(statuses: Sequence[PointStatus], kinds: Sequence[str]) -> bool:
+    """Return whether points that are otherwise of one kind differ in parameters."""
+    sizes: dict[str, set[int]] = {}
+    for status in statuses:
+        if status.record and status.record.header.params:
+            sizes.setdefault(name_of(status, kinds), set()).add(status.record.header.params)
+    return any(len(some) > 1 for some in sizes.values())
+
+
+def _product(keys: Sequence[str], values: Mapping[str, Any]) -> int:
+    count = 1
+    for key in keys:
+        count *= len(values[key])
+    return count
+
+
+def _first(keys: Sequence[str]) -> tuple[str, ...]:
+    """Return the key that groups rows; none where there is one key only, whose values they are."""
+    if len(keys) < 2:
+        return ()
+    preferred = [key for key in keys if _last(key) in ("labels", "family", "optimizer")]
+    return tuple((preferred or list(keys))[:1])
+
+
+def _last(key: str) -> str:
+    return key.split(".")[-1]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,190 @@
+"use strict";
+// What a reader may ask of the page. Without it the page is whole: figures, tables, texts.
+const read = (id) => JSON.parse(document.getElementById(id).textContent);
+const dark = window.matchMedia("(prefers-color-scheme: dark)").matches;
+const ink = dark ? "#d0d0d0" : "#333";
+const ours = {
+  renderer: "svg", actions: false, tooltip: { theme: dark ? "dark" : "light" },
+  config: { axis: { labelColor: ink, titleColor: ink, gridColor: "#8883", domainColor: "#888",
+                    tickColor: "#888" }, view: { stroke: null }, legend: { labelColor: ink, titleColor: ink },
+            header: { labelColor: ink }, title: { color: ink } },
+};
+const details = read("details");
+
+function element(name, text, kind) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  if (kind) made.className = kind;
+  return made;
+}
+
+function zoomable(spec) {
+  if (spec.facet) return spec;
+  const layer = spec.layer.slice();
+  const first = layer.findIndex((one) => one.encoding.tooltip);
+  if (first >= 0 && spec.layer[0].encoding.x.type === "quantitative" &&
+      spec.layer[0].encoding.y.type === "quantitative")
+    layer[first] = { ...layer[first], params: [{ name: "zoom", select: "interval", bind: "scales" }] };
+  return { ...spec, layer };
+}
+
+for (const place of document.querySelectorAll("[data-spec]")) {
+  const spec = JSON.parse(place.querySelector("script").textContent);
+  if (!spec) continue;
+  const into = place.querySelector(".drawing");
+  vegaEmbed(into, zoomable(spec), ours).then(({ view }) => {
+    view.addEventListener("click", (_, item) => {
+      if (item && item.datum && item.datum.id) show(item.datum.id, true);
+    });
+  }).catch((error) => console.error(error));
+}
+
+const verdicts = ["fit", "not_fit", "unconverged", "unstable", "hopeless", "saddle", "diverged"];
+const colours = ["#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A8A8A", "#B8860B", "#7B4FB5"];
+
+function fitChart(point) {
+  const probes = point.probes.map(([n, repeat, verdict, errors, accuracy, , , , , other], number) =>
+    ({ number, n, verdict: other ? "other tuned values" : verdict, accuracy, errors }));
+  const ns = probes.map((one) => one.n);
+  const domain = [Math.max(1, Math.min(...ns) / 1.25), Math.max(...ns) * 1.25];
+  const x = { field: "n", type: "quantitative", scale: { type: "log", domain, nice: false },
+              axis: { title: "n (samples)", format: "~s", tickCount: 5, grid: false } };
+  const y = (field) => ({ field, type: "quantitative", scale: { domain: [0, 1.02] },
+                          axis: { title: "train accuracy, P(fit)" } });
+  const band = point.exact && point.hi !== null ? [{
+    data: { values: [{ lo: point.lo, hi: point.hi }] },
+    mark: { type: "rect", opacity: 0.18, color: "#8A8A8A", clip: true },
+    encoding: { x: { ...x, field: "lo" }, x2: { field: "hi" } } }] : [];
+  return { width: 400, height: 240, background: "transparent", layer: [
+    ...band,
+    { data: { values: point.curve.map(([n, chance]) => ({ n, chance })) },
+      mark: { type: "line", color: "#0072B2", clip: true }, encoding: { x, y: y("chance") } },
+    { data: { values: probes }, mark: { type: "point", filled: true, size: 50, opacity: 0.9 },
+      encoding: { x, y: y("accuracy"),
+        color: { field: "verdict", type: "nominal", title: null,
+                 scale: { domain: [...verdicts, "other tuned values"], range: [...colours, "#bbb"] },
+                 legend: { values: [...new Set(probes.map((one) => one.verdict))], orient: "bottom",
+                           columns: 4 } },
+        shape: { field: "verdict", type: "nominal", title: null, legend: null,
+                 scale: { domain: ["fit"], range: ["circle"] } },
+        tooltip: ["number", "n", "verdict", "errors", "accuracy"].map(
+          (field) => ({ field, type: "nominal" })) } },
+  ] };
+}
+
+function lossChart(point) {
+  const rows = point.probes.flatMap(([n, , verdict, , , , , , , , , epochs, losses], number) =>
+    epochs.map((epoch, i) => ({ number, n, verdict, epoch, loss: losses[i] })));
+  return { width: 400, height: 240, background: "transparent",
+    data: { values: rows.filter((row) => row.loss > 0) },
+    mark: { type: "line", opacity: 0.65, strokeWidth: 1.2 },
+    encoding: {
+      x: { field: "epoch", type: "quantitative", axis: { grid: false } },
+      y: { field: "loss", type: "quantitative", scale: { type: "log", nice: false },
+           axis: { title: "training loss", format: "~g", tickCount: 5 } },
+      detail: { field: "number" },
+      color: { field: "verdict", type: "nominal", title: null, legend: null,
+               scale: { domain: verdicts, range: colours } },
+      tooltip: ["number", "n", "verdict"].map((field) => ({ field, type: "nominal" })) } };
+}
+
+function show(id, scroll) {
+  const point = details[id], panel = document.getElementById("point");
+  if (!point) return;
+  const said = [`EMC ${point.emc || "not known yet"}`, point.why,
+    point.params ? `${point.params.toLocaleString("en")} parameters` : "",
+    point.ratio ? `${point.ratio} per parameter` : "",
+    point.bracket ? `bracket ${point.bracket}` : "", point.ended ? `ended by ${point.ended}` : ""];
+  panel.replaceChildren(element("h3", point.label),
+    element("p", said.filter(Boolean).join(" · "), "muted"));
+  const pair = element("div", undefined, "pair");
+  for (const spec of [fitChart(point), lossChart(point)]) {
+    const drawing = element("div", undefined, "drawing");
+    pair.append(drawing);
+    vegaEmbed(drawing, spec, ours).catch((error) => console.error(error));
+  }
+  const heads = ["#", "n", "repeat", "verdict", "missed", "accuracy", "epochs", "sample passes",
+                 "seconds"];
+  const table = element("table"), body = element("tbody"), head = element("tr");
+  if (point.probes.some((probe) => probe[10])) heads.push("tuned");
+  for (const text of heads) head.append(element("th", text));
+  const top = element("thead");
+  top.append(head);
+  table.append(top, body);
+  point.probes.forEach((probe, number) => {
+    const row = element("tr");
+    const [n, repeat, verdict, errors, accuracy, epochs, cost, seconds, rejected] = probe;
+    const cells = [number, n, repeat, verdict + (rejected ? ", refused" : ""), errors, accuracy,
+                   epochs, cost.toLocaleString("en"), seconds];
+    if (heads.length > cells.length) cells.push(probe[10]);
+    for (const cell of cells) row.append(element("td", String(cell)));
+    body.append(row);
+  });
+  const wide = element("div", undefined, "wide");
+  wide.tabIndex = 0;
+  wide.setAttribute("role", "region");
+  wide.setAttribute("aria-label", "every training of this point, in order");
+  wide.append(table);
+  panel.append(pair, element("p", "Every training of this point, in the order they were run:",
+                             "muted"), wide);
+  panel.hidden = false;
+  for (const row of document.querySelectorAll("tr.point"))
+    row.classList.toggle("chosen", row.dataset.id === id);
+  if (scroll) panel.scrollIntoView({ block: "nearest" });
+}
+
+const table = document.getElementById("results");
+for (const row of table.querySelectorAll("tr.point")) {
+  row.tabIndex = 0;
+  row.addEventListener("click", () => show(row.dataset.id, true));
+  row.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      show(row.dataset.id, true);
+    }
+  });
+}
+table.querySelectorAll("thead th").forEach((head, column) => {
+  const button = element("button");
+  button.append(...head.childNodes);
+  head.append(button);
+  button.addEventListener("click", () => {
+    const down = head.getAttribute("aria-sort") === "ascending";
+    for (const other of table.querySelectorAll("thead th")) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const key = (row) => {
+      const cell = row.cells[column], value = cell.dataset.value ?? cell.textContent;
+      const number = Number(String(value).replaceAll(",", ""));
+      return value === "" ? null : Number.isNaN(number) ? value : number;
+    };
+    const rows = [...table.tBodies[0].rows];
+    rows.sort((a, b) => {
+      const [x, y] = [key(a), key(b)];
+      if (x === null || y === null) return (x === null) - (y === null);
+      const order = typeof x === typeof y ? (x < y ? -1 : x > y ? 1 : 0)
+        : typeof x === "number" ? -1 : 1;
+      return down ? -order : order;
+    });
+    table.tBodies[0].append(...rows);
+  });
+});
+
+const filter = document.getElementById("filter");
+filter.addEventListener("input", () => {
+  const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+  let left = 0;
+  for (const row of table.querySelectorAll("tr.point")) {
+    const text = row.textContent.toLowerCase();
+    row.hidden = !words.every((word) => text.includes(word));
+    left += !row.hidden;
+  }
+  document.getElementById("left").textContent =
+    words.length ? `${left} of ${table.tBodies[0].rows.length}` : "";
+});
+document.getElementById("csv").addEventListener("click", () => {
+  const link = element("a");
+  link.href = URL.createObjectURL(new Blob([read("rows")], { type: "text/csv" }));
+  link.download = "results.csv";
+  link.click();
+});
+document.querySelector(".bar").hidden = false;

@@ -1,0 +1,178 @@
+"""The report's page as a reader uses it: what is said first, which figure, what a click shows."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flexhpc.analysis.answer import answer
+from flexhpc.analysis.details import as_script
+from flexhpc.analysis.figures.chart import spread, svg
+from flexhpc.analysis.figures.emc import emc_figure
+from flexhpc.analysis.figures.layout import layout_of
+from flexhpc.spec import checked
+from flexhpc.store.status import PointStatus, StatusReader, open_run
+from tests.analysis.made import BAYES, status
+from tests.conftest import Cli
+
+CHROMIUM = shutil.which("chromium")
+
+
+def swept(
+    folder: Path, outcomes: Sequence[int], params: Sequence[int], **grid: list[Any]
+) -> list[PointStatus]:
+    """Points of a grid; each fits what is given for it, in turn, and one more fails."""
+    keys = {"width": "model.width", "activation": "model.activation", "labels": "data.labels",
+            "lr": "training.lr", "seed": "seed"}  # fmt: skip
+    spec = folder / "made.yaml"
+    lines = "".join(f"  {keys[key]}: {values}\n".replace("'", "") for key, values in grid.items())
+    spec.write_text(
+        f"name: made\nfixed:\n  data: {{source: digits}}\n  model: {{family: mlp, width: 4}}\n"
+        f"  training: {{optimizer: adam}}\n  search: {BAYES}\ngrid:\n{lines}"
+    )
+    points = checked(spec)[1]
+    return [
+        status(point, [(n // 2, 0), (n, 0), (n + 1, 1)], params=params[i % len(params)])
+        for i, (point, n) in enumerate(
+            zip(points, [outcomes[i % len(outcomes)] for i in range(len(points))], strict=True)
+        )
+    ]
+
+
+def test_sizes_run_along_a_curve_for_each_kind(tmp_path: Path) -> None:
+    some = swept(tmp_path, [40, 90], [100, 200], labels=["random", "original"], width=[4, 8])
+    layout = layout_of(some)
+    assert (layout.along, layout.facets, layout.colours) == ("size", (), ("data.labels",))
+    spec = emc_figure(some)
+    labels = {row["series"] for row in spec["data"]["values"] if row["kind"] == "label"}
+    assert labels == {"random", "original"}, "curves are labelled where they end"
+    assert svg(spec).startswith("<svg")
+    said = answer(some)
+    assert said[0] == "random: EMC " + said[0].split("EMC ")[1]
+    assert "at 100 parameters" in said[0]
+    assert "at 200" in said[0]
+
+
+def test_two_kinds_of_data_and_network_are_facets_and_colours(tmp_path: Path) -> None:
+    some = swept(
+        tmp_path, [40, 90], [100, 200], labels=["random", "original"], activation=["relu", "tanh"],
+        width=[4, 8],
+    )  # fmt: skip
+    layout = layout_of(some)
+    assert (layout.facets, layout.colours) == (("data.labels",), ("model.activation",))
+    assert emc_figure(some)["facet"]["sort"] == ["random", "original"]
+
+
+def test_another_number_runs_along_an_axis_of_its_own(tmp_path: Path) -> None:
+    layout = layout_of(swept(tmp_path, [40, 90], [100], lr=[1e-4, 1e-3, 1e-2, 1e-1]))
+    assert (layout.along, layout.key) == ("number", "training.lr")
+
+
+def test_names_are_rows_by_group_and_size_and_seeds_share_one(tmp_path: Path) -> None:
+    some = swept(
+        tmp_path, [30, 32, 300, 280], [100], labels=["random"],
+        activation=["relu", "tanh"], seed=[0, 1],
+    )  # fmt: skip
+    assert layout_of(some).along == "rows"
+    spec = emc_figure(some)
+    place = spec["layer"][0]["encoding"]["y"]
+    assert place["sort"] == ["tanh", "relu"]
+    (said, *_) = answer(some)
+    assert said.startswith("Most at random, tanh, seed")
+    assert "do not overlap" in said or "overlap, so" in said
+
+
+def test_a_hundred_points_are_rows_where_curves_could_not_be_told_apart(tmp_path: Path) -> None:
+    rates = [round(1e-4 * 1.3**i, 7) for i in range(10)]
+    some = swept(
+        tmp_path, [40, 90], [100, 200], lr=rates, activation=["relu", "tanh", "gelu"], width=[4, 8],
+    )  # fmt: skip
+    assert layout_of(some).along == "rows"
+    assert svg(emc_figure(some))
+
+
+def test_labels_are_moved_apart() -> None:
+    moved = spread({"a": 100.0, "b": 101.0, "c": 102.0}, [10.0, 1000.0], 300)
+    places = sorted(moved.values())
+    assert all(high / low > 1.2 for low, high in pairwise(places))
+    assert sorted(moved, key=moved.__getitem__) == ["a", "b", "c"]
+
+
+def test_no_text_ends_the_script_it_is_given_to() -> None:
+    told = as_script({"label": "</script><img src=x onerror=alert(1)>", "n": 3})
+    assert "<" not in told
+    assert "\\u003c/script" in told
+
+
+@pytest.fixture
+def page(measured: Path, tmp_path: Path, cli: Cli) -> Iterator[Any]:
+    """The report in a browser, and every address that it asked for."""
+    from playwright.sync_api import sync_playwright
+
+    html = cli("report", measured, "-o", tmp_path / "out").stdout.strip()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        opened = browser.new_page(viewport={"width": 1440, "height": 1000})
+        asked: list[str] = []
+        wrong: list[str] = []
+        opened.on("request", lambda request: asked.append(request.url))
+        opened.on("pageerror", lambda error: wrong.append(str(error)))
+        opened.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        opened.goto(f"file://{html}")
+        opened.wait_for_selector("[data-spec] .vega-embed svg")
+        yield opened
+        assert not [url for url in asked if not url.startswith(("file:", "blob:", "data:"))]
+        assert not wrong
+        browser.close()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_a_reader_finds_every_training(page: Any, measured: Path) -> None:
+    folder, _, points = open_run(measured)
+    statuses = StatusReader(folder, points).read()
+    rows = page.locator("tr.point")
+    assert rows.count() == 3
+    for number, one in enumerate(statuses):
+        rows.nth(number).click()
+        shown = page.locator("#point tbody tr")
+        assert shown.count() == one.probes
+        assert page.locator("#point h3").inner_text() == one.point.label
+    page.wait_for_selector("#point .vega-embed svg")
+    page.locator("[data-spec] .mark-symbol path").first.click()
+    assert page.locator("#point h3").inner_text() in {s.point.label for s in statuses}
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_the_table_is_sorted_filtered_and_saved(page: Any, tmp_path: Path) -> None:
+    widths = lambda: page.locator("tr.point:visible td:nth-child(3)").all_inner_texts()  # noqa: E731
+    head = page.locator("#results thead th").nth(1).locator("button")
+    head.click()
+    ascending = widths()
+    head.click()
+    assert widths() == ascending[::-1]
+    page.fill("#filter", "done 12")
+    assert widths() == ["12"]
+    with page.expect_download() as download:
+        page.click("#csv")
+    download.value.save_as(tmp_path / "got.csv")
+    assert (tmp_path / "got.csv").read_text() == (tmp_path / "out" / "results.csv").read_text()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.parametrize("width", [390, 1024, 1440])
+def test_the_page_fits_its_screen(page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.locator("tr.point").first.press("Enter")
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    assert wide <= width
