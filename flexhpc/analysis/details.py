@@ -16,13 +16,15 @@ from flexhpc.search.fit_curve import posterior
 from flexhpc.store.record import ProbeSummary
 from flexhpc.store.status import PointStatus
 
+Details = dict[str, Any]
+"""What a click on a point shows, of :func:`of_point`."""
 _CURVE, _LOSSES = 40, 24
 """How many places of the fit curve and of the curve of losses are shown."""
 
 
-def details_of(statuses: Sequence[PointStatus]) -> dict[str, Any]:
+def details_of(statuses: Sequence[PointStatus]) -> dict[str, Details]:
     """Return by point id what a click on a point shows; its probes in the order they were run."""
-    return {status.point.id: _point(status) for status in statuses if status.record}
+    return {status.point.id: of_point(status) for status in statuses if status.record}
 
 
 def as_script(value: Any) -> str:
@@ -31,7 +33,8 @@ def as_script(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _point(status: PointStatus) -> dict[str, Any]:
+def of_point(status: PointStatus) -> Details:
+    """Return what is known of a point that has a record."""
     record, estimate = status.record, status.estimate
     assert record is not None
     best = 0 if estimate is None else estimate.arm

@@ -39,53 +39,30 @@ for (const place of document.querySelectorAll("[data-spec]")) {
   }).catch((error) => console.error(error));
 }
 
-const verdicts = ["fit", "not_fit", "unconverged", "unstable", "hopeless", "saddle", "diverged"];
-const colours = ["#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8A8A8A", "#B8860B", "#7B4FB5"];
+const templates = read("templates");
 
+// The same data as figures/point.py gives, out of what details.py wrote.
 function fitChart(point) {
-  const probes = point.probes.map(([n, repeat, verdict, errors, accuracy, , , , , other], number) =>
-    ({ number, n, verdict: other ? "other tuned values" : verdict, accuracy, errors }));
-  const ns = probes.map((one) => one.n);
-  const domain = [Math.max(1, Math.min(...ns) / 1.25), Math.max(...ns) * 1.25];
-  const x = { field: "n", type: "quantitative", scale: { type: "log", domain, nice: false },
-              axis: { title: "n (samples)", format: "~s", tickCount: 5, grid: false } };
-  const y = (field) => ({ field, type: "quantitative", scale: { domain: [0, 1.02] },
-                          axis: { title: "train accuracy, P(fit)" } });
-  const band = point.exact && point.hi !== null ? [{
-    data: { values: [{ lo: point.lo, hi: point.hi }] },
-    mark: { type: "rect", opacity: 0.18, color: "#8A8A8A", clip: true },
-    encoding: { x: { ...x, field: "lo" }, x2: { field: "hi" } } }] : [];
-  return { width: 400, height: 240, background: "transparent", layer: [
-    ...band,
-    { data: { values: point.curve.map(([n, chance]) => ({ n, chance })) },
-      mark: { type: "line", color: "#0072B2", clip: true }, encoding: { x, y: y("chance") } },
-    { data: { values: probes }, mark: { type: "point", filled: true, size: 50, opacity: 0.9 },
-      encoding: { x, y: y("accuracy"),
-        color: { field: "verdict", type: "nominal", title: null,
-                 scale: { domain: [...verdicts, "other tuned values"], range: [...colours, "#bbb"] },
-                 legend: { values: [...new Set(probes.map((one) => one.verdict))], orient: "bottom",
-                           columns: 4 } },
-        shape: { field: "verdict", type: "nominal", title: null, legend: null,
-                 scale: { domain: ["fit"], range: ["circle"] } },
-        tooltip: ["number", "n", "verdict", "errors", "accuracy"].map(
-          (field) => ({ field, type: "nominal" })) } },
-  ] };
+  const datasets = {
+    band: point.exact && point.hi !== null ? [{ lo: point.lo, hi: point.hi }] : [],
+    curve: point.curve.map(([n, chance]) => ({ n, chance })),
+    trainings: point.probes.map(([n, , verdict, missed, accuracy, , , , , other], number) =>
+      ({ number, n, missed, accuracy, verdict: other ? "other tuned values" : verdict })),
+  };
+  return withLegend({ ...templates.fit, datasets }, datasets.trainings);
+}
+
+// Only verdicts that there are stand in the legend.
+function withLegend(spec, rows) {
+  const copy = structuredClone(spec), color = copy.layer.at(-1).encoding.color;
+  color.legend.values = [...new Set(rows.map((row) => row.verdict))];
+  return copy;
 }
 
 function lossChart(point) {
-  const rows = point.probes.flatMap(([n, , verdict, , , , , , , , , epochs, losses], number) =>
+  const losses = point.probes.flatMap(([n, , verdict, , , , , , , , , epochs, losses], number) =>
     epochs.map((epoch, i) => ({ number, n, verdict, epoch, loss: losses[i] })));
-  return { width: 400, height: 240, background: "transparent",
-    data: { values: rows.filter((row) => row.loss > 0) },
-    mark: { type: "line", opacity: 0.65, strokeWidth: 1.2 },
-    encoding: {
-      x: { field: "epoch", type: "quantitative", axis: { grid: false } },
-      y: { field: "loss", type: "quantitative", scale: { type: "log", nice: false },
-           axis: { title: "training loss", format: "~g", tickCount: 5 } },
-      detail: { field: "number" },
-      color: { field: "verdict", type: "nominal", title: null, legend: null,
-               scale: { domain: verdicts, range: colours } },
-      tooltip: ["number", "n", "verdict"].map((field) => ({ field, type: "nominal" })) } };
+  return { ...templates.loss, datasets: { losses: losses.filter((row) => row.loss > 0) } };
 }
 
 function show(id, scroll) {

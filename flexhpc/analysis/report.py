@@ -25,6 +25,7 @@ from flexhpc.analysis.details import as_script, details_of
 from flexhpc.analysis.endings import ending_text, warnings
 from flexhpc.analysis.figures import report_figures
 from flexhpc.analysis.figures.chart import library, pdf, png, svg
+from flexhpc.analysis.figures.point import fit_spec, loss_spec
 from flexhpc.analysis.generalization import FEWEST, by_family, correlations, exact, pairs
 from flexhpc.analysis.text import bracket_text, emc_text, number_text, plain_text, ratio_text
 from flexhpc.analysis.training_error import cut_short, with_errors
@@ -140,6 +141,7 @@ def write_report(
         script=_text("report.js"),
         library=library(),
         details=as_script(details_of(statuses)),
+        templates=as_script({"fit": fit_spec(), "loss": loss_spec()}),
         csv=as_script(as_csv(rows)),
         provenance=provenance,
         version=version("flexhpc"),

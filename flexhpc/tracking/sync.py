@@ -19,7 +19,9 @@ from typing import Any
 from filelock import FileLock
 
 from flexhpc.analysis.collect import measurements, row_of
-from flexhpc.analysis.figures.fit import fit_figure
+from flexhpc.analysis.details import of_point
+from flexhpc.analysis.figures.chart import png
+from flexhpc.analysis.figures.point import fit_chart
 from flexhpc.atomic import read_json, write_json
 from flexhpc.search import estimate_so_far, history_of
 from flexhpc.spec import checked
@@ -301,7 +303,7 @@ class Syncer:
         self.client.log_batch(parent.run_id, metrics=metrics, tags=tags)
         with tempfile.TemporaryDirectory() as folder:
             figure = Path(folder) / "fit_curve.png"
-            fit_figure([status]).savefig(figure, dpi=120)
+            figure.write_bytes(png(fit_chart(of_point(status))))
             self.client.log_artifact(parent.run_id, str(figure))
         self.client.log_artifact(parent.run_id, str(self.run.point(status.point.id)))
         self.client.set_terminated(parent.run_id, status="FINISHED", end_time=end)
