@@ -87,13 +87,20 @@ def test_names_are_rows_by_group_and_size_and_seeds_share_one(tmp_path: Path) ->
     assert "do not overlap" in said or "overlap, so" in said
 
 
-def test_a_hundred_points_are_rows_where_curves_could_not_be_told_apart(tmp_path: Path) -> None:
-    rates = [round(1e-4 * 1.3**i, 7) for i in range(10)]
+@pytest.mark.parametrize(("count", "names"), [(10, True), (60, False)])
+def test_many_points_are_rows_where_curves_could_not_be_told_apart(
+    count: int, names: bool, tmp_path: Path
+) -> None:
+    rates = [round(1e-5 * 1.1**i, 8) for i in range(count)]
     some = swept(
         tmp_path, [40, 90], [100, 200], lr=rates, activation=["relu", "tanh", "gelu"], width=[4, 8],
     )  # fmt: skip
     assert layout_of(some).along == "rows"
-    assert svg(emc_figure(some))
+    spec = emc_figure(some)
+    assert len(spec["data"]["values"]) == 6 * count, "none is left out"
+    assert (spec["layer"][0]["encoding"]["y"]["type"] == "nominal") == names
+    assert spec["height"] < 2000
+    assert svg(spec)
 
 
 def test_labels_are_moved_apart() -> None:

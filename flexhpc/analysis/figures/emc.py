@@ -25,6 +25,8 @@ from flexhpc.store.status import PointStatus
 
 _WIDTH, _HEIGHT, _FACET = 640, 380, (300, 260)
 _ROW = 26
+_MOST_ROWS, _MOST_BESIDE, _DENSE = 150, 12, 900
+"""Rows with a name, and seeds side by side in one; the height of a figure of more (pixels)."""
 _LOG_FROM = 8.0
 """Ratio of the largest to the smallest value from which a swept number has a logarithmic axis."""
 
@@ -173,9 +175,20 @@ def _rows(measured: Sequence[PointStatus], layout: Layout, *, per_parameter: boo
     what = "EMC / parameters" if per_parameter else "EMC (samples)"
     axis = log_axis(what, domain)
     scale = {"type": "log", "domain": domain, "nice": False}
-    place = {"field": "row", "type": "nominal", "sort": order, "axis": {
-        "title": None, "grid": True, "labelLimit": 340}}  # fmt: skip
-    offset = {"yOffset": {"field": "seed", "type": "ordinal"}} if most > 1 else {}
+    dense = len(order) > _MOST_ROWS
+    if dense:
+        ranks = {name: rank for rank, name in enumerate(order, 1)}
+        for row in rows:
+            row["rank"] = ranks[row["row"]]
+    place: Spec = (
+        {"field": "rank", "type": "quantitative", "scale": {"reverse": True},
+         "axis": {"title": "points, by EMC", "grid": False}}
+        if dense
+        else {"field": "row", "type": "nominal", "sort": order,
+              "axis": {"title": None, "grid": True, "labelLimit": 340}}
+    )  # fmt: skip
+    beside = 1 < most <= _MOST_BESIDE and not dense
+    offset = {"yOffset": {"field": "seed", "type": "ordinal"}} if beside else {}
     series = list(dict.fromkeys(row["series"] for row in rows))
     colour = _colour(series if 1 < len(series) <= len(COLOURS) else ["EMC"])
     shared = {"y": place, **offset, "color": colour}
@@ -193,8 +206,9 @@ def _rows(measured: Sequence[PointStatus], layout: Layout, *, per_parameter: boo
         *(_bound(side, shape, x={"field": "y", **value}, tooltip=_TOOLTIP, **shared)
           for side, shape in arrows.items()),
     ]  # fmt: skip
-    step = max(_ROW, 9 * most + 8)
-    return chart(layers, width=520, height=step * len(order), data={"values": data})
+    step = max(_ROW, 9 * most + 8) if beside else _ROW
+    height = _DENSE if dense else step * len(order)
+    return chart(layers, width=520, height=height, data={"values": data})
 
 
 _TOOLTIP = [
