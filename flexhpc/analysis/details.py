@@ -20,11 +20,20 @@ Details = dict[str, Any]
 """What a click on a point shows, of :func:`of_point`."""
 _CURVE, _LOSSES = 40, 24
 """How many places of the fit curve and of the curve of losses are shown."""
+MOST_POINTS = 1_000
+"""Points whose trainings are on the page, so that it can still be opened."""
+_MOST_LOSSES = 10_000
+"""Trainings up to which each has its curve of losses on the page."""
 
 
 def details_of(statuses: Sequence[PointStatus]) -> dict[str, Details]:
-    """Return by point id what a click on a point shows; its probes in the order they were run."""
-    return {status.point.id: of_point(status) for status in statuses if status.record}
+    """Return by point id what a click on a point shows; its probes in the order they were run.
+
+    Of very many points the first thousand, of very many trainings without their losses.
+    """
+    shown = [status for status in statuses if status.record][:MOST_POINTS]
+    losses = sum(status.probes for status in shown) <= _MOST_LOSSES
+    return {status.point.id: of_point(status, losses=losses) for status in shown}
 
 
 def as_script(value: Any) -> str:
@@ -33,7 +42,7 @@ def as_script(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def of_point(status: PointStatus) -> Details:
+def of_point(status: PointStatus, *, losses: bool = True) -> Details:
     """Return what is known of a point that has a record."""
     record, estimate = status.record, status.estimate
     assert record is not None
@@ -51,17 +60,17 @@ def of_point(status: PointStatus) -> Details:
         "bracket": bracket_text(status.bracket),
         "ended": ending_text(status),
         "curve": _curve(status),
-        "probes": [_probe(probe, best) for probe in record.probes],
+        "probes": [_probe(probe, best, losses=losses) for probe in record.probes],
     }
 
 
-def _probe(probe: ProbeSummary, best: int) -> list[Any]:
+def _probe(probe: ProbeSummary, best: int, *, losses: bool) -> list[Any]:
     """Return a probe as the page's script takes it apart."""
     return [
         probe.n, probe.repeat, probe.verdict, probe.n_errors, round(probe.train_accuracy, 5),
         probe.epochs, probe.cost, round(probe.seconds, 3), int(probe.rejected),
         int(probe.arm != best), ", ".join(f"{k} {v:g}" for k, v in probe.tuned.items()),
-        *_losses(probe.loss_curve),
+        *_losses(probe.loss_curve if losses else ()),
     ]  # fmt: skip
 
 

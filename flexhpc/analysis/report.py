@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import shlex
@@ -9,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from flexhpc.analysis.answer import answer
 from flexhpc.analysis.censoring import bounds
 from flexhpc.analysis.collect import Row, as_csv, row_of
 from flexhpc.analysis.conflicts import conflict_notes
-from flexhpc.analysis.details import as_script, details_of
+from flexhpc.analysis.details import MOST_POINTS, as_script, details_of
 from flexhpc.analysis.endings import ending_text, warnings
 from flexhpc.analysis.figures import report_figures
 from flexhpc.analysis.figures.chart import library, pdf, png, svg
@@ -35,6 +37,8 @@ from flexhpc.search.history import LEVEL
 from flexhpc.store import RunFolder
 from flexhpc.store.status import PointStatus
 
+_MOST_DRAWN = 1_000_000
+"""Bytes of a figure that is a drawing on the page, which can be asked; larger ones are images."""
 _IN_THE_FIRST_TABLE = {"emc_per_param_bound", "censored_because", "ended_by", "wider_than_asked"}
 
 
@@ -122,13 +126,17 @@ def write_report(
         spec = None if isinstance(figure, Figure) else figure
         text = _svg(figure) if isinstance(figure, Figure) else svg(figure)
         write_atomic(folder / f"{shown.name}.svg", text)
+        drawn = text[text.index("<svg") :]
         if spec is not None:
-            write_atomic(folder / f"{shown.name}.png", png(spec))
+            picture = png(spec)
+            write_atomic(folder / f"{shown.name}.png", picture)
             write_atomic(folder / f"{shown.name}.pdf", pdf(spec))
+            if len(drawn) > _MOST_DRAWN:
+                drawn, spec = _picture(picture, shown.title), None
         figures.append(
             _Shown(
                 name=shown.name, title=shown.title, caption=shown.caption,
-                svg=text[text.index("<svg") :], spec=as_script(spec),
+                svg=drawn, spec=as_script(spec),
             )
         )  # fmt: skip
     environment = Environment(
@@ -141,6 +149,7 @@ def write_report(
         script=_text("report.js"),
         library=library(),
         details=as_script(details_of(statuses)),
+        in_detail=MOST_POINTS,
         templates=as_script({"fit": fit_spec(), "loss": loss_spec()}),
         csv=as_script(as_csv(rows)),
         provenance=provenance,
@@ -178,6 +187,12 @@ def write_report(
     )
     write_atomic(folder / "index.html", page)
     return folder / "index.html"
+
+
+def _picture(content: bytes, title: str) -> str:
+    """Return a figure of very many points as an image in the page."""
+    data = base64.b64encode(content).decode()
+    return f'<img alt="{escape(title)}" width="620" src="data:image/png;base64,{data}">'
 
 
 def _text(name: str) -> str:

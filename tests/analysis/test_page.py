@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from flexhpc.analysis.answer import answer
@@ -15,9 +17,10 @@ from flexhpc.analysis.details import as_script
 from flexhpc.analysis.figures.chart import spread, svg
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.layout import layout_of
+from flexhpc.analysis.report import write_report
 from flexhpc.spec import checked
 from flexhpc.store.status import PointStatus, StatusReader, open_run
-from tests.analysis.made import BAYES, status
+from tests.analysis.made import BAYES, status, summary
 from tests.conftest import Cli
 
 CHROMIUM = shutil.which("chromium")
@@ -101,6 +104,21 @@ def test_many_points_are_rows_where_curves_could_not_be_told_apart(
     assert (spec["layer"][0]["encoding"]["y"]["type"] == "nominal") == names
     assert spec["height"] < 2000
     assert svg(spec)
+
+
+def test_two_hundred_points_of_forty_trainings_are_a_page_of_five_megabytes(tmp_path: Path) -> None:
+    rates = [round(1e-4 * 1.1**i, 8) for i in range(50)]
+    some = swept(
+        tmp_path, [40, 90], [100, 200], lr=rates, activation=["relu", "tanh"], width=[4, 8]
+    )
+    curve = np.random.default_rng(0).random(500).astype(np.float32)
+    for one in some:
+        probes = [summary((40 + i, i % 2), loss_curve=curve, epochs=500) for i in range(40)]
+        one.record.probes[:] = probes
+    began = time.monotonic()
+    page = write_report("made", some, ["name: made"], tmp_path / "out")
+    assert time.monotonic() - began < 40, "a third of it where nothing else runs"
+    assert page.stat().st_size < 5e6
 
 
 def test_labels_are_moved_apart() -> None:
