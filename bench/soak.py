@@ -39,7 +39,8 @@ fixed:
 grid: {{seed: [{seeds}]}}
 """
 LOCAL = "workers: 2\n"
-SLURM = "cluster: slurm\npartition: main\nmem_gb: 1\npoints_per_task: 50\n"
+SLURM = (Path(__file__).parent.parent / "hpc/profiles/devcluster.yaml").read_text()
+SLURM += "points_per_task: 50\n"
 ROLES = {
     "flexhpc.worker": "worker", "flexhpc.tracking.follow": "MLflow",
     "flexhpc.own_trainer": "trainer", "flexhpc sweep": "sweep",
