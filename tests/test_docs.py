@@ -83,6 +83,7 @@ SHORTER = {
     "python -m bench.speed.stacked": "--rounds 1 --seconds 0.05",
     "python -m bench.speed": "--networks 'MLP 8' --rounds 1 --seconds 0.1",
     "python -m tests.reference.table": "linear_gd_digits",
+    "python -m bench.soak": "--points 20",
     "python -m tests.mutations --faults": "'room on the disk'",
     "python -m tests.faults.fuzz --count 10000": "--count 20",
     'python -m tests.faults --minutes 5 --kind "full disk"': "--minutes 0.01",
