@@ -103,8 +103,8 @@ bench: dev ## how fast flexhpc is, beside other ways to train; tables and JSON (
 	@$(BIN)/python bench/plan_speed.py
 	@$(BIN)/python bench/worker_start.py
 	@$(BIN)/python -m bench.speed --rounds 3 --seconds 1
-	@$(BIN)/python -m bench.speed.start --rounds 3
-	@$(BIN)/python -m bench.speed.answers
+	@$(BIN)/python -m bench.speed.start --rounds 2
+	@$(BIN)/python -m bench.speed.answers --rounds 2
 
 bench-full: bench ## and all other benchmarks (more than an hour, 3 GB of disk)
 	@set -e; for name in optimizers packed_set perceptron_coverage perceptron_shortfall slurm_submit \

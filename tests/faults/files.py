@@ -41,11 +41,11 @@ def damaged_checkpoint(site: Site, times: int) -> Outcome:
 
 
 def harm(path: Path, site: Site) -> None:
-    """Flip one bit of a file, or cut it off, at a random place."""
+    """Flip some bits of a file at random places, or cut it off at one."""
     content = bytearray(path.read_bytes())
-    at = int(site.rng.integers(len(content)))
-    if site.rng.random() < 0.5:
-        content[at] ^= 1 << int(site.rng.integers(8))
+    if site.rng.random() < 0.7:
+        for at in site.rng.integers(len(content), size=int(site.rng.integers(1, 9))):
+            content[at] ^= 1 << int(site.rng.integers(8))
     else:
-        del content[at:]
+        del content[int(site.rng.integers(len(content))) :]
     path.write_bytes(content)
