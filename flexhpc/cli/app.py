@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from typing import Annotated
 
 import typer
 
@@ -21,12 +22,31 @@ from flexhpc.errors import InputError, PointError
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG}
 
 app = typer.Typer(
-    help="Measures how much data a neural network can fit: the effective model complexity (EMC).",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"flexhpc {version('flexhpc')}")
+        raise typer.Exit
+
+
+@app.callback()
+def flexhpc(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Measures how much data a neural network can fit: the effective model complexity (EMC)."""
+
+
 for verb in (
     validate, plan, sweep, status, results, report, cancel, pack, unpack, specs, schema, probe,
     sync, ui, doctor,

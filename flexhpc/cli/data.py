@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from flexhpc.errors import InputError, PointError
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -40,7 +44,7 @@ def prepare_data(
     from flexhpc.data.prepare import prepare
 
     given = {"root": root, "path": path, "target": target, "side": side, "colour": colour}
-    with _Shown() as shown:
+    with _as_input(), _Shown() as shown:
         packed = prepare(source, given, overrides or (), out, shown)
     _say_packed(packed)
 
@@ -52,9 +56,18 @@ def check_data(
     """Verify the checksum of a packed file."""
     from flexhpc.data.packed import check
 
-    with _Shown() as shown:
+    with _as_input(), _Shown() as shown:
         packed = check(file, shown)
     _say_packed(packed)
+
+
+@contextlib.contextmanager
+def _as_input() -> Iterator[None]:
+    """Here it is the user's input that is wrong, not one point of many."""
+    try:
+        yield
+    except PointError as error:
+        raise InputError(str(error)) from None
 
 
 class _Shown:

@@ -21,7 +21,25 @@ Spec = Annotated[
         parser=lambda text: resolve("specs", Path(text)),
     ),
 ]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as runs/NAME.")]
+
+
+def run_folder(text: str) -> Path:
+    """Return a run folder by its path, or by its name in ``runs``.
+
+    Raises:
+        InputError: there is none. That is found before anything is imported.
+    """
+    given, named = Path(text), Path("runs") / text
+    for path in (given, named):
+        if (path / "sweep.yaml").is_file():
+            return path
+    raise InputError(f"{text}: not a run folder (it has no sweep.yaml); runs lie in runs/NAME")
+
+
+Run = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="A run folder, or its name in runs/.", parser=run_folder),
+]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the run folders.")]
 Set = Annotated[
     list[str] | None,

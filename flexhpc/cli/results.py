@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flexhpc.cli.options import Eps, Json, Run, training_errors
+from flexhpc.cli.options import Eps, Json, Run, run_folder, training_errors
 from flexhpc.errors import InputError, PointError
 
 if TYPE_CHECKING:
@@ -102,7 +102,10 @@ def results(
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One or several runs.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="One or several runs.", parser=run_folder),
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder; by default RUN/report.")
     ] = None,

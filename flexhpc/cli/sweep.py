@@ -25,6 +25,7 @@ def validate(
     ] = True,
 ) -> None:
     """Check a sweep spec; prints every error at once."""
+    from flexhpc.launch.plan import counted
     from flexhpc.spec import checked
 
     _, points = checked(spec, overrides or ())
@@ -36,7 +37,7 @@ def validate(
             raise InputError(wrong)
         for _, what in found:
             typer.echo(f"not here: {what}")
-    typer.echo(f"{spec}: fine, {len(points)} points")
+    typer.echo(f"{spec}: fine, {counted(len(points), 'point')}")
 
 
 def plan(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flexhpc.cli.options import FAILED, Run, Runs
+from flexhpc.cli.options import FAILED, Run, Runs, run_folder
 from flexhpc.errors import InputError, one_line
 
 
@@ -34,7 +34,10 @@ def sync(
 
 
 def ui(
-    run: Annotated[Path | None, typer.Argument(metavar="[RUN]")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN]", help="As of status; the newest.", parser=run_folder),
+    ] = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
     runs: Runs = Path("runs"),
 ) -> None:

@@ -100,8 +100,8 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
     """Return the plan as lines for a person; a long sweep is cut."""
     rows, layout, bound = planned["points"], planned["layout"], planned["cost_bound"]
     lines = [
-        f"{planned['name']}: {len(rows)} points, {planned['to_measure']} to measure, into "
-        f"{planned['run']}",
+        f"{planned['name']}: {counted(len(rows), 'point')}, {planned['to_measure']} to measure, "
+        f"into {planned['run']}",
         _layout_line(layout) + _side_by_side(layout),
         "cost at most " + (f"{bound:,} sample passes" if bound is not None else "unknown ahead"),
     ]
@@ -114,17 +114,17 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
 
 
 def _layout_line(layout: dict[str, Any]) -> str:
-    processes = _count(layout["processes_per_node"], "process")
-    each = f"{processes} of {_count(layout['cpus_per_process'], 'thread')}"
+    processes = counted(layout["processes_per_node"], "process")
+    each = f"{processes} of {counted(layout['cpus_per_process'], 'thread')}"
     if layout["cluster"] == "local":
-        return f"on this machine: {_count(layout['workers'], 'worker')} of {each}"
+        return f"on this machine: {counted(layout['workers'], 'worker')} of {each}"
     arrays = layout["arrays"]
     tasks = sum(array["tasks"] for array in arrays)
     limit = f", at most {layout['throttle']} at a time" if layout["throttle"] else ""
     return (
-        f"on SLURM: {_count(len(arrays), 'array job')} with {_count(tasks, 'task')}{limit}; a task "
-        f"measures {_count(layout['points_per_task'], 'point')} on "
-        f"{_count(layout['nodes'], 'node')} with {each}"
+        f"on SLURM: {counted(len(arrays), 'array job')} with {counted(tasks, 'task')}{limit}; "
+        f"a task measures {counted(layout['points_per_task'], 'point')} on "
+        f"{counted(layout['nodes'], 'node')} with {each}"
     )
 
 
@@ -140,7 +140,8 @@ def _side_by_side(layout: dict[str, Any]) -> str:
     )
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Return a number of things: ``1 point``, ``3 points``."""
     plural = noun + ("es" if noun.endswith("s") else "s")
     return f"{number} {noun if number == 1 else plural}"
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -168,3 +170,39 @@ def test_parquet_is_not_thrown_at_a_terminal(measured: Path, tmp_path: Path) -> 
     os.close(inner)
     assert done.returncode == 2
     assert "--output" in done.stderr
+
+
+def test_version_help_and_completion(cli: Cli) -> None:
+    assert re.fullmatch(r"flexhpc \d+\.\d+\.\d+\S*", cli("--version").stdout.strip())
+    assert cli("-h").stdout == cli("--help").stdout
+    assert cli("status", "-h").stdout == cli("status", "--help").stdout
+    assert "complete -o default" in cli("--show-completion", "bash").stdout
+
+
+def test_a_run_is_known_by_its_name(measured: Path, tmp_path: Path, cli: Cli) -> None:
+    shutil.copytree(measured, tmp_path / "runs" / "small")
+    for verb in ("status", "results"):
+        assert cli(verb, "small").stdout == cli(verb, "runs/small").stdout
+
+
+def test_a_run_that_is_not_there_is_said_before_anything_is_imported(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.argv = ['flexhpc', 'status', 'none']\n"
+        "from flexhpc.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as ended:\n    assert ended.code == 2, ended.code\n"
+        "heavy = {'numpy', 'h5py', 'rich.console', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "not a run folder" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["data check none", "data prepare digits --out /proc/x", "results x --format xml"]
+)
+def test_wrong_input_is_status_two(command: str, cli: Cli) -> None:
+    assert cli(*command.split(), check=2).stderr

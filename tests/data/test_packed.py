@@ -331,11 +331,11 @@ def test_the_commands(tmp_path: Path, cli: Cli) -> None:
     assert "data/images.packed: fine, 73 samples of 1x4x4, 3 to test" in said
     assert said == cli("data", "check", "data/images.packed").stdout
     flipped(tmp_path / "data" / "images.packed", -1)
-    failed = cli("data", "check", "data/images.packed", check=1)
+    failed = cli("data", "check", "data/images.packed", check=2)
     assert failed.stderr == (
         "data/images.packed: is damaged: its checksum is another; prepare or copy it anew\n"
     )
-    assert "is no file of" in cli("data", "check", "t.csv", check=1).stderr
+    assert "is no file of" in cli("data", "check", "t.csv", check=2).stderr
     assert "data.target: is required" in cli("data", "prepare", "table", check=2).stderr
 
 
