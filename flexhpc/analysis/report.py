@@ -69,7 +69,10 @@ class Provenance:
     def of(cls, run: RunFolder) -> Provenance:
         """Read what a run folder says."""
         record = read_json(run.record) or {}
-        launches = [one for one in record.get("launches") or () if isinstance(one, dict)]
+        listed = record.get("launches")
+        launches = (
+            [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+        )
         packages = record.get("packages")
         versions = packages if isinstance(packages, dict) else {}
         facts = {

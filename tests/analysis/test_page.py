@@ -76,6 +76,15 @@ def test_another_number_runs_along_an_axis_of_its_own(tmp_path: Path) -> None:
     assert (layout.along, layout.key) == ("number", "training.lr")
 
 
+def test_points_without_what_others_have_are_not_left_out(tmp_path: Path) -> None:
+    rates = swept(tmp_path, [40, 90], [100], lr=[1e-4, 1e-3, 1e-2, 1e-1])
+    (tmp_path / "other").mkdir()
+    names = swept(tmp_path / "other", [50], [0], activation=["relu", "tanh"])
+    spec = emc_figure([*rates, *names])
+    assert len([row for row in spec["data"]["values"] if row["kind"] == "point"]) == 6
+    assert svg(spec)
+
+
 def test_names_are_rows_by_group_and_size_and_seeds_share_one(tmp_path: Path) -> None:
     some = swept(
         tmp_path, [30, 32, 300, 280], [100], labels=["random"],

@@ -84,17 +84,18 @@ def library() -> str:
     To put it together takes seconds, so it is kept in the user's cache where that can be written.
     """
     name = f"vega-{vl_convert.get_vega_version()}-lite-{_VEGA_LITE}.js"
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flexhpc"
-    try:
-        if kept := (folder / name).read_text():
+    with contextlib.suppress(OSError, UnicodeDecodeError, RuntimeError):  # of whom has no home
+        if kept := (_cache() / name).read_text():
             return kept
-    except (OSError, UnicodeDecodeError):
-        pass
     made = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version=_VEGA_LITE))
     made = made.replace("</script", "<\\/script")
-    with contextlib.suppress(OSError):
-        write_atomic(folder / name, made, durable=False)
+    with contextlib.suppress(OSError, RuntimeError):
+        write_atomic(_cache() / name, made, durable=False)
     return made
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flexhpc"
 
 
 def log_domain(values: Iterable[float], *, beyond: float = 0.0) -> list[float]:

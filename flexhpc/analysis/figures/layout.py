@@ -56,7 +56,8 @@ def layout_of(statuses: Sequence[PointStatus]) -> Layout:
     if _grows(statuses, kinds):
         return _parted("size", "", kinds, values)
     for key in kinds:
-        if len(values[key]) >= _FEWEST_ALONG and all(_is_number(v) for v in values[key].values()):
+        numbers = all(_is_number(status.point.swept.get(key)) for status in statuses)
+        if len(values[key]) >= _FEWEST_ALONG and numbers:
             layout = _parted("number", key, [k for k in varied if k != key], values)
             if layout.along == "number":
                 return layout
@@ -103,11 +104,12 @@ def _parted(
 
 
 def _grows(statuses: Sequence[PointStatus], kinds: Sequence[str]) -> bool:
-    """Return whether points that are otherwise of one kind differ in parameters."""
+    """Return whether all points have parameters, and those of one kind differ in them."""
     sizes: dict[str, set[int]] = {}
     for status in statuses:
-        if status.record and status.record.header.params:
-            sizes.setdefault(name_of(status, kinds), set()).add(status.record.header.params)
+        if not status.record or not status.record.header.params:
+            return False
+        sizes.setdefault(name_of(status, kinds), set()).add(status.record.header.params)
     return any(len(some) > 1 for some in sizes.values())
 
 
