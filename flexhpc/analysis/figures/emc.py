@@ -185,7 +185,7 @@ def _rows(measured: Sequence[PointStatus], layout: Layout, *, per_parameter: boo
          "axis": {"title": "points, by EMC", "grid": False}}
         if dense
         else {"field": "row", "type": "nominal", "sort": order,
-              "axis": {"title": None, "grid": True, "labelLimit": 340}}
+              "axis": {"title": None, "grid": True, "labelLimit": 460}}
     )  # fmt: skip
     beside = 1 < most <= _MOST_BESIDE and not dense
     offset = {"yOffset": {"field": "seed", "type": "ordinal"}} if beside else {}
