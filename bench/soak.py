@@ -1,6 +1,6 @@
 """How flexhpc carries very many points: time, memory and files of a sweep, and of what reads it.
 
-Every point is a search of nine probes or so by a trainer that takes no time, so what is seen is
+Every point is a search of some six probes by a trainer that takes no time, so what is seen is
 what flexhpc itself takes. Prints one row of a Markdown table per number of points.
 
 Usage: python -m bench.soak [--points N ...] [--slurm] [--tracking]

@@ -21,17 +21,19 @@ PAGES = [
 PROGRAMS = ("flexhpc ", "make ", "python ", "podman ", "hpc/container/", "hpc/devcluster/")
 
 BEFORE = {
+    "flexhpc unpack FILE": "flexhpc pack runs/small",
     "python bench/perceptron_shortfall.py RUN PLOT":
         "flexhpc sweep perceptron --set data.dims=[8,16] --set training.epochs=[30]",
     "python -m bench.search.side_by_side RUN": "flexhpc sweep fashion_width --set model.width=[4]",
 }  # fmt: skip
-"""Short runs for benchmarks that read one."""
+"""What makes the run, or the file, that a command reads."""
 
 MEANT = {
     "perceptron_shortfall.py RUN PLOT": "perceptron_shortfall.py runs/perceptron plot.png",
     "side_by_side RUN": "side_by_side runs/fashion_width",
     "SPEC": "small.yaml", "SPEC=...": "SPEC=small.yaml", "sweep ...": "sweep small.yaml",
     "SPEC=sweeps/quickstart.yaml": "SPEC=small.yaml", "sweep quickstart": "sweep small.yaml",
+    "[-o FILE]": "-o other.zip", "unpack FILE": "unpack small.zip --runs others",
     "RUN...": "runs/small", "RUN": "runs/small", "runs/NAME": "runs/small", "URI": "sqlite:///v.db",
     "SOURCE": "digits", "--point 3 --n 500": "--point 2 --n 20",
     "[SET=\"key=value ...\"]": "SET=seed=7", "[--watch]": "", "~/": "home/", "/data/": "data/",
@@ -169,6 +171,7 @@ def ran(command: str, folder: Path, seconds: float = 240) -> str:
 @pytest.mark.sweeps
 @pytest.mark.parametrize("command", [command for command in HERE if command not in BENCHES])
 def test_a_command_runs_as_a_page_says(command: str, folder: Path) -> None:
+    ran(BEFORE.get(command, "true"), folder)
     ran(as_run(command), folder)
 
 

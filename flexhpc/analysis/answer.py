@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from flexhpc.analysis.endings import wider
 from flexhpc.analysis.figures.layout import Layout, layout_of, name_of
-from flexhpc.analysis.text import emc_text, number_text
+from flexhpc.analysis.text import emc_text
 from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
 
@@ -34,18 +34,34 @@ def _ranges(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
     for status in measured:
         name = ", ".join(filter(None, (layout.facet(status), layout.series(status))))
         groups.setdefault(name, []).append(status)
+    unit = " parameters" if layout.along == "size" else f" {layout.key}"
     said = []
     for name, some in list(groups.items())[:_MOST_SERIES]:
-        first, last = min(some, key=layout.place), max(some, key=layout.place)
-        unit = " parameters" if layout.along == "size" else f" {layout.key}"
-        start, end = (number_text(layout.place(s)).removesuffix(".0") for s in (first, last))
-        said.append(
-            f"{name + ': ' if name else ''}EMC {emc_text(first.estimate)} at {start}{unit}, "
-            f"{emc_text(last.estimate)} at {end}{_per_parameter(some)}."
-        )
+        places = sorted({layout.place(status) for status in some})
+        ends = dict.fromkeys((places[0], places[-1]))
+        parts = [
+            f"{_at([s for s in some if layout.place(s) == place])} at {_number(place)}"
+            for place in ends
+        ]
+        parts[0] += unit
+        start = f"{name}: " if name else ""
+        said.append(f"{start}EMC {', '.join(parts)}{_per_parameter(some)}.")
     if len(groups) > _MOST_SERIES:
         said.append(f"{len(groups) - _MOST_SERIES} more curves are in the figure.")
     return said
+
+
+def _at(some: Sequence[PointStatus]) -> str:
+    """Return the EMC of one point, or the range of several."""
+    if len(some) == 1:
+        return emc_text(some[0].estimate)
+    ordered = sorted(some, key=_emc)
+    ends = [emc_text(s.estimate).split(" [")[0] for s in (ordered[0], ordered[-1])]
+    return f"{ends[0]} to {ends[1]} ({len(some)} points)"
+
+
+def _number(place: float) -> str:
+    return f"{place:,.0f}" if place == int(place) else f"{place:.4g}"
 
 
 def _per_parameter(some: Sequence[PointStatus]) -> str:
@@ -72,20 +88,35 @@ def _extremes(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
     rest = [key for key in keys if "" in groups or key not in layout.colours]
     said = []
     for name, some in groups.items():
-        ordered = sorted(some, key=lambda s: s.estimate.emc if s.estimate else 0)
+        ordered = sorted(some, key=_emc)
         least, most = ordered[0], ordered[-1]
         names = [name_of(s, rest) or s.point.id for s in (most, least)]
-        apart = _above(most.estimate, least.estimate)
-        certain = (
-            "their intervals do not overlap"
-            if apart
-            else "their intervals overlap, so these measurements do not tell which fits more"
-        )
+        start = f"{name}: most" if name else "Most"
         said.append(
-            f"{name + ': most ' if name else 'Most '}at {names[0]}, EMC {emc_text(most.estimate)}; "
-            f"least at {names[1]}, EMC {emc_text(least.estimate)}; {certain}."
+            f"{start} at {names[0]}, EMC {emc_text(most.estimate)}; least at {names[1]}, "
+            f"EMC {emc_text(least.estimate)}; {_certainty(ordered)}."
         )
     return said
+
+
+def _certainty(ordered: Sequence[PointStatus]) -> str:
+    """Say whether the first and the last of these, by EMC, are so beyond intervals and bounds."""
+    least, *between, most = ordered
+    if not _above(most.estimate, least.estimate):
+        return "their intervals overlap, so these measurements do not tell which fits more"
+    may_be_more = [s for s in between if s.estimate and s.estimate.censored == "right"]
+    may_be_less = [s for s in between if s.estimate and s.estimate.censored == "left"]
+    if may_be_more or may_be_less:
+        count = len(may_be_more) + len(may_be_less)
+        return (
+            "their intervals do not overlap, but "
+            f"{'another, a bound,' if count == 1 else f'{count} others, bounds,'} may lie beyond"
+        )
+    return "their intervals do not overlap"
+
+
+def _emc(status: PointStatus) -> int:
+    return status.estimate.emc if status.estimate else 0
 
 
 def _caution(statuses: Sequence[PointStatus]) -> list[str]:
@@ -95,7 +126,7 @@ def _caution(statuses: Sequence[PointStatus]) -> list[str]:
     wide = sum(bool(s.estimate and wider(s.point.search, s.estimate)) for s in statuses)
     said = []
     if open_:
-        said.append(f"{_points(open_)} of {len(statuses)} not measured to the end.")
+        said.append(f"{open_} of {len(statuses)} points not measured to the end yet.")
     if bounds:
         said.append(f"{_points(bounds)} a bound only; why is said below the table.")
     if wide:

@@ -26,14 +26,14 @@ _MOST_LOSSES = 10_000
 """Trainings up to which each has its curve of losses on the page."""
 
 
-def details_of(statuses: Sequence[PointStatus]) -> dict[str, Details]:
-    """Return by point id what a click on a point shows; its probes in the order they were run.
+def details_of(statuses: Sequence[PointStatus]) -> list[Details | None]:
+    """Return of every point what a click on it shows; its probes in the order they were run.
 
-    Of very many points the first thousand, of very many trainings without their losses.
+    Of very many points of the first thousand, of very many trainings without their losses.
     """
-    shown = [status for status in statuses if status.record][:MOST_POINTS]
+    shown = statuses[:MOST_POINTS]
     losses = sum(status.probes for status in shown) <= _MOST_LOSSES
-    return {status.point.id: of_point(status, losses=losses) for status in shown}
+    return [of_point(status, losses=losses) if status.record else None for status in shown]
 
 
 def as_script(value: Any) -> str:
@@ -52,7 +52,6 @@ def of_point(status: PointStatus, *, losses: bool = True) -> Details:
         "emc": emc_text(estimate),
         "lo": None if estimate is None else estimate.emc_lo,
         "hi": None if estimate is None else estimate.emc_hi,
-        "at": None if estimate is None else estimate.emc,
         "exact": estimate is not None and estimate.censored == "none",
         "why": why_bound(status),
         "ratio": ratio_text(estimate, record.header.params),

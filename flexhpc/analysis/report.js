@@ -34,7 +34,7 @@ for (const place of document.querySelectorAll("[data-spec]")) {
   const into = place.querySelector(".drawing");
   vegaEmbed(into, zoomable(spec), ours).then(({ view }) => {
     view.addEventListener("click", (_, item) => {
-      if (item && item.datum && item.datum.id) show(item.datum.id, true);
+      if (item && item.datum && item.datum.id !== undefined) show(item.datum.id, true);
     });
   }).catch((error) => console.error(error));
 }
@@ -106,18 +106,18 @@ function show(id, scroll) {
                              "muted"), wide);
   panel.hidden = false;
   for (const row of document.querySelectorAll("tr.point"))
-    row.classList.toggle("chosen", row.dataset.id === id);
+    row.classList.toggle("chosen", Number(row.dataset.id) === id);
   if (scroll) panel.scrollIntoView({ block: "nearest" });
 }
 
 const table = document.getElementById("results");
 for (const row of table.querySelectorAll("tr.point")) {
   row.tabIndex = 0;
-  row.addEventListener("click", () => show(row.dataset.id, true));
+  row.addEventListener("click", () => show(Number(row.dataset.id), true));
   row.addEventListener("keydown", (event) => {
     if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
-      show(row.dataset.id, true);
+      show(Number(row.dataset.id), true);
     }
   });
 }

@@ -107,7 +107,9 @@ def write_report(
     eps: Sequence[float] = (),
     provenance: Sequence[Provenance] = (),
 ) -> Path:
-    """Write index.html, results.csv and the figures as SVG, PNG and PDF; returns the page's path.
+    """Write index.html, results.csv and the figures; returns the page's path.
+
+    Figures are SVG files, and PNG and PDF where they are Vega-Lite's.
 
     Args:
         title: name of the sweep, or of several.
@@ -199,7 +201,7 @@ def _picture(content: bytes, title: str) -> str:
 
 
 def _text(name: str) -> str:
-    return (Path(__file__).parent / name).read_text()
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 def _further(rows: Sequence[Row]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from flexhpc.cli.options import Run, Runs
-from flexhpc.errors import InputError
+from flexhpc.errors import InputError, one_line
 
 
 def pack(
@@ -26,7 +26,9 @@ def pack(
     try:
         count = write(folder, archive)
     except OSError as error:
-        raise InputError(f"{archive}: cannot be written: {error.strerror}") from None
+        raise InputError(
+            f"{error.filename or archive}: cannot be packed: {one_line(error)}"
+        ) from None
     typer.echo(f"{archive}: {count} files, {archive.stat().st_size / 1e6:,.1f} MB")
 
 
@@ -40,5 +42,4 @@ def unpack(
     try:
         typer.echo(read(archive, runs).path)
     except OSError as error:
-        what = error.filename or archive
-        raise InputError(f"{what}: cannot be unpacked: {error.strerror}") from None
+        raise InputError(f"{archive}: cannot be unpacked: {one_line(error)}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import zipfile
 import zlib
@@ -12,6 +13,12 @@ from flexhpc.atomic import replacing
 from flexhpc.errors import InputError, PointError
 from flexhpc.store.claim import read_claim
 from flexhpc.store.layout import RunFolder
+
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
+    ValueError,
+)  # fmt: skip
+"""What reading a damaged archive raises, and an OSError that comes from no system call."""
 
 
 def pack(run: RunFolder, archive: Path) -> int:
@@ -26,7 +33,8 @@ def pack(run: RunFolder, archive: Path) -> int:
         archive: the file, which replaces one of that name.
 
     Raises:
-        InputError: a process measures one of its points, or the file would lie in what is packed.
+        InputError: a process measures one of its points, the file would lie in what is packed, or
+            a part of the run is a link to somewhere else.
         PointError: what was written is not what was read.
         OSError: it cannot be read or written.
     """
@@ -72,7 +80,7 @@ def unpack(archive: Path, folder: Path) -> RunFolder:
                 raise InputError(f"{archive}: needs more room than {folder} has")
             _extract(packed, run)
             return run
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise InputError(f"{archive}: is no packed run, or is damaged ({error})") from None
 
 
@@ -82,7 +90,11 @@ def _record_of(run: RunFolder) -> Iterator[Path]:
     for path in sorted(run.path.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(run.path).parts)
         view = any(path == one or one in path.parents for one in views)
-        if path.is_file() and not path.is_symlink() and not hidden and not view:
+        if hidden or view:
+            continue
+        if path.is_symlink():
+            raise InputError(f"{path}: is a link; put what it leads to in its place, and pack then")
+        if path.is_file():
             yield path
 
 

@@ -120,9 +120,10 @@ class Syncer:
         """Return what MLflow's pages show of where a run comes from, as far as run.json says it."""
         record = read_json(self.run.record) or {}
         launches = record.get("launches")
-        last = launches[-1] if isinstance(launches, list) and launches else {}
+        last = launches[-1] if isinstance(launches, list) and launches else None
+        user = last.get("user") if isinstance(last, dict) else None
         tags = {
-            "mlflow.user": last.get("user"),
+            "mlflow.user": user,
             "mlflow.source.name": f"flexhpc sweep {self.name}",
             "mlflow.source.type": "JOB",
             "mlflow.source.git.commit": record.get("git"),

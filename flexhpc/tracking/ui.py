@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import sys
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from flexhpc.errors import InputError
 from flexhpc.store import RunFolder
@@ -35,11 +39,18 @@ def page_of(run: RunFolder, name: str) -> str:
     """Return which page to open: the table of the sweep's points.
 
     Raises:
-        InputError: the run has no database yet.
+        InputError: the run has no database yet, or it is damaged.
     """
     _must_be_there(run)
-    relocate(run.database, run.artifacts.as_uri())
-    return address_of(run.database, name)
+    try:
+        with contextlib.suppress(Timeout), FileLock(run.path / ".tracking.lock", timeout=1):
+            relocate(run.database, run.artifacts.as_uri())  # not while somebody writes it
+        return address_of(run.database, name)
+    except (sqlite3.Error, OSError) as error:
+        raise InputError(
+            f"{run.database}: cannot be read ({error}); move it away, and "
+            f"`flexhpc sync {run.path}` makes it again"
+        ) from None
 
 
 def _must_be_there(run: RunFolder) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ def view_of(points: Sequence[Point]) -> str:
 
     One row per point; its swept keys, EMC, interval, EMC per parameter, and why the search ended.
     """
-    swept = dict.fromkeys(key for point in points for key in point.swept)
+    swept = dict.fromkeys(
+        key for point in points for name, value in point.swept.items() for key in _keys(name, value)
+    )
     columns = [
         *(f"params.`{key}`" for key in (*swept, "params")),
         *(f"metrics.`{key}`" for key in _METRICS),
@@ -43,13 +45,22 @@ def view_of(points: Sequence[Point]) -> str:
     return json.dumps(state)
 
 
+def _keys(name: str, value: Any) -> Iterator[str]:
+    """Yield the keys of a swept value, which may be a whole section."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _keys(f"{name}.{key}", inner)
+    else:
+        yield name
+
+
 def address_of(database: Path, name: str) -> str:
     """Return the page with an experiment's table: what follows the name of MLflow's server.
 
     The database is asked without MLflow, which takes seconds to import.
     """
-    found: tuple[Any, ...] | None = None
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+    address = f"{database.resolve().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True)) as connection:
         found = connection.execute(
             "SELECT experiment_id FROM experiments WHERE name = ?", (name,)
         ).fetchone()
@@ -71,6 +82,9 @@ def relocate(database: Path, artifacts: str) -> None:
     if not database.is_file():
         return
     with closing(sqlite3.connect(database)) as connection, connection:
+        there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'")
+        if there.fetchone() is None:  # whoever made it was killed before its tables
+            return
         old = connection.execute(
             "SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE ? "
             "AND artifact_location != ?",

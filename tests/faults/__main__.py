@@ -55,7 +55,7 @@ def main() -> int:
             found.setdefault(kind, []).append(outcome)
             if not outcome.fine:
                 print(f"{kind}, round {round_}: {outcome}", flush=True)
-                if asked.until_broken:
+                if asked.until_broken and outcome.broken:
                     return 1
         round_ += 1
     print(table(found))

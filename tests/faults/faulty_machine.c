@@ -3,10 +3,11 @@
    Beneath $FAULTY, one in $FAULTY_ONE_IN writes, syncs and renames fails with $FAULTY_WITH (an
    errno), or the process dies at a rename as by a power failure if that is "power": of a file that
    was not synced since its last write only the name is there then. $FAULTY_SLOW: seconds that each
-   takes; $FAULTY_CLOCK: seconds by which the wall clock is ahead; $FAULTY_HOST: the host's name. */
+   takes; $FAULTY_STRIKES: a file that gets a byte for each failure; $FAULTY_CLOCK: seconds by which the wall clock is ahead; $FAULTY_HOST: the host's name. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,6 +40,16 @@ static int unlucky(void) {
   return one_in && rand_r(&state) % one_in == 0;
 }
 
+static void struck(void) {
+  const char *path = getenv("FAULTY_STRIKES");
+  int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND, 0600) : -1;
+  if (fd < 0) return;
+  static ssize_t (*real)(int, const void *, size_t);
+  if (!real) real = dlsym(RTLD_NEXT, "write");
+  (void)!real(fd, "x", 1);
+  close(fd);
+}
+
 static int ours(const char *path) {
   const char *folder = getenv("FAULTY");
   return folder && path && strncmp(path, folder, strlen(folder)) == 0;
@@ -54,6 +65,7 @@ static int fails(const char *path) {
   double seconds = number("FAULTY_SLOW", 0);
   if (seconds > 0) usleep((useconds_t)(seconds * 1e6));
   if (power_fails() || !unlucky()) return 0;
+  struck();
   errno = (int)number("FAULTY_WITH", EIO);
   return 1;
 }
@@ -111,6 +123,7 @@ int rename(const char *from, const char *to) {
   struct stat status;
   if (stat(from, &status) == 0 && find_unsynced(status.st_ino) >= 0) (void)!truncate(from, 0);
   int done = REAL(rename)(from, to);
+  struck();
   raise(SIGKILL);
   return done;
 }

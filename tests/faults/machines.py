@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import hashlib
 import os
 import shutil
 import signal
@@ -84,9 +86,8 @@ def failing_writes(number: int) -> Kind:
 
     def fault(site: Site, times: int) -> Outcome:
         for _ in range(times):
-            sweep = site.start(**faulty(site, WITH=str(number), ONE_IN="40"))
-            site.finish(sweep)
-            site.outcome.tried += 1
+            site.finish(site.start(**faulty(site, WITH=str(number), ONE_IN="40")))
+            site.outcome.tried += struck(site)
             site.note_probes()
         return site.conclude()
 
@@ -97,9 +98,8 @@ def failing_writes(number: int) -> Kind:
 def power_failure(site: Site, times: int) -> Outcome:
     """The power fails at a rename: of what was not synced before, only the name is there."""
     for _ in range(times):
-        sweep = site.start(**faulty(site, WITH="power", ONE_IN="15"))
-        site.finish(sweep)
-        site.outcome.tried += 1
+        site.finish(site.start(**faulty(site, WITH="power", ONE_IN="15")))
+        site.outcome.tried += struck(site)
         site.note_probes()
     return site.conclude()
 
@@ -114,7 +114,7 @@ def slow_disk(site: Site, times: int) -> Outcome:
         for pid in site.working()[:1]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        site.outcome.tried += 1
+                site.outcome.tried += 1
         site.finish(sweep)
         site.note_probes()
     return site.conclude()
@@ -149,16 +149,36 @@ def host_comes_back(site: Site, times: int) -> Outcome:
 def faulty(site: Site, **keys: str) -> dict[str, str]:
     """Return the environment of a machine with a fault, as faulty_machine.c names it."""
     named = {f"FAULTY_{key}": value for key, value in keys.items()}
-    return {"LD_PRELOAD": str(_compiled()), "FAULTY": str(site.run / "points"), **named}
+    return {
+        "LD_PRELOAD": str(_compiled()), "FAULTY": str(site.run / "points"),
+        "FAULTY_STRIKES": str(_strikes(site)), **named,
+    }  # fmt: skip
+
+
+def _strikes(site: Site) -> Path:
+    return site.folder / "strikes"
+
+
+def struck(site: Site) -> int:
+    """Return how often the machine failed since it was last asked."""
+    try:
+        count = _strikes(site).stat().st_size
+        _strikes(site).unlink()
+    except FileNotFoundError:
+        return 0
+    return count
 
 
 def _compiled() -> Path:
     """Return the library that makes a machine faulty."""
     if (compiler := shutil.which("gcc") or shutil.which("cc")) is None:
         raise Unavailable("a C compiler is needed")
-    library = Path(tempfile.gettempdir()) / f"flexhpc-faulty-machine-{os.getuid()}-{os.getpid()}.so"
+    source = Path(__file__).with_name("faulty_machine.c")
+    version = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    name = f"flexhpc-faulty-machine-{os.getuid()}-{os.getpid()}-{version}.so"
+    library = Path(tempfile.gettempdir()) / name
     if not library.exists():
-        source = Path(__file__).with_name("faulty_machine.c")
+        atexit.register(library.unlink, missing_ok=True)
         command = [compiler, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
         subprocess.run(command, check=True)
     return library

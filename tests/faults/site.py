@@ -56,9 +56,14 @@ class Outcome:
     said: list[str] = field(default_factory=list)
 
     @property
+    def broken(self) -> bool:
+        """Whether anything was lost, doubled or wrong."""
+        return bool(self.lost or self.doubled or self.wrong)
+
+    @property
     def fine(self) -> bool:
-        """Whether nothing was lost, doubled or wrong, and faults did strike."""
-        return self.tried > 0 and not (self.lost or self.doubled or self.wrong)
+        """Whether faults did strike, and broke nothing."""
+        return self.tried > 0 and not self.broken
 
 
 @lru_cache
@@ -77,13 +82,13 @@ class Unavailable(Exception):
 class Site:
     """A folder in which the sweep runs, again and again, until it is done."""
 
-    def __init__(self, folder: Path, rng: np.random.Generator, *, tracking: str = "none") -> None:
+    def __init__(self, folder: Path, rng: np.random.Generator) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.rng, self.outcome = folder, rng, Outcome()
         self.spec = folder / "faults.yaml"
         self.spec.write_text(SPEC)
         self.run = folder / "runs" / "faults"
-        self.profile(f"tracking_uri: {tracking}" if tracking else "")
+        self.profile("tracking_uri: none")
         self._known: set[tuple[object, ...]] = set()
 
     def profile(self, *lines: str, workers: int = 2) -> None:

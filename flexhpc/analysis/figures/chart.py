@@ -85,7 +85,7 @@ def library() -> str:
     """
     name = f"vega-{vl_convert.get_vega_version()}-lite-{_VEGA_LITE}.js"
     with contextlib.suppress(OSError, UnicodeDecodeError, RuntimeError):  # of whom has no home
-        if kept := (_cache() / name).read_text():
+        if kept := (_cache() / name).read_text(encoding="utf-8"):
             return kept
     made = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version=_VEGA_LITE))
     made = made.replace("</script", "<\\/script")

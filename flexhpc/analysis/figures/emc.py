@@ -35,26 +35,31 @@ Row = dict[str, Any]
 
 def emc_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     """EMC with intervals, arrows for bounds; None where nothing was measured yet."""
-    measured = _measured(statuses)
-    if not measured:
-        return None
-    layout = layout_of(measured)
-    return _rows(measured, layout) if layout.along == "rows" else _curves(measured, layout)
+    return _figure(_measured(statuses), per_parameter=False)
 
 
 def efficiency_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     """EMC per parameter, laid out as EMC is; None where there are no parameters."""
-    measured = [s for s in _measured(statuses) if s.record and s.record.header.params]
-    if not measured:
+    some = [one for one in _measured(statuses) if one[1].record and one[1].record.header.params]
+    return _figure(some, per_parameter=True)
+
+
+Numbered = Sequence[tuple[int, PointStatus]]
+"""Points with their numbers in the report."""
+
+
+def _figure(numbered: Numbered, *, per_parameter: bool) -> Spec | None:
+    if not numbered:
         return None
-    layout = layout_of(measured)
-    if layout.along == "rows":
-        return _rows(measured, layout, per_parameter=True)
-    return _curves(measured, layout, per_parameter=True)
+    layout = layout_of([status for _, status in numbered])
+    draw = _rows if layout.along == "rows" else _curves
+    return draw(numbered, layout, per_parameter=per_parameter)
 
 
-def row_of_point(status: PointStatus, layout: Layout, *, per_parameter: bool = False) -> Row:
-    """Return what a figure shows of a point."""
+def row_of_point(
+    status: PointStatus, layout: Layout, number: int, *, per_parameter: bool = False
+) -> Row:
+    """Return what a figure shows of a point, which is the ``number``-th of the report."""
     estimate, record = status.estimate, status.record
     assert estimate is not None
     assert record is not None
@@ -64,7 +69,7 @@ def row_of_point(status: PointStatus, layout: Layout, *, per_parameter: bool = F
     samples = (estimate.smallest_fail or 1) if estimate.censored == "left" else estimate.emc
     high = estimate.emc_hi if estimate.emc_hi is not None else estimate.emc
     return {
-        "id": status.point.id,
+        "id": number,
         "point": status.point.label or status.point.id,
         "facet": layout.facet(status),
         "series": layout.series(status),
@@ -79,17 +84,16 @@ def row_of_point(status: PointStatus, layout: Layout, *, per_parameter: bool = F
     }
 
 
-def _measured(statuses: Sequence[PointStatus]) -> list[PointStatus]:
-    return [s for s in statuses if s.estimate and s.record]
+def _measured(statuses: Sequence[PointStatus]) -> Numbered:
+    return [(i, s) for i, s in enumerate(statuses) if s.estimate and s.record]
 
 
-def _curves(
-    measured: Sequence[PointStatus], layout: Layout, *, per_parameter: bool = False
-) -> Spec:
+def _curves(numbered: Numbered, layout: Layout, *, per_parameter: bool) -> Spec:
     """Curves over parameters or another number, through the medians over seeds."""
+    measured = [status for _, status in numbered]
     rows = [
-        {**row_of_point(s, layout, per_parameter=per_parameter), "x": layout.place(s)}
-        for s in measured
+        {**row_of_point(s, layout, i, per_parameter=per_parameter), "x": layout.place(s)}
+        for i, s in numbered
     ]
     facets = list(dict.fromkeys(row["facet"] for row in rows))
     series = list(dict.fromkeys(row["series"] for row in rows))
@@ -147,16 +151,17 @@ def _curves(
     return faceted(layers, data, "facet", facets, width=width, height=height)
 
 
-def _rows(measured: Sequence[PointStatus], layout: Layout, *, per_parameter: bool = False) -> Spec:
+def _rows(numbered: Numbered, layout: Layout, *, per_parameter: bool) -> Spec:
     """A row for each combination of what was swept, by group, the largest median first.
 
     Seeds share a row.
     """
-    kinds = kinds_of(measured)
+    kinds = kinds_of([status for _, status in numbered])
     rows = []
-    for status in measured:
+    for number, status in numbered:
         name = name_of(status, kinds) or "EMC"
-        rows.append({**row_of_point(status, layout, per_parameter=per_parameter), "row": name})
+        shown = row_of_point(status, layout, number, per_parameter=per_parameter)
+        rows.append({**shown, "row": name})
     by_row: dict[str, list[Row]] = {}
     for row in rows:
         by_row.setdefault(row["row"], []).append(row)
@@ -167,8 +172,8 @@ def _rows(measured: Sequence[PointStatus], layout: Layout, *, per_parameter: boo
     of = {row["row"]: groups[row["series"]] for row in rows}
     order = sorted(medians, key=lambda name: (of[name], medians[name]), reverse=True)
     for some in by_row.values():
-        for number, row in enumerate(some):
-            row["seed"] = number
+        for place_in_row, row in enumerate(some):
+            row["seed"] = place_in_row
     most = max(len(some) for some in by_row.values())
     values = [end for row in rows for end in (row["lo"], row["y"], row["hi"])]
     domain = log_domain(values)
@@ -190,7 +195,7 @@ def _rows(measured: Sequence[PointStatus], layout: Layout, *, per_parameter: boo
     beside = 1 < most <= _MOST_BESIDE and not dense
     offset = {"yOffset": {"field": "seed", "type": "ordinal"}} if beside else {}
     series = list(dict.fromkeys(row["series"] for row in rows))
-    colour = _colour(series if 1 < len(series) <= len(COLOURS) else ["EMC"])
+    colour = _colour(series if 1 < len(series) <= len(COLOURS) else ["EMC"], key=dense)
     shared = {"y": place, **offset, "color": colour}
     value = {"type": "quantitative", "axis": axis, "scale": scale}
     data = [{**row, "kind": "point"} for row in rows]
@@ -221,10 +226,11 @@ def _y(field: str, axis: Spec, scale: Spec) -> Spec:
     return {"field": field, "type": "quantitative", "axis": axis, "scale": scale}
 
 
-def _colour(series: Sequence[str]) -> Spec:
+def _colour(series: Sequence[str], *, key: bool = False) -> Spec:
     if len(series) < 2:
         return {"value": COLOURS[0]}
-    return {"field": "series", "type": "nominal", "legend": None,
+    legend = {"title": None} if key else None
+    return {"field": "series", "type": "nominal", "legend": legend,
             "scale": {"domain": list(series), "range": list(COLOURS[: len(series)])}}  # fmt: skip
 
 
@@ -286,7 +292,7 @@ def _lines(
             })  # fmt: skip
         last = max(group, key=layout.place)
         ends[facet, name] = (
-            layout.place(last), row_of_point(last, layout, per_parameter=per_parameter)["y"],
+            layout.place(last), row_of_point(last, layout, 0, per_parameter=per_parameter)["y"],
         )  # fmt: skip
     return lines, ends
 

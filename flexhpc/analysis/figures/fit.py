@@ -49,8 +49,7 @@ def fit_figure(statuses: Sequence[PointStatus]) -> Figure:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if alone:
-        # Margins by hand: a constrained layout draws everything twice, and MLflow gets one of these
-        # for every point.
+        # Margins by hand: a constrained layout draws everything twice.
         lines = panels[0].get_title().count("\n") + 1
         top = 1 - (0.1 + 0.15 * lines) / _ALONE[1]
         bottom = 0.14 + 0.06 * -(-len(handles) // _IN_A_ROW)
