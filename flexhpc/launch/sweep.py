@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -73,9 +74,14 @@ class Followed:
     goes_on: bool = False
 
 
+_LAUNCHES: Counter[str] = Counter()
+
+
 def launch_id() -> str:
-    """Return a new launch id: its time and process."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    """Return a new launch id: its time and process, and which one if there are more in a second."""
+    begun = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    _LAUNCHES[begun] += 1
+    return begun if _LAUNCHES[begun] == 1 else f"{begun}-{_LAUNCHES[begun]}"
 
 
 def start(

@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
+from flexhpc.launch.sweep import launch_id
 from flexhpc.store import read, read_masks
 from flexhpc.store.status import StatusReader, open_run
 from tests.conftest import FLEXHPC, FULL, SMALL, Cli
@@ -385,6 +386,10 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
         assert stored <= probes_in(mount / "small")
     finally:
         subprocess.run(["umount", "--lazy", str(mount)], check=True)
+
+
+def test_launches_of_one_second_are_told_apart() -> None:
+    assert len({launch_id() for _ in range(20)}) == 20
 
 
 def test_nothing_of_a_sweep_is_left_running(measured: Path) -> None:
