@@ -31,7 +31,7 @@ from flexhpc.store.status import PointStatus, StatusReader, open_run
 from flexhpc.tracking.note import note_of
 from flexhpc.tracking.quiet import mlflow_client
 from flexhpc.tracking.state import local_uri, tracked, tracked_path
-from flexhpc.tracking.view import ENDED_BY, KIND, VIEW_TAG, relocate, view_of
+from flexhpc.tracking.view import ENDED_BY, KIND, VIEW_TAG, flat, relocate, view_of
 
 POINT, PROBE, LOGGED, EVALUATED = (
     "flexhpc.point_id",
@@ -76,6 +76,7 @@ class Syncer:
         sweep, points = checked(self.spec) if self.spec else open_run(self.run.path)[1:]
         self.name, self.reader = sweep.name, StatusReader(self.run, points)
         self.client: Any = None
+        self.source = self._source()
         self.experiment = ""
 
     def connect(self) -> None:
@@ -185,9 +186,9 @@ class Syncer:
             self.experiment,
             start_time=start,
             run_name=point.label or point.id,
-            tags={KIND: "point", POINT: point.id, LOGGED: "0", **self._source()},
+            tags={KIND: "point", POINT: point.id, LOGGED: "0", **self.source},
         )
-        values = dict(_flat("", json.loads(point.canonical)))
+        values = dict(flat("", json.loads(point.canonical)))
         values |= {"n_total": record.header.n_total}
         if record.header.params:
             values["params"] = record.header.params
@@ -334,14 +335,6 @@ def _thin(curve: Any) -> Iterator[tuple[int, float]]:
     kept = set(range(0, len(curve), step)) | ({len(curve) - 1} if len(curve) else set())
     for i in sorted(kept):
         yield i + 1, float(curve[i])
-
-
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(f"{prefix}.{key}" if prefix else key, inner)
-    else:
-        yield prefix, value
 
 
 def _search(client: Any, experiment: str, where: str) -> Iterator[Any]:

@@ -23,9 +23,7 @@ def view_of(points: Sequence[Point]) -> str:
 
     One row per point; its swept keys, EMC, interval, EMC per parameter, and why the search ended.
     """
-    swept = dict.fromkeys(
-        key for point in points for name, value in point.swept.items() for key in _keys(name, value)
-    )
+    swept = dict.fromkeys(key for point in points for key, _ in flat("", point.swept))
     columns = [
         *(f"params.`{key}`" for key in (*swept, "params")),
         *(f"metrics.`{key}`" for key in _METRICS),
@@ -45,13 +43,13 @@ def view_of(points: Sequence[Point]) -> str:
     return json.dumps(state)
 
 
-def _keys(name: str, value: Any) -> Iterator[str]:
-    """Yield the keys of a swept value, which may be a whole section."""
+def flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the plain values of a key, by dotted path; a mapping has several."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _keys(f"{name}.{key}", inner)
+            yield from flat(f"{name}.{key}" if name else key, inner)
     else:
-        yield name
+        yield name, value
 
 
 def address_of(database: Path, name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -22,8 +21,6 @@ from flexhpc.spec import checked
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from tests.analysis.made import BAYES, status, summary
 from tests.conftest import Cli
-
-CHROMIUM = shutil.which("chromium")
 
 
 def swept(
@@ -144,32 +141,23 @@ def test_no_text_ends_the_script_it_is_given_to() -> None:
 
 
 @pytest.fixture
-def page(measured: Path, tmp_path: Path, cli: Cli) -> Iterator[Any]:
+def page(measured: Path, tmp_path: Path, cli: Cli, chromium: Any) -> Iterator[Any]:
     """The report in a browser, and every address that it asked for."""
-    from playwright.sync_api import sync_playwright
-
     html = cli("report", measured, "-o", tmp_path / "out").stdout.strip()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        opened = browser.new_page(viewport={"width": 1440, "height": 1000})
-        asked: list[str] = []
-        wrong: list[str] = []
-        opened.on("request", lambda request: asked.append(request.url))
-        opened.on("pageerror", lambda error: wrong.append(str(error)))
-        opened.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
-        opened.goto(f"file://{html}")
-        opened.wait_for_selector("[data-spec] .vega-embed svg")
-        yield opened
-        assert not [url for url in asked if not url.startswith(("file:", "blob:", "data:"))]
-        assert not wrong
-        browser.close()
+    opened = chromium.new_page(viewport={"width": 1440, "height": 1000})
+    asked: list[str] = []
+    wrong: list[str] = []
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    opened.goto(f"file://{html}")
+    opened.wait_for_selector("[data-spec] .vega-embed svg")
+    yield opened
+    assert not [url for url in asked if not url.startswith(("file:", "blob:", "data:"))]
+    assert not wrong
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_a_reader_finds_every_training(page: Any, measured: Path) -> None:
     folder, _, points = open_run(measured)
     statuses = StatusReader(folder, points).read()
@@ -186,9 +174,10 @@ def test_a_reader_finds_every_training(page: Any, measured: Path) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_the_table_is_sorted_filtered_and_saved(page: Any, tmp_path: Path) -> None:
-    widths = lambda: page.locator("tr.point:visible td:nth-child(3)").all_inner_texts()  # noqa: E731
+    def widths() -> list[str]:
+        return page.locator("tr.point:visible td:nth-child(3)").all_inner_texts()
+
     head = page.locator("#results thead th").nth(1).locator("button")
     head.click()
     ascending = widths()
@@ -203,7 +192,6 @@ def test_the_table_is_sorted_filtered_and_saved(page: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 @pytest.mark.parametrize("width", [390, 1024, 1440])
 def test_the_page_fits_its_screen(page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})

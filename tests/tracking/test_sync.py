@@ -28,8 +28,6 @@ from tests.conftest import FLEXHPC, Cli
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-CHROMIUM = shutil.which("chromium")
-
 
 @pytest.fixture
 def run(measured: Path, tmp_path: Path) -> Path:
@@ -264,19 +262,16 @@ def test_a_server_that_never_answers_does_not_hold_up_a_sweep(
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_the_ui_shows_parents_nested_children_and_a_plot(measured: Path, tmp_path: Path) -> None:
-    from playwright.sync_api import expect, sync_playwright
+def test_the_ui_shows_parents_nested_children_and_a_plot(
+    measured: Path, tmp_path: Path, chromium: Any
+) -> None:
+    from playwright.sync_api import expect
 
     folder, _, points = open_run(measured)
     port = free_port()
     parents, _ = logged(local_uri(folder))
-    with served(ui_command(folder, port), port) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
-        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    with served(ui_command(folder, port), port) as address:
+        page = chromium.new_page(viewport={"width": 1600, "height": 1000})
         experiment = parents[0].info.experiment_id
         page.goto(address + page_of(folder, "small"))  # as it is printed: all points, with EMC
         for point in points:
@@ -303,7 +298,6 @@ def test_the_ui_shows_parents_nested_children_and_a_plot(measured: Path, tmp_pat
         page.goto(f"{address}/#/experiments/{experiment}/runs/{run_id}/artifacts/fit_curve.png")
         expect(page.locator("img").first).to_be_visible(timeout=60_000)
         page.screenshot(path=tmp_path / "artifact.png")
-        browser.close()
 
 
 def test_ui_without_a_database_says_what_to_do(run: Path) -> None:
