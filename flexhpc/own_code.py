@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexhpc.errors import PointError, one_line
-from flexhpc.time_limit import TimeLimit, TookTooLong
+from flexhpc.time_limit import TimeLimit, TookTooLong, none_left
 
 NAME = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 """What a name looks like."""
@@ -169,7 +169,8 @@ def in_time() -> Iterator[None]:
         PointError: a time limit inside ended it.
     """
     try:
-        yield
+        with none_left():
+            yield
     except TookTooLong as error:
         traceback.print_exception(error)
         raise PointError(one_line(error)) from None

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
+
+_running: list[TimeLimit] = []
+"""Limits that were begun and have not ended, the innermost last."""
 
 
 class TookTooLong(BaseException):
@@ -36,6 +41,7 @@ class TimeLimit:
             self._entered = time.monotonic()
             self._handler = signal.signal(signal.SIGALRM, self._late)
             self._left, _ = signal.setitimer(signal.ITIMER_REAL, self.seconds)
+            _running.append(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None,
@@ -43,6 +49,7 @@ class TimeLimit:
     ) -> None:  # fmt: skip
         if self._works:
             self._works = False
+            _running.remove(self)
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._handler)
             if self._left:
@@ -52,3 +59,17 @@ class TimeLimit:
     def _late(self, number: int, frame: FrameType | None) -> None:
         self.__exit__(None, None, None)
         raise TookTooLong(f"{self.what} took longer than seconds: {self.seconds:g}")
+
+
+@contextlib.contextmanager
+def none_left() -> Iterator[None]:
+    """End the limits that were begun in a block and not ended in it.
+
+    A hook of torch that is always called is not after SystemExit, for one.
+    """
+    before = len(_running)
+    try:
+        yield
+    finally:
+        while len(_running) > before:
+            _running[-1].__exit__(None, None, None)

@@ -18,8 +18,10 @@ from flexhpc.data.arrays import source_of
 from flexhpc.data.own import arrays_of
 from flexhpc.errors import InputError, PointError
 from flexhpc.live_code import source_hash
+from flexhpc.models.own import network
 from flexhpc.own_code import find
 from flexhpc.spec import checked, freeze
+from flexhpc.spec.sections.own import OwnModel
 from tests.conftest import Cli
 from tests.launch.test_sweep import contents, finish, start, wait_for
 from tests.own.conftest import DATA, LAYERS, SPEC
@@ -173,6 +175,18 @@ def Net():
     os.fork()
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
 """
+
+
+def test_no_time_limit_outlives_what_it_was_for(folder: Path) -> None:
+    """Not even where the code wants to end the process in a forward pass, which skips hooks."""
+    (folder / "quits.py").write_text(WRONG["exits while it trains"][0])
+    place = find("quits:Net", folder)
+    model = OwnModel(family="quits:Net", seconds=8, folder=place.folder, code=place.hash)
+    made = network(model, (64,), 3)
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(PointError, match="raised SystemExit: 5"):
+        own_code.run("a probe", lambda: made(torch.zeros(2, 64)))
+    assert signal.getsignal(signal.SIGALRM) is before
 
 
 def test_what_python_has_imported_is_not_mixed_with_an_edit(folder: Path) -> None:
