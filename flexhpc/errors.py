@@ -31,6 +31,10 @@ class PointError(Exception):
     """
 
 
+class NoData(PointError):
+    """The data of a point cannot be opened here, so those of others with the same data cannot."""
+
+
 class BatchOfOne(PointError):
     """A network with BatchNorm cannot be trained on a batch of one sample."""
 

@@ -11,6 +11,7 @@ from flexhpc.measuring.point import measure
 from flexhpc.spec import checked
 from flexhpc.store import RunFolder
 from flexhpc.training import Group, Hooks
+from tests.conftest import FULL
 
 SPEC = """\
 name: perceptron
@@ -30,7 +31,7 @@ def emc(tmp_path: Path, dims: int, labels: str, epochs: int):
     return measure(point, RunFolder(tmp_path / "run"), Group(torch.device("cpu")), Hooks())
 
 
-@pytest.mark.parametrize("dims", [20, 50])
+@pytest.mark.parametrize("dims", [20, 50] if FULL else [20])
 def test_a_perceptron_fits_twice_its_dimension_at_most(tmp_path: Path, dims: int) -> None:
     """Cover (1965): n50 = 2 d for random labels; gradient descent comes out at or below it."""
     estimate = emc(tmp_path, dims, "random", 2000)

@@ -22,18 +22,24 @@ from matplotlib.figure import Figure
 from flexhpc.analysis.answer import answer
 from flexhpc.analysis.censoring import bounds
 from flexhpc.analysis.collect import Row, as_csv, row_of
+from flexhpc.analysis.comparison import compared
+from flexhpc.analysis.comparison_table import pairs_text
 from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.details import MOST_POINTS, as_script, details_of
 from flexhpc.analysis.endings import ending_text, warnings
+from flexhpc.analysis.failures import by_reason
 from flexhpc.analysis.figures import report_figures
-from flexhpc.analysis.figures.chart import library, pdf, png, svg
+from flexhpc.analysis.figures.chart import Spec, library, pdf, png, svg
 from flexhpc.analysis.figures.point import fit_spec, loss_spec
+from flexhpc.analysis.figures.ratios import RATIOS, ratio_figure
 from flexhpc.analysis.generalization import FEWEST, by_family, correlations, exact, pairs
-from flexhpc.analysis.text import bracket_text, emc_text, number_text, plain_text, ratio_text
+from flexhpc.analysis.text import bracket_text, emc_text, estimate_text, number_text, ratio_text
 from flexhpc.analysis.training_error import cut_short, with_errors
+from flexhpc.analysis.trimmed import trimmed
 from flexhpc.analysis.tuning import best_text, tuned
 from flexhpc.atomic import read_json, write_atomic
 from flexhpc.search.history import LEVEL
+from flexhpc.spec.point import plain_text
 from flexhpc.store import RunFolder
 from flexhpc.store.status import PointStatus
 
@@ -121,35 +127,31 @@ def write_report(
     """
     statuses = with_errors(statuses, eps)
     rows = [row_of(status) for status in statuses]
+    statuses = trimmed(statuses)
+    shown_rows = [row_of(status) for status in statuses]
     swept = list(dict.fromkeys(key for status in statuses for key in status.point.swept))
+    found = compared(statuses, specs)
     model_pairs = pairs(statuses)
     write_atomic(folder / "results.csv", as_csv(rows))
-    figures = []
-    for shown in report_figures():
-        if (figure := shown.draw(statuses)) is None:
-            continue
-        spec = None if isinstance(figure, Figure) else figure
-        text = _svg(figure) if isinstance(figure, Figure) else svg(figure)
-        write_atomic(folder / f"{shown.name}.svg", text)
-        drawn = text[text.index("<svg") :]
-        if spec is not None:
-            picture = png(spec)
-            write_atomic(folder / f"{shown.name}.png", picture)
-            write_atomic(folder / f"{shown.name}.pdf", pdf(spec))
-            if len(drawn) > _MOST_DRAWN:
-                drawn, spec = _picture(picture, shown.title), None
-        figures.append(
-            _Shown(
-                name=shown.name, title=shown.title, caption=shown.caption,
-                svg=drawn, spec=as_script(spec),
-            )
-        )  # fmt: skip
+    drawn = [
+        (kind.name, kind.title, kind.caption, kind.draw(statuses)) for kind in report_figures()
+    ]
+    drawn.insert(1, ("ratios", "Ratios", RATIOS, ratio_figure(found)))
+    figures = [
+        _shown(name, title, caption, figure, folder)
+        for name, title, caption, figure in drawn
+        if figure is not None
+    ]
     environment = Environment(
         loader=PackageLoader("flexhpc", "analysis"), autoescape=True, undefined=StrictUndefined
     )
     page = environment.get_template("report.html").render(
         title=title,
         answer=answer(statuses),
+        compared=found,
+        pairs_text=pairs_text,
+        failures=by_reason(statuses),
+        estimate=estimate_text,
         css=_text("report.css"),
         script=_text("report.js"),
         library=library(),
@@ -159,7 +161,7 @@ def write_report(
         csv=as_script(as_csv(rows)),
         provenance=provenance,
         version=version("flexhpc"),
-        points=list(zip(statuses, rows, strict=True)),
+        points=list(zip(statuses, shown_rows, strict=True)),
         swept=swept,
         further=_further(rows),
         interpolated=interpolated(statuses),
@@ -173,7 +175,6 @@ def write_report(
         left_out=len(model_pairs) - len(exact(model_pairs)),
         fewest=FEWEST,
         done=sum(status.state == "done" for status in statuses),
-        failed=[status for status in statuses if status.state == "failed"],
         probes=sum(status.probes for status in statuses),
         cost=sum(status.cost for status in statuses),
         figures=figures,
@@ -192,6 +193,21 @@ def write_report(
     )
     write_atomic(folder / "index.html", page)
     return folder / "index.html"
+
+
+def _shown(name: str, title: str, caption: str, figure: Figure | Spec, folder: Path) -> _Shown:
+    """Write a figure's files, and return what the page shows of it."""
+    spec = None if isinstance(figure, Figure) else figure
+    text = _svg(figure) if isinstance(figure, Figure) else svg(figure)
+    write_atomic(folder / f"{name}.svg", text)
+    drawn = text[text.index("<svg") :]
+    if spec is not None:
+        picture = png(spec)
+        write_atomic(folder / f"{name}.png", picture)
+        write_atomic(folder / f"{name}.pdf", pdf(spec))
+        if len(drawn) > _MOST_DRAWN:
+            drawn, spec = _picture(picture, title), None
+    return _Shown(name=name, title=title, caption=caption, svg=drawn, spec=as_script(spec))
 
 
 def _picture(content: bytes, title: str) -> str:

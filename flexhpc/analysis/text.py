@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flexhpc.search import Bracket, EpsEstimate, Estimate
 from flexhpc.search.history import Censored
-from flexhpc.spec.point import short
+from flexhpc.store.status import PointStatus
 
 BOUNDS: dict[Censored, str] = {"none": "", "right": ">=", "left": "<"}
 """What stands before a number that is the bound of a censored EMC."""
@@ -19,6 +19,12 @@ def emc_text(estimate: Estimate | None) -> str:
     if estimate.censored == "left":
         return f"< {estimate.smallest_fail}"
     return f"{estimate.emc} [{estimate.emc_lo}, {estimate.emc_hi}]"
+
+
+def estimate_text(status: PointStatus) -> str:
+    """Return the EMC of a point in short; ``~ 412 [350, 480]`` while more probes may move it."""
+    text = emc_text(status.estimate)
+    return text if status.state == "done" or not text else f"~ {text}"
 
 
 def eps_text(estimate: EpsEstimate | None) -> str:
@@ -44,13 +50,6 @@ def ratio_text(estimate: Estimate | None, size: int) -> str:
     samples = estimate.smallest_fail if estimate.censored == "left" else estimate.emc
     ratio = (samples or 0) / size
     return f"{bound} {ratio:.3f}".lstrip() if ratio >= 0.01 else f"{bound} {ratio:.2g}".lstrip()
-
-
-def plain_text(value: object) -> str:
-    """Return a swept value for a cell of a table: ``48``, ``random``, ``mlp width=16``."""
-    if value is None:
-        return ""
-    return short("", value) if isinstance(value, dict) else str(value)
 
 
 def number_text(value: object) -> str:

@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from flexhpc.cli.archive import pack, unpack
+from flexhpc.cli.compare import compare
 from flexhpc.cli.data import data_app
 from flexhpc.cli.doctor import doctor
+from flexhpc.cli.masks import masks
 from flexhpc.cli.options import FAILED, INTERRUPTED, WRONG_INPUT
 from flexhpc.cli.probe import probe
 from flexhpc.cli.results import report, results, status
@@ -48,8 +50,8 @@ def flexhpc(
 
 
 for verb in (
-    validate, plan, sweep, status, results, report, cancel, pack, unpack, specs, schema, probe,
-    sync, ui, doctor,
+    validate, plan, sweep, status, results, report, compare, masks, cancel, pack, unpack, specs,
+    schema, probe, sync, ui, doctor,
 ):  # fmt: skip
     app.command()(verb)
 app.add_typer(data_app, name="data")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +42,10 @@ Run = Annotated[
     Path,
     typer.Argument(metavar="RUN", help="A run folder, or its name in runs/.", parser=run_folder),
 ]
+RunsGiven = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN...", help="One or several runs.", parser=run_folder),
+]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the run folders.")]
 Set = Annotated[
     list[str] | None,
@@ -77,3 +83,31 @@ def training_errors(eps: list[float] | None) -> list[float]:
             f"--eps {one:g}: must lie between 0 and 1; give 0.1 for one in ten" for one in wrong
         )
     return list(eps or ())
+
+
+class Format(StrEnum):
+    """Formats of the results table."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+def written(content: bytes, form: Format, output: Path | None) -> None:
+    """Write a table to a file, or to stdout.
+
+    Raises:
+        InputError: the file cannot be written, or Parquet would go to a terminal.
+    """
+    if output is not None:
+        from flexhpc.atomic import write_atomic
+
+        try:
+            write_atomic(output.resolve(), content)
+        except OSError as error:
+            raise InputError(f"{output}: cannot be written: {error.strerror}") from None
+    elif form is Format.parquet and sys.stdout.isatty():
+        raise InputError("parquet is no text for a terminal; give --output FILE, or redirect it")
+    else:
+        sys.stdout.buffer.write(content)

@@ -56,15 +56,9 @@ def probe(
     for key, value in asked.arms[arm].values.items():
         typer.echo(f"{key} {value:g}")
 
-    def progress(at: dict[str, Any]) -> None:
-        accuracy = 1 - at["n_errors"] / n
-        typer.echo(
-            f"epoch {at['epoch']}/{at['epochs'] or '-'}  loss {at['loss']:.6g}  "
-            f"accuracy {accuracy:.4f}  missed {at['n_errors']}  {at['elapsed']:.1f} s"
-        )
-
-    hooks = Hooks(progress=progress)
-    done = run_probe(asked, samples, Probe(n, repeat, arm), None, Group(device), hooks)
+    with _Progress(n) as shown:
+        hooks = Hooks(progress=shown)
+        done = run_probe(asked, samples, Probe(n, repeat, arm), None, Group(device), hooks)
     typer.echo(
         f"verdict {done.verdict}: missed {done.n_errors} of {n} after {done.epochs} epochs, "
         f"{done.steps} steps, {done.cost:,} sample passes, {done.seconds:.1f} s"
@@ -75,6 +69,54 @@ def probe(
     if len(missed):
         typer.echo(f"missed samples (global ids): {' '.join(map(str, missed[:20]))}"
             + (" ..." if len(missed) > 20 else ""))  # fmt: skip
+
+
+class _Progress:
+    """A bar in a terminal, and a line for each epoch after which other samples are missed."""
+
+    def __init__(self, n: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._n, self._missed = n, -1
+        self._last: dict[str, Any] = {}
+        columns = (
+            TextColumn("epoch"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+        )
+        self._bar = Progress(*columns, transient=True)
+        self._task = self._bar.add_task("", total=None)
+
+    def __enter__(self) -> _Progress:
+        if self._bar.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar.console.is_terminal:
+            self._bar.stop()
+        if self._last:
+            self._say(self._last)
+
+    def __call__(self, at: dict[str, Any]) -> None:
+        """Show an epoch: ``epoch``, ``epochs`` or None, ``n_errors``, ``loss``, ``elapsed``."""
+        said = f"missed {at['n_errors']} of {self._n}, loss {at['loss']:.4g}"
+        self._bar.update(
+            self._task, completed=at["epoch"], total=at["epochs"] or None, description=said
+        )
+        self._last = at
+        if at["n_errors"] != self._missed:
+            self._missed, self._last = at["n_errors"], {}
+            self._say(at)
+
+    def _say(self, at: dict[str, Any]) -> None:
+        line = (
+            f"epoch {at['epoch']}/{at['epochs'] or '-'}  loss {at['loss']:.6g}  "
+            f"accuracy {1 - at['n_errors'] / self._n:.4f}  missed {at['n_errors']}  "
+            f"{at['elapsed']:.1f} s"
+        )
+        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def find_point(points: Sequence[Point], wanted: str) -> Point:

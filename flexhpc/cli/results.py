@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flexhpc.cli.options import Eps, Json, Run, run_folder, training_errors
-from flexhpc.errors import InputError, PointError
+from flexhpc.cli.options import Eps, Format, Json, Run, RunsGiven, training_errors, written
+from flexhpc.errors import PointError
 
 if TYPE_CHECKING:
     from flexhpc.store.status import PointStatus
-
-
-class Format(StrEnum):
-    """Formats of the results table."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-    parquet = "parquet"
 
 
 def status(
@@ -35,9 +24,9 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Keep showing it.")] = False,
 ) -> None:
     """Show where every point stands: the run's files say it, a cluster's queue adds to it."""
-    from rich.live import Live
-
-    from flexhpc.analysis.tables import make_console, status_row, status_table
+    from flexhpc.analysis.status_table import status_row, status_view
+    from flexhpc.analysis.tables import make_console
+    from flexhpc.launch.live import View
     from flexhpc.launch.slurm.queue_status import QueueStatus
     from flexhpc.store.status import StatusReader, open_run
 
@@ -51,12 +40,12 @@ def status(
         return
     console = make_console()
     if watch:
-        with Live(console=console, refresh_per_second=2, transient=True) as live:
+        with View(console, folder.name) as view:
             while any(s.state not in ("done", "failed") for s in statuses):
-                live.update(status_table(statuses, console.width, console.height - 2))
+                view.update(statuses)
                 time.sleep(0.5)
                 statuses = queue.merge(reader.read())
-    console.print(status_table(statuses, console.width))
+    console.print(status_view(statuses, console.width))
 
 
 def results(
@@ -88,37 +77,25 @@ def results(
     rows = [row_of(status) for status in statuses]
     makers = {Format.csv: as_csv, Format.json: as_json}
     content = makers[form](rows).encode() if form in makers else as_parquet(rows)
-    if output is not None:
-        from flexhpc.atomic import write_atomic
-
-        try:
-            write_atomic(output.resolve(), content)
-        except OSError as error:
-            raise InputError(f"{output}: cannot be written: {error.strerror}") from None
-    elif form is Format.parquet and sys.stdout.isatty():
-        raise InputError("parquet is no text for a terminal; give --output FILE, or redirect it")
-    else:
-        sys.stdout.buffer.write(content)
+    written(content, form, output)
 
 
 def report(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN...", help="One or several runs.", parser=run_folder),
-    ],
+    runs: RunsGiven,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder; by default RUN/report.")
     ] = None,
     eps: Eps = None,
 ) -> None:
     """Write report/index.html with figures, over one or several runs."""
-    from flexhpc.store.status import StatusReader, open_run
+    from flexhpc.store.status import StatusReader, of_run, open_run
 
     errors = training_errors(eps)
     statuses, names = [], []
     for path in runs:
         folder, _, points = open_run(path)
-        statuses += StatusReader(folder, points).read()
+        read = StatusReader(folder, points).read()
+        statuses += [of_run(status, folder.name) for status in read] if len(runs) > 1 else read
         names.append(folder.name)
     default = runs[0] / "report" if len(runs) == 1 else Path("report")
     typer.echo(write_report(", ".join(names), runs, statuses, output or default, errors))

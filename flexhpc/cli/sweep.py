@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +11,11 @@ import typer
 
 from flexhpc.cli.options import FAILED, INTERRUPTED, Json, ProfileFile, Run, Runs, Set, Spec
 from flexhpc.cli.results import write_report
-from flexhpc.errors import InputError
+from flexhpc.errors import InputError, PointError
 
 if TYPE_CHECKING:
     from flexhpc.launch.sweep import Followed
+    from flexhpc.store.status import PointStatus
 
 
 def validate(
@@ -93,18 +94,33 @@ def sweep(
         where = "" if uri in (None, "none") else f" --uri {uri}"
         typer.echo(f"MLflow is filled by `flexhpc sync {prepared.run.path}{where}`")
         return
-    _conclude(prepared.run.path, launch.follow(prepared, settings, make_console()))
+    unwritten: list[PointError] = []
+
+    def report(statuses: list[PointStatus]) -> None:
+        run = prepared.run
+        try:
+            write_report(run.name, [run.path], statuses, run.report)
+        except PointError as error:
+            unwritten.append(error)  # the table comes first
+
+    followed = launch.follow(prepared, settings, make_console(), report)
+    _conclude(prepared.run.path, followed, unwritten)
 
 
-def _conclude(path: Path, followed: Followed) -> None:
-    """Write the report, print the table and what went wrong, and leave with the right status."""
+def _conclude(path: Path, followed: Followed, unwritten: list[PointError]) -> None:
+    """Print the table and what went wrong, and leave with the right status.
+
+    Raises:
+        PointError: that of the report, where it could not be written.
+    """
+    from flexhpc.analysis.failures import by_reason
     from flexhpc.analysis.tables import print_results
     from flexhpc.launch.follower import tracking_warnings
     from flexhpc.launch.logs import log_tail
     from flexhpc.store import RunFolder
 
     statuses = followed.statuses
-    print_results(statuses)
+    print_results(statuses, why=False)
     run = RunFolder(path)
     for line in tracking_warnings(run):
         typer.echo(line, err=True)
@@ -114,22 +130,22 @@ def _conclude(path: Path, followed: Followed) -> None:
             line = f"no longer watched; the jobs go on, `flexhpc cancel {path}` ends them"
         typer.echo(line, err=True)
         raise typer.Exit(INTERRUPTED)
-    page = write_report(run.name, [path], statuses, run.report)
-    typer.echo(f"report: {page}\nMLflow: flexhpc ui {path}")
-    failed = [status for status in statuses if status.state != "done"]
+    for error in unwritten:
+        raise error
+    typer.echo(f"report: {run.report / 'index.html'}\nMLflow: flexhpc ui {path}")
     quoted = set()
-    reasons = defaultdict(list)
-    for status in failed:
-        message = status.message or "its worker ended without a result"
-        reasons[message].append(status)
-    for message, alike in reasons.items():
+    failed = [replace(s, state="failed") for s in statuses if s.state != "done"]
+    for message, alike in by_reason(failed).items():
         status, others = alike[0], f" and {len(alike) - 1} more" if len(alike) > 1 else ""
         label = status.point.label or status.point.id
         typer.echo(f"failed: {label}{others}: {message}", err=True)
         if status.log and status.log not in quoted:
             quoted.add(status.log)
+            lines = log_tail(Path(status.log))
+            if lines and all(message in line for line in lines):
+                continue
             typer.echo(f"  the last lines of {status.log}:", err=True)
-            for line in log_tail(Path(status.log)) or ["(nothing)"]:
+            for line in lines or ["(nothing)"]:
                 typer.echo(f"  | {line}", err=True)
     if failed:
         raise typer.Exit(FAILED)

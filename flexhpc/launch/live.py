@@ -11,9 +11,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from flexhpc.analysis.tables import status_table
+from flexhpc.analysis.failures import by_reason
+from flexhpc.analysis.status_table import status_view
 from flexhpc.analysis.text import emc_text, span
+from flexhpc.launch.forecast import Forecast, Pace, between
 from flexhpc.store.status import PointStatus
+
+_WIDEST_BAR = 32
+_SURE_FROM = 0.1
+"""Part of the training time that is done before the time left is told."""
 
 
 class View:
@@ -22,8 +28,8 @@ class View:
     def __init__(self, console: Console, name: str) -> None:
         self.console, self.name = console, name
         self.started = time.monotonic()
-        self.first_done: int | None = None
-        self._last_states: dict[str, str] = {}
+        self._pace = Pace()
+        self._last_states: dict[str, str] | None = None
         self._said: set[str] = set()
         self._last_note = ""
         self._live = Live(console=console, refresh_per_second=4, transient=True)
@@ -39,54 +45,63 @@ class View:
 
     def update(self, statuses: Sequence[PointStatus], note: str = "") -> None:
         """Show where everything stands."""
-        if self.first_done is None:
-            self.first_done = _finished(statuses)
+        if self._last_states is None:
             self._last_states = {s.point.id: s.state for s in statuses if s.state == "done"}
         if self.console.is_terminal:
             self._live.update(self._picture(statuses, note))
         else:
-            self._lines(statuses)
+            self._lines(statuses, self._last_states)
             if note and note != self._last_note:
-                self.console.print(note, markup=False, highlight=False, soft_wrap=True)
+                self._print(note)
             self._last_note = note
 
     def _picture(self, statuses: Sequence[PointStatus], note: str) -> RenderableType:
-        done, total = _finished(statuses), len(statuses)
+        forecast = Forecast.of(statuses)
+        width = min(_WIDEST_BAR, max(8, self.console.width // 5))
         head = Table.grid(padding=(0, 2))
         head.add_row(
-            Text(self.name, style="bold"),
-            ProgressBar(total=max(total, 1), completed=done, width=32),
-            f"{done}/{total} points",
-            self._left(done, statuses),
-            Text(note, style="yellow"),
+            Text(self.name, style="bold", overflow="ellipsis", no_wrap=True),
+            ProgressBar(total=1.0, completed=forecast.done if forecast else 0.0, width=width),
+            Text(f"{_finished(statuses)}/{len(statuses)} points", no_wrap=True),
+            Text(self._time(statuses, forecast), no_wrap=True),
         )
-        rows = max(4, self.console.height - 4)
-        return Group(head, status_table(statuses, self.console.width, rows))
+        said = [Text(note, style="yellow")] if note else []
+        rows = max(4, self.console.height - 4 - len(said))
+        return Group(head, *said, status_view(statuses, self.console.width, rows))
 
-    def _left(self, done: int, statuses: Sequence[PointStatus]) -> str:
-        """Time left, if the points to come take as long as those finished since the start."""
-        elapsed = time.monotonic() - self.started
-        fresh = done - (self.first_done or 0)
-        if fresh <= 0:
-            return f"{span(elapsed)}"
-        return f"{span(elapsed)}, about {span(elapsed / fresh * (len(statuses) - done))} left"
+    def _time(self, statuses: Sequence[PointStatus], forecast: Forecast | None) -> str:
+        """Say how long it has taken, and about how long it will, once enough is known of that."""
+        so_far = span(time.monotonic() - self.started)
+        if forecast is None:
+            return so_far
+        left = self._pace.seconds_left(statuses, forecast)
+        if left is None or forecast.done < _SURE_FROM or forecast.left == 0:
+            return so_far
+        low, high = map(span, between(left, _finished(statuses)))
+        number, unit = low.split(" ")
+        start = number if high.endswith(unit) else low
+        return f"{so_far}, {start} to {high} left"
 
-    def _lines(self, statuses: Sequence[PointStatus]) -> None:
-        done = _finished(statuses)
-        for status in statuses:
-            before = self._last_states.get(status.point.id)
-            self._last_states[status.point.id] = status.state
-            if status.state in ("done", "failed") and status.state != before:
-                what = self._why(status) if status.state == "failed" else emc_text(status.estimate)
-                label = status.point.label or status.point.id
-                line = f"[{done}/{len(statuses)}] {label}: {status.state} {what}"
-                self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+    def _lines(self, statuses: Sequence[PointStatus], before: dict[str, str]) -> None:
+        """Print a line for each point that is finished now, and for each reason of failing."""
+        count = f"[{_finished(statuses)}/{len(statuses)}]"
+        changed = [s for s in statuses if s.state != before.get(s.point.id)]
+        before.update((s.point.id, s.state) for s in changed)
+        for status in changed:
+            if status.state == "done":
+                self._print(f"{count} {_label(status)}: done {emc_text(status.estimate)}")
+        for message, some in by_reason(changed).items():
+            more = f" and {len(some) - 1} more" if len(some) > 1 else ""
+            why = "for the same reason as before" if message in self._said else message
+            self._said.add(message)
+            self._print(f"{count} {_label(some[0])}{more}: failed {why}")
 
-    def _why(self, status: PointStatus) -> str:
-        """Return why a point failed, in full once only: many may fail for one reason."""
-        again = status.message in self._said
-        self._said.add(status.message)
-        return "for the same reason as one before" if again else status.message
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _label(status: PointStatus) -> str:
+    return status.point.label or status.point.id
 
 
 def _finished(statuses: Sequence[PointStatus]) -> int:

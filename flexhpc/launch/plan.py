@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flexhpc.errors import PointError
+from flexhpc.analysis.text import span
+from flexhpc.launch.forecast import seconds_per_pass
 from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
@@ -17,7 +18,7 @@ from flexhpc.search import at_once, cost_bound
 from flexhpc.spec import Point
 from flexhpc.spec.checks import known_shape
 from flexhpc.spec.sections.model import Network
-from flexhpc.store import RunFolder, read
+from flexhpc.store.status import PointStatus, StatusReader
 
 _SHOWN = 40
 
@@ -35,8 +36,8 @@ def make_plan(
     prepared = prepare(spec, overrides, runs)
     bounds: dict[tuple[int, int, int], int | None] = {}
     rows: list[dict[str, Any]] = []
-    started = prepared.run.path.is_dir()
-    for point in prepared.points:
+    statuses = StatusReader(prepared.run, prepared.points).read()
+    for point, status in zip(prepared.points, statuses, strict=True):
         key = (id(point.search), id(point.training), id(point.data))
         if key not in bounds:
             bounds[key] = _bound(point)
@@ -45,7 +46,7 @@ def make_plan(
             "id": point.id,
             "label": point.label,
             "swept": point.swept,
-            "state": "done" if started and _is_done(prepared.run, point) else "to measure",
+            "state": "done" if status.state == "done" else "to measure",
             "cost_bound": bounds[key],
         }
         if params:
@@ -53,15 +54,36 @@ def make_plan(
         rows.append(row)
     open_rows = [row for row in rows if row["state"] != "done"]
     known = [row["cost_bound"] for row in open_rows]
+    layout = _layout(settings, [row["id"] for row in open_rows])
     return {
         "name": prepared.run.name,
         "run": str(prepared.run.path),
         "points": rows,
         "to_measure": len(open_rows),
         "cost_bound": None if None in known else sum(known),
-        "layout": _layout(settings, [row["id"] for row in open_rows])
+        "time_bound": _time_bound(statuses, [row["cost_bound"] for row in rows], layout),
+        "layout": layout
         | {"planned_at_once": max((at_once(p.search) for p in prepared.points), default=1)},
     }
+
+
+def _time_bound(
+    statuses: Sequence[PointStatus], bounds: Sequence[int | None], layout: Mapping[str, Any]
+) -> float | None:
+    """Return how many seconds the open points take at most, at the speed of the run's own probes.
+
+    None before a training of it is known, and on a cluster, where the queue decides.
+    """
+    speeds = seconds_per_pass(statuses)
+    if speeds is None or layout["cluster"] != "local":
+        return None
+    total = 0.0
+    for status, bound, speed in zip(statuses, bounds, speeds, strict=True):
+        if status.state != "done":
+            if bound is None:
+                return None
+            total += max(bound - status.cost, 0) * speed
+    return total / int(layout["workers"] * layout["probes_at_once"])
 
 
 def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str, Any]:
@@ -103,7 +125,9 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
         f"{planned['name']}: {counted(len(rows), 'point')}, {planned['to_measure']} to measure, "
         f"into {planned['run']}",
         _layout_line(layout) + _side_by_side(layout),
-        "cost at most " + (f"{bound:,} sample passes" if bound is not None else "unknown ahead"),
+        "cost at most "
+        + (f"{bound:,} sample passes" if bound is not None else "unknown ahead")
+        + _time_line(planned),
     ]
     for row in rows[:_SHOWN]:
         count = f"  {row['params']:,} parameters" if row.get("params") else ""
@@ -111,6 +135,12 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
     if len(rows) > _SHOWN:
         lines.append(f"   ... {len(rows) - _SHOWN} more; --json lists all")
     return lines
+
+
+def _time_line(planned: Mapping[str, Any]) -> str:
+    if planned["time_bound"] is None or not planned["to_measure"]:
+        return ""
+    return f", {span(planned['time_bound'])} at the speed of the trainings that this run has"
 
 
 def _layout_line(layout: dict[str, Any]) -> str:
@@ -150,14 +180,6 @@ def _bound(point: Point) -> int | None:
     known = known_shape(point.data)
     n_limit = point.data.n_max or (known[2] if known else None)
     return None if n_limit is None else _dearest(point, n_limit)
-
-
-def _is_done(run: RunFolder, point: Point) -> bool:
-    try:
-        record = read(run.point(point.id))
-    except PointError:
-        return False
-    return record is not None and record.done(point.evaluation)
 
 
 def _parameters(point: Point) -> int | None:

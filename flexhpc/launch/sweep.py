@@ -179,8 +179,18 @@ def detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> str:
     return backend.summary()
 
 
-def follow(prepared: Prepared, profile: LocalProfile | SlurmProfile, console: Console) -> Followed:
-    """Measure every point that is not measured yet, and watch it."""
+def follow(
+    prepared: Prepared,
+    profile: LocalProfile | SlurmProfile,
+    console: Console,
+    report: Callable[[list[PointStatus]], None] = lambda _: None,
+) -> Followed:
+    """Measure every point that is not measured yet, and watch it.
+
+    Args:
+        prepared: the sweep; profile: what runs it; console: where its table is shown.
+        report: writes the report once all is measured, so that MLflow has it as well.
+    """
     run, launch = prepared.run, launch_id()
     reader = StatusReader(run, prepared.points)
     statuses = reader.read()
@@ -188,30 +198,38 @@ def follow(prepared: Prepared, profile: LocalProfile | SlurmProfile, console: Co
     uri = profile.tracking_uri
     tracked = uri == "none" or up_to_date(run, uri, statuses)
     if finished and prepared.again and tracked:
+        report(statuses)
         return Followed(statuses=statuses)
     with _stop_signals() as stop:
         backend = make_backend(prepared, profile, launch, lambda: bool(stop.count))
         task = start(prepared, profile, launch, backend.image, detach=False)
         stop_file = Path(task.stop)
-        with tracking(task, uri, lambda: stop.count), View(console, run.name) as view:
-            scheduler = Scheduler(backend)
-            settled: set[str] = set()  # what failed for us stays so, whoever else tries it
-            while not (stop.count or stop_file.exists()):
-                began = time.monotonic()
-                backend.poll()
-                statuses = queued(reader.read(), backend.waiting())
-                note = backend.note() or _elsewhere(statuses, backend, launch)
-                view.update([_to_come(s, launch) for s in statuses], note=note)
-                settled |= {s.point.id for s in statuses if _finished(s, launch)}
-                todo = [s for s in statuses if s.point.id not in settled]
-                if not todo or not scheduler.keep_going(todo):
-                    break
-                # A look at very many points takes a while; leave the file system some rest.
-                time.sleep(max(_LOOK_EVERY, 3 * (time.monotonic() - began)))
-            interrupted = bool(stop.count) or stop_file.exists()
-            if interrupted and backend.ours:
-                _stop_workers(backend, reader, view, stop, stop_file)
-                statuses = reader.read()
+        with tracking(task, uri, lambda: stop.count):
+            with View(console, run.name) as view:
+                scheduler = Scheduler(backend)
+                begun = False
+                settled: set[str] = set()  # what failed for us stays so, whoever else tries it
+                while not (stop.count or stop_file.exists()):
+                    began = time.monotonic()
+                    backend.poll()
+                    statuses = queued(reader.read(), backend.waiting())
+                    begun |= any(s.state == "running" or s.launch == launch for s in statuses)
+                    note = backend.note() or _elsewhere(statuses, backend, launch)
+                    if backend.ours and not begun:
+                        note = note or "starting workers ..."
+                    view.update([_to_come(s, launch) for s in statuses], note=note)
+                    settled |= {s.point.id for s in statuses if _finished(s, launch)}
+                    todo = [s for s in statuses if s.point.id not in settled]
+                    if not todo or not scheduler.keep_going(todo):
+                        break
+                    # A look at very many points takes a while; leave the file system some rest.
+                    time.sleep(max(_LOOK_EVERY, 3 * (time.monotonic() - began)))
+                interrupted = bool(stop.count) or stop_file.exists()
+                if interrupted and backend.ours:
+                    _stop_workers(backend, reader, view, stop, stop_file)
+                    statuses = reader.read()
+            if not interrupted:
+                report(statuses)
     return Followed(
         statuses=[_with_log(status, backend, launch) for status in statuses],
         interrupted=interrupted,

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from flexhpc.data import Samples, load_samples
-from flexhpc.errors import BatchOfOne, Interrupted, PointError
+from flexhpc.errors import BatchOfOne, Interrupted, NoData, PointError
 from flexhpc.measuring.evaluate import evaluate, size
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import run_probe
@@ -44,11 +44,12 @@ def measure(
         pool: processes that train a probe each, where the search asks for several at once.
 
     Raises:
-        PointError: the data, the model or the point's file does not allow it.
+        NoData: its data cannot be opened.
+        PointError: the model or the point's file does not allow it.
         Interrupted: asked to stop; every finished probe is stored, those in hand are saved.
         PeerLost: another process of the group or the pool is gone.
     """
-    samples = load_samples(point.data, point.seed)
+    samples = _opened(point)
     if point.evaluate is not None:
         size(point.evaluate, samples)  # a search of hours must not end in this error
     path = run.point(point.id)
@@ -74,6 +75,13 @@ def measure(
     for checkpoint in run.checkpoints(point.id):
         checkpoint.unlink(missing_ok=True)
     return estimate
+
+
+def _opened(point: Point) -> Samples:
+    try:
+        return load_samples(point.data, point.seed)
+    except PointError as error:
+        raise NoData(str(error)) from error
 
 
 def _search(

@@ -33,6 +33,8 @@ def request(sweep: Sweep) -> dict[str, Any]:
         asked["evaluate"] = sweep.evaluate.model_dump(mode="json", exclude_none=True)
     if sweep.record != Record():
         asked["record"] = sweep.record.model_dump(mode="json", exclude_none=True)
+    if sweep.compare:
+        asked["compare"] = [one.model_dump(mode="json", exclude_none=True) for one in sweep.compare]
     if grid:
         asked["grid"] = grid
     if zipped:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flexhpc.spec.sections.compare import Compare
 from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sections.gates import Gates
 from flexhpc.spec.sections.record import Record
@@ -24,6 +25,7 @@ def sweep_schema() -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     fixed = {name: _section(name, definitions) for name in KEYS}
     values = {"type": "array", "minItems": 1}
+    compare = {**Compare.model_json_schema(), "type": "object"}
     paths = {
         f"{name}.{key}": {**values, "items": _item(field)}
         for name, section in fixed.items()
@@ -57,6 +59,7 @@ def sweep_schema() -> dict[str, Any]:
             },
             "evaluate": {**Evaluate.model_json_schema(), "type": "object"},
             "record": {**Record.model_json_schema(), "type": "object"},
+            "compare": {"anyOf": [compare, {"type": "array", "items": compare, "minItems": 1}]},
         },
         "$defs": definitions,
     }

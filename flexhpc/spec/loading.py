@@ -5,25 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from flexhpc.errors import InputError, one_line
 from flexhpc.own_code import Code
+from flexhpc.spec.comparing import check_compare
 from flexhpc.spec.entry import Frozen
 from flexhpc.spec.identity import HASH_VERSION
 from flexhpc.spec.nested import Keys, put, spelled
 from flexhpc.spec.point import Point
 from flexhpc.spec.resolve import closest, show, validate
 from flexhpc.spec.sections.base import Section
+from flexhpc.spec.sections.compare import Compare
 from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sections.record import Record
 from flexhpc.spec.sweep import Axis, Sweep
 from flexhpc.spec.variants import KEYS
 from flexhpc.spec.yaml_reader import Document, Dumper, Path_, Problem, parse, read
 
-TOP_KEYS = ("name", "seed", "fixed", "grid", "zip", "tune", "evaluate", "record", "frozen")
+BESIDE: dict[str, type[Section]] = {"evaluate": Evaluate, "record": Record, "compare": Compare}
+"""Sections that say what is done beside measuring EMCs: they change no point's id."""
+TOP_KEYS = ("name", "seed", "fixed", "grid", "zip", "tune", *BESIDE, "frozen")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}\Z")
 _MOST_POINTS = 100_000
 """A file each, and each looked at by whoever watches the sweep."""
@@ -31,6 +35,7 @@ GIVEN = "spec"
 """Stands for the file, in messages about a spec that is given as values."""
 
 
+S = TypeVar("S", bound=Section)
 Spec = Path | Mapping[str, Any]
 """A sweep spec: its YAML file, or what would stand in it."""
 
@@ -83,7 +88,7 @@ def checked(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Poin
     file = str(spec) if isinstance(spec, Path) else GIVEN
     problems = [
         Problem(file=file, line=line, key=key, what=what)
-        for line, key, what in (*sweep.problems, *_clashes(sweep, points))
+        for line, key, what in (*sweep.problems, *_clashes(sweep, points), *check_compare(sweep))
     ]
     evaluate = sweep.evaluate
     if sweep.checked and evaluate.wanted and not any(point.evaluate for point in points):
@@ -145,7 +150,7 @@ class _Reader:
         if key == "name":
             self.top["name"] = value
             return
-        if key.split(".")[0] in ("evaluate", "record"):
+        if key == "compare" or (key.split(".")[0] in BESIDE and not key.startswith("compare")):
             self._override_at(self.top, key, value)
             return
         grid = self.top.get("grid")
@@ -202,10 +207,12 @@ class _Reader:
             fixed=self._fixed(),
             fixed_lines=self._fixed_lines(),
             axes=[*self._grid(), *self._zip()],
-            evaluate=self._evaluate(),
+            evaluate=self._beside("evaluate", Evaluate),
             evaluate_lines=self._lines_of("evaluate", Evaluate),
-            record=self._record(),
+            record=self._beside("record", Record),
             record_lines=self._lines_of("record", Record),
+            compare=self._compare(),
+            compare_lines=self._lines_of("compare", Compare),
             frozen=self._frozen(),
             seed_line=self.doc.line(("seed",)),
         )
@@ -243,21 +250,30 @@ class _Reader:
             return None
         return Frozen(version=version, variants=variants or {}, defaults=defaults or {}, code=code)
 
-    def _evaluate(self) -> Evaluate:
-        def report(path: tuple[str, ...], what: str) -> None:
-            self.note(("evaluate", *path), what)
+    def _beside(self, name: str, cls: type[S]) -> S:
+        return self._section(name, cls, self._mapping(name)) or cls()
 
-        given = {k: v for k, v in self._mapping("evaluate").items() if v is not None}
-        for key, what in Evaluate.clashes(given):
+    def _section(self, name: str, cls: type[S], values: Mapping[str, Any]) -> S | None:
+        def report(path: tuple[str, ...], what: str) -> None:
+            self.note((name, *path), what)
+
+        given = {k: v for k, v in values.items() if v is not None}
+        for key, what in cls.clashes(given):
             report((key,), what)
-        return validate("evaluate", Evaluate, given, report) or Evaluate()
+        return validate(name, cls, given, report)
 
-    def _record(self) -> Record:
-        def report(path: tuple[str, ...], what: str) -> None:
-            self.note(("record", *path), what)
-
-        given = {k: v for k, v in self._mapping("record").items() if v is not None}
-        return validate("record", Record, given, report) or Record()
+    def _compare(self) -> list[Compare]:
+        """Read one comparison, or a list of them."""
+        asked = self.top.get("compare")
+        if asked is None:
+            return []
+        listed = asked if isinstance(asked, list) else [asked]
+        if not all(isinstance(one, dict) for one in listed):
+            what = "must be a mapping, as {by: training.optimizer}, or a list of them"
+            self.note(("compare",), what)
+            return []
+        read = [self._section("compare", Compare, one) for one in listed]
+        return [one for one in read if one is not None]
 
     def _lines_of(self, name: str, cls: type[Section]) -> dict[Keys, int]:
         paths = [(name, key) for key in cls.model_fields]

@@ -80,3 +80,10 @@ def short(key: str, value: Any) -> str:
             for inner, v in value.items()
         )
     return value if isinstance(value, str) else f"{key.split('.')[-1]}={value}"
+
+
+def plain_text(value: object) -> str:
+    """Return a swept value for a cell of a table: ``48``, ``random``, ``mlp width=16``."""
+    if value is None:
+        return ""
+    return short("", value) if isinstance(value, dict) else str(value)

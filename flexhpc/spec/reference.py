@@ -12,9 +12,8 @@ from typing import Any, TypeGuard, get_args
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from flexhpc.spec.loading import BESIDE
 from flexhpc.spec.sections.base import FILLED, Section
-from flexhpc.spec.sections.evaluate import Evaluate
-from flexhpc.spec.sections.record import Record
 from flexhpc.spec.variants import DEFAULT_VARIANT, KEYS, deciding_key, variants
 
 
@@ -37,8 +36,7 @@ def reference() -> str:
             lines += ["", f"### {names}", "", " ".join((cls.__doc__ or "").split())]
             if rows := [*_rows(cls, "", deciding_key(name, cls))]:
                 lines += ["", "| key | default | meaning |", "|---|---|---|", *rows]
-    beside: dict[str, type[Section]] = {"evaluate": Evaluate, "record": Record}
-    for name, section in beside.items():
+    for name, section in BESIDE.items():
         lines += ["", f"## {name}", "", inspect.cleandoc(section.__doc__ or ""), ""]
         lines += ["| key | default | meaning |", "|---|---|---|", *_rows(section, "", "")]
     return "\n".join(lines) + "\n"

@@ -22,6 +22,7 @@ from flexhpc.spec.identity import HASH_VERSION, digest, point_json
 from flexhpc.spec.nested import Keys, put, taken, without_none
 from flexhpc.spec.point import Point
 from flexhpc.spec.resolve import spelled_out, variant_of, with_variant
+from flexhpc.spec.sections.compare import Compare
 from flexhpc.spec.sections.data import Data
 from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sections.own import OwnCode
@@ -64,6 +65,7 @@ class Sweep:
         axes: in the order of the file; the last one moves fastest.
         evaluate: what is measured beside the EMC; evaluate_lines: line of each key.
         record: what else is kept of every probe; record_lines: line of each key.
+        compare: which EMCs are compared; compare_lines: line of each key.
         frozen: what a frozen spec carries, so that a later version's defaults change nothing;
             None for a spec that a user wrote.
         checked: whether keys that do not go together are errors: not in a frozen spec as it was
@@ -82,6 +84,8 @@ class Sweep:
     evaluate_lines: dict[Keys, int] = field(default_factory=dict)
     record: Record = field(default_factory=Record)
     record_lines: dict[Keys, int] = field(default_factory=dict)
+    compare: list[Compare] = field(default_factory=list)
+    compare_lines: dict[Keys, int] = field(default_factory=dict)
     frozen: Frozen | None = None
     checked: bool = True
     beside: Path | None = None

@@ -159,6 +159,12 @@ def _of_record(point: Point, path: Path, before: PointRecord | None) -> PointSta
     )
 
 
+def of_run(status: PointStatus, name: str) -> PointStatus:
+    """Return a point as one of several runs: the run's name is among what tells it from others."""
+    point = replace(status.point, swept={"run": name, **status.point.swept})
+    return replace(status, point=point)
+
+
 def open_run(path: Path) -> tuple[RunFolder, Sweep, list[Point]]:
     """Open a run folder.
 

@@ -7,6 +7,7 @@ folder), so that two sweeps never log a probe twice.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import tempfile
@@ -33,11 +34,12 @@ from flexhpc.tracking.quiet import mlflow_client
 from flexhpc.tracking.state import local_uri, tracked, tracked_path
 from flexhpc.tracking.view import ENDED_BY, KIND, VIEW_TAG, flat, relocate, view_of
 
-POINT, PROBE, LOGGED, EVALUATED = (
+POINT, PROBE, LOGGED, EVALUATED, REPORT = (
     "flexhpc.point_id",
     "flexhpc.probe",
     "flexhpc.probes_logged",
     "flexhpc.evaluated",
+    "flexhpc.report",
 )
 _CURVE_POINTS = 64
 _COUNTED_AT_ONCE = 100  # with 7 metrics each: a batch may have 1,000
@@ -76,6 +78,7 @@ class Syncer:
         sweep, points = checked(self.spec) if self.spec else open_run(self.run.path)[1:]
         self.name, self.reader = sweep.name, StatusReader(self.run, points)
         self.client: Any = None
+        self.reported = 0.0
         self.source = self._source()
         self.experiment = ""
 
@@ -103,13 +106,21 @@ class Syncer:
                 self.parents[parent.data.tags[POINT]] = _Parent.of(parent)
             self.client = client
 
-    def _describe(self, client: Any) -> None:
-        """Say what the experiment is, and how its table is best shown."""
+    def _describe(self, client: Any, with_report: str = "") -> None:
+        """Say what the experiment is, and how its table is best shown.
+
+        Args:
+            client: of MLflow; with_report: the run that has the report, if there is one yet.
+        """
         note = (
             f"One run per point of the sweep `{self.name}`, with its EMC; nested in it one run per "
             f"training. The record is the run folder `{self.run.path}`, from which `flexhpc sync` "
-            "makes all this again; `flexhpc report` has the figures."
+            "makes all this again; `flexhpc report` has the figures"
         )
+        if with_report:
+            page = f"#/experiments/{self.experiment}/runs/{with_report}/artifacts/report/index.html"
+            note += f", and so has [the report as it was at the last sync]({page})"
+        note += "."
         for key, value in (
             (VIEW_TAG, view_of(self.reader.points)),
             ("mlflow.note.content", note),
@@ -141,8 +152,24 @@ class Syncer:
             for status in statuses:
                 if status.record is not None:
                     count += self._point(status)
+            self._report()
         write_json(tracked_path(self.run), tracked(self.uri, statuses))
         return count
+
+    def _report(self) -> None:
+        """Log the report on the run of the first point: an experiment has no artifacts."""
+        page = self.run.report / "index.html"
+        first = next((p.id for p in self.reader.points if p.id in self.parents), None)
+        changed = page.stat().st_mtime if page.is_file() else 0.0
+        if first is None or changed == self.reported:
+            return
+        self.reported = changed
+        run_id = self.parents[first].run_id
+        content = hashlib.sha256(page.read_bytes()).hexdigest()
+        if self.client.get_run(run_id).data.tags.get(REPORT) != content:
+            self.client.log_artifact(run_id, str(page), "report")
+            self.client.set_tag(run_id, REPORT, content)
+        self._describe(self.client, run_id)
 
     def _lock(self) -> FileLock:
         return FileLock(self.run.path / ".tracking.lock")

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TextIO
 
-from flexhpc.errors import Interrupted, PeerLost, PointError, one_line
+from flexhpc.errors import Interrupted, NoData, PeerLost, PointError, one_line
 from flexhpc.measuring.point import assist, dismiss, measure
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import choose_device
@@ -139,6 +139,7 @@ class Worker:
         self.run = RunFolder(Path(task.run))
         self.watchdog = Watchdog(task, place, stop)
         self.failed = 0
+        self._no_data: dict[str, str] = {}
         self._at_once = int(os.environ.get(PROBES_AT_ONCE, task.probes_at_once))
         self._pool: ProbePool | None = None
 
@@ -201,6 +202,8 @@ class Worker:
                     f"its worker died {claim.record.deaths} times without getting any further "
                     "(killed, or out of memory?)"
                 )
+            if (why := self._no_data.get(point.data.model_dump_json())) is not None:
+                raise PointError(why)  # a download that failed need not fail for every point
             self._measure(point)
         except Interrupted:
             if not self.watchdog.lost.is_set():
@@ -208,6 +211,8 @@ class Worker:
             self._release(claim, "stopped")
             return "done"
         except PointError as error:
+            if isinstance(error, NoData):
+                self._no_data.setdefault(point.data.model_dump_json(), str(error))
             self._tell(f"{point.id} {point.label}: {error}", sys.stderr)
             return self._fail(claim, str(error))
         except PeerLost:

@@ -19,7 +19,8 @@ from flexhpc.analysis.figures.curves import medians_of
 from flexhpc.analysis.figures.emc import efficiency_figure, emc_figure
 from flexhpc.analysis.figures.fit import fit_figure
 from flexhpc.analysis.report import write_report
-from flexhpc.analysis.tables import results_table, status_table
+from flexhpc.analysis.status_table import status_view
+from flexhpc.analysis.tables import results_table
 from flexhpc.analysis.text import emc_text, ratio_text
 from flexhpc.store.status import PointStatus
 from flexhpc.tracking.note import note_of
@@ -89,7 +90,7 @@ def test_long_names_push_no_figure_out_of_the_table(three: list[PointStatus], wi
         for seed, s in enumerate(three)
     ]
     console = Console(width=width, file=io.StringIO())
-    console.print(status_table(named, width))
+    console.print(status_view(named, width))
     lines = console.file.getvalue().splitlines()
     for seed, (line, point) in enumerate(zip(lines[1:], named, strict=True)):
         assert len(line.rstrip()) <= width

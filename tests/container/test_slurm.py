@@ -129,7 +129,7 @@ def test_usr2_in_a_contained_task(
     )
     sweep = cluster.sweep(spec, profile)
     run = tmp_path / "runs" / "long"
-    watched = disturb_again_and_again(run, lambda: usr2(cluster), TIMES)
+    watched = disturb_again_and_again(run, [lambda: usr2(cluster)] * TIMES)
     output = finish(sweep)
     assert sweep.returncode == 0, output
     assert contents(run) == undisturbed

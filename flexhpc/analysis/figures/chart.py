@@ -25,6 +25,12 @@ ARROWS = {
     "left": "M0,1.6 L0.6,0.5 L0.2,0.5 L0.2,-0.6 L-0.2,-0.6 L-0.2,0.5 L-0.6,0.5 Z",
 }
 """Shapes of the bound of a censored EMC, which lies above or below it."""
+_TICKS = (
+    (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 1.2, 1.5, *range(2, 10)),
+    tuple(i / 10 for i in range(10, 100)),
+)  # fmt: skip
+"""Leading digits of the numbers on a logarithmic axis, the first of these that give enough."""
+_FEWEST_TICKS = 4
 _VEGA_LITE = "6.4"
 _SCHEMA = f"https://vega.github.io/schema/vega-lite/v{_VEGA_LITE.split('.')[0]}.json"
 _FONT = "system-ui, 'DejaVu Sans', sans-serif"
@@ -111,11 +117,14 @@ def log_domain(values: Iterable[float], *, beyond: float = 0.0) -> list[float]:
 
 
 def log_axis(title: str, domain: Sequence[float]) -> Spec:
-    """Return a logarithmic axis with short numbers at 1, 2 and 5 times powers of ten."""
+    """Return a logarithmic axis with short, round numbers, some of them whatever its reach."""
     decades = range(math.floor(math.log10(domain[0])), math.ceil(math.log10(domain[1])) + 1)
-    steps = (1, 2, 5) if len(decades) < 6 else (1,)
-    ticks = [step * 10.0**decade for decade in decades for step in steps]
-    shown = [tick for tick in ticks if domain[0] <= tick <= domain[1]]
+    shown: list[float] = []
+    for steps in _TICKS if len(decades) < 6 else ((1.0,),):
+        ticks = [step * 10.0**decade for decade in decades for step in steps]
+        shown = [tick for tick in ticks if domain[0] <= tick <= domain[1]]
+        if len(shown) >= _FEWEST_TICKS:
+            break
     short = "~s" if domain[1] >= 10 else "~g"
     return {"title": title, "format": short, "values": shown, "labelOverlap": "greedy"}
 

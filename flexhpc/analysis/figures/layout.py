@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flexhpc.analysis.figures.curves import SIZES
-from flexhpc.analysis.text import plain_text
+from flexhpc.spec.point import plain_text
 from flexhpc.store.status import PointStatus
 
 _MOST_FACETS, _MOST_COLOURS = 9, 8

@@ -1,0 +1,93 @@
+"""What the trainings of a point say of its EMC, as a likelihood: censored EMCs are open-ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+from flexhpc.search.fit_curve import posterior
+from flexhpc.store.status import PointStatus
+
+Floats = NDArray[np.float64]
+STEP = 0.02
+"""Step of the grids below, in log n: a fifth of the narrowest intervals."""
+LOG_EMC = np.arange(-4.0, 21.0, STEP)
+"""Grid of log EMC, from 0.02 samples to 1e9."""
+LOG_RATIO = np.arange(-5.0, 5.0 + STEP / 2, STEP)
+"""Grid of the log of a ratio of two EMCs: 1/150 to 150."""
+_BELOW, _ABOVE = math.log(1 / 4), math.log(1.5)
+"""From where on a posterior is its prior: log n, and log of n over the samples that there are."""
+_OPEN = 0.2
+"""Part of the largest likelihood from which an end counts as open."""
+
+
+def likelihood_of(status: PointStatus) -> Floats:
+    """Return the likelihood of log EMC on :data:`LOG_EMC`, (cells,), at most 1.
+
+    The prior of the fit curve is uniform in log n, so its posterior is one but for a factor, up to
+    where the data end; what lies beyond is as likely as what lies there.
+    """
+    assert status.record is not None
+    assert status.estimate is not None
+    n_limit = status.record.header.n_limit
+    curve = posterior(status.history, n_limit)
+    quantile = int(status.estimate.estimand[1:]) / 100
+    places = np.log(np.maximum(curve.level_set(quantile), math.exp(LOG_EMC[0])))
+    at = np.clip((places - LOG_EMC[0]) / STEP, 0, len(LOG_EMC) - 1.001)
+    left, part = at.astype(int), at % 1
+    density = np.bincount(left, curve.weight * (1 - part), len(LOG_EMC))
+    density += np.bincount(left + 1, curve.weight * part, len(LOG_EMC))
+    density = gaussian_filter1d(density, 1.0)
+    last = math.log(n_limit)
+    for end, inner in (
+        (LOG_EMC < _BELOW, (LOG_EMC >= _BELOW) & (LOG_EMC < _BELOW + 0.5)),
+        (last + _ABOVE < LOG_EMC, (last + _ABOVE < LOG_EMC) & (last + 2 * _ABOVE > LOG_EMC)),
+    ):
+        density[end] = density[inner].mean()
+    return np.asarray(density / density.max())
+
+
+def is_open(likelihood: Floats) -> tuple[bool, bool]:
+    """Return whether a likelihood says nothing of how small, and how large, a value may be."""
+    return bool(likelihood[0] > _OPEN), bool(likelihood[-1] > _OPEN)
+
+
+def of_ratio(above: Floats, below: Floats) -> Floats | None:
+    """Return the likelihood of the log ratio of two EMCs on :data:`LOG_RATIO`, at most 1.
+
+    None where both are bounds on the same side: their ratio may be anything.
+
+    Args:
+        above, below: likelihoods of the two log EMCs.
+    """
+    if any(a and b for a, b in zip(is_open(above), is_open(below), strict=True)):
+        return None
+    both = np.correlate(above, below, mode="full")
+    middle, reach = len(below) - 1, len(LOG_RATIO) // 2
+    ratio = both[middle - reach : middle + reach + 1]
+    return np.asarray(ratio / ratio.max())
+
+
+def blurred(likelihoods: Floats, deviation: float) -> Floats:
+    """Return likelihoods of means about which values scatter normally, on the same grid.
+
+    Args:
+        likelihoods: of values, (..., cells); deviation: of the scatter, in log n.
+    """
+    if deviation < STEP / 2:
+        return likelihoods
+    return np.asarray(
+        gaussian_filter1d(likelihoods, deviation / STEP, axis=-1, mode="nearest", truncate=5)
+    )
+
+
+def stacked(likelihoods: Sequence[Floats]) -> Floats:
+    """Return likelihoods as an array; what is all but impossible is only very unlikely.
+
+    No measurement is sure of its own tails.
+    """
+    return np.maximum(np.array(likelihoods), 1e-6)

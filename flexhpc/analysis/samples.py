@@ -1,0 +1,218 @@
+"""What the fit masks of a sweep say of each sample: how often it was fitted, and what it blocks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexhpc.errors import InputError
+from flexhpc.spec import Point
+from flexhpc.spec.point import short
+from flexhpc.store import Masks, RunFolder, read_masks
+from flexhpc.store.bits import unpack
+from flexhpc.store.status import PointStatus
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_DATA_KEYS = ("data", "labels")
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+_UNFIT = ("unstable", "rejected")
+"""Verdicts of trainings that say nothing of single samples."""
+
+
+@dataclass(kw_only=True)
+class SampleScores:
+    """Counts over the trainings of several points on one data set, for each of its samples.
+
+    A large n misses many samples, a small one few, so how often a sample was missed says little by
+    itself. ``expected`` is how often it would have been if each training had missed its share at
+    random among those that it drew.
+
+    Attributes:
+        name: data set, labels and the values of the keys by which points were grouped.
+        n_total: samples in the training set; trainings: how many were counted.
+        drawn, missed: trainings that drew it, and that ended without fitting it, (n_total,).
+        expected: misses expected, variance: of that count, (n_total,).
+        blocks: its part in failures: a training that missed m samples counts 1 / m for each of
+            them, so the sum over samples is the number of trainings that did not fit, (n_total,).
+        asked, right: trainings that were asked for it unseen (``record.unseen``), and got it right.
+        by_n: drawn and fitted, each (n_total,), by the power of two that n lies above.
+    """
+
+    name: dict[str, Any]
+    n_total: int
+    trainings: int = 0
+    drawn: Counts = field(init=False)
+    missed: Counts = field(init=False)
+    expected: Floats = field(init=False)
+    variance: Floats = field(init=False)
+    blocks: Floats = field(init=False)
+    asked: Counts = field(init=False)
+    right: Counts = field(init=False)
+    by_n: dict[int, tuple[NDArray[np.int32], NDArray[np.int32]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for counts in ("drawn", "missed", "asked", "right"):
+            setattr(self, counts, np.zeros(self.n_total, np.int64))
+        for sums in ("expected", "variance", "blocks"):
+            setattr(self, sums, np.zeros(self.n_total))
+
+    def add(self, masks: Masks, verdicts: Sequence[str]) -> None:
+        """Count the trainings of one point, one at a time: a million samples take 20 MB.
+
+        Args:
+            masks: of its probes; verdicts: theirs, in the same order.
+        """
+        for row, verdict in enumerate(verdicts[: len(masks.n)]):
+            if verdict in _UNFIT:
+                continue
+            drawn = unpack(masks.subset[row], self.n_total)
+            fitted = unpack(masks.fit[row], self.n_total)
+            missed = drawn & ~fitted
+            count, n = int(missed.sum()), int(drawn.sum())
+            share = count / max(n, 1)
+            self.trainings += 1
+            self.drawn += drawn
+            self.missed += missed
+            self.expected[drawn] += share
+            self.variance[drawn] += share * (1 - share)
+            self.blocks[missed] += 1 / max(count, 1)
+            some = self.by_n.setdefault(1 << (max(n, 1).bit_length() - 1), self._none())
+            np.add(some[0], drawn, out=some[0])
+            np.add(some[1], fitted, out=some[1])
+            if masks.outside[row].any():
+                self.asked += unpack(masks.outside[row], self.n_total)
+                self.right += unpack(masks.outside_fit[row], self.n_total)
+
+    def _none(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        return np.zeros(self.n_total, np.int32), np.zeros(self.n_total, np.int32)
+
+    @cached_property
+    def hardness(self) -> Floats:
+        """Misses beyond those expected, in standard deviations, (n_total,); nan if never drawn."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            score = (self.missed - self.expected) / np.sqrt(self.variance)
+        score[(self.variance == 0) & (self.drawn > 0)] = 0.0
+        return score
+
+    @property
+    def consistency(self) -> Floats:
+        """Part of the trainings that get it right unseen, (n_total,); nan if none was asked.
+
+        The C-score of Jiang et al. 2021 (arXiv 2002.03206), over the subset sizes of this search.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(self.right / self.asked)
+
+    @property
+    def memorization(self) -> Floats:
+        """P(right | drawn) - P(right | not drawn), (n_total,); nan where either is not known.
+
+        Of Feldman and Zhang 2020 (arXiv 2008.03703), over the subset sizes of this search.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(1 - self.missed / self.drawn - self.consistency)
+
+    def hardest(self, count: int) -> NDArray[np.int64]:
+        """Return ids of the hardest samples that were missed, hardest first."""
+        known = np.flatnonzero(self.missed)
+        order = np.lexsort((-self.drawn[known], -self.hardness[known]))
+        return known[order[:count]]
+
+    def frame(self) -> pd.DataFrame:
+        """Return a row per sample that was drawn or asked for: its global id, and all scores."""
+        import pandas as pd
+
+        columns: dict[str, Any] = {key: _text(value) for key, value in self.name.items()}
+        columns |= {
+            "sample": np.arange(self.n_total), "drawn": self.drawn, "missed": self.missed,
+            "expected": self.expected, "hardness": self.hardness, "blocks": self.blocks,
+            "asked_unseen": self.asked, "right_unseen": self.right,
+            "consistency": self.consistency, "memorization": self.memorization,
+        }  # fmt: skip
+        for low, (drawn, fitted) in sorted(self.by_n.items()):
+            columns |= {f"drawn_n{low}": drawn, f"fitted_n{low}": fitted}
+        frame = pd.DataFrame(columns)
+        return frame[(self.drawn > 0) | (self.asked > 0)].reset_index(drop=True)
+
+
+def scores_of(
+    points: Iterable[tuple[RunFolder, PointStatus]], by: Sequence[str] = ()
+) -> list[SampleScores]:
+    """Return the scores of samples, apart for each data set, kind of labels and value of ``by``.
+
+    Args:
+        points: with the run that each lies in; those without a finished training are left out.
+        by: keys of the spec, as ``model.family``, whose values are to be kept apart.
+
+    Raises:
+        InputError: a point has no such key.
+        PointError: a file is damaged.
+    """
+    groups: dict[str, SampleScores] = {}
+    for run, status in points:
+        if status.record is None or not status.record.probes:
+            continue
+        name = _data(status.point) | {key: _value(status.point, key) for key in by}
+        key = json.dumps([status.record.header.data_fingerprint, name], sort_keys=True)
+        if key not in groups:
+            groups[key] = SampleScores(name=name, n_total=status.record.header.n_total)
+        verdicts = [probe.verdict for probe in status.record.probes]
+        groups[key].add(read_masks(run.point(status.point.id)), verdicts)
+    return list(groups.values())
+
+
+def frame_of(groups: Sequence[SampleScores]) -> pd.DataFrame:
+    """Return the rows of all groups, with the columns of every n in order."""
+    import pandas as pd
+
+    frame = pd.concat([scores.frame() for scores in groups], ignore_index=True)
+    sizes = sorted({low for scores in groups for low in scores.by_n})
+    by_n = [f"{what}_n{low}" for low in sizes for what in ("drawn", "fitted")]
+    frame[by_n] = frame[by_n].fillna(0).astype(np.int64)
+    return frame[[*(name for name in frame if name not in by_n), *by_n]]
+
+
+def _data(point: Point) -> dict[str, Any]:
+    """Return what data set a point is on, and what labels it fits."""
+    data = point.data.model_dump(mode="json")
+    labels = str(data.get("labels", ""))
+    if labels == "corrupted":
+        labels += f" {data['corruption']:g}"
+    return {"data": data["source"], "labels": labels}
+
+
+def _value(point: Point, key: str) -> Any:
+    """Return the value of a dotted key of a point.
+
+    Raises:
+        InputError: it has none.
+    """
+    value: Any = json.loads(point.canonical)
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise InputError(f"--by {key}: {point.label or point.id} has no such key")
+        value = value[part]
+    return value
+
+
+def _text(value: Any) -> Any:
+    return short("", value) if isinstance(value, dict) else value
+
+
+def title(scores: SampleScores) -> str:
+    """Return what a group is, in a line."""
+    told = [str(scores.name["data"])]
+    if scores.name["labels"]:
+        told.append(f"{scores.name['labels']} labels")
+    told += [f"{key} {_text(value)}" for key, value in scores.name.items() if key not in _DATA_KEYS]
+    drawn = int((scores.drawn > 0).sum())
+    return f"{', '.join(told)}: {drawn:,} samples drawn, in {scores.trainings:,} trainings"

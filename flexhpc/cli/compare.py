@@ -1,0 +1,116 @@
+"""The verb ``compare``: which EMC is larger, by how much, and how surely."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flexhpc.cli.options import Json, RunsGiven
+from flexhpc.errors import InputError
+
+if TYPE_CHECKING:
+    from flexhpc.spec.sections.compare import Compare
+    from flexhpc.spec.sweep import Sweep
+    from flexhpc.store.status import PointStatus
+
+
+def compare(
+    runs: RunsGiven,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            metavar="KEY",
+            help="The key whose values are compared, or `run`; by default what the spec says.",
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option("--baseline", help="Compare with this one; by default the first."),
+    ] = None,
+    within: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--within",
+            metavar="KEY",
+            help="Compare apart for each value of this key; by default for those of data.",
+        ),
+    ] = None,
+    slopes: Annotated[
+        bool, typer.Option("--slopes", help="Show how EMC grows with parameters, for each value.")
+    ] = False,
+    samples: Annotated[
+        float | None,
+        typer.Option("--samples", min=1, help="With --slopes: parameters for so many samples."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare EMCs between the values of a key: ratio, interval, verdict.
+
+    Points that are equal in all else are a pair; ratios are averaged over pairs, which are other
+    seeds and sizes.
+    """  # fmt: skip
+    from flexhpc.analysis.comparison import effects, within_of
+    from flexhpc.analysis.comparison_table import effect_row, law_row, print_effects, print_laws
+    from flexhpc.analysis.scaling_law import power_laws
+    from flexhpc.analysis.tables import make_console
+
+    statuses, sweeps = _read(runs)
+    asked = _asked(by, baseline, within, statuses, sweeps)
+    if slopes:
+        kept = list(dict.fromkeys(k for one in asked for k in (*within_of(statuses, one), one.by)))
+        laws = power_laws(statuses, kept)
+        if as_json:
+            typer.echo(json.dumps([law_row(law) for law in laws], indent=1))
+        elif laws:
+            print_laws(laws, make_console(), samples)
+        else:
+            typer.echo("no exponent: that needs three sizes with an EMC")
+        return
+    found = [effect for one in asked for effect in effects(statuses, one)]
+    if as_json:
+        typer.echo(json.dumps([effect_row(effect) for effect in found], indent=1))
+    elif found:
+        print_effects(found, make_console())
+    else:
+        typer.echo("nothing to compare yet: no two values have an EMC")
+
+
+def _read(runs: list[Path]) -> tuple[list[PointStatus], list[Sweep]]:
+    """Return the points of all runs, told apart by ``run`` where there are several."""
+    from flexhpc.analysis.trimmed import trimmed
+    from flexhpc.store.status import StatusReader, of_run, open_run
+
+    statuses, sweeps = [], []
+    for path in runs:
+        folder, sweep, points = open_run(path)
+        read = StatusReader(folder, points).read()
+        statuses += [of_run(one, folder.name) for one in read] if len(runs) > 1 else read
+        sweeps.append(sweep)
+    return trimmed(statuses), sweeps
+
+
+def _asked(
+    by: str | None, baseline: str | None, within: list[str] | None,
+    statuses: list[PointStatus], sweeps: list[Sweep],
+) -> list[Compare]:  # fmt: skip
+    """Return what is to be compared: what the command says, or the specs, or what they suggest.
+
+    Raises:
+        InputError: nothing says it.
+    """
+    from flexhpc.analysis.comparison import suggested
+    from flexhpc.spec.sections.compare import Compare
+
+    if by is not None:
+        return [Compare(by=by, baseline=baseline, within=within or None)]
+    asked = [one for sweep in sweeps for one in sweep.compare]
+    if not asked and (one := suggested(statuses)):
+        asked = [one]
+    if not asked:
+        keys = dict.fromkeys(key for status in statuses for key in status.point.swept)
+        raise InputError(f"--by KEY: is needed; swept are {', '.join(keys) or 'no keys'}")
+    return list({one.model_dump_json(): one for one in asked}.values())

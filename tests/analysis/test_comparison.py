@@ -1,0 +1,224 @@
+"""Verdicts on EMCs whose truth is planted, and what is compared with what."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flexhpc.analysis.comparison import WRONG, _holm, compared, effects, suggested
+from flexhpc.analysis.likelihood import LOG_EMC, LOG_RATIO, likelihood_of, of_ratio
+from flexhpc.analysis.scaling_law import power_laws
+from flexhpc.errors import InputError
+from flexhpc.search.fit_curve import posterior
+from flexhpc.spec import Point, checked
+from flexhpc.spec.sections.compare import Compare
+from tests.analysis.made import points as two_points
+from tests.analysis.made import status
+from tests.analysis.planted import measured, planted_points, sweep_of
+from tests.command import succeeded
+from tests.conftest import FULL, Cli
+
+TIMES = 200 if FULL else 8
+BY = Compare(by="model.activation")
+
+
+def truth(ratio: float, base: float = 25.0) -> object:
+    """EMC grows with width, and is so much larger with tanh."""
+
+    def of(point: Point) -> float:
+        activation, width = point.swept["model.activation"], point.swept["model.width"]
+        return base * width * (ratio if activation == "tanh" else 1.0)
+
+    return of
+
+
+WORLDS = {
+    "no effect": (1.0, {"scatter": 0.1}, {"larger", "smaller"}),
+    "ten per cent": (1.1, {"scatter": 0.1}, {"smaller"}),
+    "twice": (2.0, {"scatter": 0.2}, {"smaller", "the same within 10 %"}),
+    "half": (0.5, {"scatter": 0.0}, {"larger", "the same within 10 %"}),
+    "censored": (2.0, {"scatter": 0.1, "limit": 300}, {"smaller", "the same within 10 %"}),
+    "lapses": (1.0, {"scatter": 0.1, "lapse": 0.15}, {"larger", "smaller"}),
+}
+
+
+@pytest.mark.sweeps
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("world", WORLDS)
+def test_verdicts_are_wrong_in_one_of_twenty_at_most(world: str, tmp_path: Path) -> None:
+    """And intervals hold the truth as often as they say, whatever the verdict."""
+    ratio, how, wrong = WORLDS[world]
+    rng = np.random.default_rng(sum(map(ord, world)))
+    points = planted_points(tmp_path, 5)
+    verdicts, held = [], 0
+    for _ in range(TIMES):
+        (found,) = effects(sweep_of(points, truth(ratio), rng, **how), BY)
+        verdicts.append(found.verdict)
+        held += (found.low or 0) <= ratio <= (found.high or np.inf)
+    assert sum(verdict in wrong for verdict in verdicts) <= max(1, WRONG * TIMES)
+    assert held >= (0.85 if FULL else 0.6) * TIMES
+    if ratio in (2.0, 0.5):
+        right = "larger" if ratio > 1 else "smaller"
+        assert verdicts.count(right) >= 0.9 * TIMES
+
+
+def test_two_seeds_decide_nothing_that_is_not_there(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    points = planted_points(tmp_path, 1)
+    (found,) = effects(sweep_of(points, truth(1.05), rng, scatter=0.1), BY)
+    assert (found.verdict, found.pairs, found.silent, found.alone) == ("not decided", 3, 0, 0)
+    assert found.more is not None
+    assert "more pairs would" in found.said
+    assert found.low < 1 < found.high
+
+
+def test_bounds_enter_as_bounds(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    points = planted_points(tmp_path, 2)
+    swept = {"tanh": 5000.0, "relu": 100.0}
+    one_side = [
+        measured(
+            p, swept[p.swept["model.activation"]], rng, limit=300 if "tanh" in p.label else 9999
+        )
+        for p in points
+    ]
+    (found,) = effects(one_side, BY)
+    assert (found.high, found.verdict) == (None, "larger")
+    assert 2 < found.low <= 3.3
+    assert found.ratio_text.startswith(">= ")
+    (turned,) = effects(one_side, replace_baseline("tanh"))
+    assert (turned.low, turned.verdict) == (None, "smaller")
+    assert turned.high == pytest.approx(1 / found.low, rel=0.03)
+    both = [measured(p, 5000.0, rng, limit=300) for p in points]
+    (found,) = effects(both, BY)
+    assert (found.pairs, found.silent, found.verdict) == (6, 6, "not decided")
+    assert found.ratio_text == ""
+    assert "both are bounds" in found.said
+
+
+def replace_baseline(value: str) -> Compare:
+    return Compare(by="model.activation", baseline=value)
+
+
+def test_a_ratio_is_that_of_posterior_draws(tmp_path: Path) -> None:
+    """The grid and plain draws from both posteriors say the same."""
+    rng = np.random.default_rng(2)
+    a, b = (measured(p, 200.0, rng) for p in planted_points(tmp_path, 1)[:2])
+    ratio = of_ratio(likelihood_of(a), likelihood_of(b))
+    drawn = []
+    for one in (a, b):
+        curve = posterior(one.history, one.record.header.n_limit)
+        drawn.append(curve.level_set(0.5)[rng.choice(len(curve.weight), 40_000, p=curve.weight)])
+    ends = np.log(np.quantile(drawn[0] / drawn[1], [0.05, 0.5, 0.95]))
+    below = np.cumsum(ratio) / ratio.sum()
+    np.testing.assert_allclose(np.interp([0.05, 0.5, 0.95], below, LOG_RATIO), ends, atol=0.04)
+
+
+def test_a_likelihood_is_open_where_data_ended(tmp_path: Path) -> None:
+    small, _ = two_points(tmp_path)
+    everything = likelihood_of(status(small, [(min(16 * 2**i, 1000), 0) for i in range(8)]))
+    assert everything[-1] == pytest.approx(1, abs=0.05)
+    assert everything[np.log(200) > LOG_EMC].max() < 0.05
+    nothing = likelihood_of(status(small, [(16, 9), (8, 7), (4, 2), (2, 1), (1, 1)]))
+    assert nothing[0] > 0.5
+    assert nothing[np.log(30) < LOG_EMC].max() < 0.05
+
+
+def test_holm() -> None:
+    assert _holm([0.012, 0.04, 0.013, 0.9]) == [True, False, True, False]
+    assert _holm([0.04, 0.045]) == [False, False]
+    assert _holm([]) == []
+
+
+def test_what_goes_with_a_value_alone_parts_no_pair(tmp_path: Path) -> None:
+    """Optimizers with a rate of their own are compared; what else differs must be equal."""
+    spec = tmp_path / "zipped.yaml"
+    spec.write_text(
+        "name: zipped\nfixed:\n  data: {source: digits, labels: random}\n"
+        "  model: {family: mlp, depth: 1}\n"
+        "zip:\n  - {training.optimizer: [sgd, adam], training.lr: [0.05, 0.001]}\n"
+        "grid:\n  model.width: [4, 8]\n  seed: [0, 1]\n"
+    )
+    rng = np.random.default_rng(1)
+    some = [measured(p, 50.0 * p.swept["model.width"], rng) for p in checked(spec)[1]]
+    (found,) = effects(some, Compare(by="training.optimizer"))
+    assert (found.value, found.baseline, found.pairs, found.alone) == ("adam", "sgd", 4, 0)
+    (found,) = effects(some[1:], Compare(by="training.optimizer"))
+    assert found.pairs + found.alone in (3, 4)
+    assert [e.pairs for e in effects(some, Compare(by="training.optimizer", within=["seed"]))] == [
+        2,
+        2,
+    ]
+    with pytest.raises(InputError, match=r"training\.lrr: no point has this key; swept are"):
+        effects(some, Compare(by="training.lrr"))
+    with pytest.raises(InputError, match=r"no point has training\.optimizer gd as a baseline"):
+        effects(some, Compare(by="training.optimizer", baseline="gd"))
+
+
+def test_what_a_sweep_suggests(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    some = [measured(p, 100.0, rng) for p in planted_points(tmp_path, 1)]
+    assert suggested(some) == Compare(by="model.activation")
+    assert suggested(some[:3]) is None
+    spec = "name: x\ncompare:\n- {by: model.width, baseline: 8}\ngrid: {}\n"
+    assert [(e.value, e.baseline) for e in compared(some, [spec])] == [("4", "8"), ("16", "8")]
+    assert [(e.value, e.baseline) for e in compared(some, ["name: x\n"])] == [("tanh", "relu")]
+
+
+def test_a_planted_exponent_is_found(tmp_path: Path) -> None:
+    """Also where the largest EMCs are bounds; and the parameters for n are those of the law."""
+    rng = np.random.default_rng(7)
+    points = planted_points(tmp_path, 4)
+
+    def law(point: Point) -> float:
+        return 20.0 * point.swept["model.width"] ** 0.8
+
+    found = power_laws(sweep_of(points, law, rng, scatter=0.1), ["model.activation"])
+    assert [one.name["model.activation"] for one in found] == ["relu", "tanh"]
+    for one in found:
+        assert one.low < 0.8 < one.high
+        assert one.high - one.low < 0.5
+        low, middle, high = one.parameters_for(20.0 * 8**0.8)
+        assert low < 800 < high
+        assert middle == pytest.approx(800, rel=0.15)
+    capped = sweep_of(points, law, rng, scatter=0.1, limit=110)
+    (both,) = power_laws(capped, [])
+    assert both.bounds > 0
+    assert both.low < 0.8 < (both.high or np.inf)
+    (none,) = power_laws(sweep_of(points, lambda _: 9999.0, rng, scatter=0, limit=50), [])
+    assert (none.low, none.high, none.slope_text) == (None, None, "not known")
+
+
+def test_the_command(measured_labels: Path, cli: Cli) -> None:
+    rows = json.loads(cli("compare", measured_labels, "--by", "seed", "--json").stdout)
+    assert [(row["value"], row["baseline"]) for row in rows] == [("1", "0")]
+    assert rows[0]["pairs"] == 2
+    assert 0 < rows[0]["ratio_lo"] < rows[0]["ratio"] < rows[0]["ratio_hi"]
+    table = cli("compare", measured_labels).stdout
+    assert "model.width" in table
+    assert "verdict" in table
+    said = cli("compare", measured_labels, "--by", "nosuch", check=2).stderr
+    assert "no point has this key" in said
+    slopes = cli("compare", measured_labels, "--slopes", "--by", "seed").stdout
+    assert "three sizes" in slopes
+
+
+@pytest.fixture(scope="module")
+def measured_labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two widths and two seeds, which compares widths by its spec."""
+    folder = tmp_path_factory.mktemp("compared")
+    (folder / "c.yaml").write_text(
+        "name: c\nfixed:\n  data: {source: digits, labels: random, n_max: 200}\n"
+        "  model: {family: mlp, depth: 1}\n  training: {optimizer: adam, lr: 1e-2, epochs: 60}\n"
+        "  search: {policy: bayes, start: 16}\n"
+        "compare: {by: model.width, baseline: 8}\ngrid:\n  model.width: [4, 8]\n  seed: [0, 1]\n"
+    )
+    (folder / "p.yaml").write_text("workers: 2\ntracking_uri: none\n")
+    succeeded(folder, "sweep", "c.yaml", "--profile", "p.yaml")
+    page = (folder / "runs" / "c" / "report" / "index.html").read_text()
+    assert "<h2>Comparisons</h2>" in page
+    assert (folder / "runs" / "c" / "report" / "ratios.pdf").stat().st_size > 1000
+    return folder / "runs" / "c"
