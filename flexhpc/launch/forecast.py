@@ -19,8 +19,8 @@ from flexhpc.store.status import PointStatus
 Floats = NDArray[np.float64]
 _TRAININGS, _TRAININGS_OF_ARMS = 17.0, 27.0
 """What a point needs, before any was finished; more where keys are tuned."""
-_SPREAD = statistics.NormalDist(0, 0.4)
-"""Of the logarithm of that number over points."""
+_SPREAD, _BELIEVED = 0.4, 2.0
+"""Of the logarithm of that number over points, and how many points this is worth."""
 _GROWS = 0.5
 """Exponent with which time is taken to grow with a key of size, before it is known better."""
 _CATEGORY, _SLOPE = 0.16, 0.64
@@ -74,10 +74,10 @@ class Forecast:
 def between(seconds: float, finished: int) -> tuple[float, float]:
     """Return the range in which a time left is told to lie, given how many points are finished.
 
-    Of recorded sweeps two in three came out within it from a third of their time on; one point
-    that takes five times as long as its like breaks it, and nothing tells beforehand.
+    How many trainings a point needs varies by a factor of two from point to point, and where one
+    takes five times as long as its like nothing tells beforehand.
     """
-    factor = 1 + 1 / math.sqrt(1 + finished)
+    factor = max(1.4, 2.0 - finished / 40)
     return seconds / factor, seconds * factor
 
 
@@ -118,36 +118,41 @@ def seconds_per_pass(statuses: Sequence[PointStatus]) -> Floats | None:
     return np.where(known > 0, speeds, np.exp(_fitted(statuses, np.log(speeds), known)))
 
 
+_MORE = 0.25
+"""Part of the trainings that a point has had which it is taken to need still, at least."""
+
+
 def _spent(status: PointStatus) -> float:
     """Return seconds of training of a point so far, of the probe in hand too."""
     finished = sum(probe.seconds for probe in status.record.probes) if status.record else 0.0
     return finished + float(status.progress.get("elapsed", 0.0))
 
 
-def _usual(statuses: Sequence[PointStatus]) -> dict[bool, float]:
-    """Return how many trainings a point needs, for points with tuned keys (True) and others."""
+def _usual(statuses: Sequence[PointStatus]) -> dict[bool, statistics.NormalDist]:
+    """Return the logarithm of how many trainings a point needs, with tuned keys (True) or without.
+
+    Points done correct what is believed before there are any, which counts as two.
+    """
     usual = {}
     for tuned, first in ((False, _TRAININGS), (True, _TRAININGS_OF_ARMS)):
         done = [
-            s.probes for s in statuses
+            math.log(s.probes) for s in statuses
             if s.state == "done" and s.probes and (len(s.point.arms) > 1) == tuned
         ]  # fmt: skip
-        usual[tuned] = statistics.geometric_mean([first, *done])
+        mean = statistics.mean([math.log(first), *done])
+        squares = _BELIEVED * _SPREAD**2 + sum((one - mean) ** 2 for one in done)
+        usual[tuned] = statistics.NormalDist(mean, math.sqrt(squares / (_BELIEVED + len(done))))
     return usual
 
 
-def _to_come(status: PointStatus, usual: float) -> float:
-    """Return how many seconds a point begun still needs, if it is like others.
-
-    Those that need more trainings than it has had are as many as before, so it is never all but
-    done.
-    """
+def _to_come(status: PointStatus, usual: statistics.NormalDist) -> float:
+    """Return how many seconds a point begun still needs, if it is like others."""
     probes = status.record.probes if status.record else []
     if not probes:
         return 0.0
-    needed = [usual * math.exp(_SPREAD.inv_cdf((i + 0.5) / 40)) for i in range(40)]
+    needed = [math.exp(usual.inv_cdf((i + 0.5) / 40)) for i in range(40)]
     more = [count - len(probes) for count in needed if count > len(probes)]
-    left = statistics.mean(more) if more else 1.0
+    left = max(statistics.mean(more) if more else 0.0, _MORE * len(probes))
     late = [probe.seconds for probe in probes[len(probes) // 2 :]]
     return max(left * statistics.mean(late) - float(status.progress.get("elapsed", 0.0)), 0.0)
 

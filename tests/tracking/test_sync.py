@@ -100,7 +100,14 @@ def test_curves_brackets_and_artifacts(measured: Path) -> None:
         highs = client.get_metric_history(parent.info.run_id, "emc_hi")
         assert max(highs, key=lambda m: m.step).value == parent.data.metrics["emc_hi"]
         names = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
-        assert names == {"fit_curve.png", f"{point_id}.h5"}
+        first = point_id == open_run(measured)[2][0].id
+        assert names == {"fit_curve.png", f"{point_id}.h5", *(["report"] if first else [])}
+        if first:
+            (page,) = client.list_artifacts(parent.info.run_id, "report")
+            stored = folder.artifacts / parent.info.run_id / "artifacts" / page.path
+            assert stored.read_bytes() == (folder.report / "index.html").read_bytes()
+            note = client.get_experiment(parent.info.experiment_id).tags["mlflow.note.content"]
+            assert f"runs/{parent.info.run_id}/artifacts/{page.path})" in note
     child = max(children, key=lambda c: c.data.metrics["epochs"])
     curve = client.get_metric_history(child.info.run_id, "loss")
     assert len(curve) > 20

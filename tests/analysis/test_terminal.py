@@ -1,0 +1,107 @@
+"""Tables in terminals of any width: columns are whole, guesses look like guesses."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from flexhpc.analysis.endings import ending_text
+from flexhpc.analysis.status_table import status_view
+from flexhpc.analysis.tables import results_table
+from flexhpc.analysis.text import emc_text
+from flexhpc.analysis.trimmed import trimmed
+from flexhpc.spec import checked
+from flexhpc.store.status import PointStatus
+from tests.analysis.made import BAYES, points, status
+
+PROGRESS = {"n": 120, "epoch": 30, "epochs": 300, "n_errors": 12, "elapsed": 3.0}
+
+
+def shown(renderable: object, width: int) -> list[str]:
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    console.print(renderable)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+@pytest.fixture
+def some(tmp_path: Path) -> list[PointStatus]:
+    """A point that is done, one at work and one that waits."""
+    small, large = points(tmp_path, BAYES)
+    outcomes = [(16, 0), (32, 0), (64, 3), (45, 1), (38, 0), (50, 2), (40, 0), (42, 1)]
+    done = replace(status(small, outcomes, params=1234567), host="a-node-somewhere", attempts=3)
+    at_work = replace(status(large, outcomes), state="running", progress=PROGRESS, host="node")
+    waiting = PointStatus(point=replace(large, id="waits"), state="waiting")
+    return [done, at_work, waiting]
+
+
+@pytest.mark.parametrize("width", [60, 80, 110, 160])
+def test_columns_are_whole_or_gone(some: list[PointStatus], width: int) -> None:
+    head, done, at_work, _ = shown(status_view(some, width), width)
+    assert max(map(len, (head, done, at_work))) <= width
+    assert "…" not in head + done + at_work
+    for text in (some[0].point.label, "done", emc_text(some[0].estimate)):
+        assert text in done
+    assert head.split()[:2] == ["point", "state"]
+    if width >= 160:
+        assert "a-node-somewhere" in done
+        assert "30/300" in at_work
+    if width == 110:
+        assert ending_text(some[0]) in done
+        assert "host" not in head
+    results = shown(results_table(some, width), width)
+    assert max(map(len, results)) <= width
+    assert all("…" not in line for line in results[1:])
+    assert emc_text(some[0].estimate) in results[1]
+
+
+def test_an_estimate_that_may_move_looks_like_one(some: list[PointStatus]) -> None:
+    _, done, at_work, _ = shown(status_view(some, 160), 160)
+    assert "~ " + emc_text(some[1].estimate) in at_work
+    assert "~ " + emc_text(some[0].estimate) not in done
+    console = Console(width=160, file=io.StringIO(), force_terminal=True, color_system="standard")
+    console.print(status_view(some, 160))
+    line = console.file.getvalue().splitlines()[2]
+    assert "\x1b[2;3" in line, "dim and italic"
+
+
+def test_points_that_fail_for_one_reason_are_one_line(some: list[PointStatus]) -> None:
+    """Those that measured something keep their row, and so do two of a kind."""
+    why = "data.source: cifar10 was not found in data"
+    failed = [
+        PointStatus(point=replace(some[0].point, id=f"{i}"), state="failed", message=why)
+        for i in range(24)
+    ]
+    begun = replace(some[1], state="failed", message=why, progress={})
+    lines = shown(status_view([some[0], *failed, begun], 160), 160)
+    assert len(lines) == 4
+    assert lines[-1] == f"24 points ({some[0].point.label} ...) failed: {why}"
+    assert "failed" in lines[2]
+    assert len(shown(status_view(failed[:2], 160), 160)) == 3
+    assert shown(status_view(failed, 160), 160) == [lines[-1]]
+
+
+def test_few_rows_show_what_tells_most(some: list[PointStatus]) -> None:
+    many = [some[0]] * 30 + [some[1]]
+    lines = shown(status_view(many, 160, rows=6), 160)
+    assert len(lines) == 7
+    assert "running" in lines[-2]
+    assert lines[-1].strip() == "... 26 more"
+
+
+def test_of_swept_mappings_only_what_differs_is_shown(tmp_path: Path) -> None:
+    spec = tmp_path / "maps.yaml"
+    spec.write_text(
+        "name: maps\nfixed:\n  data: {source: digits, labels: random}\n"
+        "  model: {family: mlp, depth: 1, width: 4}\ngrid:\n  training:\n"
+        "    - {optimizer: sgd, steps: 200, lr: 0.1}\n"
+        "    - {optimizer: sgd, steps: 200, lr: 0.1, weight_decay: 0.01}\n"
+        "    - {optimizer: adam, steps: 200, lr: 0.1}\n"
+    )
+    waiting = [PointStatus(point=point, state="waiting") for point in checked(spec)[1]]
+    assert [s.point.label for s in trimmed(waiting)] == ["sgd", "sgd weight_decay=0.01", "adam"]
+    assert [s.point.label for s in trimmed(waiting[:2])] == ["sgd", "weight_decay=0.01"]
+    assert trimmed(waiting[:1])[0].point.label == "sgd"
