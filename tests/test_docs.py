@@ -33,6 +33,7 @@ MEANT = {
     "side_by_side RUN": "side_by_side runs/fashion_width",
     "SPEC": "small.yaml", "SPEC=...": "SPEC=small.yaml", "sweep ...": "sweep small.yaml",
     "SPEC=sweeps/quickstart.yaml": "SPEC=small.yaml", "sweep quickstart": "sweep small.yaml",
+    "widths.yaml": "small.yaml", "runs/widths": "runs/small", "[--by KEY]": "--by model.width",
     "[-o FILE]": "-o other.zip", "unpack FILE": "unpack small.zip --runs others",
     "RUN...": "runs/small", "RUN": "runs/small", "runs/NAME": "runs/small", "URI": "sqlite:///v.db",
     "SOURCE": "digits", "--point 3 --n 500": "--point 2 --n 20",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _DATA_KEYS = ("data", "labels")
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
-_UNFIT = ("unstable", "rejected")
+_UNFIT = ("unstable", "diverged")
 """Verdicts of trainings that say nothing of single samples."""
 
 
@@ -154,7 +154,7 @@ def scores_of(
         by: keys of the spec, as ``model.family``, whose values are to be kept apart.
 
     Raises:
-        InputError: a point has no such key.
+        InputError: a point has no such key, or there is nothing yet.
         PointError: a file is damaged.
     """
     groups: dict[str, SampleScores] = {}
@@ -167,6 +167,8 @@ def scores_of(
             groups[key] = SampleScores(name=name, n_total=status.record.header.n_total)
         verdicts = [probe.verdict for probe in status.record.probes]
         groups[key].add(read_masks(run.point(status.point.id)), verdicts)
+    if not groups:
+        raise InputError("nothing was trained yet, so there are no masks")
     return list(groups.values())
 
 

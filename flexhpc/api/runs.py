@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -173,6 +173,45 @@ class Run:
         import pandas as pd
 
         return pd.DataFrame([row_of(one.status) for one in self.measurements])
+
+    def compare(
+        self, by: str, *, baseline: Any = None, within: Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """Compare the EMCs at each value of a key with those at a baseline, as the verb does.
+
+        Args:
+            by: the swept key, as ``training.optimizer``.
+            baseline: a value of it; by default the first.
+            within: keys whose values are compared apart; by default those of the data.
+
+        Returns:
+            A row per comparison: ratio, its interval, the chance that it is above 1, the verdict.
+
+        Raises:
+            InputError: no point has the key, or the baseline.
+        """
+        import pandas as pd
+
+        from flexhpc.analysis.comparison import effects
+        from flexhpc.analysis.comparison_table import effect_row
+        from flexhpc.spec.sections.compare import Compare
+
+        asked = Compare(by=by, baseline=baseline, within=None if within is None else list(within))
+        found = effects([one.status for one in self], asked)
+        return pd.DataFrame([effect_row(effect) for effect in found])
+
+    def samples(self, by: Sequence[str] = ()) -> pd.DataFrame:
+        """Return a row per sample: drawn, missed, hardness, memorization; docs/comparing.md.
+
+        Args:
+            by: keys of the spec whose values are kept apart.
+
+        Raises:
+            InputError: nothing was trained yet, or a point has no such key.
+        """
+        from flexhpc.analysis.samples import frame_of, scores_of
+
+        return frame_of(scores_of(((self.folder, one.status) for one in self), by))
 
     def report(self) -> Path:
         """Write the report; returns its page."""

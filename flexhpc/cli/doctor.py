@@ -109,19 +109,32 @@ def _gpu() -> Check:
 def _slurm() -> Check:
     if shutil.which("sbatch") is None:
         return Check(name="slurm", level="note", what="no sbatch; sweeps run on this machine")
+    why = ""
     try:
         done = subprocess.run(
             ["sinfo", "--noheader", "--format=%P %D %t"],
             capture_output=True, text=True, timeout=10, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Check(name="slurm", level="note", what=f"sbatch is there, sinfo fails: {error}")
-    lines = done.stdout.split("\n") if done.returncode == 0 else [done.stderr.strip()]
-    return Check(
-        name="slurm",
-        level="ok" if done.returncode == 0 else "note",
-        what="; ".join(line.strip() for line in lines if line.strip()) or "no partitions",
-    )
+        why = one_line(error)
+    else:
+        if done.returncode:
+            why = _first(done.stderr)
+    if why:
+        what = (
+            f"sbatch is there, but no controller answers ({why}); on a login node ask its admins, "
+            "elsewhere set SLURM_CONF, or slurm_conf in the profile (docs/slurm.md has a cluster "
+            "for this machine); without one sweeps run here"
+        )
+        return Check(name="slurm", level="note", what=what)
+    partitions = "; ".join(line.strip() for line in done.stdout.splitlines() if line.strip())
+    return Check(name="slurm", level="ok", what=partitions or "no partitions")
+
+
+def _first(text: str) -> str:
+    """Return the first line that a program said, without its name and time."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0].removeprefix("sinfo: error: ")[:120] if lines else "it says nothing"
 
 
 def _containers() -> Check:
@@ -136,7 +149,13 @@ def _containers() -> Check:
     what = ", ".join(
         f"{name} (does not work: {why})" if why else name for name, why in tools.items()
     )
-    return Check(name="containers", level="note" if all(tools.values()) else "ok", what=what)
+    if not all(tools.values()):
+        return Check(name="containers", level="ok", what=what)
+    return Check(
+        name="containers", level="note",
+        what=f"{what}; start its daemon, or set podman up as docs/containers.md says; only needed "
+        "for images",
+    )  # fmt: skip
 
 
 def _answer(tool: str) -> str:

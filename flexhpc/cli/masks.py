@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flexhpc.cli.options import Format, RunsGiven, written
-from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,8 +37,6 @@ def masks(
     opened = [open_run(path) for path in runs]
     points = ((run, one) for run, _, some in opened for one in StatusReader(run, some).read())
     groups = scores_of(points, by or ())
-    if not groups:
-        raise InputError(f"{runs[0]}: nothing was trained yet")
     if form is Format.table and output is None:
         for scores in groups:
             _print(scores, top)

@@ -48,14 +48,15 @@ class View:
         if self._last_states is None:
             self._last_states = {s.point.id: s.state for s in statuses if s.state == "done"}
         if self.console.is_terminal:
-            self._live.update(self._picture(statuses, note))
+            self._live.update(self.picture(statuses, note))
         else:
             self._lines(statuses, self._last_states)
             if note and note != self._last_note:
                 self._print(note)
             self._last_note = note
 
-    def _picture(self, statuses: Sequence[PointStatus], note: str) -> RenderableType:
+    def picture(self, statuses: Sequence[PointStatus], note: str) -> RenderableType:
+        """Return what a terminal shows: how far the sweep is, and the table of its points."""
         forecast = Forecast.of(statuses)
         width = min(_WIDEST_BAR, max(8, self.console.width // 5))
         head = Table.grid(padding=(0, 2))

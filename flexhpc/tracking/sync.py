@@ -321,7 +321,10 @@ class Syncer:
         last = len(record.probes)
         # Of two values at one time MLflow shows the larger one, not the later one.
         now = int(time.time() * 1000) if parent.finished else end
-        metrics = [Metric(k, v, now, last) for k, v in measurements(row_of(status)).items()]
+        values = measurements(row_of(status))
+        if estimate.emc_hi is None:  # what was its end on the way is none any more
+            values |= dict.fromkeys(("emc_hi", "hi"), math.nan)
+        metrics = [Metric(k, v, now, last) for k, v in values.items()]
         tags = [
             RunTag("mlflow.note.content", note_of(status)),
             RunTag("estimand", estimate.estimand),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Cli
+from tests.conftest import FLEXHPC, Cli
 
 IMPORTS = """
 import sys
@@ -157,8 +157,6 @@ def test_schema_is_json(cli: Cli) -> None:
 def test_parquet_is_not_thrown_at_a_terminal(measured: Path, tmp_path: Path) -> None:
     import pty
 
-    from tests.conftest import FLEXHPC
-
     inner, outer = pty.openpty()
     done = subprocess.run(
         [str(FLEXHPC), "results", str(measured), "--format", "parquet"],
@@ -176,7 +174,9 @@ def test_version_help_and_completion(cli: Cli) -> None:
     assert re.fullmatch(r"flexhpc \d+\.\d+\.\d+\S*", cli("--version").stdout.strip())
     assert cli("-h").stdout == cli("--help").stdout
     assert cli("status", "-h").stdout == cli("status", "--help").stdout
-    assert "complete -o default" in cli("--show-completion", "bash").stdout
+    in_a_shell = ["bash", "-c", f"{FLEXHPC} --show-completion bash; true"]
+    said = subprocess.run(in_a_shell, capture_output=True, text=True, timeout=60, check=True)
+    assert "complete -o default" in said.stdout
 
 
 def test_a_run_is_known_by_its_name(measured: Path, tmp_path: Path, cli: Cli) -> None:

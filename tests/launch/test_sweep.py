@@ -308,9 +308,9 @@ def test_a_point_that_fails_is_told_and_the_others_go_on(
         assert done.stderr.count("failed: ") == 1
         told = [line for line in done.stdout.splitlines() if line.startswith("[")]
         assert sum(f": failed {why}" in line for line in told) == 1
-        assert sum("failed for the same reason as one before" in line for line in told) == 1
+        assert sum("failed for the same reason as before" in line for line in told) <= 1
         assert [line[:5] for line in told][-1] == "[3/3]"
-        assert len(told) == 2 if again else 3
+        assert sum(": done " in line for line in told) == (0 if again else 1)
     rows = json.loads(cli("results", tmp_path / "runs" / "small", "--format", "json").stdout)
     assert [row["status"] for row in rows] == ["done", "failed", "failed"]
     assert rows[0]["emc"] > 0
