@@ -33,6 +33,8 @@ MEANT = {
     "side_by_side RUN": "side_by_side runs/fashion_width",
     "SPEC": "small.yaml", "SPEC=...": "SPEC=small.yaml", "sweep ...": "sweep small.yaml",
     "SPEC=sweeps/quickstart.yaml": "SPEC=small.yaml", "sweep quickstart": "sweep small.yaml",
+    "compare RUN": "compare runs/small --by model.width",
+    "compare runs/widths": "compare runs/small --by model.width",
     "widths.yaml": "small.yaml", "runs/widths": "runs/small", "[--by KEY]": "--by model.width",
     "[-o FILE]": "-o other.zip", "unpack FILE": "unpack small.zip --runs others",
     "RUN...": "runs/small", "RUN": "runs/small", "runs/NAME": "runs/small", "URI": "sqlite:///v.db",
@@ -66,6 +68,7 @@ ELSEWHERE = {
     "python -m bench.search": ("tests/test_bench_search.py", "from bench.search.__main__"),
     "python -m bench.recipe": ("tests/test_bench_recipe.py", '"-m", "bench.recipe"'),
     "python -m bench.recipe.full_batch": ("tests/test_bench_recipe.py", "full_batch"),
+    "python -m bench.findings --keep": ("tests/test_bench_findings.py", "keep("),
     "flexhpc data check": ("tests/data/test_packed.py", '"data", "check"'),
 }
 """Commands that another file runs, by their beginning: the file, and what of it does."""

@@ -114,7 +114,7 @@ class Syncer:
         """
         note = (
             f"One run per point of the sweep `{self.name}`, with its EMC; nested in it one run per "
-            f"training. The record is the run folder `{self.run.path}`, from which `flexhpc sync` "
+            f"training. The record is its run folder `{self.run.name}`, from which `flexhpc sync` "
             "makes all this again; `flexhpc report` has the figures"
         )
         if with_report:

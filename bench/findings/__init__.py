@@ -1,0 +1,1 @@
+"""The paper's five findings, from stored records: see docs/findings.md."""

@@ -1,0 +1,64 @@
+"""docs/findings.md says what the stored records say, and they say what a run folder does."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bench.findings.page import RECORDS, write
+from bench.findings.records import keep, kept
+from flexhpc.analysis.collect import row_of
+from flexhpc.analysis.comparison import compared
+from flexhpc.api.runs import load
+from tests.conftest import REPOSITORY
+
+PAGE = REPOSITORY / "docs" / "findings.md"
+
+
+def test_the_page_is_that_of_the_records(tmp_path: Path) -> None:
+    page = tmp_path / "findings.md"
+    shutil.copy(PAGE, page)
+    made = re.compile(r"(<!-- finding_\w+ -->\n).*?(<!-- end -->)", re.DOTALL)
+    page.write_text(made.sub(r"\1gone\n\2", PAGE.read_text()))
+    write(page)
+    assert page.read_text() == PAGE.read_text()
+    for path in RECORDS.glob("*.json.xz"):
+        name = path.name.split(".")[0]
+        assert f"<!-- {name} -->" in PAGE.read_text()
+        for figure in (tmp_path / "findings").glob(f"{name}_*.png"):
+            assert (PAGE.parent / "findings" / figure.name).stat().st_size > 10_000
+    assert sum(path.stat().st_size for path in RECORDS.iterdir()) < 600_000
+
+
+def test_every_word_of_the_page_has_its_verdict(tmp_path: Path) -> None:
+    """What the prose says of activations is what the records decide."""
+    statuses, spec = kept(RECORDS / "finding_activations.json.xz", tmp_path)
+    found = {effect.value: effect for effect in compared(statuses, [spec])}
+    assert found["gelu"].verdict == found["tanh"].verdict == "larger"
+    assert found["leaky_relu"].verdict == "the same within 10 %"
+    assert found["identity"].verdict == "smaller"
+    assert {effect.pairs for effect in found.values()} == {15}
+    verdicts = [p.verdict for s in statuses for p in s.record.probes if p.verdict != "fit"]
+    assert f"{verdicts.count('unconverged')} of the {len(verdicts)} trainings" in PAGE.read_text()
+    ratios = [
+        s.estimate.emc / s.record.header.params
+        for s in statuses if s.point.swept["model.activation"] != "identity"
+    ]  # fmt: skip
+    assert f"{min(ratios):.2f} to {max(ratios):.2f} samples per parameter" in PAGE.read_text()
+
+
+def test_a_record_that_is_kept_gives_the_same_results(measured: Path, tmp_path: Path) -> None:
+    path = keep(measured, tmp_path)
+    again, spec = kept(path, tmp_path)
+    assert spec == (measured / "sweep.yaml").read_text()
+    for one, there in zip(load(measured), again, strict=True):
+        rows = row_of(there), row_of(one.status)
+        assert {k: v for k, v in rows[0].items() if not k.startswith("touched_")} == {
+            k: v for k, v in rows[1].items() if not k.startswith("touched_")
+        }
+        assert there.history == one.status.history
+    with pytest.raises(FileNotFoundError):
+        kept(tmp_path / "none.json.xz", tmp_path)
