@@ -22,8 +22,8 @@ function zoomable(spec) {
   if (spec.facet) return spec;
   const layer = spec.layer.slice();
   const first = layer.findIndex((one) => one.encoding.tooltip);
-  if (first >= 0 && spec.layer[0].encoding.x.type === "quantitative" &&
-      spec.layer[0].encoding.y.type === "quantitative")
+  if (first >= 0 && spec.layer[0].encoding.x?.type === "quantitative" &&
+      spec.layer[0].encoding.y?.type === "quantitative")
     layer[first] = { ...layer[first], params: [{ name: "zoom", select: "interval", bind: "scales" }] };
   return { ...spec, layer };
 }
@@ -77,6 +77,7 @@ function show(id, scroll) {
   const pair = element("div", undefined, "pair");
   for (const spec of [fitChart(point), lossChart(point)]) {
     const drawing = element("div", undefined, "drawing");
+    drawing.setAttribute("aria-hidden", "true"); // its trainings are in the table below
     pair.append(drawing);
     vegaEmbed(drawing, spec, ours).catch((error) => console.error(error));
   }

@@ -33,11 +33,14 @@ from flexhpc.analysis.figures.chart import Spec, library, pdf, png, svg
 from flexhpc.analysis.figures.point import fit_spec, loss_spec
 from flexhpc.analysis.figures.ratios import RATIOS, ratio_figure
 from flexhpc.analysis.generalization import FEWEST, by_family, correlations, exact, pairs
+from flexhpc.analysis.sample_views import SampleView, view_of
+from flexhpc.analysis.samples import scores_of
 from flexhpc.analysis.text import bracket_text, emc_text, estimate_text, number_text, ratio_text
 from flexhpc.analysis.training_error import cut_short, with_errors
 from flexhpc.analysis.trimmed import trimmed
 from flexhpc.analysis.tuning import best_text, tuned
 from flexhpc.atomic import read_json, write_atomic
+from flexhpc.errors import PointError
 from flexhpc.search.history import LEVEL
 from flexhpc.spec.point import plain_text
 from flexhpc.store import RunFolder
@@ -45,6 +48,8 @@ from flexhpc.store.status import PointStatus
 
 _MOST_DRAWN = 1_000_000
 """Bytes of a figure that is a drawing on the page, which can be asked; larger ones are images."""
+_MOST_MASKED = 500
+"""Points whose masks are read for a report."""
 _IN_THE_FIRST_TABLE = {"emc_per_param_bound", "censored_because", "ended_by", "wider_than_asked"}
 
 
@@ -112,6 +117,7 @@ def write_report(
     folder: Path,
     eps: Sequence[float] = (),
     provenance: Sequence[Provenance] = (),
+    masks: Sequence[tuple[RunFolder, PointStatus]] = (),
 ) -> Path:
     """Write index.html, results.csv and the figures; returns the page's path.
 
@@ -124,6 +130,7 @@ def write_report(
         folder: where to write.
         eps: training errors whose EMC is estimated from the stored probes as well.
         provenance: where each run comes from.
+        masks: points whose masks tell of samples, each with its run; of at most 500.
     """
     statuses = with_errors(statuses, eps)
     rows = [row_of(status) for status in statuses]
@@ -160,6 +167,7 @@ def write_report(
         templates=as_script({"fit": fit_spec(), "loss": loss_spec()}),
         csv=as_script(as_csv(rows)),
         provenance=provenance,
+        samples=_samples(masks),
         version=version("flexhpc"),
         points=list(zip(statuses, shown_rows, strict=True)),
         swept=swept,
@@ -193,6 +201,17 @@ def write_report(
     )
     write_atomic(folder / "index.html", page)
     return folder / "index.html"
+
+
+def _samples(masks: Sequence[tuple[RunFolder, PointStatus]]) -> list[SampleView]:
+    """Return what is shown of samples; nothing where masks cannot be read."""
+    if not any(status.probes for _, status in masks) or len(masks) > _MOST_MASKED:
+        return []
+    try:
+        views = map(view_of, scores_of(masks))
+        return [view for view in views if view is not None]
+    except PointError:
+        return []
 
 
 def _shown(name: str, title: str, caption: str, figure: Figure | Spec, folder: Path) -> _Shown:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,8 +26,48 @@ if TYPE_CHECKING:
 _DATA_KEYS = ("data", "labels")
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
+_LEAST_RELIABLE = 0.1
 _UNFIT = ("unstable", "diverged")
 """Verdicts of trainings that say nothing of single samples."""
+
+
+@dataclass(kw_only=True)
+class _Half:
+    """Misses beyond those expected, and their variance, float32 (n_total,)."""
+
+    excess: NDArray[np.float32]
+    variance: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, n_total: int) -> _Half:
+        return cls(excess=np.zeros(n_total, np.float32), variance=np.zeros(n_total, np.float32))
+
+    @property
+    def score(self) -> NDArray[np.float32]:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(self.excess / np.sqrt(self.variance))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How far two kinds of networks find the same samples hard.
+
+    Attributes:
+        first, second: titles of the two.
+        samples: that both drew in each half of their trainings.
+        correlation: of their hardness, over these samples.
+        reliability: of each one's hardness: its correlation between halves of the trainings,
+            stepped up to all of them (Spearman-Brown).
+        corrected: the correlation that scores without noise would have (Spearman 1904); None where
+            a score is all but noise.
+    """
+
+    first: str
+    second: str
+    samples: int
+    correlation: float
+    reliability: tuple[float, float]
+    corrected: float | None
 
 
 @dataclass(kw_only=True)
@@ -39,17 +81,21 @@ class SampleScores:
     Attributes:
         name: data set, labels and the values of the keys by which points were grouped.
         n_total: samples in the training set; trainings: how many were counted.
+        point: the first of the points.
         drawn, missed: trainings that drew it, and that ended without fitting it, (n_total,).
         expected: misses expected, variance: of that count, (n_total,).
         blocks: its part in failures: a training that missed m samples counts 1 / m for each of
             them, so the sum over samples is the number of trainings that did not fit, (n_total,).
         asked, right: trainings that were asked for it unseen (``record.unseen``), and got it right.
         by_n: drawn and fitted, each (n_total,), by the power of two that n lies above.
+        halves: misses and those expected of every other training, which tell how reliable a score
+            is.
     """
 
     name: dict[str, Any]
     n_total: int
     trainings: int = 0
+    point: Point | None = None
     drawn: Counts = field(init=False)
     missed: Counts = field(init=False)
     expected: Floats = field(init=False)
@@ -58,8 +104,10 @@ class SampleScores:
     asked: Counts = field(init=False)
     right: Counts = field(init=False)
     by_n: dict[int, tuple[NDArray[np.int32], NDArray[np.int32]]] = field(default_factory=dict)
+    halves: tuple[_Half, _Half] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.halves = (_Half.of(self.n_total), _Half.of(self.n_total))
         for counts in ("drawn", "missed", "asked", "right"):
             setattr(self, counts, np.zeros(self.n_total, np.int64))
         for sums in ("expected", "variance", "blocks"):
@@ -79,6 +127,10 @@ class SampleScores:
             missed = drawn & ~fitted
             count, n = int(missed.sum()), int(drawn.sum())
             share = count / max(n, 1)
+            half = self.halves[self.trainings % 2]
+            half.excess[missed] += 1
+            half.excess[drawn] -= share
+            half.variance[drawn] += share * (1 - share)
             self.trainings += 1
             self.drawn += drawn
             self.missed += missed
@@ -127,6 +179,11 @@ class SampleScores:
         order = np.lexsort((-self.drawn[known], -self.hardness[known]))
         return known[order[:count]]
 
+    def easiest(self, count: int) -> NDArray[np.int64]:
+        """Return ids of samples that were never missed where others most often were."""
+        known = np.flatnonzero((self.drawn > 0) & (self.missed == 0))
+        return known[np.argsort(-self.expected[known], kind="stable")[:count]]
+
     def frame(self) -> pd.DataFrame:
         """Return a row per sample that was drawn or asked for: its global id, and all scores."""
         import pandas as pd
@@ -164,12 +221,48 @@ def scores_of(
         name = _data(status.point) | {key: _value(status.point, key) for key in by}
         key = json.dumps([status.record.header.data_fingerprint, name], sort_keys=True)
         if key not in groups:
-            groups[key] = SampleScores(name=name, n_total=status.record.header.n_total)
+            n_total = status.record.header.n_total
+            groups[key] = SampleScores(name=name, n_total=n_total, point=status.point)
         verdicts = [probe.verdict for probe in status.record.probes]
         groups[key].add(read_masks(run.point(status.point.id)), verdicts)
     if not groups:
         raise InputError("nothing was trained yet, so there are no masks")
     return list(groups.values())
+
+
+def agreements(groups: Sequence[SampleScores]) -> list[Agreement]:
+    """Return how far each two groups on one data set, with one kind of labels, agree."""
+    found = []
+    for first, second in itertools.combinations(groups, 2):
+        same = all(first.name[key] == second.name[key] for key in _DATA_KEYS)
+        if same and first.n_total == second.n_total:
+            found.append(_agreement(first, second))
+    return found
+
+
+def _agreement(first: SampleScores, second: SampleScores) -> Agreement:
+    halves = [half.score for scores in (first, second) for half in scores.halves]
+    known = np.all(np.isfinite(halves), axis=0)
+    reliability = tuple(
+        _stepped_up(_correlation(halves[i][known], halves[i + 1][known])) for i in (0, 2)
+    )
+    correlation = _correlation(first.hardness[known], second.hardness[known])
+    noisy = not min(reliability) > _LEAST_RELIABLE
+    return Agreement(
+        first=kind_of(first), second=kind_of(second), samples=int(known.sum()),
+        correlation=correlation, reliability=(reliability[0], reliability[1]),
+        corrected=None if noisy else min(correlation / math.sqrt(math.prod(reliability)), 1.0),
+    )  # fmt: skip
+
+
+def _correlation(x: NDArray[Any], y: NDArray[Any]) -> float:
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return math.nan
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def _stepped_up(half: float) -> float:
+    return 2 * half / (1 + half)
 
 
 def frame_of(groups: Sequence[SampleScores]) -> pd.DataFrame:
@@ -215,6 +308,13 @@ def title(scores: SampleScores) -> str:
     told = [str(scores.name["data"])]
     if scores.name["labels"]:
         told.append(f"{scores.name['labels']} labels")
-    told += [f"{key} {_text(value)}" for key, value in scores.name.items() if key not in _DATA_KEYS]
+    if kind := kind_of(scores):
+        told.append(kind)
     drawn = int((scores.drawn > 0).sum())
     return f"{', '.join(told)}: {drawn:,} samples drawn, in {scores.trainings:,} trainings"
+
+
+def kind_of(scores: SampleScores) -> str:
+    """Return the values of the keys by which a group was kept apart."""
+    own = {key: value for key, value in scores.name.items() if key not in _DATA_KEYS}
+    return ", ".join(f"{key.split('.')[-1]} {_text(value)}" for key, value in own.items())

@@ -218,7 +218,8 @@ class Run:
         from flexhpc.analysis.report import write_report
 
         statuses, specs = [one.status for one in self], [self.folder.spec.read_text()]
-        return write_report(self.name, statuses, specs, self.folder.report)
+        masks = [(self.folder, status) for status in statuses]
+        return write_report(self.name, statuses, specs, self.folder.report, masks=masks)
 
     def __len__(self) -> int:
         """Number of points."""

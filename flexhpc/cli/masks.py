@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flexhpc.cli.options import Format, RunsGiven, written
+from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from flexhpc.analysis.samples import SampleScores
+    from flexhpc.analysis.samples import Agreement, SampleScores
 
 
 def masks(
@@ -21,6 +22,10 @@ def masks(
         list[str] | None,
         typer.Option("--by", metavar="KEY", help="Keep values of this key apart; may be repeated."),
     ] = None,
+    agreement: Annotated[
+        bool,
+        typer.Option("--agreement", help="With --by: do its values find the same samples hard?"),
+    ] = False,
     top: Annotated[int, typer.Option("--top", min=1, help="Rows of each table.")] = 20,
     form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
     output: Annotated[
@@ -31,12 +36,17 @@ def masks(
 
     A table shows the hardest; csv, json and parquet hold every sample, by its global id.
     """
-    from flexhpc.analysis.samples import frame_of, scores_of
+    from flexhpc.analysis.samples import agreements, frame_of, scores_of
     from flexhpc.store.status import StatusReader, open_run
 
     opened = [open_run(path) for path in runs]
     points = ((run, one) for run, _, some in opened for one in StatusReader(run, some).read())
     groups = scores_of(points, by or ())
+    if agreement:
+        if not by:
+            raise InputError("--agreement: needs --by KEY, whose values are compared")
+        _print_agreements(agreements(groups))
+        return
     if form is Format.table and output is None:
         for scores in groups:
             _print(scores, top)
@@ -79,3 +89,22 @@ def _print(scores: SampleScores, top: int) -> None:
     console.print(table)
     never = int((scores.drawn > 0).sum() - (scores.missed > 0).sum())
     console.print(f"{never:,} of the samples drawn were fitted by every training", highlight=False)
+
+
+def _print_agreements(found: list[Agreement]) -> None:
+    from rich.table import Table
+
+    from flexhpc.analysis.tables import make_console
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("first", "second"):
+        table.add_column(name, no_wrap=True)
+    for name in ("samples", "correlation", "reliability", "corrected"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in found:
+        table.add_row(
+            one.first, one.second, f"{one.samples:,}", f"{one.correlation:.2f}",
+            " and ".join(f"{part:.2f}" for part in one.reliability),
+            "too noisy" if one.corrected is None else f"{one.corrected:.2f}",
+        )  # fmt: skip
+    make_console().print(table)

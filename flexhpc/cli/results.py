@@ -15,6 +15,7 @@ from flexhpc.cli.options import Eps, Format, Json, Run, RunsGiven, training_erro
 from flexhpc.errors import PointError
 
 if TYPE_CHECKING:
+    from flexhpc.store import RunFolder
     from flexhpc.store.status import PointStatus
 
 
@@ -91,14 +92,16 @@ def report(
     from flexhpc.store.status import StatusReader, of_run, open_run
 
     errors = training_errors(eps)
-    statuses, names = [], []
+    statuses, names, masks = [], [], []
     for path in runs:
         folder, _, points = open_run(path)
         read = StatusReader(folder, points).read()
+        masks += [(folder, status) for status in read]
         statuses += [of_run(status, folder.name) for status in read] if len(runs) > 1 else read
         names.append(folder.name)
     default = runs[0] / "report" if len(runs) == 1 else Path("report")
-    typer.echo(write_report(", ".join(names), runs, statuses, output or default, errors))
+    where = output or default
+    typer.echo(write_report(", ".join(names), runs, statuses, where, masks, errors))
 
 
 def write_report(
@@ -106,6 +109,7 @@ def write_report(
     runs: list[Path],
     statuses: list[PointStatus],
     folder: Path,
+    masks: list[tuple[RunFolder, PointStatus]],
     eps: Sequence[float] = (),
 ) -> Path:
     """Write the report of one or several runs; returns its page.
@@ -121,6 +125,6 @@ def write_report(
     specs = [RunFolder(run).spec.read_text() for run in runs]
     try:
         origins = [Provenance.of(RunFolder(run.resolve())) for run in runs]
-        return write(title, statuses, specs, folder, eps, origins)
+        return write(title, statuses, specs, folder, eps, origins, masks)
     except OSError as error:
         raise PointError(f"{folder}: the report cannot be written: {error.strerror}") from None

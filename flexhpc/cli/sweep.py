@@ -99,7 +99,8 @@ def sweep(
     def report(statuses: list[PointStatus]) -> None:
         run = prepared.run
         try:
-            write_report(run.name, [run.path], statuses, run.report)
+            masks = [(run, status) for status in statuses]
+            write_report(run.name, [run.path], statuses, run.report, masks)
         except PointError as error:
             unwritten.append(error)  # the table comes first
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from flexhpc.analysis.answer import answer
 from flexhpc.analysis.details import as_script
@@ -198,3 +199,55 @@ def test_the_page_fits_its_screen(page: Any, width: int) -> None:
     page.locator("tr.point").first.press("Enter")
     wide = page.evaluate("document.documentElement.scrollWidth")
     assert wide <= width
+
+
+@pytest.fixture
+def compared_page(tmp_path: Path) -> Path:
+    """A report with rows, ratios of several verdicts, a bound and a failed point."""
+    some = swept(
+        tmp_path, [40, 43, 90], [100], activation=["relu", "gelu", "tanh"], seed=[0, 1, 2, 3, 4]
+    )
+    emc = {"relu": 40, "gelu": 43, "tanh": 90}
+    some = [
+        status(one.point, [(n // 2, 0), (n, 0), (n + 2, 1), (n - 2, 0), (n + 4, 2)], params=100)
+        for one in some
+        if (n := emc[one.point.swept["model.activation"]])
+    ]
+    lost = PointStatus(point=some[0].point, state="failed", message="its worker died")
+    return write_report("made", [*some[1:], lost], ["name: made\nx: 1"], tmp_path / "out")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_can_be_read_without_eyes_or_mouse(
+    scheme: str, compared_page: Path, chromium: Any
+) -> None:
+    """Contrast, names, landmarks and keyboard, by axe; and nothing goes wrong in its script."""
+    for width in (1440, 390):
+        opened = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        wrong: list[str] = []
+        opened.on("pageerror", lambda error, wrong=wrong: wrong.append(str(error)))
+        opened.goto(compared_page.as_uri())
+        opened.wait_for_selector("[data-spec=ratios] .vega-embed svg")
+        opened.locator("tr.point").nth(1).press("Enter")
+        opened.wait_for_selector("#point .vega-embed svg")
+        found = Axe().run(opened).response["violations"]
+        assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found] == []
+        assert wrong == []
+        opened.close()
+
+
+@pytest.mark.browser
+def test_it_prints_whole(compared_page: Path, chromium: Any, tmp_path: Path) -> None:
+    """Figures and all rows are on paper, and nothing is wider than a page."""
+    opened = chromium.new_page(viewport={"width": 1000, "height": 900})
+    opened.goto(compared_page.as_uri())
+    opened.wait_for_selector("[data-spec=ratios] .vega-embed svg")
+    opened.emulate_media(media="print")
+    opened.set_viewport_size({"width": 718, "height": 1000})  # A4 within its margins
+    wide = opened.evaluate("document.documentElement.scrollWidth")
+    assert wide <= 718
+    printed = opened.pdf(path=tmp_path / "page.pdf", format="A4", print_background=False)
+    assert printed.startswith(b"%PDF")
+    assert not opened.locator("#filter").is_visible()
+    assert opened.locator("tr.point").last.is_visible()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flexhpc.analysis.samples import SampleScores, frame_of, scores_of
+from flexhpc.analysis.sample_views import view_of
+from flexhpc.analysis.samples import SampleScores, agreements, frame_of, scores_of
 from flexhpc.api.runs import load
-from flexhpc.data import load_samples
+from flexhpc.data import load_samples, places
+from flexhpc.data.sources import open_source
+from flexhpc.errors import PointError
+from flexhpc.spec import checked
+from flexhpc.store import Masks
 from tests.command import succeeded
 from tests.conftest import Cli
 
@@ -153,3 +159,80 @@ print((after - before) / 1024, len(scores.frame()))
     megabytes, rows = done.stdout.split()
     assert float(megabytes) < 150
     assert int(rows) > 900_000
+
+
+def made_up(hard: np.ndarray, rng: np.random.Generator, name: str, trainings: int) -> SampleScores:
+    """Scores after trainings of half of the samples; hard ones are missed more often."""
+    size = len(hard)
+    scores = SampleScores(name={"data": "x", "labels": "", "k": name}, n_total=size)
+    for _ in range(trainings):
+        drawn = rng.random(size) < 0.5
+        missed = drawn & (rng.random(size) < 1 / (1 + np.exp(2 - hard)))
+        rows = [np.packbits(mask)[None] for mask in (drawn, drawn & ~missed)]
+        none = np.zeros_like(rows[0])
+        masks = Masks(
+            n_total=size, n=np.array([drawn.sum()]), subset=rows[0], fit=rows[1], outside=none,
+            outside_fit=none,
+        )  # fmt: skip
+        scores.add(masks, ["not_fit"])
+    return scores
+
+
+@pytest.mark.parametrize("shared", [1.0, 0.5, 0.0])
+def test_agreement_is_that_without_the_noise_of_few_trainings(shared: float) -> None:
+    rng = np.random.default_rng(int(10 * shared))
+    first, other = rng.normal(size=(2, 3000))
+    second = shared * first + np.sqrt(1 - shared**2) * other
+    groups = [made_up(hard, rng, name, 30) for hard, name in ((first, "a"), (second, "b"))]
+    (found,) = agreements(groups)
+    assert (found.first, found.second) == ("k a", "k b")
+    assert min(found.reliability) < 0.85
+    assert found.corrected == pytest.approx(shared, abs=0.08)
+    assert abs(found.correlation) <= abs(found.corrected) + 0.02
+    few = [made_up(np.zeros(300), rng, name, 6) for name in "ab"]
+    assert agreements(few)[0].corrected is None
+
+
+@pytest.mark.sweeps
+def test_the_report_shows_hard_and_easy_samples(noisy: Path, cli: Cli, tmp_path: Path) -> None:
+    cli("report", noisy, "-o", tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text()
+    section = page[page.index("<h2>Samples</h2>") :]
+    (expected,) = scores(noisy)
+    shown = [int(number) for number in re.findall(r'alt="sample (\d+), class \d"', section)]
+    assert shown == [*expected.hardest(10), *expected.easiest(10)]
+    assert not expected.missed[shown[10:]].any()
+    assert "missed 0 of" in section
+    counts = re.findall(r"<tr><td>(\d)</td><td>([\d,]+)</td>\n<td>([\d,]+)</td>", section)
+    assert sum(int(one[1].replace(",", "")) for one in counts) == expected.drawn.sum()
+    assert sum(int(one[2].replace(",", "")) for one in counts) == expected.missed.sum()
+    assert "needs --by" in cli("masks", noisy, "--agreement", check=2).stderr
+    table = cli("masks", noisy, "--agreement", "--by", "model.activation").stdout
+    assert "activation relu" in table
+    assert "activation tanh" in table
+
+
+def test_a_report_downloads_nothing_for_its_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FLEXHPC_DATA", raising=False)
+    spec = tmp_path / "c.yaml"
+    spec.write_text(
+        "name: c\nfixed:\n  data: {source: cifar10}\n  model: {family: mlp, width: 4, depth: 1}\n"
+    )
+    (point,) = checked(spec)[1]
+    tried: list[str] = []
+
+    def download(source: str, root: Path) -> str:
+        tried.append(source)
+        return "no"
+
+    monkeypatch.setattr(places, "_download", download)
+    missing = SampleScores(name={"data": "cifar10", "labels": ""}, n_total=50_000, point=point)
+    missing.missed[3] = 1
+    assert view_of(missing) is None
+    assert tried == []
+    with pytest.raises(PointError, match="was not found"):
+        open_source(point.data, 0)
+    assert tried == ["cifar10"]
