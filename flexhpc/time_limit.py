@@ -34,8 +34,12 @@ class TimeLimit:
         self._handler: Any = None
         self._entered = self._left = 0.0
         self._works = False
+        self._depth = 0
 
     def __enter__(self) -> None:
+        self._depth += 1
+        if self._depth > 1:  # a network that calls itself
+            return
         self._works = threading.current_thread() is threading.main_thread()
         if self._works:
             self._entered = time.monotonic()
@@ -47,6 +51,13 @@ class TimeLimit:
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
+        self._depth = max(self._depth - 1, 0)
+        if self._depth == 0:
+            self.end()
+
+    def end(self) -> None:
+        """End it, however often it was entered."""
+        self._depth = 0
         if self._works:
             self._works = False
             _running.remove(self)
@@ -57,7 +68,7 @@ class TimeLimit:
                 signal.setitimer(signal.ITIMER_REAL, max(self._left - spent, 1e-3))
 
     def _late(self, number: int, frame: FrameType | None) -> None:
-        self.__exit__(None, None, None)
+        self.end()
         raise TookTooLong(f"{self.what} took longer than seconds: {self.seconds:g}")
 
 
@@ -72,4 +83,4 @@ def none_left() -> Iterator[None]:
         yield
     finally:
         while len(_running) > before:
-            _running[-1].__exit__(None, None, None)
+            _running[-1].end()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from flexhpc.analysis.comparison import Effect
 from flexhpc.analysis.scaling_law import PowerLaw
+from flexhpc.analysis.whole_columns import Column, table_of
 
 Row = dict[str, Any]
 
@@ -17,26 +18,34 @@ Row = dict[str, Any]
 def effect_row(effect: Effect) -> Row:
     """Return a comparison as plain values; what is open or not known is None."""
     return {
-        "by": effect.by, "value": effect.value, "baseline": effect.baseline,
-        **effect.within,
-        "ratio": None if effect.low is None and effect.high is None else effect.ratio,
-        "ratio_lo": effect.low, "ratio_hi": effect.high, "level": effect.level,
-        "chance_larger": effect.chance, "chance_same": effect.same, "verdict": effect.verdict,
-        "pairs": effect.pairs, "pairs_of_bounds": effect.silent, "unpaired": effect.alone,
-        "scatter": effect.scatter, "more_pairs": effect.more,
+        "by": effect.by, "value": effect.value, "baseline": effect.baseline, **effect.within,
+        "ratio": _known(effect.ratio), "ratio_lo": effect.low, "ratio_hi": effect.high,
+        "level": effect.level, "smallest_size_ratio": _known(effect.least),
+        "largest_size_ratio": _known(effect.most), "chance_larger": effect.chance,
+        "chance_same": effect.same, "verdict": effect.verdict, "pairs": effect.pairs,
+        "pairs_of_bounds": effect.silent, "unpaired": effect.alone, "scatter": effect.scatter,
+        "more_pairs": effect.more,
     }  # fmt: skip
 
 
-def law_row(law: PowerLaw) -> Row:
-    """Return a power law as plain values."""
-    return {
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def law_row(law: PowerLaw, samples: float | None = None) -> Row:
+    """Return a power law as plain values, with ``samples`` the parameters for so many."""
+    row: Row = {
         **law.name, "slope": law.slope, "slope_lo": law.low, "slope_hi": law.high,
         "level": law.level, "points": law.points, "bounds": law.bounds, "scatter": law.scatter,
     }  # fmt: skip
+    if samples:
+        low, middle, high = law.parameters_for(samples) or (None, None, None)
+        row |= {"parameters": middle, "parameters_lo": low, "parameters_hi": high}
+    return row
 
 
 def pairs_text(effect: Effect) -> str:
-    """Return how many pairs a ratio rests on: ``15``, ``15 (4 say nothing)``, ``2 (3 alone)``."""
+    """Return how many pairs a ratio rests on: ``15``, ``15 (4 of bounds)``, ``2 (3 unpaired)``."""
     notes = []
     if effect.silent:
         notes.append(f"{effect.silent} of bounds")
@@ -49,34 +58,39 @@ def print_effects(found: Sequence[Effect], console: Console) -> None:
     """Print comparisons, those of one key together."""
     for by in dict.fromkeys(effect.by for effect in found):
         some = [effect for effect in found if effect.by == by]
-        table = Table(box=None, pad_edge=False, header_style="bold")
         kept = list(dict.fromkeys(key for effect in some for key in effect.within))
-        for name in (*kept, by, "against"):
-            table.add_column(name, no_wrap=True)
-        for name in ("EMC ratio", "P(larger)", "pairs"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("verdict", no_wrap=True)
-        for effect in some:
-            table.add_row(
-                *(effect.within[key] for key in kept), effect.value, effect.baseline,
-                effect.ratio_text, f"{effect.chance:.3g}", pairs_text(effect), effect.said,
-            )  # fmt: skip
-        console.print(table)
+        columns = [
+            *(Column(name=k, cells=[e.within.get(k, "") for e in some], least=8) for k in kept),
+            Column(name=by, cells=[e.value for e in some], least=12),
+            Column(name="against", cells=[e.baseline for e in some], goes=2, least=10),
+            Column(name="EMC ratio", cells=[e.ratio_text for e in some], right=True),
+            Column(name="by size", cells=[e.sizes_text for e in some], right=True, goes=1),
+            Column(name="P(larger)", cells=[f"{e.chance:.3g}" for e in some], right=True, goes=3),
+            Column(name="pairs", cells=[pairs_text(e) for e in some], right=True, goes=0),
+            Column(name="verdict", cells=[e.said for e in some], least=14),
+        ]
+        console.print(table_of(columns, console.width))
 
 
-def print_laws(laws: Sequence[PowerLaw], console: Console, n: float | None = None) -> None:
-    """Print power laws, and with ``n`` the parameters that so many samples need."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def print_laws(laws: Sequence[PowerLaw], console: Console, samples: float | None = None) -> None:
+    """Print power laws, and with ``samples`` the parameters that so many need."""
     kept = list(dict.fromkeys(key for law in laws for key in law.name))
-    for name in kept:
-        table.add_column(name, no_wrap=True)
-    for name in ("EMC ~ parameters ^", "points", *([f"parameters for {n:g}"] if n else [])):
-        table.add_column(name, justify="right", no_wrap=True)
-    for law in laws:
-        bounds = f" ({law.bounds} bounds)" if law.bounds else ""
-        cells = [*law.name.values(), law.slope_text, f"{law.points}{bounds}"]
-        if n and law.low is not None and law.high is not None:
-            low, middle, high = law.parameters_for(n)
-            cells.append(f"{middle:,.0f} [{low:,.0f}, {high:,.0f}]")
-        table.add_row(*cells)
-    console.print(table)
+    bounds = [f" ({law.bounds} bounds)" if law.bounds else "" for law in laws]
+    columns = [
+        *(Column(name=k, cells=[law.name.get(k, "") for law in laws], least=8) for k in kept),
+        Column(name="EMC ~ parameters ^", cells=[law.slope_text for law in laws], right=True),
+        Column(
+            name="points", right=True, goes=0,
+            cells=[f"{law.points}{more}" for law, more in zip(laws, bounds, strict=True)],
+        ),
+    ]  # fmt: skip
+    if samples:
+        texts = []
+        for law in laws:
+            needed = law.parameters_for(samples)
+            texts.append(
+                "not known" if needed is None
+                else f"{needed[1]:,.0f} [{needed[0]:,.0f}, {needed[2]:,.0f}]"
+            )  # fmt: skip
+        columns.append(Column(name=f"parameters for {samples:g}", cells=texts, right=True))
+    console.print(table_of(columns, console.width))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from flexhpc.search.fit_curve import posterior
+from flexhpc.search.fit_curve import posterior, quantile_of
 from flexhpc.store.status import PointStatus
 
 Floats = NDArray[np.float64]
@@ -17,8 +17,8 @@ STEP = 0.02
 """Step of the grids below, in log n: a fifth of the narrowest intervals."""
 LOG_EMC = np.arange(-4.0, 21.0, STEP)
 """Grid of log EMC, from 0.02 samples to 1e9."""
-LOG_RATIO = np.arange(-5.0, 5.0 + STEP / 2, STEP)
-"""Grid of the log of a ratio of two EMCs: 1/150 to 150."""
+LOG_RATIO = np.arange(-15.0, 15.0 + STEP / 2, STEP)
+"""Grid of the log of a ratio of two EMCs: to three million, and its inverse."""
 _BELOW, _ABOVE = math.log(1 / 4), math.log(1.5)
 """From where on a posterior is its prior: log n, and log of n over the samples that there are."""
 _OPEN = 0.2
@@ -35,8 +35,8 @@ def likelihood_of(status: PointStatus) -> Floats:
     assert status.estimate is not None
     n_limit = status.record.header.n_limit
     curve = posterior(status.history, n_limit)
-    quantile = int(status.estimate.estimand[1:]) / 100
-    places = np.log(np.maximum(curve.level_set(quantile), math.exp(LOG_EMC[0])))
+    level = curve.level_set(quantile_of(status.estimate.estimand))
+    places = np.log(np.maximum(level, math.exp(LOG_EMC[0])))
     at = np.clip((places - LOG_EMC[0]) / STEP, 0, len(LOG_EMC) - 1.001)
     left, part = at.astype(int), at % 1
     density = np.bincount(left, curve.weight * (1 - part), len(LOG_EMC))

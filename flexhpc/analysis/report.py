@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from flexhpc.analysis.answer import answer
 from flexhpc.analysis.censoring import bounds
 from flexhpc.analysis.collect import Row, as_csv, row_of
-from flexhpc.analysis.comparison import compared
+from flexhpc.analysis.comparison import Effect, compared
 from flexhpc.analysis.comparison_table import pairs_text
 from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.details import MOST_POINTS, as_script, details_of
@@ -40,7 +40,7 @@ from flexhpc.analysis.training_error import cut_short, with_errors
 from flexhpc.analysis.trimmed import trimmed
 from flexhpc.analysis.tuning import best_text, tuned
 from flexhpc.atomic import read_json, write_atomic
-from flexhpc.errors import PointError
+from flexhpc.errors import InputError, PointError
 from flexhpc.search.history import LEVEL
 from flexhpc.spec.point import plain_text
 from flexhpc.store import RunFolder
@@ -134,10 +134,10 @@ def write_report(
     """
     statuses = with_errors(statuses, eps)
     rows = [row_of(status) for status in statuses]
+    found = _compared(statuses, specs)
     statuses = trimmed(statuses)
     shown_rows = [row_of(status) for status in statuses]
     swept = list(dict.fromkeys(key for status in statuses for key in status.point.swept))
-    found = compared(statuses, specs)
     model_pairs = pairs(statuses)
     write_atomic(folder / "results.csv", as_csv(rows))
     drawn = [
@@ -201,6 +201,14 @@ def write_report(
     )
     write_atomic(folder / "index.html", page)
     return folder / "index.html"
+
+
+def _compared(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effect]:
+    """Return what a report compares; nothing where a spec names what other runs beside it lack."""
+    try:
+        return compared(statuses, specs)
+    except InputError:
+        return []
 
 
 def _samples(masks: Sequence[tuple[RunFolder, PointStatus]]) -> list[SampleView]:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexhpc.errors import InputError
+from flexhpc.search.history import UNTOLD
 from flexhpc.spec import Point
-from flexhpc.spec.point import short
+from flexhpc.spec.point import plain_text, short
 from flexhpc.store import Masks, RunFolder, read_masks
 from flexhpc.store.bits import unpack
 from flexhpc.store.status import PointStatus
@@ -24,11 +25,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DATA_KEYS = ("data", "labels")
+_TOLD = ("data.source", "data.labels", "data.corruption", "data.n_max")
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 _LEAST_RELIABLE = 0.1
-_UNFIT = ("unstable", "diverged")
-"""Verdicts of trainings that say nothing of single samples."""
 
 
 @dataclass(kw_only=True)
@@ -92,7 +92,7 @@ class SampleScores:
             is.
     """
 
-    name: dict[str, Any]
+    name: dict[str, str]
     n_total: int
     trainings: int = 0
     point: Point | None = None
@@ -113,15 +113,13 @@ class SampleScores:
         for sums in ("expected", "variance", "blocks"):
             setattr(self, sums, np.zeros(self.n_total))
 
-    def add(self, masks: Masks, verdicts: Sequence[str]) -> None:
-        """Count the trainings of one point, one at a time: a million samples take 20 MB.
+    def add(self, masks: Masks, counts: Sequence[bool]) -> None:
+        """Count the trainings of one point, one at a time.
 
         Args:
-            masks: of its probes; verdicts: theirs, in the same order.
+            masks: of its probes; counts: which of them say something of single samples.
         """
-        for row, verdict in enumerate(verdicts[: len(masks.n)]):
-            if verdict in _UNFIT:
-                continue
+        for row in np.flatnonzero(counts[: len(masks.n)]):
             drawn = unpack(masks.subset[row], self.n_total)
             fitted = unpack(masks.fit[row], self.n_total)
             missed = drawn & ~fitted
@@ -188,7 +186,7 @@ class SampleScores:
         """Return a row per sample that was drawn or asked for: its global id, and all scores."""
         import pandas as pd
 
-        columns: dict[str, Any] = {key: _text(value) for key, value in self.name.items()}
+        columns: dict[str, Any] = dict(self.name)
         columns |= {
             "sample": np.arange(self.n_total), "drawn": self.drawn, "missed": self.missed,
             "expected": self.expected, "hardness": self.hardness, "blocks": self.blocks,
@@ -215,16 +213,19 @@ def scores_of(
         PointError: a file is damaged.
     """
     groups: dict[str, SampleScores] = {}
-    for run, status in points:
-        if status.record is None or not status.record.probes:
-            continue
-        name = _data(status.point) | {key: _value(status.point, key) for key in by}
+    listed = [(run, one) for run, one in points if one.record is not None and one.record.probes]
+    for wanted in by:
+        if listed and all(_value(one.point, wanted) is None for _, one in listed):
+            raise InputError(f"--by {wanted}: no point has such a key")
+    for run, status in listed:
+        assert status.record is not None
+        name = _data(status.point) | {key: _value(status.point, key) or "" for key in by}
         key = json.dumps([status.record.header.data_fingerprint, name], sort_keys=True)
         if key not in groups:
             n_total = status.record.header.n_total
             groups[key] = SampleScores(name=name, n_total=n_total, point=status.point)
-        verdicts = [probe.verdict for probe in status.record.probes]
-        groups[key].add(read_masks(run.point(status.point.id)), verdicts)
+        counts = [p.verdict not in UNTOLD and not p.rejected for p in status.record.probes]
+        groups[key].add(read_masks(run.point(status.point.id)), counts)
     if not groups:
         raise InputError("nothing was trained yet, so there are no masks")
     return list(groups.values())
@@ -276,38 +277,34 @@ def frame_of(groups: Sequence[SampleScores]) -> pd.DataFrame:
     return frame[[*(name for name in frame if name not in by_n), *by_n]]
 
 
-def _data(point: Point) -> dict[str, Any]:
-    """Return what data set a point is on, and what labels it fits."""
+def _data(point: Point) -> dict[str, str]:
+    """Return what data set a point is on, what its networks see of it, and what they fit."""
     data = point.data.model_dump(mode="json")
     labels = str(data.get("labels", ""))
     if labels == "corrupted":
         labels += f" {data['corruption']:g}"
-    return {"data": data["source"], "labels": labels}
+    if labels and labels != "original":
+        labels += f", seed {point.seed}"  # other seeds draw other labels
+    swept = {k: v for k, v in point.swept.items() if k.startswith("data.") and k not in _TOLD}
+    more = "".join(f", {short(key, value)}" for key, value in swept.items() if value is not None)
+    return {"data": data["source"] + more, "labels": labels}
 
 
-def _value(point: Point, key: str) -> Any:
-    """Return the value of a dotted key of a point.
-
-    Raises:
-        InputError: it has none.
-    """
+def _value(point: Point, key: str) -> str | None:
+    """Return the value of a dotted key of a point as text; None where it has none."""
     value: Any = json.loads(point.canonical)
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
-            raise InputError(f"--by {key}: {point.label or point.id} has no such key")
+            return None
         value = value[part]
-    return value
-
-
-def _text(value: Any) -> Any:
-    return short("", value) if isinstance(value, dict) else value
+    return plain_text(value)
 
 
 def title(scores: SampleScores) -> str:
     """Return what a group is, in a line."""
     told = [str(scores.name["data"])]
     if scores.name["labels"]:
-        told.append(f"{scores.name['labels']} labels")
+        told.append(f"labels {scores.name['labels']}")
     if kind := kind_of(scores):
         told.append(kind)
     drawn = int((scores.drawn > 0).sum())
@@ -317,4 +314,4 @@ def title(scores: SampleScores) -> str:
 def kind_of(scores: SampleScores) -> str:
     """Return the values of the keys by which a group was kept apart."""
     own = {key: value for key, value in scores.name.items() if key not in _DATA_KEYS}
-    return ", ".join(f"{key.split('.')[-1]} {_text(value)}" for key, value in own.items())
+    return ", ".join(f"{key.split('.')[-1]} {value}" for key, value in own.items())

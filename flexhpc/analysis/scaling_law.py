@@ -63,13 +63,15 @@ class PowerLaw:
         high = "?" if self.high is None else f"{self.high:.2f}"
         return f"{self.slope:.2f} [{low}, {high}]"
 
-    def parameters_for(self, n: float) -> tuple[float, float, float]:
+    def parameters_for(self, n: float) -> tuple[float, float, float] | None:
         """Return the parameters at which the law gives an EMC of n: lower end, median, upper end.
 
-        Beyond the sizes that were measured it is an extrapolation.
+        Beyond the sizes that were measured it is an extrapolation. None where EMC may not grow.
         """
-        slope = np.maximum(self.draws[:, 1], 1e-3)
-        logs = self.centre + (math.log(n) - self.draws[:, 0]) / slope
+        if self.low is None or self.high is None or self.low <= 0:
+            return None
+        rising = self.draws[self.draws[:, 1] > 0.01]
+        logs = self.centre + (math.log(n) - rising[:, 0]) / rising[:, 1]
         sides = ((1 - self.level) / 2, 0.5, (1 + self.level) / 2)
         low, middle, high = (float(np.exp(x)) for x in np.quantile(np.minimum(logs, 690), sides))
         return low, middle, high
@@ -103,14 +105,16 @@ def _law(name: Mapping[str, str], some: Sequence[PointStatus], level: float) -> 
     values = [s.estimate.emc for s in some if s.estimate]
     middle = [math.log(max(value, 1)) for value in values]
     heights = np.linspace(min(middle) - 1.5, max(middle) + 1.5, _HEIGHTS)
-    at = heights[:, None, None] + _SLOPES[None, :, None] * (x - centre)
-    cells = np.clip((at - LOG_EMC[0]) / STEP, 0, len(LOG_EMC) - 1).round().astype(int)
     likelihoods = stacked([likelihood_of(status) for status in some])
     steps = np.gradient(_SCATTERS)
     logs = []
     for scatter, step in zip(_SCATTERS, steps, strict=True):
         known = np.log(blurred(likelihoods, scatter))
-        log = sum((known[i][cells[:, :, i]] for i in range(len(some))), np.zeros(at.shape[:2]))
+        log = np.zeros((_HEIGHTS, len(_SLOPES)))
+        for place, own in zip(x, known, strict=True):
+            at = heights[:, None] + _SLOPES * (place - centre)
+            cells = np.clip((at - LOG_EMC[0]) / STEP, 0, len(LOG_EMC) - 1).round().astype(int)
+            log += own[cells]
         logs.append(log + math.log(step) - 0.5 * (scatter / _USUAL_SCATTER) ** 2)
     stack = np.array(logs)
     joint = np.exp(stack - stack.max())

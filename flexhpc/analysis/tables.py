@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from flexhpc.analysis.comparison import decided, effects
+from flexhpc.analysis.comparison_table import print_effects
 from flexhpc.analysis.endings import ending_text, warning_lines
 from flexhpc.analysis.failures import alike, reason_lines
 from flexhpc.analysis.text import bracket_text, eps_text, estimate_text, ratio_text
@@ -14,6 +16,7 @@ from flexhpc.analysis.trimmed import trimmed
 from flexhpc.analysis.tuning import best_text, tuned
 from flexhpc.analysis.whole_columns import Column, table_of
 from flexhpc.spec.point import plain_text
+from flexhpc.spec.sections.compare import Compare
 from flexhpc.store.status import PointStatus
 
 _WIDE = 200
@@ -56,12 +59,7 @@ def _measured(statuses: Sequence[PointStatus]) -> list[Column]:
         _number("bracket", [bracket_text(status.bracket) for status in statuses], 2),
         _number("probes", [str(status.probes or "") for status in statuses], 1),
         _number("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 0),
-        *(
-            _number(
-                f"EMC eps {name}", [eps_text(e.by_eps.get(name)) if e else "" for e in estimates], 8
-            )
-            for name in names
-        ),
+        *(_number(f"EMC eps {name}", _at_eps(statuses, name), 8) for name in names),
         *(best if tuned(statuses) else []),
         Column(name="status", cells=[status.state for status in statuses], goes=3),
         Column(name="ended by", cells=[ending_text(status) for status in statuses], goes=7),
@@ -85,17 +83,22 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(markup=False, width=_WIDE)
 
 
-def print_results(statuses: Sequence[PointStatus], *, why: bool = True) -> None:
+def print_results(
+    statuses: Sequence[PointStatus], compare: Sequence[Compare] = (), *, why: bool = True
+) -> None:
     """Print the results table, and below it what must be known of points and intervals.
 
     Args:
         statuses: of the points; those that failed alike with nothing measured have no row.
-        why: whether it is said why.
+        compare: what the spec wants compared; why: whether it is said why points failed.
     """
     console = make_console()
-    statuses = trimmed(statuses)
+    whole, statuses = statuses, trimmed(statuses)
     together, alone = alike(statuses)
     if alone:
         console.print(results_table(alone, console.width))
     for line in [*(reason_lines(together) if why else []), *warning_lines(statuses)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if found := decided([effect for one in compare for effect in effects(whole, one)]):
+        console.print()
+        print_effects(found, console)

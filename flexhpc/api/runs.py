@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flexhpc.analysis.collect import row_of
 from flexhpc.analysis.text import emc_text
-from flexhpc.errors import PointError
+from flexhpc.errors import InputError, PointError
 from flexhpc.search import Estimate
-from flexhpc.search.fit_curve import FitCurve, posterior
+from flexhpc.search.fit_curve import FitCurve, posterior, quantile_of
 from flexhpc.store import Masks, RunFolder, read_masks
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 
@@ -126,7 +126,7 @@ class Measurement:
 
         curve = self.fit_curve
         cells = np.random.default_rng(seed).choice(len(curve.weight), size, p=curve.weight)
-        return curve.level_set(int(self.estimate.estimand[1:]) / 100)[cells]
+        return curve.level_set(quantile_of(self.estimate.estimand))[cells]
 
     def plot(self) -> Figure:
         """Draw every training and the fit curve; a notebook shows it."""
@@ -192,12 +192,14 @@ class Run:
         """
         import pandas as pd
 
-        from flexhpc.analysis.comparison import effects
+        from flexhpc.analysis.comparison import decided, effects
         from flexhpc.analysis.comparison_table import effect_row
         from flexhpc.spec.sections.compare import Compare
 
+        if isinstance(within, str):
+            raise InputError(f"within: must be a list of keys, as [{within!r}]")
         asked = Compare(by=by, baseline=baseline, within=None if within is None else list(within))
-        found = effects([one.status for one in self], asked)
+        found = decided(effects([one.status for one in self], asked))
         return pd.DataFrame([effect_row(effect) for effect in found])
 
     def samples(self, by: Sequence[str] = ()) -> pd.DataFrame:

@@ -53,24 +53,27 @@ def compare(
     Points that are equal in all else are a pair; ratios are averaged over pairs, which are other
     seeds and sizes.
     """  # fmt: skip
-    from flexhpc.analysis.comparison import effects, within_of
+    from flexhpc.analysis.comparison import decided, effects, within_of
     from flexhpc.analysis.comparison_table import effect_row, law_row, print_effects, print_laws
+    from flexhpc.analysis.figures.curves import SIZES
     from flexhpc.analysis.scaling_law import power_laws
     from flexhpc.analysis.tables import make_console
 
     statuses, sweeps = _read(runs)
-    asked = _asked(by, baseline, within, statuses, sweeps)
-    if slopes:
-        kept = list(dict.fromkeys(k for one in asked for k in (*within_of(statuses, one), one.by)))
-        laws = power_laws(statuses, kept)
+    if slopes or samples is not None:
+        asked = _asked(by, baseline, within, statuses, sweeps, needed=False)
+        kept = dict.fromkeys(key for one in asked for key in (*within_of(statuses, one), one.by))
+        own = [key for key in kept if key.split(".")[-1] not in SIZES]
+        laws = power_laws(statuses, own)
         if as_json:
-            typer.echo(json.dumps([law_row(law) for law in laws], indent=1))
+            typer.echo(json.dumps([law_row(law, samples) for law in laws], indent=1))
         elif laws:
             print_laws(laws, make_console(), samples)
         else:
             typer.echo("no exponent: that needs three sizes with an EMC")
         return
-    found = [effect for one in asked for effect in effects(statuses, one)]
+    asked = _asked(by, baseline, within, statuses, sweeps)
+    found = decided([effect for one in asked for effect in effects(statuses, one)])
     if as_json:
         typer.echo(json.dumps([effect_row(effect) for effect in found], indent=1))
     elif found:
@@ -81,36 +84,39 @@ def compare(
 
 def _read(runs: list[Path]) -> tuple[list[PointStatus], list[Sweep]]:
     """Return the points of all runs, told apart by ``run`` where there are several."""
-    from flexhpc.analysis.trimmed import trimmed
     from flexhpc.store.status import StatusReader, of_run, open_run
 
     statuses, sweeps = [], []
-    for path in runs:
-        folder, sweep, points = open_run(path)
+    opened = [open_run(path) for path in runs]
+    names = [folder.name for folder, _, _ in opened]
+    for folder, sweep, points in opened:
         read = StatusReader(folder, points).read()
-        statuses += [of_run(one, folder.name) for one in read] if len(runs) > 1 else read
+        name = folder.name if names.count(folder.name) == 1 else str(folder.path)
+        statuses += [of_run(one, name) for one in read] if len(runs) > 1 else read
         sweeps.append(sweep)
-    return trimmed(statuses), sweeps
+    return statuses, sweeps
 
 
 def _asked(
     by: str | None, baseline: str | None, within: list[str] | None,
-    statuses: list[PointStatus], sweeps: list[Sweep],
+    statuses: list[PointStatus], sweeps: list[Sweep], *, needed: bool = True,
 ) -> list[Compare]:  # fmt: skip
     """Return what is to be compared: what the command says, or the specs, or what they suggest.
 
     Raises:
-        InputError: nothing says it.
+        InputError: nothing says it, though it is needed.
     """
     from flexhpc.analysis.comparison import suggested
     from flexhpc.spec.sections.compare import Compare
 
+    given = {key: value for key, value in (("baseline", baseline), ("within", within)) if value}
     if by is not None:
-        return [Compare(by=by, baseline=baseline, within=within or None)]
+        return [Compare(by=by).model_copy(update=given)]
     asked = [one for sweep in sweeps for one in sweep.compare]
     if not asked and (one := suggested(statuses)):
         asked = [one]
-    if not asked:
+    if not asked and needed:
         keys = dict.fromkeys(key for status in statuses for key in status.point.swept)
         raise InputError(f"--by KEY: is needed; swept are {', '.join(keys) or 'no keys'}")
-    return list({one.model_dump_json(): one for one in asked}.values())
+    listed = [one.model_copy(update=given) for one in asked]
+    return list({one.model_dump_json(): one for one in listed}.values())

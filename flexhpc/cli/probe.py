@@ -1,4 +1,4 @@
-"""The verb ``probe``: one training in this process, with every epoch shown."""
+"""The verb ``probe``: one training in this process, as it goes on."""
 
 from __future__ import annotations
 

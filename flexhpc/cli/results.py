@@ -64,7 +64,7 @@ def results(
     from flexhpc.store.status import StatusReader, open_run
 
     errors = training_errors(eps)
-    folder, _, points = open_run(run)
+    folder, sweep, points = open_run(run)
     statuses = with_errors(StatusReader(folder, points).read(), errors)
     if count := cut_short(statuses, errors):
         typer.echo(
@@ -73,7 +73,7 @@ def results(
             err=True,
         )
     if form is Format.table:
-        print_results(statuses)
+        print_results(statuses, sweep.compare)
         return
     rows = [row_of(status) for status in statuses]
     makers = {Format.csv: as_csv, Format.json: as_json}

@@ -11,7 +11,7 @@ import typer
 
 from flexhpc.cli.options import FAILED, INTERRUPTED, Json, ProfileFile, Run, Runs, Set, Spec
 from flexhpc.cli.results import write_report
-from flexhpc.errors import InputError, PointError
+from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
     from flexhpc.launch.sweep import Followed
@@ -94,26 +94,27 @@ def sweep(
         where = "" if uri in (None, "none") else f" --uri {uri}"
         typer.echo(f"MLflow is filled by `flexhpc sync {prepared.run.path}{where}`")
         return
-    unwritten: list[PointError] = []
+    unwritten: list[Exception] = []
 
     def report(statuses: list[PointStatus]) -> None:
         run = prepared.run
         try:
             masks = [(run, status) for status in statuses]
             write_report(run.name, [run.path], statuses, run.report, masks)
-        except PointError as error:
+        except Exception as error:
             unwritten.append(error)  # the table comes first
 
     followed = launch.follow(prepared, settings, make_console(), report)
     _conclude(prepared.run.path, followed, unwritten)
 
 
-def _conclude(path: Path, followed: Followed, unwritten: list[PointError]) -> None:
+def _conclude(path: Path, followed: Followed, unwritten: list[Exception]) -> None:
     """Print the table and what went wrong, and leave with the right status.
 
     Raises:
-        PointError: that of the report, where it could not be written.
+        Exception: that of the report, where it could not be written.
     """
+    from flexhpc.analysis.comparison import asked_by
     from flexhpc.analysis.failures import by_reason
     from flexhpc.analysis.tables import print_results
     from flexhpc.launch.follower import tracking_warnings
@@ -121,8 +122,9 @@ def _conclude(path: Path, followed: Followed, unwritten: list[PointError]) -> No
     from flexhpc.store import RunFolder
 
     statuses = followed.statuses
-    print_results(statuses, why=False)
     run = RunFolder(path)
+    asked = [] if followed.interrupted else asked_by(run.spec.read_text())
+    print_results(statuses, asked, why=followed.interrupted)
     for line in tracking_warnings(run):
         typer.echo(line, err=True)
     if followed.interrupted:

@@ -26,6 +26,8 @@ _GROWS = 0.5
 _CATEGORY, _SLOPE = 0.16, 0.64
 """How little a key's value, and an exponent, is taken to move time: variance of what is seen of a
 point over that of the belief."""
+_MOST_GROUPS = 30
+"""Combinations of values up to which each has exponents of its own."""
 _ENOUGH = 4
 """Trainings from which a point says how long it will take."""
 
@@ -194,6 +196,8 @@ def _features(statuses: Sequence[PointStatus]) -> tuple[Floats, Floats, Floats]:
     for texts in marks.values():
         columns += [([t == one for t in texts], _CATEGORY) for one in dict.fromkeys(texts)]
     groups = list(zip(*marks.values(), strict=True)) if marks else [()] * len(statuses)
+    if len(set(groups)) > _MOST_GROUPS:
+        groups = [()] * len(statuses)
     offset = np.zeros(len(statuses))
     for key, logs in numbers.items():
         for group in dict.fromkeys(groups):

@@ -55,6 +55,7 @@ def make_plan(
     open_rows = [row for row in rows if row["state"] != "done"]
     known = [row["cost_bound"] for row in open_rows]
     layout = _layout(settings, [row["id"] for row in open_rows])
+    layout["planned_at_once"] = max((at_once(p.search) for p in prepared.points), default=1)
     return {
         "name": prepared.run.name,
         "run": str(prepared.run.path),
@@ -62,8 +63,7 @@ def make_plan(
         "to_measure": len(open_rows),
         "cost_bound": None if None in known else sum(known),
         "time_bound": _time_bound(statuses, [row["cost_bound"] for row in rows], layout),
-        "layout": layout
-        | {"planned_at_once": max((at_once(p.search) for p in prepared.points), default=1)},
+        "layout": layout,
     }
 
 
@@ -77,13 +77,16 @@ def _time_bound(
     speeds = seconds_per_pass(statuses)
     if speeds is None or layout["cluster"] != "local":
         return None
-    total = 0.0
+    longest = total = 0.0
+    side_by_side = min(layout["probes_at_once"], layout["planned_at_once"])
     for status, bound, speed in zip(statuses, bounds, speeds, strict=True):
         if status.state != "done":
             if bound is None:
                 return None
-            total += max(bound - status.cost, 0) * speed
-    return total / int(layout["workers"] * layout["probes_at_once"])
+            seconds = max(bound - status.cost, 0) * float(speed) / side_by_side
+            total += seconds
+            longest = max(longest, seconds)
+    return max(total / int(layout["workers"]), longest)
 
 
 def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str, Any]:

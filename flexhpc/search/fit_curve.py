@@ -91,6 +91,14 @@ class FitCurve:
         )
 
 
+def quantile_of(estimand: str) -> float:
+    """Return at which part of the trainings an estimand lies: 0.5 of ``n50``.
+
+    The last n before the first failure (``last_fit``) lies at none; its trainings tell of n50.
+    """
+    return int(estimand[1:]) / 100 if estimand[1:].isdecimal() else 0.5
+
+
 def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCurve:
     """Return the posterior of the fit curve given every probe that counts.
 

@@ -11,7 +11,9 @@ from flexhpc.spec.sweep import Sweep
 
 
 def check_compare(sweep: Sweep) -> Iterator[tuple[int, str, str]]:
-    """Yield (line, key, what is wrong) of each comparison of a sweep."""
+    """Yield (line, key, what is wrong) of each comparison; nothing of a frozen spec as it is."""
+    if not sweep.checked:
+        return
     values: dict[str, list[Any]] = {}
     for axis in sweep.axes:
         for place, keys in enumerate(axis.keys):

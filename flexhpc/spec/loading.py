@@ -150,7 +150,9 @@ class _Reader:
         if key == "name":
             self.top["name"] = value
             return
-        if key == "compare" or (key.split(".")[0] in BESIDE and not key.startswith("compare")):
+        if (section := key.split(".")[0]) in BESIDE:
+            if key != section and isinstance(self.top.get(section), list):
+                raise InputError(f"--set {text}: {section} is a list; set it as a whole")
             self._override_at(self.top, key, value)
             return
         grid = self.top.get("grid")

@@ -202,7 +202,7 @@ class Worker:
                     f"its worker died {claim.record.deaths} times without getting any further "
                     "(killed, or out of memory?)"
                 )
-            if (why := self._no_data.get(point.data.model_dump_json())) is not None:
+            if (why := self._no_data.get(_data_of(point))) is not None:
                 raise PointError(why)  # a download that failed need not fail for every point
             self._measure(point)
         except Interrupted:
@@ -212,7 +212,7 @@ class Worker:
             return "done"
         except PointError as error:
             if isinstance(error, NoData):
-                self._no_data.setdefault(point.data.model_dump_json(), str(error))
+                self._no_data.setdefault(_data_of(point), str(error))
             self._tell(f"{point.id} {point.label}: {error}", sys.stderr)
             return self._fail(claim, str(error))
         except PeerLost:
@@ -288,6 +288,11 @@ class Worker:
             claim.release(state, message)
         except OSError as error:
             _say(f"claim not released: {error}")
+
+
+def _data_of(point: Point) -> str:
+    """Return what decides whether a point's data can be opened; some are drawn by the seed."""
+    return f"{point.seed} {point.data.model_dump_json()}"
 
 
 def _say(text: str, to: TextIO | None = None) -> None:

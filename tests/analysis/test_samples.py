@@ -18,6 +18,7 @@ from flexhpc.api.runs import load
 from flexhpc.data import load_samples, places
 from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
+from flexhpc.search.history import UNTOLD
 from flexhpc.spec import checked
 from flexhpc.store import Masks
 from tests.command import succeeded
@@ -61,7 +62,7 @@ def test_scores_are_those_of_a_slow_count(noisy: Path) -> None:
         drawn, fitted = masks.drawn(), masks.fitted()
         asked, right = masks.unseen(), masks.unseen_fitted()
         for i, verdict in enumerate(one.probes["verdict"]):
-            if verdict in ("unstable", "diverged"):
+            if verdict in UNTOLD:
                 continue
             wrong = drawn[i] & ~fitted[i]
             share = wrong.sum() / drawn[i].sum()
@@ -75,9 +76,7 @@ def test_scores_are_those_of_a_slow_count(noisy: Path) -> None:
         ("drawn", "missed", "expected", "variance", "blocks", "asked", "right"), slow, strict=True
     ):
         np.testing.assert_allclose(getattr(fast, name), expected, atol=1e-9, err_msg=name)
-    told = [
-        one.probes[~one.probes["verdict"].isin(["unstable", "diverged"])] for one in load(noisy)
-    ]
+    told = [one.probes[~one.probes["verdict"].isin(UNTOLD)] for one in load(noisy)]
     assert fast.blocks.sum() == pytest.approx(sum((one["n_errors"] > 0).sum() for one in told))
     assert fast.trainings == sum(map(len, told))
     with np.errstate(invalid="ignore"):
@@ -115,7 +114,7 @@ def auroc(score: np.ndarray, truth: np.ndarray) -> float:
 @pytest.mark.sweeps
 def test_the_command_in_every_format(noisy: Path, cli: Cli, tmp_path: Path) -> None:
     table = cli("masks", noisy, "--top", "5").stdout
-    assert table.startswith("digits, corrupted 0.05 labels: ")
+    assert table.startswith("digits, labels corrupted 0.05, seed 0: ")
     assert len(table.splitlines()) == 8
     (expected,) = scores(noisy)
     assert table.splitlines()[2].split()[0] == str(expected.hardest(1)[0])
@@ -129,7 +128,7 @@ def test_the_command_in_every_format(noisy: Path, cli: Cli, tmp_path: Path) -> N
     assert parted["drawn"].sum() == frame["drawn"].sum()
     rows = json.loads(cli("masks", noisy, "--format", "json").stdout)
     assert len(rows) == len(frame)
-    assert "has no such key" in cli("masks", noisy, "--by", "model.nosuch", check=2).stderr
+    assert "no point has such a key" in cli("masks", noisy, "--by", "model.nosuch", check=2).stderr
     assert "cannot be written" in cli("masks", noisy, "-o", tmp_path, check=2).stderr
 
 
@@ -149,7 +148,7 @@ masks = Masks(n_total=n, n=np.full(4, n // 2), subset=rows, fit=rows & 0xF7, out
 scores = SampleScores(name={"data": "x", "labels": ""}, n_total=n)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for _ in range(8):
-    scores.add(masks, ["not_fit"] * 4)
+    scores.add(masks, [True] * 4)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print((after - before) / 1024, len(scores.frame()))
 """
@@ -174,7 +173,7 @@ def made_up(hard: np.ndarray, rng: np.random.Generator, name: str, trainings: in
             n_total=size, n=np.array([drawn.sum()]), subset=rows[0], fit=rows[1], outside=none,
             outside_fit=none,
         )  # fmt: skip
-        scores.add(masks, ["not_fit"])
+        scores.add(masks, [True])
     return scores
 
 

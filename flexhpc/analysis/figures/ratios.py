@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flexhpc.analysis.comparison import SAME, Effect
+from flexhpc.analysis.comparison import Effect
 from flexhpc.analysis.figures.chart import COLOURS, Spec, chart, log_axis, log_domain
+from flexhpc.analysis.mean_ratio import SAME
 
 RATIOS = (
-    "Of EMCs that are equal in all that was swept but the value compared, averaged over pairs "
-    "(geometric mean). Bars are intervals: of the mean, over other seeds and sizes, where there "
-    "are several pairs; of the single ratio where there is one. An arrow is an open end, where "
-    "EMCs are bounds. Within the grey band two EMCs are the same to 10 %."
+    "Of EMCs that are equal in all that was swept but the value compared: their geometric mean "
+    "over the sizes measured here. Bars are its intervals for any seeds; where there is a single "
+    "pair, of this one ratio. An arrow is an open end, where EMCs are bounds. Within the grey band "
+    "two EMCs are the same to 10 %."
 )
 _ROW = 26
 _BEYOND = 1.5
@@ -84,7 +85,8 @@ def _row(effect: Effect) -> dict[str, Any]:
     elif low is None:
         low, opened = high / _BEYOND, "lo"
     return {
-        "row": name_of_effect(effect), "lo": low, "hi": high, "y": effect.ratio, "open": opened,
+        "row": name_of_effect(effect), "lo": low, "hi": high, "open": opened,
+        "y": None if opened else effect.ratio,
         "ratio": effect.ratio_text, "pairs": effect.pairs, "verdict": effect.verdict,
         "said": effect.said,
     }  # fmt: skip
