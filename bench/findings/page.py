@@ -73,11 +73,20 @@ def _effects(found: Sequence[Effect]) -> list[str]:
     if not found:
         return []
     kept_apart = list(found[0].within)
-    head = [*kept_apart, found[0].by, "against", "EMC ratio", "P(larger)", "pairs", "verdict"]
+    head = [
+        *kept_apart,
+        found[0].by,
+        "against",
+        "EMC ratio",
+        "by size",
+        "P(larger)",
+        "pairs",
+        "verdict",
+    ]
     rows = [
         [
             *effect.within.values(), effect.value, effect.baseline, effect.ratio_text,
-            f"{effect.chance:.3g}", pairs_text(effect), effect.said,
+            effect.sizes_text, f"{effect.chance:.3g}", pairs_text(effect), effect.said,
         ]
         for effect in found
     ]  # fmt: skip

@@ -23,6 +23,8 @@ _BELOW, _ABOVE = math.log(1 / 4), math.log(1.5)
 """From where on a posterior is its prior: log n, and log of n over the samples that there are."""
 _OPEN = 0.2
 """Part of the largest likelihood from which an end counts as open."""
+_SILENT = 0.005
+"""Product of two likelihoods at an end from which their ratio is not known."""
 
 
 def likelihood_of(status: PointStatus) -> Floats:
@@ -59,12 +61,12 @@ def is_open(likelihood: Floats) -> tuple[bool, bool]:
 def of_ratio(above: Floats, below: Floats) -> Floats | None:
     """Return the likelihood of the log ratio of two EMCs on :data:`LOG_RATIO`, at most 1.
 
-    None where both are bounds on the same side: their ratio may be anything.
+    None where both are bounds on the same side, or all but: their ratio may be anything.
 
     Args:
         above, below: likelihoods of the two log EMCs.
     """
-    if any(a and b for a, b in zip(is_open(above), is_open(below), strict=True)):
+    if max(above[0] * below[0], above[-1] * below[-1]) > _SILENT:
         return None
     both = np.correlate(above, below, mode="full")
     middle, reach = len(below) - 1, len(LOG_RATIO) // 2

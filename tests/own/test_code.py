@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from flexhpc.models.own import network
 from flexhpc.own_code import find
 from flexhpc.spec import checked, freeze
 from flexhpc.spec.sections.own import OwnModel
+from flexhpc.time_limit import TimeLimit, TookTooLong, none_left
 from tests.conftest import Cli
 from tests.launch.test_sweep import contents, finish, start, wait_for
 from tests.own.conftest import DATA, LAYERS, SPEC
@@ -186,6 +188,22 @@ def test_no_time_limit_outlives_what_it_was_for(folder: Path) -> None:
     before = signal.getsignal(signal.SIGALRM)
     with pytest.raises(PointError, match="raised SystemExit: 5"):
         own_code.run("a probe", lambda: made(torch.zeros(2, 64)))
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_a_limit_may_be_entered_again_inside() -> None:
+    """A network whose forward pass calls itself: the limit is that of the outer call."""
+    limit, before = TimeLimit(30, "x"), signal.getsignal(signal.SIGALRM)
+    with none_left():
+        with limit, limit:
+            assert signal.getsignal(signal.SIGALRM) is not before
+        assert signal.getsignal(signal.SIGALRM) is before
+        limit.__enter__()
+        limit.__enter__()
+        limit.__exit__(None, None, None)
+    assert signal.getsignal(signal.SIGALRM) is before
+    with pytest.raises(TookTooLong, match="x took longer"), none_left(), TimeLimit(0.05, "x"):
+        time.sleep(5)
     assert signal.getsignal(signal.SIGALRM) is before
 
 

@@ -14,7 +14,7 @@ class Compare(Section):
     changes no EMC, and so no point's id.
 
     Points that are equal in all that is swept but `by` are a pair; the ratio of their EMCs is
-    averaged over pairs (other seeds, other sizes), apart for each value of the keys `within`.
+    averaged over sizes, for any seeds, apart for each value of the keys `within`.
     """
 
     by: str = Field()
