@@ -13,6 +13,7 @@ from flexhpc.analysis.scaling_law import PowerLaw
 from flexhpc.analysis.whole_columns import Column, table_of
 
 Row = dict[str, Any]
+_MOST_SENTENCES = 4
 
 
 def effect_row(effect: Effect) -> Row:
@@ -52,6 +53,24 @@ def pairs_text(effect: Effect) -> str:
     if effect.alone:
         notes.append(f"{effect.alone} unpaired")
     return f"{effect.pairs} ({', '.join(notes)})" if notes else str(effect.pairs)
+
+
+def verdict_sentences(found: Sequence[Effect]) -> list[str]:
+    """Return what was decided, in a sentence for each kind of data; nothing if nothing was."""
+    groups: dict[tuple[str, ...], list[Effect]] = {}
+    for effect in found:
+        groups.setdefault((*effect.within.values(), effect.baseline), []).append(effect)
+    said = []
+    for (*within, baseline), some in list(groups.items())[:_MOST_SENTENCES]:
+        known = [one for one in some if one.verdict != "not decided"]
+        parts = [f"{one.value} {one.verdict} ({one.ratio_text})" for one in known]
+        open_ = len(some) - len(known)
+        if known and open_:
+            parts.append(f"{open_} not decided")
+        if parts:
+            start = f"{', '.join(within)}: against" if any(within) else "Against"
+            said.append(f"{start} {baseline}: {'; '.join(parts)}.")
+    return said
 
 
 def print_effects(found: Sequence[Effect], console: Console) -> None:

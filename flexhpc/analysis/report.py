@@ -23,7 +23,7 @@ from flexhpc.analysis.answer import answer
 from flexhpc.analysis.censoring import bounds
 from flexhpc.analysis.collect import Row, as_csv, row_of
 from flexhpc.analysis.comparison import Effect, compared
-from flexhpc.analysis.comparison_table import pairs_text
+from flexhpc.analysis.comparison_table import pairs_text, verdict_sentences
 from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.details import MOST_POINTS, as_script, details_of
 from flexhpc.analysis.endings import ending_text, warnings
@@ -154,7 +154,7 @@ def write_report(
     )
     page = environment.get_template("report.html").render(
         title=title,
-        answer=answer(statuses),
+        answer=[*answer(statuses), *verdict_sentences(found)],
         compared=found,
         pairs_text=pairs_text,
         failures=by_reason(statuses),
