@@ -23,6 +23,9 @@ from flexhpc.store.status import PointStatus, StatusReader, open_run
 from tests.analysis.made import BAYES, status, summary
 from tests.conftest import Cli
 
+SLOW = 120_000
+"""Milliseconds to wait for a page where other tests take the cores."""
+
 
 def swept(
     folder: Path, outcomes: Sequence[int], params: Sequence[int], **grid: list[Any]
@@ -146,6 +149,7 @@ def page(measured: Path, tmp_path: Path, cli: Cli, chromium: Any) -> Iterator[An
     """The report in a browser, and every address that it asked for."""
     html = cli("report", measured, "-o", tmp_path / "out").stdout.strip()
     opened = chromium.new_page(viewport={"width": 1440, "height": 1000})
+    opened.set_default_timeout(SLOW)
     asked: list[str] = []
     wrong: list[str] = []
     opened.on("request", lambda request: asked.append(request.url))
@@ -227,6 +231,7 @@ def test_it_can_be_read_without_eyes_or_mouse(
     assert "<li>Against relu: tanh larger (2." in said
     for width in (1440, 390):
         opened = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        opened.set_default_timeout(SLOW)
         wrong: list[str] = []
         opened.on("pageerror", lambda error, wrong=wrong: wrong.append(str(error)))
         opened.goto(compared_page.as_uri())
@@ -243,6 +248,7 @@ def test_it_can_be_read_without_eyes_or_mouse(
 def test_it_prints_whole(compared_page: Path, chromium: Any, tmp_path: Path) -> None:
     """Figures and all rows are on paper, and nothing is wider than a page."""
     opened = chromium.new_page(viewport={"width": 1000, "height": 900})
+    opened.set_default_timeout(SLOW)
     opened.goto(compared_page.as_uri())
     opened.wait_for_selector("[data-spec=ratios] .vega-embed svg")
     opened.emulate_media(media="print")
