@@ -30,11 +30,13 @@ from flexhpc.analysis.endings import ending_text, warnings
 from flexhpc.analysis.failures import by_reason
 from flexhpc.analysis.figures import report_figures
 from flexhpc.analysis.figures.chart import Spec, library, pdf, png, svg
+from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.figures.point import fit_spec, loss_spec
 from flexhpc.analysis.figures.ratios import RATIOS, ratio_figure
 from flexhpc.analysis.generalization import FEWEST, by_family, correlations, exact, pairs
 from flexhpc.analysis.sample_views import SampleView, view_of
 from flexhpc.analysis.samples import scores_of
+from flexhpc.analysis.scaling_law import PowerLaw, power_laws
 from flexhpc.analysis.text import bracket_text, emc_text, estimate_text, number_text, ratio_text
 from flexhpc.analysis.training_error import cut_short, with_errors
 from flexhpc.analysis.trimmed import trimmed
@@ -49,7 +51,7 @@ from flexhpc.store.status import PointStatus
 _MOST_DRAWN = 1_000_000
 """Bytes of a figure that is a drawing on the page, which can be asked; larger ones are images."""
 _MOST_MASKED = 500
-"""Points whose masks are read for a report."""
+"""Points whose masks are read for a report, and to which power laws are fitted."""
 _IN_THE_FIRST_TABLE = {"emc_per_param_bound", "censored_because", "ended_by", "wider_than_asked"}
 
 
@@ -157,6 +159,7 @@ def write_report(
         answer=[*answer(statuses), *verdict_sentences(found)],
         compared=found,
         pairs_text=pairs_text,
+        laws=_laws(statuses),
         failures=by_reason(statuses),
         estimate=estimate_text,
         css=_text("report.css"),
@@ -209,6 +212,16 @@ def _compared(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Eff
         return compared(statuses, specs)
     except InputError:
         return []
+
+
+def _laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:
+    """Return how EMC grows with parameters, of each curve of the figure; nothing without curves."""
+    measured = [s for s in statuses if s.estimate and s.record]
+    if not measured or len(measured) > _MOST_MASKED:
+        return []
+    layout = layout_of(measured)
+    keys = [*layout.facets, *layout.colours]
+    return power_laws(measured, keys) if layout.along == "size" else []
 
 
 def _samples(masks: Sequence[tuple[RunFolder, PointStatus]]) -> list[SampleView]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -129,6 +130,24 @@ def test_two_hundred_points_of_forty_trainings_are_a_page_of_five_megabytes(tmp_
     page = write_report("made", some, ["name: made"], tmp_path / "out")
     assert time.monotonic() - began < 40, "a third of it where nothing else runs"
     assert page.stat().st_size < 5e6
+
+
+def test_a_report_of_sizes_says_how_emc_grows(tmp_path: Path) -> None:
+    widths, params = [4, 8, 16], [100, 200, 400]
+    some = swept(
+        tmp_path, [25, 50, 100] * 2, params * 2, labels=["original", "random"], width=widths
+    )
+    page = write_report("made", some, ["name: made"], tmp_path / "out").read_text()
+    growth = page[page.index("<h2>Growth</h2>") : page.index("<h2>Results</h2>")]
+    rows = re.findall(
+        r'<td class="text">(\w+)</td>\s*<td>([\d.-]+) \[([\d.-]+), ([\d.-]+)\]</td><td>(\d+)</td>',
+        growth,
+    )
+    assert [row[0] for row in rows] == ["original", "random"]
+    for _, slope, low, high, count in rows:
+        assert float(low) < 1 < float(high)
+        assert float(slope) == pytest.approx(1, abs=0.35)
+        assert count == "3"
 
 
 def test_labels_are_moved_apart() -> None:
