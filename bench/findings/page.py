@@ -86,7 +86,7 @@ def _effects(found: Sequence[Effect]) -> list[str]:
     rows = [
         [
             *effect.within.values(), effect.value, effect.baseline, effect.ratio_text,
-            effect.sizes_text, f"{effect.chance:.3g}", pairs_text(effect), effect.said,
+            effect.sizes_text, effect.chance_text, pairs_text(effect), effect.said,
         ]
         for effect in found
     ]  # fmt: skip

@@ -129,6 +129,13 @@ def _caution(statuses: Sequence[PointStatus]) -> list[str]:
         said.append(f"{open_} of {len(statuses)} points not measured to the end yet.")
     if bounds:
         said.append(f"{_points(bounds)} a bound only; why is said below the table.")
+    failed = [p for s in statuses if s.record for p in s.record.probes if p.verdict != "fit"]
+    cut_off = sum(probe.verdict == "unconverged" for probe in failed)
+    if failed and cut_off > len(failed) / 2:
+        said.append(
+            f"{cut_off:,} of the {len(failed):,} trainings that failed were still improving when "
+            "their budget ended: a larger one may raise these EMCs."
+        )
     if wide:
         said.append(f"{_points(wide)} less certain than was asked for: the interval is wider.")
     return said

@@ -46,7 +46,8 @@ class Effect:
             side, which says nothing; alone: points at ``value`` without a counterpart.
         ratio: the geometric mean over the sizes at hand, nan where an end of it is open; low, high:
             its interval for any seeds, None where it is open.
-        least, most: ratios of the single sizes; nan where they are bounds.
+        sizes: how many there are; least, most: ratios of the single ones, nan where these are
+            bounds.
         level: the probability that the interval is made for.
         chance: the probability that the ratio is above 1; same: that it is within 10 % of 1.
         scatter: deviation of the log ratio from seed to seed, beyond what intervals explain.
@@ -65,6 +66,7 @@ class Effect:
     ratio: float = math.nan
     low: float | None = None
     high: float | None = None
+    sizes: int = 0
     least: float = math.nan
     most: float = math.nan
     level: float
@@ -102,9 +104,16 @@ class Effect:
         return f"{self.ratio:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
     @property
+    def chance_text(self) -> str:
+        """The chance that the ratio is above 1, which is never sure."""
+        if 0.001 <= self.chance <= 0.999:
+            return f"{self.chance:.3g}"
+        return "" if not self.pairs else ("> 0.999" if self.chance > 0.5 else "< 0.001")
+
+    @property
     def sizes_text(self) -> str:
         """The ratios of the single sizes, from the least to the most, where there are several."""
-        if math.isnan(self.least) or f"{self.least:.2f}" == f"{self.most:.2f}":
+        if self.sizes < 2 or math.isnan(self.least + self.most):
             return ""
         return f"{self.least:.2f} to {self.most:.2f}"
 

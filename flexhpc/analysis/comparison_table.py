@@ -84,7 +84,7 @@ def print_effects(found: Sequence[Effect], console: Console) -> None:
             Column(name="against", cells=[e.baseline for e in some], goes=2, least=10),
             Column(name="EMC ratio", cells=[e.ratio_text for e in some], right=True),
             Column(name="by size", cells=[e.sizes_text for e in some], right=True, goes=1),
-            Column(name="P(larger)", cells=[f"{e.chance:.3g}" for e in some], right=True, goes=3),
+            Column(name="P(larger)", cells=[e.chance_text for e in some], right=True, goes=3),
             Column(name="pairs", cells=[pairs_text(e) for e in some], right=True, goes=0),
             Column(name="verdict", cells=[e.said for e in some], least=14),
         ]

@@ -15,10 +15,10 @@ from flexhpc.store.status import PointStatus
 Floats = NDArray[np.float64]
 STEP = 0.02
 """Step of the grids below, in log n: a fifth of the narrowest intervals."""
-LOG_EMC = np.arange(-4.0, 21.0, STEP)
-"""Grid of log EMC, from 0.02 samples to 1e9."""
-LOG_RATIO = np.arange(-15.0, 15.0 + STEP / 2, STEP)
-"""Grid of the log of a ratio of two EMCs: to three million, and its inverse."""
+LOG_EMC = np.arange(-16.0, 31.0, STEP)
+"""Grid of log EMC: any that can be measured, times or over any ratio below."""
+LOG_RATIO = np.arange(-12.0, 12.0 + STEP / 2, STEP)
+"""Grid of the log of a ratio of two EMCs: to 160,000, and its inverse."""
 _BELOW, _ABOVE = math.log(1 / 4), math.log(1.5)
 """From where on a posterior is its prior: log n, and log of n over the samples that there are."""
 _OPEN = 0.2
@@ -30,8 +30,9 @@ _SILENT = 0.005
 def likelihood_of(status: PointStatus) -> Floats:
     """Return the likelihood of log EMC on :data:`LOG_EMC`, (cells,), at most 1.
 
-    The prior of the fit curve is uniform in log n, so its posterior is one but for a factor, up to
-    where the data end; what lies beyond is as likely as what lies there.
+    The prior of the fit curve is uniform in log n, from an eighth of a sample to four times the
+    samples that there are, so its posterior is a likelihood but for a factor. Where the data do not
+    end it, whatever lies beyond is as likely as what lies there.
     """
     assert status.record is not None
     assert status.estimate is not None
@@ -44,12 +45,14 @@ def likelihood_of(status: PointStatus) -> Floats:
     density = np.bincount(left, curve.weight * (1 - part), len(LOG_EMC))
     density += np.bincount(left + 1, curve.weight * part, len(LOG_EMC))
     density = gaussian_filter1d(density, 1.0)
+    density /= density.max()
     last = math.log(n_limit)
     for end, inner in (
         (LOG_EMC < _BELOW, (LOG_EMC >= _BELOW) & (LOG_EMC < _BELOW + 0.5)),
         (last + _ABOVE < LOG_EMC, (last + _ABOVE < LOG_EMC) & (last + 2 * _ABOVE > LOG_EMC)),
     ):
-        density[end] = density[inner].mean()
+        if (beyond := float(density[inner].mean())) > _OPEN:
+            density[end] = beyond
     return np.asarray(density / density.max())
 
 

@@ -27,7 +27,7 @@ class MeanRatio:
             it is open.
         chance: the probability that it is above 1; same: that it is within 10 % of 1.
         scatter: deviation of the log ratio from seed to seed, beyond what intervals explain.
-        least, most: medians of the single sizes; nan where these are bounds.
+        sizes: how many; least, most: medians of the single ones, nan where these are bounds.
     """
 
     ratio: float
@@ -36,6 +36,7 @@ class MeanRatio:
     chance: float
     same: float
     scatter: float
+    sizes: int
     least: float
     most: float
 
@@ -65,16 +66,16 @@ def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float) -> MeanRatio:
         evidence += np.log(np.gradient(scatters)) - 0.5 * (scatters / _USUAL_SCATTER) ** 2
     weights = np.exp(evidence - evidence.max())
     weights /= weights.sum()
-    drawn = _drawn(likelihoods, ends, weights)
+    of_sizes = _drawn(likelihoods, ends, weights)
+    drawn = of_sizes.mean(axis=0)
     open_below, open_above = (any(end[side] for end in ends) for side in (0, 1))
     low, middle, high = np.exp(np.quantile(drawn, [(1 - level) / 2, 0.5, (1 + level) / 2]))
     closed = not open_below and not open_above
     within = np.abs(drawn) <= math.log1p(SAME)
     medians = [
-        math.exp(np.interp(0.5, np.cumsum(one) / one.sum(), LOG_RATIO)) if end == (False, False)
-        else math.nan
-        for one, end in zip(likelihoods[0], ends, strict=True)
-    ]  # fmt: skip
+        math.nan if any(end) else float(np.exp(np.median(one)))
+        for one, end in zip(of_sizes, ends, strict=True)
+    ]
     return MeanRatio(
         ratio=float(middle) if closed else math.nan,
         low=None if open_below else float(low),
@@ -82,6 +83,7 @@ def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float) -> MeanRatio:
         chance=0.5 if open_below and open_above else _share(int((drawn > 0).sum())),
         same=float(within.mean()) if closed else 0.0,
         scatter=float(weights @ scatters),
+        sizes=len(sizes),
         least=min(medians),
         most=max(medians),
     )
@@ -93,18 +95,18 @@ def _share(count: int) -> float:
 
 
 def _drawn(likelihoods: Floats, ends: Sequence[tuple[bool, bool]], weights: Floats) -> Floats:
-    """Draw means over sizes, (draws,); likelihoods are (scatters, sizes, cells)."""
+    """Draw the log ratio of each size, (sizes, draws); likelihoods are (scatters, sizes, cells)."""
     random = np.random.default_rng(0)
-    parts = []
     counts = random.multinomial(_DRAWS, weights)
-    for of_scatter, count in zip(likelihoods, counts, strict=True):
-        total = np.zeros(count)
-        for likelihood, end in zip(of_scatter, ends, strict=True):
-            share = _bound_of(likelihood, end)
-            total += LOG_RATIO[random.choice(len(share), count, p=share)]
-            total += random.uniform(-STEP / 2, STEP / 2, count)
-        parts.append(total / len(ends))
-    return np.concatenate(parts)
+    parts = [
+        [
+            LOG_RATIO[random.choice(likelihoods.shape[2], count, p=_bound_of(likelihood, end))]
+            for likelihood, end in zip(of_scatter, ends, strict=True)
+        ]
+        for of_scatter, count in zip(likelihoods, counts, strict=True)
+    ]
+    drawn = np.concatenate([np.array(part) for part in parts], axis=1)
+    return np.asarray(drawn + random.uniform(-STEP / 2, STEP / 2, drawn.shape))
 
 
 def _bound_of(likelihood: Floats, end: tuple[bool, bool]) -> Floats:

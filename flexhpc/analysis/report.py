@@ -43,6 +43,7 @@ from flexhpc.analysis.trimmed import trimmed
 from flexhpc.analysis.tuning import best_text, tuned
 from flexhpc.atomic import read_json, write_atomic
 from flexhpc.errors import InputError, PointError
+from flexhpc.search.fit_curve import quantile_of
 from flexhpc.search.history import LEVEL
 from flexhpc.spec.point import plain_text
 from flexhpc.store import RunFolder
@@ -50,6 +51,7 @@ from flexhpc.store.status import PointStatus
 
 _MOST_DRAWN = 1_000_000
 """Bytes of a figure that is a drawing on the page, which can be asked; larger ones are images."""
+_MOST_SOURCES = 4
 _MOST_MASKED = 500
 """Points whose masks are read for a report, and to which power laws are fitted."""
 _IN_THE_FIRST_TABLE = {"emc_per_param_bound", "censored_because", "ended_by", "wider_than_asked"}
@@ -185,7 +187,11 @@ def write_report(
         pairs=len(model_pairs),
         left_out=len(model_pairs) - len(exact(model_pairs)),
         fewest=FEWEST,
-        done=sum(status.state == "done" for status in statuses),
+        measured=sum(s.state == "done" and not _bound(s) for s in statuses),
+        bounded=sum(s.state == "done" and _bound(s) for s in statuses),
+        open=sum(status.state != "done" for status in statuses),
+        of_data=_of_data(statuses),
+        estimand=_estimand(statuses),
         probes=sum(status.probes for status in statuses),
         cost=sum(status.cost for status in statuses),
         figures=figures,
@@ -212,6 +218,28 @@ def _compared(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Eff
         return compared(statuses, specs)
     except InputError:
         return []
+
+
+def _bound(status: PointStatus) -> bool:
+    return status.estimate is not None and status.estimate.censored != "none"
+
+
+def _of_data(statuses: Sequence[PointStatus]) -> str:
+    """Return on which data sets the points are, for the page's head."""
+    sources = dict.fromkeys(str(s.point.data.model_dump().get("source", "")) for s in statuses)
+    return f" on {', '.join(sources)}" if sources and len(sources) <= _MOST_SOURCES else ""
+
+
+def _estimand(statuses: Sequence[PointStatus]) -> str:
+    """Say what the EMCs of a page are."""
+    kinds = {s.estimate.estimand for s in statuses if s.estimate}
+    if len(kinds) != 1:
+        return "the largest n that is fitted perfectly"
+    (kind,) = kinds
+    if kind == "last_fit":
+        return "the last n before the first that failed"
+    part = "half" if kind == "n50" else f"{quantile_of(kind):.0%}"
+    return f"the n at which {part} of the trainings fit all of their n samples"
 
 
 def _laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:

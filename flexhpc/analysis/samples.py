@@ -172,8 +172,8 @@ class SampleScores:
             return np.asarray(1 - self.missed / self.drawn - self.consistency)
 
     def hardest(self, count: int) -> NDArray[np.int64]:
-        """Return ids of the hardest samples that were missed, hardest first."""
-        known = np.flatnonzero(self.missed)
+        """Return ids of the hardest samples, hardest first; one miss alone makes none hard."""
+        known = np.flatnonzero(self.missed > 1)
         order = np.lexsort((-self.drawn[known], -self.hardness[known]))
         return known[order[:count]]
 

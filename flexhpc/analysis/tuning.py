@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from flexhpc.store.status import PointStatus
 
 AT_EDGE = (
-    "the best value of a tuned key is the first or the last one that was tried: a wider range may "
-    "give a larger EMC"
+    "the best value of a tuned key is the lowest or the highest one that was tried: a wider range "
+    "may give a larger EMC"
 )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from flexhpc.analysis.comparison import WRONG, Effect, _holm, compared, decided, suggested
 from flexhpc.analysis.comparison import effects as undecided
-from flexhpc.analysis.likelihood import LOG_EMC, LOG_RATIO, likelihood_of, of_ratio
+from flexhpc.analysis.likelihood import LOG_EMC, LOG_RATIO, is_open, likelihood_of, of_ratio
 from flexhpc.analysis.scaling_law import power_laws
 from flexhpc.errors import InputError
 from flexhpc.search.fit_curve import posterior
@@ -130,6 +130,12 @@ def test_a_likelihood_is_open_where_data_ended(tmp_path: Path) -> None:
     everything = likelihood_of(status(small, [(min(16 * 2**i, 1000), 0) for i in range(8)]))
     assert everything[-1] == pytest.approx(1, abs=0.05)
     assert everything[np.log(200) > LOG_EMC].max() < 0.05
+    rng = np.random.default_rng(0)
+    for emc in (20.0, 500.0):
+        known = likelihood_of(measured(small, emc, rng, limit=1000))
+        assert is_open(known) == (False, False)
+        assert is_open(of_ratio(known, everything)) == (True, False)
+        assert is_open(of_ratio(everything, known)) == (False, True)
     nothing = likelihood_of(status(small, [(16, 9), (8, 7), (4, 2), (2, 1), (1, 1)]))
     assert nothing[0] > 0.5
     assert nothing[np.log(30) < LOG_EMC].max() < 0.05
