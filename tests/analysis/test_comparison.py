@@ -130,9 +130,9 @@ def test_a_likelihood_is_open_where_data_ended(tmp_path: Path) -> None:
     everything = likelihood_of(status(small, [(min(16 * 2**i, 1000), 0) for i in range(8)]))
     assert everything[-1] == pytest.approx(1, abs=0.05)
     assert everything[np.log(200) > LOG_EMC].max() < 0.05
-    rng = np.random.default_rng(0)
+    rng, bayes = np.random.default_rng(0), planted_points(tmp_path, 1)[0]
     for emc in (20.0, 500.0):
-        known = likelihood_of(measured(small, emc, rng, limit=1000))
+        known = likelihood_of(measured(bayes, emc, rng, limit=1000))
         assert is_open(known) == (False, False)
         assert is_open(of_ratio(known, everything)) == (True, False)
         assert is_open(of_ratio(everything, known)) == (False, True)
