@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from flexhpc.analysis.comparison import decided, effects
-from flexhpc.analysis.comparison_table import print_effects
 from flexhpc.analysis.endings import ending_text, warning_lines
 from flexhpc.analysis.failures import alike, reason_lines
 from flexhpc.analysis.text import bracket_text, eps_text, estimate_text, ratio_text
@@ -99,6 +97,16 @@ def print_results(
         console.print(results_table(alone, console.width))
     for line in [*(reason_lines(together) if why else []), *warning_lines(statuses)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if found := decided([effect for one in compare for effect in effects(whole, one)]):
+    if compare:
+        _print_comparisons(whole, compare, console)
+
+
+def _print_comparisons(
+    statuses: Sequence[PointStatus], compare: Sequence[Compare], console: Console
+) -> None:
+    from flexhpc.analysis.comparison import decided, effects  # a third of a second of imports
+    from flexhpc.analysis.comparison_table import print_effects
+
+    if found := decided([effect for one in compare for effect in effects(statuses, one)]):
         console.print()
         print_effects(found, console)
