@@ -45,7 +45,7 @@ def likelihood_of(status: PointStatus) -> Floats:
     density = np.bincount(left, curve.weight * (1 - part), len(LOG_EMC))
     density += np.bincount(left + 1, curve.weight * part, len(LOG_EMC))
     density = gaussian_filter1d(density, 1.0)
-    density /= density.max()
+    density = np.asarray(density / density.max())
     last = math.log(n_limit)
     for end, inner in (
         (LOG_EMC < _BELOW, (LOG_EMC >= _BELOW) & (LOG_EMC < _BELOW + 0.5)),
