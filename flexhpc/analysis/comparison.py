@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import yaml
@@ -184,9 +184,9 @@ class _Table:
     """
 
     def __init__(self, statuses: Sequence[PointStatus], asked: Compare) -> None:
-        self.value = {id(s): value_of(s, asked.by) for s in statuses}
+        self.value = {id(s): s.point.value(asked.by) for s in statuses}
         self.names = {
-            value: value_of(short, asked.by) or value
+            value: short.point.value(asked.by) or value
             for status, short in zip(statuses, trimmed(statuses), strict=True)
             if (value := self.value[id(status)]) is not None
         }
@@ -199,10 +199,10 @@ class _Table:
         for key in self.within:
             if key == asked.by:
                 raise InputError(f"{key}: is what is compared, so nothing is within it")
-            if all(value_of(s, key) is None for s in statuses):
+            if all(s.point.value(key) is None for s in statuses):
                 raise InputError(f"{key}: no point has this key; swept are {', '.join(swept)}")
         free = [key for key in swept if key not in (asked.by, *self.within)]
-        texts = {key: {id(s): value_of(s, key) or "" for s in statuses} for key in free}
+        texts = {key: {id(s): s.point.value(key) or "" for s in statuses} for key in free}
         self._texts = {key: some for key, some in texts.items() if self._moves(some)}
         self._seeds = asked.by != "seed"
 
@@ -217,7 +217,7 @@ class _Table:
 
     def unit(self, status: PointStatus) -> tuple[_Told, str, str]:
         """Return what a point shares with its counterparts: what is kept apart, size, and seed."""
-        told = tuple((key, value_of(status, key) or "") for key in self.within)
+        told = tuple((key, status.point.value(key) or "") for key in self.within)
         own = [some[id(status)] for key, some in self._texts.items() if key != "seed"]
         seed = str(status.point.seed) if self._seeds else ""
         return told, json.dumps(own), seed
@@ -244,21 +244,6 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
-
-
-def value_of(status: PointStatus, key: str) -> str | None:
-    """Return the value of a dotted key of a point as text; None where it has none.
-
-    ``run`` is the name of the run, where there are several.
-    """
-    if key in status.point.swept:
-        return plain_text(status.point.swept[key])
-    value: Any = json.loads(status.point.canonical)
-    for part in key.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return None
-        value = value[part]
-    return plain_text(value)
 
 
 def within_of(statuses: Sequence[PointStatus], asked: Compare) -> list[str]:
@@ -298,7 +283,7 @@ def suggested(statuses: Sequence[PointStatus]) -> Compare | None:
     if len(statuses) > _MOST_POINTS:
         return None
     kinds = [key for key in kinds_of(statuses) if key.split(".")[-1] not in SIZES]
-    values = {key: {value_of(s, key) for s in statuses} for key in kinds}
+    values = {key: {s.point.value(key) for s in statuses} for key in kinds}
     few = [key for key in kinds if 1 < len(values[key]) <= _MOST_VALUES]
     of_data = [key for key in few if key.startswith("data.")]
     others = [key for key in few if key not in of_data]

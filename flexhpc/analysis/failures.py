@@ -37,9 +37,16 @@ def alike(statuses: Sequence[PointStatus]) -> tuple[Reasons, list[PointStatus]]:
 
 def reason_lines(reasons: Reasons) -> list[str]:
     """Return a line for each reason: ``24 points failed (width=4 ...): no such file``."""
-    return [f"{_names(some)} failed: {text}" for text, some in reasons.items()]
+    return [
+        f"{len(some)} points ({_label(some[0])} ...) failed: {text}"
+        for text, some in reasons.items()
+    ]
 
 
-def _names(some: Sequence[PointStatus]) -> str:
-    first = some[0].point.label or some[0].point.id
-    return first if len(some) == 1 else f"{len(some)} points ({first} ...)"
+def named(some: Sequence[PointStatus]) -> str:
+    """Return the name of the first of some points, and how many more there are."""
+    return _label(some[0]) + (f" and {len(some) - 1} more" if len(some) > 1 else "")
+
+
+def _label(status: PointStatus) -> str:
+    return status.point.label or status.point.id

@@ -27,7 +27,7 @@ from flexhpc.analysis.comparison_table import pairs_text, verdict_sentences
 from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.details import MOST_POINTS, as_script, details_of
 from flexhpc.analysis.endings import ending_text, warnings
-from flexhpc.analysis.failures import by_reason
+from flexhpc.analysis.failures import by_reason, named
 from flexhpc.analysis.figures import report_figures
 from flexhpc.analysis.figures.chart import Spec, library, pdf, png, svg
 from flexhpc.analysis.figures.layout import layout_of
@@ -140,7 +140,7 @@ def write_report(
     rows = [row_of(status) for status in statuses]
     found = _compared(statuses, specs)
     statuses = trimmed(statuses)
-    shown_rows = [row_of(status) for status in statuses]
+    shown = [{**row, **s.point.swept} for row, s in zip(rows, statuses, strict=True)]
     swept = list(dict.fromkeys(key for status in statuses for key in status.point.swept))
     model_pairs = pairs(statuses)
     write_atomic(folder / "results.csv", as_csv(rows))
@@ -163,6 +163,7 @@ def write_report(
         pairs_text=pairs_text,
         laws=_laws(statuses),
         failures=by_reason(statuses),
+        named=named,
         estimate=estimate_text,
         css=_text("report.css"),
         script=_text("report.js"),
@@ -174,7 +175,7 @@ def write_report(
         provenance=provenance,
         samples=_samples(masks),
         version=version("flexhpc"),
-        points=list(zip(statuses, shown_rows, strict=True)),
+        points=list(zip(statuses, shown, strict=True)),
         swept=swept,
         further=_further(rows),
         interpolated=interpolated(statuses),

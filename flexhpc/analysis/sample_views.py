@@ -79,10 +79,11 @@ def view_of(scores: SampleScores) -> SampleView | None:
         return None
     hardest, easiest = scores.hardest(_SHOWN), scores.easiest(_SHOWN)
     images = _gathered(part, np.concatenate([hardest, easiest]))
+    missed = scores.missed
     pictures = [
         Picture(
             sample=int(sample), label=int(part.labels[sample]), image=images[int(sample)],
-            drawn=int(scores.drawn[sample]), missed=int(scores.missed[sample]),
+            drawn=int(scores.drawn[sample]), missed=int(missed[sample]),
         )
         for sample in (*hardest, *easiest)
     ]  # fmt: skip

@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from flexhpc.errors import InputError
 from flexhpc.search.history import UNTOLD
 from flexhpc.spec import Point
-from flexhpc.spec.point import plain_text, short
+from flexhpc.spec.point import short
 from flexhpc.store import Masks, RunFolder, read_masks
 from flexhpc.store.bits import unpack
 from flexhpc.store.status import PointStatus
@@ -33,19 +32,21 @@ _LEAST_RELIABLE = 0.1
 
 @dataclass(kw_only=True)
 class _Half:
-    """Misses beyond those expected, and their variance, float32 (n_total,)."""
+    """Misses expected of every other training, their variance, and those seen, (n_total,)."""
 
-    excess: NDArray[np.float32]
-    variance: NDArray[np.float32]
+    expected: Floats
+    variance: Floats
+    missed: Counts
 
     @classmethod
     def of(cls, n_total: int) -> _Half:
-        return cls(excess=np.zeros(n_total, np.float32), variance=np.zeros(n_total, np.float32))
+        sums = np.zeros((2, n_total))
+        return cls(expected=sums[0], variance=sums[1], missed=np.zeros(n_total, np.int64))
 
     @property
-    def score(self) -> NDArray[np.float32]:
+    def score(self) -> Floats:
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(self.excess / np.sqrt(self.variance))
+            return np.asarray((self.missed - self.expected) / np.sqrt(self.variance))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +83,13 @@ class SampleScores:
         name: data set, labels and the values of the keys by which points were grouped.
         n_total: samples in the training set; trainings: how many were counted.
         point: the first of the points.
-        drawn, missed: trainings that drew it, and that ended without fitting it, (n_total,).
-        expected: misses expected, variance: of that count, (n_total,).
+        drawn: trainings that drew it, (n_total,).
         blocks: its part in failures: a training that missed m samples counts 1 / m for each of
             them, so the sum over samples is the number of trainings that did not fit, (n_total,).
         asked, right: trainings that were asked for it unseen (``record.unseen``), and got it right.
         by_n: drawn and fitted, each (n_total,), by the power of two that n lies above.
-        halves: misses and those expected of every other training, which tell how reliable a score
-            is.
+        halves: misses, and those expected, of every other training: both together are the counts,
+            and apart they tell how reliable a score is.
     """
 
     name: dict[str, str]
@@ -97,9 +97,6 @@ class SampleScores:
     trainings: int = 0
     point: Point | None = None
     drawn: Counts = field(init=False)
-    missed: Counts = field(init=False)
-    expected: Floats = field(init=False)
-    variance: Floats = field(init=False)
     blocks: Floats = field(init=False)
     asked: Counts = field(init=False)
     right: Counts = field(init=False)
@@ -108,10 +105,9 @@ class SampleScores:
 
     def __post_init__(self) -> None:
         self.halves = (_Half.of(self.n_total), _Half.of(self.n_total))
-        for counts in ("drawn", "missed", "asked", "right"):
+        for counts in ("drawn", "asked", "right"):
             setattr(self, counts, np.zeros(self.n_total, np.int64))
-        for sums in ("expected", "variance", "blocks"):
-            setattr(self, sums, np.zeros(self.n_total))
+        self.blocks = np.zeros(self.n_total)
 
     def add(self, masks: Masks, counts: Sequence[bool]) -> None:
         """Count the trainings of one point, one at a time.
@@ -126,14 +122,11 @@ class SampleScores:
             count, n = int(missed.sum()), int(drawn.sum())
             share = count / max(n, 1)
             half = self.halves[self.trainings % 2]
-            half.excess[missed] += 1
-            half.excess[drawn] -= share
+            half.missed += missed
+            half.expected[drawn] += share
             half.variance[drawn] += share * (1 - share)
             self.trainings += 1
             self.drawn += drawn
-            self.missed += missed
-            self.expected[drawn] += share
-            self.variance[drawn] += share * (1 - share)
             self.blocks[missed] += 1 / max(count, 1)
             some = self.by_n.setdefault(1 << (max(n, 1).bit_length() - 1), self._none())
             np.add(some[0], drawn, out=some[0])
@@ -145,7 +138,22 @@ class SampleScores:
     def _none(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         return np.zeros(self.n_total, np.int32), np.zeros(self.n_total, np.int32)
 
-    @cached_property
+    @property
+    def missed(self) -> Counts:
+        """Trainings that drew it and ended without fitting it, (n_total,)."""
+        return self.halves[0].missed + self.halves[1].missed
+
+    @property
+    def expected(self) -> Floats:
+        """How many these would be if each training had missed its share at random, (n_total,)."""
+        return self.halves[0].expected + self.halves[1].expected
+
+    @property
+    def variance(self) -> Floats:
+        """Variance of that count, (n_total,)."""
+        return self.halves[0].variance + self.halves[1].variance
+
+    @property
     def hardness(self) -> Floats:
         """Misses beyond those expected, in standard deviations, (n_total,); nan if never drawn."""
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -209,17 +217,17 @@ def scores_of(
         by: keys of the spec, as ``model.family``, whose values are to be kept apart.
 
     Raises:
-        InputError: a point has no such key, or there is nothing yet.
+        InputError: no point has such a key, or there is nothing yet.
         PointError: a file is damaged.
     """
     groups: dict[str, SampleScores] = {}
     listed = [(run, one) for run, one in points if one.record is not None and one.record.probes]
     for wanted in by:
-        if listed and all(_value(one.point, wanted) is None for _, one in listed):
+        if listed and all(one.point.value(wanted) is None for _, one in listed):
             raise InputError(f"--by {wanted}: no point has such a key")
     for run, status in listed:
         assert status.record is not None
-        name = _data(status.point) | {key: _value(status.point, key) or "" for key in by}
+        name = _data(status.point) | {key: status.point.value(key) or "" for key in by}
         key = json.dumps([status.record.header.data_fingerprint, name], sort_keys=True)
         if key not in groups:
             n_total = status.record.header.n_total
@@ -288,16 +296,6 @@ def _data(point: Point) -> dict[str, str]:
     swept = {k: v for k, v in point.swept.items() if k.startswith("data.") and k not in _TOLD}
     more = "".join(f", {short(key, value)}" for key, value in swept.items() if value is not None)
     return {"data": data["source"] + more, "labels": labels}
-
-
-def _value(point: Point, key: str) -> str | None:
-    """Return the value of a dotted key of a point as text; None where it has none."""
-    value: Any = json.loads(point.canonical)
-    for part in key.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return None
-        value = value[part]
-    return plain_text(value)
 
 
 def title(scores: SampleScores) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flexhpc.analysis.comparison import value_of
 from flexhpc.analysis.likelihood import (
     LOG_EMC,
     STEP,
@@ -90,7 +89,7 @@ def power_laws(
     groups: dict[tuple[str, ...], list[PointStatus]] = {}
     for status in statuses:
         if status.estimate and status.record and status.record.header.params:
-            groups.setdefault(tuple(value_of(status, k) or "" for k in within), []).append(status)
+            groups.setdefault(tuple(status.point.value(k) or "" for k in within), []).append(status)
     laws = []
     for values, some in groups.items():
         sizes = {s.record.header.params for s in some if s.record}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -58,8 +57,11 @@ def compare(
     from flexhpc.analysis.figures.curves import SIZES
     from flexhpc.analysis.scaling_law import power_laws
     from flexhpc.analysis.tables import make_console
+    from flexhpc.store.status import read_runs
 
-    statuses, sweeps = _read(runs)
+    read = read_runs(runs)
+    statuses = [status for _, _, some in read for status in some]
+    sweeps = [sweep for _, sweep, _ in read]
     if slopes or samples is not None:
         asked = _asked(by, baseline, within, statuses, sweeps, needed=False)
         kept = dict.fromkeys(key for one in asked for key in (*within_of(statuses, one), one.by))
@@ -80,21 +82,6 @@ def compare(
         print_effects(found, make_console())
     else:
         typer.echo("nothing to compare yet: no two values have an EMC")
-
-
-def _read(runs: list[Path]) -> tuple[list[PointStatus], list[Sweep]]:
-    """Return the points of all runs, told apart by ``run`` where there are several."""
-    from flexhpc.store.status import StatusReader, of_run, open_run
-
-    statuses, sweeps = [], []
-    opened = [open_run(path) for path in runs]
-    names = [folder.name for folder, _, _ in opened]
-    for folder, sweep, points in opened:
-        read = StatusReader(folder, points).read()
-        name = folder.name if names.count(folder.name) == 1 else str(folder.path)
-        statuses += [of_run(one, name) for one in read] if len(runs) > 1 else read
-        sweeps.append(sweep)
-    return statuses, sweeps
 
 
 def _asked(

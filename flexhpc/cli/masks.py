@@ -12,6 +12,7 @@ from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.table import Table
 
     from flexhpc.analysis.samples import Agreement, SampleScores
 
@@ -37,10 +38,9 @@ def masks(
     A table shows the hardest; csv, json and parquet hold every sample, by its global id.
     """
     from flexhpc.analysis.samples import agreements, frame_of, scores_of
-    from flexhpc.store.status import StatusReader, open_run
+    from flexhpc.store.status import read_runs
 
-    opened = [open_run(path) for path in runs]
-    points = ((run, one) for run, _, some in opened for one in StatusReader(run, some).read())
+    points = [(folder, one) for folder, _, some in read_runs(runs) for one in some]
     groups = scores_of(points, by or ())
     if agreement:
         if not by:
@@ -64,47 +64,57 @@ def _bytes(frame: pd.DataFrame, form: Format) -> bytes:
 
 def _print(scores: SampleScores, top: int) -> None:
     """Print the hardest samples of one group as a table."""
-    from rich.table import Table
-
     from flexhpc.analysis.samples import title
     from flexhpc.analysis.tables import make_console
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    unseen = bool(scores.asked.any())
-    more = ("right unseen", "memorization") if unseen else ()
-    for name in ("sample", "drawn", "missed", "expected", "hardness", "blocks", *more):
-        table.add_column(name, justify="right", no_wrap=True)
-    for sample in scores.hardest(top):
-        cells = [
-            str(sample), str(scores.drawn[sample]), str(scores.missed[sample]),
-            f"{scores.expected[sample]:.1f}", f"{scores.hardness[sample]:.1f}",
-            f"{scores.blocks[sample]:.2f}",
-        ]  # fmt: skip
-        if unseen:
-            asked = scores.asked[sample]
-            cells += [f"{scores.right[sample]}/{asked}", f"{scores.memorization[sample]:.2f}"]
-        table.add_row(*cells)
+    ids = scores.hardest(top)
+    missed, expected, hardness = scores.missed, scores.expected, scores.hardness
+    columns = {
+        "sample": [str(i) for i in ids],
+        "drawn": [str(scores.drawn[i]) for i in ids],
+        "missed": [str(missed[i]) for i in ids],
+        "expected": [f"{expected[i]:.1f}" for i in ids],
+        "hardness": [f"{hardness[i]:.1f}" for i in ids],
+        "blocks": [f"{scores.blocks[i]:.2f}" for i in ids],
+    }
+    if scores.asked.any():
+        columns["right unseen"] = [f"{scores.right[i]}/{scores.asked[i]}" for i in ids]
+        memorization = scores.memorization
+        columns["memorization"] = [f"{memorization[i]:.2f}" for i in ids]
     console = make_console()
     console.print(title(scores), highlight=False)
-    console.print(table)
+    console.print(_table(columns, console.width))
     never = int((scores.drawn > 0).sum() - (scores.missed > 0).sum())
     console.print(f"{never:,} of the samples drawn were fitted by every training", highlight=False)
 
 
 def _print_agreements(found: list[Agreement]) -> None:
-    from rich.table import Table
-
     from flexhpc.analysis.tables import make_console
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("first", "second"):
-        table.add_column(name, no_wrap=True)
-    for name in ("samples", "correlation", "reliability", "corrected"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for one in found:
-        table.add_row(
-            one.first, one.second, f"{one.samples:,}", f"{one.correlation:.2f}",
-            " and ".join(f"{part:.2f}" for part in one.reliability),
-            "too noisy" if one.corrected is None else f"{one.corrected:.2f}",
-        )  # fmt: skip
-    make_console().print(table)
+    columns = {
+        "first": [one.first for one in found],
+        "second": [one.second for one in found],
+        "samples": [f"{one.samples:,}" for one in found],
+        "correlation": [f"{one.correlation:.2f}" for one in found],
+        "reliability": [" and ".join(f"{r:.2f}" for r in one.reliability) for one in found],
+        "corrected": [
+            "too noisy" if one.corrected is None else f"{one.corrected:.2f}" for one in found
+        ],
+    }
+    console = make_console()
+    console.print(_table(columns, console.width))
+
+
+def _table(columns: dict[str, list[str]], width: int) -> Table:
+    """Return a table whose numbers are whole; names are cut where the terminal is narrow."""
+    from flexhpc.analysis.whole_columns import Column, table_of
+
+    names = ("first", "second")
+    return table_of(
+        [
+            Column(name=name, cells=cells, right=name not in names,
+                   least=12 if name in names else None)
+            for name, cells in columns.items()
+        ],
+        width,
+    )  # fmt: skip

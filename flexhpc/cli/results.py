@@ -89,16 +89,12 @@ def report(
     eps: Eps = None,
 ) -> None:
     """Write report/index.html with figures, over one or several runs."""
-    from flexhpc.store.status import StatusReader, of_run, open_run
+    from flexhpc.store.status import read_runs
 
     errors = training_errors(eps)
-    statuses, names, masks = [], [], []
-    for path in runs:
-        folder, _, points = open_run(path)
-        read = StatusReader(folder, points).read()
-        masks += [(folder, status) for status in read]
-        statuses += [of_run(status, folder.name) for status in read] if len(runs) > 1 else read
-        names.append(folder.name)
+    read = read_runs(runs)
+    masks = [(folder, status) for folder, _, some in read for status in some]
+    statuses, names = [status for _, status in masks], [folder.name for folder, _, _ in read]
     default = runs[0] / "report" if len(runs) == 1 else Path("report")
     where = output or default
     typer.echo(write_report(", ".join(names), runs, statuses, where, masks, errors))

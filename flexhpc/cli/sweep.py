@@ -115,7 +115,7 @@ def _conclude(path: Path, followed: Followed, unwritten: list[Exception]) -> Non
         Exception: that of the report, where it could not be written.
     """
     from flexhpc.analysis.comparison import asked_by
-    from flexhpc.analysis.failures import by_reason
+    from flexhpc.analysis.failures import by_reason, named
     from flexhpc.analysis.tables import print_results
     from flexhpc.launch.follower import tracking_warnings
     from flexhpc.launch.logs import log_tail
@@ -139,9 +139,8 @@ def _conclude(path: Path, followed: Followed, unwritten: list[Exception]) -> Non
     quoted = set()
     failed = [replace(s, state="failed") for s in statuses if s.state != "done"]
     for message, alike in by_reason(failed).items():
-        status, others = alike[0], f" and {len(alike) - 1} more" if len(alike) > 1 else ""
-        label = status.point.label or status.point.id
-        typer.echo(f"failed: {label}{others}: {message}", err=True)
+        status = alike[0]
+        typer.echo(f"failed: {named(alike)}: {message}", err=True)
         if status.log and status.log not in quoted:
             quoted.add(status.log)
             lines = log_tail(Path(status.log))

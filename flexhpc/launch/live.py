@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from flexhpc.analysis.failures import by_reason
+from flexhpc.analysis.failures import by_reason, named
 from flexhpc.analysis.status_table import status_view
 from flexhpc.analysis.text import emc_text, span
 from flexhpc.launch.forecast import Forecast, Pace, between
@@ -92,10 +92,9 @@ class View:
             if status.state == "done":
                 self._print(f"{count} {_label(status)}: done {emc_text(status.estimate)}")
         for message, some in by_reason(changed).items():
-            more = f" and {len(some) - 1} more" if len(some) > 1 else ""
             why = "for the same reason as before" if message in self._said else message
             self._said.add(message)
-            self._print(f"{count} {_label(some[0])}{more}: failed {why}")
+            self._print(f"{count} {named(some)}: failed {why}")
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -63,6 +64,20 @@ class Point:
         Text speaks for itself; the MLflow UI cuts names after some 15 characters.
         """
         return " ".join(short(key, value) for key, value in self.swept.items())
+
+    def value(self, key: str) -> str | None:
+        """Return the value of a dotted key as text, swept or not; None where there is no such key.
+
+        ``run`` is the name of the run, where there are several.
+        """
+        if key in self.swept:
+            return plain_text(self.swept[key])
+        value: Any = json.loads(self.canonical)
+        for part in key.split("."):
+            if not isinstance(value, dict) or part not in value:
+                return None
+            value = value[part]
+        return plain_text(value)
 
     @property
     def evaluation(self) -> dict[str, int] | None:

@@ -159,6 +159,24 @@ def _of_record(point: Point, path: Path, before: PointRecord | None) -> PointSta
     )
 
 
+def read_runs(paths: Sequence[Path]) -> list[tuple[RunFolder, Sweep, list[PointStatus]]]:
+    """Read runs; the points of several are told apart by ``run`` among what was swept.
+
+    Raises:
+        InputError: one is no run folder, or its frozen spec is damaged.
+    """
+    opened = [open_run(path) for path in paths]
+    names = [folder.name for folder, _, _ in opened]
+    read = []
+    for folder, sweep, points in opened:
+        statuses = StatusReader(folder, points).read()
+        if len(opened) > 1:
+            name = folder.name if names.count(folder.name) == 1 else str(folder.path)
+            statuses = [of_run(status, name) for status in statuses]
+        read.append((folder, sweep, statuses))
+    return read
+
+
 def of_run(status: PointStatus, name: str) -> PointStatus:
     """Return a point as one of several runs: the run's name is among what tells it from others."""
     point = replace(status.point, swept={"run": name, **status.point.swept})

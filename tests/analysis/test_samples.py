@@ -229,7 +229,7 @@ def test_a_report_downloads_nothing_for_its_pictures(
 
     monkeypatch.setattr(places, "_download", download)
     missing = SampleScores(name={"data": "cifar10", "labels": ""}, n_total=50_000, point=point)
-    missing.missed[3] = 1
+    missing.halves[0].missed[3] = 1
     assert view_of(missing) is None
     assert tried == []
     with pytest.raises(PointError, match="was not found"):

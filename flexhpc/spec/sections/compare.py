@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
-
 from flexhpc.spec.sections.base import Section
 
 
@@ -17,7 +15,7 @@ class Compare(Section):
     averaged over sizes, for any seeds, apart for each value of the keys `within`.
     """
 
-    by: str = Field()
+    by: str
     """The swept key whose values are compared, as `training.optimizer`."""
     baseline: Any = None
     """The value that the others are compared with; by default the first one."""
