@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 
 from tests import reaper
@@ -87,15 +89,29 @@ def untracked(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of the small spec, measured once by the real command."""
-    folder = tmp_path_factory.mktemp("measured")
-    spec = folder / "small.yaml"
-    spec.write_text(SMALL)
-    done = subprocess.run(
-        [str(FLEXHPC), "sweep", str(spec)], cwd=folder, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "runs" / "small"
+    """The run folder of the small spec, measured once by the real command; only to be read.
+
+    One for all processes of pytest, whose base folders lie beside each other. Beside ``runs`` lie
+    what the command ``said``, and which processes of it were ``left``.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "measured"
+    run = folder / "runs" / "small"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            (folder / "small.yaml").write_text(SMALL)
+            done = subprocess.run(
+                [str(FLEXHPC), "sweep", "small.yaml"], cwd=folder, capture_output=True, text=True,
+                timeout=240,
+            )  # fmt: skip
+            (folder / "said").write_text(done.stdout + done.stderr)
+            commands = (one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"]))
+            left = [line for line in map(" ".join, commands) if str(folder) in line]
+            (folder / "left").write_text("\n".join(left))
+    said = (folder / "said").read_text()
+    assert (run / "report" / "index.html").is_file(), said
+    return run
 
 
 @pytest.fixture

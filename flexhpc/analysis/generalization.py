@@ -65,12 +65,19 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Correlation:
-    """A correlation with its bootstrap interval at ``LEVEL``."""
+    """A correlation with its bootstrap interval at ``LEVEL``.
+
+    Attributes:
+        least, most: what it becomes without one of the models, whichever that is: a correlation
+            that one model makes shows here, and not in an interval.
+    """
 
     name: str
     value: float
     lower: float
     upper: float
+    least: float
+    most: float
 
 
 def pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
@@ -157,7 +164,8 @@ def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]
     """Correlate the excess of EMC with an outcome over models.
 
     Pearson, Spearman, Kendall's tau, and Pearson given log parameters (the correlation of what is
-    left of both after a linear fit on log parameters); percentile bootstrap over models.
+    left of both after a linear fit on log parameters); percentile bootstrap over models, and the
+    jackknife's range.
 
     Args:
         model_pairs: one per model, of which only the :func:`exact` count.
@@ -174,17 +182,27 @@ def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]
     size = np.log([pair.params for pair in exact_pairs])
     rng = np.random.default_rng(_SEED)
     draws = rng.integers(0, len(exact_pairs), (_RESAMPLES, len(exact_pairs)))
+    others = ~np.eye(len(exact_pairs), dtype=bool)
     tail = (1 - LEVEL) / 2
     lines = []
     for name, measure in _MEASURES.items():
         value = measure(excess, result, size)
-        drawn = np.array([measure(excess[i], result[i], size[i]) for i in draws])
+        drawn, without = (
+            np.array([measure(excess[i], result[i], size[i]) for i in chosen])
+            for chosen in (draws, others)
+        )
         drawn = drawn[np.isfinite(drawn)]
         if not math.isnan(value) and len(drawn):
             lower, upper = np.quantile(drawn, (tail, 1 - tail))
-            lines.append(
-                Correlation(name=name, value=value, lower=float(lower), upper=float(upper))
+            line = Correlation(
+                name=name,
+                value=value,
+                lower=float(lower),
+                upper=float(upper),
+                least=float(np.nanmin(without)),
+                most=float(np.nanmax(without)),
             )
+            lines.append(line)
     return lines
 
 

@@ -150,6 +150,23 @@ def test_an_effect_of_size_alone_vanishes_given_size() -> None:
     assert abs(lines["Pearson given log parameters"]) < 0.2
 
 
+def test_a_correlation_that_one_model_makes_is_seen_without_it() -> None:
+    flat = [pair(0.1 * (i % 3), 0.5 + 0.02 * (i // 3), 100 + i) for i in range(9)]
+    found = [*flat, pair(3.0, 0.95, 500)]
+    line = {line.name: line for line in correlations(found, "test_accuracy")}["Pearson"]
+    direct = [
+        stats.pearsonr(
+            [p.excess for p in found if p is not out],
+            [p.test_accuracy for p in found if p is not out],
+        ).statistic
+        for out in found
+    ]
+    assert line.least == pytest.approx(min(direct))
+    assert line.most == pytest.approx(max(direct))
+    assert line.value > 0.9
+    assert abs(line.least) < 0.1
+
+
 def test_few_models_give_no_correlation() -> None:
     assert correlations(some_pairs(FEWEST - 1, 0.1, 0.1), "gap") == []
     assert len(correlations(some_pairs(FEWEST, 0.1, 0.1), "gap")) == 4

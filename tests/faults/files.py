@@ -1,10 +1,13 @@
-"""Faults of files: a bit flipped, cut off."""
+"""Faults of files: a bit flipped, cut off, numbers that are none."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.faults.site import Outcome, Site, end
+import numpy as np
+from sklearn.datasets import load_digits
+
+from tests.faults.site import SPEC, Outcome, Site, end
 
 
 def damaged_point_file(site: Site, times: int) -> Outcome:
@@ -18,11 +21,11 @@ def damaged_point_file(site: Site, times: int) -> Outcome:
         site.outcome.tried += 1
         sweep = site.start()
         said = site.finish(sweep)
-        if sweep.returncode not in (0, 1) or (sweep.returncode and "not a readable" not in said):
+        if sweep.returncode != 1 or "not a readable" not in said:
             site.outcome.wrong += 1
-        if sweep.returncode:
-            path.unlink()
-            site.forget(path.stem)
+            site.outcome.said.append(f"damage not noticed: {said[-300:]}")
+        path.unlink()
+        site.forget(path.stem)
     return site.conclude()
 
 
@@ -40,11 +43,44 @@ def damaged_checkpoint(site: Site, times: int) -> Outcome:
     return site.conclude()
 
 
+def nan_in_data(site: Site, times: int) -> Outcome:
+    """A pixel of the data becomes NaN: a line per point, until the file is as it was."""
+    digits = load_digits()
+    good = digits.images.astype(np.float32)
+    path = site.folder / "digits.npz"
+
+    def write(images: np.ndarray) -> None:
+        np.savez(path, images=images, labels=digits.target)
+
+    write(good)
+    site.measures(SPEC.replace("source: digits", f"source: arrays, path: {path}"))
+    for _ in range(times):
+        site.begin_anew()
+        sweep = site.start()
+        site.wait(sweep, site.working)
+        site.somewhere(0.5)
+        end(sweep)
+        site.note_probes()
+        bad = good.copy()
+        bad.flat[int(site.rng.integers(bad.size))] = np.nan
+        write(bad)
+        sweep = site.start()
+        said = site.finish(sweep)
+        site.outcome.tried += sweep.returncode != 0  # it may have been done already
+        if sweep.returncode and "images hold nan" not in said:
+            site.outcome.wrong += 1
+            site.outcome.said.append(said[-300:])
+        site.note_probes()
+        write(good)
+    return site.conclude()
+
+
 def harm(path: Path, site: Site) -> None:
-    """Flip some bits of a file at random places, or cut it off at one."""
+    """Flip bits at some places of a file, or cut it off at one."""
     content = bytearray(path.read_bytes())
     if site.rng.random() < 0.7:
-        for at in site.rng.integers(len(content), size=int(site.rng.integers(1, 9))):
+        count = int(site.rng.integers(1, 9))
+        for at in site.rng.choice(len(content), size=count, replace=False):
             content[at] ^= 1 << int(site.rng.integers(8))
     else:
         del content[int(site.rng.integers(len(content))) :]

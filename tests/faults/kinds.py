@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from tests.faults.clusters import killed_node
-from tests.faults.files import damaged_checkpoint, damaged_point_file
+from tests.faults.files import damaged_checkpoint, damaged_point_file, nan_in_data
 from tests.faults.machines import (
     failing_writes,
     host_comes_back,
@@ -42,6 +42,7 @@ KINDS: dict[str, Kind] = {
     "out of memory": out_of_memory,
     "damaged point file": damaged_point_file,
     "damaged checkpoint": damaged_checkpoint,
+    "NaN in the data": nan_in_data,
     "full disk": on_small_disk(lambda i: f"size={140 + 40 * i}k", "size=50m", "No space left"),
     "no inodes": on_small_disk(
         lambda i: f"size=50m,nr_inodes={22 + 3 * i}", "size=50m,nr_inodes=10000", "No space left"

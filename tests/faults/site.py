@@ -90,6 +90,14 @@ class Site:
         self.run = folder / "runs" / "faults"
         self.profile("tracking_uri: none")
         self._known: set[tuple[object, ...]] = set()
+        self._expected: Callable[[], dict[str, object]] = expected
+
+    def measures(self, spec: str) -> None:
+        """Measure another spec than the usual one, first once with nothing that befalls it."""
+        self.spec.write_text(spec)
+        self.finish(self.start())
+        undisturbed = contents(self.run)
+        self._expected = lambda: undisturbed
 
     def profile(self, *lines: str, workers: int = 2) -> None:
         """Write the profile: workers that save often and are replaced as often as it takes."""
@@ -186,7 +194,7 @@ class Site:
         if sweep.returncode != 0:
             self.outcome.wrong += 1
             self.outcome.said.append(said[-500:])
-        elif contents(self.run) != expected():
+        elif contents(self.run) != self._expected():
             self.outcome.wrong += 1
         left = [*self.run.rglob("*.ckpt"), *self.run.rglob("*.part")]
         if left and not self.outcome.wrong:

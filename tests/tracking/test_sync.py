@@ -274,7 +274,8 @@ def test_the_ui_shows_parents_nested_children_and_a_plot(
 ) -> None:
     from playwright.sync_api import expect
 
-    folder, _, points = open_run(measured)
+    shutil.copytree(measured, tmp_path / "run")
+    folder, _, points = open_run(tmp_path / "run")
     port = free_port()
     parents, _ = logged(local_uri(folder))
     with served(ui_command(folder, port), port) as address:
