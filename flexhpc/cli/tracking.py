@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -39,12 +41,21 @@ def ui(
         typer.Argument(metavar="[RUN]", help="As of status; the newest.", parser=run_folder),
     ] = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
+    socket: Annotated[
+        Path | None,
+        typer.Option("--socket", metavar="PATH", help="Unix socket instead, for you alone."),
+    ] = None,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Serve MLflow's UI for a run (by default the newest) on loopback."""
+    """Serve MLflow's UI for a run (by default the newest) on loopback, or on a socket."""
     from flexhpc.store.status import open_run
-    from flexhpc.tracking.ui import newest_run, page_of, serve
+    from flexhpc.tracking.ui import newest_run, page_of, private_socket, serve
 
     folder, sweep, _ = open_run(run if run is not None else newest_run(runs))
-    typer.echo(f"http://127.0.0.1:{port}{page_of(folder, sweep.name)}")
-    serve(folder, port)
+    page = page_of(folder, sweep.name)
+    if socket is not None:
+        socket = private_socket(socket)
+        forward = f"ssh -N -L {port}:{shlex.quote(str(socket))} {platform.node()}"
+        typer.echo(f"from your own machine: {forward}; then")
+    typer.echo(f"http://127.0.0.1:{port}{page}")
+    serve(folder, port, socket)

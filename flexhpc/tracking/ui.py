@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sqlite3
 import sys
 from pathlib import Path
@@ -20,19 +21,50 @@ UI_ENVIRONMENT = {
     # MLflow would start half a dozen job processes of 230 MB each, which only its GenAI views use.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
+_LONGEST_SOCKET = 107
+"""Bytes, on Linux (``sun_path``)."""
 
 
-def ui_command(run: RunFolder, port: int) -> list[str]:
-    """Return the command that serves the UI on loopback.
+def ui_command(run: RunFolder, port: int, socket: Path | None = None) -> list[str]:
+    """Return the command that serves the UI on a port of loopback, or on a Unix socket instead.
 
     Raises:
         InputError: the run has no database yet.
     """
     _must_be_there(run)
+    instead = ["--uvicorn-opts", f"--uds {shlex.quote(str(socket))}"] if socket else []
     return [
         sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", local_uri(run),
-        "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *instead,
     ]  # fmt: skip
+
+
+def private_socket(path: Path) -> Path:
+    """Return the place of a Unix socket that nobody else can reach, in a folder made if need be.
+
+    The socket itself is open to all (uvicorn makes it so); what keeps others out is its folder.
+
+    Raises:
+        InputError: others may enter its folder, or the path cannot be that of a socket.
+    """
+    path = path.absolute()
+    if len(os.fsencode(path)) > _LONGEST_SOCKET:
+        raise InputError(f"{path}: a socket's path has at most {_LONGEST_SOCKET} bytes")
+    if path.exists() and not path.is_socket():
+        raise InputError(f"{path}: is there already, and no socket")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = path.parent.stat()
+    except FileExistsError:
+        raise InputError(f"{path.parent}: is no folder") from None
+    except OSError as error:
+        raise InputError(f"{path.parent}: {error.strerror}") from None
+    if folder.st_uid != os.getuid() or folder.st_mode & 0o077:
+        raise InputError(
+            f"{path.parent}: others may enter this folder; name one of yours that they may not "
+            f"(`chmod 700`), or one that is not there yet"
+        )
+    return path
 
 
 def page_of(run: RunFolder, name: str) -> str:
@@ -58,9 +90,9 @@ def _must_be_there(run: RunFolder) -> None:
         raise InputError(f"{run.path}: has no mlflow.db yet; `flexhpc sync {run.path}` makes it")
 
 
-def serve(run: RunFolder, port: int) -> None:
+def serve(run: RunFolder, port: int, socket: Path | None = None) -> None:
     """Replace this process by the UI's server."""
-    command = ui_command(run, port)
+    command = ui_command(run, port, socket)
     os.execve(command[0], command, {**UI_ENVIRONMENT, **os.environ})
 
 
