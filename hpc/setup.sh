@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets up .venv with the pinned packages; safe to repeat, and to run twice at the same time.
-#   hpc/setup.sh [dev]     dev: with what the tests need
+#   [HASHES=1] hpc/setup.sh [dev]     dev: with what the tests need
+# HASHES=1 takes no archive but those of hpc/hashes.txt, which is for one system and Python.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extra=${1:-}
@@ -20,6 +21,14 @@ fresh && exit 0
 
 echo "setting up .venv (once; torch alone is several gigabytes) ..." >&2
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check \
-  -c constraints.txt -e ".${extra:+[$extra]}"
+pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
+if [ -n "${HASHES:-}" ]; then
+  pins=$(mktemp)
+  trap 'rm -f "$pins"' EXIT
+  if [ -n "$extra" ]; then cp hpc/hashes.txt "$pins"; else grep -v '# dev$' hpc/hashes.txt >"$pins"; fi
+  "${pip[@]}" --require-hashes --no-deps -r "$pins"
+  "${pip[@]}" --no-deps --no-build-isolation -e .
+else
+  "${pip[@]}" -c constraints.txt -e ".${extra:+[$extra]}"
+fi
 touch .venv/.installed "$stamp"

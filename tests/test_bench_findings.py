@@ -12,6 +12,7 @@ from bench.findings.page import RECORDS, write
 from bench.findings.records import keep, kept
 from flexhpc.analysis.collect import row_of
 from flexhpc.analysis.comparison import compared
+from flexhpc.analysis.tuning import at_edge
 from flexhpc.api.runs import load
 from tests.conftest import REPOSITORY
 
@@ -48,6 +49,26 @@ def test_every_word_of_the_page_has_its_verdict(tmp_path: Path) -> None:
         for s in statuses if s.point.swept["model.activation"] != "identity"
     ]  # fmt: skip
     assert f"{min(ratios):.2f} to {max(ratios):.2f} samples per parameter" in PAGE.read_text()
+
+
+def test_optimizers_are_told_by_their_budgets(tmp_path: Path) -> None:
+    statuses, spec = kept(RECORDS / "finding_optimizers.json.xz", tmp_path)
+    found = compared(statuses, [spec])
+    verdicts = {next(k for k, v in e.within.items() if v != ""): e for e in found}
+    assert verdicts["training.steps"].verdict == "smaller"
+    assert verdicts["training.epochs"].verdict == "larger"
+    assert verdicts["training.gradient_evaluations"].verdict == "larger"
+    assert {effect.pairs for effect in found} == {15}
+    failed = [
+        p.verdict
+        for s in statuses for p in s.record.probes
+        if p.arm == s.estimate.arm and p.verdict != "fit"
+    ]  # fmt: skip
+    page = PAGE.read_text()
+    assert f"only {failed.count('not_fit')} of {len(failed)} had converged" in page
+    edges = [s for s in statuses if at_edge(s)]
+    assert {s.point.swept["training.optimizer"] for s in edges} == {"sgd"}
+    assert f"{len(edges)} of 15 points of SGD at equal gradients" in page
 
 
 def test_a_record_that_is_kept_gives_the_same_results(measured: Path, tmp_path: Path) -> None:

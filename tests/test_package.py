@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -77,3 +78,30 @@ def test_no_message_speaks_of_make() -> None:
     """A user of the wheel has no Makefile."""
     for path in (REPOSITORY / "flexhpc").rglob("*.py"):
         assert "`make " not in path.read_text(), path
+
+
+def pins(path: Path) -> dict[str, str]:
+    """Return name and version of each line of a file of requirements."""
+    lines = path.read_text().splitlines()
+    found = (line.split()[0].split("==") for line in lines if line and line[0] != "#")
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found}
+
+
+def test_hashes_are_of_the_pinned_versions() -> None:
+    assert pins(REPOSITORY / "hpc" / "hashes.txt") == pins(REPOSITORY / "constraints.txt")
+
+
+def test_another_archive_than_the_pinned_one_is_refused(tmp_path: Path) -> None:
+    lines = (REPOSITORY / "hpc" / "hashes.txt").read_text().splitlines()
+    (right,) = (line for line in lines if line.startswith("filelock=="))
+    digit = "0" if right.split("sha256:")[1][0] != "0" else "1"
+    wrong = re.sub("sha256:.", f"sha256:{digit}", right)
+    for line, status in ((right, 0), (wrong, 1)):
+        (tmp_path / "pins.txt").write_text(line + "\n")
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed",
+             "--require-hashes", "--no-deps", "-r", str(tmp_path / "pins.txt")],
+            check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == status, done.stderr
+    assert "DO NOT MATCH" in done.stderr

@@ -159,11 +159,11 @@ def _errors(statuses: Sequence[PointStatus], by: str) -> list[str]:
 
 def _factor_text(factors: Sequence[float], bounds: int) -> str:
     """Return the median and the quartiles, and how many points have a bound only."""
-    note = f" ({bounds} bounds)" if bounds else ""
+    note = f"{bounds} {'bound' if bounds == 1 else 'bounds'}" if bounds else ""
     if len(factors) < 2:
-        return note.strip()
+        return note
     low, middle, high = statistics.quantiles(factors, n=4, method="inclusive")
-    return f"{middle:.2f} ({low:.2f} to {high:.2f}){note}"
+    return f"{middle:.2f} ({low:.2f} to {high:.2f}{f'; {note}' if note else ''})"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
