@@ -73,6 +73,25 @@ def test_two_kinds_of_data_and_network_are_facets_and_colours(tmp_path: Path) ->
     assert emc_figure(some)["facet"]["sort"] == ["random", "original"]
 
 
+def test_what_follows_from_another_value_tells_nothing_apart(tmp_path: Path) -> None:
+    """``zip`` gives each optimizer its batch size, and each point one of two budgets."""
+    spec = tmp_path / "made.yaml"
+    spec.write_text(
+        "name: made\nfixed:\n  data: {source: digits}\n  model: {family: mlp}\n"
+        f"  search: {BAYES}\ngrid:\n  model.width: [4, 8]\n  seed: [0, 1]\nzip:\n"
+        "  - training.batch_size: [null, 64]\n    training.optimizer: [gd, sgd]\n"
+        "  - training.steps: [2000, null]\n    training.epochs: [null, 300]\n"
+    )
+    some = [
+        status(point, [(40, 0), (41, 1)], params=100 * point.swept["model.width"])
+        for point in checked(spec)[1]
+    ]
+    layout = layout_of(some)
+    assert layout.along == "size"
+    series = {layout.series(one) for one in some}
+    assert series == {"gd, steps 2000", "gd, epochs 300", "sgd, steps 2000", "sgd, epochs 300"}
+
+
 def test_another_number_runs_along_an_axis_of_its_own(tmp_path: Path) -> None:
     layout = layout_of(swept(tmp_path, [40, 90], [100], lr=[1e-4, 1e-3, 1e-2, 1e-1]))
     assert (layout.along, layout.key) == ("number", "training.lr")

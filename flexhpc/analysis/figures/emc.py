@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from flexhpc.analysis.figures.beside import Beside
 from flexhpc.analysis.figures.chart import (
     ARROWS,
     COLOURS,
@@ -27,6 +28,8 @@ _WIDTH, _HEIGHT, _FACET = 640, 380, (300, 260)
 _ROW = 26
 _MOST_ROWS, _MOST_BESIDE, _DENSE = 150, 12, 900
 """Rows with a name, and seeds side by side in one; the height of a figure of more (pixels)."""
+_SMALL, _LARGE = 26, 55
+"""Areas of points, where several stand side by side and otherwise (square pixels)."""
 _LOG_FROM = 8.0
 """Ratio of the largest to the smallest value from which a swept number has a logarithmic axis."""
 
@@ -107,13 +110,24 @@ def _curves(numbered: Numbered, layout: Layout, *, per_parameter: bool) -> Spec:
         reach = max(places) - min(places)
         x_domain = [min(places) - 0.05 * reach, max(places) + 0.35 * reach]
     y_domain = log_domain([end for row in rows for end in (row["lo"], row["y"], row["hi"])])
+    beside = Beside.of(rows, series, x_domain, width, logarithmic=logarithmic)
     lines, ends = _lines(measured, layout, per_parameter=per_parameter)
+    for line in lines:
+        line["x"] = beside.moved(line["x"], line["series"])
+    for row in rows:
+        row["x"] = beside.moved(row["x"], row["series"], beside.turns[row["id"]])
     labels = []
     for facet in facets:
         own = {name: end for (part, name), end in ends.items() if part == facet and name}
         moved = spread({name: y for name, (_, y) in own.items()}, y_domain, height)
         labels += [
-            {"facet": facet, "series": name, "x": own[name][0], "label_y": y, "kind": "label"}
+            {
+                "facet": facet,
+                "series": name,
+                "x": beside.after(own[name][0]),
+                "label_y": y,
+                "kind": "label",
+            }
             for name, y in moved.items()
         ]
     data = [*({**row, "kind": "point"} for row in rows), *lines, *labels]
@@ -142,8 +156,8 @@ def _curves(numbered: Numbered, layout: Layout, *, per_parameter: bool) -> Spec:
               y=_y("y", y_axis, y_scale)),
         _only("line", {"type": "line", "strokeWidth": 1.6}, x=x, y=_y("y", y_axis, y_scale),
               color=colour, detail={"field": "piece"}),
-        *_marks(x, "y", y_axis, y_scale, colour),
-        _only("label", {"type": "text", "align": "left", "dx": 9, "fontSize": 12, "limit": 150},
+        *_marks(x, "y", y_axis, y_scale, colour, size=_SMALL if beside.step else _LARGE),
+        _only("label", {"type": "text", "align": "left", "dx": 9, "fontSize": 12, "limit": 190},
               x=x, y=_y("label_y", y_axis, y_scale), text={"field": "series"}, color=colour),
     ]  # fmt: skip
     if len(facets) == 1:
@@ -258,12 +272,12 @@ def _bound(side: str, shape: str, **encoding: Any) -> Spec:
     return {"transform": where, "mark": mark, "encoding": encoding}
 
 
-def _marks(x: Spec, field: str, axis: Spec, scale: Spec, colour: Spec) -> list[Spec]:
+def _marks(x: Spec, field: str, axis: Spec, scale: Spec, colour: Spec, *, size: int) -> list[Spec]:
     """Intervals, measured points, and arrows at bounds."""
     return [
         _only("point", {"type": "rule", "strokeWidth": 1.4, "opacity": 1}, x=x,
               y=_y("lo", axis, scale), y2={"field": "hi"}, color=colour),
-        _exact({"type": "point", "filled": True, "size": 55, "opacity": 1}, x=x,
+        _exact({"type": "point", "filled": True, "size": size, "opacity": 1}, x=x,
                y=_y(field, axis, scale), color=colour, tooltip=_TOOLTIP),
         *(_bound(side, shape, x=x, y=_y(field, axis, scale), color=colour, tooltip=_TOOLTIP)
           for side, shape in ARROWS.items()),
@@ -302,7 +316,7 @@ FIGURE = ReportFigure(
     title="EMC",
     caption="Bars are intervals. An arrow is the bound of a censored EMC, which lies above (or "
     "below) it; curves join the medians over seeds, where these are no bounds. On the dashed line, "
-    "where it is shown, a network fits as many samples as it has parameters. A click on a point "
-    "shows its trainings.",
+    "where it is shown, a network fits as many samples as it has parameters. Points of one place, "
+    "as of several seeds, stand side by side. A click on a point shows its trainings.",
     draw=emc_figure,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,14 +51,16 @@ def layout_of(statuses: Sequence[PointStatus]) -> Layout:
     for status in statuses:
         for key, value in status.point.swept.items():
             values.setdefault(key, {})[plain_text(value)] = value
-    varied = [key for key, some in values.items() if len(some) > 1 and _last(key) != "seed"]
+    varied = _telling(
+        statuses, [key for key, some in values.items() if len(some) > 1 and _last(key) != "seed"]
+    )
     kinds = [key for key in varied if _last(key) not in SIZES]
     if _grows(statuses, kinds):
-        return _parted("size", "", kinds, values)
+        return _parted("size", "", kinds, statuses)
     for key in kinds:
         numbers = all(_is_number(status.point.swept.get(key)) for status in statuses)
         if len(values[key]) >= _FEWEST_ALONG and numbers:
-            layout = _parted("number", key, [k for k in varied if k != key], values)
+            layout = _parted("number", key, [k for k in varied if k != key], statuses)
             if layout.along == "number":
                 return layout
     return Layout(along="rows", colours=_first(varied))
@@ -71,7 +73,29 @@ def kinds_of(statuses: Sequence[PointStatus]) -> list[str]:
         for key, value in status.point.swept.items():
             values.setdefault(key, set()).add(plain_text(value))
     varied = [key for key, some in values.items() if len(some) > 1 and _last(key) != "seed"]
-    return varied or [key for key in values if _last(key) != "seed"]
+    return _telling(statuses, varied) or [key for key in values if _last(key) != "seed"]
+
+
+def _telling(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
+    """Return the keys without those whose value follows from that of another one.
+
+    Where ``zip`` gives each optimizer a batch size and a rate, the optimizer says it all; where it
+    gives some points ``steps`` and the others ``epochs``, neither does. Keys of which every point
+    has a value of its own say nothing of others.
+    """
+    texts = {key: [plain_text(s.point.swept.get(key)) for s in statuses] for key in keys}
+    given = {key: [s.point.swept.get(key) is not None for s in statuses] for key in keys}
+    left = list(keys)
+    for key in sorted(keys, key=lambda key: (key in _preferred(keys), key.startswith("data."))):
+        for other in left:
+            pairs = set(zip(texts[other], texts[key], strict=True))
+            repeated = len(statuses) >= 2 * len(pairs)
+            covers = all(a or not b for a, b in zip(given[other], given[key], strict=True))
+            follows = len(pairs) == len(set(texts[other]))
+            if other != key and repeated and covers and follows:
+                left.remove(key)
+                break
+    return left
 
 
 def name_of(status: PointStatus, keys: Sequence[str]) -> str:
@@ -88,14 +112,17 @@ def name_of(status: PointStatus, keys: Sequence[str]) -> str:
 
 
 def _parted(
-    along: Literal["size", "number"], key: str, kinds: Sequence[str], values: Mapping[str, Any]
+    along: Literal["size", "number"],
+    key: str,
+    kinds: Sequence[str],
+    statuses: Sequence[PointStatus],
 ) -> Layout:
     """Part a figure by data and colour it by the rest, as long as that can be told apart."""
     facets = tuple(k for k in kinds if k.startswith("data.")) if len(kinds) > 1 else ()
     if len(facets) == len(kinds):
         facets = facets[:-1]
     colours = tuple(k for k in kinds if k not in facets)
-    many = _product(facets, values) > _MOST_FACETS or _product(colours, values) > _MOST_COLOURS
+    many = _kinds(statuses, facets) > _MOST_FACETS or _kinds(statuses, colours) > _MOST_COLOURS
     return (
         Layout(along="rows", colours=_first(kinds))
         if many
@@ -113,19 +140,19 @@ def _grows(statuses: Sequence[PointStatus], kinds: Sequence[str]) -> bool:
     return any(len(some) > 1 for some in sizes.values())
 
 
-def _product(keys: Sequence[str], values: Mapping[str, Any]) -> int:
-    count = 1
-    for key in keys:
-        count *= len(values[key])
-    return count
+def _kinds(statuses: Sequence[PointStatus], keys: Sequence[str]) -> int:
+    return len({name_of(status, keys) for status in statuses})
 
 
 def _first(keys: Sequence[str]) -> tuple[str, ...]:
     """Return the key that groups rows; none where there is one key only, whose values they are."""
     if len(keys) < 2:
         return ()
-    preferred = [key for key in keys if _last(key) in ("labels", "family", "optimizer")]
-    return tuple((preferred or list(keys))[:1])
+    return tuple((_preferred(keys) or list(keys))[:1])
+
+
+def _preferred(keys: Sequence[str]) -> list[str]:
+    return [key for key in keys if _last(key) in ("labels", "family", "optimizer")]
 
 
 def _last(key: str) -> str:

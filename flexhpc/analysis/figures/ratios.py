@@ -93,7 +93,11 @@ def _row(effect: Effect) -> dict[str, Any]:
 
 
 def name_of_effect(effect: Effect) -> str:
-    """Return what is compared, as ``random: tanh``, with what it is compared where that varies."""
-    within = ", ".join(value for value in effect.within.values() if value)
+    """Return what is compared, as ``random: tanh / relu``; numbers kept apart with their key."""
+    within = ", ".join(
+        f"{key.split('.')[-1]} {value}" if value[:1].isdigit() else value
+        for key, value in effect.within.items()
+        if value
+    )
     compared = f"{effect.value} / {effect.baseline}"
     return f"{within}: {compared}" if within else compared

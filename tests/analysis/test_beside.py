@@ -1,0 +1,61 @@
+"""Points of one place stand side by side, near it, and curves keep their order."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flexhpc.analysis.figures.beside import Beside
+
+NAMES = ["relu", "tanh", "gelu"]
+
+
+def rows(places: list[float], seeds: int) -> list[dict[str, Any]]:
+    every = product(["random", "original"], NAMES, places, range(seeds))
+    return [
+        {"id": number, "facet": facet, "series": name, "x": place}
+        for number, (facet, name, place, _) in enumerate(every)
+    ]
+
+
+@pytest.mark.parametrize("logarithmic", [True, False])
+@pytest.mark.parametrize("seeds", [1, 2, 5, 40])
+def test_every_point_is_seen_nearest_to_its_own_place(seeds: int, logarithmic: bool) -> None:
+    places = [100.0, 200.0, 350.0] if not logarithmic else [100.0, 300.0, 1200.0]
+    some = rows(places, seeds)
+    beside = Beside.of(some, NAMES, [50, 2000], 600, logarithmic=logarithmic)
+    stand = [beside.moved(row["x"], row["series"], beside.turns[row["id"]]) for row in some]
+    seen = {(row["facet"], round(x, 9)) for row, x in zip(some, stand, strict=True)}
+    assert len(seen) == len(some)
+    axis = np.log if logarithmic else np.asarray
+    for row, x in zip(some, stand, strict=True):
+        away = np.abs(axis(np.array(places)) - axis(x))
+        assert places[int(away.argmin())] == row["x"]
+        assert beside.after(row["x"]) >= x - 1e-9
+    for place in places:
+        middles = [beside.moved(place, name) for name in NAMES]
+        assert middles == sorted(middles)
+        assert middles[1] == pytest.approx(place)
+
+
+def test_points_that_have_their_place_alone_stay() -> None:
+    some = [{"id": i, "facet": "", "series": "", "x": x} for i, x in enumerate([10.0, 100.0])]
+    beside = Beside.of(some, [""], [1, 1000], 600, logarithmic=True)
+    assert [beside.moved(row["x"], "", beside.turns[row["id"]]) for row in some] == [10, 100]
+
+
+def test_sizes_that_nearly_agree_are_one_place() -> None:
+    """As of networks of three families with equal parameters, give or take some."""
+    some = [
+        {"id": i, "facet": "", "series": name, "x": x}
+        for i, (name, x) in enumerate(
+            [("relu", 1000.0), ("tanh", 1008.0), ("gelu", 1012.0), ("relu", 4000.0)]
+        )
+    ]
+    beside = Beside.of(some, NAMES, [500, 8000], 600, logarithmic=True)
+    assert beside.step > 0
+    stand = [beside.moved(row["x"], row["series"], beside.turns[row["id"]]) for row in some[:3]]
+    assert np.diff(np.log(stand)).min() > 0.9 * beside.step
