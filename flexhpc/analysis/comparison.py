@@ -82,6 +82,15 @@ class Effect:
         return 2 * min(self.chance, 1 - self.chance)
 
     @property
+    def within_text(self) -> str:
+        """The values kept apart, numbers with their key: ``random``, ``steps 2000``."""
+        return ", ".join(
+            f"{key.split('.')[-1]} {value}" if value[:1].isdigit() else value
+            for key, value in self.within.items()
+            if value
+        )
+
+    @property
     def said(self) -> str:
         """The verdict in words, with what would decide it."""
         if self.verdict != "not decided":

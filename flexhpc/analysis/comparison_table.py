@@ -57,18 +57,18 @@ def pairs_text(effect: Effect) -> str:
 
 def verdict_sentences(found: Sequence[Effect]) -> list[str]:
     """Return what was decided, in a sentence for each kind of data; nothing if nothing was."""
-    groups: dict[tuple[str, ...], list[Effect]] = {}
+    groups: dict[tuple[str, str], list[Effect]] = {}
     for effect in found:
-        groups.setdefault((*effect.within.values(), effect.baseline), []).append(effect)
+        groups.setdefault((effect.within_text, effect.baseline), []).append(effect)
     said = []
-    for (*within, baseline), some in list(groups.items())[:_MOST_SENTENCES]:
+    for (within, baseline), some in list(groups.items())[:_MOST_SENTENCES]:
         known = [one for one in some if one.verdict != "not decided"]
         parts = [f"{one.value} {one.verdict} ({one.ratio_text})" for one in known]
         open_ = len(some) - len(known)
         if known and open_:
             parts.append(f"{open_} not decided")
         if parts:
-            start = f"{', '.join(within)}: against" if any(within) else "Against"
+            start = f"{within}: against" if within else "Against"
             said.append(f"{start} {baseline}: {'; '.join(parts)}.")
     return said
 

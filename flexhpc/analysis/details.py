@@ -57,6 +57,7 @@ def of_point(status: PointStatus, *, losses: bool = True) -> Details:
         "ratio": ratio_text(estimate, record.header.params),
         "params": record.header.params,
         "bracket": bracket_text(status.bracket),
+        "ends": _ends(status, best),
         "ended": ending_text(status),
         "curve": _curve(status),
         "probes": [_probe(probe, best, losses=losses) for probe in record.probes],
@@ -71,6 +72,25 @@ def _probe(probe: ProbeSummary, best: int, *, losses: bool) -> list[Any]:
         int(probe.arm != best), ", ".join(f"{k} {v:g}" for k, v in probe.tuned.items()),
         *_losses(probe.loss_curve if losses else ()),
     ]  # fmt: skip
+
+
+def _ends(status: PointStatus, best: int) -> list[list[int]]:
+    """Return the trainings at the largest n that fitted, and at the smallest that failed.
+
+    Args:
+        status: of the point; best: index of the best values of tuned keys.
+    """
+    assert status.record is not None
+    bracket = status.bracket
+    counted = [
+        (number, probe)
+        for number, probe in enumerate(status.record.probes)
+        if probe.arm == best and not probe.rejected
+    ]
+    return [
+        [i for i, one in counted if one.n == bracket.largest_fit and one.verdict == "fit"],
+        [i for i, one in counted if one.n == bracket.smallest_fail and one.verdict != "fit"],
+    ]
 
 
 def _losses(curve: Any) -> tuple[list[int], list[float | None]]:

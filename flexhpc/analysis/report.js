@@ -34,7 +34,7 @@ for (const place of document.querySelectorAll("[data-spec]")) {
   const into = place.querySelector(".drawing");
   vegaEmbed(into, zoomable(spec), ours).then(({ view }) => {
     view.addEventListener("click", (_, item) => {
-      if (item && item.datum && item.datum.id !== undefined) show(item.datum.id, true);
+      if (item && item.datum && item.datum.id !== undefined) show(item.datum.id, place);
     });
   }).catch((error) => console.error(error));
 }
@@ -65,15 +65,54 @@ function lossChart(point) {
   return { ...templates.loss, datasets: { losses: losses.filter((row) => row.loss > 0) } };
 }
 
-function show(id, scroll) {
-  const point = details[id], panel = document.getElementById("point");
+const panel = document.getElementById("point");
+const within = element("tr"); // where the panel stands below a row of the table
+within.append(element("td"));
+within.className = "within";
+
+// Put the panel below a figure, or below a row of the table of results.
+function putBelow(place) {
+  within.remove();
+  if (place.tagName !== "TR") return place.after(panel);
+  const cell = within.firstChild, wide = place.closest(".wide");
+  cell.colSpan = place.cells.length;
+  cell.append(panel);
+  panel.style.width = `${wide.clientWidth}px`;
+  place.after(within);
+}
+
+function close() {
+  panel.hidden = true;
+  within.remove();
+  table.after(panel);
+  for (const row of document.querySelectorAll("tr.chosen")) row.classList.remove("chosen");
+}
+
+const numbered = (numbers) => `${numbers.length === 1 ? "training" : "trainings"} ${numbers.join(", ")}`;
+
+function decided(point) {
+  const [fitted, failed] = point.ends, said = [];
+  if (fitted.length)
+    said.push(`Largest n that fitted: ${point.probes[fitted[0]][0]}, in ${numbered(fitted)}.`);
+  if (failed.length)
+    said.push(`Smallest n that failed: ${point.probes[failed[0]][0]}, in ${numbered(failed)}.`);
+  return said.join(" ");
+}
+
+function show(id, place) {
+  const point = details[id];
   if (!point) return;
+  panel.style.width = "";
+  putBelow(place);
   const said = [`EMC ${point.emc || "not known yet"}`, point.why,
     point.params ? `${point.params.toLocaleString("en")} parameters` : "",
     point.ratio ? `${point.ratio} per parameter` : "",
     point.bracket ? `bracket ${point.bracket}` : "", point.ended ? `ended by ${point.ended}` : ""];
-  panel.replaceChildren(element("h3", point.label),
-    element("p", said.filter(Boolean).join(" · "), "muted"));
+  const shut = element("button", "Close");
+  shut.type = "button";
+  shut.addEventListener("click", close);
+  panel.replaceChildren(element("h3", point.label), shut,
+    element("p", said.filter(Boolean).join(" · "), "muted"), element("p", decided(point), "muted"));
   const pair = element("div", undefined, "pair");
   for (const spec of [fitChart(point), lossChart(point)]) {
     const drawing = element("div", undefined, "drawing");
@@ -96,6 +135,7 @@ function show(id, scroll) {
                    epochs, cost.toLocaleString("en"), seconds];
     if (heads.length > cells.length) cells.push(probe[10]);
     for (const cell of cells) row.append(element("td", String(cell)));
+    row.classList.toggle("end", point.ends.flat().includes(number));
     body.append(row);
   });
   const wide = element("div", undefined, "wide");
@@ -108,17 +148,19 @@ function show(id, scroll) {
   panel.hidden = false;
   for (const row of document.querySelectorAll("tr.point"))
     row.classList.toggle("chosen", Number(row.dataset.id) === id);
-  if (scroll) panel.scrollIntoView({ block: "nearest" });
+  panel.scrollIntoView({ block: "nearest" });
 }
 
 const table = document.getElementById("results");
 for (const row of table.querySelectorAll("tr.point")) {
+  const ask = () => row.classList.contains("chosen") && within.isConnected
+    ? close() : show(Number(row.dataset.id), row);
   row.tabIndex = 0;
-  row.addEventListener("click", () => show(Number(row.dataset.id), true));
+  row.addEventListener("click", ask);
   row.addEventListener("keydown", (event) => {
     if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
-      show(Number(row.dataset.id), true);
+      ask();
     }
   });
 }
@@ -135,6 +177,7 @@ table.querySelectorAll("thead th").forEach((head, column) => {
       const number = Number(String(value).replaceAll(",", ""));
       return value === "" ? null : Number.isNaN(number) ? value : number;
     };
+    if (within.isConnected) close();
     const rows = [...table.tBodies[0].rows];
     rows.sort((a, b) => {
       const [x, y] = [key(a), key(b)];
@@ -147,17 +190,20 @@ table.querySelectorAll("thead th").forEach((head, column) => {
   });
 });
 
+const DIGITS = "\\d+(?:\\.\\d+)?(?:e[-+]?\\d+)?", NUMBER = new RegExp(`^${DIGITS}$`);
 const filter = document.getElementById("filter");
 filter.addEventListener("input", () => {
+  if (within.isConnected) close();
   const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
   let left = 0;
   for (const row of table.querySelectorAll("tr.point")) {
-    const text = row.textContent.toLowerCase();
-    row.hidden = !words.every((word) => text.includes(word));
+    const text = [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase();
+    const numbers = new Set(text.replaceAll(/(\d),(?=\d{3})/g, "$1").match(new RegExp(DIGITS, "g")));
+    row.hidden = !words.every((word) => NUMBER.test(word) ? numbers.has(word) : text.includes(word));
     left += !row.hidden;
   }
   document.getElementById("left").textContent =
-    words.length ? `${left} of ${table.tBodies[0].rows.length}` : "";
+    words.length ? `${left} of ${table.querySelectorAll("tr.point").length}` : "";
 });
 document.getElementById("csv").addEventListener("click", () => {
   const link = element("a");

@@ -211,9 +211,22 @@ def test_a_reader_finds_every_training(page: Any, measured: Path) -> None:
         shown = page.locator("#point tbody tr")
         assert shown.count() == one.probes
         assert page.locator("#point h3").inner_text() == one.point.label
+        said = page.locator("#point p").nth(1).inner_text()
+        assert f"Largest n that fitted: {one.bracket.largest_fit}, in training" in said
+        assert f"Smallest n that failed: {one.bracket.smallest_fail}, in training" in said
+        for ending in page.locator("#point tr.end").all():
+            n, verdict = (ending.locator("td").nth(i).inner_text() for i in (1, 3))
+            fitted = verdict == "fit"
+            assert int(n) == (one.bracket.largest_fit if fitted else one.bracket.smallest_fail)
+        below = page.locator("tr.point").nth(number).evaluate("row => row.nextSibling.className")
+        assert below == "within", "a row's trainings stand below it"
     page.wait_for_selector("#point .vega-embed svg")
+    page.locator("tr.point").last.click()
+    assert not page.locator("#point").is_visible(), "a second click closes them"
     page.locator("[data-spec] .mark-symbol path").first.click()
     assert page.locator("#point h3").inner_text() in {s.point.label for s in statuses}
+    page.locator("#point button").click()
+    assert not page.locator("#point").is_visible()
 
 
 @pytest.mark.browser
@@ -226,8 +239,17 @@ def test_the_table_is_sorted_filtered_and_saved(page: Any, tmp_path: Path) -> No
     ascending = widths()
     head.click()
     assert widths() == ascending[::-1]
+    page.locator("tr.point").first.click()
     page.fill("#filter", "bracket 12")
     assert widths() == ["12"]
+    assert page.locator("#left").inner_text() == "1 of 3"
+    cost = page.locator("tr.point:visible td").filter(has_text=re.compile("^[0-9]+,[0-9]{3}$"))
+    whole = cost.first.inner_text().replace(",", "")
+    page.fill("#filter", whole)
+    assert widths() == ["12"]
+    page.fill("#filter", whole[:-1])  # a part of a number is another number
+    assert widths() == []
+    page.fill("#filter", "bracket 12")
     with page.expect_download() as download:
         page.click("#csv")
     download.value.save_as(tmp_path / "got.csv")

@@ -94,10 +94,5 @@ def _row(effect: Effect) -> dict[str, Any]:
 
 def name_of_effect(effect: Effect) -> str:
     """Return what is compared, as ``random: tanh / relu``; numbers kept apart with their key."""
-    within = ", ".join(
-        f"{key.split('.')[-1]} {value}" if value[:1].isdigit() else value
-        for key, value in effect.within.items()
-        if value
-    )
     compared = f"{effect.value} / {effect.baseline}"
-    return f"{within}: {compared}" if within else compared
+    return f"{effect.within_text}: {compared}" if effect.within_text else compared
