@@ -8,9 +8,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from flexhpc.launch.profile import LocalProfile, Profile, SlurmProfile
-from flexhpc.spec.loading import raise_problems
 from flexhpc.spec.resolve import Report, closest, explain, show
-from flexhpc.spec.yaml_reader import Document, Problem, read
+from flexhpc.spec.yaml_reader import Document, Problem, raise_problems, read
 
 _PROFILES: dict[str, type[Profile]] = {"local": LocalProfile, "slurm": SlurmProfile}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,8 @@ from flexhpc.own_code import Code
 from flexhpc.spec.comparing import check_compare
 from flexhpc.spec.entry import Frozen
 from flexhpc.spec.identity import HASH_VERSION
-from flexhpc.spec.nested import Keys, put, spelled
+from flexhpc.spec.nested import Keys, put
+from flexhpc.spec.override import apply_override
 from flexhpc.spec.point import Point
 from flexhpc.spec.resolve import closest, show, validate
 from flexhpc.spec.sections.base import Section
@@ -23,7 +24,15 @@ from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sections.record import Record
 from flexhpc.spec.sweep import Axis, Sweep
 from flexhpc.spec.variants import KEYS
-from flexhpc.spec.yaml_reader import Document, Dumper, Path_, Problem, parse, read
+from flexhpc.spec.yaml_reader import (
+    Document,
+    Dumper,
+    Path_,
+    Problem,
+    parse,
+    raise_problems,
+    read,
+)  # fmt: skip
 
 BESIDE: dict[str, type[Section]] = {"evaluate": Evaluate, "record": Record, "compare": Compare}
 """Sections that say what is done beside measuring EMCs: they change no point's id."""
@@ -53,16 +62,15 @@ def load(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
         InputError: the file or an override is wrong in its form; one line per error.
     """
     document = read(spec) if isinstance(spec, Path) else _written(spec)
-    reader = _Reader(document)
     wrong: list[str] = []
     for override in overrides:
         try:
-            reader.override(override)
+            apply_override(document.value, override, BESIDE)
         except InputError as error:
             wrong += error.lines
     if wrong:
         raise InputError(wrong)
-    sweep = reader.sweep()
+    sweep = _Reader(document).sweep()
     sweep.beside = spec.absolute().parent if isinstance(spec, Path) else Path.cwd()
     sweep.checked = sweep.frozen is None or bool(overrides)
     return sweep
@@ -100,13 +108,6 @@ def checked(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Poin
     return sweep, points
 
 
-def raise_problems(problems: Iterable[Problem]) -> None:
-    """Raise an InputError with every problem by line, if there is any."""
-    lines = [str(p) for p in sorted(problems, key=lambda p: (p.line, p.key))]
-    if lines:
-        raise InputError(dict.fromkeys(lines))
-
-
 def _clashes(sweep: Sweep, points: list[Point]) -> list[tuple[int, str, str]]:
     """Points of one spec that would share an id: they differ only in what is no part of it."""
     first: dict[str, Point] = {}
@@ -135,65 +136,6 @@ class _Reader:
         shown = key or ".".join(map(str, path)) or "(top)"
         line = self.doc.line(path)
         self.problems.append(Problem(file=self.doc.file, line=line, key=shown, what=what))
-
-    def override(self, text: str) -> None:
-        """Apply ``key=value`` to the plain document."""
-        key, equals, value_text = text.partition("=")
-        key = key.strip().removeprefix("fixed.")
-        if not equals or not key:
-            raise InputError(f"--set {text}: must have the form key=value, as model.width=64")
-        if len(text.splitlines()) > 1:
-            raise InputError(f"--set {show(text)}: must be one line")
-        parsed = parse("value: " + value_text, f"--set {text}")
-        raise_problems(parsed.problems)
-        value = parsed.value.get("value")
-        if key == "name":
-            self.top["name"] = value
-            return
-        if (section := key.split(".")[0]) in BESIDE:
-            if key != section and isinstance(self.top.get(section), list):
-                raise InputError(f"--set {text}: {section} is a list; set it as a whole")
-            self._override_at(self.top, key, value)
-            return
-        grid = self.top.get("grid")
-        for axes in (grid, self.top.get("tune")):
-            if isinstance(axes, dict):
-                axes.pop(key, None)
-        if self._override_zip(key, value):
-            return
-        if isinstance(value, list):
-            if not isinstance(grid, dict):
-                grid = self.top["grid"] = {}
-            grid[key] = value
-        elif key == "seed":
-            self.top["seed"] = value
-        else:
-            if not isinstance(self.top.get("fixed"), dict):
-                self.top["fixed"] = {}
-            self._override_at(self.top["fixed"], key, value)
-
-    def _override_zip(self, key: str, value: Any) -> bool:
-        """Replace or drop ``key`` in the zip entry that holds it; True if it is replaced there."""
-        entries = self.top.get("zip")
-        if not isinstance(entries, list):
-            return False
-        for entry in entries:
-            if isinstance(entry, dict) and key in entry:
-                if isinstance(value, list):
-                    entry[key] = value
-                    return True
-                del entry[key]
-                if not entry:
-                    entries.remove(entry)
-                return False
-        return False
-
-    def _override_at(self, where: dict[str, Any], key: str, value: Any) -> None:
-        *parents, last = key.split(".")
-        for part in parents:
-            where[part] = spelled(where.get(part))
-            where = where[part]
-        where[last] = value
 
     def sweep(self) -> Sweep:
         """Read the top level; raises if the form is so wrong that no points can be made."""

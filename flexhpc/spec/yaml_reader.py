@@ -8,6 +8,7 @@ text, ``010`` is ten, and a duplicate key is an error.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,13 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.key}: {self.what}"
+
+
+def raise_problems(problems: Iterable[Problem]) -> None:
+    """Raise an InputError with every problem by line, if there is any."""
+    lines = [str(p) for p in sorted(problems, key=lambda p: (p.line, p.key))]
+    if lines:
+        raise InputError(dict.fromkeys(lines))
 
 
 @dataclass(frozen=True, kw_only=True)
