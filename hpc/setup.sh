@@ -5,7 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extra=${1:-}
-stamp=.venv/.installed${extra:+-$extra}
+[ "${HASHES:-}" = 1 ] && hashes=1 || hashes=
+stamp=.venv/.installed${hashes:+-hashes}${extra:+-$extra}
 python=${PYTHON:-python3}
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
@@ -16,19 +17,33 @@ if command -v flock >/dev/null; then
   exec 9>.venv.lock
   flock -n 9 || { echo "waiting for another set-up ..." >&2; flock 9; }
 fi
-fresh() { [ -e "$stamp" ] && [ "$stamp" -nt pyproject.toml ] && [ "$stamp" -nt constraints.txt ]; }
+fresh() {
+  [ -e "$stamp" ] && [ "$stamp" -nt pyproject.toml ] && [ "$stamp" -nt constraints.txt ] &&
+    [ "$stamp" -nt hpc/hashes.txt ]
+}
 fresh && exit 0
 
+if [ -n "$hashes" ]; then
+  system=$("$python" -c 'import platform as p
+print(f"{p.system()} {p.machine()}, Python", ".".join(p.python_version_tuple()[:2]))')
+  grep -q "^# $system:" hpc/hashes.txt || {
+    echo "hpc/hashes.txt is not for $system; python hpc/hashes.py makes it anew" >&2
+    exit 1
+  }
+  # pip would leave what is there already, and look at no hash of it.
+  compgen -G '.venv/.installed-hashes*' >/dev/null || rm -rf .venv
+fi
 echo "setting up .venv (once; torch alone is several gigabytes) ..." >&2
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
-if [ -n "${HASHES:-}" ]; then
+if [ -n "$hashes" ]; then
   pins=$(mktemp)
   trap 'rm -f "$pins"' EXIT
   if [ -n "$extra" ]; then cp hpc/hashes.txt "$pins"; else grep -v '# dev$' hpc/hashes.txt >"$pins"; fi
-  "${pip[@]}" --require-hashes --no-deps -r "$pins"
+  "${pip[@]}" --require-hashes --only-binary :all: --no-deps -r "$pins"
   "${pip[@]}" --no-deps --no-build-isolation -e .
 else
+  rm -f .venv/.installed-hashes*
   "${pip[@]}" -c constraints.txt -e ".${extra:+[$extra]}"
 fi
-touch .venv/.installed "$stamp"
+touch .venv/.installed ".venv/.installed${extra:+-$extra}" "$stamp"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -91,8 +92,8 @@ def untracked(tmp_path: Path) -> Path:
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of the small spec, measured once by the real command; only to be read.
 
-    One for all processes of pytest, whose base folders lie beside each other. Beside ``runs`` lie
-    what the command ``said``, and which processes of it were ``left``.
+    One for all processes of pytest, whose base folders lie beside each other. Beside ``runs`` lies
+    ``outcome.json``: what the command said, its exit status, and which processes of it were left.
     """
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "measured"
@@ -100,18 +101,31 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             folder.mkdir()
-            (folder / "small.yaml").write_text(SMALL)
-            done = subprocess.run(
-                [str(FLEXHPC), "sweep", "small.yaml"], cwd=folder, capture_output=True, text=True,
-                timeout=240,
-            )  # fmt: skip
-            (folder / "said").write_text(done.stdout + done.stderr)
-            commands = (one.info["cmdline"] or [] for one in psutil.process_iter(["cmdline"]))
-            left = [line for line in map(" ".join, commands) if str(folder) in line]
-            (folder / "left").write_text("\n".join(left))
-    said = (folder / "said").read_text()
-    assert (run / "report" / "index.html").is_file(), said
+            spec = folder / "small.yaml"
+            spec.write_text(SMALL)
+            outcome: dict[str, Any] = {"status": None, "said": "it did not end", "left": []}
+            try:
+                done = subprocess.run(
+                    [str(FLEXHPC), "sweep", str(spec)], cwd=folder, capture_output=True, text=True,
+                    timeout=240,
+                )  # fmt: skip
+                left = sorted(processes_in(folder))
+                outcome = {
+                    "status": done.returncode, "said": done.stdout + done.stderr, "left": left,
+                }  # fmt: skip
+            finally:
+                (folder / "outcome.json").write_text(json.dumps(outcome))
+    outcome = json.loads((folder / "outcome.json").read_text())
+    assert outcome["status"] == 0, outcome["said"]
     return run
+
+
+def processes_in(folder: Path) -> Iterator[str]:
+    """Yield the commands of processes that work in a folder, or were told of it."""
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if str(folder) in command or str(folder) in (process.info["cwd"] or ""):
+            yield command
 
 
 @pytest.fixture

@@ -54,21 +54,34 @@ def test_every_word_of_the_page_has_its_verdict(tmp_path: Path) -> None:
 def test_optimizers_are_told_by_their_budgets(tmp_path: Path) -> None:
     statuses, spec = kept(RECORDS / "finding_optimizers.json.xz", tmp_path)
     found = compared(statuses, [spec])
-    verdicts = {next(k for k, v in e.within.items() if v != ""): e for e in found}
+    verdicts = {next(k for k, v in e.within.items() if v): e for e in found}
     assert verdicts["training.steps"].verdict == "smaller"
     assert verdicts["training.epochs"].verdict == "larger"
     assert verdicts["training.gradient_evaluations"].verdict == "larger"
     assert {effect.pairs for effect in found} == {15}
+    page = PAGE.read_text()
+    steps, epochs, gradients = found
+    assert f"at 8 units ({steps.most:.2f})" in page
+    assert f"at 16 ({steps.least:.2f})" in page
+    assert f"(up to {epochs.most:.2f}; {epochs.least:.2f} at 8)" in page
+    assert f"({gradients.least:.2f} to {gradients.most:.2f})" in page
     failed = [
         p.verdict
         for s in statuses for p in s.record.probes
         if p.arm == s.estimate.arm and p.verdict != "fit"
     ]  # fmt: skip
-    page = PAGE.read_text()
-    assert f"only {failed.count('not_fit')} of {len(failed)} had converged" in page
+    said = " ".join(page.split())
+    assert f"Of the {len(failed)} trainings that failed" in said
+    assert f"best rate {failed.count('unconverged')} were still improving" in said
+    assert f"{failed.count('unstable')} had become unstable" in said
+    assert f"only {failed.count('not_fit')} had converged" in said
     edges = [s for s in statuses if at_edge(s)]
-    assert {s.point.swept["training.optimizer"] for s in edges} == {"sgd"}
-    assert f"{len(edges)} of 15 points of SGD at equal gradients" in page
+    assert f"{len(edges)} of 15 points of SGD at equal gradients" in said
+    for one in edges:
+        assert one.point.swept["training.optimizer"] == "sgd"
+        assert one.point.swept["training.gradient_evaluations"]
+        rates = [arm.values["training.lr"] for arm in one.point.arms]
+        assert rates[one.estimate.arm] == min(rates), "the lowest that was tried"
 
 
 def test_a_record_that_is_kept_gives_the_same_results(measured: Path, tmp_path: Path) -> None:

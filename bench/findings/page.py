@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +20,7 @@ from flexhpc.analysis.generalization import Pair, by_family, correlations, pairs
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
 from flexhpc.analysis.training_error import with_errors
 from flexhpc.atomic import write_atomic
+from flexhpc.spec.point import plain_text
 from flexhpc.store.status import PointStatus
 
 RECORDS = Path(__file__).parent / "records"
@@ -46,7 +47,7 @@ def write(page: Path) -> None:
             models = pairs(statuses)
             tables = [
                 _cost(statuses), _effects(found), _laws(laws), _correlations(models),
-                _errors(statuses, found[0].by),
+                _errors(statuses, found),
             ]  # fmt: skip
             made = "\n".join(line for table in tables if table for line in [*table, ""])
             text = _replaced(text, name, made)
@@ -117,7 +118,7 @@ def _laws(laws: Sequence[PowerLaw]) -> list[str]:
         return []
     head = [*laws[0].name, "EMC ~ parameters ^", "points"]
     rows = [[*law.name.values(), law.slope_text, str(law.points)] for law in laws]
-    return [*_table(head, rows), ""]
+    return _table(head, rows)
 
 
 def _correlations(models: Sequence[Pair]) -> list[str]:
@@ -126,7 +127,7 @@ def _correlations(models: Sequence[Pair]) -> list[str]:
         [
             f"{family} ({len(some)})", outcome, line.name,
             f"{line.value:.2f} [{line.lower:.2f}, {line.upper:.2f}]",
-            f"{line.least:.2f} to {line.most:.2f}",
+            line.without_text,
         ]
         for family, some in by_family(models).items()
         for key, outcome in (("test_accuracy", "test accuracy"), ("gap", "gap"))
@@ -136,34 +137,36 @@ def _correlations(models: Sequence[Pair]) -> list[str]:
     return _table(head, rows) if rows else []
 
 
-def _errors(statuses: Sequence[PointStatus], by: str) -> list[str]:
-    """Return how many times its EMC a point fits if some samples may be missed."""
-    factors: dict[tuple[str, str], list[float]] = {}
-    bounds: dict[tuple[str, str], int] = {}
+def _errors(statuses: Sequence[PointStatus], found: Sequence[Effect]) -> list[str]:
+    """Return how many times its EMC a point fits if some samples may be missed.
+
+    Of the points of each value of the key that is compared, apart by what is kept apart there.
+    """
+    if not found:
+        return []
+    keys = [*found[0].within, found[0].by]
+    factors: dict[tuple[str, ...], dict[str, list[float]]] = {}
     for status in with_errors(statuses, _EPS):
-        assert status.estimate is not None
-        for eps, answer in status.estimate.by_eps.items():
-            cell = str(status.point.swept[by]), eps
-            held = factors.setdefault(cell, [])
-            if "none" == answer.censored == status.estimate.censored:
-                held.append(answer.emc / status.estimate.emc)
-            else:
-                bounds[cell] = bounds.get(cell, 0) + 1
-    names = list(dict.fromkeys(eps for _, eps in factors))
-    rows = [
-        [value, *(_factor_text(factors[value, eps], bounds.get((value, eps), 0)) for eps in names)]
-        for value in dict.fromkeys(value for value, _ in factors)
-    ]
-    return _table([by, *(f"{float(eps):.0%} missed" for eps in names)], rows)
+        estimate = status.estimate
+        assert estimate is not None
+        group = factors.setdefault(tuple(plain_text(status.point.swept[key]) for key in keys), {})
+        for eps, answer in estimate.by_eps.items():
+            assert estimate.censored == "none"
+            assert answer.censored in ("none", "right")
+            known = answer.censored == "none"
+            group.setdefault(eps, []).append(answer.emc / estimate.emc if known else math.inf)
+    names = list(dict.fromkeys(eps for group in factors.values() for eps in group))
+    rows = [[*group, *(_factor_text(factors[group][eps]) for eps in names)] for group in factors]
+    return _table([*keys, *(f"{float(eps):.0%} missed" for eps in names)], rows)
 
 
-def _factor_text(factors: Sequence[float], bounds: int) -> str:
-    """Return the median and the quartiles, and how many points have a bound only."""
-    note = f"{bounds} {'bound' if bounds == 1 else 'bounds'}" if bounds else ""
-    if len(factors) < 2:
-        return note
-    low, middle, high = statistics.quantiles(factors, n=4, method="inclusive")
-    return f"{middle:.2f} ({low:.2f} to {high:.2f}{f'; {note}' if note else ''})"
+def _factor_text(factors: Sequence[float]) -> str:
+    """Return the median and the quartiles; infinite are those that nothing bounds from above."""
+    low, middle, high = (
+        sorted(factors)[round(share * (len(factors) - 1))] for share in (0.25, 0.5, 0.75)
+    )
+    texts = [f"{one:.2f}" if math.isfinite(one) else "open" for one in (low, middle, high)]
+    return f"{texts[1]} ({texts[0]} to {texts[2]})"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -69,15 +69,23 @@ class Correlation:
 
     Attributes:
         least, most: what it becomes without one of the models, whichever that is: a correlation
-            that one model makes shows here, and not in an interval.
+            that one model makes shows here, and not in an interval. None where it is not defined
+            without one of them, as nothing varies among the others.
     """
 
     name: str
     value: float
     lower: float
     upper: float
-    least: float
-    most: float
+    least: float | None
+    most: float | None
+
+    @property
+    def without_text(self) -> str:
+        """The range without one model: ``0.71 to 0.93``, ``not defined``."""
+        if self.least is None or self.most is None:
+            return "not defined"
+        return f"{self.least:.2f} to {self.most:.2f}"
 
 
 def pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
@@ -194,13 +202,14 @@ def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]
         drawn = drawn[np.isfinite(drawn)]
         if not math.isnan(value) and len(drawn):
             lower, upper = np.quantile(drawn, (tail, 1 - tail))
+            whole = bool(np.isfinite(without).all()) and len(others) > FEWEST
             line = Correlation(
                 name=name,
                 value=value,
                 lower=float(lower),
                 upper=float(upper),
-                least=float(np.nanmin(without)),
-                most=float(np.nanmax(without)),
+                least=float(without.min()) if whole else None,
+                most=float(without.max()) if whole else None,
             )
             lines.append(line)
     return lines

@@ -81,12 +81,31 @@ function putBelow(place) {
   place.after(within);
 }
 
+function choose(id) {
+  for (const row of document.querySelectorAll("tr.point")) {
+    const chosen = Number(row.dataset.id) === id;
+    row.classList.toggle("chosen", chosen);
+    if (chosen) row.setAttribute("aria-current", "true");
+    else row.removeAttribute("aria-current");
+  }
+}
+
 function close() {
+  const row = within.isConnected ? within.previousElementSibling : null;
+  const mine = panel.contains(document.activeElement);
   panel.hidden = true;
   within.remove();
   table.after(panel);
-  for (const row of document.querySelectorAll("tr.chosen")) row.classList.remove("chosen");
+  choose(undefined);
+  if (mine && row) row.focus();
 }
+
+window.addEventListener("resize", () => {
+  if (within.isConnected) panel.style.width = `${within.closest(".wide").clientWidth}px`;
+});
+window.addEventListener("beforeprint", () => {
+  for (const hidden of document.querySelectorAll("details")) hidden.open = true;
+});
 
 const numbered = (numbers) => `${numbers.length === 1 ? "training" : "trainings"} ${numbers.join(", ")}`;
 
@@ -111,7 +130,7 @@ function show(id, place) {
   const shut = element("button", "Close");
   shut.type = "button";
   shut.addEventListener("click", close);
-  panel.replaceChildren(element("h3", point.label), shut,
+  panel.replaceChildren(shut, element("h3", point.label),
     element("p", said.filter(Boolean).join(" · "), "muted"), element("p", decided(point), "muted"));
   const pair = element("div", undefined, "pair");
   for (const spec of [fitChart(point), lossChart(point)]) {
@@ -146,8 +165,7 @@ function show(id, place) {
   panel.append(pair, element("p", "Every training of this point, in the order they were run:",
                              "muted"), wide);
   panel.hidden = false;
-  for (const row of document.querySelectorAll("tr.point"))
-    row.classList.toggle("chosen", Number(row.dataset.id) === id);
+  choose(id);
   panel.scrollIntoView({ block: "nearest" });
 }
 
@@ -191,6 +209,7 @@ table.querySelectorAll("thead th").forEach((head, column) => {
 });
 
 const DIGITS = "\\d+(?:\\.\\d+)?(?:e[-+]?\\d+)?", NUMBER = new RegExp(`^${DIGITS}$`);
+const bare = (text) => text.replaceAll(/(\d),(?=\d{3})/g, "$1"); // 1,200 is 1200
 const filter = document.getElementById("filter");
 filter.addEventListener("input", () => {
   if (within.isConnected) close();
@@ -198,8 +217,9 @@ filter.addEventListener("input", () => {
   let left = 0;
   for (const row of table.querySelectorAll("tr.point")) {
     const text = [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase();
-    const numbers = new Set(text.replaceAll(/(\d),(?=\d{3})/g, "$1").match(new RegExp(DIGITS, "g")));
-    row.hidden = !words.every((word) => NUMBER.test(word) ? numbers.has(word) : text.includes(word));
+    const numbers = new Set((bare(text).match(new RegExp(DIGITS, "g")) ?? []).map(Number));
+    row.hidden = !words.every((word) =>
+      NUMBER.test(bare(word)) ? numbers.has(Number(bare(word))) : text.includes(word));
     left += !row.hidden;
   }
   document.getElementById("left").textContent =

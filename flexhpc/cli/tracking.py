@@ -55,7 +55,7 @@ def ui(
     page = page_of(folder, sweep.name)
     if socket is not None:
         socket = private_socket(socket)
-        forward = f"ssh -N -L {port}:{shlex.quote(str(socket))} {platform.node()}"
-        typer.echo(f"from your own machine: {forward}; then")
+        typer.echo("On your own machine, and then open the address there:")
+        typer.echo(f"ssh -N -L {port}:{shlex.quote(str(socket))} {platform.node()}")
     typer.echo(f"http://127.0.0.1:{port}{page}")
     serve(folder, port, socket)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import socket
 import sqlite3
+import stat
 import sys
 from pathlib import Path
 
@@ -25,14 +27,14 @@ _LONGEST_SOCKET = 107
 """Bytes, on Linux (``sun_path``)."""
 
 
-def ui_command(run: RunFolder, port: int, socket: Path | None = None) -> list[str]:
+def ui_command(run: RunFolder, port: int, at: Path | None = None) -> list[str]:
     """Return the command that serves the UI on a port of loopback, or on a Unix socket instead.
 
     Raises:
         InputError: the run has no database yet.
     """
     _must_be_there(run)
-    instead = ["--uvicorn-opts", f"--uds {shlex.quote(str(socket))}"] if socket else []
+    instead = ["--uvicorn-opts", f"--uds {shlex.quote(str(at))}"] if at else []
     return [
         sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", local_uri(run),
         "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *instead,
@@ -42,29 +44,58 @@ def ui_command(run: RunFolder, port: int, socket: Path | None = None) -> list[st
 def private_socket(path: Path) -> Path:
     """Return the place of a Unix socket that nobody else can reach, in a folder made if need be.
 
-    The socket itself is open to all (uvicorn makes it so); what keeps others out is its folder.
+    The socket itself is open to all (uvicorn makes it so); what keeps others out is its folder, and
+    that nobody else can put another folder in its place.
 
     Raises:
-        InputError: others may enter its folder, or the path cannot be that of a socket.
+        InputError: others may enter its folder or replace it, somebody listens there already, or
+            the path cannot be that of a socket.
     """
-    path = path.absolute()
-    if len(os.fsencode(path)) > _LONGEST_SOCKET:
-        raise InputError(f"{path}: a socket's path has at most {_LONGEST_SOCKET} bytes")
-    if path.exists() and not path.is_socket():
-        raise InputError(f"{path}: is there already, and no socket")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = path.parent.stat()
+        path = path.absolute().parent.resolve() / path.name
+        if len(os.fsencode(path)) > _LONGEST_SOCKET:
+            raise InputError(f"{path}: a socket's path has at most {_LONGEST_SOCKET} bytes")
+        before = os.umask(0o077)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        finally:
+            os.umask(before)
+        _must_be_mine(path.parent)
+        if path.exists() and not path.is_socket():
+            raise InputError(f"{path}: is there already, and no socket")
+        if path.is_socket() and _answers(path):
+            raise InputError(f"{path}: somebody listens there already; name another one")
     except FileExistsError:
         raise InputError(f"{path.parent}: is no folder") from None
     except OSError as error:
-        raise InputError(f"{path.parent}: {error.strerror}") from None
-    if folder.st_uid != os.getuid() or folder.st_mode & 0o077:
+        raise InputError(f"{path}: {error.strerror}") from None
+    return path
+
+
+def _must_be_mine(folder: Path) -> None:
+    """See that only I may enter a folder, and that nobody else may replace it or one above it."""
+    found = folder.stat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise InputError(
-            f"{path.parent}: others may enter this folder; name one of yours that they may not "
+            f"{folder}: others may enter this folder; name one of yours that they may not "
             f"(`chmod 700`), or one that is not there yet"
         )
-    return path
+    for above in folder.parents:
+        found = above.stat()
+        shared = found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX
+        if found.st_uid not in (0, os.getuid()) or shared:
+            raise InputError(
+                f"{above}: others may replace what is in this folder; name another one"
+            )
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as door:
+        try:
+            door.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+    return True
 
 
 def page_of(run: RunFolder, name: str) -> str:
@@ -90,9 +121,9 @@ def _must_be_there(run: RunFolder) -> None:
         raise InputError(f"{run.path}: has no mlflow.db yet; `flexhpc sync {run.path}` makes it")
 
 
-def serve(run: RunFolder, port: int, socket: Path | None = None) -> None:
+def serve(run: RunFolder, port: int, at: Path | None = None) -> None:
     """Replace this process by the UI's server."""
-    command = ui_command(run, port, socket)
+    command = ui_command(run, port, at)
     os.execve(command[0], command, {**UI_ENVIRONMENT, **os.environ})
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from flexhpc.analysis.figures.beside import Beside
+from flexhpc.analysis.figures.emc import emc_figure
+from flexhpc.analysis.figures.layout import layout_of
+from tests.analysis.test_page import swept
 
 NAMES = ["relu", "tanh", "gelu"]
 
@@ -47,15 +52,31 @@ def test_points_that_have_their_place_alone_stay() -> None:
     assert [beside.moved(row["x"], "", beside.turns[row["id"]]) for row in some] == [10, 100]
 
 
-def test_sizes_that_nearly_agree_are_one_place() -> None:
+@pytest.mark.parametrize("order", [1, -1])
+def test_sizes_that_nearly_agree_are_one_place(order: int) -> None:
     """As of networks of three families with equal parameters, give or take some."""
+    sizes = [1000.0, 1008.0, 1012.0][::order]
     some = [
         {"id": i, "facet": "", "series": name, "x": x}
-        for i, (name, x) in enumerate(
-            [("relu", 1000.0), ("tanh", 1008.0), ("gelu", 1012.0), ("relu", 4000.0)]
-        )
+        for i, (name, x) in enumerate([*zip(NAMES, sizes, strict=True), ("relu", 4000.0)])
     ]
     beside = Beside.of(some, NAMES, [500, 8000], 600, logarithmic=True)
     assert beside.step > 0
     stand = [beside.moved(row["x"], row["series"], beside.turns[row["id"]]) for row in some[:3]]
-    assert np.diff(np.log(stand)).min() > 0.9 * beside.step
+    assert np.diff(np.log(stand)) == pytest.approx([beside.step] * 2)
+
+
+def test_the_first_points_stand_within_the_axis(tmp_path: Path) -> None:
+    rates = [2e-3, 3e-3, 4e-3]
+    some = swept(
+        tmp_path, [40, 90, 50], [100], lr=rates, activation=["relu", "tanh", "gelu"],
+        seed=[0, 1, 2, 3, 4],
+    )  # fmt: skip
+    spec = emc_figure(some)
+    assert layout_of(some).along == "number"
+    (axis,) = {json.dumps(one["encoding"]["x"]["scale"]) for one in spec["layer"]}
+    scale = json.loads(axis)
+    stand = [row["x"] for row in spec["data"]["values"] if row["kind"] in ("point", "label")]
+    assert scale["type"] == "linear"
+    assert scale["domain"][0] < min(stand) < min(rates)
+    assert max(stand) < scale["domain"][1]

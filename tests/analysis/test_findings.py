@@ -167,6 +167,15 @@ def test_a_correlation_that_one_model_makes_is_seen_without_it() -> None:
     assert abs(line.least) < 0.1
 
 
+def test_a_correlation_that_is_nothing_without_one_model_is_said_to_be_so() -> None:
+    same = [pair(0.1 * i, 0.8, 100 + i) for i in range(5)]
+    lines = correlations([*same, pair(3.0, 0.95, 500)], "test_accuracy")
+    assert lines[0].value > 0.9
+    assert {line.without_text for line in lines} == {"not defined"}
+    few = correlations(some_pairs(FEWEST, 0.1, 0.1), "gap")
+    assert {line.without_text for line in few} == {"not defined"}, "three models are too few"
+
+
 def test_few_models_give_no_correlation() -> None:
     assert correlations(some_pairs(FEWEST - 1, 0.1, 0.1), "gap") == []
     assert len(correlations(some_pairs(FEWEST, 0.1, 0.1), "gap")) == 4

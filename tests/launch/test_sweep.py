@@ -393,7 +393,8 @@ def test_launches_of_one_second_are_told_apart() -> None:
 
 
 def test_nothing_of_a_sweep_is_left_running(measured: Path) -> None:
-    assert (measured.parent.parent / "left").read_text() == ""
+    outcome = json.loads((measured.parent.parent / "outcome.json").read_text())
+    assert outcome["left"] == []
 
 
 def test_two_processes_on_one_point_end_with_the_same_bits(tmp_path: Path, cli: Cli) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flexhpc.errors import InputError
+from flexhpc.tracking.ui import private_socket
 from tests.conftest import FLEXHPC, Cli
 
 
@@ -74,11 +76,15 @@ def test_nobody_else_can_ask_and_no_port_is_open(measured: Path, tmp_path: Path)
     shutil.copytree(measured, tmp_path / "run")
     path = Path("/tmp") / f"flexhpc-test-{os.getpid()}" / "ui.sock"
     try:
+        left = socket.socket(socket.AF_UNIX)  # as of a server that was killed
+        left.bind(str(private_socket(path)))
+        left.close()
         with served(tmp_path / "run", path) as server:
             assert path.parent.stat().st_mode & 0o777 == 0o700
             with pytest.raises(PermissionError):
                 answers(path, user=65534)
             path.parent.chmod(0o711)  # what keeps others out is this folder
+            path.chmod(0o666)
             assert answers(path, user=65534)
             everyone = [server, *server.children(recursive=True)]
             doors = [door for one in everyone for door in one.net_connections("inet")]
@@ -105,11 +111,38 @@ def test_a_place_that_is_no_good_is_one_line(measured: Path, tmp_path: Path, cli
     assert "is no folder" in refused(mine / "notes" / "ui.sock")
 
 
-def test_a_socket_that_a_dead_server_left_is_taken(tmp_path: Path) -> None:
-    from flexhpc.tracking.ui import private_socket
+def test_folders_above_that_others_may_change_are_refused(tmp_path: Path) -> None:
+    """They could put a folder of theirs in place of mine."""
+    group = tmp_path / "group"
+    mine = group / "me"
+    mine.mkdir(parents=True, mode=0o700)
+    group.chmod(0o777)
+    with pytest.raises(InputError, match="others may replace"):
+        private_socket(mine / "ui.sock")
+    group.chmod(0o1777)  # as /tmp is
+    assert private_socket(mine / "ui.sock") == mine / "ui.sock"
+    before = os.umask(0)
+    try:
+        made = private_socket(mine / "a" / "b" / "ui.sock")
+    finally:
+        os.umask(before)
+    assert {folder.stat().st_mode & 0o777 for folder in (made.parent, made.parent.parent)} == {
+        0o700
+    }
 
-    folder = tmp_path / "d"
-    path = private_socket(folder / "ui.sock")
-    with socket.socket(socket.AF_UNIX) as left:
-        left.bind(str(path))
+
+def test_only_what_a_dead_server_left_is_taken(tmp_path: Path) -> None:
+    path = private_socket(tmp_path / "d" / "ui.sock")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        with pytest.raises(InputError, match="listens there already"):
+            private_socket(path)
     assert private_socket(path) == path
+
+
+def test_a_link_is_the_folder_that_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir(mode=0o755)
+    (tmp_path / "link").symlink_to("shared")
+    with pytest.raises(InputError, match="shared: others may enter"):
+        private_socket(tmp_path / "link" / "ui.sock")

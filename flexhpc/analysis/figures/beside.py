@@ -24,12 +24,14 @@ class Beside:
         most: points that a curve has at one place, at most.
         series: names of the curves, from left to right.
         turns: of each point's id, how many steps it is from the middle of its curve.
+        places: of each value, where on the axis those that nearly agree with it have their middle.
     """
 
     step: float = 0.0
     most: int = 1
     series: Sequence[str] = ()
     turns: Mapping[int, float] = field(default_factory=dict)
+    places: Mapping[float, float] = field(default_factory=dict)
     logarithmic: bool = False
 
     @classmethod
@@ -68,7 +70,7 @@ class Beside:
         room = _SHARE * min(gaps, default=math.inf) / (most * len(series))
         return cls(
             step=min(_STEP * unit, room), most=most, series=tuple(series), turns=turns,
-            logarithmic=logarithmic,
+            places=where, logarithmic=logarithmic,
         )  # fmt: skip
 
     def moved(self, x: float, series: str, turn: float = 0.0) -> float:
@@ -78,12 +80,20 @@ class Beside:
         middle = (self.series.index(series) - (len(self.series) - 1) / 2) * self.most
         return self._from(x, middle + turn)
 
+    def before(self, x: float) -> float:
+        """Return what lies before the first point of a place, by a step."""
+        return self._from(x, -self._half - 1) if self.step else x
+
     def after(self, x: float) -> float:
-        """Return where the last point of a place ends."""
-        return self._from(x, (len(self.series) * self.most - 1) / 2) if self.step else x
+        """Return where the last point of a place stands."""
+        return self._from(x, self._half) if self.step else x
+
+    @property
+    def _half(self) -> float:
+        return (len(self.series) * self.most - 1) / 2
 
     def _from(self, x: float, steps: float) -> float:
-        there = _axis(x, self.logarithmic) + steps * self.step
+        there = self.places.get(x, _axis(x, self.logarithmic)) + steps * self.step
         return math.exp(there) if self.logarithmic else there
 
 
@@ -92,10 +102,16 @@ def _axis(x: float, logarithmic: bool) -> float:
 
 
 def _places(values: Sequence[float], unit: float, logarithmic: bool) -> list[tuple[float, float]]:
-    """Return each value with its place on the axis: that of the first one that is near enough."""
-    found: list[tuple[float, float]] = []
+    """Return each value with its place on the axis: the mean of those that are near it."""
+    groups: list[list[float]] = []
     for value in sorted(set(values)):
         at = _axis(value, logarithmic)
-        near = bool(found) and at - _axis(found[-1][0], logarithmic) < _SAME * unit
-        found.append((value, found[-1][1] if near else at))
-    return found
+        if groups and at - _axis(groups[-1][0], logarithmic) < _SAME * unit:
+            groups[-1].append(value)
+        else:
+            groups.append([value])
+    return [
+        (value, sum(_axis(one, logarithmic) for one in group) / len(group))
+        for group in groups
+        for value in group
+    ]

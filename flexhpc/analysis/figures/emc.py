@@ -19,7 +19,7 @@ from flexhpc.analysis.figures.chart import (
     spread,
 )  # fmt: skip
 from flexhpc.analysis.figures.curves import medians_of
-from flexhpc.analysis.figures.layout import Layout, kinds_of, layout_of, name_of
+from flexhpc.analysis.figures.layout import Layout, kinds_of, layout_of, name_of, telling
 from flexhpc.analysis.figures.shown import ReportFigure
 from flexhpc.analysis.text import emc_text, ratio_text
 from flexhpc.store.status import PointStatus
@@ -111,6 +111,8 @@ def _curves(numbered: Numbered, layout: Layout, *, per_parameter: bool) -> Spec:
         x_domain = [min(places) - 0.05 * reach, max(places) + 0.35 * reach]
     y_domain = log_domain([end for row in rows for end in (row["lo"], row["y"], row["hi"])])
     beside = Beside.of(rows, series, x_domain, width, logarithmic=logarithmic)
+    if not logarithmic:
+        x_domain = [min(x_domain[0], beside.before(min(places))), x_domain[1]]
     lines, ends = _lines(measured, layout, per_parameter=per_parameter)
     for line in lines:
         line["x"] = beside.moved(line["x"], line["series"])
@@ -170,7 +172,8 @@ def _rows(numbered: Numbered, layout: Layout, *, per_parameter: bool) -> Spec:
 
     Seeds share a row.
     """
-    kinds = kinds_of([status for _, status in numbered])
+    measured = [status for _, status in numbered]
+    kinds = telling(measured, kinds_of(measured))
     rows = []
     for number, status in numbered:
         name = name_of(status, kinds) or "EMC"
@@ -317,6 +320,6 @@ FIGURE = ReportFigure(
     caption="Bars are intervals. An arrow is the bound of a censored EMC, which lies above (or "
     "below) it; curves join the medians over seeds, where these are no bounds. On the dashed line, "
     "where it is shown, a network fits as many samples as it has parameters. Points of one place, "
-    "as of several seeds, stand side by side. A click on a point shows its trainings.",
+    "as of several seeds, stand side by side around it. A click on a point shows its trainings.",
     draw=emc_figure,
 )

@@ -51,7 +51,7 @@ def layout_of(statuses: Sequence[PointStatus]) -> Layout:
     for status in statuses:
         for key, value in status.point.swept.items():
             values.setdefault(key, {})[plain_text(value)] = value
-    varied = _telling(
+    varied = telling(
         statuses, [key for key, some in values.items() if len(some) > 1 and _last(key) != "seed"]
     )
     kinds = [key for key in varied if _last(key) not in SIZES]
@@ -73,10 +73,10 @@ def kinds_of(statuses: Sequence[PointStatus]) -> list[str]:
         for key, value in status.point.swept.items():
             values.setdefault(key, set()).add(plain_text(value))
     varied = [key for key, some in values.items() if len(some) > 1 and _last(key) != "seed"]
-    return _telling(statuses, varied) or [key for key in values if _last(key) != "seed"]
+    return varied or [key for key in values if _last(key) != "seed"]
 
 
-def _telling(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
+def telling(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
     """Return the keys without those whose value follows from that of another one.
 
     Where ``zip`` gives each optimizer a batch size and a rate, the optimizer says it all; where it
@@ -86,7 +86,7 @@ def _telling(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
     texts = {key: [plain_text(s.point.swept.get(key)) for s in statuses] for key in keys}
     given = {key: [s.point.swept.get(key) is not None for s in statuses] for key in keys}
     left = list(keys)
-    for key in sorted(keys, key=lambda key: (key in _preferred(keys), key.startswith("data."))):
+    for key in sorted(keys, key=lambda key: _weight(key, keys)):
         for other in left:
             pairs = set(zip(texts[other], texts[key], strict=True))
             repeated = len(statuses) >= 2 * len(pairs)
@@ -96,6 +96,11 @@ def _telling(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
                 left.remove(key)
                 break
     return left
+
+
+def _weight(key: str, keys: Sequence[str]) -> tuple[bool, ...]:
+    """Return how much a key says by its name: of two that say the same, the larger one stays."""
+    return key in _preferred(keys), _last(key) in SIZES, key.startswith("data.")
 
 
 def name_of(status: PointStatus, keys: Sequence[str]) -> str:
