@@ -159,7 +159,7 @@ def _curves(numbered: Numbered, layout: Layout, *, per_parameter: bool) -> Spec:
         _only("line", {"type": "line", "strokeWidth": 1.6}, x=x, y=_y("y", y_axis, y_scale),
               color=colour, detail={"field": "piece"}),
         *_marks(x, "y", y_axis, y_scale, colour, size=_SMALL if beside.step else _LARGE),
-        _only("label", {"type": "text", "align": "left", "dx": 9, "fontSize": 12, "limit": 190},
+        _only("label", {"type": "text", "align": "left", "dx": 9, "fontSize": 12, "limit": 230},
               x=x, y=_y("label_y", y_axis, y_scale), text={"field": "series"}, color=colour),
     ]  # fmt: skip
     if len(facets) == 1:
