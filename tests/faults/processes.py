@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
+from pathlib import Path
 
 import psutil
 
@@ -42,9 +44,12 @@ def killed_everything(site: Site, times: int) -> Outcome:
 
 
 def killed_follower(site: Site, times: int) -> Outcome:
-    """SIGKILL what keeps MLflow up to date; the next command brings the rest in, each once."""
+    """SIGKILL what keeps MLflow up to date; the next command brings the rest in, each once.
+
+    At some moment, or just when it has logged a probe and not yet counted it.
+    """
     site.profile()
-    for _ in range(times):
+    for number in range(times):
         site.begin_anew()
         sweep = site.start()
 
@@ -53,7 +58,10 @@ def killed_follower(site: Site, times: int) -> Outcome:
             return [one for one in children if "flexhpc.tracking.follow" in one.cmdline()]
 
         site.wait(sweep, lambda: followers() and (site.run / "mlflow.db").exists())
-        site.somewhere(2.0)
+        if number % 2:
+            site.somewhere(2.0)
+        else:
+            site.wait(sweep, lambda: _half_logged(site.run / "mlflow.db"))
         with contextlib.suppress(psutil.Error):
             for follower in followers():
                 follower.kill()
@@ -62,6 +70,19 @@ def killed_follower(site: Site, times: int) -> Outcome:
     site.conclude()
     site.tracked_once()
     return site.outcome
+
+
+def _half_logged(database: Path) -> bool:
+    """Return whether MLflow holds a probe that its point does not count."""
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(
+        sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+    ) as opened:  # fmt: skip
+        ((there, counted),) = opened.execute(
+            "select sum(key = 'flexhpc.probe'),"
+            " sum(case key when 'flexhpc.probes_logged' then cast(value as integer) end) from tags"
+        )
+        return int(there or 0) > int(counted or 0)
+    return False
 
 
 def killed_rank(site: Site, times: int) -> Outcome:
