@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+from pathlib import Path
 from typing import Any
+
+from flexhpc.atomic import replacing
 
 
 def mlflow_client(uri: str, *, can_be_made_again: bool = False) -> Any:
@@ -27,6 +30,20 @@ def mlflow_client(uri: str, *, can_be_made_again: bool = False) -> Any:
     if can_be_made_again:
         _hurry_sqlite()
     return MlflowClient(tracking_uri=uri)
+
+
+def make_database(path: Path) -> None:
+    """Make MLflow's database, empty, where there is none; nobody else may be about to.
+
+    As a whole: killed while it makes its tables, MLflow leaves a database that it can neither go on
+    with nor use.
+    """
+    if path.exists():
+        return
+    for left in path.parent.glob(f".{path.name}.*.part"):
+        left.unlink(missing_ok=True)  # of one that was killed
+    with replacing(path, durable=False) as part:
+        mlflow_client(f"sqlite:///{part}", can_be_made_again=True)
 
 
 def _hurry_sqlite() -> None:

@@ -30,7 +30,7 @@ from flexhpc.store import RunFolder
 from flexhpc.store.record import PointRecord, ProbeSummary
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from flexhpc.tracking.note import note_of
-from flexhpc.tracking.quiet import mlflow_client
+from flexhpc.tracking.quiet import make_database, mlflow_client
 from flexhpc.tracking.state import local_uri, tracked, tracked_path
 from flexhpc.tracking.view import ENDED_BY, KIND, VIEW_TAG, flat, relocate, view_of
 
@@ -91,6 +91,7 @@ class Syncer:
         with self._lock():
             local = self.uri == local_uri(self.run)
             if local:
+                make_database(self.run.database)
                 relocate(self.run.database, self.run.artifacts.as_uri())
             client = mlflow_client(self.uri, can_be_made_again=local)
             experiment = client.get_experiment_by_name(self.name)

@@ -150,6 +150,24 @@ def test_a_writer_killed_in_the_middle_leaves_no_half_and_no_double(
     holds_all(uri, run)
 
 
+def test_killed_while_it_makes_its_database_the_next_one_makes_it(run: Path, cli: Cli) -> None:
+    """MLflow makes its tables one after the other, and cannot go on with some of them."""
+    for _ in range(3):
+        (run / "mlflow.db").unlink(missing_ok=True)
+        syncing = subprocess.Popen(
+            [str(FLEXHPC), "sync", str(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while not any(part.stat().st_size for part in run.glob(".mlflow.db.*.part")):
+            assert syncing.poll() is None, "it ended before it could be killed"
+            time.sleep(0.001)
+        syncing.kill()
+        syncing.wait()
+        assert not (run / "mlflow.db").exists()
+    cli("sync", run)
+    holds_all(local_uri(open_run(run)[0]), run)
+    assert not list(run.glob("*.part")) + list(run.glob(".*.part"))
+
+
 def test_a_copy_and_a_renamed_run_open_where_they_are(
     measured: Path, tmp_path: Path, cli: Cli
 ) -> None:
