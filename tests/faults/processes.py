@@ -46,7 +46,7 @@ def killed_everything(site: Site, times: int) -> Outcome:
 def killed_follower(site: Site, times: int) -> Outcome:
     """SIGKILL what keeps MLflow up to date; the next command brings the rest in, each once.
 
-    At some moment, or just when it has logged a probe and not yet counted it.
+    At some moment, and the last time just when it has logged a probe and not yet counted it.
     """
     site.profile()
     for number in range(times):
@@ -58,7 +58,7 @@ def killed_follower(site: Site, times: int) -> Outcome:
             return [one for one in children if "flexhpc.tracking.follow" in one.cmdline()]
 
         site.wait(sweep, lambda: followers() and (site.run / "mlflow.db").exists())
-        if number % 2:
+        if number < times - 1:
             site.somewhere(2.0)
         else:
             site.wait(sweep, lambda: _half_logged(site.run / "mlflow.db"))
