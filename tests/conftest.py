@@ -51,9 +51,10 @@ SWEEPS = (
     "search/test_bayes.py", "test_bench_search.py", "test_bench_recipe.py", "test_extending.py",
     "test_known_answers.py", "test_package.py", "faults/test_fuzz.py",
     "faults/test_groups.py", "faults/test_input.py",
-    "faults/test_point_files.py",
+    "faults/test_point_files.py", "store/test_archive.py", "test_arrows.py", "test_bench_speed.py",
+    "reference/test_reference.py",
 )  # fmt: skip
-"""Files whose tests start whole sweeps or simulate many: not in ``make check``."""
+"""Files whose tests start sweeps or many commands, simulate or time: not in ``make check``."""
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
