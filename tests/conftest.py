@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     [str(FLEXHPC), "sweep", str(spec)], cwd=folder, capture_output=True, text=True,
                     timeout=240,
                 )  # fmt: skip
-                left = sorted(processes_in(folder))
+                patience = time.monotonic() + 10  # a process that ends is not one that is left
+                while (left := sorted(processes_in(folder))) and time.monotonic() < patience:
+                    time.sleep(0.1)
                 outcome = {
                     "status": done.returncode, "said": done.stdout + done.stderr, "left": left,
                 }  # fmt: skip

@@ -140,7 +140,8 @@ def _correlations(models: Sequence[Pair]) -> list[str]:
 def _errors(statuses: Sequence[PointStatus], found: Sequence[Effect]) -> list[str]:
     """Return how many times its EMC a point fits if some samples may be missed.
 
-    Of the points of each value of the key that is compared, apart by what is kept apart there.
+    Of the points of each value of the key that is compared, apart by what is kept apart there;
+    without those whose EMC is a bound.
     """
     if not found:
         return []
@@ -148,15 +149,17 @@ def _errors(statuses: Sequence[PointStatus], found: Sequence[Effect]) -> list[st
     factors: dict[tuple[str, ...], dict[str, list[float]]] = {}
     for status in with_errors(statuses, _EPS):
         estimate = status.estimate
-        assert estimate is not None
+        if estimate is None or estimate.censored != "none":
+            continue  # of a bound there is no multiple
         group = factors.setdefault(tuple(plain_text(status.point.swept[key]) for key in keys), {})
         for eps, answer in estimate.by_eps.items():
-            assert estimate.censored == "none"
-            assert answer.censored in ("none", "right")
             known = answer.censored == "none"
             group.setdefault(eps, []).append(answer.emc / estimate.emc if known else math.inf)
     names = list(dict.fromkeys(eps for group in factors.values() for eps in group))
-    rows = [[*group, *(_factor_text(factors[group][eps]) for eps in names)] for group in factors]
+    rows = [
+        [*group, *(_factor_text(some[eps]) if eps in some else "" for eps in names)]
+        for group, some in factors.items()
+    ]
     return _table([*keys, *(f"{float(eps):.0%} missed" for eps in names)], rows)
 
 

@@ -111,8 +111,9 @@ def _curves(numbered: Numbered, layout: Layout, *, per_parameter: bool) -> Spec:
         x_domain = [min(places) - 0.05 * reach, max(places) + 0.35 * reach]
     y_domain = log_domain([end for row in rows for end in (row["lo"], row["y"], row["hi"])])
     beside = Beside.of(rows, series, x_domain, width, logarithmic=logarithmic)
-    if not logarithmic:
-        x_domain = [min(x_domain[0], beside.before(min(places))), x_domain[1]]
+    x_domain = [
+        min(x_domain[0], beside.before(min(places))), max(x_domain[1], beside.after(max(places))),
+    ]  # fmt: skip
     lines, ends = _lines(measured, layout, per_parameter=per_parameter)
     for line in lines:
         line["x"] = beside.moved(line["x"], line["series"])
