@@ -21,15 +21,26 @@ _TRAININGS, _TRAININGS_OF_ARMS = 17.0, 27.0
 """What a point needs, before any was finished; more where keys are tuned."""
 _SPREAD, _BELIEVED = 0.4, 2.0
 """Of the logarithm of that number over points, and how many points this is worth."""
-_GROWS = 0.5
+_GROWS = 0.25
 """Exponent with which time is taken to grow with a key of size, before it is known better."""
-_CATEGORY, _SLOPE = 0.16, 0.64
+_CATEGORY, _SLOPE = 0.16, 0.3
 """How little a key's value, and an exponent, is taken to move time: variance of what is seen of a
 point over that of the belief."""
 _MOST_GROUPS = 30
 """Combinations of values up to which each has exponents of its own."""
 _ENOUGH = 4
 """Trainings from which a point says how long it will take."""
+_RESIDUAL, _RESIDUAL_BELIEVED = 0.3, 2.0
+"""How far the logarithm of a point's time is taken to lie from what its keys say, and how many
+points this is worth."""
+_UNFORESEEN = 0.25
+"""Of the logarithm of all that is left: what the points measured so far cannot tell of the others
+(`python -m bench.forecast`)."""
+_PACE = 0.2
+"""Of the logarithm of a training's seconds, from those a point has had to those it will have."""
+_DRAWS = 200
+_LARGEST = 30.0
+"""Logarithm of the seconds that a point is believed to take at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +48,19 @@ class Forecast:
     """How far a sweep is, in seconds of training; of all workers together.
 
     Attributes:
-        spent: so far; left: to come; longest: of it, what the longest open point still needs,
-            which one worker trains.
+        spent: so far.
+        left: to come, drawn from what is believed, (draws,).
+        longest: of it, what the longest open point still needs, which one worker trains, (draws,).
     """
 
     spent: float
-    left: float
-    longest: float
+    left: Floats
+    longest: Floats
 
     @property
     def done(self) -> float:
         """Part of the training time that lies behind, 0 to 1."""
-        return self.spent / (self.spent + self.left)
+        return self.spent / (self.spent + float(np.median(self.left)))
 
     @classmethod
     def of(cls, statuses: Sequence[PointStatus]) -> Forecast | None:
@@ -57,30 +69,29 @@ class Forecast:
         The seconds of a point not begun are taken to be a power of each number that is swept, times
         a factor for each other value; points done and begun say which.
         """
+        rng = np.random.default_rng(0)  # so that nothing moves between looks but what was learnt
         spent = np.array([_spent(status) for status in statuses])
         usual = _usual(statuses)
         known = np.array([s.probes >= _ENOUGH for s in statuses])
         if not known.any():
             return None
-        begun = np.array([
-            0.0 if s.state in ("done", "failed") else _to_come(s, usual[len(s.point.arms) > 1])
-            for s in statuses
-        ])  # fmt: skip
-        logs = np.log(np.maximum(spent + begun, 1e-3))
-        total = np.exp(_fitted(statuses, logs, known.astype(np.float64)))
-        left = np.where(known, begun, np.maximum(total - spent, 0.0))
-        left[[s.state in ("done", "failed") for s in statuses]] = 0.0
-        return cls(spent=float(spent.sum()), left=float(left.sum()), longest=float(left.max()))
+        over = np.array([s.state in ("done", "failed") for s in statuses])
+        begun = np.zeros((len(statuses), _DRAWS))
+        for i, status in enumerate(statuses):
+            if known[i] and not over[i]:
+                begun[i] = _to_come(status, usual[len(status.point.arms) > 1], rng)
+        logs = np.log(np.maximum(spent + np.median(begun, axis=1), 1e-3))
+        total = np.exp(_drawn(statuses, logs, known.astype(np.float64), rng))
+        left = np.where(known[:, None], begun, np.maximum(total - spent[:, None], 0.0))
+        left[over] = 0.0
+        left *= np.exp(_UNFORESEEN * rng.standard_normal(_DRAWS))
+        return cls(spent=float(spent.sum()), left=left.sum(axis=0), longest=left.max(axis=0))
 
 
-def between(seconds: float, finished: int) -> tuple[float, float]:
-    """Return the range in which a time left is told to lie, given how many points are finished.
-
-    How many trainings a point needs varies by a factor of two from point to point, and where one
-    takes five times as long as its like nothing tells beforehand.
-    """
-    factor = max(1.4, 2.0 - finished / 40)
-    return seconds / factor, seconds * factor
+def between(seconds: Floats) -> tuple[float, float]:
+    """Return the range in which a time left lies four times in five, of its draws."""
+    low, high = np.quantile(seconds, [0.1, 0.9])
+    return float(low), float(high)
 
 
 class Pace:
@@ -92,8 +103,11 @@ class Pace:
         self._last: tuple[float, float, int] | None = None
         self._workers = 1
 
-    def seconds_left(self, statuses: Sequence[PointStatus], forecast: Forecast) -> float | None:
-        """Return how long the sweep will take from now; None before anything was seen to move."""
+    def seconds_left(self, statuses: Sequence[PointStatus], forecast: Forecast) -> Floats | None:
+        """Return how long the sweep will take from now, (draws,).
+
+        None before anything was seen to move.
+        """
         now, at_work = self._clock(), sum(status.state == "running" for status in statuses)
         if self._last is not None:
             before, spent, were_at_work = self._last
@@ -103,7 +117,8 @@ class Pace:
         self._workers = max(self._workers, at_work)
         if self._spent <= 0 or self._busy <= 0:
             return None
-        return max(forecast.left / self._workers, forecast.longest) * self._busy / self._spent
+        slower = self._busy / self._spent
+        return np.maximum(forecast.left / self._workers, forecast.longest) * slower
 
 
 def seconds_per_pass(statuses: Sequence[PointStatus]) -> Floats | None:
@@ -117,7 +132,7 @@ def seconds_per_pass(statuses: Sequence[PointStatus]) -> Floats | None:
     if not known.any():
         return None
     speeds = np.maximum(seconds, 1e-6) / np.maximum(cost, 1.0)
-    return np.where(known > 0, speeds, np.exp(_fitted(statuses, np.log(speeds), known)))
+    return np.where(known > 0, speeds, np.exp(_regressed(statuses, np.log(speeds), known).fitted))
 
 
 _MORE = 0.25
@@ -147,32 +162,69 @@ def _usual(statuses: Sequence[PointStatus]) -> dict[bool, statistics.NormalDist]
     return usual
 
 
-def _to_come(status: PointStatus, usual: statistics.NormalDist) -> float:
-    """Return how many seconds a point begun still needs, if it is like others."""
-    probes = status.record.probes if status.record else []
-    if not probes:
-        return 0.0
-    needed = [math.exp(usual.inv_cdf((i + 0.5) / 40)) for i in range(40)]
-    more = [count - len(probes) for count in needed if count > len(probes)]
-    left = max(statistics.mean(more) if more else 0.0, _MORE * len(probes))
-    late = [probe.seconds for probe in probes[len(probes) // 2 :]]
-    return max(left * statistics.mean(late) - float(status.progress.get("elapsed", 0.0)), 0.0)
+def _to_come(status: PointStatus, usual: statistics.NormalDist, rng: np.random.Generator) -> Floats:
+    """Draw how many seconds a point begun still needs, if it is like others, (draws,)."""
+    assert status.record is not None
+    probes = status.record.probes
+    had = usual.cdf(math.log(len(probes) + 0.5))
+    shares = had + (1 - had) * rng.random(_DRAWS)
+    needed = np.exp([usual.inv_cdf(min(max(share, 1e-9), 1 - 1e-9)) for share in shares])
+    more = np.maximum(needed - len(probes), _MORE * len(probes))
+    late = statistics.mean(probe.seconds for probe in probes[len(probes) // 2 :])
+    seconds = more * late * np.exp(_PACE * rng.standard_normal(_DRAWS))
+    return np.maximum(seconds - float(status.progress.get("elapsed", 0.0)), 0.0)
 
 
-def _fitted(statuses: Sequence[PointStatus], logs: Floats, weights: Floats) -> Floats:
-    """Return a ridge regression's value at every point, (points,).
+@dataclass(frozen=True, kw_only=True)
+class _Regression:
+    """A ridge regression, as the Bayesian one that it is.
 
-    Args:
-        statuses: whose swept values are the features; logs: what is regressed, (points,).
-        weights: 0 where that is not known.
+    Attributes:
+        fitted: its value at every point, (points,).
+        away: of every point's features from the mean of those known, (points, features).
+        inverse: of the ridge's matrix, (features, features).
+        squares: of what is left of the known ones and of the slopes; known: how many.
     """
+
+    fitted: Floats
+    away: Floats
+    inverse: Floats
+    squares: float
+    known: float
+
+
+def _regressed(statuses: Sequence[PointStatus], logs: Floats, weights: Floats) -> _Regression:
+    """Regress logs, (points,), on the swept values; weights: 0 where a log is not known."""
     features, shrinks, offset = _features(statuses)
     y = logs - offset
     mean = np.average(y, weights=weights)
     x = features - np.average(features, axis=0, weights=weights)
-    gram = (x * weights[:, None]).T @ x + np.diag(shrinks)
-    slopes = np.linalg.solve(gram, (x * weights[:, None]).T @ (y - mean))
-    return np.asarray(mean + x @ slopes + offset)
+    inverse = np.linalg.inv((x * weights[:, None]).T @ x + np.diag(shrinks))
+    slopes = inverse @ ((x * weights[:, None]).T @ (y - mean))
+    residuals = weights * (y - mean - x @ slopes)
+    return _Regression(
+        fitted=np.asarray(mean + x @ slopes + offset),
+        away=x,
+        inverse=inverse,
+        squares=float(residuals @ residuals + slopes @ (shrinks * slopes)),
+        known=float(weights.sum()),
+    )
+
+
+def _drawn(
+    statuses: Sequence[PointStatus], logs: Floats, weights: Floats, rng: np.random.Generator
+) -> Floats:
+    """Draw logs of all points from what those with a weight say, (points, draws)."""
+    of = _regressed(statuses, logs, weights)
+    freedom = _RESIDUAL_BELIEVED + of.known - 1
+    squares = _RESIDUAL_BELIEVED * _RESIDUAL**2 + of.squares
+    spread = np.sqrt(squares / rng.chisquare(freedom, _DRAWS))
+    half = np.linalg.cholesky(of.inverse)
+    slopes = half @ rng.standard_normal((len(half), _DRAWS))
+    mean = rng.standard_normal(_DRAWS) / math.sqrt(of.known)
+    own = rng.standard_normal((len(statuses), _DRAWS))
+    drawn = of.fitted[:, None] + spread * (mean + of.away @ slopes + own)
+    return np.asarray(np.minimum(drawn, _LARGEST))
 
 
 def _features(statuses: Sequence[PointStatus]) -> tuple[Floats, Floats, Floats]:

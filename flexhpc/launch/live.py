@@ -76,9 +76,9 @@ class View:
         if forecast is None:
             return so_far
         left = self._pace.seconds_left(statuses, forecast)
-        if left is None or forecast.done < _SURE_FROM or forecast.left == 0:
+        if left is None or forecast.done < _SURE_FROM or not forecast.left.any():
             return so_far
-        low, high = map(span, between(left, _finished(statuses)))
+        low, high = map(span, between(left))
         number, unit = low.split(" ")
         start = number if high.endswith(unit) else low
         return f"{so_far}, {start} to {high} left"

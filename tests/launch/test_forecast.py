@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from bench.findings.page import RECORDS
+from bench.findings.records import kept
+from bench.forecast import Truth, by_seed, undisturbed
 from flexhpc.launch.forecast import Forecast, Pace, between, seconds_per_pass
 from flexhpc.launch.live import View
 from flexhpc.spec import Point, checked
@@ -77,10 +80,11 @@ def test_the_time_left_is_right_within_half_after_a_third(points: list[Point], p
     assert left is not None
     assert forecast is not None
     true = 1.1 * whole * (1 - part)
-    assert true / 1.5 < left < 1.5 * true
+    assert true / 1.5 < np.median(left) < 1.5 * true
     assert abs(forecast.done - part) < 0.15
-    low, high = between(left, sum(s.state == "done" for s in statuses))
-    assert low < left < high
+    low, high = between(left)
+    assert low < true < high
+    assert high / low < 7  # of another activation nothing is seen at first
 
 
 def test_nothing_is_foretold_from_nothing(points: list[Point]) -> None:
@@ -89,9 +93,11 @@ def test_nothing_is_foretold_from_nothing(points: list[Point]) -> None:
     assert seconds_per_pass(waiting) is None
     done = at(points, 1e9)
     forecast = Forecast.of(done)
-    assert (forecast.left, forecast.longest, forecast.done) == (0, 0, 1)
+    assert not forecast.left.any()
+    assert not forecast.longest.any()
+    assert forecast.done == 1
     failed = [replace(done[0], state="failed"), *waiting[1:]]
-    assert Forecast.of(failed).left > 0
+    assert (Forecast.of(failed).left > 0).all()
 
 
 def test_two_workers_need_half_the_time_until_one_point_is_left(points: list[Point]) -> None:
@@ -103,10 +109,20 @@ def test_two_workers_need_half_the_time_until_one_point_is_left(points: list[Poi
     pace.seconds_left(two, forecast)
     now = 1.0
     more = replace(forecast, spent=forecast.spent + 2.0)
-    assert pace.seconds_left(two, more) == pytest.approx(
-        max(forecast.left / sum(s.state == "running" for s in two), forecast.longest)
-        * sum(s.state == "running" for s in two) / 2.0
-    )  # fmt: skip
+    workers = sum(s.state == "running" for s in two)
+    expected = np.maximum(forecast.left / workers, forecast.longest) * workers / 2.0
+    np.testing.assert_allclose(pace.seconds_left(two, more), expected)
+
+
+@pytest.mark.parametrize("name", ["finding_activations", "finding_optimizers"])
+def test_the_range_holds_in_sweeps_that_were_measured(name: str, tmp_path: Path) -> None:
+    """Four times in five is what it says; the points of one seed alone tell less."""
+    statuses = undisturbed(kept(RECORDS / f"{name}.json.xz", tmp_path)[0])
+    whole = Truth.of([statuses], workers=2)
+    assert whole.held > 0.8
+    assert whole.close > 0.8
+    assert whole.width < 2.2
+    assert Truth.of(by_seed(statuses), workers=2).held > 0.6
 
 
 def test_speed_of_points_not_begun_is_that_of_their_like(points: list[Point]) -> None:
