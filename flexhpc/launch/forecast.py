@@ -172,7 +172,7 @@ def _to_come(status: PointStatus, usual: statistics.NormalDist, rng: np.random.G
     more = np.maximum(needed - len(probes), _MORE * len(probes))
     late = statistics.mean(probe.seconds for probe in probes[len(probes) // 2 :])
     seconds = more * late * np.exp(_PACE * rng.standard_normal(_DRAWS))
-    return np.maximum(seconds - float(status.progress.get("elapsed", 0.0)), 0.0)
+    return np.asarray(np.maximum(seconds - float(status.progress.get("elapsed", 0.0)), 0.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +205,7 @@ def _regressed(statuses: Sequence[PointStatus], logs: Floats, weights: Floats) -
     return _Regression(
         fitted=np.asarray(mean + x @ slopes + offset),
         away=x,
-        inverse=inverse,
+        inverse=np.asarray(inverse, dtype=np.float64),
         squares=float(residuals @ residuals + slopes @ (shrinks * slopes)),
         known=float(weights.sum()),
     )
