@@ -55,7 +55,7 @@ def killed_follower(site: Site, times: int) -> Outcome:
 
         def followers(sweep: subprocess.Popen[str] = sweep) -> list[psutil.Process]:
             children = psutil.Process(sweep.pid).children() if sweep.poll() is None else []
-            return [one for one in children if "flexhpc.tracking.follow" in one.cmdline()]
+            return [one for one in children if _is_follower(one)]
 
         site.wait(sweep, lambda: followers() and (site.run / "mlflow.db").exists())
         if number < times - 1:
@@ -70,6 +70,12 @@ def killed_follower(site: Site, times: int) -> Outcome:
     site.conclude()
     site.tracked_once()
     return site.outcome
+
+
+def _is_follower(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):  # it ends just now
+        return "flexhpc.tracking.follow" in process.cmdline()
+    return False
 
 
 def _half_logged(database: Path) -> bool:
