@@ -87,6 +87,8 @@ class SampleScores:
         blocks: its part in failures: a training that missed m samples counts 1 / m for each of
             them, so the sum over samples is the number of trainings that did not fit, (n_total,).
         asked, right: trainings that were asked for it unseen (``record.unseen``), and got it right.
+        watched, forgotten: trainings that counted how often they forgot it (``record.forgetting``),
+            and how often that was in all.
         by_n: drawn and fitted, each (n_total,), by the power of two that n lies above.
         halves: misses, and those expected, of every other training: both together are the counts,
             and apart they tell how reliable a score is.
@@ -100,12 +102,14 @@ class SampleScores:
     blocks: Floats = field(init=False)
     asked: Counts = field(init=False)
     right: Counts = field(init=False)
+    watched: Counts = field(init=False)
+    forgotten: Counts = field(init=False)
     by_n: dict[int, tuple[NDArray[np.int32], NDArray[np.int32]]] = field(default_factory=dict)
     halves: tuple[_Half, _Half] = field(init=False)
 
     def __post_init__(self) -> None:
         self.halves = (_Half.of(self.n_total), _Half.of(self.n_total))
-        for counts in ("drawn", "asked", "right"):
+        for counts in ("drawn", "asked", "right", "watched", "forgotten"):
             setattr(self, counts, np.zeros(self.n_total, np.int64))
         self.blocks = np.zeros(self.n_total)
 
@@ -134,6 +138,10 @@ class SampleScores:
             if masks.outside[row].any():
                 self.asked += unpack(masks.outside[row], self.n_total)
                 self.right += unpack(masks.outside_fit[row], self.n_total)
+            times = masks.forgotten[row] if row < len(masks.forgotten) else None
+            if times is not None:
+                self.watched += drawn
+                self.forgotten[drawn] += times
 
     def _none(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         return np.zeros(self.n_total, np.int32), np.zeros(self.n_total, np.int32)
@@ -179,6 +187,15 @@ class SampleScores:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(1 - self.missed / self.drawn - self.consistency)
 
+    @property
+    def forgetting(self) -> Floats:
+        """Times that a training which drew it forgot it, on average, (n_total,); nan if unknown.
+
+        Of Toneva et al. 2019 (arXiv 1812.05159), over the subset sizes of this search.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(self.forgotten / self.watched)
+
     def hardest(self, count: int) -> NDArray[np.int64]:
         """Return ids of the hardest samples, hardest first; one miss alone makes none hard."""
         known = np.flatnonzero(self.missed > 1)
@@ -200,6 +217,7 @@ class SampleScores:
             "expected": self.expected, "hardness": self.hardness, "blocks": self.blocks,
             "asked_unseen": self.asked, "right_unseen": self.right,
             "consistency": self.consistency, "memorization": self.memorization,
+            "watched": self.watched, "forgetting": self.forgetting,
         }  # fmt: skip
         for low, (drawn, fitted) in sorted(self.by_n.items()):
             columns |= {f"drawn_n{low}": drawn, f"fitted_n{low}": fitted}

@@ -81,6 +81,9 @@ def _print(scores: SampleScores, top: int) -> None:
         columns["right unseen"] = [f"{scores.right[i]}/{scores.asked[i]}" for i in ids]
         memorization = scores.memorization
         columns["memorization"] = [f"{memorization[i]:.2f}" for i in ids]
+    if scores.watched.any():
+        forgetting = scores.forgetting
+        columns["forgotten"] = [f"{forgetting[i]:.1f}" for i in ids]
     console = make_console()
     console.print(title(scores), highlight=False)
     console.print(_table(columns, console.width))

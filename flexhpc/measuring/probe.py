@@ -93,6 +93,7 @@ def run_training(
         progress=progress,
         trained=wanted.trained,
         checkpoint=checkpoint,
+        forgetting=point.record.forgetting,
         key=f"{point.id} n={n} repeat={repeat}{wanted.name}",
     )
     make_model = None
@@ -176,6 +177,7 @@ def run_probe(
         error_curve=outcome.error_curve,
         unseen=outside if point.record.unseen else None,
         unseen_fitted=right if point.record.unseen else None,
+        forgotten=outcome.forgotten,
     )
 
 

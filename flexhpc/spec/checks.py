@@ -73,9 +73,12 @@ def check_record(
     record: Record, data: Data, training: Procedure | None
 ) -> Iterator[tuple[str, str]]:
     """Yield (key, what is wrong) for keeping more of the probes of a model that is trained so."""
+    own = training is not None and not isinstance(training, Training)
+    if record.forgetting and own:
+        yield "forgetting", "a trainer of your own does not say what it misses; leave it out"
     if record.unseen is None:
         return
-    if training is not None and not isinstance(training, Training):
+    if own:
         yield "unseen", "a trainer of your own gives no network to ask; leave it out"
     if data.tokens:
         yield "unseen", "random tokens that a network has not seen tell nothing; leave it out"

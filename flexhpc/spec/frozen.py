@@ -32,7 +32,7 @@ def request(sweep: Sweep) -> dict[str, Any]:
     if sweep.evaluate != Evaluate():
         asked["evaluate"] = sweep.evaluate.model_dump(mode="json", exclude_none=True)
     if sweep.record != Record():
-        asked["record"] = sweep.record.model_dump(mode="json", exclude_none=True)
+        asked["record"] = sweep.record.model_dump(mode="json", exclude_defaults=True)
     if sweep.compare:
         asked["compare"] = [one.model_dump(mode="json", exclude_none=True) for one in sweep.compare]
     if grid:

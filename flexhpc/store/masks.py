@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from flexhpc.store.bits import Bits, unpack
 from flexhpc.store.point_file import probe_groups, reading
+from flexhpc.store.structure import Tree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,8 @@ class Masks:
         fit: was it in the subset and fitted at the end, of the same shape.
         outside: was it asked for (``record.unseen``) while it was outside the subset;
             outside_fit: and got right. All False for probes that were recorded without.
+        forgotten: times that each sample of the subset, in the order of ids, was forgotten
+            (``record.forgetting``), int64 (n,) per probe; None for those recorded without.
     """
 
     n_total: int
@@ -31,6 +35,7 @@ class Masks:
     fit: Bits
     outside: Bits
     outside_fit: Bits
+    forgotten: Sequence[NDArray[np.int64] | None] = ()
 
     def drawn(self) -> NDArray[np.bool_]:
         """Return subset masks, bool (probes, n_total)."""
@@ -74,4 +79,14 @@ def read_masks(path: Path) -> Masks:
             fit=stacked("fit"),
             outside=stacked("unseen"),
             outside_fit=stacked("unseen_fit"),
+            forgotten=[_forgotten(group) for group in groups],
         )
+
+
+def _forgotten(group: Tree) -> NDArray[np.int64] | None:
+    if "forgotten" not in group.arrays:
+        return None
+    counts = group.arrays["forgotten"]()
+    if counts.dtype.kind not in "iu" or len(counts) != int(group.attributes["n"]):
+        raise ValueError("forgotten does not count the samples of its subset")
+    return counts.astype(np.int64)

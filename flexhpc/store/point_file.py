@@ -89,6 +89,8 @@ def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) 
         if probe.unseen is not None and probe.unseen_fitted is not None:
             arrays["unseen"] = pack(probe.unseen, n_total)
             arrays["unseen_fit"] = pack(probe.unseen[probe.unseen_fitted], n_total)
+        if probe.forgotten is not None:
+            arrays["forgotten"] = probe.forgotten
         for name, array in arrays.items():
             group.create_dataset(name, data=array, compression="gzip", compression_opts=1)
 

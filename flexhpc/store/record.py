@@ -87,6 +87,8 @@ class ProbeRecord(ProbeSummary):
         error_curve: int32, samples missed after each epoch.
         unseen: sorted global ids of samples outside the subset that were asked for as well, int64
             (m,); unseen_fitted: bool (m,), in the same order. None where none were.
+        forgotten: int32 (n,), in the order of the subset, times that each sample was forgotten
+            while it was trained on; None where that was not counted.
     """
 
     subset: NDArray[np.int64] = field(repr=False)
@@ -94,6 +96,7 @@ class ProbeRecord(ProbeSummary):
     error_curve: NDArray[np.int32] = field(repr=False)
     unseen: NDArray[np.int64] | None = field(default=None, repr=False)
     unseen_fitted: NDArray[np.bool_] | None = field(default=None, repr=False)
+    forgotten: NDArray[np.int32] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

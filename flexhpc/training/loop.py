@@ -23,6 +23,7 @@ from flexhpc.errors import Interrupted, PeerLost, PointError
 from flexhpc.spec.sections.training import Training
 from flexhpc.training import budget, checkpoint
 from flexhpc.training.batches import epoch_order, sizes_of
+from flexhpc.training.forgetting import Forgetting
 from flexhpc.training.gates import examine
 from flexhpc.training.group import Group
 from flexhpc.training.network import Look, Network
@@ -122,6 +123,7 @@ class _Run:
         """Make the untrained network and its optimizer."""
         training = self.training
         torch.manual_seed(self.data.init_seed)
+        self.forgetting = Forgetting(self.n, self.device) if self.hooks.forgetting else None
         self.network = Network(
             self.make_model().to(self.device),
             self.data,
@@ -131,6 +133,7 @@ class _Run:
             in_chunks=training.full_batch,
             label_smoothing=training.label_smoothing,
             running=training.curves == "batches",
+            forgetting=self.forgetting,
         )
         self.optimizer = make_optimizer(training, self.network.parameters)
         self.network.synchronise()
@@ -171,6 +174,8 @@ class _Run:
             loss, errors = running.read(self.n)
         else:
             loss, errors = self._look().loss, self._look().errors
+            if self.forgetting is not None:
+                self.forgetting.saw(torch.arange(self.n, device=self.device), ~self._look().right)
         state.losses.append(loss)
         state.errors.append(errors)
         state.plateau.update(loss, errors, state.steps - begun)
@@ -257,6 +262,7 @@ class _Run:
             rejected=examined.rejected,
             loss_curve=np.array(state.losses, dtype=np.float32),
             error_curve=np.array(state.errors, dtype=np.int32),
+            forgotten=None if self.forgetting is None else self.forgetting.events.cpu().numpy(),
         )
 
     def _seconds(self) -> float:
@@ -289,6 +295,8 @@ class _Run:
         }
         if self.network.running is not None:
             state["running"] = self.network.running.state()
+        if self.forgetting is not None:
+            state["forgetting"] = self.forgetting.state()
         checkpoint.save(self.hooks.checkpoint, self.hooks.key, state)
         self.saved = time.monotonic()
 
@@ -302,6 +310,8 @@ class _Run:
                 torch.cuda.set_rng_state(saved["random"]["cuda"], self.device)
             if self.network.running is not None:
                 self.network.running.load(saved["running"])
+            if self.forgetting is not None:
+                self.forgetting.load(saved["forgetting"])
             progress = saved["progress"]
             return _State(**{**progress, "plateau": Plateau(**progress["plateau"])})
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):

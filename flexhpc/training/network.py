@@ -22,6 +22,7 @@ from torch.nn import functional
 from flexhpc.errors import BatchOfOne, PointError
 from flexhpc.training.closed_form import ClosedForm, perceptron
 from flexhpc.training.curvature import Ritz, ritz
+from flexhpc.training.forgetting import Forgetting
 from flexhpc.training.group import Group
 from flexhpc.training.losses import cross_entropy, finite, missed
 from flexhpc.training.outcome import ProbeData
@@ -77,6 +78,7 @@ class Network:
             BatchNorm needs it all at once.
         label_smoothing: of the loss that is trained; looks, norms and curvature are without.
         running: whether to keep the loss and the errors of the batches that are trained on.
+        forgetting: what is told which samples of a batch were missed, where these are kept.
 
     Attributes:
         running: these, summed up since they were read; None without.
@@ -89,6 +91,7 @@ class Network:
     def __init__(
         self, model: nn.Module, data: ProbeData, group: Group, *,
         shards: int | None, precision: str, in_chunks: bool, label_smoothing: float, running: bool,
+        forgetting: Forgetting | None = None,
     ) -> None:  # fmt: skip
         double = precision == "fp64"
         self.model = model.double() if double else model
@@ -119,7 +122,8 @@ class Network:
         plain = perceptron(self.model) is not None and precision != "bf16"
         self.closed_form = ClosedForm(self.model, label_smoothing) if plain else None
         loss = functional.nll_loss if plain else cross_entropy
-        self.running = Running(group.device, loss, data.prompt) if running else None
+        self.running = Running(group.device, loss, data.prompt, forgetting) if running else None
+        self.forgetting = forgetting if running else None
         self._batch = self.inputs[:0]
         self._missed = torch.zeros(0, dtype=torch.int64, device=group.device)
         self._used: list[bool] | None = None
@@ -154,20 +158,26 @@ class Network:
                         self.running.add(logits, labels, rows)
                 return vote
             parts = ids.tensor_split(self.parts)
+            missed_here = torch.zeros(self.n, device=self.group.device)
 
             def part(number: int) -> Tensor:
                 seed = np.random.SeedSequence((self.seed, step, number))
                 torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
                 sums = torch.zeros(2, dtype=torch.float64, device=self.group.device)
                 if len(parts[number]) or self.synced:
-                    for found in self._accumulate(parts[number], len(ids), len(parts[0])):
+                    found = self._accumulate(parts[number], len(ids), len(parts[0]))
+                    for logits, labels, rows in found:
                         if self.running is not None and not again:
-                            sums += self.running.sums(*found[:2])
+                            its_own, wrong = self.running.sums(logits, labels)
+                            sums += its_own
+                            missed_here[rows] = wrong.float()
                 return sums
 
             sums, votes = self._summed(part, vote)
         if self.running is not None and not again:
             self.running.add_sums(sums, len(ids))
+            if self.forgetting is not None:
+                self.forgetting.saw(ids, self.group.all_reduce(missed_here[ids]) > 0)
         # On a GPU reading a number waits for it: not at every step.
         heard = self.group.device.type != "cuda" or step % _VOTES_EVERY == 0
         return heard and bool(votes > 0)

@@ -51,6 +51,8 @@ class Outcome:
         rejected: a convergence gate refused it: its failure is not one of capacity.
         loss_curve: float32, a loss per epoch; error_curve: int32, samples missed; of what they are
             says ``training.curves``.
+        forgotten: int32 (n,), in the order of the subset, times that each was forgotten; None where
+            that was not counted.
     """
 
     verdict: Verdict
@@ -65,6 +67,7 @@ class Outcome:
     rejected: bool = False
     loss_curve: NDArray[np.float32]
     error_curve: NDArray[np.int32]
+    forgotten: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,7 @@ class Hooks:
         checkpoint: file for the state in progress; a training resumes from it if it is there.
         checkpoint_every: seconds between checkpoints.
         key: identifies the probe inside the checkpoint, so that another's is never taken.
+        forgetting: whether to count how often each sample is forgotten.
     """
 
     stopping: Callable[[], bool] = lambda: False
@@ -91,3 +95,4 @@ class Hooks:
     checkpoint: Path | None = None
     checkpoint_every: float = 60.0
     key: str = ""
+    forgetting: bool = False

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flexhpc.training.forgetting import Forgetting
 from flexhpc.training.losses import cross_entropy, missed
 
 SUSPECTS = 16
@@ -27,10 +28,14 @@ class Running:
         device: where to sum up.
         loss: what makes a loss of the logits that are taken in, or of log-probabilities.
         prompt: first tokens of a sequence that need not be right.
+        forgetting: what else is told which samples were missed.
     """
 
-    def __init__(self, device: torch.device, loss: Loss = cross_entropy, prompt: int = 0) -> None:
-        self._loss, self._prompt = loss, prompt
+    def __init__(
+        self, device: torch.device, loss: Loss = cross_entropy, prompt: int = 0,
+        forgetting: Forgetting | None = None,
+    ) -> None:  # fmt: skip
+        self._loss, self._prompt, self._forgetting = loss, prompt, forgetting
         self._totals = torch.zeros(2, dtype=torch.float64, device=device)
         self._count = 0
         self._held: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -54,12 +59,9 @@ class Running:
         self._totals += sums
         self._count += count
 
-    def sums(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the sum of losses and the samples missed, float64 (2,)."""
-        return self._sums(logits, labels)[0]
-
     @torch.no_grad()
-    def _sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum of losses and the samples missed, float64 (2,), and which, bool (m,)."""
         if logits.dtype is torch.bfloat16:
             logits = logits.float()
         loss = self._loss(logits, labels, reduction="sum")
@@ -69,9 +71,11 @@ class Running:
     def _judge(self) -> None:
         if self._held:
             logits, labels, ids = (torch.cat(some) for some in zip(*self._held, strict=True))
-            sums, wrong = self._sums(logits, labels)
+            sums, wrong = self.sums(logits, labels)
             self._totals += sums
             self._judged = ids, wrong
+            if self._forgetting is not None:
+                self._forgetting.saw(ids, wrong)
         self._held, self._values = [], 0
 
     def read(self, n: int) -> tuple[float, int]:

@@ -26,7 +26,7 @@ from tests.conftest import Cli
 
 SPEC = """\
 name: noisy
-record: {unseen: 400}
+record: {unseen: 400, forgetting: true}
 fixed:
   data: {source: digits, labels: corrupted, corruption: 0.05}
   model: {family: mlp, depth: 1}
@@ -56,7 +56,7 @@ def scores(run: Path, *by: str) -> list[SampleScores]:
 def test_scores_are_those_of_a_slow_count(noisy: Path) -> None:
     """Sample by sample and training by training, from masks as the API gives them."""
     (fast,) = scores(noisy)
-    slow = np.zeros((7, fast.n_total))
+    slow = np.zeros((9, fast.n_total))
     for one in load(noisy):
         masks = one.masks
         drawn, fitted = masks.drawn(), masks.fitted()
@@ -66,15 +66,18 @@ def test_scores_are_those_of_a_slow_count(noisy: Path) -> None:
                 continue
             wrong = drawn[i] & ~fitted[i]
             share = wrong.sum() / drawn[i].sum()
+            times = dict(zip(np.flatnonzero(drawn[i]), masks.forgotten[i], strict=True))
             for sample in np.flatnonzero(drawn[i] | asked[i]):
                 slow[:, sample] += (
                     drawn[i, sample], wrong[sample], share * drawn[i, sample],
                     share * (1 - share) * drawn[i, sample],
                     wrong[sample] / max(wrong.sum(), 1), asked[i, sample], right[i, sample],
+                    drawn[i, sample], times.get(sample, 0),
                 )  # fmt: skip
     for name, expected in zip(
-        ("drawn", "missed", "expected", "variance", "blocks", "asked", "right"), slow, strict=True
-    ):
+        ("drawn", "missed", "expected", "variance", "blocks", "asked", "right", "watched",
+         "forgotten"), slow, strict=True,
+    ):  # fmt: skip
         np.testing.assert_allclose(getattr(fast, name), expected, atol=1e-9, err_msg=name)
     told = [one.probes[~one.probes["verdict"].isin(UNTOLD)] for one in load(noisy)]
     assert fast.blocks.sum() == pytest.approx(sum((one["n_errors"] > 0).sum() for one in told))
@@ -99,6 +102,7 @@ def test_planted_label_noise_is_found(noisy: Path) -> None:
     assert auroc(found.hardness, planted) > 0.85
     assert auroc(found.memorization, planted) > 0.95
     assert auroc(-found.consistency, planted) > 0.95
+    assert auroc(found.forgetting, planted) > 0.9
 
 
 def auroc(score: np.ndarray, truth: np.ndarray) -> float:

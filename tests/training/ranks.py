@@ -101,7 +101,7 @@ CASES = {
 
 def outcome(case: Case, group: Group, hooks: Hooks | None = None) -> Outcome:
     make = partial(build, case.model, (1, 8, 8), 10)
-    return train(case.training, make, probe_data(case.n), hooks or Hooks(), group)
+    return train(case.training, make, probe_data(case.n), hooks or Hooks(forgetting=True), group)
 
 
 def stopped_and_resumed(group: Group, folder: Path, name: str) -> Outcome:
@@ -112,6 +112,7 @@ def stopped_and_resumed(group: Group, folder: Path, name: str) -> Outcome:
         stopping=lambda: next(asked) >= 40 and group.rank == group.size - 1,
         checkpoint=folder / f"{group.size} {name}.ckpt",
         key="k",
+        forgetting=True,
     )
     try:
         outcome(case, group, hooks)
@@ -119,7 +120,7 @@ def stopped_and_resumed(group: Group, folder: Path, name: str) -> Outcome:
         assert next(asked) == 41
     else:
         raise AssertionError("nobody stopped")
-    return outcome(case, group, Hooks(checkpoint=hooks.checkpoint, key="k"))
+    return outcome(case, group, Hooks(checkpoint=hooks.checkpoint, key="k", forgetting=True))
 
 
 def one_sample_with_batch_norm(group: Group) -> str:
