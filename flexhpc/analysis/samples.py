@@ -138,7 +138,7 @@ class SampleScores:
             if masks.outside[row].any():
                 self.asked += unpack(masks.outside[row], self.n_total)
                 self.right += unpack(masks.outside_fit[row], self.n_total)
-            times = masks.forgotten[row] if row < len(masks.forgotten) else None
+            times = masks.forgotten[int(row)] if row < len(masks.forgotten) else None
             if times is not None:
                 self.watched += drawn
                 self.forgotten[drawn] += times

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
@@ -41,9 +42,11 @@ _PLAIN = (
 )  # fmt: skip
 _BROKEN = (
     OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, AttributeError,
-    MemoryError, RecursionError,
+    RecursionError,
 )  # fmt: skip
 """What h5py, and a tree of other types than ours, raise on the way."""
+_LEAST_MEMORY, _COPIES = 2**24, 4
+"""Bytes that a change may take, and how often what a file holds is in memory meanwhile."""
 _ABSENT = {
     "rejected": False, "arm": 0, "classes": 0, "bits": 0, "n_pool": 0, "conflict_groups": "",
 }  # fmt: skip
@@ -249,6 +252,8 @@ def _readable(path: Path) -> Iterator[None]:
         raise PointError(f"{path}: there is no such file: the point was not measured yet")
     try:
         yield
+    except MemoryError:
+        raise PointError(f"{path}: cannot be read: out of memory") from None
     except _BROKEN as error:
         what = one_line(error)
         raise PointError(
@@ -286,6 +291,7 @@ def _replacing(
     """
     try:
         content = _copied(path) if copy else BytesIO()
+        _check_memory(content.seek(0, os.SEEK_END))
         with h5py.File(content, "r+") if copy else _fresh(content) as file:
             if copy:
                 _schema(file, path)
@@ -293,9 +299,17 @@ def _replacing(
             yield file
         with replacing(path, permitted=permitted) as part:
             part.write_bytes(seal.sealed(content.getvalue()))
-    except (OSError, RuntimeError, ValueError) as error:
-        what = one_line(error)
+    except (OSError, RuntimeError, ValueError, MemoryError) as error:
+        what = "out of memory" if isinstance(error, MemoryError) else one_line(error)
         raise PointError(f"{path}: cannot be written, what it held is untouched: {what}") from None
+
+
+def _check_memory(size: int) -> None:
+    """Raise MemoryError if there is too little to change a file of so many bytes.
+
+    HDF5 that comes to the end of memory in the middle of its work may take the process with it.
+    """
+    bytearray(_LEAST_MEMORY + _COPIES * size)  # given back at once, and never touched
 
 
 def _fresh(content: BytesIO) -> h5py.File:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from flexhpc.errors import PointError
 from flexhpc.store import Header, ProbeRecord, append, create, finish, read, read_masks
 from flexhpc.store.bits import pack, unpack
+from tests.conftest import REPOSITORY
 from tests.contents import edited
 
 N_TOTAL = 1003
@@ -68,6 +69,47 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert (estimate["emc"], estimate["emc_hi"], estimate["censored"]) == (70, None, "right")
     assert len(read(path).probes) == 3
     assert list(tmp_path.rglob("*.part")) == []
+
+
+OUT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+from flexhpc.errors import PointError
+from flexhpc.store import append, read
+from tests.store.test_point_file import probe
+path, ends = Path(sys.argv[1]), {}
+append(path, probe(60, 0))
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + 2**26
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+held = []
+for repeat in range(1, 400):
+    try:
+        held.append(bytearray(2**18))
+        append(path, probe(60, repeat))
+    except PointError as error:
+        held[-2:] = []
+        ends["said"] = str(error)
+        break
+    except MemoryError:
+        break
+held.clear()
+print(len(read(path).probes) == repeat, ends.get("said"))
+"""
+
+
+def test_too_little_memory_is_said_before_hdf5_finds_out(tmp_path: Path) -> None:
+    path = tmp_path / "ab12.h5"
+    create(path, header())
+    done = subprocess.run(
+        [sys.executable, "-c", OUT_OF_MEMORY, str(path)], cwd=REPOSITORY, capture_output=True,
+        text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout == (
+        f"True {path}: cannot be written, what it held is untouched: out of memory\n"
+    )
+    assert len(read(path).probes) > 1
 
 
 def test_probes_read_before_are_not_read_again(tmp_path: Path) -> None:
