@@ -46,7 +46,7 @@ def write(page: Path) -> None:
             laws = power_laws(statuses, _LAWS[name]) if name in _LAWS else []
             models = pairs(statuses)
             tables = [
-                _cost(statuses), _effects(found), _laws(laws), _correlations(models),
+                _cost(statuses), _effects(found), _laws(laws, statuses), _correlations(models),
                 _errors(statuses, found),
             ]  # fmt: skip
             made = "\n".join(line for table in tables if table for line in [*table, ""])
@@ -113,12 +113,26 @@ def _effects(found: Sequence[Effect]) -> list[str]:
     return _table(head, rows)
 
 
-def _laws(laws: Sequence[PowerLaw]) -> list[str]:
+def _laws(laws: Sequence[PowerLaw], statuses: Sequence[PointStatus]) -> list[str]:
     if not laws:
         return []
-    head = [*laws[0].name, "EMC ~ parameters ^", "points"]
-    rows = [[*law.name.values(), law.slope_text, str(law.points)] for law in laws]
+    head = [*laws[0].name, "EMC / parameters", "EMC ~ parameters ^", "points"]
+    rows = [
+        [*law.name.values(), _per_parameter(law, statuses), law.slope_text, str(law.points)]
+        for law in laws
+    ]
     return _table(head, rows)
+
+
+def _per_parameter(law: PowerLaw, statuses: Sequence[PointStatus]) -> str:
+    """Return the least and the most samples per parameter of a law's points, bounds as such."""
+    found = [
+        (s.estimate.emc / s.record.header.params, s.estimate.censored)
+        for s in statuses if s.estimate is not None and s.record is not None
+        and all(plain_text(s.point.swept[key]) == value for key, value in law.name.items())
+    ]  # fmt: skip
+    signs = {"none": "", "left": "< ", "right": "> "}
+    return " to ".join(f"{signs[how]}{ratio:.2f}" for ratio, how in (min(found), max(found)))
 
 
 def _correlations(models: Sequence[Pair]) -> list[str]:
