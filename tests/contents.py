@@ -27,6 +27,10 @@ def contents(point: Point, run: RunFolder) -> dict[str, Any]:
         "losses": [p.loss_curve.tobytes() for p in probes],
         "subsets": [masks.subset[i].tobytes() for i in order],
         "fits": [masks.fit[i].tobytes() for i in order],
+        "forgotten": [
+            None if one is None else one.tobytes()
+            for one in map(masks.forgotten.__getitem__, order)
+        ],
         "estimate": record.estimate,
         "evaluation": {**(record.evaluation or {}), "seconds": 0},
     }

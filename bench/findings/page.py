@@ -129,10 +129,12 @@ def _per_parameter(law: PowerLaw, statuses: Sequence[PointStatus]) -> str:
     found = [
         (s.estimate.emc / s.record.header.params, s.estimate.censored)
         for s in statuses if s.estimate is not None and s.record is not None
-        and all(plain_text(s.point.swept[key]) == value for key, value in law.name.items())
+        and all((s.point.value(key) or "") == value for key, value in law.name.items())
     ]  # fmt: skip
-    signs = {"none": "", "left": "< ", "right": "> "}
-    return " to ".join(f"{signs[how]}{ratio:.2f}" for ratio, how in (min(found), max(found)))
+    (least, _), (most, _) = min(found), max(found)
+    below = "< " if any(how == "left" for _, how in found) else ""
+    above = "> " if any(how == "right" for _, how in found) else ""
+    return f"{below}{least:.2f} to {above}{most:.2f}"
 
 
 def _correlations(models: Sequence[Pair]) -> list[str]:

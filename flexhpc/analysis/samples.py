@@ -87,8 +87,10 @@ class SampleScores:
         blocks: its part in failures: a training that missed m samples counts 1 / m for each of
             them, so the sum over samples is the number of trainings that did not fit, (n_total,).
         asked, right: trainings that were asked for it unseen (``record.unseen``), and got it right.
-        watched, forgotten: trainings that counted how often they forgot it (``record.forgetting``),
-            and how often that was in all.
+        watched, never_right: trainings that counted how often they forgot it
+            (``record.forgetting``), and of these the ones in which it was never right.
+        forgotten, forgotten_expected: how often the others forgot it, and would have if each had
+            forgotten all samples that it learnt equally often.
         by_n: drawn and fitted, each (n_total,), by the power of two that n lies above.
         halves: misses, and those expected, of every other training: both together are the counts,
             and apart they tell how reliable a score is.
@@ -103,15 +105,17 @@ class SampleScores:
     asked: Counts = field(init=False)
     right: Counts = field(init=False)
     watched: Counts = field(init=False)
+    never_right: Counts = field(init=False)
     forgotten: Counts = field(init=False)
+    forgotten_expected: Floats = field(init=False)
     by_n: dict[int, tuple[NDArray[np.int32], NDArray[np.int32]]] = field(default_factory=dict)
     halves: tuple[_Half, _Half] = field(init=False)
 
     def __post_init__(self) -> None:
         self.halves = (_Half.of(self.n_total), _Half.of(self.n_total))
-        for counts in ("drawn", "asked", "right", "watched", "forgotten"):
+        for counts in ("drawn", "asked", "right", "watched", "never_right", "forgotten"):
             setattr(self, counts, np.zeros(self.n_total, np.int64))
-        self.blocks = np.zeros(self.n_total)
+        self.blocks, self.forgotten_expected = np.zeros((2, self.n_total))
 
     def add(self, masks: Masks, counts: Sequence[bool]) -> None:
         """Count the trainings of one point, one at a time.
@@ -140,8 +144,12 @@ class SampleScores:
                 self.right += unpack(masks.outside_fit[row], self.n_total)
             times = masks.forgotten[int(row)] if row < len(masks.forgotten) else None
             if times is not None:
+                learnt = times >= 0
                 self.watched += drawn
-                self.forgotten[drawn] += times
+                self.never_right[drawn] += ~learnt
+                self.forgotten[drawn] += np.maximum(times, 0)
+                usual = float(times[learnt].mean()) if learnt.any() else 0.0
+                self.forgotten_expected[drawn] += usual * learnt
 
     def _none(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         return np.zeros(self.n_total, np.int32), np.zeros(self.n_total, np.int32)
@@ -189,12 +197,14 @@ class SampleScores:
 
     @property
     def forgetting(self) -> Floats:
-        """Times that a training which drew it forgot it, on average, (n_total,); nan if unknown.
+        """Times that it was forgotten over those expected, (n_total,); nan where none are.
 
-        Of Toneva et al. 2019 (arXiv 1812.05159), over the subset sizes of this search.
+        The forgetting events of Toneva et al. 2019 (arXiv 1812.05159); over those expected, since
+        searches train on many and on few samples, for long and for short. Trainings in which it was
+        never right forgot nothing: of these tells ``never_right``.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(self.forgotten / self.watched)
+            return np.asarray(self.forgotten / self.forgotten_expected)
 
     def hardest(self, count: int) -> NDArray[np.int64]:
         """Return ids of the hardest samples, hardest first; one miss alone makes none hard."""
@@ -217,7 +227,8 @@ class SampleScores:
             "expected": self.expected, "hardness": self.hardness, "blocks": self.blocks,
             "asked_unseen": self.asked, "right_unseen": self.right,
             "consistency": self.consistency, "memorization": self.memorization,
-            "watched": self.watched, "forgetting": self.forgetting,
+            "watched": self.watched, "never_right": self.never_right,
+            "forgotten": self.forgotten, "forgetting": self.forgetting,
         }  # fmt: skip
         for low, (drawn, fitted) in sorted(self.by_n.items()):
             columns |= {f"drawn_n{low}": drawn, f"fitted_n{low}": fitted}

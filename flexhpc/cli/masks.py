@@ -83,7 +83,8 @@ def _print(scores: SampleScores, top: int) -> None:
         columns["memorization"] = [f"{memorization[i]:.2f}" for i in ids]
     if scores.watched.any():
         forgetting = scores.forgetting
-        columns["forgotten"] = [f"{forgetting[i]:.1f}" for i in ids]
+        columns["never right"] = [f"{scores.never_right[i]}/{scores.watched[i]}" for i in ids]
+        columns["forgetting"] = [f"{forgetting[i]:.1f}" for i in ids]
     console = make_console()
     console.print(title(scores), highlight=False)
     console.print(_table(columns, console.width))

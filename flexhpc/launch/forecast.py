@@ -23,9 +23,9 @@ _SPREAD, _BELIEVED = 0.4, 2.0
 """Of the logarithm of that number over points, and how many points this is worth."""
 _GROWS = 0.25
 """Exponent with which time is taken to grow with a key of size, before it is known better."""
-_CATEGORY, _SLOPE = 0.16, 0.3
-"""How little a key's value, and an exponent, is taken to move time: variance of what is seen of a
-point over that of the belief."""
+_CATEGORY, _SLOPE, _OTHER_SLOPE = 0.16, 0.3, 1.0
+"""How little a key's value, an exponent, and that of a combination of values beyond the exponent of
+all, are taken to move time: variance of what is seen of a point over that of the belief."""
 _MOST_GROUPS = 30
 """Combinations of values up to which each has exponents of its own."""
 _ENOUGH = 4
@@ -252,8 +252,10 @@ def _features(statuses: Sequence[PointStatus]) -> tuple[Floats, Floats, Floats]:
         groups = [()] * len(statuses)
     offset = np.zeros(len(statuses))
     for key, logs in numbers.items():
+        away = logs - logs.mean()  # or a slope that is not known would be a level that is not
+        columns.append((away, _SLOPE))
         for group in dict.fromkeys(groups):
-            columns.append((logs * [one == group for one in groups], _SLOPE))
+            columns.append((away * [one == group for one in groups], _OTHER_SLOPE))
         if key.split(".")[-1] in SIZES:
             offset += _GROWS * logs
     shrinks = np.array([shrink for _, shrink in columns])

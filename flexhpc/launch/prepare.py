@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import platform
@@ -100,6 +101,13 @@ def open_folder(prepared: Prepared, launch: str, image: str | None) -> None:
             write_json(run.record, _record(prepared, launch, image))
     except OSError as error:
         raise InputError(f"{run.path}: cannot be written: {error.strerror}") from None
+
+
+def clear_claims(run: RunFolder) -> None:
+    """Take away what writers of claims left when they were killed, where that can be done."""
+    with contextlib.suppress(OSError), FileLock(run.lock):
+        for left in run.unfinished_claims():
+            left.unlink(missing_ok=True)
 
 
 def _record(prepared: Prepared, launch: str, image: str | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from flexhpc.launch.follower import tracking
 from flexhpc.launch.live import View
 from flexhpc.launch.local import LocalBackend
 from flexhpc.launch.plan import arrays
-from flexhpc.launch.prepare import Prepared, open_folder
+from flexhpc.launch.prepare import Prepared, clear_claims, open_folder
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.scheduler import Scheduler
 from flexhpc.launch.slurm.backend import SlurmBackend
@@ -192,6 +192,8 @@ def follow(
         report: writes the report once all is measured, so that MLflow has it as well.
     """
     run, launch = prepared.run, launch_id()
+    if run.path.exists():
+        clear_claims(run)
     reader = StatusReader(run, prepared.points)
     statuses = reader.read()
     finished = all(status.state == "done" for status in statuses)

@@ -43,6 +43,7 @@ class Wanted:
         name: tells its checkpoint from any other training of the point with this n and repeat.
         subset: seed of its subset; None for that of the probe with this n and repeat.
         trained: called with the network at its end; see :class:`Hooks`.
+        forgetting: whether to count how often each sample is forgotten.
     """
 
     n: int
@@ -50,6 +51,7 @@ class Wanted:
     name: str = ""
     subset: int | None = None
     trained: Callable[[nn.Module], dict[str, float]] = field(default=lambda _: {})
+    forgetting: bool = False
 
 
 def run_training(
@@ -93,7 +95,7 @@ def run_training(
         progress=progress,
         trained=wanted.trained,
         checkpoint=checkpoint,
-        forgetting=point.record.forgetting,
+        forgetting=wanted.forgetting,
         key=f"{point.id} n={n} repeat={repeat}{wanted.name}",
     )
     make_model = None
@@ -148,8 +150,9 @@ def run_probe(
     tuned = len(point.arms) > 1
     unseen = Unseen(point, samples, group.device)
     wanted = Wanted(
-        n=n, repeat=probe.repeat, name=f" arm={arm}" if tuned else "", trained=unseen.ask
-    )
+        n=n, repeat=probe.repeat, name=f" arm={arm}" if tuned else "", trained=unseen.ask,
+        forgetting=point.record.forgetting,
+    )  # fmt: skip
     own = isinstance(point.training, OwnTrainer)
     outcome, subset, seeds = run_training(point.at(arm), samples, wanted, checkpoint, group, hooks)
     outside, right = unseen.outside(subset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,10 +72,15 @@ class RunFolder:
     def unfinished(self, point_id: str) -> list[Path]:
         """Return what writers of a point's record and checkpoints left when they were killed.
 
-        Claims are others' business, too: who takes one writes it before it is theirs.
+        Claims are others' business, too: who takes one writes it before it is theirs, with the lock
+        of the run in hand. See :meth:`unfinished_claims`.
         """
         parts = self._beside(point_id, "h5").parent.glob(f".{point_id}.*.part")
         return [path for path in parts if not path.name.startswith(f".{point_id}.claim.")]
+
+    def unfinished_claims(self) -> Iterator[Path]:
+        """Return what writers of claims left when they were killed; whoever asks holds the lock."""
+        return (self.path / "points").glob("*/.*.claim.json.*.part")
 
     def _beside(self, point_id: str, ending: str) -> Path:
         return self.path / "points" / point_id[:2] / f"{point_id}.{ending}"

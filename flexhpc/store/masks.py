@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,8 @@ class Masks:
         outside: was it asked for (``record.unseen``) while it was outside the subset;
             outside_fit: and got right. All False for probes that were recorded without.
         forgotten: times that each sample of the subset, in the order of ids, was forgotten
-            (``record.forgetting``), int64 (n,) per probe; None for those recorded without.
+            (``record.forgetting``), -1 of those that were never right, integers (n,) per probe;
+            None for those recorded without.
     """
 
     n_total: int
@@ -35,7 +37,7 @@ class Masks:
     fit: Bits
     outside: Bits
     outside_fit: Bits
-    forgotten: Sequence[NDArray[np.int64] | None] = ()
+    forgotten: Sequence[NDArray[np.signedinteger[Any]] | None] = ()
 
     def drawn(self) -> NDArray[np.bool_]:
         """Return subset masks, bool (probes, n_total)."""
@@ -79,14 +81,15 @@ def read_masks(path: Path) -> Masks:
             fit=stacked("fit"),
             outside=stacked("unseen"),
             outside_fit=stacked("unseen_fit"),
-            forgotten=[_forgotten(group) for group in groups],
+            forgotten=[_forgotten(group, n_total) for group in groups],
         )
 
 
-def _forgotten(group: Tree) -> NDArray[np.int64] | None:
+def _forgotten(group: Tree, n_total: int) -> NDArray[np.signedinteger[Any]] | None:
     if "forgotten" not in group.arrays:
         return None
     counts = group.arrays["forgotten"]()
-    if counts.dtype.kind not in "iu" or len(counts) != int(group.attributes["n"]):
+    drawn = int(unpack(group.arrays["subset"](), n_total).sum())
+    if counts.dtype.kind != "i" or len(counts) != drawn or counts.min(initial=0) < -1:
         raise ValueError("forgotten does not count the samples of its subset")
-    return counts.astype(np.int64)
+    return counts

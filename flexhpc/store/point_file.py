@@ -2,7 +2,8 @@
 
 Every change is made on a copy that then replaces the file, so that a crash, a full disk or a
 concurrent reader sees all finished probes or all but the newest, and never a broken file. The
-files are small (two bits a sample and probe), so the copy costs milliseconds beside a training.
+files are small (two bits a sample and probe, and a byte where forgetting is counted), so the copy
+costs milliseconds beside a training.
 
 What is read is not trusted: its checksum comes first (:mod:`flexhpc.store.seal`), then what it is
 made of (:mod:`flexhpc.store.structure`), then the types of its values (:mod:`flexhpc.store.typed`).
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from flexhpc.atomic import replacing
 from flexhpc.errors import PointError, one_line
@@ -93,7 +95,8 @@ def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) 
             arrays["unseen"] = pack(probe.unseen, n_total)
             arrays["unseen_fit"] = pack(probe.unseen[probe.unseen_fitted], n_total)
         if probe.forgotten is not None:
-            arrays["forgotten"] = probe.forgotten
+            least = np.min_scalar_type(-max(int(probe.forgotten.max()), 1) - 1)
+            arrays["forgotten"] = probe.forgotten.astype(least)
         for name, array in arrays.items():
             group.create_dataset(name, data=array, compression="gzip", compression_opts=1)
 
@@ -307,9 +310,10 @@ def _replacing(
 def _check_memory(size: int) -> None:
     """Raise MemoryError if there is too little to change a file of so many bytes.
 
-    HDF5 that comes to the end of memory in the middle of its work may take the process with it.
+    HDF5 that comes to the end of memory in the middle of its work may take the process with it. A
+    limit of a control group is not seen: that ends the process itself.
     """
-    bytearray(_LEAST_MEMORY + _COPIES * size)  # given back at once, and never touched
+    bytes(_LEAST_MEMORY + _COPIES * size)  # given back at once, and not touched as a bytearray is
 
 
 def _fresh(content: BytesIO) -> h5py.File:

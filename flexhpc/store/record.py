@@ -88,7 +88,8 @@ class ProbeRecord(ProbeSummary):
         unseen: sorted global ids of samples outside the subset that were asked for as well, int64
             (m,); unseen_fitted: bool (m,), in the same order. None where none were.
         forgotten: int32 (n,), in the order of the subset, times that each sample was forgotten
-            while it was trained on; None where that was not counted.
+            while it was trained on, -1 of those that were never right; None where that was not
+            counted.
     """
 
     subset: NDArray[np.int64] = field(repr=False)

@@ -21,7 +21,8 @@ AS_TEXT = "json"
 """A group's attribute that holds all others, as one JSON object."""
 MOST_NUMBERS = 2**24
 """Elements of a data set: a mask of 134 million samples, a curve of 17 million epochs."""
-_MOST_TOTAL = 2**27
+_MOST_TOTAL = 2**30
+"""Bytes of all that is read of a file."""
 _MOST_OBJECTS = 200_000
 _MOST_ATTRIBUTES = 1_000
 _LONGEST_ATTRIBUTE = 10_000
@@ -66,7 +67,7 @@ def tree(file: h5py.File) -> Tree:
 class _Walk:
     def __init__(self) -> None:
         self._seen: set[int] = set()
-        self._numbers = 0
+        self._bytes = 0
 
     def group(self, group: h5g.GroupID, path: str, depth: int) -> Tree:
         if depth > _DEEPEST:
@@ -104,8 +105,8 @@ class _Walk:
             raise ValueError(f"{path} holds no numbers")
         if len(dataset.shape) != 1 or dataset.shape[0] > MOST_NUMBERS:
             raise ValueError(f"{path} has the shape {dataset.shape}")
-        self._numbers += dataset.shape[0]
-        if self._numbers > _MOST_TOTAL:
+        self._bytes += dataset.shape[0] * dataset.dtype.itemsize
+        if self._bytes > _MOST_TOTAL:
             raise ValueError("declares more numbers than such a file has")
         values = np.empty(dataset.shape, dataset.dtype)
         dataset.read(h5s.ALL, h5s.ALL, values)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -13,13 +15,10 @@ class Forgetting:
 
     Args:
         n: samples; device: where to count.
-
-    Attributes:
-        events: int32 (n,).
     """
 
     def __init__(self, n: int, device: torch.device) -> None:
-        self.events = torch.zeros(n, dtype=torch.int32, device=device)
+        self._events = torch.full((n,), -1, dtype=torch.int32, device=device)
         self._right = torch.zeros(n, dtype=torch.bool, device=device)
 
     def saw(self, ids: Tensor, wrong: Tensor) -> None:
@@ -28,14 +27,19 @@ class Forgetting:
         Args:
             ids: int64 (m,), rows; wrong: bool (m,).
         """
-        self.events[ids] += wrong & self._right[ids]
+        learnt = (~wrong).int() - 1  # from here on it counts from 0
+        self._events[ids] = torch.maximum(self._events[ids] + (wrong & self._right[ids]), learnt)
         self._right[ids] = ~wrong
+
+    def events(self) -> NDArray[np.int32]:
+        """Return how often each was forgotten, int32 (n,); -1 for those that were never right."""
+        return self._events.cpu().numpy()
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs."""
-        return {"events": self.events, "right": self._right}
+        return {"events": self._events, "right": self._right}
 
     def load(self, state: dict[str, Any]) -> None:
         """Take up what :meth:`state` returned."""
-        self.events.copy_(state["events"])
+        self._events.copy_(state["events"])
         self._right.copy_(state["right"])

@@ -262,7 +262,7 @@ class _Run:
             rejected=examined.rejected,
             loss_curve=np.array(state.losses, dtype=np.float32),
             error_curve=np.array(state.errors, dtype=np.int32),
-            forgotten=None if self.forgetting is None else self.forgetting.events.cpu().numpy(),
+            forgotten=None if self.forgetting is None else self.forgetting.events(),
         )
 
     def _seconds(self) -> float:
@@ -310,12 +310,20 @@ class _Run:
                 torch.cuda.set_rng_state(saved["random"]["cuda"], self.device)
             if self.network.running is not None:
                 self.network.running.load(saved["running"])
-            if self.forgetting is not None:
+            if self.forgetting is not None and "forgetting" in saved:
                 self.forgetting.load(saved["forgetting"])
+            elif self.forgetting is not None:
+                self._stop_counting()
             progress = saved["progress"]
             return _State(**{**progress, "plateau": Plateau(**progress["plateau"])})
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
             return None
+
+    def _stop_counting(self) -> None:
+        """Go on from a checkpoint that was written before counts were asked for."""
+        self.forgetting = self.network.forgetting = None
+        if self.network.running is not None:
+            self.network.running.forgetting = None
 
 
 @contextlib.contextmanager

@@ -158,7 +158,8 @@ class Network:
                         self.running.add(logits, labels, rows)
                 return vote
             parts = ids.tensor_split(self.parts)
-            missed_here = torch.zeros(self.n, device=self.group.device)
+            counting = self.forgetting is not None and not again
+            missed_here = torch.zeros(self.n if counting else 0, device=self.group.device)
 
             def part(number: int) -> Tensor:
                 seed = np.random.SeedSequence((self.seed, step, number))
@@ -170,7 +171,8 @@ class Network:
                         if self.running is not None and not again:
                             its_own, wrong = self.running.sums(logits, labels)
                             sums += its_own
-                            missed_here[rows] = wrong.float()
+                            if counting:
+                                missed_here[rows] = wrong.float()
                 return sums
 
             sums, votes = self._summed(part, vote)

@@ -51,8 +51,8 @@ class Outcome:
         rejected: a convergence gate refused it: its failure is not one of capacity.
         loss_curve: float32, a loss per epoch; error_curve: int32, samples missed; of what they are
             says ``training.curves``.
-        forgotten: int32 (n,), in the order of the subset, times that each was forgotten; None where
-            that was not counted.
+        forgotten: int32 (n,), in the order of the subset, times that each was forgotten, -1 of
+            those that were never right; None where that was not counted.
     """
 
     verdict: Verdict

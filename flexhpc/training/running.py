@@ -35,7 +35,7 @@ class Running:
         self, device: torch.device, loss: Loss = cross_entropy, prompt: int = 0,
         forgetting: Forgetting | None = None,
     ) -> None:  # fmt: skip
-        self._loss, self._prompt, self._forgetting = loss, prompt, forgetting
+        self._loss, self._prompt, self.forgetting = loss, prompt, forgetting
         self._totals = torch.zeros(2, dtype=torch.float64, device=device)
         self._count = 0
         self._held: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -74,8 +74,8 @@ class Running:
             sums, wrong = self.sums(logits, labels)
             self._totals += sums
             self._judged = ids, wrong
-            if self._forgetting is not None:
-                self._forgetting.saw(ids, wrong)
+            if self.forgetting is not None:
+                self.forgetting.saw(ids, wrong)
         self._held, self._values = [], 0
 
     def read(self, n: int) -> tuple[float, int]:

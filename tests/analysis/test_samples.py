@@ -56,7 +56,7 @@ def scores(run: Path, *by: str) -> list[SampleScores]:
 def test_scores_are_those_of_a_slow_count(noisy: Path) -> None:
     """Sample by sample and training by training, from masks as the API gives them."""
     (fast,) = scores(noisy)
-    slow = np.zeros((9, fast.n_total))
+    slow = np.zeros((11, fast.n_total))
     for one in load(noisy):
         masks = one.masks
         drawn, fitted = masks.drawn(), masks.fitted()
@@ -66,17 +66,19 @@ def test_scores_are_those_of_a_slow_count(noisy: Path) -> None:
                 continue
             wrong = drawn[i] & ~fitted[i]
             share = wrong.sum() / drawn[i].sum()
-            times = dict(zip(np.flatnonzero(drawn[i]), masks.forgotten[i], strict=True))
+            times = dict(zip(np.flatnonzero(drawn[i]), masks.forgotten[i].tolist(), strict=True))
+            learnt = [count for count in times.values() if count >= 0]
             for sample in np.flatnonzero(drawn[i] | asked[i]):
                 slow[:, sample] += (
                     drawn[i, sample], wrong[sample], share * drawn[i, sample],
                     share * (1 - share) * drawn[i, sample],
                     wrong[sample] / max(wrong.sum(), 1), asked[i, sample], right[i, sample],
-                    drawn[i, sample], times.get(sample, 0),
+                    sample in times, times.get(sample) == -1, max(times.get(sample, 0), 0),
+                    np.mean(learnt) if times.get(sample, -1) >= 0 else 0,
                 )  # fmt: skip
     for name, expected in zip(
         ("drawn", "missed", "expected", "variance", "blocks", "asked", "right", "watched",
-         "forgotten"), slow, strict=True,
+         "never_right", "forgotten", "forgotten_expected"), slow, strict=True,
     ):  # fmt: skip
         np.testing.assert_allclose(getattr(fast, name), expected, atol=1e-9, err_msg=name)
     told = [one.probes[~one.probes["verdict"].isin(UNTOLD)] for one in load(noisy)]

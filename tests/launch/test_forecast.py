@@ -84,7 +84,7 @@ def test_the_time_left_is_right_within_half_after_a_third(points: list[Point], p
     assert abs(forecast.done - part) < 0.15
     low, high = between(left)
     assert low < true < high
-    assert high / low < 7  # of another activation nothing is seen at first
+    assert high / low < 4
 
 
 def test_nothing_is_foretold_from_nothing(points: list[Point]) -> None:
@@ -121,7 +121,7 @@ def test_the_range_holds_in_sweeps_that_were_measured(name: str, tmp_path: Path)
     whole = Truth.of([statuses], workers=2)
     assert whole.held > 0.8
     assert whole.close > 0.8
-    assert whole.width < 2.2
+    assert whole.width < 2.5
     assert Truth.of(by_seed(statuses), workers=2).held > 0.6
 
 

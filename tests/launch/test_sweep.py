@@ -120,6 +120,19 @@ def test_a_bigger_grid_measures_only_what_is_new(tmp_path: Path, cli: Cli, untra
     assert first.items() <= second.items()
 
 
+def test_a_claim_half_written_is_taken_away(tmp_path: Path, cli: Cli, untracked: Path) -> None:
+    """Whether the same command finds something to measure or not."""
+    spec = tmp_path / "small.yaml"
+    spec.write_text(SMALL.replace("[4, 8, 12]", "[4]"))
+    cli("sweep", spec, "--profile", untracked)
+    (claim,) = (tmp_path / "runs" / "small" / "points").glob("*/*.claim.json")
+    left = claim.with_name(f".{claim.name}.elsewhere.1.2.part")
+    for more in ((), ("--set", "model.width=[4,5]")):
+        left.write_text("{")
+        cli("sweep", spec, "--profile", untracked, *more)
+        assert not left.exists()
+
+
 @pytest.mark.parametrize("whom", ["sweep", "everything"])
 def test_kill_nine_again_and_again(
     whom: str, tmp_path: Path, undisturbed: dict[str, object]

@@ -7,74 +7,128 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
 from flexhpc.errors import Interrupted
 from flexhpc.models import build
 from flexhpc.spec.sections.model import Cnn, Model
-from flexhpc.spec.sections.training import Adam, Sam, Training
-from flexhpc.training import Hooks, network
+from flexhpc.spec.sections.training import Adam, Gd, Sam, Training
+from flexhpc.training import Hooks, checkpoint, network
 from flexhpc.training.batches import epoch_order, sizes_of
+from flexhpc.training.forgetting import Forgetting
+from flexhpc.training.optimizers import perturb, restore
 from tests.training.helpers import SMALL, probe_data, run, same
 
 N, EPOCHS = 90, 12
-ADAM = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=EPOCHS, curves="batches")
+ADAM = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=EPOCHS, precision="fp64")
+LOOKS = ADAM.model_copy(update={"curves": "looks"})
+SAM = ADAM.model_copy(update={"sam": Sam(rho=0.2)})
+GD = Gd(optimizer="gd", lr=0.5, epochs=EPOCHS, precision="fp64")
+CNN = Cnn(family="cnn", width=4, depth=2)
 COUNTING = Hooks(forgetting=True)
 
 
-def plain_loop(model: Model) -> np.ndarray:
-    """Count, sample by sample, a miss where the presentation before was right."""
-    data = probe_data(N)
+def plain_loop(training: Training, model: Model, n: int) -> np.ndarray:
+    """Count, sample by sample, a miss where the presentation (or look) before was right."""
+    data = probe_data(n)
     torch.manual_seed(data.init_seed)
     net = build(model, (1, 8, 8), 10).double()
-    update = torch.optim.Adam(net.parameters(), lr=1e-2)
-    was_right = [False] * N
-    events = np.zeros(N, np.int32)
+    weights = list(net.parameters())
+    update: torch.optim.Optimizer = torch.optim.Adam(weights, lr=1e-2)
+    if isinstance(training, Gd):
+        update = torch.optim.SGD(weights, lr=0.5, momentum=training.momentum)
+    was_right, events = [False] * n, [-1] * n
+
+    def saw(ids: Tensor, logits: Tensor) -> None:
+        for sample, guess in zip(ids.tolist(), logits.argmax(1).tolist(), strict=True):
+            right = guess == int(data.labels[sample])
+            if right:
+                events[sample] = max(events[sample], 0)
+            elif was_right[sample]:
+                events[sample] += 1
+            was_right[sample] = right
+
     for epoch in range(EPOCHS):
-        order = torch.from_numpy(epoch_order(N, data.order_seed, epoch))
-        for ids in order.split(sizes_of(ADAM, N)):
-            logits = net(data.inputs[ids].double())
-            for sample, guess in zip(ids.tolist(), logits.argmax(1).tolist(), strict=True):
-                right = guess == int(data.labels[sample])
-                events[sample] += was_right[sample] and not right
-                was_right[sample] = right
-            update.zero_grad()
-            functional.cross_entropy(logits, data.labels[ids]).backward()
+        order = torch.from_numpy(epoch_order(n, data.order_seed, epoch))
+        for ids in order.split(sizes_of(training, n)):
+            if training.curves == "batches":
+                saw(ids, net(data.inputs[ids].double()))
+            loss_gradient(net, data.inputs[ids], data.labels[ids])
+            if training.sam is not None:
+                kept = perturb(weights, training.sam.rho)
+                loss_gradient(net, data.inputs[ids], data.labels[ids])
+                restore(weights, kept)
             update.step()
-    return events
+        if training.curves == "looks":
+            saw(torch.arange(n), net(data.inputs.double()))
+    return np.array(events)
 
 
-@pytest.mark.parametrize("model", [SMALL, Cnn(family="cnn", width=4, depth=2)], ids=["mlp", "cnn"])
-def test_the_counts_are_those_of_a_plain_loop(model: Model) -> None:
-    training = ADAM.model_copy(update={"precision": "fp64"})
-    counted = run(training, N, model=model, hooks=COUNTING).forgotten
+def loss_gradient(net: nn.Module, inputs: Tensor, labels: Tensor) -> None:
+    net.zero_grad()
+    functional.cross_entropy(net(inputs.double()), labels).backward()
+
+
+@pytest.mark.parametrize(
+    ("training", "model", "n"),
+    [(ADAM, SMALL, N), (ADAM, CNN, N), (LOOKS, SMALL, N), (SAM, SMALL, N), (GD, SMALL, 1100)],
+    ids=["mlp", "cnn", "looks", "sam", "chunks"],
+)
+def test_the_counts_are_those_of_a_plain_loop(training: Training, model: Model, n: int) -> None:
+    counted = run(training, n, model=model, hooks=COUNTING).forgotten
     assert counted is not None
-    np.testing.assert_array_equal(counted, plain_loop(model))
-    assert counted.sum() > 5
+    np.testing.assert_array_equal(counted, plain_loop(training, model, n))
+    assert counted.max() > 0
+    assert counted.min() == (-1 if n > N else counted.min())
 
 
-def test_with_looks_they_are_counted_from_look_to_look() -> None:
-    training = ADAM.model_copy(update={"curves": "looks"})
-    counted = run(training, N, hooks=COUNTING).forgotten
-    assert counted is not None
-    assert counted.sum() > 0
+def test_who_was_never_right_forgets_nothing() -> None:
+    seen = Forgetting(4, torch.device("cpu"))
+    ids = torch.tensor([3, 1, 0])
+    for wrong in ([1, 1, 0], [1, 0, 1], [1, 1, 0], [1, 1, 1]):
+        seen.saw(ids, torch.tensor(wrong, dtype=torch.bool))
+    assert seen.events().tolist() == [2, 1, -1, -1]
 
 
-@pytest.mark.parametrize("training", [ADAM, ADAM.model_copy(update={"sam": Sam()})])
+def test_sequences_are_right_or_missed_as_a_whole() -> None:
+    """By the rule of the curves: what was missed in an epoch is what was missed in it here."""
+    counts = Forgetting(2, torch.device("cpu"))
+    running = network.Running(torch.device("cpu"), prompt=1, forgetting=counts)
+    labels = torch.tensor([[5, 1, 2], [5, 1, 2]])
+    for tokens in ([[0, 1, 2], [5, 1, 0]], [[5, 1, 1], [0, 1, 2]]):
+        logits = functional.one_hot(torch.tensor(tokens), 6).float().transpose(1, 2)
+        running.add(logits, labels, torch.arange(2))
+        assert running.read(2)[1] == 1
+    assert counts.events().tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("training", [ADAM, SAM, LOOKS], ids=["adam", "sam", "looks"])
 def test_counting_changes_nothing_and_survives_a_stop(training: Training, tmp_path: Path) -> None:
     plain, counted = run(training, N), run(training, N, hooks=COUNTING)
     assert plain.forgotten is None
     np.testing.assert_array_equal(plain.fitted, counted.fitted)
     assert (plain.loss, plain.steps) == (counted.loss, counted.steps)
+    stop(training, tmp_path / "c", counting=True)
+    resumed = run(training, N, hooks=Hooks(checkpoint=tmp_path / "c", key="k", forgetting=True))
+    same(resumed, counted)
+
+
+def stop(training: Training, path: Path, *, counting: bool) -> None:
     asked = iter(range(10**6))
     hooks = Hooks(
-        stopping=lambda: next(asked) == 16, checkpoint=tmp_path / "c", key="k", forgetting=True
-    )
+        stopping=lambda: next(asked) == 16, checkpoint=path, key="k", forgetting=counting
+    )  # fmt: skip
     with pytest.raises(Interrupted):
         run(training, N, hooks=hooks)
-    same(
-        run(training, N, hooks=Hooks(checkpoint=tmp_path / "c", key="k", forgetting=True)), counted
-    )
+
+
+@pytest.mark.parametrize("training", [ADAM, LOOKS], ids=["batches", "looks"])
+def test_a_checkpoint_without_counts_goes_on_without(training: Training, tmp_path: Path) -> None:
+    stop(training, tmp_path / "c", counting=False)
+    assert "forgetting" not in (checkpoint.load(tmp_path / "c", "k") or {"forgetting": 0})
+    resumed = run(training, N, hooks=Hooks(checkpoint=tmp_path / "c", key="k", forgetting=True))
+    same(resumed, run(training, N))
 
 
 def test_formulas_and_graphs_count_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +138,6 @@ def test_formulas_and_graphs_count_the_same(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_shards_count_what_one_pass_does() -> None:
-    whole = run(ADAM.model_copy(update={"precision": "fp64"}), N, hooks=COUNTING)
-    parts = run(ADAM.model_copy(update={"precision": "fp64", "shards": 4}), N, hooks=COUNTING)
+    whole = run(ADAM, N, hooks=COUNTING)
+    parts = run(ADAM.model_copy(update={"shards": 4}), N, hooks=COUNTING)
     np.testing.assert_array_equal(whole.forgotten, parts.forgotten)

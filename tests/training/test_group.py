@@ -61,6 +61,8 @@ def agree(case: Case, one: Outcome, many: Outcome) -> None:
         assert getattr(one, key) == getattr(many, key), key
     np.testing.assert_array_equal(one.fitted, many.fitted)
     np.testing.assert_array_equal(one.error_curve, many.error_curve)
+    assert one.forgotten is not None
+    np.testing.assert_array_equal(one.forgotten, many.forgotten)
     close = 1e-6 if case.training.precision == "fp64" else 1e-3
     np.testing.assert_allclose(one.loss_curve, many.loss_curve, rtol=close)
     for key, reading in one.readings.items():
