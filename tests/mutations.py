@@ -107,7 +107,8 @@ FAULTS = (
     ),
     Mutation(
         "room on the disk", "store/point_file.py",
-        "except (OSError, RuntimeError, ValueError) as error:", "except KeyError as error:",
+        "except (OSError, RuntimeError, ValueError, MemoryError) as error:",
+        "except KeyError as error:",
         ("full disk",),
     ),
 )  # fmt: skip
