@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from bench.findings.page import RECORDS, write
 from bench.findings.records import keep, kept
 from flexhpc.analysis.collect import row_of
 from flexhpc.analysis.comparison import compared
+from flexhpc.analysis.comparison_table import verdict_sentences
+from flexhpc.analysis.generalization import correlations, pairs
 from flexhpc.analysis.tuning import at_edge
 from flexhpc.api.runs import load
 from tests.conftest import REPOSITORY
@@ -82,6 +86,58 @@ def test_optimizers_are_told_by_their_budgets(tmp_path: Path) -> None:
         assert one.point.swept["training.gradient_evaluations"]
         rates = [arm.values["training.lr"] for arm in one.point.arms]
         assert rates[one.estimate.arm] == min(rates), "the lowest that was tried"
+
+
+def test_families_are_told_by_labels_and_size(tmp_path: Path) -> None:
+    statuses, spec = kept(RECORDS / "finding_families.json.xz", tmp_path)
+    found = {(e.within["data.labels"], e.value): e for e in compared(statuses, [spec])}
+    verdicts = {key: effect.verdict for key, effect in found.items()}
+    assert verdicts == {
+        ("random", "cnn"): "larger", ("random", "vit"): "larger",
+        ("original", "cnn"): "larger", ("original", "vit"): "smaller",
+    }  # fmt: skip
+    assert {effect.pairs for effect in found.values()} == {15}
+    said = " ".join(PAGE.read_text().split())
+    for family in ("cnn", "vit"):
+        assert found["original", family].sizes_text in said
+        assert found["random", family].least < 0.95
+        assert found["random", family].most > 1.5, "the order turns over"
+    (random, _) = verdict_sentences(list(found.values()))
+    assert f"cnn larger ({found['random', 'cnn'].ratio_text}; 0.89 to 2.02 by size)" in random
+
+    per_parameter: dict[str, list[float]] = {"random": [], "original": []}
+    for s in statuses:
+        assert s.estimate.censored == "none"
+        labels = s.point.swept["data.labels"]
+        per_parameter[labels].append(s.estimate.emc / s.record.header.params)
+    for labels in ("random", "original"):
+        low, high = min(per_parameter[labels]), max(per_parameter[labels])
+        assert f"{low:.2f} to {high:.2f}" in said
+
+    models = pairs(statuses)
+    assert len(models) == 9
+    perceptrons = sorted((m for m in models if m.family == "mlp"), key=lambda m: m.params)
+    assert [m.test_accuracy for m in perceptrons] == sorted(m.test_accuracy for m in perceptrons)
+    ratios = [math.exp(m.excess) for m in perceptrons]
+    assert ratios == sorted(ratios, reverse=True)
+    assert f"from {ratios[0]:.2f} to {ratios[-1]:.2f}" in said
+    pearson, spearman = correlations(models, "test_accuracy")[:2]
+    assert f"{pearson.value:.2f} [{pearson.lower:.2f}, {pearson.upper:.2f}] (Pearson)" in said
+    assert spearman.lower < 0 < spearman.upper
+
+    edges = Counter(
+        (s.point.swept["data.labels"], s.point.swept["model.family"])
+        for s in statuses if at_edge(s)
+    )  # fmt: skip
+    assert edges == {("original", "cnn"): 15, ("random", "cnn"): 4, ("original", "vit"): 2}
+    failed = Counter(
+        p.verdict
+        for s in statuses for p in s.record.probes
+        if p.arm == s.estimate.arm and p.verdict != "fit"
+    )  # fmt: skip
+    assert f"Of the {failed.total()} trainings that failed" in said
+    assert f"best rate {failed['unconverged']} were still improving" in said
+    assert "not_fit" not in failed
 
 
 def test_a_record_that_is_kept_gives_the_same_results(measured: Path, tmp_path: Path) -> None:

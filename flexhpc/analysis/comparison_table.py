@@ -55,6 +55,12 @@ def pairs_text(effect: Effect) -> str:
     return f"{effect.pairs} ({', '.join(notes)})" if notes else str(effect.pairs)
 
 
+def _moves(effect: Effect) -> str:
+    """Say so where an average over sizes hides that they lie on both sides of 1."""
+    both = effect.verdict in ("larger", "smaller") and effect.least < 1 < effect.most
+    return f"; {effect.sizes_text} by size" if both else ""
+
+
 def verdict_sentences(found: Sequence[Effect]) -> list[str]:
     """Return what was decided, in a sentence for each kind of data; nothing if nothing was."""
     groups: dict[tuple[str, str], list[Effect]] = {}
@@ -63,7 +69,7 @@ def verdict_sentences(found: Sequence[Effect]) -> list[str]:
     said = []
     for (within, baseline), some in list(groups.items())[:_MOST_SENTENCES]:
         known = [one for one in some if one.verdict != "not decided"]
-        parts = [f"{one.value} {one.verdict} ({one.ratio_text})" for one in known]
+        parts = [f"{one.value} {one.verdict} ({one.ratio_text}{_moves(one)})" for one in known]
         open_ = len(some) - len(known)
         if known and open_:
             parts.append(f"{open_} not decided")
