@@ -89,7 +89,7 @@ class Forecast:
 
 
 def between(seconds: Floats) -> tuple[float, float]:
-    """Return the range in which a time left lies four times in five, of its draws."""
+    """Return the range in which four of five draws of a time left lie."""
     low, high = np.quantile(seconds, [0.1, 0.9])
     return float(low), float(high)
 
