@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import lzma
 import math
 import re
 import shutil
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.findings.again import agreement
 from bench.findings.page import RECORDS, write
 from bench.findings.records import keep, kept
 from flexhpc.analysis.collect import row_of
@@ -150,5 +153,11 @@ def test_a_record_that_is_kept_gives_the_same_results(measured: Path, tmp_path: 
             k: v for k, v in rows[1].items() if not k.startswith("touched_")
         }
         assert there.history == one.status.history
+    assert all(line.endswith(": agrees") for line in agreement(measured, path))
+    stored = json.loads(lzma.decompress(path.read_bytes()))
+    for point in stored["points"].values():
+        point["estimate"]["emc"] *= 10
+    path.write_bytes(lzma.compress(json.dumps(stored).encode()))
+    assert all(line.endswith(": does not hold it") for line in agreement(measured, path))
     with pytest.raises(FileNotFoundError):
         kept(tmp_path / "none.json.xz", tmp_path)

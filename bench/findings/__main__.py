@@ -2,6 +2,7 @@
 
 python -m bench.findings
 python -m bench.findings --keep runs/finding_activations
+python -m bench.findings --again runs/mine finding_activations  # other seeds: do they agree?
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from bench.findings.again import agreement
 from bench.findings.page import RECORDS, write
 from bench.findings.records import keep
 
@@ -20,7 +22,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Rebuild docs/findings.md, or store records.")
     parser.add_argument("--keep", type=Path, nargs="+", default=[], metavar="RUN")
     parser.add_argument("--page", type=Path, default=_PAGE)
+    parser.add_argument("--again", nargs=2, metavar=("RUN", "RECORD"))
     arguments = parser.parse_args()
+    if arguments.again:
+        run, record = arguments.again
+        print(*agreement(Path(run), RECORDS / f"{record}.json.xz"), sep="\n")
+        return
     for run in arguments.keep:
         print(keep(run, RECORDS))
     if not arguments.keep:
