@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flexhpc.analysis.samples import SampleScores, title
+from flexhpc.data import load_samples
 from flexhpc.data.dataset import Part
 from flexhpc.data.places import no_downloads
 from flexhpc.data.sources import open_source
@@ -30,12 +31,14 @@ class Picture:
     """One sample.
 
     Attributes:
-        sample: its global id; label: its class in the data set.
+        sample: its global id; label: its class in the data set; trained: the label that networks
+            were trained to give it.
         drawn, missed: trainings; image: as a data URI.
     """
 
     sample: int
     label: int
+    trained: int
     drawn: int
     missed: int
     image: str
@@ -72,6 +75,7 @@ def view_of(scores: SampleScores) -> SampleView | None:
     try:
         with no_downloads():
             part = open_source(point.data, point.seed).train
+            trained = load_samples(point.data, point.seed).labels
     except PointError:
         return None
     size = len(part.labels) * math.prod(part.shape)
@@ -82,7 +86,8 @@ def view_of(scores: SampleScores) -> SampleView | None:
     missed = scores.missed
     pictures = [
         Picture(
-            sample=int(sample), label=int(part.labels[sample]), image=images[int(sample)],
+            sample=int(sample), label=int(part.labels[sample]), trained=int(trained[sample]),
+            image=images[int(sample)],
             drawn=int(scores.drawn[sample]), missed=int(missed[sample]),
         )
         for sample in (*hardest, *easiest)

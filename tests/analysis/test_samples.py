@@ -206,6 +206,14 @@ def test_the_report_shows_hard_and_easy_samples(noisy: Path, cli: Cli, tmp_path:
     (expected,) = scores(noisy)
     shown = [int(number) for number in re.findall(r'alt="sample (\d+), class \d"', section)]
     assert shown == [*expected.hardest(10), *expected.easiest(10)]
+    point = load(noisy)[0].status.point
+    samples = load_samples(point.data, point.seed)
+    planted = samples.labels != samples.dataset.labels
+    told = re.findall(r"(\d+)<br>class \d<br>trained as (\d)<br>", section)
+    assert {int(sample): int(label) for sample, label in told} == {
+        sample: samples.labels[sample] for sample in shown if planted[sample]
+    }
+    assert len(told) > 5
     assert not expected.missed[shown[10:]].any()
     assert "missed 0 of" in section
     counts = re.findall(r"<tr><td>(\d)</td><td>([\d,]+)</td>\n<td>([\d,]+)</td>", section)
