@@ -11,7 +11,7 @@ import typer
 
 from flexhpc.cli.options import FAILED, INTERRUPTED, Json, ProfileFile, Run, Runs, Set, Spec
 from flexhpc.cli.results import write_report
-from flexhpc.errors import InputError
+from flexhpc.errors import InputError, PointError
 
 if TYPE_CHECKING:
     from flexhpc.launch.sweep import Followed
@@ -101,6 +101,9 @@ def sweep(
         try:
             masks = [(run, status) for status in statuses]
             write_report(run.name, [run.path], statuses, run.report, masks)
+        except KeyboardInterrupt:
+            what = f"the report was not finished; `flexhpc report {run.path}` writes it"
+            unwritten.append(PointError(what))
         except Exception as error:
             unwritten.append(error)  # the table comes first
 

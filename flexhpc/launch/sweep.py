@@ -39,13 +39,20 @@ _CLUSTER_BEAT = 5.0
 
 
 class _Stop:
-    """Set by Ctrl-C or SIGTERM; a second one ends the wait for the workers."""
+    """Set by Ctrl-C or SIGTERM; a second one ends the wait for the workers.
+
+    Attributes:
+        count: of them; at_once: whether they also break off what is done now.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self.at_once = False
 
     def __call__(self, *_: object) -> None:
         self.count += 1
+        if self.at_once:
+            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -189,7 +196,8 @@ def follow(
 
     Args:
         prepared: the sweep; profile: what runs it; console: where its table is shown.
-        report: writes the report once all is measured, so that MLflow has it as well.
+        report: writes the report once all is measured, so that MLflow has it as well; in it Ctrl-C
+            and SIGTERM are KeyboardInterrupt, which it deals with.
     """
     run, launch = prepared.run, launch_id()
     if run.path.exists():
@@ -231,7 +239,9 @@ def follow(
                     _stop_workers(backend, reader, view, stop, stop_file)
                     statuses = reader.read()
             if not interrupted:
+                stop.at_once = True
                 report(statuses)
+                stop.at_once = False
     return Followed(
         statuses=[_with_log(status, backend, launch) for status in statuses],
         interrupted=interrupted,

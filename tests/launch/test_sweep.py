@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -195,6 +196,34 @@ def test_ctrl_c_saves_the_probe_in_hand_and_the_same_command_resumes(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_ctrl_c_breaks_off_a_report_and_loses_nothing(
+    tmp_path: Path, cli: Cli, untracked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_text(SMALL.replace("[4, 8, 12]", "[4]"))
+    endless = threading.Event()
+
+    def drawn(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        endless.wait(60)  # as long as the report of a large sweep takes
+
+    began = time.monotonic()
+    with monkeypatch.context() as slow:
+        slow.setattr("flexhpc.cli.sweep.write_report", drawn)
+        done = cli("sweep", spec, "--profile", untracked, check=1)
+    assert time.monotonic() - began < 50
+    assert "the report was not finished; `flexhpc report " in done.stderr
+    assert "EMC" in done.stdout
+    assert (status_of(tmp_path / "runs" / "small")) == ["done"]
+    cli("report", tmp_path / "runs" / "small")
+    assert (tmp_path / "runs" / "small" / "report" / "index.html").exists()
+
+
+def status_of(run: Path) -> list[str]:
+    folder, _, points = open_run(run)
+    return [one.state for one in StatusReader(folder, points).read()]
+
+
 def test_two_sweeps_at_once_measure_every_point_once(
     tmp_path: Path, undisturbed: dict[str, object]
 ) -> None:
