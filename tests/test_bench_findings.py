@@ -91,6 +91,39 @@ def test_optimizers_are_told_by_their_budgets(tmp_path: Path) -> None:
         assert rates[one.estimate.arm] == min(rates), "the lowest that was tried"
 
 
+def test_to_convergence_nothing_is_decided(tmp_path: Path) -> None:
+    statuses, spec = kept(RECORDS / "finding_convergence.json.xz", tmp_path)
+    (effect,) = compared(statuses, [spec])
+    assert effect.verdict == "not decided"
+    assert (effect.pairs, effect.most < 1) == (6, True)
+    said = " ".join(PAGE.read_text().split())
+    assert f"({effect.ratio_text}, not decided with two seeds)" in said
+    ends = {
+        (s.point.swept["seed"], s.point.swept["model.width"], s.point.swept["training.optimizer"]):
+        s.estimate.emc
+        for s in statuses
+    }  # fmt: skip
+    pairs_of = [(ends[seed, width, "sgd"], ends[seed, width, "gd"]) for seed, width, _ in ends]
+    assert all(sgd < gd for sgd, gd in pairs_of), "all six pairs"
+    twelve = [math.sqrt(ends[0, 12, kind] * ends[1, 12, kind]) for kind in ("gd", "sgd")]
+    assert f"{twelve[0]:.0f} instead of 371, SGD {twelve[1]:.0f} instead of 307" in said
+    most = max(s.estimate.emc / s.record.header.params for s in statuses)
+    assert f"is {most:.2f} samples per parameter" in said
+    lowest = [
+        s for s in statuses
+        if s.estimate.arm == min(range(len(s.point.arms)),
+                                 key=lambda i, s=s: s.point.arms[i].values["training.lr"])
+    ]  # fmt: skip
+    assert f"the best in {len(lowest)} of {len(statuses)} points" in said
+    longest = max(p.epochs for s in statuses for p in s.record.probes)
+    assert f"{longest} epochs" in said
+    minutes = [
+        sum(p.seconds for p in s.record.probes) / 60
+        for s in statuses if s.point.swept["training.optimizer"] == "gd"
+    ]  # fmt: skip
+    assert f"{min(minutes):.0f} to {max(minutes):.0f} minutes" in said
+
+
 def test_families_are_told_by_labels_and_size(tmp_path: Path) -> None:
     statuses, spec = kept(RECORDS / "finding_families.json.xz", tmp_path)
     found = {(e.within["data.labels"], e.value): e for e in compared(statuses, [spec])}
