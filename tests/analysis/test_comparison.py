@@ -206,6 +206,7 @@ def test_a_planted_exponent_is_found(tmp_path: Path) -> None:
     assert (none.low, none.high, none.slope_text) == (None, None, "not known")
 
 
+@pytest.mark.sweeps
 def test_the_command(measured_labels: Path, cli: Cli) -> None:
     rows = json.loads(cli("compare", measured_labels, "--by", "seed", "--json").stdout)
     assert [(row["value"], row["baseline"]) for row in rows] == [("1", "0")]

@@ -227,6 +227,7 @@ for i in range(10_000):
 """
 
 
+@pytest.mark.sweeps
 def test_a_writer_killed_at_any_moment_loses_nothing(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for attempt in range(8):

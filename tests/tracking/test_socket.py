@@ -71,6 +71,7 @@ def served(run: Path, path: Path) -> Iterator[psutil.Process]:
         server.wait(30)
 
 
+@pytest.mark.sweeps
 @pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
 def test_nobody_else_can_ask_and_no_port_is_open(measured: Path, tmp_path: Path) -> None:
     shutil.copytree(measured, tmp_path / "run")
