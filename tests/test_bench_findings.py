@@ -107,8 +107,9 @@ def test_to_convergence_nothing_is_decided(tmp_path: Path) -> None:
     assert all(sgd < gd for sgd, gd in pairs_of), "all six pairs"
     twelve = [math.sqrt(ends[0, 12, kind] * ends[1, 12, kind]) for kind in ("gd", "sgd")]
     assert f"{twelve[0]:.0f} instead of 371, SGD {twelve[1]:.0f} instead of 307" in said
-    most = max(s.estimate.emc / s.record.header.params for s in statuses)
-    assert f"is {most:.2f} samples per parameter" in said
+    per_parameter = [s.estimate.emc / s.record.header.params for s in statuses]
+    assert f"is {max(per_parameter):.2f} samples per parameter" in said
+    assert f"fit {min(per_parameter):.2f} to {max(per_parameter):.2f} (finding 3" in said
     lowest = [
         s for s in statuses
         if s.estimate.arm == min(range(len(s.point.arms)),
