@@ -267,7 +267,7 @@ def compared(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effe
     """Return the comparisons that frozen specs ask for, or else the one that a sweep suggests.
 
     That is by its only swept key of a few values that is neither of the data nor a size, or by the
-    labels where only data were swept.
+    labels where only data were swept; nothing if it has no pairs.
 
     Args:
         statuses: of every point; specs: the frozen specs, as text.
@@ -275,7 +275,8 @@ def compared(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effe
     asked = {one.model_dump_json(): one for text in specs for one in asked_by(text)}
     likely = suggested(statuses) if not asked else None
     listed = [likely] if likely else list(asked.values())
-    return decided([effect for one in listed for effect in effects(statuses, one)])
+    found = decided([effect for one in listed for effect in effects(statuses, one)])
+    return [] if likely and not any(effect.pairs for effect in found) else found
 
 
 def asked_by(spec: str) -> list[Compare]:

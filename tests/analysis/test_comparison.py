@@ -291,6 +291,9 @@ def test_what_is_not_measured_yet_pairs_with_nothing(tmp_path: Path) -> None:
     assert (found.pairs, found.alone, found.said) == (0, 1, "no pairs")
     assert effects([*waiting[:3], *some[3:]], BY) == [], "nothing of the baseline"
     assert effects(waiting, BY) == []
+    asked = "name: x\ncompare:\n- {by: model.activation}\ngrid: {}\n"
+    assert [one.said for one in compared(begun, [asked])] == ["no pairs"]
+    assert compared(begun, ["name: x\n"]) == [], "what nobody asked for"
 
 
 def test_growth_and_mappings_are_compared(tmp_path: Path) -> None:

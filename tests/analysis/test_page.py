@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from flexhpc.analysis import report
 from flexhpc.analysis.answer import answer
 from flexhpc.analysis.details import as_script
 from flexhpc.analysis.figures.chart import spread, svg
@@ -259,6 +260,13 @@ def test_the_table_is_sorted_filtered_and_saved(page: Any, tmp_path: Path) -> No
         page.click("#csv")
     download.value.save_as(tmp_path / "got.csv")
     assert (tmp_path / "got.csv").read_text() == (tmp_path / "out" / "results.csv").read_text()
+
+
+def test_every_table_scrolls_by_itself() -> None:
+    template = (Path(report.__file__).parent / "report.html").read_text()
+    before = template.split("<table")[:-1]
+    assert len(before) > 5
+    assert all('<div class="wide" tabindex="0"' in text.splitlines()[-1] for text in before)
 
 
 @pytest.mark.browser
