@@ -75,11 +75,11 @@ def view_of(scores: SampleScores) -> SampleView | None:
     try:
         with no_downloads():
             part = open_source(point.data, point.seed).train
+            size = len(part.labels) * math.prod(part.shape)
+            if size > _MOST_BYTES or part.dtype != np.uint8 or len(part.labels) != scores.n_total:
+                return None
             trained = load_samples(point.data, point.seed).labels
     except PointError:
-        return None
-    size = len(part.labels) * math.prod(part.shape)
-    if size > _MOST_BYTES or part.dtype != np.uint8 or len(part.labels) != scores.n_total:
         return None
     hardest, easiest = scores.hardest(_SHOWN), scores.easiest(_SHOWN)
     images = _gathered(part, np.concatenate([hardest, easiest]))
