@@ -6,13 +6,13 @@ python -m bench.forecast runs/quickstart runs/vit_width --workers 4
 Each sweep is played with so many workers that take its points in their order, each training for as
 long as it took, or for as long as its sample passes take on a machine that does nothing else. At
 evenly spaced moments after a third of the time, the table says how long the rest will take, and in
-which range that lies four times in five. The same for each seed's points alone, as a small sweep.
+which range that is believed to lie four times in five. The same for each seed's points alone, as a
+small sweep.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from collections import defaultdict
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.findings.page import RECORDS
-from bench.findings.records import kept
+from bench.findings.records import cell_of, kept
 from flexhpc.launch.forecast import Forecast, Pace, between
 from flexhpc.store.record import PointRecord
 from flexhpc.store.status import PointStatus, StatusReader, open_run
@@ -76,18 +76,13 @@ def undisturbed(statuses: Sequence[PointStatus]) -> list[PointStatus]:
     rates = defaultdict(list)
     for status in statuses:
         passes = sum(probe.cost for probe in _record(status).probes)
-        rates[_but_seed(status)].append(sum(_seconds(status)) / passes)
+        rates[cell_of(status.point)].append(sum(_seconds(status)) / passes)
     quiet = []
     for status in statuses:
-        rate, record = statistics.median(rates[_but_seed(status)]), _record(status)
+        rate, record = statistics.median(rates[cell_of(status.point)]), _record(status)
         probes = [replace(probe, seconds=probe.cost * rate) for probe in record.probes]
         quiet.append(replace(status, record=replace(record, probes=probes)))
     return quiet
-
-
-def _but_seed(status: PointStatus) -> str:
-    swept = {key: value for key, value in status.point.swept.items() if key != "seed"}
-    return json.dumps(swept, sort_keys=True, default=str)
 
 
 def by_seed(statuses: Sequence[PointStatus]) -> list[list[PointStatus]]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from bench.findings.records import kept
+from bench.findings.records import cell_of, kept
 from flexhpc.search import Estimate
-from flexhpc.spec import Point
 from flexhpc.store.status import StatusReader, open_run
 
 
@@ -27,20 +25,15 @@ def agreement(run: Path, stored: Path) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
         cells = defaultdict(list)
         for status in kept(stored, Path(scratch))[0]:
-            cells[_cell(status.point)].append(status.estimate)
+            cells[cell_of(status.point)].append(status.estimate)
     opened, _, points = open_run(run)
     lines = []
     for status in StatusReader(opened, points).read():
         if status.estimate is None:
             raise SystemExit(f"{status.point.label} is not measured yet")
-        cell = [one for one in cells.get(_cell(status.point), []) if one is not None]
+        cell = [one for one in cells.get(cell_of(status.point), []) if one is not None]
         lines.append(f"{status.point.label}: {_compared(status.estimate, cell)}")
     return lines
-
-
-def _cell(point: Point) -> str:
-    canonical = json.loads(point.canonical)
-    return json.dumps({key: one for key, one in canonical.items() if key != "seed"}, sort_keys=True)
 
 
 def _compared(again: Estimate, cell: list[Estimate]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from flexhpc.search import Estimate
-from flexhpc.spec import checked
+from flexhpc.spec import Point, checked
 from flexhpc.store.record import Header, PointRecord, ProbeSummary
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 
@@ -73,3 +73,9 @@ def kept(path: Path, scratch: Path) -> tuple[list[PointStatus], str]:
             )
         )
     return statuses, stored["spec"]
+
+
+def cell_of(point: Point) -> str:
+    """Return what points that differ in their seed only have in common."""
+    canonical = json.loads(point.canonical)
+    return json.dumps({key: one for key, one in canonical.items() if key != "seed"}, sort_keys=True)

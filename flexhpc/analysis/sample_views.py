@@ -13,7 +13,6 @@ from PIL import Image
 
 from flexhpc.analysis.samples import SampleScores, title
 from flexhpc.data import load_samples
-from flexhpc.data.dataset import Part
 from flexhpc.data.places import no_downloads
 from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
@@ -78,16 +77,16 @@ def view_of(scores: SampleScores) -> SampleView | None:
             size = len(part.labels) * math.prod(part.shape)
             if size > _MOST_BYTES or part.dtype != np.uint8 or len(part.labels) != scores.n_total:
                 return None
-            trained = load_samples(point.data, point.seed).labels
+            samples = load_samples(point.data, point.seed)
     except PointError:
         return None
     hardest, easiest = scores.hardest(_SHOWN), scores.easiest(_SHOWN)
-    images = _gathered(part, np.concatenate([hardest, easiest]))
+    inputs = samples.dataset.inputs
     missed = scores.missed
     pictures = [
         Picture(
-            sample=int(sample), label=int(part.labels[sample]), trained=int(trained[sample]),
-            image=images[int(sample)],
+            sample=int(sample), label=int(part.labels[sample]),
+            trained=int(samples.labels[sample]), image=_image(inputs[sample]),
             drawn=int(scores.drawn[sample]), missed=int(missed[sample]),
         )
         for sample in (*hardest, *easiest)
@@ -110,21 +109,6 @@ def _rates(scores: SampleScores, labels: NDArray[np.int64]) -> list[ClassRate]:
         for i in range(len(drawn))
         if drawn[i]
     ]
-
-
-def _gathered(part: Part, samples: NDArray[np.int64]) -> dict[int, str]:
-    """Return some samples as images, by id; the set is gone through once."""
-    wanted = sorted(set(map(int, samples)))
-    found: dict[int, str] = {}
-    start = 0
-    for block in part.blocks():
-        for sample in wanted:
-            if start <= sample < start + len(block):
-                found[sample] = _image(block[sample - start])
-        start += len(block)
-        if len(found) == len(wanted):
-            break
-    return found
 
 
 def _image(pixels: NDArray[np.uint8]) -> str:

@@ -136,7 +136,8 @@ def seconds_per_pass(statuses: Sequence[PointStatus]) -> Floats | None:
 
 
 _MORE = 0.25
-"""Part of the trainings that a point has had which it is taken to need still, at least."""
+"""Part of the trainings that a point has had, and of the time that one in hand has taken, which are
+taken to be needed still, at least."""
 
 
 def _spent(status: PointStatus) -> float:
@@ -172,7 +173,8 @@ def _to_come(status: PointStatus, usual: statistics.NormalDist, rng: np.random.G
     more = np.maximum(needed - len(probes), _MORE * len(probes))
     late = statistics.mean(probe.seconds for probe in probes[len(probes) // 2 :])
     seconds = more * late * np.exp(_PACE * rng.standard_normal(_DRAWS))
-    return np.asarray(np.maximum(seconds - float(status.progress.get("elapsed", 0.0)), 0.0))
+    elapsed = float(status.progress.get("elapsed", 0.0))
+    return np.asarray(np.maximum(seconds - elapsed, _MORE * elapsed))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +256,7 @@ def _features(statuses: Sequence[PointStatus]) -> tuple[Floats, Floats, Floats]:
     for key, logs in numbers.items():
         away = logs - logs.mean()  # or a slope that is not known would be a level that is not
         columns.append((away, _SLOPE))
-        for group in dict.fromkeys(groups):
+        for group in dict.fromkeys(groups) if len(set(groups)) > 1 else ():
             columns.append((away * [one == group for one in groups], _OTHER_SLOPE))
         if key.split(".")[-1] in SIZES:
             offset += _GROWS * logs
