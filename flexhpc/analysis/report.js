@@ -28,11 +28,19 @@ function zoomable(spec) {
   return { ...spec, layer };
 }
 
+// On a phone facets stand below each other, and a figure is as wide as the page.
+function fitting(spec, room) {
+  if (room >= 600) return spec;
+  if (spec.facet) return { ...spec, columns: 1 };
+  return { ...spec, width: room, autosize: { type: "fit-x", contains: "padding" },
+           config: { ...spec.config, legend: { orient: "bottom" } } };
+}
+
 for (const place of document.querySelectorAll("[data-spec]")) {
   const spec = JSON.parse(place.querySelector("script").textContent);
   if (!spec) continue;
   const into = place.querySelector(".drawing");
-  vegaEmbed(into, zoomable(spec), ours).then(({ view }) => {
+  vegaEmbed(into, fitting(zoomable(spec), place.clientWidth), ours).then(({ view }) => {
     view.addEventListener("click", (_, item) => {
       if (item && item.datum && item.datum.id !== undefined) show(item.datum.id, place);
     });

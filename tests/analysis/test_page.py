@@ -318,6 +318,23 @@ def test_it_can_be_read_without_eyes_or_mouse(
 
 
 @pytest.mark.browser
+def test_figures_can_be_read_on_a_phone(compared_page: Path, chromium: Any) -> None:
+    """As wide as the page, with letters of their own size."""
+    opened = chromium.new_page(viewport={"width": 390, "height": 900})
+    opened.set_default_timeout(SLOW)
+    opened.goto(compared_page.as_uri())
+    for figure in ("emc", "ratios"):
+        opened.wait_for_selector(f"[data-spec={figure}] .vega-embed svg")
+    drawn = opened.evaluate(
+        """Array.from(document.querySelectorAll("figure .vega-embed svg"), (svg) => [
+          svg.getBoundingClientRect().width, Math.min(...Array.from(
+            svg.querySelectorAll("text"), (text) => text.getBoundingClientRect().height))])"""
+    )
+    assert len(drawn) >= 2
+    assert all(250 <= width <= 358 and letters >= 10 for width, letters in drawn), drawn
+
+
+@pytest.mark.browser
 def test_it_prints_whole(compared_page: Path, chromium: Any, tmp_path: Path) -> None:
     """Figures and all rows are on paper, and nothing is wider than a page."""
     opened = chromium.new_page(viewport={"width": 1000, "height": 900})
