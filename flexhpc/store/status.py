@@ -82,7 +82,11 @@ class StatusReader:
 
     def read(self) -> list[PointStatus]:
         """Return the status of every point, in the order of the sweep."""
-        return [self._status(point) for point in self.points]
+        begun = self.run.begun()
+        return [
+            self._status(point) if point.id in begun else PointStatus(point=point, state="waiting")
+            for point in self.points
+        ]
 
     def _status(self, point: Point) -> PointStatus:
         stored = self._stored(point)
