@@ -99,7 +99,7 @@ devcluster-up: ## start a real SLURM of four small nodes on this host (Debian, a
 devcluster-down: ## stop it
 	@hpc/devcluster/down.sh
 
-bench: dev ## how fast flexhpc is, beside other ways to train; tables and JSON (25 minutes)
+bench: dev ## how fast flexhpc is, beside other ways to train; tables and JSON (20 minutes)
 	@$(BIN)/python bench/plan_speed.py
 	@$(BIN)/python bench/worker_start.py
 	@$(BIN)/python -m bench.speed --rounds 3 --seconds 1

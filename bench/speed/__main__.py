@@ -30,7 +30,7 @@ from flexhpc.models.families import Shape
 from flexhpc.spec.sections.model import Network
 from flexhpc.spec.variants import variants
 
-N, CLASSES, LEAST = 512, 10, 48
+N, CLASSES, LEAST = 512, 10, 32
 GREY, COLOUR, TABLE = (1, 28, 28), (3, 32, 32), (54,)
 NETWORKS: dict[str, tuple[Shape, dict[str, object]]] = {
     "MLP 8": (GREY, {"family": "mlp", "width": 8, "depth": 2}),
@@ -113,9 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda; then of wall time")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
-    quiet()
     torch.set_num_threads(given.threads)
     contestants = at_hand()
+    quiet(*contestants)
     others = [f"over {who}" for who in contestants if who != "flexhpc"]
     print(f"| network | flexhpc, samples/s | {' | '.join(others)} |\n|{'---|' * (len(others) + 2)}")
     rates = {}

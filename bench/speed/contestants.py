@@ -228,12 +228,12 @@ def at_hand() -> dict[str, Contestant]:
     return {k: v for k, v in CONTESTANTS.items() if k not in NEEDS or find_spec(NEEDS[k])}
 
 
-def quiet() -> None:
-    """Let no peer print or warn between the figures."""
+def quiet(*contestants: str) -> None:
+    """Let none of these print or warn between the figures."""
     import logging
 
     warnings.simplefilter("ignore")
-    if find_spec("lightning"):
+    if "Lightning" in contestants:
         import_module("lightning")  # it sets its own levels
     for name in ("lightning", "lightning.pytorch", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -25,7 +25,7 @@ def one(contestant: str, name: str) -> None:
     from bench.speed.__main__ import made
     from bench.speed.contestants import BATCH, CONTESTANTS, quiet
 
-    quiet()
+    quiet(contestant)
     torch.set_num_threads(1)
     network, inputs, labels = made(name)
     CONTESTANTS[contestant](network, inputs[:BATCH], labels[:BATCH], 1)

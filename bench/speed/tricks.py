@@ -43,8 +43,8 @@ def _fresh(self: network.Network, ids: torch.Tensor) -> torch.Tensor:
 
 TRICKS: dict[str, tuple[Without, str, tuple[str, ...]]] = {
     "gradients by formulas": (
-        lambda: patch.object(network, "perceptron", lambda _: None),
-        BATCHES, ("MLP 8", "MLP 64", "MLP 512", "tabular MLP 64"),
+        lambda: patch.object(network, "chain", lambda _: None),
+        BATCHES, ("MLP 8", "MLP 64", "MLP 512", "tabular MLP 64", "CNN 8", "CNN 32"),
     ),
     "the optimizer's kernel alone": (
         lambda: patch.object(optimizers, "_ADAM", torch.optim.Adam), BATCHES, ("MLP 8", "CNN 8"),

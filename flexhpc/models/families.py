@@ -68,7 +68,7 @@ def mlp(model: Mlp, shape: Shape, classes: int) -> nn.Module:
 def cnn(model: Cnn, shape: Shape, classes: int) -> nn.Module:
     """Strided convolutions."""
     sizes = _sizes(model, "kernel", "bias", "norm")
-    return plain.Cnn(shape[0], classes, **sizes, draw=drawing(model))
+    return plain.cnn(shape[0], classes, **sizes, draw=drawing(model))
 
 
 def vit(model: Vit, shape: Shape, classes: int) -> nn.Module:

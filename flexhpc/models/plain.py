@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import nn
 
 from flexhpc.models.initialise import Draw
 
@@ -41,35 +42,31 @@ def mlp(
     return nn.Sequential(*layers, head)
 
 
-class Cnn(nn.Module):
+def cnn(
+    channels: int, classes: int, *, width: int, depth: int, kernel: int, activation: str,
+    bias: bool, norm: str, draw: Draw,
+) -> nn.Module:  # fmt: skip
     """``depth`` convolutions of stride 2, then global average pooling and a linear head.
 
     The first convolution has ``width`` output channels, each further one twice as many as the one
     before: (n, channels, height, width) -> (n, classes). Kernels are ``kernel`` pixels wide (odd)
     and padded by ``kernel // 2``, so that each halves the sides, rounded up.
     """
-
-    def __init__(
-        self, channels: int, classes: int, *, width: int, depth: int, kernel: int, activation: str,
-        bias: bool, norm: str, draw: Draw,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        make_activation = ACTIVATIONS[activation]
-        layers: list[nn.Module] = []
-        for level in range(depth):
-            out = width * 2**level
-            conv = nn.Conv2d(channels, out, kernel, stride=2, padding=kernel // 2, bias=bias)
-            draw(conv, False)
-            layers += [conv, *_norm2d(norm, out), make_activation()]
-            channels = out
-        self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(channels, classes, bias=bias)
-        draw(self.head, True)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (n, classes)."""
-        logits: Tensor = self.head(self.body(images).mean(dim=(2, 3)))
-        return logits
+    make_activation = ACTIVATIONS[activation]
+    layers: list[nn.Module] = []
+    for level in range(depth):
+        out = width * 2**level
+        conv = nn.Conv2d(channels, out, kernel, stride=2, padding=kernel // 2, bias=bias)
+        draw(conv, False)
+        layers += [conv, *_norm2d(norm, out), make_activation()]
+        channels = out
+    head = nn.Linear(channels, classes, bias=bias)
+    draw(head, True)
+    parts = {
+        "body": nn.Sequential(*layers), "pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(),
+        "head": head,
+    }  # fmt: skip
+    return nn.Sequential(OrderedDict(parts))
 
 
 def _norm1d(norm: str, width: int) -> list[nn.Module]:

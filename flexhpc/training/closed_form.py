@@ -1,14 +1,16 @@
-"""The gradient of a plain multilayer perceptron by its formulas.
+"""The gradient of a plain chain of layers by their formulas.
 
-Where such a network is small, most of a step is autograd's book-keeping. The formulas call the
+Where such a network is small, much of a step is autograd's book-keeping. The formulas call the
 kernels that autograd would, on the same operands, so the gradient has the same bits. Weights in one
-vector would save another 3 % of a step, but an update of it has other last bits.
+vector would save another 3 % of a step of a small multilayer perceptron, but an update of it has
+other last bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +18,180 @@ from torch import Tensor, nn
 _aten = torch.ops.aten
 
 
+class ClosedForm:
+    """A plain chain of layers: forward and backward without a graph.
+
+    Args:
+        network: one that :func:`chain` knows.
+        label_smoothing: of the loss whose gradient is taken.
+
+    Attributes:
+        flat: whether it sees a sample as a vector only, so that little lies between its layers.
+    """
+
+    def __init__(self, network: nn.Module, label_smoothing: float) -> None:
+        layers = chain(network)
+        if layers is None:
+            raise ValueError("no plain chain of layers")
+        self.flat = not any(isinstance(layer, nn.Conv2d) for layer in layers)
+        self._stages = [_stage(layer) for layer in layers]
+        self._weighted = next(i for i, layer in enumerate(layers) if _is_weighted(layer))
+        head = layers[-1]
+        assert isinstance(head, nn.Linear)
+        classes, weight = head.out_features, head.weight
+        eye = torch.eye(classes, dtype=weight.dtype, device=weight.device)
+        self._targets = -((1 - label_smoothing) * eye + label_smoothing / classes)
+        self._scaled: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def backward(self, inputs: Tensor, labels: Tensor, of: int, *, first: bool) -> Tensor:
+        """Take the gradient of the summed loss over ``of``; return log-probabilities (m, classes).
+
+        Args:
+            inputs: (m, ...); labels: int64 (m,).
+            of: what the sum is divided by.
+            first: whether the gradient is set, rather than added to what is there.
+        """
+        out, kept = inputs, []
+        for stage in self._stages:
+            out, its_own = stage.forward(out)
+            kept.append(its_own)
+        # The gradient of a mean over one batch is the same table for every batch of that size.
+        if of not in self._scaled:
+            self._scaled[of] = self._targets * (1.0 / of)
+        logs = out.log_softmax(1)
+        towards = self._scaled[of].index_select(0, labels)
+        gradient = _aten._log_softmax_backward_data(towards, logs, 1, logs.dtype)
+        for number in range(len(self._stages) - 1, self._weighted, -1):
+            gradient = self._stages[number].backward(gradient, kept.pop(), first, True)
+        self._stages[self._weighted].backward(gradient, kept.pop(), first, False)
+        return logs
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Return the logits (m, classes) of inputs (m, ...), without the calls of modules."""
+        out = inputs
+        for stage in self._stages:
+            out = stage.forward(out)[0]
+        return out
+
+
+def chain(network: nn.Module) -> list[nn.Module] | None:
+    """Return the layers of a plain chain in turn; None for any other network.
+
+    That is nn.Sequential, nested or not, of nn.Linear and nn.Conv2d, an elementwise function
+    between any two, and nn.Flatten and global average pooling in between; the last is nn.Linear.
+    """
+    if type(network) is not nn.Sequential:
+        return None
+    layers = list(_in_turn(network))
+    if not layers or not all(_known(layer) for layer in layers):
+        return None
+    for before, layer in zip([None, *layers[:-1]], layers, strict=True):
+        if _is_weighted(before) != (type(layer) in _ACTIVATIONS):
+            return None
+    plain = type(layers[-1]) is nn.Linear and all(p.requires_grad for p in network.parameters())
+    return layers if plain else None
+
+
+class _Stage(Protocol):
+    """A layer of a chain."""
+
+    def forward(self, given: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what comes out, and what backward wants of this pass."""
+
+    def backward(self, gradient: Tensor, kept: Tensor, first: bool, further: bool) -> Tensor:
+        """Set the gradients of its weights, or add to them unless it is the first time.
+
+        Returns:
+            The gradient of what was given, if it is to go further back.
+        """
+
+
+class _Linear:
+    def __init__(self, layer: nn.Linear) -> None:
+        self._weight, self._bias = layer.weight, layer.bias
+        self._transposed = layer.weight.detach().t()
+        self._of_weight = torch.zeros_like(layer.weight)
+        self._of_bias = None if layer.bias is None else torch.zeros_like(layer.bias)
+
+    def forward(self, given: Tensor) -> tuple[Tensor, Tensor]:
+        if self._bias is None:
+            return given.mm(self._transposed), given
+        return torch.addmm(self._bias, given, self._transposed), given
+
+    def backward(self, gradient: Tensor, kept: Tensor, first: bool, further: bool) -> Tensor:
+        if first:
+            torch.mm(gradient.t(), kept, out=self._of_weight)
+        else:
+            self._of_weight += gradient.t().mm(kept)  # addmm_ has other last bits
+        self._weight.grad = self._of_weight
+        if self._of_bias is not None:
+            if first:
+                torch.sum(gradient, 0, out=self._of_bias)
+            else:
+                self._of_bias += gradient.sum(0)
+            self._bias.grad = self._of_bias
+        return gradient.mm(self._weight) if further else gradient
+
+
+class _Convolution:
+    def __init__(self, layer: nn.Conv2d) -> None:
+        self._parameters = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+        self._weight, self._bias = layer.weight, layer.bias
+        self._sizes = None if layer.bias is None else [layer.out_channels]
+        self._how = (layer.stride, layer.padding, layer.dilation, False, [0, 0], layer.groups)
+
+    def forward(self, given: Tensor) -> tuple[Tensor, Tensor]:
+        return _aten.convolution(given, self._weight, self._bias, *self._how), given
+
+    def backward(self, gradient: Tensor, kept: Tensor, first: bool, further: bool) -> Tensor:
+        wanted = [further, True, self._bias is not None]
+        back, *gradients = _aten.convolution_backward(
+            gradient, kept, self._weight, self._sizes, *self._how, wanted
+        )
+        for parameter, its_own in zip(self._parameters, gradients, strict=False):
+            parameter.grad = its_own if first else parameter.grad + its_own
+        return back if further else gradient
+
+
 @dataclass(frozen=True)
 class _Activation:
     """One elementwise function.
 
     Attributes:
-        forward: of what comes in; may overwrite it unless backward needs it.
-        backward: (gradient, what forward returned; or what came in) -> gradient of what came in.
-        by_result: whether backward wants what forward returned.
+        function: of what comes in; may overwrite it unless its derivative needs it.
+        derivative: (gradient, what the function returned; or what came in) -> gradient of that.
+        by_result: whether the derivative wants what the function returned.
     """
 
-    forward: Callable[[Tensor], Tensor]
-    backward: Callable[[Tensor, Tensor], Tensor]
+    function: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor, Tensor], Tensor]
     by_result: bool = True
+
+    def forward(self, given: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.function(given)
+        return out, out if self.by_result else given
+
+    def backward(self, gradient: Tensor, kept: Tensor, first: bool, further: bool) -> Tensor:
+        return self.derivative(gradient, kept)
+
+
+class _Flatten:
+    def forward(self, given: Tensor) -> tuple[Tensor, Tensor]:
+        return given.flatten(1), given
+
+    def backward(self, gradient: Tensor, kept: Tensor, first: bool, further: bool) -> Tensor:
+        return gradient.view_as(kept)
+
+
+class _Mean:
+    """Of each channel over all pixels."""
+
+    def forward(self, given: Tensor) -> tuple[Tensor, Tensor]:
+        return given.mean((-1, -2), keepdim=True), given
+
+    def backward(self, gradient: Tensor, kept: Tensor, first: bool, further: bool) -> Tensor:
+        return (gradient / (kept.shape[-1] * kept.shape[-2])).expand_as(kept)
 
 
 _LEAK = 0.01
@@ -44,103 +207,27 @@ _ACTIVATIONS: dict[type[nn.Module], _Activation] = {
 }
 
 
-class ClosedForm:
-    """A multilayer perceptron: forward and backward without a graph.
-
-    Args:
-        network: one that :func:`perceptron` knows.
-        label_smoothing: of the loss whose gradient is taken.
-    """
-
-    def __init__(self, network: nn.Module, label_smoothing: float) -> None:
-        layers = perceptron(network)
-        if layers is None:
-            raise ValueError("no plain multilayer perceptron")
-        self._linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
-        self._active = [_ACTIVATIONS[type(x)] for x in layers if not isinstance(x, nn.Linear)]
-        self._gradients: dict[Tensor, Tensor] = {
-            p: torch.zeros_like(p) for p in network.parameters()
-        }
-        self._transposed = [layer.weight.detach().t() for layer in self._linear]
-        classes = self._linear[-1].out_features
-        weight = self._linear[-1].weight
-        eye = torch.eye(classes, dtype=weight.dtype, device=weight.device)
-        self._targets = -((1 - label_smoothing) * eye + label_smoothing / classes)
-        self._scaled: dict[int, Tensor] = {}
-
-    @torch.no_grad()
-    def backward(self, inputs: Tensor, labels: Tensor, of: int, *, first: bool) -> Tensor:
-        """Take the gradient of the summed loss over ``of``; return log-probabilities (m, classes).
-
-        Args:
-            inputs: (m, ...); labels: int64 (m,).
-            of: what the sum is divided by.
-            first: whether the gradient is set, rather than added to what is there.
-        """
-        out, given, kept = self._forward(inputs)
-        # The gradient of a mean over one batch is the same table for every batch of that size.
-        if of not in self._scaled:
-            self._scaled[of] = self._targets * (1.0 / of)
-        logs = out.log_softmax(1)
-        towards = self._scaled[of].index_select(0, labels)
-        gradient = _aten._log_softmax_backward_data(towards, logs, 1, logs.dtype)
-        for number in range(len(self._linear) - 1, -1, -1):
-            self._layer(number, gradient, given[number], first)
-            if number:
-                gradient = gradient.mm(self._linear[number].weight)
-                gradient = self._active[number - 1].backward(gradient, kept[number - 1])
-        for parameter, its_own in self._gradients.items():
-            parameter.grad = its_own
-        return logs
-
-    def logits(self, inputs: Tensor) -> Tensor:
-        """Return the logits (m, classes) of inputs (m, ...), without the calls of modules."""
-        return self._forward(inputs)[0]
-
-    def _forward(self, inputs: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Return the logits, each layer's input, and what each activation's backward wants."""
-        out = inputs.flatten(1)
-        given: list[Tensor] = []
-        kept: list[Tensor] = []
-        for layer, transposed, activation in zip(
-            self._linear, self._transposed, [*self._active, None], strict=True
-        ):
-            given.append(out)
-            bias = layer.bias
-            out = out.mm(transposed) if bias is None else torch.addmm(bias, out, transposed)
-            if activation is not None:
-                before = out
-                out = activation.forward(out)
-                kept.append(out if activation.by_result else before)
-        return out, given, kept
-
-    def _layer(self, number: int, gradient: Tensor, given: Tensor, first: bool) -> None:
-        """Set or add to the gradients of one layer's weight and bias."""
-        layer = self._linear[number]
-        weight, bias = self._gradients[layer.weight], layer.bias
-        if first:
-            torch.mm(gradient.t(), given, out=weight)
-        else:
-            weight.addmm_(gradient.t(), given)
-        if bias is not None:
-            if first:
-                torch.sum(gradient, 0, out=self._gradients[bias])
-            else:
-                self._gradients[bias] += gradient.sum(0)
+def _stage(layer: nn.Module) -> _Stage:
+    if isinstance(layer, nn.Linear):
+        return _Linear(layer)
+    if isinstance(layer, nn.Conv2d):
+        return _Convolution(layer)
+    if isinstance(layer, nn.AdaptiveAvgPool2d):
+        return _Mean()
+    return _Flatten() if isinstance(layer, nn.Flatten) else _ACTIVATIONS[type(layer)]
 
 
-def perceptron(network: nn.Module) -> list[nn.Module] | None:
-    """Return the layers of a plain multilayer perceptron in turn; None for any other network.
+def _in_turn(network: nn.Module) -> Iterator[nn.Module]:
+    """Yield the layers of nested nn.Sequential."""
+    if type(network) is nn.Sequential:
+        for layer in network:
+            yield from _in_turn(layer)
+    else:
+        yield network
 
-    That is nn.Flatten, and nn.Linear with an elementwise function between any two.
-    """
-    if type(network) is not nn.Sequential:
-        return None
-    layers = [layer for layer in network if type(layer) is not nn.Flatten]
-    linear = layers[::2]
-    plain = len(layers) % 2 == 1 and all(type(layer) is nn.Linear for layer in linear)
-    known = plain and all(_known(layer) for layer in layers[1::2])
-    return layers if known and all(p.requires_grad for p in network.parameters()) else None
+
+def _is_weighted(layer: nn.Module | None) -> bool:
+    return isinstance(layer, nn.Linear | nn.Conv2d)
 
 
 def _known(layer: nn.Module) -> bool:
@@ -148,4 +235,13 @@ def _known(layer: nn.Module) -> bool:
         return False
     if isinstance(layer, nn.GELU) and layer.approximate != "none":
         return False
-    return type(layer) in _ACTIVATIONS
+    if isinstance(layer, nn.Conv2d) and (
+        layer.padding_mode != "zeros" or isinstance(layer.padding, str)
+    ):
+        return False
+    if isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in (1, (1, 1)):
+        return False
+    if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) != (1, -1):
+        return False
+    exact = {nn.Linear, nn.Conv2d, nn.AdaptiveAvgPool2d, nn.Flatten, *_ACTIVATIONS}
+    return type(layer) in exact

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flexhpc.errors import BatchOfOne, PointError
-from flexhpc.training.closed_form import ClosedForm, perceptron
+from flexhpc.training.closed_form import ClosedForm, chain
 from flexhpc.training.curvature import Ritz, ritz
 from flexhpc.training.forgetting import Forgetting
 from flexhpc.training.group import Group
@@ -82,7 +82,7 @@ class Network:
 
     Attributes:
         running: these, summed up since they were read; None without.
-        closed_form: takes the gradients of a plain multilayer perceptron; None for other networks.
+        closed_form: takes the gradients of a plain chain of layers; None for other networks.
 
     Raises:
         PointError: the network cannot be trained in shards.
@@ -119,7 +119,7 @@ class Network:
             else contextlib.nullcontext()
         )
         self.label_smoothing = label_smoothing
-        plain = perceptron(self.model) is not None and precision != "bf16"
+        plain = chain(self.model) is not None and precision != "bf16"
         self.closed_form = ClosedForm(self.model, label_smoothing) if plain else None
         loss = functional.nll_loss if plain else cross_entropy
         self.running = Running(group.device, loss, data.prompt, forgetting) if running else None
@@ -351,12 +351,11 @@ class Network:
 
         More would not stay in a core's cache: what lies between its layers is larger than they are.
         """
-        if self.closed_form is not None:
-            return self.closed_form.logits(inputs)
-        if self.group.device.type != "cpu":
-            logits: Tensor = self.model(inputs)
-            return logits
-        return torch.cat([self.model(some) for some in inputs.split(_FORWARD_AT_ONCE)])
+        form = self.closed_form
+        forward: Callable[[Tensor], Tensor] = self.model if form is None else form.logits
+        if self.group.device.type != "cpu" or (form is not None and form.flat):
+            return forward(inputs)
+        return torch.cat([forward(some) for some in inputs.split(_FORWARD_AT_ONCE)])
 
     def ritz(self, products: int) -> Ritz:
         """Return the ends of the Hessian's spectrum over the whole subset; see :func:`ritz`."""

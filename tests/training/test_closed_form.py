@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
 
-from flexhpc.spec.sections.model import Mlp
+from flexhpc.models import build
+from flexhpc.spec.sections.model import Cnn, Mlp
 from flexhpc.spec.sections.training import Adam, Gd, Muon, Sam, Sgd, Training
 from flexhpc.spec.variants import variants
 from flexhpc.training import network as network_module
-from flexhpc.training.closed_form import ClosedForm, perceptron
+from flexhpc.training.closed_form import ClosedForm, chain
 from flexhpc.training.optimizers import make_optimizer
 from tests.training.helpers import probe_data, run, same
 
@@ -28,37 +31,61 @@ TRAININGS: dict[str, Training] = {
 }
 
 
-def mlp(activation: str = "tanh", **more: object) -> Mlp:
-    return Mlp(family="mlp", width=16, depth=2, activation=activation, **more)
+NETWORKS: dict[str, Mlp | Cnn] = {
+    "mlp": Mlp(family="mlp", width=16, depth=2, activation="tanh"),
+    "cnn": Cnn(family="cnn", width=4, depth=2),
+}
+MLPS: list[dict[str, object]] = [{}, {"bias": False}, {"depth": 0}, {"init": "mup"}]
+CNNS: list[dict[str, object]] = [{}, {"bias": False}, {"depth": 0}, {"kernel": 5}]
+
+
+def convolutional(*body: nn.Module) -> nn.Module:
+    pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    return nn.Sequential(nn.Sequential(*body), *pool)
 
 
 def by_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_module, "perceptron", lambda network: None)
+    monkeypatch.setattr(network_module, "chain", lambda network: None)
 
 
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("name", TRAININGS)
-def test_a_training_has_the_bits_of_autograds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_module, "_BACKWARD_AT_ONCE", 70)
-    formulas = run(TRAININGS[name], 150, model=mlp())
+def test_a_training_has_the_bits_of_autograds(
+    name: str, network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n = 800 if name == "in chunks" else 150
+    formulas = run(TRAININGS[name], n, model=NETWORKS[network])
     assert formulas.epochs >= 7
     by_autograd(monkeypatch)
-    same(run(TRAININGS[name], 150, model=mlp()), formulas)
+    same(run(TRAININGS[name], n, model=NETWORKS[network]), formulas)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("model", [{}, {"bias": False}, {"depth": 0}, {"init": "mup"}])
+@pytest.mark.parametrize(
+    ("network", "model"), [*(("mlp", some) for some in MLPS), *(("cnn", some) for some in CNNS)]
+)
 def test_every_activation_and_shape(
-    activation: str, model: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    activation: str, network: str, model: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = Mlp(family="mlp", **{"width": 16, "depth": 2, "activation": activation, **model})
-    formulas = run(TRAININGS["adam"], 150, model=network)
+    changed = NETWORKS[network].model_copy(update={"activation": activation, **model})
+    assert chain(build(changed, (1, 8, 8), 10)) is not None
+    formulas = run(TRAININGS["adam"], 150, model=changed)
     by_autograd(monkeypatch)
-    same(run(TRAININGS["adam"], 150, model=network), formulas)
+    same(run(TRAININGS["adam"], 150, model=changed), formulas)
 
 
-def test_label_smoothing_to_rounding() -> None:
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10)).double()
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10)),
+        nn.Sequential(
+            nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.GELU(), nn.Flatten(),
+            nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 10),
+        ),
+    ],
+)  # fmt: skip
+def test_label_smoothing_to_rounding(network: nn.Sequential) -> None:
+    network = deepcopy(network).double()
     data = probe_data(50)
     inputs = data.inputs.double()
     nn.functional.cross_entropy(network(inputs), data.labels, label_smoothing=0.3).backward()
@@ -81,10 +108,19 @@ def test_label_smoothing_to_rounding() -> None:
         nn.Sequential(nn.Linear(3, 4), nn.GELU("tanh"), nn.Linear(4, 2)),
         nn.Sequential(nn.Linear(3, 4), nn.LeakyReLU(0.2), nn.Linear(4, 2)),
         nn.Sequential(nn.Linear(3, 4).requires_grad_(False), nn.ReLU(), nn.Linear(4, 2)),
+        nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Tanh(), nn.Linear(4, 2)),
+        nn.Sequential(nn.Tanh(), nn.Linear(3, 2)),
+        convolutional(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()),
+        convolutional(nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular"), nn.ReLU()),
+        convolutional(nn.Conv2d(1, 4, 3, padding="same"), nn.ReLU()),
+        convolutional(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2)),
+        nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2)
+        ),
     ],
 )
 def test_other_networks_are_left_to_autograd(network: nn.Module) -> None:
-    assert perceptron(network) is None
+    assert chain(network) is None
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
