@@ -70,7 +70,8 @@ class Prices:
     def trainings(self, history: History) -> float:
         """Return how many whole trainings probes came to, each by the part of its budget used.
 
-        Where there is no budget, the price of a whole training at its n stands for it.
+        Where there is no budget, the price of a whole training at its n stands for it; one that
+        took longer is a whole one, too.
         """
         used = 0.0
         for result in history:
@@ -79,7 +80,8 @@ class Prices:
             elif self.level is None:
                 used += 1.0
             else:
-                used += result.cost / math.exp(self.level + self.growth * math.log(result.n))
+                price = math.exp(self.level + self.growth * math.log(result.n))
+                used += min(1.0, result.cost / price)
         return used
 
 

@@ -380,6 +380,18 @@ def test_the_cap_counts_whole_trainings() -> None:
     assert isinstance(advance(Bayes(policy="bayes", tolerance=0.05), 60_000, used), Ask)
 
 
+def test_a_training_without_budget_counts_for_one_at_most() -> None:
+    """One to convergence may take a thousand times as long as one that became unstable."""
+    fitted = [(16, 272), (32, 6464), (64, 7616), (158, 307_626), (381, 1_630_299)]
+    history = [
+        ProbeResult(n=n, repeat=0, verdict="fit", n_errors=0, cost=cost)
+        for n, cost in [*fitted, (606, 107_469_858)]
+    ]
+    history.append(ProbeResult(n=111, repeat=0, verdict="unstable", n_errors=40, cost=131_979))
+    assert 1 < Prices.of(history).trainings(history) <= len(history)
+    assert isinstance(advance(Bayes(policy="bayes", max_trainings=8.0), 1797, history), Ask)
+
+
 def test_a_search_whose_probes_were_all_refused_ends_with_an_answer() -> None:
     search = SEARCH.model_copy(update={"max_probes": 3})
     refused = [
