@@ -43,7 +43,7 @@ def _fresh(self: network.Network, ids: torch.Tensor) -> torch.Tensor:
 
 TRICKS: dict[str, tuple[Without, str, tuple[str, ...]]] = {
     "gradients by formulas": (
-        lambda: patch.object(network, "chain", lambda _: None),
+        lambda: patch.object(network, "chain", lambda *_: None),
         BATCHES, ("MLP 8", "MLP 64", "MLP 512", "tabular MLP 64", "CNN 8", "CNN 32"),
     ),
     "the optimizer's kernel alone": (

@@ -15,7 +15,7 @@ import torch
 
 from flexhpc.atomic import read_plain, replacing
 
-FORMAT = 4
+FORMAT = 5
 
 
 def save(path: Path, key: str, state: dict[str, Any]) -> None:

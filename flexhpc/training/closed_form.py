@@ -8,7 +8,7 @@ other last bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,18 +22,15 @@ class ClosedForm:
     """A plain chain of layers: forward and backward without a graph.
 
     Args:
-        network: one that :func:`chain` knows.
-        label_smoothing: of the loss whose gradient is taken.
+        layers: what :func:`chain` found.
+        label_smoothing: of the loss whose gradient is taken; with it, to rounding.
 
     Attributes:
-        flat: whether it sees a sample as a vector only, so that little lies between its layers.
+        spatial: whether images lie between its layers, which are larger than these.
     """
 
-    def __init__(self, network: nn.Module, label_smoothing: float) -> None:
-        layers = chain(network)
-        if layers is None:
-            raise ValueError("no plain chain of layers")
-        self.flat = not any(isinstance(layer, nn.Conv2d) for layer in layers)
+    def __init__(self, layers: Sequence[nn.Module], label_smoothing: float) -> None:
+        self.spatial = any(isinstance(x, nn.Conv2d | nn.AdaptiveAvgPool2d) for x in layers)
         self._stages = [_stage(layer) for layer in layers]
         self._weighted = next(i for i, layer in enumerate(layers) if _is_weighted(layer))
         head = layers[-1]
@@ -62,9 +59,9 @@ class ClosedForm:
         logs = out.log_softmax(1)
         towards = self._scaled[of].index_select(0, labels)
         gradient = _aten._log_softmax_backward_data(towards, logs, 1, logs.dtype)
-        for number in range(len(self._stages) - 1, self._weighted, -1):
-            gradient = self._stages[number].backward(gradient, kept.pop(), first, True)
-        self._stages[self._weighted].backward(gradient, kept.pop(), first, False)
+        for number in range(len(self._stages) - 1, self._weighted - 1, -1):
+            further = number > self._weighted
+            gradient = self._stages[number].backward(gradient, kept.pop(), first, further)
         return logs
 
     def logits(self, inputs: Tensor) -> Tensor:
@@ -75,22 +72,32 @@ class ClosedForm:
         return out
 
 
-def chain(network: nn.Module) -> list[nn.Module] | None:
+def chain(network: nn.Module, dims: int) -> list[nn.Module] | None:
     """Return the layers of a plain chain in turn; None for any other network.
 
-    That is nn.Sequential, nested or not, of nn.Linear and nn.Conv2d, an elementwise function
-    between any two, and nn.Flatten and global average pooling in between; the last is nn.Linear.
+    That is nn.Sequential, nested or not, of nn.Linear and nn.Conv2d, each but the last followed by
+    an elementwise function, and nn.Flatten and global average pooling before and after these pairs;
+    the last is nn.Linear. Every weight is trained, stands in one place and is nothing but a
+    parameter; nobody has hooked into the layers.
+
+    Args:
+        network: a network; dims: of a batch that it is given.
     """
-    if type(network) is not nn.Sequential:
+    if type(network) is not nn.Sequential or _is_hooked(network):
         return None
     layers = list(_in_turn(network))
-    if not layers or not all(_known(layer) for layer in layers):
+    if not layers or type(layers[-1]) is not nn.Linear or not all(map(_is_known, layers)):
         return None
     for before, layer in zip([None, *layers[:-1]], layers, strict=True):
         if _is_weighted(before) != (type(layer) in _ACTIVATIONS):
             return None
-    plain = type(layers[-1]) is nn.Linear and all(p.requires_grad for p in network.parameters())
-    return layers if plain else None
+        if isinstance(layer, nn.Flatten):
+            dims = 2
+        elif type(layer) not in _ACTIVATIONS and dims != (2 if type(layer) is nn.Linear else 4):
+            return None
+    weights = [weight for layer in layers for weight in layer.parameters()]
+    alone = len({id(weight) for weight in weights}) == sum(_weights_of(layer) for layer in layers)
+    return layers if alone and all(_is_plain(weight) for weight in weights) else None
 
 
 class _Stage(Protocol):
@@ -136,7 +143,6 @@ class _Linear:
 
 class _Convolution:
     def __init__(self, layer: nn.Conv2d) -> None:
-        self._parameters = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
         self._weight, self._bias = layer.weight, layer.bias
         self._sizes = None if layer.bias is None else [layer.out_channels]
         self._how = (layer.stride, layer.padding, layer.dilation, False, [0, 0], layer.groups)
@@ -149,8 +155,9 @@ class _Convolution:
         back, *gradients = _aten.convolution_backward(
             gradient, kept, self._weight, self._sizes, *self._how, wanted
         )
-        for parameter, its_own in zip(self._parameters, gradients, strict=False):
-            parameter.grad = its_own if first else parameter.grad + its_own
+        for parameter, its_own in zip((self._weight, self._bias), gradients, strict=True):
+            if parameter is not None:
+                parameter.grad = its_own if first else parameter.grad + its_own
         return back if further else gradient
 
 
@@ -191,7 +198,8 @@ class _Mean:
         return given.mean((-1, -2), keepdim=True), given
 
     def backward(self, gradient: Tensor, kept: Tensor, first: bool, further: bool) -> Tensor:
-        return (gradient / (kept.shape[-1] * kept.shape[-2])).expand_as(kept)
+        # In this order: what is expanded last has strides of 0, and others sum it otherwise.
+        return gradient.expand_as(kept) / (kept.shape[-1] * kept.shape[-2])
 
 
 _LEAK = 0.01
@@ -217,9 +225,12 @@ def _stage(layer: nn.Module) -> _Stage:
     return _Flatten() if isinstance(layer, nn.Flatten) else _ACTIVATIONS[type(layer)]
 
 
+_KNOWN = {nn.Linear, nn.Conv2d, nn.AdaptiveAvgPool2d, nn.Flatten, *_ACTIVATIONS}
+
+
 def _in_turn(network: nn.Module) -> Iterator[nn.Module]:
     """Yield the layers of nested nn.Sequential."""
-    if type(network) is nn.Sequential:
+    if type(network) is nn.Sequential and not _is_hooked(network):
         for layer in network:
             yield from _in_turn(layer)
     else:
@@ -230,18 +241,38 @@ def _is_weighted(layer: nn.Module | None) -> bool:
     return isinstance(layer, nn.Linear | nn.Conv2d)
 
 
-def _known(layer: nn.Module) -> bool:
-    if isinstance(layer, nn.LeakyReLU) and layer.negative_slope != _LEAK:
+def _weights_of(layer: nn.Module) -> int:
+    """Return how many parameters a layer of this kind has."""
+    return 1 + (layer.bias is not None) if _is_weighted(layer) else 0
+
+
+def _is_plain(weight: Tensor) -> bool:
+    hooked = weight._backward_hooks or getattr(weight, "_post_accumulate_grad_hooks", None)
+    return type(weight) is nn.Parameter and weight.requires_grad and not hooked
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    """Return whether a call of the module does more than its class says.
+
+    A hook that only watches says so in an attribute, ``only_watches``, and may be left out.
+    """
+    hooks = [
+        *module._forward_pre_hooks.values(), *module._forward_hooks.values(),
+        *module._backward_pre_hooks.values(), *module._backward_hooks.values(),
+    ]  # fmt: skip
+    return "forward" in vars(module) or not all(hasattr(hook, "only_watches") for hook in hooks)
+
+
+def _is_known(layer: nn.Module) -> bool:
+    if type(layer) not in _KNOWN or _is_hooked(layer):
         return False
-    if isinstance(layer, nn.GELU) and layer.approximate != "none":
-        return False
-    if isinstance(layer, nn.Conv2d) and (
-        layer.padding_mode != "zeros" or isinstance(layer.padding, str)
-    ):
-        return False
-    if isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in (1, (1, 1)):
-        return False
-    if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) != (1, -1):
-        return False
-    exact = {nn.Linear, nn.Conv2d, nn.AdaptiveAvgPool2d, nn.Flatten, *_ACTIVATIONS}
-    return type(layer) in exact
+    if isinstance(layer, nn.LeakyReLU):
+        return layer.negative_slope == _LEAK
+    if isinstance(layer, nn.GELU):
+        return layer.approximate == "none"
+    if isinstance(layer, nn.Conv2d):  # on some processors groups have a kernel for inference alone
+        padded = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+        return padded and layer.groups == 1
+    if isinstance(layer, nn.AdaptiveAvgPool2d):
+        return layer.output_size in (1, (1, 1))
+    return not isinstance(layer, nn.Flatten) or (layer.start_dim, layer.end_dim) == (1, -1)

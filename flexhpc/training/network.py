@@ -119,9 +119,9 @@ class Network:
             else contextlib.nullcontext()
         )
         self.label_smoothing = label_smoothing
-        plain = chain(self.model) is not None and precision != "bf16"
-        self.closed_form = ClosedForm(self.model, label_smoothing) if plain else None
-        loss = functional.nll_loss if plain else cross_entropy
+        layers = chain(self.model, self.inputs.dim()) if precision != "bf16" else None
+        self.closed_form = None if layers is None else ClosedForm(layers, label_smoothing)
+        loss = cross_entropy if layers is None else functional.nll_loss
         self.running = Running(group.device, loss, data.prompt, forgetting) if running else None
         self.forgetting = forgetting if running else None
         self._batch = self.inputs[:0]
@@ -353,7 +353,7 @@ class Network:
         """
         form = self.closed_form
         forward: Callable[[Tensor], Tensor] = self.model if form is None else form.logits
-        if self.group.device.type != "cpu" or (form is not None and form.flat):
+        if self.group.device.type != "cpu" or (form is not None and not form.spatial):
             return forward(inputs)
         return torch.cat([forward(some) for some in inputs.split(_FORWARD_AT_ONCE)])
 

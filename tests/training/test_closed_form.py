@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from flexhpc.models import build
 from flexhpc.spec.sections.model import Cnn, Mlp
@@ -39,13 +40,8 @@ MLPS: list[dict[str, object]] = [{}, {"bias": False}, {"depth": 0}, {"init": "mu
 CNNS: list[dict[str, object]] = [{}, {"bias": False}, {"depth": 0}, {"kernel": 5}]
 
 
-def convolutional(*body: nn.Module) -> nn.Module:
-    pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-    return nn.Sequential(nn.Sequential(*body), *pool)
-
-
 def by_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_module, "chain", lambda network: None)
+    monkeypatch.setattr(network_module, "chain", lambda network, dims: None)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -68,59 +64,138 @@ def test_every_activation_and_shape(
     activation: str, network: str, model: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = NETWORKS[network].model_copy(update={"activation": activation, **model})
-    assert chain(build(changed, (1, 8, 8), 10)) is not None
+    assert chain(build(changed, (1, 8, 8), 10), 4) is not None
     formulas = run(TRAININGS["adam"], 150, model=changed)
     by_autograd(monkeypatch)
     same(run(TRAININGS["adam"], 150, model=changed), formulas)
 
 
-@pytest.mark.parametrize(
-    "network",
-    [
-        nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10)),
-        nn.Sequential(
-            nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.GELU(), nn.Flatten(),
-            nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 10),
-        ),
-    ],
-)  # fmt: skip
-def test_label_smoothing_to_rounding(network: nn.Sequential) -> None:
-    network = deepcopy(network).double()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 9, 7)])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradients_of_odd_shapes(
+    activation: str, shape: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    section = Cnn(family="cnn", width=8, depth=2, activation=activation)
+    network = build(section, shape, 10).to(dtype)
+    for n in (1, 8, 33):
+        inputs, labels = torch.randn(n, *shape, dtype=dtype), torch.randint(10, (n,))
+        expected = torch.autograd.grad(
+            nn.functional.cross_entropy(network(inputs), labels), list(network.parameters())
+        )
+        ClosedForm(chain(network, 4), 0.0).backward(inputs, labels, n, first=True)
+        for parameter, gradient in zip(network.parameters(), expected, strict=True):
+            assert torch.equal(parameter.grad, gradient)
+
+
+def flat() -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10))
+
+
+def mixed() -> nn.Sequential:
+    conv = nn.Conv2d(1, 4, 3, stride=2, padding=1)
+    head = (nn.Flatten(), nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 10))
+    return nn.Sequential(nn.Sequential(conv, nn.GELU()), *head)
+
+
+@pytest.mark.parametrize("make", [flat, mixed])
+def test_label_smoothing_to_rounding(make: Callable[[], nn.Sequential]) -> None:
+    torch.manual_seed(0)
+    network = make().double()
     data = probe_data(50)
     inputs = data.inputs.double()
     nn.functional.cross_entropy(network(inputs), data.labels, label_smoothing=0.3).backward()
     expected = [p.grad for p in network.parameters()]
-    form = ClosedForm(network, label_smoothing=0.3)
+    form = ClosedForm(chain(network, 4), label_smoothing=0.3)
     for part, first in ((slice(20), True), (slice(20, None), False)):
         form.backward(inputs[part], data.labels[part], 50, first=first)
     for parameter, gradient in zip(network.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-15)
 
 
+def of_images(*body: nn.Module) -> nn.Module:
+    pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    return nn.Sequential(nn.Sequential(*body), *pool)
+
+
+def twice(layer: nn.Module) -> nn.Module:
+    return nn.Sequential(layer, nn.ReLU(), layer, nn.ReLU(), nn.Flatten(), nn.Linear(4, 2))
+
+
+def tied() -> nn.Module:
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    second.weight = first.weight
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Linear(4, 2))
+
+
+def hooked(where: int | None) -> nn.Module:
+    network = flat()
+    (network if where is None else network[where]).register_forward_hook(lambda m, x, y: 2 * y)
+    return network
+
+
+def of_weight(change: Callable[[nn.Module], object]) -> nn.Module:
+    network = flat()
+    change(network[1])
+    return network
+
+
 @pytest.mark.parametrize(
-    "network",
+    ("network", "dims"),
     [
-        nn.Linear(3, 2),
-        nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)),
-        nn.Sequential(nn.Linear(3, 4), nn.ReLU()),
-        nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.ReLU(), nn.Linear(4, 2)),
-        nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2)),
-        nn.Sequential(nn.Linear(3, 4), nn.GELU("tanh"), nn.Linear(4, 2)),
-        nn.Sequential(nn.Linear(3, 4), nn.LeakyReLU(0.2), nn.Linear(4, 2)),
-        nn.Sequential(nn.Linear(3, 4).requires_grad_(False), nn.ReLU(), nn.Linear(4, 2)),
-        nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Tanh(), nn.Linear(4, 2)),
-        nn.Sequential(nn.Tanh(), nn.Linear(3, 2)),
-        convolutional(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()),
-        convolutional(nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular"), nn.ReLU()),
-        convolutional(nn.Conv2d(1, 4, 3, padding="same"), nn.ReLU()),
-        convolutional(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2)),
-        nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2)
+        (nn.Linear(3, 2), 2),
+        (nn.Sequential(), 2),
+        (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), 2),
+        (nn.Sequential(nn.Linear(3, 4), nn.ReLU()), 2),
+        (nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.ReLU(), nn.Linear(4, 2)), 2),
+        (nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2)), 2),
+        (nn.Sequential(nn.Linear(3, 4), nn.GELU("tanh"), nn.Linear(4, 2)), 2),
+        (nn.Sequential(nn.Linear(3, 4), nn.LeakyReLU(0.2), nn.Linear(4, 2)), 2),
+        (nn.Sequential(nn.Linear(3, 4).requires_grad_(False), nn.ReLU(), nn.Linear(4, 2)), 2),
+        (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Tanh(), nn.Linear(4, 2)), 2),
+        (nn.Sequential(nn.Tanh(), nn.Linear(3, 2)), 2),
+        (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)), 3),
+        (nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Linear(6, 2)), 4),
+        (of_images(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), 4),
+        (of_images(nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular"), nn.ReLU()), 4),
+        (of_images(nn.Conv2d(1, 4, 3, padding="same"), nn.ReLU()), 4),
+        (of_images(nn.Conv2d(4, 4, 3, groups=4), nn.ReLU()), 4),
+        (of_images(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2)), 4),
+        (of_images(nn.Conv2d(1, 4, 3), nn.ReLU()), 3),
+        (
+            nn.Sequential(
+                nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+                nn.Linear(16, 2),
+            ),
+            4,
         ),
+        (twice(nn.Conv2d(4, 4, 1)), 4),
+        (twice(nn.Linear(4, 4)), 2),
+        (tied(), 2),
+        (hooked(None), 4),
+        (hooked(1), 4),
+        (hooked(2), 4),
+        (of_weight(nn.utils.spectral_norm), 4),
+        (of_weight(lambda layer: prune.random_unstructured(layer, "weight", 0.5)), 4),
+        (of_weight(lambda layer: layer.weight.register_hook(lambda gradient: 0 * gradient)), 4),
+        (of_weight(lambda layer: setattr(layer, "forward", lambda x: x[:, :8])), 4),
     ],
-)
-def test_other_networks_are_left_to_autograd(network: nn.Module) -> None:
-    assert chain(network) is None
+)  # fmt: skip
+def test_other_networks_are_left_to_autograd(network: nn.Module, dims: int) -> None:
+    assert chain(network, dims) is None
+
+
+def test_a_hook_that_only_watches_is_left_out() -> None:
+    network = flat()
+    assert chain(network, 4) is not None
+
+    def watch(*_: object) -> None:
+        raise AssertionError
+
+    watch.only_watches = True
+    network.register_forward_hook(watch)
+    assert chain(network, 4) is not None
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])

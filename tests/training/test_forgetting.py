@@ -134,7 +134,7 @@ def test_a_checkpoint_without_counts_goes_on_without(training: Training, tmp_pat
 
 def test_formulas_and_graphs_count_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     by_formulas = run(ADAM, N, hooks=COUNTING)
-    monkeypatch.setattr(network, "chain", lambda _: None)
+    monkeypatch.setattr(network, "chain", lambda *_: None)
     same(run(ADAM, N, hooks=COUNTING), by_formulas)
 
 
