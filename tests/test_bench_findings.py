@@ -140,7 +140,8 @@ def test_families_are_told_by_labels_and_size(tmp_path: Path) -> None:
         assert found["random", family].least < 0.95
         assert found["random", family].most > 1.5, "the order turns over"
     (random, _) = verdict_sentences(list(found.values()))
-    assert f"cnn larger ({found['random', 'cnn'].ratio_text}; 0.89 to 2.02 by size)" in random
+    turns = "2.02 at the smallest size, 0.89 at the largest"
+    assert f"cnn larger on average ({found['random', 'cnn'].ratio_text}), {turns}" in random
 
     per_parameter: dict[str, list[float]] = {"random": [], "original": []}
     for s in statuses:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from flexhpc.analysis.endings import wider
 from flexhpc.analysis.figures.layout import Layout, layout_of, name_of
 from flexhpc.analysis.text import emc_text
+from flexhpc.analysis.tuning import AT_EDGE, at_edge
 from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
 
@@ -136,6 +137,9 @@ def _caution(statuses: Sequence[PointStatus]) -> list[str]:
             f"{cut_off:,} of the {len(failed):,} trainings that failed were still improving when "
             "their budget ended: a larger one may raise these EMCs."
         )
+    edge = sum(map(at_edge, statuses))
+    if edge:
+        said.append(f"In {edge} of {len(statuses)} points {AT_EDGE}.")
     if wide:
         said.append(f"{_points(wide)} less certain than was asked for: the interval is wider.")
     return said

@@ -46,8 +46,8 @@ class Effect:
             side, which says nothing; alone: points at ``value`` without a counterpart.
         ratio: the geometric mean over the sizes at hand, nan where an end of it is open; low, high:
             its interval for any seeds, None where it is open.
-        sizes: how many there are; least, most: ratios of the single ones, nan where these are
-            bounds.
+        singles: ratios of the single sizes, nan where these are bounds; growing: whether they are
+            in the order of their numbers of parameters.
         level: the probability that the interval is made for.
         chance: the probability that the ratio is above 1; same: that it is within 10 % of 1.
         scatter: deviation of the log ratio from seed to seed, beyond what intervals explain.
@@ -66,9 +66,8 @@ class Effect:
     ratio: float = math.nan
     low: float | None = None
     high: float | None = None
-    sizes: int = 0
-    least: float = math.nan
-    most: float = math.nan
+    singles: tuple[float, ...] = ()
+    growing: bool = False
     level: float
     chance: float = 0.5
     same: float = 0.0
@@ -120,11 +119,31 @@ class Effect:
         return "" if not self.pairs else ("> 0.999" if self.chance > 0.5 else "< 0.001")
 
     @property
+    def least(self) -> float:
+        """The least ratio of a single size, nan where one is a bound."""
+        return math.nan if math.isnan(sum(self.singles)) else min(self.singles, default=math.nan)
+
+    @property
+    def most(self) -> float:
+        """The largest ratio of a single size, nan where one is a bound."""
+        return math.nan if math.isnan(sum(self.singles)) else max(self.singles, default=math.nan)
+
+    @property
     def sizes_text(self) -> str:
         """The ratios of the single sizes, from the least to the most, where there are several."""
-        if self.sizes < 2 or math.isnan(self.least + self.most):
+        if len(self.singles) < 2 or math.isnan(self.least):
             return ""
         return f"{self.least:.2f} to {self.most:.2f}"
+
+    @property
+    def turns(self) -> str:
+        """Say where the sizes lie on both sides of 1, which their mean hides; else empty."""
+        if len(self.singles) < 2 or not self.least < 1 < self.most:
+            return ""
+        first, last = self.singles[0], self.singles[-1]
+        if self.growing and (first - 1) * (last - 1) < 0:
+            return f"{first:.2f} at the smallest size, {last:.2f} at the largest"
+        return f"{self.sizes_text} by size"
 
 
 def effects(statuses: Sequence[PointStatus], asked: Compare, level: float = LEVEL) -> list[Effect]:
@@ -163,6 +182,7 @@ def effects(statuses: Sequence[PointStatus], asked: Compare, level: float = LEVE
             if not own:
                 continue
             sizes: dict[str, list[Floats]] = {}
+            params: dict[str, int] = {}
             pairs = silent = 0
             for (_, size, _), unit in own.items():
                 if table.baseline in unit:
@@ -172,12 +192,16 @@ def effects(statuses: Sequence[PointStatus], asked: Compare, level: float = LEVE
                         silent += 1
                     else:
                         sizes.setdefault(size, []).append(ratio)
+                        record = unit[table.baseline].record
+                        params[size] = 0 if record is None else record.header.params
             made = Effect(
                 by=asked.by, value=table.names[value], baseline=table.names[table.baseline],
                 within=dict(told), pairs=pairs, silent=silent, alone=len(own) - pairs, level=level,
             )  # fmt: skip
-            known = vars(mean_ratio(list(sizes.values()), level)) if sizes else {}
-            found.append(replace(made, **known))
+            order = sorted(sizes, key=lambda size: params[size])
+            known = vars(mean_ratio([sizes[size] for size in order], level)) if sizes else {}
+            growing = len(set(params.values())) == len(sizes)
+            found.append(replace(made, **known, growing=growing))
     return found
 
 

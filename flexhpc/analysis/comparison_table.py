@@ -55,10 +55,11 @@ def pairs_text(effect: Effect) -> str:
     return f"{effect.pairs} ({', '.join(notes)})" if notes else str(effect.pairs)
 
 
-def _moves(effect: Effect) -> str:
-    """Say so where an average over sizes hides that they lie on both sides of 1."""
-    both = effect.verdict in ("larger", "smaller") and effect.least < 1 < effect.most
-    return f"; {effect.sizes_text} by size" if both else ""
+def _part(effect: Effect) -> str:
+    """Say a verdict; one on an average that hides that sizes differ says so."""
+    if effect.verdict in ("larger", "smaller") and effect.turns:
+        return f"{effect.value} {effect.verdict} on average ({effect.ratio_text}), {effect.turns}"
+    return f"{effect.value} {effect.verdict} ({effect.ratio_text})"
 
 
 def verdict_sentences(found: Sequence[Effect]) -> list[str]:
@@ -69,7 +70,7 @@ def verdict_sentences(found: Sequence[Effect]) -> list[str]:
     said = []
     for (within, baseline), some in list(groups.items())[:_MOST_SENTENCES]:
         known = [one for one in some if one.verdict != "not decided"]
-        parts = [f"{one.value} {one.verdict} ({one.ratio_text}{_moves(one)})" for one in known]
+        parts = [_part(one) for one in known]
         open_ = len(some) - len(known)
         if known and open_:
             parts.append(f"{open_} not decided")

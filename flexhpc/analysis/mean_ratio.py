@@ -27,7 +27,7 @@ class MeanRatio:
             it is open.
         chance: the probability that it is above 1; same: that it is within 10 % of 1.
         scatter: deviation of the log ratio from seed to seed, beyond what intervals explain.
-        sizes: how many; least, most: medians of the single ones, nan where these are bounds.
+        singles: medians of the single ones, in their order, nan where these are bounds.
     """
 
     ratio: float
@@ -36,9 +36,7 @@ class MeanRatio:
     chance: float
     same: float
     scatter: float
-    sizes: int
-    least: float
-    most: float
+    singles: tuple[float, ...]
 
 
 def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float) -> MeanRatio:
@@ -83,9 +81,7 @@ def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float) -> MeanRatio:
         chance=0.5 if open_below and open_above else _share(int((drawn > 0).sum())),
         same=float(within.mean()) if closed else 0.0,
         scatter=float(weights @ scatters),
-        sizes=len(sizes),
-        least=min(medians),
-        most=max(medians),
+        singles=tuple(medians),
     )
 
 

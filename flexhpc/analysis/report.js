@@ -47,15 +47,15 @@ for (const place of document.querySelectorAll("[data-spec]")) {
   }).catch((error) => console.error(error));
 }
 
-const templates = read("templates");
+const templates = read("templates"), OTHER = "other tuned values";
 
 // The same data as figures/point.py gives, out of what details.py wrote.
 function fitChart(point) {
   const datasets = {
     band: point.exact && point.hi !== null ? [{ lo: point.lo, hi: point.hi }] : [],
     curve: point.curve.map(([n, chance]) => ({ n, chance })),
-    trainings: point.probes.map(([n, , verdict, missed, accuracy, , , , , other], number) =>
-      ({ number, n, missed, accuracy, verdict: other ? "other tuned values" : verdict })),
+    trainings: point.probes.map(([n, , verdict, missed, accuracy, , , , , other, tuned], number) =>
+      ({ number, n, missed, accuracy, verdict, tuned, shown: other ? OTHER : verdict })),
   };
   return withLegend({ ...templates.fit, datasets }, datasets.trainings);
 }
@@ -63,13 +63,13 @@ function fitChart(point) {
 // Only verdicts that there are stand in the legend.
 function withLegend(spec, rows) {
   const copy = structuredClone(spec), color = copy.layer.at(-1).encoding.color;
-  color.legend.values = [...new Set(rows.map((row) => row.verdict))];
+  color.legend.values = [...new Set(rows.map((row) => row.shown))];
   return copy;
 }
 
 function lossChart(point) {
-  const losses = point.probes.flatMap(([n, , verdict, , , , , , , , , epochs, losses], number) =>
-    epochs.map((epoch, i) => ({ number, n, verdict, epoch, loss: losses[i] })));
+  const losses = point.probes.flatMap(([n, , verdict, , , , , , , , tuned, epochs, losses], number) =>
+    epochs.map((epoch, i) => ({ number, n, verdict, tuned, epoch, loss: losses[i] })));
   return { ...templates.loss, datasets: { losses: losses.filter((row) => row.loss > 0) } };
 }
 
@@ -108,6 +108,9 @@ function close() {
   if (mine && row) row.focus();
 }
 
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !panel.hidden) close();
+});
 window.addEventListener("resize", () => {
   if (within.isConnected) panel.style.width = `${within.closest(".wide").clientWidth}px`;
 });
@@ -119,10 +122,13 @@ const numbered = (numbers) => `${numbers.length === 1 ? "training" : "trainings"
 
 function decided(point) {
   const [fitted, failed] = point.ends, said = [];
+  const tuned = [...fitted, ...failed].map((number) => point.probes[number][10])[0];
   if (fitted.length)
     said.push(`Largest n that fitted: ${point.probes[fitted[0]][0]}, in ${numbered(fitted)}.`);
   if (failed.length)
     said.push(`Smallest n that failed: ${point.probes[failed[0]][0]}, in ${numbered(failed)}.`);
+  if (tuned) said.push(`Both at the best value, ${tuned}.`);
+  if (point.curve.length) said.push("The EMC rests on the curve through all trainings there.");
   return said.join(" ");
 }
 
@@ -235,8 +241,20 @@ filter.addEventListener("input", () => {
 });
 document.getElementById("csv").addEventListener("click", () => {
   const link = element("a");
-  link.href = URL.createObjectURL(new Blob([read("rows")], { type: "text/csv" }));
+  const [head, ...lines] = read("rows");
+  const shown = [...table.querySelectorAll("tr.point")].filter((row) => !row.hidden);
+  const text = [head, ...shown.map((row) => lines[Number(row.dataset.id)]), ""].join("\n");
+  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
   link.download = "results.csv";
   link.click();
 });
 document.querySelector(".bar").hidden = false;
+
+const contents = document.querySelector("nav");
+for (const [number, head] of document.querySelectorAll("h2").entries()) {
+  head.id = `part-${number}`;
+  const link = element("a", head.textContent);
+  link.href = `#${head.id}`;
+  contents.append(link);
+}
+contents.hidden = false;

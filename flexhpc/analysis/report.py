@@ -64,6 +64,7 @@ class _Shown:
     caption: str
     svg: str
     spec: str
+    asked: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +172,7 @@ def write_report(
         details=as_script(details_of(statuses)),
         in_detail=MOST_POINTS,
         templates=as_script({"fit": fit_spec(), "loss": loss_spec()}),
-        csv=as_script(as_csv(rows)),
+        csv=as_script(as_csv(rows).splitlines()),
         provenance=provenance,
         samples=_samples(masks),
         version=version("flexhpc"),
@@ -195,6 +196,7 @@ def write_report(
         estimand=_estimand(statuses),
         probes=sum(status.probes for status in statuses),
         cost=sum(status.cost for status in statuses),
+        took=_took(statuses),
         figures=figures,
         level=LEVEL,
         emc=emc_text,
@@ -223,6 +225,13 @@ def _compared(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Eff
 
 def _bound(status: PointStatus) -> bool:
     return status.estimate is not None and status.estimate.censored != "none"
+
+
+def _took(statuses: Sequence[PointStatus]) -> str:
+    """Return how long all trainings took together, one after another."""
+    seconds = sum(probe.seconds for s in statuses if s.record for probe in s.record.probes)
+    hours = seconds / 3600
+    return f"{hours:.1f} hours" if hours >= 2 else f"{seconds / 60:,.0f} minutes"
 
 
 def _of_data(statuses: Sequence[PointStatus]) -> str:
@@ -276,7 +285,10 @@ def _shown(name: str, title: str, caption: str, figure: Figure | Spec, folder: P
         write_atomic(folder / f"{name}.pdf", pdf(spec))
         if len(drawn) > _MOST_DRAWN:
             drawn, spec = _picture(picture, title), None
-    return _Shown(name=name, title=title, caption=caption, svg=drawn, spec=as_script(spec))
+    return _Shown(
+        name=name, title=title, caption=caption, svg=drawn, spec=as_script(spec),
+        asked=spec is not None,
+    )  # fmt: skip
 
 
 def _picture(content: bytes, title: str) -> str:

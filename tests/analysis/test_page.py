@@ -256,10 +256,31 @@ def test_the_table_is_sorted_filtered_and_saved(page: Any, tmp_path: Path) -> No
     assert widths() == []
     page.fill("#filter", "bracket 12.0")  # numbers are equal however they are written
     assert widths() == ["12"]
-    with page.expect_download() as download:
-        page.click("#csv")
-    download.value.save_as(tmp_path / "got.csv")
-    assert (tmp_path / "got.csv").read_text() == (tmp_path / "out" / "results.csv").read_text()
+
+    def saved() -> list[str]:
+        with page.expect_download() as download:
+            page.click("#csv")
+        download.value.save_as(tmp_path / "got.csv")
+        return (tmp_path / "got.csv").read_text().splitlines()
+
+    first, *rest = (tmp_path / "out" / "results.csv").read_text().splitlines()
+    assert saved() == [first, *(line for line in rest if ",12," in line)]
+    page.fill("#filter", "")
+    shown = widths()
+    assert [line.split(",")[first.split(",").index("model.width")] for line in saved()[1:]] == shown
+    assert sorted(saved()) == sorted([first, *rest])
+
+
+@pytest.mark.browser
+def test_escape_shuts_a_point_and_links_lead_to_parts(page: Any) -> None:
+    page.locator("tr.point").first.press("Enter")
+    assert page.locator("#point").is_visible()
+    page.keyboard.press("Escape")
+    assert not page.locator("#point").is_visible()
+    heads = page.locator("h2").all_inner_texts()
+    assert page.locator("nav a").all_inner_texts() == heads
+    page.click("nav a:has-text('Results')")
+    page.wait_for_function("document.querySelector('#filter').getBoundingClientRect().top < 200")
 
 
 def test_every_table_scrolls_by_itself() -> None:

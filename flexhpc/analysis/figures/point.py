@@ -37,7 +37,7 @@ def fit_spec() -> Spec:
 
     tooltip = [
         {"field": field, "type": "nominal"}
-        for field in ("number", "n", "verdict", "missed", "accuracy")
+        for field in ("number", "n", "verdict", "missed", "accuracy", "tuned")
     ]
     layers = [
         {
@@ -53,7 +53,12 @@ def fit_spec() -> Spec:
         {
             "data": {"name": "trainings"},
             "mark": {"type": "point", "filled": True, "size": 50, "opacity": 0.9},
-            "encoding": {"x": x, "y": y("accuracy"), "color": _verdicts(), "tooltip": tooltip},
+            "encoding": {
+                "x": x,
+                "y": y("accuracy"),
+                "color": _verdicts("shown"),
+                "tooltip": tooltip,
+            },
         },
     ]
     return chart(layers, **_SIZE)
@@ -71,8 +76,10 @@ def loss_spec() -> Spec:
                 "axis": {"title": "training loss", "format": "~g", "tickCount": 5},
             },
             "detail": {"field": "number"},
-            "color": {**_verdicts(), "legend": None},
-            "tooltip": [{"field": f, "type": "nominal"} for f in ("number", "n", "verdict")],
+            "color": {**_verdicts("verdict"), "legend": None},
+            "tooltip": [
+                {"field": f, "type": "nominal"} for f in ("number", "n", "verdict", "tuned")
+            ],
         },
     }  # fmt: skip
     return chart([line], **_SIZE)
@@ -82,14 +89,14 @@ def fit_chart(details: Details) -> Spec:
     """Return the chart of a point with its data."""
     title = {"text": details["label"], "subtitle": f"EMC {details['emc']}", "anchor": "start"}
     whole = {**fit_spec(), "title": title, "datasets": _datasets(details)}
-    seen = {row["verdict"]: None for row in whole["datasets"]["trainings"]}
+    seen = {row["shown"]: None for row in whole["datasets"]["trainings"]}
     whole["layer"][-1]["encoding"]["color"]["legend"]["values"] = list(seen)
     return {**whole, "background": "white", "padding": 12}
 
 
-def _verdicts() -> Spec:
+def _verdicts(field: str) -> Spec:
     return {
-        "field": "verdict", "type": "nominal", "title": None,
+        "field": field, "type": "nominal", "title": None,
         "scale": {"domain": list(VERDICTS), "range": list(VERDICTS.values())},
         "legend": {"orient": "bottom", "columns": 4},
     }  # fmt: skip
@@ -103,7 +110,8 @@ def _datasets(details: Mapping[str, Any]) -> dict[str, Any]:
         "trainings": [
             {
                 "number": number, "n": probe[0], "missed": probe[3], "accuracy": probe[4],
-                "verdict": "other tuned values" if probe[9] else probe[2],
+                "verdict": probe[2], "tuned": probe[10],
+                "shown": "other tuned values" if probe[9] else probe[2],
             }
             for number, probe in enumerate(details["probes"])
         ],
