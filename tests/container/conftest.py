@@ -28,7 +28,7 @@ from tests.launch.test_sweep import contents
 from tests.slurm.conftest import Cluster, _empty_queue, _needs_slurm, running_cluster
 
 __all__ = ["_empty_queue"]
-STORE = Path("/var/lib/flexhpc-test-containers")
+STORAGE = Path(__file__).with_name("storage.conf")
 QUICKSTART = "model.width=[4,8,16,32,64]" if FULL else "model.width=[8,16]"
 """What is measured of the quickstart."""
 BASE, IMAGE = "localhost/flexhpc-base:latest", "localhost/flexhpc-test:latest"
@@ -95,15 +95,10 @@ def _needs_containers() -> None:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """This machine's podman and apptainer, ready, with the base image."""
     _needs_containers()
-    STORE.mkdir(exist_ok=True)
-    storage = STORE / "storage.conf"
-    storage.write_text(
-        f'[storage]\ndriver = "overlay"\ngraphroot = "{STORE}/graph"\nrunroot = "{STORE}/run"\n'
-    )
     checkout = tmp_path_factory.mktemp("checkout")
     copy_checkout(checkout)
     environment = {
-        **os.environ, "CONTAINERS_STORAGE_CONF": str(storage), "RUNTIME": "podman", "TORCH": "cpu",
+        **os.environ, "CONTAINERS_STORAGE_CONF": str(STORAGE), "RUNTIME": "podman", "TORCH": "cpu",
         "BASE": BASE, "IMAGE": IMAGE, "BUILD_FLAGS": "--network host",
     }  # fmt: skip
     found = Site(environment, checkout)
