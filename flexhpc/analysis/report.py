@@ -230,8 +230,9 @@ def _bound(status: PointStatus) -> bool:
 def _took(statuses: Sequence[PointStatus]) -> str:
     """Return how long all trainings took together, one after another."""
     seconds = sum(probe.seconds for s in statuses if s.record for probe in s.record.probes)
-    hours = seconds / 3600
-    return f"{hours:.1f} hours" if hours >= 2 else f"{seconds / 60:,.0f} minutes"
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.1f} hours"
 
 
 def _of_data(statuses: Sequence[PointStatus]) -> str:
