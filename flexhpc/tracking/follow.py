@@ -6,6 +6,8 @@ A tracking server that does not answer costs a warning, never a training: it is 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import select
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ from flexhpc.tracking.sync import Syncer
 
 _EVERY = 2.0
 _AFTER_FAILURE = 20.0
+_NICE = 10
 
 
 def follow(run: RunFolder, spec: Path, uri: str) -> None:
@@ -43,7 +46,18 @@ def follow(run: RunFolder, spec: Path, uri: str) -> None:
         over = bool(select.select([sys.stdin], [], [], wait)[0])
 
 
+def yield_to_workers() -> None:
+    """Have trainings go first where there are not enough cores for all.
+
+    Linux weighs sessions against each other, and this process has one of its own.
+    """
+    os.nice(_NICE)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_NICE))
+
+
 if __name__ == "__main__":
+    yield_to_workers()
     folder = RunFolder(Path(sys.argv[1]))
     target = sys.argv[3] if len(sys.argv) > 3 else local_uri(folder)
     follow(folder, Path(sys.argv[2]), target)
