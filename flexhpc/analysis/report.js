@@ -33,7 +33,8 @@ function fitting(spec, room) {
   if (room >= 600) return spec;
   if (spec.facet) return { ...spec, columns: 1 };
   return { ...spec, width: room, autosize: { type: "fit-x", contains: "padding" },
-           config: { ...spec.config, legend: { orient: "bottom" } } };
+           config: { ...spec.config, legend: { orient: "bottom" },
+                     axisX: { labelOverlap: true, labelSeparation: 6 } } };
 }
 
 for (const place of document.querySelectorAll("[data-spec]")) {

@@ -312,7 +312,8 @@ def compared_page(tmp_path: Path) -> Path:
         if (n := emc[one.point.swept["model.activation"]])
     ]
     lost = PointStatus(point=some[0].point, state="failed", message="its worker died")
-    return write_report("made", [*some[1:], lost], ["name: made\nx: 1"], tmp_path / "out")
+    title = "made_under_a_name_without_a_space"
+    return write_report(title, [*some[1:], lost], ["name: made\nx: 1"], tmp_path / "out")
 
 
 @pytest.mark.browser
@@ -351,6 +352,7 @@ def test_figures_can_be_read_on_a_phone(compared_page: Path, chromium: Any) -> N
           svg.getBoundingClientRect().width, Math.min(...Array.from(
             svg.querySelectorAll("text"), (text) => text.getBoundingClientRect().height))])"""
     )
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
     assert len(drawn) >= 2
     assert all(250 <= width <= 358 and letters >= 10 for width, letters in drawn), drawn
 
