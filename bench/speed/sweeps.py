@@ -1,10 +1,10 @@
 """What a sweep adds to its trainings: points of about a second, with one worker and with two.
 
-Usage: python -m bench.speed.sweeps [--rounds 3] [--points 40]
-``flexhpc sweep`` with MLflow and the report. Told are the seconds of all trainings, how long after
-the command began the last of them was done and the command was, each over the trainings' seconds
-per worker, and how many times as quick two workers are as one. Medians over rounds in which the two
-take turns; with the default points three minutes a round.
+Usage: python -m bench.speed.sweeps [--rounds 3] [--points 40] [--tracking none]
+``flexhpc sweep`` with MLflow (or none) and the report. Told are the seconds of all trainings, how
+long after the command began the last of them was done and the command was, each over the trainings'
+seconds per worker, and how many times as quick two workers are as one. Medians over rounds in which
+the two take turns; with the default points a minute a round.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ FIXED = {
 }
 
 
-def swept(points: int, workers: int) -> tuple[float, float, float]:
+def swept(points: int, workers: int, tracking: str = "") -> tuple[float, float, float]:
     """Return seconds of all trainings, until the last was done, and until the command was."""
     with tempfile.TemporaryDirectory() as folder:
         spec, profile = Path(folder, "many.yaml"), Path(folder, "profile.yaml")
         spec.write_text(
             yaml.safe_dump({"name": "many", "fixed": FIXED, "grid": {"seed": list(range(points))}})
         )
-        profile.write_text(f"cluster: local\nworkers: {workers}\n")
+        tracked = f"tracking_uri: {tracking}\n" if tracking else ""
+        profile.write_text(f"cluster: local\nworkers: {workers}\n{tracked}")
         command = [str(Path(sys.executable).with_name("flexhpc")), "sweep", str(spec)]
         more = ["--profile", str(profile), "--runs", folder]
         began = time.time()
@@ -56,8 +57,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--points", type=int, default=40)
+    parser.add_argument("--tracking", default="", help="none, or a server instead of a database")
     given = parser.parse_args()
-    turns = [{n: swept(given.points, n) for n in WORKERS} for _ in range(given.rounds)]
+    turns = [
+        {n: swept(given.points, n, given.tracking) for n in WORKERS} for _ in range(given.rounds)
+    ]
     print(
         "| workers | trainings, s | last one done over s per worker | command over s per worker |"
     )

@@ -33,6 +33,8 @@ _MOST_PAIRS = 1000
 _MOST_VALUES, _MOST_POINTS = 12, 1000
 """Values of a key, and points, up to which they are compared without being asked to."""
 
+_ROUNDING = 0.02
+"""By how much a ratio of one size must differ from 1 to be said to lie on a side of it."""
 Verdict = Literal["larger", "smaller", "the same within 10 %", "not decided"]
 
 
@@ -138,10 +140,11 @@ class Effect:
     @property
     def turns(self) -> str:
         """Say where the sizes lie on both sides of 1, which their mean hides; else empty."""
-        if len(self.singles) < 2 or not self.least < 1 < self.most:
+        if len(self.singles) < 2 or not (self.least < 1 - _ROUNDING and self.most > 1 + _ROUNDING):
             return ""
         first, last = self.singles[0], self.singles[-1]
-        if self.growing and (first - 1) * (last - 1) < 0:
+        ends = sorted((first, last))
+        if self.growing and ends[0] < 1 - _ROUNDING and ends[1] > 1 + _ROUNDING:
             return f"{first:.2f} at the smallest size, {last:.2f} at the largest"
         return f"{self.sizes_text} by size"
 

@@ -53,6 +53,8 @@ def of_point(status: PointStatus, *, losses: bool = True) -> Details:
         "lo": None if estimate is None else estimate.emc_lo,
         "hi": None if estimate is None else estimate.emc_hi,
         "exact": estimate is not None and estimate.censored == "none",
+        "by_curve": estimate is not None
+        and (estimate.censored, estimate.estimand == "last_fit") == ("none", False),
         "why": why_bound(status),
         "ratio": ratio_text(estimate, record.header.params),
         "params": record.header.params,

@@ -63,15 +63,24 @@ function fitChart(point) {
 
 // Only verdicts that there are stand in the legend.
 function withLegend(spec, rows) {
-  const copy = structuredClone(spec), color = copy.layer.at(-1).encoding.color;
+  const copy = withTooltip(spec, rows), color = copy.layer.at(-1).encoding.color;
   color.legend.values = [...new Set(rows.map((row) => row.shown))];
+  return copy;
+}
+
+// Nothing is said of tuned values where there are none.
+function withTooltip(spec, rows) {
+  const copy = structuredClone(spec), encoding = copy.layer.at(-1).encoding;
+  if (!rows.some((row) => row.tuned))
+    encoding.tooltip = encoding.tooltip.filter((one) => one.field !== "tuned");
   return copy;
 }
 
 function lossChart(point) {
   const losses = point.probes.flatMap(([n, , verdict, , , , , , , , tuned, epochs, losses], number) =>
     epochs.map((epoch, i) => ({ number, n, verdict, tuned, epoch, loss: losses[i] })));
-  return { ...templates.loss, datasets: { losses: losses.filter((row) => row.loss > 0) } };
+  return { ...withTooltip(templates.loss, losses),
+           datasets: { losses: losses.filter((row) => row.loss > 0) } };
 }
 
 const panel = document.getElementById("point");
@@ -128,8 +137,8 @@ function decided(point) {
     said.push(`Largest n that fitted: ${point.probes[fitted[0]][0]}, in ${numbered(fitted)}.`);
   if (failed.length)
     said.push(`Smallest n that failed: ${point.probes[failed[0]][0]}, in ${numbered(failed)}.`);
-  if (tuned) said.push(`Both at the best value, ${tuned}.`);
-  if (point.curve.length) said.push("The EMC rests on the curve through all trainings there.");
+  if (tuned) said.push(`${fitted.length && failed.length ? "Both at" : "At"} the best value, ${tuned}.`);
+  if (point.by_curve) said.push("The EMC is read off the fit curve, through all trainings that count.");
   return said.join(" ");
 }
 

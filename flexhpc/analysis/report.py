@@ -73,14 +73,12 @@ class Provenance:
 
     Attributes:
         name: of the run; folder: of its record; command: that makes it again.
-        beside: the folder that its folder is in, for a shell.
         facts: what run.json says, in words, by what it is.
     """
 
     name: str
     folder: str
     command: str
-    beside: str
     facts: Mapping[str, str]
 
     @classmethod
@@ -106,7 +104,6 @@ class Provenance:
         command = f"flexhpc sweep {shlex.quote(str(run.spec))}"
         return cls(
             name=run.name, folder=str(run.path), command=command,
-            beside=shlex.quote(str(run.path.parent)),
             facts={key: text for key, text in facts.items() if text},
         )  # fmt: skip
 

@@ -49,9 +49,11 @@ def follow(run: RunFolder, spec: Path, uri: str) -> None:
 def yield_to_workers() -> None:
     """Have trainings go first where there are not enough cores for all.
 
-    Linux weighs sessions against each other, and this process has one of its own.
+    Linux weighs sessions against each other; that of a sweep's follower is its own.
     """
     os.nice(_NICE)
+    if os.getsid(0) != os.getpid():
+        return
     with contextlib.suppress(OSError):
         Path("/proc/self/autogroup").write_text(str(_NICE))
 

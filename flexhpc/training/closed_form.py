@@ -260,7 +260,19 @@ def _is_hooked(module: nn.Module) -> bool:
         *module._forward_pre_hooks.values(), *module._forward_hooks.values(),
         *module._backward_pre_hooks.values(), *module._backward_hooks.values(),
     ]  # fmt: skip
-    return "forward" in vars(module) or not all(hasattr(hook, "only_watches") for hook in hooks)
+    watched = all(getattr(hook, "only_watches", False) for hook in hooks)
+    return "forward" in vars(module) or not watched or _everywhere_hooked()
+
+
+def _everywhere_hooked() -> bool:
+    """Return whether somebody has hooked into all modules there are."""
+    everywhere = nn.modules.module
+    return bool(
+        everywhere._global_forward_hooks
+        or everywhere._global_forward_pre_hooks
+        or everywhere._global_backward_hooks
+        or everywhere._global_backward_pre_hooks
+    )
 
 
 def _is_known(layer: nn.Module) -> bool:

@@ -43,6 +43,29 @@ def truth(ratio: float, base: float = 25.0) -> object:
     return of
 
 
+@pytest.mark.parametrize(
+    ("singles", "growing", "said"),
+    [
+        ((2.0, 1.2, 0.9), True, "2.00 at the smallest size, 0.90 at the largest"),
+        ((0.8, 1.3, 0.7), True, "0.70 to 1.30 by size"),
+        ((2.0, 0.9), False, "0.90 to 2.00 by size"),
+        ((1.1, 1.2), True, ""),
+        ((0.999, 1.3), True, ""),
+        ((math.nan, 0.5), True, ""),
+        ((0.5,), True, ""),
+        ((), False, ""),
+    ],
+)
+def test_it_is_said_where_the_order_turns(
+    singles: tuple[float, ...], growing: bool, said: str
+) -> None:
+    effect = Effect(
+        by="k", value="a", baseline="b", within={}, pairs=2, silent=0, alone=0, level=0.9,
+        singles=singles, growing=growing,
+    )  # fmt: skip
+    assert effect.turns == said
+
+
 WORLDS = {
     "no effect": (1.0, {"scatter": 0.1}, {"larger", "smaller"}),
     "ten per cent": (1.1, {"scatter": 0.1}, {"smaller"}),

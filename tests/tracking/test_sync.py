@@ -49,6 +49,26 @@ def logged(uri: str, name: str = "small") -> tuple[list[Any], list[Any]]:
     return kinds["point"], kinds["probe"]
 
 
+@pytest.mark.parametrize("session", [True, False])
+def test_the_writer_lets_trainings_go_first(run: Path, session: bool) -> None:
+    """Its session, too, where it is its own: Linux weighs these against each other."""
+    command = [sys.executable, "-m", "flexhpc.tracking.follow", str(run), str(run / "sweep.yaml")]
+    ours = Path("/proc/self/autogroup")
+    before = ours.read_text() if ours.exists() else ""
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=session) as follower:
+        patience = time.monotonic() + 30
+        while os.getpriority(os.PRIO_PROCESS, follower.pid) != 10:
+            assert time.monotonic() < patience
+            time.sleep(0.1)
+        theirs = Path(f"/proc/{follower.pid}/autogroup")
+        while before and session and not theirs.read_text().endswith("nice 10\n"):
+            assert time.monotonic() < patience
+            time.sleep(0.1)
+        follower.stdin.close()
+    assert os.getpriority(os.PRIO_PROCESS, 0) < 10
+    assert (ours.read_text() if before else "") == before
+
+
 def holds_all(uri: str, run: Path) -> None:
     """Assert that MLflow says what the store says, point by point and probe by probe."""
     folder, _, points = open_run(run)

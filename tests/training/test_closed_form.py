@@ -148,8 +148,8 @@ def of_weight(change: Callable[[nn.Module], object]) -> nn.Module:
         (nn.Sequential(), 2),
         (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), 2),
         (nn.Sequential(nn.Linear(3, 4), nn.ReLU()), 2),
-        (nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.ReLU(), nn.Linear(4, 2)), 2),
-        (nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2)), 2),
+        (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.LayerNorm(4), nn.Linear(4, 2)), 2),
+        (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 2)), 2),
         (nn.Sequential(nn.Linear(3, 4), nn.GELU("tanh"), nn.Linear(4, 2)), 2),
         (nn.Sequential(nn.Linear(3, 4), nn.LeakyReLU(0.2), nn.Linear(4, 2)), 2),
         (nn.Sequential(nn.Linear(3, 4).requires_grad_(False), nn.ReLU(), nn.Linear(4, 2)), 2),
@@ -157,7 +157,7 @@ def of_weight(change: Callable[[nn.Module], object]) -> nn.Module:
         (nn.Sequential(nn.Tanh(), nn.Linear(3, 2)), 2),
         (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)), 3),
         (nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Linear(6, 2)), 4),
-        (of_images(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), 4),
+        (of_images(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)), 4),
         (of_images(nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular"), nn.ReLU()), 4),
         (of_images(nn.Conv2d(1, 4, 3, padding="same"), nn.ReLU()), 4),
         (of_images(nn.Conv2d(4, 4, 3, groups=4), nn.ReLU()), 4),
@@ -196,6 +196,11 @@ def test_a_hook_that_only_watches_is_left_out() -> None:
     watch.only_watches = True
     network.register_forward_hook(watch)
     assert chain(network, 4) is not None
+    everywhere = nn.modules.module.register_module_forward_hook(lambda m, x, y: 2 * y)
+    try:
+        assert chain(network, 4) is None
+    finally:
+        everywhere.remove()
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
