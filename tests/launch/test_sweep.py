@@ -224,6 +224,7 @@ def status_of(run: Path) -> list[str]:
     return [one.state for one in StatusReader(folder, points).read()]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # SQLAlchemy's, of MLflow's mappers
 def test_two_sweeps_at_once_measure_every_point_once(
     tmp_path: Path, undisturbed: dict[str, object]
 ) -> None:
