@@ -108,7 +108,7 @@ bench: dev ## how fast flexhpc is, beside other ways to train; tables and JSON (
 
 bench-full: bench ## and all other benchmarks (more than an hour, 3 GB of disk)
 	@set -e; for name in optimizers packed_set perceptron_coverage perceptron_shortfall slurm_submit \
-    tail_batch; do \
+    speed.sweeps tail_batch; do \
 	  $(BIN)/python -m bench.$$name; done
 	@$(BIN)/python -m bench.search
 

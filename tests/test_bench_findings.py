@@ -9,6 +9,7 @@ import re
 import shutil
 import statistics
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,19 @@ from flexhpc.analysis.comparison_table import verdict_sentences
 from flexhpc.analysis.generalization import correlations, pairs
 from flexhpc.analysis.tuning import at_edge
 from flexhpc.api.runs import load
+from flexhpc.store.status import PointStatus
 from tests.conftest import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "findings.md"
+
+
+def failures(statuses: Sequence[PointStatus]) -> list[str]:
+    """Verdicts of the trainings that did not fit, at the best value of what was tuned."""
+    return [
+        p.verdict
+        for s in statuses for p in s.record.probes
+        if p.arm == s.estimate.arm and p.verdict != "fit"
+    ]  # fmt: skip
 
 
 def test_the_page_is_that_of_the_records(tmp_path: Path) -> None:
@@ -73,11 +84,7 @@ def test_optimizers_are_told_by_their_budgets(tmp_path: Path) -> None:
     assert f"at 16 ({steps.least:.2f})" in page
     assert f"(up to {epochs.most:.2f}; {epochs.least:.2f} at 8)" in page
     assert f"({gradients.least:.2f} to {gradients.most:.2f})" in page
-    failed = [
-        p.verdict
-        for s in statuses for p in s.record.probes
-        if p.arm == s.estimate.arm and p.verdict != "fit"
-    ]  # fmt: skip
+    failed = failures(statuses)
     said = " ".join(page.split())
     assert f"Of the {len(failed)} trainings that failed" in said
     assert f"best rate {failed.count('unconverged')} were still improving" in said
@@ -123,11 +130,7 @@ def test_to_convergence_sgd_fits_fewer(tmp_path: Path) -> None:
     of_gd = [s for s in lowest if s.point.swept["training.optimizer"] == "gd"]
     parts = f"{len(of_gd)} of GD, {len(lowest) - len(of_gd)} of SGD"
     assert f"the best in {len(lowest)} of {len(statuses)} points ({parts})" in said
-    failed = [
-        p.verdict
-        for s in statuses for p in s.record.probes
-        if p.arm == s.estimate.arm and p.verdict != "fit"
-    ]  # fmt: skip
+    failed = failures(statuses)
     ended = f"{failed.count('not_fit')} had converged to a worse fit and {failed.count('unstable')}"
     assert f"Of the {len(failed)} trainings that failed at the best rate {ended} had become" in said
     longest = max(p.epochs for s in statuses for p in s.record.probes)
@@ -182,11 +185,7 @@ def test_families_are_told_by_labels_and_size(tmp_path: Path) -> None:
         for s in statuses if at_edge(s)
     )  # fmt: skip
     assert edges == {("original", "cnn"): 15, ("random", "cnn"): 4, ("original", "vit"): 2}
-    failed = Counter(
-        p.verdict
-        for s in statuses for p in s.record.probes
-        if p.arm == s.estimate.arm and p.verdict != "fit"
-    )  # fmt: skip
+    failed = Counter(failures(statuses))
     assert f"Of the {failed.total()} trainings that failed" in said
     assert f"best rate {failed['unconverged']} were still improving" in said
     assert "not_fit" not in failed

@@ -140,13 +140,17 @@ class Effect:
     @property
     def turns(self) -> str:
         """Say where the sizes lie on both sides of 1, which their mean hides; else empty."""
-        if len(self.singles) < 2 or not (self.least < 1 - _ROUNDING and self.most > 1 + _ROUNDING):
+        if not _on_both_sides(self.least, self.most):
             return ""
         first, last = self.singles[0], self.singles[-1]
-        ends = sorted((first, last))
-        if self.growing and ends[0] < 1 - _ROUNDING and ends[1] > 1 + _ROUNDING:
+        if self.growing and _on_both_sides(*sorted((first, last))):
             return f"{first:.2f} at the smallest size, {last:.2f} at the largest"
         return f"{self.sizes_text} by size"
+
+
+def _on_both_sides(low: float, high: float) -> bool:
+    """Return whether 1 lies between two ratios, beyond rounding; not where one is unknown."""
+    return low < 1 - _ROUNDING and high > 1 + _ROUNDING
 
 
 def effects(statuses: Sequence[PointStatus], asked: Compare, level: float = LEVEL) -> list[Effect]:

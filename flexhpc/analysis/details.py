@@ -54,7 +54,8 @@ def of_point(status: PointStatus, *, losses: bool = True) -> Details:
         "hi": None if estimate is None else estimate.emc_hi,
         "exact": estimate is not None and estimate.censored == "none",
         "by_curve": estimate is not None
-        and (estimate.censored, estimate.estimand == "last_fit") == ("none", False),
+        and estimate.censored == "none"
+        and estimate.estimand != "last_fit",
         "why": why_bound(status),
         "ratio": ratio_text(estimate, record.header.params),
         "params": record.header.params,

@@ -83,7 +83,7 @@ def chain(network: nn.Module, dims: int) -> list[nn.Module] | None:
     Args:
         network: a network; dims: of a batch that it is given.
     """
-    if type(network) is not nn.Sequential or _is_hooked(network):
+    if type(network) is not nn.Sequential or _is_hooked(network) or _everywhere_hooked():
         return None
     layers = list(_in_turn(network))
     if not layers or type(layers[-1]) is not nn.Linear or not all(map(_is_known, layers)):
@@ -261,7 +261,7 @@ def _is_hooked(module: nn.Module) -> bool:
         *module._backward_pre_hooks.values(), *module._backward_hooks.values(),
     ]  # fmt: skip
     watched = all(getattr(hook, "only_watches", False) for hook in hooks)
-    return "forward" in vars(module) or not watched or _everywhere_hooked()
+    return "forward" in vars(module) or not watched
 
 
 def _everywhere_hooked() -> bool:
