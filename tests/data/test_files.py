@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import pickle
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -283,6 +284,7 @@ def test_data_that_is_nowhere_says_where_it_looked(
     monkeypatch.setenv("FLEXHPC_DATA", str(tmp_path / "mine"))
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # made once, with the proxies of then
     with pytest.raises(PointError) as caught:
         load_samples(ImageSet(source="cifar10"), seed=0)
     said = str(caught.value)

@@ -7,8 +7,10 @@ and a table at the end. Exits with 1 if anything was lost, doubled or wrong.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,19 +21,21 @@ from tests.faults.kinds import KINDS
 from tests.faults.site import Outcome, Site, Unavailable, expected
 
 TIMES = {
-    "killed worker": 12, "stopped worker": 6, "killed rank": 3, "interrupted ranks": 3,
-    "ten sweeps, five killed": 1, "another version beside": 1, "slow disk": 1,
-    "host comes back": 1, "killed node of SLURM": 1,
+    "killed worker": 30, "stopped worker": 6, "killed rank": 6, "interrupted ranks": 3,
+    "killed everything": 4, "ten sweeps, five killed": 1, "another version beside": 1,
+    "slow disk": 1, "host comes back": 1, "killed node of SLURM": 1,
 }  # fmt: skip
 """Faults in one sweep; of the others, 2."""
+_ALONE = "killed node of SLURM"  # a machine has one cluster
 
 
 def main() -> int:
-    """Run every kind in turn until the time is over; returns the exit status."""
+    """Try every kind in turn until the time is over; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=35.0)
     parser.add_argument("--seed", type=int, default=int(np.random.default_rng().integers(2**31)))
     parser.add_argument("--kind", action="append", choices=KINDS)
+    parser.add_argument("--jobs", type=int, default=3, help="kinds at once: they mostly wait")
     parser.add_argument("--until-broken", action="store_true", help="end where anything is wrong")
     asked = parser.parse_args()
     reaper.start()
@@ -39,27 +43,37 @@ def main() -> int:
     expected()
     end = time.monotonic() + 60 * asked.minutes
     found: dict[str, list[Outcome]] = {}
-    rng = np.random.default_rng(asked.seed)
-    round_ = 0
-    while time.monotonic() < end:
-        for kind in asked.kind or KINDS:
-            if time.monotonic() > end:
-                break
-            with TemporaryDirectory(prefix="flexhpc-faults-") as folder:
-                site = Site(Path(folder), rng)
-                try:
-                    outcome = KINDS[kind](site, TIMES.get(kind, 2))
-                except Unavailable as error:
-                    print(f"{kind}: left out, {error}", flush=True)
+    turns = enumerate(itertools.cycle(asked.kind or KINDS))
+    with ProcessPoolExecutor(asked.jobs) as pool:
+        running: dict[Future[Outcome | str], str] = {}
+        broken = False
+        while running or (time.monotonic() < end and not broken):
+            while len(running) < asked.jobs and time.monotonic() < end and not broken:
+                number, kind = next(turns)
+                if kind == _ALONE and kind in running.values():
+                    break
+                running[pool.submit(tried, kind, [asked.seed, number])] = kind
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                kind, outcome = running.pop(done), done.result()
+                if isinstance(outcome, str):
+                    print(f"{kind}: left out, {outcome}", flush=True)
                     continue
-            found.setdefault(kind, []).append(outcome)
-            if not outcome.fine:
-                print(f"{kind}, round {round_}: {outcome}", flush=True)
-                if asked.until_broken and outcome.broken:
-                    return 1
-        round_ += 1
+                found.setdefault(kind, []).append(outcome)
+                if not outcome.fine:
+                    print(f"{kind}: {outcome}", flush=True)
+                broken |= asked.until_broken and outcome.broken
     print(table(found))
     return 0 if all(one.fine for some in found.values() for one in some) else 1
+
+
+def tried(kind: str, seed: list[int]) -> Outcome | str:
+    """Try a kind of fault; returns what came of it, or why it cannot be tried here."""
+    with TemporaryDirectory(prefix="flexhpc-faults-") as folder:
+        site = Site(Path(folder), np.random.default_rng(seed))
+        try:
+            return KINDS[kind](site, TIMES.get(kind, 2))
+        except Unavailable as error:
+            return str(error)
 
 
 def table(found: dict[str, list[Outcome]]) -> str:

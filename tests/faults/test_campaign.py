@@ -22,7 +22,6 @@ FEW = {"killed worker": 4, "killed rank": 2, "stopped worker": 2}
 
 
 @pytest.mark.faults
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("kind", KINDS if FULL else SHORT)
 def test_nothing_is_lost_doubled_or_wrong(kind: str, tmp_path: Path) -> None:
     site = Site(tmp_path, np.random.default_rng())

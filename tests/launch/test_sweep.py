@@ -195,7 +195,6 @@ def test_ctrl_c_saves_the_probe_in_hand_and_the_same_command_resumes(
     assert contents(run) == undisturbed
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_ctrl_c_breaks_off_a_report_and_loses_nothing(
     tmp_path: Path, cli: Cli, untracked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,7 +223,6 @@ def status_of(run: Path) -> list[str]:
     return [one.state for one in StatusReader(folder, points).read()]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # SQLAlchemy's, of MLflow's mappers
 def test_two_sweeps_at_once_measure_every_point_once(
     tmp_path: Path, undisturbed: dict[str, object]
 ) -> None:

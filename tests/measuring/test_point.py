@@ -43,7 +43,6 @@ grid:
 CPU = Group(torch.device("cpu"))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_everything_that_can_be_asked_for_is_in_the_results(cli: Cli, tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(SPEC)
@@ -266,7 +265,6 @@ def test_more_samples_than_there_are_end_a_point_before_its_search(tmp_path: Pat
     assert read(run.point(point.id)) is None
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_results_say_what_interpolated(cli: Cli, tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(SHORT + "evaluate: {n: 300, steps: 2000}\n")

@@ -86,7 +86,6 @@ def test_probes_of_several_arms_at_once_are_the_same(
     assert contents(point, run) == alone
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_two_processes_and_every_table_say_the_same(
     point: Point, alone: dict[str, Any], cli: Cli, tmp_path: Path
 ) -> None:

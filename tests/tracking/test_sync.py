@@ -26,8 +26,6 @@ from flexhpc.tracking.sync import Syncer
 from flexhpc.tracking.ui import UI_ENVIRONMENT, page_of, ui_command
 from tests.conftest import FLEXHPC, Cli
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
 
 @pytest.fixture
 def run(measured: Path, tmp_path: Path) -> Path:
