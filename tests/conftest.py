@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from filelock import FileLock
 from hypothesis import settings
 
+from flexhpc.imports import quick_imports
 from tests import reaper
 from tests.command import flexhpc
 
@@ -147,6 +149,15 @@ def chromium() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=program, args=arguments)
         yield browser
         browser.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Set aside what is imported for good, so that the collector never looks through it."""
+    with quick_imports():
+        found = yield
+    gc.freeze()
+    return found
 
 
 def pytest_sessionstart() -> None:

@@ -233,10 +233,10 @@ def test_a_table_replaces_the_one_in_the_page(tmp_path: Path) -> None:
     assert in_page((REPOSITORY / "docs" / "recipe.md").read_text(), "new\n")
 
 
-def test_the_command_makes_the_table_of_a_run(tmp_path: Path, cli: Cli) -> None:
+def test_the_command_makes_the_table_of_a_run(tmp_path: Path, untracked: Path, cli: Cli) -> None:
     spec, page = tmp_path / "made.yaml", tmp_path / "page.md"
     spec.write_text(SPEC + CHOICES)
-    cli("sweep", spec)
+    cli("sweep", spec, "--profile", untracked)
     page.write_text(f"{BEGIN}\n{END}\n")
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:

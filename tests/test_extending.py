@@ -43,9 +43,7 @@ assert not {{'torch', 'mlflow'}} & set(sys.modules)
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the copy, a spec and an archive of vectors."""
     folder = tmp_path_factory.mktemp("extended")
-    shutil.copytree(
-        REPOSITORY / "flexhpc", folder / "flexhpc", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    shutil.copytree(REPOSITORY / "flexhpc", folder / "flexhpc")
     modules, lines = MODULE.findall(PAGE), LINE.findall(PAGE)
     assert len(modules) == len(lines) == 5
     for path, text in modules:
@@ -78,7 +76,8 @@ def test_specs_with_the_new_variants_are_read_without_torch(extended: Path) -> N
 
 def test_the_new_variants_measure_a_point(extended: Path) -> None:
     """41 numbers per class separate some 41 to 82 random labels."""
-    run_copy(extended, extended, "sweep", "spec.yaml")
+    (extended / "profile.yaml").write_text("workers: 1\ntracking_uri: none\n")
+    run_copy(extended, extended, "sweep", "spec.yaml", "--profile", "profile.yaml")
     rows = json.loads(run_copy(extended, extended, "results", "runs/extended", "--format", "json"))
     assert len(rows) == 2
     for row in rows:

@@ -197,6 +197,7 @@ def write_report(
         probes=sum(status.probes for status in statuses),
         cost=sum(status.cost for status in statuses),
         took=_took(statuses),
+        devices=_devices(statuses),
         figures=figures,
         level=LEVEL,
         emc=emc_text,
@@ -225,6 +226,12 @@ def _compared(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Eff
 
 def _bound(status: PointStatus) -> bool:
     return status.estimate is not None and status.estimate.censored != "none"
+
+
+def _devices(statuses: Sequence[PointStatus]) -> str:
+    """Return what trained, as far as it was recorded."""
+    found = {p.machine.get("device") for s in statuses if s.record for p in s.record.probes}
+    return ", ".join(sorted(one for one in found if one))
 
 
 def _took(statuses: Sequence[PointStatus]) -> str:

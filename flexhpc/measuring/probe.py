@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -201,13 +202,24 @@ def choose_device(threads: int, local_rank: int = 0) -> torch.device:
     return device
 
 
+@cache
+def processor() -> str:
+    """Return the processor's model, or its kind where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, text = line.partition(":")
+            if key.strip() == "model name" and text.strip():
+                return text.strip()
+    return platform.machine()
+
+
 def machine(group: Group) -> dict[str, str]:
     """Return where a probe ran, with what, and in which image: no part of its identity."""
     device = group.device
     cuda = device.type == "cuda"
     return {
         "host": platform.node(),
-        "device": torch.cuda.get_device_name(device) if cuda else platform.machine(),
+        "device": torch.cuda.get_device_name(device) if cuda else processor(),
         "processes": str(group.size),
         "python": platform.python_version(),
         **{name: version for name, version in packages().items() if version is not None},

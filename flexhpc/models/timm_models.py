@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from flexhpc.errors import PointError, one_line
+from flexhpc.imports import quick_imports
 
 _SMALL_IMAGE = 64
 
 
 def _timm() -> Any:
     try:
-        import timm
+        with quick_imports():
+            import timm
     except Exception as error:  # a torchvision built for another torch fails in its own ways
         what = one_line(error)
         raise PointError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flexhpc.atomic import replacing
+from flexhpc.imports import quick_imports
 
 
 def mlflow_client(uri: str, *, can_be_made_again: bool = False) -> Any:
@@ -25,7 +26,8 @@ def mlflow_client(uri: str, *, can_be_made_again: bool = False) -> Any:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    from mlflow.tracking import MlflowClient
+    with quick_imports():
+        from mlflow.tracking import MlflowClient
 
     if can_be_made_again:
         _hurry_sqlite()

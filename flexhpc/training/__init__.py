@@ -6,7 +6,7 @@ one imports no torch.
 
 from typing import TYPE_CHECKING
 
-from flexhpc.lazy import offering
+from flexhpc.imports import offering
 
 if TYPE_CHECKING:
     from flexhpc.training.group import Group

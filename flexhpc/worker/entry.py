@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from flexhpc.imports import quick_imports
 from flexhpc.worker.place import Place
 from flexhpc.worker.signals import Stop
 from flexhpc.worker.task import TaskFile
@@ -18,7 +19,8 @@ def begin(path: Path, place: Place, stop: Stop) -> int:
         stop: set by signals from now on: importing torch takes seconds.
     """
     task = TaskFile.read(path)
-    from flexhpc.worker.work import work
+    with quick_imports():
+        from flexhpc.worker.work import work
 
     return work(task, place, stop)
 

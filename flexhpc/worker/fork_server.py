@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from flexhpc.imports import quick_imports
 from flexhpc.worker.entry import begin
 from flexhpc.worker.place import Place
 from flexhpc.worker.signals import Stop
@@ -191,7 +192,8 @@ def main() -> None:
     """Import everything, then serve."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # of a terminal: the sweep says when to stop
-    importlib.import_module(WARM)
+    with quick_imports():
+        importlib.import_module(WARM)
     gc.freeze()  # memory that is shared with children stays shared
     _Server().serve()
     os._exit(0)  # at once: whoever waits for a sweep to be gone should not wait for torch

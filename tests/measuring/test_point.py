@@ -316,7 +316,9 @@ def test_calibration_error_by_hand() -> None:
     assert calibration_error(certain, torch.tensor([0, 1])) == 0
 
 
-def test_a_training_that_diverges_is_evaluated_all_the_same(cli: Cli, tmp_path: Path) -> None:
+def test_a_training_that_diverges_is_evaluated_all_the_same(
+    cli: Cli, tmp_path: Path, untracked: Path
+) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(
         "name: wild\nevaluate: {full: true}\nfixed:\n"
@@ -325,7 +327,7 @@ def test_a_training_that_diverges_is_evaluated_all_the_same(cli: Cli, tmp_path: 
         "  training: {optimizer: sgd, lr: 1e5, epochs: 5, gates: {plateau: off}}\n"
         "  search: {policy: bisection, start: 4, tolerance: 1}\n"
     )
-    cli("sweep", spec)
+    cli("sweep", spec, "--profile", untracked)
     text = cli("results", "runs/wild", "--format", "json").stdout
     (row,) = json.loads(text, parse_constant=lambda name: pytest.fail(name))
     assert row["status"] == "done"

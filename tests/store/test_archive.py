@@ -74,7 +74,9 @@ def test_another_file_is_refused(kind: str, packed: Path, tmp_path: Path, cli: C
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_a_run_that_was_cut_short_goes_on(measured: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_run_that_was_cut_short_goes_on(
+    measured: Path, untracked: Path, tmp_path: Path, cli: Cli
+) -> None:
     run = tmp_path / "runs" / "small"
     shutil.copytree(measured, run)
     victim = next(run.glob("points/*/*.h5"))
@@ -83,5 +85,5 @@ def test_a_run_that_was_cut_short_goes_on(measured: Path, tmp_path: Path, cli: C
     pack(RunFolder(run), archive)
     shutil.rmtree(run)
     unpack(archive, tmp_path / "runs")
-    cli("sweep", measured.parent.parent / "small.yaml")
+    cli("sweep", measured.parent.parent / "small.yaml", "--profile", untracked)
     assert contents(run) == contents(measured)

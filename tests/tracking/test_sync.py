@@ -119,7 +119,7 @@ def test_curves_brackets_and_artifacts(measured: Path) -> None:
         assert max(highs, key=lambda m: m.step).value == parent.data.metrics["emc_hi"]
         names = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
         first = point_id == open_run(measured)[2][0].id
-        assert names == {"fit_curve.png", f"{point_id}.h5", *(["report"] if first else [])}
+        assert names == {"fit_curve.svg", f"{point_id}.h5", *(["report"] if first else [])}
         if first:
             (page,) = client.list_artifacts(parent.info.run_id, "report")
             stored = folder.artifacts / parent.info.run_id / "artifacts" / page.path
@@ -198,7 +198,7 @@ def test_a_copy_and_a_renamed_run_open_where_they_are(
     client = mlflow_client(local_uri(folder))
     for run in (*parents, *children):
         assert run.info.artifact_uri.startswith(folder.artifacts.as_uri())
-    got = client.download_artifacts(parents[0].info.run_id, "fit_curve.png", tmp_path)
+    got = client.download_artifacts(parents[0].info.run_id, "fit_curve.svg", tmp_path)
     assert Path(got).stat().st_size > 1000
     before = mlflow_client(local_uri(open_run(measured)[0]))
     assert before.list_artifacts(parents[0].info.run_id), "the first one is as it was"
@@ -339,7 +339,7 @@ def test_the_ui_shows_parents_nested_children_and_a_plot(
         page.goto(f"{address}/#/experiments/{experiment}/runs/{run_id}/model-metrics")
         expect(page.locator("svg.main-svg").first).to_be_visible(timeout=60_000)
         page.screenshot(path=tmp_path / "metrics.png")
-        page.goto(f"{address}/#/experiments/{experiment}/runs/{run_id}/artifacts/fit_curve.png")
+        page.goto(f"{address}/#/experiments/{experiment}/runs/{run_id}/artifacts/fit_curve.svg")
         expect(page.locator("img").first).to_be_visible(timeout=60_000)
         page.screenshot(path=tmp_path / "artifact.png")
 

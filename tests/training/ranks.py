@@ -39,7 +39,7 @@ CASES = {
     "adam": Case(Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=60), 90),
     "failing": Case(Adam(optimizer="adam", lr=1e-2, batch_size=64, epochs=25), 400),
     "sharded": Case(
-        Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=60, shards=4), 150, bits=True
+        Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=20, shards=4), 150, bits=True
     ),
     "sharded gd": Case(Gd(optimizer="gd", lr=0.5, epochs=20, shards=4), 1200, bits=True),
     "one shard": Case(
@@ -72,12 +72,12 @@ CASES = {
         bits=True,
     ),
     "sam, sharded": Case(
-        Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=60, shards=4, sam=Sam()), 150,
+        Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=15, shards=4, sam=Sam()), 150,
         bits=True,
     ),
     "curves of looks": Case(
         Adam(
-            optimizer="adam", lr=1e-2, batch_size=32, epochs=60, shards=4, curves="looks",
+            optimizer="adam", lr=1e-2, batch_size=32, epochs=15, shards=4, curves="looks",
             sam=Sam(),
         ), 150, bits=True,
     ),
