@@ -106,7 +106,7 @@ def test_side_by_side_or_one_after_the_other_is_the_same(
 def test_asked_to_stop_all_probes_in_hand_are_saved(tmp_path: Path) -> None:
     """Of trainings that take longer than it takes to ask."""
     path = tmp_path / "several.yaml"
-    longer = SPEC.replace("lr: 1e-2", "lr: 5e-4").replace("epochs: 300", "epochs: 3000")
+    longer = SPEC.replace("lr: 1e-2", "lr: 5e-4").replace("epochs: 300", "epochs: 1500")
     path.write_text(longer.replace("max_probes: 9", "max_probes: 4"))
     (point,) = checked(path)[1]
     run, stop = RunFolder(tmp_path / "run"), threading.Event()

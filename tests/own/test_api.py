@@ -160,16 +160,17 @@ def test_the_page_does_what_it_says(
     exec(scripts[0], scope)
     assert "EMC" in capsys.readouterr().out
     assert scope["found"].censored == "none"
-    exec(scripts[1].replace("[8, 16]", "[4, 6]"), scope)
+    exec(scripts[1].replace("[8, 16]", '[4, 6], "search.tolerance": [0.5]'), scope)
     assert len(scope["run"]) == 2
     for name, spec in zip(
         ("mine", "forest"), (text for kind, text in blocks if kind == "yaml"), strict=True
     ):
         (tmp_path / f"{name}.yaml").write_text(spec)
     (tmp_path / "profile.yaml").write_text("workers: 1\ntracking_uri: none\n")
-    cli("sweep", "mine.yaml", "--profile", "profile.yaml", "--set", "model.kwargs.width=[4]")
+    wide = ("--profile", "profile.yaml", "--set", "search.tolerance=0.5")
+    cli("sweep", "mine.yaml", *wide, "--set", "model.kwargs.width=[4]")
     assert json.loads(cli("results", "runs/mine", "--format", "json").stdout)[0]["params"] == 109
-    cli("sweep", "forest.yaml", "--profile", "profile.yaml", "--set", "search.tolerance=0.5")
+    cli("sweep", "forest.yaml", *wide)
     rows = json.loads(cli("results", "runs/forest", "--format", "json").stdout)
     assert 2 * rows[0]["emc"] < rows[1]["emc"]
     assert rows[0]["params"] is None
