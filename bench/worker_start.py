@@ -1,6 +1,7 @@
 """What a worker's start takes, and a step of torch's optimizers with and without wrappers, as JSON.
 
-CPU seconds of importing in a new process, microseconds of a step; one thread, medians.
+CPU seconds of importing in a new process, with the garbage collector waiting as in a worker's and
+as usual; microseconds of a step; one thread, medians.
 Usage: python bench/worker_start.py
 """
 
@@ -26,7 +27,8 @@ from flexhpc.spec.variants import variants
 from flexhpc.training.optimizers import make_optimizer
 
 ROUNDS, STEPS, RATE = 5, 500, 1e-3
-MODULES = ("torch", "flexhpc.worker.work", "torch._dynamo")
+MODULES = ("torch", "flexhpc.worker.work", "torch._dynamo", "timm", "mlflow.tracking")
+QUICKLY = "from flexhpc.imports import quick_imports\nwith quick_imports(): import "
 TORCHS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD,
 }  # fmt: skip
@@ -68,11 +70,16 @@ def steps(name: str) -> dict[str, float]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    times: dict[str, list[float]] = {name: [] for name in MODULES}
+    ways = {"waiting": QUICKLY, "as usual": "import "}
+    times: dict[str, dict[str, list[float]]] = {n: {way: [] for way in ways} for n in MODULES}
     for _ in range(ROUNDS):
         for name in MODULES:
-            times[name].append(cpu_seconds(f"import {name}"))
-    imports = {name: statistics.median(values) for name, values in times.items()}
+            for way, code in ways.items():
+                times[name][way].append(cpu_seconds(code + name))
+    imports = {
+        name: {way: statistics.median(some) for way, some in measured.items()}
+        for name, measured in times.items()
+    }
     optimizers = {name: steps(name) for name in TORCHS}
     print(json.dumps({"bench": "worker_start", "imports": imports, "steps": optimizers}, indent=1))
 

@@ -29,7 +29,7 @@ def quick_imports() -> Iterator[None]:
     """Import something large in here: the collector waits until it is over.
 
     Modules that are being loaded are no garbage, and looking through their objects again and again
-    is a fifth of the time of torch's import, and a third of timm's and MLflow's.
+    is up to a tenth of the time (bench/worker_start.py).
     """
     was_on = gc.isenabled()
     gc.disable()

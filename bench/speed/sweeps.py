@@ -26,7 +26,7 @@ WORKERS = (1, 2)
 FIXED = {
     "data": {"source": "digits", "labels": "random"},
     "model": {"family": "mlp", "width": 8, "depth": 1},
-    "training": {"optimizer": "adam", "lr": 1.0e-2, "batch_size": 64, "epochs": 200},
+    "training": {"optimizer": "adam", "lr": 1.0e-2, "batch_size": 64, "epochs": 340},
     "search": {"policy": "bisection", "start": 16, "tolerance": 0.1},
 }
 

@@ -59,7 +59,7 @@ def create(path: Path, header: Header) -> None:
     """Write a new file without probes."""
     with _replacing(path, copy=False) as file:
         _write_values(file, vars(header))
-        _write_text(file)
+        _write_text(file, vars(header))
         file.create_group("probes")
 
 
@@ -83,7 +83,7 @@ def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) 
         ):  # fmt: skip
             attributes |= {prefix + name: value for name, value in values.items()}
         _write_values(group, attributes)
-        _write_text(group)
+        _write_text(group, attributes)
         n_total = int(file.attrs["n_total"])
         arrays = {
             "subset": pack(probe.subset, n_total),
@@ -119,7 +119,7 @@ def _write_group(path: Path, name: str, values: Mapping[str, Any], permitted: Pe
             del file[name]
         group = file.create_group(name)
         _write_values(group, values)
-        _write_text(group)
+        _write_text(group, values)
 
 
 def _write_values(group: h5py.Group, values: Mapping[str, Any]) -> None:
@@ -131,13 +131,13 @@ def _write_values(group: h5py.Group, values: Mapping[str, Any]) -> None:
             group.attrs[key] = value
 
 
-def _write_text(group: h5py.Group) -> None:
+def _write_text(group: h5py.Group, values: Mapping[str, Any]) -> None:
     """Write a group's attributes as one text as well: to read that takes a tenth of the time.
 
     Not where names of attributes or groups are data: flexhpc before it would take it for some.
     """
-    values = {key: value for key, value in group.attrs.items() if key != "schema"}
-    group.attrs[AS_TEXT] = json.dumps(values, default=_plain)
+    plain = {k: v for k, v in values.items() if v is not None and not isinstance(v, Mapping)}
+    group.attrs[AS_TEXT] = json.dumps(plain, default=_plain)
 
 
 def _plain(value: Any) -> Any:

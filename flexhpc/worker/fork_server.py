@@ -194,7 +194,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # of a terminal: the sweep says when to stop
     with quick_imports():
         importlib.import_module(WARM)
-    gc.freeze()  # memory that is shared with children stays shared
+        gc.freeze()  # memory that is shared with children stays shared
     _Server().serve()
     os._exit(0)  # at once: whoever waits for a sweep to be gone should not wait for torch
 
