@@ -205,7 +205,7 @@ def choose_device(threads: int, local_rank: int = 0) -> torch.device:
 @cache
 def processor() -> str:
     """Return the processor's model, or its kind where the system does not tell."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, UnicodeDecodeError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             key, _, text = line.partition(":")
             if key.strip() == "model name" and text.strip():
