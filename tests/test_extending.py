@@ -43,7 +43,9 @@ assert not {{'torch', 'mlflow'}} & set(sys.modules)
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the copy, a spec and an archive of vectors."""
     folder = tmp_path_factory.mktemp("extended")
-    shutil.copytree(REPOSITORY / "flexhpc", folder / "flexhpc")
+    shutil.copytree(
+        REPOSITORY / "flexhpc", folder / "flexhpc", ignore=shutil.ignore_patterns("*.pyc.*")
+    )
     modules, lines = MODULE.findall(PAGE), LINE.findall(PAGE)
     assert len(modules) == len(lines) == 5
     for path, text in modules:

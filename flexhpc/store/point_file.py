@@ -137,7 +137,7 @@ def _write_text(group: h5py.Group, values: Mapping[str, Any]) -> None:
     Not where names of attributes or groups are data: flexhpc before it would take it for some.
     """
     plain = {k: v for k, v in values.items() if v is not None and not isinstance(v, Mapping)}
-    group.attrs[AS_TEXT] = json.dumps(plain, default=_plain)
+    group.attrs[AS_TEXT] = json.dumps(plain, default=_plain, sort_keys=True)
 
 
 def _plain(value: Any) -> Any:

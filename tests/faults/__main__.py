@@ -7,6 +7,7 @@ and a table at the end. Exits with 1 if anything was lost, doubled or wrong.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import itertools
 import sys
 import time
@@ -45,7 +46,7 @@ def main() -> int:
     end = time.monotonic() + 60 * asked.minutes
     found: dict[str, list[Outcome]] = {}
     turns = enumerate(itertools.cycle(asked.kind or [*KINDS, *_AGAIN]))
-    with ProcessPoolExecutor(asked.jobs) as pool:
+    with ProcessPoolExecutor(asked.jobs, initializer=_end_with_parent) as pool:
         running: dict[Future[Outcome | str], str] = {}
         broken = False
         while running or (time.monotonic() < end and not broken):
@@ -65,6 +66,11 @@ def main() -> int:
                 broken |= asked.until_broken and outcome.broken
     print(table(found))
     return 0 if all(one.fine for some in found.values() for one in some) else 1
+
+
+def _end_with_parent() -> None:
+    """Have Linux kill this process when its parent is no more: its environment has no mark."""
+    ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
 
 
 def tried(kind: str, seed: list[int]) -> Outcome | str:

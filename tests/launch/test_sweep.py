@@ -224,12 +224,14 @@ def status_of(run: Path) -> list[str]:
 
 
 def test_two_sweeps_at_once_measure_every_point_once(
-    tmp_path: Path, small_spec: Path, measured: Path
+    tmp_path: Path, undisturbed: dict[str, object]
 ) -> None:
-    sweeps = [start(small_spec, tracking=True), start(small_spec, tracking=True)]
+    spec = tmp_path / "small.yaml"
+    spec.write_text(LONGER)
+    sweeps = [start(spec, tracking=True), start(spec, tracking=True)]
     outputs = [finish(sweep) for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
-    assert contents(tmp_path / "runs" / "small") == contents(measured)
+    assert contents(tmp_path / "runs" / "small") == undisturbed
     from flexhpc.tracking.quiet import mlflow_client
 
     client = mlflow_client(f"sqlite:///{tmp_path}/runs/small/mlflow.db")
