@@ -47,22 +47,22 @@ def main() -> int:
     found: dict[str, list[Outcome]] = {}
     turns = enumerate(itertools.cycle(asked.kind or [*KINDS, *_AGAIN]))
     with ProcessPoolExecutor(asked.jobs, initializer=_end_with_parent) as pool:
-        running: dict[Future[Outcome | str], str] = {}
+        running: dict[Future[Outcome | str], tuple[int, str]] = {}
         broken = False
         while running or (time.monotonic() < end and not broken):
             while len(running) < asked.jobs and time.monotonic() < end and not broken:
                 number, kind = next(turns)
-                if kind == _ALONE and kind in running.values():
+                if kind == _ALONE and kind in (other for _, other in running.values()):
                     break
-                running[pool.submit(tried, kind, [asked.seed, number])] = kind
+                running[pool.submit(tried, kind, [asked.seed, number])] = number, kind
             for done in wait(running, return_when=FIRST_COMPLETED).done:
-                kind, outcome = running.pop(done), done.result()
+                (number, kind), outcome = running.pop(done), done.result()
                 if isinstance(outcome, str):
                     print(f"{kind}: left out, {outcome}", flush=True)
                     continue
                 found.setdefault(kind, []).append(outcome)
                 if not outcome.fine:
-                    print(f"{kind}: {outcome}", flush=True)
+                    print(f"{kind}, turn {number}: {outcome}", flush=True)
                 broken |= asked.until_broken and outcome.broken
     print(table(found))
     return 0 if all(one.fine for some in found.values() for one in some) else 1

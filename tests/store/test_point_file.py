@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from flexhpc.errors import PointError
 from flexhpc.store import Header, ProbeRecord, append, create, finish, read, read_masks
 from flexhpc.store.bits import pack, unpack
+from flexhpc.store.structure import AS_TEXT
 from tests.conftest import FULL, REPOSITORY
 from tests.contents import edited
 
@@ -225,6 +226,17 @@ for i in range(10_000):
     append(path, probe(400, i))
     print(i, flush=True)
 """
+
+
+def test_the_text_of_a_group_says_what_its_attributes_do(tmp_path: Path) -> None:
+    path = tmp_path / "p.h5"
+    create(path, header())
+    append(path, probe(40, 0))
+    with h5py.File(path) as file:
+        for group in (file, file["probes/0000"]):
+            stored = {k: v for k, v in group.attrs.items() if k not in (AS_TEXT, "schema")}
+            plain = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in stored.items()}
+            assert json.loads(group.attrs[AS_TEXT]) == plain
 
 
 @pytest.mark.sweeps
