@@ -47,10 +47,10 @@ report: install ## HTML report of a run (RUN=)
 check: lint ## lint and the quick tests
 	@$(BIN)/python -m pytest -q -m 'not (slow or faults or sweeps or slurm or container or browser)'
 
-test: coverage = $(if $(COVERAGE),--cov --cov-config=.ci/coverage.ini --cov-report=term:skip-covered)
+test: followed = $(if $(COVERAGE),-m slipcover)
 test: dev ## all tests but those of containers, SLURM and a browser among them
 	@hpc/test_packages.sh
-	@$(BIN)/python -m pytest -n 4 -m 'not (slow or faults or container)' --durations=25 $(coverage)
+	@$(BIN)/python $(followed) -m pytest -n 4 -m 'not (slow or faults or container)' --durations=25
 
 coverage: dev ## the lines that the tests run, also in workers; without SLURM (15 minutes)
 	@hpc/test_packages.sh

@@ -176,8 +176,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(room)
         if str(item.path).endswith(SWEEPS):
             item.add_marker("sweeps")
-        if item.get_closest_marker("sweeps") or "tests/slurm/" in str(item.path):
-            item.add_marker("no_cover")  # of pytest-cov, where CI looks at what is run
     slow = [item for item in items if "tests/slurm/" in str(item.path)]
     quick = [item for item in items if item not in slow]
     parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))

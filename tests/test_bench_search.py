@@ -72,7 +72,7 @@ def test_tables_and_plot_are_made_of_every_world(
 ) -> None:
     monkeypatch.setattr("bench.search.__main__.BISECTIONS", 30)
     monkeypatch.setattr("bench.search.__main__.GROWTH", (1.25,))
-    names = ["perceptron_adam", "logistic, width 0.2, lapses 0%", "logistic, width 0.2, lapses 5%"]
+    names = ["perceptron_adam", "logistic, width 0.2, lapses 5%"]
     with ProcessPoolExecutor(2) as pool:
         found = {name: measure(name, 2, pool) for name in names}
     text = markdown(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import succeeded
 from tests.conftest import FLEXHPC, REPOSITORY, SMALL
 from tests.data.writers import cifar_batch, write_cifar10, write_images, written
 
@@ -162,15 +164,18 @@ def folder(measured: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ran(command: str, folder: Path, seconds: float = 240) -> str:
-    """Run a command as a shell would in a checkout; returns what it said."""
+def ran(command: str, folder: Path, seconds: float = 240) -> None:
+    """Run a command in a checkout: as a shell would, or flexhpc alone in this process."""
+    words = shlex.split(command)
+    if words[0] == "flexhpc" and not set(command) & set("*?$~|<>;&"):
+        succeeded(folder, *words[1:])
+        return
     path = f"{FLEXHPC.parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, env={**os.environ, "PATH": path, "COLUMNS": "200"},
         capture_output=True, text=True, timeout=seconds, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-    return done.stdout
 
 
 @pytest.mark.sweeps

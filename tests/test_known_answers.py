@@ -16,7 +16,7 @@ from tests.conftest import FULL
 SPEC = """\
 name: perceptron
 fixed:
-  data: {{source: gaussian, dims: {dims}, classes: 2, size: 2000, labels: {labels}}}
+  data: {{source: gaussian, dims: {dims}, classes: 2, size: {size}, labels: {labels}}}
   model: {{family: linear, bias: false}}
   training:
     {{optimizer: adam, batch_size: 4000, lr: 3e-2, epochs: {epochs}, gates: {{plateau: off}}}}
@@ -24,9 +24,9 @@ fixed:
 """
 
 
-def emc(tmp_path: Path, dims: int, labels: str, epochs: int):
+def emc(tmp_path: Path, dims: int, labels: str, epochs: int, size: int):
     path = tmp_path / "spec.yaml"
-    path.write_text(SPEC.format(dims=dims, labels=labels, epochs=epochs))
+    path.write_text(SPEC.format(dims=dims, labels=labels, epochs=epochs, size=size))
     (point,) = checked(path)[1]
     return measure(point, RunFolder(tmp_path / "run"), Group(torch.device("cpu")), Hooks())
 
@@ -34,12 +34,12 @@ def emc(tmp_path: Path, dims: int, labels: str, epochs: int):
 @pytest.mark.parametrize("dims", [20, 50] if FULL else [20])
 def test_a_perceptron_fits_twice_its_dimension_at_most(tmp_path: Path, dims: int) -> None:
     """Cover (1965): n50 = 2 d for random labels; gradient descent comes out at or below it."""
-    estimate = emc(tmp_path, dims, "random", 2000)
+    estimate = emc(tmp_path, dims, "random", 2000 if FULL else 1000, 2000)
     assert estimate.censored == "none"
     assert 1.5 * dims < estimate.emc < 2.3 * dims
     assert estimate.emc_lo <= 2 * dims
 
 
 def test_labels_of_a_linear_teacher_are_all_fitted(tmp_path: Path) -> None:
-    estimate = emc(tmp_path, 20, "original", 6000)
+    estimate = emc(tmp_path, 20, "original", 6000, 2000 if FULL else 600)
     assert estimate.largest_fit >= 500

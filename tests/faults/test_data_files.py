@@ -103,7 +103,7 @@ def test_plain_arrays_are_read_from_every_protocol(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
-    path, packer = tmp_path / "samples", zlib.compressobj(9)
+    path, packer = tmp_path / "samples", zlib.compressobj(1)
     zeros = bytes(2**24)
     path.write_bytes(b"".join(packer.compress(zeros) for _ in range(70)) + packer.flush())
     with pytest.raises(ValueError, match="larger than a gigabyte"):
@@ -197,7 +197,7 @@ def test_a_table_may_be_packed_by_gzip_but_is_no_bomb(tmp_path: Path) -> None:
     plain, packed = opened(table(tmp_path, text)), opened(table(tmp_path, text, "t.csv.gz"))
     np.testing.assert_array_equal(plain.train.gather(), packed.train.gather())
     bomb = tmp_path / "bomb.csv.gz"
-    with gzip.open(bomb, "wb", 9) as file:
+    with gzip.open(bomb, "wb", 1) as file:
         for _ in range(70):
             file.write(b"0,1\n" * 2**22)
     with pytest.raises(PointError, match="larger than a gigabyte"):

@@ -17,6 +17,7 @@ import pytest
 from flexhpc.launch.sweep import launch_id
 from flexhpc.store import read, read_masks
 from flexhpc.store.status import StatusReader, open_run
+from tests.command import succeeded
 from tests.conftest import FLEXHPC, FULL, SMALL, Cli
 from tests.contents import edited
 
@@ -75,9 +76,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     folder = tmp_path_factory.mktemp("undisturbed")
     spec = folder / "small.yaml"
     spec.write_text(LONGER)
-    sweep = start(spec)
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
+    (folder / "profile.yaml").write_text("tracking_uri: none\n")
+    succeeded(folder, "sweep", spec, "--profile", "profile.yaml")
     return contents(folder / "runs" / "small")
 
 

@@ -24,6 +24,7 @@ from flexhpc.own_code import find
 from flexhpc.spec import checked, freeze
 from flexhpc.spec.sections.own import OwnModel
 from flexhpc.time_limit import TimeLimit, TookTooLong, none_left
+from tests.command import succeeded
 from tests.conftest import Cli
 from tests.launch.test_sweep import contents, finish, start, wait_for
 from tests.own.conftest import DATA, LAYERS, SPEC
@@ -385,10 +386,8 @@ def test_killed_in_the_middle_of_a_user_s_network_it_ends_as_if_nothing_had_been
     sweep = start(spec)
     output = finish(sweep)
     assert sweep.returncode == 0, output
-    disturbed = contents(run)
-    run.rename(folder / "disturbed")
-    finish(start(spec))
-    assert contents(run) == disturbed
+    succeeded(folder, "sweep", spec, "--profile", "profile.yaml", "--runs", "undisturbed")
+    assert contents(folder / "undisturbed" / "own") == contents(run)
 
 
 def test_all_errors_of_a_section_come_together(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from flexhpc.own_trainer import Budget, Task, Trainer, answer_of, train
 from flexhpc.seeds import ProbeSeeds
 from flexhpc.spec import checked, freeze
 from flexhpc.training import Group, Hooks
+from tests.command import succeeded
 from tests.conftest import REPOSITORY, Cli
 from tests.launch.test_sweep import contents, finish, start, wait_for
 
@@ -238,10 +239,8 @@ def test_killed_and_stopped_in_the_middle_it_ends_as_if_nothing_had_been(folder:
     output = finish(sweep)
     assert sweep.returncode == 0, output
     disturbed = contents(run)
-    run.rename(folder / "disturbed")
-    sweep = start(spec)
-    finish(sweep)
-    assert contents(run) == disturbed
+    succeeded(folder, "sweep", spec, "--profile", "profile.yaml", "--runs", "undisturbed")
+    assert contents(folder / "undisturbed" / "own") == disturbed
     (found,) = disturbed.values()
     probes, estimate = found[0], found[-1]
     assert 36 <= estimate["emc"] <= 40

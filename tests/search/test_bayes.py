@@ -115,8 +115,8 @@ def test_intervals_hold_a_hard_threshold(at_once: int) -> None:
     """Missed samples without any noise, which the likelihood does not expect."""
     rng = np.random.default_rng(at_once)
     search = SEARCH.model_copy(update={"at_once": at_once, "tolerance": 0.05})
-    held = 0
-    for _ in range(40):
+    held, games = 0, 40 if FULL else 25
+    for _ in range(games):
         threshold = int(rng.integers(10, 4000))
         start = int(rng.integers(1, 3000))
         estimate, _ = play(
@@ -125,7 +125,7 @@ def test_intervals_hold_a_hard_threshold(at_once: int) -> None:
             below(threshold, lambda n, t=threshold: n - t),
         )
         held += estimate.emc_lo <= threshold + 1 <= (estimate.emc_hi or math.inf) + 1
-    assert held >= 38
+    assert held >= 0.95 * games
 
 
 @pytest.mark.parametrize("at_once", [1, 4])
@@ -268,7 +268,8 @@ def perceptron(dims: int, rng: np.random.Generator, lapse: float = 0.0) -> Outco
 def test_intervals_hold_and_are_as_narrow_as_they_say(dims: int, lapse: float) -> None:
     rng = np.random.default_rng(dims)
     search = SEARCH.model_copy(update={"start": max(2, dims // 5)})
-    found = [play(search, 60_000, perceptron(dims, rng, lapse))[0] for _ in range(40)]
+    games = range(40 if FULL else 25)
+    found = [play(search, 60_000, perceptron(dims, rng, lapse))[0] for _ in games]
     covered = np.mean([e.emc_lo <= 2 * dims <= (e.emc_hi or math.inf) for e in found])
     assert covered >= 0.8
     errors = np.array([math.log(e.emc / (2 * dims)) for e in found])

@@ -202,9 +202,9 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def small_cluster() -> Iterator[Cluster]:
-    """Arrays of at most eight tasks, and no accounting."""
+    """Arrays of at most four tasks, and no accounting."""
     _needs_slurm()
-    with running_cluster("small", 1, MAX_ARRAY="8", ACCOUNTING="0", NODES="2") as found:
+    with running_cluster("small", 1, MAX_ARRAY="4", ACCOUNTING="0", NODES="2") as found:
         yield found
 
 

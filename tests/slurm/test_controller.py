@@ -30,12 +30,10 @@ def check_attempts(run: Path, points: int, running: int) -> None:
     assert sum(found) <= points + running
 
 
-def test_points_in_arrays_of_eight_keep_the_throttle(
-    small_cluster: Cluster, tmp_path: Path
-) -> None:
+def test_points_in_arrays_of_four_keep_the_throttle(small_cluster: Cluster, tmp_path: Path) -> None:
     """Without accounting; the throttle is counted while they run."""
-    seeds = list(range(10 if FULL else 3))
-    spec = write_spec(tmp_path, f"  model.width: [2, 3, 4]\n  seed: {seeds}\n")
+    seeds = list(range(15 if FULL else 5))
+    spec = write_spec(tmp_path, f"  seed: {seeds}\n")
     profile = small_cluster.profile(tmp_path, throttle=3)
     sweep = small_cluster.sweep(spec, profile)
     most = 0
@@ -48,7 +46,7 @@ def test_points_in_arrays_of_eight_keep_the_throttle(
     output = finish(sweep)
     assert sweep.returncode == 0, output
     run = tmp_path / "runs" / "quick"
-    sizes = [8, 8, 8, 6] if FULL else [8, 1]
+    sizes = [4, 4, 4, 3] if FULL else [4, 1]
     assert [array["tasks"] for array in submissions(run)] == sizes
     assert most == 3
     assert attempts(run) == [1] * sum(sizes)
@@ -73,7 +71,7 @@ exec {sbatch} "$@"
 def test_sbatch_that_fails_after_acceptance_and_a_controller_that_dies_while_submitting(
     small_cluster: Cluster, tmp_path: Path
 ) -> None:
-    spec = write_spec(tmp_path, "  model.width: [3, 4, 5]\n  seed: [0,1,2]\n")
+    spec = write_spec(tmp_path, "  seed: [0, 1, 2, 3, 4]\n")
     tools, count = tmp_path / "bin", tmp_path / "count"
     tools.mkdir()
     real = shutil.which("sbatch")
@@ -90,10 +88,10 @@ def test_sbatch_that_fails_after_acceptance_and_a_controller_that_dies_while_sub
     output = finish(sweep)
     assert sweep.returncode == 0, output
     run = tmp_path / "runs" / "quick"
-    assert [array["tasks"] for array in submissions(run)] == [8, 1]
+    assert [array["tasks"] for array in submissions(run)] == [4, 1]
     assert int(count.read_text()) >= 2
     assert len({array["job"] for array in submissions(run)}) == 2
-    check_attempts(run, points=9, running=2)
+    check_attempts(run, points=5, running=2)
     assert contents(run) == locally(spec)
 
 

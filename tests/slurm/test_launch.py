@@ -15,10 +15,10 @@ from tests.slurm.conftest import Cluster, finish, wait_for
 from tests.slurm.test_controller import attempts
 from tests.slurm.test_sweeps import locally, submissions, write_spec
 
-FOUR = "  seed: [0, 1, 2, 3]\n"
+THREE = "  seed: [0, 1, 2]\n"
 
 
-def slow_spec(folder: Path, grid: str = "  seed: [0, 1, 2]\n") -> Path:
+def slow_spec(folder: Path, grid: str = THREE) -> Path:
     """Points of some ten seconds."""
     spec = write_spec(folder, grid)
     spec.write_text(spec.read_text().replace("epochs: 60", "epochs: 300, gates: {plateau: off}"))
@@ -36,7 +36,7 @@ def finished_probes(run: Path) -> int:
 
 
 def test_four_points_packed_in_a_task(cluster: Cluster, tmp_path: Path) -> None:
-    spec = write_spec(tmp_path, "  model.width: [3, 4]\n  seed: [0, 1, 2]\n")
+    spec = write_spec(tmp_path, "  seed: [0, 1, 2, 3, 4]\n")
     profile = cluster.profile(tmp_path, points_per_task=4)
     sweep = cluster.sweep(spec, profile)
     output = finish(sweep)
@@ -157,7 +157,7 @@ def test_a_command_that_starts_python_may_be_given(cluster: Cluster, tmp_path: P
 def test_a_dry_run_prints_what_sbatch_would_get_and_writes_nothing(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    spec = write_spec(tmp_path, FOUR)
+    spec = write_spec(tmp_path, "  seed: [0, 1, 2, 3]\n")
     profile = cluster.profile(
         tmp_path, nodes=2, processes_per_node=2, gpus_per_node=1, throttle=1, time="1-00:00:00",
         sbatch={"mail-type": "FAIL"}, setup=["export FLEXHPC_DATA=/data"], points_per_task=2,
@@ -188,15 +188,15 @@ def _without_ids(script: str) -> list[str]:
 
 
 def test_two_sweeps_at_once_submit_every_point_once(cluster: Cluster, tmp_path: Path) -> None:
-    spec = write_spec(tmp_path, FOUR)
+    spec = write_spec(tmp_path, THREE)
     profile = cluster.profile(tmp_path, throttle=2)
     sweeps = [cluster.sweep(spec, profile) for _ in range(2)]
     for sweep in sweeps:
         output = finish(sweep)
         assert sweep.returncode == 0, output
     run = tmp_path / "runs" / "quick"
-    assert [array["tasks"] for array in submissions(run)] == [4]
-    assert attempts(run) == [1] * 4
+    assert [array["tasks"] for array in submissions(run)] == [3]
+    assert attempts(run) == [1] * 3
 
 
 def test_detaching_without_an_answer_is_an_error(cluster: Cluster, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def most_at_once(cluster: Cluster, jobs: list[str]) -> int:
 
 
 def test_an_array_of_points_of_two_processes_each(cluster: Cluster, tmp_path: Path) -> None:
-    widths, seeds = ([4, 6, 8, 10], [0, 1, 2, 3, 4, 5]) if FULL else ([4, 8], [0, 1, 2])
+    widths, seeds = ([4, 6, 8, 10], [0, 1, 2, 3, 4, 5]) if FULL else ([4, 8], [0, 1])
     count = len(widths) * len(seeds)
     spec = write_spec(tmp_path, f"  model.width: {widths}\n  seed: {seeds}\n")
     profile = cluster.profile(tmp_path, throttle=2, processes_per_node=2)

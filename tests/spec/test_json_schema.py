@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import jsonschema
 import pytest
+from jsonschema.protocols import Validator
 
 from flexhpc.spec.json_schema import sweep_schema
 from flexhpc.spec.reference import reference
@@ -9,11 +10,20 @@ from flexhpc.spec.yaml_reader import parse, read
 from tests.conftest import REPOSITORY
 
 
+@pytest.fixture(scope="module")
+def schema() -> Validator:
+    """What checks a document; the schema itself is checked, too."""
+    found = sweep_schema()
+    kind = jsonschema.validators.validator_for(found)
+    kind.check_schema(found)
+    return kind(found)
+
+
 @pytest.mark.parametrize(
     "path", sorted((REPOSITORY / "sweeps").glob("*.yaml")), ids=lambda p: p.stem
 )
-def test_every_spec_of_the_project_follows_the_schema(path) -> None:
-    jsonschema.validate(read(path).value, sweep_schema())
+def test_every_spec_of_the_project_follows_the_schema(path, schema: Validator) -> None:
+    schema.validate(read(path).value)
 
 
 @pytest.mark.parametrize(
@@ -26,9 +36,9 @@ def test_every_spec_of_the_project_follows_the_schema(path) -> None:
         "fixed: {}\n",
     ],
 )
-def test_the_schema_refuses(text: str) -> None:
+def test_the_schema_refuses(text: str, schema: Validator) -> None:
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(parse(text, "f").value, sweep_schema())
+        schema.validate(parse(text, "f").value)
 
 
 def test_the_reference_of_keys_is_up_to_date() -> None:

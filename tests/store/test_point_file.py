@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -215,19 +215,6 @@ def test_a_damaged_file_is_one_clear_line(tmp_path: Path, damage: str) -> None:
         assert path.read_bytes() == before
 
 
-WRITER = """
-import sys
-from pathlib import Path
-from flexhpc.store import append, create
-from tests.store.test_point_file import header, probe
-path = Path(sys.argv[1])
-create(path, header())
-for i in range(10_000):
-    append(path, probe(400, i))
-    print(i, flush=True)
-"""
-
-
 def test_the_text_of_a_group_says_what_its_attributes_do(tmp_path: Path) -> None:
     path = tmp_path / "p.h5"
     create(path, header())
@@ -239,21 +226,29 @@ def test_the_text_of_a_group_says_what_its_attributes_do(tmp_path: Path) -> None
             assert json.loads(group.attrs[AS_TEXT]) == plain
 
 
+def write_probes(path: Path, said: int) -> None:
+    """Append probes without end, and tell of each."""
+    create(path, header())
+    for i in range(10_000):
+        append(path, probe(400, i))
+        os.write(said, f"{i}\n".encode())
+
+
 @pytest.mark.sweeps
 def test_a_writer_killed_at_any_moment_loses_nothing(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
+    rng, fork = np.random.default_rng(0), multiprocessing.get_context("fork")
     for attempt in range(8 if FULL else 4):
         path = tmp_path / f"{attempt}.h5"
-        writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True
-        )
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "0\n"
-        time.sleep(rng.uniform(0, 0.3))
-        os.kill(writer.pid, signal.SIGKILL)
-        said = [0, *map(int, writer.stdout.read().split())]
-        writer.wait()
-        writer.stdout.close()
+        heard, said_to = os.pipe()
+        writer = fork.Process(target=write_probes, args=(path, said_to))
+        writer.start()
+        os.close(said_to)
+        with open(heard) as lines:
+            assert lines.readline() == "0\n"
+            time.sleep(rng.uniform(0, 0.3))
+            writer.kill()
+            said = [0, *map(int, lines.read().split())]
+        writer.join()
         count = len(read(path).probes)
         assert count in (said[-1] + 1, said[-1] + 2)
         append(path, probe(10, 0))

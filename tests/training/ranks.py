@@ -36,14 +36,14 @@ class Case:
 
 
 CASES = {
-    "adam": Case(Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=60), 90),
-    "failing": Case(Adam(optimizer="adam", lr=1e-2, batch_size=64, epochs=25), 400),
+    "adam": Case(Adam(optimizer="adam", lr=2e-2, batch_size=32, epochs=60), 90),
+    "failing": Case(Adam(optimizer="adam", lr=1e-2, batch_size=64, epochs=10), 400),
     "sharded": Case(
-        Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=20, shards=4), 150, bits=True
+        Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=10, shards=4), 150, bits=True
     ),
-    "sharded gd": Case(Gd(optimizer="gd", lr=0.5, epochs=20, shards=4), 1200, bits=True),
+    "sharded gd": Case(Gd(optimizer="gd", lr=0.5, epochs=10, shards=4), 1200, bits=True),
     "one shard": Case(
-        Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=60, shards=1), 90, bits=True
+        Adam(optimizer="adam", lr=2e-2, batch_size=32, epochs=60, shards=1), 90, bits=True
     ),
     "gd and batch norm": Case(
         Gd(optimizer="gd", lr=0.5, epochs=10, precision="fp64"), 1200,
@@ -72,17 +72,17 @@ CASES = {
         bits=True,
     ),
     "sam, sharded": Case(
-        Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=15, shards=4, sam=Sam()), 150,
+        Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=10, shards=4, sam=Sam()), 150,
         bits=True,
     ),
     "curves of looks": Case(
         Adam(
-            optimizer="adam", lr=1e-2, batch_size=32, epochs=15, shards=4, curves="looks",
+            optimizer="adam", lr=1e-2, batch_size=32, epochs=10, shards=4, curves="looks",
             sam=Sam(),
         ), 150, bits=True,
     ),
     "curves of looks, without shards": Case(
-        Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=60, curves="looks"), 90,
+        Adam(optimizer="adam", lr=2e-2, batch_size=32, epochs=60, curves="looks"), 90,
     ),
     "cnn": Case(
         Adam(optimizer="adam", lr=3e-3, batch_size=32, epochs=20), 64,
