@@ -11,6 +11,7 @@ import ctypes
 import itertools
 import sys
 import time
+import traceback
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,10 +26,11 @@ TIMES = {
     "killed worker": 30, "stopped worker": 6, "killed rank": 6, "interrupted ranks": 3,
     "killed everything": 4, "ten sweeps, five killed": 1, "another version beside": 1,
     "slow disk": 1, "host comes back": 1, "killed node of SLURM": 1,
+    "twenty sweeps, half on SLURM": 1,
 }  # fmt: skip
 """Faults in one sweep; of the others, 2."""
 _AGAIN = ("killed worker",) * 3  # most of a round's kills, in little of its time
-_ALONE = "killed node of SLURM"  # a machine has one cluster
+_ON_SLURM = ("killed node of SLURM", "twenty sweeps, half on SLURM")  # one at a time
 
 
 def main() -> int:
@@ -46,14 +48,16 @@ def main() -> int:
     end = time.monotonic() + 60 * asked.minutes
     found: dict[str, list[Outcome]] = {}
     turns = enumerate(itertools.cycle(asked.kind or [*KINDS, *_AGAIN]))
+    turn = next(turns)
     with ProcessPoolExecutor(asked.jobs, initializer=_end_with_parent) as pool:
         running: dict[Future[Outcome | str], tuple[int, str]] = {}
         broken = False
         while running or (time.monotonic() < end and not broken):
             while len(running) < asked.jobs and time.monotonic() < end and not broken:
-                number, kind = next(turns)
-                if kind == _ALONE and kind in (other for _, other in running.values()):
+                number, kind = turn
+                if kind in _ON_SLURM and any(k in _ON_SLURM for _, k in running.values()):
                     break
+                turn = next(turns)
                 running[pool.submit(tried, kind, [asked.seed, number])] = number, kind
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 (number, kind), outcome = running.pop(done), done.result()
@@ -81,6 +85,8 @@ def tried(kind: str, seed: list[int]) -> Outcome | str:
             return KINDS[kind](site, TIMES.get(kind, 2))
         except Unavailable as error:
             return str(error)
+        except Exception:  # a kind that does not work ends neither the others nor their table
+            return Outcome(wrong=1, said=[traceback.format_exc()])
 
 
 def table(found: dict[str, list[Outcome]]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
-from tests.faults.site import Outcome, Site, Unavailable
+from tests.faults.site import Outcome, Site, Unavailable, end
 from tests.slurm.conftest import Cluster, no_slurm, running_cluster, wait_for
 
 
@@ -18,13 +19,40 @@ def a_cluster() -> Iterator[Cluster]:
         yield cluster
 
 
+def _profiles(site: Site, cluster: Cluster) -> Path:
+    """Write the profile of sweeps here; return that of sweeps on the cluster."""
+    slurm = cluster.profile(site.folder, processes_per_node=1, checkpoint_every=0.1, retries=9)
+    on_slurm = slurm.rename(site.folder / "slurm.yaml")
+    site.profile("tracking_uri: none", workers=1)
+    return on_slurm
+
+
+def twenty_sweeps(site: Site, times: int) -> Outcome:
+    """Twenty commands for one run at once, half of them on SLURM; seven are killed in turn."""
+    with a_cluster() as cluster:
+        on_slurm = _profiles(site, cluster)
+        for _ in range(times):
+            sweeps = [
+                cluster.sweep(site.spec, on_slurm) if number % 2 else site.start()
+                for number in range(20)
+            ]
+            site.wait(sweeps[-1], site.working)
+            for sweep in sweeps[::3]:
+                site.somewhere(1.0)
+                site.outcome.tried += sweep.poll() is None
+                end(sweep)
+                site.note_probes()
+            for number, sweep in enumerate(sweeps):
+                if number % 3:
+                    site.finish(sweep)
+            site.note_probes()
+        return site.conclude()
+
+
 def killed_node(site: Site, times: int) -> Outcome:
     """A node of SLURM dies with all that runs there, while a sweep here shares the run."""
     with a_cluster() as cluster:
-        slurm = cluster.profile(site.folder, processes_per_node=1, checkpoint_every=0.1, retries=9)
-        on_slurm = site.folder / "slurm.yaml"
-        slurm.rename(on_slurm)
-        site.profile("tracking_uri: none", workers=1)
+        on_slurm = _profiles(site, cluster)
         for _ in range(times):
             sweeps = [cluster.sweep(site.spec, on_slurm), site.start()]
             site.wait(sweeps[0], lambda: any(job[2] == "RUNNING" for job in cluster.queue()))

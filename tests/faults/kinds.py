@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from tests.faults.clusters import killed_node
+from tests.faults.clusters import killed_node, twenty_sweeps
 from tests.faults.files import damaged_checkpoint, damaged_point_file, nan_in_data
 from tests.faults.machines import (
     failing_writes,
@@ -54,5 +54,6 @@ KINDS: dict[str, Kind] = {
     "slow disk": slow_disk,
     "host comes back": host_comes_back,
     "killed node of SLURM": killed_node,
+    "twenty sweeps, half on SLURM": twenty_sweeps,
     "tracking server down, broken, slow": bad_server,
 }

@@ -22,7 +22,7 @@ from flexhpc.store import read
 from flexhpc.store.status import StatusReader, open_run
 from flexhpc.tracking.quiet import mlflow_client
 from tests.conftest import FLEXHPC
-from tests.launch.test_sweep import contents
+from tests.sweeps import contents
 
 SPEC = """\
 name: faults
