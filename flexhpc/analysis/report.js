@@ -28,24 +28,57 @@ function zoomable(spec) {
   return { ...spec, layer };
 }
 
+const NARROW = 600;
+
 // On a phone facets stand below each other, and a figure is as wide as the page.
 function fitting(spec, room) {
-  if (room >= 600) return spec;
+  if (room >= NARROW) return spec;
   if (spec.facet) return { ...spec, columns: 1 };
   return { ...spec, width: room, autosize: { type: "fit-x", contains: "padding" },
            config: { ...spec.config, legend: { orient: "bottom" },
                      axisX: { labelOverlap: true, labelSeparation: 6 } } };
 }
 
+const TOUCH = 20, SAME = 8; // pixels: how far from a mark a tap may be; how close marks lie together
+
+// The point whose mark is nearest to a click; of several in one place, the one after that shown.
+function nearest(drawing, event) {
+  const far = new Map();
+  for (const mark of drawing.querySelectorAll("path")) {
+    const id = mark.__data__?.datum?.id; // what vega draws there
+    if (id === undefined) continue;
+    const box = mark.getBoundingClientRect();
+    const distance = Math.hypot(event.clientX - (box.left + box.right) / 2,
+                                event.clientY - (box.top + box.bottom) / 2);
+    far.set(id, Math.min(distance, far.get(id) ?? Infinity));
+  }
+  const limit = Math.min(TOUCH, Math.min(...far.values()) + SAME);
+  const ids = [...far.keys()].filter((id) => far.get(id) <= limit).sort((a, b) => a - b);
+  return ids[(ids.indexOf(shown?.id) + 1) % ids.length];
+}
+
+// Every figure, with the width that it was drawn for.
+const figures = [];
 for (const place of document.querySelectorAll("[data-spec]")) {
   const spec = JSON.parse(place.querySelector("script").textContent);
   if (!spec) continue;
   const into = place.querySelector(".drawing");
-  vegaEmbed(into, fitting(zoomable(spec), place.clientWidth), ours).then(({ view }) => {
-    view.addEventListener("click", (_, item) => {
-      if (item && item.datum && item.datum.id !== undefined) show(item.datum.id, place);
-    });
-  }).catch((error) => console.error(error));
+  into.addEventListener("click", (event) => {
+    const id = nearest(into, event);
+    if (id !== undefined) show(id, place);
+  });
+  figures.push({ place, width: 0, draw: () =>
+    vegaEmbed(into, fitting(zoomable(spec), place.clientWidth), ours)
+      .catch((error) => console.error(error)) });
+}
+
+function drawFigures() {
+  for (const figure of figures) {
+    const width = figure.place.clientWidth;
+    if (width === figure.width || (Math.min(width, figure.width) >= NARROW)) continue;
+    figure.width = width;
+    figure.draw();
+  }
 }
 
 const templates = read("templates"), OTHER = "other tuned values";
@@ -84,6 +117,7 @@ function lossChart(point) {
 }
 
 const panel = document.getElementById("point");
+let shown; // the point in the panel, and the figure or row above it
 const within = element("tr"); // where the panel stands below a row of the table
 within.append(element("td"));
 within.className = "within";
@@ -112,6 +146,7 @@ function close() {
   const row = within.isConnected ? within.previousElementSibling : null;
   const mine = panel.contains(document.activeElement);
   panel.hidden = true;
+  shown = undefined;
   within.remove();
   table.after(panel);
   choose(undefined);
@@ -121,8 +156,12 @@ function close() {
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !panel.hidden) close();
 });
+let pageWidth = window.innerWidth;
 window.addEventListener("resize", () => {
-  if (within.isConnected) panel.style.width = `${within.closest(".wide").clientWidth}px`;
+  if (window.innerWidth === pageWidth) return; // only the bar of addresses came or went
+  pageWidth = window.innerWidth;
+  drawFigures();
+  if (shown) show(shown.id, shown.place);
 });
 window.addEventListener("beforeprint", () => {
   for (const hidden of document.querySelectorAll("details")) hidden.open = true;
@@ -145,6 +184,7 @@ function decided(point) {
 function show(id, place) {
   const point = details[id];
   if (!point) return;
+  shown = { id, place };
   panel.style.width = "";
   putBelow(place);
   const said = [`EMC ${point.emc || "not known yet"}`, point.why,
@@ -252,8 +292,8 @@ filter.addEventListener("input", () => {
 document.getElementById("csv").addEventListener("click", () => {
   const link = element("a");
   const [head, ...lines] = read("rows");
-  const shown = [...table.querySelectorAll("tr.point")].filter((row) => !row.hidden);
-  const text = [head, ...shown.map((row) => lines[Number(row.dataset.id)]), ""].join("\n");
+  const left = [...table.querySelectorAll("tr.point")].filter((row) => !row.hidden);
+  const text = [head, ...left.map((row) => lines[Number(row.dataset.id)]), ""].join("\n");
   link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
   link.download = "results.csv";
   link.click();
@@ -268,3 +308,4 @@ for (const [number, head] of document.querySelectorAll("h2").entries()) {
   contents.append(link);
 }
 contents.hidden = false;
+drawFigures();
