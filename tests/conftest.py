@@ -48,12 +48,11 @@ settings.register_profile("flexhpc", deadline=None, max_examples=100 if FULL els
 settings.load_profile("flexhpc")
 
 SWEEPS = (
-    "launch/test_sweep.py", "launch/test_old_run.py", "measuring/test_pool.py",
-    "measuring/test_point.py", "measuring/test_tuned.py", "tracking/test_sync.py",
-    "training/test_group.py",
-    "search/test_bayes.py", "test_bench_search.py", "test_bench_recipe.py", "test_extending.py",
-    "test_known_answers.py", "test_package.py", "faults/test_fuzz.py",
-    "faults/test_groups.py", "faults/test_input.py",
+    "launch/test_sweep.py", "launch/test_interruptions.py", "launch/test_old_run.py",
+    "measuring/test_pool.py", "measuring/test_point.py", "measuring/test_tuned.py",
+    "tracking/test_sync.py", "training/test_group.py", "search/test_bayes.py",
+    "test_bench_search.py", "test_bench_recipe.py", "test_extending.py", "test_known_answers.py",
+    "test_package.py", "faults/test_fuzz.py", "faults/test_groups.py", "faults/test_input.py",
     "faults/test_point_files.py", "store/test_archive.py", "test_arrows.py", "test_bench_speed.py",
     "reference/test_reference.py",
 )  # fmt: skip

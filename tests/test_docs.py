@@ -63,7 +63,7 @@ ELSEWHERE = {
     "hpc/container/packages.sh": ("Makefile", "hpc/container/packages.sh"),
     "hpc/container/base.sh": ("tests/container/conftest.py", "base.sh"),
     "podman": ("tests/container/conftest.py", '"podman"'),
-    "flexhpc sweep --detach": ("tests/launch/test_sweep.py", '"--detach"'),
+    "flexhpc sweep --detach": ("tests/launch/test_interruptions.py", '"--detach"'),
     "make sweep SPEC=sweeps/mini": ("tests/test_docs.py", "SPEC=small.yaml"),
     "make sweep SPEC=sweeps/gpt.yaml": ("tests/training/test_sequences.py", "family: gpt"),
     "make docs": ("tests/test_docs.py", '"-m", "sphinx"'),

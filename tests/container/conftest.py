@@ -24,8 +24,8 @@ from flexhpc.store.status import open_run
 from tests.archives import copy_checkout
 from tests.command import succeeded
 from tests.conftest import FULL, REPOSITORY
-from tests.launch.test_sweep import contents
 from tests.slurm.conftest import Cluster, _empty_queue, _needs_slurm, running_cluster
+from tests.sweeps import contents
 
 __all__ = ["_empty_queue"]
 STORAGE = Path(__file__).with_name("storage.conf")

@@ -19,7 +19,7 @@ import pytest
 from tests.archives import unpack
 from tests.conftest import FLEXHPC
 from tests.container.conftest import QUICKSTART, Built, Site, images_of
-from tests.launch.test_sweep import contents
+from tests.sweeps import contents
 
 REBUILT_WITHIN = 20.0
 """Seconds for a change of the code, beyond what the builder takes to find nothing to do."""

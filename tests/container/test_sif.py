@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.container.conftest import QUICKSTART, Built, Site, images_of
-from tests.launch.test_sweep import contents
+from tests.sweeps import contents
 
 
 def sha256(path: Path) -> str:

@@ -11,10 +11,10 @@ import pytest
 from tests.conftest import FULL
 from tests.container.conftest import Built, Site, images_of
 from tests.container.test_sif import sha256
-from tests.launch.test_sweep import contents
 from tests.slurm.conftest import Cluster, finish, wait_for
 from tests.slurm.test_life_cycle import LONG, disturb_again_and_again, undisturbed, usr2
 from tests.slurm.test_sweeps import locally, submissions, write_spec
+from tests.sweeps import contents
 
 __all__ = ["undisturbed"]
 RUNTIMES = ("apptainer", "podman")

@@ -10,75 +10,14 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
-import psutil
 import pytest
 
 from flexhpc.launch.sweep import launch_id
-from flexhpc.store import read, read_masks
+from flexhpc.store import read
 from flexhpc.store.status import StatusReader, open_run
-from tests.command import succeeded
-from tests.conftest import FLEXHPC, FULL, SMALL, Cli
+from tests.conftest import SMALL, Cli
 from tests.contents import edited
-
-LONGER = SMALL.replace("epochs: 120", "epochs: 900, gates: {plateau: off}").replace(
-    "model.width: [4, 8, 12]", "model.width: [10, 14]"
-)
-"""Two points with failing probes of a second or two: time to be killed in."""
-
-
-def contents(run: Path) -> dict[str, object]:
-    """Everything measured: per point its probes with masks, and its estimate."""
-    folder, _, points = open_run(run)
-    found: dict[str, object] = {}
-    for point in points:
-        path = folder.point(point.id)
-        record, masks = read(path), read_masks(path)
-        assert record is not None
-        found[point.id] = (
-            [(p.n, p.repeat, p.verdict, p.n_errors, p.cost, p.epochs, p.loss_curve.tobytes())
-             for p in record.probes],
-            masks.subset.tobytes(), masks.fit.tobytes(), record.estimate,
-        )  # fmt: skip
-    return found
-
-
-def start(spec: Path, *, tracking: bool = False, keys: str = "") -> subprocess.Popen[str]:
-    profile = spec.with_name("profile.yaml")
-    profile.write_text(("cluster: local\n" if tracking else "tracking_uri: none\n") + keys)
-    return subprocess.Popen(
-        [str(FLEXHPC), "sweep", str(spec), "--profile", str(profile)], cwd=spec.parent, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-
-
-def finish(sweep: subprocess.Popen[str]) -> str:
-    output, _ = sweep.communicate(timeout=240)
-    return output
-
-
-def wait_for(condition, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
-
-
-def running(run: Path) -> list:
-    if not (run / "sweep.yaml").is_file():
-        return []
-    folder, _, points = open_run(run)
-    return [s for s in StatusReader(folder, points).read() if s.state == "running"]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    spec = folder / "small.yaml"
-    spec.write_text(LONGER)
-    (folder / "profile.yaml").write_text("tracking_uri: none\n")
-    succeeded(folder, "sweep", spec, "--profile", "profile.yaml")
-    return contents(folder / "runs" / "small")
+from tests.sweeps import contents, finish, probes_in, start
 
 
 def test_a_sweep_ends_with_a_table_a_report_and_tracking(measured: Path) -> None:
@@ -134,67 +73,6 @@ def test_a_claim_half_written_is_taken_away(tmp_path: Path, cli: Cli, untracked:
         assert not left.exists()
 
 
-@pytest.mark.parametrize("whom", ["sweep", "everything"])
-def test_kill_nine_again_and_again(
-    whom: str, tmp_path: Path, undisturbed: dict[str, object]
-) -> None:
-    """SIGKILL at random moments of a probe; then the same command ends as if nothing had been."""
-    spec = tmp_path / "small.yaml"
-    spec.write_text(LONGER)
-    run = tmp_path / "runs" / "small"
-    rng = np.random.default_rng(1 if whom == "sweep" else 2)
-    stored: set[tuple] = set()
-    for _ in range(4 if FULL else 2):
-        sweep = start(spec)
-        wait_for(lambda one=sweep: running(run) or one.poll() is not None)
-        time.sleep(rng.uniform(0, 3))
-        if whom == "sweep":
-            os.kill(sweep.pid, signal.SIGKILL)
-        else:
-            os.killpg(sweep.pid, signal.SIGKILL)
-        finish(sweep)
-        now = probes_in(run)
-        assert stored <= now, "a finished probe was lost"
-        stored = now
-    sweep = start(spec)
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
-    assert contents(run) == undisturbed
-
-
-def probes_in(run: Path) -> set[tuple]:
-    """(point, n, repeat, when it finished): a probe that is repeated would show another time."""
-    folder, _, points = open_run(run)
-    records = {point.id: read(folder.point(point.id)) for point in points}
-    return {
-        (point_id, p.n, p.repeat, p.finished)
-        for point_id, record in records.items() if record
-        for p in record.probes
-    }  # fmt: skip
-
-
-def test_ctrl_c_saves_the_probe_in_hand_and_the_same_command_resumes(
-    tmp_path: Path, undisturbed: dict[str, object]
-) -> None:
-    spec = tmp_path / "small.yaml"
-    spec.write_text(LONGER)
-    run = tmp_path / "runs" / "small"
-    sweep = start(spec)
-    wait_for(lambda: any(s.progress.get("epoch", 0) > 20 for s in running(run)))
-    os.killpg(sweep.pid, signal.SIGINT)
-    output = finish(sweep)
-    assert sweep.returncode == 130, output
-    assert "the same command resumes" in output
-    assert list(run.rglob("*.ckpt")), "no probe in hand was saved"
-    assert not running(run)
-    folder, _, points = open_run(run)
-    assert {s.state for s in StatusReader(folder, points).read()} <= {"stopped", "waiting", "done"}
-    again = start(spec)
-    output = finish(again)
-    assert again.returncode == 0, output
-    assert contents(run) == undisturbed
-
-
 def test_ctrl_c_breaks_off_a_report_and_loses_nothing(
     tmp_path: Path, cli: Cli, untracked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,112 +101,17 @@ def status_of(run: Path) -> list[str]:
     return [one.state for one in StatusReader(folder, points).read()]
 
 
-def test_two_sweeps_at_once_measure_every_point_once(
-    tmp_path: Path, undisturbed: dict[str, object]
+def test_workers_that_cannot_be_started_say_why(
+    tmp_path: Path, cli: Cli, untracked: Path, small_spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = tmp_path / "small.yaml"
-    spec.write_text(LONGER)
-    sweeps = [start(spec, tracking=True), start(spec, tracking=True)]
-    outputs = [finish(sweep) for sweep in sweeps]
-    assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
-    assert contents(tmp_path / "runs" / "small") == undisturbed
-    from flexhpc.tracking.quiet import mlflow_client
-
-    client = mlflow_client(f"sqlite:///{tmp_path}/runs/small/mlflow.db")
-    (experiment,) = [e for e in client.search_experiments() if e.name == "small"]
-    logged = client.search_runs([experiment.experiment_id], max_results=1000)
-    tags = [run.data.tags.get("flexhpc.probe", run.data.tags["flexhpc.point_id"]) for run in logged]
-    assert len(tags) == len(set(tags))
-
-
-def test_detached_workers_go_on_alone_and_can_be_cancelled(
-    tmp_path: Path, cli: Cli, untracked: Path, undisturbed: dict[str, object]
-) -> None:
-    spec = tmp_path / "small.yaml"
-    spec.write_text(LONGER)
-    run = tmp_path / "runs" / "small"
-    said = cli("sweep", spec, "--profile", untracked, "--detach").stdout
-    assert "workers started" in said
-    wait_for(lambda: any(s.progress.get("epoch", 0) > 20 for s in running(run)))
-    status = json.loads(cli("status", run, "--json").stdout)
-    assert {"running"} <= {row["state"] for row in status}
-    assert "points stopped" in cli("cancel", run).stdout
-    assert not running(run)
-    cli("sweep", spec, "--profile", untracked)
-    assert contents(run) == undisturbed
-
-
-def test_a_sweep_in_the_foreground_can_be_cancelled(
-    tmp_path: Path, cli: Cli, undisturbed: dict[str, object]
-) -> None:
-    spec = tmp_path / "small.yaml"
-    spec.write_text(LONGER)
-    run = tmp_path / "runs" / "small"
-    sweep = start(spec)
-    wait_for(lambda: any(s.progress.get("epoch", 0) > 20 for s in running(run)))
-    cli("cancel", run)
-    output = finish(sweep)
-    assert sweep.returncode == 130, output
-    again = start(spec)
-    finish(again)
-    assert contents(run) == undisturbed
-
-
-def test_killed_workers_are_replaced_and_a_deadly_point_is_given_up(tmp_path: Path) -> None:
-    """Kill every worker in the first probe of the first point: only that point fails."""
-    spec = tmp_path / "small.yaml"
-    spec.write_text(
-        LONGER.replace("epochs: 900", "epochs: 100000")
-        .replace("start: 16", "start: 1000")
-        .replace("[10, 14]", "[4]")
-        .replace(
-            "grid:", "zip:\n  - {training.epochs: [100000, 60], search.start: [1000, 16]}\ngrid:"
-        )
-    )
-    run = tmp_path / "runs" / "small"
-    sweep = start(spec, keys="workers: 1\nretries: 1\n")
-    killed: set[int] = set()
-    for _ in range(2):
-        wait_for(lambda: victims(run) - killed)
-        (pid,) = victims(run) - killed
-        os.kill(pid, signal.SIGKILL)
-        killed.add(pid)
-    output = finish(sweep)
-    assert sweep.returncode == 1, output
-    assert "its worker died 2 times" in output
-    folder, _, points = open_run(run)
-    assert [s.state for s in StatusReader(folder, points).read()] == ["failed", "done"]
-
-
-def test_a_killed_fork_server_costs_nothing(tmp_path: Path, undisturbed: dict[str, object]) -> None:
-    """Two workers come from one process; they go on without it, and the sweep sees them end."""
-    spec = tmp_path / "small.yaml"
-    spec.write_text(LONGER)
-    run = tmp_path / "runs" / "small"
-    sweep = start(spec, keys="workers: 2\n")
-    wait_for(lambda: len(running(run)) == 2)
-    (server,) = [
-        child for child in psutil.Process(sweep.pid).children()
-        if "flexhpc.worker.fork_server" in child.cmdline()
-    ]  # fmt: skip
-    assert len(server.children()) == 2
-    server.kill()
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
-    assert contents(run) == undisturbed
-    assert len(list(run.glob("jobs/*/worker-*_0_log.err"))) == 2, "others were started"
-
-
-def victims(run: Path) -> set[int]:
-    """Processes that are training the first point."""
-    if not (run / "sweep.yaml").is_file():
-        return set()
-    from flexhpc.store import read_claim
-
-    folder, _, points = open_run(run)
-    path = folder.claim(points[0].id)
-    claim = read_claim(path)
-    return {claim.pid} if claim and claim.live(path) and claim.progress else set()
+    """Here as their process ends while it imports torch; what it wrote is kept with the logs."""
+    (tmp_path / "broken" / "torch").mkdir(parents=True)
+    (tmp_path / "broken" / "torch" / "__init__.py").write_text("raise ImportError('no torch here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    monkeypatch.setattr("flexhpc.launch.local._ForkServer._current", None)
+    done = cli("sweep", small_spec, "--profile", untracked, "--set", "model.width=[4]", check=1)
+    assert "its worker ended without a result" in done.stderr
+    assert "| ImportError: no torch here" in done.stderr
 
 
 def test_a_point_that_fails_is_told_and_the_others_go_on(

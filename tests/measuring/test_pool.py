@@ -28,7 +28,7 @@ from flexhpc.store import RunFolder, read, read_claim
 from flexhpc.training import Group, Hooks
 from tests.conftest import FULL, Cli
 from tests.contents import contents
-from tests.launch.test_sweep import finish, running, start, wait_for
+from tests.sweeps import finish, running, start, wait_for
 
 SPEC = """\
 name: several

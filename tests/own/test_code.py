@@ -26,8 +26,8 @@ from flexhpc.spec.sections.own import OwnModel
 from flexhpc.time_limit import TimeLimit, TookTooLong, none_left
 from tests.command import succeeded
 from tests.conftest import Cli
-from tests.launch.test_sweep import contents, finish, start, wait_for
 from tests.own.conftest import DATA, LAYERS, SPEC
+from tests.sweeps import contents, finish, start, wait_for
 
 
 def ids(folder: Path, *overrides: str) -> list[str]:

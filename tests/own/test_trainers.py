@@ -23,7 +23,7 @@ from flexhpc.spec import checked, freeze
 from flexhpc.training import Group, Hooks
 from tests.command import succeeded
 from tests.conftest import REPOSITORY, Cli
-from tests.launch.test_sweep import contents, finish, start, wait_for
+from tests.sweeps import contents, finish, start, wait_for
 
 LABELS = np.array([0, 1, 2, 0, 1])
 FITS = """\

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 from tests.conftest import FULL
-from tests.launch.test_sweep import contents
 from tests.slurm.conftest import Cluster, alive, finish, wait_for
 from tests.slurm.test_sweeps import locally, submissions, write_spec
+from tests.sweeps import contents
 
 
 def attempts(run: Path) -> list[int]:

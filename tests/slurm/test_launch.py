@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 from flexhpc.store.status import StatusReader, open_run
-from tests.launch.test_sweep import contents
 from tests.slurm.conftest import Cluster, finish, wait_for
 from tests.slurm.test_controller import attempts
 from tests.slurm.test_sweeps import locally, submissions, write_spec
+from tests.sweeps import contents
 
 THREE = "  seed: [0, 1, 2]\n"
 

@@ -21,8 +21,8 @@ from flexhpc.store import read
 from flexhpc.store.status import open_run
 from tests.command import succeeded
 from tests.conftest import FULL
-from tests.launch.test_sweep import contents
 from tests.slurm.conftest import Cluster, finish, wait_for
+from tests.sweeps import contents
 
 LONG = """\
 name: long

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tests.command import succeeded
 from tests.conftest import FULL
-from tests.launch.test_sweep import contents
 from tests.slurm.conftest import Cluster, finish
+from tests.sweeps import contents
 
 QUICK = """\
 name: quick

@@ -12,7 +12,7 @@ from flexhpc.errors import InputError
 from flexhpc.store import RunFolder, take
 from flexhpc.store.archive import pack, unpack
 from tests.conftest import Cli
-from tests.launch.test_sweep import contents
+from tests.sweeps import contents
 
 
 @pytest.fixture

@@ -1,0 +1,191 @@
+"""A sweep is killed, stopped, cancelled or started twice: nothing is lost or measured again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from flexhpc.store.status import StatusReader, open_run
+from tests.command import succeeded
+from tests.conftest import FULL, SMALL, Cli
+from tests.sweeps import contents, finish, probes_in, running, start, wait_for
+
+LONGER = SMALL.replace("epochs: 120", "epochs: 900, gates: {plateau: off}").replace(
+    "model.width: [4, 8, 12]", "model.width: [10, 14]"
+)
+"""Two points with failing probes of a second or two: time to be killed in."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    spec = folder / "small.yaml"
+    spec.write_text(LONGER)
+    (folder / "profile.yaml").write_text("tracking_uri: none\n")
+    succeeded(folder, "sweep", spec, "--profile", "profile.yaml")
+    return contents(folder / "runs" / "small")
+
+
+@pytest.mark.parametrize("whom", ["sweep", "everything"])
+def test_kill_nine_again_and_again(
+    whom: str, tmp_path: Path, undisturbed: dict[str, object]
+) -> None:
+    """SIGKILL at random moments of a probe; then the same command ends as if nothing had been."""
+    spec = tmp_path / "small.yaml"
+    spec.write_text(LONGER)
+    run = tmp_path / "runs" / "small"
+    rng = np.random.default_rng(1 if whom == "sweep" else 2)
+    stored: set[tuple] = set()
+    for _ in range(4 if FULL else 2):
+        sweep = start(spec)
+        wait_for(lambda one=sweep: running(run) or one.poll() is not None)
+        time.sleep(rng.uniform(0, 3))
+        if whom == "sweep":
+            os.kill(sweep.pid, signal.SIGKILL)
+        else:
+            os.killpg(sweep.pid, signal.SIGKILL)
+        finish(sweep)
+        now = probes_in(run)
+        assert stored <= now, "a finished probe was lost"
+        stored = now
+    sweep = start(spec)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    assert contents(run) == undisturbed
+
+
+def test_ctrl_c_saves_the_probe_in_hand_and_the_same_command_resumes(
+    tmp_path: Path, undisturbed: dict[str, object]
+) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_text(LONGER)
+    run = tmp_path / "runs" / "small"
+    sweep = start(spec)
+    wait_for(lambda: any(s.progress.get("epoch", 0) > 20 for s in running(run)))
+    os.killpg(sweep.pid, signal.SIGINT)
+    output = finish(sweep)
+    assert sweep.returncode == 130, output
+    assert "the same command resumes" in output
+    assert list(run.rglob("*.ckpt")), "no probe in hand was saved"
+    assert not running(run)
+    folder, _, points = open_run(run)
+    assert {s.state for s in StatusReader(folder, points).read()} <= {"stopped", "waiting", "done"}
+    again = start(spec)
+    output = finish(again)
+    assert again.returncode == 0, output
+    assert contents(run) == undisturbed
+
+
+def test_two_sweeps_at_once_measure_every_point_once(
+    tmp_path: Path, undisturbed: dict[str, object]
+) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_text(LONGER)
+    sweeps = [start(spec, tracking=True), start(spec, tracking=True)]
+    outputs = [finish(sweep) for sweep in sweeps]
+    assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
+    assert contents(tmp_path / "runs" / "small") == undisturbed
+    from flexhpc.tracking.quiet import mlflow_client
+
+    client = mlflow_client(f"sqlite:///{tmp_path}/runs/small/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "small"]
+    logged = client.search_runs([experiment.experiment_id], max_results=1000)
+    tags = [run.data.tags.get("flexhpc.probe", run.data.tags["flexhpc.point_id"]) for run in logged]
+    assert len(tags) == len(set(tags))
+
+
+def test_detached_workers_go_on_alone_and_can_be_cancelled(
+    tmp_path: Path, cli: Cli, untracked: Path, undisturbed: dict[str, object]
+) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_text(LONGER)
+    run = tmp_path / "runs" / "small"
+    said = cli("sweep", spec, "--profile", untracked, "--detach").stdout
+    assert "workers started" in said
+    wait_for(lambda: any(s.progress.get("epoch", 0) > 20 for s in running(run)))
+    status = json.loads(cli("status", run, "--json").stdout)
+    assert {"running"} <= {row["state"] for row in status}
+    assert "points stopped" in cli("cancel", run).stdout
+    assert not running(run)
+    cli("sweep", spec, "--profile", untracked)
+    assert contents(run) == undisturbed
+
+
+def test_a_sweep_in_the_foreground_can_be_cancelled(
+    tmp_path: Path, cli: Cli, undisturbed: dict[str, object]
+) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_text(LONGER)
+    run = tmp_path / "runs" / "small"
+    sweep = start(spec)
+    wait_for(lambda: any(s.progress.get("epoch", 0) > 20 for s in running(run)))
+    cli("cancel", run)
+    output = finish(sweep)
+    assert sweep.returncode == 130, output
+    again = start(spec)
+    finish(again)
+    assert contents(run) == undisturbed
+
+
+def test_killed_workers_are_replaced_and_a_deadly_point_is_given_up(tmp_path: Path) -> None:
+    """Kill every worker in the first probe of the first point: only that point fails."""
+    spec = tmp_path / "small.yaml"
+    spec.write_text(
+        LONGER.replace("epochs: 900", "epochs: 100000")
+        .replace("start: 16", "start: 1000")
+        .replace("[10, 14]", "[4]")
+        .replace(
+            "grid:", "zip:\n  - {training.epochs: [100000, 60], search.start: [1000, 16]}\ngrid:"
+        )
+    )
+    run = tmp_path / "runs" / "small"
+    sweep = start(spec, keys="workers: 1\nretries: 1\n")
+    killed: set[int] = set()
+    for _ in range(2):
+        wait_for(lambda: victims(run) - killed)
+        (pid,) = victims(run) - killed
+        os.kill(pid, signal.SIGKILL)
+        killed.add(pid)
+    output = finish(sweep)
+    assert sweep.returncode == 1, output
+    assert "its worker died 2 times" in output
+    folder, _, points = open_run(run)
+    assert [s.state for s in StatusReader(folder, points).read()] == ["failed", "done"]
+
+
+def test_a_killed_fork_server_costs_nothing(tmp_path: Path, undisturbed: dict[str, object]) -> None:
+    """Two workers come from one process; they go on without it, and the sweep sees them end."""
+    spec = tmp_path / "small.yaml"
+    spec.write_text(LONGER)
+    run = tmp_path / "runs" / "small"
+    sweep = start(spec, keys="workers: 2\n")
+    wait_for(lambda: len(running(run)) == 2)
+    (server,) = [
+        child for child in psutil.Process(sweep.pid).children()
+        if "flexhpc.worker.fork_server" in child.cmdline()
+    ]  # fmt: skip
+    assert len(server.children()) == 2
+    server.kill()
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    assert contents(run) == undisturbed
+    assert len(list(run.glob("jobs/*/worker-*_0_log.err"))) == 2, "others were started"
+
+
+def victims(run: Path) -> set[int]:
+    """Processes that are training the first point."""
+    if not (run / "sweep.yaml").is_file():
+        return set()
+    from flexhpc.store import read_claim
+
+    folder, _, points = open_run(run)
+    path = folder.claim(points[0].id)
+    claim = read_claim(path)
+    return {claim.pid} if claim and claim.live(path) and claim.progress else set()

@@ -1,0 +1,67 @@
+"""Sweeps as a user starts them, and all that a run has measured."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flexhpc.store import read, read_masks
+from flexhpc.store.status import PointStatus, StatusReader, open_run
+from tests.conftest import FLEXHPC
+
+
+def contents(run: Path) -> dict[str, object]:
+    """Everything measured: per point its probes with masks, and its estimate."""
+    folder, _, points = open_run(run)
+    found: dict[str, object] = {}
+    for point in points:
+        path = folder.point(point.id)
+        record, masks = read(path), read_masks(path)
+        assert record is not None
+        found[point.id] = (
+            [(p.n, p.repeat, p.verdict, p.n_errors, p.cost, p.epochs, p.loss_curve.tobytes())
+             for p in record.probes],
+            masks.subset.tobytes(), masks.fit.tobytes(), record.estimate,
+        )  # fmt: skip
+    return found
+
+
+def start(spec: Path, *, tracking: bool = False, keys: str = "") -> subprocess.Popen[str]:
+    profile = spec.with_name("profile.yaml")
+    profile.write_text(("cluster: local\n" if tracking else "tracking_uri: none\n") + keys)
+    return subprocess.Popen(
+        [str(FLEXHPC), "sweep", str(spec), "--profile", str(profile)], cwd=spec.parent, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(sweep: subprocess.Popen[str]) -> str:
+    output, _ = sweep.communicate(timeout=240)
+    return output
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def running(run: Path) -> list[PointStatus]:
+    if not (run / "sweep.yaml").is_file():
+        return []
+    folder, _, points = open_run(run)
+    return [s for s in StatusReader(folder, points).read() if s.state == "running"]
+
+
+def probes_in(run: Path) -> set[tuple]:
+    """(point, n, repeat, when it finished): a probe that is repeated would show another time."""
+    folder, _, points = open_run(run)
+    records = {point.id: read(folder.point(point.id)) for point in points}
+    return {
+        (point_id, p.n, p.repeat, p.finished)
+        for point_id, record in records.items() if record
+        for p in record.probes
+    }  # fmt: skip
