@@ -69,10 +69,14 @@ def sweep(
 ) -> None:
     """Measure every point of a spec that is not measured yet; the same command resumes."""
     from flexhpc.launch.load_profile import load_profile
-    from flexhpc.launch.prepare import prepare
-    from flexhpc.launch.profile import SlurmProfile
+    from flexhpc.launch.local import expect_workers
+    from flexhpc.launch.profile import LocalProfile, SlurmProfile
 
     settings = load_profile(profile)
+    if isinstance(settings, LocalProfile) and not dry_run:
+        expect_workers()
+    from flexhpc.launch.prepare import prepare
+
     if dry_run:
         plan(spec, overrides, profile, runs)
         if isinstance(settings, SlurmProfile):

@@ -7,6 +7,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,11 @@ from flexhpc.worker.fork_server import Ended, Order, Started, event
 from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU, Owner
 
 _DISMISSED_WITHIN = 60.0
+
+
+def expect_workers() -> None:
+    """Begin with the imports of workers, which take seconds, while the sweep is made ready."""
+    _ForkServer.of_this_process()
 
 
 class LocalBackend:
@@ -42,6 +48,7 @@ class LocalBackend:
         """Find out which workers run."""
         for server in {worker.server for worker in self._workers}:
             server.poll()
+            server.copy_errors(self.folder / "fork_server_log.err")
 
     def covers(self, point_id: str) -> bool:
         """Any worker comes to any point."""
@@ -61,7 +68,7 @@ class LocalBackend:
         processes = self.profile.processes_per_node
         each = processes * at_once
         gpus = visible_gpus()
-        server = _ForkServer.of_this_process(self.folder)
+        server = _ForkServer.of_this_process()
         self._workers = []
         for number in range(count):
             ids = [gpus[(number * each + i) % len(gpus)] for i in range(each)] if gpus else []
@@ -122,13 +129,14 @@ class _ForkServer:
 
     _current: _ForkServer | None = None
 
-    def __init__(self, log: Path) -> None:
-        with log.open("a") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "flexhpc.worker.fork_server"],
-                bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-                start_new_session=True,  # neither Ctrl-C nor the end of the terminal is for it
-            )  # fmt: skip
+    def __init__(self) -> None:
+        self._errors, name = tempfile.mkstemp()  # the run's folder is not known yet
+        os.unlink(name)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "flexhpc.worker.fork_server"],
+            bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+            start_new_session=True,  # neither Ctrl-C nor the end of the terminal is for it
+        )  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._orders, self._answers = self._process.stdin, self._process.stdout
@@ -138,10 +146,10 @@ class _ForkServer:
         atexit.register(self._dismiss)
 
     @classmethod
-    def of_this_process(cls, folder: Path) -> _ForkServer:
-        """Return the one that runs, or a new one with its log in a folder."""
+    def of_this_process(cls) -> _ForkServer:
+        """Return the one that runs, or a new one."""
         if cls._current is None or not cls._current.lives():
-            cls._current = cls(folder / "fork_server_log.err")
+            cls._current = cls()
         return cls._current
 
     def lives(self) -> bool:
@@ -162,8 +170,16 @@ class _ForkServer:
             for line in lines:
                 self._take(event(line))
 
+    def copy_errors(self, log: Path) -> None:
+        """Write what it has said to its stderr, if anything, into a file."""
+        if size := os.fstat(self._errors).st_size:
+            with contextlib.suppress(OSError):
+                log.write_bytes(os.pread(self._errors, size, 0))
+
     def _dismiss(self) -> None:
         """Let it carry out what was ordered, and end; its workers are not its own."""
+        if not self._workers:
+            self._process.kill()
         self._orders.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_DISMISSED_WITHIN)
