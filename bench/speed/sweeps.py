@@ -1,10 +1,11 @@
 """What a sweep adds to its trainings: points of about a second, with one worker and with two.
 
 Usage: python -m bench.speed.sweeps [--rounds 3] [--points 40] [--tracking none]
-``flexhpc sweep`` with MLflow (or none) and the report. Told are the seconds of all trainings, how
-long after the command began the last of them was done and the command was, each over the trainings'
-seconds per worker, and how many times as quick two workers are as one. Medians over rounds in which
-the two take turns; with the default points a minute a round.
+``flexhpc sweep`` with MLflow (or none) and the report. Told are the seconds of all trainings, what
+part of the time from a worker's first training to its last was in none, how long after the command
+began the last of them was done and the command was, each over the trainings' seconds per worker,
+and how many times as quick two workers are as one. Medians over rounds in which the two take turns;
+with the default points a minute a round.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from flexhpc.store import read
+from flexhpc.store import read, read_claim
+from flexhpc.store.record import ProbeSummary
 from flexhpc.store.status import open_run
 
 WORKERS = (1, 2)
@@ -31,8 +35,23 @@ FIXED = {
 }
 
 
-def swept(points: int, workers: int, tracking: str = "") -> tuple[float, float, float]:
-    """Return seconds of all trainings, until the last was done, and until the command was."""
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep took, in seconds.
+
+    Attributes:
+        trainings: all of them; between: by workers, from their first training to their last, in
+            none; last: from the command to the end of the last; whole: the command.
+    """
+
+    trainings: float
+    between: float
+    last: float
+    whole: float
+
+
+def swept(points: int, workers: int, tracking: str = "") -> Swept:
+    """Measure points by a command of its own."""
     with tempfile.TemporaryDirectory() as folder:
         spec, profile = Path(folder, "many.yaml"), Path(folder, "profile.yaml")
         spec.write_text(
@@ -46,11 +65,20 @@ def swept(points: int, workers: int, tracking: str = "") -> tuple[float, float, 
         subprocess.run([*command, *more], check=True, capture_output=True)
         ended = time.time()
         run, _, measured = open_run(Path(folder, "many"))
-        records = [record for point in measured if (record := read(run.point(point.id)))]
-        assert len(records) == points
-        probes = [probe for record in records for probe in record.probes]
-        last = max(probe.finished for probe in probes)
-        return sum(probe.seconds for probe in probes), last - began, ended - began
+        by_worker: dict[str, list[ProbeSummary]] = defaultdict(list)
+        for point in measured:
+            record, claim = read(run.point(point.id)), read_claim(run.claim(point.id))
+            assert record is not None
+            assert claim is not None
+            by_worker[claim.log] += record.probes
+        trainings = sum(probe.seconds for some in by_worker.values() for probe in some)
+        at_work = sum(
+            max(probe.finished for probe in some)
+            - min(probe.finished - probe.seconds for probe in some)
+            for some in by_worker.values()
+        )
+        last = max(probe.finished for some in by_worker.values() for probe in some)
+        return Swept(trainings, at_work - trainings, last - began, ended - began)
 
 
 def main() -> None:
@@ -63,16 +91,19 @@ def main() -> None:
         {n: swept(given.points, n, given.tracking) for n in WORKERS} for _ in range(given.rounds)
     ]
     print(
-        "| workers | trainings, s | last one done over s per worker | command over s per worker |"
+        "| workers | trainings, s | between trainings | last one done over s per worker "
+        "| command over s per worker |"
     )
-    print("|---|---|---|---|")
+    print("|---|---|---|---|---|")
     for workers in WORKERS:
         some = [turn[workers] for turn in turns]
-        shares = [[workers * times[i] / times[0] for times in some] for i in (1, 2)]
-        cells = [f"{statistics.median(one):.2f}" for one in shares]
-        print(f"| {workers} | {statistics.median(t[0] for t in some):.0f} | {' | '.join(cells)} |")
+        between = statistics.median(one.between / (one.between + one.trainings) for one in some)
+        last = statistics.median(workers * one.last / one.trainings for one in some)
+        whole = statistics.median(workers * one.whole / one.trainings for one in some)
+        trainings = statistics.median(one.trainings for one in some)
+        print(f"| {workers} | {trainings:.0f} | {between:.1%} | {last:.2f} | {whole:.2f} |")
     one, two = WORKERS
-    times = [turn[one][1] / turn[two][1] for turn in turns]
+    times = [turn[one].last / turn[two].last for turn in turns]
     print(f"Two workers are {statistics.median(times):.2f} times as quick as one.")
 
 

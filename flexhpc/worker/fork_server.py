@@ -1,9 +1,9 @@
 """Imports once what every worker of a machine needs, and forks workers from that.
 
 Usage: python -m flexhpc.worker.fork_server
-Each line of stdin is an :class:`Order`; stdout tells of each process of a worker that it was
-started, and of its end (:class:`Started`, :class:`Ended`), in any order. Workers outlive this
-process, which ends with its stdin.
+Each line of stdin is an :class:`~flexhpc.worker.orders.Order`; stdout tells of each process of a
+worker that it was started, and of its end, in any order. Workers outlive this process, which ends
+with its stdin.
 
 multiprocessing has such a server, but runs the caller's main script again in every process, and
 its caller cannot end before the workers.
@@ -20,67 +20,19 @@ import secrets
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
 from flexhpc.imports import quick_imports
 from flexhpc.worker.entry import begin
+from flexhpc.worker.orders import Ended, Order, Started
 from flexhpc.worker.place import Place
 from flexhpc.worker.signals import Stop
 
 WARM = "flexhpc.worker.work"
 """All that a worker needs, torch among it; by name, as whoever sends orders imports no torch."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """One worker to start.
-
-    Attributes:
-        worker: path and first letters of its logs, which name it.
-        task: path of the task's file.
-        processes: that train each of its probes together.
-        environment: all of it; cwd: working directory.
-    """
-
-    worker: str
-    task: str
-    processes: int
-    environment: Mapping[str, str]
-    cwd: str
-
-    def line(self) -> bytes:
-        """Return it as :func:`main` reads it."""
-        return json.dumps(asdict(self)).encode() + b"\n"
-
-    def log(self, rank: int, stream: str) -> Path:
-        """Return where a process of it writes to; its end is as of submitit's logs."""
-        return Path(f"{self.worker}_{rank}_log.{stream}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Started:
-    """A process of a worker runs; pid: its id."""
-
-    worker: str
-    pid: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    """A process is no more; status: as it exited, or the negative number of what killed it."""
-
-    worker: str
-    pid: int
-    status: int
-
-
-def event(line: bytes) -> Started | Ended:
-    """Return what a line of stdout says."""
-    value = json.loads(line)
-    return Ended(**value) if "status" in value else Started(**value)
 
 
 class _Server:

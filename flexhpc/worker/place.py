@@ -8,8 +8,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from submitit import JobEnvironment
-
 ENDS = "FLEXHPC_ENDS"
 """Environment variable with the time (seconds since the epoch) at which the allocation ends."""
 _SECRET = ".secret"
@@ -55,6 +53,8 @@ class Place:
     @classmethod
     def here(cls) -> Place:
         """Read it from what submitit and SLURM say; needs no scontrol, so works in a container."""
+        from submitit import JobEnvironment  # a tenth of a second that workers here need not wait
+
         job = JobEnvironment()
         host = "127.0.0.1" if job.num_nodes == 1 else job.hostnames[0]
         attempt = os.environ.get("SLURM_RESTART_COUNT", "0")

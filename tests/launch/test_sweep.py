@@ -108,7 +108,7 @@ def test_workers_that_cannot_be_started_say_why(
     (tmp_path / "broken" / "torch").mkdir(parents=True)
     (tmp_path / "broken" / "torch" / "__init__.py").write_text("raise ImportError('no torch here')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
-    monkeypatch.setattr("flexhpc.launch.local._ForkServer._current", None)
+    monkeypatch.setattr("flexhpc.launch.fork_server.ForkServer._current", None)
     done = cli("sweep", small_spec, "--profile", untracked, "--set", "model.width=[4]", check=1)
     assert "its worker ended without a result" in done.stderr
     assert "| ImportError: no torch here" in done.stderr
