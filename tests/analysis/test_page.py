@@ -93,6 +93,30 @@ def test_what_follows_from_another_value_tells_nothing_apart(tmp_path: Path) -> 
     assert series == {"gd, steps 2000", "gd, epochs 300", "sgd, steps 2000", "sgd, epochs 300"}
 
 
+def test_sections_that_are_swept_as_a_whole_are_their_keys(tmp_path: Path) -> None:
+    """Networks of several sizes are a curve for each family, whatever else follows from that."""
+    spec = tmp_path / "made.yaml"
+    head = f"name: made\nfixed:\n  data: {{source: digits}}\n  search: {BAYES}\ngrid:\n  model:\n"
+    networks = [
+        *(f"{{family: mlp, depth: 2, width: {width}}}" for width in (4, 8, 16)),
+        *(f"{{family: vit, depth: 1, heads: 2, patch: 4, width: {width}}}" for width in (8, 16)),
+    ]
+    spec.write_text(head + "".join(f"    - {network}\n" for network in networks))
+    some = [
+        status(point, [(40, 0), (41, 1)], params=100 * point.swept["model"]["width"])
+        for point in checked(spec)[1]
+    ]
+    layout = layout_of(some)
+    assert (layout.along, layout.facets) == ("size", ())
+    assert set(map(layout.series, some)) == {"mlp", "vit"}
+    assert answer(some)[0].startswith("mlp: EMC ")
+    scaled = "{family: cnn, width: 4, scaling: width, scale: 2}", "{family: cnn, match_params: 900}"
+    spec.write_text(head + "".join(f"    - {network}\n" for network in scaled))
+    some = [status(point, [(40, 0), (41, 1)], params=100) for point in checked(spec)[1]]
+    rows = {row["row"] for row in emc_figure(some)["data"]["values"]}
+    assert rows == {"width 4, scaling width, scale 2", "match_params 900"}
+
+
 def test_another_number_runs_along_an_axis_of_its_own(tmp_path: Path) -> None:
     layout = layout_of(swept(tmp_path, [40, 90], [100], lr=[1e-4, 1e-3, 1e-2, 1e-1]))
     assert (layout.along, layout.key) == ("number", "training.lr")

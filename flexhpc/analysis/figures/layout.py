@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -41,25 +41,30 @@ class Layout:
     def place(self, status: PointStatus) -> float:
         """Return where along the axis a point lies; not for rows."""
         if self.along == "number":
-            return float(status.point.swept[self.key])
+            return float(swept_of(status)[self.key])
         return float(status.record.header.params) if status.record else 0.0
+
+
+def swept_of(status: PointStatus) -> dict[str, Any]:
+    """Return a point's swept values by key; of a section swept as a whole, those of its keys."""
+    found: dict[str, Any] = {}
+    for key, value in status.point.swept.items():
+        if isinstance(value, Mapping) and "." not in key:
+            found |= {f"{key}.{name}": inner for name, inner in value.items()}
+        else:
+            found[key] = value
+    return found
 
 
 def layout_of(statuses: Sequence[PointStatus]) -> Layout:
     """Return how the measured points of a sweep, or of several, are best laid out."""
-    values: dict[str, dict[str, Any]] = {}
-    for status in statuses:
-        for key, value in status.point.swept.items():
-            values.setdefault(key, {})[plain_text(value)] = value
-    varied = telling(
-        statuses, [key for key, some in values.items() if len(some) > 1 and _last(key) != "seed"]
-    )
+    varied = telling(statuses, _varied(statuses))
     kinds = [key for key in varied if _last(key) not in SIZES]
     if _grows(statuses, kinds):
         return _parted("size", "", kinds, statuses)
     for key in kinds:
-        numbers = all(_is_number(status.point.swept.get(key)) for status in statuses)
-        if len(values[key]) >= _FEWEST_ALONG and numbers:
+        numbers = all(_is_number(swept_of(status).get(key)) for status in statuses)
+        if numbers and _kinds(statuses, [key]) >= _FEWEST_ALONG:
             layout = _parted("number", key, [k for k in varied if k != key], statuses)
             if layout.along == "number":
                 return layout
@@ -68,12 +73,15 @@ def layout_of(statuses: Sequence[PointStatus]) -> Layout:
 
 def kinds_of(statuses: Sequence[PointStatus]) -> list[str]:
     """Return the swept keys, but for the seed, in which points differ; all if they do in none."""
-    values: dict[str, set[str]] = {}
-    for status in statuses:
-        for key, value in status.point.swept.items():
-            values.setdefault(key, set()).add(plain_text(value))
-    varied = [key for key, some in values.items() if len(some) > 1 and _last(key) != "seed"]
-    return varied or [key for key in values if _last(key) != "seed"]
+    keys = dict.fromkeys(key for status in statuses for key in swept_of(status))
+    return _varied(statuses) or [key for key in keys if _last(key) != "seed"]
+
+
+def _varied(statuses: Sequence[PointStatus]) -> list[str]:
+    """Return the swept keys, but for the seed, of which not all points have the same value."""
+    found = [swept_of(status) for status in statuses]
+    keys = dict.fromkeys(key for one in found for key in one if _last(key) != "seed")
+    return [key for key in keys if len({plain_text(one.get(key)) for one in found}) > 1]
 
 
 def telling(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
@@ -83,8 +91,9 @@ def telling(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
     gives some points ``steps`` and the others ``epochs``, neither does. Keys of which every point
     has a value of its own say nothing of others.
     """
-    texts = {key: [plain_text(s.point.swept.get(key)) for s in statuses] for key in keys}
-    given = {key: [s.point.swept.get(key) is not None for s in statuses] for key in keys}
+    found = [swept_of(status) for status in statuses]
+    texts = {key: [plain_text(one.get(key)) for one in found] for key in keys}
+    given = {key: [one.get(key) is not None for one in found] for key in keys}
     left = list(keys)
     for key in sorted(keys, key=lambda key: _weight(key, keys)):
         for other in left:
@@ -104,15 +113,18 @@ def _weight(key: str, keys: Sequence[str]) -> tuple[bool, ...]:
 
 
 def name_of(status: PointStatus, keys: Sequence[str]) -> str:
-    """Return the values of some keys of a point, as ``random, relu``; numbers with their key."""
-    texts = []
+    """Return the values of some keys of a point, as ``random, relu``.
+
+    With their key are numbers, and texts that could be taken for one: ``scaling width``.
+    """
+    texts, swept = [], swept_of(status)
+    names = {_last(key) for key in swept}
     for key in keys:
-        value = status.point.swept.get(key)
+        value = swept.get(key)
         if value is not None:
             said = plain_text(value)
-            texts.append(
-                f"{_last(key)} {said}" if _is_number(value) or isinstance(value, bool) else said
-            )
+            named = _is_number(value) or isinstance(value, bool) or said in names
+            texts.append(f"{_last(key)} {said}" if named else said)
     return ", ".join(texts)
 
 
