@@ -110,11 +110,14 @@ def test_sections_that_are_swept_as_a_whole_are_their_keys(tmp_path: Path) -> No
     assert (layout.along, layout.facets) == ("size", ())
     assert set(map(layout.series, some)) == {"mlp", "vit"}
     assert answer(some)[0].startswith("mlp: EMC ")
-    scaled = "{family: cnn, width: 4, scaling: width, scale: 2}", "{family: cnn, match_params: 900}"
+    scaled = (
+        "{family: cnn, width: 4}", "{family: cnn, width: 4, scaling: width, scale: 2}",
+        "{family: cnn, width: 4, init: mup, scaling: compound, scale: 3}",
+    )  # fmt: skip
     spec.write_text(head + "".join(f"    - {network}\n" for network in scaled))
     some = [status(point, [(40, 0), (41, 1)], params=100) for point in checked(spec)[1]]
     rows = {row["row"] for row in emc_figure(some)["data"]["values"]}
-    assert rows == {"width 4, scaling width, scale 2", "match_params 900"}
+    assert rows == {"no scaling", "scaling width, scale 2", "compound, scale 3, mup"}
 
 
 def test_another_number_runs_along_an_axis_of_its_own(tmp_path: Path) -> None:

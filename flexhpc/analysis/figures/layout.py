@@ -115,7 +115,8 @@ def _weight(key: str, keys: Sequence[str]) -> tuple[bool, ...]:
 def name_of(status: PointStatus, keys: Sequence[str]) -> str:
     """Return the values of some keys of a point, as ``random, relu``.
 
-    With their key are numbers, and texts that could be taken for one: ``scaling width``.
+    With their key are numbers, and texts that could be taken for one: ``scaling width``. What has
+    none of the values where others have some is ``no scaling``, or what it has unasked.
     """
     texts, swept = [], swept_of(status)
     names = {_last(key) for key in swept}
@@ -125,6 +126,9 @@ def name_of(status: PointStatus, keys: Sequence[str]) -> str:
             said = plain_text(value)
             named = _is_number(value) or isinstance(value, bool) or said in names
             texts.append(f"{_last(key)} {said}" if named else said)
+    if keys and not texts:
+        unasked = status.point.value(keys[0])
+        return f"{_last(keys[0])} {unasked}" if unasked else f"no {_last(keys[0])}"
     return ", ".join(texts)
 
 
