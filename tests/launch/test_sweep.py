@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import threading
@@ -28,8 +29,10 @@ def test_a_sweep_ends_with_a_table_a_report_and_tracking(measured: Path) -> None
         assert record.estimate is not None
         assert record.estimate["probes"] == len(record.probes) >= 3
         assert record.header.point == point.canonical
+        (device,) = {probe.machine["device"] for probe in record.probes}
     assert (measured / "mlflow.db").is_file()
-    assert (measured / "report" / "index.html").is_file()
+    assert device in Path("/proc/cpuinfo").read_text() or device == platform.machine()
+    assert f"of training on {device}" in (measured / "report" / "index.html").read_text()
     record = json.loads((measured / "run.json").read_text())
     assert record["packages"]["torch"]
     assert len(record["launches"]) == 1
