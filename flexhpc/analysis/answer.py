@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flexhpc.analysis.endings import wider
-from flexhpc.analysis.figures.layout import Layout, layout_of, name_of, swept_of
+from flexhpc.analysis.figures.layout import Layout, layout_of, name_of
 from flexhpc.analysis.text import emc_text
 from flexhpc.analysis.tuning import AT_EDGE, at_edge
 from flexhpc.search import Estimate
@@ -80,7 +80,7 @@ def _per_parameter(some: Sequence[PointStatus]) -> str:
 
 def _extremes(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
     """Say of each group what fits most and least, and whether that lies beyond the intervals."""
-    keys = list(dict.fromkeys(key for s in measured for key in swept_of(s)))
+    keys = list(dict.fromkeys(key for s in measured for key in s.point.swept))
     groups: dict[str, list[PointStatus]] = {}
     for status in measured:
         groups.setdefault(layout.series(status), []).append(status)

@@ -39,9 +39,10 @@ function fitting(spec, room) {
                      axisX: { labelOverlap: true, labelSeparation: 6 } } };
 }
 
-const TOUCH = 20, SAME = 8; // pixels: how far from a mark a tap may be; how close marks lie together
+const TOUCH = 20, SAME = 1; // pixels: how far from a mark a tap may be, and marks from one another
+const DRAGGED = 5, SETTLED = 150; // pixels; milliseconds
 
-// The point whose mark is nearest to a click; of several in one place, the one after that shown.
+// The point whose mark is nearest to a tap; of several in one place, the one after that shown.
 function nearest(drawing, event) {
   const far = new Map();
   for (const mark of drawing.querySelectorAll("path")) {
@@ -52,8 +53,9 @@ function nearest(drawing, event) {
                                 event.clientY - (box.top + box.bottom) / 2);
     far.set(id, Math.min(distance, far.get(id) ?? Infinity));
   }
-  const limit = Math.min(TOUCH, Math.min(...far.values()) + SAME);
-  const ids = [...far.keys()].filter((id) => far.get(id) <= limit).sort((a, b) => a - b);
+  const least = Math.min(...far.values());
+  if (least > TOUCH) return undefined;
+  const ids = [...far.keys()].filter((id) => far.get(id) <= least + SAME);
   return ids[(ids.indexOf(shown?.id) + 1) % ids.length];
 }
 
@@ -63,11 +65,15 @@ for (const place of document.querySelectorAll("[data-spec]")) {
   const spec = JSON.parse(place.querySelector("script").textContent);
   if (!spec) continue;
   const into = place.querySelector(".drawing");
+  let pressed = { clientX: 0, clientY: 0 };
+  into.addEventListener("pointerdown", (event) => { pressed = event; });
   into.addEventListener("click", (event) => {
+    const moved = Math.hypot(event.clientX - pressed.clientX, event.clientY - pressed.clientY);
+    if (moved > DRAGGED || event.detail > 1) return; // it was moved, or zoomed out again
     const id = nearest(into, event);
     if (id !== undefined) show(id, place);
   });
-  figures.push({ place, width: 0, draw: () =>
+  figures.push({ place, width: 0, drawn: undefined, draw: () =>
     vegaEmbed(into, fitting(zoomable(spec), place.clientWidth), ours)
       .catch((error) => console.error(error)) });
 }
@@ -77,7 +83,11 @@ function drawFigures() {
     const width = figure.place.clientWidth;
     if (width === figure.width || (Math.min(width, figure.width) >= NARROW)) continue;
     figure.width = width;
-    figure.draw();
+    const before = figure.drawn;
+    figure.drawn = Promise.resolve(before).then((result) => {
+      result?.finalize();
+      return figure.draw();
+    });
   }
 }
 
@@ -156,12 +166,13 @@ function close() {
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !panel.hidden) close();
 });
-let pageWidth = window.innerWidth;
+let pageWidth = window.innerWidth, settling;
 window.addEventListener("resize", () => {
   if (window.innerWidth === pageWidth) return; // only the bar of addresses came or went
   pageWidth = window.innerWidth;
-  drawFigures();
-  if (shown) show(shown.id, shown.place);
+  if (within.isConnected) panel.style.width = `${within.closest(".wide").clientWidth}px`;
+  clearTimeout(settling);
+  settling = setTimeout(drawFigures, SETTLED);
 });
 window.addEventListener("beforeprint", () => {
   for (const hidden of document.querySelectorAll("details")) hidden.open = true;

@@ -40,6 +40,16 @@ def _seems_local(profile: Path) -> bool:
         return b"slurm" not in file.read(_LOOKED_AT)
 
 
+def _unnamed_file() -> int:
+    """Return a file that is gone when it is closed; nothing, where temporary ones cannot be had."""
+    try:
+        file, name = tempfile.mkstemp()
+    except OSError:
+        return os.open(os.devnull, os.O_RDWR)
+    os.unlink(name)
+    return file
+
+
 class OrderedWorker:
     """What the server has told of a worker.
 
@@ -69,8 +79,9 @@ class ForkServer:
     _current: ForkServer | None = None
 
     def __init__(self) -> None:
-        self._errors, name = tempfile.mkstemp()  # the run's folder is not known yet
-        os.unlink(name)
+        self._errors = _unnamed_file()  # the run's folder is not known yet
+        self._copied = 0
+        self._log: Path | None = None
         self._process = subprocess.Popen(
             [sys.executable, "-m", "flexhpc.worker.fork_server"],
             bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
@@ -98,6 +109,7 @@ class ForkServer:
     def start(self, order: Order) -> OrderedWorker:
         """Order a worker; where that is in vain, it counts as crashed."""
         self._workers[order.worker] = worker = OrderedWorker(self, order.processes)
+        self._log = Path(order.worker).with_name("fork_server_log.err")
         with contextlib.suppress(BrokenPipeError):
             self._orders.write(order.line())
         return worker
@@ -109,11 +121,13 @@ class ForkServer:
             for line in lines:
                 self._take(event(line))
 
-    def copy_errors(self, log: Path) -> None:
-        """Write what it has said to its stderr, if anything, into a file."""
-        if size := os.fstat(self._errors).st_size:
-            with contextlib.suppress(OSError):
-                log.write_bytes(os.pread(self._errors, size, 0))
+    def copy_errors(self) -> None:
+        """Write what is new of its stderr beside the logs of its newest worker."""
+        new = os.fstat(self._errors).st_size - self._copied
+        if new > 0 and self._log is not None:
+            with contextlib.suppress(OSError), self._log.open("ab") as log:
+                log.write(os.pread(self._errors, new, self._copied))
+                self._copied += new
 
     def _dismiss(self) -> None:
         """Let it carry out what was ordered, and end; its workers are not its own."""
@@ -122,7 +136,9 @@ class ForkServer:
         self._orders.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_DISMISSED_WITHIN)
+        self.copy_errors()
         self._answers.close()
+        os.close(self._errors)
 
     def _take(self, what: Started | Ended) -> None:
         """Write down what one line said; a short-lived process may end before it was started."""

@@ -37,7 +37,7 @@ class LocalBackend:
         """Find out which workers run."""
         for server in {worker.server for worker in self._workers}:
             server.poll()
-            server.copy_errors(self.folder / "fork_server_log.err")
+            server.copy_errors()
 
     def covers(self, point_id: str) -> bool:
         """Any worker comes to any point."""

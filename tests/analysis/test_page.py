@@ -110,14 +110,13 @@ def test_sections_that_are_swept_as_a_whole_are_their_keys(tmp_path: Path) -> No
     assert (layout.along, layout.facets) == ("size", ())
     assert set(map(layout.series, some)) == {"mlp", "vit"}
     assert answer(some)[0].startswith("mlp: EMC ")
-    scaled = (
-        "{family: cnn, width: 4}", "{family: cnn, width: 4, scaling: width, scale: 2}",
-        "{family: cnn, width: 4, init: mup, scaling: compound, scale: 3}",
-    )  # fmt: skip
-    spec.write_text(head + "".join(f"    - {network}\n" for network in scaled))
-    some = [status(point, [(40, 0), (41, 1)], params=100) for point in checked(spec)[1]]
-    rows = {row["row"] for row in emc_figure(some)["data"]["values"]}
-    assert rows == {"no scaling", "scaling width, scale 2", "compound, scale 3, mup"}
+    for other in ("{family: mlp, depth: 1, width: 4}", "{family: mlp, width: 4, norm: layer}"):
+        spec.write_text(head + "".join(f"    - {network}\n" for network in [*networks, other]))
+        some = [
+            status(point, [(40, 0), (41, 1)], params=100 * point.swept["model"]["width"])
+            for point in checked(spec)[1]
+        ]
+        assert layout_of(some).along == "rows", "two points of one place would be taken for seeds"
 
 
 def test_another_number_runs_along_an_axis_of_its_own(tmp_path: Path) -> None:
@@ -251,13 +250,23 @@ def test_a_reader_finds_every_training(page: Any, measured: Path) -> None:
     page.wait_for_selector("#point .vega-embed svg")
     page.locator("tr.point").last.click()
     assert not page.locator("#point").is_visible(), "a second click closes them"
-    mark = page.locator("[data-spec] .mark-symbol path").first
-    mark.click()
-    assert page.locator("#point h3").inner_text() in {s.point.label for s in statuses}
+    marks = page.locator("[data-spec=emc] .mark-symbol path").all()
+    assert len(marks) == 3
+    for mark in marks:
+        mark.click()
+        named = mark.evaluate("path => path.__data__.datum.point")
+        assert page.locator("#point h3").inner_text() == named
     page.locator("#point button").click()
     box = mark.bounding_box()
     page.mouse.click(box["x"] - 8, box["y"] - 8)
     assert page.locator("#point").is_visible(), "a finger need not meet it"
+    page.locator("#point button").click()
+    page.mouse.move(box["x"] - 30, box["y"])
+    page.mouse.down()
+    page.mouse.move(box["x"], box["y"])
+    page.mouse.up()
+    assert not page.locator("#point").is_visible(), "a figure that is moved shows none"
+    page.mouse.dblclick(box["x"] - 30, box["y"])  # and is where it was
     page.locator("#point button").click()
     assert not page.locator("#point").is_visible()
     page.locator("tr.point").nth(1).press("Enter")

@@ -79,13 +79,14 @@ def _end_with_parent() -> None:
 
 def tried(kind: str, seed: list[int]) -> Outcome | str:
     """Try a kind of fault; returns what came of it, or why it cannot be tried here."""
-    with TemporaryDirectory(prefix="flexhpc-faults-") as folder:
+    with TemporaryDirectory(prefix="flexhpc-faults-", ignore_cleanup_errors=True) as folder:
         site = Site(Path(folder), np.random.default_rng(seed))
         try:
             return KINDS[kind](site, TIMES.get(kind, 2))
         except Unavailable as error:
             return str(error)
         except Exception:  # a kind that does not work ends neither the others nor their table
+            site.end_all()
             return Outcome(wrong=1, said=[traceback.format_exc()])
 
 

@@ -38,6 +38,7 @@ KINDS: dict[str, Kind] = {
     "stopped worker": stopped_worker,
     "two sweeps, one killed": two_sweeps,
     "ten sweeps, five killed": many_sweeps,
+    "twenty sweeps, half on SLURM": twenty_sweeps,
     "another version beside": another_version,
     "out of memory": out_of_memory,
     "damaged point file": damaged_point_file,
@@ -54,6 +55,5 @@ KINDS: dict[str, Kind] = {
     "slow disk": slow_disk,
     "host comes back": host_comes_back,
     "killed node of SLURM": killed_node,
-    "twenty sweeps, half on SLURM": twenty_sweeps,
     "tracking server down, broken, slow": bad_server,
 }

@@ -89,6 +89,7 @@ class Site:
         self.spec.write_text(SPEC)
         self.run = folder / "runs" / "faults"
         self.profile("tracking_uri: none")
+        self._started: list[subprocess.Popen[str]] = []
         self._known: set[tuple[object, ...]] = set()
         self._expected: Callable[[], dict[str, object]] = expected
 
@@ -106,11 +107,19 @@ class Site:
 
     def start(self, **environment: str) -> subprocess.Popen[str]:
         """Start the one command that begins the sweep and goes on with it."""
-        return subprocess.Popen(
+        sweep = subprocess.Popen(
             [str(FLEXHPC), "sweep", str(self.spec), "--profile", "profile.yaml"], cwd=self.folder,
             env={**os.environ, **environment}, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
+        self._started.append(sweep)
+        return sweep
+
+    def end_all(self) -> None:
+        """End every sweep that was started here."""
+        for sweep in self._started:
+            if sweep.poll() is None:
+                end(sweep)
 
     def finish(self, sweep: subprocess.Popen[str]) -> str:
         """Wait for it; returns what it said, and notes how failures named themselves."""

@@ -16,7 +16,7 @@ import pytest
 from flexhpc.launch.sweep import launch_id
 from flexhpc.store import read
 from flexhpc.store.status import StatusReader, open_run
-from tests.conftest import SMALL, Cli
+from tests.conftest import FLEXHPC, SMALL, Cli
 from tests.contents import edited
 from tests.sweeps import contents, finish, probes_in, start
 
@@ -115,6 +115,12 @@ def test_workers_that_cannot_be_started_say_why(
     done = cli("sweep", small_spec, "--profile", untracked, "--set", "model.width=[4]", check=1)
     assert "its worker ended without a result" in done.stderr
     assert "| ImportError: no torch here" in done.stderr
+    subprocess.run(
+        [FLEXHPC, "sweep", small_spec, "--profile", untracked, "--runs", "detached", "--detach"],
+        cwd=tmp_path, check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    (log,) = (tmp_path / "detached").rglob("fork_server_log.err")
+    assert "ImportError: no torch here" in log.read_text()
 
 
 def test_a_point_that_fails_is_told_and_the_others_go_on(

@@ -41,11 +41,58 @@ class Layout:
     def place(self, status: PointStatus) -> float:
         """Return where along the axis a point lies; not for rows."""
         if self.along == "number":
-            return float(swept_of(status)[self.key])
+            return float(status.point.swept[self.key])
         return float(status.record.header.params) if status.record else 0.0
 
 
-def swept_of(status: PointStatus) -> dict[str, Any]:
+def layout_of(statuses: Sequence[PointStatus]) -> Layout:
+    """Return how the measured points of a sweep, or of several, are best laid out."""
+    values: dict[str, dict[str, Any]] = {}
+    for status in statuses:
+        for key, value in status.point.swept.items():
+            values.setdefault(key, {})[plain_text(value)] = value
+    varied = telling(
+        statuses, [key for key, some in values.items() if len(some) > 1 and _last(key) != "seed"]
+    )
+    kinds = [key for key in varied if _last(key) not in SIZES]
+    if _grows(statuses, kinds):
+        return _parted("size", "", kinds, statuses)
+    by_family = _by_keys_of_sections(statuses)
+    if by_family is not None:
+        return by_family
+    for key in kinds:
+        numbers = all(_is_number(status.point.swept.get(key)) for status in statuses)
+        if len(values[key]) >= _FEWEST_ALONG and numbers:
+            layout = _parted("number", key, [k for k in varied if k != key], statuses)
+            if layout.along == "number":
+                return layout
+    return Layout(along="rows", colours=_first(varied))
+
+
+def _by_keys_of_sections(statuses: Sequence[PointStatus]) -> Layout | None:
+    """Return the layout of networks that are listed as whole sections, each of some size.
+
+    They are curves for each family, say, where that tells apart all that differs but in size.
+    """
+    found = [_opened(status) for status in statuses]
+    keys = dict.fromkeys(key for one in found for key in one if _last(key) != "seed")
+    varied = [key for key in keys if len({plain_text(one.get(key)) for one in found}) > 1]
+    if not any(key not in status.point.swept for status in statuses for key in varied):
+        return None
+    kinds = [key for key in telling(statuses, varied) if _last(key) not in SIZES]
+    if set(kinds) != set(_preferred(kinds)) or not _grows(statuses, kinds):
+        return None
+    layout = _parted("size", "", kinds, statuses)
+    asked = {_but_seed(status): (name_of(status, kinds), layout.place(status))
+             for status in statuses}  # fmt: skip
+    return layout if layout.along == "size" and len(set(asked.values())) == len(asked) else None
+
+
+def _but_seed(status: PointStatus) -> str:
+    return str({k: v for k, v in status.point.swept.items() if _last(k) != "seed"})
+
+
+def _opened(status: PointStatus) -> dict[str, Any]:
     """Return a point's swept values by key; of a section swept as a whole, those of its keys."""
     found: dict[str, Any] = {}
     for key, value in status.point.swept.items():
@@ -56,32 +103,20 @@ def swept_of(status: PointStatus) -> dict[str, Any]:
     return found
 
 
-def layout_of(statuses: Sequence[PointStatus]) -> Layout:
-    """Return how the measured points of a sweep, or of several, are best laid out."""
-    varied = telling(statuses, _varied(statuses))
-    kinds = [key for key in varied if _last(key) not in SIZES]
-    if _grows(statuses, kinds):
-        return _parted("size", "", kinds, statuses)
-    for key in kinds:
-        numbers = all(_is_number(swept_of(status).get(key)) for status in statuses)
-        if numbers and _kinds(statuses, [key]) >= _FEWEST_ALONG:
-            layout = _parted("number", key, [k for k in varied if k != key], statuses)
-            if layout.along == "number":
-                return layout
-    return Layout(along="rows", colours=_first(varied))
+def _value(status: PointStatus, key: str) -> Any:
+    """Return what a point has for a swept key, or for one of a section swept as a whole."""
+    swept = status.point.swept
+    return swept[key] if key in swept else _opened(status).get(key)
 
 
 def kinds_of(statuses: Sequence[PointStatus]) -> list[str]:
     """Return the swept keys, but for the seed, in which points differ; all if they do in none."""
-    keys = dict.fromkeys(key for status in statuses for key in swept_of(status))
-    return _varied(statuses) or [key for key in keys if _last(key) != "seed"]
-
-
-def _varied(statuses: Sequence[PointStatus]) -> list[str]:
-    """Return the swept keys, but for the seed, of which not all points have the same value."""
-    found = [swept_of(status) for status in statuses]
-    keys = dict.fromkeys(key for one in found for key in one if _last(key) != "seed")
-    return [key for key in keys if len({plain_text(one.get(key)) for one in found}) > 1]
+    values: dict[str, set[str]] = {}
+    for status in statuses:
+        for key, value in status.point.swept.items():
+            values.setdefault(key, set()).add(plain_text(value))
+    varied = [key for key, some in values.items() if len(some) > 1 and _last(key) != "seed"]
+    return varied or [key for key in values if _last(key) != "seed"]
 
 
 def telling(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
@@ -91,9 +126,8 @@ def telling(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
     gives some points ``steps`` and the others ``epochs``, neither does. Keys of which every point
     has a value of its own say nothing of others.
     """
-    found = [swept_of(status) for status in statuses]
-    texts = {key: [plain_text(one.get(key)) for one in found] for key in keys}
-    given = {key: [one.get(key) is not None for one in found] for key in keys}
+    texts = {key: [plain_text(_value(s, key)) for s in statuses] for key in keys}
+    given = {key: [_value(s, key) is not None for s in statuses] for key in keys}
     left = list(keys)
     for key in sorted(keys, key=lambda key: _weight(key, keys)):
         for other in left:
@@ -113,22 +147,15 @@ def _weight(key: str, keys: Sequence[str]) -> tuple[bool, ...]:
 
 
 def name_of(status: PointStatus, keys: Sequence[str]) -> str:
-    """Return the values of some keys of a point, as ``random, relu``.
-
-    With their key are numbers, and texts that could be taken for one: ``scaling width``. What has
-    none of the values where others have some is ``no scaling``, or what it has unasked.
-    """
-    texts, swept = [], swept_of(status)
-    names = {_last(key) for key in swept}
+    """Return the values of some keys of a point, as ``random, relu``; numbers with their key."""
+    texts = []
     for key in keys:
-        value = swept.get(key)
+        value = _value(status, key)
         if value is not None:
             said = plain_text(value)
-            named = _is_number(value) or isinstance(value, bool) or said in names
-            texts.append(f"{_last(key)} {said}" if named else said)
-    if keys and not texts:
-        unasked = status.point.value(keys[0])
-        return f"{_last(keys[0])} {unasked}" if unasked else f"no {_last(keys[0])}"
+            texts.append(
+                f"{_last(key)} {said}" if _is_number(value) or isinstance(value, bool) else said
+            )
     return ", ".join(texts)
 
 
