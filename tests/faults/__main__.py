@@ -29,7 +29,7 @@ TIMES = {
     "twenty sweeps, half on SLURM": 1,
 }  # fmt: skip
 """Faults in one sweep; of the others, 2."""
-_AGAIN = ("killed worker",) * 3  # most of a round's kills, in little of its time
+_AGAIN = ("killed worker",) * 5  # most of a round's kills, in little of its time
 _ON_SLURM = ("killed node of SLURM", "twenty sweeps, half on SLURM")  # one at a time
 
 
