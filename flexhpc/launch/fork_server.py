@@ -66,6 +66,7 @@ class OrderedWorker:
         """Return whether a process of it runs, or will; without its server nobody tells."""
         if self.server.lives():
             return len(self.ended) < self.processes
+        self.server.poll()  # what it told just before its end
         return any(p.lives() for pid, p in self.started.items() if pid not in self.ended)
 
     def ended_well(self) -> bool:

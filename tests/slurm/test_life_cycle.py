@@ -66,20 +66,34 @@ class Watched:
         return max(times, default=0)
 
     def at(self) -> tuple[int, int]:
-        """Finished probes, and steps of the next one that are saved."""
-        try:
-            folder, _, (point,) = open_run(self.run)
-            record = read(folder.point(point.id))
-            probes = len(record.probes) if record else 0
-            tried = {(p.n, p.repeat) for p in record.probes} if record else set()
-            steps = [
-                torch.load(path, weights_only=True)["progress"]["steps"]
-                for path in folder.checkpoints(point.id)
-                if probe_of(path) not in tried
-            ]
-            return probes, max(steps, default=0)
-        except (OSError, PointError, RuntimeError, ValueError):
-            return -1, 0
+        """Finished probes, and steps of the next one that are saved, at one moment."""
+        found: list[tuple[int, int]] = []
+
+        def seen() -> bool:
+            """Whether no probe ended, and no file was replaced, between the looks at its files."""
+            with contextlib.suppress(OSError, PointError, RuntimeError, ValueError):
+                before, at, after = self._tried(), self._steps(), self._tried()
+                found.append((len(after), at))
+                return before == after
+            return False
+
+        wait_for(seen, what="for a moment at which no probe ends")
+        return found[-1]
+
+    def _tried(self) -> set[tuple[int, int]]:
+        folder, _, (point,) = open_run(self.run)
+        record = read(folder.point(point.id))
+        return {(p.n, p.repeat) for p in record.probes} if record else set()
+
+    def _steps(self) -> int:
+        folder, _, (point,) = open_run(self.run)
+        tried = self._tried()
+        steps = [
+            torch.load(path, weights_only=True)["progress"]["steps"]
+            for path in folder.checkpoints(point.id)
+            if probe_of(path) not in tried
+        ]
+        return max(steps, default=0)
 
     def claim(self) -> dict:
         folder, _, (point,) = open_run(self.run)
