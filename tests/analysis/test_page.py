@@ -257,6 +257,7 @@ def test_a_reader_finds_every_training(page: Any, measured: Path) -> None:
         named = mark.evaluate("path => path.__data__.datum.point")
         assert page.locator("#point h3").inner_text() == named
     page.locator("#point button").click()
+    assert not page.locator("#point").is_visible()
     mark.scroll_into_view_if_needed()
     box = mark.bounding_box()
     page.mouse.click(box["x"] - 8, box["y"] - 8)

@@ -32,15 +32,22 @@ def damaged_point_file(site: Site, times: int) -> Outcome:
 def damaged_checkpoint(site: Site, times: int) -> Outcome:
     """Flip a bit of a checkpoint, or cut it, while nobody is at work: never trained on."""
     for _ in range(times):
-        sweep = site.start()
-        site.wait(sweep, lambda: list(site.run.glob("points/*/*.ckpt")))
-        site.somewhere(0.5)
-        end(sweep)
-        site.note_probes()
-        for path in site.run.glob("points/*/*.ckpt"):
+        while not (saved := _killed_in_a_probe(site)):
+            site.begin_anew()
+        for path in saved:
             harm(path, site)
             site.outcome.tried += 1
     return site.conclude()
+
+
+def _killed_in_a_probe(site: Site) -> list[Path]:
+    """Kill a sweep soon after a checkpoint; return those it leaves: none, if its probes ended."""
+    sweep = site.start()
+    site.wait(sweep, lambda: list(site.run.glob("points/*/*.ckpt")))
+    site.somewhere(0.5)
+    end(sweep)
+    site.note_probes()
+    return list(site.run.glob("points/*/*.ckpt"))
 
 
 def nan_in_data(site: Site, times: int) -> Outcome:
