@@ -126,6 +126,45 @@ function lossChart(point) {
            datasets: { losses: losses.filter((row) => row.loss > 0) } };
 }
 
+const DIGITS = "\\d+(?:\\.\\d+)?(?:e[-+]?\\d+)?", NUMBER = new RegExp(`^${DIGITS}$`);
+const LEADING = new RegExp(`^(?:[<>]=? *)?(-?${DIGITS})`); // of a bound, too
+const bare = (text) => text.replaceAll(/(\d),(?=\d{3})/g, "$1"); // 1,200 is 1200
+
+// What a cell is sorted by: a number, also one with its interval behind it, or text; null if empty.
+function sortKey(cell) {
+  const text = bare(cell.dataset.value ?? cell.textContent.trim());
+  if (text === "") return null;
+  const number = Number(text);
+  if (!Number.isNaN(number)) return number;
+  const leading = cell.classList.contains("text") ? null : text.match(LEADING);
+  return leading ? Number(leading[1]) : text;
+}
+
+// Have a click on the head of a column sort the rows by it.
+function sortable(table, before = () => {}) {
+  const heads = [...table.querySelectorAll(":scope > thead th")];
+  heads.forEach((head, column) => {
+    const button = element("button");
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      for (const other of heads) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      before();
+      const rows = [...table.tBodies[0].rows];
+      rows.sort((a, b) => {
+        const [x, y] = [sortKey(a.cells[column]), sortKey(b.cells[column])];
+        if (x === null || y === null) return (x === null) - (y === null);
+        const order = typeof x === typeof y ? (x < y ? -1 : x > y ? 1 : 0)
+          : typeof x === "number" ? -1 : 1;
+        return down ? -order : order;
+      });
+      table.tBodies[0].append(...rows);
+    });
+  });
+}
+
 const panel = document.getElementById("point");
 let shown; // the point in the panel, and the figure or row above it
 const within = element("tr"); // where the panel stands below a row of the table
@@ -237,6 +276,7 @@ function show(id, place) {
   wide.setAttribute("role", "region");
   wide.setAttribute("aria-label", "every training of this point, in order");
   wide.append(table);
+  sortable(table);
   panel.append(pair, element("p", "Every training of this point, in the order they were run:",
                              "muted"), wide);
   panel.hidden = false;
@@ -257,34 +297,9 @@ for (const row of table.querySelectorAll("tr.point")) {
     }
   });
 }
-table.querySelectorAll("thead th").forEach((head, column) => {
-  const button = element("button");
-  button.append(...head.childNodes);
-  head.append(button);
-  button.addEventListener("click", () => {
-    const down = head.getAttribute("aria-sort") === "ascending";
-    for (const other of table.querySelectorAll("thead th")) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const key = (row) => {
-      const cell = row.cells[column], value = cell.dataset.value ?? cell.textContent;
-      const number = Number(String(value).replaceAll(",", ""));
-      return value === "" ? null : Number.isNaN(number) ? value : number;
-    };
-    if (within.isConnected) close();
-    const rows = [...table.tBodies[0].rows];
-    rows.sort((a, b) => {
-      const [x, y] = [key(a), key(b)];
-      if (x === null || y === null) return (x === null) - (y === null);
-      const order = typeof x === typeof y ? (x < y ? -1 : x > y ? 1 : 0)
-        : typeof x === "number" ? -1 : 1;
-      return down ? -order : order;
-    });
-    table.tBodies[0].append(...rows);
-  });
-});
+for (const other of document.querySelectorAll("table"))
+  sortable(other, () => { if (other === table && within.isConnected) close(); });
 
-const DIGITS = "\\d+(?:\\.\\d+)?(?:e[-+]?\\d+)?", NUMBER = new RegExp(`^${DIGITS}$`);
-const bare = (text) => text.replaceAll(/(\d),(?=\d{3})/g, "$1"); // 1,200 is 1200
 const filter = document.getElementById("filter");
 filter.addEventListener("input", () => {
   if (within.isConnected) close();

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,12 @@ from PIL import Image
 
 from flexhpc.analysis.samples import SampleScores, title
 from flexhpc.data import load_samples
+from flexhpc.data.dataset import Source
+from flexhpc.data.labelling import merge_map
 from flexhpc.data.places import no_downloads
 from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
+from flexhpc.spec import Point
 from flexhpc.spec.sections.data import Images
 
 _SHOWN = 10
@@ -30,14 +34,14 @@ class Picture:
     """One sample.
 
     Attributes:
-        sample: its global id; label: its class in the data set; trained: the label that networks
-            were trained to give it.
+        sample: its global id; label: its class in the data set; trained: the class that networks
+            were trained to give it. By name, where they have names.
         drawn, missed: trainings; image: as a data URI.
     """
 
     sample: int
-    label: int
-    trained: int
+    label: str
+    trained: str
     drawn: int
     missed: int
     image: str
@@ -47,7 +51,7 @@ class Picture:
 class ClassRate:
     """How the samples of one original class fare: draws and misses, and misses expected."""
 
-    label: int
+    label: str
     drawn: int
     missed: int
     expected: float
@@ -73,7 +77,8 @@ def view_of(scores: SampleScores) -> SampleView | None:
         return None
     try:
         with no_downloads():
-            part = open_source(point.data, point.seed).train
+            source = open_source(point.data, point.seed)
+            part = source.train
             size = len(part.labels) * math.prod(part.shape)
             if size > _MOST_BYTES or part.dtype != np.uint8 or len(part.labels) != scores.n_total:
                 return None
@@ -83,10 +88,12 @@ def view_of(scores: SampleScores) -> SampleView | None:
     hardest, easiest = scores.hardest(_SHOWN), scores.easiest(_SHOWN)
     inputs = samples.dataset.inputs
     missed = scores.missed
+    own = source.class_names
+    trained = own if _of_the_set(point, source, samples.classes) else None
     pictures = [
         Picture(
-            sample=int(sample), label=int(part.labels[sample]),
-            trained=int(samples.labels[sample]), image=_image(inputs[sample]),
+            sample=int(sample), label=_called(part.labels[sample], own),
+            trained=_called(samples.labels[sample], trained), image=_image(inputs[sample]),
             drawn=int(scores.drawn[sample]), missed=int(missed[sample]),
         )
         for sample in (*hardest, *easiest)
@@ -95,17 +102,36 @@ def view_of(scores: SampleScores) -> SampleView | None:
         title=title(scores),
         hardest=pictures[: len(hardest)],
         easiest=pictures[len(hardest) :],
-        classes=_rates(scores, part.labels),
+        classes=_rates(scores, part.labels, own),
     )
 
 
-def _rates(scores: SampleScores, labels: NDArray[np.int64]) -> list[ClassRate]:
+def _of_the_set(point: Point, source: Source, classes: int) -> bool:
+    """Return whether the classes of a point's labels are those of the data set."""
+    data = point.data
+    if data.labels != "random":
+        return merge_map(data, source.classes, source.coarse, point.seed) is None
+    return classes == source.classes
+
+
+def _called(label: int, names: Sequence[str] | None) -> str:
+    return str(label) if names is None else names[label]
+
+
+def _rates(
+    scores: SampleScores, labels: NDArray[np.int64], names: Sequence[str] | None
+) -> list[ClassRate]:
     drawn, missed, expected = (
         np.bincount(labels, weights=counts)
         for counts in (scores.drawn, scores.missed, scores.expected)
     )
     return [
-        ClassRate(label=i, drawn=int(drawn[i]), missed=int(missed[i]), expected=float(expected[i]))
+        ClassRate(
+            label=_called(i, names),
+            drawn=int(drawn[i]),
+            missed=int(missed[i]),
+            expected=float(expected[i]),
+        )
         for i in range(len(drawn))
         if drawn[i]
     ]

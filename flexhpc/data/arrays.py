@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from flexhpc.data.classes import coded
+from flexhpc.data.classes import coded, names_of
 from flexhpc.data.dataset import Array, Ints, Part, Source, in_blocks
 from flexhpc.errors import PointError, one_line
 from flexhpc.spec.sections.files import Arrays
@@ -95,7 +95,9 @@ def source_of(name: str, given: list[Any] | tuple[Any, ...]) -> Source:
         test = _part(f"{name}, to test on", rest[0], coded(name, rest[1], order)[0])
         if test.shape != train.shape:
             raise PointError(f"{name}: samples are {train.shape}, those to test on {test.shape}")
-    return Source(name=name, classes=len(order), train=train, test=lambda: test)
+    return Source(
+        name=name, classes=len(order), train=train, test=lambda: test, class_names=names_of(order)
+    )
 
 
 def _part(name: str, inputs: Array, labels: Ints) -> Part:

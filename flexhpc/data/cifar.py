@@ -18,6 +18,10 @@ _LAYOUT = {
     "cifar100": ("cifar-100-python/", ["train"], ["test"], "fine_labels", 100),
 }
 _COARSE_CLASSES = 20
+CIFAR10_NAMES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+_NAMES_FILE = "meta"
 
 
 def open_cifar(source: str, root: str | None) -> Source:
@@ -39,7 +43,20 @@ def open_cifar(source: str, root: str | None) -> Source:
     if source == "cifar100" and batches[0].get("coarse_labels") is not None:
         supers = _labels(paths[0], batches[0], "coarse_labels", _COARSE_CLASSES)
         coarse = _coarse_map(paths[0], part.labels, supers, classes)
-    return Source(name=source, classes=classes, train=part, test=test_part, coarse=coarse)
+    names = CIFAR10_NAMES if source == "cifar10" else _names_beside(paths[0], classes)
+    return Source(
+        name=source, classes=classes, train=part, test=test_part, coarse=coarse, class_names=names
+    )
+
+
+def _names_beside(path: Path, classes: int) -> list[str] | None:
+    """Return the names in CIFAR-100's own file for them; None without one that can be read."""
+    try:
+        names = unpickle(path.with_name(_NAMES_FILE))["fine_label_names"]
+    except Exception:  # samples are whole without it, and what it raises is no one kind
+        return None
+    known = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return names if known and len(names) == classes else None
 
 
 def read_batch(path: Path) -> dict[str, Any]:

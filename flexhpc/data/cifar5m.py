@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from flexhpc.data.cifar import CIFAR10_NAMES
 from flexhpc.data.dataset import Array, Ints, Part, Source, no_test, rows_at_once
 from flexhpc.data.places import not_found, roots
 from flexhpc.errors import PointError, one_line
 
 _SHAPE = (32, 32, 3)
-_CLASSES = 10
 _NUMBER = re.compile(r"part_?(\d+)\.npz$", re.IGNORECASE)
 
 
@@ -35,7 +35,10 @@ def open_cifar5m(source: str, root: str | None) -> Source:
         dtype=np.dtype(np.uint8),
         blocks=partial(_images, paths, [len(part) for part in labels]),
     )
-    return Source(name=source, classes=_CLASSES, train=train, test=no_test)
+    return Source(
+        name=source, classes=len(CIFAR10_NAMES), train=train, test=no_test,
+        class_names=CIFAR10_NAMES,
+    )  # fmt: skip
 
 
 def _parts(source: str, root: str | None) -> list[Path]:
@@ -62,8 +65,8 @@ def _labels(path: Path) -> Ints:
         raise PointError(f"{path}: cannot be read as npz with X and Y: {one_line(error)}") from None
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
         raise PointError(f"{path}: Y must be whole numbers (n,), not {labels.dtype} {labels.shape}")
-    if labels.min() < 0 or labels.max() >= _CLASSES:
-        raise PointError(f"{path}: Y must be 0 to {_CLASSES - 1}")
+    if labels.min() < 0 or labels.max() >= len(CIFAR10_NAMES):
+        raise PointError(f"{path}: Y must be 0 to {len(CIFAR10_NAMES) - 1}")
     return labels.astype(np.int64)
 
 

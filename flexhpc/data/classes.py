@@ -47,6 +47,14 @@ def coded(name: str, labels: Any, order: Array | None = None) -> tuple[Ints, Arr
     return places.astype(np.int64), order
 
 
+def names_of(order: Array) -> list[str] | None:
+    """Return what classes are called, of the sorted labels that they are; None for 0, 1, 2, ..."""
+    if order.dtype.kind not in "US" and np.array_equal(order, np.arange(len(order))):
+        return None
+    return [one.decode(errors="replace") if isinstance(one, bytes) else str(one)
+            for one in order.tolist()]  # fmt: skip
+
+
 def _plain(name: str, array: Array) -> Array:
     """Return an array of objects as one of text or of numbers."""
     if missing := sum(one is None or one != one for one in array):

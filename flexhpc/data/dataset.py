@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +88,7 @@ class Source:
             none.
         scaled: features that are standardised, bool (features,); None: all.
         summary: of the training samples, where it is known already.
+        class_names: what the classes are called, in their order; None where they are numbers.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Source:
     coarse: Ints | None = None
     scaled: Mask | None = None
     summary: Summary | None = None
+    class_names: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flexhpc.data.arrays import source_of
-from flexhpc.data.classes import coded
+from flexhpc.data.classes import coded, names_of
 from flexhpc.data.dataset import Array, Part, Source
 from flexhpc.data.decode import Named, image_part
 from flexhpc.errors import PointError, one_line
@@ -53,7 +53,18 @@ def open_hugging_face(data: HuggingFace, seed: int) -> Source:
             return None
         return _images(tested.cast_column(data.column, encoded), data, name, order, part.shape)[0]
 
-    return Source(name=name, classes=len(order), train=part, test=test)
+    return Source(
+        name=name, classes=len(order), train=part, test=test,
+        class_names=_class_names(train.features[data.target], order),
+    )  # fmt: skip
+
+
+def _class_names(feature: Any, order: Array) -> list[str] | None:
+    """Return what the library calls the classes, as far as the data set says it."""
+    called = getattr(feature, "names", None)
+    if not called:
+        return names_of(order)
+    return [called[one] if 0 <= one < len(called) else str(one) for one in order.tolist()]
 
 
 def _splits(loaded: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:

@@ -14,6 +14,12 @@ from flexhpc.data.unpacked import read_unpacked
 from flexhpc.errors import PointError
 
 _FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
+_CLASS_NAMES = {
+    "fashion_mnist": (  # Xiao, Rasul and Vollgraf 2017, arXiv 1708.07747, table 2
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+        "Ankle boot",
+    ),
+}  # fmt: skip
 _UNSIGNED_BYTE = 0x08
 _MOST_DIMENSIONS = 3
 
@@ -56,7 +62,9 @@ def open_mnist(source: str, root: str | None) -> Source:
         return _part(*paths) if paths else None
 
     train = _part(*obtain(source, root, _wanted(source, "train")))
-    return Source(name=source, classes=10, train=train, test=test)
+    return Source(
+        name=source, classes=10, train=train, test=test, class_names=_CLASS_NAMES.get(source)
+    )
 
 
 def _wanted(source: str, part: str) -> list[list[str]]:

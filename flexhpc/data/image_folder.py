@@ -38,7 +38,10 @@ def open_image_folder(root: str, side: int | None) -> Source:
         test_folder = next((top / name for name in ("val", "test") if (top / name).is_dir()), None)
         return _part(test_folder, classes, side, train.shape) if test_folder else None
 
-    return Source(name=f"image_folder {folder}", classes=len(classes), train=train, test=test)
+    return Source(
+        name=f"image_folder {folder}", classes=len(classes), train=train, test=test,
+        class_names=classes,
+    )  # fmt: skip
 
 
 def _folders(folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from flexhpc.data.classes import coded
+from flexhpc.data.classes import coded, names_of
 from flexhpc.data.dataset import Array, Part, Source, no_test
 from flexhpc.data.decode import Named, image_part
 from flexhpc.errors import PointError, one_line
@@ -30,8 +30,9 @@ def open_image_table(data: ImageTable, seed: int) -> Source:
 
     name = f"image_table {path}"
     return Source(
-        name=name, classes=len(order), train=train, test=test if tested is not None else no_test
-    )
+        name=name, classes=len(order), train=train, test=test if tested is not None else no_test,
+        class_names=names_of(order),
+    )  # fmt: skip
 
 
 def _files(path: Path, split: str | None) -> list[Path]:

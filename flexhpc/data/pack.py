@@ -48,6 +48,8 @@ def _write(
     file: BinaryIO, path: Path, source: Source, reading: dict[str, Any], progress: Progress
 ) -> None:
     header: dict[str, Any] = {"reading": reading, "name": source.name, "classes": source.classes}
+    if source.class_names is not None:
+        header["class_names"] = list(source.class_names)
     room = len(json.dumps(header)) + _HEADER_ROOM
     start = -(-(PREFIX.size + room) // ALIGNMENT) * ALIGNMENT
     file.seek(start)

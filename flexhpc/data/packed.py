@@ -13,10 +13,10 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from flexhpc.data.dataset import Array, Part, Source, Summary
 from flexhpc.errors import PointError
@@ -118,6 +118,13 @@ class _Header(BaseModel):
     classes: Annotated[int, Field(ge=1, le=2**31)]
     fingerprint: str
     arrays: dict[str, tuple[str, list[Annotated[int, Field(ge=0, lt=2**50)]], int]]
+    class_names: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _a_name_each(self) -> Self:
+        if self.class_names is not None and len(self.class_names) != self.classes:
+            raise ValueError(f"{len(self.class_names)} names of {self.classes} classes")
+        return self
 
 
 def _read_header(path: Path) -> tuple[_Header, int]:
@@ -179,6 +186,7 @@ def _source(path: Path, header: _Header, arrays: dict[str, Array]) -> Source:
         test=test,
         coarse=arrays.get("coarse"),
         scaled=arrays.get("scaled"),
+        class_names=header.class_names,
         summary=Summary(
             fingerprint=header.fingerprint,
             mean=arrays["mean"],

@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Iterator, Set
 from pathlib import Path
 
-from flexhpc.data.classes import coded
+from flexhpc.data.classes import coded, names_of
 from flexhpc.data.dataset import Source, no_test
 from flexhpc.data.decode import SUFFIXES, Named, image_part
 from flexhpc.errors import PointError, one_line
@@ -58,6 +58,7 @@ def open_webdataset(data: WebDataset, seed: int) -> Source:
         classes=len(order),
         train=image_part(encoded, codes, data.side),
         test=no_test,
+        class_names=names_of(order),
     )
 
 

@@ -256,13 +256,13 @@ def test_a_reader_finds_every_training(page: Any, measured: Path) -> None:
         mark.click()
         named = mark.evaluate("path => path.__data__.datum.point")
         assert page.locator("#point h3").inner_text() == named
-    page.locator("#point button").click()
+    page.locator("#point > button").click()
     assert not page.locator("#point").is_visible()
     mark.scroll_into_view_if_needed()
     box = mark.bounding_box()
     page.mouse.click(box["x"] - 8, box["y"] - 8)
     assert page.locator("#point").is_visible(), "a finger need not meet it"
-    page.locator("#point button").click()
+    page.locator("#point > button").click()
     mark.scroll_into_view_if_needed()
     box = mark.bounding_box()
     page.mouse.move(box["x"] - 30, box["y"])
@@ -273,7 +273,7 @@ def test_a_reader_finds_every_training(page: Any, measured: Path) -> None:
     page.mouse.dblclick(box["x"] - 30, box["y"] + 30)
     assert not page.locator("#point").is_visible(), "nor does one that goes back"
     page.locator("tr.point").nth(1).press("Enter")
-    page.locator("#point button").press("Enter")
+    page.locator("#point > button").press("Enter")
     focused = page.evaluate("document.activeElement.dataset.id")
     assert focused == "1", "the keyboard goes on where it was"
 
@@ -405,6 +405,31 @@ def test_figures_can_be_read_on_a_phone(at_first: int, compared_page: Path, chro
     assert opened.evaluate("document.documentElement.scrollWidth") <= 390
     assert len(drawn) >= 2
     assert all(250 <= width <= 358 and letters >= 10 for width, letters in drawn), drawn
+
+
+@pytest.mark.browser
+def test_every_table_is_sorted_by_its_numbers(compared_page: Path, chromium: Any) -> None:
+    opened = chromium.new_page(viewport={"width": 1440, "height": 900})
+    opened.set_default_timeout(SLOW)
+    opened.goto(compared_page.as_uri())
+    opened.locator("tr.point").nth(1).press("Enter")
+
+    def sorted_by(place: str, title: str) -> list[float]:
+        table = opened.locator(place)
+        titles = [text.strip(" ↑↓") for text in table.locator("thead th").all_inner_texts()]
+        table.locator("thead th button").nth(titles.index(title)).click()
+        cells = table.locator(f"tbody tr td:nth-child({titles.index(title) + 1})").all_inner_texts()
+        return [float(re.match(r"[\d.]+", cell)[0]) for cell in cells]
+
+    for place, title in (
+        ("#point table", "n"), ("#point table", "seconds"),
+        ("[aria-label='comparisons by model.activation'] table", "EMC ratio"),
+    ):  # fmt: skip
+        ascending = sorted_by(place, title)
+        assert ascending == sorted(ascending), title
+        assert len(set(ascending)) > 1 or title == "seconds"
+        assert sorted_by(place, title) == ascending[::-1], title
+    assert opened.locator("#point").is_visible(), "sorting the trainings leaves them open"
 
 
 @pytest.mark.browser

@@ -249,3 +249,36 @@ def test_a_report_downloads_nothing_for_its_pictures(
     with pytest.raises(PointError, match="was not found"):
         open_source(point.data, 0)
     assert tried == ["cifar10"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "trained"),
+    [
+        ("", {"cat": "cat", "dog": "dog"}),
+        (", labels: random", {"cat": "dog"}),
+        (", labels: random, classes: 5", {"cat": "4"}),
+        (", class_map: [1, 0]", {"cat": "1", "dog": "0"}),
+    ],
+)
+def test_pictures_call_classes_by_name(tmp_path: Path, keys: str, trained: dict[str, str]) -> None:
+    """Not where the labels are of other classes than the data set's."""
+    images = np.random.default_rng(0).integers(0, 255, (60, 1, 6, 6), dtype=np.uint8)
+    np.savez(tmp_path / "pets.npz", x=images, y=np.array(["cat", "dog"])[np.arange(60) % 2])
+    spec = tmp_path / "c.yaml"
+    spec.write_text(
+        f"name: c\nfixed:\n  data: {{source: arrays, path: {tmp_path}/pets.npz{keys}}}\n"
+        "  model: {family: mlp, width: 4, depth: 1}\n"
+    )
+    (point,) = checked(spec)[1]
+    scores = SampleScores(name={"data": "arrays", "labels": ""}, n_total=60, point=point)
+    for half in scores.halves:
+        half.missed[:] = 1
+        half.variance[:] = 1
+    scores.drawn[:] = 4
+    shown = view_of(scores)
+    assert shown is not None
+    pictures = shown.hardest
+    assert {one.label for one in pictures} <= {"cat", "dog"}
+    assert all(one.label == ("cat", "dog")[one.sample % 2] for one in pictures)
+    assert trained.items() <= {(one.label, one.trained) for one in pictures}
+    assert [one.label for one in shown.classes] == ["cat", "dog"]

@@ -1,0 +1,102 @@
+"""What classes are called: as the files say it, also once they are packed."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flexhpc.data.prepare import prepare
+from flexhpc.data.sources import open_source
+from flexhpc.spec.sections.data import Data
+from flexhpc.spec.variants import variants
+from tests.data.test_formats import png, write_tar
+from tests.data.writers import (
+    RNG,
+    cifar_batch,
+    write_cifar10,
+    write_cifar100,
+    write_images,
+    write_mnist,
+)
+
+FINE = [f"thing {i}" for i in range(100)]
+PETS = ["cat", "cat", "dog", "cat"]
+
+
+def write(folder: Path) -> dict[str, tuple[dict[str, Any], list[str] | None]]:
+    """Write a set of each kind; returns the keys that read it, and what its classes are called."""
+    images = RNG.integers(0, 255, (4, 6, 8, 3), dtype=np.uint8)
+    write_images(folder / "images", {"night": 2, "day": 3})
+    grey = RNG.integers(0, 256, (20, 28, 28), dtype=np.uint8)
+    for name in ("mnist", "fashion_mnist"):
+        labels = np.arange(20, dtype=np.uint8) % 10
+        write_mnist(folder / name, zipped=False, images=grey, labels=labels)
+    write_cifar10(folder / "cifar10", [cifar_batch(4, "labels", 10) for _ in range(5)])
+    for name in ("cifar100", "nameless", "odd"):
+        write_cifar100(folder / name, cifar_batch(50, "fine_labels", 100))
+    for name, names in (("cifar100", FINE), ("odd", FINE[:-1])):
+        meta = pickle.dumps({"fine_label_names": names}, protocol=2)
+        (folder / name / "cifar-100-python" / "meta").write_bytes(meta)
+    np.savez(folder / "text.npz", x=images, y=np.array(PETS))
+    np.savez(folder / "odd.npz", x=images, y=np.array([3, 7, 3, 7]))
+    np.savez(folder / "plain.npz", x=images, y=np.array([0, 1, 0, 1]))
+    write_tar(folder / "a.tar", range(6))
+    import datasets
+
+    feature = datasets.Features({
+        "image": datasets.Value("binary"), "label": datasets.ClassLabel(names=["sun", "rain"]),
+    })  # fmt: skip
+    cells = {"image": [png(image) for image in images], "label": [1, 0, 1, 0]}
+    whole = datasets.Dataset.from_dict(cells, features=feature)
+    whole.cast_column("image", datasets.Image()).save_to_disk(folder / "hf")
+    return {
+        "folders": ({"source": "image_folder", "root": "images"}, ["day", "night"]),
+        "digits of MNIST": ({"source": "mnist", "root": "mnist"}, None),
+        "Fashion-MNIST": ({"source": "fashion_mnist", "root": "fashion_mnist"}, ["T-shirt/top"]),
+        "CIFAR-10": ({"source": "cifar10", "root": "cifar10"}, ["airplane"]),
+        "CIFAR-100": ({"source": "cifar100", "root": "cifar100"}, FINE),
+        "CIFAR-100 without names": ({"source": "cifar100", "root": "nameless"}, None),
+        "CIFAR-100 with too few": ({"source": "cifar100", "root": "odd"}, None),
+        "text": ({"source": "arrays", "path": "text.npz"}, ["cat", "dog"]),
+        "some numbers": ({"source": "arrays", "path": "odd.npz"}, ["3", "7"]),
+        "0 and 1": ({"source": "arrays", "path": "plain.npz"}, None),
+        "WebDataset": ({"source": "webdataset", "path": "a.tar"}, None),
+        "Hugging Face": ({"source": "hugging_face", "path": "hf"}, ["sun", "rain"]),
+    }
+
+
+def section(keys: dict[str, Any]) -> Data:
+    found = variants("data")[keys["source"]].model_validate(keys)
+    assert isinstance(found, Data)
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("named")
+
+
+@pytest.fixture(scope="module")
+def written(folder: Path) -> dict[str, tuple[dict[str, Any], list[str] | None]]:
+    return write(folder)
+
+
+def test_classes_are_called_as_their_files_say(
+    folder: Path,
+    written: dict[str, tuple[dict[str, Any], list[str] | None]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(folder)
+    for what, (keys, expected) in written.items():
+        source = open_source(section(keys), 0)
+        names = None if source.class_names is None else list(source.class_names)
+        assert (names or [])[: len(expected or [])] == (expected or []), what
+        assert names is None or len(names) == source.classes, what
+        assert (names is None) == (expected is None), what
+        given = {key: value for key, value in keys.items() if key != "source"}
+        packed = prepare(keys["source"], given, (), folder / f"{what}.packed", lambda *_: None)
+        assert packed.source.class_names == names, what
