@@ -1,7 +1,8 @@
 """Ends whatever a test process leaves behind, however that process ended.
 
 Usage: python tests/reaper.py PID TOKEN: waits until PID is gone, then kills every process that has
-the token in its environment, as all have that came from PID: sweeps, workers, daemons of SLURM.
+the token in its environment, as all have that came from PID: sweeps, workers, daemons of SLURM; and
+with a node of SLURM the daemons of its steps, which write over their environment.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import uuid
 import psutil
 
 TOKEN = "FLEXHPC_TEST_PROCESS"
+NODE, STEP = "slurmd", "slurmstepd"
 _ROUNDS = 10
 
 
@@ -37,14 +39,38 @@ def marked(token: str) -> list[psutil.Process]:
     return found
 
 
+def folders_of(nodes: list[psutil.Process]) -> set[str]:
+    """Return the folders that those of some processes work in which are nodes of SLURM."""
+    found = set()
+    for process in nodes:
+        with contextlib.suppress(psutil.Error):
+            if process.name() == NODE:
+                found.add(process.cwd())
+    return found
+
+
+def steps_in(folders: set[str]) -> list[psutil.Process]:
+    """Return the daemons of steps that work in some folders, as their nodes do."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.name() == STEP and process.cwd() in folders:
+                found.append(process)
+    return found
+
+
 def main(pid: int, token: str) -> None:
     """Wait for a process to end, then end all that it started."""
     with contextlib.suppress(psutil.NoSuchProcess):
         watched = psutil.Process(pid)
         while watched.is_running() and watched.status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.5)
+    folders: set[str] = set()
     for _ in range(_ROUNDS):
-        if not (left := marked(token)):
+        left = marked(token)
+        folders |= folders_of(left)
+        left += steps_in(folders)
+        if not left:
             return
         for process in left:
             with contextlib.suppress(psutil.Error):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import reaper
 from tests.conftest import FLEXHPC, REPOSITORY, SMALL
-from tests.slurm.conftest import wait_for
+from tests.slurm.conftest import needs_slurm, port_of, root_of, wait_for
 
 MARK = "FLEXHPC_TEST_OF_REAPER"
 LONG = SMALL.replace("epochs: 120", "epochs: 100000, gates: {plateau: off}")
@@ -24,6 +26,18 @@ from tests import reaper
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 reaper.start()
 subprocess.Popen([sys.argv[1], "sweep", "spec.yaml"], start_new_session=True)
+time.sleep(1000)
+"""
+
+CLUSTER = """
+import sys, time
+from pathlib import Path
+from tests import reaper
+reaper.start()
+from tests.slurm.conftest import Cluster
+cluster = Cluster(Path(sys.argv[1]), {"PORT": sys.argv[2], "NODES": "1", "ACCOUNTING": "0"})
+cluster.up()
+cluster.ask("sbatch", "--output", "/dev/null", "--wrap", "sleep 1000")
 time.sleep(1000)
 """
 
@@ -55,3 +69,33 @@ def test_what_a_test_process_started_ends_with_it(how: signal.Signals, tmp_path:
         finally:
             test.kill()
         wait_for(lambda: not marked(mark), seconds=30, what="for all to end")
+
+
+@pytest.mark.slurm
+def test_so_does_a_cluster_with_its_jobs() -> None:
+    """The daemons of a job's steps are no children of their node's, and have no environment."""
+    needs_slurm()
+    root = root_of("reaped")
+    folder = {str(root / "log")}
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER, str(root), str(port_of(2))], stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    ) as test:  # fmt: skip
+        try:
+            wait_for(lambda: reaper.steps_in(folder), seconds=60, what="for a job to run")
+            test.terminate()
+            test.wait(timeout=60)
+        finally:
+            test.kill()
+        wait_for(lambda: not working_in(root), seconds=30, what="for all to end")
+    shutil.rmtree(root)
+
+
+def working_in(root: Path) -> list[str]:
+    """The names of all processes that work below a folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if Path(process.cwd()).is_relative_to(root):
+                found.append(process.name())
+    return found

@@ -24,7 +24,7 @@ from flexhpc.store.status import open_run
 from tests.archives import copy_checkout
 from tests.command import succeeded
 from tests.conftest import FULL, REPOSITORY
-from tests.slurm.conftest import Cluster, _empty_queue, _needs_slurm, running_cluster
+from tests.slurm.conftest import Cluster, _empty_queue, needs_slurm, running_cluster
 from tests.sweeps import contents
 
 __all__ = ["_empty_queue"]
@@ -77,7 +77,7 @@ def _apptainer_flags() -> list[str]:
 
 
 def _needs_containers() -> None:
-    _needs_slurm()
+    needs_slurm()
     installed = subprocess.run(
         [str(REPOSITORY / "hpc" / "container" / "packages.sh"), "--check"],
         capture_output=True, text=True, check=False,

@@ -160,13 +160,23 @@ def finish(sweep: subprocess.Popen[str], seconds: float = 500.0) -> str:
     return output
 
 
+def root_of(name: str) -> Path:
+    """Return where a cluster of this test process lives."""
+    return Path(f"/var/lib/flexhpc-test-{_worker()}-{name}")
+
+
+def port_of(number: int) -> int:
+    """Return the first port of the cluster of this number, of this test process."""
+    return 17_000 + 200 * int(_worker()[2:]) + 40 * number
+
+
+def _worker() -> str:
+    return os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+
+
 @contextmanager
 def running_cluster(name: str, number: int, **settings: str) -> Iterator[Cluster]:
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-    port = 17_000 + 200 * int(worker[2:]) + 40 * number
-    cluster = Cluster(
-        Path(f"/var/lib/flexhpc-test-{worker}-{name}"), {"PORT": str(port), **settings}
-    )
+    cluster = Cluster(root_of(name), {"PORT": str(port_of(number)), **settings})
     cluster.down()
     cluster.up()
     try:
@@ -185,7 +195,7 @@ def no_slurm() -> str:
     return ""
 
 
-def _needs_slurm() -> None:
+def needs_slurm() -> None:
     if why := no_slurm():
         if os.environ.get("CI"):
             pytest.fail(f"the SLURM tests must run here: {why}")
@@ -195,7 +205,7 @@ def _needs_slurm() -> None:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """Four nodes, with accounting."""
-    _needs_slurm()
+    needs_slurm()
     with running_cluster("main", 0) as found:
         yield found
 
@@ -203,7 +213,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def small_cluster() -> Iterator[Cluster]:
     """Arrays of at most four tasks, and no accounting."""
-    _needs_slurm()
+    needs_slurm()
     with running_cluster("small", 1, MAX_ARRAY="4", ACCOUNTING="0", NODES="2") as found:
         yield found
 
