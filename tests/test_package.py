@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from flexhpc.shipped import names
 from flexhpc.versions import source
 from tests.archives import copy_checkout
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, Cli
 from tests.test_extending import run_copy
 
 
@@ -58,7 +59,10 @@ def test_specs_run_by_name_outside_of_a_checkout(installed: Path, tmp_path: Path
     assert at.startswith(str(installed))
     assert "mini/optimizers" in run_copy(installed, tmp_path, "specs")
     copied = run_copy(installed, tmp_path, "specs", "vit_width")
-    assert copied == (REPOSITORY / "sweeps" / "vit_width.yaml").read_text()
+    own = (REPOSITORY / "sweeps" / "vit_width.yaml").read_text()
+    assert copied[copied.index("name:") :] == own[own.index("name:") :]
+    assert copied.startswith("# flexhpc sweep vit_width\n# Expected: ")
+    assert "sweep vit_width --set 'name=vit_small' --set 'data.source=image_folder'\n" in copied
     few = ("--set", "model.width=[8]", "--set", "data.labels=[random]")
     run_copy(installed, tmp_path, "sweep", "quickstart", "--profile", "local", *few)
     rows = json.loads(
@@ -74,8 +78,10 @@ def test_the_wheel_has_the_code_of_its_checkout(installed: Path, tmp_path: Path)
     assert run_copy(installed, tmp_path, code=code).strip() == source()
 
 
-def test_no_message_speaks_of_make() -> None:
+def test_no_message_speaks_of_make(cli: Cli) -> None:
     """A user of the wheel has no Makefile."""
+    for name in names("specs"):
+        assert "make sweep" not in cli("specs", name).stdout
     for path in (REPOSITORY / "flexhpc").rglob("*.py"):
         assert "`make " not in path.read_text(), path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated
 
 import typer
@@ -22,7 +23,7 @@ def specs(
         return
     if name not in shipped:
         raise InputError(f"{name}: no such spec; there are {', '.join(shipped)}")
-    typer.echo((folder("specs") / f"{name}.yaml").read_text(), nl=False)
+    typer.echo(_without_make((folder("specs") / f"{name}.yaml").read_text()), nl=False)
 
 
 def schema() -> None:
@@ -30,6 +31,17 @@ def schema() -> None:
     from flexhpc.spec.json_schema import sweep_schema
 
     typer.echo(json.dumps(sweep_schema(), indent=1))
+
+
+def _without_make(text: str) -> str:
+    """Return a spec whose header says how to run it where there is no Makefile."""
+
+    def command(found: re.Match[str]) -> str:
+        sets = re.sub(r"[^\s#]+=\S+", lambda one: f"--set '{one[0]}'", found["sets"] or "")
+        return f"flexhpc sweep {found['name']} {sets}".rstrip()
+
+    pattern = r"make sweep SPEC=sweeps/(?P<name>\S+)\.yaml(?: SET=\"(?P<sets>[^\"]*)\")?"
+    return re.sub(pattern, command, text)
 
 
 def _expected(text: str) -> str:
