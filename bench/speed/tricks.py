@@ -22,6 +22,7 @@ import torch
 from bench.speed.__main__ import N, timed
 from bench.speed.contestants import CONTESTANTS
 from flexhpc.training import loop, network, optimizers
+from flexhpc.training.resident import Resident
 
 Without = Callable[[], AbstractContextManager[object]]
 BATCHES, LOOKS = "flexhpc", "flexhpc, curves of looks"
@@ -37,8 +38,8 @@ def filling() -> Iterator[None]:
         torch.set_deterministic_debug_mode("default")
 
 
-def _fresh(self: network.Network, ids: torch.Tensor) -> torch.Tensor:
-    return self.inputs[ids]
+def _fresh(self: Resident, ids: torch.Tensor) -> torch.Tensor:
+    return self[ids]
 
 
 TRICKS: dict[str, tuple[Without, str, tuple[str, ...]]] = {
@@ -50,7 +51,7 @@ TRICKS: dict[str, tuple[Without, str, tuple[str, ...]]] = {
         lambda: patch.object(optimizers, "_ADAM", torch.optim.Adam), BATCHES, ("MLP 8", "CNN 8"),
     ),
     "batches copied to one place": (
-        lambda: patch.object(network.Network, "_gathered", _fresh), BATCHES, ("MLP 8", "CNN 8"),
+        lambda: patch.object(Resident, "batch", _fresh), BATCHES, ("MLP 8", "CNN 8"),
     ),
     "looks 128 at a time": (
         lambda: patch.object(network, "_FORWARD_AT_ONCE", 4096), LOOKS, ("CNN 8", "CNN 32"),

@@ -63,6 +63,15 @@ class Inputs:
             row[...] = row[..., self._rng(identity).permutation(flat.shape[-1])]
         return flat.reshape(values.shape)
 
+    def bytes_of(self, ids: Ints) -> tuple[Array, Array, Array] | None:
+        """Return the bytes of some images, and what :meth:`of` subtracts and then divides by.
+
+        uint8 (len(ids), ...) and two of float32; None where that is not all that it does.
+        """
+        if self.kind != "original" or self.rows.dtype != np.uint8:
+            return None
+        return self.rows[ids], self.mean, self.deviation
+
     def _rng(self, identity: np.int64) -> np.random.Generator:
         """A stream of its own for each sample: Philox is counter-based, so that is cheap."""
         key = np.array([self.seed, identity], dtype=np.uint64)

@@ -76,6 +76,13 @@ class Samples:
         """Return the inputs of some samples, standardised, float32 (len(ids), ...)."""
         return self.inputs.of(ids)
 
+    def bytes_of(self, ids: Ints) -> tuple[Array, Array, Array] | None:
+        """Return the inputs of some samples before they are standardised, and their moments.
+
+        See :meth:`flexhpc.data.inputs.Inputs.bytes_of`.
+        """
+        return self.inputs.bytes_of(ids)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TestSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from flexhpc.data import Samples, draw_subset
 from flexhpc.data.dataset import Ints
@@ -33,6 +34,9 @@ from flexhpc.spec.sections.training import Training
 from flexhpc.store import ProbeRecord
 from flexhpc.training import Group, Hooks, MakeModel, Outcome, ProbeData, train
 from flexhpc.versions import image, packages, source
+
+_MOST_FLOATS = 2**30
+"""Bytes that the standardised inputs of a probe may take; images of more stay bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +85,9 @@ def run_training(
     if wanted.subset is not None:
         seeds = replace(seeds, subset=wanted.subset)
     subset = draw_subset(samples.pool, n, seeds.subset)
-    inputs, labels = samples.standardised(subset), samples.labels[subset]
+    labels = samples.labels[subset]
     if point.data.tokens:
-        labels = inputs.astype(np.int64)
+        labels = samples.standardised(subset).astype(np.int64)
     prompt = getattr(point.data, "prompt", 0)
     started = time.monotonic()
 
@@ -104,18 +108,33 @@ def run_training(
         make_model = partial(build, point.model, samples.shape, samples.classes)
     with in_time():
         if isinstance(point.training, OwnTrainer):
+            inputs = samples.standardised(subset)
             task = _task(point.training, inputs, labels, samples.classes, seeds, make_model)
             return run_trainer(task, its_own, group), subset, seeds
         assert isinstance(point.training, Training)
         assert make_model is not None
+        resident, moments = _resident(samples, subset, group.device)
         data = ProbeData(
-            inputs=torch.from_numpy(inputs).to(group.device),
+            inputs=resident,
+            moments=moments,
             labels=torch.from_numpy(labels).to(group.device),
             init_seed=seeds.init,
             order_seed=seeds.order,
             prompt=prompt,
         )
         return train(point.training, make_model, data, its_own, group), subset, seeds
+
+
+def _resident(
+    samples: Samples, subset: Ints, device: torch.device
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    """Return inputs as floats, or where these would be many as bytes with their moments."""
+    if 4 * len(subset) * math.prod(samples.shape) > _MOST_FLOATS:
+        found = samples.bytes_of(subset)
+        if found is not None:
+            rows, mean, deviation = (torch.from_numpy(np.asarray(one)).to(device) for one in found)
+            return rows, (mean, deviation)
+    return torch.from_numpy(samples.standardised(subset)).to(device), None
 
 
 def _task(

@@ -23,6 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from flexhpc.errors import PointError, one_line
 from flexhpc.training.group import Group
 from flexhpc.training.losses import cross_entropy
+from flexhpc.training.resident import Resident
 
 _AT_ONCE = 256
 _CONVERGED = 1e-6
@@ -151,7 +152,7 @@ def hessian_product(
 
 def ritz(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Tensor | Resident,
     labels: Tensor,
     group: Group,
     products: int,

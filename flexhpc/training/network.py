@@ -26,6 +26,7 @@ from flexhpc.training.forgetting import Forgetting
 from flexhpc.training.group import Group
 from flexhpc.training.losses import cross_entropy, finite, missed
 from flexhpc.training.outcome import ProbeData
+from flexhpc.training.resident import Resident
 from flexhpc.training.running import SUSPECTS, Running
 from flexhpc.training.sync_norm import SyncedBatchNorm, batch_norms
 
@@ -95,7 +96,7 @@ class Network:
     ) -> None:  # fmt: skip
         double = precision == "fp64"
         self.model = model.double() if double else model
-        self.inputs = data.inputs.double() if double else data.inputs
+        self.inputs = Resident(data, double=double)
         self.labels, self.seed, self.group = data.labels, data.init_seed, group
         self.n, self.prompt = len(self.labels), data.prompt
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -111,7 +112,7 @@ class Network:
                 "network's BatchNorm normalises over the whole batch; leave shards out"
             )
         self.look_at_once = max(
-            64, min(_MOST_AT_ONCE, _VALUES_AT_ONCE // max(1, self.inputs[0].numel()))
+            64, min(_MOST_AT_ONCE, _VALUES_AT_ONCE // max(1, data.inputs[0].numel()))
         )
         self.precision: contextlib.AbstractContextManager[Any] = (
             torch.autocast(group.device.type, torch.bfloat16)
@@ -119,12 +120,11 @@ class Network:
             else contextlib.nullcontext()
         )
         self.label_smoothing = label_smoothing
-        layers = chain(self.model, self.inputs.dim()) if precision != "bf16" else None
+        layers = chain(self.model, data.inputs.dim()) if precision != "bf16" else None
         self.closed_form = None if layers is None else ClosedForm(layers, label_smoothing)
         loss = cross_entropy if layers is None else functional.nll_loss
         self.running = Running(group.device, loss, data.prompt, forgetting) if running else None
         self.forgetting = forgetting if running else None
-        self._batch = self.inputs[:0]
         self._missed = torch.zeros(0, dtype=torch.int64, device=group.device)
         self._used: list[bool] | None = None
 
@@ -208,18 +208,12 @@ class Network:
         """
         chunks = -(-largest // _BACKWARD_AT_ONCE) if self.in_chunks else 1
         for number, chunk in enumerate(ids.tensor_split(chunks) if chunks > 1 else (ids,)):
-            inputs, labels = self._gathered(chunk), self.labels[chunk]
+            inputs, labels = self.inputs.batch(chunk), self.labels[chunk]
             if self.closed_form is not None:
                 logits = self.closed_form.backward(inputs, labels, of, first=number == 0)
             else:
                 logits = self._graphed(inputs, labels, of)
             yield logits, labels, chunk
-
-    def _gathered(self, ids: Tensor) -> Tensor:
-        """Copy samples to where the batch before lay: fresh memory costs more than the copy."""
-        if len(ids) > len(self._batch):
-            self._batch = self.inputs.new_empty((len(ids), *self.inputs.shape[1:]))
-        return torch.index_select(self.inputs, 0, ids, out=self._batch[: len(ids)])
 
     def _graphed(self, inputs: Tensor, labels: Tensor, of: int) -> Tensor:
         """Add the gradient of a chunk by autograd; return its logits."""
@@ -295,14 +289,13 @@ class Network:
     def evaluate(self) -> Look:
         """Look at the whole subset in eval mode."""
         self.mode(training=False)
-        bounds = [len(rows) for rows in torch.arange(self.n).tensor_split(self.parts)]
-        inputs, labels = self.inputs.split(bounds), self.labels.split(bounds)
+        parts = torch.arange(self.n).tensor_split(self.parts)
         totals = torch.zeros(self.parts, dtype=torch.float64, device=self.group.device)
         fitted = [torch.zeros(0, dtype=torch.bool, device=self.group.device)]
         for part in self.group.mine(self.parts):
-            totals[part] = self._look_at(inputs[part], labels[part], fitted)
+            totals[part] = self._look_at(parts[part], fitted)
         owned = [
-            sum(bounds[p] for p in range(self.parts) if self.group.owner(p, self.parts) == rank)
+            sum(len(parts[p]) for p in range(self.parts) if self.group.owner(p, self.parts) == rank)
             for rank in range(self.group.size)
         ]
         joined = self.group.concatenated(torch.cat(fitted).to(torch.uint8), owned).bool()
@@ -322,7 +315,7 @@ class Network:
         if self.n > _FEW and len(suspects):
             self.mode(training=False)
             with torch.no_grad(), self.precision:
-                logits = self._forward(self.inputs.index_select(0, suspects))
+                logits = self._forward(self.inputs[suspects])
                 wrong = missed(logits, self.labels[suspects], self.prompt).any()
             if self.group.size > 1:
                 wrong = self.group.all_reduce(wrong.float().reshape(1))
@@ -332,16 +325,13 @@ class Network:
         self._missed = (~look.right).nonzero().flatten()[:SUSPECTS]
         return look
 
-    def _look_at(self, inputs: Tensor, labels: Tensor, fitted: list[Tensor]) -> Tensor:
-        """Add what is right to ``fitted``; return the sum of losses."""
+    def _look_at(self, part: Tensor, fitted: list[Tensor]) -> Tensor:
+        """Add what is right of consecutive rows to ``fitted``; return the sum of losses."""
         total = torch.zeros((), dtype=torch.float64, device=self.group.device)
-        if not len(labels):
-            return total
         with torch.no_grad(), self.precision:
-            for some, theirs in zip(
-                inputs.split(self.look_at_once), labels.split(self.look_at_once), strict=True
-            ):
-                logits = self._forward(some)
+            for rows in part.split(self.look_at_once) if len(part) else ():
+                some = slice(int(rows[0]), int(rows[-1]) + 1)  # a view, not a copy
+                logits, theirs = self._forward(self.inputs[some]), self.labels[some]
                 total += cross_entropy(logits, theirs, reduction="sum").double()
                 fitted.append(~missed(logits, theirs, self.prompt) & finite(logits))
         return total

@@ -22,11 +22,13 @@ class ProbeData:
     """The samples and seeds of one probe.
 
     Attributes:
-        inputs: float32 (n, ...), standardised, on the device that trains.
+        inputs: float32 (n, ...), standardised, on the device that trains; or uint8, that are when
+            they are used.
         labels: int64 (n,), or (n, length) of sequences, on the same device.
         init_seed: seeds the initialisation and anything random inside the network.
         order_seed: seeds the order of samples in every epoch.
         prompt: first tokens of a sequence that need not be right.
+        moments: what bytes are standardised with: float32, subtracted first, then divided by.
     """
 
     inputs: Tensor
@@ -34,6 +36,7 @@ class ProbeData:
     init_seed: int
     order_seed: int
     prompt: int = 0
+    moments: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+from flexhpc.data import load_samples
 from flexhpc.errors import Interrupted
-from flexhpc.measuring.probe import choose_device
+from flexhpc.measuring import probe
+from flexhpc.measuring.probe import Wanted, choose_device, run_training
 from flexhpc.models import build
 from flexhpc.spec.sections.model import Cnn, Mlp, Model, Resnet
 from flexhpc.spec.sections.training import Adam, Gd, Sgd, Training
 from flexhpc.training import Group, Hooks, Outcome, ProbeData, train
+from tests.measuring.test_resident import ADAM, CNN, MLP, point_of
 from tests.training.helpers import SMALL, probe_data, same
 
 pytestmark = [
@@ -88,3 +91,16 @@ def test_the_bits_are_the_same_each_time_and_from_a_checkpoint(
     with pytest.raises(Interrupted):
         trained(training, MODELS[model], gpu, hooks)
     same(straight, trained(training, MODELS[model], gpu, Hooks(checkpoint=path, key="k")))
+
+
+@pytest.mark.parametrize("model", [MLP, CNN])
+def test_bytes_train_to_the_bits_of_floats(
+    model: str, gpu: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = point_of(tmp_path, model, "", ADAM)
+    found = []
+    for most in (2**30, 0):
+        monkeypatch.setattr(probe, "_MOST_FLOATS", most)
+        samples, wanted = load_samples(point.data, point.seed), Wanted(n=150, repeat=0)
+        found.append(run_training(point, samples, wanted, None, Group(gpu), Hooks())[0])
+    same(*found)

@@ -1,0 +1,52 @@
+"""The inputs of a probe, where it is trained: as floats, or as bytes until they are used.
+
+Both give the same bits. Floats are quicker; bytes take a quarter of the memory, so that a set of
+images that would not fit onto a GPU can be trained on there.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from flexhpc.training.outcome import ProbeData
+
+
+class Resident:
+    """The inputs of a probe's samples on its device.
+
+    Args:
+        data: the samples.
+        double: whether a network is to see them as float64.
+    """
+
+    def __init__(self, data: ProbeData, *, double: bool) -> None:
+        self.bytes = data.moments is not None
+        self._dtype = torch.float64 if double else torch.float32
+        self._rows = data.inputs if self.bytes else data.inputs.to(self._dtype)
+        self._moments = data.moments
+        self._taken = self._rows[:0]
+        self._batch = self._taken
+        self.shape = data.inputs.shape[1:]
+
+    def __getitem__(self, which: Tensor | slice) -> Tensor:
+        """Return some rows as a network sees them, float32 or float64 (m, ...)."""
+        rows = self._rows[which]
+        if not self.bytes:
+            return rows
+        return self._standardised(rows, torch.empty_like(rows, dtype=torch.float32))
+
+    def batch(self, ids: Tensor) -> Tensor:
+        """Return rows where the batch before lay: fresh memory costs more than the copy."""
+        if len(ids) > len(self._taken):
+            self._taken = self._rows.new_empty((len(ids), *self.shape))
+            if self.bytes:
+                self._batch = torch.empty_like(self._taken, dtype=torch.float32)
+        rows = torch.index_select(self._rows, 0, ids, out=self._taken[: len(ids)])
+        return self._standardised(rows, self._batch[: len(ids)]) if self.bytes else rows
+
+    def _standardised(self, rows: Tensor, into: Tensor) -> Tensor:
+        """Do to bytes what was done to floats before they came here, in the same order."""
+        assert self._moments is not None
+        mean, deviation = self._moments
+        return into.copy_(rows).sub_(mean).div_(deviation).to(self._dtype)

@@ -1,0 +1,132 @@
+"""Images that stay bytes until they are used: the bits of floats, in a quarter of the memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flexhpc.data import load_samples
+from flexhpc.measuring import probe
+from flexhpc.measuring.probe import Wanted, run_training
+from flexhpc.spec import Point, checked
+from flexhpc.training import Group, Hooks, Outcome
+from flexhpc.training.resident import Resident
+from tests.conftest import REPOSITORY
+from tests.training.helpers import same
+
+MLP, CNN = "{family: mlp, width: 16, depth: 2}", "{family: cnn, width: 4, depth: 2}"
+ADAM = "optimizer: adam, lr: 1e-2, batch_size: 32, epochs: 12"
+KINDS = {
+    "gradients by formulas": (MLP, "", ADAM),
+    "convolutions": (CNN, "", ADAM),
+    "autograd, BatchNorm": ("{family: cnn, width: 4, depth: 2, norm: batch}", "", ADAM),
+    "all at once": (MLP, "", "optimizer: gd, lr: 0.1, epochs: 12"),
+    "fp64": (MLP, "", f"{ADAM}, precision: fp64"),
+    "bf16": (MLP, "", f"{ADAM}, precision: bf16"),
+    "shards": (CNN, "", f"{ADAM}, shards: 3"),
+    "looks": (MLP, "", f"{ADAM}, curves: looks"),
+    "SAM": (MLP, "", f"{ADAM}, sam: {{rho: 0.05}}"),
+    "gates": (
+        MLP, "", f"{ADAM}, gates: {{gradient: {{mode: report}}, curvature: {{mode: report}}}}",
+    ),
+    "by pixel": (CNN, "standardise: pixel", ADAM),
+    "of the set": (MLP, "standardise: set", ADAM),
+    "not standardised": (CNN, "standardise: none", ADAM),
+    "resized, of three channels": (CNN, "side: 10, colour: rgb", ADAM),
+}  # fmt: skip
+
+
+def point_of(folder: Path, model: str, data: str, training: str) -> Point:
+    spec = folder / "s.yaml"
+    spec.write_text(
+        f"name: s\nfixed:\n  data: {{source: digits, labels: random, {data}}}\n  model: {model}\n"
+        f"  training: {{{training}}}\n"
+    )
+    (point,) = checked(spec)[1]
+    return point
+
+
+def trained(point: Point, n: int) -> Outcome:
+    samples = load_samples(point.data, point.seed)
+    wanted = Wanted(n=n, repeat=0)
+    return run_training(point, samples, wanted, None, Group(torch.device("cpu")), Hooks())[0]
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether the inputs of each training stayed bytes."""
+    seen: list[bool] = []
+    batch = Resident.batch
+
+    def watched(self: Resident, ids: torch.Tensor) -> torch.Tensor:
+        seen.append(self.bytes)
+        return batch(self, ids)
+
+    monkeypatch.setattr(Resident, "batch", watched)
+    return seen
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bytes_train_to_the_bits_of_floats(
+    kind: str, tmp_path: Path, kept: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = point_of(tmp_path, *KINDS[kind])
+    floats = trained(point, 150)
+    assert not any(kept)
+    kept.clear()
+    monkeypatch.setattr(probe, "_MOST_FLOATS", 150 * 64 * 4 - 1)
+    same(floats, trained(point, 150))
+    assert all(kept)
+
+
+@pytest.mark.parametrize("inputs", ["gaussian", "permuted", "permuted_each"])
+def test_inputs_that_are_made_stay_floats(
+    inputs: str, tmp_path: Path, kept: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_MOST_FLOATS", 0)
+    trained(point_of(tmp_path, MLP, f"inputs: {inputs}", ADAM), 40)
+    assert not any(kept)
+
+
+LARGE = """
+import re, sys
+from pathlib import Path
+from flexhpc.measuring import probe
+from flexhpc.spec import checked
+from tests.measuring.test_resident import trained
+probe._MOST_FLOATS = int(sys.argv[2])
+outcome = trained(checked(Path(sys.argv[1]))[1][0], 600)
+most = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+print(most[1], outcome.loss)
+"""
+SIDE = 160
+
+
+def test_bytes_take_a_quarter_of_the_memory(tmp_path: Path) -> None:
+    """600 images of 160 x 160 x 3 are 184 MB as floats."""
+    images = np.random.default_rng(0).integers(0, 256, (600, 3, SIDE, SIDE), dtype=np.uint8)
+    np.savez(tmp_path / "large.npz", x=images, y=np.arange(600) % 10)
+    spec = tmp_path / "large.yaml"
+    spec.write_text(
+        f"name: large\nfixed:\n  data: {{source: arrays, path: {tmp_path}/large.npz}}\n"
+        "  model: {family: linear}\n"
+        "  training: {optimizer: adam, lr: 1e-3, batch_size: 64, epochs: 1,\n"
+        "    gates: {gradient: {mode: off}}}\n"
+    )
+
+    def ran(most: int) -> tuple[float, float]:
+        done = subprocess.run(
+            [sys.executable, "-c", LARGE, str(spec), str(most)], cwd=REPOSITORY, text=True,
+            capture_output=True, check=True,
+        )  # fmt: skip
+        kilobytes, loss = map(float, done.stdout.split())
+        return kilobytes / 1000, loss
+
+    (floats, loss), (bytes_, same_loss) = ran(2**30), ran(2**20)
+    assert loss == same_loss
+    assert floats - bytes_ > 0.6 * images.nbytes * 4 / 1e6 * 0.75, (floats, bytes_)
