@@ -30,7 +30,7 @@ from flexhpc.training.resident import Resident
 from flexhpc.training.running import SUSPECTS, Running
 from flexhpc.training.sync_norm import SyncedBatchNorm, batch_norms
 
-_MOST_AT_ONCE = 4_096
+_FEWEST_AT_ONCE, _MOST_AT_ONCE = 64, 4_096
 _VALUES_AT_ONCE = 2**23
 _BACKWARD_AT_ONCE = 512
 _VOTES_EVERY = 8
@@ -111,9 +111,9 @@ class Network:
                 "training.shards takes the gradient of each part of a batch by itself, but this "
                 "network's BatchNorm normalises over the whole batch; leave shards out"
             )
-        self.look_at_once = max(
-            64, min(_MOST_AT_ONCE, _VALUES_AT_ONCE // max(1, data.inputs[0].numel()))
-        )
+        room = max(_FEWEST_AT_ONCE, _VALUES_AT_ONCE // max(1, data.inputs[0].numel()))
+        self.look_at_once = min(_MOST_AT_ONCE, room)
+        self.backward_at_once = min(_BACKWARD_AT_ONCE, room)
         self.precision: contextlib.AbstractContextManager[Any] = (
             torch.autocast(group.device.type, torch.bfloat16)
             if precision == "bf16"
@@ -206,7 +206,7 @@ class Network:
         the others in the same pass. Yields logits (log-probabilities where the gradient is taken by
         formulas), labels and rows of each.
         """
-        chunks = -(-largest // _BACKWARD_AT_ONCE) if self.in_chunks else 1
+        chunks = -(-largest // self.backward_at_once) if self.in_chunks else 1
         for number, chunk in enumerate(ids.tensor_split(chunks) if chunks > 1 else (ids,)):
             inputs, labels = self.inputs.batch(chunk), self.labels[chunk]
             if self.closed_form is not None:
@@ -361,7 +361,7 @@ class Network:
 
         def part(number: int) -> Tensor:
             sums = torch.zeros(2, dtype=torch.float64, device=self.group.device)
-            for ids in parts[number].split(_BACKWARD_AT_ONCE):
+            for ids in parts[number].split(self.backward_at_once):
                 if len(ids):
                     logits = self.model(self.inputs[ids])
                     loss = cross_entropy(logits, self.labels[ids], reduction="sum")
