@@ -36,8 +36,9 @@ from tests import reaper
 reaper.start()
 from tests.slurm.conftest import Cluster
 cluster = Cluster(Path(sys.argv[1]), {"PORT": sys.argv[2], "NODES": "1", "ACCOUNTING": "0"})
+cluster.down()
 cluster.up()
-cluster.ask("sbatch", "--output", "/dev/null", "--wrap", "sleep 1000")
+cluster.ask("sbatch", "--output=/dev/null", "--chdir", sys.argv[1], "--wrap", "sleep 1000")
 time.sleep(1000)
 """
 
@@ -79,7 +80,7 @@ def test_so_does_a_cluster_with_its_jobs() -> None:
     folder = {str(root / "log")}
     with subprocess.Popen(
         [sys.executable, "-c", CLUSTER, str(root), str(port_of(2))], stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     ) as test:  # fmt: skip
         try:
             wait_for(lambda: reaper.steps_in(folder), seconds=60, what="for a job to run")

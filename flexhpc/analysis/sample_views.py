@@ -14,12 +14,9 @@ from PIL import Image
 
 from flexhpc.analysis.samples import SampleScores, title
 from flexhpc.data import load_samples
-from flexhpc.data.dataset import Source
-from flexhpc.data.labelling import merge_map
 from flexhpc.data.places import no_downloads
 from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
-from flexhpc.spec import Point
 from flexhpc.spec.sections.data import Images
 
 _SHOWN = 10
@@ -35,13 +32,13 @@ class Picture:
 
     Attributes:
         sample: its global id; label: its class in the data set; trained: the class that networks
-            were trained to give it. By name, where they have names.
+            were trained to give it, if it is another. By name, where they have names.
         drawn, missed: trainings; image: as a data URI.
     """
 
     sample: int
     label: str
-    trained: str
+    trained: str | None
     drawn: int
     missed: int
     image: str
@@ -77,8 +74,7 @@ def view_of(scores: SampleScores) -> SampleView | None:
         return None
     try:
         with no_downloads():
-            source = open_source(point.data, point.seed)
-            part = source.train
+            part = open_source(point.data, point.seed).train
             size = len(part.labels) * math.prod(part.shape)
             if size > _MOST_BYTES or part.dtype != np.uint8 or len(part.labels) != scores.n_total:
                 return None
@@ -88,12 +84,14 @@ def view_of(scores: SampleScores) -> SampleView | None:
     hardest, easiest = scores.hardest(_SHOWN), scores.easiest(_SHOWN)
     inputs = samples.dataset.inputs
     missed = scores.missed
-    own = source.class_names
-    trained = own if _of_the_set(point, source, samples.classes) else None
+    names, trained = samples.dataset.class_names, samples.class_names
+    labels = samples.labels
+    other = (labels != part.labels) | (names is not None and trained is None)
     pictures = [
         Picture(
-            sample=int(sample), label=_called(part.labels[sample], own),
-            trained=_called(samples.labels[sample], trained), image=_image(inputs[sample]),
+            sample=int(sample), label=_called(part.labels[sample], names),
+            trained=_called(labels[sample], trained) if other[sample] else None,
+            image=_image(inputs[sample]),
             drawn=int(scores.drawn[sample]), missed=int(missed[sample]),
         )
         for sample in (*hardest, *easiest)
@@ -102,16 +100,8 @@ def view_of(scores: SampleScores) -> SampleView | None:
         title=title(scores),
         hardest=pictures[: len(hardest)],
         easiest=pictures[len(hardest) :],
-        classes=_rates(scores, part.labels, own),
+        classes=_rates(scores, part.labels, names),
     )
-
-
-def _of_the_set(point: Point, source: Source, classes: int) -> bool:
-    """Return whether the classes of a point's labels are those of the data set."""
-    data = point.data
-    if data.labels != "random":
-        return merge_map(data, source.classes, source.coarse, point.seed) is None
-    return classes == source.classes
 
 
 def _called(label: int, names: Sequence[str] | None) -> str:

@@ -49,10 +49,12 @@ def coded(name: str, labels: Any, order: Array | None = None) -> tuple[Ints, Arr
 
 def names_of(order: Array) -> list[str] | None:
     """Return what classes are called, of the sorted labels that they are; None for 0, 1, 2, ..."""
-    if order.dtype.kind not in "US" and np.array_equal(order, np.arange(len(order))):
-        return None
-    return [one.decode(errors="replace") if isinstance(one, bytes) else str(one)
-            for one in order.tolist()]  # fmt: skip
+    if order.dtype.kind in "US":
+        return [one.decode(errors="replace") if isinstance(one, bytes) else one
+                for one in order.tolist()]  # fmt: skip
+    whole = order.astype(np.int64)
+    plain = np.array_equal(whole, np.arange(len(whole)))
+    return None if plain else [str(one) for one in whole.tolist()]
 
 
 def _plain(name: str, array: Array) -> Array:

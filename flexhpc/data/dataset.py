@@ -100,6 +100,12 @@ class Source:
     summary: Summary | None = None
     class_names: Sequence[str] | None = None
 
+    def __post_init__(self) -> None:
+        """Make names text that can be written: those of folders need not be Unicode."""
+        if self.class_names is not None:
+            names = tuple(name.encode(errors="replace").decode() for name in self.class_names)
+            object.__setattr__(self, "class_names", names)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
@@ -111,7 +117,7 @@ class Dataset:
             which NaN is a missing value; in memory or memory-mapped.
         labels: original labels, int64 (n,), from 0 to classes - 1.
         classes: number of classes.
-        coarse, scaled: see :class:`Source`.
+        coarse, scaled, class_names: see :class:`Source`.
     """
 
     name: str
@@ -120,6 +126,7 @@ class Dataset:
     classes: int
     coarse: Ints | None = None
     scaled: Mask | None = None
+    class_names: Sequence[str] | None = None
 
     def __len__(self) -> int:
         """Number of samples."""

@@ -62,8 +62,10 @@ def merged_labels(labels: Ints, mapping: Ints | None) -> Ints:
     return merged
 
 
-def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[Ints, int]:
+def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[Ints, int, bool]:
     """Return the labels of one point, int64 (n,), and the number of classes they are of.
+
+    Third comes whether these are the classes of the data set.
 
     Labels belong to the sample, not to the probe: every probe of a point sees the same.
 
@@ -79,7 +81,8 @@ def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[I
     rng = np.random.default_rng(derive(seed, "labels"))
     if data.labels == "random":
         classes = data.classes or dataset.classes
-        return rng.integers(0, classes, len(dataset), dtype=np.int64), classes
+        labels = rng.integers(0, classes, len(dataset), dtype=np.int64)
+        return labels, classes, classes == dataset.classes
     mapping = merge_map(data, dataset.classes, dataset.coarse, seed)
     classes = dataset.classes if mapping is None else int(mapping.max()) + 1
     labels = merged_labels(dataset.labels, mapping)
@@ -93,7 +96,7 @@ def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[I
         wrong = train[rng.permutation(len(train))[:count]]
         labels = labels.copy()
         labels[wrong] = (labels[wrong] + rng.integers(1, classes, count)) % classes
-    return labels, classes
+    return labels, classes, mapping is None
 
 
 def conflicting(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Ints]:

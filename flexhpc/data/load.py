@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -34,6 +34,7 @@ class Samples:
         dataset: the whole training set, with the samples that are held out.
         labels: the point's labels, int64 (n,).
         classes: how many classes the labels are of.
+        class_names: what they are called, where they are those of the data set and have names.
         inputs: what the network sees of each sample.
         mean, deviation: for standardisation, over the whole training set.
         pool: sorted global sample ids that may be drawn: neither held out, nor dropped as a
@@ -49,6 +50,7 @@ class Samples:
     dataset: Dataset
     labels: Ints
     classes: int
+    class_names: Sequence[str] | None
     inputs: Inputs
     pool: Ints
     n_limit: int
@@ -163,7 +165,7 @@ def load_samples(data: Data, seed: int) -> Samples:
         PointError: the data is missing, unreadable or has the wrong shape.
     """
     loaded = _loaded(data, seed)
-    labels, classes = draw_labels(data, loaded.dataset, loaded.train, seed)
+    labels, classes, own = draw_labels(data, loaded.dataset, loaded.train, seed)
     groups, losers = 0, np.empty(0, dtype=np.int64)
     identical = data.inputs in ("original", "permuted")  # otherwise no two inputs are
     if identical:
@@ -175,6 +177,7 @@ def load_samples(data: Data, seed: int) -> Samples:
         dataset=loaded.dataset,
         labels=labels,
         classes=classes,
+        class_names=loaded.dataset.class_names if own else None,
         inputs=loaded.inputs(data, seed, loaded.dataset.inputs, TRAIN),
         pool=pool,
         n_limit=min(len(pool), data.n_max or len(pool)),
@@ -240,6 +243,7 @@ def _load(variant: type[Data], text: str, seed: int) -> _Loaded:
         classes=source.classes,
         coarse=source.coarse,
         scaled=source.scaled,
+        class_names=source.class_names,
     )
     summary = source.summary or summarise(dataset)
     out = held_out(len(dataset), data.test_fraction)

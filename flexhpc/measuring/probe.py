@@ -36,7 +36,7 @@ from flexhpc.training import Group, Hooks, MakeModel, Outcome, ProbeData, train
 from flexhpc.versions import image, packages, source
 
 _MOST_FLOATS = 2**30
-"""Bytes that the standardised inputs of a probe may take; images of more stay bytes."""
+"""Bytes that the inputs of a probe may take as float32; images of more stay uint8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ def _resident(
     if 4 * len(subset) * math.prod(samples.shape) > _MOST_FLOATS:
         found = samples.bytes_of(subset)
         if found is not None:
-            rows, mean, deviation = (torch.from_numpy(np.asarray(one)).to(device) for one in found)
+            rows, mean, deviation = (torch.tensor(one, device=device) for one in found)
             return rows, (mean, deviation)
     return torch.from_numpy(samples.standardised(subset)).to(device), None
 

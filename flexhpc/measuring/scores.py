@@ -11,6 +11,7 @@ from flexhpc.data import Samples, TestSet, draw_subset
 from flexhpc.data.dataset import Ints
 from flexhpc.seeds import derive
 from flexhpc.spec import Point
+from flexhpc.training.resident import at_once
 
 _AT_ONCE = 512
 
@@ -23,7 +24,8 @@ def scores_of(
     kind = next(network.parameters()).dtype
     logits = []
     with torch.no_grad():
-        for some in np.array_split(ids, -(-len(ids) // _AT_ONCE)):
+        most = at_once(samples.inputs.rows.shape[1:], _AT_ONCE)
+        for some in np.array_split(ids, -(-len(ids) // most)):
             inputs = torch.from_numpy(samples.standardised(some)).to(device, kind)
             logits.append(network(inputs).double().cpu())
     return torch.cat(logits)

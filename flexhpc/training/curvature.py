@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from flexhpc.errors import PointError, one_line
 from flexhpc.training.group import Group
 from flexhpc.training.losses import cross_entropy
-from flexhpc.training.resident import Resident
+from flexhpc.training.resident import Resident, at_once
 
 _AT_ONCE = 256
 _CONVERGED = 1e-6
@@ -182,13 +182,14 @@ def ritz(
     parameters = [p for p in model.parameters() if p.requires_grad]
     count = sum(p.numel() for p in parameters)
     parts = torch.arange(len(labels), device=labels.device).tensor_split(shards or group.size)
+    some = at_once(inputs.shape[1:], _AT_ONCE)
 
     def loss_of(ids: Tensor) -> Tensor:
         logits = model(inputs[ids].double())
         return cross_entropy(logits, labels[ids], reduction="sum") / len(labels)
 
     def part(number: int, vector: Tensor) -> Tensor:
-        chunks = parts[number].split(_AT_ONCE) if len(parts[number]) else ()
+        chunks = parts[number].split(some) if len(parts[number]) else ()
         return hessian_product(loss_of, parameters, chunks, vector)
 
     def multiply(vector: Tensor) -> Tensor:

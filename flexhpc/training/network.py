@@ -26,12 +26,11 @@ from flexhpc.training.forgetting import Forgetting
 from flexhpc.training.group import Group
 from flexhpc.training.losses import cross_entropy, finite, missed
 from flexhpc.training.outcome import ProbeData
-from flexhpc.training.resident import Resident
+from flexhpc.training.resident import Resident, at_once
 from flexhpc.training.running import SUSPECTS, Running
 from flexhpc.training.sync_norm import SyncedBatchNorm, batch_norms
 
-_FEWEST_AT_ONCE, _MOST_AT_ONCE = 64, 4_096
-_VALUES_AT_ONCE = 2**23
+_LOOK_AT_ONCE = 4_096
 _BACKWARD_AT_ONCE = 512
 _VOTES_EVERY = 8
 _FEW = 128  # samples up to which a look at all takes no longer than one at a few
@@ -111,9 +110,8 @@ class Network:
                 "training.shards takes the gradient of each part of a batch by itself, but this "
                 "network's BatchNorm normalises over the whole batch; leave shards out"
             )
-        room = max(_FEWEST_AT_ONCE, _VALUES_AT_ONCE // max(1, data.inputs[0].numel()))
-        self.look_at_once = min(_MOST_AT_ONCE, room)
-        self.backward_at_once = min(_BACKWARD_AT_ONCE, room)
+        self.look_at_once = at_once(self.inputs.shape[1:], _LOOK_AT_ONCE)
+        self.backward_at_once = at_once(self.inputs.shape[1:], _BACKWARD_AT_ONCE)
         self.precision: contextlib.AbstractContextManager[Any] = (
             torch.autocast(group.device.type, torch.bfloat16)
             if precision == "bf16"

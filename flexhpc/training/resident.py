@@ -6,10 +6,23 @@ images that would not fit onto a GPU can be trained on there.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from flexhpc.training.outcome import ProbeData
+
+_FEWEST, _MOST_VALUES = 64, 2**23
+
+
+def at_once(sample: torch.Size | Sequence[int], most: int) -> int:
+    """Return how many samples of a shape a network is to see at once: ``most``, fewer large ones.
+
+    What lies between its layers must fit into a GPU's memory wherever a batch of training does.
+    """
+    return min(most, max(_FEWEST, _MOST_VALUES // max(1, math.prod(sample))))
 
 
 class Resident:
@@ -27,7 +40,7 @@ class Resident:
         self._moments = data.moments
         self._taken = self._rows[:0]
         self._batch = self._taken
-        self.shape = data.inputs.shape[1:]
+        self.shape = data.inputs.shape
 
     def __getitem__(self, which: Tensor | slice) -> Tensor:
         """Return some rows as a network sees them, float32 or float64 (m, ...)."""
@@ -39,7 +52,7 @@ class Resident:
     def batch(self, ids: Tensor) -> Tensor:
         """Return rows where the batch before lay: fresh memory costs more than the copy."""
         if len(ids) > len(self._taken):
-            self._taken = self._rows.new_empty((len(ids), *self.shape))
+            self._taken = self._rows.new_empty((len(ids), *self.shape[1:]))
             if self.bytes:
                 self._batch = torch.empty_like(self._taken, dtype=torch.float32)
         rows = torch.index_select(self._rows, 0, ids, out=self._taken[: len(ids)])

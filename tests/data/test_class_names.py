@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import os
 import pickle
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from flexhpc.data.prepare import prepare
@@ -17,6 +21,7 @@ from tests.data.test_formats import png, write_tar
 from tests.data.writers import (
     RNG,
     cifar_batch,
+    write_cifar5m,
     write_cifar10,
     write_cifar100,
     write_images,
@@ -45,14 +50,27 @@ def write(folder: Path) -> dict[str, tuple[dict[str, Any], list[str] | None]]:
     np.savez(folder / "odd.npz", x=images, y=np.array([3, 7, 3, 7]))
     np.savez(folder / "plain.npz", x=images, y=np.array([0, 1, 0, 1]))
     write_tar(folder / "a.tar", range(6))
+    with tarfile.open(folder / "text.tar", "w") as tar:
+        for i, name in enumerate(PETS):
+            for ending, content in (("png", png(images[i])), ("cls", name.encode())):
+                member = tarfile.TarInfo(f"{i}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    np.savez(folder / "floats.npz", x=images, y=np.array([3.0, 7.0, 3.0, 7.0]))
+    np.savez(folder / "bytes.npz", x=images, y=np.array([b"a", b"b\xe9", b"a", b"a"]))
+    pd.DataFrame({"image": [png(image) for image in images], "label": PETS}).to_parquet(
+        folder / "pets.parquet"
+    )
+    write_cifar5m(folder / "cifar5m", {0: 5})
+    write_images(folder / "latin", {os.fsdecode(b"caf\xe9"): 2, "<b>": 2})
     import datasets
 
-    feature = datasets.Features({
-        "image": datasets.Value("binary"), "label": datasets.ClassLabel(names=["sun", "rain"]),
-    })  # fmt: skip
-    cells = {"image": [png(image) for image in images], "label": [1, 0, 1, 0]}
-    whole = datasets.Dataset.from_dict(cells, features=feature)
-    whole.cast_column("image", datasets.Image()).save_to_disk(folder / "hf")
+    weather = datasets.ClassLabel(names=["sun", "rain", "snow"])
+    feature = datasets.Features({"image": datasets.Value("binary"), "label": weather})
+    for name, seen in (("hf", [1, 0, 1, 0]), ("some", [2, 0, 2, 0]), ("none", [-1, 1, 1, -1])):
+        cells = {"image": [png(image) for image in images], "label": seen}
+        whole = datasets.Dataset.from_dict(cells, features=feature)
+        whole.cast_column("image", datasets.Image()).save_to_disk(folder / name)
     return {
         "folders": ({"source": "image_folder", "root": "images"}, ["day", "night"]),
         "digits of MNIST": ({"source": "mnist", "root": "mnist"}, None),
@@ -65,6 +83,14 @@ def write(folder: Path) -> dict[str, tuple[dict[str, Any], list[str] | None]]:
         "some numbers": ({"source": "arrays", "path": "odd.npz"}, ["3", "7"]),
         "0 and 1": ({"source": "arrays", "path": "plain.npz"}, None),
         "WebDataset": ({"source": "webdataset", "path": "a.tar"}, None),
+        "WebDataset of text": ({"source": "webdataset", "path": "text.tar"}, ["cat", "dog"]),
+        "floats": ({"source": "arrays", "path": "floats.npz"}, ["3", "7"]),
+        "bytes": ({"source": "arrays", "path": "bytes.npz"}, ["a", "b\N{REPLACEMENT CHARACTER}"]),
+        "Parquet": ({"source": "image_table", "path": "pets.parquet"}, ["cat", "dog"]),
+        "CIFAR-5m": ({"source": "cifar5m", "root": "cifar5m"}, ["airplane"]),
+        "folders of no Unicode": ({"source": "image_folder", "root": "latin"}, ["<b>", "caf?"]),
+        "some of Hugging Face": ({"source": "hugging_face", "path": "some"}, ["sun", "snow"]),
+        "none of Hugging Face": ({"source": "hugging_face", "path": "none"}, ["-1", "rain"]),
         "Hugging Face": ({"source": "hugging_face", "path": "hf"}, ["sun", "rain"]),
     }
 
@@ -93,8 +119,8 @@ def test_classes_are_called_as_their_files_say(
     monkeypatch.chdir(folder)
     for what, (keys, expected) in written.items():
         source = open_source(section(keys), 0)
-        names = None if source.class_names is None else list(source.class_names)
-        assert (names or [])[: len(expected or [])] == (expected or []), what
+        names = source.class_names
+        assert list(names or ())[: len(expected or [])] == (expected or []), what
         assert names is None or len(names) == source.classes, what
         assert (names is None) == (expected is None), what
         given = {key: value for key, value in keys.items() if key != "source"}

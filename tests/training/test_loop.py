@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,16 @@ import torch
 
 from flexhpc.errors import Interrupted, PointError
 from flexhpc.models import build
-from flexhpc.spec.sections.gates import Gates, GradientGate, PlateauGate, StabilityGate
+from flexhpc.spec.sections.gates import (
+    CurvatureGate,
+    Gates,
+    GradientGate,
+    PlateauGate,
+    StabilityGate,
+)
 from flexhpc.spec.sections.model import Cnn, Mlp, Timm
 from flexhpc.spec.sections.training import Adam, AdamW, Gd, Sgd, Training
-from flexhpc.training import Group, Hooks, train
+from flexhpc.training import Group, Hooks, resident, train
 from flexhpc.training import network as network_module
 from flexhpc.training.loop import _Run
 from tests.training.helpers import SMALL, probe_data, run, same
@@ -177,17 +184,21 @@ def test_full_batch_gd_is_the_gradient_of_the_whole_set(monkeypatch: pytest.Monk
 
 def test_large_images_go_through_a_network_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """At both ends of a training, too: a batch that fits into a GPU's memory must be enough."""
-    monkeypatch.setattr(network_module, "_VALUES_AT_ONCE", 64 * 100)  # of 8 x 8
+    monkeypatch.setattr(resident, "_MOST_VALUES", 64 * 100)  # of 8 x 8
     seen: list[int] = []
 
-    def make() -> torch.nn.Module:
-        model = build(Cnn(family="cnn", width=2, depth=1, norm="batch"), (1, 8, 8), 10)
+    def make(norm: str) -> torch.nn.Module:
+        model = build(Cnn(family="cnn", width=2, depth=1, norm=norm), (1, 8, 8), 10)
         model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
         return model
 
-    adam = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=2)
-    train(adam, make, probe_data(600), Hooks())
-    assert max(seen) == 100
+    gates = Gates(curvature=CurvatureGate(mode="report", products=2))
+    adam = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=2, gates=gates)
+    gd = Gd(optimizer="gd", lr=1e-2, epochs=2, gates=gates)
+    for training, norm in ((adam, "batch"), (gd, "none")):
+        train(training, partial(make, norm), probe_data(600), Hooks())
+        assert max(seen) == 100
+        seen.clear()
 
 
 def test_gradient_reading_against_autograd() -> None:
