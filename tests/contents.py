@@ -37,13 +37,15 @@ def contents(point: Point, run: RunFolder) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def edited(path: Path) -> Iterator[h5py.File]:
+def edited(path: Path, *, keep_text: bool = False) -> Iterator[h5py.File]:
     """Open a point's file to change it; its checksum is that of what it then holds.
 
-    Attributes are then no longer there as one text as well, which would be believed before them.
+    Unless ``keep_text``, attributes are then no longer there as one text as well, which would be
+    believed before them.
     """
     with h5py.File(path, "r+") as file:
-        file.attrs.pop(AS_TEXT, None)
-        file.visititems(lambda _, item: item.attrs.pop(AS_TEXT, None) and None)
+        if not keep_text:
+            file.attrs.pop(AS_TEXT, None)
+            file.visititems(lambda _, item: item.attrs.pop(AS_TEXT, None) and None)
         yield file
     path.write_bytes(sealed(path.read_bytes()))

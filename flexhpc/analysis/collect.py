@@ -129,12 +129,12 @@ def as_csv(rows: Sequence[Row]) -> str:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: cell_of(value) for key, value in row.items()} for row in rows)
     return out.getvalue()
 
 
-def _cell(value: Any) -> Any:
-    """Return what stands in a cell; a text that a spreadsheet would compute is quoted for it."""
+def cell_of(value: Any) -> Any:
+    """Return what stands in a cell of CSV; text that a spreadsheet would compute is quoted."""
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return json.dumps(value) if isinstance(value, dict | list | bool) else value

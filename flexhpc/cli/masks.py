@@ -59,6 +59,10 @@ def _bytes(frame: pd.DataFrame, form: Format) -> bytes:
         return bytes(frame.to_parquet(index=False))
     if form is Format.json:
         return (frame.to_json(orient="records") + "\n").encode()
+    from flexhpc.analysis.collect import cell_of
+
+    text = frame.select_dtypes(["object", "string"]).columns
+    frame[text] = frame[text].map(cell_of)
     return frame.to_csv(index=False, lineterminator="\n").encode()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ def open_hugging_face(data: HuggingFace, seed: int) -> Source:
                 has = ", ".join(split.column_names)
                 raise PointError(f"data.{key}: {path} has no column {column}; it has {has}")
     name = f"hugging_face {path}"
+    for half in (train, tested):
+        if half is not None:
+            _check(half, name)
     if not isinstance(train.features[data.column], datasets.Image):
         halves = [half for half in (train, tested) if half is not None]
         return source_of(name, [array for half in halves for array in _arrays(half, data, name)])
@@ -80,23 +84,44 @@ def _splits(loaded: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:
 
 
 def _arrays(half: Any, data: HuggingFace, name: str) -> tuple[Array, Any]:
-    try:
+    with _read(name, data.column):
         inputs = np.asarray(half.with_format("numpy")[data.column][:])
-    except ValueError as error:
-        raise PointError(f"{name}: {data.column}: {one_line(error)}") from None
-    return inputs, half[data.target][:]
+    with _read(name, data.target):
+        return inputs, half[data.target][:]
+
+
+def _check(half: Any, name: str) -> None:
+    """Refuse a table whose offsets lead out of it: the library maps it, and would follow them."""
+    try:
+        half.data.table.validate(full=True)
+    except Exception as error:  # of Arrow
+        raise PointError(f"{name}: is damaged: {one_line(error)}") from None
+
+
+@contextlib.contextmanager
+def _read(name: str, column: str) -> Iterator[None]:
+    """Turn what the library raises on damaged files, which is no one kind, into one line."""
+    try:
+        yield
+    except PointError:
+        raise
+    except Exception as error:
+        raise PointError(f"{name}: {column}: {one_line(error)}") from None
 
 
 def _images(
     half: Any, data: HuggingFace, name: str, order: Array | None, shape: tuple[int, ...] | None
 ) -> tuple[Part, Array]:
-    codes, order = coded(name, half[data.target][:], order)
+    with _read(name, data.target):
+        labels = half[data.target][:]
+    codes, order = coded(name, labels, order)
 
     def images() -> Iterator[Named]:
-        for row, cell in enumerate(half[data.column]):
-            image = cell["bytes"] if cell["bytes"] is not None else cell["path"]
-            if image is None:
-                raise PointError(f"{name}, row {row}: {data.column} is missing")
-            yield f"{name}, row {row}", image
+        with _read(name, data.column):
+            for row, cell in enumerate(half[data.column]):
+                image = cell["bytes"] if cell["bytes"] is not None else cell["path"]
+                if image is None:
+                    raise PointError(f"{name}, row {row}: {data.column} is missing")
+                yield f"{name}, row {row}", image
 
     return image_part(images, codes, data.side, shape), order

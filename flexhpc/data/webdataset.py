@@ -75,16 +75,14 @@ def _ending(name: str) -> str:
 
 def _members(file: Path, read: Set[str], named: Set[str]) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of the members with some endings; of those not to be read, none."""
-    with _opened(file) as tar:
-        for member in tar:
-            if not member.isfile() or _ending(member.name) not in named:
-                continue
-            content = tar.extractfile(member) if _ending(member.name) in read else None
-            yield member.name, content.read() if content is not None else b""
-
-
-def _opened(file: Path) -> tarfile.TarFile:
     try:
-        return tarfile.open(file)
-    except (OSError, tarfile.TarError) as error:
+        with tarfile.open(file) as tar:
+            for member in tar:
+                if not member.isfile() or _ending(member.name) not in named:
+                    continue
+                content = tar.extractfile(member) if _ending(member.name) in read else None
+                yield member.name, content.read() if content is not None else b""
+    except PointError:
+        raise
+    except Exception as error:  # what tarfile raises on damaged files is no one kind
         raise PointError(f"{file}: is no readable tar file: {one_line(error)}") from None

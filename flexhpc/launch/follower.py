@@ -42,14 +42,21 @@ def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) 
     finally:
         assert follower.stdin is not None
         follower.stdin.close()
-        began, asked = time.monotonic(), interruptions()
+        began, asked, given_up = time.monotonic(), interruptions(), False
         while follower.poll() is None:
             failing = "warning: " in log.read_text(errors="replace")
             late = time.monotonic() - began > _SYNC_AFTER_FAILURE
-            if interruptions() > asked or (failing and late):
+            given_up = interruptions() > asked or (failing and late)
+            if given_up:
                 follower.kill()
                 follower.wait()
             time.sleep(0.1)
+        if follower.returncode and not given_up:
+            with log.open("a") as output:
+                output.write(
+                    f"\nwarning: what keeps MLflow up to date died ({follower.returncode}); "
+                    f"the point files have all results: `flexhpc sync {task.run}` brings them in\n"
+                )
 
 
 def tracking_warnings(run: RunFolder) -> list[str]:

@@ -61,7 +61,8 @@ class ClaimRecord:
         state: running, stopped (interrupted), failed or done.
         launch: the launch that its holder belongs to.
         beat: time of the last heartbeat (seconds since the epoch), by its holder's clock.
-        taken: time at which its holder took it.
+        taken: time at which its holder took it, by the clock of the file system, as that of what
+            it saves.
         deaths: how often in a row a holder of the same launch died over this point, counted from
             the last one that had saved something.
         attempts: how often the point was claimed, by whomever.
@@ -199,7 +200,7 @@ def take(
             pid=pid,
             birth=process_birth(pid) or time.time(),
             beat=time.time(),
-            taken=time.time(),
+            taken=_its_time(path.parent),
             deaths=deaths,
             attempts=before.attempts + 1 if before else 1,
             job=job,

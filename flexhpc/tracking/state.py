@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from flexhpc.atomic import read_json
 from flexhpc.store import RunFolder
@@ -17,10 +17,18 @@ NO_PASSWORD = (
 )
 
 
+_SECRET = {"password", "passwd", "pwd", "token", "sslpassword"}
+"""Arguments of an address that name a secret."""
+
+
 def has_password(uri: object) -> bool:
-    """Return whether an address carries one."""
+    """Return whether an address carries one, before its host or among its arguments."""
+    if not isinstance(uri, str):
+        return False
     try:
-        return isinstance(uri, str) and urlsplit(uri).password is not None
+        parts = urlsplit(uri)
+        given = {key.lower() for key, _ in parse_qsl(parts.query)}
+        return parts.password is not None or bool(given & _SECRET)
     except ValueError:
         return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -44,12 +45,21 @@ def write_tar(path: Path, rows: range, endings: tuple[str, ...] = ("png", "cls")
 def write_hugging_face(folder: Path) -> None:
     import datasets
 
+    datasets.disable_progress_bars()
     pictures = [Image.fromarray(image) for image in IMAGES]
     whole = datasets.Dataset.from_dict({"image": pictures, "label": LABELS, "v": LABELS * 1.5})
     halves = {"train": whole, "test": whole.select(range(6))}
     datasets.DatasetDict(halves).save_to_disk(folder / "hf")
     vectors = datasets.Dataset.from_dict({"v": IMAGES[:, 0, :, 0].tolist(), "label": LABELS})
     vectors.save_to_disk(folder / "hfv")
+
+
+def _with_wild_offsets(content: bytes) -> bytes:
+    """Have the ends of the first column's images, int32 one after the other, lie far outside."""
+    sizes = [len(png(image)) for image in IMAGES[:6]]
+    ends = np.cumsum(sizes).astype("<i4").tobytes()
+    at = content.index(ends)
+    return content[: at + 4] + b"\xff\xff\xff\x7e" + content[at + 8 :]
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +91,16 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tar(folder / "no_class.tar", range(5), ("png",))
     write_tar(folder / "two.tar", range(5), ("png", "jpg", "cls"))
     (folder / "broken.tar").write_bytes(b"no tar")
+    whole = (folder / "tars" / "a.tar").read_bytes()
+    (folder / "cut.tar").write_bytes(whole[: len(whole) // 2 + 700])
+    np.savez_compressed(folder / "deflated.npz", x=first, y=LABELS)
+    for name in ("keras", "deflated"):
+        damaged = bytearray((folder / f"{name}.npz").read_bytes())
+        damaged[len(damaged) // 3] ^= 255
+        (folder / f"{name}_damaged.npz").write_bytes(damaged)
+    shutil.copytree(folder / "hf", folder / "hf_damaged")
+    for path in (folder / "hf_damaged").rglob("*.arrow"):
+        path.write_bytes(_with_wild_offsets(path.read_bytes()))
     (folder / "text.npz").write_text("no archive")
     return folder
 
@@ -162,6 +182,10 @@ BAD = {
     "hf: fractions": ("source: hugging_face, path: hf, target: v", "numbers like 1.5, no classes"),
     "tar: none": ("source: webdataset, path: hf", "is no .tar file, and no folder"),
     "tar: broken": ("source: webdataset, path: broken.tar", "is no readable tar"),
+    "tar: cut": ("source: webdataset, path: cut.tar", "is no readable tar file: unexpected end"),
+    "npz: damaged": ("source: arrays, path: keras_damaged.npz", "x_train: Bad CRC-32"),
+    "npz: deflated, damaged": ("source: arrays, path: deflated_damaged.npz", "x: (Bad|Error)"),
+    "hf: damaged": ("source: hugging_face, path: hf_damaged", "is damaged: .*offset"),
     "tar: no class": ("source: webdataset, path: no_class.tar", "holds no KEY.cls"),
     "tar: twice": ("source: webdataset, path: two.tar", "a key has several images"),
     "tar: no image": ("source: webdataset, path: tars/a.tar, column: jpg", "0000: has no image"),

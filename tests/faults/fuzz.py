@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gzip
 import io
 import json
 import signal
@@ -24,18 +25,22 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 import yaml
 
 from flexhpc.data import load_samples
 from flexhpc.data.packed import check as check_packed
+from flexhpc.data.prepare import prepare
 from flexhpc.errors import InputError, PointError
 from flexhpc.launch.load_profile import load_profile
 from flexhpc.spec import Point, checked
 from flexhpc.store import RunFolder, read, read_claim, read_masks
 from flexhpc.store.status import StatusReader, open_run
+from flexhpc.store.structure import AS_TEXT
 from flexhpc.training import checkpoint
 from tests.conftest import REPOSITORY
 from tests.contents import edited
+from tests.data.test_formats import png, write_hugging_face, write_tar
 from tests.data.test_packed import section, write_sources
 from tests.faults.site import SPEC
 
@@ -204,8 +209,9 @@ def point_files(run: Path) -> Fuzzer:
         if rng.random() < 0.3:
             path.write_bytes(flipped(content, rng))
         else:
-            with edited(path) as file:
-                what = _changed_file(file, rng)
+            as_text = rng.random() < 0.5
+            with edited(path, keep_text=as_text) as file:
+                what = _changed_text(file, rng) if as_text else _changed_file(file, rng)
 
         def look() -> None:
             (status,) = StatusReader(here, [point]).read()
@@ -244,6 +250,23 @@ def _changed_file(file: h5py.File, rng: np.random.Generator) -> str:
     return "nothing"
 
 
+def _changed_text(file: h5py.File, rng: np.random.Generator) -> str:
+    """Change the text that holds a group's attributes; returns what was done."""
+    groups = [file]
+    file.visititems(lambda _, item: groups.append(item) if AS_TEXT in item.attrs else None)
+    group = pick(rng, groups)
+    text = group.attrs[AS_TEXT]
+    kind = rng.random()
+    if kind < 0.7:
+        text = json.dumps(changed(json.loads(text), rng))
+    elif kind < 0.8:
+        text = flipped(text.encode(), rng).decode(errors="replace").replace("\0", " ")
+    else:
+        text = pick(rng, ["[" * 50_000, "{" * 9, "[1]", "1", '{"n": 1e999}', '{"n": NaN}', "null"])
+    group.attrs[AS_TEXT] = text
+    return f"{group.name}: text {text[:500]}"
+
+
 def checkpoints(saved: Path) -> Fuzzer:
     """Checkpoints whose bytes are damaged: none, or what was saved."""
     content = saved.read_bytes()
@@ -276,11 +299,39 @@ def claims() -> Fuzzer:
     return Fuzzer(make)
 
 
+def _more_sources(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Write a small set of each format that others made; yields the keys that read it."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (12, 6, 8, 3), dtype=np.uint8)
+    labels = np.arange(12) % 3
+    for name, write in (("stored", np.savez), ("deflated", np.savez_compressed)):
+        write(folder / f"{name}.npz", x=images, y=labels)
+        yield "arrays", {"path": str(folder / f"{name}.npz")}
+    np.save(folder / "x.npy", images)
+    np.save(folder / "y.npy", labels)
+    yield "arrays", {"path": str(folder / "x.npy"), "target": "y.npy"}
+    pngs = [png(image) for image in images]
+    pd.DataFrame({"image": pngs, "label": labels}).to_parquet(folder / "images.parquet")
+    yield "image_table", {"path": str(folder / "images.parquet")}
+    pd.DataFrame({"a": rng.normal(size=12), "y": labels}).to_parquet(folder / "t.parquet")
+    yield "table", {"path": str(folder / "t.parquet"), "target": "y"}
+    (folder / "t.csv.gz").write_bytes(gzip.compress(b"a,y\n1,0\n2,1\n3,0\n"))
+    yield "table", {"path": str(folder / "t.csv.gz"), "target": "y"}
+    write_tar(folder / "some.tar", range(12))
+    yield "webdataset", {"path": str(folder / "some.tar")}
+    write_hugging_face(folder)
+    yield "hugging_face", {"path": str(folder / "hf")}
+    packed = prepare(
+        "mnist", {"root": str(folder / "mnist")}, (), folder / "m.packed", lambda *_: None
+    )
+    yield "mnist", {"root": str(packed.path)}
+
+
 def data_files(folder: Path) -> Fuzzer:
     """A file of every format that is read by a loader of ours, with damaged bytes."""
-    sources = write_sources(folder)
     known = []
-    for source, keys in sources.items():
+    for given in [*write_sources(folder).items(), *_more_sources(folder)]:
+        source, keys = given
         place = keys.get("root") or keys.get("path")
         if place is None:
             continue

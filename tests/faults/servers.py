@@ -29,7 +29,8 @@ class _Unwilling(BaseHTTPRequestHandler):
 
 def bad_server(site: Site, times: int) -> Outcome:
     """The tracking server is down, broken, or slow: a warning; `flexhpc sync` has it all later."""
-    for number in range(times):
+    first = int(site.rng.integers(3))
+    for number in range(first, first + times):
         with contextlib.ExitStack() as stack:
             if number % 3:
                 handler = type("Handler", (_Unwilling,), {"slow": 3.0 if number % 3 == 2 else 0.0})

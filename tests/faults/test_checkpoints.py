@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,26 @@ def test_no_cut_is_trained_on(saved: Path) -> None:
     for length in range(0, len(content), 4096):
         saved.write_bytes(content[:length])
         assert checkpoint.load(saved, "k") is None
+
+
+class Calling:
+    """What calls something as soon as it is unpickled."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.place),)
+
+
+def test_a_checkpoint_that_calls_is_not_obeyed(tmp_path: Path) -> None:
+    """It is whole, and its checksums are right."""
+    path, called = tmp_path / "one.ckpt", tmp_path / "called"
+    checkpoint.save(path, "k", {"model": Calling(called)})
+    assert checkpoint.load(path, "k") is None
+    assert not called.exists()
+    torch.load(path, weights_only=False)
+    assert called.exists(), "it would have called"
 
 
 def plain(value: Any) -> Any:

@@ -58,7 +58,7 @@ class Evil:
 def test_what_is_told_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that sends an object is not obeyed: what it would call is not called."""
     group = Group(torch.device("cpu"), rank=1, size=2)
-    content = bytearray(pickle.dumps(Evil()))
+    content = bytearray(pickle.dumps(Evil(), protocol=2))
     told = iter([torch.tensor([len(content)]), torch.frombuffer(content, dtype=torch.uint8)])
 
     def broadcast(_: Group, tensors: list[torch.Tensor]) -> None:
@@ -66,6 +66,6 @@ def test_what_is_told_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
             tensor.copy_(next(told))
 
     monkeypatch.setattr(Group, "broadcast", broadcast)
-    with pytest.raises(Exception, match=r"."):
+    with pytest.raises(pickle.UnpicklingError):
         group.broadcast_object(None)
     assert not Path("/tmp/flexhpc-evil").exists()

@@ -99,8 +99,11 @@ def test_profiles_that_reach_too_far(tmp_path: Path, profile: str) -> None:
     assert "secret" not in "".join(lines)
 
 
-def test_a_password_is_not_taken_on_the_command_line(measured: Path, tmp_path: Path) -> None:
-    said = flexhpc(tmp_path, "sync", measured, "--uri", "https://user:secret@host")
+@pytest.mark.parametrize("uri", ["https://user:secret@host", "postgresql://h/db?Password=secret"])
+def test_a_password_is_not_taken_on_the_command_line(
+    uri: str, measured: Path, tmp_path: Path
+) -> None:
+    said = flexhpc(tmp_path, "sync", measured, "--uri", uri)
     assert said.returncode == 2
     assert "MLFLOW_TRACKING_PASSWORD" in said.stderr
     assert "secret" not in said.stdout + said.stderr
@@ -127,6 +130,10 @@ def test_labels_are_shown_as_they_are(tmp_path: Path, names: list[str]) -> None:
     swept = succeeded(tmp_path, "sweep", "q.yaml", "--profile", "p.yaml")
     status = succeeded(tmp_path, "status", "runs/q")
     assert all(name in swept and name in status for name in names)
+    table = succeeded(tmp_path, "results", "runs/q", "--format", "csv")
+    assert ("'=1+1" in table) == ("=1+1" in names)
+    of_masks = succeeded(tmp_path, "masks", "runs/q", "--by", "data.name", "--format", "csv")
+    assert ("'=1+1" in of_masks) == ("=1+1" in names)
     said = flexhpc(tmp_path, "sync", "runs/q")
     assert said.returncode == 0, said.stderr
 

@@ -23,6 +23,14 @@ LONGER = SMALL.replace("epochs: 120", "epochs: 900, gates: {plateau: off}").repl
 """Two points with failing probes of a second or two: time to be killed in."""
 
 
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    """A sweep in a folder of its own."""
+    path = tmp_path / "small.yaml"
+    path.write_text(LONGER)
+    return path
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -35,11 +43,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 
 @pytest.mark.parametrize("whom", ["sweep", "everything"])
 def test_kill_nine_again_and_again(
-    whom: str, tmp_path: Path, undisturbed: dict[str, object]
+    whom: str, spec: Path, tmp_path: Path, undisturbed: dict[str, object]
 ) -> None:
     """SIGKILL at random moments of a probe; then the same command ends as if nothing had been."""
-    spec = tmp_path / "small.yaml"
-    spec.write_text(LONGER)
     run = tmp_path / "runs" / "small"
     rng = np.random.default_rng(1 if whom == "sweep" else 2)
     stored: set[tuple] = set()
@@ -61,15 +67,14 @@ def test_kill_nine_again_and_again(
     assert contents(run) == undisturbed
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_saves_the_probe_in_hand_and_the_same_command_resumes(
-    tmp_path: Path, undisturbed: dict[str, object]
+    how: signal.Signals, spec: Path, tmp_path: Path, undisturbed: dict[str, object]
 ) -> None:
-    spec = tmp_path / "small.yaml"
-    spec.write_text(LONGER)
     run = tmp_path / "runs" / "small"
     sweep = start(spec)
     wait_for(lambda: any(s.progress.get("epoch", 0) > 20 for s in running(run)))
-    os.killpg(sweep.pid, signal.SIGINT)
+    os.killpg(sweep.pid, how)
     output = finish(sweep)
     assert sweep.returncode == 130, output
     assert "the same command resumes" in output
@@ -84,10 +89,8 @@ def test_ctrl_c_saves_the_probe_in_hand_and_the_same_command_resumes(
 
 
 def test_two_sweeps_at_once_measure_every_point_once(
-    tmp_path: Path, undisturbed: dict[str, object]
+    spec: Path, tmp_path: Path, undisturbed: dict[str, object]
 ) -> None:
-    spec = tmp_path / "small.yaml"
-    spec.write_text(LONGER)
     sweeps = [start(spec, tracking=True), start(spec, tracking=True)]
     outputs = [finish(sweep) for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
@@ -102,10 +105,8 @@ def test_two_sweeps_at_once_measure_every_point_once(
 
 
 def test_detached_workers_go_on_alone_and_can_be_cancelled(
-    tmp_path: Path, cli: Cli, untracked: Path, undisturbed: dict[str, object]
+    spec: Path, tmp_path: Path, cli: Cli, untracked: Path, undisturbed: dict[str, object]
 ) -> None:
-    spec = tmp_path / "small.yaml"
-    spec.write_text(LONGER)
     run = tmp_path / "runs" / "small"
     said = cli("sweep", spec, "--profile", untracked, "--detach").stdout
     assert "workers started" in said
@@ -119,10 +120,8 @@ def test_detached_workers_go_on_alone_and_can_be_cancelled(
 
 
 def test_a_sweep_in_the_foreground_can_be_cancelled(
-    tmp_path: Path, cli: Cli, undisturbed: dict[str, object]
+    spec: Path, tmp_path: Path, cli: Cli, undisturbed: dict[str, object]
 ) -> None:
-    spec = tmp_path / "small.yaml"
-    spec.write_text(LONGER)
     run = tmp_path / "runs" / "small"
     sweep = start(spec)
     wait_for(lambda: any(s.progress.get("epoch", 0) > 20 for s in running(run)))
@@ -160,10 +159,10 @@ def test_killed_workers_are_replaced_and_a_deadly_point_is_given_up(tmp_path: Pa
     assert [s.state for s in StatusReader(folder, points).read()] == ["failed", "done"]
 
 
-def test_a_killed_fork_server_costs_nothing(tmp_path: Path, undisturbed: dict[str, object]) -> None:
+def test_a_killed_fork_server_costs_nothing(
+    spec: Path, tmp_path: Path, undisturbed: dict[str, object]
+) -> None:
     """Two workers come from one process; they go on without it, and the sweep sees them end."""
-    spec = tmp_path / "small.yaml"
-    spec.write_text(LONGER)
     run = tmp_path / "runs" / "small"
     sweep = start(spec, keys="workers: 2\n")
     wait_for(lambda: len(running(run)) == 2)
@@ -177,6 +176,25 @@ def test_a_killed_fork_server_costs_nothing(tmp_path: Path, undisturbed: dict[st
     assert sweep.returncode == 0, output
     assert contents(run) == undisturbed
     assert len(list(run.glob("jobs/*/worker-*_0_log.err"))) == 2, "others were started"
+
+
+def test_a_killed_writer_of_mlflow_is_told(
+    spec: Path, tmp_path: Path, cli: Cli, undisturbed: dict[str, object]
+) -> None:
+    """Training goes on, and what it did not bring in comes with the next sync."""
+    run = tmp_path / "runs" / "small"
+    sweep = start(spec, tracking=True)
+    wait_for(lambda: running(run))
+    (writer,) = [
+        child for child in psutil.Process(sweep.pid).children()
+        if "flexhpc.tracking.follow" in child.cmdline()
+    ]  # fmt: skip
+    writer.kill()
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    assert "warning: what keeps MLflow up to date died (-9)" in " ".join(output.split())
+    assert contents(run) == undisturbed
+    assert f"{len(probes_in(run))} probes" in cli("sync", run).stdout
 
 
 def victims(run: Path) -> set[int]:

@@ -158,6 +158,34 @@ def test_a_damaged_claim_counts_as_none(paths: tuple[Path, Path], content: str) 
     assert take(*paths, launch="a") is not None
 
 
+@pytest.mark.parametrize("hours", [-24, 24])
+def test_a_wrong_clock_neither_forgives_nor_adds_deaths(
+    hours: int, paths: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was saved after a claim was taken is later by the file system's own clock."""
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + 3600 * hours)
+    for later, expected in ((False, 2), (True, 1)):
+        saved = _saved(paths) if not later else 0.0
+        for _ in range(2):
+            claim = take(*paths, launch="a")
+            assert claim is not None
+            write_json(paths[0], {**vars(claim.record), "pid": 2**22 + 1})  # that died
+        saved = _saved(paths) if later else saved
+        again = take(*paths, launch="a", saved=saved)
+        assert again.record.deaths == expected
+        again.release("done")
+
+
+def _saved(paths: tuple[Path, Path]) -> float:
+    """Save something; returns when that was."""
+    time.sleep(0.02)
+    kept = paths[0].with_name("kept")
+    kept.write_text("x")
+    time.sleep(0.02)
+    return kept.stat().st_mtime
+
+
 def test_a_death_after_progress_counts_anew(paths: tuple[Path, Path]) -> None:
     for _ in range(3):
         end(holder(paths))
