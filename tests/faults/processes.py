@@ -27,7 +27,7 @@ def killed_worker(site: Site, times: int) -> Outcome:
                 os.kill(pid, 9)
                 site.outcome.tried += 1
         site.note_probes()
-    site.finish(sweep)
+    site.must_end_well(sweep)
     return site.conclude()
 
 
@@ -66,7 +66,10 @@ def killed_follower(site: Site, times: int) -> Outcome:
             for follower in followers():
                 follower.kill()
                 site.outcome.tried += 1
-        site.finish(sweep)
+        said = site.must_end_well(sweep)
+        if "warning: what keeps MLflow up to date died" not in said:
+            site.outcome.wrong += 1
+            site.outcome.said.append(said[-300:])
     site.conclude()
     site.tracked_once()
     return site.outcome
@@ -106,7 +109,7 @@ def killed_rank(site: Site, times: int) -> Outcome:
                 ranks[int(site.rng.integers(len(ranks)))].kill()
                 site.outcome.tried += 1
         site.note_probes()
-    site.finish(sweep)
+    site.must_end_well(sweep)
     return site.conclude()
 
 
@@ -119,7 +122,7 @@ def interrupted_ranks(site: Site, times: int) -> Outcome:
         site.somewhere(1.0)
         site.outcome.tried += sweep.poll() is None
         sweep.send_signal(signal.SIGINT)
-        site.finish(sweep)
+        site.must_end_well(sweep, 0, 130)
         site.note_probes()
     return site.conclude()
 
@@ -136,7 +139,7 @@ def stopped_worker(site: Site, times: int) -> Outcome:
                 site.outcome.tried += 1
                 site.somewhere(1.0)
                 os.kill(pid, 18)
-    site.finish(sweep)
+    site.must_end_well(sweep)
     return site.conclude()
 
 
@@ -148,7 +151,7 @@ def two_sweeps(site: Site, times: int) -> Outcome:
         site.somewhere(1.0)
         site.outcome.tried += 1
         end(first)
-        site.finish(second)
+        site.must_end_well(second)
         site.note_probes()
     return site.conclude()
 
@@ -164,7 +167,7 @@ def many_sweeps(site: Site, times: int) -> Outcome:
             end(sweep)
             site.note_probes()
         for sweep in sweeps[1::2]:
-            site.finish(sweep)
+            site.must_end_well(sweep)
         site.note_probes()
     return site.conclude()
 
@@ -180,7 +183,7 @@ def another_version(site: Site, times: int) -> Outcome:
         site.wait(sweeps[0], site.working)
         site.outcome.tried += 1
         for sweep in sweeps:
-            site.finish(sweep)
+            site.must_end_well(sweep)
         site.note_probes()
     return site.conclude()
 

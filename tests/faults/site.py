@@ -194,6 +194,18 @@ class Site:
             for p in record.probes
         }  # fmt: skip
 
+    def must_end_well(self, sweep: subprocess.Popen[str], *statuses: int) -> str:
+        """Wait for a command that went on in spite of faults; returns what it said.
+
+        Args:
+            statuses: that it may end with; by default 0 alone.
+        """
+        said = self.finish(sweep)
+        if sweep.returncode not in (statuses or (0,)):
+            self.outcome.wrong += 1
+            self.outcome.said.append(f"status {sweep.returncode}: {said[-500:]}")
+        return said
+
     def conclude(self) -> Outcome:
         """Run the command to its end, and compare with a run that nothing befell."""
         before = self.outcome.wrong

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from datetime import datetime
 from pathlib import Path
 
@@ -75,6 +76,8 @@ def test_an_array_of_points_of_two_processes_each(cluster: Cluster, tmp_path: Pa
     assert most_at_once(cluster, [array["job"]]) == 2
     machines = json.loads(cluster.flexhpc(tmp_path, "status", str(run), "--json").stdout)
     assert {row["state"] for row in machines} == {"done"}
+    secrets = {path: stat.S_IMODE(path.stat().st_mode) for path in run.rglob(".secret")}
+    assert set(secrets.values()) == {0o600}, "what processes know each other by is theirs alone"
     assert not cluster.queue()
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from flexhpc.store import read
@@ -315,6 +316,9 @@ def test_the_ui_shows_parents_nested_children_and_a_plot(
     port = free_port()
     parents, _ = logged(local_uri(folder))
     with served(ui_command(folder, port), port) as address:
+        doors = [one for one in psutil.net_connections("inet") if one.laddr.port == port]
+        listening = {one.laddr.ip for one in doors if one.status == psutil.CONN_LISTEN}
+        assert listening == {"127.0.0.1"}
         page = chromium.new_page(viewport={"width": 1600, "height": 1000})
         experiment = parents[0].info.experiment_id
         page.goto(address + page_of(folder, "small"))  # as it is printed: all points, with EMC

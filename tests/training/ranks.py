@@ -118,6 +118,7 @@ def stopped_and_resumed(group: Group, folder: Path, name: str) -> Outcome:
         outcome(case, group, hooks)
     except Interrupted:
         assert next(asked) == 41
+        assert group.rank or (hooks.checkpoint and hooks.checkpoint.exists())
     else:
         raise AssertionError("nobody stopped")
     return outcome(case, group, Hooks(checkpoint=hooks.checkpoint, key="k", forgetting=True))
