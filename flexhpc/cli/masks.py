@@ -62,7 +62,7 @@ def _bytes(frame: pd.DataFrame, form: Format) -> bytes:
     from flexhpc.analysis.collect import cell_of
 
     text = frame.select_dtypes(["object", "string"]).columns
-    frame[text] = frame[text].map(cell_of)
+    frame[text] = frame[text].map(lambda value: cell_of(value) if isinstance(value, str) else value)
     return frame.to_csv(index=False, lineterminator="\n").encode()
 
 

@@ -58,6 +58,8 @@ def open_arrays(data: Arrays, seed: int) -> Source:
 def _loaded(path: Path) -> Any:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
+    except MemoryError:
+        raise
     except Exception as error:  # what numpy and zipfile raise on damaged files is no one kind
         raise PointError(f"{path}: cannot be read: {one_line(error)}") from None
 
@@ -72,6 +74,8 @@ def _member(archive: Any, path: Path, key: str, name: str | None, usual: tuple[s
         )
     try:
         array: Array = archive[there[0]]
+    except MemoryError:
+        raise
     except Exception as error:  # as above
         raise PointError(f"{path}: {there[0]}: {one_line(error)}") from None
     return array

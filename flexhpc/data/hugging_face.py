@@ -45,7 +45,7 @@ def open_hugging_face(data: HuggingFace, seed: int) -> Source:
     name = f"hugging_face {path}"
     for half in (train, tested):
         if half is not None:
-            _check(half, name)
+            _check(half, data, name)
     if not isinstance(train.features[data.column], datasets.Image):
         halves = [half for half in (train, tested) if half is not None]
         return source_of(name, [array for half in halves for array in _arrays(half, data, name)])
@@ -68,7 +68,7 @@ def _class_names(feature: Any, order: Array) -> list[str] | None:
     called = getattr(feature, "names", None)
     if not called:
         return names_of(order)
-    return [called[one] if 0 <= one < len(called) else str(one) for one in order.tolist()]
+    return [str(called[one]) if 0 <= one < len(called) else str(one) for one in order.tolist()]
 
 
 def _splits(loaded: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:
@@ -90,10 +90,12 @@ def _arrays(half: Any, data: HuggingFace, name: str) -> tuple[Array, Any]:
         return inputs, half[data.target][:]
 
 
-def _check(half: Any, name: str) -> None:
-    """Refuse a table whose offsets lead out of it: the library maps it, and would follow them."""
+def _check(half: Any, data: HuggingFace, name: str) -> None:
+    """Refuse columns whose offsets lead out of them: the library maps them, and would follow."""
     try:
-        half.data.table.validate(full=True)
+        half.data.table.select([data.column, data.target]).validate(full=True)
+    except MemoryError:
+        raise
     except Exception as error:  # of Arrow
         raise PointError(f"{name}: is damaged: {one_line(error)}") from None
 
@@ -103,7 +105,7 @@ def _read(name: str, column: str) -> Iterator[None]:
     """Turn what the library raises on damaged files, which is no one kind, into one line."""
     try:
         yield
-    except PointError:
+    except (PointError, MemoryError):
         raise
     except Exception as error:
         raise PointError(f"{name}: {column}: {one_line(error)}") from None

@@ -82,7 +82,7 @@ def _members(file: Path, read: Set[str], named: Set[str]) -> Iterator[tuple[str,
                     continue
                 content = tar.extractfile(member) if _ending(member.name) in read else None
                 yield member.name, content.read() if content is not None else b""
-    except PointError:
+    except MemoryError:
         raise
     except Exception as error:  # what tarfile raises on damaged files is no one kind
         raise PointError(f"{file}: is no readable tar file: {one_line(error)}") from None

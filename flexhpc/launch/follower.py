@@ -52,7 +52,7 @@ def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) 
                 follower.wait()
             time.sleep(0.1)
         if follower.returncode and not given_up:
-            with log.open("a") as output:
+            with contextlib.suppress(OSError), log.open("a", errors="replace") as output:
                 output.write(
                     f"\nwarning: what keeps MLflow up to date died ({follower.returncode}); "
                     f"the point files have all results: `flexhpc sync {task.run}` brings them in\n"

@@ -132,8 +132,9 @@ def _resident(
     if 4 * len(subset) * math.prod(samples.shape) > _MOST_FLOATS:
         found = samples.bytes_of(subset)
         if found is not None:
-            rows, mean, deviation = (torch.tensor(one, device=device) for one in found)
-            return rows, (mean, deviation)
+            rows, *moments = found
+            mean, deviation = (torch.tensor(one, device=device) for one in moments)
+            return torch.from_numpy(rows).to(device), (mean, deviation)
     return torch.from_numpy(samples.standardised(subset)).to(device), None
 
 

@@ -17,7 +17,7 @@ NO_PASSWORD = (
 )
 
 
-_SECRET = {"password", "passwd", "pwd", "token", "sslpassword"}
+_SECRET = {"password", "passwd", "pwd", "token", "access_token", "api_key", "sslpassword"}
 """Arguments of an address that name a secret."""
 
 
@@ -27,8 +27,10 @@ def has_password(uri: object) -> bool:
         return False
     try:
         parts = urlsplit(uri)
-        given = {key.lower() for key, _ in parse_qsl(parts.query)}
-        return parts.password is not None or bool(given & _SECRET)
+        asked = parse_qsl(parts.query)
+        given = {key.lower() for key, _ in asked}
+        inside = any("pwd=" in value.lower() for _, value in asked)  # of ODBC
+        return parts.password is not None or inside or bool(given & _SECRET)
     except ValueError:
         return False
 

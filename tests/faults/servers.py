@@ -49,7 +49,8 @@ def bad_server(site: Site, times: int) -> Outcome:
             site.outcome.tried += 1
             if sweep.returncode or "warning: MLflow" not in said:
                 site.outcome.wrong += 1
-                site.outcome.said.append(said[-300:])
+                kind = ("down", "broken", "slow")[number % 3]
+                site.outcome.said.append(f"{kind}: {said[-300:]}")
             site.note_probes()
     site.profile()
     site.conclude()

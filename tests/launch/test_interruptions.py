@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -159,6 +160,16 @@ def test_killed_workers_are_replaced_and_a_deadly_point_is_given_up(tmp_path: Pa
     assert [s.state for s in StatusReader(folder, points).read()] == ["failed", "done"]
 
 
+def children(pid: int, module: str) -> list[psutil.Process]:
+    """The processes that another started to run a module."""
+    found = []
+    for child in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.Error):  # it ends just now
+            if module in child.cmdline():
+                found.append(child)
+    return found
+
+
 def test_a_killed_fork_server_costs_nothing(
     spec: Path, tmp_path: Path, undisturbed: dict[str, object]
 ) -> None:
@@ -166,10 +177,7 @@ def test_a_killed_fork_server_costs_nothing(
     run = tmp_path / "runs" / "small"
     sweep = start(spec, keys="workers: 2\n")
     wait_for(lambda: len(running(run)) == 2)
-    (server,) = [
-        child for child in psutil.Process(sweep.pid).children()
-        if "flexhpc.worker.fork_server" in child.cmdline()
-    ]  # fmt: skip
+    (server,) = children(sweep.pid, "flexhpc.worker.fork_server")
     assert len(server.children()) == 2
     server.kill()
     output = finish(sweep)
@@ -185,10 +193,7 @@ def test_a_killed_writer_of_mlflow_is_told(
     run = tmp_path / "runs" / "small"
     sweep = start(spec, tracking=True)
     wait_for(lambda: running(run))
-    (writer,) = [
-        child for child in psutil.Process(sweep.pid).children()
-        if "flexhpc.tracking.follow" in child.cmdline()
-    ]  # fmt: skip
+    (writer,) = children(sweep.pid, "flexhpc.tracking.follow")
     writer.kill()
     output = finish(sweep)
     assert sweep.returncode == 0, output
