@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,7 +13,6 @@ from flexhpc.measuring.probe import Wanted, run_training
 from flexhpc.spec import Point, checked
 from flexhpc.training import Group, Hooks, Outcome
 from flexhpc.training.resident import Resident
-from tests.conftest import REPOSITORY
 from tests.training.helpers import same
 
 MLP, CNN = "{family: mlp, width: 16, depth: 2}", "{family: cnn, width: 4, depth: 2}"
@@ -93,40 +89,22 @@ def test_inputs_that_are_made_stay_floats(
     assert not any(kept)
 
 
-LARGE = """
-import re, sys
-from pathlib import Path
-from flexhpc.measuring import probe
-from flexhpc.spec import checked
-from tests.measuring.test_resident import trained
-probe._MOST_FLOATS = int(sys.argv[2])
-outcome = trained(checked(Path(sys.argv[1]))[1][0], 600)
-most = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
-print(most[1], outcome.loss)
-"""
-SIDE = 160
+def test_bytes_take_a_quarter_of_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that a training holds of its samples, but for a batch."""
+    point = point_of(tmp_path, CNN, "", ADAM)
+    held: list[int] = []
+    look = Resident.__getitem__
 
+    def watched(self: Resident, which: torch.Tensor | slice) -> torch.Tensor:
+        tensors = [one for one in vars(self).values() if isinstance(one, torch.Tensor)]
+        held.append(sum(one.untyped_storage().nbytes() for one in tensors if len(one) > 32))
+        return look(self, which)
 
-def test_bytes_take_a_quarter_of_the_memory(tmp_path: Path) -> None:
-    """600 images of 160 x 160 x 3 are 184 MB as floats."""
-    images = np.random.default_rng(0).integers(0, 256, (600, 3, SIDE, SIDE), dtype=np.uint8)
-    np.savez(tmp_path / "large.npz", x=images, y=np.arange(600) % 10)
-    spec = tmp_path / "large.yaml"
-    spec.write_text(
-        f"name: large\nfixed:\n  data: {{source: arrays, path: {tmp_path}/large.npz}}\n"
-        "  model: {family: linear}\n"
-        "  training: {optimizer: adam, lr: 1e-3, batch_size: 64, epochs: 1,\n"
-        "    gates: {gradient: {mode: off}}}\n"
-    )
-
-    def ran(most: int) -> tuple[float, float]:
-        done = subprocess.run(
-            [sys.executable, "-c", LARGE, str(spec), str(most)], cwd=REPOSITORY, text=True,
-            capture_output=True, check=True,
-        )  # fmt: skip
-        kilobytes, loss = map(float, done.stdout.split())
-        return kilobytes / 1000, loss
-
-    (floats, loss), (bytes_, same_loss) = ran(2**30), ran(2**20)
-    assert loss == same_loss
-    assert floats - bytes_ > 0.6 * images.nbytes * 4 / 1e6 * 0.75, (floats, bytes_)
+    monkeypatch.setattr(Resident, "__getitem__", watched)
+    for most in (2**30, 0):
+        monkeypatch.setattr(probe, "_MOST_FLOATS", most)
+        trained(point, 1000)
+    assert {1000 * 64 * 4, 1000 * 64} == set(held)
+    assert held[0] == 4 * held[-1]
