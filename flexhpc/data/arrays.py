@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -36,10 +36,10 @@ def open_arrays(data: Arrays, seed: int) -> Source:
         names = [path.name, data.target, data.test_column, data.test_target]
         given = [_loaded(path.parent / name) for name in names if name is not None]
         return source_of(f"arrays {path}", given)
-    archive = _loaded(path)
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise PointError(f"{path}: is neither .npz nor .npy")
-    with archive:
+    with _opened(path) as file:  # numpy leaves it open where the archive is damaged
+        archive = _loaded(path, file)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise PointError(f"{path}: is neither .npz nor .npy")
         given = [
             _member(archive, path, "column", data.column, _INPUTS),
             _member(archive, path, "target", data.target, _TARGETS),
@@ -55,8 +55,17 @@ def open_arrays(data: Arrays, seed: int) -> Source:
     return source_of(f"arrays {path}", given)
 
 
-def _loaded(path: Path) -> Any:
+def _opened(path: Path) -> BinaryIO:
     try:
+        return path.open("rb")
+    except OSError as error:
+        raise PointError(f"{path}: cannot be read: {one_line(error)}") from None
+
+
+def _loaded(path: Path, file: BinaryIO | None = None) -> Any:
+    try:
+        if file is not None:
+            return np.load(file, allow_pickle=False)
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except MemoryError:
         raise

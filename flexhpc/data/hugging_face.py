@@ -92,23 +92,19 @@ def _arrays(half: Any, data: HuggingFace, name: str) -> tuple[Array, Any]:
 
 def _check(half: Any, data: HuggingFace, name: str) -> None:
     """Refuse columns whose offsets lead out of them: the library maps them, and would follow."""
-    try:
+    with _read(name, "is damaged"):
         half.data.table.select([data.column, data.target]).validate(full=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # of Arrow
-        raise PointError(f"{name}: is damaged: {one_line(error)}") from None
 
 
 @contextlib.contextmanager
-def _read(name: str, column: str) -> Iterator[None]:
+def _read(name: str, what: str) -> Iterator[None]:
     """Turn what the library raises on damaged files, which is no one kind, into one line."""
     try:
         yield
     except (PointError, MemoryError):
         raise
     except Exception as error:
-        raise PointError(f"{name}: {column}: {one_line(error)}") from None
+        raise PointError(f"{name}: {what}: {one_line(error)}") from None
 
 
 def _images(

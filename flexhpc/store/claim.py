@@ -110,12 +110,17 @@ def _silent(path: Path) -> float:
         status = path.stat()
     except OSError:
         return SILENCE
+    return _clock(path.parent, status.st_dev) - status.st_mtime
+
+
+def _clock(folder: Path, device: int) -> float:
+    """Return what time a folder's file system has; it is asked now and then."""
     now = time.monotonic()
-    said, at = _CLOCKS.get(status.st_dev, (0.0, -_ASK_AGAIN))
+    said, at = _CLOCKS.get(device, (0.0, -_ASK_AGAIN))
     if now - at >= _ASK_AGAIN:
-        said, at = _its_time(path.parent), now
-        _CLOCKS[status.st_dev] = said, at
-    return said + (now - at) - status.st_mtime
+        said, at = _its_time(folder), now
+        _CLOCKS[device] = said, at
+    return said + (now - at)
 
 
 def _its_time(folder: Path) -> float:
@@ -200,7 +205,7 @@ def take(
             pid=pid,
             birth=process_birth(pid) or time.time(),
             beat=time.time(),
-            taken=_its_time(path.parent),
+            taken=_clock(path.parent, path.parent.stat().st_dev),
             deaths=deaths,
             attempts=before.attempts + 1 if before else 1,
             job=job,

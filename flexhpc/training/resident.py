@@ -1,7 +1,7 @@
 """The inputs of a probe, where it is trained: as floats, or as bytes until they are used.
 
-Both give the same bits. Floats are quicker; bytes take a quarter of the memory, so that a set of
-images that would not fit onto a GPU can be trained on there.
+Both give the same bits. Floats are used as they lie; bytes take a quarter of the memory, so that a
+set of images that would not fit onto a GPU can be trained on there.
 """
 
 from __future__ import annotations

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,8 @@ import pytest
 
 from flexhpc.data.prepare import prepare
 from flexhpc.data.sources import open_source
-from flexhpc.spec.sections.data import Data
-from flexhpc.spec.variants import variants
 from tests.data.test_formats import png, write_tar
+from tests.data.test_packed import quiet, section
 from tests.data.writers import (
     RNG,
     cifar_batch,
@@ -50,12 +47,7 @@ def write(folder: Path) -> dict[str, tuple[dict[str, Any], list[str] | None]]:
     np.savez(folder / "odd.npz", x=images, y=np.array([3, 7, 3, 7]))
     np.savez(folder / "plain.npz", x=images, y=np.array([0, 1, 0, 1]))
     write_tar(folder / "a.tar", range(6))
-    with tarfile.open(folder / "text.tar", "w") as tar:
-        for i, name in enumerate(PETS):
-            for ending, content in (("png", png(images[i])), ("cls", name.encode())):
-                member = tarfile.TarInfo(f"{i}.{ending}")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
+    write_tar(folder / "text.tar", range(4), labels=PETS)
     np.savez(folder / "floats.npz", x=images, y=np.array([3.0, 7.0, 3.0, 7.0]))
     np.savez(folder / "bytes.npz", x=images, y=np.array([b"a", b"b\xe9", b"a", b"a"]))
     pd.DataFrame({"image": [png(image) for image in images], "label": PETS}).to_parquet(
@@ -95,12 +87,6 @@ def write(folder: Path) -> dict[str, tuple[dict[str, Any], list[str] | None]]:
     }
 
 
-def section(keys: dict[str, Any]) -> Data:
-    found = variants("data")[keys["source"]].model_validate(keys)
-    assert isinstance(found, Data)
-    return found
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("named")
@@ -118,11 +104,11 @@ def test_classes_are_called_as_their_files_say(
 ) -> None:
     monkeypatch.chdir(folder)
     for what, (keys, expected) in written.items():
-        source = open_source(section(keys), 0)
+        source = open_source(section(**keys), 0)
         names = source.class_names
         assert list(names or ())[: len(expected or [])] == (expected or []), what
         assert names is None or len(names) == source.classes, what
         assert (names is None) == (expected is None), what
         given = {key: value for key, value in keys.items() if key != "source"}
-        packed = prepare(keys["source"], given, (), folder / f"{what}.packed", lambda *_: None)
+        packed = prepare(keys["source"], given, (), folder / f"{what}.packed", quiet)
         assert packed.source.class_names == names, what

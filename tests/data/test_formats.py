@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,14 @@ def png(image: np.ndarray) -> bytes:
     return written.getvalue()
 
 
-def write_tar(path: Path, rows: range, endings: tuple[str, ...] = ("png", "cls")) -> None:
+def write_tar(
+    path: Path, rows: range, endings: tuple[str, ...] = ("png", "cls"),
+    labels: Sequence[object] = tuple(LABELS),
+) -> None:  # fmt: skip
     with tarfile.open(path, "w") as tar:
         for i in rows:
             for ending in endings:
-                content = str(LABELS[i]).encode() if ending == "cls" else png(IMAGES[i])
+                content = str(labels[i]).encode() if ending == "cls" else png(IMAGES[i])
                 member = tarfile.TarInfo(f"{i:04d}.{ending}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))

@@ -330,8 +330,7 @@ def _more_sources(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def data_files(folder: Path) -> Fuzzer:
     """A file of every format that is read by a loader of ours, with damaged bytes."""
     known = []
-    for given in [*write_sources(folder).items(), *_more_sources(folder)]:
-        source, keys = given
+    for source, keys in [*write_sources(folder).items(), *_more_sources(folder)]:
         place = keys.get("root") or keys.get("path")
         if place is None:
             continue
