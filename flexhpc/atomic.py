@@ -13,27 +13,35 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 _LARGEST_STATE = 2**28
 
 
 @contextlib.contextmanager
 def replacing(
-    path: Path, *, durable: bool = True, permitted: Callable[[], bool] = lambda: True
+    path: Path,
+    *,
+    durable: bool = True,
+    permitted: Callable[[], bool] = lambda: True,
+    makes_folder: bool = True,
 ) -> Iterator[Path]:
     """Yield the path of a temporary file beside ``path``; it takes its place at the end.
 
     Whatever goes wrong inside leaves the old file as it was.
 
     Args:
-        path: the file; its folder is made.
+        path: the file.
         durable: wait until the new one is on the disk, under its name, so that it outlives a power
             failure.
         permitted: asked last of all, when only a rename is left to do; if False nothing changes.
+        makes_folder: of the file, where there is none; or else that is an error.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if makes_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
         raise OSError(errno.EEXIST, "is no plain file, and is not replaced", str(path))
     part = part_of(path)
@@ -60,15 +68,31 @@ def _sync_names(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_atomic(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+def write_atomic(
+    path: Path, content: str | bytes, *, durable: bool = True, makes_folder: bool = True
+) -> None:
     """Write a whole file; see :func:`replacing`."""
-    with replacing(path, durable=durable) as part:
+    with replacing(path, durable=durable, makes_folder=makes_folder) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
+def write_json(path: Path, value: Any, **how: bool) -> None:
     """Write JSON; see :func:`replacing`."""
-    write_atomic(path, json.dumps(value, indent=1) + "\n", durable=durable)
+    write_atomic(path, json.dumps(value, indent=1) + "\n", **how)
+
+
+def locked(path: Path, timeout: float = -1) -> FileLock:
+    """Return a lock file to hold, in a folder that is there.
+
+    Args:
+        path: of the lock file; timeout: seconds to wait for it, for ever if negative.
+
+    Raises:
+        FileNotFoundError: it is not, as the run was moved; filelock would make it anew.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
+    return FileLock(path, timeout)
 
 
 def read_plain(path: Path, most: int | None = None) -> bytes:

@@ -44,7 +44,7 @@ def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) 
         follower.stdin.close()
         began, asked, given_up = time.monotonic(), interruptions(), False
         while follower.poll() is None:
-            failing = "warning: " in log.read_text(errors="replace")
+            failing = "warning: " in _said(log)
             late = time.monotonic() - began > _SYNC_AFTER_FAILURE
             given_up = interruptions() > asked or (failing and late)
             if given_up:
@@ -57,6 +57,13 @@ def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) 
                     f"\nwarning: what keeps MLflow up to date died ({follower.returncode}); "
                     f"the point files have all results: `flexhpc sync {task.run}` brings them in\n"
                 )
+
+
+def _said(log: Path) -> str:
+    """Return what a log holds; nothing, if its run was moved."""
+    with contextlib.suppress(OSError):
+        return log.read_text(errors="replace")
+    return ""
 
 
 def tracking_warnings(run: RunFolder) -> list[str]:

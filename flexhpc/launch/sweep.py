@@ -198,6 +198,9 @@ def follow(
         prepared: the sweep; profile: what runs it; console: where its table is shown.
         report: writes the report once all is measured, so that MLflow has it as well; in it Ctrl-C
             and SIGTERM are KeyboardInterrupt, which it deals with.
+
+    Raises:
+        PointError: the run folder was moved or removed meanwhile.
     """
     run, launch = prepared.run, launch_id()
     if run.path.exists():
@@ -220,6 +223,12 @@ def follow(
                 begun = False
                 settled: set[str] = set()  # what failed for us stays so, whoever else tries it
                 while not (stop.count or stop_file.exists()):
+                    if not stop_file.parent.is_dir():
+                        _stop_workers(backend, reader, view, stop, stop_file)
+                        raise PointError(
+                            f"{run.path} was moved or removed while it was measured; with it in "
+                            "its place the same command goes on"
+                        )
                     began = time.monotonic()
                     backend.poll()
                     statuses = queued(reader.read(), backend.waiting())

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-from filelock import FileLock
 
-from flexhpc.atomic import pid_namespace, write_json
+from flexhpc.atomic import locked, pid_namespace, write_json
 from flexhpc.state_file import read_as
 
 SILENCE = 120.0
@@ -158,11 +157,11 @@ class Claim:
         self._write(state=state, message=message)
 
     def _write(self, **changes: Any) -> bool:
-        with FileLock(self._lock):
+        with locked(self._lock):
             if not self.held():
                 return False
             self.record = ClaimRecord(**{**vars(self.record), "beat": time.time(), **changes})
-            write_json(self.path, vars(self.record), durable=False)
+            write_json(self.path, vars(self.record), durable=False, makes_folder=False)
             return True
 
 
@@ -185,9 +184,12 @@ def take(
         log: where our log goes.
         saved: when the point last got any further (seconds since the epoch).
         preempted: if the last holder died, then not over this point.
+
+    Raises:
+        FileNotFoundError: the run was moved or removed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
+    with locked(lock):
+        path.parent.mkdir(exist_ok=True)
         before = read_claim(path)
         if before is not None and before.live(path):
             return None
@@ -211,5 +213,5 @@ def take(
             job=job,
             log=log,
         )
-        write_json(path, vars(record), durable=False)
+        write_json(path, vars(record), durable=False, makes_folder=False)
         return Claim(path, lock, record)

@@ -6,9 +6,10 @@ import logging
 import os
 import sqlite3
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from flexhpc.atomic import replacing
+from flexhpc.atomic import write_atomic
 from flexhpc.imports import quick_imports
 
 
@@ -37,15 +38,20 @@ def mlflow_client(uri: str, *, can_be_made_again: bool = False) -> Any:
 def make_database(path: Path) -> None:
     """Make MLflow's database, empty, where there is none; nobody else may be about to.
 
-    As a whole: killed while it makes its tables, MLflow leaves a database that it can neither go on
-    with nor use.
+    As a whole, and elsewhere: killed while it makes its tables, MLflow leaves a database that it
+    can neither go on with nor use, and it makes the folder of a run that was moved meanwhile.
+
+    Raises:
+        OSError: the folder cannot be written, or is gone.
     """
     if path.exists():
         return
     for left in path.parent.glob(f".{path.name}.*.part"):
         left.unlink(missing_ok=True)  # of one that was killed
-    with replacing(path, durable=False) as part:
-        mlflow_client(f"sqlite:///{part}", can_be_made_again=True)
+    with TemporaryDirectory() as folder:
+        made = Path(folder, path.name)
+        mlflow_client(f"sqlite:///{made}", can_be_made_again=True)
+        write_atomic(path, made.read_bytes(), durable=False, makes_folder=False)
 
 
 def _hurry_sqlite() -> None:

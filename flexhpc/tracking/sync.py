@@ -23,7 +23,7 @@ from flexhpc.analysis.collect import measurements, row_of
 from flexhpc.analysis.details import of_point
 from flexhpc.analysis.figures.chart import svg
 from flexhpc.analysis.figures.point import fit_chart
-from flexhpc.atomic import read_json, write_json
+from flexhpc.atomic import locked, read_json, write_json
 from flexhpc.search import estimate_so_far, history_of
 from flexhpc.spec import checked
 from flexhpc.store import RunFolder
@@ -154,7 +154,7 @@ class Syncer:
                 if status.record is not None:
                     count += self._point(status)
             self._report()
-        write_json(tracked_path(self.run), tracked(self.uri, statuses))
+        write_json(tracked_path(self.run), tracked(self.uri, statuses), makes_folder=False)
         return count
 
     def _report(self) -> None:
@@ -173,7 +173,7 @@ class Syncer:
         self._describe(self.client, run_id)
 
     def _lock(self) -> FileLock:
-        return FileLock(self.run.path / ".tracking.lock")
+        return locked(self.run.path / ".tracking.lock")
 
     def _point(self, status: PointStatus) -> int:
         assert status.record is not None

@@ -11,8 +11,9 @@ import stat
 import sys
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
+from flexhpc.atomic import locked
 from flexhpc.errors import InputError
 from flexhpc.store import RunFolder
 from flexhpc.tracking.state import local_uri
@@ -106,7 +107,7 @@ def page_of(run: RunFolder, name: str) -> str:
     """
     _must_be_there(run)
     try:
-        with contextlib.suppress(Timeout), FileLock(run.path / ".tracking.lock", timeout=1):
+        with contextlib.suppress(Timeout), locked(run.path / ".tracking.lock", timeout=1):
             relocate(run.database, run.artifacts.as_uri())  # not while somebody writes it
         return address_of(run.database, name)
     except (sqlite3.Error, OSError) as error:

@@ -22,11 +22,11 @@ def save(path: Path, key: str, state: dict[str, Any]) -> None:
     """Write a checkpoint so that a reader sees the old one or the new one, never a part.
 
     Args:
-        path: where it goes.
+        path: where it goes; its folder is there.
         key: identifies the probe that it belongs to.
         state: tensors and plain values.
     """
-    with replacing(path) as part, part.open("wb") as file:
+    with replacing(path, makes_folder=False) as part, part.open("wb") as file:
         torch.save({"format": FORMAT, "key": key, **state}, file)
 
 

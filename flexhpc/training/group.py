@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
+import hmac
 import io
 import os
 import socket
@@ -47,10 +49,11 @@ class Group:
     def join(cls, device: torch.device, rank: int, size: int, *, host: str, token: str) -> Group:
         """Meet the other processes, at a port of rank 0's host that follows from the token.
 
-        Another job may use that port. So nobody takes part who does not know the token; who does
-        not find its peers there gives up, and is better started again with another token. On a
-        single node they meet on loopback. On several, rank 0 listens at every address that it has:
-        its name may be loopback's to itself, and another network's to the other nodes.
+        Another job may use that port, and a stranger may read and write what is left there. So
+        the token itself is not, and they prove to each other that they know it once they are
+        connected. Who does not find its peers gives up, and is better started again with another
+        token. On a single node they meet on loopback. On several, rank 0 listens at every address
+        that it has: its name may be loopback's to itself, and another network's to the others.
 
         Args:
             device: where this process trains.
@@ -59,8 +62,9 @@ class Group:
             token: the same for all of them and for no other group.
 
         Raises:
-            PeerLost: they did not come together.
+            PeerLost: they did not come together, or one of them does not know the token.
         """
+        group = cls(device, rank, size)
         if size > 1:
             port = _FIRST_PORT + zlib.crc32(token.encode()) % _PORTS
             with _peers():
@@ -72,7 +76,7 @@ class Group:
                     host, port, is_master=rank == 0, wait_for_workers=False, timeout=_MEETING,
                     master_listen_fd=listening,
                 )  # fmt: skip
-                store = PrefixStore(token, met)
+                store = PrefixStore(hashlib.sha256(token.encode()).hexdigest(), met)
                 store.set(str(rank), _name(device))
                 everybody = [str(other) for other in range(size)]
                 store.wait(everybody, _MEETING)
@@ -82,7 +86,28 @@ class Group:
                 dist.init_process_group(
                     backend, store=store, rank=rank, world_size=size, timeout=_SILENCE
                 )
-        return cls(device, rank, size)
+            group._know_each_other(token)
+        return group
+
+    def _know_each_other(self, token: str) -> None:
+        """See that every process knows the token, which none of them says.
+
+        Raises:
+            PeerLost: one does not.
+        """
+        challenge = b"".join(self._told_by_all(os.urandom(32)))
+
+        def proof(rank: int) -> bytes:
+            return hmac.digest(token.encode(), challenge + str(rank).encode(), "sha256")
+
+        for rank, told in enumerate(self._told_by_all(proof(self.rank))):
+            if not hmac.compare_digest(told, proof(rank)):
+                raise PeerLost(f"process {rank} does not know the secret of this job")
+
+    def _told_by_all(self, own: bytes) -> list[bytes]:
+        """Return what every process says, as long as this one's."""
+        said = torch.frombuffer(bytearray(own), dtype=torch.uint8).to(self.device)
+        return [row.cpu().numpy().tobytes() for row in self._gathered(said)]
 
     def leave(self) -> None:
         """Part from the others; every process must say so."""

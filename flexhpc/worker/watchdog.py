@@ -17,7 +17,8 @@ class Watchdog:
 
     Attributes:
         stop: set by signals, the clock, the stop file, or the owner's death.
-        cancelled: the stop file is there, or the owner is gone: nobody wants this job to go on.
+        cancelled: the stop file is there, or the owner or the run folder is gone: nobody wants
+            this job to go on.
         lost: the claim in hand is no longer ours.
     """
 
@@ -62,9 +63,11 @@ class Watchdog:
 
     def _listen(self) -> None:
         owner = self.task.owner
-        if Path(self.task.stop).exists() or (owner is not None and not owner.lives()):
+        stop = Path(self.task.stop)
+        gone = not stop.parent.is_dir()
+        if gone or stop.exists() or (owner is not None and not owner.lives()):
             self.cancelled = True
-            self.stop.set("cancelled")
+            self.stop.set("the run folder was moved or removed" if gone else "cancelled")
         left = self.place.seconds_left()
         if left is not None and left < self.task.stop_before:
             self.stop.set(f"{left:.0f} s before the end of the allocation")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from flexhpc.store.status import StatusReader, open_run
 from tests.command import succeeded
@@ -65,6 +66,58 @@ def test_kill_nine_again_and_again(
     sweep = start(spec)
     output = finish(sweep)
     assert sweep.returncode == 0, output
+    assert contents(run) == undisturbed
+
+
+ENDLESS = LONGER.replace("epochs: 900", "epochs: 1000000").replace("start: 16", "start: 1000")
+"""The first probe of a point does not end by itself."""
+
+
+def test_a_killed_sweep_goes_on_from_a_checkpoint_no_older_than_asked(
+    spec: Path, tmp_path: Path
+) -> None:
+    """Not from the start, which would take as long as before to come as far."""
+    spec.write_text(ENDLESS)
+    run = tmp_path / "runs" / "small"
+    keys = "workers: 1\ncheckpoint_every: 0.5\n"
+    sweep = start(spec, keys=keys)
+    wait_for(lambda: list(run.rglob("*.ckpt")))
+    (path,) = run.rglob("*.ckpt")
+    ages = []
+    for _ in range(80):
+        time.sleep(0.05)
+        ages.append(time.time() - path.stat().st_mtime)
+    os.killpg(sweep.pid, signal.SIGKILL)
+    finish(sweep)
+    assert 0.3 < max(ages) < 1.5
+    saved = torch.load(path, weights_only=True)["progress"]["epoch"]
+    sweep = start(spec, keys=keys)
+    wait_for(lambda: any("epoch" in s.progress for s in running(run)))
+    (status,) = running(run)
+    os.killpg(sweep.pid, signal.SIGKILL)
+    finish(sweep)
+    assert status.progress["epoch"] > saved / 2, "it shows the last look"
+
+
+def test_a_run_folder_that_is_moved_away_ends_its_sweep_in_a_line(
+    spec: Path, tmp_path: Path, undisturbed: dict[str, object]
+) -> None:
+    """Nobody makes it anew; once it is back, or where it is now, it goes on."""
+    run, elsewhere = tmp_path / "runs" / "small", tmp_path / "elsewhere" / "small"
+    elsewhere.parent.mkdir()
+    sweep = start(spec, tracking=True)
+    wait_for(lambda: any(s.progress.get("epoch", 0) > 20 for s in running(run)))
+    run.rename(elsewhere)
+    said = " ".join(finish(sweep).split())
+    assert sweep.returncode == 1, said
+    assert "small was moved or removed while it was measured" in said
+    assert "Traceback" not in said
+    wait_for(lambda: not running(elsewhere))
+    assert not run.exists(), list(run.rglob("*"))
+    elsewhere.rename(run)
+    again = start(spec)
+    output = finish(again)
+    assert again.returncode == 0, output
     assert contents(run) == undisturbed
 
 
@@ -134,8 +187,11 @@ def test_a_sweep_in_the_foreground_can_be_cancelled(
     assert contents(run) == undisturbed
 
 
-def test_killed_workers_are_replaced_and_a_deadly_point_is_given_up(tmp_path: Path) -> None:
-    """Kill every worker in the first probe of the first point: only that point fails."""
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_killed_workers_are_replaced_and_a_deadly_point_is_given_up(
+    ranks: int, tmp_path: Path
+) -> None:
+    """Kill every worker, or its peer, in the first probe of the first point: only that fails."""
     spec = tmp_path / "small.yaml"
     spec.write_text(
         LONGER.replace("epochs: 900", "epochs: 100000")
@@ -146,13 +202,15 @@ def test_killed_workers_are_replaced_and_a_deadly_point_is_given_up(tmp_path: Pa
         )
     )
     run = tmp_path / "runs" / "small"
-    sweep = start(spec, keys="workers: 1\nretries: 1\n")
+    sweep = start(spec, keys=f"workers: 1\nretries: 1\nprocesses_per_node: {ranks}\n")
     killed: set[int] = set()
     for _ in range(2):
         wait_for(lambda: victims(run) - killed)
-        (pid,) = victims(run) - killed
-        os.kill(pid, signal.SIGKILL)
-        killed.add(pid)
+        (first,) = victims(run) - killed
+        siblings = psutil.Process(first).parent().children()
+        assert len(siblings) == ranks
+        os.kill(max(one.pid for one in siblings), signal.SIGKILL)
+        killed.add(first)
     output = finish(sweep)
     assert sweep.returncode == 1, output
     assert "its worker died 2 times" in output

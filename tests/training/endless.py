@@ -16,12 +16,13 @@ from tests.training.ranks import Case, outcome
 if __name__ == "__main__":
     rank, size, token, folder = sys.argv[1:5]
     device = torch.device("cpu")
-    group = Group.join(device, int(rank), int(size), host="127.0.0.1", token=token)
     endless = Case(
         Sgd(optimizer="sgd", lr=1e-9, epochs=10**6, gates={"plateau": {"mode": "off"}}), 900
     )
     hooks = Hooks(progress=lambda _: Path(folder, "training").touch())
     try:
+        group = Group.join(device, int(rank), int(size), host="127.0.0.1", token=token)
         outcome(endless, group, hooks)
-    except PeerLost:
+    except PeerLost as error:
+        print(error, file=sys.stderr, flush=True)
         os._exit(17)  # as a worker does: torch's threads are still there, and end it otherwise

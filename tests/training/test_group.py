@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,19 @@ from tests.training.helpers import run, same
 from tests.training.ranks import CASES, STOPPED, Case, outcome
 
 
-def start(size: int, folder: Path, module: str = "tests.training.ranks") -> list[subprocess.Popen]:
+def start(
+    size: int,
+    folder: Path,
+    module: str = "tests.training.ranks",
+    ranks: Iterable[int] = (),
+) -> list[subprocess.Popen[str]]:
+    """Start the processes of a group, or some of them."""
     return [
         subprocess.Popen(
             [sys.executable, "-m", module, str(rank), str(size), str(folder), str(folder)],
             cwd=REPOSITORY, stderr=subprocess.PIPE, text=True,
         )
-        for rank in range(size)
+        for rank in ranks or range(size)
     ]  # fmt: skip
 
 

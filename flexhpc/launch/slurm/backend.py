@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from filelock import FileLock
-
+from flexhpc.atomic import locked
 from flexhpc.errors import InputError
 from flexhpc.launch.profile import SlurmProfile
 from flexhpc.launch.slurm.arrays import (
@@ -148,7 +147,7 @@ class SlurmBackend:
         if self.silent or time.monotonic() - self._submitted < _BETWEEN_SUBMISSIONS:
             return False
         try:
-            with FileLock(self.run.jobs / ".submit.lock"):
+            with locked(self.run.jobs / ".submit.lock"):
                 self._take_in(self.slurm.queue())
                 return self._submit([point for point in points if point not in self._covered])
         except NoAnswer as error:
