@@ -150,10 +150,14 @@ def _conclude(path: Path, followed: Followed, unwritten: list[Exception]) -> Non
         typer.echo(f"failed: {named(alike)}: {message}", err=True)
         if status.log and status.log not in quoted:
             quoted.add(status.log)
-            lines = log_tail(Path(status.log))
+            log = Path(status.log)
+            lines = log_tail(log)
+            if not lines and log.is_file():  # of a worker that was killed; ask those after it
+                log = log.parent
+                lines = log_tail(log)
             if lines and all(message in line for line in lines):
                 continue
-            typer.echo(f"  the last lines of {status.log}:", err=True)
+            typer.echo(f"  the last lines of {log}:", err=True)
             for line in lines or ["(nothing)"]:
                 typer.echo(f"  | {line}", err=True)
     if failed:

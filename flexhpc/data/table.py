@@ -1,4 +1,4 @@
-"""Any table with a header: CSV, also gzipped, or Parquet."""
+"""Any table with a header: CSV, also packed by gzip, bzip2, xz or zip, or Parquet."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from flexhpc.spec.sections.data import Table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_MOST_CELLS = 2**30
+"""Of a Parquet table: 8 GB of numbers, three times HIGGS."""
 
 
 def open_table(data: Table) -> Source:
@@ -56,11 +59,25 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         with path.open("rb") as file:
             is_parquet = file.read(4) == b"PAR1"
+        if is_parquet:
+            _check_size(path)
         frame = pd.read_parquet(path) if is_parquet else _read_csv(path)
     except Exception as error:  # what the readers raise on damaged files is no one kind
         raise PointError(f"{path}: is neither CSV nor Parquet: {one_line(error)}") from None
     frame.columns = frame.columns.map(str)
     return frame
+
+
+def _check_size(path: Path) -> None:
+    """Raise ValueError if a Parquet file says that it holds more than a table may.
+
+    A column of one value takes next to nothing there, however many rows it has.
+    """
+    from pyarrow.parquet import read_metadata
+
+    said = read_metadata(path)
+    if said.num_rows * said.num_columns > _MOST_CELLS:
+        raise ValueError(f"{said.num_rows:,} rows of {said.num_columns:,} columns are too many")
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

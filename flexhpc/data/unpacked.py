@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import contextlib
 import io
+import lzma
+import zipfile
 import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import IO
 
 from flexhpc.atomic import read_plain
 
@@ -47,7 +54,41 @@ def _unpacked(content: bytes, window: int) -> bytes:
 
 
 def plain_text(path: Path) -> Path | io.BytesIO:
-    """Return what pandas is to read for a table: the file, or what gzip packed there."""
+    """Return what pandas is to read for a table: the file, or what was packed there.
+
+    Raises:
+        OSError: it cannot be read, is no plain file, or is larger than a gigabyte.
+        ValueError: it is damaged, cut short, or larger than a gigabyte once unpacked.
+    """
     with path.open("rb") as file:
-        packed = file.read(len(_GZIP)) == _GZIP
-    return io.BytesIO(read_unpacked(path)) if packed else path
+        start = file.read(8)
+    if start.startswith(_GZIP):
+        return io.BytesIO(read_unpacked(path))
+    opener = next((how for sign, how in _OPENERS.items() if start.startswith(sign)), None)
+    if opener is None:
+        return path
+    try:
+        with opener(path) as packed:
+            content = packed.read(MOST_BYTES + 1)
+    except (EOFError, lzma.LZMAError, zipfile.BadZipFile, RuntimeError) as error:
+        raise ValueError(str(error)) from None
+    if len(content) > MOST_BYTES:
+        raise ValueError("is larger than a gigabyte once unpacked")
+    return io.BytesIO(content)
+
+
+@contextlib.contextmanager
+def _only_member(path: Path) -> Iterator[IO[bytes]]:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if len(names) != 1:
+            raise ValueError(f"holds {len(names)} files; a table is one")
+        with archive.open(names[0]) as file:
+            yield file
+
+
+_OPENERS: Mapping[bytes, Callable[[Path], AbstractContextManager[IO[bytes]]]] = {
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ": lzma.LZMAFile,
+    b"PK\x03\x04": _only_member,
+}

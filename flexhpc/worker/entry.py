@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from flexhpc.errors import PointError
 from flexhpc.imports import quick_imports
 from flexhpc.worker.place import Place
 from flexhpc.worker.signals import Stop
@@ -17,8 +19,15 @@ def begin(path: Path, place: Place, stop: Stop) -> int:
     Args:
         path: of the task's file; place: of this process in its job.
         stop: set by signals from now on: importing torch takes seconds.
+
+    Raises:
+        SystemExit: with 1 if the file is damaged; see :func:`flexhpc.worker.work.work`.
     """
-    task = TaskFile.read(path)
+    try:
+        task = TaskFile.read(path)
+    except PointError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(1) from None
     with quick_imports():
         from flexhpc.worker.work import work
 

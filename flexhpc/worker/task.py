@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flexhpc.atomic import write_json
+from flexhpc.errors import PointError
 from flexhpc.state_file import read_as
 from flexhpc.store.claim import process_birth, process_lives
 
@@ -81,9 +82,9 @@ class TaskFile:
         """Read it back.
 
         Raises:
-            FileNotFoundError: there is no such file, or it holds something else.
+            PointError: there is no such file, or it holds something else.
         """
         task = read_as(cls, path)
         if task is None:
-            raise FileNotFoundError(path)
+            raise PointError(f"{path}: is damaged, or gone; the same command starts anew")
         return task

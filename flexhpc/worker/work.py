@@ -42,7 +42,7 @@ def work(task: TaskFile, place: Place, stop: Stop) -> int:
 
     Raises:
         SystemExit: with ``RESTART`` if there is work left; with another status if the versions
-            here are not those of whoever submitted the task.
+            here are not those of whoever submitted the task, or the run folder cannot be written.
     """
     _check_versions(task)
     if (gpu := os.environ.get(WORKER_GPU)) is not None:
@@ -72,6 +72,11 @@ def work(task: TaskFile, place: Place, stop: Stop) -> int:
         _leave(group, RESTART if again else 0)
     except PeerLost as error:
         _leave_at_once(f"a process of this job is gone: {error}")
+    except PointError as error:
+        if group.size > 1:
+            _leave_at_once(str(error))
+        _say(str(error), sys.stderr)
+        raise SystemExit(1) from None
     if again:
         _say(f"stopped: {stop.why}")
         raise SystemExit(RESTART)
@@ -183,15 +188,7 @@ class Worker:
     def _try(self, point: Point) -> Ended:
         if self.stop.is_set() or self._is_settled(point):
             return "done"
-        claim = take(
-            self.run.claim(point.id),
-            self.run.lock,
-            launch=self.task.launch,
-            job=self.place.job,
-            log=self.place.log,
-            saved=self._last_saved(point),
-            preempted=self._was_only_moved(point),
-        )
+        claim = self._take(point)
         if claim is None:
             return "held"
         self.place.setbacks.unlink(missing_ok=True)  # from here on the claim tells of deaths
@@ -226,6 +223,26 @@ class Worker:
             return "failed"
         self._release(claim, "done")
         return "done"
+
+    def _take(self, point: Point) -> Claim | None:
+        """Claim a point; None if somebody else measures it.
+
+        Raises:
+            PointError: the run folder cannot be written.
+        """
+        try:
+            return take(
+                self.run.claim(point.id),
+                self.run.lock,
+                launch=self.task.launch,
+                job=self.place.job,
+                log=self.place.log,
+                saved=self._last_saved(point),
+                preempted=self._was_only_moved(point),
+            )
+        except OSError as error:
+            what = f"{error.filename or self.run.path}: {error.strerror}"
+            raise PointError(f"nothing can be written to the run folder: {what}") from None
 
     def _was_only_moved(self, point: Point) -> bool:
         """Return whether SLURM itself took the point's last holder, this very task, off its node.

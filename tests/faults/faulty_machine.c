@@ -3,15 +3,20 @@
    Beneath $FAULTY, one in $FAULTY_ONE_IN writes, syncs and renames fails with $FAULTY_WITH (an
    errno), or the process dies at a rename as by a power failure if that is "power": of a file that
    was not synced since its last write only the name is there then. $FAULTY_SLOW: seconds that each
-   takes; $FAULTY_STRIKES: a file that gets a byte for each failure; $FAULTY_CLOCK: seconds by which the wall clock is ahead; $FAULTY_HOST: the host's name. */
+   takes; $FAULTY_STRIKES: a file that gets a byte for each failure; $FAULTY_CLOCK: seconds
+   by which the wall clock is ahead; $FAULTY_HOST: the host's name; $FAULTY_CALLS: a file that gets
+   a line for each address or name of another machine that is asked for. */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/types.h>
@@ -139,4 +144,28 @@ int gethostname(char *name, size_t size) {
   if (!other) return REAL(gethostname)(name, size);
   snprintf(name, size, "%s", other);
   return 0;
+}
+
+static void called(const char *whom) {
+  const char *path = getenv("FAULTY_CALLS");
+  int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND, 0600) : -1;
+  if (fd < 0) return;
+  dprintf(fd, "%s\n", whom);
+  close(fd);
+}
+
+int connect(int fd, const struct sockaddr *address, socklen_t length) {
+  char text[INET6_ADDRSTRLEN] = "";
+  if (address->sa_family == AF_INET)
+    inet_ntop(AF_INET, &((const struct sockaddr_in *)address)->sin_addr, text, sizeof text);
+  if (address->sa_family == AF_INET6)
+    inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)address)->sin6_addr, text, sizeof text);
+  if (*text) called(text);
+  return REAL(connect)(fd, address, length);
+}
+
+int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints,
+                struct addrinfo **found) {
+  if (name) called(name);
+  return REAL(getaddrinfo)(name, service, hints, found);
 }

@@ -104,9 +104,7 @@ def killed_rank(site: Site, times: int) -> Outcome:
         if not site.wait(sweep, site.working):
             break
         site.somewhere(1.0)
-        servers = psutil.Process(sweep.pid).children() if sweep.poll() is None else []
-        ranks = [rank for server in servers for rank in server.children()]
-        if ranks:
+        if ranks := _ranks(sweep):
             with contextlib.suppress(psutil.Error):
                 ranks[int(site.rng.integers(len(ranks)))].kill()
                 site.outcome.tried += 1
@@ -123,10 +121,22 @@ def interrupted_ranks(site: Site, times: int) -> Outcome:
         site.wait(sweep, site.working)
         site.somewhere(1.0)
         site.outcome.tried += sweep.poll() is None
+        ranks = _ranks(sweep)
         sweep.send_signal(signal.SIGINT)
         site.must_end_well(sweep, 0, 130)
+        if left := [rank for rank in ranks if rank.is_running()]:
+            site.outcome.wrong += 1
+            site.outcome.said.append(f"{len(left)} processes wait for each other for ever")
+            for rank in left:
+                rank.kill()
         site.note_probes()
     return site.conclude()
+
+
+def _ranks(sweep: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Return the processes that train for a sweep."""
+    servers = psutil.Process(sweep.pid).children() if sweep.poll() is None else []
+    return [rank for server in servers for rank in server.children()]
 
 
 def stopped_worker(site: Site, times: int) -> Outcome:
@@ -202,6 +212,9 @@ def out_of_memory(site: Site, times: int) -> Outcome:
                 worker = psutil.Process(pid)
                 worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms,) * 2)
                 site.outcome.tried += 1
-        site.finish(sweep)
+        said = site.must_end_well(sweep, 0, 1)
+        if sweep.returncode and "memory" not in said and "its worker" not in said:
+            site.outcome.wrong += 1
+            site.outcome.said.append(said[-300:])
         site.note_probes()
     return site.conclude()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -18,7 +17,7 @@ import numpy as np
 import psutil
 
 from flexhpc.errors import PointError
-from flexhpc.store import read
+from flexhpc.store import read, read_claim
 from flexhpc.store.status import StatusReader, open_run
 from flexhpc.tracking.quiet import mlflow_client
 from tests.conftest import FLEXHPC
@@ -130,9 +129,9 @@ class Site:
             self.outcome.wrong += 1
             self.outcome.said.append(f"hung for {_PATIENCE:.0f} s")
             return ""
-        if "Traceback" in said:
+        if (at := max(said.find(sign) for sign in ("Traceback", '|   File "'))) >= 0:
             self.outcome.wrong += 1
-            self.outcome.said.append(said[said.index("Traceback") :][-1500:])
+            self.outcome.said.append(said[at:][-1500:])
         self.outcome.said += [line for line in said.splitlines() if line.startswith("failed: ")]
         return said
 
@@ -157,8 +156,8 @@ class Site:
         found = []
         for status in StatusReader(folder, points).read():
             if status.state == "running" and status.progress:
-                claim = json.loads(folder.claim(status.point.id).read_text())
-                found.append(int(claim["pid"]))
+                claim = read_claim(folder.claim(status.point.id))
+                found += [claim.pid] if claim is not None else []
         return found
 
     def note_probes(self) -> None:

@@ -1,4 +1,6 @@
-"""Somebody else on the node of two processes that train together: ``python -m tests.faults.stranger``.
+"""Somebody else on the node of two processes that train together.
+
+Usage: python -m tests.faults.stranger PORT FOLDER
 
 Arguments: the port at which they meet, a folder. Reads what they left there, and takes the place of
 the second before it comes. What it read goes into the file ``read`` of the folder.

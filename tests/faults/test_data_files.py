@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
+import io
 import json
+import lzma
 import pickle
 import tracemalloc
+import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +18,11 @@ from typing import Any
 
 import joblib
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from flexhpc.data import unpacked
 from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.dataset import Part, Source, no_test
 from flexhpc.data.decode import decoded
@@ -202,6 +209,58 @@ def test_a_table_may_be_packed_by_gzip_but_is_no_bomb(tmp_path: Path) -> None:
             file.write(b"0,1\n" * 2**22)
     with pytest.raises(PointError, match="larger than a gigabyte"):
         opened(bomb)
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "bz2": bz2.compress, "xz": lzma.compress, "zip": lambda content: zipped({"t.csv": content}),
+}  # fmt: skip
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("how", PACKERS)
+def test_a_table_may_be_packed_in_other_ways_within_the_same_bound(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "\n".join(["x,y", *(f"{i / 7},{i % 2}" for i in range(100))])
+    plain, path = opened(table(tmp_path, text)), tmp_path / f"t.csv.{how}"
+    good = PACKERS[how](text.encode())
+    path.write_bytes(good)
+    np.testing.assert_array_equal(plain.train.gather(), opened(path).train.gather())
+    for bad in (good[:-20], good[:30], good[:40] + b"\0\0" + good[42:]):
+        path.write_bytes(bad)
+        with pytest.raises(PointError, match="is neither CSV nor Parquet") as caught:
+            opened(path)
+        assert "\n" not in str(caught.value)
+    monkeypatch.setattr(unpacked, "MOST_BYTES", 2**20)
+    path.write_bytes(PACKERS[how](b"x,y\n" + b"0,1\n" * 2**20))
+    with pytest.raises(PointError, match="larger than a gigabyte"):
+        opened(path)
+
+
+def test_a_zip_of_several_files_is_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "t.zip"
+    path.write_bytes(zipped({"a.csv": b"x,y\n0,1\n", "b.csv": b"x,y\n0,1\n"}))
+    with pytest.raises(PointError, match="holds 2 files; a table is one"):
+        opened(path)
+
+
+def test_a_parquet_file_may_not_unpack_to_billions_of_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t.parquet"
+    columns = {"x": np.zeros(600, np.int8), "y": np.arange(600) % 2}
+    pq.write_table(pa.table(columns), path)
+    assert opened(path).train.shape == (1,)
+    monkeypatch.setattr("flexhpc.data.table._MOST_CELLS", 1000)
+    with pytest.raises(PointError, match="600 rows of 2 columns are too many"):
+        opened(path)
 
 
 def test_a_gap_of_millions_of_parts_takes_no_memory(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -14,9 +13,11 @@ import numpy as np
 import pytest
 
 from flexhpc.errors import PointError
+from flexhpc.launch.prepare import open_folder, prepare
 from flexhpc.store import finish, read, read_masks
 from flexhpc.store.seal import SIZE, read_sealed
 from flexhpc.store.status import open_run
+from flexhpc.tracking.quiet import mlflow_client
 from tests.command import flexhpc
 from tests.conftest import FULL
 from tests.contents import edited
@@ -132,14 +133,88 @@ def a_virtual_data_set(file: h5py.File) -> None:
     file["probes/0000"].create_virtual_dataset("loss_curve", layout)
 
 
+def a_schema_to_come(file: h5py.File) -> None:
+    file.attrs["schema"] = 99
+
+
+def curves_of_gigabytes_in_all(file: h5py.File) -> None:
+    for number in range(20, 40):
+        file.copy("probes/0000", f"probes/{number:04}")
+        del file[f"probes/{number:04}/loss_curve"]
+        file[f"probes/{number:04}"].create_dataset("loss_curve", (2**24,), "f4", chunks=(2**20,))
+
+
+def a_thousand_attributes(file: h5py.File) -> None:
+    for number in range(1_001):
+        file["estimate"].attrs[f"x{number}"] = 1
+
+
+def an_endless_attribute(file: h5py.File) -> None:
+    file["estimate"].attrs["x"] = np.zeros(4_000, "f8")
+    file["estimate"].attrs.create("y", np.zeros(10_001, "u1"))
+
+
+def an_attribute_that_points(file: h5py.File) -> None:
+    file["estimate"].attrs["x"] = file["probes"].ref
+
+
+def a_named_type(file: h5py.File) -> None:
+    file["estimate/x"] = np.dtype("f8")
+
+
+def a_curve_of_two_axes(file: h5py.File) -> None:
+    del file["probes/0000/loss_curve"]
+    file["probes/0000/loss_curve"] = np.zeros((5, 4), np.float32)
+
+
+def a_curve_of_text(file: h5py.File) -> None:
+    del file["probes/0000/loss_curve"]
+    file["probes/0000/loss_curve"] = np.array([b"a", b"b"])
+
+
+def packed_in_an_unknown_way(file: h5py.File) -> None:
+    del file["probes/0000/loss_curve"]
+    file["probes/0000"].create_dataset("loss_curve", (20,), "f4", compression="lzf")
+
+
+def groups_too_deep(file: h5py.File) -> None:
+    file.create_group("a/b/c/d/e/f")
+
+
 HARMLESS = (unknown_value,)
 HARMFUL = (
     text_for_a_number, a_number_for_text, a_time_beyond_the_calendar, more_missed_than_drawn,
     an_unknown_arm, an_empty_evaluation, a_data_set_as_estimate, an_infinite_schema,
     a_text_as_schema, a_curve_without_end, a_curve_that_unpacks_to_gigabytes, samples_without_end,
     groups_linked_twice, a_group_within_itself, storage_in_another_file, a_link_to_another_file,
-    a_soft_link, a_virtual_data_set,
+    a_soft_link, a_virtual_data_set, a_schema_to_come, curves_of_gigabytes_in_all,
+    a_thousand_attributes, an_endless_attribute, an_attribute_that_points, a_named_type,
+    a_curve_of_two_axes, a_curve_of_text, packed_in_an_unknown_way, groups_too_deep,
 )  # fmt: skip
+UNTOUCHED = 2
+"""Points whose files are left as they were."""
+
+
+@pytest.fixture
+def run_of_all_kinds(measured: Path, tmp_path: Path) -> Path:
+    """A run with a finished point for each kind of harm: copies of one that was measured."""
+    count = len(HARMLESS) + len(HARMFUL) + UNTOUCHED
+    spec = tmp_path / "kinds.yaml"
+    text = (measured.parent.parent / "small.yaml").read_text()
+    spec.write_text(
+        text.replace("name: small", "name: kinds").replace(
+            "[4, 8, 12]", str([*range(4, 4 + count)])
+        )
+    )
+    prepared = prepare(spec, (), tmp_path / "runs")
+    open_folder(prepared, "made", None)
+    (donor, *_) = files(measured)
+    for path, point in zip(files(prepared.run.path), prepared.points, strict=True):
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(donor, path)
+        with edited(path) as file:
+            file.attrs["point_id"], file.attrs["point"] = point.id, point.canonical
+    return prepared.run.path
 
 
 def looked_at(run: Path, *more: list) -> list[dict]:
@@ -154,22 +229,36 @@ def looked_at(run: Path, *more: list) -> list[dict]:
     return states
 
 
-@pytest.mark.parametrize("change", [*HARMLESS, *HARMFUL])
-def test_a_file_of_wrong_content_fails_its_point_alone(
-    change: Callable[[h5py.File], None], run: Path
-) -> None:
-    """Even if its checksum is right: whoever changes a file can make one."""
-    path = files(run)[0]
-    with edited(path) as file:
-        change(file)
-    bad, *others = looked_at(run)
-    assert [one["state"] for one in others] == ["done", "done"]
-    if change in HARMLESS:
-        assert bad["state"] == "done"
-    else:
-        assert bad["state"] == "failed"
-        assert "not a readable point file" in bad["message"]
-        assert "\n" not in bad["message"]
+def test_files_of_wrong_content_fail_their_points_alone(run_of_all_kinds: Path) -> None:
+    """Even if their checksums are right: whoever changes a file can make one. In every command."""
+    run = run_of_all_kinds
+    for path, change in zip(files(run), [*HARMLESS, *HARMFUL], strict=False):
+        with edited(path) as file:
+            change(file)
+    good = len(HARMLESS) + UNTOUCHED
+    points = looked_at(
+        run, ["report", run], ["results", run, "--format", "csv"],
+        ["compare", run, "--by", "model"], ["masks", run], ["sync", run],
+    )  # fmt: skip
+    changes = [*HARMLESS, *HARMFUL, *[None] * UNTOUCHED]
+    for point, change in zip(points, changes, strict=True):
+        expected = "failed" if change in HARMFUL else "done"
+        assert point["state"] == expected, change
+        if change in HARMFUL:
+            newer = change is a_schema_to_come
+            why = "written by a newer flexhpc" if newer else "not a readable point file"
+            assert why in point["message"], change
+            assert "\n" not in point["message"]
+            assert len(point["message"]) < 600
+    client = mlflow_client(f"sqlite:///{run}/mlflow.db")
+    (experiment,) = [one for one in client.search_experiments() if one.name == "kinds"]
+    logged = client.search_runs(
+        [experiment.experiment_id], "tags.`flexhpc.kind` = 'point'", max_results=1000
+    )
+    assert len(logged) == good
+    page = (run / "report" / "index.html").read_text()
+    assert page.count("not a readable point file") >= len(HARMFUL) - 1
+    assert "root:" not in page, "of /etc/passwd"
 
 
 def test_a_mask_of_another_size_is_no_mask(run: Path) -> None:

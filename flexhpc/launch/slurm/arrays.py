@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from flexhpc.atomic import write_json
+from flexhpc.errors import PointError
 from flexhpc.launch.slurm.commands import Queue, Queued
 from flexhpc.state_file import read_as
 from flexhpc.store import RunFolder
@@ -99,6 +100,6 @@ def waiting_points(records: Iterable[ArrayRecord], queue: Queue) -> dict[str, st
 def _points_of(path: Path, tasks: int) -> list[list[str]]:
     try:
         task = TaskFile.read(path)
-    except FileNotFoundError:
+    except PointError:
         return [[] for _ in range(tasks)]
     return [task.of_task(index) or [] for index in range(tasks)]

@@ -238,8 +238,9 @@ class KnownTable(Data):
 
 
 class Table(Data):
-    """Any table with a header: CSV (also gzipped) or Parquet. Numeric columns are standardised,
-    the others one-hot; a missing value is the mean, or a category, and is marked."""
+    """Any table with a header: CSV (also packed by gzip, bzip2, xz or zip) or Parquet. Numeric
+    columns are standardised, the others one-hot; a missing value is the mean, or a category, and is
+    marked."""
 
     does: ClassVar[str] = "flexhpc.data.sources:table"
     vectors: ClassVar[bool] = True

@@ -1,0 +1,81 @@
+"""Files by which a sweep and its workers tell each other things: damaged, or of another version."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from flexhpc.launch.prepare import open_folder, prepare
+from flexhpc.launch.profile import LocalProfile
+from flexhpc.launch.sweep import make_task
+from flexhpc.worker.entry import begin
+from flexhpc.worker.place import Place
+from flexhpc.worker.signals import Stop
+from flexhpc.worker.task import TaskFile
+from tests.conftest import SMALL
+from tests.faults.test_input import CONTENTS
+from tests.launch.test_interruptions import ENDLESS, victims
+from tests.sweeps import finish, start, wait_for
+
+PLACE = Place(
+    rank=0, size=1, local_rank=0, host="", token="", job="", index=0, log="", ends=None
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [*CONTENTS, None])
+def test_a_damaged_task_is_a_line_for_its_worker(
+    content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "task.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SystemExit, match="1"):
+        begin(path, PLACE, Stop())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("task.json: is damaged, or gone; the same command starts anew")
+
+
+def test_a_task_of_another_version_is_read(tmp_path: Path) -> None:
+    spec, path = tmp_path / "small.yaml", tmp_path / "task.json"
+    spec.write_text(SMALL)
+    task = make_task(prepare(spec, (), tmp_path / "runs"), LocalProfile(), "x", detach=False)
+    task.write(path)
+    held = json.loads(path.read_text())
+    path.write_text(json.dumps({**held, "colour": "red"}))
+    assert TaskFile.read(path) == task
+
+
+@pytest.mark.parametrize("content", [*CONTENTS, '{"colour": "red", "launches": [{"id": "a"}]}'])
+def test_a_launch_is_noted_whatever_run_json_holds(content: str, tmp_path: Path) -> None:
+    spec = tmp_path / "small.yaml"
+    spec.write_text(SMALL)
+    prepared = prepare(spec, (), tmp_path / "runs")
+    prepared.run.path.mkdir(parents=True)
+    prepared.run.record.write_text(content)
+    open_folder(prepared, "now", None)
+    launches = json.loads(prepared.run.record.read_text())["launches"]
+    assert [one["id"] for one in launches] == (["a", "now"] if "colour" in content else ["now"])
+
+
+def test_a_task_that_is_damaged_in_mid_run_is_named_at_the_end(tmp_path: Path) -> None:
+    """Whoever works goes on; a worker that begins cannot, and the same command mends it."""
+    spec, run = tmp_path / "small.yaml", tmp_path / "runs" / "small"
+    spec.write_text(ENDLESS)
+    sweep = start(spec, keys="workers: 1\n")
+    wait_for(lambda: victims(run))
+    (task,) = run.glob("jobs/*/task.json")
+    task.write_text("{")
+    (pid,) = victims(run)
+    os.kill(pid, signal.SIGKILL)
+    said = finish(sweep)
+    assert sweep.returncode == 1
+    assert "task.json: is damaged, or gone; the same command starts anew" in said
+    assert "Traceback" not in said
+    again = start(spec, keys="workers: 1\n")
+    wait_for(lambda: victims(run))
+    os.killpg(again.pid, signal.SIGKILL)
+    finish(again)
