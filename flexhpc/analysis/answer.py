@@ -35,16 +35,16 @@ def _ranges(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
     for status in measured:
         name = ", ".join(filter(None, (layout.facet(status), layout.series(status))))
         groups.setdefault(name, []).append(status)
-    unit = " parameters" if layout.along == "size" else f" {layout.key}"
+    before, after = ("", " parameters") if layout.along == "size" else (f"{layout.key} ", "")
     said = []
     for name, some in list(groups.items())[:_MOST_SERIES]:
         places = sorted({layout.place(status) for status in some})
         ends = dict.fromkeys((places[0], places[-1]))
         parts = [
-            f"{_at([s for s in some if layout.place(s) == place])} at {_number(place)}"
-            for place in ends
+            f"{_at([s for s in some if layout.place(s) == place])} at {before * (i == 0)}"
+            f"{_number(place)}{after * (i == 0)}"
+            for i, place in enumerate(ends)
         ]
-        parts[0] += unit
         start = f"{name}: " if name else ""
         said.append(f"{start}EMC {', '.join(parts)}{_per_parameter(some)}.")
     if len(groups) > _MOST_SERIES:
@@ -91,7 +91,7 @@ def _extremes(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
     for name, some in groups.items():
         ordered = sorted(some, key=_emc)
         least, most = ordered[0], ordered[-1]
-        names = [name_of(s, rest) or s.point.id for s in (most, least)]
+        names = [name_of(s, rest) or f"plain {name}" for s in (most, least)]
         start = f"{name}: most" if name else "Most"
         said.append(
             f"{start} at {names[0]}, EMC {emc_text(most.estimate)}; least at {names[1]}, "
@@ -121,15 +121,19 @@ def _emc(status: PointStatus) -> int:
 
 
 def _caution(statuses: Sequence[PointStatus]) -> list[str]:
-    """Say how many points are open, bounds only, or wider than was asked."""
-    open_ = sum(s.state != "done" for s in statuses)
+    """Say how many points failed, are open, bounds only, or wider than was asked."""
+    dead = sum(s.state == "failed" for s in statuses)
+    open_ = sum(s.state not in ("done", "failed") for s in statuses)
     bounds = sum(s.estimate is not None and s.estimate.censored != "none" for s in statuses)
     wide = sum(bool(s.estimate and wider(s.point.search, s.estimate)) for s in statuses)
     said = []
+    if dead:
+        where = "the reasons stand under Failed points"
+        said.append(f"{dead} of {len(statuses)} points failed; {where}.")
     if open_:
         said.append(f"{open_} of {len(statuses)} points not measured to the end yet.")
     if bounds:
-        said.append(f"{_points(bounds)} a bound only; why is said below the table.")
+        said.append(f"{_points(bounds)} a bound only; the reasons stand below the table.")
     failed = [p for s in statuses if s.record for p in s.record.probes if p.verdict != "fit"]
     cut_off = sum(probe.verdict == "unconverged" for probe in failed)
     if failed and cut_off > len(failed) / 2:

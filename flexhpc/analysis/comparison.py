@@ -22,7 +22,7 @@ from flexhpc.analysis.mean_ratio import SAME, mean_ratio
 from flexhpc.analysis.trimmed import trimmed
 from flexhpc.errors import InputError
 from flexhpc.search.history import LEVEL
-from flexhpc.spec.point import plain_text
+from flexhpc.spec.point import named, plain_text
 from flexhpc.spec.sections.compare import Compare
 from flexhpc.store.status import PointStatus
 
@@ -84,12 +84,8 @@ class Effect:
 
     @property
     def within_text(self) -> str:
-        """The values kept apart, numbers with their key: ``random``, ``steps 2000``."""
-        return ", ".join(
-            f"{key.split('.')[-1]} {value}" if value[:1].isdigit() else value
-            for key, value in self.within.items()
-            if value
-        )
+        """The values kept apart: ``random``, ``steps 2000``."""
+        return ", ".join(named(key, value) for key, value in self.within.items() if value)
 
     @property
     def said(self) -> str:

@@ -28,15 +28,23 @@ function zoomable(spec) {
   return { ...spec, layer };
 }
 
-const NARROW = 600;
+const NARROW = 600, AXIS = 80; // pixels: a phone, and the axis beside a facet
 
-// On a phone facets stand below each other, and a figure is as wide as the page.
+// On a phone facets stand below each other, and a figure is as wide as the page: names of rows are
+// cut where they would take half of it.
 function fitting(spec, room) {
   if (room >= NARROW) return spec;
-  if (spec.facet) return { ...spec, columns: 1 };
-  return { ...spec, width: room, autosize: { type: "fit-x", contains: "padding" },
-           config: { ...spec.config, legend: { orient: "bottom" },
-                     axisX: { labelOverlap: true, labelSeparation: 6 } } };
+  const axisX = { labelOverlap: true, labelSeparation: 6 };
+  const config = { ...spec.config, legend: { orient: "bottom" }, axisX };
+  if (spec.facet) {
+    const width = Math.min(spec.spec.width, room - AXIS);
+    return { ...spec, columns: 1, spec: { ...spec.spec, width }, config };
+  }
+  const layer = spec.layer.map((one) => {
+    const y = one.encoding.y, axis = { ...y?.axis, labelLimit: 0.45 * room };
+    return y?.axis?.labelLimit ? { ...one, encoding: { ...one.encoding, y: { ...y, axis } } } : one;
+  });
+  return { ...spec, layer, width: room, autosize: { type: "fit-x", contains: "padding" }, config };
 }
 
 const TOUCH = 20, SAME = 1; // pixels: how far from a mark a tap may be, and marks from one another

@@ -102,3 +102,17 @@ def plain_text(value: object) -> str:
     if value is None:
         return ""
     return short("", value) if isinstance(value, dict) else str(value)
+
+
+_SPEAK = {"labels", "family", "optimizer", "activation", "source", "name", "policy", "trainer"}
+"""Keys whose words say what they are of."""
+
+
+def named(key: str, value: object) -> str:
+    """Return a swept value for a sentence: ``random``, ``width 8``, ``inputs permuted``.
+
+    Names of labels, activations and the like, and whole sections, speak for themselves.
+    """
+    said, last = plain_text(value), key.split(".")[-1]
+    section = "." not in key and not said[:1].isdigit()
+    return said if last in _SPEAK or section else f"{last} {said}"

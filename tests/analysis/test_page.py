@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,37 @@ def swept(
             zip(points, [outcomes[i % len(outcomes)] for i in range(len(points))], strict=True)
         )
     ]
+
+
+def test_words_that_others_use_as_well_are_named(tmp_path: Path) -> None:
+    """As random, of labels or of merged classes; what has no value of its own is plain."""
+    spec = tmp_path / "made.yaml"
+    spec.write_text(
+        "name: made\nfixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
+        f"  training: {{optimizer: adam}}\n  search: {BAYES}\nzip:\n"
+        "  - data.labels: [original, original, original, random, random]\n"
+        "    data.merge: [random, null, null, null, null]\n"
+        "    data.classes: [2, null, null, 2, 5]\n"
+        "    data.class_map: [null, [0, 1, 0, 1, 0, 1, 0, 1, 0, 1], null, null, null]\n"
+    )
+    some = [
+        status(point, [(n // 2, 0), (n, 0), (n + 1, 1)])
+        for point, n in zip(checked(spec)[1], (90, 80, 30, 20, 10), strict=True)
+    ]
+    rows = {row["row"] for row in emc_figure(some)["data"]["values"]}
+    assert "original, merge random, classes 2" in rows
+    assert "original, class_map [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]" in rows
+    said = answer(some)
+    assert said[0].startswith("original: most at merge random, classes 2, EMC ")
+    assert "least at plain original, EMC " in said[0]
+
+
+def test_points_that_failed_are_no_points_to_come(tmp_path: Path) -> None:
+    some = swept(tmp_path, [40, 90], [100], width=[4, 8], activation=["relu", "tanh"])
+    some[1], some[2] = replace(some[1], state="failed"), replace(some[2], state="running")
+    said = answer(some)
+    assert "1 of 4 points failed; the reasons stand under Failed points." in said
+    assert "1 of 4 points not measured to the end yet." in said
 
 
 def test_sizes_run_along_a_curve_for_each_kind(tmp_path: Path) -> None:

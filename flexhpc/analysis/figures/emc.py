@@ -25,6 +25,7 @@ from flexhpc.analysis.text import emc_text, ratio_text
 from flexhpc.store.status import PointStatus
 
 _WIDTH, _HEIGHT, _FACET = 640, 380, (300, 260)
+_ONE_OF_TWO = (440, 320)
 _ROW = 26
 _MOST_ROWS, _MOST_BESIDE, _DENSE = 150, 12, 900
 """Rows with a name, and seeds side by side in one; the height of a figure of more (pixels)."""
@@ -100,7 +101,7 @@ def _curves(numbered: Numbered, layout: Layout, *, per_parameter: bool) -> Spec:
     ]
     facets = list(dict.fromkeys(row["facet"] for row in rows))
     series = list(dict.fromkeys(row["series"] for row in rows))
-    width, height = (_WIDTH, _HEIGHT) if len(facets) == 1 else _FACET
+    width, height = {1: (_WIDTH, _HEIGHT), 2: _ONE_OF_TWO}.get(len(facets), _FACET)
     places = [row["x"] for row in rows]
     logarithmic = (
         min(places) > 0 and max(places) / min(places) >= _LOG_FROM

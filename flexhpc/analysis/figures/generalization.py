@@ -52,7 +52,7 @@ def _of_pairs(statuses: Sequence[PointStatus]) -> Figure | None:
 FIGURE = ReportFigure(
     name="generalization",
     title="EMC and generalization",
-    caption="Each model trained with original labels until it interpolated. Open markers: an "
-    "EMC is a bound only; the arrow points to where their ratio lies.",
+    caption="Each model that interpolated when it was trained with original labels. Open markers: "
+    "an EMC is a bound only; the arrow points to where their ratio lies.",
     draw=_of_pairs,
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flexhpc.analysis.figures.curves import SIZES
-from flexhpc.spec.point import plain_text
+from flexhpc.spec.point import named, plain_text
 from flexhpc.store.status import PointStatus
 
 _MOST_FACETS, _MOST_COLOURS = 9, 8
@@ -147,16 +147,9 @@ def _weight(key: str, keys: Sequence[str]) -> tuple[bool, ...]:
 
 
 def name_of(status: PointStatus, keys: Sequence[str]) -> str:
-    """Return the values of some keys of a point, as ``random, relu``; numbers with their key."""
-    texts = []
-    for key in keys:
-        value = _value(status, key)
-        if value is not None:
-            said = plain_text(value)
-            texts.append(
-                f"{_last(key)} {said}" if _is_number(value) or isinstance(value, bool) else said
-            )
-    return ", ".join(texts)
+    """Return the values of some keys of a point, as ``random, relu, width 8``."""
+    values = {key: _value(status, key) for key in keys}
+    return ", ".join(named(key, value) for key, value in values.items() if value is not None)
 
 
 def _parted(
