@@ -18,7 +18,7 @@ def answer(statuses: Sequence[PointStatus]) -> list[str]:
     """Return what a reader should know first: ranges of EMC, and how far to trust them."""
     measured = [s for s in statuses if s.estimate and s.record]
     if not measured:
-        return ["Nothing was measured yet."]
+        return ["Nothing was measured yet.", *_caution(statuses)]
     layout = layout_of(measured)
     if len(measured) == 1:
         said = [f"EMC {emc_text(measured[0].estimate)}."]

@@ -80,6 +80,9 @@ def test_points_that_failed_are_no_points_to_come(tmp_path: Path) -> None:
     said = answer(some)
     assert "1 of 4 points failed; the reasons stand under Failed points." in said
     assert "1 of 4 points not measured to the end yet." in said
+    dead = [replace(one, state="failed", estimate=None, record=None) for one in some]
+    why = "4 of 4 points failed; the reasons stand under Failed points."
+    assert answer(dead) == ["Nothing was measured yet.", why]
 
 
 def test_sizes_run_along_a_curve_for_each_kind(tmp_path: Path) -> None:

@@ -125,8 +125,8 @@ def log_axis(title: str, domain: Sequence[float]) -> Spec:
         shown = [tick for tick in ticks if domain[0] <= tick <= domain[1]]
         if len(shown) >= _FEWEST_TICKS:
             break
-    short = "~s" if domain[1] >= 10 else "~g"
-    return {"title": title, "format": short, "values": shown, "labelOverlap": "greedy"}
+    short = "format(datum.value, datum.value < 1000 ? '~g' : '~s')"  # 0.2 and 2k, not 200m
+    return {"title": title, "labelExpr": short, "values": shown, "labelOverlap": "greedy"}
 
 
 def spread(places: Mapping[str, float], domain: Sequence[float], height: float) -> dict[str, float]:
