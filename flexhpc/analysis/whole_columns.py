@@ -11,6 +11,8 @@ from rich.text import Text
 
 _BETWEEN = 2
 """Spaces between columns."""
+_LOOKED_AT = 200
+"""Cells by which it is found where to cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +65,22 @@ def table_of(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) 
         justify: Literal["right", "left"] = "right" if column.right else "left"
         head = column.name if len(column.name) <= room else cut(column.name, room)
         table.add_column(head, justify=justify, no_wrap=True, overflow="ellipsis")
-    for row, cells in enumerate(zip(*(column.cells for column in kept), strict=True)):
-        fitted = [
-            Text(cut(str(cell), room)) if len(cell) > room else _text(cell)
-            for cell, room in zip(cells, widths, strict=True)
-        ]
-        table.add_row(*fitted, style=styles[row] if styles else None)
+    fitted = [_fitted(column.cells, room) for column, room in zip(kept, widths, strict=True)]
+    for row, cells in enumerate(zip(*fitted, strict=True)):
+        table.add_row(*cells, style=styles[row] if styles else None)
     return table
+
+
+def _fitted(cells: Sequence[str | Text], room: int) -> list[Text]:
+    """Return a column's cells, those that are too long cut where that leaves most of them apart."""
+    head = None
+    if any(len(cell) > room for cell in cells):
+        heads = sorted(range(1, room - 1), key=lambda head: abs(head - room // 3))
+        some = {str(cell) for cell in cells[:_LOOKED_AT]}
+        head = max(heads, key=lambda h: len({cut(name, room, h) for name in some}), default=None)
+    return [
+        Text(cut(str(cell), room, head)) if len(cell) > room else _text(cell) for cell in cells
+    ]
 
 
 def _optional(columns: Sequence[Column]) -> list[Column]:
@@ -84,7 +95,12 @@ def _text(cell: str | Text) -> Text:
     return cell if isinstance(cell, Text) else Text(cell)
 
 
-def cut(name: str, width: int) -> str:
-    """Cut the middle out of a long name: its ends tell points apart more often."""
-    head = width // 3
+def cut(name: str, width: int, head: int | None = None) -> str:
+    """Cut the middle out of a long name: its ends tell points apart more often.
+
+    Args:
+        name: of a point; width: characters that it may have.
+        head: how many of them stand before what is cut out; by default a third.
+    """
+    head = width // 3 if head is None else head
     return name if len(name) <= width else f"{name[:head]}…{name[head + 1 - width :]}"

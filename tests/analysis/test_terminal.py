@@ -14,6 +14,7 @@ from flexhpc.analysis.status_table import status_view
 from flexhpc.analysis.tables import results_table
 from flexhpc.analysis.text import emc_text
 from flexhpc.analysis.trimmed import trimmed
+from flexhpc.analysis.whole_columns import Column, cut, table_of
 from flexhpc.spec import checked
 from flexhpc.store.status import PointStatus
 from tests.analysis.made import BAYES, points, status
@@ -56,6 +57,15 @@ def test_columns_are_whole_or_gone(some: list[PointStatus], width: int) -> None:
     assert max(map(len, results)) <= width
     assert all("…" not in line for line in results[1:])
     assert emc_text(some[0].estimate) in results[1]
+
+
+def test_names_are_cut_where_that_leaves_them_apart() -> None:
+    kinds = ("linear", "mlp depth=1", "mlp depth=3", "cnn depth=1", "cnn depth=2")
+    names = [f"original {kind} width={width}" for kind in kinds for width in (8, 16)]
+    lines = shown(table_of([Column(name="point", cells=names, least=22)], 22), 80)
+    assert all(len(line) <= 22 for line in lines)
+    assert len(set(lines[1:])) == len(names), lines
+    assert len({cut(name, 22) for name in names}) < len(names), "a third at the start is not enough"
 
 
 def test_an_estimate_that_may_move_looks_like_one(some: list[PointStatus]) -> None:
