@@ -78,9 +78,7 @@ def _fitted(cells: Sequence[str | Text], room: int) -> list[Text]:
         heads = sorted(range(1, room - 1), key=lambda head: abs(head - room // 3))
         some = {str(cell) for cell in cells[:_LOOKED_AT]}
         head = max(heads, key=lambda h: len({cut(name, room, h) for name in some}), default=None)
-    return [
-        Text(cut(str(cell), room, head)) if len(cell) > room else _text(cell) for cell in cells
-    ]
+    return [Text(cut(str(cell), room, head)) if len(cell) > room else _text(cell) for cell in cells]
 
 
 def _optional(columns: Sequence[Column]) -> list[Column]:
