@@ -16,6 +16,8 @@ from typing import Any
 from filelock import FileLock
 
 _LARGEST_STATE = 2**28
+LOOKS_UNTIL_GONE = 3
+"""How often in a row a folder that somebody may move is not seen, until it counts as gone."""
 
 
 @contextlib.contextmanager
@@ -93,6 +95,17 @@ def locked(path: Path, timeout: float = -1) -> FileLock:
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     return FileLock(path, timeout)
+
+
+def is_gone(folder: Path) -> bool:
+    """Return whether there is surely no such folder; a file system that does not answer is none."""
+    try:
+        folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def read_plain(path: Path, most: int | None = None) -> bytes:

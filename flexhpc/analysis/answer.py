@@ -91,7 +91,8 @@ def _extremes(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
     for name, some in groups.items():
         ordered = sorted(some, key=_emc)
         least, most = ordered[0], ordered[-1]
-        names = [name_of(s, rest) or f"plain {name}" for s in (most, least)]
+        plain = f"plain {name}" if name else "the plain point"
+        names = [name_of(s, rest) or plain for s in (most, least)]
         start = f"{name}: most" if name else "Most"
         said.append(
             f"{start} at {names[0]}, EMC {emc_text(most.estimate)}; least at {names[1]}, "

@@ -152,9 +152,10 @@ def _conclude(path: Path, followed: Followed, unwritten: list[Exception]) -> Non
             quoted.add(status.log)
             log = Path(status.log)
             lines = log_tail(log)
-            if not lines and log.is_file():  # of a worker that was killed; ask those after it
+            if not lines and log.name.startswith("worker-"):  # killed; others here came after it
                 log = log.parent
-                lines = log_tail(log)
+                lines = [] if str(log) in quoted else log_tail(log)
+                quoted.add(str(log))
             if lines and all(message in line for line in lines):
                 continue
             typer.echo(f"  the last lines of {log}:", err=True)

@@ -105,8 +105,9 @@ def _parsed(file: Path | io.BytesIO | io.StringIO) -> pd.DataFrame:
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
             return pd.read_csv(
-                file, skipinitialspace=True, na_values=MISSING, low_memory=False, index_col=False
-            )
+                file, skipinitialspace=True, na_values=MISSING, low_memory=False, index_col=False,
+                compression=None,
+            )  # fmt: skip
         except pd.errors.ParserWarning:
             raise ValueError("its rows have more cells than its header") from None
 

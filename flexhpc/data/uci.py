@@ -195,7 +195,7 @@ def _csv(
     try:
         frame = pd.read_csv(
             plain_text(path), header=header, dtype=dtype, comment=comment, skipinitialspace=True,
-            na_values=MISSING,
+            na_values=MISSING, compression=None,
         )  # fmt: skip
         return frame.apply(tidied) if dtype is str else frame
     except Exception as error:  # what the readers raise on damaged files is no one kind
@@ -209,7 +209,7 @@ def _first_cell(path: Path, comment: str | None = None) -> str:
     try:
         frame = pd.read_csv(
             plain_text(path), header=None, dtype=str, comment=comment, skipinitialspace=True,
-            nrows=1, keep_default_na=False,
+            nrows=1, keep_default_na=False, compression=None,
         )  # fmt: skip
         return str(frame.iloc[0, 0])
     except Exception as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flexhpc.worker.orders import Ended, Order, Started, event
+from flexhpc.worker.signals import ALONE
 
 if TYPE_CHECKING:
     from flexhpc.worker.task import Owner
@@ -70,8 +71,9 @@ class OrderedWorker:
         return any(p.lives() for pid, p in self.started.items() if pid not in self.ended)
 
     def ended_well(self) -> bool:
-        """Return whether every process of it said that it had nothing left to do."""
-        return len(self.ended) == self.processes and not any(self.ended.values())
+        """Return whether every process said that it had nothing left to do, or lost its peers."""
+        whole = len(self.ended) == self.processes
+        return whole and not any(set(self.ended.values()) - {0, ALONE})
 
 
 class ForkServer:

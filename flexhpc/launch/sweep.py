@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flexhpc.atomic import write_atomic
+from flexhpc.atomic import LOOKS_UNTIL_GONE, is_gone, write_atomic
 from flexhpc.errors import PointError
 from flexhpc.launch.backend import Backend
 from flexhpc.launch.follower import tracking
@@ -220,10 +220,11 @@ def follow(
         with tracking(task, uri, lambda: stop.count):
             with View(console, run.name) as view:
                 scheduler = Scheduler(backend)
-                begun = False
+                begun, unseen = False, 0
                 settled: set[str] = set()  # what failed for us stays so, whoever else tries it
                 while not (stop.count or stop_file.exists()):
-                    if not stop_file.parent.is_dir():
+                    unseen = unseen + 1 if is_gone(stop_file.parent) else 0
+                    if unseen >= LOOKS_UNTIL_GONE:
                         _stop_workers(backend, reader, view, stop, stop_file)
                         raise PointError(
                             f"{run.path} was moved or removed while it was measured; with it in "

@@ -58,6 +58,7 @@ def measure(
     header = _header(point, samples)
     record = read(path)
     if record is None:
+        _still_ours(hooks)  # to open data may take minutes
         create(path, header)
     else:
         _check_same(path, record.header, header)

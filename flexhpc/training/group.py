@@ -107,7 +107,7 @@ class Group:
     def _told_by_all(self, own: bytes) -> list[bytes]:
         """Return what every process says, as long as this one's."""
         said = torch.frombuffer(bytearray(own), dtype=torch.uint8).to(self.device)
-        return [row.cpu().numpy().tobytes() for row in self._gathered(said)]
+        return [row.cpu().numpy().tobytes() for row in self._gathered(said, _MEETING)]
 
     def leave(self) -> None:
         """Part from the others; every process must say so."""
@@ -162,12 +162,15 @@ class Group:
         joined: Tensor = torch.cat(rows)
         return joined
 
-    def _gathered(self, own: Tensor) -> list[Tensor]:
+    def _gathered(self, own: Tensor, patience: datetime.timedelta = _SILENCE) -> list[Tensor]:
         if self.size == 1:
             return [own]
         into = [torch.empty_like(own) for _ in range(self.size)]
         with _peers():
-            dist.all_gather(into, own)
+            if patience < _SILENCE and dist.get_backend() == "gloo":
+                dist.all_gather(into, own, async_op=True).wait(patience)
+            else:
+                dist.all_gather(into, own)
         return into
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:

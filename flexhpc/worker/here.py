@@ -43,6 +43,8 @@ def work_here(task: TaskFile, point: Point, shown: Callable[[dict[str, Any]], No
             worker.work_on([point])
         finally:
             worker.close()
+    if worker.watchdog.cancelled:
+        raise PointError(stop.why)
     if stop.is_set():
         raise KeyboardInterrupt
     claim = read_claim(RunFolder(Path(task.run)).claim(point.id))

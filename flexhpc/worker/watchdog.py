@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from flexhpc.atomic import LOOKS_UNTIL_GONE, is_gone
 from flexhpc.store import Claim
 from flexhpc.worker.place import Place
 from flexhpc.worker.signals import Stop
@@ -30,6 +31,7 @@ class Watchdog:
         self.progress: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._over = threading.Event()
+        self._gone = 0
         self._listen()
         threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
 
@@ -64,7 +66,8 @@ class Watchdog:
     def _listen(self) -> None:
         owner = self.task.owner
         stop = Path(self.task.stop)
-        gone = not stop.parent.is_dir()
+        self._gone = self._gone + 1 if is_gone(stop.parent) else 0
+        gone = self._gone >= LOOKS_UNTIL_GONE
         if gone or stop.exists() or (owner is not None and not owner.lives()):
             self.cancelled = True
             self.stop.set("the run folder was moved or removed" if gone else "cancelled")

@@ -65,16 +65,18 @@ def work(task: TaskFile, place: Place, stop: Stop) -> int:
         wanted = task.of_task(place.index)
         own_points = list(points) if wanted is None else [by_id[point_id] for point_id in wanted]
         worker = Worker(task, place, stop, group)
-        worker.work_on(own_points)
-        worker.close()
+        try:
+            worker.work_on(own_points)
+        finally:
+            worker.close()
         dismiss(group)
         again = worker.leaves_work(own_points)
         _leave(group, RESTART if again else 0)
     except PeerLost as error:
         _leave_at_once(f"a process of this job is gone: {error}")
     except PointError as error:
-        if group.size > 1:
-            _leave_at_once(str(error))
+        if place.size > 1:
+            _leave_at_once(str(error), 1)
         _say(str(error), sys.stderr)
         raise SystemExit(1) from None
     if again:
@@ -121,10 +123,10 @@ def _leave(group: Group, status: int) -> None:
         atexit.register(end)
 
 
-def _leave_at_once(why: str) -> NoReturn:
+def _leave_at_once(why: str, status: int = ALONE) -> NoReturn:
     """End without any clean-up, which would wait for the lost; the claim shows how we died."""
     _say(why, sys.stderr)
-    os._exit(ALONE)
+    os._exit(status)
 
 
 class Worker:

@@ -213,7 +213,7 @@ def out_of_memory(site: Site, times: int) -> Outcome:
                 worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms,) * 2)
                 site.outcome.tried += 1
         said = site.must_end_well(sweep, 0, 1)
-        if sweep.returncode and "memory" not in said and "its worker" not in said:
+        if sweep.returncode and "memory" not in said and "its worker died" not in said:
             site.outcome.wrong += 1
             site.outcome.said.append(said[-300:])
         site.note_probes()

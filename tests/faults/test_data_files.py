@@ -233,7 +233,8 @@ def test_a_table_may_be_packed_in_other_ways_within_the_same_bound(
     good = PACKERS[how](text.encode())
     path.write_bytes(good)
     np.testing.assert_array_equal(plain.train.gather(), opened(path).train.gather())
-    for bad in (good[:-20], good[:30], good[:40] + b"\0\0" + good[42:]):
+    by_its_name = lzma.compress(text.encode(), format=lzma.FORMAT_ALONE)
+    for bad in (good[:-20], good[:30], good[:40] + b"\0\0" + good[42:], by_its_name):
         path.write_bytes(bad)
         with pytest.raises(PointError, match="is neither CSV nor Parquet") as caught:
             opened(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import socket
@@ -74,9 +75,19 @@ def test_noise_at_their_door_changes_nothing(tmp_path: Path, ranks: Begin) -> No
     both = [first, *start(2, tmp_path, "tests.training.endless", [1])]
     try:
         until_they_train(tmp_path, both)
+        for listens in doors(both):
+            knock(listens, b"noise" * 1000, first)
+        (tmp_path / "training").unlink()
+        until_they_train(tmp_path, both)
     finally:
         both[1].kill()
         both[1].communicate()
+
+
+def doors(ranks: list[subprocess.Popen[str]]) -> set[int]:
+    """The ports at which they listen: where they met, and those by which they train."""
+    found = [c for rank in ranks for c in psutil.Process(rank.pid).net_connections("tcp")]
+    return {c.laddr.port for c in found if c.status == psutil.CONN_LISTEN}
 
 
 def knock(port: int, what: bytes, whose: subprocess.Popen[str]) -> None:
@@ -84,7 +95,10 @@ def knock(port: int, what: bytes, whose: subprocess.Popen[str]) -> None:
     while True:
         assert whose.poll() is None
         try:
-            with socket.create_connection(("127.0.0.1", port)) as door:
+            with (
+                socket.create_connection(("127.0.0.1", port)) as door,
+                contextlib.suppress(ConnectionResetError, BrokenPipeError),  # it had enough
+            ):
                 door.sendall(what)
             return
         except ConnectionRefusedError:

@@ -17,6 +17,7 @@ import torch
 from flexhpc.store.status import StatusReader, open_run
 from tests.command import succeeded
 from tests.conftest import FULL, SMALL, Cli
+from tests.faults.site import end
 from tests.sweeps import contents, finish, probes_in, running, start, wait_for
 
 LONGER = SMALL.replace("epochs: 120", "epochs: 900, gates: {plateau: off}").replace(
@@ -87,15 +88,15 @@ def test_a_killed_sweep_goes_on_from_a_checkpoint_no_older_than_asked(
     for _ in range(80):
         time.sleep(0.05)
         ages.append(time.time() - path.stat().st_mtime)
-    os.killpg(sweep.pid, signal.SIGKILL)
-    finish(sweep)
-    assert 0.3 < max(ages) < 1.5
+    (killed,) = victims(run)
+    end(sweep)
+    assert max(ages) < 5.0, "a minute by default"
     saved = torch.load(path, weights_only=True)["progress"]["epoch"]
     sweep = start(spec, keys=keys)
-    wait_for(lambda: any("epoch" in s.progress for s in running(run)))
+    wait_for(lambda: victims(run) - {killed})
     (status,) = running(run)
-    os.killpg(sweep.pid, signal.SIGKILL)
-    finish(sweep)
+    end(sweep)
+    assert saved > 100
     assert status.progress["epoch"] > saved / 2, "it shows the last look"
 
 

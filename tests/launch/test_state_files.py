@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from flexhpc.launch.fork_server import OrderedWorker
 from flexhpc.launch.prepare import open_folder, prepare
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.launch.sweep import make_task
 from flexhpc.worker.entry import begin
 from flexhpc.worker.place import Place
-from flexhpc.worker.signals import Stop
+from flexhpc.worker.signals import ALONE, Stop
 from flexhpc.worker.task import TaskFile
 from tests.conftest import SMALL
 from tests.faults.test_input import CONTENTS
@@ -59,6 +60,18 @@ def test_a_launch_is_noted_whatever_run_json_holds(content: str, tmp_path: Path)
     open_folder(prepared, "now", None)
     launches = json.loads(prepared.run.record.read_text())["launches"]
     assert [one["id"] for one in launches] == (["a", "now"] if "colour" in content else ["now"])
+
+
+@pytest.mark.parametrize(
+    ("statuses", "well"), [((0, 0), True), ((ALONE, ALONE), True), ((ALONE, -9), False)]
+)
+def test_processes_that_did_not_find_each_other_are_started_again(
+    statuses: tuple[int, int], well: bool
+) -> None:
+    """As those of a worker whose place a stranger took: that is no crash."""
+    worker = OrderedWorker(None, 2)  # type: ignore[arg-type]  # it is not asked
+    worker.ended = dict(enumerate(statuses))
+    assert worker.ended_well() == well
 
 
 def test_a_task_that_is_damaged_in_mid_run_is_named_at_the_end(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,23 @@ def test_measuring_from_python(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     assert "EMC" in repr(loaded[0])
     assert loaded.report().is_file()
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.sweeps
+def test_a_record_that_is_moved_meanwhile_is_no_ctrl_c(tmp_path: Path) -> None:
+    run, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
+
+    def move() -> None:
+        while not list(run.glob("points/*/*.claim.json")):
+            time.sleep(0.05)
+        run.rename(elsewhere)
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    with pytest.raises(PointError, match="the run folder was moved or removed"):
+        measure(run=run, training={**RECIPE, "lr": 1e-6, "steps": 10**7})
+    mover.join()
+    assert not run.exists()
 
 
 @pytest.mark.sweeps
