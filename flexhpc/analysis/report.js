@@ -294,6 +294,10 @@ function show(id, place) {
 
 const table = document.getElementById("results");
 for (const row of table.querySelectorAll("tr.point")) {
+  if (!details[row.dataset.id]) { // nothing was trained: a click would show nothing
+    row.style.cursor = "default";
+    continue;
+  }
   const ask = () => row.classList.contains("chosen") && within.isConnected
     ? close() : show(Number(row.dataset.id), row);
   row.tabIndex = 0;

@@ -1,4 +1,4 @@
-"""Any table with a header: CSV, also packed by gzip, bzip2, xz or zip, or Parquet."""
+"""Any table with a header: CSV, also packed by gzip, bzip2, xz, zip or tar, or Parquet."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import bz2
 import contextlib
 import io
 import lzma
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,8 @@ from flexhpc.atomic import read_plain
 MOST_BYTES = 2**30
 """Of a file that is read whole, also unpacked: far more than any data set that comes as one."""
 _GZIP, _ZLIB = b"\x1f\x8b", b"\x78"
+_TAR, _USTAR = slice(257, 262), b"ustar"
+_TOO_LARGE = "is larger than a gigabyte once unpacked"
 
 
 def read_unpacked(path: Path, *, also_zlib: bool = False) -> bytes:
@@ -46,7 +49,7 @@ def _unpacked(content: bytes, window: int) -> bytes:
             raise ValueError(str(error)) from None
         left -= len(parts[-1])
         if left < 0:
-            raise ValueError("is larger than a gigabyte once unpacked")
+            raise ValueError(_TOO_LARGE)
         if not reader.eof:
             raise ValueError("is cut short")
         content = reader.unused_data.lstrip(b"\0")
@@ -61,28 +64,49 @@ def plain_text(path: Path) -> Path | io.BytesIO:
         ValueError: it is damaged, cut short, or larger than a gigabyte once unpacked.
     """
     with path.open("rb") as file:
-        start = file.read(8)
-    if start.startswith(_GZIP):
-        return io.BytesIO(read_unpacked(path))
+        start = file.read(_TAR.stop)
     opener = next((how for sign, how in _OPENERS.items() if start.startswith(sign)), None)
-    if opener is None:
+    if start.startswith(_GZIP):
+        content = read_unpacked(path)
+    elif start[_TAR] == _USTAR:
+        content = read_plain(path, MOST_BYTES)
+    elif opener is None:
         return path
-    try:
-        with opener(path) as packed:
-            content = packed.read(MOST_BYTES + 1)
-    except (EOFError, lzma.LZMAError, zipfile.BadZipFile, RuntimeError) as error:
-        raise ValueError(str(error)) from None
+    else:
+        try:
+            with opener(path) as packed:
+                content = packed.read(MOST_BYTES + 1)
+        except (EOFError, lzma.LZMAError, zipfile.BadZipFile, RuntimeError) as error:
+            raise ValueError(str(error)) from None
     if len(content) > MOST_BYTES:
-        raise ValueError("is larger than a gigabyte once unpacked")
-    return io.BytesIO(content)
+        raise ValueError(_TOO_LARGE)
+    return io.BytesIO(_of_tar(content) if content[_TAR] == _USTAR else content)
+
+
+def _of_tar(content: bytes) -> bytes:
+    """Return the only file of a tar archive."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            files = [member for member in archive.getmembers() if member.isfile()]
+            _check_single(len(files))
+            if files[0].size > MOST_BYTES:  # a sparse one takes no room
+                raise ValueError(_TOO_LARGE)
+            file = archive.extractfile(files[0])
+            return b"" if file is None else file.read()
+    except tarfile.TarError as error:
+        raise ValueError(str(error)) from None
+
+
+def _check_single(files: int) -> None:
+    if files != 1:
+        raise ValueError(f"holds {files} files; a table is one")
 
 
 @contextlib.contextmanager
 def _only_member(path: Path) -> Iterator[IO[bytes]]:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
-        if len(names) != 1:
-            raise ValueError(f"holds {len(names)} files; a table is one")
+        _check_single(len(names))
         with archive.open(names[0]) as file:
             yield file
 

@@ -258,7 +258,7 @@ def test_files_of_wrong_content_fail_their_points_alone(run_of_all_kinds: Path) 
     assert len(logged) == good
     page = (run / "report" / "index.html").read_text()
     assert page.count("not a readable point file") >= len(HARMFUL) - 1
-    assert "root:" not in page, "of /etc/passwd"
+    assert "root:x:" not in page, "of /etc/passwd"
 
 
 def test_a_mask_of_another_size_is_no_mask(run: Path) -> None:

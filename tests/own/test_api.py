@@ -73,10 +73,11 @@ def test_a_record_that_is_moved_meanwhile_is_no_ctrl_c(tmp_path: Path) -> None:
             time.sleep(0.05)
         run.rename(elsewhere)
 
+    endless = {**RECIPE, "lr": 1e-6, "steps": 10**7, "gates": {"plateau": "off"}}
     mover = threading.Thread(target=move)
     mover.start()
     with pytest.raises(PointError, match="the run folder was moved or removed"):
-        measure(run=run, training={**RECIPE, "lr": 1e-6, "steps": 10**7})
+        measure(run=run, training=endless)
     mover.join()
     assert not run.exists()
 

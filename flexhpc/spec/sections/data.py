@@ -238,7 +238,7 @@ class KnownTable(Data):
 
 
 class Table(Data):
-    """Any table with a header: CSV (also packed by gzip, bzip2, xz or zip) or Parquet. Numeric
+    """Any table with a header: CSV (also packed by gzip, bzip2, xz, zip or tar) or Parquet. Numeric
     columns are standardised, the others one-hot; a missing value is the mean, or a category, and is
     marked."""
 
