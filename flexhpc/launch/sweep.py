@@ -230,6 +230,9 @@ def follow(
                             f"{run.path} was moved or removed while it was measured; with it in "
                             "its place the same command goes on"
                         )
+                    if unseen:
+                        time.sleep(_LOOK_EVERY)
+                        continue
                     began = time.monotonic()
                     backend.poll()
                     statuses = queued(reader.read(), backend.waiting())
