@@ -169,14 +169,19 @@ def test_a_writer_killed_in_the_middle_leaves_no_half_and_no_double(
     holds_all(uri, run)
 
 
-def test_killed_while_it_makes_its_database_the_next_one_makes_it(run: Path, cli: Cli) -> None:
+def test_killed_while_it_makes_its_database_the_next_one_makes_it(
+    run: Path, cli: Cli, tmp_path: Path
+) -> None:
     """MLflow makes its tables one after the other, and cannot go on with some of them."""
-    for _ in range(3):
+    for number in range(3):
         (run / "mlflow.db").unlink(missing_ok=True)
+        elsewhere = tmp_path / f"temporary {number}"
+        elsewhere.mkdir()
         syncing = subprocess.Popen(
-            [str(FLEXHPC), "sync", str(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while not any(part.stat().st_size for part in run.glob(".mlflow.db.*.part")):
+            [str(FLEXHPC), "sync", str(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": str(elsewhere)},
+        )  # fmt: skip
+        while not any(made.stat().st_size for made in elsewhere.glob("*/mlflow.db")):
             assert syncing.poll() is None, "it ended before it could be killed"
             time.sleep(0.001)
         syncing.kill()
