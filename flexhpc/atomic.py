@@ -16,8 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 _LARGEST_STATE = 2**28
-LOOKS_UNTIL_GONE = 3
-"""How often in a row a folder that somebody may move is not seen, until it counts as gone."""
+_LOOKS_UNTIL_GONE = 3
 
 
 @contextlib.contextmanager
@@ -97,15 +96,26 @@ def locked(path: Path, timeout: float = -1) -> FileLock:
     return FileLock(path, timeout)
 
 
-def is_gone(folder: Path) -> bool:
-    """Return whether there is surely no such folder; a file system that does not answer is none."""
-    try:
-        folder.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return False
+class Whereabouts:
+    """Tells when a folder that somebody may move is gone: not seen several times in a row.
+
+    Attributes:
+        unseen: how often in a row it was not there; a file system that does not answer is no no.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.unseen = folder, 0
+
+    def gone(self) -> bool:
+        """Look once more; returns whether it counts as gone."""
+        try:
+            self.folder.stat()
+            self.unseen = 0
+        except (FileNotFoundError, NotADirectoryError):
+            self.unseen += 1
+        except OSError:
+            self.unseen = 0
+        return self.unseen >= _LOOKS_UNTIL_GONE
 
 
 def read_plain(path: Path, most: int | None = None) -> bytes:

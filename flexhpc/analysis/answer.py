@@ -35,15 +35,16 @@ def _ranges(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
     for status in measured:
         name = ", ".join(filter(None, (layout.facet(status), layout.series(status))))
         groups.setdefault(name, []).append(status)
-    before, after = ("", " parameters") if layout.along == "size" else (f"{layout.key} ", "")
+    along_size = layout.along == "size"
     said = []
     for name, some in list(groups.items())[:_MOST_SERIES]:
         places = sorted({layout.place(status) for status in some})
-        ends = dict.fromkeys((places[0], places[-1]))
+        ends = {place: _number(place) for place in (places[0], places[-1])}
+        first = ends[places[0]]
+        ends[places[0]] = f"{first} parameters" if along_size else f"{layout.key} {first}"
         parts = [
-            f"{_at([s for s in some if layout.place(s) == place])} at {before * (i == 0)}"
-            f"{_number(place)}{after * (i == 0)}"
-            for i, place in enumerate(ends)
+            f"{_at([s for s in some if layout.place(s) == place])} at {where}"
+            for place, where in ends.items()
         ]
         start = f"{name}: " if name else ""
         said.append(f"{start}EMC {', '.join(parts)}{_per_parameter(some)}.")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flexhpc.atomic import LOOKS_UNTIL_GONE, is_gone, write_atomic
+from flexhpc.atomic import Whereabouts, write_atomic
 from flexhpc.errors import PointError
 from flexhpc.launch.backend import Backend
 from flexhpc.launch.follower import tracking
@@ -220,17 +220,16 @@ def follow(
         with tracking(task, uri, lambda: stop.count):
             with View(console, run.name) as view:
                 scheduler = Scheduler(backend)
-                begun, unseen = False, 0
+                begun, folder = False, Whereabouts(stop_file.parent)
                 settled: set[str] = set()  # what failed for us stays so, whoever else tries it
                 while not (stop.count or stop_file.exists()):
-                    unseen = unseen + 1 if is_gone(stop_file.parent) else 0
-                    if unseen >= LOOKS_UNTIL_GONE:
+                    if folder.gone():
                         _stop_workers(backend, reader, view, stop, stop_file)
                         raise PointError(
                             f"{run.path} was moved or removed while it was measured; with it in "
                             "its place the same command goes on"
                         )
-                    if unseen:
+                    if folder.unseen:
                         time.sleep(_LOOK_EVERY)
                         continue
                     began = time.monotonic()

@@ -19,6 +19,8 @@ from flexhpc.worker.signals import Stop
 from flexhpc.worker.task import TaskFile
 from flexhpc.worker.work import Worker
 
+_INTERRUPTED = "interrupted"
+
 
 def work_here(task: TaskFile, point: Point, shown: Callable[[dict[str, Any]], None]) -> None:
     """Measure a point in this process, which another process may not do at the same time.
@@ -43,10 +45,12 @@ def work_here(task: TaskFile, point: Point, shown: Callable[[dict[str, Any]], No
             worker.work_on([point])
         finally:
             worker.close()
-    if worker.watchdog.cancelled:
-        raise PointError(stop.why)
-    if stop.is_set():
+    if stop.why == _INTERRUPTED:
         raise KeyboardInterrupt
+    if not folder.is_dir():  # whoever writes there notices before the watchdog does
+        raise PointError(f"{task.run}: the run folder was moved or removed")
+    if stop.is_set():
+        raise PointError(stop.why)
     claim = read_claim(RunFolder(Path(task.run)).claim(point.id))
     if claim is not None and claim.state == "failed":
         raise PointError(claim.message)
@@ -61,7 +65,7 @@ def _stop_on_interrupt() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = signal.signal(signal.SIGINT, lambda *_: stop.set("interrupted"))
+    before = signal.signal(signal.SIGINT, lambda *_: stop.set(_INTERRUPTED))
     try:
         yield stop
     finally:

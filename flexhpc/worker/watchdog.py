@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from flexhpc.atomic import LOOKS_UNTIL_GONE, is_gone
+from flexhpc.atomic import Whereabouts
 from flexhpc.store import Claim
 from flexhpc.worker.place import Place
 from flexhpc.worker.signals import Stop
@@ -31,7 +31,7 @@ class Watchdog:
         self.progress: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._gone = 0
+        self._launch = Whereabouts(Path(task.stop).parent)
         self._listen()
         threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
 
@@ -65,10 +65,8 @@ class Watchdog:
 
     def _listen(self) -> None:
         owner = self.task.owner
-        stop = Path(self.task.stop)
-        self._gone = self._gone + 1 if is_gone(stop.parent) else 0
-        gone = self._gone >= LOOKS_UNTIL_GONE
-        if gone or stop.exists() or (owner is not None and not owner.lives()):
+        gone = self._launch.gone()
+        if gone or Path(self.task.stop).exists() or (owner is not None and not owner.lives()):
             self.cancelled = True
             self.stop.set("the run folder was moved or removed" if gone else "cancelled")
         left = self.place.seconds_left()

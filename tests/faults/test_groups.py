@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,14 +22,17 @@ from flexhpc.worker.place import read_secret, write_secret
 from tests.conftest import REPOSITORY
 from tests.training.test_group import start
 
+Rank = subprocess.Popen[str]
+Begin = Callable[..., list[Rank]]
+
 
 @pytest.fixture
-def ranks(tmp_path: Path) -> Iterator[Callable[[int], list[subprocess.Popen[str]]]]:
-    """Processes that train one probe for ever; ended with the test."""
-    started: list[subprocess.Popen[str]] = []
+def ranks(tmp_path: Path) -> Iterator[Begin]:
+    """Begins some of two processes that train one probe for ever; ended with the test."""
+    started: list[Rank] = []
 
-    def begin(count: int) -> list[subprocess.Popen[str]]:
-        started.extend(start(2, tmp_path, "tests.training.endless", range(count)))
+    def begin(*numbers: int) -> list[Rank]:
+        started.extend(start(2, tmp_path, "tests.training.endless", numbers))
         return started
 
     yield begin
@@ -39,15 +41,7 @@ def ranks(tmp_path: Path) -> Iterator[Callable[[int], list[subprocess.Popen[str]
         rank.communicate()
 
 
-Begin = Callable[[int], list[subprocess.Popen[str]]]
-
-
-def port_of(folder: Path) -> int:
-    """Where they meet: anybody finds it by trying."""
-    return 10_000 + zlib.crc32(str(folder).encode()) % 20_000
-
-
-def until_they_train(folder: Path, ranks: list[subprocess.Popen[str]]) -> None:
+def until_they_train(folder: Path, ranks: list[Rank]) -> None:
     end = time.monotonic() + 120
     while not (folder / "training").exists():
         assert time.monotonic() < end
@@ -55,60 +49,47 @@ def until_they_train(folder: Path, ranks: list[subprocess.Popen[str]]) -> None:
         time.sleep(0.05)
 
 
+def doors(*ranks: Rank) -> set[tuple[str, int]]:
+    """Where they listen, once they do: they meet there, and train; anybody sees it."""
+    found: set[tuple[str, int]] = set()
+    while not found:
+        assert all(rank.poll() is None for rank in ranks)
+        some = [c for rank in ranks for c in psutil.Process(rank.pid).net_connections("tcp")]
+        found = {(c.laddr.ip, c.laddr.port) for c in some if c.status == psutil.CONN_LISTEN}
+    return found
+
+
+def knock(door: tuple[str, int], what: bytes) -> None:
+    """Send something there, and hang up."""
+    with (
+        socket.create_connection(door) as opened,
+        contextlib.suppress(ConnectionResetError, BrokenPipeError),  # it had enough
+    ):
+        opened.sendall(what)
+
+
 def test_they_listen_on_loopback_only(tmp_path: Path, ranks: Begin) -> None:
-    both = ranks(2)
+    both = ranks(0, 1)
     until_they_train(tmp_path, both)
-    found = [
-        connection.laddr.ip
-        for rank in both
-        for connection in psutil.Process(rank.pid).net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-    ]
-    assert found
-    assert set(found) <= {"127.0.0.1", "::1"}
+    assert {ip for ip, _ in doors(*both)} <= {"127.0.0.1", "::1"}
 
 
 def test_noise_at_their_door_changes_nothing(tmp_path: Path, ranks: Begin) -> None:
-    (first,) = ranks(1)
+    (door,) = doors(*ranks(0))
     for length in (0, 1, 9, 100_000):
-        knock(port_of(tmp_path), os.urandom(length), first)
-    both = [first, *start(2, tmp_path, "tests.training.endless", [1])]
-    try:
-        until_they_train(tmp_path, both)
-        for listens in doors(both):
-            knock(listens, b"noise" * 1000, first)
-        (tmp_path / "training").unlink()
-        until_they_train(tmp_path, both)
-    finally:
-        both[1].kill()
-        both[1].communicate()
-
-
-def doors(ranks: list[subprocess.Popen[str]]) -> set[int]:
-    """The ports at which they listen: where they met, and those by which they train."""
-    found = [c for rank in ranks for c in psutil.Process(rank.pid).net_connections("tcp")]
-    return {c.laddr.port for c in found if c.status == psutil.CONN_LISTEN}
-
-
-def knock(port: int, what: bytes, whose: subprocess.Popen[str]) -> None:
-    """Send something to a port as soon as its owner listens there, and hang up."""
-    while True:
-        assert whose.poll() is None
-        try:
-            with (
-                socket.create_connection(("127.0.0.1", port)) as door,
-                contextlib.suppress(ConnectionResetError, BrokenPipeError),  # it had enough
-            ):
-                door.sendall(what)
-            return
-        except ConnectionRefusedError:
-            time.sleep(0.05)
+        knock(door, os.urandom(length))
+    both = ranks(1)
+    until_they_train(tmp_path, both)
+    for one in doors(*both):
+        knock(one, b"noise" * 1000)
+    (tmp_path / "training").unlink()
+    until_they_train(tmp_path, both)
 
 
 def test_a_stranger_learns_no_secret_and_takes_nobody_s_place(tmp_path: Path, ranks: Begin) -> None:
-    (first,) = ranks(1)
-    knock(port_of(tmp_path), b"", first)
-    command = [sys.executable, "-m", "tests.faults.stranger", str(port_of(tmp_path)), str(tmp_path)]
+    (first,) = ranks(0)
+    ((_, port),) = doors(first)
+    command = [sys.executable, "-m", "tests.faults.stranger", str(port), str(tmp_path)]
     stranger = subprocess.run(
         command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.faults.machines import faulty
-from tests.faults.site import Site, Unavailable
+from tests.faults.site import Site, Unavailable, leave_out
 
 pytestmark = pytest.mark.faults
 AT_HOME = {"127.0.0.1", "::ffff:127.0.0.1", "::1", "localhost", socket.gethostname()}
@@ -23,7 +23,7 @@ def calls(folder: Path, *profile: str, workers: int) -> set[str]:
     try:
         environment = faulty(site, CALLS=str(heard))
     except Unavailable as error:
-        pytest.skip(str(error))
+        leave_out(error)
     site.must_end_well(site.start(**environment))
     assert not site.outcome.broken, site.outcome
     return set(heard.read_text().split()) if heard.exists() else set()

@@ -69,7 +69,7 @@ def test_a_record_that_is_moved_meanwhile_is_no_ctrl_c(tmp_path: Path) -> None:
     run, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
 
     def move() -> None:
-        while not list(run.glob("points/*/*.claim.json")):
+        while not list(run.glob("points/*/*.h5")):
             time.sleep(0.05)
         run.rename(elsewhere)
 
