@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ from typing import Any
 
 import h5py
 import numpy as np
+from h5py import h5a, h5s, h5t
+from numpy.typing import NDArray
 
 from flexhpc.atomic import replacing
 from flexhpc.errors import PointError, one_line
@@ -47,8 +50,17 @@ _BROKEN = (
     RecursionError,
 )  # fmt: skip
 """What h5py, and a tree of other types than ours, raise on the way."""
+_PACKED_FROM = 4096
+"""Bytes of an array from which on it is compressed: the index of a small one is larger than it."""
 _LEAST_MEMORY, _COPIES = 2**24, 4
 """Bytes that a change may take, and how often what a file holds is in memory meanwhile."""
+_PLAIN_TYPES = {
+    plain: (kind, h5t.py_create(kind, logical=True), h5t.py_create(kind))
+    for plain, kind in (
+        (int, np.dtype(np.int64)), (float, np.dtype(np.float64)), (str, h5py.string_dtype()),
+    )
+}  # fmt: skip
+"""As which numpy takes a value, and as which HDF5 does in a file and in memory."""
 _ABSENT = {
     "rejected": False, "arm": 0, "classes": 0, "bits": 0, "n_pool": 0, "conflict_groups": "",
 }  # fmt: skip
@@ -85,7 +97,7 @@ def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) 
         _write_values(group, attributes)
         _write_text(group, attributes)
         n_total = int(file.attrs["n_total"])
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "subset": pack(probe.subset, n_total),
             "fit": pack(probe.subset[probe.fitted], n_total),
             "loss_curve": probe.loss_curve,
@@ -98,7 +110,8 @@ def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) 
             least = np.min_scalar_type(-max(int(probe.forgotten.max()), 1) - 1)
             arrays["forgotten"] = probe.forgotten.astype(least)
         for name, array in arrays.items():
-            group.create_dataset(name, data=array, compression="gzip", compression_opts=1)
+            packed = {"compression": "gzip", "compression_opts": 1}
+            group.create_dataset(name, data=array, **packed if array.nbytes >= _PACKED_FROM else {})
 
 
 def finish(path: Path, estimate: Mapping[str, Any], permitted: Permitted = lambda: True) -> None:
@@ -127,8 +140,20 @@ def _write_values(group: h5py.Group, values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         if isinstance(value, Mapping):
             _write_values(group.create_group(key), value)
+        elif type(value) in _PLAIN_TYPES:
+            _write_new(group, key, value)
         elif value is not None:
             group.attrs[key] = value
+
+
+def _write_new(group: h5py.Group, key: str, value: float | str) -> None:
+    """Write a number or a text as an attribute that is not there yet.
+
+    As ``group.attrs`` does, which finds out each time what it writes; a probe has some forty.
+    """
+    kind, stored, in_memory = _PLAIN_TYPES[type(value)]
+    attribute = h5a.create(group.id, key.encode(), stored, h5s.create(h5s.SCALAR))
+    attribute.write(np.array(value, kind), mtype=in_memory)
 
 
 def _write_text(group: h5py.Group, values: Mapping[str, Any]) -> None:
@@ -313,7 +338,10 @@ def _check_memory(size: int) -> None:
     HDF5 that comes to the end of memory in the middle of its work may take the process with it. A
     limit of a control group is not seen: that ends the process itself.
     """
-    bytes(_LEAST_MEMORY + _COPIES * size)  # given back at once, and not touched as a bytearray is
+    try:
+        mmap.mmap(-1, _LEAST_MEMORY + _COPIES * size).close()  # never touched: as quick as any size
+    except OSError:
+        raise MemoryError from None
 
 
 def _fresh(content: BytesIO) -> h5py.File:
