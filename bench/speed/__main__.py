@@ -41,7 +41,11 @@ NETWORKS: dict[str, tuple[Shape, dict[str, object]]] = {
     "ResNet 4": (GREY, {"family": "resnet", "width": 4, "depth": 2}),
     "ViT 48": (GREY, {"family": "vit", "width": 48, "depth": 4, "patch": 7}),
     "tabular MLP 64": (TABLE, {"family": "mlp", "width": 64, "depth": 2}),
+    "ResNet 8": (GREY, {"family": "resnet", "width": 8, "depth": 2}),
+    "EfficientNet 8": (GREY, {"family": "efficientnet", "width": 8, "depth": 2}),
 }
+WHEN_ASKED = ("ResNet 8", "EfficientNet 8")
+"""Networks that take too long to be measured each time."""
 Rates = dict[str, list[float]]
 
 
@@ -106,7 +110,8 @@ def row(name: str, rates: Rates) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--networks", default=",".join(NETWORKS))
+    usual = ",".join(name for name in NETWORKS if name not in WHEN_ASKED)
+    parser.add_argument("--networks", default=usual)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--threads", type=int, default=1)

@@ -2,7 +2,7 @@
 
 Usage: python -m bench.speed.tricks [--rounds 9]
 Ratios of samples per second of CPU time within a round, medians with lowest and highest; one
-thread. Three minutes.
+thread. Ten minutes.
 """
 
 from __future__ import annotations
@@ -55,6 +55,10 @@ TRICKS: dict[str, tuple[Without, str, tuple[str, ...]]] = {
     ),
     "looks 128 at a time": (
         lambda: patch.object(network, "_FORWARD_AT_ONCE", 4096), LOOKS, ("CNN 8", "CNN 32"),
+    ),
+    "channels beside each other": (
+        lambda: patch.object(network, "lay_out", lambda *_: None), BATCHES,
+        ("ResNet 4", "ResNet 8", "EfficientNet 8"),
     ),
     "new memory not filled": (
         lambda: patch.object(loop, "_deterministic", filling), BATCHES, ("MLP 8", "CNN 8"),

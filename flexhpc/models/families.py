@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -32,6 +32,8 @@ Shape = tuple[int, ...]
 def network(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build an untrained network, initialised from torch's global random state.
 
+    It gets an attribute ``any_layout``, that of its family.
+
     Args:
         model: a family with an explicit width; its scaling and reparameterization are left aside.
         shape: of one sample.
@@ -50,6 +52,7 @@ def network(model: Network, shape: Shape, classes: int) -> nn.Module:
             draw_all(built, drawing(model))
         elif model.init == "mup" and model.width is not None:
             scale_rates(layers_of(built), model.width / (model.base_width or BASE_WIDTH))
+    cast(Any, built).any_layout = model.any_layout
     return built
 
 

@@ -132,6 +132,7 @@ class _Run:
             precision=training.precision,
             in_chunks=training.full_batch,
             label_smoothing=training.label_smoothing,
+            elementwise=training.elementwise,
             running=training.curves == "batches",
             forgetting=self.forgetting,
         )

@@ -24,6 +24,7 @@ from flexhpc.training.closed_form import ClosedForm, chain
 from flexhpc.training.curvature import Ritz, ritz
 from flexhpc.training.forgetting import Forgetting
 from flexhpc.training.group import Group
+from flexhpc.training.layout import as_laid_out, lay_out
 from flexhpc.training.losses import cross_entropy, finite, missed
 from flexhpc.training.outcome import ProbeData
 from flexhpc.training.resident import Resident, at_once
@@ -77,6 +78,7 @@ class Network:
         in_chunks: the gradient of a large batch is summed up chunk by chunk, unless the network's
             BatchNorm needs it all at once.
         label_smoothing: of the loss that is trained; looks, norms and curvature are without.
+        elementwise: whether updates treat every weight by itself.
         running: whether to keep the loss and the errors of the batches that are trained on.
         forgetting: what is told which samples of a batch were missed, where these are kept.
 
@@ -90,8 +92,8 @@ class Network:
 
     def __init__(
         self, model: nn.Module, data: ProbeData, group: Group, *,
-        shards: int | None, precision: str, in_chunks: bool, label_smoothing: float, running: bool,
-        forgetting: Forgetting | None = None,
+        shards: int | None, precision: str, in_chunks: bool, label_smoothing: float,
+        elementwise: bool, running: bool, forgetting: Forgetting | None = None,
     ) -> None:  # fmt: skip
         double = precision == "fp64"
         self.model = model.double() if double else model
@@ -120,6 +122,8 @@ class Network:
         self.label_smoothing = label_smoothing
         layers = chain(self.model, data.inputs.dim()) if precision != "bf16" else None
         self.closed_form = None if layers is None else ClosedForm(layers, label_smoothing)
+        if layers is None and elementwise:
+            lay_out(self.model, group.device)
         loss = cross_entropy if layers is None else functional.nll_loss
         self.running = Running(group.device, loss, data.prompt, forgetting) if running else None
         self.forgetting = forgetting if running else None
@@ -268,7 +272,8 @@ class Network:
         place = 0
         for parameter, used in zip(self.parameters, self._used, strict=True):
             size = parameter.numel()
-            parameter.grad = total[place : place + size].view_as(parameter) if used else None
+            gradient = total[place : place + size].view_as(parameter)
+            parameter.grad = as_laid_out(gradient, parameter) if used else None
             place += size
         return total[place : place + 2], total[-1]
 

@@ -16,6 +16,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # not in tor
 
 from flexhpc.spec.sections.training import Gd, Sgd, Training
 from flexhpc.spec.variants import implementation
+from flexhpc.training.layout import as_laid_out
 from flexhpc.training.shampoo import Shampoo
 
 _REST = 0.1
@@ -65,10 +66,13 @@ def _direct(
 
     def load_state_dict(self: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
         loaded(self, state_dict)
-        for parameter, own in self.state.items():
+        for parameter, own in self.state.items():  # the kernel would not look
             sizes = {value.shape for value in own.values() if isinstance(value, Tensor)}
-            if not sizes <= {parameter.shape, torch.Size()}:  # the kernel would not look
+            if not sizes <= {parameter.shape, torch.Size()}:
                 raise ValueError("the optimizer's state is that of other parameters")
+            for name, value in own.items():
+                if isinstance(value, Tensor) and value.dim():
+                    own[name] = as_laid_out(value, parameter)
 
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in _WRAPPED}
     methods |= {"step": step, "load_state_dict": load_state_dict}

@@ -88,6 +88,10 @@ CASES = {
         Adam(optimizer="adam", lr=3e-3, batch_size=32, epochs=20), 64,
         Cnn(family="cnn", width=4, depth=2),
     ),
+    "images laid out": Case(
+        Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=8), 64,
+        Resnet(family="resnet", width=4, depth=2, norm="layer"),
+    ),
     "dropout": Case(
         Adam(optimizer="adam", lr=1e-3, batch_size=16, epochs=3, shards=4), 40,
         Timm(family="timm:vit_tiny_patch16_224", kwargs={

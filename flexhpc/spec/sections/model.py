@@ -71,6 +71,8 @@ class Network(Model):
     """
 
     images_only: ClassVar[bool] = True
+    any_layout: ClassVar[bool] = False
+    """Whether all its layers work wherever in memory the channels of an image lie."""
 
     subspace: Subspace | None = None
     """Trains in a random subspace."""
@@ -210,6 +212,7 @@ class Cnn(_Plain):
     """`depth` strided convolutions, doubling the channels, then global average pooling."""
 
     does: ClassVar[str] = "flexhpc.models.families:cnn"
+    any_layout: ClassVar[bool] = True
 
     family: Literal["cnn"]
     depth: Annotated[int, Field(ge=1, le=12)] = 3
@@ -269,6 +272,7 @@ class Resnet(Sized):
     """timm's ResNet of basic blocks in up to four stages, with a 3x3 stem."""
 
     does: ClassVar[str] = "flexhpc.models.families:resnet"
+    any_layout: ClassVar[bool] = True
 
     family: Literal["resnet"]
     width: Annotated[int, Field(ge=2, le=10**6, multiple_of=2)] | None = None
@@ -291,6 +295,7 @@ class Efficientnet(Sized):
     """timm's EfficientNet."""
 
     does: ClassVar[str] = "flexhpc.models.families:efficientnet"
+    any_layout: ClassVar[bool] = True
 
     family: Literal["efficientnet"]
     width: Annotated[int, Field(ge=8, le=10**6, multiple_of=8)] | None = None

@@ -73,6 +73,8 @@ class Training(Procedure):
 
     full_batch: ClassVar[bool] = False
     """Whether an update takes the gradient of the whole subset."""
+    elementwise: ClassVar[bool] = False
+    """Whether an update treats every weight by itself, wherever in memory it lies."""
 
     if TYPE_CHECKING:  # a field of every variant, each with a default of its own
         lr: Rate
@@ -163,6 +165,7 @@ class Sgd(Training):
     """Stochastic gradient descent on mini-batches."""
 
     does: ClassVar[str] = "flexhpc.training.optimizers:sgd"
+    elementwise: ClassVar[bool] = True
     with_mup: ClassVar[bool] = True
 
     optimizer: Literal["sgd"]
@@ -182,6 +185,7 @@ class Gd(Training):
     """Exact full-batch gradient descent: the mean gradient of the whole subset per update."""
 
     does: ClassVar[str] = "flexhpc.training.optimizers:sgd"
+    elementwise: ClassVar[bool] = True
     full_batch: ClassVar[bool] = True
     with_mup: ClassVar[bool] = True
 
@@ -209,6 +213,7 @@ class Adam(Adaptive):
     """Adam."""
 
     does: ClassVar[str] = "flexhpc.training.optimizers:adam"
+    elementwise: ClassVar[bool] = True
     with_mup: ClassVar[bool] = True
 
     optimizer: Literal["adam"]
@@ -218,6 +223,7 @@ class AdamW(Adaptive):
     """Adam with decoupled weight decay."""
 
     does: ClassVar[str] = "flexhpc.training.optimizers:adamw"
+    elementwise: ClassVar[bool] = True
     with_mup: ClassVar[bool] = True
 
     optimizer: Literal["adamw"]
