@@ -19,7 +19,7 @@ from flexhpc.tracking.sync import Syncer
 
 _EVERY = 2.0
 _AFTER_FAILURE = 20.0
-_NICE = 10
+_NICE = 19
 
 
 def follow(run: RunFolder, spec: Path, uri: str) -> None:

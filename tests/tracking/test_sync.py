@@ -56,15 +56,15 @@ def test_the_writer_lets_trainings_go_first(run: Path, session: bool) -> None:
     before = ours.read_text() if ours.exists() else ""
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=session) as follower:
         patience = time.monotonic() + 30
-        while os.getpriority(os.PRIO_PROCESS, follower.pid) != 10:
+        while os.getpriority(os.PRIO_PROCESS, follower.pid) != 19:
             assert time.monotonic() < patience
             time.sleep(0.1)
         theirs = Path(f"/proc/{follower.pid}/autogroup")
-        while before and session and not theirs.read_text().endswith("nice 10\n"):
+        while before and session and not theirs.read_text().endswith("nice 19\n"):
             assert time.monotonic() < patience
             time.sleep(0.1)
         follower.stdin.close()
-    assert os.getpriority(os.PRIO_PROCESS, 0) < 10
+    assert os.getpriority(os.PRIO_PROCESS, 0) < 19
     assert (ours.read_text() if before else "") == before
 
 
