@@ -32,7 +32,7 @@ Shape = tuple[int, ...]
 def network(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build an untrained network, initialised from torch's global random state.
 
-    It gets an attribute ``any_layout``, that of its family.
+    It gets attributes ``any_layout`` and ``repeats``, those of its family.
 
     Args:
         model: a family with an explicit width; its scaling and reparameterization are left aside.
@@ -52,7 +52,8 @@ def network(model: Network, shape: Shape, classes: int) -> nn.Module:
             draw_all(built, drawing(model))
         elif model.init == "mup" and model.width is not None:
             scale_rates(layers_of(built), model.width / (model.base_width or BASE_WIDTH))
-    cast(Any, built).any_layout = model.any_layout
+    marked = cast(Any, built)
+    marked.any_layout, marked.repeats = model.any_layout, model.repeats
     return built
 
 

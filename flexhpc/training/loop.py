@@ -30,6 +30,7 @@ from flexhpc.training.network import Look, Network
 from flexhpc.training.optimizers import clip, make_optimizer, perturb, rate, restore, update
 from flexhpc.training.outcome import Hooks, MakeModel, Outcome, ProbeData, Verdict
 from flexhpc.training.plateau import Plateau, patience
+from flexhpc.training.recorded import Found, Recorded, recorder
 
 Saved = dict[str, Any]
 
@@ -138,6 +139,30 @@ class _Run:
         )
         self.optimizer = make_optimizer(training, self.network.parameters)
         self.network.synchronise()
+        record = recorder(self.device) if self._is_alike() else None
+        self.recorded = None if record is None else Recorded(self._update, self._changing, record)
+
+    def _is_alike(self) -> bool:
+        """Return whether every update is made by the same kernels, with the same numbers."""
+        training = self.training
+        return (
+            self.network.alone
+            and getattr(self.network.model, "repeats", False)
+            and training.elementwise
+            and (training.schedule, training.warmup, training.sam) == ("constant", None, None)
+            and training.precision != "bf16"
+        )
+
+    def _update(self, ids: Tensor) -> Found:
+        found = self.network.gradient(ids)
+        if self.training.clip_norm is not None:
+            clip(self.network.parameters, self.training.clip_norm)
+        update(self.optimizer)
+        return found
+
+    def _changing(self) -> list[Tensor]:
+        states = [value for own in self.optimizer.state.values() for value in own.values()]
+        return [*self.network.changing(), *(x for x in states if isinstance(x, Tensor))]
 
     def _begun(self) -> _State:
         gates = self.training.gates
@@ -203,6 +228,9 @@ class _Run:
         now = rate(training, training.lr, step, self.first_budget or math.inf)
         for group in self.optimizer.param_groups:
             group["lr"] = now * group["lr_factor"]
+        if self.recorded is not None:
+            self.network.note(self.recorded(ids))
+            return self.hooks.stopping()
         stop = self.network.backward(ids, step, self.hooks.stopping())
         if training.sam is not None:
             kept = perturb(parameters, training.sam.rho)

@@ -27,6 +27,7 @@ from flexhpc.training.group import Group
 from flexhpc.training.layout import as_laid_out, lay_out
 from flexhpc.training.losses import cross_entropy, finite, missed
 from flexhpc.training.outcome import ProbeData
+from flexhpc.training.recorded import Found
 from flexhpc.training.resident import Resident, at_once
 from flexhpc.training.running import SUSPECTS, Running
 from flexhpc.training.sync_norm import SyncedBatchNorm, batch_norms
@@ -154,10 +155,9 @@ class Network:
         """
         with self._statistics_kept() if again else contextlib.nullcontext():
             if self.alone:
-                self._clear()
-                for logits, labels, rows in self._accumulate(ids, len(ids), len(ids)):
-                    if self.running is not None and not again:
-                        self.running.add(logits, labels, rows)
+                found = self.gradient(ids)
+                if not again:
+                    self.note(found)
                 return vote
             parts = ids.tensor_split(self.parts)
             counting = self.forgetting is not None and not again
@@ -185,6 +185,25 @@ class Network:
         # On a GPU reading a number waits for it: not at every step.
         heard = self.group.device.type != "cuda" or step % _VOTES_EVERY == 0
         return heard and bool(votes > 0)
+
+    def gradient(self, ids: Tensor) -> Found:
+        """Set every parameter's gradient, as :meth:`backward` does, where this process is alone.
+
+        Returns:
+            What its passes found, for :meth:`note`.
+        """
+        self._clear()
+        return list(self._accumulate(ids, len(ids), len(ids)))
+
+    def note(self, found: Found) -> None:
+        """Keep the loss and the errors of what passes found, if these are kept."""
+        if self.running is not None:
+            for logits, labels, rows in found:
+                self.running.add(logits, labels, rows)
+
+    def changing(self) -> list[Tensor]:
+        """Return all tensors of the network that updates change."""
+        return [*(p.detach() for p in self.parameters), *self.model.buffers()]
 
     @contextlib.contextmanager
     def _statistics_kept(self) -> Iterator[None]:

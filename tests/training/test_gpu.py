@@ -5,12 +5,14 @@ On a machine without one these are left out; ``make gpu-check`` runs them where 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from flexhpc.data import load_samples
 from flexhpc.errors import Interrupted
@@ -19,7 +21,8 @@ from flexhpc.measuring.probe import Wanted, choose_device, run_training
 from flexhpc.models import build
 from flexhpc.spec.sections.model import Cnn, Mlp, Model, Resnet
 from flexhpc.spec.sections.training import Adam, Gd, Sgd, Training
-from flexhpc.training import Group, Hooks, Outcome, ProbeData, train
+from flexhpc.training import Group, Hooks, Outcome, ProbeData, loop, train
+from flexhpc.training.recorded import Recorded, Recording
 from tests.measuring.test_resident import ADAM, CNN, MLP, point_of
 from tests.training.helpers import SMALL, probe_data, same
 
@@ -104,3 +107,25 @@ def test_bytes_train_to_the_bits_of_floats(
         samples, wanted = load_samples(point.data, point.seed), Wanted(n=150, repeat=0)
         found.append(run_training(point, samples, wanted, None, Group(gpu), Hooks())[0])
     same(*found)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", ["adam", "looks", "sgd", "gd"])
+def test_updates_are_recorded_and_leave_the_same_bits(
+    name: str, model: str, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = TRAININGS[name].model_copy(update={"epochs": 90})
+    recordings: list[int] = []
+    tried = Recorded._tried
+
+    def seen(self: Recorded, ids: Tensor, *states: Sequence[Tensor]) -> Recording | None:
+        found = tried(self, ids, *states)
+        recordings.append(found is not None)
+        return found
+
+    monkeypatch.setattr(Recorded, "_tried", seen)
+    replayed = trained(longer, MODELS[model], gpu)
+    assert recordings
+    assert all(recordings)
+    monkeypatch.setattr(loop, "recorder", lambda device: None)
+    same(replayed, trained(longer, MODELS[model], gpu))

@@ -1,0 +1,144 @@
+"""An update that is recorded once and replayed: where to start kernels takes longer than they run.
+
+That is a small network on a GPU. The recording is a CUDA graph, one for each size of a batch. It is
+used only after it has left, on this very card and network, the same bits as the update that it
+recorded; otherwise training goes on without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Found = list[tuple[Tensor, Tensor, Tensor]]
+"""What the passes of an update found: logits, labels and rows of each."""
+Update = Callable[[Tensor], Found]
+
+_BY_ITSELF = 64
+"""Updates that are made first: a training of few is over before a recording pays."""
+_WARM_UP = 3
+"""Updates before a recording in which libraries choose and allocate what they need."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An update of a batch of one size.
+
+    Attributes:
+        rows: int64 (m,), where it reads the rows to train on; found: where it leaves what it found.
+        replay: makes it.
+    """
+
+    rows: Tensor
+    found: Found
+    replay: Callable[[], None]
+
+
+Record = Callable[[Update, Tensor], Recording]
+
+
+def recorder(device: torch.device) -> Record | None:
+    """Return what records updates on a device; None where that gains nothing."""
+    return _graph if device.type == "cuda" else None
+
+
+def _graph(update: Update, ids: Tensor) -> Recording:
+    """Record an update as a CUDA graph; makes some of the same rows first."""
+    rows, here, aside = ids.clone(), torch.cuda.current_stream(), torch.cuda.Stream()
+    aside.wait_stream(here)
+    with torch.cuda.stream(aside):
+        for _ in range(_WARM_UP):
+            update(rows)
+    here.wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = update(rows)
+    return Recording(rows, found, graph.replay)
+
+
+class Recorded:
+    """The updates of a training: made, or replayed where there is a recording.
+
+    Args:
+        update: makes one of the rows that it is given. It draws no random numbers, or is never
+            replayed.
+        state: returns all tensors that updates change; the same ones each time.
+        record: see :func:`recorder`.
+    """
+
+    def __init__(
+        self, update: Update, state: Callable[[], Sequence[Tensor]], record: Record
+    ) -> None:
+        self._update, self._state, self._record = update, state, record
+        self._made, self._refused = 0, False
+        self._recordings: dict[int, Recording] = {}
+
+    def __call__(self, ids: Tensor) -> Found:
+        """Make an update of some rows, int64 (m,); nothing of what it returns changes later."""
+        recording = self._recordings.get(ids.shape[0])
+        if recording is not None:
+            recording.rows.copy_(ids)
+            recording.replay()
+            return _kept(recording.found)
+        self._made += 1
+        if self._refused or self._made <= _BY_ITSELF:
+            return self._update(ids)
+        return self._made_and_recorded(ids)
+
+    def _made_and_recorded(self, ids: Tensor) -> Found:
+        """Make an update, and keep a recording of it if that does the same."""
+        state, random = self._state(), _random(ids.device)
+        before = _copies(state)
+        found = _kept(self._update(ids))
+        after = _copies(state)
+        draws = not torch.equal(random, _random(ids.device))
+        recording = None if draws else self._tried(ids, state, before)
+        if recording is not None and _equal([*state, *_flat(recording.found)], after, found):
+            self._recordings[ids.shape[0]] = recording
+        else:
+            self._refused = True
+            _put(state, after)
+        return found
+
+    def _tried(
+        self, ids: Tensor, state: Sequence[Tensor], before: Sequence[Tensor]
+    ) -> Recording | None:
+        """Record an update and replay it from where the last one began; None if that fails."""
+        try:
+            _put(state, before)
+            recording = self._record(self._update, ids)
+            _put(state, before)
+            recording.replay()
+        except RuntimeError:  # a kernel that cannot be recorded
+            return None
+        return recording
+
+
+def _random(device: torch.device) -> Tensor:
+    on_gpu = device.type == "cuda"
+    return torch.cuda.get_rng_state(device) if on_gpu else torch.get_rng_state()
+
+
+def _kept(found: Found) -> Found:
+    return [(logits.clone(), labels.clone(), rows.clone()) for logits, labels, rows in found]
+
+
+def _flat(found: Found) -> list[Tensor]:
+    return [tensor for some in found for tensor in some]
+
+
+def _equal(now: Sequence[Tensor], state: Sequence[Tensor], found: Found) -> bool:
+    return all(map(torch.equal, now, [*state, *_flat(found)]))
+
+
+def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.clone() for tensor in tensors]
+
+
+@torch.no_grad()
+def _put(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for tensor, value in zip(tensors, values, strict=True):
+        tensor.copy_(value)

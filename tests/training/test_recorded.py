@@ -1,0 +1,172 @@
+"""Updates that are recorded and replayed, here by what records on no card: it makes them anew.
+
+That the graph of a card replays is tested where there is one (test_gpu.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from flexhpc.spec.sections.model import Cnn, Mlp, Model, Resnet, Subspace, Timm, Vit
+from flexhpc.spec.sections.training import Adam, AdamW, Gd, Sam, Sgd, Soap, Training
+from flexhpc.training import Hooks, loop, train
+from flexhpc.training.recorded import Found, Record, Recording, Update
+from tests.training.helpers import SMALL, probe_data, run, same
+from tests.training.test_loop import resumed
+
+N = 149  # batches of 30 and of 29
+SHORT: dict[str, int] = {"batch_size": 32, "epochs": 20}
+ADAM = Adam(optimizer="adam", lr=3e-3, **SHORT)
+RESNET = Resnet(family="resnet", width=4, depth=2)
+DROPPING = Timm(
+    family="timm:vit_tiny_patch16_224",
+    kwargs={
+        "img_size": 8, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3,
+        "drop_rate": 0.2,
+    },
+)  # fmt: skip
+
+
+class Tape:
+    """Records an update as its rows and where what it found lies; counts.
+
+    Args:
+        spoil: called with what was found after every replay; breaks: whether recording fails.
+    """
+
+    def __init__(
+        self, spoil: Callable[[Found], None] = lambda found: None, *, breaks: bool = False
+    ) -> None:
+        self.spoil, self.breaks = spoil, breaks
+        self.sizes: list[int] = []
+        self.replays = 0
+
+    def record(self, update: Update, ids: Tensor) -> Recording:
+        rows = ids.clone()
+        found = [tuple(x.clone() for x in some) for some in update(rows)]
+        if self.breaks:
+            raise RuntimeError("cannot be recorded")
+        self.sizes.append(len(ids))
+
+        def replay() -> None:
+            for kept, new in zip(found, update(rows), strict=True):
+                for one, other in zip(kept, new, strict=True):
+                    one.copy_(other)
+            self.spoil(found)
+            self.replays += 1
+
+        return Recording(rows, found, replay)
+
+
+def with_tape(monkeypatch: pytest.MonkeyPatch, tape: Tape) -> None:
+    records: Record = tape.record
+    monkeypatch.setattr(loop, "recorder", lambda device: records)
+
+
+@pytest.mark.parametrize(
+    ("training", "model", "sizes"),
+    [
+        (ADAM, SMALL, [30, 29]),
+        (ADAM, Cnn(family="cnn", width=4, depth=2), [30, 29]),
+        (ADAM, RESNET, [30, 29]),
+        (ADAM, Vit(family="vit", width=12, depth=1, patch=4), [30, 29]),
+        (AdamW(optimizer="adamw", lr=3e-3, clip_norm=1.0, **SHORT), RESNET, [30, 29]),
+        (Sgd(optimizer="sgd", lr=0.05, **SHORT), SMALL, [30, 29]),
+        (Sgd(optimizer="sgd", lr=0.05, momentum=0.0, **SHORT), SMALL, [30, 29]),
+        (Gd(optimizer="gd", lr=0.05, epochs=80), SMALL, [149]),
+        (ADAM.model_copy(update={"curves": "looks"}), SMALL, [30, 29]),
+    ],
+)
+def test_what_is_replayed_has_the_bits_of_what_is_made(
+    training: Training, model: Model, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = run(training, N, model=model)
+    tape = Tape()
+    with_tape(monkeypatch, tape)
+    same(straight, run(training, N, model=model))
+    assert sorted(tape.sizes, reverse=True) == sizes
+    assert tape.replays > straight.steps / 8
+
+
+def test_an_interrupted_probe_goes_on_bitwise(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    longer = ADAM.model_copy(update={"epochs": 60})
+    straight = run(longer, 150)
+    tape = Tape()
+    with_tape(monkeypatch, tape)
+    same(straight, resumed(longer, [90, 80], tmp_path / "probe.ckpt", SMALL))
+    assert len(tape.sizes) == 3
+
+
+def _other_logits(found: Found) -> None:
+    found[0][0].add_(1e-6)
+
+
+def _other_weights(found: Found, network: list[nn.Module]) -> None:
+    with torch.no_grad():
+        next(network[-1].parameters()).add_(1e-6)
+
+
+@pytest.mark.parametrize("what", ["logits", "weights", "breaks"])
+def test_a_recording_that_does_anything_else_is_not_used(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = run(ADAM, N)
+    networks: list[nn.Module] = []
+    spoil = {
+        "logits": _other_logits, "weights": partial(_other_weights, network=networks),
+        "breaks": lambda found: None,
+    }  # fmt: skip
+    tape = Tape(spoil[what], breaks=what == "breaks")
+    with_tape(monkeypatch, tape)
+    build = loop._Run._build
+
+    def kept(self: loop._Run) -> None:
+        build(self)
+        networks.append(self.network.model)
+
+    monkeypatch.setattr(loop._Run, "_build", kept)
+    same(straight, run(ADAM, N))
+    assert tape.replays == (what != "breaks"), "tried once"
+
+
+@pytest.mark.parametrize(
+    ("training", "model"),
+    [
+        (ADAM, DROPPING),  # draws random numbers
+        (ADAM, Mlp(family="mlp", width=8, depth=1, subspace=Subspace(dims=50))),
+        (ADAM.model_copy(update={"schedule": "cosine"}), SMALL),
+        (ADAM.model_copy(update={"warmup": 10}), SMALL),
+        (ADAM.model_copy(update={"sam": Sam()}), SMALL),
+        (ADAM.model_copy(update={"shards": 2}), SMALL),
+        (ADAM.model_copy(update={"precision": "bf16"}), SMALL),
+        (Soap(optimizer="soap", **SHORT), SMALL),
+    ],
+)
+def test_what_differs_from_update_to_update_is_not_recorded(
+    training: Training, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tape = Tape()
+    with_tape(monkeypatch, tape)
+    assert run(training, N, model=model).steps >= 90
+    assert not tape.sizes
+
+
+def test_networks_of_others_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may do something else every hundredth time."""
+    tape = Tape()
+    with_tape(monkeypatch, tape)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    assert train(ADAM, lambda: network, probe_data(N), Hooks()).steps >= 90
+    assert not tape.sizes
+
+
+def test_without_a_gpu_nothing_is_recorded() -> None:
+    assert loop.recorder(torch.device("cpu")) is None
