@@ -3,11 +3,13 @@
 python -m bench.forecast                            # the sweeps of docs/findings.md
 python -m bench.forecast runs/quickstart runs/vit_width --workers 4
 
-Each sweep is played with so many workers that take its points in their order, each training for as
-long as it took, or for as long as its sample passes take on a machine that does nothing else. At
-evenly spaced moments after a third of the time, the table says how long the rest will take, and in
-which range that is believed to lie four times in five. The same for each seed's points alone, as a
-small sweep.
+Each sweep is played with so many workers, which take its points as workers do: in their order, and
+the last ones by how long they seem to take. Each training takes as long as it took, or as long as
+its sample passes take on a machine that does nothing else. At evenly spaced moments after a third
+of the time, the table says how long the rest will take, and in which range that is believed to lie
+four times in five. The same for each seed's points alone, as a small sweep. A second table: how
+long the whole takes, over the trainings' time per worker, with 2, 4 and 8 workers, and how long it
+would if all points were taken in their order.
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ from numpy.typing import NDArray
 from bench.findings.page import RECORDS
 from bench.findings.records import cell_of, kept
 from flexhpc.launch.forecast import Forecast, Pace, between
+from flexhpc.launch.longest_first import longest_first
 from flexhpc.store.record import PointRecord
-from flexhpc.store.status import PointStatus, StatusReader, open_run
+from flexhpc.store.status import PointState, PointStatus, StatusReader, open_run
 
 Floats = NDArray[np.float64]
 _LOOKS = 60
@@ -45,6 +48,10 @@ class Stretch:
     def ended(self) -> float:
         """When its last training ends."""
         return self.begun + sum(_seconds(self.status))
+
+    def state(self, now: float) -> PointState:
+        """Return what the point is then, to whoever began it."""
+        return "done" if now >= self.ended else "running"
 
     def at(self, now: float) -> PointStatus:
         """Return what the table would know of it then."""
@@ -93,15 +100,38 @@ def by_seed(statuses: Sequence[PointStatus]) -> list[list[PointStatus]]:
     return list(groups.values())
 
 
-def played(statuses: Sequence[PointStatus], workers: int) -> list[Stretch]:
-    """Give each point, in order, to the worker that is free first."""
+def played(
+    statuses: Sequence[PointStatus], workers: int, *, in_order: bool = False
+) -> list[Stretch]:
+    """Give each point to the worker that is free first, those whose turn it is first."""
     free = np.zeros(workers)
-    stretches = []
-    for status in statuses:
+    begun: dict[str, Stretch] = {}
+    left = list(statuses)
+    while left:
         first = int(free.argmin())
-        stretches.append(Stretch(status, float(free[first])))
-        free[first] = stretches[-1].ended
-    return stretches
+        now = float(free[first])
+        ids = [status.point.id for status in left]
+        turns = [] if in_order else longest_first([_at(s, begun, now) for s in statuses])
+        status = left.pop(ids.index(turns[0]) if turns else 0)
+        begun[status.point.id] = stretch = Stretch(status, now)
+        free[first] = stretch.ended
+    return [begun[status.point.id] for status in statuses]
+
+
+def _at(status: PointStatus, begun: Mapping[str, Stretch], now: float) -> PointStatus:
+    stretch = begun.get(status.point.id)
+    bare = PointStatus(point=status.point, state="waiting")
+    return bare if stretch is None else replace(stretch.at(now), state=stretch.state(now))
+
+
+def longer(sweeps: Sequence[Sequence[PointStatus]], workers: int, *, in_order: bool) -> float:
+    """Return how long sweeps take over their trainings' time per worker, the mean."""
+    return statistics.mean(
+        workers
+        * max(stretch.ended for stretch in played(some, workers, in_order=in_order))
+        / sum(sum(_seconds(status)) for status in some)
+        for some in sweeps
+    )
 
 
 def looks(stretches: Sequence[Stretch]) -> Floats:
@@ -156,7 +186,7 @@ def _sweeps(runs: Sequence[Path]) -> Mapping[str, list[PointStatus]]:
 
 
 def main() -> None:
-    """Print four lines for each sweep."""
+    """Print four lines for each sweep, and six of the second table."""
     parser = argparse.ArgumentParser(description="How true the live table's time left is.")
     parser.add_argument("runs", type=Path, nargs="*")
     parser.add_argument("--workers", type=int, default=2)
@@ -172,6 +202,13 @@ def main() -> None:
                     f"| {name} | {what} | {count} | {truth.close:.0%} | {truth.held:.0%} "
                     f"| {truth.width:.1f} |"
                 )
+    print("\n| sweep | points | workers | longest first | in order |\n|---|---|---|---|---|")
+    for name, recorded in _sweeps(arguments.runs).items():
+        quiet = undisturbed(recorded)
+        for some in ([quiet], by_seed(quiet)):
+            for workers in (2, 4, 8):
+                first, order = (longer(some, workers, in_order=way) for way in (False, True))
+                print(f"| {name} | {len(some[0])} | {workers} | {first:.2f} | {order:.2f} |")
 
 
 if __name__ == "__main__":

@@ -51,11 +51,13 @@ class Forecast:
         spent: so far.
         left: to come, drawn from what is believed, (draws,).
         longest: of it, what the longest open point still needs, which one worker trains, (draws,).
+        of_points: what each point still needs, the middle of what is believed, (points,).
     """
 
     spent: float
     left: Floats
     longest: Floats
+    of_points: Floats
 
     @property
     def done(self) -> float:
@@ -85,7 +87,12 @@ class Forecast:
         left = np.where(known[:, None], begun, np.maximum(total - spent[:, None], 0.0))
         left[over] = 0.0
         left *= np.exp(_UNFORESEEN * rng.standard_normal(_DRAWS))
-        return cls(spent=float(spent.sum()), left=left.sum(axis=0), longest=left.max(axis=0))
+        return cls(
+            spent=float(spent.sum()),
+            left=left.sum(axis=0),
+            longest=left.max(axis=0),
+            of_points=np.asarray(np.median(left, axis=1)),
+        )
 
 
 def between(seconds: Floats) -> tuple[float, float]:

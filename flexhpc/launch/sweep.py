@@ -20,6 +20,7 @@ from flexhpc.launch.backend import Backend
 from flexhpc.launch.follower import tracking
 from flexhpc.launch.live import View
 from flexhpc.launch.local import LocalBackend
+from flexhpc.launch.longest_first import LongestFirst
 from flexhpc.launch.plan import arrays
 from flexhpc.launch.prepare import Prepared, clear_claims, open_folder
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
@@ -221,6 +222,7 @@ def follow(
             with View(console, run.name) as view:
                 scheduler = Scheduler(backend)
                 begun, folder = False, Whereabouts(stop_file.parent)
+                turns = LongestFirst(stop_file.parent)
                 settled: set[str] = set()  # what failed for us stays so, whoever else tries it
                 while not (stop.count or stop_file.exists()):
                     if folder.gone():
@@ -244,6 +246,8 @@ def follow(
                     todo = [s for s in statuses if s.point.id not in settled]
                     if not todo or not scheduler.keep_going(todo):
                         break
+                    if backend.shared:
+                        turns.tell(statuses)
                     # A look at very many points takes a while; leave the file system some rest.
                     time.sleep(max(_LOOK_EVERY, 3 * (time.monotonic() - began)))
                 interrupted = bool(stop.count) or stop_file.exists()
