@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +14,14 @@ import typer
 
 from flexhpc.cli.options import Eps, Format, Json, Run, RunsGiven, training_errors, written
 from flexhpc.errors import PointError
+from flexhpc.imports import quick_imports
 
 if TYPE_CHECKING:
     from flexhpc.store import RunFolder
     from flexhpc.store.status import PointStatus
+
+_LARGE = ("jinja2", "matplotlib.figure", "vl_convert", "flexhpc.analysis.report")
+"""What a report imports, in steps of some tenths of a second."""
 
 
 def status(
@@ -113,7 +118,7 @@ def write_report(
     Raises:
         PointError: the folder cannot be written.
     """
-    os.environ["MPLBACKEND"] = "agg"  # no window is opened here, whatever the user's own choice
+    _open_no_window()
     from flexhpc.analysis.report import Provenance
     from flexhpc.analysis.report import write_report as write
     from flexhpc.store import RunFolder
@@ -124,3 +129,21 @@ def write_report(
         return write(title, statuses, specs, folder, eps, origins, masks)
     except OSError as error:
         raise PointError(f"{folder}: the report cannot be written: {error.strerror}") from None
+
+
+def expected_report() -> Iterator[None]:
+    """Get ready what writes a report, in steps: all of them take more than a second."""
+    _open_no_window()
+    for module in _LARGE:
+        with quick_imports():
+            import_module(module)
+        yield
+    from flexhpc.analysis.figures.chart import start
+
+    start()
+    yield
+
+
+def _open_no_window() -> None:
+    """Have figures drawn into files, whatever the user's own choice."""
+    os.environ["MPLBACKEND"] = "agg"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flexhpc.cli.options import FAILED, INTERRUPTED, Json, ProfileFile, Run, Runs, Set, Spec
-from flexhpc.cli.results import write_report
+from flexhpc.cli.results import expected_report, write_report
 from flexhpc.errors import InputError, PointError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def sweep(
         except Exception as error:
             unwritten.append(error)  # the table comes first
 
-    followed = launch.follow(prepared, settings, make_console(), report)
+    followed = launch.follow(prepared, settings, make_console(), report, expected_report())
     _conclude(prepared.run.path, followed, unwritten)
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from flexhpc.launch.follower import tracking
 from flexhpc.launch.live import View
 from flexhpc.launch.local import LocalBackend
 from flexhpc.launch.longest_first import LongestFirst
+from flexhpc.launch.machine import cores
 from flexhpc.launch.plan import arrays
 from flexhpc.launch.prepare import Prepared, clear_claims, open_folder
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
@@ -192,6 +193,7 @@ def follow(
     profile: LocalProfile | SlurmProfile,
     console: Console,
     report: Callable[[list[PointStatus]], None] = lambda _: None,
+    meanwhile: Iterable[None] = (),
 ) -> Followed:
     """Measure every point that is not measured yet, and watch it.
 
@@ -199,6 +201,7 @@ def follow(
         prepared: the sweep; profile: what runs it; console: where its table is shown.
         report: writes the report once all is measured, so that MLflow has it as well; in it Ctrl-C
             and SIGTERM are KeyboardInterrupt, which it deals with.
+        meanwhile: short steps of work, one after each look while a core has nothing to do.
 
     Raises:
         PointError: the run folder was moved or removed meanwhile.
@@ -222,7 +225,7 @@ def follow(
             with View(console, run.name) as view:
                 scheduler = Scheduler(backend)
                 begun, folder = False, Whereabouts(stop_file.parent)
-                turns = LongestFirst(stop_file.parent)
+                turns, steps = LongestFirst(stop_file.parent), iter(meanwhile)
                 settled: set[str] = set()  # what failed for us stays so, whoever else tries it
                 while not (stop.count or stop_file.exists()):
                     if folder.gone():
@@ -248,6 +251,8 @@ def follow(
                         break
                     if backend.shared:
                         turns.tell(statuses)
+                    if begun and sum(s.state == "running" for s in statuses) < cores():
+                        next(steps, None)
                     # A look at very many points takes a while; leave the file system some rest.
                     time.sleep(max(_LOOK_EVERY, 3 * (time.monotonic() - began)))
                 interrupted = bool(stop.count) or stop_file.exists()

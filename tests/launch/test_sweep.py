@@ -7,15 +7,20 @@ import os
 import platform
 import signal
 import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from flexhpc.cli import sweep as cli_sweep
+from flexhpc.launch import sweep as launch_sweep
 from flexhpc.launch.sweep import launch_id
 from flexhpc.store import read
 from flexhpc.store.status import StatusReader, open_run
+from tests.command import succeeded
 from tests.conftest import FLEXHPC, SMALL, Cli
 from tests.contents import edited
 from tests.sweeps import contents, finish, probes_in, start
@@ -262,3 +267,32 @@ def test_two_processes_on_one_point_end_with_the_same_bits(tmp_path: Path, cli: 
     folder, _, points = open_run(tmp_path / "with-2" / "small")
     record = read(folder.point(points[0].id))
     assert {probe.machine["processes"] for probe in record.probes} == {"2"}
+
+
+@pytest.mark.parametrize(("cores", "steps"), [(1, 0), (2, 3)])
+def test_a_report_is_got_ready_while_a_core_is_free(
+    cores: int, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def counted() -> Iterator[None]:
+        for step in range(3):
+            made.append(step)
+            yield
+
+    monkeypatch.setattr(cli_sweep, "expected_report", counted)
+    monkeypatch.setattr(launch_sweep, "cores", lambda: cores)
+    (tmp_path / "small.yaml").write_text(SMALL.replace("epochs: 120", "epochs: 900"))
+    (tmp_path / "profile.yaml").write_text("tracking_uri: none\nworkers: 1\n")
+    succeeded(tmp_path, "sweep", "small.yaml", "--profile", "profile.yaml")
+    assert len(made) == steps
+
+
+def test_what_is_got_ready_is_what_a_report_needs() -> None:
+    """Nothing of it is left to be imported once all is measured."""
+    code = (
+        "import sys\nfrom flexhpc.cli.results import expected_report\n"
+        "assert len(list(expected_report())) > 3\nbefore = set(sys.modules)\n"
+        "from flexhpc.analysis.report import write_report\nassert set(sys.modules) == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
