@@ -58,7 +58,7 @@ TRICKS: dict[str, tuple[Without, str, tuple[str, ...]]] = {
     ),
     "channels beside each other": (
         lambda: patch.object(network, "lay_out", lambda *_: None), BATCHES,
-        ("ResNet 4", "ResNet 8", "EfficientNet 8"),
+        ("CNN 8", "CNN 32", "ResNet 4", "ResNet 8", "EfficientNet 8"),
     ),
     "new memory not filled": (
         lambda: patch.object(loop, "_deterministic", filling), BATCHES, ("MLP 8", "CNN 8"),

@@ -15,6 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from flexhpc.training.layout import as_laid_out
+
 _aten = torch.ops.aten
 
 
@@ -157,7 +159,8 @@ class _Convolution:
         )
         for parameter, its_own in zip((self._weight, self._bias), gradients, strict=True):
             if parameter is not None:
-                parameter.grad = its_own if first else parameter.grad + its_own
+                new, before = as_laid_out(its_own, parameter), parameter.grad
+                parameter.grad = new if first or before is None else before + new
         return back if further else gradient
 
 

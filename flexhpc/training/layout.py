@@ -27,6 +27,8 @@ def as_laid_out(tensor: Tensor, like: Tensor) -> Tensor:
 
     Fused optimizers go through the memory of weight, gradient and state as it is.
     """
-    if tensor.stride() == like.stride():
-        return tensor
-    return torch.empty_like(like).copy_(tensor)
+    same = all(
+        size == 1 or stride == other
+        for size, stride, other in zip(like.shape, tensor.stride(), like.stride(), strict=True)
+    )
+    return tensor if same else torch.empty_like(like).copy_(tensor)

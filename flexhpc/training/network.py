@@ -121,10 +121,10 @@ class Network:
             else contextlib.nullcontext()
         )
         self.label_smoothing = label_smoothing
+        if elementwise:
+            lay_out(self.model, group.device)
         layers = chain(self.model, data.inputs.dim()) if precision != "bf16" else None
         self.closed_form = None if layers is None else ClosedForm(layers, label_smoothing)
-        if layers is None and elementwise:
-            lay_out(self.model, group.device)
         loss = cross_entropy if layers is None else functional.nll_loss
         self.running = Running(group.device, loss, data.prompt, forgetting) if running else None
         self.forgetting = forgetting if running else None

@@ -42,7 +42,6 @@ CNNS: list[dict[str, object]] = [{}, {"bias": False}, {"depth": 0}, {"kernel": 5
 
 def by_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_module, "chain", lambda network, dims: None)
-    monkeypatch.setattr(network_module, "lay_out", lambda network, device: None)
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -25,7 +25,7 @@ from tests.training.test_loop import resumed
 RESNET = Resnet(family="resnet", width=4, depth=2)
 NETWORKS: list[Network] = [
     RESNET, RESNET.model_copy(update={"norm": "layer"}), RESNET.model_copy(update={"norm": "none"}),
-    Cnn(family="cnn", width=4, depth=2, norm="batch"),
+    Cnn(family="cnn", width=4, depth=2), Cnn(family="cnn", width=4, depth=2, norm="batch"),
     Cnn(family="cnn", width=4, depth=2, norm="layer"),
     Efficientnet(family="efficientnet", width=8, depth=2),
 ]  # fmt: skip
@@ -72,7 +72,7 @@ def test_a_training_is_the_same_but_for_rounding(
 
 def close(one: Outcome, other: Outcome) -> None:
     np.testing.assert_allclose(one.loss_curve, other.loss_curve, rtol=2e-4)
-    assert np.ptp(one.loss_curve) > 2e-3 * one.loss_curve.max()
+    assert np.ptp(one.loss_curve) > 5e-4 * one.loss_curve.max()
 
 
 @pytest.mark.parametrize("stops", [[1], [3, 2]])
@@ -100,7 +100,6 @@ class Viewing(nn.Module):
     ("training", "model"),
     [
         (TRAININGS[0], Viewing()),
-        (TRAININGS[0], Cnn(family="cnn", width=4, depth=2)),  # by formulas
         (TRAININGS[0], RESNET.model_copy(update={"low_rank": LowRank(rank=1)})),
         (TRAININGS[0].model_copy(update={"precision": "fp64"}), RESNET),
         (Soap(optimizer="soap", **SHORT), RESNET),
