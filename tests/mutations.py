@@ -65,6 +65,16 @@ MUTATIONS = (
         "id hash", "spec/identity.py", "hashlib.sha256(text.encode())",
         "hashlib.sha256(text.lower().encode())", ("tests/spec",),
     ),
+    Mutation(
+        "gradients laid out as weights", "training/network.py",
+        "parameter.grad = as_laid_out(gradient, parameter) if used",
+        "parameter.grad = gradient if used", ("tests/training/test_group.py",),
+    ),
+    Mutation(
+        "recordings compared", "training/recorded.py",
+        "if not all(map(torch.equal,", "if not any(map(torch.equal,",
+        ("tests/training/test_recorded.py",),
+    ),
 )  # fmt: skip
 
 

@@ -49,6 +49,11 @@ class Swept:
     last: float
     whole: float
 
+    @property
+    def at_work(self) -> float:
+        """By workers, from their first training to their last, all of them together."""
+        return self.trainings + self.between
+
 
 def swept(points: int, workers: int, tracking: str = "") -> Swept:
     """Measure points by a command of its own."""
@@ -97,14 +102,18 @@ def main() -> None:
     print("|---|---|---|---|---|")
     for workers in WORKERS:
         some = [turn[workers] for turn in turns]
-        between = statistics.median(one.between / (one.between + one.trainings) for one in some)
+        between = statistics.median(one.between / one.at_work for one in some)
         last = statistics.median(workers * one.last / one.trainings for one in some)
         whole = statistics.median(workers * one.whole / one.trainings for one in some)
         trainings = statistics.median(one.trainings for one in some)
         print(f"| {workers} | {trainings:.0f} | {between:.1%} | {last:.2f} | {whole:.2f} |")
     one, two = WORKERS
     times = [turn[one].last / turn[two].last for turn in turns]
-    print(f"Two workers are {statistics.median(times):.2f} times as quick as one.")
+    paces = [two * turn[one].at_work / turn[two].at_work for turn in turns]
+    print(
+        f"Two workers are {statistics.median(times):.2f} times as quick as one, start and all, and "
+        f"{statistics.median(paces):.2f} times from their first training to their last."
+    )
 
 
 if __name__ == "__main__":

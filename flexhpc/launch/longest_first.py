@@ -26,7 +26,7 @@ def longest_first(statuses: Sequence[PointStatus]) -> list[str]:
     """
     free = [i for i, status in enumerate(statuses) if status.state in ("waiting", "stopped")]
     workers = max(1, sum(status.state == "running" for status in statuses))
-    if len(free) > _LAST * workers or (forecast := Forecast.of(statuses)) is None:
+    if not 0 < len(free) <= _LAST * workers or (forecast := Forecast.of(statuses)) is None:
         return []
     return [statuses[i].point.id for i in sorted(free, key=lambda i: -forecast.of_points[i])]
 

@@ -201,7 +201,8 @@ def follow(
         prepared: the sweep; profile: what runs it; console: where its table is shown.
         report: writes the report once all is measured, so that MLflow has it as well; in it Ctrl-C
             and SIGTERM are KeyboardInterrupt, which it deals with.
-        meanwhile: short steps of work, one after each look while a core has nothing to do.
+        meanwhile: short steps of work, one after each look while a core of this machine has nothing
+            to do.
 
     Raises:
         PointError: the run folder was moved or removed meanwhile.
@@ -250,8 +251,8 @@ def follow(
                     if not todo or not scheduler.keep_going(todo):
                         break
                     if backend.shared:
-                        turns.tell(statuses)
-                    if begun and sum(s.state == "running" for s in statuses) < cores():
+                        turns.tell([_to_come(s, launch) for s in statuses])
+                    if begun and _cores_taken(statuses, profile) < cores():
                         next(steps, None)
                     # A look at very many points takes a while; leave the file system some rest.
                     time.sleep(max(_LOOK_EVERY, 3 * (time.monotonic() - began)))
@@ -268,6 +269,14 @@ def follow(
         interrupted=interrupted,
         goes_on=interrupted and not backend.ours and not stop_file.exists(),
     )
+
+
+def _cores_taken(statuses: Sequence[PointStatus], profile: LocalProfile | SlurmProfile) -> int:
+    """Return how many cores of this machine train."""
+    if isinstance(profile, SlurmProfile):
+        return 0
+    each = profile.processes_per_node * (profile.probes_at_once or 1) * profile.cpus_per_process
+    return each * sum(status.state == "running" for status in statuses)
 
 
 def _stop_workers(

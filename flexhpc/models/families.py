@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import Any
 
 from torch import nn
 
@@ -32,7 +32,8 @@ Shape = tuple[int, ...]
 def network(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build an untrained network, initialised from torch's global random state.
 
-    It gets attributes ``any_layout`` and ``repeats``, those of its family.
+    It gets attributes ``flexhpc_any_layout`` and ``flexhpc_repeats`` where its family says that of
+    itself.
 
     Args:
         model: a family with an explicit width; its scaling and reparameterization are left aside.
@@ -52,8 +53,9 @@ def network(model: Network, shape: Shape, classes: int) -> nn.Module:
             draw_all(built, drawing(model))
         elif model.init == "mup" and model.width is not None:
             scale_rates(layers_of(built), model.width / (model.base_width or BASE_WIDTH))
-    marked = cast(Any, built)
-    marked.any_layout, marked.repeats = model.any_layout, model.repeats
+    for mark in ("any_layout", "repeats"):
+        if getattr(model, mark):
+            setattr(built, f"flexhpc_{mark}", True)
     return built
 
 

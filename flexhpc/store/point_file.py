@@ -140,10 +140,14 @@ def _write_values(group: h5py.Group, values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         if isinstance(value, Mapping):
             _write_values(group.create_group(key), value)
-        elif type(value) in _PLAIN_TYPES:
+        elif type(value) in _PLAIN_TYPES and not _is_too_large(value):
             _write_new(group, key, value)
         elif value is not None:
             group.attrs[key] = value
+
+
+def _is_too_large(value: float | str) -> bool:
+    return type(value) is int and not -(2**63) <= value < 2**63
 
 
 def _write_new(group: h5py.Group, key: str, value: float | str) -> None:
@@ -339,7 +343,8 @@ def _check_memory(size: int) -> None:
     limit of a control group is not seen: that ends the process itself.
     """
     try:
-        mmap.mmap(-1, _LEAST_MEMORY + _COPIES * size).close()  # never touched: as quick as any size
+        size = _LEAST_MEMORY + _COPIES * size
+        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE).close()  # never touched
     except OSError:
         raise MemoryError from None
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 def lay_out(network: nn.Module, device: torch.device) -> None:
     """Have the channels of images lie beside each other where that is quicker.
 
-    On the CPU in single precision: oneDNN has no others. Only where the network says by its
-    ``any_layout`` that all its layers work so; one may flatten images by a view, which does not.
+    On the CPU in single precision: oneDNN has no others. Only where the network says so by its
+    ``flexhpc_any_layout``: one may flatten images by a view, which does not work then.
     """
     single = all(weight.dtype == torch.float32 for weight in network.parameters())
-    if device.type == "cpu" and single and getattr(network, "any_layout", False):
+    if device.type == "cpu" and single and getattr(network, "flexhpc_any_layout", False):
         network.to(memory_format=torch.channels_last)
 
 

@@ -103,6 +103,7 @@ class _Run:
         self.gradients = budget.gradients_per_sample(training)
         self.started = self.saved = time.monotonic()
         self.seen: Look | None = None
+        self.recorded: Recorded | None = None
         self.make_model = make_model
         self.steps_of_its_own = 0
 
@@ -115,9 +116,12 @@ class _Run:
                 self._build()
             self.state = resumed or self._begun()
             verdict: Verdict | None = None
-            while verdict is None:
-                self._epoch()
-                verdict = self._verdict()
+            try:
+                while verdict is None:
+                    self._epoch()
+                    verdict = self._verdict()
+            finally:
+                self.recorded = None  # it holds this object, and with it what lies on the card
             return self._finish(verdict)
 
     def _build(self) -> None:
@@ -147,7 +151,7 @@ class _Run:
         training = self.training
         return (
             self.network.alone
-            and getattr(self.network.model, "repeats", False)
+            and getattr(self.network.model, "flexhpc_repeats", False)
             and training.elementwise
             and (training.schedule, training.warmup, training.sam) == ("constant", None, None)
             and training.precision != "bf16"

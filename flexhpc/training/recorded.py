@@ -1,8 +1,8 @@
 """An update that is recorded once and replayed: where to start kernels takes longer than they run.
 
 That is a small network on a GPU. The recording is a CUDA graph, one for each size of a batch. It is
-used only after it has left, on this very card and network, the same bits as the update that it
-recorded; otherwise training goes on without.
+used only after it has left, on this very card and network, the same bits as two updates of other
+rows, one after the other; otherwise training goes on without.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ Update = Callable[[Tensor], Found]
 
 _BY_ITSELF = 64
 """Updates that are made first: a training of few is over before a recording pays."""
+_MOST_STATE = 2**26
+"""Bytes of weights and what an optimizer keeps of them: with more the kernels are the time."""
 _WARM_UP = 3
 """Updates before a recording in which libraries choose and allocate what they need."""
 
@@ -42,21 +44,29 @@ Record = Callable[[Update, Tensor], Recording]
 
 def recorder(device: torch.device) -> Record | None:
     """Return what records updates on a device; None where that gains nothing."""
-    return _graph if device.type == "cuda" else None
+    return _Graphs() if device.type == "cuda" else None
 
 
-def _graph(update: Update, ids: Tensor) -> Recording:
-    """Record an update as a CUDA graph; makes some of the same rows first."""
-    rows, here, aside = ids.clone(), torch.cuda.current_stream(), torch.cuda.Stream()
-    aside.wait_stream(here)
-    with torch.cuda.stream(aside):
-        for _ in range(_WARM_UP):
-            update(rows)
-    here.wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        found = update(rows)
-    return Recording(rows, found, graph.replay)
+class _Graphs:
+    """Records updates as CUDA graphs; those of one training share their memory."""
+
+    def __init__(self) -> None:
+        self._first: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, update: Update, ids: Tensor) -> Recording:
+        """Record an update of some rows; makes some of these first."""
+        rows, here, aside = ids.clone(), torch.cuda.current_stream(), torch.cuda.Stream()
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            for _ in range(_WARM_UP):
+                update(rows)
+        here.wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        pool = None if self._first is None else self._first.pool()
+        with torch.cuda.stream(here), torch.cuda.graph(graph, pool=pool):  # back here if it fails
+            found = update(rows)
+        self._first = self._first or graph
+        return Recording(rows, found, graph.replay)
 
 
 class Recorded:
@@ -91,27 +101,46 @@ class Recorded:
     def _made_and_recorded(self, ids: Tensor) -> Found:
         """Make an update, and keep a recording of it if that does the same."""
         state, random = self._state(), _random(ids.device)
+        if sum(tensor.nbytes for tensor in state) > _MOST_STATE:
+            self._refused = True
+            return self._update(ids)
         before = _copies(state)
         found = _kept(self._update(ids))
         after = _copies(state)
-        draws = not torch.equal(random, _random(ids.device))
-        recording = None if draws else self._tried(ids, state, before)
-        if recording is not None and _equal([*state, *_flat(recording.found)], after, found):
-            self._recordings[ids.shape[0]] = recording
-        else:
+        stays = all(map(_same_place, state, self._state()))
+        if not stays or not torch.equal(random, _random(ids.device)):
             self._refused = True
-            _put(state, after)
+            return found
+        others = ids.flip(0)
+        then = _kept(self._update(others))
+        expected = [(ids, [*after, *_flat(found)]), (others, [*_copies(state), *_flat(then)])]
+        recording = self._tried(ids, state, before, expected)
+        _put(state, after)
+        if recording is None:
+            self._refused = True
+        else:
+            self._recordings[ids.shape[0]] = recording
         return found
 
     def _tried(
-        self, ids: Tensor, state: Sequence[Tensor], before: Sequence[Tensor]
-    ) -> Recording | None:
-        """Record an update and replay it from where the last one began; None if that fails."""
+        self, ids: Tensor, state: Sequence[Tensor], before: Sequence[Tensor],
+        expected: Sequence[tuple[Tensor, Sequence[Tensor]]],
+    ) -> Recording | None:  # fmt: skip
+        """Record an update; None if that fails, or a replay leaves anything else.
+
+        Args:
+            ids: its rows; state: what it changes; before: from where to begin.
+            expected: rows of one update after the other, and what they leave: state and found.
+        """
         try:
             _put(state, before)
             recording = self._record(self._update, ids)
             _put(state, before)
-            recording.replay()
+            for rows, left in expected:
+                recording.rows.copy_(rows)
+                recording.replay()
+                if not all(map(torch.equal, [*state, *_flat(recording.found)], left)):
+                    return None
         except RuntimeError:  # a kernel that cannot be recorded
             return None
         return recording
@@ -130,8 +159,8 @@ def _flat(found: Found) -> list[Tensor]:
     return [tensor for some in found for tensor in some]
 
 
-def _equal(now: Sequence[Tensor], state: Sequence[Tensor], found: Found) -> bool:
-    return all(map(torch.equal, now, [*state, *_flat(found)]))
+def _same_place(one: Tensor, other: Tensor) -> bool:
+    return one.data_ptr() == other.data_ptr()
 
 
 def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -5,9 +5,9 @@ On a machine without one these are left out; ``make gpu-check`` runs them where 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from flexhpc.models import build
 from flexhpc.spec.sections.model import Cnn, Mlp, Model, Resnet
 from flexhpc.spec.sections.training import Adam, Gd, Sgd, Training
 from flexhpc.training import Group, Hooks, Outcome, ProbeData, loop, train
-from flexhpc.training.recorded import Recorded, Recording
+from flexhpc.training.recorded import Found, Recorded, Recording, recorder
 from tests.measuring.test_resident import ADAM, CNN, MLP, point_of
 from tests.training.helpers import SMALL, probe_data, same
 
@@ -115,11 +115,11 @@ def test_updates_are_recorded_and_leave_the_same_bits(
     name: str, model: str, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     longer = TRAININGS[name].model_copy(update={"epochs": 90})
-    recordings: list[int] = []
+    recordings: list[bool] = []
     tried = Recorded._tried
 
-    def seen(self: Recorded, ids: Tensor, *states: Sequence[Tensor]) -> Recording | None:
-        found = tried(self, ids, *states)
+    def seen(self: Recorded, *given: Any) -> Recording | None:
+        found = tried(self, *given)
         recordings.append(found is not None)
         return found
 
@@ -129,3 +129,18 @@ def test_updates_are_recorded_and_leave_the_same_bits(
     assert all(recordings)
     monkeypatch.setattr(loop, "recorder", lambda device: None)
     same(replayed, trained(longer, MODELS[model], gpu))
+
+
+def test_what_cannot_be_recorded_changes_nothing(gpu: torch.device) -> None:
+    weight = torch.zeros(3, device=gpu)
+
+    def update(ids: Tensor) -> Found:
+        weight.add_(float(ids.sum().item()))  # waits for the card
+        return [(weight.clone(), ids, ids)]
+
+    stream = torch.cuda.current_stream()
+    made = Recorded(update, lambda: [weight], recorder(gpu))
+    for _ in range(100):
+        made(torch.arange(3, device=gpu))
+    assert weight.tolist() == [300.0] * 3
+    assert torch.cuda.current_stream() == stream

@@ -18,6 +18,7 @@ from flexhpc.spec.sections.training import Adam, AdamW, Gd, Muon, Sgd, Soap, Tra
 from flexhpc.spec.variants import variants
 from flexhpc.training import Hooks, Outcome, train
 from flexhpc.training import network as network_module
+from flexhpc.training.layout import as_laid_out
 from flexhpc.training.optimizers import make_optimizer, update
 from tests.training.helpers import probe_data, run, same
 from tests.training.test_loop import resumed
@@ -73,6 +74,17 @@ def test_a_training_is_the_same_but_for_rounding(
 def close(one: Outcome, other: Outcome) -> None:
     np.testing.assert_allclose(one.loss_curve, other.loss_curve, rtol=2e-4)
     assert np.ptp(one.loss_curve) > 5e-4 * one.loss_curve.max()
+
+
+def test_a_tensor_takes_the_order_of_another() -> None:
+    given = torch.arange(2.0 * 3 * 4 * 5).view(2, 3, 4, 5)
+    like = torch.empty(2, 3, 4, 5, memory_format=torch.channels_last)
+    found = as_laid_out(given, like)
+    assert torch.equal(found, given)
+    assert found.stride() == like.stride()
+    assert as_laid_out(found, like) is found
+    one = torch.empty(2, 1, 4, 5)
+    assert as_laid_out(one, one.clone(memory_format=torch.channels_last)) is one, "the same memory"
 
 
 @pytest.mark.parametrize("stops", [[1], [3, 2]])

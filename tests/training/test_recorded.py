@@ -5,18 +5,24 @@ That the graph of a card replays is tested where there is one (test_gpu.py).
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from flexhpc.models import build
+from flexhpc.spec import checked
 from flexhpc.spec.sections.model import Cnn, Mlp, Model, Resnet, Subspace, Timm, Vit
 from flexhpc.spec.sections.training import Adam, AdamW, Gd, Sam, Sgd, Soap, Training
-from flexhpc.training import Hooks, loop, train
+from flexhpc.training import Hooks, loop, recorded, train
 from flexhpc.training.recorded import Found, Record, Recording, Update
+from flexhpc.training.resident import Resident
 from tests.training.helpers import SMALL, probe_data, run, same
 from tests.training.test_loop import resumed
 
@@ -166,6 +172,82 @@ def test_networks_of_others_are_not_recorded(monkeypatch: pytest.MonkeyPatch) ->
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     assert train(ADAM, lambda: network, probe_data(N), Hooks()).steps >= 90
     assert not tape.sizes
+
+
+REPEATING = """\
+from torch import nn
+
+class Repeating(nn.Module):
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.repeats, self.any_layout = 3, "NCHW"
+        self.inner, self.head = nn.Linear(64, 64), nn.Linear(64, classes)
+
+    def forward(self, images):
+        seen = images.flatten(1)
+        for _ in range(self.repeats):
+            seen = self.inner(seen).relu()
+        return self.head(seen)
+"""
+
+
+def test_attributes_of_a_users_network_are_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "repeating.py").write_text(REPEATING)
+    spec = tmp_path / "own.yaml"
+    spec.write_text(
+        "name: own\nfixed:\n  data: {source: digits}\n  model: {family: 'repeating:Repeating'}\n"
+    )
+    (point,) = checked(spec)[1]
+    network: Any = build(point.model, (1, 8, 8), 10)
+    assert network.repeats == 3
+    assert network.any_layout == "NCHW"
+    tape = Tape()
+    with_tape(monkeypatch, tape)
+    assert train(ADAM, lambda: network, probe_data(N), Hooks()).steps >= 90
+    assert not tape.sizes
+
+
+def test_large_networks_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    tape = Tape()
+    with_tape(monkeypatch, tape)
+    monkeypatch.setattr(recorded, "_MOST_STATE", 1000)
+    straight = run(ADAM, N)
+    assert not tape.sizes
+    assert straight.steps >= 90
+
+
+def test_a_recording_is_gone_with_its_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when the collector comes to it, which knows nothing of a card's memory."""
+    tape = Tape()
+    with_tape(monkeypatch, tape)
+    runs: list[weakref.ref[loop._Run]] = []
+    build_ = loop._Run._build
+
+    def seen(self: loop._Run) -> None:
+        build_(self)
+        runs.append(weakref.ref(self))
+
+    monkeypatch.setattr(loop._Run, "_build", seen)
+    gc.disable()
+    try:
+        run(ADAM, N)
+        assert tape.sizes
+        assert runs[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_a_recording_reads_a_batch_where_it_was() -> None:
+    """Longer batches come later where a probe goes on in the middle of an epoch."""
+    inputs = Resident(probe_data(60), double=False)
+    short = inputs.batch(torch.arange(20))
+    kept, place = short.clone(), short.data_ptr()
+    other = inputs.batch(torch.arange(20, 60))
+    assert other.data_ptr() != place
+    assert torch.equal(short, kept)
+    assert any(taken.data_ptr() == place for taken, _ in inputs._outgrown)
 
 
 def test_without_a_gpu_nothing_is_recorded() -> None:
