@@ -94,7 +94,7 @@ def test_a_folder_that_is_gone_is_not_made_anew(points: list[Point], tmp_path: P
 
 def test_a_sweep_takes_its_last_points_in_turn(tmp_path: Path) -> None:
     """The first ones tell that larger ones take longer; so the largest is not the last."""
-    (tmp_path / "widths.yaml").write_text(SPEC.replace("epochs: 200", "epochs: 2000"))
+    (tmp_path / "widths.yaml").write_text(SPEC.replace("epochs: 200", "epochs: 1200"))
     (tmp_path / "profile.yaml").write_text("tracking_uri: none\nworkers: 1\n")
     succeeded(tmp_path, "sweep", "widths.yaml", "--profile", "profile.yaml")
     run, _, points = open_run(tmp_path / "runs" / "widths")
