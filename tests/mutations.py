@@ -75,6 +75,10 @@ MUTATIONS = (
         "if not all(map(torch.equal,", "if not any(map(torch.equal,",
         ("tests/training/test_recorded.py",),
     ),
+    Mutation(
+        "recordings compared on other rows", "training/recorded.py",
+        "others = ids.flip(0)", "others = ids", ("tests/training/test_recorded.py",),
+    ),
 )  # fmt: skip
 
 

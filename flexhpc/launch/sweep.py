@@ -272,10 +272,11 @@ def follow(
 
 
 def _cores_taken(statuses: Sequence[PointStatus], profile: LocalProfile | SlurmProfile) -> int:
-    """Return how many cores of this machine train."""
+    """Return how many cores of this machine train, at most."""
     if isinstance(profile, SlurmProfile):
         return 0
-    each = profile.processes_per_node * (profile.probes_at_once or 1) * profile.cpus_per_process
+    _, at_once = profile.spread(max(1, sum(status.state != "done" for status in statuses)))
+    each = profile.processes_per_node * at_once * profile.cpus_per_process
     return each * sum(status.state == "running" for status in statuses)
 
 

@@ -1,8 +1,8 @@
 """An update that is recorded once and replayed: where to start kernels takes longer than they run.
 
 That is a small network on a GPU. The recording is a CUDA graph, one for each size of a batch. It is
-used only after it has left, on this very card and network, the same bits as two updates of other
-rows, one after the other; otherwise training goes on without.
+used only after it has left, on this very card and network, the same bits as two updates, one after
+the other, of rows in two orders; otherwise training goes on without.
 """
 
 from __future__ import annotations
@@ -63,10 +63,21 @@ class _Graphs:
         here.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         pool = None if self._first is None else self._first.pool()
-        with torch.cuda.stream(here), torch.cuda.graph(graph, pool=pool):  # back here if it fails
-            found = update(rows)
+        try:
+            with torch.cuda.stream(here), torch.cuda.graph(graph, pool=pool):  # back if it fails
+                found = update(rows)
+        except RuntimeError:
+            _record_nothing(ids.device)
+            raise
         self._first = self._first or graph
         return Recording(rows, found, graph.replay)
+
+
+def _record_nothing(device: torch.device) -> None:
+    """Record what cannot fail: after a failure random numbers count as being recorded still."""
+    number, graph = torch.zeros(1, device=device), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        number.add_(1)
 
 
 class Recorded:
@@ -94,7 +105,7 @@ class Recorded:
             recording.replay()
             return _kept(recording.found)
         self._made += 1
-        if self._refused or self._made <= _BY_ITSELF:
+        if self._refused or self._made <= _BY_ITSELF or ids.shape[0] == 1:  # has but one order
             return self._update(ids)
         return self._made_and_recorded(ids)
 

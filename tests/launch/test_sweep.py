@@ -11,12 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from flexhpc.cli import sweep as cli_sweep
 from flexhpc.launch import sweep as launch_sweep
+from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.sweep import launch_id
 from flexhpc.store import read
 from flexhpc.store.status import StatusReader, open_run
@@ -286,6 +288,28 @@ def test_a_report_is_got_ready_while_a_core_is_free(
     (tmp_path / "profile.yaml").write_text("tracking_uri: none\nworkers: 1\n")
     succeeded(tmp_path, "sweep", "small.yaml", "--profile", "profile.yaml")
     assert len(made) == steps
+
+
+@pytest.mark.parametrize(
+    ("profile", "taken"),
+    [
+        (LocalProfile(cluster="local", workers=4), 2),
+        (LocalProfile(cluster="local", workers=4, cpus_per_process=2), 4),
+        (LocalProfile(cluster="local", workers=8), 4),
+        (LocalProfile(cluster="local", workers=4, processes_per_node=2), 4),
+        (SlurmProfile(cluster="slurm"), 0),
+    ],
+)
+def test_cores_are_free_where_no_training_may_use_them(
+    profile: LocalProfile | SlurmProfile, taken: int, measured: Path
+) -> None:
+    """Two of three points are at work; eight workers train two probes of each at once."""
+    folder, _, points = open_run(measured)
+    states = zip(
+        StatusReader(folder, points).read(), ("running", "waiting", "running"), strict=True
+    )
+    statuses = [replace(status, state=state) for status, state in states]
+    assert launch_sweep._cores_taken(statuses, profile) == taken
 
 
 def test_what_is_got_ready_is_what_a_report_needs(measured: Path, tmp_path: Path) -> None:

@@ -144,3 +144,4 @@ def test_what_cannot_be_recorded_changes_nothing(gpu: torch.device) -> None:
         made(torch.arange(3, device=gpu))
     assert weight.tolist() == [300.0] * 3
     assert torch.cuda.current_stream() == stream
+    assert torch.rand(3, device=gpu).isfinite().all(), "nothing is recorded any more"

@@ -44,12 +44,14 @@ class Tape:
 
     Args:
         spoil: called with what was found after every replay; breaks: whether recording fails.
+        stale: whether it replays the rows of its recording, whatever it is given.
     """
 
     def __init__(
-        self, spoil: Callable[[Found], None] = lambda found: None, *, breaks: bool = False
-    ) -> None:
-        self.spoil, self.breaks = spoil, breaks
+        self, spoil: Callable[[Found], None] = lambda found: None, *, breaks: bool = False,
+        stale: bool = False,
+    ) -> None:  # fmt: skip
+        self.spoil, self.breaks, self.stale = spoil, breaks, stale
         self.sizes: list[int] = []
         self.replays = 0
 
@@ -61,7 +63,7 @@ class Tape:
         self.sizes.append(len(ids))
 
         def replay() -> None:
-            for kept, new in zip(found, update(rows), strict=True):
+            for kept, new in zip(found, update(ids if self.stale else rows), strict=True):
                 for one, other in zip(kept, new, strict=True):
                     one.copy_(other)
             self.spoil(found)
@@ -141,6 +143,23 @@ def test_a_recording_that_does_anything_else_is_not_used(
     monkeypatch.setattr(loop._Run, "_build", kept)
     same(straight, run(ADAM, N))
     assert tape.replays == (what != "breaks"), "tried once"
+
+
+def test_a_recording_that_reads_no_other_rows_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    straight = run(ADAM, N)
+    tape = Tape(stale=True)
+    with_tape(monkeypatch, tape)
+    same(straight, run(ADAM, N))
+    assert tape.replays == 2
+
+
+def test_batches_of_one_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    tail = ADAM.model_copy(update={"batch_size": 5, "batches": "tail"})
+    straight = run(tail, 21)
+    tape = Tape()
+    with_tape(monkeypatch, tape)
+    same(straight, run(tail, 21))
+    assert tape.sizes == [5]
 
 
 @pytest.mark.parametrize(
