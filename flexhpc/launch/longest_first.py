@@ -22,7 +22,7 @@ _LAST = 8
 def longest_first(statuses: Sequence[PointStatus]) -> list[str]:
     """Return the points that nobody is at, by how long they are foretold to take.
 
-    None while there are many of them, or nothing tells how long points take.
+    Nothing while there are many of them, or none tells how long points take.
     """
     free = [i for i, status in enumerate(statuses) if status.state in ("waiting", "stopped")]
     workers = max(1, sum(status.state == "running" for status in statuses))

@@ -36,6 +36,7 @@ from flexhpc.versions import python_version
 from flexhpc.worker.task import Owner, TaskFile
 
 _LOOK_EVERY = 0.5
+_OVER = object()
 _STOP_WITHIN = 120.0
 _CLUSTER_BEAT = 5.0
 
@@ -226,7 +227,8 @@ def follow(
             with View(console, run.name) as view:
                 scheduler = Scheduler(backend)
                 begun, folder = False, Whereabouts(stop_file.parent)
-                turns, steps = LongestFirst(stop_file.parent), iter(meanwhile)
+                turns = LongestFirst(stop_file.parent)
+                steps, more = iter(meanwhile), True
                 settled: set[str] = set()  # what failed for us stays so, whoever else tries it
                 while not (stop.count or stop_file.exists()):
                     if folder.gone():
@@ -252,8 +254,8 @@ def follow(
                         break
                     if backend.shared:
                         turns.tell([_to_come(s, launch) for s in statuses])
-                    if begun and _cores_taken(statuses, profile) < cores():
-                        next(steps, None)
+                    if begun and more and _cores_taken(statuses, profile) < cores():
+                        more = next(steps, _OVER) is not _OVER
                     # A look at very many points takes a while; leave the file system some rest.
                     time.sleep(max(_LOOK_EVERY, 3 * (time.monotonic() - began)))
                 interrupted = bool(stop.count) or stop_file.exists()

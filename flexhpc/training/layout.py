@@ -14,7 +14,7 @@ from torch import Tensor, nn
 def lay_out(network: nn.Module, device: torch.device) -> None:
     """Have the channels of images lie beside each other where that is quicker.
 
-    On the CPU in single precision: oneDNN has no others. Only where the network says so by its
+    On the CPU in single precision, which is oneDNN's. Only where the network says so by its
     ``flexhpc_any_layout``: one may flatten images by a view, which does not work then.
     """
     single = all(weight.dtype == torch.float32 for weight in network.parameters())

@@ -159,10 +159,14 @@ class _Run:
 
     def _update(self, ids: Tensor) -> Found:
         found = self.network.gradient(ids)
+        self._go()
+        return found
+
+    def _go(self) -> None:
+        """Update the weights by their gradients."""
         if self.training.clip_norm is not None:
             clip(self.network.parameters, self.training.clip_norm)
         update(self.optimizer)
-        return found
 
     def _changing(self) -> list[Tensor]:
         states = [value for own in self.optimizer.state.values() for value in own.values()]
@@ -240,9 +244,7 @@ class _Run:
             kept = perturb(parameters, training.sam.rho)
             self.network.backward(ids, step, vote=False, again=True)
             restore(parameters, kept)
-        if training.clip_norm is not None:
-            clip(parameters, training.clip_norm)
-        update(self.optimizer)
+        self._go()
         return stop
 
     def _verdict(self) -> Verdict | None:

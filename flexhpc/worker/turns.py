@@ -38,5 +38,7 @@ class Turns:
 def next_of(points: Sequence[Point], launch: Path) -> int:
     """Return the place of the point whose turn it is, among some that are left."""
     turns = read_as(Turns, Turns.path(launch))
-    places = {point.id: place for place, point in enumerate(points)} if turns is not None else {}
-    return next((places[one] for one in turns.points if one in places), 0) if turns else 0
+    if turns is None:
+        return 0
+    places = {point.id: place for place, point in enumerate(points)}
+    return next((places[one] for one in turns.points if one in places), 0)
