@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import os
+import random
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from hypothesis import settings
 from flexhpc.imports import quick_imports
 from tests import reaper
 from tests.command import flexhpc
+from tests.speeds import BUDGET, ORDER
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"
@@ -110,7 +113,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
             try:
                 done = subprocess.run(
                     [str(FLEXHPC), "sweep", str(spec)], cwd=folder, capture_output=True, text=True,
-                    timeout=240,
+                    timeout=500,
                 )  # fmt: skip
                 patience = time.monotonic() + 10  # a process that ends is not one that is left
                 while (left := sorted(processes_in(folder))) and time.monotonic() < patience:
@@ -150,6 +153,27 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _smaller_budgets() -> Iterator[None]:
+    """Divide the budgets of all specs that tests write, for `make test-speeds`."""
+    divisor = int(os.environ.get(BUDGET, "1"))
+    written = Path.write_text
+
+    def write_text(path: Path, text: str, *args: Any, **kwargs: Any) -> int:
+        if path.suffix == ".yaml":
+            text = re.sub(
+                r"\b(epochs|steps): (\d+)\b",
+                lambda found: f"{found[1]}: {max(1, int(found[2]) // divisor)}",
+                text,
+            )
+        return written(path, text, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if divisor > 1:
+            patch.setattr(Path, "write_text", write_text)
+        yield
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Set aside what is imported for good, so that the collector never looks through it."""
@@ -175,6 +199,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(room)
         if str(item.path).endswith(SWEEPS):
             item.add_marker("sweeps")
+    if ORDER in os.environ:
+        draw = random.Random(os.environ[ORDER])  # the same in all processes of pytest-xdist
+        keys = {path: draw.random() for path in sorted({str(item.path) for item in items})}
+        items.sort(key=lambda item: (keys[str(item.path)], draw.random()))
     slow = [item for item in items if "tests/slurm/" in str(item.path)]
     quick = [item for item in items if item not in slow]
     parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 from flexhpc.store import read, read_masks
 from flexhpc.store.status import PointStatus, StatusReader, open_run
-from tests.conftest import FLEXHPC
+from tests.conftest import FLEXHPC, SMALL
+
+GATED = (
+    SMALL.replace("family: mlp, width: 8, depth: 1", 'family: "gated:Net"')
+    .replace("epochs: 120", "epochs: 300, gates: {plateau: off}")
+    .replace("model.width: [4, 8, 12]", "model.kwargs.width: [10, 14]")
+)
+"""Two points whose trainings wait at a barrier (tests/barrier.py)."""
 
 
 def contents(run: Path) -> dict[str, object]:
@@ -38,15 +46,18 @@ def start(spec: Path, *, tracking: bool = False, keys: str = "") -> subprocess.P
 
 
 def finish(sweep: subprocess.Popen[str]) -> str:
-    output, _ = sweep.communicate(timeout=240)
+    output, _ = sweep.communicate(timeout=500)
     return output
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
+def end(sweep: subprocess.Popen[str]) -> None:
+    """Kill a sweep and all processes that it started, as a crash of the machine would."""
+    processes = [psutil.Process(sweep.pid)] if sweep.poll() is None else []
+    processes += [child for one in processes for child in one.children(recursive=True)]
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    sweep.communicate()
 
 
 def running(run: Path) -> list[PointStatus]:

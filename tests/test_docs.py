@@ -78,7 +78,7 @@ ELSEWHERE = {
 
 BY_HAND = (
     "make check", "make coverage", "make test-full", "make test-slow", "make bench",
-    "make test-faults",
+    "make test-faults", "make test-speeds",
     "make gpu-check", "make recipe",
 )  # fmt: skip
 """What runs these tests themselves, or for an hour: here make only has to know how."""

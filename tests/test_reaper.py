@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from tests import reaper
+from tests.barrier import wait_for
 from tests.conftest import FLEXHPC, REPOSITORY, SMALL
-from tests.slurm.conftest import needs_slurm, port_of, root_of, wait_for
+from tests.slurm.conftest import needs_slurm, port_of, root_of
 
 MARK = "FLEXHPC_TEST_OF_REAPER"
 LONG = SMALL.replace("epochs: 120", "epochs: 100000, gates: {plateau: off}")
@@ -64,12 +65,12 @@ def test_what_a_test_process_started_ends_with_it(how: signal.Signals, tmp_path:
         env={**os.environ, MARK: mark, "PYTHONPATH": str(REPOSITORY)},
     ) as test:  # fmt: skip
         try:
-            wait_for(lambda: sum(server in line for line in marked(mark)) > 1, what="for a worker")
+            wait_for(lambda: sum(server in line for line in marked(mark)) > 1, "a worker")
             test.send_signal(how)
             test.wait(timeout=60)
         finally:
             test.kill()
-        wait_for(lambda: not marked(mark), seconds=30, what="for all to end")
+        wait_for(lambda: not marked(mark), "the end of all processes")
 
 
 @pytest.mark.slurm
@@ -83,12 +84,12 @@ def test_so_does_a_cluster_with_its_jobs() -> None:
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     ) as test:  # fmt: skip
         try:
-            wait_for(lambda: reaper.steps_in(folder), seconds=60, what="for a job to run")
+            wait_for(lambda: reaper.steps_in(folder), "a running job")
             test.terminate()
             test.wait(timeout=60)
         finally:
             test.kill()
-        wait_for(lambda: not working_in(root), seconds=30, what="for all to end")
+        wait_for(lambda: not working_in(root), "the end of all processes")
     shutil.rmtree(root)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -207,9 +206,7 @@ def test_two_hundred_points_of_forty_trainings_are_a_page_of_five_megabytes(tmp_
     for one in some:
         probes = [summary((40 + i, i % 2), loss_curve=curve, epochs=500) for i in range(40)]
         one.record.probes[:] = probes
-    began = time.monotonic()
     page = write_report("made", some, ["name: made"], tmp_path / "out")
-    assert time.monotonic() - began < 40, "a third of it where nothing else runs"
     assert page.stat().st_size < 5e6
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.barrier import Barrier, wait_for
 from tests.conftest import FULL
 from tests.container.conftest import Built, Site, images_of
 from tests.container.test_sif import sha256
-from tests.slurm.conftest import Cluster, finish, wait_for
+from tests.slurm.conftest import Cluster, finish
 from tests.slurm.test_life_cycle import LONG, disturb_again_and_again, undisturbed, usr2
 from tests.slurm.test_sweeps import locally, submissions, write_spec
 from tests.sweeps import contents
@@ -121,7 +122,9 @@ def test_tables_outside_of_data_are_seen(
 def test_usr2_in_a_contained_task(
     container: dict[str, object], cluster: Cluster, undisturbed: dict[str, object], tmp_path: Path
 ) -> None:
-    """It saves, ends, is queued again by the batch script on the host, and goes on."""
+    """It saves, ends, is requeued by the batch script on the host, and resumes."""
+    barrier = Barrier(tmp_path)
+    barrier.creep()
     spec = tmp_path / "long.yaml"
     spec.write_text(LONG.replace("shards: 2", "shards: 2, gates: {plateau: off}"))
     profile = cluster.profile(
@@ -130,6 +133,7 @@ def test_usr2_in_a_contained_task(
     sweep = cluster.sweep(spec, profile)
     run = tmp_path / "runs" / "long"
     watched = disturb_again_and_again(run, [lambda: usr2(cluster)] * TIMES)
+    barrier.open()
     output = finish(sweep)
     assert sweep.returncode == 0, output
     assert contents(run) == undisturbed
@@ -210,7 +214,7 @@ def test_an_image_that_changes_after_submission_is_refused_by_the_task(
     assert started.returncode == 0, started.stderr
     mine.unlink()
     run = tmp_path / "runs" / "quick"
-    wait_for(lambda: not cluster.queue())
+    wait_for(lambda: not cluster.queue(), "an empty queue")
     (log,) = run.glob("jobs/*/array-000/*_log.err")
     assert "mine.sif: is gone, or was changed; submit the sweep again" in log.read_text()
 

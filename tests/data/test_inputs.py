@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -109,14 +108,6 @@ def test_training_and_test_samples_draw_differently_but_for_the_fixed_permutatio
     rows = np.arange(20, dtype=np.float32).reshape(2, 10)
     train, test = (made(kind, rows, part).of(np.arange(2)) for part in (TRAIN, TEST))
     assert np.array_equal(train, test) == (kind == "permuted")
-
-
-@pytest.mark.parametrize("kind", ["gaussian", "permuted", "permuted_each"])
-def test_ten_thousand_samples_take_well_under_a_second(kind: str) -> None:
-    rows = np.zeros((10_000, 1, 28, 28), np.uint8)
-    began = time.process_time()
-    made(kind, rows).of(np.arange(10_000))
-    assert time.process_time() - began < 1
 
 
 @settings(max_examples=40)

@@ -6,8 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.faults.site import Outcome, Site, Unavailable, end
-from tests.slurm.conftest import Cluster, no_slurm, running_cluster, wait_for
+from tests.barrier import wait_for
+from tests.faults.site import Outcome, Site, Unavailable
+from tests.slurm.conftest import Cluster, no_slurm, running_cluster
+from tests.sweeps import end
 
 
 @contextlib.contextmanager
@@ -36,9 +38,8 @@ def twenty_sweeps(site: Site, times: int) -> Outcome:
                 cluster.sweep(site.spec, on_slurm) if number % 2 else site.start()
                 for number in range(20)
             ]
-            site.wait(sweeps[-1], site.working)
             for sweep in sweeps[::3]:
-                site.somewhere(1.0)
+                site.hold(sweeps[-1])
                 site.outcome.tried += sweep.poll() is None
                 end(sweep)
                 site.note_probes()
@@ -55,12 +56,11 @@ def killed_node(site: Site, times: int) -> Outcome:
         on_slurm = _profiles(site, cluster)
         for _ in range(times):
             sweeps = [cluster.sweep(site.spec, on_slurm), site.start()]
-            site.wait(sweeps[0], lambda: any(job[2] == "RUNNING" for job in cluster.queue()))
-            site.somewhere(4.0)
+            site.hold(sweeps[0])
             for node in {job[3] for job in cluster.queue() if job[2] == "RUNNING"}:
                 cluster.kill_node(node)
                 site.outcome.tried += 1
-                wait_for(lambda node=node: "down" in cluster.nodes()[node], what=cluster.nodes)
+                wait_for(lambda node=node: "down" in cluster.nodes()[node], cluster.nodes)
                 cluster.up()
                 break
             for sweep in sweeps:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from tests.faults.site import SPEC, Outcome, Site, end
+from tests.faults.site import SPEC, Outcome, Site
+from tests.sweeps import end
 
 
 def damaged_point_file(site: Site, times: int) -> Outcome:
@@ -30,24 +31,18 @@ def damaged_point_file(site: Site, times: int) -> Outcome:
 
 
 def damaged_checkpoint(site: Site, times: int) -> Outcome:
-    """Flip a bit of a checkpoint, or cut it, while nobody is at work: never trained on."""
+    """Flip a bit of a checkpoint, or cut it, while no process runs: it is never trained on."""
     for _ in range(times):
-        while not (saved := _killed_in_a_probe(site)):
-            site.begin_anew()
-        for path in saved:
+        sweep = site.start()
+        site.hold(sweep)
+        site.barrier.creep()
+        site.wait(sweep, lambda: list(site.run.glob("points/*/*.ckpt")))
+        end(sweep)
+        site.note_probes()
+        for path in site.run.glob("points/*/*.ckpt"):
             harm(path, site)
             site.outcome.tried += 1
     return site.conclude()
-
-
-def _killed_in_a_probe(site: Site) -> list[Path]:
-    """Kill a sweep soon after a checkpoint; return those it leaves: none, if its probes ended."""
-    sweep = site.start()
-    site.wait(sweep, lambda: list(site.run.glob("points/*/*.ckpt")))
-    site.somewhere(0.5)
-    end(sweep)
-    site.note_probes()
-    return list(site.run.glob("points/*/*.ckpt"))
 
 
 def nan_in_data(site: Site, times: int) -> Outcome:
@@ -64,8 +59,7 @@ def nan_in_data(site: Site, times: int) -> Outcome:
     for _ in range(times):
         site.begin_anew()
         sweep = site.start()
-        site.wait(sweep, site.working)
-        site.somewhere(0.5)
+        site.hold(sweep)
         end(sweep)
         site.note_probes()
         bad = good.copy()

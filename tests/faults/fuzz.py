@@ -38,6 +38,7 @@ from flexhpc.store import RunFolder, read, read_claim, read_masks
 from flexhpc.store.status import StatusReader, open_run
 from flexhpc.store.structure import AS_TEXT
 from flexhpc.training import checkpoint
+from tests.barrier import Barrier
 from tests.conftest import REPOSITORY
 from tests.contents import edited
 from tests.data.test_formats import png, write_hugging_face, write_tar
@@ -168,6 +169,7 @@ def overrides() -> Fuzzer:
     def make(folder: Path, rng: np.random.Generator) -> Any:
         path = folder / "spec.yaml"
         path.write_text(SPEC)
+        Barrier(folder)
         value = pick(rng, NASTY)
         shown = json.dumps(value) if rng.random() < 0.5 else str(value)
         given = [f"{pick(rng, keys)}={shown}" for _ in range(int(rng.integers(1, 3)))]

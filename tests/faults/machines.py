@@ -67,9 +67,8 @@ def read_only(site: Site, times: int) -> Outcome:
     with mounted(site.run / "points", "size=50m") as again:
         for _ in range(times):
             sweep = site.start()
-            site.wait(sweep, site.working)
-            site.somewhere(1.0)
-            for _ in range(200):  # not while somebody is just writing
+            site.hold(sweep)
+            for _ in range(200):  # not while a heartbeat is written
                 with contextlib.suppress(Unavailable):
                     again("ro")
                     site.outcome.tried += 1
@@ -111,13 +110,9 @@ def slow_disk(site: Site, times: int) -> Outcome:
     """Every write, sync and rename takes a hundredth of a second, and workers are killed."""
     for _ in range(times):
         sweep = site.start(**faulty(site, SLOW="0.01"))
-        if not site.wait(sweep, site.working):
-            break
-        site.somewhere(2.0)
-        for pid in site.working()[:1]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-                site.outcome.tried += 1
+        for pid in site.hold(sweep)[:1]:
+            os.kill(pid, signal.SIGKILL)
+            site.outcome.tried += 1
         site.finish(sweep)
         site.note_probes()
     return site.conclude()
@@ -132,9 +127,8 @@ def host_comes_back(site: Site, times: int) -> Outcome:
         site.begin_anew()
         day = int(site.rng.choice((-86_400, 86_400)))
         away = site.start(**faulty(site, CLOCK=str(day), HOST="elsewhere"))
-        if not site.wait(away, site.working):
+        if not site.hold(away):
             break
-        site.somewhere(1.0)
         there = [psutil.Process(away.pid), *psutil.Process(away.pid).children(recursive=True)]
         for process in there:
             process.suspend()

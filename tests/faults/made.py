@@ -9,6 +9,7 @@ import pytest
 from flexhpc.errors import Interrupted
 from flexhpc.spec.sections.training import Adam
 from flexhpc.training import Hooks
+from tests.barrier import Barrier
 from tests.command import succeeded
 from tests.faults.site import SPEC
 from tests.training.helpers import run
@@ -21,6 +22,7 @@ def a_run(folder: Path) -> Path:
     """Measure two points; returns their run folder."""
     folder.mkdir(parents=True)
     (folder / "faults.yaml").write_text(SPEC)
+    Barrier(folder)
     (folder / "p.yaml").write_text("workers: 1\ntracking_uri: none\n")
     succeeded(folder, "sweep", "faults.yaml", "--profile", "p.yaml")
     return folder / "runs" / "faults"

@@ -5,27 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sqlite3
 import subprocess
-from pathlib import Path
+import time
 
 import psutil
 
 from tests.archives import copy_checkout
-from tests.faults.site import Outcome, Site, end
+from tests.barrier import alive
+from tests.faults.site import Outcome, Site
+from tests.sweeps import end
 
 
 def killed_worker(site: Site, times: int) -> Outcome:
     """SIGKILL a worker in the middle of a probe; the sweep replaces it."""
     sweep = site.start()
     for _ in range(times):
-        if not site.wait(sweep, site.working):
-            break
-        site.somewhere(0.4)
-        for pid in site.working()[:1]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, 9)
-                site.outcome.tried += 1
+        for pid in site.hold(sweep)[:1]:
+            os.kill(pid, signal.SIGKILL)
+            site.outcome.tried += 1
         site.note_probes()
     site.must_end_well(sweep)
     return site.conclude()
@@ -35,21 +32,16 @@ def killed_everything(site: Site, times: int) -> Outcome:
     """SIGKILL the sweep, its workers and its follower at once; the command is repeated."""
     for _ in range(times):
         sweep = site.start()
-        site.wait(sweep, site.working)
-        site.somewhere(1.0)
-        site.outcome.tried += sweep.poll() is None
+        site.outcome.tried += bool(site.hold(sweep))
         end(sweep)
         site.note_probes()
     return site.conclude()
 
 
 def killed_follower(site: Site, times: int) -> Outcome:
-    """SIGKILL what keeps MLflow up to date; the next command brings the rest in, each once.
-
-    At some moment, and the last time just when it has logged a probe and not yet counted it.
-    """
+    """SIGKILL the process that writes to MLflow; the next command logs the rest, each once."""
     site.profile()
-    for number in range(times):
+    for _ in range(times):
         site.begin_anew()
         sweep = site.start()
 
@@ -57,11 +49,8 @@ def killed_follower(site: Site, times: int) -> Outcome:
             children = psutil.Process(sweep.pid).children() if sweep.poll() is None else []
             return [one for one in children if _is_follower(one)]
 
+        site.hold(sweep)
         site.wait(sweep, lambda: followers() and (site.run / "mlflow.db").exists())
-        if number < times - 1:
-            site.somewhere(2.0)
-        else:
-            site.wait(sweep, lambda: _half_logged(site.run / "mlflow.db"))
         before = site.outcome.tried
         with contextlib.suppress(psutil.Error):  # it has ended
             for follower in followers():
@@ -83,31 +72,15 @@ def _is_follower(process: psutil.Process) -> bool:
     return False
 
 
-def _half_logged(database: Path) -> bool:
-    """Return whether MLflow holds a probe that its point does not count."""
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(
-        sqlite3.connect(f"file:{database}?mode=ro", uri=True)
-    ) as opened:  # fmt: skip
-        ((there, counted),) = opened.execute(
-            "select sum(key = 'flexhpc.probe'),"
-            " sum(case key when 'flexhpc.probes_logged' then cast(value as integer) end) from tags"
-        )
-        return int(there or 0) > int(counted or 0)
-    return False
-
-
 def killed_rank(site: Site, times: int) -> Outcome:
     """SIGKILL one of two processes that train a probe together."""
     site.profile("tracking_uri: none", "processes_per_node: 2", workers=1)
     sweep = site.start()
     for _ in range(times):
-        if not site.wait(sweep, site.working):
-            break
-        site.somewhere(1.0)
-        if ranks := _ranks(sweep):
-            with contextlib.suppress(psutil.Error):
-                ranks[int(site.rng.integers(len(ranks)))].kill()
-                site.outcome.tried += 1
+        if ranks := site.hold(sweep, processes=2):
+            os.kill(int(site.rng.choice(ranks)), signal.SIGKILL)
+            site.outcome.tried += 1
+        site.barrier.open()  # or the other one would not notice
         site.note_probes()
     site.must_end_well(sweep)
     return site.conclude()
@@ -118,39 +91,29 @@ def interrupted_ranks(site: Site, times: int) -> Outcome:
     site.profile("tracking_uri: none", "processes_per_node: 2", workers=1)
     for _ in range(times):
         sweep = site.start()
-        site.wait(sweep, site.working)
-        site.somewhere(1.0)
-        site.outcome.tried += sweep.poll() is None
-        ranks = _ranks(sweep)
+        ranks = site.hold(sweep, processes=2)
+        site.outcome.tried += bool(ranks)
         sweep.send_signal(signal.SIGINT)
         site.must_end_well(sweep, 0, 130)
-        if left := [rank for rank in ranks if rank.is_running()]:
+        if left := [rank for rank in ranks if alive(rank)]:
             site.outcome.wrong += 1
             site.outcome.said.append(f"{len(left)} processes wait for each other for ever")
             for rank in left:
-                rank.kill()
+                os.kill(rank, signal.SIGKILL)
         site.note_probes()
     return site.conclude()
-
-
-def _ranks(sweep: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Return the processes that train for a sweep."""
-    servers = psutil.Process(sweep.pid).children() if sweep.poll() is None else []
-    return [rank for server in servers for rank in server.children()]
 
 
 def stopped_worker(site: Site, times: int) -> Outcome:
     """SIGSTOP a worker for a while: it holds its claim, nobody else may write."""
     sweep = site.start()
     for _ in range(times):
-        if not site.wait(sweep, site.working):
-            break
-        for pid in site.working()[:1]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, 19)
-                site.outcome.tried += 1
-                site.somewhere(1.0)
-                os.kill(pid, 18)
+        for pid in site.hold(sweep)[:1]:
+            os.kill(pid, signal.SIGSTOP)
+            site.outcome.tried += 1
+            site.barrier.open()
+            time.sleep(float(site.rng.uniform(0, 1)))  # the others go on meanwhile
+            os.kill(pid, signal.SIGCONT)
     site.must_end_well(sweep)
     return site.conclude()
 
@@ -159,9 +122,7 @@ def two_sweeps(site: Site, times: int) -> Outcome:
     """Two commands for one run at once, one of which is killed."""
     for _ in range(times):
         first, second = site.start(), site.start()
-        site.wait(first, site.working)
-        site.somewhere(1.0)
-        site.outcome.tried += 1
+        site.outcome.tried += bool(site.hold(first))
         end(first)
         site.must_end_well(second)
         site.note_probes()
@@ -172,9 +133,8 @@ def many_sweeps(site: Site, times: int) -> Outcome:
     """Ten commands for one run at once, half of which are killed, one after the other."""
     for _ in range(times):
         sweeps = [site.start() for _ in range(10)]
-        site.wait(sweeps[-1], site.working)
         for sweep in sweeps[::2]:
-            site.somewhere(2.0)
+            site.hold(sweeps[-1])
             site.outcome.tried += sweep.poll() is None
             end(sweep)
             site.note_probes()
@@ -192,8 +152,7 @@ def another_version(site: Site, times: int) -> Outcome:
         source.write("# another version\n")
     for _ in range(times):
         sweeps = [site.start(), site.start(PYTHONPATH=str(other))]
-        site.wait(sweeps[0], site.working)
-        site.outcome.tried += 1
+        site.outcome.tried += bool(site.hold(sweeps[0]))
         for sweep in sweeps:
             site.must_end_well(sweep)
         site.note_probes()
@@ -204,14 +163,10 @@ def out_of_memory(site: Site, times: int) -> Outcome:
     """A worker can have no more memory than it has: its point fails in a line, and is repeated."""
     for _ in range(times):
         sweep = site.start()
-        if not site.wait(sweep, site.working):
-            break
-        site.somewhere(0.4)
-        for pid in site.working()[:1]:
-            with contextlib.suppress(psutil.Error):
-                worker = psutil.Process(pid)
-                worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms,) * 2)
-                site.outcome.tried += 1
+        for pid in site.hold(sweep)[:1]:
+            worker = psutil.Process(pid)
+            worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms,) * 2)
+            site.outcome.tried += 1
         said = site.must_end_well(sweep, 0, 1)
         if sweep.returncode and "memory" not in said and "its worker died" not in said:
             site.outcome.wrong += 1

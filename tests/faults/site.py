@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -15,27 +14,29 @@ from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 import numpy as np
-import psutil
 import pytest
 
 from flexhpc.errors import PointError
-from flexhpc.store import read, read_claim
-from flexhpc.store.status import StatusReader, open_run
+from flexhpc.store import read
+from flexhpc.store.status import open_run
 from flexhpc.tracking.quiet import mlflow_client
+from tests.barrier import Barrier
 from tests.conftest import FLEXHPC
-from tests.sweeps import contents
+from tests.sweeps import contents, end
 
 SPEC = """\
 name: faults
 fixed:
   data: {source: digits, labels: random, n_max: 300}
-  model: {family: mlp, width: 8, depth: 1}
+  model: {family: "gated:Net"}
   training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 600, shards: 2,
     gates: {plateau: off}}
   search: {policy: bisection, start: 64, tolerance: 0.2}
-grid: {model.width: [8, 12]}
+grid: {model.kwargs.width: [8, 12]}
 """
-_PATIENCE = 240.0
+_PATIENCE = 300.0
+_PASSES = 1000
+"""Faults strike after fewer forward passes than this; a point takes some thousands."""
 
 
 @dataclass
@@ -95,6 +96,7 @@ class Site:
         self.folder, self.rng, self.outcome = folder, rng, Outcome()
         self.spec = folder / "faults.yaml"
         self.spec.write_text(SPEC)
+        self.barrier = Barrier(folder)
         self.run = folder / "runs" / "faults"
         self.profile("tracking_uri: none")
         self._started: list[subprocess.Popen[str]] = []
@@ -131,6 +133,7 @@ class Site:
 
     def finish(self, sweep: subprocess.Popen[str]) -> str:
         """Wait for it; returns what it said, and notes how failures named themselves."""
+        self.barrier.open()
         try:
             said, _ = sweep.communicate(timeout=_PATIENCE)
         except subprocess.TimeoutExpired:
@@ -153,21 +156,15 @@ class Site:
             time.sleep(0.02)
         return True
 
-    def somewhere(self, longest: float) -> None:
-        """Let a random time pass."""
-        time.sleep(float(self.rng.uniform(0, longest)))
+    def hold(self, sweep: subprocess.Popen[str], processes: int = 1) -> list[int]:
+        """Let trainings go on for a random number of passes, then wait until some are held.
 
-    def working(self) -> list[int]:
-        """Process ids of the workers that are in the middle of a probe."""
-        if not (self.run / "sweep.yaml").is_file():
-            return []
-        folder, _, points = open_run(self.run)
-        found = []
-        for status in StatusReader(folder, points).read():
-            if status.state == "running" and status.progress:
-                claim = read_claim(folder.claim(status.point.id))
-                found += [claim.pid] if claim is not None else []
-        return found
+        Returns:
+            The ids of the processes that are held; none if the sweep ends first.
+        """
+        self.barrier.hold(int(self.rng.integers(1, _PASSES)))
+        self.wait(sweep, lambda: len(self.barrier.waiting()) >= processes)
+        return sorted(self.barrier.waiting())
 
     def note_probes(self) -> None:
         """Count what was known before and is gone, or is there twice."""
@@ -244,15 +241,3 @@ class Site:
 
 
 Kind = Callable[[Site, int], Outcome]
-
-
-def end(sweep: subprocess.Popen[str]) -> None:
-    """End a sweep and all that comes from it, as a crash of the machine would."""
-    mine = [psutil.Process(sweep.pid)] if sweep.poll() is None else []
-    mine += [child for process in mine for child in process.children(recursive=True)]
-    for process in mine:
-        try:
-            process.send_signal(signal.SIGKILL)
-        except psutil.Error:
-            continue
-    sweep.communicate()

@@ -9,7 +9,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import torch
 
 from flexhpc.training import Group
 from flexhpc.worker.place import read_secret, write_secret
+from tests.barrier import wait_for
 from tests.conftest import REPOSITORY
 from tests.training.test_group import start
 
@@ -42,11 +42,11 @@ def ranks(tmp_path: Path) -> Iterator[Begin]:
 
 
 def until_they_train(folder: Path, ranks: list[Rank]) -> None:
-    end = time.monotonic() + 120
-    while not (folder / "training").exists():
-        assert time.monotonic() < end
+    def trains() -> bool:
         assert all(rank.poll() is None for rank in ranks)
-        time.sleep(0.05)
+        return (folder / "training").exists()
+
+    wait_for(trains, "a training")
 
 
 def doors(*ranks: Rank) -> set[tuple[str, int]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from pathlib import Path
 
 import h5py
@@ -218,13 +217,11 @@ def run_of_all_kinds(measured: Path, tmp_path: Path) -> Path:
 
 
 def looked_at(run: Path, *more: list) -> list[dict]:
-    """What the commands that read a run say of its points; none fails or is slow."""
-    began = time.process_time()
+    """Return the states that the commands that read a run report; none may fail."""
     for command in (["results", run], ["status", run], *more, ["status", run, "--json"]):
         said = flexhpc(run.parent, *command)
         assert said.returncode == 0, said.stdout + said.stderr
         assert "Traceback" not in said.stdout + said.stderr
-    assert time.process_time() - began < 30
     states: list[dict] = json.loads(said.stdout)
     return states
 

@@ -1,4 +1,4 @@
-"""A sweep is killed, stopped, cancelled or started twice: nothing is lost or measured again."""
+"""Sweeps that are killed, interrupted, cancelled or started twice: nothing is lost or repeated."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,142 +13,179 @@ import psutil
 import pytest
 import torch
 
+from flexhpc.store import read
 from flexhpc.store.status import StatusReader, open_run
+from tests.barrier import Barrier, alive, wait_for
 from tests.command import succeeded
-from tests.conftest import FULL, SMALL, Cli
-from tests.faults.site import end
-from tests.sweeps import contents, finish, probes_in, running, start, wait_for
+from tests.conftest import FULL, Cli
+from tests.sweeps import GATED, contents, end, finish, probes_in, running, start
 
-LONGER = SMALL.replace("epochs: 120", "epochs: 900, gates: {plateau: off}").replace(
-    "model.width: [4, 8, 12]", "model.width: [10, 14]"
-)
-"""Two points with failing probes of a second or two: time to be killed in."""
+PASSES = 20
+"""Forward passes after which a first probe has finished some epochs and is far from its end."""
+TWO = "workers: 2\n"
 
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Path:
-    """A sweep in a folder of its own."""
     path = tmp_path / "small.yaml"
-    path.write_text(LONGER)
+    path.write_text(GATED)
     return path
 
 
+@pytest.fixture
+def barrier(tmp_path: Path) -> Barrier:
+    return Barrier(tmp_path)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "runs" / "small"
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+def undisturbed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    spec = folder / "small.yaml"
-    spec.write_text(LONGER)
+    Barrier(folder)
+    (folder / "small.yaml").write_text(GATED)
     (folder / "profile.yaml").write_text("tracking_uri: none\n")
-    succeeded(folder, "sweep", spec, "--profile", "profile.yaml")
-    return contents(folder / "runs" / "small")
+    succeeded(folder, "sweep", "small.yaml", "--profile", "profile.yaml")
+    return folder / "runs" / "small"
 
 
-@pytest.mark.parametrize("whom", ["sweep", "everything"])
-def test_kill_nine_again_and_again(
-    whom: str, spec: Path, tmp_path: Path, undisturbed: dict[str, object]
+@pytest.fixture(scope="module")
+def undisturbed(undisturbed_run: Path) -> dict[str, object]:
+    return contents(undisturbed_run)
+
+
+def finish_again(spec: Path, keys: str = TWO) -> None:
+    """Run the same command once more, to its end."""
+    sweep = start(spec, keys=keys)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+
+
+@pytest.mark.parametrize("target", ["sweep", "everything"])
+def test_killed_again_and_again(
+    target: str, spec: Path, run: Path, barrier: Barrier, undisturbed_run: Path
 ) -> None:
-    """SIGKILL at random moments of a probe; then the same command ends as if nothing had been."""
-    run = tmp_path / "runs" / "small"
-    rng = np.random.default_rng(1 if whom == "sweep" else 2)
+    """SIGKILL after random numbers of updates; the same command ends like an undisturbed run."""
+    rounds = 4 if FULL else 2
+    folder, _, points = open_run(undisturbed_run)
+    updates = min(sum(p.steps for p in read(folder.point(one.id)).probes) for one in points)
+    rng = np.random.default_rng(1 if target == "sweep" else 2)
     stored: set[tuple] = set()
-    for _ in range(4 if FULL else 2):
-        sweep = start(spec)
-        wait_for(lambda one=sweep: running(run) or one.poll() is not None)
-        time.sleep(rng.uniform(0, 3))
-        if whom == "sweep":
+    for _ in range(rounds):
+        barrier.hold(int(rng.integers(1, updates // rounds)))
+        sweep = start(spec, keys=f"{TWO}checkpoint_every: 0.05\n")
+        barrier.wait(sweep=sweep)
+        if target == "sweep":
             os.kill(sweep.pid, signal.SIGKILL)
+            barrier.creep()
         else:
             os.killpg(sweep.pid, signal.SIGKILL)
+            for pid in barrier.waiting():
+                os.kill(pid, signal.SIGKILL)
+            barrier.creep()
         finish(sweep)
+        wait_for(lambda: not running(run), "the end of the workers")
         now = probes_in(run)
         assert stored <= now, "a finished probe was lost"
         stored = now
-    sweep = start(spec)
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
-    assert contents(run) == undisturbed
+    barrier.open()
+    finish_again(spec)
+    assert stored <= probes_in(run), "a finished probe was repeated"
+    assert contents(run) == contents(undisturbed_run)
 
 
-ENDLESS = LONGER.replace("epochs: 900", "epochs: 1000000").replace("start: 16", "start: 1000")
-"""The first probe of a point does not end by itself."""
+def saved_steps(run: Path) -> int:
+    """Return the number of updates in the newest checkpoint; 0 if there is none."""
+    steps = [0]
+    for path in run.rglob("*.ckpt"):
+        with contextlib.suppress(OSError):  # it is replaced just now
+            steps.append(torch.load(path, weights_only=True)["progress"]["steps"])
+    return max(steps)
 
 
-def test_a_killed_sweep_goes_on_from_a_checkpoint_no_older_than_asked(
-    spec: Path, tmp_path: Path
+def test_a_checkpoint_is_no_older_than_checkpoint_every(
+    spec: Path, run: Path, barrier: Barrier
 ) -> None:
-    """Not from the start, which would take as long as before to come as far."""
-    spec.write_text(ENDLESS)
-    run = tmp_path / "runs" / "small"
+    """An update takes 0.2 s at the least here, so 0.5 s are over after three."""
     keys = "workers: 1\ncheckpoint_every: 0.5\n"
+    barrier.hold(PASSES)
     sweep = start(spec, keys=keys)
-    wait_for(lambda: list(run.rglob("*.ckpt")))
-    (path,) = run.rglob("*.ckpt")
-    ages = []
-    for _ in range(80):
-        time.sleep(0.05)
-        ages.append(time.time() - path.stat().st_mtime)
-    (killed,) = victims(run)
+    barrier.wait(sweep=sweep)
+    barrier.creep()
+    seen: list[int] = []
+    while len(seen) < 6:
+        wait_for(lambda: saved_steps(run) > max(seen, default=0), "a newer checkpoint")
+        seen.append(saved_steps(run))
     end(sweep)
-    assert max(ages) < 5.0, "a minute by default"
-    saved = torch.load(path, weights_only=True)["progress"]["epoch"]
+    assert max(np.diff(seen[1:])) <= 3, seen
+    wait_for(lambda: not running(run), "the end of the worker")
+    barrier.hold(1)
+    saved = saved_steps(run)
     sweep = start(spec, keys=keys)
-    wait_for(lambda: victims(run) - {killed})
-    (status,) = running(run)
+    barrier.wait(sweep=sweep)
+    barrier.creep()
+    wait_for(lambda: saved_steps(run) > saved, "a checkpoint of the resumed training")
+    assert saved_steps(run) <= saved + 4, "it started from the checkpoint"
     end(sweep)
-    assert saved > 100
-    assert status.progress["epoch"] > saved / 2, "it shows the last look"
 
 
-def test_a_run_folder_that_is_moved_away_ends_its_sweep_in_a_line(
-    spec: Path, tmp_path: Path, undisturbed: dict[str, object]
+def test_a_moved_run_folder_ends_the_sweep_with_one_message(
+    spec: Path, run: Path, barrier: Barrier, tmp_path: Path, undisturbed: dict[str, object]
 ) -> None:
-    """Nobody makes it anew; once it is back, or where it is now, it goes on."""
-    run, elsewhere = tmp_path / "runs" / "small", tmp_path / "elsewhere" / "small"
+    """The folder is not recreated; with it back in its place the same command resumes."""
+    elsewhere = tmp_path / "elsewhere" / "small"
     elsewhere.parent.mkdir()
-    sweep = start(spec, tracking=True)
-    wait_for(lambda: any(s.progress.get("epoch", 0) > 20 for s in running(run)))
+    barrier.hold(PASSES)
+    sweep = start(spec, tracking=True, keys=TWO)
+    barrier.wait(2, sweep)
     run.rename(elsewhere)
-    said = " ".join(finish(sweep).split())
-    assert sweep.returncode == 1, said
-    assert "small was moved or removed while it was measured" in said
-    assert "Traceback" not in said
-    wait_for(lambda: not running(elsewhere))
+    barrier.creep()
+    output = " ".join(finish(sweep).split())
+    assert sweep.returncode == 1, output
+    assert "small was moved or removed while it was measured" in output
+    assert "Traceback" not in output
+    wait_for(lambda: not running(elsewhere), "the end of the workers")
     assert not run.exists(), list(run.rglob("*"))
     elsewhere.rename(run)
-    again = start(spec)
-    output = finish(again)
-    assert again.returncode == 0, output
+    barrier.open()
+    finish_again(spec)
     assert contents(run) == undisturbed
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_saves_the_probe_in_hand_and_the_same_command_resumes(
-    how: signal.Signals, spec: Path, tmp_path: Path, undisturbed: dict[str, object]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_saves_its_probes_and_resumes(
+    number: signal.Signals, spec: Path, run: Path, barrier: Barrier, undisturbed: dict[str, object]
 ) -> None:
-    run = tmp_path / "runs" / "small"
-    sweep = start(spec)
-    wait_for(lambda: any(s.progress.get("epoch", 0) > 20 for s in running(run)))
-    os.killpg(sweep.pid, how)
+    barrier.hold(PASSES)
+    sweep = start(spec, keys=TWO)
+    barrier.wait(2, sweep)
+    os.killpg(sweep.pid, number)
+    barrier.creep()
     output = finish(sweep)
     assert sweep.returncode == 130, output
     assert "the same command resumes" in output
-    assert list(run.rglob("*.ckpt")), "no probe in hand was saved"
-    assert not running(run)
+    assert len(list(run.rglob("*.ckpt"))) == 2, "a probe in progress was not saved"
     folder, _, points = open_run(run)
-    assert {s.state for s in StatusReader(folder, points).read()} <= {"stopped", "waiting", "done"}
-    again = start(spec)
-    output = finish(again)
-    assert again.returncode == 0, output
+    assert [s.state for s in StatusReader(folder, points).read()] == ["stopped", "stopped"]
+    barrier.open()
+    finish_again(spec)
     assert contents(run) == undisturbed
 
 
 def test_two_sweeps_at_once_measure_every_point_once(
-    spec: Path, tmp_path: Path, undisturbed: dict[str, object]
+    spec: Path, run: Path, barrier: Barrier, tmp_path: Path, undisturbed: dict[str, object]
 ) -> None:
-    sweeps = [start(spec, tracking=True), start(spec, tracking=True)]
+    """Each sweep has a worker; the trainings wait until both sweeps have started."""
+    barrier.hold(PASSES)
+    sweeps = [start(spec, tracking=True, keys="workers: 1\n") for _ in range(2)]
+    barrier.wait(2, sweeps[0])
+    barrier.open()
     outputs = [finish(sweep) for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
-    assert contents(tmp_path / "runs" / "small") == undisturbed
+    assert contents(run) == undisturbed
     from flexhpc.tracking.quiet import mlflow_client
 
     client = mlflow_client(f"sqlite:///{tmp_path}/runs/small/mlflow.db")
@@ -159,59 +195,56 @@ def test_two_sweeps_at_once_measure_every_point_once(
     assert len(tags) == len(set(tags))
 
 
-def test_detached_workers_go_on_alone_and_can_be_cancelled(
-    spec: Path, tmp_path: Path, cli: Cli, untracked: Path, undisturbed: dict[str, object]
-) -> None:
-    run = tmp_path / "runs" / "small"
-    said = cli("sweep", spec, "--profile", untracked, "--detach").stdout
-    assert "workers started" in said
-    wait_for(lambda: any(s.progress.get("epoch", 0) > 20 for s in running(run)))
+def test_detached_workers_can_be_cancelled(
+    spec: Path, run: Path, barrier: Barrier, cli: Cli, untracked: Path,
+    undisturbed: dict[str, object],
+) -> None:  # fmt: skip
+    barrier.hold(PASSES)
+    output = cli("sweep", spec, "--profile", untracked, "--detach").stdout
+    assert "workers started" in output
+    barrier.wait()
+    wait_for(lambda: any(s.progress.get("epoch") for s in running(run)), "progress in the claim")
     status = json.loads(cli("status", run, "--json").stdout)
-    assert {"running"} <= {row["state"] for row in status}
+    assert sorted(row["state"] for row in status) == ["running", "waiting"]
+    barrier.creep()
     assert "points stopped" in cli("cancel", run).stdout
     assert not running(run)
+    assert list(run.rglob("*.ckpt"))
+    barrier.open()
     cli("sweep", spec, "--profile", untracked)
     assert contents(run) == undisturbed
 
 
 def test_a_sweep_in_the_foreground_can_be_cancelled(
-    spec: Path, tmp_path: Path, cli: Cli, undisturbed: dict[str, object]
+    spec: Path, run: Path, barrier: Barrier, cli: Cli, undisturbed: dict[str, object]
 ) -> None:
-    run = tmp_path / "runs" / "small"
-    sweep = start(spec)
-    wait_for(lambda: any(s.progress.get("epoch", 0) > 20 for s in running(run)))
+    barrier.hold(PASSES)
+    sweep = start(spec, keys=TWO)
+    barrier.wait(2, sweep)
+    barrier.creep()
     cli("cancel", run)
     output = finish(sweep)
     assert sweep.returncode == 130, output
-    again = start(spec)
-    finish(again)
+    barrier.open()
+    finish_again(spec)
     assert contents(run) == undisturbed
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_killed_workers_are_replaced_and_a_deadly_point_is_given_up(
-    ranks: int, tmp_path: Path
+def test_killed_workers_are_replaced_until_the_retries_are_used_up(
+    ranks: int, tmp_path: Path, run: Path, barrier: Barrier
 ) -> None:
     """Kill every worker, or its peer, in the first probe of the first point: only that fails."""
     spec = tmp_path / "small.yaml"
-    spec.write_text(
-        LONGER.replace("epochs: 900", "epochs: 100000")
-        .replace("start: 16", "start: 1000")
-        .replace("[10, 14]", "[4]")
-        .replace(
-            "grid:", "zip:\n  - {training.epochs: [100000, 60], search.start: [1000, 16]}\ngrid:"
-        )
-    )
-    run = tmp_path / "runs" / "small"
+    spec.write_text(GATED.replace("[10, 14]", "[10, 4]"))
     sweep = start(spec, keys=f"workers: 1\nretries: 1\nprocesses_per_node: {ranks}\n")
-    killed: set[int] = set()
     for _ in range(2):
-        wait_for(lambda: victims(run) - killed)
-        (first,) = victims(run) - killed
-        siblings = psutil.Process(first).parent().children()
-        assert len(siblings) == ranks
-        os.kill(max(one.pid for one in siblings), signal.SIGKILL)
-        killed.add(first)
+        barrier.hold(PASSES)
+        workers = barrier.wait(ranks, sweep)
+        os.kill(max(workers), signal.SIGKILL)
+        barrier.creep()  # or its peer would not notice
+        wait_for(lambda pids=workers: not any(map(alive, pids)), "the end of a worker")
+    barrier.open()
     output = finish(sweep)
     assert sweep.returncode == 1, output
     assert "its worker died 2 times" in output
@@ -220,7 +253,7 @@ def test_killed_workers_are_replaced_and_a_deadly_point_is_given_up(
 
 
 def children(pid: int, module: str) -> list[psutil.Process]:
-    """The processes that another started to run a module."""
+    """Return the child processes that run a module."""
     found = []
     for child in psutil.Process(pid).children():
         with contextlib.suppress(psutil.Error):  # it ends just now
@@ -230,44 +263,34 @@ def children(pid: int, module: str) -> list[psutil.Process]:
 
 
 def test_a_killed_fork_server_costs_nothing(
-    spec: Path, tmp_path: Path, undisturbed: dict[str, object]
+    spec: Path, run: Path, barrier: Barrier, undisturbed: dict[str, object]
 ) -> None:
-    """Two workers come from one process; they go on without it, and the sweep sees them end."""
-    run = tmp_path / "runs" / "small"
-    sweep = start(spec, keys="workers: 2\n")
-    wait_for(lambda: len(running(run)) == 2)
+    """Its two workers go on without it, and the sweep sees them end."""
+    barrier.hold(PASSES)
+    sweep = start(spec, keys=TWO)
+    barrier.wait(2, sweep)
     (server,) = children(sweep.pid, "flexhpc.worker.fork_server")
     assert len(server.children()) == 2
     server.kill()
+    barrier.open()
     output = finish(sweep)
     assert sweep.returncode == 0, output
     assert contents(run) == undisturbed
     assert len(list(run.glob("jobs/*/worker-*_0_log.err"))) == 2, "others were started"
 
 
-def test_a_killed_writer_of_mlflow_is_told(
-    spec: Path, tmp_path: Path, cli: Cli, undisturbed: dict[str, object]
+def test_a_killed_mlflow_writer_is_reported(
+    spec: Path, run: Path, barrier: Barrier, cli: Cli, undisturbed: dict[str, object]
 ) -> None:
-    """Training goes on, and what it did not bring in comes with the next sync."""
-    run = tmp_path / "runs" / "small"
-    sweep = start(spec, tracking=True)
-    wait_for(lambda: running(run))
+    """Training goes on; `flexhpc sync` logs what is missing."""
+    barrier.hold(PASSES)
+    sweep = start(spec, tracking=True, keys=TWO)
+    barrier.wait(2, sweep)
     (writer,) = children(sweep.pid, "flexhpc.tracking.follow")
     writer.kill()
+    barrier.open()
     output = finish(sweep)
     assert sweep.returncode == 0, output
     assert "warning: what keeps MLflow up to date died (-9)" in " ".join(output.split())
     assert contents(run) == undisturbed
     assert f"{len(probes_in(run))} probes" in cli("sync", run).stdout
-
-
-def victims(run: Path) -> set[int]:
-    """Processes that are training the first point."""
-    if not (run / "sweep.yaml").is_file():
-        return set()
-    from flexhpc.store import read_claim
-
-    folder, _, points = open_run(run)
-    path = folder.claim(points[0].id)
-    claim = read_claim(path)
-    return {claim.pid} if claim and claim.live(path) and claim.progress else set()

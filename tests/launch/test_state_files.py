@@ -17,10 +17,10 @@ from flexhpc.worker.entry import begin
 from flexhpc.worker.place import Place
 from flexhpc.worker.signals import ALONE, Stop
 from flexhpc.worker.task import TaskFile
+from tests.barrier import Barrier
 from tests.conftest import SMALL
 from tests.faults.test_input import CONTENTS
-from tests.launch.test_interruptions import ENDLESS, victims
-from tests.sweeps import finish, start, wait_for
+from tests.sweeps import GATED, end, finish, start
 
 PLACE = Place(
     rank=0, size=1, local_rank=0, host="", token="", job="", index=0, log="", ends=None
@@ -74,21 +74,21 @@ def test_processes_that_did_not_find_each_other_are_started_again(
     assert worker.ended_well() == well
 
 
-def test_a_task_that_is_damaged_in_mid_run_is_named_at_the_end(tmp_path: Path) -> None:
-    """Whoever works goes on; a worker that begins cannot, and the same command mends it."""
+def test_a_task_file_that_is_damaged_in_mid_run_is_named_at_the_end(tmp_path: Path) -> None:
+    """Workers that run are not affected, new ones fail; the same command writes it again."""
     spec, run = tmp_path / "small.yaml", tmp_path / "runs" / "small"
-    spec.write_text(ENDLESS)
+    spec.write_text(GATED)
+    barrier = Barrier(tmp_path)
+    barrier.hold(20)
     sweep = start(spec, keys="workers: 1\n")
-    wait_for(lambda: victims(run))
+    (pid,) = barrier.wait(sweep=sweep)
     (task,) = run.glob("jobs/*/task.json")
     task.write_text("{")
-    (pid,) = victims(run)
     os.kill(pid, signal.SIGKILL)
     said = finish(sweep)
     assert sweep.returncode == 1
     assert "task.json: is damaged, or gone; the same command starts anew" in said
     assert "Traceback" not in said
     again = start(spec, keys="workers: 1\n")
-    wait_for(lambda: victims(run))
-    os.killpg(again.pid, signal.SIGKILL)
-    finish(again)
+    barrier.wait(sweep=again)
+    end(again)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +21,11 @@ from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.sweep import launch_id
 from flexhpc.store import read
 from flexhpc.store.status import StatusReader, open_run
+from tests.barrier import PATIENCE, Barrier
 from tests.command import succeeded
 from tests.conftest import FLEXHPC, SMALL, Cli
 from tests.contents import edited
-from tests.sweeps import contents, finish, probes_in, start
+from tests.sweeps import GATED, contents, finish, probes_in, start
 
 
 def test_a_sweep_ends_with_a_table_a_report_and_tracking(measured: Path) -> None:
@@ -47,14 +47,12 @@ def test_a_sweep_ends_with_a_table_a_report_and_tracking(measured: Path) -> None
     assert not list(measured.rglob("*.part"))
 
 
-def test_repeating_measures_nothing_and_is_quick(measured: Path) -> None:
+def test_repeating_measures_nothing(measured: Path) -> None:
     spec = measured.parent.parent / "small.yaml"
     before = contents(measured)
-    began = time.monotonic()
     sweep = start(spec, tracking=True)
     output = finish(sweep)
     assert sweep.returncode == 0, output
-    assert time.monotonic() - began < 20
     assert contents(measured) == before
     assert len(json.loads((measured / "run.json").read_text())["launches"]) == 1
 
@@ -92,13 +90,12 @@ def test_ctrl_c_breaks_off_a_report_and_loses_nothing(
 
     def drawn(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        endless.wait(60)  # as long as the report of a large sweep takes
+        endless.wait(PATIENCE)
+        pytest.fail("Ctrl-C did not end the report")
 
-    began = time.monotonic()
     with monkeypatch.context() as slow:
         slow.setattr("flexhpc.cli.sweep.write_report", drawn)
         done = cli("sweep", spec, "--profile", untracked, check=1)
-    assert time.monotonic() - began < 50
     assert "the report was not finished; `flexhpc report " in done.stderr
     assert "EMC" in done.stdout
     assert (status_of(tmp_path / "runs" / "small")) == ["done"]
@@ -276,15 +273,19 @@ def test_a_report_is_got_ready_while_a_core_is_free(
     cores: int, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
+    barrier = Barrier(tmp_path)
+    if steps:
+        barrier.hold(1)
 
     def counted() -> Iterator[None]:
         for step in range(3):
             made.append(step)
             yield
+        barrier.open()
 
     monkeypatch.setattr(cli_sweep, "expected_report", counted)
     monkeypatch.setattr(launch_sweep, "cores", lambda: cores)
-    (tmp_path / "small.yaml").write_text(SMALL.replace("epochs: 120", "epochs: 900"))
+    (tmp_path / "small.yaml").write_text(GATED)
     (tmp_path / "profile.yaml").write_text("tracking_uri: none\nworkers: 1\n")
     succeeded(tmp_path, "sweep", "small.yaml", "--profile", "profile.yaml")
     assert len(made) == steps

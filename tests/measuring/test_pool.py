@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -26,20 +25,23 @@ from flexhpc.search import Estimate
 from flexhpc.spec import Point, checked
 from flexhpc.store import RunFolder, read, read_claim
 from flexhpc.training import Group, Hooks
+from tests.barrier import Barrier, alive, wait_for
 from tests.conftest import FULL, Cli
 from tests.contents import contents
-from tests.sweeps import finish, running, start, wait_for
+from tests.sweeps import end, finish, start
 
 SPEC = """\
 name: several
 fixed:
   data: {source: digits, labels: random}
-  model: {family: mlp, width: 8, depth: 1}
+  model: {family: "gated:Net"}
   training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 300}
   search: {policy: bayes, start: 16, at_once: 3, max_probes: 9}
 grid:
   seed: [0]
 """
+PLAIN = SPEC.replace('family: "gated:Net"', "family: mlp, width: 8, depth: 1")
+PASSES = 20
 NARROW = max(1, (len(visible_gpus()) or cores()) // 8)
 CPU = Group(torch.device("cpu"))
 
@@ -48,7 +50,16 @@ CPU = Group(torch.device("cpu"))
 def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("several") / "several.yaml"
     path.write_text(SPEC)
+    Barrier(path.parent)
     return path
+
+
+@pytest.fixture
+def barrier(spec: Path) -> Iterator[Barrier]:
+    """The barrier of the trainings in a pool, open again afterwards."""
+    barrier = Barrier(spec.parent)
+    yield barrier
+    barrier.open()
 
 
 @pytest.fixture(scope="module")
@@ -81,16 +92,14 @@ def processes(of: int | None = None) -> set[int]:
     return {process.pid for server in servers for process in server.children()}
 
 
-def once(happens: Callable[[], bool], then: Callable[[], object]) -> threading.Thread:
-    """Do something as soon as a condition holds."""
+def at_the_barrier(barrier: Barrier, count: int, action: Callable[[], object]) -> None:
+    """Do something, in a thread, when so many processes wait at the barrier."""
 
-    def wait() -> None:
-        wait_for(happens)
-        then()
+    def run() -> None:
+        barrier.wait(count)
+        action()
 
-    thread = threading.Thread(target=wait, daemon=True)
-    thread.start()
-    return thread
+    threading.Thread(target=run, daemon=True).start()
 
 
 def test_side_by_side_or_one_after_the_other_is_the_same(
@@ -103,24 +112,26 @@ def test_side_by_side_or_one_after_the_other_is_the_same(
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_asked_to_stop_all_probes_in_hand_are_saved(tmp_path: Path) -> None:
-    """Of trainings that take longer than it takes to ask."""
-    path = tmp_path / "several.yaml"
-    longer = SPEC.replace("lr: 1e-2", "lr: 5e-4").replace("epochs: 300", "epochs: 1500")
-    path.write_text(longer.replace("max_probes: 9", "max_probes: 4"))
-    (point,) = checked(path)[1]
-    run, stop = RunFolder(tmp_path / "run"), threading.Event()
-    measure(point, RunFolder(tmp_path / "alone"), CPU, Hooks())
-    alone = contents(point, RunFolder(tmp_path / "alone"))
-    with pool_of(3, checkpoint_every=0.05) as pool:
-        once(lambda: len(run.checkpoints(point.id)) > 1, stop.set)
+def test_a_request_to_stop_saves_all_probes_in_progress(
+    point: Point, alone: dict[str, Any], barrier: Barrier, tmp_path: Path
+) -> None:
+    run, stop = RunFolder(tmp_path), threading.Event()
+
+    def ask() -> None:
+        stop.set()
+        barrier.creep()
+
+    barrier.hold(PASSES)
+    with pool_of(3) as pool:
+        at_the_barrier(barrier, 3, ask)
         with pytest.raises(Interrupted):
             measure(point, run, CPU, Hooks(stopping=stop.is_set), pool)
-        assert run.checkpoints(point.id)
+        barrier.open()
         record = read(run.point(point.id))
         assert record is not None
         assert record.estimate is None
         done = {(p.n, p.repeat): p.finished for p in record.probes}
+        assert len(run.checkpoints(point.id)) + len(done) == 3
         measure(point, run, CPU, Hooks(), pool)
     assert contents(point, run) == alone
     again = {(p.n, p.repeat): p.finished for p in read(run.point(point.id)).probes}
@@ -128,17 +139,15 @@ def test_asked_to_stop_all_probes_in_hand_are_saved(tmp_path: Path) -> None:
 
 
 def test_a_process_that_dies_ends_the_attempt_and_loses_nothing(
-    point: Point, alone: dict[str, Any], tmp_path: Path
+    point: Point, alone: dict[str, Any], barrier: Barrier, tmp_path: Path
 ) -> None:
     run = RunFolder(tmp_path)
-
-    def kill() -> None:
-        os.kill(min(processes()), signal.SIGKILL)
-
+    barrier.hold(PASSES)
     with pool_of(2, checkpoint_every=0.05) as pool:
-        once(lambda: bool(run.checkpoints(point.id)), kill)
+        at_the_barrier(barrier, 2, lambda: os.kill(min(barrier.waiting()), signal.SIGKILL))
         with pytest.raises(PeerLost, match="a process died over its probe"):
             measure(point, run, CPU, Hooks(), pool)
+    barrier.open()
     with pool_of(2) as pool:
         measure(point, run, CPU, Hooks(), pool)
     assert contents(point, run) == alone
@@ -151,22 +160,22 @@ def test_a_process_that_died_without_a_probe_is_told_and_the_pool_can_be_closed(
     pool = ProbePool(2, 1, 60.0)
     with pytest.raises(Interrupted):
         measure(point, run, CPU, Hooks(stopping=lambda: len(processes()) == 2), pool)
-    os.kill(min(processes()), signal.SIGKILL)
-    time.sleep(2)
+    killed = min(processes())
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: not alive(killed), "the end of a process")
     with pytest.raises(PeerLost, match="died"):
         measure(point, run, CPU, Hooks(), pool)
     closing = threading.Thread(target=pool.close, daemon=True)
     closing.start()
-    closing.join(20)
-    assert not closing.is_alive(), "waits for processes that do not hear it"
-    wait_for(lambda: not processes())
+    wait_for(lambda: not closing.is_alive(), "the end of ProbePool.close")
+    wait_for(lambda: not processes(), "the end of the processes")
 
 
 def test_a_network_that_cannot_train_on_one_sample_is_not_given_an_answer(tmp_path: Path) -> None:
     """1, 2 and 4 are planned together, and 1 is impossible: the others' fits are no bound."""
     path = tmp_path / "spec.yaml"
     path.write_text(
-        SPEC.replace("depth: 1", "depth: 1, norm: batch").replace("start: 16", "start: 1")
+        PLAIN.replace("depth: 1", "depth: 1, norm: batch").replace("start: 16", "start: 1")
     )
     (point,) = checked(path)[1]
     run = RunFolder(tmp_path)
@@ -179,10 +188,14 @@ def test_a_network_that_cannot_train_on_one_sample_is_not_given_an_answer(tmp_pa
 
 
 def test_a_point_that_was_taken_over_is_left_alone(point: Point, tmp_path: Path) -> None:
-    run, lost = RunFolder(tmp_path), threading.Event()
-    hooks = Hooks(stopping=lost.is_set, holds=lambda: not lost.is_set())
+    run = RunFolder(tmp_path)
+
+    def holds() -> bool:
+        record = read(run.point(point.id))
+        return record is None or len(record.probes) < 3
+
+    hooks = Hooks(stopping=lambda: not holds(), holds=holds)
     with pool_of(2) as pool:
-        once(lambda: (r := read(run.point(point.id))) is not None and len(r.probes) > 2, lost.set)
         with pytest.raises(Interrupted):
             measure(point, run, CPU, hooks, pool)
         before = run.point(point.id).read_bytes()
@@ -194,7 +207,7 @@ def test_networks_that_cannot_train_on_one_sample_end_censored(tmp_path: Path) -
     """One of the three probes of the last batch is impossible; the others count."""
     path = tmp_path / "spec.yaml"
     path.write_text(
-        SPEC.replace("depth: 1", "depth: 1, norm: batch")
+        PLAIN.replace("depth: 1", "depth: 1, norm: batch")
         .replace("lr: 1e-2", "lr: 1e-12")
         .replace("epochs: 300", "epochs: 3")
         .replace("start: 16", "start: 4")
@@ -217,36 +230,29 @@ def test_kill_nine_in_the_middle_of_a_sweep(
     """Two workers for one point: the one that has it trains two probes at once."""
     here = tmp_path / spec.name
     here.write_text(spec.read_text())
+    barrier = Barrier(tmp_path)
     begin = partial(start, here, keys="workers: 2\nretries: 3\ncheckpoint_every: 0.2\n")
     path = tmp_path / "runs" / "several"
     run = RunFolder(path)
-
-    def worker() -> int:
-        its_file = run.claim(point.id)
-        claim = read_claim(its_file)
-        return claim.pid if claim and claim.live(its_file) else 0
-
+    barrier.hold(PASSES)
     sweep = begin()
-    wait_for(lambda: bool(running(path)) and worker() and len(processes(worker())) == 2)
-    wait_for(lambda: bool(run.checkpoints(point.id)))
-    pids = {worker(), *processes(worker())}
+    probes = barrier.wait(2, sweep)
+    barrier.creep()
+    wait_for(lambda: bool(run.checkpoints(point.id)), "a checkpoint")
+    worker = read_claim(run.claim(point.id)).pid
+    assert probes == processes(worker)
     if whom == "everything":
-        os.killpg(sweep.pid, signal.SIGKILL)
-        finish(sweep)
+        end(sweep)
+        barrier.open()
         sweep = begin()
     else:
-        os.kill(worker() if whom == "worker" else min(processes(worker())), signal.SIGKILL)
-    wait_for(lambda: not any(psutil.pid_exists(pid) and alive(pid) for pid in pids))
+        os.kill(worker if whom == "worker" else min(probes), signal.SIGKILL)
+    wait_for(lambda: not any(map(alive, {worker, *probes})), "the end of the processes")
+    barrier.open()
     output = finish(sweep)
     assert sweep.returncode == 0, output
     assert contents(point, run) == alone
     assert not list(path.rglob("*.ckpt"))
-
-
-def alive(pid: int) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 @pytest.mark.parametrize(

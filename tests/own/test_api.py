@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import nn
 
 import flexhpc
 from flexhpc.errors import InputError, PointError
+from tests.barrier import wait_for
 from tests.conftest import REPOSITORY, Cli
 
 
@@ -69,8 +69,7 @@ def test_a_record_that_is_moved_meanwhile_is_no_ctrl_c(tmp_path: Path) -> None:
     run, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
 
     def move() -> None:
-        while not list(run.glob("points/*/*.h5")):
-            time.sleep(0.05)
+        wait_for(lambda: list(run.glob("points/*/*.h5")), "a point's file")
         run.rename(elsewhere)
 
     endless = {**RECIPE, "lr": 1e-6, "steps": 10**7, "gates": {"plateau": "off"}}

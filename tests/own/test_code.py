@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import time
@@ -24,10 +23,11 @@ from flexhpc.own_code import find
 from flexhpc.spec import checked, freeze
 from flexhpc.spec.sections.own import OwnModel
 from flexhpc.time_limit import TimeLimit, TookTooLong, none_left
+from tests.barrier import Barrier, wait_for
 from tests.command import succeeded
 from tests.conftest import Cli
 from tests.own.conftest import DATA, LAYERS, SPEC
-from tests.sweeps import contents, finish, start, wait_for
+from tests.sweeps import contents, end, finish, start
 
 
 def ids(folder: Path, *overrides: str) -> list[str]:
@@ -376,13 +376,16 @@ def test_killed_in_the_middle_of_a_user_s_network_it_ends_as_if_nothing_had_been
 ) -> None:
     spec = folder / "own.yaml"
     spec.write_text(
-        SPEC.replace("steps: 200", "steps: 2500, gates: {plateau: off}").replace("[2, 4, 8]", "[2]")
+        SPEC.replace("nets:Net", "gated:Net")
+        .replace("steps: 200", "steps: 400, gates: {plateau: off}")
+        .replace("[2, 4, 8]", "[2]")
     )
-    run = folder / "runs" / "own"
+    run, barrier = folder / "runs" / "own", Barrier(folder)
+    barrier.creep()
     sweep = start(spec, keys="workers: 1\ncheckpoint_every: 0.2\n")
-    wait_for(lambda: list(run.rglob("*.ckpt")))
-    os.killpg(sweep.pid, signal.SIGKILL)
-    finish(sweep)
+    wait_for(lambda: list(run.rglob("*.ckpt")), "a checkpoint")
+    end(sweep)
+    barrier.open()
     sweep = start(spec)
     output = finish(sweep)
     assert sweep.returncode == 0, output

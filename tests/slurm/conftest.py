@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import psutil
 import pytest
 import yaml
 
+from tests.barrier import alive, wait_for
 from tests.command import flexhpc
 from tests.conftest import FLEXHPC, REPOSITORY
 
@@ -60,6 +60,10 @@ class Cluster:
         said = self.ask("squeue", "--noheader", "--array", "--format=%F|%K|%T|%N|%A|%j")
         return [line.strip().split("|") for line in said.splitlines()]
 
+    def running(self) -> int:
+        """Return the number of running tasks."""
+        return sum(row[2] == "RUNNING" for row in self.queue())
+
     def nodes(self) -> dict[str, str]:
         """Node -> its state, as ``down*``. Of all: asked for one, sinfo once kept an old answer."""
         said = self.ask("sinfo", "--noheader", "--Node", "--format=%N %T")
@@ -91,11 +95,11 @@ class Cluster:
         """Kill one of our daemons as a crash would."""
         pid = self.pid(daemon)
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: not alive(pid))
+        wait_for(lambda: not alive(pid), f"the end of {daemon}")
 
     def job_processes(self, job: str) -> list[psutil.Process]:
-        """The Python processes of a job's ranks, in order of rank."""
-        found = {}
+        """Return the Python processes of a job, in order of rank and start."""
+        found = []
         for process in psutil.process_iter():
             try:
                 environment = process.environ()
@@ -104,8 +108,8 @@ class Cluster:
                 continue
             mine = environment.get("SLURM_CONF") == self.environment["SLURM_CONF"]
             if python and mine and environment.get("SLURM_JOB_ID") == job:
-                found[int(environment["SLURM_PROCID"])] = process
-        return [found[rank] for rank in sorted(found)]
+                found.append((int(environment["SLURM_PROCID"]), process.create_time(), process))
+        return [process for _, _, process in sorted(found, key=lambda one: one[:2])]
 
     def kill_node(self, node: str) -> None:
         """Kill a node's slurmd and everything that runs there."""
@@ -120,7 +124,7 @@ class Cluster:
                 process.kill()
             except psutil.Error:
                 continue
-        wait_for(lambda: not alive(slurmd.pid))
+        wait_for(lambda: not alive(slurmd.pid), f"the end of node {node}")
 
 
 def _is_on(process: psutil.Process, node: str, conf: str) -> bool:
@@ -131,23 +135,6 @@ def _is_on(process: psutil.Process, node: str, conf: str) -> bool:
         return here or (stepd and any(_is_on(c, node, conf) for c in process.children()))
     except psutil.Error:
         return False
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def wait_for(
-    condition: Callable[[], object], seconds: float = 180.0, what: str | Callable[[], object] = ""
-) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        told = what if isinstance(what, str) or time.monotonic() < end else what()
-        assert time.monotonic() < end, f"waited too long {told}"
-        time.sleep(0.1)
 
 
 def finish(sweep: subprocess.Popen[str], seconds: float = 500.0) -> str:
@@ -229,4 +216,4 @@ def _empty_queue(request: pytest.FixtureRequest) -> Iterator[None]:
                 finish(sweep, seconds=0)
             found.sweeps.clear()
             found.ask("scancel", "--user=root", check=False)
-            wait_for(lambda cluster=found: not cluster.queue(), what="for the queue to be empty")
+            wait_for(lambda cluster=found: not cluster.queue(), "an empty queue")

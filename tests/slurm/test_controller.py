@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-import time
+import subprocess
 from pathlib import Path
 
+from tests.barrier import Barrier, alive, wait_for
 from tests.conftest import FULL
-from tests.slurm.conftest import Cluster, alive, finish, wait_for
-from tests.slurm.test_sweeps import locally, submissions, write_spec
+from tests.slurm.conftest import Cluster, finish
+from tests.slurm.test_sweeps import locally, submissions, write_gated_spec, write_spec
 from tests.sweeps import contents
 
 
@@ -33,16 +35,18 @@ def check_attempts(run: Path, points: int, running: int) -> None:
 def test_points_in_arrays_of_four_keep_the_throttle(small_cluster: Cluster, tmp_path: Path) -> None:
     """Without accounting; the throttle is counted while they run."""
     seeds = list(range(15 if FULL else 5))
-    spec = write_spec(tmp_path, f"  seed: {seeds}\n")
+    spec = write_gated_spec(tmp_path, f"  seed: {seeds}\n")
     profile = small_cluster.profile(tmp_path, throttle=3)
+    barrier = Barrier(tmp_path)
+    barrier.hold(1)
     sweep = small_cluster.sweep(spec, profile)
-    most = 0
+    barrier.wait(3, sweep)
+    most = small_cluster.running()
+    barrier.open()
     while sweep.poll() is None:
-        most = max(most, sum(row[2] == "RUNNING" for row in small_cluster.queue()))
-        try:
+        most = max(most, small_cluster.running())
+        with contextlib.suppress(subprocess.TimeoutExpired):
             sweep.wait(0.3)
-        except Exception:
-            continue
     output = finish(sweep)
     assert sweep.returncode == 0, output
     run = tmp_path / "runs" / "quick"
@@ -51,6 +55,11 @@ def test_points_in_arrays_of_four_keep_the_throttle(small_cluster: Cluster, tmp_
     assert most == 3
     assert attempts(run) == [1] * sum(sizes)
     assert contents(run) == locally(spec)
+
+
+def until_printed(sweep: subprocess.Popen[str], text: str) -> None:
+    """Read what a sweep prints until a line has this text."""
+    assert any(text in line for line in sweep.stdout), f"it ended without: {text}"
 
 
 LYING_SBATCH = """\
@@ -63,8 +72,11 @@ if [ $call = 1 ]; then
   echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2
   exit 1
 fi
-[ $call != 2 ] || {{ kill -9 $(cat {pid}); sleep 1; }}
-exec {sbatch} "$@"
+[ $call != 2 ] || kill -9 $(cat {pid})
+{sbatch} "$@"
+status=$?
+[ $status = 0 ] || touch {count}.failed
+exit $status
 """
 
 
@@ -82,8 +94,8 @@ def test_sbatch_that_fails_after_acceptance_and_a_controller_that_dies_while_sub
     dying = small_cluster.pid("slurmctld")
     path = f"{tools}:{os.environ['PATH']}"
     sweep = small_cluster.sweep(spec, profile, PATH=path)
-    wait_for(lambda: not alive(dying), what="for the controller to die")
-    time.sleep(3)
+    wait_for(lambda: not alive(dying), "the end of the controller")
+    wait_for(lambda: count.with_name("count.failed").exists(), "an sbatch that fails")
     small_cluster.up()
     output = finish(sweep)
     assert sweep.returncode == 0, output
@@ -98,21 +110,21 @@ def test_sbatch_that_fails_after_acceptance_and_a_controller_that_dies_while_sub
 def test_a_controller_that_dies_in_the_middle_of_a_run(
     small_cluster: Cluster, tmp_path: Path
 ) -> None:
-    spec = write_spec(tmp_path, "  seed: [0,1,2]\n")
-    spec.write_text(
-        spec.read_text().replace("epochs: 60", "epochs: 300, gates: {plateau: {patience: 50}}")
-    )
+    spec = write_gated_spec(tmp_path, "  seed: [0, 1, 2]\n")
     profile = small_cluster.profile(tmp_path, throttle=2, processes_per_node=2)
+    barrier = Barrier(tmp_path)
+    barrier.hold(20)
     sweep = small_cluster.sweep(spec, profile)
     run = tmp_path / "runs" / "quick"
-    wait_for(lambda: list(run.glob("points/*/*.h5")), what="for the first probe")
+    barrier.wait(4, sweep)
     small_cluster.kill_daemon("slurmctld")
     status = small_cluster.flexhpc(tmp_path, "status", str(run))
     assert status.returncode == 0
     assert "SLURM does not answer" in status.stderr
     assert "running" in status.stdout
-    time.sleep(5)
+    until_printed(sweep, "SLURM does not answer")
     small_cluster.up()
+    barrier.open()
     output = finish(sweep)
     assert sweep.returncode == 0, output
     assert len(submissions(run)) == 1

@@ -10,19 +10,15 @@ import sys
 from pathlib import Path
 
 from flexhpc.store.status import StatusReader, open_run
-from tests.slurm.conftest import Cluster, finish, wait_for
+from tests.barrier import Barrier, wait_for
+from tests.slurm.conftest import Cluster, finish
 from tests.slurm.test_controller import attempts
-from tests.slurm.test_sweeps import locally, submissions, write_spec
+from tests.slurm.test_sweeps import locally, submissions, write_gated_spec, write_spec
 from tests.sweeps import contents
 
 THREE = "  seed: [0, 1, 2]\n"
-
-
-def slow_spec(folder: Path, grid: str = THREE) -> Path:
-    """Points of some ten seconds."""
-    spec = write_spec(folder, grid)
-    spec.write_text(spec.read_text().replace("epochs: 60", "epochs: 300, gates: {plateau: off}"))
-    return spec
+FIRST_PROBE = 250
+"""Forward passes after which a task has finished its first probe: that makes 240 at the most."""
 
 
 def states(cluster: Cluster, run: Path) -> list[str]:
@@ -51,20 +47,24 @@ def test_four_points_packed_in_a_task(cluster: Cluster, tmp_path: Path) -> None:
 def test_cancel_empties_the_queue_and_the_same_command_finishes(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    spec = slow_spec(tmp_path)
+    spec = write_gated_spec(tmp_path, THREE)
     profile = cluster.profile(tmp_path, throttle=2)
+    barrier = Barrier(tmp_path)
+    barrier.hold(FIRST_PROBE)
     sweep = cluster.sweep(spec, profile)
     run = tmp_path / "runs" / "quick"
-    wait_for(lambda: (run / "sweep.yaml").exists() and finished_probes(run) >= 2)
-    assert "queued" in states(cluster, run)
+    barrier.wait(2, sweep)
+    assert finished_probes(run) >= 2
+    assert states(cluster, run).count("queued") == 1
+    barrier.creep()
     done = cluster.flexhpc(tmp_path, "cancel", str(run))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "tasks taken from the queue" in done.stdout
     assert not cluster.queue()
-    output = finish(sweep, 60)
+    output = finish(sweep)
     assert sweep.returncode == 130, output
-    kept = finished_probes(run)
-    assert kept >= 2
+    assert finished_probes(run) >= 2
+    barrier.open()
     sweep = cluster.sweep(spec, profile)
     output = finish(sweep)
     assert sweep.returncode == 0, output
@@ -74,17 +74,20 @@ def test_cancel_empties_the_queue_and_the_same_command_finishes(
 def test_ctrl_c_leaves_the_jobs_alone_and_the_same_command_watches_them_again(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    spec = slow_spec(tmp_path, "  seed: [0, 1]\n")
+    spec = write_gated_spec(tmp_path, "  seed: [0, 1]\n")
     profile = cluster.profile(tmp_path)
+    barrier = Barrier(tmp_path)
+    barrier.hold(FIRST_PROBE)
     sweep = cluster.sweep(spec, profile)
     run = tmp_path / "runs" / "quick"
-    wait_for(lambda: (run / "sweep.yaml").exists() and finished_probes(run) >= 1)
+    barrier.wait(2, sweep)
     sweep.send_signal(signal.SIGINT)
-    output = finish(sweep, 60)
+    output = finish(sweep)
     assert sweep.returncode == 130, output
     assert "the jobs go on" in output
     assert len(cluster.queue()) == 2
     watching = [cluster.sweep(spec, profile) for _ in range(2)]
+    barrier.open()
     for sweep in watching:
         output = finish(sweep)
         assert sweep.returncode == 0, output
@@ -100,7 +103,7 @@ def test_detached_submission_says_what_it_submitted(cluster: Cluster, tmp_path: 
     run = tmp_path / "runs" / "quick"
     (array,) = submissions(run)
     assert f"2 tasks submitted as job {array['job']}" in done.stdout
-    wait_for(lambda: states(cluster, run) == ["done", "done"])
+    wait_for(lambda: states(cluster, run) == ["done", "done"], "the end of both tasks")
     synced = cluster.flexhpc(tmp_path, "sync", str(run))
     assert synced.returncode == 0, synced.stderr
     assert "probes logged" in synced.stdout

@@ -19,16 +19,17 @@ import torch
 from flexhpc.errors import PointError
 from flexhpc.store import read
 from flexhpc.store.status import open_run
+from tests.barrier import Barrier, wait_for
 from tests.command import succeeded
 from tests.conftest import FULL
-from tests.slurm.conftest import Cluster, finish, wait_for
+from tests.slurm.conftest import Cluster, finish
 from tests.sweeps import contents
 
 LONG = """\
 name: long
 fixed:
   data: {source: digits, labels: random, n_max: 400}
-  model: {family: mlp, width: 8, depth: 1}
+  model: {family: "gated:Net"}
   training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 300, shards: 2}
   search: {policy: bisection, start: 400, tolerance: 2}
 """
@@ -41,9 +42,18 @@ def spec(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def barrier(tmp_path: Path) -> Barrier:
+    """Trainings make an update in 0.4 s until it is opened, so none ends before that."""
+    barrier = Barrier(tmp_path)
+    barrier.creep()
+    return barrier
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     folder = tmp_path_factory.mktemp("undisturbed")
+    Barrier(folder)
     (folder / "long.yaml").write_text(LONG.replace("shards: 2", "shards: 2, gates: {plateau: off}"))
     (folder / "profile.yaml").write_text("tracking_uri: none\n")
     succeeded(folder, "sweep", "long.yaml", "--profile", "profile.yaml")
@@ -77,7 +87,7 @@ class Watched:
                 return before == after
             return False
 
-        wait_for(seen, what="for a moment at which no probe ends")
+        wait_for(seen, "a moment at which no probe ends")
         return found[-1]
 
     def _tried(self) -> set[tuple[int, int]]:
@@ -104,9 +114,9 @@ class Watched:
 
     def wait_until_under_way(self, attempt: int) -> tuple[int, int]:
         """Wait until the given attempt has saved progress of its own."""
-        wait_for(lambda: self.claim().get("attempts") == attempt, what=f"for attempt {attempt}")
+        wait_for(lambda: self.claim().get("attempts") == attempt, f"attempt {attempt}")
         start = self.saved_at()
-        wait_for(lambda: self.saved_at() > start, what="for a checkpoint")
+        wait_for(lambda: self.saved_at() > start, "a checkpoint")
         return self.at()
 
 
@@ -144,13 +154,13 @@ def preempt(cluster: Cluster) -> None:
 def kill_node(cluster: Cluster) -> None:
     node = the_job(cluster)[2]
     cluster.kill_node(node)
-    wait_for(lambda: "down" in cluster.nodes()[node], what=cluster.nodes)
+    wait_for(lambda: "down" in cluster.nodes()[node], cluster.nodes)
     cluster.up()
 
 
 def kill_rank(cluster: Cluster) -> None:
     job = the_job(cluster)[1]
-    wait_for(lambda: len(cluster.job_processes(job)) == 2)
+    wait_for(lambda: len(cluster.job_processes(job)) == 2, "two ranks")
     cluster.job_processes(job)[1].send_signal(signal.SIGKILL)
 
 
@@ -168,7 +178,7 @@ REPEATED = [[kind] * 5 for kind in KINDS]
 
 def disturb_again_and_again(run: Path, disturbances: Sequence[Callable[[], None]]) -> Watched:
     """Disturb a run's only point, each time in the middle of a probe that has got further."""
-    wait_for(lambda: (run / "sweep.yaml").exists())
+    wait_for(lambda: (run / "sweep.yaml").exists(), "the run folder")
     watched, reached = Watched(run), (-1, 0)
     for attempt, disturb in enumerate(disturbances, 1):
         at = watched.wait_until_under_way(attempt)
@@ -183,13 +193,15 @@ def disturb_again_and_again(run: Path, disturbances: Sequence[Callable[[], None]
     "kinds", [[kind] * 5 for kind in KINDS] if FULL else [list(KINDS)], ids=str
 )
 def test_disturbed_again_and_again(
-    kinds: list[str], cluster: Cluster, spec: Path, undisturbed: dict[str, object], tmp_path: Path
-) -> None:
+    kinds: list[str], cluster: Cluster, spec: Path, barrier: Barrier, tmp_path: Path,
+    undisturbed: dict[str, object],
+) -> None:  # fmt: skip
     """By each kind in turn; `make test-full` repeats each five times."""
     profile = cluster.profile(tmp_path, processes_per_node=2, checkpoint_every=1)
     sweep = cluster.sweep(spec, profile)
     run = tmp_path / "runs" / "long"
     watched = disturb_again_and_again(run, [partial(KINDS[kind], cluster) for kind in kinds])
+    barrier.open()
     output = finish(sweep)
     assert sweep.returncode == 0, output
     assert contents(run) == undisturbed
@@ -203,23 +215,28 @@ def test_disturbed_again_and_again(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_five_points_out_of_time_go_on_in_new_allocations(cluster: Cluster, tmp_path: Path) -> None:
+def test_five_points_out_of_time_go_on_in_new_allocations(
+    cluster: Cluster, barrier: Barrier, tmp_path: Path
+) -> None:
     """SLURM looks for tasks out of time every 30 s, and five points share two cores.
 
     Their start alone takes 10 s or more: with a time limit of a minute they would hardly get on.
     """
     grid = "grid:\n  seed: [0, 1, 2, 3, 4]\n"
     spec = tmp_path / "long.yaml"
-    longer = LONG.replace("epochs: 300", "epochs: 4000")
-    spec.write_text(longer.replace("shards: 2", "gates: {plateau: off}") + grid)
+    spec.write_text(LONG.replace("shards: 2", "gates: {plateau: off}") + grid)
     profile = cluster.profile(tmp_path, time=2, stop_before=60, checkpoint_every=10)
     sweep = cluster.sweep(spec, profile)
+    run = tmp_path / "runs" / "long"
+
+    def claims() -> list[dict]:
+        return [json.loads(path.read_text()) for path in run.glob("points/*/*.claim.json")]
+
+    wait_for(lambda: sum(c["attempts"] > 1 for c in claims()) == 5, "second allocations", 800)
+    barrier.open()
     output = finish(sweep, 800)
     assert sweep.returncode == 0, output
-    run = tmp_path / "runs" / "long"
-    claims = [json.loads(path.read_text()) for path in run.glob("points/*/*.claim.json")]
-    assert sum(claim["attempts"] - 1 for claim in claims) >= 5
-    assert sum(claim["deaths"] for claim in claims) == 0
+    assert sum(claim["deaths"] for claim in claims()) == 0
     local = tmp_path / "local.yaml"
     local.write_text("tracking_uri: none\n")
     succeeded(tmp_path, "sweep", spec, "--profile", local, "--runs", "local")
@@ -227,13 +244,13 @@ def test_five_points_out_of_time_go_on_in_new_allocations(cluster: Cluster, tmp_
 
 
 def test_a_task_that_outlives_its_node_is_the_only_writer(
-    cluster: Cluster, spec: Path, undisturbed: dict[str, object], tmp_path: Path
+    cluster: Cluster, spec: Path, barrier: Barrier, undisturbed: dict[str, object], tmp_path: Path
 ) -> None:
-    """slurmd and its stepds die, the task runs on: what SLURM starts anew must not write."""
+    """slurmd and its stepds die, the task runs on: what SLURM starts again must not write."""
     profile = cluster.profile(tmp_path, checkpoint_every=1)
     sweep = cluster.sweep(spec, profile)
     run = tmp_path / "runs" / "long"
-    wait_for(lambda: (run / "sweep.yaml").exists())
+    wait_for(lambda: (run / "sweep.yaml").exists(), "the run folder")
     watched = Watched(run)
     watched.wait_until_under_way(1)
     first = watched.claim()
@@ -243,6 +260,8 @@ def test_a_task_that_outlives_its_node_is_the_only_writer(
         if parent.name() == "slurmstepd":
             parent.kill()
     cluster.kill_daemon(f"slurmd.{node}")
+    wait_for(lambda: any(p.pid != task.pid for p in cluster.job_processes(job)), cluster.queue)
+    barrier.open()
     output = finish(sweep)
     cluster.up()
     assert sweep.returncode == 0, output

@@ -29,6 +29,14 @@ def write_spec(folder: Path, grid: str) -> Path:
     return path
 
 
+def write_gated_spec(folder: Path, grid: str) -> Path:
+    """Write one whose trainings wait at a barrier (tests/barrier.py)."""
+    path = write_spec(folder, grid)
+    text = path.read_text().replace("family: mlp, width: 8, depth: 1", 'family: "gated:Net"')
+    path.write_text(text.replace("epochs: 60", "epochs: 60, gates: {plateau: off}"))
+    return path
+
+
 def locally(spec: Path) -> dict[str, object]:
     """The same spec, measured on this machine by one process per point."""
     profile = spec.with_name("local.yaml")

@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from flexhpc.errors import InputError
 from flexhpc.tracking.ui import private_socket
+from tests.barrier import wait_for
 from tests.conftest import FLEXHPC, Cli
 
 
@@ -49,6 +49,14 @@ def _healthy(path: Path) -> bool:
         return b"200 OK" in door.recv(100)
 
 
+def started(server: subprocess.Popen[bytes], path: Path) -> bool:
+    """Return whether the server answers; it must run."""
+    assert server.poll() is None, "the server ended"
+    with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+        return answers(path)
+    return False
+
+
 @contextlib.contextmanager
 def served(run: Path, path: Path) -> Iterator[psutil.Process]:
     """Run the command as a user does, until it answers."""
@@ -57,14 +65,7 @@ def served(run: Path, path: Path) -> Iterator[psutil.Process]:
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        end = time.monotonic() + 240
-        while True:
-            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
-                assert answers(path)
-                break
-            assert server.poll() is None, "the server ended"
-            assert time.monotonic() < end, "the server does not answer"
-            time.sleep(0.2)
+        wait_for(lambda: started(server, path), "the server's answer")
         yield psutil.Process(server.pid)
     finally:
         server.terminate()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from flexhpc.errors import PointError
 from flexhpc.spec.sections.model import Mlp
 from flexhpc.spec.sections.training import Sgd
 from flexhpc.training import Group, Outcome
+from tests.barrier import wait_for
 from tests.conftest import FULL, REPOSITORY
 from tests.training.helpers import run, same
 from tests.training.ranks import CASES, STOPPED, Case, outcome
@@ -93,10 +93,7 @@ def test_shards_are_refused_with_batch_norm() -> None:
 def test_a_dead_peer_is_noticed(tmp_path: Path) -> None:
     """A rank killed in the middle of a training: the other ends with PeerLost, it does not hang."""
     first, second = start(2, tmp_path, "tests.training.endless")
-    end = time.monotonic() + 120
-    while not (tmp_path / "training").exists() and first.poll() is None:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_for(lambda: (tmp_path / "training").exists() or first.poll() is not None, "a training")
     second.kill()
     second.communicate(timeout=10)
     try:

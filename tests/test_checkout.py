@@ -1,0 +1,57 @@
+"""A checkout of any name, in any folder, used by a user without privileges."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.archives import copy_checkout
+from tests.conftest import REPOSITORY, SMALL
+
+NOBODY = 65534
+UNPRIVILEGED = (
+    "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
+    # To read the Python and the packages of root, and nothing else.
+    "--bounding-set=+dac_read_search", "--inh-caps=+dac_read_search",
+    "--ambient-caps=+dac_read_search",
+)  # fmt: skip
+
+
+@pytest.mark.sweeps
+def test_an_ordinary_user_in_a_folder_called_flexhpc_with_a_space_in_its_path(
+    tmp_path: Path,
+) -> None:
+    """`make sweep`, custom code and the commands, as after `git clone` in somebody's home."""
+    home = tmp_path / "a home"
+    checkout = home / "flexhpc"
+    copy_checkout(checkout)
+    (checkout / ".venv").symlink_to(REPOSITORY / ".venv")
+    (checkout / "small.yaml").write_text(SMALL.replace("[4, 8, 12]", "[4]"))
+    prefix: tuple[str, ...] = ()
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("setpriv (util-linux) is needed to become another user")
+        prefix = UNPRIVILEGED
+        for path in (home, *home.rglob("*")):
+            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(checkout), "USER": "nobody"}
+    environment["TMPDIR"] = str(home)
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            [*prefix, *command], cwd=checkout, env=environment, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    python = ".venv/bin/python"
+    assert run(python, "-c", "import flexhpc; print(flexhpc.__file__)").startswith(str(checkout))
+    assert "EMC" in run("make", "sweep", "SPEC=small.yaml")
+    assert (checkout / "runs" / "small" / "report" / "index.html").is_file()
+    run(python, "-m", "pytest", "-q", "-n", "0", "-m", "not sweeps", "-p", "no:cacheprovider",
+        "tests/own/test_code.py", "tests/cli", "tests/store/test_claim.py")  # fmt: skip
