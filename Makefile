@@ -12,7 +12,7 @@ sets := $(foreach set,$(SET),--set '$(set)')
 need = $(if $($(1)),,$(error $(1)= is missing; for example: $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev sweep ui status report results check test test-full test-faults test-slow lint bench \
+.PHONY: help install dev sweep ui status report results check test test-full test-faults test-speeds test-slow lint bench \
   coverage docs bench-full recipe gpu-check image sif local test-containers devcluster-up devcluster-down
 
 help: ## list the targets
@@ -64,6 +64,10 @@ test-faults: dev ## kill, damage and fill disks at random; nothing may be lost (
 	@hpc/test_packages.sh
 	@$(BIN)/python -m $(if $(PART),pytest -n 2 -m faults tests/faults,tests.faults)
 
+test-speeds: dev ## the tests of whole sweeps with small budgets, beside busy processes, in random order
+	@hpc/test_packages.sh
+	@$(BIN)/python -m tests.speeds
+
 test-slow: dev ## flexhpc against plain training loops (15 minutes)
 	@$(BIN)/python -m pytest -m 'slow and not slurm'
 
@@ -102,6 +106,7 @@ devcluster-down: ## stop it
 bench: dev ## how fast flexhpc is, beside other ways to train; tables and JSON (20 minutes)
 	@$(BIN)/python bench/plan_speed.py
 	@$(BIN)/python bench/worker_start.py
+	@$(BIN)/python -m bench.speed.overhead
 	@$(BIN)/python -m bench.speed --rounds 3 --seconds 1
 	@$(BIN)/python -m bench.speed.start --rounds 2
 	@$(BIN)/python -m bench.speed.answers --rounds 2
