@@ -113,7 +113,6 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
             try:
                 done = subprocess.run(
                     [str(FLEXHPC), "sweep", str(spec)], cwd=folder, capture_output=True, text=True,
-                    timeout=500,
                 )  # fmt: skip
                 patience = time.monotonic() + 10  # a process that ends is not one that is left
                 while (left := sorted(processes_in(folder))) and time.monotonic() < patience:

@@ -46,7 +46,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def lint(copy: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(LINT), "--no-logo", "--no-cache"], cwd=copy, text=True, timeout=60, check=False,
+        [str(LINT), "--no-logo", "--no-cache"], cwd=copy, text=True, check=False,
         capture_output=True, env={**os.environ, "PYTHONPATH": str(copy), "COLUMNS": "200"},
     )  # fmt: skip
 

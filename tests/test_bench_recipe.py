@@ -242,7 +242,7 @@ def test_the_command_makes_the_table_of_a_run(tmp_path: Path, untracked: Path, c
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "bench.recipe", *map(str, arguments)],
-            cwd=REPOSITORY, capture_output=True, text=True, timeout=240,
+            cwd=REPOSITORY, capture_output=True, text=True,
         )  # fmt: skip
 
     done = run(tmp_path / "runs" / "made", "--markdown", page)

@@ -164,7 +164,7 @@ def folder(measured: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ran(command: str, folder: Path, seconds: float = 240) -> None:
+def ran(command: str, folder: Path) -> None:
     """Run a command in a checkout: as a shell would, or flexhpc alone in this process."""
     words = shlex.split(command)
     if words[0] == "flexhpc" and not set(command) & set("*?$~|<>;&`{}"):
@@ -173,7 +173,7 @@ def ran(command: str, folder: Path, seconds: float = 240) -> None:
     path = f"{FLEXHPC.parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, env={**os.environ, "PATH": path, "COLUMNS": "200"},
-        capture_output=True, text=True, timeout=seconds, check=False,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
@@ -189,7 +189,7 @@ def test_a_command_runs_as_a_page_says(command: str, folder: Path) -> None:
 @pytest.mark.parametrize("command", BENCHES)
 def test_a_benchmark_runs(command: str, folder: Path) -> None:
     ran(BEFORE.get(command, "true"), folder)
-    ran(f"{as_run(command)} {SHORTER.get(command, '')}", folder, seconds=560)
+    ran(f"{as_run(command)} {SHORTER.get(command, '')}", folder)
 
 
 @pytest.mark.parametrize("command", ELSEWHERE)
@@ -215,7 +215,7 @@ def test_they_build_a_site_with_a_reference_of_all_modules(tmp_path: Path) -> No
     site = ("-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-c", "docs")
     done = subprocess.run(
         [sys.executable, *site, "-d", tmp_path / "trees", ".", tmp_path / "site"], cwd=REPOSITORY,
-        capture_output=True, text=True, timeout=500, check=False,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     reference = (tmp_path / "site" / "docs" / "api" / "flexhpc.search.html").read_text()

@@ -66,7 +66,7 @@ def run_copy(package: Path, folder: Path, *arguments: str, code: str = RUN) -> s
     """Run a copy of flexhpc that lies in the folder ``package``; return what it says."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=folder, text=True, capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(package)}, check=False, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(package)}, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

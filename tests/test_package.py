@@ -27,7 +27,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
          "--wheel-dir", str(out), str(source)],
-        check=True, timeout=300,
+        check=True,
     )  # fmt: skip
     (found,) = out.glob("flexhpc-*.whl")
     return found

@@ -67,7 +67,7 @@ def test_what_a_test_process_started_ends_with_it(how: signal.Signals, tmp_path:
         try:
             wait_for(lambda: sum(server in line for line in marked(mark)) > 1, "a worker")
             test.send_signal(how)
-            test.wait(timeout=60)
+            test.wait()
         finally:
             test.kill()
         wait_for(lambda: not marked(mark), "the end of all processes")
@@ -86,7 +86,7 @@ def test_so_does_a_cluster_with_its_jobs() -> None:
         try:
             wait_for(lambda: reaper.steps_in(folder), "a running job")
             test.terminate()
-            test.wait(timeout=60)
+            test.wait()
         finally:
             test.kill()
         wait_for(lambda: not working_in(root), "the end of all processes")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,7 @@ assert not heavy, heavy
 
 def light(*arguments: object) -> str:
     command = [sys.executable, "-c", IMPORTS, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -73,7 +74,7 @@ def test_a_worker_imports_neither_torchs_compiler_nor_mlflow(
     small_spec: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-c", MEASURES, str(small_spec), str(tmp_path / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -85,7 +86,7 @@ def test_pure_rooms_import_no_torch(room: str) -> None:
         "    importlib.import_module(f'{room.__name__}.{module.name}')\n"
         "assert not {'torch', 'mlflow'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_plan(small_spec: Path, cli: Cli) -> None:
@@ -160,7 +161,7 @@ def test_parquet_is_not_thrown_at_a_terminal(measured: Path, tmp_path: Path) -> 
     inner, outer = pty.openpty()
     done = subprocess.run(
         [str(FLEXHPC), "results", str(measured), "--format", "parquet"],
-        stdout=outer, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        stdout=outer, stderr=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     import os
 
@@ -174,8 +175,8 @@ def test_version_help_and_completion(cli: Cli) -> None:
     assert re.fullmatch(r"flexhpc \d+\.\d+\.\d+\S*", cli("--version").stdout.strip())
     assert cli("-h").stdout == cli("--help").stdout
     assert cli("status", "-h").stdout == cli("status", "--help").stdout
-    in_a_shell = ["bash", "-c", f"{FLEXHPC} --show-completion bash; true"]
-    said = subprocess.run(in_a_shell, capture_output=True, text=True, timeout=60, check=True)
+    in_a_shell = ["bash", "-c", f"{shlex.quote(str(FLEXHPC))} --show-completion bash; true"]
+    said = subprocess.run(in_a_shell, capture_output=True, text=True, check=True)
     assert "complete -o default" in said.stdout
 
 

@@ -139,7 +139,7 @@ def test_workers_that_cannot_be_started_say_why(
     assert "| ImportError: no torch here" in done.stderr
     subprocess.run(
         [FLEXHPC, "sweep", small_spec, "--profile", untracked, "--runs", "detached", "--detach"],
-        cwd=tmp_path, check=True, capture_output=True, timeout=60,
+        cwd=tmp_path, check=True, capture_output=True,
     )  # fmt: skip
     (log,) = (tmp_path / "detached").rglob("fork_server_log.err")
     assert "ImportError: no torch here" in log.read_text()

@@ -43,14 +43,14 @@ class Cluster:
     def _devcluster(self, *command: str) -> None:
         environment = {**os.environ, **self.settings, "DEVCLUSTER_ROOT": str(self.root)}
         done = subprocess.run(
-            [str(DEVCLUSTER / command[0]), *command[1:]], env=environment, timeout=120,
+            [str(DEVCLUSTER / command[0]), *command[1:]], env=environment,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
 
     def ask(self, *command: str, check: bool = True) -> str:
         done = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+            command, env=self.environment, capture_output=True, text=True, check=False
         )
         assert not check or done.returncode == 0, done.stderr
         return done.stdout

@@ -103,7 +103,7 @@ def test_too_little_memory_is_said_before_hdf5_finds_out(tmp_path: Path) -> None
     create(path, header())
     done = subprocess.run(
         [sys.executable, "-c", OUT_OF_MEMORY, str(path)], cwd=REPOSITORY, capture_output=True,
-        text=True, timeout=120, check=True,
+        text=True, check=True,
     )  # fmt: skip
     assert done.stderr == ""
     assert done.stdout == (

@@ -69,7 +69,7 @@ def served(run: Path, path: Path) -> Iterator[psutil.Process]:
         yield psutil.Process(server.pid)
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait()
 
 
 @pytest.mark.sweeps
