@@ -79,6 +79,14 @@ MUTATIONS = (
         "recordings compared on other rows", "training/recorded.py",
         "others = ids.flip(0)", "others = ids", ("tests/training/test_recorded.py",),
     ),
+    Mutation(
+        "batches moved to the device", "training/loop.py", "order.to(self.device).split(sizes)",
+        "order.split(sizes)", ("tests/training/test_stand_in_device.py",),
+    ),
+    Mutation(
+        "mask moved to the CPU", "training/loop.py", "seen.right.cpu().numpy()",
+        "seen.right.numpy()", ("tests/training/test_stand_in_device.py",),
+    ),
 )  # fmt: skip
 
 

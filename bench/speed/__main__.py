@@ -79,7 +79,7 @@ def timed(
     began = clock()
     contestant(network, inputs, labels, epochs)
     if device != "cpu":
-        torch.cuda.synchronize()
+        torch.accelerator.synchronize()
     return N * epochs / (clock() - began)
 
 
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda; then of wall time")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or xpu; then of wall time")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)

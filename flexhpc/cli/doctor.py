@@ -82,8 +82,9 @@ def _torch() -> Check:
         return Check(
             name="torch", level="bad", what=f"does not work: {error}; install flexhpc again"
         )
-    built = torch.version.cuda
-    kind = f"CUDA {built} build" if built else "CPU build"
+    versions = {name: getattr(torch.version, name, None) for name in ("cuda", "hip", "xpu")}
+    builds = [f"{name.upper()} {version}" for name, version in versions.items() if version]
+    kind = f"{builds[0] if builds else 'CPU'} build"
     fine = total == 64.0
     return Check(
         name="torch",
@@ -96,13 +97,16 @@ def _torch() -> Check:
 def _gpu() -> Check:
     try:
         import torch
+
+        from flexhpc.measuring.probe import available_accelerator, device_name
     except ImportError:
         return Check(name="gpu", level="note", what="unknown without torch")
-    if not torch.cuda.is_available():
+    if (kind := available_accelerator()) is None:
         return Check(
             name="gpu", level="note", what="none that torch can use; points run on the CPU"
         )
-    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    count = torch.accelerator.device_count()
+    names = [device_name(torch.device(kind.type, index)) for index in range(count)]
     return Check(name="gpu", level="ok", what=", ".join(names))
 
 

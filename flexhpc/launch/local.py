@@ -61,7 +61,9 @@ class LocalBackend:
         self._workers = []
         for number in range(count):
             ids = [gpus[(number * each + i) % len(gpus)] for i in range(each)] if gpus else []
-            told = {WORKER_GPU: ",".join(dict.fromkeys(ids)), PROBES_AT_ONCE: str(at_once)}
+            told = {PROBES_AT_ONCE: str(at_once)}
+            if ids:  # an empty CUDA_VISIBLE_DEVICES would also hide GPUs of AMD, and those of WSL
+                told[WORKER_GPU] = ",".join(dict.fromkeys(ids))
             self._started += 1
             order = Order(
                 worker=str(self.folder / f"worker-{self._started}"),

@@ -206,20 +206,33 @@ def run_probe(
 
 
 def choose_device(threads: int, local_rank: int = 0) -> torch.device:
-    """Return the GPU that is visible, else the CPU; call it before anything runs on either.
+    """Return an accelerator if there is one, else the CPU; call this before either is used.
 
     Args:
         threads: for work on the CPU.
-        local_rank: number of this process on its node: each takes a visible GPU in turn.
+        local_rank: number of this process on its node; accelerators are assigned round-robin.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS
     torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, on every card
     torch.set_num_threads(threads)
-    if not torch.cuda.is_available():
+    kind = available_accelerator()
+    if kind is None:
         return torch.device("cpu")
-    device = torch.device("cuda", local_rank % torch.cuda.device_count())
-    torch.cuda.set_device(device)
+    device = torch.device(kind.type, local_rank % torch.accelerator.device_count())
+    torch.accelerator.set_device_index(device)
     return device
+
+
+def available_accelerator() -> torch.device | None:
+    """Return the type of accelerator to train on, without an index; None if there is none."""
+    kind = torch.accelerator.current_accelerator(check_available=True)
+    # MPS has no float64, which sums of losses are taken in.
+    return None if kind is None or kind.type == "mps" else kind
+
+
+def device_name(accelerator: torch.device) -> str:
+    """Return the model name of an accelerator, for example ``NVIDIA H100``."""
+    return str(torch.get_device_module(accelerator).get_device_name(accelerator))
 
 
 @cache
@@ -236,10 +249,9 @@ def processor() -> str:
 def machine(group: Group) -> dict[str, str]:
     """Return where a probe ran, with what, and in which image: no part of its identity."""
     device = group.device
-    cuda = device.type == "cuda"
     return {
         "host": platform.node(),
-        "device": torch.cuda.get_device_name(device) if cuda else processor(),
+        "device": processor() if device.type == "cpu" else device_name(device),
         "processes": str(group.size),
         "python": platform.python_version(),
         **{name: version for name, version in packages().items() if version is not None},

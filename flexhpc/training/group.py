@@ -82,7 +82,7 @@ class Group:
                 store.wait(everybody, _MEETING)
                 # NCCL refuses two processes on one GPU.
                 apart = len({store.get(other) for other in everybody}) == size
-                backend = "nccl" if device.type == "cuda" and apart else "gloo"
+                backend = dist.get_default_backend_for_device(device) if apart else "gloo"
                 dist.init_process_group(
                     backend, store=store, rank=rank, world_size=size, timeout=_SILENCE
                 )
@@ -218,10 +218,10 @@ def _listen(host: str, port: int) -> int:
 
 
 def _name(device: torch.device) -> str:
-    """Return what tells a GPU from all others of a job."""
-    if device.type != "cuda":
+    """Return a name that differs between the accelerators of a job; "cpu" for every CPU."""
+    if device.type == "cpu":
         return "cpu"
-    properties = torch.cuda.get_device_properties(device)
+    properties = torch.get_device_module(device).get_device_properties(device)
     return str(getattr(properties, "uuid", f"{socket.gethostname()} {device.index}"))
 
 

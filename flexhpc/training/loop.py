@@ -30,7 +30,7 @@ from flexhpc.training.network import Look, Network
 from flexhpc.training.optimizers import clip, make_optimizer, perturb, rate, restore, update
 from flexhpc.training.outcome import Hooks, MakeModel, Outcome, ProbeData, Verdict
 from flexhpc.training.plateau import Plateau, patience
-from flexhpc.training.recorded import Found, Recorded, recorder
+from flexhpc.training.recorded import Found, Recorded, recorder, rng_state
 
 Saved = dict[str, Any]
 
@@ -108,8 +108,8 @@ class _Run:
         self.steps_of_its_own = 0
 
     def outcome(self, saved: Saved | None) -> Outcome:
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), _deterministic():
+        devices = [] if self.device.type == "cpu" else [self.device]
+        with torch.random.fork_rng(devices, device_type=self.device.type), _deterministic():
             self._build()
             resumed = None if saved is None else self._resumed(saved)
             if saved is not None and resumed is None:
@@ -319,9 +319,10 @@ class _Run:
     def _save(self) -> None:
         if self.hooks.checkpoint is None or not self.hooks.holds():
             return
-        random = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        random: dict[str, Any] = {"cpu": torch.get_rng_state()}
+        if self.device.type != "cpu":
+            # The type is stored because each type of accelerator has its own form of the state.
+            random["accelerator"] = self.device.type, rng_state(self.device)
         state: Saved = {
             "model": self.network.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -341,8 +342,9 @@ class _Run:
             self.network.model.load_state_dict(saved["model"])
             self.optimizer.load_state_dict(saved["optimizer"])
             torch.set_rng_state(saved["random"]["cpu"])
-            if "cuda" in saved["random"] and self.device.type == "cuda":
-                torch.cuda.set_rng_state(saved["random"]["cuda"], self.device)
+            saved_on, random = saved["random"].get("accelerator", ("cpu", None))
+            if saved_on == self.device.type != "cpu":
+                torch.get_device_module(self.device).set_rng_state(random, self.device)
             if self.network.running is not None:
                 self.network.running.load(saved["running"])
             if self.forgetting is not None and "forgetting" in saved:

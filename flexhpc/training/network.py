@@ -183,7 +183,7 @@ class Network:
             if self.forgetting is not None:
                 self.forgetting.saw(ids, self.group.all_reduce(missed_here[ids]) > 0)
         # On a GPU reading a number waits for it: not at every step.
-        heard = self.group.device.type != "cuda" or step % _VOTES_EVERY == 0
+        heard = self.group.device.type == "cpu" or step % _VOTES_EVERY == 0
         return heard and bool(votes > 0)
 
     def gradient(self, ids: Tensor) -> Found:

@@ -111,7 +111,7 @@ class Recorded:
 
     def _made_and_recorded(self, ids: Tensor) -> Found:
         """Make an update, and keep a recording of it if that does the same."""
-        state, random = self._state(), _random(ids.device)
+        state, random = self._state(), rng_state(ids.device)
         if sum(tensor.nbytes for tensor in state) > _MOST_STATE:
             self._refused = True
             return self._update(ids)
@@ -119,7 +119,7 @@ class Recorded:
         found = _kept(self._update(ids))
         after = _copies(state)
         stays = all(map(_same_place, state, self._state()))
-        if not stays or not torch.equal(random, _random(ids.device)):
+        if not stays or not torch.equal(random, rng_state(ids.device)):
             self._refused = True
             return found
         others = ids.flip(0)
@@ -157,9 +157,12 @@ class Recorded:
         return recording
 
 
-def _random(device: torch.device) -> Tensor:
-    on_gpu = device.type == "cuda"
-    return torch.cuda.get_rng_state(device) if on_gpu else torch.get_rng_state()
+def rng_state(device: torch.device) -> Tensor:
+    """Return the state of the default random number generator of a device, uint8."""
+    if device.type == "cpu":
+        return torch.get_rng_state()
+    state: Tensor = torch.get_device_module(device).get_rng_state(device)
+    return state
 
 
 def _kept(found: Found) -> Found:

@@ -11,7 +11,7 @@ from flexhpc.state_file import read_as
 from flexhpc.store.claim import process_birth, process_lives
 
 WORKER_GPU = "FLEXHPC_GPU"
-"""Environment variable that names the GPUs of a worker; empty for none."""
+"""Environment variable with the GPUs of a worker, in the form of CUDA_VISIBLE_DEVICES."""
 PROBES_AT_ONCE = "FLEXHPC_PROBES_AT_ONCE"
 """Environment variable with the probes of one point that a worker may train at the same time."""
 

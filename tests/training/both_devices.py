@@ -1,0 +1,165 @@
+"""Trainings on the CPU and on the stand-in device, run in the process of test_stand_in_device.py.
+
+Importing this module registers the device; see tests/stand_in_device.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import flexhpc
+from flexhpc.cli.doctor import examine
+from flexhpc.data import load_samples
+from flexhpc.errors import Interrupted
+from flexhpc.measuring import probe
+from flexhpc.measuring.point import measure
+from flexhpc.measuring.probe import Wanted, choose_device, run_training
+from flexhpc.spec import Point, checked
+from flexhpc.store import RunFolder, read, read_masks
+from flexhpc.training import Group, Hooks, Outcome, closed_form
+from tests.stand_in_device import available
+
+Values = dict[str, Any]
+
+
+def prepare() -> None:
+    """Prepare the process: one thread, warnings are errors, no test outside of it is affected."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("error")
+    # Parameters on the stand-in device are of a subclass, which closed_form would reject.
+    closed_form._is_plain = lambda weight: isinstance(weight, nn.Parameter)  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def device_of_type(kind: str) -> Iterator[torch.device]:
+    """Choose a device as a worker does; check that it is of the expected type."""
+    with available() if kind == "standin" else contextlib.nullcontext():
+        device = choose_device(threads=1)
+        assert device.type == kind
+        yield device
+
+
+def point_of(spec: str) -> Point:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "s.yaml"
+        path.write_text(spec)
+        (point,) = checked(path)[1]
+    return point
+
+
+def train(
+    spec: str, n: int, kind: str, *, checkpoint: Path | None = None, stop_at: int | None = None,
+    fresh: bool = True, resident_bytes: int | None = None,
+) -> Outcome | None:  # fmt: skip
+    """Run one training of a spec's only point; return None if it is interrupted.
+
+    Args:
+        spec: text of the spec; n: samples.
+        kind: device type.
+        checkpoint: file to resume from and to save to.
+        stop_at: update after which the training is interrupted.
+        fresh: whether it starts at the first update, rather than from a checkpoint.
+        resident_bytes: size from which inputs stay uint8 on the device; None for the default.
+    """
+    point = point_of(spec)
+    updates = 0
+
+    def stopping() -> bool:
+        nonlocal updates
+        updates += 1
+        return updates == stop_at
+
+    hooks = Hooks(stopping=stopping, checkpoint=checkpoint)
+    samples, wanted = load_samples(point.data, point.seed), Wanted(n=n, repeat=0, forgetting=True)
+    most_floats = probe._MOST_FLOATS
+    probe._MOST_FLOATS = most_floats if resident_bytes is None else resident_bytes
+    try:
+        with device_of_type(kind) as device, contextlib.suppress(Interrupted):
+            outcome = run_training(point, samples, wanted, checkpoint, Group(device), hooks)[0]
+            assert (updates == outcome.steps) == fresh
+            return outcome
+    finally:
+        probe._MOST_FLOATS = most_floats
+    return None
+
+
+def train_on_both(spec: str, n: int, resident_bytes: int | None = None) -> tuple[Outcome, Outcome]:
+    cpu, other = (
+        train(spec, n, kind, resident_bytes=resident_bytes) for kind in ("cpu", "standin")
+    )
+    assert cpu is not None
+    assert other is not None
+    return cpu, other
+
+
+def measure_point(spec: str, folder: Path, kind: str) -> Values:
+    """Measure a spec's only point; return what its file says, without times and machines."""
+    point, run = point_of(spec), RunFolder(folder)
+    run.path.mkdir()
+    with device_of_type(kind) as device:
+        estimate = measure(point, run, Group(device), Hooks())
+    record, masks = read(run.point(point.id)), read_masks(run.point(point.id))
+    assert record is not None
+    evaluation = {k: v for k, v in (record.evaluation or {}).items() if k != "seconds"}
+    return {
+        "estimate": asdict(estimate),
+        "devices": {one.machine["device"] for one in record.probes},
+        "verdicts": [one.verdict for one in record.probes],
+        "readings": [dict(one.readings) for one in record.probes],
+        "evaluation": evaluation,
+        "fitted": masks.fitted(),
+        "unseen": masks.unseen_fitted(),
+        "forgotten": masks.forgotten,
+    }
+
+
+def gpu_check(kind: str) -> str:
+    """Return what ``flexhpc doctor`` prints about accelerators."""
+    with device_of_type(kind):
+        (check,) = (check for check in examine() if check.name == "gpu")
+    return check.what
+
+
+def fit(inputs: np.ndarray, labels: np.ndarray, model: nn.Module) -> torch.Tensor:
+    """A custom trainer that uses the accelerator and returns its predictions as a tensor there."""
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    model.to(device)
+    images, targets = torch.from_numpy(inputs).to(device), torch.from_numpy(labels).to(device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, fused=True)
+    for _ in range(40):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), targets).backward()
+        optimizer.step()
+    return model(images).argmax(dim=1)
+
+
+def measure_custom(model: Any, training: Mapping[str, Any], folder: Path, kind: str) -> Values:
+    """Measure with :func:`flexhpc.measure`; ``folder`` holds the modules that are named.
+
+    The trainer "fit" stands for :func:`fit`.
+    """
+    draw = np.random.default_rng(0)
+    data = (draw.integers(0, 9, (120, 8, 8), dtype=np.uint8), draw.integers(0, 3, 120))
+    training = {key: fit if value == "fit" else value for key, value in training.items()}
+    search = {"policy": "bisection", "start": 8, "tolerance": 0.3}
+    sys.path.insert(0, str(folder))
+    try:
+        with device_of_type(kind):
+            found = flexhpc.measure(model, data, training=training, search=search)
+            return {
+                "emc": found.emc, "verdicts": found.probes["verdict"].tolist(),
+                "fitted": found.masks.fitted(), "params": found.params,
+            }  # fmt: skip
+    finally:
+        sys.path.remove(str(folder))

@@ -1,0 +1,284 @@
+"""Every kind of training gives the same results on the stand-in device as on the CPU.
+
+The trainings run in a process of their own, which registers the device (tests/stand_in_device.py).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flexhpc.training import Outcome
+from tests.training.helpers import same
+
+KINDS = ("cpu", "standin")
+MLP = "family: mlp, width: 16, depth: 2, activation: tanh"
+CNN = "family: cnn, width: 4, depth: 2"
+VIT = "family: vit, width: 12, depth: 1, heads: 3"
+TIMM = (
+    '"timm:vit_tiny_patch16_224", kwargs: '
+    "{img_size: 8, patch_size: 4, embed_dim: 8, depth: 1, num_heads: 2, drop_rate: %s}"
+)
+DROPOUT = f"family: {TIMM % 0.5}"
+ADAM = "optimizer: adam, lr: 1e-2"
+SHORT = "batch_size: 32, epochs: 6"
+TRAINED = f"{ADAM}, {SHORT}"
+DIGITS = "source: digits, labels: random"
+TOKENS = "source: random_tokens, vocabulary: 8, length: 6, prompt: 3, size: 60"
+TOLERANCE = {"fp64": 1e-6, "fp32": 1e-3, "bf16": 1e-2}
+"""Relative, of losses and readings. On the CPU, convolutions in fp32 have another memory format,
+and attention has another kernel."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training; the strings are sections of a spec."""
+
+    model: str = MLP
+    training: str = TRAINED
+    data: str = DIGITS
+    precision: str = "fp64"
+    n: int = 60
+    resident_bytes: int | None = None
+    verdict: str | None = None  # expected, where the case is about a verdict
+
+    @property
+    def spec(self) -> str:
+        training = f"{self.training}, precision: {self.precision}"
+        return (
+            f"name: s\nfixed:\n  data: {{{self.data}}}\n  model: {{{self.model}}}\n"
+            f"  training: {{{training}}}\n"
+        )
+
+
+FAMILIES = {
+    "linear": Case("family: linear"),
+    "mlp": Case(MLP),
+    "mlp, BatchNorm": Case(f"{MLP}, norm: batch"),
+    "mlp, mup": Case("family: mlp, width: 16, depth: 2, init: mup, base_width: 8"),
+    "cnn": Case(CNN),
+    "cnn, LayerNorm": Case(f"{CNN}, norm: layer"),
+    "resnet": Case("family: resnet, width: 4, depth: 2"),
+    "vit": Case(VIT),
+    "efficientnet": Case(
+        "family: efficientnet, width: 8, depth: 1", f"{ADAM}, batch_size: 32, epochs: 2"
+    ),
+    "mixer": Case("family: mixer, width: 8, depth: 1"),
+    "gpt": Case("family: gpt, width: 8, depth: 1", data=TOKENS, n=40),
+    "timm": Case(f"family: {TIMM % 0.0}"),
+    "compound scaling": Case(f"{CNN}, scaling: compound, scale: 1"),
+}
+OPTIMIZERS = {
+    "sgd": Case(training=f"optimizer: sgd, lr: 0.05, {SHORT}"),
+    "gd": Case(training="optimizer: gd, lr: 0.2, momentum: 0.5, epochs: 12"),
+    "adam": Case(training=f"{TRAINED}, weight_decay: 0.01"),
+    "adamw": Case(training=f"optimizer: adamw, lr: 1e-2, {SHORT}"),
+    "shampoo": Case(training=f"optimizer: shampoo, {SHORT}"),
+    "soap": Case(training=f"optimizer: soap, {SHORT}"),
+    "muon": Case(CNN, training=f"optimizer: muon, {SHORT}"),
+    "sam": Case(training=f"optimizer: sgd, lr: 0.05, {SHORT}, sam: {{rho: 0.05}}"),
+    "sam, BatchNorm": Case(f"{CNN}, norm: batch", f"{TRAINED}, sam: {{rho: 0.05}}"),
+}
+REPARAMETERIZATIONS = {
+    **{
+        kind: Case(f"{MLP}, subspace: {{dims: 40, projection: {kind}}}")
+        for kind in ("dense", "sparse", "kronecker", "fastfood")
+    },
+    "low rank": Case(f"{CNN}, low_rank: {{rank: 2}}"),
+    "quantised": Case(f"{MLP}, quantised: {{bits: 4}}"),
+}
+PRECISIONS = {
+    f"{name}, {precision}": Case(model, precision=precision)
+    for name, model in (
+        ("mlp", MLP), ("cnn", CNN), ("vit", VIT), ("subspace", f"{CNN}, subspace: {{dims: 40}}"),
+    )
+    for precision in ("fp32", "bf16")
+}  # fmt: skip
+HARD = "family: mlp, width: 4, depth: 1"
+FLAT = "plateau: {patience: 1, tolerance: 0.2}"
+
+
+def failing(gates: str, verdict: str | None, budget: str = "epochs: 5") -> Case:
+    training = f"{ADAM}, batch_size: 64, {budget}, gates: {{{gates}}}"
+    return Case(HARD, training, n=200, verdict=verdict)
+
+
+GATES = {
+    "plateau": failing(FLAT, "not_fit", "epochs: 20"),
+    "plateau, reject": failing("plateau: reject", "unconverged"),
+    "gradient": failing("gradient: reject", "unconverged"),
+    "stability": Case(
+        HARD, "optimizer: sgd, lr: 10.0, batch_size: 32, epochs: 10, gates: {stability: reject}",
+        n=100, verdict="unstable",
+    ),
+    "stability, no gradient": failing("gradient: off", "unconverged"),
+    "curvature": failing("curvature: {mode: reject, products: 8}", "saddle"),
+    "curvature of attention": Case(
+        VIT, f"{ADAM}, epochs: 1, gates: {{curvature: {{mode: report, products: 3}}}}"
+    ),
+    "no gates": failing("plateau: off, gradient: off, stability: off", "not_fit"),
+    "until convergence": failing(FLAT, "not_fit", "until: convergence"),
+}  # fmt: skip
+PROCEDURES = {
+    "fit": Case(training=f"{ADAM}, batch_size: 16, epochs: 80", n=30, verdict="fit"),
+    "diverged": Case(
+        "family: mlp, width: 16, depth: 6",
+        f"optimizer: sgd, lr: 1e6, {SHORT}",
+        precision="fp32",
+        verdict="diverged",
+    ),
+    "curves of looks": Case(training=f"{TRAINED}, curves: looks", n=200),
+    "few suspects": Case(training=TRAINED, n=200),
+    "label smoothing": Case(training=f"{TRAINED}, label_smoothing: 0.1"),
+    "label smoothing, BatchNorm": Case(f"{CNN}, norm: batch", f"{TRAINED}, label_smoothing: 0.1"),
+    "clip_norm": Case(training=f"{TRAINED}, clip_norm: 0.1"),
+    "warm-up and cosine": Case(training=f"{TRAINED}, warmup: 4, schedule: cosine"),
+    "extension": Case(
+        training=f"{ADAM}, batch_size: 32, epochs: 3, unconverged: extend, extend_to: 4"
+    ),
+    "steps": Case(training=f"{ADAM}, batch_size: 32, steps: 7"),
+    "tail": Case(training=f"{TRAINED}, batches: tail"),
+    "shards": Case(training=f"{TRAINED}, shards: 3"),
+    "shards, SAM": Case(CNN, f"{TRAINED}, shards: 3, sam: {{rho: 0.05}}"),
+    "shards, curves of looks": Case(training=f"{TRAINED}, shards: 3, curves: looks"),
+    "inputs as bytes": Case(CNN, resident_bytes=0),
+    "inputs by pixel": Case(data=f"{DIGITS}, standardise: pixel", resident_bytes=0),
+}
+CASES = FAMILIES | OPTIMIZERS | REPARAMETERIZATIONS | PRECISIONS | GATES | PROCEDURES
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def call() -> Iterator[Call]:
+    """Call a function of tests/training/both_devices.py in the process with the device."""
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawned) as process:
+
+        def called(name: str, *args: object, **kwargs: object) -> Any:
+            return process.submit(_call, name, args, kwargs).result(timeout=120)
+
+        called("prepare")
+        yield called
+
+
+def _call(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
+    from tests.training import both_devices  # only in the spawned process
+
+    return getattr(both_devices, name)(*args, **kwargs)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_training_gives_the_same_results(name: str, call: Call) -> None:
+    case = CASES[name]
+    cpu, device = call("train_on_both", case.spec, case.n, case.resident_bytes)
+    agree(cpu, device, case.precision)
+    assert case.verdict in (None, cpu.verdict)
+
+
+def agree(cpu: Outcome, device: Outcome, precision: str) -> None:
+    for key in ("verdict", "n_errors", "epochs", "steps", "cost", "rejected"):
+        assert getattr(cpu, key) == getattr(device, key), key
+    np.testing.assert_array_equal(cpu.fitted, device.fitted)
+    np.testing.assert_array_equal(cpu.error_curve, device.error_curve)
+    np.testing.assert_array_equal(cpu.forgotten, device.forgotten)
+    tolerance = TOLERANCE[precision]
+    np.testing.assert_allclose(cpu.loss_curve, device.loss_curve, rtol=tolerance)
+    assert cpu.loss == pytest.approx(device.loss, rel=tolerance, nan_ok=True)
+    assert set(cpu.readings) == set(device.readings)
+    for key, value in cpu.readings.items():
+        assert value == pytest.approx(device.readings[key], rel=tolerance, nan_ok=True), key
+
+
+@pytest.mark.parametrize("training", ["sgd", "adam", "soap", "shampoo", "muon"])
+@pytest.mark.parametrize(("stopped_on", "resumed_on"), [KINDS, KINDS[::-1]])
+def test_a_training_is_resumed_on_the_other_device(
+    training: str, stopped_on: str, resumed_on: str, call: Call, tmp_path: Path
+) -> None:
+    case = OPTIMIZERS[training]
+    undisturbed = call("train", case.spec, case.n, "cpu")
+    checkpoint = tmp_path / "probe.ckpt"
+    stopped = call("train", case.spec, case.n, stopped_on, checkpoint=checkpoint, stop_at=5)
+    assert stopped is None
+    resumed = call("train", case.spec, case.n, resumed_on, checkpoint=checkpoint, fresh=False)
+    agree(undisturbed, resumed, case.precision)
+
+
+def test_dropout_draws_from_the_device_and_its_state_is_restored(
+    call: Call, tmp_path: Path
+) -> None:
+    case = Case(DROPOUT)
+    cpu, undisturbed = call("train_on_both", case.spec, case.n)
+    assert not np.array_equal(cpu.loss_curve, undisturbed.loss_curve), "draws on the CPU"
+    checkpoint = tmp_path / "probe.ckpt"
+    for resumed_on in ("standin", "cpu"):  # the CPU cannot restore the state of the device
+        stopped = call("train", case.spec, case.n, "standin", checkpoint=checkpoint, stop_at=5)
+        assert stopped is None
+        resumed = call("train", case.spec, case.n, resumed_on, checkpoint=checkpoint, fresh=False)
+        if resumed_on == "standin":
+            same(undisturbed, resumed)
+
+
+def test_doctor_names_the_device(call: Call) -> None:
+    assert call("gpu_check", "standin") == "Stand-in device"
+    assert call("gpu_check", "cpu").startswith("none")
+
+
+POINT = """\
+name: recorded
+fixed:
+  data: {source: digits, test_fraction: 0.2, n_max: 200}
+  model: {family: mlp, width: 16, depth: 1}
+  training:
+    {optimizer: adam, lr: 1e-2, batch_size: 32, epochs: 6, precision: fp64,
+     gates: {curvature: {mode: report, products: 4}}}
+  search: {policy: bisection, start: 32, tolerance: 1.0}
+record: {unseen: 100, forgetting: true}
+evaluate: {n: 100, epochs: 3}
+"""
+
+
+def test_a_point_has_the_same_records_and_evaluation(call: Call, tmp_path: Path) -> None:
+    cpu, device = (call("measure_point", POINT, tmp_path / kind, kind) for kind in KINDS)
+    assert device.pop("devices") == {"Stand-in device"} != cpu.pop("devices")
+    assert cpu["unseen"].any()
+    assert cpu["evaluation"]["n_test"] > 0
+    np.testing.assert_equal(device, cpu)
+
+
+NETS = """\
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, shape, classes, width=6):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(64, width), nn.Linear(width, classes)
+
+    def forward(self, images):
+        return self.head(self.hidden(images.flatten(1)).tanh())
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "training"),
+    [
+        ("nets:Net", {"optimizer": "adam", "lr": 1e-2, "epochs": 20, "precision": "fp64"}),
+        ("linear", {"trainer": "fit"}),
+    ],
+    ids=["model", "trainer"],
+)
+def test_a_custom_model_and_a_custom_trainer_are_measured(
+    model: str, training: dict[str, Any], call: Call, tmp_path: Path
+) -> None:
+    (tmp_path / "nets.py").write_text(NETS)
+    given = {"family": model} if model == "linear" else model
+    cpu, device = (call("measure_custom", given, training, tmp_path, kind) for kind in KINDS)
+    np.testing.assert_equal(device, cpu)
