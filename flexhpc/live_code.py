@@ -5,12 +5,11 @@ from __future__ import annotations
 import ast
 import contextlib
 import inspect
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flexhpc.own_code import INSTALLED, hash_of
+from flexhpc.own_code import hash_of, is_installed
 
 
 def source_hash(value: Any) -> str | None:
@@ -109,5 +108,4 @@ def _is_of_a_user(value: Any) -> bool:
         file = Path(inspect.getfile(value))
     except (OSError, TypeError):
         return True
-    installed = {*INSTALLED, "flexhpc"} & set(file.parts)
-    return not installed and not str(file).startswith(sys.base_prefix)
+    return not is_installed(file)

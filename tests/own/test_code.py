@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import linecache
 import os
 import re
 import signal
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -345,6 +349,54 @@ def test_what_a_function_names_counts() -> None:
     live_code._collect(test_the_source_of_a_lambda_is_its_own, collected)
     assert any(name.endswith(".made") for name in collected)
     assert not any(name.startswith("torch") for name in collected)
+
+
+@pytest.mark.parametrize("parent", ["flexhpc", "flexhpc/flexhpc", "site-packages/project"])
+def test_a_folder_name_does_not_make_code_installed(
+    parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`git clone` calls a checkout flexhpc; code of users may lie in it."""
+    place = tmp_path / parent
+    place.mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(place))
+    hashes = set()
+    for value in (1, 2):
+        (place / "helper_of_user.py").write_text(f"def width():\n    return {value} * 8\n")
+        (place / "nets_of_user.py").write_text(
+            "from helper_of_user import width\n\ndef build():\n    return width()\n"
+        )
+        for name in ("helper_of_user", "nets_of_user"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        linecache.clearcache()
+        importlib.invalidate_caches()
+        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+        try:
+            build = importlib.import_module("nets_of_user").build
+        finally:
+            sys.dont_write_bytecode = before
+        hashes.add(source_hash(build))
+    assert len(hashes) == 2
+    assert None not in hashes
+
+
+def test_installed_code_is_no_part_of_a_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = tmp_path / "lib" / "site-packages"
+    for module in (torch, re, own_code):
+        assert own_code.is_installed(Path(module.__file__))
+    assert not own_code.is_installed(packages / "nets.py")
+    monkeypatch.syspath_prepend(str(packages))
+    assert own_code.is_installed(packages / "nets.py")
+
+
+def test_errors_of_user_code_name_its_line() -> None:
+    """Also if its path begins with that of the package, as flexhpc_nets.py beside flexhpc/."""
+    code = compile("def build():\n    return 1 / 0\n", f"{own_code.PACKAGE}_nets.py", "exec")
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    with pytest.raises(PointError, match=r"ZeroDivisionError: .*_nets\.py:2\)"):
+        own_code.run("model", scope["build"])
 
 
 def test_a_package_offers_what_it_has_by_entry_points(
