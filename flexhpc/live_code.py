@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import inspect
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,8 @@ def _named_by(value: Any) -> Iterator[Any]:
 def _is_of_a_user(value: Any) -> bool:
     """Return whether an object is a function or class that was not installed."""
     if not (inspect.isclass(value) or inspect.isfunction(value)):
+        return False
+    if value.__module__ in sys.builtin_module_names:  # as object, the last base of every class
         return False
     try:
         file = Path(inspect.getfile(value))

@@ -379,6 +379,21 @@ def test_a_folder_name_does_not_make_code_installed(
     assert None not in hashes
 
 
+class Narrow(Base):
+    """A network as a user writes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = made(3)
+
+
+def test_a_class_has_a_hash() -> None:
+    collected: dict[str, bytes] = {}
+    assert live_code._collect(Narrow, collected)
+    assert {name.rpartition(".")[2] for name in collected} == {"Narrow", "Base", "made"}
+    assert source_hash(lambda: Narrow()) != source_hash(lambda: Base())
+
+
 def test_installed_code_is_no_part_of_a_hash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
