@@ -51,6 +51,7 @@ ELSEWHERE = {
     "flexhpc sweep trainers": ("tests/own/test_trainers.py", '"sweep", path'),
     "flexhpc data prepare SOURCE": ("tests/data/test_formats.py", '"prepare", source'),
     "flexhpc data prepare my_data:load": ("tests/data/test_formats.py", '"sets:Set"'),
+    "python -m flexhpc": ("tests/cli/test_main.py", '"-m", "flexhpc"'),
     "make lint": (".ci/run", "make lint"),
     "make test": (".ci/run", "make test"),
     "make test-containers": (".ci/run", "make test-containers"),

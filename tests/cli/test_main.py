@@ -179,6 +179,17 @@ def test_version_help_and_completion(cli: Cli) -> None:
     assert "complete -o default" in said.stdout
 
 
+def test_module_runs_the_command_line(cli: Cli, tmp_path: Path) -> None:
+    for arguments, status in ((["--version"], 0), (["status", "none"], 2)):
+        done = subprocess.run(
+            [sys.executable, "-m", "flexhpc", *arguments], cwd=tmp_path, capture_output=True,
+            text=True, timeout=60, check=False,
+        )  # fmt: skip
+        expected = cli(*arguments, check=status)
+        assert done.returncode == status
+        assert (done.stdout, done.stderr) == (expected.stdout, expected.stderr)
+
+
 def test_a_run_is_known_by_its_name(measured: Path, tmp_path: Path, cli: Cli) -> None:
     shutil.copytree(measured, tmp_path / "runs" / "small")
     for verb in ("status", "results"):
