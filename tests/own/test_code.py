@@ -274,7 +274,7 @@ def test_code_that_is_wrong_fails_its_point_in_a_line(
     (folder / "own.yaml").write_text(spec)
     done = cli("sweep", folder / "own.yaml", "--profile", untracked, check=None)
     assert done.returncode == 1
-    states = json.loads(cli("status", "runs/own", "--json").stdout)
+    states = json.loads(cli("status", "runs/own", "--json", check=1).stdout)
     assert [state["state"] for state in states] == ["failed"] * len(WRONG) + ["done"] * 2
     for number, (state, (_, message)) in enumerate(zip(states, WRONG.values(), strict=False)):
         expected = message.replace("nets", f"wrong{number}")
