@@ -9,6 +9,7 @@ from typing import Any
 from flexhpc.data.classes import coded, names_of
 from flexhpc.data.dataset import Array, Part, Source, no_test
 from flexhpc.data.decode import Named, image_part
+from flexhpc.data.unpacked import open_file
 from flexhpc.errors import PointError, one_line
 from flexhpc.spec.sections.files import ImageTable
 
@@ -75,7 +76,7 @@ def _batches(path: Path, columns: list[str]) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with open_file(path) as content, pq.ParquetFile(content) as file:
             known = file.schema_arrow.names
             if lost := [name for name in columns if name not in known]:
                 raise PointError(f"{path}: has no column {lost[0]}; it has {', '.join(known)}")

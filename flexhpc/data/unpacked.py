@@ -12,15 +12,28 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
-from flexhpc.atomic import read_plain
+from flexhpc.atomic import open_regular, read_plain
+from flexhpc.errors import PointError
 
 MOST_BYTES = 2**30
 """Of a file that is read whole, also unpacked: far more than any data set that comes as one."""
 _GZIP, _ZLIB = b"\x1f\x8b", b"\x78"
 _TAR, _USTAR = slice(257, 262), b"ustar"
 _TOO_LARGE = "is larger than a gigabyte once unpacked"
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a user's file to read.
+
+    Raises:
+        PointError: it cannot be opened, or is a named pipe, a socket or a device.
+    """
+    try:
+        return open_regular(path)
+    except OSError as error:
+        raise PointError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def read_unpacked(path: Path, *, also_zlib: bool = False) -> bytes:
@@ -63,7 +76,7 @@ def plain_text(path: Path) -> Path | io.BytesIO:
         OSError: it cannot be read, is no plain file, or is larger than a gigabyte.
         ValueError: it is damaged, cut short, or larger than a gigabyte once unpacked.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(_TAR.stop)
     opener = next((how for sign, how in _OPENERS.items() if start.startswith(sign)), None)
     if start.startswith(_GZIP):

@@ -9,6 +9,7 @@ from pathlib import Path
 from flexhpc.data.classes import coded, names_of
 from flexhpc.data.dataset import Source, no_test
 from flexhpc.data.decode import SUFFIXES, Named, image_part
+from flexhpc.data.unpacked import open_file
 from flexhpc.errors import PointError, one_line
 from flexhpc.spec.sections.files import WebDataset
 
@@ -76,13 +77,13 @@ def _ending(name: str) -> str:
 def _members(file: Path, read: Set[str], named: Set[str]) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of the members with some endings; of those not to be read, none."""
     try:
-        with tarfile.open(file) as tar:
+        with open_file(file) as opened, tarfile.open(fileobj=opened) as tar:
             for member in tar:
                 if not member.isfile() or _ending(member.name) not in named:
                     continue
                 content = tar.extractfile(member) if _ending(member.name) in read else None
                 yield member.name, content.read() if content is not None else b""
-    except MemoryError:
+    except (PointError, MemoryError):
         raise
     except Exception as error:  # what tarfile raises on damaged files is no one kind
         raise PointError(f"{file}: is no readable tar file: {one_line(error)}") from None
