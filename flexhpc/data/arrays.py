@@ -10,7 +10,7 @@ import numpy as np
 
 from flexhpc.data.classes import coded, names_of
 from flexhpc.data.dataset import Array, Ints, Part, Source, in_blocks
-from flexhpc.data.unpacked import open_file
+from flexhpc.data.unpacked import check_memory, open_file
 from flexhpc.errors import PointError, one_line
 from flexhpc.spec.sections.files import Arrays
 
@@ -77,6 +77,7 @@ def _member(archive: Any, path: Path, key: str, name: str | None, usual: tuple[s
             f"data.{key}: {path} has {'no ' if name else ''}{wanted}; it has "
             f"{', '.join(archive.files)}"
         )
+    check_memory(path, archive.zip, there[0])
     try:
         array: Array = archive[there[0]]
     except MemoryError:

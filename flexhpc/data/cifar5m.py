@@ -13,7 +13,7 @@ import numpy as np
 from flexhpc.data.cifar import CIFAR10_NAMES
 from flexhpc.data.dataset import Array, Ints, Part, Source, no_test, rows_at_once
 from flexhpc.data.places import not_found, roots
-from flexhpc.data.unpacked import open_file
+from flexhpc.data.unpacked import check_memory, open_file
 from flexhpc.errors import PointError, one_line
 
 _SHAPE = (32, 32, 3)
@@ -61,6 +61,7 @@ def _parts(source: str, root: str | None) -> list[Path]:
 def _labels(path: Path) -> Ints:
     try:
         with open_file(path) as file, np.load(file) as arrays:
+            check_memory(path, arrays.zip, "Y")
             labels = np.asarray(arrays["Y"])
     except PointError:
         raise

@@ -14,6 +14,8 @@ from flexhpc.errors import PointError, one_line
 from flexhpc.spec.sections.files import ImageTable
 
 _ROWS_AT_ONCE = 256
+_MOST_ROWS = 2**27
+"""As many samples as a record can hold; a column of equal values takes next to no room."""
 
 
 def open_image_table(data: ImageTable, seed: int) -> Source:
@@ -80,6 +82,11 @@ def _batches(path: Path, columns: list[str]) -> Iterator[Any]:
             known = file.schema_arrow.names
             if lost := [name for name in columns if name not in known]:
                 raise PointError(f"{path}: has no column {lost[0]}; it has {', '.join(known)}")
+            if file.metadata.num_rows > _MOST_ROWS:
+                raise PointError(
+                    f"{path}: has {file.metadata.num_rows:,} rows, at most {_MOST_ROWS:,} are "
+                    "supported; split it"
+                )
             yield from file.iter_batches(_ROWS_AT_ONCE, columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise PointError(f"{path}: is no readable Parquet: {one_line(error)}") from None
