@@ -89,8 +89,8 @@ def _images_of(path: Path, count: int) -> Iterator[Array]:
     step = rows_at_once(_SHAPE)
     size = int(np.prod(_SHAPE))
     with (
-        open_file(path) as content,
-        zipfile.ZipFile(content) as archive,
+        open_file(path) as part,
+        zipfile.ZipFile(part) as archive,
         archive.open("X.npy") as file,
     ):
         read_header = {

@@ -97,9 +97,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
     """Read a CSV file; blanks around a cell do not count, also where it is a number or missing."""
     import pandas as pd
 
-    text = plain_text(path)
-    _check_columns(path, len(first_row(text)))
-    frame = _parsed(text)
+    file = plain_text(path)
+    _check_columns(path, len(first_row(file)))
+    frame = _parsed(file)
     padded = {}
     for name in frame.columns:
         if kind_of(frame[name]) == "string":

@@ -147,8 +147,8 @@ def _of_record(point: Point, path: Path, before: PointRecord | None) -> PointSta
         return PointStatus(point=point, state="waiting")
     arms = {probe.arm for probe in record.probes} | {(record.estimate or {}).get("arm", 0)}
     if max(arms) >= len(point.arms):
-        error = corrupt(path, f"the point has {len(point.arms)} arms, a probe is of {max(arms)}")
-        return PointStatus(point=point, state="failed", message=str(error))
+        problem = f"a probe has arm {max(arms)}, the point has {len(point.arms)}"
+        return PointStatus(point=point, state="failed", message=str(corrupt(path, problem)))
     record = record.seen_by(point.evaluation)
     history = history_of(record.probes, point.training)
     n_limit = record.header.n_limit
