@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _MOST_CATEGORIES = 1_000
 _MOST_NUMBERS = 2**31
-"""Of an encoded table: 8 GB."""
+"""Limit of an encoded table: 8 GB."""
 _TEXT = {"string", "empty"}
 _FEW, _MANY = 0.05, 20
 _LARGEST = float(np.finfo(np.float32).max)

@@ -38,11 +38,11 @@ _CREDIT_TARGETS = {"default payment next month", "default.payment.next.month", "
 _CREDIT_FEATURES, _CREDIT_CATEGORICAL = 23, ("1", "2", "3")
 _EXCEL = (".xls", ".xlsx")
 _MOST_COLUMNS, _MOST_ROWS = 100, 600_000
-"""Of a table in text: covtype has 55 columns and 581,012 rows, the others fewer."""
+"""Limits of a CSV file: covtype has 55 columns and 581,012 rows, adult and credit have fewer."""
 _MOST_BYTES = 2**28
-"""Of an unpacked table: three times covtype."""
+"""Limit of an unpacked table: covtype has 75 MB."""
 _MOST_CELLS = 2**24
-"""Of an Excel sheet: twenty times credit."""
+"""Limit of an Excel sheet: credit has 750,000 cells."""
 _REFERENCE = re.compile(rb"\br\s*=\s*[\"']([A-Za-z]{0,3})(\d{1,7})[\"']")
 """Attribute of a cell or row in an Excel sheet, as r="AB12"."""
 

@@ -124,7 +124,7 @@ def _of_tar(content: bytes, most: int) -> bytes:
 
 
 def check_memory(path: Path, archive: zipfile.ZipFile, array: str) -> None:
-    """Check that an array of an .npz file fits into memory: one of zeros is a thousandth packed.
+    """Check that an array of an .npz file fits into memory; zeros compress 1,000 to 1.
 
     Raises:
         PointError: it does not fit.
