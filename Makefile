@@ -12,8 +12,9 @@ sets := $(foreach set,$(SET),--set '$(set)')
 need = $(if $($(1)),,$(error $(1)= is missing; for example: $(2)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev sweep ui status report results check test test-full test-faults test-speeds test-slow lint bench \
-  coverage docs bench-full recipe gpu-check image sif local test-containers devcluster-up devcluster-down
+.PHONY: help install dev sweep ui status report results check test test-full test-faults test-speeds test-slow \
+  lint bench coverage docs docs-check bench-full recipe gpu-check image sif local test-containers devcluster-up \
+  devcluster-down
 
 help: ## list the targets
 	@echo 'make sweep SPEC=sweeps/quickstart.yaml [PROFILE=local] [SET="key=value ..."]'
@@ -92,6 +93,10 @@ lint: dev ## ruff, mypy, and the arrows between rooms
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+docs-check: dev ## build the pages without the module reference; warnings are errors (5 seconds)
+	@$(BIN)/python -m sphinx -q -W --keep-going -t pages -b html -c docs . site/pages
+	@echo no warnings
 
 docs: dev ## the documentation as a site: site/docs/index.html
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs . site

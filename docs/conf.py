@@ -18,12 +18,9 @@ project = "flexhpc"
 author = "the flexhpc developers"
 version = release = installed("flexhpc")
 
-extensions = [
-    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.apidoc", "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
-]  # fmt: skip
+extensions = ["myst_parser"]
 root_doc = "docs/index"
-include_patterns = ["docs/**.md", "docs/api/**.rst"]
+include_patterns = ["docs/**.md"]
 
 html_theme = "furo"
 html_title = f"flexhpc {version}"
@@ -49,6 +46,16 @@ add_module_names = False
 suppress_warnings = ["ref.python"]
 """Sections and what does them share names; each is linked from its own page."""
 
+# The module reference takes minutes, the pages alone seconds: `sphinx -t pages` builds only these.
+if tags.has("pages"):  # noqa: F821  # Sphinx defines `tags`
+    exclude_patterns = ["docs/api/**"]
+    suppress_warnings += ["toc.excluded"]
+else:
+    include_patterns += ["docs/api/**.rst"]
+    extensions += [
+        "sphinx.ext.autodoc", "sphinx.ext.apidoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode",
+    ]  # fmt: skip
+
 
 def _from_docs(app: Sphinx, path: Path, docname: str, content: list[str]) -> None:
     """Let the links of README.md, which is the index, start at docs/."""
@@ -64,5 +71,6 @@ def _code(app: Sphinx, what: str, name: str, item: Any, options: Any, lines: lis
 
 def setup(app: Sphinx) -> None:
     """Register what this page adds to Sphinx."""
-    app.connect("autodoc-process-docstring", _code, priority=100)
+    if "sphinx.ext.autodoc" in app.extensions:
+        app.connect("autodoc-process-docstring", _code, priority=100)
     app.connect("include-read", _from_docs)

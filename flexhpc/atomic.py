@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock
 
@@ -118,22 +118,33 @@ class Whereabouts:
         return self.unseen >= _LOOKS_UNTIL_GONE
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to read.
+
+    Raises:
+        OSError: it cannot be opened, or is a named pipe, a socket or a device. Opening a pipe
+            without O_NONBLOCK would block until another process writes to it.
+    """
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "is not a regular file; replace it with one", str(path))
+    return file
+
+
 def read_plain(path: Path, most: int | None = None) -> bytes:
-    """Return all bytes of a plain file; a pipe in its place keeps nobody waiting.
+    """Return all bytes of a regular file.
 
     Args:
         path: of the file; most: bytes that it may have.
 
     Raises:
-        OSError: it cannot be read, is no plain file, or is larger.
+        OSError: as :func:`open_regular`, or it is larger.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"{path.name} is no plain file")
-        if most is not None and status.st_size > most:
-            raise OSError(f"{path.name} has {status.st_size:,} bytes, more than any such file")
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise OSError(f"{path.name} has {size:,} bytes, more than any such file")
         return file.read()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flexhpc.own_code import INSTALLED, hash_of
+from flexhpc.own_code import hash_of, is_installed
 
 
 def source_hash(value: Any) -> str | None:
@@ -105,9 +105,10 @@ def _is_of_a_user(value: Any) -> bool:
     """Return whether an object is a function or class that was not installed."""
     if not (inspect.isclass(value) or inspect.isfunction(value)):
         return False
+    if value.__module__ in sys.builtin_module_names:  # as object, the last base of every class
+        return False
     try:
         file = Path(inspect.getfile(value))
     except (OSError, TypeError):
         return True
-    installed = {*INSTALLED, "flexhpc"} & set(file.parts)
-    return not installed and not str(file).startswith(sys.base_prefix)
+    return not is_installed(file)

@@ -14,6 +14,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -37,8 +38,10 @@ NAME = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 """What a name looks like."""
 LIVE = "python"
 """Module of names that stand for objects of the running Python, as :func:`keep` was given them."""
+PACKAGE = Path(__file__).parent
+"""Folder of the package flexhpc. A checkout, and folders of users, may be called flexhpc too."""
 INSTALLED = ("site-packages", "dist-packages")
-"""Folders of what was installed."""
+"""Names of folders on Python's path that hold installed packages."""
 _kept: dict[tuple[str, str], Any] = {}
 _imported: dict[str, str] = {}
 """Module -> the hash with which this process imported it."""
@@ -93,6 +96,16 @@ def registered(kind: str) -> dict[str, str]:
         kind: ``models``, ``data`` or ``trainers``, for the entry points ``flexhpc.models`` etc.
     """
     return {one.name: one.value for one in entry_points(group=f"flexhpc.{kind}")}
+
+
+def is_installed(file: Path) -> bool:
+    """Return whether a file belongs to Python, to an installed package or to flexhpc.
+
+    A folder called site-packages counts only if it is on Python's path.
+    """
+    folders = [Path(folder) for folder in sys.path if Path(folder).name in INSTALLED]
+    library = (Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
+    return any(file.is_relative_to(folder) for folder in (PACKAGE, *library, *folders))
 
 
 def load(name: str, code: Code, *, pinned: bool, key: str) -> Any:
@@ -150,8 +163,7 @@ def run(what: str, call: Callable[[], Any], seconds: float | None = None) -> Any
         raise
     except BaseException as error:  # SystemExit of theirs must not end our worker
         frames = traceback.extract_tb(error.__traceback__)
-        ours = str(Path(__file__).parent)
-        own = [frame for frame in frames if not frame.filename.startswith(ours)]
+        own = [frame for frame in frames if not Path(frame.filename).is_relative_to(PACKAGE)]
         traceback.print_exception(type(error), error, error.__traceback__)
         where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
         name = type(error).__name__

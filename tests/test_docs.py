@@ -51,6 +51,7 @@ ELSEWHERE = {
     "flexhpc sweep trainers": ("tests/own/test_trainers.py", '"sweep", path'),
     "flexhpc data prepare SOURCE": ("tests/data/test_formats.py", '"prepare", source'),
     "flexhpc data prepare my_data:load": ("tests/data/test_formats.py", '"sets:Set"'),
+    "python -m flexhpc": ("tests/cli/test_main.py", '"-m", "flexhpc"'),
     "make lint": (".ci/run", "make lint"),
     "make test": (".ci/run", "make test"),
     "make test-containers": (".ci/run", "make test-containers"),
@@ -67,6 +68,7 @@ ELSEWHERE = {
     "make sweep SPEC=sweeps/mini": ("tests/test_docs.py", "SPEC=small.yaml"),
     "make sweep SPEC=sweeps/gpt.yaml": ("tests/training/test_sequences.py", "family: gpt"),
     "make docs": ("tests/test_docs.py", '"-m", "sphinx"'),
+    "make docs-check": ("tests/test_docs.py", '"-t", "pages"'),
     "python -m bench.search": ("tests/test_bench_search.py", "from bench.search.__main__"),
     "python -m bench.recipe": ("tests/test_bench_recipe.py", '"-m", "bench.recipe"'),
     "python -m bench.recipe.full_batch": ("tests/test_bench_recipe.py", "full_batch"),
@@ -210,13 +212,25 @@ def test_every_page_was_read() -> None:
     assert len(HERE) > 40
 
 
-@pytest.mark.slow
-def test_they_build_a_site_with_a_reference_of_all_modules(tmp_path: Path) -> None:
-    site = ("-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-c", "docs")
+def build_site(folder: Path, *options: str) -> Path:
+    """Build the site as `make docs` does; return its folder docs."""
     done = subprocess.run(
-        [sys.executable, *site, "-d", tmp_path / "trees", ".", tmp_path / "site"], cwd=REPOSITORY,
-        capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", *options, "-b", "html",
+         "-c", "docs", "-d", folder / "trees", ".", folder / "site"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    reference = (tmp_path / "site" / "docs" / "api" / "flexhpc.search.html").read_text()
+    return folder / "site" / "docs"
+
+
+def test_pages_build_without_warnings(tmp_path: Path) -> None:
+    pages = build_site(tmp_path, "-t", "pages")
+    assert {f"{page.stem}.html" for page in (REPOSITORY / "docs").glob("*.md")} <= {
+        page.name for page in pages.iterdir()
+    }
+
+
+@pytest.mark.slow
+def test_site_has_a_reference_of_all_modules(tmp_path: Path) -> None:
+    reference = (build_site(tmp_path) / "api" / "flexhpc.search.html").read_text()
     assert "flexhpc.search.advance" in reference

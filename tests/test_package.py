@@ -35,7 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("installed")
+    folder = tmp_path_factory.mktemp("installed") / "lib"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
     return folder
@@ -63,13 +63,18 @@ def test_specs_run_by_name_outside_of_a_checkout(installed: Path, tmp_path: Path
     assert copied[copied.index("name:") :] == own[own.index("name:") :]
     assert copied.startswith("# flexhpc sweep vit_width\n# Expected: ")
     assert "sweep vit_width --set 'name=vit_small' --set 'data.source=image_folder'\n" in copied
+    commit = ["-c", "user.name=a", "-c", "user.email=a", "commit", "-q", "--allow-empty", "-m", "x"]
+    for arguments in (["init", "-q"], commit):  # as a user's project around its environment
+        subprocess.run(["git", "-C", installed.parent, *arguments], check=True)
     few = ("--set", "model.width=[8]", "--set", "data.labels=[random]")
     run_copy(installed, tmp_path, "sweep", "quickstart", "--profile", "local", *few)
     rows = json.loads(
         run_copy(installed, tmp_path, "results", "runs/quickstart", "--format", "json")
     )
     assert [row["status"] for row in rows] == ["done"]
-    assert (tmp_path / "runs" / "quickstart" / "report" / "index.html").is_file()
+    run = tmp_path / "runs" / "quickstart"
+    assert (run / "report" / "index.html").is_file()
+    assert json.loads((run / "run.json").read_text())["git"] is None
 
 
 def test_the_wheel_has_the_code_of_its_checkout(installed: Path, tmp_path: Path) -> None:

@@ -43,6 +43,11 @@ def reason_lines(reasons: Reasons) -> list[str]:
     ]
 
 
+def failure_lines(statuses: Sequence[PointStatus]) -> list[str]:
+    """Return a line for each reason: ``failed: width=4 and 23 more: no such file``."""
+    return [f"failed: {named(some)}: {text}" for text, some in by_reason(statuses).items()]
+
+
 def named(some: Sequence[PointStatus]) -> str:
     """Return the name of the first of some points, and how many more there are."""
     return _label(some[0]) + (f" and {len(some) - 1} more" if len(some) > 1 else "")

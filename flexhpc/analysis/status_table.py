@@ -36,16 +36,17 @@ _STYLES = {
 
 
 def status_view(
-    statuses: Sequence[PointStatus], width: int, rows: int | None = None
+    statuses: Sequence[PointStatus], width: int, rows: int | None = None, *, reasons: bool = True
 ) -> RenderableType:
     """Return the table of points, and below it why points failed, a line for each reason.
 
     Args:
         statuses: of the points; width: of the terminal, in characters.
         rows: as many lines at most.
+        reasons: False if the caller prints them.
     """
     together, alone = alike(trimmed(statuses))
-    lines = [Text(line, style="red") for line in reason_lines(together)]
+    lines = [Text(line, style="red") for line in reason_lines(together)] if reasons else []
     room = None if rows is None else rows - len(lines)
     return Group(_table(alone, width, room), *lines) if alone else Group(*lines)
 

@@ -75,5 +75,8 @@ def main() -> None:
             f"{error.filename or 'writing'}: {error.strerror}; nothing stored is lost", err=True
         )
         sys.exit(FAILED)
+    except MemoryError:
+        typer.echo("out of memory; use fewer or smaller data, or more memory", err=True)
+        sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -42,4 +42,4 @@ def unpack(
     try:
         typer.echo(read(archive, runs).path)
     except OSError as error:
-        raise InputError(f"{archive}: cannot be unpacked: {one_line(error)}") from None
+        raise InputError(f"{archive}: cannot be unpacked: {error.strerror or error}") from None

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flexhpc.cli.options import Eps, Format, Json, Run, RunsGiven, training_errors, written
+from flexhpc.cli.options import (
+    FAILED,
+    Eps,
+    Format,
+    Json,
+    Run,
+    RunsGiven,
+    training_errors,
+    written,
+)
 from flexhpc.errors import PointError
 from flexhpc.imports import quick_imports
 
@@ -44,6 +53,7 @@ def status(
         typer.echo(f"{queue.silent}; this is what the files say", err=True)
     if as_json:
         typer.echo(json.dumps([status_row(s) for s in statuses], indent=1))
+        _exit_if_failed(statuses)
         return
     console = make_console()
     if watch:
@@ -52,7 +62,8 @@ def status(
                 view.update(statuses)
                 time.sleep(0.5)
                 statuses = queue.merge(reader.read())
-    console.print(status_view(statuses, console.width))
+    console.print(status_view(statuses, console.width, reasons=False))
+    _exit_if_failed(statuses)
 
 
 def results(
@@ -79,12 +90,25 @@ def results(
             err=True,
         )
     if form is Format.table:
-        print_results(statuses, sweep.compare)
+        print_results(statuses, sweep.compare, why=False)
+        _exit_if_failed(statuses)
         return
     rows = [row_of(status) for status in statuses]
     makers = {Format.csv: as_csv, Format.json: as_json}
     content = makers[form](rows).encode() if form in makers else as_parquet(rows)
     written(content, form, output)
+    _exit_if_failed(statuses)
+
+
+def _exit_if_failed(statuses: Sequence[PointStatus]) -> None:
+    """Print why points failed, to stderr: stdout may hold JSON or CSV. Exit with status 1 then."""
+    from flexhpc.analysis.failures import failure_lines
+
+    lines = failure_lines(statuses)
+    for line in lines:
+        typer.echo(line, err=True)
+    if lines:
+        raise typer.Exit(FAILED)
 
 
 def report(

@@ -10,6 +10,7 @@ import numpy as np
 
 from flexhpc.data.classes import coded, names_of
 from flexhpc.data.dataset import Array, Ints, Part, Source, in_blocks
+from flexhpc.data.unpacked import check_memory, open_file
 from flexhpc.errors import PointError, one_line
 from flexhpc.spec.sections.files import Arrays
 
@@ -36,7 +37,7 @@ def open_arrays(data: Arrays, seed: int) -> Source:
         names = [path.name, data.target, data.test_column, data.test_target]
         given = [_loaded(path.parent / name) for name in names if name is not None]
         return source_of(f"arrays {path}", given)
-    with _opened(path) as file:  # numpy leaves it open where the archive is damaged
+    with open_file(path) as file:  # numpy leaves it open where the archive is damaged
         archive = _loaded(path, file)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise PointError(f"{path}: is neither .npz nor .npy")
@@ -55,14 +56,9 @@ def open_arrays(data: Arrays, seed: int) -> Source:
     return source_of(f"arrays {path}", given)
 
 
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise PointError(f"{path}: cannot be read: {one_line(error)}") from None
-
-
 def _loaded(path: Path, file: BinaryIO | None = None) -> Any:
+    if file is None:
+        open_file(path).close()  # numpy maps it by its name, and would wait for a pipe
     try:
         if file is not None:
             return np.load(file, allow_pickle=False)
@@ -81,6 +77,7 @@ def _member(archive: Any, path: Path, key: str, name: str | None, usual: tuple[s
             f"data.{key}: {path} has {'no ' if name else ''}{wanted}; it has "
             f"{', '.join(archive.files)}"
         )
+    check_memory(path, archive.zip, there[0])
     try:
         array: Array = archive[there[0]]
     except MemoryError:

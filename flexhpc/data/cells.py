@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,8 +13,38 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
+_LONGEST_ROW = 2**22
 MISSING = ["?"]
 """What stands for a missing value, beside pandas' own list (an empty cell, NA, NaN, ...)."""
+
+
+def first_row(file: Path | io.BytesIO, comment: str | None = None) -> list[str]:
+    """Return the cells of the first row of a CSV file; reads at most 4 MiB of it.
+
+    Args:
+        file: blank lines before the row are skipped; comment: as are those that begin with this.
+
+    Raises:
+        ValueError: the row is longer, or has a cell of more than 131,072 characters.
+    """
+    with file.open("rb") if isinstance(file, Path) else contextlib.nullcontext(file) as content:
+        start = content.read(_LONGEST_ROW)
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+    text = start.decode("utf-8-sig", errors="replace")
+    lines = io.StringIO(text, newline="")
+    rows = (
+        row
+        for row in csv.reader(lines, skipinitialspace=True)
+        if row not in ([], [""]) and not (comment and row[0].startswith(comment))
+    )
+    try:
+        row = next(rows, [])
+    except csv.Error as error:
+        raise ValueError(f"first row: {error}") from None
+    if len(start) == _LONGEST_ROW and lines.tell() == len(text):
+        raise ValueError(f"first row: longer than {_LONGEST_ROW:,} bytes")
+    return row
 
 
 def kind_of(series: pd.Series[Any]) -> str:

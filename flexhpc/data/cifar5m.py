@@ -13,6 +13,7 @@ import numpy as np
 from flexhpc.data.cifar import CIFAR10_NAMES
 from flexhpc.data.dataset import Array, Ints, Part, Source, no_test, rows_at_once
 from flexhpc.data.places import not_found, roots
+from flexhpc.data.unpacked import check_memory, open_file
 from flexhpc.errors import PointError, one_line
 
 _SHAPE = (32, 32, 3)
@@ -59,8 +60,11 @@ def _parts(source: str, root: str | None) -> list[Path]:
 
 def _labels(path: Path) -> Ints:
     try:
-        with path.open("rb") as file, np.load(file) as arrays:
+        with open_file(path) as file, np.load(file) as arrays:
+            check_memory(path, arrays.zip, "Y")
             labels = np.asarray(arrays["Y"])
+    except PointError:
+        raise
     except Exception as error:  # what numpy and zipfile raise on damaged files is no one kind
         raise PointError(f"{path}: cannot be read as npz with X and Y: {one_line(error)}") from None
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
@@ -84,7 +88,11 @@ def _images_of(path: Path, count: int) -> Iterator[Array]:
     """Yield the images of one part in blocks, straight from the zip archive."""
     step = rows_at_once(_SHAPE)
     size = int(np.prod(_SHAPE))
-    with zipfile.ZipFile(path) as archive, archive.open("X.npy") as file:
+    with (
+        open_file(path) as part,
+        zipfile.ZipFile(part) as archive,
+        archive.open("X.npy") as file,
+    ):
         read_header = {
             (1, 0): np.lib.format.read_array_header_1_0,
             (2, 0): np.lib.format.read_array_header_2_0,

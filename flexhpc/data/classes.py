@@ -66,6 +66,8 @@ def _plain(name: str, array: Array) -> Array:
         raise PointError(f"{name}: labels are text and numbers; give one of them")
     try:
         return np.array(array.tolist(), dtype=None if kinds == {"text"} else np.float64)
+    except OverflowError:
+        raise PointError(f"{name}: labels hold a number too large for float64") from None
     except (TypeError, ValueError):
         what = type(array[0]).__name__
         raise PointError(f"{name}: labels are objects of type {what}, no classes") from None

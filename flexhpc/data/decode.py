@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 
 from flexhpc.data.dataset import Array, Ints, Part
 from flexhpc.data.images import resized
+from flexhpc.data.unpacked import open_file
 from flexhpc.errors import PointError, one_line
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
@@ -73,8 +75,8 @@ def decoded(image: Named, side: int | None, shape: tuple[int, ...] | None) -> Ar
         if isinstance(given, Image.Image):
             pixels = _pixels(given, name, side)
         else:
-            file = io.BytesIO(given) if isinstance(given, bytes) else given
-            with Image.open(file, formats=_FORMATS) as opened:
+            content = io.BytesIO(given) if isinstance(given, bytes) else open_file(Path(given))
+            with content, Image.open(content, formats=_FORMATS) as opened:
                 pixels = _pixels(opened, name, side)
     except PointError:
         raise

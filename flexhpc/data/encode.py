@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_CATEGORIES = 1_000
+_MOST_NUMBERS = 2**31
+"""Limit of an encoded table: 8 GB."""
 _TEXT = {"string", "empty"}
 _FEW, _MANY = 0.05, 20
 _LARGEST = float(np.finfo(np.float32).max)
@@ -63,6 +65,11 @@ class Encoding:
         Raises:
             PointError: a numeric column holds text, or a number beyond float32.
         """
+        if len(frame) * len(self.scaled) > _MOST_NUMBERS:
+            raise PointError(
+                f"{where}: {len(frame):,} rows of {len(self.scaled):,} features are more than "
+                f"{_MOST_NUMBERS:,} numbers; remove columns with data.drop"
+            )
         encoded = np.zeros((len(frame), len(self.scaled)), dtype=np.float32)
         at = 0
         for column in self.columns:
@@ -131,7 +138,10 @@ def _check_not_numbers(series: pd.Series[Any], where: str) -> None:
     import pandas as pd
 
     seen = series.dropna()
-    numbers = pd.to_numeric(seen, errors="coerce")
+    try:
+        numbers = pd.to_numeric(seen, errors="coerce")
+    except OverflowError:
+        raise PointError(_too_large(series, where)) from None
     bad = numbers.isna()
     if 0 < bad.sum() <= _FEW * len(seen) and numbers.nunique() > _MANY:
         row = int(np.flatnonzero(series.notna())[np.flatnonzero(bad)[0]])
@@ -155,14 +165,20 @@ def _numbers(series: pd.Series[Any], where: str) -> Array:
     """Return float64 (n,)."""
     try:
         values = series.to_numpy(dtype=np.float64, na_value=np.nan)
+    except OverflowError:
+        raise PointError(_too_large(series, where)) from None
     except (TypeError, ValueError) as error:
         raise PointError(f"{where}: column {series.name} must hold numbers: {error}") from None
     if np.any(np.abs(values) > _LARGEST):
-        raise PointError(
-            f"{where}: column {series.name} holds infinite or too large numbers; correct them, or "
-            "leave them out with data.drop"
-        )
+        raise PointError(_too_large(series, where))
     return values
+
+
+def _too_large(series: pd.Series[Any], where: str) -> str:
+    return (
+        f"{where}: column {series.name} holds infinite or too large numbers; correct them, or "
+        "leave them out with data.drop"
+    )
 
 
 def _as_float32(values: Array) -> Array:

@@ -13,6 +13,7 @@ from flexhpc.data.arrays import source_of
 from flexhpc.data.classes import coded, names_of
 from flexhpc.data.dataset import Array, Part, Source
 from flexhpc.data.decode import Named, image_part
+from flexhpc.data.unpacked import open_file
 from flexhpc.errors import PointError, one_line
 from flexhpc.spec.sections.files import HuggingFace
 
@@ -32,6 +33,9 @@ def open_hugging_face(data: HuggingFace, seed: int) -> Source:
         why = "is read by Hugging Face's library: pip install datasets"
         raise PointError(f"data.source: hugging_face {why}") from None
     path = Path(data.path).expanduser()
+    for file in path.rglob("*"):
+        if not file.is_dir():
+            open_file(file).close()  # the library would wait for a pipe
     try:
         loaded: Any = datasets.load_from_disk(str(path))
     except Exception as error:  # what it raises on damaged folders is no one kind

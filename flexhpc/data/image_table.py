@@ -9,10 +9,13 @@ from typing import Any
 from flexhpc.data.classes import coded, names_of
 from flexhpc.data.dataset import Array, Part, Source, no_test
 from flexhpc.data.decode import Named, image_part
+from flexhpc.data.unpacked import open_file
 from flexhpc.errors import PointError, one_line
 from flexhpc.spec.sections.files import ImageTable
 
 _ROWS_AT_ONCE = 256
+_MOST_ROWS = 2**27
+"""As many samples as a record can hold; a column of equal values takes next to no room."""
 
 
 def open_image_table(data: ImageTable, seed: int) -> Source:
@@ -75,10 +78,15 @@ def _batches(path: Path, columns: list[str]) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with open_file(path) as content, pq.ParquetFile(content) as file:
             known = file.schema_arrow.names
             if lost := [name for name in columns if name not in known]:
                 raise PointError(f"{path}: has no column {lost[0]}; it has {', '.join(known)}")
+            if file.metadata.num_rows > _MOST_ROWS:
+                raise PointError(
+                    f"{path}: has {file.metadata.num_rows:,} rows, at most {_MOST_ROWS:,} are "
+                    "supported; split it"
+                )
             yield from file.iter_batches(_ROWS_AT_ONCE, columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise PointError(f"{path}: is no readable Parquet: {one_line(error)}") from None

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from flexhpc.atomic import open_regular
 from flexhpc.data.dataset import Array, Part, Source, Summary
 from flexhpc.errors import PointError
 
@@ -53,7 +54,7 @@ class Packed:
 def is_packed(path: Path) -> bool:
     """Return whether a path is a file that begins as a packed one does."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
@@ -130,7 +131,7 @@ class _Header(BaseModel):
 def _read_header(path: Path) -> tuple[_Header, int]:
     """Return the verified header of a file of the size that it says, and where content starts."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             prefix = file.read(PREFIX.size)
             if prefix[: len(MAGIC)] != MAGIC:
                 raise PointError(f"{path}: is no file of `flexhpc data prepare`")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flexhpc.data.cells import MISSING, kind_of, tidied
+from flexhpc.data.cells import MISSING, first_row, kind_of, tidied
 from flexhpc.data.dataset import Ints, Part, Source, no_test
 from flexhpc.data.encode import fit_encoding
-from flexhpc.data.unpacked import plain_text
+from flexhpc.data.unpacked import open_file, plain_text
 from flexhpc.errors import PointError, one_line
 from flexhpc.spec.sections.data import Table
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _MOST_CELLS = 2**30
 """Of a Parquet table: 8 GB of numbers, three times HIGGS."""
+_MOST_COLUMNS = 2**15
+"""pandas takes up to 2 ms per column: a minute for this many columns of text."""
 
 
 def open_table(data: Table) -> Source:
@@ -57,11 +59,13 @@ def _read(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             is_parquet = file.read(4) == b"PAR1"
         if is_parquet:
             _check_size(path)
         frame = pd.read_parquet(path) if is_parquet else _read_csv(path)
+    except PointError:
+        raise
     except Exception as error:  # what the readers raise on damaged files is no one kind
         raise PointError(f"{path}: is neither CSV nor Parquet: {one_line(error)}") from None
     frame.columns = frame.columns.map(str)
@@ -76,15 +80,26 @@ def _check_size(path: Path) -> None:
     from pyarrow.parquet import read_metadata
 
     said = read_metadata(path)
+    _check_columns(path, said.num_columns)
     if said.num_rows * said.num_columns > _MOST_CELLS:
         raise ValueError(f"{said.num_rows:,} rows of {said.num_columns:,} columns are too many")
+
+
+def _check_columns(path: Path, columns: int) -> None:
+    if columns > _MOST_COLUMNS:
+        raise PointError(
+            f"{path}: has {columns:,} columns, at most {_MOST_COLUMNS:,} are supported; keep "
+            "fewer, or save it as .npy (data.source: arrays)"
+        )
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
     """Read a CSV file; blanks around a cell do not count, also where it is a number or missing."""
     import pandas as pd
 
-    frame = _parsed(plain_text(path))
+    file = plain_text(path)
+    _check_columns(path, len(first_row(file)))
+    frame = _parsed(file)
     padded = {}
     for name in frame.columns:
         if kind_of(frame[name]) == "string":

@@ -6,13 +6,16 @@ and class set are checked.
 
 from __future__ import annotations
 
+import functools
+import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flexhpc.data.cells import MISSING, tidied
+from flexhpc.data.cells import MISSING, first_row, tidied
 from flexhpc.data.dataset import Array, Part, Source, no_test
 from flexhpc.data.encode import Encoding, fit_encoding
 from flexhpc.data.places import find_table
@@ -34,6 +37,14 @@ _CREDIT_FILES = tuple(f"default of credit card clients.{end}" for end in ("xls",
 _CREDIT_TARGETS = {"default payment next month", "default.payment.next.month", "y"}
 _CREDIT_FEATURES, _CREDIT_CATEGORICAL = 23, ("1", "2", "3")
 _EXCEL = (".xls", ".xlsx")
+_MOST_COLUMNS, _MOST_ROWS = 100, 600_000
+"""Limits of a CSV file: covtype has 55 columns and 581,012 rows, adult and credit have fewer."""
+_MOST_BYTES = 2**28
+"""Limit of an unpacked table: covtype has 75 MB."""
+_MOST_CELLS = 2**24
+"""Limit of an Excel sheet: credit has 750,000 cells."""
+_REFERENCE = re.compile(rb"\br\s*=\s*[\"']([A-Za-z]{0,3})(\d{1,7})[\"']")
+"""Attribute of a cell or row in an Excel sheet, as r="AB12"."""
 
 
 def open_known_table(source: str, root: str | None) -> Source:
@@ -133,7 +144,7 @@ def _read_adult(path: Path) -> tuple[pd.DataFrame, Array]:
     frame = frame.drop(columns=str(_ADULT_COLUMNS - 1))
     try:
         return frame.astype({str(i): np.float64 for i in _ADULT_NUMBERS}), labels
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise PointError(f"{path}: {one_line(error)}") from None
 
 
@@ -158,7 +169,7 @@ def _open_credit(root: str | None) -> Source:
         )
     try:
         values = frame.iloc[1:].astype(np.float64)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise PointError(f"{path}: {one_line(error)}") from None
     labels = values.iloc[:, targets[0]].to_numpy()
     if not len(labels) or not np.isin(labels, (0, 1)).all():
@@ -179,9 +190,34 @@ def _read_excel(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
+        _check_sheets(path)
         return pd.read_excel(path, header=None, dtype=str, engine="calamine")
     except Exception as error:  # what the readers raise on damaged files is no one kind
         raise PointError(f"{path}: cannot be read: {one_line(error)}") from None
+
+
+def _check_sheets(path: Path) -> None:
+    """Raise ValueError if an .xlsx file is larger, or refers to more cells, than a table has.
+
+    The reader allocates every cell up to the last one, and aborts the process if it cannot.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > _MOST_BYTES:
+            raise ValueError(f"is larger than {_MOST_BYTES:,} bytes once unpacked")
+        for name in archive.namelist():
+            columns, rows = {b""}, {b"0"}
+            for reference in _REFERENCE.finditer(archive.read(name)):
+                columns.add(reference[1])
+                rows.add(reference[2])
+            width, height = max(map(_column_number, columns)), max(map(int, rows))
+            if width * height > _MOST_CELLS:
+                raise ValueError(f"{name}: {height:,} rows of {width:,} columns are too many")
+
+
+def _column_number(letters: bytes) -> int:
+    return functools.reduce(lambda number, letter: 26 * number + letter - 64, letters.upper(), 0)
 
 
 def _csv(
@@ -193,26 +229,25 @@ def _csv(
     import pandas as pd
 
     try:
+        text = plain_text(path, _MOST_BYTES)
+        if (columns := len(first_row(text, comment))) > _MOST_COLUMNS:
+            raise ValueError(f"has {columns:,} columns")
         frame = pd.read_csv(
-            plain_text(path), header=header, dtype=dtype, comment=comment, skipinitialspace=True,
-            na_values=MISSING, compression=None,
+            text, header=header, dtype=dtype, comment=comment, skipinitialspace=True,
+            na_values=MISSING, compression=None, nrows=_MOST_ROWS + 1,
         )  # fmt: skip
+        if len(frame) > _MOST_ROWS:
+            raise ValueError(f"has more than {_MOST_ROWS:,} rows")
         return frame.apply(tidied) if dtype is str else frame
     except Exception as error:  # what the readers raise on damaged files is no one kind
         raise PointError(f"{path}: cannot be read as a table: {one_line(error)}") from None
 
 
 def _first_cell(path: Path, comment: str | None = None) -> str:
-    """Return the first cell of a table as it is written."""
-    import pandas as pd
-
+    """Return the first cell of a table as it is written, empty if it has none."""
     try:
-        frame = pd.read_csv(
-            plain_text(path), header=None, dtype=str, comment=comment, skipinitialspace=True,
-            nrows=1, keep_default_na=False, compression=None,
-        )  # fmt: skip
-        return str(frame.iloc[0, 0])
-    except Exception as error:
+        return next(iter(first_row(plain_text(path, _MOST_BYTES), comment)), "")
+    except (OSError, ValueError) as error:
         raise PointError(f"{path}: cannot be read as a table: {one_line(error)}") from None
 
 

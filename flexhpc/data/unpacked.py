@@ -12,35 +12,52 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
-from flexhpc.atomic import read_plain
+import psutil
+
+from flexhpc.atomic import open_regular, read_plain
+from flexhpc.errors import PointError
 
 MOST_BYTES = 2**30
 """Of a file that is read whole, also unpacked: far more than any data set that comes as one."""
 _GZIP, _ZLIB = b"\x1f\x8b", b"\x78"
 _TAR, _USTAR = slice(257, 262), b"ustar"
-_TOO_LARGE = "is larger than a gigabyte once unpacked"
 
 
-def read_unpacked(path: Path, *, also_zlib: bool = False) -> bytes:
-    """Return the content of a plain file; what gzip packed is unpacked.
+def open_file(path: Path) -> BinaryIO:
+    """Open a user's file to read.
+
+    Raises:
+        PointError: it cannot be opened, or is a named pipe, a socket or a device.
+    """
+    try:
+        return open_regular(path)
+    except OSError as error:
+        raise PointError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def read_unpacked(path: Path, *, also_zlib: bool = False, most: int | None = None) -> bytes:
+    """Return the content of a regular file; what gzip packed is unpacked.
 
     Args:
         path: of the file; also_zlib: whether what zlib packed is unpacked as well.
+        most: bytes that it may have, also unpacked; None for a gigabyte.
 
     Raises:
-        OSError: it cannot be read, is no plain file, or is larger than a gigabyte.
-        ValueError: it is damaged, cut short, or larger than a gigabyte once unpacked.
+        OSError: it cannot be read, is no regular file, or is larger.
+        ValueError: it is damaged, cut short, or larger once unpacked.
     """
-    content = read_plain(path, MOST_BYTES)
+    most = most or MOST_BYTES
+    content = read_plain(path, most)
     if content.startswith(_GZIP):
-        return _unpacked(content, 16 + zlib.MAX_WBITS)
-    return _unpacked(content, zlib.MAX_WBITS) if also_zlib and content[:1] == _ZLIB else content
+        return _unpacked(content, 16 + zlib.MAX_WBITS, most)
+    zipped = also_zlib and content[:1] == _ZLIB
+    return _unpacked(content, zlib.MAX_WBITS, most) if zipped else content
 
 
-def _unpacked(content: bytes, window: int) -> bytes:
-    parts, left = [], MOST_BYTES
+def _unpacked(content: bytes, window: int, most: int) -> bytes:
+    parts, left = [], most
     while content:  # gzip's files may be several, one after the other
         reader = zlib.decompressobj(window)
         try:
@@ -49,52 +66,76 @@ def _unpacked(content: bytes, window: int) -> bytes:
             raise ValueError(str(error)) from None
         left -= len(parts[-1])
         if left < 0:
-            raise ValueError(_TOO_LARGE)
+            raise _too_large(most)
         if not reader.eof:
             raise ValueError("is cut short")
         content = reader.unused_data.lstrip(b"\0")
     return b"".join(parts)
 
 
-def plain_text(path: Path) -> Path | io.BytesIO:
+def _too_large(most: int) -> ValueError:
+    bound = "a gigabyte" if most >= MOST_BYTES else f"{most:,} bytes"
+    return ValueError(f"is larger than {bound} once unpacked")
+
+
+def plain_text(path: Path, most: int | None = None) -> Path | io.BytesIO:
     """Return what pandas is to read for a table: the file, or what was packed there.
 
+    Args:
+        path: of the file; most: bytes that may be packed there, None for a gigabyte.
+
     Raises:
-        OSError: it cannot be read, is no plain file, or is larger than a gigabyte.
-        ValueError: it is damaged, cut short, or larger than a gigabyte once unpacked.
+        OSError: it cannot be read, is no regular file, or is larger.
+        ValueError: it is damaged, cut short, or larger once unpacked.
     """
-    with path.open("rb") as file:
+    most = most or MOST_BYTES
+    with open_regular(path) as file:
         start = file.read(_TAR.stop)
     opener = next((how for sign, how in _OPENERS.items() if start.startswith(sign)), None)
     if start.startswith(_GZIP):
-        content = read_unpacked(path)
+        content = read_unpacked(path, most=most)
     elif start[_TAR] == _USTAR:
-        content = read_plain(path, MOST_BYTES)
+        content = read_plain(path, most)
     elif opener is None:
         return path
     else:
         try:
             with opener(path) as packed:
-                content = packed.read(MOST_BYTES + 1)
+                content = packed.read(most + 1)
         except (EOFError, lzma.LZMAError, zipfile.BadZipFile, RuntimeError) as error:
             raise ValueError(str(error)) from None
-    if len(content) > MOST_BYTES:
-        raise ValueError(_TOO_LARGE)
-    return io.BytesIO(_of_tar(content) if content[_TAR] == _USTAR else content)
+    if len(content) > most:
+        raise _too_large(most)
+    return io.BytesIO(_of_tar(content, most) if content[_TAR] == _USTAR else content)
 
 
-def _of_tar(content: bytes) -> bytes:
+def _of_tar(content: bytes, most: int) -> bytes:
     """Return the only file of a tar archive."""
     try:
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
             files = [member for member in archive.getmembers() if member.isfile()]
             _check_single(len(files))
-            if files[0].size > MOST_BYTES:  # a sparse one takes no room
-                raise ValueError(_TOO_LARGE)
+            if files[0].size > most:  # a sparse one takes no room
+                raise _too_large(most)
             file = archive.extractfile(files[0])
             return b"" if file is None else file.read()
     except tarfile.TarError as error:
         raise ValueError(str(error)) from None
+
+
+def check_memory(path: Path, archive: zipfile.ZipFile, array: str) -> None:
+    """Check that an array of an .npz file fits into memory; zeros compress 1,000 to 1.
+
+    Raises:
+        PointError: it does not fit.
+    """
+    sizes = {one.filename.removesuffix(".npy"): one.file_size for one in archive.infolist()}
+    size, free = sizes.get(array, 0), psutil.virtual_memory().available
+    if size > free:
+        raise PointError(
+            f"{path}: {array} has {size / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB of memory are "
+            "available; save it as .npy, which is mapped, not loaded (data.source: arrays)"
+        )
 
 
 def _check_single(files: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterator, Set
 from pathlib import Path
@@ -9,8 +10,12 @@ from pathlib import Path
 from flexhpc.data.classes import coded, names_of
 from flexhpc.data.dataset import Source, no_test
 from flexhpc.data.decode import SUFFIXES, Named, image_part
+from flexhpc.data.unpacked import MOST_BYTES, open_file
 from flexhpc.errors import PointError, one_line
 from flexhpc.spec.sections.files import WebDataset
+
+_NUMBER = re.compile(r"-?\d{1,18}")
+"""A label that is an int64; Python refuses to parse one of more than 4,300 digits."""
 
 
 def open_webdataset(data: WebDataset, seed: int) -> Source:
@@ -45,7 +50,7 @@ def open_webdataset(data: WebDataset, seed: int) -> Source:
             f"{files[0]}: a key has several images, or keys stand in another order for them; "
             "data.column gives the ending of the images"
         )
-    numbers = all(label.lstrip("-").isdecimal() for label in labels)
+    numbers = all(_NUMBER.fullmatch(label) for label in labels)
     codes, order = coded(str(files[0]), [int(one) for one in labels] if numbers else labels)
 
     def encoded() -> Iterator[Named]:
@@ -76,13 +81,15 @@ def _ending(name: str) -> str:
 def _members(file: Path, read: Set[str], named: Set[str]) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of the members with some endings; of those not to be read, none."""
     try:
-        with tarfile.open(file) as tar:
+        with open_file(file) as opened, tarfile.open(fileobj=opened) as tar:
             for member in tar:
                 if not member.isfile() or _ending(member.name) not in named:
                     continue
+                if member.size > MOST_BYTES:  # a sparse one takes no room in the archive
+                    raise PointError(f"{file}/{member.name}: is larger than a gigabyte; remove it")
                 content = tar.extractfile(member) if _ending(member.name) in read else None
                 yield member.name, content.read() if content is not None else b""
-    except MemoryError:
+    except (PointError, MemoryError):
         raise
     except Exception as error:  # what tarfile raises on damaged files is no one kind
         raise PointError(f"{file}: is no readable tar file: {one_line(error)}") from None

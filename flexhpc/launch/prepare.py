@@ -140,11 +140,13 @@ def _user() -> str:
 
 
 def _git_commit() -> str | None:
-    """Return the commit of the code that runs, with a + if it was changed."""
-    here = Path(__file__).resolve().parent
+    """Return the commit of flexhpc's checkout, with a + if it was changed; None without one."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / ".git").exists():  # git would report a repository around the environment
+        return None
     try:
         done = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12"],
+            ["git", "-C", str(checkout), "describe", "--always", "--dirty=+", "--abbrev=12"],
             capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):

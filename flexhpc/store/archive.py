@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from flexhpc.atomic import replacing
+from flexhpc.atomic import open_regular, replacing
 from flexhpc.errors import InputError, PointError
 from flexhpc.store.claim import read_claim
 from flexhpc.store.layout import RunFolder
@@ -71,7 +71,7 @@ def unpack(archive: Path, folder: Path) -> RunFolder:
         OSError: it cannot be read or written.
     """
     try:
-        with zipfile.ZipFile(archive) as packed:
+        with open_regular(archive) as file, zipfile.ZipFile(file) as packed:
             run = RunFolder(folder.resolve() / _name_in(packed, archive))
             if run.path.exists():
                 raise InputError(f"{run.path}: is there already; move it, or give another --runs")

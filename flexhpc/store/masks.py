@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from flexhpc.store.bits import Bits, unpack
 from flexhpc.store.point_file import probe_groups, reading
+from flexhpc.store.seal import CorruptFile
 from flexhpc.store.structure import Tree
 
 
@@ -71,7 +72,7 @@ def read_masks(path: Path) -> Masks:
             none = np.zeros(width, np.uint8)
             rows = [group.arrays[name]() if name in group.arrays else none for group in groups]
             if any(row.dtype != np.uint8 for row in rows):
-                raise ValueError(f"{name} is no mask")
+                raise CorruptFile(f"{name} is no mask")
             return np.stack(rows) if rows else np.empty((0, width), np.uint8)
 
         return Masks(
@@ -91,5 +92,5 @@ def _forgotten(group: Tree, n_total: int) -> NDArray[np.signedinteger[Any]] | No
     counts = group.arrays["forgotten"]()
     drawn = int(unpack(group.arrays["subset"](), n_total).sum())
     if counts.dtype.kind != "i" or len(counts) != drawn or counts.min(initial=0) < -1:
-        raise ValueError("forgotten does not count the samples of its subset")
+        raise CorruptFile("forgotten does not count the samples of its subset")
     return counts

@@ -31,12 +31,14 @@ from flexhpc.errors import PointError, one_line
 from flexhpc.store import seal, typed
 from flexhpc.store.bits import pack
 from flexhpc.store.record import Header, PointRecord, ProbeRecord, ProbeSummary
+from flexhpc.store.seal import CorruptFile
 from flexhpc.store.structure import AS_TEXT, Tree, tree
 
 Permitted = Callable[[], bool]
 
 SCHEMA = 2
 """Files of schema 1 have no checksum; the next probe that is added gives them one."""
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 _POINT = re.compile("[0-9a-f]{16}")
 _READING = "reading."
 _MACHINE = "machine."
@@ -206,7 +208,7 @@ def probe_groups(file: Tree) -> dict[str, Tree]:
     """Return the groups of the probes, in the order in which these were made."""
     probes = file.groups["probes"]
     if probes.arrays:
-        raise ValueError(f"probe {min(probes.arrays)} is no group")
+        raise CorruptFile(f"probe {min(probes.arrays)} is no group")
     return {name: probes.groups[name] for name in sorted(probes.groups, key=int)}
 
 
@@ -255,14 +257,16 @@ def reading(path: Path) -> Iterator[Tree]:
 def _looked_over(path: Path) -> Iterator[tuple[Tree, h5py.File]]:
     """Open a file as :func:`reading` does; yields it as well."""
     with _readable(path):
-        content, sealed = seal.read_sealed(path)
+        content, sealed = _content(path)
+        if not sealed and not content.startswith(_HDF5):
+            raise CorruptFile("not an HDF5 file" if content else "empty file")
         with h5py.File(h5py.h5f.open_file_image(content)) as file:
             if _schema(file, path) == SCHEMA and not sealed:
-                raise ValueError("its checksum is gone")
+                raise CorruptFile("checksum missing")
             held = tree(file)
             point = str(held.attributes["point_id"])
             if _POINT.fullmatch(path.stem) and point != path.stem:
-                raise ValueError(f"it is the file of point {point[:40]!r}")
+                raise CorruptFile(f"belongs to point {point[:40]!r}")
             yield held, file
 
 
@@ -287,11 +291,23 @@ def _readable(path: Path) -> Iterator[None]:
     except MemoryError:
         raise PointError(f"{path}: cannot be read: out of memory") from None
     except _BROKEN as error:
-        what = one_line(error)
-        raise PointError(
-            f"{path}: not a readable point file ({what}); move it away, and the same sweep command "
-            "measures the point again"
-        ) from None
+        known = isinstance(error, CorruptFile)  # messages of HDF5 mean nothing to a user
+        raise corrupt(path, one_line(error) if known else "damaged HDF5 structure") from None
+
+
+def _content(path: Path) -> tuple[bytes, bool]:
+    try:
+        return seal.read_sealed(path)
+    except OSError as error:
+        raise PointError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def corrupt(path: Path, problem: str) -> PointError:
+    """Return the error of a point's file that does not hold what flexhpc writes."""
+    return PointError(
+        f"{path}: is corrupt ({problem}); move it away, and the same sweep command measures the "
+        "point again"
+    )
 
 
 def _summary(group: Tree, name: str, n_total: int) -> ProbeSummary:
@@ -360,7 +376,7 @@ def _copied(path: Path) -> BytesIO:
     Where that is right it is what was written here, after the file was looked over.
     """
     with _readable(path):
-        content, sealed = seal.read_sealed(path)
+        content, sealed = _content(path)
     if sealed:
         return BytesIO(content)
     with _looked_over(path) as (_, old):

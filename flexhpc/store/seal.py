@@ -20,8 +20,8 @@ _NAME = b"flexhpc sealed point file\n"
 _DIGEST = slice(len(_NAME), len(_NAME) + 32)
 
 
-class BrokenSeal(ValueError):
-    """The content is not what was sealed."""
+class CorruptFile(ValueError):
+    """The content is not what flexhpc writes; the message says why in words for users."""
 
 
 def sealed(content: bytes) -> bytes:
@@ -35,11 +35,11 @@ def read_sealed(path: Path) -> tuple[bytes, bool]:
 
     Raises:
         OSError: it cannot be read, is no plain file, or is too large for what it should be.
-        BrokenSeal: it is another content than was sealed.
+        CorruptFile: the content does not match its checksum.
     """
     content = read_plain(path, MOST)
     if not content.startswith(_NAME):
         return content, False
     if hashlib.sha256(memoryview(content)[SIZE:]).digest() != content[_DIGEST]:
-        raise BrokenSeal("its checksum is another: damaged, or changed by another program")
+        raise CorruptFile("checksum mismatch: damaged, or changed by another program")
     return content, True

@@ -11,6 +11,7 @@ from flexhpc.errors import InputError, PointError
 from flexhpc.search import Bracket, Estimate, ProbeResult, estimate_so_far, history_of
 from flexhpc.spec import Point, Sweep, checked
 from flexhpc.store import PointRecord, RunFolder, read, read_claim
+from flexhpc.store.point_file import corrupt
 
 PointState = Literal["done", "running", "stopped", "queued", "waiting", "failed"]
 
@@ -146,8 +147,8 @@ def _of_record(point: Point, path: Path, before: PointRecord | None) -> PointSta
         return PointStatus(point=point, state="waiting")
     arms = {probe.arm for probe in record.probes} | {(record.estimate or {}).get("arm", 0)}
     if max(arms) >= len(point.arms):
-        message = f"{path}: not a readable point file (arm {max(arms)} is none of this point's)"
-        return PointStatus(point=point, state="failed", message=message)
+        problem = f"a probe has arm {max(arms)}, the point has {len(point.arms)}"
+        return PointStatus(point=point, state="failed", message=str(corrupt(path, problem)))
     record = record.seen_by(point.evaluation)
     history = history_of(record.probes, point.training)
     n_limit = record.header.n_limit

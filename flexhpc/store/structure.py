@@ -17,6 +17,8 @@ import numpy as np
 from h5py import h5a, h5d, h5g, h5l, h5o, h5s, h5t, h5z
 from numpy.typing import NDArray
 
+from flexhpc.store.seal import CorruptFile
+
 AS_TEXT = "json"
 """A group's attribute that holds all others, as one JSON object."""
 MOST_NUMBERS = 2**24
@@ -51,7 +53,7 @@ class Tree:
             ValueError: an array has its name.
         """
         if name in self.arrays:
-            raise ValueError(f"{name} is no group")
+            raise CorruptFile(f"{name} is no group")
         return self.groups.get(name)
 
 
@@ -71,43 +73,43 @@ class _Walk:
 
     def group(self, group: h5g.GroupID, path: str, depth: int) -> Tree:
         if depth > _DEEPEST:
-            raise ValueError(f"{path} lies too deep")
+            raise CorruptFile(f"{path} lies too deep")
         groups: dict[str, Tree] = {}
         arrays: dict[str, Callable[[], NDArray[Any]]] = {}
         for name in group:
             key = name.decode(errors="replace")
             inner = f"{path}{key}"
             if group.links.get_info(name).type != h5l.TYPE_HARD:
-                raise ValueError(f"{inner} is a link to somewhere else")
+                raise CorruptFile(f"{inner} is a link to somewhere else")
             found = h5o.get_info(group, name)
             if found.addr in self._seen:
-                raise ValueError(f"{inner} is there twice")
+                raise CorruptFile(f"{inner} is there twice")
             self._seen.add(found.addr)
             if len(self._seen) > _MOST_OBJECTS:
-                raise ValueError(f"holds more than {_MOST_OBJECTS:,} objects")
+                raise CorruptFile(f"holds more than {_MOST_OBJECTS:,} objects")
             if found.type == h5o.TYPE_GROUP:
                 groups[key] = self.group(h5o.open(group, name), f"{inner}/", depth + 1)
             elif found.type == h5o.TYPE_DATASET:
                 arrays[key] = partial(self._array, group, name, inner)
             else:
-                raise ValueError(f"{inner} is neither a group nor a data set")
+                raise CorruptFile(f"{inner} is neither a group nor a data set")
         return Tree(self._attributes(group, path), groups, arrays)
 
     def _array(self, group: h5g.GroupID, name: bytes, path: str) -> NDArray[Any]:
         dataset = h5d.open(group, name)
         made = dataset.get_create_plist()
         if made.get_layout() == h5d.VIRTUAL or made.get_external_count():
-            raise ValueError(f"{path} lies in another file")
+            raise CorruptFile(f"{path} lies in another file")
         filters = [made.get_filter(i)[0] for i in range(made.get_nfilters())]
         if any(one not in _FILTERS for one in filters):
-            raise ValueError(f"{path} is packed in an unknown way")
+            raise CorruptFile(f"{path} is packed in an unknown way")
         if dataset.dtype.kind not in "biuf":
-            raise ValueError(f"{path} holds no numbers")
+            raise CorruptFile(f"{path} holds no numbers")
         if len(dataset.shape) != 1 or dataset.shape[0] > MOST_NUMBERS:
-            raise ValueError(f"{path} has the shape {dataset.shape}")
+            raise CorruptFile(f"{path} has the shape {dataset.shape}")
         self._bytes += dataset.shape[0] * dataset.dtype.itemsize
         if self._bytes > _MOST_TOTAL:
-            raise ValueError("declares more numbers than such a file has")
+            raise CorruptFile("declares more numbers than such a file has")
         values = np.empty(dataset.shape, dataset.dtype)
         dataset.read(h5s.ALL, h5s.ALL, values)
         return values
@@ -117,7 +119,7 @@ class _Walk:
             return _of_text(_value(h5a.open(where, AS_TEXT.encode()), path), path)
         count = h5a.get_num_attrs(where)
         if count > _MOST_ATTRIBUTES:
-            raise ValueError(f"{path} has {count:,} attributes")
+            raise CorruptFile(f"{path} has {count:,} attributes")
         names: list[bytes] = []
         h5a.iterate(where, lambda name, *_: names.append(name))  # by number each takes a search
         return {
@@ -129,7 +131,7 @@ def _of_text(text: Any, path: str) -> dict[str, Any]:
     """Return the attributes of a group that are given as one text."""
     values = json.loads(text)
     if not isinstance(values, dict):
-        raise ValueError(f"{path} has attributes that are no mapping")
+        raise CorruptFile(f"{path} has attributes that are no mapping")
     return {key: tuple(one) if isinstance(one, list) else one for key, one in values.items()}
 
 
@@ -137,13 +139,13 @@ def _value(attribute: h5a.AttrID, path: str) -> Any:
     """Return an attribute as a plain value."""
     space, kind = attribute.get_space(), attribute.dtype
     if space.get_simple_extent_type() == h5s.NULL:
-        raise ValueError(f"{path} has an attribute without a value")
+        raise CorruptFile(f"{path} has an attribute without a value")
     shape = space.get_simple_extent_dims()
     if np.prod(shape, dtype=float) > _LONGEST_ATTRIBUTE:
-        raise ValueError(f"{path} has an attribute of shape {shape}")
+        raise CorruptFile(f"{path} has an attribute of shape {shape}")
     text = h5py.check_string_dtype(kind)
     if kind.kind not in "biufSU" and text is None:
-        raise ValueError(f"{path} has an attribute that is neither text nor numbers")
+        raise CorruptFile(f"{path} has an attribute that is neither text nor numbers")
     values = np.empty(shape, kind)
     attribute.read(values, mtype=h5t.py_create(kind))
     plain = values.tolist() if text is None else _texts(values.tolist())

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from flexhpc.search import Estimate
 from flexhpc.search.history import EpsEstimate
 from flexhpc.store.record import Header, ProbeSummary
+from flexhpc.store.seal import CorruptFile
 
 _STRICT = ConfigDict(strict=True, extra="ignore")
 _Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -78,7 +79,7 @@ def probe(values: Mapping[str, Any], name: str, n_total: int) -> dict[str, Any]:
     """Return a probe's values but for its arrays; see :func:`header`."""
     found = _checked(_PROBE, values, f"probe {name}")
     if not found["n_errors"] <= found["n"] <= n_total:
-        raise ValueError(f"probe {name}: n or n_errors is too large")
+        raise CorruptFile(f"probe {name}: n or n_errors is too large")
     return found
 
 
@@ -98,4 +99,4 @@ def _checked(model: type[BaseModel], values: Mapping[str, Any], what: str) -> di
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{what}: {key}: {first['msg'].lower()}") from None
+        raise CorruptFile(f"{what}: {key}: {first['msg'].lower()}") from None

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from flexhpc.analysis.endings import ending_text
+from flexhpc.analysis.failures import NO_RESULT, failure_lines
 from flexhpc.analysis.status_table import status_view
 from flexhpc.analysis.tables import results_table
 from flexhpc.analysis.text import emc_text
@@ -92,6 +93,14 @@ def test_points_that_fail_for_one_reason_are_one_line(some: list[PointStatus]) -
     assert "failed" in lines[2]
     assert len(shown(status_view(failed[:2], 160), 160)) == 3
     assert shown(status_view(failed, 160), 160) == [lines[-1]]
+
+
+def test_each_reason_is_one_line_that_names_its_points(some: list[PointStatus]) -> None:
+    failed = [replace(some[0], state="failed", message=why) for why in ("no file", "", "no file")]
+    label = some[0].point.label
+    assert failure_lines([*failed, some[1]]) == [
+        f"failed: {label} and 1 more: no file", f"failed: {label}: {NO_RESULT}",
+    ]  # fmt: skip
 
 
 def test_few_rows_show_what_tells_most(some: list[PointStatus]) -> None:

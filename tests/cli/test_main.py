@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -180,10 +181,56 @@ def test_version_help_and_completion(cli: Cli) -> None:
     assert "complete -o default" in said.stdout
 
 
+def test_module_runs_the_command_line(cli: Cli, tmp_path: Path) -> None:
+    for arguments, status in ((["--version"], 0), (["status", "none"], 2)):
+        done = subprocess.run(
+            [sys.executable, "-m", "flexhpc", *arguments], cwd=tmp_path, capture_output=True,
+            text=True, timeout=60, check=False,
+        )  # fmt: skip
+        expected = cli(*arguments, check=status)
+        assert done.returncode == status
+        assert (done.stdout, done.stderr) == (expected.stdout, expected.stderr)
+
+
 def test_a_run_is_known_by_its_name(measured: Path, tmp_path: Path, cli: Cli) -> None:
     shutil.copytree(measured, tmp_path / "runs" / "small")
     for verb in ("status", "results"):
         assert cli(verb, "small").stdout == cli(verb, "runs/small").stdout
+
+
+DAMAGE = {
+    "empty": (lambda content: b"", "empty file"),
+    "text": (lambda content: b"not HDF5", "not an HDF5 file"),
+    "cut short": (lambda content: content[: len(content) // 2], "checksum mismatch"),
+    "without a checksum": (lambda content: content[512:], "checksum missing"),
+    "cut short without a checksum": (lambda content: content[512:900], "damaged HDF5 structure"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("damage", "problem"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_point_file_is_reported_with_status_one(
+    damage: Callable[[bytes], bytes], problem: str, measured: Path, tmp_path: Path, cli: Cli
+) -> None:
+    run = Path(shutil.copytree(measured, tmp_path / "runs" / "small"))
+    path = min(run.glob("points/*/*.h5"))
+    path.write_bytes(damage(path.read_bytes()))
+    commands = [
+        ("status",), ("status", "--json"), ("status", "--watch"), ("results",),
+        *(("results", "--format", form) for form in ("csv", "json")),
+        ("results", "--format", "parquet", "-o", tmp_path / "r.parquet"),
+    ]  # fmt: skip
+    for verb, *options in commands:
+        done = cli(verb, run, *options, check=1)
+        (line,) = done.stderr.splitlines()
+        assert re.fullmatch(
+            rf"failed: width=\d+: {path}: is corrupt \({problem}[^)]*\); move it away, and the "
+            "same sweep command measures the point again",
+            line,
+        ), line
+        if "json" in str(options):
+            assert len(json.loads(done.stdout)) == 3
+        if "csv" in options:
+            assert len(done.stdout.splitlines()) == 4
 
 
 def test_a_run_that_is_not_there_is_said_before_anything_is_imported(tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import linecache
 import re
 import signal
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -270,7 +274,7 @@ def test_code_that_is_wrong_fails_its_point_in_a_line(
     (folder / "own.yaml").write_text(spec)
     done = cli("sweep", folder / "own.yaml", "--profile", untracked, check=None)
     assert done.returncode == 1
-    states = json.loads(cli("status", "runs/own", "--json").stdout)
+    states = json.loads(cli("status", "runs/own", "--json", check=1).stdout)
     assert [state["state"] for state in states] == ["failed"] * len(WRONG) + ["done"] * 2
     for number, (state, (_, message)) in enumerate(zip(states, WRONG.values(), strict=False)):
         expected = message.replace("nets", f"wrong{number}")
@@ -345,6 +349,69 @@ def test_what_a_function_names_counts() -> None:
     live_code._collect(test_the_source_of_a_lambda_is_its_own, collected)
     assert any(name.endswith(".made") for name in collected)
     assert not any(name.startswith("torch") for name in collected)
+
+
+@pytest.mark.parametrize("parent", ["flexhpc", "flexhpc/flexhpc", "site-packages/project"])
+def test_a_folder_name_does_not_make_code_installed(
+    parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`git clone` calls a checkout flexhpc; code of users may lie in it."""
+    place = tmp_path / parent
+    place.mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(place))
+    hashes = set()
+    for value in (1, 2):
+        (place / "helper_of_user.py").write_text(f"def width():\n    return {value} * 8\n")
+        (place / "nets_of_user.py").write_text(
+            "from helper_of_user import width\n\ndef build():\n    return width()\n"
+        )
+        for name in ("helper_of_user", "nets_of_user"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        linecache.clearcache()
+        importlib.invalidate_caches()
+        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+        try:
+            build = importlib.import_module("nets_of_user").build
+        finally:
+            sys.dont_write_bytecode = before
+        hashes.add(source_hash(build))
+    assert len(hashes) == 2
+    assert None not in hashes
+
+
+class Narrow(Base):
+    """A network as a user writes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = made(3)
+
+
+def test_a_class_has_a_hash() -> None:
+    collected: dict[str, bytes] = {}
+    assert live_code._collect(Narrow, collected)
+    assert {name.rpartition(".")[2] for name in collected} == {"Narrow", "Base", "made"}
+    assert source_hash(lambda: Narrow()) != source_hash(lambda: Base())
+
+
+def test_installed_code_is_no_part_of_a_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = tmp_path / "lib" / "site-packages"
+    for module in (torch, re, own_code):
+        assert own_code.is_installed(Path(module.__file__))
+    assert not own_code.is_installed(packages / "nets.py")
+    monkeypatch.syspath_prepend(str(packages))
+    assert own_code.is_installed(packages / "nets.py")
+
+
+def test_errors_of_user_code_name_its_line() -> None:
+    """Also if its path begins with that of the package, as flexhpc_nets.py beside flexhpc/."""
+    code = compile("def build():\n    return 1 / 0\n", f"{own_code.PACKAGE}_nets.py", "exec")
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    with pytest.raises(PointError, match=r"ZeroDivisionError: .*_nets\.py:2\)"):
+        own_code.run("model", scope["build"])
 
 
 def test_a_package_offers_what_it_has_by_entry_points(

@@ -103,7 +103,7 @@ class Cluster:
         for process in psutil.process_iter():
             try:
                 environment = process.environ()
-                python = "submitit.core._submit" in " ".join(process.cmdline())
+                python = process.cmdline()[1:4] == ["-u", "-m", "submitit.core._submit"]
             except psutil.Error:
                 continue
             mine = environment.get("SLURM_CONF") == self.environment["SLURM_CONF"]
