@@ -194,7 +194,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         for room in ("slurm", "container"):
-            if f"tests/{room}/" in str(item.path):
+            if item.path.is_relative_to(REPOSITORY / "tests" / room):
                 item.add_marker(room)
         if str(item.path).endswith(SWEEPS):
             item.add_marker("sweeps")
@@ -202,7 +202,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         draw = random.Random(os.environ[ORDER])  # the same in all processes of pytest-xdist
         keys = {path: draw.random() for path in sorted({str(item.path) for item in items})}
         items.sort(key=lambda item: (keys[str(item.path)], draw.random()))
-    slow = [item for item in items if "tests/slurm/" in str(item.path)]
+    slow = [item for item in items if item.get_closest_marker("slurm")]
     quick = [item for item in items if item not in slow]
     parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     ordered, at = [], 0

@@ -159,7 +159,7 @@ def test_pipes_and_large_files_keep_nobody_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
     said = flexhpc(tmp_path, "validate", "pipe.yaml")
     assert said.returncode == 2
-    assert "is no plain file" in said.stderr
+    assert "is not a regular file" in said.stderr
     with (tmp_path / "large.yaml").open("w") as file:
         file.write("a: [" + "1," * 4_000_000)
     said = flexhpc(tmp_path, "validate", "large.yaml")

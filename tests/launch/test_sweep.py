@@ -166,7 +166,8 @@ def test_a_point_that_fails_is_told_and_the_others_go_on(
         assert sum("failed for the same reason as before" in line for line in told) <= 1
         assert [line[:5] for line in told][-1] == "[3/3]"
         assert sum(": done " in line for line in told) == (0 if again else 1)
-    rows = json.loads(cli("results", tmp_path / "runs" / "small", "--format", "json").stdout)
+    done = cli("results", tmp_path / "runs" / "small", "--format", "json", check=1)
+    rows = json.loads(done.stdout)
     assert [row["status"] for row in rows] == ["done", "failed", "failed"]
     assert rows[0]["emc"] > 0
 
@@ -183,10 +184,11 @@ def test_a_corrupt_point_file_is_told_and_the_others_go_on(
     path.parent.mkdir(parents=True)
     path.write_text("not HDF5")
     done = cli("sweep", spec, "--profile", untracked, check=1)
-    assert "not a readable point file" in done.stderr
+    assert "is corrupt (not an HDF5 file)" in done.stderr
     assert path.read_text() == "not HDF5"
     states = {r["point_id"]: r["state"] for r in
-              json.loads(cli("status", tmp_path / "runs" / "small", "--json").stdout)}  # fmt: skip
+              json.loads(
+                  cli("status", tmp_path / "runs" / "small", "--json", check=1).stdout)}  # fmt: skip
     assert states.pop(bad) == "failed"
     assert set(states.values()) == {"done"}
     path.unlink()

@@ -195,7 +195,7 @@ def test_trainers_that_go_wrong_fail_their_points_in_a_line(
     (folder / "own.yaml").write_text(text)
     done = cli("sweep", folder / "own.yaml", "--profile", untracked, check=None)
     assert done.returncode == 1
-    states = json.loads(cli("status", "runs/own", "--json").stdout)
+    states = json.loads(cli("status", "runs/own", "--json", check=1).stdout)
     assert [state["state"] for state in states] == ["failed"] * len(WRONG) + ["done"] * 3
     for state, message in zip(states, WRONG.values(), strict=False):
         assert re.search(message, state["message"]), (message, state["message"])

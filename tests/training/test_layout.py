@@ -72,8 +72,12 @@ def test_a_training_is_the_same_but_for_rounding(
 
 
 def close(one: Outcome, other: Outcome) -> None:
-    np.testing.assert_allclose(one.loss_curve, other.loss_curve, rtol=2e-4)
-    assert np.ptp(one.loss_curve) > 5e-4 * one.loss_curve.max()
+    """Check that two curves differ by much less than they change.
+
+    Rounding depends on the processor, and grows where Adam divides by small second moments.
+    """
+    difference = np.abs(one.loss_curve - other.loss_curve).max()
+    assert difference < 0.02 * np.ptp(one.loss_curve)
 
 
 def test_a_tensor_takes_the_order_of_another() -> None:
