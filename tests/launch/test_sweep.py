@@ -186,9 +186,8 @@ def test_a_corrupt_point_file_is_told_and_the_others_go_on(
     done = cli("sweep", spec, "--profile", untracked, check=1)
     assert "is corrupt (not an HDF5 file)" in done.stderr
     assert path.read_text() == "not HDF5"
-    states = {r["point_id"]: r["state"] for r in
-              json.loads(
-                  cli("status", tmp_path / "runs" / "small", "--json", check=1).stdout)}  # fmt: skip
+    status = cli("status", tmp_path / "runs" / "small", "--json", check=1).stdout
+    states = {row["point_id"]: row["state"] for row in json.loads(status)}
     assert states.pop(bad) == "failed"
     assert set(states.values()) == {"done"}
     path.unlink()
