@@ -37,8 +37,9 @@ def ranks(tmp_path: Path) -> Iterator[Begin]:
 
     yield begin
     for rank in started:
-        rank.kill()
-        rank.communicate()
+        if rank.returncode is None:
+            rank.kill()
+            rank.communicate()
 
 
 def until_they_train(folder: Path, ranks: list[Rank]) -> None:
