@@ -21,7 +21,7 @@ from flexhpc.spec.sections.data import Digits
 from flexhpc.spec.sections.model import Mlp
 from flexhpc.spec.sections.training import Training
 from flexhpc.spec.variants import variants
-from flexhpc.training import Group, Hooks, ProbeData, train
+from flexhpc.training import Callbacks, Group, ProbeData, train
 from flexhpc.training.curvature import ritz
 
 SIZE = 1_000
@@ -51,8 +51,8 @@ def fitted(optimizer: str, lr: float, data: ProbeData) -> dict[str, Any]:
     training = section.model_validate({"optimizer": optimizer, "lr": lr})
     assert isinstance(training, Training)
     make = partial(build, FITTED, (1, 8, 8), 10)
-    train(training.model_copy(update={"epochs": 1}), make, data, Hooks())  # imports its library
-    outcome = train(training, make, data, Hooks())
+    train(training.model_copy(update={"epochs": 1}), make, data, Callbacks())  # imports its library
+    outcome = train(training, make, data, Callbacks())
     return {
         "optimizer": optimizer,
         "lr": lr,

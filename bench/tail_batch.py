@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from unittest.mock import patch
 
 import torch
 
@@ -18,8 +17,7 @@ from flexhpc.spec.sections.data import Digits
 from flexhpc.spec.sections.gates import Gates, GradientGate
 from flexhpc.spec.sections.model import Mlp
 from flexhpc.spec.sections.training import Sgd
-from flexhpc.training import Hooks, ProbeData, train
-from flexhpc.training.batches import batch_sizes
+from flexhpc.training import Callbacks, ProbeData, train
 
 SIZES = (66, 100, 120, 130, 150, 170, 194)
 SEEDS = 8
@@ -30,13 +28,8 @@ TRAINING = Sgd(
 )  # fmt: skip
 
 
-def plain_sizes(n: int, size: int) -> list[int]:
-    """Cut as a plain DataLoader does."""
-    return [size] * (n // size) + ([n % size] if n % size else [])
-
-
-def fits(n: int) -> int:
-    """Return how many of the trainings at ``n`` fit."""
+def fits(n: int, training: Sgd) -> int:
+    """Return how many trainings at ``n`` fit."""
     samples = load_samples(Digits(source="digits", labels="random"), seed=0)
     count = 0
     for repeat in range(SEEDS):
@@ -48,7 +41,7 @@ def fits(n: int) -> int:
             init_seed=seeds.init,
             order_seed=seeds.order,
         )
-        outcome = train(TRAINING, partial(build, MODEL, (1, 8, 8), 10), data, Hooks())
+        outcome = train(training, partial(build, MODEL, (1, 8, 8), 10), data, Callbacks())
         count += outcome.verdict == "fit"
     return count
 
@@ -56,9 +49,9 @@ def fits(n: int) -> int:
 def main() -> None:
     torch.set_num_threads(1)
     rows = {}
-    for name, cut in (("plain", plain_sizes), ("near_equal", batch_sizes)):
-        with patch("flexhpc.training.loop.batch_sizes", cut):
-            rows[name] = [fits(n) for n in SIZES]
+    for name, batches in (("plain", "tail"), ("near_equal", "near_equal")):
+        training = TRAINING.model_copy(update={"batches": batches})
+        rows[name] = [fits(n, training) for n in SIZES]
     print(json.dumps({"bench": "tail_batch", "n": SIZES, "of": SEEDS, **rows}, indent=1))
 
 

@@ -39,7 +39,8 @@ MUTATIONS = (
         ("tests/store",),
     ),
     Mutation(
-        "rank vote", "training/network.py", "return heard and bool(votes > 0)", "return vote",
+        "rank vote", "training/group.py", "return bool(self.all_reduce(votes) > 0)",
+        "return wants_to",
         ("tests/training/test_group.py",),
     ),
     Mutation(
@@ -66,26 +67,17 @@ MUTATIONS = (
         "hashlib.sha256(text.lower().encode())", ("tests/spec",),
     ),
     Mutation(
-        "gradients laid out as weights", "training/network.py",
-        "parameter.grad = as_laid_out(gradient, parameter) if used",
+        "memory format of gradients", "training/engine.py",
+        "parameter.grad = match_memory_format(gradient, parameter) if used",
         "parameter.grad = gradient if used", ("tests/training/test_group.py",),
     ),
     Mutation(
-        "recordings compared", "training/recorded.py",
-        "if not all(map(torch.equal,", "if not any(map(torch.equal,",
-        ("tests/training/test_recorded.py",),
-    ),
-    Mutation(
-        "recordings compared on other rows", "training/recorded.py",
-        "others = ids.flip(0)", "others = ids", ("tests/training/test_recorded.py",),
-    ),
-    Mutation(
-        "batches moved to the device", "training/loop.py", "order.to(self.device).split(sizes)",
+        "batches moved to the device", "training/loop.py", "order.to(group.device).split(sizes)",
         "order.split(sizes)", ("tests/training/test_stand_in_device.py",),
     ),
     Mutation(
-        "mask moved to the CPU", "training/loop.py", "seen.right.cpu().numpy()",
-        "seen.right.numpy()", ("tests/training/test_stand_in_device.py",),
+        "mask moved to the CPU", "training/loop.py", "evaluation.right.cpu().numpy()",
+        "evaluation.right.numpy()", ("tests/training/test_stand_in_device.py",),
     ),
 )  # fmt: skip
 

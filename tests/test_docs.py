@@ -91,7 +91,6 @@ SHORTER = {
     "python -m bench.perceptron_coverage": "--runs 2 --dims 20",
     "python -m bench.recipe.looks": "--trainings 1",
     "python -m bench.speed.tricks": "--rounds 1",
-    "python -m bench.speed.stacked": "--rounds 1 --seconds 0.05",
     "python -m bench.speed": "--networks 'MLP 8' --rounds 1 --seconds 0.1",
     "python -m tests.reference.table": "linear_gd_digits",
     "python -m bench.soak": "--points 20",

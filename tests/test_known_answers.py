@@ -10,7 +10,7 @@ import torch
 from flexhpc.measuring.point import measure
 from flexhpc.spec import checked
 from flexhpc.store import RunFolder
-from flexhpc.training import Group, Hooks
+from flexhpc.training import Callbacks, Group
 from tests.conftest import FULL
 
 SPEC = """\
@@ -28,7 +28,7 @@ def emc(tmp_path: Path, dims: int, labels: str, epochs: int, size: int):
     path = tmp_path / "spec.yaml"
     path.write_text(SPEC.format(dims=dims, labels=labels, epochs=epochs, size=size))
     (point,) = checked(path)[1]
-    return measure(point, RunFolder(tmp_path / "run"), Group(torch.device("cpu")), Hooks())
+    return measure(point, RunFolder(tmp_path / "run"), Group(torch.device("cpu")), Callbacks())
 
 
 @pytest.mark.parametrize("dims", [20, 50] if FULL else [20])

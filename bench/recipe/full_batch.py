@@ -23,7 +23,7 @@ from flexhpc.measuring.probe import run_probe
 from flexhpc.search import Probe
 from flexhpc.spec import Point, checked
 from flexhpc.spec.sections.training import Gd
-from flexhpc.training import Group, Hooks
+from flexhpc.training import Callbacks, Group
 
 SPEC = Path(__file__).with_suffix(".yaml")
 SIZES = (250, 300, 362, 430, 500)
@@ -52,7 +52,7 @@ def verdict(case: Case) -> str:
     torch.set_num_threads(1)
     samples = load_samples(point.data, point.seed)
     group = Group(torch.device("cpu"))
-    return run_probe(point, samples, probe, None, group, Hooks()).verdict
+    return run_probe(point, samples, probe, None, group, Callbacks()).verdict
 
 
 def row(name: str, some: list[Case], verdicts: list[str]) -> str:

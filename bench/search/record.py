@@ -23,7 +23,7 @@ from flexhpc.measuring.probe import choose_device, run_probe
 from flexhpc.search import Estimate, Probe, ProbeResult, advance, history_of
 from flexhpc.spec import Point, checked
 from flexhpc.store import ProbeRecord
-from flexhpc.training import Group, Hooks
+from flexhpc.training import Callbacks, Group
 
 HERE = Path(__file__).parent
 MODELS, RECORDED = HERE / "models", HERE / "recorded"
@@ -78,7 +78,7 @@ def _opened(name: str) -> tuple[Point, Samples, Group]:
 
 def _probe(name: str, probe: Probe) -> ProbeRecord:
     point, samples, group = _opened(name)
-    return run_probe(point, samples, probe, None, group, Hooks())
+    return run_probe(point, samples, probe, None, group, Callbacks())
 
 
 def _row(task: tuple[str, Probe]) -> Row:

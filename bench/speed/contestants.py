@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from flexhpc.spec.sections.training import Training
 from flexhpc.spec.variants import variants
-from flexhpc.training import Hooks, ProbeData, train
+from flexhpc.training import Callbacks, ProbeData, train
 
 BATCH, RATE, LOOKED_AT = 128, 1e-3, 1024
 Contestant = Callable[[nn.Module, Tensor, Tensor, int], None]
@@ -36,7 +36,7 @@ def flexhpc(
     assert isinstance(training, Training)
     device = device_of(network)
     data = ProbeData(inputs=inputs.to(device), labels=labels.to(device), init_seed=0, order_seed=0)
-    train(training, lambda: network, data, Hooks())
+    train(training, lambda: network, data, Callbacks())
 
 
 def _loaders(
@@ -178,14 +178,14 @@ def skorch(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> N
 def floor(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
     """The products and convolutions alone: once forward and backward per batch, and a look."""
     layers: list[tuple[nn.Module, Tensor]] = []
-    hooks = [
+    callbacks = [
         module.register_forward_hook(lambda m, given, _: layers.append((m, given[0].detach())))
         for module in network.modules()
         if isinstance(module, (nn.Linear, nn.Conv2d))
     ]
     with torch.no_grad():
         network(inputs[:BATCH].to(device_of(network)))
-    for hook in hooks:
+    for hook in callbacks:
         hook.remove()
     with torch.no_grad():
         for _ in range(epochs * -(-len(labels) // BATCH)):

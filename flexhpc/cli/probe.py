@@ -40,7 +40,7 @@ def probe(
     from flexhpc.measuring.point import parameters
     from flexhpc.measuring.probe import choose_device, run_probe
     from flexhpc.search import Probe
-    from flexhpc.training import Group, Hooks
+    from flexhpc.training import Callbacks, Group
 
     device = choose_device(threads=1)
     samples = load_samples(asked.data, asked.seed)
@@ -57,8 +57,8 @@ def probe(
         typer.echo(f"{key} {value:g}")
 
     with _Progress(n) as shown:
-        hooks = Hooks(progress=shown)
-        done = run_probe(asked, samples, Probe(n, repeat, arm), None, Group(device), hooks)
+        callbacks = Callbacks(on_progress=shown)
+        done = run_probe(asked, samples, Probe(n, repeat, arm), None, Group(device), callbacks)
     typer.echo(
         f"verdict {done.verdict}: missed {done.n_errors} of {n} after {done.epochs} epochs, "
         f"{done.steps} steps, {done.cost:,} sample passes, {done.seconds:.1f} s"

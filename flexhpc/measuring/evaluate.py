@@ -22,7 +22,7 @@ from flexhpc.spec import Point, Training
 from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sections.gates import CurvatureGate, GradientGate
 from flexhpc.spec.sections.training import BUDGETS
-from flexhpc.training import Group, Hooks
+from flexhpc.training import Callbacks, Group
 
 _BINS = 15
 
@@ -58,7 +58,7 @@ def procedure(asked: Evaluate, training: Training) -> Training:
 
 
 def evaluate(
-    point: Point, samples: Samples, checkpoint: Path | None, group: Group, hooks: Hooks
+    point: Point, samples: Samples, checkpoint: Path | None, group: Group, callbacks: Callbacks
 ) -> dict[str, Any]:
     """Train a point's model as its ``evaluate`` says, and test it.
 
@@ -69,7 +69,7 @@ def evaluate(
         point: what to train and how; samples: its data.
         checkpoint: where the training's state in progress lives.
         group: the processes that train it; each calls this.
-        hooks: the outside.
+        callbacks: see :class:`Callbacks`.
 
     Returns:
         asked (size and budget, where ``evaluate`` gives them), n and n_test (samples), verdict,
@@ -97,7 +97,7 @@ def evaluate(
     )
     assert isinstance(point.training, Training)  # as the spec's check has seen
     its_own = replace(point, training=procedure(asked, point.training))
-    outcome, _, _ = run_training(its_own, samples, wanted, checkpoint, group, hooks)
+    outcome, _, _ = run_training(its_own, samples, wanted, checkpoint, group, callbacks)
     accuracy = 1 - outcome.n_errors / n
     test_readings = {key: outcome.readings[key] for key in ("test_accuracy", "test_loss")}
     return {

@@ -28,18 +28,18 @@ from flexhpc.store import (
     finish,
     read,
 )
-from flexhpc.training import Group, Hooks
+from flexhpc.training import Callbacks, Group
 
 
 def measure(
-    point: Point, run: RunFolder, group: Group, hooks: Hooks, pool: ProbePool | None = None
+    point: Point, run: RunFolder, group: Group, callbacks: Callbacks, pool: ProbePool | None = None
 ) -> Estimate:
     """Measure a point, going on from whatever its file holds already.
 
     In a group of processes only rank 0 calls this; the others :func:`assist`.
 
     Args:
-        point: what to measure; run: where its file is; hooks: the outside.
+        point: what to measure; run: where its file is; callbacks: see :class:`Callbacks`.
         group: the processes that train a probe together.
         pool: processes that train a probe each, where the search asks for several at once.
 
@@ -58,7 +58,7 @@ def measure(
     header = _header(point, samples)
     record = read(path)
     if record is None:
-        _still_ours(hooks)  # to open data may take minutes
+        _still_ours(callbacks)  # to open data may take minutes
         create(path, header)
     else:
         _check_same(path, record.header, header)
@@ -66,13 +66,13 @@ def measure(
         estimate = Estimate.of(record.estimate)
     else:
         history = history_of(record.probes, point.training) if record else []
-        estimate = _search(point, samples, history, run, group, hooks, pool)
+        estimate = _search(point, samples, history, run, group, callbacks, pool)
     if point.evaluate is not None and (record is None or not record.evaluated(point.evaluation)):
         group.broadcast_object(_order(point.id, None, estimate.arm))
         saved = run.checkpoint(point.id, "evaluate")
-        evaluation = evaluate(point.at(estimate.arm), samples, saved, group, hooks)
-        _still_ours(hooks)
-        evaluated(path, evaluation, permitted=hooks.holds)
+        evaluation = evaluate(point.at(estimate.arm), samples, saved, group, callbacks)
+        _still_ours(callbacks)
+        evaluated(path, evaluation, permitted=callbacks.owns_claim)
     for checkpoint in run.checkpoints(point.id):
         checkpoint.unlink(missing_ok=True)
     return estimate
@@ -87,7 +87,7 @@ def _opened(point: Point) -> Samples:
 
 def _search(
     point: Point, samples: Samples, history: list[ProbeResult], run: RunFolder, group: Group,
-    hooks: Hooks, pool: ProbePool | None,
+    callbacks: Callbacks, pool: ProbePool | None,
 ) -> Estimate:  # fmt: skip
     """Run the probes that the search asks for, until it has its estimate."""
     path = run.point(point.id)
@@ -97,8 +97,8 @@ def _search(
         return run.checkpoint(point.id, f"{probe.n}-{probe.repeat}{arm}")
 
     def done(probe: ProbeRecord) -> None:
-        _still_ours(hooks)
-        append(path, probe, permitted=hooks.holds)
+        _still_ours(callbacks)
+        append(path, probe, permitted=callbacks.owns_claim)
         checkpoint(Probe(probe.n, probe.repeat, probe.arm)).unlink(missing_ok=True)
         history.extend(history_of([probe], point.training))
 
@@ -107,7 +107,7 @@ def _search(
         for probe in step.probes:
             group.broadcast_object(_order(point.id, probe))
             try:
-                done(run_probe(point, samples, probe, checkpoint(probe), group, hooks))
+                done(run_probe(point, samples, probe, checkpoint(probe), group, callbacks))
             except BatchOfOne as error:
                 impossible = error
         if impossible is not None:
@@ -116,12 +116,12 @@ def _search(
     while True:
         step = advance(point.search, samples.n_limit, history, point.coordinates)
         if isinstance(step, Estimate):
-            return _finished(step, path, hooks)
+            return _finished(step, path, callbacks)
         try:
             if pool is None or len(step.probes) == 1:
                 one_by_one(step)
             else:
-                pool.run(point, step.probes, checkpoint, hooks, done)
+                pool.run(point, step.probes, checkpoint, callbacks, done)
         except BatchOfOne:
             # Nothing fitted down to 2 samples, and 1 cannot be tried: that is an answer.
             below = estimate_so_far(
@@ -129,12 +129,12 @@ def _search(
             )
             if below is None or below.largest_fit or all(probe.n > 1 for probe in step.probes):
                 raise
-            return _finished(below, path, hooks)
+            return _finished(below, path, callbacks)
 
 
-def _finished(estimate: Estimate, path: Path, hooks: Hooks) -> Estimate:
-    _still_ours(hooks)
-    finish(path, asdict(estimate), permitted=hooks.holds)
+def _finished(estimate: Estimate, path: Path, callbacks: Callbacks) -> Estimate:
+    _still_ours(callbacks)
+    finish(path, asdict(estimate), permitted=callbacks.owns_claim)
     return estimate
 
 
@@ -155,7 +155,7 @@ def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], boo
         Exception: whatever went wrong in this process alone; it must end, and with it the others.
     """
     loaded: dict[str, Samples] = {}
-    hooks = Hooks(stopping=stopping)
+    callbacks = Callbacks(should_stop=stopping)
     order: _Order | None
     while (order := group.broadcast_object(None)) is not None:
         point_id, probe, arm = order
@@ -165,9 +165,9 @@ def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], boo
         samples = loaded[point_id]
         with contextlib.suppress(Interrupted, PointError):  # rank 0 meets the same, and says so
             if probe is None:
-                evaluate(point.at(arm), samples, None, group, hooks)
+                evaluate(point.at(arm), samples, None, group, callbacks)
             else:
-                run_probe(point, samples, Probe(*probe), None, group, hooks)
+                run_probe(point, samples, Probe(*probe), None, group, callbacks)
 
 
 def dismiss(group: Group) -> None:
@@ -220,6 +220,6 @@ def _check_same(path: Path, stored: Header, now: Header) -> None:
         )
 
 
-def _still_ours(hooks: Hooks) -> None:
-    if not hooks.holds():
+def _still_ours(callbacks: Callbacks) -> None:
+    if not callbacks.owns_claim():
         raise Interrupted("another process took this point over; nothing was written")

@@ -20,7 +20,7 @@ from flexhpc.measuring.probe import choose_device, run_probe
 from flexhpc.search import Probe
 from flexhpc.spec import Point
 from flexhpc.store import ProbeRecord
-from flexhpc.training import Group, Hooks
+from flexhpc.training import Callbacks, Group
 
 _LOOK_EVERY = 0.2
 _PROGRESS = ("n", "repeat", "epoch", "epochs", "n_errors", "loss", "elapsed")
@@ -68,13 +68,13 @@ class ProbePool:
 
     def run(
         self, point: Point, probes: Sequence[Probe], checkpoint: Callable[[Probe], Path],
-        hooks: Hooks, done: Callable[[ProbeRecord], None],
+        callbacks: Callbacks, done: Callable[[ProbeRecord], None],
     ) -> None:  # fmt: skip
         """Train probes of a point.
 
         Args:
             point: whose; probes: which ones.
-            checkpoint: where the state of each lives; hooks: the outside.
+            checkpoint: where the state of each lives; callbacks: see :class:`Callbacks`.
             done: called with each as it ends.
 
         Raises:
@@ -101,12 +101,14 @@ class ProbePool:
                     raise PeerLost("a process died over its probe (out of memory?)") from None
                 except Exception as error:
                     errors.append(error)
-            if hooks.stopping() or any(not isinstance(error, BatchOfOne) for error in errors):
-                self._shared.flags[_LOST] = not hooks.holds()
+            if callbacks.should_stop() or any(
+                not isinstance(error, BatchOfOne) for error in errors
+            ):
+                self._shared.flags[_LOST] = not callbacks.owns_claim()
                 self._shared.flags[_STOP] = 1
                 for future in running:
                     future.cancel()
-            self._tell(hooks)
+            self._tell(callbacks)
         if errors:
             raise min(errors, key=_urgency)
         if self._shared.flags[_STOP]:
@@ -117,7 +119,7 @@ class ProbePool:
         self._shared.flags[_END] = 1
         self._executor.shutdown()
 
-    def _tell(self, hooks: Hooks) -> None:
+    def _tell(self, callbacks: Callbacks) -> None:
         """Pass on how far the probe is that has run the longest."""
         width = len(_PROGRESS)
         flat = list(self._shared.progress)
@@ -126,7 +128,7 @@ class ProbePool:
         if busy:
             longest = max(busy, key=lambda row: row["elapsed"])
             real = ("loss", "elapsed")
-            hooks.progress({k: v if k in real else int(v) for k, v in longest.items()})
+            callbacks.on_progress({k: v if k in real else int(v) for k, v in longest.items()})
 
 
 def _urgency(error: Exception) -> int:
@@ -198,13 +200,13 @@ def _train(point: Point, probe: Probe, checkpoint: Path) -> ProbeRecord:
     """Train one probe in this process of a pool."""
     (here,) = _here
     flags = here.shared.flags
-    hooks = Hooks(
-        stopping=lambda: bool(flags[_STOP]),
-        holds=lambda: not flags[_LOST],
-        progress=here.note,
+    callbacks = Callbacks(
+        should_stop=lambda: bool(flags[_STOP]),
+        owns_claim=lambda: not flags[_LOST],
+        on_progress=here.note,
         checkpoint_every=here.checkpoint_every,
     )
     try:
-        return run_probe(point, here.samples(point), probe, checkpoint, here.group, hooks)
+        return run_probe(point, here.samples(point), probe, checkpoint, here.group, callbacks)
     finally:
         here.idle()

@@ -32,7 +32,7 @@ from flexhpc.spec.sections.model import Network
 from flexhpc.spec.sections.own import OwnTrainer
 from flexhpc.spec.sections.training import Training
 from flexhpc.store import ProbeRecord
-from flexhpc.training import Group, Hooks, MakeModel, Outcome, ProbeData, train
+from flexhpc.training import Callbacks, Group, MakeModel, Outcome, ProbeData, train
 from flexhpc.versions import image, packages, source
 
 _MOST_FLOATS = 2**30
@@ -47,7 +47,7 @@ class Wanted:
         n: size of the subset; repeat: which of the trainings at this n.
         name: tells its checkpoint from any other training of the point with this n and repeat.
         subset: seed of its subset; None for that of the probe with this n and repeat.
-        trained: called with the network at its end; see :class:`Hooks`.
+        trained: called with the network at its end; see :class:`Callbacks`.
         forgetting: whether to count how often each sample is forgotten.
     """
 
@@ -65,7 +65,7 @@ def run_training(
     wanted: Wanted,
     checkpoint: Path | None,
     group: Group,
-    hooks: Hooks,
+    callbacks: Callbacks,
 ) -> tuple[Outcome, Ints, ProbeSeeds]:
     """Train a point's model once, from scratch, on a subset of its samples.
 
@@ -75,7 +75,7 @@ def run_training(
         wanted: which training.
         checkpoint: where its state in progress lives; None for no checkpoint.
         group: the processes that train it; each calls this.
-        hooks: the outside.
+        callbacks: see :class:`Callbacks`.
 
     Returns:
         How it ended, the global ids of its subset, and its seeds.
@@ -93,12 +93,12 @@ def run_training(
 
     def progress(state: dict[str, Any]) -> None:
         elapsed = time.monotonic() - started
-        hooks.progress({"n": n, "repeat": repeat, **state, "elapsed": elapsed})
+        callbacks.on_progress({"n": n, "repeat": repeat, **state, "elapsed": elapsed})
 
     its_own = replace(
-        hooks,
-        progress=progress,
-        trained=wanted.trained,
+        callbacks,
+        on_progress=progress,
+        on_train_end=wanted.trained,
         checkpoint=checkpoint,
         forgetting=wanted.forgetting,
         key=f"{point.id} n={n} repeat={repeat}{wanted.name}",
@@ -161,7 +161,7 @@ def _task(
 
 def run_probe(
     point: Point, samples: Samples, probe: Probe, checkpoint: Path | None, group: Group,
-    hooks: Hooks,
+    callbacks: Callbacks,
 ) -> ProbeRecord:  # fmt: skip
     """Run one probe of a point: one training from scratch, with the values of one of its arms.
 
@@ -175,7 +175,9 @@ def run_probe(
         forgetting=point.record.forgetting,
     )  # fmt: skip
     own = isinstance(point.training, OwnTrainer)
-    outcome, subset, seeds = run_training(point.at(arm), samples, wanted, checkpoint, group, hooks)
+    outcome, subset, seeds = run_training(
+        point.at(arm), samples, wanted, checkpoint, group, callbacks
+    )
     outside, right = unseen.outside(subset)
     return ProbeRecord(
         n=n,

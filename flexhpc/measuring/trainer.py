@@ -18,7 +18,7 @@ import numpy as np
 from flexhpc.errors import Interrupted, PointError
 from flexhpc.own_code import LIVE
 from flexhpc.own_trainer import Answer, Task, train
-from flexhpc.training import Group, Hooks, Outcome
+from flexhpc.training import Callbacks, Group, Outcome
 
 LACKS = "no gates, no giving up early, no curves, no checkpoint inside a probe"
 """What a trainer of the user's cannot have; the record of every probe says so."""
@@ -28,7 +28,7 @@ _GRACE = 10.0
 """Seconds after its time limit in which a trainer may end by itself, and say where it was."""
 
 
-def run_trainer(task: Task, hooks: Hooks, group: Group) -> Outcome:
+def run_trainer(task: Task, callbacks: Callbacks, group: Group) -> Outcome:
     """Call a trainer of the user's once.
 
     Functions of the running Python are called in it; all others in a process that is kept for the
@@ -36,7 +36,7 @@ def run_trainer(task: Task, hooks: Hooks, group: Group) -> Outcome:
 
     Args:
         task: what it is given.
-        hooks: the outside. When that asks to stop, the process is ended.
+        callbacks: see :class:`Callbacks`. When that asks to stop, the process is ended.
         group: this process alone.
 
     Raises:
@@ -56,8 +56,8 @@ def run_trainer(task: Task, hooks: Hooks, group: Group) -> Outcome:
         nonlocal told
         if time.monotonic() - told >= _TOLD_EVERY:
             told = time.monotonic()
-            hooks.progress({"epoch": 0, "epochs": 0, "n_errors": n, "loss": math.nan})
-        if hooks.stopping():
+            callbacks.on_progress({"epoch": 0, "epochs": 0, "n_errors": n, "loss": math.nan})
+        if callbacks.should_stop():
             raise Interrupted("asked to stop in the middle of a probe, which begins anew")
 
     look()

@@ -32,8 +32,7 @@ Shape = tuple[int, ...]
 def network(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build an untrained network, initialised from torch's global random state.
 
-    It gets attributes ``flexhpc_any_layout`` and ``flexhpc_repeats`` where its family says that of
-    itself.
+    It has the attribute ``flexhpc_any_layout`` if its family works in any memory format.
 
     Args:
         model: a family with an explicit width; its scaling and reparameterization are left aside.
@@ -53,9 +52,8 @@ def network(model: Network, shape: Shape, classes: int) -> nn.Module:
             draw_all(built, drawing(model))
         elif model.init == "mup" and model.width is not None:
             scale_rates(layers_of(built), model.width / (model.base_width or BASE_WIDTH))
-    for mark in ("any_layout", "repeats"):
-        if getattr(model, mark):
-            setattr(built, f"flexhpc_{mark}", True)
+    if model.any_layout:
+        vars(built)["flexhpc_any_layout"] = True
     return built
 
 

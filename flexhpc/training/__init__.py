@@ -11,14 +11,14 @@ from flexhpc.imports import offering
 if TYPE_CHECKING:
     from flexhpc.training.group import Group
     from flexhpc.training.loop import train
-    from flexhpc.training.outcome import Hooks, MakeModel, Outcome, ProbeData, Verdict
+    from flexhpc.training.outcome import Callbacks, MakeModel, Outcome, ProbeData, Verdict
 
-__all__ = ["Group", "Hooks", "MakeModel", "Outcome", "ProbeData", "Verdict", "train"]
+__all__ = ["Callbacks", "Group", "MakeModel", "Outcome", "ProbeData", "Verdict", "train"]
 __getattr__ = offering(
     __name__,
     {
         "Group": "group",
-        "Hooks": "outcome",
+        "Callbacks": "outcome",
         "MakeModel": "outcome",
         "Outcome": "outcome",
         "ProbeData": "outcome",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flexhpc.errors import PointError
 from flexhpc.spec.sections.gates import Gates
 from flexhpc.training.curvature import Ritz
-from flexhpc.training.network import Network
+from flexhpc.training.evaluation import Evaluator
 from flexhpc.training.outcome import Verdict
 from flexhpc.training.plateau import Plateau, unstable
 
@@ -33,7 +33,7 @@ class Examined:
 
 
 def examine(
-    gates: Gates, verdict: Verdict, network: Network, plateau: Plateau, *,
+    gates: Gates, verdict: Verdict, evaluator: Evaluator, plateau: Plateau, *,
     gradient_start: float, loss_start: float, losses: Sequence[float],
 ) -> Examined:  # fmt: skip
     """Take the readings of a finished training and judge it by them.
@@ -44,7 +44,7 @@ def examine(
     Args:
         gates: their modes and tolerances.
         verdict: how the training ended.
-        network: at its end.
+        evaluator: of the trained model.
         plateau: of its losses.
         gradient_start: norm of the gradient at initialisation.
         loss_start: loss at initialisation; losses: after every epoch.
@@ -59,7 +59,7 @@ def examine(
         readings |= {"loss_start": loss_start, "loss_best": min(losses)}
         touched["stability"] = unstable(gates.stability, loss_start, losses)
     if gates.gradient.mode != "off" and verdict != "diverged":
-        norms = network.norms()
+        norms = evaluator.norms()
         readings |= {
             "gradient_norm": norms.gradient,
             "gradient_norm_start": gradient_start,
@@ -67,7 +67,7 @@ def examine(
         }
         touched["gradient"] = norms.gradient > gates.gradient.tolerance * gradient_start
     if gates.curvature.mode != "off" and failed:
-        ritz = _curvature(gates, network)
+        ritz = _curvature(gates, evaluator)
         readings |= {
             "min_ritz": ritz.min,
             "max_ritz": ritz.max,
@@ -88,10 +88,10 @@ def examine(
     return Examined(verdict=verdict, rejected=bool(refusing), readings=readings)
 
 
-def _curvature(gates: Gates, network: Network) -> Ritz:
+def _curvature(gates: Gates, evaluator: Evaluator) -> Ritz:
     """Return the curvature; nan where a network has none and it is only to be reported."""
     try:
-        return network.ritz(gates.curvature.products)
+        return evaluator.ritz(gates.curvature.products)
     except PointError:
         if gates.curvature.mode == "reject":
             raise

@@ -3,8 +3,8 @@
 Every process holds the whole network. A batch is cut into parts, each process computes the
 gradients of its own parts, and all take the same step with the sum. One flat sum of our own
 stands where DistributedDataParallel could: its buckets are laid out anew after the first step, so
-a resumed training would add in another order and end with other bits; it averages over processes
-instead of samples; and it has no place for the stop vote that rides along here for free.
+a resumed training would add in another order and end with other bits; and it averages over
+processes instead of samples.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _SILENCE = datetime.timedelta(minutes=30)
 _MEETING = datetime.timedelta(minutes=3)
 _ALONE = "127.0.0.1"
 _QUEUE = 2048
+_VOTES_EVERY = 8
 _FIRST_PORT, _PORTS = 10_000, 20_000
 """Below the range that systems give to outgoing connections."""
 
@@ -115,6 +116,18 @@ class Group:
             with _peers():
                 dist.barrier()
                 dist.destroy_process_group()
+
+    def agree_to_stop(self, wants_to: bool, step: int) -> bool:
+        """Return whether any process wants to stop (collective call).
+
+        On an accelerator, where reading the answer waits for the device, only at every eighth step.
+        """
+        if self.size == 1:
+            return wants_to
+        if self.device.type != "cpu" and step % _VOTES_EVERY:
+            return False
+        votes = torch.tensor([float(wants_to)], device=self.device)
+        return bool(self.all_reduce(votes) > 0)
 
     def owner(self, part: int, parts: int) -> int:
         """Return which process works on a part: each has neighbouring ones, as evenly as can be."""

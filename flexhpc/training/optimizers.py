@@ -16,7 +16,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # not in tor
 
 from flexhpc.spec.sections.training import Gd, Sgd, Training
 from flexhpc.spec.variants import implementation
-from flexhpc.training.layout import as_laid_out
+from flexhpc.training.memory_format import match_memory_format
 from flexhpc.training.shampoo import Shampoo
 
 _REST = 0.1
@@ -30,10 +30,9 @@ Parameters = list[nn.Parameter]
 def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """Build the optimizer.
 
-    Before every step the rate of each of its ``param_groups`` is to be set: ``group["lr"]`` to
-    :func:`rate` times ``group["lr_factor"]``. Parameters without a gradient stay as they are. One
-    with an attribute ``rate_factors`` has its rate multiplied by the first of these numbers with
-    sgd and gd, and by the second with adam and adamw.
+    :func:`set_learning_rates` is to be called before every step. Parameters without a gradient are
+    not changed. The rate of a parameter with an attribute ``rate_factors`` is multiplied by the
+    first of these numbers with sgd and gd, and by the second with adam and adamw.
     """
     optimizer: torch.optim.Optimizer = implementation(training)(training, list(parameters))
     for group in optimizer.param_groups:
@@ -72,7 +71,7 @@ def _direct(
                 raise ValueError("the optimizer's state is that of other parameters")
             for name, value in own.items():
                 if isinstance(value, Tensor) and value.dim():
-                    own[name] = as_laid_out(value, parameter)
+                    own[name] = match_memory_format(value, parameter)
 
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in _WRAPPED}
     methods |= {"step": step, "load_state_dict": load_state_dict}
@@ -213,32 +212,42 @@ def rate(training: Training, peak: float, step: int, total: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * step / total))
 
 
-@torch.no_grad()
-def update(optimizer: torch.optim.Optimizer) -> None:
-    """Make one update. All weights become nan where linear algebra refuses a gradient.
+def set_learning_rates(
+    optimizer: torch.optim.Optimizer, training: Training, step: int, max_steps: int | None
+) -> None:
+    """Set the rate of every parameter group for update number ``step`` of ``max_steps``."""
+    current = rate(training, training.lr, step, max_steps or math.inf)
+    for group in optimizer.param_groups:
+        group["lr"] = current * group["lr_factor"]
 
-    That is one which is not finite; the other optimizers end in nan by themselves.
+
+@torch.no_grad()
+def update_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Make one update; all weights become nan if linear algebra fails on a gradient.
+
+    Such a gradient is not finite, and the other optimizers end in nan by themselves.
     """
     try:
         optimizer.step()
     except LinAlgError:
-        optimizer.state.clear()  # SOAP leaves it half made, and would stumble over it
+        optimizer.state.clear()  # SOAP leaves it incomplete, and would fail at the next update
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.fill_(math.nan)
 
 
-def clip(parameters: Iterable[nn.Parameter], norm: float) -> None:
-    """Shorten the gradient, as one vector over all parameters, to at most a norm."""
+def clip_gradients(parameters: Iterable[nn.Parameter], norm: float) -> None:
+    """Scale the gradient, as one vector over all parameters, down to at most a norm."""
     nn.utils.clip_grad_norm_(parameters, norm)
 
 
 @torch.no_grad()
-def perturb(parameters: Sequence[nn.Parameter], rho: float) -> list[Tensor | None]:
+def perturb_weights(parameters: Sequence[nn.Parameter], rho: float) -> list[Tensor | None]:
     """Move the weights to ``w + rho g / |g|``, where the loss nearby is worst to first order.
 
     Foret et al. 2021, arXiv 2010.01412, equation 2 with p = 2; ``|g|`` is over all parameters. The
-    gradient of an update with SAM is the one found there; :func:`restore` comes before the update.
+    gradient of an update with SAM is the one found there; call :func:`restore_weights` before the
+    update.
 
     Args:
         parameters: with their gradients; those without one stay.
@@ -259,8 +268,8 @@ def perturb(parameters: Sequence[nn.Parameter], rho: float) -> list[Tensor | Non
 
 
 @torch.no_grad()
-def restore(parameters: Sequence[nn.Parameter], kept: Sequence[Tensor | None]) -> None:
-    """Give parameters the weights that :func:`perturb` returned, bit by bit."""
+def restore_weights(parameters: Sequence[nn.Parameter], kept: Sequence[Tensor | None]) -> None:
+    """Give parameters the weights that :func:`perturb_weights` returned, bit by bit."""
     for parameter, weight in zip(parameters, kept, strict=True):
         if weight is not None:
             parameter.copy_(weight)

@@ -74,27 +74,27 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hooks:
-    """How a measurement and its trainings talk to the outside; everything is optional.
+class Callbacks:
+    """Functions that a training calls, and where it saves its state. All are optional.
 
     Attributes:
-        stopping: asked at every step; True saves a checkpoint and raises Interrupted.
-        holds: whether this process may still write: the checkpoint, and the point.
-        progress: called after every epoch with ``epoch``, ``epochs`` (the budget; 0 has no end),
-            ``n_errors`` (samples missed) and ``loss``, and by a probe also with ``n``, ``repeat``
-            and ``elapsed`` (seconds).
-        trained: called with the network at the end of a training, in eval mode; what it returns
-            joins the readings. In a group every process calls its own.
-        checkpoint: file for the state in progress; a training resumes from it if it is there.
+        should_stop: called at every update; True saves a checkpoint and raises Interrupted.
+        owns_claim: whether this process may still write the checkpoint and the record.
+        on_progress: called after every epoch with ``epoch``, ``epochs`` (the budget; 0 without
+            one), ``n_errors`` (samples missed) and ``loss``; for a probe also with ``n``,
+            ``repeat`` and ``elapsed`` (seconds).
+        on_train_end: called with the trained network in eval mode; the metrics that it returns are
+            recorded. Every process of a group calls its own.
+        checkpoint: file for the state of the training, which is resumed if the file exists.
         checkpoint_every: seconds between checkpoints.
-        key: identifies the probe inside the checkpoint, so that another's is never taken.
+        key: identifies the training in the checkpoint; a checkpoint with another key is ignored.
         forgetting: whether to count how often each sample is forgotten.
     """
 
-    stopping: Callable[[], bool] = lambda: False
-    holds: Callable[[], bool] = lambda: True
-    progress: Callable[[dict[str, Any]], None] = lambda _: None
-    trained: Callable[[nn.Module], dict[str, float]] = lambda _: {}
+    should_stop: Callable[[], bool] = lambda: False
+    owns_claim: Callable[[], bool] = lambda: True
+    on_progress: Callable[[dict[str, Any]], None] = lambda _: None
+    on_train_end: Callable[[nn.Module], dict[str, float]] = lambda _: {}
     checkpoint: Path | None = None
     checkpoint_every: float = 60.0
     key: str = ""

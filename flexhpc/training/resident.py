@@ -40,7 +40,6 @@ class Resident:
         self._moments = data.moments
         self._taken = self._rows[:0]
         self._batch = self._taken
-        self._outgrown: list[tuple[Tensor, Tensor]] = []  # recorded updates still read these
         self.shape = data.inputs.shape
 
     def __getitem__(self, which: Tensor | slice) -> Tensor:
@@ -53,7 +52,6 @@ class Resident:
     def batch(self, ids: Tensor) -> Tensor:
         """Return rows where the batch before lay: fresh memory costs more than the copy."""
         if len(ids) > len(self._taken):
-            self._outgrown.append((self._taken, self._batch))
             self._taken = self._rows.new_empty((len(ids), *self.shape[1:]))
             if self.bytes:
                 self._batch = torch.empty_like(self._taken, dtype=torch.float32)

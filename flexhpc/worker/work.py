@@ -21,7 +21,7 @@ from flexhpc.measuring.probe import choose_device
 from flexhpc.search import at_once
 from flexhpc.spec import Point, checked
 from flexhpc.store import SILENCE, Claim, RunFolder, read, read_claim, take
-from flexhpc.training import Group, Hooks
+from flexhpc.training import Callbacks, Group
 from flexhpc.versions import SOURCE, image, python_version, source
 from flexhpc.worker.place import Place
 from flexhpc.worker.signals import ALONE, RESTART, Stop
@@ -134,7 +134,7 @@ class Worker:
     """Rank 0 of a job, or a worker by itself.
 
     Args:
-        shown: called with the progress of a training after every epoch; see :class:`Hooks`.
+        shown: called with the progress of a training after every epoch; see :class:`Callbacks`.
         tells: whether it writes a line for each point.
     """
 
@@ -279,13 +279,13 @@ class Worker:
         if _is_measured(self.run, point):
             return
         assert self.watchdog.claim is not None
-        hooks = Hooks(
-            stopping=self.watchdog.stopping,
-            holds=self.watchdog.claim.held,
-            progress=self._progress,
+        callbacks = Callbacks(
+            should_stop=self.watchdog.stopping,
+            owns_claim=self.watchdog.claim.held,
+            on_progress=self._progress,
             checkpoint_every=self.task.checkpoint_every,
         )
-        estimate = measure(point, self.run, self.group, hooks, self._pool_for(point))
+        estimate = measure(point, self.run, self.group, callbacks, self._pool_for(point))
         self._tell(f"{point.id} {point.label}: emc {estimate.emc} ({estimate.censored})")
 
     def _tell(self, text: str, to: TextIO | None = None) -> None:

@@ -63,9 +63,9 @@ from pathlib import Path
 from flexhpc.measuring.point import measure
 from flexhpc.spec import checked
 from flexhpc.store import RunFolder
-from flexhpc.training import Group, Hooks
+from flexhpc.training import Group, Callbacks
 (point, *_) = checked(Path(sys.argv[1]))[1]
-measure(point, RunFolder(Path(sys.argv[2])), Group(torch.device("cpu")), Hooks())
+measure(point, RunFolder(Path(sys.argv[2])), Group(torch.device("cpu")), Callbacks())
 heavy = sorted({"torch._dynamo", "torch._inductor", "sklearn", "mlflow"} & set(sys.modules))
 assert not heavy, heavy
 """

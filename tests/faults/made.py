@@ -8,7 +8,7 @@ import pytest
 
 from flexhpc.errors import Interrupted
 from flexhpc.spec.sections.training import Adam
-from flexhpc.training import Hooks
+from flexhpc.training import Callbacks
 from tests.barrier import Barrier
 from tests.command import succeeded
 from tests.faults.site import SPEC
@@ -31,7 +31,9 @@ def a_run(folder: Path) -> Path:
 def a_checkpoint(folder: Path) -> Path:
     """Return the checkpoint of a training that was stopped in the middle, under the key ``k``."""
     path = folder / "one.ckpt"
-    hooks = Hooks(stopping=iter([False] * 60 + [True]).__next__, checkpoint=path, key="k")
+    callbacks = Callbacks(
+        should_stop=iter([False] * 60 + [True]).__next__, checkpoint=path, key="k"
+    )
     with pytest.raises(Interrupted):
-        run(TRAINING, N, hooks=hooks)
+        run(TRAINING, N, callbacks=callbacks)
     return path

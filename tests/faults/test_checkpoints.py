@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from flexhpc.training import Hooks, Outcome, checkpoint
+from flexhpc.training import Callbacks, Outcome, checkpoint
 from tests.conftest import FULL
 from tests.faults.made import TRAINING, N, a_checkpoint
 from tests.training.helpers import run, same
@@ -128,10 +128,10 @@ def test_the_right_key_with_wrong_content_costs_no_more_than_the_probe(
     change(state)
     del state["format"], state["key"]
     checkpoint.save(saved, "k", state)
-    hooks = Hooks(checkpoint=saved, key="k")
+    callbacks = Callbacks(checkpoint=saved, key="k")
     try:
-        found = run(TRAINING, N, hooks=hooks)
+        found = run(TRAINING, N, callbacks=callbacks)
     except (RuntimeError, TypeError):
         assert not saved.exists()
-        found = run(TRAINING, N, hooks=hooks)
+        found = run(TRAINING, N, callbacks=callbacks)
     same(undisturbed, found)

@@ -25,7 +25,7 @@ from flexhpc.spec import Point, checked
 from flexhpc.spec.sections.evaluate import Evaluate
 from flexhpc.spec.sections.training import Adam, Gd, Sgd
 from flexhpc.store import RunFolder, read
-from flexhpc.training import Group, Hooks
+from flexhpc.training import Callbacks, Group
 from tests.conftest import Cli
 from tests.contents import edited
 from tests.tracking.test_sync import logged
@@ -95,7 +95,7 @@ def test_an_interrupted_evaluation_goes_on_bitwise(tmp_path: Path) -> None:
     point = checked(path)[1][0]
     point = replace(point, search=point.search.model_copy(update={"eps": None}))
     whole, parted = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parted")
-    estimate = measure(point, whole, CPU, Hooks())
+    estimate = measure(point, whole, CPU, Callbacks())
     steps = sum(probe.steps for probe in read(whole.point(point.id)).probes)
     count = 0
 
@@ -105,13 +105,13 @@ def test_an_interrupted_evaluation_goes_on_bitwise(tmp_path: Path) -> None:
         return count == steps + 100
 
     with pytest.raises(Interrupted):
-        measure(point, parted, CPU, Hooks(stopping=stopping))
+        measure(point, parted, CPU, Callbacks(should_stop=stopping))
     record = read(parted.point(point.id))
     assert record.estimate is not None
     assert record.evaluation is None
     assert not record.done({})
     assert parted.checkpoints(point.id)
-    assert measure(point, parted, CPU, Hooks()) == estimate
+    assert measure(point, parted, CPU, Callbacks()) == estimate
     assert not parted.checkpoints(point.id)
     first, second = (read(run.point(point.id)).evaluation for run in (whole, parted))
     assert {**first, "seconds": 0} == {**second, "seconds": 0}
@@ -132,7 +132,7 @@ def original(folder: Path, evaluate: str, text: str = SHORT) -> Point:
 def test_an_evaluation_has_a_size_and_a_budget_of_its_own(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     long, short = original(tmp_path, "n: 300, steps: 2000"), original(tmp_path, "n: 300, epochs: 2")
-    estimate = measure(long, run, CPU, Hooks())
+    estimate = measure(long, run, CPU, Callbacks())
     before = read(run.point(long.id))
     found = before.evaluation
     assert found["asked"] == {"n": 300, "steps": 2000}
@@ -141,7 +141,7 @@ def test_an_evaluation_has_a_size_and_a_budget_of_its_own(tmp_path: Path) -> Non
     assert found["epochs"] > 2
     assert short.id == long.id
     assert not before.done(short.evaluation), "another budget is another evaluation"
-    assert measure(short, run, CPU, Hooks()) == estimate
+    assert measure(short, run, CPU, Callbacks()) == estimate
     after = read(run.point(long.id))
     assert [p.finished for p in after.probes] == [p.finished for p in before.probes]
     assert after.evaluation["asked"] == {"n": 300, "epochs": 2}
@@ -156,7 +156,7 @@ def test_an_evaluation_of_an_older_file_had_everything_and_the_budget_of_a_probe
     tmp_path: Path,
 ) -> None:
     run, point = RunFolder(tmp_path / "run"), original(tmp_path, "full: true")
-    measure(point, run, CPU, Hooks())
+    measure(point, run, CPU, Callbacks())
     fresh = read(run.point(point.id))
     assert fresh.evaluation["asked"] == {}
     with edited(run.point(point.id)) as file:
@@ -186,7 +186,7 @@ def test_an_evaluation_draws_no_probes_subset(
     monkeypatch.setattr(flexhpc.measuring.evaluate, "run_training", watched)
     for n, seed in ((64, 0), (100, 0), (100, 1)):
         asked = replace(point, seed=seed, evaluate=Evaluate(n=n, epochs=1))
-        evaluate(asked, samples, None, CPU, Hooks())
+        evaluate(asked, samples, None, CPU, Callbacks())
     small, large, other = map(set, drawn)
     assert [len(ids) for ids in (small, large, other)] == [64, 100, 100]
     assert small < large, "fewer samples are a part of more"
@@ -201,7 +201,7 @@ def test_an_interrupted_evaluation_of_its_own_goes_on_bitwise(tmp_path: Path) ->
     cosine = SHORT.replace("epochs: 60", "epochs: 60, schedule: cosine")
     point = original(tmp_path, "n: 1000, steps: 400", cosine)
     whole, parted = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parted")
-    estimate = measure(point, whole, CPU, Hooks())
+    estimate = measure(point, whole, CPU, Callbacks())
     steps = sum(probe.steps for probe in read(whole.point(point.id)).probes)
     count = 0
 
@@ -211,15 +211,15 @@ def test_an_interrupted_evaluation_of_its_own_goes_on_bitwise(tmp_path: Path) ->
         return count == steps + 100
 
     with pytest.raises(Interrupted):
-        measure(point, parted, CPU, Hooks(stopping=stopping))
+        measure(point, parted, CPU, Callbacks(should_stop=stopping))
     assert read(parted.point(point.id)).estimate is not None
     assert parted.checkpoints(point.id)
     for asked in ("n: 1000, steps: 400", "n: 1000, steps: 500", "n: 999, steps: 400", "full: true"):
         copy, epochs = RunFolder(tmp_path / asked), []
         shutil.copytree(parted.path, copy.path)
         again = original(tmp_path, asked, cosine)
-        hooks = Hooks(progress=lambda at, epochs=epochs: epochs.append(at["epoch"]))
-        assert measure(again, copy, CPU, hooks) == estimate
+        callbacks = Callbacks(on_progress=lambda at, epochs=epochs: epochs.append(at["epoch"]))
+        assert measure(again, copy, CPU, callbacks) == estimate
         found = read(copy.point(point.id)).evaluation
         assert found["asked"] == again.evaluation
         assert not copy.checkpoints(point.id)
@@ -261,7 +261,7 @@ def test_more_samples_than_there_are_end_a_point_before_its_search(tmp_path: Pat
     point = replace(point, evaluate=point.evaluate.model_copy(update={"n": 1439}))
     run = RunFolder(tmp_path / "run")
     with pytest.raises(PointError, match=r"evaluate.n: 1439 is more than the 1438 training"):
-        measure(point, run, CPU, Hooks())
+        measure(point, run, CPU, Callbacks())
     assert read(run.point(point.id)) is None
 
 
@@ -346,5 +346,5 @@ def test_batchnorm_that_fits_nothing_is_left_censored(tmp_path: Path) -> None:
         "  search: {policy: bisection, start: 16}\n"
     )
     (point,) = checked(path)[1]
-    estimate = measure(point, RunFolder(tmp_path / "run"), CPU, Hooks())
+    estimate = measure(point, RunFolder(tmp_path / "run"), CPU, Callbacks())
     assert (estimate.emc, estimate.censored, estimate.smallest_fail) == (0, "left", 2)

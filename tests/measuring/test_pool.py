@@ -24,7 +24,7 @@ from flexhpc.measuring.pool import ProbePool
 from flexhpc.search import Estimate
 from flexhpc.spec import Point, checked
 from flexhpc.store import RunFolder, read, read_claim
-from flexhpc.training import Group, Hooks
+from flexhpc.training import Callbacks, Group
 from tests.barrier import Barrier, alive, wait_for
 from tests.conftest import FULL, Cli
 from tests.contents import contents
@@ -72,7 +72,7 @@ def point(spec: Path) -> Point:
 def alone(point: Point, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process finds, one probe after the other."""
     run = RunFolder(tmp_path_factory.mktemp("alone"))
-    measure(point, run, CPU, Hooks())
+    measure(point, run, CPU, Callbacks())
     return contents(point, run)
 
 
@@ -106,7 +106,7 @@ def test_side_by_side_or_one_after_the_other_is_the_same(
     point: Point, alone: dict[str, Any], tmp_path: Path
 ) -> None:
     with pool_of(2) as pool:
-        measure(point, RunFolder(tmp_path), CPU, Hooks(), pool)
+        measure(point, RunFolder(tmp_path), CPU, Callbacks(), pool)
     assert contents(point, RunFolder(tmp_path)) == alone
     assert len(alone["probes"]) == 9
     assert not list(tmp_path.rglob("*.ckpt"))
@@ -125,14 +125,14 @@ def test_a_request_to_stop_saves_all_probes_in_progress(
     with pool_of(3) as pool:
         at_the_barrier(barrier, 3, ask)
         with pytest.raises(Interrupted):
-            measure(point, run, CPU, Hooks(stopping=stop.is_set), pool)
+            measure(point, run, CPU, Callbacks(should_stop=stop.is_set), pool)
         barrier.open()
         record = read(run.point(point.id))
         assert record is not None
         assert record.estimate is None
         done = {(p.n, p.repeat): p.finished for p in record.probes}
         assert len(run.checkpoints(point.id)) + len(done) == 3
-        measure(point, run, CPU, Hooks(), pool)
+        measure(point, run, CPU, Callbacks(), pool)
     assert contents(point, run) == alone
     again = {(p.n, p.repeat): p.finished for p in read(run.point(point.id)).probes}
     assert done.items() <= again.items(), "a finished probe was trained again"
@@ -146,10 +146,10 @@ def test_a_process_that_dies_ends_the_attempt_and_loses_nothing(
     with pool_of(2, checkpoint_every=0.05) as pool:
         at_the_barrier(barrier, 2, lambda: os.kill(min(barrier.waiting()), signal.SIGKILL))
         with pytest.raises(PeerLost, match="a process died over its probe"):
-            measure(point, run, CPU, Hooks(), pool)
+            measure(point, run, CPU, Callbacks(), pool)
     barrier.open()
     with pool_of(2) as pool:
-        measure(point, run, CPU, Hooks(), pool)
+        measure(point, run, CPU, Callbacks(), pool)
     assert contents(point, run) == alone
 
 
@@ -159,12 +159,12 @@ def test_a_process_that_died_without_a_probe_is_told_and_the_pool_can_be_closed(
     run = RunFolder(tmp_path)
     pool = ProbePool(2, 1, 60.0)
     with pytest.raises(Interrupted):
-        measure(point, run, CPU, Hooks(stopping=lambda: len(processes()) == 2), pool)
+        measure(point, run, CPU, Callbacks(should_stop=lambda: len(processes()) == 2), pool)
     killed = min(processes())
     os.kill(killed, signal.SIGKILL)
     wait_for(lambda: not alive(killed), "the end of a process")
     with pytest.raises(PeerLost, match="died"):
-        measure(point, run, CPU, Hooks(), pool)
+        measure(point, run, CPU, Callbacks(), pool)
     closing = threading.Thread(target=pool.close, daemon=True)
     closing.start()
     wait_for(lambda: not closing.is_alive(), "the end of ProbePool.close")
@@ -180,7 +180,7 @@ def test_a_network_that_cannot_train_on_one_sample_is_not_given_an_answer(tmp_pa
     (point,) = checked(path)[1]
     run = RunFolder(tmp_path)
     with pytest.raises(PointError, match="use a larger search"):
-        measure(point, run, CPU, Hooks())
+        measure(point, run, CPU, Callbacks())
     record = read(run.point(point.id))
     assert record is not None
     assert record.estimate is None
@@ -194,10 +194,10 @@ def test_a_point_that_was_taken_over_is_left_alone(point: Point, tmp_path: Path)
         record = read(run.point(point.id))
         return record is None or len(record.probes) < 3
 
-    hooks = Hooks(stopping=lambda: not holds(), holds=holds)
+    callbacks = Callbacks(should_stop=lambda: not holds(), owns_claim=holds)
     with pool_of(2) as pool:
         with pytest.raises(Interrupted):
-            measure(point, run, CPU, hooks, pool)
+            measure(point, run, CPU, callbacks, pool)
         before = run.point(point.id).read_bytes()
         assert not run.checkpoints(point.id)
     assert run.point(point.id).read_bytes() == before
@@ -213,9 +213,9 @@ def test_networks_that_cannot_train_on_one_sample_end_censored(tmp_path: Path) -
         .replace("start: 16", "start: 4")
     )
     (point,) = checked(path)[1]
-    found: list[Estimate] = [measure(point, RunFolder(tmp_path / "alone"), CPU, Hooks())]
+    found: list[Estimate] = [measure(point, RunFolder(tmp_path / "alone"), CPU, Callbacks())]
     with pool_of(2) as pool:
-        found.append(measure(point, RunFolder(tmp_path / "pool"), CPU, Hooks(), pool))
+        found.append(measure(point, RunFolder(tmp_path / "pool"), CPU, Callbacks(), pool))
     assert found[0] == found[1]
     assert found[0].censored == "left"
     record = read(RunFolder(tmp_path / "pool").point(point.id))

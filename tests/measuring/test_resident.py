@@ -11,7 +11,7 @@ from flexhpc.data import load_samples
 from flexhpc.measuring import probe
 from flexhpc.measuring.probe import Wanted, run_training
 from flexhpc.spec import Point, checked
-from flexhpc.training import Group, Hooks, Outcome
+from flexhpc.training import Callbacks, Group, Outcome
 from flexhpc.training.resident import Resident
 from tests.training.helpers import same
 
@@ -50,7 +50,7 @@ def point_of(folder: Path, model: str, data: str, training: str) -> Point:
 def trained(point: Point, n: int) -> Outcome:
     samples = load_samples(point.data, point.seed)
     wanted = Wanted(n=n, repeat=0)
-    return run_training(point, samples, wanted, None, Group(torch.device("cpu")), Hooks())[0]
+    return run_training(point, samples, wanted, None, Group(torch.device("cpu")), Callbacks())[0]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from flexhpc.measuring.point import measure
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.spec import Point, checked
 from flexhpc.store import RunFolder
-from flexhpc.training import Group, Hooks
+from flexhpc.training import Callbacks, Group
 from tests.conftest import Cli
 from tests.contents import contents
 from tests.tracking.test_sync import logged
@@ -43,7 +43,7 @@ def point(tmp_path_factory: pytest.TempPathFactory) -> Point:
 def alone(point: Point, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process finds, one probe after the other."""
     run = RunFolder(tmp_path_factory.mktemp("alone"))
-    measure(point, run, CPU, Hooks())
+    measure(point, run, CPU, Callbacks())
     return contents(point, run)
 
 
@@ -68,9 +68,9 @@ def test_an_interrupted_search_goes_on_bitwise(
         return count == at
 
     with pytest.raises(Interrupted):
-        measure(point, run, CPU, Hooks(stopping=stopping))
+        measure(point, run, CPU, Callbacks(should_stop=stopping))
     assert run.checkpoints(point.id)
-    measure(point, run, CPU, Hooks())
+    measure(point, run, CPU, Callbacks())
     assert contents(point, run) == alone
     assert not run.checkpoints(point.id)
 
@@ -80,7 +80,7 @@ def test_probes_of_several_arms_at_once_are_the_same(
 ) -> None:
     run, pool = RunFolder(tmp_path), ProbePool(3, 1, 60.0)
     try:
-        measure(point, run, CPU, Hooks(), pool)
+        measure(point, run, CPU, Callbacks(), pool)
     finally:
         pool.close()
     assert contents(point, run) == alone

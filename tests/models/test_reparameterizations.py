@@ -24,7 +24,7 @@ from flexhpc.spec.sections.model import (
     Vit,
 )
 from flexhpc.spec.sections.training import Adam
-from flexhpc.training import Hooks
+from flexhpc.training import Callbacks
 from tests.training.helpers import run, same
 
 DIGIT = (1, 8, 8)
@@ -271,10 +271,10 @@ def test_reparameterized_networks_resume_bitwise(over: str, tmp_path: Path) -> N
     undisturbed = run(training, 60, model=model)
     assert undisturbed.loss_curve[-1] < undisturbed.loss_curve[0]
     path = tmp_path / "probe.ckpt"
-    hooks = Hooks(stopping=iter([False] * 5 + [True]).__next__, checkpoint=path, key="k")
+    callbacks = Callbacks(should_stop=iter([False] * 5 + [True]).__next__, checkpoint=path, key="k")
     with pytest.raises(Interrupted):
-        run(training, 60, model=model, hooks=hooks)
-    same(undisturbed, run(training, 60, model=model, hooks=Hooks(checkpoint=path, key="k")))
+        run(training, 60, model=model, callbacks=callbacks)
+    same(undisturbed, run(training, 60, model=model, callbacks=Callbacks(checkpoint=path, key="k")))
 
 
 @pytest.mark.parametrize(

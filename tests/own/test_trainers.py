@@ -19,7 +19,7 @@ from flexhpc.own_code import find
 from flexhpc.own_trainer import Budget, Task, Trainer, answer_of, train
 from flexhpc.seeds import ProbeSeeds
 from flexhpc.spec import checked, freeze
-from flexhpc.training import Group, Hooks
+from flexhpc.training import Callbacks, Group
 from tests.barrier import Barrier, wait_for
 from tests.command import succeeded
 from tests.conftest import REPOSITORY, Cli
@@ -89,8 +89,8 @@ def task(folder: Path, name: str, seconds: float = 60.0) -> Task:
 
 
 def run(asked: Task, stopping: bool = False) -> object:
-    hooks = Hooks(stopping=lambda: stopping)
-    return runner.run_trainer(asked, hooks, Group(None))
+    callbacks = Callbacks(should_stop=lambda: stopping)
+    return runner.run_trainer(asked, callbacks, Group(None))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_one_process_answers_until_it_has_to_go(
     with pytest.raises(Interrupted, match="begins anew"):
         run(task(folder, "hangs"), stopping=True)
     with pytest.raises(PointError, match="trains in one process"):
-        runner.run_trainer(task(folder, "most"), Hooks(), Group(None, 0, 2))
+        runner.run_trainer(task(folder, "most"), Callbacks(), Group(None, 0, 2))
 
 
 WRONG = {

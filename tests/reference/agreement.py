@@ -20,7 +20,7 @@ from flexhpc.search import Estimate, ProbeResult, advance, history_of
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import TAILS, Quantiles
 from flexhpc.spec import Point, checked
-from flexhpc.training import Group, Hooks
+from flexhpc.training import Callbacks, Group
 from tests.archives import unpack
 from tests.reference.data import CIFAR10, TABLES
 from tests.reference.recipes import Count, Recipe
@@ -61,7 +61,7 @@ def search(recipe: Recipe) -> Found:
         limit, arms = samples.n_limit, point.coordinates
         while not isinstance(step := advance(point.search, limit, history, arms), Estimate):
             for probe in step.probes:
-                ended = run_probe(point, samples, probe, None, group, Hooks())
+                ended = run_probe(point, samples, probe, None, group, Callbacks())
                 history += history_of([ended], point.training)
     return Found(
         estimate=step,

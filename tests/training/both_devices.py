@@ -27,7 +27,7 @@ from flexhpc.measuring.point import measure
 from flexhpc.measuring.probe import Wanted, choose_device, run_training
 from flexhpc.spec import Point, checked
 from flexhpc.store import RunFolder, read, read_masks
-from flexhpc.training import Group, Hooks, Outcome, closed_form
+from flexhpc.training import Callbacks, Group, Outcome, manual_backprop
 from tests.stand_in_device import available
 
 Values = dict[str, Any]
@@ -37,8 +37,8 @@ def prepare() -> None:
     """Prepare the process: one thread, warnings are errors, no test outside of it is affected."""
     torch.set_num_threads(1)
     warnings.simplefilter("error")
-    # Parameters on the stand-in device are of a subclass, which closed_form would reject.
-    closed_form._is_plain = lambda weight: isinstance(weight, nn.Parameter)  # type: ignore[assignment]
+    # Parameters on the stand-in device are of a subclass, which manual_backprop would reject.
+    manual_backprop._is_plain = lambda weight: isinstance(weight, nn.Parameter)  # type: ignore[assignment]
 
 
 @contextlib.contextmanager
@@ -80,13 +80,13 @@ def train(
         updates += 1
         return updates == stop_at
 
-    hooks = Hooks(stopping=stopping, checkpoint=checkpoint)
+    callbacks = Callbacks(should_stop=stopping, checkpoint=checkpoint)
     samples, wanted = load_samples(point.data, point.seed), Wanted(n=n, repeat=0, forgetting=True)
     most_floats = probe._MOST_FLOATS
     probe._MOST_FLOATS = most_floats if resident_bytes is None else resident_bytes
     try:
         with device_of_type(kind) as device, contextlib.suppress(Interrupted):
-            outcome = run_training(point, samples, wanted, checkpoint, Group(device), hooks)[0]
+            outcome = run_training(point, samples, wanted, checkpoint, Group(device), callbacks)[0]
             assert (updates == outcome.steps) == fresh
             return outcome
     finally:
@@ -108,7 +108,7 @@ def measure_point(spec: str, folder: Path, kind: str) -> Values:
     point, run = point_of(spec), RunFolder(folder)
     run.path.mkdir()
     with device_of_type(kind) as device:
-        estimate = measure(point, run, Group(device), Hooks())
+        estimate = measure(point, run, Group(device), Callbacks())
     record, masks = read(run.point(point.id)), read_masks(run.point(point.id))
     assert record is not None
     evaluation = {k: v for k, v in (record.evaluation or {}).items() if k != "seconds"}

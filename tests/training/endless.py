@@ -10,7 +10,7 @@ import torch
 
 from flexhpc.errors import PeerLost
 from flexhpc.spec.sections.training import Sgd
-from flexhpc.training import Group, Hooks
+from flexhpc.training import Callbacks, Group
 from tests.training.ranks import Case, outcome
 
 if __name__ == "__main__":
@@ -19,10 +19,10 @@ if __name__ == "__main__":
     endless = Case(
         Sgd(optimizer="sgd", lr=1e-9, epochs=10**6, gates={"plateau": {"mode": "off"}}), 900
     )
-    hooks = Hooks(progress=lambda _: Path(folder, "training").touch())
+    callbacks = Callbacks(on_progress=lambda _: Path(folder, "training").touch())
     try:
         group = Group.join(device, int(rank), int(size), host="127.0.0.1", token=token)
-        outcome(endless, group, hooks)
+        outcome(endless, group, callbacks)
     except PeerLost as error:
         print(error, file=sys.stderr, flush=True)
         os._exit(17)  # as a worker does: torch's threads are still there, and end it otherwise

@@ -13,7 +13,7 @@ from flexhpc.seeds import ProbeSeeds
 from flexhpc.spec.sections.data import Digits
 from flexhpc.spec.sections.model import Mlp, Model
 from flexhpc.spec.sections.training import Training
-from flexhpc.training import Hooks, Outcome, ProbeData, train
+from flexhpc.training import Callbacks, Outcome, ProbeData, train
 
 SMALL = Mlp(family="mlp", width=16, depth=2, activation="tanh")
 
@@ -37,10 +37,24 @@ def run(
     model: Model = SMALL,
     repeat: int = 0,
     labels: str = "random",
-    hooks: Hooks | None = None,
+    callbacks: Callbacks | None = None,
 ) -> Outcome:
     make = partial(build, model, (1, 8, 8), 10)
-    return train(training, make, probe_data(n, repeat, labels), hooks or Hooks())
+    return train(training, make, probe_data(n, repeat, labels), callbacks or Callbacks())
+
+
+def run_and_keep(
+    training: Training, n: int, model: Model = SMALL
+) -> tuple[Outcome, torch.nn.Module]:
+    """Train as :func:`run` does; also return the trained model."""
+    kept: list[torch.nn.Module] = []
+
+    def keep(trained: torch.nn.Module) -> dict[str, float]:
+        kept.append(trained)
+        return {}
+
+    outcome = run(training, n, model=model, callbacks=Callbacks(on_train_end=keep))
+    return outcome, kept[0]
 
 
 def same(first: Outcome, second: Outcome) -> None:

@@ -18,7 +18,7 @@ from flexhpc.models import build
 from flexhpc.spec.sections.gates import CurvatureGate, Gates
 from flexhpc.spec.sections.model import Cnn, Mlp, Model, Resnet, Subspace, Timm
 from flexhpc.spec.sections.training import Adam, Gd, Sam, Sgd, Training
-from flexhpc.training import Group, Hooks, Outcome, train
+from flexhpc.training import Callbacks, Group, Outcome, train
 from tests.training.helpers import SMALL, probe_data
 
 STOPPED = ("adam", "sharded", "one shard", "sam, sharded", "curves of looks")
@@ -103,29 +103,33 @@ CASES = {
 }  # fmt: skip
 
 
-def outcome(case: Case, group: Group, hooks: Hooks | None = None) -> Outcome:
+def outcome(case: Case, group: Group, callbacks: Callbacks | None = None) -> Outcome:
     make = partial(build, case.model, (1, 8, 8), 10)
-    return train(case.training, make, probe_data(case.n), hooks or Hooks(forgetting=True), group)
+    return train(
+        case.training, make, probe_data(case.n), callbacks or Callbacks(forgetting=True), group
+    )
 
 
 def stopped_and_resumed(group: Group, folder: Path, name: str) -> Outcome:
     """Stop when the last rank alone asks for it, in the middle of an epoch, and go on."""
     case = CASES[name]
     asked = iter(range(10**6))
-    hooks = Hooks(
-        stopping=lambda: next(asked) >= 40 and group.rank == group.size - 1,
+    callbacks = Callbacks(
+        should_stop=lambda: next(asked) >= 40 and group.rank == group.size - 1,
         checkpoint=folder / f"{group.size} {name}.ckpt",
         key="k",
         forgetting=True,
     )
     try:
-        outcome(case, group, hooks)
+        outcome(case, group, callbacks)
     except Interrupted:
         assert next(asked) == 41
-        assert group.rank or (hooks.checkpoint and hooks.checkpoint.exists())
+        assert group.rank or (callbacks.checkpoint and callbacks.checkpoint.exists())
     else:
         raise AssertionError("nobody stopped")
-    return outcome(case, group, Hooks(checkpoint=hooks.checkpoint, key="k", forgetting=True))
+    return outcome(
+        case, group, Callbacks(checkpoint=callbacks.checkpoint, key="k", forgetting=True)
+    )
 
 
 def one_sample_with_batch_norm(group: Group) -> str:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from flexhpc.spec.sections.gates import Gates, PlateauGate
 from flexhpc.spec.sections.training import Adam, Gd, Sam, Sgd
-from flexhpc.training import Hooks
+from flexhpc.training import Callbacks
 from flexhpc.training.batches import batch_sizes
 from flexhpc.training.budget import extended, updates
 from tests.training.helpers import run
@@ -50,7 +50,9 @@ def test_until_convergence_ends_at_the_plateau_only() -> None:
     gates = Gates(plateau=PlateauGate(patience=20))
     training = Adam(optimizer="adam", lr=1e-2, until="convergence", gates=gates)
     seen: list[int] = []
-    outcome = run(training, 1_200, hooks=Hooks(progress=lambda found: seen.append(found["epochs"])))
+    outcome = run(
+        training, 1_200, callbacks=Callbacks(on_progress=lambda found: seen.append(found["epochs"]))
+    )
     assert outcome.verdict == "not_fit"
     assert outcome.readings["plateau_epochs"] == 20
     assert set(seen) == {0}

@@ -20,10 +20,9 @@ from flexhpc.spec.sections.gates import (
 )
 from flexhpc.spec.sections.model import Mlp
 from flexhpc.spec.sections.training import Adam, Gd, Sam, Sgd, Soap
-from flexhpc.training import Group, Hooks, Outcome
-from flexhpc.training.loop import _Run
+from flexhpc.training import Callbacks, Outcome, train
 from flexhpc.training.plateau import Plateau, patience, unstable
-from tests.training.helpers import SMALL, probe_data, run, same
+from tests.training.helpers import SMALL, probe_data, run, run_and_keep, same
 
 SHORT = {"optimizer": "adam", "lr": 3e-3, "epochs": 8, "batch_size": 64}
 TINY = Mlp(family="mlp", width=4, depth=1, activation="tanh")
@@ -104,12 +103,8 @@ def test_readings_do_not_touch_the_training() -> None:
 
 def one_step(training: Sgd | Gd, n: int = 50) -> list[torch.Tensor]:
     """The weights after the first update."""
-    data = probe_data(n)
-    run_ = _Run(
-        training, partial(build, SMALL, (1, 8, 8), 10), data, Hooks(), Group(torch.device("cpu")),
-    )  # fmt: skip
-    run_.outcome(None)
-    return [p.detach().clone() for p in run_.network.parameters]
+    _, model = run_and_keep(training, n)
+    return [p.detach().clone() for p in model.parameters()]
 
 
 def reference(n: int = 50) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
@@ -166,15 +161,10 @@ def test_a_long_gradient_is_shortened() -> None:
 def test_sam_leaves_the_statistics_of_batchnorm_alone() -> None:
     """Running statistics after one update are those of the batch at the start, seen once."""
     model = Mlp(family="mlp", width=6, depth=1, norm="batch")
-    data = probe_data(50)
     seen = []
     for sam in (None, Sam(rho=5.0)):
-        run_ = _Run(
-            Sgd(optimizer="sgd", lr=1e-9, epochs=1, sam=sam),
-            partial(build, model, (1, 8, 8), 10), data, Hooks(), Group(torch.device("cpu")),
-        )  # fmt: skip
-        run_.outcome(None)
-        seen.append([b.clone() for b in run_.network.model.buffers() if b.is_floating_point()])
+        _, trained = run_and_keep(Sgd(optimizer="sgd", lr=1e-9, epochs=1, sam=sam), 50, model)
+        seen.append([b.clone() for b in trained.buffers() if b.is_floating_point()])
     for plain, sam in zip(*seen, strict=True):
         torch.testing.assert_close(plain, sam)
 
@@ -182,11 +172,9 @@ def test_sam_leaves_the_statistics_of_batchnorm_alone() -> None:
 def test_soap_diverges_like_any_other() -> None:
     data = probe_data(64)
     data.inputs[3] = float("inf")
-    run_ = _Run(
-        Soap(optimizer="soap", epochs=3), partial(build, SMALL, (1, 8, 8), 10), data, Hooks(),
-        Group(torch.device("cpu")),
-    )  # fmt: skip
-    assert run_.outcome(None).verdict == "diverged"
+    soap = Soap(optimizer="soap", epochs=3)
+    outcome = train(soap, partial(build, SMALL, (1, 8, 8), 10), data, Callbacks())
+    assert outcome.verdict == "diverged"
 
 
 def test_an_extended_training_with_warmup_resumes_bitwise(tmp_path: Path) -> None:
@@ -201,8 +189,8 @@ def test_an_extended_training_with_warmup_resumes_bitwise(tmp_path: Path) -> Non
     steps = iter([False] * 37 + [True])
     path = tmp_path / "probe.ckpt"
     with pytest.raises(Interrupted):
-        run(training, 120, hooks=Hooks(stopping=lambda: next(steps), checkpoint=path))
-    same(whole, run(training, 120, hooks=Hooks(checkpoint=path)))
+        run(training, 120, callbacks=Callbacks(should_stop=lambda: next(steps), checkpoint=path))
+    same(whole, run(training, 120, callbacks=Callbacks(checkpoint=path)))
 
 
 def test_a_training_that_left_its_best_is_unstable_and_not_unable() -> None:

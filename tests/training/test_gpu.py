@@ -6,25 +6,17 @@ On a machine without one these are left out; ``make gpu-check`` runs them where 
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from flexhpc.data import load_samples
-from flexhpc.errors import Interrupted
-from flexhpc.measuring import probe
-from flexhpc.measuring.probe import Wanted, choose_device, run_training
+from flexhpc.measuring.probe import choose_device
 from flexhpc.models import build
 from flexhpc.spec.sections.model import Cnn, Mlp, Model, Resnet
 from flexhpc.spec.sections.training import Adam, Gd, Sgd, Training
-from flexhpc.training import Group, Hooks, Outcome, ProbeData, loop, train
-from flexhpc.training.recorded import Found, Recorded, Recording, recorder
-from tests.measuring.test_resident import ADAM, CNN, MLP, point_of
-from tests.training.helpers import SMALL, probe_data, same
+from flexhpc.training import Callbacks, Group, Outcome, ProbeData, train
+from tests.training.helpers import SMALL, probe_data
 
 pytestmark = [
     pytest.mark.gpu,
@@ -47,7 +39,7 @@ TRAININGS: dict[str, Training] = {
 
 
 def trained(
-    training: Training, model: Model, device: torch.device, hooks: Hooks | None = None
+    training: Training, model: Model, device: torch.device, callbacks: Callbacks | None = None
 ) -> Outcome:
     data = probe_data(150)
     moved = ProbeData(
@@ -55,7 +47,7 @@ def trained(
         order_seed=data.order_seed,
     )  # fmt: skip
     make = partial(build, model, (1, 8, 8), 10)
-    return train(training, make, moved, hooks or Hooks(), Group(device))
+    return train(training, make, moved, callbacks or Callbacks(), Group(device))
 
 
 @pytest.fixture(scope="module")
@@ -78,70 +70,3 @@ def test_the_math_is_that_of_the_cpu(name: str, model: str, gpu: torch.device) -
     assert (one.verdict, one.epochs, one.n_errors) == (other.verdict, other.epochs, other.n_errors)
     np.testing.assert_array_equal(one.fitted, other.fitted)
     np.testing.assert_allclose(one.loss_curve, other.loss_curve, rtol=1e-5)
-
-
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("name", ["adam", "looks", "gd"])
-def test_the_bits_are_the_same_each_time_and_from_a_checkpoint(
-    name: str, model: str, gpu: torch.device, tmp_path: Path
-) -> None:
-    training = TRAININGS[name]
-    straight = trained(training, MODELS[model], gpu)
-    same(straight, trained(training, MODELS[model], gpu))
-    count = iter(range(1, 10**6))
-    path = tmp_path / "probe.ckpt"
-    hooks = Hooks(stopping=lambda: next(count) == 7, checkpoint=path, key="k")
-    with pytest.raises(Interrupted):
-        trained(training, MODELS[model], gpu, hooks)
-    same(straight, trained(training, MODELS[model], gpu, Hooks(checkpoint=path, key="k")))
-
-
-@pytest.mark.parametrize("model", [MLP, CNN])
-def test_bytes_train_to_the_bits_of_floats(
-    model: str, gpu: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    point = point_of(tmp_path, model, "", ADAM)
-    found = []
-    for most in (2**30, 0):
-        monkeypatch.setattr(probe, "_MOST_FLOATS", most)
-        samples, wanted = load_samples(point.data, point.seed), Wanted(n=150, repeat=0)
-        found.append(run_training(point, samples, wanted, None, Group(gpu), Hooks())[0])
-    same(*found)
-
-
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("name", ["adam", "looks", "sgd", "gd"])
-def test_updates_are_recorded_and_leave_the_same_bits(
-    name: str, model: str, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    longer = TRAININGS[name].model_copy(update={"epochs": 90})
-    recordings: list[bool] = []
-    tried = Recorded._tried
-
-    def seen(self: Recorded, *given: Any) -> Recording | None:
-        found = tried(self, *given)
-        recordings.append(found is not None)
-        return found
-
-    monkeypatch.setattr(Recorded, "_tried", seen)
-    replayed = trained(longer, MODELS[model], gpu)
-    assert recordings
-    assert all(recordings)
-    monkeypatch.setattr(loop, "recorder", lambda device: None)
-    same(replayed, trained(longer, MODELS[model], gpu))
-
-
-def test_what_cannot_be_recorded_changes_nothing(gpu: torch.device) -> None:
-    weight = torch.zeros(3, device=gpu)
-
-    def update(ids: Tensor) -> Found:
-        weight.add_(float(ids.sum().item()))  # waits for the card
-        return [(weight.clone(), ids, ids)]
-
-    stream = torch.cuda.current_stream()
-    made = Recorded(update, lambda: [weight], recorder(gpu))
-    for _ in range(100):
-        made(torch.arange(3, device=gpu))
-    assert weight.tolist() == [300.0] * 3
-    assert torch.cuda.current_stream() == stream
-    assert torch.rand(3, device=gpu).isfinite().all(), "nothing is recorded any more"

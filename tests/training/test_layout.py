@@ -16,10 +16,10 @@ from flexhpc.models import build
 from flexhpc.spec.sections.model import Cnn, Efficientnet, LowRank, Network, Resnet
 from flexhpc.spec.sections.training import Adam, AdamW, Gd, Muon, Sgd, Soap, Training
 from flexhpc.spec.variants import variants
-from flexhpc.training import Hooks, Outcome, train
-from flexhpc.training import network as network_module
-from flexhpc.training.layout import as_laid_out
-from flexhpc.training.optimizers import make_optimizer, update
+from flexhpc.training import Callbacks, Outcome, train
+from flexhpc.training import loop as loop_module
+from flexhpc.training.memory_format import match_memory_format
+from flexhpc.training.optimizers import make_optimizer, update_weights
 from tests.training.helpers import probe_data, run, same
 from tests.training.test_loop import resumed
 
@@ -48,7 +48,7 @@ def laid_out(training: Training, model: Network | nn.Module) -> bool:
         return {}
 
     made = partial(build, model, (1, 8, 8), 10) if isinstance(model, Network) else lambda: model
-    train(training, made, probe_data(60), Hooks(trained=look))
+    train(training, made, probe_data(60), Callbacks(on_train_end=look))
     assert len(set(seen)) == 1
     return seen[0]
 
@@ -66,7 +66,7 @@ def test_a_training_is_the_same_but_for_rounding(
         assert laid_out(training, model)
         found = run(training, 60, model=model)
         with monkeypatch.context() as context:
-            context.setattr(network_module, "lay_out", lambda network, device: None)
+            context.setattr(loop_module, "use_channels_last", lambda model, device: None)
             assert not laid_out(training, model)
             close(found, run(training, 60, model=model))
 
@@ -83,12 +83,14 @@ def close(one: Outcome, other: Outcome) -> None:
 def test_a_tensor_takes_the_order_of_another() -> None:
     given = torch.arange(2.0 * 3 * 4 * 5).view(2, 3, 4, 5)
     like = torch.empty(2, 3, 4, 5, memory_format=torch.channels_last)
-    found = as_laid_out(given, like)
+    found = match_memory_format(given, like)
     assert torch.equal(found, given)
     assert found.stride() == like.stride()
-    assert as_laid_out(found, like) is found
+    assert match_memory_format(found, like) is found
     one = torch.empty(2, 1, 4, 5)
-    assert as_laid_out(one, one.clone(memory_format=torch.channels_last)) is one, "the same memory"
+    assert match_memory_format(one, one.clone(memory_format=torch.channels_last)) is one, (
+        "the same memory"
+    )
 
 
 @pytest.mark.parametrize("stops", [[1], [3, 2]])
@@ -136,7 +138,7 @@ def test_a_state_that_was_saved_in_the_other_order_is_taken(training: Training) 
         for _ in range(count):
             optimizer.zero_grad()
             functional.cross_entropy(network(images), labels).backward()
-            update(optimizer)
+            update_weights(optimizer)
         return torch.cat([p.detach().flatten() for p in network.parameters()])
 
     before = build(RESNET, (1, 8, 8), 10)

@@ -11,10 +11,10 @@ from flexhpc.models import build
 from flexhpc.spec.sections.gates import Gates, PlateauGate
 from flexhpc.spec.sections.model import Cnn, Mlp, Model
 from flexhpc.spec.sections.training import Adam, Gd, Sgd, Training
-from flexhpc.training import network as network_module
+from flexhpc.training import evaluation as evaluation_module
 from flexhpc.training.batches import epoch_order, sizes_of
-from flexhpc.training.network import Look, Network
-from flexhpc.training.running import SUSPECTS, Running
+from flexhpc.training.epoch_metrics import SUSPECTS, EpochMetrics
+from flexhpc.training.evaluation import Evaluation, Evaluator
 from tests.training.helpers import SMALL, probe_data, run
 
 ADAM = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=150, curves="batches")
@@ -23,16 +23,16 @@ TINY = Mlp(family="mlp", width=2, depth=1)
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[Look]:
-    """Every look that a training takes."""
-    taken: list[Look] = []
-    whole = Network.evaluate
+def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[Evaluation]:
+    """Every evaluation of all samples that a training makes."""
+    taken: list[Evaluation] = []
+    whole = Evaluator.evaluate
 
-    def evaluate(self: Network) -> Look:
+    def evaluate(self: Evaluator) -> Evaluation:
         taken.append(whole(self))
         return taken[-1]
 
-    monkeypatch.setattr(network_module.Network, "evaluate", evaluate)
+    monkeypatch.setattr(Evaluator, "evaluate", evaluate)
     return taken
 
 
@@ -41,18 +41,18 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Look]:
     "training", [ADAM, Sgd(optimizer="sgd", epochs=150), Gd(optimizer="gd", lr=0.5, epochs=150)]
 )
 def test_the_first_fit_is_found_where_every_look_finds_it(
-    training: Training, model: Model, looks: list[Look], monkeypatch: pytest.MonkeyPatch
+    training: Training, model: Model, evaluations: list[Evaluation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same weights, so the same mask; with fewer looks at all samples than epochs."""
-    monkeypatch.setattr(network_module, "_FEW", 10)
+    monkeypatch.setattr(evaluation_module, "_FEW", 10)
     n = 40
     close = run(training.model_copy(update={"curves": "batches"}), n, model=model)
-    taken = len(looks)
+    taken = len(evaluations)
     every = run(training.model_copy(update={"curves": "looks"}), n, model=model)
     for key in ("verdict", "epochs", "steps", "cost", "n_errors", "loss"):
         assert getattr(close, key) == getattr(every, key), key
     np.testing.assert_array_equal(close.fitted, every.fitted)
-    assert taken < len(looks) - taken
+    assert taken < len(evaluations) - taken
 
 
 def test_the_curves_are_those_of_the_batches() -> None:
@@ -90,12 +90,14 @@ def test_the_curves_are_those_of_the_batches() -> None:
     ],
     ids=["budget", "plateau", "extended"],
 )
-def test_there_is_a_look_wherever_training_may_end(training: Training, looks: list[Look]) -> None:
+def test_there_is_a_look_wherever_training_may_end(
+    training: Training, evaluations: list[Evaluation]
+) -> None:
     outcome = run(training, 800, model=TINY)
     assert outcome.verdict in ("not_fit", "unconverged")
-    assert outcome.n_errors == looks[-1].errors == (~outcome.fitted).sum() > 0
-    assert outcome.loss == looks[-1].loss
-    assert len(looks) < outcome.epochs
+    assert outcome.n_errors == evaluations[-1].errors == (~outcome.fitted).sum() > 0
+    assert outcome.loss == evaluations[-1].loss
+    assert len(evaluations) < outcome.epochs
 
 
 def test_running_sums_do_not_depend_on_where_an_epoch_was_interrupted() -> None:
@@ -103,22 +105,22 @@ def test_running_sums_do_not_depend_on_where_an_epoch_was_interrupted() -> None:
     batches = [
         (torch.randn(700, 10), torch.randint(10, (700,)), torch.arange(700)) for _ in range(23)
     ]
-    straight, first = (Running(torch.device("cpu")) for _ in range(2))
+    straight, first = (EpochMetrics(torch.device("cpu")) for _ in range(2))
     for batch in batches:
         straight.add(*batch)
     expected = straight.read(23 * 700)
     for stop in (1, 10, 13):
         for batch in batches[:stop]:
             first.add(*batch)
-        second = Running(torch.device("cpu"))
+        second = EpochMetrics(torch.device("cpu"))
         second.load(first.state())
         for batch in batches[stop:]:
             second.add(*batch)
         assert second.read(23 * 700) == expected
         first.read(700)
     fitted = batches[-1][0].argmax(1) == batches[-1][1]
-    assert len(straight.missed()) == SUSPECTS
-    assert straight.missed().tolist() == (~fitted).nonzero().flatten()[-SUSPECTS:].tolist()
+    assert len(straight.missed_late()) == SUSPECTS
+    assert straight.missed_late().tolist() == (~fitted).nonzero().flatten()[-SUSPECTS:].tolist()
     missed = sum(int((x.argmax(1) != y).sum()) for x, y, _ in batches)
     assert expected[1] == missed
 

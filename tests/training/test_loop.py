@@ -19,10 +19,9 @@ from flexhpc.spec.sections.gates import (
 )
 from flexhpc.spec.sections.model import Cnn, Mlp, Timm
 from flexhpc.spec.sections.training import Adam, AdamW, Gd, Sgd, Training
-from flexhpc.training import Group, Hooks, resident, train
-from flexhpc.training import network as network_module
-from flexhpc.training.loop import _Run
-from tests.training.helpers import SMALL, probe_data, run, same
+from flexhpc.training import Callbacks, resident, train
+from flexhpc.training import engine as engine_module
+from tests.training.helpers import SMALL, probe_data, run, run_and_keep, same
 
 ADAM = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=150)
 TRAININGS: dict[str, Training] = {
@@ -134,36 +133,40 @@ def resumed(training: Training, stops: list[int], path: Path, model: object) -> 
     """Run a probe that is interrupted at these steps (counted from each start)."""
     for stop in stops:
         count = iter(range(1, 10**6))
-        hooks = Hooks(stopping=lambda c=count, s=stop: next(c) == s, checkpoint=path, key="k")
+        callbacks = Callbacks(
+            should_stop=lambda c=count, s=stop: next(c) == s, checkpoint=path, key="k"
+        )
         try:
-            return run(training, 150 if model is SMALL else 60, model=model, hooks=hooks)
+            return run(training, 150 if model is SMALL else 60, model=model, callbacks=callbacks)
         except Interrupted:
             assert path.exists()
-    hooks = Hooks(checkpoint=path, key="k")
-    return run(training, 150 if model is SMALL else 60, model=model, hooks=hooks)
+    callbacks = Callbacks(checkpoint=path, key="k")
+    return run(training, 150 if model is SMALL else 60, model=model, callbacks=callbacks)
 
 
 def test_a_foreign_or_damaged_checkpoint_is_not_taken(tmp_path: Path) -> None:
     path = tmp_path / "probe.ckpt"
-    hooks = Hooks(stopping=iter([False] * 9 + [True]).__next__, checkpoint=path, key="other")
+    callbacks = Callbacks(
+        should_stop=iter([False] * 9 + [True]).__next__, checkpoint=path, key="other"
+    )
     with pytest.raises(Interrupted):
-        run(TRAININGS["sgd"], 150, hooks=hooks)
+        run(TRAININGS["sgd"], 150, callbacks=callbacks)
     undisturbed = run(TRAININGS["sgd"], 150)
-    same(undisturbed, run(TRAININGS["sgd"], 150, hooks=Hooks(checkpoint=path, key="mine")))
+    same(undisturbed, run(TRAININGS["sgd"], 150, callbacks=Callbacks(checkpoint=path, key="mine")))
     path.write_bytes(path.read_bytes()[:-500])
-    same(undisturbed, run(TRAININGS["sgd"], 150, hooks=Hooks(checkpoint=path, key="other")))
+    same(undisturbed, run(TRAININGS["sgd"], 150, callbacks=Callbacks(checkpoint=path, key="other")))
 
 
 def test_checkpoints_are_saved_on_time(tmp_path: Path) -> None:
     path = tmp_path / "probe.ckpt"
-    hooks = Hooks(checkpoint=path, checkpoint_every=0.0, key="k")
-    run(TRAININGS["sgd"].model_copy(update={"epochs": 2}), 100, hooks=hooks)
+    callbacks = Callbacks(checkpoint=path, checkpoint_every=0.0, key="k")
+    run(TRAININGS["sgd"].model_copy(update={"epochs": 2}), 100, callbacks=callbacks)
     assert path.exists()
 
 
 def test_full_batch_gd_is_the_gradient_of_the_whole_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """One update in chunks of 7 against the gradient of the whole set at once, in float64."""
-    monkeypatch.setattr(network_module, "_BACKWARD_AT_ONCE", 7)
+    monkeypatch.setattr(engine_module, "_CHUNK", 7)
     data = probe_data(100)
     gd = Gd(optimizer="gd", lr=0.5, epochs=1, precision="fp64")
     torch.manual_seed(data.init_seed)
@@ -173,12 +176,8 @@ def test_full_batch_gd_is_the_gradient_of_the_whole_set(monkeypatch: pytest.Monk
     with torch.no_grad():
         for p in reference.parameters():
             p -= 0.5 * p.grad
-    group = Group(torch.device("cpu"))
-    trained = _Run(gd, lambda: build(SMALL, (1, 8, 8), 10), data, Hooks(), group)
-    trained.outcome(None)
-    for mine, theirs in zip(
-        trained.network.model.parameters(), reference.parameters(), strict=True
-    ):
+    _, trained = run_and_keep(gd, 100)
+    for mine, theirs in zip(trained.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-14)
 
 
@@ -196,19 +195,15 @@ def test_large_images_go_through_a_network_few_at_a_time(monkeypatch: pytest.Mon
     adam = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=2, gates=gates)
     gd = Gd(optimizer="gd", lr=1e-2, epochs=2, gates=gates)
     for training, norm in ((adam, "batch"), (gd, "none")):
-        train(training, partial(make, norm), probe_data(600), Hooks())
+        train(training, partial(make, norm), probe_data(600), Callbacks())
         assert max(seen) == 100
         seen.clear()
 
 
 def test_gradient_reading_against_autograd() -> None:
     data = probe_data(100)
-    run_ = _Run(
-        Sgd(optimizer="sgd", lr=0.05, epochs=3, precision="fp64"),
-        lambda: build(SMALL, (1, 8, 8), 10), data, Hooks(), Group(torch.device("cpu")),
-    )  # fmt: skip
-    outcome = run_.outcome(None)
-    model = run_.network.model
+    training = Sgd(optimizer="sgd", lr=0.05, epochs=3, precision="fp64")
+    outcome, model = run_and_keep(training, 100)
     model.zero_grad()
     torch.nn.functional.cross_entropy(model(data.inputs.double()), data.labels).backward()
     squares = sum(float(p.grad.square().sum()) for p in model.parameters())
@@ -226,9 +221,9 @@ def test_a_step_budget_is_exact() -> None:
 
 def test_a_full_disk_costs_the_checkpoint_not_the_training(tmp_path: Path) -> None:
     training = TRAININGS["sgd"]
-    hooks = Hooks(checkpoint=tmp_path / "file" / "x.ckpt", checkpoint_every=0.0, key="k")
+    callbacks = Callbacks(checkpoint=tmp_path / "file" / "x.ckpt", checkpoint_every=0.0, key="k")
     (tmp_path / "file").write_text("in the way")
-    same(run(training, 150), run(training, 150, hooks=hooks))
+    same(run(training, 150), run(training, 150, callbacks=callbacks))
 
 
 def test_batchnorm_on_one_sample_is_one_clear_line() -> None:

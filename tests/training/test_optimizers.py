@@ -180,21 +180,21 @@ def test_sam_goes_where_the_paper_says_and_comes_back(problem: Problem) -> None:
     unused = nn.Parameter(torch.ones(3, dtype=torch.float64))
     weights = [p.detach().numpy().copy() for p in parameters]
     gradients = [p.grad.numpy() for p in parameters if p.grad is not None]
-    kept = perturb([*parameters, unused], 0.05)
+    kept = perturb_weights([*parameters, unused], 0.05)
     expected = reference.perturbed(weights, gradients, 0.05)
     for parameter, there in zip(parameters, expected, strict=True):
         np.testing.assert_allclose(parameter.detach().numpy(), there, rtol=1e-13)
     assert kept[-1] is None
-    restore([*parameters, unused], kept)
+    restore_weights([*parameters, unused], kept)
     for parameter, weight in zip(parameters, weights, strict=True):
         np.testing.assert_array_equal(parameter.detach().numpy(), weight)
 
 
 def test_sam_stays_where_there_is_no_gradient() -> None:
     flat = nn.Parameter(torch.ones(3))
-    assert perturb([flat], 0.05) == [None]
+    assert perturb_weights([flat], 0.05) == [None]
     flat.grad = torch.zeros(3)
-    perturb([flat], 0.05)
+    perturb_weights([flat], 0.05)
     assert flat.tolist() == [1, 1, 1]
 
 

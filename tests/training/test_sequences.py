@@ -18,7 +18,7 @@ from flexhpc.measuring.probe import Wanted, run_training
 from flexhpc.models import build, count_parameters
 from flexhpc.spec import checked
 from flexhpc.store import RunFolder, read
-from flexhpc.training import Group, Hooks
+from flexhpc.training import Callbacks, Group
 from flexhpc.training.losses import cross_entropy, finite, missed
 from tests.conftest import Cli
 
@@ -93,7 +93,7 @@ def test_what_is_fitted_is_right(spec: Path, shards: int | None) -> None:
 
     outcome, subset, _ = run_training(
         point, samples, Wanted(n=12, repeat=0, trained=trained), None,
-        Group(torch.device("cpu")), Hooks(),
+        Group(torch.device("cpu")), Callbacks(),
     )  # fmt: skip
     assert outcome.verdict == "fit"
     tokens = torch.from_numpy(samples.dataset.inputs[subset])

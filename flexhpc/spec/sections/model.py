@@ -73,8 +73,6 @@ class Network(Model):
     images_only: ClassVar[bool] = True
     any_layout: ClassVar[bool] = False
     """Whether all its layers work wherever in memory the channels of an image lie."""
-    repeats: ClassVar[bool] = False
-    """Whether every pass in train mode calls the same operations."""
 
     subspace: Subspace | None = None
     """Trains in a random subspace."""
@@ -119,7 +117,6 @@ class Linear(Initialised):
     """One linear layer from the flattened input to the classes."""
 
     does: ClassVar[str] = "flexhpc.models.families:linear"
-    repeats: ClassVar[bool] = True
     images_only: ClassVar[bool] = False
 
     family: Literal["linear"]
@@ -133,7 +130,6 @@ class Linear(Initialised):
 class Sized(Initialised):
     """What all families that come in sizes share."""
 
-    repeats: ClassVar[bool] = True
     draws: ClassVar[bool] = False
     """Whether the network draws its weights as ``init`` says while it is built."""
     narrowest: ClassVar[int] = 1

@@ -1,4 +1,4 @@
-"""Gradients by formulas have the bits of autograd's, and so have whole trainings."""
+"""Manual backprop gives the bits of autograd, in a gradient and in whole trainings."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn.utils import prune
 
 from flexhpc.models import build
-from flexhpc.spec.sections.model import Cnn, Mlp
+from flexhpc.spec.sections.model import Mlp
 from flexhpc.spec.sections.training import Adam, Gd, Muon, Sam, Sgd, Training
 from flexhpc.spec.variants import variants
-from flexhpc.training import network as network_module
-from flexhpc.training.closed_form import ClosedForm, chain
+from flexhpc.training import loop as loop_module
+from flexhpc.training.manual_backprop import ManualBackprop, mlp_layers
 from flexhpc.training.optimizers import make_optimizer
 from tests.training.helpers import probe_data, run, same
 
@@ -32,42 +32,32 @@ TRAININGS: dict[str, Training] = {
 }
 
 
-NETWORKS: dict[str, Mlp | Cnn] = {
-    "mlp": Mlp(family="mlp", width=16, depth=2, activation="tanh"),
-    "cnn": Cnn(family="cnn", width=4, depth=2),
-}
-MLPS: list[dict[str, object]] = [{}, {"bias": False}, {"depth": 0}, {"init": "mup"}]
-CNNS: list[dict[str, object]] = [{}, {"bias": False}, {"depth": 0}, {"kernel": 5}]
+MLP = Mlp(family="mlp", width=16, depth=2, activation="tanh")
 
 
 def by_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_module, "chain", lambda network, dims: None)
+    monkeypatch.setattr(loop_module, "mlp_layers", lambda model, dims: None)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("name", TRAININGS)
-def test_a_training_has_the_bits_of_autograds(
-    name: str, network: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_has_the_bits_of_autograd(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     n = 800 if name == "in chunks" else 150
-    formulas = run(TRAININGS[name], n, model=NETWORKS[network])
-    assert formulas.epochs >= 7
+    manual = run(TRAININGS[name], n, model=MLP)
+    assert manual.epochs >= 7
     by_autograd(monkeypatch)
-    same(run(TRAININGS[name], n, model=NETWORKS[network]), formulas)
+    same(run(TRAININGS[name], n, model=MLP), manual)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize(
-    ("network", "model"), [*(("mlp", some) for some in MLPS), *(("cnn", some) for some in CNNS)]
-)
+@pytest.mark.parametrize("change", [{}, {"bias": False}, {"depth": 0}, {"init": "mup"}])
 def test_every_activation_and_shape(
-    activation: str, network: str, model: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    activation: str, change: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changed = NETWORKS[network].model_copy(update={"activation": activation, **model})
-    assert chain(build(changed, (1, 8, 8), 10), 4) is not None
-    formulas = run(TRAININGS["adam"], 150, model=changed)
+    model = MLP.model_copy(update={"activation": activation, **change})
+    assert mlp_layers(build(model, (1, 8, 8), 10), 4) is not None
+    manual = run(TRAININGS["adam"], 150, model=model)
     by_autograd(monkeypatch)
-    same(run(TRAININGS["adam"], 150, model=changed), formulas)
+    same(run(TRAININGS["adam"], 150, model=model), manual)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -77,14 +67,14 @@ def test_gradients_of_odd_shapes(
     activation: str, shape: tuple[int, int, int], dtype: torch.dtype
 ) -> None:
     torch.manual_seed(0)
-    section = Cnn(family="cnn", width=8, depth=2, activation=activation)
+    section = Mlp(family="mlp", width=8, depth=2, activation=activation)
     network = build(section, shape, 10).to(dtype)
     for n in (1, 8, 33):
         inputs, labels = torch.randn(n, *shape, dtype=dtype), torch.randint(10, (n,))
         expected = torch.autograd.grad(
             nn.functional.cross_entropy(network(inputs), labels), list(network.parameters())
         )
-        ClosedForm(chain(network, 4), 0.0).backward(inputs, labels, n, first=True)
+        ManualBackprop(mlp_layers(network, 4), 0.0).backward(inputs, labels, n, first=True)
         for parameter, gradient in zip(network.parameters(), expected, strict=True):
             assert torch.equal(parameter.grad, gradient)
 
@@ -93,30 +83,18 @@ def flat() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10))
 
 
-def mixed() -> nn.Sequential:
-    conv = nn.Conv2d(1, 4, 3, stride=2, padding=1)
-    head = (nn.Flatten(), nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 10))
-    return nn.Sequential(nn.Sequential(conv, nn.GELU()), *head)
-
-
-@pytest.mark.parametrize("make", [flat, mixed])
-def test_label_smoothing_to_rounding(make: Callable[[], nn.Sequential]) -> None:
+def test_label_smoothing_to_rounding() -> None:
     torch.manual_seed(0)
-    network = make().double()
+    network = flat().double()
     data = probe_data(50)
     inputs = data.inputs.double()
     nn.functional.cross_entropy(network(inputs), data.labels, label_smoothing=0.3).backward()
     expected = [p.grad for p in network.parameters()]
-    form = ClosedForm(chain(network, 4), label_smoothing=0.3)
+    manual = ManualBackprop(mlp_layers(network, 4), label_smoothing=0.3)
     for part, first in ((slice(20), True), (slice(20, None), False)):
-        form.backward(inputs[part], data.labels[part], 50, first=first)
+        manual.backward(inputs[part], data.labels[part], 50, first=first)
     for parameter, gradient in zip(network.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-15)
-
-
-def of_images(*body: nn.Module) -> nn.Module:
-    pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-    return nn.Sequential(nn.Sequential(*body), *pool)
 
 
 def twice(layer: nn.Module) -> nn.Module:
@@ -156,21 +134,13 @@ def of_weight(change: Callable[[nn.Module], object]) -> nn.Module:
         (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Tanh(), nn.Linear(4, 2)), 2),
         (nn.Sequential(nn.Tanh(), nn.Linear(3, 2)), 2),
         (nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)), 3),
-        (nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Linear(6, 2)), 4),
-        (of_images(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)), 4),
-        (of_images(nn.Conv2d(1, 4, 3, padding=1, padding_mode="circular"), nn.ReLU()), 4),
-        (of_images(nn.Conv2d(1, 4, 3, padding="same"), nn.ReLU()), 4),
-        (of_images(nn.Conv2d(4, 4, 3, groups=4), nn.ReLU()), 4),
-        (of_images(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2)), 4),
-        (of_images(nn.Conv2d(1, 4, 3), nn.ReLU()), 3),
         (
             nn.Sequential(
-                nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
-                nn.Linear(16, 2),
+                nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                nn.Linear(4, 2),
             ),
             4,
         ),
-        (twice(nn.Conv2d(4, 4, 1)), 4),
         (twice(nn.Linear(4, 4)), 2),
         (tied(), 2),
         (hooked(None), 4),
@@ -182,23 +152,23 @@ def of_weight(change: Callable[[nn.Module], object]) -> nn.Module:
         (of_weight(lambda layer: setattr(layer, "forward", lambda x: x[:, :8])), 4),
     ],
 )  # fmt: skip
-def test_other_networks_are_left_to_autograd(network: nn.Module, dims: int) -> None:
-    assert chain(network, dims) is None
+def test_other_models_are_left_to_autograd(network: nn.Module, dims: int) -> None:
+    assert mlp_layers(network, dims) is None
 
 
-def test_a_hook_that_only_watches_is_left_out() -> None:
+def test_a_hook_that_only_watches_is_not_called() -> None:
     network = flat()
-    assert chain(network, 4) is not None
+    assert mlp_layers(network, 4) is not None
 
     def watch(*_: object) -> None:
         raise AssertionError
 
     watch.only_watches = True
     network.register_forward_hook(watch)
-    assert chain(network, 4) is not None
+    assert mlp_layers(network, 4) is not None
     everywhere = nn.modules.module.register_module_forward_hook(lambda m, x, y: 2 * y)
     try:
-        assert chain(network, 4) is None
+        assert mlp_layers(network, 4) is None
     finally:
         everywhere.remove()
 

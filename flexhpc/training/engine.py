@@ -1,0 +1,277 @@
+"""Gradient engines: compute the gradient of the mean loss over a batch.
+
+:class:`AutogradEngine` is the reference. :class:`ManualEngine` computes the same gradient of a
+plain MLP without autograd's bookkeeping. :class:`ShardedEngine` splits each batch into parts over
+the processes of a group, and uses one of the other two for each part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flexhpc.errors import BatchOfOne
+from flexhpc.training.epoch_metrics import EpochMetrics
+from flexhpc.training.group import Group
+from flexhpc.training.losses import cross_entropy
+from flexhpc.training.manual_backprop import ManualBackprop
+from flexhpc.training.memory_format import match_memory_format
+from flexhpc.training.resident import Resident, at_once
+from flexhpc.training.sync_norm import SyncedBatchNorm, batch_norms
+
+_CHUNK = 512
+Outputs = list[tuple[Tensor, Tensor, Tensor]]
+"""Of each chunk of a batch: logits (or log-probabilities), labels and rows."""
+
+
+class GradientEngine(Protocol):
+    """Sets gradients for the training loop."""
+
+    def train_mode(self) -> None:
+        """Prepare the model for updates."""
+
+    def backward(self, ids: Tensor, step: int, *, second: bool = False) -> None:
+        """Set the gradient of every parameter to that of the mean loss over a batch.
+
+        Args:
+            ids: int64 (m,), rows of the samples.
+            step: number of the update.
+            second: whether this is the second gradient of the update, as SAM takes one: BatchNorm's
+                running statistics and the metrics of the epoch are not updated again.
+        """
+
+
+class AutogradEngine:
+    """The gradient by autograd, in one process.
+
+    Args:
+        model: on its device.
+        inputs: of all samples; labels: int64 (n,) or (n, length).
+        precision: context manager of forward passes.
+        label_smoothing: of the loss.
+        full_batch: accumulate the gradient of a large batch in chunks, unless the model has
+            BatchNorm, whose statistics are those of the whole batch.
+        metrics: updated by every batch; None if they are not wanted.
+        synced_over: processes over which BatchNorm takes its statistics; None for this one.
+    """
+
+    def __init__(
+        self, model: nn.Module, inputs: Resident, labels: Tensor, *,
+        precision: contextlib.AbstractContextManager[Any], label_smoothing: float,
+        full_batch: bool, metrics: EpochMetrics | None, synced_over: Group | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.inputs, self.labels = model, inputs, labels
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.precision, self.label_smoothing = precision, label_smoothing
+        chunked = full_batch and not batch_norms(model)
+        self.chunk = at_once(inputs.shape[1:], _CHUNK) if chunked else None
+        self.metrics, self.synced_over = metrics, synced_over
+
+    def train_mode(self) -> None:
+        """Switch dropout and BatchNorm to training."""
+        self.model.train()
+
+    def backward(self, ids: Tensor, step: int, *, second: bool = False) -> None:
+        """See :class:`GradientEngine`."""
+        with fixed_statistics(self.model) if second else contextlib.nullcontext():
+            self.zero_grad()
+            outputs = self.accumulate(ids, total=len(ids))
+        if self.metrics is not None and not second:
+            for logits, labels, rows in outputs:
+                self.metrics.add(logits, labels, rows)
+
+    def zero_grad(self) -> None:
+        """Remove all gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def accumulate(self, ids: Tensor, total: int, chunks_of: int | None = None) -> Outputs:
+        """Add the gradient of the summed loss over some rows, divided by ``total``.
+
+        Args:
+            ids: int64 (m,), m may be 0.
+            chunks_of: number of rows from which the number of chunks follows. The processes of a
+                group pass the size of their largest part, so that all take as many chunks.
+        """
+        chunks = 1 if self.chunk is None else -(-(chunks_of or len(ids)) // self.chunk)
+        outputs: Outputs = []
+        for rows in ids.tensor_split(chunks) if chunks > 1 else (ids,):
+            inputs, labels = self.inputs.batch(rows), self.labels[rows]
+            logits = self.backward_chunk(inputs, labels, total, first=not outputs)
+            outputs.append((logits, labels, rows))
+        return outputs
+
+    def backward_chunk(self, inputs: Tensor, labels: Tensor, total: int, *, first: bool) -> Tensor:
+        """Add the gradient of one chunk; return its logits."""
+        with self.precision:
+            logits = self._forward(inputs)
+            whole_batch = len(labels) == total
+            loss = cross_entropy(
+                logits, labels, reduction="mean" if whole_batch else "sum",
+                label_smoothing=self.label_smoothing,
+            )  # fmt: skip
+        (loss if whole_batch else loss / total).backward()
+        return logits.detach()
+
+    def _forward(self, inputs: Tensor) -> Tensor:
+        synced = self.synced_over
+        try:
+            with SyncedBatchNorm(synced) if synced is not None else contextlib.nullcontext():
+                logits: Tensor = self.model(inputs)
+        except ValueError as error:
+            if len(inputs) > 1:
+                raise
+            raise BatchOfOne(
+                f"a batch of one sample cannot be trained on ({error}); with BatchNorm use a "
+                "larger search.start and batch_size"
+            ) from None
+        return logits
+
+
+class ManualEngine(AutogradEngine):
+    """The gradient of a plain MLP by :class:`ManualBackprop`, in one process."""
+
+    def __init__(self, backprop: ManualBackprop, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.backprop = backprop
+
+    def train_mode(self) -> None:
+        """Do nothing: a plain MLP has no modes."""
+
+    def backward_chunk(self, inputs: Tensor, labels: Tensor, total: int, *, first: bool) -> Tensor:
+        """Set the gradient of the first chunk, add that of others; return log-probabilities."""
+        return self.backprop.backward(inputs, labels, total, first=first)
+
+
+class ShardedEngine:
+    """The gradient of a batch as the sum over its parts, which processes share.
+
+    Args:
+        local: computes the gradient of one part.
+        group: the processes; parts: of a batch.
+        ordered: add gradients in the order of the parts, so that they have the same bits on any
+            number of processes.
+        seed: with the update and the part it seeds what is random in the model.
+    """
+
+    def __init__(
+        self, local: AutogradEngine, group: Group, parts: int, *, ordered: bool, seed: int
+    ) -> None:
+        self.local, self.group, self.parts, self.seed = local, group, parts, seed
+        self._sum = GradientSum(group, local.parameters, parts, ordered=ordered)
+
+    def train_mode(self) -> None:
+        """See :class:`GradientEngine`."""
+        self.local.train_mode()
+
+    def backward(self, ids: Tensor, step: int, *, second: bool = False) -> None:
+        """See :class:`GradientEngine`."""
+        local, device = self.local, self.group.device
+        metrics = None if second else local.metrics
+        parts = ids.tensor_split(self.parts)
+        missed = torch.zeros(len(local.labels), device=device)
+
+        def part(number: int) -> Tensor:
+            seed = np.random.SeedSequence((self.seed, step, number))
+            torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
+            sums = torch.zeros(2, dtype=torch.float64, device=device)
+            if len(parts[number]) or local.synced_over is not None:
+                outputs = local.accumulate(parts[number], len(ids), chunks_of=len(parts[0]))
+                if metrics is not None:
+                    for logits, labels, rows in outputs:
+                        part_sums, wrong = metrics.sums(logits, labels)
+                        sums += part_sums
+                        missed[rows] = wrong.float()
+            return sums
+
+        with fixed_statistics(local.model) if second else contextlib.nullcontext():
+            sums = self._sum(part)
+        if metrics is not None:
+            metrics.add_sums(sums, len(ids))
+            if metrics.forgetting is not None:
+                metrics.forgetting.saw(ids, self.group.all_reduce(missed[ids]) > 0)
+
+
+class GradientSum:
+    """Sums gradients over the parts of a batch and the processes that compute them.
+
+    Args:
+        group, parts, ordered: see :class:`ShardedEngine`; parameters: that have the gradients.
+    """
+
+    def __init__(
+        self, group: Group, parameters: Sequence[nn.Parameter], parts: int, *, ordered: bool
+    ) -> None:
+        self.group, self.parameters, self.parts, self.ordered = group, parameters, parts, ordered
+        self._used: list[bool] | None = None
+
+    def __call__(self, part: Callable[[int], Tensor]) -> Tensor:
+        """Set the gradient of every parameter to the sum over all parts (collective call).
+
+        Args:
+            part: called with the number of each part of this process; sets the gradients of that
+                part, and returns a float64 vector (k,).
+
+        Returns:
+            The sum of these vectors over all parts, (k,).
+        """
+        if self.parts == 1 and not self.ordered:
+            self._zero_grad()
+            return part(0)
+        vectors, size = [], 0
+        for number in self.group.mine(self.parts):
+            self._zero_grad()
+            values = part(number)
+            size = len(values)
+            vectors.append(self._flat(values))
+        self._zero_grad()
+        size = size or 2
+        if self.ordered:
+            empty = self._flat(torch.zeros(size, dtype=torch.float64, device=self.group.device))
+            total = self.group.ordered_sum(vectors, self.parts, nothing=empty)
+        else:
+            total = self.group.all_reduce(vectors[0])
+        if self._used is None:
+            self._used = [flag > 0 for flag in total[len(total) - len(self.parameters) :].tolist()]
+        start = 0
+        for parameter, used in zip(self.parameters, self._used, strict=True):
+            gradient = total[start : start + parameter.numel()].view_as(parameter)
+            parameter.grad = match_memory_format(gradient, parameter) if used else None
+            start += parameter.numel()
+        return total[start : start + size]
+
+    def _zero_grad(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def _flat(self, values: Tensor) -> Tensor:
+        """Return gradients, values and which parameters have a gradient, as one vector."""
+        gradients = [p.grad for p in self.parameters]
+        pieces = [
+            (torch.zeros_like(p) if g is None else g).reshape(-1)
+            for p, g in zip(self.parameters, gradients, strict=True)
+        ]
+        dtype = self.parameters[0].dtype
+        flags = [g is not None for g in gradients]
+        return torch.cat(
+            [*pieces, values.to(dtype), torch.tensor(flags, dtype=dtype, device=values.device)]
+        )
+
+
+@contextlib.contextmanager
+def fixed_statistics(model: nn.Module) -> Iterator[None]:
+    """Keep the running statistics of BatchNorm as they are while active."""
+    norms = batch_norms(model)
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -1,0 +1,113 @@
+"""Loss and errors of an epoch, from the forward passes of its own updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flexhpc.training.forgetting import Forgetting
+from flexhpc.training.losses import cross_entropy, missed
+
+SUSPECTS = 16
+"""Missed samples that are evaluated first, to find out whether all samples are fitted."""
+_MOST_PENDING = 2**16
+Loss = Callable[..., Tensor]
+
+
+class EpochMetrics:
+    """Mean loss and missed samples over the batches of an epoch, each before its own update.
+
+    Logits are kept and evaluated several batches at a time, so that an update pays next to nothing.
+    When they are evaluated depends on their number only: an interrupted epoch gives the same bits.
+
+    Args:
+        device: where to sum up.
+        loss: of the logits (or log-probabilities) that are added.
+        prompt: number of first tokens of a sequence that need not be right.
+        forgetting: receives which samples of a batch were missed.
+    """
+
+    def __init__(
+        self, device: torch.device, loss: Loss = cross_entropy, prompt: int = 0,
+        forgetting: Forgetting | None = None,
+    ) -> None:  # fmt: skip
+        self._loss, self._prompt, self.forgetting = loss, prompt, forgetting
+        self._totals = torch.zeros(2, dtype=torch.float64, device=device)
+        self._count = 0
+        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._values = 0
+        self._newest: tuple[Tensor, Tensor] | None = None
+
+    def add(self, logits: Tensor, labels: Tensor, ids: Tensor) -> None:
+        """Add the outputs of a batch; none of the tensors may change afterwards.
+
+        Args:
+            logits, labels: see :func:`cross_entropy`; ids: int64 (m,), the rows.
+        """
+        self._pending.append((logits, labels, ids))
+        self._count += len(labels)
+        self._values += logits.numel()
+        if self._values >= _MOST_PENDING:
+            self._evaluate_pending()
+
+    def add_sums(self, sums: Tensor, count: int) -> None:
+        """Add the sum of losses and the number of missed samples, (2,), of ``count`` samples."""
+        self._totals += sums
+        self._count += count
+
+    @torch.no_grad()
+    def sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sums of losses and missed samples, float64 (2,), and which, bool (m,)."""
+        if logits.dtype is torch.bfloat16:
+            logits = logits.float()
+        loss = self._loss(logits, labels, reduction="sum")
+        wrong = missed(logits, labels, self._prompt)
+        return torch.stack([loss.double(), wrong.sum().double()]), wrong
+
+    def _evaluate_pending(self) -> None:
+        if self._pending:
+            logits, labels, ids = (torch.cat(rows) for rows in zip(*self._pending, strict=True))
+            sums, wrong = self.sums(logits, labels)
+            self._totals += sums
+            self._newest = ids, wrong
+            if self.forgetting is not None:
+                self.forgetting.saw(ids, wrong)
+        self._pending, self._values = [], 0
+
+    def read(self, n: int) -> tuple[float, int]:
+        """Return mean loss and missed samples since the last call; waits for an accelerator.
+
+        If the budget ended within the epoch, the missed samples are scaled up to all ``n`` samples;
+        otherwise a shorter epoch would look like a better one.
+        """
+        self._evaluate_pending()
+        loss, missed = self._totals.tolist()
+        count, self._count = self._count, 0
+        self._totals.zero_()
+        return loss / count, round(missed * n / count)
+
+    def missed_late(self) -> Tensor | None:
+        """Return rows missed late in the epoch, int64 (at most ``SUSPECTS``,), None if unknown.
+
+        Waits for an accelerator.
+        """
+        if self._newest is None:
+            return None
+        ids, wrong = self._newest
+        return ids[wrong.nonzero().flatten()[-SUSPECTS:]]
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint in the middle of an epoch needs."""
+        pending = [list(rows) for rows in self._pending]
+        return {"totals": self._totals, "count": self._count, "pending": pending}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state` returned."""
+        self._totals.copy_(state["totals"])
+        self._count = state["count"]
+        device = self._totals.device
+        self._pending = [(x.to(device), y.to(device), i.to(device)) for x, y, i in state["pending"]]
+        self._values = sum(x.numel() for x, _, _ in self._pending)

@@ -1,0 +1,178 @@
+"""Evaluation of a model on all samples of its probe, in eval mode."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flexhpc.training.curvature import Ritz, ritz
+from flexhpc.training.engine import GradientSum
+from flexhpc.training.epoch_metrics import SUSPECTS, EpochMetrics
+from flexhpc.training.group import Group
+from flexhpc.training.losses import cross_entropy, finite, missed
+from flexhpc.training.manual_backprop import ManualBackprop
+from flexhpc.training.resident import Resident, at_once
+
+_EVALUATED_AT_ONCE = 4_096
+_BACKWARD_AT_ONCE = 512
+_FORWARD_AT_ONCE = 128
+"""On the CPU: the activations of more samples do not fit into a core's cache."""
+_FEW = 128
+"""Number of samples up to which evaluating all is as fast as evaluating some."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Result on all samples.
+
+    Attributes:
+        right: bool (n,), classified right.
+        errors: samples missed; loss: mean, without regularisers.
+    """
+
+    right: Tensor
+    errors: int
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norms:
+    """Result of a forward and backward pass over all samples.
+
+    Attributes:
+        gradient: norm of the mean loss's gradient; parameters: their norm.
+        loss: mean, without regularisers.
+    """
+
+    gradient: float
+    parameters: float
+    loss: float
+
+
+class Evaluator:
+    """Evaluates a model on all samples of a probe; in a group every method is a collective call.
+
+    Args:
+        model: on its device.
+        inputs, labels: all samples; prompt: see :class:`ProbeData`.
+        group: the processes, which share the work; parts: into which it is cut.
+        ordered: see :class:`ShardedEngine`.
+        precision: context manager of forward passes.
+        backprop: used instead of the model's own forward pass, if there is one.
+        seed: of Lanczos' start vector.
+    """
+
+    def __init__(
+        self, model: nn.Module, inputs: Resident, labels: Tensor, prompt: int, group: Group, *,
+        parts: int, ordered: bool, precision: contextlib.AbstractContextManager[Any],
+        backprop: ManualBackprop | None, seed: int,
+    ) -> None:  # fmt: skip
+        self.model, self.inputs, self.labels, self.prompt = model, inputs, labels, prompt
+        self.group, self.parts, self.ordered, self.seed = group, parts, ordered, seed
+        self.precision = precision
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.n = len(labels)
+        self._backprop = backprop
+        self._evaluated_at_once = at_once(inputs.shape[1:], _EVALUATED_AT_ONCE)
+        self._backward_at_once = at_once(inputs.shape[1:], _BACKWARD_AT_ONCE)
+        self._suspects = torch.zeros(0, dtype=torch.int64, device=group.device)
+
+    def evaluate(self) -> Evaluation:
+        """Evaluate all samples."""
+        self._eval_mode()
+        parts = torch.arange(self.n).tensor_split(self.parts)
+        losses = torch.zeros(self.parts, dtype=torch.float64, device=self.group.device)
+        right = [torch.zeros(0, dtype=torch.bool, device=self.group.device)]
+        for number in self.group.mine(self.parts):
+            losses[number] = self._evaluate_rows(parts[number], right)
+        sizes = [
+            sum(len(parts[p]) for p in range(self.parts) if self.group.owner(p, self.parts) == rank)
+            for rank in range(self.group.size)
+        ]
+        all_right = self.group.concatenated(torch.cat(right).to(torch.uint8), sizes).bool()
+        loss = sum(self.group.all_reduce(losses).tolist())
+        return Evaluation(right=all_right, errors=self.n - int(all_right.sum()), loss=loss / self.n)
+
+    def evaluate_if_fitted(self, metrics: EpochMetrics | None) -> Evaluation | None:
+        """Evaluate all samples, or return None if a few of them show that not all are fitted.
+
+        These few were missed late in the epoch or by the last evaluation.
+        """
+        suspects = self._suspects
+        late = None if metrics is None else metrics.missed_late()
+        if late is not None:
+            suspects = torch.cat([late, suspects[: SUSPECTS - len(late)]])
+        if self.n > _FEW and len(suspects):
+            self._eval_mode()
+            with torch.no_grad(), self.precision:
+                logits = self._forward(self.inputs[suspects])
+                wrong = missed(logits, self.labels[suspects], self.prompt).any()
+            if self.group.size > 1:
+                wrong = self.group.all_reduce(wrong.float().reshape(1))
+            if bool(wrong > 0):
+                return None
+        evaluation = self.evaluate()
+        self._suspects = (~evaluation.right).nonzero().flatten()[:SUSPECTS]
+        return evaluation
+
+    def _eval_mode(self) -> None:
+        if self._backprop is None:
+            self.model.eval()
+
+    def _evaluate_rows(self, rows: Tensor, right: list[Tensor]) -> Tensor:
+        """Append which of consecutive rows are right; return the sum of their losses."""
+        total = torch.zeros((), dtype=torch.float64, device=self.group.device)
+        with torch.no_grad(), self.precision:
+            for block in rows.split(self._evaluated_at_once) if len(rows) else ():
+                view = slice(int(block[0]), int(block[-1]) + 1)  # no copy
+                logits, labels = self._forward(self.inputs[view]), self.labels[view]
+                total += cross_entropy(logits, labels, reduction="sum").double()
+                right.append(~missed(logits, labels, self.prompt) & finite(logits))
+        return total
+
+    def _forward(self, inputs: Tensor) -> Tensor:
+        if self._backprop is not None:
+            return self._backprop.logits(inputs)
+        forward: Callable[[Tensor], Tensor] = self.model
+        if self.group.device.type != "cpu":
+            return forward(inputs)
+        return torch.cat([forward(block) for block in inputs.split(_FORWARD_AT_ONCE)])
+
+    def ritz(self, products: int) -> Ritz:
+        """Return the extreme Ritz values of the Hessian of the mean loss; see :func:`ritz`."""
+        shards = self.parts if self.ordered else None
+        return ritz(
+            self.model, self.inputs, self.labels, self.group, products, self.seed, shards=shards
+        )
+
+    def norms(self) -> Norms:
+        """Take the gradient of the mean loss over all samples."""
+        self._eval_mode()
+        parts = torch.arange(self.n, device=self.group.device).tensor_split(self.parts)
+
+        def part(number: int) -> Tensor:
+            sums = torch.zeros(2, dtype=torch.float64, device=self.group.device)
+            for ids in parts[number].split(self._backward_at_once):
+                if len(ids):
+                    logits = self.model(self.inputs[ids])
+                    loss = cross_entropy(logits, self.labels[ids], reduction="sum")
+                    (loss / self.n).backward()
+                    sums[0] += loss.detach()
+            return sums
+
+        gradient_sum = GradientSum(self.group, self.parameters, self.parts, ordered=self.ordered)
+        loss_sum = float(gradient_sum(part)[0])
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        return Norms(
+            gradient=_norm(gradients), parameters=_norm(self.parameters), loss=loss_sum / self.n
+        )
+
+
+def _norm(tensors: Sequence[Tensor]) -> float:
+    return math.sqrt(sum(float(t.detach().double().square().sum()) for t in tensors))

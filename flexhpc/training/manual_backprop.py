@@ -1,0 +1,243 @@
+"""Manual backprop of a plain MLP: forward and backward without autograd.
+
+In a small network much of an update is autograd's bookkeeping. These are the kernels that autograd
+calls, on the same operands, so the gradient has the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+_aten = torch.ops.aten
+
+
+class ManualBackprop:
+    """Forward and backward passes of a plain MLP.
+
+    Args:
+        layers: as :func:`mlp_layers` returns them.
+        label_smoothing: of the loss. With smoothing the gradient is equal to rounding only.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], label_smoothing: float) -> None:
+        self._stages = [_stage(layer) for layer in layers]
+        self._first_linear = next(i for i, x in enumerate(layers) if isinstance(x, nn.Linear))
+        head = layers[-1]
+        assert isinstance(head, nn.Linear)
+        classes, weight = head.out_features, head.weight
+        eye = torch.eye(classes, dtype=weight.dtype, device=weight.device)
+        self._targets = -((1 - label_smoothing) * eye + label_smoothing / classes)
+        self._scaled_targets: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def backward(self, inputs: Tensor, labels: Tensor, total: int, *, first: bool) -> Tensor:
+        """Take the gradient of the summed loss over ``total``.
+
+        Args:
+            inputs: (m, ...); labels: int64 (m,).
+            total: the sum is divided by this.
+            first: set the gradient, rather than add to it.
+
+        Returns:
+            Log-probabilities (m, classes).
+        """
+        out, stored = inputs, []
+        for stage in self._stages:
+            out, for_backward = stage.forward(out)
+            stored.append(for_backward)
+        if total not in self._scaled_targets:  # the same for all batches of a size
+            self._scaled_targets[total] = self._targets * (1.0 / total)
+        log_probabilities = out.log_softmax(1)
+        gradient = _aten._log_softmax_backward_data(
+            self._scaled_targets[total].index_select(0, labels),
+            log_probabilities, 1, log_probabilities.dtype,
+        )  # fmt: skip
+        for i in range(len(self._stages) - 1, self._first_linear - 1, -1):
+            needs_input_grad = i > self._first_linear
+            gradient = self._stages[i].backward(gradient, stored.pop(), first, needs_input_grad)
+        return log_probabilities
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Return the logits (m, classes) of inputs (m, ...), without the calls of modules."""
+        out = inputs
+        for stage in self._stages:
+            out = stage.forward(out)[0]
+        return out
+
+
+def mlp_layers(model: nn.Module, dims: int) -> list[nn.Module] | None:
+    """Return the layers of a plain MLP in order; None for any other model.
+
+    A plain MLP is nn.Sequential, nested or not, of nn.Linear, each but the last followed by an
+    elementwise function, with nn.Flatten anywhere before the first of them. All weights are
+    trained, none is used twice or reparameterized, and no hook is registered.
+
+    Args:
+        model: any model; dims: number of dimensions of a batch.
+    """
+    if type(model) is not nn.Sequential or _has_hooks(model) or _has_global_hooks():
+        return None
+    layers = list(_flattened(model))
+    if not layers or type(layers[-1]) is not nn.Linear or not all(map(_is_known, layers)):
+        return None
+    for previous, layer in zip([None, *layers[:-1]], layers, strict=True):
+        if (type(previous) is nn.Linear) != (type(layer) in _ACTIVATIONS):
+            return None
+        if isinstance(layer, nn.Flatten):
+            dims = 2
+        elif type(layer) is nn.Linear and dims != 2:
+            return None
+    weights = [weight for layer in layers for weight in layer.parameters()]
+    expected = sum(1 + (x.bias is not None) for x in layers if isinstance(x, nn.Linear))
+    unshared = len({id(weight) for weight in weights}) == expected
+    return layers if unshared and all(_is_plain(weight) for weight in weights) else None
+
+
+class _Stage(Protocol):
+    """A layer."""
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the outputs, and the tensor that backward needs."""
+
+    def backward(
+        self, gradient: Tensor, stored: Tensor, first: bool, needs_input_grad: bool
+    ) -> Tensor:
+        """Set the gradients of the weights, or add to them unless ``first``.
+
+        Returns:
+            The gradient of the inputs if it is needed, else any tensor.
+        """
+
+
+class _Linear:
+    def __init__(self, layer: nn.Linear) -> None:
+        self._weight, self._bias = layer.weight, layer.bias
+        self._transposed = layer.weight.detach().t()
+        self._weight_grad = torch.zeros_like(layer.weight)
+        self._bias_grad = None if layer.bias is None else torch.zeros_like(layer.bias)
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        if self._bias is None:
+            return inputs.mm(self._transposed), inputs
+        return torch.addmm(self._bias, inputs, self._transposed), inputs
+
+    def backward(
+        self, gradient: Tensor, stored: Tensor, first: bool, needs_input_grad: bool
+    ) -> Tensor:
+        if first:
+            torch.mm(gradient.t(), stored, out=self._weight_grad)
+        else:
+            self._weight_grad += gradient.t().mm(stored)  # addmm_ has other last bits
+        self._weight.grad = self._weight_grad
+        if self._bias_grad is not None:
+            if first:
+                torch.sum(gradient, 0, out=self._bias_grad)
+            else:
+                self._bias_grad += gradient.sum(0)
+            self._bias.grad = self._bias_grad
+        return gradient.mm(self._weight) if needs_input_grad else gradient
+
+
+@dataclass(frozen=True)
+class _Activation:
+    """An elementwise function.
+
+    Attributes:
+        function: of the inputs; may overwrite them unless its derivative needs them.
+        derivative: (gradient of the outputs, outputs or inputs) -> gradient of the inputs.
+        by_result: whether the derivative needs the outputs.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    derivative: Callable[[Tensor, Tensor], Tensor]
+    by_result: bool = True
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.function(inputs)
+        return out, out if self.by_result else inputs
+
+    def backward(
+        self, gradient: Tensor, stored: Tensor, first: bool, needs_input_grad: bool
+    ) -> Tensor:
+        return self.derivative(gradient, stored)
+
+
+class _Flatten:
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return inputs.flatten(1), inputs
+
+    def backward(
+        self, gradient: Tensor, stored: Tensor, first: bool, needs_input_grad: bool
+    ) -> Tensor:
+        return gradient.view_as(stored)
+
+
+_LEAK = 0.01
+_ACTIVATIONS: dict[type[nn.Module], _Activation] = {
+    nn.ReLU: _Activation(Tensor.relu_, lambda g, out: _aten.threshold_backward(g, out, 0)),
+    nn.LeakyReLU: _Activation(
+        lambda z: _aten.leaky_relu_(z, _LEAK),
+        lambda g, out: _aten.leaky_relu_backward(g, out, _LEAK, True),
+    ),
+    nn.Tanh: _Activation(Tensor.tanh_, _aten.tanh_backward),
+    nn.Identity: _Activation(lambda z: z, lambda g, _: g),
+    nn.GELU: _Activation(nn.functional.gelu, _aten.gelu_backward, by_result=False),
+}
+
+
+def _stage(layer: nn.Module) -> _Stage:
+    if isinstance(layer, nn.Linear):
+        return _Linear(layer)
+    return _Flatten() if isinstance(layer, nn.Flatten) else _ACTIVATIONS[type(layer)]
+
+
+def _flattened(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the layers of nested nn.Sequential."""
+    if type(model) is nn.Sequential and not _has_hooks(model):
+        for layer in model:
+            yield from _flattened(layer)
+    else:
+        yield model
+
+
+def _is_plain(weight: Tensor) -> bool:
+    hooked = weight._backward_hooks or getattr(weight, "_post_accumulate_grad_hooks", None)
+    return type(weight) is nn.Parameter and weight.requires_grad and not hooked
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Return whether a call of the module does more than its class says.
+
+    A hook that does not change the training has the attribute ``only_watches``; it is not called.
+    """
+    hooks = [
+        *module._forward_pre_hooks.values(), *module._forward_hooks.values(),
+        *module._backward_pre_hooks.values(), *module._backward_hooks.values(),
+    ]  # fmt: skip
+    watching = all(getattr(hook, "only_watches", False) for hook in hooks)
+    return "forward" in vars(module) or not watching
+
+
+def _has_global_hooks() -> bool:
+    module = nn.modules.module
+    return bool(
+        module._global_forward_hooks
+        or module._global_forward_pre_hooks
+        or module._global_backward_hooks
+        or module._global_backward_pre_hooks
+    )
+
+
+def _is_known(layer: nn.Module) -> bool:
+    if type(layer) not in {nn.Linear, nn.Flatten, *_ACTIVATIONS} or _has_hooks(layer):
+        return False
+    if isinstance(layer, nn.LeakyReLU):
+        return layer.negative_slope == _LEAK
+    if isinstance(layer, nn.GELU):
+        return layer.approximate == "none"
+    return not isinstance(layer, nn.Flatten) or (layer.start_dim, layer.end_dim) == (1, -1)
