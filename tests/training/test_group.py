@@ -86,7 +86,7 @@ def test_the_cases_can_tell_processes_apart(alone: dict[str, Outcome]) -> None:
 
 def test_shards_are_refused_with_batch_norm() -> None:
     normed = Mlp(family="mlp", width=4, depth=1, norm="batch")
-    with pytest.raises(PointError, match="leave shards out"):
+    with pytest.raises(PointError, match="remove shards"):
         run(Sgd(optimizer="sgd", shards=2), 20, model=normed)
 
 

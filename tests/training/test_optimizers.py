@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from flexhpc.spec.sections.model import Mlp
 from flexhpc.spec.sections.training import Adam, AdamW, Gd, Muon, Sgd, Shampoo, Soap, Training
 from flexhpc.spec.variants import variants
-from flexhpc.training.optimizers import clip, make_optimizer, perturb, rate, restore, update
+from flexhpc.training.optimizers import (
+    clip_gradients,
+    make_optimizer,
+    perturb_weights,
+    rate,
+    restore_weights,
+    update_weights,
+)
 from flexhpc.training.shampoo import Shampoo as FastShampoo
 from tests.training import reference_optimizers as reference
 from tests.training.helpers import run
@@ -251,7 +258,7 @@ def test_a_gradient_that_is_not_finite_ends_in_nan(training: Training, finite: i
     optimizer = make_optimizer(training, [weight])
     for step in range(24):
         weight.grad = torch.full((3, 2), math.nan if step >= finite else 1.0)
-        update(optimizer)
+        update_weights(optimizer)
     assert not weight.isfinite().any()
 
 
@@ -300,9 +307,9 @@ def test_random_labels_are_fitted(training: Training) -> None:
 def test_a_gradient_is_clipped_as_one_vector() -> None:
     parameters = [nn.Parameter(torch.zeros(1)) for _ in range(3)]
     parameters[0].grad, parameters[1].grad = torch.tensor([3.0]), torch.tensor([4.0])
-    clip(parameters, 10.0)
+    clip_gradients(parameters, 10.0)
     assert parameters[1].grad.item() == 4
-    clip(parameters, 1.0)
+    clip_gradients(parameters, 1.0)
     assert parameters[0].grad.item() == pytest.approx(0.6)
     assert parameters[2].grad is None
 
@@ -347,7 +354,7 @@ def test_without_the_wrappers_of_torch_steps_and_state_are_the_same(
         for step in range(20):
             optimizer.zero_grad()
             loss(step).backward()
-            update(optimizer)
+            update_weights(optimizer)
         weights.append(torch.cat([p.detach().flatten() for p in parameters]))
         states.append(optimizer.state_dict()["state"])
     assert torch.equal(*weights)
