@@ -100,8 +100,8 @@ FAULTS = (
         "state", ("damaged checkpoint",),
     ),
     Mutation(
-        "rank agreement", "training/network.py", "return heard and bool(votes > 0)", "return vote",
-        ("interrupted ranks",),
+        "rank agreement", "training/group.py", "return bool(self.all_reduce(votes) > 0)",
+        "return wants_to", ("interrupted ranks",),
     ),
     Mutation(
         "optimizer's state of a checkpoint", "training/loop.py",

@@ -38,6 +38,6 @@ def _limit_passes(network: nn.Module, limit: TimeLimit) -> None:
         limit.__exit__(None, None, None)
 
     for hook in (begin, end):
-        vars(hook)["only_watches"] = True  # so that training/closed_form.py may leave it out
+        vars(hook)["only_watches"] = True  # so that training/manual_backprop.py need not call it
     network.register_forward_pre_hook(begin)
     network.register_forward_hook(end, always_call=True)
