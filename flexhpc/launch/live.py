@@ -14,12 +14,10 @@ from rich.text import Text
 from flexhpc.analysis.failures import by_reason, named
 from flexhpc.analysis.status_table import status_view
 from flexhpc.analysis.text import emc_text, span
-from flexhpc.launch.forecast import Forecast, Pace, between
+from flexhpc.launch.time_left import seconds_left
 from flexhpc.store.status import PointStatus
 
 _WIDEST_BAR = 32
-_SURE_FROM = 0.1
-"""Part of the training time that is done before the time left is told."""
 
 
 class View:
@@ -28,7 +26,6 @@ class View:
     def __init__(self, console: Console, name: str) -> None:
         self.console, self.name = console, name
         self.started = time.monotonic()
-        self._pace = Pace()
         self._last_states: dict[str, str] | None = None
         self._said: set[str] = set()
         self._last_note = ""
@@ -56,32 +53,29 @@ class View:
             self._last_note = note
 
     def picture(self, statuses: Sequence[PointStatus], note: str) -> RenderableType:
-        """Return what a terminal shows: how far the sweep is, and the table of its points."""
-        forecast = Forecast.of(statuses)
+        """Return what a terminal shows: progress and remaining time, and the table of points."""
         width = min(_WIDEST_BAR, max(8, self.console.width // 5))
         head = Table.grid(padding=(0, 2))
         head.add_row(
             Text(self.name, style="bold", overflow="ellipsis", no_wrap=True),
-            ProgressBar(total=1.0, completed=forecast.done if forecast else 0.0, width=width),
+            ProgressBar(total=len(statuses), completed=_finished(statuses), width=width),
             Text(f"{_finished(statuses)}/{len(statuses)} points", no_wrap=True),
-            Text(self._time(statuses, forecast), no_wrap=True),
+            Text(self._time(statuses), no_wrap=True),
         )
         said = [Text(note, style="yellow")] if note else []
         rows = max(4, self.console.height - 4 - len(said))
         return Group(head, *said, status_view(statuses, self.console.width, rows))
 
-    def _time(self, statuses: Sequence[PointStatus], forecast: Forecast | None) -> str:
-        """Say how long it has taken, and about how long it will, once enough is known of that."""
-        so_far = span(time.monotonic() - self.started)
-        if forecast is None:
-            return so_far
-        left = self._pace.seconds_left(statuses, forecast)
-        if left is None or forecast.done < _SURE_FROM or not forecast.left.any():
-            return so_far
-        low, high = map(span, between(left))
+    def _time(self, statuses: Sequence[PointStatus]) -> str:
+        """Return the elapsed time, and a range for the remaining time once it can be estimated."""
+        elapsed = span(time.monotonic() - self.started)
+        left = seconds_left(statuses)
+        if left is None or left[1] == 0:
+            return elapsed
+        low, high = map(span, left)
         number, unit = low.split(" ")
         start = number if high.endswith(unit) else low
-        return f"{so_far}, {start} to {high} left"
+        return f"{elapsed}, {start} to {high} left"
 
     def _lines(self, statuses: Sequence[PointStatus], before: dict[str, str]) -> None:
         """Print a line for each point that is finished now, and for each reason of failing."""

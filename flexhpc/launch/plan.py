@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from flexhpc.analysis.text import span
-from flexhpc.launch.forecast import seconds_per_pass
 from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.slurm.backend import array_limit
 from flexhpc.launch.slurm.commands import DEFAULT_ARRAY, NoAnswer, Slurm
 from flexhpc.launch.slurm.layout import Chunk, lay_out
+from flexhpc.launch.time_left import seconds_per_pass
 from flexhpc.search import at_once, cost_bound
 from flexhpc.spec import Point
 from flexhpc.spec.checks import known_shape

@@ -20,7 +20,6 @@ from flexhpc.launch.backend import Backend
 from flexhpc.launch.follower import tracking
 from flexhpc.launch.live import View
 from flexhpc.launch.local import LocalBackend
-from flexhpc.launch.longest_first import LongestFirst
 from flexhpc.launch.machine import cores
 from flexhpc.launch.plan import arrays
 from flexhpc.launch.prepare import Prepared, clear_claims, open_folder
@@ -227,7 +226,6 @@ def follow(
             with View(console, run.name) as view:
                 scheduler = Scheduler(backend)
                 begun, folder = False, Whereabouts(stop_file.parent)
-                turns = LongestFirst(stop_file.parent)
                 steps, more = iter(meanwhile), True
                 settled: set[str] = set()  # what failed for us stays so, whoever else tries it
                 while not (stop.count or stop_file.exists()):
@@ -252,8 +250,6 @@ def follow(
                     todo = [s for s in statuses if s.point.id not in settled]
                     if not todo or not scheduler.keep_going(todo):
                         break
-                    if backend.shared:
-                        turns.tell([_to_come(s, launch) for s in statuses])
                     if begun and more and _cores_taken(statuses, profile) < cores():
                         more = next(steps, _OVER) is not _OVER
                     # A look at very many points takes a while; leave the file system some rest.

@@ -26,7 +26,6 @@ from flexhpc.versions import SOURCE, image, python_version, source
 from flexhpc.worker.place import Place
 from flexhpc.worker.signals import ALONE, RESTART, Stop
 from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU, TaskFile
-from flexhpc.worker.turns import next_of
 from flexhpc.worker.watchdog import Watchdog
 
 _WRONG_VERSION = 78
@@ -165,11 +164,10 @@ class Worker:
         for so long that it counts as dead, but not for one that shows signs of life.
         """
         end = time.monotonic() + SILENCE + 2 * self.task.beat
-        launch = Path(self.task.stop).parent
         while points and not self.stop.is_set():
             left, held = list(points), []
             while left and not self.stop.is_set():
-                point = left.pop(next_of(left, launch))
+                point = left.pop(0)
                 if self._try(point) == "held":
                     held.append(point)
             points = held if self.task.points is not None and time.monotonic() < end else []

@@ -1,0 +1,70 @@
+"""Estimate the remaining time of a sweep from the points that it has finished."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexhpc.store.status import PointStatus
+
+_DRAWS = 200
+_FEWEST = 2
+_AT_LEAST = 0.25
+"""Least remaining time of an unfinished point, as a fraction of the time that it has taken."""
+
+
+def seconds_left(statuses: Sequence[PointStatus]) -> tuple[float, float] | None:
+    """Return a range for the remaining seconds of a sweep; None until two points are finished.
+
+    An unfinished point takes as long as a finished one: as one with the same values of all swept
+    keys but the seed if there is any, else as any. The range holds four of five random draws. It is
+    too low where larger points come last.
+    """
+    finished = [s for s in statuses if s.state in ("done", "failed") and _seconds(s) > 0]
+    if len(finished) < _FEWEST:
+        return None
+    rng = np.random.default_rng(0)  # the same numbers at each call, so that the range is steady
+    by_values: dict[str, list[float]] = {}
+    for status in finished:
+        by_values.setdefault(_values(status), []).append(_seconds(status))
+    all_seconds = [_seconds(status) for status in finished]
+    rows = []
+    for status in statuses:
+        if status.state not in ("done", "failed"):
+            spent = _seconds(status)
+            totals = rng.choice(by_values.get(_values(status), all_seconds), _DRAWS)
+            rows.append(np.maximum(totals - spent, _AT_LEAST * spent))
+    if not rows:
+        return 0.0, 0.0
+    workers = max(1, sum(status.state == "running" for status in statuses))
+    left = np.maximum(np.sum(rows, axis=0) / workers, np.max(rows, axis=0))
+    low, high = np.quantile(left, [0.1, 0.9])
+    return float(low), float(high)
+
+
+def seconds_per_pass(statuses: Sequence[PointStatus]) -> NDArray[np.float64] | None:
+    """Return the seconds of a sample pass at each point, (points,); None before any training.
+
+    A point without trainings gets the median of the others.
+    """
+    costs = np.array([status.cost for status in statuses], dtype=np.float64)
+    if not costs.any():
+        return None
+    seconds = np.array([_seconds(replace(status, progress={})) for status in statuses])
+    speeds = seconds / np.maximum(costs, 1.0)
+    return np.where(costs > 0, speeds, np.median(speeds[costs > 0]))
+
+
+def _seconds(status: PointStatus) -> float:
+    """Return the training time of a point so far, with that of the current probe."""
+    finished = sum(probe.seconds for probe in status.record.probes) if status.record else 0.0
+    return finished + float(status.progress.get("elapsed", 0.0))
+
+
+def _values(status: PointStatus) -> str:
+    swept = {key: value for key, value in status.point.swept.items() if key != "seed"}
+    return json.dumps(swept, sort_keys=True, default=str)
