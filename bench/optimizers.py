@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from flexhpc.config.sections.data import Digits
+from flexhpc.config.sections.model import Mlp
+from flexhpc.config.sections.training import Training
+from flexhpc.config.variants import variants
 from flexhpc.data import draw_subset, load_samples
 from flexhpc.models import build
 from flexhpc.seeds import ProbeSeeds
-from flexhpc.spec.sections.data import Digits
-from flexhpc.spec.sections.model import Mlp
-from flexhpc.spec.sections.training import Training
-from flexhpc.spec.variants import variants
 from flexhpc.training import Callbacks, Group, ProbeData, train
 from flexhpc.training.curvature import ritz
 

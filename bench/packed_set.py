@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from flexhpc.config.sections.data import ImageSet
 from flexhpc.data import Samples, load_samples
 from flexhpc.data.dataset import Part, Source, no_test
 from flexhpc.data.pack import pack
 from flexhpc.data.packed import check
-from flexhpc.spec.sections.data import ImageSet
 
 SIZE, BLOCK = 1_000_000, 10_000
 SHAPE = (3, 32, 32)

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 
+from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Ask, Estimate, ProbeResult, advance
-from flexhpc.spec.sections.search import Bayes
 
 START, N_LIMIT = 8, 5000
 MARGIN = 1e-7

@@ -43,7 +43,7 @@ SLURM = (Path(__file__).parent.parent / "hpc/profiles/devcluster.yaml").read_tex
 SLURM += "points_per_task: 50\n"
 ROLES = {
     "flexhpc.worker": "worker", "flexhpc.tracking.follow": "MLflow",
-    "flexhpc.own_trainer": "trainer", "flexhpc sweep": "sweep",
+    "flexhpc.custom.trainer": "trainer", "flexhpc sweep": "sweep",
 }  # fmt: skip
 MOST_SYNCED = 1_000
 """Points; what a point more takes is seen by then."""

@@ -10,13 +10,13 @@ from functools import partial
 
 import torch
 
+from flexhpc.config.sections.data import Digits
+from flexhpc.config.sections.gates import Gates, GradientGate
+from flexhpc.config.sections.model import Mlp
+from flexhpc.config.sections.training import Sgd
 from flexhpc.data import draw_subset, load_samples
 from flexhpc.models import build
 from flexhpc.seeds import ProbeSeeds
-from flexhpc.spec.sections.data import Digits
-from flexhpc.spec.sections.gates import Gates, GradientGate
-from flexhpc.spec.sections.model import Mlp
-from flexhpc.spec.sections.training import Sgd
 from flexhpc.training import Callbacks, ProbeData, train
 
 SIZES = (66, 100, 120, 130, 150, 170, 194)

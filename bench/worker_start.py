@@ -22,8 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from torch import nn
 
-from flexhpc.spec.sections.training import Sgd, Training
-from flexhpc.spec.variants import variants
+from flexhpc.config.sections.training import Sgd, Training
+from flexhpc.config.variants import variants
 from flexhpc.training.optimizers import make_optimizer
 
 ROUNDS, STEPS, RATE = 5, 500, 1e-3

@@ -9,7 +9,7 @@ from typing import Any
 
 import h5py
 
-from flexhpc.spec import Point
+from flexhpc.config import Point
 from flexhpc.store import RunFolder, read, read_masks
 from flexhpc.store.seal import sealed
 from flexhpc.store.structure import AS_TEXT

@@ -63,8 +63,8 @@ MUTATIONS = (
         'return np.packbits(mask, bitorder="little")', ("tests/store",),
     ),
     Mutation(
-        "id hash", "spec/identity.py", "hashlib.sha256(text.encode())",
-        "hashlib.sha256(text.lower().encode())", ("tests/spec",),
+        "id hash", "config/identity.py", "hashlib.sha256(text.encode())",
+        "hashlib.sha256(text.lower().encode())", ("tests/config",),
     ),
     Mutation(
         "memory format of gradients", "training/engine.py",

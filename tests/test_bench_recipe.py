@@ -18,10 +18,10 @@ from bench.recipe.choices import choice, network
 from bench.recipe.factors import Factor, factor
 from bench.recipe.tables import markdown, study
 from flexhpc.analysis.text import emc_text
+from flexhpc.config import Point, checked
+from flexhpc.config.sections.training import Gd
 from flexhpc.errors import InputError
 from flexhpc.search import estimate_so_far, history_of
-from flexhpc.spec import Point, checked
-from flexhpc.spec.sections.training import Gd
 from flexhpc.store import Header, PointRecord
 from flexhpc.store.record import ProbeSummary
 from flexhpc.store.status import PointStatus

@@ -13,7 +13,7 @@ from bench.search.plot import plot
 from bench.search.replay import play, walk
 from bench.search.report import markdown
 from bench.search.tables import MODELS, Table, logistic, middle, perceptron
-from flexhpc.spec.sections.search import Bayes
+from flexhpc.config.sections.search import Bayes
 
 SEARCH = Bayes(policy="bayes", max_probes=30)
 

@@ -57,5 +57,5 @@ def test_an_ordinary_user_in_a_folder_called_flexhpc_with_a_space_in_its_path(
     assert (checkout / "runs" / "small" / "report" / "index.html").is_file()
     run(
         python, "-m", "pytest", "-q", "-n", "0", "-m", "not sweeps", "-p", "no:cacheprovider",
-        "tests/own/test_code.py", "tests/store/test_claim.py",
+        "tests/custom/test_code.py", "tests/store/test_claim.py",
     )  # fmt: skip

@@ -99,7 +99,7 @@ def test_the_new_source_is_packed_and_its_errors_are_one_line(extended: Path) ->
 
 
 def test_the_reference_names_the_new_keys(extended: Path) -> None:
-    code = "from flexhpc.spec.reference import reference; print(reference())"
+    code = "from flexhpc.config.reference import reference; print(reference())"
     said = run_copy(extended, extended, code=code)
     for name in ("lion", "npz", "fourier", "rungs"):
         assert f"### `{name}`" in said

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from flexhpc.config import checked
 from flexhpc.measuring.point import measure
-from flexhpc.spec import checked
 from flexhpc.store import RunFolder
 from flexhpc.training import Callbacks, Group
 from tests.conftest import FULL

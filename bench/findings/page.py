@@ -20,7 +20,7 @@ from flexhpc.analysis.generalization import Pair, by_family, correlations, pairs
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
 from flexhpc.analysis.training_error import with_errors
 from flexhpc.atomic import write_atomic
-from flexhpc.spec.point import plain_text
+from flexhpc.config.point import plain_text
 from flexhpc.store.status import PointStatus
 
 RECORDS = Path(__file__).parent / "records"

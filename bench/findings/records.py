@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from flexhpc.config import Point, checked
 from flexhpc.search import Estimate
-from flexhpc.spec import Point, checked
 from flexhpc.store.record import Header, PointRecord, ProbeSummary
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 

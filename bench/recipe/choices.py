@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flexhpc.spec import Point
+from flexhpc.config import Point
 
 TIMES = {
     "model.gain": "gain",

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flexhpc.config.sections.search import Level
 from flexhpc.search import history_of
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import LEVEL, TAILS
-from flexhpc.spec.sections.search import Level
 from flexhpc.store.status import PointStatus
 
 Floats = NDArray[np.float64]

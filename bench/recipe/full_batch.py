@@ -18,11 +18,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+from flexhpc.config import Point, checked
+from flexhpc.config.sections.training import Gd
 from flexhpc.data import load_samples
 from flexhpc.measuring.probe import run_probe
 from flexhpc.search import Probe
-from flexhpc.spec import Point, checked
-from flexhpc.spec.sections.training import Gd
 from flexhpc.training import Callbacks, Group
 
 SPEC = Path(__file__).with_suffix(".yaml")

@@ -33,7 +33,7 @@ from bench.search.tables import (
     middle,
     perceptron,
 )
-from flexhpc.spec.sections.search import Bayes
+from flexhpc.config.sections.search import Bayes
 
 TOLERANCE = 0.1
 """Half-width of the interval whose price is asked for."""

@@ -23,9 +23,9 @@ import numpy as np
 from bench.search.record import MODELS as SPECS
 from bench.search.replay import start_of, unit_of
 from bench.search.tables import RATES, Table, middle
+from flexhpc.config import checked
+from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Ask, ProbeResult, advance
-from flexhpc.spec import checked
-from flexhpc.spec.sections.search import Bayes
 
 NEAR = 0.05
 """How far below the best arm's EMC that of the chosen one may lie."""

@@ -26,9 +26,9 @@ from scipy.special import logit
 
 from bench.search.replay import play
 from bench.search.tables import Table, Training
+from flexhpc.config.sections.search import Bayes
 from flexhpc.search.evidence import FEW, LAWS, OF_ALL, ONSETS, SPREADS, UNEXPLAINED
 from flexhpc.search.fit_curve import LAPSE_PRIOR, LAPSES, WIDTH_MIDDLE, WIDTH_SPREAD, WIDTHS
-from flexhpc.spec.sections.search import Bayes
 
 BY_WIDTH = (0.0, 0.06, 0.16, 0.3, 1.0)
 PLANTED_IN = ("perceptron_adam", "vit_adamw", "cnn_adam", "mlp_tanh")

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from flexhpc.config import Point, checked
 from flexhpc.data import Samples, load_samples
 from flexhpc.measuring.probe import choose_device, run_probe
 from flexhpc.search import Estimate, Probe, ProbeResult, advance, history_of
-from flexhpc.spec import Point, checked
 from flexhpc.store import ProbeRecord
 from flexhpc.training import Callbacks, Group
 

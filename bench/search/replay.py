@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.search.tables import World, middle
+from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Ask, Estimate, ProbeResult, advance, estimate_so_far
 from flexhpc.search.fit_curve import _posterior
 from flexhpc.search.walk import Standing, bisection, growth
-from flexhpc.spec.sections.search import Bayes
 
 Floats = NDArray[np.float64]
 

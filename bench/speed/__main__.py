@@ -25,10 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.speed.contestants import Contestant, at_hand, quiet
+from flexhpc.config.sections.model import Network
+from flexhpc.config.variants import variants
 from flexhpc.models import build
 from flexhpc.models.families import Shape
-from flexhpc.spec.sections.model import Network
-from flexhpc.spec.variants import variants
 
 N, CLASSES, LEAST = 512, 10, 32
 GREY, COLOUR, TABLE = (1, 28, 28), (3, 32, 32), (54,)

@@ -26,11 +26,11 @@ import yaml
 from torch import Tensor, nn
 
 from bench.speed.contestants import data_loader_fits
+from flexhpc.config import checked
+from flexhpc.config.sections.model import Network
+from flexhpc.config.sections.training import Training
 from flexhpc.data import Samples, load_samples
 from flexhpc.models import build
-from flexhpc.spec import checked
-from flexhpc.spec.sections.model import Network
-from flexhpc.spec.sections.training import Training
 
 START, WITHIN = 16, 1.2
 COMMON: dict[str, Any] = {

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from flexhpc.spec.sections.training import Training
-from flexhpc.spec.variants import variants
+from flexhpc.config.sections.training import Training
+from flexhpc.config.variants import variants
 from flexhpc.training import Callbacks, ProbeData, train
 
 BATCH, RATE, LOOKED_AT = 128, 1e-3, 1024

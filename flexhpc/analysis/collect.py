@@ -15,7 +15,7 @@ from flexhpc.analysis.endings import wider
 from flexhpc.analysis.information import Held, most_information, most_of_tokens
 from flexhpc.analysis.text import BOUNDS
 from flexhpc.analysis.tuning import at_edge
-from flexhpc.spec.sections.data import RandomTokens
+from flexhpc.config.sections.data import RandomTokens
 from flexhpc.store import PointRecord
 from flexhpc.store.status import PointStatus
 

@@ -20,10 +20,10 @@ from flexhpc.analysis.figures.layout import kinds_of
 from flexhpc.analysis.likelihood import Floats, likelihood_of, of_ratio
 from flexhpc.analysis.mean_ratio import SAME, mean_ratio
 from flexhpc.analysis.trimmed import trimmed
+from flexhpc.config.point import named, plain_text
+from flexhpc.config.sections.compare import Compare
 from flexhpc.errors import InputError
 from flexhpc.search.history import LEVEL
-from flexhpc.spec.point import named, plain_text
-from flexhpc.spec.sections.compare import Compare
 from flexhpc.store.status import PointStatus
 
 WRONG = 0.05

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flexhpc.analysis.tuning import AT_EDGE, at_edge
+from flexhpc.config import Search
+from flexhpc.config.sections.search import Walk
 from flexhpc.search import Estimate
-from flexhpc.spec import Search
-from flexhpc.spec.sections.search import Walk
 from flexhpc.store.status import PointStatus
 
 WIDER = "the interval is wider than the tolerance"

@@ -42,10 +42,10 @@ from flexhpc.analysis.training_error import cut_short, with_errors
 from flexhpc.analysis.trimmed import trimmed
 from flexhpc.analysis.tuning import best_text, tuned
 from flexhpc.atomic import read_json, write_atomic
+from flexhpc.config.point import plain_text
 from flexhpc.errors import InputError, PointError
 from flexhpc.search.fit_curve import quantile_of
 from flexhpc.search.history import LEVEL
-from flexhpc.spec.point import plain_text
 from flexhpc.store import RunFolder
 from flexhpc.store.status import PointStatus
 

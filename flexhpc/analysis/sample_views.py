@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flexhpc.analysis.samples import SampleScores, title
+from flexhpc.config.sections.data import Images
 from flexhpc.data import load_samples
 from flexhpc.data.places import no_downloads
 from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
-from flexhpc.spec.sections.data import Images
 
 _SHOWN = 10
 _PIXELS = 56

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flexhpc.config import Point
+from flexhpc.config.point import short
 from flexhpc.errors import InputError
 from flexhpc.search.history import UNTOLD
-from flexhpc.spec import Point
-from flexhpc.spec.point import short
 from flexhpc.store import Masks, RunFolder, read_masks
 from flexhpc.store.bits import unpack
 from flexhpc.store.status import PointStatus

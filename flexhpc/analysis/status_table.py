@@ -15,7 +15,7 @@ from flexhpc.analysis.failures import alike, reason_lines
 from flexhpc.analysis.text import bracket_text, estimate_text, span
 from flexhpc.analysis.trimmed import trimmed
 from flexhpc.analysis.whole_columns import Column, table_of
-from flexhpc.spec import Point
+from flexhpc.config import Point
 from flexhpc.store.status import PointStatus
 
 _SHORTEST_NAME = 16

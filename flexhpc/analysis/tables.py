@@ -13,8 +13,8 @@ from flexhpc.analysis.text import bracket_text, eps_text, estimate_text, ratio_t
 from flexhpc.analysis.trimmed import trimmed
 from flexhpc.analysis.tuning import best_text, tuned
 from flexhpc.analysis.whole_columns import Column, table_of
-from flexhpc.spec.point import plain_text
-from flexhpc.spec.sections.compare import Compare
+from flexhpc.config.point import plain_text
+from flexhpc.config.sections.compare import Compare
 from flexhpc.store.status import PointStatus
 
 _WIDE = 200

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from flexhpc.config.sections.search import eps_name
 from flexhpc.search import estimate_at
-from flexhpc.spec.sections.search import eps_name
 from flexhpc.store.status import PointStatus
 
 

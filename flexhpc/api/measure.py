@@ -19,12 +19,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from flexhpc.api.runs import Measurement, run_of
 from flexhpc.api.sweep import sweep_errors
 from flexhpc.atomic import write_atomic
-from flexhpc.data.own import arrays_of
+from flexhpc.custom.code import keep
+from flexhpc.custom.live import source_hash
+from flexhpc.data.custom import arrays_of
 from flexhpc.errors import InputError, PointError
 from flexhpc.launch.prepare import open_folder, prepare
 from flexhpc.launch.sweep import launch_id
-from flexhpc.live_code import source_hash
-from flexhpc.own_code import keep
 from flexhpc.store import RunFolder
 from flexhpc.store.status import StatusReader
 from flexhpc.versions import python_version

@@ -194,7 +194,7 @@ class Run:
 
         from flexhpc.analysis.comparison import decided, effects
         from flexhpc.analysis.comparison_table import effect_row
-        from flexhpc.spec.sections.compare import Compare
+        from flexhpc.config.sections.compare import Compare
 
         if isinstance(within, str):
             raise InputError(f"within: must be a list of keys, as [{within!r}]")

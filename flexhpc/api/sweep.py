@@ -10,11 +10,11 @@ from typing import Any
 
 from flexhpc.analysis.tables import make_console
 from flexhpc.api.runs import Run, run_of
+from flexhpc.config.loading import GIVEN
 from flexhpc.errors import InputError
 from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare
 from flexhpc.launch.sweep import follow
-from flexhpc.spec.loading import GIVEN
 
 
 def sweep(

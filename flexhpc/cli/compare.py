@@ -11,8 +11,8 @@ from flexhpc.cli.options import Json, RunsGiven
 from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
-    from flexhpc.spec.sections.compare import Compare
-    from flexhpc.spec.sweep import Sweep
+    from flexhpc.config.sections.compare import Compare
+    from flexhpc.config.sweep import Sweep
     from flexhpc.store.status import PointStatus
 
 
@@ -94,7 +94,7 @@ def _asked(
         InputError: nothing says it, though it is needed.
     """
     from flexhpc.analysis.comparison import suggested
-    from flexhpc.spec.sections.compare import Compare
+    from flexhpc.config.sections.compare import Compare
 
     given = {key: value for key, value in (("baseline", baseline), ("within", within)) if value}
     if by is not None:

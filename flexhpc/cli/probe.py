@@ -12,7 +12,7 @@ from flexhpc.cli.options import Set, Spec
 from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
-    from flexhpc.spec import Point
+    from flexhpc.config import Point
 
 
 def probe(
@@ -27,7 +27,7 @@ def probe(
     overrides: Set = None,
 ) -> None:
     """Run one training in this process, verbosely: the debugging door. Stores nothing."""
-    from flexhpc.spec import checked
+    from flexhpc.config import checked
 
     _, points = checked(spec, overrides or ())
     asked = find_point(points, point)

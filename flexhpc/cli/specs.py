@@ -28,7 +28,7 @@ def specs(
 
 def schema() -> None:
     """Print a JSON schema of sweep specs, for editors."""
-    from flexhpc.spec.json_schema import sweep_schema
+    from flexhpc.config.json_schema import sweep_schema
 
     typer.echo(json.dumps(sweep_schema(), indent=1))
 

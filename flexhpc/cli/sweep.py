@@ -26,8 +26,8 @@ def validate(
     ] = True,
 ) -> None:
     """Check a sweep spec; prints every error at once."""
+    from flexhpc.config import checked
     from flexhpc.launch.plan import counted
-    from flexhpc.spec import checked
 
     _, points = checked(spec, overrides or ())
     if look:

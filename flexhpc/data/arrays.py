@@ -8,11 +8,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from flexhpc.config.sections.files import Arrays
 from flexhpc.data.classes import coded, names_of
 from flexhpc.data.dataset import Array, Ints, Part, Source, in_blocks
 from flexhpc.data.unpacked import check_memory, open_file
 from flexhpc.errors import PointError, one_line
-from flexhpc.spec.sections.files import Arrays
 
 _INPUTS = ("x_train", "X_train", "x", "X", "inputs", "images", "data")
 _TARGETS = ("y_train", "y", "labels", "target")

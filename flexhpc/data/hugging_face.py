@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from flexhpc.config.sections.files import HuggingFace
 from flexhpc.data.arrays import source_of
 from flexhpc.data.classes import coded, names_of
 from flexhpc.data.dataset import Array, Part, Source
 from flexhpc.data.decode import Named, image_part
 from flexhpc.data.unpacked import open_file
 from flexhpc.errors import PointError, one_line
-from flexhpc.spec.sections.files import HuggingFace
 
 _TESTS = ("test", "validation")
 

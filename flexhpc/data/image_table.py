@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from flexhpc.config.sections.files import ImageTable
 from flexhpc.data.classes import coded, names_of
 from flexhpc.data.dataset import Array, Part, Source, no_test
 from flexhpc.data.decode import Named, image_part
 from flexhpc.data.unpacked import open_file
 from flexhpc.errors import PointError, one_line
-from flexhpc.spec.sections.files import ImageTable
 
 _ROWS_AT_ONCE = 256
 _MOST_ROWS = 2**27

@@ -6,10 +6,10 @@ from collections import Counter
 
 import numpy as np
 
+from flexhpc.config.sections.data import Data
 from flexhpc.data.dataset import Dataset, Ints, Mask, Summary
 from flexhpc.errors import PointError
 from flexhpc.seeds import derive
-from flexhpc.spec.sections.data import Data
 
 _MERGE = 1
 _HELD_OUT_SEED = 1_402

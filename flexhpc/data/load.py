@@ -8,6 +8,8 @@ from functools import lru_cache, partial
 
 import numpy as np
 
+from flexhpc.config.sections.base import LOCATION
+from flexhpc.config.sections.data import Data
 from flexhpc.data.dataset import Array, Dataset, Ints, Part, Summary, in_blocks
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
 from flexhpc.data.labelling import (
@@ -22,8 +24,6 @@ from flexhpc.data.sources import open_source
 from flexhpc.data.summary import moments, moments_of_pixels, pooled, summarise
 from flexhpc.errors import PointError
 from flexhpc.seeds import derive
-from flexhpc.spec.sections.base import LOCATION
-from flexhpc.spec.sections.data import Data
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flexhpc.config.entry import Frozen, entry
+from flexhpc.config.nested import put
+from flexhpc.config.resolve import spelled_out
+from flexhpc.config.sections.base import LOCATION
+from flexhpc.config.sections.data import Data
+from flexhpc.config.variants import variants
+from flexhpc.config.yaml_reader import parse
 from flexhpc.data.pack import pack
 from flexhpc.data.packed import Packed, Progress, is_packed, open_packed
 from flexhpc.data.sources import open_files, reading_of
 from flexhpc.errors import InputError, PointError
-from flexhpc.spec.entry import Frozen, entry
-from flexhpc.spec.nested import put
-from flexhpc.spec.resolve import spelled_out
-from flexhpc.spec.sections.base import LOCATION
-from flexhpc.spec.sections.data import Data
-from flexhpc.spec.variants import variants
-from flexhpc.spec.yaml_reader import parse
 
 _ENDS = frozenset({".csv", ".parquet", ".npz", ".gz", ".bz2", ".xz", ".zip", ".zst", ".tar"})
 

@@ -8,6 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from flexhpc.config.sections.data import (
+    Data,
+    Digits,
+    Gaussian,
+    ImageFolder,
+    Images,
+    ImageSet,
+    KnownTable,
+    RandomTokens,
+    Table,
+)
+from flexhpc.config.variants import implementation
 from flexhpc.data.cifar import open_cifar
 from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.dataset import Part, Source
@@ -20,18 +32,6 @@ from flexhpc.data.synthetic import make_gaussian, make_random_tokens, open_digit
 from flexhpc.data.table import open_table
 from flexhpc.data.uci import open_known_table
 from flexhpc.errors import PointError
-from flexhpc.spec.sections.data import (
-    Data,
-    Digits,
-    Gaussian,
-    ImageFolder,
-    Images,
-    ImageSet,
-    KnownTable,
-    RandomTokens,
-    Table,
-)
-from flexhpc.spec.variants import implementation
 
 
 def reading_of(data: Data) -> dict[str, Any]:

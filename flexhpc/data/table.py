@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flexhpc.config.sections.data import Table
 from flexhpc.data.cells import MISSING, first_row, kind_of, tidied
 from flexhpc.data.dataset import Ints, Part, Source, no_test
 from flexhpc.data.encode import fit_encoding
 from flexhpc.data.unpacked import open_file, plain_text
 from flexhpc.errors import PointError, one_line
-from flexhpc.spec.sections.data import Table
 
 if TYPE_CHECKING:
     import pandas as pd

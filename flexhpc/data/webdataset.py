@@ -7,12 +7,12 @@ import tarfile
 from collections.abc import Iterator, Set
 from pathlib import Path
 
+from flexhpc.config.sections.files import WebDataset
 from flexhpc.data.classes import coded, names_of
 from flexhpc.data.dataset import Source, no_test
 from flexhpc.data.decode import SUFFIXES, Named, image_part
 from flexhpc.data.unpacked import MOST_BYTES, open_file
 from flexhpc.errors import PointError, one_line
-from flexhpc.spec.sections.files import WebDataset
 
 _NUMBER = re.compile(r"-?\d{1,18}")
 """A label that is an int64; Python refuses to parse one of more than 4,300 digits."""

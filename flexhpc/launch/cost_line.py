@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 
 from flexhpc.atomic import write_atomic
+from flexhpc.config import checked
 from flexhpc.launch.plan import make_plan
-from flexhpc.spec import checked
 
 _LINE = re.compile(r"^# Cost: .*$", re.MULTILINE)
 _LINK = re.compile(r"(\]\((?P<path>[^()]+\.yaml)\) )\(\d\.\de\d+\)")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from flexhpc.config.resolve import Report, closest, explain, show
+from flexhpc.config.yaml_reader import Document, Problem, raise_problems, read
 from flexhpc.launch.profile import LocalProfile, Profile, SlurmProfile
-from flexhpc.spec.resolve import Report, closest, explain, show
-from flexhpc.spec.yaml_reader import Document, Problem, raise_problems, read
 
 _PROFILES: dict[str, type[Profile]] = {"local": LocalProfile, "slurm": SlurmProfile}
 

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from flexhpc.analysis.text import span
+from flexhpc.config import Point
+from flexhpc.config.checks import known_shape
+from flexhpc.config.sections.model import Network
 from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
@@ -15,9 +18,6 @@ from flexhpc.launch.slurm.commands import DEFAULT_ARRAY, NoAnswer, Slurm
 from flexhpc.launch.slurm.layout import Chunk, lay_out
 from flexhpc.launch.time_left import seconds_per_pass
 from flexhpc.search import at_once, cost_bound
-from flexhpc.spec import Point
-from flexhpc.spec.checks import known_shape
-from flexhpc.spec.sections.model import Network
 from flexhpc.store.status import PointStatus, StatusReader
 
 _SHOWN = 40

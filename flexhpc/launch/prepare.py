@@ -16,10 +16,10 @@ from typing import Any
 from filelock import FileLock
 
 from flexhpc.atomic import read_json, write_atomic, write_json
+from flexhpc.config import Point, Sweep, checked, freeze, load, request_hash
+from flexhpc.config.identity import HASH_VERSION
+from flexhpc.config.loading import Spec
 from flexhpc.errors import InputError
-from flexhpc.spec import Point, Sweep, checked, freeze, load, request_hash
-from flexhpc.spec.identity import HASH_VERSION
-from flexhpc.spec.loading import Spec
 from flexhpc.store import RunFolder
 from flexhpc.versions import packages
 

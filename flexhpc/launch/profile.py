@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from flexhpc.config.sections.base import Section
 from flexhpc.launch.machine import cores, visible_gpus
-from flexhpc.spec.sections.base import Section
 from flexhpc.tracking.state import NO_PASSWORD, has_password
 
 Count = Annotated[int, Field(ge=1, le=100_000)]

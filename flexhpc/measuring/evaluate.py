@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flexhpc.config import Point, Training
+from flexhpc.config.sections.evaluate import Evaluate
+from flexhpc.config.sections.gates import CurvatureGate, GradientGate
+from flexhpc.config.sections.training import BUDGETS
 from flexhpc.data import Samples, TestSet, load_test
 from flexhpc.errors import PointError
 from flexhpc.measuring.probe import Wanted, run_training
 from flexhpc.measuring.scores import scores_of
 from flexhpc.seeds import derive
-from flexhpc.spec import Point, Training
-from flexhpc.spec.sections.evaluate import Evaluate
-from flexhpc.spec.sections.gates import CurvatureGate, GradientGate
-from flexhpc.spec.sections.training import BUDGETS
 from flexhpc.training import Callbacks, Group
 
 _BINS = 15

@@ -7,14 +7,14 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+from flexhpc.config import Data, Point
+from flexhpc.config.checks import known_shape
+from flexhpc.config.sections.base import LOCATION
+from flexhpc.config.sections.custom import CustomModel, CustomTrainer
+from flexhpc.config.sections.data import ImageSet, KnownTable
+from flexhpc.config.sections.model import Timm
 from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
-from flexhpc.spec import Data, Point
-from flexhpc.spec.checks import known_shape
-from flexhpc.spec.sections.base import LOCATION
-from flexhpc.spec.sections.data import ImageSet, KnownTable
-from flexhpc.spec.sections.model import Timm
-from flexhpc.spec.sections.own import OwnModel, OwnTrainer
 
 _Seen = tuple[tuple[int, ...], int]
 
@@ -36,7 +36,7 @@ def look(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
     trainers = {
         point.training.model_dump_json(): point.training.to_call
         for point in points
-        if isinstance(point.training, OwnTrainer)
+        if isinstance(point.training, CustomTrainer)
     }
     for trainer in trainers.values():
         if (wrong := _wrong(trainer.import_it)) and wrong not in said:
@@ -53,7 +53,7 @@ def look(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
                 shapes[where] = None
                 yield not isinstance(data, KnownTable), str(error)
         shape = shapes[where]
-        if shape is None or not isinstance(model, (OwnModel, Timm)):
+        if shape is None or not isinstance(model, (CustomModel, Timm)):
             continue
         classes = _classes(data, shape[1])
         key = (where, classes, model.model_dump_json())

@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from flexhpc.config import Point
+from flexhpc.config.sections.model import Network
+from flexhpc.config.sections.training import Training
 from flexhpc.data import Samples, load_samples
 from flexhpc.errors import BatchOfOne, Interrupted, NoData, PointError
 from flexhpc.measuring.evaluate import evaluate, size
@@ -15,9 +18,6 @@ from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import run_probe
 from flexhpc.models import count_bits, count_parameters
 from flexhpc.search import Ask, Estimate, Probe, ProbeResult, advance, estimate_so_far, history_of
-from flexhpc.spec import Point
-from flexhpc.spec.sections.model import Network
-from flexhpc.spec.sections.training import Training
 from flexhpc.store import (
     Header,
     ProbeRecord,

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flexhpc.config import Point
 from flexhpc.data import Samples, load_samples
 from flexhpc.errors import BatchOfOne, Interrupted, PeerLost
 from flexhpc.measuring.probe import choose_device, run_probe
 from flexhpc.search import Probe
-from flexhpc.spec import Point
 from flexhpc.store import ProbeRecord
 from flexhpc.training import Callbacks, Group
 

@@ -18,19 +18,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from flexhpc.config import Point
+from flexhpc.config.sections.custom import CustomTrainer
+from flexhpc.config.sections.model import Network
+from flexhpc.config.sections.training import Training
+from flexhpc.custom.code import in_time
+from flexhpc.custom.trainer import Budget, Task
 from flexhpc.data import Samples, draw_subset
 from flexhpc.data.dataset import Ints
 from flexhpc.measuring.scores import Unseen
 from flexhpc.measuring.trainer import LACKS, run_trainer
 from flexhpc.models import build
-from flexhpc.own_code import in_time
-from flexhpc.own_trainer import Budget, Task
 from flexhpc.search import Probe
 from flexhpc.seeds import ProbeSeeds
-from flexhpc.spec import Point
-from flexhpc.spec.sections.model import Network
-from flexhpc.spec.sections.own import OwnTrainer
-from flexhpc.spec.sections.training import Training
 from flexhpc.store import ProbeRecord
 from flexhpc.training import Callbacks, Group, MakeModel, Outcome, ProbeData, train
 from flexhpc.versions import image, packages, source
@@ -107,7 +107,7 @@ def run_training(
     if isinstance(point.model, Network):
         make_model = partial(build, point.model, samples.shape, samples.classes)
     with in_time():
-        if isinstance(point.training, OwnTrainer):
+        if isinstance(point.training, CustomTrainer):
             inputs = samples.standardised(subset)
             task = _task(point.training, inputs, labels, samples.classes, seeds, make_model)
             return run_trainer(task, its_own, group), subset, seeds
@@ -139,7 +139,7 @@ def _resident(
 
 
 def _task(
-    training: OwnTrainer, inputs: NDArray[np.float32], labels: Ints, classes: int,
+    training: CustomTrainer, inputs: NDArray[np.float32], labels: Ints, classes: int,
     seeds: ProbeSeeds, make_model: MakeModel | None,
 ) -> Task:  # fmt: skip
     """Return what a trainer of the user's is given for a probe."""
@@ -174,7 +174,7 @@ def run_probe(
         n=n, repeat=probe.repeat, name=f" arm={arm}" if tuned else "", trained=unseen.ask,
         forgetting=point.record.forgetting,
     )  # fmt: skip
-    own = isinstance(point.training, OwnTrainer)
+    own = isinstance(point.training, CustomTrainer)
     outcome, subset, seeds = run_training(
         point.at(arm), samples, wanted, checkpoint, group, callbacks
     )

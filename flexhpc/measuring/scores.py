@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from flexhpc.config import Point
 from flexhpc.data import Samples, TestSet, draw_subset
 from flexhpc.data.dataset import Ints
 from flexhpc.seeds import derive
-from flexhpc.spec import Point
 from flexhpc.training.resident import at_once
 
 _AT_ONCE = 512

@@ -15,14 +15,14 @@ from multiprocessing import Pipe
 
 import numpy as np
 
+from flexhpc.custom.code import LIVE
+from flexhpc.custom.trainer import Answer, Task, train
 from flexhpc.errors import Interrupted, PointError
-from flexhpc.own_code import LIVE
-from flexhpc.own_trainer import Answer, Task, train
 from flexhpc.training import Callbacks, Group, Outcome
 
 LACKS = "no gates, no giving up early, no curves, no checkpoint inside a probe"
 """What a trainer of the user's cannot have; the record of every probe says so."""
-_PROGRAM = "from flexhpc.own_trainer import main; main({})"
+_PROGRAM = "from flexhpc.custom.trainer import main; main({})"
 _LOOK_EVERY, _TOLD_EVERY = 0.05, 1.0
 _GRACE = 10.0
 """Seconds after its time limit in which a trainer may end by itself, and say where it was."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
+from flexhpc.config.sections.model import Network
 from flexhpc.models.families import Shape, network
 from flexhpc.models.low_rank import LowRank
 from flexhpc.models.quantised import Quantised
 from flexhpc.models.scaling import Resize, concrete, resolution
 from flexhpc.models.subspace import Subspace
-from flexhpc.spec.sections.model import Network
 
 
 def build(model: Network, shape: Shape, classes: int) -> nn.Module:

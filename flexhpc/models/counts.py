@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from flexhpc.config.sections.custom import CustomModel
+from flexhpc.config.sections.model import Network
+from flexhpc.custom.code import in_time
 from flexhpc.errors import PointError, one_line
 from flexhpc.models import low_rank, subspace
 from flexhpc.models.builder import plain_network
 from flexhpc.models.families import Shape
 from flexhpc.models.reparameterization import matrices
-from flexhpc.own_code import in_time
-from flexhpc.spec.sections.model import Network
-from flexhpc.spec.sections.own import OwnModel
 
 
 def count_parameters(model: Network, shape: Shape, classes: int, device: str = "meta") -> int:
@@ -73,7 +73,7 @@ def count_bits(model: Network, shape: Shape, classes: int, precision: str) -> in
 
 def _device(model: Network, device: str) -> str:
     """Return where to build a network: code of the user's own need not work without values."""
-    return "cpu" if isinstance(model, OwnModel) else device
+    return "cpu" if isinstance(model, CustomModel) else device
 
 
 def _trained(model: Network, network: nn.Module) -> int:

@@ -7,10 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from flexhpc.errors import PointError
-from flexhpc.models import plain, timm_models
-from flexhpc.models.initialise import BASE_WIDTH, draw_all, drawing, layers_of, scale_rates
-from flexhpc.spec.sections.model import (
+from flexhpc.config.sections.model import (
     Cnn,
     Efficientnet,
     Gpt,
@@ -23,7 +20,10 @@ from flexhpc.spec.sections.model import (
     Timm,
     Vit,
 )
-from flexhpc.spec.variants import implementation
+from flexhpc.config.variants import implementation
+from flexhpc.errors import PointError
+from flexhpc.models import plain, timm_models
+from flexhpc.models.initialise import BASE_WIDTH, draw_all, drawing, layers_of, scale_rates
 
 Shape = tuple[int, ...]
 """Of one sample: (channels, height, width), or (features,)."""

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from flexhpc.spec.sections.model import Initialised
+from flexhpc.config.sections.model import Initialised
 
 GAINS = {
     "relu": math.sqrt(2.0),

@@ -9,9 +9,9 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from flexhpc.config.sections.model import Network, Sized
 from flexhpc.errors import PointError
 from flexhpc.models.families import Shape, network
-from flexhpc.spec.sections.model import Network, Sized
 
 _WIDEST = 10**6
 

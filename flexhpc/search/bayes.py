@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from itertools import cycle, islice
 
+from flexhpc.config.sections.search import Bayes, Level, eps_name
 from flexhpc.search.arms import Contest, Coordinates, contest
 from flexhpc.search.design import Draws, Prices, choose
 from flexhpc.search.fit_curve import FitCurve, posterior
@@ -25,7 +26,6 @@ from flexhpc.search.history import (
     passes,
 )
 from flexhpc.search.policy import Policy, Wanted
-from flexhpc.spec.sections.search import Bayes, Level, eps_name
 
 _HALF = 0.5
 """Part of the trainings that passes at the n which is estimated for a training error."""

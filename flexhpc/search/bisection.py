@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from flexhpc.config.sections.search import Bisection, eps_name
 from flexhpc.search.arms import Coordinates
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import (
@@ -19,7 +20,6 @@ from flexhpc.search.history import (
 )
 from flexhpc.search.policy import Policy, Wanted
 from flexhpc.search.walk import Decide, Standing, bisection, by_quorum, ladder, most_probes
-from flexhpc.spec.sections.search import Bisection, eps_name
 
 
 def wanted(search: Bisection, n_limit: int, history: History, _: Coordinates) -> Wanted | EndedBy:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from flexhpc.config.sections.search import Search
+from flexhpc.config.sections.training import Procedure, Training
 from flexhpc.search.policy import policy_of
-from flexhpc.spec.sections.search import Search
-from flexhpc.spec.sections.training import Procedure, Training
 
 
 def cost_bound(

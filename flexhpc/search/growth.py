@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from flexhpc.config.sections.search import Growth
 from flexhpc.search.arms import Coordinates
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import TAILS, Bracket, EndedBy, EpsEstimate, Found, History
 from flexhpc.search.luck import interval_of_a_rule
 from flexhpc.search.policy import Policy, Wanted
 from flexhpc.search.walk import Standing, by_quorum, growth, ladder, most_probes
-from flexhpc.spec.sections.search import Growth
 
 
 def _walk(search: Growth, n_limit: int, history: History) -> Standing:

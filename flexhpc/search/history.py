@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
-from flexhpc.spec.sections.training import Procedure
+from flexhpc.config.sections.training import Procedure
 
 Censored = Literal["none", "left", "right"]
 Quantiles = tuple[float, float, float]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import binom
 
+from flexhpc.config.sections.search import Growth
 from flexhpc.search.fit_curve import FitCurve
 from flexhpc.search.walk import ladder
-from flexhpc.spec.sections.search import Growth
 
 _CURVES = 200
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from flexhpc.config.sections.search import Search
+from flexhpc.config.variants import implementation
 from flexhpc.search.arms import ALONE, Coordinates
 from flexhpc.search.history import (
     LEVEL,
@@ -18,8 +20,6 @@ from flexhpc.search.history import (
     Probe,
     counted,
 )
-from flexhpc.spec.sections.search import Search
-from flexhpc.spec.variants import implementation
 
 Wanted = list[tuple[int, int]]
 """(arm, n) of the next probes."""

@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from flexhpc.config.sections.search import Walk
 from flexhpc.search.history import MOST_REJECTED, Bracket, History, by_n, counted, quorum
-from flexhpc.spec.sections.search import Walk
 
 Decide = Callable[[int], bool | None]
 """Whether an n fits, by the quorum of its probes; None if more probes are needed."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from flexhpc.config import Point, Sweep, checked
 from flexhpc.errors import InputError, PointError
 from flexhpc.search import Bracket, Estimate, ProbeResult, estimate_so_far, history_of
-from flexhpc.spec import Point, Sweep, checked
 from flexhpc.store import PointRecord, RunFolder, read, read_claim
 from flexhpc.store.point_file import corrupt
 

@@ -24,8 +24,8 @@ from flexhpc.analysis.details import of_point
 from flexhpc.analysis.figures.chart import svg
 from flexhpc.analysis.figures.point import fit_chart
 from flexhpc.atomic import locked, read_json, write_json
+from flexhpc.config import checked
 from flexhpc.search import estimate_so_far, history_of
-from flexhpc.spec import checked
 from flexhpc.store import RunFolder
 from flexhpc.store.record import PointRecord, ProbeSummary
 from flexhpc.store.status import PointStatus, StatusReader, open_run

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from flexhpc.spec import Point
+from flexhpc.config import Point
 
 VIEW = "flexhpc"
 """The key under which the view is shared; MLflow's page is given it in its address."""

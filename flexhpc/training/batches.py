@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from flexhpc.config.sections.training import Training
 from flexhpc.data.dataset import Ints
-from flexhpc.spec.sections.training import Training
 
 
 def batch_sizes(n: int, batch_size: int | None, *, tail: bool = False) -> list[int]:

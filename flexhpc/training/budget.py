@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flexhpc.spec.sections.training import Training
+from flexhpc.config.sections.training import Training
 
 
 def gradients_per_sample(training: Training) -> int:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flexhpc.config.sections.gates import Gates
 from flexhpc.errors import PointError
-from flexhpc.spec.sections.gates import Gates
 from flexhpc.training.curvature import Ritz
 from flexhpc.training.evaluation import Evaluator
 from flexhpc.training.outcome import Verdict

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils import deterministic
 
+from flexhpc.config.sections.training import Training
 from flexhpc.errors import Interrupted, PeerLost, PointError
-from flexhpc.spec.sections.training import Training
 from flexhpc.training import budget, checkpoint
 from flexhpc.training.batches import epoch_order, sizes_of
 from flexhpc.training.engine import AutogradEngine, GradientEngine, ManualEngine, ShardedEngine

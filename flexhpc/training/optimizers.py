@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # not in torch's stubs
 
-from flexhpc.spec.sections.training import Gd, Sgd, Training
-from flexhpc.spec.variants import implementation
+from flexhpc.config.sections.training import Gd, Sgd, Training
+from flexhpc.config.variants import implementation
 from flexhpc.training.memory_format import match_memory_format
 from flexhpc.training.shampoo import Shampoo
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flexhpc.spec.sections.gates import PlateauGate, StabilityGate
+from flexhpc.config.sections.gates import PlateauGate, StabilityGate
 
 _LAST_LOOKS = 5
 _EXPLODED = 3.0

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from flexhpc.config import Point
 from flexhpc.errors import PointError
 from flexhpc.measuring.probe import choose_device
-from flexhpc.spec import Point
 from flexhpc.store import RunFolder, read_claim
 from flexhpc.training import Group
 from flexhpc.worker.place import Place

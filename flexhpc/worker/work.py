@@ -14,12 +14,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TextIO
 
+from flexhpc.config import Point, checked
 from flexhpc.errors import Interrupted, NoData, PeerLost, PointError, one_line
 from flexhpc.measuring.point import assist, dismiss, measure
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import choose_device
 from flexhpc.search import at_once
-from flexhpc.spec import Point, checked
 from flexhpc.store import SILENCE, Claim, RunFolder, read, read_claim, take
 from flexhpc.training import Callbacks, Group
 from flexhpc.versions import SOURCE, image, python_version, source

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from flexhpc.config import Point, checked
 from flexhpc.search import estimate_so_far, history_of
-from flexhpc.spec import Point, checked
 from flexhpc.store import Header
 from flexhpc.store.record import PointRecord, ProbeSummary
 from flexhpc.store.status import PointStatus

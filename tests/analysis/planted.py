@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flexhpc.spec import Point, checked
+from flexhpc.config import Point, checked
 from flexhpc.store.status import PointStatus
 from tests.analysis.made import status
 

@@ -13,10 +13,10 @@ from flexhpc.analysis.comparison import WRONG, Effect, _holm, compared, decided,
 from flexhpc.analysis.comparison import effects as undecided
 from flexhpc.analysis.likelihood import LOG_EMC, LOG_RATIO, is_open, likelihood_of, of_ratio
 from flexhpc.analysis.scaling_law import power_laws
+from flexhpc.config import Point, checked
+from flexhpc.config.sections.compare import Compare
 from flexhpc.errors import InputError
 from flexhpc.search.fit_curve import posterior
-from flexhpc.spec import Point, checked
-from flexhpc.spec.sections.compare import Compare
 from flexhpc.store.status import PointStatus, of_run
 from tests.analysis.made import points as two_points
 from tests.analysis.made import status

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from flexhpc.analysis.collect import row_of
 from flexhpc.analysis.conflicts import chance_of_conflict, conflict_notes
+from flexhpc.config.sections.data import Table
 from flexhpc.data import load_samples
 from flexhpc.data.labelling import draw_subset
-from flexhpc.spec.sections.data import Table
 from tests.analysis.made import points, status
 
 GROUP = st.lists(st.integers(1, 3), min_size=2, max_size=3).map(tuple)

@@ -25,8 +25,8 @@ from flexhpc.analysis.generalization import (
 )
 from flexhpc.analysis.information import information, most_information
 from flexhpc.analysis.report import interpolated, write_report
+from flexhpc.config import Point, checked
 from flexhpc.search import ProbeResult
-from flexhpc.spec import Point, checked
 from flexhpc.store.status import PointStatus
 from tests.analysis.made import points, status
 

@@ -20,7 +20,7 @@ from flexhpc.analysis.figures.chart import spread, svg
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.report import write_report
-from flexhpc.spec import checked
+from flexhpc.config import checked
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from tests.analysis.made import BAYES, status, summary
 from tests.conftest import Cli

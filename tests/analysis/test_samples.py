@@ -15,11 +15,11 @@ import pytest
 from flexhpc.analysis.sample_views import view_of
 from flexhpc.analysis.samples import SampleScores, agreements, frame_of, scores_of
 from flexhpc.api.runs import load
+from flexhpc.config import checked
 from flexhpc.data import load_samples, places
 from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
 from flexhpc.search.history import UNTOLD
-from flexhpc.spec import checked
 from flexhpc.store import Masks
 from tests.command import succeeded
 from tests.conftest import Cli

@@ -16,7 +16,7 @@ from flexhpc.analysis.tables import results_table
 from flexhpc.analysis.text import emc_text
 from flexhpc.analysis.trimmed import trimmed
 from flexhpc.analysis.whole_columns import Column, cut, table_of
-from flexhpc.spec import checked
+from flexhpc.config import checked
 from flexhpc.store.status import PointStatus
 from tests.analysis.made import BAYES, points, status
 

@@ -15,7 +15,7 @@ from flexhpc.analysis.endings import warnings
 from flexhpc.analysis.figures.fit import fit_figure
 from flexhpc.analysis.training_error import with_errors
 from flexhpc.analysis.tuning import AT_EDGE, at_edge, best_text, tuned
-from flexhpc.spec import checked
+from flexhpc.config import checked
 from flexhpc.store.status import PointStatus
 from flexhpc.training import Verdict
 from tests.analysis.made import points, status, summary

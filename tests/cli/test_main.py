@@ -61,7 +61,7 @@ MEASURES = """
 import sys, torch
 from pathlib import Path
 from flexhpc.measuring.point import measure
-from flexhpc.spec import checked
+from flexhpc.config import checked
 from flexhpc.store import RunFolder
 from flexhpc.training import Group, Callbacks
 (point, *_) = checked(Path(sys.argv[1]))[1]

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from flexhpc.config.sections.data import Table
 from flexhpc.data.dataset import Source
 from flexhpc.data.table import open_table
 from flexhpc.data.uci import open_known_table
 from flexhpc.errors import PointError
-from flexhpc.spec.sections.data import Table
 from tests.data.test_tables import table
 from tests.data.test_uci import ADULT, covtype_rows, known, write_covtype_cache
 from tests.data.writers import written

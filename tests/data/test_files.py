@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flexhpc.config.sections.data import ImageFolder, ImageSet
 from flexhpc.data import load_samples
 from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.dataset import Dataset
 from flexhpc.data.idx import read_idx
 from flexhpc.errors import PointError
-from flexhpc.spec.sections.data import ImageFolder, ImageSet
 from tests.archives import unpack
 from tests.conftest import FASHION_MNIST, SHARED
 from tests.data.writers import (

@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 
 import flexhpc
+from flexhpc.config import checked
 from flexhpc.data import load_samples
-from flexhpc.data.own import arrays_of
+from flexhpc.data.custom import arrays_of
 from flexhpc.errors import InputError, PointError
-from flexhpc.spec import checked
 from tests.conftest import Cli
 
 DRAW = np.random.default_rng(0)

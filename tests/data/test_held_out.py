@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flexhpc.config.sections.data import Digits, Gaussian, ImageFolder, ImageSet, Table
 from flexhpc.data import load_samples, load_test
 from flexhpc.errors import PointError
-from flexhpc.spec.sections.data import Digits, Gaussian, ImageFolder, ImageSet, Table
 from tests.data.writers import (
     RNG,
     cifar_batch,

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from flexhpc.config.sections.data import Digits, ImageFolder, Table
 from flexhpc.data import load_samples
 from flexhpc.data.dataset import Part
 from flexhpc.data.images import reshaped, resized
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
 from flexhpc.data.summary import pooled
-from flexhpc.spec.sections.data import Digits, ImageFolder, Table
 from tests.data.writers import RNG, write_images
 
 ALL = np.arange(1_797)

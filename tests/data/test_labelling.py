@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flexhpc.config.sections.data import Digits, Gaussian, ImageSet, Table
 from flexhpc.data import draw_subset, load_samples
 from flexhpc.data.dataset import Dataset
 from flexhpc.data.labelling import conflicting, merge_map
 from flexhpc.data.summary import summarise
 from flexhpc.errors import PointError
 from flexhpc.seeds import ProbeSeeds
-from flexhpc.spec.sections.data import Digits, Gaussian, ImageSet, Table
 from tests.data.writers import cifar_batch, write_cifar100
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flexhpc.config import checked
 from flexhpc.data import load_samples, unpacked
 from flexhpc.data.classes import coded
 from flexhpc.errors import PointError
-from flexhpc.spec import checked
 from tests.conftest import Cli
 from tests.data.test_uci import covtype_rows, write_covtype_cache
 from tests.data.writers import write_cifar5m, write_images

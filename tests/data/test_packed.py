@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flexhpc.config.sections.data import Data
+from flexhpc.config.variants import variants
 from flexhpc.data import load_samples, load_test
 from flexhpc.data.dataset import Part, Source, no_test
 from flexhpc.data.pack import pack
 from flexhpc.data.packed import PREFIX, check, open_packed
 from flexhpc.data.prepare import prepare
 from flexhpc.errors import InputError, PointError
-from flexhpc.spec.sections.data import Data
-from flexhpc.spec.variants import variants
 from tests.conftest import Cli
 from tests.data.test_uci import ADULT, ADULT_TEST
 from tests.data.writers import (

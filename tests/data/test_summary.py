@@ -5,10 +5,10 @@ from functools import partial
 import numpy as np
 import pytest
 
+from flexhpc.config.sections.data import Digits
 from flexhpc.data import load_samples
 from flexhpc.data.dataset import Dataset, in_blocks, rows_at_once
 from flexhpc.data.summary import moments, summarise
-from flexhpc.spec.sections.data import Digits
 from tests.data.test_labelling import dataset
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from flexhpc.config.sections.data import Table
 from flexhpc.data import Samples, load_samples, load_test
 from flexhpc.errors import PointError
-from flexhpc.spec.sections.data import Table
 from tests.data.writers import RNG, written
 
 

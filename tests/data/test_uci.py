@@ -11,9 +11,9 @@ import joblib
 import numpy as np
 import pytest
 
+from flexhpc.config.sections.data import KnownTable
 from flexhpc.data import Samples, load_samples, load_test
 from flexhpc.errors import PointError
-from flexhpc.spec.sections.data import KnownTable
 from tests.conftest import SHARED
 from tests.data.writers import RNG, written, xls
 

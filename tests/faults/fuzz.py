@@ -28,12 +28,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from flexhpc.config import Point, checked
 from flexhpc.data import load_samples
 from flexhpc.data.packed import check as check_packed
 from flexhpc.data.prepare import prepare
 from flexhpc.errors import InputError, PointError
 from flexhpc.launch.load_profile import load_profile
-from flexhpc.spec import Point, checked
 from flexhpc.store import RunFolder, read, read_claim, read_masks
 from flexhpc.store.status import StatusReader, open_run
 from flexhpc.store.structure import AS_TEXT

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from flexhpc.config.sections.training import Adam
 from flexhpc.errors import Interrupted
-from flexhpc.spec.sections.training import Adam
 from flexhpc.training import Callbacks
 from tests.barrier import Barrier
 from tests.command import succeeded

@@ -23,6 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flexhpc.config import checked
+from flexhpc.config.sections.data import Table
 from flexhpc.data import unpacked
 from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.dataset import Part, Source, no_test
@@ -32,8 +34,6 @@ from flexhpc.data.packed import MAGIC, PREFIX, open_packed
 from flexhpc.data.safe_pickle import read_joblib, unpickle
 from flexhpc.data.table import open_table
 from flexhpc.errors import InputError, PointError
-from flexhpc.spec import checked
-from flexhpc.spec.sections.data import Table
 from tests.data.writers import write_cifar5m
 
 

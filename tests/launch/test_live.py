@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from flexhpc.config import Point, checked
 from flexhpc.launch.live import View
 from flexhpc.launch.time_left import seconds_left, seconds_per_pass
-from flexhpc.spec import Point, checked
 from flexhpc.store.status import PointStatus
 from tests.analysis.made import status
 

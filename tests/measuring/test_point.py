@@ -15,15 +15,15 @@ import pytest
 import torch
 
 import flexhpc.measuring.evaluate
+from flexhpc.config import Point, checked
+from flexhpc.config.sections.evaluate import Evaluate
+from flexhpc.config.sections.training import Adam, Gd, Sgd
 from flexhpc.data import draw_subset, load_samples
 from flexhpc.errors import Interrupted, PointError
 from flexhpc.measuring.evaluate import calibration_error, evaluate, procedure
 from flexhpc.measuring.point import measure
 from flexhpc.measuring.probe import run_training
 from flexhpc.seeds import ProbeSeeds
-from flexhpc.spec import Point, checked
-from flexhpc.spec.sections.evaluate import Evaluate
-from flexhpc.spec.sections.training import Adam, Gd, Sgd
 from flexhpc.store import RunFolder, read
 from flexhpc.training import Callbacks, Group
 from tests.conftest import Cli

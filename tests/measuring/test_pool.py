@@ -15,6 +15,7 @@ import psutil
 import pytest
 import torch
 
+from flexhpc.config import Point, checked
 from flexhpc.errors import Interrupted, PeerLost, PointError
 from flexhpc.launch.machine import cores, visible_gpus
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
@@ -22,7 +23,6 @@ from flexhpc.launch.slurm.script import batch_script
 from flexhpc.measuring.point import measure
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.search import Estimate
-from flexhpc.spec import Point, checked
 from flexhpc.store import RunFolder, read, read_claim
 from flexhpc.training import Callbacks, Group
 from tests.barrier import Barrier, alive, wait_for

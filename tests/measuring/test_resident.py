@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from flexhpc.config import Point, checked
 from flexhpc.data import load_samples
 from flexhpc.measuring import probe
 from flexhpc.measuring.probe import Wanted, run_training
-from flexhpc.spec import Point, checked
 from flexhpc.training import Callbacks, Group, Outcome
 from flexhpc.training.resident import Resident
 from tests.training.helpers import same

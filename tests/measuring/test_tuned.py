@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from flexhpc.config import Point, checked
 from flexhpc.errors import Interrupted
 from flexhpc.measuring.point import measure
 from flexhpc.measuring.pool import ProbePool
-from flexhpc.spec import Point, checked
 from flexhpc.store import RunFolder
 from flexhpc.training import Callbacks, Group
 from tests.conftest import Cli

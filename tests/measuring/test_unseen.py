@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import flexhpc
+from flexhpc.config import checked, freeze
 from flexhpc.errors import InputError
-from flexhpc.spec import checked, freeze
 from flexhpc.store import RunFolder, read_masks
 from tests.conftest import Cli
 

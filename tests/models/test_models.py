@@ -4,11 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from flexhpc.errors import PointError
-from flexhpc.models import build, count_parameters
-from flexhpc.models.initialise import layers_of
-from flexhpc.models.plain import ACTIVATIONS
-from flexhpc.spec.sections.model import (
+from flexhpc.config.sections.model import (
     Cnn,
     Efficientnet,
     Linear,
@@ -19,7 +15,11 @@ from flexhpc.spec.sections.model import (
     Timm,
     Vit,
 )
-from flexhpc.spec.sections.training import Adam, Sgd
+from flexhpc.config.sections.training import Adam, Sgd
+from flexhpc.errors import PointError
+from flexhpc.models import build, count_parameters
+from flexhpc.models.initialise import layers_of
+from flexhpc.models.plain import ACTIVATIONS
 from flexhpc.training.optimizers import make_optimizer
 
 GREY, COLOUR, DIGIT = (1, 28, 28), (3, 32, 32), (1, 8, 8)

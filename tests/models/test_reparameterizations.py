@@ -7,10 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from flexhpc.errors import Interrupted, PointError
-from flexhpc.models import build, count_bits, count_parameters
-from flexhpc.models.reparameterization import matrices
-from flexhpc.spec.sections.model import (
+from flexhpc.config.sections.model import (
     Cnn,
     Linear,
     LowRank,
@@ -23,7 +20,10 @@ from flexhpc.spec.sections.model import (
     Timm,
     Vit,
 )
-from flexhpc.spec.sections.training import Adam
+from flexhpc.config.sections.training import Adam
+from flexhpc.errors import Interrupted, PointError
+from flexhpc.models import build, count_bits, count_parameters
+from flexhpc.models.reparameterization import matrices
 from flexhpc.training import Callbacks
 from tests.training.helpers import run, same
 

@@ -5,10 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexhpc.errors import PointError
-from flexhpc.models import build, concrete, count_parameters
-from flexhpc.models.scaling import _ratio, resolution
-from flexhpc.spec.sections.model import (
+from flexhpc.config.sections.model import (
     Cnn,
     Efficientnet,
     Linear,
@@ -21,6 +18,9 @@ from flexhpc.spec.sections.model import (
     Timm,
     Vit,
 )
+from flexhpc.errors import PointError
+from flexhpc.models import build, concrete, count_parameters
+from flexhpc.models.scaling import _ratio, resolution
 
 GREY, COLOUR, DIGIT = (1, 28, 28), (3, 32, 32), (1, 8, 8)
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flexhpc.config.sections.search import Bayes
+from flexhpc.config.sections.training import Adam
 from flexhpc.search import Ask, Estimate, ProbeResult, advance, cost_bound, estimate_so_far
 from flexhpc.search.arms import contest
-from flexhpc.spec.sections.search import Bayes
-from flexhpc.spec.sections.training import Adam
 
 SEARCH = Bayes(policy="bayes", start=16)
 LINE = [(float(i),) for i in range(5)]

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import betainc
 
+from flexhpc.config.sections.search import Bayes
+from flexhpc.config.sections.training import Adam
 from flexhpc.search import Ask, Estimate, ProbeResult, advance, cost_bound, estimate_so_far
 from flexhpc.search.design import Prices
-from flexhpc.spec.sections.search import Bayes
-from flexhpc.spec.sections.training import Adam
 from tests.conftest import FULL
 
 SEARCH = Bayes(policy="bayes", start=64, tolerance=0.1, max_probes=40)

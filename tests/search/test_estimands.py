@@ -11,6 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
+from flexhpc.config.sections.gates import Gates, PlateauGate
+from flexhpc.config.sections.search import Bayes, Bisection, Growth, Search
+from flexhpc.config.sections.training import Adam, Sam
 from flexhpc.search import (
     Ask,
     Estimate,
@@ -22,9 +25,6 @@ from flexhpc.search import (
 )
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import MOST_REJECTED, counted
-from flexhpc.spec.sections.gates import Gates, PlateauGate
-from flexhpc.spec.sections.search import Bayes, Bisection, Growth, Search
-from flexhpc.spec.sections.training import Adam, Sam
 
 SEARCH = Bisection(policy="bisection", start=32, tolerance=0.05)
 

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flexhpc.config.sections.search import Bisection, Growth, Search
+from flexhpc.config.sections.training import Adam
 from flexhpc.search import (
     Ask,
     Bracket,
@@ -21,8 +23,6 @@ from flexhpc.search import (
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import quorum
 from flexhpc.search.walk import ladder
-from flexhpc.spec.sections.search import Bisection, Growth, Search
-from flexhpc.spec.sections.training import Adam
 
 BISECTION = Bisection(policy="bisection", start=64, tolerance=0.05)
 GROWTH = Growth(policy="growth", start=64)

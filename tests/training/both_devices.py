@@ -20,12 +20,12 @@ from torch import nn
 
 import flexhpc
 from flexhpc.cli.doctor import examine
+from flexhpc.config import Point, checked
 from flexhpc.data import load_samples
 from flexhpc.errors import Interrupted
 from flexhpc.measuring import probe
 from flexhpc.measuring.point import measure
 from flexhpc.measuring.probe import Wanted, choose_device, run_training
-from flexhpc.spec import Point, checked
 from flexhpc.store import RunFolder, read, read_masks
 from flexhpc.training import Callbacks, Group, Outcome, manual_backprop
 from tests.stand_in_device import available

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from flexhpc.config.sections.training import Sgd
 from flexhpc.errors import PeerLost
-from flexhpc.spec.sections.training import Sgd
 from flexhpc.training import Callbacks, Group
 from tests.training.ranks import Case, outcome
 

@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 import torch
 
+from flexhpc.config.sections.data import Digits
+from flexhpc.config.sections.model import Mlp, Model
+from flexhpc.config.sections.training import Training
 from flexhpc.data import draw_subset, load_samples
 from flexhpc.models import build
 from flexhpc.seeds import ProbeSeeds
-from flexhpc.spec.sections.data import Digits
-from flexhpc.spec.sections.model import Mlp, Model
-from flexhpc.spec.sections.training import Training
 from flexhpc.training import Callbacks, Outcome, ProbeData, train
 
 SMALL = Mlp(family="mlp", width=16, depth=2, activation="tanh")

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import torch
 
+from flexhpc.config.sections.gates import CurvatureGate, Gates
+from flexhpc.config.sections.model import Cnn, Mlp, Model, Resnet, Subspace, Timm
+from flexhpc.config.sections.training import Adam, Gd, Sam, Sgd, Training
 from flexhpc.errors import Interrupted, PointError
 from flexhpc.models import build
-from flexhpc.spec.sections.gates import CurvatureGate, Gates
-from flexhpc.spec.sections.model import Cnn, Mlp, Model, Resnet, Subspace, Timm
-from flexhpc.spec.sections.training import Adam, Gd, Sam, Sgd, Training
 from flexhpc.training import Callbacks, Group, Outcome, train
 from tests.training.helpers import SMALL, probe_data
 

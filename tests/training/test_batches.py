@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexhpc.spec.sections.gates import Gates, GradientGate
-from flexhpc.spec.sections.training import Sgd
+from flexhpc.config.sections.gates import Gates, GradientGate
+from flexhpc.config.sections.training import Sgd
 from flexhpc.training.batches import batch_sizes, epoch_order, sizes_of
 from tests.training.helpers import run
 

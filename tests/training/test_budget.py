@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexhpc.spec.sections.gates import Gates, PlateauGate
-from flexhpc.spec.sections.training import Adam, Gd, Sam, Sgd
+from flexhpc.config.sections.gates import Gates, PlateauGate
+from flexhpc.config.sections.training import Adam, Gd, Sam, Sgd
 from flexhpc.training import Callbacks
 from flexhpc.training.batches import batch_sizes
 from flexhpc.training.budget import extended, updates

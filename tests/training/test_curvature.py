@@ -20,9 +20,9 @@ from torch.autograd.functional import hessian
 from torch.func import functional_call
 from torch.nn import functional
 
+from flexhpc.config.sections.model import Vit
 from flexhpc.errors import PointError
 from flexhpc.models import build
-from flexhpc.spec.sections.model import Vit
 from flexhpc.training import Group
 from flexhpc.training.curvature import Ritz, hessian_product, lanczos, ritz
 from tests.conftest import REPOSITORY

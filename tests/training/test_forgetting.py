@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flexhpc.config.sections.model import Cnn, Model
+from flexhpc.config.sections.training import Adam, Gd, Sam, Training
 from flexhpc.errors import Interrupted
 from flexhpc.models import build
-from flexhpc.spec.sections.model import Cnn, Model
-from flexhpc.spec.sections.training import Adam, Gd, Sam, Training
 from flexhpc.training import Callbacks, checkpoint, loop
 from flexhpc.training.batches import epoch_order, sizes_of
 from flexhpc.training.epoch_metrics import EpochMetrics

@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch.nn import functional
 
-from flexhpc.models import build
-from flexhpc.spec.sections.gates import (
+from flexhpc.config.sections.gates import (
     CurvatureGate,
     Gates,
     GradientGate,
     PlateauGate,
     StabilityGate,
 )
-from flexhpc.spec.sections.model import Mlp
-from flexhpc.spec.sections.training import Adam, Gd, Sam, Sgd, Soap
+from flexhpc.config.sections.model import Mlp
+from flexhpc.config.sections.training import Adam, Gd, Sam, Sgd, Soap
+from flexhpc.models import build
 from flexhpc.training import Callbacks, Outcome, train
 from flexhpc.training.plateau import Plateau, patience, unstable
 from tests.training.helpers import SMALL, probe_data, run, run_and_keep, same

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from flexhpc.config.sections.model import Cnn, Mlp, Model, Resnet
+from flexhpc.config.sections.training import Adam, Gd, Sgd, Training
 from flexhpc.measuring.probe import choose_device
 from flexhpc.models import build
-from flexhpc.spec.sections.model import Cnn, Mlp, Model, Resnet
-from flexhpc.spec.sections.training import Adam, Gd, Sgd, Training
 from flexhpc.training import Callbacks, Group, Outcome, ProbeData, train
 from tests.training.helpers import SMALL, probe_data
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from flexhpc.config.sections.model import Mlp
+from flexhpc.config.sections.training import Sgd
 from flexhpc.errors import PointError
-from flexhpc.spec.sections.model import Mlp
-from flexhpc.spec.sections.training import Sgd
 from flexhpc.training import Group, Outcome
 from tests.barrier import wait_for
 from tests.conftest import FULL, REPOSITORY

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from flexhpc.config.sections.model import Cnn, Efficientnet, LowRank, Network, Resnet
+from flexhpc.config.sections.training import Adam, AdamW, Gd, Muon, Sgd, Soap, Training
+from flexhpc.config.variants import variants
 from flexhpc.models import build
-from flexhpc.spec.sections.model import Cnn, Efficientnet, LowRank, Network, Resnet
-from flexhpc.spec.sections.training import Adam, AdamW, Gd, Muon, Sgd, Soap, Training
-from flexhpc.spec.variants import variants
 from flexhpc.training import Callbacks, Outcome, train
 from flexhpc.training import loop as loop_module
 from flexhpc.training.memory_format import match_memory_format

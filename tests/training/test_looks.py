@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from flexhpc.config.sections.gates import Gates, PlateauGate
+from flexhpc.config.sections.model import Cnn, Mlp, Model
+from flexhpc.config.sections.training import Adam, Gd, Sgd, Training
 from flexhpc.models import build
-from flexhpc.spec.sections.gates import Gates, PlateauGate
-from flexhpc.spec.sections.model import Cnn, Mlp, Model
-from flexhpc.spec.sections.training import Adam, Gd, Sgd, Training
 from flexhpc.training import evaluation as evaluation_module
 from flexhpc.training.batches import epoch_order, sizes_of
 from flexhpc.training.epoch_metrics import SUSPECTS, EpochMetrics

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from flexhpc.errors import Interrupted, PointError
-from flexhpc.models import build
-from flexhpc.spec.sections.gates import (
+from flexhpc.config.sections.gates import (
     CurvatureGate,
     Gates,
     GradientGate,
     PlateauGate,
     StabilityGate,
 )
-from flexhpc.spec.sections.model import Cnn, Mlp, Timm
-from flexhpc.spec.sections.training import Adam, AdamW, Gd, Sgd, Training
+from flexhpc.config.sections.model import Cnn, Mlp, Timm
+from flexhpc.config.sections.training import Adam, AdamW, Gd, Sgd, Training
+from flexhpc.errors import Interrupted, PointError
+from flexhpc.models import build
 from flexhpc.training import Callbacks, resident, train
 from flexhpc.training import engine as engine_module
 from tests.training.helpers import SMALL, probe_data, run, run_and_keep, same

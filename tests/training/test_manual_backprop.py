@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
+from flexhpc.config.sections.model import Mlp
+from flexhpc.config.sections.training import Adam, Gd, Muon, Sam, Sgd, Training
+from flexhpc.config.variants import variants
 from flexhpc.models import build
-from flexhpc.spec.sections.model import Mlp
-from flexhpc.spec.sections.training import Adam, Gd, Muon, Sam, Sgd, Training
-from flexhpc.spec.variants import variants
 from flexhpc.training import loop as loop_module
 from flexhpc.training.manual_backprop import ManualBackprop, mlp_layers
 from flexhpc.training.optimizers import make_optimizer

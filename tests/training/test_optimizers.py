@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from flexhpc.spec.sections.model import Mlp
-from flexhpc.spec.sections.training import Adam, AdamW, Gd, Muon, Sgd, Shampoo, Soap, Training
-from flexhpc.spec.variants import variants
+from flexhpc.config.sections.model import Mlp
+from flexhpc.config.sections.training import Adam, AdamW, Gd, Muon, Sgd, Shampoo, Soap, Training
+from flexhpc.config.variants import variants
 from flexhpc.training.optimizers import (
     clip_gradients,
     make_optimizer,

@@ -12,11 +12,11 @@ import torch
 from torch.nn import functional
 
 from flexhpc.analysis.information import most_of_tokens
+from flexhpc.config import checked
 from flexhpc.data import load_samples
 from flexhpc.errors import InputError
 from flexhpc.measuring.probe import Wanted, run_training
 from flexhpc.models import build, count_parameters
-from flexhpc.spec import checked
 from flexhpc.store import RunFolder, read
 from flexhpc.training import Callbacks, Group
 from flexhpc.training.losses import cross_entropy, finite, missed

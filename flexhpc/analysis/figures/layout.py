@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flexhpc.analysis.figures.curves import SIZES
-from flexhpc.spec.point import named, plain_text
+from flexhpc.config.point import named, plain_text
 from flexhpc.store.status import PointStatus
 
 _MOST_FACETS, _MOST_COLOURS = 9, 8

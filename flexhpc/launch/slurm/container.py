@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from flexhpc.config import Point
+from flexhpc.config.sections.custom import CustomCode
 from flexhpc.errors import InputError
 from flexhpc.launch.profile import Container, SlurmProfile
 from flexhpc.launch.slurm.commands import Slurm
-from flexhpc.spec import Point
-from flexhpc.spec.sections.own import OwnCode
 from flexhpc.versions import source
 
 _SCRIPT = "container.sh"
@@ -133,7 +133,7 @@ def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> T
     places = {point.data.location for point in points}
     for point in points:
         for section in (point.data, point.model, point.training):
-            if isinstance(section, OwnCode):
+            if isinstance(section, CustomCode):
                 places.add(section.folder)
     data = sorted({work / Path(place).expanduser() for place in places if place} | {work / "data"})
     for path in (run, work, *data):

@@ -1,0 +1,16 @@
+"""What to measure: sweep specs, their points and their ids. Imports neither torch nor mlflow."""
+
+from flexhpc.config.frozen import freeze, request_hash
+from flexhpc.config.loading import checked, load
+from flexhpc.config.point import Point
+from flexhpc.config.sections.data import Data
+from flexhpc.config.sections.gates import Gates
+from flexhpc.config.sections.model import Model
+from flexhpc.config.sections.search import Search
+from flexhpc.config.sections.training import Training
+from flexhpc.config.sweep import Sweep
+
+__all__ = [
+    "Data", "Gates", "Model", "Point", "Search", "Sweep", "Training", "checked", "freeze", "load",
+    "request_hash",
+]  # fmt: skip

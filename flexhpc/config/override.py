@@ -1,0 +1,82 @@
+"""What ``--set key=value`` does to a spec before it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from flexhpc.config.nested import spelled
+from flexhpc.config.resolve import show
+from flexhpc.config.yaml_reader import parse, raise_problems
+from flexhpc.errors import InputError
+
+
+def apply_override(top: dict[str, Any], text: str, beside: Collection[str]) -> None:
+    """Apply ``key=value`` to a plain document, in place.
+
+    A scalar fixes a key, and stops sweeping or tuning it; a list sweeps it.
+
+    Args:
+        top: the document; beside: names of the sections that stand beside ``fixed``.
+
+    Raises:
+        InputError: the text is no ``key=value``, or its value no YAML.
+    """
+    key, equals, value_text = text.partition("=")
+    key = key.strip().removeprefix("fixed.")
+    if not equals or not key:
+        raise InputError(f"--set {text}: must have the form key=value, as model.width=64")
+    if len(text.splitlines()) > 1:
+        raise InputError(f"--set {show(text)}: must be one line")
+    parsed = parse("value: " + value_text, f"--set {text}")
+    raise_problems(parsed.problems)
+    value = parsed.value.get("value")
+    if key == "name":
+        top["name"] = value
+        return
+    if (section := key.split(".")[0]) in beside:
+        if key != section and isinstance(top.get(section), list):
+            raise InputError(f"--set {text}: {section} is a list; set it as a whole")
+        _put(top, key, value)
+        return
+    grid = top.get("grid")
+    for axes in (grid, top.get("tune")):
+        if isinstance(axes, dict):
+            axes.pop(key, None)
+    if _replaced_in_zip(top, key, value):
+        return
+    if isinstance(value, list):
+        if not isinstance(grid, dict):
+            grid = top["grid"] = {}
+        grid[key] = value
+    elif key == "seed":
+        top["seed"] = value
+    else:
+        if not isinstance(top.get("fixed"), dict):
+            top["fixed"] = {}
+        _put(top["fixed"], key, value)
+
+
+def _replaced_in_zip(top: dict[str, Any], key: str, value: Any) -> bool:
+    """Replace or drop ``key`` in the zip entry that holds it; True if it is replaced there."""
+    entries = top.get("zip")
+    if not isinstance(entries, list):
+        return False
+    for entry in entries:
+        if isinstance(entry, dict) and key in entry:
+            if isinstance(value, list):
+                entry[key] = value
+                return True
+            del entry[key]
+            if not entry:
+                entries.remove(entry)
+            return False
+    return False
+
+
+def _put(where: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for part in parents:
+        where[part] = spelled(where.get(part))
+        where = where[part]
+    where[last] = value

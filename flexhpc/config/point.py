@@ -1,0 +1,118 @@
+"""A point: one fully resolved combination of a sweep spec."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flexhpc.config.sections.data import Data
+from flexhpc.config.sections.evaluate import Evaluate
+from flexhpc.config.sections.model import Model
+from flexhpc.config.sections.record import Record
+from flexhpc.config.sections.search import Search
+from flexhpc.config.sections.training import Procedure
+from flexhpc.config.tune import WIDEST_STEP, Arm, is_tune
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """One fully resolved combination of a sweep spec; asks for one EMC.
+
+    Attributes:
+        index: position in the sweep, from 0.
+        id: content hash of all that can change the result.
+        canonical: the JSON text that was hashed.
+        model, training: as they are without tuning, or of the first arm.
+        arms: what is tried of the tuned keys; a single one without values where none is.
+        evaluate: how its model is trained to see whether it generalizes; None for not at all.
+        record: what else is kept of every probe.
+        swept: the values of the swept keys, by dotted path.
+    """
+
+    index: int
+    id: str
+    canonical: str
+    data: Data
+    model: Model
+    training: Procedure
+    search: Search
+    seed: int
+    arms: tuple[Arm, ...]
+    evaluate: Evaluate | None
+    record: Record
+    swept: dict[str, Any]
+
+    @property
+    def coordinates(self) -> tuple[tuple[float, ...], ...]:
+        """Per arm, its place on the scale of each tuned key, in steps of a range."""
+        step = math.log(WIDEST_STEP)
+        return tuple(
+            tuple(math.log(value) / step for value in arm.values.values()) for arm in self.arms
+        )
+
+    def at(self, arm: int) -> Point:
+        """Return the point with the values of one of its arms in place."""
+        chosen = self.arms[arm]
+        return replace(self, model=chosen.model, training=chosen.training)
+
+    @property
+    def label(self) -> str:
+        """The swept values in short: ``random width=48``, for tables and run names.
+
+        Text speaks for itself; the MLflow UI cuts names after some 15 characters.
+        """
+        return " ".join(short(key, value) for key, value in self.swept.items())
+
+    def value(self, key: str) -> str | None:
+        """Return the value of a dotted key as text, swept or not; None where there is no such key.
+
+        ``run`` is the name of the run, where there are several.
+        """
+        if key in self.swept:
+            return plain_text(self.swept[key])
+        value: Any = json.loads(self.canonical)
+        for part in key.split("."):
+            if not isinstance(value, dict) or part not in value:
+                return None
+            value = value[part]
+        return plain_text(value)
+
+    @property
+    def evaluation(self) -> dict[str, int] | None:
+        """Which evaluation is wanted: see :attr:`Evaluate.asked`; None for none."""
+        return None if self.evaluate is None else self.evaluate.asked
+
+
+def short(key: str, value: Any) -> str:
+    """Return a swept value in short; text speaks for itself, anything else is named."""
+    if is_tune(value):
+        return f"{key.split('.')[-1] or 'tune'}={value['tune']}"
+    if isinstance(value, dict):
+        return " ".join(
+            f"{inner}={v}" if "." in key and isinstance(v, str) else short(f"{key}.{inner}", v)
+            for inner, v in value.items()
+        )
+    return value if isinstance(value, str) else f"{key.split('.')[-1]}={value}"
+
+
+def plain_text(value: object) -> str:
+    """Return a swept value for a cell of a table: ``48``, ``random``, ``mlp width=16``."""
+    if value is None:
+        return ""
+    return short("", value) if isinstance(value, dict) else str(value)
+
+
+_SPEAK = {"labels", "family", "optimizer", "activation", "source", "name", "policy", "trainer"}
+"""Keys whose words say what they are of."""
+
+
+def named(key: str, value: object) -> str:
+    """Return a swept value for a sentence: ``random``, ``width 8``, ``inputs permuted``.
+
+    Names of labels, activations and the like, and whole sections, speak for themselves.
+    """
+    said, last = plain_text(value), key.split(".")[-1]
+    section = "." not in key and not said[:1].isdigit()
+    return said if last in _SPEAK or section else f"{last} {said}"

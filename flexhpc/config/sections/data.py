@@ -1,0 +1,342 @@
+"""The ``data`` section: which samples there are, and how they are labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from flexhpc.config.sections.base import (
+    CALLED,
+    LATER,
+    LIMIT,
+    LOCATION,
+    Count,
+    Fraction,
+    Section,
+    positive,
+)
+
+Classes = Annotated[int, Field(ge=2, le=10**6)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What is known of a source without reading it.
+
+    Attributes:
+        shape: of a sample: (channels, height, width), or (features,).
+        classes: its own; coarse: its super-classes, 0 without any.
+        size: of the training set (samples).
+    """
+
+    shape: tuple[int, ...]
+    classes: int
+    size: int
+    coarse: int = 0
+
+
+class Data(Section):
+    """Which samples there are, and how they are labelled.
+
+    ``does`` names a function (section, seed of the point) -> flexhpc.data.dataset.Source. A variant
+    has the keys that it needs to read its samples; that with the mark LOCATION says where they lie.
+    """
+
+    vectors: ClassVar[bool] = False
+    """Whether samples are vectors of features, not images."""
+    drawn: ClassVar[bool] = False
+    """Whether samples are drawn anew for every seed of a point, instead of read."""
+
+    tokens: ClassVar[bool] = False
+    """Whether samples are sequences, of which every token is to be predicted from those before."""
+
+    source: str
+    """Where the samples come from."""
+    labels: Literal["original", "random", "corrupted"] = "original"
+    """`original`: the data set's own labels. `random`: uniform, drawn once per seed and sample.
+    `corrupted`: an exact fraction of all samples gets another label than its own."""
+    corruption: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Fraction of all samples whose label is replaced by a wrong one, uniform among the others."""
+    classes: Classes | None = None
+    """Number of classes: of random labels, or to merge the data set's own into."""
+    merge: Literal["random", "coarse"] | None = None
+    """Merges the classes: `random`: into `classes` groups of near-equal numbers of classes, drawn
+    once per seed. `coarse`: into the data set's own super-classes."""
+    class_map: list[Annotated[int, Field(ge=0, lt=10**6)]] | None = None
+    """New class of each class, to merge them as you like; new classes are 0, 1, 2, ..."""
+    inputs: Annotated[Literal["original", "gaussian", "permuted", "permuted_each"], LATER] = (
+        "original"
+    )
+    """`gaussian`: normal noise in place of each sample, with the mean and deviation of the training
+    set. `permuted`: one permutation of the pixels (or features) for all samples.
+    `permuted_each`: one for each sample. Drawn once per seed."""
+    standardise: Annotated[Literal["channel", "pixel", "set", "none"], LATER] = "channel"
+    """What is subtracted and divided by: mean and deviation over the training set of each `channel`
+    (of each feature of vectors), of each `pixel`, or of the whole `set` at once. `none`: nothing;
+    images then hold numbers from 0 to 1."""
+    n_max: Count | None = None
+    """Largest n that is tried (samples); by default the whole training set."""
+    subset: Literal["fresh", "nested"] = "fresh"
+    """`fresh`: an independent subset per probe. `nested`: prefixes of one permutation per seed."""
+    conflicts: Literal["report", "drop"] = "report"
+    """Identical inputs with different labels: `report` them, or `drop` all but the majority."""
+    test_fraction: Annotated[Fraction, LATER] = 0.0
+    """Fraction of the samples held out, the same for every seed, to measure generalization on where
+    a data set has no test set of its own. They are never trained on."""
+
+    @property
+    def known(self) -> Known | None:
+        """What is known without reading a file; None for nothing."""
+        return None
+
+    @property
+    def own_test(self) -> bool:
+        """Whether the source comes (or may come) with a test set of its own."""
+        return False
+
+    @property
+    def location(self) -> str | None:
+        """Where the samples lie, if the point says so."""
+        key = self.location_key()
+        return None if key is None else getattr(self, key)
+
+    @classmethod
+    def location_key(cls) -> str | None:
+        """Return the key that says where the samples lie; None where there is none."""
+        return next(iter(cls.marked(LOCATION)), None)
+
+    @classmethod
+    def reading_keys(cls) -> list[str]:
+        """Return the keys that decide which values are read: the source, and a variant's own.
+
+        Where it lies and how it is called is not among them.
+        """
+        marked = (name for mark in (LOCATION, LIMIT, CALLED) for name in cls.marked(mark))
+        apart = {*Data.model_fields, *marked} - {"source"}
+        own = {"classes"} if cls.drawn else set()
+        return [name for name in cls.model_fields if name not in apart or name in own]
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
+        labels = values.get("labels", "original")
+        merge, classes = values.get("merge"), values.get("classes")
+        if labels == "corrupted" and "corruption" not in values:
+            yield "corruption", "is required with labels: corrupted; give a fraction, as 0.2"
+        if labels != "corrupted" and "corruption" in values:
+            yield "corruption", f"has no effect with labels: {labels}; leave it out"
+        if merge == "random" and classes is None:
+            yield "classes", "is required with merge: random; say into how many"
+        if merge == "coarse" and classes is not None:
+            yield "classes", "has no effect with merge: coarse; leave it out"
+        for key in ("merge", "class_map"):
+            if labels == "random" and values.get(key) is not None:
+                yield key, "has no effect on random labels; give classes, or leave it out"
+        given = values.get("class_map")
+        if given is not None and (merge is not None or classes is not None):
+            yield "class_map", "says all; leave merge and classes out"
+        if isinstance(given, list) and all(isinstance(new, int) for new in given):
+            targets = sorted(set(given))
+            if len(targets) < 2 or targets != list(range(len(targets))):
+                yield "class_map", f"must name the classes 0, 1, ... without a gap, not {targets}"
+        if cls._own_classes_only() and classes is not None and labels != "random" and merge is None:
+            yield "classes", "needs merge: random (or labels: random) beside it"
+
+        if not issubclass(cls, Images) and values.get("standardise") == "pixel":
+            yield "standardise", "pixel is for images; channel takes each feature of a vector"
+
+    @classmethod
+    def _own_classes_only(cls) -> bool:
+        """Whether ``classes`` can only mean another number of them than the data set has."""
+        return not cls.model_fields["classes"].default
+
+
+class Images(Data):
+    """What all image sets share."""
+
+    side: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Images are resized to side x side pixels: shorter side first, then the centre is cut out;
+    by default they stay as they are."""
+    colour: Literal["grey", "rgb"] | None = None
+    """`grey`: one channel, the luma of a colour image (ITU-R 601). `rgb`: three equal channels."""
+
+
+class Digits(Images):
+    """The 1,797 8x8 digits that ship with scikit-learn."""
+
+    does: ClassVar[str] = "flexhpc.data.sources:digits"
+
+    source: Literal["digits"]
+
+    @property
+    def known(self) -> Known:
+        """See :class:`Known`."""
+        return Known(shape=(1, 8, 8), classes=10, size=1_797)
+
+
+class ImageSet(Images):
+    """A well-known image set, read from the layouts that users already have."""
+
+    does: ClassVar[str] = "flexhpc.data.sources:image_set"
+
+    source: Literal["mnist", "fashion_mnist", "cifar10", "cifar100", "cifar5m"]
+    root: Annotated[str | None, LOCATION] = None
+    """Folder of your copy, or a file of `flexhpc data prepare`; by default $FLEXHPC_DATA, ./data
+    and the system's are searched."""
+
+    @property
+    def known(self) -> Known | None:
+        """See :class:`Known`."""
+        return {
+            "mnist": Known(shape=(1, 28, 28), classes=10, size=60_000),
+            "fashion_mnist": Known(shape=(1, 28, 28), classes=10, size=60_000),
+            "cifar10": Known(shape=(3, 32, 32), classes=10, size=50_000),
+            "cifar100": Known(shape=(3, 32, 32), classes=100, size=50_000, coarse=20),
+        }.get(self.source)
+
+    @property
+    def own_test(self) -> bool:
+        """All but CIFAR-5m."""
+        return self.source != "cifar5m"
+
+
+class ImageFolder(Images):
+    """Images in `ROOT/[train/]CLASS/*`, all of one size or resized to `side`."""
+
+    does: ClassVar[str] = "flexhpc.data.sources:image_folder"
+
+    source: Literal["image_folder"]
+    root: Annotated[str, LOCATION]
+    """Folder that holds train/CLASS/ or CLASS/ folders, or a file of `flexhpc data prepare`."""
+    name: Annotated[str | None, CALLED] = None
+    """Tells two image folders of one sweep apart, as `root` is no part of a point's identity."""
+
+    @property
+    def own_test(self) -> bool:
+        """It may have one."""
+        return True
+
+
+class KnownTable(Data):
+    """A well-known table (UCI): Covertype, Adult, or the credit default of Taiwan."""
+
+    does: ClassVar[str] = "flexhpc.data.sources:known_table"
+    vectors: ClassVar[bool] = True
+
+    source: Literal["covtype", "adult", "credit"]
+    root: Annotated[str | None, LOCATION] = None
+    """Folder or file of your copy, or a file of `flexhpc data prepare`; by default $FLEXHPC_DATA
+    and ./data are searched."""
+
+    @property
+    def own_test(self) -> bool:
+        """Adult alone."""
+        return self.source == "adult"
+
+
+class Table(Data):
+    """Any table with a header: CSV (also packed by gzip, bzip2, xz, zip or tar) or Parquet. Numeric
+    columns are standardised, the others one-hot; a missing value is the mean, or a category, and is
+    marked."""
+
+    does: ClassVar[str] = "flexhpc.data.sources:table"
+    vectors: ClassVar[bool] = True
+
+    source: Literal["table"]
+    path: Annotated[str, LOCATION]
+    """The file, or a file of `flexhpc data prepare`."""
+    target: str
+    """Column that holds the class."""
+    categorical: list[str] | None = None
+    """Columns that are classes although they hold numbers; text always is."""
+    drop: list[str] | None = None
+    """Columns to leave out, as an index."""
+    name: Annotated[str | None, CALLED] = None
+    """Tells two tables of one sweep apart, as `path` is no part of a point's identity."""
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
+        yield from super().clashes(values)
+        target = values.get("target")
+        lists = {k: v for k in ("categorical", "drop") if isinstance(v := values.get(k), list)}
+        for key, columns in lists.items():
+            if target in columns:
+                yield key, f"names the target {target}, which is no input; leave it out"
+        for column in lists.get("categorical", []):
+            if column in lists.get("drop", []):
+                yield "drop", f"names {column}, as categorical does; keep one"
+
+
+class Gaussian(Data):
+    """Standard-normal inputs. Original labels come from a random linear teacher."""
+
+    does: ClassVar[str] = "flexhpc.data.sources:gaussian"
+    vectors: ClassVar[bool] = True
+    drawn: ClassVar[bool] = True
+
+    source: Literal["gaussian"]
+    dims: Count = 100
+    """Number of features."""
+    classes: Classes = 2
+    """Number of classes."""
+    size: Count = 10_000
+    """Number of samples in the training set."""
+
+    @property
+    def known(self) -> Known:
+        """See :class:`Known`."""
+        return Known(shape=(self.dims,), classes=self.classes, size=self.size)
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
+        yield from super().clashes(values)
+        if values.get("inputs") in ("gaussian", "permuted", "permuted_each"):
+            yield "inputs", "has no effect on Gaussian inputs; leave it out"
+        if values.get("standardise", "channel") in ("set", "none"):
+            yield "standardise", "has no effect on Gaussian inputs; leave it out"
+        if values.get("merge") is not None:
+            yield "merge", "has no effect here: classes says how many there are; leave it out"
+
+
+class RandomTokens(Data):
+    """Sequences of uniformly random tokens, each of which is predicted from those before it. A
+    sequence is fitted if every token after its prompt is the most likely one."""
+
+    does: ClassVar[str] = "flexhpc.data.sources:random_tokens"
+    vectors: ClassVar[bool] = True
+    drawn: ClassVar[bool] = True
+    tokens: ClassVar[bool] = True
+
+    source: Literal["random_tokens"]
+    vocabulary: Annotated[int, Field(ge=2, le=2**20)] = 64
+    """Number of different tokens."""
+    length: Annotated[int, Field(ge=1, le=2**16)] = 16
+    """Tokens of a sequence."""
+    prompt: Annotated[int, Field(ge=0, lt=2**16)] = 4
+    """First tokens of a sequence that need not be right: they tell which one it is, and nothing
+    could predict them. The loss is that of all tokens."""
+    size: Count = 10_000
+    """Number of sequences in the training set."""
+
+    @property
+    def known(self) -> Known:
+        """See :class:`Known`."""
+        return Known(shape=(self.length,), classes=self.vocabulary, size=self.size)
+
+    @classmethod
+    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :meth:`Section.clashes`."""
+        for key in ("labels", "classes", "merge", "class_map", "inputs", "standardise",
+                    "test_fraction", "conflicts"):  # fmt: skip
+            if values.get(key, cls.model_fields[key].default) != cls.model_fields[key].default:
+                yield key, "has no effect on random tokens, each of which is a label; leave it out"
+        length, prompt = (
+            values.get(key, cls.model_fields[key].default) for key in ("length", "prompt")
+        )
+        if positive(length) and positive(prompt) and prompt >= length:
+            yield "prompt", f"{prompt} leaves no token of {length} to be right; give fewer"

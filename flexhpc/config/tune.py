@@ -1,0 +1,108 @@
+"""Keys that are tuned: what a point tries of each, and its arms, one per combination.
+
+``training.lr: {tune: [1e-4, 1e-2]}`` asks for the EMC at the best value of a nuisance: two numbers
+are the ends of a range that is cut into near-equal factors, three or more are the values to try.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from flexhpc.config.nested import Keys
+from flexhpc.config.sections.base import NUISANCE, Section
+from flexhpc.config.sections.model import Model
+from flexhpc.config.sections.training import Procedure
+
+WIDEST_STEP = 3.2
+"""Largest factor between neighbouring values of a range."""
+MOST_ARMS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One combination of the values of a point's tuned keys.
+
+    Attributes:
+        values: by dotted path; empty where a point tunes nothing.
+        edges: keys whose value is the first or the last one that is tried.
+        model, training: the sections with these values.
+    """
+
+    values: Mapping[str, float]
+    edges: tuple[str, ...]
+    model: Model
+    training: Procedure
+
+
+def is_tune(value: Any) -> bool:
+    """Return whether a value, as the user gave it, asks for tuning."""
+    return isinstance(value, dict) and "tune" in value
+
+
+def taken_out(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Keys, Any]]:
+    """Part the values of a section from what is tuned: path -> what stands there."""
+    plain: dict[str, Any] = {}
+    tuned: dict[Keys, Any] = {}
+    for key, value in values.items():
+        if is_tune(value):
+            tuned[(key,)] = value
+        elif isinstance(value, dict) and key != "kwargs":
+            plain[key], inner = taken_out(value)
+            tuned |= {(key, *path): asked for path, asked in inner.items()}
+        else:
+            plain[key] = value
+    return plain, tuned
+
+
+def ladder(asked: Mapping[str, Any], whole: bool) -> list[float] | str:
+    """Return the values that are tried, ascending, or what is wrong with what was asked.
+
+    Args:
+        asked: what the user wrote in place of a number; whole: whether only whole numbers will do.
+    """
+    given = asked["tune"]
+    fine = (
+        len(asked) == 1
+        and isinstance(given, list)
+        and len(given) > 1
+        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in given)
+        and all(math.isfinite(v) and v > 0 for v in given)
+        and given == sorted(set(given))
+    )
+    if not fine:
+        return "tune takes ascending numbers above 0: [lowest, highest], or three or more to try"
+    if whole and not all(isinstance(v, int) for v in given):
+        return "is a whole number, so tune takes whole numbers"
+    if len(given) > 2:
+        return list(given)
+    low, high = given
+    steps = math.ceil(math.log(high / low) / math.log(WIDEST_STEP) - 1e-9)
+    inner = (low * (high / low) ** (i / steps) for i in range(1, steps))
+    rounded = [round(v) if whole else float(f"{v:.2g}") for v in inner]
+    return [low, *dict.fromkeys(v for v in rounded if low < v < high), high]
+
+
+def combinations(tried: Mapping[Keys, Sequence[float]]) -> Iterator[dict[Keys, float]]:
+    """Yield every combination of values; one empty one where nothing is tuned."""
+    for values in itertools.product(*tried.values()):
+        yield dict(zip(tried, values, strict=True))
+
+
+def nuisances(cls: type[Section]) -> dict[Keys, bool]:
+    """Return the paths of the keys that may be tuned, and whether each is a whole number."""
+    paths: dict[Keys, bool] = {}
+    for name, field in cls.model_fields.items():
+        parts = (field.annotation, *get_args(field.annotation))
+        inner = [a for a in (getattr(p, "__origin__", p) for p in parts) if isinstance(a, type)]
+        for section in inner:
+            if issubclass(section, Section):
+                paths |= {(name, *path): whole for path, whole in nuisances(section).items()}
+        if NUISANCE in field.metadata or any(
+            NUISANCE in getattr(a, "__metadata__", ()) for a in get_args(field.annotation)
+        ):
+            paths[(name,)] = int in inner
+    return paths

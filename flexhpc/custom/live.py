@@ -1,0 +1,114 @@
+"""Which version an object of the running Python is: a hash of its source and of what it names."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flexhpc.custom.code import hash_of, is_installed
+
+
+def source_hash(value: Any) -> str | None:
+    """Return a hash of the source of an object, of all of a user's that it names, and of values.
+
+    None where there is no source, as of what was typed into a prompt, and where it names an object
+    that nothing tells apart from another, as an array.
+    """
+    texts: dict[str, bytes] = {}
+    if not _collect(value, texts):
+        return None
+    return hash_of(texts)
+
+
+def _collect(value: Any, texts: dict[str, bytes]) -> bool:
+    """Add the source of an object and of what it names; False where it has none."""
+    value = inspect.unwrap(value) if callable(value) else value
+    name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
+    if name in texts:
+        return True
+    try:
+        if getattr(value, "__name__", "") == "<lambda>":
+            text = _lambda_source(value)
+            name += text.decode()
+        else:
+            text = inspect.getsource(value).encode()
+    except (OSError, TypeError, SyntaxError):
+        return False
+    texts[name] = text
+    return all(_tell(inner, name, texts) for inner in _named_by(value))
+
+
+def _tell(inner: Any, name: str, texts: dict[str, bytes]) -> bool:
+    """Add what tells an object apart that another one names; False where nothing does."""
+    if _is_of_a_user(inner):
+        return _collect(inner, texts)
+    if _is_plain(inner):
+        texts[f"{name} {len(texts)}"] = repr(inner).encode()
+        return True
+    return inspect.ismodule(inner) or inspect.isroutine(inner) or inspect.isclass(inner)
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is all that its repr says: numbers, text, and what holds them."""
+    if isinstance(value, dict):
+        return all(_is_plain(inner) for pair in value.items() for inner in pair)
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, complex, str, bytes))
+
+
+def _lambda_source(function: Any) -> bytes:
+    """Return the source of a lambda alone: inspect gives the whole lines around it."""
+    lines, _ = inspect.findsource(function)
+    spans = [
+        (first, start, last, end)
+        for first, last, start, end in function.__code__.co_positions()
+        if first and last and start is not None and end is not None and (first, start) < (last, end)
+    ]
+    first, start = min(span[:2] for span in spans)
+    last, end = max(span[2:] for span in spans)
+    text = [line.encode() for line in lines[first - 1 : last]]  # columns are counted in bytes
+    text[-1] = text[-1][:end]
+    text[0] = text[0][start:]
+    body = ast.unparse(ast.parse(b"(" + b"".join(text) + b")"))
+    return f"lambda {inspect.signature(function)}: {body}".encode()
+
+
+def _named_by(value: Any) -> Iterator[Any]:
+    """Yield what a function, or the methods and bases of a class, refer to."""
+    if inspect.isclass(value):
+        yield from value.__mro__[1:]
+        for member in vars(value).values():
+            function = getattr(member, "__func__", member)
+            if inspect.isfunction(function):
+                yield from _named_by(function)
+    elif inspect.isfunction(value):
+        names = value.__globals__
+        codes = [value.__code__]
+        while codes:
+            code = codes.pop()
+            codes += [const for const in code.co_consts if inspect.iscode(const)]
+            yield from (names[name] for name in code.co_names if name in names)
+        yield from value.__defaults__ or ()
+        yield from (value.__kwdefaults__ or {}).values()
+        for cell in value.__closure__ or ():
+            with contextlib.suppress(ValueError):
+                yield cell.cell_contents
+
+
+def _is_of_a_user(value: Any) -> bool:
+    """Return whether an object is a function or class that was not installed."""
+    if not (inspect.isclass(value) or inspect.isfunction(value)):
+        return False
+    if value.__module__ in sys.builtin_module_names:  # as object, the last base of every class
+        return False
+    try:
+        file = Path(inspect.getfile(value))
+    except (OSError, TypeError):
+        return True
+    return not is_installed(file)

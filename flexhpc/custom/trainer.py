@@ -1,0 +1,243 @@
+"""Calls a trainer of the user's: what it is given, and what its answer means.
+
+:func:`main` is the process that it runs in. That is no copy of the one that measures, so it may use
+threads, processes and GPUs as it likes, and can be ended at any time.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexhpc.custom.code import Code, accepted, array_of, load, run
+from flexhpc.errors import PointError, one_line
+from flexhpc.seeds import ProbeSeeds
+
+_OFFERED = ("seeds", "seed", "n", "classes", "shape", "budget", "model")
+_COUNTS = ("epochs", "steps", "cost")
+_LOOK_EVERY = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How long a trainer may train, as its section says; all None where that says nothing.
+
+    Attributes:
+        epochs: passes over the samples; steps: updates; gradient_evaluations: of single samples.
+    """
+
+    epochs: int | None
+    steps: int | None
+    gradient_evaluations: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """A trainer as a spec names it.
+
+    Attributes:
+        name: ``module:name``; code: where it was found; pinned: whether whatever its source.
+        kwargs: passed to it.
+    """
+
+    name: str
+    code: Code
+    pinned: bool
+    kwargs: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """What it is called in messages."""
+        return f"training.trainer: {self.name}"
+
+    def import_it(self) -> Callable[..., Any]:
+        """Import it, and see whether it can be called with its ``kwargs``.
+
+        Raises:
+            PointError: it cannot.
+        """
+        found = load(self.name, self.code, pinned=self.pinned, key="training.trainer")
+        if not callable(found):
+            raise PointError(f"{self.key} is a {type(found).__name__}, not a function")
+        fit: Callable[..., Any] = found
+        try:
+            signature = inspect.signature(fit)
+        except (TypeError, ValueError):  # of what is written in C
+            return fit
+        offered = accepted(fit, dict.fromkeys(_OFFERED))
+        try:
+            signature.bind(None, None, **{**offered, **self.kwargs})
+        except TypeError as error:
+            raise PointError(f"{self.key}{signature}: {one_line(error)}") from None
+        return fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One call of a trainer.
+
+    Attributes:
+        trainer: whom to call.
+        inputs: float32 (n, ...), standardised; labels: int64 (n,), from 0; classes: how many.
+        seeds: of this probe; budget: as asked; seconds: longest that the call may take.
+        make_model: builds the network of the point's ``model``, from torch's global random state;
+            None where there is none.
+    """
+
+    trainer: Trainer
+    inputs: NDArray[np.float32] = field(repr=False)
+    labels: NDArray[np.int64] = field(repr=False)
+    classes: int
+    seeds: ProbeSeeds
+    budget: Budget
+    seconds: float
+    make_model: Callable[[], Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a trainer returned.
+
+    Attributes:
+        fitted: bool (n,), whether it got each sample right.
+        loss: as it says, or nan; epochs, steps, cost (samples trained on): as it says, or 0.
+        readings: all other numbers that it gave.
+    """
+
+    fitted: NDArray[np.bool_]
+    loss: float = float("nan")
+    epochs: int = 0
+    steps: int = 0
+    cost: int = 0
+    readings: Mapping[str, float] = field(default_factory=dict)
+
+
+def train(task: Task) -> Answer:
+    """Call a trainer.
+
+    It is called with inputs and labels, with ``kwargs``, and with what it has parameters for of:
+    ``seeds`` (a :class:`~flexhpc.seeds.ProbeSeeds`), ``seed`` (a whole number below 2^31), ``n``,
+    ``classes``, ``shape`` (of a sample), ``budget`` (a :class:`Budget`) and ``model`` (the
+    untrained network). The global random states of Python, NumPy and torch are seeded before.
+
+    Raises:
+        PointError: it cannot be imported, raised something, or its answer is none.
+    """
+    trainer = task.trainer
+    fit = trainer.import_it()
+    seed = task.seeds.init % 2**31
+    _seed(seed)
+    offered = {
+        "seeds": task.seeds,
+        "seed": seed,
+        "n": len(task.labels),
+        "classes": task.classes,
+        "shape": task.inputs.shape[1:],
+        "budget": task.budget,
+    }
+    if task.make_model is not None and accepted(fit, {"model": None}):
+        offered["model"] = task.make_model()
+    given = {**accepted(fit, offered), **trainer.kwargs}
+
+    def call() -> Any:
+        return fit(task.inputs, task.labels, **given)
+
+    return answer_of(trainer.key, run(trainer.key, call, task.seconds), task)
+
+
+def answer_of(name: str, given: Any, task: Task) -> Answer:
+    """Return what a trainer's answer says.
+
+    Args:
+        name: for messages.
+        given: an array: bool (n,), which samples are right; whole numbers (n,), the predicted
+            classes; or numbers (n, classes), scores of which the largest counts. Or a mapping with
+            such an array as ``right``, ``predicted`` or ``scores``, and numbers or None beside it.
+        task: what it is an answer to.
+
+    Raises:
+        PointError: it is something else.
+    """
+    if not isinstance(given, Mapping):
+        return Answer(fitted=_fitted(name, "", given, task))
+    arrays = [key for key in ("right", "predicted", "scores") if key in given]
+    if len(arrays) != 1:
+        raise PointError(f"{name} gave a mapping without right, predicted or scores (one of them)")
+    fitted = _fitted(name, arrays[0], given[arrays[0]], task)
+    numbers: dict[str, float] = {}
+    for key, value in given.items():
+        if key in arrays or value is None:
+            continue
+        try:
+            numbers[str(key)] = float(value)
+        except (TypeError, ValueError):
+            raise PointError(f"{name} gave as {key} a {type(value).__name__}, no number") from None
+    counts: dict[str, int] = {}
+    for key in _COUNTS:
+        value = numbers.pop(key, 0.0)
+        if not (0 <= value < 2**63) or value != int(value):
+            raise PointError(f"{name} gave as {key} {value:g}, no count")
+        counts[key] = int(value)
+    loss = numbers.pop("loss", float("nan"))
+    return Answer(fitted=fitted, loss=loss, readings=numbers, **counts)
+
+
+def _fitted(name: str, key: str, given: Any, task: Task) -> NDArray[np.bool_]:
+    """Return which samples an answer got right."""
+    array, n = array_of(name, given), len(task.labels)
+    wanted = {"right": "b", "predicted": "iuf", "scores": "iuf"}.get(key, "biuf")
+    if task.labels.ndim > 1 and array.dtype.kind != "b":
+        raise PointError(f"{name}: of sequences say which are right, as bool ({n},)")
+    if array.dtype.kind not in wanted:
+        raise PointError(f"{name} gave {key or 'an array'} of {array.dtype}, not what that means")
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        raise PointError(f"{name} gave nan among its answers")
+    if array.shape == (n, task.classes) and key in ("", "scores") and array.dtype.kind != "b":
+        return np.asarray(array.argmax(axis=1) == task.labels)
+    if array.shape != (n,) or key == "scores":
+        wanted = f"({n}, {task.classes})" if key == "scores" else f"({n},)"
+        raise PointError(f"{name} gave an array {array.shape}, not {wanted} for {n} samples")
+    return array if array.dtype.kind == "b" else np.asarray(array == task.labels)
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(seed)
+
+
+def main(descriptor: int) -> None:
+    """Answer the tasks that come through a connection, until there are no more."""
+    connection = Connection(descriptor)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # the parent gets it too, and says what to do
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        try:
+            connection.send(train(task))
+        except PointError as error:
+            connection.send(error)
+
+
+def _end_with(parent: int) -> None:
+    """End this process, and those that it started, when its parent is gone."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_EVERY)
+    os.killpg(0, signal.SIGKILL)

@@ -1,0 +1,301 @@
+"""Bad specs as users write them: exit status 2, file:line: key, no traceback, all at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from flexhpc.cli import main
+
+HEAD = "name: x\nfixed:\n"
+GOOD = {
+    "data": "{source: digits}",
+    "model": "{family: mlp, width: 8}",
+    "training": "{optimizer: adam}",
+    "search": "{policy: bisection}",
+}
+
+
+def spec(rest: str = "", **sections: str) -> str:
+    """A good spec with some sections replaced; data, model, training, search in lines 3 to 6."""
+    lines = "".join(f"  {name}: {sections.get(name, text)}\n" for name, text in GOOD.items())
+    return HEAD + lines + rest
+
+
+BAD = {
+    "no name": ("fixed: {}\n", ":1: name: is required"),
+    "name with blank": (spec().replace("name: x", "name: a b"), ":1: name: \"a b\" must be"),
+    "name with slash": (spec().replace("name: x", "name: a/b"), ":1: name: \"a/b\" must be"),
+    "name is a number": (spec().replace("name: x", "name: 3"), ":1: name: 3 must be"),
+    "unknown top key": (spec("grdi: {}\n"), ":7: grdi: unknown key"),
+    "did you mean": (spec("grdi: {}\n"), "did you mean grid?"),
+    "duplicate key": (spec("name: y\n"), ":7: name: this key stands twice"),
+    "duplicate inner key": (spec(model="{family: mlp, width: 8, width: 9}"), ":4: fixed.model.width"),
+    "seed in fixed": (spec().replace("fixed:\n", "fixed:\n  seed: 3\n"), ":3: fixed.seed: stands at"),
+    "unknown section": (spec().replace("fixed:\n", "fixed:\n  modl: {}\n"), ":3: fixed.modl"),
+    "section is a list": (spec(model="[1]"), ":4: fixed.model: must be a mapping"),
+    "fixed is text": ("name: x\nfixed: hello\n", ":2: fixed: must be a mapping"),
+    "seed is text": (spec("seed: abc\n"), "seed: must be a whole number"),
+    "seed is negative": (spec("seed: -1\n"), "seed: must be a whole number"),
+    "seed is a fraction": (spec("grid:\n  seed: [0, 1.5]\n"), ":8: seed: must be a whole number"),
+    "unknown source": (spec(data="{source: minst}"), ":3: data.source: \"minst\" is not one of"),
+    "unknown labels": (spec(data="{source: digits, labels: no}"), ":3: data.labels: \"no\""),
+    "root of digits": (spec(data="{source: digits, root: /x}"), ":3: data.root: has no effect"),
+    "folder without root": (spec(data="{source: image_folder}"), ":3: data.root: is required"),
+    "n_max is zero": (spec(data="{source: digits, n_max: 0}"), ":3: data.n_max: must be at least 1"),
+    "n_max beyond data": (spec(data="{source: digits, n_max: 9999}"), ":3: data.n_max: 9999 is more"),
+    "one class": (spec(data="{source: gaussian, classes: 1}"), ":3: data.classes: must be at least 2"),
+    "no model": ("name: x\nfixed:\n  data: {source: digits}\n", ":2: model.family: is required"),
+    "corrupted without fraction": (spec(data="{source: digits, labels: corrupted}"), ":3: data.corruption: is required"),
+    "fraction without corrupted": (spec(data="{source: digits, corruption: 0.2}"), ":3: data.corruption: has no effect"),
+    "merge random into what": (spec(data="{source: digits, merge: random}"), ":3: data.classes: is required"),
+    "merged random labels": (spec(data="{source: digits, labels: random, merge: random, classes: 2}"), ":3: data.merge: has no effect"),
+    "classes without merge": (spec(data="{source: digits, classes: 5}"), ":3: data.classes: needs merge"),
+    "coarse with classes": (spec(data="{source: cifar100, merge: coarse, classes: 5}"), ":3: data.classes: has no effect"),
+    "coarse digits": (spec(data="{source: digits, merge: coarse}"), ":3: data.merge: digits has no super-classes"),
+    "merged into more": (spec(data="{source: digits, merge: random, classes: 11}"), ":3: data.classes: 11 is more"),
+    "short class map": (spec(data="{source: digits, class_map: [0, 1]}"), ":3: data.class_map: must give a new class for each of the 10"),
+    "class map with a gap": (spec(data="{source: mnist, class_map: [0, 2]}"), ":3: data.class_map: must name the classes 0, 1"),
+    "class map and merge": (spec(data="{source: mnist, class_map: [0, 1], classes: 2, merge: random}"), ":3: data.class_map: says all"),
+    "noise for noise": (spec(data="{source: gaussian, inputs: permuted}"), ":3: data.inputs: has no effect"),
+    "side of a table": (spec(data="{source: adult, side: 8}"), ":3: data.side: has no effect"),
+    "target as input": (spec(data="{source: table, path: x.csv, target: y, categorical: [y]}"), ":3: data.categorical: names the target"),
+    "dropped category": (spec(data="{source: table, path: x.csv, target: y, categorical: [a], drop: [a]}"), ":3: data.drop: names a"),
+    "nothing held out": (spec(data="{source: digits, test_fraction: 0.0001}"), ":3: data.test_fraction: holds out less than one"),
+    "table for a cnn": (spec(data="{source: covtype}", model="{family: cnn, width: 4}"), ":4: model.family: cnn takes images"),
+    "patch of a mixer": (spec(model="{family: mixer, width: 8, patch: 3}"), ":4: model.patch: 3 does not divide"),
+    "two sizes": (spec(model="{family: mlp, width: 8, match_params: 900}"), ":4: model.match_params: chooses the width"),
+    "scale without rule": (spec(model="{family: mlp, width: 8, scale: 2}"), ":4: model.scaling: is required beside scale"),
+    "rule without scale": (spec(model="{family: mlp, width: 8, scaling: width}"), ":4: model.scale: is required beside scaling"),
+    "scaled and matched": (spec(model="{family: mlp, match_params: 900, scaling: width, scale: 2}"), ":4: model.scaling: does not go together"),
+    "vit's rule for an mlp": (spec(model="{family: mlp, width: 8, scaling: vit_shape, scale: 2}"), ":4: model.scaling: vit_shape is a rule for vit"),
+    "resized vectors": (spec(data="{source: gaussian}", model="{family: mlp, width: 8, scaling: compound, scale: 2}"), ":4: model.scaling: compound resizes images"),
+    "even kernel": (spec(model="{family: cnn, width: 8, kernel: 4}"), ":4: model.kernel: 4 has no centre; use 5"),
+    "two reparameterizations": (spec(model="{family: mlp, width: 8, subspace: {dims: 9}, low_rank: {rank: 2}}"), ":4: model.low_rank: does not go together with subspace"),
+    "subspace without dims": (spec(model="{family: mlp, width: 8, subspace: {projection: dense}}"), ":4: model.subspace.dims: is required"),
+    "unknown projection": (spec(model="{family: mlp, width: 8, subspace: {dims: 9, projection: dens}}"), "did you mean dense?"),
+    "muon in a subspace": (spec(model="{family: mlp, width: 8, subspace: {dims: 9}}", training="{optimizer: muon}"), ":5: training.optimizer: is for matrices"),
+    "no bits": (spec(model="{family: mlp, width: 8, quantised: {bits: 0}}"), ":4: model.quantised.bits: must be at least 1"),
+    "three budgets": (spec(training="{optimizer: sgd, epochs: 5, gradient_evaluations: 9, until: convergence}"), ":5: training.until: epochs and until are two budgets"),
+    "a list of rates": (spec(training="{optimizer: sgd, learning_rate: [0.1, 0.2]}"), ":5: training.learning_rate: several rates are tuned now"),
+    "tuned downwards": (spec(training="{optimizer: sgd, lr: {tune: [0.2, 0.1]}}"), ":5: training.lr: tune takes ascending numbers"),
+    "tuned to one": (spec(training="{optimizer: sgd, lr: {tune: [0.2]}}"), ":5: training.lr: tune takes ascending numbers"),
+    "tuned to zero": (spec(training="{optimizer: sgd, lr: {tune: [0, 0.2]}}"), ":5: training.lr: tune takes ascending numbers"),
+    "tuned text": (spec(training="{optimizer: sgd, lr: {tune: [low, high]}}"), ":5: training.lr: tune takes ascending numbers"),
+    "tuned and more": (spec(training="{optimizer: sgd, lr: {tune: [0.1, 0.2], steps: 3}}"), ":5: training.lr: tune takes ascending numbers"),
+    "tuned too large": (spec(training="{optimizer: sgd, momentum: {tune: [0.5, 1.5]}}"), ":5: training.momentum: must be below 1"),
+    "tuned halves": (spec(training="{optimizer: sgd, batch_size: {tune: [8, 16.5]}}"), ":5: training.batch_size: is a whole number"),
+    "tuned budget": (spec(training="{optimizer: sgd, epochs: {tune: [10, 20]}}"), ":5: training.epochs: cannot be tuned"),
+    "tuned width": (spec(model="{family: mlp, width: {tune: [10, 20]}}"), ":4: model.width: cannot be tuned"),
+    "tuned data": (spec(data="{source: digits, n_max: {tune: [10, 20]}}"), ":3: data.n_max: cannot be tuned"),
+    "tuned by bisection": (spec(training="{optimizer: sgd, lr: {tune: [0.1, 0.2]}}", search="{policy: bisection}"), ":5: training.lr: is tuned, which only search.policy: bayes can"),
+    "tuned with eps": (spec(training="{optimizer: sgd, lr: {tune: [0.1, 0.2]}}", search="{policy: bayes, eps: [0.1]}"), ":5: training.lr: is tuned for a perfect fit"),
+    "tuned nowhere": (spec() + "tune: {lr: [0.1, 0.2]}\n", "tune.lr: does not lead into fixed"),
+    "tuned and swept": (spec() + "tune: {training.lr: [0.1, 0.2]}\ngrid: {training.lr: [0.1, 0.2]}\n", "training.lr: is already set by training.lr"),
+    "too many arms": (spec(training="{optimizer: sgd, lr: {tune: [1e-6, 1]}, weight_decay: {tune: [1e-6, 1]}}"), ":5: training.lr: 169 combinations are tuned; at most 64"),
+    "mup for a vit": (spec(model="{family: vit, width: 12, init: mup}"), ":4: model.init: mup is defined here for mlp and cnn"),
+    "mup with muon": (spec(model="{family: mlp, width: 12, init: mup}", training="{optimizer: muon}"), ":4: model.init: mup has no rule for muon"),
+    "mup in a subspace": (spec(model="{family: mlp, width: 12, init: mup, subspace: {dims: 5}}"), ":4: model.init: mup sets rates of layers"),
+    "a base width for he": (spec(model="{family: mlp, width: 12, init: he, base_width: 5}"), ":4: model.base_width: has no effect without init: mup"),
+    "gain of a linear model": (spec(model="{family: linear, gain: 2}"), ":4: model.gain: has no effect with family: linear"),
+    "patience twice": (spec(training="{optimizer: sgd, gates: {plateau: {patience: 9, share: 0.5}}}"), ":5: training.gates.plateau.share: has no effect with patience"),
+    "giving up": (spec(search="{policy: bayes, give_up: false}"), "search.give_up: has no meaning any more"),
+    "pixels of a table": (spec(data="{source: gaussian, standardise: pixel}", model="{family: linear}"), "data.standardise: pixel is for images"),
+    "convergence without plateau": (spec(training="{optimizer: sgd, until: convergence, gates: {plateau: off}}"), ":5: training.until: convergence goes by the plateau gate"),
+    "cosine without end": (spec(training="{optimizer: sgd, unconverged: extend, schedule: cosine}"), ":5: training.unconverged: extend has no end"),
+    "extended convergence": (spec(training="{optimizer: sgd, until: convergence, unconverged: extend}"), ":5: training.unconverged: has no effect with until"),
+    "cap without extend": (spec(training="{optimizer: sgd, extend_to: 3.0}"), ":5: training.extend_to: has no effect"),
+    "endless warmup": (spec(training="{optimizer: sgd, steps: 9, warmup: 9}"), ":5: training.warmup: 9 updates never end"),
+    "curvature without mode": (spec(training="{optimizer: sgd, gates: {curvature: {products: 9}}}"), ":5: training.gates.curvature.products: has no effect with curvature: off"),
+    "no such estimand": (spec(search="{policy: bisection, estimand: n100}"), ":6: search.estimand: \"n100\" does not have the form"),
+    "eps twice": (spec(search="{policy: bisection, eps: [0.1, 0.1000001]}"), ":6: search.eps: holds a value twice"),
+    "eps of growth": (spec(search="{policy: growth, eps: [0.1]}"), ":6: search.eps: has no effect"),
+    "evaluation of noise": (spec("evaluate: {full: true}\n", data="{source: mnist, labels: random}"), ":7: evaluate.full: has no effect"),
+    "evaluation of noise, by n": (spec("evaluate:\n  steps: 9\n  n: 5\n", data="{source: mnist, labels: random}"), ":9: evaluate.n: has no effect"),
+    "two sizes of an evaluation": (spec("evaluate:\n  full: true\n  n: 5\n", data="{source: mnist}"), ":9: evaluate.n: full and n are two sizes; keep one of them"),
+    "two budgets of an evaluation": (spec("evaluate: {n: 5, steps: 9, epochs: 9}\n", data="{source: mnist}"), ":7: evaluate.epochs: steps and epochs are two budgets; keep one of them"),
+    "budget of no evaluation": (spec("evaluate:\n  steps: 9\n", data="{source: mnist}"), ":8: evaluate.steps: has no effect without n or full: true"),
+    "budget of a refused evaluation": (spec("evaluate: {full: false, epochs: 9}\n", data="{source: mnist}"), ":7: evaluate.epochs: has no effect without n or full: true"),
+    "evaluation on too many": (spec("evaluate:\n  n: 60001\n", data="{source: mnist}"), ":8: evaluate.n: 60001 is more than the 60000 training samples of mnist"),
+    "evaluation on what is held out": (spec("evaluate: {n: 1600}\n", data="{source: digits, test_fraction: 0.2}"), ":7: evaluate.n: 1600 is more than the 1438 training samples of digits"),
+    "evaluation on none": (spec("evaluate: {n: 0}\n", data="{source: mnist}"), ":7: evaluate.n: must be at least 1, not 0"),
+    "evaluation on a fraction": (spec("evaluate: {n: 0.5}\n", data="{source: mnist}"), ":7: evaluate.n: must be a whole number, not 0.5"),
+    "evaluation without test set": (spec("evaluate: {n: 5}\n"), ":7: evaluate.n: digits has no test set of its own"),
+    "endless warmup of an evaluation": (spec("evaluate: {n: 5, steps: 9}\n", data="{source: mnist}", training="{optimizer: sgd, warmup: 9}"), ":7: evaluate.steps: training.warmup takes 9 updates"),
+    "unknown family": (spec(model="{family: mpl, width: 3}"), ":4: model.family: \"mpl\""),
+    "family is a list": (spec(model="{family: [mlp]}"), ":4: model.family"),
+    "no width": (spec(model="{family: mlp}"), ":4: model.width: is required"),
+    "width is text": (spec(model="{family: mlp, width: wide}"), ":4: model.width: must be a whole"),
+    "width is a fraction": (spec(model="{family: mlp, width: 8.5}"), ":4: model.width: must be a whole"),
+    "width is a boolean": (spec(model="{family: mlp, width: true}"), ":4: model.width: must be a whole"),
+    "width is zero": (spec(model="{family: mlp, width: 0}"), ":4: model.width: must be at least 1"),
+    "heads of an mlp": (spec(model="{family: mlp, width: 8, heads: 2}"), ":4: model.heads: has no effect"),
+    "depth of linear": (spec(model="{family: linear, depth: 2}"), ":4: model.depth: has no effect"),
+    "kwargs of mlp": (spec(model="{family: mlp, width: 8, kwargs: {}}"), ":4: model.kwargs: has no effect"),
+    "misspelt key": (spec(model="{family: mlp, widht: 8}"), "did you mean width?"),
+    "unknown activation": (spec(model="{family: mlp, width: 8, activation: rleu}"), "mean relu?"),
+    "heads and width": (spec(model="{family: vit, width: 10, heads: 3, patch: 4}"), ":4: model.width: 10 is not a multiple"),
+    "patch and image": (spec(model="{family: vit, width: 12, patch: 3}"), ":4: model.patch: 3 does not divide"),
+    "odd resnet": (spec(model="{family: resnet, width: 9}"), ":4: model.width: must be a multiple of 2"),
+    "shards and batch norm": (spec(model="{family: resnet, width: 8}", training="{optimizer: sgd, shards: 2}"), "training.shards: BatchNorm needs the whole batch"),
+    "cnn on vectors": (spec(data="{source: gaussian}", model="{family: cnn, width: 8}"), "takes images"),
+    "bad timm name": (spec(model="{family: 'timm:a b'}"), ":4: model.family: \"timm:a b\""),
+    "unknown optimizer": (spec(training="{optimizer: adma}"), ":5: training.optimizer: \"adma\""),
+    "momentum of adam": (spec(training="{optimizer: adam, momentum: 0.9}"), ":5: training.momentum: has no effect"),
+    "batch of gd": (spec(training="{optimizer: gd, batch_size: 8}"), ":5: training.batch_size: has no effect"),
+    "lr is zero": (spec(training="{optimizer: adam, lr: 0}"), ":5: training.lr: must be above 0"),
+    "lr is infinite": (spec(training="{optimizer: adam, lr: .inf}"), ":5: training.lr: must be a finite"),
+    "lr is text": (spec(training="{optimizer: adam, lr: '1e-3'}"), ":5: training.lr: must be a number"),
+    "momentum is one": (spec(training="{optimizer: sgd, momentum: 1}"), ":5: training.momentum: must be below 1"),
+    "two budgets": (spec(training="{optimizer: adam, epochs: 3, steps: 5}"), ":5: training.steps: epochs and steps"),
+    "epochs is zero": (spec(training="{optimizer: adam, epochs: 0}"), ":5: training.epochs: must be at least 1"),
+    "unknown schedule": (spec(training="{optimizer: adam, schedule: cos}"), ":5: training.schedule"),
+    "unknown precision": (spec(training="{optimizer: adam, precision: fp16}"), ":5: training.precision"),
+    "unknown gate": (spec(training="{optimizer: adam, gates: {plato: off}}"), "mean plateau?"),
+    "gate mode": (spec(training="{optimizer: adam, gates: {plateau: on}}"), ":5: training.gates.plateau.mode"),
+    "idle patience": (spec(training="{optimizer: adam, epochs: 10, gates: {plateau: {patience: 20}}}"), "have no effect"),
+    "unknown policy": (spec(search="{policy: bisect}"), ":6: search.policy: \"bisect\""),
+    "tolerance of growth": (spec(search="{policy: growth, tolerance: 0.1}"), ":6: search.tolerance: has no effect"),
+    "growth of bisection": (spec(search="{policy: bisection, growth: 2.0}"), ":6: search.growth: has no effect"),
+    "growth below one": (spec(search="{policy: growth, growth: 0.9}"), ":6: search.growth: a factor must"),
+    "tolerance is zero": (spec(search="{policy: bisection, tolerance: 0}"), ":6: search.tolerance: must be above 0"),
+    "grid of unknown key": (spec("grid:\n  model.widht: [1]\n"), ":8: model.widht: unknown key"),
+    "grid of nowhere": (spec("grid:\n  foo.bar: [1]\n"), ":8: foo.bar: does not lead into fixed"),
+    "grid is a list": (spec("grid: [1]\n"), ":7: grid: must be a mapping"),
+    "grid value is no list": (spec("grid:\n  model.width: 8\n"), ":8: model.width: must be a list"),
+    "empty grid value": (spec("grid:\n  model.width: []\n"), ":8: model.width: must be a list"),
+    "value twice": (spec("grid:\n  model.width: [8, 8]\n"), ":8: model.width: holds a value twice"),
+    "bad swept value": (spec("grid:\n  model.width:\n    - 8\n    - x\n"), ":10: model.width: must be a whole"),
+    "zip is a mapping": (spec("zip: {}\n"), ":7: zip: must be a list"),
+    "uneven zip": (spec("zip:\n  - {model.width: [1, 2], model.depth: [1]}\n"), "equal length"),
+    "grid and zip": (spec("grid: {model.width: [1]}\nzip:\n  - {model.width: [2]}\n"), "already set"),
+    "section and key": (spec("grid:\n  model.width: [1]\n  model: [{family: linear}]\n"), "already set"),
+    "dots in a row": (spec("grid:\n  model..width: [1]\n"), "is not a dotted path"),
+    "same id twice": (spec("grid:\n  data.root: [a, b]\n", data="{source: mnist}"), "one point (the same id)"),
+    "name looks like a number": (spec().replace("name: x", "name: 2024"), "quote it"),
+    "section fixed and swept": (spec("grid:\n  model: [{family: linear}]\n"), ":4: model.width: has no effect"),
+    "section swept by names": (spec("grid:\n  search: [growth]\n").replace("  search: {policy: bisection}\n", ""), "must be a mapping of keys"),
+    "patience of no gate": (spec(training="{optimizer: adam, gates: {plateau: {mode: off, patience: 5}}}"), "has no effect with plateau: off"),
+    "idle default budget": (spec(training="{optimizer: adam, gates: {plateau: {patience: 600}}}"), "have no effect within"),
+    "infinite kwargs": (spec(model="{family: 'timm:resnet18', kwargs: {drop_rate: .nan}}"), ":4: model.kwargs.drop_rate: must be a finite"),
+    "hand-made defaults": (spec("defaults: {}\n"), ":7: defaults: unknown key"),
+    "tampered frozen part": (spec("frozen: 5\n"), ":7: frozen: is written by flexhpc"),
+    "two errors of two kinds": (spec(data="{source: gaussian}", model="{family: cnn, width: 8}", training="{optimizer: adam, lr: -1}"), "takes images"),
+    "not yaml": ("name: [\n", "not valid YAML"),
+    "empty file": ("", ":1: the file is empty"),
+    "a list": ("- 1\n", ":1: must be a mapping"),
+}  # fmt: skip
+
+
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> str:
+    monkeypatch.setattr(sys, "argv", ["flexhpc", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2, out + err
+    assert "Traceback" not in err
+    return err
+
+
+def test_there_are_forty_kinds() -> None:
+    assert len(BAD) >= 40
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_spec(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, expected = BAD[kind]
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    err = run(capsys, monkeypatch, "validate", str(path))
+    assert expected in err
+    for line in err.splitlines():
+        assert line.startswith(f"{path}:"), line
+        assert line.removeprefix(f"{path}:").split(":")[0].isdigit(), line
+
+
+def test_the_template_itself_is_good(tmp_path: Path) -> None:
+    from flexhpc.config import checked
+
+    path = tmp_path / "good.yaml"
+    path.write_text(spec())
+    assert len(checked(path)[1]) == 1
+
+
+def test_all_errors_come_at_once_and_by_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(
+        spec(
+            "grid:\n  model.depth: [1, -1]\nextra: 1\n",
+            data="{source: digits, labels: maybe}",
+            model="{family: mlp, width: x, heads: 3}",
+            training="{optimizer: adam, lr: -1, epochs: 1, steps: 1}",
+            search="{policy: growth, growth: 0.5, tolerance: 1}",
+        )
+    )
+    lines = run(capsys, monkeypatch, "validate", str(path)).splitlines()
+    numbers = [int(line.removeprefix(f"{path}:").split(":")[0]) for line in lines]
+    assert numbers == [3, 4, 4, 5, 5, 6, 6, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("model.widht=3", "model.widht"),
+        ("width", "must have the form key=value"),
+        ("=3", "must have the form key=value"),
+        ("model.width=[1", "not valid YAML"),
+        ("model.width=0", "must be at least 1"),
+        ("name=a/b", "must be letters"),
+    ],
+)
+def test_bad_overrides(
+    override: str,
+    expected: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "good.yaml"
+    path.write_text(spec())
+    assert expected in run(capsys, monkeypatch, "validate", str(path), "--set", override)
+
+
+def test_all_bad_overrides_come_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "good.yaml"
+    path.write_text(spec())
+    sets = ["--set", "foo", "--set", "model.width=[", "--set", "=3"]
+    assert len(run(capsys, monkeypatch, "validate", str(path), *sets).splitlines()) == 3
+
+
+@pytest.mark.parametrize("verb", ["validate", "plan", "sweep"])
+def test_missing_file(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "cannot be read" in run(capsys, monkeypatch, verb, "nowhere.yaml")
+
+
+@pytest.mark.parametrize("verb", ["status", "results", "report", "sync", "ui", "cancel"])
+def test_missing_run(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "not a run folder" in run(capsys, monkeypatch, verb, "nowhere")
+
+
+def test_bad_profile(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, profile = tmp_path / "good.yaml", tmp_path / "profile.yaml"
+    path.write_text(spec())
+    profile.write_text("cluster: pbs\nworkers: 0\nwrokers: 2\n")
+    err = run(capsys, monkeypatch, "plan", str(path), "--profile", str(profile))
+    assert [line.split(":")[1] for line in err.splitlines()] == ["1", "2", "3"]

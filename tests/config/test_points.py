@@ -1,0 +1,421 @@
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flexhpc.config import checked, freeze, load, request_hash
+from flexhpc.config.identity import canonical
+from flexhpc.config.sections.model import Mlp
+from flexhpc.config.variants import DEFAULT_VARIANT
+from flexhpc.errors import InputError
+from tests.conftest import REPOSITORY
+
+BASE = """\
+name: x
+seed: 7
+fixed:
+  data: {source: digits}
+  model: {family: mlp, width: 8}
+  training: {optimizer: sgd, lr: 1e-2}
+"""
+
+NO_MODEL = BASE.replace("  model: {family: mlp, width: 8}\n", "")
+
+
+def points(tmp_path: Path, text: str, *overrides: str) -> list:
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    return checked(path, overrides)[1]
+
+
+def test_grid_is_a_product_and_zip_moves_together(tmp_path: Path) -> None:
+    text = BASE + (
+        "grid:\n  model.width: [2, 4]\n  seed: [0, 1]\n"
+        "zip:\n  - {training.optimizer: [sgd, adam], training.lr: [0.05, 0.001]}\n"
+    )
+    found = points(tmp_path, text)
+    assert len(found) == 8
+    assert [p.index for p in found] == list(range(8))
+    first = [(p.model.width, p.seed, p.training.optimizer, p.training.lr) for p in found[:3]]
+    assert first == [(2, 0, "sgd", 0.05), (2, 0, "adam", 0.001), (2, 1, "sgd", 0.05)]
+    assert len({p.id for p in found}) == 8
+
+
+def test_an_id_does_not_depend_on_how_it_was_asked_for(tmp_path: Path) -> None:
+    fixed = points(tmp_path, BASE)[0]
+    swept = points(tmp_path, BASE + "grid: {model.width: [4, 8]}\n")[1]
+    spelled = points(
+        tmp_path,
+        BASE.replace("width: 8", "width: 8, depth: 2, activation: relu").replace(
+            "name: x", "name: y"
+        ),
+    )[0]
+    assert fixed.id == swept.id == spelled.id
+
+
+def test_an_id_depends_on_what_can_change_the_result(tmp_path: Path) -> None:
+    base = points(tmp_path, BASE)[0].id
+    assert points(tmp_path, BASE, "search.tolerance=0.2")[0].id == base
+    for change in (
+        "seed=8", "data.labels=random", "model.depth=3", "training.lr=0.02", "training.epochs=7",
+        "training.precision=fp64", "search.tolerance=0.1", "search.policy=growth", "data.n_max=99",
+    ):  # fmt: skip
+        assert points(tmp_path, BASE, change)[0].id != base, change
+
+
+def test_an_id_does_not_depend_on_where_the_data_lies(tmp_path: Path) -> None:
+    text = BASE.replace("source: digits", "source: mnist")
+    ids = {points(tmp_path, text, *o)[0].id for o in ((), ("data.root=/a",), ("data.root=/b",))}
+    assert len(ids) == 1
+
+
+def test_an_id_depends_on_the_case_of_a_value(tmp_path: Path) -> None:
+    timm = 'model={{"family": "timm:resnet18", "kwargs": {{"global_pool": "{}"}}}}'
+    ids = {points(tmp_path, NO_MODEL, timm.format(pool))[0].id for pool in ("avg", "AVG")}
+    assert len(ids) == 2
+
+
+def test_known_id_is_stable(tmp_path: Path) -> None:
+    """Changing this id would measure every finished sweep again."""
+    assert points(tmp_path, BASE, "search.policy=bisection")[0].id == "a50dcfa9febe4615"
+    assert points(tmp_path, BASE)[0].id == "4e207847f5c2e5c9"
+
+
+FIRST_VERSION = (
+    "b41d50e828669432", "8ce3c4e8a76bae3c", "217492a371b35755", "eeb2c0c0448172e0",
+    "3fbcdffae5c9eb04", "72a78078b32df34d", "81da64fce4b8d385", "0c6cd8b7f349ba06",
+    "50722b11409ec397", "3ea054abde4d462e", "f4435844f0d53498", "1bd8869ab490ab73",
+)  # fmt: skip
+"""The ids that the first hash version gave the points of frozen_v1.yaml, which it froze."""
+
+
+SECOND_VERSION = (
+    "37848bf27d3d18ed", "f2da8c08709a814a", "cc1cc363722b50d4", "69e19af24a3b83bd",
+    "7b83d730b5dc1af4", "5a1945273dad31dc", "6d58062201327f16", "88febc979c1055f3",
+    "aef9334f9d4c2f53", "9572d2159a79bfe2", "31a4e459e35f0a6d", "99405fe540546928",
+)  # fmt: skip
+"""The ids that the second gave the points of frozen_v2.yaml, before `training.curves` was a key."""
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"), [("frozen_v1.yaml", FIRST_VERSION), ("frozen_v2.yaml", SECOND_VERSION)]
+)
+def test_points_of_earlier_versions_keep_their_ids_and_what_they_did(
+    name: str, ids: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = Path(__file__).with_name(name)
+    sweep, found = checked(path)
+    assert tuple(point.id for point in found) == ids
+    first = ids is FIRST_VERSION
+    for point in found:
+        gates, he = point.training.gates, first and point.model.family != "vit"
+        assert point.training.curves == "looks"
+        assert (gates.stability.mode == "off") is first
+        assert gates.plateau.patience == (50 if first else None)
+        assert point.model.init == ("he" if he else "torch")
+        assert (getattr(point.search, "max_trainings", None) is None) is (
+            first or point.search.policy == "bisection"
+        )
+    again = tmp_path / "again.yaml"
+    again.write_text(freeze(sweep, found))
+    assert tuple(point.id for point in checked(again)[1]) == ids
+    changed = checked(path, ["seed=8"])
+    again.write_text(freeze(*changed))
+    assert [p.id for p in checked(again)[1]] == [p.id for p in changed[1]]
+    newer = tmp_path / "newer.yaml"
+    newer.write_text(
+        re.sub("frozen:\n(  version: 2\n)?", "frozen:\n  version: 99\n", path.read_text())
+    )
+    with pytest.raises(InputError, match="written by a newer flexhpc"):
+        checked(newer)
+
+
+def test_a_tuned_key_makes_arms_of_one_point(tmp_path: Path) -> None:
+    (point,) = points(
+        tmp_path, BASE, "training.lr={tune: [1e-3, 1e-1]}", "model.gain={tune: [1, 2]}"
+    )
+    assert len(point.arms) == 10
+    assert [a.values["training.lr"] for a in point.arms[:5]] == [1e-3, 3.2e-3, 1e-2, 3.2e-2, 0.1]
+    for number, arm in enumerate(point.arms):
+        at = point.at(number)
+        assert (at.id, at.training.lr) == (point.id, arm.values["training.lr"])
+        assert at.model.gain == arm.values["model.gain"]
+        assert "model.gain" in arm.edges
+        assert ("training.lr" in arm.edges) == (arm.values["training.lr"] in (1e-3, 0.1))
+    assert '"lr":{"tune":[0.001,0.0032,0.01,0.032,0.1]}' in point.canonical
+    text = BASE + "tune: {training.lr: [1e-3, 1e-1], model.gain: [1, 2]}\n"
+    assert points(tmp_path, text)[0].id == point.id
+    assert len(points(tmp_path, text, "training.lr=0.1")[0].arms) == 2
+    (listed,) = points(tmp_path, BASE, "training.lr={tune: [1e-3, 2e-3, 5e-2]}")
+    assert [a.values["training.lr"] for a in listed.arms] == [1e-3, 2e-3, 5e-2]
+    assert [a.edges for a in listed.arms] == [("training.lr",), (), ("training.lr",)]
+    apart = [b[0] - a[0] for a, b in itertools.pairwise(point.coordinates[0:5])]
+    assert max(apart) < 1.1
+
+
+def test_each_point_of_a_grid_tunes_what_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "tuned.yaml"
+    path.write_text(BASE + "grid: {training.lr: [1e-3, {tune: [1e-3, 1e-2]}]}\n")
+    sweep, (plain, tuned) = checked(path)
+    assert (len(plain.arms), len(tuned.arms)) == (1, 3)
+    assert plain.arms[0].values == {}
+    frozen = tmp_path / "frozen.yaml"
+    frozen.write_text(freeze(sweep, [plain, tuned]))
+    assert [p.id for p in checked(frozen)[1]] == [plain.id, tuned.id]
+
+
+def test_overrides_replace_axes(tmp_path: Path) -> None:
+    text = BASE + "grid: {model.width: [2, 4], seed: [0, 1]}\n"
+    assert len(points(tmp_path, text, "seed=5")) == 2
+    assert {p.seed for p in points(tmp_path, text, "seed=5")} == {5}
+    assert [p.model.width for p in points(tmp_path, text, "model.width=[1,2,3]", "seed=0")] == [
+        1,
+        2,
+        3,
+    ]
+    zipped = BASE + "zip:\n  - {model.width: [2, 4], model.depth: [1, 2]}\n"
+    assert [p.model.depth for p in points(tmp_path, zipped, "model.depth=3")] == [3, 3]
+    assert [p.model.depth for p in points(tmp_path, zipped, "model.depth=[3,4]")] == [3, 4]
+    assert len(points(tmp_path, zipped, "model.depth=3", "model.width=3")) == 1
+
+
+def test_null_leaves_a_key_out(tmp_path: Path) -> None:
+    text = BASE + "zip:\n  - {training.optimizer: [sgd, adam], training.momentum: [0.5, null]}\n"
+    sgd, adam = points(tmp_path, text)
+    assert sgd.training.momentum == 0.5
+    assert not hasattr(adam.training, "momentum")
+
+
+def test_a_whole_section_can_be_swept(tmp_path: Path) -> None:
+    text = NO_MODEL + "grid:\n  model: [{family: linear}, {family: cnn, width: 4}]\n"
+    assert [p.model.family for p in points(tmp_path, text)] == ["linear", "cnn"]
+
+
+def test_timm_keyword_arguments_can_be_swept(tmp_path: Path) -> None:
+    text = BASE.replace("{family: mlp, width: 8}", "{family: 'timm:resnet18'}")
+    found = points(tmp_path, text + "grid: {model.kwargs.stem_width: [8, 16]}\n")
+    assert [p.model.kwargs for p in found] == [{"stem_width": 8}, {"stem_width": 16}]
+
+
+def test_a_frozen_spec_gives_the_same_points_whatever_the_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = NO_MODEL + (
+        "grid:\n  model: [{family: mlp, width: 3}, {family: linear}]\n"
+        "zip:\n  - {training.steps: [null, 9], training.gates: [{plateau: off}, null]}\n"
+    )
+    path, frozen = tmp_path / "spec.yaml", tmp_path / "frozen.yaml"
+    path.write_text(text)
+    sweep, before = checked(path)
+    frozen.write_text(freeze(sweep, before))
+    again, after = checked(frozen)
+    assert [p.id for p in after] == [p.id for p in before]
+    assert request_hash(again) == request_hash(sweep)
+    monkeypatch.setattr(Mlp.model_fields["depth"], "default", 77)
+    Mlp.model_rebuild(force=True)
+    try:
+        assert [p.canonical for p in checked(frozen)[1]] == [p.canonical for p in before]
+        assert any('"depth":77' in p.canonical for p in checked(path)[1])
+    finally:
+        monkeypatch.undo()
+        Mlp.model_rebuild(force=True)
+
+
+@pytest.mark.parametrize("change", ["training.epochs=3", "training.steps=3", "model.depth=0"])
+def test_a_frozen_spec_is_never_refused_for_its_own_defaults(tmp_path: Path, change: str) -> None:
+    path, frozen = tmp_path / "spec.yaml", tmp_path / "frozen.yaml"
+    path.write_text(BASE)
+    sweep, before = checked(path, [change])
+    frozen.write_text(freeze(sweep, before))
+    assert checked(frozen)[1] == before
+
+
+def frozen_again(tmp_path: Path, text: str) -> tuple[list, list]:
+    """Points of a spec, and of its frozen form."""
+    path, frozen = tmp_path / "spec.yaml", tmp_path / "frozen.yaml"
+    path.write_text(text)
+    sweep, before = checked(path)
+    frozen.write_text(freeze(sweep, before))
+    return before, checked(frozen)[1]
+
+
+def test_a_frozen_spec_keeps_the_variants_it_was_given_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, _ = frozen_again(tmp_path, "name: x\nfixed: {model: {family: linear}}\n")
+    assert (before[0].search.policy, before[0].training.epochs) == ("bayes", 500)
+    monkeypatch.setitem(DEFAULT_VARIANT, "search", "growth")
+    monkeypatch.setitem(DEFAULT_VARIANT, "training", "sgd")
+    assert checked(tmp_path / "spec.yaml")[1][0].search.policy == "growth"
+    assert checked(tmp_path / "frozen.yaml")[1] == before
+
+
+@pytest.mark.parametrize("text", ["1e3", "0x10", "null", "true", "~", ".inf", "5e2", "01", "a: b"])
+def test_text_that_looks_like_something_else_survives_freezing(tmp_path: Path, text: str) -> None:
+    spec = f"name: x\nfixed:\n  data: {{source: image_folder, root: '{text}'}}\n"
+    before, after = frozen_again(tmp_path, spec + "  model: {family: linear}\n")
+    assert before == after
+    assert after[0].data.root == text
+
+
+def test_freezing_keeps_the_order_of_points(tmp_path: Path) -> None:
+    text = BASE + (
+        "zip:\n  - {training.lr: [0.1, 0.2], training.momentum: [0.3, 0.4]}\n"
+        "  - {model.width: [2, 3]}\n"
+    )
+    before, after = frozen_again(tmp_path, text)
+    assert [p.id for p in before] == [p.id for p in after]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=6), st.randoms())
+def test_canonical_json_does_not_depend_on_the_order_of_keys(value: dict, random: object) -> None:
+    items = list(value.items())
+    random.shuffle(items)  # type: ignore[attr-defined]
+    assert canonical(dict(items)) == canonical(value)
+
+
+def test_too_many_points_are_refused_at_once(tmp_path: Path) -> None:
+    many = ", ".join(map(str, range(1, 301)))
+    text = BASE + f"grid: {{model.width: [{many}], seed: [{many}], model.depth: [{many}]}}\n"
+    with pytest.raises(InputError, match="27,000,000 points are more"):
+        points(tmp_path, text)
+
+
+SWEEPS = sorted((REPOSITORY / "sweeps").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_frozen_sweep_asks_for_the_same_points(path: Path, tmp_path: Path) -> None:
+    sweep, found = checked(path)
+    frozen = tmp_path / "sweep.yaml"
+    frozen.write_text(freeze(sweep, found))
+    again, points_again = checked(frozen)
+    assert [p.id for p in points_again] == [p.id for p in found]
+    assert [p.evaluate for p in points_again] == [p.evaluate for p in found]
+    assert request_hash(again) == request_hash(sweep)
+
+
+def test_defaults_of_a_frozen_part_are_for_those_that_have_it(tmp_path: Path) -> None:
+    text = BASE.replace("lr: 1e-2", "").replace("sgd,", "sgd") + (
+        "grid:\n"
+        "  model: [{family: mlp, width: 8}, {family: mlp, width: 8, subspace: {dims: 5}}]\n"
+        "  training:\n"
+        "    - {optimizer: sgd}\n"
+        "    - {optimizer: sgd, sam: {}}\n"
+        "    - {optimizer: sgd, gradient_evaluations: 9000}\n"
+        "    - {optimizer: sgd, until: convergence}\n"
+        "    - {optimizer: sgd, steps: 10}\n"
+    ).replace("model: {family: mlp, width: 8}\n", "")
+    text = text.replace("  model: {family: mlp, width: 8}\n", "", 1)
+    text = text.replace("  training: {optimizer: sgd }\n", "", 1)
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    sweep, found = checked(path)
+    assert len(found) == 10
+    frozen = tmp_path / "frozen.yaml"
+    frozen.write_text(freeze(sweep, found))
+    assert [p.id for p in checked(frozen)[1]] == [p.id for p in found]
+
+
+def test_a_key_of_a_gate_keeps_the_mode_that_its_short_form_gave(tmp_path: Path) -> None:
+    text = BASE.replace("lr: 1e-2", "gates: {plateau: reject, curvature: report}")
+    (point,) = points(tmp_path, text, "training.gates.plateau.patience=20")
+    assert point.training.gates.plateau.mode == "reject"
+    assert point.training.gates.plateau.patience == 20
+    swept = points(tmp_path, text + "grid:\n  training.gates.curvature.products: [5, 9]\n")
+    gates = [p.training.gates.curvature for p in swept]
+    assert [(g.mode, g.products) for g in gates] == [("report", 5), ("report", 9)]
+
+
+def test_null_leaves_a_key_out_on_every_level(tmp_path: Path) -> None:
+    base = points(tmp_path, BASE)[0].id
+    for override in (
+        "model.subspace=null", "training.gates.curvature=null", "data.inputs=null",
+        "training.gates.plateau.patience=null", "training.sam=null",
+    ):  # fmt: skip
+        assert points(tmp_path, BASE, override)[0].id == base, override
+    full = BASE.replace("width: 8", "width: 8, subspace: {dims: 5, projection: sparse}")
+    dense = points(tmp_path, full, "model.subspace.projection=null")[0]
+    assert dense.model.subspace.projection == "dense"
+
+
+def test_changing_a_frozen_spec_is_checked_like_any_other(tmp_path: Path) -> None:
+    sweep, found = checked_text(tmp_path, BASE.replace("lr: 1e-2", "lr: 1e-2, epochs: 5"))
+    frozen = tmp_path / "frozen.yaml"
+    frozen.write_text(freeze(sweep, found))
+    for override in (
+        "training.steps=5", "data.corruption=0.5", "model.width=null", "data.merge=random"
+    ):  # fmt: skip
+        with pytest.raises(InputError):
+            checked(frozen, [override])
+    assert checked(frozen, ["training.lr=0.5"])[1][0].training.lr == 0.5
+
+
+def checked_text(tmp_path: Path, text: str) -> tuple:
+    path = tmp_path / "spec.yaml"
+    path.write_text(text)
+    return checked(path)
+
+
+def test_an_id_does_not_depend_on_where_a_table_lies(tmp_path: Path) -> None:
+    text = BASE.replace("source: digits", "source: table, target: y, path: /a.csv")
+    assert points(tmp_path, text)[0].id == points(tmp_path, text, "data.path=/b.csv")[0].id
+
+
+def test_a_later_key_at_its_default_keeps_the_id(tmp_path: Path) -> None:
+    base = points(tmp_path, BASE)[0].id
+    for spelled in (
+        "data.inputs=original", "data.test_fraction=0", "training.label_smoothing=0",
+        "training.unconverged=report", "training.gates.gradient.tolerance=0.1",
+        "training.gates.curvature=off",
+    ):  # fmt: skip
+        assert points(tmp_path, BASE, spelled)[0].id == base, spelled
+    for changed in (
+        "data.inputs=gaussian", "data.test_fraction=0.1", "training.label_smoothing=0.1",
+        "training.gates.gradient.tolerance=0.2", "training.gates.curvature=report",
+        "training.warmup=5", "training.clip_norm=1.0", "search.eps=[[0.1]]", "search.estimand=n90",
+        "model.low_rank.rank=2", "model.quantised.bits=2", "model.init=he", "data.standardise=set",
+        "training.lr={tune: [1e-3, 1e-2]}", "training.batches=tail", "model.gain=2.0",
+        "training.gates.stability=off", "training.gates.plateau.share=0.3",
+    ):  # fmt: skip
+        assert points(tmp_path, BASE, changed)[0].id != base, changed
+
+
+def test_an_evaluation_is_no_part_of_an_id_and_survives_freezing(tmp_path: Path) -> None:
+    text = BASE.replace("source: digits", "source: mnist")
+    (plain,) = points(tmp_path, text)
+    assert (plain.evaluate, plain.evaluation) == (None, None)
+    asked = {
+        "full: true": {},
+        "full: true, epochs: 9": {"epochs": 9},
+        "n: 5": {"n": 5},
+        "n: 5, full: false, steps: 7": {"n": 5, "steps": 7},
+    }
+    requests = set()
+    for spelled, evaluation in asked.items():
+        before, after = frozen_again(tmp_path, f"{text}evaluate: {{{spelled}}}\n")
+        assert [p.id for p in before] == [plain.id]
+        assert before[0].evaluation == after[0].evaluation == evaluation
+        assert before[0].evaluate == after[0].evaluate
+        sweep, again = load(tmp_path / "spec.yaml"), load(tmp_path / "frozen.yaml")
+        assert request_hash(sweep) == request_hash(again)
+        requests.add(request_hash(sweep))
+    assert len(requests) == len(asked), "another evaluation is another request"
+    (changed,) = points(
+        tmp_path, f"{text}evaluate: {{n: 5, steps: 7}}\n", "evaluate.n=null",
+        "evaluate.full=true", "evaluate.steps=null", "evaluate.epochs=3",
+    )  # fmt: skip
+    assert changed.evaluation == {"epochs": 3}

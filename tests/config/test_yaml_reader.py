@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flexhpc.config.yaml_reader import parse, scalar
+from flexhpc.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3), ("1E5", 1e5), (".5", 0.5), ("5.", 5.0), ("-2", -2), ("+64", 64),
+        ("010", 10), ("1_000", 1000), ("0x1f", 31), ("no", "no"), ("on", "on"), ("off", "off"),
+        ("yes", "yes"), ("y", "y"), ("true", True), ("False", False), ("null", None), ("~", None),
+        ("", None), ("12:30", "12:30"), ("2024-01-01", "2024-01-01"), ("1e", "1e"), (".", "."),
+        ("1.2.3", "1.2.3"), (".inf", float("inf")), ("-.inf", float("-inf")),
+    ],
+)  # fmt: skip
+def test_scalars_follow_yaml_1_2(text: str, value: object) -> None:
+    result = scalar(text)
+    assert result == value
+    assert type(result) is type(value)
+
+
+@given(st.integers() | st.floats(allow_nan=False))
+def test_every_python_number_is_read_back(number: float) -> None:
+    text = repr(number).replace("inf", ".inf")
+    assert scalar(text) == number
+
+
+def test_quoted_scalars_stay_text() -> None:
+    assert parse("a: '1'\nb: \"no\"\n", "f").value == {"a": "1", "b": "no"}
+
+
+def test_lines_of_nested_values() -> None:
+    document = parse("a:\n  b: 1\n  c: [1,\n     2]\n", "f")
+    assert document.lines["a", "b"] == 2
+    assert document.lines["a", "c", 1] == 4
+    assert document.line(("a", "nowhere")) == 1
+
+
+def test_duplicate_keys_are_a_problem_with_both_lines() -> None:
+    document = parse("a: 1\nb: 2\na: 3\n", "f")
+    assert [str(p) for p in document.problems] == [
+        "f:3: a: this key stands twice (first in line 1); keep one"
+    ]
+    assert document.value["a"] == 1
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n", "a: [1\n", "a: b: c\n", "\t- x", "a: *x\n", "'"])
+def test_what_is_no_mapping_is_one_clear_line(text: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse(text, "f.yaml")
+    assert len(caught.value.lines) == 1
+    assert caught.value.lines[0].startswith("f.yaml:")
+
+
+def test_recursive_alias_and_unknown_tags_are_problems() -> None:
+    document = parse("a: &x\n  b: *x\nc: !!python/name:os.system x\n<<: {d: 1}\n", "f")
+    said = " ".join(str(p) for p in document.problems)
+    assert "contains itself" in said
+    assert "f:4: (top): merge keys" in said
+
+
+def test_alias_bombs_are_refused() -> None:
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    with pytest.raises(InputError, match="values once expanded"):
+        parse("\n".join(lines), "f")

@@ -1,0 +1,486 @@
+"""Networks and data sets of a user's own, named in specs and given to Python."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import linecache
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from flexhpc.config import checked, freeze
+from flexhpc.config.sections.custom import CustomModel
+from flexhpc.custom import code as custom_code
+from flexhpc.custom import live
+from flexhpc.custom.code import find
+from flexhpc.custom.live import source_hash
+from flexhpc.custom.time_limit import TimeLimit, TookTooLong, none_left
+from flexhpc.data.arrays import source_of
+from flexhpc.data.custom import arrays_of
+from flexhpc.errors import InputError, PointError
+from flexhpc.models.custom import network
+from tests.barrier import Barrier, wait_for
+from tests.command import succeeded
+from tests.conftest import Cli
+from tests.custom.conftest import DATA, LAYERS, SPEC
+from tests.sweeps import contents, end, finish, start
+
+
+def ids(folder: Path, *overrides: str) -> list[str]:
+    return [point.id for point in checked(folder / "own.yaml", overrides)[1]]
+
+
+def test_an_id_knows_the_source(folder: Path) -> None:
+    """Of the module and of those beside it that it imports, but of no other; or a version."""
+    before, versioned = ids(folder), ids(folder, "model.version=2")
+    (folder / "other.py").write_text("x = 1\n")
+    assert ids(folder) == before
+    (folder / "layers.py").write_text(LAYERS.replace("Tanh", "GELU"))
+    edited = ids(folder)
+    assert not set(edited) & set(before)
+    assert ids(folder, "model.version=2") == versioned
+    assert ids(folder, "model.version=3") != versioned
+    (folder / "layers.py").write_text(LAYERS)
+    assert ids(folder) == before
+    assert ids(folder, "model.kwargs.width=4") == [before[1]]
+    (folder / "samples.py").write_text(DATA + "\n")
+    assert not set(ids(folder)) & set(before)
+
+
+def test_a_version_for_one_point_leaves_the_hash_to_the_others(folder: Path) -> None:
+    family = "{family: 'nets:Net', kwargs: {width: 2}"
+    spec = SPEC.replace(
+        "  model.kwargs.width: [2, 4, 8]", f"  model: [{family}}}, {family}, version: 1}}]"
+    )
+    (folder / "own.yaml").write_text(spec.replace('  model: {family: "nets:Net"}\n', ""))
+    frozen = folder / "frozen.yaml"
+    frozen.write_text(freeze(*checked(folder / "own.yaml")))
+    assert [point.id for point in checked(frozen)[1]] == ids(folder)
+
+
+def test_a_frozen_spec_keeps_what_it_was_made_with(folder: Path, tmp_path: Path) -> None:
+    frozen = tmp_path / "elsewhere" / "sweep.yaml"
+    frozen.parent.mkdir()
+    frozen.write_text(freeze(*checked(folder / "own.yaml")))
+    before = ids(folder)
+    (folder / "nets.py").write_text("edited")
+    points = checked(frozen)[1]
+    assert [point.id for point in points] == before
+    assert points[0].model.folder == str(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    {
+        "no module": ("model.family='nowhere:Net'", "there is no module nowhere in "),
+        "no name": ("model.family='nets:'", "does not have the form module:name"),
+        "code": ("model={family: 'nets:Net', code: abc}", "code: is filled in by flexhpc"),
+        "kwargs": ("model.kwargs.depth=.inf", "kwargs.depth: must be a finite number"),
+        "of Python": ("model.family='python:Net'", "lives in the Python that measured it"),
+        "a section": ("training.optimizer='nets:Net'", "write trainer: nets:Net"),
+    }.values(),
+)  # fmt: skip
+def test_what_is_wrong_is_said_before_anything_runs(
+    change: str, message: str, folder: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        checked(folder / "own.yaml", [change])
+
+
+def test_where_modules_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = folder / "deep" / "inner"
+    package.mkdir(parents=True)
+    (folder / "deep" / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("from . import part\nfrom ..sibling import x\n")
+    (package / "part.py").write_text("y = 1\n")
+    (folder / "deep" / "sibling.py").write_text("x = 1\n")
+    first = find("deep.inner:part", folder)
+    for file in ("inner/part.py", "sibling.py", "__init__.py"):
+        path = folder / "deep" / file
+        text = path.read_text()
+        path.write_text(text + "z = 2\n")
+        assert find("deep.inner:part", folder).hash != first.hash, file
+        path.write_text(text)
+    assert find("deep.inner:part", folder) == first
+    installed = find("torch.nn:Linear", folder)
+    assert installed.folder == ""
+    assert installed.hash == find("torch.nn:Conv2d", None).hash != find("numpy:zeros", None).hash
+    elsewhere = folder / "on_the_path"
+    elsewhere.mkdir()
+    (elsewhere / "mine.py").write_text("import layers\n")
+    monkeypatch.syspath_prepend(str(elsewhere))
+    assert find("mine:x", folder).folder == str(elsewhere)
+    with pytest.raises(LookupError, match=r"there is no module deep\.nothing"):
+        find("deep.nothing:x", folder)
+
+
+@pytest.mark.sweeps
+def test_a_sweep_over_code_and_an_edit_of_it(folder: Path, cli: Cli, untracked: Path) -> None:
+    """An edit measures again what it concerns; going back finds the old points."""
+    sweep = ("sweep", folder / "own.yaml", "--profile", untracked)
+    cli(*sweep)
+    first = contents(folder / "runs" / "own")
+    assert len(first) == 3
+    rows = json.loads(cli("results", "runs/own", "--format", "json").stdout)
+    assert [row["params"] for row in rows] == [68 * width + 3 for width in (2, 4, 8)]
+    (folder / "layers.py").write_text(LAYERS.replace("Tanh", "ReLU"))
+    said = cli(*sweep).stdout
+    assert "nets:Net was edited since this run was started" in said
+    second = contents(folder / "runs" / "own")
+    assert not set(first) & set(second)
+    (folder / "layers.py").write_text(LAYERS)
+    before = {p: p.stat().st_mtime_ns for p in (folder / "runs/own/points").rglob("*.h5")}
+    cli(*sweep)
+    assert contents(folder / "runs" / "own") == first
+    assert before == {p: p.stat().st_mtime_ns for p in (folder / "runs/own/points").rglob("*.h5")}
+
+
+WRONG = {
+    "raises": ("def Net():\n    raise ValueError('no\\nidea')\n",
+               r"raised ValueError: no idea .*:2"),
+    "exits": ("import sys\ndef Net():\n    sys.exit(3)\n", "raised SystemExit: 3"),
+    "at import": ("1 / 0\n", "importing nets raised ZeroDivisionError"),
+    "syntax": ("def Net(:\n", "importing nets raised SyntaxError"),
+    "no such name": ("x = 1\n", "there is no Net in nets"),
+    "no module": ("def Net():\n    return 3\n", "gave a int, not a torch.nn.Module"),
+    "shape": ("from torch import nn\ndef Net():\n    return nn.Sequential(nn.Flatten(), "
+              "nn.Linear(64, 7))\n", r"gives outputs of shape \(7,\), not 3 logits"),
+    "wrong inputs": ("from torch import nn\ndef Net():\n    return nn.Linear(5, 3)\n",
+                     r"cannot take \(1, 8, 8\) samples"),
+    "exits while it trains": (
+        "import sys\nfrom torch import nn\nclass Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.l = nn.Linear(64, 3)\n"
+        "    def forward(self, x):\n"
+        "        if self.training:\n            sys.exit(5)\n        return self.l(x.flatten(1))\n",
+        "SystemExit: 5"),
+    "hangs": ("import time\ndef Net():\n    time.sleep(100)\n",
+              "model.family: nets:Net took longer than seconds: 8"),
+    "hangs while it trains": (
+        "import time\nfrom torch import nn\nclass Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.l = nn.Linear(64, 3)\n"
+        "    def forward(self, x):\n"
+        "        if self.training:\n            time.sleep(100)\n"
+        "        return self.l(x.flatten(1))\n",
+        "nets:Net: a forward pass took longer than seconds: 8"),
+}  # fmt: skip
+
+
+FORKS = """\
+import os
+from torch import nn
+
+
+def Net():
+    os.fork()
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+"""
+
+
+def test_no_time_limit_outlives_what_it_was_for(folder: Path) -> None:
+    """Not even where the code wants to end the process in a forward pass, which skips hooks."""
+    (folder / "quits.py").write_text(WRONG["exits while it trains"][0])
+    place = find("quits:Net", folder)
+    model = CustomModel(family="quits:Net", seconds=8, folder=place.folder, code=place.hash)
+    made = network(model, (64,), 3)
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(PointError, match="raised SystemExit: 5"):
+        custom_code.run("a probe", lambda: made(torch.zeros(2, 64)))
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_a_limit_may_be_entered_again_inside() -> None:
+    """A network whose forward pass calls itself: the limit is that of the outer call."""
+    limit, before = TimeLimit(30, "x"), signal.getsignal(signal.SIGALRM)
+    with none_left():
+        with limit, limit:
+            assert signal.getsignal(signal.SIGALRM) is not before
+        assert signal.getsignal(signal.SIGALRM) is before
+        limit.__enter__()
+        limit.__enter__()
+        limit.__exit__(None, None, None)
+    assert signal.getsignal(signal.SIGALRM) is before
+    with pytest.raises(TookTooLong, match="x took longer"), none_left(), TimeLimit(0.05, "x"):
+        time.sleep(5)
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_what_python_has_imported_is_not_mixed_with_an_edit(folder: Path) -> None:
+    """A point of the old source may still be trained; one of the new needs a new Python."""
+    (folder / "once.py").write_text("def x(): return 1\n")
+    first = find("once:x", folder)
+    assert custom_code.load("once:x", first, pinned=False, key="k")() == 1
+    (folder / "once.py").write_text("def x(): return 2\n")
+    assert custom_code.load("once:x", first, pinned=False, key="k")() == 1
+    with pytest.raises(PointError, match="once was edited after this Python imported it"):
+        custom_code.load("once:x", find("once:x", folder), pinned=False, key="k")
+    (folder / "twice.py").write_text("def x(): return 1\n")
+    stale = find("twice:x", folder)
+    (folder / "twice.py").write_text("def x(): return 2\n")
+    with pytest.raises(PointError, match="is not what it was when the sweep was started"):
+        custom_code.load("twice:x", stale, pinned=False, key="k")
+    assert custom_code.load("twice:x", stale, pinned=True, key="k")() == 2
+
+
+LOOKS = {
+    "network": ("model.family='nets:Gone'", "model.family: there is no Gone in nets"),
+    "kwargs": ("model.kwargs={depth: 3}", "raised TypeError: .*depth"),
+    "data": ("data.source='samples:gone'", "data.source: there is no gone in samples"),
+    "file": ("data={source: table, path: gone.csv, target: x}", "gone.csv"),
+    "folder": ("data={source: image_folder, root: gone}", "gone"),
+    "timm": ("model={family: 'timm:resnet_gone'}", "resnet_gone"),
+    "shape": ("model={family: 'timm:vit_tiny_patch16_224'}", r"cannot take \(1, 8, 8\) samples"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), LOOKS.values(), ids=LOOKS)
+def test_validate_looks_at_what_a_spec_names(
+    change: str, message: str, folder: Path, cli: Cli
+) -> None:
+    """Before anything is started; unless it is told not to."""
+    spec = folder / "own.yaml"
+    spec.write_text(SPEC.replace("grid:\n  model.kwargs.width: [2, 4, 8]\n", ""))
+    assert "fine" in cli("validate", "own.yaml").stdout
+    done = cli("validate", "own.yaml", "--set", change, check=None)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith("own.yaml: ")]
+    assert len(lines) == 1, done.stderr
+    assert re.search(message, lines[0])
+    assert "fine" in cli("validate", "own.yaml", "--no-look", "--set", change).stdout
+
+
+@pytest.mark.sweeps
+def test_code_that_is_wrong_fails_its_point_in_a_line(
+    folder: Path, cli: Cli, untracked: Path
+) -> None:
+    """The others go on; the traceback is in the log that the sweep quotes."""
+    names = []
+    for number, (text, _) in enumerate(WRONG.values()):
+        (folder / f"wrong{number}.py").write_text(text.replace("nets", f"wrong{number}"))
+        names.append(f"wrong{number}:Net")
+    (folder / "forks.py").write_text(FORKS)
+    right = ["nets:plain", "forks:Net"]
+    listed = ", ".join(f"{{family: '{name}', seconds: 8}}" for name in [*names, *right])
+    spec = SPEC.replace("  model.kwargs.width: [2, 4, 8]", f"  model: [{listed}]").replace(
+        '  model: {family: "nets:Net"}\n', ""
+    )
+    (folder / "own.yaml").write_text(spec)
+    done = cli("sweep", folder / "own.yaml", "--profile", untracked, check=None)
+    assert done.returncode == 1
+    states = json.loads(cli("status", "runs/own", "--json", check=1).stdout)
+    assert [state["state"] for state in states] == ["failed"] * len(WRONG) + ["done"] * 2
+    for number, (state, (_, message)) in enumerate(zip(states, WRONG.values(), strict=False)):
+        expected = message.replace("nets", f"wrong{number}")
+        assert re.search(expected, state["message"]), (expected, state["message"])
+        assert "\n" not in state["message"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    {
+        "nothing": (None, "gave a NoneType, not"),
+        "lengths": ((np.zeros((5, 3)), np.zeros(4, int)), "do not match"),
+        "no classes": ((np.zeros((5, 3)), np.linspace(0, 1, 5)), "no classes"),
+        "objects": ((np.array([[object()]] * 5), np.zeros(5, int)), "array of objects"),
+        "infinite": ((np.full((5, 3), np.inf), np.zeros(5, int)), "infinite"),
+        "nan": ((np.full((5, 1, 3, 3), np.nan), np.zeros(5, int)), "images hold nan"),
+        "dimensions": ((np.zeros((5, 1, 1, 1, 2)), np.zeros(5, int)), "neither vectors"),
+        "one": ((np.zeros((1, 3)), np.zeros(1, int)), "too few"),
+        "a new class": ((np.zeros((5, 3)), np.arange(5), np.zeros((2, 3)), np.array([0, 9])),
+                        "a class without training labels"),
+    }.values(),
+)  # fmt: skip
+def test_samples_that_are_none(given: object, message: str) -> None:
+    with pytest.raises(PointError, match=message):
+        source_of("x", arrays_of("x", given))
+
+
+def test_samples_of_all_kinds() -> None:
+    source = source_of(
+        "x", arrays_of("x", (torch.zeros(6, 3, dtype=torch.float64), list("abcabc")))
+    )
+    assert (source.classes, source.train.shape) == (3, (3,))
+    assert source.train.dtype == np.dtype("float32")
+    assert source.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert source.test() is None
+    images = np.zeros((4, 5, 5), np.uint8)
+    source = source_of("x", arrays_of("x", (images, [7, 9, 7, 9], images[:2], [9, 7])))
+    assert source.train.shape == (1, 5, 5)
+    assert source.train.dtype == np.dtype("uint8")
+    assert source.test().labels.tolist() == [1, 0]
+
+
+class Base(nn.Module):
+    """What a network below is made from."""
+
+
+def made(width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(20, width), nn.ReLU(), nn.Linear(width, 5))
+
+
+def test_the_source_of_a_lambda_is_its_own() -> None:
+    """Wherever it stands, and with what it names."""
+    pair = [lambda: made(3), lambda: made(4)]
+    again = lambda: made(  # noqa: E731
+        3
+    )
+    assert source_hash(pair[0]) == source_hash(again) != source_hash(pair[1])
+
+    def of_width(width: int, held: object = None) -> tuple[object, object]:
+        return (lambda: made(width)), (lambda: held)
+
+    assert source_hash(of_width(3)[0]) == source_hash(of_width(3)[0])
+    assert source_hash(of_width(3)[0]) != source_hash(of_width(4)[0])
+    assert source_hash(of_width(3, np.zeros(2))[1]) is None
+    scope: dict[str, object] = {}
+    exec("def typed(): return 1", scope)
+    assert source_hash(scope["typed"]) is None
+
+
+def test_what_a_function_names_counts() -> None:
+    collected: dict[str, bytes] = {}
+    live._collect(test_the_source_of_a_lambda_is_its_own, collected)
+    assert any(name.endswith(".made") for name in collected)
+    assert not any(name.startswith("torch") for name in collected)
+
+
+@pytest.mark.parametrize("parent", ["flexhpc", "flexhpc/flexhpc", "site-packages/project"])
+def test_a_folder_name_does_not_make_code_installed(
+    parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`git clone` calls a checkout flexhpc; code of users may lie in it."""
+    place = tmp_path / parent
+    place.mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(place))
+    hashes = set()
+    for value in (1, 2):
+        (place / "helper_of_user.py").write_text(f"def width():\n    return {value} * 8\n")
+        (place / "nets_of_user.py").write_text(
+            "from helper_of_user import width\n\ndef build():\n    return width()\n"
+        )
+        for name in ("helper_of_user", "nets_of_user"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        linecache.clearcache()
+        importlib.invalidate_caches()
+        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+        try:
+            build = importlib.import_module("nets_of_user").build
+        finally:
+            sys.dont_write_bytecode = before
+        hashes.add(source_hash(build))
+    assert len(hashes) == 2
+    assert None not in hashes
+
+
+class Narrow(Base):
+    """A network as a user writes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = made(3)
+
+
+def test_a_class_has_a_hash() -> None:
+    collected: dict[str, bytes] = {}
+    assert live._collect(Narrow, collected)
+    assert {name.rpartition(".")[2] for name in collected} == {"Narrow", "Base", "made"}
+    assert source_hash(lambda: Narrow()) != source_hash(lambda: Base())
+
+
+def test_installed_code_is_no_part_of_a_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = tmp_path / "lib" / "site-packages"
+    for module in (torch, re, custom_code):
+        assert custom_code.is_installed(Path(module.__file__))
+    assert not custom_code.is_installed(packages / "nets.py")
+    monkeypatch.syspath_prepend(str(packages))
+    assert custom_code.is_installed(packages / "nets.py")
+
+
+def test_errors_of_user_code_name_its_line() -> None:
+    """Also if its path begins with that of the package, as flexhpc_nets.py beside flexhpc/."""
+    code = compile("def build():\n    return 1 / 0\n", f"{custom_code.PACKAGE}_nets.py", "exec")
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    with pytest.raises(PointError, match=r"ZeroDivisionError: .*_nets\.py:2\)"):
+        custom_code.run("model", scope["build"])
+
+
+def test_a_package_offers_what_it_has_by_entry_points(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a name of its own, which means module:name."""
+    package = tmp_path / "site-packages" / "offers-1.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Name: offers\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(
+        "[flexhpc.models]\nnice = nets:Net\nmlp = nets:Net\n[flexhpc.data]\ngood = samples:load\n"
+    )
+    monkeypatch.syspath_prepend(str(package.parent))
+    custom_code.registered.cache_clear()
+    try:
+        plain = ids(folder)
+        assert ids(folder, "model.family=nice", "data.source=good") == plain
+        with pytest.raises(InputError, match=r"model\.kwargs: has no effect with family: mlp"):
+            checked(folder / "own.yaml", ["model.family=mlp"])
+        with pytest.raises(InputError, match=r"mixer, .*, nice; did you mean nice"):
+            checked(folder / "own.yaml", ["model.family=nicer"])
+    finally:
+        custom_code.registered.cache_clear()
+
+
+@pytest.mark.sweeps
+def test_killed_in_the_middle_of_a_user_s_network_it_ends_as_if_nothing_had_been(
+    folder: Path,
+) -> None:
+    spec = folder / "own.yaml"
+    spec.write_text(
+        SPEC.replace("nets:Net", "gated:Net")
+        .replace("steps: 200", "steps: 400, gates: {plateau: off}")
+        .replace("[2, 4, 8]", "[2]")
+    )
+    run, barrier = folder / "runs" / "own", Barrier(folder)
+    barrier.creep()
+    sweep = start(spec, keys="workers: 1\ncheckpoint_every: 0.2\n")
+    wait_for(lambda: list(run.rglob("*.ckpt")), "a checkpoint")
+    end(sweep)
+    barrier.open()
+    sweep = start(spec)
+    output = finish(sweep)
+    assert sweep.returncode == 0, output
+    succeeded(folder, "sweep", spec, "--profile", "profile.yaml", "--runs", "undisturbed")
+    assert contents(folder / "undisturbed" / "own") == contents(run)
+
+
+def test_all_errors_of_a_section_come_together(tmp_path: Path) -> None:
+    """Also where it is unknown which variant is meant, or its code is not there."""
+    spec = tmp_path / "many.yaml"
+    spec.write_text("""\
+name: many
+fixed:
+  data: {source: "nowhere:load", labels: rand, n_max: -1, colour: grey}
+  model: {family: mlpp, width: -3, banana: 1, detph: 2}
+  training: {trainer: "nowhere:fit", lr: 0.1, epochs: 0}
+  search: {policy: bays, start: 0}
+""")
+    with pytest.raises(InputError) as caught:
+        checked(spec)
+    said = str(caught.value)
+    for wanted in (
+        "data.source: nowhere:load: there is no module", "data.labels: ", "data.n_max: must be",
+        "data.colour: has no effect", "model.family: ", "model.width: must be at least 1",
+        "model.banana: unknown key", "model.detph: unknown key; did you mean depth?",
+        "training.trainer: nowhere:fit: there is no module", "training.lr: has no effect",
+        "training.epochs: must be at least 1", "search.policy: ", "search.start: must be at least",
+    ):  # fmt: skip
+        assert said.count(wanted) == 1, wanted
+    assert said.count("\n") == 12
