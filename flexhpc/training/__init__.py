@@ -1,7 +1,7 @@
-"""One probe: optimizers, budget, loop, verdict. Knows nothing of searches, files or clusters.
+"""One training: loop, gradient engines, optimizers, verdict.
 
-What it offers is imported when it is asked for: a spec may name variants of this room, and reading
-one imports no torch.
+Public names are imported lazily: reading a spec, which may name variants of this room, must not
+import torch.
 """
 
 from typing import TYPE_CHECKING

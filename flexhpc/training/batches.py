@@ -1,4 +1,4 @@
-"""How an epoch is cut: near-equal batches, in an order that depends on (seed, epoch) only."""
+"""Near-equal batches of an epoch, in an order that depends on seed and epoch only."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from flexhpc.data.dataset import Ints
 
 
 def batch_sizes(n: int, batch_size: int | None, *, tail: bool = False) -> list[int]:
-    """Cut ``n`` samples into the fewest batches of at most ``batch_size``, equal to within one.
+    """Return the sizes of the fewest batches of at most ``batch_size``, equal to within one.
 
-    A short tail batch, as a plain DataLoader leaves it, makes the noise of its few samples as
-    strong as that of a full batch: whether n fits then depends on n modulo the batch size
-    (docs/concepts.md shows it); ``tail`` cuts like that all the same. With None there is one batch.
+    The short last batch of a plain DataLoader gives its few samples the weight of a full batch:
+    whether n samples are fitted then depends on n modulo the batch size (docs/concepts.md).
+
+    Args:
+        n: samples; batch_size: None for one batch.
+        tail: keep full batches and a short last one, as a plain DataLoader does.
     """
     if batch_size is None or batch_size >= n:
         return [n]
@@ -26,11 +29,11 @@ def batch_sizes(n: int, batch_size: int | None, *, tail: bool = False) -> list[i
 
 
 def sizes_of(training: Training, n: int) -> list[int]:
-    """Return the batches of one epoch (samples), as a training cuts it."""
+    """Return the batch sizes of one epoch of a training with ``n`` samples."""
     tail = getattr(training, "batches", "near_equal") == "tail"
     return batch_sizes(n, getattr(training, "batch_size", None), tail=tail)
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Ints:
-    """Return the order of the samples in one epoch, int64 (n,); needs no state to resume."""
+    """Return the order of the samples in an epoch, int64 (n,); a resume needs no further state."""
     return np.random.default_rng((seed, epoch)).permutation(n)

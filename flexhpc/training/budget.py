@@ -1,4 +1,4 @@
-"""How many updates a probe may make: every kind of budget comes down to that."""
+"""Budgets of a training, converted to parameter updates."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from flexhpc.config.sections.training import Training
 
 
 def gradients_per_sample(training: Training) -> int:
-    """Return how often an update takes the gradient of each sample of its batch."""
+    """Return the number of gradients that an update takes of each sample of its batch."""
     return 1 if training.sam is None else 2
 
 
 def updates(training: Training, sizes: Sequence[int]) -> int | None:
-    """Return the budget in parameter updates; None if training goes on until it converges.
+    """Return the budget in parameter updates; None for training until convergence.
 
     Args:
-        training: the procedure; its budget is one of epochs, steps, gradient evaluations, none.
-        sizes: of the batches of one epoch (samples).
+        training: has a budget of epochs, steps or gradient evaluations, or none.
+        sizes: batch sizes of one epoch.
     """
     if training.until is not None:
         return None
@@ -29,7 +29,7 @@ def updates(training: Training, sizes: Sequence[int]) -> int | None:
 
 
 def _within(samples: int, sizes: Sequence[int]) -> int:
-    """Return how many batches hold at most ``samples`` together; at least one."""
+    """Return the number of batches with at most ``samples`` samples in all, but at least one."""
     epochs, rest = divmod(samples, sum(sizes))
     count = epochs * len(sizes)
     for size in sizes:
@@ -41,16 +41,16 @@ def _within(samples: int, sizes: Sequence[int]) -> int:
 
 
 def epochs(training: Training, sizes: Sequence[int]) -> float | None:
-    """Return the first budget in epochs; None if there is none. Arguments as in :func:`updates`."""
+    """Return the initial budget in epochs, or None; see :func:`updates`."""
     allowed = updates(training, sizes)
     return None if allowed is None else allowed / len(sizes)
 
 
 def extended(training: Training, allowed: int, first: int) -> int | None:
-    """Return a larger budget (updates) for a probe that still improves; None if there is none.
+    """Return a larger budget for a training that still improves; None if it is not extended.
 
     Args:
-        training: the procedure; allowed: the budget that ran out; first: the one it began with.
+        allowed: the budget that is used up (updates); first: the initial one.
     """
     cap = int(first * training.extend_to)
     if training.unconverged != "extend" or allowed >= cap:

@@ -1,7 +1,7 @@
-"""The state of a probe in progress, on disk: atomic to write, safe to load (weights only).
+"""Checkpoints of trainings in progress: written atomically, loaded with ``weights_only``.
 
-It is a zip archive, as torch.save writes it, with a checksum of every member. torch.load does not
-compare them, and one flipped bit would be trained on: so :func:`load` does.
+A checkpoint is the zip archive that torch.save writes. :func:`load` verifies the checksum of every
+member, which torch.load does not: training would continue with a flipped bit.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ FORMAT = 5
 
 
 def save(path: Path, key: str, state: dict[str, Any]) -> None:
-    """Write a checkpoint so that a reader sees the old one or the new one, never a part.
+    """Replace a checkpoint atomically.
 
     Args:
-        path: where it goes; its folder is there.
-        key: identifies the probe that it belongs to.
+        path: in an existing folder.
+        key: identifies the training.
         state: tensors and plain values.
     """
     with replacing(path, makes_folder=False) as part, part.open("wb") as file:
@@ -31,15 +31,12 @@ def save(path: Path, key: str, state: dict[str, Any]) -> None:
 
 
 def load(path: Path, key: str) -> dict[str, Any] | None:
-    """Return the state saved under ``key``; None if there is none, or it is not of this probe.
-
-    A damaged file costs the probe in progress, not the point: it counts as none.
-    """
+    """Return the state saved under ``key``; None if it is missing, damaged or of another key."""
     try:
         content = read_plain(path)
         _check(content)
         state = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception:  # of many kinds, where the file is damaged
+    except Exception:  # a damaged file raises many types
         return None
     if not isinstance(state, dict) or state.get("format") != FORMAT or state.get("key") != key:
         return None
@@ -47,10 +44,10 @@ def load(path: Path, key: str) -> dict[str, Any] | None:
 
 
 def _check(content: bytes) -> None:
-    """Compare every member with its checksum.
+    """Verify the checksum of every member.
 
     Raises:
-        zipfile.BadZipFile: it is none, or damaged.
+        zipfile.BadZipFile: the content is no zip archive, or is damaged.
     """
     with zipfile.ZipFile(BytesIO(content)) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):

@@ -1,9 +1,9 @@
-"""The smallest and the largest Ritz value of a loss's Hessian: does it curve downwards somewhere?
+"""Extreme Ritz values of the Hessian of the loss, to detect negative curvature.
 
-Lanczos' method, since its Ritz values mean something wherever it stops: each is v.Hv of some unit
-vector v, so a negative one proves negative curvature (a non-negative one proves nothing), and none
-lies outside of the spectrum. scipy's eigsh (ARPACK) restarts, and gives no value where it does not
-converge; curvlinops ends there as well, and cannot sum over processes in a fixed order.
+Lanczos' method is used since its Ritz values are valid wherever it stops: each equals v.Hv of a
+unit vector v, so a negative one proves negative curvature (a non-negative one proves nothing), and
+none is outside of the spectrum. scipy's eigsh (ARPACK) restarts, and returns no value if it does
+not converge; so does curvlinops, which also cannot sum over processes in a fixed order.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ _INVARIANT = 1e-13
 
 @dataclass(frozen=True, kw_only=True)
 class Ritz:
-    """What Lanczos' method found.
+    """Result of Lanczos' method.
 
     Attributes:
-        min: smallest Ritz value, never below the smallest eigenvalue but for rounding.
-        max: largest one, never above the largest eigenvalue.
-        products: matrix-vector products that it took.
-        residual_min: ``|Av - min v|`` of its unit vector v: an eigenvalue lies that close to it.
+        min: smallest Ritz value; apart from rounding, at least the smallest eigenvalue.
+        max: largest Ritz value; apart from rounding, at most the largest eigenvalue.
+        products: number of matrix-vector products.
+        residual_min: ``|Av - min v|`` of its unit vector v, a bound on the distance to an
+            eigenvalue.
         residual_max: the same for the largest.
 
     All but ``products`` are nan if a product is not finite.
@@ -51,7 +52,7 @@ class Ritz:
     residual_max: float
 
     def negative(self, tolerance: float) -> bool:
-        """Return whether the smallest lies below minus a fraction of the largest."""
+        """Return whether the smallest is below minus ``tolerance`` times the largest."""
         return self.min < -tolerance * self.max
 
 
@@ -68,8 +69,8 @@ def lanczos(
 
     Args:
         multiply: float64 (n,) -> (n,), the operator.
-        start: float64 (n,), not zero; a random one, so that it has a share of every eigenvector.
-        products: most products to take.
+        start: float64 (n,), not zero; random, to have a component along every eigenvector.
+        products: maximal number of products.
         tolerance: stop when both residuals are below this fraction of the largest Ritz value in
             size; also when the vectors span all that the operator makes of ``start``.
     """
@@ -103,7 +104,7 @@ def lanczos(
 
 
 def _extremes(diagonal: Sequence[float], beside: Sequence[float], rest: float) -> Ritz:
-    """Return the ends of a tridiagonal matrix's spectrum; ``rest`` couples it to what follows."""
+    """Return the extreme eigenvalues of a tridiagonal matrix; ``rest`` is the next off-diagonal."""
     ends: dict[str, float] = {}
     count = len(diagonal)
     for name, index in (("min", 0), ("max", count - 1)):
@@ -121,12 +122,12 @@ def hessian_product(
     chunks: Sequence[Tensor],
     vector: Tensor,
 ) -> Tensor:
-    """Multiply the Hessian of a sum of losses by a vector, by differentiating twice.
+    """Multiply the Hessian of a sum of losses by a vector, with double backward.
 
     Args:
         loss_of: returns the loss of a chunk as a scalar.
-        parameters: leaves with respect to which; their ``grad`` is overwritten and left at None.
-        chunks: what is given to ``loss_of``, one after the other; one graph is in memory at a time.
+        parameters: leaves; their ``grad`` is None afterwards.
+        chunks: arguments of ``loss_of``; one graph is in memory at a time.
         vector: (parameters in total,), in the order of the parameters.
     """
     sizes = [p.numel() for p in parameters]
@@ -137,11 +138,11 @@ def hessian_product(
         gradients = torch.autograd.grad(
             loss_of(chunk), parameters, create_graph=True, materialize_grads=True
         )
-        # The others are constant, as that of a parameter without influence.
+        # Other gradients are constant, for example of a parameter without influence.
         curved = [(g, v) for g, v in zip(gradients, pieces, strict=True) if g.requires_grad]
         if curved:
-            # autograd.grad would pass by a function that can be differentiated once only, in
-            # silence: it runs no more than what leads to its inputs.
+            # autograd.grad would silently skip a function that can be differentiated only once,
+            # since it runs only the functions that lead to its inputs.
             outputs, directions = zip(*curved, strict=True)
             torch.autograd.backward(outputs, directions)
     products = [p.grad for p in parameters if p.grad is not None]
@@ -160,22 +161,22 @@ def ritz(
     *,
     shards: int | None = None,
 ) -> Ritz:
-    """Find the extreme Ritz values of the Hessian of the mean cross-entropy of a network.
+    """Find the extreme Ritz values of the Hessian of the mean cross-entropy (collective call).
 
-    In float64 and eval mode, on a copy: the network itself stays as it is. Each process of the
-    group multiplies with its part of the samples; all get the same result. A product costs about
-    two gradients of the whole set, and memory for one more float64 vector of all parameters.
+    Computed in float64 and eval mode on a copy of the model. A product costs about two gradients
+    of all samples, and memory for one more float64 vector of all parameters.
 
     Args:
-        model: the network; its frozen parameters are constants.
+        model: its frozen parameters are constants.
         inputs: (n, ...); labels: int64 (n,), or (n, length) of sequences.
-        group: the processes that call this together.
-        products: Hessian-vector products at most.
-        seed: of the random start.
-        shards: number of parts that are summed in order: the same bits on any number of processes.
+        group: the processes, which share the samples.
+        products: maximal number of Hessian-vector products.
+        seed: of the start vector.
+        shards: number of parts that are summed in order, for the same bits on any number of
+            processes.
 
     Raises:
-        PointError: a part of the network cannot be differentiated twice.
+        PointError: a part of the model cannot be differentiated twice.
         PeerLost: another process of the group is gone.
     """
     model = copy.deepcopy(model).double().eval()
@@ -205,9 +206,9 @@ def ritz(
 
 @contextmanager
 def _twice_differentiable() -> Iterator[None]:
-    """Take those kernels that can be differentiated twice; say so if there is none."""
+    """Use kernels that can be differentiated twice; raise PointError if there is none."""
     try:
-        # The fused kernels of attention have a first derivative only.
+        # Fused attention kernels have no second derivative.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""The convergence gates at the end of a probe: was a failure one of capacity, or of training?"""
+"""Convergence gates: decide whether a failed training had reached a minimum."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from flexhpc.training.outcome import Verdict
 from flexhpc.training.plateau import Plateau, unstable
 
 TOUCHED = "touched_"
-"""Prefix of the readings that say whether a gate found a failing probe short of a minimum."""
+"""Prefix of metrics that are 1 if a gate found a failed training short of a minimum."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Examined:
-    """What the gates say of a probe.
+    """Result of the gates.
 
     Attributes:
-        verdict: how it ended, in the light of the gates.
-        rejected: whether a gate refused it; then it says nothing about capacity.
-        readings: by name.
+        verdict: with the gates taken into account.
+        rejected: whether a gate rejected the training, which then says nothing about capacity.
+        readings: metrics by name.
     """
 
     verdict: Verdict
@@ -36,18 +36,18 @@ def examine(
     gates: Gates, verdict: Verdict, evaluator: Evaluator, plateau: Plateau, *,
     gradient_start: float, loss_start: float, losses: Sequence[float],
 ) -> Examined:  # fmt: skip
-    """Take the readings of a finished training and judge it by them.
+    """Compute the metrics of a finished training, and apply the gates to it.
 
-    Only failures are judged: a fit is a fit, wherever it stands. A gate in mode ``report`` says
-    what it found and names the verdict at most; one in mode ``reject`` refuses the probe.
+    Only failures are judged. A gate in mode ``report`` records its finding and may change the
+    verdict; one in mode ``reject`` rejects the training.
 
     Args:
-        gates: their modes and tolerances.
-        verdict: how the training ended.
+        gates: modes and tolerances.
+        verdict: of the training loop.
         evaluator: of the trained model.
         plateau: of its losses.
         gradient_start: norm of the gradient at initialisation.
-        loss_start: loss at initialisation; losses: after every epoch.
+        loss_start: loss at initialisation; losses: of every epoch.
     """
     readings: dict[str, float] = {}
     touched: dict[str, bool] = {}
@@ -89,7 +89,7 @@ def examine(
 
 
 def _curvature(gates: Gates, evaluator: Evaluator) -> Ritz:
-    """Return the curvature; nan where a network has none and it is only to be reported."""
+    """Return the curvature; nan if it is undefined for the model and only reported."""
     try:
         return evaluator.ritz(gates.curvature.products)
     except PointError:

@@ -1,10 +1,9 @@
-"""The processes that train one probe together, and the few things that they tell each other.
+"""Process group of one training, and its collective operations.
 
-Every process holds the whole network. A batch is cut into parts, each process computes the
-gradients of its own parts, and all take the same step with the sum. One flat sum of our own
-stands where DistributedDataParallel could: its buckets are laid out anew after the first step, so
-a resumed training would add in another order and end with other bits; and it averages over
-processes instead of samples.
+Every process holds the whole model. A batch is split into parts, each process computes the
+gradients of its parts, and all make the same update with the sum. DistributedDataParallel is not
+used: it rebuilds its buckets after the first step, so a resumed training would sum in another
+order and end with other bits, and it averages over processes instead of samples.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ _ALONE = "127.0.0.1"
 _QUEUE = 2048
 _VOTES_EVERY = 8
 _FIRST_PORT, _PORTS = 10_000, 20_000
-"""Below the range that systems give to outgoing connections."""
+"""Below the range of ephemeral ports."""
 
 
 class Group:
     """Processes that train together; by default this one alone.
 
     Attributes:
-        rank: number of this process; size: of all; device: where it trains.
+        rank: of this process; size: number of processes; device: of this process.
     """
 
     def __init__(self, device: torch.device, rank: int = 0, size: int = 1) -> None:
@@ -48,22 +47,22 @@ class Group:
 
     @classmethod
     def join(cls, device: torch.device, rank: int, size: int, *, host: str, token: str) -> Group:
-        """Meet the other processes, at a port of rank 0's host that follows from the token.
+        """Initialize the process group at a port of rank 0's host that follows from the token.
 
-        Another job may use that port, and a stranger may read and write what is left there. So
-        the token itself is not, and they prove to each other that they know it once they are
-        connected. Who does not find its peers gives up, and is better started again with another
-        token. On a single node they meet on loopback. On several, rank 0 listens at every address
-        that it has: its name may be loopback's to itself, and another network's to the others.
+        Another job may use that port, and any user may read and write the store there. So the
+        token is never sent; the processes prove to each other that they know it once they are
+        connected. A process that does not find its peers fails, and should be started again with
+        another token. On a single node the store listens on loopback. On several nodes rank 0
+        listens on all its addresses, since its name may resolve to loopback on its own host.
 
         Args:
-            device: where this process trains.
-            rank: its number, from 0; size: number of processes.
+            device: of this process.
+            rank: from 0; size: number of processes.
             host: of rank 0.
-            token: the same for all of them and for no other group.
+            token: secret of this group.
 
         Raises:
-            PeerLost: they did not come together, or one of them does not know the token.
+            PeerLost: a process did not connect, or does not know the token.
         """
         group = cls(device, rank, size)
         if size > 1:
@@ -91,10 +90,10 @@ class Group:
         return group
 
     def _know_each_other(self, token: str) -> None:
-        """See that every process knows the token, which none of them says.
+        """Verify that every process knows the token, by HMAC of a common challenge.
 
         Raises:
-            PeerLost: one does not.
+            PeerLost: a process does not know it.
         """
         challenge = b"".join(self._told_by_all(os.urandom(32)))
 
@@ -106,12 +105,12 @@ class Group:
                 raise PeerLost(f"process {rank} does not know the secret of this job")
 
     def _told_by_all(self, own: bytes) -> list[bytes]:
-        """Return what every process says, as long as this one's."""
+        """Gather a message of the same length from every process."""
         said = torch.frombuffer(bytearray(own), dtype=torch.uint8).to(self.device)
         return [row.cpu().numpy().tobytes() for row in self._gathered(said, _MEETING)]
 
     def leave(self) -> None:
-        """Part from the others; every process must say so."""
+        """Destroy the process group (collective call)."""
         if self.size > 1:
             with _peers():
                 dist.barrier()
@@ -130,7 +129,7 @@ class Group:
         return bool(self.all_reduce(votes) > 0)
 
     def owner(self, part: int, parts: int) -> int:
-        """Return which process works on a part: each has neighbouring ones, as evenly as can be."""
+        """Return the rank that owns a part; ranks own contiguous parts, as evenly as possible."""
         return part * self.size // parts
 
     def mine(self, parts: int) -> list[int]:
@@ -145,12 +144,12 @@ class Group:
         return vector
 
     def ordered_sum(self, vectors: Sequence[Tensor], parts: int, nothing: Tensor) -> Tensor:
-        """Return the sum over parts, added in the order of the parts whoever computed which.
+        """Return the sum over parts, added in the order of the parts.
 
         Args:
             vectors: of this process's parts, in order.
             parts: number of all parts.
-            nothing: what stands for a part that a process does not have; it is added as well.
+            nothing: added in place of a part that a process does not have.
         """
         most = max(sum(self.owner(p, parts) == r for p in range(parts)) for r in range(self.size))
         own = torch.stack([*vectors, *[nothing] * (most - len(vectors))])
@@ -161,11 +160,11 @@ class Group:
         return total
 
     def concatenated(self, own: Tensor, sizes: Sequence[int]) -> Tensor:
-        """Return every process's tensor, joined along the first axis in the order of ranks.
+        """Concatenate the tensors of all processes along the first axis, in the order of ranks.
 
         Args:
-            own: this process's.
-            sizes: length of each process's.
+            own: tensor of this process.
+            sizes: length of the tensor of each process.
         """
         if self.size == 1:
             return own
@@ -187,18 +186,18 @@ class Group:
         return into
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrite tensors by those of rank 0."""
+        """Overwrite tensors with those of rank 0."""
         if self.size > 1:
             with _peers():
                 for tensor in tensors:
                     dist.broadcast(tensor.detach(), src=0)
 
     def broadcast_object(self, value: Any) -> Any:
-        """Return what rank 0 has to say; the others' value counts for nothing.
+        """Return the value of rank 0; that of other ranks is ignored.
 
         Args:
-            value: plain values and tensors, in tuples, lists and dicts; no object that a pickle
-                would have to build.
+            value: plain values and tensors in tuples, lists and dicts; no other objects, since it
+                is loaded with ``weights_only``.
         """
         if self.size == 1:
             return value
@@ -219,7 +218,7 @@ class Group:
 
 
 def _listen(host: str, port: int) -> int:
-    """Return a socket that listens at one address of this machine, for a TCPStore to take over.
+    """Return a listening socket for a TCPStore.
 
     Raises:
         RuntimeError: the port is taken.
@@ -240,7 +239,7 @@ def _name(device: torch.device) -> str:
 
 @contextlib.contextmanager
 def _peers() -> Iterator[None]:
-    """Turn the many ways in which a dead peer shows into one error."""
+    """Raise PeerLost for the errors that a lost peer causes."""
     try:
         yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""What is trained, and what counts as right: of samples with one label, or with one per token."""
+"""Loss and correctness of samples with one label, or with one label per token."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch.nn import functional
 def cross_entropy(
     logits: Tensor, labels: Tensor, *, reduction: str, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Return the cross-entropy; that of a sequence is the mean over its tokens.
+    """Return the cross-entropy; for a sequence, the mean over its tokens.
 
     Args:
         logits: (m, classes), or (m, classes, length) of sequences.
         labels: int64 (m,), or (m, length).
         reduction: ``mean`` or ``sum``, over samples.
-        label_smoothing: share of each label that is spread over all classes.
+        label_smoothing: fraction of each label that is spread over all classes.
     """
     loss = functional.cross_entropy(
         logits, labels, reduction=reduction, label_smoothing=label_smoothing
@@ -27,12 +27,12 @@ def cross_entropy(
 def missed(logits: Tensor, labels: Tensor, prompt: int) -> Tensor:
     """Return which samples are wrong, bool (m,).
 
-    A sequence is wrong if any token is that comes after its ``prompt``, its first few tokens.
+    A sequence is wrong if any token after its first ``prompt`` tokens is wrong.
     """
     wrong = logits.argmax(dim=1) != labels
     return wrong[:, prompt:].any(dim=1) if wrong.ndim > 1 else wrong
 
 
 def finite(logits: Tensor) -> Tensor:
-    """Return of which samples all logits are finite numbers, bool (m,)."""
+    """Return the samples whose logits are all finite, bool (m,)."""
     return logits.abs().flatten(1).amax(dim=1) < torch.inf  # false for nan as well

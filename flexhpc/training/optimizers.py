@@ -1,6 +1,6 @@
-"""Optimizers, learning rates, and what is done to a gradient before an update.
+"""Optimizers, learning rates, gradient clipping and SAM.
 
-docs/optimizers.md says which library each one comes from and how it was checked.
+docs/optimizers.md names the library of each optimizer and how it was verified.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flexhpc.training.memory_format import match_memory_format
 from flexhpc.training.shampoo import Shampoo
 
 _REST = 0.1
-"""Learning rate of what is no matrix, over that of the matrices, with Muon."""
+"""With Muon: learning rate of other parameters over that of matrices."""
 _LEAST_NORM = 1e-12
 _WRAPPED = ("add_param_group", "state_dict")
 
@@ -43,15 +43,15 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
 def _direct(
     kind: type[torch.optim.Optimizer], kernel: Callable[[torch.optim.Optimizer], bool]
 ) -> Callable[..., torch.optim.Optimizer]:
-    """Return one of torch's fused optimizers, whose step calls its kernel and does nothing else.
+    """Return one of torch's fused optimizers with a step that calls the kernel only.
 
-    Arithmetic and state are the same. Around it torch looks for what to call, calls hooks, and
-    keeps torch.compile and profilers informed: 100 us a step, and torch._dynamo imported at the
-    start of every worker, which takes about as long as torch itself.
+    Arithmetic and state are the same. torch's own step also dispatches, calls hooks and supports
+    torch.compile and profilers: that takes 100 us a step, and imports torch._dynamo, which takes
+    about as long as importing torch.
 
     Args:
         kind: the optimizer.
-        kernel: makes a step; False if there is no state yet, which torch's own first step makes.
+        kernel: makes a step; returns False if there is no state yet, which torch's step creates.
     """
     first = inspect.unwrap(kind.step)
 
@@ -60,12 +60,12 @@ def _direct(
             first(self)
             _share_steps(self)
 
-    step.hooked = True  # type: ignore[attr-defined]  # or it would be wrapped again
+    step.hooked = True  # type: ignore[attr-defined]  # or torch would wrap it again
     loaded = inspect.unwrap(kind.load_state_dict)
 
     def load_state_dict(self: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
         loaded(self, state_dict)
-        for parameter, own in self.state.items():  # the kernel would not look
+        for parameter, own in self.state.items():  # the kernel does not check shapes
             sizes = {value.shape for value in own.values() if isinstance(value, Tensor)}
             if not sizes <= {parameter.shape, torch.Size()}:
                 raise ValueError("the optimizer's state is that of other parameters")
@@ -81,7 +81,7 @@ def _direct(
 def _moved(
     optimizer: torch.optim.Optimizer,
 ) -> Iterator[tuple[dict[str, Any], list[Tensor], list[Tensor]]]:
-    """Yield each group with those of its parameters that have a gradient, and with these."""
+    """Yield each group with its parameters that have a gradient, and their gradients."""
     for group in optimizer.param_groups:
         pairs = [(p, p.grad) for p in group["params"] if p.grad is not None]
         if pairs:
@@ -89,7 +89,7 @@ def _moved(
 
 
 def _share_steps(optimizer: torch.optim.Optimizer) -> None:
-    """Let parameters that have made as many steps count them in one tensor."""
+    """Share one step counter between the parameters with the same number of steps."""
     for group in optimizer.param_groups:
         counts: dict[float, Tensor] = {}
         for own in (optimizer.state[p] for p in group["params"] if p in optimizer.state):
@@ -106,7 +106,7 @@ def _adam_kernel(optimizer: torch.optim.Optimizer) -> bool:
         if len(some) == len(group["params"]):
             for step in {id(s["step"]): s["step"] for s in own}.values():
                 step += 1
-        else:  # what has no gradient makes no step, and may share its count
+        else:  # parameters without a gradient make no step, and may share the counter
             for s in own:
                 s["step"] = s["step"] + 1
         kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
@@ -158,7 +158,7 @@ def adamw(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
 
 
 def shampoo(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
-    """Return our own Shampoo."""
+    """Return :class:`Shampoo`."""
     return Shampoo(parameters, lr=training.lr, weight_decay=training.weight_decay)
 
 
@@ -177,7 +177,7 @@ def muon(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
 
 
 def _groups(parameters: list[nn.Parameter], which: int) -> list[dict[str, Any]]:
-    """Part parameters by the factor of their rate; a single group where none says one."""
+    """Group parameters by their rate factor; one group if none has a factor."""
     groups: dict[float, list[nn.Parameter]] = {}
     for parameter in parameters:
         factor = getattr(parameter, "rate_factors", (1.0, 1.0))[which]
@@ -186,7 +186,7 @@ def _groups(parameters: list[nn.Parameter], which: int) -> list[dict[str, Any]]:
 
 
 def _muon_groups(parameters: list[nn.Parameter], lr: float, decay: float) -> list[dict[str, Any]]:
-    """Part the matrices, kernels of convolutions among them, from the rest."""
+    """Separate matrices and convolution kernels from other parameters."""
     matrices = [p for p in parameters if p.dim() >= 2]
     rest = [p for p in parameters if p.dim() < 2]
     groups = [
@@ -200,10 +200,10 @@ def rate(training: Training, peak: float, step: int, total: float) -> float:
     """Return the learning rate of update number ``step`` (from 0) of ``total``.
 
     Args:
-        training: says how the rate changes.
+        training: has the schedule.
         peak: the highest rate.
         step: number of the update.
-        total: updates in the budget; with a constant rate any number will do.
+        total: updates in the budget; has no effect with a constant rate.
     """
     if training.warmup is not None:
         peak *= min(1.0, (step + 1) / training.warmup)
@@ -243,18 +243,18 @@ def clip_gradients(parameters: Iterable[nn.Parameter], norm: float) -> None:
 
 @torch.no_grad()
 def perturb_weights(parameters: Sequence[nn.Parameter], rho: float) -> list[Tensor | None]:
-    """Move the weights to ``w + rho g / |g|``, where the loss nearby is worst to first order.
+    """Move the weights to ``w + rho g / |g|``, the worst point nearby to first order.
 
     Foret et al. 2021, arXiv 2010.01412, equation 2 with p = 2; ``|g|`` is over all parameters. The
     gradient of an update with SAM is the one found there; call :func:`restore_weights` before the
     update.
 
     Args:
-        parameters: with their gradients; those without one stay.
-        rho: how far to go.
+        parameters: with their gradients; those without one are not moved.
+        rho: distance.
 
     Returns:
-        The weights as they were, None for those that stay.
+        The previous weights; None for those that are not moved.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
@@ -269,7 +269,7 @@ def perturb_weights(parameters: Sequence[nn.Parameter], rho: float) -> list[Tens
 
 @torch.no_grad()
 def restore_weights(parameters: Sequence[nn.Parameter], kept: Sequence[Tensor | None]) -> None:
-    """Give parameters the weights that :func:`perturb_weights` returned, bit by bit."""
+    """Restore the weights that :func:`perturb_weights` returned."""
     for parameter, weight in zip(parameters, kept, strict=True):
         if weight is not None:
             parameter.copy_(weight)

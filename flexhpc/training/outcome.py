@@ -1,4 +1,4 @@
-"""What goes into one training and what comes out of it."""
+"""Inputs and results of one training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 Verdict = Literal["fit", "not_fit", "saddle", "unconverged", "unstable", "diverged"]
 
 MakeModel = Callable[[], nn.Module]
-"""Builds an untrained network from torch's global random state."""
+"""Builds an untrained model with torch's global random generator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +22,13 @@ class ProbeData:
     """The samples and seeds of one probe.
 
     Attributes:
-        inputs: float32 (n, ...), standardised, on the device that trains; or uint8, that are when
-            they are used.
+        inputs: on the device; float32 (n, ...), standardised, or uint8 (n, ...), which is
+            standardised when it is used.
         labels: int64 (n,), or (n, length) of sequences, on the same device.
-        init_seed: seeds the initialisation and anything random inside the network.
+        init_seed: seeds the initialisation and anything random inside the model.
         order_seed: seeds the order of samples in every epoch.
         prompt: first tokens of a sequence that need not be right.
-        moments: what bytes are standardised with: float32, subtracted first, then divided by.
+        moments: float32 mean and deviation with which uint8 inputs are standardised.
     """
 
     inputs: Tensor
@@ -41,21 +41,21 @@ class ProbeData:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How one training ended.
+    """Result of one training.
 
     Attributes:
-        verdict: see the vocabulary in docs/concepts.md.
+        verdict: see docs/concepts.md.
         n_errors: samples missed at the end, in eval mode.
         loss: mean cross-entropy over the subset at the end, in eval mode, without regularisers.
-        epochs: passes begun; steps: parameter updates; cost: samples trained on, in total.
+        epochs: started epochs; steps: updates; cost: samples trained on, in total.
         seconds: wall time, including the time before an interruption.
         fitted: bool (n,), in the order of the subset: classified right at the end.
-        readings: convergence readings by name.
-        rejected: a convergence gate refused it: its failure is not one of capacity.
-        loss_curve: float32, a loss per epoch; error_curve: int32, samples missed; of what they are
-            says ``training.curves``.
-        forgotten: int32 (n,), in the order of the subset, times that each was forgotten, -1 of
-            those that were never right; None where that was not counted.
+        readings: metrics by name.
+        rejected: whether a convergence gate rejected the training.
+        loss_curve: float32 (epochs,); error_curve: int32 (epochs,), samples missed; see
+            ``training.curves``.
+        forgotten: int32 (n,), forgetting events in the order of the subset, -1 for samples that
+            were never right; None if they were not counted.
     """
 
     verdict: Verdict

@@ -1,4 +1,4 @@
-"""Has training stopped improving, and did it leave a better place? What verdicts rest on."""
+"""Plateau and instability detection."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ _EXPLODED = 3.0
 
 
 def patience(gate: PlateauGate, allowed: int | None, per_epoch: int) -> float:
-    """Return after how many updates without improvement training has stopped improving.
+    """Return the number of updates without improvement that make a plateau.
 
     Args:
-        gate: says how long to wait; allowed: the budget in updates, None without any.
-        per_epoch: updates of an epoch.
+        allowed: budget in updates, None without one; per_epoch: updates per epoch.
     """
     if gate.patience is not None:
         return gate.patience * per_epoch
@@ -27,14 +26,14 @@ def patience(gate: PlateauGate, allowed: int | None, per_epoch: int) -> float:
 
 
 def unstable(gate: StabilityGate, loss_start: float, losses: Sequence[float]) -> bool:
-    """Return whether training gave back much of what it had gained, or exploded after its best.
+    """Return whether a training lost much of what it had gained, or exploded after its best.
 
-    The end is the lowest of the last looks: a single one may lie on a spike. It exploded if its
-    loss rose above the one at initialisation after its lowest, and above three times that: a
-    network that has learned nothing stays near where it began.
+    The final loss is the lowest of the last five epochs, since a single one may be a spike. A
+    training exploded if its loss rose, after the minimum, above that at initialisation and above
+    three times the minimum.
 
     Args:
-        gate: says how far; loss_start: at initialisation; losses: after every epoch.
+        gate: has the tolerance; loss_start: at initialisation; losses: of every epoch.
     """
     end, best = min(losses[-_LAST_LOOKS:]), min(losses)
     highest = max(losses[losses.index(best) :])
@@ -47,11 +46,11 @@ def unstable(gate: StabilityGate, loss_start: float, losses: Sequence[float]) ->
 class Plateau:
     """Counts epochs and updates since the last improvement.
 
-    An epoch improves if its loss lies below the lowest so far by a relative ``tolerance``, or if
-    it misses fewer samples than ever before.
+    An epoch is an improvement if its loss is below the lowest so far by a relative ``tolerance``,
+    or if it misses fewer samples than any epoch so far.
 
     Attributes:
-        tolerance: relative fall of the loss that counts.
+        tolerance: relative decrease of the loss that counts as an improvement.
         best_loss: loss of the last improvement by loss.
         best_errors: fewest samples missed so far.
         epochs, updates: since the last improvement.
@@ -64,7 +63,7 @@ class Plateau:
     updates: int = 0
 
     def update(self, loss: float, errors: int, updates: int) -> None:
-        """Take in one epoch of so many updates."""
+        """Add an epoch."""
         lower = loss < self.best_loss * (1 - self.tolerance)
         fewer = errors < self.best_errors
         if lower:

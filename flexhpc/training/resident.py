@@ -1,7 +1,6 @@
-"""The inputs of a probe, where it is trained: as floats, or as bytes until they are used.
+"""The inputs of a probe on its device: as floats, or as bytes until they are used.
 
-Both give the same bits. Floats are used as they lie; bytes take a quarter of the memory, so that a
-set of images that would not fit onto a GPU can be trained on there.
+Both give the same bits. Bytes take a quarter of the memory.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ _FEWEST, _MOST_VALUES = 64, 2**23
 
 
 def at_once(sample: torch.Size | Sequence[int], most: int) -> int:
-    """Return how many samples of a shape a network is to see at once: ``most``, fewer large ones.
+    """Return the number of samples for one forward pass: at most ``most``, fewer large ones.
 
-    What lies between its layers must fit into a GPU's memory wherever a batch of training does.
+    The activations must fit into a GPU's memory wherever those of a training batch do.
     """
     return min(most, max(_FEWEST, _MOST_VALUES // max(1, math.prod(sample))))
 
@@ -30,7 +29,7 @@ class Resident:
 
     Args:
         data: the samples.
-        double: whether a network is to see them as float64.
+        double: return them as float64.
     """
 
     def __init__(self, data: ProbeData, *, double: bool) -> None:
@@ -43,14 +42,14 @@ class Resident:
         self.shape = data.inputs.shape
 
     def __getitem__(self, which: Tensor | slice) -> Tensor:
-        """Return some rows as a network sees them, float32 or float64 (m, ...)."""
+        """Return rows as the model takes them, float32 or float64 (m, ...)."""
         rows = self._rows[which]
         if not self.bytes:
             return rows
         return self._standardised(rows, torch.empty_like(rows, dtype=torch.float32))
 
     def batch(self, ids: Tensor) -> Tensor:
-        """Return rows where the batch before lay: fresh memory costs more than the copy."""
+        """Return rows in the memory of the previous batch: new memory costs more than the copy."""
         if len(ids) > len(self._taken):
             self._taken = self._rows.new_empty((len(ids), *self.shape[1:]))
             if self.bytes:
@@ -59,7 +58,7 @@ class Resident:
         return self._standardised(rows, self._batch[: len(ids)]) if self.bytes else rows
 
     def _standardised(self, rows: Tensor, into: Tensor) -> Tensor:
-        """Do to bytes what was done to floats before they came here, in the same order."""
+        """Standardise bytes with the operations of float inputs, in the same order."""
         assert self._moments is not None
         mean, deviation = self._moments
         return into.copy_(rows).sub_(mean).div_(deviation).to(self._dtype)

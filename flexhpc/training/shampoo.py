@@ -1,9 +1,9 @@
-"""Shampoo as its paper has it.
+"""Shampoo as in its paper.
 
-pytorch-optimizer's Shampoo agrees with the paper as long as it has no momentum (its buffer holds
-preconditioned gradients and feeds them back into the statistics), but it takes a singular value
-decomposition of every axis at every update, however long. Its ScalableShampoo (Anil et al. 2020)
-forgets old statistics and keeps objects in its state that no checkpoint can hold.
+pytorch-optimizer's Shampoo agrees with the paper without momentum (its buffer holds preconditioned
+gradients and feeds them back into the statistics), but computes a singular value decomposition of
+every axis at every update, however long the axis is. Its ScalableShampoo (Anil et al. 2020) decays
+old statistics, and its state has objects that cannot be loaded with ``weights_only``.
 docs/optimizers.md has the comparison.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 
 class Shampoo(torch.optim.Optimizer):
-    """One preconditioner per axis (Gupta, Koren and Singer 2018, arXiv 1802.09568, algorithm 2).
+    """Shampoo (Gupta, Koren and Singer 2018, arXiv 1802.09568, algorithm 2).
 
     For a tensor of order k the update is G multiplied along each axis i by H_i^(-1/2k), with
     H_i = epsilon I + the sum over all updates of G_(i) G_(i)^T, where G_(i) has the slices of G
@@ -25,10 +25,10 @@ class Shampoo(torch.optim.Optimizer):
     the experiments of the paper. A gradient that is not finite raises LinAlgError.
 
     Args:
-        parameters: those to train; a number counts as a vector of length 1.
+        parameters: to train; a scalar is treated as a vector of length 1.
         lr: learning rate.
         weight_decay: L2 penalty.
-        epsilon: what the statistics start with.
+        epsilon: initial value of the statistics' diagonals.
         widest: longest axis with a full matrix.
     """
 
@@ -46,7 +46,7 @@ class Shampoo(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]  # no loss
-        """Make one update with the gradients as they are; takes no closure."""
+        """Make one update with the current gradients; closures are not supported."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:

@@ -1,8 +1,8 @@
 """BatchNorm over the whole batch when several processes hold parts of it.
 
-torch's SyncBatchNorm runs on GPUs only, and converting a model loses the activation that timm's
-own layers fuse. So the one function that all of them end in is replaced while a forward pass runs;
-modules, parameters and checkpoints stay as they are.
+torch's SyncBatchNorm runs on GPUs only, and converting a model loses the activation that layers of
+timm fuse. So the function that all of them call is replaced during a forward pass; modules,
+parameters and checkpoints are not changed.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from flexhpc.training.group import Group
 
 
 def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """Return the layers of a network that normalise over its batch."""
+    """Return the BatchNorm layers of a model."""
     norms = nn.modules.batchnorm._BatchNorm
     return [module for module in model.modules() if isinstance(module, norms)]
 
 
 class SyncedBatchNorm(TorchFunctionMode):
-    """While active, training BatchNorm takes its mean and variance over all processes.
+    """Takes mean and variance of BatchNorm in train mode over all processes while active.
 
     Raises:
         ValueError: (in the forward pass) the whole batch has one value per channel.
@@ -42,7 +42,7 @@ class SyncedBatchNorm(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Replace ``torch.nn.functional.batch_norm``; leave everything else alone."""
+        """Replace ``torch.nn.functional.batch_norm``."""
         if func is functional.batch_norm:
             return self._batch_norm(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
@@ -92,7 +92,7 @@ class SyncedBatchNorm(TorchFunctionMode):
 
 
 class _Total(torch.autograd.Function):
-    """The sum over all processes, and the same for its gradient."""
+    """Sum over all processes, in forward and backward."""
 
     @staticmethod
     def forward(ctx: Any, vector: Tensor, group: Group) -> Tensor:
