@@ -57,12 +57,6 @@ else:
     ]  # fmt: skip
 
 
-def _from_docs(app: Sphinx, path: Path, docname: str, content: list[str]) -> None:
-    """Let the links of README.md, which is the index, start at docs/."""
-    links = re.compile(r"\]\((?!https?:|#)(docs/)?")
-    content[0] = links.sub(lambda link: "](" if link[1] else "](../", content[0])
-
-
 def _code(app: Sphinx, what: str, name: str, item: Any, options: Any, lines: list[str]) -> None:
     """Set `code` of docstrings, which say it as Markdown does, as code."""
     code = re.compile(r"(:\w+:`[^`]+`|``[^`]+``)|`([^`]+)`")  # roles and code stay as they are
@@ -73,4 +67,3 @@ def setup(app: Sphinx) -> None:
     """Register what this page adds to Sphinx."""
     if "sphinx.ext.autodoc" in app.extensions:
         app.connect("autodoc-process-docstring", _code, priority=100)
-    app.connect("include-read", _from_docs)
