@@ -61,7 +61,7 @@ class Pair:
 
     @property
     def excess(self) -> float:
-        """The predictor: log(EMC with true labels / EMC with random labels)."""
+        """The predictor: log(EMC with original labels / EMC with random labels)."""
         return math.log(max(self.emc_true, 1) / max(self.emc_random, 1))
 
 

@@ -311,7 +311,11 @@ def _text(name: str) -> str:
 
 
 def _further(rows: Sequence[Row]) -> list[str]:
-    """Return the columns after ``status`` that are not empty, zero or in the first table."""
+    """Return the columns after ``status`` for the second table.
+
+    These are the columns with a boolean or a nonzero value in any row that are not in the first
+    table.
+    """
     shown: dict[str, None] = {}
     for row in rows:
         keys = list(row)

@@ -19,7 +19,7 @@ from flexhpc.store.status import PointStatus
 
 _WIDE = 200
 _SHORTEST, _LONGEST = 5, 16
-"""Limits of the width (characters) below which the column of a swept key is not cut further."""
+"""Range of the minimum width (characters) to which the column of a swept key may be cut."""
 
 
 def results_table(statuses: Sequence[PointStatus], width: int = _WIDE) -> Table:

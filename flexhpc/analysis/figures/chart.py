@@ -95,7 +95,7 @@ def library() -> str:
     Bundling takes seconds, so the result is stored in the user's cache folder if it is writable.
     """
     name = f"vega-{vl_convert.get_vega_version()}-lite-{_VEGA_LITE}.js"
-    with contextlib.suppress(OSError, UnicodeDecodeError, RuntimeError):  # no home
+    with contextlib.suppress(OSError, UnicodeDecodeError, RuntimeError):  # no home folder
         if kept := (_cache() / name).read_text(encoding="utf-8"):
             return kept
     made = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version=_VEGA_LITE))
