@@ -1,1 +1,1 @@
-"""From the store to what a person reads: status, results table, figures, report."""
+"""Analysis of stored results: status, results table, figures and report."""

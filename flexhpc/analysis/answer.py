@@ -1,4 +1,4 @@
-"""The answer of a sweep in sentences, made from what was measured."""
+"""Summary of a sweep in sentences, generated from its measured points."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_SERIES = 8
 
 
 def answer(statuses: Sequence[PointStatus]) -> list[str]:
-    """Return what a reader should know first: ranges of EMC, and how far to trust them."""
+    """Summarize a sweep in sentences: ranges of EMC first, then their limitations."""
     measured = [s for s in statuses if s.estimate and s.record]
     if not measured:
         return ["Nothing was measured yet.", *_caution(statuses)]
@@ -30,7 +30,7 @@ def answer(statuses: Sequence[PointStatus]) -> list[str]:
 
 
 def _ranges(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
-    """Say for each curve from where to where EMC goes."""
+    """Describe the EMC of each curve at its first and at its last x value."""
     groups: dict[str, list[PointStatus]] = {}
     for status in measured:
         name = ", ".join(filter(None, (layout.facet(status), layout.series(status))))
@@ -54,7 +54,7 @@ def _ranges(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
 
 
 def _at(some: Sequence[PointStatus]) -> str:
-    """Return the EMC of one point, or the range of several."""
+    """Format the EMC of one point, or the range of the EMCs of several."""
     if len(some) == 1:
         return emc_text(some[0].estimate)
     ordered = sorted(some, key=_emc)
@@ -67,7 +67,7 @@ def _number(place: float) -> str:
 
 
 def _per_parameter(some: Sequence[PointStatus]) -> str:
-    """Say how many samples were fitted per parameter, where that is no bound."""
+    """Format the range of EMC per parameter; empty if an EMC is a bound or a size is unknown."""
     ratios = [
         s.estimate.emc / s.record.header.params
         for s in some
@@ -80,7 +80,7 @@ def _per_parameter(some: Sequence[PointStatus]) -> str:
 
 
 def _extremes(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
-    """Say of each group what fits most and least, and whether that lies beyond the intervals."""
+    """Describe the largest and the smallest EMC of each group, and whether intervals overlap."""
     keys = list(dict.fromkeys(key for s in measured for key in s.point.swept))
     groups: dict[str, list[PointStatus]] = {}
     for status in measured:
@@ -103,7 +103,11 @@ def _extremes(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
 
 
 def _certainty(ordered: Sequence[PointStatus]) -> str:
-    """Say whether the first and the last of these, by EMC, are so beyond intervals and bounds."""
+    """Describe how certain it is which point has the smallest and which the largest EMC.
+
+    Args:
+        ordered: at least two points, by ascending EMC.
+    """
     least, *between, most = ordered
     if not _above(most.estimate, least.estimate):
         return "their intervals overlap, so these measurements do not tell which fits more"
@@ -123,7 +127,7 @@ def _emc(status: PointStatus) -> int:
 
 
 def _caution(statuses: Sequence[PointStatus]) -> list[str]:
-    """Say how many points failed, are open, bounds only, or wider than was asked."""
+    """Count the points that failed, are unfinished, are bounds, or exceed the tolerance."""
     dead = sum(s.state == "failed" for s in statuses)
     open_ = sum(s.state not in ("done", "failed") for s in statuses)
     bounds = sum(s.estimate is not None and s.estimate.censored != "none" for s in statuses)
@@ -156,7 +160,7 @@ def _points(count: int) -> str:
 
 
 def _above(a: Estimate | None, b: Estimate | None) -> bool:
-    """Return whether one interval lies wholly above another."""
+    """Return whether the interval of ``a`` lies entirely above that of ``b``."""
     if a is None or b is None or b.censored == "right":
         return False
     low = a.emc if a.censored == "right" else a.emc_lo

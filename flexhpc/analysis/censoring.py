@@ -1,4 +1,4 @@
-"""Why an EMC is a bound only: every probe on all the data fitted, or something that says less."""
+"""Reasons why the EMC of a point is censored, that is, only a bound."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ REASONS = {
     "too few fitted": "some probes fitted, but at no n as many as the search asks for",
     "none fitted": "no probe fitted",
 }
-"""What is true of a censored point, in short and in full: the first three of those censored on the
-right, whose EMC may be larger, the others of those censored on the left."""
+"""Reasons for censoring, as a short key and a full text. The first three apply to right-censored
+points, whose EMC may be larger, the other two to left-censored points, whose EMC may be smaller."""
 
 
 def why_bound(status: PointStatus) -> str:
-    """Return the key of :data:`REASONS` that is true of a point; empty if its EMC is no bound."""
+    """Return the key of :data:`REASONS` that applies to a point; empty if it is not censored."""
     record, estimate = status.record, status.estimate
     if record is None or estimate is None or estimate.censored == "none":
         return ""
@@ -35,7 +35,7 @@ def why_bound(status: PointStatus) -> str:
 
 
 def bounds(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
-    """Return what is true of the censored points, in full, and of which of them."""
+    """Group censored points by reason; return pairs of the full text and the points."""
     why = [why_bound(status) for status in statuses]
     by_reason = {
         text: [status for status, reason in zip(statuses, why, strict=True) if reason == key]

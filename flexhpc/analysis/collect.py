@@ -1,4 +1,4 @@
-"""The results table: one row per point, with the columns of the contract."""
+"""Results table with one row per point, exported as CSV, JSON or Parquet."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ COLUMNS = (
      "wider_than_asked", "best_chance", "at_edge",
     "emc_per_param_bound", "censored_because", "conflict_chance",
 )  # fmt: skip
-"""Columns after ``point_id`` and the swept keys. The best value of each tuned key
-(``best.training.lr``), those for each training error that was asked for
-(``emc_eps_0.1``, its ``_lo``, ``_hi`` and ``_censored``) and of an evaluation follow."""
+"""Columns after ``point_id`` and the swept keys. They are followed by the best value of each tuned
+key (``best.training.lr``), the EMC at each requested training error (``emc_eps_0.1``, with ``_lo``,
+``_hi`` and ``_censored``) and the columns in :data:`EVALUATION`."""
 EVALUATION = (
     "train_accuracy", "test_accuracy", "gap", "test_loss", "calibration_error", "interpolated",
 )  # fmt: skip
@@ -40,7 +40,7 @@ GATES = ("plateau", "gradient", "curvature", "stability")
 
 
 def row_of(status: PointStatus) -> Row:
-    """Return the row of one point; what is not known yet is None."""
+    """Return the row of one point; values that are not known yet are None."""
     record, estimate = status.record, status.estimate
     row: Row = {"point_id": status.point.id, **status.point.swept, **dict.fromkeys(COLUMNS)}
     row |= {"status": status.state, "probes": status.probes, "cost": status.cost}
@@ -83,12 +83,11 @@ def row_of(status: PointStatus) -> Row:
 
 
 def _bits_per_parameter(status: PointStatus, record: PointRecord) -> Held | None:
-    """Return the most information about random labels, or tokens, that the network held, per
-    parameter.
+    """Return the most information (bits per parameter) about random labels or tokens.
 
-    None for any other labels: they can be told from the inputs, so fitting them says less. None as
-    well for a trainer without a network, before the first probe, and where an old file does not say
-    the number of classes.
+    None for all other labels: they can be predicted from the inputs, so that fitting them does not
+    measure storage. Also None for a trainer without a network, before the first probe, and for
+    older files that do not store the number of classes.
     """
     data = status.point.data
     if not record.header.params:
@@ -103,16 +102,16 @@ def _bits_per_parameter(status: PointStatus, record: PointRecord) -> Held | None
 
 
 def _touched(record: PointRecord, gate: str) -> int | None:
-    """Count the failing probes that a convergence gate found short of a minimum; None if off."""
+    """Count failed probes that a gate found not to be at a minimum; None if the gate is off."""
     readings = [probe.readings.get(f"touched_{gate}") for probe in record.probes]
     known = [reading for reading in readings if reading is not None]
     return int(sum(known)) if known else None
 
 
 def measurements(row: Row) -> dict[str, float]:
-    """Return what was measured of a point, as numbers: the columns after the swept keys.
+    """Return the finite numbers among the measured columns (those after the swept keys).
 
-    What is true or false is 1 or 0.
+    Booleans become 1 or 0.
     """
     keys = list(row)
     measured = keys[keys.index(COLUMNS[0]) :]
@@ -124,7 +123,7 @@ def measurements(row: Row) -> dict[str, float]:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """Return the rows as CSV; None is an empty cell, true and false are spelled as in a spec."""
+    """Format rows as CSV; None becomes an empty cell, booleans become ``true`` and ``false``."""
     out = io.StringIO()
     columns = list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(out, columns, lineterminator="\n")
@@ -134,14 +133,14 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def cell_of(value: Any) -> Any:
-    """Return what stands in a cell of CSV; text that a spreadsheet would compute is quoted."""
+    """Format a CSV cell; text that a spreadsheet would run as a formula gets a leading quote."""
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return json.dumps(value) if isinstance(value, dict | list | bool) else value
 
 
 def as_json(rows: Sequence[Row]) -> str:
-    """Return the rows as a JSON list; what is not a finite number is null."""
+    """Format rows as a JSON list; numbers that are not finite become null."""
     finite = [{k: None if _endless(v) else v for k, v in row.items()} for row in rows]
     return json.dumps(finite, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -151,7 +150,7 @@ def _endless(value: Any) -> bool:
 
 
 def as_parquet(rows: Sequence[Row]) -> bytes:
-    """Return the rows as a Parquet file; mixed and nested swept values become JSON text."""
+    """Format rows as a Parquet file; mixed and nested swept values become JSON text."""
     import pandas
 
     columns: dict[str, list[Any]] = {}

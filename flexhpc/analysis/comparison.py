@@ -1,7 +1,7 @@
-"""Ratios of EMCs between the values of a key: how large, how sure, and what would decide them.
+"""Ratios of EMCs between the values of a key, with intervals and verdicts.
 
-Points that are equal in all else are a pair: the same size, the same seed. An EMC that is a bound
-enters as one.
+Two points are a pair if they differ in the compared key only: same size, same seed. A censored EMC
+enters as a bound.
 """
 
 from __future__ import annotations
@@ -27,35 +27,37 @@ from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 
 WRONG = 0.05
-"""Chance of a wrong verdict that is accepted, over all comparisons that are made together: half of
-it for those that say that two EMCs differ, half for those that say that they do not."""
+"""Accepted probability of a wrong verdict, over all comparisons made together: one half for the
+verdicts that two EMCs differ, one half for the verdicts that they are the same."""
 _MOST_PAIRS = 1000
 _MOST_VALUES, _MOST_POINTS = 12, 1000
-"""Values of a key, and points, up to which they are compared without being asked to."""
+"""Maximum numbers of values of a key, and of points, for a comparison that no spec requests."""
 
 _ROUNDING = 0.02
-"""By how much a ratio of one size must differ from 1 to be said to lie on a side of it."""
+"""Minimum distance from 1 at which the ratio of one size counts as above or below 1."""
 Verdict = Literal["larger", "smaller", "the same within 10 %", "not decided"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """How much larger the EMC is at one value of a key than at another.
+    """Ratio of the EMC at one value of a key to the EMC at another value.
 
     Attributes:
-        by: the key; value, baseline: its two values; within: values of the keys kept apart.
-        pairs: points that differ in the key alone, twice; silent: of these, both are bounds on one
-            side, which says nothing; alone: points at ``value`` without a counterpart.
-        ratio: the geometric mean over the sizes at hand, nan where an end of it is open; low, high:
-            its interval for any seeds, None where it is open.
-        singles: ratios of the single sizes, nan where these are bounds; growing: whether they are
-            in the order of their numbers of parameters.
-        level: the probability that the interval is made for.
-        chance: the probability that the ratio is above 1; same: that it is within 10 % of 1.
-        scatter: deviation of the log ratio from seed to seed, beyond what intervals explain.
-        verdict: at 5 % for all comparisons together (Holm 1979).
-        more: pairs that would decide it beside these, if they scatter as these do; None if none
-            are needed, or more than 1,000.
+        by: compared key; value, baseline: its two values; within: values of the grouping keys.
+        pairs: number of pairs; silent: pairs that carry no information, as both EMCs are bounds on
+            the same side; alone: points at ``value`` without a counterpart at the baseline.
+        ratio: geometric mean over the measured sizes, nan where an end of its interval is open;
+            low, high: its interval, which includes the variation between seeds; None where it is
+            open.
+        singles: ratio of each size, nan where it is a bound; growing: whether they are in strictly
+            ascending order of parameters.
+        level: probability of the interval.
+        chance: probability that the ratio is above 1; same: that it is within 10 % of 1.
+        scatter: standard deviation of the log ratio between seeds, beyond the uncertainty of the
+            single EMCs.
+        verdict: at an error rate of 5 % over all comparisons together (Holm 1979).
+        more: additional pairs needed for a verdict, if they scatter as the measured ones do; None
+            if none are needed, or more than 1,000.
     """
 
     by: str
@@ -79,17 +81,17 @@ class Effect:
 
     @property
     def wrong(self) -> float:
-        """Chance that the ratio lies on the other side of 1."""
+        """Two-sided error probability: twice that of the ratio lying on the other side of 1."""
         return 2 * min(self.chance, 1 - self.chance)
 
     @property
     def within_text(self) -> str:
-        """The values kept apart: ``random``, ``steps 2000``."""
+        """The values of the grouping keys: ``random``, ``steps 2000``."""
         return ", ".join(named(key, value) for key, value in self.within.items() if value)
 
     @property
     def said(self) -> str:
-        """The verdict in words, with what would decide it."""
+        """The verdict in words; if there is none, the reason or the number of pairs needed."""
         if self.verdict != "not decided":
             return self.verdict
         if not self.pairs:
@@ -111,31 +113,31 @@ class Effect:
 
     @property
     def chance_text(self) -> str:
-        """The chance that the ratio is above 1, which is never sure."""
+        """The probability that the ratio is above 1; never shown as exactly 0 or 1."""
         if 0.001 <= self.chance <= 0.999:
             return f"{self.chance:.3g}"
         return "" if not self.pairs else ("> 0.999" if self.chance > 0.5 else "< 0.001")
 
     @property
     def least(self) -> float:
-        """The least ratio of a single size, nan where one is a bound."""
+        """The smallest ratio of a single size, nan if any of them is a bound."""
         return math.nan if math.isnan(sum(self.singles)) else min(self.singles, default=math.nan)
 
     @property
     def most(self) -> float:
-        """The largest ratio of a single size, nan where one is a bound."""
+        """The largest ratio of a single size, nan if any of them is a bound."""
         return math.nan if math.isnan(sum(self.singles)) else max(self.singles, default=math.nan)
 
     @property
     def sizes_text(self) -> str:
-        """The ratios of the single sizes, from the least to the most, where there are several."""
+        """The range of ratios of single sizes; empty for fewer than two, or if one is a bound."""
         if len(self.singles) < 2 or math.isnan(self.least):
             return ""
         return f"{self.least:.2f} to {self.most:.2f}"
 
     @property
     def turns(self) -> str:
-        """Say where the sizes lie on both sides of 1, which their mean hides; else empty."""
+        """The ratios by size if they lie on both sides of 1, which the mean hides; else empty."""
         if not _on_both_sides(self.least, self.most):
             return ""
         first, last = self.singles[0], self.singles[-1]
@@ -145,19 +147,26 @@ class Effect:
 
 
 def _on_both_sides(low: float, high: float) -> bool:
-    """Return whether 1 lies between two ratios, beyond rounding; not where one is unknown."""
+    """Return whether 1 lies between two ratios, beyond rounding; False if either is nan."""
     return low < 1 - _ROUNDING and high > 1 + _ROUNDING
 
 
 def effects(statuses: Sequence[PointStatus], asked: Compare, level: float = LEVEL) -> list[Effect]:
-    """Compare the EMCs at each value of a key with those at its baseline; verdicts are to come.
+    """Compare the EMCs at each value of a key with those at its baseline.
+
+    Verdicts depend on all comparisons together, so they are set by :func:`decided`.
 
     Args:
-        statuses: points of a run, or of several; those without an estimate say how the sweep is
-            laid out.
-        asked: the key, the baseline (by default the value of the first point), and keys whose
-            values are compared apart (by default those of the data).
-        level: of the intervals.
+        statuses: points of one or several runs; those without an estimate only contribute their
+            swept keys and values.
+        asked: compared key, baseline (by default the value of the first point) and grouping keys,
+            each combination of whose values is compared separately (by default the swept keys of
+            the data).
+        level: probability of the intervals.
+
+    Returns:
+        One effect per combination of grouping values and value of the key; none if the baseline
+        was not measured, or no other value.
 
     Raises:
         InputError: no point has the key, the baseline or a key of ``within``.
@@ -212,11 +221,11 @@ _Told = tuple[tuple[str, str], ...]
 
 
 class _Table:
-    """How the points of a sweep, or of several, are paired.
+    """Pairing of the points of one or several sweeps.
 
     Attributes:
-        value: of the compared key, by the identity of a status, None where a point has none.
-        names: values, and how they are shown; baseline: one of them.
+        value: value of the compared key by ``id(status)``, None where a point has none.
+        names: display text of each value; baseline: one of these values.
     """
 
     def __init__(self, statuses: Sequence[PointStatus], asked: Compare) -> None:
@@ -243,16 +252,16 @@ class _Table:
         self._seeds = asked.by != "seed"
 
     def _moves(self, texts: Mapping[int, str]) -> bool:
-        """Return whether a key takes several values at one value of the key that is compared.
+        """Return whether a key varies among points with the same value of the compared key.
 
-        Optimizers with a rate of their own each, or families with a width of their own, are
-        compared all the same.
+        Only such keys must agree within a pair. Optimizers that each have their own learning rate,
+        or families that each have their own width, can still be compared.
         """
         seen: dict[str | None, str] = {}
         return any(seen.setdefault(self.value[one], text) != text for one, text in texts.items())
 
     def unit(self, status: PointStatus) -> tuple[_Told, str, str]:
-        """Return what a point shares with its counterparts: what is kept apart, size, and seed."""
+        """Return what the points of a pair share: grouping values, size (as JSON) and seed."""
         told = tuple((key, status.point.value(key) or "") for key in self.within)
         own = [some[id(status)] for key, some in self._texts.items() if key != "seed"]
         seed = str(status.point.seed) if self._seeds else ""
@@ -263,7 +272,7 @@ def _baseline(names: Mapping[str, str], asked: Compare) -> str:
     """Return the value that the others are compared with.
 
     Raises:
-        InputError: no point has it.
+        InputError: no point has the requested baseline.
     """
     if asked.baseline is None:
         return next(iter(names), "")
@@ -283,7 +292,7 @@ def _number(text: str) -> float | None:
 
 
 def within_of(statuses: Sequence[PointStatus], asked: Compare) -> list[str]:
-    """Return the keys whose values are compared apart: those given, or those swept of the data."""
+    """Return the grouping keys: those of the comparison, or by default the swept data keys."""
     if asked.within is not None:
         return list(asked.within)
     keys = dict.fromkeys(key for s in statuses for key in s.point.swept)
@@ -291,13 +300,13 @@ def within_of(statuses: Sequence[PointStatus], asked: Compare) -> list[str]:
 
 
 def compared(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effect]:
-    """Return the comparisons that frozen specs ask for, or else the one that a sweep suggests.
+    """Return the comparisons that frozen specs request, or else the one that a sweep suggests.
 
-    That is by its only swept key of a few values that is neither of the data nor a size, or by the
-    labels where only data were swept; nothing if it has no pairs.
+    The suggested one is by the only swept key with few values that belongs neither to the data nor
+    to the size, or by the labels where only data keys are swept. It is omitted if it has no pairs.
 
     Args:
-        statuses: of every point; specs: the frozen specs, as text.
+        statuses: all points; specs: text of the frozen specs.
     """
     asked = {one.model_dump_json(): one for text in specs for one in asked_by(text)}
     likely = suggested(statuses) if not asked else None
@@ -307,16 +316,20 @@ def compared(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effe
 
 
 def asked_by(spec: str) -> list[Compare]:
-    """Return what a frozen spec, as text, wants compared; it was checked when it was written."""
+    """Return the ``compare`` section of a frozen spec, which was validated when it was written.
+
+    Args:
+        spec: text of the spec.
+    """
     lines = spec.splitlines()
     if not any(line.startswith("compare:") for line in lines):
-        return []  # most have none, and a long one takes a second to parse
+        return []  # most specs have no such section, and parsing a long one takes a second
     listed = yaml.safe_load(spec)["compare"]
     return [Compare.model_validate(one) for one in listed]
 
 
 def suggested(statuses: Sequence[PointStatus]) -> Compare | None:
-    """Return the comparison that a sweep suggests, if there is one; see :func:`compared`."""
+    """Return the comparison that a sweep suggests, None if there is none; see :func:`compared`."""
     if len(statuses) > _MOST_POINTS:
         return None
     kinds = [key for key in kinds_of(statuses) if key.split(".")[-1] not in SIZES]
@@ -332,14 +345,14 @@ def suggested(statuses: Sequence[PointStatus]) -> Compare | None:
 
 
 def _runs_along(statuses: Sequence[PointStatus], key: str) -> bool:
-    """Return whether a key is a number of several values, which a curve runs along."""
+    """Return whether a key has more than two numeric values, as the x axis of a curve has."""
     values = [s.point.swept.get(key) for s in statuses]
     numbers = {v for v in values if isinstance(v, int | float) and not isinstance(v, bool)}
     return len(numbers) > 2
 
 
 def decided(found: Sequence[Effect]) -> list[Effect]:
-    """Return comparisons with their verdicts, corrected for how many are made together."""
+    """Set the verdicts of comparisons, corrected for multiple comparisons (Holm 1979)."""
     known = [effect for effect in found if effect.pairs > effect.silent]
     differ = dict(zip(map(id, known), _holm([one.wrong for one in known]), strict=True))
     alike = dict(zip(map(id, known), _holm([1 - one.same for one in known]), strict=True))
@@ -356,7 +369,7 @@ def decided(found: Sequence[Effect]) -> list[Effect]:
 
 
 def _holm(chances: Sequence[float]) -> list[bool]:
-    """Return which chances of being wrong are small enough, all together (Holm 1979)."""
+    """Return which error probabilities pass at ``WRONG / 2`` over all together (Holm 1979)."""
     order = np.argsort(chances, kind="stable")
     passed = [False] * len(chances)
     for rank, place in enumerate(order):
@@ -367,7 +380,7 @@ def _holm(chances: Sequence[float]) -> list[bool]:
 
 
 def _more(effect: Effect, comparisons: int) -> int | None:
-    """Return how many more pairs would decide it, if the interval shrinks as their root does."""
+    """Return how many more pairs would decide it, if the interval shrinks as 1 / sqrt(pairs)."""
     from scipy.stats import norm
 
     known = effect.pairs - effect.silent

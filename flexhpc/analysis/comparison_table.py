@@ -1,4 +1,4 @@
-"""Comparisons and power laws as rows, and as tables for a terminal."""
+"""Comparisons and power laws as rows and as terminal tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_SENTENCES = 4
 
 
 def effect_row(effect: Effect) -> Row:
-    """Return a comparison as plain values; what is open or not known is None."""
+    """Return a comparison as plain values; open ends and unknown values are None."""
     return {
         "by": effect.by, "value": effect.value, "baseline": effect.baseline, **effect.within,
         "ratio": _known(effect.ratio), "ratio_lo": effect.low, "ratio_hi": effect.high,
@@ -34,7 +34,11 @@ def _known(value: float) -> float | None:
 
 
 def law_row(law: PowerLaw, samples: float | None = None) -> Row:
-    """Return a power law as plain values, with ``samples`` the parameters for so many."""
+    """Return a power law as plain values.
+
+    Args:
+        law: the power law; samples: an EMC (samples) for which to add the required parameters.
+    """
     row: Row = {
         **law.name, "slope": law.slope, "slope_lo": law.low, "slope_hi": law.high,
         "level": law.level, "points": law.points, "bounds": law.bounds, "scatter": law.scatter,
@@ -46,7 +50,7 @@ def law_row(law: PowerLaw, samples: float | None = None) -> Row:
 
 
 def pairs_text(effect: Effect) -> str:
-    """Return how many pairs a ratio rests on: ``15``, ``15 (4 of bounds)``, ``2 (3 unpaired)``."""
+    """Format the number of pairs: ``15``, ``15 (4 of bounds)``, ``2 (3 unpaired)``."""
     notes = []
     if effect.silent:
         notes.append(f"{effect.silent} of bounds")
@@ -56,14 +60,14 @@ def pairs_text(effect: Effect) -> str:
 
 
 def _part(effect: Effect) -> str:
-    """Say a verdict; one on an average that hides that sizes differ says so."""
+    """Format a verdict, with the ratios by size if these lie on both sides of 1."""
     if effect.verdict in ("larger", "smaller") and effect.turns:
         return f"{effect.value} {effect.verdict} on average ({effect.ratio_text}), {effect.turns}"
     return f"{effect.value} {effect.verdict} ({effect.ratio_text})"
 
 
 def verdict_sentences(found: Sequence[Effect]) -> list[str]:
-    """Return what was decided, in a sentence for each kind of data; nothing if nothing was."""
+    """Return one sentence on the verdicts per grouping and baseline; none without a verdict."""
     groups: dict[tuple[str, str], list[Effect]] = {}
     for effect in found:
         groups.setdefault((effect.within_text, effect.baseline), []).append(effect)
@@ -81,7 +85,7 @@ def verdict_sentences(found: Sequence[Effect]) -> list[str]:
 
 
 def print_effects(found: Sequence[Effect], console: Console) -> None:
-    """Print comparisons, those of one key together."""
+    """Print comparisons, one table per compared key."""
     for by in dict.fromkeys(effect.by for effect in found):
         some = [effect for effect in found if effect.by == by]
         kept = list(dict.fromkeys(key for effect in some for key in effect.within))
@@ -99,7 +103,12 @@ def print_effects(found: Sequence[Effect], console: Console) -> None:
 
 
 def print_laws(laws: Sequence[PowerLaw], console: Console, samples: float | None = None) -> None:
-    """Print power laws, and with ``samples`` the parameters that so many need."""
+    """Print power laws.
+
+    Args:
+        laws: the power laws; console: the output.
+        samples: an EMC (samples) for which to add the required parameters.
+    """
     kept = list(dict.fromkeys(key for law in laws for key in law.name))
     bounds = [f" ({law.bounds} bounds)" if law.bounds else "" for law in laws]
     columns = [

@@ -1,4 +1,4 @@
-"""The chance that a random subset holds identical inputs with different labels: nobody fits it."""
+"""Label conflicts: identical inputs with different labels, which no network can fit."""
 
 from __future__ import annotations
 
@@ -13,31 +13,36 @@ from flexhpc.store import Header
 from flexhpc.store.status import PointStatus
 
 Groups = Sequence[tuple[Sequence[int], int]]
-"""Samples of each label in a group of identical inputs, and how many such groups there are."""
+"""Pairs of the number of samples of each label in a group of identical inputs, and the number of
+such groups."""
 _WORTH_SAYING = 1e-3
 _REACH = 30
-"""Standard deviations of a subset's size within which all of its chance lies."""
+"""Length of the Fourier transform in standard deviations of the subset size: wide enough to hold
+all of its probability."""
 
 
 def chance_of_conflict(groups: Groups, pool: int, n: int) -> float:
-    """Return the chance that n samples, drawn without replacement, hold a label conflict.
+    """Return the probability that n samples, drawn without replacement, contain a label conflict.
 
-    Draw every sample of the pool (N samples) with chance p = n / N, independently. A group with
-    c_l samples of label l, s in all, then holds no conflict if it gives nothing, or samples of one
-    label alone. With k = 1 - p + p z counting each drawn sample by a factor z, that is
+    Draw each of the N samples of the pool independently with probability p = n / N. A group with
+    c_l samples of label l, s in total, has no conflict if none of its samples is drawn, or only
+    samples of one label. With k = 1 - p + p z, in which each drawn sample contributes a factor z,
+    the generating function of this event is
 
         f(z) = sum_l (1 - p)^(s - c_l) k^c_l - (L - 1) (1 - p)^s
 
-    for L labels, as "nothing" is in each of the L terms. Groups are independent and all other
-    samples do no harm, so the coefficient of z^n in k^(N - S) times the product of all f, S samples
-    in the groups, is P(no conflict and n drawn). Given that n are drawn, every subset of n is
-    equally likely: dividing by P(n drawn), the coefficient of z^n in k^N, leaves the subsets
-    without replacement, exactly. Both coefficients are read off by a discrete Fourier transform
-    over the unit circle, long enough for all sizes that such a draw can have (``_REACH``).
+    for L labels: each of the L terms includes the case that nothing is drawn, so L - 1 of these are
+    subtracted. Groups are independent, and samples outside of the groups, which hold S samples,
+    cannot conflict. Therefore P(no conflict and n drawn) is the coefficient of z^n in the product
+    of k^(N - S) and all f. Given that n samples are drawn, all subsets of size n are equally
+    likely, so dividing by P(n drawn), the coefficient of z^n in k^N, gives the exact probability
+    for drawing without replacement. Both coefficients are computed by a discrete Fourier transform
+    over the unit circle, whose length (see ``_REACH``) covers all sizes that such a draw can have.
 
     Args:
-        groups: those of identical inputs with at least two labels.
-        pool: samples that may be drawn, N; n: how many are, at most N.
+        groups: groups of identical inputs with at least two labels.
+        pool: number of samples to draw from, N.
+        n: number of samples drawn, at most N.
     """
     if not groups:
         return 0.0
@@ -56,9 +61,9 @@ def chance_of_conflict(groups: Groups, pool: int, n: int) -> float:
 
 
 def conflict_chance(header: Header, estimate: Estimate) -> float | None:
-    """Return the chance of a conflict at n = EMC; None where there is no EMC, or no file says it.
+    """Return the probability of a conflict at n = EMC, or at the bound of a right-censored EMC.
 
-    With a right-censored EMC it is that at its bound.
+    None for a left-censored EMC, and where the header stores no conflict groups.
     """
     if not header.conflict_groups or estimate.censored == "left":
         return None
@@ -67,7 +72,7 @@ def conflict_chance(header: Header, estimate: Estimate) -> float | None:
 
 
 def conflict_notes(statuses: Sequence[PointStatus]) -> list[str]:
-    """Say what limits a fit: identical inputs with different labels, a sentence for each data."""
+    """Describe how label conflicts limit the fit, one note per data set with conflicts."""
     by_data: dict[str, list[PointStatus]] = {}
     for status in statuses:
         if status.record and status.record.header.conflicts:

@@ -1,4 +1,4 @@
-"""Every training of every point, as the report's page is given it."""
+"""Details of every training of every point, as embedded in the report page."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from flexhpc.store.record import ProbeSummary
 from flexhpc.store.status import PointStatus
 
 Details = dict[str, Any]
-"""What a click on a point shows, of :func:`of_point`."""
+"""What a click on a point shows, as returned by :func:`of_point`."""
 _CURVE, _LOSSES = 40, 24
-"""How many places of the fit curve and of the curve of losses are shown."""
+"""Number of values shown of the fit curve, and at most of a loss curve."""
 MOST_POINTS = 1_000
-"""Points whose trainings are on the page, so that it can still be opened."""
+"""Maximum number of points with details on the page, so that browsers can still open it."""
 _MOST_LOSSES = 10_000
-"""Trainings up to which each has its curve of losses on the page."""
+"""Maximum total number of trainings up to which loss curves are included."""
 
 
 def details_of(statuses: Sequence[PointStatus]) -> list[Details | None]:
-    """Return of every point what a click on it shows; its probes in the order they were run.
+    """Return the details of each point, None before its first probe; probes in order of execution.
 
-    Of very many points of the first thousand, of very many trainings without their losses.
+    Only the first ``MOST_POINTS`` points are included, and loss curves only up to a total of
+    ``_MOST_LOSSES`` trainings.
     """
     shown = statuses[:MOST_POINTS]
     losses = sum(status.probes for status in shown) <= _MOST_LOSSES
@@ -37,13 +38,13 @@ def details_of(statuses: Sequence[PointStatus]) -> list[Details | None]:
 
 
 def as_script(value: Any) -> str:
-    """Return JSON that may stand inside of a script element, whatever texts it holds."""
+    """Format a value as JSON that is safe inside a script element, whatever text it contains."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def of_point(status: PointStatus, *, losses: bool = True) -> Details:
-    """Return what is known of a point that has a record."""
+    """Return the details of a point that has a record."""
     record, estimate = status.record, status.estimate
     assert record is not None
     best = 0 if estimate is None else estimate.arm
@@ -68,7 +69,7 @@ def of_point(status: PointStatus, *, losses: bool = True) -> Details:
 
 
 def _probe(probe: ProbeSummary, best: int, *, losses: bool) -> list[Any]:
-    """Return a probe as the page's script takes it apart."""
+    """Return a probe as a list in the order that the page's script expects."""
     return [
         probe.n, probe.repeat, probe.verdict, probe.n_errors, round(probe.train_accuracy, 5),
         probe.epochs, probe.cost, round(probe.seconds, 3), int(probe.rejected),
@@ -78,10 +79,10 @@ def _probe(probe: ProbeSummary, best: int, *, losses: bool) -> list[Any]:
 
 
 def _ends(status: PointStatus, best: int) -> list[list[int]]:
-    """Return the trainings at the largest n that fitted, and at the smallest that failed.
+    """Return the indices of the probes that fitted the largest n and failed at the smallest n.
 
     Args:
-        status: of the point; best: index of the best values of tuned keys.
+        status: the point; best: index of the best values of the tuned keys.
     """
     assert status.record is not None
     bracket = status.bracket
@@ -97,7 +98,7 @@ def _ends(status: PointStatus, best: int) -> list[list[int]]:
 
 
 def _losses(curve: Any) -> tuple[list[int], list[float | None]]:
-    """Return epochs and losses, some of them, the first and the last among them."""
+    """Return evenly spaced epochs, including the first and the last, and their losses."""
     if not len(curve):
         return [], []
     last = len(curve) - 1
@@ -109,7 +110,7 @@ def _losses(curve: Any) -> tuple[list[int], list[float | None]]:
 
 
 def _curve(status: PointStatus) -> list[list[float]]:
-    """Return the posterior mean of P(fit) at some n, around those that were tried."""
+    """Return pairs of n and the posterior mean of P(fit), over the range of the probed n."""
     history, record = status.history, status.record
     if not history or record is None:
         return []

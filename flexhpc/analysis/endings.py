@@ -1,4 +1,4 @@
-"""Why a search ended, and what a reader must know of an interval, in words."""
+"""Why a search ended, and warnings about intervals."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ONE_TRAINING = (
 
 
 def wider(search: Search, estimate: Estimate) -> bool | None:
-    """Return whether an interval is wider than the search was asked for; None without one.
+    """Return whether the interval exceeds the tolerance; None without a tolerance or an interval.
 
-    That of a whole number of samples may be one wider.
+    The ends of an interval are whole numbers of samples, so each may lie one sample further out.
     """
     asked = getattr(search, "tolerance", None)
     if asked is None or estimate.censored != "none" or estimate.emc_hi is None:
@@ -30,15 +30,16 @@ def wider(search: Search, estimate: Estimate) -> bool | None:
 
 
 def one_training(search: Search) -> bool:
-    """Return whether a single training decides at each n."""
+    """Return whether a single training decides whether the samples at each n are fitted."""
     return isinstance(search, Walk) and search.seeds_per_n == 1
 
 
 def ending_text(status: PointStatus) -> str:
     """Return why a search ended: ``tolerance``, ``max_trainings``, ``bracket (wide)``.
 
-    A bisection ends by its bracket; ``(wide)`` where the interval is wider than the tolerance.
-    Empty while it has not ended.
+    ``bracket`` replaces ``tolerance`` for a bisection, which ends when its bracket is narrow
+    enough. ``(wide)`` is appended where the interval is wider than the tolerance. Empty while the
+    search has not ended.
     """
     estimate = status.estimate
     if estimate is None or estimate.ended_by is None:
@@ -50,7 +51,7 @@ def ending_text(status: PointStatus) -> str:
 
 
 def warnings(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
-    """Return what must be known of the intervals, and of which points it is true."""
+    """Return pairs of a warning about intervals and the points that it applies to."""
     estimated = [status for status in statuses if status.estimate is not None]
     wide = [s for s in estimated if s.estimate and wider(s.point.search, s.estimate)]
     single = [status for status in estimated if one_training(status.point.search)]
@@ -60,5 +61,5 @@ def warnings(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatu
 
 
 def warning_lines(statuses: Sequence[PointStatus]) -> list[str]:
-    """Return the warnings, each with how many points it is true of."""
+    """Return one line per warning, with the number of points that it applies to."""
     return [f"{len(some)} of {len(statuses)} points: {text}." for text, some in warnings(statuses)]

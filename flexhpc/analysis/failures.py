@@ -1,4 +1,4 @@
-"""Points that failed for one reason: said once, however many they are."""
+"""Failed points grouped by reason, so that each reason is reported once."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from flexhpc.store.status import PointStatus
 
 _FEWEST = 3
-"""Points that are shown as one line, if they failed alike before anything was measured."""
+"""Minimum number of points without a probe that share one line if they failed for one reason."""
 NO_RESULT = "its worker ended without a result"
 
 Reasons = dict[str, list[PointStatus]]
-"""Points by the message with which they failed."""
+"""Failed points by error message."""
 
 
 def by_reason(statuses: Sequence[PointStatus]) -> Reasons:
-    """Return the points that failed, by why."""
+    """Group the failed points by error message."""
     reasons: Reasons = {}
     for status in statuses:
         if status.state == "failed":
@@ -24,10 +24,11 @@ def by_reason(statuses: Sequence[PointStatus]) -> Reasons:
 
 
 def alike(statuses: Sequence[PointStatus]) -> tuple[Reasons, list[PointStatus]]:
-    """Part the points that need no line of their own from the others.
+    """Separate the points that share one line from those that need one each.
 
     Returns:
-        Those that failed alike with nothing measured, by why, and the others in their order.
+        The points that failed for a common reason before any probe finished, by reason, and the
+        other points in their order.
     """
     empty = [status for status in statuses if not status.probes]
     together = {text: some for text, some in by_reason(empty).items() if len(some) >= _FEWEST}
@@ -36,7 +37,7 @@ def alike(statuses: Sequence[PointStatus]) -> tuple[Reasons, list[PointStatus]]:
 
 
 def reason_lines(reasons: Reasons) -> list[str]:
-    """Return a line for each reason: ``24 points failed (width=4 ...): no such file``."""
+    """Return one line per reason: ``24 points (width=4 ...) failed: no such file``."""
     return [
         f"{len(some)} points ({_label(some[0])} ...) failed: {text}"
         for text, some in reasons.items()
@@ -44,12 +45,12 @@ def reason_lines(reasons: Reasons) -> list[str]:
 
 
 def failure_lines(statuses: Sequence[PointStatus]) -> list[str]:
-    """Return a line for each reason: ``failed: width=4 and 23 more: no such file``."""
+    """Return one line per reason: ``failed: width=4 and 23 more: no such file``."""
     return [f"failed: {named(some)}: {text}" for text, some in by_reason(statuses).items()]
 
 
 def named(some: Sequence[PointStatus]) -> str:
-    """Return the name of the first of some points, and how many more there are."""
+    """Return the label of the first point and the number of further ones."""
     return _label(some[0]) + (f" and {len(some) - 1} more" if len(some) > 1 else "")
 
 

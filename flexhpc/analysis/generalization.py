@@ -1,8 +1,8 @@
-"""Does the difference between EMC with true and with random labels go along with generalization?
+"""Correlation of generalization with the ratio of EMC with original labels to EMC with random ones.
 
-The fourth finding of arXiv 2406.11463. Models that were measured with both labels and evaluated are
-paired here and correlated, within a sweep of any shape. Only trainings that interpolated count:
-before that the gap tells how far a training got, not how its model generalizes.
+The fourth finding of arXiv 2406.11463. Models that were measured with both kinds of labels and
+evaluated are paired and correlated, within a sweep of any shape. Only trainings that interpolated
+count: without interpolation the gap shows how far training got, not how the model generalizes.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from flexhpc.store.status import PointStatus
 
 Floats = NDArray[np.float64]
 FEWEST = 4
-"""Pairs below which no correlation is given."""
+"""Minimum number of pairs for a correlation."""
 Bound = Literal["none", "lower", "upper", "unknown"]
 _ABOVE: dict[Censored, Bound] = {"none": "none", "right": "lower", "left": "upper"}
 _BELOW: dict[Censored, Bound] = {"none": "none", "right": "upper", "left": "lower"}
-"""What a ratio is of its value if what stands above (below) its line is a bound."""
+"""Type of bound that a ratio is, by the censoring of its numerator (``_ABOVE``) or denominator
+(``_BELOW``)."""
 _RESAMPLES = 2_000
 _SEED = 0
 
@@ -36,11 +37,12 @@ class Pair:
     """One model, measured with original and with random labels.
 
     Attributes:
-        name: of the model; family: of its kind; params: its parameters.
-        emc_true, emc_random: samples.
-        bound: what ``excess`` is of its value, where either EMC is a bound: ``lower`` or ``upper``
-            bound, or neither (``unknown``).
-        test_accuracy, gap: trained with original labels until it interpolated.
+        name: name of the model; family: its model family; params: its number of parameters.
+        emc_true, emc_random: EMC with original and with random labels (samples).
+        bound: ``none`` if both EMCs are measured; otherwise whether ``excess`` is a ``lower`` or an
+            ``upper`` bound of its true value, or neither (``unknown``).
+        test_accuracy, gap: evaluation of the model trained with original labels until it
+            interpolated.
     """
 
     name: str
@@ -54,12 +56,12 @@ class Pair:
 
     @property
     def censored(self) -> bool:
-        """Whether either EMC is a bound only."""
+        """Whether either EMC is only a bound."""
         return self.bound != "none"
 
     @property
     def excess(self) -> float:
-        """The predictor: log(EMC with true labels / EMC with random labels)."""
+        """The predictor: log(EMC with original labels / EMC with random labels)."""
         return math.log(max(self.emc_true, 1) / max(self.emc_random, 1))
 
 
@@ -68,9 +70,10 @@ class Correlation:
     """A correlation with its bootstrap interval at ``LEVEL``.
 
     Attributes:
-        least, most: what it becomes without one of the models, whichever that is: a correlation
-            that one model makes shows here, and not in an interval. None where it is not defined
-            without one of them, as nothing varies among the others.
+        name: name of the measure; value: the correlation; lower, upper: its interval.
+        least, most: smallest and largest correlation with one model removed (jackknife). They show
+            if a single model causes the correlation, which the interval does not. None if it is
+            undefined without one of the models, as the others do not vary.
     """
 
     name: str
@@ -82,7 +85,7 @@ class Correlation:
 
     @property
     def without_text(self) -> str:
-        """The range without one model: ``0.71 to 0.93``, ``not defined``."""
+        """The jackknife range: ``0.71 to 0.93``, ``not defined``."""
         if self.least is None or self.most is None:
             return "not defined"
         return f"{self.least:.2f} to {self.most:.2f}"
@@ -91,7 +94,7 @@ class Correlation:
 def pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
     """Pair the points that differ in their labels only, where both have an EMC.
 
-    Several seeds of one model are one pair, of their means: they say nothing about other models.
+    Several seeds of one model are averaged into one pair, as they are not independent models.
     """
     sides: dict[str, dict[str, PointStatus]] = {}
     for status in statuses:
@@ -112,7 +115,7 @@ def pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
 
 
 def _mean(seeds: Sequence[Pair]) -> Pair:
-    """Return the mean over seeds: geometric for EMC, arithmetic for accuracy."""
+    """Average over seeds: geometric mean for EMC, arithmetic mean for accuracy and gap."""
 
     def middle(values: Sequence[int]) -> int:
         return round(math.exp(sum(math.log(max(v, 1)) for v in values) / len(values)))
@@ -128,7 +131,7 @@ def _mean(seeds: Sequence[Pair]) -> Pair:
 
 
 def _evaluation(status: PointStatus) -> dict[str, Any] | None:
-    """Return how well a model generalizes, where its training interpolated."""
+    """Return the evaluation of a point; None if its training did not interpolate."""
     evaluation = status.record.evaluation if status.record else None
     return evaluation if evaluation is not None and evaluation["interpolated"] else None
 
@@ -153,34 +156,35 @@ def _pair(true: PointStatus, random: PointStatus) -> Pair:
 
 
 def _samples(estimate: Estimate) -> int:
-    """Return an EMC, or the bound that it has instead."""
+    """Return the EMC, or the bound if it is censored."""
     return (estimate.smallest_fail or 1) if estimate.censored == "left" else estimate.emc
 
 
 def _joint(*bounds: Bound) -> Bound:
-    """Return what a ratio or a mean is of its value, if its parts are bounds of theirs."""
+    """Return the type of bound of a ratio or mean, from those of its parts."""
     some = {bound for bound in bounds if bound != "none"}
     return "unknown" if len(some) > 1 else some.pop() if some else "none"
 
 
 def exact(model_pairs: Sequence[Pair]) -> list[Pair]:
-    """Return the pairs whose EMC are both measured: a bound has no place in a correlation."""
+    """Return the pairs without a censored EMC, as a correlation cannot include bounds."""
     return [pair for pair in model_pairs if not pair.censored]
 
 
 def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]:
-    """Correlate the excess of EMC with an outcome over models.
+    """Correlate ``excess`` with an outcome over models.
 
-    Pearson, Spearman, Kendall's tau, and Pearson given log parameters (the correlation of what is
-    left of both after a linear fit on log parameters); percentile bootstrap over models, and the
-    jackknife's range.
+    Computes Pearson's r, Spearman's rho, Kendall's tau and the partial Pearson correlation given
+    log parameters (that of the residuals of both after a linear fit on log parameters), each with a
+    percentile bootstrap interval over models and the jackknife range.
 
     Args:
-        model_pairs: one per model, of which only the :func:`exact` count.
+        model_pairs: one per model; those with a censored EMC are ignored (see :func:`exact`).
         outcome: ``test_accuracy`` or ``gap``.
 
     Returns:
-        Those that there are: none for fewer than ``FEWEST`` pairs, or where nothing varies.
+        The correlations that are defined: none for fewer than ``FEWEST`` pairs, or if ``excess`` or
+        the outcome does not vary.
     """
     exact_pairs = exact(model_pairs)
     if len(exact_pairs) < FEWEST:
@@ -216,7 +220,10 @@ def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]
 
 
 def by_family(model_pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
-    """Return the exact pairs of each family that has enough of them, and all as ``all``."""
+    """Group exact pairs by family, for families with at least ``FEWEST``; ``all`` has all pairs.
+
+    A family that contains all pairs is omitted, as it equals ``all``.
+    """
     exact_pairs = exact(model_pairs)
     families: dict[str, list[Pair]] = {"all": exact_pairs}
     for pair in exact_pairs:
@@ -235,7 +242,7 @@ def _pearson(x: Floats, y: Floats) -> float:
 
 
 def _ranks(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    from scipy import stats  # half a second that most reports do not need
+    from scipy import stats  # takes half a second to import, and most reports do not need it
 
     return stats.rankdata(x), stats.rankdata(y)
 

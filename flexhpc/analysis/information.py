@@ -1,4 +1,4 @@
-"""How much information about labels a network has taken up."""
+"""Information about labels or tokens that a network stores."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from flexhpc.search.history import counted
 from flexhpc.store.record import ProbeSummary
 
 _NEAR = 1.1
-"""Probes of n that differ by at most this factor are taken together."""
+"""Maximum ratio of the n of probes that are averaged."""
 
 
 def information(n: int, accuracy: float, classes: int) -> float:
-    """Return the mutual information (bits) of n uniform random labels and a network's answers.
+    """Return the mutual information (bits) between n uniform random labels and the predictions.
 
-    n [log2 C + a log2 a + (1 - a) log2((1 - a) / (C - 1))] for accuracy a among C classes, if
-    errors fall on all wrong classes alike; 0 at or below chance. Collins et al. 2017 (arXiv
-    1611.09913).
+    n [log2 C + a log2 a + (1 - a) log2((1 - a) / (C - 1))] for accuracy a among C classes, assuming
+    that errors are spread evenly over the wrong classes; 0 at or below chance accuracy. Collins et
+    al. 2017 (arXiv 1611.09913).
     """
     if accuracy <= 1 / classes:
         return 0.0
@@ -33,12 +33,12 @@ def information(n: int, accuracy: float, classes: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """The information (bits) that a network holds at the n at which it holds most.
+    """Information (bits) that a network stores, at the n where it stores most.
 
     Attributes:
         most: mean over the probes within a factor of ``_NEAR`` of that n.
-        low, high: 90 % interval of that mean by Student's t, None for a single probe. That it is
-            the largest of several means is not taken into account.
+        low, high: 90 % interval of that mean by Student's t, None for a single probe. It is not
+            corrected for the selection of the largest of several means.
     """
 
     most: float
@@ -46,20 +46,20 @@ class Held:
     high: float | None
 
     def per(self, size: int) -> Held:
-        """Return it per parameter."""
+        """Divide the values and the interval by a size, such as the number of parameters."""
         low, high = (None if end is None else end / size for end in (self.low, self.high))
         return Held(most=self.most / size, low=low, high=high)
 
 
 def most_information(history: History, classes: int) -> Held | None:
-    """Return the information (bits) that a network holds at the n at which it holds most.
+    """Return the information (bits) that a network stores, at the n where it stores most.
 
-    The maximum over n of Morris et al. 2025 (arXiv 2505.24832). At an n it is the mean over the
-    probes within a factor of ``_NEAR`` of it, in bits per sample: searches seldom try an n twice,
-    and the maximum over single probes is that of the luckiest.
+    The maximum over n follows Morris et al. 2025 (arXiv 2505.24832). The value at an n is the mean
+    of the bits per sample over the probes within a factor of ``_NEAR`` of it: searches seldom probe
+    an n twice, and the maximum over single probes would be biased upwards.
 
     Args:
-        history: finished probes, in any order; those that a convergence gate refused do not count.
+        history: finished probes, in any order; those rejected by a convergence gate do not count.
         classes: number of classes, at least 2.
 
     Returns:
@@ -70,15 +70,16 @@ def most_information(history: History, classes: int) -> Held | None:
 
 
 def most_of_tokens(probes: Iterable[ProbeSummary], length: int, vocabulary: int) -> Held | None:
-    """Return the information (bits) about random tokens at the n at which a network holds most.
+    """Return the information (bits) about random tokens, at the n where a network stores most.
 
-    n sequences of ``length`` tokens hold n length log2 V bits; with the network they are written in
-    n length loss / ln 2, and it holds the difference (Morris et al. 2025, arXiv 2505.24832, section
-    3.1). Means over near n as in :func:`most_information`.
+    n sequences of ``length`` tokens from a vocabulary of V contain n length log2 V bits. Encoded
+    with the network they take n length loss / ln 2 bits; the network stores the difference (Morris
+    et al. 2025, arXiv 2505.24832, section 3.1). Probes of similar n are averaged as in
+    :func:`most_information`.
 
     Args:
-        probes: finished ones, whose loss is per token (nats).
-        length: tokens of a sequence; vocabulary: different tokens.
+        probes: finished probes, with the loss per token (nats).
+        length: tokens per sequence; vocabulary: number of different tokens, V.
     """
     each = math.log2(vocabulary)
     return _most(
@@ -91,7 +92,7 @@ def most_of_tokens(probes: Iterable[ProbeSummary], length: int, vocabulary: int)
 
 
 def _most(held: Sequence[tuple[int, float]]) -> Held | None:
-    """Return the most bits, from pairs of n and bits, as means over those of near n."""
+    """Return the largest mean of bits over similar n, from pairs of n and bits."""
     if not held:
         return None
     n, bits = np.array(held, dtype=np.float64).T

@@ -1,4 +1,4 @@
-"""What the trainings of a point say of its EMC, as a likelihood: censored EMCs are open-ended."""
+"""Likelihood of the EMC of a point given its trainings; open-ended if the EMC is censored."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from flexhpc.store.status import PointStatus
 
 Floats = NDArray[np.float64]
 STEP = 0.02
-"""Step of the grids below, in log n: a fifth of the narrowest intervals."""
+"""Step of the grids below, in log n: a fifth of the width of the narrowest intervals."""
 LOG_EMC = np.arange(-16.0, 31.0, STEP)
-"""Grid of log EMC: any that can be measured, times or over any ratio below."""
+"""Grid of log EMC: covers all measurable EMCs, multiplied or divided by any ratio below."""
 LOG_RATIO = np.arange(-12.0, 12.0 + STEP / 2, STEP)
-"""Grid of the log of a ratio of two EMCs: to 160,000, and its inverse."""
+"""Grid of the log ratio of two EMCs: ratios from 1 / 160,000 to 160,000."""
 _BELOW, _ABOVE = math.log(1 / 4), math.log(1.5)
-"""From where on a posterior is its prior: log n, and log of n over the samples that there are."""
+"""Limits beyond which a posterior equals its prior: the lower one in log n, the upper one in
+log(n / number of samples)."""
 _OPEN = 0.2
-"""Part of the largest likelihood from which an end counts as open."""
+"""Fraction of the maximum likelihood above which an end counts as open."""
 _SILENT = 0.005
-"""Product of two likelihoods at an end from which their ratio is not known."""
+"""Product of two likelihoods at an end above which their ratio counts as unknown."""
 
 
 def likelihood_of(status: PointStatus) -> Floats:
-    """Return the likelihood of log EMC on :data:`LOG_EMC`, (cells,), at most 1.
+    """Return the likelihood of log EMC on :data:`LOG_EMC`, shape (cells,), with maximum 1.
 
     The prior of the fit curve is uniform in log n, from an eighth of a sample to four times the
-    samples that there are, so its posterior is a likelihood but for a factor. Where the data do not
-    end it, whatever lies beyond is as likely as what lies there.
+    number of samples, so its posterior is proportional to the likelihood. Where the data do not
+    bound the EMC, the likelihood is continued as a constant beyond that range.
     """
     assert status.record is not None
     assert status.estimate is not None
@@ -57,17 +58,17 @@ def likelihood_of(status: PointStatus) -> Floats:
 
 
 def is_open(likelihood: Floats) -> tuple[bool, bool]:
-    """Return whether a likelihood says nothing of how small, and how large, a value may be."""
+    """Return whether a likelihood is open (unbounded) at its lower and at its upper end."""
     return bool(likelihood[0] > _OPEN), bool(likelihood[-1] > _OPEN)
 
 
 def of_ratio(above: Floats, below: Floats) -> Floats | None:
-    """Return the likelihood of the log ratio of two EMCs on :data:`LOG_RATIO`, at most 1.
+    """Return the likelihood of the log ratio of two EMCs on :data:`LOG_RATIO`, with maximum 1.
 
-    None where both are bounds on the same side, or all but: their ratio may be anything.
+    None where both are (nearly) open at the same end, as their ratio may then have any value.
 
     Args:
-        above, below: likelihoods of the two log EMCs.
+        above, below: likelihoods of log EMC of the numerator and of the denominator, (cells,).
     """
     if max(above[0] * below[0], above[-1] * below[-1]) > _SILENT:
         return None
@@ -78,10 +79,14 @@ def of_ratio(above: Floats, below: Floats) -> Floats | None:
 
 
 def blurred(likelihoods: Floats, deviation: float) -> Floats:
-    """Return likelihoods of means about which values scatter normally, on the same grid.
+    """Return the likelihoods of the means around which values are normally distributed.
 
     Args:
-        likelihoods: of values, (..., cells); deviation: of the scatter, in log n.
+        likelihoods: likelihoods of the values, (..., cells).
+        deviation: standard deviation of the values around their mean, in log n.
+
+    Returns:
+        Likelihoods on the same grid, (..., cells).
     """
     if deviation < STEP / 2:
         return likelihoods
@@ -91,8 +96,8 @@ def blurred(likelihoods: Floats, deviation: float) -> Floats:
 
 
 def stacked(likelihoods: Sequence[Floats]) -> Floats:
-    """Return likelihoods as an array; what is all but impossible is only very unlikely.
+    """Stack likelihoods into an array (likelihoods, cells), with a floor of 1e-6.
 
-    No measurement is sure of its own tails.
+    The floor accounts for the tails of a measured likelihood being uncertain themselves.
     """
     return np.maximum(np.array(likelihoods), 1e-6)

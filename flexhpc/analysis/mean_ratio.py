@@ -1,4 +1,4 @@
-"""The mean of log ratios over the sizes at hand, for any seeds: what pairs of EMCs say of it."""
+"""Posterior of the mean log ratio of EMCs over the measured sizes, including seed variation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 from flexhpc.analysis.likelihood import LOG_RATIO, STEP, Floats, blurred, is_open, stacked
 
 SAME = 0.1
-"""Two EMCs count as the same if their ratio is below 1.1 and above 1 / 1.1."""
+"""Two EMCs count as the same if their ratio lies between 1 / 1.1 and 1.1."""
 _SCATTERS = np.array([0.0, 0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0])
 _USUAL_SCATTER = 0.2
-"""Scatter of log ratios between seeds: its grid, and the scale of its half-normal prior."""
+"""Grid of the standard deviation of log ratios between seeds, and the scale of its half-normal
+prior."""
 _DRAWS = 20_000
 
 
@@ -23,11 +24,12 @@ class MeanRatio:
     """A geometric mean of ratios.
 
     Attributes:
-        ratio: the posterior median, nan where an end is open; low, high: the interval, None where
-            it is open.
-        chance: the probability that it is above 1; same: that it is within 10 % of 1.
-        scatter: deviation of the log ratio from seed to seed, beyond what intervals explain.
-        singles: medians of the single ones, in their order, nan where these are bounds.
+        ratio: posterior median, nan where an end is open; low, high: the interval, None where it is
+            open.
+        chance: probability that the ratio is above 1; same: that it is within 10 % of 1.
+        scatter: posterior mean of the standard deviation of the log ratio between seeds, beyond the
+            uncertainty of the single EMCs.
+        singles: posterior median of the ratio of each size, nan where it is a bound.
     """
 
     ratio: float
@@ -40,18 +42,18 @@ class MeanRatio:
 
 
 def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float) -> MeanRatio:
-    """Return the mean over sizes of the log ratio that seeds scatter about.
+    """Return the mean over sizes of the expected log ratio over seeds.
 
-    Sizes are those that were measured, so how far ratios differ between them is no uncertainty;
-    seeds could have been others. Where a size has bounds only, draws of its ratio are draws of the
-    bound, which makes the mean one.
+    Sizes are a fixed effect, so differences of the ratio between them do not widen the interval;
+    seeds are a random effect. If a size has only bounds, the draws of its ratio are draws of the
+    bound, so that the mean is a bound as well.
 
     Args:
-        sizes: likelihoods of log ratios on ``LOG_RATIO``, of each seed, for each size.
-        level: of the interval.
+        sizes: for each size, the likelihood of the log ratio of each seed on ``LOG_RATIO``.
+        level: probability of the interval.
     """
     products = [stacked(some) for some in sizes]
-    single = sum(map(len, products)) == 1  # says nothing of how seeds scatter
+    single = sum(map(len, products)) == 1  # a single pair cannot determine the seed scatter
     scatters = _SCATTERS[:1] if single else _SCATTERS
     logs = np.array([
         [np.log(blurred(product, scatter)).sum(axis=0) for product in products]
@@ -86,12 +88,21 @@ def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float) -> MeanRatio:
 
 
 def _share(count: int) -> float:
-    """Return a probability from draws, which are never sure."""
+    """Estimate a probability from a number of draws; a finite number never gives 0 or 1."""
     return (count + 0.5) / (_DRAWS + 1)
 
 
 def _drawn(likelihoods: Floats, ends: Sequence[tuple[bool, bool]], weights: Floats) -> Floats:
-    """Draw the log ratio of each size, (sizes, draws); likelihoods are (scatters, sizes, cells)."""
+    """Draw the log ratio of each size from its posterior.
+
+    Args:
+        likelihoods: shape (scatters, sizes, cells).
+        ends: for each size, whether its likelihood is open below and above.
+        weights: posterior probability of each scatter, (scatters,).
+
+    Returns:
+        Draws of shape (sizes, draws).
+    """
     random = np.random.default_rng(0)
     counts = random.multinomial(_DRAWS, weights)
     parts = [
@@ -106,7 +117,10 @@ def _drawn(likelihoods: Floats, ends: Sequence[tuple[bool, bool]], weights: Floa
 
 
 def _bound_of(likelihood: Floats, end: tuple[bool, bool]) -> Floats:
-    """Return probabilities of the cells: where an end is open, of where the likelihood rises."""
+    """Return the probability of each cell; for a half-open likelihood, that of the bound.
+
+    The bound of a half-open likelihood lies where it rises towards its open end.
+    """
     open_below, open_above = end
     if open_above and not open_below:
         likelihood = np.maximum(np.diff(likelihood, prepend=0.0), 0.0)

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page over one or several runs, figures inside."""
+"""Report: one self-contained HTML page, including the figures, on one or several runs."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ from flexhpc.store import RunFolder
 from flexhpc.store.status import PointStatus
 
 _MOST_DRAWN = 1_000_000
-"""Bytes of a figure that is a drawing on the page, which can be asked; larger ones are images."""
+"""Maximum size (bytes) of an interactive vector figure on the page; larger ones become images."""
 _MOST_SOURCES = 4
 _MOST_MASKED = 500
-"""Points whose masks are read for a report, and to which power laws are fitted."""
+"""Maximum number of points for which masks are read and power laws are fitted."""
 _IN_THE_FIRST_TABLE = {"emc_per_param_bound", "censored_because", "ended_by", "wider_than_asked"}
 
 
@@ -69,11 +69,11 @@ class _Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where a run comes from.
+    """Provenance of a run.
 
     Attributes:
-        name: of the run; folder: of its record; command: that makes it again.
-        facts: what run.json says, in words, by what it is.
+        name: name of the run; folder: path of the run folder; command: command that repeats it.
+        facts: contents of run.json as text, by description.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Provenance:
 
     @classmethod
     def of(cls, run: RunFolder) -> Provenance:
-        """Read what a run folder says."""
+        """Read the provenance of a run from its folder."""
         record = read_json(run.record) or {}
         listed = record.get("launches")
         launches = (
@@ -124,18 +124,19 @@ def write_report(
     provenance: Sequence[Provenance] = (),
     masks: Sequence[tuple[RunFolder, PointStatus]] = (),
 ) -> Path:
-    """Write index.html, results.csv and the figures; returns the page's path.
+    """Write index.html, results.csv and the figures; return the path of the page.
 
-    Figures are SVG files, and PNG and PDF where they are Vega-Lite's.
+    Figures are written as SVG; Vega-Lite figures also as PNG and PDF.
 
     Args:
-        title: name of the sweep, or of several.
-        statuses: every point.
-        specs: the frozen specs as text.
-        folder: where to write.
-        eps: training errors whose EMC is estimated from the stored probes as well.
-        provenance: where each run comes from.
-        masks: points whose masks tell of samples, each with its run; of at most 500.
+        title: name of the sweep or sweeps.
+        statuses: all points.
+        specs: text of the frozen specs.
+        folder: output folder.
+        eps: training errors at which EMC is additionally estimated from the stored probes.
+        provenance: provenance of each run.
+        masks: points whose masks are used for sample scores, each with its run; ignored if there
+            are more than 500.
     """
     statuses = with_errors(statuses, eps)
     rows = [row_of(status) for status in statuses]
@@ -217,7 +218,7 @@ def write_report(
 
 
 def _compared(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effect]:
-    """Return what a report compares; nothing where a spec names what other runs beside it lack."""
+    """Return the comparisons; none if a spec names a key or value that other runs lack."""
     try:
         return compared(statuses, specs)
     except InputError:
@@ -229,13 +230,13 @@ def _bound(status: PointStatus) -> bool:
 
 
 def _devices(statuses: Sequence[PointStatus]) -> str:
-    """Return what trained, as far as it was recorded."""
+    """Return the names of the training devices, as far as they were recorded."""
     found = {p.machine.get("device") for s in statuses if s.record for p in s.record.probes}
     return ", ".join(sorted(one for one in found if one))
 
 
 def _took(statuses: Sequence[PointStatus]) -> str:
-    """Return how long all trainings took together, one after another."""
+    """Format the total duration of all trainings, as if run one after another."""
     seconds = sum(probe.seconds for s in statuses if s.record for probe in s.record.probes)
     if seconds < 120:
         return f"{seconds:.0f} seconds"
@@ -243,13 +244,13 @@ def _took(statuses: Sequence[PointStatus]) -> str:
 
 
 def _of_data(statuses: Sequence[PointStatus]) -> str:
-    """Return on which data sets the points are, for the page's head."""
+    """Format the data sets of the points for the header of the page."""
     sources = dict.fromkeys(str(s.point.data.model_dump().get("source", "")) for s in statuses)
     return f" on {', '.join(sources)}" if sources and len(sources) <= _MOST_SOURCES else ""
 
 
 def _estimand(statuses: Sequence[PointStatus]) -> str:
-    """Say what the EMCs of a page are."""
+    """Describe the estimand of the EMCs."""
     kinds = {s.estimate.estimand for s in statuses if s.estimate}
     if len(kinds) != 1:
         return "the largest n that is fitted perfectly"
@@ -261,7 +262,7 @@ def _estimand(statuses: Sequence[PointStatus]) -> str:
 
 
 def _laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:
-    """Return how EMC grows with parameters, of each curve of the figure; nothing without curves."""
+    """Fit a power law of EMC over parameters to each curve of the figure; none without curves."""
     measured = [s for s in statuses if s.estimate and s.record]
     if not measured or len(measured) > _MOST_MASKED:
         return []
@@ -271,7 +272,7 @@ def _laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:
 
 
 def _samples(masks: Sequence[tuple[RunFolder, PointStatus]]) -> list[SampleView]:
-    """Return what is shown of samples; nothing where masks cannot be read."""
+    """Return the views of samples; none if masks cannot be read."""
     if not any(status.probes for _, status in masks) or len(masks) > _MOST_MASKED:
         return []
     try:
@@ -282,7 +283,7 @@ def _samples(masks: Sequence[tuple[RunFolder, PointStatus]]) -> list[SampleView]
 
 
 def _shown(name: str, title: str, caption: str, figure: Figure | Spec, folder: Path) -> _Shown:
-    """Write a figure's files, and return what the page shows of it."""
+    """Write the files of a figure, and return its content for the page."""
     spec = None if isinstance(figure, Figure) else figure
     text = _svg(figure) if isinstance(figure, Figure) else svg(figure)
     write_atomic(folder / f"{name}.svg", text)
@@ -300,7 +301,7 @@ def _shown(name: str, title: str, caption: str, figure: Figure | Spec, folder: P
 
 
 def _picture(content: bytes, title: str) -> str:
-    """Return a figure of very many points as an image in the page."""
+    """Return an HTML image element with an inline PNG."""
     data = base64.b64encode(content).decode()
     return f'<img alt="{escape(title)}" width="620" src="data:image/png;base64,{data}">'
 
@@ -310,7 +311,11 @@ def _text(name: str) -> str:
 
 
 def _further(rows: Sequence[Row]) -> list[str]:
-    """Return the columns after ``status`` that say something in these rows."""
+    """Return the columns after ``status`` for the second table.
+
+    These are the columns with a boolean or a nonzero value in any row that are not in the first
+    table.
+    """
     shown: dict[str, None] = {}
     for row in rows:
         keys = list(row)
@@ -321,7 +326,7 @@ def _further(rows: Sequence[Row]) -> list[str]:
 
 
 def _cell(status: PointStatus, row: Row, key: str) -> str:
-    """Return what stands in the second table; EMC per bit is a bound where EMC is one."""
+    """Format a cell of the second table; EMC per bit is a bound if EMC is one."""
     if key == "emc_per_bit":
         return ratio_text(status.estimate, row["bits"] or 0)
     bound = ">= " if row.get(f"{key}_censored") == "right" else ""
@@ -329,7 +334,7 @@ def _cell(status: PointStatus, row: Row, key: str) -> str:
 
 
 def _svg(figure: Figure) -> str:
-    """Return a figure as SVG text, the same for the same content."""
+    """Render a figure as SVG text that is identical for identical content."""
     out = io.StringIO()
     with rc_context({"svg.hashsalt": "flexhpc", "svg.fonttype": "path"}):
         figure.savefig(out, format="svg", metadata={"Date": None})
@@ -337,7 +342,7 @@ def _svg(figure: Figure) -> str:
 
 
 def interpolated(statuses: Sequence[PointStatus]) -> str:
-    """Say how many trainings behind test accuracy and gap interpolated; empty if there are none."""
+    """Describe how many evaluated trainings interpolated; empty if there are none."""
     evaluations = {
         (status.point.id, json.dumps(record.evaluation["asked"])): record.evaluation
         for status in statuses

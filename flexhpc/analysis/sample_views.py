@@ -1,4 +1,4 @@
-"""Pictures of the hardest and the easiest samples of a sweep, and how its classes fare."""
+"""Pictures of the hardest and easiest samples of a sweep, and the miss rate of each class."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ from flexhpc.errors import PointError
 
 _SHOWN = 10
 _PIXELS = 56
-"""Height of a picture on the page, as whole multiples of its own."""
+"""Approximate height of a picture on the page (pixels); images are enlarged by whole factors."""
 _MOST_BYTES = 3e8
-"""Of a training set that is read for pictures."""
+"""Maximum size (bytes) of a training set that is read for pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """One sample.
+    """Picture of one sample.
 
     Attributes:
-        sample: its global id; label: its class in the data set; trained: the class that networks
-            were trained to give it, if it is another. By name, where they have names.
-        drawn, missed: trainings; image: as a data URI.
+        sample: global id of the sample.
+        label: its class in the data set; trained: its class in training, None if it is the same.
+            Both are names if the classes have names.
+        drawn: number of trainings that drew it; missed: number of these that did not fit it.
+        image: the image as a data URI.
     """
 
     sample: int
@@ -46,7 +48,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassRate:
-    """How the samples of one original class fare: draws and misses, and misses expected."""
+    """Numbers of draws, misses and expected misses over the samples of one original class."""
 
     label: str
     drawn: int
@@ -56,7 +58,7 @@ class ClassRate:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleView:
-    """What a report shows of the samples of one data set and kind of labels."""
+    """Pictures and class rates of one data set and kind of labels, as shown in a report."""
 
     title: str
     hardest: list[Picture]
@@ -65,9 +67,11 @@ class SampleView:
 
 
 def view_of(scores: SampleScores) -> SampleView | None:
-    """Return pictures of samples, where the data are images that can be opened here.
+    """Return the view of samples; None if the data are not images or not available locally.
 
-    Nothing is downloaded for it, and no code of a user's is called.
+    Downloads nothing and calls no user code. Also None if no sample was missed, or if the training
+    set does not have as many samples as the scores, is not stored as uint8, or is larger than
+    ``_MOST_BYTES``.
     """
     point = scores.point
     if point is None or not isinstance(point.data, Images) or not scores.missed.any():
@@ -130,7 +134,7 @@ def _rates(
 def _image(pixels: NDArray[np.uint8]) -> str:
     """Return an image (channels, height, width) as a PNG in a data URI."""
     shown = pixels[0] if pixels.shape[0] != 3 else pixels.transpose(1, 2, 0)
-    bright = shown * (255.0 / max(int(shown.max()), 1))  # the digits go from 0 to 16
+    bright = shown * (255.0 / max(int(shown.max()), 1))  # pixels of digits range from 0 to 16
     image = Image.fromarray(bright.astype(np.uint8))
     times = max(1, round(_PIXELS / pixels.shape[1]))
     size = (image.width * times, image.height * times)

@@ -1,4 +1,4 @@
-"""What the fit masks of a sweep say of each sample: how often it was fitted, and what it blocks."""
+"""Scores of single samples from the fit masks of a sweep: hardness, memorization, forgetting."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LEAST_RELIABLE = 0.1
 
 @dataclass(kw_only=True)
 class _Half:
-    """Misses expected of every other training, their variance, and those seen, (n_total,)."""
+    """Expected misses, their variance and observed misses of half of the trainings, (n_total,)."""
 
     expected: Floats
     variance: Floats
@@ -51,16 +51,16 @@ class _Half:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How far two kinds of networks find the same samples hard.
+    """Agreement of two groups of networks on which samples are hard.
 
     Attributes:
-        first, second: titles of the two.
-        samples: that both drew in each half of their trainings.
-        correlation: of their hardness, over these samples.
-        reliability: of each one's hardness: its correlation between halves of the trainings,
-            stepped up to all of them (Spearman-Brown).
-        corrected: the correlation that scores without noise would have (Spearman 1904); None where
-            a score is all but noise.
+        first, second: names of the two groups.
+        samples: number of samples with a score in both halves of the trainings of both groups.
+        correlation: correlation of hardness between the groups, over these samples.
+        reliability: split-half reliability of the hardness of each group: the correlation between
+            halves of its trainings, extrapolated to all of them (Spearman-Brown).
+        corrected: correlation corrected for attenuation by noise (Spearman 1904); None if the
+            reliability of a score is at most 0.1.
     """
 
     first: str
@@ -73,27 +73,30 @@ class Agreement:
 
 @dataclass(kw_only=True)
 class SampleScores:
-    """Counts over the trainings of several points on one data set, for each of its samples.
+    """Counts for each sample of a data set, over the trainings of several points.
 
-    A large n misses many samples, a small one few, so how often a sample was missed says little by
-    itself. ``expected`` is how often it would have been if each training had missed its share at
-    random among those that it drew.
+    Trainings at large n miss more samples than those at small n, so the number of misses is not
+    comparable between samples by itself. ``expected`` is the number of misses if each training had
+    missed the same number of samples, chosen at random among those that it drew.
 
     Attributes:
-        name: data set, labels and the values of the keys by which points were grouped.
-        n_total: samples in the training set; trainings: how many were counted.
+        name: data set, labels and the values of the keys by which points are grouped.
+        n_total: number of samples in the training set; trainings: number of counted trainings.
         point: the first of the points.
-        drawn: trainings that drew it, (n_total,).
-        blocks: its part in failures: a training that missed m samples counts 1 / m for each of
-            them, so the sum over samples is the number of trainings that did not fit, (n_total,).
-        asked, right: trainings that were asked for it unseen (``record.unseen``), and got it right.
-        watched, never_right: trainings that counted how often they forgot it
-            (``record.forgetting``), and of these the ones in which it was never right.
-        forgotten, forgotten_expected: how often the others forgot it, and would have if each had
-            forgotten all samples that it learnt equally often.
-        by_n: drawn and fitted, each (n_total,), by the power of two that n lies above.
-        halves: misses, and those expected, of every other training: both together are the counts,
-            and apart they tell how reliable a score is.
+        drawn: number of trainings that drew the sample, (n_total,).
+        blocks: share in failures: a training that missed m samples counts 1 / m for each of them,
+            so the sum over samples is the number of trainings that did not fit, (n_total,).
+        asked, right: number of trainings that evaluated the sample without having drawn it
+            (``record.unseen``), and of these the ones that classified it correctly, (n_total,).
+        watched, never_right: number of trainings that drew the sample and counted forgetting events
+            (``record.forgetting``), and of these the ones that never classified it correctly,
+            (n_total,).
+        forgotten, forgotten_expected: number of forgetting events in the other trainings, and the
+            number expected if each had forgotten all samples that it learnt equally often,
+            (n_total,).
+        by_n: drawn and fitted, each (n_total,), by n rounded down to a power of two.
+        halves: observed and expected misses of every second training and of the others. Their sums
+            are the counts; their differences show how reliable a score is.
     """
 
     name: dict[str, str]
@@ -118,10 +121,10 @@ class SampleScores:
         self.blocks, self.forgotten_expected = np.zeros((2, self.n_total))
 
     def add(self, masks: Masks, counts: Sequence[bool]) -> None:
-        """Count the trainings of one point, one at a time.
+        """Add the trainings of one point to the counts.
 
         Args:
-            masks: of its probes; counts: which of them say something of single samples.
+            masks: masks of its probes; counts: which of these probes are to be counted.
         """
         for row in np.flatnonzero(counts[: len(masks.n)]):
             drawn = unpack(masks.subset[row], self.n_total)
@@ -156,22 +159,22 @@ class SampleScores:
 
     @property
     def missed(self) -> Counts:
-        """Trainings that drew it and ended without fitting it, (n_total,)."""
+        """Number of trainings that drew the sample and did not fit it, (n_total,)."""
         return self.halves[0].missed + self.halves[1].missed
 
     @property
     def expected(self) -> Floats:
-        """How many these would be if each training had missed its share at random, (n_total,)."""
+        """Expected number of misses if each training missed samples at random, (n_total,)."""
         return self.halves[0].expected + self.halves[1].expected
 
     @property
     def variance(self) -> Floats:
-        """Variance of that count, (n_total,)."""
+        """Variance of the number of misses if each training missed at random, (n_total,)."""
         return self.halves[0].variance + self.halves[1].variance
 
     @property
     def hardness(self) -> Floats:
-        """Misses beyond those expected, in standard deviations, (n_total,); nan if never drawn."""
+        """Misses above expectation in standard deviations, (n_total,); nan if never drawn."""
         with np.errstate(invalid="ignore", divide="ignore"):
             score = (self.missed - self.expected) / np.sqrt(self.variance)
         score[(self.variance == 0) & (self.drawn > 0)] = 0.0
@@ -179,46 +182,49 @@ class SampleScores:
 
     @property
     def consistency(self) -> Floats:
-        """Part of the trainings that get it right unseen, (n_total,); nan if none was asked.
+        """Fraction of trainings that classify the sample correctly without having drawn it.
 
-        The C-score of Jiang et al. 2021 (arXiv 2002.03206), over the subset sizes of this search.
+        Shape (n_total,); nan if there are none. The C-score of Jiang et al. 2021 (arXiv
+        2002.03206), over the subset sizes of this search.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(self.right / self.asked)
 
     @property
     def memorization(self) -> Floats:
-        """P(right | drawn) - P(right | not drawn), (n_total,); nan where either is not known.
+        """P(correct | drawn) - P(correct | not drawn), (n_total,); nan where either is unknown.
 
-        Of Feldman and Zhang 2020 (arXiv 2008.03703), over the subset sizes of this search.
+        The memorization score of Feldman and Zhang 2020 (arXiv 2008.03703), over the subset sizes
+        of this search.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(1 - self.missed / self.drawn - self.consistency)
 
     @property
     def forgetting(self) -> Floats:
-        """Times that it was forgotten over those expected, (n_total,); nan where none are.
+        """Number of forgetting events over the expected number, (n_total,); nan if that is 0.
 
-        The forgetting events of Toneva et al. 2019 (arXiv 1812.05159); over those expected, since
-        searches train on many and on few samples, for long and for short. Trainings in which it was
-        never right forgot nothing: of these tells ``never_right``.
+        The forgetting events of Toneva et al. 2019 (arXiv 1812.05159). They are divided by the
+        expected number because the trainings of a search differ in subset size and duration.
+        Trainings that never classified the sample correctly have no forgetting events; they are
+        counted by ``never_right``.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(self.forgotten / self.forgotten_expected)
 
     def hardest(self, count: int) -> NDArray[np.int64]:
-        """Return ids of the hardest samples, hardest first; one miss alone makes none hard."""
+        """Return the ids of the hardest samples, hardest first; those missed once do not count."""
         known = np.flatnonzero(self.missed > 1)
         order = np.lexsort((-self.drawn[known], -self.hardness[known]))
         return known[order[:count]]
 
     def easiest(self, count: int) -> NDArray[np.int64]:
-        """Return ids of samples that were never missed where others most often were."""
+        """Return the ids of samples never missed, those with most expected misses first."""
         known = np.flatnonzero((self.drawn > 0) & (self.missed == 0))
         return known[np.argsort(-self.expected[known], kind="stable")[:count]]
 
     def frame(self) -> pd.DataFrame:
-        """Return a row per sample that was drawn or asked for: its global id, and all scores."""
+        """Return one row per drawn or evaluated sample, with its global id and all scores."""
         import pandas as pd
 
         columns: dict[str, Any] = dict(self.name)
@@ -239,15 +245,15 @@ class SampleScores:
 def scores_of(
     points: Iterable[tuple[RunFolder, PointStatus]], by: Sequence[str] = ()
 ) -> list[SampleScores]:
-    """Return the scores of samples, apart for each data set, kind of labels and value of ``by``.
+    """Return the scores of samples for each data set, kind of labels and combination of ``by``.
 
     Args:
-        points: with the run that each lies in; those without a finished training are left out.
-        by: keys of the spec, as ``model.family``, whose values are to be kept apart.
+        points: points with their runs; those without a finished training are ignored.
+        by: keys of the spec by whose values points are grouped, such as ``model.family``.
 
     Raises:
-        InputError: no point has such a key, or there is nothing yet.
-        PointError: a file is damaged.
+        InputError: no point has one of these keys, or there is no finished training.
+        PointError: a file is corrupt.
     """
     groups: dict[str, SampleScores] = {}
     listed = [(run, one) for run, one in points if one.record is not None and one.record.probes]
@@ -269,7 +275,7 @@ def scores_of(
 
 
 def agreements(groups: Sequence[SampleScores]) -> list[Agreement]:
-    """Return how far each two groups on one data set, with one kind of labels, agree."""
+    """Return the agreement of each pair of groups with the same data set and labels."""
     found = []
     for first, second in itertools.combinations(groups, 2):
         same = all(first.name[key] == second.name[key] for key in _DATA_KEYS)
@@ -304,7 +310,7 @@ def _stepped_up(half: float) -> float:
 
 
 def frame_of(groups: Sequence[SampleScores]) -> pd.DataFrame:
-    """Return the rows of all groups, with the columns of every n in order."""
+    """Concatenate the rows of all groups, with the columns of every n sorted by n."""
     import pandas as pd
 
     frame = pd.concat([scores.frame() for scores in groups], ignore_index=True)
@@ -315,20 +321,20 @@ def frame_of(groups: Sequence[SampleScores]) -> pd.DataFrame:
 
 
 def _data(point: Point) -> dict[str, str]:
-    """Return what data set a point is on, what its networks see of it, and what they fit."""
+    """Return the data set of a point with its swept data keys, and its labels."""
     data = point.data.model_dump(mode="json")
     labels = str(data.get("labels", ""))
     if labels == "corrupted":
         labels += f" {data['corruption']:g}"
     if labels and labels != "original":
-        labels += f", seed {point.seed}"  # other seeds draw other labels
+        labels += f", seed {point.seed}"  # labels depend on the seed, so seeds are separate groups
     swept = {k: v for k, v in point.swept.items() if k.startswith("data.") and k not in _TOLD}
     more = "".join(f", {short(key, value)}" for key, value in swept.items() if value is not None)
     return {"data": data["source"] + more, "labels": labels}
 
 
 def title(scores: SampleScores) -> str:
-    """Return what a group is, in a line."""
+    """Return a one-line description of a group."""
     told = [str(scores.name["data"])]
     if scores.name["labels"]:
         told.append(f"labels {scores.name['labels']}")
@@ -339,6 +345,6 @@ def title(scores: SampleScores) -> str:
 
 
 def kind_of(scores: SampleScores) -> str:
-    """Return the values of the keys by which a group was kept apart."""
+    """Format the values of the keys by which points were grouped."""
     own = {key: value for key, value in scores.name.items() if key not in _DATA_KEYS}
     return ", ".join(f"{key.split('.')[-1]} {value}" for key, value in own.items())

@@ -1,4 +1,4 @@
-"""How EMC grows with parameters: the exponent of a power law, and how large a network must be."""
+"""Power law of EMC over parameters: its exponent, and the parameters needed for a given EMC."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 
 FEWEST = 3
-"""Sizes below which no exponent is given."""
+"""Minimum number of different sizes for a fit."""
 _SCATTERS = np.array([0.0, 0.03, 0.06, 0.1, 0.15, 0.22, 0.32, 0.45, 0.65, 0.9])
 _USUAL_SCATTER = 0.25
 _SLOPES = np.linspace(-1.0, 3.0, 161)
@@ -30,16 +30,17 @@ _HEIGHTS = 121
 
 @dataclass(frozen=True, kw_only=True)
 class PowerLaw:
-    """EMC = c P ^ slope, from points of several sizes.
+    """Power law EMC = c P ^ slope for P parameters, fitted to points of several sizes.
 
     Attributes:
-        name: values of the keys that these points share; points: how many; bounds: of these
-            censored.
-        slope: exponent, the posterior median; low, high: its interval, None where it is open.
-        level: the probability that intervals are made for.
-        scatter: deviation of log EMC about the law, beyond what intervals explain.
-        draws: (size, 2) of the posterior: log EMC at ``centre``, and slope.
-        centre: log parameters in the middle of the points.
+        name: values of the grouping keys; points: number of points; bounds: number of these that
+            are censored.
+        slope: posterior median of the exponent; low, high: its interval, None where it is open.
+        level: probability of the intervals.
+        scatter: posterior mean of the standard deviation of log EMC around the law, beyond the
+            uncertainty of the single EMCs.
+        draws: draws from the posterior, (draws, 2): log EMC at ``centre``, and slope.
+        centre: middle of the range of log parameters.
     """
 
     name: Mapping[str, str]
@@ -55,7 +56,7 @@ class PowerLaw:
 
     @property
     def slope_text(self) -> str:
-        """The exponent with its interval, or with the bound that is known of it."""
+        """The exponent with its interval; ``?`` for an open end, ``not known`` if both are open."""
         if self.low is None and self.high is None:
             return "not known"
         low = "?" if self.low is None else f"{self.low:.2f}"
@@ -63,9 +64,10 @@ class PowerLaw:
         return f"{self.slope:.2f} [{low}, {high}]"
 
     def parameters_for(self, n: float) -> tuple[float, float, float] | None:
-        """Return the parameters at which the law gives an EMC of n: lower end, median, upper end.
+        """Return the lower end, median and upper end of the parameters needed for an EMC of n.
 
-        Beyond the sizes that were measured it is an extrapolation. None where EMC may not grow.
+        An extrapolation outside of the measured sizes. None if the interval of the exponent is open
+        or includes values at or below 0.
         """
         if self.low is None or self.high is None or self.low <= 0:
             return None
@@ -79,12 +81,15 @@ class PowerLaw:
 def power_laws(
     statuses: Sequence[PointStatus], within: Sequence[str], level: float = LEVEL
 ) -> list[PowerLaw]:
-    """Fit a power law to the points of each combination of values of some keys.
+    """Fit a power law to the points of each combination of values of the grouping keys.
 
     Args:
-        statuses: points; those without an estimate or without parameters are left out.
-        within: keys whose values have a law each, as ``model.family`` and ``data.labels``.
-        level: of the intervals.
+        statuses: points; those without an estimate or without parameters are ignored.
+        within: grouping keys, such as ``model.family`` and ``data.labels``.
+        level: probability of the intervals.
+
+    Returns:
+        One law per combination with at least ``FEWEST`` different sizes.
     """
     groups: dict[tuple[str, ...], list[PointStatus]] = {}
     for status in statuses:
@@ -120,7 +125,7 @@ def _law(name: Mapping[str, str], some: Sequence[PointStatus], level: float) -> 
     slopes = joint.sum(axis=(0, 1))
     bounds = sum(s.estimate is not None and s.estimate.censored != "none" for s in some)
     open_below, open_above = is_open(slopes / slopes.max())
-    if bounds == len(some):  # the slope of bounds is none
+    if bounds == len(some):  # bounds alone determine no slope
         open_below = open_above = True
     ends = np.interp(
         [(1 - level) / 2, 0.5, (1 + level) / 2],

@@ -1,4 +1,4 @@
-"""Where every point of a run stands, as a table that fits a terminal of any width."""
+"""Status of every point of a run, as a table that fits a terminal of any width."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _COLUMNS = {
     "point": None, "state": None, "n": 8, "epoch": 5, "train acc": 4, "probe left": 3,
     "bracket": 7, "EMC": None, "probes": 9, "cost": 2, "tries": 0, "host": 1, "ended by": 6,
 }  # fmt: skip
-"""Columns, and in which order they go where the terminal is too narrow for all."""
+"""Columns with their rank of removal in a terminal that is too narrow for all (0 is removed first,
+None is always kept)."""
 _NUMBERS = ("probes", "cost", "tries")
 _STYLES = {
     "done": "green",
@@ -38,12 +39,12 @@ _STYLES = {
 def status_view(
     statuses: Sequence[PointStatus], width: int, rows: int | None = None, *, reasons: bool = True
 ) -> RenderableType:
-    """Return the table of points, and below it why points failed, a line for each reason.
+    """Return the table of points, followed by one line per reason for which points failed.
 
     Args:
-        statuses: of the points; width: of the terminal, in characters.
-        rows: as many lines at most.
-        reasons: False if the caller prints them.
+        statuses: status of each point; width: width of the terminal (characters).
+        rows: maximum number of lines; None for no limit.
+        reasons: False if the caller prints the reasons.
     """
     together, alone = alike(trimmed(statuses))
     lines = [Text(line, style="red") for line in reason_lines(together)] if reasons else []
@@ -52,7 +53,7 @@ def status_view(
 
 
 def _table(statuses: Sequence[PointStatus], width: int, rows: int | None) -> Table:
-    """Return the table of points; running and failed ones first where not all have room."""
+    """Return the table of points; if not all fit, running and failed ones take precedence."""
     shown = _most_telling(statuses, rows)
     cells = [_cells(status) for status in shown]
     columns = [
@@ -108,13 +109,13 @@ def _cells(status: PointStatus) -> dict[str, Text]:
 
 
 def _name(point: Point) -> str:
-    """Return a point's label, without the keys that are not set in it."""
+    """Return the label of a point without keys whose value is None."""
     words = [word for word in point.label.split() if not word.endswith("=None")]
     return " ".join(words) or point.id
 
 
 def status_row(status: PointStatus) -> dict[str, Any]:
-    """Return where a point stands as plain values, for ``status --json``."""
+    """Return the status of a point as plain values, for ``status --json``."""
     estimate = status.estimate
     return {
         "point_id": status.point.id,
@@ -124,7 +125,8 @@ def status_row(status: PointStatus) -> dict[str, Any]:
         "probes": status.probes,
         "cost": status.cost,
         "estimate": asdict(estimate) if estimate else None,
-        "progress": {k: None if v != v else v for k, v in status.progress.items()},  # nan: no JSON
+        # JSON has no nan
+        "progress": {k: None if v != v else v for k, v in status.progress.items()},
         "attempts": status.attempts,
         "deaths": status.deaths,
         "host": status.host,

@@ -1,4 +1,4 @@
-"""The results table as a person reads it in a terminal."""
+"""Results table for the terminal."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from flexhpc.store.status import PointStatus
 
 _WIDE = 200
 _SHORTEST, _LONGEST = 5, 16
-"""Characters to which a swept key and its values may be cut."""
+"""Range of the minimum width (characters) to which the column of a swept key may be cut."""
 
 
 def results_table(statuses: Sequence[PointStatus], width: int = _WIDE) -> Table:
-    """Return the results as a person reads them: swept keys, parameters, EMC, cost.
+    """Return the results as a table of swept keys, parameters, EMC, cost and status.
 
     Args:
-        statuses: of the points; width: of the terminal, in characters.
+        statuses: status of each point; width: width of the terminal (characters).
     """
     columns = [*_swept(statuses), *_measured(statuses)]
     return table_of(columns, width)
 
 
 def _swept(statuses: Sequence[PointStatus]) -> list[Column]:
-    """Return a column for each swept key, or the ids where nothing is swept."""
+    """Return one column per swept key, or the point ids if nothing is swept."""
     swept = dict.fromkeys(key for status in statuses for key in status.point.swept)
     if not swept:
         return [Column(name="point", cells=[status.point.id for status in statuses])]
@@ -73,9 +73,9 @@ def _number(name: str, cells: Sequence[str], goes: int | None) -> Column:
 
 
 def make_console() -> Console:
-    """Return a console that cuts no column where the output is no terminal.
+    """Return a console that has a fixed, large width if the output is not a terminal.
 
-    Names are shown as they are, whatever rich would make of ``[/]``.
+    Markup is disabled, as rich would otherwise interpret ``[/]`` in names.
     """
     console = Console(markup=False)
     return console if console.is_terminal else Console(markup=False, width=_WIDE)
@@ -84,11 +84,13 @@ def make_console() -> Console:
 def print_results(
     statuses: Sequence[PointStatus], compare: Sequence[Compare] = (), *, why: bool = True
 ) -> None:
-    """Print the results table, and below it what must be known of points and intervals.
+    """Print the results table, followed by failures, warnings and comparisons.
 
     Args:
-        statuses: of the points; those that failed alike with nothing measured have no row.
-        compare: what the spec wants compared; why: whether it is said why points failed.
+        statuses: status of each point; points that failed for a common reason before any probe
+            finished have no row.
+        compare: comparisons requested by the spec.
+        why: whether to print the reasons for which such points failed.
     """
     console = make_console()
     whole, statuses = statuses, trimmed(statuses)
@@ -104,7 +106,7 @@ def print_results(
 def _print_comparisons(
     statuses: Sequence[PointStatus], compare: Sequence[Compare], console: Console
 ) -> None:
-    from flexhpc.analysis.comparison import decided, effects  # a third of a second of imports
+    from flexhpc.analysis.comparison import decided, effects  # takes a third of a second
     from flexhpc.analysis.comparison_table import print_effects
 
     if found := decided([effect for one in compare for effect in effects(statuses, one)]):

@@ -1,4 +1,4 @@
-"""Estimates, brackets and durations in short, the same wherever a person reads them."""
+"""Short text for estimates, brackets, numbers and durations, used by all tables and figures."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from flexhpc.search.history import Censored
 from flexhpc.store.status import PointStatus
 
 BOUNDS: dict[Censored, str] = {"none": "", "right": ">=", "left": "<"}
-"""What stands before a number that is the bound of a censored EMC."""
+"""Prefix of the bound of a censored EMC."""
 
 
 def emc_text(estimate: Estimate | None) -> str:
-    """Return an estimate in short: ``412 [350, 480]``, ``>= 1797``, ``< 1``."""
+    """Format an EMC estimate: ``412 [350, 480]``, ``>= 1797``, ``< 1``."""
     if estimate is None:
         return ""
     if estimate.censored == "right":
@@ -22,13 +22,13 @@ def emc_text(estimate: Estimate | None) -> str:
 
 
 def estimate_text(status: PointStatus) -> str:
-    """Return the EMC of a point in short; ``~ 412 [350, 480]`` while more probes may move it."""
+    """Format the EMC of a point; preliminary estimates as ``~ 412 [350, 480]``."""
     text = emc_text(status.estimate)
     return text if status.state == "done" or not text else f"~ {text}"
 
 
 def eps_text(estimate: EpsEstimate | None) -> str:
-    """Return an EMC at a training error in short: ``412 [350, 480]``, ``>= 1797``, ``[0, 12]``."""
+    """Format an EMC at a training error: ``412 [350, 480]``, ``>= 1797``, ``[0, 12]``."""
     if estimate is None:
         return ""
     if estimate.censored == "right":
@@ -38,11 +38,11 @@ def eps_text(estimate: EpsEstimate | None) -> str:
 
 
 def ratio_text(estimate: Estimate | None, size: int) -> str:
-    """Return EMC per parameter, or per bit: ``0.221``; a bound where EMC is one: ``>= 2.946``.
+    """Format EMC per parameter or per bit: ``0.221``, or as a bound: ``>= 2.946``.
 
     Args:
-        estimate: the EMC (samples), None before the first probe.
-        size: number of parameters or of bits; 0 where it is not known.
+        estimate: EMC (samples); None before the first probe.
+        size: number of parameters or of bits; 0 if unknown.
     """
     if estimate is None or not size:
         return ""
@@ -53,7 +53,7 @@ def ratio_text(estimate: Estimate | None, size: int) -> str:
 
 
 def number_text(value: object) -> str:
-    """Return a number for a cell of a table: ``1,234``, ``0.0123``; or ``true``, ``false``."""
+    """Format a number or boolean for a table cell: ``1,234``, ``0.0123``, ``true``."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -64,9 +64,9 @@ def number_text(value: object) -> str:
 
 
 def bracket_text(bracket: Bracket) -> str:
-    """Return the bracket: ``256 - 512``, with a dot where it is open.
+    """Format a bracket: ``256 - 512``, with a dot for an open end.
 
-    Where the smallest n that failed lies below the largest that fitted: ``300 ~ 420``.
+    If the smallest n that failed is below the largest n that fitted: ``300 ~ 420``.
     """
     low, high = bracket.largest_fit, bracket.smallest_fail
     if low is None and high is None:
@@ -77,7 +77,7 @@ def bracket_text(bracket: Bracket) -> str:
 
 
 def span(seconds: float) -> str:
-    """Return a duration in short: ``42 s``, ``3 min``, ``5.2 h``."""
+    """Format a duration: ``42 s``, ``3 min``, ``5.2 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

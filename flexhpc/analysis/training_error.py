@@ -1,4 +1,4 @@
-"""EMC at a training error that nobody asked for when the probes ran: from their stored counts."""
+"""EMC at training errors chosen after the run, from the stored error counts of the probes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from flexhpc.store.status import PointStatus
 
 
 def with_errors(statuses: Sequence[PointStatus], eps: Sequence[float]) -> list[PointStatus]:
-    """Return the points with an estimate for each of these training errors beside their own.
+    """Add an estimate for each of these training errors to the points.
 
-    What a search found for a training error that its spec asked for stays as it is.
+    Estimates for training errors that the spec requested are not changed.
 
     Args:
-        statuses: points of any policy; eps: fractions between 0 and 1.
+        statuses: points of any policy; eps: training errors, fractions between 0 and 1.
     """
     return [_with_errors(status, eps) for status in statuses]
 
@@ -36,10 +36,10 @@ def _with_errors(status: PointStatus, eps: Sequence[float]) -> PointStatus:
 
 
 def cut_short(statuses: Sequence[PointStatus], eps: Sequence[float]) -> int:
-    """Return how many probes were given up while they missed more than the smallest of ``eps``.
+    """Count the probes that were stopped early with an error above the smallest of ``eps``.
 
-    Their errors at their end are not known. They count as failures, which makes the EMC at a
-    training error too small where there are many.
+    Their final errors are unknown. They count as failures, so many of them bias the EMC at a
+    training error downwards.
     """
     probes = [probe for status in statuses if status.record for probe in status.record.probes]
     least = min(eps, default=1.0)

@@ -1,4 +1,4 @@
-"""Swept values in short: of mappings only what tells them apart."""
+"""Shortened swept values: entries common to all mappings of a key are removed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from flexhpc.store.status import PointStatus
 
 
 def trimmed(statuses: Sequence[PointStatus]) -> list[PointStatus]:
-    """Return points whose swept mappings lack what all values of their key have in common.
+    """Remove the entries that all swept mappings of a key have in common from the points.
 
-    ``{optimizer: sgd, steps: 2000, weight_decay: 0.01}`` beside ``{optimizer: sgd, steps: 2000}``
-    is ``{weight_decay: 0.01}``, and the other one keeps what picks its variant.
+    Of ``{optimizer: sgd, steps: 2000, weight_decay: 0.01}`` and ``{optimizer: sgd, steps: 2000}``,
+    the first becomes ``{weight_decay: 0.01}``. A mapping that would become empty keeps its first
+    entry, which selects the variant: the second becomes ``{optimizer: sgd}``.
     """
     common: dict[str, dict[str, Any]] = {}
     for key in dict.fromkeys(key for status in statuses for key in status.point.swept):

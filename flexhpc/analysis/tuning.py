@@ -1,4 +1,4 @@
-"""The best values of tuned keys, in words."""
+"""Best values of tuned keys as text."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def tuned(statuses: Sequence[PointStatus]) -> bool:
 
 
 def best_text(status: PointStatus) -> str:
-    """Return the best values and the chance that they are: ``lr=0.031, 88%``.
+    """Format the best values and the probability that they are the best: ``lr=0.031, 88%``.
 
-    A value at an end of its range is marked: ``lr=0.3 (edge), 62%``. Empty where nothing is tuned
-    and before the first estimate.
+    A value at an end of its range is marked: ``lr=0.3 (edge), 62%``. Empty if no key is tuned and
+    before the first estimate.
     """
     estimate = status.estimate
     if estimate is None or estimate.best_chance is None:
@@ -35,7 +35,7 @@ def best_text(status: PointStatus) -> str:
 
 
 def at_edge(status: PointStatus) -> bool:
-    """Return whether a best value lies at an end of its range."""
+    """Return whether the best value of any tuned key lies at an end of its range."""
     estimate = status.estimate
     if estimate is None or estimate.best_chance is None:
         return False

@@ -1,4 +1,4 @@
-"""Tables for a terminal of any width: a column is shown whole, or not at all."""
+"""Tables for a terminal of any width: columns that do not fit are removed as a whole."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 _BETWEEN = 2
 """Spaces between columns."""
 _LOOKED_AT = 200
-"""Cells by which it is found where to cut."""
+"""Maximum number of cells that are read to choose where to cut a column."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +20,11 @@ class Column:
     """One column of a table.
 
     Attributes:
-        name: its head; cells: its texts, in the order of the rows.
-        right: whether it is set to the right.
-        goes: the smaller, the sooner it goes where not all have room; None for one that stays.
-        least: characters that a cell may be cut to, in its middle; None for not at all.
+        name: header; cells: text of each row, in order.
+        right: whether it is right-aligned.
+        goes: rank of removal if not all columns fit, lowest first; None if it is always kept.
+        least: minimum width (characters) to which cells may be cut in their middle; None if they
+            may not be cut.
     """
 
     name: str
@@ -34,21 +35,21 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Characters that it takes."""
+        """Full width (characters)."""
         return max(len(self.name), *(len(cell) for cell in self.cells), 0)
 
     @property
     def needed(self) -> int:
-        """Characters that it takes at least."""
+        """Minimum width (characters)."""
         return self.width if self.least is None else min(self.width, self.least)
 
 
 def table_of(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) -> Table:
-    """Return a table of the columns that fit, the last of those that may be cut first.
+    """Return a table of the columns that fit; the rightmost columns are cut first.
 
     Args:
-        columns: all; width: of the terminal, in characters.
-        styles: of the rows.
+        columns: all columns; width: width of the terminal (characters).
+        styles: style of each row; empty for none.
     """
     kept = list(columns)
     for column in sorted(_optional(columns), key=lambda column: column.goes or 0):
@@ -72,7 +73,7 @@ def table_of(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) 
 
 
 def _fitted(cells: Sequence[str | Text], room: int) -> list[Text]:
-    """Return a column's cells, those that are too long cut where that leaves most of them apart."""
+    """Cut the cells that are too long, at the position that keeps most of them distinct."""
     head = None
     if any(len(cell) > room for cell in cells):
         heads = sorted(range(1, room - 1), key=lambda head: abs(head - room // 3))
@@ -94,11 +95,11 @@ def _text(cell: str | Text) -> Text:
 
 
 def cut(name: str, width: int, head: int | None = None) -> str:
-    """Cut the middle out of a long name: its ends tell points apart more often.
+    """Cut the middle out of a long name, as points more often differ in the ends of their names.
 
     Args:
-        name: of a point; width: characters that it may have.
-        head: how many of them stand before what is cut out; by default a third.
+        name: name of a point; width: maximum width (characters).
+        head: number of characters to keep before the cut; by default a third of ``width``.
     """
     head = width // 3 if head is None else head
     return name if len(name) <= width else f"{name[:head]}…{name[head + 1 - width :]}"

@@ -1,4 +1,4 @@
-"""The figures of the report."""
+"""Figures of the report."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ MODULES = [
     "flexhpc.analysis.figures.efficiency",
     "flexhpc.analysis.figures.generalization",
 ]
-"""In the order of the page; each has a ``FIGURE``. One more figure is one more line."""
+"""Modules of the figures in page order, each with a ``FIGURE``. Add a line to add a figure."""
 
 
 def report_figures() -> list[ReportFigure]:
-    """Return the figures of the report."""
+    """Return the figures of the report, in page order."""
     return [import_module(name).FIGURE for name in MODULES]

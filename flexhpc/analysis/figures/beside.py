@@ -1,4 +1,4 @@
-"""Points of one place side by side, so that each can be seen and asked."""
+"""Horizontal offsets (dodging) of points with the same x, so that each is visible and clickable."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from itertools import pairwise
 from typing import Any
 
 _STEP, _SHARE = 5.0, 0.45
-"""Pixels from one point to the next, and how much of the way to the next place they may take."""
+"""Maximum distance between neighbouring points (pixels), and the maximum fraction of the gap to the
+next x position that is used for offsets."""
 _SAME = 12.0
-"""Pixels within which two places are one."""
+"""Distance (pixels) below which two x values share one position."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """How far points stand from their places: curves side by side, and their seeds within these.
+    """Offsets of points with the same x: curves side by side, and seeds within each curve.
 
     Attributes:
-        step: from a point to its neighbour, in units of the axis (of its logarithm, if it is
-            logarithmic); 0 where no two points have one place.
-        most: points that a curve has at one place, at most.
+        step: distance between neighbouring points, in units of the axis (of its natural logarithm
+            if it is logarithmic); 0 if no two points share a position.
+        most: maximum number of points of one curve at one position.
         series: names of the curves, from left to right.
-        turns: of each point's id, how many steps it is from the middle of its curve.
-        places: of each value, where on the axis those that nearly agree with it have their middle.
+        turns: offset of each point, by id, from the middle of its curve (steps).
+        places: position of each x value, in units of the axis: the mean of the values that lie
+            close together.
+        logarithmic: whether the axis is logarithmic.
     """
 
     step: float = 0.0
@@ -44,11 +47,13 @@ class Beside:
         *,
         logarithmic: bool,
     ) -> Beside:
-        """Return how the points of a figure stand.
+        """Compute the offsets of the points of a figure.
 
         Args:
-            rows: with ``id``, ``facet``, ``series`` and ``x``, of an axis from ``domain[0]`` to
-                ``domain[1]`` that is ``width`` pixels wide; series: names of all curves.
+            rows: points with ``id``, ``facet``, ``series`` and ``x``.
+            series: names of all curves.
+            domain: both ends of the x axis; width: width of the axis (pixels).
+            logarithmic: whether the axis is logarithmic.
         """
         unit = abs(_axis(domain[1], logarithmic) - _axis(domain[0], logarithmic)) / width
         where = dict(_places([row["x"] for row in rows], unit, logarithmic))
@@ -74,18 +79,18 @@ class Beside:
         )  # fmt: skip
 
     def moved(self, x: float, series: str, turn: float = 0.0) -> float:
-        """Return where something of a curve stands whose place is ``x``."""
+        """Return ``x`` with the offset of a curve, and of ``turn`` steps within the curve."""
         if not self.step:
             return x
         middle = (self.series.index(series) - (len(self.series) - 1) / 2) * self.most
         return self._from(x, middle + turn)
 
     def before(self, x: float) -> float:
-        """Return what lies before the first point of a place, by a step."""
+        """Return the x one step to the left of the first point at a position."""
         return self._from(x, -self._half - 1) if self.step else x
 
     def after(self, x: float) -> float:
-        """Return where the last point of a place stands."""
+        """Return the x of the last point at a position."""
         return self._from(x, self._half) if self.step else x
 
     @property
@@ -102,7 +107,7 @@ def _axis(x: float, logarithmic: bool) -> float:
 
 
 def _places(values: Sequence[float], unit: float, logarithmic: bool) -> list[tuple[float, float]]:
-    """Return each value with its place on the axis: the mean of those that are near it."""
+    """Return pairs of a value and its position: the mean of the values close to it."""
     groups: list[list[float]] = []
     for value in sorted(set(values)):
         at = _axis(value, logarithmic)

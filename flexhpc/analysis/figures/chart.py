@@ -1,4 +1,4 @@
-"""Charts as Vega-Lite specs: one style for the page, where they can be asked, and for files."""
+"""Charts as Vega-Lite specs, with one style for interactive charts on the page and for files."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Spec = dict[str, Any]
 COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#8A8A8A", "#7B4FB5",
 )  # fmt: skip
-"""After Okabe and Ito, told apart by colour-blind readers, on white and on black."""
+"""Palette after Okabe and Ito: distinguishable with colour blindness, on white and on black."""
 LEAST = 0.7
-"""What stands for an EMC of 0 on a logarithmic axis (samples)."""
+"""Value (samples) at which an EMC of 0 is shown on a logarithmic axis."""
 ARROWS = {
     "right": "M0,-1.6 L0.6,-0.5 L0.2,-0.5 L0.2,0.6 L-0.2,0.6 L-0.2,-0.5 L-0.6,-0.5 Z",
     "left": "M0,1.6 L0.6,0.5 L0.2,0.5 L0.2,-0.6 L-0.2,-0.6 L-0.2,0.5 L-0.6,0.5 Z",
 }
-"""Shapes of the bound of a censored EMC, which lies above or below it."""
+"""Arrow shapes for the bound of a censored EMC, which point to where the EMC lies."""
 _TICKS = (
     (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 1.2, 1.5, *range(2, 10)),
     tuple(i / 10 for i in range(10, 100)),
 )  # fmt: skip
-"""Leading digits of the numbers on a logarithmic axis, the first of these that give enough."""
+"""Leading digits of the ticks on a logarithmic axis; the first set with enough ticks is used."""
 _FEWEST_TICKS = 4
 _VEGA_LITE = "6.4"
 _SCHEMA = f"https://vega.github.io/schema/vega-lite/v{_VEGA_LITE.split('.')[0]}.json"
@@ -49,7 +49,7 @@ _CONFIG: Spec = {
 
 
 def chart(layers: Sequence[Spec], *, width: int, height: int, **more: Any) -> Spec:
-    """Return a chart of layers that lie on each other."""
+    """Return a chart of superimposed layers."""
     whole = {"layer": list(layers), "width": width, "height": height, **more}
     return {"$schema": _SCHEMA, "config": _CONFIG, **whole}
 
@@ -58,7 +58,7 @@ def faceted(
     layers: Sequence[Spec], data: Sequence[Mapping[str, Any]], field: str, names: Sequence[str], *,
     width: int, height: int,
 ) -> Spec:  # fmt: skip
-    """Return charts side by side, one for each value of a field, on the same axes."""
+    """Return charts side by side, one per value of a field, with shared axes."""
     return {
         "$schema": _SCHEMA,
         "config": _CONFIG,
@@ -70,7 +70,7 @@ def faceted(
 
 
 def start() -> None:
-    """Start what draws charts, which takes as long as ten of them."""
+    """Start the renderer in advance, which takes as long as rendering ten charts."""
     svg(chart([], width=1, height=1))
 
 
@@ -80,7 +80,7 @@ def svg(spec: Spec) -> str:
 
 
 def png(spec: Spec) -> bytes:
-    """Render a chart as PNG, twice the size of a screen's dots."""
+    """Render a chart as PNG, at two pixels per screen pixel."""
     return bytes(vl_convert.vegalite_to_png(spec, vl_version=_VEGA_LITE, scale=2))
 
 
@@ -90,12 +90,12 @@ def pdf(spec: Spec) -> bytes:
 
 
 def library() -> str:
-    """Return the JavaScript that draws charts in a page (Vega, BSD licence; some 900 kB).
+    """Return the JavaScript that renders charts in a page (Vega, BSD licence; about 900 kB).
 
-    To put it together takes seconds, so it is kept in the user's cache where that can be written.
+    Bundling takes seconds, so the result is stored in the user's cache folder if it is writable.
     """
     name = f"vega-{vl_convert.get_vega_version()}-lite-{_VEGA_LITE}.js"
-    with contextlib.suppress(OSError, UnicodeDecodeError, RuntimeError):  # of whom has no home
+    with contextlib.suppress(OSError, UnicodeDecodeError, RuntimeError):  # no home folder
         if kept := (_cache() / name).read_text(encoding="utf-8"):
             return kept
     made = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version=_VEGA_LITE))
@@ -110,11 +110,11 @@ def _cache() -> Path:
 
 
 def log_domain(values: Iterable[float], *, beyond: float = 0.0) -> list[float]:
-    """Return the ends of a logarithmic axis that holds all values.
+    """Return both ends of a logarithmic axis that contains all values.
 
     Args:
-        values: that are shown, positive.
-        beyond: room at the upper end, as a part of the axis: for labels.
+        values: values to show; those that are not positive and finite are ignored.
+        beyond: space for labels at the upper end, as a fraction of the length of the axis.
     """
     shown = [value for value in values if value > 0 and math.isfinite(value)]
     low, high = (min(shown) / 1.25, max(shown) * 1.25) if shown else (1.0, 10.0)
@@ -122,7 +122,7 @@ def log_domain(values: Iterable[float], *, beyond: float = 0.0) -> list[float]:
 
 
 def log_axis(title: str, domain: Sequence[float]) -> Spec:
-    """Return a logarithmic axis with short, round numbers, some of them whatever its reach."""
+    """Return a logarithmic axis with short, round tick labels, suited to its range."""
     decades = range(math.floor(math.log10(domain[0])), math.ceil(math.log10(domain[1])) + 1)
     shown: list[float] = []
     for steps in _TICKS if len(decades) < 6 else ((1.0,),):
@@ -135,10 +135,13 @@ def log_axis(title: str, domain: Sequence[float]) -> Spec:
 
 
 def spread(places: Mapping[str, float], domain: Sequence[float], height: float) -> dict[str, float]:
-    """Move places on a logarithmic axis apart until labels there do not touch each other.
+    """Move values on a logarithmic axis apart until their labels do not overlap.
 
     Args:
-        places: values by name; domain: of the axis; height: of the axis (pixels).
+        places: values by name; domain: both ends of the axis; height: height of the axis (pixels).
+
+    Returns:
+        The moved values by name.
     """
     low, high = math.log(domain[0]), math.log(domain[1])
     least = 15 * (high - low) / height

@@ -1,4 +1,4 @@
-"""Medians of EMC over seeds, along what was swept."""
+"""Medians of EMC over seeds, along the x axis of a figure."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
 
 SIZES = ("width", "depth", "scale", "match_params", "dims", "seed")
-"""Keys that make a network larger, or repeat it: they run along a curve."""
+"""Keys that change the size of a network or repeat it; points that differ in them share a curve."""
 
 
 def medians_of(
     group: Sequence[PointStatus], place: Callable[[PointStatus], float]
 ) -> Iterator[tuple[float, float | None, int]]:
-    """Yield ascending places, the median EMC over the points at each, and their parameters.
+    """Yield x, the median EMC over the points at this x, and their parameters, by ascending x.
 
-    None, so that a curve is broken there, where the median depends on what lies beyond the bound of
-    a censored EMC.
+    The median is None, which interrupts the curve, where it depends on the unknown value of a
+    censored EMC.
     """
     by_place: dict[float, list[PointStatus]] = {}
     for status in group:
@@ -34,7 +34,7 @@ def medians_of(
 
 
 def _reach(estimate: Estimate) -> tuple[float, float]:
-    """Return the least and the most that a point's EMC can be."""
+    """Return the smallest and the largest value that an EMC can have."""
     if estimate.censored == "left":
         return 0.0, float(estimate.smallest_fail or 1)
     return float(estimate.emc), math.inf if estimate.censored == "right" else float(estimate.emc)

@@ -1,4 +1,4 @@
-"""EMC against what was swept: parameters, another number, or a row for each combination."""
+"""EMC against parameters, against another swept number, or one row per swept combination."""
 
 from __future__ import annotations
 
@@ -28,28 +28,29 @@ _WIDTH, _HEIGHT, _FACET = 640, 380, (300, 260)
 _ONE_OF_TWO = (440, 320)
 _ROW = 26
 _MOST_ROWS, _MOST_BESIDE, _DENSE = 150, 12, 900
-"""Rows with a name, and seeds side by side in one; the height of a figure of more (pixels)."""
+"""Maximum number of named rows, maximum number of seeds side by side in a row, and the height
+(pixels) of a figure with more rows."""
 _SMALL, _LARGE = 26, 55
-"""Areas of points, where several stand side by side and otherwise (square pixels)."""
+"""Areas of markers (square pixels): where points are side by side, and otherwise."""
 _LOG_FROM = 8.0
-"""Ratio of the largest to the smallest value from which a swept number has a logarithmic axis."""
+"""Minimum ratio of the largest to the smallest swept number for a logarithmic axis."""
 
 Row = dict[str, Any]
 
 
 def emc_figure(statuses: Sequence[PointStatus]) -> Spec | None:
-    """EMC with intervals, arrows for bounds; None where nothing was measured yet."""
+    """Plot EMC with intervals, and arrows for bounds; None if no point has an estimate."""
     return _figure(_measured(statuses), per_parameter=False)
 
 
 def efficiency_figure(statuses: Sequence[PointStatus]) -> Spec | None:
-    """EMC per parameter, laid out as EMC is; None where there are no parameters."""
+    """Plot EMC per parameter in the layout of the EMC figure; None if no point has parameters."""
     some = [one for one in _measured(statuses) if one[1].record and one[1].record.header.params]
     return _figure(some, per_parameter=True)
 
 
 Numbered = Sequence[tuple[int, PointStatus]]
-"""Points with their numbers in the report."""
+"""Pairs of the index of a point in the report and the point."""
 
 
 def _figure(numbered: Numbered, *, per_parameter: bool) -> Spec | None:
@@ -63,7 +64,12 @@ def _figure(numbered: Numbered, *, per_parameter: bool) -> Spec | None:
 def row_of_point(
     status: PointStatus, layout: Layout, number: int, *, per_parameter: bool = False
 ) -> Row:
-    """Return what a figure shows of a point, which is the ``number``-th of the report."""
+    """Return the data of a point for a figure.
+
+    Args:
+        status: the point; layout: layout of the figure; number: index of the point in the report.
+        per_parameter: whether to divide EMC by the number of parameters.
+    """
     estimate, record = status.estimate, status.record
     assert estimate is not None
     assert record is not None
@@ -93,7 +99,7 @@ def _measured(statuses: Sequence[PointStatus]) -> Numbered:
 
 
 def _curves(numbered: Numbered, layout: Layout, *, per_parameter: bool) -> Spec:
-    """Curves over parameters or another number, through the medians over seeds."""
+    """Plot curves over parameters or another number, through the medians over seeds."""
     measured = [status for _, status in numbered]
     rows = [
         {**row_of_point(s, layout, i, per_parameter=per_parameter), "x": layout.place(s)}
@@ -170,9 +176,9 @@ def _curves(numbered: Numbered, layout: Layout, *, per_parameter: bool) -> Spec:
 
 
 def _rows(numbered: Numbered, layout: Layout, *, per_parameter: bool) -> Spec:
-    """A row for each combination of what was swept, by group, the largest median first.
+    """Plot one row per combination of swept values, by group, the largest median first.
 
-    Seeds share a row.
+    The seeds of a combination share its row.
     """
     measured = [status for _, status in numbered]
     kinds = telling(measured, kinds_of(measured))
@@ -254,7 +260,7 @@ def _colour(series: Sequence[str], *, key: bool = False) -> Spec:
 
 
 def _only(kind: str, mark: Spec, **encoding: Any) -> Spec:
-    """Return a layer of the rows of one kind."""
+    """Return a layer that shows the data rows of one kind only."""
     where = [{"filter": f"datum.kind === '{kind}'"}]
     return {"transform": where, "mark": mark, "encoding": encoding}
 
@@ -278,7 +284,7 @@ def _bound(side: str, shape: str, **encoding: Any) -> Spec:
 
 
 def _marks(x: Spec, field: str, axis: Spec, scale: Spec, colour: Spec, *, size: int) -> list[Spec]:
-    """Intervals, measured points, and arrows at bounds."""
+    """Return layers of intervals, measured points and arrows at bounds."""
     return [
         _only("point", {"type": "rule", "strokeWidth": 1.4, "opacity": 1}, x=x,
               y=_y("lo", axis, scale), y2={"field": "hi"}, color=colour),
@@ -292,7 +298,7 @@ def _marks(x: Spec, field: str, axis: Spec, scale: Spec, colour: Spec, *, size: 
 def _lines(
     measured: Sequence[PointStatus], layout: Layout, *, per_parameter: bool
 ) -> tuple[list[Row], dict[tuple[str, str], tuple[float, float]]]:
-    """Return the medians over seeds, in pieces, and where each curve ends."""
+    """Return the medians over seeds, in uninterrupted pieces, and the end (x, y) of each curve."""
     groups: dict[tuple[str, str], list[PointStatus]] = {}
     for status in measured:
         groups.setdefault((layout.facet(status), layout.series(status)), []).append(status)

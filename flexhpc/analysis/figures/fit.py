@@ -1,4 +1,4 @@
-"""Every probe, and the fit curve: a panel per point."""
+"""Probes and fit curve, one panel per point."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ _IN_A_ROW = 6
 
 
 def fit_figure(statuses: Sequence[PointStatus]) -> Figure:
-    """Training accuracy and P(fit) against n, a panel per point."""
+    """Plot training accuracy and P(fit) against n, one panel per point.
+
+    Only the first 24 points with a finished probe are shown.
+    """
     shown = [s for s in statuses if s.probes][:_MOST_PANELS]
     columns = min(4, max(1, len(shown)))
     rows = -(-max(1, len(shown)) // columns)
@@ -49,7 +52,7 @@ def fit_figure(statuses: Sequence[PointStatus]) -> Figure:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if alone:
-        # Margins by hand: a constrained layout draws everything twice.
+        # Set margins explicitly: a constrained layout draws everything twice.
         lines = panels[0].get_title().count("\n") + 1
         top = 1 - (0.1 + 0.15 * lines) / _ALONE[1]
         bottom = 0.14 + 0.06 * -(-len(handles) // _IN_A_ROW)

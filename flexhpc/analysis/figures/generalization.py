@@ -13,11 +13,14 @@ from flexhpc.analysis.generalization import Pair, pairs
 from flexhpc.store.status import PointStatus
 
 _SIDES = {"lower": 1, "upper": -1}
-"""Where the value lies that a ratio is a bound of: to its right, or to its left."""
+"""Direction of the true value relative to a bound: right (1) or left (-1)."""
 
 
 def generalization_figure(model_pairs: Sequence[Pair]) -> Figure:
-    """Test accuracy against EMC with true labels over EMC with random ones, a marker per family."""
+    """Plot test accuracy against the ratio of EMC with original labels to EMC with random labels.
+
+    Each model family has a marker.
+    """
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     for number, family in enumerate(dict.fromkeys(pair.family for pair in model_pairs)):

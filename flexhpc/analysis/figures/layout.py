@@ -1,4 +1,4 @@
-"""What a sweep asks: which swept key runs along a figure, which part it, which are colours."""
+"""Layout of a figure: which swept keys become the x axis, facets and colours."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _FEWEST_ALONG = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How the points of a sweep are laid out.
+    """Layout of the points of a sweep in a figure.
 
     Attributes:
-        along: what runs along: ``size`` (parameters), ``number`` (a swept number) or ``rows`` (one
-            row for each combination of what was swept).
-        key: the swept number; empty otherwise.
-        facets, colours: swept keys whose values part the figure, or are told apart by colour.
+        along: x axis: ``size`` (parameters) or ``number`` (a swept number); or ``rows``, one row
+            per combination of swept values.
+        key: key of the swept number; empty otherwise.
+        facets, colours: swept keys whose values become facets of the figure, or colours.
     """
 
     along: Literal["size", "number", "rows"]
@@ -31,22 +31,22 @@ class Layout:
     colours: tuple[str, ...] = ()
 
     def facet(self, status: PointStatus) -> str:
-        """Return in which part a point lies."""
+        """Return the name of the facet of a point."""
         return name_of(status, self.facets)
 
     def series(self, status: PointStatus) -> str:
-        """Return of which colour a point is."""
+        """Return the name of the curve (colour) of a point."""
         return name_of(status, self.colours)
 
     def place(self, status: PointStatus) -> float:
-        """Return where along the axis a point lies; not for rows."""
+        """Return the x value of a point; not for ``rows``."""
         if self.along == "number":
             return float(status.point.swept[self.key])
         return float(status.record.header.params) if status.record else 0.0
 
 
 def layout_of(statuses: Sequence[PointStatus]) -> Layout:
-    """Return how the measured points of a sweep, or of several, are best laid out."""
+    """Choose the layout for the measured points of one or several sweeps."""
     values: dict[str, dict[str, Any]] = {}
     for status in statuses:
         for key, value in status.point.swept.items():
@@ -70,9 +70,10 @@ def layout_of(statuses: Sequence[PointStatus]) -> Layout:
 
 
 def _by_keys_of_sections(statuses: Sequence[PointStatus]) -> Layout | None:
-    """Return the layout of networks that are listed as whole sections, each of some size.
+    """Return the layout of networks that are swept as whole sections, each with its own size.
 
-    They are curves for each family, say, where that tells apart all that differs but in size.
+    They form curves, for example one per family, if the curve and the size identify each of them;
+    otherwise None.
     """
     found = [_opened(status) for status in statuses]
     keys = dict.fromkeys(key for one in found for key in one if _last(key) != "seed")
@@ -93,7 +94,7 @@ def _but_seed(status: PointStatus) -> str:
 
 
 def _opened(status: PointStatus) -> dict[str, Any]:
-    """Return a point's swept values by key; of a section swept as a whole, those of its keys."""
+    """Return the swept values of a point by key, with whole sections expanded into their keys."""
     found: dict[str, Any] = {}
     for key, value in status.point.swept.items():
         if isinstance(value, Mapping) and "." not in key:
@@ -104,13 +105,13 @@ def _opened(status: PointStatus) -> dict[str, Any]:
 
 
 def _value(status: PointStatus, key: str) -> Any:
-    """Return what a point has for a swept key, or for one of a section swept as a whole."""
+    """Return the value of a swept key, or of a key inside a section that is swept as a whole."""
     swept = status.point.swept
     return swept[key] if key in swept else _opened(status).get(key)
 
 
 def kinds_of(statuses: Sequence[PointStatus]) -> list[str]:
-    """Return the swept keys, but for the seed, in which points differ; all if they do in none."""
+    """Return the swept keys, except the seed, in which points differ; all if there are none."""
     values: dict[str, set[str]] = {}
     for status in statuses:
         for key, value in status.point.swept.items():
@@ -120,11 +121,11 @@ def kinds_of(statuses: Sequence[PointStatus]) -> list[str]:
 
 
 def telling(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
-    """Return the keys without those whose value follows from that of another one.
+    """Remove the keys whose value is determined by the value of another key.
 
-    Where ``zip`` gives each optimizer a batch size and a rate, the optimizer says it all; where it
-    gives some points ``steps`` and the others ``epochs``, neither does. Keys of which every point
-    has a value of its own say nothing of others.
+    If ``zip`` gives each optimizer a batch size and a learning rate, the optimizer determines both;
+    if it gives some points ``steps`` and the others ``epochs``, neither determines the other. A key
+    with a different value at every point does not determine others, as no value is repeated.
     """
     texts = {key: [plain_text(_value(s, key)) for s in statuses] for key in keys}
     given = {key: [_value(s, key) is not None for s in statuses] for key in keys}
@@ -142,12 +143,12 @@ def telling(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
 
 
 def _weight(key: str, keys: Sequence[str]) -> tuple[bool, ...]:
-    """Return how much a key says by its name: of two that say the same, the larger one stays."""
+    """Return the priority of a key: of two equivalent keys, that with the larger one is kept."""
     return key in _preferred(keys), _last(key) in SIZES, key.startswith("data.")
 
 
 def name_of(status: PointStatus, keys: Sequence[str]) -> str:
-    """Return the values of some keys of a point, as ``random, relu, width 8``."""
+    """Format the values of some keys of a point, such as ``random, relu, width 8``."""
     values = {key: _value(status, key) for key in keys}
     return ", ".join(named(key, value) for key, value in values.items() if value is not None)
 
@@ -158,7 +159,7 @@ def _parted(
     kinds: Sequence[str],
     statuses: Sequence[PointStatus],
 ) -> Layout:
-    """Part a figure by data and colour it by the rest, as long as that can be told apart."""
+    """Use data keys as facets and the others as colours; rows if there would be too many."""
     facets = tuple(k for k in kinds if k.startswith("data.")) if len(kinds) > 1 else ()
     if len(facets) == len(kinds):
         facets = facets[:-1]
@@ -172,7 +173,7 @@ def _parted(
 
 
 def _grows(statuses: Sequence[PointStatus], kinds: Sequence[str]) -> bool:
-    """Return whether all points have parameters, and those of one kind differ in them."""
+    """Return whether all points have parameters, and these vary within at least one kind."""
     sizes: dict[str, set[int]] = {}
     for status in statuses:
         if not status.record or not status.record.header.params:
@@ -186,7 +187,7 @@ def _kinds(statuses: Sequence[PointStatus], keys: Sequence[str]) -> int:
 
 
 def _first(keys: Sequence[str]) -> tuple[str, ...]:
-    """Return the key that groups rows; none where there is one key only, whose values they are."""
+    """Return the key that groups rows; none for fewer than two keys, whose values are the rows."""
     if len(keys) < 2:
         return ()
     return tuple((_preferred(keys) or list(keys))[:1])

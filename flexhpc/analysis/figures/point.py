@@ -1,6 +1,6 @@
-"""One point: its trainings and fit curve, and the losses of its trainings.
+"""Charts of one point: trainings with the fit curve, and training losses.
 
-The specs name their data; the page's script gives them those of the point that was chosen.
+The specs refer to data by name; the script of the page inserts the data of the selected point.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ _SIZE = {"width": 400, "height": 240}
 
 
 def fit_spec() -> Spec:
-    """Return the chart of P(fit) and training accuracy over n; its data: band, curve, trainings."""
+    """Return the chart of P(fit) and training accuracy over n.
+
+    Its data sets are named ``band``, ``curve`` and ``trainings``.
+    """
     x = {
         "field": "n", "type": "quantitative",
         "scale": {"type": "log", "nice": False, "padding": 12},
@@ -65,7 +68,10 @@ def fit_spec() -> Spec:
 
 
 def loss_spec() -> Spec:
-    """Return the chart of training losses over epochs, a line per training; its data: losses."""
+    """Return the chart of training loss over epochs, one line per training.
+
+    Its data set is named ``losses``.
+    """
     line = {
         "data": {"name": "losses"},
         "mark": {"type": "line", "opacity": 0.65, "strokeWidth": 1.2},
@@ -86,7 +92,7 @@ def loss_spec() -> Spec:
 
 
 def fit_chart(details: Details) -> Spec:
-    """Return the chart of a point with its data."""
+    """Return the chart of P(fit) and training accuracy over n, including the data of a point."""
     title = {"text": details["label"], "subtitle": f"EMC {details['emc']}", "anchor": "start"}
     whole = {**fit_spec(), "title": title, "datasets": _datasets(details)}
     seen = {row["shown"]: None for row in whole["datasets"]["trainings"]}

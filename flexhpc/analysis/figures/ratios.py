@@ -1,4 +1,4 @@
-"""Ratios of EMCs to that at a baseline, with intervals, a row for each comparison."""
+"""Ratios of EMCs to the EMC at a baseline, with intervals, one row per comparison."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RATIOS = (
 )
 _ROW = 26
 _BEYOND = 1.5
-"""How far an interval that is open reaches beyond its other end, as a factor."""
+"""Length of a half-open interval in the figure, as a factor of its closed end."""
 _COLOUR = {
     "larger": COLOURS[0], "smaller": COLOURS[1], "the same within 10 %": COLOURS[2],
     "not decided": COLOURS[6],
@@ -25,7 +25,7 @@ _COLOUR = {
 
 
 def ratio_figure(found: Sequence[Effect]) -> Spec | None:
-    """Return a forest plot of comparisons; None where there is nothing to show."""
+    """Return a forest plot of comparisons; None if no comparison has a ratio."""
     rows = [_row(effect) for effect in found if effect.ratio_text]
     if not rows:
         return None
@@ -67,7 +67,7 @@ def ratio_figure(found: Sequence[Effect]) -> Spec | None:
 
 
 def _end(side: str, value: Spec, place: Spec, colour: Spec, tooltip: list[Spec]) -> Spec:
-    """Return the arrow at an open end of an interval."""
+    """Return a layer of arrows at the open ends of intervals, at side ``lo`` or ``hi``."""
     shape = "triangle-left" if side == "lo" else "triangle-right"
     return {
         "transform": [{"filter": f"datum.open === '{side}'"}],
@@ -93,6 +93,9 @@ def _row(effect: Effect) -> dict[str, Any]:
 
 
 def name_of_effect(effect: Effect) -> str:
-    """Return what is compared, as ``random: tanh / relu``; numbers kept apart with their key."""
+    """Return the name of a comparison, such as ``random: tanh / relu``.
+
+    Numbers among the grouping values are given with their key.
+    """
     compared = f"{effect.value} / {effect.baseline}"
     return f"{effect.within_text}: {compared}" if effect.within_text else compared

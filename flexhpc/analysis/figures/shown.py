@@ -1,4 +1,4 @@
-"""What the report shows of a figure."""
+"""Definition of a figure of the report."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class ReportFigure:
     """A figure of the report.
 
     Attributes:
-        name: of its file, without the ending; title, caption: on the page.
-        draw: from all points to the figure, None where it has nothing to show: a Vega-Lite spec,
-            which can be asked on the page, or a figure of matplotlib.
+        name: file name without its extension; title, caption: text on the page.
+        draw: function from all points to the figure, or None if there is nothing to show. The
+            figure is a Vega-Lite spec, which is interactive on the page, or a matplotlib figure.
     """
 
     name: str
