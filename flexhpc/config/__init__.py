@@ -1,4 +1,4 @@
-"""What to measure: sweep specs, their points and their ids. Imports neither torch nor mlflow."""
+"""Sweep specs, their points and the ids of points. Imports neither torch nor mlflow."""
 
 from flexhpc.config.frozen import freeze, request_hash
 from flexhpc.config.loading import checked, load

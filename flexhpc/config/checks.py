@@ -1,4 +1,4 @@
-"""Checks across sections, made when the spec is read rather than deep in a run."""
+"""Checks across sections, made when the spec is read and not later in a run."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from flexhpc.config.sections.training import Procedure, Training
 from flexhpc.config.variants import deciding_key, variants
 
 Found = Iterator[tuple[str, str, str]]
-"""(section, dotted key, what is wrong)."""
+"""(section, dotted key, problem)."""
 
 
 def known_shape(data: Data) -> tuple[tuple[int, ...], int, int] | None:
-    """Return (shape of a sample, classes, training samples) where no file must be read for it."""
+    """Return (shape of a sample, classes, training samples), or None if files must be read to know
+    it."""
     known = data.known
     if known is None:
         return None
@@ -42,7 +43,7 @@ def known_shape(data: Data) -> tuple[tuple[int, ...], int, int] | None:
 
 
 def generalizes(data: Data) -> bool:
-    """Return whether there is anything that a model could carry over to samples it has not seen."""
+    """Return whether generalization to unseen samples is possible with this data."""
     known = data.labels != "random" and data.inputs in ("original", "permuted")
     return known and not data.tokens
 
@@ -50,7 +51,7 @@ def generalizes(data: Data) -> bool:
 def check_evaluation(
     evaluate: Evaluate, data: Data, training: Procedure | None
 ) -> Iterator[tuple[str, str]]:
-    """Yield (key, what is wrong) for evaluating a model that is trained so on this data."""
+    """Yield (key, problem) of the ``evaluate`` section for this data and training."""
     if not evaluate.wanted or not generalizes(data):
         return
     if not data.test_fraction and not data.own_test:
@@ -72,7 +73,7 @@ def check_evaluation(
 def check_record(
     record: Record, data: Data, training: Procedure | None
 ) -> Iterator[tuple[str, str]]:
-    """Yield (key, what is wrong) for keeping more of the probes of a model that is trained so."""
+    """Yield (key, problem) of the ``record`` section for this data and training."""
     own = training is not None and not isinstance(training, Training)
     if record.forgetting and own:
         yield "forgetting", "a trainer of your own does not say what it misses; leave it out"
@@ -89,9 +90,9 @@ def check_record(
 
 
 def check_together(data: Data, model: Model, training: Procedure | None, report: Report) -> bool:
-    """Check that data, model and training go together; every error goes to ``report``.
+    """Check that data, model and training can be combined; every error goes to ``report``.
 
-    ``training`` is None where it is wrong by itself.
+    ``training`` is None if it is invalid itself.
     """
     clashes = [*_labels(data), *_shapes(data, model)]
     if training is not None:
@@ -102,7 +103,7 @@ def check_together(data: Data, model: Model, training: Procedure | None, report:
 
 
 def check_tuned(search: Search | None, keys: Sequence[tuple[str, ...]], report: Report) -> bool:
-    """Check that a search can tune the keys that it is asked to; an error goes to ``report``."""
+    """Check that a search can tune the given keys; an error goes to ``report``."""
     if not keys or search is None:
         return True
     what = ""

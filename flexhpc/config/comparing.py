@@ -1,4 +1,4 @@
-"""Whether what a spec wants to be compared is there to compare."""
+"""Check that the comparisons of a spec refer to swept keys and their values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flexhpc.config.sweep import Sweep
 
 
 def check_compare(sweep: Sweep) -> Iterator[tuple[int, str, str]]:
-    """Yield (line, key, what is wrong) of each comparison; nothing of a frozen spec as it is."""
+    """Yield (line, key, problem) of each comparison; nothing for an unmodified frozen spec."""
     if not sweep.checked:
         return
     values: dict[str, list[Any]] = {}

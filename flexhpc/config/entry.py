@@ -1,4 +1,4 @@
-"""One section of a point, in every version that its tuned keys ask for."""
+"""One section of a point, for every combination of its tuned values."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from flexhpc.errors import one_line
 
 @dataclass(frozen=True, kw_only=True)
 class Frozen:
-    """The defaults that a frozen spec was made with.
+    """The defaults that a frozen spec was written with.
 
     Attributes:
-        version: of the hash that its points have.
-        variants: section -> variant where the spec does not say.
+        version: hash version of its points.
+        variants: section -> variant if the spec does not give one.
         defaults: section -> variant -> key -> value.
-        code: name of a user's own code -> where it was, in which version.
+        code: import path of user code -> its location and version.
     """
 
     version: int = HASH_VERSION
@@ -48,13 +48,14 @@ class Frozen:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A section of a point, and what of it is tuned.
+    """A section of a point and its tuned keys.
 
     Attributes:
-        section: with the first value of every tuned key.
+        section: the section with the first value of every tuned key.
         text: its canonical JSON.
-        tried: dotted path inside the section -> the values that are tried.
-        arms: the section for every combination of these, in the order of :func:`combinations`.
+        tried: path of a tuned key inside the section -> the values to try.
+        arms: the section for every combination of these values, in the order of
+            :func:`combinations`.
     """
 
     section: Section
@@ -72,15 +73,8 @@ def entry(
     checked: bool,
     beside: Path | None = None,
 ) -> Entry | None:
-    """Return a section from the values that a user gave; None (and reports) if one is wrong.
-
-    Args:
-        name: of the section; values: as they were written.
-        frozen: defaults and version, of a frozen spec or those of today.
-        report: called with every problem.
-        checked: whether keys that do not go together are errors.
-        beside: the folder of the spec, where code of the user's own may lie.
-    """
+    """Build a section from the values of the user; report errors and return None if there are
+    any."""
     given, asked = taken_out(values)
     tried = _tried(name, given, asked, report)
     if tried is None:
@@ -128,9 +122,9 @@ def entry(
 def _placed(
     name: str, version: object, frozen: Frozen, beside: Path | None
 ) -> dict[str, Any] | str:
-    """Return where code of the user's own lies and its hash, or what is wrong with its name."""
+    """Return the location and hash of user code, or an error message if it is not found."""
     if re.match(NAME, name) is None:
-        return {}  # which is said with all other errors of the section
+        return {}  # the invalid name is reported with all other errors of the section
     try:
         code = frozen.code.get(name) or find(name, beside)
     except (LookupError, OSError) as error:
@@ -141,7 +135,8 @@ def _placed(
 def _tried(
     name: str, given: dict[str, Any], asked: dict[Keys, Any], report: Report
 ) -> dict[Keys, list[float]] | None:
-    """Return the values of each tuned key of a section; None (and reports) if one is wrong."""
+    """Return the values of each tuned key of a section; report errors and return None if one is
+    invalid."""
     cls = variant_class(name, variant_of(name, given)[1])
     if not asked or cls is None:
         return {}
@@ -165,7 +160,7 @@ def _tried(
 
 
 def arms_of(model: Entry, training: Entry) -> tuple[Arm, ...]:
-    """Return every combination of what is tuned in two sections."""
+    """Return every combination of the tuned values of two sections."""
     ends = {
         (name, *path): (values[0], values[-1])
         for name, section in (("model", model), ("training", training))

@@ -1,6 +1,6 @@
-"""The frozen spec of a run: what was asked, with every default written down.
+"""The frozen spec of a run: the spec with every default written out.
 
-A later version may change a default; a frozen spec keeps its points and their ids.
+A later version may change a default; the points of a frozen spec and their ids stay the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flexhpc.config.yaml_reader import Dumper
 
 
 def request(sweep: Sweep) -> dict[str, Any]:
-    """Return what the user asked for, overrides applied, as plain values."""
+    """Return the spec of the user with overrides applied, as plain values."""
     asked: dict[str, Any] = {"name": sweep.name, "seed": sweep.seed, "fixed": sweep.fixed}
     grid = {".".join(a.keys[0]): [v[0] for v in a.values] for a in sweep.axes if not a.zipped}
     zipped = [
@@ -43,9 +43,9 @@ def request(sweep: Sweep) -> dict[str, Any]:
 
 
 def request_hash(sweep: Sweep) -> str:
-    """Return a hash of what was asked: the same request finds its frozen spec again.
+    """Return a hash of the request, which identifies the frozen spec of an earlier run of it.
 
-    Code of the user's own is a part of it; the sweep's points must be expanded already.
+    The hash includes user code; the points of the sweep must be expanded before the call.
     """
     code = {"code": {name: code.hash for name, code in sweep.code.items()}} if sweep.code else {}
     return digest(canonical(request(sweep) | code))
@@ -67,7 +67,7 @@ def freeze(sweep: Sweep, points: list[Point]) -> str:
                 held = defaults.setdefault(name, {}).setdefault(variant, {})
                 _merge(held, missing)
     variants = sweep.frozen.variants if sweep.frozen else DEFAULT_VARIANT
-    if sweep.frozen:  # and with them the keys that have no meaning any more
+    if sweep.frozen:  # includes the retired keys
         _merge(defaults, sweep.frozen.defaults)
     held = {"version": sweep.version, "variants": dict(variants), "defaults": defaults}
     if sweep.code:
@@ -78,7 +78,7 @@ def freeze(sweep: Sweep, points: list[Point]) -> str:
 
 
 def _missing(full: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Return what ``full`` has beyond ``given``, on every level."""
+    """Return the entries of ``full`` that ``given`` lacks, on every level."""
     result = {}
     for key, value in full.items():
         if key not in given:

@@ -1,10 +1,11 @@
-"""Identity: which point this is, whatever spec, machine or folder it comes from.
+"""Identity of points, independent of spec, machine and folder.
 
-An id is a hash of the canonical JSON of all that can change a result. ``HASH_VERSION`` changes if
-the meaning of stored points does, or a default that changes results; a frozen spec says with which
-version it was made, and its points keep their ids. A field added later is left out of the
-canonical JSON at its default (``None``, or marked ``LATER``), or at what earlier versions did
-(marked ``Since``), so that an upgrade never silently re-runs a finished sweep.
+The id of a point is a hash of the canonical JSON of everything that can change its result.
+``HASH_VERSION`` is increased if the meaning of stored points changes, or a default that changes
+results. A frozen spec stores the version with which it was written, so its points keep their ids. A
+field added later is omitted from the canonical JSON at its default (``None``, or marked ``LATER``)
+or at the value that reproduces earlier versions (marked ``Since``). An upgrade therefore never
+reruns a finished sweep.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _ID_DIGITS = 16
 
 
 def plain(section: Section, version: int = HASH_VERSION) -> dict[str, Any]:
-    """Return what a section adds to a point's id, by the rules of a hash version."""
+    """Return the values by which a section contributes to a point's id, for a hash version."""
     values: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
@@ -35,7 +36,8 @@ def plain(section: Section, version: int = HASH_VERSION) -> dict[str, Any]:
 
 
 def before(cls: type[Section], version: int) -> dict[str, Any]:
-    """Return what points of an earlier hash version did where a later one has a key for it."""
+    """Return the values that reproduce an earlier hash version, for fields that were added
+    later."""
     values: dict[str, Any] = {}
     for name, field in cls.model_fields.items():
         inner = field.default
@@ -48,19 +50,19 @@ def before(cls: type[Section], version: int) -> dict[str, Any]:
 
 
 def _later(field: FieldInfo, version: int) -> list[Since]:
-    """Return the mark of a field that a hash version did not have yet."""
+    """Return the ``Since`` marks of a field that was added after a hash version."""
     return [m for m in field.metadata if isinstance(m, Since) and m.version > version]
 
 
 def canonical(value: Any) -> str:
-    """Return JSON with sorted keys and no spaces: one text per value."""
+    """Return JSON with sorted keys and no spaces, so that equal values have equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def point_json(
     data: str, model: str, search: str, seed: int, training: str, version: int = HASH_VERSION
 ) -> str:
-    """Return a point's canonical JSON, from that of its sections."""
+    """Return the canonical JSON of a point from the canonical JSON of its sections."""
     return (
         f'{{"data":{data},"model":{model},"search":{search},"seed":{seed},'
         f'"training":{training},"version":{version}}}'
@@ -68,5 +70,5 @@ def point_json(
 
 
 def digest(text: str) -> str:
-    """Return the id of a canonical JSON text: 16 hexadecimal digits of its SHA-256."""
+    """Return the id of a canonical JSON text: the first 16 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]

@@ -1,4 +1,4 @@
-"""A JSON schema of sweep specs, generated from the sections: for completion in editors."""
+"""JSON schema of sweep specs, generated from the sections, for completion in editors."""
 
 from __future__ import annotations
 
@@ -66,7 +66,10 @@ def sweep_schema() -> dict[str, Any]:
 
 
 def _section(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
-    """All keys of all variants; which go together is for ``flexhpc validate`` to say."""
+    """Return the schema of a section with all keys of all variants.
+
+    Which keys can be combined is checked by ``flexhpc validate`` only.
+    """
     classes = variants(name)
     merged: dict[str, Any] = {}
     for cls in dict.fromkeys(classes.values()):
@@ -93,5 +96,5 @@ def _section(name: str, definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _item(field: dict[str, Any]) -> dict[str, Any]:
-    """A swept value: what the key takes, or null to leave it out."""
+    """Return the schema of a swept value: the type of the key, or null to omit the key."""
     return {"anyOf": [*field["anyOf"], {"type": "null"}]}

@@ -1,4 +1,4 @@
-"""From a YAML file and ``--set`` overrides to a :class:`Sweep`, with all errors at once."""
+"""Load a :class:`Sweep` from a YAML file and ``--set`` overrides; report all errors at once."""
 
 from __future__ import annotations
 
@@ -35,31 +35,31 @@ from flexhpc.custom.code import Code
 from flexhpc.errors import InputError, one_line
 
 BESIDE: dict[str, type[Section]] = {"evaluate": Evaluate, "record": Record, "compare": Compare}
-"""Sections that say what is done beside measuring EMCs: they change no point's id."""
+"""Sections for tasks other than measuring EMCs. They do not change a point's id."""
 TOP_KEYS = ("name", "seed", "fixed", "grid", "zip", "tune", *BESIDE, "frozen")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}\Z")
 _MOST_POINTS = 100_000
-"""A file each, and each looked at by whoever watches the sweep."""
+"""Maximum number of points: each has a file that is read whenever the sweep is monitored."""
 GIVEN = "spec"
-"""Stands for the file, in messages about a spec that is given as values."""
+"""Replaces the file name in messages about a spec that is passed as values."""
 
 
 S = TypeVar("S", bound=Section)
 Spec = Path | Mapping[str, Any]
-"""A sweep spec: its YAML file, or what would stand in it."""
+"""A sweep spec: its YAML file, or the equivalent nested values."""
 
 
 def load(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
-    """Read a sweep spec; its points are not expanded yet.
+    """Read a sweep spec without expanding its points.
 
     Args:
-        spec: the YAML file, or its content; code that it names lies beside the file, or in the
-            working folder.
-        overrides: ``key=value`` texts. A scalar fixes a key (and stops sweeping it), a list sweeps
-            it; ``name`` and ``seed`` may be set as well.
+        spec: the YAML file, or its content. User code is searched in the folder of the file, or in
+            the working directory if the content is passed.
+        overrides: ``key=value`` texts. A scalar fixes a key (which is then no longer swept), a list
+            sweeps it; ``name`` and ``seed`` may be set as well.
 
     Raises:
-        InputError: the file or an override is wrong in its form; one line per error.
+        InputError: the file or an override has an invalid form; one line per error.
     """
     document = read(spec) if isinstance(spec, Path) else _written(spec)
     wrong: list[str] = []
@@ -77,7 +77,7 @@ def load(spec: Spec, overrides: Sequence[str] = ()) -> Sweep:
 
 
 def _written(spec: Mapping[str, Any]) -> Document:
-    """Return a spec that is given as values, as if it had been read."""
+    """Parse a spec that is passed as values, as if it had been read from a file."""
     try:
         text = yaml.dump(dict(spec), Dumper=Dumper, sort_keys=False, allow_unicode=True)
     except yaml.YAMLError as error:
@@ -86,7 +86,7 @@ def _written(spec: Mapping[str, Any]) -> Document:
 
 
 def checked(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Point]]:
-    """Read a sweep spec and expand it.
+    """Read a sweep spec and expand it to points.
 
     Raises:
         InputError: with every error of the file, sorted by line.
@@ -109,7 +109,8 @@ def checked(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Poin
 
 
 def _clashes(sweep: Sweep, points: list[Point]) -> list[tuple[int, str, str]]:
-    """Points of one spec that would share an id: they differ only in what is no part of it."""
+    """Return an error for points with the same id, which differ only in keys that are not part of
+    it."""
     first: dict[str, Point] = {}
     for point in points:
         other = first.setdefault(point.id, point)
@@ -138,7 +139,11 @@ class _Reader:
         self.problems.append(Problem(file=self.doc.file, line=line, key=shown, what=what))
 
     def sweep(self) -> Sweep:
-        """Read the top level; raises if the form is so wrong that no points can be made."""
+        """Read the top level of the document.
+
+        Raises:
+            InputError: the sweep has too many points.
+        """
         for key in self.top:
             if key not in TOP_KEYS:
                 known = TOP_KEYS[:-1]
@@ -169,7 +174,8 @@ class _Reader:
         return sweep
 
     def _frozen(self) -> Frozen | None:
-        """What a frozen spec carries; its form is flexhpc's own, so one line is enough."""
+        """Read the frozen defaults. flexhpc writes them itself, so one error for the whole is
+        enough."""
         if "frozen" not in self.top:
             return None
         frozen = self.top["frozen"]
@@ -207,7 +213,7 @@ class _Reader:
         return validate(name, cls, given, report)
 
     def _compare(self) -> list[Compare]:
-        """Read one comparison, or a list of them."""
+        """Read one comparison or a list of them."""
         asked = self.top.get("compare")
         if asked is None:
             return []
@@ -301,7 +307,8 @@ class _Reader:
         return axes
 
     def _axis(self, entry: dict[str, Any], at: Path_) -> Axis | None:
-        """One axis from keys that move together; None (and problems) if its form is wrong."""
+        """Return one axis from keys that move together; note problems and return None if it is
+        invalid."""
         fine = True
         for key, values in entry.items():
             root = key.split(".")[0]
@@ -336,7 +343,7 @@ class _Reader:
         )
 
     def _overlaps(self, axes: list[Axis]) -> None:
-        """No key may be set by two axes, nor a key and its section."""
+        """Note keys that are set by two axes, or together with their whole section."""
         seen: dict[Keys, int] = {
             tuple(str(key).split(".")): self.doc.line(("tune", key))
             for key in self._mapping("tune")

@@ -1,4 +1,4 @@
-"""Nested plain values, as YAML gives them, and keys by their path."""
+"""Access to nested plain values, as read from YAML, by paths of keys."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ Keys = tuple[str, ...]
 
 
 def put(values: Mapping[str, Any], path: Keys, value: Any) -> dict[str, Any]:
-    """Return a copy of nested values with one more at a path; plain values on the way give way."""
+    """Return a copy of nested values with a value set at a path; plain values on the path are
+    replaced."""
     if len(path) == 1:
         return {**values, path[0]: value}
     return {**values, path[0]: put(spelled(values.get(path[0])), path[1:], value)}
 
 
 def taken(values: Mapping[str, Any], path: Keys) -> Any:
-    """Return the value at a path, None where there is none."""
+    """Return the value at a path, or None if it does not exist."""
     inner: Any = values
     for key in path:
         inner = inner.get(key) if isinstance(inner, Mapping) else None
@@ -24,14 +25,14 @@ def taken(values: Mapping[str, Any], path: Keys) -> Any:
 
 
 def spelled(value: Any) -> dict[str, Any]:
-    """Return a mapping that keys can be put into: the short form of a gate is its mode."""
+    """Return a value as a mapping; text is the short form of a gate and becomes its mode."""
     if isinstance(value, dict):
         return value
     return {"mode": value} if isinstance(value, str) else {}
 
 
 def without_none(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values without those left out by ``null``, on every level but inside of ``kwargs``."""
+    """Return values without keys that are ``null``, on every level except inside ``kwargs``."""
     return {
         key: without_none(value) if isinstance(value, dict) and key != "kwargs" else value
         for key, value in values.items()

@@ -1,4 +1,4 @@
-"""What ``--set key=value`` does to a spec before it is read."""
+"""Apply ``--set key=value`` to a spec before it is read."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from flexhpc.errors import InputError
 def apply_override(top: dict[str, Any], text: str, beside: Collection[str]) -> None:
     """Apply ``key=value`` to a plain document, in place.
 
-    A scalar fixes a key, and stops sweeping or tuning it; a list sweeps it.
+    A scalar fixes a key, which is then no longer swept or tuned; a list sweeps it.
 
     Args:
-        top: the document; beside: names of the sections that stand beside ``fixed``.
+        top: the document.
+        text: the override.
+        beside: names of the top-level sections that are not under ``fixed``.
 
     Raises:
-        InputError: the text is no ``key=value``, or its value no YAML.
+        InputError: the text does not have the form ``key=value``, or its value is invalid YAML.
     """
     key, equals, value_text = text.partition("=")
     key = key.strip().removeprefix("fixed.")
@@ -58,7 +60,8 @@ def apply_override(top: dict[str, Any], text: str, beside: Collection[str]) -> N
 
 
 def _replaced_in_zip(top: dict[str, Any], key: str, value: Any) -> bool:
-    """Replace or drop ``key`` in the zip entry that holds it; True if it is replaced there."""
+    """Replace or remove ``key`` in the zip entry that contains it; return True if it was
+    replaced."""
     entries = top.get("zip")
     if not isinstance(entries, list):
         return False

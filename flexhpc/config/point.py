@@ -1,4 +1,4 @@
-"""A point: one fully resolved combination of a sweep spec."""
+"""A point: one fully resolved combination of the values in a sweep spec."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from flexhpc.config.tune import WIDEST_STEP, Arm, is_tune
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point:
-    """One fully resolved combination of a sweep spec; asks for one EMC.
+    """One fully resolved combination of the values in a sweep spec, for which one EMC is measured.
 
     Attributes:
         index: position in the sweep, from 0.
-        id: content hash of all that can change the result.
+        id: hash of everything that can change the result.
         canonical: the JSON text that was hashed.
-        model, training: as they are without tuning, or of the first arm.
-        arms: what is tried of the tuned keys; a single one without values where none is.
-        evaluate: how its model is trained to see whether it generalizes; None for not at all.
-        record: what else is kept of every probe.
+        model, training: the sections without tuning, or those of the first arm.
+        arms: combinations of the tuned values; a single arm without values if nothing is tuned.
+        evaluate: how its model is trained to measure generalization; None for no evaluation.
+        record: additional measurements stored with every probe.
         swept: the values of the swept keys, by dotted path.
     """
 
@@ -46,29 +46,30 @@ class Point:
 
     @property
     def coordinates(self) -> tuple[tuple[float, ...], ...]:
-        """Per arm, its place on the scale of each tuned key, in steps of a range."""
+        """Logarithm of the tuned values of each arm, in units of the largest step of a range."""
         step = math.log(WIDEST_STEP)
         return tuple(
             tuple(math.log(value) / step for value in arm.values.values()) for arm in self.arms
         )
 
     def at(self, arm: int) -> Point:
-        """Return the point with the values of one of its arms in place."""
+        """Return the point with the values of one of its arms."""
         chosen = self.arms[arm]
         return replace(self, model=chosen.model, training=chosen.training)
 
     @property
     def label(self) -> str:
-        """The swept values in short: ``random width=48``, for tables and run names.
+        """The swept values in short form, ``random width=48``, for tables and run names.
 
-        Text speaks for itself; the MLflow UI cuts names after some 15 characters.
+        Text values appear without their key, because the MLflow UI truncates names after about 15
+        characters.
         """
         return " ".join(short(key, value) for key, value in self.swept.items())
 
     def value(self, key: str) -> str | None:
-        """Return the value of a dotted key as text, swept or not; None where there is no such key.
+        """Return the value of a dotted key as text, swept or not; None if there is no such key.
 
-        ``run`` is the name of the run, where there are several.
+        ``run`` is the name of the run, if there are several.
         """
         if key in self.swept:
             return plain_text(self.swept[key])
@@ -81,12 +82,12 @@ class Point:
 
     @property
     def evaluation(self) -> dict[str, int] | None:
-        """Which evaluation is wanted: see :attr:`Evaluate.asked`; None for none."""
+        """The requested evaluation, see :attr:`Evaluate.asked`; None for no evaluation."""
         return None if self.evaluate is None else self.evaluate.asked
 
 
 def short(key: str, value: Any) -> str:
-    """Return a swept value in short; text speaks for itself, anything else is named."""
+    """Return a swept value in short form: text without its key, other values as ``key=value``."""
     if is_tune(value):
         return f"{key.split('.')[-1] or 'tune'}={value['tune']}"
     if isinstance(value, dict):
@@ -98,20 +99,20 @@ def short(key: str, value: Any) -> str:
 
 
 def plain_text(value: object) -> str:
-    """Return a swept value for a cell of a table: ``48``, ``random``, ``mlp width=16``."""
+    """Return a swept value for a table cell: ``48``, ``random``, ``mlp width=16``."""
     if value is None:
         return ""
     return short("", value) if isinstance(value, dict) else str(value)
 
 
 _SPEAK = {"labels", "family", "optimizer", "activation", "source", "name", "policy", "trainer"}
-"""Keys whose words say what they are of."""
+"""Keys whose text values are clear without the name of the key."""
 
 
 def named(key: str, value: object) -> str:
     """Return a swept value for a sentence: ``random``, ``width 8``, ``inputs permuted``.
 
-    Names of labels, activations and the like, and whole sections, speak for themselves.
+    Labels, activations and similar names, and whole sections, appear without their key.
     """
     said, last = plain_text(value), key.split(".")[-1]
     section = "." not in key and not said[:1].isdigit()

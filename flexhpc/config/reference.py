@@ -1,4 +1,4 @@
-"""The reference of sweep-spec keys as Markdown, from the field docs of the sections.
+"""Reference of the sweep-spec keys in Markdown, from the field docstrings of the sections.
 
 python -m flexhpc.config.reference > docs/spec_keys.md
 """
@@ -18,7 +18,7 @@ from flexhpc.config.variants import DEFAULT_VARIANT, KEYS, deciding_key, variant
 
 
 def reference() -> str:
-    """Return the reference."""
+    """Return the reference as Markdown text."""
     lines = [
         "# Keys of a sweep spec",
         "",

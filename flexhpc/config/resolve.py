@@ -1,4 +1,4 @@
-"""One section of a point: from plain keys to a validated object, or to clear problems."""
+"""Resolve one section of a point from plain keys to a validated object, or report its problems."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from flexhpc.custom.code import NAME, registered
 S = TypeVar("S", bound=Section)
 
 Report = Callable[[tuple[str, ...], str], None]
-"""Called with the path of a key inside the section, and what is wrong with it."""
+"""Called with the path of a key inside the section, and the problem."""
 
 
 def variant_of(section: str, values: Mapping[str, Any]) -> tuple[str, Any]:
-    """Return the name of the deciding key and the variant chosen by ``values`` (or the default)."""
+    """Return the deciding key and the variant that ``values`` choose (or the default variant)."""
     key = KEYS[section]
     if (other := OTHER_KEYS.get(section)) in values:
         key = str(other)
@@ -39,7 +39,10 @@ def variant_of(section: str, values: Mapping[str, Any]) -> tuple[str, Any]:
 
 
 def spelled_out(section: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values with ``module:name`` for a variant that an installed package offers."""
+    """Return the values with registered names of variants replaced by their ``module:name``.
+
+    Installed packages register names as entry points.
+    """
     key, variant = variant_of(section, values)
     kind = OFFERED.get((section, key))
     if kind is None or not isinstance(variant, str) or variant_class(section, variant) is not None:
@@ -49,7 +52,7 @@ def spelled_out(section: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_variant(section: str, values: dict[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values with the variant that a frozen spec chose, where they do not choose."""
+    """Return the values with the variant of a frozen spec added, unless they choose one."""
     key = variant_of(section, values)[0]
     return {key: chosen[section], **values} if section in chosen else values
 
@@ -66,9 +69,10 @@ def variant_class(section: str, variant: object) -> type[Section] | None:
 
 
 def complete(section: str, values: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Write short forms out and put ``defaults`` (of a frozen spec) beneath the given values.
+    """Expand short forms and add the ``defaults`` of a frozen spec for missing values.
 
-    Defaults of an optional part, as ``model.subspace``, are for those that have this part.
+    Defaults of an optional part, such as ``model.subspace``, are added only if the values have this
+    part.
     """
     cls = variant_class(section, variant_of(section, values)[1])
     optional = [k for k, field in cls.model_fields.items() if _optional_part(field)] if cls else []
@@ -88,7 +92,7 @@ def _optional_part(field: FieldInfo) -> bool:
 
 
 def beneath(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested values with defaults for those that are not given."""
+    """Return nested values with defaults added for missing keys."""
     merged = {**defaults, **values}
     for key, default in defaults.items():
         if isinstance(default, dict) and isinstance(values.get(key), dict):
@@ -99,13 +103,14 @@ def beneath(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str,
 def resolve(
     section: str, values: Mapping[str, Any], report: Report, *, given: Mapping[str, Any] | None
 ) -> Section | None:
-    """Validate one section; every error goes to ``report``, then None is returned.
+    """Validate one section; report every error, and return None if there is one.
 
     Args:
-        section: its name.
-        values: of its keys, with the defaults of a frozen spec beneath.
-        report: what to call with each error.
-        given: those that the user gave, among which keys may clash; None to let them.
+        section: name of the section.
+        values: values of its keys, including the defaults of a frozen spec.
+        report: called with each error.
+        given: the values of the user, which are checked for invalid combinations; None for no
+            check.
     """
     key, variant = variant_of(section, values)
     cls = variant_class(section, variant)
@@ -119,7 +124,7 @@ def resolve(
 
 
 def _no_variant(section: str, key: str, variant: object) -> str:
-    """Say what a key that picks the variant should be."""
+    """Return the error message for an invalid value of the key that selects the variant."""
     classes = variants(section).items()
     names = [name for name, cls in classes if deciding_key(section, cls) == key]
     if (section, key) in OFFERED:
@@ -135,9 +140,9 @@ def _no_variant(section: str, key: str, variant: object) -> str:
 
 
 def _validate_others(section: str, key: str, values: Mapping[str, Any], report: Report) -> None:
-    """Report what is wrong with the other keys, where it is not known which variant is meant.
+    """Report errors in the other keys if the variant is unknown.
 
-    Each is judged by the first variant that has it.
+    Each key is validated by the first variant that has it.
     """
     classes = dict.fromkeys(variants(section).values())
     judged: dict[type[Section], dict[str, Any]] = {}
@@ -158,7 +163,7 @@ def _validate_others(section: str, key: str, values: Mapping[str, Any], report: 
 
 
 def _clashes(cls: type[Section], values: dict[str, Any], report: Report) -> bool:
-    """Report keys that do not go together; True if there are any."""
+    """Report invalid combinations of keys; return True if there are any."""
     clashes = list(cls.clashes(values))
     for dotted, what in clashes:
         report(tuple(dotted.split(".")), what)
@@ -168,7 +173,7 @@ def _clashes(cls: type[Section], values: dict[str, Any], report: Report) -> bool
 def validate(
     section: str, cls: type[S], values: dict[str, Any], report: Report, *, variant: str = ""
 ) -> S | None:
-    """Validate values against one class; every error goes to ``report``, then None is returned."""
+    """Validate values against one class; report every error, and return None if there is one."""
     try:
         return cls.model_validate(values)
     except ValidationError as error:
@@ -181,7 +186,7 @@ def validate(
 def explain(
     section: str, cls: type[Section], variant: str, detail: ErrorDetails
 ) -> tuple[tuple[str, ...], str]:
-    """Turn one pydantic error into the key's path and one sentence: what, why, fix."""
+    """Convert one pydantic error to the path of the key and one sentence: problem, reason, fix."""
     path = tuple(str(part) for part in detail["loc"] if part not in ("int", "float"))
     kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
     if kind == "extra_forbidden":
@@ -224,7 +229,7 @@ _BOUNDS = {
 
 
 def _unknown(section: str, cls: type[Section], variant: str, path: tuple[str, ...]) -> str:
-    """Say why a key is refused: no effect for this variant, or no such key."""
+    """Return why a key is invalid: it has no effect for this variant, or does not exist."""
     if len(path) == 1 and section in KEYS:
         key, others = deciding_key(section, cls), variants(section).items()
         users = [name for name, other in others if path[0] in other.model_fields]
@@ -247,13 +252,13 @@ def _unknown(section: str, cls: type[Section], variant: str, path: tuple[str, ..
 
 
 def closest(value: object, names: list[str]) -> str:
-    """Return ``; did you mean X?`` if one of ``names`` is near ``value``."""
+    """Return ``; did you mean X?`` if one of ``names`` is similar to ``value``."""
     near = difflib.get_close_matches(str(value), names, 1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def show(value: object) -> str:
-    """Return a value as the user may have written it, cut to a readable length."""
+    """Return a value as the user may have written it, truncated to 60 characters."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""A sweep spec: fixed values, the axes that sweep over them, and the points they expand to."""
+"""A sweep spec: fixed values, the axes that are swept, and the points to which they expand."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ SECTION_NAMES = tuple(KEYS)
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """Keys that move together: a key of ``grid``, or an entry of ``zip``.
+    """Keys that are swept together: a key of ``grid``, or an entry of ``zip``.
 
     Attributes:
-        keys: the dotted paths that it sets, split at the dots.
+        keys: the dotted paths that the axis sets, split at the dots.
         values: one tuple per position, with a value for each key.
-        lines: the line of every value in the file.
-        zipped: whether it is an entry of ``zip``.
+        lines: line number of every value in the file.
+        zipped: whether the axis is an entry of ``zip``.
     """
 
     keys: tuple[Keys, ...]
@@ -51,27 +51,31 @@ class Axis:
 
 
 Problems = dict[tuple[int, str, str], None]
-"""(line, key, what), in the order found, each once."""
+"""(line, key, problem) without duplicates, in the order of detection."""
 
 
 @dataclass(kw_only=True)
 class Sweep:
-    """A parsed sweep spec. ``points()`` expands it; ``problems`` holds what is wrong with it.
+    """A parsed sweep spec. ``points()`` expands it; ``problems`` contains its errors.
 
     Attributes:
-        name: names the run folder and the MLflow experiment.
+        name: name of the run folder and the MLflow experiment.
         fixed: section -> key -> value.
-        fixed_lines: line of each fixed key.
-        axes: in the order of the file; the last one moves fastest.
-        evaluate: what is measured beside the EMC; evaluate_lines: line of each key.
-        record: what else is kept of every probe; record_lines: line of each key.
-        compare: which EMCs are compared; compare_lines: line of each key.
-        frozen: what a frozen spec carries, so that a later version's defaults change nothing;
-            None for a spec that a user wrote.
-        checked: whether keys that do not go together are errors: not in a frozen spec as it was
-            written, since a later version may know more of them.
-        beside: the folder of the spec, where code of the user's own may lie.
-        code: what of it the points name, found while they were expanded: name -> where it was.
+        fixed_lines: line number of each fixed key.
+        axes: the axes in the order of the file; the last one varies fastest.
+        evaluate: what is measured in addition to the EMC.
+        evaluate_lines: line number of each key of ``evaluate``.
+        record: additional measurements stored with every probe.
+        record_lines: line number of each key of ``record``.
+        compare: which EMCs are compared.
+        compare_lines: line number of each key of ``compare``.
+        frozen: the defaults stored in a frozen spec, which later versions do not change; None for a
+            spec that a user wrote.
+        checked: whether invalid combinations of keys are errors. False for an unmodified frozen
+            spec, because a later version may reject more combinations.
+        beside: folder of the spec, which is searched for user code.
+        code: user code named by the points, filled while they are expanded: name -> location and
+            version.
     """
 
     name: str
@@ -94,7 +98,7 @@ class Sweep:
 
     @property
     def version(self) -> int:
-        """Version of the hash that its points have."""
+        """Hash version of its points."""
         return self.frozen.version if self.frozen else HASH_VERSION
 
     @property
@@ -103,9 +107,9 @@ class Sweep:
         return math.prod(len(axis.values) for axis in self.axes)
 
     def points(self) -> Iterator[Point]:
-        """Expand to points, in order; combinations with an error go to ``problems`` instead.
+        """Expand to points, in order. Invalid combinations are omitted and added to ``problems``.
 
-        Sections are validated once per distinct combination of the axes that touch them, so the
+        Sections are validated once per distinct combination of the axes that affect them, so the
         cost per point is a few look-ups and one hash.
         """
         self._check_covered()
@@ -148,7 +152,7 @@ class Sweep:
             )  # fmt: skip
 
     def _check_covered(self) -> None:
-        """Note what is wrong with fixed values that no point has, since their key is swept."""
+        """Note errors in fixed values that no point uses because their key is swept."""
         first = (0,) * len(self.axes)
         for section, *path in (keys for axis in self.axes for keys in axis.keys if len(keys) > 1):
             covered = taken(self.fixed.get(section, {}), tuple(path))
@@ -167,7 +171,8 @@ class Sweep:
         return [a for a, axis in enumerate(self.axes) if any(k[0] == section for k in axis.keys)]
 
     def _values(self, section: str, at: tuple[int, ...]) -> tuple[dict[str, Any], dict[Keys, int]]:
-        """The values of a section as the user gave them, and the line of each key."""
+        """Return the values of a section as the user wrote them, and the line number of each
+        key."""
         values: dict[str, Any] = dict(self.fixed.get(section, {}))
         lines = {k: n for k, n in self.fixed_lines.items() if k[:1] == (section,)}
         for axis, i in zip(self.axes, at, strict=True):
@@ -200,11 +205,11 @@ class Sweep:
         if found is not None and isinstance(found.section, CustomCode):
             _, variant = variant_of(name, values)
             if (place := found.section.place).hash or variant not in self.code:
-                self.code[variant] = place  # a version in place of the hash leaves it open
+                self.code[variant] = place  # an entry without a hash may be replaced
         return found
 
     def _go_together(self, entries: list[Entry | None], at: tuple[int, ...]) -> bool:
-        """Check across sections; every error is noted."""
+        """Check the sections of a point against each other; note every error."""
         data, model, training, search = (cast(Any, one and one.section) for one in entries)
         report = self._reporter(at)
         fine = check_together(data, model, training, report)

@@ -1,7 +1,8 @@
-"""Keys that are tuned: what a point tries of each, and its arms, one per combination.
+"""Tuned keys: the values that a point tries of each, and its arms, one per combination.
 
-``training.lr: {tune: [1e-4, 1e-2]}`` asks for the EMC at the best value of a nuisance: two numbers
-are the ends of a range that is cut into near-equal factors, three or more are the values to try.
+``training.lr: {tune: [1e-4, 1e-2]}`` requests the EMC at the best value of a nuisance parameter.
+Two numbers are the ends of a range that is divided into near-equal factors; three or more are the
+values to try.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class Arm:
     """One combination of the values of a point's tuned keys.
 
     Attributes:
-        values: by dotted path; empty where a point tunes nothing.
-        edges: keys whose value is the first or the last one that is tried.
+        values: the values by dotted path; empty if nothing is tuned.
+        edges: keys whose value is the first or the last one to try.
         model, training: the sections with these values.
     """
 
@@ -39,12 +40,13 @@ class Arm:
 
 
 def is_tune(value: Any) -> bool:
-    """Return whether a value, as the user gave it, asks for tuning."""
+    """Return whether an unvalidated value requests tuning."""
     return isinstance(value, dict) and "tune" in value
 
 
 def taken_out(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Keys, Any]]:
-    """Part the values of a section from what is tuned: path -> what stands there."""
+    """Split the values of a section into plain values and tuned ones (path -> the unvalidated
+    request)."""
     plain: dict[str, Any] = {}
     tuned: dict[Keys, Any] = {}
     for key, value in values.items():
@@ -59,10 +61,11 @@ def taken_out(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Keys, Any
 
 
 def ladder(asked: Mapping[str, Any], whole: bool) -> list[float] | str:
-    """Return the values that are tried, ascending, or what is wrong with what was asked.
+    """Return the values to try in ascending order, or an error message.
 
     Args:
-        asked: what the user wrote in place of a number; whole: whether only whole numbers will do.
+        asked: what the user wrote in place of a number.
+        whole: whether the values must be integers.
     """
     given = asked["tune"]
     fine = (
@@ -87,13 +90,13 @@ def ladder(asked: Mapping[str, Any], whole: bool) -> list[float] | str:
 
 
 def combinations(tried: Mapping[Keys, Sequence[float]]) -> Iterator[dict[Keys, float]]:
-    """Yield every combination of values; one empty one where nothing is tuned."""
+    """Yield every combination of values; a single empty one if nothing is tuned."""
     for values in itertools.product(*tried.values()):
         yield dict(zip(tried, values, strict=True))
 
 
 def nuisances(cls: type[Section]) -> dict[Keys, bool]:
-    """Return the paths of the keys that may be tuned, and whether each is a whole number."""
+    """Return the paths of the keys that may be tuned, and whether each takes integers."""
     paths: dict[Keys, bool] = {}
     for name, field in cls.model_fields.items():
         parts = (field.annotation, *get_args(field.annotation))

@@ -1,8 +1,9 @@
-"""Which variants each section of a spec has, found by the classes themselves.
+"""Registry of the variants of each section, collected from their classes.
 
-A variant is one class: the annotation of its deciding key (``optimizer: Literal["adam"]``) says
-what it is called, ``does`` what does it. That may lie in a room above this one, so it is imported
-by name and only when it is needed: reading a spec imports no torch.
+A variant is one class: the annotation of its deciding key (``optimizer: Literal["adam"]``) gives
+its name, and ``does`` the import path of its implementation. The implementation may be in a package
+that imports this one, so it is imported by name and only when it is needed: reading a spec does not
+import torch.
 """
 
 from __future__ import annotations
@@ -25,23 +26,23 @@ MODULES = [
     "flexhpc.config.sections.search",
     "flexhpc.config.sections.custom",
 ]
-"""Where variants are, in the order of lists. One more module is one more line."""
+"""Modules with variants, in the order of lists. Add a module here to register its variants."""
 BASES: dict[str, type[Section]] = {
     "data": Data,
     "model": Model,
     "training": Procedure,
     "search": Search,
 }
-"""What all variants of a section share."""
+"""Base class of all variants of a section."""
 KEYS = {"data": "source", "model": "family", "training": "optimizer", "search": "policy"}
-"""The key that picks the variant."""
+"""Key that selects the variant."""
 OTHER_KEYS = {"training": "trainer"}
-"""Another one that picks a variant of the user's own."""
+"""Key that selects a custom variant instead."""
 OFFERED = {("data", "source"): "data", ("model", "family"): "models",
            ("training", "trainer"): "trainers"}  # fmt: skip
-"""Where packages offer more of them under a name: the kind of their entry points."""
+"""Entry-point groups through which packages register more variants, by section and key."""
 DEFAULT_VARIANT = {"data": "digits", "training": "adam", "search": "bayes"}
-"""Variant of a section where the spec does not say."""
+"""Variant of a section if the spec does not choose one."""
 
 
 @cache
@@ -56,7 +57,7 @@ def variants(section: str) -> dict[str, type[Section]]:
 
 
 def deciding_key(section: str, cls: type[Section]) -> str:
-    """Return the key that picks a variant."""
+    """Return the key that selects a variant."""
     return cls.decided_by or KEYS[section]
 
 
@@ -69,6 +70,6 @@ def _names(cls: type[Section], key: str) -> tuple[str, ...]:
 
 
 def implementation(section: Section) -> Any:
-    """Import what does what a section says."""
+    """Import the implementation of a section's variant."""
     module, _, name = type(section).does.partition(":")
     return getattr(import_module(module), name)

@@ -1,6 +1,6 @@
-"""YAML with line numbers, and without YAML 1.1's surprises.
+"""YAML with line numbers and without the implicit conversions of YAML 1.1.
 
-PyYAML composes the node graph; this module turns nodes into plain values by the YAML 1.2 core
+PyYAML composes the node graph; this module converts nodes to plain values with the YAML 1.2 core
 schema (https://yaml.org/spec/1.2.2/#103-core-schema): ``1e-3`` is a number, ``no`` and ``on`` are
 text, ``010`` is ten, and a duplicate key is an error.
 """
@@ -27,7 +27,7 @@ _INF = re.compile(r"[-+]?\.(inf|Inf|INF)\Z")
 _NAN = re.compile(r"\.(nan|NaN|NAN)\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _LONGEST_NUMBER = 300
-"""Digits; a whole number of more is no floating point number any more."""
+"""Maximum number of digits of a number; larger integers exceed the range of float64."""
 _LARGEST_FILE = 4_000_000
 _MOST_VALUES = 1_000_000
 
@@ -36,7 +36,7 @@ Path_ = tuple[str | int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One error in a user's file: ``file:line: key: what, why, fix``."""
+    """One error in a user's file: ``file:line: key: problem, reason, fix``."""
 
     file: str
     line: int
@@ -48,7 +48,7 @@ class Problem:
 
 
 def raise_problems(problems: Iterable[Problem]) -> None:
-    """Raise an InputError with every problem by line, if there is any."""
+    """Raise an InputError with all problems, sorted by line, if there are any."""
     lines = [str(p) for p in sorted(problems, key=lambda p: (p.line, p.key))]
     if lines:
         raise InputError(dict.fromkeys(lines))
@@ -62,7 +62,7 @@ class Document:
         file: the name shown in errors.
         value: plain dicts, lists and scalars.
         lines: line number (from 1) of every value, by its path of keys and list positions.
-        problems: what was wrong on this level (duplicate keys and the like).
+        problems: errors found while parsing (duplicate keys and similar).
     """
 
     file: str
@@ -71,14 +71,14 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
     def line(self, path: Path_) -> int:
-        """Line of ``path``, or of its nearest ancestor that the file holds."""
+        """Return the line number of ``path``, or of its nearest ancestor in the file."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
 
 
 def scalar(text: str) -> Any:
-    """Value of a plain (unquoted) scalar by the YAML 1.2 core schema."""
+    """Return the value of a plain (unquoted) scalar by the YAML 1.2 core schema."""
     if _NULL.match(text):
         return None
     if text in _BOOL:
@@ -99,10 +99,10 @@ def scalar(text: str) -> Any:
 
 
 def parse(text: str, file: str) -> Document:
-    """Parse ``text``.
+    """Parse YAML text.
 
     Raises:
-        InputError: the text is not YAML at all, or not one mapping.
+        InputError: the text is not valid YAML, or not a mapping.
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -129,7 +129,7 @@ def read(path: Path) -> Document:
     """Read and parse a file.
 
     Raises:
-        InputError: the file cannot be read, or is not YAML.
+        InputError: the file cannot be read, or is not valid YAML.
     """
     try:
         text = read_plain(path, _LARGEST_FILE).decode()
@@ -141,7 +141,7 @@ def read(path: Path) -> Document:
 
 
 class _Builder:
-    """Turns a node graph into plain values, noting lines and problems on the way."""
+    """Converts a node graph to plain values, and collects line numbers and problems."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -200,7 +200,7 @@ class _Builder:
 
 
 class Dumper(yaml.SafeDumper):
-    """Quotes every text that our reader would not read back as that text."""
+    """A dumper that quotes every text that :func:`scalar` would convert to another value."""
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:

@@ -1,4 +1,5 @@
-"""Sources, labels, inputs, conflicts and subsets. No torch but for torchvision's download."""
+"""Data sources, labels, inputs, conflicts and subsets. Imports torch only for torchvision's
+download."""
 
 from flexhpc.data.labelling import draw_subset
 from flexhpc.data.load import Samples, TestSet, load_samples, load_test

@@ -1,4 +1,4 @@
-"""Samples that arrays are, in memory or in files of NumPy."""
+"""Samples from arrays, in memory or in NumPy files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ _TESTS = ("x_test", "X_test"), ("y_test",)
 
 
 def open_arrays(data: Arrays, seed: int) -> Source:
-    """Open the arrays of a .npz file, or of .npy files, which stay on the disk.
+    """Open the arrays of a .npz file, or of .npy files, which are memory-mapped.
 
     Raises:
-        PointError: there is no such file or array, or they are no samples and labels.
+        PointError: the file or an array does not exist, or the arrays are not valid samples and
+            labels.
     """
     path = Path(data.path).expanduser()
     if not path.is_file():
@@ -37,7 +38,7 @@ def open_arrays(data: Arrays, seed: int) -> Source:
         names = [path.name, data.target, data.test_column, data.test_target]
         given = [_loaded(path.parent / name) for name in names if name is not None]
         return source_of(f"arrays {path}", given)
-    with open_file(path) as file:  # numpy leaves it open where the archive is damaged
+    with open_file(path) as file:  # NumPy does not close it if the archive is damaged
         archive = _loaded(path, file)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise PointError(f"{path}: is neither .npz nor .npy")
@@ -58,14 +59,14 @@ def open_arrays(data: Arrays, seed: int) -> Source:
 
 def _loaded(path: Path, file: BinaryIO | None = None) -> Any:
     if file is None:
-        open_file(path).close()  # numpy maps it by its name, and would wait for a pipe
+        open_file(path).close()  # NumPy maps it by name, and would block on a named pipe
     try:
         if file is not None:
             return np.load(file, allow_pickle=False)
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except MemoryError:
         raise
-    except Exception as error:  # what numpy and zipfile raise on damaged files is no one kind
+    except Exception as error:  # numpy and zipfile raise various exceptions on damaged files
         raise PointError(f"{path}: cannot be read: {one_line(error)}") from None
 
 
@@ -82,20 +83,20 @@ def _member(archive: Any, path: Path, key: str, name: str | None, usual: tuple[s
         array: Array = archive[there[0]]
     except MemoryError:
         raise
-    except Exception as error:  # as above
+    except Exception as error:  # numpy and zipfile raise various exceptions on damaged files
         raise PointError(f"{path}: {there[0]}: {one_line(error)}") from None
     return array
 
 
 def source_of(name: str, given: list[Any] | tuple[Any, ...]) -> Source:
-    """Return the source that arrays are.
+    """Return the source for arrays.
 
     Args:
-        name: for messages.
-        given: inputs and labels, and test inputs and test labels where there are any.
+        name: name for messages.
+        given: inputs and labels, optionally followed by test inputs and test labels.
 
     Raises:
-        PointError: they are no samples, or no labels of them.
+        PointError: the arrays are not valid samples, or the labels do not match them.
     """
     inputs, labels, *rest = given
     codes, order = coded(name, labels)
@@ -111,7 +112,7 @@ def source_of(name: str, given: list[Any] | tuple[Any, ...]) -> Source:
 
 
 def _part(name: str, inputs: Array, labels: Ints) -> Part:
-    """Return samples as flexhpc holds them: uint8 images, or float32 vectors and images."""
+    """Return samples in flexhpc's format: uint8 images, or float32 vectors and images."""
     if len(labels) != len(inputs):
         raise PointError(f"{name}: inputs {inputs.shape} and labels {labels.shape} do not match")
     if len(labels) < 2:

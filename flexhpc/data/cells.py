@@ -1,4 +1,4 @@
-"""The cells of a table as what they say: text without blanks around it, truth as 0 and 1."""
+"""Normalisation of table cells: text without surrounding blanks, booleans as 0 and 1."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ if TYPE_CHECKING:
 
 _LONGEST_ROW = 2**22
 MISSING = ["?"]
-"""What stands for a missing value, beside pandas' own list (an empty cell, NA, NaN, ...)."""
+"""Markers of missing values, in addition to those of pandas (an empty cell, NA, NaN, ...)."""
 
 
 def first_row(file: Path | io.BytesIO, comment: str | None = None) -> list[str]:
-    """Return the cells of the first row of a CSV file; reads at most 4 MiB of it.
+    """Return the cells of the first row of a CSV file; read at most 4 MiB of it.
 
     Args:
-        file: blank lines before the row are skipped; comment: as are those that begin with this.
+        file: the file; blank lines before the row are skipped.
+        comment: prefix of comment lines, which are skipped; None for no comments.
 
     Raises:
-        ValueError: the row is longer, or has a cell of more than 131,072 characters.
+        ValueError: the row is longer than 4 MiB, or has a cell of more than 131,072 characters.
     """
     with file.open("rb") if isinstance(file, Path) else contextlib.nullcontext(file) as content:
         start = content.read(_LONGEST_ROW)
@@ -48,17 +49,17 @@ def first_row(file: Path | io.BytesIO, comment: str | None = None) -> list[str]:
 
 
 def kind_of(series: pd.Series[Any]) -> str:
-    """Return what a column holds beside missing values, in pandas' words: ``string``, ..."""
+    """Return the type of a column's non-missing values as inferred by pandas: ``string``, ..."""
     import pandas as pd
 
     return pd.api.types.infer_dtype(series, skipna=True)
 
 
 def tidied(series: pd.Series[Any]) -> pd.Series[Any]:
-    """Return a column in which a value looks the same whatever format it was read from.
+    """Return a column with values that do not depend on the file format.
 
-    Blanks around text go, and text that is empty or stands for a missing value is missing; booleans
-    are 0.0 and 1.0; categories of pandas are the values that they stand for.
+    Surrounding blanks are removed from text; text that is empty or a marker of missing values
+    becomes missing. Booleans become 0.0 and 1.0. Categories of pandas become their values.
     """
     import pandas as pd
 

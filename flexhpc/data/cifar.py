@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in the python layout."""
+"""CIFAR-10 and CIFAR-100 in the Python format (pickled batches)."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _NAMES_FILE = "meta"
 
 
 def open_cifar(source: str, root: str | None) -> Source:
-    """Open CIFAR-10 or CIFAR-100: uint8 (50000, 3, 32, 32), and 10,000 to test.
+    """Open CIFAR-10 or CIFAR-100: uint8 (50000, 3, 32, 32), and 10,000 test images.
 
     Raises:
-        PointError: not found, unreadable, or not as the layout says.
+        PointError: the files are not found, unreadable, or invalid.
     """
     folder, train, test, key, classes = _LAYOUT[source]
     paths = obtain(source, root, [[folder + name, name] for name in train])
@@ -50,10 +50,10 @@ def open_cifar(source: str, root: str | None) -> Source:
 
 
 def _names_beside(path: Path, classes: int) -> list[str] | None:
-    """Return the names in CIFAR-100's own file for them; None without one that can be read."""
+    """Return the class names from CIFAR-100's meta file; None if it cannot be read."""
     try:
         names = unpickle(path.with_name(_NAMES_FILE))["fine_label_names"]
-    except Exception:  # samples are whole without it, and what it raises is no one kind
+    except Exception:  # the samples do not need it, and unpickling raises various exceptions
         return None
     known = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return names if known and len(names) == classes else None
@@ -63,7 +63,8 @@ def read_batch(path: Path) -> dict[str, Any]:
     """Read one pickled batch as a dict.
 
     Raises:
-        PointError: unreadable, not a batch, or it holds anything but plain values and arrays.
+        PointError: the file is unreadable, not a batch, or contains anything but plain values and
+            arrays.
     """
     try:
         content = unpickle(path)
@@ -101,7 +102,8 @@ def _labels(path: Path, batch: dict[str, Any], key: str, classes: int) -> Ints:
 
 
 def _coarse_map(path: Path, fine: Ints, coarse: Ints, classes: int) -> Ints:
-    """Return the super-class of each class; -1 where the file has no sample of a class."""
+    """Return the super-class of each class, int64 (classes,); -1 for a class without samples in the
+    file."""
     pairs = np.unique(np.stack([fine, coarse]), axis=1)
     if len(np.unique(pairs[0])) != pairs.shape[1]:
         double = int(pairs[0][np.flatnonzero(np.diff(pairs[0]) == 0)[0]])

@@ -23,10 +23,10 @@ _NUMBER = re.compile(r"part_?(\d+)\.npz$", re.IGNORECASE)
 def open_cifar5m(source: str, root: str | None) -> Source:
     """Open all parts, in the order of their numbers: uint8 (n, 3, 32, 32). There is no test set.
 
-    Images are read in blocks, so that no part need fit into memory.
+    Images are read in blocks, so that no part needs to fit into memory.
 
     Raises:
-        PointError: no parts, a gap in their numbers, or a part that is damaged.
+        PointError: there are no parts, a part is missing, or a part is damaged.
     """
     paths = _parts(source, root)
     labels = [_labels(path) for path in paths]
@@ -65,7 +65,7 @@ def _labels(path: Path) -> Ints:
             labels = np.asarray(arrays["Y"])
     except PointError:
         raise
-    except Exception as error:  # what numpy and zipfile raise on damaged files is no one kind
+    except Exception as error:  # numpy and zipfile raise various exceptions on damaged files
         raise PointError(f"{path}: cannot be read as npz with X and Y: {one_line(error)}") from None
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
         raise PointError(f"{path}: Y must be whole numbers (n,), not {labels.dtype} {labels.shape}")
@@ -85,7 +85,7 @@ def _images(paths: list[Path], counts: list[int]) -> Iterator[Array]:
 
 
 def _images_of(path: Path, count: int) -> Iterator[Array]:
-    """Yield the images of one part in blocks, straight from the zip archive."""
+    """Yield the images of one part in blocks, read directly from the zip archive."""
     step = rows_at_once(_SHAPE)
     size = int(np.prod(_SHAPE))
     with (

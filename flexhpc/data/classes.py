@@ -1,4 +1,4 @@
-"""From labels of whatever kind to classes 0, 1, 2, ..."""
+"""Encode labels of any type as classes 0, 1, 2, ..."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from flexhpc.errors import PointError
 
 
 def coded(name: str, labels: Any, order: Array | None = None) -> tuple[Ints, Array]:
-    """Return the class of each label, int64 (n,), and the sorted labels that the classes are.
+    """Return the class of each label, int64 (n,), and the sorted labels of the classes.
 
     Args:
-        name: for messages.
+        name: name for messages.
         labels: (n,), all numbers or all text.
-        order: the sorted labels of the training set, for those of a test set.
+        order: the sorted labels of the training set, for the labels of a test set.
 
     Raises:
-        PointError: a label is missing, a fraction, or of a kind that has no order; or a test label
-            is none of the training set.
+        PointError: a label is missing, a fraction, or of a type that cannot be sorted; or a test
+            label does not occur in the training set.
     """
     array = np.asarray(labels)
     if array.dtype.kind == "O":
@@ -48,7 +48,7 @@ def coded(name: str, labels: Any, order: Array | None = None) -> tuple[Ints, Arr
 
 
 def names_of(order: Array) -> list[str] | None:
-    """Return what classes are called, of the sorted labels that they are; None for 0, 1, 2, ..."""
+    """Return the class names from the sorted labels; None if the labels are 0, 1, 2, ..."""
     if order.dtype.kind in "US":
         return [one.decode(errors="replace") if isinstance(one, bytes) else one
                 for one in order.tolist()]  # fmt: skip
@@ -58,7 +58,7 @@ def names_of(order: Array) -> list[str] | None:
 
 
 def _plain(name: str, array: Array) -> Array:
-    """Return an array of objects as one of text or of numbers."""
+    """Convert an array of objects to an array of text or numbers."""
     if missing := sum(one is None or one != one for one in array):
         raise PointError(f"{name}: {missing} of {len(array)} labels are missing")
     kinds = {"text" if isinstance(one, (str, bytes)) else "numbers" for one in array}

@@ -1,4 +1,4 @@
-"""Samples of the user's own."""
+"""Custom data sets."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from flexhpc.errors import PointError
 
 
 def open_own(data: CustomData, seed: int) -> Source:
-    """Call what loads the samples.
+    """Call the user's function and return its samples as a source.
 
     Raises:
-        PointError: it cannot be imported, raises something, or returns no samples and labels.
+        PointError: the function cannot be imported, raises an exception, or does not return samples
+            and labels.
     """
     key = f"data.source: {data.source}"
     give = load(data.source, data.place, pinned=data.version is not None, key="data.source")
@@ -30,16 +31,16 @@ def open_own(data: CustomData, seed: int) -> Source:
 
 
 def arrays_of(name: str, given: Any) -> list[Array]:
-    """Return a user's samples as inputs and labels, or with test inputs and test labels after them.
+    """Return custom samples as [inputs, labels], with test inputs and test labels if there are any.
 
     Args:
-        name: for messages.
-        given: two or four of what NumPy makes arrays of, torch's tensors among them; inputs may be
-            images as bytes or of PIL, as a column of a DataFrame. Or a map-style data set of torch
-            or torchvision, each sample of which is asked for once.
+        name: name for messages.
+        given: two or four objects that NumPy can convert to arrays, including torch tensors; inputs
+            may also be images as bytes or PIL images, such as a column of a DataFrame. Or a
+            map-style data set of torch or torchvision, of which each sample is read once.
 
     Raises:
-        PointError: it is something else.
+        PointError: ``given`` is anything else.
     """
     if _is_indexed(given):
         given = _indexed(name, given)
@@ -52,14 +53,14 @@ def arrays_of(name: str, given: Any) -> list[Array]:
 
 
 def _is_indexed(given: Any) -> bool:
-    """Return whether something is a map-style data set."""
+    """Return whether an object is a map-style data set."""
     known = isinstance(given, (tuple, list, dict, str, bytes, np.ndarray))
     arrays = known or hasattr(given, "__array__")
     return not arrays and hasattr(given, "__getitem__") and hasattr(given, "__len__")
 
 
 def _indexed(name: str, given: Any) -> tuple[list[Any], list[Any]]:
-    """Return inputs and labels of a data set."""
+    """Return the inputs and labels of a map-style data set."""
     inputs, labels = [], []
     for i in range(len(given)):
         sample = given[i]

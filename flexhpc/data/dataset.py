@@ -1,4 +1,4 @@
-"""Samples before a point labels them: where they come from, and what a data set is."""
+"""Data sources and data sets, before a point assigns labels."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _VALUES_AT_ONCE = 2**22
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a pass over all samples tells, kept so that it is made once.
+    """Statistics over all samples, stored so that they are computed only once.
 
     Attributes:
         fingerprint: identifies the samples, their order and original labels.
-        mean, deviation: float32, per channel (channels, 1, 1) or feature (features,); the
-            deviation of a constant one is 0.
+        mean, deviation: mean and standard deviation, float32, per channel (channels, 1, 1) or
+            feature (features,); the deviation of a constant one is 0.
         twins: ids of samples that have an identical twin, int64 (m,).
-        groups: which of them are identical: a number for each, int64 (m,).
+        groups: number of the group of identical samples of each twin, int64 (m,).
     """
 
     fingerprint: str
@@ -36,13 +36,14 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """The training or the test samples of a source, which need not be in memory.
+    """The training or test samples of a source, which need not be in memory.
 
     Attributes:
         labels: original labels, int64 (n,).
-        shape: of one sample: (channels, height, width) or (features,).
+        shape: shape of one sample: (channels, height, width) or (features,).
         dtype: uint8 for images, float32 for vectors.
-        blocks: returns the samples in order, as arrays ``(k, *shape)``; may be called again.
+        blocks: returns an iterator over the samples in order, as arrays ``(k, *shape)``; may be
+            called repeatedly.
     """
 
     labels: Ints
@@ -52,7 +53,7 @@ class Part:
 
     @classmethod
     def of(cls, inputs: Array, labels: Array) -> Part:
-        """Return the part that an array in memory (n, ...) is."""
+        """Return the part for an array in memory (n, ...)."""
         return cls(
             labels=labels.astype(np.int64, copy=False),
             shape=tuple(int(side) for side in inputs.shape[1:]),
@@ -61,7 +62,8 @@ class Part:
         )
 
     def gather(self) -> Array:
-        """Return all samples as one array ``(n, *shape)``, without a copy where it is one."""
+        """Return all samples as one array ``(n, *shape)``, without a copy if they are a single
+        block."""
         blocks = self.blocks()
         first = next(blocks)
         if len(first) == len(self.labels):
@@ -77,18 +79,18 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where samples are read from.
+    """A source of samples.
 
     Attributes:
-        name: for messages.
+        name: name for messages.
         classes: number of classes.
         train: the training samples.
-        test: returns those of the source's own test files, or None if it has none.
-        coarse: super-class of each class, -1 where unknown, int64 (classes,); None if there are
-            none.
-        scaled: features that are standardised, bool (features,); None: all.
-        summary: of the training samples, where it is known already.
-        class_names: what the classes are called, in their order; None where they are numbers.
+        test: returns the samples of the source's test files, or None if it has none.
+        coarse: super-class of each class, -1 if unknown, int64 (classes,); None if there are no
+            super-classes.
+        scaled: which features are standardised, bool (features,); None for all.
+        summary: statistics of the training samples, if they are already known.
+        class_names: names of the classes, in order; None if they are numbers.
     """
 
     name: str
@@ -101,7 +103,7 @@ class Source:
     class_names: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        """Make names text that can be written: those of folders need not be Unicode."""
+        """Replace characters that cannot be encoded: names of folders need not be valid Unicode."""
         if self.class_names is not None:
             names = tuple(name.encode(errors="replace").decode() for name in self.class_names)
             object.__setattr__(self, "class_names", names)
@@ -109,10 +111,10 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A whole training set; a sample's row is its **global sample id**.
+    """A whole training set; the row of a sample is its **global sample id**.
 
     Attributes:
-        name: where it came from, for messages.
+        name: name of the source, for messages.
         inputs: uint8 images (n, channels, height, width), or float32 vectors (n, features), in
             which NaN is a missing value; in memory or memory-mapped.
         labels: original labels, int64 (n,), from 0 to classes - 1.
@@ -129,7 +131,7 @@ class Dataset:
     class_names: Sequence[str] | None = None
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return len(self.labels)
 
     @property
@@ -139,13 +141,14 @@ class Dataset:
 
 
 def no_test() -> None:
-    """Say that a source has no test files of its own."""
+    """Return None: the ``test`` of a source without test files."""
 
 
 def rows_at_once(shape: tuple[int, ...]) -> int:
-    """Return how many samples of a shape to take at once: some four million values.
+    """Return how many samples of a shape form a block: about four million values.
 
-    It depends on the shape alone, so that sums of floats come out the same wherever samples lie.
+    It depends on the shape alone, so that floating-point sums do not depend on where the samples
+    are stored.
     """
     return max(1, _VALUES_AT_ONCE // int(np.prod(shape, dtype=np.int64)))
 

@@ -1,4 +1,4 @@
-"""Images from their files or bytes, as uint8 RGB of one size."""
+"""Decode images from files or bytes to uint8 RGB of one size."""
 
 from __future__ import annotations
 
@@ -22,26 +22,28 @@ from flexhpc.errors import PointError, one_line
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 _AT_ONCE = 64
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""What PIL may take a file for, whatever it is called: for others it would start programs."""
+"""Formats that PIL may detect, whatever the file name: for some others it would start programs."""
 
 Named = tuple[str, Any]
-"""What an image is called in messages, and its file's path, its bytes, or an image of PIL."""
+"""Name of an image for messages, and its path, its bytes, or a PIL image."""
 
 
 def image_part(
     images: Callable[[], Iterable[Named]], labels: Ints, side: int | None,
     shape: tuple[int, ...] | None = None,
 ) -> Part:  # fmt: skip
-    """Return the part that images are: uint8 (n, 3, height, width).
+    """Return the part for images: uint8 (n, 3, height, width).
 
     Args:
-        images: gives them in order, each time it is called; labels: int64 (n,).
-        side: to which they are resized; None where they have one size.
-        shape: that they must have, as the training set's; None for that of the first one.
+        images: returns the images in order, each time it is called.
+        labels: int64 (n,).
+        side: side length to which they are resized; None if they all have one size.
+        shape: required shape, for a test set that of the training set; None for the shape of the
+            first image.
 
     Raises:
-        PointError: the first cannot be read; any other that cannot, or has another size, raises it
-            while it is read.
+        PointError: the first image cannot be read. For any other image that cannot be read or has
+            another size, the error is raised while the blocks are read.
     """
     if shape is None:
         first = next(iter(images()))
@@ -68,7 +70,7 @@ def decoded(image: Named, side: int | None, shape: tuple[int, ...] | None) -> Ar
     """Return one image, uint8 (3, height, width); 16-bit grey is scaled to 8 bits.
 
     Raises:
-        PointError: it cannot be read, or does not have the ``shape``.
+        PointError: the image cannot be read, or does not have the ``shape``.
     """
     name, given = image
     try:
@@ -80,7 +82,7 @@ def decoded(image: Named, side: int | None, shape: tuple[int, ...] | None) -> Ar
                 pixels = _pixels(opened, name, side)
     except PointError:
         raise
-    except Exception as error:  # what PIL raises on damaged files is no one kind
+    except Exception as error:  # PIL raises various exceptions on damaged files
         raise PointError(f"{name}: not a readable image: {one_line(error)}") from None
     channels_first = pixels.transpose(2, 0, 1)
     if shape is not None and channels_first.shape != shape:
@@ -97,8 +99,8 @@ def _pixels(image: Image.Image, name: str, side: int | None) -> Array:
 
 
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:
-    """Return the image with 8 bits per pixel: PIL would cut larger values off at 255."""
-    wide = image.mode == "I" and image.format == "PPM"  # PIL has scaled those to 16 bits
+    """Return the image with 8 bits per pixel: PIL would clip larger values to 255."""
+    wide = image.mode == "I" and image.format == "PPM"  # PIL has scaled these to 16 bits
     if wide or image.mode.startswith("I;16"):
         pixels = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""The columns of a table as numbers: numeric ones as they are, the others one-hot."""
+"""Encode the columns of a table: numeric ones as numbers, all others one-hot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _MOST_CATEGORIES = 1_000
 _MOST_NUMBERS = 2**31
-"""Limit of an encoded table: 8 GB."""
+"""Maximum number of values of an encoded table: 8 GB."""
 _TEXT = {"string", "empty"}
 _FEW, _MANY = 0.05, 20
 _LARGEST = float(np.finfo(np.float32).max)
@@ -25,13 +25,13 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """How one column of a table becomes features.
+    """Encoding of one column of a table.
 
     Attributes:
-        name: of the column.
-        categories: its values, sorted, a feature each; None for a numeric column.
-        marked: whether a further feature says that the value is missing.
-        offset: subtracted from numbers before they become float32.
+        name: name of the column.
+        categories: sorted values, one feature each; None for a numeric column.
+        marked: whether an additional feature indicates missing values.
+        offset: subtracted from numbers before the conversion to float32.
     """
 
     name: str
@@ -47,23 +47,26 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """How a table becomes features, in the order of its columns."""
+    """Encoding of a table, in the order of its columns."""
 
     columns: tuple[Column, ...]
 
     @property
     def scaled(self) -> Mask:
-        """Features that are to be standardised: the numbers. Bool (features,)."""
+        """Which features are standardised: those of numeric columns. Bool (features,)."""
         scaled = []
         for column in self.columns:
             scaled += [column.categories is None] + [False] * (column.width - 1)
         return np.array(scaled, dtype=np.bool_)
 
     def encode(self, frame: pd.DataFrame, where: str) -> Array:
-        """Return float32 (n, features); a missing number is NaN, an unknown category all 0.
+        """Encode a table as float32 (n, features).
+
+        A missing number is NaN, an unknown category is all zeros.
 
         Raises:
-            PointError: a numeric column holds text, or a number beyond float32.
+            PointError: a numeric column contains text, or a number beyond the range of float32; or
+                the encoded table is too large.
         """
         if len(frame) * len(self.scaled) > _MOST_NUMBERS:
             raise PointError(
@@ -91,11 +94,11 @@ def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], where: str) 
 
     Args:
         frame: the table, without its target.
-        categorical: columns that are categories although they hold numbers; text always is.
+        categorical: numeric columns that are categorical; text columns always are.
         where: the file, for messages.
 
     Raises:
-        PointError: a column holds neither numbers nor text, or too many different texts.
+        PointError: a column contains neither numbers nor text, or too many different texts.
     """
     import pandas as pd
 
@@ -134,7 +137,7 @@ def _categories(series: pd.Series[Any], where: str) -> tuple[Any, ...]:
 
 
 def _check_not_numbers(series: pd.Series[Any], where: str) -> None:
-    """Raise PointError for text that is numbers but for a few cells."""
+    """Raise PointError for a text column in which almost all cells are numbers."""
     import pandas as pd
 
     seen = series.dropna()
@@ -153,7 +156,7 @@ def _check_not_numbers(series: pd.Series[Any], where: str) -> None:
 
 
 def _codes(series: pd.Series[Any], categories: tuple[Any, ...]) -> tuple[Array, Array]:
-    """Return the rows that have one of the categories, and which."""
+    """Return the rows whose value is one of the categories, and the index of the category."""
     import pandas as pd
 
     codes = pd.Index(categories).get_indexer(pd.Index(series))
@@ -162,7 +165,7 @@ def _codes(series: pd.Series[Any], categories: tuple[Any, ...]) -> tuple[Array, 
 
 
 def _numbers(series: pd.Series[Any], where: str) -> Array:
-    """Return float64 (n,)."""
+    """Return a numeric column as float64 (n,)."""
     try:
         values = series.to_numpy(dtype=np.float64, na_value=np.nan)
     except OverflowError:
@@ -182,17 +185,18 @@ def _too_large(series: pd.Series[Any], where: str) -> str:
 
 
 def _as_float32(values: Array) -> Array:
-    """Return float32 (n,); zero has no sign and missing values one bit pattern."""
+    """Return float32 (n,), with one bit pattern for zero and one for missing values."""
     numbers: Array = values.astype(np.float32) + np.float32(0)
     numbers[np.isnan(numbers)] = np.nan
     return numbers
 
 
 def _offset(values: Array) -> float:
-    """Return what to subtract so that float32 tells the numbers apart, as it must for dates.
+    """Return an offset after which float32 distinguishes the numbers, as is needed for dates.
 
-    0 where all stay apart anyway, or where subtracting saves less than half of those that do not:
-    there the digits are too many, not the numbers too far from 0.
+    The offset is 0 if float32 distinguishes all numbers anyway, or if subtraction separates less
+    than half of those that coincide: then the numbers have too many digits, and are not too far
+    from 0.
     """
     seen = np.unique(values[~np.isnan(values)])
     plain = seen.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face on the disk, read by its own library."""
+"""Hugging Face data sets on disk, read with the library ``datasets``."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _TESTS = ("test", "validation")
 
 
 def open_hugging_face(data: HuggingFace, seed: int) -> Source:
-    """Open what ``save_to_disk`` wrote: images, uint8 (n, 3, height, width), or arrays of numbers.
+    """Open a folder of ``save_to_disk``: images, uint8 (n, 3, height, width), or numeric arrays.
 
     Raises:
-        PointError: the library is not installed; there is no such folder, split or column; or it
-            holds no samples and classes.
+        PointError: the library is not installed; the folder, a split or a column does not exist; or
+            the data set does not contain samples and classes.
     """
     try:
         import datasets
@@ -35,10 +35,10 @@ def open_hugging_face(data: HuggingFace, seed: int) -> Source:
     path = Path(data.path).expanduser()
     for file in path.rglob("*"):
         if not file.is_dir():
-            open_file(file).close()  # the library would wait for a pipe
+            open_file(file).close()  # the library would block on a named pipe
     try:
         loaded: Any = datasets.load_from_disk(str(path))
-    except Exception as error:  # what it raises on damaged folders is no one kind
+    except Exception as error:  # the library raises various exceptions on damaged folders
         raise PointError(f"data.path: {path}: {one_line(error)}") from None
     train, tested = _splits(loaded, data, path)
     for split in (train, *([tested] if tested is not None else [])):
@@ -68,7 +68,7 @@ def open_hugging_face(data: HuggingFace, seed: int) -> Source:
 
 
 def _class_names(feature: Any, order: Array) -> list[str] | None:
-    """Return what the library calls the classes, as far as the data set says it."""
+    """Return the class names stored in the data set, as far as it has them."""
     called = getattr(feature, "names", None)
     if not called:
         return names_of(order)
@@ -76,7 +76,7 @@ def _class_names(feature: Any, order: Array) -> list[str] | None:
 
 
 def _splits(loaded: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:
-    """Return what is trained and what is tested on; None for no test set."""
+    """Return the training split and the test split, which is None if there is no test set."""
     if not hasattr(loaded, "keys"):
         return loaded, None
     for key, name in (("split", data.split), ("test_split", data.test_split)):
@@ -95,14 +95,15 @@ def _arrays(half: Any, data: HuggingFace, name: str) -> tuple[Array, Any]:
 
 
 def _check(half: Any, data: HuggingFace, name: str) -> None:
-    """Refuse columns whose offsets lead out of them: the library maps them, and would follow."""
+    """Raise PointError for invalid offsets: the library memory-maps columns and would follow
+    them."""
     with _read(name, "is damaged"):
         half.data.table.select([data.column, data.target]).validate(full=True)
 
 
 @contextlib.contextmanager
 def _read(name: str, what: str) -> Iterator[None]:
-    """Turn what the library raises on damaged files, which is no one kind, into one line."""
+    """Convert the various exceptions of the library on damaged files to a PointError."""
     try:
         yield
     except (PointError, MemoryError):

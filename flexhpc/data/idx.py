@@ -1,4 +1,4 @@
-"""The IDX format of MNIST and its kin (http://yann.lecun.com/exdb/mnist/), gz or raw."""
+"""The IDX format of MNIST and similar sets (http://yann.lecun.com/exdb/mnist/), gzipped or not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_idx(path: Path) -> Array:
     """Read one IDX file of unsigned bytes, gzipped or not.
 
     Raises:
-        PointError: the file is unreadable, cut short or not IDX.
+        PointError: the file is unreadable, truncated or not IDX.
     """
     try:
         content = read_unpacked(path)
@@ -51,10 +51,10 @@ def read_idx(path: Path) -> Array:
 
 
 def open_mnist(source: str, root: str | None) -> Source:
-    """Open MNIST or Fashion-MNIST: uint8 (60000, 1, 28, 28), and 10,000 to test.
+    """Open MNIST or Fashion-MNIST: uint8 (60000, 1, 28, 28), and 10,000 test images.
 
     Raises:
-        PointError: not found, unreadable, or not as the format says.
+        PointError: the files are not found, unreadable, or invalid.
     """
 
     def test() -> Part | None:

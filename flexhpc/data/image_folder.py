@@ -15,13 +15,13 @@ from flexhpc.errors import PointError
 def open_image_folder(root: str, side: int | None) -> Source:
     """Open a folder of images as RGB: uint8 (n, 3, height, width), all of one size or of ``side``.
 
-    Classes are the sorted folder names; files are walked recursively in sorted order, so that
-    global sample ids are the same everywhere. Names that start with a dot are no classes and no
-    images; 16-bit grey is scaled to 8 bits. Beside ROOT/train, ROOT/val or ROOT/test is the test
-    set.
+    Classes are the sorted folder names. Files are searched recursively in sorted order, so that
+    global sample ids are the same on every machine. Names that start with a dot are ignored; 16-bit
+    grey is scaled to 8 bits. If ROOT/train exists, ROOT/val or ROOT/test is the test set.
 
     Raises:
-        PointError: no such folder, no images, an unreadable image, or images of several sizes.
+        PointError: the folder does not exist, has no images, an unreadable image, or images of
+            different sizes.
     """
     top = Path(root).expanduser()
     if not top.is_dir():
@@ -49,7 +49,7 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _images(folder: Path) -> list[str]:
-    """Return the images of a class, in the order of their folders' and own names."""
+    """Return the images of a class, sorted by the names of their folders and files."""
 
     def refuse(error: OSError) -> None:
         raise PointError(f"{error.filename}: cannot be read: {error.strerror}")
@@ -69,8 +69,9 @@ def _is_image(name: str) -> bool:
 def _part(
     folder: Path, classes: list[str], side: int | None, shape: tuple[int, ...] | None
 ) -> Part:
-    """List the images of a folder; those of the training set say the ``shape`` of all."""
-    paths: list[str] = []  # a million of them: Path objects would take half a gigabyte
+    """Return the part for a folder; ``shape`` is that of the training set, None for the training
+    set."""
+    paths: list[str] = []  # str, because a million Path objects would take half a gigabyte
     labels: list[int] = []
     for name in _folders(folder):
         if name not in classes:

@@ -1,4 +1,4 @@
-"""Parquet with images as bytes, as Hugging Face's hub serves data sets."""
+"""Parquet files with images as bytes, the format of data sets on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from flexhpc.errors import PointError, one_line
 
 _ROWS_AT_ONCE = 256
 _MOST_ROWS = 2**27
-"""As many samples as a record can hold; a column of equal values takes next to no room."""
+"""Maximum number of samples that a record can store; a column of equal values takes almost no space
+in the file, so the file size does not limit it."""
 
 
 def open_image_table(data: ImageTable, seed: int) -> Source:
-    """Open images in Parquet: uint8 (n, 3, height, width).
+    """Open images in Parquet files: uint8 (n, 3, height, width).
 
     Raises:
-        PointError: there is no such file or column, or a row has no image or no class.
+        PointError: a file or column does not exist, or a row has no image or no class.
     """
     path = Path(data.path).expanduser()
     train, order = _part(_files(path, data.split), data, None, None)
@@ -53,7 +54,7 @@ def _files(path: Path, split: str | None) -> list[Path]:
 def _part(
     files: Sequence[Path], data: ImageTable, order: Array | None, shape: tuple[int, ...] | None
 ) -> tuple[Part, Array]:
-    """Return the samples of some files, and the sorted labels that classes are."""
+    """Return the part for some files, and the sorted labels of the classes."""
     labels: list[Any] = []
     for file in files:
         for batch in _batches(file, [data.target]):

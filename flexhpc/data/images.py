@@ -1,4 +1,4 @@
-"""Images of another side length or colour, as uint8 (PIL resizes with antialiasing)."""
+"""Resize and recolour images, as uint8 (PIL resizes with antialiasing)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LUMA = np.array([19_595, 38_470, 7_471], dtype=np.uint32)  # ITU-R 601: sums to
 
 
 def resized(image: Image.Image, side: int) -> Image.Image:
-    """Return an image of side x side: its shorter side resized, then the centre cut out."""
+    """Return an image of side x side pixels: resize the shorter side, then crop the centre."""
     width, height = image.size
     if (width, height) == (side, side):
         return image
@@ -26,9 +26,9 @@ def resized(image: Image.Image, side: int) -> Image.Image:
 
 
 def reshaped(part: Part, side: int | None, colour: str | None) -> Part:
-    """Return the part with its images resized, then turned grey or into three channels.
+    """Return the part with its images resized, then converted to grey or to three channels.
 
-    ``part`` itself if that changes nothing.
+    Returns ``part`` itself if that changes nothing.
     """
     channels = {None: part.shape[0], "grey": 1, "rgb": 3}[colour]
     shape = (channels, side or part.shape[1], side or part.shape[2])
@@ -44,7 +44,7 @@ def reshaped(part: Part, side: int | None, colour: str | None) -> Part:
 
 
 def _all_resized(images: Array, side: int | None) -> Array:
-    """Resize uint8 (k, channels, height, width)."""
+    """Resize images, uint8 (k, channels, height, width)."""
     if side is None or images.shape[2:] == (side, side):
         return images
     last = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
@@ -55,7 +55,7 @@ def _all_resized(images: Array, side: int | None) -> Array:
 
 
 def _coloured(images: Array, channels: int) -> Array:
-    """Return uint8 (k, channels, height, width) of images with one or three channels."""
+    """Convert images to one or three channels, uint8 (k, channels, height, width)."""
     if images.shape[1] == channels:
         return images
     if channels == 3:

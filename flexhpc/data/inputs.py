@@ -1,4 +1,4 @@
-"""Inputs as a network sees them: standardised, and where asked replaced or permuted."""
+"""Inputs of a network: standardised, and optionally replaced by noise or permuted."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ TRAIN, TEST = 0, 1
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """The inputs of a training or a test set.
+    """The inputs of a training or test set.
 
     Attributes:
-        rows: as they were read, (n, ...).
-        mean, deviation: what they are standardised with.
-        centre, spread: mean and deviation of the training set after that: 0 and 1 but for features
-            that are left as they are; the spread of constant ones is 0.
+        rows: the unstandardised inputs, (n, ...).
+        mean, deviation: statistics used for standardisation.
+        centre, spread: mean and standard deviation of the standardised training set: 0 and 1,
+            except for features that are not standardised; the spread of constant features is 0.
         kind: ``data.inputs`` of the point.
-        seed: for what is drawn.
-        part: TRAIN or TEST, whose samples draw differently.
+        seed: seed of noise and permutations.
+        part: TRAIN or TEST, which use different random streams.
     """
 
     rows: Array
@@ -39,8 +39,9 @@ class Inputs:
     def of(self, ids: Ints) -> Array:
         """Return the inputs of some samples, float32 (len(ids), ...).
 
-        What is drawn depends on seed and sample id alone, so a sample is the same in every probe.
-        A pixel moves with all its channels. Missing values are the mean.
+        Noise and permutations depend on seed and sample id alone, so a sample is the same in every
+        probe. All channels of a pixel are permuted together. Missing values are replaced by the
+        mean.
         """
         shape = self.rows.shape[1:]
         if self.kind == "gaussian":
@@ -66,13 +67,15 @@ class Inputs:
     def bytes_of(self, ids: Ints) -> tuple[Array, Array, Array] | None:
         """Return the bytes of some images, and what :meth:`of` subtracts and then divides by.
 
-        uint8 (len(ids), ...) and two of float32; None where that is not all that it does.
+        Returns uint8 (len(ids), ...) and two float32 arrays; None if :meth:`of` does more than
+        standardise bytes.
         """
         if self.kind != "original" or self.rows.dtype != np.uint8:
             return None
         return self.rows[ids], self.mean, self.deviation
 
     def _rng(self, identity: np.int64) -> np.random.Generator:
-        """A stream of its own for each sample: Philox is counter-based, so that is cheap."""
+        """Return an independent random stream per sample; Philox is counter-based, so this is
+        cheap."""
         key = np.array([self.seed, identity], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.part]))

@@ -1,4 +1,4 @@
-"""Labels of a point, conflicts among them, and the subsets that probes draw."""
+"""Labels of a point, conflicts between identical inputs, and the subsets of probes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _HELD_OUT_SEED = 1_402
 
 
 def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints | None:
-    """Return the new class of each of a data set's classes, int64 (classes,); None: as they are.
+    """Return the new class of each class of a data set, int64 (classes,); None for no merging.
 
     Raises:
-        PointError: the map does not fit the data set's classes.
+        PointError: the map does not match the classes of the data set.
     """
     if data.class_map is not None:
         if len(data.class_map) != classes:
@@ -63,20 +63,19 @@ def merged_labels(labels: Ints, mapping: Ints | None) -> Ints:
 
 
 def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[Ints, int, bool]:
-    """Return the labels of one point, int64 (n,), and the number of classes they are of.
+    """Return the labels of one point, int64 (n,), and their number of classes.
 
-    Third comes whether these are the classes of the data set.
-
-    Labels belong to the sample, not to the probe: every probe of a point sees the same.
+    The third value is whether these classes are those of the data set. A label depends on the
+    sample and not on the probe: it is the same in every probe of a point.
 
     Args:
-        data: how to label.
+        data: the ``data`` section.
         dataset: the samples.
-        train: ids of the training samples, among which labels are corrupted.
-        seed: of the point.
+        train: ids of the training samples, of which labels are corrupted.
+        seed: seed of the point.
 
     Raises:
-        PointError: the classes cannot be merged as asked, or no label would be corrupted.
+        PointError: the classes cannot be merged as requested, or no label would be corrupted.
     """
     rng = np.random.default_rng(derive(seed, "labels"))
     if data.labels == "random":
@@ -100,17 +99,17 @@ def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[I
 
 
 def conflicting(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Ints]:
-    """Find identical inputs with different labels, among the samples of a pool.
+    """Find identical inputs with different labels in a pool of samples.
 
     Args:
-        summary: says which samples are identical.
+        summary: contains which samples are identical.
         labels: one label per sample.
-        pool: sorted sample ids that count.
+        pool: sorted sample ids to consider.
 
     Returns:
-        The number of groups of identical inputs that disagree, and the sample ids that stand in
-        the way of a perfect fit: all but the majority label of each such group (ties: the smallest
-        label wins).
+        The number of groups of identical inputs with different labels, and the sample ids that
+        prevent a perfect fit: all but those with the majority label of each such group (ties:
+        the smallest label wins).
     """
     counted = _inside(summary.twins, pool)
     ids, group = summary.twins[counted], summary.groups[counted]
@@ -128,15 +127,16 @@ def conflicting(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Ints]:
 def conflict_groups(
     summary: Summary, labels: Ints, pool: Ints
 ) -> list[tuple[tuple[int, ...], int]]:
-    """Count the groups of identical inputs with different labels by what they hold.
+    """Count the groups of identical inputs with different labels by their composition.
 
     Args:
         summary, labels, pool: as in :func:`conflicting`.
 
     Returns:
-        Samples of each label in a group, the most first, and how many such groups there are:
-        ``[((2, 1), 30)]`` are 30 groups of three samples of which one disagrees. Which labels they
-        are makes no difference to the chance of drawing a conflict. Ascending.
+        Pairs of the samples per label of a group (most frequent first) and the number of such
+        groups, in ascending order: ``[((2, 1), 30)]`` are 30 groups of three samples, of which one
+        has a different label. The labels themselves are omitted, because the probability of
+        drawing a conflict does not depend on them.
     """
     counted = _inside(summary.twins, pool)
     ids, group = summary.twins[counted], summary.groups[counted]
@@ -156,10 +156,10 @@ def _inside(ids: Ints, pool: Ints) -> Mask:
 
 
 def held_out(count: int, fraction: float) -> Ints:
-    """Return the ids of the samples that no point trains on: sorted, the same for every seed.
+    """Return the ids of the samples that are never trained on: sorted, the same for every seed.
 
     Raises:
-        PointError: that would be none, or all.
+        PointError: no sample, or every sample, would be held out.
     """
     size = round(count * fraction)
     if fraction > 0 and not 0 < size < count:
@@ -172,10 +172,10 @@ def held_out(count: int, fraction: float) -> Ints:
 
 
 def draw_subset(pool: Ints, n: int, seed: int) -> Ints:
-    """Return ``n`` distinct global sample ids from ``pool``, sorted, int64 (n,).
+    """Draw ``n`` distinct global sample ids from ``pool``, sorted, int64 (n,).
 
-    For one seed, subsets of growing n are prefixes of one permutation; a fresh subset comes from a
-    fresh seed.
+    For one seed, subsets of growing n are prefixes of one permutation (before sorting); another
+    seed gives an independent subset.
     """
     rng = np.random.default_rng(seed)
     return np.sort(pool[rng.permutation(len(pool))[:n]])

@@ -1,4 +1,4 @@
-"""From the ``data`` section of a point to the samples that its probes draw from."""
+"""Load the samples of a point from its ``data`` section."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from flexhpc.seeds import derive
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """What the probes of one point draw from.
+    """The samples from which the probes of one point are drawn.
 
     Attributes:
-        dataset: the whole training set, with the samples that are held out.
-        labels: the point's labels, int64 (n,).
-        classes: how many classes the labels are of.
-        class_names: what they are called, where they are those of the data set and have names.
-        inputs: what the network sees of each sample.
-        mean, deviation: for standardisation, over the whole training set.
+        dataset: the whole training set, including held-out samples.
+        labels: labels of the point, int64 (n,).
+        classes: number of classes of the labels.
+        class_names: names of the classes, if they are the data set's and have names; else None.
+        inputs: network inputs of each sample.
+        mean, deviation: statistics for standardisation, over the whole training set.
         pool: sorted global sample ids that may be drawn: neither held out, nor dropped as a
             conflict.
         n_limit: largest n that can be tried.
-        conflicts: groups of identical inputs with different labels.
-        unfittable: samples that no model can fit together with their twins.
-        conflict_groups: those within the pool by the samples of each label that they hold; see
+        conflicts: number of groups of identical inputs with different labels.
+        unfittable: number of samples that no model can fit together with their twins.
+        conflict_groups: groups of conflicts within the pool by their composition; see
             :func:`flexhpc.data.labelling.conflict_groups`.
-        fingerprint: identifies the data set's content.
+        fingerprint: identifies the content of the data set.
     """
 
     dataset: Dataset
@@ -66,20 +66,20 @@ class Samples:
 
     @property
     def mean(self) -> Array:
-        """What is subtracted from every sample."""
+        """Mean that is subtracted from every sample."""
         return self.inputs.mean
 
     @property
     def deviation(self) -> Array:
-        """What every sample is divided by after that."""
+        """Standard deviation by which every sample is divided after that."""
         return self.inputs.deviation
 
     def standardised(self, ids: Ints) -> Array:
-        """Return the inputs of some samples, standardised, float32 (len(ids), ...)."""
+        """Return the standardised inputs of some samples, float32 (len(ids), ...)."""
         return self.inputs.of(ids)
 
     def bytes_of(self, ids: Ints) -> tuple[Array, Array, Array] | None:
-        """Return the inputs of some samples before they are standardised, and their moments.
+        """Return the unstandardised inputs of some samples, and their mean and deviation.
 
         See :meth:`flexhpc.data.inputs.Inputs.bytes_of`.
         """
@@ -88,14 +88,15 @@ class Samples:
 
 @dataclass(frozen=True, kw_only=True)
 class TestSet:
-    """What a trained model is tested on.
+    """The test set of a trained model.
 
     Attributes:
-        name: where it came from, for messages.
-        labels: merged as those of training, but neither random nor corrupted, int64 (m,).
-        classes: how many classes the labels are of.
-        inputs: standardised with the moments of the training set.
-        rows: where each test sample lies in ``inputs``, int64 (m,).
+        name: name of the source, for messages.
+        labels: labels, merged like those of the training set, but neither random nor corrupted,
+            int64 (m,).
+        classes: number of classes of the labels.
+        inputs: inputs, standardised with the statistics of the training set.
+        rows: row of each test sample in ``inputs``, int64 (m,).
     """
 
     name: str
@@ -105,11 +106,12 @@ class TestSet:
     rows: Ints
 
     def __len__(self) -> int:
-        """Number of test samples."""
+        """Return the number of test samples."""
         return len(self.labels)
 
     def standardised(self, ids: Ints) -> Array:
-        """Return the inputs of test samples 0 to m - 1, standardised, float32 (len(ids), ...)."""
+        """Return the standardised inputs of test samples (ids 0 to m - 1), float32 (len(ids),
+        ...)."""
         return self.inputs.of(self.rows[ids])
 
 
@@ -124,7 +126,7 @@ class _Loaded:
     held_out: Ints
 
     def inputs(self, data: Data, seed: int, rows: Array, part: int) -> Inputs:
-        """Return rows of the training or test set as a network sees them."""
+        """Return rows of the training or test set as network inputs."""
         mean, deviation = self._standard(data)
         return Inputs(
             rows=rows,
@@ -138,7 +140,7 @@ class _Loaded:
         )
 
     def _standard(self, data: Data) -> tuple[Array, Array]:
-        """Return what is subtracted from every sample, and what it is divided by then."""
+        """Return the mean and standard deviation for standardisation."""
         mean, deviation = self.mean, self.deviation
         image = self.dataset.inputs.dtype == np.uint8
         if data.standardise == "pixel":
@@ -159,7 +161,7 @@ class _Loaded:
 
 
 def load_samples(data: Data, seed: int) -> Samples:
-    """Load the data of a point. The last data sets stay in memory for the worker's next points.
+    """Load the data of a point. The last two data sets stay in memory for the worker's next points.
 
     Raises:
         PointError: the data is missing, unreadable or has the wrong shape.
@@ -167,7 +169,7 @@ def load_samples(data: Data, seed: int) -> Samples:
     loaded = _loaded(data, seed)
     labels, classes, own = draw_labels(data, loaded.dataset, loaded.train, seed)
     groups, losers = 0, np.empty(0, dtype=np.int64)
-    identical = data.inputs in ("original", "permuted")  # otherwise no two inputs are
+    identical = data.inputs in ("original", "permuted")  # other inputs are all distinct
     if identical:
         groups, losers = conflicting(loaded.summary, labels, loaded.train)
     pool = loaded.train
@@ -189,13 +191,13 @@ def load_samples(data: Data, seed: int) -> Samples:
 
 
 def load_test(data: Data, seed: int) -> TestSet:
-    """Load what the model of a point is tested on.
+    """Load the test set of a point.
 
-    That is what ``data.test_fraction`` holds out of the training set, else the source's own test
-    files. With ``inputs: permuted`` pixels move as in training.
+    The test set is the samples held out by ``data.test_fraction``, or else the test files of the
+    source. With ``inputs: permuted``, pixels are permuted as in training.
 
     Raises:
-        PointError: there is neither, or the test files are unreadable or of another shape.
+        PointError: there is no test set, or the test files are unreadable or have another shape.
     """
     loaded = _loaded(data, seed)
     dataset = loaded.dataset
@@ -218,7 +220,7 @@ def load_test(data: Data, seed: int) -> TestSet:
         inputs = loaded.inputs(data, seed, part.gather(), TEST)
     return TestSet(
         name=dataset.name,
-        labels=merged_labels(labels, mapping).copy(),  # writable, as torch wants it
+        labels=merged_labels(labels, mapping).copy(),  # torch needs a writable array
         classes=dataset.classes if mapping is None else int(mapping.max()) + 1,
         inputs=inputs,
         rows=rows,
@@ -233,7 +235,10 @@ def _loaded(data: Data, seed: int) -> _Loaded:
 
 @lru_cache(maxsize=2)
 def _load(variant: type[Data], text: str, seed: int) -> _Loaded:
-    """Load what the points of one worker share; sections with lists cannot be hashed, text can."""
+    """Load the data shared by the points of one worker.
+
+    The section is passed as text, because sections with lists cannot be hashed.
+    """
     data = variant.model_validate_json(text)
     source = open_source(data, seed)
     dataset = Dataset(

@@ -1,4 +1,4 @@
-"""Writes a data set into one packed file; see :mod:`flexhpc.data.packed` for its layout."""
+"""Write a data set into one packed file; see :mod:`flexhpc.data.packed` for the format."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CHECKSUM_ROOM = 64
 def pack(
     source: Source, reading: dict[str, Any], out: Path, progress: Progress = lambda *_: None
 ) -> Packed:
-    """Write a source into ``out``, which is either the old file or the whole new one.
+    """Write a source into ``out``; the file is replaced atomically.
 
     Samples are read and written in blocks, so the set may be larger than memory.
 
@@ -78,7 +78,7 @@ def _write(
 
 
 class _Arrays:
-    """Appends arrays to a file; ``places`` tells dtype, shape and offset of each."""
+    """Appends arrays to a file; ``places`` contains dtype, shape and offset of each."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -111,9 +111,9 @@ class _Arrays:
 
 
 def _blocks(path: Path, part: Part, offset: int, progress: Progress) -> Iterator[Array]:
-    """Yield written samples, cut as :func:`flexhpc.data.dataset.in_blocks` does, read plainly.
+    """Yield the written samples in blocks, as :func:`flexhpc.data.dataset.in_blocks` does.
 
-    Mapped pages would count as this process's memory.
+    The file is read, not memory-mapped: mapped pages would count as memory of this process.
     """
     step, count = rows_at_once(part.shape), len(part.labels)
     with path.open("rb") as file:

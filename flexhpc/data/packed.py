@@ -1,9 +1,9 @@
-"""One file that holds a whole data set, opened by memory-mapping in milliseconds.
+"""A file format for a whole data set, opened by memory-mapping in milliseconds.
 
-Layout, little-endian: 24 bytes that name the format, the length of the header (uint64), its
-SHA-256 (32 bytes), the header (JSON); then, each at a multiple of 4,096 bytes, the arrays that it
-lists. The header holds the SHA-256 of all that follows it, so a damaged header is found when the
-file is opened, and damaged content by :func:`check`.
+Layout, little-endian: 24 bytes that identify the format, the length of the header (uint64), its
+SHA-256 (32 bytes), and the header (JSON); then the arrays listed in the header, each at a multiple
+of 4,096 bytes. The header contains the SHA-256 of everything after it. A damaged header is
+therefore detected when the file is opened, and damaged content by :func:`check`.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ PREFIX = struct.Struct(f"<{len(MAGIC)}sQ32s")
 ALIGNMENT = 4_096
 _BYTES_AT_ONCE = 2**22
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, and how much of how much is done."""
+"""Called with the name of the current step, the amount done and the total amount."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """An opened file.
+    """An opened packed file.
 
     Attributes:
         path: the file.
-        reading: the keys of the ``data`` section that decided what was read.
+        reading: the keys of the ``data`` section that determined which values were read.
         source: the samples, memory-mapped and read-only.
-        size: of the file, bytes.
+        size: size of the file (bytes).
         checksum: SHA-256 of its content, hexadecimal.
-        start: where the content starts, bytes.
+        start: offset of the content (bytes).
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Packed:
 
 
 def is_packed(path: Path) -> bool:
-    """Return whether a path is a file that begins as a packed one does."""
+    """Return whether a path is a file that starts with the magic bytes of a packed file."""
     try:
         with open_regular(path) as file:
             return file.read(len(MAGIC)) == MAGIC
@@ -64,7 +64,8 @@ def open_packed(path: Path) -> Packed:
     """Open a packed file.
 
     Raises:
-        PointError: unreadable, foreign, cut short, or its header is damaged.
+        PointError: the file is unreadable, has another format or is truncated, or its header is
+            damaged.
     """
     header, start = _read_header(path)
     try:
@@ -84,10 +85,10 @@ def open_packed(path: Path) -> Packed:
 
 
 def check(path: Path, progress: Progress = lambda *_: None) -> Packed:
-    """Open a packed file and verify all of it.
+    """Open a packed file and verify all of its content.
 
     Raises:
-        PointError: as :func:`open_packed`, or the content is not what was written.
+        PointError: as in :func:`open_packed`, or if the checksum does not match.
     """
     header, start = _read_header(path)
     if content_checksum(path, start, progress) != header.checksum:
@@ -96,7 +97,7 @@ def check(path: Path, progress: Progress = lambda *_: None) -> Packed:
 
 
 def content_checksum(path: Path, start: int, progress: Progress) -> str:
-    """Return the SHA-256 of a file from ``start`` on, hexadecimal."""
+    """Return the SHA-256 of a file from offset ``start`` to the end, hexadecimal."""
     size = path.stat().st_size
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -108,7 +109,8 @@ def content_checksum(path: Path, start: int, progress: Progress) -> str:
 
 
 class _Header(BaseModel):
-    """What a file says of itself; a checksum anybody can make, so the types are looked at."""
+    """Header of a packed file. Anyone can compute a valid checksum, so the types are validated as
+    well."""
 
     model_config = ConfigDict(strict=True)
 
@@ -129,7 +131,7 @@ class _Header(BaseModel):
 
 
 def _read_header(path: Path) -> tuple[_Header, int]:
-    """Return the verified header of a file of the size that it says, and where content starts."""
+    """Return the verified header and the offset of the content; the size of the file must match."""
     try:
         with open_regular(path) as file:
             prefix = file.read(PREFIX.size)

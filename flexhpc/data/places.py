@@ -1,4 +1,4 @@
-"""Where a known data set may lie, and how it gets there."""
+"""Search and download standard data sets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _downloads: ContextVar[bool] = ContextVar("downloads", default=True)
 
 
 def roots(source: str, root: str | None) -> list[Path]:
-    """Return the folders to search, best first."""
+    """Return the folders to search, in order of priority."""
     if root is not None:
         return [Path(root).expanduser()]
     places = [Path("data")]
@@ -53,15 +53,16 @@ def roots(source: str, root: str | None) -> list[Path]:
 
 
 def obtain(source: str, root: str | None, wanted: Sequence[Sequence[str]]) -> list[Path]:
-    """Return the files of an image set, downloading it through torchvision if it is nowhere.
+    """Return the files of an image set; download it with torchvision if it is not found.
 
     Args:
         source: name of the set.
-        root: the user's folder, or None for the usual places.
-        wanted: per file, its possible paths relative to a root.
+        root: folder given by the user, or None for the default folders.
+        wanted: for each file, its possible paths relative to a root.
 
     Raises:
-        PointError: not found; names the places searched and how to get the data.
+        PointError: the set is not found; the message lists the folders searched and how to get the
+            data.
     """
     if files := find(source, root, wanted):
         return files
@@ -77,7 +78,7 @@ def obtain(source: str, root: str | None, wanted: Sequence[Sequence[str]]) -> li
 
 @contextlib.contextmanager
 def no_downloads() -> Iterator[None]:
-    """Have sets that are not on this machine count as missing, inside."""
+    """Disable downloads in a context: sets that are not on this machine count as missing."""
     before = _downloads.set(False)
     try:
         yield
@@ -86,7 +87,7 @@ def no_downloads() -> Iterator[None]:
 
 
 def find(source: str, root: str | None, wanted: Sequence[Sequence[str]]) -> list[Path] | None:
-    """Return the files of a set as :func:`obtain` does, or None if no place has all of them."""
+    """Return the files of a set like :func:`obtain`, or None if no folder contains all of them."""
     for place in roots(source, root):
         paths = [
             next((place / name for name in names if (place / name).is_file()), None)
@@ -98,10 +99,11 @@ def find(source: str, root: str | None, wanted: Sequence[Sequence[str]]) -> list
 
 
 def find_table(source: str, root: str | None, names: Sequence[str]) -> Path:
-    """Return the file of a table: ``root`` itself, or the first of ``names``, in any letter case.
+    """Return the file of a table: ``root`` itself, or the first of ``names``, ignoring case.
 
     Raises:
-        PointError: not found; names the places searched and how to get the data.
+        PointError: the file is not found; the message lists the folders searched and how to get the
+            data.
     """
     places = roots(source, root)
     if root is not None and places[0].is_file():
@@ -116,7 +118,7 @@ def find_table(source: str, root: str | None, names: Sequence[str]) -> Path:
 
 
 def not_found(source: str, places: Sequence[Path], files: str, why: str = "") -> PointError:
-    """Return the error that says where a set was searched for, and how to get it."""
+    """Return the error for a missing set: the folders searched and how to get the data."""
     searched = ", ".join(map(str, places))
     return PointError(
         f"data.source: {source} was not found in {searched} (searched for {files}){why}; get "
@@ -125,7 +127,7 @@ def not_found(source: str, places: Sequence[Path], files: str, why: str = "") ->
 
 
 def _download(source: str, root: Path) -> str:
-    """Try torchvision's download, one process at a time; return why it failed, or ''."""
+    """Download with torchvision, one process at a time; return the reason of a failure, or ''."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         before = socket.getdefaulttimeout()

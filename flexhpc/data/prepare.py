@@ -1,4 +1,4 @@
-"""The command ``flexhpc data prepare``: which set to pack, as what, and into which file."""
+"""The command ``flexhpc data prepare``: pack a data set into one file."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def prepare(
 
     Args:
         source: value of ``data.source``.
-        given: keys of the ``data`` section, None where not given.
-        overrides: more of them, as ``data.KEY=VALUE``.
-        out: the file; by default data/NAME.packed, named after the source, folder or table.
-        progress: hears how far it is.
+        given: keys of the ``data`` section; None values are omitted.
+        overrides: additional keys, as ``data.KEY=VALUE``.
+        out: the output file; by default data/NAME.packed, named after the source, folder or table.
+        progress: called with the progress.
 
     Raises:
-        InputError: a key is wrong or decides nothing here; one line per error.
-        PointError: the data cannot be read, the file cannot be written, or it is there already and
-            is no packed one, or by default one that was packed otherwise.
+        InputError: a key is invalid or has no effect here; one line per error.
+        PointError: the data cannot be read; the file cannot be written; it exists and is not a
+            packed file; or ``out`` is None and the existing file was packed with other keys.
     """
     data = _section(source, given, overrides)
     key, where = data.location_key(), data.location
@@ -58,9 +58,9 @@ def prepare(
 
 
 def _name(data: Data) -> str:
-    """Return how the file is called by default, without its ending.
+    """Return the default name of the file, without its extension.
 
-    A source that lies where the point says, and nowhere else, is called by its file or folder.
+    A source whose location is required is named after its file or folder.
     """
     key = data.location_key()
     if key is None or data.location is None or not type(data).model_fields[key].is_required():
@@ -72,9 +72,9 @@ def _name(data: Data) -> str:
 
 
 def _refuse_to_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
-    """Raise PointError where ``out`` is no packed file, or one of another reading if one is given.
+    """Raise PointError if ``out`` exists and is not a packed file, or was packed with other keys.
 
-    A packed file that is damaged may be replaced.
+    ``reading`` is None if other keys are allowed. A damaged packed file may be replaced.
     """
     if not out.exists():
         return
@@ -92,7 +92,7 @@ def _refuse_to_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
 
 
 def _keys(source: str) -> list[str]:
-    """Return the keys that decide what is packed."""
+    """Return the keys that determine what is packed."""
     known = variants("data")
     some = [known[source]] if source in known else list(dict.fromkeys(known.values()))
     keys = (

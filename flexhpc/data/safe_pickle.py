@@ -1,8 +1,8 @@
-"""Pickles read by an unpickler that builds plain values and arrays of numbers, and nothing else.
+"""Restricted unpickler for plain values and numeric arrays.
 
-Not one of the functions is called that a pickle of NumPy names: they can be made to take any bytes
-for the addresses of objects. What stands for them here notes what the pickle asks for, and an array
-is made of its bytes when all of it has been seen to fit.
+No NumPy function named by a pickle is called: such functions can be made to interpret arbitrary
+bytes as addresses of objects. Stand-ins record their arguments instead, and an array is created
+from its bytes after all arguments have been validated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NO_ARRAY = "holds an array of something else than numbers and short texts"
 
 
 class _Type:
-    """Stands for a numpy.dtype."""
+    """Stand-in for numpy.dtype."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         if not isinstance(code, str) or not _PLAIN_TYPE.fullmatch(code):
@@ -41,14 +41,14 @@ class _Type:
 
 
 class _ArrayType:
-    """Stands for numpy.ndarray, which is named but never called."""
+    """Stand-in for numpy.ndarray, which pickles name but must not call."""
 
     def __new__(cls, *_: Any) -> _ArrayType:
         raise pickle.UnpicklingError("makes an array of raw memory")
 
 
 class _Pending:
-    """Stands for an array whose content follows."""
+    """Stand-in for an array whose content follows."""
 
     array: Array
 
@@ -58,7 +58,7 @@ class _Pending:
 
 
 def _made(data: Any, kind: Any, shape: Any, order: Any) -> Array:
-    """Return the array that bytes are; texts are bytes that Python 2 has written."""
+    """Create an array from its bytes; Python 2 stored the bytes as text."""
     if isinstance(data, str):
         data = data.encode("latin1")
     if not isinstance(data, bytes | bytearray) or not isinstance(kind, _Type):
@@ -104,7 +104,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 
 
 def _allowed(module: str, name: str) -> Any:
-    """Return what stands for an allowed name."""
+    """Return the stand-in for an allowed name."""
     if (module, name) not in _ALLOWED:
         raise pickle.UnpicklingError(f"holds {module}.{name}, which is no array")
     return _ALLOWED[module, name]
@@ -116,17 +116,17 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def unpickle(path: Path) -> Any:
-    """Read a pickle of plain values and arrays; texts of Python 2 are taken as latin-1.
+    """Read a pickle of plain values and arrays; text of Python 2 is decoded as latin-1.
 
     Raises:
-        Exception: of any kind, where the file is damaged or holds anything else.
+        Exception: of any type, if the file is damaged or contains anything else.
     """
     content = read_plain(path, MOST_BYTES)
     return _settled(_ArraysOnly(io.BytesIO(content), encoding="latin1").load())
 
 
 def _settled(value: Any) -> Any:
-    """Return a value with the arrays in their places."""
+    """Return a value with its stand-ins replaced by the arrays."""
     if isinstance(value, _Pending):
         return value.array
     if isinstance(value, dict):
@@ -137,10 +137,10 @@ def _settled(value: Any) -> Any:
 
 
 def read_joblib(path: Path) -> Array:
-    """Read the one array of a file that joblib.dump wrote, plain or compressed by zlib or gzip.
+    """Read the single array of a joblib.dump file, plain or compressed with zlib or gzip.
 
     Raises:
-        Exception: of any kind, where the file is damaged or holds anything but numbers.
+        Exception: of any type, if the file is damaged or contains anything but numbers.
     """
     from joblib import numpy_pickle
 

@@ -1,4 +1,4 @@
-"""From the ``data`` section of a point to its source: a packed file, or the files of the set."""
+"""Open the source of a point from its ``data`` section: a packed file or the original files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ from flexhpc.errors import PointError
 
 
 def reading_of(data: Data) -> dict[str, Any]:
-    """Return the keys of a section that decide which values are read, where given."""
+    """Return the keys of a section that determine which values are read, except those that are
+    None."""
     keys = {key: getattr(data, key) for key in data.reading_keys()}
     return {key: value for key, value in keys.items() if value is not None}
 
@@ -44,13 +45,13 @@ def open_source(data: Data, seed: int) -> Source:
     """Open the source of a point.
 
     Raises:
-        PointError: the data is missing, unreadable, of the wrong shape, or packed otherwise.
+        PointError: the data is missing, unreadable, of the wrong shape, or packed with other keys.
     """
     return _open_packed(data) or open_files(data, seed)
 
 
 def open_files(data: Data, seed: int) -> Source:
-    """Open the source of a point from the files of the set, not from a packed one.
+    """Open the source of a point from the original files, not from a packed file.
 
     Raises:
         PointError: the data is missing, unreadable or of the wrong shape.
@@ -59,38 +60,38 @@ def open_files(data: Data, seed: int) -> Source:
 
 
 def digits(data: Digits, seed: int) -> Source:
-    """The digits of scikit-learn."""
+    """Open the digits of scikit-learn."""
     return open_digits()
 
 
 def gaussian(data: Gaussian, seed: int) -> Source:
-    """Noise, and labels of a random teacher."""
+    """Draw Gaussian inputs, with labels of a random linear teacher."""
     return make_gaussian(data.dims, data.classes, data.size, seed)
 
 
 def random_tokens(data: RandomTokens, seed: int) -> Source:
-    """Sequences of random tokens."""
+    """Draw sequences of random tokens."""
     return make_random_tokens(data.vocabulary, data.length, data.size, seed)
 
 
 def table(data: Table, seed: int) -> Source:
-    """Any table."""
+    """Open a table."""
     return open_table(data)
 
 
 def known_table(data: KnownTable, seed: int) -> Source:
-    """A table of UCI."""
+    """Open a standard UCI table."""
     return open_known_table(data.source, data.root)
 
 
 def image_folder(data: ImageFolder, seed: int) -> Source:
-    """Images in folders."""
+    """Open a folder of images."""
     _no_file(data.root)
     return open_image_folder(data.root, data.side)
 
 
 def image_set(data: ImageSet, seed: int) -> Source:
-    """A well-known image set."""
+    """Open a standard image set."""
     _no_file(data.root)
     openers = {"cifar5m": open_cifar5m, "cifar10": open_cifar, "cifar100": open_cifar}
     return openers.get(data.source, open_mnist)(data.source, data.root)
@@ -104,7 +105,8 @@ def _no_file(root: str | None) -> None:
 
 
 def _open_packed(data: Data) -> Source | None:
-    """Open the packed file that the section names, or one that fits in its folder or the usual."""
+    """Open the packed file at the location of the section, or a matching one in the folders to
+    search."""
     if data.drawn:
         return None
     key, where = data.location_key(), data.location
@@ -125,7 +127,7 @@ def _open_packed(data: Data) -> Source | None:
 
 
 def _misfit(packed: dict[str, Any], data: Data) -> str | None:
-    """Return why a file that was packed with these keys does not give what is asked for."""
+    """Return why a file packed with these keys does not match the section; None if it does."""
     wanted = reading_of(data)
     if "colour" not in packed:
         wanted.pop("colour", None)
@@ -139,7 +141,7 @@ def _misfit(packed: dict[str, Any], data: Data) -> str | None:
 
 
 def _as_asked(source: Source, data: Data) -> Source:
-    """Return the source with its images resized and coloured, where they are not yet."""
+    """Return the source with its images resized and recoloured, unless they already are."""
     if not isinstance(data, Images):
         return source
     side, colour = data.side, data.colour
@@ -151,7 +153,7 @@ def _as_asked(source: Source, data: Data) -> Source:
             )
         return source
     train = reshaped(source.train, side, colour)
-    own_test = source.test  # not the source: it may hold all samples once more
+    own_test = source.test  # do not capture the source, which may hold a second copy of all samples
 
     def test() -> Part | None:
         part = own_test()

@@ -1,4 +1,4 @@
-"""What a pass over all samples tells: moments, identical samples, and the content's identity."""
+"""Statistics over all samples: moments, identical samples, and a fingerprint of the content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Blocks = Callable[[], Iterator[Array]]
 
 
 def summarise(dataset: Dataset) -> Summary:
-    """Summarise a data set; two or three passes over its samples."""
+    """Summarise a data set with two or three passes over its samples."""
     blocks = partial(in_blocks, dataset.inputs)
     return summary_of(blocks, dataset.inputs.dtype, dataset.shape, dataset.labels, dataset.classes)
 
@@ -25,7 +25,7 @@ def summarise(dataset: Dataset) -> Summary:
 def summary_of(
     blocks: Blocks, dtype: np.dtype[Any], shape: tuple[int, ...], labels: Ints, classes: int
 ) -> Summary:
-    """Summarise samples that come in blocks, as :func:`flexhpc.data.dataset.in_blocks` cuts them.
+    """Summarise samples in blocks, which are split as in :func:`flexhpc.data.dataset.in_blocks`.
 
     The fingerprint is 32 hexadecimal digits of a SHA-256 over shape, samples and original labels.
     """
@@ -46,7 +46,7 @@ def summary_of(
 
 
 def row_hashes(blocks: Blocks) -> NDArray[np.void]:
-    """Return a 128-bit BLAKE2 hash of every sample's bytes: shape (n,), dtype V16."""
+    """Return a 128-bit BLAKE2 hash of the bytes of every sample: shape (n,), dtype V16."""
     digests = bytearray()
     for block in blocks():
         for row in np.ascontiguousarray(block).reshape(len(block), -1):
@@ -55,9 +55,9 @@ def row_hashes(blocks: Blocks) -> NDArray[np.void]:
 
 
 def twins(hashes: NDArray[np.void]) -> tuple[Ints, Ints]:
-    """Return the ids of all samples that are not alone, and the number of each one's group.
+    """Return the ids of all samples that have an identical twin, and the group number of each.
 
-    Both int64 (m,); ids ascend. Only hashes that share their first half are compared in full.
+    Both int64 (m,); ids are ascending. Only hashes with equal first halves are compared in full.
     """
     halves = hashes.view(np.uint64)[::2]
     _, group, sizes = np.unique(halves, return_inverse=True, return_counts=True)
@@ -71,8 +71,8 @@ def twins(hashes: NDArray[np.void]) -> tuple[Ints, Ints]:
 def moments(blocks: Blocks, keep: Mask | None = None) -> tuple[Array, Array]:
     """Return mean and standard deviation over the samples, or those in ``keep``, a mask (n,).
 
-    Per channel for images (channels, 1, 1), per feature for vectors (features,), where missing
-    values (NaN) are left out; float32. The deviation of a constant feature is 0.
+    Per channel for images (channels, 1, 1); per feature for vectors (features,), where missing
+    values (NaN) are ignored; float32. The deviation of a constant feature is 0.
     """
 
     def kept() -> Iterator[Array]:
@@ -105,14 +105,14 @@ def moments_of_pixels(blocks: Blocks, keep: Mask) -> tuple[Array, Array]:
 
 
 def pooled(mean: Array, deviation: Array) -> tuple[Array, Array]:
-    """Return the moments over all channels (features) at once, from those of each; same shapes."""
+    """Return the moments over all channels (features) together, from those of each; same shapes."""
     whole = mean.astype(np.float64).mean()
     spread = np.sqrt((deviation.astype(np.float64) ** 2 + (mean - whole) ** 2).mean())
     return np.full_like(mean, whole), np.full_like(deviation, spread)
 
 
 def _of_images(blocks: Blocks) -> tuple[Array, Array]:
-    """Whole numbers add up exactly, whatever the blocks."""
+    """Sum integers, which is exact and therefore independent of the blocks."""
     pixels, sums, squares = 0, [0], [0]
     for block in blocks():
         axes = (0, 2, 3)

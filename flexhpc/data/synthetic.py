@@ -1,4 +1,4 @@
-"""Data that needs no file: scikit-learn's digits, and Gaussian inputs."""
+"""Data without user files: scikit-learn's digits, Gaussian inputs and random tokens."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from flexhpc.seeds import derive
 def open_digits() -> Source:
     """Open the digits that ship with scikit-learn: uint8 (1797, 1, 8, 8), values 0 to 16.
 
-    Its file is read without it: importing scikit-learn takes nearly as long as importing torch, in
-    every worker that starts.
+    The file is read without importing scikit-learn, which would take nearly as long as importing
+    torch in every worker that starts.
     """
     package = find_spec("sklearn")
     assert package is not None
@@ -27,10 +27,10 @@ def open_digits() -> Source:
 
 
 def make_gaussian(dims: int, classes: int, size: int, seed: int) -> Source:
-    """Draw standard-normal inputs, float32 (size, dims), for one ``seed`` of a point.
+    """Draw standard-normal inputs, float32 (size, dims), for the ``seed`` of a point.
 
-    Original labels are those of a random linear teacher without bias: linearly separable, so a
-    linear model fits any number of them. With random labels this is the perceptron problem of
+    The original labels come from a random linear teacher without bias. They are linearly separable,
+    so a linear model fits any number of them. With random labels this is the perceptron problem of
     Cover (1965), whose n50 is known exactly. Inputs are not standardised.
     """
     rng = np.random.default_rng(derive(seed, "inputs"))
@@ -46,9 +46,9 @@ def make_gaussian(dims: int, classes: int, size: int, seed: int) -> Source:
 
 
 def make_random_tokens(vocabulary: int, length: int, size: int, seed: int) -> Source:
-    """Draw uniformly random tokens, float32 (size, length), for one ``seed`` of a point.
+    """Draw uniformly random tokens, float32 (size, length), for the ``seed`` of a point.
 
-    Labels of whole sequences mean nothing: each token is one.
+    The label of a sequence has no meaning: its tokens are the labels.
     """
     rng = np.random.default_rng(derive(seed, "inputs"))
     tokens = rng.integers(0, vocabulary, (size, length)).astype(np.float32)

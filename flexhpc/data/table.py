@@ -1,4 +1,4 @@
-"""Any table with a header: CSV, also packed by gzip, bzip2, xz, zip or tar, or Parquet."""
+"""Tables with a header: CSV, also compressed with gzip, bzip2, xz, zip or tar, or Parquet."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MOST_CELLS = 2**30
-"""Of a Parquet table: 8 GB of numbers, three times HIGGS."""
+"""Maximum number of cells of a Parquet table: 8 GB of numbers, three times HIGGS."""
 _MOST_COLUMNS = 2**15
-"""pandas takes up to 2 ms per column: a minute for this many columns of text."""
+"""Maximum number of columns: pandas takes up to 2 ms per column, a minute for this many text
+columns."""
 
 
 def open_table(data: Table) -> Source:
-    """Open the table of a point: float32 (n, features). Classes are the target's sorted values.
+    """Open the table of a point: float32 (n, features).
+
+    Classes are the sorted values of the target.
 
     Raises:
-        PointError: no such file or column, unreadable, or the target is no class.
+        PointError: the file or a column does not exist, the file is unreadable, or the target does
+            not contain classes.
     """
     path = Path(data.path).expanduser()
     if not path.is_file():
@@ -66,16 +70,17 @@ def _read(path: Path) -> pd.DataFrame:
         frame = pd.read_parquet(path) if is_parquet else _read_csv(path)
     except PointError:
         raise
-    except Exception as error:  # what the readers raise on damaged files is no one kind
+    except Exception as error:  # the readers raise various exceptions on damaged files
         raise PointError(f"{path}: is neither CSV nor Parquet: {one_line(error)}") from None
     frame.columns = frame.columns.map(str)
     return frame
 
 
 def _check_size(path: Path) -> None:
-    """Raise ValueError if a Parquet file says that it holds more than a table may.
+    """Raise ValueError if a Parquet file has more cells than a table may have.
 
-    A column of one value takes next to nothing there, however many rows it has.
+    The size of the file does not limit them: a column of a single value takes almost no space, for
+    any number of rows.
     """
     from pyarrow.parquet import read_metadata
 
@@ -94,7 +99,7 @@ def _check_columns(path: Path, columns: int) -> None:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Read a CSV file; blanks around a cell do not count, also where it is a number or missing."""
+    """Read a CSV file; blanks around cells are ignored, also around numbers and missing values."""
     import pandas as pd
 
     file = plain_text(path)

@@ -1,7 +1,7 @@
-"""Three tables of the UCI repository, in the layouts that are found in the wild.
+"""Three UCI tables, in the file formats in which they are distributed.
 
-Checksums are not compared: copies differ in headers and spacing, but not in what they say. Shape
-and class set are checked.
+Checksums are not compared, because copies differ in headers and spacing but not in their values.
+Shape and classes are checked.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ _EXCEL = (".xls", ".xlsx")
 _MOST_COLUMNS, _MOST_ROWS = 100, 600_000
 """Limits of a CSV file: covtype has 55 columns and 581,012 rows, adult and credit have fewer."""
 _MOST_BYTES = 2**28
-"""Limit of an unpacked table: covtype has 75 MB."""
+"""Maximum size of an uncompressed table: covtype has 75 MB."""
 _MOST_CELLS = 2**24
-"""Limit of an Excel sheet: credit has 750,000 cells."""
+"""Maximum number of cells of an Excel sheet: credit has 750,000."""
 _REFERENCE = re.compile(rb"\br\s*=\s*[\"']([A-Za-z]{0,3})(\d{1,7})[\"']")
-"""Attribute of a cell or row in an Excel sheet, as r="AB12"."""
+"""Attribute of a cell or row in an Excel sheet, such as r="AB12"."""
 
 
 def open_known_table(source: str, root: str | None) -> Source:
     """Open ``covtype``, ``adult`` or ``credit``: float32 (n, features).
 
     Raises:
-        PointError: not found, unreadable, or of another shape or class set.
+        PointError: the file is not found, unreadable, or has another shape or other classes.
     """
     openers: dict[str, Callable[[str | None], Source]] = {
         "covtype": _open_covtype,
@@ -62,7 +62,7 @@ def open_known_table(source: str, root: str | None) -> Source:
 
 
 def _open_covtype(root: str | None) -> Source:
-    """Covertype: 10 quantities, then 44 columns that are one-hot already; 7 classes."""
+    """Open Covertype: 10 numeric columns, then 44 columns that are already one-hot; 7 classes."""
     path = find_table("covtype", root, _COVTYPE_FILES)
     if path.name.startswith("samples"):
         inputs, labels = _covtype_cache(path)
@@ -86,7 +86,7 @@ def _open_covtype(root: str | None) -> Source:
 
 
 def _covtype_cache(path: Path) -> tuple[Array, Array]:
-    """Read the two files that scikit-learn's fetch_covtype keeps."""
+    """Read the two files of the cache of scikit-learn's fetch_covtype."""
     targets = path.with_name(path.name.replace("samples", "targets"))
     arrays = []
     for file, dtype in ((path, np.float32), (targets, np.float64)):
@@ -111,7 +111,7 @@ def _covtype_csv(path: Path) -> tuple[Array, Array]:
 
 
 def _open_adult(root: str | None) -> Source:
-    """Adult (census income): 6 numbers and 8 columns of text; 2 classes."""
+    """Open Adult (census income): 6 numeric columns and 8 columns of text; 2 classes."""
     path = find_table("adult", root, ("adult.data", "adult.csv"))
     frame, labels = _read_adult(path)
     encoding = fit_encoding(frame, (), str(path))
@@ -130,7 +130,8 @@ def _open_adult(root: str | None) -> Source:
 
 
 def _read_adult(path: Path) -> tuple[pd.DataFrame, Array]:
-    """Read adult.data or adult.test: with a header or without, `|` lines left out."""
+    """Read adult.data or adult.test, with or without a header; lines that start with `|` are
+    skipped."""
     frame = _csv(path, header=None, dtype=str, comment="|")
     if frame.shape[1] != _ADULT_COLUMNS:
         raise PointError(f"{path}: has {frame.shape[1]} columns; adult has {_ADULT_COLUMNS}")
@@ -153,11 +154,11 @@ def _adult_part(frame: pd.DataFrame, labels: Array, encoding: Encoding, path: Pa
 
 
 def _open_credit(root: str | None) -> Source:
-    """Default of credit card clients: 23 columns, of which 3 are categories; 2 classes."""
+    """Open Default of credit card clients: 23 columns, of which 3 are categorical; 2 classes."""
     path = find_table("credit", root, (*_CREDIT_FILES, "uci_credit_card.csv"))
     frame = _read_excel(path) if path.suffix.lower() in _EXCEL else _csv(path, None, str)
     names = [str(name).strip().lower() for name in frame.iloc[0]]
-    if len(frame) > 1 and str(frame.iloc[1, 0]).strip().lower() == "id":  # UCI has X1.. above names
+    if len(frame) > 1 and str(frame.iloc[1, 0]).strip().lower() == "id":  # UCI has a row X1.. above
         names = [str(name).strip().lower() for name in frame.iloc[1]]
         frame = frame.iloc[1:]
     targets = [i for i, name in enumerate(names) if name in _CREDIT_TARGETS]
@@ -192,12 +193,12 @@ def _read_excel(path: Path) -> pd.DataFrame:
     try:
         _check_sheets(path)
         return pd.read_excel(path, header=None, dtype=str, engine="calamine")
-    except Exception as error:  # what the readers raise on damaged files is no one kind
+    except Exception as error:  # the readers raise various exceptions on damaged files
         raise PointError(f"{path}: cannot be read: {one_line(error)}") from None
 
 
 def _check_sheets(path: Path) -> None:
-    """Raise ValueError if an .xlsx file is larger, or refers to more cells, than a table has.
+    """Raise ValueError if an .xlsx file is larger, or refers to more cells, than a table may.
 
     The reader allocates every cell up to the last one, and aborts the process if it cannot.
     """
@@ -239,12 +240,12 @@ def _csv(
         if len(frame) > _MOST_ROWS:
             raise ValueError(f"has more than {_MOST_ROWS:,} rows")
         return frame.apply(tidied) if dtype is str else frame
-    except Exception as error:  # what the readers raise on damaged files is no one kind
+    except Exception as error:  # the readers raise various exceptions on damaged files
         raise PointError(f"{path}: cannot be read as a table: {one_line(error)}") from None
 
 
 def _first_cell(path: Path, comment: str | None = None) -> str:
-    """Return the first cell of a table as it is written, empty if it has none."""
+    """Return the first cell of a table as text, empty if it has none."""
     try:
         return next(iter(first_row(plain_text(path, _MOST_BYTES), comment)), "")
     except (OSError, ValueError) as error:
@@ -252,7 +253,7 @@ def _first_cell(path: Path, comment: str | None = None) -> str:
 
 
 def _names_columns(first: str) -> bool:
-    """Return whether the first cell of a table says that its row is a header."""
+    """Return whether the first cell of a table implies that its row is a header."""
     if first.strip() in ("", *MISSING):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Compressed files, which may be far larger inside: read whole, up to a bound."""
+"""Compressed files, which may be far larger when decompressed: read as a whole, up to a limit."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from flexhpc.atomic import open_regular, read_plain
 from flexhpc.errors import PointError
 
 MOST_BYTES = 2**30
-"""Of a file that is read whole, also unpacked: far more than any data set that comes as one."""
+"""Maximum size of a file that is read as a whole, also after decompression; far above the size of
+any data set distributed as a single file."""
 _GZIP, _ZLIB = b"\x1f\x8b", b"\x78"
 _TAR, _USTAR = slice(257, 262), b"ustar"
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open a user's file to read.
+    """Open a user's file for reading.
 
     Raises:
-        PointError: it cannot be opened, or is a named pipe, a socket or a device.
+        PointError: the file cannot be opened, or is a named pipe, a socket or a device.
     """
     try:
         return open_regular(path)
@@ -38,15 +39,16 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def read_unpacked(path: Path, *, also_zlib: bool = False, most: int | None = None) -> bytes:
-    """Return the content of a regular file; what gzip packed is unpacked.
+    """Return the content of a regular file; gzip files are decompressed.
 
     Args:
-        path: of the file; also_zlib: whether what zlib packed is unpacked as well.
-        most: bytes that it may have, also unpacked; None for a gigabyte.
+        path: the file.
+        also_zlib: whether zlib files are decompressed as well.
+        most: maximum number of bytes, also after decompression; None for a gigabyte.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or is larger.
-        ValueError: it is damaged, cut short, or larger once unpacked.
+        OSError: the file cannot be read, is not a regular file, or is larger.
+        ValueError: the file is damaged, truncated, or larger after decompression.
     """
     most = most or MOST_BYTES
     content = read_plain(path, most)
@@ -58,7 +60,7 @@ def read_unpacked(path: Path, *, also_zlib: bool = False, most: int | None = Non
 
 def _unpacked(content: bytes, window: int, most: int) -> bytes:
     parts, left = [], most
-    while content:  # gzip's files may be several, one after the other
+    while content:  # a gzip file may have several members
         reader = zlib.decompressobj(window)
         try:
             parts.append(reader.decompress(content, left + 1))
@@ -79,14 +81,15 @@ def _too_large(most: int) -> ValueError:
 
 
 def plain_text(path: Path, most: int | None = None) -> Path | io.BytesIO:
-    """Return what pandas is to read for a table: the file, or what was packed there.
+    """Return the input for pandas: the file, or its decompressed content.
 
     Args:
-        path: of the file; most: bytes that may be packed there, None for a gigabyte.
+        path: the file.
+        most: maximum number of decompressed bytes, None for a gigabyte.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or is larger.
-        ValueError: it is damaged, cut short, or larger once unpacked.
+        OSError: the file cannot be read, is not a regular file, or is larger.
+        ValueError: the file is damaged, truncated, or larger after decompression.
     """
     most = most or MOST_BYTES
     with open_regular(path) as file:
@@ -115,7 +118,7 @@ def _of_tar(content: bytes, most: int) -> bytes:
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
             files = [member for member in archive.getmembers() if member.isfile()]
             _check_single(len(files))
-            if files[0].size > most:  # a sparse one takes no room
+            if files[0].size > most:  # a sparse file takes no space
                 raise _too_large(most)
             file = archive.extractfile(files[0])
             return b"" if file is None else file.read()
@@ -124,10 +127,10 @@ def _of_tar(content: bytes, most: int) -> bytes:
 
 
 def check_memory(path: Path, archive: zipfile.ZipFile, array: str) -> None:
-    """Check that an array of an .npz file fits into memory; zeros compress 1,000 to 1.
+    """Check that an array of an .npz file fits into memory; zeros compress by a factor of 1,000.
 
     Raises:
-        PointError: it does not fit.
+        PointError: the array does not fit.
     """
     sizes = {one.filename.removesuffix(".npy"): one.file_size for one in archive.infolist()}
     size, free = sizes.get(array, 0), psutil.virtual_memory().available

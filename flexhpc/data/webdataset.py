@@ -1,4 +1,4 @@
-"""Tar files of images and their classes, as the WebDataset library writes them."""
+"""Tar files of images and their classes, in the format of the WebDataset library."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from flexhpc.data.unpacked import MOST_BYTES, open_file
 from flexhpc.errors import PointError, one_line
 
 _NUMBER = re.compile(r"-?\d{1,18}")
-"""A label that is an int64; Python refuses to parse one of more than 4,300 digits."""
+"""A label that fits into int64; Python refuses to parse more than 4,300 digits."""
 
 
 def open_webdataset(data: WebDataset, seed: int) -> Source:
     """Open tar files of images: uint8 (n, 3, height, width), in the order of the files.
 
     Raises:
-        PointError: there is no such file, or a sample lacks its image or its class.
+        PointError: the file does not exist, or a sample has no image or no class.
     """
     path = Path(data.path).expanduser()
     files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
@@ -68,7 +68,7 @@ def open_webdataset(data: WebDataset, seed: int) -> Source:
 
 
 def _key(name: str) -> str:
-    """Return a member's name up to the first dot of its last part, as WebDataset has it."""
+    """Return the name of a member up to the first dot of its last part, as WebDataset does."""
     folder, slash, last = name.rpartition("/")
     return folder + slash + last.partition(".")[0]
 
@@ -79,17 +79,20 @@ def _ending(name: str) -> str:
 
 
 def _members(file: Path, read: Set[str], named: Set[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of the members with some endings; of those not to be read, none."""
+    """Yield name and content of the members with extensions in ``named``.
+
+    The content is empty unless the extension is in ``read``.
+    """
     try:
         with open_file(file) as opened, tarfile.open(fileobj=opened) as tar:
             for member in tar:
                 if not member.isfile() or _ending(member.name) not in named:
                     continue
-                if member.size > MOST_BYTES:  # a sparse one takes no room in the archive
+                if member.size > MOST_BYTES:  # a sparse file takes no space
                     raise PointError(f"{file}/{member.name}: is larger than a gigabyte; remove it")
                 content = tar.extractfile(member) if _ending(member.name) in read else None
                 yield member.name, content.read() if content is not None else b""
     except (PointError, MemoryError):
         raise
-    except Exception as error:  # what tarfile raises on damaged files is no one kind
+    except Exception as error:  # tarfile raises various exceptions on damaged files
         raise PointError(f"{file}: is no readable tar file: {one_line(error)}") from None

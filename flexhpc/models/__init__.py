@@ -1,7 +1,7 @@
-"""Families of networks with exact sizes, their scaling, reparameterizations and counts.
+"""Network families of exact size, their scaling, reparameterizations and parameter counts.
 
-What it offers is imported when it is asked for: a spec may name variants of this room, and reading
-one imports no torch.
+Public names are imported on first access: a spec may name variants of this package, and reading a
+spec must not import torch.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""From the ``model`` section of a point to a network that can be trained."""
+"""Build a trainable network from the ``model`` section of a point."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from flexhpc.models.subspace import Subspace
 def build(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build an untrained network, initialised from torch's global random state.
 
-    With a reparameterization its frozen weights are drawn first, so they are those of the plain
-    network of the same seed.
+    With a reparameterization, the frozen weights are drawn first, so they equal those of the plain
+    network with the same seed.
 
     Args:
         model: the family and its sizes.
-        shape: of one sample: (channels, height, width), or (features,).
+        shape: shape of one sample: (channels, height, width), or (features,).
         classes: number of outputs.
 
     Raises:
-        PointError: the network cannot take samples of this shape, or be scaled or reparameterized
-            as asked.
+        PointError: the network does not accept samples of this shape, or cannot be scaled or
+            reparameterized as requested.
     """
     plain = plain_network(model, shape, classes)
     if model.subspace is not None:

@@ -1,4 +1,4 @@
-"""What a network can learn with: its trained numbers and their bits, counted without weights."""
+"""Count the trained parameters of a network and their bits, without allocating weights."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from flexhpc.models.reparameterization import matrices
 
 
 def count_parameters(model: Network, shape: Shape, classes: int, device: str = "meta") -> int:
-    """Return the exact number of trained numbers.
+    """Return the exact number of trained parameters.
 
-    Those are d in a subspace, the entries of A and B with low rank, else all trainable parameters.
-    The network is built and run once, so that a shape which it cannot take is found here and not
-    in the middle of a sweep.
+    These are the d coordinates of a subspace, the entries of A and B of a low-rank update, or else
+    all trainable parameters. The network is built and run once, so that an unsupported shape is
+    detected here and not in the middle of a sweep.
 
     Args:
-        model: its section of the spec.
-        shape: of one sample.
+        model: the ``model`` section.
+        shape: shape of one sample.
         classes: number of outputs.
-        device: where it runs. "meta" allocates no weights, but has torch import its compiler, which
-            takes as long as torch itself; for a network that is about to be trained take "cpu".
+        device: device on which the network runs. "meta" allocates no weights, but makes torch
+            import its compiler, which takes as long as importing torch; use "cpu" for a network
+            that is about to be trained.
 
     Raises:
-        PointError: the network cannot take samples of this shape, or be scaled or reparameterized
-            as asked.
+        PointError: the network does not accept samples of this shape, or cannot be scaled or
+            reparameterized as requested.
     """
     device = _device(model, device)
     network = _built(model, shape, classes, device)
@@ -49,19 +50,19 @@ def count_parameters(model: Network, shape: Shape, classes: int, device: str = "
 
 
 def count_bits(model: Network, shape: Shape, classes: int, precision: str) -> int:
-    """Return how many bits the trained numbers hold, without allocating them.
+    """Return the number of bits of the trained parameters, without allocating them.
 
-    A number holds 64 bits with ``precision`` fp64 and 32 otherwise (bf16 keeps its weights in
-    fp32); a quantised weight holds ``bits``, its vectors as said.
+    A parameter has 64 bits with ``precision`` fp64 and 32 otherwise (bf16 keeps its weights in
+    fp32). A quantised weight has ``bits``; vectors are not quantised.
 
     Args:
         model: as for :func:`count_parameters`.
-        shape: of one sample.
+        shape: shape of one sample.
         classes: number of outputs.
         precision: ``training.precision``.
 
     Raises:
-        PointError: as :func:`count_parameters`.
+        PointError: as for :func:`count_parameters`.
     """
     network = _built(model, shape, classes, _device(model, "meta"))
     trained, each = _trained(model, network), 64 if precision == "fp64" else 32
@@ -72,7 +73,7 @@ def count_bits(model: Network, shape: Shape, classes: int, precision: str) -> in
 
 
 def _device(model: Network, device: str) -> str:
-    """Return where to build a network: code of the user's own need not work without values."""
+    """Return the device on which to build a network: user code need not support "meta"."""
     return "cpu" if isinstance(model, CustomModel) else device
 
 
@@ -94,7 +95,7 @@ def _built(model: Network, shape: Shape, classes: int, device: str) -> nn.Module
 
 @contextlib.contextmanager
 def _telling(model: Network, shape: Shape) -> Iterator[None]:
-    """Say of whatever goes wrong inside that the network cannot take the samples."""
+    """Convert any exception to a PointError: the network does not accept the samples."""
     try:
         with in_time():
             yield

@@ -1,4 +1,4 @@
-"""Networks of the user's own."""
+"""Custom networks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ Shape = tuple[int, ...]
 
 
 def network(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
-    """Call what makes the network, with ``shape`` and ``classes`` where it asks for them.
+    """Build the network with the user's code.
+
+    ``shape`` and ``classes`` are passed if the code has parameters with these names.
 
     Raises:
-        PointError: it cannot be imported, raises something, or returns something else.
+        PointError: the code cannot be imported, raises an exception, or does not return a
+            torch.nn.Module.
     """
     key = f"model.family: {model.family}"
     make = load(model.family, model.place, pinned=model.version is not None, key="model.family")
@@ -29,7 +32,7 @@ def network(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
 
 
 def _limit_passes(network: nn.Module, limit: TimeLimit) -> None:
-    """Have a forward pass that takes longer raise TookTooLong."""
+    """Make a forward pass that exceeds the time limit raise TookTooLong."""
 
     def begin(module: nn.Module, inputs: object) -> None:
         limit.__enter__()
@@ -38,6 +41,6 @@ def _limit_passes(network: nn.Module, limit: TimeLimit) -> None:
         limit.__exit__(None, None, None)
 
     for hook in (begin, end):
-        vars(hook)["only_watches"] = True  # so that training/manual_backprop.py need not call it
+        vars(hook)["only_watches"] = True  # so that training/manual_backprop.py may skip it
     network.register_forward_pre_hook(begin)
     network.register_forward_hook(end, always_call=True)

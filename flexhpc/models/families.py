@@ -1,4 +1,4 @@
-"""The networks of the families at one given size: no scaling, no reparameterization."""
+"""Networks of the families at an explicit size, without scaling or reparameterization."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from flexhpc.models import plain, timm_models
 from flexhpc.models.initialise import BASE_WIDTH, draw_all, drawing, layers_of, scale_rates
 
 Shape = tuple[int, ...]
-"""Of one sample: (channels, height, width), or (features,)."""
+"""Shape of one sample: (channels, height, width), or (features,)."""
 
 
 def network(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build an untrained network, initialised from torch's global random state.
 
-    It has the attribute ``flexhpc_any_layout`` if its family works in any memory format.
+    The network has the attribute ``flexhpc_any_layout`` if its family works in any memory format.
 
     Args:
-        model: a family with an explicit width; its scaling and reparameterization are left aside.
-        shape: of one sample.
+        model: a family with an explicit width; scaling and reparameterization are ignored.
+        shape: shape of one sample.
         classes: number of outputs.
 
     Raises:
-        PointError: the family cannot take samples of this shape.
+        PointError: the family does not accept samples of this shape.
     """
     if len(shape) != 3 and model.images_only:
         raise PointError(
@@ -58,50 +58,50 @@ def network(model: Network, shape: Shape, classes: int) -> nn.Module:
 
 
 def linear(model: Linear, shape: Shape, classes: int) -> nn.Module:
-    """One layer."""
+    """Build a single linear layer."""
     return plain.linear(math.prod(shape), classes, bias=model.bias, draw=drawing(model))
 
 
 def mlp(model: Mlp, shape: Shape, classes: int) -> nn.Module:
-    """Hidden layers of equal width."""
+    """Build a multilayer perceptron with hidden layers of equal width."""
     return plain.mlp(
         math.prod(shape), classes, **_sizes(model, "bias", "norm"), draw=drawing(model)
     )
 
 
 def cnn(model: Cnn, shape: Shape, classes: int) -> nn.Module:
-    """Strided convolutions."""
+    """Build a network of strided convolutions."""
     sizes = _sizes(model, "kernel", "bias", "norm")
     return plain.cnn(shape[0], classes, **sizes, draw=drawing(model))
 
 
 def vit(model: Vit, shape: Shape, classes: int) -> nn.Module:
-    """timm's VisionTransformer."""
+    """Build timm's VisionTransformer."""
     return timm_models.vit(shape, classes, **_sizes(model, "heads", "patch", "mlp_ratio"))
 
 
 def gpt(model: Gpt, shape: Shape, classes: int) -> nn.Module:
-    """A decoder-only transformer of timm's blocks."""
+    """Build a decoder-only transformer of timm's blocks."""
     return timm_models.Gpt(shape, classes, **_sizes(model, "heads", "mlp_ratio"))
 
 
 def mixer(model: Mixer, shape: Shape, classes: int) -> nn.Module:
-    """timm's MLP-Mixer."""
+    """Build timm's MLP-Mixer."""
     return timm_models.mixer(shape, classes, **_sizes(model, "patch"))
 
 
 def resnet(model: Resnet, shape: Shape, classes: int) -> nn.Module:
-    """timm's ResNet."""
+    """Build timm's ResNet."""
     return timm_models.resnet(shape, classes, **_sizes(model, "norm"))
 
 
 def efficientnet(model: Efficientnet, shape: Shape, classes: int) -> nn.Module:
-    """timm's EfficientNet."""
+    """Build timm's EfficientNet."""
     return timm_models.efficientnet(shape, classes, **_sizes(model))
 
 
 def by_name(model: Timm, shape: Shape, classes: int) -> nn.Module:
-    """Any model of timm."""
+    """Build any timm model by its name."""
     name = model.family.removeprefix("timm:")
     return timm_models.by_name(name, shape, classes, model.kwargs)
 

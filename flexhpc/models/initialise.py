@@ -1,4 +1,4 @@
-"""How the weights of a built network are drawn, where its own way is not wanted."""
+"""Initialise the weights of a network in other ways than its library's default."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ GAINS = {
     "gelu": math.sqrt(2.0),
     "silu": math.sqrt(2.0),
 }
-"""Per activation the gain that keeps the variance of a signal at initialisation (He et al. 2015,
+"""Gain of each activation that keeps the variance of a signal at initialisation (He et al. 2015,
 arXiv 1502.01852, and torch.nn.init.calculate_gain; for GELU and SiLU the gain of ReLU)."""
 BASE_WIDTH = 64
 Layer = nn.Linear | nn.Conv2d
 
 
 Draw = Callable[[Layer, bool], None]
-"""Draws the weights of a layer that was just made, in place; whether it is the last one."""
+"""Initialises the weights of a new layer in place; the bool is whether it is the last layer."""
 
 
 def drawing(model: Initialised) -> Draw:
-    """Return what draws weights as ``model.init`` says.
+    """Return the function that initialises layers according to ``model.init``.
 
-    ``torch`` leaves them as they are, but for ``model.gain``. Otherwise biases become zero, and the
-    last layer has a gain of 1.
+    ``torch`` keeps the default weights, multiplied by ``model.gain``. All other values set biases
+    to zero and use a gain of 1 for the last layer.
     """
     gain = _gain(model)
 
@@ -53,14 +53,14 @@ def drawing(model: Initialised) -> Draw:
 
 
 def draw_all(network: nn.Module, draw: Draw) -> None:
-    """Draw the weights of all linear layers and convolutions of a network of timm."""
+    """Initialise all linear layers and convolutions of a timm network."""
     head = cast(Any, network).get_classifier()
     for layer in layers_of(network):
         draw(layer, layer is head)
 
 
 def layers_of(network: nn.Module) -> list[Layer]:
-    """Return the linear layers and convolutions of a network, in the order in which it has them."""
+    """Return the linear layers and convolutions of a network, in module order."""
     return [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
 
 
@@ -74,12 +74,13 @@ def _gain(model: Initialised) -> float:
 def scale_rates(layers: list[Layer], times: float) -> None:
     """Apply the maximal update parametrisation to layers that are ``times`` their base width.
 
-    Every trained number gets an attribute ``rate_factors``; see
-    ``make_optimizer`` in training/optimizers.py.
+    Every trained parameter gets an attribute ``rate_factors``; see ``make_optimizer`` in
+    training/optimizers.py.
 
-    Yang et al. 2022 (arXiv 2203.03466), table 3: the last layer's variance falls by one more
-    factor of the width; SGD's rate grows with it for the first layer and all biases before the
-    last one and falls for the last layer, Adam's falls for all layers but the first.
+    Yang et al. 2022 (arXiv 2203.03466), table 3: the variance of the last layer is divided by one
+    more factor of the width. The learning rate of SGD is multiplied by the width for the first
+    layer and for all biases before the last layer, and divided by it for the last layer; the rate
+    of Adam is divided by it for all layers but the first.
     """
     if len(layers) == 1:
         return

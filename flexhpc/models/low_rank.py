@@ -1,4 +1,4 @@
-"""Low-rank changes of frozen matrices (LoRA, Hu et al. 2021, arXiv 2106.09685)."""
+"""Low-rank updates of frozen matrices (LoRA, Hu et al. 2021, arXiv 2106.09685)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from flexhpc.models.reparameterization import Reparameterization, matrices
 
 
 class LowRank(Reparameterization):
-    """Every matrix W becomes W + B A, where B and A are trained and W is not.
+    """A network in which every matrix W is replaced by W + B A; B and A are trained, W is frozen.
 
-    B (outputs, rank) starts at zero, A (rank, inputs) with entries from N(0, 1 / inputs), so the
-    network starts as it was initialised. Vectors (biases, norms) stay frozen as well.
+    B (outputs, rank) starts at zero and A (rank, inputs) with entries from N(0, 1 / inputs), so the
+    network initially equals the plain one. Vectors (biases, norms) are frozen as well.
 
     Args:
-        network: on the CPU; frozen by this.
-        rank: of B A; the smaller side of a matrix where that is less.
+        network: the network, on the CPU; it is frozen in place.
+        rank: rank of B A, limited to the smaller dimension of each matrix.
     """
 
     def __init__(self, network: nn.Module, rank: int) -> None:
@@ -42,6 +42,6 @@ class LowRank(Reparameterization):
 
 
 def trained_numbers(network: nn.Module, rank: int) -> int:
-    """Return the number of entries of all B and A; it can exceed that of the matrices."""
+    """Return the number of entries of all B and A, which can exceed that of the matrices."""
     shapes = matrices(network).values()
     return sum(min(rank, *shape) * sum(shape) for shape in shapes)

@@ -1,4 +1,4 @@
-"""The plainly written families: linear, mlp and cnn."""
+"""Families without timm: linear, mlp and cnn."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "identity": nn.Identity,
     "gelu": nn.GELU,
 }
-"""The module of each activation."""
+"""Module of each activation."""
 
 
 def linear(features: int, classes: int, *, bias: bool, draw: Draw) -> nn.Module:
-    """One layer: (n, features or image) -> (n, classes)."""
+    """Build one linear layer: (n, features or image) -> (n, classes)."""
     head = nn.Linear(features, classes, bias=bias)
     draw(head, True)
     return nn.Sequential(nn.Flatten(), head)
@@ -30,7 +30,7 @@ def mlp(
     features: int, classes: int, *, width: int, depth: int, activation: str, bias: bool, norm: str,
     draw: Draw,
 ) -> nn.Module:  # fmt: skip
-    """``depth`` hidden layers of ``width`` units: (n, features or image) -> (n, classes)."""
+    """Build ``depth`` hidden layers of ``width`` units: (n, features or image) -> (n, classes)."""
     make_activation = ACTIVATIONS[activation]
     layers: list[nn.Module] = [nn.Flatten()]
     for level in range(depth):
@@ -46,11 +46,11 @@ def cnn(
     channels: int, classes: int, *, width: int, depth: int, kernel: int, activation: str,
     bias: bool, norm: str, draw: Draw,
 ) -> nn.Module:  # fmt: skip
-    """``depth`` convolutions of stride 2, then global average pooling and a linear head.
+    """Build ``depth`` convolutions of stride 2, then global average pooling and a linear head.
 
-    The first convolution has ``width`` output channels, each further one twice as many as the one
-    before: (n, channels, height, width) -> (n, classes). Kernels are ``kernel`` pixels wide (odd)
-    and padded by ``kernel // 2``, so that each halves the sides, rounded up.
+    The first convolution has ``width`` output channels, each following one twice as many as the
+    previous one: (n, channels, height, width) -> (n, classes). Kernels are ``kernel`` pixels wide
+    (odd) and padded by ``kernel // 2``, so that each convolution halves the sides, rounded up.
     """
     make_activation = ACTIVATIONS[activation]
     layers: list[nn.Module] = []

@@ -1,7 +1,7 @@
-"""Random projections P (rows x columns), given by what P z is; the columns have unit length.
+"""Random projections P (rows x columns), implemented as the product P z; columns have unit length.
 
-The random numbers are drawn from torch's global generator when a projection is made. They are
-buffers that no state_dict holds.
+The random numbers are drawn from torch's global generator when a projection is created. They are
+non-persistent buffers, which a state_dict does not contain.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from torch.nn import functional
 
 
 class Dense(nn.Module):
-    """Gaussian entries, every column scaled to unit length (Li et al. 2018, arXiv 1804.08838)."""
+    """Dense projection: Gaussian entries, with columns scaled to unit length.
+
+    See Li et al. 2018, arXiv 1804.08838.
+    """
 
     matrix: Tensor
 
@@ -30,7 +33,7 @@ class Dense(nn.Module):
 
 
 class Sparse(nn.Module):
-    """Entries are 0 but for a share of 1 / sqrt(rows), which are rows^(-1/4) of either sign.
+    """Sparse projection: a fraction 1 / sqrt(rows) of the entries is +-rows^(-1/4), the rest 0.
 
     Very sparse projections (Li, Hastie & Church 2006, section 2, s = sqrt(rows)), scaled so that
     the columns have unit length on average.
@@ -58,9 +61,10 @@ class Sparse(nn.Module):
 
 
 class Kronecker(nn.Module):
-    """P = Q1 (x) Q2 / sqrt(rows), cut to size; Q1 and Q2 Gaussian (Lotfi et al. 2022, 2211.13609).
+    """Kronecker projection: P = Q1 (x) Q2 / sqrt(rows), truncated, with Gaussian Q1 and Q2.
 
-    Both are ceil(sqrt(rows)) x ceil(sqrt(columns)). Columns have unit length on average.
+    Both are ceil(sqrt(rows)) x ceil(sqrt(columns)). Columns have unit length on average (Lotfi et
+    al. 2022, arXiv 2211.13609).
     """
 
     left: Tensor
@@ -75,19 +79,19 @@ class Kronecker(nn.Module):
         self.register_buffer("right", torch.randn(high, wide) * scale, persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return P z (rows,), as Q1 Z Q2^T for the matrix Z that holds z row by row."""
+        """Return P z (rows,), computed as Q1 Z Q2^T with z reshaped row by row to the matrix Z."""
         wide = self.left.shape[1]
         square = functional.pad(z, (0, wide * wide - len(z))).view(wide, wide)
         return (self.left @ square @ self.right.T).flatten()[: self.rows]
 
 
 class Fastfood(nn.Module):
-    """Stacked blocks S H G Pi H B, scaled and cut to size (Le, Sarlos & Smola 2013, section 3).
+    """Fastfood projection: stacked blocks S H G Pi H B, scaled and truncated.
 
-    A block is n x n with n the next power of two from the columns: B random signs, H the
-    Walsh-Hadamard matrix, Pi a permutation, G Gaussian, and S = chi(n) lengths / norm of G, which
-    makes each row as long as a Gaussian one. With 1 / sqrt(n rows) in front columns have unit
-    length on average.
+    See Le, Sarlos & Smola 2013, section 3. A block is n x n, where n is the number of columns
+    rounded up to a power of two: B are random signs, H is the Walsh-Hadamard matrix, Pi a
+    permutation, G Gaussian, and S = chi(n) lengths / norm of G, which gives each row the length of
+    a Gaussian row. With the factor 1 / sqrt(n rows), columns have unit length on average.
     """
 
     sign: Tensor
@@ -128,7 +132,8 @@ PROJECTIONS: dict[str, Callable[[int, int], nn.Module]] = {
 def walsh_hadamard(vectors: Tensor) -> Tensor:
     """Return H x for each row x of (m, n), n a power of two; H is +-1, in Hadamard order.
 
-    The fast transform: log2(n) rounds of sums and differences of the halves of ever longer pieces.
+    The fast transform: log2(n) rounds of sums and differences of the halves of pieces of doubling
+    length.
     """
     size, half = vectors.shape[1], 1
     result = vectors
@@ -140,9 +145,10 @@ def walsh_hadamard(vectors: Tensor) -> Tensor:
 
 
 def _bernoulli_places(places: int, share: float) -> Tensor:
-    """Return the places (ascending) of ``places`` that independent draws of chance ``share`` pick.
+    """Return the ascending indices below ``places`` selected by independent Bernoulli(``share``)
+    draws.
 
-    Drawn by the gaps between them, which are geometric: as many numbers as places are picked.
+    The gaps between them are drawn, which are geometric: one random number per selected index.
     """
     picked: list[Tensor] = []
     last = -1

@@ -1,4 +1,4 @@
-"""Quantised weights, trained straight through (Bengio et al. 2013, arXiv 1308.3432)."""
+"""Quantised weights with the straight-through estimator (Bengio et al. 2013, arXiv 1308.3432)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _STARTS_AT_ZERO = 1e-4
 
 
 class Quantised(Reparameterization):
-    """Every matrix entry takes the nearest of 2^bits values (k + 1/2) s; vectors stay as they are.
+    """A network with every matrix entry rounded to the nearest of 2^bits values (k + 1/2) s.
 
-    k runs from -2^(bits-1) to 2^(bits-1) - 1, so zero is no value. The step s is fixed per matrix
-    when the network is made: were it to follow the training, it would hold trained information that
-    no count of bits shows. What is trained are the real weights behind; the rounding's gradient is
-    taken to be 1, also beyond the outermost value.
+    Vectors are not rounded. k ranges from -2^(bits-1) to 2^(bits-1) - 1, so zero is not a value.
+    The step s of each matrix is fixed when the network is created: a trained step would store
+    information that the number of bits does not include. The underlying real weights are trained;
+    the gradient of the rounding is taken to be 1, also outside of the range of values.
 
     Args:
-        network: initialised; its own parameters are trained.
-        bits: of a weight.
+        network: an initialised network; its parameters are trained.
+        bits: bits per weight.
     """
 
     steps: Tensor
@@ -39,7 +39,7 @@ class Quantised(Reparameterization):
         self.register_buffer("steps", torch.tensor(steps), persistent=False)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return the rounded matrices; their gradient passes to the real ones unchanged."""
+        """Return the rounded matrices; their gradient passes to the real weights unchanged."""
         real = [self.network.get_parameter(name) for name in self.names]
         # real - real is exactly 0, so the rounded value stays exact
         return {
@@ -48,7 +48,7 @@ class Quantised(Reparameterization):
         }
 
     def quantised_weights(self) -> dict[str, Tensor]:
-        """Return the matrices as the network uses them, by name, for inspection."""
+        """Return the rounded matrices by name, for inspection."""
         rounded = self._rounded(self.network.get_parameter(name) for name in self.names)
         return dict(zip(self.names, rounded, strict=True))
 
@@ -61,11 +61,11 @@ class Quantised(Reparameterization):
 
 
 def _step(weight: Tensor, inputs: int, bits: int) -> float:
-    """Return s: 2^bits steps reach from -r to r, with r = (1.3 + bits / 3) rms of the weights.
+    """Return s: 2^bits steps span -r to r, with r = (1.3 + bits / 3) rms of the weights.
 
-    From 1 to 8 bits that is within 3 % of the range with the least error for Gaussian weights (Max
-    1960, table II). A matrix that starts at zero (the head of a mixer) or next to it takes
-    1 / sqrt(inputs) for its rms.
+    For 1 to 8 bits this is within 3 % of the range with the least error for Gaussian weights (Max
+    1960, table II). A matrix that is initialised at or close to zero (the head of a mixer) uses 1 /
+    sqrt(inputs) for its rms.
     """
     rms = float(weight.detach().double().square().mean().sqrt())
     if rms < _STARTS_AT_ZERO:

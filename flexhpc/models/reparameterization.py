@@ -1,4 +1,4 @@
-"""What all reparameterizations share: a network whose weights are computed from what is trained."""
+"""Base of all reparameterizations: a network whose weights are computed from trained parameters."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.func import functional_call
 
 
 class Reparameterization(nn.Module, ABC):
-    """A network that runs with other weights than its own; its buffers (BatchNorm's) stay its own.
+    """A network that runs with computed weights; its buffers (BatchNorm's) are used unchanged.
 
     Args:
-        network: initialised; its parameters are where the training starts.
+        network: an initialised network; training starts from its parameters.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -23,11 +23,11 @@ class Reparameterization(nn.Module, ABC):
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
-        """Return the weights that differ from the network's own, by their names in the network."""
+        """Return the computed weights by their names in the network."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Run the network with :meth:`weights`."""
-        # autocast is for the network: rounded weights would not be in the subspace any more
+        # Autocast applies to the network only: weights rounded to bf16 would leave the subspace.
         with torch.autocast(inputs.device.type, enabled=False):
             weights = self.weights()
         outputs: Tensor = functional_call(self.network, weights, (inputs,))
@@ -35,10 +35,11 @@ class Reparameterization(nn.Module, ABC):
 
 
 def matrices(network: nn.Module) -> dict[str, tuple[int, int]]:
-    """Return (outputs, inputs) of every trainable parameter with two dimensions or more, by name.
+    """Return (outputs, inputs) of every trainable parameter with two or more dimensions, by name.
 
-    A kernel (out, in, height, width) is a matrix of (out, in x height x width). Of three dimensions
-    or more, leading ones of size 1 are dropped: a vit's positions (1, n, width) are n x width.
+    A kernel (out, in, height, width) is a matrix of (out, in x height x width). With three or more
+    dimensions, leading dimensions of size 1 are dropped: the position embedding (1, n, width) of a
+    vit is n x width.
     """
     return {
         name: _as_matrix(parameter.shape)

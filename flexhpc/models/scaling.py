@@ -1,4 +1,4 @@
-"""From a scaling rule, or a number of parameters to match, to a network's width and depth."""
+"""Compute a network's width and depth from a scaling rule or a number of parameters to match."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ _WIDEST = 10**6
 
 
 def concrete(model: Network, shape: Shape, classes: int) -> Network:
-    """Return the model with ``scaling`` and ``match_params`` worked out into a width and a depth.
+    """Resolve ``scaling`` and ``match_params`` to an explicit width and depth.
 
-    Widths are rounded to the nearest multiple that the family takes (heads of a vit, 2 of a resnet,
-    8 of an efficientnet), at least one; depths to the nearest whole number. Rules:
-    ``width``, ``depth``, ``both``: times ``scale``.
-    ``compound``: width 1.1^scale, depth 1.2^scale (Tan & Le 2019, arXiv 1905.11946, section 3.3);
-    :func:`resolution` gives its images.
-    ``vit_shape``: width scale^0.22, depth scale^0.45, units of the MLPs scale^0.6 (Alabdulmohsin et
-    al. 2023, arXiv 2305.13035).
+    Widths are rounded to the nearest multiple that the family supports (heads of a vit, 2 of a
+    resnet, 8 of an efficientnet), at least one multiple; depths to the nearest integer. Rules:
 
-    ``match_params`` counts the network's own parameters, before a reparameterization.
+    - ``width``, ``depth``, ``both``: multiplied by ``scale``.
+    - ``compound``: width 1.1^scale, depth 1.2^scale (Tan & Le 2019, arXiv 1905.11946, section
+      3.3); :func:`resolution` returns the size of the images.
+    - ``vit_shape``: width scale^0.22, depth scale^0.45, units of the MLPs scale^0.6
+      (Alabdulmohsin et al. 2023, arXiv 2305.13035).
+
+    ``match_params`` counts the parameters of the plain network, before a reparameterization.
 
     Args:
-        model: what the spec says.
-        shape: of one sample.
+        model: the ``model`` section.
+        shape: shape of one sample.
         classes: number of outputs.
 
     Raises:
-        PointError: the rule leads to sizes that the family does not have, or no width comes near
-            the parameters to match.
+        PointError: the rule leads to sizes that the family does not support, or no width has a
+            number of parameters close to the requested one.
     """
     if not isinstance(model, Sized):
         return model
@@ -48,13 +49,13 @@ def concrete(model: Network, shape: Shape, classes: int) -> Network:
 
 
 def resolution(model: Network, shape: Shape) -> Shape:
-    """Return the shape of a sample after the resize that ``compound`` scaling puts first.
+    """Return the shape of a sample after the initial resize of ``compound`` scaling.
 
-    Sides grow by 1.15^scale and are rounded to the nearest multiple of the patch (of 1 where there
-    is none), at least one.
+    Sides are multiplied by 1.15^scale and rounded to the nearest multiple of the patch (of 1 if
+    there are no patches), at least one multiple.
 
     Raises:
-        PointError: samples are no images.
+        PointError: samples are not images.
     """
     if not isinstance(model, Sized) or model.scaling != "compound" or model.scale is None:
         return shape
@@ -108,7 +109,7 @@ def _scaled(model: Sized, scaling: str, scale: float) -> Sized:
 
 @lru_cache(maxsize=1024)
 def _matched(model: Sized, shape: Shape, classes: int, wanted: int) -> Sized:
-    """Bisect for the width: a network's number of parameters never falls as it gets wider."""
+    """Bisect for the width: the number of parameters never decreases with the width."""
     multiple = model.width_multiple
 
     def at(width: int) -> Sized:
@@ -144,7 +145,7 @@ def _matched(model: Sized, shape: Shape, classes: int, wanted: int) -> Sized:
 
 
 def _count(model: Sized, shape: Shape, classes: int) -> int:
-    # fork_rng: whether a width was looked up or not, the weights drawn afterwards are the same
+    # fork_rng: the weights drawn afterwards must not depend on whether a width was looked up
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return sum(p.numel() for p in network(model, shape, classes).parameters())
 
@@ -155,10 +156,10 @@ def _nearest(value: float, multiple: int) -> int:
 
 
 def _power(base: float, exponent: float) -> float:
-    return math.pow(base, min(exponent, 1_000.0))  # larger than any network, and still a float
+    return math.pow(base, min(exponent, 1_000.0))  # larger than any network, but a finite float
 
 
 def _ratio(units: int, width: int) -> float:
-    """Return the float whose product with ``width``, cut to a whole number, is ``units``."""
+    """Return the float whose product with ``width``, truncated to an integer, is ``units``."""
     ratio = units / width
     return ratio if int(width * ratio) == units else math.nextafter(ratio, math.inf)

@@ -11,18 +11,18 @@ from flexhpc.models.reparameterization import Reparameterization
 
 
 class Subspace(Reparameterization):
-    """All parameters, flattened, are theta = theta0 + P z; only z (dims,) is trained, from zero.
+    """A network with theta = theta0 + P z for all flattened parameters; only z (dims,) is trained.
 
-    theta0 is the network as initialised. P is drawn from torch's global generator and never saved:
-    the same seed draws it again.
+    theta0 are the initial weights, and z starts at zero. P is drawn from torch's global generator
+    and never saved, because the same seed reproduces it.
 
     Args:
-        network: on the CPU; frozen by this.
+        network: the network, on the CPU; it is frozen in place.
         dims: length of z.
-        projection: kind of P, a key of ``PROJECTIONS``.
+        projection: type of P, a key of ``PROJECTIONS``.
 
     Raises:
-        PointError: see :func:`check_dims`; or P takes more memory than there is.
+        PointError: see :func:`check_dims`; or P does not fit into memory.
     """
 
     def __init__(self, network: nn.Module, dims: int, projection: str) -> None:
@@ -41,7 +41,7 @@ class Subspace(Reparameterization):
             ) from None
 
     def weights(self) -> dict[str, Tensor]:
-        """Return theta0 + P z, cut into the network's parameters."""
+        """Return theta0 + P z, split into the network's parameters."""
         pieces = self.projection(self.z).split(list(self.sizes.values()))
         frozen = {name: self.network.get_parameter(name) for name in self.sizes}
         return {

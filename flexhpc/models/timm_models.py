@@ -1,4 +1,4 @@
-"""Families that timm provides: vit, mixer, resnet, efficientnet, and any other by its name."""
+"""Families from timm: vit, gpt, mixer, resnet, efficientnet, and any other model by its name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _timm() -> Any:
     try:
         with quick_imports():
             import timm
-    except Exception as error:  # a torchvision built for another torch fails in its own ways
+    except Exception as error:  # a torchvision built for another torch raises various exceptions
         what = one_line(error)
         raise PointError(
             f"model.family: this family needs timm and torchvision, which do not work here: {what}"
@@ -29,7 +29,7 @@ def vit(
     shape: tuple[int, ...], classes: int, *, width: int, depth: int, heads: int, patch: int,
     activation: str, mlp_ratio: float,
 ) -> nn.Module:  # fmt: skip
-    """timm's VisionTransformer on images of ``shape`` (channels, height, width)."""
+    """Build timm's VisionTransformer for images of ``shape`` (channels, height, width)."""
     timm = _timm()
     _check_patch(shape, patch)
     model: nn.Module = timm.models.VisionTransformer(
@@ -47,8 +47,10 @@ def vit(
 
 
 class Gpt(nn.Module):
-    """A decoder-only transformer on sequences (length,) of tokens: the vision transformer's blocks,
-    with causal attention. Embeddings are drawn from N(0, 0.02^2), as GPT-2's are.
+    """A decoder-only transformer on token sequences (length,).
+
+    It uses timm's vision transformer blocks with causal attention. Embeddings are drawn from N(0,
+    0.02^2), as in GPT-2.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class Gpt(nn.Module):
         super().__init__()
         timm = _timm()
         (length,) = shape
-        self.tokens = nn.Embedding(vocabulary + 1, width)  # and one that begins each sequence
+        self.tokens = nn.Embedding(vocabulary + 1, width)  # and a start token
         self.places = nn.Embedding(length, width)
         for embedding in (self.tokens, self.places):
             nn.init.normal_(embedding.weight, std=0.02)
@@ -77,7 +79,7 @@ class Gpt(nn.Module):
         return self.head
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return logits of every token given those before it, (m, vocabulary, length)."""
+        """Return the logits of every token given the previous ones, (m, vocabulary, length)."""
         begin = inputs.new_full((len(inputs), 1), self.tokens.num_embeddings - 1)
         before = torch.cat([begin, inputs[:, :-1]], dim=1).long()
         hidden = self.tokens(before) + self.places.weight
@@ -90,7 +92,7 @@ class Gpt(nn.Module):
 def mixer(
     shape: tuple[int, ...], classes: int, *, width: int, depth: int, patch: int, activation: str
 ) -> nn.Module:
-    """timm's MlpMixer (Tolstikhin et al. 2021, arXiv 2105.01601), its head starting at zero.
+    """Build timm's MlpMixer (Tolstikhin et al. 2021, arXiv 2105.01601); its head starts at zero.
 
     The MLPs over patches have ``width`` / 2 units, rounded down, those over channels 4 ``width``.
     """
@@ -123,11 +125,11 @@ def _check_patch(shape: tuple[int, ...], patch: int) -> None:
 def resnet(
     shape: tuple[int, ...], classes: int, *, width: int, depth: int, activation: str, norm: str
 ) -> nn.Module:
-    """timm's ResNet: ``depth`` basic blocks over up to four stages of doubling channels.
+    """Build timm's ResNet: ``depth`` basic blocks over up to four stages with doubling channels.
 
-    The stem is timm's "deep" one: three 3x3 convolutions. On images of at most 64 pixels it keeps
-    the resolution, as is usual for CIFAR (He et al. 2016, section 4.2); larger ones are reduced
-    four times, as for ImageNet. Convolutions have no biases, also with ``norm`` none.
+    The stem is timm's "deep" one: three 3x3 convolutions. It keeps the resolution of images of at
+    most 64 pixels, as is usual for CIFAR (He et al. 2016, section 4.2), and reduces larger images
+    by a factor of four, as for ImageNet. Convolutions have no biases, also if ``norm`` is none.
     """
     timm = _timm()
     norms = {"batch": nn.BatchNorm2d, "layer": timm.layers.GroupNorm1, "none": nn.Identity}
@@ -155,11 +157,11 @@ def resnet(
 def efficientnet(
     shape: tuple[int, ...], classes: int, *, width: int, depth: int, activation: str
 ) -> nn.Module:
-    """timm's EfficientNet (Tan & Le 2019, arXiv 1905.11946), a multiple of B0.
+    """Build timm's EfficientNet (Tan & Le 2019, arXiv 1905.11946), scaled relative to B0.
 
-    ``width`` / 32 multiplies all channels, ``depth`` / 16 the blocks of each of the seven stages;
-    timm rounds channels to multiples of 8 and blocks up, so there are at least 7 blocks. On images
-    of at most 64 pixels the stem keeps the resolution; larger ones it halves, as B0 does.
+    ``width`` / 32 multiplies all channels, ``depth`` / 16 the blocks of each of the seven stages.
+    timm rounds channels to multiples of 8 and blocks up, so there are at least 7 blocks. The stem
+    keeps the resolution of images of at most 64 pixels and halves that of larger ones, as in B0.
     """
     model = _timm().models.efficientnet._gen_efficientnet(
         "efficientnet_b0",
@@ -176,10 +178,10 @@ def efficientnet(
 
 
 def by_name(name: str, shape: tuple[int, ...], classes: int, kwargs: dict[str, Any]) -> nn.Module:
-    """Any untrained timm model.
+    """Build any untrained timm model.
 
     Raises:
-        PointError: there is no such model, or it refuses the keyword arguments.
+        PointError: there is no such model, or it rejects the keyword arguments.
     """
     timm = _timm()
     if not timm.is_model(name):

@@ -1,4 +1,4 @@
-"""What all sections share: frozen, strict, no unknown keys, documented by their fields."""
+"""Base class, field marks and number types that all sections of a spec share."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Annotated, Any, ClassVar, TypeGuard
 from pydantic import BaseModel, ConfigDict, Field
 
 LATER = "later"
-"""Marks a field that came after the first version. Its default means "as before" and never changes:
-at that value it is no part of a point's id."""
+"""Marks a field added after the first version. Its default reproduces the behaviour of earlier
+versions and never changes; at its default the field is not part of a point's id."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Since:
-    """Marks a field that came with a later version of a point's hash, and changes results.
+    """Marks a field that was added with a later hash version and whose default changes results.
 
     Attributes:
-        version: the first hash version that has the field.
-        before: what points of earlier versions did. They are read with it, and at that value it is
-            no part of their ids.
+        version: first hash version that has the field.
+        before: value that reproduces earlier versions. Points of earlier versions are read with it,
+            and at this value the field is not part of their ids.
     """
 
     version: int
@@ -28,16 +28,19 @@ class Since:
 
 
 LOCATION = "location"
-"""Marks a field that says where something lies and cannot change a result: no part of the id."""
+"""Marks the location of samples or code. It cannot change a result and is not part of a point's
+id."""
 LIMIT = "limit"
-"""Marks a field that can end a measurement, but never change a result: no part of the id."""
+"""Marks a limit that can end a measurement, but cannot change a result; not part of a point's
+id."""
 CALLED = "called"
-"""Marks a field that only tells two of a kind apart, where where they lie does not."""
+"""Marks the name of a data set. It distinguishes data sets whose locations are not part of the
+id."""
 FILLED = "filled"
-"""Marks a field that no user writes: it is filled in when a spec is read."""
+"""Marks a field that users do not write: flexhpc sets it when it reads a spec."""
 NUISANCE = "nuisance"
-"""Marks a field that may be tuned: it changes neither the data, nor the number of parameters, nor
-the budget, and nobody wants the EMC at any other value of it than the best one."""
+"""Marks a nuisance parameter, which may be tuned: it changes neither the data, nor the number of
+parameters, nor the budget, and the EMC is of interest only at its best value."""
 
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -46,41 +49,43 @@ Decay = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, strict, no unknown keys, documented by its fields."""
+    """Base of every section: frozen, strict, without unknown keys, documented by its fields."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
     called: ClassVar[tuple[str, ...]] = ()
-    """Names of a variant, where the annotation of its deciding key does not give them."""
+    """Names of a variant, if the annotation of its deciding key does not list them."""
     does: ClassVar[str] = ""
-    """What does what a variant says, as MODULE:NAME; see its section's base class."""
+    """Import path of the variant's implementation, ``module:name``; the base class of the section
+    describes its interface."""
     decided_by: ClassVar[str] = ""
-    """The key that picks this variant, where it is not the one of its section."""
+    """The key that selects this variant, if it is not the section's usual one."""
     retired: ClassVar[frozenset[str]] = frozenset()
-    """Keys of earlier hash versions that have no meaning any more: they stay part of the ids of the
-    points that had them, and nothing else."""
+    """Keys of earlier hash versions that no longer have a meaning. They stay part of the ids of
+    points that had them and are ignored otherwise."""
 
     @classmethod
     def marked(cls, mark: str) -> list[str]:
-        """Return the fields with a mark, in their order."""
+        """Return the names of the fields that have a mark, in the order of their definition."""
         return [name for name, field in cls.model_fields.items() if mark in field.metadata]
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield (dotted key, what is wrong) for given keys that do not go together.
+        """Yield (dotted key, problem) for keys of the spec that cannot be combined.
 
-        Sees the values as the user gave them, whatever their types, so that these errors come
+        Receives the unvalidated values of the user, of any type, so that these errors are reported
         together with all others.
         """
         yield from ()
 
 
 def number(value: object) -> object:
-    """Return a whole number as the float that it is read as, so that 1 and 1.0 are one value."""
+    """Return an int as a float, so that 1 and 1.0 are the same value; return other values
+    unchanged."""
     return float(value) if isinstance(value, int) else value
 
 
 def positive(value: object) -> TypeGuard[int]:
-    """Return whether a value, as the user gave it, is a whole number above 0."""
+    """Return whether an unvalidated value is a positive integer."""
     return isinstance(value, int) and value > 0

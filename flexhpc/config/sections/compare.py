@@ -8,16 +8,18 @@ from flexhpc.config.sections.base import Section
 
 
 class Compare(Section):
-    """Which EMCs the results and the report compare; a list of these compares by several keys. It
-    changes no EMC, and so no point's id.
+    """Which EMCs the results and the report compare; a list of these compares by several keys.
+    Comparisons change no EMC and are not part of a point's id.
 
-    Points that are equal in all that is swept but `by` are a pair; the ratio of their EMCs is
-    averaged over sizes, for any seeds, apart for each value of the keys `within`.
+    Two points form a pair if they have equal values of all swept keys except `by`. The ratio of
+    their EMCs is averaged over sizes, for any seeds, separately for each value of the keys
+    `within`.
     """
 
     by: str
-    """The swept key whose values are compared, as `training.optimizer`."""
+    """The swept key whose values are compared, such as `training.optimizer`."""
     baseline: Any = None
     """The value that the others are compared with; by default the first one."""
     within: list[str] | None = None
-    """Swept keys whose values are compared apart; by default those of `data`, as `data.labels`."""
+    """Swept keys for each value of which a separate comparison is made; by default those of `data`,
+    such as `data.labels`."""

@@ -1,4 +1,4 @@
-"""Variants that name code of the user's own, as ``module:name``."""
+"""Variants that name user code as ``module:name``."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ from flexhpc.custom.code import NAME, Code
 from flexhpc.custom.trainer import Trainer
 
 OWN = "MODULE:NAME"
-"""What such a variant is called in lists."""
+"""Name of such a variant in lists."""
 
 
 class CustomCode(Section):
-    """What all of them share."""
+    """Keys that all variants with user code share."""
 
     called: ClassVar[tuple[str, ...]] = (OWN,)
 
     kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Passed to it."""
+    """Keyword arguments that are passed to the code."""
     version: Annotated[int, Field(ge=0)] | str | None = None
-    """Stands for the source: it is not hashed, and an edit of it measures nothing anew."""
+    """Version of the code. It replaces the hash of the source in a point's id, so that an edit of
+    the code does not cause new measurements. By default the source is hashed."""
     seconds: Annotated[float, Field(gt=0, allow_inf_nan=False), LIMIT] = 3600.0
-    """Longest that a call of it may take; a longer one fails the point."""
+    """Time limit of one call of the code (s). A call that takes longer fails the point."""
     code: Annotated[str | None, FILLED] = None
     """Hash of the source."""
     folder: Annotated[str | None, FILLED, LOCATION] = None
-    """Where the source lies."""
+    """Folder that contains the source."""
 
     @property
     def place(self) -> Code:
-        """Where it was found, and in which version."""
+        """Location and version of the code."""
         return Code(folder=self.folder or "", hash=self.code or "")
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`."""
+        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
         yield from super().clashes(values)
         yield from unfit_for_json("kwargs", values.get("kwargs"), depth=0)
         for key in cls.marked(FILLED):
@@ -50,52 +51,55 @@ class CustomCode(Section):
 
 
 class CustomModel(CustomCode, Network):
-    """A network of your own: a torch.nn.Module, or a function that returns one."""
+    """A custom network: a torch.nn.Module, or a function that returns one."""
 
     does: ClassVar[str] = "flexhpc.models.custom:network"
     images_only: ClassVar[bool] = False
 
     family: Annotated[str, Field(pattern=NAME)]
-    """Its name, as `my_nets:Net`, in a module beside the spec or on Python's path. It is called
-    with `kwargs`, and with `shape` (of a sample) and `classes` if it has parameters of these
-    names."""
+    """Import path, such as `my_nets:Net`, of a module in the folder of the spec or on Python's
+    path. It is called with `kwargs`, and also with `shape` (of a sample) and `classes` if it has
+    parameters with these names."""
 
 
 class CustomData(CustomCode, Data):
-    """Samples of your own: a function that returns (inputs, labels), or (inputs, labels, test
-    inputs, test labels)."""
+    """Custom samples: a function that returns (inputs, labels), or (inputs, labels, test inputs,
+    test labels)."""
 
     does: ClassVar[str] = "flexhpc.data.custom:open_own"
 
     source: Annotated[str, Field(pattern=NAME)]
-    """Its name, as `my_data:load`, in a module beside the spec or on Python's path. It is called
-    with `kwargs`. Inputs are images (uint8, (n, channels, height, width) or (n, height, width)) or
-    vectors (float32, (n, features)); labels are whole numbers from 0, or whatever has an order."""
+    """Import path, such as `my_data:load`, of a module in the folder of the spec or on Python's
+    path. It is called with `kwargs`. Inputs are images (uint8, (n, channels, height, width) or (n,
+    height, width)) or vectors (float32, (n, features)). Labels are integers from 0, or any values
+    that can be sorted."""
 
     @property
     def own_test(self) -> bool:
-        """It may have one."""
+        """True: the function may return test samples."""
         return True
 
     @classmethod
     def location_key(cls) -> None:
-        """None: the folder of the code is not where samples lie."""
+        """Return None: the folder of the code is not the location of samples."""
 
 
 class CustomTrainer(CustomCode, Procedure):
-    """A procedure of your own: a function that learns inputs and labels, and returns which of them
-    it got right."""
+    """A custom trainer: a function that trains on inputs and labels, and returns which samples it
+    classified correctly."""
 
     decided_by: ClassVar[str] = "trainer"
 
     trainer: Annotated[str, Field(pattern=NAME)]
-    """Its name, as `my_train:fit`, in a module beside the spec or on Python's path."""
+    """Import path, such as `my_train:fit`, of a module in the folder of the spec or on Python's
+    path."""
     epochs: Count | None = None
-    """Budget in passes over the subset; the trainer is told the budget, and keeps it or not."""
+    """Budget in passes over the subset. It is passed to the trainer, which is responsible for
+    respecting it."""
 
     @property
     def to_call(self) -> Trainer:
-        """What is called."""
+        """The trainer to call."""
         return Trainer(
             name=self.trainer,
             code=self.place,

@@ -1,4 +1,4 @@
-"""The ``data`` section: which samples there are, and how they are labelled."""
+"""The ``data`` section: the samples and their labels."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ Classes = Annotated[int, Field(ge=2, le=10**6)]
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """What is known of a source without reading it.
+    """Static info: properties of a source that are known without reading its files.
 
     Attributes:
         shape: of a sample: (channels, height, width), or (features,).
-        classes: its own; coarse: its super-classes, 0 without any.
-        size: of the training set (samples).
+        classes: number of classes of the data set.
+        size: number of samples in the training set.
+        coarse: number of super-classes, 0 if there are none.
     """
 
     shape: tuple[int, ...]
@@ -39,80 +40,85 @@ class Known:
 
 
 class Data(Section):
-    """Which samples there are, and how they are labelled.
+    """The samples and their labels.
 
     ``does`` names a function (section, seed of the point) -> flexhpc.data.dataset.Source. A variant
-    has the keys that it needs to read its samples; that with the mark LOCATION says where they lie.
+    adds the keys needed to read its samples; the one marked LOCATION gives their location.
     """
 
     vectors: ClassVar[bool] = False
-    """Whether samples are vectors of features, not images."""
+    """Whether samples are feature vectors instead of images."""
     drawn: ClassVar[bool] = False
-    """Whether samples are drawn anew for every seed of a point, instead of read."""
+    """Whether samples are generated from the seed of the point instead of read from files."""
 
     tokens: ClassVar[bool] = False
-    """Whether samples are sequences, of which every token is to be predicted from those before."""
+    """Whether samples are token sequences, in which every token is predicted from the previous
+    ones."""
 
     source: str
-    """Where the samples come from."""
+    """Source of the samples."""
     labels: Literal["original", "random", "corrupted"] = "original"
-    """`original`: the data set's own labels. `random`: uniform, drawn once per seed and sample.
-    `corrupted`: an exact fraction of all samples gets another label than its own."""
+    """`original`: the labels of the data set. `random`: uniform labels, drawn once per seed and
+    sample. `corrupted`: an exact fraction of the samples gets a wrong label."""
     corruption: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Fraction of all samples whose label is replaced by a wrong one, uniform among the others."""
+    """Fraction of all samples whose label is replaced by a wrong one, drawn uniformly from the
+    other classes."""
     classes: Classes | None = None
-    """Number of classes: of random labels, or to merge the data set's own into."""
+    """Number of classes of random labels, or the number of classes into which the original ones are
+    merged."""
     merge: Literal["random", "coarse"] | None = None
-    """Merges the classes: `random`: into `classes` groups of near-equal numbers of classes, drawn
-    once per seed. `coarse`: into the data set's own super-classes."""
+    """Merges classes. `random`: into `classes` groups of near-equal numbers of classes, drawn once
+    per seed. `coarse`: into the super-classes of the data set."""
     class_map: list[Annotated[int, Field(ge=0, lt=10**6)]] | None = None
-    """New class of each class, to merge them as you like; new classes are 0, 1, 2, ..."""
+    """New class of each class, for any other way to merge them; new classes are 0, 1, 2, ..."""
     inputs: Annotated[Literal["original", "gaussian", "permuted", "permuted_each"], LATER] = (
         "original"
     )
-    """`gaussian`: normal noise in place of each sample, with the mean and deviation of the training
-    set. `permuted`: one permutation of the pixels (or features) for all samples.
-    `permuted_each`: one for each sample. Drawn once per seed."""
+    """`gaussian`: normal noise in place of each sample, with the mean and standard deviation of the
+    training set. `permuted`: one permutation of the pixels (or features) for all samples.
+    `permuted_each`: a different permutation for each sample. Drawn once per seed."""
     standardise: Annotated[Literal["channel", "pixel", "set", "none"], LATER] = "channel"
-    """What is subtracted and divided by: mean and deviation over the training set of each `channel`
-    (of each feature of vectors), of each `pixel`, or of the whole `set` at once. `none`: nothing;
-    images then hold numbers from 0 to 1."""
+    """Statistics for standardisation: mean and standard deviation over the training set of each
+    `channel` (of each feature for vectors), of each `pixel`, or of the whole `set`. `none`: no
+    standardisation; images are scaled to numbers from 0 to 1."""
     n_max: Count | None = None
-    """Largest n that is tried (samples); by default the whole training set."""
+    """Largest n that is tried (samples); by default the size of the training set."""
     subset: Literal["fresh", "nested"] = "fresh"
-    """`fresh`: an independent subset per probe. `nested`: prefixes of one permutation per seed."""
+    """`fresh`: an independent random subset per probe. `nested`: subsets are prefixes of one
+    permutation per seed."""
     conflicts: Literal["report", "drop"] = "report"
-    """Identical inputs with different labels: `report` them, or `drop` all but the majority."""
+    """Handling of identical inputs with different labels: `report` counts them, `drop` removes
+    those without the majority label."""
     test_fraction: Annotated[Fraction, LATER] = 0.0
-    """Fraction of the samples held out, the same for every seed, to measure generalization on where
-    a data set has no test set of its own. They are never trained on."""
+    """Fraction of the samples held out as a test set, for data sets that come without one. The
+    held-out samples are the same for every seed and are never trained on."""
 
     @property
     def known(self) -> Known | None:
-        """What is known without reading a file; None for nothing."""
+        """Properties known without reading a file; None if there are none."""
         return None
 
     @property
     def own_test(self) -> bool:
-        """Whether the source comes (or may come) with a test set of its own."""
+        """Whether the source comes (or may come) with a test set."""
         return False
 
     @property
     def location(self) -> str | None:
-        """Where the samples lie, if the point says so."""
+        """Location of the samples; None if the section does not give it."""
         key = self.location_key()
         return None if key is None else getattr(self, key)
 
     @classmethod
     def location_key(cls) -> str | None:
-        """Return the key that says where the samples lie; None where there is none."""
+        """Return the key that holds the location of the samples; None if there is none."""
         return next(iter(cls.marked(LOCATION)), None)
 
     @classmethod
     def reading_keys(cls) -> list[str]:
-        """Return the keys that decide which values are read: the source, and a variant's own.
+        """Return the keys that determine which values are read: the source and keys of the variant.
 
-        Where it lies and how it is called is not among them.
+        Location, limits and name are not among them.
         """
         marked = (name for mark in (LOCATION, LIMIT, CALLED) for name in cls.marked(mark))
         apart = {*Data.model_fields, *marked} - {"source"}
@@ -121,7 +127,7 @@ class Data(Section):
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`."""
+        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
         labels = values.get("labels", "original")
         merge, classes = values.get("merge"), values.get("classes")
         if labels == "corrupted" and "corruption" not in values:
@@ -150,16 +156,17 @@ class Data(Section):
 
     @classmethod
     def _own_classes_only(cls) -> bool:
-        """Whether ``classes`` can only mean another number of them than the data set has."""
+        """Whether ``classes`` can only change the number of classes, because the data set has a
+        fixed one."""
         return not cls.model_fields["classes"].default
 
 
 class Images(Data):
-    """What all image sets share."""
+    """Keys that all image data sets share."""
 
     side: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Images are resized to side x side pixels: shorter side first, then the centre is cut out;
-    by default they stay as they are."""
+    """Images are resized to side x side pixels: the shorter side is resized, then the centre is
+    cropped. By default images keep their size."""
     colour: Literal["grey", "rgb"] | None = None
     """`grey`: one channel, the luma of a colour image (ITU-R 601). `rgb`: three equal channels."""
 
@@ -173,23 +180,23 @@ class Digits(Images):
 
     @property
     def known(self) -> Known:
-        """See :class:`Known`."""
+        """Static info of the data set; see :class:`Known`."""
         return Known(shape=(1, 8, 8), classes=10, size=1_797)
 
 
 class ImageSet(Images):
-    """A well-known image set, read from the layouts that users already have."""
+    """A standard image data set, read from its usual file formats."""
 
     does: ClassVar[str] = "flexhpc.data.sources:image_set"
 
     source: Literal["mnist", "fashion_mnist", "cifar10", "cifar100", "cifar5m"]
     root: Annotated[str | None, LOCATION] = None
-    """Folder of your copy, or a file of `flexhpc data prepare`; by default $FLEXHPC_DATA, ./data
-    and the system's are searched."""
+    """Folder of the data set, or a file written by `flexhpc data prepare`. By default
+    $FLEXHPC_DATA, ./data and the system's data folders are searched."""
 
     @property
     def known(self) -> Known | None:
-        """See :class:`Known`."""
+        """Static info of the data set; see :class:`Known`."""
         return {
             "mnist": Known(shape=(1, 28, 28), classes=10, size=60_000),
             "fashion_mnist": Known(shape=(1, 28, 28), classes=10, size=60_000),
@@ -199,7 +206,7 @@ class ImageSet(Images):
 
     @property
     def own_test(self) -> bool:
-        """All but CIFAR-5m."""
+        """True except for CIFAR-5m."""
         return self.source != "cifar5m"
 
 
@@ -210,56 +217,59 @@ class ImageFolder(Images):
 
     source: Literal["image_folder"]
     root: Annotated[str, LOCATION]
-    """Folder that holds train/CLASS/ or CLASS/ folders, or a file of `flexhpc data prepare`."""
+    """Folder that contains train/CLASS/ or CLASS/ folders, or a file written by `flexhpc data
+    prepare`."""
     name: Annotated[str | None, CALLED] = None
-    """Tells two image folders of one sweep apart, as `root` is no part of a point's identity."""
+    """Name that distinguishes two image folders in one sweep, because `root` is not part of a
+    point's id."""
 
     @property
     def own_test(self) -> bool:
-        """It may have one."""
+        """True: the folder may contain a test set."""
         return True
 
 
 class KnownTable(Data):
-    """A well-known table (UCI): Covertype, Adult, or the credit default of Taiwan."""
+    """A standard UCI table: Covertype, Adult, or the default of credit card clients (Taiwan)."""
 
     does: ClassVar[str] = "flexhpc.data.sources:known_table"
     vectors: ClassVar[bool] = True
 
     source: Literal["covtype", "adult", "credit"]
     root: Annotated[str | None, LOCATION] = None
-    """Folder or file of your copy, or a file of `flexhpc data prepare`; by default $FLEXHPC_DATA
-    and ./data are searched."""
+    """Folder or file of the data set, or a file written by `flexhpc data prepare`. By default
+    $FLEXHPC_DATA and ./data are searched."""
 
     @property
     def own_test(self) -> bool:
-        """Adult alone."""
+        """True for Adult only."""
         return self.source == "adult"
 
 
 class Table(Data):
-    """Any table with a header: CSV (also packed by gzip, bzip2, xz, zip or tar) or Parquet. Numeric
-    columns are standardised, the others one-hot; a missing value is the mean, or a category, and is
-    marked."""
+    """Any table with a header: CSV (also compressed with gzip, bzip2, xz, zip or tar) or Parquet.
+    Numeric columns are standardised, all others are one-hot encoded. A missing value is replaced by
+    the mean or encoded as all zeros, and marked by an indicator feature."""
 
     does: ClassVar[str] = "flexhpc.data.sources:table"
     vectors: ClassVar[bool] = True
 
     source: Literal["table"]
     path: Annotated[str, LOCATION]
-    """The file, or a file of `flexhpc data prepare`."""
+    """The file, or a file written by `flexhpc data prepare`."""
     target: str
-    """Column that holds the class."""
+    """Column that contains the class."""
     categorical: list[str] | None = None
-    """Columns that are classes although they hold numbers; text always is."""
+    """Numeric columns that are categorical; text columns always are."""
     drop: list[str] | None = None
-    """Columns to leave out, as an index."""
+    """Columns to remove, such as an index."""
     name: Annotated[str | None, CALLED] = None
-    """Tells two tables of one sweep apart, as `path` is no part of a point's identity."""
+    """Name that distinguishes two tables in one sweep, because `path` is not part of a point's
+    id."""
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`."""
+        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
         yield from super().clashes(values)
         target = values.get("target")
         lists = {k: v for k in ("categorical", "drop") if isinstance(v := values.get(k), list)}
@@ -272,7 +282,7 @@ class Table(Data):
 
 
 class Gaussian(Data):
-    """Standard-normal inputs. Original labels come from a random linear teacher."""
+    """Standard-normal inputs. The `original` labels come from a random linear teacher."""
 
     does: ClassVar[str] = "flexhpc.data.sources:gaussian"
     vectors: ClassVar[bool] = True
@@ -288,12 +298,12 @@ class Gaussian(Data):
 
     @property
     def known(self) -> Known:
-        """See :class:`Known`."""
+        """Static info of the data set; see :class:`Known`."""
         return Known(shape=(self.dims,), classes=self.classes, size=self.size)
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`."""
+        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
         yield from super().clashes(values)
         if values.get("inputs") in ("gaussian", "permuted", "permuted_each"):
             yield "inputs", "has no effect on Gaussian inputs; leave it out"
@@ -304,8 +314,8 @@ class Gaussian(Data):
 
 
 class RandomTokens(Data):
-    """Sequences of uniformly random tokens, each of which is predicted from those before it. A
-    sequence is fitted if every token after its prompt is the most likely one."""
+    """Sequences of uniformly random tokens, each of which is predicted from the previous ones. A
+    sequence is fitted if every token after its prompt is predicted with the highest probability."""
 
     does: ClassVar[str] = "flexhpc.data.sources:random_tokens"
     vectors: ClassVar[bool] = True
@@ -316,21 +326,21 @@ class RandomTokens(Data):
     vocabulary: Annotated[int, Field(ge=2, le=2**20)] = 64
     """Number of different tokens."""
     length: Annotated[int, Field(ge=1, le=2**16)] = 16
-    """Tokens of a sequence."""
+    """Number of tokens per sequence."""
     prompt: Annotated[int, Field(ge=0, lt=2**16)] = 4
-    """First tokens of a sequence that need not be right: they tell which one it is, and nothing
-    could predict them. The loss is that of all tokens."""
+    """Number of initial tokens that need not be predicted correctly: they identify the sequence and
+    cannot be predicted from anything. The loss includes all tokens."""
     size: Count = 10_000
     """Number of sequences in the training set."""
 
     @property
     def known(self) -> Known:
-        """See :class:`Known`."""
+        """Static info of the data set; see :class:`Known`."""
         return Known(shape=(self.length,), classes=self.vocabulary, size=self.size)
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`."""
+        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
         for key in ("labels", "classes", "merge", "class_map", "inputs", "standardise",
                     "test_fraction", "conflicts"):  # fmt: skip
             if values.get(key, cls.model_fields[key].default) != cls.model_fields[key].default:

@@ -1,4 +1,4 @@
-"""The ``evaluate`` section: what is measured of a point beside its EMC."""
+"""The ``evaluate`` section: what is measured of a point in addition to its EMC."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from flexhpc.config.sections.base import Count, Section
 
 
 class Evaluate(Section):
-    """What is measured of a point beside its EMC. It changes no EMC, and so no point's id.
+    """What is measured of a point in addition to its EMC. It changes no EMC and is not part of a
+    point's id.
 
-    Each point's model is trained once more, on `n` samples or on all, and its accuracy and
-    calibration on the test set are recorded. At interpolation (train accuracy 1) the gap between
-    train and test accuracy tells of generalization; the results say which trainings got there.
-    Points whose labels are random or whose inputs are noise, which nothing generalizes from, are
-    left out.
+    The model of each point is trained once more, on `n` samples or on the full training set, and
+    its accuracy and calibration on the test set are recorded. At interpolation (train accuracy 1)
+    the gap between train and test accuracy measures generalization; the results show which
+    trainings interpolate. Points with random labels or noise inputs are skipped, because
+    generalization is impossible there.
     """
 
     n: Count | None = None
-    """Samples of that training: a random subset, fixed for each seed. `data.n_max` does not cap
-    it."""
+    """Number of samples of that training: a random subset, fixed for each seed. `data.n_max` does
+    not limit it."""
     full: bool = False
-    """Trains on the full training set, instead of `n` samples."""
+    """Trains on the full training set instead of `n` samples."""
     steps: Count | None = None
     """Budget of that training in parameter updates, instead of the budget of the probes."""
     epochs: Count | None = None
@@ -30,22 +31,22 @@ class Evaluate(Section):
 
     @property
     def wanted(self) -> bool:
-        """Whether there is anything to train."""
+        """Whether an evaluation is requested."""
         return self.full or self.n is not None
 
     @property
     def size_key(self) -> str:
-        """The key that says on how many samples."""
+        """The key that sets the number of samples."""
         return "full" if self.n is None else "n"
 
     @property
     def asked(self) -> dict[str, int]:
-        """Size and budget where they are given here, as they are kept with what was found."""
+        """Size and budget as far as they are set here, as stored with the results."""
         return self.model_dump(include={"n", "steps", "epochs"}, exclude_none=True)
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`."""
+        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
         full, n = values.get("full"), values.get("n")
         budgets = [key for key in ("steps", "epochs") if values.get(key) is not None]
         if full and n is not None:

@@ -1,4 +1,4 @@
-"""The convergence gates of a training: is a failure one of capacity, or of training?"""
+"""Convergence gates of a training: they separate failures of capacity from failures of training."""
 
 from __future__ import annotations
 
@@ -14,54 +14,60 @@ Tolerance = Annotated[float, Field(gt=0, lt=1)]
 
 
 class PlateauGate(Section):
-    """Has training stopped improving? Also decides when a probe may stop early."""
+    """Plateau detection: whether training has stopped improving. Also decides when a probe may stop
+    early."""
 
     mode: Mode = "report"
-    """`report`: record the reading, stop at a plateau. `reject`: a failing probe that still
-    improved does not count. `off`: train to the end of the budget."""
+    """`report`: record the metric and stop at a plateau. `reject`: also, a failing probe that was
+    still improving is not counted. `off`: train to the end of the budget."""
     patience: Count | None = None
-    """Epochs without improvement that make a plateau; by default `updates` and `share` say."""
+    """Epochs without improvement after which training is at a plateau; by default `updates` and
+    `share` determine this."""
     updates: Annotated[Count, LATER] = 1000
-    """Updates without improvement that make a plateau, if `share` asks for no more; at most half of
-    the budget."""
+    """Updates without improvement after which training is at a plateau, limited to half of the
+    budget. The larger of this number and `share` applies."""
     share: Annotated[float, Field(gt=0, lt=1), LATER] = 0.2
-    """Part of the budget without improvement that makes a plateau, if `updates` asks for no
-    more: a probe of few updates then waits as long as one of many."""
+    """Fraction of the budget without improvement after which training is at a plateau. The larger
+    of this number and `updates` applies."""
     tolerance: Tolerance = 1e-3
-    """Relative fall of the lowest training loss that counts as an improvement."""
+    """Relative decrease of the lowest training loss that counts as an improvement."""
 
 
 class GradientGate(Section):
-    """Is the gradient of the whole subset's loss small at the end?"""
+    """Whether the gradient of the loss on the whole subset is small at the end of training."""
 
     mode: Mode = "report"
-    """`report`: record the gradient's norm at the end of each probe. `reject`: a failing probe with
-    a large one does not count. `off`: save that pass."""
+    """`report`: record the gradient norm at the end of each probe. `reject`: a failing probe with a
+    large norm is not counted. `off`: the gradient is not computed, which saves one pass over the
+    subset."""
     tolerance: Annotated[Tolerance, LATER] = 0.1
-    """Largest gradient of a converged probe: its norm, over that at initialisation."""
+    """Largest gradient norm of a converged probe, relative to the norm at initialisation."""
 
 
 class CurvatureGate(Section):
-    """Does the loss curve downwards in some direction at the end, as at a saddle?"""
+    """Whether the loss has a direction of negative curvature at the end of training, as at a
+    saddle."""
 
     mode: Mode = "off"
     """`report`: record the smallest and largest Ritz value of the Hessian at the end of each
-    failing probe. `reject`: one with negative curvature is a `saddle` and does not count."""
+    failing probe. `reject`: a failing probe with negative curvature is a `saddle` and is not
+    counted."""
     tolerance: Tolerance = 1e-3
-    """A Ritz value below minus this fraction of the largest one is negative curvature."""
+    """A Ritz value below minus this fraction of the largest one counts as negative curvature."""
     products: Annotated[int, Field(ge=2, le=10_000)] = 64
-    """Hessian-vector products at most; each costs about two passes over the subset."""
+    """Maximum number of Hessian-vector products; each costs about two passes over the subset."""
 
 
 class StabilityGate(Section):
-    """Does a failing probe end where its loss had left a better place, as by too large a rate?"""
+    """Whether a failing probe ends with a loss well above its lowest one, for example because the
+    learning rate is too large."""
 
     mode: Mode = "report"
-    """`report`: such a probe is `unstable`: a failure of the recipe, not one of capacity. `reject`:
-    it does not count. `off`: it is called what it would be otherwise."""
+    """`report`: such a probe is `unstable`, which is a failure of the training recipe and not of
+    capacity. `reject`: it is not counted. `off`: the gate does not change the verdict."""
     given_back: Tolerance = 0.05
-    """Part of the loss's fall, from initialisation to its lowest, that it may have given back at
-    the end."""
+    """Fraction of the decrease of the loss, from initialisation to its lowest value, that may be
+    lost again at the end of training."""
 
 
 class Gates(Section):
@@ -72,15 +78,20 @@ class Gates(Section):
     gradient: GradientGate = GradientGate()
     """Norm of the gradient."""
     curvature: Annotated[CurvatureGate, LATER] = CurvatureGate()
-    """Smallest eigenvalue of the Hessian, by Lanczos' method in float64 and eval mode."""
+    """Smallest eigenvalue of the Hessian, by the Lanczos method in float64 and eval mode."""
     stability: Annotated[StabilityGate, Since(version=2, before=StabilityGate(mode="off"))] = (
         StabilityGate()
     )
-    """Loss at the end over the lowest one."""
+    """Ratio of the final to the lowest loss."""
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any], epochs: object = None) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`; with the budget in epochs, if that is the budget."""
+        """Yield invalid combinations of keys; see :meth:`Section.clashes`.
+
+        Args:
+            values: keys of the section as the user wrote them.
+            epochs: the budget in epochs, None if it is given in another unit.
+        """
         for gate, field in cls.model_fields.items():
             given = values.get(gate)
             off = field.default.mode == "off"

@@ -1,4 +1,4 @@
-"""The ``model`` section: what is trained."""
+"""The ``model`` section: the network that is trained."""
 
 from __future__ import annotations
 
@@ -24,42 +24,46 @@ Init = Literal["torch", "he", "lecun", "orthogonal", "mup"]
 
 
 class Subspace(Section):
-    """Training moves in a random subspace: weights = initial ones + P z, and only z is trained."""
+    """Training in a random subspace: the weights are theta0 + P z, with theta0 the initial weights,
+    and only z is trained."""
 
     dims: Count
-    """Its dimension d, which counts as the number of parameters; z starts at zero."""
+    """Dimension d of the subspace, which counts as the number of parameters; z starts at zero."""
     projection: Literal["dense", "sparse", "kronecker", "fastfood"] = "dense"
-    """Kind of the fixed random matrix P; its columns have unit length, exactly or on average."""
+    """Type of the fixed random matrix P. Its columns have unit length, exactly or on average."""
 
 
 class LowRank(Section):
-    """Every matrix W stays as initialised, and B A is trained on top of it (LoRA)."""
+    """Low-rank training (LoRA): every matrix W keeps its initial value, and an added product B A is
+    trained."""
 
     rank: Count
-    """Rank of B A; at most the smaller side of each matrix."""
+    """Rank of B A, limited to the smaller dimension of each matrix."""
 
 
 class Quantised(Section):
-    """Matrices are rounded to few values in each forward pass, and trained straight through."""
+    """Quantised weights: matrices are rounded to 2^bits values in each forward pass and trained
+    with the straight-through estimator."""
 
     bits: Annotated[int, Field(ge=1, le=16)]
-    """Bits of a weight: it takes one of 2^bits values. Vectors (biases, norms) keep theirs."""
+    """Bits per weight: each weight takes one of 2^bits values. Vectors (biases, norms) are not
+    quantised."""
 
 
 class Model(Section):
-    """What is trained."""
+    """The model that is trained."""
 
     images_only: ClassVar[bool] = False
-    """Whether it takes images (channels, height, width), but no vectors."""
+    """Whether the model accepts only images (channels, height, width), not vectors."""
     tokens: ClassVar[bool] = False
-    """Whether it predicts the tokens of sequences."""
+    """Whether the model predicts the tokens of sequences."""
 
     family: str
-    """Kind of network."""
+    """Network family."""
 
     @property
     def batch_norm(self) -> bool:
-        """Whether it normalises over the batch."""
+        """Whether the model uses batch normalisation."""
         return getattr(self, "norm", "none") == "batch"
 
 
@@ -67,41 +71,41 @@ class Network(Model):
     """A network that is trained.
 
     ``does`` names a function (section, shape of a sample, classes) -> untrained torch.nn.Module
-    with as many outputs, initialised from torch's global random state.
+    with ``classes`` outputs, initialised from torch's global random state.
     """
 
     images_only: ClassVar[bool] = True
     any_layout: ClassVar[bool] = False
-    """Whether all its layers work wherever in memory the channels of an image lie."""
+    """Whether all layers work in any memory format (channels_last or contiguous)."""
 
     subspace: Subspace | None = None
     """Trains in a random subspace."""
     low_rank: LowRank | None = None
-    """Trains low-rank changes of the matrices."""
+    """Trains low-rank updates of the matrices."""
     quantised: Quantised | None = None
     """Trains quantised weights."""
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`."""
+        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
         given = [k for k in ("subspace", "low_rank", "quantised") if values.get(k) is not None]
         for key in given[1:]:
             yield key, f"does not go together with {given[0]}; keep one of them"
 
 
 class Initialised(Network):
-    """What all families share whose weights flexhpc can draw."""
+    """Keys of all families whose initialisation flexhpc can choose."""
 
     init: Annotated[Init, LATER] = "torch"
-    """How weights are drawn. `torch`: as torch's layers and timm do by themselves. The others draw
-    the matrices of all linear layers and convolutions, with zero biases: `he` from
-    N(0, gain^2 / fan_in), `lecun` the same with a gain of 1, `orthogonal` random orthogonal ones
+    """Initialisation of the weights. `torch`: the default of torch's layers and of timm. All others
+    draw the matrices of all linear layers and convolutions and set biases to zero: `he` from N(0,
+    gain^2 / fan_in), `lecun` the same with a gain of 1, `orthogonal` random orthogonal matrices
     times gain; the last layer has a gain of 1. `mup` (mlp, cnn): maximal update parametrisation of
-    `he`, with the rate of each layer by its width over `base_width`."""
+    `he`, which scales the learning rate of each layer by its width relative to `base_width`."""
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`."""
+        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
         yield from super().clashes(values)
         mup = values.get("init") == "mup"
         if values.get("base_width") is not None and not mup:
@@ -121,45 +125,47 @@ class Linear(Initialised):
 
     family: Literal["linear"]
     init: Annotated[Init, Since(version=2, before="he")] = "torch"
-    """How weights are drawn. `torch`: as nn.Linear does; `he`, `lecun`: from N(0, 1 / fan_in), with
-    a zero bias; `orthogonal`: orthogonal rows."""
+    """Initialisation of the weights. `torch`: as in nn.Linear; `he`, `lecun`: from N(0, 1 /
+    fan_in), with a zero bias; `orthogonal`: orthogonal rows."""
     bias: bool = True
     """Whether the layer has a bias."""
 
 
 class Sized(Initialised):
-    """What all families that come in sizes share."""
+    """Keys of all families of variable size."""
 
     draws: ClassVar[bool] = False
-    """Whether the network draws its weights as ``init`` says while it is built."""
+    """Whether the network initialises its weights according to ``init`` while it is built."""
     narrowest: ClassVar[int] = 1
     """Smallest width."""
 
     width: Count | None = None
-    """Size of a layer; required unless `match_params` is given."""
+    """Size of a layer; required unless `match_params` is set."""
     scaling: Literal["width", "depth", "both", "compound", "vit_shape"] | None = None
-    """Rule by which `scale` makes the network larger: `width` and `depth` multiply that one, `both`
-    each. `compound` is EfficientNet's with scale as its exponent: width 1.1^scale, depth 1.2^scale,
-    and images resized by 1.15^scale inside the network. `vit_shape` (vit only) takes scale as the
-    factor of compute: width scale^0.22, depth scale^0.45, the MLPs' units scale^0.6 (SoViT)."""
+    """Rule by which `scale` enlarges the network: `width` and `depth` multiply one of them, `both`
+    multiplies both. `compound` is the rule of EfficientNet with scale as the exponent: width
+    1.1^scale, depth 1.2^scale, and images resized by 1.15^scale inside the network. `vit_shape`
+    (vit only) interprets scale as the factor of compute: width scale^0.22, depth scale^0.45, the
+    units of the MLPs scale^0.6 (SoViT)."""
     scale: Annotated[float, Field(ge=0, le=1e4, allow_inf_nan=False)] | None = None
-    """How much larger than `width` and `depth` say."""
+    """Amount of scaling relative to `width` and `depth`; `scaling` defines its meaning."""
     match_params: Count | None = None
-    """Takes the width whose exact number of parameters is closest to this one."""
+    """Number of parameters to match: the width with the closest exact number of parameters is
+    chosen."""
     gain: Annotated[Rate | None, NUISANCE] = None
-    """Factor of the weights of all layers but the last. By default 1 with `torch` and `lecun`, else
-    the activation's: what keeps a signal's variance."""
+    """Factor on the weights of all layers but the last. By default 1 for `torch` and `lecun`,
+    otherwise the gain of the activation that preserves the variance of a signal."""
     base_width: Annotated[Count | None, LATER] = None
-    """Width at which `mup` is the plain network (64)."""
+    """Width at which `mup` equals the standard parametrisation; by default 64."""
 
     @property
     def width_multiple(self) -> int:
-        """What every width is a multiple of."""
+        """The number that every width is a multiple of."""
         return 1
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`."""
+        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
         yield from super().clashes(values)
         width, matched = values.get("width"), values.get("match_params")
         scaling, scale = values.get("scaling"), values.get("scale")
@@ -181,16 +187,17 @@ class _Plain(Sized):
     draws: ClassVar[bool] = True
 
     width: Count | None = None
-    """Units of every hidden layer (mlp), or channels of the first layer (cnn); required unless
-    `match_params` is given."""
+    """Units of every hidden layer (mlp) or channels of the first layer (cnn); required unless
+    `match_params` is set."""
     activation: Activation = "relu"
-    """Nonlinearity."""
+    """Activation function."""
     init: Annotated[Init, Since(version=2, before="he")] = "torch"
-    """How weights are drawn. `torch`: as nn.Linear and nn.Conv2d do. The others draw weights with
-    zero biases: `he` from N(0, gain^2 / fan_in), `lecun` the same with a gain of 1, `orthogonal`
-    random orthogonal ones times gain; the last layer has a gain of 1. `mup`: maximal update
-    parametrisation of `he` (Yang et al. 2022, arXiv 2203.03466, table 3), with the rate of each
-    layer by `width` over `base_width`; for sgd, gd, adam and adamw."""
+    """Initialisation of the weights. `torch`: as in nn.Linear and nn.Conv2d. All others draw the
+    weights and set biases to zero: `he` from N(0, gain^2 / fan_in), `lecun` the same with a gain of
+    1, `orthogonal` random orthogonal matrices times gain; the last layer has a gain of 1. `mup`:
+    maximal update parametrisation of `he` (Yang et al. 2022, arXiv 2203.03466, table 3), which
+    scales the learning rate of each layer by `width` relative to `base_width`; for sgd, gd, adam
+    and adamw."""
     bias: bool = True
     """Whether layers have biases."""
     norm: Literal["none", "batch", "layer"] = "none"
@@ -218,11 +225,11 @@ class Cnn(_Plain):
     depth: Annotated[int, Field(ge=1, le=12)] = 3
     """Number of convolutions."""
     kernel: Annotated[int, Field(ge=1, le=99), LATER] = 3
-    """Side of the convolutions' kernels in pixels; odd."""
+    """Side length of the convolution kernels in pixels; odd."""
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`."""
+        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
         yield from super().clashes(values)
         kernel = values.get("kernel")
         if positive(kernel) and kernel % 2 == 0:
@@ -231,22 +238,22 @@ class Cnn(_Plain):
 
 class _Attending(Sized):
     width: Count | None = None
-    """Embedding size; a multiple of `heads`; required unless `match_params` is given."""
+    """Embedding size, a multiple of `heads`; required unless `match_params` is set."""
     heads: Depth
-    """Attention heads."""
+    """Number of attention heads."""
     activation: Activation = "gelu"
-    """Nonlinearity of the blocks' MLPs."""
+    """Activation function in the MLPs of the blocks."""
     mlp_ratio: Annotated[Rate, LATER] = 4.0
-    """Units of the blocks' MLPs over `width`."""
+    """Ratio of the units of the blocks' MLPs to `width`."""
 
     @property
     def width_multiple(self) -> int:
-        """Heads split the width."""
+        """The number of heads, which divide the width."""
         return self.heads
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`."""
+        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
         yield from super().clashes(values)
         width, heads = values.get("width"), values.get("heads", cls.model_fields["heads"].default)
         if positive(width) and positive(heads) and width % heads:
@@ -263,9 +270,9 @@ class Vit(_Attending):
     depth: Depth = 6
     """Number of transformer blocks."""
     heads: Depth = 3
-    """Attention heads."""
+    """Number of attention heads."""
     patch: Depth = 4
-    """Side of a patch in pixels; divides the image's sides."""
+    """Side length of a patch in pixels; must divide the sides of the image."""
 
 
 class Resnet(Sized):
@@ -277,17 +284,17 @@ class Resnet(Sized):
     family: Literal["resnet"]
     width: Annotated[int, Field(ge=2, le=10**6, multiple_of=2)] | None = None
     """Channels of the first stage, doubled at each stage; even; required unless `match_params` is
-    given."""
+    set."""
     depth: Annotated[int, Field(ge=2, le=1000)] = 8
-    """Number of residual blocks, spread evenly over the stages."""
+    """Number of residual blocks, distributed evenly over the stages."""
     activation: Activation = "relu"
-    """Nonlinearity."""
+    """Activation function."""
     norm: Annotated[Literal["batch", "layer", "none"], LATER] = "batch"
     """Normalisation after each convolution."""
 
     @property
     def width_multiple(self) -> int:
-        """Widths are even."""
+        """2: widths are even."""
         return 2
 
 
@@ -299,21 +306,21 @@ class Efficientnet(Sized):
 
     family: Literal["efficientnet"]
     width: Annotated[int, Field(ge=8, le=10**6, multiple_of=8)] | None = None
-    """Channels of the stem (32 in B0), which all others follow; a multiple of 8; required unless
-    `match_params` is given."""
+    """Channels of the stem (32 in B0), which scale the channels of all other layers; a multiple of
+    8; required unless `match_params` is set."""
     depth: Depth = 16
-    """Number of blocks (16 in B0), spread over the stages as timm rounds them."""
+    """Number of blocks (16 in B0), distributed over the stages with timm's rounding."""
     activation: Literal["silu", "relu", "leaky_relu", "tanh", "identity", "gelu"] = "silu"
-    """Nonlinearity."""
+    """Activation function."""
 
     @property
     def width_multiple(self) -> int:
-        """timm rounds channels to it."""
+        """8, the multiple to which timm rounds channels."""
         return 8
 
     @property
     def batch_norm(self) -> bool:
-        """Always."""
+        """True: every EfficientNet uses batch normalisation."""
         return True
 
 
@@ -321,22 +328,22 @@ class Mixer(Sized):
     """timm's MLP-Mixer."""
 
     does: ClassVar[str] = "flexhpc.models.families:mixer"
-    narrowest: ClassVar[int] = 2  # half of it must be a unit
+    narrowest: ClassVar[int] = 2  # half of it is a number of units, which must be at least 1
 
     family: Literal["mixer"]
     width: Count | None = None
-    """Embedding size; required unless `match_params` is given."""
+    """Embedding size; required unless `match_params` is set."""
     depth: Depth = 6
     """Number of mixer blocks."""
     patch: Depth = 4
-    """Side of a patch in pixels; divides the image's sides."""
+    """Side length of a patch in pixels; must divide the sides of the image."""
     activation: Activation = "gelu"
-    """Nonlinearity."""
+    """Activation function."""
 
 
 class Gpt(_Attending):
-    """A decoder-only transformer: `depth` blocks of timm's with causal attention, learnt places,
-    and a head of its own."""
+    """A decoder-only transformer: `depth` timm blocks with causal attention, learned position
+    embeddings and an output layer that does not share weights with the embedding."""
 
     does: ClassVar[str] = "flexhpc.models.families:gpt"
     images_only: ClassVar[bool] = False
@@ -346,29 +353,29 @@ class Gpt(_Attending):
     depth: Depth = 2
     """Number of transformer blocks."""
     heads: Depth = 2
-    """Attention heads."""
+    """Number of attention heads."""
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`."""
+        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
         yield from super().clashes(values)
         if values.get("scaling") == "compound":
             yield "scaling", "compound resizes images; use width, depth or both"
 
 
 class Timm(Network):
-    """Any model of timm, untrained, by its name."""
+    """Any timm model, untrained, by its name."""
 
     does: ClassVar[str] = "flexhpc.models.families:by_name"
     called: ClassVar[tuple[str, ...]] = ("timm:NAME",)
 
     family: Annotated[str, Field(pattern=r"^timm:[A-Za-z0-9_.]+$")]
     kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Passed to timm.create_model."""
+    """Keyword arguments for timm.create_model."""
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`."""
+        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
         yield from super().clashes(values)
         kwargs = values.get("kwargs")
         yield from unfit_for_json("kwargs", kwargs, depth=0)
@@ -378,13 +385,14 @@ class Timm(Network):
 
 
 class NoModel(Model):
-    """No network: what is trained is known to `training.trainer` alone."""
+    """No network: the trainer (`training.trainer`) brings its own model."""
 
     family: Literal["none"]
 
 
 def unfit_for_json(key: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
-    """Yield what cannot be written down exactly: infinite numbers, bottomless nesting."""
+    """Yield (key, problem) for values that JSON cannot represent exactly: infinite numbers and NaN,
+    or nesting of more than 10 levels."""
     if depth > _DEEPEST:
         yield key.split(".")[0], f"is nested more than {_DEEPEST} levels deep"
     elif isinstance(value, float) and not math.isfinite(value):

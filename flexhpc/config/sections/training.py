@@ -1,4 +1,4 @@
-"""The ``training`` section: the procedure that one probe follows from scratch."""
+"""The ``training`` section: how a probe is trained."""
 
 from __future__ import annotations
 
@@ -25,38 +25,40 @@ DEFAULT_EPOCHS = 500
 
 
 class Sam(Section):
-    """Sharpness-aware minimization (Foret et al. 2021, arXiv 2010.01412): the gradient is taken
-    where the loss is worst nearby. Two gradients, and so twice the cost, per update."""
+    """Sharpness-aware minimization (Foret et al. 2021, arXiv 2010.01412): the gradient is taken at
+    the point of the highest loss in a neighbourhood of the weights. Each update needs two gradients
+    and costs twice as much."""
 
     rho: Annotated[Rate, NUISANCE] = 0.05
     """Radius of the neighbourhood."""
 
 
 class Procedure(Section):
-    """What one probe follows from scratch: its budget, and whatever else leads to its fit."""
+    """The training procedure of one probe: its budget and everything else that determines the
+    result."""
 
     with_mup: ClassVar[bool] = False
-    """Whether it takes the rates of layers that ``model.init: mup`` sets."""
+    """Whether the optimizer supports the learning rates per layer that ``model.init: mup`` sets."""
     for_matrices: ClassVar[bool] = False
-    """Whether its rule is one for matrices, and vectors get another."""
+    """Whether the update rule is for matrices only, and vectors use another rule."""
 
-    if TYPE_CHECKING:  # a field of every variant, each with a default of its own
+    if TYPE_CHECKING:  # a field of every variant, each with its own default
         epochs: Count | None
 
     steps: Count | None = None
     """Budget in parameter updates, instead of `epochs`."""
     gradient_evaluations: Count | None = None
-    """Budget in gradients of single samples, instead of `epochs`: an epoch takes n of them, with
-    SAM twice as many."""
+    """Budget in gradients of single samples, instead of `epochs`: an epoch takes n gradients, with
+    SAM 2 n."""
 
     @property
     def rejects(self) -> bool:
-        """Whether it may refuse to count a probe."""
+        """Whether a gate may reject a probe, which is then not counted."""
         return False
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`."""
+        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
         yield from super().clashes(values)
         budgets = [key for key in BUDGETS if values.get(key) is not None]
         for key in budgets[1:]:
@@ -64,26 +66,26 @@ class Procedure(Section):
 
 
 class Training(Procedure):
-    """The training of a network by gradients.
+    """Gradient-based training of a network.
 
     ``does`` names a function (section, list of parameters) -> torch.optim.Optimizer. Before every
-    update the rate of each of its ``param_groups`` is set, to that of the schedule times the
-    group's ``lr_factor`` (1 where it has none).
+    update, the learning rate of each of its ``param_groups`` is set to the learning rate of the
+    schedule times the group's ``lr_factor`` (by default 1).
     """
 
     full_batch: ClassVar[bool] = False
-    """Whether an update takes the gradient of the whole subset."""
+    """Whether an update uses the gradient of the whole subset."""
     elementwise: ClassVar[bool] = False
-    """Whether an update treats every weight by itself, wherever in memory it lies."""
+    """Whether an update treats every weight independently, in any memory format."""
 
-    if TYPE_CHECKING:  # a field of every variant, each with a default of its own
+    if TYPE_CHECKING:  # a field of every variant, each with its own default
         lr: Rate
 
     optimizer: str
-    """Update rule."""
+    """Optimizer."""
     until: Literal["convergence"] | None = None
-    """No budget, instead of `epochs`: trains until the plateau gate says that it stopped
-    improving."""
+    """Trains without a budget (instead of `epochs`), until the plateau gate detects that training
+    has stopped improving."""
     epochs: Count | None = Field(
         default_factory=lambda given: (
             None if any(given.get(key) for key in BUDGETS[1:]) else DEFAULT_EPOCHS
@@ -91,44 +93,47 @@ class Training(Procedure):
     )
     """Budget in passes over the subset."""
     unconverged: Annotated[Literal["report", "extend"], LATER] = "report"
-    """What becomes of a probe that still improves when its budget ends. `extend`: it trains on,
-    with twice the budget each time, up to `extend_to` times the first one."""
+    """Treatment of a probe that is still improving when its budget ends. `report`: it ends with the
+    verdict `unconverged`. `extend`: training continues with twice the budget each time, up to
+    `extend_to` times the initial one."""
     extend_to: Annotated[float, Field(gt=1, le=1e6), LATER] = 8.0
-    """Cap of an extended budget, as a multiple of the first one."""
+    """Cap of an extended budget, as a multiple of the initial one."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate over the budget: constant, or one cosine to zero."""
+    """Learning rate schedule over the budget: constant, or one cosine to zero."""
     warmup: Annotated[Count | None, NUISANCE] = None
-    """Updates over which the learning rate rises linearly to what the schedule says."""
+    """Number of updates over which the learning rate rises linearly to the value of the
+    schedule."""
     precision: Literal["fp32", "bf16", "fp64"] = "fp32"
-    """Arithmetic of the forward and backward pass (bf16: autocast, weights stay fp32)."""
+    """Precision of the forward and backward pass (bf16: autocast, weights remain fp32)."""
     weight_decay: Annotated[Decay, NUISANCE] = 0.0
     """L2 penalty (sgd, gd, adam, shampoo) or decoupled decay (adamw, soap, muon)."""
     label_smoothing: Annotated[Fraction, LATER, NUISANCE] = 0.0
-    """Share of each label that is spread over all classes, in the loss that is trained only."""
+    """Fraction of each label that is distributed over all classes, in the training loss only."""
     clip_norm: Annotated[Rate | None, NUISANCE] = None
-    """Largest norm of the gradient; a longer one is shortened to it."""
+    """Maximum norm of the gradient; a larger gradient is scaled down to this norm."""
     sam: Sam | None = None
-    """Sharpness-aware minimization around the update rule."""
+    """Sharpness-aware minimization on top of the optimizer."""
     gates: Gates = Gates()
     """Convergence checks."""
     curves: Annotated[Literal["batches", "looks"], Since(version=3, before="looks")] = "batches"
-    """What the loss and the errors of an epoch are, by which plateaus and stability are judged.
-    `batches`: of the epoch's own batches, each before its update, as a training loop prints them.
-    `looks`: of the whole subset after the epoch, in eval mode; slower. Both ask after every epoch
-    whether all samples fit; for `batches` the first miss answers it."""
+    """Source of the loss and training error of an epoch, which determine plateaus and stability.
+    `batches`: the batches of the epoch, each before its update, as a training loop prints them.
+    `looks`: evaluation of the whole subset in eval mode after the epoch, which is slower. With
+    both, whether all samples fit is checked after every epoch; with `batches` this check stops at
+    the first misclassified sample."""
     shards: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Parts of each batch whose gradients are taken one by one and added in order: the same bits on
-    any number of processes. By default each process takes one part, with equal results but for
-    rounding."""
+    """Number of parts of each batch whose gradients are computed one by one and added in order, so
+    that results are bitwise identical on any number of processes. By default each process computes
+    one part, and results are equal up to rounding."""
 
     @property
     def rejects(self) -> bool:
-        """Whether a gate may refuse a probe."""
+        """Whether a gate may reject a probe."""
         return any(gate.mode == "reject" for gate in vars(self.gates).values())
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`."""
+        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
         yield from super().clashes(values)
         given = any(values.get(key) is not None for key in BUDGETS)
         epochs = values.get("epochs") if given else DEFAULT_EPOCHS
@@ -140,7 +145,7 @@ class Training(Procedure):
 
     @classmethod
     def _without_plateau(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield what cannot be without a rule that says when training stopped improving."""
+        """Yield combinations that need plateau detection to determine the end of training."""
         gates = values.get("gates")
         plateau = gates.get("plateau") if isinstance(gates, dict) else None
         off = isinstance(plateau, dict) and plateau.get("mode") == "off"
@@ -174,10 +179,10 @@ class Sgd(Training):
     momentum: Annotated[Fraction, NUISANCE] = 0.9
     """Heavy-ball momentum."""
     batch_size: Annotated[Count, NUISANCE] = 128
-    """Global batch; an epoch is cut into batches of at most this many samples."""
+    """Global batch size; an epoch is split into batches of at most this many samples."""
     batches: Annotated[Literal["near_equal", "tail"], LATER] = "near_equal"
-    """How an epoch is cut. `near_equal`: into the fewest batches, equal to within one sample.
-    `tail`: full batches and what is left, as a plain DataLoader does; whether n samples fit then
+    """How an epoch is split. `near_equal`: into the fewest batches, equal to within one sample.
+    `tail`: full batches and a smaller last one, like a plain DataLoader; whether n samples fit then
     depends on n modulo the batch size."""
 
 
@@ -197,15 +202,15 @@ class Gd(Training):
 
 
 class Adaptive(Training):
-    """What all optimizers that scale each direction share."""
+    """Keys of all optimizers that scale each direction."""
 
     lr: Annotated[Rate, NUISANCE] = 1e-3
     """Learning rate."""
     batch_size: Annotated[Count, NUISANCE] = 128
-    """Global batch; an epoch is cut into batches of at most this many samples."""
+    """Global batch size; an epoch is split into batches of at most this many samples."""
     batches: Annotated[Literal["near_equal", "tail"], LATER] = "near_equal"
-    """How an epoch is cut. `near_equal`: into the fewest batches, equal to within one sample.
-    `tail`: full batches and what is left, as a plain DataLoader does; whether n samples fit then
+    """How an epoch is split. `near_equal`: into the fewest batches, equal to within one sample.
+    `tail`: full batches and a smaller last one, like a plain DataLoader; whether n samples fit then
     depends on n modulo the batch size."""
 
 
@@ -252,12 +257,12 @@ class Soap(Adaptive):
 
 
 class Muon(Adaptive):
-    """Muon: orthogonalised momentum for matrices (kellerjordan.github.io/posts/muon), AdamW for the
-    rest."""
+    """Muon: orthogonalised momentum for matrices (kellerjordan.github.io/posts/muon), AdamW for all
+    other parameters."""
 
     does: ClassVar[str] = "flexhpc.training.optimizers:muon"
     for_matrices: ClassVar[bool] = True
 
     optimizer: Literal["muon"]
     lr: Annotated[Rate, NUISANCE] = 0.02
-    """Learning rate of matrices; the rest takes a tenth of it."""
+    """Learning rate of matrices; all other parameters use a tenth of it."""
