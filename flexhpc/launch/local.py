@@ -52,7 +52,7 @@ class LocalBackend:
         return any(not worker.runs() and not worker.ended_well() for worker in self._workers)
 
     def start(self, points: Sequence[str]) -> bool:
-        """Start workers for these points; always succeeds."""
+        """Start workers for these points; return True."""
         count, at_once = self.profile.spread(len(points))
         processes = self.profile.processes_per_node
         each = processes * at_once

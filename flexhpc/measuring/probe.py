@@ -130,11 +130,11 @@ def run_training(
 def _resident(
     samples: Samples, subset: Ints, device: torch.device
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-    """Return the inputs of a subset on the device, as float32 if they fit into ``_MOST_FLOATS``.
+    """Return the inputs of a subset on the device, as float32, or as uint8 for large images.
 
     Returns:
-        The standardised float32 inputs and None; or, for larger images, uint8 inputs and the
-        (mean, deviation) to standardise them with.
+        The standardised float32 inputs and None. If these would exceed ``_MOST_FLOATS`` and the
+        data are uint8 images: the uint8 inputs and the (mean, deviation) to standardise them.
     """
     if 4 * len(subset) * math.prod(samples.shape) > _MOST_FLOATS:
         found = samples.bytes_of(subset)

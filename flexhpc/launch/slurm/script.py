@@ -76,7 +76,7 @@ def batch_script(
         "wckey": None,
         "setup": [*profile.setup, *_before(folder, profile)],
         "teardown": _after(profile, stop),
-        # Without --kill-on-bad-exit, the other processes would wait forever for one that died.
+        # Without --kill-on-bad-exit, the other processes would wait for one that died.
         # Since SLURM 22.05, srun does not inherit --cpus-per-task from the job.
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}"],
         "additional_parameters": {
