@@ -1,1 +1,1 @@
-"""The Python interface: measure a point, run a sweep, load a run."""
+"""Python API: measure a point, run a sweep, load a run."""

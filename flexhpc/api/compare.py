@@ -1,4 +1,4 @@
-"""Compare two EMCs."""
+"""Comparison of two EMCs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ _DRAWS = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How much larger one EMC is than another.
+    """Ratio of two EMCs with its credible interval.
 
     Attributes:
-        ratio: of the EMCs, the median of their posterior.
-        low, high: its interval; None where a censored EMC leaves that side open.
-        level: the probability that the interval is made for.
-        chance: the posterior probability that the first one is larger; None if both are censored.
+        ratio: posterior median of the ratio of the EMCs.
+        low, high: ends of its interval; None on a side that a censored EMC leaves open.
+        level: probability of the interval.
+        chance: posterior probability that the first EMC is larger; None if censoring leaves both
+            sides open.
     """
 
     ratio: float
@@ -29,25 +30,25 @@ class Comparison:
     chance: float | None
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Return the ratio, its interval and the probability in one line."""
         ends = ["?" if end is None else f"{end:.2f}" for end in (self.low, self.high)]
         larger = "" if self.chance is None else f", P(larger) {self.chance:.3g}"
         return f"ratio {self.ratio:.2f} [{ends[0]}, {ends[1]}]{larger}"
 
 
 def compare(a: Measurement, b: Measurement, *, level: float = 0.9) -> Comparison:
-    """Compare two EMCs by draws from their posteriors, which say nothing of each other.
+    """Compare two EMCs by independent draws from their posteriors.
 
-    An EMC belongs to a recipe: that the interval leaves 1 out says that these two recipes differ,
-    with these seeds; docs/recipe.md says what else moves an EMC.
+    An EMC depends on the training recipe. If the interval excludes 1, the two recipes differ, with
+    these seeds; see docs/recipe.md for what else affects an EMC.
 
     Args:
-        a, b: the measurements; the ratio is that of a over b.
-        level: of the interval.
+        a, b: the measurements; the ratio is a / b.
+        level: probability of the interval, between 0 and 1.
 
     Raises:
         PointError: one of them has no estimate yet.
-        ValueError: the level is no probability.
+        ValueError: ``level`` is not between 0 and 1.
     """
     if not 0 < level < 1:
         raise ValueError(f"level: {level} is not between 0 and 1")

@@ -1,4 +1,4 @@
-"""Measure a network of the running Python."""
+"""Measurement of a network given as a Python object."""
 
 from __future__ import annotations
 
@@ -48,40 +48,43 @@ def measure(
     threads: int = 1,
     progress: bool | None = None,
 ) -> Measurement:
-    """Measure how many samples a network fits: its effective model complexity (EMC).
+    """Measure the effective model complexity (EMC) of a network: how many samples it can fit.
 
-    Trainings run one after the other in this process, on the GPU if there is one. Ctrl-C keeps what
-    was found, if ``run`` is given.
+    Trainings run sequentially in this process, on the GPU if available. With ``run``, finished
+    trainings are kept after Ctrl-C.
 
     Args:
-        model: a function or class that makes the untrained network, called with ``shape`` (of a
-            sample) and ``classes`` if it has parameters of these names; or the ``model`` section of
-            a spec, or its ``family``. Left out where ``training`` has a trainer that needs none.
-        data: (inputs, labels) or (inputs, labels, test inputs, test labels): arrays or tensors,
+        model: function or class that returns the untrained network, called with ``shape`` (of a
+            sample) and ``classes`` if it has parameters with these names; or the ``model`` section
+            of a spec, or its ``family``. Can be omitted if ``training`` has a trainer that does
+            not need a network.
+        data: (inputs, labels) or (inputs, labels, test inputs, test labels), as arrays or tensors:
             images (n, channels, height, width) or (n, height, width), vectors (n, features), or
-            images as bytes or of PIL; or a map-style data set of torch or torchvision; or
-            the ``data`` section of a spec, or its ``source``.
+            images as bytes or PIL images. Or a map-style data set of torch or torchvision; or the
+            ``data`` section of a spec, or its ``source``.
         labels: ``original`` (the default), ``random`` or ``corrupted``.
         training: the ``training`` section: ``dict(optimizer="adamw", lr=1e-3)``. Its ``trainer``
-            may be a function of inputs and labels that returns which samples it gets right.
-        search: the ``search`` section; tolerance: its key of that name: how narrow the interval is
-            to be, relative to the EMC.
-        seed: of subsets, initialisations and orders.
-        run: folder to record it in. The same call goes on where an earlier one ended, also in
+            may be a function of inputs and labels that returns which samples it fits.
+        search: the ``search`` section of a spec.
+        tolerance: the key ``search.tolerance``: target width of the interval relative to the EMC.
+        seed: seed of subsets, initialisations and sample orders.
+        run: folder in which the measurement is recorded. Repeating the call resumes it, also in
             another process, and ``flexhpc status``, ``results``, ``report`` and ``ui`` show it.
-            Without it nothing is kept but what is returned.
-        version: names this version of ``model`` (or the trainer), in place of its source. Needed
-            with ``run`` where Python has no source of it, as of what was typed into a prompt.
-        threads: of torch on the CPU; small networks are quickest with one.
-        progress: whether a bar is shown; by default in a terminal and in a notebook, which needs
-            ipywidgets for it (``pip install flexhpc[notebook]``).
+            By default nothing is written; only the returned object has the results.
+        version: name of this version of ``model`` (or of the trainer), used instead of a hash of
+            its source. Required with ``run`` if the source is unavailable, for example at an
+            interactive prompt.
+        threads: number of CPU threads of torch; 1 is fastest for small networks.
+        progress: whether to show a progress bar. By default it is shown in a terminal and in a
+            notebook; the latter requires ipywidgets (``pip install flexhpc[notebook]``).
 
     Returns:
         The measurement: EMC, interval, trainings, masks.
 
     Raises:
-        InputError: an argument is wrong.
-        PointError: the network or the data does not allow it; its traceback is on stderr.
+        InputError: an argument is invalid.
+        PointError: the measurement failed because of the network or the data; the traceback is
+            printed to stderr.
     """
     folder = Path(run) if run is not None else None
     searched = {**({"tolerance": tolerance} if tolerance is not None else {}), **(search or {})}
@@ -130,7 +133,7 @@ def _task(run: RunFolder, jobs: Path, launch: str, threads: int) -> TaskFile:
 
 @contextmanager
 def _folder(folder: Path | None) -> Iterator[Path]:
-    """Give the run folder, or one that is gone afterwards."""
+    """Yield the run folder, or a temporary folder that is removed on exit."""
     if folder is not None:
         yield folder.expanduser().absolute()
         return
@@ -155,7 +158,7 @@ def _model(
 def _kept(
     key: str, code: Callable[..., Any], version: str | int | None, folder: Path | None
 ) -> str:
-    """Keep an object of this Python; returns its name in a spec."""
+    """Register an object of this process; return its name for the spec."""
     told = str(version) if version is not None else source_hash(code)
     if told is None:
         if folder is not None:
@@ -182,13 +185,13 @@ def _data(data: Any) -> dict[str, Any]:
     content = hashlib.sha256()
     for array in arrays:
         content.update(f"{array.shape} {array.dtype.str}".encode())
-        content.update(np.ascontiguousarray(array).data)  # no copy of it
+        content.update(np.ascontiguousarray(array).data)  # avoids a copy
     return {"source": keep("arrays", content.hexdigest()[:16], arrays)}
 
 
 @contextmanager
 def _bar(wanted: bool | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Show what is trained: n, epoch, samples missed."""
+    """Show a progress bar of the current training: n, epoch, number of misclassified samples."""
     columns = (
         SpinnerColumn(), TextColumn("n = {task.fields[n]}"), BarColumn(),
         TextColumn("epoch {task.completed:.0f}, {task.fields[n_errors]} missed"),
@@ -197,7 +200,7 @@ def _bar(wanted: bool | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     in_notebook = bar.console.is_jupyter
     if wanted is None:
         wanted = bar.console.is_terminal or in_notebook
-    # rich draws in a notebook by widgets, and warns at every turn where there are none.
+    # In a notebook rich needs ipywidgets, and without it warns at each update.
     bar.disable = not wanted or (in_notebook and find_spec("ipywidgets") is None)
     with bar:
         task = bar.add_task("", total=None, n="-", n_errors="-")

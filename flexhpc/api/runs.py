@@ -1,4 +1,4 @@
-"""Finished and unfinished runs, as objects and data frames."""
+"""Finished and unfinished runs as objects and data frames."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ _DRAWS = 1000
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Measurement:
-    """What is known of one point.
+    """Results of one point.
 
     Attributes:
-        run: where it is stored; status: the point, its record and its estimate.
-        own_masks: its masks, where the run is not kept.
+        run: run folder in which it is stored.
+        status: the point, its record and its estimate.
+        own_masks: masks held in memory, if the run folder is temporary.
     """
 
     run: RunFolder
@@ -40,15 +41,15 @@ class Measurement:
     own_masks: Masks | None = None
 
     def held(self) -> Measurement:
-        """Return it with all that is in its file, which may go then."""
+        """Return a copy that holds the masks in memory, so that the file may be removed."""
         return replace(self, own_masks=self.masks)
 
     @property
     def estimate(self) -> Estimate:
-        """The estimate, final or so far.
+        """The final or current estimate.
 
         Raises:
-            PointError: there is none yet.
+            PointError: there is no estimate yet.
         """
         if self.status.estimate is None:
             raise PointError(self.status.message or "nothing was measured yet")
@@ -56,43 +57,43 @@ class Measurement:
 
     @property
     def emc(self) -> float:
-        """The effective model complexity (samples); a bound where it is censored."""
+        """Effective model complexity in samples; a bound if it is censored."""
         return self.estimate.emc
 
     @property
     def interval(self) -> tuple[float, float | None]:
-        """Its interval (samples); without an upper end where the data ended first."""
+        """Credible interval of the EMC in samples; no upper end (None) if the data ended first."""
         return self.estimate.emc_lo, self.estimate.emc_hi
 
     @property
     def level(self) -> float:
-        """The probability that the interval is made for."""
+        """Probability of the interval."""
         return self.estimate.level
 
     @property
     def censored(self) -> str:
-        """Whether the EMC is a bound: ``none``, ``right`` (it is at least this) or ``left``."""
+        """Censoring of the EMC: ``none``, ``right`` (lower bound) or ``left`` (upper bound)."""
         return self.estimate.censored
 
     @property
     def ended_by(self) -> str:
-        """What ended the search: ``tolerance``, ``data``, ``max_trainings`` ..."""
+        """Reason why the search ended: ``tolerance``, ``data``, ``max_trainings`` ..."""
         return self.estimate.ended_by or ""
 
     @property
     def params(self) -> int:
-        """Number of trainable parameters; 0 where a trainer has no network."""
+        """Number of trainable parameters; 0 for a custom trainer without a network."""
         assert self.status.record is not None
         return self.status.record.header.params
 
     @property
     def swept(self) -> dict[str, Any]:
-        """The values of the swept keys."""
+        """Values of the swept keys at this point."""
         return dict(self.status.point.swept)
 
     @property
     def probes(self) -> pd.DataFrame:
-        """A row per training, in order: n, repeat, verdict, n_errors, loss, epochs, cost ..."""
+        """One row per training, in order: n, repeat, verdict, n_errors, loss, epochs, cost ..."""
         import pandas as pd
 
         probes = self.status.record.probes if self.status.record else []
@@ -108,19 +109,19 @@ class Measurement:
 
     @property
     def masks(self) -> Masks:
-        """Which samples each training drew and fitted; rows are those of :attr:`probes`."""
+        """Samples drawn and fitted by each training; rows as in :attr:`probes`."""
         return self.own_masks or read_masks(self.run.point(self.status.point.id))
 
     @property
     def fit_curve(self) -> FitCurve:
-        """The posterior of P(fit) against n."""
+        """Posterior of P(fit) as a function of n."""
         assert self.status.record is not None
         return posterior(self.status.history, self.status.record.header.n_limit)
 
     def draws(self, size: int = _DRAWS, seed: int = 0) -> NDArray[np.float64]:
-        """Draw EMCs from their posterior, float64 (size,).
+        """Draw EMCs from the posterior, float64 (size,), in samples.
 
-        Where the EMC is censored, those beyond the data are guesses of the prior.
+        If the EMC is censored, draws beyond the data are determined by the prior.
         """
         import numpy as np
 
@@ -129,15 +130,15 @@ class Measurement:
         return curve.level_set(quantile_of(self.estimate.estimand))[cells]
 
     def plot(self) -> Figure:
-        """Draw every training and the fit curve; a notebook shows it."""
+        """Plot every training and the fit curve; notebooks display the returned figure."""
         from flexhpc.analysis.figures.fit import fit_figure
 
         figure: Any = fit_figure([self.status])
-        figure._repr_png_ = partial(_png, figure)  # what IPython asks for
+        figure._repr_png_ = partial(_png, figure)  # used by IPython to display it
         return cast("Figure", figure)
 
     def __repr__(self) -> str:
-        """Say it in a line."""
+        """Return label, EMC and number of trainings in one line."""
         if self.status.estimate is None:
             return f"<{self.status.point.label or 'a point'}: {self.status.state}>"
         label = f"{self.status.point.label}: " if self.status.point.label else ""
@@ -152,7 +153,12 @@ def _png(figure: Figure) -> bytes:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """A run folder: every point of it, in the order of the sweep."""
+    """A run folder with all points, in the order of the sweep.
+
+    Attributes:
+        folder: the run folder.
+        measurements: one per point.
+    """
 
     folder: RunFolder
     measurements: list[Measurement]
@@ -164,12 +170,12 @@ class Run:
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """Path of the run folder."""
         return self.folder.path
 
     @property
     def results(self) -> pd.DataFrame:
-        """The results table: a row per point; docs/results.md says what the columns are."""
+        """The results table, one row per point; docs/results.md describes the columns."""
         import pandas as pd
 
         return pd.DataFrame([row_of(one.status) for one in self.measurements])
@@ -177,18 +183,19 @@ class Run:
     def compare(
         self, by: str, *, baseline: Any = None, within: Sequence[str] | None = None
     ) -> pd.DataFrame:
-        """Compare the EMCs at each value of a key with those at a baseline, as the verb does.
+        """Compare the EMCs at each value of a key with a baseline, as ``flexhpc compare`` does.
 
         Args:
-            by: the swept key, as ``training.optimizer``.
-            baseline: a value of it; by default the first.
-            within: keys whose values are compared apart; by default those of the data.
+            by: the swept key, for example ``training.optimizer``.
+            baseline: the value to compare with; by default the first.
+            within: keys for whose values separate comparisons are made; by default those of data.
 
         Returns:
-            A row per comparison: ratio, its interval, the chance that it is above 1, the verdict.
+            One row per comparison: ratio, its interval, the probability that it exceeds 1, and the
+            verdict.
 
         Raises:
-            InputError: no point has the key, or the baseline.
+            InputError: no point has the key, or the baseline value.
         """
         import pandas as pd
 
@@ -203,20 +210,20 @@ class Run:
         return pd.DataFrame([effect_row(effect) for effect in found])
 
     def samples(self, by: Sequence[str] = ()) -> pd.DataFrame:
-        """Return a row per sample: drawn, missed, hardness, memorization; docs/comparing.md.
+        """Return one row per sample: drawn, missed, hardness, memorization; see docs/comparing.md.
 
         Args:
-            by: keys of the spec whose values are kept apart.
+            by: keys of the spec; samples are scored separately for each of their values.
 
         Raises:
-            InputError: nothing was trained yet, or a point has no such key.
+            InputError: there is no training yet, or a point does not have the key.
         """
         from flexhpc.analysis.samples import frame_of, scores_of
 
         return frame_of(scores_of(((self.folder, one.status) for one in self), by))
 
     def report(self) -> Path:
-        """Write the report; returns its page."""
+        """Write the HTML report; return the path of its page."""
         from flexhpc.analysis.report import write_report
 
         statuses, specs = [one.status for one in self], [self.folder.spec.read_text()]
@@ -228,15 +235,15 @@ class Run:
         return len(self.measurements)
 
     def __iter__(self) -> Iterator[Measurement]:
-        """Go through the points."""
+        """Iterate over the points."""
         return iter(self.measurements)
 
     def __getitem__(self, index: int) -> Measurement:
-        """Return a point by its index."""
+        """Return the point with this index."""
         return self.measurements[index]
 
     def __repr__(self) -> str:
-        """Say it in a line per point."""
+        """Return the path of the run and one line per point."""
         return "\n".join([f"<run {self.path}>", *(f"  {one!r}" for one in self.measurements)])
 
 
@@ -244,13 +251,13 @@ def load(path: str | Path) -> Run:
     """Load a run, finished or not; nothing is written.
 
     Raises:
-        InputError: it is no run folder.
+        InputError: the path is not a run folder.
     """
     folder, _, points = open_run(Path(path))
     return run_of(folder, StatusReader(folder, points).read())
 
 
 def run_of(folder: RunFolder, statuses: list[PointStatus]) -> Run:
-    """Return the run that these points are."""
+    """Create a run from the statuses of its points."""
     measurements = [Measurement(run=folder, status=status) for status in statuses]
     return Run(folder=folder, measurements=measurements)

@@ -1,4 +1,4 @@
-"""Run a sweep from Python."""
+"""Sweeps from Python."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def sweep(
     """Measure every point of a spec that is not measured yet, as ``flexhpc sweep`` does.
 
     Args:
-        spec: a YAML file, or what would stand in it.
-        runs: folder that holds the run folders.
-        profile: where and how to run (YAML); by default workers on this machine.
-        overrides: as ``--set``: ``model.width=[4,8]``.
+        spec: path of a YAML file, or its content as a mapping.
+        runs: folder that contains the run folders.
+        profile: path of a profile (YAML); by default workers on this machine.
+        overrides: settings as for ``--set``: ``model.width=[4,8]``.
 
     Returns:
-        The run. A point that failed says why where it is asked for its estimate.
+        The run. The ``estimate`` of a failed point raises an error with the reason.
 
     Raises:
-        InputError: the spec or the profile is wrong.
-        KeyboardInterrupt: on Ctrl-C; what was measured is kept.
+        InputError: the spec or the profile is invalid.
+        KeyboardInterrupt: on Ctrl-C; finished probes are kept.
     """
     with sweep_errors():
         settings = load_profile(Path(profile) if profile is not None else None)
@@ -51,7 +51,7 @@ def sweep(
 
 @contextmanager
 def sweep_errors() -> Iterator[None]:
-    """Leave lines of a file that is none out of errors."""
+    """Remove the file name and line number from errors in a spec that is not a file."""
     try:
         yield
     except InputError as error:

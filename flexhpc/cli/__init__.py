@@ -1,4 +1,4 @@
-"""The one door: the verbs of ``flexhpc``."""
+"""The command line interface ``flexhpc``."""
 
 from flexhpc.cli.app import main
 

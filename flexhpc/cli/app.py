@@ -1,4 +1,4 @@
-"""The one door: every verb of flexhpc. Nothing heavy is imported before a verb needs it."""
+"""Entry point of the command line. Heavy modules are imported only by commands that need them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ app.add_typer(data_app, name="data")
 
 
 def main() -> None:
-    """Run the command line; the user's errors are lines, not tracebacks."""
+    """Run the command line; errors of the user are printed without a traceback."""
     try:
         app()
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Verbs that put a run into one file, and take it out again: pack, unpack."""
+"""Commands ``pack`` and ``unpack``: archive a run in a single file and restore it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def pack(
         Path | None, typer.Option("--output", "-o", help="The file; by default NAME.zip here.")
     ] = None,
 ) -> None:
-    """Write a run's record into one file: to keep it, to move it, to spare inodes."""
+    """Pack a run's record into one file, to archive it, to move it or to save inodes."""
     from flexhpc.store.archive import pack as write
     from flexhpc.store.status import open_run
 
@@ -36,7 +36,7 @@ def unpack(
     archive: Annotated[Path, typer.Argument(metavar="FILE", help="A packed run.")],
     runs: Runs = Path("runs"),
 ) -> None:
-    """Make a run folder again from its one file; a run that was not finished goes on from there."""
+    """Restore a run folder from its packed file; an unfinished run can be resumed."""
     from flexhpc.store.archive import unpack as read
 
     try:

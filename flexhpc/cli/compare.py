@@ -1,4 +1,4 @@
-"""The verb ``compare``: which EMC is larger, by how much, and how surely."""
+"""Command ``compare``: ratios of EMCs with intervals and verdicts."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def compare(
 ) -> None:
     """Compare EMCs between the values of a key: ratio, interval, verdict.
 
-    Points that are equal in all else are a pair; ratios are averaged over pairs, which are other
-    seeds and sizes.
+    Points that differ only in this key form a pair; ratios are averaged over pairs, which differ
+    in seeds and sizes.
     """  # fmt: skip
     from flexhpc.analysis.comparison import decided, effects, within_of
     from flexhpc.analysis.comparison_table import effect_row, law_row, print_effects, print_laws
@@ -88,10 +88,10 @@ def _asked(
     by: str | None, baseline: str | None, within: list[str] | None,
     statuses: list[PointStatus], sweeps: list[Sweep], *, needed: bool = True,
 ) -> list[Compare]:  # fmt: skip
-    """Return what is to be compared: what the command says, or the specs, or what they suggest.
+    """Return the comparisons to make: from the options, else from the specs, else suggested ones.
 
     Raises:
-        InputError: nothing says it, though it is needed.
+        InputError: no key to compare is given, though it is needed.
     """
     from flexhpc.analysis.comparison import suggested
     from flexhpc.config.sections.compare import Compare

@@ -1,4 +1,4 @@
-"""The verbs of ``flexhpc data``. Nothing heavy is imported before a verb needs it."""
+"""Commands of ``flexhpc data``. Heavy modules are imported only by commands that need them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def prepare_data(
         Path | None, typer.Option("--out", help="The file; by default data/NAME.packed.")
     ] = None,
 ) -> None:
-    """Pack a data set into one file that opens in milliseconds; give it as data.root (or path)."""
+    """Pack a data set into one file that opens in milliseconds; use it as data.root (or path)."""
     from flexhpc.data.prepare import prepare
 
     given = {"root": root, "path": path, "target": target, "side": side, "colour": colour}
@@ -63,7 +63,7 @@ def check_data(
 
 @contextlib.contextmanager
 def _as_input() -> Iterator[None]:
-    """Here it is the user's input that is wrong, not one point of many."""
+    """Convert PointError to InputError: here, the input of the user is wrong."""
     try:
         yield
     except PointError as error:
@@ -71,7 +71,7 @@ def _as_input() -> Iterator[None]:
 
 
 class _Shown:
-    """Shows progress on a terminal's error stream; silent elsewhere."""
+    """Progress bars on stderr; silent if that is not a terminal."""
 
     def __init__(self) -> None:
         from rich.console import Console

@@ -1,4 +1,4 @@
-"""The verb ``doctor``: can this machine do what flexhpc needs, and what to do where it cannot?"""
+"""Command ``doctor``: check whether this machine meets the requirements of flexhpc."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ Level = Literal["ok", "note", "bad"]
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One finding: ``bad`` ones keep flexhpc from working."""
+    """Result of one check.
+
+    Attributes:
+        name: subject of the check.
+        level: ``ok``; ``note`` for a limitation; ``bad`` if flexhpc cannot work.
+        what: finding, with a fix if needed.
+    """
 
     name: str
     level: Level
@@ -32,7 +38,7 @@ class Check:
 
 
 def doctor() -> None:
-    """Check python, torch, GPU, SLURM, containers, tracking and data, and say what to do."""
+    """Check python, torch, GPU, SLURM, containers, tracking and data, and suggest fixes."""
     bad = False
     for check in examine():
         typer.echo(f"{check.level:4}  {check.name:10}  {check.what}")
@@ -42,7 +48,7 @@ def doctor() -> None:
 
 
 def examine() -> Iterator[Check]:
-    """Yield one check after the other; importing torch takes seconds."""
+    """Run the checks and yield each result as it is available; importing torch takes seconds."""
     for check in (_python, _packages, _torch, _gpu, _slurm, _containers, _tracking, _data, _disk):
         yield check()
 
@@ -58,7 +64,7 @@ def _python() -> Check:
 
 
 def _packages() -> Check:
-    """Look for all but torch, which has a check of its own."""
+    """Check all packages except torch, which has a separate check."""
     others = {name: version for name, version in packages().items() if name != "torch"}
     installed = ", ".join(f"{name} {version}" for name, version in others.items() if version)
     missing = [name for name, version in others.items() if version is None]
@@ -136,7 +142,7 @@ def _slurm() -> Check:
 
 
 def _first(text: str) -> str:
-    """Return the first line that a program said, without its name and time."""
+    """Return the first line of the error output of sinfo, without its prefix."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0].removeprefix("sinfo: error: ")[:120] if lines else "it says nothing"
 
@@ -163,7 +169,7 @@ def _containers() -> Check:
 
 
 def _answer(tool: str) -> str:
-    """Return why a container runtime does not work, or nothing where it does."""
+    """Return the error of a container runtime; empty if it works."""
     command = [tool, "version" if tool == "apptainer" else "info"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
@@ -174,7 +180,7 @@ def _answer(tool: str) -> str:
 
 
 def _tracking() -> Check:
-    """Open a database as MLflow does: sqlite needs working file locks."""
+    """Check that sqlite, which MLflow uses, works in this folder: it needs working file locks."""
     import sqlite3
 
     if not os.access(Path.cwd(), os.W_OK):

@@ -1,4 +1,4 @@
-"""The verb ``masks``: what the trainings of a sweep say of each sample."""
+"""Command ``masks``: statistics of each sample over the trainings of a sweep."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _print_agreements(found: list[Agreement]) -> None:
 
 
 def _table(columns: dict[str, list[str]], width: int) -> Table:
-    """Return a table whose numbers are whole; names are cut where the terminal is narrow."""
+    """Return a table that truncates names in a narrow terminal, but never numbers."""
     from flexhpc.analysis.whole_columns import Column, table_of
 
     names = ("first", "second")

@@ -1,4 +1,4 @@
-"""Arguments and options that several verbs share."""
+"""Arguments and options shared by several commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flexhpc.errors import InputError
 from flexhpc.shipped import resolve
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
-"""Exit statuses of the contract, besides 0."""
+"""Exit statuses other than 0."""
 
 Spec = Annotated[
     Path,
@@ -26,10 +26,12 @@ Spec = Annotated[
 
 
 def run_folder(text: str) -> Path:
-    """Return a run folder by its path, or by its name in ``runs``.
+    """Return a run folder from its path, or from its name in ``runs``.
+
+    Called while options are parsed, so that a wrong name fails before heavy imports.
 
     Raises:
-        InputError: there is none. That is found before anything is imported.
+        InputError: there is no such run folder.
     """
     given, named = Path(text), Path("runs") / text
     for path in (given, named):
@@ -72,10 +74,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def training_errors(eps: list[float] | None) -> list[float]:
-    """Return training errors that can be asked for.
+    """Validate the values of ``--eps``.
 
     Raises:
-        InputError: one of them is no fraction.
+        InputError: a value is not between 0 and 1.
     """
     wrong = [one for one in eps or () if not 0 < one < 1]
     if wrong:
@@ -86,7 +88,7 @@ def training_errors(eps: list[float] | None) -> list[float]:
 
 
 class Format(StrEnum):
-    """Formats of the results table."""
+    """Output formats of tables."""
 
     table = "table"
     csv = "csv"
@@ -98,7 +100,7 @@ def written(content: bytes, form: Format, output: Path | None) -> None:
     """Write a table to a file, or to stdout.
 
     Raises:
-        InputError: the file cannot be written, or Parquet would go to a terminal.
+        InputError: the file cannot be written, or Parquet would be printed to a terminal.
     """
     if output is not None:
         from flexhpc.atomic import write_atomic

@@ -1,4 +1,4 @@
-"""The verb ``probe``: one training in this process, as it goes on."""
+"""Command ``probe``: one training in this process, with its progress."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def probe(
     arm: Annotated[int, typer.Option("--arm", min=0, help="Which values of tuned keys.")] = 0,
     overrides: Set = None,
 ) -> None:
-    """Run one training in this process, verbosely: the debugging door. Stores nothing."""
+    """Run one training in this process with verbose output, for debugging. Stores nothing."""
     from flexhpc.config import checked
 
     _, points = checked(spec, overrides or ())
@@ -72,7 +72,7 @@ def probe(
 
 
 class _Progress:
-    """A bar in a terminal, and a line for each epoch after which other samples are missed."""
+    """Progress bar in a terminal, and a line per epoch in which the number of errors changed."""
 
     def __init__(self, n: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -100,7 +100,12 @@ class _Progress:
             self._say(self._last)
 
     def __call__(self, at: dict[str, Any]) -> None:
-        """Show an epoch: ``epoch``, ``epochs`` or None, ``n_errors``, ``loss``, ``elapsed``."""
+        """Show the progress.
+
+        Args:
+            at: ``epoch``, ``epochs`` (None if unlimited), ``n_errors``, ``loss`` and ``elapsed``
+                (seconds).
+        """
         said = f"missed {at['n_errors']} of {self._n}, loss {at['loss']:.4g}"
         self._bar.update(
             self._task, completed=at["epoch"], total=at["epochs"] or None, description=said
@@ -120,10 +125,10 @@ class _Progress:
 
 
 def find_point(points: Sequence[Point], wanted: str) -> Point:
-    """Return the point with this id (or the start of one), or this index.
+    """Return the point with this index, id or unique prefix of an id.
 
     Raises:
-        InputError: there is no such point, or several.
+        InputError: no point matches, or several.
     """
     if wanted.isdecimal() and int(wanted) < len(points):
         return points[int(wanted)]

@@ -1,4 +1,4 @@
-"""Verbs that show a run: status, results, report."""
+"""Commands that show a run: ``status``, ``results``, ``report``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from flexhpc.store.status import PointStatus
 
 _LARGE = ("jinja2", "matplotlib.figure", "vl_convert", "flexhpc.analysis.report")
-"""What a report imports, in steps of some tenths of a second."""
+"""Modules that a report imports; each takes some tenths of a second."""
 
 
 def status(
@@ -39,7 +39,7 @@ def status(
     as_json: Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Keep showing it.")] = False,
 ) -> None:
-    """Show where every point stands: the run's files say it, a cluster's queue adds to it."""
+    """Show the status of every point, from the run's files and the queue of the cluster."""
     from flexhpc.analysis.status_table import status_row, status_view
     from flexhpc.analysis.tables import make_console
     from flexhpc.launch.live import View
@@ -101,7 +101,13 @@ def results(
 
 
 def _exit_if_failed(statuses: Sequence[PointStatus]) -> None:
-    """Print why points failed, to stderr: stdout may hold JSON or CSV. Exit with status 1 then."""
+    """Exit with status 1 if points failed, after printing the reasons.
+
+    They are printed to stderr, since stdout may contain JSON or CSV.
+
+    Raises:
+        typer.Exit: a point has failed.
+    """
     from flexhpc.analysis.failures import failure_lines
 
     lines = failure_lines(statuses)
@@ -138,7 +144,7 @@ def write_report(
     masks: list[tuple[RunFolder, PointStatus]],
     eps: Sequence[float] = (),
 ) -> Path:
-    """Write the report of one or several runs; returns its page.
+    """Write the report of one or several runs; return the path of its page.
 
     Raises:
         PointError: the folder cannot be written.
@@ -157,9 +163,10 @@ def write_report(
 
 
 def expected_report() -> Iterator[None]:
-    """Get ready what writes a report, in steps: all of them take more than a second.
+    """Prepare for writing a report, in short steps: import modules and start the chart renderer.
 
-    What cannot be got ready is met again, and told, when the report is written.
+    In total this takes more than a second. Errors are ignored here; they occur again, and are
+    reported, when the report is written.
     """
     _open_no_window()
     with contextlib.suppress(Exception):
@@ -174,5 +181,5 @@ def expected_report() -> Iterator[None]:
 
 
 def _open_no_window() -> None:
-    """Have figures drawn into files, whatever the user's own choice."""
+    """Select matplotlib's non-interactive backend, overriding the user's choice."""
     os.environ["MPLBACKEND"] = "agg"

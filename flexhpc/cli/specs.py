@@ -1,4 +1,4 @@
-"""Verbs of specs: ``specs``, those that come with flexhpc, and ``schema``, for editors."""
+"""Commands ``specs``, for the specs that come with flexhpc, and ``schema``, for editors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def schema() -> None:
 
 
 def _without_make(text: str) -> str:
-    """Return a spec whose header says how to run it where there is no Makefile."""
+    """Replace the ``make`` command in the header of a spec by the ``flexhpc`` command."""
 
     def command(found: re.Match[str]) -> str:
         sets = re.sub(r"[^\s#]+=\S+", lambda one: f"--set '{one[0]}'", found["sets"] or "")
@@ -45,7 +45,7 @@ def _without_make(text: str) -> str:
 
 
 def _expected(text: str) -> str:
-    """Return the first sentence of what a spec's header expects, or else of the header."""
+    """Return the first sentence after ``Expected:`` in the header of a spec, or of the header."""
     comment = " ".join(line[1:].strip() for line in text.splitlines() if line.startswith("#"))
     said = comment.partition("Expected: ")[2] or comment
     return said.split(". ")[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""Verbs of a sweep: validate, plan, sweep, cancel."""
+"""Commands of a sweep: ``validate``, ``plan``, ``sweep``, ``cancel``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def validate(
         bool, typer.Option(help="Open the data, and build networks of timm and of your own.")
     ] = True,
 ) -> None:
-    """Check a sweep spec; prints every error at once."""
+    """Check a sweep spec; print all errors at once."""
     from flexhpc.config import checked
     from flexhpc.launch.plan import counted
 
@@ -49,7 +49,7 @@ def plan(
     params: Annotated[bool, typer.Option("--params", help="Count parameters too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a sweep would measure: points, ids, what is there already, and a bound on cost."""
+    """Show what a sweep would measure: points, ids, which are done, and a bound on the cost."""
     from flexhpc.launch.plan import make_plan, plan_lines
 
     planned = make_plan(spec, overrides or (), runs, profile, params=params)
@@ -109,17 +109,23 @@ def sweep(
             what = f"the report was not finished; `flexhpc report {run.path}` writes it"
             unwritten.append(PointError(what))
         except Exception as error:
-            unwritten.append(error)  # the table comes first
+            unwritten.append(error)  # raised after the table is printed
 
     followed = launch.follow(prepared, settings, make_console(), report, expected_report())
     _conclude(prepared.run.path, followed, unwritten)
 
 
 def _conclude(path: Path, followed: Followed, unwritten: list[Exception]) -> None:
-    """Print the table and what went wrong, and leave with the right status.
+    """Print the results table and the failures; exit with the corresponding status.
+
+    Args:
+        path: the run folder.
+        followed: outcome of the sweep.
+        unwritten: errors from writing the report.
 
     Raises:
-        Exception: that of the report, where it could not be written.
+        typer.Exit: the sweep was interrupted, or points failed.
+        Exception: the error from writing the report, if there is one.
     """
     from flexhpc.analysis.comparison import asked_by
     from flexhpc.analysis.failures import by_reason, named
@@ -152,7 +158,7 @@ def _conclude(path: Path, followed: Followed, unwritten: list[Exception]) -> Non
             quoted.add(status.log)
             log = Path(status.log)
             lines = log_tail(log)
-            if not lines and log.name.startswith("worker-"):  # killed; others here came after it
+            if not lines and log.name.startswith("worker-"):  # killed; newer workers have logs
                 log = log.parent
                 lines = [] if str(log) in quoted else log_tail(log)
                 quoted.add(str(log))
@@ -166,7 +172,7 @@ def _conclude(path: Path, followed: Followed, unwritten: list[Exception]) -> Non
 
 
 def cancel(run: Run) -> None:
-    """Stop what this run has running; every finished probe is kept, and a sweep resumes it."""
+    """Stop all running and queued work of this run; finished probes are kept, so it can resume."""
     from flexhpc.launch.cancel import cancel_run
 
     message, stopped = cancel_run(run)

@@ -1,4 +1,4 @@
-"""Verbs of MLflow: sync, ui."""
+"""Commands for MLflow: ``sync``, ``ui``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def sync(
     run: Run,
     uri: Annotated[str | None, typer.Option("--uri", help="MLflow server or database.")] = None,
 ) -> None:
-    """Bring MLflow up to what the store holds; may be repeated."""
+    """Log the stored results of a run to MLflow; may be repeated."""
     from flexhpc.store.status import open_run
     from flexhpc.tracking.state import NO_PASSWORD, has_password, local_uri
     from flexhpc.tracking.sync import Syncer

@@ -1,1 +1,1 @@
-"""Code that users bring, as ``module:name`` or as objects: find, hash, import and run it."""
+"""Custom code of users, given as ``module:name`` or as objects: find, hash, import and run it."""

@@ -1,8 +1,8 @@
-"""Code that users bring along: a network or a data set of their own, as ``module:name``.
+"""Custom code (model, data set, trainer), given as ``module:name``.
 
-A name is found beside the spec or on Python's path. Which version of it was meant says a hash of
-its source: of the module, and of all modules beside it that it imports. Reading a spec finds and
-hashes a module, but never runs it.
+The module is searched in the folder of the spec, then on Python's path. Its version is identified
+by a hash of the source of the module and of all modules next to it that it imports. Reading a spec
+finds and hashes a module, but never runs it.
 """
 
 from __future__ import annotations
@@ -35,25 +35,26 @@ from flexhpc.custom.time_limit import TimeLimit, TookTooLong, none_left
 from flexhpc.errors import PointError, one_line
 
 NAME = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
-"""What a name looks like."""
+"""Regular expression of a valid ``module:name``."""
 LIVE = "python"
-"""Module of names that stand for objects of the running Python, as :func:`keep` was given them."""
+"""Pseudo-module in the names of objects of this process that were registered by :func:`keep`."""
 PACKAGE = Path(__file__).parent.parent
-"""Folder of the package flexhpc. A checkout, and folders of users, may be called flexhpc too."""
+"""Folder of the package flexhpc, as a full path: other folders may have the same name."""
 INSTALLED = ("site-packages", "dist-packages")
-"""Names of folders on Python's path that hold installed packages."""
+"""Names of the folders on Python's path that contain installed packages."""
 _kept: dict[tuple[str, str], Any] = {}
 _imported: dict[str, str] = {}
-"""Module -> the hash with which this process imported it."""
+"""Hash of each module when this process imported it, by module name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Code:
-    """Where a name was found, and in which version.
+    """Location and version of custom code.
 
     Attributes:
-        folder: what has to be on Python's path for it; empty for what is installed.
-        hash: of its source.
+        folder: folder that must be on Python's path; empty for installed packages and for objects
+            of this process.
+        hash: hash of the source; for an installed package, of its name and version.
     """
 
     folder: str
@@ -61,13 +62,14 @@ class Code:
 
 
 def find(name: str, beside: Path | None) -> Code:
-    """Find the module of a name and hash its source; nothing of it is run.
+    """Find the module of a name and hash its source, without running it.
 
     Args:
-        name: ``module:name``; beside: the folder of the spec, searched before Python's path.
+        name: ``module:name``.
+        beside: folder of the spec, searched before Python's path; None to search the path only.
 
     Raises:
-        LookupError: there is no such module; one line.
+        LookupError: the module is not found; the message is one line.
     """
     module = name.partition(":")[0]
     if module == LIVE:
@@ -90,18 +92,18 @@ def find(name: str, beside: Path | None) -> Code:
 
 @cache
 def registered(kind: str) -> dict[str, str]:
-    """Return what installed packages offer: name -> ``module:name``.
+    """Return the entry points of installed packages: name -> ``module:name``.
 
     Args:
-        kind: ``models``, ``data`` or ``trainers``, for the entry points ``flexhpc.models`` etc.
+        kind: ``models``, ``data`` or ``trainers``, for the group ``flexhpc.models`` etc.
     """
     return {one.name: one.value for one in entry_points(group=f"flexhpc.{kind}")}
 
 
 def is_installed(file: Path) -> bool:
-    """Return whether a file belongs to Python, to an installed package or to flexhpc.
+    """Return whether a file belongs to the standard library, an installed package or flexhpc.
 
-    A folder called site-packages counts only if it is on Python's path.
+    A folder named site-packages counts only if it is on Python's path.
     """
     folders = [Path(folder) for folder in sys.path if Path(folder).name in INSTALLED]
     library = (Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
@@ -109,16 +111,16 @@ def is_installed(file: Path) -> bool:
 
 
 def load(name: str, code: Code, *, pinned: bool, key: str) -> Any:
-    """Import what a name stands for.
+    """Import the object with a name.
 
     Args:
         name: ``module:name``.
-        code: where it was found when the spec was read.
-        pinned: whether the spec says a version by itself, whatever the source.
-        key: of the spec, for messages.
+        code: location and version when the spec was read.
+        pinned: whether the spec gives a version; the source is then not checked for changes.
+        key: key of the spec, for messages.
 
     Raises:
-        PointError: it cannot be imported, or its source is no longer what it was.
+        PointError: it cannot be imported, or its source has changed.
     """
     if name.startswith(f"{LIVE}:"):
         with contextlib.suppress(KeyError):
@@ -143,16 +145,18 @@ def load(name: str, code: Code, *, pinned: bool, key: str) -> Any:
 
 
 def run(what: str, call: Callable[[], Any], seconds: float | None = None) -> Any:
-    """Run something of a user's; what goes wrong there is said in one line.
+    """Call custom code; convert its errors to a PointError with a one-line message.
 
-    Its traceback goes to stderr, which is the log of the point. A process that it forked ends here.
+    The traceback is printed to stderr, which is the log of the point. If the code forks, the child
+    process exits when the call ends in it.
 
     Args:
-        what: for the message, as ``model.family: my_nets:Net``.
-        seconds: longest that it may take; None for any time.
+        what: description of the code for the message, for example ``model.family: my_nets:Net``.
+        call: the call to run.
+        seconds: time limit; None for no limit.
 
     Raises:
-        PointError: it raised something, wanted to end the process, or took too long.
+        PointError: the code raised an exception (also SystemExit), or exceeded the time limit.
     """
     process = os.getpid()
     limit = contextlib.nullcontext() if seconds is None else TimeLimit(seconds, what)
@@ -161,7 +165,7 @@ def run(what: str, call: Callable[[], Any], seconds: float | None = None) -> Any
             return call()
     except (PointError, KeyboardInterrupt, GeneratorExit):
         raise
-    except BaseException as error:  # SystemExit of theirs must not end our worker
+    except BaseException as error:  # a SystemExit of custom code must not end the worker
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if not Path(frame.filename).is_relative_to(PACKAGE)]
         traceback.print_exception(type(error), error, error.__traceback__)
@@ -175,10 +179,10 @@ def run(what: str, call: Callable[[], Any], seconds: float | None = None) -> Any
 
 @contextlib.contextmanager
 def in_time() -> Iterator[None]:
-    """Have a call of a user's that took too long fail a point; where it was goes to stderr.
+    """Convert an exceeded time limit in the block to a PointError; print the traceback to stderr.
 
     Raises:
-        PointError: a time limit inside ended it.
+        PointError: a time limit within the block was exceeded.
     """
     try:
         with none_left():
@@ -189,16 +193,17 @@ def in_time() -> Iterator[None]:
 
 
 def array_of(name: str, given: Any) -> NDArray[Any]:
-    """Return what a user's code gave as an array of numbers, or of text.
+    """Convert a return value of custom code to an array of numbers or strings.
 
     Args:
-        name: for the message; given: anything that NumPy makes an array of, or a tensor of torch.
+        name: name of the code, for the message.
+        given: a tensor of torch, or anything that NumPy converts to an array.
 
     Raises:
-        PointError: it is something else.
+        PointError: the value cannot be converted.
     """
     try:
-        if hasattr(given, "detach"):  # torch's, which this room does not import
+        if hasattr(given, "detach"):  # a tensor; torch is not imported here
             given = given.detach().cpu()
         array = np.asarray(given)
     except (TypeError, ValueError) as error:
@@ -210,7 +215,7 @@ def array_of(name: str, given: Any) -> NDArray[Any]:
 
 
 def accepted(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of the offered arguments that a function names among its parameters."""
+    """Return the offered arguments that match a parameter name of a function."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -219,9 +224,10 @@ def accepted(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[s
 
 
 def keep(name: str, version: str, value: Any) -> str:
-    """Keep an object of the running Python under a name; returns the whole name.
+    """Register an object of this process under a name, as its current version.
 
-    From now on, this version is the one that is found under it.
+    Returns:
+        The name for specs: ``python:NAME``.
     """
     whole = f"{LIVE}:{name}"
     _kept.pop((whole, version), None)
@@ -231,7 +237,7 @@ def keep(name: str, version: str, value: Any) -> str:
 
 def _check_source(name: str, code: Code, key: str) -> None:
     if _imported.get(name.partition(":")[0]) == code.hash:
-        return  # what is in memory is what was meant, whatever has become of the file
+        return  # this version is already imported, even if the file has changed since
     try:
         now = find(name, Path(code.folder) if code.folder else None)
     except (LookupError, OSError) as error:
@@ -244,11 +250,11 @@ def _check_source(name: str, code: Code, key: str) -> None:
 
 
 def _root_on_path(module: str, beside: Path | None) -> Path:
-    """Return the folder of Python's path that holds a module's top-level package."""
+    """Return the folder on Python's path that contains a module's top-level package."""
     top = module.split(".")[0]
     try:
         spec = importlib.util.find_spec(top)
-    except ValueError:  # of what is no module of a file
+    except ValueError:  # modules without a file, for example __main__
         spec = None
     if spec is None:
         where = f"in {beside} nor " if beside is not None else ""
@@ -264,10 +270,14 @@ def _file(module: str, root: Path) -> Path | None:
 
 
 def _closure(module: str, root: Path, package: str) -> dict[str, Path]:
-    """Return the modules in a folder that one of them imports, itself among them.
+    """Return the files of a module and of all modules in ``root`` that it imports, by module name.
+
+    Imports are followed transitively.
 
     Args:
-        package: only of this package; empty for all in the folder.
+        module: the module to start from.
+        root: folder of the modules.
+        package: include only modules of this package; empty for all modules in the folder.
     """
     found: dict[str, Path] = {}
     to_do = [module]
@@ -282,7 +292,7 @@ def _closure(module: str, root: Path, package: str) -> dict[str, Path]:
 
 
 def _imports(module: str, file: Path) -> Iterator[str]:
-    """Yield names of modules that one may import; a file that is no Python imports none."""
+    """Yield the names of modules that a file may import; none if it is not valid Python."""
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
@@ -301,7 +311,7 @@ def _imports(module: str, file: Path) -> Iterator[str]:
 
 
 def _release(module: str) -> str:
-    """Return distribution and version of an installed module."""
+    """Return the distribution and version of an installed module; its name if unknown."""
     top = module.split(".")[0]
     try:
         return f"{top} {distribution(top).version}"
@@ -313,7 +323,7 @@ def _release(module: str) -> str:
 
 
 def hash_of(texts: Mapping[str, bytes]) -> str:
-    """Return a hash of named texts, whatever their order."""
+    """Return a hash of named texts (16 hexadecimal digits), independent of their order."""
     whole = hashlib.sha256()
     for name in sorted(texts):
         whole.update(name.encode() + b"\0" + hashlib.sha256(texts[name]).digest())

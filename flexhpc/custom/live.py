@@ -1,4 +1,4 @@
-"""Which version an object of the running Python is: a hash of its source and of what it names."""
+"""Version of an object of this process: a hash of its source and of the objects it refers to."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from flexhpc.custom.code import hash_of, is_installed
 
 
 def source_hash(value: Any) -> str | None:
-    """Return a hash of the source of an object, of all of a user's that it names, and of values.
+    """Return a hash of the source of an object and of what it refers to.
 
-    None where there is no source, as of what was typed into a prompt, and where it names an object
-    that nothing tells apart from another, as an array.
+    The hash includes the sources of custom functions and classes, and the values of plain objects.
+    None if the source is unavailable, for example at an interactive prompt, or if the object
+    refers to one whose content cannot be hashed, for example an array.
     """
     texts: dict[str, bytes] = {}
     if not _collect(value, texts):
@@ -26,7 +27,7 @@ def source_hash(value: Any) -> str | None:
 
 
 def _collect(value: Any, texts: dict[str, bytes]) -> bool:
-    """Add the source of an object and of what it names; False where it has none."""
+    """Add the sources of an object and of what it refers to; return False if one is unavailable."""
     value = inspect.unwrap(value) if callable(value) else value
     name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
     if name in texts:
@@ -44,7 +45,7 @@ def _collect(value: Any, texts: dict[str, bytes]) -> bool:
 
 
 def _tell(inner: Any, name: str, texts: dict[str, bytes]) -> bool:
-    """Add what tells an object apart that another one names; False where nothing does."""
+    """Add the source or value of an object that ``name`` refers to; return False if impossible."""
     if _is_of_a_user(inner):
         return _collect(inner, texts)
     if _is_plain(inner):
@@ -54,7 +55,7 @@ def _tell(inner: Any, name: str, texts: dict[str, bytes]) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    """Return whether a value is all that its repr says: numbers, text, and what holds them."""
+    """Return whether the repr of a value determines it: numbers, strings and containers of them."""
     if isinstance(value, dict):
         return all(_is_plain(inner) for pair in value.items() for inner in pair)
     if isinstance(value, (list, tuple)):
@@ -63,7 +64,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _lambda_source(function: Any) -> bytes:
-    """Return the source of a lambda alone: inspect gives the whole lines around it."""
+    """Return the source of a lambda only; ``inspect.getsource`` returns the surrounding lines."""
     lines, _ = inspect.findsource(function)
     spans = [
         (first, start, last, end)
@@ -72,7 +73,7 @@ def _lambda_source(function: Any) -> bytes:
     ]
     first, start = min(span[:2] for span in spans)
     last, end = max(span[2:] for span in spans)
-    text = [line.encode() for line in lines[first - 1 : last]]  # columns are counted in bytes
+    text = [line.encode() for line in lines[first - 1 : last]]  # column offsets are in bytes
     text[-1] = text[-1][:end]
     text[0] = text[0][start:]
     body = ast.unparse(ast.parse(b"(" + b"".join(text) + b")"))
@@ -80,7 +81,7 @@ def _lambda_source(function: Any) -> bytes:
 
 
 def _named_by(value: Any) -> Iterator[Any]:
-    """Yield what a function, or the methods and bases of a class, refer to."""
+    """Yield the objects that a function, or the methods and bases of a class, refer to."""
     if inspect.isclass(value):
         yield from value.__mro__[1:]
         for member in vars(value).values():
@@ -102,10 +103,10 @@ def _named_by(value: Any) -> Iterator[Any]:
 
 
 def _is_of_a_user(value: Any) -> bool:
-    """Return whether an object is a function or class that was not installed."""
+    """Return whether an object is a function or class of the user, not of an installed package."""
     if not (inspect.isclass(value) or inspect.isfunction(value)):
         return False
-    if value.__module__ in sys.builtin_module_names:  # as object, the last base of every class
+    if value.__module__ in sys.builtin_module_names:  # for example object, the base of every class
         return False
     try:
         file = Path(inspect.getfile(value))

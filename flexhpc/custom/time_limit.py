@@ -1,4 +1,4 @@
-"""A limit on how long a call of somebody else's code may take."""
+"""Time limit for calls of custom code."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from types import FrameType, TracebackType
 from typing import Any
 
 _running: list[TimeLimit] = []
-"""Limits that were begun and have not ended, the innermost last."""
+"""Active time limits, the innermost last."""
 
 
 class TookTooLong(BaseException):
-    """Raised where the code just is; no Exception, which it might catch."""
+    """Raised inside the limited code; not an Exception, which that code might catch."""
 
 
 class TimeLimit:
-    """Raises :class:`TookTooLong` in a block that takes longer; may be entered again afterwards.
+    """Context manager that raises :class:`TookTooLong` in a block that exceeds a time limit.
 
-    It goes by SIGALRM, so it works in the main thread, and has no effect in another one. Whoever
-    used that signal before finds it as it was. A call into C that never comes back to Python is not
-    ended.
+    It is reusable, and nested entries of the same object count as one. It uses SIGALRM, so it has
+    no effect outside the main thread. A previous handler and timer of that signal are restored. A
+    call into C that never returns to Python is not interrupted.
 
     Args:
-        seconds: the longest that the block may take; what: it is, for the message.
+        seconds: time limit of the block.
+        what: description of the block, for the message.
     """
 
     def __init__(self, seconds: float, what: str) -> None:
@@ -38,7 +39,7 @@ class TimeLimit:
 
     def __enter__(self) -> None:
         self._depth += 1
-        if self._depth > 1:  # a network that calls itself
+        if self._depth > 1:  # for example a network that calls itself
             return
         self._works = threading.current_thread() is threading.main_thread()
         if self._works:
@@ -56,7 +57,7 @@ class TimeLimit:
             self.end()
 
     def end(self) -> None:
-        """End it, however often it was entered."""
+        """Deactivate the limit, regardless of how often it was entered."""
         self._depth = 0
         if self._works:
             self._works = False
@@ -74,9 +75,10 @@ class TimeLimit:
 
 @contextlib.contextmanager
 def none_left() -> Iterator[None]:
-    """End the limits that were begun in a block and not ended in it.
+    """Deactivate the limits that were entered in the block and not exited.
 
-    A hook of torch that is always called is not after SystemExit, for one.
+    This is needed because torch skips forward hooks after SystemExit, even with
+    ``always_call=True``.
     """
     before = len(_running)
     try:

@@ -1,7 +1,7 @@
-"""Calls a trainer of the user's: what it is given, and what its answer means.
+"""Calls of custom trainers: their arguments, and the interpretation of their return values.
 
-:func:`main` is the process that it runs in. That is no copy of the one that measures, so it may use
-threads, processes and GPUs as it likes, and can be ended at any time.
+:func:`main` runs in the child process that calls trainers. It is not forked from the measuring
+process, so a trainer may use threads, processes and GPUs, and can be killed at any time.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ _LOOK_EVERY = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How long a trainer may train, as its section says; all None where that says nothing.
+    """Training budget from the ``training`` section; all values are None if it gives no budget.
 
     Attributes:
-        epochs: passes over the samples; steps: updates; gradient_evaluations: of single samples.
+        epochs: number of passes over the samples.
+        steps: number of optimizer steps.
+        gradient_evaluations: number of gradient evaluations of single samples.
     """
 
     epochs: int | None
@@ -45,11 +47,13 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """A trainer as a spec names it.
+    """A custom trainer as given in a spec.
 
     Attributes:
-        name: ``module:name``; code: where it was found; pinned: whether whatever its source.
-        kwargs: passed to it.
+        name: ``module:name``.
+        code: its location and version.
+        pinned: whether the spec gives a version; the source is then not checked for changes.
+        kwargs: additional keyword arguments for the trainer.
     """
 
     name: str
@@ -59,14 +63,14 @@ class Trainer:
 
     @property
     def key(self) -> str:
-        """What it is called in messages."""
+        """Name of the trainer in messages."""
         return f"training.trainer: {self.name}"
 
     def import_it(self) -> Callable[..., Any]:
-        """Import it, and see whether it can be called with its ``kwargs``.
+        """Import the trainer and check that it can be called with its ``kwargs``.
 
         Raises:
-            PointError: it cannot.
+            PointError: it cannot be imported or called.
         """
         found = load(self.name, self.code, pinned=self.pinned, key="training.trainer")
         if not callable(found):
@@ -74,7 +78,7 @@ class Trainer:
         fit: Callable[..., Any] = found
         try:
             signature = inspect.signature(fit)
-        except (TypeError, ValueError):  # of what is written in C
+        except (TypeError, ValueError):  # functions written in C may have no signature
             return fit
         offered = accepted(fit, dict.fromkeys(_OFFERED))
         try:
@@ -86,14 +90,18 @@ class Trainer:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One call of a trainer.
+    """Arguments of one call of a trainer.
 
     Attributes:
-        trainer: whom to call.
-        inputs: float32 (n, ...), standardised; labels: int64 (n,), from 0; classes: how many.
-        seeds: of this probe; budget: as asked; seconds: longest that the call may take.
-        make_model: builds the network of the point's ``model``, from torch's global random state;
-            None where there is none.
+        trainer: the trainer to call.
+        inputs: standardised inputs, float32 (n, ...).
+        labels: class labels from 0, int64 (n,).
+        classes: number of classes.
+        seeds: seeds of this probe.
+        budget: training budget from the spec.
+        seconds: time limit of the call.
+        make_model: builds the network of the point's ``model`` using torch's global random state;
+            None if the point has no model.
     """
 
     trainer: Trainer
@@ -108,12 +116,15 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a trainer returned.
+    """Result of a trainer.
 
     Attributes:
-        fitted: bool (n,), whether it got each sample right.
-        loss: as it says, or nan; epochs, steps, cost (samples trained on): as it says, or 0.
-        readings: all other numbers that it gave.
+        fitted: whether each sample is fitted, bool (n,).
+        loss: training loss as reported by the trainer, or nan.
+        epochs: number of epochs as reported, or 0.
+        steps: number of optimizer steps as reported, or 0.
+        cost: number of sample passes as reported, or 0.
+        readings: all other numbers that it returned, by name.
     """
 
     fitted: NDArray[np.bool_]
@@ -125,15 +136,17 @@ class Answer:
 
 
 def train(task: Task) -> Answer:
-    """Call a trainer.
+    """Call a trainer in this process.
 
-    It is called with inputs and labels, with ``kwargs``, and with what it has parameters for of:
-    ``seeds`` (a :class:`~flexhpc.seeds.ProbeSeeds`), ``seed`` (a whole number below 2^31), ``n``,
-    ``classes``, ``shape`` (of a sample), ``budget`` (a :class:`Budget`) and ``model`` (the
-    untrained network). The global random states of Python, NumPy and torch are seeded before.
+    It receives inputs and labels as positional arguments, its ``kwargs``, and those of the
+    following that it has parameters for: ``seeds`` (a :class:`~flexhpc.seeds.ProbeSeeds`),
+    ``seed`` (an integer below 2^31), ``n``, ``classes``, ``shape`` (of a sample), ``budget`` (a
+    :class:`Budget`) and ``model`` (the untrained network). The global random states of Python,
+    NumPy and torch are seeded before the call.
 
     Raises:
-        PointError: it cannot be imported, raised something, or its answer is none.
+        PointError: the trainer cannot be imported, raised an exception, exceeded its time limit or
+            returned an invalid value.
     """
     trainer = task.trainer
     fit = trainer.import_it()
@@ -158,17 +171,18 @@ def train(task: Task) -> Answer:
 
 
 def answer_of(name: str, given: Any, task: Task) -> Answer:
-    """Return what a trainer's answer says.
+    """Convert the return value of a trainer.
 
     Args:
-        name: for messages.
-        given: an array: bool (n,), which samples are right; whole numbers (n,), the predicted
-            classes; or numbers (n, classes), scores of which the largest counts. Or a mapping with
-            such an array as ``right``, ``predicted`` or ``scores``, and numbers or None beside it.
-        task: what it is an answer to.
+        name: name of the trainer, for messages.
+        given: an array of one of three forms: bool (n,), which samples are fitted; integers (n,),
+            the predicted classes; or numbers (n, classes), scores of which the largest is the
+            prediction. Or a mapping with such an array as ``right``, ``predicted`` or ``scores``;
+            its other values are numbers or None.
+        task: the arguments of the call.
 
     Raises:
-        PointError: it is something else.
+        PointError: the value has none of these forms.
     """
     if not isinstance(given, Mapping):
         return Answer(fitted=_fitted(name, "", given, task))
@@ -195,7 +209,7 @@ def answer_of(name: str, given: Any, task: Task) -> Answer:
 
 
 def _fitted(name: str, key: str, given: Any, task: Task) -> NDArray[np.bool_]:
-    """Return which samples an answer got right."""
+    """Return which samples are fitted, bool (n,), from the array that a trainer returned."""
     array, n = array_of(name, given), len(task.labels)
     wanted = {"right": "b", "predicted": "iuf", "scores": "iuf"}.get(key, "biuf")
     if task.labels.ndim > 1 and array.dtype.kind != "b":
@@ -220,10 +234,14 @@ def _seed(seed: int) -> None:
 
 
 def main(descriptor: int) -> None:
-    """Answer the tasks that come through a connection, until there are no more."""
+    """Run the tasks received through a connection until it is closed; send back the answers.
+
+    Args:
+        descriptor: file descriptor of the connection.
+    """
     connection = Connection(descriptor)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # the parent gets it too, and says what to do
+        signal.signal(number, signal.SIG_IGN)  # the parent receives it too and decides
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     while True:
         try:
@@ -237,7 +255,7 @@ def main(descriptor: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process, and those that it started, when its parent is gone."""
+    """Kill this process group when the parent process has died."""
     while os.getppid() == parent:
         time.sleep(_LOOK_EVERY)
     os.killpg(0, signal.SIGKILL)

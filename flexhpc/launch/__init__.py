@@ -1,1 +1,1 @@
-"""Where and how points run: profiles, workers of this machine, arrays of a cluster. No torch."""
+"""Launching of sweeps: profiles, local workers and SLURM array jobs. Does not import torch."""

@@ -1,4 +1,4 @@
-"""What a sweep needs of whatever runs its workers."""
+"""Interface of the backends that run the workers of a sweep."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ class Backend(Protocol):
     """Workers on this machine, or tasks of a cluster.
 
     Attributes:
-        shared: every worker takes whatever point is free, so any progress is everybody's.
-        ours: they belong to this sweep and end with it; else they go on without it.
-        patience: how often a point is handed out without any sign of progress.
-        image: the image that they run in, None if in none.
+        shared: whether each worker takes any free point, so that progress on one point counts as
+            progress for all points.
+        ours: whether the workers belong to this sweep and end with it; otherwise they continue
+            when the sweep process ends.
+        patience: number of times that a point is assigned without any progress before it is given
+            up.
+        image: container image of the workers; None without a container.
     """
 
     shared: bool
@@ -22,36 +25,36 @@ class Backend(Protocol):
     image: str | None
 
     def poll(self) -> None:
-        """Find out what runs; called before the points are looked at."""
+        """Update the state of the workers; called before the status of the points is read."""
 
     def covers(self, point_id: str) -> bool:
-        """Return whether a worker is about to come to this point by itself."""
+        """Return whether an existing worker will reach this point without being started again."""
         ...
 
     def running(self) -> bool:
-        """Return whether any worker runs or waits to."""
+        """Return whether any worker is running or queued."""
         ...
 
     def crashed(self) -> bool:
-        """Return whether a worker that ended did not end well."""
+        """Return whether any worker has ended with a failure."""
         ...
 
     def start(self, points: Sequence[str]) -> bool:
-        """Start workers for these points; False if it is better tried again later."""
+        """Start workers for these points; return False if the caller should retry later."""
         ...
 
     def waiting(self) -> Mapping[str, str]:
-        """Return the points that wait in a queue, and what each waits for."""
+        """Return the queued points as a mapping from point id to the reason for waiting."""
         ...
 
     def log(self, point_id: str) -> str:
-        """Return where the last worker for this point wrote its errors; empty if unknown."""
+        """Return the path of the error log of this point's last worker; empty if unknown."""
         ...
 
     def note(self) -> str:
-        """Return what is worth saying about the workers now."""
+        """Return a message on the current state of the workers; empty if there is none."""
         ...
 
     def summary(self) -> str:
-        """Return in words what was started."""
+        """Return a one-line description of the workers that were started."""
         ...

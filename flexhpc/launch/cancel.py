@@ -1,4 +1,4 @@
-"""Stop what a run has queued or running, wherever it is."""
+"""Cancel the queued and running work of a run, on this machine and on clusters."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _GRACE = 60.0
 
 
 def cancel_run(path: Path) -> tuple[str, bool]:
-    """Ask every launch of a run to stop; wait until nothing of it is measured or queued.
+    """Ask every launch of a run to stop; wait until none of its points is running or queued.
 
-    Tasks that have not begun leave the queue at once. Those that run save the probe in hand and
-    end by themselves; what is still there after a minute is ended by SLURM.
+    Pending tasks are removed from the queue immediately. Running tasks save the current probe and
+    exit; tasks that are still in the queue after 60 s are cancelled with scancel.
 
     Returns:
-        One line that says what came of it, and whether nothing of the run is left.
+        A one-line summary, and whether everything has stopped.
     """
     run, _, points = open_run(path)
     reader = StatusReader(run, points)
@@ -48,7 +48,12 @@ def cancel_run(path: Path) -> tuple[str, bool]:
 
 
 class _Jobs:
-    """The array jobs of a run that may still be in the queue."""
+    """The array jobs of a run that may still be in the queue.
+
+    Attributes:
+        removed: number of pending tasks that were removed from the queue so far.
+        silent: why the last query of a cluster failed; empty if all succeeded.
+    """
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
@@ -56,10 +61,14 @@ class _Jobs:
         self.silent = ""
 
     def end(self, measured: set[str], *, everything: bool) -> int:
-        """End what waits, or all; return how many tasks are left.
+        """Cancel the pending tasks, or all tasks; return the number of tasks that are left.
 
-        A sweep may have submitted more a moment ago, so the records are read each time. An array
-        with nothing left to measure is none of our business, even if its cluster is no more.
+        The records are read on each call because a sweep may have submitted arrays meanwhile.
+        Arrays whose points are all measured are skipped: their cluster may no longer exist.
+
+        Args:
+            measured: ids of the points that are done.
+            everything: whether to cancel running tasks as well.
         """
         left = 0
         self.silent = ""

@@ -1,12 +1,13 @@
-"""The line in a spec's header that says what it costs, from what ``flexhpc plan`` computes.
+"""Update the cost stated in the headers of specs and next to links to specs in Markdown.
 
     # Cost: 60 points, at most 1.2e11 sample passes.
 
-Rewrites it in each spec that has one, and in Markdown the cost behind each link to a spec:
+The cost is the bound that ``flexhpc plan`` computes. This line is rewritten in each spec that has
+one. In Markdown files, the cost after each link to a spec is rewritten:
 ``[classes](../sweeps/classes.yaml) (6.0e10)``.
 
 Usage: python -m flexhpc.launch.cost_line FILE...
-Those of flexhpc: all of sweeps/, and docs/figures.md
+Files of this repository that state costs: all of sweeps/, and docs/figures.md
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ _LINK = re.compile(r"(\]\((?P<path>[^()]+\.yaml)\) )\(\d\.\de\d+\)")
 
 
 def cost_of(spec: Path) -> tuple[int, int | None]:
-    """Return the number of points of a spec and the bound on their cost (sample passes).
+    """Return the number of points of a spec and the upper bound on their cost in sample passes.
 
-    None where there is no bound, or none before the data is read.
+    The bound is None if the cost is unbounded, or if the data must be read to compute it.
 
     Raises:
-        InputError: the spec is wrong.
+        InputError: the spec is invalid.
     """
     planned = make_plan(spec, (), Path("runs"), None, params=False)
     bounds = [row["cost_bound"] for row in planned["points"]]
@@ -38,7 +39,7 @@ def cost_of(spec: Path) -> tuple[int, int | None]:
 
 
 def rounded_up(cost: int) -> str:
-    """Return a bound with two digits that is a bound still: ``7.5e10``."""
+    """Format a bound with two significant digits, rounded up: ``7.5e10``."""
     power = max(0, math.floor(math.log10(cost))) if cost else 0
     tenths = -(-cost * 10 // 10**power)
     if tenths >= 100:
@@ -47,7 +48,7 @@ def rounded_up(cost: int) -> str:
 
 
 def cost_line(spec: Path) -> str:
-    """Return the line for a spec's header."""
+    """Return the ``# Cost:`` line for the header of a spec."""
     count, bound = cost_of(spec)
     if bound is not None:
         return f"# Cost: {count} points, at most {rounded_up(bound)} sample passes."
@@ -57,7 +58,7 @@ def cost_line(spec: Path) -> str:
 
 
 def rewritten(path: Path) -> str:
-    """Return the text of a spec or of a Markdown file with its costs as they are now."""
+    """Return the text of a spec or Markdown file with its costs updated."""
     text = path.read_text()
     if path.suffix == ".md":
 
@@ -70,7 +71,7 @@ def rewritten(path: Path) -> str:
 
 
 def main() -> None:
-    """Rewrite the files that the command line names; say which ones changed."""
+    """Rewrite the files named on the command line; print the paths of those that changed."""
     for path in map(Path, sys.argv[1:]):
         text = rewritten(path)
         if text != path.read_text():

@@ -1,4 +1,4 @@
-"""Tracking beside a sweep: a process of its own keeps MLflow up to date."""
+"""MLflow tracking during a sweep, in a separate process."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ _SYNC_AFTER_FAILURE = 15.0
 
 @contextlib.contextmanager
 def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) -> Iterator[None]:
-    """Keep MLflow up to date inside; at the end wait until it has caught up.
+    """Run a process that logs to MLflow within the block; on exit, wait until it has caught up.
 
-    The wait ends early on another Ctrl-C, or when the server does not answer.
+    The wait ends early if the user presses Ctrl-C again, or if the server still does not respond
+    after 15 s.
 
     Args:
-        task: of the launch.
-        uri: of the server; None for a database in the run folder, ``none`` for no tracking.
-        interruptions: returns how often the user asked to stop.
+        task: task file of the launch.
+        uri: MLflow server; None for a database in the run folder, ``none`` for no tracking.
+        interruptions: returns the number of times that the user has asked to stop.
     """
     if uri == "none":
         yield
@@ -60,14 +61,14 @@ def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) 
 
 
 def _said(log: Path) -> str:
-    """Return what a log holds; nothing, if its run was moved."""
+    """Return the content of a log; empty if it cannot be read, for example after a move."""
     with contextlib.suppress(OSError):
         return log.read_text(errors="replace")
     return ""
 
 
 def tracking_warnings(run: RunFolder) -> list[str]:
-    """Return what tracking had to say in the last launch."""
+    """Return the distinct warnings in the tracking log of the last launch."""
     logs = sorted(run.jobs.glob("*/tracking.log"), key=lambda path: path.stat().st_mtime)
     if not logs:
         return []

@@ -1,6 +1,7 @@
-"""The fork server of this process, begun before anything else: its imports take seconds.
+"""Client of the fork server, the process that forks local workers.
 
-So nothing heavy is imported here.
+The server is started before anything else, since its imports take seconds. This module must
+therefore not import anything heavy.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ _LOOKED_AT = 1 << 16
 
 
 def expect_workers(profile: Path | None) -> None:
-    """Begin with what workers import while the sweep is made ready, if they seem to run here.
+    """Start importing the modules of the workers while the sweep is prepared, if they run locally.
 
-    Whether a profile is right, and of this machine, is found later by reading it.
+    This only guesses from the text of the profile; the profile is read and validated later.
+
+    Args:
+        profile: path of the profile; None for the defaults, which run workers on this machine.
     """
     with contextlib.suppress(OSError):
         if profile is None or _seems_local(profile):
@@ -42,7 +46,7 @@ def _seems_local(profile: Path) -> bool:
 
 
 def _unnamed_file() -> int:
-    """Return a file that is gone when it is closed; nothing, where temporary ones cannot be had."""
+    """Return the descriptor of an unlinked temporary file; of /dev/null if none can be created."""
     try:
         file, name = tempfile.mkstemp()
     except OSError:
@@ -52,10 +56,13 @@ def _unnamed_file() -> int:
 
 
 class OrderedWorker:
-    """What the server has told of a worker.
+    """State of a worker, as reported by the fork server.
 
     Attributes:
-        started: its processes; ended: exit status of those that are no more, by process id.
+        server: the server that forks the worker.
+        processes: number of processes of the worker.
+        started: owner records of the processes that were started, by process id.
+        ended: exit statuses of the processes that have ended, by process id.
     """
 
     def __init__(self, server: ForkServer, processes: int) -> None:
@@ -64,31 +71,35 @@ class OrderedWorker:
         self.ended: dict[int, int] = {}
 
     def runs(self) -> bool:
-        """Return whether a process of it runs, or will; without its server nobody tells."""
+        """Return whether any process of the worker is running or about to be started.
+
+        If the server has died, it reports no further exits; the processes are then checked
+        directly.
+        """
         if self.server.lives():
             return len(self.ended) < self.processes
-        self.server.poll()  # what it told just before its end
+        self.server.poll()  # read what the server reported just before it died
         return any(p.lives() for pid, p in self.started.items() if pid not in self.ended)
 
     def ended_well(self) -> bool:
-        """Return whether every process said that it had nothing left to do, or lost its peers."""
+        """Return whether every process exited with status 0, or with the status for lost peers."""
         whole = len(self.ended) == self.processes
         return whole and not any(set(self.ended.values()) - {0, ALONE})
 
 
 class ForkServer:
-    """The process that forks workers for this one; it needs a few seconds for its imports."""
+    """A child process that forks workers; its imports take a few seconds."""
 
     _current: ForkServer | None = None
 
     def __init__(self) -> None:
-        self._errors = _unnamed_file()  # the run's folder is not known yet
+        self._errors = _unnamed_file()  # the run folder is not known yet
         self._copied = 0
         self._log: Path | None = None
         self._process = subprocess.Popen(
             [sys.executable, "-m", "flexhpc.worker.fork_server"],
             bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-            start_new_session=True,  # neither Ctrl-C nor the end of the terminal is for it
+            start_new_session=True,  # shield it from Ctrl-C and from the hang-up of the terminal
         )  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -100,17 +111,17 @@ class ForkServer:
 
     @classmethod
     def of_this_process(cls) -> ForkServer:
-        """Return the one that runs, or a new one."""
+        """Return the running server of this process, or start one."""
         if cls._current is None or not cls._current.lives():
             cls._current = cls()
         return cls._current
 
     def lives(self) -> bool:
-        """Return whether it still runs."""
+        """Return whether the server is running."""
         return self._process.poll() is None
 
     def start(self, order: Order) -> OrderedWorker:
-        """Order a worker; where that is in vain, it counts as crashed."""
+        """Ask the server to start a worker; if the server is dead, the worker counts as crashed."""
         self._workers[order.worker] = worker = OrderedWorker(self, order.processes)
         self._log = Path(order.worker).with_name("fork_server_log.err")
         with contextlib.suppress(BrokenPipeError):
@@ -118,14 +129,14 @@ class ForkServer:
         return worker
 
     def poll(self) -> None:
-        """Read what it has told since the last time."""
+        """Process the events that the server has reported since the last call."""
         while told := self._answers.read(1 << 16):
             *lines, self._unread = (self._unread + told).split(b"\n")
             for line in lines:
                 self._take(event(line))
 
     def copy_errors(self) -> None:
-        """Write what is new of its stderr beside the logs of its newest worker."""
+        """Append new output on the server's stderr to a log next to those of the newest worker."""
         new = os.fstat(self._errors).st_size - self._copied
         if new > 0 and self._log is not None:
             with contextlib.suppress(OSError), self._log.open("ab") as log:
@@ -133,7 +144,7 @@ class ForkServer:
                 self._copied += new
 
     def _dismiss(self) -> None:
-        """Let it carry out what was ordered, and end; its workers are not its own."""
+        """Let the server start the remaining workers and exit; the workers outlive it."""
         if not self._workers:
             self._process.kill()
         self._orders.close()
@@ -144,8 +155,8 @@ class ForkServer:
         os.close(self._errors)
 
     def _take(self, what: Started | Ended) -> None:
-        """Write down what one line said; a short-lived process may end before it was started."""
-        from flexhpc.worker.task import Owner  # and with it all that reads points
+        """Record one event; the end of a short-lived process may be reported before its start."""
+        from flexhpc.worker.task import Owner  # imported here because it loads heavy modules
 
         if isinstance(what, Started):
             self._workers[what.worker].started[what.pid] = Owner.of(what.pid)

@@ -1,4 +1,4 @@
-"""The live view of a sweep: a table in a terminal, one line per finished point elsewhere."""
+"""The live view of a sweep: a table in a terminal, one line per finished point otherwise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WIDEST_BAR = 32
 
 
 class View:
-    """Follows a sweep: a live table in a terminal, one line per finished point elsewhere."""
+    """Display of a sweep: a live table in a terminal, one line per finished point otherwise."""
 
     def __init__(self, console: Console, name: str) -> None:
         self.console, self.name = console, name
@@ -41,7 +41,7 @@ class View:
             self._live.stop()
 
     def update(self, statuses: Sequence[PointStatus], note: str = "") -> None:
-        """Show where everything stands."""
+        """Show the current status of all points and a note."""
         if self._last_states is None:
             self._last_states = {s.point.id: s.state for s in statuses if s.state == "done"}
         if self.console.is_terminal:
@@ -53,7 +53,7 @@ class View:
             self._last_note = note
 
     def picture(self, statuses: Sequence[PointStatus], note: str) -> RenderableType:
-        """Return what a terminal shows: progress and remaining time, and the table of points."""
+        """Return the terminal view: progress, remaining time and the table of points."""
         width = min(_WIDEST_BAR, max(8, self.console.width // 5))
         head = Table.grid(padding=(0, 2))
         head.add_row(
@@ -67,7 +67,7 @@ class View:
         return Group(head, *said, status_view(statuses, self.console.width, rows))
 
     def _time(self, statuses: Sequence[PointStatus]) -> str:
-        """Return the elapsed time, and a range for the remaining time once it can be estimated."""
+        """Format the elapsed time, and a range for the remaining time once it can be estimated."""
         elapsed = span(time.monotonic() - self.started)
         left = seconds_left(statuses)
         if left is None or left[1] == 0:
@@ -78,7 +78,7 @@ class View:
         return f"{elapsed}, {start} to {high} left"
 
     def _lines(self, statuses: Sequence[PointStatus], before: dict[str, str]) -> None:
-        """Print a line for each point that is finished now, and for each reason of failing."""
+        """Print a line for each newly finished point and for each reason of new failures."""
         count = f"[{_finished(statuses)}/{len(statuses)}]"
         changed = [s for s in statuses if s.state != before.get(s.point.id)]
         before.update((s.point.id, s.state) for s in changed)

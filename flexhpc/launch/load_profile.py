@@ -1,4 +1,4 @@
-"""Reads a profile; every error at once, with its line."""
+"""Read and validate a profile, reporting all errors at once with their line numbers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PROFILES: dict[str, type[Profile]] = {"local": LocalProfile, "slurm": SlurmProf
 
 
 def load_profile(path: Path | None) -> LocalProfile | SlurmProfile:
-    """Read a profile; None gives the defaults of this machine.
+    """Read a profile; without a path, return the default profile for this machine.
 
     Raises:
-        InputError: with every error of the file.
+        InputError: the profile is invalid; contains every error of the file.
     """
     if path is None:
         return LocalProfile()

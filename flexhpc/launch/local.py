@@ -1,4 +1,4 @@
-"""Workers on this machine, forked by a process that has imported what they need."""
+"""Workers on this machine, forked by a process that has already imported their modules."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU
 
 
 class LocalBackend:
-    """Workers of one launch; each takes whatever point of the run is free.
+    """Local workers of one launch; each takes any free point of the run.
 
     Args:
-        folder: of the launch: logs, and the task.
-        profile: how many workers, of how many processes.
+        folder: folder of the launch, with the logs and the task file.
+        profile: gives the number of workers and of processes of each.
     """
 
     shared = True
     ours = True
     patience = 5
-    """Once is no reason to give a point up: another sweep may have held every point."""
+    """More than 1, since another sweep may have claimed every point when the workers started."""
 
     def __init__(self, folder: Path, profile: LocalProfile) -> None:
         self.folder, self.profile = folder, profile
@@ -34,25 +34,25 @@ class LocalBackend:
         self._started = 0
 
     def poll(self) -> None:
-        """Find out which workers run."""
+        """Update the state of the workers."""
         for server in {worker.server for worker in self._workers}:
             server.poll()
             server.copy_errors()
 
     def covers(self, point_id: str) -> bool:
-        """Any worker comes to any point."""
+        """Return whether a worker is running: each worker takes any free point."""
         return self.running()
 
     def running(self) -> bool:
-        """Return whether a worker runs."""
+        """Return whether any worker is running."""
         return any(worker.runs() for worker in self._workers)
 
     def crashed(self) -> bool:
-        """Return whether one of the last workers did not end well."""
+        """Return whether any of the last workers has ended with a failure."""
         return any(not worker.runs() and not worker.ended_well() for worker in self._workers)
 
     def start(self, points: Sequence[str]) -> bool:
-        """Start workers."""
+        """Start workers for these points; return True."""
         count, at_once = self.profile.spread(len(points))
         processes = self.profile.processes_per_node
         each = processes * at_once
@@ -62,7 +62,7 @@ class LocalBackend:
         for number in range(count):
             ids = [gpus[(number * each + i) % len(gpus)] for i in range(each)] if gpus else []
             told = {PROBES_AT_ONCE: str(at_once)}
-            if ids:  # an empty CUDA_VISIBLE_DEVICES would also hide GPUs of AMD, and those of WSL
+            if ids:  # an empty CUDA_VISIBLE_DEVICES would also hide AMD GPUs and those in WSL
                 told[WORKER_GPU] = ",".join(dict.fromkeys(ids))
             self._started += 1
             order = Order(
@@ -76,17 +76,17 @@ class LocalBackend:
         return True
 
     def waiting(self) -> Mapping[str, str]:
-        """Nothing queues on this machine."""
+        """Return no points: local workers have no queue."""
         return {}
 
     def log(self, point_id: str) -> str:
-        """Return the folder of all logs: which worker died over a point is not known."""
+        """Return the folder of all logs, since the worker of a failed point is not known."""
         return str(self.folder)
 
     def note(self) -> str:
-        """Nothing to say."""
+        """Return no message."""
         return ""
 
     def summary(self) -> str:
-        """Return how many workers were started."""
+        """Return the number of workers that were started, as text."""
         return f"{len(self._workers)} workers started"

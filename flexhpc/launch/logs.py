@@ -1,4 +1,4 @@
-"""The ends of workers' logs, for points that failed."""
+"""Last lines of worker logs, shown for failed points."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ _BLOCK = 64 * 1024
 
 
 def log_tail(log: Path, lines: int = 12) -> list[str]:
-    """Return the last lines of a log.
+    """Return the last non-empty lines of a log.
 
     Args:
-        log: of process 0 of a job, which stands for all its processes; or a folder of logs.
-        lines: how many, in all.
+        log: log of process 0 of a job, which selects the logs of all its processes; or a folder
+            of logs.
+        lines: number of lines, divided among the logs, with at least 3 lines for each. For a
+            folder, this is also the maximum in total.
     """
     if log.is_dir():
         paths = sorted(log.glob("*_log.err"))

@@ -1,4 +1,4 @@
-"""What this machine offers to workers, found without importing torch."""
+"""Resources of this machine (GPUs, CPU cores), detected without importing torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 def visible_gpus() -> list[str]:
     """Return the NVIDIA GPUs that this process may use, without importing torch.
 
-    As CUDA_VISIBLE_DEVICES names them: numbers, or the ids of GPUs and MIG slices.
+    They are named as in CUDA_VISIBLE_DEVICES: indices, or UUIDs of GPUs and MIG instances.
     """
     devices = sorted(
         (name[6:] for name in (os.listdir("/dev") if os.path.isdir("/dev") else [])
@@ -22,5 +22,5 @@ def visible_gpus() -> list[str]:
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What a sweep would measure, before anything is started. No torch but for ``--params``."""
+"""Plan of a sweep: points, layout and cost bound. Imports torch only for ``--params``."""
 
 from __future__ import annotations
 
@@ -26,11 +26,18 @@ _SHOWN = 40
 def make_plan(
     spec: Path, overrides: Sequence[str], runs: Path, profile: Path | None, *, params: bool
 ) -> dict[str, Any]:
-    """Return the plan as plain values.
+    """Return the plan of a sweep as JSON-serializable values; nothing is started or written.
+
+    Args:
+        spec: path of the spec.
+        overrides: ``KEY=VALUE`` settings that replace values of the spec.
+        runs: folder that contains the run folders.
+        profile: path of the profile; None for the defaults of this machine.
+        params: whether to count the trainable parameters of each point.
 
     Raises:
-        InputError: the spec or the profile is wrong.
-        PointError: with ``params``, where data must be read for a shape and cannot be.
+        InputError: the spec or the profile is invalid.
+        PointError: with ``params``, if the data must be read for its shape but cannot be.
     """
     settings = load_profile(profile)
     prepared = prepare(spec, overrides, runs)
@@ -70,9 +77,10 @@ def make_plan(
 def _time_bound(
     statuses: Sequence[PointStatus], bounds: Sequence[int | None], layout: Mapping[str, Any]
 ) -> float | None:
-    """Return how many seconds the open points take at most, at the speed of the run's own probes.
+    """Return an upper bound in seconds for the unfinished points, from the speed of past probes.
 
-    None before a training of it is known, and on a cluster, where the queue decides.
+    None if the run has no training yet, if a cost bound is unknown, or on a cluster, where the
+    waiting time in the queue is unknown.
     """
     speeds = seconds_per_pass(statuses)
     if speeds is None or layout["cluster"] != "local":
@@ -90,7 +98,7 @@ def _time_bound(
 
 
 def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str, Any]:
-    """What would be started, as far as it can be known now."""
+    """Return the workers or array jobs that would be started, as far as is known in advance."""
     each = {
         "cluster": profile.cluster,
         "processes_per_node": profile.processes_per_node,
@@ -111,7 +119,10 @@ def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str
 
 
 def arrays(profile: SlurmProfile, points: Sequence[str]) -> list[Chunk]:
-    """Return the array jobs of these points; with SLURM's own limit where no controller answers."""
+    """Return the array jobs for these points.
+
+    Assumes SLURM's default limit on the size of arrays if the controller does not respond.
+    """
     try:
         most = array_limit(Slurm.of_profile(profile.slurm_conf), profile)
     except NoAnswer:
@@ -122,7 +133,7 @@ def arrays(profile: SlurmProfile, points: Sequence[str]) -> list[Chunk]:
 
 
 def plan_lines(planned: dict[str, Any]) -> list[str]:
-    """Return the plan as lines for a person; a long sweep is cut."""
+    """Format the plan as lines of text; at most 40 points are listed."""
     rows, layout, bound = planned["points"], planned["layout"], planned["cost_bound"]
     lines = [
         f"{planned['name']}: {counted(len(rows), 'point')}, {planned['to_measure']} to measure, "
@@ -162,7 +173,7 @@ def _layout_line(layout: dict[str, Any]) -> str:
 
 
 def _side_by_side(layout: dict[str, Any]) -> str:
-    """Return what becomes of searches that plan several probes at a time."""
+    """Describe how many concurrent probes the searches plan and the profile allows."""
     planned, trained = layout["planned_at_once"], layout["probes_at_once"]
     if planned == 1:
         return ""
@@ -174,7 +185,7 @@ def _side_by_side(layout: dict[str, Any]) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number of things: ``1 point``, ``3 points``."""
+    """Format a count with its noun: ``1 point``, ``3 points``."""
     plural = noun + ("es" if noun.endswith("s") else "s")
     return f"{number} {noun if number == 1 else plural}"
 

@@ -1,4 +1,4 @@
-"""From a spec to a run folder that is ready to measure."""
+"""Preparation of a run folder from a spec."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ from flexhpc.versions import packages
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A spec and the run folder it belongs to.
+    """A spec and its run folder.
 
     Attributes:
-        points: as they will be measured: those of the frozen spec if this request was made before.
-        request: hash of what was asked.
-        again: whether the run folder holds this very request already.
-        edited: code of the user's own whose source changed since the run was last started.
+        run: the run folder.
+        points: points to measure; taken from the frozen spec if the same request was made before.
+        frozen: text of the frozen spec, with all defaults filled in.
+        request: hash of the requested spec.
+        again: whether the run folder already contains the same request.
+        edited: names of the custom code whose source has changed since the run was last started.
     """
 
     run: RunFolder
@@ -44,13 +46,14 @@ class Prepared:
 
 
 def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> Prepared:
-    """Read a spec and find its run folder; nothing is written.
+    """Read a spec and locate its run folder; nothing is written.
 
-    The same request finds its frozen spec again, so that a later version's defaults do not change
-    its points. A changed spec of the same name replaces it; points that both hold are kept.
+    A repeated request reuses its frozen spec, so that changed defaults of a later version do not
+    change its points. A changed spec with the same name replaces the frozen spec; points that are
+    in both are kept.
 
     Raises:
-        InputError: the spec is wrong.
+        InputError: the spec is invalid, or the path of the run has a control character.
     """
     sweep, points = checked(spec, overrides)
     run = RunFolder((runs / sweep.name).resolve())
@@ -74,7 +77,7 @@ def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> Prepared:
 
 
 def _edited(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
-    """Return the names of code in a spec whose source is not what the run folder has."""
+    """Return the names of the custom code whose source differs from the frozen spec's."""
     if not sweep.code or not run.spec.is_file():
         return ()
     before = load(run.spec).frozen
@@ -83,11 +86,12 @@ def _edited(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
 
 
 def open_folder(prepared: Prepared, launch: str, image: str | None) -> None:
-    """Create the run folder, write the frozen spec and note this launch.
+    """Create the run folder, write the frozen spec and record this launch.
 
     Args:
-        prepared: the spec; launch: the id of the launch.
-        image: the one that its points are measured in, None if in no container.
+        prepared: the spec and its run folder.
+        launch: id of the launch.
+        image: container image of the workers; None without a container.
 
     Raises:
         InputError: the folder cannot be written.
@@ -104,14 +108,14 @@ def open_folder(prepared: Prepared, launch: str, image: str | None) -> None:
 
 
 def clear_claims(run: RunFolder) -> None:
-    """Take away what writers of claims left when they were killed, where that can be done."""
+    """Remove partial claim files left by killed processes; errors are ignored."""
     with contextlib.suppress(OSError), FileLock(run.lock):
         for left in run.unfinished_claims():
             left.unlink(missing_ok=True)
 
 
 def _record(prepared: Prepared, launch: str, image: str | None) -> dict[str, Any]:
-    """What run.json says from now on."""
+    """Return the updated content of run.json."""
     run = prepared.run
     record = read_json(run.record) or {"name": run.name}
     record |= {
@@ -135,14 +139,14 @@ def _record(prepared: Prepared, launch: str, image: str | None) -> dict[str, Any
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a number without a name, as in some containers
+    except (KeyError, OSError):  # the user id has no name, as in some containers
         return str(os.getuid())
 
 
 def _git_commit() -> str | None:
-    """Return the commit of flexhpc's checkout, with a + if it was changed; None without one."""
+    """Return the commit of the flexhpc checkout, with a + if dirty; None without a checkout."""
     checkout = Path(__file__).resolve().parents[2]
-    if not (checkout / ".git").exists():  # git would report a repository around the environment
+    if not (checkout / ".git").exists():  # git would report a repository that encloses the venv
         return None
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Profiles: where and how to run a sweep. Never what to measure."""
+"""Profiles: where and how a sweep runs. They never affect what is measured."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _LONGEST = 10 * 366 * 86_400
 
 
 def minutes(time: int | str) -> int:
-    """Return a time limit in minutes, rounded up.
+    """Convert a time limit to minutes, rounded up.
 
     Args:
-        time: minutes, or as sbatch takes it: ``MM``, ``MM:SS``, ``HH:MM:SS``, ``D-HH``,
-            ``D-HH:MM``, ``D-HH:MM:SS``.
+        time: minutes, or a string in a format of sbatch: ``MM``, ``MM:SS``, ``HH:MM:SS``,
+            ``D-HH``, ``D-HH:MM``, ``D-HH:MM:SS``.
 
     Raises:
-        ValueError: it has no such form, or is not above zero.
+        ValueError: the format is not one of these, or the time is zero or over ten years.
     """
     match = _TIME.fullmatch(str(time))
     if match is None:
@@ -64,24 +64,24 @@ def _words(line: str) -> str:
 
 
 class Profile(Section):
-    """A profile: every key is optional."""
+    """Keys common to all profiles; all are optional."""
 
     cluster: str
     """Where points run."""
     processes_per_node: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Processes on each node that train one point together (data parallel); each takes a GPU."""
+    """Processes per node that train one point together (data parallel); each uses one GPU."""
     cpus_per_process: Count = 1
-    """Threads of each process; processes that each use all cores slow each other down badly."""
+    """CPU threads of each process; several processes that each use all cores are very slow."""
     probes_at_once: Annotated[int, Field(ge=1, le=8)] | None = None
-    """Probes of one point that train at the same time, where its search asks for several
-    (`search.at_once`); each takes `cpus_per_process` threads and, in turn, a GPU. By default 1, on
-    this machine as many as workers are left without a point when they start."""
+    """Maximum number of probes of one point that train concurrently, if its search plans several
+    (`search.at_once`). Each uses `cpus_per_process` threads and one GPU, assigned round-robin. The
+    default is 1; on this machine it is higher if there are fewer points than workers."""
     tracking_uri: str | None = None
-    """MLflow server; by default a database in the run folder; `none`: only `flexhpc sync`."""
+    """MLflow server; the default is a database in the run folder; `none`: only `flexhpc sync`."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
-    """How often a point is tried again after its worker died."""
+    """How often a point is retried after its worker died."""
     checkpoint_every: Annotated[float, Field(gt=0, le=86_400)] = 60.0
-    """Seconds between checkpoints of a probe in progress."""
+    """Seconds between checkpoints of a probe."""
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -97,21 +97,21 @@ class Profile(Section):
 
 
 class LocalProfile(Profile):
-    """This machine."""
+    """Workers on this machine."""
 
     cluster: Literal["local"] = "local"
-    """This machine."""
+    """Run workers on this machine."""
     workers: Count | None = None
-    """Points measured at the same time; by default as many as GPUs, else cores, allow."""
+    """Points measured concurrently; the default uses all GPUs, or all cores without a GPU."""
 
     def worker_count(self) -> int:
-        """Return the number of points that are measured at the same time."""
+        """Return the maximum number of points that are measured concurrently."""
         each = self.processes_per_node * (self.probes_at_once or 1)
         gpus = len(visible_gpus())
         return self.workers or max(1, gpus // each if gpus else cores() // each)
 
     def spread(self, points: int) -> tuple[int, int]:
-        """Return how many workers measure so many points, and the probes at once of each."""
+        """Return the number of workers for this number of points, and concurrent probes of each."""
         most = self.worker_count()
         workers = min(most, points)
         if self.processes_per_node > 1:
@@ -120,61 +120,64 @@ class LocalProfile(Profile):
 
 
 class Container(Section):
-    """The image that tasks run in."""
+    """Container in which the tasks run."""
 
     runtime: Literal["apptainer", "podman", "docker"]
-    """What runs it; on the nodes."""
+    """Container runtime; must be installed on the compute nodes."""
     image: Annotated[str, Field(pattern=r"^[^\s,]+$")]
-    """A SIF file for apptainer, else the name of an image."""
+    """Path of a SIF file for apptainer; name of an image for podman and docker."""
     binds: list[Annotated[str, Field(pattern=r"^/[^\n,]*$")]] = Field(default_factory=list)
-    """Folders to see inside, `/scratch` or `/host/folder:/inside[:ro]`, besides run and data."""
+    """Folders to bind, as `/scratch` or `/host/folder:/inside[:ro]`, in addition to the run folder
+    and the data."""
     flags: list[Annotated[str, AfterValidator(_words)]] = Field(default_factory=list)
-    """Further options of `apptainer exec`, `podman run` or `docker run`."""
+    """Additional options for `apptainer exec`, `podman run` or `docker run`."""
 
 
 class SlurmProfile(Profile):
-    """Array jobs of a SLURM cluster."""
+    """Array jobs on a SLURM cluster."""
 
     cluster: Literal["slurm"]
-    """A SLURM cluster, from a machine with sbatch and a shared file system."""
+    """Submit array jobs to SLURM, from a machine with sbatch and a shared file system."""
     partition: Name | None = None
-    """Partition; by default the cluster's own default, as for all that follow."""
+    """Partition; the default is the cluster's, as for all keys below."""
     account: Name | None = None
-    """Account that is charged."""
+    """Account to charge."""
     qos: Name | None = None
     """Quality of service."""
     constraint: str | None = None
-    """Features that nodes must have, as in `a100|h100`."""
+    """Required node features, for example `a100|h100`."""
     time: Annotated[int | str, AfterValidator(_checked_time)] | None = None
-    """Time limit of a task: minutes, HH:MM:SS or D-HH:MM:SS; longer work goes on in a new one."""
+    """Time limit of a task: minutes, HH:MM:SS or D-HH:MM:SS; a task that needs longer saves its
+    state and is requeued."""
     mem_gb: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
-    """Memory of each node, in GB; 0: all that it has."""
+    """Memory per node in GB; 0: all memory of the node."""
     nodes: Annotated[int, Field(ge=1, le=1024)] = 1
     """Nodes that train one point together."""
     gpus_per_node: Annotated[int, Field(ge=0, le=1024)] = 0
-    """GPUs of each node; fewer than processes are shared by them."""
+    """GPUs per node; if there are fewer than processes, the processes share them."""
     throttle: Count | None = None
-    """Tasks that may run at the same time, over all arrays of the sweep; by default no limit."""
+    """Maximum number of tasks running concurrently, over all arrays of the sweep; the default is
+    no limit."""
     max_array: Count | None = None
-    """Most tasks of one array, where the site limits the jobs that a user may have submitted."""
+    """Maximum number of tasks in one array, for sites that limit the submitted jobs of a user."""
     points_per_task: Count = 1
-    """Points that one task measures, one after the other: saves queueing for short ones."""
+    """Points that one task measures in sequence; reduces queueing if points are short."""
     setup: list[str] = Field(default_factory=list)
-    """Lines of shell before Python starts: `module load cuda`, `export FLEXHPC_DATA=/data`."""
+    """Shell commands to run before Python: `module load cuda`, `export FLEXHPC_DATA=/data`."""
     sbatch: dict[Option, str | int | float | bool] = Field(default_factory=dict)
-    """Further sbatch options by their long names: `{mail-type: FAIL, exclude: node7}`."""
+    """Additional sbatch options by their long names: `{mail-type: FAIL, exclude: node7}`."""
     container: Container | None = None
-    """The image that tasks run in."""
+    """Container in which the tasks run."""
     python: str | None = None
-    """Command that starts Python in a task; by default the one that runs flexhpc, in a container
-    the image's `python`."""
+    """Command that starts Python in a task; the default is the interpreter that runs flexhpc, or
+    `python` of the image in a container."""
     stop_before: Annotated[float, Field(ge=5, le=86_400)] | None = None
-    """Seconds before the time limit at which a task saves and is queued again; by default 90, or a
-    quarter of a short limit."""
+    """Seconds before the time limit at which a task saves its state and is requeued; the default
+    is 90, or a quarter of the time limit if that is less."""
     restarts: Annotated[int, Field(ge=0, le=10_000)] = 100
-    """How often one task is queued again after it was preempted or out of time."""
+    """How often one task is requeued after it was preempted or reached its time limit."""
     slurm_conf: str | None = None
-    """The cluster's configuration, where it is not the system's; SLURM_CONF goes before it."""
+    """Path of slurm.conf, if not the system default; the variable SLURM_CONF takes precedence."""
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -210,24 +213,24 @@ class SlurmProfile(Profile):
 
     @property
     def cpus_per_task(self) -> int:
-        """Cores of each process that SLURM starts."""
+        """CPU cores of each process that SLURM starts."""
         return self.cpus_per_process * (self.probes_at_once or 1)
 
     @property
     def time_limit(self) -> int | None:
-        """The time limit in minutes."""
+        """Time limit in minutes; None for the default of the cluster."""
         return None if self.time is None else minutes(self.time)
 
     @property
     def notice(self) -> float:
-        """Seconds before the end at which a task stops."""
+        """Seconds before the time limit at which a task stops."""
         if self.stop_before is not None:
             return self.stop_before
         return 90.0 if self.time_limit is None else min(90.0, 15.0 * self.time_limit)
 
 
 def option(name: str) -> str:
-    """Return the long name of an sbatch option, however it was written."""
+    """Return the name of a long sbatch option without leading dashes, with - in place of _."""
     return name.lstrip("-").replace("_", "-")
 
 

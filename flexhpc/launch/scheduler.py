@@ -1,4 +1,4 @@
-"""Hands points out to workers, as long as that leads anywhere."""
+"""Assignment of points to workers, as long as it leads to progress."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Mark = tuple[object, ...]
 
 
 class Scheduler:
-    """Starts workers for the points that nobody measures and nobody is about to.
+    """Starts workers for the points that are neither running nor covered by an existing worker.
 
-    A point that was handed out again and again without any sign of life is given up: its workers
-    end before they reach it. A worker that dies over a point leaves its claim behind, which counts
-    its deaths.
+    A point that was assigned ``backend.patience`` times (once, if a worker crashed) without
+    progress is given up, since its workers end before they reach it. A worker that dies while it
+    measures a point is handled elsewhere: it leaves its claim behind, which counts the deaths.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -23,7 +23,11 @@ class Scheduler:
         self._handed: dict[str, tuple[Mark, int]] = {}
 
     def keep_going(self, todo: Sequence[PointStatus]) -> bool:
-        """Start workers where they are needed; False if there is nothing left to wait for."""
+        """Start workers where needed; return False if there is nothing left to wait for.
+
+        Args:
+            todo: status of the points that are not finished.
+        """
         free = [s for s in todo if s.state != "running" and not self.backend.covers(s.point.id)]
         round_mark = tuple(map(_mark, todo)) if self.backend.shared else ()
         marks = {s.point.id: (_mark(s), round_mark) for s in free}
@@ -35,11 +39,11 @@ class Scheduler:
         return bool(hopeful) or len(free) < len(todo)
 
     def _tries(self, point_id: str, marks: Mapping[str, Mark]) -> int:
-        """Return how often the point was handed out as it is now."""
+        """Return how often the point was assigned since its last progress."""
         mark, tries = self._handed.get(point_id, ((), 0))
         return tries if mark == marks[point_id] else 0
 
 
 def _mark(status: PointStatus) -> Mark:
-    """What changes as soon as a worker reaches a point."""
+    """Return a value that changes as soon as a worker reaches the point."""
     return (status.probes, status.state, status.token)

@@ -1,4 +1,4 @@
-"""A sweep, on whatever measures its points: start, live table, tracking beside it, a clean stop."""
+"""Execution of a sweep on any backend: start, live table, tracking and clean shutdown."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ _CLUSTER_BEAT = 5.0
 
 
 class _Stop:
-    """Set by Ctrl-C or SIGTERM; a second one ends the wait for the workers.
+    """Handler of Ctrl-C and SIGTERM; a second signal ends the wait for the workers.
 
     Attributes:
-        count: of them; at_once: whether they also break off what is done now.
+        count: number of signals received.
+        at_once: whether a signal also raises KeyboardInterrupt.
     """
 
     def __init__(self) -> None:
@@ -70,12 +71,12 @@ def _stop_signals() -> Iterator[_Stop]:
 
 @dataclass(frozen=True, kw_only=True)
 class Followed:
-    """How a sweep ended.
+    """Outcome of following a sweep.
 
     Attributes:
-        statuses: of every point.
-        interrupted: it was asked to stop.
-        goes_on: its tasks go on without it.
+        statuses: status of every point.
+        interrupted: whether it was asked to stop.
+        goes_on: whether its tasks continue on the cluster.
     """
 
     statuses: list[PointStatus]
@@ -87,7 +88,7 @@ _LAUNCHES: Counter[str] = Counter()
 
 
 def launch_id() -> str:
-    """Return a new launch id: its time and process, and which one if there are more in a second."""
+    """Return a new launch id: time and process id, with a counter if not unique in a second."""
     begun = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     _LAUNCHES[begun] += 1
     return begun if _LAUNCHES[begun] == 1 else f"{begun}-{_LAUNCHES[begun]}"
@@ -101,7 +102,18 @@ def start(
     *,
     detach: bool,
 ) -> TaskFile:
-    """Write the run folder and the task of a launch, whose workers run in an image or in none."""
+    """Write the run folder, the frozen spec of the launch and its task file; return the task.
+
+    Args:
+        prepared: the spec and its run folder.
+        profile: where and how to run.
+        launch: id of the launch.
+        image: container image of the workers; None without a container.
+        detach: whether the workers outlive this process.
+
+    Raises:
+        InputError: the run folder cannot be written.
+    """
     open_folder(prepared, launch, image)
     task = make_task(prepared, profile, launch, detach=detach)
     write_atomic(Path(task.spec), prepared.frozen)
@@ -112,7 +124,7 @@ def start(
 def make_task(
     prepared: Prepared, profile: LocalProfile | SlurmProfile, launch: str, *, detach: bool
 ) -> TaskFile:
-    """Return what the workers of a launch are told; nothing is written."""
+    """Return the task file of a launch, which configures its workers; nothing is written."""
     folder = prepared.run.jobs / launch
     cluster = isinstance(profile, SlurmProfile)
     return TaskFile(
@@ -138,10 +150,16 @@ def make_backend(
     launch: str,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Backend:
-    """Return what runs the workers of a launch.
+    """Return the backend that runs the workers of a launch.
+
+    Args:
+        prepared: the spec and its run folder.
+        profile: where and how to run.
+        launch: id of the launch.
+        interrupted: returns whether the user has asked to stop.
 
     Raises:
-        InputError: this machine has no SLURM.
+        InputError: SLURM, or the container, cannot be used from this machine.
     """
     folder = prepared.run.jobs / launch
     if isinstance(profile, SlurmProfile):
@@ -151,7 +169,7 @@ def make_backend(
 
 
 def scripts(prepared: Prepared, profile: SlurmProfile) -> list[str]:
-    """Return the text that sbatch would get; nothing is written or submitted."""
+    """Return the batch scripts of the remaining points; nothing is written or submitted."""
     launch = launch_id()
     statuses = QueueStatus(prepared.run).merge(StatusReader(prepared.run, prepared.points).read())
     todo = [s.point.id for s in statuses if s.state not in ("done", "running", "queued")]
@@ -167,10 +185,10 @@ def scripts(prepared: Prepared, profile: SlurmProfile) -> list[str]:
 
 
 def detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> str:
-    """Start workers that outlive this process; returns what was started, in words.
+    """Start workers that outlive this process; return a one-line description of them.
 
     Raises:
-        PointError: nobody will come to some of the points.
+        PointError: no worker was started for some of the points.
     """
     launch = launch_id()
     backend = make_backend(prepared, profile, launch)
@@ -195,17 +213,20 @@ def follow(
     report: Callable[[list[PointStatus]], None] = lambda _: None,
     meanwhile: Iterable[None] = (),
 ) -> Followed:
-    """Measure every point that is not measured yet, and watch it.
+    """Measure every point that is not measured yet, and show the progress.
 
     Args:
-        prepared: the sweep; profile: what runs it; console: where its table is shown.
-        report: writes the report once all is measured, so that MLflow has it as well; in it Ctrl-C
-            and SIGTERM are KeyboardInterrupt, which it deals with.
-        meanwhile: short steps of work, one after each look while a core of this machine has nothing
-            to do.
+        prepared: the spec and its run folder.
+        profile: where and how to run.
+        console: console on which the live table is shown.
+        report: writes the report when all points are finished, while tracking is still active, so
+            that MLflow gets it as well. Ctrl-C and SIGTERM raise KeyboardInterrupt in it, which it
+            must handle.
+        meanwhile: iterator of short steps of background work. One step runs after each poll, as
+            long as a core of this machine is idle.
 
     Raises:
-        PointError: the run folder was moved or removed meanwhile.
+        PointError: the run folder was moved or removed during the sweep.
     """
     run, launch = prepared.run, launch_id()
     if run.path.exists():
@@ -227,7 +248,7 @@ def follow(
                 scheduler = Scheduler(backend)
                 begun, folder = False, Whereabouts(stop_file.parent)
                 steps, more = iter(meanwhile), True
-                settled: set[str] = set()  # what failed for us stays so, whoever else tries it
+                settled: set[str] = set()  # stays failed here even if another sweep retries it
                 while not (stop.count or stop_file.exists()):
                     if folder.gone():
                         _stop_workers(backend, reader, view, stop, stop_file)
@@ -252,7 +273,7 @@ def follow(
                         break
                     if begun and more and _cores_taken(statuses, profile) < cores():
                         more = next(steps, _OVER) is not _OVER
-                    # A look at very many points takes a while; leave the file system some rest.
+                    # Reading very many points takes a while; limit the load on the file system.
                     time.sleep(max(_LOOK_EVERY, 3 * (time.monotonic() - began)))
                 interrupted = bool(stop.count) or stop_file.exists()
                 if interrupted and backend.ours:
@@ -270,7 +291,7 @@ def follow(
 
 
 def _cores_taken(statuses: Sequence[PointStatus], profile: LocalProfile | SlurmProfile) -> int:
-    """Return how many cores of this machine train, at most."""
+    """Return the maximum number of cores of this machine that training uses now."""
     if isinstance(profile, SlurmProfile):
         return 0
     _, at_once = profile.spread(max(1, sum(status.state != "done" for status in statuses)))
@@ -281,7 +302,7 @@ def _cores_taken(statuses: Sequence[PointStatus], profile: LocalProfile | SlurmP
 def _stop_workers(
     backend: Backend, reader: StatusReader, view: View, stop: _Stop, stop_file: Path
 ) -> None:
-    """Ask the workers to save and end, and wait for them unless asked again."""
+    """Ask the workers to save and exit; wait up to 120 s, or until a second signal."""
     with contextlib.suppress(OSError):
         stop_file.touch()
     end = time.monotonic() + _STOP_WITHIN
@@ -303,7 +324,7 @@ def _finished(status: PointStatus, launch: str) -> bool:
 
 
 def _to_come(status: PointStatus, launch: str) -> PointStatus:
-    """Show what failed in an earlier launch as waiting: it is tried again."""
+    """Mark a point that failed in an earlier launch as waiting, since it is retried."""
     tried = status.state != "failed" or status.launch == launch
     return status if tried else replace(status, state="waiting", message="")
 

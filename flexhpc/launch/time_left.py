@@ -14,20 +14,21 @@ from flexhpc.store.status import PointStatus
 _DRAWS = 200
 _FEWEST = 2
 _AT_LEAST = 0.25
-"""Least remaining time of an unfinished point, as a fraction of the time that it has taken."""
+"""Minimum remaining time of an unfinished point, as a fraction of its elapsed time."""
 
 
 def seconds_left(statuses: Sequence[PointStatus]) -> tuple[float, float] | None:
     """Return a range for the remaining seconds of a sweep; None until two points are finished.
 
-    An unfinished point takes as long as a finished one: as one with the same values of all swept
-    keys but the seed if there is any, else as any. The range holds four of five random draws. It is
-    too low where larger points come last.
+    The total time of each unfinished point is drawn from the times of the finished points with the
+    same values of all swept keys except the seed, or from all finished points if there is none.
+    The range is from the 10% to the 90% quantile of 200 draws. It is too low if the larger points
+    come last.
     """
     finished = [s for s in statuses if s.state in ("done", "failed") and _seconds(s) > 0]
     if len(finished) < _FEWEST:
         return None
-    rng = np.random.default_rng(0)  # the same numbers at each call, so that the range is steady
+    rng = np.random.default_rng(0)  # fixed seed, so that the range does not jitter between calls
     by_values: dict[str, list[float]] = {}
     for status in finished:
         by_values.setdefault(_values(status), []).append(_seconds(status))
@@ -47,9 +48,9 @@ def seconds_left(statuses: Sequence[PointStatus]) -> tuple[float, float] | None:
 
 
 def seconds_per_pass(statuses: Sequence[PointStatus]) -> NDArray[np.float64] | None:
-    """Return the seconds of a sample pass at each point, (points,); None before any training.
+    """Return the seconds per sample pass of each point, (points,); None before any training.
 
-    A point without trainings gets the median of the others.
+    Points without trainings get the median of the others.
     """
     costs = np.array([status.cost for status in statuses], dtype=np.float64)
     if not costs.any():
@@ -60,7 +61,7 @@ def seconds_per_pass(statuses: Sequence[PointStatus]) -> NDArray[np.float64] | N
 
 
 def _seconds(status: PointStatus) -> float:
-    """Return the training time of a point so far, with that of the current probe."""
+    """Return the training time of a point so far in seconds, including the current probe."""
     finished = sum(probe.seconds for probe in status.record.probes) if status.record else 0.0
     return finished + float(status.progress.get("elapsed", 0.0))
 

@@ -1,1 +1,1 @@
-"""One point from start to finish: where search, training and store meet."""
+"""Measurement of a point: connects search, training and store."""

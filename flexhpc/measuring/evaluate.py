@@ -1,4 +1,4 @@
-"""How well a point's model generalizes when it is trained once more, on samples of its own."""
+"""Evaluation of the generalization of a point's model in a separate training with a test set."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _BINS = 15
 
 
 def size(asked: Evaluate, samples: Samples) -> int:
-    """Return on how many samples an evaluation trains, whatever ``n_max`` says.
+    """Return the number of training samples of an evaluation; ``n_max`` does not limit it.
 
     Raises:
-        PointError: there are not that many.
+        PointError: the data set has fewer samples than ``evaluate.n``.
     """
     most = len(samples.pool)
     if asked.n is not None and asked.n > most:
@@ -43,11 +43,12 @@ def size(asked: Evaluate, samples: Samples) -> int:
 
 
 def procedure(asked: Evaluate, training: Training) -> Training:
-    """Return how an evaluation trains, from how the point's probes do.
+    """Return the training settings of an evaluation, derived from those of the probes.
 
-    A budget of its own stands instead of the probes' budget, whatever that was, and is all there
-    is: a cosine spans it, nothing extends it. A plateau still ends a training. The gates that only
-    judge the failure of a probe are off, since nobody would look at their readings.
+    If ``evaluate`` has a budget, it replaces the budget of the probes, of whatever kind, and is
+    never extended; a cosine schedule spans all of it. Training still stops on a plateau. The
+    gradient and curvature gates, which only judge failed probes, are off since their metrics would
+    not be used.
     """
     unread = {"gradient": GradientGate(mode="off"), "curvature": CurvatureGate(mode="off")}
     changed: dict[str, Any] = {"gates": training.gates.model_copy(update=unread)}
@@ -60,22 +61,24 @@ def procedure(asked: Evaluate, training: Training) -> Training:
 def evaluate(
     point: Point, samples: Samples, checkpoint: Path | None, group: Group, callbacks: Callbacks
 ) -> dict[str, Any]:
-    """Train a point's model as its ``evaluate`` says, and test it.
+    """Train a point's model as configured by its ``evaluate`` section, and test it.
 
-    The training begins and ends as a probe does, so it ends as soon as all samples are fitted. Its
-    subset is no probe's; one of fewer samples is a part of one of more.
+    The training starts from scratch and stops under the same conditions as a probe, in particular
+    as soon as all samples are fitted. Its subset is drawn independently of the probes' subsets;
+    for the same point, smaller evaluation subsets are contained in larger ones.
 
     Args:
-        point: what to train and how; samples: its data.
-        checkpoint: where the training's state in progress lives.
-        group: the processes that train it; each calls this.
+        point: the point, with an ``evaluate`` section.
+        samples: its data.
+        checkpoint: path of the training checkpoint; None for no checkpoint.
+        group: process group that trains the model; every process must call this function.
         callbacks: see :class:`Callbacks`.
 
     Returns:
-        asked (size and budget, where ``evaluate`` gives them), n and n_test (samples), verdict,
-        interpolated (every sample fitted), train_accuracy, test_accuracy, gap (train minus test),
-        test_loss (mean cross-entropy), calibration_error (see :func:`calibration_error`), epochs,
-        cost (sample passes), seconds.
+        A mapping with the keys asked (size and budget that ``evaluate`` gives), n and n_test
+        (samples), verdict, interpolated (whether every sample is fitted), train_accuracy,
+        test_accuracy, gap (train minus test accuracy), test_loss (mean cross-entropy),
+        calibration_error (see :func:`calibration_error`), epochs, cost (sample passes), seconds.
 
     Raises:
         PointError: the data has no test set, or too few samples.
@@ -95,7 +98,7 @@ def evaluate(
         subset=derive(point.seed, "evaluation"),
         trained=trained,
     )
-    assert isinstance(point.training, Training)  # as the spec's check has seen
+    assert isinstance(point.training, Training)  # checked with the spec
     its_own = replace(point, training=procedure(asked, point.training))
     outcome, _, _ = run_training(its_own, samples, wanted, checkpoint, group, callbacks)
     accuracy = 1 - outcome.n_errors / n
@@ -117,7 +120,10 @@ def evaluate(
 
 
 def tested(network: nn.Module, test: TestSet, device: torch.device) -> dict[str, float]:
-    """Return accuracy, loss and calibration error of a network on a test set, in eval mode."""
+    """Return accuracy, loss and calibration error of a network on a test set, in eval mode.
+
+    A sample whose logits are not all finite counts as wrong.
+    """
     scores = scores_of(network, test, np.arange(len(test.labels)), device)
     labels = torch.from_numpy(test.labels)
     right = scores.argmax(dim=1) == labels
@@ -131,13 +137,15 @@ def tested(network: nn.Module, test: TestSet, device: torch.device) -> dict[str,
 def calibration_error(chances: Tensor, labels: Tensor) -> float:
     """Return the expected calibration error (Guo et al. 2017, arXiv 1706.04599, equation 3).
 
-    The mean distance of confidence and accuracy over 15 bins of equal width, by their samples.
+    This is the mean of |accuracy - confidence| over 15 bins of equal width in confidence, weighted
+    by the number of samples in each bin.
 
     Args:
-        chances: predicted probabilities, (m, classes); labels: int64 (m,).
+        chances: predicted probabilities, float (m, classes).
+        labels: true classes, int64 (m,).
 
     Returns:
-        nan where a probability is not a number.
+        The error in [0, 1]; nan if any probability is not finite.
     """
     if not chances.isfinite().all():
         return math.nan

@@ -1,4 +1,4 @@
-"""A look at what a spec names, before anything is started: does it open, does it fit together."""
+"""Check of the data, models and trainers of a spec on this machine, before a sweep is started."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _Seen = tuple[tuple[int, ...], int]
 
 
 def look(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
-    """Yield what is wrong on this machine, each once.
+    """Check data, models and trainers on this machine; yield each distinct problem once.
 
-    Data are opened, but for image sets that are well known: a sweep may download them. Networks
-    that no spec can be checked for by itself, those of timm and of the user's own, are built, and
-    run once on two samples of zeros; torch is imported for them only.
+    Data sets are opened, except for known image sets, which a sweep may download. Models that
+    cannot be validated from the spec alone (timm and custom models) are built and run once on two
+    samples of zeros. Torch is imported for them only. Custom trainers are imported.
 
     Yields:
-        Whether it is an error anywhere, and what: that a well-known data set is not here says
-        nothing of where the sweep will run.
+        Whether the problem is an error on any machine, and its message. It is False for a known
+        data set that is missing here, since it may exist where the sweep runs.
     """
     shapes: dict[str, _Seen | None] = {}
     said: set[str] = set()
@@ -69,7 +69,7 @@ def look(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
 
 
 def _wrong(call: Callable[[], object]) -> str | None:
-    """Call something; return what is wrong with what it needs."""
+    """Return the message of the PointError that a call raises; None if it succeeds."""
     try:
         with _tracebacks_aside():
             call()
@@ -79,12 +79,12 @@ def _wrong(call: Callable[[], object]) -> str | None:
 
 
 def _tracebacks_aside() -> contextlib.redirect_stderr[io.StringIO]:
-    """Leave out the tracebacks of a user's code, which are for the log of a point."""
+    """Suppress tracebacks of custom code, which are meant for the log of a point."""
     return contextlib.redirect_stderr(io.StringIO())
 
 
 def _shape(data: Data, seed: int) -> _Seen:
-    """Return shape of a sample and number of classes of the data set itself."""
+    """Return the sample shape and the number of classes of the unmodified data set."""
     known = known_shape(data)
     if known is not None and isinstance(data, ImageSet):
         return known[0], known[1]
@@ -93,7 +93,7 @@ def _shape(data: Data, seed: int) -> _Seen:
 
 
 def _classes(data: Data, own: int) -> int:
-    """Return how many classes the labels have."""
+    """Return the number of classes of the labels; ``own`` is that of the data set itself."""
     if data.class_map is not None:
         return len(set(data.class_map))
     return data.classes or own

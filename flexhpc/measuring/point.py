@@ -1,4 +1,4 @@
-"""One point from start to finish: the only place where search, training and store meet."""
+"""Measurement of a point: the only module that connects search, training and store."""
 
 from __future__ import annotations
 
@@ -34,31 +34,36 @@ from flexhpc.training import Callbacks, Group
 def measure(
     point: Point, run: RunFolder, group: Group, callbacks: Callbacks, pool: ProbePool | None = None
 ) -> Estimate:
-    """Measure a point, going on from whatever its file holds already.
+    """Measure a point, resuming from the content of its file.
 
-    In a group of processes only rank 0 calls this; the others :func:`assist`.
+    In a process group, only rank 0 calls this function; the other ranks call :func:`assist`.
 
     Args:
-        point: what to measure; run: where its file is; callbacks: see :class:`Callbacks`.
-        group: the processes that train a probe together.
-        pool: processes that train a probe each, where the search asks for several at once.
+        point: the point to measure.
+        run: run folder that contains the file of the point.
+        group: process group that trains each probe together.
+        callbacks: see :class:`Callbacks`.
+        pool: processes that train one probe each, used if the search plans several at once.
+
+    Returns:
+        The final estimate.
 
     Raises:
-        NoData: its data cannot be opened.
-        PointError: the model or the point's file does not allow it.
-        Interrupted: asked to stop; every finished probe is stored, those in hand are saved.
-        PeerLost: another process of the group or the pool is gone.
+        NoData: the data cannot be opened.
+        PointError: the point cannot be measured, for example since its file is from other data.
+        Interrupted: asked to stop; finished probes are stored, current probes are checkpointed.
+        PeerLost: another process of the group or the pool has died.
     """
     samples = _opened(point)
     if point.evaluate is not None:
-        size(point.evaluate, samples)  # a search of hours must not end in this error
+        size(point.evaluate, samples)  # fail now, not after hours of search
     path = run.point(point.id)
     for part in run.unfinished(point.id):
         part.unlink(missing_ok=True)
     header = _header(point, samples)
     record = read(path)
     if record is None:
-        _still_ours(callbacks)  # to open data may take minutes
+        _still_ours(callbacks)  # opening the data may have taken minutes
         create(path, header)
     else:
         _check_same(path, record.header, header)
@@ -89,7 +94,7 @@ def _search(
     point: Point, samples: Samples, history: list[ProbeResult], run: RunFolder, group: Group,
     callbacks: Callbacks, pool: ProbePool | None,
 ) -> Estimate:  # fmt: skip
-    """Run the probes that the search asks for, until it has its estimate."""
+    """Run the probes that the search plans, until it returns its estimate."""
     path = run.point(point.id)
 
     def checkpoint(probe: Probe) -> Path:
@@ -123,7 +128,8 @@ def _search(
             else:
                 pool.run(point, step.probes, checkpoint, callbacks, done)
         except BatchOfOne:
-            # Nothing fitted down to 2 samples, and 1 cannot be tried: that is an answer.
+            # A batch of 1 sample cannot be trained. If no larger n was fitted, the search has
+            # reached its lower end, and its current estimate is final.
             below = estimate_so_far(
                 point.search, samples.n_limit, history, point.coordinates, "data"
             )
@@ -139,8 +145,8 @@ def _finished(estimate: Estimate, path: Path, callbacks: Callbacks) -> Estimate:
 
 
 _Order = tuple[str, tuple[int, int, int] | None, int]
-"""What rank 0 tells the others to train with it: the id of a point, one of its probes or None for
-the evaluation, and the arm with which that is trained."""
+"""Next training, broadcast by rank 0 to the other ranks: point id, probe as (n, repeat, arm) or
+None for the evaluation, and arm of the evaluation."""
 
 
 def _order(point_id: str, probe: Probe | None, arm: int = 0) -> _Order:
@@ -148,11 +154,16 @@ def _order(point_id: str, probe: Probe | None, arm: int = 0) -> _Order:
 
 
 def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], bool]) -> None:
-    """Train along with the rank 0 that measures, until it calls :func:`dismiss`.
+    """Take part in the trainings of rank 0, which calls :func:`measure`, until :func:`dismiss`.
+
+    Args:
+        points: points by id.
+        group: process group that trains each probe together.
+        stopping: returns whether this process was asked to stop.
 
     Raises:
-        PeerLost: another process of the group is gone.
-        Exception: whatever went wrong in this process alone; it must end, and with it the others.
+        PeerLost: another process of the group has died.
+        Exception: an error in this process only. The process must exit, so that the others stop.
     """
     loaded: dict[str, Samples] = {}
     callbacks = Callbacks(should_stop=stopping)
@@ -163,7 +174,7 @@ def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], boo
         if point_id not in loaded:
             loaded = {point_id: load_samples(point.data, point.seed)}
         samples = loaded[point_id]
-        with contextlib.suppress(Interrupted, PointError):  # rank 0 meets the same, and says so
+        with contextlib.suppress(Interrupted, PointError):  # rank 0 reports the same error
             if probe is None:
                 evaluate(point.at(arm), samples, None, group, callbacks)
             else:
@@ -171,12 +182,12 @@ def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], boo
 
 
 def dismiss(group: Group) -> None:
-    """End the others' :func:`assist`."""
+    """Make :func:`assist` return on the other ranks; called by rank 0."""
     group.broadcast_object(None)
 
 
 def parameters(point: Point, samples: Samples) -> int:
-    """Return the exact number of trainable parameters of a point's network; 0 without one."""
+    """Return the exact number of trainable parameters of a point's network; 0 without a network."""
     if not isinstance(point.model, Network):
         return 0
     return count_parameters(point.model, samples.shape, samples.classes, device="cpu")
@@ -207,7 +218,7 @@ def _bits(point: Point, samples: Samples) -> int:
 
 
 def _check_same(path: Path, stored: Header, now: Header) -> None:
-    """Raise PointError if a file was measured on other data or another network."""
+    """Raise PointError if a file was measured with other data or another network."""
     if stored.data_fingerprint != now.data_fingerprint:
         raise PointError(
             f"{path}: was measured on other data (fingerprint {stored.data_fingerprint}, "

@@ -1,4 +1,4 @@
-"""Probes of one point side by side, each in a process of its own on this machine."""
+"""Concurrent probes of one point, each in a separate process on this machine."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
 @dataclass(frozen=True, kw_only=True)
 class _Shared:
-    """What the processes tell each other: plain memory, as a lock could die with its holder.
+    """Shared memory of the pool, without locks: a process could die while it holds a lock.
 
     Attributes:
-        flags: whether to save and stop, whether nothing may be written any more, and whether to
-            end.
-        progress: a row of ``_PROGRESS`` per process; the first number is 0 where it is idle.
+        flags: three bytes: save and stop (``_STOP``), the claim is lost, so write nothing
+            (``_LOST``), exit (``_END``).
+        progress: doubles, one row of ``_PROGRESS`` per process; n is 0 if the process is idle.
     """
 
     flags: Any
@@ -43,10 +43,11 @@ class _Shared:
 
 
 class ProbePool:
-    """Processes that train a probe each; they start when there is work, and die with this one.
+    """Processes that train one probe each; they start on demand and exit with this process.
 
     Args:
-        size: how many; threads: of each, on the CPU. Each takes a visible GPU in turn.
+        size: number of processes; visible GPUs are assigned to them round-robin.
+        threads: CPU threads of each process.
         checkpoint_every: seconds between checkpoints of a probe.
     """
 
@@ -70,18 +71,20 @@ class ProbePool:
         self, point: Point, probes: Sequence[Probe], checkpoint: Callable[[Probe], Path],
         callbacks: Callbacks, done: Callable[[ProbeRecord], None],
     ) -> None:  # fmt: skip
-        """Train probes of a point.
+        """Train probes of a point concurrently; return when all have finished.
 
         Args:
-            point: whose; probes: which ones.
-            checkpoint: where the state of each lives; callbacks: see :class:`Callbacks`.
-            done: called with each as it ends.
+            point: the point.
+            probes: the probes to train.
+            checkpoint: returns the checkpoint path of a probe.
+            callbacks: see :class:`Callbacks`.
+            done: called in this process with the record of each probe when it has finished.
 
         Raises:
-            PeerLost: a process died; what it had saved is there for the next attempt.
-            Interrupted: asked to stop; the others have saved their state as well.
-            BatchOfOne: one of them cannot be trained; all others are done.
-            Exception: the first that a probe, or ``done``, met.
+            PeerLost: a process died; its checkpoint is kept for the next attempt.
+            Interrupted: asked to stop; all running probes have saved their state.
+            BatchOfOne: a probe cannot be trained; all others are done.
+            Exception: the first error of a probe or of ``done``; running probes are stopped.
         """
         self._shared.flags[_STOP] = self._shared.flags[_LOST] = 0
         running: set[Future[ProbeRecord]] = set()
@@ -115,12 +118,12 @@ class ProbePool:
             raise Interrupted("asked to stop between probes")
 
     def close(self) -> None:
-        """End the processes, which have nothing to do; also where one of them is gone."""
+        """Terminate the processes, which must be idle; one of them may have died already."""
         self._shared.flags[_END] = 1
         self._executor.shutdown()
 
     def _tell(self, callbacks: Callbacks) -> None:
-        """Pass on how far the probe is that has run the longest."""
+        """Report the progress of the probe that has run the longest."""
         width = len(_PROGRESS)
         flat = list(self._shared.progress)
         rows = [flat[at : at + width] for at in range(0, len(flat), width)]
@@ -132,13 +135,13 @@ class ProbePool:
 
 
 def _urgency(error: Exception) -> int:
-    """Return 0 for what is wrong, more for what only ends the batch."""
+    """Return the rank of an error, by which the one to raise is chosen: 0 for real failures."""
     return 1 if isinstance(error, Interrupted) else 2 if isinstance(error, BatchOfOne) else 0
 
 
 @dataclass(kw_only=True)
 class _Here:
-    """This process of a pool."""
+    """State of a pool process."""
 
     shared: _Shared
     number: int
@@ -147,18 +150,18 @@ class _Here:
     loaded: dict[str, Samples] = field(default_factory=dict)
 
     def samples(self, point: Point) -> Samples:
-        """Return a point's data; those of one point are kept."""
+        """Return the data of a point; the data of the last point are cached."""
         if point.id not in self.loaded:
             self.loaded = {point.id: load_samples(point.data, point.seed)}
         return self.loaded[point.id]
 
     def note(self, progress: dict[str, Any]) -> None:
-        """Write down how far the probe is."""
+        """Write the progress of the current probe to the shared memory."""
         at = self.number * len(_PROGRESS)
         self.shared.progress[at : at + len(_PROGRESS)] = [float(progress[k]) for k in _PROGRESS]
 
     def idle(self) -> None:
-        """Write down that there is none."""
+        """Mark this process as idle."""
         self.shared.progress[self.number * len(_PROGRESS)] = 0.0
 
 
@@ -166,9 +169,9 @@ _here: list[_Here] = []
 
 
 def _begin(shared: _Shared, numbers: Any, threads: int, checkpoint_every: float) -> None:
-    """Set up a process of a pool."""
+    """Initialize a pool process."""
     for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # the parent gets it too, and says what to do
+        signal.signal(number, signal.SIG_IGN)  # the parent receives it too and stops the pool
     threading.Thread(target=_end_in_time, args=(shared,), daemon=True).start()
     number = numbers.get()
     group = Group(choose_device(threads, number))
@@ -178,7 +181,7 @@ def _begin(shared: _Shared, numbers: Any, threads: int, checkpoint_every: float)
 
 
 def _end_in_time(shared: _Shared) -> None:
-    """End this process with its parent, or when it is told to: SIGTERM it does not hear."""
+    """Exit this process when its parent dies or sets ``_END``, since SIGTERM is ignored here."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     while parent.is_alive() and not shared.flags[_END]:
@@ -188,7 +191,7 @@ def _end_in_time(shared: _Shared) -> None:
 
 @contextlib.contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Hold signals back: a process that starts inherits that, and would die of them until then."""
+    """Block signals, so that new processes inherit the mask and survive until they ignore them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
@@ -197,7 +200,7 @@ def _signals_wait() -> Iterator[None]:
 
 
 def _train(point: Point, probe: Probe, checkpoint: Path) -> ProbeRecord:
-    """Train one probe in this process of a pool."""
+    """Train one probe in this pool process."""
     (here,) = _here
     flags = here.shared.flags
     callbacks = Callbacks(

@@ -1,4 +1,4 @@
-"""One training of a point: its subset, its seeds, its device, and what it leaves behind."""
+"""Training of a point on a subset: choice of subset, seeds and device, and the probe record."""
 
 from __future__ import annotations
 
@@ -36,18 +36,20 @@ from flexhpc.training import Callbacks, Group, MakeModel, Outcome, ProbeData, tr
 from flexhpc.versions import image, packages, source
 
 _MOST_FLOATS = 2**30
-"""Bytes that the inputs of a probe may take as float32; images of more stay uint8."""
+"""Maximum size in bytes of a probe's inputs as float32; larger image inputs are kept as uint8."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which training of a point.
+    """Specification of one training of a point.
 
     Attributes:
-        n: size of the subset; repeat: which of the trainings at this n.
-        name: tells its checkpoint from any other training of the point with this n and repeat.
-        subset: seed of its subset; None for that of the probe with this n and repeat.
-        trained: called with the network at its end; see :class:`Callbacks`.
+        n: number of samples of the subset.
+        repeat: index of the training among those with the same n.
+        name: distinguishes its checkpoint from those of other trainings with this n and repeat.
+        subset: seed of the subset; None for that of the probe with this n and repeat.
+        trained: called with the network at the end of training; see ``on_train_end`` of
+            :class:`Callbacks`.
         forgetting: whether to count how often each sample is forgotten.
     """
 
@@ -70,15 +72,15 @@ def run_training(
     """Train a point's model once, from scratch, on a subset of its samples.
 
     Args:
-        point: what to train and how.
+        point: the point, which gives the model and the training settings.
         samples: the point's data.
-        wanted: which training.
-        checkpoint: where its state in progress lives; None for no checkpoint.
-        group: the processes that train it; each calls this.
+        wanted: subset size, repeat and options of the training.
+        checkpoint: path of the training checkpoint; None for no checkpoint.
+        group: process group that trains the model; every process must call this function.
         callbacks: see :class:`Callbacks`.
 
     Returns:
-        How it ended, the global ids of its subset, and its seeds.
+        The outcome, the global sample ids of the subset, int64 (n,), and the seeds.
     """
     n, repeat = wanted.n, wanted.repeat
     seeds = ProbeSeeds.of(point.seed, n, repeat, nested=point.data.subset == "nested")
@@ -128,7 +130,12 @@ def run_training(
 def _resident(
     samples: Samples, subset: Ints, device: torch.device
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-    """Return inputs as floats, or where these would be many as bytes with their moments."""
+    """Return the inputs of a subset on the device, as float32, or as uint8 for large images.
+
+    Returns:
+        The standardised float32 inputs and None. If these would exceed ``_MOST_FLOATS`` and the
+        data are uint8 images: the uint8 inputs and the (mean, deviation) to standardise them.
+    """
     if 4 * len(subset) * math.prod(samples.shape) > _MOST_FLOATS:
         found = samples.bytes_of(subset)
         if found is not None:
@@ -142,7 +149,7 @@ def _task(
     training: CustomTrainer, inputs: NDArray[np.float32], labels: Ints, classes: int,
     seeds: ProbeSeeds, make_model: MakeModel | None,
 ) -> Task:  # fmt: skip
-    """Return what a trainer of the user's is given for a probe."""
+    """Return the arguments of a custom trainer for a probe."""
     return Task(
         trainer=training.to_call,
         seconds=training.seconds,
@@ -163,9 +170,9 @@ def run_probe(
     point: Point, samples: Samples, probe: Probe, checkpoint: Path | None, group: Group,
     callbacks: Callbacks,
 ) -> ProbeRecord:  # fmt: skip
-    """Run one probe of a point: one training from scratch, with the values of one of its arms.
+    """Run one probe of a point: one training from scratch, with the tuned values of one arm.
 
-    Arguments are those of :func:`run_training`; ``probe`` says which.
+    The arguments are those of :func:`run_training`, with ``probe`` giving n, repeat and arm.
     """
     n, arm = probe.n, probe.arm
     tuned = len(point.arms) > 1
@@ -208,14 +215,17 @@ def run_probe(
 
 
 def choose_device(threads: int, local_rank: int = 0) -> torch.device:
-    """Return an accelerator if there is one, else the CPU; call this before either is used.
+    """Choose an accelerator if available, else the CPU, and configure torch for it.
+
+    Must be called before any computation, since it sets CUBLAS_WORKSPACE_CONFIG and the number of
+    threads.
 
     Args:
-        threads: for work on the CPU.
-        local_rank: number of this process on its node; accelerators are assigned round-robin.
+        threads: number of CPU threads of torch.
+        local_rank: index of this process on its node; accelerators are assigned round-robin.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS
-    torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32, on every card
+    torch.backends.cudnn.allow_tf32 = False  # use full fp32 precision on every GPU
     torch.set_num_threads(threads)
     kind = available_accelerator()
     if kind is None:
@@ -228,18 +238,18 @@ def choose_device(threads: int, local_rank: int = 0) -> torch.device:
 def available_accelerator() -> torch.device | None:
     """Return the type of accelerator to train on, without an index; None if there is none."""
     kind = torch.accelerator.current_accelerator(check_available=True)
-    # MPS has no float64, which sums of losses are taken in.
+    # MPS does not support float64, in which losses are summed.
     return None if kind is None or kind.type == "mps" else kind
 
 
 def device_name(accelerator: torch.device) -> str:
-    """Return the model name of an accelerator, for example ``NVIDIA H100``."""
+    """Return the product name of an accelerator, for example ``NVIDIA H100``."""
     return str(torch.get_device_module(accelerator).get_device_name(accelerator))
 
 
 @cache
 def processor() -> str:
-    """Return the processor's model, or its kind where the system does not tell."""
+    """Return the model name of the CPU, or its architecture if the model name is unavailable."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             key, _, text = line.partition(":")
@@ -249,7 +259,10 @@ def processor() -> str:
 
 
 def machine(group: Group) -> dict[str, str]:
-    """Return where a probe ran, with what, and in which image: no part of its identity."""
+    """Return host, device, software versions and container image, as stored with each probe.
+
+    These do not enter the identity of a point.
+    """
     device = group.device
     return {
         "host": platform.node(),

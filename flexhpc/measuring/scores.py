@@ -1,4 +1,4 @@
-"""What a trained network says of samples, and of those that it has not seen."""
+"""Logits of a trained network, and its predictions on samples outside its training subset."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _AT_ONCE = 512
 def scores_of(
     network: nn.Module, samples: Samples | TestSet, ids: Ints, device: torch.device
 ) -> Tensor:
-    """Return a network's logits of some samples in eval mode, float64 (len(ids), classes)."""
+    """Return the logits of a network for some samples, float64 (len(ids), classes) on the CPU.
+
+    The network is set to eval mode.
+    """
     network.eval()
     kind = next(network.parameters()).dtype
     logits = []
@@ -32,10 +35,14 @@ def scores_of(
 
 
 class Unseen:
-    """Asks a trained network for a set of samples, random but the same for all probes of a point.
+    """Predictions of a trained network on a random set of samples, to find unseen samples.
+
+    The set is the same for all probes of a point.
 
     Args:
-        point: whose ``record.unseen`` says how many; samples: its data; device: of the network.
+        point: the point; its ``record.unseen`` is the size of the set.
+        samples: its data.
+        device: device of the network.
     """
 
     def __init__(self, point: Point, samples: Samples, device: torch.device) -> None:
@@ -47,13 +54,17 @@ class Unseen:
         self._right = np.zeros(count, dtype=np.bool_)
 
     def ask(self, network: nn.Module) -> dict[str, float]:
-        """See which it gets right; there are no readings."""
+        """Record which samples the network predicts correctly; return no metrics."""
         if len(self._ids):
             scores = scores_of(network, self._samples, self._ids, self._device)
             self._right = scores.argmax(dim=1).numpy() == self._samples.labels[self._ids]
         return {}
 
     def outside(self, subset: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-        """Return the sorted ids of those that are not in a subset, and which of them were right."""
+        """Return the samples of the set that are not in a training subset.
+
+        Returns:
+            Their sorted ids, int64 (k,), and whether each was predicted correctly, bool (k,).
+        """
         away = ~np.isin(self._ids, subset)
         return self._ids[away], self._right[away]

@@ -1,4 +1,4 @@
-"""A probe by a trainer of the user's, in a process of its own that can be ended at any time."""
+"""Probes with a custom trainer, run in a separate process that can be killed at any time."""
 
 from __future__ import annotations
 
@@ -21,28 +21,29 @@ from flexhpc.errors import Interrupted, PointError
 from flexhpc.training import Callbacks, Group, Outcome
 
 LACKS = "no gates, no giving up early, no curves, no checkpoint inside a probe"
-"""What a trainer of the user's cannot have; the record of every probe says so."""
+"""Features that custom trainers do not support; stored in the record of each probe."""
 _PROGRAM = "from flexhpc.custom.trainer import main; main({})"
 _LOOK_EVERY, _TOLD_EVERY = 0.05, 1.0
 _GRACE = 10.0
-"""Seconds after its time limit in which a trainer may end by itself, and say where it was."""
+"""Seconds after its time limit in which a trainer may exit by itself and print a traceback."""
 
 
 def run_trainer(task: Task, callbacks: Callbacks, group: Group) -> Outcome:
-    """Call a trainer of the user's once.
+    """Call a custom trainer for one probe.
 
-    Functions of the running Python are called in it; all others in a process that is kept for the
-    next probe, since what they import takes its time.
+    Functions that were passed as objects are called in this process. All others are called in a
+    child process, which is reused for the next probe because imports take time.
 
     Args:
-        task: what it is given.
-        callbacks: see :class:`Callbacks`. When that asks to stop, the process is ended.
-        group: this process alone.
+        task: arguments of the trainer.
+        callbacks: see :class:`Callbacks`. If ``should_stop`` returns True, the child process is
+            killed.
+        group: process group; must consist of this process only.
 
     Raises:
-        PointError: the trainer failed, died or hung, which its traceback on stderr says more of; or
-            others would train along.
-        Interrupted: asked to stop; the probe begins anew next time.
+        PointError: the trainer failed, died or exceeded its time limit (a traceback is printed to
+            stderr), or the group has several processes.
+        Interrupted: asked to stop; the probe is restarted from scratch next time.
     """
     if group.size > 1:
         raise PointError(
@@ -84,7 +85,7 @@ def run_trainer(task: Task, callbacks: Callbacks, group: Group) -> Outcome:
 
 
 class _Process:
-    """A Python that calls trainers, and knows nothing of this one's state."""
+    """A child Python process that calls trainers; it shares no state with this process."""
 
     _current: _Process | None = None
 
@@ -100,20 +101,24 @@ class _Process:
 
     @classmethod
     def of_this_process(cls) -> _Process:
-        """Return the one that runs, or a new one."""
+        """Return the running child of this process, or start one."""
         if cls._current is None or cls._current.owner != os.getpid() or not cls._current.lives():
             cls._current = cls()
         return cls._current
 
     def lives(self) -> bool:
-        """Return whether it still runs."""
+        """Return whether the child is running."""
         return self._process.poll() is None
 
     def ask(self, task: Task, look: Callable[[], None]) -> Answer:
-        """Have a trainer called; ``look`` is called all the while, and may raise.
+        """Call a trainer in the child process and return its answer.
+
+        Args:
+            task: arguments of the trainer.
+            look: called repeatedly while waiting; the child is killed if it raises.
 
         Raises:
-            PointError: the trainer failed, died or hung.
+            PointError: the trainer failed, died or exceeded its time limit.
         """
         what, asked = task.trainer.key, time.monotonic()
         try:
@@ -135,7 +140,7 @@ class _Process:
         return answer
 
     def end(self) -> None:
-        """End it, and the processes that it started."""
+        """Kill the child and the processes that it started."""
         if self.owner == os.getpid():
             self._connection.close()
             with contextlib.suppress(ProcessLookupError):
@@ -145,7 +150,7 @@ class _Process:
 
 
 def _cause(process: subprocess.Popen[bytes]) -> str:
-    """Return how a process ended."""
+    """Describe how a process ended: exit status or signal."""
     status = process.returncode
     if status >= 0:
         return f"exit status {status}"

@@ -1,1 +1,1 @@
-"""Sweeps as SLURM array jobs: layout, script, submission, queue."""
+"""Sweeps as SLURM array jobs: layout, batch script, submission and queue status."""

@@ -1,4 +1,4 @@
-"""The record of an array job: which points it has, under which name and id it was submitted."""
+"""Records of array jobs: their points, job names and job ids."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ _FILE, TASK_FILE = "array.json", "task.json"
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayRecord:
-    """An array job, as its folder remembers it.
+    """Record of an array job, stored in its folder.
 
     Attributes:
         folder: jobs/LAUNCH/array-NNN.
-        name: job name; no other submission ever has it, so the queue tells what became of it.
-        tasks: number of tasks; throttle: how many may run at the same time.
-        job: SLURM's id; None until the submission is known to be accepted.
-        slurm_conf: of its cluster, None for the system's.
+        name: job name; unique to this submission, so that the job can be found in the queue.
+        tasks: number of tasks.
+        throttle: maximum number of tasks running concurrently.
+        job: job id; None until the submission is known to be accepted.
+        slurm_conf: path of the cluster's slurm.conf; None for the system default.
     """
 
     folder: Path
@@ -40,34 +41,34 @@ class ArrayRecord:
     slurm_conf: str | None
 
     def write(self) -> None:
-        """Write it into its folder."""
+        """Write the record to its folder."""
         plain = {**asdict(self), "folder": None}
         del plain["folder"]
         write_json(self.folder / _FILE, plain)
 
     def accepted(self, job: str) -> ArrayRecord:
-        """Return it with the id that SLURM gave, written down."""
+        """Return the record with its job id, after writing it to its folder."""
         known = replace(self, job=job)
         known.write()
         return known
 
     def adopted(self, queue: Queue) -> ArrayRecord:
-        """Return it with the id that the queue knows, if it was not known to be accepted."""
+        """Return the record with its job id from the queue, if its id is still unknown."""
         if self.job is not None or self.name not in queue.names:
             return self
         return self.accepted(queue.names[self.name])
 
     def points(self) -> list[list[str]]:
-        """Return the ids of the points of every task."""
+        """Return the point ids of each task; empty lists if the task file cannot be read."""
         return _points_of(self.folder / TASK_FILE, self.tasks)
 
     def log(self, index: int) -> Path:
-        """Return where task ``index`` writes its errors, in its process 0."""
+        """Return the path of the stderr log of process 0 of task ``index``."""
         return self.folder / f"{self.job}_{index}_0_log.err"
 
 
 def array_records(run: RunFolder) -> list[ArrayRecord]:
-    """Return every array of a run, the newest launch last."""
+    """Return the records of all arrays of a run, ordered by launch from oldest to newest."""
     records = []
     for path in sorted(run.jobs.glob(f"*/array-*/{_FILE}")):
         record = read_as(ArrayRecord, path, folder=path.parent)
@@ -77,7 +78,7 @@ def array_records(run: RunFolder) -> list[ArrayRecord]:
 
 
 def in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, Queued]]:
-    """Yield index and state of the tasks of an array that are queued or run."""
+    """Yield (index, task) for each task of an array that is queued or running."""
     for index in range(record.tasks):
         task = queue.tasks.get((record.job, index)) if record.job is not None else None
         if task is not None and task.name == record.name:
@@ -85,7 +86,7 @@ def in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, Queued]]:
 
 
 def waiting_points(records: Iterable[ArrayRecord], queue: Queue) -> dict[str, str]:
-    """Return the points that tasks in the queue are about to come to, and what each waits for."""
+    """Return the points of the tasks in the queue, mapped to what each point waits for."""
     waiting: dict[str, str] = {}
     for record in records:
         queued = list(in_queue(record, queue))

@@ -1,4 +1,4 @@
-"""A sweep's tasks on a SLURM cluster."""
+"""Backend that runs a sweep as array jobs on a SLURM cluster."""
 
 from __future__ import annotations
 
@@ -30,17 +30,22 @@ _RELEASES, _BETWEEN_RELEASES = 5, 20.0
 
 
 class SlurmBackend:
-    """The array jobs of a run: those of this launch, and those of earlier ones that still run.
+    """The array jobs of a run, from this launch and from earlier launches that still run.
 
-    The run folder is the record. The queue only tells which points somebody is about to come to;
-    while the controller is silent the last answer stands.
+    Results and job records are read from the run folder. The queue is only used to find the points
+    that a task covers; while the controller does not respond, the last known queue is used.
 
     Args:
         run: the run folder.
-        launch: folder of this launch, with the task's file.
-        profile: what to ask of the cluster.
-        container: the one that tasks run in, or None.
-        interrupted: asked while a silent controller is waited for.
+        launch: folder of this launch, with the task file.
+        profile: the resources to request.
+        container: container of the tasks; None to run without one.
+        interrupted: returns whether the user has asked to stop; polled between submissions and
+            while the controller does not respond.
+
+    Raises:
+        InputError: SLURM or the container cannot be used here, their versions of Python or flexhpc
+            differ from those here, or the path of the run has a ``%``.
     """
 
     shared = False
@@ -76,7 +81,7 @@ class SlurmBackend:
         self._asked = self._submitted = -1e9
 
     def poll(self) -> None:
-        """Ask for the queue, if the last answer is old enough: large sweeps ask less often."""
+        """Query the queue if the last query is old enough; less often if there are many tasks."""
         pause = max(_LOOK_EVERY, len(self._queue.tasks) / _TASKS_PER_SECOND if self._queue else 0)
         if time.monotonic() - self._asked >= pause:
             self._asked = time.monotonic()
@@ -94,10 +99,11 @@ class SlurmBackend:
         self._covered = set(self._waiting)
 
     def _release(self, queue: Queue) -> None:
-        """Let tasks go that SLURM holds back because a node could not start them.
+        """Release tasks that SLURM holds because they could not be launched on a node.
 
-        It does so after one failure, for ever; a node that was down or busy for a moment is no
-        reason. A few times a task only, and not at once: there may be a reason.
+        SLURM holds such a task indefinitely after one failure, even if the node was only down or
+        busy for a moment. Each task is released at most 5 times, at least 20 s apart, in case the
+        failure is permanent.
         """
         now = time.monotonic()
         for record in self.records:
@@ -110,39 +116,43 @@ class SlurmBackend:
                         self.slurm.release(name)
 
     def covers(self, point_id: str) -> bool:
-        """Return whether a task with this point is queued or runs; yes while nothing is known."""
+        """Return whether a task for this point is in the queue; True before the first query."""
         return self._queue is None or point_id in self._covered
 
     def running(self) -> bool:
-        """Return whether a task is queued or runs."""
+        """Return whether any task is queued or running; True before the first query."""
         return self._queue is None or bool(self._covered)
 
     def crashed(self) -> bool:
-        """A task that ended without a result says nothing about its neighbours."""
+        """Return False: a task that ended without a result does not imply that others will."""
         return False
 
     def waiting(self) -> Mapping[str, str]:
-        """Return the points of queued tasks, and what each waits for."""
+        """Return the points of the tasks in the queue, mapped to what each waits for."""
         return self._waiting
 
     def note(self) -> str:
-        """Say if the controller is silent."""
+        """Return a message if the controller does not respond or rejects jobs; else empty."""
         return self.silent
 
     def summary(self) -> str:
-        """Return which jobs were submitted."""
+        """Return the number of submitted tasks and their job ids, as text."""
         fresh = [r for r in self.records if r.folder.parent == self.launch and r.job]
         tasks = sum(record.tasks for record in fresh)
         jobs = ", ".join(str(record.job) for record in fresh)
         return f"{tasks} tasks submitted as job {jobs}" if fresh else "nothing to submit"
 
     def start(self, points: Sequence[str]) -> bool:
-        """Submit arrays for these points; not too often, and within the throttle.
+        """Submit arrays for these points, at most every 10 s and within the throttle.
 
-        One sweep at a time does this, with a fresh look at what others have submitted.
+        A lock in the run folder lets one sweep submit at a time. The queue is read again under the
+        lock, so that points submitted by another sweep are skipped.
+
+        Returns:
+            Whether everything was submitted; False to retry later.
 
         Raises:
-            InputError: SLURM refuses them.
+            InputError: SLURM rejects the job, and no other job of the run is in the queue.
         """
         if self.silent or time.monotonic() - self._submitted < _BETWEEN_SUBMISSIONS:
             return False
@@ -198,7 +208,7 @@ class SlurmBackend:
         return True
 
     def log(self, point_id: str) -> str:
-        """Return the log of the newest task that had this point; empty if none began."""
+        """Return the log path of the newest task with this point; empty if there is none."""
         for record in reversed(self.records):
             for index, points in enumerate(record.points() if record.job else []):
                 if point_id in points:
@@ -207,7 +217,12 @@ class SlurmBackend:
 
 
 def array_limit(slurm: Slurm, profile: SlurmProfile) -> int:
-    """Return how many tasks an array may have: what the cluster and the profile allow."""
+    """Return the maximum number of tasks of an array that cluster and profile allow.
+
+    Raises:
+        NoAnswer: the controller does not respond.
+        InputError: the cluster does not accept array jobs.
+    """
     size = slurm.max_array_size()
     return size if profile.max_array is None else min(size, profile.max_array)
 

@@ -1,4 +1,4 @@
-"""SLURM's commands, as flexhpc calls them. None of them needs accounting."""
+"""Wrappers of the SLURM commands; none of them requires accounting (slurmdbd)."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from flexhpc.versions import python_version, source
 
 _WITHIN = 30.0
 _START_WITHIN = 600.0
-"""Seconds for a container: an image may have to be unpacked first."""
+"""Timeout in seconds for starting a container; the image may have to be unpacked first."""
 DEFAULT_ARRAY = 1_001
-"""MaxArraySize where nobody has set it."""
+"""SLURM's default of MaxArraySize."""
 _ACCEPTED = re.compile(r"\bjob (\d+)")
 
 
 class NoAnswer(Exception):
-    """SLURM's controller did not answer; nothing can be said about the queue."""
+    """The SLURM controller did not respond; the state of the queue is unknown."""
 
 
 class Refused(Exception):
-    """SLURM refused a submission."""
+    """SLURM rejected a submission."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Queued:
-    """One array task in the queue.
+    """An array task in the queue.
 
     Attributes:
-        name: job name; ids may begin anew, names do not.
-        state: SLURM's, as ``PENDING`` or ``RUNNING``.
-        reason: why it waits.
+        name: job name; unlike job ids, names are never reused.
+        state: SLURM job state, for example ``PENDING`` or ``RUNNING``.
+        reason: SLURM's reason why the task is pending.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Queued:
 
     @property
     def failed_launch(self) -> bool:
-        """Return whether SLURM holds it back because it could not be started on its node."""
+        """Whether SLURM holds the task because it could not be launched on its node."""
         return self.reason.replace("_", " ").startswith("launch failed")
 
 
@@ -56,8 +56,8 @@ class Queue:
     """The user's flexhpc jobs that are queued or running.
 
     Attributes:
-        tasks: by array job id and index.
-        names: array job id by job name.
+        tasks: tasks by (array job id, task index).
+        names: array job ids by job name.
     """
 
     tasks: Mapping[tuple[str, int], Queued] = field(default_factory=dict)
@@ -65,10 +65,10 @@ class Queue:
 
 
 class Slurm:
-    """The cluster that a profile means.
+    """Access to a SLURM cluster.
 
     Args:
-        conf: its slurm.conf; None for what SLURM_CONF or the system says.
+        conf: path of its slurm.conf; None for that of SLURM_CONF or the system default.
     """
 
     def __init__(self, conf: str | None = None) -> None:
@@ -78,19 +78,19 @@ class Slurm:
 
     @classmethod
     def of_profile(cls, conf: str | None) -> Slurm:
-        """Return the cluster of a profile, whose ``slurm_conf`` stands back behind SLURM_CONF."""
+        """Return the cluster of a profile; SLURM_CONF takes precedence over its ``slurm_conf``."""
         return cls(os.environ.get("SLURM_CONF") or conf)
 
     @property
     def conf(self) -> str | None:
-        """The configuration in use, None for the system's."""
+        """Path of the slurm.conf in use; None for the system default."""
         return self.environment.get("SLURM_CONF")
 
     def require(self) -> None:
-        """Check that jobs can be submitted from here.
+        """Check that jobs can be submitted from this machine.
 
         Raises:
-            InputError: SLURM is not installed on this machine, or its configuration is not there.
+            InputError: SLURM is not installed here, or its configuration file does not exist.
         """
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
             raise InputError(
@@ -103,15 +103,17 @@ class Slurm:
             )
 
     def check_python(self, command: str, whose: str, advice: str, *, starts_here: bool) -> None:
-        """Check that the Python of the tasks is ours, and has our flexhpc.
+        """Check that the tasks use the same Python version and flexhpc as this process.
 
         Args:
-            command: what starts it, as shell; whose: which setting chose it.
-            advice: what to do about a difference.
-            starts_here: it must start here; else it may be there on the nodes only.
+            command: shell command that starts Python.
+            whose: setting that chose the command, for messages.
+            advice: how to fix a difference, for messages.
+            starts_here: whether the command must work on this machine. Otherwise a failure to
+                start is ignored, since it may be available on the compute nodes only.
 
         Raises:
-            InputError: it has another version, or another flexhpc, or does not start.
+            InputError: the version of Python or flexhpc differs, or Python does not start.
         """
         try:
             within = _START_WITHIN if starts_here else _WITHIN
@@ -134,11 +136,11 @@ class Slurm:
             )
 
     def max_array_size(self) -> int:
-        """Return how many tasks an array may have: MaxArraySize, and max_array_tasks if set.
+        """Return the maximum size of an array: MaxArraySize, or max_array_tasks if smaller.
 
         Raises:
-            NoAnswer: the controller is silent.
-            InputError: the cluster takes no arrays.
+            NoAnswer: the controller does not respond.
+            InputError: the cluster does not accept array jobs.
         """
         config = self._ask(["scontrol", "show", "config"])
         limits = re.findall(r"(?:MaxArraySize\s*=|\bmax_array_tasks=)\s*(\d+)", config)
@@ -148,10 +150,10 @@ class Slurm:
         return size
 
     def queue(self) -> Queue:
-        """Return what of flexhpc is in the queue.
+        """Return the user's flexhpc tasks in the queue.
 
         Raises:
-            NoAnswer: the controller is silent.
+            NoAnswer: the controller does not respond.
         """
         form = "--format=%F|%K|%T|%r|%j"
         output = self._ask(["squeue", "--noheader", "--array", "--user", str(os.getuid()), form])
@@ -159,7 +161,7 @@ class Slurm:
         names: dict[str, str] = {}
         for line in output.splitlines():
             parts = line.strip().split("|", 4)
-            if len(parts) < 5 or not parts[1].isdecimal():  # some print a line per cluster
+            if len(parts) < 5 or not parts[1].isdecimal():  # a line per cluster on some sites
                 continue
             array, index, state, reason, name = parts
             if name.startswith("flexhpc-"):
@@ -168,11 +170,11 @@ class Slurm:
         return Queue(tasks, names)
 
     def submit(self, script: Path) -> str:
-        """Submit a batch script; return the job's id.
+        """Submit a batch script; return the job id.
 
         Raises:
-            NoAnswer: it is not known whether the job was accepted.
-            Refused: SLURM does not want it.
+            NoAnswer: it is unknown whether the job was accepted.
+            Refused: SLURM rejected the job.
         """
         done = self._run(["sbatch", str(script)])
         match = _ACCEPTED.search(done.stdout)
@@ -184,18 +186,18 @@ class Slurm:
         raise Refused(message)
 
     def release(self, task: str) -> None:
-        """Let a task that SLURM holds back start again.
+        """Release a task that SLURM holds.
 
         Raises:
-            NoAnswer: the controller is silent, or wants an administrator to do it.
+            NoAnswer: the controller does not respond, or only an administrator may release it.
         """
         self._ask(["scontrol", "release", task])
 
     def cancel(self, arrays: Sequence[str], *, pending_only: bool) -> None:
-        """End array jobs, or only those of their tasks that have not begun.
+        """Cancel array jobs, or only their pending tasks.
 
         Raises:
-            NoAnswer: the controller is silent.
+            NoAnswer: the controller does not respond.
         """
         for start in range(0, len(arrays), 500):
             states = ["--state=PENDING"] if pending_only else []
@@ -247,4 +249,4 @@ _TRANSIENT = (
     "timed out", "nable to contact", "onnect failure", "onnection refused", "onnection reset",
     "tandby", "Zero Bytes", "uthentication", "munge", "try again", "Transport endpoint",
 )  # fmt: skip
-"""Parts of what sbatch says when the controller could not be reached, or did not answer."""
+"""Substrings of sbatch errors that mean that the controller was unreachable or timed out."""

@@ -1,8 +1,9 @@
-"""The container of tasks: which image it is, what can be seen there, how a task gets in.
+"""The container of the tasks: its image, its bind mounts and the script that enters it.
 
-A script in the folder of each array does it (container.sh), once per process and on its node, so
-that what it hands on (SLURM's variables, the folders and GPUs that are there) is the process's own.
-Only what is named gets in: not the home, no other variable, none of the host's Python.
+The script (container.sh in the folder of each array) runs once per process, on the node of the
+process. SLURM's variables, the existing folders and the GPUs that it passes on are therefore those
+of the process. Nothing else is visible inside: no home folder, no other environment variables and
+no Python packages of the host.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ _BODY = Path(__file__).with_suffix(".sh")
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """An image, so exactly that a task can tell whether it has the same.
+    """A container image, with the digest by which a task verifies that it runs the same image.
 
     Attributes:
-        name: as a runtime takes it; a file has its whole path.
-        digest: ``sha256:...`` of the SIF file, or the image's id.
-        mark: size and time of the file, by which a change is seen without reading it all.
+        name: name as passed to the runtime; the absolute path of a SIF file.
+        digest: ``sha256:...``: hash of the SIF file, or image id.
+        mark: size and modification time of the SIF file, to detect changes without reading it;
+            empty for other images.
     """
 
     name: str
@@ -44,19 +46,20 @@ class Image:
 
     @property
     def identity(self) -> str:
-        """How records name it."""
+        """Name of the image in records: ``NAME@DIGEST``, with the file name of a SIF file."""
         return f"{Path(self.name).name if self.mark else self.name}@{self.digest}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskContainer:
-    """A container that tasks can enter.
+    """A container in which tasks run.
 
     Attributes:
-        container: what the profile says; python: command that starts Python inside.
-        image: what it is made from.
-        work: the folder to stand in, as outside: relative paths of a spec begin here.
-        binds: ``HOST:INSIDE[:ro]``, of which those are made that exist on the node.
+        container: settings of the profile.
+        python: command that starts Python inside.
+        image: the image.
+        work: working directory, the same as outside; relative paths of a spec start here.
+        binds: bind mounts ``HOST:INSIDE[:ro]``; those that do not exist on a node are skipped.
     """
 
     container: Container
@@ -66,19 +69,21 @@ class TaskContainer:
     binds: Sequence[str]
 
     def write(self, folder: Path) -> None:
-        """Write the script that enters it, for the tasks of an array."""
+        """Write the script that enters the container to the folder of an array."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _SCRIPT).write_text(self.script())
 
     def command(self, folder: Path) -> str:
-        """Return what starts Python inside, as shell."""
+        """Return the shell command that starts Python inside the container."""
         return f"bash {shlex.quote(str(folder / _SCRIPT))} {self.python}"
 
     def check(self, slurm: Slurm) -> None:
-        """Check that it can be entered, and has our versions; if this machine can do that.
+        """Check that the container starts and has the same versions of Python and flexhpc.
+
+        The check is skipped if the container runtime is not installed on this machine.
 
         Raises:
-            InputError: it cannot, or has others.
+            InputError: the container does not start, or its versions differ.
         """
         if shutil.which(self.container.runtime) is None:
             return
@@ -92,7 +97,7 @@ class TaskContainer:
             )
 
     def script(self) -> str:
-        """Return the text of the script."""
+        """Return the text of the script that enters the container."""
         values = {
             "image": self.image.name,
             "digest": self.image.digest,
@@ -117,13 +122,13 @@ class TaskContainer:
 
 
 def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> TaskContainer | None:
-    """Return the container of a profile's tasks, None if they run in none.
+    """Return the container of a profile's tasks; None if the profile has none.
 
-    Bound are the run folder, where everything is written, and for reading the folders and files in
-    which the data of these points and code of the user's may lie; then what the profile binds.
+    The run folder is bound writable. The locations of the data and custom code of these points are
+    bound read-only. The binds of the profile are added.
 
     Raises:
-        InputError: there is no such image, or a path cannot be bound.
+        InputError: the image is not found, or a path cannot be bound.
     """
     container = profile.container
     if container is None:
@@ -143,7 +148,7 @@ def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> T
             )
     given = [bind if ":" in bind else f"{bind}:{bind}" for bind in container.binds]
     binds = [f"{run}:{run}", *given, *(f"{path}:{path}:ro" for path in data)]
-    binds.sort(key=lambda bind: bind.split(":")[1].count("/"))  # a folder before what lies in it
+    binds.sort(key=lambda bind: bind.split(":")[1].count("/"))  # parents before children
     return TaskContainer(
         container=container,
         python=profile.python or "python",
@@ -174,7 +179,7 @@ def _image(container: Container) -> Image:
 
 @lru_cache
 def _hash(path: Path, mark: str) -> str:
-    """Return the hash of a file; ``mark`` makes a changed one another one to the cache."""
+    """Return the hash of a file; ``mark`` is part of the cache key, so that changes are seen."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 

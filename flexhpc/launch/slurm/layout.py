@@ -1,4 +1,4 @@
-"""How points become array jobs: pure arithmetic."""
+"""Division of points into array jobs (pure functions)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """One array job.
+    """The points of one array job.
 
     Attributes:
-        points: ids, ``per_task`` of them for each task.
-        tasks: number of tasks, with indices from 0.
-        throttle: how many of them may run at the same time.
-        after: number of the chunk that must have ended before this one starts, or None.
+        points: point ids, ``per_task`` of them for each task.
+        tasks: number of tasks; their indices start at 0.
+        throttle: maximum number of tasks running concurrently.
+        after: index of the chunk that must have ended before this one starts, or None.
     """
 
     points: list[str]
@@ -26,17 +26,17 @@ class Chunk:
 def lay_out(
     points: Sequence[str], *, per_task: int, max_array: int, throttle: int | None
 ) -> list[Chunk]:
-    """Cut points into arrays.
+    """Divide points into array jobs.
 
-    SLURM numbers the tasks of an array up to MaxArraySize - 1, so an array has at most
-    MaxArraySize of them. A throttle holds over all arrays: they share it, and where there are more
-    arrays than it allows tasks, arrays of one task at a time follow each other in as many lanes.
+    SLURM allows task indices up to MaxArraySize - 1, so an array has at most MaxArraySize tasks.
+    The throttle applies to all arrays together and is divided among them. With more arrays than
+    ``throttle``, each array runs one task at a time, and array i starts after array i - throttle.
 
     Args:
-        points: ids, in order.
-        per_task: points of one task.
-        max_array: MaxArraySize.
-        throttle: tasks that may run at the same time, or None.
+        points: point ids, in order.
+        per_task: number of points per task.
+        max_array: maximum number of tasks of an array (MaxArraySize).
+        throttle: maximum number of tasks running concurrently, or None.
     """
     size = max_array * per_task
     cuts = [list(points[start : start + size]) for start in range(0, len(points), size)]

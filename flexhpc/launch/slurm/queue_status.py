@@ -1,4 +1,4 @@
-"""Merge the state of SLURM's queue into the status of points."""
+"""Status of points, merged with the state of the SLURM queue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ _ASK_EVERY = 5.0
 
 
 def queued(statuses: Sequence[PointStatus], waiting: Mapping[str, str]) -> list[PointStatus]:
-    """Return the statuses with the points that wait in a queue marked as such."""
+    """Mark the points that wait in the queue as queued.
+
+    Args:
+        statuses: status of each point.
+        waiting: what each point in the queue waits for, by point id.
+    """
     return [
         replace(status, state="queued", message=waiting[status.point.id])
         if status.state in ("waiting", "stopped") and status.point.id in waiting
@@ -25,10 +30,12 @@ def queued(statuses: Sequence[PointStatus], waiting: Mapping[str, str]) -> list[
 
 
 class QueueStatus:
-    """Asks the clusters that a run was submitted to; without any it costs nothing.
+    """Queue status of a run, from all clusters that it was submitted to.
+
+    Without any submission, no command is called.
 
     Attributes:
-        silent: why nothing is known, or empty.
+        silent: why a cluster could not be queried; empty if all responded.
     """
 
     def __init__(self, run: RunFolder) -> None:
@@ -38,7 +45,7 @@ class QueueStatus:
         self._asked = -1e9
 
     def merge(self, statuses: Sequence[PointStatus]) -> list[PointStatus]:
-        """Return the statuses with queued points marked."""
+        """Mark the queued points; clusters are queried at most every 5 s."""
         idle = any(status.state in ("waiting", "stopped") for status in statuses)
         if idle and time.monotonic() - self._asked >= _ASK_EVERY:
             self._ask()

@@ -1,8 +1,8 @@
-"""Submits arrays so that none is lost and none is there twice.
+"""Submission of arrays, each exactly once.
 
-sbatch may fail after the job was accepted (a time-out on the way back). So every submission has a
-name of its own, written down before it is tried; after a failure the queue is asked for that name
-before anything is tried again.
+sbatch may fail after the job was accepted, for example if the reply times out. Therefore each
+submission has a unique job name, which is recorded before sbatch is called. After a failure, the
+queue is searched for this name before the submission is retried.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PAUSES = (1, 2, 4, 8, 15, 15, 15)
 
 
 def job_name(run: str) -> str:
-    """Return a name for one submission of a run."""
+    """Return a unique job name for one submission of a run."""
     return f"flexhpc-{run[:40]}-{uuid.uuid4().hex[:10]}"
 
 
@@ -43,7 +43,19 @@ def write_array(
     conf: str | None,
     container: TaskContainer | None,
 ) -> ArrayRecord:
-    """Write all that an array needs, but for the script: that depends on what came before it."""
+    """Write the files of an array except its script; return its record.
+
+    The script may depend on the job id of a previous array.
+
+    Args:
+        folder: folder of the array.
+        chunk: its points.
+        profile: gives the number of points per task.
+        task: task file of the launch, copied with the points of the array.
+        run: name of the run, for the job name.
+        conf: path of the cluster's slurm.conf; None for the system default.
+        container: container of the tasks, or None.
+    """
     replace(task, points=chunk.points, per_task=profile.points_per_task).write(folder / TASK_FILE)
     write_pickle(folder, folder / TASK_FILE)
     write_secret(folder)
@@ -68,7 +80,10 @@ def script_of(
     after: str | None,
     container: TaskContainer | None,
 ) -> str:
-    """Return the script of an array; its tasks run ``inside``, or with the Python we have here."""
+    """Return the batch script of an array.
+
+    Its tasks run in the container; without one, with the profile's Python or that of this process.
+    """
     here = profile.python or shlex.quote(sys.executable)
     return batch_script(
         record.folder,
@@ -85,17 +100,21 @@ def script_of(
 def submit_array(
     slurm: Slurm, record: ArrayRecord, script: str, cancelled: Callable[[], bool] = lambda: False
 ) -> ArrayRecord:
-    """Submit an array; keeps trying for a minute while the controller does not answer.
+    """Submit an array; retry for one minute while the controller does not respond.
+
+    Returns:
+        The record with the job id.
 
     Raises:
-        Refused: SLURM does not want it.
-        NoAnswer: the controller is silent; the record's name tells later whether it was accepted.
+        Refused: SLURM rejected the job.
+        NoAnswer: the controller does not respond. Whether the job was accepted can be found later
+            by its name.
     """
     path = record.folder / SCRIPT
     write_atomic(path, script)
     silent: NoAnswer | None = None
     for pause in _PAUSES:
-        # Try again only once the queue is known not to hold it already.
+        # Retry only if the queue does not contain the job already.
         try:
             if silent is not None:
                 record = record.adopted(slurm.queue())
@@ -120,9 +139,10 @@ def dry_run(
     run: str,
     container: TaskContainer | None,
 ) -> list[str]:
-    """Return the scripts that would be submitted, and how they get inside; nothing is written.
+    """Return the batch scripts that would be submitted; nothing is written.
 
-    A name and the ids of jobs to wait for are only known when it is done.
+    With a container, the script that enters it comes first. Job names differ from those of a real
+    submission, and placeholders stand for the ids of the jobs to wait for.
     """
     scripts = [] if container is None else [container.script()]
     for number, chunk in enumerate(chunks):
