@@ -119,8 +119,8 @@ class Training(Procedure):
     """Source of the loss and training error of an epoch, which determine plateaus and stability.
     `batches`: the batches of the epoch, each before its update, as a training loop prints them.
     `looks`: evaluation of the whole subset in eval mode after the epoch, which is slower. With
-    both, whether all samples fit is checked after every epoch; with `batches` this check stops at
-    the first misclassified sample."""
+    both, whether all samples are fitted is checked after every epoch; with `batches` a few samples
+    that were missed late in the epoch are evaluated first."""
     shards: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Number of parts of each batch whose gradients are computed one by one and added in order, so
     that results are bitwise identical on any number of processes. By default each process computes
