@@ -289,7 +289,7 @@ class Syncer:
         ]
         self.client.log_batch(run.info.run_id, metrics=metrics, params=params)
         good = probe.verdict == "fit" and not probe.rejected
-        status_shown = "FINISHED" if good else "FAILED"  # MLflow shows FINISHED as a green tick
+        status_shown = "FINISHED" if good else "FAILED"  # its green tick must mean all fitted
         self.client.set_terminated(run.info.run_id, status=status_shown, end_time=end)
 
     def _progress(self, parent: _Parent, status: PointStatus, numbers: Sequence[int]) -> None:
