@@ -1,6 +1,6 @@
 """flexhpc measures how much data a neural network can fit in practice.
 
-What it offers to Python is imported when it is asked for, so that ``import flexhpc`` is quick.
+Public names are imported lazily on first access, so that ``import flexhpc`` is fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command line as `python -m flexhpc`, for environments without scripts on PATH."""
+"""Command line as `python -m flexhpc`, for environments whose scripts are not on PATH."""
 
 from flexhpc.cli import main
 

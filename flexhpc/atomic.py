@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, never a part: the one place that replaces."""
+"""Atomic file replacement, file locks and reading of regular files."""
 
 from __future__ import annotations
 
@@ -27,19 +27,21 @@ def replacing(
     permitted: Callable[[], bool] = lambda: True,
     makes_folder: bool = True,
 ) -> Iterator[Path]:
-    """Yield the path of a temporary file beside ``path``; it takes its place at the end.
+    """Yield the path of a temporary file that atomically replaces ``path`` at the end.
 
-    Whatever goes wrong inside leaves the old file as it was.
+    If the body raises an exception, the existing file is unchanged.
 
     Args:
-        path: the file.
-        durable: wait until the new one is on the disk, under its name, so that it outlives a power
-            failure.
-        permitted: asked last of all, when only a rename is left to do; if False nothing changes.
-        makes_folder: of the file, where there is none; or else that is an error.
+        path: file to replace or create.
+        durable: whether to call fsync for the file and its folder, so that the new file survives a
+            power failure.
+        permitted: called immediately before the final rename; if it returns False, the file is not
+            replaced.
+        makes_folder: whether to create a missing parent folder; if False, it is an error.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written.
+        OSError: the disk is full, the folder cannot be written, or ``path`` exists and is not a
+            regular file.
     """
     if makes_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +62,7 @@ def replacing(
 
 
 def _sync_names(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where its file system can be asked to."""
+    """Call fsync for a folder, so that renames survive a power failure; ignore lack of support."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -72,24 +74,26 @@ def _sync_names(folder: Path) -> None:
 def write_atomic(
     path: Path, content: str | bytes, *, durable: bool = True, makes_folder: bool = True
 ) -> None:
-    """Write a whole file; see :func:`replacing`."""
+    """Write a file atomically; for arguments and errors see :func:`replacing`."""
     with replacing(path, durable=durable, makes_folder=makes_folder) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, value: Any, **how: bool) -> None:
-    """Write JSON; see :func:`replacing`."""
+    """Write a value as JSON atomically; for arguments and errors see :func:`replacing`."""
     write_atomic(path, json.dumps(value, indent=1) + "\n", **how)
 
 
 def locked(path: Path, timeout: float = -1) -> FileLock:
-    """Return a lock file to hold, in a folder that is there.
+    """Return a file lock to use as a context manager.
 
     Args:
-        path: of the lock file; timeout: seconds to wait for it, for ever if negative.
+        path: lock file.
+        timeout: time to wait for the lock (seconds); no limit if negative.
 
     Raises:
-        FileNotFoundError: it is not, as the run was moved; filelock would make it anew.
+        FileNotFoundError: the folder does not exist, for example because the run was moved. Without
+            this check, filelock would recreate it.
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
@@ -97,17 +101,19 @@ def locked(path: Path, timeout: float = -1) -> FileLock:
 
 
 class Whereabouts:
-    """Tells when a folder that somebody may move is gone: not seen several times in a row.
+    """Detects that a folder was moved or removed: it is missing in several consecutive checks.
 
     Attributes:
-        unseen: how often in a row it was not there; a file system that does not answer is no no.
+        folder: folder to check.
+        unseen: number of consecutive checks in which it was missing. An I/O error does not mean
+            that the folder is missing.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.unseen = folder, 0
 
     def gone(self) -> bool:
-        """Look once more; returns whether it counts as gone."""
+        """Check once more; return whether the folder counts as removed."""
         try:
             self.folder.stat()
             self.unseen = 0
@@ -119,10 +125,10 @@ class Whereabouts:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file to read.
+    """Open a regular file for reading in binary mode.
 
     Raises:
-        OSError: it cannot be opened, or is a named pipe, a socket or a device. Opening a pipe
+        OSError: the file cannot be opened, or is a named pipe, a socket or a device. Opening a pipe
             without O_NONBLOCK would block until another process writes to it.
     """
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
@@ -133,13 +139,14 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_plain(path: Path, most: int | None = None) -> bytes:
-    """Return all bytes of a regular file.
+    """Read a regular file.
 
     Args:
-        path: of the file; most: bytes that it may have.
+        path: file.
+        most: largest permitted size (bytes); None for no limit.
 
     Raises:
-        OSError: as :func:`open_regular`, or it is larger.
+        OSError: as for :func:`open_regular`, or the file is larger than ``most``.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -149,7 +156,7 @@ def read_plain(path: Path, most: int | None = None) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return a JSON object, or None if there is none (or it is damaged)."""
+    """Read a JSON object; return None if the file is missing, damaged or not an object."""
     try:
         value = json.loads(read_plain(path, _LARGEST_STATE))
     except (OSError, ValueError, RecursionError):
@@ -158,14 +165,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def part_of(path: Path) -> Path:
-    """Return a name beside ``path`` that no other process uses, on whatever host it runs."""
+    """Return a temporary path next to ``path`` that is unique to this process across hosts."""
     process = f"{socket.gethostname()}.{pid_namespace()}.{os.getpid()}"
     return path.with_name(f".{path.name}.{process}.part")
 
 
 @lru_cache(maxsize=1)
 def pid_namespace() -> int:
-    """Return what tells containers on one host apart: process 1 is another one in each."""
+    """Return the inode of the PID namespace, which distinguishes containers on one host.
+
+    Process ids are unique within a namespace only. Return 0 if it cannot be read.
+    """
     try:
         return os.stat("/proc/self/ns/pid").st_ino
     except OSError:

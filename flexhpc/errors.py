@@ -1,4 +1,4 @@
-"""Errors a user can cause: shown as plain lines, never as a traceback."""
+"""Exceptions; errors that a user can cause are printed as messages, without a traceback."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ _LONGEST = 300
 
 
 def one_line(error: BaseException) -> str:
-    """Return the message of another library's error on one line, cut where it is long."""
+    """Return the message of another library's exception as one line, truncated if long."""
     return " ".join(str(error).split())[:_LONGEST] or type(error).__name__
 
 
 class InputError(Exception):
-    """The user's input is wrong (exit status 2).
+    """Invalid user input (exit status 2).
 
     Args:
-        lines: what is wrong, one line per error; all errors that were found, not only the first.
+        lines: error messages, one line each; all errors that were found, not only the first.
     """
 
     def __init__(self, lines: str | Iterable[str]) -> None:
@@ -25,23 +25,23 @@ class InputError(Exception):
 
 
 class PointError(Exception):
-    """A point cannot be measured (unreadable data, wrong shapes, a full disk): one clear line.
+    """A point cannot be measured, for example because of unreadable data or a full disk.
 
-    The other points of the sweep go on.
+    The message is one line. The other points of the sweep are still measured.
     """
 
 
 class NoData(PointError):
-    """The data of a point cannot be opened here, so those of others with the same data cannot."""
+    """The data set of a point cannot be opened; other points with the same data set fail too."""
 
 
 class BatchOfOne(PointError):
-    """A network with BatchNorm cannot be trained on a batch of one sample."""
+    """A network with batch normalisation cannot be trained on a batch of one sample."""
 
 
 class Interrupted(Exception):
-    """The measurement was asked to stop; its state is saved and the same command resumes it."""
+    """The measurement was stopped on request; its state is saved, and rerunning resumes it."""
 
 
 class PeerLost(Exception):
-    """A process that trains the same probe is gone: nothing of the probe in hand can be said."""
+    """A process that trains the same probe is lost; the current probe has no result."""

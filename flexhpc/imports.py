@@ -1,4 +1,4 @@
-"""How packages are imported: when they are asked for, and without the garbage collector."""
+"""Lazy imports of package members, and imports with the garbage collector disabled."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 
 def offering(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a package that imports what it offers when asked (PEP 562).
+    """Return a module-level ``__getattr__`` that imports members on first access (PEP 562).
 
     Args:
-        package: its name; modules: what it offers -> the module of it where that is.
+        package: name of the package.
+        modules: name of each member -> name of the submodule that defines it.
     """
 
     def get(name: str) -> Any:
@@ -26,10 +27,10 @@ def offering(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
 
 @contextlib.contextmanager
 def quick_imports() -> Iterator[None]:
-    """Import something large in here: the collector waits until it is over.
+    """Disable the garbage collector in the body, for imports of large packages.
 
-    Modules that are being loaded are no garbage, and looking through their objects again and again
-    is up to a tenth of the time (bench/worker_start.py).
+    Imports create hardly any garbage, and collections take up to 10 % of the import time
+    (bench/worker_start.py).
     """
     was_on = gc.isenabled()
     gc.disable()

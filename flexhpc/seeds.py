@@ -1,7 +1,7 @@
-"""Independent random streams, all derived from the one ``seed`` of a point.
+"""Independent random streams, all derived from the ``seed`` of a point.
 
-Streams are separated by numpy's ``SeedSequence`` spawn keys, so that changing the subset never
-changes the initialisation, and adding a probe never changes another probe.
+Streams are separated by the spawn keys of NumPy's ``SeedSequence``, so that changing the subset
+does not change the initialisation, and adding a probe does not change other probes.
 """
 
 from __future__ import annotations
@@ -22,14 +22,20 @@ _STREAMS = {
 
 
 def derive(seed: int, stream: str, *key: int) -> int:
-    """Return a 63-bit seed for ``stream``, independent of every other stream and key."""
+    """Derive a 63-bit seed for ``stream`` that is independent of all other streams and keys.
+
+    Args:
+        seed: seed of the point.
+        stream: a key of ``_STREAMS``.
+        key: further spawn keys, for example n and repeat.
+    """
     sequence = np.random.SeedSequence(seed, spawn_key=(_STREAMS[stream], *key))
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSeeds:
-    """The seeds of one probe; they depend on (seed, n, repeat) and on nothing else."""
+    """Seeds of one probe; a function of (seed, n, repeat) and of whether subsets are nested."""
 
     init: int
     subset: int
@@ -38,10 +44,14 @@ class ProbeSeeds:
 
     @classmethod
     def of(cls, seed: int, n: int, repeat: int, *, nested: bool) -> ProbeSeeds:
-        """Derive the seeds of repeat number ``repeat`` at ``n`` samples.
+        """Derive the seeds of one probe.
 
-        With ``nested`` the subset seed is one per (seed, repeat), so that subsets of growing n are
-        prefixes of one permutation.
+        Args:
+            seed: seed of the point.
+            n: number of samples in the subset.
+            repeat: index among the probes at this n.
+            nested: if true, the subset seed does not depend on n, so that subsets of growing n are
+                prefixes of one permutation.
         """
         subset_key = (0, repeat) if nested else (n, repeat)
         return cls(

@@ -1,4 +1,4 @@
-"""Specs and profiles that come with flexhpc: in the package, or beside it in a checkout."""
+"""Specs and profiles shipped with flexhpc: inside the package, or next to it in a checkout."""
 
 from __future__ import annotations
 
@@ -10,26 +10,29 @@ from flexhpc.errors import InputError
 Kind = Literal["specs", "profiles"]
 _PACKAGE = Path(__file__).parent
 _CHECKOUT: dict[Kind, str] = {"specs": "sweeps", "profiles": "hpc/profiles"}
-"""Where they are beside the package; setup.py copies them into a wheel."""
+"""Folders in a checkout, relative to the package's parent; setup.py copies them into a wheel."""
 
 
 def folder(kind: Kind) -> Path:
-    """Return where they are."""
+    """Return the folder of the shipped specs or profiles."""
     inside = _PACKAGE / kind
     return inside if inside.is_dir() else _PACKAGE.parent / _CHECKOUT[kind]
 
 
 def names(kind: Kind) -> list[str]:
-    """Return their names: ``quickstart``, ``mini/optimizers``."""
+    """Return the sorted names of shipped files without suffix, such as ``mini/optimizers``."""
     top = folder(kind)
     return sorted(str(path.relative_to(top).with_suffix("")) for path in top.rglob("*.yaml"))
 
 
 def resolve(kind: Kind, given: Path) -> Path:
-    """Return the file that is given, or the one that comes with flexhpc and has this name.
+    """Resolve a path or the name of a shipped spec or profile to a file.
+
+    An existing file takes precedence over a shipped name. A missing path with a suffix is returned
+    unchanged.
 
     Raises:
-        InputError: it looks like a name, and there is neither.
+        InputError: ``given`` has no suffix, and is neither a file nor a shipped name.
     """
     if given.exists():
         return given

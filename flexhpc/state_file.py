@@ -1,7 +1,7 @@
-"""Small JSON files that processes leave each other: read back as what they were written from.
+"""Read small JSON state files, which processes exchange, as typed dataclasses.
 
-A key that is not known is of another version of flexhpc, and left out; a file that lacks one, or
-has a value of another kind, counts as none.
+Unknown keys may come from another version of flexhpc and are ignored. A file that lacks a required
+key, or has a value of the wrong type, counts as missing.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ Kind = TypeVar("Kind")
 
 
 def read_as(kind: type[Kind], path: Path, **more: Any) -> Kind | None:
-    """Return the dataclass that a file holds; None if there is no such file, or it holds another.
+    """Read a dataclass from a JSON file; return None if the file is missing or invalid.
 
     Args:
-        kind: the dataclass; path: of the file; more: fields that the file does not hold.
+        kind: dataclass.
+        path: file.
+        more: values of fields that are not stored in the file.
     """
     value = read_json(path)
     if value is None:

@@ -1,4 +1,4 @@
-"""What runs here: Python, packages, flexhpc's own source, the image around it."""
+"""Versions of the running software: Python, packages, flexhpc's source and the container image."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ PACKAGES = (
     "flexhpc", "torch", "torchvision", "timm", "pytorch-optimizer", "numpy", "scipy", "h5py",
     "submitit", "mlflow",
 )  # fmt: skip
-"""Those that a result may depend on, or its record."""
+"""Packages whose versions may affect results or their storage."""
 IMAGE = "FLEXHPC_IMAGE"
-"""Environment variable that names the image, as NAME@sha256:HASH; ``unknown`` in an image that
-nobody has told which one it is; not set outside of one."""
+"""Environment variable with the container image, as NAME@sha256:HASH; ``unknown`` in an image that
+was not given its name; not set outside of a container."""
 
 SOURCE = "FLEXHPC_SOURCE"
-"""Environment variable with the :func:`source` that a task in an image must find there."""
+"""Environment variable with the value of :func:`source` that a task in a container must have."""
 
 
 def python_version() -> str:
-    """Return this Python's version, as "3.11"."""
+    """Return the running Python's major and minor version, as "3.11"."""
     return ".".join(platform.python_version_tuple()[:2])
 
 
 @lru_cache(maxsize=1)
 def packages() -> dict[str, str | None]:
-    """Return the version of every package that matters, None for one that is not installed."""
+    """Return the version of each package in ``PACKAGES``; None if it is not installed."""
     versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
@@ -40,15 +40,16 @@ def packages() -> dict[str, str | None]:
 
 
 def image() -> str | None:
-    """Return the image that this process runs in, None outside of any."""
+    """Return the container image of this process; None outside of a container."""
     return os.environ.get(IMAGE)
 
 
 @lru_cache(maxsize=1)
 def source() -> str:
-    """Return a hash of flexhpc's own code: the same version may be of another day.
+    """Return a hash of flexhpc's source code; the same version number may have different code.
 
-    Specs and profiles, which a wheel holds and a checkout has elsewhere, are none of it.
+    Specs and profiles are excluded, because a wheel contains them and a checkout has them outside
+    of the package.
     """
     digest = hashlib.sha256()
     here = Path(__file__).parent

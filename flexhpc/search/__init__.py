@@ -1,4 +1,7 @@
-"""Which n comes next, and what the EMC is: pure functions of the history. No torch."""
+"""Search policies: choose the next n and estimate the EMC as pure functions of the history.
+
+Does not import torch.
+"""
 
 from flexhpc.search.bayes import estimate_at
 from flexhpc.search.cost import cost_bound

@@ -1,8 +1,9 @@
-"""Tuned keys: one posterior per arm with a common prior, and what they say of the best arm.
+"""Joint inference over the arms of tuned keys: one posterior per arm with a shared prior.
 
-An arm is one combination of values. Arms close to each other have similar EMCs, so a Gaussian
-process over their coordinates says of each what the others make likely. It says where to look and
-which arm is the best; the interval of an EMC rests on the probes of its own arm alone.
+An arm is one combination of values of the tuned keys. Neighbouring arms have similar EMCs, so a
+Gaussian process over their coordinates predicts each arm's threshold from the other arms. This
+prediction is used to choose probes and the best arm; the reported interval of an EMC uses the
+probes of its own arm only.
 """
 
 from __future__ import annotations
@@ -25,29 +26,35 @@ from flexhpc.search.fit_curve import (
 from flexhpc.search.history import History
 
 Coordinates = Sequence[Sequence[float]]
-"""Of each arm, per tuned key: its place on a scale on which neighbours are about 1 apart."""
+"""Coordinates of each arm, one per tuned key, scaled so that neighbours are about 1 apart."""
 ALONE: Coordinates = ((),)
-"""Of a point that tunes nothing."""
+"""Coordinates of the single arm of a point without tuned keys."""
 _LEVEL_SD, _ARM_SD, _OWN_SD = 3.0, 2.0, 0.2
-"""Deviations in log n: of all arms together, between distant arms, and of each by itself."""
+"""Standard deviations of the Gaussian process in log n: common level, smooth variation between
+distant arms, and independent variation of each arm."""
 _REACH = 2.5
+"""Length scale of the Gaussian process, in units of the coordinates."""
 _TRUST = 0.9
-"""Chance that an arm lies where the others say."""
+"""Prior probability that the Gaussian process predicts an arm's threshold correctly."""
 _ELSEWHERE = 1 / 12
-"""Density of its threshold if it does not (per unit of log n)."""
+"""Density of the threshold otherwise (uniform, per unit of log n)."""
 _WIDTH_SD = 0.35
-"""Deviation of an arm's log width from that of all arms."""
+"""Standard deviation of an arm's log width around the log width shared by all arms."""
 _DRAWS = 960
+"""Number of joint posterior draws."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contest:
-    """What is known of every arm, as joint draws that weigh the same.
+    """Joint posterior of all arms, as equally weighted draws.
 
     Attributes:
-        own: per arm, what its own probes say; from the others' it has the prior of the width alone.
-        curves: per arm, each with ``draws`` cells; draw number i is cell i of every curve.
-        level: log n at the level of the estimand, within what there is, shape (draws, arms).
+        own: posterior of each arm given its own probes; the other arms enter only through the
+            prior of the width.
+        curves: posterior of each arm given all probes, with ``draws`` cells; draw i consists of
+            cell i of every curve.
+        level: log n at the level of the estimand, clipped to [0, log n_limit], shape
+            (draws, arms).
         tried: whether an arm has any probes, shape (arms,).
     """
 
@@ -58,27 +65,29 @@ class Contest:
 
     @property
     def best(self) -> int:
-        """The arm with the largest mean log EMC, among those that were tried."""
+        """The arm with the largest posterior mean of log EMC, among those with probes."""
         mean = np.where(self.tried, self.level.mean(axis=0), -math.inf)
         return int(np.argmax(mean))
 
     @property
     def best_chance(self) -> float:
-        """The chance that this arm is the best one."""
+        """Posterior probability that :attr:`best` has the largest EMC of all arms."""
         return float(np.mean(self.level.argmax(axis=1) == self.best))
 
     @property
     def regret(self) -> float:
-        """By how much the best arm is expected to lie above the one that seems best (log n)."""
+        """Expected gap in log n between the truly largest EMC and that of :attr:`best`."""
         return float((self.level.max(axis=1) - self.level[:, self.best]).mean())
 
 
 def contest(history: History, n_limit: int, q: float, coordinates: Coordinates) -> Contest:
-    """Return what probes of several arms say together.
+    """Compute the joint posterior of all arms.
 
     Args:
-        history: finished probes of all arms; n_limit: largest n there is (samples).
-        q: level of the estimand; coordinates: of the arms.
+        history: finished probes of all arms.
+        n_limit: largest available n (samples).
+        q: level of the estimand, in (0, 1).
+        coordinates: coordinates of the arms.
     """
     each = [[r for r in history if r.arm == arm] for arm in range(len(coordinates))]
     own = [posterior(some, n_limit) for some in each]
@@ -99,15 +108,17 @@ def contest(history: History, n_limit: int, q: float, coordinates: Coordinates) 
             )
         )
     level = np.stack([np.log(curve.level_set(q)) for curve in curves], axis=1)
-    # No arm is better than one that fits all there is, nor worse than one that fits nothing.
+    # An EMC is at most n_limit and at least 1; posterior mass beyond these ends must not make one
+    # arm appear better than another.
     level = np.clip(level, 0.0, math.log(n_limit))
     return Contest(own=own, curves=curves, level=level, tried=tried)
 
 
 def _with_common_width(own: Sequence[FitCurve]) -> list[FitCurve]:
-    """Return each arm's curve with a prior of its width that the other arms have told.
+    """Replace the prior of each arm's width by one informed by the other arms.
 
-    Log widths scatter around one that all arms share; both are on the grid of widths.
+    Hierarchical model: log widths of arms are normally distributed around a shared log width. Both
+    are evaluated on the grid ``WIDTHS``.
     """
     log_widths = np.log(WIDTHS)
     spread = math.sqrt(WIDTH_SPREAD**2 - _WIDTH_SD**2)
@@ -132,7 +143,10 @@ def _with_common_width(own: Sequence[FitCurve]) -> list[FitCurve]:
 def _prior(
     own: Sequence[FitCurve], tried: Sequence[bool], coordinates: Coordinates, arm: int
 ) -> tuple[float, float] | None:
-    """Return where the other arms place the threshold of one: mean and deviation in log n."""
+    """Predict the threshold of an arm from the other arms: mean and standard deviation in log n.
+
+    Return None if no other arm has probes.
+    """
     others = [other for other in range(len(own)) if tried[other] and other != arm]
     if not others:
         return None

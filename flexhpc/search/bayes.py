@@ -1,6 +1,6 @@
-"""The Bayesian policy: probe where it tells most for its cost, until the interval is narrow.
+"""Bayesian policy: choose the most informative probe per cost until the interval is narrow.
 
-Everything is a function of the history: the posterior of the fit curve, the next n, and the end.
+The posterior of the fit curve, the next n and the stopping decision are functions of the history.
 """
 
 from __future__ import annotations
@@ -28,24 +28,26 @@ from flexhpc.search.history import (
 from flexhpc.search.policy import Policy, Wanted
 
 _HALF = 0.5
-"""Part of the trainings that passes at the n which is estimated for a training error."""
+"""Level of the estimand for a training error: the n at which half of the trainings pass."""
 _BESIDE = 1.05
-"""How far outside an interval's end the nearest fit (failure) may lie, as a factor."""
+"""Largest factor by which the nearest fit (failure) may lie outside the interval's end."""
 _REGRET = 0.25
-"""Part of the tolerance by which another arm may be expected to lie above the best one."""
+"""Expected regret of the chosen arm at which the comparison of arms stops, as a fraction of the
+tolerance."""
 MORE_FOR_ARMS = 2.0
-"""Factor of the caps where keys are tuned."""
+"""Factor by which ``max_trainings`` is multiplied if keys are tuned."""
 
 
 def wanted(
     search: Bayes, n_limit: int, history: History, coordinates: Coordinates
 ) -> Wanted | EndedBy:
-    """Return the next ``at_once`` probes, or why the search has ended.
+    """Propose the next ``at_once`` probes, or return why the search has ended.
 
     Args:
-        search: policy and its settings; n_limit: largest n there is (samples).
+        search: policy and its settings.
+        n_limit: largest available n (samples).
         history: finished probes, in any order.
-        coordinates: of the arms; see :mod:`flexhpc.search.arms`.
+        coordinates: coordinates of the arms; see :mod:`flexhpc.search.arms`.
     """
     if not history:
         return _first(search, n_limit, len(coordinates))
@@ -87,10 +89,13 @@ def wanted(
 
 
 def _cap(search: Bayes, history: History, number: int, arms: int) -> EndedBy | None:
-    """Return the cap that the probes have reached, if there is one.
+    """Return the cap that the finished probes have reached, or None.
 
     Args:
-        number: of targets for which caps are counted; arms: how many.
+        search: policy and its settings.
+        history: finished probes.
+        number: number of targets so far; every target adds one full cap.
+        arms: number of arms.
     """
     if search.max_probes is not None and len(history) >= number * search.max_probes:
         return "max_probes"
@@ -106,10 +111,10 @@ def _of_arm(history: History, arm: int) -> list[ProbeResult]:
 
 
 def _lowest(history: History, arm: int, count: int) -> int:
-    """Return the smallest n that may come next: half of the smallest so far, once per probe.
+    """Return the smallest n that may be proposed: the smallest tried n, halved ``count`` times.
 
-    1 comes last of all, and where nothing else fitted: a network with batch normalisation cannot
-    train on it.
+    n = 1 is proposed last and only if no probe fitted, because a network with batch normalisation
+    cannot be trained on one sample.
     """
     own = _of_arm(history, arm) or history
     smallest = min(result.n for result in own)
@@ -118,9 +123,9 @@ def _lowest(history: History, arm: int, count: int) -> int:
 
 
 def _first(search: Bayes, n_limit: int, arms: int) -> Wanted:
-    """Return where to begin: at ``start``, its doubles and, where data ends, its halves.
+    """Propose the first probes: ``start``, its doubles up to ``n_limit``, then its halves.
 
-    Of several arms the one in the middle is first, and those around it follow.
+    With several arms, propose ``start`` for each arm, from the middle arm outwards.
     """
     first = min(max(search.start, 1), n_limit)
     doubles = dict.fromkeys(min(first * 2**i, n_limit) for i in range(search.at_once))
@@ -135,10 +140,12 @@ def _first(search: Bayes, n_limit: int, arms: int) -> Wanted:
 def found(
     search: Bayes, n_limit: int, history: Sequence[ProbeResult], coordinates: Coordinates
 ) -> Found:
-    """Return the EMC for a perfect fit and for each eps, of the best arm.
+    """Estimate the EMC of the best arm for a perfect fit and for each eps.
 
     Args:
-        search, n_limit, coordinates: as in :func:`wanted`; history: with a probe that counts.
+        search, n_limit, coordinates: as in :func:`wanted`.
+        history: finished probes, at least one of which counts (see
+            :func:`flexhpc.search.history.counted`).
     """
     known: Contest | None = None
     if len(coordinates) > 1:
@@ -163,18 +170,20 @@ def found(
 
 
 def estimate_at(eps: float, n_limit: int, history: History) -> EpsEstimate | None:
-    """Return the largest n trained to at most a training error, from the probes of any policy.
+    """Estimate the largest n trained to at most a given training error, for any policy.
 
-    The n at which half of the trainings end with at most ``eps`` n missed, as the Bayesian search
-    estimates it where it is asked to; here no probe was placed for it, so the interval is wider.
-    A probe that was given up counts with what it missed when it was stopped.
+    The estimand is the n at which half of the trainings end with at most ``eps * n`` missed
+    samples, as for ``search.eps`` of the Bayesian search. No probe was chosen for this estimand, so
+    the interval is wider. A probe that was stopped early counts with the samples that it missed
+    when it was stopped.
 
     Args:
-        eps: part of the samples that may be missed, between 0 and 1.
-        n_limit: largest n there is (samples); history: finished probes, in any order.
+        eps: training error, in (0, 1).
+        n_limit: largest available n (samples).
+        history: finished probes, in any order.
 
     Returns:
-        None while no probe counts.
+        The estimate, or None while no probe counts.
     """
     if not counted(history):
         return None
@@ -182,23 +191,23 @@ def estimate_at(eps: float, n_limit: int, history: History) -> EpsEstimate | Non
 
 
 def bracket_of(history: History) -> Bracket:
-    """Return the largest n that any probe fitted and the smallest at which any failed."""
+    """Return the largest n with a fit and the smallest n with a failure, over all probes."""
     fits, fails = _split(history, None)
     return Bracket(largest_fit=max(fits, default=None), smallest_fail=min(fails, default=None))
 
 
 def _targets(search: Bayes) -> list[float | None]:
-    """Return the training errors whose n is estimated; None is a perfect fit."""
+    """Return the training errors to estimate, in ascending order after None (a perfect fit)."""
     return [None, *sorted(search.eps or ())]
 
 
 def _level(search: Level, eps: float | None) -> float:
-    """Return which part of the trainings is to pass: for a training error, half of them."""
+    """Return the level of the estimand: the fraction of the trainings that passes."""
     return search.quantile if eps is None else _HALF
 
 
 def _ends(curve: FitCurve, search: Bayes, n_limit: int, eps: float | None) -> tuple[float, float]:
-    """Return the interval, cut to the n that there are."""
+    """Return the interval of the estimand in samples, clipped to [1, n_limit]."""
     ends = curve.quantiles(curve.level_set(_level(search, eps)), TAILS)
     lower, _, upper = (min(max(end, 1.0), float(n_limit)) for end in ends)
     return lower, upper
@@ -207,10 +216,11 @@ def _ends(curve: FitCurve, search: Bayes, n_limit: int, eps: float | None) -> tu
 def _untried(
     history: History, lower: float, upper: float, n_limit: int, eps: float | None
 ) -> int | None:
-    """Return an n that must be tried before an estimate may rest on this interval, if there is one.
+    """Return an n that must be probed before the search may end with this interval, or None.
 
-    Verdicts have to bound it on both sides: missed samples may say where the EMC lies, but that
-    alone is not enough. Without any fit (any failure) that is at 1 (at the largest n).
+    Verdicts must bound the interval on both sides; the counts of missed samples may locate the EMC
+    but are not sufficient. If no probe fitted, the bound is a failure at n = 1; if no probe failed,
+    it is a fit at ``n_limit``.
     """
     fits, fails = _split(history, eps)
     if not fails:
@@ -240,21 +250,21 @@ def _answer(
 
 
 def _split(history: History, eps: float | None) -> tuple[list[int], list[int]]:
-    """Return the n of the probes that fit, and of those that do not."""
+    """Split the n of the probes that count into passes and failures at training error ``eps``."""
     fits = passes(eps)
     some = counted(history)
     return [r.n for r in some if fits(r)], [r.n for r in some if not fits(r)]
 
 
 def worst(search: Bayes, n_limit: int, *, rejects: bool, tuned: bool) -> list[tuple[int, float]]:
-    """Return how many whole trainings it plans at most."""
+    """Bound the number of full trainings that the policy proposes; see :class:`Worst`."""
     caps: list[float] = []
     if search.max_trainings is not None:
         caps.append(search.max_trainings * (MORE_FOR_ARMS if tuned else 1))
     if search.max_probes is not None:
         caps.append(search.max_probes)
     targets = 1 + len(search.eps or ())
-    # A round is planned below the cap and may end above it.
+    # A round of `at_once` probes starts below the cap and may end above it.
     return [(n_limit, min(caps, default=math.inf) * targets + search.at_once - 1)]
 
 

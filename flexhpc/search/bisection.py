@@ -1,4 +1,4 @@
-"""Bisection as a policy: double until a failure, then bisect in log n."""
+"""Bisection policy: double n until a failure, then bisect in log n."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from flexhpc.search.walk import Decide, Standing, bisection, by_quorum, ladder, 
 
 
 def wanted(search: Bisection, n_limit: int, history: History, _: Coordinates) -> Wanted | EndedBy:
-    """Return the probe that is needed next, or why the search has ended."""
+    """Propose the next probe, or return why the search has ended."""
     walks = list(_walks(search, n_limit, history))
     if walks[-1].wanted is not None:
         return [(0, walks[-1].wanted)]
@@ -31,7 +31,7 @@ def wanted(search: Bisection, n_limit: int, history: History, _: Coordinates) ->
 
 
 def found(search: Bisection, n_limit: int, history: History, _: Coordinates) -> Found | None:
-    """Return the EMC for a perfect fit and for each eps; None while no n is decided."""
+    """Estimate the EMC for a perfect fit and for each eps; None while no n is decided."""
     walks = _walks(search, n_limit, history)
     first = next(walks)
     if first.bracket == Bracket():
@@ -53,7 +53,7 @@ def found(search: Bisection, n_limit: int, history: History, _: Coordinates) -> 
 def worst(
     search: Bisection, n_limit: int, *, rejects: bool, tuned: bool
 ) -> list[tuple[int, float]]:
-    """Return (n, probes) of all that it may ask for."""
+    """Return (n, number of probes) for every n that the policy may propose."""
     rungs = ladder(search.start, 2.0, n_limit) + ladder(1, 2.0, min(search.start, n_limit))
     ratio = min(2.0, n_limit)
     narrowing = math.ceil(math.log2(max(1.0, math.log(ratio) / math.log1p(search.tolerance))))
@@ -64,9 +64,10 @@ def worst(
 
 
 def _walks(search: Bisection, n_limit: int, history: History) -> Iterator[Standing]:
-    """Replay the walk to the fit, then those to each training error, the smallest first.
+    """Replay the bisection for a perfect fit, then one for each eps in ascending order.
 
-    All of them share their probes. Each begins where the one before ended; an open one is the last.
+    All bisections share their probes. Each one starts at the result of the previous one; the first
+    unfinished bisection is the last that is yielded.
     """
     decisions = [by_quorum(history, search.seeds_per_n)]
     decisions += [_below(eps, history, search.seeds_per_n) for eps in sorted(search.eps or ())]
@@ -80,10 +81,10 @@ def _walks(search: Bisection, n_limit: int, history: History) -> Iterator[Standi
 
 
 def _below(eps: float, history: History, seeds_per_n: int) -> Decide:
-    """Return what decides whether the mean training error at an n is at most ``eps``.
+    """Return a function that decides whether the mean training error at n is at most ``eps``.
 
-    The definition of Nakkiran et al. 2019 (arXiv 1912.02292, definition 1), over the probes that
-    decide a fit.
+    This is definition 1 of Nakkiran et al. 2019 (arXiv 1912.02292), with the mean over the same
+    probes that decide a fit.
     """
     groups, needed = by_n(counted(history)), seeds_per_n // 2 + 1
 
@@ -97,12 +98,12 @@ def _below(eps: float, history: History, seeds_per_n: int) -> Decide:
 
 
 def _answer(search: Bisection, n_limit: int, curve: FitCurve, bracket: Bracket) -> EpsEstimate:
-    """Return the EMC and its interval, for the estimand that was asked for."""
+    """Return the EMC and its interval for the estimand of ``search``."""
     low, high, q = bracket.largest_fit, bracket.smallest_fail, search.quantile
     lower, middle, upper = curve.quantiles(curve.level_set(q), TAILS)
     if low is None:
         emc = 0
-    elif high is None:  # that most fitted at `low` says less of the n at which 90 % do
+    elif high is None:  # a majority of fits at `low` does not show that 90 % fit there
         emc = low if q <= 0.5 else min(low, max(1, math.floor(lower)))
     elif q == 0.5:
         emc = math.isqrt(low * high)
@@ -112,9 +113,10 @@ def _answer(search: Bisection, n_limit: int, curve: FitCurve, bracket: Bracket) 
 
 
 def _eps_estimate(eps: float, bracket: Bracket, n_limit: int, history: History) -> EpsEstimate:
-    """Return the middle of a bracket, with the interval of the n at which half of the probes pass.
+    """Return the geometric mean of a bracket, with the interval of the n at which half pass.
 
-    The mean error over probes and the median agree where single errors scatter little around it.
+    The bracket refers to the mean error, the interval to the median; both agree if the errors of
+    single probes scatter little.
     """
     curve = posterior(history, n_limit, eps)
     lower, _, upper = curve.quantiles(curve.level_set(0.5), TAILS)

@@ -1,4 +1,4 @@
-"""What a point can cost at most, known before anything is trained."""
+"""Upper bound on the cost of a point, computed before any training."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from flexhpc.search.policy import policy_of
 def cost_bound(
     search: Search, training: Procedure, n_limit: int, *, tuned: bool = False
 ) -> int | None:
-    """Return an upper bound on a point's cost: every probe trains to the end of its budget.
+    """Return an upper bound on a point's cost: every probe uses its full budget.
 
     Args:
-        search: policy; training: procedure.
-        n_limit: largest n there is (samples).
-        tuned: whether it searches over several arms.
+        search: policy.
+        training: training procedure.
+        n_limit: largest available n (samples).
+        tuned: whether the search covers several arms.
 
     Returns:
-        Sample passes; None where training goes on until it converges, the search until its
-        interval is narrow, or nobody but the trainer knows.
+        Sample passes, or None if there is no bound: training runs until convergence, the search
+        has no cap, or a custom trainer determines its own budget.
     """
     if not isinstance(training, Training) or training.until is not None:
         return None
@@ -33,7 +34,7 @@ def cost_bound(
 
 
 def _probe(training: Training, n: int) -> int:
-    """Sample passes of one training to the end of its first budget."""
+    """Return the sample passes of one training over its full initial budget, without extensions."""
     gradients = 1 if training.sam is None else 2
     if training.gradient_evaluations is not None:
         return max(training.gradient_evaluations, n * gradients)

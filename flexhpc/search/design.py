@@ -1,4 +1,4 @@
-"""Which probes come next: those that tell most about the estimand for their cost."""
+"""Bayesian experimental design: choose the probes with the most information per cost."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ _CELLS, _BINS = 240, 16
 _BINS_OF_ARM = 6
 _CANDIDATES = 32
 _FIT_SHARE, _FAIL_SHARE = 0.35, 1.0
-"""Part of its budget that a probe uses, until there is one to go by."""
+"""Prior guesses of the fraction of its budget that a fitting and a failing probe uses."""
 _WORTH = 3
-"""How many probes these count for."""
+"""Number of observed probes that a prior guess counts for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prices:
-    """What a probe costs, as far as the history shows.
+    """Cost model of a probe, estimated from the history.
 
     Attributes:
-        fit, fail: part of its budget that a fitting and a failing probe use.
-        growth: exponent of a whole budget in n: 1 for epochs, 0 for updates.
-        level: log of the sample passes of a whole budget at n = 1; None before any is known.
+        fit, fail: fraction of its budget that a fitting and a failing probe uses.
+        growth: exponent of the full budget as a power of n: 1 for a budget in epochs, 0 for one in
+            updates.
+        level: log of the sample passes of a full budget at n = 1; None before any cost is known.
     """
 
     fit: float
@@ -41,9 +42,9 @@ class Prices:
 
     @classmethod
     def of(cls, history: History) -> Prices:
-        """Estimate prices from finished probes.
+        """Estimate the cost model from finished probes.
 
-        Where there is no budget, a failing probe tells what a whole one costs.
+        If training has no budget, the cost of a failing probe stands for a full training.
         """
         known = [r for r in history if r.share and r.cost > 0]
         shares = {
@@ -64,14 +65,17 @@ class Prices:
         return cls(fit=fit, fail=fail, growth=growth, level=level)
 
     def expected(self, n: Floats, chance: Floats) -> Floats:
-        """Return the expected cost of probes at n that fit with some chance, in any unit."""
+        """Return the expected relative cost of probes at ``n`` with P(fit) = ``chance``.
+
+        The unit cancels in comparisons and is arbitrary.
+        """
         return np.asarray(n**self.growth * (self.fit * chance + self.fail * (1 - chance)))
 
     def trainings(self, history: History) -> float:
-        """Return how many whole trainings probes came to, each by the part of its budget used.
+        """Return the cost of all probes in full trainings: the sum of the used budget fractions.
 
-        Where there is no budget, the price of a whole training at its n stands for it; one that
-        took longer is a whole one, too.
+        If training has no budget, the fraction is the cost divided by the estimated cost of a full
+        training at the same n, at most 1.
         """
         used = 0.0
         for result in history:
@@ -87,11 +91,13 @@ class Prices:
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """What is known, as equally likely draws in the order of what is asked.
+    """Equally weighted posterior draws, grouped by the value of the target quantity.
+
+    The target quantity is discretised: draws are sorted by it and divided into consecutive groups.
 
     Attributes:
-        curves: per arm, each of shape (draws,).
-        starts: the first draw of each answer: what is asked has as many answers.
+        curves: fit curves of each arm, each of shape (draws,).
+        starts: index of the first draw of each group, shape (groups,).
     """
 
     curves: Sequence[FitCurve]
@@ -99,13 +105,13 @@ class Draws:
 
     @classmethod
     def of_one(cls, curve: FitCurve, q: float) -> Draws:
-        """Ask for the n at which P(fit) = q."""
+        """Group draws by the n at which P(fit) = q, in bins of equal probability."""
         thin = curve.thin(_CELLS, curve.level_set(q))
         return cls(curves=[thin], starts=np.arange(0, _CELLS, _CELLS // _BINS))
 
     @classmethod
     def of_arms(cls, contest: Contest) -> Draws:
-        """Ask which arm is the best, and how large its EMC is."""
+        """Group draws by the best arm and, within it, by quantiles of its EMC."""
         best, top = contest.level.argmax(axis=1), contest.level.max(axis=1)
         ends = np.quantile(top, np.linspace(0, 1, _BINS_OF_ARM + 1)[1:-1])
         answer = best * _BINS_OF_ARM + np.searchsorted(ends, top)
@@ -127,15 +133,17 @@ def choose(
     draws: Draws, prices: Prices, reach: Sequence[tuple[int, int]], *, count: int = 1,
     given: Sequence[tuple[int, int]] = (),
 ) -> list[tuple[int, int]]:  # fmt: skip
-    """Return (arm, n) of the next probes, which may run at once.
+    """Choose (arm, n) of the next probes, which may run in parallel.
 
-    Each has the largest mutual information between its verdict and what is asked, on top of what
-    those before it will tell, per expected cost.
+    Greedy selection: each probe maximises the mutual information between its verdict and the target
+    quantity, conditional on the verdicts of the probes already chosen, per expected cost.
 
     Args:
-        draws: what is known; prices: of probes.
+        draws: posterior draws, grouped by the target quantity.
+        prices: cost model of probes.
         reach: per arm, the smallest and largest n that may be chosen (samples).
-        count: how many; given: the first ones, where these are settled.
+        count: number of probes to return.
+        given: probes fixed in advance, which come first.
     """
     arms, ns, chances = [], [], []
     for arm, (curve, ends) in enumerate(zip(draws.curves, reach, strict=True)):
@@ -163,22 +171,22 @@ def choose(
 
 
 def _joint(outcomes: Floats, chance: Floats) -> Floats:
-    """Return the chance of each joint outcome with one more probe: shape (draws, 2 m, candidates).
+    """Extend joint outcome probabilities by one probe: shape (draws, 2 m, candidates).
 
     Args:
-        outcomes: of the probes so far, shape (draws, m).
-        chance: P(fit) of the further one, shape (draws, candidates).
+        outcomes: probability of each joint outcome of the chosen probes, shape (draws, m).
+        chance: P(fit) of the additional probe, shape (draws, candidates).
     """
     fits, fails = (outcomes[:, :, None] * p[:, None, :] for p in (chance, 1 - chance))
     return np.concatenate((fits, fails), axis=1)
 
 
 def _information(outcomes: Floats, starts: NDArray[np.intp]) -> Floats:
-    """Return what outcomes tell about the answer (nats): shape of the further axes.
+    """Return the mutual information (nats) of outcome and group, with the shape of trailing axes.
 
     Args:
-        outcomes: chance of each, shape (draws, m, ...).
-        starts: first draw of each answer.
+        outcomes: probability of each outcome, shape (draws, m, ...).
+        starts: index of the first draw of each group.
     """
     sizes = np.diff(starts, append=len(outcomes))
     weight = sizes / len(outcomes)

@@ -1,12 +1,13 @@
-"""What finished probes say about the fit curve: log-likelihoods over grids of curves.
+"""Likelihood of finished probes, evaluated on grids of fit curves.
 
-A probe's latent hardness is u = (log n - threshold) / width + noise, the noise logistic; the probe
-fits where u < 0. Besides the verdict, the samples that a failing probe missed are used:
-log(missed) = onset + spread * u, seen to half a sample. Onset and spread differ from model to model
-and are free: at the threshold a few samples, or a share of all where a network that does not fit is
-much worse at once. With a spread of nearly 0 the count says nothing, as that of an exact solver.
+The latent difficulty of a probe is u = (log n - threshold) / width + noise with logistic noise; the
+probe fits if u < 0. In addition to the verdict, the number of samples that a failing probe missed
+is used: log(missed) = onset + spread * u, observed to within half a sample. Onset and spread depend
+on the model and are marginalised: at the threshold a probe misses a few samples or, for networks
+that fail abruptly, a fraction of all samples. With a spread near 0 the count is uninformative, as
+for an exact solver.
 
-A lapse, which fails at any n, misses either few samples or any number of them.
+A lapse, which fails at any n, misses either a few samples or any number of them.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ Ints = NDArray[np.intp]
 SPREADS = np.array([0.02, 0.02, 0.5, 0.5, 1.2, 1.2, 0.5, 1.2])
 ONSETS = np.log([0.5, 3.0, 0.5, 3.0, 0.5, 3.0, 0.05, 0.05])
 OF_ALL = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
-"""1 where the onset is a share of all samples, 0 where it is a number of them."""
+"""1 where the onset is a fraction of all samples, 0 where it is a number of samples."""
 LAWS = np.array([0.19, 0.08, 0.25, 0.11, 0.19, 0.08, 0.05, 0.05])
-"""Prior of these laws."""
+"""Prior probability of each (spread, onset) pair."""
 UNEXPLAINED = 0.15
-"""Share of failures whose count follows no such law."""
+"""Fraction of failures whose count follows none of these pairs."""
 FEW = 0.2
-"""Share of lapses that miss few samples, m of them with a chance of 1 / (m (m + 1))."""
+"""Fraction of lapses that miss few samples; of these, P(m missed) = 1 / (m (m + 1))."""
 MOST_OF_COUNTS = 50.0
-"""Largest factor by which all counts of a point may shift the odds of two curves."""
+"""Largest factor by which all counts of a point together may shift the odds of two curves."""
 _TINY = 1e-30
 _PER_PRODUCT = 8
-"""Chances that are multiplied before a logarithm is taken: it is what takes time."""
+"""Number of probabilities multiplied per logarithm; the logarithm dominates the run time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +46,12 @@ class Evidence:
     """Finished probes as arrays.
 
     Attributes:
-        fit_n, fit_counts: distinct log n of the fits, and how many at each.
-        fail_n: log n of each failure; missed_lo, missed_hi: log of the samples that it missed,
-            minus and plus a half (infinite where unknown).
-        broad: probability of that count if nothing is known of it; lapsed: if it is a lapse.
+        fit_n, fit_counts: distinct log n of the fits, and the number of fits at each.
+        fail_n: log n of each failure.
+        missed_lo, missed_hi: log of the number of missed samples minus and plus one half, per
+            failure (infinite where unknown).
+        broad: probability of that count under the log-uniform distribution, per failure.
+        lapsed: probability of that count if the failure is a lapse, per failure.
     """
 
     fit_n: Floats
@@ -61,7 +64,11 @@ class Evidence:
 
     @classmethod
     def of(cls, history: History, eps: float | None) -> Evidence:
-        """Take in a history; with ``eps``, a training error that counts as a fit, its verdicts."""
+        """Convert a history.
+
+        With ``eps``, probes with at most this training error count as fits, and only the verdicts
+        are used.
+        """
         fitting = passes(eps)
         fits = [r for r in history if fitting(r)]
         fails = [_failure(r, counted=eps is None) for r in history if not fitting(r)]
@@ -79,14 +86,16 @@ class Evidence:
 
     @property
     def counts(self) -> bool:
-        """Whether any failure's count of missed samples is known."""
+        """Whether the number of missed samples is known for any failure."""
         return bool(np.isfinite(self.missed_hi).any())
 
     def verdicts(self, threshold: Floats, width: Floats, lapse: Floats) -> Floats:
-        """Return the log-likelihood of curves by their verdicts alone, up to a constant.
+        """Return the log-likelihood of curves given the verdicts only, up to a constant.
 
         Args:
-            threshold: log n; width: in log n; lapse: rate; shapes that broadcast.
+            threshold: threshold in log n.
+            width: width in log n.
+            lapse: lapse rate. The three shapes must broadcast.
         """
         rate, cells = lapse[..., None], threshold[..., None]
         z = (cells - self.fit_n) / width[..., None]
@@ -97,11 +106,15 @@ class Evidence:
         return np.asarray(total)
 
     def missed(self, place: Floats, width: Floats, of: Ints, lapse: Floats) -> Floats:
-        """Return what the counts of missed samples add to :meth:`verdicts`, bounded.
+        """Return what the missed samples add to the log-likelihood of :meth:`verdicts`, (cells,).
+
+        A misspecified count model must not outweigh the verdicts, so the result can shift the odds
+        by a factor of ``MOST_OF_COUNTS`` at most.
 
         Args:
-            place, width: thresholds and widths of curves without a lapse rate, shape (curves,).
-            of: the curve of each cell, (cells,); lapse: the rate of each cell, (cells,).
+            place, width: threshold and width of each distinct curve, shape (curves,).
+            of: index of the curve of each cell, shape (cells,).
+            lapse: lapse rate of each cell, shape (cells,).
         """
         cells, rate = len(of), lapse[:, None]
         joint, plain = np.zeros((cells, len(LAWS))), np.zeros(cells)
@@ -130,14 +143,14 @@ class Evidence:
 
 
 def _bounded(log_likelihood: Floats, most: float) -> Floats:
-    """Return a log-likelihood that can shift odds by a factor of ``most`` at most."""
+    """Mix a likelihood with a constant, so that it shifts odds by a factor of at most ``most``."""
     return np.asarray(
         np.log((1 - 1 / most) * np.exp(log_likelihood - log_likelihood.max()) + 1 / most)
     )
 
 
 def _failure(result: ProbeResult, counted: bool) -> tuple[float, float, float, float, float]:
-    """Return a failure's row of :class:`Evidence`: log n, missed (lo, hi), broad, lapsed."""
+    """Return fail_n, missed_lo, missed_hi, broad and lapsed of one failure."""
     n, missed = result.n, result.n_errors
     if not counted or missed < 1 or result.verdict in UNTOLD:
         return math.log(n), -math.inf, math.inf, 1.0, 1.0

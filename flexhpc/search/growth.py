@@ -1,4 +1,7 @@
-"""The paper's rule as a policy: raise n until the first failure. Replayed from the history."""
+"""Growth policy: raise n until the first failure, as in arXiv 2406.11463.
+
+The state of the search is replayed from the history.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def _walk(search: Growth, n_limit: int, history: History) -> Standing:
 
 
 def wanted(search: Growth, n_limit: int, history: History, _: Coordinates) -> Wanted | EndedBy:
-    """Return the probe that is needed next, or why the search has ended."""
+    """Propose the next probe, or return why the search has ended."""
     walk = _walk(search, n_limit, history)
     if walk.wanted is not None:
         return [(0, walk.wanted)]
@@ -25,7 +28,7 @@ def wanted(search: Growth, n_limit: int, history: History, _: Coordinates) -> Wa
 
 
 def found(search: Growth, n_limit: int, history: History, _: Coordinates) -> Found | None:
-    """Return the last n before the first failure; None while no n is decided."""
+    """Estimate the last n before the first failure; None while no n is decided."""
     bracket = _walk(search, n_limit, history).bracket
     if bracket == Bracket():
         return None
@@ -41,7 +44,7 @@ def found(search: Growth, n_limit: int, history: History, _: Coordinates) -> Fou
 
 
 def worst(search: Growth, n_limit: int, *, rejects: bool, tuned: bool) -> list[tuple[int, float]]:
-    """Return (n, probes) of all that it may ask for."""
+    """Return (n, number of probes) for every n that the policy may propose."""
     each = most_probes(search, rejects)
     return [(n, each) for n in ladder(search.start, search.growth, n_limit)]
 

@@ -1,4 +1,4 @@
-"""What a search sees and says: finished probes in, the next probes or an estimate out."""
+"""Inputs and outputs of a search: finished probes, proposed probes and estimates."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ from flexhpc.config.sections.training import Procedure
 Censored = Literal["none", "left", "right"]
 Quantiles = tuple[float, float, float]
 EndedBy = Literal["tolerance", "max_probes", "max_trainings", "max_cost", "data", "failure"]
-"""Why a search ended: its interval (a bisection: its bracket) is as narrow as was asked; a cap; the
-data, all of which was fitted, or not one sample; the failure that ends the growth rule."""
+"""Why a search ended: the interval (for bisection, the bracket) is within the tolerance; a cap was
+reached; the data is the limit (all samples were fitted, or not even one); or the growth policy met
+its first failure."""
 LEVEL = 0.9
-"""Probability that an interval claims to hold."""
+"""Probability covered by an interval."""
 TAILS = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
-"""Levels of an interval's ends, and of its middle."""
+"""Posterior quantiles of an interval's lower end, median and upper end."""
 UNTOLD = ("diverged", "unstable", "hopeless")
-"""Verdicts whose count of missed samples says nothing of capacity; the last one is of flexhpc 0.1,
-which gave probes up."""
+"""Verdicts whose number of missed samples carries no information about capacity; ``hopeless`` was
+written by flexhpc 0.1, which stopped probes early."""
 MOST_REJECTED = 4
-"""Rejected probes at one n that the search puts up with; with one more they all count."""
+"""Largest number of rejected probes per n and arm that are ignored; if there are more, all of them
+count as failures."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProbeResult:
-    """One finished probe, as far as a search needs it.
+    """The fields of a finished probe that a search uses.
 
     Attributes:
         n: number of samples in its subset.
-        repeat: 0 for the first probe at this n, then 1, 2, ...
+        repeat: index among the probes at this n: 0, 1, 2, ...
         verdict: see docs/concepts.md.
-        n_errors: samples missed at the end.
+        n_errors: number of samples missed at the end.
         cost: sample passes (samples x epochs actually trained).
-        rejected: a convergence gate says that its failure is one of training, not of capacity.
-        share: part of its first budget that it used; None where there is no such thing.
-        arm: which values of the tuned keys it was trained with.
+        rejected: whether a convergence gate attributes its failure to training, not to capacity.
+        share: fraction of its initial budget that it used; None if there was no budget.
+        arm: index of the values of the tuned keys it was trained with.
     """
 
     n: int
@@ -52,7 +54,7 @@ class ProbeResult:
 
     @property
     def fit(self) -> bool:
-        """Whether every sample was fitted."""
+        """Whether the verdict is ``fit``: every sample was fitted."""
         return self.verdict == "fit"
 
 
@@ -60,41 +62,41 @@ History = Sequence[ProbeResult]
 
 
 class Recorded(Protocol):
-    """A stored probe, whatever else it holds."""
+    """Fields that a stored probe must have to be converted to a :class:`ProbeResult`."""
 
     @property
     def n(self) -> int:
-        """Samples of its subset."""
+        """Number of samples in its subset."""
         ...
 
     @property
     def repeat(self) -> int:
-        """Which of the trainings at this n."""
+        """Index among the probes at this n."""
         ...
 
     @property
     def arm(self) -> int:
-        """Which values of the tuned keys."""
+        """Index of the values of the tuned keys."""
         ...
 
     @property
     def verdict(self) -> str:
-        """How it ended."""
+        """Verdict; see docs/concepts.md."""
         ...
 
     @property
     def n_errors(self) -> int:
-        """Samples missed."""
+        """Number of samples missed at the end."""
         ...
 
     @property
     def epochs(self) -> int:
-        """Passes begun."""
+        """Number of epochs started."""
         ...
 
     @property
     def steps(self) -> int:
-        """Updates."""
+        """Number of updates."""
         ...
 
     @property
@@ -104,15 +106,16 @@ class Recorded(Protocol):
 
     @property
     def rejected(self) -> bool:
-        """Whether a gate refused it."""
+        """Whether a convergence gate rejected it."""
         ...
 
 
 def history_of(probes: Iterable[Recorded], training: Procedure) -> list[ProbeResult]:
-    """Return the history that stored probes make: replaying it is all that a resume needs.
+    """Convert stored probes to a history, from which a search is resumed by replay.
 
     Args:
-        probes: in any order; training: the procedure that they followed.
+        probes: stored probes, in any order.
+        training: training procedure of these probes.
     """
     return [
         ProbeResult(
@@ -130,7 +133,7 @@ def history_of(probes: Iterable[Recorded], training: Procedure) -> list[ProbeRes
 
 
 def _share(probe: Recorded, training: Procedure) -> float | None:
-    """Return the part of its first budget that a probe used; None where it had none."""
+    """Return the fraction of its initial budget that a probe used; None if it had no budget."""
     if training.steps is not None:
         return probe.steps / training.steps
     if training.gradient_evaluations is not None:
@@ -139,17 +142,17 @@ def _share(probe: Recorded, training: Procedure) -> float | None:
 
 
 def counted(history: History) -> list[ProbeResult]:
-    """Return the probes that say something about capacity: all but the rejected ones.
+    """Return the probes that count as evidence of capacity: all but the rejected ones.
 
-    Where more than ``MOST_REJECTED`` probes at one n and arm were rejected, they count as the
-    failures that they are: this training does not get there, and the search must end.
+    If more than ``MOST_REJECTED`` probes at one n and arm were rejected, they count as failures:
+    this training procedure does not converge there, and the search must terminate.
     """
     rejected = Counter((r.n, r.arm) for r in history if r.rejected)
     return [r for r in history if not r.rejected or rejected[r.n, r.arm] > MOST_REJECTED]
 
 
 class Probe(NamedTuple):
-    """A training that is wanted: its samples, which of those at this n and arm, and its arm."""
+    """A proposed probe: number of samples, index among the probes at this n and arm, and arm."""
 
     n: int
     repeat: int
@@ -158,10 +161,10 @@ class Probe(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ask:
-    """The search wants these probes next.
+    """The probes to run next.
 
     Attributes:
-        probes: usually one.
+        probes: one probe, or several that may run in parallel.
     """
 
     probes: tuple[Probe, ...]
@@ -169,11 +172,11 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bracket:
-    """What the quorums say so far.
+    """Largest n that fitted and smallest n that failed.
 
     Attributes:
-        largest_fit: largest n that fitted, or None.
-        smallest_fail: smallest n that failed, or None.
+        largest_fit: largest n that fitted; None if none did.
+        smallest_fail: smallest n that failed; None if none did.
     """
 
     largest_fit: int | None = None
@@ -181,7 +184,7 @@ class Bracket:
 
     @property
     def censored(self) -> Censored:
-        """Which side of the EMC nothing bounds: nothing fitted (left), or nothing failed."""
+        """Side on which the EMC is unbounded: ``left`` if no n fitted, ``right`` if none failed."""
         if self.largest_fit is None:
             return "left"
         return "right" if self.smallest_fail is None else "none"
@@ -189,10 +192,10 @@ class Bracket:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpsEstimate:
-    """The largest n that is trained to at most some training error on average, in samples.
+    """Estimate of the largest n that is trained to at most a given training error.
 
     Attributes:
-        emc, emc_lo, emc_hi, censored: as in :class:`Estimate`.
+        emc, emc_lo, emc_hi, censored: as in :class:`Estimate` (samples).
     """
 
     emc: int
@@ -202,7 +205,13 @@ class EpsEstimate:
 
     @classmethod
     def within(cls, emc: int, lower: float, upper: float, censored: Censored) -> EpsEstimate:
-        """Return an EMC with the whole numbers around its interval, open where it is censored."""
+        """Round an interval outwards to integers and open it on the censored side.
+
+        Args:
+            emc: point estimate (samples).
+            lower, upper: ends of the interval (samples).
+            censored: side on which the EMC is unbounded.
+        """
         return cls(
             emc=emc,
             emc_lo=min(emc, math.floor(lower)) if censored != "left" else 0,
@@ -213,12 +222,13 @@ class EpsEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a policy makes of a history.
+    """Estimates that a policy derives from a history.
 
     Attributes:
-        answer: for a perfect fit; by_eps: for each training error that was asked for.
+        answer: estimate for a perfect fit.
+        by_eps: estimate for each training error in ``search.eps``.
         bracket: see :class:`Bracket`.
-        width, lapse: of the fit curve; arm, best_chance: see :class:`Estimate`.
+        width, lapse, arm, best_chance: see :class:`Estimate`.
     """
 
     answer: EpsEstimate
@@ -232,22 +242,27 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """An EMC with its interval.
+    """EMC with its interval.
 
     Attributes:
-        emc: samples; with ``censored`` right it is a lower bound, with left it is 0 (below 1).
-        emc_lo, emc_hi: interval at ``level``, in samples; ``emc_hi`` is None where nothing bounds
-            it from above.
-        estimand: which of the meanings of EMC this is.
-        probes: finished probes; cost: their sample passes.
-        unconverged: probes that hit the budget while improving.
-        rejected: probes that did not count, as a convergence gate refused them.
-        width, lapse: low end, median and high end, at ``level``, of the fit curve's width in log n
-            and its lapse rate; None in older files.
-        by_eps: for each training error that was asked for, written as ``0.1``.
-        ended_by: why the search ended; None in older files, and while it goes on.
-        arm: which values of the tuned keys are the best; best_chance: the chance that they are,
-            None where nothing is tuned.
+        emc: EMC in samples; a lower bound if ``censored`` is ``right``, 0 (meaning below 1) if it
+            is ``left``.
+        emc_lo, emc_hi: interval at ``level``, in samples; ``emc_hi`` is None if there is no upper
+            bound.
+        level: probability covered by the interval.
+        estimand: definition of EMC that is estimated: ``n50``, ``n90``, ``last_fit``.
+        censored: side on which the EMC is unbounded.
+        largest_fit, smallest_fail: see :class:`Bracket`.
+        probes: number of finished probes.
+        cost: sample passes of these probes.
+        unconverged: number of probes that exhausted the budget while still improving.
+        rejected: number of probes that do not count because a convergence gate rejected them.
+        width, lapse: lower end, median and upper end, at ``level``, of the fit curve's width in
+            log n and of its lapse rate; None in older files.
+        by_eps: estimate for each training error in ``search.eps``; keys are written as ``0.1``.
+        ended_by: why the search ended; None in older files and while the search is running.
+        arm: index of the best values of the tuned keys.
+        best_chance: posterior probability that ``arm`` is the best; None without tuned keys.
     """
 
     emc: int
@@ -271,12 +286,12 @@ class Estimate:
 
     @property
     def bracket(self) -> Bracket:
-        """Largest n that fitted and smallest that failed."""
+        """Largest n that fitted and smallest n that failed."""
         return Bracket(largest_fit=self.largest_fit, smallest_fail=self.smallest_fail)
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Estimate:
-        """Return the estimate that a point's file holds as plain values."""
+        """Create an estimate from the plain values that a point file stores."""
         by_eps = {
             eps: EpsEstimate(**{"emc_hi": None, **values})
             for eps, values in stored.get("by_eps", {}).items()
@@ -286,17 +301,17 @@ class Estimate:
 
 
 def passes(eps: float | None) -> Callable[[ProbeResult], bool]:
-    """Return what tells whether a probe fits, or misses at most a part ``eps`` of its samples."""
+    """Return a predicate: the probe fits, or, with ``eps``, misses at most ``eps * n`` samples."""
     if eps is None:
         return lambda result: result.fit
     return lambda result: result.verdict != "diverged" and result.n_errors <= eps * result.n
 
 
 def quorum(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | None:
-    """Decide whether an n fits by the majority of ``seeds_per_n`` probes; None while it is open.
+    """Decide whether an n fits by the majority of ``seeds_per_n`` probes; None while undecided.
 
-    With an even number a tie is broken by one more probe: counting it as a fit would move the
-    estimate to where fewer than half of the trainings fit.
+    With an even ``seeds_per_n`` a tie is broken by one more probe. Counting a tie as a fit would
+    bias the estimate towards n at which fewer than half of the trainings fit.
     """
     fits = sum(result.fit for result in results)
     needed = seeds_per_n // 2 + 1
@@ -306,7 +321,7 @@ def quorum(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | None:
 
 
 def by_n(history: History) -> dict[int, list[ProbeResult]]:
-    """Group a history by n, in the order of repeats."""
+    """Group a history by n, each group in the order of ``repeat``."""
     groups: dict[int, list[ProbeResult]] = {}
     for result in sorted(history, key=lambda r: (r.n, r.repeat)):
         groups.setdefault(result.n, []).append(result)

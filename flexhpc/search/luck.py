@@ -1,4 +1,4 @@
-"""What the growth rule would answer if it were run again: its answer depends on luck."""
+"""Sampling distribution of the growth policy's result over repeated runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ _CURVES = 200
 def interval_of_a_rule(
     curve: FitCurve, search: Growth, n_limit: int, levels: tuple[float, float]
 ) -> tuple[float, float]:
-    """Return quantiles (samples) of where a repeated run of the growth rule would end.
+    """Return quantiles (samples) of the n at which a repeated run of the growth policy would end.
 
-    The last n before the first failure depends on luck; its distribution given a fit curve is
-    exact, P(last = n_i) = p_1 ... p_i (1 - p_(i+1)), and is averaged over the posterior.
+    The last n before the first failure is random. Given a fit curve its distribution is exact,
+    P(last = n_i) = p_1 ... p_i (1 - p_(i+1)), where p_i is the probability that n_i passes its
+    quorum; it is averaged over the posterior of the fit curve.
+
+    Args:
+        curve: posterior of the fit curve.
+        search: settings of the growth policy.
+        n_limit: largest available n (samples).
+        levels: probabilities of the two quantiles, in (0, 1).
     """
     rungs = ladder(search.start, search.growth, n_limit)
     needed = search.seeds_per_n // 2 + 1

@@ -1,4 +1,7 @@
-"""The joint of every search: history -> the next probes, or the estimate. Pure: no torch."""
+"""Common interface of all search policies: history -> next probes or estimate.
+
+Pure functions; does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -26,28 +29,34 @@ Wanted = list[tuple[int, int]]
 
 
 class Worst(Protocol):
-    """Says what a policy may ask for, at worst."""
+    """Signature of :attr:`Policy.worst`: upper bound on the probes of a policy."""
 
     def __call__(
         self, search: Any, n_limit: int, *, rejects: bool, tuned: bool
     ) -> Iterable[tuple[int, float]]:
-        """Return (n, how many whole trainings of it); infinite where there is no cap.
+        """Return (n, number of full trainings at n) pairs; the number is inf if there is no cap.
 
         Args:
-            search: the section; n_limit: largest n there is (samples).
-            rejects: whether a gate may refuse probes; tuned: whether keys are tuned.
+            search: section of the spec with the policy's settings.
+            n_limit: largest available n (samples).
+            rejects: whether a convergence gate may reject probes.
+            tuned: whether keys are tuned.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A search policy: pure functions of the history. ``does`` of its section names one.
+    """A search policy as pure functions of the history.
+
+    The attribute ``does`` of a section of the spec is the import path of a ``Policy``.
 
     Attributes:
-        wanted: (section, n_limit, history, coordinates) -> the next probes, or why it has ended.
-        found: the same -> the EMC so far, None while there is nothing to go by.
-        worst: see :class:`Worst`.
+        wanted: (section, n_limit, history, coordinates) -> the next probes, or why the search has
+            ended.
+        found: (section, n_limit, history, coordinates) -> the current estimates, None while the
+            history does not determine any.
+        worst: upper bound on the proposed probes; see :class:`Worst`.
     """
 
     wanted: Callable[[Any, int, History, Coordinates], Wanted | EndedBy]
@@ -56,13 +65,13 @@ class Policy:
 
 
 def policy_of(search: Search) -> Policy:
-    """Return the policy that a section asks for."""
+    """Import the policy that a ``search`` section selects."""
     policy: Policy = implementation(search)
     return policy
 
 
 def at_once(search: Search) -> int:
-    """Return how many probes a search plans at a time."""
+    """Return the number of probes that a search proposes per round (1 by default)."""
     return int(getattr(search, "at_once", 1))
 
 
@@ -71,15 +80,15 @@ def advance(
 ) -> Ask | Estimate:
     """Return the probes to run next, or the estimate if the search has ended.
 
-    A search with ``at_once`` plans that many probes at a time, from those before them alone. So it
-    does not matter which of them ends first, and after an interruption only the missing ones run.
+    A search with ``at_once`` proposes that many probes per round, based only on the completed
+    rounds. The proposal therefore does not depend on which probe of a round ends first, and after
+    an interruption only the missing probes run.
 
     Args:
         search: policy and its settings.
-        n_limit: largest n there is (samples).
-        history: every finished probe; in the order in which they ended, where several are planned
-            at a time.
-        coordinates: of the arms, where keys are tuned.
+        n_limit: largest available n (samples).
+        history: all finished probes; with ``at_once`` > 1, in the order in which they ended.
+        coordinates: coordinates of the arms, if keys are tuned.
     """
     each = at_once(search)
     whole = len(history) // each * each
@@ -98,7 +107,7 @@ def advance(
 
 
 def _numbered(wanted: list[tuple[int, int]], history: History) -> Iterator[Probe]:
-    """Yield new probes."""
+    """Number the repeats of proposed probes, continuing from the history."""
     count = Counter((result.arm, result.n) for result in history)
     for arm, n in wanted:
         yield Probe(n, count[arm, n], arm)
@@ -109,10 +118,17 @@ def estimate_so_far(
     search: Search, n_limit: int, history: History, coordinates: Coordinates = ALONE,
     ended_by: EndedBy | None = None,
 ) -> Estimate | None:  # fmt: skip
-    """Return the honest answer of a search: wide while it is unfinished, and censored where nothing
-    bounds it. None while there is nothing to go by.
+    """Return the current estimate of a search, finished or not; None while no probe counts.
 
-    Where a search has ended and every probe was refused, they count as the failures that they are.
+    The interval of an unfinished search is wider, and the estimate is censored on a side without a
+    bound. If a search has ended and every probe was rejected, all of them count as failures.
+
+    Args:
+        search: policy and its settings.
+        n_limit: largest available n (samples).
+        history: finished probes.
+        coordinates: coordinates of the arms, if keys are tuned.
+        ended_by: why the search ended; None while it is running.
     """
     if not counted(history):
         if ended_by is None or not history:

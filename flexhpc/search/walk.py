@@ -1,6 +1,6 @@
-"""The two policies that decide n by n, as pure walks over what is known: bisection and growth.
+"""Decision sequences of the bisection and growth policies, as pure functions of the history.
 
-Each walk replays itself from the history, so that resuming is nothing special.
+Each sequence is replayed from the history, so resuming needs no stored state.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from flexhpc.config.sections.search import Walk
 from flexhpc.search.history import MOST_REJECTED, Bracket, History, by_n, counted, quorum
 
 Decide = Callable[[int], bool | None]
-"""Whether an n fits, by the quorum of its probes; None if more probes are needed."""
+"""Function that decides whether an n fits; returns None if more probes are needed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
-    """Where a walk stands.
+    """State of a replayed sequence.
 
     Attributes:
-        bracket: so far; wanted: the n at which it needs a probe, None where it has ended.
+        bracket: bracket of the decided n.
+        wanted: the n at which a probe is needed; None if the sequence has ended.
     """
 
     bracket: Bracket
@@ -29,24 +30,24 @@ class Standing:
 
 
 def by_quorum(history: History, seeds_per_n: int) -> Decide:
-    """Return what decides an n by the majority of its probes that count."""
+    """Return a function that decides an n by the majority of the probes that count."""
     groups = by_n(counted(history))
     return lambda n: quorum(groups.get(n, []), seeds_per_n)
 
 
 def most_probes(search: Walk, rejects: bool) -> int:
-    """Return how many probes one n may take: a majority, a tie broken, refused ones replaced."""
+    """Return the largest number of probes at one n, with a tie-break and rejected probes."""
     return 2 * (search.seeds_per_n // 2) + 1 + (MOST_REJECTED if rejects else 0)
 
 
 def bisection(decide: Decide, *, start: int, tolerance: float, n_limit: int) -> Standing:
-    """Double from ``start`` until a failure (halve until a fit), then bisect in log n.
+    """Double n from ``start`` until a failure (or halve until a fit), then bisect in log n.
 
     Args:
-        decide: verdict at an n.
-        start: first n, in samples; lowered to ``n_limit``.
-        tolerance: ends when smallest_fail <= largest_fit * (1 + tolerance).
-        n_limit: number of samples there are.
+        decide: function that decides whether an n fits.
+        start: first n (samples), at most ``n_limit``; larger values are reduced to it.
+        tolerance: bisection ends when smallest_fail <= largest_fit * (1 + tolerance).
+        n_limit: largest available n (samples).
     """
     low: int | None = None
     high: int | None = None
@@ -73,7 +74,13 @@ def bisection(decide: Decide, *, start: int, tolerance: float, n_limit: int) -> 
 
 
 def ladder(start: int, growth: float | int, n_limit: int) -> list[int]:
-    """Return the n of the growth policy: from ``start`` by steps or by a factor, to ``n_limit``."""
+    """Return an increasing sequence of n from ``start`` to ``n_limit``.
+
+    Args:
+        start: first n (samples).
+        growth: an int is added at each step, a float is a factor.
+        n_limit: last n (samples).
+    """
     rungs = [min(start, n_limit)]
     while rungs[-1] < n_limit:
         n = rungs[-1]
@@ -83,9 +90,13 @@ def ladder(start: int, growth: float | int, n_limit: int) -> list[int]:
 
 
 def growth(decide: Decide, *, start: int, growth: float | int, n_limit: int) -> Standing:
-    """Raise n until the first failure (the rule of arXiv 2406.11463, section "EMC").
+    """Raise n until the first failure (arXiv 2406.11463, section "EMC").
 
-    Fails at ``start`` already: left-censored. Fits every sample there is: right-censored.
+    The result is left-censored if ``start`` already fails, and right-censored if ``n_limit`` fits.
+
+    Args:
+        decide: function that decides whether an n fits.
+        start, growth, n_limit: as in :func:`ladder`.
     """
     low: int | None = None
     for n in ladder(start, growth, n_limit):

@@ -1,4 +1,7 @@
-"""The record: HDF5 files, masks, claims and where they lie. No torch."""
+"""Results on disk: HDF5 point files, fit masks, claims and the layout of run folders.
+
+Does not import torch.
+"""
 
 from flexhpc.store.claim import SILENCE, Claim, ClaimRecord, read_claim, take
 from flexhpc.store.layout import RunFolder

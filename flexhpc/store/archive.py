@@ -1,4 +1,4 @@
-"""A run in one file: a zip archive of its record, from which the run is there again."""
+"""Pack a run folder into one zip archive, and unpack it."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ _DAMAGED = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
     ValueError,
 )  # fmt: skip
-"""What reading a damaged archive raises, and an OSError that comes from no system call."""
+"""Exceptions raised when a damaged archive is read. ValueError includes
+``io.UnsupportedOperation``, an OSError that does not come from a system call."""
 
 
 def pack(run: RunFolder, archive: Path) -> int:
-    """Write the record of a run into one file, and read it back; returns how many files it holds.
+    """Write a run into a zip archive, verify it, and return the number of files.
 
-    What can be made again from the record (MLflow's database, the report) is left out, and so is
-    what only processes at work need. Checkpoints are in it: a run that is not finished goes on
-    wherever it is unpacked.
+    Files that can be recreated (the MLflow database, the report) and files that only running
+    processes need are omitted. Checkpoints are included, so an unfinished run can be resumed where
+    it is unpacked.
 
     Args:
-        run: a run at rest; nothing in it is changed.
-        archive: the file, which replaces one of that name.
+        run: a run without running workers; it is not modified.
+        archive: output file; an existing file is replaced.
 
     Raises:
-        InputError: a process measures one of its points, the file would lie in what is packed, or
-            a part of the run is a link to somewhere else.
-        PointError: what was written is not what was read.
-        OSError: it cannot be read or written.
+        InputError: a process is measuring a point of the run, ``archive`` lies inside the run
+            folder, or the run folder contains a symbolic link.
+        PointError: the checksum of an archived file does not match.
+        OSError: a file cannot be read or written.
     """
     if archive.resolve().is_relative_to(run.path.resolve()):
         raise InputError(f"{archive}: lies in the run that it is to hold")
@@ -59,16 +60,16 @@ def pack(run: RunFolder, archive: Path) -> int:
 
 
 def unpack(archive: Path, folder: Path) -> RunFolder:
-    """Make a run again from its one file; its checksums are compared.
+    """Unpack a run and verify its checksums.
 
     Args:
-        archive: made by :func:`pack`.
-        folder: in which the run's folder is made, by its own name.
+        archive: file written by :func:`pack`.
+        folder: parent folder in which the run folder is created under its original name.
 
     Raises:
-        InputError: it is no such file, is damaged, needs more room than there is, or the run's
-            folder is there already. Nothing is left behind then.
-        OSError: it cannot be read or written.
+        InputError: the file is not a packed run, is damaged or needs more disk space than is
+            available, or the run folder already exists. No partial run folder remains.
+        OSError: a file cannot be read or written.
     """
     try:
         with open_regular(archive) as file, zipfile.ZipFile(file) as packed:
@@ -85,7 +86,11 @@ def unpack(archive: Path, folder: Path) -> RunFolder:
 
 
 def _record_of(run: RunFolder) -> Iterator[Path]:
-    """Yield the files that a run cannot be made again without."""
+    """Yield the files of a run that cannot be recreated.
+
+    Raises:
+        InputError: one is a symbolic link.
+    """
     views = (run.database, run.artifacts, run.report)
     for path in sorted(run.path.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(run.path).parts)
@@ -99,7 +104,11 @@ def _record_of(run: RunFolder) -> Iterator[Path]:
 
 
 def _name_in(packed: zipfile.ZipFile, archive: Path) -> str:
-    """Return the name of the run that an archive holds; all of it lies in one plain folder."""
+    """Return the name of the archived run, which is the archive's only top-level folder.
+
+    Raises:
+        InputError: the archive has another structure.
+    """
     paths = [PurePosixPath(one.filename) for one in packed.infolist()]
     names = {path.parts[0] for path in paths if len(path.parts) > 1 and ".." not in path.parts}
     whole = len(names) == 1 and all(path.parts[:1] == (*names,) for path in paths)
@@ -109,7 +118,7 @@ def _name_in(packed: zipfile.ZipFile, archive: Path) -> str:
 
 
 def _extract(packed: zipfile.ZipFile, run: RunFolder) -> None:
-    """Unpack beside, and rename at the end: a run folder is never there by half."""
+    """Extract into a temporary folder and rename it, so that no partial run folder can appear."""
     part = run.path.with_name(f".{run.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:

@@ -1,4 +1,4 @@
-"""Masks over global sample ids as packed bits, the first sample in the high bit."""
+"""Bit-packed masks over global sample ids; the first sample is the most significant bit."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ Bits = NDArray[np.uint8]
 
 
 def pack(ids: NDArray[np.int64], n_total: int) -> Bits:
-    """Return a packed mask of ceil(n_total / 8) bytes that is 1 at ``ids`` (np.packbits, big)."""
+    """Return a packed mask that is 1 at ``ids``, uint8 (ceil(n_total / 8),).
+
+    The bit order is that of ``np.packbits`` (``bitorder="big"``).
+    """
     mask = np.zeros(n_total, dtype=bool)
     mask[ids] = True
     return np.packbits(mask)
 
 
 def unpack(bits: Bits, n_total: int) -> NDArray[np.bool_]:
-    """Return bool (..., n_total) from packed (..., ceil(n_total / 8))."""
+    """Unpack masks of shape (..., ceil(n_total / 8)) to bool (..., n_total)."""
     return np.unpackbits(bits, axis=-1, count=n_total).astype(bool)

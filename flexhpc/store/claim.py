@@ -1,9 +1,10 @@
-"""Claims: who measures a point right now, and how far they are. One writer per point.
+"""Claims: which process measures a point, and its progress. Ensures one writer per point.
 
-A claim is a small file beside the point's record. It is taken under a lock, kept fresh by a
-heartbeat, and taken over when its holder is dead: at once where the process can be looked up
-(same host and pid namespace), otherwise when the heartbeat has been silent for ``SILENCE``. How
-long it was silent is a matter between the file and its file system: hosts' clocks may differ.
+A claim is a small JSON file next to the point file. A process acquires it under a lock and renews
+it with a heartbeat. Another process takes it over when the holder is dead: immediately if the
+holder's process can be checked (same host and PID namespace), otherwise after ``SILENCE`` seconds
+without a heartbeat. The age of a heartbeat is measured with the file system's clock only, because
+the clocks of hosts may differ.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from flexhpc.atomic import locked, pid_namespace, write_json
 from flexhpc.state_file import read_as
 
 SILENCE = 120.0
-"""Seconds without a heartbeat after which a holder on another host counts as dead."""
+"""Time without a heartbeat after which a holder on another host counts as dead (seconds)."""
 
 State = Literal["running", "stopped", "failed", "done"]
 
 
 @lru_cache(maxsize=1)
 def this_host() -> str:
-    """Return what identifies the place in which our process ids mean something."""
+    """Return the host name and PID namespace, within which process ids are unique."""
     return f"{socket.gethostname()}:{pid_namespace()}"
 
 
 def process_birth(pid: int) -> float | None:
-    """Return when a process started (seconds since the epoch), None if it is gone or a zombie."""
+    """Return when a process started (seconds since the epoch); None if it is dead or a zombie."""
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
@@ -47,27 +48,35 @@ def process_birth(pid: int) -> float | None:
 
 
 def process_lives(pid: int, birth: float) -> bool:
-    """Return whether a process is still the one that started at ``birth``."""
+    """Return whether the process with this id is alive and started at ``birth``.
+
+    The start time distinguishes it from a later process with the same id.
+    """
     actual_birth = process_birth(pid)
     return actual_birth is not None and abs(actual_birth - birth) < 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimRecord:
-    """What a claim file says.
+    """Content of a claim file.
 
     Attributes:
         state: running, stopped (interrupted), failed or done.
-        launch: the launch that its holder belongs to.
-        beat: time of the last heartbeat (seconds since the epoch), by its holder's clock.
-        taken: time at which its holder took it, by the clock of the file system, as that of what
-            it saves.
-        deaths: how often in a row a holder of the same launch died over this point, counted from
-            the last one that had saved something.
-        attempts: how often the point was claimed, by whomever.
-        job: the job of its holder, as ``123_4``.
-        message: why it failed; log: where to read more.
-        progress: of the probe in hand: n, epoch, epochs, n_errors, ...
+        token: random id of this claim.
+        launch: id of the launch of the holder.
+        host: host name and PID namespace of the holder; see :func:`this_host`.
+        pid: process id of the holder.
+        birth: start time of the holder (seconds since the epoch).
+        beat: time of the last heartbeat (seconds since the epoch), by the holder's clock.
+        taken: time at which the claim was acquired (seconds since the epoch), by the file system's
+            clock, so that it can be compared with modification times of saved files.
+        deaths: number of consecutive holders of the same launch that died on this point without
+            saving progress.
+        attempts: number of times the point was claimed, over all launches.
+        job: job id of the holder, as ``123_4``.
+        message: why the point failed.
+        log: path of the holder's log.
+        progress: progress of the current probe: n, epoch, epochs, n_errors, ...
     """
 
     state: State
@@ -86,10 +95,10 @@ class ClaimRecord:
     progress: dict[str, Any] = field(default_factory=dict)
 
     def live(self, path: Path) -> bool:
-        """Return whether its holder is (as far as can be known) still at work.
+        """Return whether the holder is running, as far as this host can determine.
 
         Args:
-            path: of the file that it was read from.
+            path: file that the claim was read from.
         """
         if self.state != "running":
             return False
@@ -99,12 +108,13 @@ class ClaimRecord:
 
 
 _CLOCKS: dict[int, tuple[float, float]] = {}
-"""By file system: what time it had, and what our monotonic clock said then."""
+"""Per device id: time of the file system, and of the local monotonic clock at that moment."""
 _ASK_AGAIN = 10.0
+"""Time after which the clock of a file system is read again (seconds)."""
 
 
 def _silent(path: Path) -> float:
-    """Return for how long nobody has written a file (seconds), by its file system's own clock."""
+    """Return the time since a file was last written (seconds), by its file system's clock."""
     try:
         status = path.stat()
     except OSError:
@@ -113,7 +123,7 @@ def _silent(path: Path) -> float:
 
 
 def _clock(folder: Path, device: int) -> float:
-    """Return what time a folder's file system has; it is asked now and then."""
+    """Return the current time of a folder's file system, extrapolated between readings."""
     now = time.monotonic()
     said, at = _CLOCKS.get(device, (0.0, -_ASK_AGAIN))
     if now - at >= _ASK_AGAIN:
@@ -123,37 +133,45 @@ def _clock(folder: Path, device: int) -> float:
 
 
 def _its_time(folder: Path) -> float:
-    """Return what time a file system has: that of a file which is made now, and is gone again."""
+    """Read the clock of a file system from the modification time of a new temporary file."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             return os.fstat(file.fileno()).st_mtime
-    except OSError:  # we may not write there: our own clock, then
+    except OSError:  # no write permission: use the local clock
         return time.time()
 
 
 def read_claim(path: Path) -> ClaimRecord | None:
-    """Return the claim on a point, or None if nobody ever took one."""
+    """Read the claim on a point; return None if it was never claimed or the file is invalid."""
     return read_as(ClaimRecord, path)
 
 
 class Claim:
-    """A claim that this process holds."""
+    """A claim held by this process."""
 
     def __init__(self, path: Path, lock: Path, record: ClaimRecord) -> None:
         self.path, self.record = path, record
         self._lock = lock
 
     def held(self) -> bool:
-        """Return whether the claim is still ours; False once another process took it over."""
+        """Return whether this process still holds the claim; False after a takeover."""
         current = read_claim(self.path)
         return current is not None and current.token == self.record.token
 
     def beat(self, progress: dict[str, Any]) -> bool:
-        """Show a sign of life; False (and nothing is written) if the claim is no longer ours."""
+        """Write a heartbeat; return False without writing if another process took over the claim.
+
+        Raises:
+            OSError: the claim cannot be written.
+        """
         return self._write(state="running", progress=progress)
 
     def release(self, state: State, message: str = "") -> None:
-        """Give the claim back, with the reason if the point failed."""
+        """Release the claim with a final state and, if the point failed, the reason.
+
+        Raises:
+            OSError: the claim cannot be written.
+        """
         self._write(state=state, message=message)
 
     def _write(self, **changes: Any) -> bool:
@@ -175,18 +193,19 @@ def take(
     saved: float = 0.0,
     preempted: bool = False,
 ) -> Claim | None:
-    """Claim a point, or return None if a living process holds it.
+    """Claim a point; return None if a running process holds the claim.
 
     Args:
-        path: the claim's file.
-        lock: the lock file of the run.
-        launch: the launch that we belong to; job: our job.
-        log: where our log goes.
-        saved: when the point last got any further (seconds since the epoch).
-        preempted: if the last holder died, then not over this point.
+        path: claim file.
+        lock: lock file of the run.
+        launch: id of the launch of this process.
+        job: job id of this process.
+        log: path of the log of this process.
+        saved: time at which progress on the point was last saved (seconds since the epoch).
+        preempted: whether the end of the previous holder must not count as a death.
 
     Raises:
-        FileNotFoundError: the run was moved or removed.
+        FileNotFoundError: the run folder was moved or removed.
     """
     with locked(lock):
         path.parent.mkdir(exist_ok=True)

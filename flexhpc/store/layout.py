@@ -1,4 +1,4 @@
-"""Where everything of a run lies."""
+"""Layout of a run folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one sweep's results; paths only, nothing is created here."""
+    """Paths in the folder of one sweep's results; nothing is created."""
 
     path: Path
 
@@ -22,32 +22,32 @@ class RunFolder:
 
     @property
     def spec(self) -> Path:
-        """The frozen spec."""
+        """Frozen copy of the spec."""
         return self.path / "sweep.yaml"
 
     @property
     def record(self) -> Path:
-        """Versions, hashes and launches."""
+        """File with versions, hashes and launches."""
         return self.path / "run.json"
 
     @property
     def jobs(self) -> Path:
-        """Folders of submitit, tasks and logs."""
+        """Folder of submitit's folders, task files and logs."""
         return self.path / "jobs"
 
     @property
     def lock(self) -> Path:
-        """Guards claims; held for milliseconds."""
+        """Lock file that guards claims; held for milliseconds."""
         return self.path / "points" / ".lock"
 
     @property
     def database(self) -> Path:
-        """MLflow's database of a local run."""
+        """MLflow database of a local run."""
         return self.path / "mlflow.db"
 
     @property
     def artifacts(self) -> Path:
-        """MLflow's artifacts of a local run."""
+        """Folder of MLflow artifacts of a local run."""
         return self.path / "mlartifacts"
 
     @property
@@ -56,44 +56,49 @@ class RunFolder:
         return self.path / "report"
 
     def point(self, point_id: str) -> Path:
-        """The record of a point."""
+        """Return the path of a point's HDF5 file."""
         return self._beside(point_id, "h5")
 
     def claim(self, point_id: str) -> Path:
-        """Who measures a point, and how far they are."""
+        """Return the path of a point's claim."""
         return self._beside(point_id, "claim.json")
 
     def begun(self) -> set[str]:
-        """Return the ids of points that have a file: a record, a claim, a checkpoint.
+        """Return the ids of all points that have a point file, a claim or a checkpoint.
 
-        One listing per folder instead of two questions per point.
+        Lists each folder once, which is faster than two ``stat`` calls per point.
         """
         begun: set[str] = set()
         with contextlib.suppress(OSError):
             for folder in os.scandir(self.path / "points"):
-                with contextlib.suppress(OSError):  # a file; gone, or shut, as a file would be
+                with contextlib.suppress(OSError):  # not a folder, removed, or not readable
                     begun.update(name.split(".")[0] for name in os.listdir(folder))
         return begun
 
     def checkpoint(self, point_id: str, training: str) -> Path:
-        """The state of one training in progress of a point, whatever it is called."""
+        """Return the path of the checkpoint of one of a point's trainings.
+
+        Args:
+            point_id: id of the point.
+            training: name of the training, unique within the point.
+        """
         return self._beside(point_id, f"{training}.ckpt")
 
     def checkpoints(self, point_id: str) -> list[Path]:
-        """Return all of a point that there are."""
+        """Return the existing checkpoints of a point, sorted by path."""
         return sorted(self._beside(point_id, "h5").parent.glob(f"{point_id}.*.ckpt"))
 
     def unfinished(self, point_id: str) -> list[Path]:
-        """Return what writers of a point's record and checkpoints left when they were killed.
+        """Return temporary files of a point's HDF5 file and checkpoints left by killed writers.
 
-        Claims are others' business, too: who takes one writes it before it is theirs, with the lock
-        of the run in hand. See :meth:`unfinished_claims`.
+        Temporary files of claims are excluded: another process may be writing one under the run's
+        lock before it holds the claim. See :meth:`unfinished_claims`.
         """
         parts = self._beside(point_id, "h5").parent.glob(f".{point_id}.*.part")
         return [path for path in parts if not path.name.startswith(f".{point_id}.claim.")]
 
     def unfinished_claims(self) -> Iterator[Path]:
-        """Return what writers of claims left when they were killed; whoever asks holds the lock."""
+        """Yield temporary files of claims left by killed writers; the caller must hold the lock."""
         return (self.path / "points").glob("*/.*.claim.json.*.part")
 
     def _beside(self, point_id: str, ending: str) -> Path:

@@ -1,4 +1,4 @@
-"""The fit masks of a point: who was drawn and who was fitted, probe by probe."""
+"""Fit masks of a point: which samples each probe drew, and which of them it fitted."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ from flexhpc.store.structure import Tree
 
 @dataclass(frozen=True, kw_only=True)
 class Masks:
-    """The fit masks of a point's probes, still packed.
+    """Bit-packed masks of a point's probes; see :mod:`flexhpc.store.bits`.
 
     Attributes:
-        n_total: samples in the training set.
-        n: subset size per probe, (probes,).
-        subset: was the sample in the subset, uint8 (probes, ceil(n_total / 8)).
-        fit: was it in the subset and fitted at the end, of the same shape.
-        outside: was it asked for (``record.unseen``) while it was outside the subset;
-            outside_fit: and got right. All False for probes that were recorded without.
-        forgotten: times that each sample of the subset, in the order of ids, was forgotten
-            (``record.forgetting``), -1 of those that were never right, integers (n,) per probe;
-            None for those recorded without.
+        n_total: number of samples in the training set.
+        n: subset size per probe, int64 (probes,).
+        subset: whether the sample was in the subset, uint8 (probes, ceil(n_total / 8)).
+        fit: whether it was in the subset and fitted at the end, same shape.
+        outside: whether it was outside the subset and evaluated (``record.unseen``), same shape;
+            all False for probes recorded without ``record.unseen``.
+        outside_fit: whether it was outside the subset, evaluated and classified correctly, same
+            shape.
+        forgotten: per probe, how often each sample of the subset was forgotten
+            (``record.forgetting``), in the order of ids, integers (n,); -1 for samples that were
+            never classified correctly. None for probes recorded without ``record.forgetting``.
     """
 
     n_total: int
@@ -41,27 +43,31 @@ class Masks:
     forgotten: Sequence[NDArray[np.signedinteger[Any]] | None] = ()
 
     def drawn(self) -> NDArray[np.bool_]:
-        """Return subset masks, bool (probes, n_total)."""
+        """Unpack the subset masks to bool (probes, n_total)."""
         return unpack(self.subset, self.n_total)
 
     def fitted(self) -> NDArray[np.bool_]:
-        """Return fit masks, bool (probes, n_total)."""
+        """Unpack the fit masks to bool (probes, n_total)."""
         return unpack(self.fit, self.n_total)
 
     def unseen(self) -> NDArray[np.bool_]:
-        """Return which samples outside its subset a probe was asked for, bool (probes, n_total)."""
+        """Unpack the masks of evaluated samples outside the subset to bool (probes, n_total)."""
         return unpack(self.outside, self.n_total)
 
     def unseen_fitted(self) -> NDArray[np.bool_]:
-        """Return which of these it got right, bool (probes, n_total)."""
+        """Unpack the masks of correctly classified samples outside the subset.
+
+        Returns:
+            bool (probes, n_total).
+        """
         return unpack(self.outside_fit, self.n_total)
 
 
 def read_masks(path: Path) -> Masks:
-    """Read the masks of a point's file.
+    """Read the masks of a point file.
 
     Raises:
-        PointError: the file is damaged, or of a newer flexhpc.
+        PointError: the file is missing, corrupt, or was written by a newer flexhpc.
     """
     with reading(path) as file:
         groups = list(probe_groups(file).values())

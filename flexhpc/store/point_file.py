@@ -1,12 +1,13 @@
-"""A point's HDF5 file: the record of its probes and their fit masks.
+"""Read and write point files: HDF5 files with a point's probes and their fit masks.
 
-Every change is made on a copy that then replaces the file, so that a crash, a full disk or a
-concurrent reader sees all finished probes or all but the newest, and never a broken file. The
-files are small (two bits a sample and probe, and a byte where forgetting is counted), so the copy
-costs milliseconds beside a training.
+Every change is made on a copy that then atomically replaces the file. After a crash or on a full
+disk, and for a concurrent reader, the file contains all finished probes or all but the newest, and
+is never corrupt. Files are small (two bits per sample and probe, plus one byte if forgetting is
+counted), so the copy takes milliseconds, which is negligible compared with a training.
 
-What is read is not trusted: its checksum comes first (:mod:`flexhpc.store.seal`), then what it is
-made of (:mod:`flexhpc.store.structure`), then the types of its values (:mod:`flexhpc.store.typed`).
+Content is not trusted when it is read. Checks are, in this order: the checksum
+(:mod:`flexhpc.store.seal`), the HDF5 structure (:mod:`flexhpc.store.structure`) and the types of
+values (:mod:`flexhpc.store.typed`).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from flexhpc.store.structure import AS_TEXT, Tree, tree
 Permitted = Callable[[], bool]
 
 SCHEMA = 2
-"""Files of schema 1 have no checksum; the next probe that is added gives them one."""
+"""Version of the file format. Files of schema 1 have no checksum until the next probe is added."""
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _POINT = re.compile("[0-9a-f]{16}")
 _READING = "reading."
@@ -51,26 +52,30 @@ _BROKEN = (
     OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, AttributeError,
     RecursionError,
 )  # fmt: skip
-"""What h5py, and a tree of other types than ours, raise on the way."""
+"""Exceptions that reading a corrupt file raises, in h5py or in code that expects other types."""
 _PACKED_FROM = 4096
-"""Bytes of an array from which on it is compressed: the index of a small one is larger than it."""
+"""Size from which an array is compressed (bytes); for smaller ones the chunk index costs more."""
 _LEAST_MEMORY, _COPIES = 2**24, 4
-"""Bytes that a change may take, and how often what a file holds is in memory meanwhile."""
+"""Memory that a change needs: fixed part (bytes), and number of copies of the file in memory."""
 _PLAIN_TYPES = {
     plain: (kind, h5t.py_create(kind, logical=True), h5t.py_create(kind))
     for plain, kind in (
         (int, np.dtype(np.int64)), (float, np.dtype(np.float64)), (str, h5py.string_dtype()),
     )
 }  # fmt: skip
-"""As which numpy takes a value, and as which HDF5 does in a file and in memory."""
+"""For each Python type: NumPy dtype, HDF5 type in the file, and HDF5 type in memory."""
 _ABSENT = {
     "rejected": False, "arm": 0, "classes": 0, "bits": 0, "n_pool": 0, "conflict_groups": "",
 }  # fmt: skip
-"""What files of flexhpc 0.1 do not say."""
+"""Defaults of attributes that files of flexhpc 0.1 lack."""
 
 
 def create(path: Path, header: Header) -> None:
-    """Write a new file without probes."""
+    """Write a new point file without probes.
+
+    Raises:
+        PointError: the file cannot be written.
+    """
     with _replacing(path, copy=False) as file:
         _write_values(file, vars(header))
         _write_text(file, vars(header))
@@ -78,15 +83,16 @@ def create(path: Path, header: Header) -> None:
 
 
 def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) -> None:
-    """Add one finished probe; it is either wholly there afterwards or not at all.
+    """Append one finished probe atomically.
 
     Args:
-        path: the point's file.
-        probe: what to add.
-        permitted: asked last of all, when only a rename is left to do; if False nothing changes.
+        path: point file.
+        probe: probe to append.
+        permitted: called immediately before the final rename; if it returns False, the file is not
+            changed.
 
     Raises:
-        PointError: the file cannot be read, or the disk is full.
+        PointError: the file cannot be read or written, for example because the disk is full.
     """
     with _replacing(path, copy=True, permitted=permitted) as file:
         group = file["probes"].create_group(f"{len(file['probes']):04d}")
@@ -117,14 +123,32 @@ def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) 
 
 
 def finish(path: Path, estimate: Mapping[str, Any], permitted: Permitted = lambda: True) -> None:
-    """Write the final estimate; fields that are None are left out. See :func:`append`."""
+    """Write the final estimate atomically; fields that are None are omitted.
+
+    Args:
+        path: point file.
+        estimate: fields of the estimate.
+        permitted: see :func:`append`.
+
+    Raises:
+        PointError: the file cannot be read or written.
+    """
     _write_group(path, "estimate", estimate, permitted)
 
 
 def evaluated(
     path: Path, evaluation: Mapping[str, Any], permitted: Permitted = lambda: True
 ) -> None:
-    """Write how well the model generalizes. See :func:`append`."""
+    """Write the evaluation of generalization atomically.
+
+    Args:
+        path: point file.
+        evaluation: eval metrics and settings by name.
+        permitted: see :func:`append`.
+
+    Raises:
+        PointError: the file cannot be read or written.
+    """
     _write_group(path, "evaluation", evaluation, permitted)
 
 
@@ -138,7 +162,7 @@ def _write_group(path: Path, name: str, values: Mapping[str, Any], permitted: Pe
 
 
 def _write_values(group: h5py.Group, values: Mapping[str, Any]) -> None:
-    """Write plain values as attributes and mappings as groups; None is left out."""
+    """Write plain values as attributes and mappings as groups; None is omitted."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             _write_values(group.create_group(key), value)
@@ -153,9 +177,10 @@ def _is_too_large(value: float | str) -> bool:
 
 
 def _write_new(group: h5py.Group, key: str, value: float | str) -> None:
-    """Write a number or a text as an attribute that is not there yet.
+    """Create a scalar attribute that does not exist yet.
 
-    As ``group.attrs`` does, which finds out each time what it writes; a probe has some forty.
+    Same result as ``group.attrs[key] = value``, but faster: ``attrs`` infers the type on every
+    assignment, and a probe has about 40 attributes.
     """
     kind, stored, in_memory = _PLAIN_TYPES[type(value)]
     attribute = h5a.create(group.id, key.encode(), stored, h5s.create(h5s.SCALAR))
@@ -163,16 +188,17 @@ def _write_new(group: h5py.Group, key: str, value: float | str) -> None:
 
 
 def _write_text(group: h5py.Group, values: Mapping[str, Any]) -> None:
-    """Write a group's attributes as one text as well: to read that takes a tenth of the time.
+    """Store a group's attributes also as one JSON string, which is read ten times faster.
 
-    Not where names of attributes or groups are data: flexhpc before it would take it for some.
+    Must not be used for groups whose attribute or group names are data: older versions of flexhpc
+    would read the string as data.
     """
     plain = {k: v for k, v in values.items() if v is not None and not isinstance(v, Mapping)}
     group.attrs[AS_TEXT] = json.dumps(plain, default=_plain, sort_keys=True)
 
 
 def _plain(value: Any) -> Any:
-    return value.tolist()  # of an array, or of one number of it
+    return value.tolist()  # a NumPy array or scalar
 
 
 def _nested(group: Tree) -> dict[str, Any]:
@@ -180,13 +206,14 @@ def _nested(group: Tree) -> dict[str, Any]:
 
 
 def read(path: Path, known: PointRecord | None = None) -> PointRecord | None:
-    """Read a point's file; None if there is none.
+    """Read a point file; return None if it does not exist.
 
     Args:
-        path: of the file; known: what it held before, whose probes are not read again.
+        path: point file.
+        known: result of an earlier read; its probes are not read again.
 
     Raises:
-        PointError: the file is damaged, or of a newer flexhpc.
+        PointError: the file is corrupt, or was written by a newer flexhpc.
     """
     if not path.exists():
         return None
@@ -205,7 +232,11 @@ def read(path: Path, known: PointRecord | None = None) -> PointRecord | None:
 
 
 def probe_groups(file: Tree) -> dict[str, Tree]:
-    """Return the groups of the probes, in the order in which these were made."""
+    """Return the groups of the probes, in the order in which the probes were appended.
+
+    Raises:
+        CorruptFile: a probe is not a group.
+    """
     probes = file.groups["probes"]
     if probes.arrays:
         raise CorruptFile(f"probe {min(probes.arrays)} is no group")
@@ -213,7 +244,7 @@ def probe_groups(file: Tree) -> dict[str, Tree]:
 
 
 def _still_there(known: Sequence[ProbeSummary], groups: Sequence[Tree]) -> list[ProbeSummary]:
-    """Return the probes known before if the file goes on from them; none if it is another one."""
+    """Return the known probes if the file extends them, or none if the file was replaced."""
     if not 0 < len(known) <= len(groups):
         return []
     last = groups[len(known) - 1].attributes["finished"]
@@ -236,18 +267,19 @@ def _evaluation(file: Tree) -> dict[str, Any] | None:
     if found is None:
         return None
     values = typed.evaluation(_nested(found))
-    # Those of flexhpc 0.1 had all samples and the budget of a probe.
+    # Evaluations of flexhpc 0.1 used all samples and the budget of a probe, and lack these keys.
     return {"asked": {}, "interpolated": values["train_accuracy"] == 1, **values}
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[Tree]:
-    """Yield what a point's file holds; every way in which it can be broken is one clear line.
+    """Open a point file and yield its content.
 
-    A file that is named after a point must be that point's.
+    If the file name is a point id, the stored id must match it.
 
     Raises:
-        PointError: damaged, not HDF5, holds what no such file does, or of a newer flexhpc.
+        PointError: the file is missing, corrupt, not HDF5, has unexpected content, or was written
+            by a newer flexhpc; one clear message per cause.
     """
     with _looked_over(path) as (held, _):
         yield held
@@ -255,7 +287,7 @@ def reading(path: Path) -> Iterator[Tree]:
 
 @contextlib.contextmanager
 def _looked_over(path: Path) -> Iterator[tuple[Tree, h5py.File]]:
-    """Open a file as :func:`reading` does; yields it as well."""
+    """Open and validate a file as :func:`reading` does; yield its content and the HDF5 file."""
     with _readable(path):
         content, sealed = _content(path)
         if not sealed and not content.startswith(_HDF5):
@@ -271,7 +303,11 @@ def _looked_over(path: Path) -> Iterator[tuple[Tree, h5py.File]]:
 
 
 def _schema(file: h5py.File, path: Path) -> int:
-    """Return a file's schema; raises PointError if it is that of a newer flexhpc."""
+    """Return a file's schema.
+
+    Raises:
+        PointError: the file was written by a newer flexhpc.
+    """
     schema = int(file.attrs["schema"])
     if schema > SCHEMA:
         raise PointError(
@@ -283,7 +319,7 @@ def _schema(file: h5py.File, path: Path) -> int:
 
 @contextlib.contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turn what goes wrong with a file inside into one clear line."""
+    """Convert any exception raised while reading a file to a PointError with one message."""
     if not path.exists():
         raise PointError(f"{path}: there is no such file: the point was not measured yet")
     try:
@@ -291,7 +327,7 @@ def _readable(path: Path) -> Iterator[None]:
     except MemoryError:
         raise PointError(f"{path}: cannot be read: out of memory") from None
     except _BROKEN as error:
-        known = isinstance(error, CorruptFile)  # messages of HDF5 mean nothing to a user
+        known = isinstance(error, CorruptFile)  # HDF5's own messages do not help a user
         raise corrupt(path, one_line(error) if known else "damaged HDF5 structure") from None
 
 
@@ -303,7 +339,7 @@ def _content(path: Path) -> tuple[bytes, bool]:
 
 
 def corrupt(path: Path, problem: str) -> PointError:
-    """Return the error of a point's file that does not hold what flexhpc writes."""
+    """Return the error for a corrupt point file, with the instruction how to recover."""
     return PointError(
         f"{path}: is corrupt ({problem}); move it away, and the same sweep command measures the "
         "point again"
@@ -333,9 +369,9 @@ def _summary(group: Tree, name: str, n_total: int) -> ProbeSummary:
 def _replacing(
     path: Path, *, copy: bool, permitted: Permitted = lambda: True
 ) -> Iterator[h5py.File]:
-    """Open a copy of ``path`` (or a new file) to write, and put it in its place at the end.
+    """Open a copy of ``path`` (or a new file) for writing, and replace ``path`` at the end.
 
-    It is made in memory: HDF5 does not take a disk that fails in the middle of its work well.
+    The copy is in memory, because HDF5 does not handle disk errors during a write safely.
     """
     try:
         content = _copied(path) if copy else BytesIO()
@@ -353,27 +389,28 @@ def _replacing(
 
 
 def _check_memory(size: int) -> None:
-    """Raise MemoryError if there is too little to change a file of so many bytes.
+    """Raise MemoryError if there is not enough memory to change a file of ``size`` bytes.
 
-    HDF5 that comes to the end of memory in the middle of its work may take the process with it. A
-    limit of a control group is not seen: that ends the process itself.
+    Without this check, HDF5 may crash the process when an allocation fails. The memory limit of a
+    control group is not detected; exceeding it kills the process.
     """
     try:
         size = _LEAST_MEMORY + _COPIES * size
-        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE).close()  # never touched
+        mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE).close()  # reserves address space only
     except OSError:
         raise MemoryError from None
 
 
 def _fresh(content: BytesIO) -> h5py.File:
-    """Begin a new file, with room for its checksum."""
+    """Create a new HDF5 file with space for the checksum."""
     return h5py.File(content, "w", userblock_size=seal.SIZE)
 
 
 def _copied(path: Path) -> BytesIO:
-    """Return the content of a file that can be read, with room for its checksum.
+    """Return the validated content of a file, with space for the checksum.
 
-    Where that is right it is what was written here, after the file was looked over.
+    A file with a matching checksum was written by flexhpc and is not validated again. A file
+    without checksum (schema 1) is validated and copied.
     """
     with _readable(path):
         content, sealed = _content(path)

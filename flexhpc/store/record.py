@@ -1,4 +1,4 @@
-"""What the file of a point says: its header, its probes, its estimate."""
+"""Content of a point file: header, probes, estimate and evaluation."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a point is and what it was measured on.
+    """Definition of a point and properties of its model and data.
 
     Attributes:
-        point: canonical JSON; point_id: its hash.
-        params: trainable parameters; 0 where a trainer has no network.
-        data_fingerprint: content of the training set; n_total: its samples.
-        n_limit: largest n that can be tried.
-        conflicts: groups of identical inputs with different labels; unfittable: samples that stand
-            in the way of a perfect fit.
-        classes: number of classes; bits: that the trained numbers hold. 0 where an older file does
-            not say.
-        n_pool: samples that may be drawn, 0 where an older file does not say.
-        conflict_groups: JSON of the groups of identical inputs with different labels that can be
-            drawn, by the samples of each label that they hold: ``[[[2, 1], 30]]`` are 30 groups of
-            two samples against one; empty where an older file does not say.
+        point: canonical JSON of the point.
+        point_id: hash of ``point``.
+        params: number of trainable parameters; 0 if a custom trainer has no network.
+        data_fingerprint: hash of the content of the training set.
+        n_total: number of samples in the training set.
+        n_limit: largest n that can be probed (samples).
+        conflicts: number of groups of identical inputs with different labels.
+        unfittable: number of samples that prevent a perfect fit.
+        classes: number of classes; 0 if an older file lacks it.
+        bits: number of bits of the trained parameters; 0 if an older file lacks it.
+        n_pool: number of samples that may be drawn; 0 if an older file lacks it.
+        conflict_groups: JSON of the groups of identical inputs with different labels that may be
+            drawn, as [samples per label, number of such groups] pairs: ``[[[2, 1], 30]]`` means 30
+            groups with two samples of one label and one of another. Empty if an older file lacks
+            it.
     """
 
     point: str
@@ -48,14 +51,25 @@ class ProbeSummary:
     """One finished probe without its masks.
 
     Attributes:
-        seeds: by stream: init, subset, labels, order.
+        n: number of samples in its subset.
+        repeat: index among the probes at this n: 0, 1, 2, ...
+        seeds: seed of each random stream: init, subset, labels, order.
+        verdict: see docs/concepts.md.
+        n_errors: number of samples missed at the end.
         train_accuracy: 1 - n_errors / n.
-        cost: sample passes; seconds: wall time; finished: when it ended (seconds since the epoch).
-        readings: convergence readings.
+        loss: training loss at the end.
+        epochs: number of epochs started.
+        steps: number of updates.
+        cost: sample passes.
+        seconds: wall time (seconds).
+        finished: time at which it ended (seconds since the epoch).
+        readings: convergence metrics.
         machine: host, device and versions.
-        rejected: a convergence gate refused it, so it says nothing about capacity.
-        arm: which values of the tuned keys it was trained with; tuned: these, by dotted path.
-        loss_curve: float32, after each epoch.
+        rejected: whether a convergence gate rejected it; it then does not count as evidence of
+            capacity.
+        arm: index of the values of the tuned keys.
+        tuned: values of the tuned keys, by dotted path.
+        loss_curve: loss after each epoch, float32 (epochs,).
     """
 
     n: int
@@ -80,16 +94,17 @@ class ProbeSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeRecord(ProbeSummary):
-    """One finished probe.
+    """One finished probe with its masks.
 
     Attributes:
-        subset: sorted global sample ids, int64 (n,); fitted: bool (n,), in the same order.
-        error_curve: int32, samples missed after each epoch.
-        unseen: sorted global ids of samples outside the subset that were asked for as well, int64
-            (m,); unseen_fitted: bool (m,), in the same order. None where none were.
-        forgotten: int32 (n,), in the order of the subset, times that each sample was forgotten
-            while it was trained on, -1 of those that were never right; None where that was not
-            counted.
+        subset: sorted global sample ids, int64 (n,).
+        fitted: whether each sample of the subset was fitted at the end, bool (n,).
+        error_curve: number of samples missed after each epoch, int32 (epochs,).
+        unseen: sorted global ids of evaluated samples outside the subset, int64 (m,); None if
+            there are none.
+        unseen_fitted: whether each of these was classified correctly, bool (m,).
+        forgotten: how often each sample of the subset was forgotten during training, int32 (n,);
+            -1 for samples that were never classified correctly. None if not counted.
     """
 
     subset: NDArray[np.int64] = field(repr=False)
@@ -102,12 +117,14 @@ class ProbeRecord(ProbeSummary):
 
 @dataclass(frozen=True, kw_only=True)
 class PointRecord:
-    """All that a point's file says, but for the masks.
+    """Content of a point file without the masks.
 
     Attributes:
-        estimate: the final estimate's fields, or None while the search goes on.
-        evaluation: how well the model generalizes, by name; None where it was not evaluated.
-            ``asked`` says on how many samples it was to be trained and for how long.
+        header: definition of the point.
+        probes: finished probes, in the order in which they were appended.
+        estimate: fields of the final estimate; None while the search is running.
+        evaluation: eval metrics by name; None if the model was not evaluated. ``asked`` holds the
+            requested number of training samples and budget.
     """
 
     header: Header
@@ -116,13 +133,25 @@ class PointRecord:
     evaluation: dict[str, Any] | None
 
     def evaluated(self, asked: Mapping[str, int] | None) -> bool:
-        """Return whether the evaluation that is asked for is there; None asks for none."""
+        """Return whether the requested evaluation is stored.
+
+        Args:
+            asked: requested size and budget; None if no evaluation is requested.
+        """
         return asked is None or (self.evaluation is not None and self.evaluation["asked"] == asked)
 
     def done(self, asked: Mapping[str, int] | None) -> bool:
-        """Return whether all is there: the estimate, and the evaluation as it is asked for."""
+        """Return whether the estimate and the requested evaluation are stored.
+
+        Args:
+            asked: see :meth:`evaluated`.
+        """
         return self.estimate is not None and self.evaluated(asked)
 
     def seen_by(self, asked: Mapping[str, int] | None) -> PointRecord:
-        """Return it without an evaluation of another size or budget than is asked for."""
+        """Return the record without an evaluation whose size or budget is not the requested one.
+
+        Args:
+            asked: see :meth:`evaluated`.
+        """
         return self if self.evaluated(asked) else replace(self, evaluation=None)

@@ -1,9 +1,9 @@
-"""The checksum of a point's file, in the block before its content that HDF5 leaves to its user.
+"""Checksum of a point file, stored in the HDF5 user block.
 
-HDF5 follows whatever a damaged file says: a single flipped bit can send it round in circles, or
-hand out other numbers. So a file is read as a whole and compared with its checksum before HDF5
-sees it. Layout of the 512 bytes: a line that names the format, the SHA-256 of all that follows
-them (32 bytes), zeros.
+HDF5 does not validate its input: a single flipped bit can cause an endless loop or wrong values.
+Therefore a file is read completely and its checksum is verified before HDF5 parses it. Layout of
+the user block (512 bytes): a line that identifies the format, the SHA-256 of everything after the
+block (32 bytes), zero padding.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from flexhpc.atomic import read_plain
 
 SIZE = 512
 MOST = 2**30
-"""Bytes of the largest file that is read; a point of a million samples has some ten millions."""
+"""Size limit of files that are read (bytes); a point with 1 million samples has about 10 MB."""
 _NAME = b"flexhpc sealed point file\n"
 _DIGEST = slice(len(_NAME), len(_NAME) + 32)
 
 
 class CorruptFile(ValueError):
-    """The content is not what flexhpc writes; the message says why in words for users."""
+    """The content of a file is not what flexhpc writes; the message is meant for users."""
 
 
 def sealed(content: bytes) -> bytes:
-    """Return content with the checksum of what follows its first ``SIZE`` bytes in these."""
+    """Write the checksum of ``content[SIZE:]`` into the first ``SIZE`` bytes of ``content``."""
     rest = content[SIZE:]
     return (_NAME + hashlib.sha256(rest).digest()).ljust(SIZE, b"\0") + rest
 
 
 def read_sealed(path: Path) -> tuple[bytes, bool]:
-    """Return all bytes of a file, and whether they are sealed.
+    """Read a file; return its content and whether it has a checksum.
 
     Raises:
-        OSError: it cannot be read, is no plain file, or is too large for what it should be.
+        OSError: the file cannot be read, is not a regular file, or is larger than ``MOST``.
         CorruptFile: the content does not match its checksum.
     """
     content = read_plain(path, MOST)

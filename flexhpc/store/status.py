@@ -1,4 +1,4 @@
-"""Where every point of a run stands, read from its files alone."""
+"""Status of every point of a run, read from the run folder only."""
 
 from __future__ import annotations
 
@@ -18,18 +18,24 @@ PointState = Literal["done", "running", "stopped", "queued", "waiting", "failed"
 
 @dataclass(frozen=True, kw_only=True)
 class PointStatus:
-    """Where one point stands.
+    """Status of one point.
 
     Attributes:
-        state: done; running (a living process measures it); stopped (begun, nobody is at it);
-            queued (a cluster's job is about to come to it); waiting; failed.
-        record: its file's content, None before the first probe.
-        estimate: final, or so far; None before the first probe.
-        progress: of the probe in hand.
-        launch: the launch that last touched it; token: the claim through which it did.
-        attempts: how often somebody began or went on with it; deaths: how often a worker of that
-            launch died over it; job: the job that last touched it.
-        message: why it failed, or what it waits for; log: where to read more.
+        point: the point.
+        state: done; running (a live process measures it); stopped (started, but no process
+            measures it); queued (assigned to a pending job of the cluster); waiting (not started);
+            failed.
+        record: content of its point file; None before the first probe.
+        estimate: final or current estimate; None before the first probe.
+        progress: progress of the current probe.
+        host: host of the last claim.
+        launch: id of the launch of the last claim.
+        token: token of the last claim.
+        attempts: number of times the point was started or resumed.
+        deaths: number of workers of that launch that died on the point.
+        job: job id of the last claim.
+        message: why the point failed, or what it waits for.
+        log: path of the log of the last claim.
     """
 
     point: Point
@@ -48,7 +54,7 @@ class PointStatus:
 
     @property
     def bracket(self) -> Bracket:
-        """Largest n that fitted and smallest that failed, so far."""
+        """Largest n that fitted and smallest n that failed so far."""
         return self.estimate.bracket if self.estimate else Bracket()
 
     @property
@@ -58,9 +64,9 @@ class PointStatus:
 
     @property
     def history(self) -> list[ProbeResult]:
-        """The finished probes that the estimate rests on: those of the best values of tuned keys.
+        """The finished probes that the estimate is based on: those of the best arm.
 
-        All of them before the first estimate.
+        Before the first estimate these are the probes of all arms.
         """
         if self.record is None:
             return []
@@ -75,14 +81,14 @@ class PointStatus:
 
 
 class StatusReader:
-    """The points of a run, and where they stand; unchanged files are not read again."""
+    """Reads the status of the points of a run repeatedly; unchanged files are not read again."""
 
     def __init__(self, run: RunFolder, points: Sequence[Point]) -> None:
         self.run, self.points = run, list(points)
         self._seen: dict[str, tuple[tuple[int, int], PointStatus]] = {}
 
     def read(self) -> list[PointStatus]:
-        """Return the status of every point, in the order of the sweep."""
+        """Read the status of every point, in the order of the sweep."""
         begun = self.run.begun()
         return [
             self._status(point) if point.id in begun else PointStatus(point=point, state="waiting")
@@ -119,7 +125,7 @@ class StatusReader:
         )
 
     def _stored(self, point: Point) -> PointStatus:
-        """What the point's file says, whoever is at work on it."""
+        """Return the status according to the point file, without the state of a current claim."""
         path = self.run.point(point.id)
         try:
             stat = path.stat()
@@ -165,10 +171,12 @@ def _of_record(point: Point, path: Path, before: PointRecord | None) -> PointSta
 
 
 def read_runs(paths: Sequence[Path]) -> list[tuple[RunFolder, Sweep, list[PointStatus]]]:
-    """Read runs; the points of several are told apart by ``run`` among what was swept.
+    """Read the status of all points of one or more runs.
+
+    With several runs, the run's name is added to the swept keys of each point as ``run``.
 
     Raises:
-        InputError: one is no run folder, or its frozen spec is damaged.
+        InputError: a path is not a run folder, or its frozen spec is invalid.
     """
     opened = [open_run(path) for path in paths]
     names = [folder.name for folder, _, _ in opened]
@@ -183,16 +191,16 @@ def read_runs(paths: Sequence[Path]) -> list[tuple[RunFolder, Sweep, list[PointS
 
 
 def of_run(status: PointStatus, name: str) -> PointStatus:
-    """Return a point as one of several runs: the run's name is among what tells it from others."""
+    """Add the name of the run to the swept keys of a point as ``run``."""
     point = replace(status.point, swept={"run": name, **status.point.swept})
     return replace(status, point=point)
 
 
 def open_run(path: Path) -> tuple[RunFolder, Sweep, list[Point]]:
-    """Open a run folder.
+    """Open a run folder; return it with its sweep and points.
 
     Raises:
-        InputError: it is not a run folder, or its frozen spec is damaged.
+        InputError: the path is not a run folder, or its frozen spec is invalid.
     """
     run = RunFolder(path.resolve())
     if not run.spec.is_file():

@@ -1,7 +1,7 @@
-"""What a point's file holds, as far as it holds what may be in such a file at all.
+"""Read the content of a point file, restricted to the HDF5 features that point files use.
 
-A file is taken for what it claims to be by whoever reads it: links can lead to other files or
-around in circles, a data set of a few bytes can declare more elements than memory holds.
+A malicious or damaged HDF5 file can harm its reader: links can point to other files or form cycles,
+and a data set of a few bytes can declare more elements than fit in memory.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from flexhpc.store.seal import CorruptFile
 
 AS_TEXT = "json"
-"""A group's attribute that holds all others, as one JSON object."""
+"""Name of the attribute that holds all other attributes of its group as one JSON object."""
 MOST_NUMBERS = 2**24
-"""Elements of a data set: a mask of 134 million samples, a curve of 17 million epochs."""
+"""Largest number of elements of a data set: a mask of 134 million samples, or a curve of 17
+million epochs."""
 _MOST_TOTAL = 2**30
-"""Bytes of all that is read of a file."""
+"""Largest total size of the arrays of a file (bytes)."""
 _MOST_OBJECTS = 200_000
 _MOST_ATTRIBUTES = 1_000
 _LONGEST_ATTRIBUTE = 10_000
@@ -34,12 +35,13 @@ _FILTERS = (h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32)
 
 @dataclass(frozen=True)
 class Tree:
-    """A group of a file.
+    """An HDF5 group.
 
     Attributes:
-        attributes: plain values, arrays as tuples; groups: in it.
-        arrays: what reads one, numbers in one row, while the file is open; raises ValueError if
-            it is anything else.
+        attributes: attributes as plain Python values; arrays are tuples.
+        groups: subgroups by name.
+        arrays: by name, a function that reads a one-dimensional numeric data set while the file is
+            open; it raises ValueError for any other data set.
     """
 
     attributes: Mapping[str, Any]
@@ -47,10 +49,10 @@ class Tree:
     arrays: Mapping[str, Callable[[], NDArray[Any]]]
 
     def group(self, name: str) -> Tree | None:
-        """Return a group in it, None if there is none.
+        """Return a subgroup, or None if it does not exist.
 
         Raises:
-            ValueError: an array has its name.
+            ValueError: ``name`` is a data set.
         """
         if name in self.arrays:
             raise CorruptFile(f"{name} is no group")
@@ -58,10 +60,10 @@ class Tree:
 
 
 def tree(file: h5py.File) -> Tree:
-    """Return what a file holds: groups, small attributes and arrays of numbers.
+    """Read the groups and attributes of a file, and prepare reading of its arrays.
 
     Raises:
-        ValueError: it holds anything else.
+        ValueError: the file contains anything but groups, small attributes and numeric data sets.
     """
     return _Walk().group(file.id, "/", 0)
 
@@ -121,14 +123,14 @@ class _Walk:
         if count > _MOST_ATTRIBUTES:
             raise CorruptFile(f"{path} has {count:,} attributes")
         names: list[bytes] = []
-        h5a.iterate(where, lambda name, *_: names.append(name))  # by number each takes a search
+        h5a.iterate(where, lambda name, *_: names.append(name))  # access by index is slower
         return {
             name.decode(errors="replace"): _value(h5a.open(where, name), path) for name in names
         }
 
 
 def _of_text(text: Any, path: str) -> dict[str, Any]:
-    """Return the attributes of a group that are given as one text."""
+    """Parse the attributes of a group from their JSON string."""
     values = json.loads(text)
     if not isinstance(values, dict):
         raise CorruptFile(f"{path} has attributes that are no mapping")
@@ -136,7 +138,7 @@ def _of_text(text: Any, path: str) -> dict[str, Any]:
 
 
 def _value(attribute: h5a.AttrID, path: str) -> Any:
-    """Return an attribute as a plain value."""
+    """Read an attribute as a plain Python value; arrays become tuples."""
     space, kind = attribute.get_space(), attribute.dtype
     if space.get_simple_extent_type() == h5s.NULL:
         raise CorruptFile(f"{path} has an attribute without a value")

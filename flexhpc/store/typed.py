@@ -1,4 +1,4 @@
-"""The types that what a point's file says must have, and what makes no sense whatever its type."""
+"""Validation of the values of a point file: types, ranges and consistency."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ _COUNTS = {"cost": _Count, "seconds": _Time, "epochs": _Count, "verdict": _Word}
 
 
 def _model(kind: type, without: Collection[str] = (), **narrower: Any) -> type[BaseModel]:
-    """Return what checks plain values for a dataclass; fields without a default are required."""
+    """Create a pydantic model that validates plain values for a dataclass.
+
+    Fields without a default are required.
+
+    Args:
+        kind: dataclass.
+        without: names of fields that are not validated.
+        narrower: stricter types of fields, by name.
+    """
     hints = {**get_type_hints(kind), **narrower}
     wanted: dict[str, Any] = {
         field.name: (
@@ -36,7 +44,10 @@ def _model(kind: type, without: Collection[str] = (), **narrower: Any) -> type[B
 
 
 class _Evaluation(BaseModel):
-    """What :func:`flexhpc.measuring.evaluate.evaluate` returns; the first two came later."""
+    """Result of :func:`flexhpc.measuring.evaluate.evaluate`.
+
+    ``asked`` and ``interpolated`` have defaults because files of flexhpc 0.1 lack them.
+    """
 
     model_config = _STRICT
 
@@ -71,12 +82,25 @@ _ESTIMATE = _model(
 
 
 def header(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a header's values as they must be; raises ValueError where they are not."""
+    """Validate the values of a header.
+
+    Raises:
+        ValueError: a value is missing or invalid.
+    """
     return _checked(_HEADER, values, "the header")
 
 
 def probe(values: Mapping[str, Any], name: str, n_total: int) -> dict[str, Any]:
-    """Return a probe's values but for its arrays; see :func:`header`."""
+    """Validate the values of a probe, without its arrays.
+
+    Args:
+        values: values by name.
+        name: name of the probe in error messages.
+        n_total: number of samples in the training set, an upper bound on ``n``.
+
+    Raises:
+        ValueError: a value is missing or invalid.
+    """
     found = _checked(_PROBE, values, f"probe {name}")
     if not found["n_errors"] <= found["n"] <= n_total:
         raise CorruptFile(f"probe {name}: n or n_errors is too large")
@@ -84,12 +108,12 @@ def probe(values: Mapping[str, Any], name: str, n_total: int) -> dict[str, Any]:
 
 
 def estimate(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an estimate's values; see :func:`header`."""
+    """Validate the values of an estimate; see :func:`header`."""
     return _checked(_ESTIMATE, values, "the estimate")
 
 
 def evaluation(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an evaluation's values; see :func:`header`."""
+    """Validate the values of an evaluation; see :func:`header`."""
     return _checked(_Evaluation, values, "the evaluation")
 
 

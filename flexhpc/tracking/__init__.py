@@ -1,1 +1,4 @@
-"""MLflow, a view of the store. Nothing is imported here: mlflow takes seconds to load."""
+"""Logging to MLflow, which is a view of the store.
+
+Imports nothing, because importing mlflow takes seconds.
+"""

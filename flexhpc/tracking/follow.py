@@ -1,7 +1,7 @@
-"""Keeps MLflow up to date while a sweep runs; a process of its own, told to end by its stdin.
+"""Process that updates MLflow while a sweep runs; it exits when its stdin is closed.
 
-A tracking server that does not answer costs a warning, never a training: it is tried again, and
-``flexhpc sync`` brings everything in later.
+If the tracking server does not respond, the process prints one warning and retries; trainings are
+not affected, and ``flexhpc sync`` logs the results later.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ _NICE = 19
 
 
 def follow(run: RunFolder, spec: Path, uri: str) -> None:
-    """Sync the points of a launch's spec again and again until stdin closes, then a last time."""
+    """Sync the points of a launch repeatedly until stdin is closed, then once more.
+
+    Args:
+        run: run folder.
+        spec: frozen spec of the launch.
+        uri: tracking URI.
+    """
     syncer = Syncer(run, uri, spec)
     warned = False
     over = False
@@ -47,9 +53,11 @@ def follow(run: RunFolder, spec: Path, uri: str) -> None:
 
 
 def yield_to_workers() -> None:
-    """Have trainings go first where there are not enough cores for all.
+    """Lower the CPU priority of this process, so that trainings come first.
 
-    Linux weighs sessions against each other; that of a sweep's follower is its own.
+    With autogroup scheduling, Linux applies nice values within a session only, so the nice value of
+    the session is set as well. This is done only if this process leads its own session, as it does
+    when a sweep starts it.
     """
     os.nice(_NICE)
     if os.getsid(0) != os.getpid():

@@ -1,4 +1,4 @@
-"""What MLflow's page of a point says at its top."""
+"""Description of a point on its MLflow page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flexhpc.store.status import PointStatus
 
 
 def note_of(status: PointStatus) -> str:
-    """Return a finished point's estimate in Markdown, with what must be known of its interval."""
+    """Return the description of a finished point in Markdown: estimate, interval and warnings."""
     record, estimate = status.record, status.estimate
     assert record is not None
     assert estimate is not None

@@ -1,4 +1,4 @@
-"""MLflow's client, imported with its chatter off and its patience short."""
+"""MLflow client with telemetry and log messages disabled and short timeouts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from flexhpc.imports import quick_imports
 
 
 def mlflow_client(uri: str, *, can_be_made_again: bool = False) -> Any:
-    """Return an MlflowClient for ``uri``; importing mlflow takes seconds, so only here.
+    """Create an MlflowClient; mlflow is imported here only, because that takes seconds.
 
     Args:
-        can_be_made_again: whether all that SQLite holds there is a view of something else. Then no
-            write waits for the disk (there are ten for each run), which leaves a database that is
-            whole after the death of this process, and perhaps not after that of the machine.
+        uri: tracking URI.
+        can_be_made_again: whether the SQLite database at ``uri`` can be recreated from other files.
+            Writes are then not synchronised to disk (there are ten per run). The database stays
+            consistent if this process is killed, but may be corrupt after a power failure.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -36,18 +37,19 @@ def mlflow_client(uri: str, *, can_be_made_again: bool = False) -> Any:
 
 
 def make_database(path: Path) -> None:
-    """Make MLflow's database, empty, where there is none; nobody else may be about to.
+    """Create an empty MLflow database if it does not exist; the caller must hold the tracking lock.
 
-    As a whole, and elsewhere: killed while it makes its tables, MLflow leaves a database that it
-    can neither go on with nor use, and it makes the folder of a run that was moved meanwhile.
+    The database is created in a temporary folder and moved into place. If MLflow is killed while it
+    creates its tables, it leaves a database that it cannot use, and it would recreate the folder of
+    a run that was moved in the meantime.
 
     Raises:
-        OSError: the folder cannot be written, or is gone.
+        OSError: the folder cannot be written, or does not exist.
     """
     if path.exists():
         return
     for left in path.parent.glob(f".{path.name}.*.part"):
-        left.unlink(missing_ok=True)  # of one that was killed
+        left.unlink(missing_ok=True)  # left by a killed process
     with TemporaryDirectory() as folder:
         made = Path(folder, path.name)
         mlflow_client(f"sqlite:///{made}", can_be_made_again=True)

@@ -1,4 +1,4 @@
-"""Where MLflow's database lies and what it was last brought up to; imports nothing heavy."""
+"""Tracking URI of a run and state of the last sync; does not import mlflow."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ NO_PASSWORD = (
 
 
 _SECRET = {"password", "passwd", "pwd", "token", "access_token", "api_key", "sslpassword"}
-"""Arguments of an address that name a secret."""
+"""Names of URI query parameters that hold a secret."""
 
 
 def has_password(uri: object) -> bool:
-    """Return whether an address carries one, before its host or among its arguments."""
+    """Return whether a URI contains a password, before its host or in its query parameters."""
     if not isinstance(uri, str):
         return False
     try:
         parts = urlsplit(uri)
         asked = parse_qsl(parts.query)
         given = {key.lower() for key, _ in asked}
-        inside = any("pwd=" in value.lower() for _, value in asked)  # of ODBC
+        inside = any("pwd=" in value.lower() for _, value in asked)  # ODBC connection string
         return parts.password is not None or inside or bool(given & _SECRET)
     except ValueError:
         return False
 
 
 def local_uri(run: RunFolder) -> str:
-    """Return the address of the run folder's own database."""
+    """Return the tracking URI of the database in the run folder."""
     return f"sqlite:///{run.database}"
 
 
 def tracked_path(run: RunFolder) -> Path:
-    """Return the file that says what MLflow was last brought up to."""
+    """Return the path of the file with the state of the last sync."""
     return run.path / ".tracked.json"
 
 
 def tracked(uri: str, statuses: Sequence[PointStatus]) -> dict[str, Any]:
-    """Return what MLflow at ``uri`` holds once these points are synced."""
+    """Return the state of a sync of these points to ``uri``, as stored after the sync."""
     return {
         "uri": uri,
         "probes": sum(status.probes for status in statuses),
@@ -55,5 +55,11 @@ def tracked(uri: str, statuses: Sequence[PointStatus]) -> dict[str, Any]:
 
 
 def up_to_date(run: RunFolder, uri: str | None, statuses: Sequence[PointStatus]) -> bool:
-    """Return whether the last sync left nothing to do, without importing mlflow."""
+    """Return whether all results were already synced, without importing mlflow.
+
+    Args:
+        run: run folder.
+        uri: tracking URI; None for the database in the run folder.
+        statuses: current status of all points.
+    """
     return read_json(tracked_path(run)) == tracked(uri or local_uri(run), statuses)

@@ -1,8 +1,9 @@
-"""MLflow as a view of the store: whatever it holds can be made again from the points' files.
+"""Log results to MLflow as a view of the store: all of it can be recreated from the point files.
 
-Experiment = sweep, parent run = point, child run = probe. Every child is one ``log_batch``; a run
-that was cut short is deleted and made again. Only one process writes at a time (a lock in the run
-folder), so that two sweeps never log a probe twice.
+An experiment corresponds to a sweep, a parent run to a point and a child run to a probe. Every
+child is logged with one ``log_batch`` call; an incomplete child is deleted and logged again. A lock
+in the run folder ensures that only one process writes at a time, so that two sweeps never log a
+probe twice.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ POINT, PROBE, LOGGED, EVALUATED, REPORT = (
     "flexhpc.report",
 )
 _CURVE_POINTS = 64
-_COUNTED_AT_ONCE = 100  # with 7 metrics each: a batch may have 1,000
+_COUNTED_AT_ONCE = 100  # up to 9 metrics per probe; MLflow allows 1,000 metrics per batch
 _MOST_PARAMS = 100
 _LONGEST_VALUE = 500
 
@@ -56,7 +57,7 @@ class _Parent:
 
     @classmethod
     def of(cls, run: Any) -> _Parent:
-        """Return what MLflow says of a parent run."""
+        """Create from an MLflow parent run."""
         return cls(
             run_id=run.info.run_id,
             logged=int(run.data.tags.get(LOGGED, 0)),
@@ -67,7 +68,14 @@ class _Parent:
 
 @dataclass
 class Syncer:
-    """Brings MLflow up to what the store holds; remembers what it has done."""
+    """Logs the results of a run to MLflow; keeps the state of parent runs between syncs.
+
+    Attributes:
+        run: run folder.
+        uri: tracking URI.
+        spec: frozen spec whose points are synced; None for that of the run folder.
+        parents: MLflow parent runs by point id.
+    """
 
     run: RunFolder
     uri: str
@@ -83,10 +91,10 @@ class Syncer:
         self.experiment = ""
 
     def connect(self) -> None:
-        """Open the server or create the database, find the experiment and its parent runs.
+        """Connect to the server or create the database; load the experiment and its parent runs.
 
         Raises:
-            Exception: whatever MLflow raises when the server is not there.
+            Exception: any exception of MLflow, for example if the server is not reachable.
         """
         with self._lock():
             local = self.uri == local_uri(self.run)
@@ -108,10 +116,11 @@ class Syncer:
             self.client = client
 
     def _describe(self, client: Any, with_report: str = "") -> None:
-        """Say what the experiment is, and how its table is best shown.
+        """Set the description of the experiment and the view of its runs table.
 
         Args:
-            client: of MLflow; with_report: the run that has the report, if there is one yet.
+            client: MLflow client.
+            with_report: id of the run that holds the report; empty if there is no report yet.
         """
         note = (
             f"One run per point of the sweep `{self.name}`, with its EMC; nested in it one run per "
@@ -130,7 +139,7 @@ class Syncer:
             client.set_experiment_tag(self.experiment, key, value)
 
     def _source(self) -> dict[str, str]:
-        """Return what MLflow's pages show of where a run comes from, as far as run.json says it."""
+        """Return MLflow's source tags (user, command, Git commit), as far as run.json has them."""
         record = read_json(self.run.record) or {}
         launches = record.get("launches")
         last = launches[-1] if isinstance(launches, list) and launches else None
@@ -144,7 +153,7 @@ class Syncer:
         return {key: str(value) for key, value in tags.items() if value}
 
     def sync(self) -> int:
-        """Log what is new; returns the number of probes logged."""
+        """Log all new results; return the number of probes logged."""
         if self.client is None:
             self.connect()
         count = 0
@@ -158,7 +167,7 @@ class Syncer:
         return count
 
     def _report(self) -> None:
-        """Log the report on the run of the first point: an experiment has no artifacts."""
+        """Log the report as an artifact of the first point's run; experiments have no artifacts."""
         page = self.run.report / "index.html"
         first = next((p.id for p in self.reader.points if p.id in self.parents), None)
         changed = page.stat().st_mtime if page.is_file() else 0.0
@@ -204,7 +213,7 @@ class Syncer:
     def _new_parent(self, status: PointStatus) -> _Parent:
         point, record = status.point, status.record
         assert record is not None
-        # Another process may have made it since we connected.
+        # Another process may have created the parent run since the connection was made.
         where = f"tags.`{KIND}` = 'point' and tags.`{POINT}` = '{point.id}'"
         for existing_run in _search(self.client, self.experiment, where):
             parent = self.parents[point.id] = _Parent.of(existing_run)
@@ -228,9 +237,9 @@ class Syncer:
         return parent
 
     def _drop_uncounted(self, parent: _Parent, point_id: str) -> None:
-        """Delete children beyond what the parent counts: a writer was killed while making them.
+        """Delete children that the parent does not count: their writer was killed while logging.
 
-        They are made in the order of the probes, so most often one question answers for all.
+        Children are created in the order of the probes, so usually one query is enough.
         """
         number = parent.logged
         where = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{PROBE}` = "
@@ -280,11 +289,17 @@ class Syncer:
         ]
         self.client.log_batch(run.info.run_id, metrics=metrics, params=params)
         good = probe.verdict == "fit" and not probe.rejected
-        status_shown = "FINISHED" if good else "FAILED"  # a green tick stands for all fitted
+        status_shown = "FINISHED" if good else "FAILED"  # its green tick must mean all fitted
         self.client.set_terminated(run.info.run_id, status=status_shown, end_time=end)
 
     def _progress(self, parent: _Parent, status: PointStatus, numbers: Sequence[int]) -> None:
-        """Log bracket and estimate after probes on the parent, whose charts show the search."""
+        """Log bracket and estimate after each probe on the parent; its charts show the search.
+
+        Args:
+            parent: parent run of the point.
+            status: status of the point.
+            numbers: consecutive indices of the new probes.
+        """
         from mlflow.entities import Metric, RunTag
 
         record, point = status.record, status.point
@@ -312,7 +327,7 @@ class Syncer:
         parent.logged = numbers[-1] + 1
 
     def _estimate(self, parent: _Parent, status: PointStatus) -> None:
-        """Log the final estimate, its figure and the point's file on the parent."""
+        """Log the final estimate, its figure and the point file on the parent run."""
         from mlflow.entities import Metric, RunTag
 
         record, estimate = status.record, status.estimate
@@ -320,10 +335,10 @@ class Syncer:
         assert estimate is not None
         end = int(max((p.finished for p in record.probes), default=0) * 1000)
         last = len(record.probes)
-        # Of two values at one time MLflow shows the larger one, not the later one.
+        # MLflow shows the larger of two values with the same timestamp, not the later one.
         now = int(time.time() * 1000) if parent.finished else end
         values = measurements(row_of(status))
-        if estimate.emc_hi is None:  # what was its end on the way is none any more
+        if estimate.emc_hi is None:  # replaces upper ends logged during the search
             values |= dict.fromkeys(("emc_hi", "hi"), math.nan)
         metrics = [Metric(k, v, now, last) for k, v in values.items()]
         tags = [
@@ -345,14 +360,14 @@ class Syncer:
 
 
 def _name_of(number: int, probe: ProbeSummary) -> str:
-    """Return a probe's name: its turn, its size and what came out, as ``07 n=185 hopeless``."""
+    """Return the run name of a probe: number, n and verdict, as ``07 n=185 not_fit``."""
     repeat = f" #{probe.repeat}" if probe.repeat else ""
     refused = ", refused" if probe.rejected else ""
     return f"{number:02d} n={probe.n}{repeat} {probe.verdict}{refused}"
 
 
 def _evaluated(record: PointRecord) -> str:
-    """Return which evaluation a record holds; empty for none."""
+    """Return the stored evaluation's settings as JSON; empty if there is no evaluation."""
     return "" if record.evaluation is None else json.dumps(record.evaluation["asked"])
 
 
@@ -361,7 +376,7 @@ def _begun(probe: ProbeSummary) -> int:
 
 
 def _thin(curve: Any) -> Iterator[tuple[int, float]]:
-    """Yield (epoch, loss), thinned to some of the epochs, the last one always among them."""
+    """Yield (epoch, loss) for about ``_CURVE_POINTS`` epochs, including the first and the last."""
     step = math.ceil(len(curve) / _CURVE_POINTS) or 1
     kept = set(range(0, len(curve), step)) | ({len(curve) - 1} if len(curve) else set())
     for i in sorted(kept):

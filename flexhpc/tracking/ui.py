@@ -1,4 +1,4 @@
-"""MLflow's own UI on a run's database."""
+"""Start the MLflow UI on a run's database."""
 
 from __future__ import annotations
 
@@ -21,15 +21,20 @@ from flexhpc.tracking.view import address_of, relocate
 
 UI_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # MLflow would start half a dozen job processes of 230 MB each, which only its GenAI views use.
+    # Otherwise MLflow starts about six job processes of 230 MB each; only its GenAI views use them.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
 _LONGEST_SOCKET = 107
-"""Bytes, on Linux (``sun_path``)."""
+"""Longest path of a Unix socket on Linux (bytes; ``sun_path``)."""
 
 
 def ui_command(run: RunFolder, port: int, at: Path | None = None) -> list[str]:
-    """Return the command that serves the UI on a port of loopback, or on a Unix socket instead.
+    """Return the command that serves the UI.
+
+    Args:
+        run: run folder.
+        port: port on the loopback interface.
+        at: path of a Unix socket to serve on instead of the port.
 
     Raises:
         InputError: the run has no database yet.
@@ -43,14 +48,14 @@ def ui_command(run: RunFolder, port: int, at: Path | None = None) -> list[str]:
 
 
 def private_socket(path: Path) -> Path:
-    """Return the place of a Unix socket that nobody else can reach, in a folder made if need be.
+    """Return the absolute path of a Unix socket that only this user can reach.
 
-    The socket itself is open to all (uvicorn makes it so); what keeps others out is its folder, and
-    that nobody else can put another folder in its place.
+    The folder is created if it does not exist. uvicorn makes the socket itself accessible to all
+    users, so access is restricted by the folder, which no other user may enter or replace.
 
     Raises:
-        InputError: others may enter its folder or replace it, somebody listens there already, or
-            the path cannot be that of a socket.
+        InputError: other users may enter or replace the folder, a process already listens on the
+            socket, or the path is too long or not a socket.
     """
     try:
         path = path.absolute().parent.resolve() / path.name
@@ -74,7 +79,11 @@ def private_socket(path: Path) -> Path:
 
 
 def _must_be_mine(folder: Path) -> None:
-    """See that only I may enter a folder, and that nobody else may replace it or one above it."""
+    """Check that only this user may enter a folder, and that no other user may replace it.
+
+    Raises:
+        InputError: other users may enter the folder, or replace it or one of its parents.
+    """
     found = folder.stat()
     if found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise InputError(
@@ -100,15 +109,19 @@ def _answers(path: Path) -> bool:
 
 
 def page_of(run: RunFolder, name: str) -> str:
-    """Return which page to open: the table of the sweep's points.
+    """Return the path of the UI page with the table of a sweep's points.
+
+    Args:
+        run: run folder.
+        name: name of the sweep.
 
     Raises:
-        InputError: the run has no database yet, or it is damaged.
+        InputError: the run has no database yet, or the database is damaged.
     """
     _must_be_there(run)
     try:
         with contextlib.suppress(Timeout), locked(run.path / ".tracking.lock", timeout=1):
-            relocate(run.database, run.artifacts.as_uri())  # not while somebody writes it
+            relocate(run.database, run.artifacts.as_uri())  # not while another process writes
         return address_of(run.database, name)
     except (sqlite3.Error, OSError) as error:
         raise InputError(
@@ -123,16 +136,16 @@ def _must_be_there(run: RunFolder) -> None:
 
 
 def serve(run: RunFolder, port: int, at: Path | None = None) -> None:
-    """Replace this process by the UI's server."""
+    """Replace this process with the UI server; for the arguments see :func:`ui_command`."""
     command = ui_command(run, port, at)
     os.execve(command[0], command, {**UI_ENVIRONMENT, **os.environ})
 
 
 def newest_run(runs: Path) -> Path:
-    """Return the run folder that was touched last.
+    """Return the run folder whose run.json was modified last.
 
     Raises:
-        InputError: there is none.
+        InputError: ``runs`` contains no run.
     """
     run_files = sorted(runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     if not run_files:

@@ -1,4 +1,4 @@
-"""How MLflow's pages show a sweep: the columns and rows of its table, the descriptions."""
+"""View of a sweep in the MLflow UI: columns and rows of the runs table, and its address."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typing import Any
 from flexhpc.config import Point
 
 VIEW = "flexhpc"
-"""The key under which the view is shared; MLflow's page is given it in its address."""
+"""Key of the shared view, which is passed to MLflow's page in the URL."""
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 KIND, ENDED_BY = "flexhpc.kind", "ended_by"
 _METRICS = ("emc", "emc_lo", "emc_hi", "emc_per_param")
 
 
 def view_of(points: Sequence[Point]) -> str:
-    """Return the state of MLflow's runs table, as its own button to share a view writes it.
+    """Return the state of MLflow's runs table as JSON, in the format of its "share view" button.
 
-    One row per point; its swept keys, EMC, interval, EMC per parameter, and why the search ended.
+    The table has one row per point, with its swept keys, number of parameters, EMC, interval, EMC
+    per parameter and the reason why the search ended.
     """
     swept = dict.fromkeys(key for point in points for key, _ in flat("", point.swept))
     columns = [
@@ -44,7 +45,12 @@ def view_of(points: Sequence[Point]) -> str:
 
 
 def flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the plain values of a key, by dotted path; a mapping has several."""
+    """Flatten nested mappings; yield (dotted path, value) pairs.
+
+    Args:
+        name: dotted path of ``value``; empty at the top level.
+        value: mapping or plain value.
+    """
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from flat(f"{name}.{key}" if name else key, inner)
@@ -53,9 +59,16 @@ def flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def address_of(database: Path, name: str) -> str:
-    """Return the page with an experiment's table: what follows the name of MLflow's server.
+    """Return the path of the UI page with an experiment's table, relative to the server's root.
 
-    The database is asked without MLflow, which takes seconds to import.
+    The database is read with sqlite3, because importing mlflow takes seconds.
+
+    Args:
+        database: SQLite database of a run.
+        name: name of the experiment.
+
+    Raises:
+        sqlite3.Error: the database cannot be read.
     """
     address = f"{database.resolve().as_uri()}?mode=ro"
     with closing(sqlite3.connect(address, uri=True)) as connection:
@@ -69,19 +82,19 @@ def address_of(database: Path, name: str) -> str:
 
 
 def relocate(database: Path, artifacts: str) -> None:
-    """Let a database that was moved or copied with its run find its artifacts where they are now.
+    """Update the artifact locations in a database that was moved or copied with its run.
 
-    MLflow has no call for it: places of artifacts are written once, absolute.
+    MLflow stores absolute artifact locations and has no function to change them.
 
     Args:
-        database: of a run; nothing happens where there is none.
-        artifacts: URI of the folder of its artifacts.
+        database: SQLite database of a run; nothing is done if it does not exist.
+        artifacts: URI of the current artifact folder.
     """
     if not database.is_file():
         return
     with closing(sqlite3.connect(database)) as connection, connection:
         there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'")
-        if there.fetchone() is None:  # whoever made it was killed before its tables
+        if there.fetchone() is None:  # its creator was killed before it made the tables
             return
         old = connection.execute(
             "SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE ? "

@@ -1,1 +1,4 @@
-"""What runs inside a task: claims points, watches clock and signals, measures. No MLflow."""
+"""Worker processes: claim points, measure them, and stop on signals or before the time limit.
+
+Does not import MLflow.
+"""

@@ -1,4 +1,4 @@
-"""Where a worker begins; for submitit a pickle that carries nothing but a path."""
+"""Entry point of a worker process, and the callable that submitit pickles."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from flexhpc.worker.task import TaskFile
 
 
 def begin(path: Path, place: Place, stop: Stop) -> int:
-    """Work until no point is left; returns the number of points that failed.
+    """Measure points until none is left; return the number of points that failed.
 
     Args:
-        path: of the task's file; place: of this process in its job.
-        stop: set by signals from now on: importing torch takes seconds.
+        path: task file.
+        place: distributed environment of this process.
+        stop: stop request, connected to signals by the caller: importing torch takes seconds,
+            during which signals must not be lost.
 
     Raises:
-        SystemExit: with 1 if the file is damaged; see :func:`flexhpc.worker.work.work`.
+        SystemExit: with status 1 if the task file is missing or damaged, and as in
+            :func:`flexhpc.worker.work.work`.
     """
     try:
         task = TaskFile.read(path)
@@ -36,14 +39,18 @@ def begin(path: Path, place: Place, stop: Stop) -> int:
 
 @dataclass(frozen=True)
 class Task:
-    """A worker, as submitit pickles it: importable, and with one path only."""
+    """Callable that submitit pickles and runs in each task.
+
+    Attributes:
+        path: path of the task file.
+    """
 
     path: str
 
     def __call__(self) -> int:
-        """Work until no point is left; returns the number of points that failed.
+        """Measure points until none is left; return the number of points that failed.
 
-        Signals are taken over first: submitit's own handlers would requeue the job, or end it.
+        Replaces submitit's signal handlers first, which would requeue or end the job.
         """
         stop = Stop.on_signals()
         return begin(Path(self.path), Place.here(), stop)

@@ -1,12 +1,14 @@
-"""Imports once what every worker of a machine needs, and forks workers from that.
+"""Fork server: imports the modules of a worker once per machine and forks workers from them.
 
 Usage: python -m flexhpc.worker.fork_server
-Each line of stdin is an :class:`~flexhpc.worker.orders.Order`; stdout tells of each process of a
-worker that it was started, and of its end, in any order. Workers outlive this process, which ends
-with its stdin.
 
-multiprocessing has such a server, but runs the caller's main script again in every process, and
-its caller cannot end before the workers.
+Each line of stdin is an :class:`~flexhpc.worker.orders.Order`. For each worker process, a
+:class:`~flexhpc.worker.orders.Started` and an :class:`~flexhpc.worker.orders.Ended` line are
+written to stdout; lines of different processes may interleave. The server exits when stdin is
+closed; its workers keep running.
+
+The fork server of multiprocessing is not used: it runs the caller's main script again in every
+process, and the caller cannot exit before the workers.
 """
 
 from __future__ import annotations
@@ -32,17 +34,18 @@ from flexhpc.worker.place import Place
 from flexhpc.worker.signals import Stop
 
 WARM = "flexhpc.worker.work"
-"""All that a worker needs, torch among it; by name, as whoever sends orders imports no torch."""
+"""Module that imports everything a worker needs, including torch; given by name, because processes
+that start a fork server must not import torch."""
 
 
 class _Server:
-    """The parent of all workers."""
+    """Parent process of all workers."""
 
     def __init__(self) -> None:
         self._running: dict[int, str] = {}
 
     def serve(self) -> None:
-        """Fork a worker for each line of stdin, until that ends."""
+        """Fork the processes of a worker for each line of stdin, until stdin is closed."""
         signal.signal(signal.SIGCHLD, self._tell_endings)
         for line in sys.stdin:
             order, token = Order(**json.loads(line)), secrets.token_hex(16)
@@ -53,7 +56,7 @@ class _Server:
                     _tell(Started(worker=order.worker, pid=pid))
 
     def _tell_endings(self, *_: object) -> None:
-        """Tell of all children that ended; a signal may stand for several."""
+        """Report every child that ended; one SIGCHLD may stand for several children."""
         while self._running:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
@@ -64,7 +67,7 @@ class _Server:
 
 @contextlib.contextmanager
 def _no_child_ends() -> Iterator[None]:
-    """Put off news of children: none may end before it is known to run."""
+    """Block SIGCHLD, so that the end of a child is not handled before its start is recorded."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     try:
         yield
@@ -73,16 +76,23 @@ def _no_child_ends() -> Iterator[None]:
 
 
 def _tell(what: Started | Ended) -> None:
-    """Write a line, in one piece as it is short; the reader may be gone."""
+    """Write an event to stdout and ignore a closed pipe.
+
+    A line is shorter than PIPE_BUF, so a single write is atomic.
+    """
     with contextlib.suppress(OSError):
         os.write(1, json.dumps(asdict(what)).encode() + b"\n")
 
 
 def _fork(order: Order, rank: int, token: str) -> int:
-    """Return the id of a new process of a worker; it never comes back from here itself.
+    """Fork one process of a worker; return its process id in the parent.
+
+    The child does not return from this function.
 
     Args:
-        order: what was asked for; rank: of the process; token: by which its peers know it.
+        order: worker to start.
+        rank: rank of the process within the worker.
+        token: secret by which the processes of the worker authenticate each other.
     """
     if pid := os.fork():
         return pid
@@ -100,7 +110,7 @@ def _fork(order: Order, rank: int, token: str) -> int:
 
 
 def _become_worker(order: Order, rank: int) -> None:
-    """Leave behind what ties this process to its parent."""
+    """Detach a forked process from the server: session, signals, environment and streams."""
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
@@ -132,7 +142,7 @@ def _place(order: Order, rank: int, token: str) -> Place:
 
 
 def _end(status: int) -> NoReturn:
-    """End a worker, without what its parent would do at its own end."""
+    """Exit a worker without running the exit handlers inherited from the server."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -141,14 +151,14 @@ def _end(status: int) -> NoReturn:
 
 
 def main() -> None:
-    """Import everything, then serve."""
+    """Import the modules of a worker, then serve orders."""
     for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # of a terminal: the sweep says when to stop
+        signal.signal(number, signal.SIG_IGN)  # from the terminal; the sweep decides when to stop
     with quick_imports():
         importlib.import_module(WARM)
-        gc.freeze()  # memory that is shared with children stays shared
+        gc.freeze()  # keeps memory shared with children: a collection would copy pages
     _Server().serve()
-    os._exit(0)  # at once: whoever waits for a sweep to be gone should not wait for torch
+    os._exit(0)  # skips the shutdown of torch, which would delay the exit of the sweep
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A worker inside of the running Python: what measures a point for the Python interface."""
+"""In-process worker of the Python API."""
 
 from __future__ import annotations
 
@@ -23,15 +23,18 @@ _INTERRUPTED = "interrupted"
 
 
 def work_here(task: TaskFile, point: Point, shown: Callable[[dict[str, Any]], None]) -> None:
-    """Measure a point in this process, which another process may not do at the same time.
+    """Measure a point in this process.
 
-    Ctrl-C saves the training in hand before it raises KeyboardInterrupt.
+    On Ctrl-C the current training is saved before KeyboardInterrupt is raised.
 
     Args:
-        task: what a worker of this launch is told; shown: called after every epoch.
+        task: task file of the launch.
+        point: point to measure.
+        shown: called with the progress of a training after every epoch.
 
     Raises:
-        PointError: it cannot be measured, or another process is at it.
+        PointError: the point cannot be measured, or another process is measuring it.
+        KeyboardInterrupt: the user pressed Ctrl-C.
     """
     device = choose_device(task.threads)
     folder = Path(task.stop).parent
@@ -47,7 +50,7 @@ def work_here(task: TaskFile, point: Point, shown: Callable[[dict[str, Any]], No
             worker.close()
     if stop.why == _INTERRUPTED:
         raise KeyboardInterrupt
-    if not folder.is_dir():  # whoever writes there notices before the watchdog does
+    if not folder.is_dir():  # a write can fail before the watchdog notices
         raise PointError(f"{task.run}: the run folder was moved or removed")
     if stop.is_set():
         raise PointError(stop.why)
@@ -60,7 +63,7 @@ def work_here(task: TaskFile, point: Point, shown: Callable[[dict[str, Any]], No
 
 @contextlib.contextmanager
 def _stop_on_interrupt() -> Iterator[Stop]:
-    """Ask to stop on Ctrl-C; threads other than the main one get none."""
+    """Convert Ctrl-C to a stop request; no effect outside the main thread."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -1,4 +1,7 @@
-"""What a sweep and its fork server say to each other: lines of JSON. Imports nothing heavy."""
+"""Messages between a sweep and its fork server, one JSON object per line.
+
+Imports only the standard library, so that the fork server's client starts quickly.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,14 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """One worker to start.
+    """Request to start one worker.
 
     Attributes:
-        worker: path and first letters of its logs, which name it.
-        task: path of the task's file.
-        processes: that train each of its probes together.
-        environment: all of it; cwd: working directory.
+        worker: name of the worker: path prefix of its log files.
+        task: path of the task file.
+        processes: number of processes that train each probe together.
+        environment: complete environment of the processes.
+        cwd: working directory.
     """
 
     worker: str
@@ -26,17 +30,27 @@ class Order:
     cwd: str
 
     def line(self) -> bytes:
-        """Return it as :func:`main` reads it."""
+        """Return the order as one JSON line, as the fork server reads it."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
     def log(self, rank: int, stream: str) -> Path:
-        """Return where a process of it writes to; its end is as of submitit's logs."""
+        """Return the log file of one process; the suffix is the same as in submitit's logs.
+
+        Args:
+            rank: rank of the process.
+            stream: ``out`` or ``err``.
+        """
         return Path(f"{self.worker}_{rank}_log.{stream}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """A process of a worker runs; pid: its id."""
+    """Event: a process of a worker was started.
+
+    Attributes:
+        worker: name of the worker; see :class:`Order`.
+        pid: process id.
+    """
 
     worker: str
     pid: int
@@ -44,7 +58,13 @@ class Started:
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """A process is no more; status: as it exited, or the negative number of what killed it."""
+    """Event: a process of a worker ended.
+
+    Attributes:
+        worker: name of the worker; see :class:`Order`.
+        pid: process id.
+        status: exit status, or the negative number of the signal that killed the process.
+    """
 
     worker: str
     pid: int
@@ -52,6 +72,6 @@ class Ended:
 
 
 def event(line: bytes) -> Started | Ended:
-    """Return what a line of stdout says."""
+    """Parse one line of the fork server's stdout."""
     value = json.loads(line)
     return Ended(**value) if "status" in value else Started(**value)

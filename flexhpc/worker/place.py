@@ -1,4 +1,4 @@
-"""Which process of which job this is: rank, peers, log and clock, from the job's environment."""
+"""Distributed environment of a worker process: rank, peers, log file and deadline."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ENDS = "FLEXHPC_ENDS"
-"""Environment variable with the time (seconds since the epoch) at which the allocation ends."""
+"""Environment variable with the end of the allocation (seconds since the epoch)."""
 _SECRET = ".secret"
 
 
 def write_secret(folder: Path) -> None:
-    """Write down, for our own eyes only, by what the processes of a job's tasks know each other."""
+    """Create the secret by which the processes of a job authenticate each other.
+
+    The file is readable by its owner only.
+    """
     path = folder / _SECRET
     path.touch(mode=0o600)
     path.write_text(secrets.token_hex(16))
 
 
 def read_secret(folder: Path) -> str:
-    """Return what :func:`write_secret` wrote; of a job of an older flexhpc, the folder's name."""
+    """Read the secret of a job.
+
+    Return the folder's path if there is no secret, as for jobs submitted by older versions.
+    """
     try:
         return (folder / _SECRET).read_text()
     except FileNotFoundError:
@@ -30,14 +36,18 @@ def read_secret(folder: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """This process among those of its job.
+    """Distributed environment of this process.
 
     Attributes:
-        rank: its number; size: number of processes; local_rank: its number on this node.
-        host: of rank 0; token: names this attempt of this job, and nobody else can guess it.
-        job: the job's id, ``123_4`` for task 4 of array 123; index: 4.
-        log: where its stderr goes.
-        ends: time at which the allocation ends, or None.
+        rank: rank of this process in the job.
+        size: number of processes of the job (world size).
+        local_rank: rank on this node.
+        host: host name of rank 0.
+        token: secret identifier of this attempt of this job.
+        job: job id, ``123_4`` for task 4 of array 123.
+        index: index of the array task, 4 in this example.
+        log: path of the stderr log.
+        ends: end of the allocation (seconds since the epoch), or None if unknown.
     """
 
     rank: int
@@ -52,8 +62,11 @@ class Place:
 
     @classmethod
     def here(cls) -> Place:
-        """Read it from what submitit and SLURM say; needs no scontrol, so works in a container."""
-        from submitit import JobEnvironment  # a tenth of a second that workers here need not wait
+        """Read the environment of submitit and SLURM.
+
+        Does not call scontrol, and therefore works in a container.
+        """
+        from submitit import JobEnvironment  # takes 0.1 s, which local workers need not spend
 
         job = JobEnvironment()
         host = "127.0.0.1" if job.num_nodes == 1 else job.hostnames[0]
@@ -73,9 +86,12 @@ class Place:
 
     @property
     def setbacks(self) -> Path:
-        """Where the batch script writes down each bad end of this task, until it gets further."""
+        """File to which the batch script appends each failed exit status of this task.
+
+        The worker removes it as soon as it has claimed a point.
+        """
         return Path(self.log).parent / f"{self.job}.setbacks"
 
     def seconds_left(self) -> float | None:
-        """Return how long the allocation still lasts, or None if that is not known."""
+        """Return the remaining time of the allocation (seconds), or None if unknown."""
         return None if self.ends is None else self.ends - time.time()

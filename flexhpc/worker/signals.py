@@ -1,4 +1,8 @@
-"""The request to stop that a worker gets by a signal. Imports nothing heavy: see entry.py."""
+"""Stop requests and exit statuses of workers.
+
+Imports only the standard library, so that signals are handled before torch is imported; see
+entry.py.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,21 @@ import signal
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
-"""SIGTERM: preemption, scancel, a service manager. SIGUSR2: what SLURM is told to send."""
+"""Signals that request a stop. SIGTERM is sent by preemption, scancel and service managers; SIGUSR2
+is requested from SLURM with ``--signal`` before the time limit."""
 
 RESTART = 75
-"""Exit status of a worker that stopped with work left (EX_TEMPFAIL), to be started again."""
+"""Exit status of a worker that stopped with points left and must be requeued (EX_TEMPFAIL)."""
 ALONE = 76
-"""Exit status of a process that lost the others of its job, or never met them."""
+"""Exit status of a process that lost the connection to its peers, or never connected to them."""
 
 
 class Stop:
-    """Set by a signal, by the clock, or by whoever calls; the training loop only asks.
+    """Stop request, set by a signal handler, the watchdog or the caller.
 
-    A plain attribute: a lock, as threading.Event has one, may be held by the very code that a
-    signal interrupts.
+    The training loop polls it. It is a plain attribute instead of a threading.Event: the lock of an
+    Event may be held by the code that a signal interrupts, so that setting it in the handler would
+    deadlock.
     """
 
     def __init__(self) -> None:
@@ -26,7 +32,7 @@ class Stop:
 
     @classmethod
     def on_signals(cls) -> Stop:
-        """Return one that SIGTERM and SIGUSR2 set from now on."""
+        """Create a stop request that SIGTERM and SIGUSR2 set."""
         stop = cls()
 
         def handle(number: int, _: Any) -> None:
@@ -37,9 +43,9 @@ class Stop:
         return stop
 
     def set(self, why: str) -> None:
-        """Ask to stop; the first reason stays."""
+        """Request a stop; the first reason is kept."""
         self.why = self.why or why
 
     def is_set(self) -> bool:
-        """Return whether it is time to stop."""
+        """Return whether a stop was requested."""
         return bool(self.why)

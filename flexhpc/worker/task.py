@@ -1,4 +1,4 @@
-"""What a worker is told: one small file."""
+"""Task file: the input of a worker."""
 
 from __future__ import annotations
 
@@ -11,44 +11,55 @@ from flexhpc.state_file import read_as
 from flexhpc.store.claim import process_birth, process_lives
 
 WORKER_GPU = "FLEXHPC_GPU"
-"""Environment variable with the GPUs of a worker, in the form of CUDA_VISIBLE_DEVICES."""
+"""Environment variable with the GPUs of a worker, in the format of CUDA_VISIBLE_DEVICES."""
 PROBES_AT_ONCE = "FLEXHPC_PROBES_AT_ONCE"
-"""Environment variable with the probes of one point that a worker may train at the same time."""
+"""Environment variable with the number of probes of a point that a worker trains in parallel."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """The process for which workers work; they stop when it is gone."""
+    """Process that started the workers; the workers stop when it ends.
+
+    Attributes:
+        pid: process id.
+        birth: start time (seconds since the epoch), 0 if the process was already dead.
+    """
 
     pid: int
     birth: float
 
     @classmethod
     def of(cls, pid: int) -> Owner:
-        """Return the owner with this process id."""
+        """Create the owner from a process id."""
         return cls(pid=pid, birth=process_birth(pid) or 0.0)
 
     def lives(self) -> bool:
-        """Return whether it still runs."""
+        """Return whether the owner is still running."""
         return process_lives(self.pid, self.birth)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFile:
-    """Content of a task's file.
+    """Content of a task file.
 
     Attributes:
-        run: the run folder; spec: the frozen spec of this launch.
+        run: path of the run folder.
+        spec: path of the frozen spec of this launch.
         launch: id of the launch.
-        stop: workers stop when this file exists.
-        python: Python, as "3.11", and flexhpc of whoever wrote this; a worker must have the same.
-        owner: whom to watch, or None for workers that outlive their launcher.
-        threads: threads of each process; probes_at_once: of one point, unless the environment says
-            otherwise; retries: see the profile; checkpoint_every: seconds.
-        beat: seconds between heartbeats.
-        points: ids of the points of an array, ``per_task`` of them for each of its tasks; None
-            for a worker that takes whatever point of the run is free.
-        stop_before: seconds before the end of the allocation at which to stop.
+        stop: path of the stop file; workers stop when it exists.
+        python: Python version of the submitting process, as ``3.11``; workers must have the same.
+        flexhpc: flexhpc version of the submitting process; workers must have the same.
+        owner: process whose end stops the workers; None for workers that outlive their launcher.
+        threads: number of threads per process.
+        probes_at_once: number of probes of one point trained in parallel, unless overridden by
+            ``FLEXHPC_PROBES_AT_ONCE``.
+        retries: number of deaths on a point that are tolerated before it fails; see the profile.
+        checkpoint_every: time between checkpoints (seconds).
+        beat: time between heartbeats (seconds).
+        points: ids of the points of a job array, ``per_task`` consecutive ones per task; None for
+            a worker that claims any free point of the run.
+        per_task: number of points per task of the array.
+        stop_before: time before the end of the allocation at which workers stop (seconds).
     """
 
     run: str
@@ -68,21 +79,21 @@ class TaskFile:
     stop_before: float = 0.0
 
     def of_task(self, index: int) -> list[str] | None:
-        """Return the ids of the points of one task of the array."""
+        """Return the ids of the points of one array task; None for workers outside of an array."""
         if self.points is None:
             return None
         return self.points[index * self.per_task : (index + 1) * self.per_task]
 
     def write(self, path: Path) -> None:
-        """Write it as JSON."""
+        """Write the task file as JSON."""
         write_json(path, asdict(self))
 
     @classmethod
     def read(cls, path: Path) -> TaskFile:
-        """Read it back.
+        """Read a task file.
 
         Raises:
-            PointError: there is no such file, or it holds something else.
+            PointError: the file does not exist or is invalid.
         """
         task = read_as(cls, path)
         if task is None:

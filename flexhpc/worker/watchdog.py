@@ -1,4 +1,4 @@
-"""Watches over a worker from a thread of its own: stop requests, clock, heartbeat, progress."""
+"""Watchdog thread of a worker: stop requests, time limit, heartbeat and progress."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from flexhpc.worker.task import TaskFile
 
 
 class Watchdog:
-    """The training loop only ever asks a flag, so that nothing slow happens between its steps.
+    """Thread that does the file system checks of a worker.
+
+    The training loop only polls a flag, so that its steps are not delayed by I/O.
 
     Attributes:
-        stop: set by signals, the clock, the stop file, or the owner's death.
-        cancelled: the stop file is there, or the owner or the run folder is gone: nobody wants
-            this job to go on.
-        lost: the claim in hand is no longer ours.
+        stop: stop request; set by signals, before the time limit, by the stop file, or when the
+            owner ends.
+        cancelled: whether the job must not be requeued: the stop file exists, or the owner or the
+            run folder is gone.
+        lost: set when another process took over the current claim.
     """
 
     def __init__(self, task: TaskFile, place: Place, stop: Stop) -> None:
@@ -36,25 +39,25 @@ class Watchdog:
         threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
 
     def guard(self, claim: Claim | None) -> None:
-        """Keep this claim fresh from now on; None when there is nothing to keep."""
+        """Start sending heartbeats for a claim; None stops them."""
         with self._lock:
             self.claim, self.progress = claim, {}
             self.lost.clear()
 
     def stopping(self) -> bool:
-        """Return whether the measurement in hand must stop."""
+        """Return whether the current measurement must stop."""
         return self.stop.is_set() or self.lost.is_set()
 
     def note(self, progress: dict[str, Any]) -> None:
-        """Take the latest progress; it goes out with the next heartbeat."""
+        """Set the progress to write with the next heartbeat."""
         self.progress = progress
 
     def close(self) -> None:
-        """End the watch."""
+        """Stop the thread."""
         self._over.set()
 
     def _watch(self) -> None:
-        # Also while a stopping worker saves: until the claim is given back.
+        # Continues while a stopping worker saves its state, until the claim is released.
         while not self._over.wait(self.task.beat):
             try:
                 self._listen()

@@ -1,4 +1,4 @@
-"""A worker: claims points one after the other and measures them, until none is left."""
+"""Worker: claim and measure points one after the other, until none is left."""
 
 from __future__ import annotations
 
@@ -35,18 +35,24 @@ Ended = Literal["done", "failed", "held"]
 
 
 def work(task: TaskFile, place: Place, stop: Stop) -> int:
-    """Measure points until none is left; returns how many failed.
+    """Measure points until none is left; return the number of points that failed.
 
-    A point that fails is written down with one line and left; the others go on. In a job of
-    several processes rank 0 does this and the others train along.
+    A failed point is recorded with one message and skipped. In a job with several processes, rank 0
+    claims points, and the other ranks only take part in training.
+
+    Args:
+        task: content of the task file.
+        place: distributed environment of this process.
+        stop: stop request.
 
     Raises:
-        SystemExit: with ``RESTART`` if there is work left; with another status if the versions
-            here are not those of whoever submitted the task, or the run folder cannot be written.
+        SystemExit: with status ``RESTART`` if points are left; with another status if the versions
+            of Python, flexhpc or its source differ from those of the submitting process, or the
+            run folder cannot be written.
     """
     _check_versions(task)
     if (gpu := os.environ.get(WORKER_GPU)) is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before CUDA wakes up
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # must be set before CUDA is initialised
     device = choose_device(task.threads, place.local_rank)
     try:
         group = Group.join(
@@ -105,11 +111,11 @@ def _check_versions(task: TaskFile) -> None:
 
 
 def _leave(group: Group, status: int) -> None:
-    """Part from the group, and see to it that this process then ends with ``status``.
+    """Destroy the process group and register an exit with ``status`` (collective call).
 
-    Threads of torch's process group may outlive it for a moment. Should one of them wake up while
-    the interpreter is taken down, the process aborts ("terminate called without an active
-    exception") after all is done, and its task would run again. So it is not taken down.
+    Threads of torch's process group may outlive it for a moment. If one of them wakes up during
+    interpreter shutdown, the process aborts ("terminate called without an active exception") after
+    all work is done, and its task would be requeued. Therefore interpreter shutdown is skipped.
     """
     group.leave()
 
@@ -124,17 +130,24 @@ def _leave(group: Group, status: int) -> None:
 
 
 def _leave_at_once(why: str, status: int = ALONE) -> NoReturn:
-    """End without any clean-up, which would wait for the lost; the claim shows how we died."""
+    """Exit without clean-up, which would wait for lost peers.
+
+    A claim that is still held stays in state ``running`` with a dead holder: it counts as a death.
+    """
     _say(why, sys.stderr)
     os._exit(status)
 
 
 class Worker:
-    """Rank 0 of a job, or a worker by itself.
+    """Claims and measures points; runs on rank 0 of a job, or in a single process.
 
     Args:
+        task: content of the task file.
+        place: distributed environment of this process.
+        stop: stop request.
+        group: process group that trains the probes.
         shown: called with the progress of a training after every epoch; see :class:`Callbacks`.
-        tells: whether it writes a line for each point.
+        tells: whether to print one line per point.
     """
 
     def __init__(
@@ -151,17 +164,18 @@ class Worker:
         self._pool: ProbePool | None = None
 
     def close(self) -> None:
-        """End the processes that train probes for this one, and the watch over it."""
+        """Stop the watchdog and the pool of probe processes."""
         self.watchdog.close()
         if self._pool is not None:
             self._pool.close()
 
     def work_on(self, points: list[Point]) -> None:
-        """Measure every point that nobody else measures.
+        """Measure every point that no other process measures.
 
-        A task of an array has its own points. If a holder of one looks alive (a node that SLURM
-        gave up may run on, or have died a moment ago) it waits until the holder has been silent
-        for so long that it counts as dead, but not for one that shows signs of life.
+        The points of an array task belong to this task only. If the claim of one still looks live
+        (a node that SLURM considers down may still be running, or may have died a moment ago), the
+        task retries until the claim is old enough to count as dead. It does not wait longer for a
+        holder that keeps sending heartbeats.
         """
         end = time.monotonic() + SILENCE + 2 * self.task.beat
         while points and not self.stop.is_set():
@@ -175,7 +189,7 @@ class Worker:
                 time.sleep(_RETRY_EVERY)
 
     def leaves_work(self, points: list[Point]) -> bool:
-        """Return whether a task of an array was stopped, and is to go on later."""
+        """Return whether an array task was stopped with points left and must be requeued."""
         return (
             self.task.points is not None
             and self.stop.is_set()
@@ -197,7 +211,7 @@ class Worker:
         claim = self._take(point)
         if claim is None:
             return "held"
-        self.place.setbacks.unlink(missing_ok=True)  # from here on the claim tells of deaths
+        self.place.setbacks.unlink(missing_ok=True)  # from now on deaths are counted in the claim
         self.watchdog.guard(claim)
         try:
             if claim.record.deaths > self.task.retries:
@@ -206,7 +220,7 @@ class Worker:
                     "(killed, or out of memory?)"
                 )
             if (why := self._no_data.get(_data_of(point))) is not None:
-                raise PointError(why)  # a download that failed need not fail for every point
+                raise PointError(why)  # do not repeat a failed download for every point
             self._measure(point)
         except Interrupted:
             if not self.watchdog.lost.is_set():
@@ -220,7 +234,7 @@ class Worker:
             return self._fail(claim, str(error))
         except PeerLost:
             raise
-        except (Exception, SystemExit) as error:  # code of the user's own may want to end us
+        except (Exception, SystemExit) as error:  # user code may call sys.exit
             traceback.print_exc()
             what = one_line(error)
             self._fail(claim, f"{type(error).__name__}: {what}")
@@ -231,7 +245,7 @@ class Worker:
         return "done"
 
     def _take(self, point: Point) -> Claim | None:
-        """Claim a point; None if somebody else measures it.
+        """Claim a point; return None if another process measures it.
 
         Raises:
             PointError: the run folder cannot be written.
@@ -251,17 +265,17 @@ class Worker:
             raise PointError(f"nothing can be written to the run folder: {what}") from None
 
     def _was_only_moved(self, point: Point) -> bool:
-        """Return whether SLURM itself took the point's last holder, this very task, off its node.
+        """Return whether the previous holder was this task, ended by preemption or a node failure.
 
-        Preempted, or its node failed: the batch script, which writes down how its task ended, went
-        with it. The point is not to blame.
+        In both cases the batch script, which records the exit status of its task, was killed too,
+        and no exit status was recorded. Such an end must not count as a death on the point.
         """
         before = read_claim(self.run.claim(point.id))
         same = before is not None and before.job == self.place.job
         return self.task.points is not None and same and not self.place.setbacks.exists()
 
     def _last_saved(self, point: Point) -> float:
-        """Return when the point last got any further, in seconds since the epoch."""
+        """Return when progress on a point was last saved (seconds since the epoch, 0 if never)."""
         times = [0.0]
         for path in (self.run.point(point.id), *self.run.checkpoints(point.id)):
             with contextlib.suppress(OSError):
@@ -295,7 +309,7 @@ class Worker:
         self.shown(state)
 
     def _pool_for(self, point: Point) -> ProbePool | None:
-        """Return the processes for a search that wants several probes at once, if there are any."""
+        """Return the pool of probe processes; None if probes are trained one at a time."""
         if self._at_once == 1 or self.group.size > 1 or at_once(point.search) == 1:
             return None
         if self._pool is None:
@@ -305,7 +319,10 @@ class Worker:
         return self._pool
 
     def _release(self, claim: Claim, state: Any, message: str = "") -> None:
-        """Give a claim back; first of all no heartbeat may say any more that it is held."""
+        """Release a claim.
+
+        Heartbeats are stopped first, because one would reset the state to ``running``.
+        """
         self.watchdog.guard(None)
         try:
             claim.release(state, message)
@@ -314,18 +331,18 @@ class Worker:
 
 
 def _data_of(point: Point) -> str:
-    """Return what decides whether a point's data can be opened; some are drawn by the seed."""
+    """Return a key of a point's data; it includes the seed, which generates synthetic data."""
     return f"{point.seed} {point.data.model_dump_json()}"
 
 
 def _say(text: str, to: TextIO | None = None) -> None:
-    """Print a line to the log; a full disk or a lost node must not cost a measurement."""
+    """Print a line to the log; errors are ignored, because they must not fail a measurement."""
     with contextlib.suppress(OSError):
         print(text, file=to or sys.stdout, flush=True)
 
 
 def _is_measured(run: RunFolder, point: Point) -> bool:
-    """Return whether a point has all that is wanted; a damaged file is left to :func:`measure`."""
+    """Return whether a point is complete; False for a corrupt file (:func:`measure` reports it)."""
     try:
         record = read(run.point(point.id))
     except PointError:
