@@ -79,7 +79,7 @@ def test_a_worker_imports_neither_torchs_compiler_nor_mlflow(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("room", ["spec", "search", "store"])
+@pytest.mark.parametrize("room", ["config", "search", "store"])
 def test_pure_rooms_import_no_torch(room: str) -> None:
     code = (
         f"import sys, pkgutil, importlib, flexhpc.{room} as room\n"
