@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -229,7 +230,7 @@ def test_kill_nine_in_the_middle_of_a_sweep(
 ) -> None:
     """Two workers for one point: the one that has it trains two probes at once."""
     here = tmp_path / spec.name
-    here.write_text(spec.read_text())
+    shutil.copy(spec, here)
     barrier = Barrier(tmp_path)
     begin = partial(start, here, keys="workers: 2\nretries: 3\ncheckpoint_every: 0.2\n")
     path = tmp_path / "runs" / "several"

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.barrier import Barrier, alive, wait_for
 from tests.conftest import FULL
 from tests.slurm.conftest import Cluster, finish
-from tests.slurm.test_sweeps import locally, submissions, write_gated_spec, write_spec
+from tests.slurm.test_sweeps import GATED, locally, submissions, write_spec
 from tests.sweeps import contents
 
 
@@ -35,7 +35,7 @@ def check_attempts(run: Path, points: int, running: int) -> None:
 def test_points_in_arrays_of_four_keep_the_throttle(small_cluster: Cluster, tmp_path: Path) -> None:
     """Without accounting; the throttle is counted while they run."""
     seeds = list(range(15 if FULL else 5))
-    spec = write_gated_spec(tmp_path, f"  seed: {seeds}\n")
+    spec = write_spec(tmp_path, f"  seed: {seeds}\n", GATED)
     profile = small_cluster.profile(tmp_path, throttle=3)
     barrier = Barrier(tmp_path)
     barrier.hold(1)
@@ -110,7 +110,7 @@ def test_sbatch_that_fails_after_acceptance_and_a_controller_that_dies_while_sub
 def test_a_controller_that_dies_in_the_middle_of_a_run(
     small_cluster: Cluster, tmp_path: Path
 ) -> None:
-    spec = write_gated_spec(tmp_path, "  seed: [0, 1, 2]\n")
+    spec = write_spec(tmp_path, "  seed: [0, 1, 2]\n", GATED)
     profile = small_cluster.profile(tmp_path, throttle=2, processes_per_node=2)
     barrier = Barrier(tmp_path)
     barrier.hold(20)

@@ -13,12 +13,13 @@ from flexhpc.store.status import StatusReader, open_run
 from tests.barrier import Barrier, wait_for
 from tests.slurm.conftest import Cluster, finish
 from tests.slurm.test_controller import attempts
-from tests.slurm.test_sweeps import locally, submissions, write_gated_spec, write_spec
+from tests.slurm.test_sweeps import GATED, locally, submissions, write_spec
+from tests.speeds import BUDGET
 from tests.sweeps import contents
 
 THREE = "  seed: [0, 1, 2]\n"
-FIRST_PROBE = 250
-"""Forward passes after which a task has finished its first probe: that makes 240 at the most."""
+FIRST_PROBE = 240 // int(os.environ.get(BUDGET, "1")) + 10
+"""Forward passes after which a task has finished its first probe: 4 shards in 60 epochs, and 10."""
 
 
 def states(cluster: Cluster, run: Path) -> list[str]:
@@ -47,7 +48,7 @@ def test_four_points_packed_in_a_task(cluster: Cluster, tmp_path: Path) -> None:
 def test_cancel_empties_the_queue_and_the_same_command_finishes(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    spec = write_gated_spec(tmp_path, THREE)
+    spec = write_spec(tmp_path, THREE, GATED)
     profile = cluster.profile(tmp_path, throttle=2)
     barrier = Barrier(tmp_path)
     barrier.hold(FIRST_PROBE)
@@ -74,7 +75,7 @@ def test_cancel_empties_the_queue_and_the_same_command_finishes(
 def test_ctrl_c_leaves_the_jobs_alone_and_the_same_command_watches_them_again(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    spec = write_gated_spec(tmp_path, "  seed: [0, 1]\n")
+    spec = write_spec(tmp_path, "  seed: [0, 1]\n", GATED)
     profile = cluster.profile(tmp_path)
     barrier = Barrier(tmp_path)
     barrier.hold(FIRST_PROBE)

@@ -23,17 +23,15 @@ grid:
 """
 
 
-def write_spec(folder: Path, grid: str) -> Path:
+GATED = QUICK.replace("family: mlp, width: 8, depth: 1", 'family: "gated:Net"').replace(
+    "epochs: 60", "epochs: 60, gates: {plateau: off}"
+)
+"""The same with trainings that wait at a barrier (tests/barrier.py)."""
+
+
+def write_spec(folder: Path, grid: str, text: str = QUICK) -> Path:
     path = folder / "quick.yaml"
-    path.write_text(QUICK + grid)
-    return path
-
-
-def write_gated_spec(folder: Path, grid: str) -> Path:
-    """Write one whose trainings wait at a barrier (tests/barrier.py)."""
-    path = write_spec(folder, grid)
-    text = path.read_text().replace("family: mlp, width: 8, depth: 1", 'family: "gated:Net"')
-    path.write_text(text.replace("epochs: 60", "epochs: 60, gates: {plateau: off}"))
+    path.write_text(text + grid)
     return path
 
 
