@@ -18,14 +18,14 @@ _AT_LEAST = 0.25
 
 
 def seconds_left(statuses: Sequence[PointStatus]) -> tuple[float, float] | None:
-    """Return a range for the remaining seconds of a sweep; None until two points are finished.
+    """Return a range for the remaining seconds of a sweep; None until two points are done.
 
     The total time of each unfinished point is drawn from the times of the finished points with the
     same values of all swept keys except the seed, or from all finished points if there is none.
     The range is from the 10% to the 90% quantile of 200 draws. It is too low if the larger points
     come last.
     """
-    finished = [s for s in statuses if s.state in ("done", "failed") and _seconds(s) > 0]
+    finished = [s for s in statuses if s.state == "done" and _seconds(s) > 0]
     if len(finished) < _FEWEST:
         return None
     rng = np.random.default_rng(0)  # fixed seed, so that the range does not jitter between calls
