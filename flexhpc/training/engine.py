@@ -173,8 +173,9 @@ class ShardedEngine:
         """See :class:`GradientEngine`."""
         local, device = self.local, self.group.device
         metrics = None if second else local.metrics
+        forgetting = None if metrics is None else metrics.forgetting
         parts = ids.tensor_split(self.parts)
-        missed = torch.zeros(len(local.labels), device=device)
+        missed = torch.zeros(0 if forgetting is None else len(local.labels), device=device)
 
         def part(number: int) -> Tensor:
             seed = np.random.SeedSequence((self.seed, step, number))
@@ -186,15 +187,16 @@ class ShardedEngine:
                     for logits, labels, rows in outputs:
                         part_sums, wrong = metrics.sums(logits, labels)
                         sums += part_sums
-                        missed[rows] = wrong.float()
+                        if forgetting is not None:
+                            missed[rows] = wrong.float()
             return sums
 
         with fixed_statistics(local.model) if second else contextlib.nullcontext():
             sums = self._sum(part)
         if metrics is not None:
             metrics.add_sums(sums, len(ids))
-            if metrics.forgetting is not None:
-                metrics.forgetting.saw(ids, self.group.all_reduce(missed[ids]) > 0)
+        if forgetting is not None:
+            forgetting.saw(ids, self.group.all_reduce(missed[ids]) > 0)
 
 
 class GradientSum:
