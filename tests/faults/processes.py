@@ -112,7 +112,7 @@ def stopped_worker(site: Site, times: int) -> Outcome:
             os.kill(pid, signal.SIGSTOP)
             site.outcome.tried += 1
             site.barrier.open()
-            time.sleep(float(site.rng.uniform(0, 1)))  # the others go on meanwhile
+            time.sleep(float(site.rng.uniform(0, 1)))  # the other workers train
             os.kill(pid, signal.SIGCONT)
     site.must_end_well(sweep)
     return site.conclude()
