@@ -42,9 +42,9 @@ def ui(
     ] = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
     socket: Annotated[
-        Path | None,
-        typer.Option("--socket", metavar="PATH", help="Unix socket instead, for you alone."),
-    ] = None,
+        bool,
+        typer.Option("--socket", help="Serve on a Unix socket that only you can reach."),
+    ] = False,
     runs: Runs = Path("runs"),
 ) -> None:
     """Serve MLflow's UI for a run (by default the newest) on loopback, or on a socket."""
@@ -53,9 +53,9 @@ def ui(
 
     folder, sweep, _ = open_run(run if run is not None else newest_run(runs))
     page = page_of(folder, sweep.name)
-    if socket is not None:
-        socket = private_socket(socket)
+    at = private_socket() if socket else None
+    if at is not None:
         typer.echo("On your own machine, and then open the address there:")
-        typer.echo(f"ssh -N -L {port}:{shlex.quote(str(socket))} {platform.node()}")
+        typer.echo(f"ssh -N -L {port}:{shlex.quote(str(at))} {platform.node()}")
     typer.echo(f"http://127.0.0.1:{port}{page}")
-    serve(folder, port, socket)
+    serve(folder, port, at)

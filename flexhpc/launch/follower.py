@@ -19,8 +19,8 @@ _SYNC_AFTER_FAILURE = 15.0
 def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) -> Iterator[None]:
     """Run a process that logs to MLflow within the block; on exit, wait until it has caught up.
 
-    The wait ends early if the user presses Ctrl-C again, or if the server still does not respond
-    after 15 s.
+    The wait ends early if the user presses Ctrl-C again, if the server still does not respond after
+    15 s, or if the run folder was moved.
 
     Args:
         task: task file of the launch.
@@ -47,7 +47,7 @@ def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) 
         while follower.poll() is None:
             failing = "warning: " in _said(log)
             late = time.monotonic() - began > _SYNC_AFTER_FAILURE
-            given_up = interruptions() > asked or (failing and late)
+            given_up = interruptions() > asked or (failing and late) or not log.exists()
             if given_up:
                 follower.kill()
                 follower.wait()

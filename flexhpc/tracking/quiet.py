@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import quote
 
 from flexhpc.atomic import write_atomic
 from flexhpc.imports import quick_imports
@@ -36,12 +37,20 @@ def mlflow_client(uri: str, *, can_be_made_again: bool = False) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
+def existing_database_uri(path: Path) -> str:
+    """Return a tracking URI with which MLflow opens a SQLite database but never creates it.
+
+    For a URI that starts with ``sqlite:///``, MLflow creates the folder and the database if they
+    are missing: it would recreate the folder of a run that was moved.
+    """
+    return f"sqlite+pysqlite:///file:{quote(str(path.resolve()))}?mode=rw&uri=true"
+
+
 def make_database(path: Path) -> None:
     """Create an empty MLflow database if it does not exist; the caller must hold the tracking lock.
 
-    The database is created in a temporary folder and moved into place. If MLflow is killed while it
-    creates its tables, it leaves a database that it cannot use, and it would recreate the folder of
-    a run that was moved in the meantime.
+    The database is created in a temporary folder and moved into place, because MLflow leaves a
+    database that it cannot use if it is killed while it creates its tables.
 
     Raises:
         OSError: the folder cannot be written, or does not exist.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -31,9 +32,9 @@ from flexhpc.store import RunFolder
 from flexhpc.store.record import PointRecord, ProbeSummary
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from flexhpc.tracking.note import note_of
-from flexhpc.tracking.quiet import make_database, mlflow_client
+from flexhpc.tracking.quiet import existing_database_uri, make_database, mlflow_client
 from flexhpc.tracking.state import local_uri, tracked, tracked_path
-from flexhpc.tracking.view import ENDED_BY, KIND, VIEW_TAG, flat, relocate, view_of
+from flexhpc.tracking.view import ENDED_BY, KIND, VIEW_TAG, flat, moved, view_of
 
 POINT, PROBE, LOGGED, EVALUATED, REPORT = (
     "flexhpc.point_id",
@@ -99,9 +100,12 @@ class Syncer:
         with self._lock():
             local = self.uri == local_uri(self.run)
             if local:
+                if moved(self.run, self.name):
+                    shutil.rmtree(self.run.artifacts, ignore_errors=True)
+                    self.run.database.unlink()  # both are created again at the new location
                 make_database(self.run.database)
-                relocate(self.run.database, self.run.artifacts.as_uri())
-            client = mlflow_client(self.uri, can_be_made_again=local)
+            opened = existing_database_uri(self.run.database) if local else self.uri
+            client = mlflow_client(opened, can_be_made_again=local)
             experiment = client.get_experiment_by_name(self.name)
             if experiment is None:
                 place = self.run.artifacts.as_uri() if local else None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flexhpc.config import Point
+from flexhpc.store import RunFolder
 
 VIEW = "flexhpc"
 """Key of the shared view, which is passed to MLflow's page in the URL."""
@@ -58,8 +59,8 @@ def flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def address_of(database: Path, name: str) -> str:
-    """Return the path of the UI page with an experiment's table, relative to the server's root.
+def experiment_of(database: Path, name: str) -> tuple[str, str] | None:
+    """Return the id and the artifact location of an experiment, or None if it does not exist.
 
     The database is read with sqlite3, because importing mlflow takes seconds.
 
@@ -72,42 +73,32 @@ def address_of(database: Path, name: str) -> str:
     """
     address = f"{database.resolve().as_uri()}?mode=ro"
     with closing(sqlite3.connect(address, uri=True)) as connection:
-        found = connection.execute(
-            "SELECT experiment_id FROM experiments WHERE name = ?", (name,)
+        row = connection.execute(
+            "SELECT experiment_id, artifact_location FROM experiments WHERE name = ?", (name,)
         ).fetchone()
-    if found is None:
-        return "/#/experiments?workflowType=machine_learning"
-    asked = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
-    return f"/#/experiments/{found[0]}/runs?{asked}"
+    return None if row is None else (str(row[0]), str(row[1]))
 
 
-def relocate(database: Path, artifacts: str) -> None:
-    """Update the artifact locations in a database that was moved or copied with its run.
+def moved(run: RunFolder, name: str) -> bool | None:
+    """Return whether the run folder was moved or copied after its database was created.
 
     MLflow stores absolute artifact locations and has no function to change them.
 
     Args:
-        database: SQLite database of a run; nothing is done if it does not exist.
-        artifacts: URI of the current artifact folder.
+        run: run folder.
+        name: name of the experiment.
+
+    Returns:
+        None if there is no database, or the experiment is not in it.
+
+    Raises:
+        sqlite3.Error: the database cannot be read.
     """
-    if not database.is_file():
-        return
-    with closing(sqlite3.connect(database)) as connection, connection:
-        there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'")
-        if there.fetchone() is None:  # its creator was killed before it made the tables
-            return
-        old = connection.execute(
-            "SELECT DISTINCT artifact_location FROM experiments WHERE artifact_location LIKE ? "
-            "AND artifact_location != ?",
-            ("%/mlartifacts", artifacts),
-        ).fetchall()
-        for (location,) in old:
-            connection.execute(
-                "UPDATE experiments SET artifact_location = ? WHERE artifact_location = ?",
-                (artifacts, location),
-            )
-            connection.execute(
-                "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
-                "WHERE substr(artifact_uri, 1, ?) = ?",
-                (artifacts, len(location) + 1, len(location) + 1, f"{location}/"),
-            )
+    experiment = experiment_of(run.database, name) if run.database.is_file() else None
+    return None if experiment is None else experiment[1] != run.artifacts.as_uri()
+
+
+def address_of(experiment: str) -> str:
+    """Return the path of the UI page with an experiment's table, relative to the server's root."""
+    query = f"workflowType=machine_learning&viewStateShareKey={VIEW}"
+    return f"/#/experiments/{experiment}/runs?{query}"

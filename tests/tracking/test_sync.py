@@ -17,10 +17,11 @@ from typing import Any
 
 import psutil
 import pytest
+import sqlalchemy
 
 from flexhpc.store import read
 from flexhpc.store.status import StatusReader, open_run
-from flexhpc.tracking.quiet import mlflow_client
+from flexhpc.tracking.quiet import existing_database_uri, mlflow_client
 from flexhpc.tracking.state import local_uri, tracked_path, up_to_date
 from flexhpc.tracking.sync import Syncer
 from flexhpc.tracking.ui import UI_ENVIRONMENT, page_of, ui_command
@@ -207,8 +208,10 @@ def test_a_copy_and_a_renamed_run_open_where_they_are(
 ) -> None:
     copy = tmp_path / "another name"
     shutil.copytree(measured, copy)
-    assert cli("sync", copy).stdout.startswith("0 probes logged")
     folder, _, _ = open_run(copy)
+    page = page_of(folder, "small")
+    assert cli("sync", copy).stdout.startswith("0 probes logged")
+    assert page_of(folder, "small") == page
     holds_all(local_uri(folder), copy)
     parents, children = logged(local_uri(folder))
     client = mlflow_client(local_uri(folder))
@@ -216,8 +219,21 @@ def test_a_copy_and_a_renamed_run_open_where_they_are(
         assert run.info.artifact_uri.startswith(folder.artifacts.as_uri())
     got = client.download_artifacts(parents[0].info.run_id, "fit_curve.svg", tmp_path)
     assert Path(got).stat().st_size > 1000
-    before = mlflow_client(local_uri(open_run(measured)[0]))
-    assert before.list_artifacts(parents[0].info.run_id), "the first one is as it was"
+    original = local_uri(open_run(measured)[0])
+    run_id = logged(original)[0][0].info.run_id
+    assert mlflow_client(original).list_artifacts(run_id), "the original is unchanged"
+
+
+def test_a_run_folder_that_is_gone_is_not_recreated_by_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow creates folder and database for a URI of the usual form."""
+    gone = tmp_path / "gone" / "mlflow.db"
+    client = mlflow_client(existing_database_uri(gone))
+    monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 1)
+    with pytest.raises(sqlalchemy.exc.OperationalError, match="unable to open"):
+        client.get_experiment_by_name("small")
+    assert not gone.parent.exists()
 
 
 def test_runs_say_where_they_come_from(measured: Path) -> None:
@@ -327,6 +343,7 @@ def test_the_ui_shows_parents_nested_children_and_a_plot(
     shutil.copytree(measured, tmp_path / "run")
     folder, _, points = open_run(tmp_path / "run")
     port = free_port()
+    path = page_of(folder, "small")
     parents, _ = logged(local_uri(folder))
     with served(ui_command(folder, port), port) as address:
         doors = [one for one in psutil.net_connections("inet") if one.laddr.port == port]
@@ -334,7 +351,7 @@ def test_the_ui_shows_parents_nested_children_and_a_plot(
         assert listening == {"127.0.0.1"}
         page = chromium.new_page(viewport={"width": 1600, "height": 1000})
         experiment = parents[0].info.experiment_id
-        page.goto(address + page_of(folder, "small"))  # as it is printed: all points, with EMC
+        page.goto(address + path)  # as it is printed: all points, with EMC
         for point in points:
             expect(page.get_by_text(point.label, exact=True).first).to_be_visible(timeout=60_000)
         expect(page.get_by_text("3 matching runs")).to_be_visible()
@@ -361,9 +378,6 @@ def test_the_ui_shows_parents_nested_children_and_a_plot(
         page.screenshot(path=tmp_path / "artifact.png")
 
 
-def test_ui_without_a_database_says_what_to_do(run: Path) -> None:
-    done = subprocess.run(
-        [str(FLEXHPC), "ui", str(run)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert "flexhpc sync" in done.stderr
+def test_ui_with_a_damaged_database_says_what_to_do(run: Path, cli: Cli) -> None:
+    (run / "mlflow.db").write_text("not a database")
+    assert "flexhpc sync" in cli("ui", run, check=2).stderr
