@@ -1,18 +1,14 @@
 """Calls of custom trainers: their arguments, and the interpretation of their return values.
 
-:func:`main` runs in the child process that calls trainers. It is not forked from the measuring
-process, so a trainer may use threads, processes and GPUs, and can be killed at any time.
+:func:`serve` runs in the child process that calls trainers (``measuring/trainer.py``), which can be
+killed at any time.
 """
 
 from __future__ import annotations
 
 import inspect
-import os
 import random
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -27,7 +23,6 @@ from flexhpc.seeds import ProbeSeeds
 
 _OFFERED = ("seeds", "seed", "n", "classes", "shape", "budget", "model")
 _COUNTS = ("epochs", "steps", "cost")
-_LOOK_EVERY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,16 +228,8 @@ def _seed(seed: int) -> None:
         torch.manual_seed(seed)
 
 
-def main(descriptor: int) -> None:
-    """Run the tasks received through a connection until it is closed; send back the answers.
-
-    Args:
-        descriptor: file descriptor of the connection.
-    """
-    connection = Connection(descriptor)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # the parent receives it too and decides
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+def serve(connection: Connection) -> None:
+    """Run the tasks received through a connection until it is closed; send back the answers."""
     while True:
         try:
             task = connection.recv()
@@ -252,10 +239,3 @@ def main(descriptor: int) -> None:
             connection.send(train(task))
         except PointError as error:
             connection.send(error)
-
-
-def _end_with(parent: int) -> None:
-    """Kill this process group when the parent process has died."""
-    while os.getppid() == parent:
-        time.sleep(_LOOK_EVERY)
-    os.killpg(0, signal.SIGKILL)

@@ -3,43 +3,51 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
+from flexhpc.child import Child
 from flexhpc.config import Point
 from flexhpc.data import Samples, load_samples
-from flexhpc.errors import BatchOfOne, Interrupted, PeerLost
+from flexhpc.errors import BatchOfOne, Interrupted, PeerLost, PointError, one_line
 from flexhpc.measuring.probe import choose_device, run_probe
 from flexhpc.search import Probe
 from flexhpc.store import ProbeRecord
 from flexhpc.training import Callbacks, Group
 
-_LOOK_EVERY = 0.2
-_PROGRESS = ("n", "repeat", "epoch", "epochs", "n_errors", "loss", "elapsed")
-_STOP, _LOST, _END = 0, 1, 2
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+_POLL_EVERY = 0.2
+_STOP, _DISCARD = "save and stop", "stop without saving"
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Shared:
-    """Shared memory of the pool, without locks: a process could die while it holds a lock.
+class _Settings:
+    """First message to a child process.
 
     Attributes:
-        flags: three bytes: save and stop (``_STOP``), the claim is lost, so write nothing
-            (``_LOST``), exit (``_END``).
-        progress: doubles, one row of ``_PROGRESS`` per process; n is 0 if the process is idle.
+        number: index of the process, by which it chooses its GPU.
+        threads: CPU threads.
+        checkpoint_every: time between checkpoints (seconds).
     """
 
-    flags: Any
-    progress: Any
+    number: int
+    threads: int
+    checkpoint_every: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """Request to train one probe of a point."""
+
+    point: Point
+    probe: Probe
+    checkpoint: Path
 
 
 class ProbePool:
@@ -52,20 +60,11 @@ class ProbePool:
     """
 
     def __init__(self, size: int, threads: int, checkpoint_every: float) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-        self._shared = _Shared(
-            flags=context.RawArray("b", 3), progress=context.RawArray("d", size * len(_PROGRESS))
-        )
-        numbers = context.SimpleQueue()
-        for number in range(size):
-            numbers.put(number)
-        self._executor = ProcessPoolExecutor(
-            size,
-            mp_context=context,
-            initializer=_begin,
-            initargs=(self._shared, numbers, threads, checkpoint_every),
-        )
+        self._settings = [
+            _Settings(number=number, threads=threads, checkpoint_every=checkpoint_every)
+            for number in range(size)
+        ]
+        self._children: list[Child] = []
 
     def run(
         self, point: Point, probes: Sequence[Probe], checkpoint: Callable[[Probe], Path],
@@ -86,52 +85,66 @@ class ProbePool:
             BatchOfOne: a probe cannot be trained; all others are done.
             Exception: the first error of a probe or of ``done``; running probes are stopped.
         """
-        self._shared.flags[_STOP] = self._shared.flags[_LOST] = 0
-        running: set[Future[ProbeRecord]] = set()
-        with _signals_wait():
-            for probe in probes:
-                try:
-                    running.add(self._executor.submit(_train, point, probe, checkpoint(probe)))
-                except BrokenProcessPool:
-                    raise PeerLost("a process that trains probes died while it had none") from None
+        queue = list(probes)
+        progress: dict[Child, dict[str, Any]] = {}  # of the children that train a probe
         errors: list[Exception] = []
-        while running:
-            ended, running = wait(running, _LOOK_EVERY, return_when=FIRST_COMPLETED)
-            for future in ended - {f for f in ended if f.cancelled()}:
-                try:
-                    done(future.result())
-                except BrokenProcessPool:
-                    raise PeerLost("a process died over its probe (out of memory?)") from None
-                except Exception as error:
-                    errors.append(error)
-            if callbacks.should_stop() or any(
-                not isinstance(error, BatchOfOne) for error in errors
-            ):
-                self._shared.flags[_LOST] = not callbacks.owns_claim()
-                self._shared.flags[_STOP] = 1
-                for future in running:
-                    future.cancel()
-            self._tell(callbacks)
+        stopping = False
+        try:
+            while queue or progress:
+                for child in self._idle(progress, len(queue)):
+                    probe = queue.pop(0)
+                    child.connection.send(
+                        _Request(point=point, probe=probe, checkpoint=checkpoint(probe))
+                    )
+                    progress[child] = {}
+                by_connection = {child.connection: child for child in progress}
+                for connection in wait(list(by_connection), _POLL_EVERY):
+                    child = by_connection[connection]  # type: ignore[index]
+                    message = child.connection.recv()
+                    if isinstance(message, dict):
+                        progress[child] = message
+                        continue
+                    del progress[child]
+                    try:
+                        if isinstance(message, Exception):
+                            raise message
+                        done(message)
+                    except Exception as error:
+                        errors.append(error)
+                failed = any(not isinstance(error, BatchOfOne) for error in errors)
+                if not stopping and (failed or callbacks.should_stop()):
+                    stopping = True
+                    queue.clear()
+                    for child in progress:
+                        child.connection.send(_STOP if callbacks.owns_claim() else _DISCARD)
+                _report(progress, callbacks)
+        except (EOFError, ConnectionError):
+            self.close()
+            raise PeerLost("a process that trains probes died (out of memory?)") from None
         if errors:
             raise min(errors, key=_urgency)
-        if self._shared.flags[_STOP]:
+        if stopping:
             raise Interrupted("asked to stop between probes")
 
     def close(self) -> None:
-        """Terminate the processes, which must be idle; one of them may have died already."""
-        self._shared.flags[_END] = 1
-        self._executor.shutdown()
+        """Kill the processes; a probe in progress is not saved."""
+        for child in self._children:
+            child.kill()
+        self._children = []
 
-    def _tell(self, callbacks: Callbacks) -> None:
-        """Report the progress of the probe that has run the longest."""
-        width = len(_PROGRESS)
-        flat = list(self._shared.progress)
-        rows = [flat[at : at + width] for at in range(0, len(flat), width)]
-        busy = [dict(zip(_PROGRESS, row, strict=True)) for row in rows if row[0]]
-        if busy:
-            longest = max(busy, key=lambda row: row["elapsed"])
-            real = ("loss", "elapsed")
-            callbacks.on_progress({k: v if k in real else int(v) for k, v in longest.items()})
+    def _idle(self, busy: dict[Child, dict[str, Any]], count: int) -> list[Child]:
+        """Return at most ``count`` children without a probe, started if necessary."""
+        while len(self._children) < min(len(busy) + count, len(self._settings)):
+            child = Child(f"{__name__}:serve")
+            child.connection.send(self._settings[len(self._children)])
+            self._children.append(child)
+        return [child for child in self._children if child not in busy][:count]
+
+
+def _report(progress: dict[Child, dict[str, Any]], callbacks: Callbacks) -> None:
+    """Report the progress of the probe that has run the longest."""
+    if running := [state for state in progress.values() if state]:
+        callbacks.on_progress(max(running, key=lambda state: state["elapsed"]))
 
 
 def _urgency(error: Exception) -> int:
@@ -139,77 +152,58 @@ def _urgency(error: Exception) -> int:
     return 1 if isinstance(error, Interrupted) else 2 if isinstance(error, BatchOfOne) else 0
 
 
-@dataclass(kw_only=True)
-class _Here:
-    """State of a pool process."""
+def serve(connection: Connection) -> None:
+    """Train the probes that a :class:`ProbePool` requests, one after the other.
 
-    shared: _Shared
-    number: int
-    group: Group
-    checkpoint_every: float
-    loaded: dict[str, Samples] = field(default_factory=dict)
+    Runs in a child process. Sends the progress of a probe as a dict, and then its record or the
+    exception that ended it.
+    """
+    settings = connection.recv()
+    group = Group(choose_device(settings.threads, settings.number))
+    requests: SimpleQueue[_Request | None] = SimpleQueue()
+    stop, discard = threading.Event(), threading.Event()
 
-    def samples(self, point: Point) -> Samples:
-        """Return the data of a point; the data of the last point are cached."""
-        if point.id not in self.loaded:
-            self.loaded = {point.id: load_samples(point.data, point.seed)}
-        return self.loaded[point.id]
+    def receive() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                message = connection.recv()
+                if isinstance(message, _Request):
+                    stop.clear()
+                    discard.clear()
+                    requests.put(message)
+                else:
+                    if message == _DISCARD:
+                        discard.set()
+                    stop.set()
+        requests.put(None)
 
-    def note(self, progress: dict[str, Any]) -> None:
-        """Write the progress of the current probe to the shared memory."""
-        at = self.number * len(_PROGRESS)
-        self.shared.progress[at : at + len(_PROGRESS)] = [float(progress[k]) for k in _PROGRESS]
+    def send_progress(state: dict[str, Any]) -> None:
+        nonlocal sent
+        if time.monotonic() - sent >= _POLL_EVERY:
+            sent = time.monotonic()
+            connection.send(state)
 
-    def idle(self) -> None:
-        """Mark this process as idle."""
-        self.shared.progress[self.number * len(_PROGRESS)] = 0.0
-
-
-_here: list[_Here] = []
-
-
-def _begin(shared: _Shared, numbers: Any, threads: int, checkpoint_every: float) -> None:
-    """Initialize a pool process."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # the parent receives it too and stops the pool
-    threading.Thread(target=_end_in_time, args=(shared,), daemon=True).start()
-    number = numbers.get()
-    group = Group(choose_device(threads, number))
-    _here.append(
-        _Here(shared=shared, number=number, group=group, checkpoint_every=checkpoint_every)
-    )
-
-
-def _end_in_time(shared: _Shared) -> None:
-    """Exit this process when its parent dies or sets ``_END``, since SIGTERM is ignored here."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    while parent.is_alive() and not shared.flags[_END]:
-        parent.join(_LOOK_EVERY)
-    os._exit(1)
-
-
-@contextlib.contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Block signals, so that new processes inherit the mask and survive until they ignore them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _train(point: Point, probe: Probe, checkpoint: Path) -> ProbeRecord:
-    """Train one probe in this pool process."""
-    (here,) = _here
-    flags = here.shared.flags
+    sent = 0.0
     callbacks = Callbacks(
-        should_stop=lambda: bool(flags[_STOP]),
-        owns_claim=lambda: not flags[_LOST],
-        on_progress=here.note,
-        checkpoint_every=here.checkpoint_every,
+        should_stop=stop.is_set,
+        owns_claim=lambda: not discard.is_set(),
+        on_progress=send_progress,
+        checkpoint_every=settings.checkpoint_every,
     )
-    try:
-        return run_probe(point, here.samples(point), probe, checkpoint, here.group, callbacks)
-    finally:
-        here.idle()
+    threading.Thread(target=receive, daemon=True).start()
+    samples: dict[str, Samples] = {}  # of the last point
+    while (request := requests.get()) is not None:
+        point = request.point
+        try:
+            if point.id not in samples:
+                samples = {point.id: load_samples(point.data, point.seed)}
+            connection.send(
+                run_probe(
+                    point, samples[point.id], request.probe, request.checkpoint, group, callbacks
+                )
+            )
+        except (Interrupted, BatchOfOne, PointError) as error:
+            connection.send(error)
+        except (Exception, SystemExit) as error:  # of user code; may not be picklable
+            traceback.print_exc()
+            connection.send(PointError(f"{type(error).__name__}: {one_line(error)}"))

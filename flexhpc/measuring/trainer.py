@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import math
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from multiprocessing import Pipe
 
 import numpy as np
 
+from flexhpc.child import Child
 from flexhpc.custom.code import LIVE
 from flexhpc.custom.trainer import Answer, Task, train
 from flexhpc.errors import Interrupted, PointError
@@ -22,8 +17,7 @@ from flexhpc.training import Callbacks, Group, Outcome
 
 LACKS = "no gates, no giving up early, no curves, no checkpoint inside a probe"
 """Features that custom trainers do not support; stored in the record of each probe."""
-_PROGRAM = "from flexhpc.custom.trainer import main; main({})"
-_LOOK_EVERY, _TOLD_EVERY = 0.05, 1.0
+_POLL_EVERY, _REPORT_EVERY = 0.05, 1.0
 _GRACE = 10.0
 """Seconds after its time limit in which a trainer may exit by itself and print a traceback."""
 
@@ -51,21 +45,19 @@ def run_trainer(task: Task, callbacks: Callbacks, group: Group) -> Outcome:
             f"{group.size}; let it give one"
         )
     started, n = time.monotonic(), len(task.labels)
-    told = -math.inf
+    reported = -math.inf
 
-    def look() -> None:
-        nonlocal told
-        if time.monotonic() - told >= _TOLD_EVERY:
-            told = time.monotonic()
+    def check() -> None:
+        nonlocal reported
+        if time.monotonic() - reported >= _REPORT_EVERY:
+            reported = time.monotonic()
             callbacks.on_progress({"epoch": 0, "epochs": 0, "n_errors": n, "loss": math.nan})
         if callbacks.should_stop():
-            raise Interrupted("asked to stop in the middle of a probe, which begins anew")
+            raise Interrupted("asked to stop during a probe, which starts from scratch next time")
 
-    look()
-    if task.trainer.name.startswith(f"{LIVE}:"):
-        answer = train(task)
-    else:
-        answer = _Process.of_this_process().ask(task, look)
+    check()
+    in_this_process = task.trainer.name.startswith(f"{LIVE}:")
+    answer = train(task) if in_this_process else _call(task, check)
     errors = int((~answer.fitted).sum())
     passes = task.budget.epochs or 1
     return Outcome(
@@ -84,75 +76,42 @@ def run_trainer(task: Task, callbacks: Callbacks, group: Group) -> Outcome:
     )
 
 
-class _Process:
-    """A child Python process that calls trainers; it shares no state with this process."""
-
-    _current: _Process | None = None
-
-    def __init__(self) -> None:
-        self.owner = os.getpid()
-        self._connection, theirs = Pipe()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM.format(theirs.fileno())],
-                pass_fds=[theirs.fileno()], start_new_session=True,
-            )  # fmt: skip
-        atexit.register(self.end)
-
-    @classmethod
-    def of_this_process(cls) -> _Process:
-        """Return the running child of this process, or start one."""
-        if cls._current is None or cls._current.owner != os.getpid() or not cls._current.lives():
-            cls._current = cls()
-        return cls._current
-
-    def lives(self) -> bool:
-        """Return whether the child is running."""
-        return self._process.poll() is None
-
-    def ask(self, task: Task, look: Callable[[], None]) -> Answer:
-        """Call a trainer in the child process and return its answer.
-
-        Args:
-            task: arguments of the trainer.
-            look: called repeatedly while waiting; the child is killed if it raises.
-
-        Raises:
-            PointError: the trainer failed, died or exceeded its time limit.
-        """
-        what, asked = task.trainer.key, time.monotonic()
-        try:
-            self._connection.send(task)
-            while not self._connection.poll(_LOOK_EVERY):
-                look()
-                if time.monotonic() - asked > task.seconds + _GRACE:
-                    raise PointError(f"{what} took longer than seconds: {task.seconds:g}")
-            answer = self._connection.recv()
-        except (EOFError, ConnectionError):
-            self.end()
-            raise PointError(f"{what} ended its process ({_cause(self._process)})") from None
-        except BaseException:
-            self.end()
-            raise
-        if isinstance(answer, PointError):
-            raise answer
-        assert isinstance(answer, Answer)
-        return answer
-
-    def end(self) -> None:
-        """Kill the child and the processes that it started."""
-        if self.owner == os.getpid():
-            self._connection.close()
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            atexit.unregister(self.end)
+_children: list[Child] = []
+"""The child process of this process that calls trainers, if it was started."""
 
 
-def _cause(process: subprocess.Popen[bytes]) -> str:
-    """Describe how a process ended: exit status or signal."""
-    status = process.returncode
-    if status >= 0:
-        return f"exit status {status}"
-    hint = "; out of memory?" if status == -signal.SIGKILL else ""
-    return signal.Signals(-status).name + hint
+def _child() -> Child:
+    """Return the child process that calls trainers; start it if there is none."""
+    if not _children or _children[0].owner != os.getpid() or not _children[0].alive():
+        _children[:] = [Child("flexhpc.custom.trainer:serve")]
+    return _children[0]
+
+
+def _call(task: Task, check: Callable[[], None]) -> Answer:
+    """Call a trainer in the child process and return its answer.
+
+    Args:
+        task: arguments of the trainer.
+        check: called repeatedly while waiting; the child is killed if it raises.
+
+    Raises:
+        PointError: the trainer failed, died or exceeded its time limit.
+    """
+    child, name, started = _child(), task.trainer.key, time.monotonic()
+    try:
+        child.connection.send(task)
+        while not child.connection.poll(_POLL_EVERY):
+            check()
+            if time.monotonic() - started > task.seconds + _GRACE:
+                raise PointError(f"{name} took longer than seconds: {task.seconds:g}")
+        answer = child.connection.recv()
+    except (EOFError, ConnectionError):
+        child.kill()
+        raise PointError(f"{name} ended its process ({child.cause_of_death()})") from None
+    except BaseException:
+        child.kill()
+        raise
+    if isinstance(answer, PointError):
+        raise answer
+    assert isinstance(answer, Answer)
+    return answer

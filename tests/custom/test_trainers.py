@@ -154,20 +154,20 @@ def test_one_process_answers_until_it_has_to_go(
 ) -> None:
     """Whatever becomes of it, the next probe finds a living one."""
     assert run(task(folder, "most")).n_errors == 0
-    first = runner._Process.of_this_process()._process.pid
+    first = runner._child().pid
     assert run(task(folder, "forks")).verdict == "fit"
     with pytest.raises(PointError, match="raised ValueError: no idea"):
         run(task(folder, "raises"))
-    assert runner._Process.of_this_process()._process.pid == first
+    assert runner._child().pid == first
     with pytest.raises(PointError, match="SIGSEGV"):
         run(task(folder, "crashes"))
     assert run(task(folder, "most")).n_errors == 0
-    second = runner._Process.of_this_process()._process.pid
+    second = runner._child().pid
     monkeypatch.setattr(runner, "_GRACE", 0.5)
     with pytest.raises(PointError, match="took longer than seconds"):
         run(task(folder, "deaf", seconds=0.5))
     assert not psutil.pid_exists(second)
-    with pytest.raises(Interrupted, match="begins anew"):
+    with pytest.raises(Interrupted, match="starts from scratch next time"):
         run(task(folder, "hangs"), stopping=True)
     with pytest.raises(PointError, match="trains in one process"):
         runner.run_trainer(task(folder, "most"), Callbacks(), Group(None, 0, 2))

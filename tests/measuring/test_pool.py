@@ -89,8 +89,7 @@ def pool_of(size: int, checkpoint_every: float = 60.0) -> Iterator[ProbePool]:
 def processes(of: int | None = None) -> set[int]:
     """Ids of the processes that train probes for a process."""
     children = psutil.Process(of).children()
-    servers = [c for c in children if "multiprocessing.forkserver" in " ".join(c.cmdline())]
-    return {process.pid for server in servers for process in server.children()}
+    return {child.pid for child in children if "flexhpc.measuring.pool:serve" in child.cmdline()}
 
 
 def at_the_barrier(barrier: Barrier, count: int, action: Callable[[], object]) -> None:
@@ -146,7 +145,7 @@ def test_a_process_that_dies_ends_the_attempt_and_loses_nothing(
     barrier.hold(PASSES)
     with pool_of(2, checkpoint_every=0.05) as pool:
         at_the_barrier(barrier, 2, lambda: os.kill(min(barrier.waiting()), signal.SIGKILL))
-        with pytest.raises(PeerLost, match="a process died over its probe"):
+        with pytest.raises(PeerLost, match="a process that trains probes died"):
             measure(point, run, CPU, Callbacks(), pool)
     barrier.open()
     with pool_of(2) as pool:
