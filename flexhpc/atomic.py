@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock
 
 _LARGEST_STATE = 2**28
-_LOOKS_UNTIL_GONE = 3
+_CHECKS_UNTIL_REMOVED = 3
 
 
 @contextlib.contextmanager
@@ -46,7 +46,7 @@ def replacing(
     if makes_folder:
         path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
-        raise OSError(errno.EEXIST, "is no plain file, and is not replaced", str(path))
+        raise OSError(errno.EEXIST, "is not a regular file and is not replaced", str(path))
     part = part_of(path)
     try:
         yield part
@@ -100,28 +100,28 @@ def locked(path: Path, timeout: float = -1) -> FileLock:
     return FileLock(path, timeout)
 
 
-class Whereabouts:
+class FolderWatch:
     """Detects that a folder was moved or removed: it is missing in several consecutive checks.
 
     Attributes:
         folder: folder to check.
-        unseen: number of consecutive checks in which it was missing. An I/O error does not mean
+        missing: number of consecutive checks in which it was missing. An I/O error does not mean
             that the folder is missing.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.unseen = folder, 0
+        self.folder, self.missing = folder, 0
 
-    def gone(self) -> bool:
+    def removed(self) -> bool:
         """Check once more; return whether the folder counts as removed."""
         try:
             self.folder.stat()
-            self.unseen = 0
+            self.missing = 0
         except (FileNotFoundError, NotADirectoryError):
-            self.unseen += 1
+            self.missing += 1
         except OSError:
-            self.unseen = 0
-        return self.unseen >= _LOOKS_UNTIL_GONE
+            self.missing = 0
+        return self.missing >= _CHECKS_UNTIL_REMOVED
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -28,7 +28,7 @@ from flexhpc.launch.sweep import launch_id
 from flexhpc.store import RunFolder
 from flexhpc.store.status import StatusReader
 from flexhpc.versions import python_version
-from flexhpc.worker.here import work_here
+from flexhpc.worker.here import measure_here
 from flexhpc.worker.task import TaskFile
 
 Values = Mapping[str, Any]
@@ -108,7 +108,7 @@ def measure(
             write_atomic(jobs / "sweep.yaml", prepared.frozen)
             task = _task(prepared.run, jobs, launch, threads)
             with _bar(progress) as shown, _threads_kept():
-                work_here(task, prepared.points[0], shown)
+                measure_here(task, prepared.points[0], shown)
         statuses = StatusReader(prepared.run, prepared.points).read()
         measured = run_of(prepared.run, statuses)[0]
         return measured if folder is not None else measured.held()

@@ -31,9 +31,9 @@ def validate(
 
     _, points = checked(spec, overrides or ())
     if look:
-        from flexhpc.measuring.look import look as look_at
+        from flexhpc.measuring.validate import validate as validate_points
 
-        found = list(look_at(points))
+        found = list(validate_points(points))
         if wrong := [f"{spec}: {what}" for error, what in found if error]:
             raise InputError(wrong)
         for _, what in found:

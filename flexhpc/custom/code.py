@@ -42,7 +42,7 @@ PACKAGE = Path(__file__).parent.parent
 """Folder of the package flexhpc, as a full path: other folders may have the same name."""
 INSTALLED = ("site-packages", "dist-packages")
 """Names of the folders on Python's path that contain installed packages."""
-_kept: dict[tuple[str, str], Any] = {}
+_registered_objects: dict[tuple[str, str], Any] = {}
 _imported: dict[str, str] = {}
 """Hash of each module when this process imported it, by module name."""
 
@@ -73,7 +73,7 @@ def find(name: str, beside: Path | None) -> Code:
     """
     module = name.partition(":")[0]
     if module == LIVE:
-        versions = [version for kept, version in _kept if kept == name]
+        versions = [version for stored_name, version in _registered_objects if stored_name == name]
         if not versions:
             raise LookupError("lives in the Python that measured it, which this is not")
         return Code(folder="", hash=versions[-1])
@@ -86,7 +86,7 @@ def find(name: str, beside: Path | None) -> Code:
             return Code(folder="", hash=hash_of({module: _release(module).encode()}))
         files = _closure(module, root, module.split(".")[0])
     if module not in files:
-        raise LookupError(f"there is no module {module} in {root}")
+        raise LookupError(f"no module named {module} in {root}")
     return Code(folder=str(root), hash=hash_of({m: f.read_bytes() for m, f in files.items()}))
 
 
@@ -97,7 +97,7 @@ def registered(kind: str) -> dict[str, str]:
     Args:
         kind: ``models``, ``data`` or ``trainers``, for the group ``flexhpc.models`` etc.
     """
-    return {one.name: one.value for one in entry_points(group=f"flexhpc.{kind}")}
+    return {entry.name: entry.value for entry in entry_points(group=f"flexhpc.{kind}")}
 
 
 def is_installed(file: Path) -> bool:
@@ -124,7 +124,7 @@ def load(name: str, code: Code, *, pinned: bool, key: str) -> Any:
     """
     if name.startswith(f"{LIVE}:"):
         with contextlib.suppress(KeyError):
-            return _kept[name, code.hash]
+            return _registered_objects[name, code.hash]
         raise PointError(f"{key}: {name} lives in the Python that measured it; measure it there")
     module, _, path = name.partition(":")
     if not pinned:
@@ -135,16 +135,16 @@ def load(name: str, code: Code, *, pinned: bool, key: str) -> Any:
             )
     if code.folder and code.folder not in sys.path:
         sys.path.insert(0, code.folder)
-    found: Any = run(f"{key}: importing {module}", lambda: importlib.import_module(module))
+    value: Any = run(f"{key}: importing {module}", lambda: importlib.import_module(module))
     _imported.setdefault(module, code.hash)
     for part in path.split("."):
-        if not hasattr(found, part):
-            raise PointError(f"{key}: there is no {path} in {module} ({found.__file__})")
-        found = getattr(found, part)
-    return found
+        if not hasattr(value, part):
+            raise PointError(f"{key}: no {path} in {module} ({value.__file__})")
+        value = getattr(value, part)
+    return value
 
 
-def run(what: str, call: Callable[[], Any], seconds: float | None = None) -> Any:
+def run(label: str, call: Callable[[], Any], seconds: float | None = None) -> Any:
     """Call custom code; convert its errors to a PointError with a one-line message.
 
     The traceback is printed to stderr, which is the log of the point. If the code forks, the child
@@ -159,7 +159,7 @@ def run(what: str, call: Callable[[], Any], seconds: float | None = None) -> Any
         PointError: the code raised an exception (also SystemExit), or exceeded the time limit.
     """
     process = os.getpid()
-    limit = contextlib.nullcontext() if seconds is None else TimeLimit(seconds, what)
+    limit = contextlib.nullcontext() if seconds is None else TimeLimit(seconds, label)
     try:
         with in_time(), limit:
             return call()
@@ -167,11 +167,13 @@ def run(what: str, call: Callable[[], Any], seconds: float | None = None) -> Any
         raise
     except BaseException as error:  # a SystemExit of custom code must not end the worker
         frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if not Path(frame.filename).is_relative_to(PACKAGE)]
+        user_frames = [
+            frame for frame in frames if not Path(frame.filename).is_relative_to(PACKAGE)
+        ]
         traceback.print_exception(type(error), error, error.__traceback__)
-        where = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+        position = f" ({user_frames[-1].filename}:{user_frames[-1].lineno})" if user_frames else ""
         name = type(error).__name__
-        raise PointError(f"{what} raised {name}: {one_line(error)}{where}") from None
+        raise PointError(f"{label} raised {name}: {one_line(error)}{position}") from None
     finally:
         if os.getpid() != process:
             os._exit(0)
@@ -192,7 +194,7 @@ def in_time() -> Iterator[None]:
         raise PointError(one_line(error)) from None
 
 
-def array_of(name: str, given: Any) -> NDArray[Any]:
+def array_of(name: str, value: Any) -> NDArray[Any]:
     """Convert a return value of custom code to an array of numbers or strings.
 
     Args:
@@ -203,14 +205,14 @@ def array_of(name: str, given: Any) -> NDArray[Any]:
         PointError: the value cannot be converted.
     """
     try:
-        if hasattr(given, "detach"):  # a tensor; torch is not imported here
-            given = given.detach().cpu()
-        array = np.asarray(given)
+        if hasattr(value, "detach"):  # a tensor; torch is not imported here
+            value = value.detach().cpu()
+        array = np.asarray(value)
     except (TypeError, ValueError) as error:
         raise PointError(f"{name}: {one_line(error)}") from None
     if array.dtype.kind not in "biufUS":
-        what = "array of objects" if array.ndim else type(given).__name__
-        raise PointError(f"{name} gave a(n) {what}, not an array of numbers")
+        label = "array of objects" if array.ndim else type(value).__name__
+        raise PointError(f"{name} returned a(n) {label}, not an array of numbers")
     return array
 
 
@@ -229,10 +231,10 @@ def keep(name: str, version: str, value: Any) -> str:
     Returns:
         The name for specs: ``python:NAME``.
     """
-    whole = f"{LIVE}:{name}"
-    _kept.pop((whole, version), None)
-    _kept[whole, version] = value
-    return whole
+    key = f"{LIVE}:{name}"
+    _registered_objects.pop((key, version), None)
+    _registered_objects[key, version] = value
+    return key
 
 
 def _check_source(name: str, code: Code, key: str) -> None:
@@ -244,8 +246,8 @@ def _check_source(name: str, code: Code, key: str) -> None:
         raise PointError(f"{key}: {name}: {one_line(error)}") from None
     if now.hash != code.hash:
         raise PointError(
-            f"{key}: the source of {name} is not what it was when the sweep was started; start it "
-            "again, and what the change concerns is measured anew"
+            f"{key}: the source of {name} has changed since the sweep was started; run the "
+            "sweep again to measure the affected points again"
         )
 
 
@@ -257,8 +259,8 @@ def _root_on_path(module: str, beside: Path | None) -> Path:
     except ValueError:  # modules without a file, for example __main__
         spec = None
     if spec is None:
-        where = f"in {beside} nor " if beside is not None else ""
-        raise LookupError(f"there is no module {module} {where}on Python's path")
+        position = f"in {beside} nor " if beside is not None else ""
+        raise LookupError(f"no module named {module} {position}on Python's path")
     places = list(spec.submodule_search_locations or ())
     return Path(places[0] if places else str(spec.origin)).parent
 
@@ -279,16 +281,16 @@ def _closure(module: str, root: Path, package: str) -> dict[str, Path]:
         root: folder of the modules.
         package: include only modules of this package; empty for all modules in the folder.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     to_do = [module]
     while to_do:
         name = to_do.pop()
         file = _file(name, root) if name else None
-        if file is None or name in found or (package and name.split(".")[0] != package):
+        if file is None or name in files or (package and name.split(".")[0] != package):
             continue
-        found[name] = file
+        files[name] = file
         to_do += [name.rpartition(".")[0], *_imports(name, file)]
-    return found
+    return files
 
 
 def _imports(module: str, file: Path) -> Iterator[str]:
@@ -324,7 +326,7 @@ def _release(module: str) -> str:
 
 def hash_of(texts: Mapping[str, bytes]) -> str:
     """Return a hash of named texts (16 hexadecimal digits), independent of their order."""
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(texts):
-        whole.update(name.encode() + b"\0" + hashlib.sha256(texts[name]).digest())
-    return whole.hexdigest()[:16]
+        digest.update(name.encode() + b"\0" + hashlib.sha256(texts[name]).digest())
+    return digest.hexdigest()[:16]

@@ -30,8 +30,8 @@ class TimeLimit:
         what: description of the block, for the message.
     """
 
-    def __init__(self, seconds: float, what: str) -> None:
-        self.seconds, self.what = seconds, what
+    def __init__(self, seconds: float, label: str) -> None:
+        self.seconds, self.label = seconds, label
         self._handler: Any = None
         self._entered = self._left = 0.0
         self._works = False
@@ -70,7 +70,7 @@ class TimeLimit:
 
     def _late(self, number: int, frame: FrameType | None) -> None:
         self.end()
-        raise TookTooLong(f"{self.what} took longer than seconds: {self.seconds:g}")
+        raise TookTooLong(f"{self.label} took longer than seconds: {self.seconds:g}")
 
 
 @contextlib.contextmanager
@@ -80,9 +80,9 @@ def none_left() -> Iterator[None]:
     This is needed because torch skips forward hooks after SystemExit, even with
     ``always_call=True``.
     """
-    before = len(_running)
+    depth = len(_running)
     try:
         yield
     finally:
-        while len(_running) > before:
+        while len(_running) > depth:
             _running[-1].end()

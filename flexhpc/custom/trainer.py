@@ -67,10 +67,10 @@ class Trainer:
         Raises:
             PointError: it cannot be imported or called.
         """
-        found = load(self.name, self.code, pinned=self.pinned, key="training.trainer")
-        if not callable(found):
-            raise PointError(f"{self.key} is a {type(found).__name__}, not a function")
-        fit: Callable[..., Any] = found
+        trainer = load(self.name, self.code, pinned=self.pinned, key="training.trainer")
+        if not callable(trainer):
+            raise PointError(f"{self.key} is a {type(trainer).__name__}, not a function")
+        fit: Callable[..., Any] = trainer
         try:
             signature = inspect.signature(fit)
         except (TypeError, ValueError):  # functions written in C may have no signature
@@ -84,7 +84,7 @@ class Trainer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class TrainerCall:
     """Arguments of one call of a trainer.
 
     Attributes:
@@ -130,7 +130,7 @@ class Answer:
     readings: Mapping[str, float] = field(default_factory=dict)
 
 
-def train(task: Task) -> Answer:
+def train(task: TrainerCall) -> Answer:
     """Call a trainer in this process.
 
     It receives inputs and labels as positional arguments, its ``kwargs``, and those of the
@@ -165,7 +165,7 @@ def train(task: Task) -> Answer:
     return answer_of(trainer.key, run(trainer.key, call, task.seconds), task)
 
 
-def answer_of(name: str, given: Any, task: Task) -> Answer:
+def answer_of(name: str, given: Any, task: TrainerCall) -> Answer:
     """Convert the return value of a trainer.
 
     Args:
@@ -183,7 +183,9 @@ def answer_of(name: str, given: Any, task: Task) -> Answer:
         return Answer(fitted=_fitted(name, "", given, task))
     arrays = [key for key in ("right", "predicted", "scores") if key in given]
     if len(arrays) != 1:
-        raise PointError(f"{name} gave a mapping without right, predicted or scores (one of them)")
+        raise PointError(
+            f"{name} returned a mapping without exactly one of right, predicted, scores"
+        )
     fitted = _fitted(name, arrays[0], given[arrays[0]], task)
     numbers: dict[str, float] = {}
     for key, value in given.items():
@@ -192,32 +194,36 @@ def answer_of(name: str, given: Any, task: Task) -> Answer:
         try:
             numbers[str(key)] = float(value)
         except (TypeError, ValueError):
-            raise PointError(f"{name} gave as {key} a {type(value).__name__}, no number") from None
+            raise PointError(
+                f"{name} returned a {type(value).__name__} as {key}, not a number"
+            ) from None
     counts: dict[str, int] = {}
     for key in _COUNTS:
         value = numbers.pop(key, 0.0)
         if not (0 <= value < 2**63) or value != int(value):
-            raise PointError(f"{name} gave as {key} {value:g}, no count")
+            raise PointError(f"{name} returned {value:g} as {key}, not a count")
         counts[key] = int(value)
     loss = numbers.pop("loss", float("nan"))
     return Answer(fitted=fitted, loss=loss, readings=numbers, **counts)
 
 
-def _fitted(name: str, key: str, given: Any, task: Task) -> NDArray[np.bool_]:
+def _fitted(name: str, key: str, given: Any, task: TrainerCall) -> NDArray[np.bool_]:
     """Return which samples are fitted, bool (n,), from the array that a trainer returned."""
     array, n = array_of(name, given), len(task.labels)
-    wanted = {"right": "b", "predicted": "iuf", "scores": "iuf"}.get(key, "biuf")
+    expected = {"right": "b", "predicted": "iuf", "scores": "iuf"}.get(key, "biuf")
     if task.labels.ndim > 1 and array.dtype.kind != "b":
-        raise PointError(f"{name}: of sequences say which are right, as bool ({n},)")
-    if array.dtype.kind not in wanted:
-        raise PointError(f"{name} gave {key or 'an array'} of {array.dtype}, not what that means")
+        raise PointError(f"{name}: for sequences, return which samples are fitted, as bool ({n},)")
+    if array.dtype.kind not in expected:
+        raise PointError(
+            f"{name} returned {key or 'an array'} of {array.dtype}, which is not accepted"
+        )
     if array.dtype.kind == "f" and np.isnan(array).any():
-        raise PointError(f"{name} gave nan among its answers")
+        raise PointError(f"{name} returned NaN")
     if array.shape == (n, task.classes) and key in ("", "scores") and array.dtype.kind != "b":
         return np.asarray(array.argmax(axis=1) == task.labels)
     if array.shape != (n,) or key == "scores":
-        wanted = f"({n}, {task.classes})" if key == "scores" else f"({n},)"
-        raise PointError(f"{name} gave an array {array.shape}, not {wanted} for {n} samples")
+        expected = f"({n}, {task.classes})" if key == "scores" else f"({n},)"
+        raise PointError(f"{name} returned an array {array.shape}, not {expected} for {n} samples")
     return array if array.dtype.kind == "b" else np.asarray(array == task.labels)
 
 

@@ -25,26 +25,26 @@ def cancel_run(path: Path) -> tuple[str, bool]:
     """
     run, _, points = open_run(path)
     reader = StatusReader(run, points)
-    before = sum(status.state == "running" for status in reader.read())
+    count = sum(status.state == "running" for status in reader.read())
     for folder in run.jobs.glob("*/"):
         (folder / "stop").touch()
     jobs = _Jobs(run)
-    begun = time.monotonic()
+    started = time.monotonic()
     while True:
         statuses = reader.read()
         running = sum(status.state == "running" for status in statuses)
-        waited = time.monotonic() - begun
+        waited = time.monotonic() - started
         measured = {status.point.id for status in statuses if status.state == "done"}
-        left = jobs.end(measured, everything=waited > _GRACE)
-        if not running and not left:
+        remaining = jobs.end(measured, everything=waited > _GRACE)
+        if not running and not remaining:
             break
         if waited > _WITHIN:
-            what = f"{running} points are still measured and {left} tasks still queued"
-            why = f" ({jobs.silent})" if jobs.silent else ""
-            return f"asked to stop, but {what} after {_WITHIN:.0f} s{why}", False
-        time.sleep(0.3 if not left else 1.0)
+            state = f"{running} points are still measured and {remaining} tasks still queued"
+            reason = f" ({jobs.silent})" if jobs.silent else ""
+            return f"asked to stop, but {state} after {_WITHIN:.0f} s{reason}", False
+        time.sleep(0.3 if not remaining else 1.0)
     queue = f", {jobs.removed} tasks taken from the queue" if jobs.removed else ""
-    return f"{before} points stopped{queue}; every finished probe is kept", True
+    return f"{count} points stopped{queue}; every finished probe is kept", True
 
 
 class _Jobs:
@@ -70,7 +70,7 @@ class _Jobs:
             measured: ids of the points that are done.
             everything: whether to cancel running tasks as well.
         """
-        left = 0
+        remaining = 0
         self.silent = ""
         records = [
             record
@@ -80,11 +80,11 @@ class _Jobs:
         for conf in dict.fromkeys(record.slurm_conf for record in records):
             cluster_records = [record for record in records if record.slurm_conf == conf]
             try:
-                left += self._end(Slurm(conf), cluster_records, everything)
+                remaining += self._end(Slurm(conf), cluster_records, everything)
             except NoAnswer as error:
                 self.silent = f"SLURM does not answer: {error}"
-                left += sum(record.tasks for record in cluster_records)
-        return left
+                remaining += sum(record.tasks for record in cluster_records)
+        return remaining
 
     def _end(self, slurm: Slurm, records: list[ArrayRecord], everything: bool) -> int:
         queue = slurm.queue()

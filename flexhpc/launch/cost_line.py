@@ -53,8 +53,8 @@ def cost_line(spec: Path) -> str:
     if bound is not None:
         return f"# Cost: {count} points, at most {rounded_up(bound)} sample passes."
     endless = any(getattr(point.training, "until", None) is not None for point in checked(spec)[1])
-    why = "some train until they converge" if endless else "how much data there is is not known"
-    return f"# Cost: {count} points; {why}, so no bound is known ahead."
+    reason = "some train until they converge" if endless else "the amount of data is unknown"
+    return f"# Cost: {count} points; {reason}, so the cost has no known bound."
 
 
 def rewritten(path: Path) -> str:

@@ -43,11 +43,11 @@ def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) 
     finally:
         assert follower.stdin is not None
         follower.stdin.close()
-        began, asked, given_up = time.monotonic(), interruptions(), False
+        closed_at, earlier, given_up = time.monotonic(), interruptions(), False
         while follower.poll() is None:
-            failing = "warning: " in _said(log)
-            late = time.monotonic() - began > _SYNC_AFTER_FAILURE
-            given_up = interruptions() > asked or (failing and late) or not log.exists()
+            failing = "warning: " in _text_of(log)
+            late = time.monotonic() - closed_at > _SYNC_AFTER_FAILURE
+            given_up = interruptions() > earlier or (failing and late) or not log.exists()
             if given_up:
                 follower.kill()
                 follower.wait()
@@ -55,12 +55,12 @@ def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) 
         if follower.returncode and not given_up:
             with contextlib.suppress(OSError), log.open("a", errors="replace") as output:
                 output.write(
-                    f"\nwarning: what keeps MLflow up to date died ({follower.returncode}); "
-                    f"the point files have all results: `flexhpc sync {task.run}` brings them in\n"
+                    f"\nwarning: the MLflow process died ({follower.returncode}); run "
+                    f"`flexhpc sync {task.run}` to log the results, which are in the point files\n"
                 )
 
 
-def _said(log: Path) -> str:
+def _text_of(log: Path) -> str:
     """Return the content of a log; empty if it cannot be read, for example after a move."""
     with contextlib.suppress(OSError):
         return log.read_text(errors="replace")

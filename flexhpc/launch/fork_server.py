@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flexhpc.worker.orders import Ended, Order, Started, event
-from flexhpc.worker.signals import ALONE
+from flexhpc.worker.signals import EXIT_PEER_LOST
 
 if TYPE_CHECKING:
     from flexhpc.worker.task import Owner
@@ -76,15 +76,15 @@ class OrderedWorker:
         If the server has died, it reports no further exits; the processes are then checked
         directly.
         """
-        if self.server.lives():
+        if self.server.alive():
             return len(self.ended) < self.processes
         self.server.poll()  # read what the server reported just before it died
-        return any(p.lives() for pid, p in self.started.items() if pid not in self.ended)
+        return any(p.alive() for pid, p in self.started.items() if pid not in self.ended)
 
     def ended_well(self) -> bool:
         """Return whether every process exited with status 0, or with the status for lost peers."""
-        whole = len(self.ended) == self.processes
-        return whole and not any(set(self.ended.values()) - {0, ALONE})
+        all_ended = len(self.ended) == self.processes
+        return all_ended and not any(set(self.ended.values()) - {0, EXIT_PEER_LOST})
 
 
 class ForkServer:
@@ -107,16 +107,16 @@ class ForkServer:
         os.set_blocking(self._answers.fileno(), False)
         self._unread = b""
         self._workers: dict[str, OrderedWorker] = {}
-        atexit.register(self._dismiss)
+        atexit.register(self._close)
 
     @classmethod
     def of_this_process(cls) -> ForkServer:
         """Return the running server of this process, or start one."""
-        if cls._current is None or not cls._current.lives():
+        if cls._current is None or not cls._current.alive():
             cls._current = cls()
         return cls._current
 
-    def lives(self) -> bool:
+    def alive(self) -> bool:
         """Return whether the server is running."""
         return self._process.poll() is None
 
@@ -130,8 +130,8 @@ class ForkServer:
 
     def poll(self) -> None:
         """Process the events that the server has reported since the last call."""
-        while told := self._answers.read(1 << 16):
-            *lines, self._unread = (self._unread + told).split(b"\n")
+        while chunk := self._answers.read(1 << 16):
+            *lines, self._unread = (self._unread + chunk).split(b"\n")
             for line in lines:
                 self._take(event(line))
 
@@ -143,7 +143,7 @@ class ForkServer:
                 log.write(os.pread(self._errors, new, self._copied))
                 self._copied += new
 
-    def _dismiss(self) -> None:
+    def _close(self) -> None:
         """Let the server start the remaining workers and exit; the workers outlive it."""
         if not self._workers:
             self._process.kill()
@@ -154,11 +154,11 @@ class ForkServer:
         self._answers.close()
         os.close(self._errors)
 
-    def _take(self, what: Started | Ended) -> None:
+    def _take(self, report: Started | Ended) -> None:
         """Record one event; the end of a short-lived process may be reported before its start."""
         from flexhpc.worker.task import Owner  # imported here because it loads heavy modules
 
-        if isinstance(what, Started):
-            self._workers[what.worker].started[what.pid] = Owner.of(what.pid)
+        if isinstance(report, Started):
+            self._workers[report.worker].started[report.pid] = Owner.of(report.pid)
         else:
-            self._workers[what.worker].ended[what.pid] = what.status
+            self._workers[report.worker].ended[report.pid] = report.status

@@ -27,7 +27,7 @@ class View:
         self.console, self.name = console, name
         self.started = time.monotonic()
         self._last_states: dict[str, str] | None = None
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
         self._last_note = ""
         self._live = Live(console=console, refresh_per_second=4, transient=True)
 
@@ -62,33 +62,33 @@ class View:
             Text(f"{_finished(statuses)}/{len(statuses)} points", no_wrap=True),
             Text(self._time(statuses), no_wrap=True),
         )
-        said = [Text(note, style="yellow")] if note else []
-        rows = max(4, self.console.height - 4 - len(said))
-        return Group(head, *said, status_view(statuses, self.console.width, rows))
+        header = [Text(note, style="yellow")] if note else []
+        rows = max(4, self.console.height - 4 - len(header))
+        return Group(head, *header, status_view(statuses, self.console.width, rows))
 
     def _time(self, statuses: Sequence[PointStatus]) -> str:
         """Format the elapsed time, and a range for the remaining time once it can be estimated."""
         elapsed = span(time.monotonic() - self.started)
-        left = seconds_left(statuses)
-        if left is None or left[1] == 0:
+        remaining = seconds_left(statuses)
+        if remaining is None or remaining[1] == 0:
             return elapsed
-        low, high = map(span, left)
+        low, high = map(span, remaining)
         number, unit = low.split(" ")
         start = number if high.endswith(unit) else low
         return f"{elapsed}, {start} to {high} left"
 
-    def _lines(self, statuses: Sequence[PointStatus], before: dict[str, str]) -> None:
+    def _lines(self, statuses: Sequence[PointStatus], states: dict[str, str]) -> None:
         """Print a line for each newly finished point and for each reason of new failures."""
         count = f"[{_finished(statuses)}/{len(statuses)}]"
-        changed = [s for s in statuses if s.state != before.get(s.point.id)]
-        before.update((s.point.id, s.state) for s in changed)
+        changed = [s for s in statuses if s.state != states.get(s.point.id)]
+        states.update((s.point.id, s.state) for s in changed)
         for status in changed:
             if status.state == "done":
                 self._print(f"{count} {_label(status)}: done {emc_text(status.estimate)}")
-        for message, some in by_reason(changed).items():
-            why = "for the same reason as before" if message in self._said else message
-            self._said.add(message)
-            self._print(f"{count} {named(some)}: failed {why}")
+        for message, failed in by_reason(changed).items():
+            reason = "for the same reason as before" if message in self._reported else message
+            self._reported.add(message)
+            self._print(f"{count} {named(failed)}: failed {reason}")
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)

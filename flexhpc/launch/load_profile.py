@@ -56,9 +56,9 @@ def _validated(
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             keys, what = explain("", cls, "", detail)
-            others = [n for n, c in _PROFILES.items() if keys and keys[0] in c.model_fields]
-            if detail["type"] == "extra_forbidden" and len(keys) == 1 and others:
-                what = f"has no effect with cluster: {cluster} (only with {', '.join(others)})"
+            clusters = [n for n, c in _PROFILES.items() if keys and keys[0] in c.model_fields]
+            if detail["type"] == "extra_forbidden" and len(keys) == 1 and clusters:
+                what = f"has no effect with cluster: {cluster} (only with {', '.join(clusters)})"
             if detail["type"] == "missing":
                 what = "is required"
             if detail["type"] == "value_error":

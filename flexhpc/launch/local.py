@@ -55,21 +55,25 @@ class LocalBackend:
         """Start workers for these points; return True."""
         count, at_once = self.profile.spread(len(points))
         processes = self.profile.processes_per_node
-        each = processes * at_once
+        per_worker = processes * at_once
         gpus = visible_gpus()
         server = ForkServer.of_this_process()
         self._workers = []
         for number in range(count):
-            ids = [gpus[(number * each + i) % len(gpus)] for i in range(each)] if gpus else []
-            told = {PROBES_AT_ONCE: str(at_once)}
+            ids = (
+                [gpus[(number * per_worker + i) % len(gpus)] for i in range(per_worker)]
+                if gpus
+                else []
+            )
+            variables = {PROBES_AT_ONCE: str(at_once)}
             if ids:  # an empty CUDA_VISIBLE_DEVICES would also hide AMD GPUs and those in WSL
-                told[WORKER_GPU] = ",".join(dict.fromkeys(ids))
+                variables[WORKER_GPU] = ",".join(dict.fromkeys(ids))
             self._started += 1
             order = Order(
                 worker=str(self.folder / f"worker-{self._started}"),
                 task=str(self.folder / "task.json"),
                 processes=processes,
-                environment={**os.environ, **told},
+                environment={**os.environ, **variables},
                 cwd=str(Path.cwd()),
             )
             self._workers.append(server.start(order))

@@ -80,9 +80,9 @@ def _edited(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
     """Return the names of the custom code whose source differs from the frozen spec's."""
     if not sweep.code or not run.spec.is_file():
         return ()
-    before = load(run.spec).frozen
-    known = before.code if before is not None else {}
-    return tuple(n for n, code in sweep.code.items() if n in known and known[n].hash != code.hash)
+    previous = load(run.spec).frozen
+    hashed = previous.code if previous is not None else {}
+    return tuple(n for n, code in sweep.code.items() if n in hashed and hashed[n].hash != code.hash)
 
 
 def open_folder(prepared: Prepared, launch: str, image: str | None) -> None:
@@ -110,8 +110,8 @@ def open_folder(prepared: Prepared, launch: str, image: str | None) -> None:
 def clear_claims(run: RunFolder) -> None:
     """Remove partial claim files left by killed processes; errors are ignored."""
     with contextlib.suppress(OSError), FileLock(run.lock):
-        for left in run.unfinished_claims():
-            left.unlink(missing_ok=True)
+        for path in run.unfinished_claims():
+            path.unlink(missing_ok=True)
 
 
 def _record(prepared: Prepared, launch: str, image: str | None) -> dict[str, Any]:
@@ -125,9 +125,9 @@ def _record(prepared: Prepared, launch: str, image: str | None) -> dict[str, Any
         "packages": packages(),
         "git": _git_commit(),
     }
-    before = record.get("launches")
+    previous = record.get("launches")
     record["launches"] = [
-        *(before if isinstance(before, list) else []),
+        *(previous if isinstance(previous, list) else []),
         {
             "id": launch, "time": time.time(), "host": platform.node(), "image": image,
             "user": _user(),

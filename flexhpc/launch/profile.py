@@ -106,17 +106,17 @@ class LocalProfile(Profile):
 
     def worker_count(self) -> int:
         """Return the maximum number of points that are measured concurrently."""
-        each = self.processes_per_node * (self.probes_at_once or 1)
+        per_worker = self.processes_per_node * (self.probes_at_once or 1)
         gpus = len(visible_gpus())
-        return self.workers or max(1, gpus // each if gpus else cores() // each)
+        return self.workers or max(1, gpus // per_worker if gpus else cores() // per_worker)
 
     def spread(self, points: int) -> tuple[int, int]:
         """Return the number of workers for this number of points, and concurrent probes of each."""
-        most = self.worker_count()
-        workers = min(most, points)
+        workers_max = self.worker_count()
+        workers = min(workers_max, points)
         if self.processes_per_node > 1:
             return workers, 1
-        return workers, self.probes_at_once or most // workers
+        return workers, self.probes_at_once or workers_max // workers
 
 
 class Container(Section):
@@ -183,33 +183,33 @@ class SlurmProfile(Profile):
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """See :meth:`Section.clashes`."""
         yield from super().clashes(values)
-        time, before = values.get("time"), values.get("stop_before")
+        time, stop_before = values.get("time"), values.get("stop_before")
         try:
             limit = math.inf if time is None else minutes(time) * 60
         except ValueError:
             limit = math.inf
-        if isinstance(before, int | float) and before > 0.8 * limit:
-            message = f"{before:g} s leave little of {limit} s; use at most four fifths"
+        if isinstance(stop_before, int | float) and stop_before > 0.8 * limit:
+            message = f"{stop_before:g} s leave little of {limit} s; use at most four fifths"
             yield "stop_before", message
         gpus = values.get("gpus_per_node")
         users = (values.get("processes_per_node"), values.get("probes_at_once"))
-        each = max((u for u in users if isinstance(u, int)), default=1)
-        if isinstance(gpus, int) and gpus > each >= 1:
+        per_worker = max((u for u in users if isinstance(u, int)), default=1)
+        if isinstance(gpus, int) and gpus > per_worker >= 1:
             yield (
                 "gpus_per_node",
                 (
-                    f"{gpus} GPUs for {each} processes leave some idle: a process uses one; "
+                    f"{gpus} GPUs for {per_worker} processes, which use one each; "
                     "use as many processes_per_node, or probes_at_once"
                 ),
             )
         sbatch = values.get("sbatch")
         for name in sbatch if isinstance(sbatch, dict) else ():
-            what = _OWN_OPTIONS.get(option(str(name)))
-            if what is not None:
-                yield f"sbatch.{name}", f"is set by flexhpc; {what}"
+            advice = _OWN_OPTIONS.get(option(str(name)))
+            if advice is not None:
+                yield f"sbatch.{name}", f"is set by flexhpc; {advice}"
             rival = _RIVALS.get(option(str(name)))
             if rival is not None and values.get(rival) is not None:
-                yield f"sbatch.{name}", f"says the same as {rival}; keep one of them"
+                yield f"sbatch.{name}", f"duplicates {rival}; remove one of them"
 
     @property
     def cpus_per_task(self) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flexhpc.atomic import Whereabouts, write_atomic
+from flexhpc.atomic import FolderWatch, write_atomic
 from flexhpc.errors import PointError
 from flexhpc.launch.backend import Backend
 from flexhpc.launch.follower import tracking
@@ -61,11 +61,11 @@ class _Stop:
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[_Stop]:
     stop = _Stop()
-    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    previous = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
@@ -89,9 +89,9 @@ _LAUNCHES: Counter[str] = Counter()
 
 def launch_id() -> str:
     """Return a new launch id: time and process id, with a counter if not unique in a second."""
-    begun = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    _LAUNCHES[begun] += 1
-    return begun if _LAUNCHES[begun] == 1 else f"{begun}-{_LAUNCHES[begun]}"
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    _LAUNCHES[stamp] += 1
+    return stamp if _LAUNCHES[stamp] == 1 else f"{stamp}-{_LAUNCHES[stamp]}"
 
 
 def start(
@@ -196,12 +196,12 @@ def detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> str:
     backend.poll()
     todo = [s for s in StatusReader(prepared.run, prepared.points).read() if s.state != "done"]
     Scheduler(backend).keep_going(todo)
-    left = [s for s in todo if s.state != "running" and not backend.covers(s.point.id)]
-    if left or backend.note():
-        why = backend.note() or "the throttle is used up"
+    uncovered = [s for s in todo if s.state != "running" and not backend.covers(s.point.id)]
+    if uncovered or backend.note():
+        reason = backend.note() or "the throttle is used up"
         raise PointError(
-            f"{backend.summary()}; {len(left) or len(todo)} points are not: {why}; the same "
-            "command submits what is missing"
+            f"{backend.summary()}; {len(uncovered) or len(todo)} points not submitted: {reason}; "
+            "run the same command again to submit them"
         )
     return backend.summary()
 
@@ -246,32 +246,32 @@ def follow(
         with tracking(task, uri, lambda: stop.count):
             with View(console, run.name) as view:
                 scheduler = Scheduler(backend)
-                begun, folder = False, Whereabouts(stop_file.parent)
+                working, folder = False, FolderWatch(stop_file.parent)
                 steps, more = iter(meanwhile), True
                 settled: set[str] = set()  # stays failed here even if another sweep retries it
                 while not (stop.count or stop_file.exists()):
-                    if folder.gone():
+                    if folder.removed():
                         _stop_workers(backend, reader, view, stop, stop_file)
                         raise PointError(
-                            f"{run.path} was moved or removed while it was measured; with it in "
-                            "its place the same command goes on"
+                            f"{run.path} was moved or removed during the sweep; move it back and "
+                            "run the same command to resume"
                         )
-                    if folder.unseen:
+                    if folder.missing:
                         time.sleep(_LOOK_EVERY)
                         continue
                     began = time.monotonic()
                     backend.poll()
                     statuses = queued(reader.read(), backend.waiting())
-                    begun |= any(s.state == "running" or s.launch == launch for s in statuses)
+                    working |= any(s.state == "running" or s.launch == launch for s in statuses)
                     note = backend.note() or _elsewhere(statuses, backend, launch)
-                    if backend.ours and not begun:
+                    if backend.ours and not working:
                         note = note or "starting workers ..."
                     view.update([_to_come(s, launch) for s in statuses], note=note)
                     settled |= {s.point.id for s in statuses if _finished(s, launch)}
                     todo = [s for s in statuses if s.point.id not in settled]
                     if not todo or not scheduler.keep_going(todo):
                         break
-                    if begun and more and _cores_taken(statuses, profile) < cores():
+                    if working and more and _cores_taken(statuses, profile) < cores():
                         more = next(steps, _OVER) is not _OVER
                     # Reading very many points takes a while; limit the load on the file system.
                     time.sleep(max(_LOOK_EVERY, 3 * (time.monotonic() - began)))
@@ -295,8 +295,8 @@ def _cores_taken(statuses: Sequence[PointStatus], profile: LocalProfile | SlurmP
     if isinstance(profile, SlurmProfile):
         return 0
     _, at_once = profile.spread(max(1, sum(status.state != "done" for status in statuses)))
-    each = profile.processes_per_node * at_once * profile.cpus_per_process
-    return each * sum(status.state == "running" for status in statuses)
+    per_point = profile.processes_per_node * at_once * profile.cpus_per_process
+    return per_point * sum(status.state == "running" for status in statuses)
 
 
 def _stop_workers(
@@ -308,7 +308,7 @@ def _stop_workers(
     end = time.monotonic() + _STOP_WITHIN
     backend.poll()
     while backend.running() and time.monotonic() < end and stop.count < 2:
-        view.update(reader.read(), note="stopping: saving the probes in hand ...")
+        view.update(reader.read(), note="stopping: saving the probes in progress ...")
         time.sleep(_LOOK_EVERY / 2)
         backend.poll()
 
@@ -330,5 +330,5 @@ def _to_come(status: PointStatus, launch: str) -> PointStatus:
 
 
 def _elsewhere(statuses: Sequence[PointStatus], backend: Backend, launch: str) -> str:
-    others = sum(s.state == "running" and s.launch != launch for s in statuses)
-    return f"{others} measured by another sweep" if others and backend.shared else ""
+    elsewhere = sum(s.state == "running" and s.launch != launch for s in statuses)
+    return f"{elsewhere} measured by another sweep" if elsewhere and backend.shared else ""

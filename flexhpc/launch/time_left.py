@@ -42,8 +42,8 @@ def seconds_left(statuses: Sequence[PointStatus]) -> tuple[float, float] | None:
     if not rows:
         return 0.0, 0.0
     workers = max(1, sum(status.state == "running" for status in statuses))
-    left = np.maximum(np.sum(rows, axis=0) / workers, np.max(rows, axis=0))
-    low, high = np.quantile(left, [0.1, 0.9])
+    remaining = np.maximum(np.sum(rows, axis=0) / workers, np.max(rows, axis=0))
+    low, high = np.quantile(remaining, [0.1, 0.9])
     return float(low), float(high)
 
 

@@ -19,7 +19,7 @@ from flexhpc.config.sections.gates import CurvatureGate, GradientGate
 from flexhpc.config.sections.training import BUDGETS
 from flexhpc.data import Samples, TestSet, load_test
 from flexhpc.errors import PointError
-from flexhpc.measuring.probe import Wanted, run_training
+from flexhpc.measuring.probe import TrainingRequest, run_training
 from flexhpc.measuring.scores import scores_of
 from flexhpc.seeds import derive
 from flexhpc.training import Callbacks, Group
@@ -27,22 +27,22 @@ from flexhpc.training import Callbacks, Group
 _BINS = 15
 
 
-def size(asked: Evaluate, samples: Samples) -> int:
+def evaluation_size(config: Evaluate, samples: Samples) -> int:
     """Return the number of training samples of an evaluation; ``n_max`` does not limit it.
 
     Raises:
         PointError: the data set has fewer samples than ``evaluate.n``.
     """
-    most = len(samples.pool)
-    if asked.n is not None and asked.n > most:
+    available = len(samples.pool)
+    if config.n is not None and config.n > available:
         raise PointError(
-            f"evaluate.n: {asked.n} is more than the {most} training samples of "
+            f"evaluate.n: {config.n} is more than the {available} training samples of "
             f"{samples.dataset.name}; give fewer, or full: true instead"
         )
-    return asked.n or most
+    return config.n or available
 
 
-def procedure(asked: Evaluate, training: Training) -> Training:
+def procedure(config: Evaluate, training: Training) -> Training:
     """Return the training settings of an evaluation, derived from those of the probes.
 
     If ``evaluate`` has a budget, it replaces the budget of the probes, of whatever kind, and is
@@ -52,8 +52,8 @@ def procedure(asked: Evaluate, training: Training) -> Training:
     """
     unread = {"gradient": GradientGate(mode="off"), "curvature": CurvatureGate(mode="off")}
     changed: dict[str, Any] = {"gates": training.gates.model_copy(update=unread)}
-    if asked.steps is not None or asked.epochs is not None:
-        budget = {"steps": asked.steps, "epochs": asked.epochs}
+    if config.steps is not None or config.epochs is not None:
+        budget = {"steps": config.steps, "epochs": config.epochs}
         changed |= {**dict.fromkeys(BUDGETS), **budget, "unconverged": "report"}
     return training.model_copy(update=changed)
 
@@ -83,28 +83,28 @@ def evaluate(
     Raises:
         PointError: the data has no test set, or too few samples.
     """
-    if (asked := point.evaluate) is None:
+    if (config := point.evaluate) is None:
         raise ValueError(f"{point.id} is not to be evaluated")
-    n = size(asked, samples)
+    n = evaluation_size(config, samples)
     test = load_test(point.data, point.seed)
 
     def trained(network: nn.Module) -> dict[str, float]:
         return tested(network, test, group.device)
 
-    wanted = Wanted(
+    request = TrainingRequest(
         n=n,
         repeat=0,
-        name=f" evaluate {json.dumps(asked.asked)}",
+        name=f" evaluate {json.dumps(config.asked)}",
         subset=derive(point.seed, "evaluation"),
         trained=trained,
     )
     assert isinstance(point.training, Training)  # checked with the spec
-    its_own = replace(point, training=procedure(asked, point.training))
-    outcome, _, _ = run_training(its_own, samples, wanted, checkpoint, group, callbacks)
+    evaluated_point = replace(point, training=procedure(config, point.training))
+    outcome, _, _ = run_training(evaluated_point, samples, request, checkpoint, group, callbacks)
     accuracy = 1 - outcome.n_errors / n
     test_readings = {key: outcome.readings[key] for key in ("test_accuracy", "test_loss")}
     return {
-        "asked": asked.asked,
+        "asked": config.asked,
         "n": n,
         "n_test": len(test.labels),
         "verdict": outcome.verdict,
@@ -126,9 +126,9 @@ def tested(network: nn.Module, test: TestSet, device: torch.device) -> dict[str,
     """
     scores = scores_of(network, test, np.arange(len(test.labels)), device)
     labels = torch.from_numpy(test.labels)
-    right = scores.argmax(dim=1) == labels
+    correct = scores.argmax(dim=1) == labels
     return {
-        "test_accuracy": float((right & scores.isfinite().all(dim=1)).double().mean()),
+        "test_accuracy": float((correct & scores.isfinite().all(dim=1)).double().mean()),
         "test_loss": float(functional.cross_entropy(scores, labels)),
         "calibration_error": calibration_error(scores.softmax(dim=1), labels),
     }
@@ -150,8 +150,8 @@ def calibration_error(chances: Tensor, labels: Tensor) -> float:
     if not chances.isfinite().all():
         return math.nan
     confidence, predicted = chances.max(dim=1)
-    right = (predicted == labels).double()
+    correct = (predicted == labels).double()
     bins = (confidence * _BINS).long().clamp(max=_BINS - 1)
-    apart = torch.zeros(_BINS, dtype=torch.float64)
-    apart.index_add_(0, bins, confidence.double() - right)
-    return float(apart.abs().sum() / len(labels))
+    differences = torch.zeros(_BINS, dtype=torch.float64)
+    differences.index_add_(0, bins, confidence.double() - correct)
+    return float(differences.abs().sum() / len(labels))

@@ -13,7 +13,7 @@ from flexhpc.config.sections.model import Network
 from flexhpc.config.sections.training import Training
 from flexhpc.data import Samples, load_samples
 from flexhpc.errors import BatchOfOne, Interrupted, NoData, PointError
-from flexhpc.measuring.evaluate import evaluate, size
+from flexhpc.measuring.evaluate import evaluate, evaluation_size
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import run_probe
 from flexhpc.models import count_bits, count_parameters
@@ -56,7 +56,7 @@ def measure(
     """
     samples = _opened(point)
     if point.evaluate is not None:
-        size(point.evaluate, samples)  # fail now, not after hours of search
+        evaluation_size(point.evaluate, samples)  # fail now, not after hours of search
     path = run.point(point.id)
     for part in run.unfinished(point.id):
         part.unlink(missing_ok=True)

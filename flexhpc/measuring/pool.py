@@ -124,7 +124,7 @@ class ProbePool:
         if errors:
             raise min(errors, key=_urgency)
         if stopping:
-            raise Interrupted("asked to stop between probes")
+            raise Interrupted("stop requested between probes")
 
     def close(self) -> None:
         """Kill the processes; a probe in progress is not saved."""

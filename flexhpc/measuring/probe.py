@@ -23,7 +23,7 @@ from flexhpc.config.sections.custom import CustomTrainer
 from flexhpc.config.sections.model import Network
 from flexhpc.config.sections.training import Training
 from flexhpc.custom.code import in_time
-from flexhpc.custom.trainer import Budget, Task
+from flexhpc.custom.trainer import Budget, TrainerCall
 from flexhpc.data import Samples, draw_subset
 from flexhpc.data.dataset import Ints
 from flexhpc.measuring.scores import Unseen
@@ -40,7 +40,7 @@ _MOST_FLOATS = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class TrainingRequest:
     """Specification of one training of a point.
 
     Attributes:
@@ -64,7 +64,7 @@ class Wanted:
 def run_training(
     point: Point,
     samples: Samples,
-    wanted: Wanted,
+    request: TrainingRequest,
     checkpoint: Path | None,
     group: Group,
     callbacks: Callbacks,
@@ -82,10 +82,10 @@ def run_training(
     Returns:
         The outcome, the global sample ids of the subset, int64 (n,), and the seeds.
     """
-    n, repeat = wanted.n, wanted.repeat
+    n, repeat = request.n, request.repeat
     seeds = ProbeSeeds.of(point.seed, n, repeat, nested=point.data.subset == "nested")
-    if wanted.subset is not None:
-        seeds = replace(seeds, subset=wanted.subset)
+    if request.subset is not None:
+        seeds = replace(seeds, subset=request.subset)
     subset = draw_subset(samples.pool, n, seeds.subset)
     labels = samples.labels[subset]
     if point.data.tokens:
@@ -97,13 +97,13 @@ def run_training(
         elapsed = time.monotonic() - started
         callbacks.on_progress({"n": n, "repeat": repeat, **state, "elapsed": elapsed})
 
-    its_own = replace(
+    training_callbacks = replace(
         callbacks,
         on_progress=progress,
-        on_train_end=wanted.trained,
+        on_train_end=request.trained,
         checkpoint=checkpoint,
-        forgetting=wanted.forgetting,
-        key=f"{point.id} n={n} repeat={repeat}{wanted.name}",
+        forgetting=request.forgetting,
+        key=f"{point.id} n={n} repeat={repeat}{request.name}",
     )
     make_model = None
     if isinstance(point.model, Network):
@@ -112,7 +112,7 @@ def run_training(
         if isinstance(point.training, CustomTrainer):
             inputs = samples.standardised(subset)
             task = _task(point.training, inputs, labels, samples.classes, seeds, make_model)
-            return run_trainer(task, its_own, group), subset, seeds
+            return run_trainer(task, training_callbacks, group), subset, seeds
         assert isinstance(point.training, Training)
         assert make_model is not None
         resident, moments = _resident(samples, subset, group.device)
@@ -124,7 +124,7 @@ def run_training(
             order_seed=seeds.order,
             prompt=prompt,
         )
-        return train(point.training, make_model, data, its_own, group), subset, seeds
+        return train(point.training, make_model, data, training_callbacks, group), subset, seeds
 
 
 def _resident(
@@ -137,10 +137,10 @@ def _resident(
         data are uint8 images: the uint8 inputs and the (mean, deviation) to standardise them.
     """
     if 4 * len(subset) * math.prod(samples.shape) > _MOST_FLOATS:
-        found = samples.bytes_of(subset)
-        if found is not None:
-            rows, *moments = found
-            mean, deviation = (torch.tensor(one, device=device) for one in moments)
+        pixels = samples.bytes_of(subset)
+        if pixels is not None:
+            rows, *moments = pixels
+            mean, deviation = (torch.tensor(moment, device=device) for moment in moments)
             return torch.from_numpy(rows).to(device), (mean, deviation)
     return torch.from_numpy(samples.standardised(subset)).to(device), None
 
@@ -148,9 +148,9 @@ def _resident(
 def _task(
     training: CustomTrainer, inputs: NDArray[np.float32], labels: Ints, classes: int,
     seeds: ProbeSeeds, make_model: MakeModel | None,
-) -> Task:  # fmt: skip
+) -> TrainerCall:  # fmt: skip
     """Return the arguments of a custom trainer for a probe."""
-    return Task(
+    return TrainerCall(
         trainer=training.to_call,
         seconds=training.seconds,
         inputs=inputs,
@@ -177,15 +177,15 @@ def run_probe(
     n, arm = probe.n, probe.arm
     tuned = len(point.arms) > 1
     unseen = Unseen(point, samples, group.device)
-    wanted = Wanted(
+    request = TrainingRequest(
         n=n, repeat=probe.repeat, name=f" arm={arm}" if tuned else "", trained=unseen.ask,
         forgetting=point.record.forgetting,
     )  # fmt: skip
-    own = isinstance(point.training, CustomTrainer)
+    is_custom = isinstance(point.training, CustomTrainer)
     outcome, subset, seeds = run_training(
-        point.at(arm), samples, wanted, checkpoint, group, callbacks
+        point.at(arm), samples, request, checkpoint, group, callbacks
     )
-    outside, right = unseen.outside(subset)
+    outside, correct = unseen.outside(subset)
     return ProbeRecord(
         n=n,
         repeat=probe.repeat,
@@ -202,14 +202,14 @@ def run_probe(
         seconds=outcome.seconds,
         finished=time.time(),
         readings=outcome.readings,
-        machine=machine(group) | ({"trainer": LACKS} if own else {}),
+        machine=machine(group) | ({"trainer": LACKS} if is_custom else {}),
         rejected=outcome.rejected,
         subset=subset,
         fitted=outcome.fitted,
         loss_curve=outcome.loss_curve,
         error_curve=outcome.error_curve,
         unseen=outside if point.record.unseen else None,
-        unseen_fitted=right if point.record.unseen else None,
+        unseen_fitted=correct if point.record.unseen else None,
         forgotten=outcome.forgotten,
     )
 

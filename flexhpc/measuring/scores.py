@@ -27,9 +27,9 @@ def scores_of(
     kind = next(network.parameters()).dtype
     logits = []
     with torch.no_grad():
-        most = at_once(samples.inputs.rows.shape[1:], _AT_ONCE)
-        for some in np.array_split(ids, -(-len(ids) // most)):
-            inputs = torch.from_numpy(samples.standardised(some)).to(device, kind)
+        batch_size = at_once(samples.inputs.rows.shape[1:], _AT_ONCE)
+        for batch in np.array_split(ids, -(-len(ids) // batch_size)):
+            inputs = torch.from_numpy(samples.standardised(batch)).to(device, kind)
             logits.append(network(inputs).double().cpu())
     return torch.cat(logits)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from flexhpc.child import Child
 from flexhpc.custom.code import LIVE
-from flexhpc.custom.trainer import Answer, Task, train
+from flexhpc.custom.trainer import Answer, TrainerCall, train
 from flexhpc.errors import Interrupted, PointError
 from flexhpc.training import Callbacks, Group, Outcome
 
@@ -22,7 +22,7 @@ _GRACE = 10.0
 """Seconds after its time limit in which a trainer may exit by itself and print a traceback."""
 
 
-def run_trainer(task: Task, callbacks: Callbacks, group: Group) -> Outcome:
+def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcome:
     """Call a custom trainer for one probe.
 
     Functions that were passed as objects are called in this process. All others are called in a
@@ -41,10 +41,10 @@ def run_trainer(task: Task, callbacks: Callbacks, group: Group) -> Outcome:
     """
     if group.size > 1:
         raise PointError(
-            f"{task.trainer.key} trains in one process, and the profile gives a point "
-            f"{group.size}; let it give one"
+            f"{call.trainer.key} trains in one process, but the profile assigns "
+            f"{group.size} to a point; set processes_per_node and nodes to 1"
         )
-    started, n = time.monotonic(), len(task.labels)
+    started, n = time.monotonic(), len(call.labels)
     reported = -math.inf
 
     def check() -> None:
@@ -56,17 +56,17 @@ def run_trainer(task: Task, callbacks: Callbacks, group: Group) -> Outcome:
             raise Interrupted("asked to stop during a probe, which starts from scratch next time")
 
     check()
-    in_this_process = task.trainer.name.startswith(f"{LIVE}:")
-    answer = train(task) if in_this_process else _call(task, check)
+    in_this_process = call.trainer.name.startswith(f"{LIVE}:")
+    answer = train(call) if in_this_process else _call(call, check)
     errors = int((~answer.fitted).sum())
-    passes = task.budget.epochs or 1
+    passes = call.budget.epochs or 1
     return Outcome(
         verdict="not_fit" if errors else "fit",
         n_errors=errors,
         loss=answer.loss,
         epochs=answer.epochs,
         steps=answer.steps,
-        cost=answer.cost or task.budget.gradient_evaluations or passes * n,
+        cost=answer.cost or call.budget.gradient_evaluations or passes * n,
         seconds=time.monotonic() - started,
         fitted=answer.fitted,
         readings=dict(answer.readings),
@@ -87,7 +87,7 @@ def _child() -> Child:
     return _children[0]
 
 
-def _call(task: Task, check: Callable[[], None]) -> Answer:
+def _call(call: TrainerCall, check: Callable[[], None]) -> Answer:
     """Call a trainer in the child process and return its answer.
 
     Args:
@@ -97,13 +97,13 @@ def _call(task: Task, check: Callable[[], None]) -> Answer:
     Raises:
         PointError: the trainer failed, died or exceeded its time limit.
     """
-    child, name, started = _child(), task.trainer.key, time.monotonic()
+    child, name, started = _child(), call.trainer.key, time.monotonic()
     try:
-        child.connection.send(task)
+        child.connection.send(call)
         while not child.connection.poll(_POLL_EVERY):
             check()
-            if time.monotonic() - started > task.seconds + _GRACE:
-                raise PointError(f"{name} took longer than seconds: {task.seconds:g}")
+            if time.monotonic() - started > call.seconds + _GRACE:
+                raise PointError(f"{name} took longer than seconds: {call.seconds:g}")
         answer = child.connection.recv()
     except (EOFError, ConnectionError):
         child.kill()

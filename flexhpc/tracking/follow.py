@@ -32,24 +32,24 @@ def follow(run: RunFolder, spec: Path, uri: str) -> None:
     """
     syncer = Syncer(run, uri, spec)
     warned = False
-    over = False
+    closed = False
     while True:
         wait = _EVERY
         try:
             syncer.sync()
         except Exception as error:
             wait = _AFTER_FAILURE
-            what = one_line(error)
-            if over or not warned:
+            message = one_line(error)
+            if closed or not warned:
                 print(
-                    f"warning: MLflow at {uri} cannot be written ({what}); results are safe in the "
-                    f"point files: `flexhpc sync {run.path}` brings them in later",
+                    f"warning: MLflow at {uri} cannot be written ({message}); the point files "
+                    f"contain all results: `flexhpc sync {run.path}` logs them later",
                     flush=True,
                 )
             warned = True
-        if over:
+        if closed:
             return
-        over = bool(select.select([sys.stdin], [], [], wait)[0])
+        closed = bool(select.select([sys.stdin], [], [], wait)[0])
 
 
 def yield_to_workers() -> None:

@@ -15,10 +15,10 @@ def note_of(status: PointStatus) -> str:
     record, estimate = status.record, status.estimate
     assert record is not None
     assert estimate is not None
-    why, ended, best = why_bound(status), ending_text(status), best_text(status)
+    reason, ended, best = why_bound(status), ending_text(status), best_text(status)
     warned = "".join(f"\n\n{text[0].upper()}{text[1:]}." for text, _ in warnings([status]))
     return (
-        f"**EMC {emc_text(estimate)}** ({why + ', ' if why else ''}{estimate.estimand}, "
+        f"**EMC {emc_text(estimate)}** ({reason + ', ' if reason else ''}{estimate.estimand}, "
         f"level {estimate.level}), {_size(record.header.params, estimate)}"
         f"{estimate.probes} probes, "
         f"{estimate.cost:,} sample passes{', best at ' + best if best else ''}"

@@ -14,12 +14,12 @@ from flexhpc.atomic import write_atomic
 from flexhpc.imports import quick_imports
 
 
-def mlflow_client(uri: str, *, can_be_made_again: bool = False) -> Any:
+def mlflow_client(uri: str, *, rebuildable: bool = False) -> Any:
     """Create an MlflowClient; mlflow is imported here only, because that takes seconds.
 
     Args:
         uri: tracking URI.
-        can_be_made_again: whether the SQLite database at ``uri`` can be recreated from other files.
+        rebuildable: whether the SQLite database at ``uri`` can be recreated from other files.
             Writes are then not synchronised to disk (there are ten per run). The database stays
             consistent if this process is killed, but may be corrupt after a power failure.
     """
@@ -32,8 +32,8 @@ def mlflow_client(uri: str, *, can_be_made_again: bool = False) -> Any:
     with quick_imports():
         from mlflow.tracking import MlflowClient
 
-    if can_be_made_again:
-        _hurry_sqlite()
+    if rebuildable:
+        _disable_sync()
     return MlflowClient(tracking_uri=uri)
 
 
@@ -57,19 +57,19 @@ def make_database(path: Path) -> None:
     """
     if path.exists():
         return
-    for left in path.parent.glob(f".{path.name}.*.part"):
-        left.unlink(missing_ok=True)  # left by a killed process
+    for part in path.parent.glob(f".{path.name}.*.part"):
+        part.unlink(missing_ok=True)  # left by a killed process
     with TemporaryDirectory() as folder:
-        made = Path(folder, path.name)
-        mlflow_client(f"sqlite:///{made}", can_be_made_again=True)
-        write_atomic(path, made.read_bytes(), durable=False, makes_folder=False)
+        created = Path(folder, path.name)
+        mlflow_client(f"sqlite:///{created}", rebuildable=True)
+        write_atomic(path, created.read_bytes(), durable=False, makes_folder=False)
 
 
-def _hurry_sqlite() -> None:
+def _disable_sync() -> None:
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
     @event.listens_for(Engine, "connect")
-    def hurry(connection: Any, _: Any) -> None:
+    def disable_sync(connection: Any, _: Any) -> None:
         if isinstance(connection, sqlite3.Connection):
             connection.execute("PRAGMA synchronous=OFF")

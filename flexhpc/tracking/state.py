@@ -12,7 +12,7 @@ from flexhpc.store import RunFolder
 from flexhpc.store.status import PointStatus
 
 NO_PASSWORD = (
-    "holds a password, which would show in process lists and logs; leave it out and set "
+    "contains a password, which process lists and logs would show; remove it and set "
     "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (a database has a file for it)"
 )
 
@@ -27,10 +27,10 @@ def has_password(uri: object) -> bool:
         return False
     try:
         parts = urlsplit(uri)
-        asked = parse_qsl(parts.query)
-        given = {key.lower() for key, _ in asked}
-        inside = any("pwd=" in value.lower() for _, value in asked)  # ODBC connection string
-        return parts.password is not None or inside or bool(given & _SECRET)
+        parameters = parse_qsl(parts.query)
+        names = {key.lower() for key, _ in parameters}
+        in_value = any("pwd=" in value.lower() for _, value in parameters)  # ODBC connection string
+        return parts.password is not None or in_value or bool(names & _SECRET)
     except ValueError:
         return False
 

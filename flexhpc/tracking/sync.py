@@ -105,7 +105,7 @@ class Syncer:
                     self.run.database.unlink()  # both are created again at the new location
                 make_database(self.run.database)
             opened = existing_database_uri(self.run.database) if local else self.uri
-            client = mlflow_client(opened, can_be_made_again=local)
+            client = mlflow_client(opened, rebuildable=local)
             experiment = client.get_experiment_by_name(self.name)
             if experiment is None:
                 place = self.run.artifacts.as_uri() if local else None
@@ -129,7 +129,7 @@ class Syncer:
         note = (
             f"One run per point of the sweep `{self.name}`, with its EMC; nested in it one run per "
             f"training. The record is its run folder `{self.run.name}`, from which `flexhpc sync` "
-            "makes all this again; `flexhpc report` has the figures"
+            "recreates all of this; `flexhpc report` has the figures"
         )
         if with_report:
             page = f"#/experiments/{self.experiment}/runs/{with_report}/artifacts/report/index.html"
@@ -206,10 +206,10 @@ class Syncer:
         if fresh > 0:
             self._drop_uncounted(parent, status.point.id)
         for start in range(parent.logged, len(probes), _COUNTED_AT_ONCE):
-            some = range(len(probes))[start : start + _COUNTED_AT_ONCE]
-            for number in some:
+            numbers = range(len(probes))[start : start + _COUNTED_AT_ONCE]
+            for number in numbers:
                 self._child(parent, status, number)
-            self._progress(parent, status, some)
+            self._progress(parent, status, numbers)
         if done:
             self._estimate(parent, status)
         return max(fresh, 0)
@@ -218,11 +218,11 @@ class Syncer:
         point, record = status.point, status.record
         assert record is not None
         # Another process may have created the parent run since the connection was made.
-        where = f"tags.`{KIND}` = 'point' and tags.`{POINT}` = '{point.id}'"
-        for existing_run in _search(self.client, self.experiment, where):
+        query = f"tags.`{KIND}` = 'point' and tags.`{POINT}` = '{point.id}'"
+        for existing_run in _search(self.client, self.experiment, query):
             parent = self.parents[point.id] = _Parent.of(existing_run)
             return parent
-        start = min((_begun(p) for p in record.probes), default=None)
+        start = min((_start_ms(p) for p in record.probes), default=None)
         run = self.client.create_run(
             self.experiment,
             start_time=start,
@@ -246,11 +246,11 @@ class Syncer:
         Children are created in the order of the probes, so usually one query is enough.
         """
         number = parent.logged
-        where = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{PROBE}` = "
-        while found := list(
-            _search(self.client, self.experiment, f"{where}'{point_id}/{number:04d}'")
+        query = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{PROBE}` = "
+        while children := list(
+            _search(self.client, self.experiment, f"{query}'{point_id}/{number:04d}'")
         ):
-            for child in found:
+            for child in children:
                 self.client.delete_run(child.info.run_id)
             number += 1
 
@@ -260,7 +260,7 @@ class Syncer:
         end = int(probe.finished * 1000)
         run = self.client.create_run(
             self.experiment,
-            start_time=_begun(probe),
+            start_time=_start_ms(probe),
             run_name=_name_of(number, probe),
             tags={
                 KIND: "probe",
@@ -292,8 +292,8 @@ class Syncer:
             *(Param(f"machine.{name}", text) for name, text in probe.machine.items()),
         ]
         self.client.log_batch(run.info.run_id, metrics=metrics, params=params)
-        good = probe.verdict == "fit" and not probe.rejected
-        status_shown = "FINISHED" if good else "FAILED"  # its green tick must mean all fitted
+        fitted = probe.verdict == "fit" and not probe.rejected
+        status_shown = "FINISHED" if fitted else "FAILED"  # its green tick must mean all fitted
         self.client.set_terminated(run.info.run_id, status=status_shown, end_time=end)
 
     def _progress(self, parent: _Parent, status: PointStatus, numbers: Sequence[int]) -> None:
@@ -308,10 +308,10 @@ class Syncer:
 
         record, point = status.record, status.point
         assert record is not None
-        whole = history_of(record.probes[: numbers[-1] + 1], point.training)
+        full_history = history_of(record.probes[: numbers[-1] + 1], point.training)
         metrics: list[Metric] = []
         for number in numbers:
-            history = whole[: number + 1]
+            history = full_history[: number + 1]
             so_far = estimate_so_far(
                 point.search, record.header.n_limit, history, point.coordinates
             )
@@ -375,22 +375,22 @@ def _evaluated(record: PointRecord) -> str:
     return "" if record.evaluation is None else json.dumps(record.evaluation["asked"])
 
 
-def _begun(probe: ProbeSummary) -> int:
+def _start_ms(probe: ProbeSummary) -> int:
     return int((probe.finished - probe.seconds) * 1000)
 
 
 def _thin(curve: Any) -> Iterator[tuple[int, float]]:
     """Yield (epoch, loss) for about ``_CURVE_POINTS`` epochs, including the first and the last."""
     step = math.ceil(len(curve) / _CURVE_POINTS) or 1
-    kept = set(range(0, len(curve), step)) | ({len(curve) - 1} if len(curve) else set())
-    for i in sorted(kept):
+    shown = set(range(0, len(curve), step)) | ({len(curve) - 1} if len(curve) else set())
+    for i in sorted(shown):
         yield i + 1, float(curve[i])
 
 
-def _search(client: Any, experiment: str, where: str) -> Iterator[Any]:
+def _search(client: Any, experiment: str, query: str) -> Iterator[Any]:
     token = None
     while True:
-        page = client.search_runs([experiment], where, max_results=1000, page_token=token)
+        page = client.search_runs([experiment], query, max_results=1000, page_token=token)
         yield from page
         token = page.token
         if not token:

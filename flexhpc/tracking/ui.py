@@ -85,5 +85,5 @@ def newest_run(runs: Path) -> Path:
     """
     run_files = sorted(runs.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     if not run_files:
-        raise InputError(f"{runs}: holds no run yet; `flexhpc sweep SPEC` makes one")
+        raise InputError(f"{runs}: contains no run; `flexhpc sweep SPEC` creates one")
     return run_files[-1].parent

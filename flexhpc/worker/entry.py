@@ -8,12 +8,12 @@ from pathlib import Path
 
 from flexhpc.errors import PointError
 from flexhpc.imports import quick_imports
-from flexhpc.worker.place import Place
+from flexhpc.worker.environment import Environment
 from flexhpc.worker.signals import Stop
 from flexhpc.worker.task import TaskFile
 
 
-def begin(path: Path, place: Place, stop: Stop) -> int:
+def run_worker(path: Path, environment: Environment, stop: Stop) -> int:
     """Measure points until none is left; return the number of points that failed.
 
     Args:
@@ -34,7 +34,7 @@ def begin(path: Path, place: Place, stop: Stop) -> int:
     with quick_imports():
         from flexhpc.worker.work import work
 
-    return work(task, place, stop)
+    return work(task, environment, stop)
 
 
 @dataclass(frozen=True)
@@ -53,4 +53,4 @@ class Task:
         Replaces submitit's signal handlers first, which would requeue or end the job.
         """
         stop = Stop.on_signals()
-        return begin(Path(self.path), Place.here(), stop)
+        return run_worker(Path(self.path), Environment.here(), stop)

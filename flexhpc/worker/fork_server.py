@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from flexhpc.imports import quick_imports
-from flexhpc.worker.entry import begin
+from flexhpc.worker.entry import run_worker
+from flexhpc.worker.environment import Environment
 from flexhpc.worker.orders import Ended, Order, Started
-from flexhpc.worker.place import Place
 from flexhpc.worker.signals import Stop
 
 WARM = "flexhpc.worker.work"
@@ -46,23 +46,23 @@ class _Server:
 
     def serve(self) -> None:
         """Fork the processes of a worker for each line of stdin, until stdin is closed."""
-        signal.signal(signal.SIGCHLD, self._tell_endings)
+        signal.signal(signal.SIGCHLD, self._report_endings)
         for line in sys.stdin:
             order, token = Order(**json.loads(line)), secrets.token_hex(16)
             for rank in range(order.processes):
                 with _no_child_ends():
                     pid = _fork(order, rank, token)
                     self._running[pid] = order.worker
-                    _tell(Started(worker=order.worker, pid=pid))
+                    _report(Started(worker=order.worker, pid=pid))
 
-    def _tell_endings(self, *_: object) -> None:
+    def _report_endings(self, *_: object) -> None:
         """Report every child that ended; one SIGCHLD may stand for several children."""
         while self._running:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
             status = os.waitstatus_to_exitcode(status)
-            _tell(Ended(worker=self._running.pop(pid), pid=pid, status=status))
+            _report(Ended(worker=self._running.pop(pid), pid=pid, status=status))
 
 
 @contextlib.contextmanager
@@ -75,13 +75,13 @@ def _no_child_ends() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
 
 
-def _tell(what: Started | Ended) -> None:
+def _report(report: Started | Ended) -> None:
     """Write an event to stdout and ignore a closed pipe.
 
     A line is shorter than PIPE_BUF, so a single write is atomic.
     """
     with contextlib.suppress(OSError):
-        os.write(1, json.dumps(asdict(what)).encode() + b"\n")
+        os.write(1, json.dumps(asdict(report)).encode() + b"\n")
 
 
 def _fork(order: Order, rank: int, token: str) -> int:
@@ -99,7 +99,7 @@ def _fork(order: Order, rank: int, token: str) -> int:
     status = 1
     try:
         _become_worker(order, rank)
-        begin(Path(order.task), _place(order, rank, token), Stop.on_signals())
+        run_worker(Path(order.task), _environment(order, rank, token), Stop.on_signals())
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
@@ -122,22 +122,22 @@ def _become_worker(order: Order, rank: int) -> None:
         os.open(order.log(rank, stream), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for stream in ("out", "err")
     )
-    for here, there in ((silent, 0), (out, 1), (err, 2)):
-        os.dup2(here, there)
-        os.close(here)
+    for source, target in ((silent, 0), (out, 1), (err, 2)):
+        os.dup2(source, target)
+        os.close(source)
 
 
-def _place(order: Order, rank: int, token: str) -> Place:
-    return Place(
+def _environment(order: Order, rank: int, token: str) -> Environment:
+    return Environment(
         rank=rank,
-        size=order.processes,
+        world_size=order.processes,
         local_rank=rank,
         host="127.0.0.1",
         token=token,
         job=Path(order.worker).name,
         index=0,
         log=str(order.log(rank, "err")),
-        ends=None,
+        deadline=None,
     )
 
 

@@ -14,7 +14,7 @@ from flexhpc.errors import PointError
 from flexhpc.measuring.probe import choose_device
 from flexhpc.store import RunFolder, read_claim
 from flexhpc.training import Group
-from flexhpc.worker.place import Place
+from flexhpc.worker.environment import Environment
 from flexhpc.worker.signals import Stop
 from flexhpc.worker.task import TaskFile
 from flexhpc.worker.work import Worker
@@ -22,7 +22,9 @@ from flexhpc.worker.work import Worker
 _INTERRUPTED = "interrupted"
 
 
-def work_here(task: TaskFile, point: Point, shown: Callable[[dict[str, Any]], None]) -> None:
+def measure_here(
+    task: TaskFile, point: Point, on_progress: Callable[[dict[str, Any]], None]
+) -> None:
     """Measure a point in this process.
 
     On Ctrl-C the current training is saved before KeyboardInterrupt is raised.
@@ -38,22 +40,22 @@ def work_here(task: TaskFile, point: Point, shown: Callable[[dict[str, Any]], No
     """
     device = choose_device(task.threads)
     folder = Path(task.stop).parent
-    place = Place(
-        rank=0, size=1, local_rank=0, host="127.0.0.1", token="", job="", index=0,
-        log=str(folder / "here.log"), ends=None,
+    environment = Environment(
+        rank=0, world_size=1, local_rank=0, host="127.0.0.1", token="", job="", index=0,
+        log=str(folder / "here.log"), deadline=None,
     )  # fmt: skip
     with _stop_on_interrupt() as stop:
-        worker = Worker(task, place, stop, Group(device), shown, tells=False)
+        worker = Worker(task, environment, stop, Group(device), on_progress, verbose=False)
         try:
             worker.work_on([point])
         finally:
             worker.close()
-    if stop.why == _INTERRUPTED:
+    if stop.reason == _INTERRUPTED:
         raise KeyboardInterrupt
     if not folder.is_dir():  # a write can fail before the watchdog notices
         raise PointError(f"{task.run}: the run folder was moved or removed")
     if stop.is_set():
-        raise PointError(stop.why)
+        raise PointError(stop.reason)
     claim = read_claim(RunFolder(Path(task.run)).claim(point.id))
     if claim is not None and claim.state == "failed":
         raise PointError(claim.message)
@@ -68,8 +70,8 @@ def _stop_on_interrupt() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = signal.signal(signal.SIGINT, lambda *_: stop.set(_INTERRUPTED))
+    previous = signal.signal(signal.SIGINT, lambda *_: stop.set(_INTERRUPTED))
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)

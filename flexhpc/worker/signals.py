@@ -13,9 +13,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR2)
 """Signals that request a stop. SIGTERM is sent by preemption, scancel and service managers; SIGUSR2
 is requested from SLURM with ``--signal`` before the time limit."""
 
-RESTART = 75
+EXIT_REQUEUE = 75
 """Exit status of a worker that stopped with points left and must be requeued (EX_TEMPFAIL)."""
-ALONE = 76
+EXIT_PEER_LOST = 76
 """Exit status of a process that lost the connection to its peers, or never connected to them."""
 
 
@@ -28,7 +28,7 @@ class Stop:
     """
 
     def __init__(self) -> None:
-        self.why = ""
+        self.reason = ""
 
     @classmethod
     def on_signals(cls) -> Stop:
@@ -42,10 +42,10 @@ class Stop:
             signal.signal(number, handle)
         return stop
 
-    def set(self, why: str) -> None:
+    def set(self, reason: str) -> None:
         """Request a stop; the first reason is kept."""
-        self.why = self.why or why
+        self.reason = self.reason or reason
 
     def is_set(self) -> bool:
         """Return whether a stop was requested."""
-        return bool(self.why)
+        return bool(self.reason)

@@ -33,7 +33,7 @@ class Owner:
         """Create the owner from a process id."""
         return cls(pid=pid, birth=process_birth(pid) or 0.0)
 
-    def lives(self) -> bool:
+    def alive(self) -> bool:
         """Return whether the owner is still running."""
         return process_lives(self.pid, self.birth)
 
@@ -78,7 +78,7 @@ class TaskFile:
     per_task: int = 1
     stop_before: float = 0.0
 
-    def of_task(self, index: int) -> list[str] | None:
+    def points_of_task(self, index: int) -> list[str] | None:
         """Return the ids of the points of one array task; None for workers outside of an array."""
         if self.points is None:
             return None
@@ -97,5 +97,5 @@ class TaskFile:
         """
         task = read_as(cls, path)
         if task is None:
-            raise PointError(f"{path}: is damaged, or gone; the same command starts anew")
+            raise PointError(f"{path}: is corrupt or missing; run the same command again")
         return task

@@ -6,9 +6,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from flexhpc.atomic import Whereabouts
+from flexhpc.atomic import FolderWatch
 from flexhpc.store import Claim
-from flexhpc.worker.place import Place
+from flexhpc.worker.environment import Environment
 from flexhpc.worker.signals import Stop
 from flexhpc.worker.task import TaskFile
 
@@ -26,15 +26,15 @@ class Watchdog:
         lost: set when another process took over the current claim.
     """
 
-    def __init__(self, task: TaskFile, place: Place, stop: Stop) -> None:
-        self.task, self.place, self.stop = task, place, stop
+    def __init__(self, task: TaskFile, environment: Environment, stop: Stop) -> None:
+        self.task, self.environment, self.stop = task, environment, stop
         self.cancelled = False
         self.lost = threading.Event()
         self.claim: Claim | None = None
         self.progress: dict[str, Any] = {}
         self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._launch = Whereabouts(Path(task.stop).parent)
+        self._closed = threading.Event()
+        self._launch = FolderWatch(Path(task.stop).parent)
         self._listen()
         threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
 
@@ -54,27 +54,27 @@ class Watchdog:
 
     def close(self) -> None:
         """Stop the thread."""
-        self._over.set()
+        self._closed.set()
 
     def _watch(self) -> None:
         # Continues while a stopping worker saves its state, until the claim is released.
-        while not self._over.wait(self.task.beat):
+        while not self._closed.wait(self.task.beat):
             try:
                 self._listen()
             except OSError as error:
-                print(f"cannot see whether to stop: {error}", flush=True)
+                print(f"cannot check for a stop request: {error}", flush=True)
             with self._lock:
                 self._beat()
 
     def _listen(self) -> None:
         owner = self.task.owner
-        gone = self._launch.gone()
-        if gone or Path(self.task.stop).exists() or (owner is not None and not owner.lives()):
+        removed = self._launch.removed()
+        if removed or Path(self.task.stop).exists() or (owner is not None and not owner.alive()):
             self.cancelled = True
-            self.stop.set("the run folder was moved or removed" if gone else "cancelled")
-        left = self.place.seconds_left()
-        if left is not None and left < self.task.stop_before:
-            self.stop.set(f"{left:.0f} s before the end of the allocation")
+            self.stop.set("the run folder was moved or removed" if removed else "cancelled")
+        seconds_left = self.environment.seconds_left()
+        if seconds_left is not None and seconds_left < self.task.stop_before:
+            self.stop.set(f"{seconds_left:.0f} s before the end of the allocation")
 
     def _beat(self) -> None:
         try:

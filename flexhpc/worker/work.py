@@ -23,18 +23,18 @@ from flexhpc.search import at_once
 from flexhpc.store import SILENCE, Claim, RunFolder, read, read_claim, take
 from flexhpc.training import Callbacks, Group
 from flexhpc.versions import SOURCE, image, python_version, source
-from flexhpc.worker.place import Place
-from flexhpc.worker.signals import ALONE, RESTART, Stop
+from flexhpc.worker.environment import Environment
+from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE, Stop
 from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU, TaskFile
 from flexhpc.worker.watchdog import Watchdog
 
 _WRONG_VERSION = 78
 _RETRY_EVERY = 2.0
 
-Ended = Literal["done", "failed", "held"]
+PointResult = Literal["done", "failed", "held"]
 
 
-def work(task: TaskFile, place: Place, stop: Stop) -> int:
+def work(task: TaskFile, environment: Environment, stop: Stop) -> int:
     """Measure points until none is left; return the number of points that failed.
 
     A failed point is recorded with one message and skipped. In a job with several processes, rank 0
@@ -46,21 +46,21 @@ def work(task: TaskFile, place: Place, stop: Stop) -> int:
         stop: stop request.
 
     Raises:
-        SystemExit: with status ``RESTART`` if points are left; with another status if the versions
-            of Python, flexhpc or its source differ from those of the submitting process, or the
-            run folder cannot be written.
+        SystemExit: with status ``EXIT_REQUEUE`` if points are left; with another status if the
+            versions of Python, flexhpc or its source differ from those of the submitting process,
+            or the run folder cannot be written.
     """
     _check_versions(task)
     if (gpu := os.environ.get(WORKER_GPU)) is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # must be set before CUDA is initialised
-    device = choose_device(task.threads, place.local_rank)
+    device = choose_device(task.threads, environment.local_rank)
     try:
         group = Group.join(
             device,
-            place.rank,
-            place.size,
-            host=place.host,
-            token=place.token,
+            environment.rank,
+            environment.world_size,
+            host=environment.host,
+            token=environment.token,
         )
         _, points = checked(Path(task.spec))
         by_id = {point.id: point for point in points}
@@ -68,35 +68,35 @@ def work(task: TaskFile, place: Place, stop: Stop) -> int:
             assist(by_id, group, stop.is_set)
             _leave(group, 0)
             return 0
-        wanted = task.of_task(place.index)
-        own_points = list(points) if wanted is None else [by_id[point_id] for point_id in wanted]
-        worker = Worker(task, place, stop, group)
+        ids = task.points_of_task(environment.index)
+        assigned = list(points) if ids is None else [by_id[point_id] for point_id in ids]
+        worker = Worker(task, environment, stop, group)
         try:
-            worker.work_on(own_points)
+            worker.work_on(assigned)
         finally:
             worker.close()
         dismiss(group)
-        again = worker.leaves_work(own_points)
-        _leave(group, RESTART if again else 0)
+        requeue = worker.leaves_work(assigned)
+        _leave(group, EXIT_REQUEUE if requeue else 0)
     except PeerLost as error:
-        _leave_at_once(f"a process of this job is gone: {error}")
+        _leave_at_once(f"a process of this job died: {error}")
     except PointError as error:
-        if place.size > 1:
+        if environment.world_size > 1:
             _leave_at_once(str(error), 1)
-        _say(str(error), sys.stderr)
+        _log(str(error), sys.stderr)
         raise SystemExit(1) from None
-    if again:
-        _say(f"stopped: {stop.why}")
-        raise SystemExit(RESTART)
+    if requeue:
+        _log(f"stopped: {stop.reason}")
+        raise SystemExit(EXIT_REQUEUE)
     return worker.failed
 
 
 def _check_versions(task: TaskFile) -> None:
     here = (python_version(), version("flexhpc"))
-    wanted = os.environ.get(SOURCE, source())
-    if wanted != source():
+    expected = os.environ.get(SOURCE, source())
+    if expected != source():
         print(
-            f"this job was submitted by flexhpc with source {wanted}, but the image {image()} has "
+            f"this job was submitted by flexhpc with source {expected}, but image {image()} has "
             f"source {source()}; build it again (docs/containers.md)",
             file=sys.stderr,
         )
@@ -129,12 +129,12 @@ def _leave(group: Group, status: int) -> None:
         atexit.register(end)
 
 
-def _leave_at_once(why: str, status: int = ALONE) -> NoReturn:
+def _leave_at_once(reason: str, status: int = EXIT_PEER_LOST) -> NoReturn:
     """Exit without clean-up, which would wait for lost peers.
 
     A claim that is still held stays in state ``running`` with a dead holder: it counts as a death.
     """
-    _say(why, sys.stderr)
+    _log(reason, sys.stderr)
     os._exit(status)
 
 
@@ -146,18 +146,19 @@ class Worker:
         place: distributed environment of this process.
         stop: stop request.
         group: process group that trains the probes.
-        shown: called with the progress of a training after every epoch; see :class:`Callbacks`.
-        tells: whether to print one line per point.
+        on_progress: called with the progress of a training after every epoch; see
+            :class:`Callbacks`.
+        verbose: whether to print one line per point.
     """
 
     def __init__(
-        self, task: TaskFile, place: Place, stop: Stop, group: Group,
-        shown: Callable[[dict[str, Any]], None] = lambda _: None, *, tells: bool = True,
+        self, task: TaskFile, environment: Environment, stop: Stop, group: Group,
+        on_progress: Callable[[dict[str, Any]], None] = lambda _: None, *, verbose: bool = True,
     ) -> None:  # fmt: skip
-        self.task, self.place, self.stop, self.group = task, place, stop, group
-        self.shown, self.tells = shown, tells
+        self.task, self.environment, self.stop, self.group = task, environment, stop, group
+        self.on_progress, self.verbose = on_progress, verbose
         self.run = RunFolder(Path(task.run))
-        self.watchdog = Watchdog(task, place, stop)
+        self.watchdog = Watchdog(task, environment, stop)
         self.failed = 0
         self._no_data: dict[str, str] = {}
         self._at_once = int(os.environ.get(PROBES_AT_ONCE, task.probes_at_once))
@@ -179,9 +180,9 @@ class Worker:
         """
         end = time.monotonic() + SILENCE + 2 * self.task.beat
         while points and not self.stop.is_set():
-            left, held = list(points), []
-            while left and not self.stop.is_set():
-                point = left.pop(0)
+            queue, held = list(points), []
+            while queue and not self.stop.is_set():
+                point = queue.pop(0)
                 if self._try(point) == "held":
                     held.append(point)
             points = held if self.task.points is not None and time.monotonic() < end else []
@@ -205,13 +206,15 @@ class Worker:
         claim = read_claim(self.run.claim(point.id))
         return claim is not None and claim.state == "failed" and claim.launch == self.task.launch
 
-    def _try(self, point: Point) -> Ended:
+    def _try(self, point: Point) -> PointResult:
         if self.stop.is_set() or self._is_settled(point):
             return "done"
         claim = self._take(point)
         if claim is None:
             return "held"
-        self.place.setbacks.unlink(missing_ok=True)  # from now on deaths are counted in the claim
+        self.environment.failures.unlink(
+            missing_ok=True
+        )  # from now on deaths are counted in the claim
         self.watchdog.guard(claim)
         try:
             if claim.record.deaths > self.task.retries:
@@ -219,27 +222,27 @@ class Worker:
                     f"its worker died {claim.record.deaths} times without getting any further "
                     "(killed, or out of memory?)"
                 )
-            if (why := self._no_data.get(_data_of(point))) is not None:
-                raise PointError(why)  # do not repeat a failed download for every point
+            if (reason := self._no_data.get(_data_of(point))) is not None:
+                raise PointError(reason)  # do not repeat a failed download for every point
             self._measure(point)
         except Interrupted:
             if not self.watchdog.lost.is_set():
-                self.stop.set("a process of this job was told to stop")
+                self.stop.set("another process of this job received a stop request")
             self._release(claim, "stopped")
             return "done"
         except PointError as error:
             if isinstance(error, NoData):
                 self._no_data.setdefault(_data_of(point), str(error))
-            self._tell(f"{point.id} {point.label}: {error}", sys.stderr)
+            self._print(f"{point.id} {point.label}: {error}", sys.stderr)
             return self._fail(claim, str(error))
         except PeerLost:
             raise
         except (Exception, SystemExit) as error:  # user code may call sys.exit
             traceback.print_exc()
-            what = one_line(error)
-            self._fail(claim, f"{type(error).__name__}: {what}")
+            message = one_line(error)
+            self._fail(claim, f"{type(error).__name__}: {message}")
             if self.group.size > 1:
-                _leave_at_once("the other processes of this job may wait for ever: starting again")
+                _leave_at_once("other processes of this job may wait forever; restarting")
             return "failed"
         self._release(claim, "done")
         return "done"
@@ -255,14 +258,14 @@ class Worker:
                 self.run.claim(point.id),
                 self.run.lock,
                 launch=self.task.launch,
-                job=self.place.job,
-                log=self.place.log,
+                job=self.environment.job,
+                log=self.environment.log,
                 saved=self._last_saved(point),
                 preempted=self._was_only_moved(point),
             )
         except OSError as error:
-            what = f"{error.filename or self.run.path}: {error.strerror}"
-            raise PointError(f"nothing can be written to the run folder: {what}") from None
+            message = f"{error.filename or self.run.path}: {error.strerror}"
+            raise PointError(f"nothing can be written to the run folder: {message}") from None
 
     def _was_only_moved(self, point: Point) -> bool:
         """Return whether the previous holder was this task, ended by preemption or a node failure.
@@ -270,9 +273,9 @@ class Worker:
         In both cases the batch script, which records the exit status of its task, was killed too,
         and no exit status was recorded. Such an end must not count as a death on the point.
         """
-        before = read_claim(self.run.claim(point.id))
-        same = before is not None and before.job == self.place.job
-        return self.task.points is not None and same and not self.place.setbacks.exists()
+        previous = read_claim(self.run.claim(point.id))
+        same = previous is not None and previous.job == self.environment.job
+        return self.task.points is not None and same and not self.environment.failures.exists()
 
     def _last_saved(self, point: Point) -> float:
         """Return when progress on a point was last saved (seconds since the epoch, 0 if never)."""
@@ -282,7 +285,7 @@ class Worker:
                 times.append(path.stat().st_mtime)
         return max(times)
 
-    def _fail(self, claim: Claim, message: str) -> Ended:
+    def _fail(self, claim: Claim, message: str) -> PointResult:
         self.failed += 1
         self._release(claim, "failed", message)
         return "failed"
@@ -298,15 +301,15 @@ class Worker:
             checkpoint_every=self.task.checkpoint_every,
         )
         estimate = measure(point, self.run, self.group, callbacks, self._pool_for(point))
-        self._tell(f"{point.id} {point.label}: emc {estimate.emc} ({estimate.censored})")
+        self._print(f"{point.id} {point.label}: emc {estimate.emc} ({estimate.censored})")
 
-    def _tell(self, text: str, to: TextIO | None = None) -> None:
-        if self.tells:
-            _say(text, to)
+    def _print(self, text: str, stream: TextIO | None = None) -> None:
+        if self.verbose:
+            _log(text, stream)
 
     def _progress(self, state: dict[str, Any]) -> None:
         self.watchdog.note(state)
-        self.shown(state)
+        self.on_progress(state)
 
     def _pool_for(self, point: Point) -> ProbePool | None:
         """Return the pool of probe processes; None if probes are trained one at a time."""
@@ -327,7 +330,7 @@ class Worker:
         try:
             claim.release(state, message)
         except OSError as error:
-            _say(f"claim not released: {error}")
+            _log(f"claim not released: {error}")
 
 
 def _data_of(point: Point) -> str:
@@ -335,10 +338,10 @@ def _data_of(point: Point) -> str:
     return f"{point.seed} {point.data.model_dump_json()}"
 
 
-def _say(text: str, to: TextIO | None = None) -> None:
+def _log(text: str, stream: TextIO | None = None) -> None:
     """Print a line to the log; errors are ignored, because they must not fail a measurement."""
     with contextlib.suppress(OSError):
-        print(text, file=to or sys.stdout, flush=True)
+        print(text, file=stream or sys.stdout, flush=True)
 
 
 def _is_measured(run: RunFolder, point: Point) -> bool:

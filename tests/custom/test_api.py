@@ -121,7 +121,7 @@ def test_a_sweep_from_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(run) == 1
     assert run[0].emc > 0
     assert run.path == folder / "runs" / "given"
-    with pytest.raises(InputError, match=r"^model\.family: nowhere:Net: there is no module"):
+    with pytest.raises(InputError, match=r"^model\.family: nowhere:Net: no module named"):
         flexhpc.sweep({**spec, "grid": {"model.family": ["nowhere:Net"]}})
 
 

@@ -81,7 +81,7 @@ def test_a_frozen_spec_keeps_what_it_was_made_with(folder: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("change", "message"),
     {
-        "no module": ("model.family='nowhere:Net'", "there is no module nowhere in "),
+        "no module": ("model.family='nowhere:Net'", "no module named nowhere in "),
         "no name": ("model.family='nets:'", "does not have the form module:name"),
         "code": ("model={family: 'nets:Net', code: abc}", "code: is filled in by flexhpc"),
         "kwargs": ("model.kwargs.depth=.inf", "kwargs.depth: must be a finite number"),
@@ -119,7 +119,7 @@ def test_where_modules_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     (elsewhere / "mine.py").write_text("import layers\n")
     monkeypatch.syspath_prepend(str(elsewhere))
     assert find("mine:x", folder).folder == str(elsewhere)
-    with pytest.raises(LookupError, match=r"there is no module deep\.nothing"):
+    with pytest.raises(LookupError, match=r"no module named deep\.nothing"):
         find("deep.nothing:x", folder)
 
 
@@ -225,15 +225,15 @@ def test_what_python_has_imported_is_not_mixed_with_an_edit(folder: Path) -> Non
     (folder / "twice.py").write_text("def x(): return 1\n")
     stale = find("twice:x", folder)
     (folder / "twice.py").write_text("def x(): return 2\n")
-    with pytest.raises(PointError, match="is not what it was when the sweep was started"):
+    with pytest.raises(PointError, match="has changed since the sweep was started"):
         custom_code.load("twice:x", stale, pinned=False, key="k")
     assert custom_code.load("twice:x", stale, pinned=True, key="k")() == 2
 
 
 LOOKS = {
-    "network": ("model.family='nets:Gone'", "model.family: there is no Gone in nets"),
+    "network": ("model.family='nets:Gone'", "model.family: no Gone in nets"),
     "kwargs": ("model.kwargs={depth: 3}", "raised TypeError: .*depth"),
-    "data": ("data.source='samples:gone'", "data.source: there is no gone in samples"),
+    "data": ("data.source='samples:gone'", "data.source: no gone in samples"),
     "file": ("data={source: table, path: gone.csv, target: x}", "gone.csv"),
     "folder": ("data={source: image_folder, root: gone}", "gone"),
     "timm": ("model={family: 'timm:resnet_gone'}", "resnet_gone"),
@@ -476,10 +476,10 @@ fixed:
         checked(spec)
     said = str(caught.value)
     for wanted in (
-        "data.source: nowhere:load: there is no module", "data.labels: ", "data.n_max: must be",
+        "data.source: nowhere:load: no module named", "data.labels: ", "data.n_max: must be",
         "data.colour: has no effect", "model.family: ", "model.width: must be at least 1",
         "model.banana: unknown key", "model.detph: unknown key; did you mean depth?",
-        "training.trainer: nowhere:fit: there is no module", "training.lr: has no effect",
+        "training.trainer: nowhere:fit: no module named", "training.lr: has no effect",
         "training.epochs: must be at least 1", "search.policy: ", "search.start: must be at least",
     ):  # fmt: skip
         assert said.count(wanted) == 1, wanted

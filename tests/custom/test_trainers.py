@@ -15,7 +15,7 @@ import pytest
 import flexhpc
 from flexhpc.config import checked, freeze
 from flexhpc.custom.code import find
-from flexhpc.custom.trainer import Budget, Task, Trainer, answer_of, train
+from flexhpc.custom.trainer import Budget, Trainer, TrainerCall, answer_of, train
 from flexhpc.errors import InputError, Interrupted, PointError
 from flexhpc.measuring import trainer as runner
 from flexhpc.seeds import ProbeSeeds
@@ -79,8 +79,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def task(folder: Path, name: str, seconds: float = 60.0) -> Task:
-    return Task(
+def task(folder: Path, name: str, seconds: float = 60.0) -> TrainerCall:
+    return TrainerCall(
         trainer=Trainer(name=f"fits:{name}", code=find("fits:x", folder), pinned=False, kwargs={}),
         inputs=np.zeros((5, 1, 8, 8), np.float32), labels=LABELS, classes=10,
         seeds=ProbeSeeds.of(0, 5, 0, nested=False), seconds=seconds,
@@ -88,7 +88,7 @@ def task(folder: Path, name: str, seconds: float = 60.0) -> Task:
     )  # fmt: skip
 
 
-def run(asked: Task, stopping: bool = False) -> object:
+def run(asked: TrainerCall, stopping: bool = False) -> object:
     callbacks = Callbacks(should_stop=lambda: stopping)
     return runner.run_trainer(asked, callbacks, Group(None))
 
@@ -119,18 +119,18 @@ def test_what_a_trainer_may_answer(given: object, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (None, "gave a(n) NoneType, not an array"),
+        (None, "returned a(n) NoneType, not an array"),
         ([True] * 4, "an array (4,), not (5,) for 5 samples"),
         (np.zeros((5, 3)), "an array (5, 3), not (5,)"),
-        ([np.nan] * 5, "gave nan"),
-        (["a"] * 5, "gave an array of <U1"),
-        ({"right": [0, 1, 0, 1, 1]}, "gave right of int64"),
+        ([np.nan] * 5, "returned NaN"),
+        (["a"] * 5, "returned an array of <U1"),
+        ({"right": [0, 1, 0, 1, 1]}, "returned right of int64"),
         ({"scores": [0, 1, 0, 1, 1]}, "not (5, 10)"),
         ({"loss": 1.0}, "without right, predicted or scores"),
         ({"right": [True] * 5, "predicted": [0] * 5}, "one of them"),
-        ({"right": [True] * 5, "loss": "low"}, "gave as loss a str, no number"),
-        ({"right": [True] * 5, "epochs": 1.5}, "gave as epochs 1.5, no count"),
-        ({"right": [True] * 5, "cost": -1}, "gave as cost -1, no count"),
+        ({"right": [True] * 5, "loss": "low"}, "returned a str as loss, not a number"),
+        ({"right": [True] * 5, "epochs": 1.5}, "returned 1.5 as epochs, not a count"),
+        ({"right": [True] * 5, "cost": -1}, "returned -1 as cost, not a count"),
     ],
 )
 def test_what_is_no_answer(given: object, message: str, folder: Path) -> None:
@@ -179,7 +179,7 @@ WRONG = {
     "ends_hard": r"ended its process \(exit status 3\)",
     "crashes": r"ended its process \(SIGSEGV\)",
     "hangs": "took longer than seconds: 4",
-    "answers_badly": r"gave an array \(15,\), not \(16,\)",
+    "answers_badly": r"returned an array \(15,\), not \(16,\)",
 }
 
 
@@ -249,7 +249,7 @@ def test_killed_and_stopped_in_the_middle_it_ends_as_if_nothing_had_been(folder:
     ("change", "message"),
     {
         "form": ("training.trainer=adam", '"adam" does not have the form module:name'),
-        "no module": ("training.trainer='nowhere:fit'", "there is no module nowhere"),
+        "no module": ("training.trainer='nowhere:fit'", "no module named nowhere"),
         "an optimizer": ("training.optimizer=adam", "optimizer: has no effect with trainer"),
         "a rate": ("training.lr=0.1", "has no effect with trainer: fits:most .* kwargs"),
         "two budgets": ("training.steps=3", "epochs and steps are two budgets|steps and epochs"),

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from flexhpc.training import Group
-from flexhpc.worker.place import read_secret, write_secret
+from flexhpc.worker.environment import read_secret, write_secret
 from tests.barrier import wait_for
 from tests.conftest import REPOSITORY
 from tests.training.test_group import start

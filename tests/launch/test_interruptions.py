@@ -149,7 +149,7 @@ def test_a_moved_run_folder_ends_the_sweep_with_one_message(
     barrier.creep()
     output = " ".join(finish(sweep).split())
     assert sweep.returncode == 1, output
-    assert "small was moved or removed while it was measured" in output
+    assert "small was moved or removed during the sweep" in output
     assert "Traceback" not in output
     wait_for(lambda: not running(elsewhere), "the end of the workers")
     assert not run.exists(), list(run.rglob("*"))

@@ -13,17 +13,17 @@ from flexhpc.launch.fork_server import OrderedWorker
 from flexhpc.launch.prepare import open_folder, prepare
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.launch.sweep import make_task
-from flexhpc.worker.entry import begin
-from flexhpc.worker.place import Place
-from flexhpc.worker.signals import ALONE, Stop
+from flexhpc.worker.entry import run_worker
+from flexhpc.worker.environment import Environment
+from flexhpc.worker.signals import EXIT_PEER_LOST, Stop
 from flexhpc.worker.task import TaskFile
 from tests.barrier import Barrier
 from tests.conftest import SMALL
 from tests.faults.test_input import CONTENTS
 from tests.sweeps import GATED, end, finish, start
 
-PLACE = Place(
-    rank=0, size=1, local_rank=0, host="", token="", job="", index=0, log="", ends=None
+ENVIRONMENT = Environment(
+    rank=0, world_size=1, local_rank=0, host="", token="", job="", index=0, log="", deadline=None
 )  # fmt: skip
 
 
@@ -35,9 +35,9 @@ def test_a_damaged_task_is_a_line_for_its_worker(
     if content is not None:
         path.write_text(content)
     with pytest.raises(SystemExit, match="1"):
-        begin(path, PLACE, Stop())
+        run_worker(path, ENVIRONMENT, Stop())
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("task.json: is damaged, or gone; the same command starts anew")
+    assert line.endswith("task.json: is corrupt or missing; run the same command again")
 
 
 def test_a_task_of_another_version_is_read(tmp_path: Path) -> None:
@@ -63,7 +63,8 @@ def test_a_launch_is_noted_whatever_run_json_holds(content: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("statuses", "well"), [((0, 0), True), ((ALONE, ALONE), True), ((ALONE, -9), False)]
+    ("statuses", "well"),
+    [((0, 0), True), ((EXIT_PEER_LOST, EXIT_PEER_LOST), True), ((EXIT_PEER_LOST, -9), False)],
 )
 def test_processes_that_did_not_find_each_other_are_started_again(
     statuses: tuple[int, int], well: bool
@@ -87,7 +88,7 @@ def test_a_task_file_that_is_damaged_in_mid_run_is_named_at_the_end(tmp_path: Pa
     os.kill(pid, signal.SIGKILL)
     said = finish(sweep)
     assert sweep.returncode == 1
-    assert "task.json: is damaged, or gone; the same command starts anew" in said
+    assert "task.json: is corrupt or missing; run the same command again" in said
     assert "Traceback" not in said
     again = start(spec, keys="workers: 1\n")
     barrier.wait(sweep=again)

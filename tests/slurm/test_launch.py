@@ -128,7 +128,7 @@ def test_what_slurm_refuses_is_one_line(cluster: Cluster, tmp_path: Path) -> Non
     profile = cluster.profile(tmp_path, partition="nowhere")
     done = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile))
     assert done.returncode == 2
-    assert "SLURM refuses the job: sbatch: error:" in done.stderr
+    assert "SLURM rejected the job: sbatch: error:" in done.stderr
     assert "partition" in done.stderr
     assert not list((tmp_path / "runs").rglob("array.json"))
     assert "Traceback" not in done.stderr
@@ -174,7 +174,7 @@ def test_a_dry_run_prints_what_sbatch_would_get_and_writes_nothing(
         "#SBATCH --gpus-per-node=1", "#SBATCH --time=1440", "#SBATCH --mail-type=FAIL",
         "#SBATCH --signal=USR2@90", "#SBATCH --requeue", "#SBATCH --mem=1024M",
         "export FLEXHPC_DATA=/data",
-        'export FLEXHPC_ENDS=$(( $(date +%s) + 86400 ))',
+        'export FLEXHPC_DEADLINE=$(( $(date +%s) + 86400 ))',
     ):  # fmt: skip
         assert line in script.splitlines()
     assert not (tmp_path / "runs").exists()

@@ -25,7 +25,7 @@ from flexhpc.data import load_samples
 from flexhpc.errors import Interrupted
 from flexhpc.measuring import probe
 from flexhpc.measuring.point import measure
-from flexhpc.measuring.probe import Wanted, choose_device, run_training
+from flexhpc.measuring.probe import TrainingRequest, choose_device, run_training
 from flexhpc.store import RunFolder, read, read_masks
 from flexhpc.training import Callbacks, Group, Outcome, manual_backprop
 from tests.stand_in_device import available
@@ -81,7 +81,10 @@ def train(
         return updates == stop_at
 
     callbacks = Callbacks(should_stop=stopping, checkpoint=checkpoint)
-    samples, wanted = load_samples(point.data, point.seed), Wanted(n=n, repeat=0, forgetting=True)
+    samples, wanted = (
+        load_samples(point.data, point.seed),
+        TrainingRequest(n=n, repeat=0, forgetting=True),
+    )
     most_floats = probe._MOST_FLOATS
     probe._MOST_FLOATS = most_floats if resident_bytes is None else resident_bytes
     try:

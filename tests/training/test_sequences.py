@@ -15,7 +15,7 @@ from flexhpc.analysis.information import most_of_tokens
 from flexhpc.config import checked
 from flexhpc.data import load_samples
 from flexhpc.errors import InputError
-from flexhpc.measuring.probe import Wanted, run_training
+from flexhpc.measuring.probe import TrainingRequest, run_training
 from flexhpc.models import build, count_parameters
 from flexhpc.store import RunFolder, read
 from flexhpc.training import Callbacks, Group
@@ -92,7 +92,7 @@ def test_what_is_fitted_is_right(spec: Path, shards: int | None) -> None:
         return {}
 
     outcome, subset, _ = run_training(
-        point, samples, Wanted(n=12, repeat=0, trained=trained), None,
+        point, samples, TrainingRequest(n=12, repeat=0, trained=trained), None,
         Group(torch.device("cpu")), Callbacks(),
     )  # fmt: skip
     assert outcome.verdict == "fit"

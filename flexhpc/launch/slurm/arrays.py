@@ -92,7 +92,7 @@ def waiting_points(records: Iterable[ArrayRecord], queue: Queue) -> dict[str, st
         queued = list(in_queue(record, queue))
         points = record.points() if queued else []
         for index, task in queued:
-            reason = "its task has begun" if task.state == "RUNNING" else task.reason
+            reason = "its task has started" if task.state == "RUNNING" else task.reason
             waiting |= dict.fromkeys(points[index], reason)
     return waiting
 
@@ -103,4 +103,4 @@ def _points_of(path: Path, tasks: int) -> list[list[str]]:
         task = TaskFile.read(path)
     except PointError:
         return [[] for _ in range(tasks)]
-    return [task.of_task(index) or [] for index in range(tasks)]
+    return [task.points_of_task(index) or [] for index in range(tasks)]

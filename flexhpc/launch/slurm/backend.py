@@ -166,8 +166,8 @@ class SlurmBackend:
         except Refused as error:
             if not self._covered:
                 hint = "; a limit on submitted jobs? then set max_array" if _limit(error) else ""
-                raise InputError(f"SLURM refuses the job: {error}{hint}") from None
-            self.silent = f"SLURM refuses more jobs for now: {error}"
+                raise InputError(f"SLURM rejected the job: {error}{hint}") from None
+            self.silent = f"SLURM rejects more jobs for now: {error}"
             return False
         finally:
             self._submitted, self._asked = time.monotonic(), -1e9

@@ -146,7 +146,7 @@ class Slurm:
         limits = re.findall(r"(?:MaxArraySize\s*=|\bmax_array_tasks=)\s*(\d+)", config)
         size = min(map(int, limits), default=DEFAULT_ARRAY)
         if size < 1:
-            raise InputError("flexhpc needs array jobs, and this cluster takes none")
+            raise InputError("flexhpc needs array jobs, which this cluster does not accept")
         return size
 
     def queue(self) -> Queue:

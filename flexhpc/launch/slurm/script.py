@@ -17,8 +17,8 @@ from submitit.core.utils import DelayedSubmission
 
 from flexhpc.launch.profile import SlurmProfile, option
 from flexhpc.worker.entry import Task
-from flexhpc.worker.place import ENDS
-from flexhpc.worker.signals import ALONE, RESTART
+from flexhpc.worker.environment import DEADLINE
+from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE
 
 PICKLE = "task.pkl"
 _FOR_EVER = 10**9
@@ -110,7 +110,7 @@ def _before(folder: Path, profile: SlurmProfile) -> list[str]:
     """
     limit = profile.time_limit
     return [
-        *([f"export {ENDS}=$(( $(date +%s) + {limit * 60} ))"] if limit is not None else []),
+        *([f"export {DEADLINE}=$(( $(date +%s) + {limit * 60} ))"] if limit is not None else []),
         "set +e",  # undo one of a setup line: the script must survive to requeue
         "export SLURM_EXPORT_ENV=ALL",  # undo sbatch --export: srun must pass on the variables
         'me="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"',
@@ -129,11 +129,12 @@ def _after(profile: SlurmProfile, stop: Path) -> list[str]:
     return [
         "status=$?",
         "again=no",
-        f"if [ $status -eq {RESTART} ] || [ $status -eq {ALONE} ] || [ $status -ge 128 ]; then",
-        '  echo $status >> "$mine".setbacks',
+        f"if [ $status -eq {EXIT_REQUEUE} ] || [ $status -eq {EXIT_PEER_LOST} ]"
+        " || [ $status -ge 128 ]; then",
+        '  echo $status >> "$mine".failures',
         f"  most={profile.retries}",
-        f"  if [ $status -eq {RESTART} ]; then most={_STOPS}; fi",
-        '  [ "$(wc -l < "$mine".setbacks)" -gt $most ] || again=yes',
+        f"  if [ $status -eq {EXIT_REQUEUE} ]; then most={_STOPS}; fi",
+        '  [ "$(wc -l < "$mine".failures)" -gt $most ] || again=yes',
         f'  [ "${{SLURM_RESTART_COUNT:-0}}" -lt {profile.restarts} ] || again=no',
         "fi",
         f"if [ $again = yes ] && [ ! -e {shlex.quote(str(stop))} ]; then",

@@ -22,7 +22,7 @@ from flexhpc.launch.slurm.commands import NoAnswer, Refused, Slurm
 from flexhpc.launch.slurm.container import TaskContainer
 from flexhpc.launch.slurm.layout import Chunk
 from flexhpc.launch.slurm.script import batch_script, write_pickle
-from flexhpc.worker.place import write_secret
+from flexhpc.worker.environment import write_secret
 from flexhpc.worker.task import TaskFile
 
 SCRIPT = "array.sh"

@@ -16,10 +16,10 @@ from flexhpc.config.sections.model import Timm
 from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
 
-_Seen = tuple[tuple[int, ...], int]
+_Shape = tuple[tuple[int, ...], int]
 
 
-def look(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
+def validate(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
     """Check data, models and trainers on this machine; yield each distinct problem once.
 
     Data sets are opened, except for known image sets, which a sweep may download. Models that
@@ -30,8 +30,8 @@ def look(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
         Whether the problem is an error on any machine, and its message. It is False for a known
         data set that is missing here, since it may exist where the sweep runs.
     """
-    shapes: dict[str, _Seen | None] = {}
-    said: set[str] = set()
+    shapes: dict[str, _Shape | None] = {}
+    reported: set[str] = set()
     seen: set[tuple[str, int, str]] = set()
     trainers = {
         point.training.model_dump_json(): point.training.to_call
@@ -39,61 +39,61 @@ def look(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
         if isinstance(point.training, CustomTrainer)
     }
     for trainer in trainers.values():
-        if (wrong := _wrong(trainer.import_it)) and wrong not in said:
-            said.add(wrong)
-            yield True, wrong
+        if (error := _error_of(trainer.import_it)) and error not in reported:
+            reported.add(error)
+            yield True, error
     for point in points:
         data, model = point.data, point.model
-        where = data.model_dump_json(include={*data.reading_keys(), *data.marked(LOCATION)})
-        if where not in shapes:
+        source_key = data.model_dump_json(include={*data.reading_keys(), *data.marked(LOCATION)})
+        if source_key not in shapes:
             try:
-                with _tracebacks_aside():
-                    shapes[where] = _shape(data, point.seed)
+                with _no_tracebacks():
+                    shapes[source_key] = _shape(data, point.seed)
             except PointError as error:
-                shapes[where] = None
+                shapes[source_key] = None
                 yield not isinstance(data, KnownTable), str(error)
-        shape = shapes[where]
+        shape = shapes[source_key]
         if shape is None or not isinstance(model, (CustomModel, Timm)):
             continue
         classes = _classes(data, shape[1])
-        key = (where, classes, model.model_dump_json())
+        key = (source_key, classes, model.model_dump_json())
         if key in seen:
             continue
         seen.add(key)
         from flexhpc.models import count_parameters
 
-        wrong = _wrong(partial(count_parameters, model, shape[0], classes))
-        if wrong and wrong not in said:
-            said.add(wrong)
-            yield True, wrong
+        error = _error_of(partial(count_parameters, model, shape[0], classes))
+        if error and error not in reported:
+            reported.add(error)
+            yield True, error
 
 
-def _wrong(call: Callable[[], object]) -> str | None:
+def _error_of(call: Callable[[], object]) -> str | None:
     """Return the message of the PointError that a call raises; None if it succeeds."""
     try:
-        with _tracebacks_aside():
+        with _no_tracebacks():
             call()
     except PointError as error:
         return str(error)
     return None
 
 
-def _tracebacks_aside() -> contextlib.redirect_stderr[io.StringIO]:
+def _no_tracebacks() -> contextlib.redirect_stderr[io.StringIO]:
     """Suppress tracebacks of custom code, which are meant for the log of a point."""
     return contextlib.redirect_stderr(io.StringIO())
 
 
-def _shape(data: Data, seed: int) -> _Seen:
+def _shape(data: Data, seed: int) -> _Shape:
     """Return the sample shape and the number of classes of the unmodified data set."""
-    known = known_shape(data)
-    if known is not None and isinstance(data, ImageSet):
-        return known[0], known[1]
+    shape = known_shape(data)
+    if shape is not None and isinstance(data, ImageSet):
+        return shape[0], shape[1]
     source = open_source(data, seed)
     return source.train.shape, source.classes
 
 
-def _classes(data: Data, own: int) -> int:
-    """Return the number of classes of the labels; ``own`` is that of the data set itself."""
+def _classes(data: Data, default: int) -> int:
+    """Return the number of classes of the labels; ``default`` is that of the data set itself."""
     if data.class_map is not None:
         return len(set(data.class_map))
-    return data.classes or own
+    return data.classes or default

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ENDS = "FLEXHPC_ENDS"
+DEADLINE = "FLEXHPC_DEADLINE"
 """Environment variable with the end of the allocation (seconds since the epoch)."""
 _SECRET = ".secret"
 
@@ -35,33 +35,33 @@ def read_secret(folder: Path) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Environment:
     """Distributed environment of this process.
 
     Attributes:
         rank: rank of this process in the job.
-        size: number of processes of the job (world size).
+        world_size: number of processes of the job (world size).
         local_rank: rank on this node.
         host: host name of rank 0.
         token: secret identifier of this attempt of this job.
         job: job id, ``123_4`` for task 4 of array 123.
         index: index of the array task, 4 in this example.
         log: path of the stderr log.
-        ends: end of the allocation (seconds since the epoch), or None if unknown.
+        deadline: end of the allocation (seconds since the epoch), or None if unknown.
     """
 
     rank: int
-    size: int
+    world_size: int
     local_rank: int
     host: str
     token: str
     job: str
     index: int
     log: str
-    ends: float | None
+    deadline: float | None
 
     @classmethod
-    def here(cls) -> Place:
+    def from_slurm(cls) -> Environment:
         """Read the environment of submitit and SLURM.
 
         Does not call scontrol, and therefore works in a container.
@@ -71,27 +71,27 @@ class Place:
         job = JobEnvironment()
         host = "127.0.0.1" if job.num_nodes == 1 else job.hostnames[0]
         attempt = os.environ.get("SLURM_RESTART_COUNT", "0")
-        ends = os.environ.get(ENDS)
+        deadline = os.environ.get(DEADLINE)
         return cls(
             rank=job.global_rank,
-            size=job.num_tasks,
+            world_size=job.num_tasks,
             local_rank=job.local_rank,
             host=host,
             token=f"{read_secret(job.paths.folder)} {job.job_id} {attempt}",
             job=job.job_id,
             index=int(job.array_task_id or 0),
             log=str(job.paths.stderr),
-            ends=float(ends) if ends else None,
+            deadline=float(deadline) if deadline else None,
         )
 
     @property
-    def setbacks(self) -> Path:
+    def failures(self) -> Path:
         """File to which the batch script appends each failed exit status of this task.
 
         The worker removes it as soon as it has claimed a point.
         """
-        return Path(self.log).parent / f"{self.job}.setbacks"
+        return Path(self.log).parent / f"{self.job}.failures"
 
     def seconds_left(self) -> float | None:
         """Return the remaining time of the allocation (seconds), or None if unknown."""
-        return None if self.ends is None else self.ends - time.time()
+        return None if self.deadline is None else self.deadline - time.time()
