@@ -60,7 +60,7 @@ def test_the_writer_lets_trainings_go_first(run: Path, session: bool) -> None:
         theirs = Path(f"/proc/{follower.pid}/autogroup")
         if before and session:
             wait_for(lambda: theirs.read_text().endswith("nice 19\n"), "the nice of its session")
-        follower.stdin.close()
+        follower.kill()
     assert os.getpriority(os.PRIO_PROCESS, 0) < 19
     assert (ours.read_text() if before else "") == before
 
