@@ -49,8 +49,8 @@ def status(
     folder, _, points = open_run(run)
     reader, queue = StatusReader(folder, points), QueueStatus(folder)
     statuses = queue.merge(reader.read())
-    if queue.silent:
-        typer.echo(f"{queue.silent}; this is what the files say", err=True)
+    if queue.unavailable:
+        typer.echo(f"{queue.unavailable}; this is what the files say", err=True)
     if as_json:
         typer.echo(json.dumps([status_row(s) for s in statuses], indent=1))
         _exit_if_failed(statuses)

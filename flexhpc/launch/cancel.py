@@ -40,7 +40,7 @@ def cancel_run(path: Path) -> tuple[str, bool]:
             break
         if waited > _WITHIN:
             state = f"{running} points are still measured and {remaining} tasks still queued"
-            reason = f" ({jobs.silent})" if jobs.silent else ""
+            reason = f" ({jobs.unavailable})" if jobs.unavailable else ""
             return f"asked to stop, but {state} after {_WITHIN:.0f} s{reason}", False
         time.sleep(0.3 if not remaining else 1.0)
     queue = f", {jobs.removed} tasks taken from the queue" if jobs.removed else ""
@@ -52,13 +52,13 @@ class _Jobs:
 
     Attributes:
         removed: number of pending tasks that were removed from the queue so far.
-        silent: why the last query of a cluster failed; empty if all succeeded.
+        unavailable: why the last query of a cluster failed; empty if all succeeded.
     """
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
         self.removed = 0
-        self.silent = ""
+        self.unavailable = ""
 
     def end(self, measured: set[str], *, everything: bool) -> int:
         """Cancel the pending tasks, or all tasks; return the number of tasks that are left.
@@ -71,7 +71,7 @@ class _Jobs:
             everything: whether to cancel running tasks as well.
         """
         remaining = 0
-        self.silent = ""
+        self.unavailable = ""
         records = [
             record
             for record in array_records(self.run)
@@ -82,7 +82,7 @@ class _Jobs:
             try:
                 remaining += self._end(Slurm(conf), cluster_records, everything)
             except NoAnswer as error:
-                self.silent = f"SLURM does not answer: {error}"
+                self.unavailable = f"SLURM does not respond: {error}"
                 remaining += sum(record.tasks for record in cluster_records)
         return remaining
 

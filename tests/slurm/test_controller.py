@@ -120,9 +120,9 @@ def test_a_controller_that_dies_in_the_middle_of_a_run(
     small_cluster.kill_daemon("slurmctld")
     status = small_cluster.flexhpc(tmp_path, "status", str(run))
     assert status.returncode == 0
-    assert "SLURM does not answer" in status.stderr
+    assert "SLURM does not respond" in status.stderr
     assert "running" in status.stdout
-    until_printed(sweep, "SLURM does not answer")
+    until_printed(sweep, "SLURM does not respond")
     small_cluster.up()
     barrier.open()
     output = finish(sweep)

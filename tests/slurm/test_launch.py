@@ -212,5 +212,5 @@ def test_detaching_without_an_answer_is_an_error(cluster: Cluster, tmp_path: Pat
     finally:
         os.kill(cluster.pid("slurmctld"), signal.SIGCONT)
     assert done.returncode == 1
-    assert "SLURM does not answer" in done.stderr
+    assert "SLURM does not respond" in done.stderr
     assert "the same command submits what is missing" in done.stderr

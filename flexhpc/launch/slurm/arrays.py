@@ -42,15 +42,15 @@ class ArrayRecord:
 
     def write(self) -> None:
         """Write the record to its folder."""
-        plain = {**asdict(self), "folder": None}
-        del plain["folder"]
-        write_json(self.folder / _FILE, plain)
+        values = {**asdict(self), "folder": None}
+        del values["folder"]
+        write_json(self.folder / _FILE, values)
 
     def accepted(self, job: str) -> ArrayRecord:
         """Return the record with its job id, after writing it to its folder."""
-        known = replace(self, job=job)
-        known.write()
-        return known
+        accepted = replace(self, job=job)
+        accepted.write()
+        return accepted
 
     def adopted(self, queue: Queue) -> ArrayRecord:
         """Return the record with its job id from the queue, if its id is still unknown."""

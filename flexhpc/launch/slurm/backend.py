@@ -16,14 +16,14 @@ from flexhpc.launch.slurm.arrays import (
     in_queue,
     waiting_points,
 )
-from flexhpc.launch.slurm.commands import NoAnswer, Queue, Refused, Slurm
+from flexhpc.launch.slurm.commands import NoAnswer, Queue, Rejected, Slurm
 from flexhpc.launch.slurm.container import TaskContainer
 from flexhpc.launch.slurm.layout import lay_out
 from flexhpc.launch.slurm.submit import script_of, submit_array, write_array
 from flexhpc.store import RunFolder
 from flexhpc.worker.task import TaskFile
 
-_LOOK_EVERY = 3.0
+_POLL_EVERY = 3.0
 _TASKS_PER_SECOND = 500
 _BETWEEN_SUBMISSIONS = 10.0
 _RELEASES, _BETWEEN_RELEASES = 5, 20.0
@@ -64,7 +64,7 @@ class SlurmBackend:
         self.interrupted = interrupted
         self.image = container.image.identity if container else None
         if "%" in str(run.path):
-            raise InputError(f"{run.path}: SLURM replaces what follows a % in a path; use another")
+            raise InputError(f"{run.path}: SLURM expands % in paths; use another path")
         self.slurm = Slurm.of_profile(profile.slurm_conf)
         self.slurm.require()
         if container is not None:
@@ -73,25 +73,25 @@ class SlurmBackend:
             advice = "use the same in both"
             self.slurm.check_python(profile.python, "python", advice, starts_here=False)
         self.records = array_records(run)
-        self.silent = ""
+        self.unavailable = ""
         self._queue: Queue | None = None
         self._waiting: dict[str, str] = {}
         self._covered: set[str] = set()
         self._released: dict[str, tuple[int, float]] = {}
-        self._asked = self._submitted = -1e9
+        self._polled = self._submitted = -1e9
 
     def poll(self) -> None:
         """Query the queue if the last query is old enough; less often if there are many tasks."""
-        pause = max(_LOOK_EVERY, len(self._queue.tasks) / _TASKS_PER_SECOND if self._queue else 0)
-        if time.monotonic() - self._asked >= pause:
-            self._asked = time.monotonic()
+        pause = max(_POLL_EVERY, len(self._queue.tasks) / _TASKS_PER_SECOND if self._queue else 0)
+        if time.monotonic() - self._polled >= pause:
+            self._polled = time.monotonic()
             try:
-                self._take_in(self.slurm.queue())
-                self.silent = ""
+                self._update(self.slurm.queue())
+                self.unavailable = ""
             except NoAnswer as error:
-                self.silent = f"SLURM does not answer: {error}"
+                self.unavailable = f"SLURM does not respond: {error}"
 
-    def _take_in(self, queue: Queue) -> None:
+    def _update(self, queue: Queue) -> None:
         self._queue = queue
         self.records = [record.adopted(queue) for record in array_records(self.run)]
         self._release(queue)
@@ -133,7 +133,7 @@ class SlurmBackend:
 
     def note(self) -> str:
         """Return a message if the controller does not respond or rejects jobs; else empty."""
-        return self.silent
+        return self.unavailable
 
     def summary(self) -> str:
         """Return the number of submitted tasks and their job ids, as text."""
@@ -154,23 +154,23 @@ class SlurmBackend:
         Raises:
             InputError: SLURM rejects the job, and no other job of the run is in the queue.
         """
-        if self.silent or time.monotonic() - self._submitted < _BETWEEN_SUBMISSIONS:
+        if self.unavailable or time.monotonic() - self._submitted < _BETWEEN_SUBMISSIONS:
             return False
         try:
             with locked(self.run.jobs / ".submit.lock"):
-                self._take_in(self.slurm.queue())
+                self._update(self.slurm.queue())
                 return self._submit([point for point in points if point not in self._covered])
         except NoAnswer as error:
-            self.silent = f"SLURM does not answer: {error}"
+            self.unavailable = f"SLURM does not respond: {error}"
             return False
-        except Refused as error:
+        except Rejected as error:
             if not self._covered:
                 hint = "; a limit on submitted jobs? then set max_array" if _limit(error) else ""
                 raise InputError(f"SLURM rejected the job: {error}{hint}") from None
-            self.silent = f"SLURM rejects more jobs for now: {error}"
+            self.unavailable = f"SLURM rejects more jobs for now: {error}"
             return False
         finally:
-            self._submitted, self._asked = time.monotonic(), -1e9
+            self._submitted, self._polled = time.monotonic(), -1e9
 
     def _submit(self, points: Sequence[str]) -> bool:
         throttle, queue = self.profile.throttle, self._queue
@@ -188,10 +188,10 @@ class SlurmBackend:
         )
         number = len(list(self.launch.glob("array-*")))
         jobs: list[str | None] = []
-        for at, chunk in enumerate(chunks):
+        for offset, chunk in enumerate(chunks):
             if stop.exists() or self.interrupted():
                 return False
-            folder = self.launch / f"array-{number + at:03d}"
+            folder = self.launch / f"array-{number + offset:03d}"
             record = write_array(
                 folder, chunk, self.profile, task, self.run.name, self.slurm.conf, self.container
             )
@@ -199,7 +199,7 @@ class SlurmBackend:
             script = script_of(record, self.profile, stop, after, self.container)
             try:
                 record = submit_array(self.slurm, record, script, self.interrupted)
-            except Refused:
+            except Rejected:
                 shutil.rmtree(folder)
                 raise
             self.records.append(record)
@@ -227,5 +227,5 @@ def array_limit(slurm: Slurm, profile: SlurmProfile) -> int:
     return size if profile.max_array is None else min(size, profile.max_array)
 
 
-def _limit(error: Refused) -> bool:
+def _limit(error: Rejected) -> bool:
     return any(word in str(error) for word in ("limit", "Limit", "QOSMax", "AssocMax"))

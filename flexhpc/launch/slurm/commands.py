@@ -27,7 +27,7 @@ class NoAnswer(Exception):
     """The SLURM controller did not respond; the state of the queue is unknown."""
 
 
-class Refused(Exception):
+class Rejected(Exception):
     """SLURM rejected a submission."""
 
 
@@ -99,15 +99,15 @@ class Slurm:
             )
         if self.conf is not None and not Path(self.conf).is_file():
             raise InputError(
-                f"profile: {self.conf} is not there; is the cluster up? (docs/slurm.md)"
+                f"profile: {self.conf}: file not found; is the cluster up? (docs/slurm.md)"
             )
 
-    def check_python(self, command: str, whose: str, advice: str, *, starts_here: bool) -> None:
+    def check_python(self, command: str, setting: str, advice: str, *, starts_here: bool) -> None:
         """Check that the tasks use the same Python version and flexhpc as this process.
 
         Args:
             command: shell command that starts Python.
-            whose: setting that chose the command, for messages.
+            setting: setting that chose the command, for messages.
             advice: how to fix a difference, for messages.
             starts_here: whether the command must work on this machine. Otherwise a failure to
                 start is ignored, since it may be available on the compute nodes only.
@@ -120,19 +120,19 @@ class Slurm:
             done = self._run(["bash", "-c", f"{command} -c {shlex.quote(_VERSIONS)}"], within)
         except NoAnswer as error:
             if starts_here:
-                raise InputError(f"profile: {whose}: does not start: {error}") from None
+                raise InputError(f"profile: {setting}: does not start: {error}") from None
             return
         lines = (done.stdout if done.returncode == 0 else done.stderr).splitlines()
         if (done.returncode or not lines) and not starts_here:
             return
         if done.returncode or not lines:
-            why = " ".join(" ".join(lines).split()) or f"exit status {done.returncode}"
-            raise InputError(f"profile: {whose}: does not start: {why[:600]}")
+            reason = " ".join(" ".join(lines).split()) or f"exit status {done.returncode}"
+            raise InputError(f"profile: {setting}: does not start: {reason[:600]}")
         versions = lines[-1].split()
         ours = [python_version(), version("flexhpc"), source()]
         if versions != ours:
             raise InputError(
-                f"profile: {whose}: has {_named(versions)}, here is {_named(ours)}; {advice}"
+                f"profile: {setting}: has {_named(versions)}, not {_named(ours)}; {advice}"
             )
 
     def max_array_size(self) -> int:
@@ -174,7 +174,7 @@ class Slurm:
 
         Raises:
             NoAnswer: it is unknown whether the job was accepted.
-            Refused: SLURM rejected the job.
+            Rejected: SLURM rejected the job.
         """
         done = self._run(["sbatch", str(script)])
         match = _ACCEPTED.search(done.stdout)
@@ -183,7 +183,7 @@ class Slurm:
         message = " ".join((done.stderr or done.stdout).split()) or f"exit status {done.returncode}"
         if any(sign in message for sign in _TRANSIENT):
             raise NoAnswer(message)
-        raise Refused(message)
+        raise Rejected(message)
 
     def release(self, task: str) -> None:
         """Release a task that SLURM holds.
@@ -218,7 +218,7 @@ class Slurm:
                 check=False, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            raise NoAnswer(f"{command[0]} did not answer within {within:.0f} s") from None
+            raise NoAnswer(f"{command[0]} did not respond within {within:.0f} s") from None
         except OSError as error:
             raise NoAnswer(f"{command[0]}: {error.strerror}") from None
 

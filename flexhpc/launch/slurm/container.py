@@ -135,19 +135,21 @@ def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> T
         return None
     work = Path.cwd()
     points = list(points)
-    places = {point.data.location for point in points}
+    locations = {point.data.location for point in points}
     for point in points:
         for section in (point.data, point.model, point.training):
             if isinstance(section, CustomCode):
-                places.add(section.folder)
-    data = sorted({work / Path(place).expanduser() for place in places if place} | {work / "data"})
+                locations.add(section.folder)
+    data = sorted(
+        {work / Path(location).expanduser() for location in locations if location} | {work / "data"}
+    )
     for path in (run, work, *data):
         if any(sign in str(path) for sign in ":,"):
             raise InputError(
-                f"{path}: cannot be bound into a container; use a path without : and ,"
+                f"{path}: cannot be bound into a container because of : or , in the path"
             )
-    given = [bind if ":" in bind else f"{bind}:{bind}" for bind in container.binds]
-    binds = [f"{run}:{run}", *given, *(f"{path}:{path}:ro" for path in data)]
+    profile_binds = [bind if ":" in bind else f"{bind}:{bind}" for bind in container.binds]
+    binds = [f"{run}:{run}", *profile_binds, *(f"{path}:{path}:ro" for path in data)]
     binds.sort(key=lambda bind: bind.split(":")[1].count("/"))  # parents before children
     return TaskContainer(
         container=container,
@@ -193,12 +195,12 @@ def _image_id(runtime: str, name: str) -> str:
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InputError(
-            f"profile: container.runtime: {runtime} does not work here: {error}"
+            f"profile: container.runtime: {runtime} cannot be used here: {error}"
         ) from None
     if done.returncode:
         message = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
         raise InputError(
-            f"profile: container.image: {runtime} has no {name} here ({message}); build it "
+            f"profile: container.image: {runtime} has no image {name} ({message}); build it "
             f"(docs/containers.md) or get it (`{runtime} pull`)"
         )
     return f"sha256:{done.stdout.strip().removeprefix('sha256:')}"

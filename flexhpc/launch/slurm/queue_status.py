@@ -35,31 +35,31 @@ class QueueStatus:
     Without any submission, no command is called.
 
     Attributes:
-        silent: why a cluster could not be queried; empty if all responded.
+        unavailable: why a cluster could not be queried; empty if all responded.
     """
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
-        self.silent = ""
+        self.unavailable = ""
         self._waiting: dict[str, str] = {}
-        self._asked = -1e9
+        self._polled = -1e9
 
     def merge(self, statuses: Sequence[PointStatus]) -> list[PointStatus]:
         """Mark the queued points; clusters are queried at most every 5 s."""
         idle = any(status.state in ("waiting", "stopped") for status in statuses)
-        if idle and time.monotonic() - self._asked >= _ASK_EVERY:
+        if idle and time.monotonic() - self._polled >= _ASK_EVERY:
             self._ask()
-            self._asked = time.monotonic()
+            self._polled = time.monotonic()
         return queued(statuses, self._waiting)
 
     def _ask(self) -> None:
         records = array_records(self.run)
-        self._waiting, self.silent = {}, ""
+        self._waiting, self.unavailable = {}, ""
         for conf in dict.fromkeys(record.slurm_conf for record in records):
             try:
                 queue = Slurm(conf).queue()
             except NoAnswer as error:
-                self.silent = f"SLURM does not answer: {error}"
+                self.unavailable = f"SLURM does not respond: {error}"
                 continue
             cluster_records = [
                 record.adopted(queue) for record in records if record.slurm_conf == conf

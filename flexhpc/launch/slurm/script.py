@@ -58,7 +58,7 @@ def batch_script(
     """
     executor = _Executor(folder, python=python)
     cpus = profile.cpus_per_task
-    given: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "job_name": name,
         "partition": profile.partition,
         "account": profile.account,
@@ -74,8 +74,8 @@ def batch_script(
         "array_parallelism": throttle,
         "dependency": None if after is None else f"afterany:{after}",
         "wckey": None,
-        "setup": [*profile.setup, *_before(folder, profile)],
-        "teardown": _after(profile, stop),
+        "setup": [*profile.setup, *_lines_before_srun(folder, profile)],
+        "teardown": _lines_after_srun(profile, stop),
         # Without --kill-on-bad-exit, the other processes would wait for one that died.
         # Since SLURM 22.05, srun does not inherit --cpus-per-task from the job.
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}"],
@@ -84,7 +84,7 @@ def batch_script(
             **{option(key): value for key, value in profile.sbatch.items() if value is not False},
         },
     }
-    executor.update_parameters(**given)
+    executor.update_parameters(**parameters)
     return executor.text(tasks)
 
 
@@ -101,7 +101,7 @@ def write_pickle(folder: Path, task: Path) -> None:
     delayed.dump(folder / PICKLE)
 
 
-def _before(folder: Path, profile: SlurmProfile) -> list[str]:
+def _lines_before_srun(folder: Path, profile: SlurmProfile) -> list[str]:
     """Return the lines before srun: end of the allocation, and submitit's pickle for this task.
 
     Each task copies the array's pickle to the path where submitit expects it. The launcher need
@@ -120,7 +120,7 @@ def _before(folder: Path, profile: SlurmProfile) -> list[str]:
     ]
 
 
-def _after(profile: SlurmProfile, stop: Path) -> list[str]:
+def _lines_after_srun(profile: SlurmProfile, stop: Path) -> list[str]:
     """Return the lines after srun: requeue this task if it stopped with work left or was killed.
 
     Such exits are counted in a file until the task has claimed a point, so that a task that never

@@ -18,7 +18,7 @@ from pathlib import Path
 from flexhpc.atomic import write_atomic
 from flexhpc.launch.profile import SlurmProfile
 from flexhpc.launch.slurm.arrays import TASK_FILE, ArrayRecord
-from flexhpc.launch.slurm.commands import NoAnswer, Refused, Slurm
+from flexhpc.launch.slurm.commands import NoAnswer, Rejected, Slurm
 from flexhpc.launch.slurm.container import TaskContainer
 from flexhpc.launch.slurm.layout import Chunk
 from flexhpc.launch.slurm.script import batch_script, write_pickle
@@ -84,7 +84,7 @@ def script_of(
 
     Its tasks run in the container; without one, with the profile's Python or that of this process.
     """
-    here = profile.python or shlex.quote(sys.executable)
+    python = profile.python or shlex.quote(sys.executable)
     return batch_script(
         record.folder,
         profile,
@@ -93,7 +93,7 @@ def script_of(
         throttle=record.throttle,
         stop=stop,
         after=after,
-        python=here if container is None else container.command(record.folder),
+        python=python if container is None else container.command(record.folder),
     )
 
 
@@ -106,29 +106,29 @@ def submit_array(
         The record with the job id.
 
     Raises:
-        Refused: SLURM rejected the job.
+        Rejected: SLURM rejected the job.
         NoAnswer: the controller does not respond. Whether the job was accepted can be found later
             by its name.
     """
     path = record.folder / SCRIPT
     write_atomic(path, script)
-    silent: NoAnswer | None = None
+    no_answer: NoAnswer | None = None
     for pause in _PAUSES:
         # Retry only if the queue does not contain the job already.
         try:
-            if silent is not None:
+            if no_answer is not None:
                 record = record.adopted(slurm.queue())
             return record if record.job else record.accepted(slurm.submit(path))
-        except Refused:
-            if (known := record.adopted(slurm.queue())).job is not None:
-                return known
+        except Rejected:
+            if (adopted := record.adopted(slurm.queue())).job is not None:
+                return adopted
             raise
         except NoAnswer as error:
-            silent = error
+            no_answer = error
         if cancelled():
             break
         time.sleep(pause)
-    raise silent or NoAnswer("")
+    raise no_answer or NoAnswer("")
 
 
 def dry_run(
