@@ -88,10 +88,11 @@ test-containers: dev ## build the images and run sweeps in them, also on SLURM (
 	@hpc/container/packages.sh
 	@$(BIN)/python -m pytest -n 0 tests/container --durations=12
 
-lint: dev ## ruff, mypy, and the arrows between rooms
+lint: dev ## ruff, mypy, shellcheck, and the imports between rooms
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/shellcheck -x -P SCRIPTDIR --severity=warning .ci/run hpc/*.sh hpc/*/*.sh flexhpc/launch/slurm/*.sh
 	@$(BIN)/lint-imports --no-logo
 
 docs-check: dev ## build the pages without the module reference; warnings are errors (5 seconds)

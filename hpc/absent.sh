@@ -1,4 +1,5 @@
-# Sourced by the packages.sh of a folder here.
+# shellcheck shell=bash
+# Sourced by packages.sh of container/ and devcluster/.
 # look_for MODE COMMAND...: set `absent` to the commands that are not installed, and end the script
 # if there are none, if MODE is --check, or if they cannot be installed here.
 look_for() {

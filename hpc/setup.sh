@@ -27,10 +27,10 @@ if [ -n "$hashes" ]; then
   system=$("$python" -c 'import platform as p
 print(f"{p.system()} {p.machine()}, Python", ".".join(p.python_version_tuple()[:2]))')
   grep -q "^# $system:" hpc/hashes.txt || {
-    echo "hpc/hashes.txt is not for $system; python hpc/hashes.py makes it anew" >&2
+    echo "hpc/hashes.txt is not for $system; python hpc/hashes.py creates it" >&2
     exit 1
   }
-  # pip would leave what is there already, and look at no hash of it.
+  # pip would keep the packages that are installed and not verify their hashes.
   compgen -G '.venv/.installed-hashes*' >/dev/null || rm -rf .venv
 fi
 echo "setting up .venv (once; torch alone is several gigabytes) ..." >&2

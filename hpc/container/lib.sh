@@ -1,4 +1,5 @@
-# Sourced by the scripts beside it, which set -euo pipefail and stand in the project's folder.
+# shellcheck shell=bash
+# Sourced by the scripts in this folder, which set -euo pipefail and run in the repository root.
 IMAGE=${IMAGE:-localhost/flexhpc:latest}
 SIF=${SIF:-flexhpc.sif}
 

@@ -2,18 +2,18 @@
 # Stops what up.sh started, by its pid files only.
 #   hpc/devcluster/down.sh [--wipe]     --wipe: remove its state (jobs, accounting, logs) as well
 set -uo pipefail
-cd "$(dirname "$0")"
+cd "$(dirname "$0")" || exit
 . ./lib.sh
 [ -d "$ROOT/run" ] || exit 0
 
 stop() { # stop PIDFILE...: ask, wait, and kill what does not listen
-  local file i files=() pids=()
+  local file i name files=() pids=()
   for file in "$@"; do # a daemon removes its file: read them all first
     alive "$file" && files+=("$file") && pids+=("$(cat "$file")")
   done
   [ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null
   for i in "${!pids[@]}"; do
-    local name=$(daemon "${files[i]}")
+    name=$(daemon "${files[i]}")
     for _ in $(seq 150); do
       runs "${pids[i]}" "$name" || break
       sleep 0.1

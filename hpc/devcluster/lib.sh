@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by up.sh and down.sh: where the cluster lives, and how its processes are told apart.
 ROOT=${DEVCLUSTER_ROOT:-/var/lib/flexhpc-devcluster}
 export SLURM_CONF=$ROOT/etc/slurm.conf

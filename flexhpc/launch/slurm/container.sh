@@ -1,6 +1,7 @@
+# shellcheck shell=bash disable=SC2154  # container.py writes the assignments of the variables:
+# runtime, image, digest, identity, mark, source, work, binds, flags.
 # Enters the image that an array was submitted with, and runs the given command there: once per
-# process of a task, on its node. container.py writes what comes before: runtime, image, digest,
-# identity, mark, source, work, binds, flags.
+# process of a task, on its node.
 options=()
 refuse() { echo "$(hostname): $image: $1" >&2; exit 78; }
 if [ "$runtime" = apptainer ]; then
