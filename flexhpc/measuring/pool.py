@@ -162,6 +162,7 @@ def serve(connection: Connection) -> None:
     group = Group(choose_device(settings.threads, settings.number))
     requests: SimpleQueue[_Request | None] = SimpleQueue()
     stop, discard = threading.Event(), threading.Event()
+    sent = 0.0
 
     def receive() -> None:
         with contextlib.suppress(EOFError, OSError):
@@ -183,7 +184,6 @@ def serve(connection: Connection) -> None:
             sent = time.monotonic()
             connection.send(state)
 
-    sent = 0.0
     callbacks = Callbacks(
         should_stop=stop.is_set,
         owns_claim=lambda: not discard.is_set(),

@@ -39,9 +39,9 @@ def validate(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
         if isinstance(point.training, CustomTrainer)
     }
     for trainer in trainers.values():
-        if (error := _error_of(trainer.import_it)) and error not in reported:
-            reported.add(error)
-            yield True, error
+        if (message := _error_of(trainer.import_it)) and message not in reported:
+            reported.add(message)
+            yield True, message
     for point in points:
         data, model = point.data, point.model
         source_key = data.model_dump_json(include={*data.reading_keys(), *data.marked(LOCATION)})
@@ -62,10 +62,10 @@ def validate(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
         seen.add(key)
         from flexhpc.models import count_parameters
 
-        error = _error_of(partial(count_parameters, model, shape[0], classes))
-        if error and error not in reported:
-            reported.add(error)
-            yield True, error
+        message = _error_of(partial(count_parameters, model, shape[0], classes))
+        if message and message not in reported:
+            reported.add(message)
+            yield True, message
 
 
 def _error_of(call: Callable[[], object]) -> str | None:

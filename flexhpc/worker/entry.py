@@ -53,4 +53,4 @@ class Task:
         Replaces submitit's signal handlers first, which would requeue or end the job.
         """
         stop = Stop.on_signals()
-        return run_worker(Path(self.path), Environment.here(), stop)
+        return run_worker(Path(self.path), Environment.from_slurm(), stop)
