@@ -56,7 +56,7 @@ SWEEPS = (
     "tracking/test_sync.py", "training/test_group.py", "search/test_bayes.py",
     "test_bench_search.py", "test_bench_recipe.py", "test_extending.py", "test_known_answers.py",
     "test_package.py", "faults/test_fuzz.py", "faults/test_groups.py", "faults/test_input.py",
-    "faults/test_point_files.py", "store/test_archive.py", "test_arrows.py", "test_bench_speed.py",
+    "faults/test_point_files.py", "store/test_archive.py", "test_bench_speed.py",
     "reference/test_reference.py",
 )  # fmt: skip
 """Files whose tests start sweeps or many commands, simulate or time: not in ``make check``."""
