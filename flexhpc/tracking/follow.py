@@ -6,7 +6,6 @@ not affected, and ``flexhpc sync`` logs the results later.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import sys
@@ -19,7 +18,8 @@ from flexhpc.tracking.sync import Syncer
 
 _EVERY = 2.0
 _AFTER_FAILURE = 20.0
-_NICE = 19
+_NICE = 10
+"""CPU priority: trainings come first, but on a busy machine MLflow is still updated."""
 
 
 def follow(run: RunFolder, spec: Path, uri: str) -> None:
@@ -52,22 +52,8 @@ def follow(run: RunFolder, spec: Path, uri: str) -> None:
         closed = bool(select.select([sys.stdin], [], [], wait)[0])
 
 
-def yield_to_workers() -> None:
-    """Lower the CPU priority of this process, so that trainings come first.
-
-    With autogroup scheduling, Linux applies nice values within a session only, so the nice value of
-    the session is set as well. This is done only if this process leads its own session, as it does
-    when a sweep starts it.
-    """
-    os.nice(_NICE)
-    if os.getsid(0) != os.getpid():
-        return
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(_NICE))
-
-
 if __name__ == "__main__":
-    yield_to_workers()
+    os.nice(_NICE)
     folder = RunFolder(Path(sys.argv[1]))
     target = sys.argv[3] if len(sys.argv) > 3 else local_uri(folder)
     follow(folder, Path(sys.argv[2]), target)
