@@ -68,10 +68,6 @@ def sweep(
     detach: Annotated[bool, typer.Option("--detach", help="Return once it has started.")] = False,
 ) -> None:
     """Measure every point of a spec that is not measured yet; the same command resumes."""
-    from flexhpc.launch.fork_server import expect_workers
-
-    if not dry_run:
-        expect_workers(profile)
     from flexhpc.launch.load_profile import load_profile
     from flexhpc.launch.prepare import prepare
     from flexhpc.launch.profile import SlurmProfile

@@ -1,8 +1,4 @@
-"""Client of the fork server, the process that forks local workers.
-
-The server is started before anything else, since its imports take seconds. This module must
-therefore not import anything heavy.
-"""
+"""Client of the fork server, the process that forks local workers."""
 
 from __future__ import annotations
 
@@ -11,48 +7,13 @@ import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from flexhpc.worker.orders import Ended, Order, Started, event
+from flexhpc.worker.fork_server import Ended, Order, Started, event
 from flexhpc.worker.signals import EXIT_PEER_LOST
+from flexhpc.worker.task import Owner
 
-if TYPE_CHECKING:
-    from flexhpc.worker.task import Owner
-
-_DISMISSED_WITHIN = 60.0
-_LOOKED_AT = 1 << 16
-
-
-def expect_workers(profile: Path | None) -> None:
-    """Start importing the modules of the workers while the sweep is prepared, if they run locally.
-
-    This only guesses from the text of the profile; the profile is read and validated later.
-
-    Args:
-        profile: path of the profile; None for the defaults, which run workers on this machine.
-    """
-    with contextlib.suppress(OSError):
-        if profile is None or _seems_local(profile):
-            ForkServer.of_this_process()
-
-
-def _seems_local(profile: Path) -> bool:
-    if not profile.is_file():
-        return False
-    with profile.open("rb") as file:
-        return b"slurm" not in file.read(_LOOKED_AT)
-
-
-def _unnamed_file() -> int:
-    """Return the descriptor of an unlinked temporary file; of /dev/null if none can be created."""
-    try:
-        file, name = tempfile.mkstemp()
-    except OSError:
-        return os.open(os.devnull, os.O_RDWR)
-    os.unlink(name)
-    return file
+_CLOSE_WITHIN = 60.0
 
 
 class OrderedWorker:
@@ -88,19 +49,21 @@ class OrderedWorker:
 
 
 class ForkServer:
-    """A child process that forks workers; its imports take a few seconds."""
+    """A child process that forks workers; its imports take a few seconds.
+
+    Args:
+        log: file to which its stderr is appended.
+    """
 
     _current: ForkServer | None = None
 
-    def __init__(self) -> None:
-        self._errors = _unnamed_file()  # the run folder is not known yet
-        self._copied = 0
-        self._log: Path | None = None
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "flexhpc.worker.fork_server"],
-            bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-            start_new_session=True,  # shield it from Ctrl-C and from the hang-up of the terminal
-        )  # fmt: skip
+    def __init__(self, log: Path) -> None:
+        with log.open("ab") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "flexhpc.worker.fork_server"],
+                bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+                start_new_session=True,  # shield it from Ctrl-C and the hang-up of the terminal
+            )  # fmt: skip
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._orders, self._answers = self._process.stdin, self._process.stdout
@@ -110,10 +73,10 @@ class ForkServer:
         atexit.register(self._close)
 
     @classmethod
-    def of_this_process(cls) -> ForkServer:
-        """Return the running server of this process, or start one."""
+    def of_this_process(cls, log: Path) -> ForkServer:
+        """Return the running server of this process, or start one that logs to ``log``."""
         if cls._current is None or not cls._current.alive():
-            cls._current = cls()
+            cls._current = cls(log)
         return cls._current
 
     def alive(self) -> bool:
@@ -123,7 +86,6 @@ class ForkServer:
     def start(self, order: Order) -> OrderedWorker:
         """Ask the server to start a worker; if the server is dead, the worker counts as crashed."""
         self._workers[order.worker] = worker = OrderedWorker(self, order.processes)
-        self._log = Path(order.worker).with_name("fork_server_log.err")
         with contextlib.suppress(BrokenPipeError):
             self._orders.write(order.line())
         return worker
@@ -135,29 +97,17 @@ class ForkServer:
             for line in lines:
                 self._take(event(line))
 
-    def copy_errors(self) -> None:
-        """Append new output on the server's stderr to a log next to those of the newest worker."""
-        new = os.fstat(self._errors).st_size - self._copied
-        if new > 0 and self._log is not None:
-            with contextlib.suppress(OSError), self._log.open("ab") as log:
-                log.write(os.pread(self._errors, new, self._copied))
-                self._copied += new
-
     def _close(self) -> None:
         """Let the server start the remaining workers and exit; the workers outlive it."""
         if not self._workers:
             self._process.kill()
         self._orders.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_DISMISSED_WITHIN)
-        self.copy_errors()
+            self._process.wait(_CLOSE_WITHIN)
         self._answers.close()
-        os.close(self._errors)
 
     def _take(self, report: Started | Ended) -> None:
         """Record one event; the end of a short-lived process may be reported before its start."""
-        from flexhpc.worker.task import Owner  # imported here because it loads heavy modules
-
         if isinstance(report, Started):
             self._workers[report.worker].started[report.pid] = Owner.of(report.pid)
         else:

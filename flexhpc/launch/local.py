@@ -10,7 +10,7 @@ from flexhpc.launch.fork_server import ForkServer, OrderedWorker
 from flexhpc.launch.machine import visible_gpus
 from flexhpc.launch.profile import LocalProfile
 from flexhpc.versions import image
-from flexhpc.worker.orders import Order
+from flexhpc.worker.fork_server import Order
 from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU
 
 
@@ -37,7 +37,6 @@ class LocalBackend:
         """Update the state of the workers."""
         for server in {worker.server for worker in self._workers}:
             server.poll()
-            server.copy_errors()
 
     def covers(self, point_id: str) -> bool:
         """Return whether a worker is running: each worker takes any free point."""
@@ -57,7 +56,7 @@ class LocalBackend:
         processes = self.profile.processes_per_node
         per_worker = processes * at_once
         gpus = visible_gpus()
-        server = ForkServer.of_this_process()
+        server = ForkServer.of_this_process(self.folder / "fork_server_log.err")
         self._workers = []
         for number in range(count):
             ids = (

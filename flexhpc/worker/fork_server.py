@@ -2,8 +2,8 @@
 
 Usage: python -m flexhpc.worker.fork_server
 
-Each line of stdin is an :class:`~flexhpc.worker.orders.Order`. For each worker process, a
-:class:`~flexhpc.worker.orders.Started` and an :class:`~flexhpc.worker.orders.Ended` line are
+Each line of stdin is an :class:`Order`. For each worker process, a
+:class:`Started` and an :class:`Ended` line are
 written to stdout; lines of different processes may interleave. The server exits when stdin is
 closed; its workers keep running.
 
@@ -22,20 +22,85 @@ import secrets
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from flexhpc.imports import quick_imports
 from flexhpc.worker.entry import run_worker
 from flexhpc.worker.environment import Environment
-from flexhpc.worker.orders import Ended, Order, Started
 from flexhpc.worker.signals import Stop
 
 WARM = "flexhpc.worker.work"
 """Module that imports everything a worker needs, including torch; given by name, because processes
 that start a fork server must not import torch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """Request to start one worker.
+
+    Attributes:
+        worker: name of the worker: path prefix of its log files.
+        task: path of the task file.
+        processes: number of processes that train each probe together.
+        environment: complete environment of the processes.
+        cwd: working directory.
+    """
+
+    worker: str
+    task: str
+    processes: int
+    environment: Mapping[str, str]
+    cwd: str
+
+    def line(self) -> bytes:
+        """Return the order as one JSON line, as the fork server reads it."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    def log(self, rank: int, stream: str) -> Path:
+        """Return the log file of one process; the suffix is the same as in submitit's logs.
+
+        Args:
+            rank: rank of the process.
+            stream: ``out`` or ``err``.
+        """
+        return Path(f"{self.worker}_{rank}_log.{stream}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """Event: a process of a worker was started.
+
+    Attributes:
+        worker: name of the worker; see :class:`Order`.
+        pid: process id.
+    """
+
+    worker: str
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """Event: a process of a worker ended.
+
+    Attributes:
+        worker: name of the worker; see :class:`Order`.
+        pid: process id.
+        status: exit status, or the negative number of the signal that killed the process.
+    """
+
+    worker: str
+    pid: int
+    status: int
+
+
+def event(line: bytes) -> Started | Ended:
+    """Parse one line of the fork server's stdout."""
+    value = json.loads(line)
+    return Ended(**value) if "status" in value else Started(**value)
 
 
 class _Server:

@@ -108,24 +108,6 @@ def status_of(run: Path) -> list[str]:
     return [one.state for one in StatusReader(folder, points).read()]
 
 
-def test_workers_are_expected_before_a_spec_is_read(
-    tmp_path: Path, cli: Cli, untracked: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where they seem to run here: a spec that is wrong shows how early."""
-    begun: list[None] = []
-    where = "flexhpc.launch.fork_server.ForkServer.of_this_process"
-    monkeypatch.setattr(where, lambda: begun.append(None))
-    on_slurm = tmp_path / "slurm.yaml"
-    on_slurm.write_text("cluster: slurm\npartition: main\n")
-    for options, count in (
-        ([], 1), (["--profile", untracked], 1), (["--profile", on_slurm], 0),
-        (["--profile", tmp_path / "nowhere.yaml"], 0), (["--dry-run"], 0),
-    ):  # fmt: skip
-        begun.clear()
-        cli("sweep", "nowhere.yaml", *options, check=2)
-        assert len(begun) == count, options
-
-
 def test_workers_that_cannot_be_started_say_why(
     tmp_path: Path, cli: Cli, untracked: Path, small_spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
