@@ -83,10 +83,10 @@ def _needs_containers() -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if installed.returncode:
-        why = installed.stderr.strip()
+        reason = installed.stderr.strip()
         if os.environ.get("CI"):
-            pytest.fail(f"the container tests must run here: {why}")
-        pytest.skip(why)
+            pytest.fail(f"the container tests must run here: {reason}")
+        pytest.skip(reason)
     free = shutil.disk_usage("/var/lib").free / 1e9
     assert free >= 15, f"the container tests need 15 GB free in /var/lib, there are {free:.0f}"
 
@@ -156,13 +156,13 @@ def image(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Built:
         address = f"http://user:{planted['token']}@127.0.0.1:{index.server_port}/"
         planted["address"] = f"127.0.0.1:{index.server_port}"
         began = time.monotonic()
-        said = site.run(
+        output = site.run(
             "make", "image", PIP_CERT=str(bundle), PIP_FIND_LINKS=links,
             PIP_TRUSTED_HOST=f"{planted['host']} 127.0.0.1", PIP_EXTRA_INDEX_URL=address,
         ).stdout  # fmt: skip
         seconds = time.monotonic() - began
         index.shutdown()
-    assert IMAGE in said
+    assert IMAGE in output
     found = site.run("podman", "image", "inspect", "--format", "{{.Id}}", IMAGE).stdout.strip()
     return Built(IMAGE, f"sha256:{found.removeprefix('sha256:')}", seconds, planted)
 
@@ -171,8 +171,8 @@ def image(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Built:
 def sif(site: Site, image: Built) -> Iterator[Path]:
     """The SIF from that image, built by `make sif`."""
     path = site.checkout / "flexhpc.sif"
-    said = site.make("sif", APPTAINER_FLAGS=" ".join(site.apptainer_flags))
-    assert "sha256:" in said
+    output = site.make("sif", APPTAINER_FLAGS=" ".join(site.apptainer_flags))
+    assert "sha256:" in output
     yield path
     path.unlink(missing_ok=True)
 

@@ -31,8 +31,8 @@ def test_the_quickstart_inside_is_that_outside(
 ) -> None:
     """With no network, and a root file system that cannot be written to."""
     quickstart = {"SPEC": "sweeps/quickstart.yaml", "SET": QUICKSTART}
-    said = site.make("local", **quickstart, RUN_FLAGS="--network none")
-    assert ">= 1797" in said
+    printed = site.make("local", **quickstart, RUN_FLAGS="--network none")
+    assert ">= 1797" in printed
     run = site.checkout / "runs" / "quickstart"
     assert contents(run) == outside
     assert images_of(run) == {f"{image.name}@{image.id}"}
@@ -77,10 +77,10 @@ def test_a_family_that_needs_timm_is_one_clear_line(site: Site, image: Built) ->
         "name: vit\nfixed:\n  model: {family: vit, width: 8, depth: 1, heads: 2, patch: 4}\n"
         "  search: {policy: bisection}\n  training: {epochs: 2}\n"
     )
-    said = site.make("local", SPEC="vit.yaml", check=False)
+    printed = site.make("local", SPEC="vit.yaml", check=False)
     line = "model.family: this family needs timm and torchvision, which do not work here"
-    assert line in said
-    assert "Traceback" not in said
+    assert line in printed
+    assert "Traceback" not in printed
 
 
 def test_a_cnn_needs_neither(site: Site, image: Built) -> None:
@@ -184,17 +184,17 @@ def test_a_change_of_the_code_rebuilds_in_seconds(site: Site, image: Built) -> N
         f"changed {seconds:.1f} s"
     )
     assert seconds - nothing < REBUILT_WITHIN
-    said = site.run(
+    printed = site.run(
         "podman", "run", "--rm", "--entrypoint", "python", "localhost/flexhpc-changed", "-c",
         "import flexhpc.seeds; print(flexhpc.seeds.CHANGED)",
     ).stdout  # fmt: skip
-    assert said.strip() == "True"
+    assert printed.strip() == "True"
     site.run("podman", "rmi", "localhost/flexhpc-changed")
 
 
 def test_too_little_room_is_said_before_anything_is_built(site: Site) -> None:
-    said = site.make("image", check=False, ROOM_GB="1000000")
-    assert re.search(r"has \d+ GB free, and this needs 1000000 GB", said)
+    printed = site.make("image", check=False, ROOM_GB="1000000")
+    assert re.search(r"has \d+ GB free, and this needs 1000000 GB", printed)
 
 
 def test_a_docker_without_its_daemon_is_passed_over(site: Site, tmp_path: Path) -> None:

@@ -22,19 +22,19 @@ def test_exec_runs_the_quickstart(
     site: Site, image: Built, sif: Path, outside: dict[str, object], tmp_path: Path
 ) -> None:
     """As it is typed by hand: nobody says which file it is, so it names what it was made from."""
-    said = site.run(
+    output = site.run(
         "apptainer", "exec", *site.apptainer_flags, str(sif), "flexhpc", "sweep",
         "sweeps/quickstart.yaml", "--set", QUICKSTART, "--runs", str(tmp_path),
     ).stdout  # fmt: skip
-    assert ">= 1797" in said
+    assert ">= 1797" in output
     assert contents(tmp_path / "quickstart") == outside
     assert images_of(tmp_path / "quickstart") == {f"{image.name}@{image.id}"}
 
 
 def test_its_own_test_passes(site: Site, sif: Path) -> None:
-    said = site.run("apptainer", "test", *site.apptainer_flags, str(sif)).stdout
-    assert "torch" in said
-    assert "bad" not in said
+    output = site.run("apptainer", "test", *site.apptainer_flags, str(sif)).stdout
+    assert "torch" in output
+    assert "bad" not in output
 
 
 def test_labels_are_those_of_the_image(site: Site, image: Built, sif: Path) -> None:

@@ -223,9 +223,9 @@ def test_dry_run_shows_the_way_in(site: Site, sif: Path, cluster: Cluster, tmp_p
     spec = write_spec(tmp_path, "  seed: [0]\n")
     container = {"runtime": "apptainer", "image": str(sif), "binds": ["/scratch"]}
     profile = cluster.profile(tmp_path, container=container)
-    said = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile), "--dry-run")
-    assert said.returncode == 0, said.stderr
-    assert "exec apptainer" in said.stdout
-    assert "/scratch:/scratch" in said.stdout
-    assert "container.sh python -u -m submitit" in said.stdout
+    printed = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile), "--dry-run")
+    assert printed.returncode == 0, printed.stderr
+    assert "exec apptainer" in printed.stdout
+    assert "/scratch:/scratch" in printed.stdout
+    assert "container.sh python -u -m submitit" in printed.stdout
     assert not (tmp_path / "runs").exists()

@@ -133,8 +133,8 @@ def test_a_sweep_over_code_and_an_edit_of_it(folder: Path, cli: Cli, untracked: 
     rows = json.loads(cli("results", "runs/own", "--format", "json").stdout)
     assert [row["params"] for row in rows] == [68 * width + 3 for width in (2, 4, 8)]
     (folder / "layers.py").write_text(LAYERS.replace("Tanh", "ReLU"))
-    said = cli(*sweep).stdout
-    assert "nets:Net was edited since this run was started" in said
+    printed = cli(*sweep).stdout
+    assert "nets:Net was edited since this run was started" in printed
     second = contents(folder / "runs" / "own")
     assert not set(first) & set(second)
     (folder / "layers.py").write_text(LAYERS)
@@ -474,7 +474,7 @@ fixed:
 """)
     with pytest.raises(InputError) as caught:
         checked(spec)
-    said = str(caught.value)
+    printed = str(caught.value)
     for wanted in (
         "data.source: nowhere:load: no module named", "data.labels: ", "data.n_max: must be",
         "data.colour: has no effect", "model.family: ", "model.width: must be at least 1",
@@ -482,5 +482,5 @@ fixed:
         "training.trainer: nowhere:fit: no module named", "training.lr: has no effect",
         "training.epochs: must be at least 1", "search.policy: ", "search.start: must be at least",
     ):  # fmt: skip
-        assert said.count(wanted) == 1, wanted
-    assert said.count("\n") == 12
+        assert printed.count(wanted) == 1, wanted
+    assert printed.count("\n") == 12

@@ -24,9 +24,9 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
         "outputs are for readers to make"
     )
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    said = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    text = "".join(str(one.get("text", one.get("data", ""))) for one in said)
+    printed = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    text = "".join(str(one.get("text", one.get("data", ""))) for one in printed)
     assert text.count("EMC") >= 2
     assert "image/png" in text
     assert "samples were drawn more than twice" in text
-    assert not any(one.get("name") == "stderr" for one in said), said
+    assert not any(one.get("name") == "stderr" for one in printed), printed

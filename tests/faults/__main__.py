@@ -87,7 +87,7 @@ def tried(kind: str, seed: list[int]) -> Outcome | str:
             return str(error)
         except Exception:  # a kind that does not work ends neither the others nor their table
             site.end_all()
-            return Outcome(wrong=1, said=[traceback.format_exc()])
+            return Outcome(wrong=1, messages=[traceback.format_exc()])
 
 
 def table(found: dict[str, list[Outcome]]) -> str:

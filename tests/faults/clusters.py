@@ -15,8 +15,8 @@ from tests.sweeps import end
 @contextlib.contextmanager
 def a_cluster() -> Iterator[Cluster]:
     """Start the devcluster of this campaign."""
-    if why := no_slurm():
-        raise Unavailable(why)
+    if reason := no_slurm():
+        raise Unavailable(reason)
     with running_cluster("faults", 4) as cluster:
         yield cluster
 

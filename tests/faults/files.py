@@ -21,10 +21,10 @@ def damaged_point_file(site: Site, times: int) -> Outcome:
         harm(path, site)
         site.outcome.tried += 1
         sweep = site.start()
-        said = site.finish(sweep)
-        if sweep.returncode != 1 or "not a readable" not in said:
+        output = site.finish(sweep)
+        if sweep.returncode != 1 or "not a readable" not in output:
             site.outcome.wrong += 1
-            site.outcome.said.append(f"damage not noticed: {said[-300:]}")
+            site.outcome.messages.append(f"damage not noticed: {output[-300:]}")
         path.unlink()
         site.forget(path.stem)
     return site.conclude()
@@ -66,11 +66,11 @@ def nan_in_data(site: Site, times: int) -> Outcome:
         bad.flat[int(site.rng.integers(bad.size))] = np.nan
         write(bad)
         sweep = site.start()
-        said = site.finish(sweep)
+        output = site.finish(sweep)
         site.outcome.tried += sweep.returncode != 0  # it may have been done already
-        if sweep.returncode and "images hold nan" not in said:
+        if sweep.returncode and "images hold nan" not in output:
             site.outcome.wrong += 1
-            site.outcome.said.append(said[-300:])
+            site.outcome.messages.append(output[-300:])
         site.note_probes()
         write(good)
     return site.conclude()

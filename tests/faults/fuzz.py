@@ -85,9 +85,9 @@ class Fuzzer:
         else:
             self.counts["taken"] += 1
 
-    def _break(self, shown: Any, why: str) -> None:
+    def _break(self, shown: Any, reason: str) -> None:
         self.counts["broken"] += 1
-        self.broken.append(f"{str(shown)[:2000]}\n{why}")
+        self.broken.append(f"{str(shown)[:2000]}\n{reason}")
 
 
 @contextlib.contextmanager

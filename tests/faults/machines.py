@@ -47,13 +47,13 @@ def on_small_disk(too_small: Callable[[int], str], enough: str, error: str) -> K
             for number in range(times):
                 again(too_small(number))
                 sweep = site.start()
-                said = site.finish(sweep)
+                output = site.finish(sweep)
                 site.outcome.tried += sweep.returncode != 0
-                points = [line for line in said.splitlines() if ": failed " in line]
-                named = error in said and all(" be written" in line for line in points)
+                points = [line for line in output.splitlines() if ": failed " in line]
+                named = error in output and all(" be written" in line for line in points)
                 if sweep.returncode and not named:
                     site.outcome.wrong += 1
-                    site.outcome.said.append(said[-300:])
+                    site.outcome.messages.append(output[-300:])
                 site.note_probes()
             again(enough)
             return site.conclude()
@@ -74,10 +74,10 @@ def read_only(site: Site, times: int) -> Outcome:
                     site.outcome.tried += 1
                     break
                 time.sleep(0.01)
-            said = site.finish(sweep)
-            if sweep.returncode and "Read-only file system" not in said:
+            output = site.finish(sweep)
+            if sweep.returncode and "Read-only file system" not in output:
                 site.outcome.wrong += 1
-                site.outcome.said.append(said[-300:])
+                site.outcome.messages.append(output[-300:])
             again("rw")
             site.note_probes()
         return site.conclude()

@@ -57,10 +57,13 @@ def killed_follower(site: Site, times: int) -> Outcome:
                 alive = follower.status() != psutil.STATUS_ZOMBIE
                 follower.kill()
                 site.outcome.tried += alive
-        said = site.must_end_well(sweep)
-        if site.outcome.tried > before and "warning: what keeps MLflow up to date died" not in said:
+        output = site.must_end_well(sweep)
+        if (
+            site.outcome.tried > before
+            and "warning: the MLflow process died" not in output
+        ):
             site.outcome.wrong += 1
-            site.outcome.said.append(said[-300:])
+            site.outcome.messages.append(output[-300:])
     site.conclude()
     site.tracked_once()
     return site.outcome
@@ -97,7 +100,7 @@ def interrupted_ranks(site: Site, times: int) -> Outcome:
         site.must_end_well(sweep, 0, 130)
         if left := [rank for rank in ranks if alive(rank)]:
             site.outcome.wrong += 1
-            site.outcome.said.append(f"{len(left)} processes wait for each other for ever")
+            site.outcome.messages.append(f"{len(left)} processes wait for each other for ever")
             for rank in left:
                 os.kill(rank, signal.SIGKILL)
         site.note_probes()
@@ -167,9 +170,9 @@ def out_of_memory(site: Site, times: int) -> Outcome:
             worker = psutil.Process(pid)
             worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms,) * 2)
             site.outcome.tried += 1
-        said = site.must_end_well(sweep, 0, 1)
-        if sweep.returncode and "memory" not in said and "its worker died" not in said:
+        output = site.must_end_well(sweep, 0, 1)
+        if sweep.returncode and "memory" not in output and "its worker died" not in output:
             site.outcome.wrong += 1
-            site.outcome.said.append(said[-300:])
+            site.outcome.messages.append(output[-300:])
         site.note_probes()
     return site.conclude()

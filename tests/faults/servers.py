@@ -45,12 +45,12 @@ def bad_server(site: Site, times: int) -> Outcome:
             site.profile(f"tracking_uri: http://127.0.0.1:{port}")
             site.begin_anew()
             sweep = site.start(MLFLOW_HTTP_REQUEST_MAX_RETRIES="0", MLFLOW_HTTP_REQUEST_TIMEOUT="5")
-            said = site.finish(sweep)
+            output = site.finish(sweep)
             site.outcome.tried += 1
-            if sweep.returncode or "warning: MLflow" not in said:
+            if sweep.returncode or "warning: MLflow" not in output:
                 site.outcome.wrong += 1
                 kind = ("down", "broken", "slow")[number % 3]
-                site.outcome.said.append(f"{kind}: {said[-300:]}")
+                site.outcome.messages.append(f"{kind}: {output[-300:]}")
             site.note_probes()
     site.profile()
     site.conclude()

@@ -47,7 +47,7 @@ class Outcome:
         tried: faults that struck; survived: runs that ended as if there had been none.
         lost: finished probes that were gone afterwards; doubled: what was there twice; wrong: runs
             with another result.
-        said: the lines in which failures named themselves.
+        messages: messages of the failures.
     """
 
     tried: int = 0
@@ -55,7 +55,7 @@ class Outcome:
     lost: int = 0
     doubled: int = 0
     wrong: int = 0
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
     @property
     def broken(self) -> bool:
@@ -81,11 +81,11 @@ class Unavailable(Exception):
     """This machine cannot have such a fault."""
 
 
-def leave_out(why: Unavailable) -> NoReturn:
+def leave_out(reason: Unavailable) -> NoReturn:
     """Skip a test of something that this machine cannot have; in CI it must be tried."""
     if os.environ.get("CI"):
-        pytest.fail(f"everything must be tried here: {why}")
-    pytest.skip(str(why))
+        pytest.fail(f"everything must be tried here: {reason}")
+    pytest.skip(str(reason))
 
 
 class Site:
@@ -135,17 +135,18 @@ class Site:
         """Wait for it; returns what it said, and notes how failures named themselves."""
         self.barrier.open()
         try:
-            said, _ = sweep.communicate(timeout=_PATIENCE)
+            output, _ = sweep.communicate(timeout=_PATIENCE)
         except subprocess.TimeoutExpired:
             end(sweep)
             self.outcome.wrong += 1
-            self.outcome.said.append(f"hung for {_PATIENCE:.0f} s")
+            self.outcome.messages.append(f"hung for {_PATIENCE:.0f} s")
             return ""
-        if (at := max(said.find(sign) for sign in ("Traceback", '|   File "'))) >= 0:
+        if (at := max(output.find(sign) for sign in ("Traceback", '|   File "'))) >= 0:
             self.outcome.wrong += 1
-            self.outcome.said.append(said[at:][-1500:])
-        self.outcome.said += [line for line in said.splitlines() if line.startswith("failed: ")]
-        return said
+            self.outcome.messages.append(output[at:][-1500:])
+        failures = [line for line in output.splitlines() if line.startswith("failed: ")]
+        self.outcome.messages += failures
+        return output
 
     def wait(self, sweep: subprocess.Popen[str], condition: Callable[[], object]) -> bool:
         """Wait until something is true; False if the sweep ends first."""
@@ -205,27 +206,27 @@ class Site:
         Args:
             statuses: that it may end with; by default 0 alone.
         """
-        said = self.finish(sweep)
+        output = self.finish(sweep)
         if sweep.returncode not in (statuses or (0,)):
             self.outcome.wrong += 1
-            self.outcome.said.append(f"status {sweep.returncode}: {said[-500:]}")
-        return said
+            self.outcome.messages.append(f"status {sweep.returncode}: {output[-500:]}")
+        return output
 
     def conclude(self) -> Outcome:
         """Run the command to its end, and compare with a run that nothing befell."""
         before = self.outcome.wrong
         sweep = self.start()
-        said = self.finish(sweep)
+        output = self.finish(sweep)
         self.note_probes()
         if sweep.returncode != 0:
             self.outcome.wrong += 1
-            self.outcome.said.append(said[-500:])
+            self.outcome.messages.append(output[-500:])
         elif contents(self.run) != self._expected():
             self.outcome.wrong += 1
         left = [*self.run.rglob("*.ckpt"), *self.run.rglob("*.part")]
         if left and not self.outcome.wrong:
             self.outcome.doubled += len(left)
-            self.outcome.said += [f"left behind: {path.name}" for path in left]
+            self.outcome.messages += [f"left behind: {path.name}" for path in left]
         if self.outcome.wrong == before:
             self.outcome.survived += 1
         return self.outcome

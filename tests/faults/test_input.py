@@ -31,10 +31,10 @@ HUGE = "1" + "0" * 399
 def refused(folder: Path, text: str, *more: str, command: str = "validate") -> list[str]:
     """What is said of a spec that is wrong."""
     (folder / "q.yaml").write_text(text)
-    said = flexhpc(folder, command, "q.yaml", *more)
-    assert said.returncode == 2, said.stdout + said.stderr
-    assert "Traceback" not in said.stderr
-    lines = said.stderr.splitlines()
+    output = flexhpc(folder, command, "q.yaml", *more)
+    assert output.returncode == 2, output.stdout + output.stderr
+    assert "Traceback" not in output.stderr
+    lines = output.stderr.splitlines()
     assert all(line.isprintable() for line in lines)
     return lines
 
@@ -103,10 +103,10 @@ def test_profiles_that_reach_too_far(tmp_path: Path, profile: str) -> None:
 def test_a_password_is_not_taken_on_the_command_line(
     uri: str, measured: Path, tmp_path: Path
 ) -> None:
-    said = flexhpc(tmp_path, "sync", measured, "--uri", uri)
-    assert said.returncode == 2
-    assert "MLFLOW_TRACKING_PASSWORD" in said.stderr
-    assert "secret" not in said.stdout + said.stderr
+    output = flexhpc(tmp_path, "sync", measured, "--uri", uri)
+    assert output.returncode == 2
+    assert "MLFLOW_TRACKING_PASSWORD" in output.stderr
+    assert "secret" not in output.stdout + output.stderr
 
 
 def test_a_run_folder_whose_path_would_be_lines_of_shell(tmp_path: Path) -> None:
@@ -134,17 +134,17 @@ def test_labels_are_shown_as_they_are(tmp_path: Path, names: list[str]) -> None:
     assert ("'=1+1" in table) == ("=1+1" in names)
     of_masks = succeeded(tmp_path, "masks", "runs/q", "--by", "data.name", "--format", "csv")
     assert ("'=1+1" in of_masks) == ("=1+1" in names)
-    said = flexhpc(tmp_path, "sync", "runs/q")
-    assert said.returncode == 0, said.stderr
+    output = flexhpc(tmp_path, "sync", "runs/q")
+    assert output.returncode == 0, output.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a device")
 def test_a_device_is_not_replaced(measured: Path, tmp_path: Path) -> None:
     device = tmp_path / "null"
     os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
-    said = flexhpc(tmp_path, "results", measured, "--format", "csv", "-o", device)
-    assert said.returncode == 2
-    assert "is no plain file" in said.stderr
+    output = flexhpc(tmp_path, "results", measured, "--format", "csv", "-o", device)
+    assert output.returncode == 2
+    assert "is no plain file" in output.stderr
     assert stat.S_ISCHR(device.stat().st_mode)
 
 
@@ -157,14 +157,14 @@ def test_a_link_is_written_through(measured: Path, tmp_path: Path) -> None:
 
 def test_pipes_and_large_files_keep_nobody_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
-    said = flexhpc(tmp_path, "validate", "pipe.yaml")
-    assert said.returncode == 2
-    assert "is not a regular file" in said.stderr
+    output = flexhpc(tmp_path, "validate", "pipe.yaml")
+    assert output.returncode == 2
+    assert "is not a regular file" in output.stderr
     with (tmp_path / "large.yaml").open("w") as file:
         file.write("a: [" + "1," * 4_000_000)
-    said = flexhpc(tmp_path, "validate", "large.yaml")
-    assert said.returncode == 2
-    assert "more than any such file" in said.stderr
+    output = flexhpc(tmp_path, "validate", "large.yaml")
+    assert output.returncode == 2
+    assert "more than any such file" in output.stderr
 
 
 def test_an_ascii_locale_and_a_bad_backend_of_matplotlib(measured: Path, tmp_path: Path) -> None:

@@ -219,11 +219,11 @@ def run_of_all_kinds(measured: Path, tmp_path: Path) -> Path:
 def looked_at(run: Path, *more: list) -> list[dict]:
     """Return the states that the commands that read a run report; none may fail."""
     for command in (["results", run], ["status", run], *more, ["status", run, "--json"]):
-        said = flexhpc(run.parent, *command)
+        output = flexhpc(run.parent, *command)
         fails = command[0] in ("results", "status")  # if a point failed
-        assert said.returncode in ((0, 1) if fails else (0,)), said.stdout + said.stderr
-        assert "Traceback" not in said.stdout + said.stderr
-    states: list[dict] = json.loads(said.stdout)
+        assert output.returncode in ((0, 1) if fails else (0,)), output.stdout + output.stderr
+        assert "Traceback" not in output.stdout + output.stderr
+    states: list[dict] = json.loads(output.stdout)
     return states
 
 
@@ -244,8 +244,8 @@ def test_files_of_wrong_content_fail_their_points_alone(run_of_all_kinds: Path) 
         assert point["state"] == expected, change
         if change in HARMFUL:
             newer = change is a_schema_to_come
-            why = "written by a newer flexhpc" if newer else "is corrupt"
-            assert why in point["message"], change
+            reason = "written by a newer flexhpc" if newer else "is corrupt"
+            assert reason in point["message"], change
             assert "\n" not in point["message"]
             assert len(point["message"]) < 600
     client = mlflow_client(f"sqlite:///{run}/mlflow.db")

@@ -295,6 +295,6 @@ def test_a_killed_mlflow_writer_is_reported(
     barrier.open()
     output = finish(sweep)
     assert sweep.returncode == 0, output
-    assert "warning: what keeps MLflow up to date died (-9)" in " ".join(output.split())
+    assert "warning: the MLflow process died (-9)" in " ".join(output.split())
     assert contents(run) == undisturbed
     assert f"{len(probes_in(run))} probes" in cli("sync", run).stdout

@@ -113,9 +113,9 @@ def test_the_view_in_a_terminal_and_elsewhere(points: list[Point]) -> None:
     with View(console, "f") as view:
         for now in (0.0, 3.0, 9.0, 15.0):
             view.update(at(points, now), note="starting workers ..." if not now else "")
-    said = console.file.getvalue()
-    assert "left" in said
-    assert "/12 points" in said
+    output = console.file.getvalue()
+    assert "left" in output
+    assert "/12 points" in output
     plain = Console(width=100, file=io.StringIO())
     with View(plain, "f") as view:
         view.update([PointStatus(point=point, state="waiting") for point in points])

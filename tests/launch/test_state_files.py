@@ -86,10 +86,10 @@ def test_a_task_file_that_is_damaged_in_mid_run_is_named_at_the_end(tmp_path: Pa
     (task,) = run.glob("jobs/*/task.json")
     task.write_text("{")
     os.kill(pid, signal.SIGKILL)
-    said = finish(sweep)
+    output = finish(sweep)
     assert sweep.returncode == 1
-    assert "task.json: is corrupt or missing; run the same command again" in said
-    assert "Traceback" not in said
+    assert "task.json: is corrupt or missing; run the same command again" in output
+    assert "Traceback" not in output
     again = start(spec, keys="workers: 1\n")
     barrier.wait(sweep=again)
     end(again)

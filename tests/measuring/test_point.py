@@ -83,8 +83,8 @@ def test_everything_that_can_be_asked_for_is_in_the_results(cli: Cli, tmp_path: 
 def test_an_evaluation_without_a_test_set_is_refused(cli: Cli, tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(SPEC.replace(", test_fraction: 0.2", "") + "evaluate: {full: true}\n")
-    said = cli("validate", spec, check=2).stderr
-    assert "spec.yaml:9: evaluate.full: digits has no test set of its own" in said
+    output = cli("validate", spec, check=2).stderr
+    assert "spec.yaml:9: evaluate.full: digits has no test set of its own" in output
     spec.write_text(SPEC + "evaluate: {fulll: true}\n")
     assert "did you mean full?" in cli("validate", spec, check=2).stderr
 

@@ -285,8 +285,8 @@ def test_a_task_gets_the_cores_for_its_probes(tmp_path: Path) -> None:
 def test_the_plan_says_how_many_train_at_the_same_time(cli: Cli, spec: Path) -> None:
     two = spec.with_name("two.yaml")
     two.write_text("workers: 2\n")
-    said = cli("plan", spec, "--profile", two).stdout
-    assert "searches plan up to 3 probes at once, 2 of them train at the same time" in said
+    printed = cli("plan", spec, "--profile", two).stdout
+    assert "searches plan up to 3 probes at once, 2 of them train at the same time" in printed
     cluster = spec.with_name("cluster.yaml")
     cluster.write_text("cluster: slurm\n")
     assert "1 of them trains at the same time" in cli("plan", spec, "--profile", cluster).stdout

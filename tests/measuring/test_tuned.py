@@ -100,12 +100,12 @@ def test_two_processes_and_every_table_say_the_same(
     assert row["at_edge"] is bool(arm.edges)
     assert 0 < row["best_chance"] <= 1
     assert row["emc"] == alone["estimate"]["emc"]
-    said = f"lr={arm.values['training.lr']:g}{' (edge)' if arm.edges else ''}"
-    said = f"{said}, {row['best_chance']:.0%}"
-    assert said in cli("results", "runs/tuned").stdout
-    assert said in (tmp_path / "runs/tuned/report/index.html").read_text()
+    output = f"lr={arm.values['training.lr']:g}{' (edge)' if arm.edges else ''}"
+    output = f"{output}, {row['best_chance']:.0%}"
+    assert output in cli("results", "runs/tuned").stdout
+    assert output in (tmp_path / "runs/tuned/report/index.html").read_text()
     (parent,) = logged(f"sqlite:///{tmp_path}/runs/tuned/mlflow.db", "tuned")[0]
     assert parent.data.metrics["best_chance"] == pytest.approx(row["best_chance"])
     assert parent.data.metrics["best.training.lr"] == row["best.training.lr"]
-    assert f"best at {said}, ended by: " in parent.data.tags["mlflow.note.content"]
+    assert f"best at {output}, ended by: " in parent.data.tags["mlflow.note.content"]
     assert parent.data.tags["ended_by"] == row["ended_by"]

@@ -57,8 +57,8 @@ class Cluster:
 
     def queue(self) -> list[list[str]]:
         """Array job, index, state, node, job id, name of everything in the queue."""
-        said = self.ask("squeue", "--noheader", "--array", "--format=%F|%K|%T|%N|%A|%j")
-        return [line.strip().split("|") for line in said.splitlines()]
+        printed = self.ask("squeue", "--noheader", "--array", "--format=%F|%K|%T|%N|%A|%j")
+        return [line.strip().split("|") for line in printed.splitlines()]
 
     def running(self) -> int:
         """Return the number of running tasks."""
@@ -66,8 +66,8 @@ class Cluster:
 
     def nodes(self) -> dict[str, str]:
         """Node -> its state, as ``down*``. Of all: asked for one, sinfo once kept an old answer."""
-        said = self.ask("sinfo", "--noheader", "--Node", "--format=%N %T")
-        return dict(line.split() for line in said.splitlines())
+        printed = self.ask("sinfo", "--noheader", "--Node", "--format=%N %T")
+        return dict(line.split() for line in printed.splitlines())
 
     def profile(self, folder: Path, **keys: object) -> Path:
         """Write a profile for this cluster."""
@@ -183,10 +183,10 @@ def no_slurm() -> str:
 
 
 def needs_slurm() -> None:
-    if why := no_slurm():
+    if reason := no_slurm():
         if os.environ.get("CI"):
-            pytest.fail(f"the SLURM tests must run here: {why}")
-        pytest.skip(why)
+            pytest.fail(f"the SLURM tests must run here: {reason}")
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,8 @@ FIRST_PROBE = 240 // int(os.environ.get(BUDGET, "1")) + 10
 
 
 def states(cluster: Cluster, run: Path) -> list[str]:
-    said = cluster.flexhpc(run.parent, "status", str(run), "--json").stdout
-    return [row["state"] for row in json.loads(said)]
+    printed = cluster.flexhpc(run.parent, "status", str(run), "--json").stdout
+    return [row["state"] for row in json.loads(printed)]
 
 
 def finished_probes(run: Path) -> int:
@@ -213,4 +213,4 @@ def test_detaching_without_an_answer_is_an_error(cluster: Cluster, tmp_path: Pat
         os.kill(cluster.pid("slurmctld"), signal.SIGCONT)
     assert done.returncode == 1
     assert "SLURM does not respond" in done.stderr
-    assert "the same command submits what is missing" in done.stderr
+    assert "run the same command again to submit them" in done.stderr

@@ -50,12 +50,12 @@ def submissions(run: Path) -> list[dict]:
 
 def most_at_once(cluster: Cluster, jobs: list[str]) -> int:
     """The most tasks that ran at the same time, from the accounting's start and end times."""
-    said = cluster.ask(
+    printed = cluster.ask(
         "sacct", "--noheader", "--parsable2", "--allocations", "--duplicates",
         "--starttime=now-2hours", "--format=Start,End", f"--jobs={','.join(jobs)}",
     )  # fmt: skip
     changes = []
-    for line in said.splitlines():
+    for line in printed.splitlines():
         start, end = (datetime.fromisoformat(part) for part in line.split("|"))
         changes += [(start, 1), (end, -1)]
     running = most = 0

@@ -36,10 +36,10 @@ def answers(path: Path, user: int | None = None) -> bool:
             except PermissionError:
                 os._exit(2)
         os._exit(3)
-    said = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if said == 2:
+    output = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if output == 2:
         raise PermissionError
-    return said == 0
+    return output == 0
 
 
 def _healthy(path: Path) -> bool:
