@@ -37,6 +37,7 @@ with_image() {
   [ -z "${RUNTIME:-}" ] || set -- "$RUNTIME"
   for name in "$@"; do
     command -v "${name%% *}" >/dev/null || continue
+    output=
     case $name in
       apptainer*) [ ! -f "$SIF" ] || { echo "$name"; return; } ;;
       *) if output=$($name image inspect "$IMAGE" 2>&1 >/dev/null); then echo "$name"; return; fi ;;
