@@ -72,8 +72,8 @@ ELSEWHERE = {
     "python -m bench.search": ("tests/test_bench_search.py", "from bench.search.__main__"),
     "python -m bench.recipe": ("tests/test_bench_recipe.py", '"-m", "bench.recipe"'),
     "python -m bench.recipe.full_batch": ("tests/test_bench_recipe.py", "full_batch"),
-    "python -m bench.findings --keep": ("tests/test_bench_findings.py", "keep("),
-    "python -m bench.findings --again": ("tests/test_bench_findings.py", "agreement("),
+    "python -m bench.findings --keep": ("tests/test_bench_findings.py", "save_records("),
+    "python -m bench.findings --replicate": ("tests/test_bench_findings.py", "agreement("),
     "flexhpc data check": ("tests/data/test_packed.py", '"data", "check"'),
 }
 """Commands that another file runs, by their beginning: the file, and what of it does."""
