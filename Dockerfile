@@ -1,6 +1,6 @@
 # The flexhpc image; `make image` builds it (docs/containers.md).
 # Expected, with cached wheels and two cores: 1.5 minutes and 2.0 GB with TORCH=cpu, 3 minutes and
-# 6.8 GB with TORCH=cuda, 2 seconds after a change of the code.
+# 6.8 GB with TORCH=cuda; 4 seconds after a change of the code.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 # A virtual environment, and the variables of every process in the image.
