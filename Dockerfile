@@ -1,9 +1,9 @@
 # The flexhpc image; `make image` builds it (docs/containers.md).
-# Expected, with wheels at hand and two cores: 1.5 minutes and 2.0 GB with TORCH=cpu, 3 minutes and
-# 6.8 GB with TORCH=cuda; a change of the code 2 seconds.
+# Expected, with cached wheels and two cores: 1.5 minutes and 2.0 GB with TORCH=cpu, 3 minutes and
+# 6.8 GB with TORCH=cuda; 4 seconds after a change of the code.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
-# Python in an environment of its own, and what is set for all that runs in it.
+# A virtual environment, and the variables of every process in the image.
 FROM ${BASE} AS base
 ENV PATH=/opt/flexhpc/bin:$PATH \
     LANG=C.UTF-8 \
@@ -16,8 +16,8 @@ RUN python3 -m venv /opt/flexhpc \
  && useradd --uid 10001 --create-home flexhpc \
  && install -d -o flexhpc -g flexhpc /work
 
-# The large layers: they change when a pin does. A site's pip configuration and certificates come
-# as secrets; without any, the public index is used.
+# The large layers change only with the pins. A site's pip configuration and certificates are build
+# secrets; without them the public index is used.
 FROM base AS packages
 WORKDIR /opt/flexhpc/build
 COPY constraints.txt hpc/container/install.py ./
@@ -28,7 +28,7 @@ COPY pyproject.toml ./
 RUN --mount=type=secret,id=pipconf --mount=type=secret,id=cabundle --mount=type=secret,id=netrc \
     python install.py packages
 
-# The wheel of flexhpc itself.
+# The wheel of flexhpc.
 FROM base AS wheel
 WORKDIR /build
 COPY pyproject.toml constraints.txt hpc/container/install.py ./

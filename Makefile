@@ -1,4 +1,4 @@
-# flexhpc: every target sets up what it needs and is safe to repeat. `make` lists them.
+# Every target installs what it needs and is safe to repeat. `make` lists the targets.
 PROFILE ?= local
 SPEC ?=
 RUN ?=
@@ -23,7 +23,7 @@ help: ## list the targets
 install: ## set up .venv with the pinned packages
 	@hpc/setup.sh
 
-dev: ## the same, with what tests and lint need
+dev: ## the same, with the packages of tests and lint
 	@hpc/setup.sh dev
 
 sweep: install ## run a sweep to its end, or resume it (SPEC=, PROFILE=, SET=)
@@ -48,39 +48,39 @@ report: install ## HTML report of a run (RUN=)
 check: lint ## lint and the quick tests
 	@$(BIN)/python -m pytest -q -m 'not (slow or faults or sweeps or slurm or container or browser)'
 
-test: followed = $(if $(COVERAGE),-m slipcover)
-test: dev ## all tests but those of containers, SLURM and a browser among them
+test: coverage = $(if $(COVERAGE),-m slipcover)
+test: dev ## all tests except containers; includes SLURM and a browser
 	@hpc/test_packages.sh
-	@$(BIN)/python $(followed) -m pytest -n 4 -m 'not (slow or faults or container)' --durations=25
+	@$(BIN)/python $(coverage) -m pytest -n 4 -m 'not (slow or faults or container)' --durations=25
 
-coverage: dev ## the lines that the tests run, also in workers; without SLURM (15 minutes)
+coverage: dev ## line coverage of the tests, also in workers; without SLURM (15 minutes)
 	@hpc/test_packages.sh
 	@$(BIN)/python -m pytest -m 'not (slow or faults or slurm or container)' --cov --cov-report=term
 
-test-full: dev ## the same with every repetition, and those that take minutes
+test-full: dev ## all tests with all repetitions, and tests that take minutes
 	@hpc/test_packages.sh
 	@FLEXHPC_TEST_FULL=1 $(BIN)/python -m pytest -m 'not container' --durations=25
 
-test-faults: dev ## kill, damage and fill disks at random; nothing may be lost (35 minutes; PART=1: 4)
+test-faults: dev ## random kills, damaged files and full disks; no result may be lost (35 minutes; PART=1: 4)
 	@hpc/test_packages.sh
 	@$(BIN)/python -m $(if $(PART),pytest -n 2 -m faults tests/faults,tests.faults)
 
-test-speeds: dev ## the tests of whole sweeps with small budgets, beside busy processes, in random order
+test-speeds: dev ## sweep tests with small budgets, under CPU load and in random order
 	@hpc/test_packages.sh
 	@$(BIN)/python -m tests.speeds
 
-test-slow: dev ## flexhpc against plain training loops (15 minutes)
+test-slow: dev ## compare flexhpc with plain training loops (15 minutes)
 	@$(BIN)/python -m pytest -m 'slow and not slurm'
 
 image: ## build the container image with podman or docker (TORCH=cuda|cpu, BASE=, IMAGE=)
 	@hpc/container/image.sh
 
-sif: ## the Apptainer image from it (SIF=flexhpc.sif)
+sif: ## make the Apptainer image from the container image (SIF=flexhpc.sif)
 	@hpc/container/sif.sh
 
 local: ## run a sweep inside the image, on this machine's GPU if it has one (SPEC=, SET=)
 	$(call need,SPEC,make local SPEC=sweeps/quickstart.yaml)
-	$(if $(filter-out local,$(PROFILE)),$(error make local takes no PROFILE=))
+	$(if $(filter-out local,$(PROFILE)),$(error make local does not support PROFILE=))
 	@hpc/container/local.sh $(SPEC) $(sets)
 
 test-containers: dev ## build the images and run sweeps in them, also on SLURM (Debian, as root)
@@ -88,7 +88,7 @@ test-containers: dev ## build the images and run sweeps in them, also on SLURM (
 	@hpc/container/packages.sh
 	@$(BIN)/python -m pytest -n 0 tests/container --durations=12
 
-lint: dev ## ruff, mypy, shellcheck, and the imports between rooms
+lint: dev ## ruff, mypy, shellcheck, and the imports between packages
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -97,19 +97,19 @@ lint: dev ## ruff, mypy, shellcheck, and the imports between rooms
 
 docs-check: dev ## build the pages without the module reference; warnings are errors (5 seconds)
 	@$(BIN)/python -m sphinx -q -W --keep-going -t pages -b html -c docs . site/pages
-	@echo no warnings
+	@echo 'no warnings'
 
-docs: dev ## the documentation as a site: site/docs/index.html
+docs: dev ## build the documentation: site/docs/index.html
 	@$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs . site
 	@echo site/docs/index.html
 
 devcluster-up: ## start a real SLURM of four small nodes on this host (Debian, as root)
 	@hpc/devcluster/up.sh
 
-devcluster-down: ## stop it
+devcluster-down: ## stop this SLURM
 	@hpc/devcluster/down.sh
 
-bench: dev ## how fast flexhpc is, beside other ways to train; tables and JSON (20 minutes)
+bench: dev ## speed of flexhpc and of other training loops; tables and JSON (20 minutes)
 	@$(BIN)/python bench/plan_speed.py
 	@$(BIN)/python bench/worker_start.py
 	@$(BIN)/python -m bench.speed.overhead
@@ -117,16 +117,16 @@ bench: dev ## how fast flexhpc is, beside other ways to train; tables and JSON (
 	@$(BIN)/python -m bench.speed.start --rounds 2
 	@$(BIN)/python -m bench.speed.answers --rounds 2
 
-bench-full: bench ## and all other benchmarks (more than an hour, 3 GB of disk)
+bench-full: bench ## all benchmarks (more than an hour, 3 GB of disk)
 	@set -e; for name in optimizers packed_set perceptron_coverage perceptron_shortfall slurm_submit \
     speed.sweeps tail_batch; do \
 	  $(BIN)/python -m bench.$$name; done
 	@$(BIN)/python -m bench.search
 
-gpu-check: dev ## tests and benchmarks of the GPU, where there is one (8 minutes at most)
+gpu-check: dev ## tests and benchmarks that need a GPU (8 minutes at most)
 	@$(BIN)/python -m bench.gpu_check
 
-recipe: dev ## what moves EMC beside the network: the table of docs/recipe.md (45 minutes)
+recipe: dev ## how much each choice of a recipe changes EMC: the table of docs/recipe.md (45 minutes)
 	@for spec in recipe recipe_mup; do \
 	  $(BIN)/flexhpc sweep sweeps/$$spec.yaml --profile $(profile) || exit; done
 	@$(BIN)/python -m bench.recipe runs/recipe runs/recipe_mup --markdown docs/recipe.md

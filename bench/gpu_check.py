@@ -1,8 +1,8 @@
-"""Everything about GPUs in one command of a few minutes: the tests, and bench.speed.
+"""Run the GPU tests and bench.speed on a GPU, in a few minutes.
 
 Usage: python -m bench.gpu_check [--json gpu_check.json]
-For whoever has a card: it changes nothing outside of its own process, and ends with a table under
-the card's name. Without a GPU it says so, and ends with status 1.
+Changes no settings of the machine or the GPU. Prints the name of the GPU with the results. Exits
+with status 1 without a GPU.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ TESTS = ("-m", "pytest", "-q", "-n", "0", "-m", "gpu", "tests/training/test_gpu.
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, default=Path("gpu_check.json"))
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     if not torch.cuda.is_available():
-        print(f"no GPU is visible to torch {torch.__version__} here: nothing was checked")
+        print(f"no GPU is visible to torch {torch.__version__}; nothing was checked")
         return 1
     properties = torch.cuda.get_device_properties(0)
     card = f"{properties.name}, {properties.total_memory >> 30} GiB, torch {torch.__version__}"
@@ -40,10 +40,10 @@ def main() -> int:
         more = ["--networks", NETWORKS, "--json", str(rates)]
         timed = subprocess.run([sys.executable, *bench, *more], check=False).returncode == 0
         speed = json.loads(rates.read_text()) if timed else None
-    found = {"card": card, "tests_passed": passed, "samples_per_second": speed}
-    given.json.write_text(json.dumps(found, indent=1))
+    results = {"card": card, "tests_passed": passed, "samples_per_second": speed}
+    arguments.json.write_text(json.dumps(results, indent=1))
     verdict = "passed" if passed else "failed"
-    print(f"{card}: tests {verdict}; {given.json}")
+    print(f"{card}: tests {verdict}; {arguments.json}")
     return 0 if passed and timed else 1
 
 

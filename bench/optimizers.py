@@ -1,6 +1,7 @@
-"""The tables of docs/optimizers.md, as JSON: how each optimizer fits, and what a curvature costs.
+"""Print the tables of docs/optimizers.md as JSON: fits by optimizer, and the cost of curvature.
 
-1,000 digits with random labels, one thread, one seed. Usage: python bench/optimizers.py
+Usage: python bench/optimizers.py
+1,000 digits with random labels, one thread, one seed.
 """
 
 from __future__ import annotations
@@ -46,12 +47,13 @@ def samples() -> ProbeData:
 
 
 def fitted(optimizer: str, lr: float, data: ProbeData) -> dict[str, Any]:
-    """Train to a fit, at most 500 epochs."""
+    """Train until all samples are fitted, for at most 500 epochs."""
     section = variants("training")[optimizer]
     training = section.model_validate({"optimizer": optimizer, "lr": lr})
     assert isinstance(training, Training)
     make = partial(build, FITTED, (1, 8, 8), 10)
-    train(training.model_copy(update={"epochs": 1}), make, data, Callbacks())  # imports its library
+    # Warm-up: the first training imports the optimizer's library.
+    train(training.model_copy(update={"epochs": 1}), make, data, Callbacks())
     outcome = train(training, make, data, Callbacks())
     return {
         "optimizer": optimizer,
@@ -63,22 +65,22 @@ def fitted(optimizer: str, lr: float, data: ProbeData) -> dict[str, Any]:
 
 
 def curved(steps: int, products: int, data: ProbeData) -> dict[str, Any]:
-    """Take the ends of the Hessian's spectrum after some full-batch updates of Adam."""
+    """Compute the ends of the Hessian's spectrum after ``steps`` full-batch updates of Adam."""
     torch.manual_seed(data.init_seed)
     network = build(CURVED, (1, 8, 8), 10)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     gradients, loss = [], torch.zeros(())
     for _ in range(steps + 1):
-        began = time.perf_counter()
+        start = time.perf_counter()
         optimizer.zero_grad()
         loss = functional.cross_entropy(network(data.inputs), data.labels)
         loss.backward()
-        gradients.append(time.perf_counter() - began)
+        gradients.append(time.perf_counter() - start)
         if len(gradients) <= steps:
             optimizer.step()
-    began = time.perf_counter()
+    start = time.perf_counter()
     spectrum = ritz(network, data.inputs, data.labels, CPU, products, seed=0)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     return {
         "steps": steps,
         "loss": float(loss.detach()),

@@ -1,7 +1,7 @@
-"""A packed set of a million 32x32 colour images (3 GB): opening, memory and speed, as JSON.
+"""Measure opening time, memory and read speed of a packed set of a million 32x32 images, as JSON.
 
-The set is written into a temporary folder in the current one and removed afterwards.
 Usage: python bench/packed_set.py
+Writes 3 GB to a temporary folder in the current folder, and removes it at the end.
 """
 
 from __future__ import annotations
@@ -48,24 +48,27 @@ def loaded(path: Path) -> Samples:
 
 
 def timed(call: Callable[..., object], *arguments: object) -> float:
-    began = time.perf_counter()
+    start = time.perf_counter()
     call(*arguments)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def read(path: Path, seed: int) -> dict[str, float]:
-    """Draw random subsets, as probes do; then wait, so that memory is shared while it is read."""
+    """Draw random subsets as probes do; return speed and memory.
+
+    Measures memory only after a line on standard input, when all readers share the pages.
+    """
     rng = np.random.default_rng(seed)
     opening = timed(loaded, path)
     samples = loaded(path)
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(DRAWS):
         samples.standardised(np.sort(rng.choice(SIZE, SUBSET, replace=False)))
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     print("read", flush=True)
     sys.stdin.readline()
     memory = psutil.Process().memory_full_info()
-    print("told", flush=True)
+    print("measured", flush=True)
     sys.stdin.readline()
     return {
         "opening_ms": 1e3 * opening,
@@ -82,13 +85,13 @@ def read_together(path: Path, processes: int) -> list[dict[str, float]]:
                          text=True)
         for seed in range(processes)
     ]  # fmt: skip
-    for _ in ("read", "told"):
+    for _ in ("read", "measured"):
         for reader in readers:
             assert reader.stdout is not None
             assert reader.stdout.readline()
         for reader in readers:
             assert reader.stdin is not None
-            reader.stdin.write("go on\n")
+            reader.stdin.write("continue\n")
             reader.stdin.flush()
     return [json.loads(reader.communicate()[0]) for reader in readers]
 

@@ -1,12 +1,10 @@
-"""How often the interval of the Bayesian search holds the known answer, with an exact solver.
-
-Cover (1965): n random labels in d dimensions can be separated with probability 1/2 at n = 2 d. The
-trainer is a linear program that finds a separating plane whenever there is one, so a probe says its
-verdict and nothing else.
+"""Measure the coverage of the Bayesian search's interval for a known EMC, with an exact solver.
 
 Usage: python -m bench.perceptron_coverage [--runs N] [--dims D ...]
-Prints JSON. The default, 200 runs each at d = 20, 50 and 200, takes a quarter of an hour on two
-cores.
+Cover (1965): n random labels in d dimensions are separable with probability 1/2 at n = 2 d. The
+trainer is a linear program that finds a separating plane whenever there is one, so a probe reports
+its verdict only. Prints JSON. The default of 200 runs each at d = 20, 50 and 200 takes 15 minutes
+on two cores.
 """
 
 from __future__ import annotations
@@ -29,18 +27,22 @@ from flexhpc.search import Ask, Estimate, ProbeResult, advance
 
 START, N_LIMIT = 8, 5000
 MARGIN = 1e-7
-"""A margin above this is not rounding."""
+"""Smaller margins are rounding errors."""
 LEVELS = (0.05, 0.5, 0.95)
 
 
 def separable(inputs: NDArray[np.float64], labels: NDArray[np.float64]) -> bool:
     """Return whether a plane through the origin separates the labels.
 
-    It maximises the smallest margin over |w_i| <= 1, which is 0 where no plane does: always
-    feasible, and better scaled than asking for a margin of 1.
+    Maximises the smallest margin over |w_i| <= 1, which is 0 if no plane separates them. This is
+    always feasible, and better scaled than the constraint of a margin of 1.
 
     Args:
-        inputs: shape (n, d); labels: +-1, shape (n,).
+        inputs: Shape (n, d).
+        labels: +1 or -1, shape (n,).
+
+    Raises:
+        RuntimeError: The solver fails.
     """
     n, dims = inputs.shape
     rows = np.hstack([-labels[:, None] * inputs, np.ones((n, 1))])
@@ -49,7 +51,7 @@ def separable(inputs: NDArray[np.float64], labels: NDArray[np.float64]) -> bool:
         bounds=[(-1, 1)] * dims + [(0, None)], method="highs",
     )  # fmt: skip
     if solution.status != 0 or solution.fun is None:
-        raise RuntimeError(f"the solver gave up: {solution.message}")
+        raise RuntimeError(f"linear program failed: {solution.message}")
     return bool(-solution.fun > MARGIN)
 
 
@@ -74,7 +76,7 @@ def search(dims: int, seed: int) -> Estimate:
 
 
 def measure(dims: int, runs: int, pool: ProcessPoolExecutor) -> dict[str, object]:
-    """Return what so many searches found, in units of 2 d."""
+    """Run searches; return their statistics, EMCs in units of 2 d."""
     estimates = list(pool.map(partial(search, dims), range(runs), chunksize=4))
     truth = 2 * dims
     emc = np.array([e.emc for e in estimates]) / truth
@@ -95,11 +97,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--dims", type=int, nargs="+", default=[20, 50, 200])
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     rows = []
     with ProcessPoolExecutor(2) as pool:
-        for dims in given.dims:
-            rows.append(measure(dims, given.runs, pool))
+        for dims in arguments.dims:
+            rows.append(measure(dims, arguments.runs, pool))
             print(f"d = {dims}: done", file=sys.stderr, flush=True)
     print(json.dumps({"bench": "perceptron_coverage", "rows": rows}, indent=1))
 

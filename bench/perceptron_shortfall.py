@@ -1,11 +1,9 @@
-"""How far a trained linear network stays below 2 d, by its budget, as JSON and a plot.
-
-The section on known answers of docs/figures.md. Cover (1965): a perceptron in d dimensions fits n
-random labels with probability 1/2 at n = 2 d exactly.
+"""Print EMC / 2 d of a trained linear network by budget, as JSON, and plot it (docs/figures.md).
 
 Usage: python bench/perceptron_shortfall.py [RUN [PLOT]]
-RUN: run folder of sweeps/perceptron.yaml; without it the sweep is measured first, into a temporary
-folder. PLOT: an image to write.
+RUN: run folder of sweeps/perceptron.yaml; default: run the sweep in a temporary folder. PLOT: image
+file to write. Cover (1965): a perceptron in d dimensions fits n random labels with probability 1/2
+at n = 2 d.
 """
 
 from __future__ import annotations
@@ -47,13 +45,13 @@ def plot(results: Sequence[dict[str, float]], path: Path) -> None:
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     for colour, dims in zip(COLOURS, sorted({row["dims"] for row in results}), strict=False):
-        some = sorted((r for r in results if r["dims"] == dims), key=lambda r: r["epochs"])
-        middle = [r["emc_over_2d"] for r in some]
+        curve = sorted((r for r in results if r["dims"] == dims), key=lambda r: r["epochs"])
+        middle = [r["emc_over_2d"] for r in curve]
         ends = [
-            [(r["emc"] - r["emc_lo"]) / (2 * dims) for r in some],
-            [(r["emc_hi"] - r["emc"]) / (2 * dims) for r in some],
+            [(r["emc"] - r["emc_lo"]) / (2 * dims) for r in curve],
+            [(r["emc_hi"] - r["emc"]) / (2 * dims) for r in curve],
         ]
-        budgets = [r["epochs"] for r in some]
+        budgets = [r["epochs"] for r in curve]
         axes.errorbar(
             budgets, middle, yerr=ends, color=colour, marker="o", capsize=2, label=f"d = {dims:g}"
         )

@@ -1,6 +1,6 @@
-"""Pictures of what people look at, for the docs: the live table, the report, MLflow's table.
+"""Make the pictures of the docs: the live table, the report and MLflow's table.
 
-python -m bench.pictures docs/pictures
+Usage: python -m bench.pictures docs/pictures
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from flexhpc.store.status import StatusReader, open_run
 _FLEXHPC = Path(sys.executable).parent / "flexhpc"
 _SPEC = "quickstart"
 _LIVE_AFTER = 14.0
-"""Seconds after the first training at which the live table is drawn."""
+"""Seconds from the first training to the picture of the live table."""
 _WIDTH, _WIDE, _HEIGHT = 1200, 1700, 860
 _COLUMNS = 110
 
 
 def live_table(run: Path) -> str:
-    """Return the live table of a sweep that runs, some seconds after it began, as a page."""
+    """Wait until a sweep has run for some seconds; return its live table as SVG."""
     while not (run / "sweep.yaml").is_file():
         time.sleep(0.2)
     folder, _, points = open_run(run)
@@ -45,14 +45,14 @@ def live_table(run: Path) -> str:
         file=io.StringIO(),
     )
     view = View(console, folder.name)
-    began = None
+    first_training = None
     statuses = reader.read()
-    while began is None or time.monotonic() < began + _LIVE_AFTER:
+    while first_training is None or time.monotonic() < first_training + _LIVE_AFTER:
         statuses = reader.read()
         view.update(statuses)
-        if began is None and any(status.probes for status in statuses):
-            began = time.monotonic()
-            view.started = began
+        if first_training is None and any(status.probes for status in statuses):
+            first_training = time.monotonic()
+            view.started = first_training
         time.sleep(0.2)
     console.clear()
     console.print(view.picture(statuses, ""))
@@ -60,7 +60,6 @@ def live_table(run: Path) -> str:
 
 
 def main() -> None:
-    """Run the quickstart, and take pictures of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args().folder
@@ -89,7 +88,7 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _answers(port: int) -> bool:
+def _accepts(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
@@ -101,8 +100,8 @@ def _mlflow(page: Any, work: str, path: Path) -> None:
     ui = subprocess.Popen(command, cwd=work, stdout=subprocess.PIPE, text=True)
     assert ui.stdout is not None
     try:
-        address = next(found[0] for line in ui.stdout if (found := re.search(r"http://\S+", line)))
-        while not _answers(port):
+        address = next(url[0] for line in ui.stdout if (url := re.search(r"http://\S+", line)))
+        while not _accepts(port):
             time.sleep(0.3)
         page.set_viewport_size({"width": _WIDE, "height": _HEIGHT})
         page.goto(address)

@@ -1,4 +1,4 @@
-"""Time and memory of `flexhpc plan` on grids of 1, 10,000 and 100,000 points, as JSON.
+"""Measure time and memory of `flexhpc plan` for 1, 10,000 and 100,000 points, as JSON.
 
 Usage: python bench/plan_speed.py
 """
@@ -34,7 +34,7 @@ def measure(points: int, folder: Path) -> tuple[float, float, int]:
     """Return seconds, peak memory in MB and the number of points planned."""
     path = folder / f"{points}.yaml"
     path.write_text(spec(points))
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     process = subprocess.Popen(
         [str(FLEXHPC), "plan", str(path), "--runs", str(folder / "runs")],
         stdout=subprocess.PIPE,
@@ -44,7 +44,7 @@ def measure(points: int, folder: Path) -> tuple[float, float, int]:
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0, output
-    return time.perf_counter() - began, usage.ru_maxrss / 1e3, int(output.split()[1])
+    return time.perf_counter() - start_time, usage.ru_maxrss / 1e3, int(output.split()[1])
 
 
 def main() -> None:

@@ -1,10 +1,9 @@
-"""Submitting 1,000 points to a real SLURM: flexhpc, hydra's submitit launcher, map_array.
-
-Counts calls of sbatch, and takes the seconds until the last job is in the queue and the seconds of
-one look at the state of everything. The jobs are held, so that none begins. As root on Debian: it
-starts a devcluster of its own. Hydra is installed into a temporary environment.
+"""Measure the submission of 1,000 points to a real SLURM by flexhpc, hydra and submitit.
 
 Usage: python bench/slurm_submit.py
+Counts the calls of sbatch, and measures the time until all jobs are in the queue and the time of
+`flexhpc status`. The jobs are held, so none starts. Starts a separate devcluster (Debian, as root),
+and installs hydra into a temporary environment.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ COUNTING = '#!/bin/sh\necho >> {count}\nexec {sbatch} "$@"\n'
 
 @contextlib.contextmanager
 def devcluster() -> Iterator[dict[str, str]]:
-    """A devcluster of our own; yields the environment in which SLURM's commands find it."""
+    """Start a separate devcluster; yield the environment for SLURM's commands."""
     settings = {**os.environ, "DEVCLUSTER_ROOT": ROOT, "PORT": "18000"}
     subprocess.run([str(DEVCLUSTER / "up.sh"), "--quiet"], env=settings, check=True)
     try:
@@ -69,7 +68,7 @@ def devcluster() -> Iterator[dict[str, str]]:
 
 
 def queued(environment: dict[str, str]) -> int:
-    """Return how many array tasks are in the queue."""
+    """Return the number of array tasks in the queue."""
     done = subprocess.run(
         ["squeue", "--noheader", "--array"], env=environment, capture_output=True, text=True,
         check=True,
@@ -84,7 +83,7 @@ def submission(command: list[str], folder: Path, environment: dict[str, str]) ->
     (tools / "sbatch").write_text(COUNTING.format(count=count, sbatch=shutil.which("sbatch")))
     (tools / "sbatch").chmod(0o755)
     counted = {**environment, "PATH": f"{tools}:{environment['PATH']}"}
-    began = time.perf_counter()
+    start = time.perf_counter()
     process = subprocess.Popen(
         command, cwd=folder, env=counted, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         text=True,
@@ -94,7 +93,7 @@ def submission(command: list[str], folder: Path, environment: dict[str, str]) ->
             assert process.stderr is not None
             raise RuntimeError(process.stderr.read())
         time.sleep(0.05)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     if command[0] == str(FLEXHPC):
         process.wait()
     process.send_signal(signal.SIGKILL)
@@ -103,26 +102,26 @@ def submission(command: list[str], folder: Path, environment: dict[str, str]) ->
 
 
 def empty(environment: dict[str, str]) -> None:
-    """Cancel everything and wait until it is gone."""
+    """Cancel all jobs and wait until the queue is empty."""
     subprocess.run(["scancel", "--user=root"], env=environment, check=True)
     while queued(environment):
         time.sleep(0.1)
 
 
 def status_seconds(folder: Path, environment: dict[str, str]) -> float:
-    """Return the seconds of one ``flexhpc status``."""
-    began = time.perf_counter()
+    """Return the run time of ``flexhpc status``."""
+    start = time.perf_counter()
     done = subprocess.run(
         [str(FLEXHPC), "status", "runs/bench", "--json"], cwd=folder, env=environment,
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     states = [row["state"] for row in json.loads(done.stdout)]
     assert states == ["queued"] * POINTS, states[:3]
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def hydra(folder: Path) -> Path | None:
-    """Install hydra's launcher into an environment of its own; None if it cannot be had."""
+    """Install hydra's launcher into a separate environment; return None if pip fails."""
     python = folder / "hydra" / "bin" / "python"
     try:
         subprocess.run([sys.executable, "-m", "venv", str(folder / "hydra")], check=True)
@@ -138,8 +137,8 @@ def hydra(folder: Path) -> Path | None:
 
 def main() -> None:
     measurements: dict[str, list[dict[str, Any]]] = {"flexhpc": [], "submitit map_array": []}
-    with tempfile.TemporaryDirectory() as place, devcluster() as environment:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as scratch, devcluster() as environment:
+        folder = Path(scratch)
         (folder / "spec.yaml").write_text(SPEC)
         (folder / "profile.yaml").write_text(PROFILE)
         (folder / "app.py").write_text(HYDRA_APP)
@@ -161,10 +160,10 @@ def main() -> None:
         for number in range(ROUNDS):
             for name, command in commands.items():
                 where = folder / f"{number}-{name.split()[0]}"
-                one = submission(command, where, environment)
+                result = submission(command, where, environment)
                 if name == "flexhpc":
-                    one["status_seconds"] = status_seconds(where, environment)
-                measurements[name].append(one)
+                    result["status_seconds"] = status_seconds(where, environment)
+                measurements[name].append(result)
                 empty(environment)
     rows = [
         {

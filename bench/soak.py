@@ -1,9 +1,8 @@
-"""How flexhpc carries very many points: time, memory and files of a sweep, and of what reads it.
-
-Every point is a search of some six probes by a trainer that takes no time, so what is seen is
-what flexhpc itself takes. Prints one row of a Markdown table per number of points.
+"""Measure time, memory and files of sweeps of many points, and of the verbs that read them.
 
 Usage: python -m bench.soak [--points N ...] [--slurm] [--tracking]
+Every point is a search of about six probes by a trainer that takes no time, so the result is the
+overhead of flexhpc. Prints one row of a Markdown table per number of points.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ ROLES = {
     "flexhpc.custom.trainer": "trainer", "flexhpc sweep": "sweep",
 }  # fmt: skip
 MOST_SYNCED = 1_000
-"""Points; what a point more takes is seen by then."""
+"""Points; enough to measure the cost of another point."""
 COLUMNS = (
     "points", "probes", "seconds", "ms a point", "MB of the sweep", "MB of a worker",
     "MB of MLflow's", "status", "results", "report", "pack", "sync", "files", "MB on disk",
@@ -55,30 +54,30 @@ COLUMNS = (
 
 @dataclass
 class Memory:
-    """Largest resident memory of the processes of a sweep (megabytes), by role."""
+    """Peak resident memory of the processes of a sweep (megabytes), by role."""
 
     largest: dict[str, float]
 
     @classmethod
     @contextmanager
     def watched(cls, root: subprocess.Popen[bytes]) -> Iterator[Memory]:
-        """Look once a second while the block runs."""
-        memory, over = cls(defaultdict(float)), threading.Event()
+        """Sample once a second while the block runs."""
+        memory, done = cls(defaultdict(float)), threading.Event()
 
         def watch() -> None:
-            while not over.wait(1.0):
-                memory.look(root.pid)
+            while not done.wait(1.0):
+                memory.sample(root.pid)
 
         thread = threading.Thread(target=watch)
         thread.start()
         try:
             yield memory
         finally:
-            over.set()
+            done.set()
             thread.join()
 
-    def look(self, pid: int) -> None:
-        """Read what all processes below one take now."""
+    def sample(self, pid: int) -> None:
+        """Update the peaks from a process and all its descendants."""
         try:
             root = psutil.Process(pid)
             processes = [root, *root.children(recursive=True)]
@@ -95,33 +94,33 @@ class Memory:
 
 
 def timed(folder: Path, *arguments: str) -> str:
-    """Run a verb; returns its seconds and its largest resident memory."""
+    """Run a verb; return its run time and peak resident memory."""
     started = time.monotonic()
-    with (folder / "said.txt").open("ab") as said:
-        process = subprocess.Popen([str(FLEXHPC), *arguments], cwd=folder, stdout=said, stderr=said)
+    with (folder / "verbs.log").open("ab") as log:
+        process = subprocess.Popen([str(FLEXHPC), *arguments], cwd=folder, stdout=log, stderr=log)
         _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, f"{arguments} ended with {status}; see {folder}/said.txt"
+    assert status == 0, f"{arguments} exited with status {status}; see {folder}/verbs.log"
     return f"{time.monotonic() - started:.1f} s, {usage.ru_maxrss / 1e3:.0f} MB"
 
 
 def soak(folder: Path, points: int, profile: str) -> dict[str, str]:
-    """Measure a sweep of so many points; returns a row of the table."""
+    """Measure a sweep of ``points`` points; return a row of the table."""
     (folder / "trivial.py").write_text(TRAINER)
     (folder / "soak.yaml").write_text(SPEC.format(seeds=", ".join(map(str, range(points)))))
     (folder / "profile.yaml").write_text(profile)
     started = time.monotonic()
-    with (folder / "sweep.txt").open("wb") as said:
+    with (folder / "sweep.log").open("wb") as log:
         sweep = subprocess.Popen(
             [str(FLEXHPC), "sweep", "soak.yaml", "--profile", "profile.yaml"], cwd=folder,
-            stdout=said, stderr=said,
+            stdout=log, stderr=log,
         )  # fmt: skip
         with Memory.watched(sweep) as memory:
             status = sweep.wait()
     seconds = time.monotonic() - started
-    assert status == 0, (folder / "sweep.txt").read_text()[-2000:]
+    assert status == 0, (folder / "sweep.log").read_text()[-2000:]
     files = [path for path in (folder / "runs").rglob("*") if path.is_file()]
     verbs = [timed(folder, verb, "runs/soak") for verb in ("status", "results", "report", "pack")]
-    synced = timed(folder, "sync", "runs/soak") if points <= MOST_SYNCED else "not tried"
+    synced = timed(folder, "sync", "runs/soak") if points <= MOST_SYNCED else "not measured"
     row = (
         f"{points:,}", f"{probes(folder):,}", f"{seconds:.0f}", f"{1000 * seconds / points:.0f}",
         *(f"{memory.largest[role]:.0f}" for role in ("sweep", "worker", "MLflow")),
@@ -132,7 +131,7 @@ def soak(folder: Path, points: int, profile: str) -> dict[str, str]:
 
 
 def probes(folder: Path) -> int:
-    """Return how many probes the run has."""
+    """Return the number of probes of the run."""
     from flexhpc.store.status import StatusReader, open_run
 
     run, _, points = open_run(folder / "runs" / "soak")
@@ -140,15 +139,16 @@ def probes(folder: Path) -> int:
 
 
 def main() -> None:
-    """Measure, and print the table row by row."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, nargs="+", default=[100, 1_000, 10_000])
-    parser.add_argument("--slurm", action="store_true", help="on the devcluster that is up")
-    parser.add_argument("--tracking", action="store_true", help="with MLflow beside the sweep")
-    asked = parser.parse_args()
-    profile = (SLURM if asked.slurm else LOCAL) + ("" if asked.tracking else "tracking_uri: none\n")
+    parser.add_argument("--slurm", action="store_true", help="on the running devcluster")
+    parser.add_argument("--tracking", action="store_true", help="with MLflow")
+    arguments = parser.parse_args()
+    profile = SLURM if arguments.slurm else LOCAL
+    if not arguments.tracking:
+        profile += "tracking_uri: none\n"
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
-    for points in asked.points:
+    for points in arguments.points:
         with tempfile.TemporaryDirectory(prefix="flexhpc-soak-") as folder:
             print(f"| {' | '.join(soak(Path(folder), points, profile).values())} |", flush=True)
 

@@ -1,6 +1,7 @@
-"""Trainings that fit, by how an epoch is cut: plain batches with a tail, or near-equal ones.
+"""Print the number of fits by batch split, full batches with a tail or near-equal ones, as JSON.
 
-The table of docs/concepts.md, as JSON. Usage: python bench/tail_batch.py
+Usage: python bench/tail_batch.py
+The table of docs/concepts.md.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ TRAINING = Sgd(
 
 
 def fits(n: int, training: Sgd) -> int:
-    """Return how many trainings at ``n`` fit."""
+    """Return the number of trainings at ``n`` that fit."""
     samples = load_samples(Digits(source="digits", labels="random"), seed=0)
     count = 0
     for repeat in range(SEEDS):

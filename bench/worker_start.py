@@ -1,8 +1,8 @@
-"""What a worker's start takes, and a step of torch's optimizers with and without wrappers, as JSON.
+"""Measure imports of a worker and steps of optimizers with and without torch's wrappers, as JSON.
 
-CPU seconds of importing in a new process, with the garbage collector waiting as in a worker's and
-as usual; microseconds of a step; one thread, medians.
 Usage: python bench/worker_start.py
+CPU seconds of imports in a new process, with the garbage collector disabled (as in a worker) and
+enabled; microseconds per step. One thread, medians.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TORCHS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def cpu_seconds(code: str) -> float:
-    """Return what a new Python takes for some code, its own start included."""
+    """Return the CPU time of a new Python process that runs ``code``."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", code], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -44,19 +44,19 @@ def cpu_seconds(code: str) -> float:
 
 @torch.no_grad()
 def microseconds(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer]) -> float:
-    """Return what a step takes on the weights of a network of two small layers."""
+    """Return the time of an optimizer step on a network of two small layers."""
     parameters = [nn.Parameter(torch.zeros(s)) for s in ((8, 784), (8,), (10, 8), (10,))]
     for parameter in parameters:
         parameter.grad = torch.ones_like(parameter)
     optimizer = make(parameters)
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(STEPS):
         optimizer.step()
-    return 1e6 * (time.perf_counter() - began) / STEPS
+    return 1e6 * (time.perf_counter() - start) / STEPS
 
 
 def steps(name: str) -> dict[str, float]:
-    """Return the medians of ours and torch's, which take turns."""
+    """Measure flexhpc's optimizer and torch's in turns; return the medians."""
     training = variants("training")[name].model_validate({"optimizer": name, "lr": RATE})
     assert isinstance(training, Training)
     more: dict[str, Any] = {"momentum": training.momentum} if isinstance(training, Sgd) else {}
@@ -70,14 +70,14 @@ def steps(name: str) -> dict[str, float]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    ways = {"waiting": QUICKLY, "as usual": "import "}
+    ways = {"gc disabled": QUICKLY, "gc enabled": "import "}
     times: dict[str, dict[str, list[float]]] = {n: {way: [] for way in ways} for n in MODULES}
     for _ in range(ROUNDS):
         for name in MODULES:
             for way, code in ways.items():
                 times[name][way].append(cpu_seconds(code + name))
     imports = {
-        name: {way: statistics.median(some) for way, some in measured.items()}
+        name: {way: statistics.median(seconds) for way, seconds in measured.items()}
         for name, measured in times.items()
     }
     optimizers = {name: steps(name) for name in TORCHS}

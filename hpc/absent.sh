@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Sourced by packages.sh of container/ and devcluster/.
-# look_for MODE COMMAND...: set `absent` to the commands that are not installed, and end the script
-# if there are none, if MODE is --check, or if they cannot be installed here.
+# Sourced by hpc/*/packages.sh.
+# look_for MODE COMMAND...: set `absent` to the commands that are not installed. Exit if there are
+# none (0), if MODE is --check (1), or if this user or system cannot install them (1).
 look_for() {
   local mode=$1 command
   shift
@@ -15,7 +15,7 @@ look_for() {
     exit 1
   fi
   if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
-    echo "not installed: ${absent[*]}; only root on Debian or Ubuntu can install them here" >&2
+    echo "not installed: ${absent[*]}; installing them requires root on Debian or Ubuntu" >&2
     exit 1
   fi
 }

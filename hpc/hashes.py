@@ -1,8 +1,8 @@
-"""Write hpc/hashes.txt: the hash of every archive that `make dev` installs, a line of pip's each.
+"""Write hpc/hashes.txt: a pip requirement with hash for every archive that `make dev` installs.
 
 Usage: python hpc/hashes.py
-From the package index as pip is set up to use it, for this system and this Python. Lines that only
-the tests need end in `# dev`.
+Uses pip's configured package index, and is for this system and Python version. Lines of packages
+that only the tests need end in `# dev`.
 """
 
 from __future__ import annotations
@@ -18,31 +18,30 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
-    """Ask pip what it would install, without and with the tests' packages."""
+    """Write the hashes."""
     lines = []
-    needed = {one["metadata"]["name"] for one in wanted(".")}
+    required = {package["metadata"]["name"] for package in resolved(".")}
     python = ".".join(platform.python_version_tuple()[:2])
     system = f"{platform.system()} {platform.machine()}, Python {python}"
-    lines.append(f"# {system}: what HASHES=1 checks; made by `python hpc/hashes.py`")
-    for one in wanted(".[dev]"):
-        name, archive = one["metadata"]["name"], one["download_info"].get("archive_info")
-        if archive is not None:  # all but flexhpc itself
-            pin = (
-                f"{name}=={one['metadata']['version']} --hash=sha256:{archive['hashes']['sha256']}"
-            )
-            lines.append(pin if name in needed else f"{pin}  # dev")
+    lines.append(f"# {system}: archives that HASHES=1 accepts; made by `python hpc/hashes.py`")
+    for package in resolved(".[dev]"):
+        name, version = package["metadata"]["name"], package["metadata"]["version"]
+        archive = package["download_info"].get("archive_info")
+        if archive is not None:  # flexhpc itself has none
+            pin = f"{name}=={version} --hash=sha256:{archive['hashes']['sha256']}"
+            lines.append(pin if name in required else f"{pin}  # dev")
     (ROOT / "hpc" / "hashes.txt").write_text("\n".join(lines) + "\n")
 
 
-def wanted(what: str) -> list[dict[str, Any]]:
-    """Return what pip's report says of each package, sorted by name."""
+def resolved(requirement: str) -> list[dict[str, Any]]:
+    """Return pip's report of every package that it would install, sorted by name."""
     done = subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed",
-         "--report", "-", "-c", "constraints.txt", "-e", what],
+         "--report", "-", "-c", "constraints.txt", "-e", requirement],
         cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     install: list[dict[str, Any]] = json.loads(done.stdout)["install"]
-    return sorted(install, key=lambda one: str(one["metadata"]["name"]).lower())
+    return sorted(install, key=lambda package: str(package["metadata"]["name"]).lower())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up .venv with the pinned packages; safe to repeat, and to run twice at the same time.
-#   [HASHES=1] hpc/setup.sh [dev]     dev: with what the tests need
-# HASHES=1 takes no archive but those of hpc/hashes.txt, which is for one system and Python.
+#   [HASHES=1] hpc/setup.sh [dev]     dev: with the packages of the tests
+# HASHES=1 accepts only archives listed in hpc/hashes.txt, which is for one system and Python.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extra=${1:-}
@@ -10,12 +10,12 @@ stamp=.venv/.installed${hashes:+-hashes}${extra:+-$extra}
 python=${PYTHON:-python3}
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-  echo "flexhpc needs Python 3.11 or newer; $python is $("$python" -V 2>&1). Set PYTHON=..." >&2
+  echo "flexhpc needs Python 3.11 or newer; $python is $("$python" -V 2>&1); set PYTHON=..." >&2
   exit 1
 }
 if command -v flock >/dev/null; then
   exec 9>.venv.lock
-  flock -n 9 || { echo "waiting for another set-up ..." >&2; flock 9; }
+  flock -n 9 || { echo "waiting for another setup to finish ..." >&2; flock 9; }
 fi
 fresh() {
   [ -e "$stamp" ] && [ "$stamp" -nt pyproject.toml ] && [ "$stamp" -nt constraints.txt ] &&
@@ -27,13 +27,13 @@ if [ -n "$hashes" ]; then
   system=$("$python" -c 'import platform as p
 print(f"{p.system()} {p.machine()}, Python", ".".join(p.python_version_tuple()[:2]))')
   grep -q "^# $system:" hpc/hashes.txt || {
-    echo "hpc/hashes.txt is not for $system; python hpc/hashes.py creates it" >&2
+    echo "hpc/hashes.txt is not for $system; run python hpc/hashes.py on it" >&2
     exit 1
   }
-  # pip would keep the packages that are installed and not verify their hashes.
+  # pip does not check the hashes of packages that are already installed.
   compgen -G '.venv/.installed-hashes*' >/dev/null || rm -rf .venv
 fi
-echo "setting up .venv (once; torch alone is several gigabytes) ..." >&2
+echo "setting up .venv (once; torch is several gigabytes) ..." >&2
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
 if [ -n "$hashes" ]; then

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# What the tests use beyond Python: SLURM, a browser for the MLflow UI, and a real data set.
-# Installed on Debian and Ubuntu as root; elsewhere it says what will be left out.
+# Installs what the tests need besides Python packages: SLURM, a browser for the MLflow UI, a C
+# compiler and a data set. Without root on Debian or Ubuntu it prints which tests are skipped.
 set -euo pipefail
 cd "$(dirname "$0")"
 missing=()
 command -v chromium >/dev/null || missing+=(chromium)
-command -v cc >/dev/null || missing+=(gcc libc6-dev) # a disk that fails, in tests/faults
+command -v cc >/dev/null || missing+=(gcc libc6-dev) # the failing disk of tests/faults
 [ -d /usr/share/datasets/fashion-mnist ] || missing+=(dataset-fashion-mnist)
 if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
   devcluster/packages.sh

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.findings.again import agreement
 from bench.findings.page import RECORDS, write
-from bench.findings.records import keep, kept
+from bench.findings.records import load_records, save_records
+from bench.findings.replication import agreement
 from flexhpc.analysis.collect import row_of
 from flexhpc.analysis.comparison import compared
 from flexhpc.analysis.comparison_table import verdict_sentences
@@ -55,7 +55,7 @@ def test_the_page_is_that_of_the_records(tmp_path: Path) -> None:
 
 def test_every_word_of_the_page_has_its_verdict(tmp_path: Path) -> None:
     """What the prose says of activations is what the records decide."""
-    statuses, spec = kept(RECORDS / "finding_activations.json.xz", tmp_path)
+    statuses, spec = load_records(RECORDS / "finding_activations.json.xz", tmp_path)
     found = {effect.value: effect for effect in compared(statuses, [spec])}
     assert found["gelu"].verdict == found["tanh"].verdict == "larger"
     assert 0.94 < found["leaky_relu"].low < found["leaky_relu"].high < 1.06
@@ -71,7 +71,7 @@ def test_every_word_of_the_page_has_its_verdict(tmp_path: Path) -> None:
 
 
 def test_optimizers_are_told_by_their_budgets(tmp_path: Path) -> None:
-    statuses, spec = kept(RECORDS / "finding_optimizers.json.xz", tmp_path)
+    statuses, spec = load_records(RECORDS / "finding_optimizers.json.xz", tmp_path)
     found = compared(statuses, [spec])
     verdicts = {next(k for k, v in e.within.items() if v): e for e in found}
     assert verdicts["training.steps"].verdict == "smaller"
@@ -100,7 +100,7 @@ def test_optimizers_are_told_by_their_budgets(tmp_path: Path) -> None:
 
 
 def test_to_convergence_sgd_fits_fewer(tmp_path: Path) -> None:
-    statuses, spec = kept(RECORDS / "finding_convergence.json.xz", tmp_path)
+    statuses, spec = load_records(RECORDS / "finding_convergence.json.xz", tmp_path)
     (effect,) = compared(statuses, [spec])
     assert effect.verdict == "smaller"
     assert (effect.pairs, effect.most < 1) == (15, True)
@@ -134,7 +134,7 @@ def test_to_convergence_sgd_fits_fewer(tmp_path: Path) -> None:
     ended = f"{failed.count('not_fit')} had converged to a worse fit and {failed.count('unstable')}"
     assert f"Of the {len(failed)} trainings that failed at the best rate {ended} had become" in said
     longest = max(p.epochs for s in statuses for p in s.record.probes)
-    assert f"{longest} epochs" in said
+    assert f"{longest:,} epochs" in said
     minutes = [
         sum(p.seconds for p in s.record.probes) / 60
         for s in statuses if s.point.swept["training.optimizer"] == "gd"
@@ -143,7 +143,7 @@ def test_to_convergence_sgd_fits_fewer(tmp_path: Path) -> None:
 
 
 def test_families_are_told_by_labels_and_size(tmp_path: Path) -> None:
-    statuses, spec = kept(RECORDS / "finding_families.json.xz", tmp_path)
+    statuses, spec = load_records(RECORDS / "finding_families.json.xz", tmp_path)
     found = {(e.within["data.labels"], e.value): e for e in compared(statuses, [spec])}
     verdicts = {key: effect.verdict for key, effect in found.items()}
     assert verdicts == {
@@ -192,8 +192,8 @@ def test_families_are_told_by_labels_and_size(tmp_path: Path) -> None:
 
 
 def test_a_record_that_is_kept_gives_the_same_results(measured: Path, tmp_path: Path) -> None:
-    path = keep(measured, tmp_path)
-    again, spec = kept(path, tmp_path)
+    path = save_records(measured, tmp_path)
+    again, spec = load_records(path, tmp_path)
     assert spec == (measured / "sweep.yaml").read_text()
     for one, there in zip(load(measured), again, strict=True):
         rows = row_of(there), row_of(one.status)
@@ -206,6 +206,6 @@ def test_a_record_that_is_kept_gives_the_same_results(measured: Path, tmp_path: 
     for point in stored["points"].values():
         point["estimate"]["emc"] *= 10
     path.write_bytes(lzma.compress(json.dumps(stored).encode()))
-    assert all(line.endswith(": does not hold it") for line in agreement(measured, path))
+    assert all(line.endswith(": mean outside the interval") for line in agreement(measured, path))
     with pytest.raises(FileNotFoundError):
-        kept(tmp_path / "none.json.xz", tmp_path)
+        load_records(tmp_path / "none.json.xz", tmp_path)

@@ -101,7 +101,7 @@ def test_every_point_of_the_specs_differs_from_its_base_in_one_choice() -> None:
             "initialisation: torch to orthogonal", "gain / 2", "gain x 2",
             "standardisation: channel to pixel", "standardisation: channel to none",
             "learning rate / 3", "learning rate x 3", "batch size / 4", "batch size x 4",
-            "schedule: constant to cosine", "cutting of batches: near_equal to tail",
+            "schedule: constant to cosine", "batch split: near_equal to tail",
             "budget / 3", "budget x 3", "optimizer: adam to adamw", "optimizer: adam to sgd",
             "optimizer: adam to gd",
         }  # fmt: skip

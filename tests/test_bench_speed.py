@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from bench.speed.__main__ import N, made, row, timed
+from bench.speed.__main__ import N, row, timed, untrained
 from bench.speed.contestants import CONTESTANTS
 from bench.speed.overhead import minimal, summary
 from tests.conftest import REPOSITORY
@@ -37,7 +37,7 @@ def test_a_loop_slower_than_the_bound_is_an_error() -> None:
 
 @pytest.mark.parametrize("who", ["flexhpc", "DataLoader loop", "resident loop", "minimal"])
 def test_every_contestant_learns(who: str) -> None:
-    network, inputs, labels = made("MLP 64")
+    network, inputs, labels = untrained("MLP 64")
     {**CONTESTANTS, "minimal": minimal}[who](network, inputs, labels, 60)
     with torch.no_grad():
         right = (network(inputs).argmax(dim=1) == labels).float().mean()

@@ -72,8 +72,8 @@ ELSEWHERE = {
     "python -m bench.search": ("tests/test_bench_search.py", "from bench.search.__main__"),
     "python -m bench.recipe": ("tests/test_bench_recipe.py", '"-m", "bench.recipe"'),
     "python -m bench.recipe.full_batch": ("tests/test_bench_recipe.py", "full_batch"),
-    "python -m bench.findings --keep": ("tests/test_bench_findings.py", "keep("),
-    "python -m bench.findings --again": ("tests/test_bench_findings.py", "agreement("),
+    "python -m bench.findings --keep": ("tests/test_bench_findings.py", "save_records("),
+    "python -m bench.findings --replicate": ("tests/test_bench_findings.py", "agreement("),
     "flexhpc data check": ("tests/data/test_packed.py", '"data", "check"'),
 }
 """Commands that another file runs, by their beginning: the file, and what of it does."""
@@ -89,7 +89,7 @@ SHORTER = {
     "python -m bench.search.calibration": "--draws 2",
     "python -m bench.search.arms": "--replays 1",
     "python -m bench.perceptron_coverage": "--runs 2 --dims 20",
-    "python -m bench.recipe.looks": "--trainings 1",
+    "python -m bench.recipe.evaluations": "--trainings 1",
     "python -m bench.speed.tricks": "--rounds 1",
     "python -m bench.speed": "--networks 'MLP 8' --rounds 1 --seconds 0.1",
     "python -m tests.reference.table": "linear_gd_digits",

@@ -1,1 +1,1 @@
-"""The paper's five findings, from stored records: see docs/findings.md."""
+"""Tables and figures of docs/findings.md, from stored records."""

@@ -2,7 +2,7 @@
 
 python -m bench.findings
 python -m bench.findings --keep runs/finding_activations
-python -m bench.findings --again runs/mine finding_activations  # other seeds: do they agree?
+python -m bench.findings --replicate runs/mine finding_activations  # compare other seeds
 """
 
 from __future__ import annotations
@@ -10,26 +10,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench.findings.again import agreement
 from bench.findings.page import RECORDS, write
-from bench.findings.records import keep
+from bench.findings.records import save_records
+from bench.findings.replication import agreement
 
 _PAGE = Path(__file__).parents[2] / "docs" / "findings.md"
 
 
 def main() -> None:
-    """Do as the command line says."""
     parser = argparse.ArgumentParser(description="Rebuild docs/findings.md, or store records.")
     parser.add_argument("--keep", type=Path, nargs="+", default=[], metavar="RUN")
     parser.add_argument("--page", type=Path, default=_PAGE)
-    parser.add_argument("--again", nargs=2, metavar=("RUN", "RECORD"))
+    parser.add_argument("--replicate", nargs=2, metavar=("RUN", "RECORD"))
     arguments = parser.parse_args()
-    if arguments.again:
-        run, record = arguments.again
+    if arguments.replicate:
+        run, record = arguments.replicate
         print(*agreement(Path(run), RECORDS / f"{record}.json.xz"), sep="\n")
         return
     for run in arguments.keep:
-        print(keep(run, RECORDS))
+        print(save_records(run, RECORDS))
     if not arguments.keep:
         write(arguments.page)
         print(arguments.page)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from bench.findings.records import kept
+from bench.findings.records import load_records
 from flexhpc.analysis.comparison import Effect, compared
 from flexhpc.analysis.comparison_table import pairs_text
 from flexhpc.analysis.figures.chart import Spec, png
@@ -28,31 +28,31 @@ _LAWS = {
     "finding_activations": ["model.activation"],
     "finding_families": ["data.labels", "model.family"],
 }
-"""Keys whose values each have a power law, of the sweeps that vary size."""
+"""For sweeps that vary the size: keys whose values each get a power law."""
 _EPS = (0.01, 0.05, 0.1)
 
 
 def write(page: Path) -> None:
-    """Bring the tables and figures of a page up to what the records say.
+    """Rebuild the tables and figures of a page from the records.
 
-    Between ``<!-- NAME -->`` and ``<!-- end -->`` stands what is made of the record of that name.
+    The tables of the record NAME replace the text between ``<!-- NAME -->`` and ``<!-- end -->``.
     """
     text = page.read_text()
     with tempfile.TemporaryDirectory() as scratch:
         for path in sorted(RECORDS.glob("*.json.xz")):
             name = path.name.split(".")[0]
-            statuses, spec = kept(path, Path(scratch))
-            found = compared(statuses, [spec])
+            statuses, spec = load_records(path, Path(scratch))
+            effects = compared(statuses, [spec])
             laws = power_laws(statuses, _LAWS[name]) if name in _LAWS else []
             models = pairs(statuses)
             tables = [
-                _cost(statuses), _effects(found), _laws(laws, statuses), _correlations(models),
-                _errors(statuses, found),
+                _cost(statuses), _effects(effects), _laws(laws, statuses), _correlations(models),
+                _errors(statuses, effects),
             ]  # fmt: skip
-            made = "\n".join(line for table in tables if table for line in [*table, ""])
-            text = _replaced(text, name, made)
+            text_of_tables = "\n".join(line for table in tables if table for line in [*table, ""])
+            text = _replaced(text, name, text_of_tables)
             figures = {
-                "emc": emc_figure(statuses), "ratios": ratio_figure(found),
+                "emc": emc_figure(statuses), "ratios": ratio_figure(effects),
                 "generalization": generalization_figure(models) if models else None,
             }  # fmt: skip
             for kind, figure in figures.items():
@@ -60,13 +60,13 @@ def write(page: Path) -> None:
     write_atomic(page, text)
 
 
-def _replaced(text: str, name: str, made: str) -> str:
-    """Put what was made of a record between its marks; a page without them stays as it is."""
+def _replaced(text: str, name: str, tables: str) -> str:
+    """Replace the tables of a record; a page without its markers is returned unchanged."""
     begin, end = f"<!-- {name} -->\n", "<!-- end -->"
     if begin not in text:
         return text
     before, rest = text.split(begin, 1)
-    return f"{before}{begin}{made}\n{end}{rest.split(end, 1)[1]}"
+    return f"{before}{begin}{tables}\n{end}{rest.split(end, 1)[1]}"
 
 
 def _draw(path: Path, figure: Spec | Figure | None) -> None:
@@ -89,26 +89,19 @@ def _cost(statuses: Sequence[PointStatus]) -> list[str]:
     ]
 
 
-def _effects(found: Sequence[Effect]) -> list[str]:
-    if not found:
+def _effects(effects: Sequence[Effect]) -> list[str]:
+    if not effects:
         return []
-    kept_apart = list(found[0].within)
     head = [
-        *kept_apart,
-        found[0].by,
-        "against",
-        "EMC ratio",
-        "by size",
-        "P(larger)",
-        "pairs",
+        *effects[0].within, effects[0].by, "against", "EMC ratio", "by size", "P(larger)", "pairs",
         "verdict",
-    ]
+    ]  # fmt: skip
     rows = [
         [
             *effect.within.values(), effect.value, effect.baseline, effect.ratio_text,
             effect.sizes_text, effect.chance_text, pairs_text(effect), effect.said,
         ]
-        for effect in found
+        for effect in effects
     ]  # fmt: skip
     return _table(head, rows)
 
@@ -125,66 +118,66 @@ def _laws(laws: Sequence[PowerLaw], statuses: Sequence[PointStatus]) -> list[str
 
 
 def _per_parameter(law: PowerLaw, statuses: Sequence[PointStatus]) -> str:
-    """Return the least and the most samples per parameter of a law's points, bounds as such."""
-    found = [
+    """Return the range of samples per parameter of a law's points; mark bounds with < or >."""
+    ratios = [
         (s.estimate.emc / s.record.header.params, s.estimate.censored)
         for s in statuses if s.estimate is not None and s.record is not None
         and all((s.point.value(key) or "") == value for key, value in law.name.items())
     ]  # fmt: skip
-    (least, _), (most, _) = min(found), max(found)
-    below = "< " if any(how == "left" for _, how in found) else ""
-    above = "> " if any(how == "right" for _, how in found) else ""
+    (least, _), (most, _) = min(ratios), max(ratios)
+    below = "< " if any(censored == "left" for _, censored in ratios) else ""
+    above = "> " if any(censored == "right" for _, censored in ratios) else ""
     return f"{below}{least:.2f} to {above}{most:.2f}"
 
 
 def _correlations(models: Sequence[Pair]) -> list[str]:
-    """Return what log(EMC with true labels / EMC with random labels) goes along with."""
+    """Return correlations of log(EMC with true labels / EMC with random labels)."""
     rows = [
         [
-            f"{family} ({len(some)})", outcome, line.name,
+            f"{family} ({len(group)})", outcome, line.name,
             f"{line.value:.2f} [{line.lower:.2f}, {line.upper:.2f}]",
             line.without_text,
         ]
-        for family, some in by_family(models).items()
+        for family, group in by_family(models).items()
         for key, outcome in (("test_accuracy", "test accuracy"), ("gap", "gap"))
-        for line in correlations(some, key)
+        for line in correlations(group, key)
     ]  # fmt: skip
     head = ["models", "with", "measure", "correlation", "without one model"]
     return _table(head, rows) if rows else []
 
 
-def _errors(statuses: Sequence[PointStatus], found: Sequence[Effect]) -> list[str]:
-    """Return how many times its EMC a point fits if some samples may be missed.
+def _errors(statuses: Sequence[PointStatus], effects: Sequence[Effect]) -> list[str]:
+    """Return how many times its EMC a point fits if a fraction of the samples may be missed.
 
-    Of the points of each value of the key that is compared, apart by what is kept apart there;
-    without those whose EMC is a bound.
+    Points are grouped by the compared key and the keys it is compared within. Points whose EMC is
+    a bound are omitted.
     """
-    if not found:
+    if not effects:
         return []
-    keys = [*found[0].within, found[0].by]
+    keys = [*effects[0].within, effects[0].by]
     factors: dict[tuple[str, ...], dict[str, list[float]]] = {}
     for status in with_errors(statuses, _EPS):
         estimate = status.estimate
         if estimate is None or estimate.censored != "none":
-            continue  # of a bound there is no multiple
+            continue  # a bound has no multiple
         group = factors.setdefault(tuple(plain_text(status.point.swept[key]) for key in keys), {})
         for eps, answer in estimate.by_eps.items():
             known = answer.censored == "none"
             group.setdefault(eps, []).append(answer.emc / estimate.emc if known else math.inf)
     names = list(dict.fromkeys(eps for group in factors.values() for eps in group))
     rows = [
-        [*group, *(_factor_text(some[eps]) if eps in some else "" for eps in names)]
-        for group, some in factors.items()
+        [*values, *(_factor_text(by_eps[eps]) if eps in by_eps else "" for eps in names)]
+        for values, by_eps in factors.items()
     ]
     return _table([*keys, *(f"{float(eps):.0%} missed" for eps in names)], rows)
 
 
 def _factor_text(factors: Sequence[float]) -> str:
-    """Return the median and the quartiles; infinite are those that nothing bounds from above."""
+    """Return the median and the quartiles; infinite factors (no upper bound) are "open"."""
     low, middle, high = (
         sorted(factors)[round(share * (len(factors) - 1))] for share in (0.25, 0.5, 0.75)
     )
-    texts = [f"{one:.2f}" if math.isfinite(one) else "open" for one in (low, middle, high)]
+    texts = [f"{f:.2f}" if math.isfinite(f) else "open" for f in (low, middle, high)]
     return f"{texts[1]} ({texts[0]} to {texts[2]})"
 
 

@@ -1,4 +1,4 @@
-"""Finished sweeps without masks and loss curves: what estimates, comparisons and figures need."""
+"""Store and load finished sweeps without masks and loss curves."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from flexhpc.search import Estimate
 from flexhpc.store.record import Header, PointRecord, ProbeSummary
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 
-_LEFT_OUT = ("loss_curve", "machine", "readings", "seeds")
+_OMITTED = ("loss_curve", "machine", "readings", "seeds")
 
 
-def keep(run: Path, folder: Path) -> Path:
-    """Write the records of a finished run into one file; returns it.
+def save_records(run: Path, folder: Path) -> Path:
+    """Write the records of a finished run to one file in a folder; return its path.
 
     Raises:
-        SystemExit: a point is not measured to the end.
+        SystemExit: A point is not finished.
     """
     opened, _, points = open_run(run)
     statuses = StatusReader(opened, points).read()
-    if left := sum(status.state != "done" for status in statuses):
-        raise SystemExit(f"{run}: {left} points are not measured yet")
-    kept = {"spec": opened.spec.read_text(), "points": {s.point.id: _plain(s) for s in statuses}}
+    if unfinished := sum(status.state != "done" for status in statuses):
+        raise SystemExit(f"{run}: {unfinished} points are not finished")
+    content = {"spec": opened.spec.read_text(), "points": {s.point.id: _plain(s) for s in statuses}}
     path = folder / f"{opened.name}.json.xz"
-    path.write_bytes(lzma.compress(json.dumps(kept).encode(), preset=9))
+    path.write_bytes(lzma.compress(json.dumps(content).encode(), preset=9))
     return path
 
 
@@ -37,7 +37,7 @@ def _plain(status: PointStatus) -> dict[str, object]:
     record = status.record
     assert record is not None
     probes = [
-        {k: v for k, v in vars(probe).items() if k not in _LEFT_OUT} for probe in record.probes
+        {k: v for k, v in vars(probe).items() if k not in _OMITTED} for probe in record.probes
     ]
     header = {k: v for k, v in asdict(record.header).items() if k != "point"}
     return {
@@ -46,11 +46,12 @@ def _plain(status: PointStatus) -> dict[str, object]:
     }  # fmt: skip
 
 
-def kept(path: Path, scratch: Path) -> tuple[list[PointStatus], str]:
-    """Return the points that a file holds, as their run folder would, and the frozen spec.
+def load_records(path: Path, scratch: Path) -> tuple[list[PointStatus], str]:
+    """Load the points of a file as from a run folder; return them and the frozen spec.
 
     Args:
-        path: that :func:`keep` wrote; scratch: folder for the spec, which is read from a file.
+        path: File written by :func:`save_records`.
+        scratch: Folder for a copy of the spec, because specs are read from files.
     """
     stored = json.loads(lzma.decompress(path.read_bytes()))
     spec = scratch / f"{path.name.split('.')[0]}.yaml"
@@ -58,24 +59,25 @@ def kept(path: Path, scratch: Path) -> tuple[list[PointStatus], str]:
     none = np.empty(0, np.float32)
     statuses = []
     for point in checked(spec)[1]:
-        held = stored["points"][point.id]
+        content = stored["points"][point.id]
         probes = [
             ProbeSummary(**{**dict(probe), "seeds": {}, "loss_curve": none})
-            for probe in held["probes"]
+            for probe in content["probes"]
         ]
         record = PointRecord(
-            header=Header(point=point.canonical, **held["header"]), probes=probes,
-            estimate=held["estimate"], evaluation=held["evaluation"],
+            header=Header(point=point.canonical, **content["header"]), probes=probes,
+            estimate=content["estimate"], evaluation=content["evaluation"],
         )  # fmt: skip
         statuses.append(
             PointStatus(
-                point=point, state="done", record=record, estimate=Estimate.of(held["estimate"])
+                point=point, state="done", record=record, estimate=Estimate.of(content["estimate"])
             )
         )
     return statuses, stored["spec"]
 
 
 def cell_of(point: Point) -> str:
-    """Return what points that differ in their seed only have in common."""
+    """Return a key that is equal for points that differ only in their seed."""
     canonical = json.loads(point.canonical)
-    return json.dumps({key: one for key, one in canonical.items() if key != "seed"}, sort_keys=True)
+    canonical.pop("seed", None)
+    return json.dumps(canonical, sort_keys=True)

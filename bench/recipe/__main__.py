@@ -1,9 +1,9 @@
-"""What moves an EMC beside the network: the table of docs/recipe.md.
+"""Print the table of docs/recipe.md: how much each choice of a recipe changes an EMC.
 
 Usage: python -m bench.recipe RUN... [--markdown PAGE]
 The RUNs are those of sweeps/recipe.yaml and sweeps/recipe_mup.yaml, or of any sweep whose points
-differ in one choice from the first one of their model's family and data set. Prints the table;
-with --markdown it replaces the one in PAGE, between the lines BEGIN and END.
+each differ in one choice from the first point of the same model family and data set. With
+--markdown the table also replaces the one between the lines BEGIN and END of PAGE.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ END = "<!-- bench.recipe ends -->"
 
 
 def in_page(page: str, table: str) -> str:
-    """Return a page with its table replaced.
+    """Replace the table of a page; return the page.
 
     Raises:
-        InputError: the page does not say where.
+        InputError: The page does not contain each of BEGIN and END once, in this order.
     """
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(END) < page.index(BEGIN):
         raise InputError(f"the page must hold the line {BEGIN} once, and after it {END}")
@@ -36,14 +36,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--markdown", type=Path, metavar="PAGE")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        opened = [open_run(run) for run in given.runs]
+        opened = [open_run(run) for run in arguments.runs]
         results = study([s for run, _, points in opened for s in StatusReader(run, points).read()])
         table = markdown(results)
-        if given.markdown:
-            page = in_page(given.markdown.read_text(), table)
-            given.markdown.write_text(page)
+        if arguments.markdown:
+            page = in_page(arguments.markdown.read_text(), table)
+            arguments.markdown.write_text(page)
     except (InputError, ValueError, OSError) as error:
         sys.exit(str(error))
     print(table, end="")

@@ -1,4 +1,4 @@
-"""What a point of a study does otherwise than its base, in the words of a table."""
+"""The choice in which a point of the study differs from its base, as a row label of the table."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ TIMES = {
     "training.batch_size": "batch size",
     "training.steps": "budget",
 }
-"""Keys whose values are told by their factor, and what they are called."""
+"""Keys whose change is written as a factor, and their labels."""
 NAMED = {
     "model.init": "initialisation",
     "data.standardise": "standardisation",
-    "training.batches": "cutting of batches",
+    "training.batches": "batch split",
     "training.optimizer": "optimizer",
 }
-"""Keys whose values are told as they are, and what they are called."""
+"""Keys whose values are written out, and their labels."""
 SECTIONS = ("data", "model", "training")
 _BESIDE_OPTIMIZER = "training."
 _PLAIN_INITS, _PLAIN_GAIN = ("torch", "lecun"), 1.0
-"""Initialisations whose gain is 1 where none is given."""
+"""Initialisations whose default gain is 1."""
 
 
 def network(point: Point) -> tuple[str, str]:
-    """Return the family and the data set of a point: points with the same have one base."""
+    """Return the family and the data set of a point. Points with equal ones share a base."""
     return point.model.family, point.data.source
 
 
 def choice(point: Point, base: Point) -> str:
-    """Return what a point does otherwise than its base, as ``learning rate x 3``.
+    """Return the choice in which a point differs from its base, as ``learning rate x 3``.
 
-    An optimizer comes with a rate and settings of its own, so what else of the training differs
-    then is part of that choice.
+    Another optimizer needs its own rate and settings, so all other differences in ``training`` are
+    part of that choice.
 
     Raises:
-        ValueError: they differ in nothing, or in more than one choice.
+        ValueError: The points do not differ, or differ in more than one choice.
     """
     before, after = _values(base), _values(point)
     differing = [key for key in {**before, **after} if before.get(key) != after.get(key)]
@@ -46,15 +46,15 @@ def choice(point: Point, base: Point) -> str:
         differing = [k for k in differing if not k.startswith(_BESIDE_OPTIMIZER)]
         differing.append("training.optimizer")
     if len(differing) != 1:
-        what = ", ".join(differing) or "nothing"
-        raise ValueError(f"{point.label or point.id} differs from its base in {what}, not one key")
+        keys = ", ".join(differing) or "nothing"
+        raise ValueError(f"{point.label or point.id} differs from its base in {keys}, not one key")
     (key,) = differing
     plain = before.get("model.init") in _PLAIN_INITS
     return _description(key, before.get(key), after.get(key), plain=plain)
 
 
 def _values(point: Point) -> dict[str, Any]:
-    """Return all that is chosen for a point, by dotted path."""
+    """Return all settings of a point by dotted path."""
     return {
         f"{section}.{key}": value
         for section in SECTIONS

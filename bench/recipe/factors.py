@@ -1,4 +1,4 @@
-"""By which factor an EMC moves: draws from the posteriors of two points, one over the other."""
+"""Ratio of two EMCs with its interval, from draws of both posteriors."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Factor:
     """The EMC of a point over that of its base.
 
     Attributes:
-        low, high: ends of the interval at ``level``; 0 and infinite where nothing bounds it.
-        middle: median; None where one of the two EMCs is a bound only.
-        level: probability that the interval claims to hold.
+        low, high: ends of the interval at ``level``; 0 and infinite if unbounded.
+        middle: median; None if one of the two EMCs is only a bound.
+        level: probability of the interval.
     """
 
     low: float
@@ -40,7 +40,7 @@ class Factor:
 
     @property
     def text(self) -> str:
-        """The factor for a cell: ``1.42 [1.2, 1.71]``, ``>= 3.1``, ``<= 0.04``, ``unknown``."""
+        """The text of a cell: ``1.42 [1.2, 1.71]``, ``>= 3.1``, ``<= 0.04``, ``unknown``."""
         if self.middle is not None:
             return f"{_digits(self.middle)} [{_digits(self.low)}, {_digits(self.high)}]"
         if math.isinf(self.high):
@@ -49,13 +49,13 @@ class Factor:
 
 
 def factor(point: PointStatus, base: PointStatus) -> Factor:
-    """Return by which factor an EMC differs from that of a base.
+    """Return the EMC of a point divided by that of its base.
 
-    Both are measured by independent trainings, so their posteriors are independent as well. Of a
-    censored EMC only the side is used that its trainings bound.
+    The trainings of both are independent, so their posteriors are too. A censored EMC enters as a
+    bound.
 
     Args:
-        point, base: with at least one probe each; their estimands must be the same.
+        point, base: Points with at least one probe each and equal estimands.
     """
     low, high = _between(point, seed=1)
     base_low, base_high = _between(base, seed=0)
@@ -70,8 +70,9 @@ def factor(point: PointStatus, base: PointStatus) -> Factor:
 
 
 def _between(status: PointStatus, seed: int) -> tuple[Floats, Floats]:
-    """Return what bounds an EMC from below and from above, each as draws: twice the same draws
-    where it is measured.
+    """Return draws of the lower and the upper bound of an EMC.
+
+    Both are the same draws unless the EMC is censored.
     """
     record, estimate = status.record, status.estimate
     if record is None or estimate is None:
@@ -83,7 +84,7 @@ def _between(status: PointStatus, seed: int) -> tuple[Floats, Floats]:
         return same * 0.0, same * (estimate.smallest_fail or 1)
     search = status.point.search
     if not isinstance(search, Level):
-        raise ValueError(f"{status.point.label}: no n at which some part fits; search by bayes")
+        raise ValueError(f"{status.point.label}: estimand has no level; set search.policy: bayes")
     training = status.point.at(estimate.arm).training
     history = [r for r in history_of(record.probes, training) if r.arm == estimate.arm]
     curve = posterior(history, record.header.n_limit)
@@ -94,5 +95,5 @@ def _between(status: PointStatus, seed: int) -> tuple[Floats, Floats]:
 
 
 def _digits(value: float) -> str:
-    """Return two decimals, and two digits of what is below 0.1."""
+    """Format with two decimals, or with two significant digits below 0.1."""
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"

@@ -1,8 +1,8 @@
-"""How full-batch gradient descent ends: the verdicts of docs/recipe.md, as a table.
+"""Print the table of docs/recipe.md with the verdicts of full-batch gradient descent.
 
 Usage: python -m bench.recipe.full_batch
-The network of sweeps/mini/optimizers.yaml, trained by gd for 300 epochs and for 2,000 updates, at
-two rates each (full_batch.yaml beside this file). Three minutes on two cores.
+Trains the network of sweeps/mini/optimizers.yaml by gd for 300 epochs and for 2,000 updates, at two
+rates each (full_batch.yaml in this folder). Three minutes on two cores.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Case = tuple[Point, Probe]
 
 
 def cases() -> dict[str, list[Case]]:
-    """Return all trainings by what they have in common: rate and budget."""
+    """Return all trainings, grouped by rate and budget."""
     groups: dict[str, list[Case]] = {}
     for point in checked(SPEC)[1]:
         for number, arm in enumerate(point.arms):
@@ -47,7 +47,7 @@ def cases() -> dict[str, list[Case]]:
 
 
 def verdict(case: Case) -> str:
-    """Return how one training ends."""
+    """Run one training; return its verdict."""
     point, probe = case
     torch.set_num_threads(1)
     samples = load_samples(point.data, point.seed)
@@ -55,30 +55,30 @@ def verdict(case: Case) -> str:
     return run_probe(point, samples, probe, None, group, Callbacks()).verdict
 
 
-def row(name: str, some: list[Case], verdicts: list[str]) -> str:
-    """Return a row of the table: what became of the trainings at each n."""
+def row(name: str, group: list[Case], verdicts: list[str]) -> str:
+    """Return a row of the table: counts of verdicts at each n."""
     cells = [
-        counts(v for (_, probe), v in zip(some, verdicts, strict=True) if probe.n == n)
+        counts(v for (_, probe), v in zip(group, verdicts, strict=True) if probe.n == n)
         for n in SIZES
     ]
     return f"| {' | '.join([name, *cells])} |"
 
 
 def counts(verdicts: Iterable[str]) -> str:
-    """Return how many there are of each: ``3 fit, 1 unstable``."""
+    """Count the verdicts: ``3 fit, 1 unstable``."""
     return ", ".join(f"{count} {name}" for name, count in sorted(Counter(verdicts).items()))
 
 
 def main() -> None:
     print(f"| rate, budget | {' | '.join(f'n = {n}' for n in SIZES)} |")
     print("|---" * (1 + len(SIZES)) + "|")
-    seen: list[str] = []
+    all_verdicts: list[str] = []
     with ProcessPoolExecutor(2) as pool:
-        for name, some in cases().items():
-            verdicts = list(pool.map(verdict, some))
-            seen += verdicts
-            print(row(name, some, verdicts), flush=True)
-    print(f"\nAll {len(seen)} trainings: {counts(seen)}.")
+        for name, group in cases().items():
+            verdicts = list(pool.map(verdict, group))
+            all_verdicts += verdicts
+            print(row(name, group, verdicts), flush=True)
+    print(f"\nAll {len(all_verdicts)} trainings: {counts(all_verdicts)}.")
 
 
 if __name__ == "__main__":

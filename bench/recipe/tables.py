@@ -1,4 +1,4 @@
-"""The study as a table: a row per hidden choice, a column per network and data set."""
+"""The table of the study: a row per choice, a column per network and data set."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Study:
     """All factors of a study.
 
     Attributes:
-        bases: by network: the point that all others are compared with.
-        factors: by choice and network; what is not measured yet is not there.
-        waiting: names of what is not measured yet.
-        measured: files of all points that are.
+        bases: base point of each network.
+        factors: by choice and network, of finished points only.
+        waiting: names of the points that are not finished.
+        measured: records of all finished points.
     """
 
     bases: dict[tuple[str, str], PointStatus] = field(default_factory=dict)
@@ -36,42 +36,42 @@ def study(statuses: Sequence[PointStatus]) -> Study:
     """Compare every point with the first one of the same network and data set.
 
     Raises:
-        ValueError: a point differs from its base in more than one choice.
+        ValueError: A point differs from its base in more than one choice.
     """
     results = Study()
     for status in statuses:
-        of = network(status.point)
-        base = results.bases.setdefault(of, status)
-        named = "base" if status is base else choice(status.point, base.point)
-        row = results.factors.setdefault(named, {}) if status is not base else {}
+        key = network(status.point)
+        base = results.bases.setdefault(key, status)
+        label = "base" if status is base else choice(status.point, base.point)
+        row = results.factors.setdefault(label, {}) if status is not base else {}
         if status.state != "done" or status.record is None:
-            results.waiting.append(f"{' '.join(of)}: {named}")
+            results.waiting.append(f"{' '.join(key)}: {label}")
             continue
         results.measured.append(status.record)
         if status is not base and base.state == "done":
-            row[of] = factor(status, base)
+            row[key] = factor(status, base)
     return results
 
 
 def markdown(results: Study) -> str:
-    """Return the table, and what it took; factors whose interval excludes 1 are bold."""
+    """Return the table and its cost. Factors whose interval excludes 1 are bold."""
     head = [f"{FAMILIES.get(f, f)}, {SOURCES.get(s, s)}" for f, s in results.bases]
     lines = [_row(["choice", *head]), _row(["---"] * (1 + len(head)))]
     emcs = [
         emc_text(base.estimate) if base.state == "done" else "" for base in results.bases.values()
     ]
     lines.append(_row(["none: EMC of the base", *emcs]))
-    for named, factors in results.factors.items():
-        lines.append(_row([named, *(_cell(factors.get(of)) for of in results.bases)]))
+    for label, factors in results.factors.items():
+        lines.append(_row([label, *(_cell(factors.get(key)) for key in results.bases)]))
     return "\n".join([*lines, "", took(results)]) + "\n"
 
 
 def took(results: Study) -> str:
-    """Return in a sentence what was measured."""
+    """Return a sentence with the number of trainings and their cost."""
     probes = [probe for record in results.measured for probe in record.probes]
-    cells = [one for factors in results.factors.values() for one in factors.values()]
+    cells = [cell for factors in results.factors.values() for cell in factors.values()]
     return (
-        f"{sum(one.moved for one in cells)} of {len(cells)} intervals exclude 1. "
+        f"{sum(cell.moved for cell in cells)} of {len(cells)} intervals exclude 1. "
         f"{len(results.measured)} points, {len(probes):,} trainings, "
         f"{sum(probe.cost for probe in probes) / 1e6:.0f} million sample passes, "
         f"{span(sum(probe.seconds for probe in probes))} of training on one thread."
@@ -82,7 +82,7 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cell(one: Factor | None) -> str:
-    if one is None:
+def _cell(cell: Factor | None) -> str:
+    if cell is None:
         return ""
-    return f"**{one.text}**" if one.moved else one.text
+    return f"**{cell.text}**" if cell.moved else cell.text

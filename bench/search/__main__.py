@@ -1,8 +1,8 @@
-"""Replay every policy on recorded trainings and on known fit curves: the tables of docs/search.md.
+"""Replay every policy on recorded trainings and on known fit curves (tables of docs/search.md).
 
 Usage: python -m bench.search [--replays N] [--markdown FILE] [--plot FILE]
-Prints all figures as JSON. With the default of 60 replays per world, and a third as many of each
-variant, eleven minutes on two cores.
+Prints the results as JSON. The default of 60 replays per world, and a third as many of each
+variant, takes eleven minutes on two cores.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from bench.search.tables import (
 from flexhpc.config.sections.search import Bayes
 
 TOLERANCE = 0.1
-"""Half-width of the interval whose price is asked for."""
+"""Relative half-width of the interval whose cost is measured."""
 BISECTIONS = 400
 GROWTH = (1.005, 1.02, 1.25)
 
@@ -46,18 +46,19 @@ class Variant:
     """A way to run the Bayesian policy.
 
     Attributes:
-        settings: of it; sees: what of a probe it sees.
-        everywhere: also on known curves, whose probes have no errors to go by.
+        settings: settings of the policy.
+        play: options of :func:`bench.search.replay.play`.
+        everywhere: whether to run it on known curves as well, whose probes have no error counts.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
-    sees: dict[str, bool] = field(default_factory=dict)
+    play: dict[str, bool] = field(default_factory=dict)
     everywhere: bool = False
 
 
 VARIANTS = {
     "bayes": Variant(everywhere=True),
-    "verdicts only": Variant(sees={"counts": False}),
+    "verdicts only": Variant(play={"counts": False}),
     "four at once": Variant(settings={"at_once": 4}),
 }
 
@@ -66,35 +67,35 @@ def worlds() -> dict[str, World]:
     """Return every world by name."""
     by_name: dict[str, World] = {name: Table(name) for name in MODELS}
     for lapse in (0.0, 0.02, 0.05):
-        some = {f"perceptron, d = {d}": perceptron(d, lapse) for d in (20, 50, 200)}
-        some |= {f"logistic, width {s}": logistic(1000, s, lapse) for s in (0.02, 0.2)}
-        by_name |= {f"{name}, lapses {lapse:.0%}": world for name, world in some.items()}
+        curves = {f"perceptron, d = {d}": perceptron(d, lapse) for d in (20, 50, 200)}
+        curves |= {f"logistic, width {s}": logistic(1000, s, lapse) for s in (0.02, 0.2)}
+        by_name |= {f"{name}, lapses {lapse:.0%}": world for name, world in curves.items()}
     return by_name
 
 
-def one(name: str, variant: str, seed: int) -> Play:
-    """Run one search to within 5 % or to 60 probes: all prices can be read off it."""
-    world, how = worlds()[name], VARIANTS[variant]
-    search = Bayes(policy="bayes", tolerance=0.05, max_probes=60, **how.settings)
-    return play(world, search, np.random.default_rng(seed), **how.sees)
+def search_once(name: str, variant: str, seed: int) -> Play:
+    """Run one search to within 5 % or 60 probes, which contains the costs of wider tolerances."""
+    world, options = worlds()[name], VARIANTS[variant]
+    search = Bayes(policy="bayes", tolerance=0.05, max_probes=60, **options.settings)
+    return play(world, search, np.random.default_rng(seed), **options.play)
 
 
 def bisection(name: str, step: float | None, seed: int) -> tuple[float, float]:
-    """Run one plain search; see :func:`walk`."""
+    """Run one bisection or growth search; see :func:`walk`."""
     return walk(worlds()[name], np.random.default_rng(seed), step)
 
 
 def at_cost(plays: list[Play], cost: float) -> dict[str, float]:
-    """Return what the searches knew after the round that ended nearest to ``cost``.
+    """Summarize the searches at the round that ended nearest to ``cost``.
 
-    So they have spent as much in the mean, as bisections do too.
+    Their mean cost is then that of the bisections they are compared with.
     """
     rounds = [int(np.argmin(abs(p.cost - cost))) for p in plays]
     return _known(plays, rounds)
 
 
 def at_tolerance(plays: list[Play]) -> dict[str, float]:
-    """Return what the searches knew when their interval was narrow, or at their end."""
+    """Summarize the searches when their interval was within the tolerance, or at their end."""
     narrow = [np.nonzero(p.high - p.low <= 2 * np.log1p(TOLERANCE))[0] for p in plays]
     rounds = [int(n[0]) if len(n) else len(p.cost) - 1 for n, p in zip(narrow, plays, strict=True)]
     return _known(plays, rounds) | {"reached": float(np.mean([len(n) > 0 for n in narrow]))}
@@ -116,7 +117,7 @@ def _known(plays: list[Play], rounds: list[int]) -> dict[str, float]:
 
 
 class Bisections:
-    """What the median of k plain bisections to 5 % is worth; beyond 9 it gains as 1 / sqrt(k)."""
+    """RMSE and cost of the median of k bisections to 5 %; beyond k = 9, RMSE ~ 1 / sqrt(k)."""
 
     def __init__(self, searches: Floats) -> None:
         errors, rng = searches[:, 0], np.random.default_rng(0)
@@ -128,17 +129,17 @@ class Bisections:
         self._rmse = np.array([*rmse, rmse[-1] / 1e3])
 
     def rmse(self, k: float) -> float:
-        """Return the RMSE of the median of k."""
+        """Return the RMSE of the median of k bisections."""
         return float(np.exp(np.interp(np.log(k), np.log(self._k), np.log(self._rmse))))
 
     def cost(self, rmse: float) -> float:
-        """Return what it takes for a median with this RMSE."""
+        """Return the cost of a median with this RMSE."""
         k = np.exp(np.interp(-np.log(rmse), -np.log(self._rmse), np.log(self._k)))
         return float(k * self.price)
 
 
 def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any]:
-    """Return all figures of one world."""
+    """Return all results of one world."""
     recorded = name in MODELS
     plain = Bisections(np.array(list(pool.map(partial(bisection, name, None), range(BISECTIONS)))))
     price = plain.price
@@ -155,11 +156,11 @@ def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any
             "bias": float(grown[:, 0].mean()),
             "rmse": float(np.sqrt((grown[:, 0] ** 2).mean())),
         }
-    for variant, how in VARIANTS.items():
-        if not (recorded or how.everywhere):
+    for variant, options in VARIANTS.items():
+        if not (recorded or options.everywhere):
             continue
         count = replays if variant == "bayes" else -(-replays // 3)
-        plays = list(pool.map(partial(one, name, variant), range(count)))
+        plays = list(pool.map(partial(search_once, name, variant), range(count)))
         end = at_tolerance(plays)
         budgets = {}
         for k in (1, 2, 4):
@@ -186,17 +187,19 @@ def main() -> None:
     parser.add_argument("--replays", type=int, default=60)
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--plot", type=Path)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     results = {}
     with ProcessPoolExecutor(2) as pool:
         for name in worlds():
-            results[name] = measure(name, given.replays, pool)
+            results[name] = measure(name, arguments.replays, pool)
             print(f"{name}: done", file=sys.stderr, flush=True)
-    print(json.dumps({"bench": "search", "replays": given.replays, "worlds": results}, indent=1))
-    if given.markdown:
-        given.markdown.write_text(markdown(results))
-    if given.plot:
-        plot(results, given.plot)
+    print(
+        json.dumps({"bench": "search", "replays": arguments.replays, "worlds": results}, indent=1)
+    )
+    if arguments.markdown:
+        arguments.markdown.write_text(markdown(results))
+    if arguments.plot:
+        plot(results, arguments.plot)
 
 
 if __name__ == "__main__":

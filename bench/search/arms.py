@@ -1,8 +1,8 @@
-"""Searches over arms, replayed on recorded trainings of one model with several learning rates.
+"""Replay searches over arms on recorded trainings of models with several learning rates.
 
 Usage: python -m bench.search.arms [--replays 60] [--markdown FILE]
-Prints figures as JSON: how far the EMC of the chosen rate lies below that of the best one, and what
-the search cost against one that is told the best rate. Eight minutes on two cores.
+Prints JSON: how far the EMC of the chosen rate is below that of the best one, and the cost relative
+to a search at the best rate. Eight minutes on two cores.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Ask, ProbeResult, advance
 
 NEAR = 0.05
-"""How far below the best arm's EMC that of the chosen one may lie."""
+"""Relative distance to the best arm's EMC within which a chosen arm counts as good."""
 
 
-def one(name: str, arms: tuple[int, ...], seed: int) -> dict[str, float]:
-    """Run one search over some arms of a model, with default settings.
+def search_once(name: str, arms: tuple[int, ...], seed: int) -> dict[str, float]:
+    """Run one search over arms of a model, with default settings.
 
     Returns:
-        cost (in whole trainings at the best arm's EMC), probes, chosen arm, error (log of the
-        estimate over the EMC of the best of these arms), short (how far the chosen arm's EMC lies
-        below that), held (whether the interval holds the chosen arm's EMC), chance.
+        cost (in full trainings at the best arm's EMC), probes, chosen arm, error (log of the
+        estimate over the best arm's EMC), short (relative distance of the chosen arm's EMC to the
+        best arm's), held (whether the interval contains the chosen arm's EMC), chance.
     """
     (point,) = checked(SPECS / f"{name}.yaml")[1]
     tables = {arm: Table(name, arm) for arm in arms}
@@ -81,12 +81,12 @@ def one(name: str, arms: tuple[int, ...], seed: int) -> dict[str, float]:
 
 
 def duel(name: str, budget: float, seed: int) -> bool:
-    """Spend a budget on the two best arms alone, at the n between their EMCs; is the better found?
+    """Spend a budget on the two best arms alone; return whether the better arm fits more often.
 
-    What could be had at that price by a search that knew everything but which of the two is better.
+    An upper bound on any search: all trainings are at the n between the two EMCs.
 
     Args:
-        budget: in whole trainings at the best arm's EMC.
+        budget: Full trainings at the best arm's EMC.
     """
     rng = np.random.default_rng(seed)
     two = sorted((Table(name, arm) for arm in Table.arms(name)), key=middle)[-2:]
@@ -102,12 +102,12 @@ def duel(name: str, budget: float, seed: int) -> bool:
 
 
 def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any]:
-    """Return the figures of one model."""
+    """Return the results of one model."""
     arms = Table.arms(name)
     truth = [middle(Table(name, arm)) for arm in arms]
     best = int(np.argmax(truth))
-    tuned = list(pool.map(partial(one, name, arms), range(replays)))
-    untuned = list(pool.map(partial(one, name, (arms[best],)), range(replays)))
+    tuned = list(pool.map(partial(search_once, name, arms), range(replays)))
+    untuned = list(pool.map(partial(search_once, name, (arms[best],)), range(replays)))
     twice = 2 * float(np.mean([row["cost"] for row in untuned]))
     duels = list(pool.map(partial(duel, name, twice), range(10 * replays), chunksize=20))
     return {
@@ -116,7 +116,7 @@ def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any
         "near": float(np.mean([row["short"] <= NEAR for row in tuned])),
         "short": float(np.mean([row["short"] for row in tuned])),
         "cost": float(np.mean([row["cost"] for row in tuned])),
-        "cost_told": float(np.mean([row["cost"] for row in untuned])),
+        "cost_untuned": float(np.mean([row["cost"] for row in untuned])),
         "probes": float(np.mean([row["probes"] for row in tuned])),
         "held": float(np.mean([row["held"] for row in tuned])),
         "bias": float(np.mean([row["error"] for row in tuned])),
@@ -129,14 +129,15 @@ def measure(name: str, replays: int, pool: ProcessPoolExecutor) -> dict[str, Any
 def markdown(models: dict[str, Any]) -> str:
     """Return the table of docs/search.md."""
     lines = [
-        "| model | EMC at each rate | within 5 % of the best | cost (told the rate) | probes |"
-        " bias, RMSE | interval holds | right, says so | a duel at twice the cost |",
+        "| model | EMC at each rate | within 5 % of the best | cost (at the best rate) | probes |"
+        " bias, RMSE | interval holds | best rate, its probability | a duel at twice the cost |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in models.items():
+        ratio = row["cost"] / row["cost_untuned"]
         lines.append(
             f"| {name} | {', '.join(map(str, row['emc']))} | {row['near']:.0%} | "
-            f"{row['cost']:.1f} ({row['cost_told']:.1f}: {row['cost'] / row['cost_told']:.1f}x) | "
+            f"{row['cost']:.1f} ({row['cost_untuned']:.1f}: {ratio:.1f}x) | "
             f"{row['probes']:.0f} | {row['bias']:+.1%}, {row['rmse']:.2f} | {row['held']:.2f} | "
             f"{row['right']:.2f}, {row['chance']:.2f} | {row['duel']:.2f} |"
         )
@@ -147,12 +148,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--replays", type=int, default=60)
     parser.add_argument("--markdown", type=Path)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with ProcessPoolExecutor(2) as pool:
-        models = {name: measure(name, given.replays, pool) for name in RATES}
-    print(json.dumps({"bench": "arms", "replays": given.replays, "models": models}, indent=1))
-    if given.markdown:
-        given.markdown.write_text(markdown(models))
+        models = {name: measure(name, arguments.replays, pool) for name in RATES}
+    print(json.dumps({"bench": "arms", "replays": arguments.replays, "models": models}, indent=1))
+    if arguments.markdown:
+        arguments.markdown.write_text(markdown(models))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Does the interval hold what it says? Searches on curves drawn from the prior, and planted lapses.
+"""Measure the coverage of the intervals, for curves drawn from the prior and for planted lapses.
 
 Usage: python -m bench.search.calibration [--draws 1200] [--markdown FILE]
-Prints figures as JSON: coverage over the prior and by true width of the curve, why searches ended,
-time per decision with nothing remembered, and how often the interval of the lapse rate holds one
-that was planted in recorded trainings. Ten minutes on two cores.
+Prints JSON: coverage over the prior and by true width of the curve, reasons of the end, time per
+decision without cached state, and how often the interval of the lapse rate contains a rate that was
+planted in recorded trainings. Ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -37,10 +37,13 @@ PLANTED_IN = ("perceptron_adam", "vit_adamw", "cnn_adam", "mlp_tanh")
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """A world that the likelihood describes exactly, drawn from its prior.
+    """A world drawn from the prior of the search, which its likelihood describes exactly.
 
     Attributes:
-        threshold: log n; width: in log n; lapse: rate; law: number of the law of missed samples.
+        threshold: threshold in log n.
+        width: width in log n.
+        lapse: lapse rate.
+        law: index of the law of missed samples.
     """
 
     threshold: float
@@ -51,7 +54,7 @@ class Drawn:
 
     @classmethod
     def of(cls, rng: np.random.Generator) -> Drawn:
-        """Draw one; its threshold lies where data ends on neither side."""
+        """Draw a world whose threshold is far from both ends of the data."""
         width = 0.0
         while not WIDTHS[0] <= width <= WIDTHS[-1]:
             width = math.exp(rng.normal(math.log(WIDTH_MIDDLE), WIDTH_SPREAD))
@@ -69,7 +72,7 @@ class Drawn:
 
     @property
     def middle(self) -> float:
-        """The n at which half of the trainings fit; 0 where that is nowhere."""
+        """The n at which half of the trainings fit; 0 if there is none."""
         inner = 0.5 / (1 - self.lapse)
         return math.exp(self.threshold - self.width * logit(inner)) if inner < 1 else 0.0
 
@@ -87,12 +90,12 @@ class Drawn:
 
 
 def _few(n: int, rng: np.random.Generator) -> int:
-    """Draw m with a chance of 1 / (m (m + 1))."""
+    """Draw m with probability 1 / (m (m + 1))."""
     return min(n, int(1 / (1 - rng.random())))
 
 
 def _any(n: int, rng: np.random.Generator) -> int:
-    """Draw from a log-uniform range."""
+    """Draw from a log-uniform distribution over 1 to n."""
     return min(n, max(1, round(math.exp(rng.uniform(math.log(0.5), math.log(n + 0.5))))))
 
 
@@ -109,10 +112,12 @@ def _training(n: int, missed: int) -> Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Planted:
-    """Recorded trainings of which a part fails for no reason.
+    """Recorded trainings with planted lapses.
 
     Attributes:
-        table: the trainings; rate: of them; few: whether such a failure misses few samples.
+        table: recorded trainings.
+        rate: fraction of planted lapses.
+        few: whether a lapse misses few samples.
     """
 
     table: Table
@@ -134,7 +139,7 @@ class Planted:
         return replace(training, verdict="not_fit", n_errors=missed, share=1.0, cost=full)
 
 
-def one(seed: int) -> dict[str, Any]:
+def search_once(seed: int) -> dict[str, Any]:
     """Search on one curve drawn from the prior, with default settings."""
     rng = np.random.default_rng(seed)
     world = Drawn.of(rng)
@@ -153,7 +158,7 @@ def one(seed: int) -> dict[str, Any]:
 
 
 def planted(name: str, rate: float, few: bool, seed: int) -> bool:
-    """Return whether the interval of the lapse rate holds the planted one."""
+    """Return whether the interval of the lapse rate contains the planted rate."""
     world = Planted(table=Table(name), rate=rate, few=few)
     search = Bayes(policy="bayes")
     estimate = play(world, search, np.random.default_rng(seed)).estimate
@@ -163,7 +168,7 @@ def planted(name: str, rate: float, few: bool, seed: int) -> bool:
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return coverage and its standard error, bias, RMSE and why searches ended."""
+    """Return coverage with its standard error, bias, RMSE and the reasons of the end."""
     held = np.array([row["held"] for row in rows], dtype=float)
     errors = np.array([row["error"] for row in rows])
     ended = [row["ended_by"] for row in rows]
@@ -175,7 +180,9 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "rmse": float(np.sqrt((errors**2).mean())),
         "probes": float(np.mean([row["probes"] for row in rows])),
         "cost": float(np.mean([row["cost"] for row in rows])),
-        "ended_by": {str(why): ended.count(why) / len(ended) for why in sorted(set(ended))},
+        "ended_by": {
+            str(reason): ended.count(reason) / len(ended) for reason in sorted(set(ended))
+        },
         "ms": 1000 * sum(r["seconds"] for r in rows) / sum(r["probes"] for r in rows),
     }
 
@@ -208,30 +215,27 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1200)
     parser.add_argument("--replays", type=int, default=40)
     parser.add_argument("--markdown", type=Path)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with ProcessPoolExecutor(2) as pool:
-        rows = list(pool.map(one, range(given.draws), chunksize=8))
+        rows = list(pool.map(search_once, range(arguments.draws), chunksize=8))
         lapses: dict[str, Any] = {}
         for name in PLANTED_IN:
             for rate in (0.1, 0.2):
-                kinds = {
-                    kind: float(
-                        np.mean(
-                            list(pool.map(partial(planted, name, rate, few), range(given.replays)))
-                        )
-                    )
-                    for kind, few in (("few", True), ("any", False))
-                }
+                kinds = {}
+                for kind, few in (("few", True), ("any", False)):
+                    search = partial(planted, name, rate, few)
+                    held = list(pool.map(search, range(arguments.replays)))
+                    kinds[kind] = float(np.mean(held))
                 lapses.setdefault(name, {})[str(rate)] = kinds
     by_width = {}
     for low, high in itertools.pairwise(BY_WIDTH):
-        some = [row for row in rows if low <= row["width"] < high]
-        if some:
-            by_width[f"{low:g} to {high:g}"] = summary(some)
+        within = [row for row in rows if low <= row["width"] < high]
+        if within:
+            by_width[f"{low:g} to {high:g}"] = summary(within)
     results = {"all": summary(rows), "by_width": by_width, "planted": lapses}
     print(json.dumps({"bench": "calibration", **results}, indent=1))
-    if given.markdown:
-        given.markdown.write_text(markdown(results))
+    if arguments.markdown:
+        arguments.markdown.write_text(markdown(results))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The figures of bench.search as one plot: RMSE against cost, a panel per world."""
+"""Plot the results of bench.search: RMSE against cost, a panel per world."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from matplotlib.ticker import (
     StrMethodFormatter,
 )
 
-from bench.search.report import Found, mark
+from bench.search.report import Results, mark
 from flexhpc.analysis.figures.marks import COLOURS
 
 DRAWN = dict(zip(("bayes", "verdicts only", "to the end"), COLOURS, strict=False))
 _COLUMNS = 4
 
 
-def plot(results: Found, path: Path) -> None:
+def plot(results: Results, path: Path) -> None:
     """Draw all worlds."""
     rows = -(-len(results) // _COLUMNS)
     figure = Figure(figsize=(13, 2.6 * rows), layout="constrained")
@@ -32,10 +32,10 @@ def plot(results: Found, path: Path) -> None:
             if variant in world["variants"]:
                 cost, rmse = zip(*world["variants"][variant]["curve"], strict=True)
                 panel.plot(cost, rmse, color=colour, marker=".", label=variant)
-        some = world["bisection"].values()
+        medians = world["bisection"].values()
         price = world["bisection"]["1"]["cost"]
         panel.plot(
-            [s["cost"] / price for s in some], [s["rmse"] for s in some], color="0.5",
+            [m["cost"] / price for m in medians], [m["rmse"] for m in medians], color="0.5",
             linestyle="--", marker="s", markersize=4, label="median of bisections",
         )  # fmt: skip
         panel.set_title(mark(name), fontsize=9)

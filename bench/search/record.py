@@ -1,11 +1,11 @@
-"""Record real trainings of the models in ``models/``, for searches to be replayed on.
-
-A model's table: trainings at a ladder of n around its EMC, dense where the fit curve falls, and
-some far from it, where searches come from. A model that tunes a key has such a table for each of
-its arms, with fewer trainings. One file per model in ``recorded/``; an existing one is kept.
+"""Record real trainings of the models in ``models/``, on which searches are replayed.
 
 Usage: FLEXHPC_DATA=FOLDER python -m bench.search.record [MODEL ...]
-FOLDER holds Covertype and the credit data (docs/data.md). Three hours on a core.
+FOLDER contains Covertype and the credit data (docs/data.md). Three hours of one core.
+
+The table of a model has trainings at a ladder of n around its EMC, dense where the fit curve falls,
+and some far from it, where searches start. A model that tunes a key has a table for each arm, with
+fewer trainings. Writes one file per model to ``recorded/``; existing files are not replaced.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from flexhpc.training import Callbacks, Group
 HERE = Path(__file__).parent
 MODELS, RECORDED = HERE / "models", HERE / "recorded"
 PILOT = 1_000_000
-"""First ``repeat`` of the recorded probes: the pilot's own are other trainings."""
+"""First ``repeat`` of the recorded probes, different from those of the pilot search."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """Which n are recorded, in units of the EMC that a pilot search finds, and how often."""
+    """The recorded n, in units of a pilot search's EMC, and the number of trainings at each."""
 
     near: np.ndarray
     far: np.ndarray
@@ -57,7 +57,7 @@ OF_ARMS = Ladder(
 
 @dataclass(frozen=True)
 class Row:
-    """One training, as far as it is kept; see :class:`bench.search.tables.Table`."""
+    """The recorded fields of a training; see :class:`bench.search.tables.Table`."""
 
     n: int
     repeat: int
@@ -82,25 +82,25 @@ def _probe(name: str, probe: Probe) -> ProbeRecord:
 
 
 def _row(task: tuple[str, Probe]) -> Row:
-    name, asked = task
-    probe = _probe(name, asked)
-    training = _opened(name)[0].at(asked.arm).training
+    name, request = task
+    probe = _probe(name, request)
+    training = _opened(name)[0].at(request.arm).training
     per_epoch = probe.steps / probe.epochs
-    allowed = training.epochs or (training.steps or 0) / per_epoch
+    max_epochs = training.epochs or (training.steps or 0) / per_epoch
     return Row(
         n=probe.n,
         repeat=probe.repeat,
-        arm=asked.arm,
+        arm=request.arm,
         verdict=probe.verdict,
         n_errors=probe.n_errors,
         epochs=probe.epochs,
         cost=probe.cost,
-        full_cost=round(allowed * probe.n),
+        full_cost=round(max_epochs * probe.n),
     )
 
 
 def _pilot(name: str, arm: int) -> tuple[int, int]:
-    """Return the EMC of one arm by the search of the model's spec, and the largest n there is."""
+    """Measure the EMC of one arm by the search of the spec; return it and the largest n."""
     point, samples, _ = _opened(name)
     history: list[ProbeResult] = []
     while not isinstance(step := advance(point.search, samples.n_limit, history), Estimate):
@@ -110,7 +110,7 @@ def _pilot(name: str, arm: int) -> tuple[int, int]:
 
 
 def record(name: str, pool: ProcessPoolExecutor) -> None:
-    """Measure one model's table and write it."""
+    """Record the table of a model and write it."""
     arms = range(len(_opened(name)[0].arms))
     ladder = ALONE if len(arms) == 1 else OF_ARMS
     tasks = []

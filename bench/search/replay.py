@@ -1,4 +1,4 @@
-"""Play searches on worlds: what each one costs and finds, after every round of probes."""
+"""Replay searches on worlds; record cost and estimate after every round of probes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Play:
     """One search, round by round; all arrays have shape (rounds,).
 
     Attributes:
-        cost: sample passes so far, in units of one whole training at the true EMC.
-        time: the same, where probes that are planned together run at the same time.
-        error: log of the estimate over the truth; low, high: of the interval's ends.
-        seconds: that the policy itself took to decide, in all; nothing is remembered between two
-            decisions.
-        estimate: the final one.
+        cost: sample passes so far, in units of a full training at the true EMC.
+        time: the same if the probes of a batch run at the same time.
+        error: log of the estimate over the truth.
+        low, high: log of the ends of the interval over the truth.
+        seconds: total time of the policy's decisions, without cached state.
+        estimate: the final estimate.
     """
 
     cost: Floats
@@ -41,12 +41,12 @@ class Play:
 
 
 def start_of(truth: float, rng: np.random.Generator) -> int:
-    """Return a first n that lies far below: a user does not know where the EMC is."""
+    """Return a first n far below the EMC, because users do not know the EMC."""
     return max(2, round(truth / math.exp(rng.uniform(math.log(6), math.log(24)))))
 
 
 def unit_of(world: World, truth: float) -> float:
-    """Return the sample passes of a whole training at the truth."""
+    """Return the sample passes of a full training at the true EMC."""
     return world.draw(round(truth), np.random.default_rng(0)).full_cost
 
 
@@ -56,10 +56,11 @@ def play(
     """Run the Bayesian policy to its end.
 
     Args:
-        world: where trainings come from; search: settings; its start is replaced.
-        rng: random source.
+        world: source of trainings.
+        search: settings, except ``start``.
+        rng: source of randomness.
         q: level of the estimand.
-        counts: whether the policy sees missed samples.
+        counts: whether the policy gets the numbers of missed samples.
     """
     truth = middle(world, q)
     unit = unit_of(world, truth)
@@ -68,10 +69,10 @@ def play(
     rows = []
     cost = passed = seconds = 0.0
     while True:
-        forget()
-        begun = time.process_time()
+        clear_cache()
+        start = time.process_time()
         step = advance(search, world.n_limit, history)
-        seconds += time.process_time() - begun
+        seconds += time.process_time() - start
         if not isinstance(step, Ask):
             final = step
             break
@@ -106,8 +107,8 @@ def play(
     )
 
 
-def forget() -> None:
-    """Empty what the search remembers, so that a decision takes as long as a user's would."""
+def clear_cache() -> None:
+    """Clear the cached posterior, so that decisions take as long as in a new process."""
     _posterior.cache_clear()
 
 
@@ -118,24 +119,24 @@ def _errors(estimate: Estimate, truth: float) -> tuple[float, float, float]:
 
 
 def walk(world: World, rng: np.random.Generator, step: float | None) -> tuple[float, float]:
-    """Run one plain bisection to 5 %, or growth by a factor ``step``.
+    """Run one bisection to 5 %, or growth by a factor ``step``.
 
     Returns:
-        Log of the estimate over the truth (of n50), and cost in units of a training at the truth.
+        Log of the estimate over the true n50, and cost in units of a full training there.
     """
     truth = middle(world)
     start = start_of(truth, rng)
-    seen: dict[int, bool] = {}
+    verdicts: dict[int, bool] = {}
     cost = 0
     while True:
         if step is None:
-            at = bisection(seen.get, start=start, tolerance=0.05, n_limit=world.n_limit)
+            at = bisection(verdicts.get, start=start, tolerance=0.05, n_limit=world.n_limit)
         else:
-            at = growth(seen.get, start=start, growth=step, n_limit=world.n_limit)
+            at = growth(verdicts.get, start=start, growth=step, n_limit=world.n_limit)
         if at.wanted is None:
             break
         training = world.draw(at.wanted, rng)
-        seen[at.wanted] = training.verdict == "fit"
+        verdicts[at.wanted] = training.verdict == "fit"
         cost += training.cost
     return math.log(_end(at, step) / truth), cost / unit_of(world, truth)
 

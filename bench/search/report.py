@@ -1,4 +1,4 @@
-"""The figures of bench.search as the tables of docs/search.md."""
+"""Format the results of bench.search as the tables of docs/search.md."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from bench.search.tables import JUDGED_ON, MODELS, TUNED_ON
 
-Found = dict[str, dict[str, Any]]
+Results = dict[str, dict[str, Any]]
 
 
-def markdown(results: Found) -> str:
+def markdown(results: Results) -> str:
     """Return all tables."""
     return (
         "\n\n".join([_targets(results), _main(results), _variants(results), _plain(results)]) + "\n"
@@ -20,14 +20,14 @@ def markdown(results: Found) -> str:
 
 
 def mark(name: str) -> str:
-    """Return a world's name, and whether the policy was tuned on it."""
+    """Return a world's name, marked if it is a recorded model."""
     if name in TUNED_ON:
         return f"{name} (tuned on)"
     return f"{name} (judged on)" if name in JUDGED_ON else name
 
 
-def _targets(results: Found) -> str:
-    """Return what was to be reached, and where it was."""
+def _targets(results: Results) -> str:
+    """Return the table of targets and of the worlds that reach them."""
     lapsing = [name for name in results if "lapses" in name and not name.endswith(" 0%")]
     heavy = [name for name in results if name.endswith(" 5%")]
     steady = [name for name in results if name not in lapsing]
@@ -40,7 +40,7 @@ def _targets(results: Found) -> str:
     def end(key: str) -> Callable[[str], float]:
         return lambda name: abs(results[name]["variants"]["bayes"]["tolerance"][key])
 
-    def all_in_all(key: str) -> Callable[[str], float]:
+    def overall(key: str) -> Callable[[str], float]:
         return lambda name: float(results[name]["variants"]["bayes"][key])
 
     rows = [
@@ -57,7 +57,7 @@ def _targets(results: Found) -> str:
         _row("bias below 2 % with lapses", lapsing, end("bias"), most=0.02),
         _row("cost to within 10 % at most 0.4 of bisections to the same RMSE", results,
              end("of_bisections"), most=0.4),
-        _row("at most 20 ms per decision, nothing remembered", results, all_in_all("ms"), most=20),
+        _row("at most 20 ms per decision, without cached state", results, overall("ms"), most=20),
     ]  # fmt: skip
     return "\n".join(rows)
 
@@ -72,7 +72,7 @@ def _row(
     return f"| {target} | {reached} of {len(values)} | {np.median(values):.2g}, {worst:.2g} |"
 
 
-def _main(results: Found) -> str:
+def _main(results: Results) -> str:
     rows = [
         "| world | RMSE / that of bisections at the cost of 1, 2, 4 | within 10 %: cost (probes) |"
         " of bisections to that RMSE | bias | coverage |",
@@ -89,7 +89,7 @@ def _main(results: Found) -> str:
     return "\n".join(rows)
 
 
-def _variants(results: Found) -> str:
+def _variants(results: Results) -> str:
     worlds = [world for name, world in results.items() if name in MODELS]
     rows = [
         "| variant, on recorded trainings | cost within 10 %, median | time | of bisections |"
@@ -110,7 +110,7 @@ def _variants(results: Found) -> str:
     return "\n".join(rows)
 
 
-def _plain(results: Found) -> str:
+def _plain(results: Results) -> str:
     growth = list(next(iter(results.values()))["growth"])
     rows = [
         "| world | bisection: cost, RMSE | "
@@ -119,12 +119,12 @@ def _plain(results: Found) -> str:
         "|---|---|" + "---|" * len(growth),
     ]
     for name, world in results.items():
-        one = world["bisection"]["1"]
+        single = world["bisection"]["1"]
         cells = [
             f"{world['growth'][g]['cost']:.1f}, {np.expm1(world['growth'][g]['bias']):+.0%}"
             for g in growth
         ]
         rows.append(
-            f"| {name} | {one['cost']:.1f}, {one['rmse']:.2f} | " + " | ".join(cells) + " |"
+            f"| {name} | {single['cost']:.1f}, {single['rmse']:.2f} | " + " | ".join(cells) + " |"
         )
     return "\n".join(rows)

@@ -1,4 +1,4 @@
-"""Bayesian search and bisection on the same points: the width sweep of docs/search.md as a table.
+"""Print the table of docs/search.md that compares Bayesian search and bisection.
 
 Usage: python -m bench.search.side_by_side RUN
 RUN is a run of sweeps/fashion_width.yaml, or of any sweep that measures each network once by
@@ -19,12 +19,12 @@ from flexhpc.search import Estimate
 from flexhpc.store.status import StatusReader, open_run
 
 DEVIATIONS = 1.645
-"""Half of an interval at level 0.9, in standard deviations."""
+"""Half-width of an interval at level 0.9, in standard deviations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """What both policies found for one network."""
+    """Estimates of both policies for one network."""
 
     name: str
     bayes: Estimate
@@ -42,20 +42,20 @@ class Network:
 
     @property
     def held(self) -> int:
-        """Bisections whose interval holds the Bayesian estimate."""
+        """Number of bisections whose interval contains the Bayesian estimate."""
         emc = self.bayes.emc
         return sum(e.emc_lo <= emc <= (e.emc_hi or np.inf) for e in self.bisections)
 
     @property
     def of_repeated(self) -> float:
-        """Cost over that of bisections repeated until their mean is as certain."""
+        """Cost divided by that of bisections repeated until their mean is as certain."""
         assert self.bayes.emc_hi is not None
         deviation = np.log(self.bayes.emc_hi / self.bayes.emc_lo) / 2 / DEVIATIONS
         return float(self.bayes.cost / ((self.scatter / deviation) ** 2 * self.cost))
 
 
 def networks(run: Path) -> list[Network]:
-    """Return the networks of a run, in its order."""
+    """Return the networks of a run, in the order of its points."""
     folder, _, points = open_run(run)
     estimates: dict[str, dict[str, list[Estimate]]] = defaultdict(lambda: defaultdict(list))
     for status in StatusReader(folder, points).read():
@@ -86,12 +86,12 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     print("\n".join(map(row, compared)))
     scatter = np.sqrt(np.mean([network.scatter**2 for network in compared]))
-    dearer = [network.bayes.cost / network.cost for network in compared]
+    ratios = [network.bayes.cost / network.cost for network in compared]
     repeated = [network.of_repeated for network in compared]
     print(
         f"\nscatter of one bisection: {scatter:.0%}\n"
-        f"cost of bayes in bisections: {min(dearer):.1f} to {max(dearer):.1f}, median "
-        f"{np.median(dearer):.1f}\n"
+        f"cost of bayes in bisections: {min(ratios):.1f} to {max(ratios):.1f}, median "
+        f"{np.median(ratios):.1f}\n"
         f"of bisections repeated until their mean is as certain: {min(repeated):.2f} to "
         f"{max(repeated):.2f}, median {np.median(repeated):.2f}"
     )

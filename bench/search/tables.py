@@ -1,4 +1,4 @@
-"""What searches are replayed on: recorded trainings, and fit curves that are known exactly."""
+"""Worlds that searches are replayed on: recorded trainings and exact fit curves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sklearn.isotonic import IsotonicRegression
 Floats = NDArray[np.float64]
 RECORDED = Path(__file__).parent / "recorded"
 BANDWIDTH = 0.12
-"""Of the kernel, in log n."""
+"""Bandwidth of the kernel in log n."""
 TUNED_ON = ("mlp_tanh", "cnn_adam", "digits_relu", "perceptron_adam")
 JUDGED_ON = ("vit_adamw", "covtype_original", "fashion_relu", "credit_muon")
 MODELS = TUNED_ON + JUDGED_ON
@@ -29,9 +29,11 @@ class Training:
     """One training drawn for an n.
 
     Attributes:
-        verdict: as recorded; n_errors: samples missed at the end.
-        share: part of the first budget that it used; None where it is not known.
-        cost: sample passes; full_cost: those of the first budget.
+        verdict: as recorded.
+        n_errors: samples missed at the end.
+        share: fraction of the initial budget that it used; None if unknown.
+        cost: sample passes.
+        full_cost: sample passes of the initial budget.
     """
 
     verdict: str
@@ -42,11 +44,11 @@ class Training:
 
 
 class World(Protocol):
-    """Where trainings come from, and the truth about them."""
+    """A source of trainings with a known fit curve."""
 
     @property
     def n_limit(self) -> int:
-        """Largest n there is (samples)."""
+        """Largest available n (samples)."""
         ...
 
     def chance(self, n: float) -> float:
@@ -59,7 +61,7 @@ class World(Protocol):
 
 
 def middle(world: World, q: float = 0.5) -> float:
-    """Return the n, in samples, at which a share q of all trainings fits."""
+    """Return the n, in samples, at which a fraction q of all trainings fits."""
     low, high = 1.0, float(world.n_limit)
     while high / low > 1 + 1e-6:
         n = math.sqrt(low * high)
@@ -70,11 +72,11 @@ def middle(world: World, q: float = 0.5) -> float:
 class Table:
     """Recorded trainings of one model, resampled with replacement.
 
-    P(fit | n) is a kernel regression of the recorded verdicts on log n, made monotone, so the truth
-    is known exactly and has no shape that a search could have been designed for. The kernel is as
-    wide as the rows are apart: what is finer than that is noise of a few dozen trainings. A
-    training at n is one of the recorded ones of that verdict, from the two rows that enclose n,
-    with its misses in proportion.
+    P(fit | n) is a monotone kernel regression of the recorded verdicts on log n. The truth is thus
+    known exactly, and does not have the shape of the search's model. The kernel is as wide as the
+    distance of the rows, because finer structure is noise of a few dozen trainings. A training at n
+    is a recorded one of the drawn verdict, from the two rows that enclose n, with its number of
+    misses scaled to n.
     """
 
     n_limit = 20_000
@@ -100,7 +102,7 @@ class Table:
 
     @staticmethod
     def arms(name: str) -> tuple[int, ...]:
-        """Return the arms that a model was recorded with."""
+        """Return the recorded arms of a model."""
         with np.load(RECORDED / f"{name}.npz") as stored:
             return tuple(int(arm) for arm in np.unique(stored["arm"]))
 
@@ -112,10 +114,10 @@ class Table:
         """See :class:`World`."""
         fit = bool(rng.random() < self.chance(n))
         at = float(np.interp(math.log(n), np.log(self.rows), np.arange(len(self.rows))))
-        wanted = int(at) + int(rng.random() < at % 1)
+        target = int(at) + int(rng.random() < at % 1)
         row = min(
             (r for r in range(len(self.rows)) if len(self._of[self.rows[r], fit])),
-            key=lambda r: abs(r - wanted),
+            key=lambda r: abs(r - target),
         )
         i = rng.choice(self._of[self.rows[row], fit])
         scale = n / self.data["n"][i]
@@ -130,9 +132,9 @@ class Table:
         )
 
     def _full_cost(self, n: int) -> int:
-        """Return a whole training's cost, which is that of all arms.
+        """Return the cost of a full training, which is the same for all arms.
 
-        Beyond the recorded n it goes on as between the last two.
+        Extrapolates beyond the recorded n.
         """
         at, prices = self._priced, self._prices
         right = min(max(int(np.searchsorted(at, math.log(n))), 1), len(at) - 1)
@@ -142,11 +144,11 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A fit curve that is known, with lapses; its trainings say nothing but their verdict.
+    """A known fit curve with lapses, whose trainings report only their verdict.
 
     Attributes:
         fits: P(fit | n) without lapses.
-        lapse: share of the trainings that fail at any n.
+        lapse: fraction of the trainings that fail at any n.
     """
 
     fits: Callable[[float], float]
@@ -158,7 +160,7 @@ class Curve:
         return (1 - self.lapse) * self.fits(n)
 
     def draw(self, n: int, rng: np.random.Generator) -> Training:
-        """See :class:`World`; a fit takes 0.35 of the budget, as in docs/search.md."""
+        """See :class:`World`. A fit uses 0.35 of the budget."""
         fit = bool(rng.random() < self.chance(n))
         share = 0.35 if fit else 1.0
         cost = max(1, round(1000 * n * share))

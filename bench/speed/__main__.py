@@ -1,12 +1,12 @@
-"""How fast a probe trains, beside other ways to train the same network.
+"""Compare the training speed of flexhpc with that of other training loops.
 
 Usage: python -m bench.speed [--networks NAME,...] [--rounds 5] [--seconds 2] [--threads 1]
            [--device cpu] [--json FILE]
-Samples trained on per second of CPU time (of wall time with several threads), accuracy over all
-samples after every epoch included for all; flexhpc with both values of `training.curves`.
-Contestants take turns in every round; the table shows medians, and each one's median ratio to
-flexhpc in the same round with its lowest and highest. Lightning, Accelerate and skorch
-join where they are installed (pip install lightning accelerate skorch).
+Measures samples trained on per second of CPU time (of wall time with several threads), including
+the accuracy over all samples after every epoch; flexhpc with both values of `training.curves`.
+Contestants take turns in every round. The table shows medians, and the ratio of flexhpc to each
+contestant in the same round: median, lowest and highest. Lightning, Accelerate and skorch are
+included if they are installed (pip install lightning accelerate skorch).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from torch import Tensor, nn
 
-from bench.speed.contestants import Contestant, at_hand, quiet
+from bench.speed.contestants import Contestant, available, silence
 from flexhpc.config.sections.model import Network
 from flexhpc.config.variants import variants
 from flexhpc.models import build
 from flexhpc.models.families import Shape
 
-N, CLASSES, LEAST = 512, 10, 32
+N, CLASSES, MIN_EPOCHS = 512, 10, 32
 GREY, COLOUR, TABLE = (1, 28, 28), (3, 32, 32), (54,)
 NETWORKS: dict[str, tuple[Shape, dict[str, object]]] = {
     "MLP 8": (GREY, {"family": "mlp", "width": 8, "depth": 2}),
@@ -44,15 +44,15 @@ NETWORKS: dict[str, tuple[Shape, dict[str, object]]] = {
     "ResNet 8": (GREY, {"family": "resnet", "width": 8, "depth": 2}),
     "EfficientNet 8": (GREY, {"family": "efficientnet", "width": 8, "depth": 2}),
 }
-WHEN_ASKED = ("ResNet 8", "EfficientNet 8")
-"""Networks that take too long to be measured each time."""
+OPTIONAL = ("ResNet 8", "EfficientNet 8")
+"""Slow networks, measured only if named by ``--networks``."""
 Rates = dict[str, list[float]]
 
 
-def made(name: str) -> tuple[nn.Module, Tensor, Tensor]:
-    """Return a network of :data:`NETWORKS`, untrained, and random samples for it.
+def untrained(name: str) -> tuple[nn.Module, Tensor, Tensor]:
+    """Return an untrained network of :data:`NETWORKS` and random samples for it.
 
-    Two samples contradict each other, so that no training ends early with a fit.
+    Two equal samples have different labels, so that no training ends early with a fit.
     """
     shape, section = NETWORKS[name]
     torch.manual_seed(0)
@@ -70,29 +70,30 @@ def timed(
     """Return the samples per second of one training.
 
     Args:
-        clock: returns seconds; by default CPU time with one thread on the CPU, else wall time.
+        clock: Returns seconds. Default: CPU time with one thread on the CPU, else wall time.
     """
-    network, inputs, labels = made(name)
+    network, inputs, labels = untrained(name)
     network.to(device)
     by_cpu = device == "cpu" and torch.get_num_threads() == 1
     clock = clock or (time.process_time if by_cpu else time.perf_counter)
-    began = clock()
+    start = clock()
     contestant(network, inputs, labels, epochs)
     if device != "cpu":
         torch.accelerator.synchronize()
-    return N * epochs / (clock() - began)
+    return N * epochs / (clock() - start)
 
 
 def measured(
     name: str, contestants: dict[str, Contestant], rounds: int, seconds: float, device: str = "cpu"
 ) -> Rates:
-    """Let the contestants take turns; each trains for about so many seconds a round.
+    """Measure the contestants in turns.
 
-    At least ``LEAST`` epochs: a probe begins and ends with passes of its own, for what its gates
-    read, and few probes are shorter.
+    Args:
+        seconds: Approximate length of a training. It has at least ``MIN_EPOCHS`` epochs, because a
+            probe starts and ends with passes for its gates, and few probes are shorter.
     """
     trial = {who: timed(c, name, 2, device) for who, c in contestants.items()}
-    epochs = {who: max(LEAST, round(seconds * rate / N)) for who, rate in trial.items()}
+    epochs = {who: max(MIN_EPOCHS, round(seconds * rate / N)) for who, rate in trial.items()}
     rates: Rates = {who: [] for who in contestants}
     for _ in range(rounds):
         for who, contestant in contestants.items():
@@ -114,25 +115,25 @@ def row(name: str, rates: Rates) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    usual = ",".join(name for name in NETWORKS if name not in WHEN_ASKED)
+    usual = ",".join(name for name in NETWORKS if name not in OPTIONAL)
     parser.add_argument("--networks", default=usual)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or xpu; then of wall time")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or xpu (wall time)")
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args(arguments)
-    torch.set_num_threads(given.threads)
-    contestants = at_hand()
-    quiet(*contestants)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    contestants = available()
+    silence(*contestants)
     others = [f"over {who}" for who in contestants if who != "flexhpc"]
     print(f"| network | flexhpc, samples/s | {' | '.join(others)} |\n|{'---|' * (len(others) + 2)}")
     rates = {}
-    for name in given.networks.split(","):
-        rates[name] = measured(name, contestants, given.rounds, given.seconds, given.device)
+    for name in options.networks.split(","):
+        rates[name] = measured(name, contestants, options.rounds, options.seconds, options.device)
         print(row(name, rates[name]), flush=True)
-    if given.json:
-        given.json.write_text(json.dumps(rates, indent=1))
+    if options.json:
+        options.json.write_text(json.dumps(rates, indent=1))
 
 
 if __name__ == "__main__":

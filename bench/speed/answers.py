@@ -1,10 +1,10 @@
-"""How long an EMC to within 20 % takes: flexhpc against a bisection as a user writes it.
+"""Measure the time to an EMC to within 20 %: flexhpc against a hand-written bisection.
 
 Usage: python -m bench.speed.answers [--rounds 3] [--models NAME,...]
-The user's script doubles n until a training fails and halves what is between, one training at each
-n, each a loop over a DataLoader with accuracy after every epoch. It says where it ended; by how
-much that scatters from seed to seed is in docs/search.md. flexhpc is ``flexhpc sweep`` of one point
-at ``tolerance: 0.2`` with one worker, MLflow and report included. Seconds of wall time, medians.
+The hand-written script doubles n until a training fails, then bisects, with one training at each n:
+a loop over a DataLoader with accuracy after every epoch. It prints the middle of its bracket, whose
+variation between seeds is in docs/search.md. flexhpc is ``flexhpc sweep`` of one point at
+``tolerance: 0.2`` with one worker, including MLflow and the report. Wall time in seconds, medians.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def spec_of(model: str, seed: int, folder: Path) -> Path:
 
 
 def by_hand(spec: Path, seed: int) -> float:
-    """Bisect as a user does; return the middle of the bracket."""
+    """Run the hand-written bisection; return the middle of the bracket."""
     (point,) = checked(spec)[1]
     samples = load_samples(point.data, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -81,7 +81,7 @@ def by_hand(spec: Path, seed: int) -> float:
 
 
 def drawn(samples: Samples, ids: Any) -> tuple[Tensor, Tensor]:
-    """Return inputs and labels of some samples."""
+    """Return inputs and labels of samples by id."""
     return torch.from_numpy(samples.standardised(ids)), torch.from_numpy(samples.labels[ids])
 
 
@@ -90,22 +90,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--by-hand", nargs=2, metavar=("SPEC", "SEED"), help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
-    if given.by_hand:
+    options = parser.parse_args(arguments)
+    if options.by_hand:
         torch.set_num_threads(1)
-        print(by_hand(Path(given.by_hand[0]), int(given.by_hand[1])))
+        print(by_hand(Path(options.by_hand[0]), int(options.by_hand[1])))
         return
-    print("| network | flexhpc, s | user's bisection, s | EMC by flexhpc | by the user |")
+    print("| network | flexhpc, s | hand-written, s | EMC by flexhpc | EMC by hand |")
     print("|---|---|---|---|---|")
-    for model in given.models.split(","):
+    for model in options.models.split(","):
         ours: list[float] = []
         theirs: list[float] = []
-        said: list[list[str]] = [[], []]
-        for seed in range(given.rounds):
+        emcs: list[list[str]] = [[], []]
+        for seed in range(options.rounds):
             with tempfile.TemporaryDirectory() as folder:
                 spec = spec_of(model, seed, Path(folder))
-                began = time.monotonic()
-                said[0].append(flexhpc(spec))
+                start = time.monotonic()
+                emcs[0].append(flexhpc(spec))
                 middle = time.monotonic()
                 user = [
                     sys.executable,
@@ -114,11 +114,11 @@ def main(arguments: list[str] | None = None) -> None:
                     "--by-hand",
                     *map(str, (spec, seed)),
                 ]
-                said[1].append(f"{float(subprocess.check_output(user, text=True)):.0f}")
-                ours.append(middle - began)
+                emcs[1].append(f"{float(subprocess.check_output(user, text=True)):.0f}")
+                ours.append(middle - start)
                 theirs.append(time.monotonic() - middle)
         medians = f"{statistics.median(ours):.1f} | {statistics.median(theirs):.1f}"
-        print(f"| {model} | {medians} | {', '.join(said[0])} | {', '.join(said[1])} |", flush=True)
+        print(f"| {model} | {medians} | {', '.join(emcs[0])} | {', '.join(emcs[1])} |", flush=True)
 
 
 def flexhpc(spec: Path) -> str:
@@ -128,8 +128,8 @@ def flexhpc(spec: Path) -> str:
     command, runs = str(Path(sys.executable).with_name("flexhpc")), spec.parent / "runs"
     more = ["--profile", str(profile), "--runs", str(runs)]
     subprocess.run([command, "sweep", str(spec), *more], check=True, capture_output=True)
-    asked = [command, "results", str(runs / spec.stem), "--format", "json"]
-    (row,) = yaml.safe_load(subprocess.check_output(asked))
+    results = [command, "results", str(runs / spec.stem), "--format", "json"]
+    (row,) = yaml.safe_load(subprocess.check_output(results))
     return f"{row['emc']:.0f} [{row['emc_lo']:.0f}, {row['emc_hi']:.0f}]"
 
 

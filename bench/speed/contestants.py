@@ -1,7 +1,7 @@
-"""Ways to train a network until it fits, with accuracy over all samples after every epoch.
+"""Training loops that bench.speed compares, with accuracy over all samples after every epoch.
 
-Each is a function (network, inputs, labels, epochs) that trains with Adam and batches of ``BATCH``
-and returns nothing. What a peer does by itself beside that (checkpoints, logs, bars) is off.
+Each is a function (network, inputs, labels, epochs) that trains with Adam and batches of ``BATCH``.
+Checkpoints, logs and progress bars of other libraries are disabled.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from flexhpc.config.sections.training import Training
 from flexhpc.config.variants import variants
 from flexhpc.training import Callbacks, ProbeData, train
 
-BATCH, RATE, LOOKED_AT = 128, 1e-3, 1024
+BATCH, RATE, EVAL_BATCH = 128, 1e-3, 1024
 Contestant = Callable[[nn.Module, Tensor, Tensor, int], None]
 
 
 def flexhpc(
     network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int, curves: str = "looks"
 ) -> None:
-    """One probe, with what its gates read."""
-    asked = {"optimizer": "adam", "lr": RATE, "batch_size": BATCH, "epochs": epochs}
-    asked |= {"gates": {"plateau": {"mode": "off"}}, "curves": curves}
-    training = variants("training")["adam"].model_validate(asked)
+    """Train one probe of flexhpc, including the metrics of its gates."""
+    section = {"optimizer": "adam", "lr": RATE, "batch_size": BATCH, "epochs": epochs}
+    section |= {"gates": {"plateau": {"mode": "off"}}, "curves": curves}
+    training = variants("training")["adam"].model_validate(section)
     assert isinstance(training, Training)
     device = device_of(network)
     data = ProbeData(inputs=inputs.to(device), labels=labels.to(device), init_seed=0, order_seed=0)
@@ -43,16 +43,16 @@ def _loaders(
     inputs: Tensor, labels: Tensor, batch: int = BATCH
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
     data = TensorDataset(inputs, labels)
-    return DataLoader(data, batch, shuffle=True), DataLoader(data, LOOKED_AT)
+    return DataLoader(data, batch, shuffle=True), DataLoader(data, EVAL_BATCH)
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Return where a network's parameters are."""
+    """Return the device of a network's parameters."""
     return next(network.parameters()).device
 
 
 def _moved(network: nn.Module, batches: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches where the network is."""
+    """Yield batches on the device of the network."""
     device = device_of(network)
     for x, y in batches:
         yield x.to(device), y.to(device)
@@ -61,13 +61,13 @@ def _moved(network: nn.Module, batches: DataLoader[Any]) -> Iterator[tuple[Tenso
 def _accuracy(network: nn.Module, batches: DataLoader[Any]) -> float:
     network.eval()
     with torch.no_grad():
-        right = sum(float((network(x).argmax(1) == y).sum()) for x, y in _moved(network, batches))
+        correct = sum(float((network(x).argmax(1) == y).sum()) for x, y in _moved(network, batches))
     network.train()
-    return right
+    return correct
 
 
 def data_loader(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
-    """A loop as tutorials write it."""
+    """Train by a loop over a DataLoader, as in tutorials."""
     shuffled, plain = _loaders(inputs, labels)
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
     for _ in range(epochs):
@@ -81,7 +81,7 @@ def data_loader(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int)
 def data_loader_fits(
     network: nn.Module, inputs: Tensor, labels: Tensor, batch: int, rate: float, steps: int
 ) -> bool:
-    """The same loop until all samples are right; False if so many updates were not enough."""
+    """Train by the same loop; return whether all samples are fitted within ``steps`` updates."""
     shuffled, plain = _loaders(inputs, labels, batch)
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     done = 0
@@ -97,7 +97,7 @@ def data_loader_fits(
 
 
 def resident(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
-    """A loop by somebody careful: tensors in memory, one fused update."""
+    """Train by an optimized loop: tensors in memory, fused optimizer."""
     device = device_of(network)
     inputs, labels = inputs.to(device), labels.to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE, fused=True)
@@ -109,8 +109,8 @@ def resident(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) ->
             optimizer.step()
         network.eval()
         with torch.no_grad():
-            looks = zip(inputs.split(LOOKED_AT), labels.split(LOOKED_AT), strict=True)
-            sum(int((network(x).argmax(1) == y).sum()) for x, y in looks)
+            batches = zip(inputs.split(EVAL_BATCH), labels.split(EVAL_BATCH), strict=True)
+            sum(int((network(x).argmax(1) == y).sum()) for x, y in batches)
 
 
 def _kind(network: nn.Module) -> str:
@@ -118,7 +118,7 @@ def _kind(network: nn.Module) -> str:
 
 
 def lightning(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
-    """Lightning's Trainer, with a validation loop over the same samples."""
+    """Train by Lightning's Trainer, with a validation loop over the same samples."""
     import lightning
 
     class Module(lightning.LightningModule):
@@ -146,7 +146,7 @@ def lightning(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -
 
 
 def accelerate(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
-    """The tutorial's loop, prepared by Accelerate."""
+    """Train by the DataLoader loop, prepared by Accelerate."""
     from accelerate import Accelerator
 
     accelerator = Accelerator(cpu=_kind(network) == "cpu")
@@ -162,7 +162,7 @@ def accelerate(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) 
 
 
 def skorch(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
-    """skorch's classifier, with accuracy on the training set after every epoch."""
+    """Train by skorch's classifier, with accuracy on the training set after every epoch."""
     from skorch import NeuralNetClassifier
     from skorch.callbacks import EpochScoring
 
@@ -176,10 +176,10 @@ def skorch(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> N
 
 
 def floor(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> None:
-    """The products and convolutions alone: once forward and backward per batch, and a look."""
+    """Run the matrix products and convolutions alone: forward, backward and an evaluation."""
     layers: list[tuple[nn.Module, Tensor]] = []
     callbacks = [
-        module.register_forward_hook(lambda m, given, _: layers.append((m, given[0].detach())))
+        module.register_forward_hook(lambda m, args, _: layers.append((m, args[0].detach())))
         for module in network.modules()
         if isinstance(module, (nn.Linear, nn.Conv2d))
     ]
@@ -189,27 +189,27 @@ def floor(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -> No
         hook.remove()
     with torch.no_grad():
         for _ in range(epochs * -(-len(labels) // BATCH)):
-            for place, (layer, given) in enumerate(layers):
-                out = _apply(layer, given)
-                _backward(layer, given, out, to_input=place > 0)
-                _apply(layer, given)  # of the look
+            for index, (layer, inputs) in enumerate(layers):
+                out = _apply(layer, inputs)
+                _backward(layer, inputs, out, to_input=index > 0)
+                _apply(layer, inputs)  # the evaluation
 
 
-def _apply(layer: nn.Module, given: Tensor) -> Tensor:
-    out: Tensor = layer(given)
+def _apply(layer: nn.Module, inputs: Tensor) -> Tensor:
+    out: Tensor = layer(inputs)
     return out
 
 
-def _backward(layer: nn.Module, given: Tensor, out: Tensor, *, to_input: bool) -> None:
-    """Take the gradients of a layer's weight, and of its input but for the first one."""
+def _backward(layer: nn.Module, inputs: Tensor, out: Tensor, *, to_input: bool) -> None:
+    """Compute the gradient of a layer's weight, and of its input unless it is the first layer."""
     if isinstance(layer, nn.Conv2d):
         torch.ops.aten.convolution_backward(
-            out, given, layer.weight, None, layer.stride, layer.padding, layer.dilation, False,
+            out, inputs, layer.weight, None, layer.stride, layer.padding, layer.dilation, False,
             [0, 0], layer.groups, [to_input, True, False],
         )  # fmt: skip
         return
     assert isinstance(layer, nn.Linear)
-    flat, back = given.reshape(-1, given.shape[-1]), out.reshape(-1, out.shape[-1])
+    flat, back = inputs.reshape(-1, inputs.shape[-1]), out.reshape(-1, out.shape[-1])
     back.T @ flat
     if to_input:
         back @ layer.weight
@@ -223,13 +223,13 @@ CONTESTANTS: dict[str, Contestant] = {
 NEEDS = {"Lightning": "lightning", "Accelerate": "accelerate", "skorch": "skorch"}
 
 
-def at_hand() -> dict[str, Contestant]:
+def available() -> dict[str, Contestant]:
     """Return the contestants whose packages are installed."""
     return {k: v for k, v in CONTESTANTS.items() if k not in NEEDS or find_spec(NEEDS[k])}
 
 
-def quiet(*contestants: str) -> None:
-    """Let none of these print or warn between the figures."""
+def silence(*contestants: str) -> None:
+    """Disable logs and warnings of the contestants."""
     import logging
 
     warnings.simplefilter("ignore")

@@ -1,8 +1,8 @@
-"""Seconds from the start of a process to its first update, and the most memory it took.
+"""Measure the time from the start of a process to its first update, and its peak memory.
 
 Usage: python -m bench.speed.start [--rounds 5] [--networks NAME,...]
-Each contestant of bench.speed in a process of its own: imports, the network, one batch; then eight
-epochs, whose peak of resident memory is told. Wall time and MiB, medians.
+Runs each contestant of bench.speed in a separate process. The time includes imports, the network
+and one batch; the peak of resident memory is that of eight epochs. Wall time and MiB, medians.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ EPOCHS = 8
 
 
 def one(contestant: str, name: str) -> None:
-    """Run in a process of its own: print when the first update was made, and the peak (MiB)."""
+    """Train in this process; print the time of the first update and the peak memory (MiB)."""
     import torch
 
-    from bench.speed.__main__ import made
-    from bench.speed.contestants import BATCH, CONTESTANTS, quiet
+    from bench.speed.__main__ import untrained
+    from bench.speed.contestants import BATCH, CONTESTANTS, silence
 
-    quiet(contestant)
+    silence(contestant)
     torch.set_num_threads(1)
-    network, inputs, labels = made(name)
+    network, inputs, labels = untrained(name)
     CONTESTANTS[contestant](network, inputs[:BATCH], labels[:BATCH], 1)
     first = time.time()
     CONTESTANTS[contestant](network, inputs, labels, EPOCHS)
@@ -40,23 +40,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--networks", default="MLP 64,CNN 32")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        one(*given.one)
+    arguments = parser.parse_args()
+    if arguments.one:
+        one(*arguments.one)
         return
-    from bench.speed.contestants import at_hand
+    from bench.speed.contestants import available
 
     print("| network | contestant | first update, s | peak, MiB |\n|---|---|---|---|")
-    for name in given.networks.split(","):
-        taken: dict[str, list[tuple[float, float]]] = {who: [] for who in at_hand()}
-        for _ in range(given.rounds):
-            for who, some in taken.items():
-                began = time.time()
+    for name in arguments.networks.split(","):
+        taken: dict[str, list[tuple[float, float]]] = {who: [] for who in available()}
+        for _ in range(arguments.rounds):
+            for who, measurements in taken.items():
+                start = time.time()
                 command = [sys.executable, "-m", "bench.speed.start", "--one", who, name]
                 first, peak = json.loads(subprocess.check_output(command, text=True))
-                some.append((first - began, peak))
-        for who, some in taken.items():
-            seconds, peaks = zip(*some, strict=True)
+                measurements.append((first - start, peak))
+        for who, measurements in taken.items():
+            seconds, peaks = zip(*measurements, strict=True)
             print(
                 f"| {name} | {who} | {statistics.median(seconds):.2f} | "
                 f"{statistics.median(peaks):.0f} |",

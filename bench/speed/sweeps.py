@@ -1,11 +1,11 @@
-"""What a sweep adds to its trainings: points of about a second, with one worker and with two.
+"""Measure the overhead of a sweep of points of about a second, with one worker and with two.
 
 Usage: python -m bench.speed.sweeps [--rounds 3] [--points 40] [--tracking none]
-``flexhpc sweep`` with MLflow (or none) and the report. Told are the seconds of all trainings, what
-part of the time from a worker's first training to its last was in none, how long after the command
-began the last of them was done and the command was, each over the trainings' seconds per worker,
-and how many times as quick two workers are as one. Medians over rounds in which the two take turns;
-with the default points a minute a round.
+Runs ``flexhpc sweep`` with MLflow (or none) and the report. Prints the seconds of all trainings;
+the fraction of time between a worker's first and last training in which it does not train; the
+times until the last training and the command end, each divided by the trainings' seconds per
+worker; and the speedup by two workers. Medians over rounds in which both take turns, one minute per
+round with the default points.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ FIXED = {
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep took, in seconds.
+    """Times of a sweep, in seconds.
 
     Attributes:
-        trainings: all of them; between: by workers, from their first training to their last, in
-            none; last: from the command to the end of the last; whole: the command.
+        trainings: sum over all trainings.
+        between: time of the workers between their first and last training without training.
+        last: from the start of the command to the end of the last training.
+        whole: run time of the command.
     """
 
     trainings: float
@@ -51,12 +53,12 @@ class Swept:
 
     @property
     def at_work(self) -> float:
-        """By workers, from their first training to their last, all of them together."""
+        """Time of all workers between their first and last training."""
         return self.trainings + self.between
 
 
 def swept(points: int, workers: int, tracking: str = "") -> Swept:
-    """Measure points by a command of its own."""
+    """Run a sweep of ``points`` points; return its times."""
     with tempfile.TemporaryDirectory() as folder:
         spec, profile = Path(folder, "many.yaml"), Path(folder, "profile.yaml")
         spec.write_text(
@@ -66,7 +68,7 @@ def swept(points: int, workers: int, tracking: str = "") -> Swept:
         profile.write_text(f"cluster: local\nworkers: {workers}\n{tracked}")
         command = [str(Path(sys.executable).with_name("flexhpc")), "sweep", str(spec)]
         more = ["--profile", str(profile), "--runs", folder]
-        began = time.time()
+        start = time.time()
         subprocess.run([*command, *more], check=True, capture_output=True)
         ended = time.time()
         run, _, measured = open_run(Path(folder, "many"))
@@ -76,42 +78,43 @@ def swept(points: int, workers: int, tracking: str = "") -> Swept:
             assert record is not None
             assert claim is not None
             by_worker[claim.log] += record.probes
-        trainings = sum(probe.seconds for some in by_worker.values() for probe in some)
+        trainings = sum(probe.seconds for probes in by_worker.values() for probe in probes)
         at_work = sum(
-            max(probe.finished for probe in some)
-            - min(probe.finished - probe.seconds for probe in some)
-            for some in by_worker.values()
+            max(probe.finished for probe in probes)
+            - min(probe.finished - probe.seconds for probe in probes)
+            for probes in by_worker.values()
         )
-        last = max(probe.finished for some in by_worker.values() for probe in some)
-        return Swept(trainings, at_work - trainings, last - began, ended - began)
+        last = max(probe.finished for probes in by_worker.values() for probe in probes)
+        return Swept(trainings, at_work - trainings, last - start, ended - start)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--points", type=int, default=40)
-    parser.add_argument("--tracking", default="", help="none, or a server instead of a database")
-    given = parser.parse_args()
+    parser.add_argument("--tracking", default="", help="none, or a URI; default: a database")
+    options = parser.parse_args()
     turns = [
-        {n: swept(given.points, n, given.tracking) for n in WORKERS} for _ in range(given.rounds)
+        {n: swept(options.points, n, options.tracking) for n in WORKERS}
+        for _ in range(options.rounds)
     ]
     print(
-        "| workers | trainings, s | between trainings | last one done over s per worker "
+        "| workers | trainings, s | between trainings | last training over s per worker "
         "| command over s per worker |"
     )
     print("|---|---|---|---|---|")
     for workers in WORKERS:
-        some = [turn[workers] for turn in turns]
-        between = statistics.median(one.between / one.at_work for one in some)
-        last = statistics.median(workers * one.last / one.trainings for one in some)
-        whole = statistics.median(workers * one.whole / one.trainings for one in some)
-        trainings = statistics.median(one.trainings for one in some)
+        sweeps = [turn[workers] for turn in turns]
+        between = statistics.median(s.between / s.at_work for s in sweeps)
+        last = statistics.median(workers * s.last / s.trainings for s in sweeps)
+        whole = statistics.median(workers * s.whole / s.trainings for s in sweeps)
+        trainings = statistics.median(s.trainings for s in sweeps)
         print(f"| {workers} | {trainings:.0f} | {between:.1%} | {last:.2f} | {whole:.2f} |")
     one, two = WORKERS
     times = [turn[one].last / turn[two].last for turn in turns]
     paces = [two * turn[one].at_work / turn[two].at_work for turn in turns]
     print(
-        f"Two workers are {statistics.median(times):.2f} times as quick as one, start and all, and "
+        f"Two workers are {statistics.median(times):.2f} times as fast as one including the start, "
         f"{statistics.median(paces):.2f} times from their first training to their last."
     )
 

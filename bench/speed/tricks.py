@@ -1,4 +1,4 @@
-"""Measure what each optimization of the training loop gains: flexhpc with it over without it.
+"""Measure the speedup by each optimization of the training loop.
 
 Usage: python -m bench.speed.tricks [--rounds 9]
 Ratios of samples per second of CPU time within a round: median, lowest and highest; one thread. Ten
@@ -30,7 +30,7 @@ BATCHES, LOOKS = "flexhpc", "flexhpc, curves of looks"
 
 @contextlib.contextmanager
 def filling() -> Iterator[None]:
-    """torch's deterministic mode as it comes, which fills new memory."""
+    """Enable torch's deterministic mode with its default, which fills new memory."""
     torch.set_deterministic_debug_mode("warn")
     try:
         yield
@@ -50,7 +50,7 @@ TRICKS: dict[str, tuple[Without, str, tuple[str, ...]]] = {
     "the optimizer's kernel alone": (
         lambda: patch.object(optimizers, "_ADAM", torch.optim.Adam), BATCHES, ("MLP 8", "CNN 8"),
     ),
-    "batches copied to one place": (
+    "batches copied into the same memory": (
         lambda: patch.object(Resident, "batch", _fresh), BATCHES, ("MLP 8", "CNN 8"),
     ),
     "evaluation of 128 samples at once": (
@@ -64,7 +64,7 @@ TRICKS: dict[str, tuple[Without, str, tuple[str, ...]]] = {
         lambda: patch.object(loop, "_deterministic", filling), BATCHES, ("MLP 8", "CNN 8"),
     ),
 }  # fmt: skip
-"""How to switch each off, the contestant, and the networks on which it is measured."""
+"""How to disable each, the contestant, and the networks to measure."""
 
 
 def gains(without: Without, contestant: Contestant, name: str, rounds: int) -> list[float]:

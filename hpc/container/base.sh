@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes a base image where no image registry is in reach: Debian's Python, from this machine's own
-# package mirror (Debian or Ubuntu, as root, one minute). Then: make image BASE=localhost/flexhpc-base
+# Builds a base image without an image registry: Debian's Python from this machine's package mirror
+# (Debian or Ubuntu, as root, one minute). Then: make image BASE=localhost/flexhpc-base
 #   BASE=localhost/flexhpc-base  its name       RUNTIME=   podman or docker
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -8,14 +8,14 @@ cd "$(dirname "$0")/../.."
 base=${BASE:-localhost/flexhpc-base}
 runtime=$(pick podman docker)
 command -v mmdebstrap >/dev/null || fail "mmdebstrap is not installed (hpc/container/packages.sh)"
-! $runtime image inspect "$base" >/dev/null 2>&1 || { echo "$base is there"; exit 0; }
+! $runtime image inspect "$base" >/dev/null 2>&1 || { echo "$base already exists"; exit 0; }
 room 2 "${TMPDIR:-/tmp}"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 . /etc/os-release
 cat /etc/apt/sources.list /etc/apt/sources.list.d/*.sources >"$work/sources" 2>/dev/null || true
-# The mirror, this host's name and the logs stay here.
+# Remove the mirror's address, the host name and the logs from the image.
 mmdebstrap --quiet --variant=minbase --include=ca-certificates,python3,python3-venv \
   --customize-hook='cd "$1"/etc && rm -f apt/sources.list apt/sources.list.d/* hostname resolv.conf' \
   --customize-hook='cd "$1" && rm -rf etc/apt/apt.conf.d/99mmdebstrap var/log/* var/cache/ldconfig' \

@@ -1,13 +1,13 @@
-"""Installs Python packages into the image, as the Dockerfile says: pinned, and with no cache.
+"""Install pinned Python packages into the image, without a cache (run by the Dockerfile).
 
-    install.py tools                what builds flexhpc's own wheel
-    install.py torch cuda|cpu       torch; with it torchvision and timm, where they go together
-    install.py packages             everything else that pyproject.toml asks for
+    install.py tools                the build requirements of flexhpc's wheel
+    install.py torch cuda|cpu       torch, and torchvision and timm if compatible builds exist
+    install.py packages             all other dependencies in pyproject.toml
 
-`cuda` takes the pinned builds. `cpu` takes the newest CPU build (a local version, `+cpu`) that the
-index or a wheel folder offers, best the pinned one; torchvision and timm come along only if there
-is a CPU build of the pinned torchvision beside the pinned torch. pip's configuration and the
-certificates of the site are there as build secrets while this runs, and nowhere else.
+`cuda` installs the pinned builds. `cpu` installs the pinned CPU build (local version `+cpu`), or
+else the newest one that the index or a wheel folder offers. torchvision and timm are installed only
+if both torch and torchvision have a CPU build of the pinned version. pip's configuration and the
+certificates of the site are available only during this build step, as secrets.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-GIVEN = {"PIP_CONFIG_FILE": "pipconf", "PIP_CERT": "cabundle", "NETRC": "netrc"}
-SECRETS = {variable: Path("/run/secrets") / name for variable, name in GIVEN.items()}
+SECRET_NAMES = {"PIP_CONFIG_FILE": "pipconf", "PIP_CERT": "cabundle", "NETRC": "netrc"}
+SECRETS = {variable: Path("/run/secrets") / name for variable, name in SECRET_NAMES.items()}
 TORCH = ("torch", "torchvision", "timm")
 
 
-def main(what: str, build: str = "cuda") -> None:
-    """Install one group."""
+def main(group: str, build: str = "cuda") -> None:
+    """Install one group of packages."""
     lines = (HERE / "constraints.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    if what == "tools":
+    if group == "tools":
         install(project()["build-system"]["requires"], pins)
-    elif what == "packages":
-        wanted = project()["project"]["dependencies"]
-        # Their pins, and those of what they need, may be others than those of a CPU build.
-        install([w for w in wanted if name(w) not in TORCH], without(pins, *TORCH))
+    elif group == "packages":
+        dependencies = project()["project"]["dependencies"]
+        # Without torch's pins: an installed CPU build may have another version.
+        install([d for d in dependencies if name(d) not in TORCH], without(pins, *TORCH))
     elif build == "cuda":
         install(list(TORCH), pins)
     elif build == "cpu":
@@ -46,42 +46,42 @@ def main(what: str, build: str = "cuda") -> None:
 
 
 def project() -> dict[str, Any]:
-    """Return pyproject.toml; torch goes in before it, so that its layer depends on pins alone."""
+    """Return pyproject.toml, which the torch layer is built without: only pins may change it."""
     return tomllib.loads((HERE / "pyproject.toml").read_text())
 
 
 def cpu_builds(pins: dict[str, str]) -> list[str]:
-    """Return what to install for a CPU build of torch."""
+    """Return the requirements of a CPU build of torch."""
     offered = versions("torch")
     if not offered:
         sys.exit(
-            "TORCH=cpu: no CPU build of torch (a version that ends in +cpu) is offered; name an "
-            "index or a wheel folder that has one in pip's configuration (docs/containers.md)"
+            "TORCH=cpu: no CPU build of torch (version +cpu) found; add an index or a wheel folder "
+            "that has one to pip's configuration (docs/containers.md)"
         )
-    best = f"{pins['torch']}+cpu"
+    pinned = f"{pins['torch']}+cpu"
     vision = f"{pins['torchvision']}+cpu"
-    if best in offered and vision in versions("torchvision"):
-        return [f"torch=={best}", f"torchvision=={vision}", f"timm=={pins['timm']}"]
-    return [f"torch=={best if best in offered else offered[0]}"]
+    if pinned in offered and vision in versions("torchvision"):
+        return [f"torch=={pinned}", f"torchvision=={vision}", f"timm=={pins['timm']}"]
+    return [f"torch=={pinned if pinned in offered else offered[0]}"]
 
 
 def versions(package: str) -> list[str]:
-    """Return the CPU builds of a package that are offered, newest first."""
-    found = pip("index", "versions", package, capture=True)
-    listed = re.search(r"Available versions: (.*)", found)
-    return [v for v in (listed[1].split(", ") if listed else []) if v.endswith("+cpu")]
+    """Return the available CPU builds of a package, newest first."""
+    output = pip("index", "versions", package, capture=True)
+    match = re.search(r"Available versions: (.*)", output)
+    return [v for v in (match[1].split(", ") if match else []) if v.endswith("+cpu")]
 
 
-def install(wanted: list[str], pins: dict[str, str]) -> None:
-    """Install requirements with these pins."""
+def install(requirements: list[str], pins: dict[str, str]) -> None:
+    """Install requirements with pins as constraints."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.writelines(f"{package}=={version}\n" for package, version in pins.items())
         file.flush()
-        pip("install", "--no-cache-dir", "--quiet", "--constraint", file.name, *wanted)
+        pip("install", "--no-cache-dir", "--quiet", "--constraint", file.name, *requirements)
 
 
 def pip(*arguments: str, capture: bool = False) -> str:
-    """Run pip with the site's configuration; return what it says if asked for."""
+    """Run pip with the site's configuration; return its output if ``capture``."""
     secrets = {key: str(path) for key, path in SECRETS.items() if path.is_file()}
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
     done = subprocess.run(
@@ -97,12 +97,12 @@ def pip(*arguments: str, capture: bool = False) -> str:
 
 
 def name(requirement: str) -> str:
-    """Return the package that a requirement is about."""
+    """Return the package name of a requirement."""
     return re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0]
 
 
 def without(pins: dict[str, str], *names: str) -> dict[str, str]:
-    """Return the pins but for some packages."""
+    """Return the pins of all other packages."""
     return {package: version for package, version in pins.items() if package not in names}
 
 

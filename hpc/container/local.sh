@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
 # Runs a sweep inside the container on this machine, on its GPU if it has one.
 #   hpc/container/local.sh SPEC [--set KEY=VALUE ...]
-# It sees the spec, and its folder if Python modules lie beside it, which it may name; runs/ and
-# data/ of the current folder, FLEXHPC_DATA and BINDS; with apptainer also this machine's /tmp.
-#   RUNTIME=   podman, docker or apptainer; by default the first that has the image
+# The container sees the spec (its folder, if that contains Python modules, which the spec may name),
+# runs/ and data/ of the current folder, FLEXHPC_DATA and BINDS; with apptainer also /tmp.
+#   RUNTIME=   podman, docker or apptainer; default: the first of them that has the image
 #   IMAGE=localhost/flexhpc:latest   SIF=flexhpc.sif (for apptainer)
-#   BINDS=     further folders, as /scratch or /host/folder:/inside:ro
-#   GPU=none   or what the runtime takes, as GPU="--gpus device=1"
-#   RUN_FLAGS= further options of the runtime, as: --network none
+#   BINDS=     more folders: /scratch or /host/folder:/inside:ro
+#   GPU=none   or the runtime's options: GPU="--gpus device=1"
+#   RUN_FLAGS= more options of the runtime: --network none
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
-[ $# -gt 0 ] || fail "which spec? hpc/container/local.sh sweeps/quickstart.yaml"
-[ -f "$1" ] || fail "$1: no such file"
+[ $# -gt 0 ] || fail "no spec; usage: hpc/container/local.sh SPEC [--set KEY=VALUE ...]"
+[ -f "$1" ] || fail "$1: file not found"
 spec=$(realpath "$1")
 shift
 for argument in "$@"; do
-  case $argument in --set | *=*) ;; *) fail "$argument: only --set KEY=VALUE is understood here" ;; esac
+  case $argument in --set | *=*) ;; *) fail "$argument: unknown option; only --set KEY=VALUE is supported" ;; esac
 done
 runtime=$(with_image podman docker apptainer)
 mkdir -p runs data
@@ -23,17 +23,17 @@ mkdir -p runs data
 case $runtime in apptainer*) bind=--bind ;; *) bind=--volume ;; esac
 options=()
 declare -A bound=()
-add() { # add HOST INSIDE [:ro]: the first to name a place inside has it
-  case $1$2 in *[:,]*) fail "$1: a path with : or , cannot be seen inside" ;; esac
-  [ -e "$1" ] || fail "$1: no such file or folder"
+add() { # add HOST INSIDE [:ro]; the first bind of a path inside is used
+  case $1$2 in *[:,]*) fail "$1: a bind path cannot contain : or ," ;; esac
+  [ -e "$1" ] || fail "$1: file or folder not found"
   [ -n "${bound[$2]:-}" ] || options+=("$bind" "$1:$2${3:-}")
   bound[$2]=yes
 }
-beside=$(dirname "$spec")
-! compgen -G "$beside/*.py" >/dev/null || add "$beside" "$beside" :ro # before what lies in it
+spec_folder=$(dirname "$spec")
+! compgen -G "$spec_folder/*.py" >/dev/null || add "$spec_folder" "$spec_folder" :ro # parents first
 for folder in "$PWD/runs" "$PWD/data"; do add "$folder" "$folder"; done
-for one in ${BINDS:-}; do
-  IFS=: read -r outside inside mode <<<"$one"
+for bind_spec in ${BINDS:-}; do
+  IFS=: read -r outside inside mode <<<"$bind_spec"
   outside=$(realpath "$outside")
   add "$outside" "${inside:-$outside}" "${mode:+:$mode}"
 done
@@ -59,13 +59,13 @@ if [[ $runtime == apptainer* ]]; then
     case $name in APPTAINERENV_* | SINGULARITYENV_* | APPTAINER_BIND* | SINGULARITY_BIND*) unset "$name" ;; esac
   done
   options+=(--env "FLEXHPC_IMAGE=${SIF##*/}@sha256:$(sha256sum "$SIF" | cut -d ' ' -f 1)")
-  # shellcheck disable=SC2086 # the flags are words
+  # shellcheck disable=SC2086 # split into words
   exec $runtime run --cleanenv --no-mount home,cwd --pwd "$PWD" $gpu "${options[@]}" ${RUN_FLAGS:-} \
     "$SIF" sweep "$spec" "$@"
 fi
 id=$($runtime image inspect --format '{{.Id}}' "$IMAGE")
 built=$(label "$runtime" revision)
-[ "$built" = "$(revision)" ] || echo "$IMAGE was built from $built, this is $(revision)" >&2
+[ "$built" = "$(revision)" ] || echo "$IMAGE was built from commit $built, the current one is $(revision); \`make image\` rebuilds it" >&2
 options+=(--env "FLEXHPC_IMAGE=$IMAGE@sha256:${id#sha256:}")
 if [[ $runtime == podman* ]]; then
   options+=(--security-opt label=disable)
@@ -74,7 +74,7 @@ else
   for group in $(id -G); do options+=(--group-add "$group"); done
 fi
 [ ! -t 0 ] || [ ! -t 1 ] || options+=(--tty)
-# shellcheck disable=SC2086 # the flags are words
+# shellcheck disable=SC2086 # split into words
 exec $runtime run --rm --interactive --user "$(id -u):$(id -g)" --env HOME=/tmp --ipc host \
   --read-only --tmpfs /tmp --no-healthcheck --log-driver none --workdir "$PWD" $gpu \
   "${options[@]}" ${RUN_FLAGS:-} "$IMAGE" sweep "$spec" "$@"

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Installs what builds and runs images on Debian or Ubuntu, as root: podman, apptainer, mmdebstrap.
-#   hpc/container/packages.sh [--check]     --check: only say whether they are there
+# Installs podman, apptainer and mmdebstrap on Debian or Ubuntu, as root.
+#   hpc/container/packages.sh [--check]     --check: only report whether they are installed
 set -euo pipefail
 . "$(dirname "$0")/../absent.sh"
 look_for "${1:-}" podman runc mksquashfs mmdebstrap apptainer
 export DEBIAN_FRONTEND=noninteractive
 
-# apptainer_from SUITE: Debian 12 has no apptainer. A newer suite's package, and the C library it
-# was built for, go side by side into one folder, so that nothing of the system is upgraded.
+# apptainer_from SUITE: install apptainer from a newer suite, because Debian 12 has no package. Its
+# C library is installed in the same separate folder, so that the system is not upgraded.
 apptainer_from() {
   local suite=$1 home=/usr/lib/x86_64-linux-gnu/apptainer work mirror file
   work=$(mktemp -d)
   mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep '/debian$' | head -n 1)
-  [ -n "$mirror" ] || { echo "no Debian mirror is set up; install apptainer by hand" >&2; return 1; }
+  [ -n "$mirror" ] || { echo "apt has no Debian mirror; install apptainer manually" >&2; return 1; }
   mkdir -p "$work"/{sources,lists/partial,archives/partial,tree}
   cat >"$work/sources/newer.sources" <<SOURCES
 Types: deb
@@ -21,11 +21,11 @@ Suites: $suite
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 SOURCES
-  local aside=(-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="$work/sources"
+  local options=(-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="$work/sources"
     -o Dir::State::lists="$work/lists" -o Dir::Cache::archives="$work/archives"
     -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root)
-  apt-get -qq "${aside[@]}" update
-  (cd "$work" && apt-get -qq "${aside[@]}" download apptainer libc6 libseccomp2 libsqlite3-0)
+  apt-get -qq "${options[@]}" update
+  (cd "$work" && apt-get -qq "${options[@]}" download apptainer libc6 libseccomp2 libsqlite3-0)
   for file in "$work"/*.deb; do dpkg-deb -x "$file" "$work/tree"; done
 
   mkdir -p $home/libs /etc/apptainer /var/lib/apptainer/mnt/session

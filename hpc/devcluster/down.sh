@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Stops what up.sh started, by its pid files only.
-#   hpc/devcluster/down.sh [--wipe]     --wipe: remove its state (jobs, accounting, logs) as well
+# Stops the processes that up.sh started, identified by their pid files.
+#   hpc/devcluster/down.sh [--wipe]     --wipe: also remove the state (jobs, accounting, logs)
 set -uo pipefail
 cd "$(dirname "$0")" || exit
 . ./lib.sh
 [ -d "$ROOT/run" ] || exit 0
 
-stop() { # stop PIDFILE...: ask, wait, and kill what does not listen
+stop() { # stop PIDFILE...: SIGTERM, wait 15 s, SIGKILL
   local file i name files=() pids=()
-  for file in "$@"; do # a daemon removes its file: read them all first
+  for file in "$@"; do # daemons remove their files on exit: read all of them first
     alive "$file" && files+=("$file") && pids+=("$(cat "$file")")
   done
   [ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null
@@ -19,19 +19,19 @@ stop() { # stop PIDFILE...: ask, wait, and kill what does not listen
       sleep 0.1
     done
     if runs "${pids[i]}" "$name"; then
-      echo "devcluster: killing $name, it did not stop" >&2
+      echo "devcluster: killing $name: still running after 15 s" >&2
       kill -9 "${pids[i]}"
     fi
   done
   rm -f "$@"
 }
 
-if alive "$ROOT/run/slurmctld.pid"; then # no job may outlive its cluster
+if alive "$ROOT/run/slurmctld.pid"; then # no job may outlive the cluster
   timeout 5 scancel --full -u "$(id -un)" 2>/dev/null
   queue_empty() { [ -z "$(timeout 3 squeue -h)" ]; }
   wait_until 15 queue_empty
 fi
-stop "$ROOT/run/slurmctld.pid" # first: it would wait for each slurmd
+stop "$ROOT/run/slurmctld.pid" # first, because it would wait for each slurmd
 shopt -s nullglob
 nodes=("$ROOT"/run/slurmd.*.pid)
 [ ${#nodes[@]} -eq 0 ] || stop "${nodes[@]}"

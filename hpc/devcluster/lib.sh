@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Sourced by up.sh and down.sh: where the cluster lives, and how its processes are told apart.
+# Sourced by up.sh and down.sh: the folder of the cluster and checks of its processes.
 ROOT=${DEVCLUSTER_ROOT:-/var/lib/flexhpc-devcluster}
 export SLURM_CONF=$ROOT/etc/slurm.conf
 
-# runs PID NAME: whether that process is still one of ours. After a reboot the number may be a
-# stranger's, and a zombie that nobody has reaped yet no longer runs.
+# runs PID NAME: whether the process is running and has this name. After a reboot the pid may belong
+# to another program. A zombie does not count as running.
 runs() {
   local state
   state=$(sed 's/.*) //; s/ .*//' "/proc/$1/stat" 2>/dev/null) || return 1
@@ -12,21 +12,21 @@ runs() {
     [[ $(cat "/proc/$1/comm" 2>/dev/null) == "$2"* ]]
 }
 
-# daemon PIDFILE: the name of the daemon that wrote it, as in slurmd.n1.pid.
+# daemon PIDFILE: print the name of the daemon, slurmd for slurmd.n1.pid.
 daemon() {
   local name=${1##*/}
   echo "${name%%.*}"
 }
 
-# alive PIDFILE: whether its daemon runs.
+# alive PIDFILE: whether its daemon is running.
 alive() { [ -s "$1" ] && runs "$(cat "$1")" "$(daemon "$1")"; }
 
-# wait_until SECONDS COMMAND...: until it succeeds.
+# wait_until SECONDS COMMAND...: repeat the command until it succeeds.
 wait_until() {
   local end=$((SECONDS + $1))
   shift
   until "$@" >/dev/null 2>&1; do
-    [ $SECONDS -lt $end ] || { echo "devcluster: waited too long for: $*" >&2; return 1; }
+    [ $SECONDS -lt $end ] || { echo "devcluster: timeout waiting for: $*" >&2; return 1; }
     sleep 0.1
   done
 }

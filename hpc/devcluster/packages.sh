@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs SLURM, munge and MariaDB on Debian or Ubuntu, as root; starts none of them.
-#   hpc/devcluster/packages.sh [--check]     --check: only say whether they are there
+# Installs SLURM, munge and MariaDB on Debian or Ubuntu, as root, without starting them.
+#   hpc/devcluster/packages.sh [--check]     --check: only report whether they are installed
 set -euo pipefail
 . "$(dirname "$0")/../absent.sh"
 look_for "${1:-}" slurmctld slurmd slurmdbd sbatch sacctmgr munged mariadbd
 echo "installing SLURM, munge and MariaDB ..." >&2
-# Debian starts services when it installs them; the devcluster starts its own, with its own state.
+# Keep Debian from starting the services on installation: the devcluster starts separate ones.
 guard=/usr/sbin/policy-rc.d
 if [ ! -e $guard ]; then
   printf '#!/bin/sh\nexit 101\n' >$guard

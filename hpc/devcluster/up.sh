@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A real SLURM on this host, for trying flexhpc without a cluster: munge, MariaDB, slurmdbd,
-# slurmctld and NODES slurmd, on loopback only, as root, beside any SLURM of the machine's own.
-#   hpc/devcluster/up.sh [--quiet]      safe to repeat: starts what is missing
-# Settings, by environment: DEVCLUSTER_ROOT, NODES, CPUS, MEM_MB and GPUS (each per node),
+# Starts a real SLURM on this host, to try flexhpc without a cluster: munge, MariaDB, slurmdbd,
+# slurmctld and NODES slurmd, as root, on loopback only, independent of any SLURM of the machine.
+#   hpc/devcluster/up.sh [--quiet]      safe to repeat: starts only daemons that are not running
+# Environment variables: DEVCLUSTER_ROOT, NODES, CPUS, MEM_MB and GPUS (each per node),
 # ACCOUNTING (0: no slurmdbd), MAX_ARRAY (MaxArraySize), PORT (the first of NODES + 3 ports).
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -12,12 +12,12 @@ ACCOUNTING=${ACCOUNTING:-1} MAX_ARRAY=${MAX_ARRAY:-1001} PORT=${PORT:-16800}
 HOST=$(hostname -s)
 umask 022
 
-[ "$(id -u)" = 0 ] || { echo "devcluster: only root can start one" >&2; exit 1; }
+[ "$(id -u)" = 0 ] || { echo "devcluster: must be started as root" >&2; exit 1; }
 ./packages.sh
 mkdir -p "$ROOT"/{etc,run,log,spool,state,dev,mysql,tmp}
 chmod 755 "$ROOT"
 
-replace() { # replace FILE: with standard input, but only if that changes it
+replace() { # replace FILE: by standard input, if the content differs
   cat >"$1.new"
   if cmp -s "$1.new" "$1"; then rm "$1.new"; else mv "$1.new" "$1"; fi
 }
@@ -31,32 +31,32 @@ start_munge() {
     --log-file="$ROOT/log/munged.log" --seed-file="$ROOT/run/munge.seed" --num-threads=2
 }
 
-# Names of the nodes: each slurmd sees this file as its /etc/hosts, and the host's stays as it is.
+# Host names of the nodes. Each slurmd has this file as its /etc/hosts; the host's is not changed.
 write_hosts() {
   { cat /etc/hosts && for i in $(seq "$NODES"); do echo "127.0.0.1 n$i"; done; } | replace "$ROOT/etc/hosts"
 }
 
 write_config() {
   local gpu
-  for gpu in $(seq 0 $((GPUS - 1))); do # character devices that stand for GPUs
+  for gpu in $(seq 0 $((GPUS - 1))); do # character devices in place of GPUs
     [ -e "$ROOT/dev/nvidia$gpu" ] || mknod "$ROOT/dev/nvidia$gpu" c 1 3
   done
   if [ "$GPUS" -gt 0 ]; then
     echo "NodeName=n[1-$NODES] Name=gpu File=$ROOT/dev/nvidia[0-$((GPUS - 1))] AutoDetect=off"
   fi | replace "$ROOT/etc/gres.conf"
   echo "CgroupAutomount=no" | replace "$ROOT/etc/cgroup.conf"
-  slurm_conf >"$SLURM_CONF.wanted"
-  if alive "$ROOT/run/slurmctld.pid" && ! cmp -s "$SLURM_CONF.wanted" "$SLURM_CONF"; then
-    echo "devcluster: it runs with other settings; take it down first (down.sh)" >&2
+  slurm_conf >"$SLURM_CONF.new"
+  if alive "$ROOT/run/slurmctld.pid" && ! cmp -s "$SLURM_CONF.new" "$SLURM_CONF"; then
+    echo "devcluster: already running with other settings; stop it first (hpc/devcluster/down.sh)" >&2
     exit 1
   fi
-  mv "$SLURM_CONF.wanted" "$SLURM_CONF"
+  mv "$SLURM_CONF.new" "$SLURM_CONF"
 }
 
 slurm_conf() {
   local i
-  # cred_expire: how long a requeued job waits before it starts again. 5 s is the least SLURM takes;
-  # the default is two minutes.
+  # cred_expire: delay before a requeued job starts again. SLURM's minimum is 5 s, its default two
+  # minutes.
   cat <<C
 ClusterName=devcluster
 SlurmctldHost=$HOST(127.0.0.1)
@@ -120,7 +120,7 @@ PartitionName=high Nodes=n[1-$NODES] MaxTime=INFINITE State=UP DefMemPerCPU=100 
 C
 }
 
-create_database() { # two that use one folder for temporary files break each other
+create_database() { # own TMPDIR: two concurrent installs in one temporary folder fail
   [ ! -e "$ROOT/mysql/.created" ] || return 0
   rm -rf --one-file-system "$ROOT/mysql"
   mkdir "$ROOT/mysql"
@@ -142,7 +142,7 @@ start_accounting() {
     mariadb --no-defaults --socket="$socket" -e "CREATE DATABASE IF NOT EXISTS slurm_acct_db"
   fi
   (
-    umask 077 # slurmdbd refuses a configuration that others can read
+    umask 077 # slurmdbd rejects a configuration that others can read
     replace "$ROOT/etc/slurmdbd.conf" <<C
 AuthType=auth/munge
 AuthInfo=socket=$ROOT/run/munge.sock
@@ -191,6 +191,6 @@ if ! wait_until 15 all_up 2>/dev/null; then
 fi
 if [ "${1:-}" != --quiet ]; then
   sinfo
-  echo "# profile hpc/profiles/devcluster.yaml uses it; for squeue and the like, say:"
+  echo "# use PROFILE=hpc/profiles/devcluster.yaml; for squeue and other commands:"
   echo "export SLURM_CONF=$SLURM_CONF"
 fi

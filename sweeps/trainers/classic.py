@@ -1,4 +1,4 @@
-"""Classifiers of scikit-learn as trainers: keyword arguments are their own."""
+"""scikit-learn classifiers as trainers: keyword arguments are their parameters."""
 
 from __future__ import annotations
 
@@ -15,29 +15,31 @@ Labels = NDArray[np.int64]
 
 
 def forest(inputs: Inputs, labels: Labels, seed: int, **settings: Any) -> Labels:
-    """Random forest; returns the classes that it predicts of what it learnt."""
-    return _learnt(RandomForestClassifier(random_state=seed, **settings), inputs, labels)
+    """Train a random forest; return its predictions for the training samples."""
+    return _predictions(RandomForestClassifier(random_state=seed, **settings), inputs, labels)
 
 
 def boosting(inputs: Inputs, labels: Labels, seed: int, **settings: Any) -> Labels:
-    """Gradient boosting over binned features."""
-    return _learnt(HistGradientBoostingClassifier(random_state=seed, **settings), inputs, labels)
+    """Train gradient boosting over binned features."""
+    return _predictions(
+        HistGradientBoostingClassifier(random_state=seed, **settings), inputs, labels
+    )
 
 
 def svm(inputs: Inputs, labels: Labels, **settings: Any) -> Labels:
-    """Support vector machine."""
-    return _learnt(SVC(**settings), inputs, labels)
+    """Train a support vector machine."""
+    return _predictions(SVC(**settings), inputs, labels)
 
 
 def neighbours(inputs: Inputs, labels: Labels, **settings: Any) -> Labels:
-    """Majority of the nearest neighbours, each sample among its own."""
+    """Predict the majority class of the nearest neighbours, including the sample itself."""
     settings["n_neighbors"] = min(settings.get("n_neighbors", 5), len(labels))
-    return _learnt(KNeighborsClassifier(**settings), inputs, labels)
+    return _predictions(KNeighborsClassifier(**settings), inputs, labels)
 
 
-def _learnt(classifier: Any, inputs: Inputs, labels: Labels) -> Labels:
+def _predictions(classifier: Any, inputs: Inputs, labels: Labels) -> Labels:
     vectors = inputs.reshape(len(inputs), -1)
-    if len(np.unique(labels)) == 1:  # which some of them refuse to learn
+    if len(np.unique(labels)) == 1:  # some classifiers reject a single class
         return labels
     predicted: Labels = classifier.fit(vectors, labels).predict(vectors)
     return predicted

@@ -1,4 +1,4 @@
-"""A network trained by Hugging Face's Trainer."""
+"""Train a network by Hugging Face's Trainer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers import Trainer, TrainingArguments
 
 
 class Samples(Dataset[dict[str, Tensor]]):
-    """Samples as the Trainer wants them."""
+    """Samples in the format of the Trainer."""
 
     def __init__(self, inputs: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
         self.inputs, self.labels = torch.from_numpy(inputs), torch.from_numpy(labels)
@@ -28,7 +28,7 @@ class Samples(Dataset[dict[str, Tensor]]):
 
 
 class WithLoss(nn.Module):
-    """A network that returns its loss, as the Trainer wants it."""
+    """A network that returns its loss, as the Trainer requires."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

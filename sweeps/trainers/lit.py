@@ -1,4 +1,4 @@
-"""A Lightning module, trained by Lightning's Trainer."""
+"""Train a Lightning module by Lightning's Trainer."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 def fit(
     inputs: NDArray[np.float32], labels: NDArray[np.int64], seed: int, passes: int = 1000
 ) -> dict[str, Any]:
-    """Learn two classes with a bias, until all are right or the passes are over."""
+    """Train on two classes, with a bias, until all samples are correct or ``passes`` is reached."""
     signs = 2 * labels - 1
     vectors = np.c_[inputs.reshape(len(inputs), -1), np.ones(len(inputs))] * signs[:, None]
     order, weights = np.random.default_rng(seed), np.zeros(vectors.shape[1])

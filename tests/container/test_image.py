@@ -194,7 +194,7 @@ def test_a_change_of_the_code_rebuilds_in_seconds(site: Site, image: Built) -> N
 
 def test_too_little_room_is_said_before_anything_is_built(site: Site) -> None:
     printed = site.make("image", check=False, ROOM_GB="1000000")
-    assert re.search(r"has \d+ GB free, and this needs 1000000 GB", printed)
+    assert re.search(r": \d+ GB free, 1000000 GB required", printed)
 
 
 def test_a_docker_without_its_daemon_is_passed_over(site: Site, tmp_path: Path) -> None:

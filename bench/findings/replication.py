@@ -1,0 +1,46 @@
+"""Compare points measured with other seeds with the stored records."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+from bench.findings.records import cell_of, load_records
+from flexhpc.search import Estimate
+from flexhpc.store.status import StatusReader, open_run
+
+
+def agreement(run: Path, stored: Path) -> list[str]:
+    """Compare each point of a run with the stored points of its cell; return a line per point.
+
+    A cell is the set of points that differ only in their seed. The 90 % interval should contain
+    the mean of the cell for nine of ten points.
+
+    Raises:
+        SystemExit: A point of the run is not finished.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        cells = defaultdict(list)
+        for status in load_records(stored, Path(scratch))[0]:
+            cells[cell_of(status.point)].append(status.estimate)
+    opened, _, points = open_run(run)
+    lines = []
+    for status in StatusReader(opened, points).read():
+        if status.estimate is None:
+            raise SystemExit(f"{status.point.label} is not finished")
+        cell = [e for e in cells.get(cell_of(status.point), []) if e is not None]
+        lines.append(f"{status.point.label}: {_compared(status.estimate, cell)}")
+    return lines
+
+
+def _compared(estimate: Estimate, cell: list[Estimate]) -> str:
+    text = f"{estimate.emc} [{estimate.emc_lo}, {estimate.emc_hi}]"
+    if not cell:
+        return f"{text}, no such cell in the record"
+    emcs = [stored.emc for stored in cell]
+    mean = statistics.geometric_mean(emcs)
+    agrees = estimate.emc_lo <= mean and (estimate.emc_hi is None or mean <= estimate.emc_hi)
+    verdict = "agrees" if agrees else "mean outside the interval"
+    return f"{text}, stored {mean:.0f} ({min(emcs)} to {max(emcs)}, {len(emcs)} seeds): {verdict}"
