@@ -213,13 +213,13 @@ def _is_plain(weight: Tensor) -> bool:
 def _has_hooks(module: nn.Module) -> bool:
     """Return whether a call of the module does more than its class says.
 
-    A hook that does not change the training has the attribute ``only_watches``; it is not called.
+    A hook with the attribute ``changes_nothing`` does not count, and is not called.
     """
     hooks = [
         *module._forward_pre_hooks.values(), *module._forward_hooks.values(),
         *module._backward_pre_hooks.values(), *module._backward_hooks.values(),
     ]  # fmt: skip
-    watching = all(getattr(hook, "only_watches", False) for hook in hooks)
+    watching = all(getattr(hook, "changes_nothing", False) for hook in hooks)
     return "forward" in vars(module) or not watching
 
 

@@ -156,14 +156,14 @@ def test_other_models_are_left_to_autograd(network: nn.Module, dims: int) -> Non
     assert mlp_layers(network, dims) is None
 
 
-def test_a_hook_that_only_watches_is_not_called() -> None:
+def test_a_hook_that_changes_nothing_is_not_called() -> None:
     network = flat()
     assert mlp_layers(network, 4) is not None
 
     def watch(*_: object) -> None:
         raise AssertionError
 
-    watch.only_watches = True
+    watch.changes_nothing = True
     network.register_forward_hook(watch)
     assert mlp_layers(network, 4) is not None
     everywhere = nn.modules.module.register_module_forward_hook(lambda m, x, y: 2 * y)
