@@ -12,24 +12,24 @@ from typing import Any, Protocol
 
 from flexhpc.config.sections.search import Search
 from flexhpc.config.variants import implementation
-from flexhpc.search.arms import ALONE, Coordinates
+from flexhpc.search.arms import SINGLE_ARM, Coordinates
 from flexhpc.search.history import (
     LEVEL,
     Ask,
     EndedBy,
     Estimate,
-    Found,
     History,
+    PolicyEstimate,
     Probe,
     counted,
 )
 
-Wanted = list[tuple[int, int]]
+Proposal = list[tuple[int, int]]
 """(arm, n) of the next probes."""
 
 
-class Worst(Protocol):
-    """Signature of :attr:`Policy.worst`: upper bound on the probes of a policy."""
+class ProbeBound(Protocol):
+    """Signature of :attr:`Policy.probe_bound`: upper bound on the probes of a policy."""
 
     def __call__(
         self, search: Any, n_limit: int, *, rejects: bool, tuned: bool
@@ -52,16 +52,16 @@ class Policy:
     The attribute ``does`` of a section of the spec is the import path of a ``Policy``.
 
     Attributes:
-        wanted: (section, n_limit, history, coordinates) -> the next probes, or why the search has
+        propose: (section, n_limit, history, coordinates) -> the next probes, or why the search has
             ended.
-        found: (section, n_limit, history, coordinates) -> the current estimates, None while the
+        estimate: (section, n_limit, history, coordinates) -> the current estimate, None while the
             history does not determine any.
-        worst: upper bound on the proposed probes; see :class:`Worst`.
+        probe_bound: upper bound on the proposed probes; see :class:`ProbeBound`.
     """
 
-    wanted: Callable[[Any, int, History, Coordinates], Wanted | EndedBy]
-    found: Callable[[Any, int, History, Coordinates], Found | None]
-    worst: Worst
+    propose: Callable[[Any, int, History, Coordinates], Proposal | EndedBy]
+    estimate: Callable[[Any, int, History, Coordinates], PolicyEstimate | None]
+    probe_bound: ProbeBound
 
 
 def policy_of(search: Search) -> Policy:
@@ -76,7 +76,7 @@ def at_once(search: Search) -> int:
 
 
 def advance(
-    search: Search, n_limit: int, history: History, coordinates: Coordinates = ALONE
+    search: Search, n_limit: int, history: History, coordinates: Coordinates = SINGLE_ARM
 ) -> Ask | Estimate:
     """Return the probes to run next, or the estimate if the search has ended.
 
@@ -90,32 +90,32 @@ def advance(
         history: all finished probes; with ``at_once`` > 1, in the order in which they ended.
         coordinates: coordinates of the arms, if keys are tuned.
     """
-    each = at_once(search)
-    whole = len(history) // each * each
-    planned_from = sorted(history[:whole], key=lambda r: (r.n, r.repeat, r.arm))
-    spent = sum(result.cost for result in planned_from)
-    wanted = policy_of(search).wanted(search, n_limit, planned_from, coordinates)
+    round_size = at_once(search)
+    completed = len(history) // round_size * round_size
+    rounds = sorted(history[:completed], key=lambda r: (r.n, r.repeat, r.arm))
+    spent = sum(result.cost for result in rounds)
+    proposal = policy_of(search).propose(search, n_limit, rounds, coordinates)
     capped = search.max_cost is not None and spent >= search.max_cost
-    if isinstance(wanted, str) or capped:
-        ended: EndedBy = wanted if isinstance(wanted, str) else "max_cost"
+    if isinstance(proposal, str) or capped:
+        ended: EndedBy = proposal if isinstance(proposal, str) else "max_cost"
         estimate = estimate_so_far(search, n_limit, history, coordinates, ended)
         if estimate is not None:
             return estimate
-    assert not isinstance(wanted, str), "a search that has ended has an estimate"
-    done = {Probe(result.n, result.repeat, result.arm) for result in history[whole:]}
-    return Ask(probes=tuple(p for p in _numbered(wanted, planned_from) if p not in done))
+    assert not isinstance(proposal, str), "a search that has ended has an estimate"
+    done = {Probe(result.n, result.repeat, result.arm) for result in history[completed:]}
+    return Ask(probes=tuple(p for p in _numbered(proposal, rounds) if p not in done))
 
 
-def _numbered(wanted: list[tuple[int, int]], history: History) -> Iterator[Probe]:
+def _numbered(proposal: Proposal, history: History) -> Iterator[Probe]:
     """Number the repeats of proposed probes, continuing from the history."""
     count = Counter((result.arm, result.n) for result in history)
-    for arm, n in wanted:
+    for arm, n in proposal:
         yield Probe(n, count[arm, n], arm)
         count[arm, n] += 1
 
 
 def estimate_so_far(
-    search: Search, n_limit: int, history: History, coordinates: Coordinates = ALONE,
+    search: Search, n_limit: int, history: History, coordinates: Coordinates = SINGLE_ARM,
     ended_by: EndedBy | None = None,
 ) -> Estimate | None:  # fmt: skip
     """Return the current estimate of a search, finished or not; None while no probe counts.
@@ -134,26 +134,26 @@ def estimate_so_far(
         if ended_by is None or not history:
             return None
         history = [replace(result, rejected=False) for result in history]
-    findings = policy_of(search).found(search, n_limit, history, coordinates)
-    if findings is None:
+    estimate = policy_of(search).estimate(search, n_limit, history, coordinates)
+    if estimate is None:
         return None
     return Estimate(
-        emc=findings.answer.emc,
-        emc_lo=findings.answer.emc_lo,
-        emc_hi=findings.answer.emc_hi,
+        emc=estimate.fit.emc,
+        emc_lo=estimate.fit.emc_lo,
+        emc_hi=estimate.fit.emc_hi,
         level=LEVEL,
         estimand=search.estimand,
-        censored=findings.answer.censored,
-        largest_fit=findings.bracket.largest_fit,
-        smallest_fail=findings.bracket.smallest_fail,
+        censored=estimate.fit.censored,
+        largest_fit=estimate.bracket.largest_fit,
+        smallest_fail=estimate.bracket.smallest_fail,
         probes=len(history),
         cost=sum(result.cost for result in history),
         unconverged=sum(result.verdict == "unconverged" for result in history),
         rejected=len(history) - len(counted(history)),
-        width=findings.width,
-        lapse=findings.lapse,
-        by_eps=findings.by_eps,
+        width=estimate.width,
+        lapse=estimate.lapse,
+        by_eps=estimate.by_eps,
         ended_by=ended_by,
-        arm=findings.arm,
-        best_chance=findings.best_chance,
+        arm=estimate.arm,
+        best_chance=estimate.best_chance,
     )
