@@ -18,13 +18,13 @@ from flexhpc.search.history import (
     Censored,
     EndedBy,
     EpsEstimate,
+    Estimate,
     History,
-    PolicyEstimate,
     ProbeResult,
     counted,
     passes,
 )
-from flexhpc.search.policy import Policy, Proposal
+from flexhpc.search.policy import Policy, Proposal, make_estimate
 
 _HALF = 0.5
 """Level of the estimand for a training error: the n at which half of the trainings pass."""
@@ -40,14 +40,7 @@ _ARMS_FACTOR = 2.0
 def propose(
     search: Bayes, n_limit: int, history: History, coordinates: Coordinates
 ) -> Proposal | EndedBy:
-    """Propose the next ``at_once`` probes, or return why the search has ended.
-
-    Args:
-        search: policy and its settings.
-        n_limit: largest available n (samples).
-        history: finished probes, in any order.
-        coordinates: coordinates of the arms; see :mod:`flexhpc.search.arms`.
-    """
+    """Propose the next ``at_once`` probes, or return why the search has ended."""
     if not history:
         return _first_round(search, n_limit, len(coordinates))
     arms, arm, results = _best_arm(search, n_limit, history, coordinates)
@@ -59,8 +52,8 @@ def propose(
         narrow = upper <= lower * (1 + search.tolerance) ** 2 or upper - lower < 1
         missing = _missing_verdict(results, lower, upper, n_limit, eps) if narrow else None
         if narrow and missing is None and compared is None:
-            estimate = _eps_estimate(curve, _level(search, eps), n_limit, results, eps)
-            ended = "tolerance" if estimate.censored == "none" or number > 1 else "data"
+            answer = _eps_estimate(curve, _level(search, eps), n_limit, results, eps)
+            ended = "tolerance" if answer.censored == "none" or number > 1 else "data"
             continue
         cap = _cap(search, history, number, len(coordinates))
         if cap is not None:
@@ -98,8 +91,6 @@ def _cap(search: Bayes, history: History, number: int, arms: int) -> EndedBy | N
     """Return the cap that the finished probes have reached, or None.
 
     Args:
-        search: policy and its settings.
-        history: finished probes.
         number: number of targets so far; every target adds one full cap.
         arms: number of arms.
     """
@@ -143,16 +134,8 @@ def _first_round(search: Bayes, n_limit: int, arms: int) -> Proposal:
     return [(0, n) for n in islice(cycle(ladder), search.at_once)]
 
 
-def estimate(
-    search: Bayes, n_limit: int, history: History, coordinates: Coordinates
-) -> PolicyEstimate:
-    """Estimate the EMC of the best arm for a perfect fit and for each eps.
-
-    Args:
-        search, n_limit, coordinates: as in :func:`propose`.
-        history: finished probes, at least one of which counts (see
-            :func:`flexhpc.search.history.counted`).
-    """
+def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordinates) -> Estimate:
+    """Estimate the EMC of the best arm for a perfect fit and for each eps."""
     arms, arm, results = _best_arm(search, n_limit, history, coordinates)
     curve = arms.separate[arm] if arms else posterior(results, n_limit)
     by_eps = {
@@ -161,16 +144,11 @@ def estimate(
         if eps is not None
     }
     fits, fails = _split(results, None)
-    return PolicyEstimate(
-        fit=_eps_estimate(curve, search.quantile, n_limit, results, None),
-        by_eps=by_eps,
-        bracket=Bracket(
-            largest_fit=max(fits, default=None), smallest_fail=min(fails, default=None)
-        ),
-        width=curve.quantiles(curve.width, TAILS),
-        lapse=curve.quantiles(curve.lapse, TAILS),
-        arm=arm,
-        best_chance=None if arms is None else arms.best_chance,
+    bracket = Bracket(largest_fit=max(fits, default=None), smallest_fail=min(fails, default=None))
+    fit = _eps_estimate(curve, search.quantile, n_limit, results, None)
+    best_chance = None if arms is None else arms.best_chance
+    return make_estimate(
+        search, history, curve, fit, bracket, by_eps=by_eps, arm=arm, best_chance=best_chance
     )
 
 
@@ -260,7 +238,7 @@ def _split(history: History, eps: float | None) -> tuple[list[int], list[int]]:
 def probe_bound(
     search: Bayes, n_limit: int, *, rejects: bool, tuned: bool
 ) -> list[tuple[int, float]]:
-    """Bound the number of full trainings that the policy proposes; see :class:`ProbeBound`."""
+    """Bound the number of full trainings that the policy proposes; see :class:`Policy`."""
     caps: list[float] = []
     if search.max_trainings is not None:
         caps.append(search.max_trainings * (_ARMS_FACTOR if tuned else 1))

@@ -13,12 +13,12 @@ from flexhpc.search.history import (
     Bracket,
     EndedBy,
     EpsEstimate,
+    Estimate,
     History,
-    PolicyEstimate,
     counted,
     group_by_n,
 )
-from flexhpc.search.policy import Policy, Proposal
+from flexhpc.search.policy import Policy, Proposal, make_estimate
 from flexhpc.search.walk import Decide, WalkState, bisection, by_quorum, ladder, most_probes
 
 
@@ -32,9 +32,7 @@ def propose(
     return "tolerance" if walks[0].bracket.censored == "none" else "data"
 
 
-def estimate(
-    search: Bisection, n_limit: int, history: History, _: Coordinates
-) -> PolicyEstimate | None:
+def estimate(search: Bisection, n_limit: int, history: History, _: Coordinates) -> Estimate | None:
     """Estimate the EMC for a perfect fit and for each eps; None while no n is decided."""
     walks = _walks(search, n_limit, history)
     first = next(walks)
@@ -45,13 +43,8 @@ def estimate(
     for eps, walk in zip(sorted(search.eps or ()), walks, strict=False):
         if walk.bracket != Bracket():
             by_eps[eps_name(eps)] = _eps_estimate(eps, walk.bracket, n_limit, history)
-    return PolicyEstimate(
-        fit=_fit_estimate(search, n_limit, curve, first.bracket),
-        by_eps=by_eps,
-        bracket=first.bracket,
-        width=curve.quantiles(curve.width, TAILS),
-        lapse=curve.quantiles(curve.lapse, TAILS),
-    )
+    fit = _fit_estimate(search, n_limit, curve, first.bracket)
+    return make_estimate(search, history, curve, fit, first.bracket, by_eps=by_eps)
 
 
 def probe_bound(

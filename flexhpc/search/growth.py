@@ -11,8 +11,8 @@ from scipy.stats import binom
 from flexhpc.config.sections.search import Growth
 from flexhpc.search.arms import Coordinates
 from flexhpc.search.fit_curve import FitCurve, posterior
-from flexhpc.search.history import TAILS, Bracket, EndedBy, EpsEstimate, History, PolicyEstimate
-from flexhpc.search.policy import Policy, Proposal
+from flexhpc.search.history import TAILS, Bracket, EndedBy, EpsEstimate, Estimate, History
+from flexhpc.search.policy import Policy, Proposal, make_estimate
 from flexhpc.search.walk import WalkState, by_quorum, growth, ladder, most_probes
 
 _CURVES = 200
@@ -31,22 +31,15 @@ def propose(search: Growth, n_limit: int, history: History, _: Coordinates) -> P
     return "failure" if walk.bracket.censored == "none" else "data"
 
 
-def estimate(
-    search: Growth, n_limit: int, history: History, _: Coordinates
-) -> PolicyEstimate | None:
+def estimate(search: Growth, n_limit: int, history: History, _: Coordinates) -> Estimate | None:
     """Estimate the last n before the first failure; None while no n is decided."""
     bracket = _walk(search, n_limit, history).bracket
     if bracket == Bracket():
         return None
     curve = posterior(history, n_limit)
     lower, upper = _stopping_interval(curve, search, n_limit, (TAILS[0], TAILS[2]))
-    return PolicyEstimate(
-        fit=EpsEstimate.within(bracket.largest_fit or 0, lower, upper, bracket.censored),
-        by_eps={},
-        bracket=bracket,
-        width=curve.quantiles(curve.width, TAILS),
-        lapse=curve.quantiles(curve.lapse, TAILS),
-    )
+    fit = EpsEstimate.within(bracket.largest_fit or 0, lower, upper, bracket.censored)
+    return make_estimate(search, history, curve, fit, bracket)
 
 
 def probe_bound(

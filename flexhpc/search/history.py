@@ -188,26 +188,6 @@ class EpsEstimate:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class PolicyEstimate:
-    """The part of an :class:`Estimate` that a policy derives from a history.
-
-    Attributes:
-        fit: estimate for a perfect fit.
-        by_eps: estimate for each training error in ``search.eps``.
-        bracket: see :class:`Bracket`.
-        width, lapse, arm, best_chance: see :class:`Estimate`.
-    """
-
-    fit: EpsEstimate
-    by_eps: Mapping[str, EpsEstimate]
-    bracket: Bracket
-    width: Quantiles
-    lapse: Quantiles
-    arm: int = 0
-    best_chance: float | None = None
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
     """EMC with its interval.

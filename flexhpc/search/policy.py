@@ -6,43 +6,29 @@ Pure functions; does not import torch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from flexhpc.config.sections.search import Search
 from flexhpc.config.variants import implementation
 from flexhpc.search.arms import SINGLE_ARM, Coordinates
+from flexhpc.search.fit_curve import FitCurve
 from flexhpc.search.history import (
     LEVEL,
+    TAILS,
     Ask,
+    Bracket,
     EndedBy,
+    EpsEstimate,
     Estimate,
     History,
-    PolicyEstimate,
     Probe,
     counted,
 )
 
 Proposal = list[tuple[int, int]]
 """(arm, n) of the next probes."""
-
-
-class ProbeBound(Protocol):
-    """Signature of :attr:`Policy.probe_bound`: upper bound on the probes of a policy."""
-
-    def __call__(
-        self, search: Any, n_limit: int, *, rejects: bool, tuned: bool
-    ) -> Iterable[tuple[int, float]]:
-        """Return (n, number of full trainings at n) pairs; the number is inf if there is no cap.
-
-        Args:
-            search: section of the spec with the policy's settings.
-            n_limit: largest available n (samples).
-            rejects: whether a convergence gate may reject probes.
-            tuned: whether keys are tuned.
-        """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +40,16 @@ class Policy:
     Attributes:
         propose: (section, n_limit, history, coordinates) -> the next probes, or why the search has
             ended.
-        estimate: (section, n_limit, history, coordinates) -> the current estimate, None while the
-            history does not determine any.
-        probe_bound: upper bound on the proposed probes; see :class:`ProbeBound`.
+        estimate: (section, n_limit, history, coordinates) -> the current estimate by
+            :func:`make_estimate`, None while the history does not determine any.
+        probe_bound: (section, n_limit, *, rejects, tuned) -> upper bound on the proposed probes, as
+            pairs of n and number of full trainings (inf without a cap); ``rejects``: whether a
+            convergence gate may reject probes; ``tuned``: whether keys are tuned.
     """
 
     propose: Callable[[Any, int, History, Coordinates], Proposal | EndedBy]
-    estimate: Callable[[Any, int, History, Coordinates], PolicyEstimate | None]
-    probe_bound: ProbeBound
+    estimate: Callable[[Any, int, History, Coordinates], Estimate | None]
+    probe_bound: Callable[..., Iterable[tuple[int, float]]]
 
 
 def policy_of(search: Search) -> Policy:
@@ -124,10 +112,7 @@ def estimate_so_far(
     bound. If a search has ended and every probe was rejected, all of them count as failures.
 
     Args:
-        search: policy and its settings.
-        n_limit: largest available n (samples).
-        history: finished probes.
-        coordinates: coordinates of the arms, if keys are tuned.
+        search, n_limit, history, coordinates: as in :func:`advance`.
         ended_by: why the search ended; None while it is running.
     """
     if not counted(history):
@@ -135,25 +120,28 @@ def estimate_so_far(
             return None
         history = [replace(result, rejected=False) for result in history]
     estimate = policy_of(search).estimate(search, n_limit, history, coordinates)
-    if estimate is None:
-        return None
+    return None if estimate is None else replace(estimate, ended_by=ended_by)
+
+
+def make_estimate(
+    search: Search, history: History, curve: FitCurve, fit: EpsEstimate, bracket: Bracket, *,
+    by_eps: Mapping[str, EpsEstimate] | None = None, arm: int = 0, best_chance: float | None = None,
+) -> Estimate:  # fmt: skip
+    """Create the estimate of a policy.
+
+    Args:
+        search: section with the estimand.
+        history: finished probes of all arms.
+        curve: posterior of the fit curve of the best arm.
+        fit: EMC for a perfect fit and its interval.
+        bracket, by_eps, arm, best_chance: see :class:`Estimate`.
+    """
     return Estimate(
-        emc=estimate.fit.emc,
-        emc_lo=estimate.fit.emc_lo,
-        emc_hi=estimate.fit.emc_hi,
-        level=LEVEL,
-        estimand=search.estimand,
-        censored=estimate.fit.censored,
-        largest_fit=estimate.bracket.largest_fit,
-        smallest_fail=estimate.bracket.smallest_fail,
-        probes=len(history),
-        cost=sum(result.cost for result in history),
+        emc=fit.emc, emc_lo=fit.emc_lo, emc_hi=fit.emc_hi, level=LEVEL, estimand=search.estimand,
+        censored=fit.censored, largest_fit=bracket.largest_fit, smallest_fail=bracket.smallest_fail,
+        probes=len(history), cost=sum(result.cost for result in history),
         unconverged=sum(result.verdict == "unconverged" for result in history),
         rejected=len(history) - len(counted(history)),
-        width=estimate.width,
-        lapse=estimate.lapse,
-        by_eps=estimate.by_eps,
-        ended_by=ended_by,
-        arm=estimate.arm,
-        best_chance=estimate.best_chance,
-    )
+        width=curve.quantiles(curve.width, TAILS), lapse=curve.quantiles(curve.lapse, TAILS),
+        by_eps=by_eps or {}, arm=arm, best_chance=best_chance,
+    )  # fmt: skip
