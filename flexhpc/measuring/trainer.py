@@ -77,7 +77,7 @@ def run_trainer(task: Task, callbacks: Callbacks, group: Group) -> Outcome:
         cost=answer.cost or task.budget.gradient_evaluations or passes * n,
         seconds=time.monotonic() - started,
         fitted=answer.fitted,
-        readings=dict(answer.readings),
+        metrics=dict(answer.readings),
         rejected=False,
         loss_curve=np.zeros(0, np.float32),
         error_curve=np.zeros(0, np.int32),

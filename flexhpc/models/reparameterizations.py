@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -158,24 +157,14 @@ class Quantised(Reparameterization):
 
     def weights(self) -> dict[str, Tensor]:
         """Return the rounded matrices; their gradient passes to the real weights unchanged."""
-        real = [self.network.get_parameter(name) for name in self.names]
-        # real - real is exactly 0, so the rounded value stays exact
-        return {
-            name: rounded + (weight - weight.detach())
-            for name, weight, rounded in zip(self.names, real, self._rounded(real), strict=True)
-        }
-
-    def quantised_weights(self) -> dict[str, Tensor]:
-        """Return the rounded matrices by name, for inspection."""
-        rounded = self._rounded(self.network.get_parameter(name) for name in self.names)
-        return dict(zip(self.names, rounded, strict=True))
-
-    def _rounded(self, weights: Iterable[Tensor]) -> list[Tensor]:
         half = 2 ** (self.bits - 1)
-        return [
-            ((weight.detach() / step).floor().clamp(-half, half - 1) + 0.5) * step
-            for weight, step in zip(weights, self.steps.unbind(), strict=True)
-        ]
+        result = {}
+        for name, step in zip(self.names, self.steps.unbind(), strict=True):
+            real = self.network.get_parameter(name)
+            rounded = ((real.detach() / step).floor().clamp(-half, half - 1) + 0.5) * step
+            # real - real is exactly 0, so the rounded value stays exact
+            result[name] = rounded + (real - real.detach())
+        return result
 
 
 def _step(weight: Tensor, inputs: int, bits: int) -> float:

@@ -75,12 +75,12 @@ def train(
     point = point_of(spec)
     updates = 0
 
-    def stopping() -> bool:
+    def should_stop() -> bool:
         nonlocal updates
         updates += 1
         return updates == stop_at
 
-    callbacks = Callbacks(should_stop=stopping, checkpoint=checkpoint)
+    callbacks = Callbacks(should_stop=should_stop, checkpoint=checkpoint)
     samples, wanted = load_samples(point.data, point.seed), Wanted(n=n, repeat=0, forgetting=True)
     most_floats = probe._MOST_FLOATS
     probe._MOST_FLOATS = most_floats if resident_bytes is None else resident_bytes
@@ -95,12 +95,12 @@ def train(
 
 
 def train_on_both(spec: str, n: int, resident_bytes: int | None = None) -> tuple[Outcome, Outcome]:
-    cpu, other = (
+    cpu, device = (
         train(spec, n, kind, resident_bytes=resident_bytes) for kind in ("cpu", "standin")
     )
     assert cpu is not None
-    assert other is not None
-    return cpu, other
+    assert device is not None
+    return cpu, device
 
 
 def measure_point(spec: str, folder: Path, kind: str) -> Values:
@@ -114,9 +114,9 @@ def measure_point(spec: str, folder: Path, kind: str) -> Values:
     evaluation = {k: v for k, v in (record.evaluation or {}).items() if k != "seconds"}
     return {
         "estimate": asdict(estimate),
-        "devices": {one.machine["device"] for one in record.probes},
-        "verdicts": [one.verdict for one in record.probes],
-        "readings": [dict(one.readings) for one in record.probes],
+        "devices": {probe.machine["device"] for probe in record.probes},
+        "verdicts": [probe.verdict for probe in record.probes],
+        "readings": [dict(probe.readings) for probe in record.probes],
         "evaluation": evaluation,
         "fitted": masks.fitted(),
         "unseen": masks.unseen_fitted(),
@@ -156,10 +156,10 @@ def measure_custom(model: Any, training: Mapping[str, Any], folder: Path, kind: 
     sys.path.insert(0, str(folder))
     try:
         with device_of_type(kind):
-            found = flexhpc.measure(model, data, training=training, search=search)
+            result = flexhpc.measure(model, data, training=training, search=search)
             return {
-                "emc": found.emc, "verdicts": found.probes["verdict"].tolist(),
-                "fitted": found.masks.fitted(), "params": found.params,
+                "emc": result.emc, "verdicts": result.probes["verdict"].tolist(),
+                "fitted": result.masks.fitted(), "params": result.params,
             }  # fmt: skip
     finally:
         sys.path.remove(str(folder))

@@ -1,4 +1,4 @@
-"""Where in memory the channels of images lie changes rounding, and nothing else."""
+"""The memory format of images and kernels affects rounding only."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from flexhpc.training import Callbacks, Outcome, train
 from flexhpc.training import loop as loop_module
 from flexhpc.training.memory_format import match_memory_format
 from flexhpc.training.optimizers import make_optimizer, update_weights
-from tests.training.helpers import probe_data, run, same
-from tests.training.test_loop import resumed
+from tests.training.helpers import probe_data, resume, run, same
 
 RESNET = Resnet(family="resnet", width=4, depth=2)
 NETWORKS: list[Network] = [
@@ -37,80 +36,78 @@ TRAININGS: list[Training] = [
 ]  # fmt: skip
 
 
-def laid_out(training: Training, model: Network | nn.Module) -> bool:
-    """Return whether a network's kernels have their channels beside each other at its end."""
-    seen: list[bool] = []
+def is_channels_last(training: Training, model: Network | nn.Module) -> bool:
+    """Return whether the kernels of a network are in channels_last at the end of its training."""
+    results: set[bool] = set()
 
-    def look(network: nn.Module) -> dict[str, float]:
-        for kernel in (p for p in network.parameters() if p.dim() == 4):
-            beside = torch.empty(kernel.shape, memory_format=torch.channels_last)
-            seen.append(kernel.stride() == beside.stride())
+    def on_train_end(network: nn.Module) -> dict[str, float]:
+        kernels = [p for p in network.parameters() if p.dim() == 4]
+        for kernel in kernels:
+            expected = torch.empty(kernel.shape, memory_format=torch.channels_last).stride()
+            results.add(kernel.stride() == expected)
         return {}
 
-    made = partial(build, model, (1, 8, 8), 10) if isinstance(model, Network) else lambda: model
-    train(training, made, probe_data(60), Callbacks(on_train_end=look))
-    assert len(set(seen)) == 1
-    return seen[0]
+    make = partial(build, model, (1, 8, 8), 10) if isinstance(model, Network) else lambda: model
+    train(training, make, probe_data(60), Callbacks(on_train_end=on_train_end))
+    (result,) = results
+    return result
 
 
-def test_every_family_that_says_so_is_among_these() -> None:
-    said = {kind for kind in variants("model").values() if getattr(kind, "any_layout", False)}
-    assert said == {type(network) for network in NETWORKS}
+def test_all_families_that_support_any_memory_format_are_tested() -> None:
+    families = {kind for kind in variants("model").values() if getattr(kind, "any_layout", False)}
+    assert families == {type(network) for network in NETWORKS}
 
 
 @pytest.mark.parametrize("model", NETWORKS, ids=lambda m: f"{m.family}-{getattr(m, 'norm', '')}")
-def test_a_training_is_the_same_but_for_rounding(
-    model: Network, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trainings_differ_by_rounding_only(model: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     for training in TRAININGS:
-        assert laid_out(training, model)
-        found = run(training, 60, model=model)
+        assert is_channels_last(training, model)
+        outcome = run(training, 60, model=model)
         with monkeypatch.context() as context:
             context.setattr(loop_module, "use_channels_last", lambda model, device: None)
-            assert not laid_out(training, model)
-            close(found, run(training, 60, model=model))
+            assert not is_channels_last(training, model)
+            close(outcome, run(training, 60, model=model))
 
 
-def close(one: Outcome, other: Outcome) -> None:
+def close(first: Outcome, second: Outcome) -> None:
     """Check that two curves differ by much less than they change.
 
     Rounding depends on the processor, and grows where Adam divides by small second moments.
     """
-    difference = np.abs(one.loss_curve - other.loss_curve).max()
-    assert difference < 0.02 * np.ptp(one.loss_curve)
+    difference = np.abs(first.loss_curve - second.loss_curve).max()
+    assert difference < 0.02 * np.ptp(first.loss_curve)
 
 
-def test_a_tensor_takes_the_order_of_another() -> None:
-    given = torch.arange(2.0 * 3 * 4 * 5).view(2, 3, 4, 5)
+def test_match_memory_format() -> None:
+    contiguous = torch.arange(2.0 * 3 * 4 * 5).view(2, 3, 4, 5)
     like = torch.empty(2, 3, 4, 5, memory_format=torch.channels_last)
-    found = match_memory_format(given, like)
-    assert torch.equal(found, given)
-    assert found.stride() == like.stride()
-    assert match_memory_format(found, like) is found
-    one = torch.empty(2, 1, 4, 5)
-    assert match_memory_format(one, one.clone(memory_format=torch.channels_last)) is one, (
-        "the same memory"
-    )
+    result = match_memory_format(contiguous, like)
+    assert torch.equal(result, contiguous)
+    assert result.stride() == like.stride()
+    assert match_memory_format(result, like) is result
+    one_channel = torch.empty(2, 1, 4, 5)
+    same_memory = one_channel.clone(memory_format=torch.channels_last)
+    assert match_memory_format(one_channel, same_memory) is one_channel
 
 
 @pytest.mark.parametrize("stops", [[1], [3, 2]])
-def test_an_interrupted_probe_goes_on_bitwise(stops: list[int], tmp_path: Any) -> None:
-    again = resumed(TRAININGS[0], stops, tmp_path / "probe.ckpt", RESNET)
-    same(run(TRAININGS[0], 60, model=RESNET), again)
+def test_an_interrupted_training_is_resumed_bitwise(stops: list[int], tmp_path: Any) -> None:
+    resumed = resume(TRAININGS[0], 60, stops, tmp_path / "probe.ckpt", model=RESNET)
+    same(run(TRAININGS[0], 60, model=RESNET), resumed)
 
 
 class Viewing(nn.Module):
-    """Flattens its images by a view, as many networks do."""
+    """Flattens its images with ``view``, as many networks do."""
 
     def __init__(self) -> None:
         super().__init__()
         self.kernels, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(256, 10)
-        self.more = nn.Conv2d(4, 4, 3, padding=1)
+        self.second = nn.Conv2d(4, 4, 3, padding=1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits."""
-        seen = self.more(self.kernels(images).relu())
-        logits: torch.Tensor = self.head(seen.view(len(seen), -1))
+        features = self.second(self.kernels(images).relu())
+        logits: torch.Tensor = self.head(features.view(len(features), -1))
         return logits
 
 
@@ -124,13 +121,12 @@ class Viewing(nn.Module):
         (Muon(optimizer="muon", **SHORT), RESNET),
     ],
 )
-def test_others_stay_as_they_are(training: Training, model: Network | nn.Module) -> None:
-    assert not laid_out(training, model)
+def test_other_trainings_are_not_converted(training: Training, model: Network | nn.Module) -> None:
+    assert not is_channels_last(training, model)
 
 
 @pytest.mark.parametrize("training", TRAININGS, ids=lambda t: t.optimizer)
-def test_a_state_that_was_saved_in_the_other_order_is_taken(training: Training) -> None:
-    """As checkpoints have that were written before images lay so."""
+def test_optimizer_state_of_another_memory_format_is_loaded(training: Training) -> None:
     torch.manual_seed(0)
     images, labels = torch.randn(32, 1, 8, 8), torch.randint(10, (32,))
 
@@ -141,12 +137,12 @@ def test_a_state_that_was_saved_in_the_other_order_is_taken(training: Training) 
             update_weights(optimizer)
         return torch.cat([p.detach().flatten() for p in network.parameters()])
 
-    before = build(RESNET, (1, 8, 8), 10)
-    optimizer = make_optimizer(training, before.parameters())
-    steps(before, optimizer, 3)
-    after = build(RESNET, (1, 8, 8), 10).to(memory_format=torch.channels_last)
-    after.load_state_dict(before.state_dict())
-    again = make_optimizer(training, after.parameters())
-    again.load_state_dict(deepcopy(optimizer.state_dict()))
-    expected = steps(before, optimizer, 3)
-    torch.testing.assert_close(steps(after, again, 3), expected, rtol=0, atol=1e-5)
+    contiguous = build(RESNET, (1, 8, 8), 10)
+    optimizer = make_optimizer(training, contiguous.parameters())
+    steps(contiguous, optimizer, 3)
+    channels_last = build(RESNET, (1, 8, 8), 10).to(memory_format=torch.channels_last)
+    channels_last.load_state_dict(contiguous.state_dict())
+    second = make_optimizer(training, channels_last.parameters())
+    second.load_state_dict(deepcopy(optimizer.state_dict()))
+    expected = steps(contiguous, optimizer, 3)
+    torch.testing.assert_close(steps(channels_last, second, 3), expected, rtol=0, atol=1e-5)
