@@ -40,7 +40,7 @@ MUTATIONS = (
     ),
     Mutation(
         "rank vote", "training/group.py", "return bool(self.all_reduce(votes) > 0)",
-        "return wants_to",
+        "return stop",
         ("tests/training/test_group.py",),
     ),
     Mutation(
@@ -49,13 +49,13 @@ MUTATIONS = (
         ("tests/search/test_search.py", "tests/search/test_estimands.py"),
     ),
     Mutation(
-        "near-equal batches", "training/batches.py",
+        "near-equal batches", "training/budget.py",
         "[small + 1] * larger + [small] * (count - larger)",
         "[batch_size] * (n // batch_size) + [n % batch_size] * (n % batch_size > 0)",
         ("tests/training",),
     ),
     Mutation(
-        "margin of an explosion", "training/plateau.py", "_EXPLODED = 3.0", "_EXPLODED = 0.3",
+        "margin of an explosion", "training/gates.py", "_EXPLOSION = 3.0", "_EXPLOSION = 0.3",
         ("tests/training",),
     ),
     Mutation(
@@ -76,8 +76,8 @@ MUTATIONS = (
         "order.split(sizes)", ("tests/training/test_stand_in_device.py",),
     ),
     Mutation(
-        "mask moved to the CPU", "training/loop.py", "evaluation.right.cpu().numpy()",
-        "evaluation.right.numpy()", ("tests/training/test_stand_in_device.py",),
+        "mask moved to the CPU", "training/loop.py", "evaluation.correct.cpu().numpy()",
+        "evaluation.correct.numpy()", ("tests/training/test_stand_in_device.py",),
     ),
 )  # fmt: skip
 
@@ -96,12 +96,12 @@ FAULTS = (
         ("damaged point file",),
     ),
     Mutation(
-        "checksums of a checkpoint", "training/checkpoint.py", "_check(content)\n        state",
+        "checksums of a checkpoint", "training/checkpoint.py", "_verify(content)\n        state",
         "state", ("damaged checkpoint",),
     ),
     Mutation(
         "rank agreement", "training/group.py", "return bool(self.all_reduce(votes) > 0)",
-        "return wants_to", ("interrupted ranks",),
+        "return stop", ("interrupted ranks",),
     ),
     Mutation(
         "optimizer's state of a checkpoint", "training/loop.py",

@@ -27,7 +27,7 @@ from scipy.special import logit
 from bench.search.replay import play
 from bench.search.tables import Table, Training
 from flexhpc.config.sections.search import Bayes
-from flexhpc.search.evidence import FEW, LAWS, OF_ALL, ONSETS, SPREADS, UNEXPLAINED
+from flexhpc.search.evidence import FEW, LAW_PRIOR, ONSETS, RELATIVE_ONSET, SPREADS, UNEXPLAINED
 from flexhpc.search.fit_curve import LAPSE_PRIOR, LAPSES, WIDTH_MIDDLE, WIDTH_SPREAD, WIDTHS
 
 BY_WIDTH = (0.0, 0.06, 0.16, 0.3, 1.0)
@@ -62,7 +62,7 @@ class Drawn:
             threshold=float(rng.uniform(math.log(40), math.log(15_000))),
             width=width,
             lapse=float(rng.choice(LAPSES, p=np.exp(LAPSE_PRIOR) / np.exp(LAPSE_PRIOR).sum())),
-            law=int(rng.choice(len(LAWS), p=LAWS)),
+            law=int(rng.choice(len(LAW_PRIOR), p=LAW_PRIOR)),
         )
 
     def chance(self, n: float) -> float:
@@ -83,7 +83,7 @@ class Drawn:
         if rng.random() < self.lapse:
             missed = _few(n, rng) if rng.random() < FEW else _any(n, rng)
         elif hardness >= 0:
-            onset = ONSETS[self.law] + OF_ALL[self.law] * math.log(n)
+            onset = ONSETS[self.law] + RELATIVE_ONSET[self.law] * math.log(n)
             explained = math.exp(min(onset + SPREADS[self.law] * hardness, 50.0))
             missed = _any(n, rng) if rng.random() < UNEXPLAINED else max(1, round(explained))
         return _training(n, min(missed, n))

@@ -13,7 +13,7 @@ from bench.search.tables import World, middle
 from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Ask, Estimate, ProbeResult, advance, estimate_so_far
 from flexhpc.search.fit_curve import _posterior
-from flexhpc.search.walk import Standing, bisection, growth
+from flexhpc.search.walk import WalkState, bisection, growth
 
 Floats = NDArray[np.float64]
 
@@ -133,15 +133,15 @@ def walk(world: World, rng: np.random.Generator, step: float | None) -> tuple[fl
             at = bisection(verdicts.get, start=start, tolerance=0.05, n_limit=world.n_limit)
         else:
             at = growth(verdicts.get, start=start, growth=step, n_limit=world.n_limit)
-        if at.wanted is None:
+        if at.next_n is None:
             break
-        training = world.draw(at.wanted, rng)
-        verdicts[at.wanted] = training.verdict == "fit"
+        training = world.draw(at.next_n, rng)
+        verdicts[at.next_n] = training.verdict == "fit"
         cost += training.cost
     return math.log(_end(at, step) / truth), cost / unit_of(world, truth)
 
 
-def _end(at: Standing, step: float | None) -> float:
+def _end(at: WalkState, step: float | None) -> float:
     low, high = at.bracket.largest_fit, at.bracket.smallest_fail
     if low is None or high is None or step is not None:
         return low or 0.5

@@ -54,7 +54,7 @@ TRICKS: dict[str, tuple[Without, str, tuple[str, ...]]] = {
         lambda: patch.object(Resident, "batch", _fresh), BATCHES, ("MLP 8", "CNN 8"),
     ),
     "evaluation of 128 samples at once": (
-        lambda: patch.object(evaluation, "_FORWARD_AT_ONCE", 4096), LOOKS, ("CNN 8", "CNN 32"),
+        lambda: patch.object(evaluation, "_FORWARD_CHUNK", 4096), LOOKS, ("CNN 8", "CNN 32"),
     ),
     "channels_last": (
         lambda: patch.object(loop, "use_channels_last", lambda *_: None), BATCHES,

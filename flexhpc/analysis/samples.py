@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from flexhpc.config import Point
 from flexhpc.config.point import short
 from flexhpc.errors import InputError
-from flexhpc.search.history import UNTOLD
+from flexhpc.search.history import UNINFORMATIVE
 from flexhpc.store import Masks, RunFolder, read_masks
 from flexhpc.store.bits import unpack
 from flexhpc.store.status import PointStatus
@@ -267,7 +267,7 @@ def scores_of(
         if key not in groups:
             n_total = status.record.header.n_total
             groups[key] = SampleScores(name=name, n_total=n_total, point=status.point)
-        counts = [p.verdict not in UNTOLD and not p.rejected for p in status.record.probes]
+        counts = [p.verdict not in UNINFORMATIVE and not p.rejected for p in status.record.probes]
         groups[key].add(read_masks(run.point(status.point.id)), counts)
     if not groups:
         raise InputError("nothing was trained yet, so there are no masks")

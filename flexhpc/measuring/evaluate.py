@@ -102,7 +102,7 @@ def evaluate(
     evaluated_point = replace(point, training=procedure(config, point.training))
     outcome, _, _ = run_training(evaluated_point, samples, request, checkpoint, group, callbacks)
     accuracy = 1 - outcome.n_errors / n
-    test_readings = {key: outcome.readings[key] for key in ("test_accuracy", "test_loss")}
+    test_readings = {key: outcome.metrics[key] for key in ("test_accuracy", "test_loss")}
     return {
         "asked": config.asked,
         "n": n,
@@ -112,7 +112,7 @@ def evaluate(
         "train_accuracy": accuracy,
         **test_readings,
         "gap": accuracy - test_readings["test_accuracy"],
-        "calibration_error": outcome.readings["calibration_error"],
+        "calibration_error": outcome.metrics["calibration_error"],
         "epochs": outcome.epochs,
         "cost": outcome.cost,
         "seconds": outcome.seconds,

@@ -201,7 +201,7 @@ def run_probe(
         cost=outcome.cost,
         seconds=outcome.seconds,
         finished=time.time(),
-        readings=outcome.readings,
+        readings=outcome.metrics,
         machine=machine(group) | ({"trainer": LACKS} if is_custom else {}),
         rejected=outcome.rejected,
         subset=subset,

@@ -11,7 +11,7 @@ from flexhpc.config import Point
 from flexhpc.data import Samples, TestSet, draw_subset
 from flexhpc.data.dataset import Ints
 from flexhpc.seeds import derive
-from flexhpc.training.resident import at_once
+from flexhpc.training.resident import chunk_size
 
 _AT_ONCE = 512
 
@@ -27,7 +27,7 @@ def scores_of(
     kind = next(network.parameters()).dtype
     logits = []
     with torch.no_grad():
-        batch_size = at_once(samples.inputs.rows.shape[1:], _AT_ONCE)
+        batch_size = chunk_size(samples.inputs.rows.shape[1:], _AT_ONCE)
         for batch in np.array_split(ids, -(-len(ids) // batch_size)):
             inputs = torch.from_numpy(samples.standardised(batch)).to(device, kind)
             logits.append(network(inputs).double().cpu())

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from flexhpc.imports import offering
 
 if TYPE_CHECKING:
-    from flexhpc.models.builder import build
-    from flexhpc.models.counts import count_bits, count_parameters
+    from flexhpc.models.builder import build, count_bits, count_parameters
     from flexhpc.models.scaling import concrete
 
 __all__ = ["build", "concrete", "count_bits", "count_parameters"]
@@ -19,7 +18,7 @@ __getattr__ = offering(
     {
         "build": "builder",
         "concrete": "scaling",
-        "count_bits": "counts",
-        "count_parameters": "counts",
+        "count_bits": "builder",
+        "count_parameters": "builder",
     },
 )

@@ -1,15 +1,27 @@
-"""Build a trainable network from the ``model`` section of a point."""
+"""Build the network of a point; count its trained parameters and their bits without allocating."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
+import torch
 from torch import nn
 
+from flexhpc.config.sections.custom import CustomModel
 from flexhpc.config.sections.model import Network
+from flexhpc.custom.code import in_time
+from flexhpc.errors import PointError, one_line
 from flexhpc.models.families import Shape, network
-from flexhpc.models.low_rank import LowRank
-from flexhpc.models.quantised import Quantised
+from flexhpc.models.reparameterizations import (
+    LowRank,
+    Quantised,
+    Subspace,
+    check_dims,
+    low_rank_parameters,
+    matrices,
+)
 from flexhpc.models.scaling import Resize, concrete, resolution
-from flexhpc.models.subspace import Subspace
 
 
 def build(model: Network, shape: Shape, classes: int) -> nn.Module:
@@ -39,6 +51,95 @@ def build(model: Network, shape: Shape, classes: int) -> nn.Module:
 
 def plain_network(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build the network without its reparameterization; see :func:`build`."""
-    seen = resolution(model, shape)
-    inner = network(concrete(model, shape, classes), seen, classes)
-    return inner if seen == shape else nn.Sequential(Resize(seen[1:]), inner)
+    size = resolution(model, shape)
+    inner = network(concrete(model, shape, classes), size, classes)
+    return inner if size == shape else nn.Sequential(Resize(size[1:]), inner)
+
+
+def count_parameters(model: Network, shape: Shape, classes: int, device: str = "meta") -> int:
+    """Return the exact number of trained parameters.
+
+    These are the d coordinates of a subspace, the entries of A and B of a low-rank update, or else
+    all trainable parameters. The network is built and run once, so that an unsupported shape is
+    detected here and not in the middle of a sweep.
+
+    Args:
+        model: the ``model`` section.
+        shape: shape of one sample.
+        classes: number of outputs.
+        device: device on which the network runs. "meta" allocates no weights, but makes torch
+            import its compiler, which takes as long as importing torch; use "cpu" for a network
+            that is about to be trained.
+
+    Raises:
+        PointError: the network does not accept samples of this shape, or cannot be scaled or
+            reparameterized as requested.
+    """
+    device = _device(model, device)
+    plain = _build_plain(model, shape, classes, device)
+    with torch.device(device), torch.no_grad(), _point_errors(model, shape):
+        logits = plain(torch.zeros(2, *shape))
+    if logits.shape[:2] != (2, classes):
+        raise PointError(
+            f"model: {model.family} returns outputs of shape {tuple(logits.shape[1:])}, "
+            f"not {classes} logits per sample"
+        )
+    return _count_trained(model, plain)
+
+
+def count_bits(model: Network, shape: Shape, classes: int, precision: str) -> int:
+    """Return the number of bits of the trained parameters, without allocating them.
+
+    A parameter has 64 bits with ``precision`` fp64 and 32 otherwise (bf16 keeps its weights in
+    fp32). A quantised weight has ``bits``; vectors are not quantised.
+
+    Args:
+        model: as for :func:`count_parameters`.
+        shape: shape of one sample.
+        classes: number of outputs.
+        precision: ``training.precision``.
+
+    Raises:
+        PointError: as for :func:`count_parameters`.
+    """
+    plain = _build_plain(model, shape, classes, _device(model, "meta"))
+    trained, bits = _count_trained(model, plain), 64 if precision == "fp64" else 32
+    if model.quantised is None:
+        return trained * bits
+    rounded = sum(outputs * inputs for outputs, inputs in matrices(plain).values())
+    return rounded * model.quantised.bits + (trained - rounded) * bits
+
+
+def _device(model: Network, device: str) -> str:
+    """Return the device on which to build a network: user code need not support "meta"."""
+    return "cpu" if isinstance(model, CustomModel) else device
+
+
+def _count_trained(model: Network, plain: nn.Module) -> int:
+    count = sum(p.numel() for p in plain.parameters() if p.requires_grad)
+    if model.subspace is not None:
+        check_dims(model.subspace.dims, count)
+        return model.subspace.dims
+    if model.low_rank is not None:
+        return low_rank_parameters(plain, model.low_rank.rank)
+    return count
+
+
+def _build_plain(model: Network, shape: Shape, classes: int, device: str) -> nn.Module:
+    """Build the network without its reparameterization, in eval mode."""
+    with torch.random.fork_rng([]), torch.device(device), _point_errors(model, shape):
+        return plain_network(model, shape, classes).eval()
+
+
+@contextlib.contextmanager
+def _point_errors(model: Network, shape: Shape) -> Iterator[None]:
+    """Convert any exception to a PointError: the network does not accept the samples."""
+    try:
+        with in_time():
+            yield
+    except PointError:
+        raise
+    except Exception as error:
+        raise PointError(
+            f"model: {model.family} does not accept samples of shape {shape}: {one_line(error)}"
+        ) from None

@@ -8,8 +8,7 @@ from flexhpc.config.sections.custom import CustomModel
 from flexhpc.custom.code import accepted, load, run
 from flexhpc.custom.time_limit import TimeLimit
 from flexhpc.errors import PointError
-
-Shape = tuple[int, ...]
+from flexhpc.models.families import Shape
 
 
 def network(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
@@ -23,24 +22,24 @@ def network(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
     """
     key = f"model.family: {model.family}"
     make = load(model.family, model.place, pinned=model.version is not None, key="model.family")
-    given = accepted(make, {"shape": shape, "classes": classes}) | model.kwargs
-    made = run(key, lambda: make(**given), model.seconds)
-    if not isinstance(made, nn.Module):
-        raise PointError(f"{key} gave a {type(made).__name__}, not a torch.nn.Module")
-    _limit_passes(made, TimeLimit(model.seconds, f"{key}: a forward pass"))
-    return made
+    options = accepted(make, {"shape": shape, "classes": classes}) | model.kwargs
+    result = run(key, lambda: make(**options), model.seconds)
+    if not isinstance(result, nn.Module):
+        raise PointError(f"{key} returned a {type(result).__name__}, not a torch.nn.Module")
+    _limit_passes(result, TimeLimit(model.seconds, f"{key}: a forward pass"))
+    return result
 
 
 def _limit_passes(network: nn.Module, limit: TimeLimit) -> None:
     """Make a forward pass that exceeds the time limit raise TookTooLong."""
 
-    def begin(module: nn.Module, inputs: object) -> None:
+    def start(module: nn.Module, inputs: object) -> None:
         limit.__enter__()
 
     def end(module: nn.Module, inputs: object, outputs: object) -> None:
         limit.__exit__(None, None, None)
 
-    for hook in (begin, end):
-        vars(hook)["only_watches"] = True  # so that training/manual_backprop.py may skip it
-    network.register_forward_pre_hook(begin)
+    for hook in (start, end):
+        vars(hook)["changes_nothing"] = True  # so that training/manual_backprop.py may skip it
+    network.register_forward_pre_hook(start)
     network.register_forward_hook(end, always_call=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from flexhpc.config.sections.model import (
     Cnn,
@@ -21,12 +24,26 @@ from flexhpc.config.sections.model import (
     Vit,
 )
 from flexhpc.config.variants import implementation
-from flexhpc.errors import PointError
-from flexhpc.models import plain, timm_models
-from flexhpc.models.initialise import BASE_WIDTH, draw_all, drawing, layers_of, scale_rates
+from flexhpc.errors import PointError, one_line
+from flexhpc.imports import quick_imports
+from flexhpc.models.initialise import (
+    BASE_WIDTH,
+    initialise_all,
+    layer_initialiser,
+    layers_of,
+    scale_rates,
+)
 
 Shape = tuple[int, ...]
 """Shape of one sample: (channels, height, width), or (features,)."""
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.01),
+    "tanh": nn.Tanh,
+    "identity": nn.Identity,
+    "gelu": nn.GELU,
+}
+_SMALL_IMAGE = 64
 
 
 def network(model: Network, shape: Shape, classes: int) -> nn.Module:
@@ -44,67 +61,238 @@ def network(model: Network, shape: Shape, classes: int) -> nn.Module:
     """
     if len(shape) != 3 and model.images_only:
         raise PointError(
-            f"model.family: {model.family} takes images, but a sample is {shape}; use linear or mlp"
+            f"model.family: {model.family} requires images, but samples have shape {shape}; "
+            "use linear or mlp"
         )
-    built: nn.Module = implementation(model)(model, shape, classes)
+    result: nn.Module = implementation(model)(model, shape, classes)
     if isinstance(model, Sized):
         if not model.draws:
-            draw_all(built, drawing(model))
-        elif model.init == "mup" and model.width is not None:
-            scale_rates(layers_of(built), model.width / (model.base_width or BASE_WIDTH))
+            initialise_all(result, layer_initialiser(model))
+        elif model.init == "mup":
+            scale_rates(layers_of(result), _width(model) / (model.base_width or BASE_WIDTH))
     if model.any_layout:
-        vars(built)["flexhpc_any_layout"] = True
-    return built
+        vars(result)["flexhpc_any_layout"] = True
+    return result
 
 
 def linear(model: Linear, shape: Shape, classes: int) -> nn.Module:
-    """Build a single linear layer."""
-    return plain.linear(math.prod(shape), classes, bias=model.bias, draw=drawing(model))
+    """Build one linear layer: (n, features or image) -> (n, classes)."""
+    head = nn.Linear(math.prod(shape), classes, bias=model.bias)
+    layer_initialiser(model)(head, True)
+    return nn.Sequential(nn.Flatten(), head)
 
 
 def mlp(model: Mlp, shape: Shape, classes: int) -> nn.Module:
-    """Build a multilayer perceptron with hidden layers of equal width."""
-    return plain.mlp(
-        math.prod(shape), classes, **_sizes(model, "bias", "norm"), draw=drawing(model)
-    )
+    """Build ``depth`` hidden layers of ``width`` units: (n, features or image) -> (n, classes)."""
+    initialise, width, features = layer_initialiser(model), _width(model), math.prod(shape)
+    layers: list[nn.Module] = [nn.Flatten()]
+    for _ in range(model.depth):
+        hidden = nn.Linear(features, width, bias=model.bias)
+        initialise(hidden, False)
+        layers.append(hidden)
+        if model.norm != "none":
+            layers.append(nn.BatchNorm1d(width) if model.norm == "batch" else nn.LayerNorm(width))
+        layers.append(ACTIVATIONS[model.activation]())
+        features = width
+    head = nn.Linear(features, classes, bias=model.bias)
+    initialise(head, True)
+    return nn.Sequential(*layers, head)
 
 
 def cnn(model: Cnn, shape: Shape, classes: int) -> nn.Module:
-    """Build a network of strided convolutions."""
-    sizes = _sizes(model, "kernel", "bias", "norm")
-    return plain.cnn(shape[0], classes, **sizes, draw=drawing(model))
+    """Build ``depth`` convolutions of stride 2, then global average pooling and a linear head.
+
+    The first convolution has ``width`` output channels, each following one twice as many as the
+    previous one: (n, channels, height, width) -> (n, classes). Kernels are ``kernel`` pixels wide
+    (odd) and padded by ``kernel // 2``, so that each convolution halves the sides, rounded up.
+    """
+    initialise, channels, kernel = layer_initialiser(model), shape[0], model.kernel
+    layers: list[nn.Module] = []
+    for level in range(model.depth):
+        out = _width(model) * 2**level
+        conv = nn.Conv2d(channels, out, kernel, stride=2, padding=kernel // 2, bias=model.bias)
+        initialise(conv, False)
+        layers.append(conv)
+        if model.norm != "none":
+            layers.append(nn.BatchNorm2d(out) if model.norm == "batch" else nn.GroupNorm(1, out))
+        layers.append(ACTIVATIONS[model.activation]())
+        channels = out
+    head = nn.Linear(channels, classes, bias=model.bias)
+    initialise(head, True)
+    parts = {
+        "body": nn.Sequential(*layers), "pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(),
+        "head": head,
+    }  # fmt: skip
+    return nn.Sequential(OrderedDict(parts))
 
 
 def vit(model: Vit, shape: Shape, classes: int) -> nn.Module:
     """Build timm's VisionTransformer."""
-    return timm_models.vit(shape, classes, **_sizes(model, "heads", "patch", "mlp_ratio"))
-
-
-def gpt(model: Gpt, shape: Shape, classes: int) -> nn.Module:
-    """Build a decoder-only transformer of timm's blocks."""
-    return timm_models.Gpt(shape, classes, **_sizes(model, "heads", "mlp_ratio"))
+    timm = _timm()
+    sizes = {"depth": model.depth, "num_heads": model.heads, "mlp_ratio": model.mlp_ratio}
+    result: nn.Module = timm.models.VisionTransformer(
+        **_patch_options(timm, model, shape, classes), **sizes
+    )
+    return result
 
 
 def mixer(model: Mixer, shape: Shape, classes: int) -> nn.Module:
-    """Build timm's MLP-Mixer."""
-    return timm_models.mixer(shape, classes, **_sizes(model, "patch"))
+    """Build timm's MlpMixer (Tolstikhin et al. 2021, arXiv 2105.01601); its head starts at zero.
+
+    The MLPs over patches have ``width`` / 2 units, rounded down, those over channels 4 ``width``.
+    """
+    timm = _timm()
+    if _width(model) < model.narrowest:
+        raise PointError(
+            f"model.width: too small ({model.width}): the MLPs over patches have width / 2 units; "
+            f"use at least {model.narrowest}"
+        )
+    result: nn.Module = timm.models.MlpMixer(
+        **_patch_options(timm, model, shape, classes), num_blocks=model.depth
+    )
+    return result
+
+
+def _patch_options(timm: Any, model: Vit | Mixer, shape: Shape, classes: int) -> dict[str, Any]:
+    """Return the keyword arguments that timm's networks of patches share."""
+    if any(side % model.patch for side in shape[1:]):
+        raise PointError(
+            f"model.patch: {model.patch} does not divide the {shape[1]}x{shape[2]} images; "
+            "use a divisor"
+        )
+    return {
+        "img_size": shape[1:], "patch_size": model.patch, "in_chans": shape[0],
+        "num_classes": classes, "embed_dim": model.width,
+        "act_layer": timm.layers.get_act_layer(model.activation),
+    }  # fmt: skip
+
+
+class GptNetwork(nn.Module):
+    """A decoder-only transformer on token sequences (length,).
+
+    It uses timm's vision transformer blocks with causal attention. Embeddings are drawn from N(0,
+    0.02^2), as in GPT-2.
+    """
+
+    def __init__(self, model: Gpt, length: int, vocabulary: int) -> None:
+        super().__init__()
+        timm, width = _timm(), _width(model)
+        self.tokens = nn.Embedding(vocabulary + 1, width)  # and a start token
+        self.positions = nn.Embedding(length, width)
+        for embedding in (self.tokens, self.positions):
+            nn.init.normal_(embedding.weight, std=0.02)
+        self.blocks = nn.ModuleList(
+            timm.models.vision_transformer.Block(
+                width, model.heads, model.mlp_ratio, qkv_bias=True,
+                act_layer=timm.layers.get_act_layer(model.activation),
+            )
+            for _ in range(model.depth)
+        )  # fmt: skip
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocabulary)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last layer."""
+        return self.head
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the logits of every token given the previous ones, (m, vocabulary, length)."""
+        start = inputs.new_full((len(inputs), 1), self.tokens.num_embeddings - 1)
+        previous = torch.cat([start, inputs[:, :-1]], dim=1).long()
+        hidden = self.tokens(previous) + self.positions.weight
+        for block in self.blocks:
+            hidden = block(hidden, is_causal=True)
+        logits: Tensor = self.head(self.norm(hidden))
+        return logits.transpose(1, 2)
+
+
+def gpt(model: Gpt, shape: Shape, classes: int) -> nn.Module:
+    """Build :class:`GptNetwork` for sequences of ``shape`` (length,)."""
+    return GptNetwork(model, shape[0], classes)
 
 
 def resnet(model: Resnet, shape: Shape, classes: int) -> nn.Module:
-    """Build timm's ResNet."""
-    return timm_models.resnet(shape, classes, **_sizes(model, "norm"))
+    """Build timm's ResNet: ``depth`` basic blocks over up to four stages with doubling channels.
+
+    The stem is timm's "deep" one: three 3x3 convolutions. It keeps the resolution of images of at
+    most 64 pixels, as is usual for CIFAR (He et al. 2016, section 4.2), and reduces larger images
+    by a factor of four, as for ImageNet. Convolutions have no biases, also if ``norm`` is none.
+    """
+    timm, width, depth = _timm(), _width(model), model.depth
+    norms = {"batch": nn.BatchNorm2d, "layer": timm.layers.GroupNorm1, "none": nn.Identity}
+    stages = min(4, depth)
+    result: Any = timm.models.resnet.ResNet(
+        timm.models.resnet.BasicBlock,
+        layers=tuple(depth // stages + (stage < depth % stages) for stage in range(stages)),
+        channels=tuple(width * 2**stage for stage in range(stages)),
+        in_chans=shape[0],
+        num_classes=classes,
+        stem_type="deep",
+        stem_width=width // 2,
+        act_layer=timm.layers.get_act_layer(model.activation),
+        norm_layer=norms[model.norm],
+    )
+    for stage in range(stages, 4):
+        setattr(result, f"layer{stage + 1}", nn.Identity())
+    if max(shape[1:]) <= _SMALL_IMAGE:
+        result.conv1[0].stride = (1, 1)
+        result.maxpool = nn.Identity()
+    return result  # type: ignore[no-any-return]
 
 
 def efficientnet(model: Efficientnet, shape: Shape, classes: int) -> nn.Module:
-    """Build timm's EfficientNet."""
-    return timm_models.efficientnet(shape, classes, **_sizes(model))
+    """Build timm's EfficientNet (Tan & Le 2019, arXiv 1905.11946), scaled relative to B0.
+
+    ``width`` / 32 multiplies all channels, ``depth`` / 16 the blocks of each of the seven stages.
+    timm rounds channels to multiples of 8 and blocks up, so there are at least 7 blocks. The stem
+    keeps the resolution of images of at most 64 pixels and halves that of larger ones, as in B0.
+    """
+    result: Any = _timm().models.efficientnet._gen_efficientnet(
+        "efficientnet_b0",
+        channel_multiplier=_width(model) / 32,
+        depth_multiplier=model.depth / 16,
+        in_chans=shape[0],
+        num_classes=classes,
+        act_layer=model.activation,
+    )
+    if max(shape[1:]) <= _SMALL_IMAGE:
+        result.conv_stem.stride = (1, 1)
+    return result  # type: ignore[no-any-return]
 
 
 def by_name(model: Timm, shape: Shape, classes: int) -> nn.Module:
-    """Build any timm model by its name."""
-    name = model.family.removeprefix("timm:")
-    return timm_models.by_name(name, shape, classes, model.kwargs)
+    """Build any untrained timm model by its name.
+
+    Raises:
+        PointError: there is no such model, or it rejects the keyword arguments.
+    """
+    timm, name = _timm(), model.family.removeprefix("timm:")
+    if not timm.is_model(name):
+        similar = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
+        raise PointError(
+            f"model.family: timm has no model {name!r}; "
+            f"use {f'one of: {similar}' if similar else 'a name that timm.list_models() returns'}"
+        )
+    options = {"in_chans": shape[0], "num_classes": classes, **model.kwargs}
+    try:
+        result: nn.Module = timm.create_model(name, pretrained=False, **options)
+    except Exception as error:
+        raise PointError(f"model.kwargs: timm's {name} rejects {model.kwargs}: {error}") from None
+    return result
 
 
-def _sizes(model: Sized, *more: str) -> dict[str, Any]:
-    return model.model_dump(include={"width", "depth", "activation", *more})
+def _width(model: Sized) -> int:
+    assert model.width is not None, "match_params is resolved before a network is built"
+    return model.width
+
+
+def _timm() -> Any:
+    try:
+        with quick_imports():
+            import timm
+    except Exception as error:  # a torchvision built for another torch raises various exceptions
+        raise PointError(
+            "model.family: this family needs timm and torchvision, which cannot be imported "
+            f"({one_line(error)})"
+        ) from None
+    return timm

@@ -22,41 +22,42 @@ GAINS = {
 arXiv 1502.01852, and torch.nn.init.calculate_gain; for GELU and SiLU the gain of ReLU)."""
 BASE_WIDTH = 64
 Layer = nn.Linear | nn.Conv2d
-
-
-Draw = Callable[[Layer, bool], None]
+InitialiseLayer = Callable[[Layer, bool], None]
 """Initialises the weights of a new layer in place; the bool is whether it is the last layer."""
 
 
-def drawing(model: Initialised) -> Draw:
+def layer_initialiser(model: Initialised) -> InitialiseLayer:
     """Return the function that initialises layers according to ``model.init``.
 
     ``torch`` keeps the default weights, multiplied by ``model.gain``. All other values set biases
     to zero and use a gain of 1 for the last layer.
     """
-    gain = _gain(model)
+    gain = getattr(model, "gain", None)
+    if gain is None:
+        default = model.init in ("torch", "lecun")
+        gain = 1.0 if default else GAINS[getattr(model, "activation", "relu")]
 
-    def draw(layer: Layer, last: bool) -> None:
-        own = 1.0 if last else gain
+    def initialise(layer: Layer, last: bool) -> None:
+        layer_gain = 1.0 if last else float(gain)
         if model.init == "torch":
-            if own != 1:
-                layer.weight.data.mul_(own)
+            if layer_gain != 1:
+                layer.weight.data.mul_(layer_gain)
             return
         if model.init == "orthogonal":
-            nn.init.orthogonal_(layer.weight, own)
+            nn.init.orthogonal_(layer.weight, layer_gain)
         else:
-            nn.init.normal_(layer.weight, std=own / math.sqrt(layer.weight[0].numel()))
+            nn.init.normal_(layer.weight, std=layer_gain / math.sqrt(layer.weight[0].numel()))
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
 
-    return draw
+    return initialise
 
 
-def draw_all(network: nn.Module, draw: Draw) -> None:
+def initialise_all(network: nn.Module, initialise: InitialiseLayer) -> None:
     """Initialise all linear layers and convolutions of a timm network."""
     head = cast(Any, network).get_classifier()
     for layer in layers_of(network):
-        draw(layer, layer is head)
+        initialise(layer, layer is head)
 
 
 def layers_of(network: nn.Module) -> list[Layer]:
@@ -64,15 +65,8 @@ def layers_of(network: nn.Module) -> list[Layer]:
     return [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
 
 
-def _gain(model: Initialised) -> float:
-    gain = getattr(model, "gain", None)
-    if gain is not None:
-        return float(gain)
-    return 1.0 if model.init in ("torch", "lecun") else GAINS[getattr(model, "activation", "relu")]
-
-
-def scale_rates(layers: list[Layer], times: float) -> None:
-    """Apply the maximal update parametrisation to layers that are ``times`` their base width.
+def scale_rates(layers: list[Layer], width_ratio: float) -> None:
+    """Apply the maximal update parametrisation to layers of ``width_ratio`` times their base.
 
     Every trained parameter gets an attribute ``rate_factors``; see ``make_optimizer`` in
     training/optimizers.py.
@@ -86,10 +80,10 @@ def scale_rates(layers: list[Layer], times: float) -> None:
         return
     for number, layer in enumerate(layers):
         first, last = number == 0, number == len(layers) - 1
-        sgd = times if first else 1 / times if last else 1.0
-        adam = 1.0 if first else 1 / times
+        sgd = width_ratio if first else 1 / width_ratio if last else 1.0
+        adam = 1.0 if first else 1 / width_ratio
         cast(Any, layer.weight).rate_factors = (sgd, adam)
         if layer.bias is not None:
-            cast(Any, layer.bias).rate_factors = (1.0 if last else times, 1.0)
+            cast(Any, layer.bias).rate_factors = (1.0 if last else width_ratio, 1.0)
         if last:
-            layer.weight.data.div_(math.sqrt(times))
+            layer.weight.data.div_(math.sqrt(width_ratio))

@@ -46,10 +46,10 @@ class Sparse(nn.Module):
     def __init__(self, rows: int, columns: int) -> None:
         super().__init__()
         self.rows = rows
-        place = _bernoulli_places(rows * columns, 1 / math.sqrt(rows))
-        sign = torch.randint(2, place.shape) * 2 - 1
-        self.register_buffer("row", place // columns, persistent=False)
-        self.register_buffer("column", place % columns, persistent=False)
+        index = _bernoulli_indices(rows * columns, 1 / math.sqrt(rows))
+        sign = torch.randint(2, index.shape) * 2 - 1
+        self.register_buffer("row", index // columns, persistent=False)
+        self.register_buffer("column", index % columns, persistent=False)
         self.register_buffer("value", sign * rows**-0.25, persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -73,15 +73,15 @@ class Kronecker(nn.Module):
     def __init__(self, rows: int, columns: int) -> None:
         super().__init__()
         self.rows = rows
-        high, wide = _ceil_sqrt(rows), _ceil_sqrt(columns)
+        height, width = _ceil_sqrt(rows), _ceil_sqrt(columns)
         scale = rows**-0.25
-        self.register_buffer("left", torch.randn(high, wide) * scale, persistent=False)
-        self.register_buffer("right", torch.randn(high, wide) * scale, persistent=False)
+        self.register_buffer("left", torch.randn(height, width) * scale, persistent=False)
+        self.register_buffer("right", torch.randn(height, width) * scale, persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
         """Return P z (rows,), computed as Q1 Z Q2^T with z reshaped row by row to the matrix Z."""
-        wide = self.left.shape[1]
-        square = functional.pad(z, (0, wide * wide - len(z))).view(wide, wide)
+        width = self.left.shape[1]
+        square = functional.pad(z, (0, width * width - len(z))).view(width, width)
         return (self.left @ square @ self.right.T).flatten()[: self.rows]
 
 
@@ -144,22 +144,21 @@ def walsh_hadamard(vectors: Tensor) -> Tensor:
     return result.reshape(vectors.shape)
 
 
-def _bernoulli_places(places: int, share: float) -> Tensor:
-    """Return the ascending indices below ``places`` selected by independent Bernoulli(``share``)
-    draws.
+def _bernoulli_indices(size: int, probability: float) -> Tensor:
+    """Return the ascending indices below ``size`` that independent Bernoulli draws select.
 
     The gaps between them are drawn, which are geometric: one random number per selected index.
     """
-    picked: list[Tensor] = []
+    chunks: list[Tensor] = []
     last = -1
-    while last < places - 1:
-        expected = (places - 1 - last) * share
+    while last < size - 1:
+        expected = (size - 1 - last) * probability
         gaps = torch.empty(int(expected + 4 * math.sqrt(expected)) + 8, dtype=torch.int64)
-        steps = gaps.geometric_(share).cumsum(0) + last
-        picked.append(steps)
-        last = int(steps[-1])
-    joined = torch.cat(picked)
-    return joined[joined < places]
+        indices = gaps.geometric_(probability).cumsum(0) + last
+        chunks.append(indices)
+        last = int(indices[-1])
+    joined = torch.cat(chunks)
+    return joined[joined < size]
 
 
 def _ceil_sqrt(value: int) -> int:

@@ -61,7 +61,7 @@ def resolution(model: Network, shape: Shape) -> Shape:
         return shape
     if len(shape) != 3:
         raise PointError(
-            f"model.scaling: compound resizes images, but a sample is {shape}; "
+            f"model.scaling: compound resizes images, but samples have shape {shape}; "
             "use width, depth or both"
         )
     patch = getattr(model, "patch", 1)
@@ -89,12 +89,12 @@ def _scaled(model: Sized, scaling: str, scale: float) -> Sized:
         "compound": (_power(1.1, scale), _power(1.2, scale)),
         "vit_shape": (scale**0.22, scale**0.45),
     }[scaling]
-    before = model.model_dump()
-    values = before | {"width": _nearest(before["width"] * width, model.width_multiple)}
-    if before["depth"] > 0:  # an mlp without hidden layers stays one
-        values["depth"] = _nearest(before["depth"] * depth, 1)
+    base = model.model_dump()
+    values = base | {"width": _nearest(base["width"] * width, model.width_multiple)}
+    if base["depth"] > 0:  # an mlp without hidden layers stays one
+        values["depth"] = _nearest(base["depth"] * depth, 1)
     if scaling == "vit_shape":
-        units = _nearest(before["width"] * before["mlp_ratio"] * scale**0.6, 1)
+        units = _nearest(base["width"] * base["mlp_ratio"] * scale**0.6, 1)
         values["mlp_ratio"] = _ratio(units, values["width"])
     try:
         return type(model)(**values | {"scaling": None, "scale": None})
@@ -102,50 +102,50 @@ def _scaled(model: Sized, scaling: str, scale: float) -> Sized:
         first = error.errors()[0]
         key = str(first["loc"][0])
         raise PointError(
-            f"model.scale: {scale:g} makes {key} {values[key]:g}, and {model.family} refuses that "
-            f"({first['msg'].lower()}); use another scale"
+            f"model.scale: {scale:g} results in {key} {values[key]:g}, which {model.family} does "
+            f"not support ({first['msg'].lower()}); use another scale"
         ) from None
 
 
 @lru_cache(maxsize=1024)
-def _matched(model: Sized, shape: Shape, classes: int, wanted: int) -> Sized:
+def _matched(model: Sized, shape: Shape, classes: int, target: int) -> Sized:
     """Bisect for the width: the number of parameters never decreases with the width."""
     multiple = model.width_multiple
 
-    def at(width: int) -> Sized:
+    def with_width(width: int) -> Sized:
         return model.model_copy(update={"width": width, "match_params": None})
 
     def count(width: int) -> int:
-        return _count(at(width), shape, classes)
+        return _count(with_width(width), shape, classes)
 
     low = first = max(multiple, model.narrowest)
     fewest = below = count(first)
-    if fewest > 2 * wanted:
+    if fewest > 2 * target:
         raise PointError(
-            f"model.match_params: {wanted} cannot be matched, the narrowest {model.family} of this "
-            f"depth (width {first}) has {fewest} parameters; ask for more or make it less deep"
+            f"model.match_params: cannot match {target}: the narrowest {model.family} of this "
+            f"depth (width {first}) has {fewest} parameters; use a larger number or a smaller depth"
         )
-    if fewest >= wanted:
-        return at(first)
+    if fewest >= target:
+        return with_width(first)
     high = low
-    while (above := count(high := 2 * high)) < wanted:
+    while (above := count(high := 2 * high)) < target:
         if 2 * high > _WIDEST:
             raise PointError(
-                f"model.match_params: no width of this {model.family} has {wanted} parameters, it "
-                f"has {fewest} at width {first} and {above} at {high}; choose other sizes"
+                f"model.match_params: no width of this {model.family} has {target} parameters "
+                f"({fewest} at width {first}, {above} at {high}); use another number or depth"
             )
         low, below = high, above
     while high - low > multiple:
         middle = low + (high - low) // (2 * multiple) * multiple
-        if (between := count(middle)) < wanted:
+        if (between := count(middle)) < target:
             low, below = middle, between
         else:
             high, above = middle, between
-    return at(low if wanted - below <= above - wanted else high)
+    return with_width(low if target - below <= above - target else high)
 
 
 def _count(model: Sized, shape: Shape, classes: int) -> int:
-    # fork_rng: the weights drawn afterwards must not depend on whether a width was looked up
+    # fork_rng: the weights drawn afterwards must not depend on whether a width was computed
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return sum(p.numel() for p in network(model, shape, classes).parameters())
 

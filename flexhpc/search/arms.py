@@ -27,16 +27,16 @@ from flexhpc.search.history import History
 
 Coordinates = Sequence[Sequence[float]]
 """Coordinates of each arm, one per tuned key, scaled so that neighbours are about 1 apart."""
-ALONE: Coordinates = ((),)
+SINGLE_ARM: Coordinates = ((),)
 """Coordinates of the single arm of a point without tuned keys."""
-_LEVEL_SD, _ARM_SD, _OWN_SD = 3.0, 2.0, 0.2
+_LEVEL_SD, _ARM_SD, _INDEPENDENT_SD = 3.0, 2.0, 0.2
 """Standard deviations of the Gaussian process in log n: common level, smooth variation between
 distant arms, and independent variation of each arm."""
-_REACH = 2.5
+_LENGTH_SCALE = 2.5
 """Length scale of the Gaussian process, in units of the coordinates."""
-_TRUST = 0.9
+_CORRECT = 0.9
 """Prior probability that the Gaussian process predicts an arm's threshold correctly."""
-_ELSEWHERE = 1 / 12
+_UNIFORM = 1 / 12
 """Density of the threshold otherwise (uniform, per unit of log n)."""
 _WIDTH_SD = 0.35
 """Standard deviation of an arm's log width around the log width shared by all arms."""
@@ -45,28 +45,28 @@ _DRAWS = 960
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contest:
+class ArmPosteriors:
     """Joint posterior of all arms, as equally weighted draws.
 
     Attributes:
-        own: posterior of each arm given its own probes; the other arms enter only through the
+        separate: posterior of each arm given its own probes; the other arms enter only through the
             prior of the width.
-        curves: posterior of each arm given all probes, with ``draws`` cells; draw i consists of
+        pooled: posterior of each arm given all probes, with ``draws`` cells; draw i consists of
             cell i of every curve.
         level: log n at the level of the estimand, clipped to [0, log n_limit], shape
             (draws, arms).
-        tried: whether an arm has any probes, shape (arms,).
+        probed: whether an arm has any probes, shape (arms,).
     """
 
-    own: Sequence[FitCurve]
-    curves: Sequence[FitCurve]
+    separate: Sequence[FitCurve]
+    pooled: Sequence[FitCurve]
     level: Floats
-    tried: Sequence[bool]
+    probed: Sequence[bool]
 
     @property
     def best(self) -> int:
         """The arm with the largest posterior mean of log EMC, among those with probes."""
-        mean = np.where(self.tried, self.level.mean(axis=0), -math.inf)
+        mean = np.where(self.probed, self.level.mean(axis=0), -math.inf)
         return int(np.argmax(mean))
 
     @property
@@ -80,7 +80,9 @@ class Contest:
         return float((self.level.max(axis=1) - self.level[:, self.best]).mean())
 
 
-def contest(history: History, n_limit: int, q: float, coordinates: Coordinates) -> Contest:
+def arm_posteriors(
+    history: History, n_limit: int, q: float, coordinates: Coordinates
+) -> ArmPosteriors:
     """Compute the joint posterior of all arms.
 
     Args:
@@ -89,32 +91,24 @@ def contest(history: History, n_limit: int, q: float, coordinates: Coordinates) 
         q: level of the estimand, in (0, 1).
         coordinates: coordinates of the arms.
     """
-    each = [[r for r in history if r.arm == arm] for arm in range(len(coordinates))]
-    own = [posterior(some, n_limit) for some in each]
-    tried = [bool(some) for some in each]
-    own = _with_common_width(own)
-    curves = []
-    for arm, curve in enumerate(own):
-        prior = _prior(own, tried, coordinates, arm)
-        pooled = curve if prior is None else curve.reweighted(_log_weight(curve.threshold, *prior))
+    by_arm = [[r for r in history if r.arm == arm] for arm in range(len(coordinates))]
+    probed = [bool(results) for results in by_arm]
+    separate = _with_common_width([posterior(results, n_limit) for results in by_arm])
+    pooled = []
+    for arm, curve in enumerate(separate):
+        prior = _prior(separate, probed, coordinates, arm)
+        if prior is not None:
+            curve = curve.reweighted(_log_weight(curve.threshold, *prior))
         order = np.random.default_rng(arm).permutation(_DRAWS)
-        thin = pooled.thin(_DRAWS)
-        curves.append(
-            FitCurve(
-                threshold=thin.threshold[order],
-                width=thin.width[order],
-                lapse=thin.lapse[order],
-                weight=thin.weight,
-            )
-        )
-    level = np.stack([np.log(curve.level_set(q)) for curve in curves], axis=1)
+        pooled.append(curve.thin(_DRAWS).take(order))
+    level = np.stack([np.log(curve.level_set(q)) for curve in pooled], axis=1)
     # An EMC is at most n_limit and at least 1; posterior mass beyond these ends must not make one
     # arm appear better than another.
     level = np.clip(level, 0.0, math.log(n_limit))
-    return Contest(own=own, curves=curves, level=level, tried=tried)
+    return ArmPosteriors(separate=separate, pooled=pooled, level=level, probed=probed)
 
 
-def _with_common_width(own: Sequence[FitCurve]) -> list[FitCurve]:
+def _with_common_width(curves: Sequence[FitCurve]) -> list[FitCurve]:
     """Replace the prior of each arm's width by one informed by the other arms.
 
     Hierarchical model: log widths of arms are normally distributed around a shared log width. Both
@@ -123,44 +117,44 @@ def _with_common_width(own: Sequence[FitCurve]) -> list[FitCurve]:
     log_widths = np.log(WIDTHS)
     spread = math.sqrt(WIDTH_SPREAD**2 - _WIDTH_SD**2)
     common = np.exp(-0.5 * ((log_widths - math.log(WIDTH_MIDDLE)) / spread) ** 2)
-    given = np.exp(-0.5 * ((log_widths[:, None] - log_widths) / _WIDTH_SD) ** 2)
-    given /= given.sum(axis=1, keepdims=True)
-    places = [np.searchsorted(WIDTHS, curve.width) for curve in own]
+    conditional = np.exp(-0.5 * ((log_widths[:, None] - log_widths) / _WIDTH_SD) ** 2)
+    conditional /= conditional.sum(axis=1, keepdims=True)
     prior = np.exp(WIDTH_PRIOR) / np.exp(WIDTH_PRIOR).sum()
+    indices = [np.searchsorted(WIDTHS, curve.width) for curve in curves]
     likelihoods = [
-        given @ (np.bincount(place, curve.weight, len(WIDTHS)) / prior)
-        for place, curve in zip(places, own, strict=True)
+        conditional @ (np.bincount(index, curve.weight, len(WIDTHS)) / prior)
+        for index, curve in zip(indices, curves, strict=True)
     ]
-    together = np.log(common) + np.log(likelihoods).sum(axis=0)
-    curves = []
-    for place, curve, alone in zip(places, own, likelihoods, strict=True):
-        others = together - np.log(alone)
+    log_posterior = np.log(common) + np.log(likelihoods).sum(axis=0)
+    result = []
+    for index, curve, likelihood in zip(indices, curves, likelihoods, strict=True):
+        others = log_posterior - np.log(likelihood)
         others = np.exp(others - others.max())
-        curves.append(curve.reweighted(np.log(others @ given / prior)[place]))
-    return curves
+        result.append(curve.reweighted(np.log(others @ conditional / prior)[index]))
+    return result
 
 
 def _prior(
-    own: Sequence[FitCurve], tried: Sequence[bool], coordinates: Coordinates, arm: int
+    curves: Sequence[FitCurve], probed: Sequence[bool], coordinates: Coordinates, arm: int
 ) -> tuple[float, float] | None:
     """Predict the threshold of an arm from the other arms: mean and standard deviation in log n.
 
     Return None if no other arm has probes.
     """
-    others = [other for other in range(len(own)) if tried[other] and other != arm]
+    others = [other for other in range(len(curves)) if probed[other] and other != arm]
     if not others:
         return None
-    moments = [_moments(own[other]) for other in others]
+    moments = [_moments(curves[other]) for other in others]
     mean = np.array([m for m, _ in moments])
     noise = np.array([s**2 for _, s in moments])
-    places = np.array([coordinates[i] for i in (*others, arm)], dtype=np.float64)
-    apart = np.square(places[:, None] - places[None]).sum(axis=2)
-    cover = _LEVEL_SD**2 + _ARM_SD**2 * np.exp(-0.5 * apart / _REACH**2)
-    inverse = np.linalg.inv(cover[:-1, :-1] + np.diag(noise + _OWN_SD**2))
-    row = cover[-1, :-1]
-    centre = float(np.average(mean, weights=1 / (noise + _OWN_SD**2)))
+    points = np.array([coordinates[i] for i in (*others, arm)], dtype=np.float64)
+    distances = np.square(points[:, None] - points[None]).sum(axis=2)
+    covariance = _LEVEL_SD**2 + _ARM_SD**2 * np.exp(-0.5 * distances / _LENGTH_SCALE**2)
+    inverse = np.linalg.inv(covariance[:-1, :-1] + np.diag(noise + _INDEPENDENT_SD**2))
+    row = covariance[-1, :-1]
+    centre = float(np.average(mean, weights=1 / (noise + _INDEPENDENT_SD**2)))
     expected = centre + float(row @ inverse @ (mean - centre))
-    variance = cover[-1, -1] + _OWN_SD**2 - float(row @ inverse @ row)
+    variance = covariance[-1, -1] + _INDEPENDENT_SD**2 - float(row @ inverse @ row)
     return expected, math.sqrt(variance)
 
 
@@ -172,4 +166,4 @@ def _moments(curve: FitCurve) -> tuple[float, float]:
 def _log_weight(threshold: Floats, centre: float, scale: float) -> Floats:
     z = (threshold - centre) / scale
     near = np.exp(-0.5 * z * z) / (scale * math.sqrt(2 * math.pi))
-    return np.asarray(np.log(_TRUST * near + (1 - _TRUST) * _ELSEWHERE))
+    return np.asarray(np.log(_CORRECT * near + (1 - _CORRECT) * _UNIFORM))

@@ -6,12 +6,11 @@ The posterior of the fit curve, the next n and the stopping decision are functio
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import cycle, islice
 
 from flexhpc.config.sections.search import Bayes, Level, eps_name
-from flexhpc.search.arms import Contest, Coordinates, contest
-from flexhpc.search.design import Draws, Prices, choose
+from flexhpc.search.arms import ArmPosteriors, Coordinates, arm_posteriors
+from flexhpc.search.design import CostModel, Draws, choose
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import (
     TAILS,
@@ -19,89 +18,87 @@ from flexhpc.search.history import (
     Censored,
     EndedBy,
     EpsEstimate,
-    Found,
+    Estimate,
     History,
     ProbeResult,
     counted,
     passes,
 )
-from flexhpc.search.policy import Policy, Wanted
+from flexhpc.search.policy import Policy, Proposal, make_estimate
 
 _HALF = 0.5
 """Level of the estimand for a training error: the n at which half of the trainings pass."""
-_BESIDE = 1.05
+_BRACKET_SLACK = 1.05
 """Largest factor by which the nearest fit (failure) may lie outside the interval's end."""
 _REGRET = 0.25
 """Expected regret of the chosen arm at which the comparison of arms stops, as a fraction of the
 tolerance."""
-MORE_FOR_ARMS = 2.0
+_ARMS_FACTOR = 2.0
 """Factor by which ``max_trainings`` is multiplied if keys are tuned."""
 
 
-def wanted(
+def propose(
     search: Bayes, n_limit: int, history: History, coordinates: Coordinates
-) -> Wanted | EndedBy:
-    """Propose the next ``at_once`` probes, or return why the search has ended.
-
-    Args:
-        search: policy and its settings.
-        n_limit: largest available n (samples).
-        history: finished probes, in any order.
-        coordinates: coordinates of the arms; see :mod:`flexhpc.search.arms`.
-    """
+) -> Proposal | EndedBy:
+    """Propose the next ``at_once`` probes, or return why the search has ended."""
     if not history:
-        return _first(search, n_limit, len(coordinates))
-    known = None
-    if len(coordinates) > 1:
-        known = contest(history, n_limit, search.quantile, coordinates)
-    arm = 0 if known is None else known.best
-    own = _of_arm(history, arm)
-    contested = known if known and known.regret > _REGRET * search.tolerance else None
+        return _first_round(search, n_limit, len(coordinates))
+    arms, arm, results = _best_arm(search, n_limit, history, coordinates)
+    compared = arms if arms and arms.regret > _REGRET * search.tolerance else None
     ended: EndedBy = "tolerance"
     for number, eps in enumerate(_targets(search), start=1):
-        curve = known.own[arm] if known and eps is None else posterior(own, n_limit, eps)
-        lower, upper = _ends(curve, search, n_limit, eps)
+        curve = arms.separate[arm] if arms and eps is None else posterior(results, n_limit, eps)
+        lower, upper = _interval(curve, search, n_limit, eps)
         narrow = upper <= lower * (1 + search.tolerance) ** 2 or upper - lower < 1
-        untried = _untried(own, lower, upper, n_limit, eps) if narrow else None
-        if narrow and untried is None and contested is None:
-            answer = _answer(curve, _level(search, eps), n_limit, own, eps)
+        missing = _missing_verdict(results, lower, upper, n_limit, eps) if narrow else None
+        if narrow and missing is None and compared is None:
+            answer = _eps_estimate(curve, _level(search, eps), n_limit, results, eps)
             ended = "tolerance" if answer.censored == "none" or number > 1 else "data"
             continue
         cap = _cap(search, history, number, len(coordinates))
         if cap is not None:
             ended = cap
             continue
-        if contested is None:
-            some, draws = [arm], Draws.of_one(curve, _level(search, eps))
+        if compared is None:
+            candidates, draws = [arm], Draws.from_curve(curve, _level(search, eps))
         else:
-            some, draws = list(range(len(coordinates))), Draws.of_arms(contested)
-        lowest = [_lowest(history, a, search.at_once) for a in some]
-        place = some.index(arm)
+            candidates, draws = list(range(len(coordinates))), Draws.from_arms(compared)
+        lowest = [_lowest(history, candidate, search.at_once) for candidate in candidates]
+        index = candidates.index(arm)
         chosen = choose(
             draws,
-            Prices.of(history),
+            CostModel.from_history(history),
             [(low, n_limit) for low in lowest],
             count=search.at_once,
-            given=[] if untried is None else [(place, max(untried, lowest[place]))],
+            required=[] if missing is None else [(index, max(missing, lowest[index]))],
         )
-        return [(some[a], n) for a, n in chosen]
+        return [(candidates[i], n) for i, n in chosen]
     return ended
+
+
+def _best_arm(
+    search: Bayes, n_limit: int, history: History, coordinates: Coordinates
+) -> tuple[ArmPosteriors | None, int, list[ProbeResult]]:
+    """Return the posteriors of several arms (None for one), the best arm and its probes."""
+    arms = None
+    if len(coordinates) > 1:
+        arms = arm_posteriors(history, n_limit, search.quantile, coordinates)
+    arm = 0 if arms is None else arms.best
+    return arms, arm, _of_arm(history, arm)
 
 
 def _cap(search: Bayes, history: History, number: int, arms: int) -> EndedBy | None:
     """Return the cap that the finished probes have reached, or None.
 
     Args:
-        search: policy and its settings.
-        history: finished probes.
         number: number of targets so far; every target adds one full cap.
         arms: number of arms.
     """
     if search.max_probes is not None and len(history) >= number * search.max_probes:
         return "max_probes"
     if search.max_trainings is not None:
-        most = search.max_trainings * number * (MORE_FOR_ARMS if arms > 1 else 1)
-        if Prices.of(history).trainings(history) >= most:
+        cap = search.max_trainings * number * (_ARMS_FACTOR if arms > 1 else 1)
+        if CostModel.from_history(history).trainings(history) >= cap:
             return "max_trainings"
     return None
 
@@ -116,13 +113,13 @@ def _lowest(history: History, arm: int, count: int) -> int:
     n = 1 is proposed last and only if no probe fitted, because a network with batch normalisation
     cannot be trained on one sample.
     """
-    own = _of_arm(history, arm) or history
-    smallest = min(result.n for result in own)
+    results = _of_arm(history, arm) or history
+    smallest = min(result.n for result in results)
     last = smallest < 4 and all(result.verdict != "fit" for result in history)
     return min(smallest, max(smallest >> count, 1 if last else 2))
 
 
-def _first(search: Bayes, n_limit: int, arms: int) -> Wanted:
+def _first_round(search: Bayes, n_limit: int, arms: int) -> Proposal:
     """Propose the first probes: ``start``, its doubles up to ``n_limit``, then its halves.
 
     With several arms, propose ``start`` for each arm, from the middle arm outwards.
@@ -137,35 +134,21 @@ def _first(search: Bayes, n_limit: int, arms: int) -> Wanted:
     return [(0, n) for n in islice(cycle(ladder), search.at_once)]
 
 
-def found(
-    search: Bayes, n_limit: int, history: Sequence[ProbeResult], coordinates: Coordinates
-) -> Found:
-    """Estimate the EMC of the best arm for a perfect fit and for each eps.
-
-    Args:
-        search, n_limit, coordinates: as in :func:`wanted`.
-        history: finished probes, at least one of which counts (see
-            :func:`flexhpc.search.history.counted`).
-    """
-    known: Contest | None = None
-    if len(coordinates) > 1:
-        known = contest(history, n_limit, search.quantile, coordinates)
-    arm = 0 if known is None else known.best
-    own = _of_arm(history, arm)
-    curve = known.own[arm] if known else posterior(own, n_limit)
+def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordinates) -> Estimate:
+    """Estimate the EMC of the best arm for a perfect fit and for each eps."""
+    arms, arm, results = _best_arm(search, n_limit, history, coordinates)
+    curve = arms.separate[arm] if arms else posterior(results, n_limit)
     by_eps = {
-        eps_name(eps): _answer(posterior(own, n_limit, eps), _HALF, n_limit, own, eps)
+        eps_name(eps): _eps_estimate(posterior(results, n_limit, eps), _HALF, n_limit, results, eps)
         for eps in _targets(search)
         if eps is not None
     }
-    return Found(
-        answer=_answer(curve, search.quantile, n_limit, own, None),
-        by_eps=by_eps,
-        bracket=bracket_of(own),
-        width=curve.quantiles(curve.width, TAILS),
-        lapse=curve.quantiles(curve.lapse, TAILS),
-        arm=arm,
-        best_chance=None if known is None else known.best_chance,
+    fits, fails = _split(results, None)
+    bracket = Bracket(largest_fit=max(fits, default=None), smallest_fail=min(fails, default=None))
+    fit = _eps_estimate(curve, search.quantile, n_limit, results, None)
+    best_chance = None if arms is None else arms.best_chance
+    return make_estimate(
+        search, history, curve, fit, bracket, by_eps=by_eps, arm=arm, best_chance=best_chance
     )
 
 
@@ -187,13 +170,7 @@ def estimate_at(eps: float, n_limit: int, history: History) -> EpsEstimate | Non
     """
     if not counted(history):
         return None
-    return _answer(posterior(history, n_limit, eps), _HALF, n_limit, history, eps)
-
-
-def bracket_of(history: History) -> Bracket:
-    """Return the largest n with a fit and the smallest n with a failure, over all probes."""
-    fits, fails = _split(history, None)
-    return Bracket(largest_fit=max(fits, default=None), smallest_fail=min(fails, default=None))
+    return _eps_estimate(posterior(history, n_limit, eps), _HALF, n_limit, history, eps)
 
 
 def _targets(search: Bayes) -> list[float | None]:
@@ -206,14 +183,16 @@ def _level(search: Level, eps: float | None) -> float:
     return search.quantile if eps is None else _HALF
 
 
-def _ends(curve: FitCurve, search: Bayes, n_limit: int, eps: float | None) -> tuple[float, float]:
+def _interval(
+    curve: FitCurve, search: Bayes, n_limit: int, eps: float | None
+) -> tuple[float, float]:
     """Return the interval of the estimand in samples, clipped to [1, n_limit]."""
     ends = curve.quantiles(curve.level_set(_level(search, eps)), TAILS)
     lower, _, upper = (min(max(end, 1.0), float(n_limit)) for end in ends)
     return lower, upper
 
 
-def _untried(
+def _missing_verdict(
     history: History, lower: float, upper: float, n_limit: int, eps: float | None
 ) -> int | None:
     """Return an n that must be probed before the search may end with this interval, or None.
@@ -227,13 +206,13 @@ def _untried(
         return None if n_limit in fits else n_limit
     if not fits:
         return None if 1 in fails else 1
-    low, high = math.floor(lower / _BESIDE), min(math.ceil(upper * _BESIDE), n_limit)
+    low, high = math.floor(lower / _BRACKET_SLACK), min(math.ceil(upper * _BRACKET_SLACK), n_limit)
     if max(fits) < low:
         return low
     return high if min(fails) > high else None
 
 
-def _answer(
+def _eps_estimate(
     curve: FitCurve, level: float, n_limit: int, history: History, eps: float | None
 ) -> EpsEstimate:
     lower, middle, upper = curve.quantiles(curve.level_set(level), TAILS)
@@ -252,15 +231,17 @@ def _answer(
 def _split(history: History, eps: float | None) -> tuple[list[int], list[int]]:
     """Split the n of the probes that count into passes and failures at training error ``eps``."""
     fits = passes(eps)
-    some = counted(history)
-    return [r.n for r in some if fits(r)], [r.n for r in some if not fits(r)]
+    results = counted(history)
+    return [r.n for r in results if fits(r)], [r.n for r in results if not fits(r)]
 
 
-def worst(search: Bayes, n_limit: int, *, rejects: bool, tuned: bool) -> list[tuple[int, float]]:
-    """Bound the number of full trainings that the policy proposes; see :class:`Worst`."""
+def probe_bound(
+    search: Bayes, n_limit: int, *, rejects: bool, tuned: bool
+) -> list[tuple[int, float]]:
+    """Bound the number of full trainings that the policy proposes; see :class:`Policy`."""
     caps: list[float] = []
     if search.max_trainings is not None:
-        caps.append(search.max_trainings * (MORE_FOR_ARMS if tuned else 1))
+        caps.append(search.max_trainings * (_ARMS_FACTOR if tuned else 1))
     if search.max_probes is not None:
         caps.append(search.max_probes)
     targets = 1 + len(search.eps or ())
@@ -268,4 +249,4 @@ def worst(search: Bayes, n_limit: int, *, rejects: bool, tuned: bool) -> list[tu
     return [(n_limit, min(caps, default=math.inf) * targets + search.at_once - 1)]
 
 
-POLICY = Policy(wanted=wanted, found=found, worst=worst)
+POLICY = Policy(propose=propose, estimate=estimate, probe_bound=probe_bound)

@@ -13,24 +13,26 @@ from flexhpc.search.history import (
     Bracket,
     EndedBy,
     EpsEstimate,
-    Found,
+    Estimate,
     History,
-    by_n,
     counted,
+    group_by_n,
 )
-from flexhpc.search.policy import Policy, Wanted
-from flexhpc.search.walk import Decide, Standing, bisection, by_quorum, ladder, most_probes
+from flexhpc.search.policy import Policy, Proposal, make_estimate
+from flexhpc.search.walk import Decide, WalkState, bisection, by_quorum, ladder, most_probes
 
 
-def wanted(search: Bisection, n_limit: int, history: History, _: Coordinates) -> Wanted | EndedBy:
+def propose(
+    search: Bisection, n_limit: int, history: History, _: Coordinates
+) -> Proposal | EndedBy:
     """Propose the next probe, or return why the search has ended."""
     walks = list(_walks(search, n_limit, history))
-    if walks[-1].wanted is not None:
-        return [(0, walks[-1].wanted)]
+    if walks[-1].next_n is not None:
+        return [(0, walks[-1].next_n)]
     return "tolerance" if walks[0].bracket.censored == "none" else "data"
 
 
-def found(search: Bisection, n_limit: int, history: History, _: Coordinates) -> Found | None:
+def estimate(search: Bisection, n_limit: int, history: History, _: Coordinates) -> Estimate | None:
     """Estimate the EMC for a perfect fit and for each eps; None while no n is decided."""
     walks = _walks(search, n_limit, history)
     first = next(walks)
@@ -41,16 +43,11 @@ def found(search: Bisection, n_limit: int, history: History, _: Coordinates) -> 
     for eps, walk in zip(sorted(search.eps or ()), walks, strict=False):
         if walk.bracket != Bracket():
             by_eps[eps_name(eps)] = _eps_estimate(eps, walk.bracket, n_limit, history)
-    return Found(
-        answer=_answer(search, n_limit, curve, first.bracket),
-        by_eps=by_eps,
-        bracket=first.bracket,
-        width=curve.quantiles(curve.width, TAILS),
-        lapse=curve.quantiles(curve.lapse, TAILS),
-    )
+    fit = _fit_estimate(search, n_limit, curve, first.bracket)
+    return make_estimate(search, history, curve, fit, first.bracket, by_eps=by_eps)
 
 
-def worst(
+def probe_bound(
     search: Bisection, n_limit: int, *, rejects: bool, tuned: bool
 ) -> list[tuple[int, float]]:
     """Return (n, number of probes) for every n that the policy may propose."""
@@ -59,34 +56,34 @@ def worst(
     narrowing = math.ceil(math.log2(max(1.0, math.log(ratio) / math.log1p(search.tolerance))))
     walks = 1 + len(search.eps or ())
     ns = rungs + [n_limit] * ((narrowing + 2) * walks + (walks - 1) * len(rungs))
-    each = most_probes(search, rejects)
-    return [(n, each) for n in ns]
+    count = most_probes(search, rejects)
+    return [(n, count) for n in ns]
 
 
-def _walks(search: Bisection, n_limit: int, history: History) -> Iterator[Standing]:
+def _walks(search: Bisection, n_limit: int, history: History) -> Iterator[WalkState]:
     """Replay the bisection for a perfect fit, then one for each eps in ascending order.
 
     All bisections share their probes. Each one starts at the result of the previous one; the first
     unfinished bisection is the last that is yielded.
     """
     decisions = [by_quorum(history, search.seeds_per_n)]
-    decisions += [_below(eps, history, search.seeds_per_n) for eps in sorted(search.eps or ())]
+    decisions += [_by_error(eps, history, search.seeds_per_n) for eps in sorted(search.eps or ())]
     start = search.start
     for decide in decisions:
         walk = bisection(decide, start=start, tolerance=search.tolerance, n_limit=n_limit)
         yield walk
-        if walk.wanted is not None:
+        if walk.next_n is not None:
             return
         start = walk.bracket.largest_fit or 1
 
 
-def _below(eps: float, history: History, seeds_per_n: int) -> Decide:
+def _by_error(eps: float, history: History, seeds_per_n: int) -> Decide:
     """Return a function that decides whether the mean training error at n is at most ``eps``.
 
     This is definition 1 of Nakkiran et al. 2019 (arXiv 1912.02292), with the mean over the same
     probes that decide a fit.
     """
-    groups, needed = by_n(counted(history)), seeds_per_n // 2 + 1
+    groups, needed = group_by_n(counted(history)), seeds_per_n // 2 + 1
 
     def decide(n: int) -> bool | None:
         results = groups.get(n, [])
@@ -97,7 +94,9 @@ def _below(eps: float, history: History, seeds_per_n: int) -> Decide:
     return decide
 
 
-def _answer(search: Bisection, n_limit: int, curve: FitCurve, bracket: Bracket) -> EpsEstimate:
+def _fit_estimate(
+    search: Bisection, n_limit: int, curve: FitCurve, bracket: Bracket
+) -> EpsEstimate:
     """Return the EMC and its interval for the estimand of ``search``."""
     low, high, q = bracket.largest_fit, bracket.smallest_fail, search.quantile
     lower, middle, upper = curve.quantiles(curve.level_set(q), TAILS)
@@ -125,4 +124,4 @@ def _eps_estimate(eps: float, bracket: Bracket, n_limit: int, history: History) 
     return EpsEstimate.within(emc, lower, upper, bracket.censored)
 
 
-POLICY = Policy(wanted=wanted, found=found, worst=worst)
+POLICY = Policy(propose=propose, estimate=estimate, probe_bound=probe_bound)

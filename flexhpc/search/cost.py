@@ -26,14 +26,14 @@ def cost_bound(
     """
     if not isinstance(training, Training) or training.until is not None:
         return None
-    asked = policy_of(search).worst(search, n_limit, rejects=training.rejects, tuned=tuned)
-    most = sum(times * _probe(training, n) for n, times in asked)
+    probes = policy_of(search).probe_bound(search, n_limit, rejects=training.rejects, tuned=tuned)
+    bound = sum(count * _full_cost(training, n) for n, count in probes)
     if training.unconverged == "extend":
-        most *= training.extend_to
-    return math.ceil(most) if math.isfinite(most) else None
+        bound *= training.extend_to
+    return math.ceil(bound) if math.isfinite(bound) else None
 
 
-def _probe(training: Training, n: int) -> int:
+def _full_cost(training: Training, n: int) -> int:
     """Return the sample passes of one training over its full initial budget, without extensions."""
     gradients = 1 if training.sam is None else 2
     if training.gradient_evaluations is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import xlogy
 
-from flexhpc.search.arms import Contest
+from flexhpc.search.arms import ArmPosteriors
 from flexhpc.search.evidence import Floats
 from flexhpc.search.fit_curve import FitCurve
 from flexhpc.search.history import History
@@ -18,14 +18,14 @@ from flexhpc.search.history import History
 _CELLS, _BINS = 240, 16
 _BINS_OF_ARM = 6
 _CANDIDATES = 32
-_FIT_SHARE, _FAIL_SHARE = 0.35, 1.0
+_FIT_FRACTION, _FAIL_FRACTION = 0.35, 1.0
 """Prior guesses of the fraction of its budget that a fitting and a failing probe uses."""
-_WORTH = 3
+_PRIOR_WEIGHT = 3
 """Number of observed probes that a prior guess counts for."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prices:
+class CostModel:
     """Cost model of a probe, estimated from the history.
 
     Attributes:
@@ -41,23 +41,26 @@ class Prices:
     level: float | None
 
     @classmethod
-    def of(cls, history: History) -> Prices:
+    def from_history(cls, history: History) -> CostModel:
         """Estimate the cost model from finished probes.
 
         If training has no budget, the cost of a failing probe stands for a full training.
         """
         known = [r for r in history if r.share and r.cost > 0]
-        shares = {
+        fractions = {
             fit: [r.share for r in known if r.fit == fit and r.share is not None]
             for fit in (True, False)
         }
         fit, fail = (
-            (guess * _WORTH + sum(some)) / (_WORTH + len(some))
-            for guess, some in ((_FIT_SHARE, shares[True]), (_FAIL_SHARE, shares[False]))
+            (guess * _PRIOR_WEIGHT + sum(values)) / (_PRIOR_WEIGHT + len(values))
+            for guess, values in (
+                (_FIT_FRACTION, fractions[True]),
+                (_FAIL_FRACTION, fractions[False]),
+            )
         )
-        whole = known or [r for r in history if not r.fit and r.cost > 0]
-        n = np.log([r.n for r in whole])
-        full = np.log([r.cost / (r.share or 1) for r in whole])
+        full_runs = known or [r for r in history if not r.fit and r.cost > 0]
+        n = np.log([r.n for r in full_runs])
+        full = np.log([r.cost / (r.share or 1) for r in full_runs])
         growth = 1.0
         if len(n) and np.ptp(n) > math.log(1.5):
             growth = float(np.clip(np.polyfit(n, full, 1)[0], 0, 1))
@@ -84,8 +87,8 @@ class Prices:
             elif self.level is None:
                 used += 1.0
             else:
-                price = math.exp(self.level + self.growth * math.log(result.n))
-                used += min(1.0, result.cost / price)
+                full = math.exp(self.level + self.growth * math.log(result.n))
+                used += min(1.0, result.cost / full)
         return used
 
 
@@ -104,34 +107,25 @@ class Draws:
     starts: NDArray[np.intp]
 
     @classmethod
-    def of_one(cls, curve: FitCurve, q: float) -> Draws:
+    def from_curve(cls, curve: FitCurve, q: float) -> Draws:
         """Group draws by the n at which P(fit) = q, in bins of equal probability."""
         thin = curve.thin(_CELLS, curve.level_set(q))
         return cls(curves=[thin], starts=np.arange(0, _CELLS, _CELLS // _BINS))
 
     @classmethod
-    def of_arms(cls, contest: Contest) -> Draws:
+    def from_arms(cls, arms: ArmPosteriors) -> Draws:
         """Group draws by the best arm and, within it, by quantiles of its EMC."""
-        best, top = contest.level.argmax(axis=1), contest.level.max(axis=1)
+        best, top = arms.level.argmax(axis=1), arms.level.max(axis=1)
         ends = np.quantile(top, np.linspace(0, 1, _BINS_OF_ARM + 1)[1:-1])
-        answer = best * _BINS_OF_ARM + np.searchsorted(ends, top)
-        order = np.argsort(answer, kind="stable")
-        starts = np.flatnonzero(np.diff(answer[order], prepend=-1))
-        curves = [
-            FitCurve(
-                threshold=curve.threshold[order],
-                width=curve.width[order],
-                lapse=curve.lapse[order],
-                weight=curve.weight,
-            )
-            for curve in contest.curves
-        ]
-        return cls(curves=curves, starts=starts)
+        group = best * _BINS_OF_ARM + np.searchsorted(ends, top)
+        order = np.argsort(group, kind="stable")
+        starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+        return cls(curves=[curve.take(order) for curve in arms.pooled], starts=starts)
 
 
 def choose(
-    draws: Draws, prices: Prices, reach: Sequence[tuple[int, int]], *, count: int = 1,
-    given: Sequence[tuple[int, int]] = (),
+    draws: Draws, costs: CostModel, ranges: Sequence[tuple[int, int]], *, count: int = 1,
+    required: Sequence[tuple[int, int]] = (),
 ) -> list[tuple[int, int]]:  # fmt: skip
     """Choose (arm, n) of the next probes, which may run in parallel.
 
@@ -140,26 +134,26 @@ def choose(
 
     Args:
         draws: posterior draws, grouped by the target quantity.
-        prices: cost model of probes.
-        reach: per arm, the smallest and largest n that may be chosen (samples).
+        costs: cost model of probes.
+        ranges: per arm, the smallest and largest n that may be chosen (samples).
         count: number of probes to return.
-        given: probes fixed in advance, which come first.
+        required: probes fixed in advance, which come first.
     """
     arms, ns, chances = [], [], []
-    for arm, (curve, ends) in enumerate(zip(draws.curves, reach, strict=True)):
+    for arm, (curve, ends) in enumerate(zip(draws.curves, ranges, strict=True)):
         low = float(np.quantile(curve.threshold - 2 * curve.width, 0.05))
         high = float(np.quantile(curve.threshold + 2 * curve.width, 0.95))
         ladder = np.exp(np.linspace(low, min(high, math.log(4.0 * ends[1])), _CANDIDATES))
-        some = np.unique(np.clip(np.round(ladder), *ends)).astype(np.float64)
-        arms += [arm] * len(some)
-        ns.append(some)
-        chances.append(curve.chance(some))
+        candidates = np.unique(np.clip(np.round(ladder), *ends)).astype(np.float64)
+        arms += [arm] * len(candidates)
+        ns.append(candidates)
+        chances.append(curve.chance(candidates))
     n, chance = np.concatenate(ns), np.concatenate(chances, axis=1)
-    cost = prices.expected(n, chance.mean(axis=0))
-    chosen = list(given[:count])
+    cost = costs.expected(n, chance.mean(axis=0))
+    chosen = list(required[:count])
     outcomes = np.ones((len(chance), 1))
-    for arm, at in chosen:
-        p = draws.curves[arm].chance(np.array([at], dtype=np.float64))
+    for arm, chosen_n in chosen:
+        p = draws.curves[arm].chance(np.array([chosen_n], dtype=np.float64))
         outcomes = _joint(outcomes, p)[..., 0]
     while len(chosen) < count:
         joint = _joint(outcomes, chance)
@@ -191,8 +185,8 @@ def _information(outcomes: Floats, starts: NDArray[np.intp]) -> Floats:
     sizes = np.diff(starts, append=len(outcomes))
     weight = sizes / len(outcomes)
     shape = (-1, *[1] * (outcomes.ndim - 1))
-    given = np.add.reduceat(outcomes, starts, axis=0) / sizes.reshape(shape)
-    within = (_entropy(given.swapaxes(0, 1)) * weight.reshape(shape[:-1])).sum(axis=0)
+    conditional = np.add.reduceat(outcomes, starts, axis=0) / sizes.reshape(shape)
+    within = (_entropy(conditional.swapaxes(0, 1)) * weight.reshape(shape[:-1])).sum(axis=0)
     return np.asarray(_entropy(outcomes.mean(axis=0)) - within)
 
 

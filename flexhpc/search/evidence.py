@@ -19,22 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_expit
 
-from flexhpc.search.history import UNTOLD, History, ProbeResult, passes
+from flexhpc.search.history import UNINFORMATIVE, History, ProbeResult, passes
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
 SPREADS = np.array([0.02, 0.02, 0.5, 0.5, 1.2, 1.2, 0.5, 1.2])
 ONSETS = np.log([0.5, 3.0, 0.5, 3.0, 0.5, 3.0, 0.05, 0.05])
-OF_ALL = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
+RELATIVE_ONSET = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
 """1 where the onset is a fraction of all samples, 0 where it is a number of samples."""
-LAWS = np.array([0.19, 0.08, 0.25, 0.11, 0.19, 0.08, 0.05, 0.05])
+LAW_PRIOR = np.array([0.19, 0.08, 0.25, 0.11, 0.19, 0.08, 0.05, 0.05])
 """Prior probability of each (spread, onset) pair."""
 UNEXPLAINED = 0.15
 """Fraction of failures whose count follows none of these pairs."""
 FEW = 0.2
 """Fraction of lapses that miss few samples; of these, P(m missed) = 1 / (m (m + 1))."""
-MOST_OF_COUNTS = 50.0
+MAX_COUNT_FACTOR = 50.0
 """Largest factor by which all counts of a point together may shift the odds of two curves."""
 _TINY = 1e-30
 _PER_PRODUCT = 8
@@ -63,7 +63,7 @@ class Evidence:
     lapsed: Floats
 
     @classmethod
-    def of(cls, history: History, eps: float | None) -> Evidence:
+    def from_history(cls, history: History, eps: float | None) -> Evidence:
         """Convert a history.
 
         With ``eps``, probes with at most this training error count as fits, and only the verdicts
@@ -85,7 +85,7 @@ class Evidence:
         )
 
     @property
-    def counts(self) -> bool:
+    def has_counts(self) -> bool:
         """Whether the number of missed samples is known for any failure."""
         return bool(np.isfinite(self.missed_hi).any())
 
@@ -100,32 +100,32 @@ class Evidence:
         rate, cells = lapse[..., None], threshold[..., None]
         z = (cells - self.fit_n) / width[..., None]
         total = log_expit(z) @ self.fit_counts + np.log1p(-lapse) * self.fit_counts.sum()
-        for some in np.array_split(self.fail_n, -(-len(self.fail_n) // _PER_PRODUCT) or 1):
-            chance = expit((some - cells) / width[..., None])
+        for fail_n in np.array_split(self.fail_n, -(-len(self.fail_n) // _PER_PRODUCT) or 1):
+            chance = expit((fail_n - cells) / width[..., None])
             total = total + np.log((rate + (1 - rate) * chance + _TINY).prod(axis=-1))
         return np.asarray(total)
 
-    def missed(self, place: Floats, width: Floats, of: Ints, lapse: Floats) -> Floats:
+    def missed(self, threshold: Floats, width: Floats, curve_index: Ints, lapse: Floats) -> Floats:
         """Return what the missed samples add to the log-likelihood of :meth:`verdicts`, (cells,).
 
         A misspecified count model must not outweigh the verdicts, so the result can shift the odds
-        by a factor of ``MOST_OF_COUNTS`` at most.
+        by a factor of ``MAX_COUNT_FACTOR`` at most.
 
         Args:
-            place, width: threshold and width of each distinct curve, shape (curves,).
-            of: index of the curve of each cell, shape (cells,).
+            threshold, width: of each distinct curve, shape (curves,).
+            curve_index: index of the curve of each cell, shape (cells,).
             lapse: lapse rate of each cell, shape (cells,).
         """
-        cells, rate = len(of), lapse[:, None]
-        joint, plain = np.zeros((cells, len(LAWS))), np.zeros(cells)
-        for some in np.array_split(
+        cells, rate = len(curve_index), lapse[:, None]
+        with_counts, verdicts = np.zeros((cells, len(LAW_PRIOR))), np.zeros(cells)
+        for chunk in np.array_split(
             np.arange(len(self.fail_n)), -(-len(self.fail_n) // _PER_PRODUCT)
         ):
-            likelihood, alone = np.ones((cells, len(LAWS))), np.ones(cells)
-            for i in some:
-                x = (self.fail_n[i] - place) / width
+            likelihood, fails = np.ones((cells, len(LAW_PRIOR))), np.ones(cells)
+            for i in chunk:
+                x = (self.fail_n[i] - threshold) / width
                 chance = expit(x)
-                onset = ONSETS + OF_ALL * self.fail_n[i]
+                onset = ONSETS + RELATIVE_ONSET * self.fail_n[i]
                 low, high = (
                     np.maximum((edge[i] - onset) / SPREADS, 0.0)
                     for edge in (self.missed_lo, self.missed_hi)
@@ -133,26 +133,21 @@ class Evidence:
                 inside = expit(high - x[:, None]) - expit(low - x[:, None])
                 broad = UNEXPLAINED * self.broad[i] * chance
                 failed = (1 - UNEXPLAINED) * inside + broad[:, None]
-                likelihood *= rate * self.lapsed[i] + (1 - rate) * failed[of] + _TINY
-                alone *= lapse + (1 - lapse) * chance[of] + _TINY
-            joint += np.log(likelihood)
-            plain += np.log(alone)
-        peak = joint.max(axis=-1, keepdims=True)
-        both = np.log(np.exp(joint - peak) @ LAWS) + peak[..., 0]
-        return _bounded(both - plain, MOST_OF_COUNTS)
-
-
-def _bounded(log_likelihood: Floats, most: float) -> Floats:
-    """Mix a likelihood with a constant, so that it shifts odds by a factor of at most ``most``."""
-    return np.asarray(
-        np.log((1 - 1 / most) * np.exp(log_likelihood - log_likelihood.max()) + 1 / most)
-    )
+                likelihood *= rate * self.lapsed[i] + (1 - rate) * failed[curve_index] + _TINY
+                fails *= lapse + (1 - lapse) * chance[curve_index] + _TINY
+            with_counts += np.log(likelihood)
+            verdicts += np.log(fails)
+        peak = with_counts.max(axis=-1, keepdims=True)
+        ratio = np.log(np.exp(with_counts - peak) @ LAW_PRIOR) + peak[..., 0] - verdicts
+        # Mixed with a constant, the ratio shifts odds by a bounded factor.
+        floor = 1 / MAX_COUNT_FACTOR
+        return np.asarray(np.log((1 - floor) * np.exp(ratio - ratio.max()) + floor))
 
 
 def _failure(result: ProbeResult, counted: bool) -> tuple[float, float, float, float, float]:
     """Return fail_n, missed_lo, missed_hi, broad and lapsed of one failure."""
     n, missed = result.n, result.n_errors
-    if not counted or missed < 1 or result.verdict in UNTOLD:
+    if not counted or missed < 1 or result.verdict in UNINFORMATIVE:
         return math.log(n), -math.inf, math.inf, 1.0, 1.0
     low, high = math.log(missed - 0.5), math.log(missed + 0.5)
     broad = (high - low) / math.log(2 * n + 1)

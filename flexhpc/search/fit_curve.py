@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from flexhpc.search.evidence import Evidence, Floats
@@ -27,7 +28,7 @@ WIDTH_PRIOR = -0.5 * (np.log(WIDTHS / WIDTH_MIDDLE) / WIDTH_SPREAD) ** 2
 LAPSES = np.array([0.0, 0.01, 0.03, 0.07, 0.15, 0.3, 0.5])
 LAPSE_PRIOR = np.log([0.6, 0.2, 0.12, 0.05, 0.02, 0.01, 0.005])
 _COARSE, _MIDDLE, _FINE = 121, 61, 81
-_LEAST, _MOST = 1 / 8, 4.0
+_LOWEST, _HIGHEST = 1 / 8, 4.0
 """Range of the threshold: from 1/8 sample to four times the available samples."""
 _UNLIKELY, _NEGLIGIBLE = 1e-5, 1e-6
 
@@ -89,14 +90,18 @@ class FitCurve:
 
         With ``values`` (shape (cells,)), the draws are sorted by them.
         """
-        order = slice(None) if values is None else np.argsort(values, kind="stable")
-        at = np.searchsorted(np.cumsum(self.weight[order]), (np.arange(size) + 0.5) / size)
-        at = np.minimum(at, len(self.weight) - 1)
+        count = len(self.weight)
+        order = np.arange(count) if values is None else np.argsort(values, kind="stable")
+        index = np.searchsorted(np.cumsum(self.weight[order]), (np.arange(size) + 0.5) / size)
+        return self.take(order[np.minimum(index, count - 1)])
+
+    def take(self, index: NDArray[np.intp]) -> FitCurve:
+        """Return the cells at ``index``, equally weighted."""
         return FitCurve(
-            threshold=self.threshold[order][at],
-            width=self.width[order][at],
-            lapse=self.lapse[order][at],
-            weight=np.full(size, 1 / size),
+            threshold=self.threshold[index],
+            width=self.width[index],
+            lapse=self.lapse[index],
+            weight=np.full(len(index), 1 / len(index)),
         )
 
 
@@ -132,21 +137,19 @@ def _posterior(history: tuple[ProbeResult, ...], n_limit: int, eps: float | None
     The counts of missed samples shift odds by a bounded factor, so cells that are negligible given
     the verdicts stay negligible. The counts are therefore evaluated on the remaining cells only.
     """
-    evidence = Evidence.of(history, eps)
-    fine = np.linspace(math.log(_LEAST), math.log(_MOST * n_limit), _COARSE)
+    evidence = Evidence.from_history(history, eps)
+    grid = np.linspace(math.log(_LOWEST), math.log(_HIGHEST * n_limit), _COARSE)
     for size in (_MIDDLE, _FINE):
-        fine = _refined(fine, _weights(evidence, fine).sum(axis=(1, 2)), size)
-    weights = _weights(evidence, fine)
-    kept = np.nonzero(weights > _NEGLIGIBLE * weights.max())
-    flat = kept[0] * len(WIDTHS) + kept[1]  # sorted: cells of one curve (its lapses) are adjacent
+        grid = _refined(grid, _weights(evidence, grid).sum(axis=(1, 2)), size)
+    weights = _weights(evidence, grid)
+    i, j, k = cells = np.nonzero(weights > _NEGLIGIBLE * weights.max())
+    flat = i * len(WIDTHS) + j  # sorted: cells of one curve (its lapses) are adjacent
     new = np.diff(flat, prepend=-1) > 0
-    curves, of = flat[new], np.cumsum(new) - 1
-    threshold, width, lapse = fine[kept[0]], WIDTHS[kept[1]], LAPSES[kept[2]]
-    weight = weights[kept]
-    if evidence.counts:
-        places, wide = np.divmod(curves, len(WIDTHS))
-        added = evidence.missed(fine[places], WIDTHS[wide], of, lapse)
-        weight = weight * np.exp(added)
+    curve_index = np.cumsum(new) - 1
+    threshold, width, lapse = grid[i], WIDTHS[j], LAPSES[k]
+    weight = weights[cells]
+    if evidence.has_counts:
+        weight = weight * np.exp(evidence.missed(threshold[new], width[new], curve_index, lapse))
     return FitCurve(threshold=threshold, width=width, lapse=lapse, weight=weight / weight.sum())
 
 
@@ -171,7 +174,7 @@ def _refined(threshold: Floats, mass: Floats, size: int) -> Floats:
     The grid is dense where the posterior mass is large.
     """
     (support,) = np.nonzero(mass > _UNLIKELY * mass.max())
-    some = slice(max(support[0] - 1, 0), support[-1] + 2)
-    density = mass[some] / mass[some].sum() + 1 / len(mass[some])
+    rows = slice(max(support[0] - 1, 0), support[-1] + 2)
+    density = mass[rows] / mass[rows].sum() + 1 / len(mass[rows])
     below = np.concatenate(([0.0], np.cumsum(density[1:] + density[:-1])))
-    return np.interp(np.linspace(0, below[-1], size), below, threshold[some])
+    return np.interp(np.linspace(0, below[-1], size), below, threshold[rows])

@@ -5,48 +5,77 @@ The state of the search is replayed from the history.
 
 from __future__ import annotations
 
+import numpy as np
+from scipy.stats import binom
+
 from flexhpc.config.sections.search import Growth
 from flexhpc.search.arms import Coordinates
-from flexhpc.search.fit_curve import posterior
-from flexhpc.search.history import TAILS, Bracket, EndedBy, EpsEstimate, Found, History
-from flexhpc.search.luck import interval_of_a_rule
-from flexhpc.search.policy import Policy, Wanted
-from flexhpc.search.walk import Standing, by_quorum, growth, ladder, most_probes
+from flexhpc.search.fit_curve import FitCurve, posterior
+from flexhpc.search.history import TAILS, Bracket, EndedBy, EpsEstimate, Estimate, History
+from flexhpc.search.policy import Policy, Proposal, make_estimate
+from flexhpc.search.walk import WalkState, by_quorum, growth, ladder, most_probes
+
+_CURVES = 200
 
 
-def _walk(search: Growth, n_limit: int, history: History) -> Standing:
+def _walk(search: Growth, n_limit: int, history: History) -> WalkState:
     fits = by_quorum(history, search.seeds_per_n)
     return growth(fits, start=search.start, growth=search.growth, n_limit=n_limit)
 
 
-def wanted(search: Growth, n_limit: int, history: History, _: Coordinates) -> Wanted | EndedBy:
+def propose(search: Growth, n_limit: int, history: History, _: Coordinates) -> Proposal | EndedBy:
     """Propose the next probe, or return why the search has ended."""
     walk = _walk(search, n_limit, history)
-    if walk.wanted is not None:
-        return [(0, walk.wanted)]
+    if walk.next_n is not None:
+        return [(0, walk.next_n)]
     return "failure" if walk.bracket.censored == "none" else "data"
 
 
-def found(search: Growth, n_limit: int, history: History, _: Coordinates) -> Found | None:
+def estimate(search: Growth, n_limit: int, history: History, _: Coordinates) -> Estimate | None:
     """Estimate the last n before the first failure; None while no n is decided."""
     bracket = _walk(search, n_limit, history).bracket
     if bracket == Bracket():
         return None
     curve = posterior(history, n_limit)
-    lower, upper = interval_of_a_rule(curve, search, n_limit, (TAILS[0], TAILS[2]))
-    return Found(
-        answer=EpsEstimate.within(bracket.largest_fit or 0, lower, upper, bracket.censored),
-        by_eps={},
-        bracket=bracket,
-        width=curve.quantiles(curve.width, TAILS),
-        lapse=curve.quantiles(curve.lapse, TAILS),
-    )
+    lower, upper = _stopping_interval(curve, search, n_limit, (TAILS[0], TAILS[2]))
+    fit = EpsEstimate.within(bracket.largest_fit or 0, lower, upper, bracket.censored)
+    return make_estimate(search, history, curve, fit, bracket)
 
 
-def worst(search: Growth, n_limit: int, *, rejects: bool, tuned: bool) -> list[tuple[int, float]]:
+def probe_bound(
+    search: Growth, n_limit: int, *, rejects: bool, tuned: bool
+) -> list[tuple[int, float]]:
     """Return (n, number of probes) for every n that the policy may propose."""
-    each = most_probes(search, rejects)
-    return [(n, each) for n in ladder(search.start, search.growth, n_limit)]
+    count = most_probes(search, rejects)
+    return [(n, count) for n in ladder(search.start, search.growth, n_limit)]
 
 
-POLICY = Policy(wanted=wanted, found=found, worst=worst)
+def _stopping_interval(
+    curve: FitCurve, search: Growth, n_limit: int, levels: tuple[float, float]
+) -> tuple[float, float]:
+    """Return quantiles (samples) of the n at which a repeated run of the growth policy would end.
+
+    The last n before the first failure is random. Given a fit curve its distribution is exact,
+    P(last = n_i) = p_1 ... p_i (1 - p_(i+1)), where p_i is the probability that n_i passes its
+    quorum; it is averaged over the posterior of the fit curve.
+
+    Args:
+        curve: posterior of the fit curve.
+        search: settings of the growth policy.
+        n_limit: largest available n (samples).
+        levels: probabilities of the two quantiles, in (0, 1).
+    """
+    ns = np.array(ladder(search.start, search.growth, n_limit), dtype=np.float64)
+    needed = search.seeds_per_n // 2 + 1
+    total = np.zeros(len(ns) + 1)
+    for chance in curve.thin(_CURVES).chance(ns):
+        passes = binom.sf(needed - 1, 2 * needed - 1, chance)
+        survival = np.concatenate(([1.0], np.cumprod(passes)))
+        total += survival - np.concatenate((survival[1:], [0.0]))
+    below = np.cumsum(total) / total.sum()
+    ends = np.concatenate(([0.0], ns))
+    lower, upper = (float(ends[np.searchsorted(below, level)]) for level in levels)
+    return lower, upper
+
+
+POLICY = Policy(propose=propose, estimate=estimate, probe_bound=probe_bound)

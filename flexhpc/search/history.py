@@ -20,7 +20,7 @@ LEVEL = 0.9
 """Probability covered by an interval."""
 TAILS = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
 """Posterior quantiles of an interval's lower end, median and upper end."""
-UNTOLD = ("diverged", "unstable", "hopeless")
+UNINFORMATIVE = ("diverged", "unstable", "hopeless")
 """Verdicts whose number of missed samples carries no information about capacity; ``hopeless`` was
 written by flexhpc 0.1, which stopped probes early."""
 MOST_REJECTED = 4
@@ -61,56 +61,30 @@ class ProbeResult:
 History = Sequence[ProbeResult]
 
 
-class Recorded(Protocol):
-    """Fields that a stored probe must have to be converted to a :class:`ProbeResult`."""
+class _StoredProbe(Protocol):
+    """The fields of a stored probe that a :class:`ProbeResult` is made of."""
 
     @property
-    def n(self) -> int:
-        """Number of samples in its subset."""
-        ...
-
+    def n(self) -> int: ...
     @property
-    def repeat(self) -> int:
-        """Index among the probes at this n."""
-        ...
-
+    def repeat(self) -> int: ...
     @property
-    def arm(self) -> int:
-        """Index of the values of the tuned keys."""
-        ...
-
+    def arm(self) -> int: ...
     @property
-    def verdict(self) -> str:
-        """Verdict; see docs/concepts.md."""
-        ...
-
+    def verdict(self) -> str: ...
     @property
-    def n_errors(self) -> int:
-        """Number of samples missed at the end."""
-        ...
-
+    def n_errors(self) -> int: ...
     @property
-    def epochs(self) -> int:
-        """Number of epochs started."""
-        ...
-
+    def epochs(self) -> int: ...
     @property
-    def steps(self) -> int:
-        """Number of updates."""
-        ...
-
+    def steps(self) -> int: ...
     @property
-    def cost(self) -> int:
-        """Sample passes."""
-        ...
-
+    def cost(self) -> int: ...
     @property
-    def rejected(self) -> bool:
-        """Whether a convergence gate rejected it."""
-        ...
+    def rejected(self) -> bool: ...
 
 
-def history_of(probes: Iterable[Recorded], training: Procedure) -> list[ProbeResult]:
+def history_of(probes: Iterable[_StoredProbe], training: Procedure) -> list[ProbeResult]:
     """Convert stored probes to a history, from which a search is resumed by replay.
 
     Args:
@@ -119,20 +93,14 @@ def history_of(probes: Iterable[Recorded], training: Procedure) -> list[ProbeRes
     """
     return [
         ProbeResult(
-            n=p.n,
-            repeat=p.repeat,
-            verdict=p.verdict,
-            n_errors=p.n_errors,
-            cost=p.cost,
-            rejected=p.rejected,
-            share=_share(p, training),
-            arm=p.arm,
+            n=p.n, repeat=p.repeat, verdict=p.verdict, n_errors=p.n_errors, cost=p.cost,
+            rejected=p.rejected, share=_share(p, training), arm=p.arm,
         )
         for p in probes
-    ]
+    ]  # fmt: skip
 
 
-def _share(probe: Recorded, training: Procedure) -> float | None:
+def _share(probe: _StoredProbe, training: Procedure) -> float | None:
     """Return the fraction of its initial budget that a probe used; None if it had no budget."""
     if training.steps is not None:
         return probe.steps / training.steps
@@ -220,26 +188,6 @@ class EpsEstimate:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """Estimates that a policy derives from a history.
-
-    Attributes:
-        answer: estimate for a perfect fit.
-        by_eps: estimate for each training error in ``search.eps``.
-        bracket: see :class:`Bracket`.
-        width, lapse, arm, best_chance: see :class:`Estimate`.
-    """
-
-    answer: EpsEstimate
-    by_eps: Mapping[str, EpsEstimate]
-    bracket: Bracket
-    width: Quantiles
-    lapse: Quantiles
-    arm: int = 0
-    best_chance: float | None = None
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
     """EMC with its interval.
@@ -320,7 +268,7 @@ def quorum(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | None:
     return False if len(results) - fits >= needed else None
 
 
-def by_n(history: History) -> dict[int, list[ProbeResult]]:
+def group_by_n(history: History) -> dict[int, list[ProbeResult]]:
     """Group a history by n, each group in the order of ``repeat``."""
     groups: dict[int, list[ProbeResult]] = {}
     for result in sorted(history, key=lambda r: (r.n, r.repeat)):

@@ -6,43 +6,29 @@ Pure functions; does not import torch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from flexhpc.config.sections.search import Search
 from flexhpc.config.variants import implementation
-from flexhpc.search.arms import ALONE, Coordinates
+from flexhpc.search.arms import SINGLE_ARM, Coordinates
+from flexhpc.search.fit_curve import FitCurve
 from flexhpc.search.history import (
     LEVEL,
+    TAILS,
     Ask,
+    Bracket,
     EndedBy,
+    EpsEstimate,
     Estimate,
-    Found,
     History,
     Probe,
     counted,
 )
 
-Wanted = list[tuple[int, int]]
+Proposal = list[tuple[int, int]]
 """(arm, n) of the next probes."""
-
-
-class Worst(Protocol):
-    """Signature of :attr:`Policy.worst`: upper bound on the probes of a policy."""
-
-    def __call__(
-        self, search: Any, n_limit: int, *, rejects: bool, tuned: bool
-    ) -> Iterable[tuple[int, float]]:
-        """Return (n, number of full trainings at n) pairs; the number is inf if there is no cap.
-
-        Args:
-            search: section of the spec with the policy's settings.
-            n_limit: largest available n (samples).
-            rejects: whether a convergence gate may reject probes.
-            tuned: whether keys are tuned.
-        """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,16 +38,18 @@ class Policy:
     The attribute ``does`` of a section of the spec is the import path of a ``Policy``.
 
     Attributes:
-        wanted: (section, n_limit, history, coordinates) -> the next probes, or why the search has
+        propose: (section, n_limit, history, coordinates) -> the next probes, or why the search has
             ended.
-        found: (section, n_limit, history, coordinates) -> the current estimates, None while the
-            history does not determine any.
-        worst: upper bound on the proposed probes; see :class:`Worst`.
+        estimate: (section, n_limit, history, coordinates) -> the current estimate by
+            :func:`make_estimate`, None while the history does not determine any.
+        probe_bound: (section, n_limit, *, rejects, tuned) -> upper bound on the proposed probes, as
+            pairs of n and number of full trainings (inf without a cap); ``rejects``: whether a
+            convergence gate may reject probes; ``tuned``: whether keys are tuned.
     """
 
-    wanted: Callable[[Any, int, History, Coordinates], Wanted | EndedBy]
-    found: Callable[[Any, int, History, Coordinates], Found | None]
-    worst: Worst
+    propose: Callable[[Any, int, History, Coordinates], Proposal | EndedBy]
+    estimate: Callable[[Any, int, History, Coordinates], Estimate | None]
+    probe_bound: Callable[..., Iterable[tuple[int, float]]]
 
 
 def policy_of(search: Search) -> Policy:
@@ -76,7 +64,7 @@ def at_once(search: Search) -> int:
 
 
 def advance(
-    search: Search, n_limit: int, history: History, coordinates: Coordinates = ALONE
+    search: Search, n_limit: int, history: History, coordinates: Coordinates = SINGLE_ARM
 ) -> Ask | Estimate:
     """Return the probes to run next, or the estimate if the search has ended.
 
@@ -90,32 +78,32 @@ def advance(
         history: all finished probes; with ``at_once`` > 1, in the order in which they ended.
         coordinates: coordinates of the arms, if keys are tuned.
     """
-    each = at_once(search)
-    whole = len(history) // each * each
-    planned_from = sorted(history[:whole], key=lambda r: (r.n, r.repeat, r.arm))
-    spent = sum(result.cost for result in planned_from)
-    wanted = policy_of(search).wanted(search, n_limit, planned_from, coordinates)
+    round_size = at_once(search)
+    completed = len(history) // round_size * round_size
+    rounds = sorted(history[:completed], key=lambda r: (r.n, r.repeat, r.arm))
+    spent = sum(result.cost for result in rounds)
+    proposal = policy_of(search).propose(search, n_limit, rounds, coordinates)
     capped = search.max_cost is not None and spent >= search.max_cost
-    if isinstance(wanted, str) or capped:
-        ended: EndedBy = wanted if isinstance(wanted, str) else "max_cost"
+    if isinstance(proposal, str) or capped:
+        ended: EndedBy = proposal if isinstance(proposal, str) else "max_cost"
         estimate = estimate_so_far(search, n_limit, history, coordinates, ended)
         if estimate is not None:
             return estimate
-    assert not isinstance(wanted, str), "a search that has ended has an estimate"
-    done = {Probe(result.n, result.repeat, result.arm) for result in history[whole:]}
-    return Ask(probes=tuple(p for p in _numbered(wanted, planned_from) if p not in done))
+    assert not isinstance(proposal, str), "a search that has ended has an estimate"
+    done = {Probe(result.n, result.repeat, result.arm) for result in history[completed:]}
+    return Ask(probes=tuple(p for p in _numbered(proposal, rounds) if p not in done))
 
 
-def _numbered(wanted: list[tuple[int, int]], history: History) -> Iterator[Probe]:
+def _numbered(proposal: Proposal, history: History) -> Iterator[Probe]:
     """Number the repeats of proposed probes, continuing from the history."""
     count = Counter((result.arm, result.n) for result in history)
-    for arm, n in wanted:
+    for arm, n in proposal:
         yield Probe(n, count[arm, n], arm)
         count[arm, n] += 1
 
 
 def estimate_so_far(
-    search: Search, n_limit: int, history: History, coordinates: Coordinates = ALONE,
+    search: Search, n_limit: int, history: History, coordinates: Coordinates = SINGLE_ARM,
     ended_by: EndedBy | None = None,
 ) -> Estimate | None:  # fmt: skip
     """Return the current estimate of a search, finished or not; None while no probe counts.
@@ -124,36 +112,36 @@ def estimate_so_far(
     bound. If a search has ended and every probe was rejected, all of them count as failures.
 
     Args:
-        search: policy and its settings.
-        n_limit: largest available n (samples).
-        history: finished probes.
-        coordinates: coordinates of the arms, if keys are tuned.
+        search, n_limit, history, coordinates: as in :func:`advance`.
         ended_by: why the search ended; None while it is running.
     """
     if not counted(history):
         if ended_by is None or not history:
             return None
         history = [replace(result, rejected=False) for result in history]
-    findings = policy_of(search).found(search, n_limit, history, coordinates)
-    if findings is None:
-        return None
+    estimate = policy_of(search).estimate(search, n_limit, history, coordinates)
+    return None if estimate is None else replace(estimate, ended_by=ended_by)
+
+
+def make_estimate(
+    search: Search, history: History, curve: FitCurve, fit: EpsEstimate, bracket: Bracket, *,
+    by_eps: Mapping[str, EpsEstimate] | None = None, arm: int = 0, best_chance: float | None = None,
+) -> Estimate:  # fmt: skip
+    """Create the estimate of a policy.
+
+    Args:
+        search: section with the estimand.
+        history: finished probes of all arms.
+        curve: posterior of the fit curve of the best arm.
+        fit: EMC for a perfect fit and its interval.
+        bracket, by_eps, arm, best_chance: see :class:`Estimate`.
+    """
     return Estimate(
-        emc=findings.answer.emc,
-        emc_lo=findings.answer.emc_lo,
-        emc_hi=findings.answer.emc_hi,
-        level=LEVEL,
-        estimand=search.estimand,
-        censored=findings.answer.censored,
-        largest_fit=findings.bracket.largest_fit,
-        smallest_fail=findings.bracket.smallest_fail,
-        probes=len(history),
-        cost=sum(result.cost for result in history),
+        emc=fit.emc, emc_lo=fit.emc_lo, emc_hi=fit.emc_hi, level=LEVEL, estimand=search.estimand,
+        censored=fit.censored, largest_fit=bracket.largest_fit, smallest_fail=bracket.smallest_fail,
+        probes=len(history), cost=sum(result.cost for result in history),
         unconverged=sum(result.verdict == "unconverged" for result in history),
         rejected=len(history) - len(counted(history)),
-        width=findings.width,
-        lapse=findings.lapse,
-        by_eps=findings.by_eps,
-        ended_by=ended_by,
-        arm=findings.arm,
-        best_chance=findings.best_chance,
-    )
+        width=curve.quantiles(curve.width, TAILS), lapse=curve.quantiles(curve.lapse, TAILS),
+        by_eps=by_eps or {}, arm=arm, best_chance=best_chance,
+    )  # fmt: skip

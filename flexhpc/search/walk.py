@@ -10,28 +10,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flexhpc.config.sections.search import Walk
-from flexhpc.search.history import MOST_REJECTED, Bracket, History, by_n, counted, quorum
+from flexhpc.search.history import MOST_REJECTED, Bracket, History, counted, group_by_n, quorum
 
 Decide = Callable[[int], bool | None]
 """Function that decides whether an n fits; returns None if more probes are needed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Standing:
+class WalkState:
     """State of a replayed sequence.
 
     Attributes:
         bracket: bracket of the decided n.
-        wanted: the n at which a probe is needed; None if the sequence has ended.
+        next_n: the n at which a probe is needed; None if the sequence has ended.
     """
 
     bracket: Bracket
-    wanted: int | None = None
+    next_n: int | None = None
 
 
 def by_quorum(history: History, seeds_per_n: int) -> Decide:
     """Return a function that decides an n by the majority of the probes that count."""
-    groups = by_n(counted(history))
+    groups = group_by_n(counted(history))
     return lambda n: quorum(groups.get(n, []), seeds_per_n)
 
 
@@ -40,7 +40,7 @@ def most_probes(search: Walk, rejects: bool) -> int:
     return 2 * (search.seeds_per_n // 2) + 1 + (MOST_REJECTED if rejects else 0)
 
 
-def bisection(decide: Decide, *, start: int, tolerance: float, n_limit: int) -> Standing:
+def bisection(decide: Decide, *, start: int, tolerance: float, n_limit: int) -> WalkState:
     """Double n from ``start`` until a failure (or halve until a fit), then bisect in log n.
 
     Args:
@@ -56,19 +56,19 @@ def bisection(decide: Decide, *, start: int, tolerance: float, n_limit: int) -> 
         bracket = Bracket(largest_fit=low, smallest_fail=high)
         fits = decide(n)
         if fits is None:
-            return Standing(bracket=bracket, wanted=n)
+            return WalkState(bracket=bracket, next_n=n)
         low, high = (n, high) if fits else (low, n)
         bracket = Bracket(largest_fit=low, smallest_fail=high)
         if low is None:
             if n == 1:
-                return Standing(bracket=bracket)
+                return WalkState(bracket=bracket)
             n = n // 2
         elif high is None:
             if low == n_limit:
-                return Standing(bracket=bracket)
+                return WalkState(bracket=bracket)
             n = min(2 * low, n_limit)
         elif high - low == 1 or high <= low * (1 + tolerance):
-            return Standing(bracket=bracket)
+            return WalkState(bracket=bracket)
         else:
             n = min(max(round(math.sqrt(low * high)), low + 1), high - 1)
 
@@ -84,12 +84,12 @@ def ladder(start: int, growth: float | int, n_limit: int) -> list[int]:
     rungs = [min(start, n_limit)]
     while rungs[-1] < n_limit:
         n = rungs[-1]
-        bigger = n + growth if isinstance(growth, int) else max(n + 1, round(n * growth))
-        rungs.append(min(bigger, n_limit))
+        larger = n + growth if isinstance(growth, int) else max(n + 1, round(n * growth))
+        rungs.append(min(larger, n_limit))
     return rungs
 
 
-def growth(decide: Decide, *, start: int, growth: float | int, n_limit: int) -> Standing:
+def growth(decide: Decide, *, start: int, growth: float | int, n_limit: int) -> WalkState:
     """Raise n until the first failure (arXiv 2406.11463, section "EMC").
 
     The result is left-censored if ``start`` already fails, and right-censored if ``n_limit`` fits.
@@ -102,8 +102,8 @@ def growth(decide: Decide, *, start: int, growth: float | int, n_limit: int) -> 
     for n in ladder(start, growth, n_limit):
         fits = decide(n)
         if fits is None:
-            return Standing(bracket=Bracket(largest_fit=low), wanted=n)
+            return WalkState(bracket=Bracket(largest_fit=low), next_n=n)
         if not fits:
-            return Standing(bracket=Bracket(largest_fit=low, smallest_fail=n))
+            return WalkState(bracket=Bracket(largest_fit=low, smallest_fail=n))
         low = n
-    return Standing(bracket=Bracket(largest_fit=low))
+    return WalkState(bracket=Bracket(largest_fit=low))

@@ -1,14 +1,48 @@
-"""Budgets of a training, converted to parameter updates."""
+"""Batches and budget of a training: sizes and order of batches, and the number of updates."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from flexhpc.config.sections.training import Training
+from flexhpc.data.dataset import Ints
+
+
+def batch_sizes(n: int, batch_size: int | None, *, tail: bool = False) -> list[int]:
+    """Return the sizes of the fewest batches of at most ``batch_size``, equal to within one.
+
+    The short last batch of a plain DataLoader gives its few samples the weight of a full batch:
+    whether n samples are fitted then depends on n modulo the batch size (docs/concepts.md).
+
+    Args:
+        n: samples; batch_size: None for one batch.
+        tail: keep full batches and a short last one, as a plain DataLoader does.
+    """
+    if batch_size is None or batch_size >= n:
+        return [n]
+    if tail:
+        full, rest = divmod(n, batch_size)
+        return [batch_size] * full + [rest] * (rest > 0)
+    count = -(-n // batch_size)
+    small, larger = divmod(n, count)
+    return [small + 1] * larger + [small] * (count - larger)
+
+
+def sizes_of(training: Training, n: int) -> list[int]:
+    """Return the batch sizes of one epoch of a training with ``n`` samples."""
+    tail = getattr(training, "batches", "near_equal") == "tail"
+    return batch_sizes(n, getattr(training, "batch_size", None), tail=tail)
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> Ints:
+    """Return the order of the samples in an epoch, int64 (n,); a resume needs no further state."""
+    return np.random.default_rng((seed, epoch)).permutation(n)
 
 
 def gradients_per_sample(training: Training) -> int:
-    """Return the number of gradients that an update takes of each sample of its batch."""
+    """Return the number of gradients per sample of a batch: 1, or 2 with SAM."""
     return 1 if training.sam is None else 2
 
 
@@ -40,19 +74,14 @@ def _within(samples: int, sizes: Sequence[int]) -> int:
     return max(1, count)
 
 
-def epochs(training: Training, sizes: Sequence[int]) -> float | None:
-    """Return the initial budget in epochs, or None; see :func:`updates`."""
-    allowed = updates(training, sizes)
-    return None if allowed is None else allowed / len(sizes)
-
-
-def extended(training: Training, allowed: int, first: int) -> int | None:
+def extended(training: Training, max_steps: int, initial_max_steps: int) -> int | None:
     """Return a larger budget for a training that still improves; None if it is not extended.
 
     Args:
-        allowed: the budget that is used up (updates); first: the initial one.
+        max_steps: the budget that is used up (updates).
+        initial_max_steps: the budget before any extension.
     """
-    cap = int(first * training.extend_to)
-    if training.unconverged != "extend" or allowed >= cap:
+    cap = int(initial_max_steps * training.extend_to)
+    if training.unconverged != "extend" or max_steps >= cap:
         return None
-    return min(2 * allowed, cap)
+    return min(2 * max_steps, cap)

@@ -34,7 +34,7 @@ def load(path: Path, key: str) -> dict[str, Any] | None:
     """Return the state saved under ``key``; None if it is missing, damaged or of another key."""
     try:
         content = read_plain(path)
-        _check(content)
+        _verify(content)
         state = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:  # a damaged file raises many types
         return None
@@ -43,7 +43,7 @@ def load(path: Path, key: str) -> dict[str, Any] | None:
     return state
 
 
-def _check(content: bytes) -> None:
+def _verify(content: bytes) -> None:
     """Verify the checksum of every member.
 
     Raises:
@@ -51,6 +51,6 @@ def _check(content: bytes) -> None:
     """
     with zipfile.ZipFile(BytesIO(content)) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise zipfile.BadZipFile("its members are not stored as they are")
+            raise zipfile.BadZipFile("a member is compressed")
         if (damaged := archive.testzip()) is not None:
-            raise zipfile.BadZipFile(f"{damaged} is damaged")
+            raise zipfile.BadZipFile(f"{damaged} is corrupt (checksum mismatch)")

@@ -23,9 +23,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from flexhpc.errors import PointError, one_line
 from flexhpc.training.group import Group
 from flexhpc.training.losses import cross_entropy
-from flexhpc.training.resident import Resident, at_once
+from flexhpc.training.resident import Resident, chunk_size
 
-_AT_ONCE = 256
+_CHUNK = 256
 _CONVERGED = 1e-6
 _INVARIANT = 1e-13
 
@@ -74,46 +74,46 @@ def lanczos(
         tolerance: stop when both residuals are below this fraction of the largest Ritz value in
             size; also when the vectors span all that the operator makes of ``start``.
     """
-    most = min(products, len(start))
-    basis = start.new_empty((most, len(start)))
+    limit = min(products, len(start))
+    basis = start.new_empty((limit, len(start)))
     vector = start / start.norm()
     diagonal: list[float] = []
-    beside: list[float] = []
+    off_diagonal: list[float] = []
     check = 1
     while True:
-        taken = len(diagonal)
-        basis[taken] = vector
+        count = len(diagonal)
+        basis[count] = vector
         image = multiply(vector)
         diagonal.append(float(vector @ image))
         for _ in range(2):
-            image = image - basis[: taken + 1].T @ (basis[: taken + 1] @ image)
-        taken, rest = taken + 1, float(image.norm())
-        if not math.isfinite(diagonal[-1] + rest):
+            image = image - basis[: count + 1].T @ (basis[: count + 1] @ image)
+        count, norm = count + 1, float(image.norm())
+        if not math.isfinite(diagonal[-1] + norm):
             nan = math.nan
-            return Ritz(min=nan, max=nan, products=taken, residual_min=nan, residual_max=nan)
-        scale = max(*map(abs, diagonal), *beside, rest)
-        last = taken == most or rest <= _INVARIANT * scale
-        if last or taken == check:
-            extremes = _extremes(diagonal, beside, rest)
+            return Ritz(min=nan, max=nan, products=count, residual_min=nan, residual_max=nan)
+        scale = max(*map(abs, diagonal), *off_diagonal, norm)
+        last = count == limit or norm <= _INVARIANT * scale
+        if last or count == check:
+            extremes = _extremes(diagonal, off_diagonal, norm)
             size = max(abs(extremes.min), abs(extremes.max))
             if last or max(extremes.residual_min, extremes.residual_max) <= tolerance * size:
                 return extremes
-            check = taken + 1 + taken // 16
-        beside.append(rest)
-        vector = image / rest
+            check = count + 1 + count // 16
+        off_diagonal.append(norm)
+        vector = image / norm
 
 
-def _extremes(diagonal: Sequence[float], beside: Sequence[float], rest: float) -> Ritz:
-    """Return the extreme eigenvalues of a tridiagonal matrix; ``rest`` is the next off-diagonal."""
-    ends: dict[str, float] = {}
+def _extremes(diagonal: Sequence[float], off_diagonal: Sequence[float], norm: float) -> Ritz:
+    """Return the extreme eigenvalues of a tridiagonal matrix; ``norm`` is the next off-diagonal."""
+    values: dict[str, float] = {}
     count = len(diagonal)
     for name, index in (("min", 0), ("max", count - 1)):
-        values, vectors = eigh_tridiagonal(
-            diagonal, beside, select="i", select_range=(index, index)
+        eigenvalues, vectors = eigh_tridiagonal(
+            diagonal, off_diagonal, select="i", select_range=(index, index)
         )
-        ends[name] = float(values[0])
-        ends[f"residual_{name}"] = rest * abs(float(vectors[-1, 0]))
-    return Ritz(products=count, **ends)
+        values[name] = float(eigenvalues[0])
+        values[f"residual_{name}"] = norm * abs(float(vectors[-1, 0]))
+    return Ritz(products=count, **values)
 
 
 def hessian_product(
@@ -183,21 +183,21 @@ def ritz(
     parameters = [p for p in model.parameters() if p.requires_grad]
     count = sum(p.numel() for p in parameters)
     parts = torch.arange(len(labels), device=labels.device).tensor_split(shards or group.size)
-    some = at_once(inputs.shape[1:], _AT_ONCE)
+    chunk = chunk_size(inputs.shape[1:], _CHUNK)
 
     def loss_of(ids: Tensor) -> Tensor:
         logits = model(inputs[ids].double())
         return cross_entropy(logits, labels[ids], reduction="sum") / len(labels)
 
     def part(number: int, vector: Tensor) -> Tensor:
-        chunks = parts[number].split(some) if len(parts[number]) else ()
+        chunks = parts[number].split(chunk) if len(parts[number]) else ()
         return hessian_product(loss_of, parameters, chunks, vector)
 
     def multiply(vector: Tensor) -> Tensor:
-        own = [part(number, vector) for number in group.mine(len(parts))]
+        terms = [part(number, vector) for number in group.local_parts(len(parts))]
         if shards is None:
-            return group.all_reduce(own[0])
-        return group.ordered_sum(own, len(parts), nothing=torch.zeros_like(vector))
+            return group.all_reduce(terms[0])
+        return group.ordered_sum(terms, len(parts), zero=torch.zeros_like(vector))
 
     start = np.random.default_rng(seed).standard_normal(count)
     with _twice_differentiable():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,29 +21,12 @@ from flexhpc.training.group import Group
 from flexhpc.training.losses import cross_entropy
 from flexhpc.training.manual_backprop import ManualBackprop
 from flexhpc.training.memory_format import match_memory_format
-from flexhpc.training.resident import Resident, at_once
+from flexhpc.training.resident import Resident, chunk_size
 from flexhpc.training.sync_norm import SyncedBatchNorm, batch_norms
 
 _CHUNK = 512
 Outputs = list[tuple[Tensor, Tensor, Tensor]]
 """Of each chunk of a batch: logits (or log-probabilities), labels and rows."""
-
-
-class GradientEngine(Protocol):
-    """Sets gradients for the training loop."""
-
-    def train_mode(self) -> None:
-        """Prepare the model for updates."""
-
-    def backward(self, ids: Tensor, step: int, *, second: bool = False) -> None:
-        """Set the gradient of every parameter to that of the mean loss over a batch.
-
-        Args:
-            ids: int64 (m,), rows of the samples.
-            step: number of the update.
-            second: whether this is the second gradient of the update, as SAM takes one: BatchNorm's
-                running statistics and the metrics of the epoch are not updated again.
-        """
 
 
 class AutogradEngine:
@@ -56,49 +39,51 @@ class AutogradEngine:
         label_smoothing: of the loss.
         full_batch: accumulate the gradient of a large batch in chunks, unless the model has
             BatchNorm, whose statistics are those of the whole batch.
-        metrics: updated by every batch; None if they are not wanted.
-        synced_over: processes over which BatchNorm takes its statistics; None for this one.
+        metrics: updated by every batch; None without curves of batches.
+        norm_group: processes over which BatchNorm computes its statistics; None for this one.
     """
 
     def __init__(
         self, model: nn.Module, inputs: Resident, labels: Tensor, *,
         precision: contextlib.AbstractContextManager[Any], label_smoothing: float,
-        full_batch: bool, metrics: EpochMetrics | None, synced_over: Group | None = None,
+        full_batch: bool, metrics: EpochMetrics | None, norm_group: Group | None = None,
     ) -> None:  # fmt: skip
         self.model, self.inputs, self.labels = model, inputs, labels
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.precision, self.label_smoothing = precision, label_smoothing
         chunked = full_batch and not batch_norms(model)
-        self.chunk = at_once(inputs.shape[1:], _CHUNK) if chunked else None
-        self.metrics, self.synced_over = metrics, synced_over
+        self.chunk = chunk_size(inputs.shape[1:], _CHUNK) if chunked else None
+        self.metrics, self.norm_group = metrics, norm_group
 
     def train_mode(self) -> None:
         """Switch dropout and BatchNorm to training."""
         self.model.train()
 
     def backward(self, ids: Tensor, step: int, *, second: bool = False) -> None:
-        """See :class:`GradientEngine`."""
+        """Set the gradient of every parameter to that of the mean loss over a batch.
+
+        Args:
+            ids: int64 (m,), rows of the samples.
+            step: number of the update.
+            second: whether this is the second gradient of an update with SAM: BatchNorm's
+                running statistics and the metrics of the epoch are not updated again.
+        """
         with fixed_statistics(self.model) if second else contextlib.nullcontext():
-            self.zero_grad()
+            zero_grad(self.parameters)
             outputs = self.accumulate(ids, total=len(ids))
         if self.metrics is not None and not second:
             for logits, labels, rows in outputs:
                 self.metrics.add(logits, labels, rows)
 
-    def zero_grad(self) -> None:
-        """Remove all gradients."""
-        for parameter in self.parameters:
-            parameter.grad = None
-
-    def accumulate(self, ids: Tensor, total: int, chunks_of: int | None = None) -> Outputs:
+    def accumulate(self, ids: Tensor, total: int, largest: int | None = None) -> Outputs:
         """Add the gradient of the summed loss over some rows, divided by ``total``.
 
         Args:
             ids: int64 (m,), m may be 0.
-            chunks_of: number of rows from which the number of chunks follows. The processes of a
-                group pass the size of their largest part, so that all take as many chunks.
+            largest: size of the largest part of the batch, which determines the number of chunks,
+                so that all processes of a group have the same number; by default that of ``ids``.
         """
-        chunks = 1 if self.chunk is None else -(-(chunks_of or len(ids)) // self.chunk)
+        chunks = 1 if self.chunk is None else -(-(largest or len(ids)) // self.chunk)
         outputs: Outputs = []
         for rows in ids.tensor_split(chunks) if chunks > 1 else (ids,):
             inputs, labels = self.inputs.batch(rows), self.labels[rows]
@@ -119,16 +104,16 @@ class AutogradEngine:
         return logits.detach()
 
     def _forward(self, inputs: Tensor) -> Tensor:
-        synced = self.synced_over
+        group = self.norm_group
         try:
-            with SyncedBatchNorm(synced) if synced is not None else contextlib.nullcontext():
+            with contextlib.nullcontext() if group is None else SyncedBatchNorm(group):
                 logits: Tensor = self.model(inputs)
         except ValueError as error:
             if len(inputs) > 1:
                 raise
             raise BatchOfOne(
-                f"a batch of one sample cannot be trained on ({error}); with BatchNorm use a "
-                "larger search.start and batch_size"
+                f"cannot train on a batch of one sample ({error}); with BatchNorm use a larger "
+                "search.start and batch_size"
             ) from None
         return logits
 
@@ -156,7 +141,7 @@ class ShardedEngine:
         group: the processes; parts: of a batch.
         ordered: add gradients in the order of the parts, so that they have the same bits on any
             number of processes.
-        seed: with the update and the part it seeds what is random in the model.
+        seed: of what is random in the model, together with the update and the part.
     """
 
     def __init__(
@@ -166,11 +151,11 @@ class ShardedEngine:
         self._sum = GradientSum(group, local.parameters, parts, ordered=ordered)
 
     def train_mode(self) -> None:
-        """See :class:`GradientEngine`."""
+        """See :class:`AutogradEngine`."""
         self.local.train_mode()
 
     def backward(self, ids: Tensor, step: int, *, second: bool = False) -> None:
-        """See :class:`GradientEngine`."""
+        """See :class:`AutogradEngine`."""
         local, device = self.local, self.group.device
         metrics = None if second else local.metrics
         forgetting = None if metrics is None else metrics.forgetting
@@ -181,8 +166,8 @@ class ShardedEngine:
             seed = np.random.SeedSequence((self.seed, step, number))
             torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
             sums = torch.zeros(2, dtype=torch.float64, device=device)
-            if len(parts[number]) or local.synced_over is not None:
-                outputs = local.accumulate(parts[number], len(ids), chunks_of=len(parts[0]))
+            if len(parts[number]) or local.norm_group is not None:
+                outputs = local.accumulate(parts[number], len(ids), largest=len(parts[0]))
                 if metrics is not None:
                     for logits, labels, rows in outputs:
                         part_sums, wrong = metrics.sums(logits, labels)
@@ -196,7 +181,7 @@ class ShardedEngine:
         if metrics is not None:
             metrics.add_sums(sums, len(ids))
         if forgetting is not None:
-            forgetting.saw(ids, self.group.all_reduce(missed[ids]) > 0)
+            forgetting.update(ids, self.group.all_reduce(missed[ids]) > 0)
 
 
 class GradientSum:
@@ -223,19 +208,19 @@ class GradientSum:
             The sum of these vectors over all parts, (k,).
         """
         if self.parts == 1 and not self.ordered:
-            self._zero_grad()
+            zero_grad(self.parameters)
             return part(0)
         vectors, size = [], 0
-        for number in self.group.mine(self.parts):
-            self._zero_grad()
+        for number in self.group.local_parts(self.parts):
+            zero_grad(self.parameters)
             values = part(number)
             size = len(values)
             vectors.append(self._flat(values))
-        self._zero_grad()
+        zero_grad(self.parameters)
         size = size or 2
         if self.ordered:
-            empty = self._flat(torch.zeros(size, dtype=torch.float64, device=self.group.device))
-            total = self.group.ordered_sum(vectors, self.parts, nothing=empty)
+            zero = self._flat(torch.zeros(size, dtype=torch.float64, device=self.group.device))
+            total = self.group.ordered_sum(vectors, self.parts, zero=zero)
         else:
             total = self.group.all_reduce(vectors[0])
         if self._used is None:
@@ -246,10 +231,6 @@ class GradientSum:
             parameter.grad = match_memory_format(gradient, parameter) if used else None
             start += parameter.numel()
         return total[start : start + size]
-
-    def _zero_grad(self) -> None:
-        for parameter in self.parameters:
-            parameter.grad = None
 
     def _flat(self, values: Tensor) -> Tensor:
         """Return gradients, values and which parameters have a gradient, as one vector."""
@@ -263,6 +244,12 @@ class GradientSum:
         return torch.cat(
             [*pieces, values.to(dtype), torch.tensor(flags, dtype=dtype, device=values.device)]
         )
+
+
+def zero_grad(parameters: Sequence[nn.Parameter]) -> None:
+    """Remove all gradients."""
+    for parameter in parameters:
+        parameter.grad = None
 
 
 @contextlib.contextmanager

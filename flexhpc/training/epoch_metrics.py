@@ -1,20 +1,58 @@
-"""Loss and errors of an epoch, from the forward passes of its own updates."""
+"""Loss, errors and forgetting events, from the forward passes of the updates of an epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from flexhpc.training.forgetting import Forgetting
 from flexhpc.training.losses import cross_entropy, missed
 
 SUSPECTS = 16
 """Missed samples that are evaluated first, to find out whether all samples are fitted."""
-_MOST_PENDING = 2**16
+_MAX_PENDING = 2**16
 Loss = Callable[..., Tensor]
+
+
+class Forgetting:
+    """Counts forgetting events: a sample is missed after its previous evaluation was correct.
+
+    Toneva et al. 2019, arXiv 1812.05159.
+
+    Args:
+        n: samples; device: of the counters.
+    """
+
+    def __init__(self, n: int, device: torch.device) -> None:
+        self._events = torch.full((n,), -1, dtype=torch.int32, device=device)
+        self._correct = torch.zeros(n, dtype=torch.bool, device=device)
+
+    def update(self, ids: Tensor, wrong: Tensor) -> None:
+        """Add an evaluation of distinct samples.
+
+        Args:
+            ids: int64 (m,), rows; wrong: bool (m,).
+        """
+        minimum = (~wrong).int() - 1  # -1 until the first correct evaluation
+        self._events[ids] = torch.maximum(self._events[ids] + (wrong & self._correct[ids]), minimum)
+        self._correct[ids] = ~wrong
+
+    def events(self) -> NDArray[np.int32]:
+        """Return the forgetting events, int32 (n,); -1 for samples that were never correct."""
+        return self._events.cpu().numpy()
+
+    def state(self) -> dict[str, Any]:
+        """Return the state for a checkpoint."""
+        return {"events": self._events, "correct": self._correct}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state` returned."""
+        self._events.copy_(state["events"])
+        self._correct.copy_(state["correct"])
 
 
 class EpochMetrics:
@@ -26,7 +64,7 @@ class EpochMetrics:
     Args:
         device: where to sum up.
         loss: of the logits (or log-probabilities) that are added.
-        prompt: number of first tokens of a sequence that need not be right.
+        prompt: number of first tokens of a sequence that need not be correct.
         forgetting: receives which samples of a batch were missed.
     """
 
@@ -39,7 +77,7 @@ class EpochMetrics:
         self._count = 0
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
         self._values = 0
-        self._newest: tuple[Tensor, Tensor] | None = None
+        self._last: tuple[Tensor, Tensor] | None = None
 
     def add(self, logits: Tensor, labels: Tensor, ids: Tensor) -> None:
         """Add the outputs of a batch; none of the tensors may change afterwards.
@@ -50,7 +88,7 @@ class EpochMetrics:
         self._pending.append((logits, labels, ids))
         self._count += len(labels)
         self._values += logits.numel()
-        if self._values >= _MOST_PENDING:
+        if self._values >= _MAX_PENDING:
             self._evaluate_pending()
 
     def add_sums(self, sums: Tensor, count: int) -> None:
@@ -72,16 +110,16 @@ class EpochMetrics:
             logits, labels, ids = (torch.cat(rows) for rows in zip(*self._pending, strict=True))
             sums, wrong = self.sums(logits, labels)
             self._totals += sums
-            self._newest = ids, wrong
+            self._last = ids, wrong
             if self.forgetting is not None:
-                self.forgetting.saw(ids, wrong)
+                self.forgetting.update(ids, wrong)
         self._pending, self._values = [], 0
 
     def read(self, n: int) -> tuple[float, int]:
         """Return mean loss and missed samples since the last call; waits for an accelerator.
 
         If the budget ended within the epoch, the missed samples are scaled up to all ``n`` samples;
-        otherwise a shorter epoch would look like a better one.
+        otherwise a shorter epoch would count as an improvement.
         """
         self._evaluate_pending()
         loss, missed = self._totals.tolist()
@@ -89,14 +127,14 @@ class EpochMetrics:
         self._totals.zero_()
         return loss / count, round(missed * n / count)
 
-    def missed_late(self) -> Tensor | None:
+    def recently_missed(self) -> Tensor | None:
         """Return rows missed late in the epoch, int64 (at most ``SUSPECTS``,), None if unknown.
 
         Waits for an accelerator.
         """
-        if self._newest is None:
+        if self._last is None:
             return None
-        ids, wrong = self._newest
+        ids, wrong = self._last
         return ids[wrong.nonzero().flatten()[-SUSPECTS:]]
 
     def state(self) -> dict[str, Any]:

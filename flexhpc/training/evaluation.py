@@ -17,14 +17,14 @@ from flexhpc.training.epoch_metrics import SUSPECTS, EpochMetrics
 from flexhpc.training.group import Group
 from flexhpc.training.losses import cross_entropy, finite, missed
 from flexhpc.training.manual_backprop import ManualBackprop
-from flexhpc.training.resident import Resident, at_once
+from flexhpc.training.resident import Resident, chunk_size
 
-_EVALUATED_AT_ONCE = 4_096
-_BACKWARD_AT_ONCE = 512
-_FORWARD_AT_ONCE = 128
+_EVALUATION_CHUNK = 4_096
+_BACKWARD_CHUNK = 512
+_FORWARD_CHUNK = 128
 """On the CPU: the activations of more samples do not fit into a core's cache."""
-_FEW = 128
-"""Number of samples up to which evaluating all is as fast as evaluating some."""
+_ALWAYS_ALL = 128
+"""Number of samples up to which evaluating all is as fast as evaluating the suspects."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +32,11 @@ class Evaluation:
     """Result on all samples.
 
     Attributes:
-        right: bool (n,), classified right.
+        correct: bool (n,), samples classified correctly.
         errors: samples missed; loss: mean, without regularisers.
     """
 
-    right: Tensor
+    correct: Tensor
     errors: int
     loss: float
 
@@ -79,8 +79,8 @@ class Evaluator:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.n = len(labels)
         self._backprop = backprop
-        self._evaluated_at_once = at_once(inputs.shape[1:], _EVALUATED_AT_ONCE)
-        self._backward_at_once = at_once(inputs.shape[1:], _BACKWARD_AT_ONCE)
+        self._evaluation_chunk = chunk_size(inputs.shape[1:], _EVALUATION_CHUNK)
+        self._backward_chunk = chunk_size(inputs.shape[1:], _BACKWARD_CHUNK)
         self._suspects = torch.zeros(0, dtype=torch.int64, device=group.device)
 
     def evaluate(self) -> Evaluation:
@@ -88,27 +88,27 @@ class Evaluator:
         self._eval_mode()
         parts = torch.arange(self.n).tensor_split(self.parts)
         losses = torch.zeros(self.parts, dtype=torch.float64, device=self.group.device)
-        right = [torch.zeros(0, dtype=torch.bool, device=self.group.device)]
-        for number in self.group.mine(self.parts):
-            losses[number] = self._evaluate_rows(parts[number], right)
+        blocks = [torch.zeros(0, dtype=torch.bool, device=self.group.device)]
+        for number in self.group.local_parts(self.parts):
+            losses[number] = self._evaluate_rows(parts[number], blocks)
         sizes = [
             sum(len(parts[p]) for p in range(self.parts) if self.group.owner(p, self.parts) == rank)
             for rank in range(self.group.size)
         ]
-        all_right = self.group.concatenated(torch.cat(right).to(torch.uint8), sizes).bool()
+        correct = self.group.all_gather_rows(torch.cat(blocks).to(torch.uint8), sizes).bool()
         loss = sum(self.group.all_reduce(losses).tolist())
-        return Evaluation(right=all_right, errors=self.n - int(all_right.sum()), loss=loss / self.n)
+        return Evaluation(correct=correct, errors=self.n - int(correct.sum()), loss=loss / self.n)
 
     def evaluate_if_fitted(self, metrics: EpochMetrics | None) -> Evaluation | None:
-        """Evaluate all samples, or return None if a few of them show that not all are fitted.
+        """Evaluate all samples, or return None if any of a few suspects is missed.
 
-        These few were missed late in the epoch or by the last evaluation.
+        Suspects were missed late in the epoch or by the last evaluation.
         """
         suspects = self._suspects
-        late = None if metrics is None else metrics.missed_late()
-        if late is not None:
-            suspects = torch.cat([late, suspects[: SUSPECTS - len(late)]])
-        if self.n > _FEW and len(suspects):
+        recent = None if metrics is None else metrics.recently_missed()
+        if recent is not None:
+            suspects = torch.cat([recent, suspects[: SUSPECTS - len(recent)]])
+        if self.n > _ALWAYS_ALL and len(suspects):
             self._eval_mode()
             with torch.no_grad(), self.precision:
                 logits = self._forward(self.inputs[suspects])
@@ -118,22 +118,22 @@ class Evaluator:
             if bool(wrong > 0):
                 return None
         evaluation = self.evaluate()
-        self._suspects = (~evaluation.right).nonzero().flatten()[:SUSPECTS]
+        self._suspects = (~evaluation.correct).nonzero().flatten()[:SUSPECTS]
         return evaluation
 
     def _eval_mode(self) -> None:
         if self._backprop is None:
             self.model.eval()
 
-    def _evaluate_rows(self, rows: Tensor, right: list[Tensor]) -> Tensor:
-        """Append which of consecutive rows are right; return the sum of their losses."""
+    def _evaluate_rows(self, rows: Tensor, blocks: list[Tensor]) -> Tensor:
+        """Append which of consecutive rows are correct; return the sum of their losses."""
         total = torch.zeros((), dtype=torch.float64, device=self.group.device)
         with torch.no_grad(), self.precision:
-            for block in rows.split(self._evaluated_at_once) if len(rows) else ():
+            for block in rows.split(self._evaluation_chunk) if len(rows) else ():
                 view = slice(int(block[0]), int(block[-1]) + 1)  # no copy
                 logits, labels = self._forward(self.inputs[view]), self.labels[view]
                 total += cross_entropy(logits, labels, reduction="sum").double()
-                right.append(~missed(logits, labels, self.prompt) & finite(logits))
+                blocks.append(~missed(logits, labels, self.prompt) & finite(logits))
         return total
 
     def _forward(self, inputs: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class Evaluator:
         forward: Callable[[Tensor], Tensor] = self.model
         if self.group.device.type != "cpu":
             return forward(inputs)
-        return torch.cat([forward(block) for block in inputs.split(_FORWARD_AT_ONCE)])
+        return torch.cat([forward(block) for block in inputs.split(_FORWARD_CHUNK)])
 
     def ritz(self, products: int) -> Ritz:
         """Return the extreme Ritz values of the Hessian of the mean loss; see :func:`ritz`."""
@@ -158,7 +158,7 @@ class Evaluator:
 
         def part(number: int) -> Tensor:
             sums = torch.zeros(2, dtype=torch.float64, device=self.group.device)
-            for ids in parts[number].split(self._backward_at_once):
+            for ids in parts[number].split(self._backward_chunk):
                 if len(ids):
                     logits = self.model(self.inputs[ids])
                     loss = cross_entropy(logits, self.labels[ids], reduction="sum")

@@ -1,4 +1,4 @@
-"""Convergence gates: decide whether a failed training had reached a minimum."""
+"""Convergence gates: plateau, stability, gradient and curvature of a failed training."""
 
 from __future__ import annotations
 
@@ -6,39 +6,105 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flexhpc.config.sections.gates import Gates
+from flexhpc.config.sections.gates import Gates, PlateauGate, StabilityGate
 from flexhpc.errors import PointError
 from flexhpc.training.curvature import Ritz
 from flexhpc.training.evaluation import Evaluator
 from flexhpc.training.outcome import Verdict
-from flexhpc.training.plateau import Plateau, unstable
 
-TOUCHED = "touched_"
-"""Prefix of metrics that are 1 if a gate found a failed training short of a minimum."""
+_FLAG = "touched_"
+"""Prefix of metrics that are 1 if a failed training had not reached a minimum by a gate."""
+_LAST_EPOCHS = 5
+_EXPLOSION = 3.0
+
+
+@dataclass(kw_only=True)
+class Plateau:
+    """Counts epochs and updates since the last improvement.
+
+    An epoch is an improvement if its loss is below the lowest so far by a relative ``tolerance``,
+    or if it misses fewer samples than any epoch so far.
+
+    Attributes:
+        tolerance: relative decrease of the loss that counts as an improvement.
+        best_loss: loss of the last improvement by loss.
+        best_errors: fewest samples missed so far.
+        epochs, updates: since the last improvement.
+    """
+
+    tolerance: float
+    best_loss: float = math.inf
+    best_errors: float = math.inf
+    epochs: int = 0
+    updates: int = 0
+
+    def update(self, loss: float, errors: int, updates: int) -> None:
+        """Add an epoch."""
+        lower = loss < self.best_loss * (1 - self.tolerance)
+        fewer = errors < self.best_errors
+        if lower:
+            self.best_loss = loss
+        if fewer:
+            self.best_errors = errors
+        if lower or fewer:
+            self.epochs = self.updates = 0
+        else:
+            self.epochs += 1
+            self.updates += updates
+
+
+def patience(gate: PlateauGate, max_steps: int | None, per_epoch: int) -> float:
+    """Return the number of updates without improvement that make a plateau.
+
+    Args:
+        max_steps: budget in updates, None without one; per_epoch: updates per epoch.
+    """
+    if gate.patience is not None:
+        return gate.patience * per_epoch
+    if max_steps is None:
+        return gate.updates
+    return max(gate.share * max_steps, min(gate.updates, max_steps / 2))
+
+
+def unstable(gate: StabilityGate, loss_start: float, losses: Sequence[float]) -> bool:
+    """Return whether the loss rose again by much of its decrease, or exploded after its minimum.
+
+    The final loss is the lowest of the last five epochs, since a single one may be a spike. A
+    training exploded if its loss rose, after the minimum, above that at initialisation and above
+    three times the minimum.
+
+    Args:
+        gate: has the tolerance; loss_start: at initialisation; losses: of every epoch.
+    """
+    end, best = min(losses[-_LAST_EPOCHS:]), min(losses)
+    highest = max(losses[losses.index(best) :])
+    if highest > max(loss_start, _EXPLOSION * best):
+        return True
+    return end > best + gate.given_back * max(loss_start - best, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examined:
+class GateResult:
     """Result of the gates.
 
     Attributes:
-        verdict: with the gates taken into account.
-        rejected: whether a gate rejected the training, which then says nothing about capacity.
-        readings: metrics by name.
+        verdict: after applying the gates.
+        rejected: whether a gate rejected the training, which is then no evidence of capacity.
+        metrics: metrics by name.
     """
 
     verdict: Verdict
     rejected: bool
-    readings: dict[str, float]
+    metrics: dict[str, float]
 
 
-def examine(
+def apply_gates(
     gates: Gates, verdict: Verdict, evaluator: Evaluator, plateau: Plateau, *,
     gradient_start: float, loss_start: float, losses: Sequence[float],
-) -> Examined:  # fmt: skip
+) -> GateResult:  # fmt: skip
     """Compute the metrics of a finished training, and apply the gates to it.
 
-    Only failures are judged. A gate in mode ``report`` records its finding and may change the
+    Only failures are judged. A gate in mode ``report`` records its metrics and may change the
     verdict; one in mode ``reject`` rejects the training.
 
     Args:
@@ -49,43 +115,45 @@ def examine(
         gradient_start: norm of the gradient at initialisation.
         loss_start: loss at initialisation; losses: of every epoch.
     """
-    readings: dict[str, float] = {}
-    touched: dict[str, bool] = {}
+    metrics: dict[str, float] = {}
+    flags: dict[str, bool] = {}
     failed = verdict not in ("fit", "diverged")
     if gates.plateau.mode != "off":
-        readings["plateau_epochs"] = float(plateau.epochs)
-        touched["plateau"] = verdict == "unconverged"
+        metrics["plateau_epochs"] = float(plateau.epochs)
+        flags["plateau"] = verdict == "unconverged"
     if gates.stability.mode != "off" and failed:
-        readings |= {"loss_start": loss_start, "loss_best": min(losses)}
-        touched["stability"] = unstable(gates.stability, loss_start, losses)
+        metrics |= {"loss_start": loss_start, "loss_best": min(losses)}
+        flags["stability"] = unstable(gates.stability, loss_start, losses)
     if gates.gradient.mode != "off" and verdict != "diverged":
         norms = evaluator.norms()
-        readings |= {
+        metrics |= {
             "gradient_norm": norms.gradient,
             "gradient_norm_start": gradient_start,
             "parameter_norm": norms.parameters,
         }
-        touched["gradient"] = norms.gradient > gates.gradient.tolerance * gradient_start
+        flags["gradient"] = norms.gradient > gates.gradient.tolerance * gradient_start
     if gates.curvature.mode != "off" and failed:
         ritz = _curvature(gates, evaluator)
-        readings |= {
+        metrics |= {
             "min_ritz": ritz.min,
             "max_ritz": ritz.max,
             "hessian_products": float(ritz.products),
         }
         if not math.isnan(ritz.min):
-            touched["curvature"] = ritz.negative(gates.curvature.tolerance)
+            flags["curvature"] = ritz.negative(gates.curvature.tolerance)
     if not failed:
-        return Examined(verdict=verdict, rejected=False, readings=readings)
-    readings |= {TOUCHED + gate: float(flag) for gate, flag in touched.items()}
-    refusing = [gate for gate, flag in touched.items() if flag and _rejects(gates, gate)]
-    if "curvature" in refusing:
+        return GateResult(verdict=verdict, rejected=False, metrics=metrics)
+    metrics |= {_FLAG + gate: float(flag) for gate, flag in flags.items()}
+    rejecting = [
+        gate for gate, flag in flags.items() if flag and getattr(gates, gate).mode == "reject"
+    ]
+    if "curvature" in rejecting:
         verdict = "saddle"
-    elif touched.get("stability"):
+    elif flags.get("stability"):
         verdict = "unstable"
-    elif refusing:
+    elif rejecting:
         verdict = "unconverged"
-    return Examined(verdict=verdict, rejected=bool(refusing), readings=readings)
+    return GateResult(verdict=verdict, rejected=bool(rejecting), metrics=metrics)
 
 
 def _curvature(gates: Gates, evaluator: Evaluator) -> Ritz:
@@ -97,7 +165,3 @@ def _curvature(gates: Gates, evaluator: Evaluator) -> Ritz:
             raise
     nan = math.nan
     return Ritz(min=nan, max=nan, products=0, residual_min=nan, residual_max=nan)
-
-
-def _rejects(gates: Gates, gate: str) -> bool:
-    return bool(getattr(gates, gate).mode == "reject")

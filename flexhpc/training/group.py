@@ -26,11 +26,11 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from flexhpc.errors import PeerLost, one_line
 
-_SILENCE = datetime.timedelta(minutes=30)
-_MEETING = datetime.timedelta(minutes=3)
-_ALONE = "127.0.0.1"
-_QUEUE = 2048
-_VOTES_EVERY = 8
+_COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=30)
+_CONNECT_TIMEOUT = datetime.timedelta(minutes=3)
+_LOOPBACK = "127.0.0.1"
+_BACKLOG = 2048
+_STOP_CHECK_EVERY = 8
 _FIRST_PORT, _PORTS = 10_000, 20_000
 """Below the range of ephemeral ports."""
 
@@ -46,18 +46,19 @@ class Group:
         self.device, self.rank, self.size = device, rank, size
 
     @classmethod
-    def join(cls, device: torch.device, rank: int, size: int, *, host: str, token: str) -> Group:
-        """Initialize the process group at a port of rank 0's host that follows from the token.
+    def init_process_group(
+        cls, device: torch.device, rank: int, size: int, *, host: str, token: str
+    ) -> Group:
+        """Initialize the process group at a port of rank 0's host derived from the token.
 
         Another job may use that port, and any user may read and write the store there. So the
         token is never sent; the processes prove to each other that they know it once they are
-        connected. A process that does not find its peers fails, and should be started again with
-        another token. On a single node the store listens on loopback. On several nodes rank 0
-        listens on all its addresses, since its name may resolve to loopback on its own host.
+        connected. If a process fails to connect, start all of them again with another token. On a
+        single node the store listens on loopback. On several nodes rank 0 listens on all its
+        addresses, since its name may resolve to loopback on its own host.
 
         Args:
-            device: of this process.
-            rank: from 0; size: number of processes.
+            device, rank: of this process; size: number of processes.
             host: of rank 0.
             token: secret of this group.
 
@@ -67,128 +68,133 @@ class Group:
         group = cls(device, rank, size)
         if size > 1:
             port = _FIRST_PORT + zlib.crc32(token.encode()) % _PORTS
-            with _peers():
-                listening = None
-                if host == _ALONE:
+            with _peer_errors():
+                listen_fd = None
+                if host == _LOOPBACK:
                     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-                    listening = _listen(host, port) if rank == 0 else None
-                met = TCPStore(
-                    host, port, is_master=rank == 0, wait_for_workers=False, timeout=_MEETING,
-                    master_listen_fd=listening,
+                    listen_fd = _listen(host, port) if rank == 0 else None
+                tcp_store = TCPStore(
+                    host, port, is_master=rank == 0, wait_for_workers=False,
+                    timeout=_CONNECT_TIMEOUT, master_listen_fd=listen_fd,
                 )  # fmt: skip
-                store = PrefixStore(hashlib.sha256(token.encode()).hexdigest(), met)
-                store.set(str(rank), _name(device))
-                everybody = [str(other) for other in range(size)]
-                store.wait(everybody, _MEETING)
-                # NCCL refuses two processes on one GPU.
-                apart = len({store.get(other) for other in everybody}) == size
-                backend = dist.get_default_backend_for_device(device) if apart else "gloo"
+                store = PrefixStore(hashlib.sha256(token.encode()).hexdigest(), tcp_store)
+                store.set(str(rank), _device_name(device))
+                ranks = [str(other) for other in range(size)]
+                store.wait(ranks, _CONNECT_TIMEOUT)
+                # NCCL does not support two processes on one GPU.
+                distinct = len({store.get(other) for other in ranks}) == size
+                backend = dist.get_default_backend_for_device(device) if distinct else "gloo"
                 dist.init_process_group(
-                    backend, store=store, rank=rank, world_size=size, timeout=_SILENCE
+                    backend, store=store, rank=rank, world_size=size, timeout=_COLLECTIVE_TIMEOUT
                 )
-            group._know_each_other(token)
+            group._verify_peers(token)
         return group
 
-    def _know_each_other(self, token: str) -> None:
+    def _verify_peers(self, token: str) -> None:
         """Verify that every process knows the token, by HMAC of a common challenge.
 
         Raises:
             PeerLost: a process does not know it.
         """
-        challenge = b"".join(self._told_by_all(os.urandom(32)))
+        challenge = b"".join(self._all_gather_bytes(os.urandom(32)))
 
         def proof(rank: int) -> bytes:
             return hmac.digest(token.encode(), challenge + str(rank).encode(), "sha256")
 
-        for rank, told in enumerate(self._told_by_all(proof(self.rank))):
-            if not hmac.compare_digest(told, proof(rank)):
-                raise PeerLost(f"process {rank} does not know the secret of this job")
+        for rank, answer in enumerate(self._all_gather_bytes(proof(self.rank))):
+            if not hmac.compare_digest(answer, proof(rank)):
+                raise PeerLost(f"process {rank} did not authenticate (wrong token)")
 
-    def _told_by_all(self, own: bytes) -> list[bytes]:
+    def _all_gather_bytes(self, message: bytes) -> list[bytes]:
         """Gather a message of the same length from every process."""
-        said = torch.frombuffer(bytearray(own), dtype=torch.uint8).to(self.device)
-        return [row.cpu().numpy().tobytes() for row in self._gathered(said, _MEETING)]
+        tensor = torch.frombuffer(bytearray(message), dtype=torch.uint8).to(self.device)
+        return [row.cpu().numpy().tobytes() for row in self._all_gather(tensor, _CONNECT_TIMEOUT)]
 
-    def leave(self) -> None:
+    def destroy(self) -> None:
         """Destroy the process group (collective call)."""
         if self.size > 1:
-            with _peers():
+            with _peer_errors():
                 dist.barrier()
                 dist.destroy_process_group()
 
-    def agree_to_stop(self, wants_to: bool, step: int) -> bool:
-        """Return whether any process wants to stop (collective call).
+    def agree_to_stop(self, stop: bool, step: int) -> bool:
+        """Return whether any process is to stop (collective call).
 
         On an accelerator, where reading the answer waits for the device, only at every eighth step.
         """
         if self.size == 1:
-            return wants_to
-        if self.device.type != "cpu" and step % _VOTES_EVERY:
+            return stop
+        if self.device.type != "cpu" and step % _STOP_CHECK_EVERY:
             return False
-        votes = torch.tensor([float(wants_to)], device=self.device)
+        votes = torch.tensor([float(stop)], device=self.device)
         return bool(self.all_reduce(votes) > 0)
 
     def owner(self, part: int, parts: int) -> int:
         """Return the rank that owns a part; ranks own contiguous parts, as evenly as possible."""
         return part * self.size // parts
 
-    def mine(self, parts: int) -> list[int]:
+    def local_parts(self, parts: int) -> list[int]:
         """Return the parts of this process."""
         return [part for part in range(parts) if self.owner(part, parts) == self.rank]
 
     def all_reduce(self, vector: Tensor) -> Tensor:
         """Return the sum of every process's vector."""
         if self.size > 1:
-            with _peers():
+            with _peer_errors():
                 dist.all_reduce(vector)
         return vector
 
-    def ordered_sum(self, vectors: Sequence[Tensor], parts: int, nothing: Tensor) -> Tensor:
+    def ordered_sum(self, vectors: Sequence[Tensor], parts: int, zero: Tensor) -> Tensor:
         """Return the sum over parts, added in the order of the parts.
 
         Args:
             vectors: of this process's parts, in order.
             parts: number of all parts.
-            nothing: added in place of a part that a process does not have.
+            zero: added in place of a part that a process does not have.
         """
-        most = max(sum(self.owner(p, parts) == r for p in range(parts)) for r in range(self.size))
-        own = torch.stack([*vectors, *[nothing] * (most - len(vectors))])
-        total = torch.zeros_like(nothing)
-        for rows in self._gathered(own):
+        longest = max(
+            sum(self.owner(p, parts) == r for p in range(parts)) for r in range(self.size)
+        )
+        padded = torch.stack([*vectors, *[zero] * (longest - len(vectors))])
+        total = torch.zeros_like(zero)
+        for rows in self._all_gather(padded):
             for row in rows:
                 total += row
         return total
 
-    def concatenated(self, own: Tensor, sizes: Sequence[int]) -> Tensor:
+    def all_gather_rows(self, tensor: Tensor, sizes: Sequence[int]) -> Tensor:
         """Concatenate the tensors of all processes along the first axis, in the order of ranks.
 
         Args:
-            own: tensor of this process.
+            tensor: of this process.
             sizes: length of the tensor of each process.
         """
         if self.size == 1:
-            return own
-        padded = own.new_zeros((max(sizes), *own.shape[1:]))
-        padded[: len(own)] = own
-        rows = [x[:n] for x, n in zip(self._gathered(padded), sizes, strict=True)]
-        joined: Tensor = torch.cat(rows)
-        return joined
+            return tensor
+        padded = tensor.new_zeros((max(sizes), *tensor.shape[1:]))
+        padded[: len(tensor)] = tensor
+        result: Tensor = torch.cat(
+            [x[:n] for x, n in zip(self._all_gather(padded), sizes, strict=True)]
+        )
+        return result
 
-    def _gathered(self, own: Tensor, patience: datetime.timedelta = _SILENCE) -> list[Tensor]:
+    def _all_gather(
+        self, tensor: Tensor, timeout: datetime.timedelta = _COLLECTIVE_TIMEOUT
+    ) -> list[Tensor]:
         if self.size == 1:
-            return [own]
-        into = [torch.empty_like(own) for _ in range(self.size)]
-        with _peers():
-            if patience < _SILENCE and dist.get_backend() == "gloo":
-                dist.all_gather(into, own, async_op=True).wait(patience)
+            return [tensor]
+        result = [torch.empty_like(tensor) for _ in range(self.size)]
+        with _peer_errors():
+            if timeout < _COLLECTIVE_TIMEOUT and dist.get_backend() == "gloo":
+                dist.all_gather(result, tensor, async_op=True).wait(timeout)
             else:
-                dist.all_gather(into, own)
-        return into
+                dist.all_gather(result, tensor)
+        return result
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Overwrite tensors with those of rank 0."""
         if self.size > 1:
-            with _peers():
+            with _peer_errors():
                 for tensor in tensors:
                     dist.broadcast(tensor.detach(), src=0)
 
@@ -201,35 +207,35 @@ class Group:
         """
         if self.size == 1:
             return value
-        written = io.BytesIO()
+        buffer = io.BytesIO()
         if self.rank == 0:
-            torch.save(value, written)
-        length = torch.tensor([len(written.getvalue())], device=self.device)
+            torch.save(value, buffer)
+        length = torch.tensor([len(buffer.getvalue())], device=self.device)
         self.broadcast([length])
         content = torch.zeros(int(length), dtype=torch.uint8)
         if self.rank == 0:
-            content = torch.frombuffer(bytearray(written.getvalue()), dtype=torch.uint8)
+            content = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
         content = content.to(self.device)
         self.broadcast([content])
         if self.rank == 0:
             return value
-        read = io.BytesIO(content.cpu().numpy().tobytes())
-        return torch.load(read, map_location="cpu", weights_only=True)
+        buffer = io.BytesIO(content.cpu().numpy().tobytes())
+        return torch.load(buffer, map_location="cpu", weights_only=True)
 
 
 def _listen(host: str, port: int) -> int:
     """Return a listening socket for a TCPStore.
 
     Raises:
-        RuntimeError: the port is taken.
+        RuntimeError: the port is in use.
     """
     try:
-        return socket.create_server((host, port), backlog=_QUEUE).detach()
+        return socket.create_server((host, port), backlog=_BACKLOG).detach()
     except OSError as error:
         raise RuntimeError(f"{host}:{port}: {error.strerror}") from None
 
 
-def _name(device: torch.device) -> str:
+def _device_name(device: torch.device) -> str:
     """Return a name that differs between the accelerators of a job; "cpu" for every CPU."""
     if device.type == "cpu":
         return "cpu"
@@ -238,7 +244,7 @@ def _name(device: torch.device) -> str:
 
 
 @contextlib.contextmanager
-def _peers() -> Iterator[None]:
+def _peer_errors() -> Iterator[None]:
     """Raise PeerLost for the errors that a lost peer causes."""
     try:
         yield

@@ -15,25 +15,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils import deterministic
 
 from flexhpc.config.sections.training import Training
 from flexhpc.errors import Interrupted, PeerLost, PointError
 from flexhpc.training import budget, checkpoint
-from flexhpc.training.batches import epoch_order, sizes_of
-from flexhpc.training.engine import AutogradEngine, GradientEngine, ManualEngine, ShardedEngine
-from flexhpc.training.epoch_metrics import EpochMetrics
+from flexhpc.training.budget import epoch_order, sizes_of
+from flexhpc.training.engine import AutogradEngine, ManualEngine, ShardedEngine
+from flexhpc.training.epoch_metrics import EpochMetrics, Forgetting
 from flexhpc.training.evaluation import Evaluation, Evaluator
-from flexhpc.training.forgetting import Forgetting
-from flexhpc.training.gates import examine
+from flexhpc.training.gates import Plateau, apply_gates, patience
 from flexhpc.training.group import Group
 from flexhpc.training.losses import cross_entropy
 from flexhpc.training.manual_backprop import ManualBackprop, mlp_layers
 from flexhpc.training.memory_format import use_channels_last
 from flexhpc.training.optimizers import (
-    clip_gradients,
     make_optimizer,
     perturb_weights,
     restore_weights,
@@ -41,7 +39,6 @@ from flexhpc.training.optimizers import (
     update_weights,
 )
 from flexhpc.training.outcome import Callbacks, MakeModel, Outcome, ProbeData, Verdict
-from flexhpc.training.plateau import Plateau, patience
 from flexhpc.training.resident import Resident
 from flexhpc.training.sync_norm import batch_norms
 
@@ -112,7 +109,7 @@ def train(
         state = None
         if saved is not None:
             state = trainee.restore(saved)
-            if state is None:  # of another model; a part of it may have been loaded
+            if state is None:  # a part of the other model may have been loaded
                 trainee = Trainee(training, make_model, data, callbacks, group)
         try:
             return _train(training, trainee, state or trainee.start(), data, callbacks, group)
@@ -120,9 +117,8 @@ def train(
             raise
         except Exception:
             if state is not None and callbacks.checkpoint and trainee.steps_since_resume == 0:
-                callbacks.checkpoint.unlink(
-                    missing_ok=True
-                )  # or every attempt would fail like this
+                # Otherwise every attempt would fail in the same way.
+                callbacks.checkpoint.unlink(missing_ok=True)
             raise
 
 
@@ -155,7 +151,7 @@ def _train(
                 engine.backward(ids, state.steps, second=True)
                 restore_weights(evaluator.parameters, weights)
             if training.clip_norm is not None:
-                clip_gradients(evaluator.parameters, training.clip_norm)
+                nn.utils.clip_grad_norm_(evaluator.parameters, training.clip_norm)
             update_weights(optimizer)
             state.batch += 1
             state.steps += 1
@@ -179,7 +175,7 @@ def _train(
             evaluation = evaluator.evaluate()
             loss, errors = evaluation.loss, evaluation.errors
             if trainee.forgetting is not None:
-                trainee.forgetting.saw(torch.arange(n, device=group.device), ~evaluation.right)
+                trainee.forgetting.update(torch.arange(n, device=group.device), ~evaluation.correct)
         state.losses.append(loss)
         state.errors.append(errors)
         state.plateau.update(loss, errors, state.steps - steps_at_start)
@@ -197,16 +193,16 @@ def _train(
         if evaluation is not None and evaluation.errors == 0:
             verdict = "fit"
             break
-        gated = gates.plateau.mode != "off"
-        flat = gated and (
+        gate_on = gates.plateau.mode != "off"
+        plateau = gate_on and (
             state.plateau.updates >= patience(gates.plateau, state.max_steps, len(sizes))
         )
-        ends = state.out_of_budget() or (flat and training.schedule == "constant")
-        if ends:
+        finished = state.out_of_budget() or (plateau and training.schedule == "constant")
+        if finished:
             evaluation = evaluation or evaluator.evaluate()
             if not math.isfinite(evaluation.loss):  # because of the last updates
                 verdict = "diverged"
-            elif flat or not gated:
+            elif plateau or not gate_on:
                 verdict = "not_fit"
             else:
                 assert state.max_steps is not None
@@ -216,24 +212,24 @@ def _train(
                 verdict = None if extended else "unconverged"
 
     evaluation = evaluation or evaluator.evaluate()
-    readings = callbacks.on_train_end(model.eval())
-    examined = examine(
+    metrics_at_end = callbacks.on_train_end(model.eval())
+    gated = apply_gates(
         gates, verdict, evaluator, state.plateau, losses=state.losses,
         gradient_start=state.gradient_norm_start, loss_start=state.loss_start,
     )  # fmt: skip
     if state.max_steps != initial_max_steps:
-        readings["extended_to_steps"] = float(state.max_steps or 0)
+        metrics_at_end["extended_to_steps"] = float(state.max_steps or 0)
     return Outcome(
-        verdict=examined.verdict,
+        verdict=gated.verdict,
         n_errors=evaluation.errors,
         loss=evaluation.loss,
         epochs=state.epoch,
         steps=state.steps,
         cost=state.cost,
         seconds=seconds_before + time.monotonic() - started,
-        fitted=evaluation.right.cpu().numpy(),
-        readings={**readings, **examined.readings},
-        rejected=examined.rejected,
+        fitted=evaluation.correct.cpu().numpy(),
+        metrics={**metrics_at_end, **gated.metrics},
+        rejected=gated.rejected,
         loss_curve=np.array(state.losses, dtype=np.float32),
         error_curve=np.array(state.errors, dtype=np.int32),
         forgotten=None if trainee.forgetting is None else trainee.forgetting.events(),
@@ -261,8 +257,8 @@ class Trainee:
             use_channels_last(self.model, device)
         if training.shards is not None and batch_norms(model):
             raise PointError(
-                "training.shards takes the gradient of each part of a batch by itself, but this "
-                "network's BatchNorm normalises over the whole batch; remove shards"
+                "training.shards: cannot be combined with BatchNorm, which normalises over the "
+                "whole batch; remove shards"
             )
         precision: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if training.precision == "bf16":
@@ -277,10 +273,10 @@ class Trainee:
             self.metrics = EpochMetrics(device, loss, data.prompt, self.forgetting)
 
         inputs = Resident(data, double=training.precision == "fp64")
-        synced_over = group if group.size > 1 and batch_norms(model) else None
+        norm_group = group if group.size > 1 and batch_norms(model) else None
         options: dict[str, Any] = {
             "precision": precision, "label_smoothing": training.label_smoothing,
-            "full_batch": training.full_batch, "metrics": self.metrics, "synced_over": synced_over,
+            "full_batch": training.full_batch, "metrics": self.metrics, "norm_group": norm_group,
         }  # fmt: skip
         local = (
             AutogradEngine(self.model, inputs, labels, **options)
@@ -288,7 +284,7 @@ class Trainee:
             else ManualEngine(backprop, self.model, inputs, labels, **options)
         )
         parts, ordered = training.shards or group.size, training.shards is not None
-        self.engine: GradientEngine = local
+        self.engine: AutogradEngine | ShardedEngine = local
         if ordered or group.size > 1:
             self.engine = ShardedEngine(local, group, parts, ordered=ordered, seed=data.init_seed)
         self.evaluator = Evaluator(
@@ -334,8 +330,8 @@ class Trainee:
             saved["forgetting"] = self.forgetting.state()
         try:
             checkpoint.save(callbacks.checkpoint, callbacks.key, saved)
-        except (OSError, RuntimeError) as error:  # a full disk, for example
-            print(f"checkpoint not saved: {error}", flush=True)
+        except (OSError, RuntimeError) as error:  # such as a full disk
+            print(f"checkpoint: cannot save ({error}); training continues", flush=True)
 
     def restore(self, saved: Saved) -> TrainState | None:
         """Restore a checkpoint; return None if it does not match the model."""
@@ -370,11 +366,11 @@ def _deterministic() -> Iterator[None]:
     twentieth of an update; that is switched off.
     """
     settings: Any = deterministic  # its attributes are not in torch's stubs
-    mode, fills = torch.get_deterministic_debug_mode(), settings.fill_uninitialized_memory
+    mode, fill = torch.get_deterministic_debug_mode(), settings.fill_uninitialized_memory
     torch.set_deterministic_debug_mode("warn")
     settings.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(mode)
-        settings.fill_uninitialized_memory = fills
+        settings.fill_uninitialized_memory = fill

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -98,23 +97,13 @@ def mlp_layers(model: nn.Module, dims: int) -> list[nn.Module] | None:
     return layers if unshared and all(_is_plain(weight) for weight in weights) else None
 
 
-class _Stage(Protocol):
-    """A layer."""
-
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the outputs, and the tensor that backward needs."""
-
-    def backward(
-        self, gradient: Tensor, stored: Tensor, first: bool, needs_input_grad: bool
-    ) -> Tensor:
-        """Set the gradients of the weights, or add to them unless ``first``.
-
-        Returns:
-            The gradient of the inputs if it is needed, else any tensor.
-        """
-
-
 class _Linear:
+    """``forward`` of a stage returns the outputs, and the tensor that its ``backward`` needs.
+
+    ``backward`` sets the gradients of the weights, or adds to them unless ``first``, and returns
+    the gradient of the inputs if it is needed, else any tensor.
+    """
+
     def __init__(self, layer: nn.Linear) -> None:
         self._weight, self._bias = layer.weight, layer.bias
         self._transposed = layer.weight.detach().t()
@@ -150,16 +139,16 @@ class _Activation:
     Attributes:
         function: of the inputs; may overwrite them unless its derivative needs them.
         derivative: (gradient of the outputs, outputs or inputs) -> gradient of the inputs.
-        by_result: whether the derivative needs the outputs.
+        uses_output: whether the derivative is a function of the outputs.
     """
 
     function: Callable[[Tensor], Tensor]
     derivative: Callable[[Tensor, Tensor], Tensor]
-    by_result: bool = True
+    uses_output: bool = True
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         out = self.function(inputs)
-        return out, out if self.by_result else inputs
+        return out, out if self.uses_output else inputs
 
     def backward(
         self, gradient: Tensor, stored: Tensor, first: bool, needs_input_grad: bool
@@ -186,11 +175,11 @@ _ACTIVATIONS: dict[type[nn.Module], _Activation] = {
     ),
     nn.Tanh: _Activation(Tensor.tanh_, _aten.tanh_backward),
     nn.Identity: _Activation(lambda z: z, lambda g, _: g),
-    nn.GELU: _Activation(nn.functional.gelu, _aten.gelu_backward, by_result=False),
+    nn.GELU: _Activation(nn.functional.gelu, _aten.gelu_backward, uses_output=False),
 }
 
 
-def _stage(layer: nn.Module) -> _Stage:
+def _stage(layer: nn.Module) -> _Linear | _Activation | _Flatten:
     if isinstance(layer, nn.Linear):
         return _Linear(layer)
     return _Flatten() if isinstance(layer, nn.Flatten) else _ACTIVATIONS[type(layer)]
@@ -211,16 +200,16 @@ def _is_plain(weight: Tensor) -> bool:
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    """Return whether a call of the module does more than its class says.
+    """Return whether a call of the module runs more than the forward of its class.
 
-    A hook that does not change the training has the attribute ``only_watches``; it is not called.
+    A hook with the attribute ``changes_nothing`` does not count, and is not called.
     """
     hooks = [
         *module._forward_pre_hooks.values(), *module._forward_hooks.values(),
         *module._backward_pre_hooks.values(), *module._backward_hooks.values(),
     ]  # fmt: skip
-    watching = all(getattr(hook, "only_watches", False) for hook in hooks)
-    return "forward" in vars(module) or not watching
+    harmless = all(getattr(hook, "changes_nothing", False) for hook in hooks)
+    return "forward" in vars(module) or not harmless
 
 
 def _has_global_hooks() -> bool:

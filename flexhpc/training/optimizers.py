@@ -19,9 +19,9 @@ from flexhpc.config.variants import implementation
 from flexhpc.training.memory_format import match_memory_format
 from flexhpc.training.shampoo import Shampoo
 
-_REST = 0.1
+_VECTOR_RATE = 0.1
 """With Muon: learning rate of other parameters over that of matrices."""
-_LEAST_NORM = 1e-12
+_MIN_NORM = 1e-12
 _WRAPPED = ("add_param_group", "state_dict")
 
 Parameters = list[nn.Parameter]
@@ -40,45 +40,45 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
     return optimizer
 
 
-def _direct(
-    kind: type[torch.optim.Optimizer], kernel: Callable[[torch.optim.Optimizer], bool]
+def _fused(
+    cls: type[torch.optim.Optimizer], kernel: Callable[[torch.optim.Optimizer], bool]
 ) -> Callable[..., torch.optim.Optimizer]:
     """Return one of torch's fused optimizers with a step that calls the kernel only.
 
     Arithmetic and state are the same. torch's own step also dispatches, calls hooks and supports
-    torch.compile and profilers: that takes 100 us a step, and imports torch._dynamo, which takes
+    torch.compile and profilers: that costs 100 us a step, and imports torch._dynamo, which takes
     about as long as importing torch.
 
     Args:
-        kind: the optimizer.
+        cls: the optimizer.
         kernel: makes a step; returns False if there is no state yet, which torch's step creates.
     """
-    first = inspect.unwrap(kind.step)
+    torch_step = inspect.unwrap(cls.step)
 
     def step(self: torch.optim.Optimizer) -> None:
         if not kernel(self):
-            first(self)
+            torch_step(self)
             _share_steps(self)
 
     step.hooked = True  # type: ignore[attr-defined]  # or torch would wrap it again
-    loaded = inspect.unwrap(kind.load_state_dict)
+    torch_load = inspect.unwrap(cls.load_state_dict)
 
     def load_state_dict(self: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
-        loaded(self, state_dict)
-        for parameter, own in self.state.items():  # the kernel does not check shapes
-            sizes = {value.shape for value in own.values() if isinstance(value, Tensor)}
+        torch_load(self, state_dict)
+        for parameter, state in self.state.items():  # the kernel does not check shapes
+            sizes = {value.shape for value in state.values() if isinstance(value, Tensor)}
             if not sizes <= {parameter.shape, torch.Size()}:
-                raise ValueError("the optimizer's state is that of other parameters")
-            for name, value in own.items():
+                raise ValueError("the optimizer's state does not match the parameters")
+            for name, value in state.items():
                 if isinstance(value, Tensor) and value.dim():
-                    own[name] = match_memory_format(value, parameter)
+                    state[name] = match_memory_format(value, parameter)
 
-    methods = {name: inspect.unwrap(getattr(kind, name)) for name in _WRAPPED}
+    methods = {name: inspect.unwrap(getattr(cls, name)) for name in _WRAPPED}
     methods |= {"step": step, "load_state_dict": load_state_dict}
-    return type(kind.__name__, (kind,), methods)
+    return type(cls.__name__, (cls,), methods)
 
 
-def _moved(
+def _with_gradients(
     optimizer: torch.optim.Optimizer,
 ) -> Iterator[tuple[dict[str, Any], list[Tensor], list[Tensor]]]:
     """Yield each group with its parameters that have a gradient, and their gradients."""
@@ -92,27 +92,28 @@ def _share_steps(optimizer: torch.optim.Optimizer) -> None:
     """Share one step counter between the parameters with the same number of steps."""
     for group in optimizer.param_groups:
         counts: dict[float, Tensor] = {}
-        for own in (optimizer.state[p] for p in group["params"] if p in optimizer.state):
-            if "step" in own:
-                own["step"] = counts.setdefault(float(own["step"]), own["step"])
+        for state in (optimizer.state[p] for p in group["params"] if p in optimizer.state):
+            if "step" in state:
+                state["step"] = counts.setdefault(float(state["step"]), state["step"])
 
 
 def _adam_kernel(optimizer: torch.optim.Optimizer) -> bool:
-    state, moved = optimizer.state, list(_moved(optimizer))
-    if any(p not in state for _, some, _ in moved for p in some):
+    state, groups = optimizer.state, list(_with_gradients(optimizer))
+    if any(p not in state for _, parameters, _ in groups for p in parameters):
         return False
-    for group, some, gradients in moved:
-        own = [state[p] for p in some]
-        if len(some) == len(group["params"]):
-            for step in {id(s["step"]): s["step"] for s in own}.values():
+    for group, parameters, gradients in groups:
+        states = [state[p] for p in parameters]
+        if len(parameters) == len(group["params"]):
+            for step in {id(s["step"]): s["step"] for s in states}.values():
                 step += 1
         else:  # parameters without a gradient make no step, and may share the counter
-            for s in own:
+            for s in states:
                 s["step"] = s["step"] + 1
         kernel = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
         kernel(
-            some, gradients, [s["exp_avg"] for s in own], [s["exp_avg_sq"] for s in own], [],
-            [s["step"] for s in own], lr=group["lr"], beta1=group["betas"][0],
+            parameters, gradients, [s["exp_avg"] for s in states],
+            [s["exp_avg_sq"] for s in states], [],
+            [s["step"] for s in states], lr=group["lr"], beta1=group["betas"][0],
             beta2=group["betas"][1], weight_decay=group["weight_decay"], eps=group["eps"],
             amsgrad=False, maximize=False,
         )  # fmt: skip
@@ -120,27 +121,29 @@ def _adam_kernel(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def _sgd_kernel(optimizer: torch.optim.Optimizer) -> bool:
-    state, moved = optimizer.state, list(_moved(optimizer))
-    if any(p not in state for group, some, _ in moved if group["momentum"] for p in some):
+    state, groups = optimizer.state, list(_with_gradients(optimizer))
+    if any(
+        p not in state for group, parameters, _ in groups if group["momentum"] for p in parameters
+    ):
         return False
-    for group, some, gradients in moved:
-        buffers = [state[p]["momentum_buffer"] for p in some] if group["momentum"] else []
+    for group, parameters, gradients in groups:
+        buffers = [state[p]["momentum_buffer"] for p in parameters] if group["momentum"] else []
         torch._fused_sgd_(
-            some, gradients, buffers, lr=group["lr"], momentum=group["momentum"],
+            parameters, gradients, buffers, lr=group["lr"], momentum=group["momentum"],
             weight_decay=group["weight_decay"], dampening=0.0, nesterov=False, maximize=False,
             is_first_step=False,
         )  # fmt: skip
     return True
 
 
-_SGD = _direct(torch.optim.SGD, _sgd_kernel)
-_ADAM, _ADAMW = (_direct(kind, _adam_kernel) for kind in (torch.optim.Adam, torch.optim.AdamW))
+_SGD = _fused(torch.optim.SGD, _sgd_kernel)
+_ADAM, _ADAMW = (_fused(cls, _adam_kernel) for cls in (torch.optim.Adam, torch.optim.AdamW))
 
 
 def sgd(training: Sgd | Gd, parameters: Parameters) -> torch.optim.Optimizer:
     """Return torch's SGD, which is also full-batch descent."""
     return _SGD(
-        _groups(parameters, 0), lr=training.lr, momentum=training.momentum,
+        _rate_groups(parameters, 0), lr=training.lr, momentum=training.momentum,
         weight_decay=training.weight_decay, fused=True,
     )  # fmt: skip
 
@@ -148,13 +151,13 @@ def sgd(training: Sgd | Gd, parameters: Parameters) -> torch.optim.Optimizer:
 def adam(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
     """Return torch's Adam."""
     decay = training.weight_decay
-    return _ADAM(_groups(parameters, 1), lr=training.lr, weight_decay=decay, fused=True)
+    return _ADAM(_rate_groups(parameters, 1), lr=training.lr, weight_decay=decay, fused=True)
 
 
 def adamw(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
     """Return torch's AdamW."""
     decay = training.weight_decay
-    return _ADAMW(_groups(parameters, 1), lr=training.lr, weight_decay=decay, fused=True)
+    return _ADAMW(_rate_groups(parameters, 1), lr=training.lr, weight_decay=decay, fused=True)
 
 
 def shampoo(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
@@ -176,27 +179,27 @@ def muon(training: Training, parameters: Parameters) -> torch.optim.Optimizer:
     return Muon(_muon_groups(parameters, training.lr, training.weight_decay))
 
 
-def _groups(parameters: list[nn.Parameter], which: int) -> list[dict[str, Any]]:
+def _rate_groups(parameters: list[nn.Parameter], index: int) -> list[dict[str, Any]]:
     """Group parameters by their rate factor; one group if none has a factor."""
     groups: dict[float, list[nn.Parameter]] = {}
     for parameter in parameters:
-        factor = getattr(parameter, "rate_factors", (1.0, 1.0))[which]
+        factor = getattr(parameter, "rate_factors", (1.0, 1.0))[index]
         groups.setdefault(factor, []).append(parameter)
-    return [{"params": some, "lr_factor": factor} for factor, some in groups.items()]
+    return [{"params": members, "lr_factor": factor} for factor, members in groups.items()]
 
 
 def _muon_groups(parameters: list[nn.Parameter], lr: float, decay: float) -> list[dict[str, Any]]:
     """Separate matrices and convolution kernels from other parameters."""
     matrices = [p for p in parameters if p.dim() >= 2]
-    rest = [p for p in parameters if p.dim() < 2]
+    vectors = [p for p in parameters if p.dim() < 2]
     groups = [
         {"params": matrices, "use_muon": True, "lr": lr, "lr_factor": 1.0},
-        {"params": rest, "use_muon": False, "lr": lr * _REST, "lr_factor": _REST},
+        {"params": vectors, "use_muon": False, "lr": lr * _VECTOR_RATE, "lr_factor": _VECTOR_RATE},
     ]
     return [{**group, "weight_decay": decay} for group in groups if group["params"]]
 
 
-def rate(training: Training, peak: float, step: int, total: float) -> float:
+def learning_rate(training: Training, peak: float, step: int, total: float) -> float:
     """Return the learning rate of update number ``step`` (from 0) of ``total``.
 
     Args:
@@ -216,9 +219,9 @@ def set_learning_rates(
     optimizer: torch.optim.Optimizer, training: Training, step: int, max_steps: int | None
 ) -> None:
     """Set the rate of every parameter group for update number ``step`` of ``max_steps``."""
-    current = rate(training, training.lr, step, max_steps or math.inf)
+    rate = learning_rate(training, training.lr, step, max_steps or math.inf)
     for group in optimizer.param_groups:
-        group["lr"] = current * group["lr_factor"]
+        group["lr"] = rate * group["lr_factor"]
 
 
 @torch.no_grad()
@@ -236,40 +239,35 @@ def update_weights(optimizer: torch.optim.Optimizer) -> None:
                 parameter.fill_(math.nan)
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], norm: float) -> None:
-    """Scale the gradient, as one vector over all parameters, down to at most a norm."""
-    nn.utils.clip_grad_norm_(parameters, norm)
-
-
 @torch.no_grad()
 def perturb_weights(parameters: Sequence[nn.Parameter], rho: float) -> list[Tensor | None]:
-    """Move the weights to ``w + rho g / |g|``, the worst point nearby to first order.
+    """Move the weights to ``w + rho g / |g|``, the largest loss nearby to first order.
 
     Foret et al. 2021, arXiv 2010.01412, equation 2 with p = 2; ``|g|`` is over all parameters. The
-    gradient of an update with SAM is the one found there; call :func:`restore_weights` before the
+    gradient of an update with SAM is the one at this point; call :func:`restore_weights` before the
     update.
 
     Args:
-        parameters: with their gradients; those without one are not moved.
+        parameters: with their gradients; those without a gradient do not move.
         rho: distance.
 
     Returns:
-        The previous weights; None for those that are not moved.
+        The previous weights; None for those that did not move.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return [None] * len(parameters)
-    scale = rho / nn.utils.get_total_norm(gradients).clamp_min(_LEAST_NORM)
-    kept = [None if p.grad is None else p.clone() for p in parameters]
+    scale = rho / nn.utils.get_total_norm(gradients).clamp_min(_MIN_NORM)
+    previous = [None if p.grad is None else p.clone() for p in parameters]
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.add_(parameter.grad * scale)
-    return kept
+    return previous
 
 
 @torch.no_grad()
-def restore_weights(parameters: Sequence[nn.Parameter], kept: Sequence[Tensor | None]) -> None:
-    """Restore the weights that :func:`perturb_weights` returned."""
-    for parameter, weight in zip(parameters, kept, strict=True):
+def restore_weights(parameters: Sequence[nn.Parameter], previous: Sequence[Tensor | None]) -> None:
+    """Set the weights to those that :func:`perturb_weights` returned."""
+    for parameter, weight in zip(parameters, previous, strict=True):
         if weight is not None:
             parameter.copy_(weight)

@@ -27,7 +27,7 @@ class ProbeData:
         labels: int64 (n,), or (n, length) of sequences, on the same device.
         init_seed: seeds the initialisation and anything random inside the model.
         order_seed: seeds the order of samples in every epoch.
-        prompt: first tokens of a sequence that need not be right.
+        prompt: first tokens of a sequence that need not be correct.
         moments: float32 mean and deviation with which uint8 inputs are standardised.
     """
 
@@ -47,15 +47,15 @@ class Outcome:
         verdict: see docs/concepts.md.
         n_errors: samples missed at the end, in eval mode.
         loss: mean cross-entropy over the subset at the end, in eval mode, without regularisers.
-        epochs: started epochs; steps: updates; cost: samples trained on, in total.
+        epochs: including a last partial one; steps: updates; cost: samples trained on.
         seconds: wall time, including the time before an interruption.
-        fitted: bool (n,), in the order of the subset: classified right at the end.
-        readings: metrics by name.
+        fitted: bool (n,), in the order of the subset: classified correctly at the end.
+        metrics: by name.
         rejected: whether a convergence gate rejected the training.
         loss_curve: float32 (epochs,); error_curve: int32 (epochs,), samples missed; see
             ``training.curves``.
         forgotten: int32 (n,), forgetting events in the order of the subset, -1 for samples that
-            were never right; None if they were not counted.
+            were never correct; None if they were not counted.
     """
 
     verdict: Verdict
@@ -66,7 +66,7 @@ class Outcome:
     cost: int
     seconds: float
     fitted: NDArray[np.bool_]
-    readings: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     rejected: bool = False
     loss_curve: NDArray[np.float32]
     error_curve: NDArray[np.int32]

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from flexhpc.training.outcome import ProbeData
 
-_FEWEST, _MOST_VALUES = 64, 2**23
+_MIN_CHUNK, _MAX_VALUES = 64, 2**23
 
 
-def at_once(sample: torch.Size | Sequence[int], most: int) -> int:
-    """Return the number of samples for one forward pass: at most ``most``, fewer large ones.
+def chunk_size(sample: torch.Size | Sequence[int], largest: int) -> int:
+    """Return the number of samples for one forward pass: at most ``largest``, fewer if large.
 
     The activations must fit into a GPU's memory wherever those of a training batch do.
     """
-    return min(most, max(_FEWEST, _MOST_VALUES // max(1, math.prod(sample))))
+    return min(largest, max(_MIN_CHUNK, _MAX_VALUES // max(1, math.prod(sample))))
 
 
 class Resident:
@@ -37,28 +37,28 @@ class Resident:
         self._dtype = torch.float64 if double else torch.float32
         self._rows = data.inputs if self.bytes else data.inputs.to(self._dtype)
         self._moments = data.moments
-        self._taken = self._rows[:0]
-        self._batch = self._taken
+        self._batch_rows = self._rows[:0]
+        self._batch = self._batch_rows
         self.shape = data.inputs.shape
 
-    def __getitem__(self, which: Tensor | slice) -> Tensor:
-        """Return rows as the model takes them, float32 or float64 (m, ...)."""
-        rows = self._rows[which]
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        """Return rows as inputs of the model, float32 or float64 (m, ...)."""
+        rows = self._rows[index]
         if not self.bytes:
             return rows
-        return self._standardised(rows, torch.empty_like(rows, dtype=torch.float32))
+        return self._standardise(rows, torch.empty_like(rows, dtype=torch.float32))
 
     def batch(self, ids: Tensor) -> Tensor:
         """Return rows in the memory of the previous batch: new memory costs more than the copy."""
-        if len(ids) > len(self._taken):
-            self._taken = self._rows.new_empty((len(ids), *self.shape[1:]))
+        if len(ids) > len(self._batch_rows):
+            self._batch_rows = self._rows.new_empty((len(ids), *self.shape[1:]))
             if self.bytes:
-                self._batch = torch.empty_like(self._taken, dtype=torch.float32)
-        rows = torch.index_select(self._rows, 0, ids, out=self._taken[: len(ids)])
-        return self._standardised(rows, self._batch[: len(ids)]) if self.bytes else rows
+                self._batch = torch.empty_like(self._batch_rows, dtype=torch.float32)
+        rows = torch.index_select(self._rows, 0, ids, out=self._batch_rows[: len(ids)])
+        return self._standardise(rows, self._batch[: len(ids)]) if self.bytes else rows
 
-    def _standardised(self, rows: Tensor, into: Tensor) -> Tensor:
+    def _standardise(self, rows: Tensor, out: Tensor) -> Tensor:
         """Standardise bytes with the operations of float inputs, in the same order."""
         assert self._moments is not None
         mean, deviation = self._moments
-        return into.copy_(rows).sub_(mean).div_(deviation).to(self._dtype)
+        return out.copy_(rows).sub_(mean).div_(deviation).to(self._dtype)

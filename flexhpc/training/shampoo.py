@@ -33,14 +33,9 @@ class Shampoo(torch.optim.Optimizer):
     """
 
     def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        *,
-        lr: float,
-        weight_decay: float = 0.0,
-        epsilon: float = 1e-6,
-        widest: int = 1200,
-    ) -> None:
+        self, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float = 0.0,
+        epsilon: float = 1e-6, widest: int = 1200,
+    ) -> None:  # fmt: skip
         defaults = {"lr": lr, "weight_decay": weight_decay, "epsilon": epsilon, "widest": widest}
         super().__init__(parameters, defaults)
 
@@ -61,23 +56,23 @@ class Shampoo(torch.optim.Optimizer):
             diagonals = [gradient.new_full((n,), group["epsilon"]) for n in gradient.shape]
             state["statistics"] = [d.diag() if len(d) <= group["widest"] else d for d in diagonals]
         update = gradient
-        for axis, kept in enumerate(state["statistics"]):
-            rows = gradient.movedim(axis, 0).reshape(len(kept), -1)
-            full = kept.dim() == 2
-            kept.add_(rows @ rows.T if full else rows.square().sum(1))
-            root = _root(kept, group["epsilon"], -1 / (2 * gradient.dim()))
-            turned = update.movedim(axis, 0)
-            rows = turned.reshape(len(kept), -1)
+        for axis, statistic in enumerate(state["statistics"]):
+            rows = gradient.movedim(axis, 0).reshape(len(statistic), -1)
+            full = statistic.dim() == 2
+            statistic.add_(rows @ rows.T if full else rows.square().sum(1))
+            root = _power(statistic, group["epsilon"], -1 / (2 * gradient.dim()))
+            moved = update.movedim(axis, 0)
+            rows = moved.reshape(len(statistic), -1)
             rows = root @ rows if full else root[:, None] * rows
-            update = rows.view(turned.shape).movedim(0, axis)
+            update = rows.view(moved.shape).movedim(0, axis)
         return update
 
 
-def _root(statistics: Tensor, least: float, exponent: float) -> Tensor:
+def _power(statistic: Tensor, epsilon: float, exponent: float) -> Tensor:
     """Return a power of a symmetric matrix, or of the diagonal of one."""
-    if statistics.dim() == 1:
-        return statistics.pow(exponent)
-    values, vectors = torch.linalg.eigh(statistics)
+    if statistic.dim() == 1:
+        return statistic.pow(exponent)
+    values, vectors = torch.linalg.eigh(statistic)
     # No eigenvalue lies below epsilon, but rounding may put one there.
-    root: Tensor = (vectors * values.clamp_min(least).pow(exponent)) @ vectors.T
+    root: Tensor = (vectors * values.clamp_min(epsilon).pow(exponent)) @ vectors.T
     return root

@@ -36,28 +36,19 @@ class SyncedBatchNorm(TorchFunctionMode):
         self.group = group
 
     def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
+        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    ) -> Any:  # fmt: skip
         """Replace ``torch.nn.functional.batch_norm``."""
         if func is functional.batch_norm:
             return self._batch_norm(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
     def _batch_norm(
-        self,
-        input: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> Tensor:
+        self, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
+        weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False,
+        momentum: float = 0.1, eps: float = 1e-5,
+    ) -> Tensor:  # fmt: skip
         if not training:
             plain: Tensor = functional.batch_norm(
                 input, running_mean, running_var, weight, bias, training, momentum, eps
@@ -68,30 +59,30 @@ class SyncedBatchNorm(TorchFunctionMode):
             dims = [0, *range(2, values.dim())]
             shape = [1, -1, *[1] * (values.dim() - 2)]
             channels = values.shape[1]
-            own = values.new_full((1,), values.numel() / max(1, channels))
-            sums = _Total.apply(torch.cat([values.sum(dims), own]), self.group)
-            count = float(sums.detach()[-1])
-            if count <= 1:
+            count = values.new_full((1,), values.numel() / max(1, channels))
+            sums = _GroupSum.apply(torch.cat([values.sum(dims), count]), self.group)
+            total = float(sums.detach()[-1])
+            if total <= 1:
                 raise ValueError("Expected more than 1 value per channel when training")
-            mean = sums[:-1] / count
+            mean = sums[:-1] / total
             centred = values - mean.view(shape)
-            variance = _Total.apply(centred.square().sum(dims), self.group) / count
+            variance = _GroupSum.apply(centred.square().sum(dims), self.group) / total
             with torch.no_grad():
                 if running_mean is not None:
                     running_mean.lerp_(mean.to(running_mean.dtype), momentum)
                 if running_var is not None:
-                    unbiased = variance * (count / (count - 1))
+                    unbiased = variance * (total / (total - 1))
                     running_var.lerp_(unbiased.to(running_var.dtype), momentum)
-            normal = centred * (variance + eps).rsqrt().view(shape)
+            normalised = centred * (variance + eps).rsqrt().view(shape)
             if weight is not None:
-                normal = normal * weight.view(shape)
+                normalised = normalised * weight.view(shape)
             if bias is not None:
-                normal = normal + bias.view(shape)
-        result: Tensor = normal.to(input.dtype)
+                normalised = normalised + bias.view(shape)
+        result: Tensor = normalised.to(input.dtype)
         return result
 
 
-class _Total(torch.autograd.Function):
+class _GroupSum(torch.autograd.Function):
     """Sum over all processes, in forward and backward."""
 
     @staticmethod

@@ -55,7 +55,7 @@ def work(task: TaskFile, environment: Environment, stop: Stop) -> int:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # must be set before CUDA is initialised
     device = choose_device(task.threads, environment.local_rank)
     try:
-        group = Group.join(
+        group = Group.init_process_group(
             device,
             environment.rank,
             environment.world_size,
@@ -117,7 +117,7 @@ def _leave(group: Group, status: int) -> None:
     interpreter shutdown, the process aborts ("terminate called without an active exception") after
     all work is done, and its task would be requeued. Therefore interpreter shutdown is skipped.
     """
-    group.leave()
+    group.destroy()
 
     def end() -> None:
         with contextlib.suppress(OSError):

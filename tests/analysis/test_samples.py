@@ -19,7 +19,7 @@ from flexhpc.config import checked
 from flexhpc.data import load_samples, places
 from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
-from flexhpc.search.history import UNTOLD
+from flexhpc.search.history import UNINFORMATIVE
 from flexhpc.store import Masks
 from tests.command import succeeded
 from tests.conftest import Cli
@@ -62,7 +62,7 @@ def test_scores_are_those_of_a_slow_count(noisy: Path) -> None:
         drawn, fitted = masks.drawn(), masks.fitted()
         asked, right = masks.unseen(), masks.unseen_fitted()
         for i, verdict in enumerate(one.probes["verdict"]):
-            if verdict in UNTOLD:
+            if verdict in UNINFORMATIVE:
                 continue
             wrong = drawn[i] & ~fitted[i]
             share = wrong.sum() / drawn[i].sum()
@@ -81,7 +81,7 @@ def test_scores_are_those_of_a_slow_count(noisy: Path) -> None:
          "never_right", "forgotten", "forgotten_expected"), slow, strict=True,
     ):  # fmt: skip
         np.testing.assert_allclose(getattr(fast, name), expected, atol=1e-9, err_msg=name)
-    told = [one.probes[~one.probes["verdict"].isin(UNTOLD)] for one in load(noisy)]
+    told = [one.probes[~one.probes["verdict"].isin(UNINFORMATIVE)] for one in load(noisy)]
     assert fast.blocks.sum() == pytest.approx(sum((one["n_errors"] > 0).sum() for one in told))
     assert fast.trainings == sum(map(len, told))
     with np.errstate(invalid="ignore"):

@@ -78,7 +78,7 @@ def test_a_family_that_needs_timm_is_one_clear_line(site: Site, image: Built) ->
         "  search: {policy: bisection}\n  training: {epochs: 2}\n"
     )
     printed = site.make("local", SPEC="vit.yaml", check=False)
-    line = "model.family: this family needs timm and torchvision, which do not work here"
+    line = "model.family: this family needs timm and torchvision, which cannot be imported"
     assert line in printed
     assert "Traceback" not in printed
 

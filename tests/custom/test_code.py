@@ -151,11 +151,11 @@ WRONG = {
     "at import": ("1 / 0\n", "importing nets raised ZeroDivisionError"),
     "syntax": ("def Net(:\n", "importing nets raised SyntaxError"),
     "no such name": ("x = 1\n", "there is no Net in nets"),
-    "no module": ("def Net():\n    return 3\n", "gave a int, not a torch.nn.Module"),
+    "no module": ("def Net():\n    return 3\n", "returned a int, not a torch.nn.Module"),
     "shape": ("from torch import nn\ndef Net():\n    return nn.Sequential(nn.Flatten(), "
-              "nn.Linear(64, 7))\n", r"gives outputs of shape \(7,\), not 3 logits"),
+              "nn.Linear(64, 7))\n", r"returns outputs of shape \(7,\), not 3 logits"),
     "wrong inputs": ("from torch import nn\ndef Net():\n    return nn.Linear(5, 3)\n",
-                     r"cannot take \(1, 8, 8\) samples"),
+                     r"does not accept samples of shape \(1, 8, 8\)"),
     "exits while it trains": (
         "import sys\nfrom torch import nn\nclass Net(nn.Module):\n"
         "    def __init__(self):\n        super().__init__()\n        self.l = nn.Linear(64, 3)\n"
@@ -237,7 +237,7 @@ LOOKS = {
     "file": ("data={source: table, path: gone.csv, target: x}", "gone.csv"),
     "folder": ("data={source: image_folder, root: gone}", "gone"),
     "timm": ("model={family: 'timm:resnet_gone'}", "resnet_gone"),
-    "shape": ("model={family: 'timm:vit_tiny_patch16_224'}", r"cannot take \(1, 8, 8\) samples"),
+    "shape": ("model={family: 'timm:vit_tiny_patch16_224'}", r"samples of shape \(1, 8, 8\)"),
 }  # fmt: skip
 
 

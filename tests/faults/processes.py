@@ -58,10 +58,7 @@ def killed_follower(site: Site, times: int) -> Outcome:
                 follower.kill()
                 site.outcome.tried += alive
         output = site.must_end_well(sweep)
-        if (
-            site.outcome.tried > before
-            and "warning: the MLflow process died" not in output
-        ):
+        if site.outcome.tried > before and "warning: the MLflow process died" not in output:
             site.outcome.wrong += 1
             site.outcome.messages.append(output[-300:])
     site.conclude()

@@ -30,4 +30,4 @@ if __name__ == "__main__":
     place = PrefixStore(keys[0].rpartition("/")[0], store)
     place.set("1", "cpu")
     dist.init_process_group("gloo", store=place, rank=1, world_size=2, timeout=patience)
-    Group(torch.device("cpu"), 1, 2)._know_each_other("a guess")
+    Group(torch.device("cpu"), 1, 2)._verify_peers("a guess")

@@ -94,8 +94,8 @@ def test_a_stranger_learns_no_secret_and_takes_nobody_s_place(tmp_path: Path, ra
     stranger = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     _, output = first.communicate()
     assert first.returncode == 17
-    assert "process 1 does not know the secret of this job" in output
-    assert "process 0 does not know the secret" in stranger.stderr, "its own guess is none"
+    assert "process 1 did not authenticate (wrong token)" in output
+    assert "process 0 did not authenticate" in stranger.stderr, "its own guess is none"
     assert not (tmp_path / "training").exists()
     read = (tmp_path / "read").read_text()
     assert read

@@ -18,8 +18,8 @@ from flexhpc.config.sections.model import (
 from flexhpc.config.sections.training import Adam, Sgd
 from flexhpc.errors import PointError
 from flexhpc.models import build, count_parameters
+from flexhpc.models.families import ACTIVATIONS
 from flexhpc.models.initialise import layers_of
-from flexhpc.models.plain import ACTIVATIONS
 from flexhpc.training.optimizers import make_optimizer
 
 GREY, COLOUR, DIGIT = (1, 28, 28), (3, 32, 32), (1, 8, 8)
@@ -75,7 +75,7 @@ def test_parameter_counts_by_hand(model: Model, shape: tuple, expected: int) -> 
 
 @pytest.mark.parametrize("shape", [GREY, COLOUR, (1, 8, 8)])
 @pytest.mark.parametrize("depth", [2, 3, 8])
-def test_resnets_of_any_depth_and_image(shape: tuple, depth: int) -> None:
+def test_resnets_have_the_depth_for_any_image(shape: tuple, depth: int) -> None:
     model = Resnet(family="resnet", width=8, depth=depth)
     network = build(model, shape, 7).eval()
     assert network(torch.randn(2, *shape)).shape == (2, 7)
@@ -105,15 +105,15 @@ CHOICES = [
 
 @pytest.mark.parametrize("shape", [GREY, COLOUR, DIGIT])
 @pytest.mark.parametrize(("family", "activation"), [("linear", None), *CHOICES])
-def test_every_family_trains_a_step_with_every_activation(
+def test_families_train_with_every_activation(
     family: str, activation: str | None, shape: tuple
 ) -> None:
     cls, sizes = FAMILIES[family]
-    chosen = {} if activation is None else {"activation": activation}
+    options = {} if activation is None else {"activation": activation}
     torch.manual_seed(0)
-    network = build(cls(family=family, **sizes, **chosen), shape, 10)
-    used = {type(module).__name__ for module in network.modules()}
-    assert activation is None or any(NAMES[activation] in name for name in used)
+    network = build(cls(family=family, **sizes, **options), shape, 10)
+    names = {type(module).__name__ for module in network.modules()}
+    assert activation is None or any(NAMES[activation] in name for name in names)
     before = [p.detach().clone() for p in network.parameters()]
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     loss = nn.functional.cross_entropy(network(torch.randn(4, *shape)), torch.arange(4))
@@ -125,7 +125,7 @@ def test_every_family_trains_a_step_with_every_activation(
 
 
 @pytest.mark.parametrize(
-    ("model", "shape", "size", "turn"),
+    ("model", "shape", "total", "weighted"),
     [
         (Linear(family="linear", init="he"), DIGIT, 63.80171772281756, 3.0285856776788904),
         (
@@ -148,19 +148,19 @@ def test_every_family_trains_a_step_with_every_activation(
         ),
     ],
 )  # fmt: skip
-def test_the_first_version_initialised_the_same(
-    model: Model, shape: tuple, size: float, turn: float
+def test_initial_weights_are_unchanged(
+    model: Model, shape: tuple, total: float, weighted: float
 ) -> None:
-    """Two sums over all weights as version 1 drew them; tolerant of how a CPU rounds a cosine."""
+    """Two sums over all weights equal the recorded ones, up to rounding that depends on the CPU."""
     torch.manual_seed(1234)
     network = build(model, shape, 10)
     weights = torch.cat([p.detach().double().flatten() for p in network.parameters()])
     ramp = torch.linspace(-1, 1, len(weights), dtype=torch.float64)
-    assert float(weights.abs().sum()) == pytest.approx(size, rel=1e-6)
-    assert float((weights * ramp).sum()) == pytest.approx(turn, rel=1e-5)
+    assert float(weights.abs().sum()) == pytest.approx(total, rel=1e-6)
+    assert float((weights * ramp).sum()) == pytest.approx(weighted, rel=1e-5)
 
 
-def test_kernels_keep_the_images_halving() -> None:
+def test_kernels_of_any_size_halve_images() -> None:
     for kernel in (1, 3, 5, 11):
         network = build(Cnn(family="cnn", width=4, depth=3, kernel=kernel), GREY, 10)
         assert network.body(torch.randn(1, *GREY)).shape[2:] == (4, 4)
@@ -168,21 +168,20 @@ def test_kernels_keep_the_images_halving() -> None:
 
 
 @pytest.mark.parametrize("family", ["mlp", "cnn"])
-def test_gain_scales_the_hidden_weights_and_not_the_head(family: str) -> None:
+def test_gain_scales_all_weights_but_the_head(family: str) -> None:
     cls, sizes = FAMILIES[family]
     networks = []
     for gain in (None, 3.0):
         torch.manual_seed(0)
         networks.append(build(cls(family=family, **sizes, gain=gain), GREY, 10))
     plain, scaled = ([p for p in network.parameters() if p.dim() > 1] for network in networks)
-    factor = 3.0
-    for one, other in zip(plain[:-1], scaled[:-1], strict=True):
-        torch.testing.assert_close(other, one * factor)
+    for weight, scaled_weight in zip(plain[:-1], scaled[:-1], strict=True):
+        torch.testing.assert_close(scaled_weight, weight * 3.0)
     assert torch.equal(plain[-1], scaled[-1])
 
 
 @pytest.mark.parametrize(("norm", "kind"), [("batch", nn.BatchNorm2d), ("layer", nn.GroupNorm)])
-def test_a_resnet_has_the_norm_asked_for(norm: str, kind: type) -> None:
+def test_norm_of_a_resnet(norm: str, kind: type) -> None:
     network = build(Resnet(family="resnet", width=4, depth=2, norm=norm), DIGIT, 10)
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]
     assert len(norms) == 3 + 4 + 1  # stem, two blocks, one shortcut
@@ -192,7 +191,7 @@ def test_a_resnet_has_the_norm_asked_for(norm: str, kind: type) -> None:
     assert not any(isinstance(m, nn.BatchNorm2d | nn.GroupNorm) for m in bare.modules())
 
 
-def test_an_efficientnet_keeps_small_images_in_its_stem() -> None:
+def test_stem_of_an_efficientnet_keeps_small_images() -> None:
     model = Efficientnet(family="efficientnet", width=8, depth=1)
     for side, expected in ((8, 8), (64, 64), (66, 33)):
         network = build(model, (1, side, side), 10).eval()
@@ -201,7 +200,7 @@ def test_an_efficientnet_keeps_small_images_in_its_stem() -> None:
 
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "tanh", "identity", "gelu"])
-def test_initialisation_keeps_the_size_of_a_signal(activation: str) -> None:
+def test_he_initialisation_keeps_the_variance(activation: str) -> None:
     torch.manual_seed(0)
     model = Mlp(family="mlp", width=512, depth=8, activation=activation, init="he")
     network = build(model, (512,), 10)
@@ -209,7 +208,7 @@ def test_initialisation_keeps_the_size_of_a_signal(activation: str) -> None:
     assert 0.3 < float(out.detach().std()) < 2.0
 
 
-def test_the_norm_is_the_one_asked_for() -> None:
+def test_norm_of_a_cnn() -> None:
     for norm, kind in (("batch", nn.BatchNorm2d), ("layer", nn.GroupNorm)):
         network = build(Cnn(family="cnn", width=4, depth=2, norm=norm), GREY, 10)
         assert sum(isinstance(m, kind) for m in network.modules()) == 2
@@ -220,24 +219,26 @@ def test_the_norm_is_the_one_asked_for() -> None:
     [
         (Vit(family="vit", width=12, patch=5), GREY, "5 does not divide the 28x28"),
         (Mixer(family="mixer", width=12, patch=5), GREY, "5 does not divide the 28x28"),
-        (Mixer(family="mixer", width=1), GREY, "model.width: 1 leaves"),
-        (Cnn(family="cnn", width=4), (20,), "takes images"),
+        (Mixer(family="mixer", width=1), GREY, r"model.width: too small \(1\)"),
+        (Cnn(family="cnn", width=4), (20,), "requires images, but samples have shape"),
         (Timm(family="timm:nosuchnet"), GREY, "timm has no model 'nosuchnet'"),
-        (Timm(family="timm:resnet18", kwargs={"colour": 1}), GREY, "refuses"),
-        (Timm(family="timm:vit_tiny_patch16_224"), GREY, r"cannot take \(1, 28, 28\)"),
+        (Timm(family="timm:resnet18", kwargs={"colour": 1}), GREY, "rejects"),
+        (
+            Timm(family="timm:vit_tiny_patch16_224"),
+            GREY,
+            r"does not accept samples of shape \(1, 28, 28\)",
+        ),
     ],
 )
-def test_models_that_cannot_be_built_are_one_line(
-    model: Model, shape: tuple, expected: str
-) -> None:
+def test_unsupported_models_are_one_line_errors(model: Model, shape: tuple, expected: str) -> None:
     with pytest.raises(PointError, match=expected) as caught:
         count_parameters(model, shape, 10)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("family", ["mlp", "cnn", "vit", "mixer", "resnet", "efficientnet"])
-def test_torch_draws_what_torch_and_timm_draw(family: str) -> None:
-    """The default is the network as its layers make it: each weight bounded by 1 / sqrt(fan_in)."""
+def test_distribution_of_each_initialisation(family: str) -> None:
+    """The default of torch is bounded by 1 / sqrt(fan_in)."""
     cls, sizes = FAMILIES[family]
     networks = {}
     for init in ("torch", "he", "lecun", "orthogonal"):
@@ -245,12 +246,12 @@ def test_torch_draws_what_torch_and_timm_draw(family: str) -> None:
         networks[init] = build(cls(family=family, **sizes, init=init), GREY, 10)
     torch.manual_seed(0)
     plain = build(cls(family=family, **sizes), GREY, 10)
-    for one, other in zip(plain.parameters(), networks["torch"].parameters(), strict=True):
-        assert torch.equal(one, other)
+    for weight, default in zip(plain.parameters(), networks["torch"].parameters(), strict=True):
+        assert torch.equal(weight, default)
     if family in ("mlp", "cnn"):
         for layer in layers_of(plain):
-            reach = layer.weight[0].numel() ** -0.5
-            assert 0.8 * reach < float(layer.weight.detach().abs().max()) <= reach
+            bound = layer.weight[0].numel() ** -0.5
+            assert 0.8 * bound < float(layer.weight.detach().abs().max()) <= bound
             assert float(layer.bias.detach().abs().max()) > 0
     for init in ("he", "lecun", "orthogonal"):
         for layer in layers_of(networks[init]):
@@ -263,22 +264,22 @@ def test_torch_draws_what_torch_and_timm_draw(family: str) -> None:
     assert float(he.std() / lecun.std()) == pytest.approx(2**0.5, rel=1e-4)
 
 
-def test_orthogonal_weights_are() -> None:
+def test_orthogonal_weights_are_orthogonal() -> None:
     network = build(Mlp(family="mlp", width=20, depth=2, init="orthogonal", gain=1.5), DIGIT, 10)
     for layer, gain in zip(layers_of(network), (1.5, 1.5, 1.0), strict=True):
         weight = layer.weight.detach()
         torch.testing.assert_close(weight @ weight.T, gain**2 * torch.eye(len(weight)))
 
 
-def test_mup_is_the_plain_network_at_its_base_width_and_scales_from_there() -> None:
+def test_mup_scales_relative_to_its_base_width() -> None:
     """Yang et al. 2022, table 3: variance of the last layer, rates of each layer."""
     torch.manual_seed(0)
     plain = build(Mlp(family="mlp", width=32, init="he"), DIGIT, 10)
     torch.manual_seed(0)
     base = build(Mlp(family="mlp", width=32, init="mup", base_width=32), DIGIT, 10)
-    for one, other in zip(plain.parameters(), base.parameters(), strict=True):
-        assert torch.equal(one, other)
-        assert other.rate_factors == (1.0, 1.0)
+    for weight, base_weight in zip(plain.parameters(), base.parameters(), strict=True):
+        assert torch.equal(weight, base_weight)
+        assert base_weight.rate_factors == (1.0, 1.0)
     torch.manual_seed(0)
     wide = build(Mlp(family="mlp", width=32, init="mup", base_width=8), DIGIT, 10)
     first, hidden, last = layers_of(wide)
@@ -290,17 +291,17 @@ def test_mup_is_the_plain_network_at_its_base_width_and_scales_from_there() -> N
     assert [layer.bias.rate_factors for layer in (first, hidden, last)] == [
         (4.0, 1.0), (4.0, 1.0), (1.0, 1.0),
     ]  # fmt: skip
-    for training, which in ((Sgd(optimizer="sgd", lr=0.5), 0), (Adam(optimizer="adam"), 1)):
+    for training, index in ((Sgd(optimizer="sgd", lr=0.5), 0), (Adam(optimizer="adam"), 1)):
         optimizer = make_optimizer(training, wide.parameters())
         for group in optimizer.param_groups:
-            assert {p.rate_factors[which] for p in group["params"]} == {group["lr_factor"]}
+            assert {p.rate_factors[index] for p in group["params"]} == {group["lr_factor"]}
 
 
-def test_mup_keeps_the_best_rate_where_width_grows() -> None:
-    """The function moves as far in one step of Adam at any width; by he it moves further."""
+def test_a_step_with_mup_does_not_depend_on_width() -> None:
+    """The outputs change as much in one step of Adam at any width; with he they change more."""
     torch.manual_seed(0)
     images, labels = torch.randn(64, *DIGIT), torch.arange(64) % 10
-    moved = {}
+    change = {}
     for init in ("he", "mup"):
         for width in (64, 1024):
             torch.manual_seed(1)
@@ -312,6 +313,6 @@ def test_mup_keeps_the_best_rate_where_width_grows() -> None:
             before = network(images).detach()
             nn.functional.cross_entropy(network(images), labels).backward()
             optimizer.step()
-            moved[init, width] = float((network(images).detach() - before).std())
-    assert moved["he", 1024] > 3 * moved["he", 64]
-    assert moved["mup", 1024] < 2 * moved["mup", 64]
+            change[init, width] = float((network(images).detach() - before).std())
+    assert change["he", 1024] > 3 * change["he", 64]
+    assert change["mup", 1024] < 2 * change["mup", 64]

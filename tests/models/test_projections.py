@@ -12,7 +12,7 @@ from flexhpc.models.projections import (
     Fastfood,
     Kronecker,
     Sparse,
-    _bernoulli_places,
+    _bernoulli_indices,
     walsh_hadamard,
 )
 
@@ -20,7 +20,7 @@ SIZES = [(2, 1), (7, 7), (50, 1), (50, 6), (100, 33), (300, 17)]
 
 
 def columns(projection: torch.nn.Module, number: int) -> torch.Tensor:
-    """P, one column for each unit vector."""
+    """Return P, one column for each unit vector."""
     unit = torch.eye(number, dtype=torch.float64)
     return torch.stack([projection(vector) for vector in unit], dim=1)
 
@@ -33,16 +33,16 @@ def test_dense_columns_have_unit_length(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_sparse_is_its_matrix(size: tuple[int, int]) -> None:
+def test_sparse_equals_its_matrix(size: tuple[int, int]) -> None:
     torch.manual_seed(1)
     projection = Sparse(*size).double()
     matrix = torch.zeros(size, dtype=torch.float64)
     matrix[projection.row, projection.column] = projection.value
-    assert int((matrix != 0).sum()) == len(projection.value)  # no place twice
+    assert int((matrix != 0).sum()) == len(projection.value)  # no entry twice
     assert torch.equal(columns(projection, size[1]), matrix)
 
 
-def test_sparse_entries_have_the_share_and_the_size_of_very_sparse_projections() -> None:
+def test_density_and_size_of_sparse_entries() -> None:
     torch.manual_seed(2)
     projection = Sparse(10_000, 100)
     expected = 10_000 * 100 / math.sqrt(10_000)
@@ -51,58 +51,60 @@ def test_sparse_entries_have_the_share_and_the_size_of_very_sparse_projections()
     assert abs(float(projection.value.sign().mean())) < 5 / math.sqrt(expected)
 
 
-def test_places_are_drawn_independently_and_evenly() -> None:
+def test_indices_are_independent_bernoulli_draws() -> None:
     torch.manual_seed(3)
     draws = torch.zeros(4_000, 12)
     for draw in draws:
-        draw[_bernoulli_places(12, 0.3)] = 1
-    off = 5 * math.sqrt(0.3 * 0.7 / 4_000)
-    assert (draws.mean(dim=0) - 0.3).abs().max() < off
+        draw[_bernoulli_indices(12, 0.3)] = 1
+    tolerance = 5 * math.sqrt(0.3 * 0.7 / 4_000)
+    assert (draws.mean(dim=0) - 0.3).abs().max() < tolerance
     assert draws.T.corrcoef().fill_diagonal_(0).abs().max() < 5 / math.sqrt(4_000)
 
 
-def test_the_gradient_of_sparse_is_deterministic_and_that_of_its_matrix() -> None:
+def test_gradient_of_sparse_is_deterministic_and_equals_that_of_its_matrix() -> None:
     torch.manual_seed(4)
     projection = Sparse(5_000, 40)
     matrix = columns(projection.double(), 40).float()
     projection.float()
-    along = torch.randn(5_000)
+    direction = torch.randn(5_000)
     gradients = []
     for _ in range(2):
         z = torch.zeros(40, requires_grad=True)
-        (projection(z) * along).sum().backward()
+        (projection(z) * direction).sum().backward()
         gradients.append(z.grad)
     assert torch.equal(*gradients)
-    torch.testing.assert_close(gradients[0], matrix.T @ along, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradients[0], matrix.T @ direction, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_kronecker_is_its_matrix(size: tuple[int, int]) -> None:
+def test_kronecker_equals_its_matrix(size: tuple[int, int]) -> None:
     projection = Kronecker(*size).double()
-    whole = torch.kron(projection.left, projection.right)
-    torch.testing.assert_close(columns(projection, size[1]), whole[: size[0], : size[1]])
+    product = torch.kron(projection.left, projection.right)
+    torch.testing.assert_close(columns(projection, size[1]), product[: size[0], : size[1]])
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_fastfood_is_its_matrix(size: tuple[int, int]) -> None:
+def test_fastfood_equals_its_matrix(size: tuple[int, int]) -> None:
     projection = Fastfood(*size).double()
     blocks, n = projection.sign.shape
     h = torch.from_numpy(hadamard(n)).double()
-    whole = []
+    matrices = []
     for block in range(blocks):
         sign, gauss, length = (
-            torch.diag(part[block])
-            for part in (projection.sign, projection.gauss, projection.length)
+            torch.diag(diagonal[block])
+            for diagonal in (projection.sign, projection.gauss, projection.length)
         )
         order = projection.order[block * n : (block + 1) * n] - block * n
         assert sorted(order.tolist()) == list(range(n))
         permutation = torch.eye(n, dtype=torch.float64)[order]
-        whole.append(length @ h @ gauss @ permutation @ h @ sign)
-    torch.testing.assert_close(columns(projection, size[1]), torch.cat(whole)[: size[0], : size[1]])
+        matrices.append(length @ h @ gauss @ permutation @ h @ sign)
+    torch.testing.assert_close(
+        columns(projection, size[1]), torch.cat(matrices)[: size[0], : size[1]]
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 8, 64])
-def test_walsh_hadamard_is_its_matrix(n: int) -> None:
+def test_walsh_hadamard_equals_its_matrix(n: int) -> None:
     h = torch.from_numpy(hadamard(n)).double()
     vectors = torch.randn(3, n, dtype=torch.float64)
     torch.testing.assert_close(walsh_hadamard(vectors), vectors @ h)
@@ -125,8 +127,8 @@ def test_columns_have_unit_length_on_average(kind: str, size: tuple[int, int]) -
     [*((kind, (300, 17)) for kind in PROJECTIONS),
      *((kind, (60, 60)) for kind in ("dense", "kronecker", "fastfood"))],
 )  # fmt: skip
-def test_columns_are_independent(kind: str, size: tuple[int, int]) -> None:
-    """Every dimension counts. (A square sparse matrix is often singular, as it is defined.)"""
+def test_columns_are_linearly_independent(kind: str, size: tuple[int, int]) -> None:
+    """A square sparse matrix is often singular by its definition."""
     torch.manual_seed(6)
     matrix = columns(PROJECTIONS[kind](*size).double(), size[1])
     assert int(torch.linalg.matrix_rank(matrix)) == size[1]

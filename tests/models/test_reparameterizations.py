@@ -21,15 +21,14 @@ from flexhpc.config.sections.model import (
     Vit,
 )
 from flexhpc.config.sections.training import Adam
-from flexhpc.errors import Interrupted, PointError
+from flexhpc.errors import PointError
 from flexhpc.models import build, count_bits, count_parameters
-from flexhpc.models.reparameterization import matrices
-from flexhpc.training import Callbacks
-from tests.training.helpers import run, same
+from flexhpc.models.reparameterizations import matrices
+from tests.training.helpers import resume, run, same
 
 DIGIT = (1, 8, 8)
 PROJECTIONS = ("dense", "sparse", "kronecker", "fastfood")
-OVER: dict[str, dict] = {
+REPARAMETERIZATIONS: dict[str, dict] = {
     **{f"subspace {p}": {"subspace": Subspace(dims=20, projection=p)} for p in PROJECTIONS},
     "low rank": {"low_rank": LowRank(rank=2)},
     "quantised": {"quantised": Quantised(bits=2)},
@@ -43,19 +42,19 @@ NETWORKS: dict[str, Model] = {
     "resnet": Resnet(family="resnet", width=4, depth=2),
     "timm": Timm(family="timm:resnet10t", kwargs={"channels": [4, 4, 4, 4], "stem_width": 4}),
 }
-BATCH_NORMED = ("mlp", "resnet", "timm")
+WITH_BATCH_NORM = ("mlp", "resnet", "timm")
 
 
-def made(model: Model, seed: int = 0) -> nn.Module:
+def make(model: Model, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return build(model, DIGIT, 10)
 
 
 def trained(network: nn.Module, seed: int, steps: int = 4, dtype=torch.float32) -> nn.Module:
-    """The network after some SGD steps on random images of this seed."""
+    """Train by SGD on random images of this seed; return the network."""
     generator = torch.Generator().manual_seed(seed)
-    moving = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(moving, lr=0.1)
+    trainable = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trainable, lr=0.1)
     network.train()
     for _ in range(steps):
         images = torch.randn(6, *DIGIT, generator=generator).to(dtype)
@@ -67,32 +66,32 @@ def trained(network: nn.Module, seed: int, steps: int = 4, dtype=torch.float32) 
 
 
 def change(network: nn.Module) -> torch.Tensor:
-    """The change of all weights, flattened, since the initialisation."""
+    """Return the change of all weights since the initialisation, flattened."""
     weights = network.weights()
     return torch.cat(
         [(w - network.network.get_parameter(name)).flatten() for name, w in weights.items()]
     ).detach()
 
 
-@pytest.mark.parametrize("over", OVER)
+@pytest.mark.parametrize("kind", REPARAMETERIZATIONS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_network_trains_and_counts_what_it_trains(name: str, over: str) -> None:
-    model = NETWORKS[name].model_copy(update=OVER[over])
-    network = made(model)
+def test_networks_train_and_trained_parameters_are_counted(name: str, kind: str) -> None:
+    model = NETWORKS[name].model_copy(update=REPARAMETERIZATIONS[kind])
+    network = make(model)
     before = [p.detach().clone() for p in network.parameters()]
     trained(network, 0, steps=2)
-    moving = [p for p in network.parameters() if p.requires_grad]
-    assert count_parameters(model, DIGIT, 10) == sum(p.numel() for p in moving)
+    trainable = [p for p in network.parameters() if p.requires_grad]
+    assert count_parameters(model, DIGIT, 10) == sum(p.numel() for p in trainable)
     for parameter, old in zip(network.parameters(), before, strict=True):
         assert parameter.isfinite().all()
         assert parameter.requires_grad or torch.equal(parameter, old)
     assert any(not torch.equal(p, old) for p, old in zip(network.parameters(), before, strict=True))
 
 
-@pytest.mark.parametrize("over", OVER)
-@pytest.mark.parametrize("name", BATCH_NORMED)
-def test_running_statistics_follow_the_batches(name: str, over: str) -> None:
-    network = made(NETWORKS[name].model_copy(update=OVER[over]))
+@pytest.mark.parametrize("kind", REPARAMETERIZATIONS)
+@pytest.mark.parametrize("name", WITH_BATCH_NORM)
+def test_running_statistics_are_updated(name: str, kind: str) -> None:
+    network = make(NETWORKS[name].model_copy(update=REPARAMETERIZATIONS[kind]))
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert norms
     network.eval()(torch.randn(4, *DIGIT))
@@ -102,24 +101,24 @@ def test_running_statistics_follow_the_batches(name: str, over: str) -> None:
     assert all(not torch.equal(m.running_mean, torch.zeros_like(m.running_mean)) for m in norms)
 
 
-@pytest.mark.parametrize("over", [o for o in OVER if o != "quantised"])
-def test_training_starts_at_the_plain_network_of_the_seed(over: str) -> None:
+@pytest.mark.parametrize("kind", [o for o in REPARAMETERIZATIONS if o != "quantised"])
+def test_initial_network_equals_the_plain_one(kind: str) -> None:
     model = NETWORKS["vit"]
     images = torch.randn(3, *DIGIT)
-    wrapped = made(model.model_copy(update=OVER[over]), seed=3)
-    assert torch.equal(made(model, seed=3)(images), wrapped(images))
-    other = made(model.model_copy(update=OVER[over]), seed=4)
+    wrapped = make(model.model_copy(update=REPARAMETERIZATIONS[kind]), seed=3)
+    assert torch.equal(make(model, seed=3)(images), wrapped(images))
+    other = make(model.model_copy(update=REPARAMETERIZATIONS[kind]), seed=4)
     assert not torch.equal(other(images), wrapped(images))
 
 
-@pytest.mark.parametrize("over", OVER)
-def test_a_state_goes_through_a_file_without_its_projection(over: str, tmp_path: Path) -> None:
-    model = NETWORKS["resnet"].model_copy(update=OVER[over])
-    network = trained(made(model), 0)
+@pytest.mark.parametrize("kind", REPARAMETERIZATIONS)
+def test_state_dict_has_no_projection_and_is_restored(kind: str, tmp_path: Path) -> None:
+    model = NETWORKS["resnet"].model_copy(update=REPARAMETERIZATIONS[kind])
+    network = trained(make(model), 0)
     torch.save(network.state_dict(), tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert not any("projection" in key for key in state)
-    again = made(model)
+    again = make(model)
     again.load_state_dict(state)
     images = torch.randn(3, *DIGIT)
     assert torch.equal(network.eval()(images), again.eval()(images))
@@ -128,18 +127,18 @@ def test_a_state_goes_through_a_file_without_its_projection(over: str, tmp_path:
     assert torch.equal(network.eval()(images), again.eval()(images))
 
 
-@pytest.mark.parametrize("over", OVER)
-def test_double_precision_reaches_everything(over: str) -> None:
-    network = made(NETWORKS["resnet"].model_copy(update=OVER[over])).double()
+@pytest.mark.parametrize("kind", REPARAMETERIZATIONS)
+def test_double_precision_applies_to_all_tensors(kind: str) -> None:
+    network = make(NETWORKS["resnet"].model_copy(update=REPARAMETERIZATIONS[kind])).double()
     tensors = [*network.parameters(), *network.buffers()]
     assert {t.dtype for t in tensors if t.is_floating_point()} == {torch.float64}
     trained(network, 0, dtype=torch.float64)
     assert network(torch.randn(2, *DIGIT).double()).dtype == torch.float64
 
 
-@pytest.mark.parametrize("over", OVER)
-def test_autocast_leaves_the_weights_exact(over: str) -> None:
-    network = trained(made(NETWORKS["cnn"].model_copy(update=OVER[over])), 0)
+@pytest.mark.parametrize("kind", REPARAMETERIZATIONS)
+def test_autocast_does_not_round_the_weights(kind: str) -> None:
+    network = trained(make(NETWORKS["cnn"].model_copy(update=REPARAMETERIZATIONS[kind])), 0)
     images = torch.randn(3, *DIGIT)
     weights = network.weights()
     with torch.autocast("cpu", torch.bfloat16):
@@ -150,30 +149,32 @@ def test_autocast_leaves_the_weights_exact(over: str) -> None:
 
 
 @pytest.mark.parametrize("projection", PROJECTIONS)
-def test_a_subspace_run_moves_in_d_dimensions(projection: str) -> None:
-    """Seven trainings from one initialisation differ in at most d = 4 directions, those of P."""
+def test_subspace_training_moves_in_d_dimensions(projection: str) -> None:
+    """Seven trainings from one initialisation differ in d = 4 directions, those of P."""
     subspace = Subspace(dims=4, projection=projection)
     model = Cnn(family="cnn", width=4, depth=2, subspace=subspace)
-    moved = torch.stack([change(trained(made(model).double(), run, dtype=torch.float64))
+    moved = torch.stack([change(trained(make(model).double(), run, dtype=torch.float64))
                          for run in range(7)])  # fmt: skip
     assert moved.shape == (7, count_parameters(Cnn(family="cnn", width=4, depth=2), DIGIT, 10))
     assert int(torch.linalg.matrix_rank(moved)) == 4
-    network = made(model).double()
+    network = make(model).double()
     span = torch.stack([network.projection(unit) for unit in torch.eye(4).double()], dim=1)
     residual = moved.T - span @ torch.linalg.lstsq(span, moved.T).solution
     assert float(residual.norm() / moved.norm()) < 1e-12
 
 
-def test_a_subspace_has_at_most_as_many_dims_as_the_network_parameters() -> None:
+def test_dims_are_at_most_the_number_of_parameters() -> None:
     model = Linear(family="linear", subspace=Subspace(dims=650))
     assert count_parameters(model, DIGIT, 10) == 650
     more = Linear(family="linear", subspace=Subspace(dims=651))
     for attempt in (build, count_parameters):
-        with pytest.raises(PointError, match=r"subspace.dims: 651 .* use at most 650"):
+        with pytest.raises(
+            PointError, match=r"subspace.dims: must not exceed .* \(651\); use at most 650"
+        ):
             attempt(more, DIGIT, 10)
 
 
-def test_a_projection_that_fits_no_memory_is_one_line() -> None:
+def test_too_large_a_projection_is_a_one_line_error() -> None:
     model = Mlp(family="mlp", width=3_000, depth=2, subspace=Subspace(dims=9_000_000))
     assert count_parameters(model, DIGIT, 10) == 9_000_000
     with pytest.raises(PointError, match=r"projection: dense .* does not fit into") as caught:
@@ -181,27 +182,27 @@ def test_a_projection_that_fits_no_memory_is_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_matrices_are_seen_as_outputs_times_inputs() -> None:
-    network = made(Vit(family="vit", width=6, depth=1))
+def test_matrices_are_outputs_times_inputs() -> None:
+    network = make(Vit(family="vit", width=6, depth=1))
     shapes = matrices(network)
     assert (shapes["cls_token"], shapes["pos_embed"]) == ((1, 6), (5, 6))
     assert shapes["head.weight"] == (10, 6)
     assert "head.bias" not in shapes
-    assert matrices(made(NETWORKS["cnn"])) == {
+    assert matrices(make(NETWORKS["cnn"])) == {
         "body.0.weight": (4, 9), "body.2.weight": (8, 36), "head.weight": (10, 8)
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("rank", [1, 2, 100])
-def test_low_rank_changes_have_that_rank(rank: int) -> None:
+def test_low_rank_changes_have_the_rank(rank: int) -> None:
     model = Mlp(
         family="mlp", width=6, depth=2, activation="tanh", low_rank=LowRank(rank=rank)
     )  # a dead ReLU would leave its row alone
-    network = trained(made(model).double(), 0, steps=12, dtype=torch.float64)
-    own = dict(network.network.named_parameters())
+    network = trained(make(model).double(), 0, steps=12, dtype=torch.float64)
+    real = dict(network.network.named_parameters())
     assert all(name.endswith("weight") for name in network.weights())  # biases stay
     for name, weight in network.weights().items():
-        moved = weight.detach() - own[name]
+        moved = weight.detach() - real[name]
         assert int(torch.linalg.matrix_rank(moved, rtol=1e-9)) == min(rank, *moved.shape)
     shapes = [(6, 64), (6, 6), (10, 6)]
     expected = sum(min(rank, *shape) * sum(shape) for shape in shapes)
@@ -210,43 +211,42 @@ def test_low_rank_changes_have_that_rank(rank: int) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("bits", [1, 2, 5])
-def test_quantised_weights_take_few_values(name: str, bits: int) -> None:
+def test_quantised_weights_have_2_to_the_bits_values(name: str, bits: int) -> None:
     model = NETWORKS[name].model_copy(update={"quantised": Quantised(bits=bits)})
-    network = trained(made(model), 0)
-    used, shown = network.weights(), network.quantised_weights()
-    own = dict(network.network.named_parameters())
-    assert {n for n, p in own.items() if p.dim() >= 2} == set(used) == set(shown)
-    for (key, weight), step in zip(used.items(), network.steps.tolist(), strict=True):
-        assert torch.equal(weight.detach(), shown[key])
+    network = trained(make(model), 0)
+    weights = network.weights()
+    real = dict(network.network.named_parameters())
+    assert {n for n, p in real.items() if p.dim() >= 2} == set(weights)
+    for (key, weight), step in zip(weights.items(), network.steps.tolist(), strict=True):
         values = weight.unique()
         assert len(values) <= 2**bits
         torch.testing.assert_close(values / step, (values / step - 0.5).round() + 0.5)
-        inside = own[key].abs() < step * 2 ** (bits - 1)
-        assert ((own[key] - weight).abs() <= 0.501 * step)[inside].all()
+        inside = real[key].abs() < step * 2 ** (bits - 1)
+        assert ((real[key] - weight).abs() <= 0.501 * step)[inside].all()
         assert step > 0
 
 
 @pytest.mark.parametrize("bits", range(1, 17))
-def test_quantised_levels_are_symmetric_and_all_used(bits: int) -> None:
-    network = made(Linear(family="linear", quantised=Quantised(bits=bits)))
+def test_quantised_values_are_symmetric_and_all_used(bits: int) -> None:
+    network = make(Linear(family="linear", quantised=Quantised(bits=bits)))
     with torch.no_grad():
         reach = float(network.steps[0]) * 2 ** (bits - 1)
-        own = network.network.get_parameter("1.weight")
-        own.copy_(torch.linspace(-1.2 * reach, 1.2 * reach, own.numel()).view_as(own))
-    values = network.quantised_weights()["1.weight"].unique()
+        real = network.network.get_parameter("1.weight")
+        real.copy_(torch.linspace(-1.2 * reach, 1.2 * reach, real.numel()).view_as(real))
+    values = network.weights()["1.weight"].detach().unique()
     assert len(values) == 2**bits if bits <= 8 else len(values) <= 2**bits
     torch.testing.assert_close(values, -values.flip(0))
     assert 0 not in values
     assert float(values[-1]) == pytest.approx(reach - float(network.steps[0]) / 2)
 
 
-def test_the_gradient_passes_the_rounding_unchanged() -> None:
-    network = made(Mlp(family="mlp", width=6, depth=2, quantised=Quantised(bits=1)))
+def test_gradient_passes_the_rounding_unchanged() -> None:
+    network = make(Mlp(family="mlp", width=6, depth=2, quantised=Quantised(bits=1)))
     with torch.no_grad():
         network.network.get_parameter("1.weight")[0] *= 50  # beyond the outermost value
     images, labels = torch.randn(6, *DIGIT), torch.arange(6)
     nn.functional.cross_entropy(network(images), labels).backward()
-    leaves = {k: w.requires_grad_() for k, w in network.quantised_weights().items()}
+    leaves = {k: w.detach().requires_grad_() for k, w in network.weights().items()}
     outputs = functional_call(network.network, leaves, (images,))
     expected = torch.autograd.grad(
         nn.functional.cross_entropy(outputs, labels), list(leaves.values())
@@ -255,30 +255,26 @@ def test_the_gradient_passes_the_rounding_unchanged() -> None:
         assert torch.equal(network.network.get_parameter(name).grad, gradient)
 
 
-@pytest.mark.parametrize(("bits", "wrong"), [(1, 45), (2, 12), (4, 0)])
-def test_quantised_networks_learn_digits(bits: int, wrong: int) -> None:
+@pytest.mark.parametrize(("bits", "most_errors"), [(1, 45), (2, 12), (4, 0)])
+def test_quantised_networks_learn_digits(bits: int, most_errors: int) -> None:
     model = Mlp(family="mlp", width=16, depth=2, init="he", quantised=Quantised(bits=bits))
     training = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=60)
-    assert run(training, 300, model=model, labels="original").n_errors <= wrong
+    assert run(training, 300, model=model, labels="original").n_errors <= most_errors
 
 
-@pytest.mark.parametrize("over", [*OVER, "bf16", "fp64"])
-def test_reparameterized_networks_resume_bitwise(over: str, tmp_path: Path) -> None:
-    precision = over if over in ("bf16", "fp64") else "fp32"
-    kind = OVER["subspace dense" if precision != "fp32" else over]
-    model = Mlp(family="mlp", width=8, depth=1, norm="batch", **kind)
+@pytest.mark.parametrize("kind", [*REPARAMETERIZATIONS, "bf16", "fp64"])
+def test_interrupted_trainings_resume_bitwise(kind: str, tmp_path: Path) -> None:
+    precision = kind if kind in ("bf16", "fp64") else "fp32"
+    change = REPARAMETERIZATIONS["subspace dense" if precision != "fp32" else kind]
+    model = Mlp(family="mlp", width=8, depth=1, norm="batch", **change)
     training = Adam(optimizer="adam", lr=3e-2, batch_size=32, epochs=8, precision=precision)
-    undisturbed = run(training, 60, model=model)
-    assert undisturbed.loss_curve[-1] < undisturbed.loss_curve[0]
-    path = tmp_path / "probe.ckpt"
-    callbacks = Callbacks(should_stop=iter([False] * 5 + [True]).__next__, checkpoint=path, key="k")
-    with pytest.raises(Interrupted):
-        run(training, 60, model=model, callbacks=callbacks)
-    same(undisturbed, run(training, 60, model=model, callbacks=Callbacks(checkpoint=path, key="k")))
+    uninterrupted = run(training, 60, model=model)
+    assert uninterrupted.loss_curve[-1] < uninterrupted.loss_curve[0]
+    same(uninterrupted, resume(training, 60, [6], tmp_path / "probe.ckpt", model=model))
 
 
 @pytest.mark.parametrize(
-    ("over", "precision", "expected"),
+    ("kind", "precision", "expected"),
     [
         ({}, "fp32", 32 * 650),
         ({}, "bf16", 32 * 650),
@@ -290,20 +286,20 @@ def test_reparameterized_networks_resume_bitwise(over: str, tmp_path: Path) -> N
         ({"quantised": Quantised(bits=3)}, "fp64", 3 * 640 + 64 * 10),
     ],
 )
-def test_bits_by_hand(over: dict, precision: str, expected: int) -> None:
-    assert count_bits(Linear(family="linear", **over), DIGIT, 10, precision) == expected
+def test_bit_counts_by_hand(kind: dict, precision: str, expected: int) -> None:
+    assert count_bits(Linear(family="linear", **kind), DIGIT, 10, precision) == expected
 
 
-@pytest.mark.parametrize("over", [*OVER, ""])
-def test_counting_allocates_nothing(over: str) -> None:
-    model = Mlp(family="mlp", width=10**7, depth=2, **OVER.get(over, {}))
+@pytest.mark.parametrize("kind", [*REPARAMETERIZATIONS, ""])
+def test_counting_allocates_no_weights(kind: str) -> None:
+    model = Mlp(family="mlp", width=10**7, depth=2, **REPARAMETERIZATIONS.get(kind, {}))
     plain = 64 * 10**7 + 10**7 + 10**14 + 10**7 + 10 * 10**7 + 10
     expected = {
         "": plain,
         "low rank": 2 * ((10**7 + 64) + 2 * 10**7 + (10 + 10**7)),
         "quantised": plain,
-    }.get(over, 20)
+    }.get(kind, 20)
     assert count_parameters(model, DIGIT, 10) == expected
     vectors = 2 * 10**7 + 10
-    bits = 2 * (plain - vectors) + 32 * vectors if over == "quantised" else 32 * expected
+    bits = 2 * (plain - vectors) + 32 * vectors if kind == "quantised" else 32 * expected
     assert count_bits(model, DIGIT, 10, "fp32") == bits

@@ -41,14 +41,14 @@ GREY, COLOUR, DIGIT = (1, 28, 28), (3, 32, 32), (1, 8, 8)
         (Efficientnet(family="efficientnet", width=32, scaling="width", scale=0.1), 8, 16),
     ],
 )
-def test_rules_by_hand(model: Sized, width: int, depth: int) -> None:
+def test_scaling_rules_by_hand(model: Sized, width: int, depth: int) -> None:
     result = concrete(model, GREY, 10)
     assert (result.width, result.depth) == (width, depth)
     expected = {"width": width, "depth": depth, "scaling": None, "scale": None}
     assert result == model.model_copy(update=expected)
 
 
-def test_the_vit_shape_rule_by_hand() -> None:
+def test_vit_shape_rule_by_hand() -> None:
     """width 192 x 10^0.22 = 318.6, depth 12 x 10^0.45 = 33.8, units 768 x 10^0.6 = 3057.4."""
     model = Vit(family="vit", width=192, depth=12, scaling="vit_shape", scale=10)
     result = concrete(model, COLOUR, 10)
@@ -60,7 +60,7 @@ def test_the_vit_shape_rule_by_hand() -> None:
 
 
 @given(st.integers(1, 10**7), st.integers(1, 10**5))
-def test_units_survive_the_way_through_a_ratio(units: int, width: int) -> None:
+def test_units_are_restored_from_their_ratio(units: int, width: int) -> None:
     assert int(width * _ratio(units, width)) == units
 
 
@@ -79,13 +79,13 @@ def test_compound_scaling_resizes_inside_the_network(model, shape, expected) -> 
     assert resolution(model, shape) == expected
     network = build(model, shape, 10).eval()
     inner = network if expected == shape else network[1]
-    seen = []
-    inner.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+    input_shapes = []
+    inner.register_forward_pre_hook(lambda _, inputs: input_shapes.append(tuple(inputs[0].shape)))
     assert network(torch.randn(2, *shape)).shape == (2, 10)
-    assert seen == [(2, *expected)]
+    assert input_shapes == [(2, *expected)]
 
 
-def test_a_resized_constant_stays_constant_and_a_ramp_stays_a_ramp() -> None:
+def test_resize_keeps_constants_and_ramps() -> None:
     resize = build(Mlp(family="mlp", width=2, scaling="compound", scale=5), DIGIT, 10)[0]
     assert torch.equal(resize(torch.ones(1, 1, 8, 8)), torch.ones(1, 1, 16, 16))
     row = resize(torch.arange(8.0).expand(1, 1, 8, 8))[0, 0, 3]
@@ -93,7 +93,7 @@ def test_a_resized_constant_stays_constant_and_a_ramp_stays_a_ramp() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "wanted", "widths"),
+    ("model", "targets", "widths"),
     [
         (Mlp(family="mlp", depth=3, match_params=1), [600, 1_000, 4_321], range(1, 60)),
         (Cnn(family="cnn", depth=2, match_params=1), [40, 1_000, 5_000], range(1, 50)),
@@ -106,13 +106,13 @@ def test_a_resized_constant_stays_constant_and_a_ramp_stays_a_ramp() -> None:
         ),
     ],
 )  # fmt: skip
-def test_match_params_takes_the_closest_width(model: Sized, wanted: list[int], widths) -> None:
+def test_match_params_chooses_the_closest_width(model: Sized, targets: list[int], widths) -> None:
     plain = model.model_copy(update={"match_params": None})
     counts = {
         width: count_parameters(plain.model_copy(update={"width": width}), DIGIT, 10)
         for width in widths
     }
-    for number in wanted:
+    for number in targets:
         result = concrete(model.model_copy(update={"match_params": number}), DIGIT, 10)
         assert result.match_params is None
         closest = min(counts, key=lambda width: (abs(counts[width] - number), width))
@@ -120,34 +120,34 @@ def test_match_params_takes_the_closest_width(model: Sized, wanted: list[int], w
 
 
 @given(st.integers(50, 10**6))
-def test_match_params_takes_the_closest_width_of_one_layer(number: int) -> None:
-    """An mlp of one hidden layer on 64 features has 75 w + 10 parameters; ties go to the less."""
+def test_match_params_chooses_the_closest_width_of_one_layer(number: int) -> None:
+    """An mlp of one hidden layer on 64 features has 75 w + 10 parameters."""
     width = concrete(Mlp(family="mlp", depth=1, match_params=number), DIGIT, 10).width
     below = max(1, (number - 10) // 75)
     assert width == min((below, below + 1), key=lambda w: abs(75 * w + 10 - number))
 
 
-@pytest.mark.parametrize("lookups", [0, 1, 2])
-def test_looking_a_width_up_draws_no_random_numbers(lookups: int) -> None:
+@pytest.mark.parametrize("calls", [0, 1, 2])
+def test_match_params_draws_no_random_numbers(calls: int) -> None:
     model = Mlp(family="mlp", match_params=3_333)
-    for _ in range(lookups):
+    for _ in range(calls):
         concrete(model, GREY, 10)
     torch.manual_seed(7)
     network = build(model, GREY, 10)
     torch.manual_seed(7)
     plain = build(concrete(model, GREY, 10), GREY, 10)
-    for one, other in zip(network.parameters(), plain.parameters(), strict=True):
-        assert torch.equal(one, other)
+    for first, second in zip(network.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(first, second)
 
 
-def test_match_params_counts_the_network_below_a_reparameterization() -> None:
+def test_match_params_ignores_reparameterizations() -> None:
     plain = concrete(Mlp(family="mlp", match_params=2_000), DIGIT, 10)
-    for over in ({"subspace": Subspace(dims=5)}, {"low_rank": LowRank(rank=1)}):
-        model = Mlp(family="mlp", match_params=2_000, **over)
-        assert concrete(model, DIGIT, 10) == plain.model_copy(update=over)
+    for change in ({"subspace": Subspace(dims=5)}, {"low_rank": LowRank(rank=1)}):
+        model = Mlp(family="mlp", match_params=2_000, **change)
+        assert concrete(model, DIGIT, 10) == plain.model_copy(update=change)
 
 
-def test_models_of_one_size_stay_as_they_are() -> None:
+def test_models_without_scaling_are_returned_unchanged() -> None:
     for model in (
         Linear(family="linear"),
         Timm(family="timm:resnet18", kwargs={"stem_width": 8}),
@@ -161,25 +161,28 @@ def test_models_of_one_size_stay_as_they_are() -> None:
     [
         (
             Vit(family="vit", match_params=400), GREY,
-            r"model.match_params: 400 .* \(width 3\) has 1\d\d\d parameters",
+            r"model.match_params: cannot match 400: .* \(width 3\) has 1\d\d\d parameters",
         ),
-        (Mlp(family="mlp", depth=0, match_params=700), DIGIT, "no width of this mlp .* has 650"),
+        (
+            Mlp(family="mlp", depth=0, match_params=700), DIGIT,
+            r"no width of this mlp has 700 parameters \(650 at width 1",
+        ),
         (Vit(family="vit", match_params=10_000, patch=5), GREY, "model.patch: 5 does not divide"),
         (
             Cnn(family="cnn", width=4, depth=3, scaling="depth", scale=5), GREY,
-            "model.scale: 5 makes depth 15, and cnn refuses that .*less than or equal to 12",
+            "model.scale: 5 results in depth 15, which cnn does not support .*or equal to 12",
         ),
         (
             Mlp(family="mlp", width=4, scaling="compound", scale=10_000), GREY,
-            "model.scale: 10000 makes width .* use another scale",
+            "model.scale: 10000 results in width .* use another scale",
         ),
         (
             Mlp(family="mlp", width=4, scaling="compound", scale=1), (20,),
-            r"model.scaling: compound resizes images, but a sample is \(20,\)",
+            r"model.scaling: compound resizes images, but samples have shape \(20,\)",
         ),
     ],
 )  # fmt: skip
-def test_sizes_that_cannot_be_are_one_line(model: Sized, shape: tuple, expected: str) -> None:
+def test_unsupported_sizes_are_one_line_errors(model: Sized, shape: tuple, expected: str) -> None:
     with pytest.raises(PointError, match=expected) as caught:
         count_parameters(model, shape, 10)
     assert "\n" not in str(caught.value)

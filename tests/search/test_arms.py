@@ -1,10 +1,11 @@
-"""Searches over arms: legal steps, the best arm, an honest end."""
+"""Searches over several arms."""
 
 from __future__ import annotations
 
 import math
 import random as stdlib_random
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from flexhpc.config.sections.search import Bayes
 from flexhpc.config.sections.training import Adam
-from flexhpc.search import Ask, Estimate, ProbeResult, advance, cost_bound, estimate_so_far
-from flexhpc.search.arms import contest
+from flexhpc.search import Ask, Estimate, Probe, ProbeResult, advance, cost_bound, estimate_so_far
+from flexhpc.search.arms import arm_posteriors
+from tests.search import helpers
 
 SEARCH = Bayes(policy="bayes", start=16)
 LINE = [(float(i),) for i in range(5)]
@@ -24,24 +26,18 @@ EMC = (30, 200, 500, 150, 20)
 def play(
     search: Bayes, n_limit: int, fits: Callable[[int, int], bool]
 ) -> tuple[Estimate, list[ProbeResult]]:
-    """Run a search over five arms on an oracle of (arm, n); every request is legal and new."""
-    history: list[ProbeResult] = []
-    while isinstance(step := advance(search, n_limit, history, LINE), Ask):
-        assert len(step.probes) == search.at_once
-        assert not {(r.n, r.repeat, r.arm) for r in history} & set(step.probes)
-        for n, repeat, arm in step.probes:
-            assert 1 <= n <= n_limit
-            assert 0 <= arm < len(LINE)
-            fit = fits(arm, n)
-            missed = 0 if fit else max(1, round(0.2 * n))
-            verdict = "fit" if fit else "not_fit"
-            history.append(
-                ProbeResult(
-                    n=n, repeat=repeat, arm=arm, verdict=verdict, n_errors=missed,
-                    cost=100 * n if not fit else 35 * n, share=0.35 if fit else 1.0,
-                )
-            )  # fmt: skip
-    return step, history
+    """Run a search over five arms on an oracle of (arm, n)."""
+
+    def oracle(probe: Probe) -> ProbeResult:
+        n, repeat, arm = probe
+        fit = fits(arm, n)
+        return ProbeResult(
+            n=n, repeat=repeat, arm=arm, verdict="fit" if fit else "not_fit",
+            n_errors=0 if fit else max(1, round(0.2 * n)),
+            cost=35 * n if fit else 100 * n, share=0.35 if fit else 1.0,
+        )  # fmt: skip
+
+    return helpers.play(search, n_limit, oracle, LINE)
 
 
 def noisy(seed: int, width: float = 0.15) -> Callable[[int, int], bool]:
@@ -49,36 +45,36 @@ def noisy(seed: int, width: float = 0.15) -> Callable[[int, int], bool]:
     return lambda arm, n: bool(rng.random() < 1 / (1 + (n / EMC[arm]) ** (1 / width)))
 
 
-def test_the_best_of_clearly_different_arms_is_found_for_a_bounded_price() -> None:
-    found = [play(SEARCH, 50_000, noisy(seed)) for seed in range(6)]
-    assert np.mean([e.arm == 2 for e, _ in found]) > 0.8
-    held = [e.emc_lo <= EMC[e.arm] <= (e.emc_hi or math.inf) for e, _ in found]
-    assert np.mean(held) > 0.6
-    for estimate, history in found:
+def test_the_best_arm_is_found_at_a_bounded_cost() -> None:
+    searches = [play(SEARCH, 50_000, noisy(seed)) for seed in range(6)]
+    assert np.mean([e.arm == 2 for e, _ in searches]) > 0.8
+    covered = [e.emc_lo <= EMC[e.arm] <= (e.emc_hi or math.inf) for e, _ in searches]
+    assert np.mean(covered) > 0.6
+    for estimate, history in searches:
         assert estimate.ended_by in ("tolerance", "max_trainings")
         assert estimate.best_chance > 0.5
         assert len({r.arm for r in history}) > 1
         assert sum(r.share for r in history) <= 2 * SEARCH.max_trainings + 1
-    at_best = [np.mean([r.arm == e.arm for r in h]) for e, h in found]
-    assert np.mean(at_best) > 0.35
+    share_of_best = [np.mean([r.arm == e.arm for r in h]) for e, h in searches]
+    assert np.mean(share_of_best) > 0.35
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
-def test_all_or_nothing_ends_with_the_data(at_once: int) -> None:
+def test_searches_are_censored_if_all_fit_or_all_fail(at_once: int) -> None:
     search = SEARCH.model_copy(update={"at_once": at_once})
-    everything, _ = play(search, 1000, lambda *_: True)
-    assert (everything.censored, everything.emc, everything.ended_by) == ("right", 1000, "data")
-    nothing, _ = play(search, 1000, lambda *_: False)
-    assert (nothing.censored, nothing.emc) == ("left", 0)
-    one, _ = play(search, 1000, lambda arm, _: arm == 4)
-    assert (one.arm, one.censored, one.emc) == (4, "right", 1000)
+    all_fit, _ = play(search, 1000, lambda *_: True)
+    assert (all_fit.censored, all_fit.emc, all_fit.ended_by) == ("right", 1000, "data")
+    none_fit, _ = play(search, 1000, lambda *_: False)
+    assert (none_fit.censored, none_fit.emc) == ("left", 0)
+    one_arm, _ = play(search, 1000, lambda arm, _: arm == 4)
+    assert (one_arm.arm, one_arm.censored, one_arm.emc) == (4, "right", 1000)
 
 
-def test_the_estimate_rests_on_the_probes_of_the_best_arm() -> None:
-    """The others say how wide its curve may be, and nothing else."""
+def test_the_estimate_uses_the_probes_of_the_best_arm() -> None:
+    """The other arms enter only through the width."""
     estimate, history = play(SEARCH, 50_000, noisy(3))
-    own = [r for r in history if r.arm == estimate.arm]
-    alone = estimate_so_far(SEARCH, 50_000, [ProbeResult(**{**_plain(r), "arm": 0}) for r in own])
+    probes = [r for r in history if r.arm == estimate.arm]
+    alone = estimate_so_far(SEARCH, 50_000, [replace(r, arm=0) for r in probes])
     for key in ("largest_fit", "smallest_fail", "lapse"):
         assert getattr(estimate, key) == getattr(alone, key)
     for key in ("emc", "emc_lo", "emc_hi"):
@@ -87,7 +83,7 @@ def test_the_estimate_rests_on_the_probes_of_the_best_arm() -> None:
     assert estimate.cost == sum(r.cost for r in history)
 
 
-def test_a_width_that_all_arms_share_is_learned_from_all_of_them() -> None:
+def test_the_width_is_inferred_from_all_arms() -> None:
     """Steep arms make the curve of one with three probes steep, flat ones make it flat."""
     few = [ProbeResult(n=n, repeat=0, verdict=v, n_errors=e, cost=1, arm=0)
            for n, v, e in ((80, "fit", 0), (100, "fit", 0), (130, "not_fit", 3))]  # fmt: skip
@@ -101,30 +97,26 @@ def test_a_width_that_all_arms_share_is_learned_from_all_of_them() -> None:
             for arm in range(1, 6) for i in range(8) for n in (80, 100, 125)
             for missed in [int(rng.random() > 1 / (1 + (n / 100) ** (1 / width)))]
         ]  # fmt: skip
-        own = contest(few + others, 10_000, 0.5, coordinates).own[0]
-        widths.append(float(own.weight @ own.width))
+        curve = arm_posteriors(few + others, 10_000, 0.5, coordinates).separate[0]
+        widths.append(float(curve.weight @ curve.width))
     assert widths[0] < 0.08
     assert widths[1] > 0.25
 
 
-def _plain(result: ProbeResult) -> dict:
-    return {key: getattr(result, key) for key in ProbeResult.__slots__}
-
-
 @settings(max_examples=5)
 @given(st.integers(1, 4), st.randoms(use_true_random=False))
-def test_it_is_a_function_of_the_history(at_once: int, random: stdlib_random.Random) -> None:
+def test_the_order_of_a_round_does_not_matter(at_once: int, random: stdlib_random.Random) -> None:
     search = SEARCH.model_copy(update={"at_once": at_once, "max_probes": 12})
     straight, history = play(search, 5000, lambda arm, n: n <= EMC[arm])
-    again: list[ProbeResult] = []
-    while isinstance(step := advance(search, 5000, again, LINE), Ask):
+    replayed: list[ProbeResult] = []
+    while isinstance(step := advance(search, 5000, replayed, LINE), Ask):
         for probe in random.sample(step.probes, random.randint(1, len(step.probes))):
             (result,) = [r for r in history if (r.n, r.repeat, r.arm) == probe]
-            again.append(result)
+            replayed.append(result)
     assert step == straight
 
 
-def test_arms_say_of_each_other_where_they_lie() -> None:
+def test_arms_predict_each_other() -> None:
     def probes(arm: int, emc: int) -> list[ProbeResult]:
         return [
             ProbeResult(
@@ -134,18 +126,18 @@ def test_arms_say_of_each_other_where_they_lie() -> None:
             for f in (0.5, 0.7, 0.9, 1.1, 1.3, 1.6)
         ]  # fmt: skip
 
-    nothing = contest([], 50_000, 0.5, LINE)
-    known = contest([*probes(0, 100), *probes(1, 300)], 50_000, 0.5, LINE)
-    assert known.tried == [True, True, False, False, False]
-    assert known.best == 1
-    near, far = np.median(known.level[:, 2]), np.median(known.level[:, 4])
+    prior = arm_posteriors([], 50_000, 0.5, LINE)
+    posteriors = arm_posteriors([*probes(0, 100), *probes(1, 300)], 50_000, 0.5, LINE)
+    assert posteriors.probed == [True, True, False, False, False]
+    assert posteriors.best == 1
+    near, far = np.median(posteriors.level[:, 2]), np.median(posteriors.level[:, 4])
     assert math.log(100) < near < math.log(1500)
-    assert known.level[:, 2].std() < known.level[:, 4].std() < nothing.level[:, 4].std()
+    assert posteriors.level[:, 2].std() < posteriors.level[:, 4].std() < prior.level[:, 4].std()
     assert abs(far - math.log(200)) < 1.5
-    assert 0 < known.best_chance < 1
-    assert known.regret > 0.1, "three arms that nobody tried may be better"
+    assert 0 < posteriors.best_chance < 1
+    assert posteriors.regret > 0.1, "three arms without probes may be better"
 
 
-def test_the_bound_of_the_cost_is_that_of_two_searches() -> None:
+def test_the_cost_bound_doubles_with_tuned_keys() -> None:
     adam = Adam(optimizer="adam", epochs=10)
     assert cost_bound(SEARCH, adam, 100, tuned=True) == 2 * cost_bound(SEARCH, adam, 100)

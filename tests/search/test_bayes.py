@@ -1,4 +1,4 @@
-"""The Bayesian policy: legal steps on any history, an end to any search, intervals that hold."""
+"""The Bayesian policy: proposals, termination and coverage of intervals."""
 
 from __future__ import annotations
 
@@ -15,26 +15,24 @@ from scipy.special import betainc
 
 from flexhpc.config.sections.search import Bayes
 from flexhpc.config.sections.training import Adam
-from flexhpc.search import Ask, Estimate, ProbeResult, advance, cost_bound, estimate_so_far
-from flexhpc.search.design import Prices
+from flexhpc.search import Ask, Estimate, Probe, ProbeResult, advance, cost_bound, estimate_so_far
+from flexhpc.search.design import CostModel
 from tests.conftest import FULL
+from tests.search import helpers
 
 SEARCH = Bayes(policy="bayes", start=64, tolerance=0.1, max_probes=40)
 Outcome = Callable[[int, int], tuple[str, int]]
 
 
 def play(search: Bayes, n_limit: int, outcome: Outcome) -> tuple[Estimate, list[ProbeResult]]:
-    """Run a search on an oracle that says (verdict, missed samples); every request is legal."""
-    history: list[ProbeResult] = []
-    while isinstance(step := advance(search, n_limit, history), Ask):
-        assert len(step.probes) == search.at_once
-        for n, repeat, _ in step.probes:
-            assert 1 <= n <= n_limit
-            assert (n, repeat) not in {(r.n, r.repeat) for r in history}
-            verdict, missed = outcome(n, repeat)
-            result = ProbeResult(n=n, repeat=repeat, verdict=verdict, n_errors=missed, cost=10 * n)
-            history.append(result)
-    return step, history
+    """Run a search on an oracle that returns (verdict, missed samples)."""
+
+    def oracle(probe: Probe) -> ProbeResult:
+        n, repeat, _ = probe
+        verdict, missed = outcome(n, repeat)
+        return ProbeResult(n=n, repeat=repeat, verdict=verdict, n_errors=missed, cost=10 * n)
+
+    return helpers.play(search, n_limit, oracle)
 
 
 def below(threshold: float, missed: Callable[[int], int] = lambda _: 1) -> Outcome:
@@ -67,11 +65,11 @@ searches = st.builds(
 
 @settings(max_examples=80)
 @given(searches, st.integers(5000, 100_000), st.lists(results, max_size=30))
-def test_any_history_gives_a_legal_next_step(
+def test_any_history_gives_a_valid_step(
     search: Bayes, n_limit: int, history: list[ProbeResult]
 ) -> None:
     step = advance(search, n_limit, history)
-    whole = len(history) // search.at_once * search.at_once
+    completed = len(history) // search.at_once * search.at_once
     if isinstance(step, Ask):
         assert 1 <= len(step.probes) <= search.at_once
         assert all(1 <= n <= n_limit for n, _, _ in step.probes)
@@ -80,7 +78,7 @@ def test_any_history_gives_a_legal_next_step(
         assert 0 <= step.emc <= n_limit or step.emc_hi is not None
         assert step.emc_lo <= step.emc
         assert step.emc_hi is None or step.emc <= step.emc_hi
-    batches, rest = history[:whole], history[whole:]
+    batches, rest = history[:completed], history[completed:]
     stdlib_random.Random(0).shuffle(batches)
     stdlib_random.Random(0).shuffle(rest)
     assert advance(search, n_limit, batches + rest) == step
@@ -111,11 +109,11 @@ def test_a_hard_threshold_is_found(
 
 
 @pytest.mark.parametrize("at_once", [1, 5])
-def test_intervals_hold_a_hard_threshold(at_once: int) -> None:
-    """Missed samples without any noise, which the likelihood does not expect."""
+def test_intervals_cover_a_hard_threshold(at_once: int) -> None:
+    """Counts of missed samples without noise, which the likelihood does not assume."""
     rng = np.random.default_rng(at_once)
     search = SEARCH.model_copy(update={"at_once": at_once, "tolerance": 0.05})
-    held, games = 0, 40 if FULL else 25
+    covered, games = 0, 40 if FULL else 25
     for _ in range(games):
         threshold = int(rng.integers(10, 4000))
         start = int(rng.integers(1, 3000))
@@ -124,8 +122,8 @@ def test_intervals_hold_a_hard_threshold(at_once: int) -> None:
             5000,
             below(threshold, lambda n, t=threshold: n - t),
         )
-        held += estimate.emc_lo <= threshold + 1 <= (estimate.emc_hi or math.inf) + 1
-    assert held >= 0.95 * games
+        covered += estimate.emc_lo <= threshold + 1 <= (estimate.emc_hi or math.inf) + 1
+    assert covered >= 0.95 * games
 
 
 @pytest.mark.parametrize("at_once", [1, 4])
@@ -134,7 +132,9 @@ def test_intervals_hold_a_hard_threshold(at_once: int) -> None:
     [(lambda *_: ("fit", 0), "right"), (lambda n, _: ("not_fit", n), "left"),
      (lambda *_: ("not_fit", 1), "left")],
 )  # fmt: skip
-def test_all_or_nothing_ends_censored(outcome: Outcome, censored: str, at_once: int) -> None:
+def test_searches_are_censored_if_all_fit_or_all_fail(
+    outcome: Outcome, censored: str, at_once: int
+) -> None:
     estimate, history = play(SEARCH.model_copy(update={"at_once": at_once}), 1797, outcome)
     assert estimate.censored == censored
     assert len(history) < SEARCH.max_probes
@@ -146,8 +146,8 @@ def test_all_or_nothing_ends_censored(outcome: Outcome, censored: str, at_once: 
         assert min(r.n for r in history) == 1
 
 
-def test_after_failures_n_is_halved_at_most() -> None:
-    """Networks with batch normalisation cannot train on one sample: 1 comes last of all."""
+def test_n_is_at_most_halved_after_failures() -> None:
+    """Networks with batch normalisation cannot train on one sample."""
     _, history = play(SEARCH, 50_000, below(9, lambda n: n - 9))
     smallest = np.minimum.accumulate([r.n for r in history])
     assert (smallest[1:] >= smallest[:-1] // 2).all()
@@ -155,7 +155,7 @@ def test_after_failures_n_is_halved_at_most() -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 4])
-def test_verdicts_without_an_order_end_in_a_wide_answer(at_once: int) -> None:
+def test_contradictory_verdicts_end_in_a_wide_interval(at_once: int) -> None:
     def alternating(n: int, repeat: int) -> tuple[str, int]:
         return ("fit", 0) if (n + repeat) % 2 else ("not_fit", 1)
 
@@ -167,29 +167,29 @@ def test_verdicts_without_an_order_end_in_a_wide_answer(at_once: int) -> None:
 
 @settings(max_examples=25)
 @given(st.integers(1, 8), st.randoms(use_true_random=False))
-def test_it_does_not_matter_which_probe_of_a_batch_ends_first(at_once: int, random) -> None:
-    """After an interruption exactly the missing ones run, in whatever order the others ended."""
+def test_the_order_within_a_round_does_not_matter(at_once: int, random) -> None:
+    """After an interruption exactly the missing probes run."""
     search = SEARCH.model_copy(update={"at_once": at_once, "max_probes": 20})
     outcome = below(300, lambda n: n - 300)
-    expected, straight = play(search, 5000, outcome)
+    expected, uninterrupted = play(search, 5000, outcome)
     history: list[ProbeResult] = []
     while isinstance(step := advance(search, 5000, history), Ask):
         ended = random.sample(step.probes, random.randint(1, len(step.probes)))
         for n, repeat, _ in ended:
-            (result,) = [r for r in straight if (r.n, r.repeat) == (n, repeat)]
+            (result,) = [r for r in uninterrupted if (r.n, r.repeat) == (n, repeat)]
             history.append(result)
     assert step == expected
 
 
 def test_missed_samples_alone_do_not_end_a_search() -> None:
-    """Failures that agree on where the EMC is, and a fit far below: the verdict is missing."""
+    """Counts locate the EMC, but no fit near it does."""
     fails = [
         ProbeResult(n=2000, repeat=i, verdict="not_fit", n_errors=700, cost=20_000)
         for i in range(20)
     ]
     fits = [ProbeResult(n=100, repeat=i, verdict="fit", n_errors=0, cost=1000) for i in range(5)]
-    for wide in (0.1, 3.0):
-        search = SEARCH.model_copy(update={"tolerance": wide})
+    for tolerance in (0.1, 3.0):
+        search = SEARCH.model_copy(update={"tolerance": tolerance})
         step = advance(search, 60_000, fails + fits)
         assert isinstance(step, Ask)
         ((n, _, _),) = step.probes
@@ -197,20 +197,20 @@ def test_missed_samples_alone_do_not_end_a_search() -> None:
 
 
 def test_verdicts_must_bound_both_ends_of_an_interval() -> None:
-    """It would be narrow enough, but reaches from above every fit to below every failure."""
+    """The interval is narrow enough, but lies between the fits and the failures."""
     search = SEARCH.model_copy(update={"tolerance": 3.0, "max_trainings": None, "max_probes": None})
     fit = ProbeResult(n=1000, repeat=0, verdict="fit", n_errors=0, cost=1)
     fail = ProbeResult(n=3000, repeat=0, verdict="not_fit", n_errors=5, cost=1)
     history = [replace(result, repeat=i) for result in (fit, fail) for i in range(20)]
-    nearer = [*history, replace(fit, n=1300)]
-    for probes, low, high in ((history, 1000, 1300), (nearer, 2000, 3000)):
+    closer = [*history, replace(fit, n=1300)]
+    for probes, low, high in ((history, 1000, 1300), (closer, 2000, 3000)):
         step = advance(search, 60_000, probes)
         assert isinstance(step, Ask)
         ((n, _, _),) = step.probes
         assert low < n < high
 
 
-def test_the_first_batch_is_spread_also_where_the_data_ends() -> None:
+def test_the_first_round_is_spread_up_to_the_data() -> None:
     def first(start: int, at_once: int) -> list[int]:
         step = advance(SEARCH.model_copy(update={"start": start, "at_once": at_once}), 1797, [])
         assert isinstance(step, Ask)
@@ -222,7 +222,7 @@ def test_the_first_batch_is_spread_also_where_the_data_ends() -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
-def test_one_sample_is_tried_where_nothing_else_fitted(at_once: int) -> None:
+def test_one_sample_is_tried_only_if_nothing_fits(at_once: int) -> None:
     search = SEARCH.model_copy(update={"at_once": at_once, "start": 3})
     _, history = play(search, 1797, below(2, lambda n: n - 2))
     fitted = [i for i, r in enumerate(history) if r.n > 1 and r.verdict == "fit"]
@@ -230,7 +230,7 @@ def test_one_sample_is_tried_where_nothing_else_fitted(at_once: int) -> None:
     assert all(r.n > 1 for r in history[last_batch:])
 
 
-def test_several_at_once_are_spread_and_end_sooner() -> None:
+def test_rounds_of_several_probes_are_spread_and_end_sooner() -> None:
     few, many = (SEARCH.model_copy(update={"at_once": k}) for k in (1, 4))
     (_, one_by_one), (_, four) = (play(s, 60_000, below(2000)) for s in (few, many))
     assert len(four) / 4 < 0.6 * len(one_by_one)
@@ -238,7 +238,7 @@ def test_several_at_once_are_spread_and_end_sooner() -> None:
     assert len({r.n for r in four[4:8]}) == 4
 
 
-def test_a_cap_on_cost_ends_the_search_with_a_wide_answer() -> None:
+def test_max_cost_ends_the_search() -> None:
     search = SEARCH.model_copy(update={"max_cost": 3000})
     estimate, _ = play(search, 60_000, below(1000))
     assert estimate.cost >= 3000
@@ -253,7 +253,7 @@ def test_a_cap_on_cost_ends_the_search_with_a_wide_answer() -> None:
 
 
 def perceptron(dims: int, rng: np.random.Generator, lapse: float = 0.0) -> Outcome:
-    """The exact curve of Cover 1965, P = 1/2 at 2 d; missed samples that say nothing."""
+    """The exact curve of Cover 1965, P = 1/2 at 2 d, with uninformative counts."""
 
     def outcome(n: int, repeat: int) -> tuple[str, int]:
         fits = rng.random() < (1 - lapse) * betainc(max(n - dims, 1e-9), dims, 0.5)
@@ -265,18 +265,18 @@ def perceptron(dims: int, rng: np.random.Generator, lapse: float = 0.0) -> Outco
 @pytest.mark.parametrize(
     ("dims", "lapse"), [(20, 0.0), (200, 0.0), (50, 0.05)] if FULL else [(20, 0.0), (50, 0.05)]
 )
-def test_intervals_hold_and_are_as_narrow_as_they_say(dims: int, lapse: float) -> None:
+def test_intervals_cover_the_perceptron_and_are_narrow(dims: int, lapse: float) -> None:
     rng = np.random.default_rng(dims)
     search = SEARCH.model_copy(update={"start": max(2, dims // 5)})
     games = range(40 if FULL else 25)
-    found = [play(search, 60_000, perceptron(dims, rng, lapse))[0] for _ in games]
-    covered = np.mean([e.emc_lo <= 2 * dims <= (e.emc_hi or math.inf) for e in found])
+    estimates = [play(search, 60_000, perceptron(dims, rng, lapse))[0] for _ in games]
+    covered = np.mean([e.emc_lo <= 2 * dims <= (e.emc_hi or math.inf) for e in estimates])
     assert covered >= 0.8
-    errors = np.array([math.log(e.emc / (2 * dims)) for e in found])
+    errors = np.array([math.log(e.emc / (2 * dims)) for e in estimates])
     assert np.sqrt((errors**2).mean()) < 0.1
-    narrow = [e.emc_hi <= e.emc_lo * 1.21 + 3 or e.probes == search.max_probes for e in found]
+    narrow = [e.emc_hi <= e.emc_lo * 1.21 + 3 or e.probes == search.max_probes for e in estimates]
     assert all(narrow)
-    for estimate in found:
+    for estimate in estimates:
         assert estimate.width[0] <= estimate.width[1] <= estimate.width[2]
         assert estimate.lapse[0] <= estimate.lapse[2]
 
@@ -285,26 +285,24 @@ def test_intervals_hold_and_are_as_narrow_as_they_say(dims: int, lapse: float) -
 @pytest.mark.parametrize(
     "missed", [lambda n: 1, lambda n: n, lambda n: n // 2 + 1, lambda n: n // 5, lambda n: 20]
 )
-def test_missed_samples_that_say_nothing_do_no_harm(
-    missed: Callable[[int], int], start: int
-) -> None:
+def test_uninformative_counts_do_no_harm(missed: Callable[[int], int], start: int) -> None:
     search = SEARCH.model_copy(update={"start": start})
     estimate, _ = play(search, 60_000, below(1000, missed))
     assert estimate.emc_lo <= 1001
     assert estimate.emc_hi >= 1000
 
 
-def test_eps_is_measured_from_the_same_probes_and_some_more() -> None:
+def test_eps_is_estimated_from_shared_and_additional_probes() -> None:
     search = SEARCH.model_copy(update={"eps": [0.1, 0.3]})
     estimate, _ = play(search, 60_000, below(1000, lambda n: n - 1000))
-    for eps, found in estimate.by_eps.items():
+    for eps, at_eps in estimate.by_eps.items():
         truth = 1000 / (1 - float(eps))
-        assert found.emc_lo <= truth * 1.02
-        assert found.emc_hi >= truth * 0.98
-        assert found.emc == pytest.approx(truth, rel=0.15)
+        assert at_eps.emc_lo <= truth * 1.02
+        assert at_eps.emc_hi >= truth * 0.98
+        assert at_eps.emc == pytest.approx(truth, rel=0.15)
 
 
-def test_eps_has_probes_of_its_own() -> None:
+def test_eps_gets_additional_probes() -> None:
     rng = np.random.default_rng(3)
 
     def outcome(n: int, repeat: int) -> tuple[str, int]:
@@ -314,15 +312,15 @@ def test_eps_has_probes_of_its_own() -> None:
     search = SEARCH.model_copy(update={"eps": [0.1], "max_probes": 20, "tolerance": 0.05})
     estimate, history = play(search, 60_000, outcome)
     assert 20 < len(history) <= 40
-    found = estimate.by_eps["0.1"]
-    assert found.emc_lo <= 300 * 1.1, "beyond 225 only those pass that fit, half of them at 300"
-    assert found.emc_hi >= 300 / 1.1
-    assert found.emc_hi / found.emc_lo < 1.6
+    at_eps = estimate.by_eps["0.1"]
+    assert at_eps.emc_lo <= 300 * 1.1, "above 225 only fits pass, half of them at 300"
+    assert at_eps.emc_hi >= 300 / 1.1
+    assert at_eps.emc_hi / at_eps.emc_lo < 1.6
     diverged = [replace(r, verdict="diverged") for r in history if not r.fit]
     assert estimate_so_far(search, 60_000, diverged).by_eps["0.1"].censored == "left"
 
 
-def test_other_estimands_lie_where_the_curve_says() -> None:
+def test_other_quantiles_of_the_fit_curve() -> None:
     rng = np.random.default_rng(1)
 
     def outcome(n: int, repeat: int) -> tuple[str, int]:
@@ -337,7 +335,7 @@ def test_other_estimands_lie_where_the_curve_says() -> None:
         assert estimate.emc_hi >= truth / 1.05
 
 
-def test_rejected_probes_alone_end_in_no_claim() -> None:
+def test_rejected_probes_alone_end_left_censored() -> None:
     history = [
         ProbeResult(n=10 + i, repeat=0, verdict="saddle", n_errors=3, cost=1, rejected=True)
         for i in range(SEARCH.max_probes)
@@ -361,15 +359,15 @@ def test_rejected_probes_alone_end_in_no_claim() -> None:
         ({"max_cost": 700}, below(300), "max_cost"),
     ],
 )
-def test_a_search_says_why_it_ended(change: dict, outcome: Outcome, why: str) -> None:
+def test_ended_by(change: dict, outcome: Outcome, why: str) -> None:
     search = Bayes(policy="bayes", start=64).model_copy(update=change)
     estimate, history = play(search, 5000, outcome)
     assert estimate.ended_by == why
     assert estimate_so_far(search, 5000, history[:2]).ended_by is None
 
 
-def test_the_cap_counts_whole_trainings() -> None:
-    """A curve that falls slowly: searched until the cap, which is 60 of them."""
+def test_max_trainings_counts_fractions_of_budgets() -> None:
+    """A flat curve is searched until the cap of 60."""
     rng = np.random.default_rng(1)
 
     def outcome(n: int, _: int) -> tuple[str, int]:
@@ -379,28 +377,20 @@ def test_the_cap_counts_whole_trainings() -> None:
     estimate, history = play(Bayes(policy="bayes", tolerance=0.05), 60_000, outcome)
     assert estimate.ended_by == "max_trainings"
     assert 55 <= len(history) <= 65, "without a known share each probe counts by its cost"
-    used = [replace(r, share=0.35 if r.fit else 1.0) for r in history]
-    assert Prices.of(used).trainings(used) == pytest.approx(sum(r.share for r in used))
-    assert isinstance(advance(Bayes(policy="bayes", tolerance=0.05), 60_000, used), Ask)
+    shares = [replace(r, share=0.35 if r.fit else 1.0) for r in history]
+    assert CostModel.from_history(shares).trainings(shares) == pytest.approx(
+        sum(r.share for r in shares)
+    )
+    assert isinstance(advance(Bayes(policy="bayes", tolerance=0.05), 60_000, shares), Ask)
 
 
-def test_a_training_without_budget_counts_for_one_at_most() -> None:
-    """One to convergence may take a thousand times as long as one that became unstable."""
+def test_a_training_without_budget_counts_at_most_one() -> None:
+    """A training to convergence may take a thousand times as long as an unstable one."""
     fitted = [(16, 272), (32, 6464), (64, 7616), (158, 307_626), (381, 1_630_299)]
     history = [
         ProbeResult(n=n, repeat=0, verdict="fit", n_errors=0, cost=cost)
         for n, cost in [*fitted, (606, 107_469_858)]
     ]
     history.append(ProbeResult(n=111, repeat=0, verdict="unstable", n_errors=40, cost=131_979))
-    assert 1 < Prices.of(history).trainings(history) <= len(history)
+    assert 1 < CostModel.from_history(history).trainings(history) <= len(history)
     assert isinstance(advance(Bayes(policy="bayes", max_trainings=8.0), 1797, history), Ask)
-
-
-def test_a_search_whose_probes_were_all_refused_ends_with_an_answer() -> None:
-    search = SEARCH.model_copy(update={"max_probes": 3})
-    refused = [
-        ProbeResult(n=64, repeat=i, verdict="unconverged", n_errors=3, cost=9, rejected=True)
-        for i in range(3)
-    ]
-    estimate = advance(search, 5000, refused)
-    assert (estimate.censored, estimate.ended_by) == ("left", "max_probes")

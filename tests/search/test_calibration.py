@@ -1,4 +1,4 @@
-"""Simulation-based calibration: what the interval claims, over the prior of the fit curve."""
+"""Simulation-based calibration of the interval, over the prior of the fit curve."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from bench.search.calibration import Drawn, search_once, summary
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_the_interval_holds_as_often_as_it_says() -> None:
+def test_the_interval_covers_as_often_as_stated() -> None:
     """Searches to the default tolerance on curves drawn from the prior: 0.90 to within 0.02."""
     with ProcessPoolExecutor(2) as pool:
-        found = summary(list(pool.map(search_once, range(1200), chunksize=8)))
-    assert found["coverage"] == pytest.approx(0.90, abs=0.02), found
+        result = summary(list(pool.map(search_once, range(1200), chunksize=8)))
+    assert result["coverage"] == pytest.approx(0.90, abs=0.02), result
 
 
-def test_a_draw_of_the_prior_is_a_world_whose_truth_is_known() -> None:
-    """The n at which half fit, of the same curve that trainings are drawn from."""
+def test_draws_of_the_prior_have_a_known_emc() -> None:
+    """The n at which half of the trainings of the drawn curve fit."""
     for seed in range(3):
         rng = np.random.default_rng(seed)
         world = Drawn.of(rng)

@@ -1,9 +1,9 @@
-"""What one history can tell: quantiles, training errors; and probes that do not count."""
+"""Estimates for quantiles and training errors, and rejected probes."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -15,36 +15,28 @@ from flexhpc.config.sections.gates import Gates, PlateauGate
 from flexhpc.config.sections.search import Bayes, Bisection, Growth, Search
 from flexhpc.config.sections.training import Adam, Sam
 from flexhpc.search import (
-    Ask,
     Estimate,
+    Probe,
     ProbeResult,
-    advance,
     cost_bound,
     estimate_at,
     estimate_so_far,
 )
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import MOST_REJECTED, counted
+from tests.search.helpers import play
 
 SEARCH = Bisection(policy="bisection", start=32, tolerance=0.05)
 
 
-def play(search: Bisection, n_limit: int, probe) -> tuple[Estimate, list[ProbeResult]]:
-    history: list[ProbeResult] = []
-    while isinstance(step := advance(search, n_limit, history), Ask):
-        ((n, repeat, _),) = step.probes
-        history.append(probe(n, repeat))
-        assert len(history) < 2_000
-    return step, history
-
-
 def with_errors(errors_of, cost: int = 1):
-    def probe(n: int, repeat: int) -> ProbeResult:
+    def oracle(probe: Probe) -> ProbeResult:
+        n, repeat, _ = probe
         errors = errors_of(n)
         verdict = "not_fit" if errors else "fit"
         return ProbeResult(n=n, repeat=repeat, verdict=verdict, n_errors=errors, cost=cost)
 
-    return probe
+    return oracle
 
 
 @given(st.integers(50, 3_000))
@@ -59,20 +51,17 @@ def test_each_training_error_is_found_from_shared_probes(capacity: int) -> None:
     assert history[: len(shorter)] == shorter
     assert list(estimate.by_eps) == ["0.01", "0.1", "0.5"]
     assert len({(r.n, r.repeat) for r in history}) == len(history)
-    for wanted in eps:
-        found = estimate.by_eps[f"{wanted:g}"]
-        exact = capacity / (1 - wanted)
-        assert found.censored == "none"
-        assert abs(found.emc / exact - 1) < 0.06
-        assert found.emc_lo <= exact + 1
-        assert found.emc_hi >= exact - 1
+    for level in eps:
+        at_eps = estimate.by_eps[f"{level:g}"]
+        exact = capacity / (1 - level)
+        assert at_eps.censored == "none"
+        assert abs(at_eps.emc / exact - 1) < 0.06
+        assert at_eps.emc_lo <= exact + 1
+        assert at_eps.emc_hi >= exact - 1
 
 
 @given(st.integers(50, 3_000), st.sampled_from([0.01, 0.1, 0.5]))
-def test_a_training_error_afterwards_is_what_the_bayesian_search_says(
-    capacity: int, eps: float
-) -> None:
-    """Asked of the same probes, before or after."""
+def test_estimate_at_equals_the_estimate_of_a_bayesian_search(capacity: int, eps: float) -> None:
     search = Bayes(policy="bayes", start=32)
     probe = with_errors(lambda n: max(0, n - capacity))
     before, history = play(search.model_copy(update={"eps": [eps]}), 100_000, probe)
@@ -87,11 +76,11 @@ def test_a_training_error_afterwards_is_what_the_bayesian_search_says(
         Growth(policy="growth", start=32),
     ],
 )
-def test_a_training_error_afterwards_is_known_after_any_search(search: Search) -> None:
+def test_estimate_at_for_every_policy(search: Search) -> None:
     _, history = play(search, 100_000, with_errors(lambda n: max(0, n - 700)))
-    found = estimate_at(0.05, 100_000, history)
-    assert found.emc_lo <= 1.05 * 700 / 0.95
-    assert (found.emc_hi or math.inf) >= 700 / 0.95
+    at_eps = estimate_at(0.05, 100_000, history)
+    assert at_eps.emc_lo <= 1.05 * 700 / 0.95
+    assert (at_eps.emc_hi or math.inf) >= 700 / 0.95
     assert estimate_at(0.9, 100_000, history).censored == "right"
     ends = [estimate_at(eps, 100_000, history).emc_lo for eps in (0.01, 0.05, 0.1)]
     assert ends == sorted(ends)
@@ -101,7 +90,7 @@ def result(n: int, missed: int, verdict: str, *, rejected: bool = False) -> Prob
     return ProbeResult(n=n, repeat=0, verdict=verdict, n_errors=missed, cost=n, rejected=rejected)
 
 
-def test_a_probe_that_was_given_up_counts_with_what_it_missed_then() -> None:
+def test_a_failed_probe_counts_with_what_it_missed() -> None:
     fits = [result(n, 0, "fit") for n in (100, 120, 140)]
     many = [result(n, n // 2, "hopeless") for n in (200, 210, 220)]
     few = [result(n, n // 50, "hopeless") for n in (200, 210, 220)]
@@ -109,39 +98,37 @@ def test_a_probe_that_was_given_up_counts_with_what_it_missed_then() -> None:
     assert estimate_at(0.1, 1_000, [*fits, *few]).censored == "right"
 
 
-def test_nothing_is_known_of_a_training_error_without_a_probe_that_counts() -> None:
+def test_estimate_at_is_none_without_a_probe_that_counts() -> None:
     assert estimate_at(0.1, 1_000, []) is None
     assert estimate_at(0.1, 1_000, [result(50, 3, "saddle", rejected=True)]) is None
 
 
-def test_a_training_error_that_all_samples_meet_is_censored() -> None:
+def test_eps_is_censored_if_all_samples_pass() -> None:
     search = SEARCH.model_copy(update={"eps": [0.5]})
     estimate, _ = play(search, 100, with_errors(lambda n: max(0, n - 60)))
     assert estimate.censored == "none"
-    found = estimate.by_eps["0.5"]
-    assert (found.emc, found.emc_hi, found.censored) == (100, None, "right")
+    at_eps = estimate.by_eps["0.5"]
+    assert (at_eps.emc, at_eps.emc_hi, at_eps.censored) == (100, None, "right")
 
 
-def test_an_unfinished_search_says_what_it_has() -> None:
+def test_eps_of_an_unfinished_search() -> None:
     search = SEARCH.model_copy(update={"eps": [0.1]})
     _, history = play(search, 10_000, with_errors(lambda n: max(0, n - 500)))
     _, shorter = play(SEARCH, 10_000, with_errors(lambda n: max(0, n - 500)))
-    partly = estimate_so_far(search, 10_000, history[: len(shorter) + 1])
-    assert partly is not None
+    partial = estimate_so_far(search, 10_000, history[: len(shorter) + 1])
+    assert partial is not None
     assert estimate_so_far(search, 10_000, history[:3]).by_eps == {}
 
 
-def test_an_estimate_survives_its_plain_form() -> None:
-    from dataclasses import asdict
-
+def test_an_estimate_is_restored_from_plain_values() -> None:
     search = SEARCH.model_copy(update={"eps": [0.1]})
     estimate, _ = play(search, 10_000, with_errors(lambda n: max(0, n - 500)))
     assert Estimate.of(asdict(estimate)) == estimate
 
 
 @pytest.mark.parametrize("q", [10, 25, 75, 90])
-def test_any_quantile_of_the_fit_curve(q: int) -> None:
-    """Probes of a known logistic curve: the estimate is near the exact quantile, and in order."""
+def test_quantiles_of_the_fit_curve(q: int) -> None:
+    """The estimate from probes of a known logistic curve is near the exact quantile."""
     width, middle = 0.3, 400
     rng = np.random.default_rng(q)
     history = [
@@ -165,15 +152,16 @@ def test_any_quantile_of_the_fit_curve(q: int) -> None:
 
 
 def rejecting(times: int):
-    """Below 300 fits; above, the first ``times`` probes at an n are refused, the next ones fail."""
+    """Fit up to 300; above, reject the first ``times`` probes at each n and fail the others."""
 
-    def probe(n: int, repeat: int) -> ProbeResult:
-        fine = ProbeResult(n=n, repeat=repeat, verdict="fit", n_errors=0, cost=5)
+    def oracle(probe: Probe) -> ProbeResult:
+        n, repeat, _ = probe
+        fit = ProbeResult(n=n, repeat=repeat, verdict="fit", n_errors=0, cost=5)
         if n <= 300:
-            return fine
-        return replace(fine, verdict="unconverged", n_errors=3, rejected=repeat < times)
+            return fit
+        return replace(fit, verdict="unconverged", n_errors=3, rejected=repeat < times)
 
-    return probe
+    return oracle
 
 
 @pytest.mark.parametrize("times", [0, 1, MOST_REJECTED])
@@ -187,23 +175,23 @@ def test_a_rejected_probe_is_repeated_and_does_not_count(times: int) -> None:
     assert estimate.cost == 5 * len(history)
 
 
-def test_a_search_ends_where_everything_is_rejected() -> None:
+def test_a_search_ends_if_everything_is_rejected() -> None:
     estimate, history = play(SEARCH, 5_000, rejecting(10**9))
     assert estimate.largest_fit <= 300 < estimate.smallest_fail
     assert max(r.repeat for r in history) == MOST_REJECTED
 
 
-def test_the_posterior_does_not_see_rejected_probes() -> None:
-    fine = [ProbeResult(n=n, repeat=0, verdict="fit", n_errors=0, cost=1) for n in (50, 100)]
-    fine.append(ProbeResult(n=200, repeat=0, verdict="not_fit", n_errors=9, cost=1))
-    refused = ProbeResult(n=100, repeat=1, verdict="saddle", n_errors=1, cost=1, rejected=True)
-    before, after = posterior(fine, 9_000), posterior([*fine, refused], 9_000)
+def test_the_posterior_ignores_rejected_probes() -> None:
+    counting = [ProbeResult(n=n, repeat=0, verdict="fit", n_errors=0, cost=1) for n in (50, 100)]
+    counting.append(ProbeResult(n=200, repeat=0, verdict="not_fit", n_errors=9, cost=1))
+    rejected = ProbeResult(n=100, repeat=1, verdict="saddle", n_errors=1, cost=1, rejected=True)
+    before, after = posterior(counting, 9_000), posterior([*counting, rejected], 9_000)
     np.testing.assert_array_equal(before.weight, after.weight)
-    seen = posterior([*fine, replace(refused, rejected=False)], 9_000)
-    assert not np.array_equal(before.weight, seen.weight)
+    accepted = posterior([*counting, replace(rejected, rejected=False)], 9_000)
+    assert not np.array_equal(before.weight, accepted.weight)
 
 
-def test_the_cost_bound_knows_every_multiple() -> None:
+def test_the_cost_bound_includes_every_factor() -> None:
     plain = Adam(optimizer="adam", epochs=10)
     base = cost_bound(SEARCH, plain, 1_000)
     assert base is not None
@@ -214,8 +202,8 @@ def test_the_cost_bound_knows_every_multiple() -> None:
     ):
         assert cost_bound(SEARCH, plain.model_copy(update=change), 1_000) == factor * base
     assert cost_bound(SEARCH, plain.model_copy(update={"until": "convergence"}), 1_000) is None
-    more = SEARCH.model_copy(update={"eps": [0.1]})
-    assert cost_bound(more, plain, 1_000) > base
+    with_eps = SEARCH.model_copy(update={"eps": [0.1]})
+    assert cost_bound(with_eps, plain, 1_000) > base
     growth = Growth(policy="growth", start=500, growth=500)
     gradients = Adam(optimizer="adam", gradient_evaluations=5_000)
     assert cost_bound(growth, gradients, 1_000) == 10_000

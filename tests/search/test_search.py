@@ -23,6 +23,7 @@ from flexhpc.search import (
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import quorum
 from flexhpc.search.walk import ladder
+from tests.search import helpers
 
 BISECTION = Bisection(policy="bisection", start=64, tolerance=0.05)
 GROWTH = Growth(policy="growth", start=64)
@@ -48,20 +49,14 @@ searches = st.one_of(
 def play(
     search: Search, n_limit: int, fits: Callable[[int, int], bool]
 ) -> tuple[Estimate, list[ProbeResult]]:
-    """Run a search on an oracle; every request must be legal and new."""
-    history: list[ProbeResult] = []
-    while True:
-        step = advance(search, n_limit, history)
-        if isinstance(step, Estimate):
-            return step, history
-        assert isinstance(step, Ask)
-        assert len(step.probes) == 1
-        ((n, repeat, _),) = step.probes
-        assert 1 <= n <= n_limit
-        assert (n, repeat) not in {(r.n, r.repeat) for r in history}
+    """Run a search on an oracle of (n, repeat)."""
+
+    def oracle(probe: Probe) -> ProbeResult:
+        n, repeat, _ = probe
         verdict = "fit" if fits(n, repeat) else "not_fit"
-        history.append(ProbeResult(n=n, repeat=repeat, verdict=verdict, n_errors=0, cost=n * 10))
-        assert len(history) < 5_000
+        return ProbeResult(n=n, repeat=repeat, verdict=verdict, n_errors=0, cost=n * 10)
+
+    return helpers.play(search, n_limit, oracle)
 
 
 @given(searches, st.integers(1, 20_000), st.integers(0, 25_000))
@@ -88,7 +83,7 @@ def test_a_hard_threshold_is_found(search: Search, n_limit: int, threshold: int)
 
 
 @given(searches, st.integers(1, 20_000), st.randoms(use_true_random=False))
-def test_any_verdicts_end_in_an_honest_answer(search: Search, n_limit: int, random) -> None:
+def test_random_verdicts_end_in_a_valid_estimate(search: Search, n_limit: int, random) -> None:
     estimate, _ = play(search, n_limit, lambda *_: random.random() < 0.5)
     assert 0 <= estimate.emc <= n_limit
     assert estimate.emc_lo <= estimate.emc
@@ -98,8 +93,8 @@ def test_any_verdicts_end_in_an_honest_answer(search: Search, n_limit: int, rand
 
 @settings(max_examples=30)
 @given(searches, st.integers(100, 20_000), st.randoms(use_true_random=False))
-def test_a_search_is_a_function_of_its_history(search: Search, n_limit: int, random) -> None:
-    """Replaying any prefix, in any order, asks for what was asked then: resume needs no state."""
+def test_steps_depend_on_the_history_only(search: Search, n_limit: int, random) -> None:
+    """Any prefix, in any order, gives the same proposal: a resume needs no state."""
     estimate, history = play(search, n_limit, lambda n, _: random.random() < 500 / (n + 1))
     for length in range(len(history)):
         shuffled = history[:length]
@@ -129,22 +124,22 @@ def test_quorum(verdicts: str, seeds: int, expected: bool | None) -> None:
     assert quorum(results, seeds) is expected
 
 
-def test_several_seeds_outvote_one_lapse() -> None:
+def test_a_majority_outvotes_one_lapse() -> None:
     search = BISECTION.model_copy(update={"seeds_per_n": 3})
     estimate, _ = play(search, 60_000, lambda n, repeat: n <= 1000 and repeat != 0)
     assert estimate.largest_fit <= 1000 < estimate.smallest_fail
-    lone, _ = play(BISECTION, 60_000, lambda n, _: n <= 1000 and n != 64)
-    assert lone.emc < 64
+    single, _ = play(BISECTION, 60_000, lambda n, _: n <= 1000 and n != 64)
+    assert single.emc < 64
 
 
-def test_ladders() -> None:
+def test_ladder() -> None:
     assert ladder(64, 2.0, 600) == [64, 128, 256, 512, 600]
     assert ladder(10, 5, 30) == [10, 15, 20, 25, 30]
     assert ladder(1, 1.01, 6) == [1, 2, 3, 4, 5, 6]
     assert ladder(100, 2.0, 50) == [50]
 
 
-def test_a_cost_cap_ends_the_search_with_a_wide_answer() -> None:
+def test_max_cost_ends_the_search() -> None:
     search = BISECTION.model_copy(update={"max_cost": 4000})
     estimate, history = play(search, 60_000, lambda n, _: n <= 1000)
     assert estimate.censored == "right"
@@ -152,7 +147,7 @@ def test_a_cost_cap_ends_the_search_with_a_wide_answer() -> None:
     assert sum(r.cost for r in history[:-1]) < 4000
 
 
-def test_estimates_on_the_way_are_censored_where_nothing_bounds_them() -> None:
+def test_unfinished_estimates_are_censored() -> None:
     def result(n: int, verdict: str) -> ProbeResult:
         return ProbeResult(n=n, repeat=0, verdict=verdict, n_errors=0, cost=1)
 
@@ -168,7 +163,7 @@ def test_estimates_on_the_way_are_censored_where_nothing_bounds_them() -> None:
 
 
 @pytest.mark.parametrize("seeds", [2, 3])
-def test_an_undecided_quorum_is_no_answer(seeds: int) -> None:
+def test_an_undecided_quorum_gives_no_estimate(seeds: int) -> None:
     search = BISECTION.model_copy(update={"seeds_per_n": seeds, "max_cost": 10})
     history = [ProbeResult(n=64, repeat=0, verdict="fit", n_errors=0, cost=100)]
     assert estimate_so_far(search, 60_000, history) is None
@@ -199,7 +194,7 @@ def logistic(width: float, lapse: float = 0.0, n50: float = 1000) -> Callable[[i
 @pytest.mark.parametrize("width", [0.02, 0.05, 0.1])
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_the_interval_covers_n50(width: float, seeds: int) -> None:
-    """Without lapses; docs/search.md says where a plain bisection's interval falls short."""
+    """Without lapses; docs/search.md describes the coverage of a plain bisection with lapses."""
     search = BISECTION.model_copy(update={"seeds_per_n": seeds})
     fits = logistic(width)
     estimates = [play(search, 60_000, fits)[0] for _ in range(150)]
@@ -216,7 +211,7 @@ def test_the_growth_interval_predicts_where_another_run_ends() -> None:
     assert covered >= 0.85
 
 
-def test_the_posterior_tightens_around_the_truth() -> None:
+def test_the_posterior_concentrates_at_the_truth() -> None:
     fits = logistic(0.1)
     ns = [200, 400, 700, 900, 1100, 1400, 2000, 4000] * 25
     history = [
@@ -244,7 +239,7 @@ def test_the_cost_bound_holds() -> None:
             assert estimate.cost <= bound
 
 
-def test_plain_searches_say_why_they_ended() -> None:
+def test_ended_by() -> None:
     for search, why in ((BISECTION, "tolerance"), (GROWTH, "failure")):
         assert play(search, 60_000, lambda n, _: n <= 1000)[0].ended_by == why
         assert play(search, 500, lambda n, _: n <= 1000)[0].ended_by == "data"

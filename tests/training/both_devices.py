@@ -75,21 +75,19 @@ def train(
     point = point_of(spec)
     updates = 0
 
-    def stopping() -> bool:
+    def should_stop() -> bool:
         nonlocal updates
         updates += 1
         return updates == stop_at
 
-    callbacks = Callbacks(should_stop=stopping, checkpoint=checkpoint)
-    samples, wanted = (
-        load_samples(point.data, point.seed),
-        TrainingRequest(n=n, repeat=0, forgetting=True),
-    )
+    callbacks = Callbacks(should_stop=should_stop, checkpoint=checkpoint)
+    samples = load_samples(point.data, point.seed)
+    request = TrainingRequest(n=n, repeat=0, forgetting=True)
     most_floats = probe._MOST_FLOATS
     probe._MOST_FLOATS = most_floats if resident_bytes is None else resident_bytes
     try:
         with device_of_type(kind) as device, contextlib.suppress(Interrupted):
-            outcome = run_training(point, samples, wanted, checkpoint, Group(device), callbacks)[0]
+            outcome = run_training(point, samples, request, checkpoint, Group(device), callbacks)[0]
             assert (updates == outcome.steps) == fresh
             return outcome
     finally:
@@ -98,12 +96,12 @@ def train(
 
 
 def train_on_both(spec: str, n: int, resident_bytes: int | None = None) -> tuple[Outcome, Outcome]:
-    cpu, other = (
+    cpu, device = (
         train(spec, n, kind, resident_bytes=resident_bytes) for kind in ("cpu", "standin")
     )
     assert cpu is not None
-    assert other is not None
-    return cpu, other
+    assert device is not None
+    return cpu, device
 
 
 def measure_point(spec: str, folder: Path, kind: str) -> Values:
@@ -117,9 +115,9 @@ def measure_point(spec: str, folder: Path, kind: str) -> Values:
     evaluation = {k: v for k, v in (record.evaluation or {}).items() if k != "seconds"}
     return {
         "estimate": asdict(estimate),
-        "devices": {one.machine["device"] for one in record.probes},
-        "verdicts": [one.verdict for one in record.probes],
-        "readings": [dict(one.readings) for one in record.probes],
+        "devices": {probe.machine["device"] for probe in record.probes},
+        "verdicts": [probe.verdict for probe in record.probes],
+        "readings": [dict(probe.readings) for probe in record.probes],
         "evaluation": evaluation,
         "fitted": masks.fitted(),
         "unseen": masks.unseen_fitted(),
@@ -159,10 +157,10 @@ def measure_custom(model: Any, training: Mapping[str, Any], folder: Path, kind: 
     sys.path.insert(0, str(folder))
     try:
         with device_of_type(kind):
-            found = flexhpc.measure(model, data, training=training, search=search)
+            result = flexhpc.measure(model, data, training=training, search=search)
             return {
-                "emc": found.emc, "verdicts": found.probes["verdict"].tolist(),
-                "fitted": found.masks.fitted(), "params": found.params,
+                "emc": result.emc, "verdicts": result.probes["verdict"].tolist(),
+                "fitted": result.masks.fitted(), "params": result.params,
             }  # fmt: skip
     finally:
         sys.path.remove(str(folder))

@@ -1,4 +1,4 @@
-"""A process of a group that trains for ever; ends with 17 when a peer is lost."""
+"""A process of a group that trains endlessly; exits with status 17 when a peer is lost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from flexhpc.config.sections.training import Sgd
 from flexhpc.errors import PeerLost
 from flexhpc.training import Callbacks, Group
-from tests.training.ranks import Case, outcome
+from tests.training.ranks import Case, train_case
 
 if __name__ == "__main__":
     rank, size, token, folder = sys.argv[1:5]
@@ -21,8 +21,10 @@ if __name__ == "__main__":
     )
     callbacks = Callbacks(on_progress=lambda _: Path(folder, "training").touch())
     try:
-        group = Group.join(device, int(rank), int(size), host="127.0.0.1", token=token)
-        outcome(endless, group, callbacks)
+        group = Group.init_process_group(
+            device, int(rank), int(size), host="127.0.0.1", token=token
+        )
+        train_case(endless, group, callbacks)
     except PeerLost as error:
         print(error, file=sys.stderr, flush=True)
-        os._exit(17)  # as a worker does: torch's threads are still there, and end it otherwise
+        os._exit(17)  # as a worker does: torch's threads would block a normal exit

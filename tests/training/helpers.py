@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from flexhpc.config.sections.data import Digits
 from flexhpc.config.sections.model import Mlp, Model
 from flexhpc.config.sections.training import Training
 from flexhpc.data import draw_subset, load_samples
+from flexhpc.errors import Interrupted
 from flexhpc.models import build
 from flexhpc.seeds import ProbeSeeds
 from flexhpc.training import Callbacks, Outcome, ProbeData, train
@@ -31,34 +34,54 @@ def probe_data(n: int, repeat: int = 0, labels: str = "random") -> ProbeData:
 
 
 def run(
-    training: Training,
-    n: int,
-    *,
-    model: Model = SMALL,
-    repeat: int = 0,
-    labels: str = "random",
+    training: Training, n: int, *, model: Model = SMALL, repeat: int = 0, labels: str = "random",
     callbacks: Callbacks | None = None,
-) -> Outcome:
+) -> Outcome:  # fmt: skip
     make = partial(build, model, (1, 8, 8), 10)
     return train(training, make, probe_data(n, repeat, labels), callbacks or Callbacks())
 
 
-def run_and_keep(
+def run_with_model(
     training: Training, n: int, model: Model = SMALL
 ) -> tuple[Outcome, torch.nn.Module]:
     """Train as :func:`run` does; also return the trained model."""
-    kept: list[torch.nn.Module] = []
+    models: list[torch.nn.Module] = []
 
-    def keep(trained: torch.nn.Module) -> dict[str, float]:
-        kept.append(trained)
+    def on_train_end(trained: torch.nn.Module) -> dict[str, float]:
+        models.append(trained)
         return {}
 
-    outcome = run(training, n, model=model, callbacks=Callbacks(on_train_end=keep))
-    return outcome, kept[0]
+    outcome = run(training, n, model=model, callbacks=Callbacks(on_train_end=on_train_end))
+    return outcome, models[0]
+
+
+def resume(
+    training: Training, n: int, stops: list[int], path: Path, *, model: Model = SMALL,
+    counting: tuple[bool, ...] = (),
+) -> Outcome:  # fmt: skip
+    """Interrupt a training after numbers of updates, each counted from its start; then finish it.
+
+    Args:
+        training, n, model: as for :func:`run`.
+        stops: number of updates after which each start is interrupted.
+        path: of the checkpoint.
+        counting: whether each start counts forgetting events; by default none does.
+    """
+    for i, stop in enumerate([*stops, 10**9]):
+        updates = itertools.count(1)
+        callbacks = Callbacks(
+            should_stop=lambda updates=updates, stop=stop: next(updates) == stop,
+            checkpoint=path, key="k", forgetting=bool(counting) and counting[i],
+        )  # fmt: skip
+        try:
+            return run(training, n, model=model, callbacks=callbacks)
+        except Interrupted:
+            assert path.exists()
+    raise AssertionError("the last start is not interrupted")
 
 
 def same(first: Outcome, second: Outcome) -> None:
-    """Assert that two outcomes are bitwise equal, but for the time they took."""
+    """Assert that two outcomes are bitwise equal except for their time."""
     for key, value in vars(first).items():
         if isinstance(value, np.ndarray):
             np.testing.assert_array_equal(value, getattr(second, key))

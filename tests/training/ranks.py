@@ -21,13 +21,13 @@ from flexhpc.models import build
 from flexhpc.training import Callbacks, Group, Outcome, train
 from tests.training.helpers import SMALL, probe_data
 
-STOPPED = ("adam", "sharded", "one shard", "sam, sharded", "curves of looks")
-"""Cases in which the last rank alone asks to stop, with or without a part of its own."""
+INTERRUPTED = ("adam", "sharded", "one shard", "sam, sharded", "curves by evaluation")
+"""Cases that only the last rank stops, with or without a part of the batch."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One training; ``bits``: it ends with the same bits on any number of processes."""
+    """One training; ``bits``: it has the same bits on any number of processes."""
 
     training: Training
     n: int
@@ -75,20 +75,20 @@ CASES = {
         Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=10, shards=4, sam=Sam()), 150,
         bits=True,
     ),
-    "curves of looks": Case(
+    "curves by evaluation": Case(
         Adam(
             optimizer="adam", lr=1e-2, batch_size=32, epochs=10, shards=4, curves="looks",
             sam=Sam(),
         ), 150, bits=True,
     ),
-    "curves of looks, without shards": Case(
+    "curves by evaluation, without shards": Case(
         Adam(optimizer="adam", lr=2e-2, batch_size=32, epochs=60, curves="looks"), 90,
     ),
     "cnn": Case(
         Adam(optimizer="adam", lr=3e-3, batch_size=32, epochs=20), 64,
         Cnn(family="cnn", width=4, depth=2),
     ),
-    "images laid out": Case(
+    "channels_last": Case(
         Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=8), 64,
         Resnet(family="resnet", width=4, depth=2, norm="layer"),
     ),
@@ -103,31 +103,31 @@ CASES = {
 }  # fmt: skip
 
 
-def outcome(case: Case, group: Group, callbacks: Callbacks | None = None) -> Outcome:
+def train_case(case: Case, group: Group, callbacks: Callbacks | None = None) -> Outcome:
     make = partial(build, case.model, (1, 8, 8), 10)
     return train(
         case.training, make, probe_data(case.n), callbacks or Callbacks(forgetting=True), group
     )
 
 
-def stopped_and_resumed(group: Group, folder: Path, name: str) -> Outcome:
-    """Stop when the last rank alone asks for it, in the middle of an epoch, and go on."""
+def interrupt_and_resume(group: Group, folder: Path, name: str) -> Outcome:
+    """Interrupt a training on the last rank, in the middle of an epoch, and resume it."""
     case = CASES[name]
-    asked = iter(range(10**6))
+    calls = iter(range(10**6))
     callbacks = Callbacks(
-        should_stop=lambda: next(asked) >= 40 and group.rank == group.size - 1,
+        should_stop=lambda: next(calls) >= 40 and group.rank == group.size - 1,
         checkpoint=folder / f"{group.size} {name}.ckpt",
         key="k",
         forgetting=True,
     )
     try:
-        outcome(case, group, callbacks)
+        train_case(case, group, callbacks)
     except Interrupted:
-        assert next(asked) == 41
+        assert next(calls) == 41
         assert group.rank or (callbacks.checkpoint and callbacks.checkpoint.exists())
     else:
-        raise AssertionError("nobody stopped")
-    return outcome(
+        raise AssertionError("not interrupted")
+    return train_case(
         case, group, Callbacks(checkpoint=callbacks.checkpoint, key="k", forgetting=True)
     )
 
@@ -137,7 +137,7 @@ def one_sample_with_batch_norm(group: Group) -> str:
         Sgd(optimizer="sgd", epochs=3), 1, Mlp(family="mlp", width=4, depth=1, norm="batch")
     )
     try:
-        outcome(case, group)
+        train_case(case, group)
     except PointError as error:
         return str(error)
     return "trained"
@@ -146,14 +146,14 @@ def one_sample_with_batch_norm(group: Group) -> str:
 def main(rank: int, size: int, token: str, folder: Path) -> None:
     torch.set_num_threads(1)
     device = torch.device("cpu")
-    group = Group.join(device, rank, size, host="127.0.0.1", token=token)
-    found = {name: outcome(case, group) for name, case in CASES.items()}
-    for name in STOPPED:
-        found[f"{name}, stopped"] = stopped_and_resumed(group, folder, name)
-    refused = one_sample_with_batch_norm(group)
+    group = Group.init_process_group(device, rank, size, host="127.0.0.1", token=token)
+    outcomes = {name: train_case(case, group) for name, case in CASES.items()}
+    for name in INTERRUPTED:
+        outcomes[f"{name}, interrupted"] = interrupt_and_resume(group, folder, name)
+    error = one_sample_with_batch_norm(group)
     if rank == 0:
-        (folder / f"{size}.pkl").write_bytes(pickle.dumps((found, refused)))
-    group.leave()
+        (folder / f"{size}.pkl").write_bytes(pickle.dumps((outcomes, error)))
+    group.destroy()
 
 
 if __name__ == "__main__":

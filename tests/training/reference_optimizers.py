@@ -1,8 +1,8 @@
-"""Slow, readable twins of the optimizers, one tensor each, in float64, written from the papers.
+"""Slow reference implementations of the optimizers, one tensor each, in float64.
 
-They share no method with the fast ones: a preconditioner of a tensor of any order is one dense
-matrix (a Kronecker product) that multiplies the flattened gradient, and Newton-Schulz is a scalar
-polynomial of the singular values.
+Written from the papers, they share no method with the fast ones: a preconditioner of a tensor of
+any order is one dense matrix (a Kronecker product) that multiplies the flattened gradient, and
+Newton-Schulz is a scalar polynomial of the singular values.
 """
 
 from __future__ import annotations
@@ -54,23 +54,23 @@ class Shampoo:
         for axis, size in enumerate(weight.shape):
             rows = unfolded(gradient, axis)
             self.statistics[axis] += rows @ rows.T
-            kept = self.statistics[axis]
+            statistic = self.statistics[axis]
             if size > self.widest:
-                kept = np.diag(np.diag(kept))
-            roots.append(power(kept, -1 / (2 * weight.ndim)))
+                statistic = np.diag(np.diag(statistic))
+            roots.append(power(statistic, -1 / (2 * weight.ndim)))
         return weight - lr * multiplied(roots, gradient)
 
 
 def first_axes(matrix: Array) -> Array:
     """Return eigenvectors, the largest value first; by torch's routine, since the first gradient
-    leaves a null space and any basis of that would do."""
+    has a null space, of which every basis is valid."""
     return np.ascontiguousarray(torch.linalg.eigh(torch.from_numpy(matrix))[1].numpy()[:, ::-1])
 
 
 @dataclass
 class Soap:
     """Vyas et al. 2024, algorithms 3 and 4; as in their code the first update moves no weight,
-    axes are turned every ``every`` updates, and vectors (order 1) are not turned at all."""
+    axes are rotated every ``every`` updates, and vectors (order 1) are not rotated."""
 
     beta1: float = 0.95
     beta2: float = 0.95
@@ -90,37 +90,36 @@ class Soap:
             self.statistics = [np.zeros((size, size)) for size in weight.shape]
             self._observe(gradient)
             self.axes = [
-                first_axes(kept) if weight.ndim > 1 else np.eye(len(kept))
-                for kept in self.statistics
+                first_axes(statistic) if weight.ndim > 1 else np.eye(len(statistic))
+                for statistic in self.statistics
             ]
             return weight
-        back = self.axes
-        there = [matrix.T for matrix in self.axes]
-        turned = multiplied(there, gradient)
+        inverse = [matrix.T for matrix in self.axes]
+        rotated = multiplied(inverse, gradient)
         self.mean = self.beta1 * self.mean + (1 - self.beta1) * gradient
-        self.square = self.beta2 * self.square + (1 - self.beta2) * turned**2
-        mean = multiplied(there, self.mean) / (1 - self.beta1**self.updates)
+        self.square = self.beta2 * self.square + (1 - self.beta2) * rotated**2
+        mean = multiplied(inverse, self.mean) / (1 - self.beta1**self.updates)
         root = np.sqrt(self.square) / math.sqrt(1 - self.beta2**self.updates)
         # The code that came with the paper adds epsilon before it corrects the bias.
         root += self.epsilon / math.sqrt(1 - self.beta2**self.updates)
-        weight = weight - lr * multiplied(back, mean / root)
+        weight = weight - lr * multiplied(self.axes, mean / root)
         weight = weight * (1 - lr * self.decay)
         self._observe(gradient)
         if self.updates % self.every == 0 and weight.ndim > 1:
-            self._turn()
+            self._rotate()
         return weight
 
     def _observe(self, gradient: Array) -> None:
-        for axis, kept in enumerate(self.statistics):
+        for axis, statistic in enumerate(self.statistics):
             rows = unfolded(gradient, axis)
-            kept *= self.beta2
-            kept += (1 - self.beta2) * rows @ rows.T
+            statistic *= self.beta2
+            statistic += (1 - self.beta2) * rows @ rows.T
 
-    def _turn(self) -> None:
-        """One power iteration, with the axes sorted by how much they hold."""
-        for axis, (kept, old) in enumerate(zip(self.statistics, self.axes, strict=True)):
-            order = np.argsort(-np.einsum("ij,ik,kj->j", old, kept, old), kind="stable")
-            self.axes[axis] = np.linalg.qr(kept @ old[:, order])[0]
+    def _rotate(self) -> None:
+        """Make one power iteration, with the axes sorted by their eigenvalues."""
+        for axis, (statistic, old) in enumerate(zip(self.statistics, self.axes, strict=True)):
+            order = np.argsort(-np.einsum("ij,ik,kj->j", old, statistic, old), kind="stable")
+            self.axes[axis] = np.linalg.qr(statistic @ old[:, order])[0]
             self.square = np.take(self.square, order, axis=axis)
 
 

@@ -1,4 +1,4 @@
-"""Ritz values against dense Hessians."""
+"""Ritz values of the Hessian against dense Hessians."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def eigenvalues(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("make", [tanh_net, cnn, attention])
 @pytest.mark.parametrize("shards", [None, 3])
-def test_the_ends_of_a_dense_hessian(make: Callable[[], nn.Module], shards: int | None) -> None:
+def test_ritz_values_of_dense_hessians(make: Callable[[], nn.Module], shards: int | None) -> None:
     torch.manual_seed(0)
     model = make().train()
     inputs, labels = samples()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    found = ritz(model, inputs, labels, ALONE, MANY, seed=1, shards=shards)
+    result = ritz(model, inputs, labels, ALONE, MANY, seed=1, shards=shards)
     assert model.training
     for key, value in model.state_dict().items():
         assert value.dtype == before[key].dtype
@@ -82,46 +82,45 @@ def test_the_ends_of_a_dense_hessian(make: Callable[[], nn.Module], shards: int 
     assert all(p.grad is None for p in model.parameters())
     spectrum = eigenvalues(model, inputs, labels)
     size = float(spectrum.abs().max())
-    assert found.min == pytest.approx(float(spectrum[0]), abs=1e-8 * size)
-    assert found.max == pytest.approx(float(spectrum[-1]), abs=1e-8 * size)
-    assert found.products <= len(spectrum)
-    assert max(found.residual_min, found.residual_max) < 1e-6 * size
+    assert result.min == pytest.approx(float(spectrum[0]), abs=1e-8 * size)
+    assert result.max == pytest.approx(float(spectrum[-1]), abs=1e-8 * size)
+    assert result.products <= len(spectrum)
+    assert max(result.residual_min, result.residual_max) < 1e-6 * size
 
 
-def test_frozen_and_idle_parameters() -> None:
-    """A frozen one is a constant; one without influence adds a zero to the spectrum."""
+def test_frozen_and_unused_parameters() -> None:
+    """A frozen parameter is constant; an unused one adds a zero to the spectrum."""
     torch.manual_seed(0)
     model = tanh_net()
-    model.register_parameter("idle", nn.Parameter(torch.ones(3)))
+    model.register_parameter("unused", nn.Parameter(torch.ones(3)))
     model[3].weight.requires_grad_(False)
     inputs, labels = samples()
-    found = ritz(model, inputs, labels, ALONE, MANY, seed=1)
+    result = ritz(model, inputs, labels, ALONE, MANY, seed=1)
     spectrum = eigenvalues(model, inputs, labels)
     assert len(spectrum) == sum(p.numel() for p in tanh_net().parameters()) - 12 + 3
-    assert found.min == pytest.approx(float(spectrum[0]), abs=1e-8)
-    assert found.max == pytest.approx(float(spectrum[-1]), abs=1e-8)
+    assert result.min == pytest.approx(float(spectrum[0]), abs=1e-8)
+    assert result.max == pytest.approx(float(spectrum[-1]), abs=1e-8)
 
 
-def test_a_known_saddle() -> None:
+def test_lanczos_of_a_saddle() -> None:
     curvatures = torch.linspace(-0.5, 3, 40, dtype=torch.float64)
-    found = lanczos(lambda v: curvatures * v, torch.ones(40, dtype=torch.float64), 40, tolerance=0)
-    assert found.min == pytest.approx(-0.5, abs=1e-12)
-    assert found.max == pytest.approx(3, abs=1e-12)
-    assert found.negative(0.1)
-    assert not found.negative(0.2)
+    result = lanczos(lambda v: curvatures * v, torch.ones(40, dtype=torch.float64), 40, tolerance=0)
+    assert result.min == pytest.approx(-0.5, abs=1e-12)
+    assert result.max == pytest.approx(3, abs=1e-12)
+    assert result.negative(0.1)
+    assert not result.negative(0.2)
 
 
-def test_a_minimum_is_no_saddle() -> None:
+def test_lanczos_of_a_minimum() -> None:
     curvatures = torch.cat([torch.zeros(30), torch.linspace(0, 3, 20)]).double()
-    found = lanczos(lambda v: curvatures * v, torch.ones(50, dtype=torch.float64), 50)
-    assert not found.negative(1e-9)
+    result = lanczos(lambda v: curvatures * v, torch.ones(50, dtype=torch.float64), 50)
+    assert not result.negative(1e-9)
 
 
 @given(st.integers(1, 30), st.integers(1, 40), st.integers(0, 2**32 - 1), st.booleans())
-def test_ritz_values_lie_within_the_spectrum(n: int, most: int, seed: int, low: bool) -> None:
-    """So that a negative one is a proof; and the products counted are those that were made."""
+def test_ritz_values_are_in_the_spectrum(n: int, products: int, seed: int, low_rank: bool) -> None:
     random = np.random.default_rng(seed)
-    rank = max(1, n // 3) if low else n
+    rank = max(1, n // 3) if low_rank else n
     factor = random.standard_normal((n, rank))
     matrix = torch.from_numpy(factor @ np.diag(random.standard_normal(rank)) @ factor.T)
     matrix = (matrix + matrix.T) / 2
@@ -132,48 +131,53 @@ def test_ritz_values_lie_within_the_spectrum(n: int, most: int, seed: int, low: 
         calls += 1
         return matrix @ vector
 
-    found = lanczos(multiply, torch.from_numpy(random.standard_normal(n)), most)
+    result = lanczos(multiply, torch.from_numpy(random.standard_normal(n)), products)
     spectrum = torch.linalg.eigvalsh(matrix)
-    slack = 1e-12 * float(spectrum.abs().max())
-    assert float(spectrum[0]) - slack <= found.min <= found.max <= float(spectrum[-1]) + slack
-    for value, residual in ((found.min, found.residual_min), (found.max, found.residual_max)):
-        assert float((spectrum - value).abs().min()) <= residual + slack
-    assert found.products == calls <= min(n, most)
-    if most >= n:
-        assert found.max - found.min == pytest.approx(
+    tolerance = 1e-12 * float(spectrum.abs().max())
+    assert (
+        float(spectrum[0]) - tolerance
+        <= result.min
+        <= result.max
+        <= float(spectrum[-1]) + tolerance
+    )
+    for value, residual in ((result.min, result.residual_min), (result.max, result.residual_max)):
+        assert float((spectrum - value).abs().min()) <= residual + tolerance
+    assert result.products == calls <= min(n, products)
+    if products >= n:
+        assert result.max - result.min == pytest.approx(
             float(spectrum[-1] - spectrum[0]), abs=1e-5 * float(spectrum.abs().max())
         )
 
 
-def test_it_stops_when_both_ends_have_converged() -> None:
+def test_lanczos_stops_when_both_ends_have_converged() -> None:
     curvatures = torch.cat([torch.tensor([-5.0, 9.0]), torch.linspace(-1, 1, 998)]).double()
     start = torch.from_numpy(np.random.default_rng(0).standard_normal(1000))
-    found = lanczos(lambda v: curvatures * v, start, 1000)
-    assert found.products < 40
-    assert found.min == pytest.approx(-5, abs=1e-9)
-    assert found.max == pytest.approx(9, abs=1e-9)
+    result = lanczos(lambda v: curvatures * v, start, 1000)
+    assert result.products < 40
+    assert result.min == pytest.approx(-5, abs=1e-9)
+    assert result.max == pytest.approx(9, abs=1e-9)
 
 
-def test_nothing_curves() -> None:
+def test_lanczos_of_zero() -> None:
     start = torch.ones(5, dtype=torch.float64)
-    found = lanczos(torch.zeros_like, start, 5)
-    assert found == Ritz(min=0.0, max=0.0, products=1, residual_min=0.0, residual_max=0.0)
-    assert not found.negative(0.1)
+    result = lanczos(torch.zeros_like, start, 5)
+    assert result == Ritz(min=0.0, max=0.0, products=1, residual_min=0.0, residual_max=0.0)
+    assert not result.negative(0.1)
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_hessian_that_is_not_finite_gives_nan(bad: float) -> None:
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_non_finite_hessian_gives_nan(value: float) -> None:
     model = tanh_net()
     with torch.no_grad():
-        model[3].weight[0, 0] = bad
-    found = ritz(model, *samples(), ALONE, 20, seed=0)
-    assert math.isnan(found.min)
-    assert math.isnan(found.residual_max)
-    assert found.products == 1
-    assert not found.negative(0.1)
+        model[3].weight[0, 0] = value
+    result = ritz(model, *samples(), ALONE, 20, seed=0)
+    assert math.isnan(result.min)
+    assert math.isnan(result.residual_max)
+    assert result.products == 1
+    assert not result.negative(0.1)
 
 
-def test_chunks_do_not_matter() -> None:
+def test_hessian_product_in_chunks() -> None:
     torch.manual_seed(0)
     model = tanh_net().double()
     inputs, labels = samples(30)
@@ -184,12 +188,12 @@ def test_chunks_do_not_matter() -> None:
         return functional.cross_entropy(model(inputs[ids].double()), labels[ids], reduction="sum")
 
     whole = hessian_product(loss_of, parameters, [torch.arange(30)], vector)
-    parted = hessian_product(loss_of, parameters, torch.arange(30).split(7), vector)
-    torch.testing.assert_close(whole, parted, rtol=1e-12, atol=1e-12)
+    in_chunks = hessian_product(loss_of, parameters, torch.arange(30).split(7), vector)
+    torch.testing.assert_close(whole, in_chunks, rtol=1e-12, atol=1e-12)
     assert whole.norm() > 1
 
 
-def test_a_loss_without_curvature() -> None:
+def test_hessian_product_of_a_linear_loss() -> None:
     weight = nn.Parameter(torch.ones(3))
     product = hessian_product(
         lambda ids: (weight * ids).sum(), [weight], [torch.ones(3)], torch.ones(3)
@@ -197,7 +201,7 @@ def test_a_loss_without_curvature() -> None:
     assert product.tolist() == [0, 0, 0]
 
 
-class Once(torch.autograd.Function):
+class OnceDifferentiable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
         return 2 * values
@@ -208,18 +212,18 @@ class Once(torch.autograd.Function):
         return 2 * gradient
 
 
-class Rough(nn.Module):
+class OnceLayer(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
-        return Once.apply(values)  # type: ignore[no-any-return]
+        return OnceDifferentiable.apply(values)  # type: ignore[no-any-return]
 
 
-def test_no_second_derivative_is_one_clear_line() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), Rough(), nn.Tanh(), nn.Linear(4, 3))
+def test_a_missing_second_derivative_is_an_error() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), OnceLayer(), nn.Tanh(), nn.Linear(4, 3))
     with pytest.raises(PointError, match=r"gates.curvature: needs second derivatives.*turn the"):
         ritz(model, *samples(), ALONE, 20, seed=0)
 
 
-def test_other_errors_are_not_taken_for_it() -> None:
+def test_other_errors_are_raised_unchanged() -> None:
     inputs, labels = samples()
     with pytest.raises(RuntimeError, match="shape"):
         ritz(tanh_net(), inputs[:, :, :3], labels, ALONE, 20, seed=0)
@@ -228,7 +232,7 @@ def test_other_errors_are_not_taken_for_it() -> None:
 CASES: tuple[int | None, ...] = (None, 3)
 
 
-def found_by(group: Group) -> list[Ritz]:
+def ritz_values(group: Group) -> list[Ritz]:
     torch.manual_seed(0)
     model = tanh_net()
     return [
@@ -239,7 +243,7 @@ def found_by(group: Group) -> list[Ritz]:
 
 
 def test_processes_share_the_work(tmp_path: Path) -> None:
-    """In shards with the same bits; with fewer samples than processes as well."""
+    """With the same bits in shards; also with fewer samples than processes."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.training.test_curvature", str(rank), str(tmp_path)],
@@ -248,28 +252,30 @@ def test_processes_share_the_work(tmp_path: Path) -> None:
         for rank in range(2)
     ]  # fmt: skip
     for process in processes:
-        _, said = process.communicate()
-        assert process.returncode == 0, said
+        _, stderr = process.communicate()
+        assert process.returncode == 0, stderr
     first, second = (pickle.loads((tmp_path / f"{rank}.pkl").read_bytes()) for rank in range(2))
     assert first == second
     torch.manual_seed(0)
-    alone = found_by(ALONE)
-    assert first[2:] == alone[2:]
-    for one, many in zip(alone[:2], first[:2], strict=True):
-        assert many.products == one.products
-        assert many.min == pytest.approx(one.min, rel=1e-6)
-        assert many.max == pytest.approx(one.max, rel=1e-9)
+    single = ritz_values(ALONE)
+    assert first[2:] == single[2:]
+    for one_process, many in zip(single[:2], first[:2], strict=True):
+        assert many.products == one_process.products
+        assert many.min == pytest.approx(one_process.min, rel=1e-6)
+        assert many.max == pytest.approx(one_process.max, rel=1e-9)
 
 
 def main(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
-    group = Group.join(torch.device("cpu"), rank, 2, host="127.0.0.1", token=str(folder))
-    (folder / f"{rank}.pkl").write_bytes(pickle.dumps(found_by(group)))
-    group.leave()
+    group = Group.init_process_group(
+        torch.device("cpu"), rank, 2, host="127.0.0.1", token=str(folder)
+    )
+    (folder / f"{rank}.pkl").write_bytes(pickle.dumps(ritz_values(group)))
+    group.destroy()
 
 
 if __name__ == "__main__":
-    # Under the name that the test reads its results by.
+    # So that pickle stores the module's name instead of __main__.
     from tests.training import test_curvature
 
     test_curvature.main(int(sys.argv[1]), Path(sys.argv[2]))

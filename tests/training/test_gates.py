@@ -1,4 +1,4 @@
-"""The convergence gates on real trainings, and what else changes the gradient of an update."""
+"""Convergence gates, SAM, label smoothing and gradient clipping."""
 
 from __future__ import annotations
 
@@ -21,47 +21,46 @@ from flexhpc.config.sections.model import Mlp
 from flexhpc.config.sections.training import Adam, Gd, Sam, Sgd, Soap
 from flexhpc.models import build
 from flexhpc.training import Callbacks, Outcome, train
-from flexhpc.training.plateau import Plateau, patience, unstable
-from tests.training.helpers import SMALL, probe_data, run, run_and_keep, same
+from flexhpc.training.gates import Plateau, patience, unstable
+from tests.training.helpers import SMALL, probe_data, resume, run, run_with_model, same
 
 SHORT = {"optimizer": "adam", "lr": 3e-3, "epochs": 8, "batch_size": 64}
 TINY = Mlp(family="mlp", width=4, depth=1, activation="tanh")
 
 
 def short(**gates: object) -> Outcome:
-    """A training that its budget cuts off while it improves."""
+    """Run a training that still improves at the end of its budget."""
     return run(Adam(**SHORT, gates=Gates(**gates)), 200, model=TINY)
 
 
-def test_by_default_gates_report_and_change_nothing() -> None:
+def test_default_gates_do_not_reject() -> None:
     outcome = short()
     assert (outcome.verdict, outcome.rejected) == ("unconverged", False)
-    assert outcome.readings["touched_plateau"] == 1
-    assert outcome.readings["touched_gradient"] in (0, 1)
-    assert "min_ritz" not in outcome.readings
-    assert "touched_curvature" not in outcome.readings
+    assert outcome.metrics["touched_plateau"] == 1
+    assert outcome.metrics["touched_gradient"] in (0, 1)
+    assert "min_ritz" not in outcome.metrics
+    assert "touched_curvature" not in outcome.metrics
 
 
-def test_the_plateau_gate_rejects_what_still_improves() -> None:
+def test_the_plateau_gate_rejects_improving_trainings() -> None:
     outcome = short(plateau=PlateauGate(mode="reject"))
     assert (outcome.verdict, outcome.rejected) == ("unconverged", True)
     fitting = run(
         Adam(optimizer="adam", lr=1e-2, gates=Gates(plateau=PlateauGate(mode="reject"))), 30
     )
     assert (fitting.verdict, fitting.rejected) == ("fit", False)
-    assert not any(name.startswith("touched") for name in fitting.readings)
+    assert not any(name.startswith("touched") for name in fitting.metrics)
 
 
-def test_the_gradient_gate_compares_with_the_start() -> None:
-    """A reading of the start is that of an untrained network, and the tolerance decides."""
+def test_the_gradient_gate_compares_with_the_initial_norm() -> None:
     reported = short(gradient=GradientGate(mode="report"))
-    ratio = reported.readings["gradient_norm"] / reported.readings["gradient_norm_start"]
+    ratio = reported.metrics["gradient_norm"] / reported.metrics["gradient_norm_start"]
     data = probe_data(200)
     torch.manual_seed(data.init_seed)
     network = build(TINY, (1, 8, 8), 10)
     functional.cross_entropy(network(data.inputs), data.labels).backward()
     norm = torch.cat([p.grad.reshape(-1) for p in network.parameters()]).norm()
-    assert reported.readings["gradient_norm_start"] == pytest.approx(float(norm), rel=1e-4)
+    assert reported.metrics["gradient_norm_start"] == pytest.approx(float(norm), rel=1e-4)
     assert 0 < ratio < 1
     for tolerance, rejected in ((ratio * 0.99, True), (min(ratio * 1.01, 0.999), False)):
         gate = GradientGate(mode="reject", tolerance=tolerance)
@@ -69,41 +68,41 @@ def test_the_gradient_gate_compares_with_the_start() -> None:
         outcome = short(gradient=gate, plateau=off)
         assert outcome.rejected is rejected
         assert outcome.verdict == ("unconverged" if rejected else "not_fit")
-        assert outcome.readings["touched_gradient"] == rejected
+        assert outcome.metrics["touched_gradient"] == rejected
 
 
 @pytest.mark.parametrize("mode", ["report", "reject"])
-def test_the_curvature_gate_finds_saddles(mode: str) -> None:
+def test_the_curvature_gate_detects_saddles(mode: str) -> None:
     outcome = short(curvature=CurvatureGate(mode=mode, products=400))
-    readings = outcome.readings
-    assert readings["min_ritz"] < 0 < readings["max_ritz"]
-    assert 0 < readings["hessian_products"] <= 400
-    negative = readings["min_ritz"] < -1e-3 * readings["max_ritz"]
-    assert readings["touched_curvature"] == negative == 1
+    metrics = outcome.metrics
+    assert metrics["min_ritz"] < 0 < metrics["max_ritz"]
+    assert 0 < metrics["hessian_products"] <= 400
+    negative = metrics["min_ritz"] < -1e-3 * metrics["max_ritz"]
+    assert metrics["touched_curvature"] == negative == 1
     assert outcome.rejected is (mode == "reject")
     assert outcome.verdict == ("saddle" if mode == "reject" else "unconverged")
 
 
 def test_a_linear_network_has_no_saddle() -> None:
-    """Its loss is convex: whatever the training, the Hessian has no negative eigenvalue."""
+    """Its loss is convex."""
     linear = Mlp(family="mlp", width=1, depth=0)
     gates = Gates(curvature=CurvatureGate(mode="reject", products=700))
     outcome = run(Adam(**SHORT, gates=gates), 400, model=linear)
     assert outcome.verdict == "unconverged"
-    assert outcome.readings["touched_curvature"] == 0
-    assert outcome.readings["min_ritz"] > -1e-9
+    assert outcome.metrics["touched_curvature"] == 0
+    assert outcome.metrics["min_ritz"] > -1e-9
 
 
-def test_readings_do_not_touch_the_training() -> None:
-    plain = short(gradient=GradientGate(mode="off"))
-    examined = short(curvature=CurvatureGate(mode="report"))
-    np.testing.assert_array_equal(plain.loss_curve, examined.loss_curve)
-    np.testing.assert_array_equal(plain.fitted, examined.fitted)
+def test_gates_do_not_affect_the_training() -> None:
+    without = short(gradient=GradientGate(mode="off"))
+    curvature = short(curvature=CurvatureGate(mode="report"))
+    np.testing.assert_array_equal(without.loss_curve, curvature.loss_curve)
+    np.testing.assert_array_equal(without.fitted, curvature.fitted)
 
 
 def one_step(training: Sgd | Gd, n: int = 50) -> list[torch.Tensor]:
-    """The weights after the first update."""
-    _, model = run_and_keep(training, n)
+    """Return the weights after the first update."""
+    _, model = run_with_model(training, n)
     return [p.detach().clone() for p in model.parameters()]
 
 
@@ -117,7 +116,7 @@ def reference(n: int = 50) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]
 BASE = {"optimizer": "gd", "lr": 0.3, "epochs": 1, "precision": "fp64"}
 
 
-def test_sam_takes_the_gradient_where_the_loss_is_worst_nearby() -> None:
+def test_sam_uses_the_gradient_at_the_perturbed_weights() -> None:
     network, inputs, labels = reference()
     parameters = list(network.parameters())
     gradient = torch.autograd.grad(functional.cross_entropy(network(inputs), labels), parameters)
@@ -126,9 +125,9 @@ def test_sam_takes_the_gradient_where_the_loss_is_worst_nearby() -> None:
     with torch.no_grad():
         for p, g in zip(parameters, gradient, strict=True):
             p += 0.2 * g / norm
-    worst = torch.autograd.grad(functional.cross_entropy(network(inputs), labels), parameters)
-    found = one_step(Gd(**BASE, sam=Sam(rho=0.2)))
-    for weight, start, g in zip(found, before, worst, strict=True):
+    perturbed = torch.autograd.grad(functional.cross_entropy(network(inputs), labels), parameters)
+    weights = one_step(Gd(**BASE, sam=Sam(rho=0.2)))
+    for weight, start, g in zip(weights, before, perturbed, strict=True):
         torch.testing.assert_close(weight, start - 0.3 * g, rtol=1e-9, atol=1e-12)
 
 
@@ -138,38 +137,37 @@ def test_label_smoothing_is_in_the_trained_loss_only() -> None:
     smooth[torch.arange(len(labels)), labels] += 0.8
     loss = -(smooth * network(inputs).log_softmax(dim=1)).sum(dim=1).mean()
     gradient = torch.autograd.grad(loss, list(network.parameters()))
-    found = one_step(Gd(**BASE, label_smoothing=0.2))
-    for weight, start, g in zip(found, network.parameters(), gradient, strict=True):
+    weights = one_step(Gd(**BASE, label_smoothing=0.2))
+    for weight, start, g in zip(weights, network.parameters(), gradient, strict=True):
         torch.testing.assert_close(weight, start.detach() - 0.3 * g, rtol=1e-9, atol=1e-12)
     outcome = run(Gd(**{**BASE, "lr": 1e-12}, label_smoothing=0.2), 50)
     plain = functional.cross_entropy(network(inputs).detach(), labels)
     assert outcome.loss == pytest.approx(float(plain), rel=1e-9)
 
 
-def test_a_long_gradient_is_shortened() -> None:
+def test_gradients_are_clipped_as_one_vector() -> None:
     network, *_ = reference()
-    found = one_step(Gd(**BASE, clip_norm=1e-3))
+    weights = one_step(Gd(**BASE, clip_norm=1e-3))
     moved = torch.sqrt(
         sum(
             (w - p.detach()).square().sum()
-            for w, p in zip(found, network.parameters(), strict=True)
+            for w, p in zip(weights, network.parameters(), strict=True)
         )
     )
     assert float(moved) == pytest.approx(0.3 * 1e-3, rel=1e-4)
 
 
-def test_sam_leaves_the_statistics_of_batchnorm_alone() -> None:
-    """Running statistics after one update are those of the batch at the start, seen once."""
+def test_sam_updates_running_statistics_once() -> None:
     model = Mlp(family="mlp", width=6, depth=1, norm="batch")
-    seen = []
+    buffers = []
     for sam in (None, Sam(rho=5.0)):
-        _, trained = run_and_keep(Sgd(optimizer="sgd", lr=1e-9, epochs=1, sam=sam), 50, model)
-        seen.append([b.clone() for b in trained.buffers() if b.is_floating_point()])
-    for plain, sam in zip(*seen, strict=True):
+        _, trained = run_with_model(Sgd(optimizer="sgd", lr=1e-9, epochs=1, sam=sam), 50, model)
+        buffers.append([b.clone() for b in trained.buffers() if b.is_floating_point()])
+    for plain, sam in zip(*buffers, strict=True):
         torch.testing.assert_close(plain, sam)
 
 
-def test_soap_diverges_like_any_other() -> None:
+def test_soap_diverges_on_infinite_inputs() -> None:
     data = probe_data(64)
     data.inputs[3] = float("inf")
     soap = Soap(optimizer="soap", epochs=3)
@@ -178,45 +176,44 @@ def test_soap_diverges_like_any_other() -> None:
 
 
 def test_an_extended_training_with_warmup_resumes_bitwise(tmp_path: Path) -> None:
-    from flexhpc.errors import Interrupted
-
     training = Sgd(
         optimizer="sgd", lr=0.05, batch_size=32, epochs=5, unconverged="extend", warmup=30,
         clip_norm=0.5, sam=Sam(), label_smoothing=0.1,
     )  # fmt: skip
-    whole = run(training, 120)
-    assert whole.epochs > 5
-    steps = iter([False] * 37 + [True])
-    path = tmp_path / "probe.ckpt"
-    with pytest.raises(Interrupted):
-        run(training, 120, callbacks=Callbacks(should_stop=lambda: next(steps), checkpoint=path))
-    same(whole, run(training, 120, callbacks=Callbacks(checkpoint=path)))
+    uninterrupted = run(training, 120)
+    assert uninterrupted.epochs > 5
+    same(uninterrupted, resume(training, 120, [38], tmp_path / "probe.ckpt"))
 
 
-def test_a_training_that_left_its_best_is_unstable_and_not_unable() -> None:
-    """Full-batch descent by too large a rate: most losses explode, which depends on the CPU."""
-    wild = Gd(optimizer="gd", lr=0.5, momentum=0.9, steps=1000)
+def test_a_loss_that_rises_again_is_unstable() -> None:
+    """Full-batch descent with too large a rate: which losses explode depends on the CPU."""
+    training = Gd(optimizer="gd", lr=0.5, momentum=0.9, steps=1000)
     model = Mlp(family="mlp", width=16, depth=2)
-    outcomes = [run(wild, 362, model=model, repeat=repeat) for repeat in range(4)]
-    left = [i for i, outcome in enumerate(outcomes) if outcome.verdict == "unstable"]
-    assert len(left) >= 2
-    for outcome in (outcomes[i] for i in left):
-        start, losses = outcome.readings["loss_start"], outcome.loss_curve
+    outcomes = [run(training, 362, model=model, repeat=repeat) for repeat in range(4)]
+    unstable_repeats = [i for i, outcome in enumerate(outcomes) if outcome.verdict == "unstable"]
+    assert len(unstable_repeats) >= 2
+    for outcome in (outcomes[i] for i in unstable_repeats):
+        start, losses = outcome.metrics["loss_start"], outcome.loss_curve
         assert not outcome.rejected
-        assert outcome.readings["touched_stability"] == 1
-        assert outcome.readings["loss_best"] == pytest.approx(losses.min(), rel=1e-6)
+        assert outcome.metrics["touched_stability"] == 1
+        assert outcome.metrics["loss_best"] == pytest.approx(losses.min(), rel=1e-6)
         assert losses.min() < 0.75 * start
         given_back = losses[losses.argmin() :].max() - losses.min()
         assert given_back > StabilityGate().given_back * (start - losses.min())
     for mode, verdicts in (("off", ("not_fit", "unconverged")), ("reject", ("unstable",))):
         gates = Gates(stability=StabilityGate(mode=mode))
-        again = run(wild.model_copy(update={"gates": gates}), 362, model=model, repeat=left[0])
+        again = run(
+            training.model_copy(update={"gates": gates}),
+            362,
+            model=model,
+            repeat=unstable_repeats[0],
+        )
         assert again.verdict in verdicts
         assert again.rejected is (mode == "reject")
 
 
 @pytest.mark.parametrize(
-    ("start", "losses", "found"),
+    ("start", "losses", "expected"),
     [
         (2.3, [2.0, 1.0, 0.5, 0.4], False),
         (2.3, [2.0, 0.3, 0.39, 0.42, 0.4, 0.39, 0.4], False),
@@ -229,12 +226,12 @@ def test_a_training_that_left_its_best_is_unstable_and_not_unable() -> None:
         (2.3, [0.001, 2.3, 2.3, 2.3, 2.3, 2.3], True),
     ],
 )
-def test_what_counts_as_unstable(start: float, losses: list[float], found: bool) -> None:
-    assert unstable(StabilityGate(), start, losses) is found
+def test_unstable_losses(start: float, losses: list[float], expected: bool) -> None:
+    assert unstable(StabilityGate(), start, losses) is expected
 
 
-def test_a_plateau_waits_as_long_for_few_updates_as_for_many() -> None:
-    """In updates, and as a part of the budget: not in epochs, of which full-batch GD has many."""
+def test_patience_is_in_updates() -> None:
+    """Not in epochs, of which full-batch GD has many."""
     gate = PlateauGate()
     assert patience(gate, None, 7) == 1000
     assert patience(gate, 300, 1) == 150

@@ -1,7 +1,4 @@
-"""Trainings on a GPU: the math of the CPU, the same bits each time, and from a checkpoint.
-
-On a machine without one these are left out; ``make gpu-check`` runs them where there is one.
-"""
+"""Trainings on a GPU agree with those on the CPU; ``make gpu-check`` runs these tests."""
 
 from __future__ import annotations
 
@@ -31,14 +28,14 @@ MODELS: dict[str, Model] = {
 SHORT = {"batch_size": 32, "epochs": 15}
 TRAININGS: dict[str, Training] = {
     "adam": Adam(optimizer="adam", lr=1e-2, **SHORT),
-    "looks": Adam(optimizer="adam", lr=1e-2, curves="looks", **SHORT),
+    "evaluated": Adam(optimizer="adam", lr=1e-2, curves="looks", **SHORT),
     "sgd": Sgd(optimizer="sgd", lr=0.05, **SHORT),
     "gd": Gd(optimizer="gd", lr=0.2, momentum=0.5, epochs=15),
     "shards": Adam(optimizer="adam", lr=1e-2, shards=2, **SHORT),
 }
 
 
-def trained(
+def train_on(
     training: Training, model: Model, device: torch.device, callbacks: Callbacks | None = None
 ) -> Outcome:
     data = probe_data(150)
@@ -56,17 +53,21 @@ def gpu() -> torch.device:
 
 
 NORMED = ("normed mlp", "resnet")
-"""With these shards are refused."""
+"""Shards are rejected with these."""
 
 
 @pytest.mark.parametrize(
     ("name", "model"),
     [(t, m) for t in TRAININGS for m in MODELS if t != "shards" or m not in NORMED],
 )
-def test_the_math_is_that_of_the_cpu(name: str, model: str, gpu: torch.device) -> None:
-    """In float64: weights are drawn on the CPU, so both start from the same ones."""
+def test_gpu_and_cpu_agree(name: str, model: str, gpu: torch.device) -> None:
+    """In float64; the initial weights are drawn on the CPU."""
     training = TRAININGS[name].model_copy(update={"precision": "fp64"})
-    one, other = (trained(training, MODELS[model], d) for d in (torch.device("cpu"), gpu))
-    assert (one.verdict, one.epochs, one.n_errors) == (other.verdict, other.epochs, other.n_errors)
-    np.testing.assert_array_equal(one.fitted, other.fitted)
-    np.testing.assert_allclose(one.loss_curve, other.loss_curve, rtol=1e-5)
+    cpu, on_gpu = (train_on(training, MODELS[model], d) for d in (torch.device("cpu"), gpu))
+    assert (cpu.verdict, cpu.epochs, cpu.n_errors) == (
+        on_gpu.verdict,
+        on_gpu.epochs,
+        on_gpu.n_errors,
+    )
+    np.testing.assert_array_equal(cpu.fitted, on_gpu.fitted)
+    np.testing.assert_allclose(cpu.loss_curve, on_gpu.loss_curve, rtol=1e-5)

@@ -21,7 +21,7 @@ from flexhpc.errors import Interrupted, PointError
 from flexhpc.models import build
 from flexhpc.training import Callbacks, resident, train
 from flexhpc.training import engine as engine_module
-from tests.training.helpers import SMALL, probe_data, run, run_and_keep, same
+from tests.training.helpers import SMALL, probe_data, resume, run, run_with_model, same
 
 ADAM = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=150)
 TRAININGS: dict[str, Training] = {
@@ -38,7 +38,7 @@ TRAININGS: dict[str, Training] = {
 
 
 @pytest.mark.parametrize("curves", ["batches", "looks"])
-def test_a_fit_stops_at_once(curves: str) -> None:
+def test_a_fit_ends_the_training(curves: str) -> None:
     outcome = run(ADAM.model_copy(update={"curves": curves}), 40)
     assert outcome.verdict == "fit"
     assert outcome.n_errors == 0
@@ -51,7 +51,7 @@ def test_a_fit_stops_at_once(curves: str) -> None:
 
 
 @pytest.mark.parametrize("curves", ["batches", "looks"])
-def test_a_budget_that_runs_out_while_improving_is_unconverged(curves: str) -> None:
+def test_an_improving_training_is_unconverged_at_the_end_of_its_budget(curves: str) -> None:
     outcome = run(ADAM.model_copy(update={"epochs": 15, "curves": curves}), 600)
     assert outcome.verdict == "unconverged"
     assert outcome.epochs == 15
@@ -60,19 +60,19 @@ def test_a_budget_that_runs_out_while_improving_is_unconverged(curves: str) -> N
     assert outcome.cost == 15 * 600
 
 
-def test_a_plateau_stops_early_and_is_not_fit() -> None:
+def test_a_plateau_ends_the_training_as_not_fit() -> None:
     tiny = Mlp(family="mlp", width=2, depth=1)
     gates = Gates(plateau=PlateauGate(patience=50))
     outcome = run(ADAM.model_copy(update={"epochs": 1000, "gates": gates}), 800, model=tiny)
     assert outcome.verdict == "not_fit"
     assert outcome.epochs < 1000
-    assert outcome.readings["plateau_epochs"] == 50
-    # Nothing in the last 50 epochs improved on what was before them.
+    assert outcome.metrics["plateau_epochs"] == 50
+    # None of the last 50 epochs is an improvement.
     assert outcome.error_curve[-50:].min() >= outcome.error_curve[:-50].min()
     assert outcome.loss_curve[-50:].min() > outcome.loss_curve[:-50].min() * (1 - 1e-3)
 
 
-def test_without_the_plateau_gate_the_budget_is_used_up() -> None:
+def test_without_a_plateau_gate_the_budget_is_used_up() -> None:
     tiny = Mlp(family="mlp", width=2, depth=1)
     gates = Gates(
         plateau=PlateauGate(mode="off"),
@@ -80,10 +80,10 @@ def test_without_the_plateau_gate_the_budget_is_used_up() -> None:
         stability=StabilityGate(mode="off"),
     )
     outcome = run(ADAM.model_copy(update={"epochs": 120, "gates": gates}), 800, model=tiny)
-    assert (outcome.verdict, outcome.epochs, outcome.readings) == ("not_fit", 120, {})
+    assert (outcome.verdict, outcome.epochs, outcome.metrics) == ("not_fit", 120, {})
 
 
-def test_a_cosine_schedule_is_never_cut_by_a_plateau() -> None:
+def test_a_plateau_does_not_end_a_cosine_schedule() -> None:
     tiny = Mlp(family="mlp", width=1, depth=1)
     gates = Gates(plateau=PlateauGate(patience=3))
     cosine = Sgd(optimizer="sgd", lr=1e-4, epochs=30, schedule="cosine", gates=gates)
@@ -102,70 +102,60 @@ def test_divergence_is_a_verdict(lr: float) -> None:
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-def test_the_same_probe_gives_the_same_outcome(name: str) -> None:
+def test_trainings_are_reproducible(name: str) -> None:
     same(run(TRAININGS[name], 150), run(TRAININGS[name], 150))
 
 
-def test_another_seed_gives_another_outcome() -> None:
+def test_another_repeat_has_another_outcome() -> None:
     first, second = run(TRAININGS["sgd"], 150), run(TRAININGS["sgd"], 150, repeat=1)
     assert not np.array_equal(first.loss_curve, second.loss_curve)
 
 
 @pytest.mark.parametrize("name", TRAININGS)
 @pytest.mark.parametrize("stops", [[1], [7, 8, 61]])
-def test_an_interrupted_probe_goes_on_bitwise(name: str, stops: list[int], tmp_path: Path) -> None:
-    undisturbed = run(TRAININGS[name], 150)
-    assert undisturbed.steps > 61 or name in ("gd",)
-    again = resumed(TRAININGS[name], stops, tmp_path / "probe.ckpt", SMALL)
-    same(undisturbed, again)
+def test_an_interrupted_training_is_resumed_bitwise(
+    name: str, stops: list[int], tmp_path: Path
+) -> None:
+    uninterrupted = run(TRAININGS[name], 150)
+    assert uninterrupted.steps > 61 or name in ("gd",)
+    same(uninterrupted, resume(TRAININGS[name], 150, stops, tmp_path / "probe.ckpt"))
 
 
-def test_random_layers_resume_bitwise(tmp_path: Path) -> None:
-    """Dropout draws from torch's random state, which the checkpoint must carry."""
+def test_dropout_is_resumed_bitwise(tmp_path: Path) -> None:
+    """The checkpoint contains torch's random state."""
     kwargs = {"img_size": 8, "patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2}
     model = Timm(family="timm:vit_tiny_patch16_224", kwargs=kwargs | {"drop_rate": 0.5})
     training = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=6)
-    undisturbed = run(training, 60, model=model)
-    same(undisturbed, resumed(training, [3, 5], tmp_path / "probe.ckpt", model))
+    uninterrupted = run(training, 60, model=model)
+    same(uninterrupted, resume(training, 60, [3, 5], tmp_path / "probe.ckpt", model=model))
 
 
-def resumed(training: Training, stops: list[int], path: Path, model: object) -> object:
-    """Run a probe that is interrupted at these steps (counted from each start)."""
-    for stop in stops:
-        count = iter(range(1, 10**6))
-        callbacks = Callbacks(
-            should_stop=lambda c=count, s=stop: next(c) == s, checkpoint=path, key="k"
-        )
-        try:
-            return run(training, 150 if model is SMALL else 60, model=model, callbacks=callbacks)
-        except Interrupted:
-            assert path.exists()
-    callbacks = Callbacks(checkpoint=path, key="k")
-    return run(training, 150 if model is SMALL else 60, model=model, callbacks=callbacks)
-
-
-def test_a_foreign_or_damaged_checkpoint_is_not_taken(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_key_or_a_damaged_one_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "probe.ckpt"
     callbacks = Callbacks(
         should_stop=iter([False] * 9 + [True]).__next__, checkpoint=path, key="other"
     )
     with pytest.raises(Interrupted):
         run(TRAININGS["sgd"], 150, callbacks=callbacks)
-    undisturbed = run(TRAININGS["sgd"], 150)
-    same(undisturbed, run(TRAININGS["sgd"], 150, callbacks=Callbacks(checkpoint=path, key="mine")))
+    uninterrupted = run(TRAININGS["sgd"], 150)
+    same(
+        uninterrupted, run(TRAININGS["sgd"], 150, callbacks=Callbacks(checkpoint=path, key="mine"))
+    )
     path.write_bytes(path.read_bytes()[:-500])
-    same(undisturbed, run(TRAININGS["sgd"], 150, callbacks=Callbacks(checkpoint=path, key="other")))
+    same(
+        uninterrupted, run(TRAININGS["sgd"], 150, callbacks=Callbacks(checkpoint=path, key="other"))
+    )
 
 
-def test_checkpoints_are_saved_on_time(tmp_path: Path) -> None:
+def test_checkpoints_are_saved_periodically(tmp_path: Path) -> None:
     path = tmp_path / "probe.ckpt"
     callbacks = Callbacks(checkpoint=path, checkpoint_every=0.0, key="k")
     run(TRAININGS["sgd"].model_copy(update={"epochs": 2}), 100, callbacks=callbacks)
     assert path.exists()
 
 
-def test_full_batch_gd_is_the_gradient_of_the_whole_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One update in chunks of 7 against the gradient of the whole set at once, in float64."""
+def test_full_batch_gd_uses_the_gradient_of_all_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One update in chunks of 7 against the gradient of all samples, in float64."""
     monkeypatch.setattr(engine_module, "_CHUNK", 7)
     data = probe_data(100)
     gd = Gd(optimizer="gd", lr=0.5, epochs=1, precision="fp64")
@@ -176,19 +166,19 @@ def test_full_batch_gd_is_the_gradient_of_the_whole_set(monkeypatch: pytest.Monk
     with torch.no_grad():
         for p in reference.parameters():
             p -= 0.5 * p.grad
-    _, trained = run_and_keep(gd, 100)
-    for mine, theirs in zip(trained.parameters(), reference.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-14)
+    _, trained = run_with_model(gd, 100)
+    for weight, expected in zip(trained.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(weight, expected, rtol=1e-12, atol=1e-14)
 
 
-def test_large_images_go_through_a_network_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At both ends of a training, too: a batch that fits into a GPU's memory must be enough."""
-    monkeypatch.setattr(resident, "_MOST_VALUES", 64 * 100)  # of 8 x 8
-    seen: list[int] = []
+def test_large_images_are_processed_in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in evaluations: a GPU has memory for a training batch only."""
+    monkeypatch.setattr(resident, "_MAX_VALUES", 64 * 100)  # of 8 x 8
+    sizes: list[int] = []
 
     def make(norm: str) -> torch.nn.Module:
         model = build(Cnn(family="cnn", width=2, depth=1, norm=norm), (1, 8, 8), 10)
-        model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+        model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
         return model
 
     gates = Gates(curvature=CurvatureGate(mode="report", products=2))
@@ -196,43 +186,43 @@ def test_large_images_go_through_a_network_few_at_a_time(monkeypatch: pytest.Mon
     gd = Gd(optimizer="gd", lr=1e-2, epochs=2, gates=gates)
     for training, norm in ((adam, "batch"), (gd, "none")):
         train(training, partial(make, norm), probe_data(600), Callbacks())
-        assert max(seen) == 100
-        seen.clear()
+        assert max(sizes) == 100
+        sizes.clear()
 
 
-def test_gradient_reading_against_autograd() -> None:
+def test_gradient_and_parameter_norms() -> None:
     data = probe_data(100)
     training = Sgd(optimizer="sgd", lr=0.05, epochs=3, precision="fp64")
-    outcome, model = run_and_keep(training, 100)
+    outcome, model = run_with_model(training, 100)
     model.zero_grad()
     torch.nn.functional.cross_entropy(model(data.inputs.double()), data.labels).backward()
     squares = sum(float(p.grad.square().sum()) for p in model.parameters())
-    assert outcome.readings["gradient_norm"] == pytest.approx(math.sqrt(squares), rel=1e-10)
-    sizes = sum(float(p.detach().square().sum()) for p in model.parameters())
-    assert outcome.readings["parameter_norm"] == pytest.approx(math.sqrt(sizes), rel=1e-10)
+    assert outcome.metrics["gradient_norm"] == pytest.approx(math.sqrt(squares), rel=1e-10)
+    total = sum(float(p.detach().square().sum()) for p in model.parameters())
+    assert outcome.metrics["parameter_norm"] == pytest.approx(math.sqrt(total), rel=1e-10)
 
 
-def test_a_step_budget_is_exact() -> None:
+def test_a_budget_of_steps() -> None:
     outcome = run(Adam(optimizer="adam", batch_size=32, steps=13), 100)
     assert outcome.steps == 13
     assert outcome.epochs == 4
     assert outcome.cost == 3 * 100 + 25
 
 
-def test_a_full_disk_costs_the_checkpoint_not_the_training(tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_be_saved_does_not_end_the_training(tmp_path: Path) -> None:
     training = TRAININGS["sgd"]
     callbacks = Callbacks(checkpoint=tmp_path / "file" / "x.ckpt", checkpoint_every=0.0, key="k")
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("a file")
     same(run(training, 150), run(training, 150, callbacks=callbacks))
 
 
-def test_batchnorm_on_one_sample_is_one_clear_line() -> None:
+def test_batchnorm_on_one_sample_is_an_error() -> None:
     normed = Mlp(family="mlp", width=4, depth=1, norm="batch")
-    with pytest.raises(PointError, match="a batch of one sample cannot be trained on"):
+    with pytest.raises(PointError, match="cannot train on a batch of one sample"):
         run(TRAININGS["sgd"], 1, model=normed)
 
 
-def test_global_random_state_is_left_alone() -> None:
+def test_the_global_random_state_is_not_changed() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)

@@ -1,4 +1,4 @@
-"""Manual backprop gives the bits of autograd, in a gradient and in whole trainings."""
+"""Manual backprop has the bits of autograd, in a gradient and in whole trainings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from torch.nn.utils import prune
 
 from flexhpc.config.sections.model import Mlp
 from flexhpc.config.sections.training import Adam, Gd, Muon, Sam, Sgd, Training
-from flexhpc.config.variants import variants
 from flexhpc.models import build
 from flexhpc.training import loop as loop_module
 from flexhpc.training.manual_backprop import ManualBackprop, mlp_layers
-from flexhpc.training.optimizers import make_optimizer
 from tests.training.helpers import probe_data, run, same
 
 ACTIVATIONS = ["relu", "leaky_relu", "tanh", "identity", "gelu"]
@@ -50,7 +48,7 @@ def test_a_training_has_the_bits_of_autograd(name: str, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("change", [{}, {"bias": False}, {"depth": 0}, {"init": "mup"}])
-def test_every_activation_and_shape(
+def test_activations_and_options(
     activation: str, change: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = MLP.model_copy(update={"activation": activation, **change})
@@ -63,7 +61,7 @@ def test_every_activation_and_shape(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 9, 7)])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_gradients_of_odd_shapes(
+def test_gradients_equal_those_of_autograd(
     activation: str, shape: tuple[int, int, int], dtype: torch.dtype
 ) -> None:
     torch.manual_seed(0)
@@ -83,7 +81,7 @@ def flat() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10))
 
 
-def test_label_smoothing_to_rounding() -> None:
+def test_label_smoothing_and_accumulation() -> None:
     torch.manual_seed(0)
     network = flat().double()
     data = probe_data(50)
@@ -97,7 +95,7 @@ def test_label_smoothing_to_rounding() -> None:
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-15)
 
 
-def twice(layer: nn.Module) -> nn.Module:
+def shared(layer: nn.Module) -> nn.Module:
     return nn.Sequential(layer, nn.ReLU(), layer, nn.ReLU(), nn.Flatten(), nn.Linear(4, 2))
 
 
@@ -113,7 +111,7 @@ def hooked(where: int | None) -> nn.Module:
     return network
 
 
-def of_weight(change: Callable[[nn.Module], object]) -> nn.Module:
+def changed(change: Callable[[nn.Module], object]) -> nn.Module:
     network = flat()
     change(network[1])
     return network
@@ -141,64 +139,33 @@ def of_weight(change: Callable[[nn.Module], object]) -> nn.Module:
             ),
             4,
         ),
-        (twice(nn.Linear(4, 4)), 2),
+        (shared(nn.Linear(4, 4)), 2),
         (tied(), 2),
         (hooked(None), 4),
         (hooked(1), 4),
         (hooked(2), 4),
-        (of_weight(nn.utils.spectral_norm), 4),
-        (of_weight(lambda layer: prune.random_unstructured(layer, "weight", 0.5)), 4),
-        (of_weight(lambda layer: layer.weight.register_hook(lambda gradient: 0 * gradient)), 4),
-        (of_weight(lambda layer: setattr(layer, "forward", lambda x: x[:, :8])), 4),
+        (changed(nn.utils.spectral_norm), 4),
+        (changed(lambda layer: prune.random_unstructured(layer, "weight", 0.5)), 4),
+        (changed(lambda layer: layer.weight.register_hook(lambda gradient: 0 * gradient)), 4),
+        (changed(lambda layer: setattr(layer, "forward", lambda x: x[:, :8])), 4),
     ],
 )  # fmt: skip
-def test_other_models_are_left_to_autograd(network: nn.Module, dims: int) -> None:
+def test_other_models_use_autograd(network: nn.Module, dims: int) -> None:
     assert mlp_layers(network, dims) is None
 
 
-def test_a_hook_that_only_watches_is_not_called() -> None:
+def test_a_hook_that_changes_nothing_is_not_called() -> None:
     network = flat()
     assert mlp_layers(network, 4) is not None
 
-    def watch(*_: object) -> None:
+    def hook(*_: object) -> None:
         raise AssertionError
 
-    watch.only_watches = True
-    network.register_forward_hook(watch)
+    hook.changes_nothing = True
+    network.register_forward_hook(hook)
     assert mlp_layers(network, 4) is not None
-    everywhere = nn.modules.module.register_module_forward_hook(lambda m, x, y: 2 * y)
+    global_hook = nn.modules.module.register_module_forward_hook(lambda m, x, y: 2 * y)
     try:
         assert mlp_layers(network, 4) is None
     finally:
-        everywhere.remove()
-
-
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
-def test_direct_steps_are_torchs(name: str) -> None:
-    """With groups of several rates, and (torch's SGD refuses it) gradients that come and go."""
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[name]
-    section = variants("training")[name].model_validate({"optimizer": name, "weight_decay": 0.1})
-    ends = []
-    for ours in (True, False):
-        torch.manual_seed(0)
-        weights = [nn.Parameter(torch.randn(5, 7)), nn.Parameter(torch.randn(3))]
-        weights.append(nn.Parameter(torch.randn(4)))
-        weights[1].rate_factors = (0.5, 0.5)
-        more = {"momentum": section.momentum} if name == "sgd" else {}
-        optimizer = (
-            make_optimizer(section, weights)
-            if ours
-            else kind(
-                [{"params": [weights[0], weights[2]]}, {"params": [weights[1]]}],
-                lr=section.lr, weight_decay=0.1, fused=True, **more,
-            )
-        )  # fmt: skip
-        for step in range(6):
-            for number, weight in enumerate(weights):
-                absent = number == 2 and step in (0, 1, 4) and name != "sgd"
-                absent |= number == 0 and step == 3 and name != "sgd"
-                weight.grad = None if absent else torch.randn_like(weight)
-            optimizer.step()
-        ends.append([w.detach() for w in weights])
-    for mine, theirs in zip(*ends, strict=True):
-        assert torch.equal(mine, theirs)
+        global_hook.remove()

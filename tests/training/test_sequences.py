@@ -1,4 +1,4 @@
-"""Sequences: every token is predicted from those before it."""
+"""Sequences: every token is predicted from the previous ones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def spec(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_loss_is_per_token_and_a_sequence_is_right_as_a_whole() -> None:
+def test_loss_and_errors_of_sequences() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(5, 8, 6), torch.randint(8, (5, 6))
     by_hand = torch.stack(
@@ -47,29 +47,29 @@ def test_the_loss_is_per_token_and_a_sequence_is_right_as_a_whole() -> None:
     )  # fmt: skip
     assert cross_entropy(logits, labels, reduction="mean") == pytest.approx(by_hand.mean())
     assert cross_entropy(logits, labels, reduction="sum") == pytest.approx(by_hand.sum())
-    best = functional.one_hot(labels, 8).float().transpose(1, 2)
-    best[1, :, 2] = 0
-    best[1, (labels[1, 2] + 1) % 8, 2] = 1
-    assert missed(best, labels, 2).tolist() == [False, True, False, False, False]
-    assert not missed(best, labels, 3).any()
-    best[4, 0, 0] = math.nan
-    assert finite(best).tolist() == [True] * 4 + [False]
+    perfect = functional.one_hot(labels, 8).float().transpose(1, 2)
+    perfect[1, :, 2] = 0
+    perfect[1, (labels[1, 2] + 1) % 8, 2] = 1
+    assert missed(perfect, labels, 2).tolist() == [False, True, False, False, False]
+    assert not missed(perfect, labels, 3).any()
+    perfect[4, 0, 0] = math.nan
+    assert finite(perfect).tolist() == [True] * 4 + [False]
 
 
-def test_no_token_sees_those_after_it(spec: Path) -> None:
+def test_tokens_do_not_depend_on_later_ones(spec: Path) -> None:
     (point,) = checked(spec)[1]
     torch.manual_seed(1)
     network = build(point.model, (6,), 8).eval()
     tokens = torch.randint(8, (3, 6)).float()
-    before = network(tokens)
-    assert before.shape == (3, 8, 6)
-    for at in range(6):
+    original = network(tokens)
+    assert original.shape == (3, 8, 6)
+    for position in range(6):
         changed = tokens.clone()
-        changed[:, at:] = (changed[:, at:] + 1) % 8
-        after = network(changed)
-        torch.testing.assert_close(after[:, :, : at + 1], before[:, :, : at + 1])
-        if at < 5:
-            assert not torch.allclose(after[:, :, at + 1], before[:, :, at + 1])
+        changed[:, position:] = (changed[:, position:] + 1) % 8
+        logits = network(changed)
+        torch.testing.assert_close(logits[:, :, : position + 1], original[:, :, : position + 1])
+        if position < 5:
+            assert not torch.allclose(logits[:, :, position + 1], original[:, :, position + 1])
 
 
 def test_parameters_are_counted(spec: Path) -> None:
@@ -79,16 +79,15 @@ def test_parameters_are_counted(spec: Path) -> None:
 
 
 @pytest.mark.parametrize("shards", [None, 3])
-def test_what_is_fitted_is_right(spec: Path, shards: int | None) -> None:
-    """The same in shards, whose gradients are sums."""
+def test_fitted_sequences_are_correct(spec: Path, shards: int | None) -> None:
     changes = [] if shards is None else [f"training.shards={shards}"]
     (point,) = checked(spec, changes)[1]
     samples = load_samples(point.data, point.seed)
     assert samples.dataset.inputs.shape == (60, 6)
-    kept: list[torch.nn.Module] = []
+    networks: list[torch.nn.Module] = []
 
     def trained(network: torch.nn.Module) -> dict[str, float]:
-        kept.append(network)
+        networks.append(network)
         return {}
 
     outcome, subset, _ = run_training(
@@ -97,14 +96,14 @@ def test_what_is_fitted_is_right(spec: Path, shards: int | None) -> None:
     )  # fmt: skip
     assert outcome.verdict == "fit"
     tokens = torch.from_numpy(samples.dataset.inputs[subset])
-    (network,) = kept
+    (network,) = networks
     with torch.no_grad():
         logits = network(tokens)
     assert (logits.argmax(dim=1)[:, 3:] == tokens[:, 3:]).all()
     assert outcome.loss == pytest.approx(
         float(functional.cross_entropy(logits, tokens.long())), rel=1e-5
     )
-    assert outcome.loss > 3 / 6 * math.log(12) / 6, "the prompt cannot be known"
+    assert outcome.loss > 3 / 6 * math.log(12) / 6, "the prompt is unpredictable"
 
 
 @pytest.mark.sweeps
@@ -114,9 +113,9 @@ def test_bits_per_parameter_come_from_the_loss(spec: Path, cli: Cli, untracked: 
     (point,) = checked(spec)[1]
     record = read(RunFolder(spec.parent / "runs" / "tokens").point(point.id))
     assert row["emc"] >= 4
-    held = [p.n * 6 * (3 - p.loss / math.log(2)) for p in record.probes]
-    assert 0 < row["bits_per_param"] * row["params"] <= max(held) + 1e-6
-    assert row["bits_per_param"] * row["params"] >= 0.8 * max(held)
+    bits = [p.n * 6 * (3 - p.loss / math.log(2)) for p in record.probes]
+    assert 0 < row["bits_per_param"] * row["params"] <= max(bits) + 1e-6
+    assert row["bits_per_param"] * row["params"] >= 0.8 * max(bits)
     exact = [type(record.probes[0])(**{**vars(record.probes[0]), "n": 10, "loss": 0.0})]
     assert most_of_tokens(exact, 6, 8).most == pytest.approx(10 * 6 * 3)
     assert most_of_tokens([], 6, 8) is None
@@ -137,12 +136,12 @@ def test_bits_per_parameter_come_from_the_loss(spec: Path, cli: Cli, untracked: 
         "scaling": ("model={family: gpt, width: 8, scaling: compound, scale: 1}", "resizes images"),
     }.values(),
 )
-def test_what_does_not_go_together(change: str, message: str, spec: Path) -> None:
+def test_invalid_combinations(change: str, message: str, spec: Path) -> None:
     with pytest.raises(InputError, match=message):
         checked(spec, [change])
 
 
-def test_seeds_draw_other_tokens(spec: Path) -> None:
+def test_seeds_draw_different_tokens(spec: Path) -> None:
     drawn = [
         load_samples(point.data, point.seed).dataset.inputs
         for point in checked(spec, ["seed=[0, 1]"])[1]

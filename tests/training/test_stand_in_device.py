@@ -1,4 +1,4 @@
-"""Every kind of training gives the same results on the stand-in device as on the CPU.
+"""Trainings on the stand-in device agree with those on the CPU.
 
 The trainings run in a process of their own, which registers the device (tests/stand_in_device.py).
 """
@@ -33,7 +33,7 @@ TRAINED = f"{ADAM}, {SHORT}"
 DIGITS = "source: digits, labels: random"
 TOKENS = "source: random_tokens, vocabulary: 8, length: 6, prompt: 3, size: 60"
 TOLERANCE = {"fp64": 1e-6, "fp32": 1e-3, "bf16": 1e-2}
-"""Relative, of losses and readings. On the CPU, convolutions in fp32 have another memory format,
+"""Relative, of losses and metrics. On the CPU, convolutions in fp32 have another memory format,
 and attention has another kernel."""
 
 
@@ -134,7 +134,7 @@ PROCEDURES = {
         precision="fp32",
         verdict="diverged",
     ),
-    "curves of looks": Case(training=f"{TRAINED}, curves: looks", n=200),
+    "curves by evaluation": Case(training=f"{TRAINED}, curves: looks", n=200),
     "few suspects": Case(training=TRAINED, n=200),
     "label smoothing": Case(training=f"{TRAINED}, label_smoothing: 0.1"),
     "label smoothing, BatchNorm": Case(f"{CNN}, norm: batch", f"{TRAINED}, label_smoothing: 0.1"),
@@ -147,7 +147,7 @@ PROCEDURES = {
     "tail": Case(training=f"{TRAINED}, batches: tail"),
     "shards": Case(training=f"{TRAINED}, shards: 3"),
     "shards, SAM": Case(CNN, f"{TRAINED}, shards: 3, sam: {{rho: 0.05}}"),
-    "shards, curves of looks": Case(training=f"{TRAINED}, shards: 3, curves: looks"),
+    "shards, curves by evaluation": Case(training=f"{TRAINED}, shards: 3, curves: looks"),
     "inputs as bytes": Case(CNN, resident_bytes=0),
     "inputs by pixel": Case(data=f"{DIGITS}, standardise: pixel", resident_bytes=0),
 }
@@ -176,7 +176,7 @@ def _call(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> Any
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_training_gives_the_same_results(name: str, call: Call) -> None:
+def test_devices_agree(name: str, call: Call) -> None:
     case = CASES[name]
     cpu, device = call("train_on_both", case.spec, case.n, case.resident_bytes)
     agree(cpu, device, case.precision)
@@ -192,9 +192,9 @@ def agree(cpu: Outcome, device: Outcome, precision: str) -> None:
     tolerance = TOLERANCE[precision]
     np.testing.assert_allclose(cpu.loss_curve, device.loss_curve, rtol=tolerance)
     assert cpu.loss == pytest.approx(device.loss, rel=tolerance, nan_ok=True)
-    assert set(cpu.readings) == set(device.readings)
-    for key, value in cpu.readings.items():
-        assert value == pytest.approx(device.readings[key], rel=tolerance, nan_ok=True), key
+    assert set(cpu.metrics) == set(device.metrics)
+    for key, value in cpu.metrics.items():
+        assert value == pytest.approx(device.metrics[key], rel=tolerance, nan_ok=True), key
 
 
 @pytest.mark.parametrize("training", ["sgd", "adam", "soap", "shampoo", "muon"])
@@ -203,27 +203,27 @@ def test_a_training_is_resumed_on_the_other_device(
     training: str, stopped_on: str, resumed_on: str, call: Call, tmp_path: Path
 ) -> None:
     case = OPTIMIZERS[training]
-    undisturbed = call("train", case.spec, case.n, "cpu")
+    uninterrupted = call("train", case.spec, case.n, "cpu")
     checkpoint = tmp_path / "probe.ckpt"
     stopped = call("train", case.spec, case.n, stopped_on, checkpoint=checkpoint, stop_at=5)
     assert stopped is None
     resumed = call("train", case.spec, case.n, resumed_on, checkpoint=checkpoint, fresh=False)
-    agree(undisturbed, resumed, case.precision)
+    agree(uninterrupted, resumed, case.precision)
 
 
 def test_dropout_draws_from_the_device_and_its_state_is_restored(
     call: Call, tmp_path: Path
 ) -> None:
     case = Case(DROPOUT)
-    cpu, undisturbed = call("train_on_both", case.spec, case.n)
-    assert not np.array_equal(cpu.loss_curve, undisturbed.loss_curve), "draws on the CPU"
+    cpu, uninterrupted = call("train_on_both", case.spec, case.n)
+    assert not np.array_equal(cpu.loss_curve, uninterrupted.loss_curve), "draws on the CPU"
     checkpoint = tmp_path / "probe.ckpt"
     for resumed_on in ("standin", "cpu"):  # the CPU cannot restore the state of the device
         stopped = call("train", case.spec, case.n, "standin", checkpoint=checkpoint, stop_at=5)
         assert stopped is None
         resumed = call("train", case.spec, case.n, resumed_on, checkpoint=checkpoint, fresh=False)
         if resumed_on == "standin":
-            same(undisturbed, resumed)
+            same(uninterrupted, resumed)
 
 
 def test_doctor_names_the_device(call: Call) -> None:
@@ -279,6 +279,6 @@ def test_a_custom_model_and_a_custom_trainer_are_measured(
     model: str, training: dict[str, Any], call: Call, tmp_path: Path
 ) -> None:
     (tmp_path / "nets.py").write_text(NETS)
-    given = {"family": model} if model == "linear" else model
-    cpu, device = (call("measure_custom", given, training, tmp_path, kind) for kind in KINDS)
+    family = {"family": model} if model == "linear" else model
+    cpu, device = (call("measure_custom", family, training, tmp_path, kind) for kind in KINDS)
     np.testing.assert_equal(device, cpu)

@@ -1,0 +1,201 @@
+"""Reparameterizations: networks whose weights are computed from other, trained parameters."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from flexhpc.errors import PointError
+from flexhpc.models.projections import PROJECTIONS
+
+_NEAR_ZERO = 1e-4
+
+
+class Reparameterization(nn.Module, ABC):
+    """A network that runs with computed weights; its buffers (BatchNorm's) are used unchanged.
+
+    Args:
+        network: an initialised network; training starts from its parameters.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    @abstractmethod
+    def weights(self) -> dict[str, Tensor]:
+        """Return the computed weights by their names in the network."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Run the network with :meth:`weights`."""
+        # Autocast applies to the network only: weights rounded to bf16 would leave the subspace.
+        with torch.autocast(inputs.device.type, enabled=False):
+            weights = self.weights()
+        outputs: Tensor = functional_call(self.network, weights, (inputs,))
+        return outputs
+
+
+class Subspace(Reparameterization):
+    """A network with theta = theta0 + P z for all flattened parameters; only z (dims,) is trained.
+
+    Training in a random subspace: Li et al. 2018, arXiv 1804.08838.
+
+    theta0 are the initial weights, and z starts at zero. P is drawn from torch's global generator
+    and never saved, because the same seed reproduces it.
+
+    Args:
+        network: the network, on the CPU; it is frozen in place.
+        dims: length of z.
+        projection: type of P, a key of ``PROJECTIONS``.
+
+    Raises:
+        PointError: see :func:`check_dims`; or P does not fit into memory.
+    """
+
+    def __init__(self, network: nn.Module, dims: int, projection: str) -> None:
+        super().__init__(network)
+        trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        self.sizes = {name: p.numel() for name, p in trainable.items()}
+        check_dims(dims, total := sum(self.sizes.values()))
+        network.requires_grad_(False)
+        self.z = nn.Parameter(torch.zeros(dims))
+        try:
+            self.projection = PROJECTIONS[projection](total, dims)
+        except (RuntimeError, MemoryError):
+            raise PointError(
+                f"model.subspace.projection: {projection} of {total} parameters x {dims} dims does "
+                "not fit into memory; use kronecker or fastfood"
+            ) from None
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return theta0 + P z, split into the network's parameters."""
+        pieces = self.projection(self.z).split(list(self.sizes.values()))
+        frozen = {name: self.network.get_parameter(name) for name in self.sizes}
+        return {
+            name: weight + piece.view_as(weight)
+            for (name, weight), piece in zip(frozen.items(), pieces, strict=True)
+        }
+
+
+def check_dims(dims: int, parameters: int) -> None:
+    """Raise PointError if a subspace has more dimensions than the network has parameters."""
+    if dims > parameters:
+        raise PointError(
+            f"model.subspace.dims: must not exceed the number of parameters ({dims}); "
+            f"use at most {parameters}"
+        )
+
+
+class LowRank(Reparameterization):
+    """A network in which every matrix W is replaced by W + B A; B and A are trained, W is frozen.
+
+    LoRA: Hu et al. 2021, arXiv 2106.09685.
+
+    B (outputs, rank) starts at zero and A (rank, inputs) with entries from N(0, 1 / inputs), so the
+    network initially equals the plain one. Vectors (biases, norms) are frozen as well.
+
+    Args:
+        network: the network, on the CPU; it is frozen in place.
+        rank: rank of B A, limited to the smaller dimension of each matrix.
+    """
+
+    def __init__(self, network: nn.Module, rank: int) -> None:
+        super().__init__(network)
+        self.shapes = matrices(network)
+        network.requires_grad_(False)
+        self.outer = nn.ParameterList()
+        self.inner = nn.ParameterList()
+        for outputs, inputs in self.shapes.values():
+            size = min(rank, outputs, inputs)
+            self.outer.append(nn.Parameter(torch.zeros(outputs, size)))
+            self.inner.append(nn.Parameter(torch.randn(size, inputs) / math.sqrt(inputs)))
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return W + B A for every matrix."""
+        frozen = [self.network.get_parameter(name) for name in self.shapes]
+        return {
+            name: weight + (b @ a).view_as(weight)
+            for name, weight, b, a in zip(self.shapes, frozen, self.outer, self.inner, strict=True)
+        }
+
+
+def low_rank_parameters(network: nn.Module, rank: int) -> int:
+    """Return the number of entries of all B and A, which can exceed that of the matrices."""
+    shapes = matrices(network).values()
+    return sum(min(rank, *shape) * sum(shape) for shape in shapes)
+
+
+class Quantised(Reparameterization):
+    """A network with every matrix entry rounded to the nearest of 2^bits values (k + 1/2) s.
+
+    Vectors are not rounded. k ranges from -2^(bits-1) to 2^(bits-1) - 1, so zero is not a value.
+    The step s of each matrix is fixed when the network is created: a trained step would store
+    information that the number of bits does not include. The underlying real weights are trained
+    with the straight-through estimator (Bengio et al. 2013, arXiv 1308.3432): the gradient of the
+    rounding is taken to be 1, also outside of the range of values.
+
+    Args:
+        network: an initialised network; its parameters are trained.
+        bits: bits per weight.
+    """
+
+    steps: Tensor
+
+    def __init__(self, network: nn.Module, bits: int) -> None:
+        super().__init__(network)
+        self.bits = bits
+        shapes = matrices(network)
+        self.names = list(shapes)
+        steps = [
+            _step(network.get_parameter(name), inputs, bits) for name, (_, inputs) in shapes.items()
+        ]
+        self.register_buffer("steps", torch.tensor(steps), persistent=False)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the rounded matrices; their gradient passes to the real weights unchanged."""
+        half = 2 ** (self.bits - 1)
+        result = {}
+        for name, step in zip(self.names, self.steps.unbind(), strict=True):
+            real = self.network.get_parameter(name)
+            rounded = ((real.detach() / step).floor().clamp(-half, half - 1) + 0.5) * step
+            # real - real is exactly 0, so the rounded value stays exact
+            result[name] = rounded + (real - real.detach())
+        return result
+
+
+def _step(weight: Tensor, inputs: int, bits: int) -> float:
+    """Return s: 2^bits steps span -r to r, with r = (1.3 + bits / 3) rms of the weights.
+
+    For 1 to 8 bits this is within 3 % of the range with the least error for Gaussian weights (Max
+    1960, table II). A matrix that is initialised at or close to zero (the head of a mixer) uses 1 /
+    sqrt(inputs) for its rms.
+    """
+    rms = float(weight.detach().double().square().mean().sqrt())
+    if rms < _NEAR_ZERO:
+        rms = 1 / math.sqrt(inputs)
+    return math.ldexp((1.3 + bits / 3) * rms, 1 - bits)
+
+
+def matrices(network: nn.Module) -> dict[str, tuple[int, int]]:
+    """Return (outputs, inputs) of every trainable parameter with two or more dimensions, by name.
+
+    A kernel (out, in, height, width) is a matrix of (out, in x height x width). With three or more
+    dimensions, leading dimensions of size 1 are dropped: the position embedding (1, n, width) of a
+    vit is n x width.
+    """
+    return {
+        name: _as_matrix(parameter.shape)
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad and parameter.dim() >= 2
+    }
+
+
+def _as_matrix(shape: torch.Size) -> tuple[int, int]:
+    sizes = list(shape)
+    while len(sizes) > 2 and sizes[0] == 1:
+        del sizes[0]
+    return sizes[0], math.prod(sizes[1:])

@@ -1,0 +1,27 @@
+"""Run searches on oracles instead of trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flexhpc.config.sections.search import Search
+from flexhpc.search import Ask, Estimate, Probe, ProbeResult, advance, at_once
+from flexhpc.search.arms import SINGLE_ARM, Coordinates
+
+
+def play(
+    search: Search,
+    n_limit: int,
+    oracle: Callable[[Probe], ProbeResult],
+    coordinates: Coordinates = SINGLE_ARM,
+) -> tuple[Estimate, list[ProbeResult]]:
+    """Run a search to its end; check that every proposed probe is legal and new."""
+    history: list[ProbeResult] = []
+    while isinstance(step := advance(search, n_limit, history, coordinates), Ask):
+        assert len(step.probes) == at_once(search)
+        assert not {(r.n, r.repeat, r.arm) for r in history} & set(step.probes)
+        assert all(1 <= probe.n <= n_limit for probe in step.probes)
+        assert all(0 <= probe.arm < len(coordinates) for probe in step.probes)
+        history += [oracle(probe) for probe in step.probes]
+        assert len(history) < 5_000
+    return step, history
