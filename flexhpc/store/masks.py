@@ -67,7 +67,7 @@ def read_masks(path: Path) -> Masks:
     """Read the masks of a point file.
 
     Raises:
-        PointError: the file is missing, corrupt, or was written by a newer flexhpc.
+        PointError: the file is missing, corrupt, or was written by another version of flexhpc.
     """
     with reading(path) as file:
         groups = list(probe_groups(file).values())

@@ -37,9 +37,8 @@ from flexhpc.store.structure import AS_TEXT, Tree, tree
 
 Permitted = Callable[[], bool]
 
-SCHEMA = 2
-"""Version of the file format. Files of schema 1 have no checksum until the next probe is added."""
-_HDF5 = b"\x89HDF\r\n\x1a\n"
+SCHEMA = 1
+"""Version of the file format."""
 _POINT = re.compile("[0-9a-f]{16}")
 _READING = "reading."
 _MACHINE = "machine."
@@ -64,10 +63,6 @@ _PLAIN_TYPES = {
     )
 }  # fmt: skip
 """For each Python type: NumPy dtype, HDF5 type in the file, and HDF5 type in memory."""
-_ABSENT = {
-    "rejected": False, "arm": 0, "classes": 0, "bits": 0, "n_pool": 0, "conflict_groups": "",
-}  # fmt: skip
-"""Defaults of attributes that files of flexhpc 0.1 lack."""
 
 
 def create(path: Path, header: Header) -> None:
@@ -213,12 +208,12 @@ def read(path: Path, known: PointRecord | None = None) -> PointRecord | None:
         known: result of an earlier read; its probes are not read again.
 
     Raises:
-        PointError: the file is corrupt, or was written by a newer flexhpc.
+        PointError: the file is corrupt, or was written by another version of flexhpc.
     """
     if not path.exists():
         return None
     with reading(path) as file:
-        header = Header(**typed.header({**_ABSENT, **file.attributes}))
+        header = Header(**typed.header(file.attributes))
         groups = probe_groups(file)
         probes = _still_there(known.probes if known else [], list(groups.values()))
         for name, group in list(groups.items())[len(probes) :]:
@@ -266,9 +261,7 @@ def _evaluation(file: Tree) -> dict[str, Any] | None:
     found = file.group("evaluation")
     if found is None:
         return None
-    values = typed.evaluation(_nested(found))
-    # Evaluations of flexhpc 0.1 used all samples and the budget of a probe, and lack these keys.
-    return {"asked": {}, "interpolated": values["train_accuracy"] == 1, **values}
+    return typed.evaluation(_nested(found))
 
 
 @contextlib.contextmanager
@@ -278,43 +271,24 @@ def reading(path: Path) -> Iterator[Tree]:
     If the file name is a point id, the stored id must match it.
 
     Raises:
-        PointError: the file is missing, corrupt, not HDF5, has unexpected content, or was written
-            by a newer flexhpc; one clear message per cause.
+        PointError: the file is missing, corrupt, has unexpected content, or was written by
+            another version of flexhpc; one clear message per cause.
     """
-    with _looked_over(path) as (held, _):
+    with _readable(path), h5py.File(h5py.h5f.open_file_image(_content(path))) as file:
+        _check_schema(file, path)
+        held = tree(file)
+        point = str(held.attributes["point_id"])
+        if _POINT.fullmatch(path.stem) and point != path.stem:
+            raise CorruptFile(f"belongs to point {point[:40]!r}")
         yield held
 
 
-@contextlib.contextmanager
-def _looked_over(path: Path) -> Iterator[tuple[Tree, h5py.File]]:
-    """Open and validate a file as :func:`reading` does; yield its content and the HDF5 file."""
-    with _readable(path):
-        content, sealed = _content(path)
-        if not sealed and not content.startswith(_HDF5):
-            raise CorruptFile("not an HDF5 file" if content else "empty file")
-        with h5py.File(h5py.h5f.open_file_image(content)) as file:
-            if _schema(file, path) == SCHEMA and not sealed:
-                raise CorruptFile("checksum missing")
-            held = tree(file)
-            point = str(held.attributes["point_id"])
-            if _POINT.fullmatch(path.stem) and point != path.stem:
-                raise CorruptFile(f"belongs to point {point[:40]!r}")
-            yield held, file
-
-
-def _schema(file: h5py.File, path: Path) -> int:
-    """Return a file's schema.
-
-    Raises:
-        PointError: the file was written by a newer flexhpc.
-    """
-    schema = int(file.attrs["schema"])
-    if schema > SCHEMA:
+def _check_schema(file: h5py.File, path: Path) -> None:
+    """Raise PointError if a file was written by another version of flexhpc."""
+    if (schema := int(file.attrs["schema"])) != SCHEMA:
         raise PointError(
-            f"{path}: has schema {schema}, written by a newer flexhpc; this one reads "
-            f"up to {SCHEMA}, so upgrade it"
+            f"{path}: unsupported schema ({schema}); this flexhpc reads schema {SCHEMA}"
         )
-    return schema
 
 
 @contextlib.contextmanager
@@ -331,7 +305,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise corrupt(path, one_line(error) if known else "damaged HDF5 structure") from None
 
 
-def _content(path: Path) -> tuple[bytes, bool]:
+def _content(path: Path) -> bytes:
     try:
         return seal.read_sealed(path)
     except OSError as error:
@@ -347,7 +321,7 @@ def corrupt(path: Path, problem: str) -> PointError:
 
 
 def _summary(group: Tree, name: str, n_total: int) -> ProbeSummary:
-    attributes = {**_ABSENT, **group.attributes}
+    attributes = group.attributes
 
     def prefixed(prefix: str) -> dict[str, Any]:
         size = len(prefix)
@@ -378,7 +352,7 @@ def _replacing(
         _check_memory(content.seek(0, os.SEEK_END))
         with h5py.File(content, "r+") if copy else _fresh(content) as file:
             if copy:
-                _schema(file, path)
+                _check_schema(file, path)
             file.attrs["schema"] = SCHEMA
             yield file
         with replacing(path, permitted=permitted) as part:
@@ -407,20 +381,6 @@ def _fresh(content: BytesIO) -> h5py.File:
 
 
 def _copied(path: Path) -> BytesIO:
-    """Return the validated content of a file, with space for the checksum.
-
-    A file with a matching checksum was written by flexhpc and is not validated again. A file
-    without checksum (schema 1) is validated and copied.
-    """
+    """Return the content of a file whose checksum matches."""
     with _readable(path):
-        content, sealed = _content(path)
-    if sealed:
-        return BytesIO(content)
-    with _looked_over(path) as (_, old):
-        copy = BytesIO()
-        with _fresh(copy) as new:
-            for key, value in old.attrs.items():
-                new.attrs[key] = value
-            for name in old:
-                old.copy(name, new)
-        return copy
+        return BytesIO(_content(path))

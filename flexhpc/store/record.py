@@ -23,13 +23,12 @@ class Header:
         n_limit: largest n that can be probed (samples).
         conflicts: number of groups of identical inputs with different labels.
         unfittable: number of samples that prevent a perfect fit.
-        classes: number of classes; 0 if an older file lacks it.
-        bits: number of bits of the trained parameters; 0 if an older file lacks it.
-        n_pool: number of samples that may be drawn; 0 if an older file lacks it.
+        classes: number of classes.
+        bits: number of bits of the trained parameters; 0 if a custom trainer has no network.
+        n_pool: number of samples that may be drawn.
         conflict_groups: JSON of the groups of identical inputs with different labels that may be
             drawn, as [samples per label, number of such groups] pairs: ``[[[2, 1], 30]]`` means 30
-            groups with two samples of one label and one of another. Empty if an older file lacks
-            it.
+            groups with two samples of one label and one of another.
     """
 
     point: str
@@ -42,8 +41,8 @@ class Header:
     unfittable: int
     classes: int
     bits: int
-    n_pool: int = 0
-    conflict_groups: str = ""
+    n_pool: int
+    conflict_groups: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,15 +44,12 @@ def _model(kind: type, without: Collection[str] = (), **narrower: Any) -> type[B
 
 
 class _Evaluation(BaseModel):
-    """Result of :func:`flexhpc.measuring.evaluate.evaluate`.
-
-    ``asked`` and ``interpolated`` have defaults because files of flexhpc 0.1 lack them.
-    """
+    """Result of :func:`flexhpc.measuring.evaluate.evaluate`."""
 
     model_config = _STRICT
 
-    asked: dict[str, int] = {}
-    interpolated: bool | None = None
+    asked: dict[str, int]
+    interpolated: bool
     n: _Count
     n_test: _Count
     verdict: _Word

@@ -13,8 +13,8 @@ import pytest
 
 from flexhpc.errors import PointError
 from flexhpc.launch.prepare import open_folder, prepare
-from flexhpc.store import finish, read, read_masks
-from flexhpc.store.seal import SIZE, read_sealed
+from flexhpc.store import read, read_masks
+from flexhpc.store.seal import SIZE
 from flexhpc.store.status import open_run
 from flexhpc.tracking.quiet import mlflow_client
 from tests.command import flexhpc
@@ -244,7 +244,7 @@ def test_files_of_wrong_content_fail_their_points_alone(run_of_all_kinds: Path) 
         assert point["state"] == expected, change
         if change in HARMFUL:
             newer = change is a_schema_to_come
-            why = "written by a newer flexhpc" if newer else "is corrupt"
+            why = "unsupported schema (99)" if newer else "is corrupt"
             assert why in point["message"], change
             assert "\n" not in point["message"]
             assert len(point["message"]) < 600
@@ -318,27 +318,3 @@ def test_what_is_no_plain_file_keeps_nobody_waiting(run: Path) -> None:
     second.unlink()
     second.mkdir()
     assert [one["state"] for one in looked_at(run)] == ["failed", "failed", "done"]
-
-
-def test_a_file_without_checksum_of_schema_1_gets_one(run: Path, tmp_path: Path) -> None:
-    path = files(run)[0]
-    old = tmp_path / "old.h5"
-    with h5py.File(path) as new, h5py.File(old, "w") as file:
-        for key, value in new.attrs.items():
-            file.attrs[key] = value
-        for name in new:
-            new.copy(name, file)
-        file.attrs["schema"] = 1
-    right, found = read(path), read(old)
-    assert found.estimate == right.estimate
-    assert len(found.probes) == len(right.probes)
-    with h5py.File(old, "r+") as file:
-        file.attrs["schema"] = 2
-    with pytest.raises(PointError, match="checksum missing"):
-        read(old)
-    with h5py.File(old, "r+") as file:
-        file.attrs["schema"] = 1
-    finish(old, right.estimate)
-    assert read_sealed(old)[1]
-    assert read(old).estimate == right.estimate
-    assert read_masks(old).fit.tobytes() == read_masks(path).fit.tobytes()

@@ -101,10 +101,10 @@ def result(n: int, missed: int, verdict: str, *, rejected: bool = False) -> Prob
     return ProbeResult(n=n, repeat=0, verdict=verdict, n_errors=missed, cost=n, rejected=rejected)
 
 
-def test_a_probe_that_was_given_up_counts_with_what_it_missed_then() -> None:
+def test_a_failed_probe_counts_with_what_it_missed() -> None:
     fits = [result(n, 0, "fit") for n in (100, 120, 140)]
-    many = [result(n, n // 2, "hopeless") for n in (200, 210, 220)]
-    few = [result(n, n // 50, "hopeless") for n in (200, 210, 220)]
+    many = [result(n, n // 2, "not_fit") for n in (200, 210, 220)]
+    few = [result(n, n // 50, "not_fit") for n in (200, 210, 220)]
     assert estimate_at(0.1, 1_000, [*fits, *many]).emc_hi < 220
     assert estimate_at(0.1, 1_000, [*fits, *few]).censored == "right"
 
