@@ -34,15 +34,16 @@ def keep(run: Path, folder: Path) -> Path:
 
 
 def _plain(status: PointStatus) -> dict[str, object]:
-    record = status.record
+    record, estimate = status.record, status.estimate
     assert record is not None
+    assert estimate is not None
     probes = [
         {k: v for k, v in vars(probe).items() if k not in _LEFT_OUT} for probe in record.probes
     ]
     header = {k: v for k, v in asdict(record.header).items() if k != "point"}
     return {
         "header": header, "probes": probes,
-        "estimate": record.estimate, "evaluation": record.evaluation,
+        "estimate": asdict(estimate), "evaluation": record.evaluation,
     }  # fmt: skip
 
 
@@ -65,12 +66,10 @@ def kept(path: Path, scratch: Path) -> tuple[list[PointStatus], str]:
         ]
         record = PointRecord(
             header=Header(point=point.canonical, **held["header"]), probes=probes,
-            estimate=held["estimate"], evaluation=held["evaluation"],
+            estimate=Estimate.of(held["estimate"]), evaluation=held["evaluation"],
         )  # fmt: skip
         statuses.append(
-            PointStatus(
-                point=point, state="done", record=record, estimate=Estimate.of(held["estimate"])
-            )
+            PointStatus(point=point, state="done", record=record, estimate=record.estimate)
         )
     return statuses, stored["spec"]
 

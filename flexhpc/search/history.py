@@ -291,11 +291,8 @@ class Estimate:
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Estimate:
         """Create an estimate from the plain values that a point file stores."""
-        by_eps = {
-            eps: EpsEstimate(**{"emc_hi": None, **values})
-            for eps, values in stored.get("by_eps", {}).items()
-        }
-        curve = {key: tuple(stored[key]) for key in ("width", "lapse") if stored.get(key)}
+        by_eps = {eps: EpsEstimate(**values) for eps, values in stored["by_eps"].items()}
+        curve = {key: tuple(stored[key]) for key in ("width", "lapse")}
         return cls(**{**stored, **curve, "by_eps": by_eps})
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flexhpc.search import Estimate
+
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
@@ -121,14 +123,14 @@ class PointRecord:
     Attributes:
         header: definition of the point.
         probes: finished probes, in the order in which they were appended.
-        estimate: fields of the final estimate; None while the search is running.
+        estimate: final estimate; None while the search is running.
         evaluation: eval metrics by name; None if the model was not evaluated. ``asked`` holds the
             requested number of training samples and budget.
     """
 
     header: Header
     probes: list[ProbeSummary]
-    estimate: dict[str, Any] | None
+    estimate: Estimate | None
     evaluation: dict[str, Any] | None
 
     def evaluated(self, asked: Mapping[str, int] | None) -> bool:

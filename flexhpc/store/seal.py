@@ -35,7 +35,7 @@ def read_sealed(path: Path) -> bytes:
 
     Raises:
         OSError: the file cannot be read, is not a regular file, or is larger than ``MOST``.
-        CorruptFile: the content does not match its checksum, or has none.
+        CorruptFile: the content has no checksum, or does not match it.
     """
     content = read_plain(path, MOST)
     if not content.startswith(_NAME):
