@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import h5py
 
 from flexhpc.config import Point
 from flexhpc.store import RunFolder, read, read_masks
+from flexhpc.store.point_file import AS_TEXT
 from flexhpc.store.seal import sealed
-from flexhpc.store.structure import AS_TEXT
 
 
 def contents(point: Point, run: RunFolder) -> dict[str, Any]:
@@ -37,15 +38,13 @@ def contents(point: Point, run: RunFolder) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def edited(path: Path, *, keep_text: bool = False) -> Iterator[h5py.File]:
-    """Open a point's file to change it; its checksum is that of what it then holds.
-
-    Unless ``keep_text``, attributes are then no longer there as one text as well, which would be
-    believed before them.
-    """
+def edited(path: Path) -> Iterator[h5py.File]:
+    """Open a point's file to change it; its checksum is that of the changed content."""
     with h5py.File(path, "r+") as file:
-        if not keep_text:
-            file.attrs.pop(AS_TEXT, None)
-            file.visititems(lambda _, item: item.attrs.pop(AS_TEXT, None) and None)
         yield file
     path.write_bytes(sealed(path.read_bytes()))
+
+
+def change_fields(group: h5py.Group, **changes: Any) -> None:
+    """Change fields of a group of a point's file, as they are read."""
+    group.attrs[AS_TEXT] = json.dumps({**json.loads(group.attrs[AS_TEXT]), **changes})

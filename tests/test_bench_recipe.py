@@ -65,7 +65,8 @@ def status(
         probes.append(ProbeSummary(**values))
     header = Header(
         point=point.canonical, point_id=point.id, params=100, data_fingerprint="f", n_total=N_LIMIT,
-        n_limit=N_LIMIT, conflicts=0, unfittable=0, classes=10, bits=3200,
+        n_limit=N_LIMIT, conflicts=0, unfittable=0, classes=10, bits=3200, n_pool=N_LIMIT,
+        conflict_groups="[]",
     )  # fmt: skip
     history = history_of(probes, point.training)
     estimate = estimate_so_far(point.search, N_LIMIT, history, point.coordinates)

@@ -34,15 +34,16 @@ def save_records(run: Path, folder: Path) -> Path:
 
 
 def _plain(status: PointStatus) -> dict[str, object]:
-    record = status.record
+    record, estimate = status.record, status.estimate
     assert record is not None
+    assert estimate is not None
     probes = [
         {k: v for k, v in vars(probe).items() if k not in _OMITTED} for probe in record.probes
     ]
     header = {k: v for k, v in asdict(record.header).items() if k != "point"}
     return {
         "header": header, "probes": probes,
-        "estimate": record.estimate, "evaluation": record.evaluation,
+        "estimate": asdict(estimate), "evaluation": record.evaluation,
     }  # fmt: skip
 
 
@@ -66,12 +67,10 @@ def load_records(path: Path, scratch: Path) -> tuple[list[PointStatus], str]:
         ]
         record = PointRecord(
             header=Header(point=point.canonical, **content["header"]), probes=probes,
-            estimate=content["estimate"], evaluation=content["evaluation"],
+            estimate=Estimate.of(content["estimate"]), evaluation=content["evaluation"],
         )  # fmt: skip
         statuses.append(
-            PointStatus(
-                point=point, state="done", record=record, estimate=Estimate.of(content["estimate"])
-            )
+            PointStatus(point=point, state="done", record=record, estimate=record.estimate)
         )
     return statuses, stored["spec"]
 

@@ -60,7 +60,7 @@ def row_of(status: PointStatus) -> Row:
         for key in COLUMNS:
             if hasattr(estimate, key):
                 row[key] = getattr(estimate, key)
-        row["width_of_curve"] = estimate.width[1] if estimate.width else None
+        row["width_of_curve"] = estimate.width[1]
         row["wider_than_asked"] = wider(status.point.search, estimate)
         if estimate.best_chance is not None:
             arm = status.point.arms[estimate.arm]
@@ -86,8 +86,7 @@ def _bits_per_parameter(status: PointStatus, record: PointRecord) -> Held | None
     """Return the most information (bits per parameter) about random labels or tokens.
 
     None for all other labels: they can be predicted from the inputs, so that fitting them does not
-    measure storage. Also None for a trainer without a network, before the first probe, and for
-    older files that do not store the number of classes.
+    measure storage. Also None for a trainer without a network, and before the first probe.
     """
     data = status.point.data
     if not record.header.params:

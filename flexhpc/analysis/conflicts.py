@@ -63,9 +63,9 @@ def chance_of_conflict(groups: Groups, pool: int, n: int) -> float:
 def conflict_chance(header: Header, estimate: Estimate) -> float | None:
     """Return the probability of a conflict at n = EMC, or at the bound of a right-censored EMC.
 
-    None for a left-censored EMC, and where the header stores no conflict groups.
+    None for a left-censored EMC.
     """
-    if not header.conflict_groups or estimate.censored == "left":
+    if estimate.censored == "left":
         return None
     groups = json.loads(header.conflict_groups)
     return chance_of_conflict(groups, header.n_pool, min(estimate.emc, header.n_pool))

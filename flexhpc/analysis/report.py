@@ -38,7 +38,7 @@ from flexhpc.analysis.sample_views import SampleView, view_of
 from flexhpc.analysis.samples import scores_of
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
 from flexhpc.analysis.text import bracket_text, emc_text, estimate_text, number_text, ratio_text
-from flexhpc.analysis.training_error import cut_short, with_errors
+from flexhpc.analysis.training_error import with_errors
 from flexhpc.analysis.trimmed import trimmed
 from flexhpc.analysis.tuning import best_text, tuned
 from flexhpc.atomic import read_json, write_atomic
@@ -186,7 +186,6 @@ def write_report(
             for family, some in by_family(model_pairs).items()
             for key, outcome in (("test_accuracy", "test accuracy"), ("gap", "gap"))
         ],
-        cut_short=cut_short(statuses, eps),
         pairs=len(model_pairs),
         left_out=len(model_pairs) - len(exact(model_pairs)),
         fewest=FEWEST,

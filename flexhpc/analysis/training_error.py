@@ -33,14 +33,3 @@ def _with_errors(status: PointStatus, eps: Sequence[float]) -> PointStatus:
     merged = {**estimates, **status.estimate.by_eps}
     by_eps = {name: merged[name] for name in sorted(merged, key=float)}
     return replace(status, estimate=replace(status.estimate, by_eps=by_eps))
-
-
-def cut_short(statuses: Sequence[PointStatus], eps: Sequence[float]) -> int:
-    """Count the probes that were stopped early with an error above the smallest of ``eps``.
-
-    Their final errors are unknown. They count as failures, so many of them bias the EMC at a
-    training error downwards.
-    """
-    probes = [probe for status in statuses if status.record for probe in status.record.probes]
-    least = min(eps, default=1.0)
-    return sum(p.verdict == "hopeless" and p.n_errors > least * p.n for p in probes)

@@ -77,18 +77,12 @@ def results(
     """Print the results table: one row per point."""
     from flexhpc.analysis.collect import as_csv, as_json, as_parquet, row_of
     from flexhpc.analysis.tables import print_results
-    from flexhpc.analysis.training_error import cut_short, with_errors
+    from flexhpc.analysis.training_error import with_errors
     from flexhpc.store.status import StatusReader, open_run
 
     errors = training_errors(eps)
     folder, sweep, points = open_run(run)
     statuses = with_errors(StatusReader(folder, points).read(), errors)
-    if count := cut_short(statuses, errors):
-        typer.echo(
-            f"{count} probes were given up before their end and count as failing: EMC at a "
-            "training error may be too small (docs/search.md)",
-            err=True,
-        )
     if form is Format.table:
         print_results(statuses, sweep.compare, why=False)
         _exit_if_failed(statuses)

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from flexhpc.config.identity import HASH_VERSION, before, canonical, plain
+from flexhpc.config.identity import canonical, plain
 from flexhpc.config.nested import Keys, put
 from flexhpc.config.resolve import (
     Report,
-    beneath,
     complete,
     resolve,
     show,
@@ -34,13 +33,11 @@ class Frozen:
     """The defaults that a frozen spec was written with.
 
     Attributes:
-        version: hash version of its points.
         variants: section -> variant if the spec does not give one.
         defaults: section -> variant -> key -> value.
         code: import path of user code -> its location and version.
     """
 
-    version: int = HASH_VERSION
     variants: dict[str, str] = field(default_factory=dict)
     defaults: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     code: dict[str, Code] = field(default_factory=dict)
@@ -82,13 +79,6 @@ def entry(
     key, variant = variant_of(name, given)
     cls = variant_class(name, variant)
     defaults = frozen.defaults.get(name, {}).get(str(variant), {})
-    retired: dict[str, Any] = {}
-    if cls is not None and frozen.version < HASH_VERSION:
-        defaults = beneath(before(cls, frozen.version), defaults)
-        retired = {k: v for k, v in (defaults | given).items() if k in cls.retired}
-        given, defaults = (
-            {k: v for k, v in some.items() if k not in cls.retired} for some in (given, defaults)
-        )
     missing = False
     if cls is not None and issubclass(cls, CustomCode):
         placed = _placed(str(variant), given.get("version"), frozen, beside)
@@ -113,7 +103,7 @@ def entry(
     if missing:
         return None
     first = arms[0][1]
-    content = plain(first, frozen.version) | retired
+    content = plain(first)
     for path, several in tried.items():
         content = put(content, path, {"tune": several})
     return Entry(section=first, text=canonical(content), tried=tried, arms=tuple(arms))

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from flexhpc.config.identity import canonical, digest
+from flexhpc.config.identity import HASH_VERSION, canonical, digest
 from flexhpc.config.point import Point
 from flexhpc.config.resolve import variant_of
 from flexhpc.config.sections.evaluate import Evaluate
@@ -67,9 +67,9 @@ def freeze(sweep: Sweep, points: list[Point]) -> str:
                 held = defaults.setdefault(name, {}).setdefault(variant, {})
                 _merge(held, missing)
     variants = sweep.frozen.variants if sweep.frozen else DEFAULT_VARIANT
-    if sweep.frozen:  # includes the retired keys
+    if sweep.frozen:
         _merge(defaults, sweep.frozen.defaults)
-    held = {"version": sweep.version, "variants": dict(variants), "defaults": defaults}
+    held = {"version": HASH_VERSION, "variants": dict(variants), "defaults": defaults}
     if sweep.code:
         held["code"] = {name: asdict(code) for name, code in sweep.code.items()}
     frozen = {**request(sweep), "frozen": held}

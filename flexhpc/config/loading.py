@@ -180,7 +180,7 @@ class _Reader:
             return None
         frozen = self.top["frozen"]
         variants = frozen.get("variants") if isinstance(frozen, dict) else None
-        version = frozen.get("version", 1) if isinstance(frozen, dict) else 1
+        version = frozen.get("version") if isinstance(frozen, dict) else None
         defaults = frozen.get("defaults") if isinstance(frozen, dict) else None
         levels = [variants, defaults]
         if isinstance(defaults, dict):
@@ -189,16 +189,16 @@ class _Reader:
         if not all(isinstance(level, dict) for level in levels) or not isinstance(version, int):
             self.note(("frozen",), "is written by flexhpc, and was changed; leave it out")
             return None
-        if not 1 <= version <= HASH_VERSION:
-            what = f"has version {version}, written by a newer flexhpc; this one reads up to"
-            self.note(("frozen",), f"{what} {HASH_VERSION}, so upgrade it")
+        if version != HASH_VERSION:
+            what = f"unsupported version ({version}); this flexhpc reads version {HASH_VERSION}"
+            self.note(("frozen",), what)
             return None
         try:
             code = {name: Code(**place) for name, place in (frozen.get("code") or {}).items()}
         except (AttributeError, TypeError):
             self.note(("frozen",), "is written by flexhpc, and was changed; leave it out")
             return None
-        return Frozen(version=version, variants=variants or {}, defaults=defaults or {}, code=code)
+        return Frozen(variants=variants or {}, defaults=defaults or {}, code=code)
 
     def _beside(self, name: str, cls: type[S]) -> S:
         return self._section(name, cls, self._mapping(name)) or cls()

@@ -241,8 +241,6 @@ def _unknown(section: str, cls: type[Section], variant: str, path: tuple[str, ..
             )
     if path == ("learning_rate",):
         return "several rates are tuned now: write lr: {tune: [lowest, highest]}, or each of them"
-    if path[-1] in cls.retired:
-        return "has no meaning any more (docs/search.md says why); leave it out"
     inner: Any = cls
     for part in path[:-1]:
         inner = inner.model_fields[part].annotation

@@ -17,7 +17,7 @@ from flexhpc.config.checks import (
     generalizes,
 )
 from flexhpc.config.entry import Entry, Frozen, arms_of, entry
-from flexhpc.config.identity import HASH_VERSION, digest, point_json
+from flexhpc.config.identity import digest, point_json
 from flexhpc.config.nested import Keys, put, taken, without_none
 from flexhpc.config.point import Point
 from flexhpc.config.resolve import spelled_out, variant_of, with_variant
@@ -97,11 +97,6 @@ class Sweep:
     problems: Problems = field(default_factory=dict)
 
     @property
-    def version(self) -> int:
-        """Hash version of its points."""
-        return self.frozen.version if self.frozen else HASH_VERSION
-
-    @property
     def size(self) -> int:
         """Number of points."""
         return math.prod(len(axis.values) for axis in self.axes)
@@ -142,7 +137,7 @@ class Sweep:
             data_json, model_json, training_json, search_json = (
                 cast(Any, entry).text for entry in entries
             )
-            text = point_json(data_json, model_json, search_json, seed, training_json, self.version)
+            text = point_json(data_json, model_json, search_json, seed, training_json)
             yield Point(
                 index=index, id=digest(text), canonical=text, data=data, model=model,
                 training=training, search=search, seed=seed, arms=arms_of(entries[1], entries[2]),

@@ -17,7 +17,6 @@ from filelock import FileLock
 
 from flexhpc.atomic import read_json, write_atomic, write_json
 from flexhpc.config import Point, Sweep, checked, freeze, load, request_hash
-from flexhpc.config.identity import HASH_VERSION
 from flexhpc.config.loading import Spec
 from flexhpc.errors import InputError
 from flexhpc.store import RunFolder
@@ -120,7 +119,6 @@ def _record(prepared: Prepared, launch: str, image: str | None) -> dict[str, Any
     record = read_json(run.record) or {"name": run.name}
     record |= {
         "request": prepared.request,
-        "hash_version": HASH_VERSION,
         "python": platform.python_version(),
         "packages": packages(),
         "git": _git_commit(),

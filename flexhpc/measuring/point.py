@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from flexhpc.config import Point
@@ -68,7 +67,7 @@ def measure(
     else:
         _check_same(path, record.header, header)
     if record is not None and record.estimate is not None:
-        estimate = Estimate.of(record.estimate)
+        estimate = record.estimate
     else:
         history = history_of(record.probes, point.training) if record else []
         estimate = _search(point, samples, history, run, group, callbacks, pool)
@@ -140,7 +139,7 @@ def _search(
 
 def _finished(estimate: Estimate, path: Path, callbacks: Callbacks) -> Estimate:
     _still_ours(callbacks)
-    finish(path, asdict(estimate), permitted=callbacks.owns_claim)
+    finish(path, estimate, permitted=callbacks.owns_claim)
     return estimate
 
 

@@ -20,9 +20,8 @@ LEVEL = 0.9
 """Probability covered by an interval."""
 TAILS = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
 """Posterior quantiles of an interval's lower end, median and upper end."""
-UNINFORMATIVE = ("diverged", "unstable", "hopeless")
-"""Verdicts whose number of missed samples carries no information about capacity; ``hopeless`` was
-written by flexhpc 0.1, which stopped probes early."""
+UNINFORMATIVE = ("diverged", "unstable")
+"""Verdicts whose number of missed samples carries no information about capacity."""
 MOST_REJECTED = 4
 """Largest number of rejected probes per n and arm that are ignored; if there are more, all of them
 count as failures."""
@@ -206,9 +205,9 @@ class Estimate:
         unconverged: number of probes that exhausted the budget while still improving.
         rejected: number of probes that do not count because a convergence gate rejected them.
         width, lapse: lower end, median and upper end, at ``level``, of the fit curve's width in
-            log n and of its lapse rate; None in older files.
+            log n and of its lapse rate.
         by_eps: estimate for each training error in ``search.eps``; keys are written as ``0.1``.
-        ended_by: why the search ended; None in older files and while the search is running.
+        ended_by: why the search ended; None while the search is running.
         arm: index of the best values of the tuned keys.
         best_chance: posterior probability that ``arm`` is the best; None without tuned keys.
     """
@@ -224,9 +223,9 @@ class Estimate:
     probes: int
     cost: int
     unconverged: int
-    rejected: int = 0
-    width: Quantiles | None = None
-    lapse: Quantiles | None = None
+    rejected: int
+    width: Quantiles
+    lapse: Quantiles
     by_eps: Mapping[str, EpsEstimate] = field(default_factory=dict)
     ended_by: EndedBy | None = None
     arm: int = 0
@@ -240,11 +239,8 @@ class Estimate:
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Estimate:
         """Create an estimate from the plain values that a point file stores."""
-        by_eps = {
-            eps: EpsEstimate(**{"emc_hi": None, **values})
-            for eps, values in stored.get("by_eps", {}).items()
-        }
-        curve = {key: tuple(stored[key]) for key in ("width", "lapse") if stored.get(key)}
+        by_eps = {eps: EpsEstimate(**values) for eps, values in stored["by_eps"].items()}
+        curve = {key: tuple(stored[key]) for key in ("width", "lapse")}
         return cls(**{**stored, **curve, "by_eps": by_eps})
 
 

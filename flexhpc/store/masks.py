@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from flexhpc.store.bits import Bits, unpack
 from flexhpc.store.point_file import probe_groups, reading
-from flexhpc.store.seal import CorruptFile
-from flexhpc.store.structure import Tree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,36 +65,23 @@ def read_masks(path: Path) -> Masks:
     """Read the masks of a point file.
 
     Raises:
-        PointError: the file is missing, corrupt, or was written by a newer flexhpc.
+        PointError: the file is missing, corrupt, or was written by another version of flexhpc.
     """
     with reading(path) as file:
-        groups = list(probe_groups(file).values())
-        n_total = int(file.attributes["n_total"])
-        width = -(-n_total // 8)
+        groups = probe_groups(file)
+        n_total = int(file.attrs["n_total"])
+        none = np.zeros(-(-n_total // 8), np.uint8)
 
         def stacked(name: str) -> Bits:
-            none = np.zeros(width, np.uint8)
-            rows = [group.arrays[name]() if name in group.arrays else none for group in groups]
-            if any(row.dtype != np.uint8 for row in rows):
-                raise CorruptFile(f"{name} is no mask")
-            return np.stack(rows) if rows else np.empty((0, width), np.uint8)
+            rows = [group[name][:] if name in group else none for group in groups]
+            return np.stack(rows) if rows else np.empty((0, len(none)), np.uint8)
 
         return Masks(
             n_total=n_total,
-            n=np.array([int(group.attributes["n"]) for group in groups], dtype=np.int64),
+            n=np.array([int(group.attrs["n"]) for group in groups], dtype=np.int64),
             subset=stacked("subset"),
             fit=stacked("fit"),
             outside=stacked("unseen"),
             outside_fit=stacked("unseen_fit"),
-            forgotten=[_forgotten(group, n_total) for group in groups],
+            forgotten=[group["forgotten"][:] if "forgotten" in group else None for group in groups],
         )
-
-
-def _forgotten(group: Tree, n_total: int) -> NDArray[np.signedinteger[Any]] | None:
-    if "forgotten" not in group.arrays:
-        return None
-    counts = group.arrays["forgotten"]()
-    drawn = int(unpack(group.arrays["subset"](), n_total).sum())
-    if counts.dtype.kind != "i" or len(counts) != drawn or counts.min(initial=0) < -1:
-        raise CorruptFile("forgotten does not count the samples of its subset")
-    return counts

@@ -5,9 +5,9 @@ disk, and for a concurrent reader, the file contains all finished probes or all 
 is never corrupt. Files are small (two bits per sample and probe, plus one byte if forgetting is
 counted), so the copy takes milliseconds, which is negligible compared with a training.
 
-Content is not trusted when it is read. Checks are, in this order: the checksum
-(:mod:`flexhpc.store.seal`), the HDF5 structure (:mod:`flexhpc.store.structure`) and the types of
-values (:mod:`flexhpc.store.typed`).
+A file whose checksum (:mod:`flexhpc.store.seal`) matches was written by this module, so its
+content is not validated again. Each group holds the fields of one dataclass of
+:mod:`flexhpc.store.record` as JSON, from which it is read, and as attributes for other programs.
 """
 
 from __future__ import annotations
@@ -18,56 +18,37 @@ import mmap
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5s, h5t
 from numpy.typing import NDArray
 
 from flexhpc.atomic import replacing
 from flexhpc.errors import PointError, one_line
-from flexhpc.store import seal, typed
+from flexhpc.search import Estimate
+from flexhpc.store import seal
 from flexhpc.store.bits import pack
 from flexhpc.store.record import Header, PointRecord, ProbeRecord, ProbeSummary
 from flexhpc.store.seal import CorruptFile
-from flexhpc.store.structure import AS_TEXT, Tree, tree
 
 Permitted = Callable[[], bool]
 
-SCHEMA = 2
-"""Version of the file format. Files of schema 1 have no checksum until the next probe is added."""
-_HDF5 = b"\x89HDF\r\n\x1a\n"
+SCHEMA = 1
+"""Version of the file format."""
+AS_TEXT = "json"
+"""Attribute that holds the fields of a group as one JSON object; HDF5 would take about 40
+microseconds to read each of them."""
 _POINT = re.compile("[0-9a-f]{16}")
-_READING = "reading."
-_MACHINE = "machine."
-_TUNED = "tuned."
-_PLAIN = (
-    "n", "repeat", "verdict", "n_errors", "train_accuracy", "loss", "epochs", "steps", "cost",
-    "seconds", "finished", "rejected", "arm",
-)  # fmt: skip
-_BROKEN = (
-    OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, AttributeError,
-    RecursionError,
-)  # fmt: skip
-"""Exceptions that reading a corrupt file raises, in h5py or in code that expects other types."""
+_PREFIXES = {"seeds": "seed_", "readings": "reading."}
+"""Prefix of the attributes of a mapping, if it is not the mapping's name and a dot."""
 _PACKED_FROM = 4096
 """Size from which an array is compressed (bytes); for smaller ones the chunk index costs more."""
 _LEAST_MEMORY, _COPIES = 2**24, 4
 """Memory that a change needs: fixed part (bytes), and number of copies of the file in memory."""
-_PLAIN_TYPES = {
-    plain: (kind, h5t.py_create(kind, logical=True), h5t.py_create(kind))
-    for plain, kind in (
-        (int, np.dtype(np.int64)), (float, np.dtype(np.float64)), (str, h5py.string_dtype()),
-    )
-}  # fmt: skip
-"""For each Python type: NumPy dtype, HDF5 type in the file, and HDF5 type in memory."""
-_ABSENT = {
-    "rejected": False, "arm": 0, "classes": 0, "bits": 0, "n_pool": 0, "conflict_groups": "",
-}  # fmt: skip
-"""Defaults of attributes that files of flexhpc 0.1 lack."""
 
 
 def create(path: Path, header: Header) -> None:
@@ -77,8 +58,8 @@ def create(path: Path, header: Header) -> None:
         PointError: the file cannot be written.
     """
     with _replacing(path, copy=False) as file:
-        _write_values(file, vars(header))
-        _write_text(file, vars(header))
+        file.attrs["schema"] = SCHEMA
+        _write_fields(file, asdict(header))
         file.create_group("probes")
 
 
@@ -96,14 +77,7 @@ def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) 
     """
     with _replacing(path, copy=True, permitted=permitted) as file:
         group = file["probes"].create_group(f"{len(file['probes']):04d}")
-        attributes = {key: getattr(probe, key) for key in _PLAIN}
-        for prefix, values in (
-            ("seed_", probe.seeds), (_READING, probe.readings), (_TUNED, probe.tuned),
-            (_MACHINE, probe.machine),
-        ):  # fmt: skip
-            attributes |= {prefix + name: value for name, value in values.items()}
-        _write_values(group, attributes)
-        _write_text(group, attributes)
+        _write_fields(group, {key: getattr(probe, key) for key in _SUMMARY})
         n_total = int(file.attrs["n_total"])
         arrays: dict[str, NDArray[Any]] = {
             "subset": pack(probe.subset, n_total),
@@ -122,18 +96,21 @@ def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) 
             group.create_dataset(name, data=array, **packed if array.nbytes >= _PACKED_FROM else {})
 
 
-def finish(path: Path, estimate: Mapping[str, Any], permitted: Permitted = lambda: True) -> None:
-    """Write the final estimate atomically; fields that are None are omitted.
+_SUMMARY = [field.name for field in fields(ProbeSummary) if field.name != "loss_curve"]
+
+
+def finish(path: Path, estimate: Estimate, permitted: Permitted = lambda: True) -> None:
+    """Write the final estimate atomically.
 
     Args:
         path: point file.
-        estimate: fields of the estimate.
+        estimate: estimate from all probes of the file.
         permitted: see :func:`append`.
 
     Raises:
         PointError: the file cannot be read or written.
     """
-    _write_group(path, "estimate", estimate, permitted)
+    _write_group(path, "estimate", asdict(estimate), permitted)
 
 
 def evaluated(
@@ -156,53 +133,26 @@ def _write_group(path: Path, name: str, values: Mapping[str, Any], permitted: Pe
     with _replacing(path, copy=True, permitted=permitted) as file:
         if name in file:
             del file[name]
-        group = file.create_group(name)
-        _write_values(group, values)
-        _write_text(group, values)
+        _write_fields(file.create_group(name), values)
 
 
-def _write_values(group: h5py.Group, values: Mapping[str, Any]) -> None:
-    """Write plain values as attributes and mappings as groups; None is omitted."""
+def _write_fields(group: h5py.Group, values: Mapping[str, Any]) -> None:
+    """Write values as JSON, and as attributes; attributes that are None are omitted."""
+    group.attrs[AS_TEXT] = json.dumps(values, default=_plain, sort_keys=True)
+    for key, value in _flat(values):
+        group.attrs[key] = value
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
-            _write_values(group.create_group(key), value)
-        elif type(value) in _PLAIN_TYPES and not _is_too_large(value):
-            _write_new(group, key, value)
+            yield from _flat(value, prefix + _PREFIXES.get(key, f"{key}."))
         elif value is not None:
-            group.attrs[key] = value
-
-
-def _is_too_large(value: float | str) -> bool:
-    return type(value) is int and not -(2**63) <= value < 2**63
-
-
-def _write_new(group: h5py.Group, key: str, value: float | str) -> None:
-    """Create a scalar attribute that does not exist yet.
-
-    Same result as ``group.attrs[key] = value``, but faster: ``attrs`` infers the type on every
-    assignment, and a probe has about 40 attributes.
-    """
-    kind, stored, in_memory = _PLAIN_TYPES[type(value)]
-    attribute = h5a.create(group.id, key.encode(), stored, h5s.create(h5s.SCALAR))
-    attribute.write(np.array(value, kind), mtype=in_memory)
-
-
-def _write_text(group: h5py.Group, values: Mapping[str, Any]) -> None:
-    """Store a group's attributes also as one JSON string, which is read ten times faster.
-
-    Must not be used for groups whose attribute or group names are data: older versions of flexhpc
-    would read the string as data.
-    """
-    plain = {k: v for k, v in values.items() if v is not None and not isinstance(v, Mapping)}
-    group.attrs[AS_TEXT] = json.dumps(plain, default=_plain, sort_keys=True)
+            yield prefix + key, value
 
 
 def _plain(value: Any) -> Any:
     return value.tolist()  # a NumPy array or scalar
-
-
-def _nested(group: Tree) -> dict[str, Any]:
-    return {**group.attributes, **{key: _nested(inner) for key, inner in group.groups.items()}}
 
 
 def read(path: Path, known: PointRecord | None = None) -> PointRecord | None:
@@ -213,129 +163,87 @@ def read(path: Path, known: PointRecord | None = None) -> PointRecord | None:
         known: result of an earlier read; its probes are not read again.
 
     Raises:
-        PointError: the file is corrupt, or was written by a newer flexhpc.
+        PointError: the file is corrupt, or was written by another version of flexhpc.
     """
     if not path.exists():
         return None
     with reading(path) as file:
-        header = Header(**typed.header({**_ABSENT, **file.attributes}))
         groups = probe_groups(file)
-        probes = _still_there(known.probes if known else [], list(groups.values()))
-        for name, group in list(groups.items())[len(probes) :]:
-            probes.append(_summary(group, name, header.n_total))
+        probes = _still_there(known.probes if known else [], groups)
+        probes += [
+            ProbeSummary(**_fields(group), loss_curve=group["loss_curve"][:])
+            for group in groups[len(probes) :]
+        ]
         return PointRecord(
-            header=header,
+            header=Header(**_fields(file)),
             probes=probes,
-            estimate=_estimate(file),
-            evaluation=_evaluation(file),
+            estimate=Estimate.of(_fields(file["estimate"])) if "estimate" in file else None,
+            evaluation=_fields(file["evaluation"]) if "evaluation" in file else None,
         )
 
 
-def probe_groups(file: Tree) -> dict[str, Tree]:
-    """Return the groups of the probes, in the order in which the probes were appended.
-
-    Raises:
-        CorruptFile: a probe is not a group.
-    """
-    probes = file.groups["probes"]
-    if probes.arrays:
-        raise CorruptFile(f"probe {min(probes.arrays)} is no group")
-    return {name: probes.groups[name] for name in sorted(probes.groups, key=int)}
+def _fields(group: h5py.Group) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(group.attrs[AS_TEXT])
+    return values
 
 
-def _still_there(known: Sequence[ProbeSummary], groups: Sequence[Tree]) -> list[ProbeSummary]:
+def probe_groups(file: h5py.File) -> list[h5py.Group]:
+    """Return the groups of the probes, in the order in which the probes were appended."""
+    return [file["probes"][name] for name in sorted(file["probes"], key=int)]
+
+
+def _still_there(known: Sequence[ProbeSummary], groups: Sequence[h5py.Group]) -> list[ProbeSummary]:
     """Return the known probes if the file extends them, or none if the file was replaced."""
     if not 0 < len(known) <= len(groups):
         return []
-    last = groups[len(known) - 1].attributes["finished"]
+    last = groups[len(known) - 1].attrs["finished"]
     return list(known) if last == known[-1].finished else []
 
 
-def _estimate(file: Tree) -> dict[str, Any] | None:
-    found = file.group("estimate")
-    if found is None:
-        return None
-    absent = dict.fromkeys(("emc_hi", "largest_fit", "smallest_fail"))
-    values = {**absent, **_nested(found)}
-    for one in values.get("by_eps", {}).values():
-        one.setdefault("emc_hi", None)
-    return typed.estimate(values)
-
-
-def _evaluation(file: Tree) -> dict[str, Any] | None:
-    found = file.group("evaluation")
-    if found is None:
-        return None
-    values = typed.evaluation(_nested(found))
-    # Evaluations of flexhpc 0.1 used all samples and the budget of a probe, and lack these keys.
-    return {"asked": {}, "interpolated": values["train_accuracy"] == 1, **values}
-
-
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[Tree]:
-    """Open a point file and yield its content.
+def reading(path: Path) -> Iterator[h5py.File]:
+    """Open a point file for reading.
 
     If the file name is a point id, the stored id must match it.
 
     Raises:
-        PointError: the file is missing, corrupt, not HDF5, has unexpected content, or was written
-            by a newer flexhpc; one clear message per cause.
+        PointError: the file is missing, corrupt, belongs to another point, or was written by
+            another version of flexhpc; one clear message per cause.
     """
-    with _looked_over(path) as (held, _):
-        yield held
-
-
-@contextlib.contextmanager
-def _looked_over(path: Path) -> Iterator[tuple[Tree, h5py.File]]:
-    """Open and validate a file as :func:`reading` does; yield its content and the HDF5 file."""
-    with _readable(path):
-        content, sealed = _content(path)
-        if not sealed and not content.startswith(_HDF5):
-            raise CorruptFile("not an HDF5 file" if content else "empty file")
-        with h5py.File(h5py.h5f.open_file_image(content)) as file:
-            if _schema(file, path) == SCHEMA and not sealed:
-                raise CorruptFile("checksum missing")
-            held = tree(file)
-            point = str(held.attributes["point_id"])
-            if _POINT.fullmatch(path.stem) and point != path.stem:
-                raise CorruptFile(f"belongs to point {point[:40]!r}")
-            yield held, file
-
-
-def _schema(file: h5py.File, path: Path) -> int:
-    """Return a file's schema.
-
-    Raises:
-        PointError: the file was written by a newer flexhpc.
-    """
-    schema = int(file.attrs["schema"])
-    if schema > SCHEMA:
-        raise PointError(
-            f"{path}: has schema {schema}, written by a newer flexhpc; this one reads "
-            f"up to {SCHEMA}, so upgrade it"
-        )
-    return schema
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Convert any exception raised while reading a file to a PointError with one message."""
     if not path.exists():
-        raise PointError(f"{path}: there is no such file: the point was not measured yet")
+        raise PointError(f"{path}: file not found; the point was not measured yet")
     try:
-        yield
+        with h5py.File(h5py.h5f.open_file_image(_content(path))) as file:
+            _check_schema(file, path)
+            if _POINT.fullmatch(path.stem) and file.attrs["point_id"] != path.stem:
+                raise corrupt(path, f"belongs to point {file.attrs['point_id']}")
+            yield file
     except MemoryError:
         raise PointError(f"{path}: cannot be read: out of memory") from None
-    except _BROKEN as error:
-        known = isinstance(error, CorruptFile)  # HDF5's own messages do not help a user
-        raise corrupt(path, one_line(error) if known else "damaged HDF5 structure") from None
+    except (KeyError, TypeError) as error:  # another version with the same schema
+        raise PointError(f"{path}: unknown content ({one_line(error)})") from None
 
 
-def _content(path: Path) -> tuple[bytes, bool]:
+def _check_schema(file: h5py.File, path: Path) -> None:
+    """Raise PointError if a file was written by another version of flexhpc."""
+    if (schema := int(file.attrs["schema"])) != SCHEMA:
+        raise PointError(
+            f"{path}: unsupported schema ({schema}); this flexhpc reads schema {SCHEMA}"
+        )
+
+
+def _content(path: Path) -> bytes:
+    """Return the bytes of a file whose checksum matches.
+
+    Raises:
+        PointError: the file cannot be read or is corrupt.
+    """
     try:
         return seal.read_sealed(path)
     except OSError as error:
         raise PointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except CorruptFile as error:
+        raise corrupt(path, str(error)) from None
 
 
 def corrupt(path: Path, problem: str) -> PointError:
@@ -343,25 +251,6 @@ def corrupt(path: Path, problem: str) -> PointError:
     return PointError(
         f"{path}: is corrupt ({problem}); move it away, and the same sweep command measures the "
         "point again"
-    )
-
-
-def _summary(group: Tree, name: str, n_total: int) -> ProbeSummary:
-    attributes = {**_ABSENT, **group.attributes}
-
-    def prefixed(prefix: str) -> dict[str, Any]:
-        size = len(prefix)
-        return {k[size:]: v for k, v in attributes.items() if k.startswith(prefix)}
-
-    values = {
-        **{key: attributes[key] for key in _PLAIN},
-        "seeds": prefixed("seed_"),
-        "readings": prefixed(_READING),
-        "machine": prefixed(_MACHINE),
-        "tuned": prefixed(_TUNED),
-    }
-    return ProbeSummary(
-        **typed.probe(values, name, n_total), loss_curve=group.arrays["loss_curve"]()
     )
 
 
@@ -374,12 +263,12 @@ def _replacing(
     The copy is in memory, because HDF5 does not handle disk errors during a write safely.
     """
     try:
-        content = _copied(path) if copy else BytesIO()
+        content = BytesIO(_content(path) if copy else b"")
         _check_memory(content.seek(0, os.SEEK_END))
-        with h5py.File(content, "r+") if copy else _fresh(content) as file:
+        new = {} if copy else {"userblock_size": seal.SIZE}
+        with h5py.File(content, "r+" if copy else "w", **new) as file:
             if copy:
-                _schema(file, path)
-            file.attrs["schema"] = SCHEMA
+                _check_schema(file, path)
             yield file
         with replacing(path, permitted=permitted) as part:
             part.write_bytes(seal.sealed(content.getvalue()))
@@ -399,28 +288,3 @@ def _check_memory(size: int) -> None:
         mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE).close()  # reserves address space only
     except OSError:
         raise MemoryError from None
-
-
-def _fresh(content: BytesIO) -> h5py.File:
-    """Create a new HDF5 file with space for the checksum."""
-    return h5py.File(content, "w", userblock_size=seal.SIZE)
-
-
-def _copied(path: Path) -> BytesIO:
-    """Return the validated content of a file, with space for the checksum.
-
-    A file with a matching checksum was written by flexhpc and is not validated again. A file
-    without checksum (schema 1) is validated and copied.
-    """
-    with _readable(path):
-        content, sealed = _content(path)
-    if sealed:
-        return BytesIO(content)
-    with _looked_over(path) as (_, old):
-        copy = BytesIO()
-        with _fresh(copy) as new:
-            for key, value in old.attrs.items():
-                new.attrs[key] = value
-            for name in old:
-                old.copy(name, new)
-        return copy

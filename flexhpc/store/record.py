@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flexhpc.search import Estimate
+
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
@@ -23,13 +25,12 @@ class Header:
         n_limit: largest n that can be probed (samples).
         conflicts: number of groups of identical inputs with different labels.
         unfittable: number of samples that prevent a perfect fit.
-        classes: number of classes; 0 if an older file lacks it.
-        bits: number of bits of the trained parameters; 0 if an older file lacks it.
-        n_pool: number of samples that may be drawn; 0 if an older file lacks it.
+        classes: number of classes.
+        bits: number of bits of the trained parameters; 0 if a custom trainer has no network.
+        n_pool: number of samples that may be drawn.
         conflict_groups: JSON of the groups of identical inputs with different labels that may be
             drawn, as [samples per label, number of such groups] pairs: ``[[[2, 1], 30]]`` means 30
-            groups with two samples of one label and one of another. Empty if an older file lacks
-            it.
+            groups with two samples of one label and one of another.
     """
 
     point: str
@@ -42,8 +43,8 @@ class Header:
     unfittable: int
     classes: int
     bits: int
-    n_pool: int = 0
-    conflict_groups: str = ""
+    n_pool: int
+    conflict_groups: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,14 +123,14 @@ class PointRecord:
     Attributes:
         header: definition of the point.
         probes: finished probes, in the order in which they were appended.
-        estimate: fields of the final estimate; None while the search is running.
+        estimate: final estimate; None while the search is running.
         evaluation: eval metrics by name; None if the model was not evaluated. ``asked`` holds the
             requested number of training samples and budget.
     """
 
     header: Header
     probes: list[ProbeSummary]
-    estimate: dict[str, Any] | None
+    estimate: Estimate | None
     evaluation: dict[str, Any] | None
 
     def evaluated(self, asked: Mapping[str, int] | None) -> bool:

@@ -30,16 +30,16 @@ def sealed(content: bytes) -> bytes:
     return (_NAME + hashlib.sha256(rest).digest()).ljust(SIZE, b"\0") + rest
 
 
-def read_sealed(path: Path) -> tuple[bytes, bool]:
-    """Read a file; return its content and whether it has a checksum.
+def read_sealed(path: Path) -> bytes:
+    """Read a file and verify its checksum.
 
     Raises:
         OSError: the file cannot be read, is not a regular file, or is larger than ``MOST``.
-        CorruptFile: the content does not match its checksum.
+        CorruptFile: the content has no checksum, or does not match it.
     """
     content = read_plain(path, MOST)
     if not content.startswith(_NAME):
-        return content, False
+        raise CorruptFile("not a point file" if content else "empty file")
     if hashlib.sha256(memoryview(content)[SIZE:]).digest() != content[_DIGEST]:
         raise CorruptFile("checksum mismatch: damaged, or changed by another program")
-    return content, True
+    return content

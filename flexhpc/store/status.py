@@ -11,7 +11,6 @@ from flexhpc.config import Point, Sweep, checked
 from flexhpc.errors import InputError, PointError
 from flexhpc.search import Bracket, Estimate, ProbeResult, estimate_so_far, history_of
 from flexhpc.store import PointRecord, RunFolder, read, read_claim
-from flexhpc.store.point_file import corrupt
 
 PointState = Literal["done", "running", "stopped", "queued", "waiting", "failed"]
 
@@ -151,17 +150,12 @@ def _of_record(point: Point, path: Path, before: PointRecord | None) -> PointSta
         return PointStatus(point=point, state="failed", message=str(error))
     if record is None:
         return PointStatus(point=point, state="waiting")
-    arms = {probe.arm for probe in record.probes} | {(record.estimate or {}).get("arm", 0)}
-    if max(arms) >= len(point.arms):
-        problem = f"a probe has arm {max(arms)}, the point has {len(point.arms)}"
-        return PointStatus(point=point, state="failed", message=str(corrupt(path, problem)))
     record = record.seen_by(point.evaluation)
     history = history_of(record.probes, point.training)
     n_limit = record.header.n_limit
     if record.estimate is not None:
         state: PointState = "done" if record.done(point.evaluation) else "stopped"
-        estimate = Estimate.of(record.estimate)
-        return PointStatus(point=point, state=state, record=record, estimate=estimate)
+        return PointStatus(point=point, state=state, record=record, estimate=record.estimate)
     return PointStatus(
         point=point,
         state="stopped" if history else "waiting",

@@ -24,14 +24,8 @@ def write_secret(folder: Path) -> None:
 
 
 def read_secret(folder: Path) -> str:
-    """Read the secret of a job.
-
-    Return the folder's path if there is no secret, as for jobs submitted by older versions.
-    """
-    try:
-        return (folder / _SECRET).read_text()
-    except FileNotFoundError:
-        return str(folder)
+    """Read the secret of a job."""
+    return (folder / _SECRET).read_text()
 
 
 @dataclass(frozen=True, kw_only=True)

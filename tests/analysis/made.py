@@ -55,7 +55,7 @@ def status(
     values = {
         "point": point.canonical, "point_id": point.id, "params": 100, "data_fingerprint": "f",
         "n_total": 1797, "n_limit": n_limit, "conflicts": 0, "unfittable": 0, "classes": 10,
-        "bits": 3200,
+        "bits": 3200, "n_pool": 1797, "conflict_groups": "[]",
     }  # fmt: skip
     record = PointRecord(
         header=Header(**{**values, **header}), probes=probes, estimate=None, evaluation=None

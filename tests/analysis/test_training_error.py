@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from flexhpc.analysis.collect import row_of
-from flexhpc.analysis.report import write_report
 from flexhpc.analysis.text import eps_text
-from flexhpc.analysis.training_error import cut_short, with_errors
+from flexhpc.analysis.training_error import with_errors
 from flexhpc.search import EpsEstimate, estimate_at, history_of
 from flexhpc.store.status import PointStatus
 from tests.analysis.made import BAYES, points, status
@@ -47,17 +46,6 @@ def test_what_a_spec_asked_for_is_not_replaced(tmp_path: Path) -> None:
 def test_points_without_probes_stay_as_they_are(tmp_path: Path) -> None:
     waiting = PointStatus(point=points(tmp_path)[0], state="waiting")
     assert with_errors([waiting], [0.1]) == [waiting]
-    assert cut_short([waiting], [0.1]) == 0
-
-
-def test_probes_that_were_given_up_are_counted(tmp_path: Path) -> None:
-    outcomes = [*OUTCOMES, (300, 100, "hopeless"), (180, 9, "hopeless")]
-    found = status(points(tmp_path, BAYES)[0], outcomes)
-    assert [cut_short([found], eps) for eps in ([0.1], [0.1, 0.01], [0.5], [])] == [1, 2, 0, 0]
-    page = write_report("x", [found], [], tmp_path / "report", [0.01]).read_text()
-    assert "2 probes were given up before their end" in page
-    assert "emc_eps_0.01_censored" in page
-    assert "given up before" not in write_report("x", [found], [], tmp_path / "r").read_text()
 
 
 def test_texts_of_a_training_error() -> None:

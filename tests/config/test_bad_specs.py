@@ -101,7 +101,6 @@ BAD = {
     "a base width for he": (spec(model="{family: mlp, width: 12, init: he, base_width: 5}"), ":4: model.base_width: has no effect without init: mup"),
     "gain of a linear model": (spec(model="{family: linear, gain: 2}"), ":4: model.gain: has no effect with family: linear"),
     "patience twice": (spec(training="{optimizer: sgd, gates: {plateau: {patience: 9, share: 0.5}}}"), ":5: training.gates.plateau.share: has no effect with patience"),
-    "giving up": (spec(search="{policy: bayes, give_up: false}"), "search.give_up: has no meaning any more"),
     "pixels of a table": (spec(data="{source: gaussian, standardise: pixel}", model="{family: linear}"), "data.standardise: pixel is for images"),
     "convergence without plateau": (spec(training="{optimizer: sgd, until: convergence, gates: {plateau: off}}"), ":5: training.until: convergence goes by the plateau gate"),
     "cosine without end": (spec(training="{optimizer: sgd, unconverged: extend, schedule: cosine}"), ":5: training.unconverged: extend has no end"),

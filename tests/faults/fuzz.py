@@ -23,7 +23,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import h5py
 import numpy as np
 import pandas as pd
 import yaml
@@ -36,11 +35,9 @@ from flexhpc.errors import InputError, PointError
 from flexhpc.launch.load_profile import load_profile
 from flexhpc.store import RunFolder, read, read_claim, read_masks
 from flexhpc.store.status import StatusReader, open_run
-from flexhpc.store.structure import AS_TEXT
 from flexhpc.training import checkpoint
 from tests.barrier import Barrier
 from tests.conftest import REPOSITORY
-from tests.contents import edited
 from tests.data.test_formats import png, write_hugging_face, write_tar
 from tests.data.test_packed import section, write_sources
 from tests.faults.site import SPEC
@@ -197,7 +194,7 @@ def profiles() -> Fuzzer:
 
 
 def point_files(run: Path) -> Fuzzer:
-    """Point files whose bytes are damaged, or that hold something else with the right checksum."""
+    """Point files whose bytes are damaged."""
     folder, _, points = open_run(run)
     point: Point = points[0]
     content = folder.point(point.id).read_bytes()
@@ -206,14 +203,7 @@ def point_files(run: Path) -> Fuzzer:
         here = RunFolder(place)
         path = here.point(point.id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        what = "bytes"
-        if rng.random() < 0.3:
-            path.write_bytes(flipped(content, rng))
-        else:
-            as_text = rng.random() < 0.5
-            with edited(path, keep_text=as_text) as file:
-                what = _changed_text(file, rng) if as_text else _changed_file(file, rng)
+        path.write_bytes(flipped(content, rng))
 
         def look() -> None:
             (status,) = StatusReader(here, [point]).read()
@@ -223,50 +213,9 @@ def point_files(run: Path) -> Fuzzer:
             with contextlib.suppress(PointError):
                 read_masks(path).fitted()
 
-        return what, look
+        return "bytes", look
 
     return Fuzzer(make)
-
-
-def _changed_file(file: h5py.File, rng: np.random.Generator) -> str:
-    """Change an attribute or an array of a point's file; returns what was done."""
-    places: list[str] = ["/"]
-    file.visit(places.append)
-    place = pick(rng, places)
-    node = file[place]
-    if node.attrs and rng.random() < 0.7:
-        key, value = pick(rng, list(node.attrs)), pick(rng, NASTY)
-        if rng.random() < 0.2:
-            del node.attrs[key]
-            return f"{place}: {key} left out"
-        with contextlib.suppress(TypeError, ValueError, OverflowError):
-            node.attrs[key] = str(value) if isinstance(value, list | dict | None) else value
-        return f"{place}: {key} = {value!r}"
-    if place != "/":
-        kind = pick(rng, ["f4", "u1", "i8", "S3"])
-        shape = pick(rng, [(), (0,), (3,), (2, 2), (10**9,)])
-        del file[place]
-        if rng.random() < 0.6:
-            file.create_dataset(place, shape, kind, chunks=(2**20,) if shape == (10**9,) else None)
-        return f"{place}: {kind} {shape}"
-    return "nothing"
-
-
-def _changed_text(file: h5py.File, rng: np.random.Generator) -> str:
-    """Change the text that holds a group's attributes; returns what was done."""
-    groups = [file]
-    file.visititems(lambda _, item: groups.append(item) if AS_TEXT in item.attrs else None)
-    group = pick(rng, groups)
-    text = group.attrs[AS_TEXT]
-    kind = rng.random()
-    if kind < 0.7:
-        text = json.dumps(changed(json.loads(text), rng))
-    elif kind < 0.8:
-        text = flipped(text.encode(), rng).decode(errors="replace").replace("\0", " ")
-    else:
-        text = pick(rng, ["[" * 50_000, "{" * 9, "[1]", "1", '{"n": 1e999}', '{"n": NaN}', "null"])
-    group.attrs[AS_TEXT] = text
-    return f"{group.name}: text {text[:500]}"
 
 
 def checkpoints(saved: Path) -> Fuzzer:

@@ -24,7 +24,7 @@ from flexhpc.store.status import StatusReader, open_run
 from tests.barrier import PATIENCE, Barrier
 from tests.command import succeeded
 from tests.conftest import FLEXHPC, SMALL, Cli
-from tests.contents import edited
+from tests.contents import change_fields, edited
 from tests.sweeps import GATED, contents, finish, probes_in, start
 
 
@@ -34,7 +34,7 @@ def test_a_sweep_ends_with_a_table_a_report_and_tracking(measured: Path) -> None
     for point in points:
         record = read(measured / "points" / point.id[:2] / f"{point.id}.h5")
         assert record.estimate is not None
-        assert record.estimate["probes"] == len(record.probes) >= 3
+        assert record.estimate.probes == len(record.probes) >= 3
         assert record.header.point == point.canonical
         (device,) = {probe.machine["device"] for probe in record.probes}
     assert (measured / "mlflow.db").is_file()
@@ -194,7 +194,7 @@ def test_other_data_under_the_same_id_is_refused(tmp_path: Path, cli: Cli, untra
     done = cli("sweep", spec, "--profile", untracked, "--set", "data.root=two", check=1)
     assert "was measured on other data" in done.stderr
     with edited(next((tmp_path / "runs").rglob(f"{point}.h5"))) as file:
-        file.attrs["params"] = 7
+        change_fields(file, params=7)
     done = cli("sweep", spec, "--profile", untracked, check=1)
     assert "was measured with 7 parameters" in done.stderr
 

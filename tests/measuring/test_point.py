@@ -27,7 +27,6 @@ from flexhpc.seeds import ProbeSeeds
 from flexhpc.store import RunFolder, read
 from flexhpc.training import Callbacks, Group
 from tests.conftest import Cli
-from tests.contents import edited
 from tests.tracking.test_sync import logged
 
 SPEC = """\
@@ -150,22 +149,6 @@ def test_an_evaluation_has_a_size_and_a_budget_of_its_own(tmp_path: Path) -> Non
     assert not after.done(long.evaluation)
     assert not after.done(original(tmp_path, "n: 299, epochs: 2").evaluation)
     assert after.done(None), "where no evaluation is asked for, any may be there"
-
-
-def test_an_evaluation_of_an_older_file_had_everything_and_the_budget_of_a_probe(
-    tmp_path: Path,
-) -> None:
-    run, point = RunFolder(tmp_path / "run"), original(tmp_path, "full: true")
-    measure(point, run, CPU, Callbacks())
-    fresh = read(run.point(point.id))
-    assert fresh.evaluation["asked"] == {}
-    with edited(run.point(point.id)) as file:
-        del file["evaluation"]["asked"]
-        del file["evaluation"].attrs["interpolated"]
-    old = read(run.point(point.id))
-    assert old.evaluation == fresh.evaluation
-    assert old.done(point.evaluation)
-    assert not old.done(original(tmp_path, "full: true, epochs: 61").evaluation)
 
 
 @pytest.mark.parametrize("nested", [False, True])

@@ -43,9 +43,7 @@ results = st.builds(
     ProbeResult,
     n=st.integers(1, 5000),
     repeat=st.integers(0, 10_000),
-    verdict=st.sampled_from(
-        ["fit", "not_fit", "unconverged", "diverged", "saddle", "unstable", "hopeless"]
-    ),
+    verdict=st.sampled_from(["fit", "not_fit", "unconverged", "diverged", "saddle", "unstable"]),
     n_errors=st.integers(0, 5000),
     cost=st.integers(0, 10**9),
     rejected=st.booleans(),

@@ -92,8 +92,8 @@ def result(n: int, missed: int, verdict: str, *, rejected: bool = False) -> Prob
 
 def test_a_failed_probe_counts_with_what_it_missed() -> None:
     fits = [result(n, 0, "fit") for n in (100, 120, 140)]
-    many = [result(n, n // 2, "hopeless") for n in (200, 210, 220)]
-    few = [result(n, n // 50, "hopeless") for n in (200, 210, 220)]
+    many = [result(n, n // 2, "not_fit") for n in (200, 210, 220)]
+    few = [result(n, n // 50, "not_fit") for n in (200, 210, 220)]
     assert estimate_at(0.1, 1_000, [*fits, *many]).emc_hi < 220
     assert estimate_at(0.1, 1_000, [*fits, *few]).censored == "right"
 

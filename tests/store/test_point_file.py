@@ -15,23 +15,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flexhpc.errors import PointError
+from flexhpc.search import EpsEstimate, Estimate
 from flexhpc.store import Header, ProbeRecord, append, create, finish, read, read_masks
 from flexhpc.store.bits import pack, unpack
-from flexhpc.store.structure import AS_TEXT
+from flexhpc.store.point_file import AS_TEXT
 from tests.conftest import FULL, REPOSITORY
 from tests.contents import edited
 
 N_TOTAL = 1003
-ESTIMATE = {
-    "emc": 70, "emc_lo": 60, "emc_hi": None, "level": 0.9, "estimand": "n50", "censored": "right",
-    "largest_fit": 80, "smallest_fail": None, "probes": 3, "cost": 1800, "unconverged": 0,
-}  # fmt: skip
+ESTIMATE = Estimate(
+    emc=70, emc_lo=60, emc_hi=None, level=0.9, estimand="n50", censored="right",
+    largest_fit=80, smallest_fail=None, probes=3, cost=1800, unconverged=0, rejected=0,
+    width=(0.1, 0.2, 0.3), lapse=(0.0, 0.01, 0.02),
+    by_eps={"0.1": EpsEstimate(emc=75, emc_lo=70, emc_hi=None, censored="right")},
+)  # fmt: skip
 
 
 def header() -> Header:
     return Header(
         point='{"seed":0}', point_id="ab12", params=77, data_fingerprint="f" * 32, n_total=N_TOTAL,
         n_limit=1000, conflicts=1, unfittable=2, classes=10, bits=2464,
+        n_pool=900, conflict_groups="[[[2, 1], 30]]",
     )  # fmt: skip
 
 
@@ -65,8 +69,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
             assert getattr(stored, key) == getattr(one, key), key
         np.testing.assert_array_equal(stored.loss_curve, one.loss_curve)
     finish(path, ESTIMATE)
-    estimate = read(path).estimate
-    assert (estimate["emc"], estimate["emc_hi"], estimate["censored"]) == (70, None, "right")
+    assert read(path).estimate == ESTIMATE
     assert len(read(path).probes) == 3
     assert list(tmp_path.rglob("*.part")) == []
 
@@ -75,6 +78,7 @@ OUT_OF_MEMORY = """
 import resource, sys
 from pathlib import Path
 from flexhpc.errors import PointError
+from flexhpc.search import EpsEstimate, Estimate
 from flexhpc.store import append, read
 from tests.store.test_point_file import probe
 path, ends = Path(sys.argv[1]), {}
@@ -130,14 +134,10 @@ def test_probes_read_before_are_not_read_again(tmp_path: Path) -> None:
         assert [p.n for p in read(path, after).probes] == others
 
 
-def test_what_older_files_lack_is_unknown(tmp_path: Path) -> None:
-    path = tmp_path / "p.h5"
+def test_a_long_list_of_conflict_groups_is_stored(tmp_path: Path) -> None:
     groups = json.dumps([[[2, 1], 30]] * 20_000)
-    create(path, replace(header(), n_pool=900, conflict_groups=groups))
-    assert (read(path).header.n_pool, read(path).header.conflict_groups) == (900, groups)
-    with edited(path) as file:
-        del file.attrs["n_pool"], file.attrs["conflict_groups"]
-    assert read(path).header == header()
+    create(tmp_path / "p.h5", replace(header(), conflict_groups=groups))
+    assert read(tmp_path / "p.h5").header.conflict_groups == groups
 
 
 def test_the_layout_is_the_contract(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_masks_of_a_point(tmp_path: Path) -> None:
     assert masks.fitted().sum(axis=1).tolist() == [p.fitted.sum() for p in probes]
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "cut", "no header", "no probes", "newer"])
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "no probes", "newer"])
 def test_a_damaged_file_is_one_clear_line(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "p.h5"
     create(path, header())
@@ -196,9 +196,7 @@ def test_a_damaged_file_is_one_clear_line(tmp_path: Path, damage: str) -> None:
         path.write_bytes(content[: len(content) // 2])
     else:
         with edited(path) as file:
-            if damage == "no header":
-                del file.attrs["n_total"]
-            elif damage == "no probes":
+            if damage == "no probes":
                 del file["probes"]
             else:
                 file.attrs["schema"] = 99
@@ -214,15 +212,20 @@ def test_a_damaged_file_is_one_clear_line(tmp_path: Path, damage: str) -> None:
         assert path.read_bytes() == before
 
 
-def test_the_text_of_a_group_says_what_its_attributes_do(tmp_path: Path) -> None:
+def test_attributes_repeat_the_fields_that_are_read(tmp_path: Path) -> None:
     path = tmp_path / "p.h5"
     create(path, header())
     append(path, probe(40, 0))
+    finish(path, ESTIMATE)
     with h5py.File(path) as file:
-        for group in (file, file["probes/0000"]):
-            stored = {k: v for k, v in group.attrs.items() if k not in (AS_TEXT, "schema")}
-            plain = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in stored.items()}
-            assert json.loads(group.attrs[AS_TEXT]) == plain
+        one, estimate = file["probes/0000"].attrs, file["estimate"].attrs
+        fields = json.loads(one[AS_TEXT])
+        assert fields["seeds"] == {"init": 2**62 + 1, "subset": 2, "labels": 3, "order": 4}
+        assert (one["seed_init"], one["reading.gradient_norm"]) == (2**62 + 1, 0.5)
+        assert (one["machine.host"], one["n"], one["verdict"]) == ("h", 40, "not_fit")
+        assert (estimate["emc"], estimate["by_eps.0.1.emc"]) == (70, 75)
+        assert "emc_hi" not in estimate
+        assert file.attrs["params"] == 77
 
 
 def write_probes(path: Path, said: int) -> None:

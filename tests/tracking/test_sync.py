@@ -68,8 +68,8 @@ def holds_all(uri: str, run: Path) -> None:
         point_id = parent.data.tags["flexhpc.point_id"]
         record = read(folder.point(point_id))
         assert parent.info.status == "FINISHED"
-        assert parent.data.metrics["emc"] == record.estimate["emc"]
-        assert parent.data.metrics["emc_lo"] == record.estimate["emc_lo"]
+        assert parent.data.metrics["emc"] == record.estimate.emc
+        assert parent.data.metrics["emc_lo"] == record.estimate.emc_lo
         assert parent.data.params["params"] == str(record.header.params)
         assert "**EMC" in parent.data.tags["mlflow.note.content"]
         for number, probe in enumerate(record.probes):

@@ -21,7 +21,6 @@ _VERDICTS = {
     "not_fit": ("x", COLOURS[1]),
     "unconverged": ("+", COLOURS[3]),
     "unstable": ("2", COLOURS[5]),
-    "hopeless": ("x", "0.6"),
     "saddle": ("1", COLOURS[4]),
     "diverged": ("|", COLOURS[6]),
 }

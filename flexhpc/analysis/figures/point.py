@@ -13,7 +13,7 @@ from flexhpc.analysis.figures.chart import Spec, chart
 
 VERDICTS = {
     "fit": "#009E73", "not_fit": "#D55E00", "unconverged": "#CC79A7", "unstable": "#56B4E9",
-    "hopeless": "#8A8A8A", "saddle": "#B8860B", "diverged": "#7B4FB5", "other tuned values": "#BBB",
+    "saddle": "#B8860B", "diverged": "#7B4FB5", "other tuned values": "#BBB",
 }  # fmt: skip
 _SIZE = {"width": 400, "height": 240}
 

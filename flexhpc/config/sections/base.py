@@ -3,29 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, TypeGuard
 
 from pydantic import BaseModel, ConfigDict, Field
-
-LATER = "later"
-"""Marks a field added after the first version. Its default reproduces the behaviour of earlier
-versions and never changes; at its default the field is not part of a point's id."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Since:
-    """Marks a field that was added with a later hash version and whose default changes results.
-
-    Attributes:
-        version: first hash version that has the field.
-        before: value that reproduces earlier versions. Points of earlier versions are read with it,
-            and at this value the field is not part of their ids.
-    """
-
-    version: int
-    before: Any
-
 
 LOCATION = "location"
 """Marks the location of samples or code. It cannot change a result and is not part of a point's
@@ -61,9 +41,6 @@ class Section(BaseModel):
     describes its interface."""
     decided_by: ClassVar[str] = ""
     """The key that selects this variant, if it is not the section's usual one."""
-    retired: ClassVar[frozenset[str]] = frozenset()
-    """Keys of earlier hash versions that no longer have a meaning. They stay part of the ids of
-    points that had them and are ignored otherwise."""
 
     @classmethod
     def marked(cls, mark: str) -> list[str]:

@@ -10,7 +10,6 @@ from pydantic import Field
 
 from flexhpc.config.sections.base import (
     CALLED,
-    LATER,
     LIMIT,
     LOCATION,
     Count,
@@ -71,13 +70,11 @@ class Data(Section):
     per seed. `coarse`: into the super-classes of the data set."""
     class_map: list[Annotated[int, Field(ge=0, lt=10**6)]] | None = None
     """New class of each class, for any other way to merge them; new classes are 0, 1, 2, ..."""
-    inputs: Annotated[Literal["original", "gaussian", "permuted", "permuted_each"], LATER] = (
-        "original"
-    )
+    inputs: Literal["original", "gaussian", "permuted", "permuted_each"] = "original"
     """`gaussian`: normal noise in place of each sample, with the mean and standard deviation of the
     training set. `permuted`: one permutation of the pixels (or features) for all samples.
     `permuted_each`: a different permutation for each sample. Drawn once per seed."""
-    standardise: Annotated[Literal["channel", "pixel", "set", "none"], LATER] = "channel"
+    standardise: Literal["channel", "pixel", "set", "none"] = "channel"
     """Statistics for standardisation: mean and standard deviation over the training set of each
     `channel` (of each feature for vectors), of each `pixel`, or of the whole `set`. `none`: no
     standardisation; images are scaled to numbers from 0 to 1."""
@@ -89,7 +86,7 @@ class Data(Section):
     conflicts: Literal["report", "drop"] = "report"
     """Handling of identical inputs with different labels: `report` counts them, `drop` removes
     those without the majority label."""
-    test_fraction: Annotated[Fraction, LATER] = 0.0
+    test_fraction: Fraction = 0.0
     """Fraction of the samples held out as a test set, for data sets that come without one. The
     held-out samples are the same for every seed and are never trained on."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from flexhpc.config.sections.base import LATER, Count, Section, Since, positive
+from flexhpc.config.sections.base import Count, Section, positive
 
 Mode = Literal["off", "report", "reject"]
 Tolerance = Annotated[float, Field(gt=0, lt=1)]
@@ -23,10 +23,10 @@ class PlateauGate(Section):
     patience: Count | None = None
     """Epochs without improvement after which training is at a plateau; by default `updates` and
     `share` determine this."""
-    updates: Annotated[Count, LATER] = 1000
+    updates: Count = 1000
     """Updates without improvement after which training is at a plateau, limited to half of the
     budget. The larger of this number and `share` applies."""
-    share: Annotated[float, Field(gt=0, lt=1), LATER] = 0.2
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Fraction of the budget without improvement after which training is at a plateau. The larger
     of this number and `updates` applies."""
     tolerance: Tolerance = 1e-3
@@ -40,7 +40,7 @@ class GradientGate(Section):
     """`report`: record the gradient norm at the end of each probe. `reject`: a failing probe with a
     large norm is not counted. `off`: the gradient is not computed, which saves one pass over the
     subset."""
-    tolerance: Annotated[Tolerance, LATER] = 0.1
+    tolerance: Tolerance = 0.1
     """Largest gradient norm of a converged probe, relative to the norm at initialisation."""
 
 
@@ -77,11 +77,9 @@ class Gates(Section):
     """Plateau of the training loss."""
     gradient: GradientGate = GradientGate()
     """Norm of the gradient."""
-    curvature: Annotated[CurvatureGate, LATER] = CurvatureGate()
+    curvature: CurvatureGate = CurvatureGate()
     """Smallest eigenvalue of the Hessian, by the Lanczos method in float64 and eval mode."""
-    stability: Annotated[StabilityGate, Since(version=2, before=StabilityGate(mode="off"))] = (
-        StabilityGate()
-    )
+    stability: StabilityGate = StabilityGate()
     """Ratio of the final to the lowest loss."""
 
     @classmethod

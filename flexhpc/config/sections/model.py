@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from flexhpc.config.sections.base import LATER, NUISANCE, Count, Rate, Section, Since, positive
+from flexhpc.config.sections.base import NUISANCE, Count, Rate, Section, positive
 
 _DEEPEST = 10
 _TRAINED = (
@@ -96,7 +96,7 @@ class Network(Model):
 class Initialised(Network):
     """Keys of all families whose initialisation flexhpc can choose."""
 
-    init: Annotated[Init, LATER] = "torch"
+    init: Init = "torch"
     """Initialisation of the weights. `torch`: the default of torch's layers and of timm. All others
     draw the matrices of all linear layers and convolutions and set biases to zero: `he` from N(0,
     gain^2 / fan_in), `lecun` the same with a gain of 1, `orthogonal` random orthogonal matrices
@@ -124,7 +124,7 @@ class Linear(Initialised):
     images_only: ClassVar[bool] = False
 
     family: Literal["linear"]
-    init: Annotated[Init, Since(version=2, before="he")] = "torch"
+    init: Init = "torch"
     """Initialisation of the weights. `torch`: as in nn.Linear; `he`, `lecun`: from N(0, 1 /
     fan_in), with a zero bias; `orthogonal`: orthogonal rows."""
     bias: bool = True
@@ -155,7 +155,7 @@ class Sized(Initialised):
     gain: Annotated[Rate | None, NUISANCE] = None
     """Factor on the weights of all layers but the last. By default 1 for `torch` and `lecun`,
     otherwise the gain of the activation that preserves the variance of a signal."""
-    base_width: Annotated[Count | None, LATER] = None
+    base_width: Count | None = None
     """Width at which `mup` equals the standard parametrisation; by default 64."""
 
     @property
@@ -191,7 +191,7 @@ class _Plain(Sized):
     `match_params` is set."""
     activation: Activation = "relu"
     """Activation function."""
-    init: Annotated[Init, Since(version=2, before="he")] = "torch"
+    init: Init = "torch"
     """Initialisation of the weights. `torch`: as in nn.Linear and nn.Conv2d. All others draw the
     weights and set biases to zero: `he` from N(0, gain^2 / fan_in), `lecun` the same with a gain of
     1, `orthogonal` random orthogonal matrices times gain; the last layer has a gain of 1. `mup`:
@@ -224,7 +224,7 @@ class Cnn(_Plain):
     family: Literal["cnn"]
     depth: Annotated[int, Field(ge=1, le=12)] = 3
     """Number of convolutions."""
-    kernel: Annotated[int, Field(ge=1, le=99), LATER] = 3
+    kernel: Annotated[int, Field(ge=1, le=99)] = 3
     """Side length of the convolution kernels in pixels; odd."""
 
     @classmethod
@@ -243,7 +243,7 @@ class _Attending(Sized):
     """Number of attention heads."""
     activation: Activation = "gelu"
     """Activation function in the MLPs of the blocks."""
-    mlp_ratio: Annotated[Rate, LATER] = 4.0
+    mlp_ratio: Rate = 4.0
     """Ratio of the units of the blocks' MLPs to `width`."""
 
     @property
@@ -289,7 +289,7 @@ class Resnet(Sized):
     """Number of residual blocks, distributed evenly over the stages."""
     activation: Activation = "relu"
     """Activation function."""
-    norm: Annotated[Literal["batch", "layer", "none"], LATER] = "batch"
+    norm: Literal["batch", "layer", "none"] = "batch"
     """Normalisation after each convolution."""
 
     @property

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from flexhpc.config.sections.base import LATER, Count, Section, Since
+from flexhpc.config.sections.base import Count, Section
 
 
 def eps_name(eps: object) -> str:
@@ -65,14 +65,11 @@ class Bayes(Level):
 
     does: ClassVar[str] = "flexhpc.search.bayes:POLICY"
     tunes: ClassVar[bool] = True
-    retired: ClassVar[frozenset[str]] = frozenset({"give_up", "neighbours"})
 
     policy: Literal["bayes"]
     tolerance: Annotated[float, Field(gt=0, le=10)] = 0.2
     """Half-width of the 90 % interval, relative to its middle, at which the search ends."""
-    max_trainings: Annotated[
-        Annotated[float, Field(ge=1, le=1e6)] | None, Since(version=2, before=None)
-    ] = 60.0
+    max_trainings: Annotated[float, Field(ge=1, le=1e6)] | None = 60.0
     """Cap on the point's cost, in units of full trainings: each probe counts by the fraction of its
     budget that it used. If the search ends at the cap, the interval is wider than `tolerance`. The
     cap is doubled if keys are tuned, and multiplied by one plus the number of training errors in
@@ -80,7 +77,7 @@ class Bayes(Level):
     max_probes: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Cap on the number of probes of a point, multiplied by one plus the number of training errors
     in `eps`."""
-    at_once: Annotated[int, Field(ge=1, le=8), LATER] = 1
+    at_once: Annotated[int, Field(ge=1, le=8)] = 1
     """Number of probes that are planned together and may run at once, on as many free workers,
     cores or GPUs (profile: `probes_at_once`), which shortens the search. Caps are checked when all
     of them have ended."""

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from flexhpc.config.sections.base import (
-    LATER,
     NUISANCE,
     Count,
     Decay,
     Fraction,
     Rate,
     Section,
-    Since,
     positive,
 )
 from flexhpc.config.sections.gates import Gates
@@ -92,11 +90,11 @@ class Training(Procedure):
         )
     )
     """Budget in passes over the subset."""
-    unconverged: Annotated[Literal["report", "extend"], LATER] = "report"
+    unconverged: Literal["report", "extend"] = "report"
     """Treatment of a probe that is still improving when its budget ends. `report`: it ends with the
     verdict `unconverged`. `extend`: training continues with twice the budget each time, up to
     `extend_to` times the initial one."""
-    extend_to: Annotated[float, Field(gt=1, le=1e6), LATER] = 8.0
+    extend_to: Annotated[float, Field(gt=1, le=1e6)] = 8.0
     """Cap of an extended budget, as a multiple of the initial one."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate schedule over the budget: constant, or one cosine to zero."""
@@ -107,7 +105,7 @@ class Training(Procedure):
     """Precision of the forward and backward pass (bf16: autocast, weights remain fp32)."""
     weight_decay: Annotated[Decay, NUISANCE] = 0.0
     """L2 penalty (sgd, gd, adam, shampoo) or decoupled decay (adamw, soap, muon)."""
-    label_smoothing: Annotated[Fraction, LATER, NUISANCE] = 0.0
+    label_smoothing: Annotated[Fraction, NUISANCE] = 0.0
     """Fraction of each label that is distributed over all classes, in the training loss only."""
     clip_norm: Annotated[Rate | None, NUISANCE] = None
     """Maximum norm of the gradient; a larger gradient is scaled down to this norm."""
@@ -115,7 +113,7 @@ class Training(Procedure):
     """Sharpness-aware minimization on top of the optimizer."""
     gates: Gates = Gates()
     """Convergence checks."""
-    curves: Annotated[Literal["batches", "looks"], Since(version=3, before="looks")] = "batches"
+    curves: Literal["batches", "looks"] = "batches"
     """Source of the loss and training error of an epoch, which determine plateaus and stability.
     `batches`: the batches of the epoch, each before its update, as a training loop prints them.
     `looks`: evaluation of the whole subset in eval mode after the epoch, which is slower. With
@@ -180,7 +178,7 @@ class Sgd(Training):
     """Heavy-ball momentum."""
     batch_size: Annotated[Count, NUISANCE] = 128
     """Global batch size; an epoch is split into batches of at most this many samples."""
-    batches: Annotated[Literal["near_equal", "tail"], LATER] = "near_equal"
+    batches: Literal["near_equal", "tail"] = "near_equal"
     """How an epoch is split. `near_equal`: into the fewest batches, equal to within one sample.
     `tail`: full batches and a smaller last one, like a plain DataLoader; whether n samples fit then
     depends on n modulo the batch size."""
@@ -208,7 +206,7 @@ class Adaptive(Training):
     """Learning rate."""
     batch_size: Annotated[Count, NUISANCE] = 128
     """Global batch size; an epoch is split into batches of at most this many samples."""
-    batches: Annotated[Literal["near_equal", "tail"], LATER] = "near_equal"
+    batches: Literal["near_equal", "tail"] = "near_equal"
     """How an epoch is split. `near_equal`: into the fewest batches, equal to within one sample.
     `tail`: full batches and a smaller last one, like a plain DataLoader; whether n samples fit then
     depends on n modulo the batch size."""
