@@ -23,8 +23,7 @@ import psutil
 from flexhpc.config.sections.data import ImageSet
 from flexhpc.data import Samples, load_samples
 from flexhpc.data.dataset import Part, Source, no_test
-from flexhpc.data.pack import pack
-from flexhpc.data.packed import check
+from flexhpc.data.packed import check, pack
 
 SIZE, BLOCK = 1_000_000, 10_000
 SHAPE = (3, 32, 32)

@@ -53,7 +53,7 @@ def prepare_data(
 def check_data(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of data prepare.")],
 ) -> None:
-    """Verify the checksum of a packed file."""
+    """Verify the checksums of a packed file."""
     from flexhpc.data.packed import check
 
     with _as_input(), _Shown() as shown:
@@ -95,9 +95,10 @@ class _Shown:
 
 def _say_packed(packed: Packed) -> None:
     train, test = packed.source.train, packed.source.test()
+    assert packed.source.summary is not None
     shape = "x".join(map(str, train.shape))
     tested = f"{len(test.labels):,} to test" if test is not None else "no test set"
     typer.echo(
         f"{packed.path}: fine, {len(train.labels):,} samples of {shape}, {tested}, "
-        f"{packed.size / 1e6:,.1f} MB, SHA-256 {packed.checksum}"
+        f"{packed.size / 1e6:,.1f} MB, fingerprint {packed.source.summary.fingerprint}"
     )

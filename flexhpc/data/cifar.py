@@ -1,113 +1,136 @@
-"""CIFAR-10 and CIFAR-100 in the Python format (pickled batches)."""
+"""CIFAR-10 and CIFAR-100: the published pickles, or files in the binary format."""
 
 from __future__ import annotations
 
+import hashlib
+import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flexhpc.data.dataset import Ints, Part, Source
+from flexhpc.data.dataset import Array, Ints, Part, Source
 from flexhpc.data.places import find, obtain
-from flexhpc.data.safe_pickle import unpickle
-from flexhpc.errors import PointError, one_line
+from flexhpc.data.raw_files import MOST_BYTES, decompressed, readable
+from flexhpc.errors import PointError
 
-_BATCHES = [f"data_batch_{i}" for i in range(1, 6)]
-_LAYOUT = {
-    "cifar10": ("cifar-10-batches-py/", _BATCHES, ["test_batch"], "labels", 10),
-    "cifar100": ("cifar-100-python/", ["train"], ["test"], "fine_labels", 100),
+_FOLDERS = {
+    "cifar10": ("cifar-10-batches-py", "cifar-10-batches-bin"),
+    "cifar100": ("cifar-100-python", "cifar-100-binary"),
 }
+_TRAIN = {"cifar10": [f"data_batch_{i}" for i in range(1, 6)], "cifar100": ["train"]}
+_TEST = {"cifar10": ["test_batch"], "cifar100": ["test"]}
+_CLASSES = {"cifar10": 10, "cifar100": 100}
 _COARSE_CLASSES = 20
+_SHAPE = (3, 32, 32)
 CIFAR10_NAMES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
-_NAMES_FILE = "meta"
+PUBLISHED = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+    "train": "16019d7e3df5f24257cddd939b257f8d",
+    "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+    "meta": "7973b15100ade9c7d40fb424638fde48",
+}
+"""MD5 sums of the published pickles, which torchvision verifies as well."""
 
 
 def open_cifar(source: str, root: str | None) -> Source:
     """Open CIFAR-10 or CIFAR-100: uint8 (50000, 3, 32, 32), and 10,000 test images.
 
     Raises:
-        PointError: the files are not found, unreadable, or invalid.
+        PointError: the files are not found, not the published ones, or damaged.
     """
-    folder, train, test, key, classes = _LAYOUT[source]
-    paths = obtain(source, root, [[folder + name, name] for name in train])
-    batches = [read_batch(path) for path in paths]
-    part = _part(paths, batches, key, classes)
+    classes = _CLASSES[source]
+    paths = obtain(source, root, _candidates(source, _TRAIN))
+    train, coarse = _read(paths, classes)
 
-    def test_part() -> Part | None:
-        files = find(source, root, [[folder + name, name] for name in test])
-        return _part(files, [read_batch(path) for path in files], key, classes) if files else None
+    def test() -> Part | None:
+        files = find(source, root, _candidates(source, _TEST))
+        return _read(files, classes)[0] if files else None
 
-    coarse = None
-    if source == "cifar100" and batches[0].get("coarse_labels") is not None:
-        supers = _labels(paths[0], batches[0], "coarse_labels", _COARSE_CLASSES)
-        coarse = _coarse_map(paths[0], part.labels, supers, classes)
-    names = CIFAR10_NAMES if source == "cifar10" else _names_beside(paths[0], classes)
+    names = CIFAR10_NAMES if source == "cifar10" else _fine_names(paths[0].parent)
+    super_classes = None if coarse is None else _coarse_map(paths[0], train.labels, coarse)
     return Source(
-        name=source, classes=classes, train=part, test=test_part, coarse=coarse, class_names=names
-    )
+        name=source, classes=classes, train=train, test=test, coarse=super_classes,
+        class_names=names,
+    )  # fmt: skip
 
 
-def _names_beside(path: Path, classes: int) -> list[str] | None:
-    """Return the class names from CIFAR-100's meta file; None if it cannot be read."""
+def _candidates(source: str, files: dict[str, list[str]]) -> list[list[str]]:
+    """Return the possible paths of each file, relative to a root."""
+    pickles, binaries = _FOLDERS[source]
+    return [
+        [f"{pickles}/{name}", name, f"{binaries}/{name}.bin", f"{name}.bin"]
+        for name in files[source]
+    ]
+
+
+def _read(paths: list[Path], classes: int) -> tuple[Part, Ints | None]:
+    """Return the samples of some files, and the super-class of each sample of CIFAR-100."""
+    batches = [(_read_binary if path.suffix else _read_pickle)(path, classes) for path in paths]
+    images = [images.reshape(-1, *_SHAPE) for images, *_ in batches]
+    labels = np.concatenate([fine for _, fine, _ in batches]).astype(np.int64)
+    part = Part(labels=labels, shape=_SHAPE, dtype=np.dtype(np.uint8), blocks=partial(iter, images))
+    coarse = batches[0][2] if classes == 100 else None
+    return part, coarse
+
+
+def _read_binary(path: Path, classes: int) -> tuple[Array, Array, Array]:
+    """Read rows of one label byte, or two in CIFAR-100 (super-class and class), and the pixels."""
+    labels = 2 if classes == 100 else 1
+    with readable(path, "a CIFAR batch"), decompressed(path) as file:
+        rows = np.frombuffer(file.read(MOST_BYTES), np.uint8).reshape(
+            -1, labels + int(np.prod(_SHAPE))
+        )
+        coarse, fine = rows[:, 0], rows[:, labels - 1]
+        if not len(rows) or fine.max() >= classes:
+            raise ValueError(f"labels must be 0 to {classes - 1}")
+        if classes == 100 and coarse.max() >= _COARSE_CLASSES:
+            raise ValueError(f"super-classes must be 0 to {_COARSE_CLASSES - 1}")
+        return rows[:, labels:], fine, coarse
+
+
+def _read_pickle(path: Path, classes: int) -> tuple[Array, Array, Array]:
+    batch = _published(path)
+    fine = batch["fine_labels" if classes == 100 else "labels"]
+    return batch["data"], np.array(fine), np.array(batch.get("coarse_labels"))
+
+
+def _published(path: Path) -> Any:
+    """Load one of the published pickles; any other could run code."""
+    with readable(path, "a CIFAR batch"), decompressed(path) as file:
+        content = file.read(MOST_BYTES)
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != PUBLISHED[path.name]:
+        raise PointError(
+            f"{path}: is not the published file (MD5 mismatch); download it again, or use "
+            "CIFAR's binary format (.bin)"
+        )
+    return pickle.loads(content, encoding="latin1")
+
+
+def _fine_names(folder: Path) -> list[str] | None:
+    """Return the class names of CIFAR-100; None if the file of names is missing or another."""
     try:
-        names = unpickle(path.with_name(_NAMES_FILE))["fine_label_names"]
-    except Exception:  # the samples do not need it, and unpickling raises various exceptions
+        if (text := folder / "fine_label_names.txt").is_file():
+            names = text.read_text().split()
+        else:
+            names = _published(folder / "meta")["fine_label_names"]
+    except (OSError, ValueError, PointError):
         return None
-    known = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return names if known and len(names) == classes else None
+    return names if len(names) == _CLASSES["cifar100"] else None
 
 
-def read_batch(path: Path) -> dict[str, Any]:
-    """Read one pickled batch as a dict.
-
-    Raises:
-        PointError: the file is unreadable, not a batch, or contains anything but plain values and
-            arrays.
-    """
-    try:
-        content = unpickle(path)
-    except Exception as error:
-        raise PointError(f"{path}: not a CIFAR batch: {one_line(error)}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("data"), np.ndarray):
-        raise PointError(f"{path}: not a CIFAR batch: it has no array `data`")
-    data = content["data"]
-    if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072 or not len(data):
-        raise PointError(f"{path}: data must be bytes (n, 3072), not {data.dtype} {data.shape}")
-    return content
-
-
-def _part(paths: list[Path], batches: list[dict[str, Any]], key: str, classes: int) -> Part:
-    labels = [_labels(p, b, key, classes) for p, b in zip(paths, batches, strict=True)]
-    images = [batch["data"].reshape(-1, 3, 32, 32) for batch in batches]
-    return Part(
-        labels=np.concatenate(labels),
-        shape=(3, 32, 32),
-        dtype=np.dtype(np.uint8),
-        blocks=lambda: iter(images),
-    )
-
-
-def _labels(path: Path, batch: dict[str, Any], key: str, classes: int) -> Ints:
-    try:
-        labels = np.asarray(batch.get(key))
-    except ValueError:
-        raise PointError(f"{path}: {key} must list one label per image") from None
-    if labels.shape != (len(batch["data"]),):
-        raise PointError(f"{path}: {key} must list one label per image")
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
-        raise PointError(f"{path}: {key} must be 0 to {classes - 1}")
-    return labels.astype(np.int64)
-
-
-def _coarse_map(path: Path, fine: Ints, coarse: Ints, classes: int) -> Ints:
-    """Return the super-class of each class, int64 (classes,); -1 for a class without samples in the
-    file."""
-    pairs = np.unique(np.stack([fine, coarse]), axis=1)
-    if len(np.unique(pairs[0])) != pairs.shape[1]:
-        double = int(pairs[0][np.flatnonzero(np.diff(pairs[0]) == 0)[0]])
-        raise PointError(f"{path}: class {double} has several super-classes in coarse_labels")
-    mapping = np.full(classes, -1, dtype=np.int64)
-    mapping[pairs[0]] = pairs[1]
+def _coarse_map(path: Path, fine: Ints, coarse: Array) -> Ints:
+    """Return the super-class of each class, int64 (100,); -1 for a class without samples."""
+    mapping = np.full(_CLASSES["cifar100"], -1, dtype=np.int64)
+    mapping[fine] = coarse
+    if len(wrong := fine[mapping[fine] != coarse]):
+        raise PointError(f"{path}: class {wrong[0]} has several super-classes; replace the file")
     return mapping

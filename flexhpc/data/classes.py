@@ -25,49 +25,52 @@ def coded(name: str, labels: Any, order: Array | None = None) -> tuple[Ints, Arr
     array = np.asarray(labels)
     if array.dtype.kind == "O":
         array = _plain(name, array)
-    if array.dtype.kind not in "biufUS":
-        raise PointError(f"{name}: labels hold {array.dtype}, neither numbers nor text")
-    if array.ndim != 1:
-        raise PointError(f"{name}: labels have the shape {array.shape}, not (n,)")
+    if array.dtype.kind not in "biufUS" or array.ndim != 1:
+        raise PointError(
+            f"{name}: labels are {array.dtype} {array.shape}, neither numbers (n,) nor text (n,)"
+        )
     if array.dtype.kind == "f":
-        if missing := int(np.isnan(array).sum()):
-            raise PointError(f"{name}: {missing} of {len(array)} labels are missing")
+        _check_missing(name, np.isnan(array))
         fractions = array[array != np.round(array)]
         if len(fractions):
-            raise PointError(f"{name}: labels are numbers like {fractions[0]:g}, no classes")
+            raise PointError(f"{name}: labels have fractions like {fractions[0]:g}; use classes")
     if order is None:
         order, codes = np.unique(array, return_inverse=True)
         return codes.astype(np.int64), order
     places = np.minimum(np.searchsorted(order, array), len(order) - 1)
-    strange = array[order[places] != array]
-    if len(strange):
-        raise PointError(
-            f"{name}: test labels hold {strange[0]!s}, a class without training labels"
-        )
+    unknown = array[order[places] != array]
+    if len(unknown):
+        raise PointError(f"{name}: test label {unknown[0]!s} does not occur in the training set")
     return places.astype(np.int64), order
 
 
 def names_of(order: Array) -> list[str] | None:
     """Return the class names from the sorted labels; None if the labels are 0, 1, 2, ..."""
-    if order.dtype.kind in "US":
-        return [one.decode(errors="replace") if isinstance(one, bytes) else one
-                for one in order.tolist()]  # fmt: skip
+    if order.dtype.kind == "S":
+        return [name.decode(errors="replace") for name in order.tolist()]
+    if order.dtype.kind == "U":
+        return [str(name) for name in order]
     whole = order.astype(np.int64)
-    plain = np.array_equal(whole, np.arange(len(whole)))
-    return None if plain else [str(one) for one in whole.tolist()]
+    return None if np.array_equal(whole, np.arange(len(whole))) else [str(i) for i in whole]
+
+
+def _check_missing(name: str, missing: Any) -> None:
+    if count := int(np.sum(missing)):
+        raise PointError(
+            f"{name}: {count} of {len(missing)} labels are missing; remove the samples"
+        )
 
 
 def _plain(name: str, array: Array) -> Array:
     """Convert an array of objects to an array of text or numbers."""
-    if missing := sum(one is None or one != one for one in array):
-        raise PointError(f"{name}: {missing} of {len(array)} labels are missing")
-    kinds = {"text" if isinstance(one, (str, bytes)) else "numbers" for one in array}
-    if len(kinds) > 1:
-        raise PointError(f"{name}: labels are text and numbers; give one of them")
+    _check_missing(name, [label is None or label != label for label in array])
+    texts = [isinstance(label, (str, bytes)) for label in array]
+    if any(texts) and not all(texts):
+        raise PointError(f"{name}: labels are text and numbers; use only one of them")
     try:
-        return np.array(array.tolist(), dtype=None if kinds == {"text"} else np.float64)
+        return np.array(array.tolist(), dtype=None if all(texts) else np.float64)
     except OverflowError:
-        raise PointError(f"{name}: labels hold a number too large for float64") from None
+        raise PointError(f"{name}: labels have a number too large for float64") from None
     except (TypeError, ValueError):
-        what = type(array[0]).__name__
-        raise PointError(f"{name}: labels are objects of type {what}, no classes") from None
+        kind = type(array[0]).__name__
+        raise PointError(f"{name}: labels are objects of type {kind}, not classes") from None

@@ -22,76 +22,74 @@ def open_own(data: CustomData, seed: int) -> Source:
             and labels.
     """
     key = f"data.source: {data.source}"
-    give = load(data.source, data.place, pinned=data.version is not None, key="data.source")
+    loaded = load(data.source, data.place, pinned=data.version is not None, key="data.source")
 
     def samples() -> list[Array]:
-        return arrays_of(key, give(**data.kwargs) if callable(give) else give)
+        return arrays_of(key, loaded(**data.kwargs) if callable(loaded) else loaded)
 
     return source_of(key, run(key, samples, data.seconds))
 
 
-def arrays_of(name: str, given: Any) -> list[Array]:
+def arrays_of(name: str, samples: Any) -> list[Array]:
     """Return custom samples as [inputs, labels], with test inputs and test labels if there are any.
 
     Args:
         name: name for messages.
-        given: two or four objects that NumPy can convert to arrays, including torch tensors; inputs
+        samples: two or four objects that NumPy can convert to arrays, including torch tensors; inputs
             may also be images as bytes or PIL images, such as a column of a DataFrame. Or a
             map-style data set of torch or torchvision, of which each sample is read once.
 
     Raises:
-        PointError: ``given`` is anything else.
+        PointError: ``samples`` is anything else.
     """
-    if _is_indexed(given):
-        given = _indexed(name, given)
-    if not isinstance(given, (tuple, list)) or len(given) not in (2, 4):
+    if _is_indexed(samples):
+        samples = _indexed(name, samples)
+    if not isinstance(samples, (tuple, list)) or len(samples) not in (2, 4):
         raise PointError(
-            f"{name} gave a {type(given).__name__}, not (inputs, labels) or (inputs, labels, test "
-            "inputs, test labels), nor a data set that is indexed"
+            f"{name} gave a {type(samples).__name__}, not (inputs, labels) or (inputs, labels, "
+            "test inputs, test labels), nor a data set that is indexed"
         )
-    return [(_inputs, array_of)[i % 2](name, one) for i, one in enumerate(given)]
+    return [(_inputs, array_of)[i % 2](name, column) for i, column in enumerate(samples)]
 
 
-def _is_indexed(given: Any) -> bool:
+def _is_indexed(samples: Any) -> bool:
     """Return whether an object is a map-style data set."""
-    known = isinstance(given, (tuple, list, dict, str, bytes, np.ndarray))
-    arrays = known or hasattr(given, "__array__")
-    return not arrays and hasattr(given, "__getitem__") and hasattr(given, "__len__")
+    if isinstance(samples, (tuple, list, dict, str, bytes)) or hasattr(samples, "__array__"):
+        return False
+    return hasattr(samples, "__getitem__") and hasattr(samples, "__len__")
 
 
-def _indexed(name: str, given: Any) -> tuple[list[Any], list[Any]]:
+def _indexed(name: str, samples: Any) -> tuple[list[Any], list[Any]]:
     """Return the inputs and labels of a map-style data set."""
     inputs, labels = [], []
-    for i in range(len(given)):
-        sample = given[i]
+    for i in range(len(samples)):
+        sample = samples[i]
         if not isinstance(sample, (tuple, list)) or len(sample) < 2:
-            what = type(sample).__name__
-            raise PointError(f"{name}: sample {i} is a {what}, not (input, label)")
+            kind = type(sample).__name__
+            raise PointError(f"{name}: sample {i} is a {kind}, not (input, label)")
         inputs.append(sample[0])
         labels.append(int(sample[1]) if hasattr(sample[1], "item") else sample[1])
     return inputs, labels
 
 
-def _inputs(name: str, given: Any) -> Array:
+def _inputs(name: str, column: Any) -> Array:
     """Return inputs as an array; images are decoded."""
-    column = given if isinstance(given, list) else list(given) if _holds_objects(given) else []
-    if len(column) and (isinstance(column[0], bytes) or hasattr(column[0], "getbands")):
-        modes = {getattr(image, "mode", "") for image in column}
-        shape: tuple[int, ...] | None = None
-        images = []
-        for row, image in enumerate(column):
+    is_objects = getattr(getattr(column, "dtype", None), "kind", "") == "O"
+    rows = list(column) if isinstance(column, list) or is_objects else []
+    if rows and (isinstance(rows[0], bytes) or hasattr(rows[0], "getbands")):
+        modes = {getattr(image, "mode", "") for image in rows}
+        images: list[Array] = []
+        for row, image in enumerate(rows):
+            shape = images[0].shape if images else None
             images.append(decoded((f"{name}, row {row}", image), None, shape))
-            shape = images[0].shape
         stacked = np.stack(images)
         return np.ascontiguousarray(stacked[:, :1]) if modes <= {"L", "1"} else stacked
-    if len(column) and hasattr(column[0], "shape"):
-        rows = [array_of(name, one) for one in column]
-        for row, one in enumerate(rows):
-            if one.shape != rows[0].shape:
-                raise PointError(f"{name}: sample {row} is {one.shape}, sample 0 {rows[0].shape}")
-        return np.stack(rows)
-    return array_of(name, given)
-
-
-def _holds_objects(given: Any) -> bool:
-    return getattr(getattr(given, "dtype", None), "kind", "") == "O"
+    if rows and hasattr(rows[0], "shape"):
+        arrays = [array_of(name, row) for row in rows]
+        for i, array in enumerate(arrays):
+            if array.shape != arrays[0].shape:
+                raise PointError(
+                    f"{name}: sample {i} is {array.shape}, sample 0 {arrays[0].shape}"
+                )
+        return np.stack(arrays)
+    return array_of(name, column)

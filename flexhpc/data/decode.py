@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from flexhpc.data.dataset import Array, Ints, Part
+from flexhpc.atomic import open_regular
+from flexhpc.data.classes import coded, names_of
+from flexhpc.data.dataset import Array, Ints, Part, Source
 from flexhpc.data.images import resized
-from flexhpc.data.unpacked import open_file
-from flexhpc.errors import PointError, one_line
+from flexhpc.data.raw_files import readable
+from flexhpc.errors import PointError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 _AT_ONCE = 64
@@ -26,6 +29,43 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 Named = tuple[str, Any]
 """Name of an image for messages, and its path, its bytes, or a PIL image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledImages:
+    """Images that are not decoded yet, and their labels.
+
+    Attributes:
+        name: name of the labels, for messages.
+        labels: one label of any type per image.
+        images: returns the images in order, each time it is called.
+    """
+
+    name: str
+    labels: Any
+    images: Callable[[], Iterable[Named]]
+
+
+def image_source(
+    name: str, train: LabelledImages, test: Callable[[], LabelledImages | None], side: int | None
+) -> Source:
+    """Return the source for images and labels.
+
+    Raises:
+        PointError: a label is invalid, or the first image cannot be read.
+    """
+    codes, order = coded(train.name, train.labels)
+    part = image_part(train.images, codes, side)
+
+    def test_part() -> Part | None:
+        if (found := test()) is None:
+            return None
+        codes, _ = coded(found.name, found.labels, order)
+        return image_part(found.images, codes, side, part.shape)
+
+    return Source(
+        name=name, classes=len(order), train=part, test=test_part, class_names=names_of(order)
+    )
 
 
 def image_part(
@@ -46,24 +86,16 @@ def image_part(
             another size, the error is raised while the blocks are read.
     """
     if shape is None:
-        first = next(iter(images()))
-        shape = decoded(first, side, None).shape
-    return Part(
-        labels=labels,
-        shape=shape,
-        dtype=np.dtype(np.uint8),
-        blocks=partial(_blocks, images, side, shape),
-    )
-
-
-def _blocks(
-    images: Callable[[], Iterable[Named]], side: int | None, shape: tuple[int, ...]
-) -> Iterator[Array]:
+        shape = decoded(next(iter(images())), side, None).shape
     decode = partial(decoded, side=side, shape=shape)
-    rest = iter(images())
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        while chunk := list(islice(rest, _AT_ONCE)):
-            yield np.stack(list(pool.map(decode, chunk)))
+
+    def blocks() -> Iterator[Array]:
+        remaining = iter(images())
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            while chunk := list(islice(remaining, _AT_ONCE)):
+                yield np.stack(list(pool.map(decode, chunk)))
+
+    return Part(labels=labels, shape=shape, dtype=np.dtype(np.uint8), blocks=blocks)
 
 
 def decoded(image: Named, side: int | None, shape: tuple[int, ...] | None) -> Array:
@@ -72,42 +104,31 @@ def decoded(image: Named, side: int | None, shape: tuple[int, ...] | None) -> Ar
     Raises:
         PointError: the image cannot be read, or does not have the ``shape``.
     """
-    name, given = image
-    try:
-        if isinstance(given, Image.Image):
-            pixels = _pixels(given, name, side)
-        else:
-            content = io.BytesIO(given) if isinstance(given, bytes) else open_file(Path(given))
-            with content, Image.open(content, formats=_FORMATS) as opened:
-                pixels = _pixels(opened, name, side)
-    except PointError:
-        raise
-    except Exception as error:  # PIL raises various exceptions on damaged files
-        raise PointError(f"{name}: not a readable image: {one_line(error)}") from None
+    name, content = image
+    with readable(name, "an image"), contextlib.ExitStack() as stack:
+        if not isinstance(content, Image.Image):
+            file = io.BytesIO(content) if isinstance(content, bytes) else open_regular(content)
+            opened = Image.open(stack.enter_context(file), formats=_FORMATS)
+            content = stack.enter_context(opened)
+        colour = _eight_bits(content).convert("RGB")
+        pixels = np.asarray(colour if side is None else resized(colour, side), dtype=np.uint8)
     channels_first = pixels.transpose(2, 0, 1)
     if shape is not None and channels_first.shape != shape:
         raise PointError(
-            f"{name}: is {_size(channels_first.shape)}, but the first image is {_size(shape)}; "
-            "all images must have one size: give data.side"
+            f"{name}: size differs from that of the first image ({_size(channels_first.shape)}, "
+            f"not {_size(shape)}); give data.side to resize all images"
         )
     return channels_first
 
 
-def _pixels(image: Image.Image, name: str, side: int | None) -> Array:
-    colour = _eight_bits(image, name).convert("RGB")
-    return np.asarray(colour if side is None else resized(colour, side), dtype=np.uint8)
-
-
-def _eight_bits(image: Image.Image, name: str) -> Image.Image:
+def _eight_bits(image: Image.Image) -> Image.Image:
     """Return the image with 8 bits per pixel: PIL would clip larger values to 255."""
     wide = image.mode == "I" and image.format == "PPM"  # PIL has scaled these to 16 bits
     if wide or image.mode.startswith("I;16"):
         pixels = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise PointError(
-            f"{name}: has 32 bits per pixel, of which no range is known; save it with 8 or 16"
-        )
+        raise ValueError("32 bits per pixel, of unknown range; save it with 8 or 16 bits")
     return image
 
 

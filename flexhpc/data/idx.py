@@ -1,8 +1,7 @@
-"""The IDX format of MNIST and similar sets (http://yann.lecun.com/exdb/mnist/), gzipped or not."""
+"""MNIST and Fashion-MNIST in the IDX format (http://yann.lecun.com/exdb/mnist/), gzipped or not."""
 
 from __future__ import annotations
 
-import math
 import struct
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from flexhpc.data.dataset import Array, Part, Source
 from flexhpc.data.places import find, obtain
-from flexhpc.data.unpacked import read_unpacked
+from flexhpc.data.raw_files import MOST_BYTES, decompressed, readable
 from flexhpc.errors import PointError
 
 _FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
@@ -21,7 +20,6 @@ _CLASS_NAMES = {
     ),
 }  # fmt: skip
 _UNSIGNED_BYTE = 0x08
-_MOST_DIMENSIONS = 3
 
 
 def read_idx(path: Path) -> Array:
@@ -30,24 +28,13 @@ def read_idx(path: Path) -> Array:
     Raises:
         PointError: the file is unreadable, truncated or not IDX.
     """
-    try:
-        content = read_unpacked(path)
-    except (OSError, ValueError) as error:
-        raise PointError(f"{path}: cannot be read: {error}") from None
-    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE:
-        raise PointError(f"{path}: not an IDX file of bytes (its first bytes are {content[:4]!r})")
-    if not 1 <= content[3] <= _MOST_DIMENSIONS:
-        raise PointError(f"{path}: has {content[3]} dimensions; images have 3 and labels 1")
-    header = 4 + 4 * content[3]
-    if len(content) < header:
-        raise PointError(f"{path}: cut short: {len(content)} bytes do not hold its header")
-    shape = struct.unpack(f">{content[3]}I", content[4:header])
-    size = math.prod(shape)
-    if len(content) != header + size:
-        raise PointError(
-            f"{path}: holds {len(content) - header} bytes, but its header {shape} says {size}"
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    with readable(path, "an IDX file of bytes"), decompressed(path) as file:
+        content = file.read(MOST_BYTES)
+        zeros, kind, dimensions = struct.unpack_from(">HBB", content)
+        if (zeros, kind) != (0, _UNSIGNED_BYTE) or dimensions not in (1, 3):
+            raise ValueError(f"its first bytes are {content[:4]!r}")
+        shape = struct.unpack_from(f">{dimensions}I", content, 4)
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
 def open_mnist(source: str, root: str | None) -> Source:
@@ -58,16 +45,17 @@ def open_mnist(source: str, root: str | None) -> Source:
     """
 
     def test() -> Part | None:
-        paths = find(source, root, _wanted(source, "t10k"))
+        paths = find(source, root, _candidates(source, "t10k"))
         return _part(*paths) if paths else None
 
-    train = _part(*obtain(source, root, _wanted(source, "train")))
+    train = _part(*obtain(source, root, _candidates(source, "train")))
     return Source(
         name=source, classes=10, train=train, test=test, class_names=_CLASS_NAMES.get(source)
     )
 
 
-def _wanted(source: str, part: str) -> list[list[str]]:
+def _candidates(source: str, part: str) -> list[list[str]]:
+    """Return the possible paths of the images and of the labels, relative to a root."""
     folders = (f"{_FOLDERS[source]}/raw/", "raw/", "")
     return [
         [f"{folder}{part}-{name}-ubyte{end}" for folder in folders for end in ("", ".gz")]
@@ -77,12 +65,11 @@ def _wanted(source: str, part: str) -> list[list[str]]:
 
 def _part(image_path: Path, label_path: Path) -> Part:
     images, labels = read_idx(image_path), read_idx(label_path)
-    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+    if images.ndim != 3 or not images.size or labels.shape != images.shape[:1]:
         raise PointError(
-            f"{image_path}: images {images.shape} and labels {labels.shape} do not belong together"
+            f"{image_path}: images {images.shape} and labels {labels.shape} do not match; replace "
+            "both files"
         )
-    if 0 in images.shape[1:]:
-        raise PointError(f"{image_path}: its images {images.shape[1:]} have no pixels")
-    if len(labels) == 0 or labels.max() > 9:
-        raise PointError(f"{label_path}: labels must be 0 to 9")
+    if labels.max() > 9:
+        raise PointError(f"{label_path}: labels must be 0 to 9 ({labels.max()}); replace the file")
     return Part.of(images[:, None], labels)

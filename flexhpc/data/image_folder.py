@@ -7,36 +7,39 @@ from pathlib import Path
 
 import numpy as np
 
+from flexhpc.config.sections.data import ImageFolder
 from flexhpc.data.dataset import Part, Source
 from flexhpc.data.decode import SUFFIXES, image_part
 from flexhpc.errors import PointError
 
 
-def open_image_folder(root: str, side: int | None) -> Source:
+def open_image_folder(data: ImageFolder, seed: int = 0) -> Source:
     """Open a folder of images as RGB: uint8 (n, 3, height, width), all of one size or of ``side``.
 
     Classes are the sorted folder names. Files are searched recursively in sorted order, so that
-    global sample ids are the same on every machine. Names that start with a dot are ignored; 16-bit
-    grey is scaled to 8 bits. If ROOT/train exists, ROOT/val or ROOT/test is the test set.
+    global sample ids are the same on every machine. Names that start with a dot are ignored. If
+    ROOT/train exists, ROOT/val or ROOT/test is the test set.
 
     Raises:
         PointError: the folder does not exist, has no images, an unreadable image, or images of
             different sizes.
     """
-    top = Path(root).expanduser()
-    if not top.is_dir():
-        raise PointError(f"data.root: {root} is not a folder")
-    folder = top / "train" if (top / "train").is_dir() else top
+    root = Path(data.root).expanduser()
+    if not root.is_dir():
+        raise PointError(
+            f"data.root: {data.root} is neither a folder nor a file of `flexhpc data prepare`"
+        )
+    folder = root / "train" if (root / "train").is_dir() else root
     classes = _folders(folder)
     if len(classes) < 2:
         raise PointError(f"{folder}: needs at least two folders of images, one per class")
-    train = _part(folder, classes, side, None)
+    train = _part(folder, classes, data.side, None)
 
     def test() -> Part | None:
-        if folder == top:
-            return None
-        test_folder = next((top / name for name in ("val", "test") if (top / name).is_dir()), None)
-        return _part(test_folder, classes, side, train.shape) if test_folder else None
+        for name in ("val", "test"):
+            if folder != root and (root / name).is_dir():
+                return _part(root / name, classes, data.side, train.shape)
+        return None
 
     return Source(
         name=f"image_folder {folder}", classes=len(classes), train=train, test=test,
@@ -51,19 +54,19 @@ def _folders(folder: Path) -> list[str]:
 def _images(folder: Path) -> list[str]:
     """Return the images of a class, sorted by the names of their folders and files."""
 
-    def refuse(error: OSError) -> None:
-        raise PointError(f"{error.filename}: cannot be read: {error.strerror}")
+    def fail(error: OSError) -> None:
+        raise PointError(f"{error.filename}: cannot be read ({error.strerror})")
 
     images: list[tuple[str, ...]] = []
-    for inner, folders, files in os.walk(folder, onerror=refuse):
+    for inner, folders, files in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = Path(inner).relative_to(folder).parts
-        images += [(*inside, name) for name in files if _is_image(name)]
+        parts = Path(inner).relative_to(folder).parts
+        images += [
+            (*parts, name)
+            for name in files
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+        ]
     return [os.path.join(folder, *parts) for parts in sorted(images)]
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _part(
@@ -75,14 +78,14 @@ def _part(
     labels: list[int] = []
     for name in _folders(folder):
         if name not in classes:
-            raise PointError(f"{folder / name}: is no class of the training set")
+            raise PointError(f"{folder / name}: is not a class of the training set; remove it")
         images = _images(folder / name)
         if not images:
-            raise PointError(f"{folder / name}: holds no images ({', '.join(sorted(SUFFIXES))})")
+            raise PointError(f"{folder / name}: has no images ({', '.join(sorted(SUFFIXES))})")
         paths += images
         labels += [classes.index(name)] * len(images)
     if not paths:
-        raise PointError(f"{folder}: holds no folders of images, one per class")
+        raise PointError(f"{folder}: has no folders of images, one per class")
     return image_part(
         lambda: zip(paths, paths, strict=True), np.array(labels, dtype=np.int64), side, shape
     )

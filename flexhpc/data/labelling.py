@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from flexhpc.config.sections.data import Data
-from flexhpc.data.dataset import Dataset, Ints, Mask, Summary
+from flexhpc.data.dataset import Dataset, Ints, Summary
 from flexhpc.errors import PointError
 from flexhpc.seeds import derive
 
@@ -111,11 +111,9 @@ def conflicting(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Ints]:
         prevent a perfect fit: all but those with the majority label of each such group (ties:
         the smallest label wins).
     """
-    counted = _inside(summary.twins, pool)
-    ids, group = summary.twins[counted], summary.groups[counted]
+    ids, group, pairs, counts = _label_counts(summary, labels, pool)
     if not len(ids):
         return 0, ids
-    pairs, counts = np.unique(np.stack([group, labels[ids]]), axis=1, return_counts=True)
     order = np.lexsort((pairs[1], -counts, pairs[0]))
     groups, first = np.unique(pairs[0][order], return_index=True)
     majority = np.empty(int(group.max()) + 1, dtype=np.int64)
@@ -138,21 +136,21 @@ def conflict_groups(
         has a different label. The labels themselves are omitted, because the probability of
         drawing a conflict does not depend on them.
     """
-    counted = _inside(summary.twins, pool)
-    ids, group = summary.twins[counted], summary.groups[counted]
-    if not len(ids):
-        return []
-    pairs, counts = np.unique(np.stack([group, labels[ids]]), axis=1, return_counts=True)
+    _, _, pairs, counts = _label_counts(summary, labels, pool)
     _, starts = np.unique(pairs[0], return_index=True)
-    held = Counter(
-        tuple(sorted(some.tolist(), reverse=True)) for some in np.split(counts, starts[1:])
+    compositions = Counter(
+        tuple(sorted(group.tolist(), reverse=True)) for group in np.split(counts, starts[1:])
     )
-    return sorted((some, many) for some, many in held.items() if len(some) > 1)
+    return sorted((group, count) for group, count in compositions.items() if len(group) > 1)
 
 
-def _inside(ids: Ints, pool: Ints) -> Mask:
-    at = np.minimum(np.searchsorted(pool, ids), len(pool) - 1)
-    return np.equal(pool[at], ids)
+def _label_counts(summary: Summary, labels: Ints, pool: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+    """Return the ids and groups of the twins in a pool, the sorted pairs (group, label), and the
+    number of samples of each."""
+    inside = np.isin(summary.twins, pool, assume_unique=True)
+    ids, group = summary.twins[inside], summary.groups[inside]
+    pairs, counts = np.unique(np.stack([group, labels[ids]]), axis=1, return_counts=True)
+    return ids, group, pairs, counts
 
 
 def held_out(count: int, fraction: float) -> Ints:

@@ -144,8 +144,7 @@ class _Loaded:
         mean, deviation = self.mean, self.deviation
         image = self.dataset.inputs.dtype == np.uint8
         if data.standardise == "pixel":
-            keep = np.zeros(len(self.dataset), dtype=np.bool_)
-            keep[self.train] = True
+            keep = np.isin(np.arange(len(self.dataset)), self.train, assume_unique=True)
             mean, deviation = moments_of_pixels(partial(in_blocks, self.dataset.inputs), keep)
         elif data.standardise == "set":
             mean, deviation = pooled(mean, deviation)
@@ -167,24 +166,24 @@ def load_samples(data: Data, seed: int) -> Samples:
         PointError: the data is missing, unreadable or has the wrong shape.
     """
     loaded = _loaded(data, seed)
-    labels, classes, own = draw_labels(data, loaded.dataset, loaded.train, seed)
-    groups, losers = 0, np.empty(0, dtype=np.int64)
+    labels, classes, unmerged = draw_labels(data, loaded.dataset, loaded.train, seed)
+    groups, unfittable = 0, np.empty(0, dtype=np.int64)
     identical = data.inputs in ("original", "permuted")  # other inputs are all distinct
     if identical:
-        groups, losers = conflicting(loaded.summary, labels, loaded.train)
+        groups, unfittable = conflicting(loaded.summary, labels, loaded.train)
     pool = loaded.train
     if data.conflicts == "drop":
-        pool = np.setdiff1d(pool, losers, assume_unique=True)
+        pool = np.setdiff1d(pool, unfittable, assume_unique=True)
     return Samples(
         dataset=loaded.dataset,
         labels=labels,
         classes=classes,
-        class_names=loaded.dataset.class_names if own else None,
+        class_names=loaded.dataset.class_names if unmerged else None,
         inputs=loaded.inputs(data, seed, loaded.dataset.inputs, TRAIN),
         pool=pool,
         n_limit=min(len(pool), data.n_max or len(pool)),
         conflicts=groups,
-        unfittable=len(losers),
+        unfittable=len(unfittable),
         conflict_groups=conflict_groups(loaded.summary, labels, pool) if identical else [],
         fingerprint=loaded.summary.fingerprint,
     )
@@ -209,12 +208,12 @@ def load_test(data: Data, seed: int) -> TestSet:
         part = loaded.test()
         if part is None:
             raise PointError(
-                f"data.source: {dataset.name} has no test set of its own; give data.test_fraction"
+                f"data.source: {dataset.name} has no test set; give data.test_fraction"
             )
         if part.shape != dataset.shape or part.labels.max(initial=0) >= dataset.classes:
             raise PointError(
-                f"{dataset.name}: test samples {part.shape} and training samples {dataset.shape}, "
-                "or their labels, do not belong together"
+                f"{dataset.name}: shapes {part.shape} and {dataset.shape} or classes of test and "
+                "training samples do not match; replace the test set"
             )
         rows, labels = np.arange(len(part.labels), dtype=np.int64), part.labels
         inputs = loaded.inputs(data, seed, part.gather(), TEST)
@@ -251,20 +250,13 @@ def _load(variant: type[Data], text: str, seed: int) -> _Loaded:
         class_names=source.class_names,
     )
     summary = source.summary or summarise(dataset)
-    out = held_out(len(dataset), data.test_fraction)
-    ids = np.arange(len(dataset), dtype=np.int64)
+    test_ids = held_out(len(dataset), data.test_fraction)
+    keep = np.ones(len(dataset), dtype=np.bool_)
+    keep[test_ids] = False
     mean, deviation = summary.mean, summary.deviation
-    if len(out):
-        keep = np.ones(len(dataset), dtype=np.bool_)
-        keep[out] = False
-        ids = ids[keep]
+    if len(test_ids):
         mean, deviation = moments(partial(in_blocks, dataset.inputs), keep)
     return _Loaded(
-        test=source.test,
-        dataset=dataset,
-        summary=summary,
-        mean=mean,
-        deviation=deviation,
-        train=ids,
-        held_out=out,
-    )
+        test=source.test, dataset=dataset, summary=summary, mean=mean, deviation=deviation,
+        train=np.flatnonzero(keep), held_out=test_ids,
+    )  # fmt: skip

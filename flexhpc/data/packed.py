@@ -1,30 +1,34 @@
-"""A file format for a whole data set, opened by memory-mapping in milliseconds.
+"""Packed files: a whole data set in one file, opened by memory-mapping in milliseconds.
 
-Layout, little-endian: 24 bytes that identify the format, the length of the header (uint64), its
-SHA-256 (32 bytes), and the header (JSON); then the arrays listed in the header, each at a multiple
-of 4,096 bytes. The header contains the SHA-256 of everything after it. A damaged header is
-therefore detected when the file is opened, and damaged content by :func:`check`.
+A packed file is an uncompressed .npz file, whose arrays any program can read. Its first member
+marks it as packed, and ``header.json`` describes the data set. The zip format stores a CRC-32 of
+every member, which :func:`check` verifies.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import struct
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, BinaryIO, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from flexhpc.atomic import open_regular
+from flexhpc.atomic import open_regular, replacing
 from flexhpc.data.dataset import Array, Part, Source, Summary
-from flexhpc.errors import PointError
+from flexhpc.data.raw_files import array_blocks, open_array, readable
+from flexhpc.data.summary import summary_of
 
-MAGIC = b"flexhpc packed data 001\n"
-PREFIX = struct.Struct(f"<{len(MAGIC)}sQ32s")
-ALIGNMENT = 4_096
+MARK = "flexhpc packed data 002"
+_KIND = "a file of `flexhpc data prepare`"
+_HEADER = "header.json"
+_LOCAL_HEADER = 30
+"""Size of the header that precedes the name of a member in a zip file (bytes)."""
+_ALIGNMENT = 64
 _BYTES_AT_ONCE = 2**22
 Progress = Callable[[str, int, int], None]
 """Called with the name of the current step, the amount done and the total amount."""
@@ -39,134 +43,174 @@ class Packed:
         reading: the keys of the ``data`` section that determined which values were read.
         source: the samples, memory-mapped and read-only.
         size: size of the file (bytes).
-        checksum: SHA-256 of its content, hexadecimal.
-        start: offset of the content (bytes).
     """
 
     path: Path
     reading: dict[str, Any]
     source: Source
     size: int
-    checksum: str
-    start: int
+
+
+class _Header(BaseModel):
+    """Header of a packed file."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    reading: dict[str, Any]
+    classes: Annotated[int, Field(ge=1, le=2**31)]
+    fingerprint: str
+    class_names: list[str] | None = None
+
+    @model_validator(mode="after")
+    def _check_class_names(self) -> Self:
+        if self.class_names is not None and len(self.class_names) != self.classes:
+            raise ValueError(f"{len(self.class_names)} names of {self.classes} classes")
+        return self
 
 
 def is_packed(path: Path) -> bool:
-    """Return whether a path is a file that starts with the magic bytes of a packed file."""
+    """Return whether a path is a file that starts like a packed file."""
     try:
         with open_regular(path) as file:
-            return file.read(len(MAGIC)) == MAGIC
+            start = file.read(_LOCAL_HEADER + len(MARK))
     except OSError:
         return False
+    return start.startswith(b"PK\x03\x04") and start[_LOCAL_HEADER:] == MARK.encode()
 
 
 def open_packed(path: Path) -> Packed:
     """Open a packed file.
 
     Raises:
-        PointError: the file is unreadable, has another format or is truncated, or its header is
+        PointError: the file is unreadable, truncated or not a packed file, or its header is
             damaged.
     """
-    header, start = _read_header(path)
-    try:
-        arrays = {name: _mapped(path, start, *where) for name, where in header.arrays.items()}
+    with readable(path, _KIND), open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        if members[0].filename != MARK or any(member.compress_type for member in members):
+            raise ValueError("it has another format")
+        try:
+            header = _Header.model_validate_json(archive.read(_HEADER))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        arrays = {
+            name: _read_array(path, file, archive, name)
+            for member in members
+            if (name := member.filename.removesuffix(".npy")) != member.filename
+        }
         for part in ("", "test_") if "test_inputs" in arrays else ("",):
             _check_labels(arrays[f"{part}labels"], len(arrays[f"{part}inputs"]), header.classes)
-        return Packed(
-            path=path,
-            reading=header.reading,
-            source=_source(path, header, arrays),
-            size=header.size,
-            checksum=header.checksum,
-            start=start,
-        )
-    except (OSError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise PointError(f"{path}: cannot be mapped: {error}; prepare it anew") from None
+        source = _source(path, header, arrays)
+    return Packed(path=path, reading=header.reading, source=source, size=path.stat().st_size)
 
 
 def check(path: Path, progress: Progress = lambda *_: None) -> Packed:
-    """Open a packed file and verify all of its content.
+    """Open a packed file and verify the checksums of all of its content.
 
     Raises:
-        PointError: as in :func:`open_packed`, or if the checksum does not match.
+        PointError: as in :func:`open_packed`, or if a checksum does not match.
     """
-    header, start = _read_header(path)
-    if content_checksum(path, start, progress) != header.checksum:
-        raise PointError(f"{path}: is damaged: its checksum is another; prepare or copy it anew")
+    with readable(path, _KIND), open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        size, done = path.stat().st_size, 0
+        for member in archive.infolist():
+            with archive.open(member) as content:
+                while block := content.read(_BYTES_AT_ONCE):
+                    done += len(block)
+                    progress("checking", done, size)
     return open_packed(path)
 
 
-def content_checksum(path: Path, start: int, progress: Progress) -> str:
-    """Return the SHA-256 of a file from offset ``start`` to the end, hexadecimal."""
-    size = path.stat().st_size
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(start)
-        while content := file.read(_BYTES_AT_ONCE):
-            digest.update(content)
-            progress("checking", file.tell(), size)
-    return digest.hexdigest()
+def pack(
+    source: Source, reading: dict[str, Any], out: Path, progress: Progress = lambda *_: None
+) -> Packed:
+    """Write a source into ``out``; the file is replaced atomically.
+
+    Samples are read and written in blocks, so the set may be larger than memory.
+
+    Raises:
+        PointError: a sample cannot be read.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    train, test = source.train, source.test()
+    with replacing(out) as part:
+        with zipfile.ZipFile(part, "w") as archive:
+            archive.writestr(zipfile.ZipInfo(MARK), b"")
+            _write_part(archive, "", train, "training samples", progress)
+            if test is not None:
+                _write_part(archive, "test_", test, "test samples", progress)
+
+        def blocks() -> Iterator[Array]:
+            """Read the written samples; mapped pages would count as memory of this process."""
+            written = array_blocks(part, "inputs")
+            return _counted(written, "computing statistics", len(train.labels), progress)
+
+        summary = summary_of(blocks, train.dtype, train.shape, train.labels, source.classes)
+        with zipfile.ZipFile(part, "a") as archive:
+            for name in ("mean", "deviation", "twins", "groups"):
+                _write(archive, name, getattr(summary, name))
+            for name in ("coarse", "scaled"):
+                if getattr(source, name) is not None:
+                    _write(archive, name, getattr(source, name))
+            header = {
+                "name": source.name, "reading": reading, "classes": source.classes,
+                "fingerprint": summary.fingerprint, "class_names": source.class_names,
+            }  # fmt: skip
+            archive.writestr(zipfile.ZipInfo(_HEADER), json.dumps(header))
+    return open_packed(out)
 
 
-class _Header(BaseModel):
-    """Header of a packed file. Anyone can compute a valid checksum, so the types are validated as
-    well."""
-
-    model_config = ConfigDict(strict=True)
-
-    name: str
-    size: int
-    checksum: str
-    reading: dict[str, Any]
-    classes: Annotated[int, Field(ge=1, le=2**31)]
-    fingerprint: str
-    arrays: dict[str, tuple[str, list[Annotated[int, Field(ge=0, lt=2**50)]], int]]
-    class_names: list[str] | None = None
-
-    @model_validator(mode="after")
-    def _a_name_each(self) -> Self:
-        if self.class_names is not None and len(self.class_names) != self.classes:
-            raise ValueError(f"{len(self.class_names)} names of {self.classes} classes")
-        return self
+def _write_part(
+    archive: zipfile.ZipFile, prefix: str, part: Part, step: str, progress: Progress
+) -> None:
+    _write(archive, f"{prefix}labels", part.labels)
+    shape = (len(part.labels), *part.shape)
+    blocks = _counted(part.blocks(), step, len(part.labels), progress)
+    _write_blocks(archive, f"{prefix}inputs", part.dtype, shape, blocks)
 
 
-def _read_header(path: Path) -> tuple[_Header, int]:
-    """Return the verified header and the offset of the content; the size of the file must match."""
-    try:
-        with open_regular(path) as file:
-            prefix = file.read(PREFIX.size)
-            if prefix[: len(MAGIC)] != MAGIC:
-                raise PointError(f"{path}: is no file of `flexhpc data prepare`")
-            if len(prefix) < PREFIX.size:
-                raise PointError(f"{path}: is cut short; prepare or copy it anew")
-            _, length, digest = PREFIX.unpack(prefix)
-            text = file.read(min(length, path.stat().st_size))
-    except OSError as error:
-        raise PointError(f"{path}: cannot be read: {error.strerror}") from None
-    if hashlib.sha256(text).digest() != digest:
-        raise PointError(f"{path}: its header is damaged or cut short; prepare or copy it anew")
-    try:
-        header = _Header.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
-        raise PointError(f"{path}: its header makes no sense ({what}); prepare it anew") from None
-    if (size := path.stat().st_size) != header.size:
-        raise PointError(
-            f"{path}: is cut short or grown: {size} bytes, but it was written with "
-            f"{header.size}; prepare or copy it anew"
-        )
-    return header, PREFIX.size + length
+def _counted(blocks: Iterable[Array], step: str, total: int, progress: Progress) -> Iterator[Array]:
+    done = 0
+    for block in blocks:
+        yield block
+        done += len(block)
+        progress(step, done, total)
 
 
-def _mapped(path: Path, start: int, dtype: str, shape: list[int], offset: int) -> Array:
-    kind = np.dtype(dtype)
-    if kind.kind not in "biuf" or kind.fields or kind.subdtype or offset < start or len(shape) > 8:
-        raise ValueError(f"{dtype} {shape} at {offset} is no array of numbers")
-    if 0 in shape:
-        return np.empty(shape, kind)
-    mapped = np.memmap(path, kind, mode="r", offset=offset, shape=tuple(shape))
-    return np.asarray(mapped)
+def _write(archive: zipfile.ZipFile, name: str, array: Array) -> None:
+    _write_blocks(archive, name, array.dtype, array.shape, [array])
+
+
+def _write_blocks(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], shape: tuple[int, ...],
+    blocks: Iterable[Array],
+) -> None:  # fmt: skip
+    """Append an array that consists of blocks, so that its values are aligned in the file."""
+    little = dtype.newbyteorder("<")
+    member = zipfile.ZipInfo(f"{name}.npy")
+    assert archive.fp is not None
+    zip64, extra = 20, 4  # sizes of the fields after the name: sizes of large members, and padding
+    start = archive.fp.tell() + _LOCAL_HEADER + len(member.filename) + zip64 + extra
+    padding = -start % _ALIGNMENT
+    member.extra = struct.pack(f"<HH{padding}x", 0xFFFF, padding)
+    with archive.open(member, "w", force_zip64=True) as file:
+        header = {"descr": little.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_2_0(file, header)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, dtype=little).data)
+
+
+def _read_array(path: Path, file: BinaryIO, archive: zipfile.ZipFile, name: str) -> Array:
+    """Return an array of the file; inputs are memory-mapped."""
+    values, shape, dtype = open_array(archive, name)
+    if not name.endswith("inputs") or 0 in shape:
+        return np.frombuffer(values.read(), dtype).reshape(shape)
+    local_header = archive.getinfo(f"{name}.npy").header_offset
+    file.seek(local_header + _LOCAL_HEADER - 4)
+    lengths = struct.unpack("<HH", file.read(4))
+    offset = local_header + _LOCAL_HEADER + sum(lengths) + values.tell()
+    return np.asarray(np.memmap(path, dtype, "r", offset, shape))
 
 
 def _check_labels(labels: Array, count: int, classes: int) -> None:
@@ -182,6 +226,7 @@ def _source(path: Path, header: _Header, arrays: dict[str, Array]) -> Source:
             return None
         return Part.of(arrays["test_inputs"], arrays["test_labels"])
 
+    statistics = {name: arrays[name] for name in ("mean", "deviation", "twins", "groups")}
     return Source(
         name=f"{header.name} ({path})",
         classes=header.classes,
@@ -190,11 +235,5 @@ def _source(path: Path, header: _Header, arrays: dict[str, Array]) -> Source:
         coarse=arrays.get("coarse"),
         scaled=arrays.get("scaled"),
         class_names=header.class_names,
-        summary=Summary(
-            fingerprint=header.fingerprint,
-            mean=arrays["mean"],
-            deviation=arrays["deviation"],
-            twins=arrays["twins"],
-            groups=arrays["groups"],
-        ),
+        summary=Summary(fingerprint=header.fingerprint, **statistics),
     )

@@ -52,28 +52,28 @@ def roots(source: str, root: str | None) -> list[Path]:
     return places
 
 
-def obtain(source: str, root: str | None, wanted: Sequence[Sequence[str]]) -> list[Path]:
+def obtain(source: str, root: str | None, candidates: Sequence[Sequence[str]]) -> list[Path]:
     """Return the files of an image set; download it with torchvision if it is not found.
 
     Args:
         source: name of the set.
         root: folder given by the user, or None for the default folders.
-        wanted: for each file, its possible paths relative to a root.
+        candidates: for each file, its possible paths relative to a root.
 
     Raises:
         PointError: the set is not found; the message lists the folders searched and how to get the
             data.
     """
-    if files := find(source, root, wanted):
+    if files := find(source, root, candidates):
         return files
-    places = roots(source, root)
-    fixed = root is not None and not places[0].is_dir()
-    if not _downloads.get():
-        raise not_found(source, places, wanted[0][0])
-    reason = "no such folder" if fixed else _download(source, places[0])
-    if files := find(source, root, wanted):
-        return files
-    raise not_found(source, places, wanted[0][0], f", and could not be downloaded ({reason})")
+    places, reason = roots(source, root), ""
+    if _downloads.get():
+        missing = root is not None and not places[0].is_dir()
+        failure = "no such folder" if missing else _download(source, places[0])
+        if files := find(source, root, candidates):
+            return files
+        reason = f", and could not be downloaded ({failure})"
+    raise not_found(source, places, candidates[0][0], reason)
 
 
 @contextlib.contextmanager
@@ -86,12 +86,12 @@ def no_downloads() -> Iterator[None]:
         _downloads.reset(before)
 
 
-def find(source: str, root: str | None, wanted: Sequence[Sequence[str]]) -> list[Path] | None:
+def find(source: str, root: str | None, candidates: Sequence[Sequence[str]]) -> list[Path] | None:
     """Return the files of a set like :func:`obtain`, or None if no folder contains all of them."""
     for place in roots(source, root):
         paths = [
             next((place / name for name in names if (place / name).is_file()), None)
-            for names in wanted
+            for names in candidates
         ]
         if all(paths):
             return [path for path in paths if path is not None]
@@ -108,37 +108,34 @@ def find_table(source: str, root: str | None, names: Sequence[str]) -> Path:
     places = roots(source, root)
     if root is not None and places[0].is_file():
         return places[0]
-    for place in places:
-        for inner in ("", "covertype"):
-            folder = place / inner
-            files = {p.name.lower(): p for p in folder.glob("*") if p.is_file()}
-            if path := next((files[name] for name in names if name in files), None):
-                return path
+    for folder in [place / inner for place in places for inner in ("", "covertype")]:
+        files = {path.name.lower(): path for path in folder.glob("*") if path.is_file()}
+        if path := next((files[name] for name in names if name in files), None):
+            return path
     raise not_found(source, places, ", ".join(names))
 
 
-def not_found(source: str, places: Sequence[Path], files: str, why: str = "") -> PointError:
+def not_found(source: str, places: Sequence[Path], files: str, reason: str = "") -> PointError:
     """Return the error for a missing set: the folders searched and how to get the data."""
-    searched = ", ".join(map(str, places))
+    folders = ", ".join(map(str, places))
     return PointError(
-        f"data.source: {source} was not found in {searched} (searched for {files}){why}; get "
+        f"data.source: {source} was not found in {folders} (searched for {files}){reason}; get "
         f"{_HELP[source]} and set data.root to its folder"
     )
 
 
 def _download(source: str, root: Path) -> str:
     """Download with torchvision, one process at a time; return the reason of a failure, or ''."""
+    timeout = socket.getdefaulttimeout()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        before = socket.getdefaulttimeout()
         with FileLock(root / f".{source}.lock"), contextlib.redirect_stdout(io.StringIO()):
             import torchvision.datasets
 
             socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT)
-            try:
-                getattr(torchvision.datasets, _CLASSES[source])(str(root), download=True)
-            finally:
-                socket.setdefaulttimeout(before)
+            getattr(torchvision.datasets, _CLASSES[source])(str(root), download=True)
     except Exception as error:
         return one_line(error)
+    finally:
+        socket.setdefaulttimeout(timeout)
     return ""

@@ -13,8 +13,7 @@ from flexhpc.config.sections.base import LOCATION
 from flexhpc.config.sections.data import Data
 from flexhpc.config.variants import variants
 from flexhpc.config.yaml_reader import parse
-from flexhpc.data.pack import pack
-from flexhpc.data.packed import Packed, Progress, is_packed, open_packed
+from flexhpc.data.packed import Packed, Progress, is_packed, open_packed, pack
 from flexhpc.data.sources import open_files, reading_of
 from flexhpc.errors import InputError, PointError
 
@@ -23,7 +22,7 @@ _ENDS = frozenset({".csv", ".parquet", ".npz", ".gz", ".bz2", ".xz", ".zip", ".z
 
 def prepare(
     source: str,
-    given: Mapping[str, Any],
+    keys: Mapping[str, Any],
     overrides: Sequence[str],
     out: Path | None,
     progress: Progress,
@@ -32,7 +31,7 @@ def prepare(
 
     Args:
         source: value of ``data.source``.
-        given: keys of the ``data`` section; None values are omitted.
+        keys: keys of the ``data`` section; None values are omitted.
         overrides: additional keys, as ``data.KEY=VALUE``.
         out: the output file; by default data/NAME.packed, named after the source, folder or table.
         progress: called with the progress.
@@ -42,10 +41,9 @@ def prepare(
         PointError: the data cannot be read; the file cannot be written; it exists and is not a
             packed file; or ``out`` is None and the existing file was packed with other keys.
     """
-    data = _section(source, given, overrides)
-    key, where = data.location_key(), data.location
-    if where is not None and is_packed(Path(where).expanduser()):
-        raise PointError(f"data.{key}: {where} is packed already")
+    data = _section(source, keys, overrides)
+    if data.location is not None and is_packed(Path(data.location).expanduser()):
+        raise PointError(f"data.{data.location_key()}: {data.location} is packed already")
     reading = reading_of(data)
     target = out or Path("data") / f"{_name(data)}.packed"
     try:
@@ -53,7 +51,7 @@ def prepare(
         return pack(open_files(data, 0), reading, target, progress)
     except OSError as error:
         raise PointError(
-            f"{target}: cannot be written: {error.strerror}; give another --out"
+            f"{target}: cannot be written ({error.strerror}); give another --out"
         ) from None
 
 
@@ -78,9 +76,9 @@ def _refuse_to_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
     """
     if not out.exists():
         return
-    if not out.is_file() or not is_packed(out):
+    if not is_packed(out):
         raise PointError(
-            f"{out}: is there already, and no file of `flexhpc data prepare`; give another --out"
+            f"{out}: exists, and is not a file of `flexhpc data prepare`; give another --out"
         )
     try:
         existing = open_packed(out).reading
@@ -88,49 +86,49 @@ def _refuse_to_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
         return
     if reading is not None and existing != reading:
         settings = ", ".join(f"{key}: {value}" for key, value in existing.items())
-        raise PointError(f"{out}: is there already, packed with {settings}; give --out")
+        raise PointError(f"{out}: exists, packed with {settings}; give --out")
 
 
 def _keys(source: str) -> list[str]:
-    """Return the keys that determine what is packed."""
+    """Return the keys that determine what is packed, of one source or, if it is unknown, of all."""
     known = variants("data")
-    some = [known[source]] if source in known else list(dict.fromkeys(known.values()))
-    keys = (
-        key
-        for cls in some
+    classes = [known[source]] if source in known else known.values()
+    keys = {
+        key: None
+        for cls in classes
         if issubclass(cls, Data)
         for key in (*cls.marked(LOCATION), *cls.reading_keys())
-    )
-    return [key for key in dict.fromkeys(keys) if key != "source"]
+    }
+    return [key for key in keys if key != "source"]
 
 
-def _section(source: str, given: Mapping[str, Any], overrides: Sequence[str]) -> Data:
-    values = {key: value for key, value in given.items() if value is not None}
-    wrong: list[str] = []
-    keys = _keys(source)
+def _section(source: str, keys: Mapping[str, Any], overrides: Sequence[str]) -> Data:
+    values = {key: value for key, value in keys.items() if value is not None}
+    problems: list[str] = []
+    allowed = _keys(source)
     for text in overrides:
         key, equals, value = text.partition("=")
         name = tuple(key.strip().removeprefix("data.").split("."))
         parsed = parse("value: " + value, f"--set {text}")
-        if not equals or name[0] not in keys:
-            wrong.append(
-                f"--set {text}: must be data.KEY=VALUE with one of {', '.join(keys)}; what else "
-                "a point says about data is applied when it is measured"
+        if not equals or name[0] not in allowed:
+            problems.append(
+                f"--set {text}: must be data.KEY=VALUE with one of {', '.join(allowed)}; other "
+                "keys of data are applied when a point is measured"
             )
-        wrong += [str(problem) for problem in parsed.problems]
+        problems += [str(problem) for problem in parsed.problems]
         values = put(values, name, parsed.value.get("value"))
-    if not wrong:
-        found = entry(
+    if not problems:
+        checked = entry(
             "data",
             spelled_out("data", values | {"source": source}),
             Frozen(),
-            lambda path, what: wrong.append(f"data.{'.'.join(path)}: {what}"),
+            lambda path, problem: problems.append(f"data.{'.'.join(path)}: {problem}"),
             checked=True,
             beside=Path.cwd(),
         )
-        section = found.section if found is not None else None
+        section = checked.section if checked is not None else None
         if isinstance(section, Data) and section.drawn:
-            raise InputError(f"data.source: {source} is drawn anew for every seed; nothing to pack")
-        if isinstance(section, Data) and not wrong:
+            problems = [f"data.source: {source} is drawn for every seed; there is nothing to pack"]
+        if isinstance(section, Data) and not problems:
             return section
-    raise InputError(wrong)
+    raise InputError(problems)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from flexhpc.config.sections.data import Digits, Gaussian, RandomTokens
 from flexhpc.data.dataset import Part, Source, no_test
 from flexhpc.seeds import derive
 
 
-def open_digits() -> Source:
+def open_digits(data: Digits, seed: int = 0) -> Source:
     """Open the digits that ship with scikit-learn: uint8 (1797, 1, 8, 8), values 0 to 16.
 
     The file is read without importing scikit-learn, which would take nearly as long as importing
@@ -26,7 +27,7 @@ def open_digits() -> Source:
     return Source(name="digits", classes=10, train=Part.of(images, table[:, -1]), test=no_test)
 
 
-def make_gaussian(dims: int, classes: int, size: int, seed: int) -> Source:
+def draw_gaussian(data: Gaussian, seed: int) -> Source:
     """Draw standard-normal inputs, float32 (size, dims), for the ``seed`` of a point.
 
     The original labels come from a random linear teacher without bias. They are linearly separable,
@@ -34,28 +35,28 @@ def make_gaussian(dims: int, classes: int, size: int, seed: int) -> Source:
     Cover (1965), whose n50 is known exactly. Inputs are not standardised.
     """
     rng = np.random.default_rng(derive(seed, "inputs"))
-    inputs = rng.standard_normal((size, dims), dtype=np.float32)
-    teacher = rng.standard_normal((dims, classes), dtype=np.float32)
+    inputs = rng.standard_normal((data.size, data.dims), dtype=np.float32)
+    teacher = rng.standard_normal((data.dims, data.classes), dtype=np.float32)
     return Source(
-        name=f"gaussian ({size} x {dims})",
-        classes=classes,
+        name=f"gaussian ({data.size} x {data.dims})",
+        classes=data.classes,
         train=Part.of(inputs, (inputs @ teacher).argmax(axis=1)),
         test=no_test,
-        scaled=np.zeros(dims, dtype=np.bool_),
+        scaled=np.zeros(data.dims, dtype=np.bool_),
     )
 
 
-def make_random_tokens(vocabulary: int, length: int, size: int, seed: int) -> Source:
+def draw_random_tokens(data: RandomTokens, seed: int) -> Source:
     """Draw uniformly random tokens, float32 (size, length), for the ``seed`` of a point.
 
     The label of a sequence has no meaning: its tokens are the labels.
     """
     rng = np.random.default_rng(derive(seed, "inputs"))
-    tokens = rng.integers(0, vocabulary, (size, length)).astype(np.float32)
+    tokens = rng.integers(0, data.vocabulary, (data.size, data.length)).astype(np.float32)
     return Source(
-        name=f"random_tokens ({size} x {length} of {vocabulary})",
-        classes=vocabulary,
-        train=Part.of(tokens, np.zeros(size, np.int64)),
+        name=f"random_tokens ({data.size} x {data.length} of {data.vocabulary})",
+        classes=data.vocabulary,
+        train=Part.of(tokens, np.zeros(data.size, np.int64)),
         test=no_test,
-        scaled=np.zeros(length, dtype=np.bool_),
+        scaled=np.zeros(data.length, dtype=np.bool_),
     )

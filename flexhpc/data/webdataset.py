@@ -7,12 +7,12 @@ import tarfile
 from collections.abc import Iterator, Set
 from pathlib import Path
 
+from flexhpc.atomic import open_regular
 from flexhpc.config.sections.files import WebDataset
-from flexhpc.data.classes import coded, names_of
 from flexhpc.data.dataset import Source, no_test
-from flexhpc.data.decode import SUFFIXES, Named, image_part
-from flexhpc.data.unpacked import MOST_BYTES, open_file
-from flexhpc.errors import PointError, one_line
+from flexhpc.data.decode import SUFFIXES, LabelledImages, Named, image_source
+from flexhpc.data.raw_files import MOST_BYTES, readable
+from flexhpc.errors import PointError
 
 _NUMBER = re.compile(r"-?\d{1,18}")
 """A label that fits into int64; Python refuses to parse more than 4,300 digits."""
@@ -27,72 +27,57 @@ def open_webdataset(data: WebDataset, seed: int) -> Source:
     path = Path(data.path).expanduser()
     files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise PointError(f"data.path: {data.path} is no .tar file, and no folder that holds one")
+        raise PointError(f"data.path: {data.path} is not a .tar file, and has none")
     endings = {f".{data.column.lstrip('.').lower()}"} if data.column else SUFFIXES
-    labels: list[str] = []
-    keys: list[str] = []
-    images: list[str] = []
     target = f".{data.target.lstrip('.')}"
+    keys: dict[str, list[str]] = {"class": [], "image": []}
+    texts: list[str] = []
     for file in files:
-        for name, content in _members(file, {target}, named={target, *endings}):
-            if _ending(name) == target:
-                keys.append(f"{file}/{_key(name)}")
-                labels.append(content.decode(errors="replace").strip())
-            else:
-                images.append(f"{file}/{_key(name)}")
-    if not keys:
-        raise PointError(f"{files[0]}: holds no KEY.{data.target}; data.target gives the ending")
-    if lost := set(keys) ^ set(images):
-        what = "image" if (some := min(lost)) in keys else f"class (.{data.target})"
-        raise PointError(f"{some}: has no {what}")
-    if images != keys:
+        for name, ending, content in _members(file, {target}, named={target, *endings}):
+            keys["class" if ending == target else "image"].append(f"{file}/{name}")
+            if ending == target:
+                texts.append(content.decode(errors="replace").strip())
+    if not texts:
+        raise PointError(f"{files[0]}: has no KEY{target}; data.target gives the ending")
+    if unpaired := set(keys["class"]) ^ set(keys["image"]):
+        key = min(unpaired)
+        missing = "image" if key in keys["class"] else f"class ({target})"
+        raise PointError(f"{key}: has no {missing}")
+    if keys["class"] != keys["image"]:
         raise PointError(
-            f"{files[0]}: a key has several images, or keys stand in another order for them; "
+            f"{files[0]}: a key has several images, or images and classes have different orders; "
             "data.column gives the ending of the images"
         )
-    numbers = all(_NUMBER.fullmatch(label) for label in labels)
-    codes, order = coded(str(files[0]), [int(one) for one in labels] if numbers else labels)
 
-    def encoded() -> Iterator[Named]:
+    def images() -> Iterator[Named]:
         for file in files:
-            for name, content in _members(file, endings, named=endings):
-                yield f"{file}/{name}", content
+            for name, ending, content in _members(file, endings, named=endings):
+                yield f"{file}/{name}{ending}", content
 
-    return Source(
-        name=f"webdataset {path}",
-        classes=len(order),
-        train=image_part(encoded, codes, data.side),
-        test=no_test,
-        class_names=names_of(order),
-    )
+    numbers = all(_NUMBER.fullmatch(text) for text in texts)
+    labels = [int(text) for text in texts] if numbers else texts
+    train = LabelledImages(name=str(files[0]), labels=labels, images=images)
+    return image_source(f"webdataset {path}", train, no_test, data.side)
 
 
-def _key(name: str) -> str:
-    """Return the name of a member up to the first dot of its last part, as WebDataset does."""
-    folder, slash, last = name.rpartition("/")
-    return folder + slash + last.partition(".")[0]
+def _members(file: Path, read: Set[str], named: Set[str]) -> Iterator[tuple[str, str, bytes]]:
+    """Yield key, extension and content of the members with extensions in ``named``.
 
-
-def _ending(name: str) -> str:
-    last = name.rpartition("/")[2]
-    return last[last.find(".") :].lower() if "." in last else ""
-
-
-def _members(file: Path, read: Set[str], named: Set[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield name and content of the members with extensions in ``named``.
-
-    The content is empty unless the extension is in ``read``.
+    The key of a member is its name up to the first dot of its last part, as in WebDataset. The
+    content is empty unless the extension is in ``read``.
     """
-    try:
-        with open_file(file) as opened, tarfile.open(fileobj=opened) as tar:
-            for member in tar:
-                if not member.isfile() or _ending(member.name) not in named:
-                    continue
-                if member.size > MOST_BYTES:  # a sparse file takes no space
-                    raise PointError(f"{file}/{member.name}: is larger than a gigabyte; remove it")
-                content = tar.extractfile(member) if _ending(member.name) in read else None
-                yield member.name, content.read() if content is not None else b""
-    except (PointError, MemoryError):
-        raise
-    except Exception as error:  # tarfile raises various exceptions on damaged files
-        raise PointError(f"{file}: is no readable tar file: {one_line(error)}") from None
+    with (
+        readable(file, "a tar file"),
+        open_regular(file) as opened,
+        tarfile.open(fileobj=opened) as tar,
+    ):
+        for member in tar:
+            folder, slash, last = member.name.rpartition("/")
+            stem, dot, ending = last.partition(".")
+            extension = (dot + ending).lower()
+            if not member.isfile() or extension not in named:
+                continue
+            if member.size > MOST_BYTES:  # a sparse file takes no space
+                raise PointError(f"{file}/{member.name}: is larger than a gigabyte; remove it")
+            content = tar.extractfile(member) if extension in read else None
+            yield folder + slash + stem, extension, content.read() if content is not None else b""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from tests.data.writers import (
     write_mnist,
 )
 
-FINE = [f"thing {i}" for i in range(100)]
+FINE = [f"thing_{i}" for i in range(100)]
 PETS = ["cat", "cat", "dog", "cat"]
 
 
@@ -38,11 +37,11 @@ def write(folder: Path) -> dict[str, tuple[dict[str, Any], list[str] | None]]:
         labels = np.arange(20, dtype=np.uint8) % 10
         write_mnist(folder / name, zipped=False, images=grey, labels=labels)
     write_cifar10(folder / "cifar10", [cifar_batch(4, "labels", 10) for _ in range(5)])
-    for name in ("cifar100", "nameless", "odd"):
+    for name, names in (("cifar100", FINE), ("nameless", None), ("odd", FINE[:-1])):
         write_cifar100(folder / name, cifar_batch(50, "fine_labels", 100))
-    for name, names in (("cifar100", FINE), ("odd", FINE[:-1])):
-        meta = pickle.dumps({"fine_label_names": names}, protocol=2)
-        (folder / name / "cifar-100-python" / "meta").write_bytes(meta)
+        if names is not None:
+            path = folder / name / "cifar-100-binary" / "fine_label_names.txt"
+            path.write_text("\n".join(names) + "\n")
     np.savez(folder / "text.npz", x=images, y=np.array(PETS))
     np.savez(folder / "odd.npz", x=images, y=np.array([3, 7, 3, 7]))
     np.savez(folder / "plain.npz", x=images, y=np.array([0, 1, 0, 1]))

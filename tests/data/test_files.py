@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import pickle
 import urllib.request
@@ -14,10 +15,11 @@ import pytest
 from PIL import Image
 
 from flexhpc.config.sections.data import ImageFolder, ImageSet
-from flexhpc.data import load_samples
+from flexhpc.data import cifar, load_samples
 from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.dataset import Dataset
 from flexhpc.data.idx import read_idx
+from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
 from tests.archives import unpack
 from tests.conftest import FASHION_MNIST, SHARED
@@ -60,28 +62,28 @@ GOOD_IDX = idx(np.zeros((3, 4, 4), np.uint8))
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "not an IDX file"),
-        (b"hello world", "not an IDX file"),
-        (GOOD_IDX[:10], "cut short"),
-        (GOOD_IDX[:-1], "holds 47 bytes"),
-        (GOOD_IDX + b"x", "holds 49 bytes"),
-        (b"\0\0\x0d\x01" + GOOD_IDX[4:], "not an IDX file"),
-        (gzip.compress(GOOD_IDX, mtime=0)[:-9], "cannot be read"),
-        (b"\x1f\x8bxx", "cannot be read"),
+        (b"", "requires a buffer of at least 4 bytes"),
+        (b"hello world", "its first bytes are b'hell'"),
+        (GOOD_IDX[:10], "requires a buffer"),
+        (GOOD_IDX[:-1], "array of size 47"),
+        (GOOD_IDX + b"x", "array of size 49"),
+        (b"\0\0\x0d\x01" + GOOD_IDX[4:], "its first bytes are"),
+        (b"\0\0\x08\x48" + bytes(4 * 72), "its first bytes are"),
+        (gzip.compress(GOOD_IDX, mtime=0)[:-9], "ended before"),
+        (b"\x1f\x8bxx", "ended before"),
     ],
 )
 def test_damaged_idx(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
-    with pytest.raises(PointError, match=expected) as caught:
+    with pytest.raises(PointError, match=f"{path}: cannot be read as an IDX file .*{expected}"):
         read_idx(path)
-    assert str(path) in str(caught.value)
 
 
 def test_mnist_with_wrong_labels(tmp_path: Path) -> None:
     images = np.zeros((3, 28, 28), np.uint8)
     write_mnist(tmp_path, zipped=False, images=images, labels=np.array([1, 2], np.uint8))
-    with pytest.raises(PointError, match="do not belong together"):
+    with pytest.raises(PointError, match=r"labels \(2,\) do not match"):
         images_of("mnist", tmp_path)
     write_mnist(tmp_path, zipped=False, images=images, labels=np.array([1, 2, 10], np.uint8))
     with pytest.raises(PointError, match="labels must be 0 to 9"):
@@ -115,37 +117,55 @@ def test_cifar100_uses_fine_labels(tmp_path: Path) -> None:
     assert images_of("cifar100", tmp_path).labels.tolist() == batch["fine_labels"]
 
 
+def test_the_published_pickles_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fine = [i % 100 for i in range(200)]
+    batch = cifar_batch(200, "fine_labels", 100) | {"fine_labels": fine}
+    files = {
+        "train": batch | {"coarse_labels": [label // 5 for label in fine]},
+        "meta": {"fine_label_names": [f"thing {i}" for i in range(100)]},
+    }
+    (tmp_path / "cifar-100-python").mkdir()
+    for name, content in files.items():
+        path = tmp_path / "cifar-100-python" / name
+        path.write_bytes(pickle.dumps(content, protocol=2))
+        md5 = hashlib.md5(path.read_bytes()).hexdigest()
+        monkeypatch.setitem(cifar.PUBLISHED, name, md5)
+    source = open_source(ImageSet(source="cifar100", root=str(tmp_path)), 0)
+    np.testing.assert_array_equal(source.train.gather().reshape(200, 3072), batch["data"])
+    assert source.train.labels.tolist() == fine
+    assert source.coarse.tolist() == [label // 5 for label in range(100)]
+    assert source.class_names[99] == "thing 99"
+
+
 class Evil:
     def __reduce__(self) -> tuple:
         return os.system, ("touch /tmp/flexhpc-evil",)
 
 
-@pytest.mark.parametrize(
-    ("batch", "expected"),
-    [
-        (Evil(), "holds posix.system"),
-        ({"data": Evil(), "labels": []}, "holds posix.system"),
-        ([1, 2], "no array `data`"),
-        ({"labels": [1]}, "no array `data`"),
-        (cifar_batch(4, "labels", 10) | {"labels": [1, 2]}, "one label per image"),
-        (cifar_batch(4, "labels", 10) | {"labels": [1, 2, 3, 10]}, "labels must be 0 to 9"),
-        (cifar_batch(4, "labels", 10) | {"labels": [1, 2, 3, "4"]}, "labels must be 0 to 9"),
-        (cifar_batch(4, "labels", 10) | {"data": np.zeros((4, 10), np.uint8)}, "must be bytes"),
-        (cifar_batch(4, "labels", 10) | {"data": np.zeros((4, 3072))}, "must be bytes"),
-    ],
-)
-def test_damaged_cifar(tmp_path: Path, batch: object, expected: str) -> None:
-    write_cifar10(tmp_path, [batch, *[cifar_batch(4, "labels", 10) for _ in range(4)]])
-    with pytest.raises(PointError, match=expected):
+@pytest.mark.parametrize("content", [Evil(), cifar_batch(4, "labels", 10)])
+def test_no_other_pickle_is_loaded(tmp_path: Path, content: object) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for i in range(1, 6):
+        (folder / f"data_batch_{i}").write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(PointError, match=r"data_batch_1: is not the published file .*\.bin"):
         images_of("cifar10", tmp_path)
     assert not Path("/tmp/flexhpc-evil").exists()
 
 
-def test_cut_cifar(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda content: content[:-100], "cannot be read as a CIFAR batch"),
+        (lambda content: b"", "labels must be 0 to 9"),
+        (lambda content: b"\x0a" + content[1:], "labels must be 0 to 9"),
+    ],
+)
+def test_damaged_cifar(tmp_path: Path, damage: Callable[[bytes], bytes], expected: str) -> None:
     write_cifar10(tmp_path, [cifar_batch(4, "labels", 10) for _ in range(5)])
-    path = tmp_path / "cifar-10-batches-py" / "data_batch_3"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(PointError, match="data_batch_3: not a CIFAR batch"):
+    path = tmp_path / "cifar-10-batches-bin" / "data_batch_3.bin"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(PointError, match=f"data_batch_3.*{expected}"):
         images_of("cifar10", tmp_path)
 
 
@@ -172,43 +192,27 @@ def test_cifar5m_may_be_compressed(tmp_path: Path) -> None:
     )
 
 
-def damage_cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:5_000])
+def arrays(**values: object) -> Callable[[Path], None]:
+    return lambda path: np.savez(path, **values)
 
 
-def damage_text(path: Path) -> None:
-    path.write_bytes(b"no zip")
-
-
-def damage_shape(path: Path) -> None:
-    np.savez(path, X=np.zeros((2, 3, 32, 32), np.uint8), Y=np.zeros(2, int))
-
-
-def damage_labels(path: Path) -> None:
-    np.savez(path, X=np.zeros((2, 32, 32, 3), np.uint8), Y=np.array([0, 10]))
-
-
-def damage_keys(path: Path) -> None:
-    np.savez(path, images=np.zeros((2, 32, 32, 3), np.uint8), Y=np.array([0, 1]))
-
-
-def damage_pickle(path: Path) -> None:
-    np.savez(path, X=np.zeros((1, 32, 32, 3), np.uint8), Y=np.array([Evil()], dtype=object))
+CHANNELS_LAST = np.zeros((2, 32, 32, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
-        (damage_cut, "cannot be read"),
-        (damage_text, "cannot be read"),
-        (damage_shape, "X must be bytes"),
-        (damage_labels, "Y must be 0 to 9"),
-        (damage_keys, "X cannot be read"),
-        (damage_pickle, "cannot be read"),
+        (lambda path: path.write_bytes(path.read_bytes()[:5_000]), "not a zip file"),
+        (lambda path: path.write_bytes(b"no zip"), "pickled"),
+        (arrays(X=CHANNELS_LAST.transpose(0, 3, 1, 2), Y=np.zeros(2, int)), r"X is uint8 \(2, 3,"),
+        (arrays(X=CHANNELS_LAST, Y=np.zeros(3, int)), r"X is uint8 \(2, .*and Y \(3,\)"),
+        (arrays(X=CHANNELS_LAST, Y=np.array([0, 10])), "Y must be whole numbers from 0 to 9"),
+        (arrays(images=CHANNELS_LAST, Y=np.array([0, 1])), r"no item named 'X\.npy'"),
+        (arrays(X=CHANNELS_LAST, Y=np.array([Evil()], object)), "Object arrays cannot be loaded"),
         (Path.unlink, "part 1 of CIFAR-5m is missing"),
     ],
 )
-def test_damaged_cifar5m(tmp_path: Path, damage, expected: str) -> None:
+def test_damaged_cifar5m(tmp_path: Path, damage: Callable[[Path], object], expected: str) -> None:
     write_cifar5m(tmp_path, {0: 2, 1: 2, 2: 2})
     damage(tmp_path / "cifar5m_part1.npz")
     with pytest.raises(PointError, match=expected) as caught:
@@ -233,7 +237,7 @@ def test_image_folder_of_several_sizes(tmp_path: Path) -> None:
     write_images(tmp_path / "x", {"b": 1}, size=(7, 7))
     (tmp_path / "x" / "b").rename(tmp_path / "b")
     (tmp_path / "x").rmdir()
-    with pytest.raises(PointError, match=r"is 7x7, but the first image is 6x5.*data\.side"):
+    with pytest.raises(PointError, match=r"size differs .*\(7x7, not 6x5\); give data\.side"):
         folder_of(tmp_path)
     resized = folder_of(tmp_path, side=4)
     assert resized.shape == (3, 4, 4)
@@ -245,7 +249,7 @@ def test_image_folder_of_several_sizes(tmp_path: Path) -> None:
 def test_image_folder_with_a_damaged_image(tmp_path: Path) -> None:
     write_images(tmp_path, {"a": 2, "b": 2})
     (tmp_path / "b" / "001.png").write_bytes(b"no image")
-    with pytest.raises(PointError, match=r"b/001\.png: not a readable image"):
+    with pytest.raises(PointError, match=r"b/001\.png: cannot be read as an image"):
         folder_of(tmp_path)
 
 
@@ -261,7 +265,7 @@ def test_image_folder_without_enough(tmp_path: Path, classes: dict, expected: st
     write_images(tmp_path, classes)
     with pytest.raises(PointError, match=expected):
         folder_of(tmp_path)
-    with pytest.raises(PointError, match="is not a folder"):
+    with pytest.raises(PointError, match="neither a folder nor a file of `flexhpc data prepare`"):
         folder_of(tmp_path / "nowhere")
 
 
@@ -301,30 +305,6 @@ def test_a_root_that_is_some_file(tmp_path: Path, source: str) -> None:
         images_of(source, tmp_path / "file")
 
 
-@pytest.mark.parametrize("protocol", [2, 4, 5])
-@pytest.mark.parametrize("labels", [list, np.array, lambda given: list(np.array(given))])
-def test_cifar_of_every_protocol_and_kind_of_label(
-    tmp_path: Path, protocol: int, labels: Callable[[list[int]], object]
-) -> None:
-    batches = [cifar_batch(3, "labels", 10) for _ in range(5)]
-    write_cifar10(tmp_path, batches)
-    for i, batch in enumerate(batches, 1):
-        content = pickle.dumps(batch | {"labels": labels(batch["labels"])}, protocol=protocol)
-        (tmp_path / "cifar-10-batches-py" / f"data_batch_{i}").write_bytes(content)
-    dataset = images_of("cifar10", tmp_path)
-    assert dataset.labels.tolist() == [label for batch in batches for label in batch["labels"]]
-    np.testing.assert_array_equal(dataset.inputs[3].ravel(), batches[1]["data"][0])
-
-
-def test_a_pickle_of_protocol_5_with_objects_is_refused(tmp_path: Path) -> None:
-    write_cifar10(tmp_path, [cifar_batch(4, "labels", 10) for _ in range(5)])
-    content = pickle.dumps({"data": np.array([Evil()], dtype=object)}, protocol=5)
-    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(content)
-    with pytest.raises(PointError, match=r"not a CIFAR batch: holds "):
-        images_of("cifar10", tmp_path)
-    assert not Path("/tmp/flexhpc-evil").exists()
-
-
 def test_a_cifar5m_file_that_is_damaged_anywhere_gives_one_line(tmp_path: Path) -> None:
     write_cifar5m(tmp_path, {0: 2})
     path = tmp_path / "cifar5m_part0.npz"
@@ -345,14 +325,10 @@ def test_a_cifar5m_file_that_is_damaged_anywhere_gives_one_line(tmp_path: Path) 
     assert not any("\n" in line for line in said)
 
 
-def test_mnist_without_pixels_or_with_a_foolish_header(tmp_path: Path) -> None:
+def test_mnist_without_pixels(tmp_path: Path) -> None:
     labels = np.array([1, 2, 3], np.uint8)
     write_mnist(tmp_path, zipped=False, images=np.zeros((3, 0, 28), np.uint8), labels=labels)
-    with pytest.raises(PointError, match=r"its images \(0, 28\) have no pixels"):
-        images_of("mnist", tmp_path)
-    path = tmp_path / "train-images-idx3-ubyte"
-    path.write_bytes(b"\0\0\x08\x48" + bytes(4 * 72))
-    with pytest.raises(PointError, match="has 72 dimensions"):
+    with pytest.raises(PointError, match=r"images \(3, 0, 28\) and labels"):
         images_of("mnist", tmp_path)
 
 
@@ -374,7 +350,7 @@ def test_grey_images_of_16_bits_are_scaled(tmp_path: Path, ending: str) -> None:
 def test_images_of_32_bits_are_refused(tmp_path: Path, kind: type) -> None:
     write_images(tmp_path, {"a": 1, "b": 1})
     Image.fromarray(np.full((5, 6), 300, kind)).save(tmp_path / "b" / "1.tif")
-    with pytest.raises(PointError, match=r"b/1\.tif: has 32 bits per pixel"):
+    with pytest.raises(PointError, match=r"b/1\.tif: .*32 bits per pixel"):
         folder_of(tmp_path)
 
 

@@ -186,12 +186,8 @@ def test_coarse_labels_that_are_no_map(tmp_path: Path) -> None:
         load_samples(cifar100(tmp_path, merge="coarse"), 0)
     batch["coarse_labels"] = [1, 1, 20]
     write_cifar100(tmp_path / "b", batch)
-    with pytest.raises(PointError, match="coarse_labels must be 0 to 19"):
+    with pytest.raises(PointError, match="super-classes must be 0 to 19"):
         load_samples(cifar100(tmp_path / "b", merge="coarse"), 0)
-    del batch["coarse_labels"]
-    write_cifar100(tmp_path / "c", batch)
-    with pytest.raises(PointError, match="holds no super-classes; give class_map"):
-        load_samples(cifar100(tmp_path / "c", merge="coarse"), 0)
 
 
 def test_original_labels_of_gaussian_inputs_are_linearly_separable() -> None:
@@ -241,11 +237,3 @@ def test_no_more_can_be_tried_than_conflicts_leave(tmp_path: Path) -> None:
     table = {"source": "table", "path": str(path), "target": "y", "conflicts": "drop"}
     for n_max, expected in ((3, 3), (4, 4), (5, 4), (None, 4)):
         assert load_samples(Table.model_validate({**table, "n_max": n_max}), 0).n_limit == expected
-
-
-def test_cifar100_without_super_classes_is_read_unless_they_are_asked_for(tmp_path: Path) -> None:
-    batch = cifar_batch(3, "fine_labels", 100) | {"coarse_labels": None}
-    write_cifar100(tmp_path, batch)
-    assert load_samples(cifar100(tmp_path), 0).labels.tolist() == batch["fine_labels"]
-    with pytest.raises(PointError, match="holds no super-classes; give class_map"):
-        load_samples(cifar100(tmp_path, merge="coarse"), 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import pickle
 import struct
 from pathlib import Path
 
@@ -30,24 +29,30 @@ def write_mnist(
 
 def cifar_batch(n: int, key: str, classes: int) -> dict:
     data = RNG.integers(0, 256, (n, 3072), dtype=np.uint8)
-    return {"data": data, key: RNG.integers(0, classes, n).tolist(), "filenames": ["x"] * n}
+    return {"data": data, key: RNG.integers(0, classes, n).tolist()}
 
 
 def write_cifar10(folder: Path, batches: list, test: dict | None = None) -> None:
-    inner = folder / "cifar-10-batches-py"
+    """Write batches in the binary format: a byte for the label, and the pixels."""
+    inner = folder / "cifar-10-batches-bin"
     inner.mkdir(parents=True)
-    for i, batch in enumerate(batches, 1):
-        (inner / f"data_batch_{i}").write_bytes(pickle.dumps(batch, protocol=2))
-    if test is not None:
-        (inner / "test_batch").write_bytes(pickle.dumps(test, protocol=2))
+    names = [f"data_batch_{i}" for i in range(1, 6)]
+    for name, batch in zip([*names, "test_batch"], [*batches, test], strict=True):
+        if batch is not None:
+            rows = np.c_[batch["labels"], batch["data"]].astype(np.uint8)
+            (inner / f"{name}.bin").write_bytes(rows.tobytes())
 
 
 def write_cifar100(folder: Path, train: dict, test: dict | None = None) -> None:
-    inner = folder / "cifar-100-python"
+    """Write batches in the binary format; by default, class k has the super-class k // 5."""
+    inner = folder / "cifar-100-binary"
     inner.mkdir(parents=True, exist_ok=True)
-    (inner / "train").write_bytes(pickle.dumps(train, protocol=2))
-    if test is not None:
-        (inner / "test").write_bytes(pickle.dumps(test, protocol=2))
+    for name, batch in (("train", train), ("test", test)):
+        if batch is not None:
+            fine = np.array(batch["fine_labels"])
+            coarse = batch.get("coarse_labels", fine // 5)
+            rows = np.c_[coarse, fine, batch["data"]].astype(np.uint8)
+            (inner / f"{name}.bin").write_bytes(rows.tobytes())
 
 
 def write_images(folder: Path, classes: dict[str, int], size: tuple[int, int] = (6, 5)) -> None:

@@ -171,7 +171,7 @@ class Images(Data):
 class Digits(Images):
     """The 1,797 8x8 digits that ship with scikit-learn."""
 
-    does: ClassVar[str] = "flexhpc.data.sources:digits"
+    does: ClassVar[str] = "flexhpc.data.synthetic:open_digits"
 
     source: Literal["digits"]
 
@@ -184,7 +184,7 @@ class Digits(Images):
 class ImageSet(Images):
     """A standard image data set, read from its usual file formats."""
 
-    does: ClassVar[str] = "flexhpc.data.sources:image_set"
+    does: ClassVar[str] = "flexhpc.data.sources:open_image_set"
 
     source: Literal["mnist", "fashion_mnist", "cifar10", "cifar100", "cifar5m"]
     root: Annotated[str | None, LOCATION] = None
@@ -210,7 +210,7 @@ class ImageSet(Images):
 class ImageFolder(Images):
     """Images in `ROOT/[train/]CLASS/*`, all of one size or resized to `side`."""
 
-    does: ClassVar[str] = "flexhpc.data.sources:image_folder"
+    does: ClassVar[str] = "flexhpc.data.image_folder:open_image_folder"
 
     source: Literal["image_folder"]
     root: Annotated[str, LOCATION]
@@ -229,7 +229,7 @@ class ImageFolder(Images):
 class KnownTable(Data):
     """A standard UCI table: Covertype, Adult, or the default of credit card clients (Taiwan)."""
 
-    does: ClassVar[str] = "flexhpc.data.sources:known_table"
+    does: ClassVar[str] = "flexhpc.data.uci:open_known_table"
     vectors: ClassVar[bool] = True
 
     source: Literal["covtype", "adult", "credit"]
@@ -248,7 +248,7 @@ class Table(Data):
     Numeric columns are standardised, all others are one-hot encoded. A missing value is replaced by
     the mean or encoded as all zeros, and marked by an indicator feature."""
 
-    does: ClassVar[str] = "flexhpc.data.sources:table"
+    does: ClassVar[str] = "flexhpc.data.table:open_table"
     vectors: ClassVar[bool] = True
 
     source: Literal["table"]
@@ -281,7 +281,7 @@ class Table(Data):
 class Gaussian(Data):
     """Standard-normal inputs. The `original` labels come from a random linear teacher."""
 
-    does: ClassVar[str] = "flexhpc.data.sources:gaussian"
+    does: ClassVar[str] = "flexhpc.data.synthetic:draw_gaussian"
     vectors: ClassVar[bool] = True
     drawn: ClassVar[bool] = True
 
@@ -314,7 +314,7 @@ class RandomTokens(Data):
     """Sequences of uniformly random tokens, each of which is predicted from the previous ones. A
     sequence is fitted if every token after its prompt is predicted with the highest probability."""
 
-    does: ClassVar[str] = "flexhpc.data.sources:random_tokens"
+    does: ClassVar[str] = "flexhpc.data.synthetic:draw_random_tokens"
     vectors: ClassVar[bool] = True
     drawn: ClassVar[bool] = True
     tokens: ClassVar[bool] = True

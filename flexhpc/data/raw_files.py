@@ -1,0 +1,153 @@
+"""Users' files: opened, decompressed up to a limit, and damage reported in one message."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import numpy as np
+import psutil
+
+from flexhpc.atomic import open_regular
+from flexhpc.data.dataset import Array, rows_at_once
+from flexhpc.errors import PointError, one_line
+
+MOST_BYTES = 2**30
+"""Maximum size of a file that is read as a whole, also after decompression; far above the size of
+any data set distributed as a single file."""
+_TAR, _USTAR = slice(257, 262), b"ustar"
+
+
+@contextlib.contextmanager
+def readable(file: Path | str, kind: str) -> Iterator[None]:
+    """Convert the exceptions of a reader to one message.
+
+    Every exception is converted, because libraries raise various ones on damaged files.
+
+    Args:
+        file: the file, for the message.
+        kind: what the file should be, with an article: ``an .npz file``.
+
+    Raises:
+        PointError: the body raised an exception.
+    """
+    try:
+        yield
+    except (PointError, MemoryError):
+        raise
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise PointError(
+            f"{file}: cannot be read as {kind} ({reason or one_line(error)}); check or replace it"
+        ) from None
+
+
+def decompressed(path: Path, most: int | None = None) -> BinaryIO:
+    """Open a file; gzip, bzip2, xz, zip and tar files are decompressed in memory.
+
+    Args:
+        path: the file.
+        most: maximum number of decompressed bytes; None for a gigabyte.
+
+    Raises:
+        Exception: of any type, if the file is damaged, larger, or not a regular file.
+    """
+    most = most or MOST_BYTES
+    file = open_regular(path)
+    start = file.read(_TAR.stop)
+    file.seek(0)
+    opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
+    if opener is None and start[_TAR] != _USTAR:
+        return file
+    with file, opener(file) if opener else file as content:
+        data = content.read(most + 1)
+    if len(data) <= most and data[_TAR] == _USTAR:
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            member = _single([member for member in archive if member.isfile()])
+            if member.size > most:  # a sparse file takes no space
+                data = bytes(most + 1)
+            elif inner := archive.extractfile(member):
+                data = inner.read()
+    if len(data) > most:
+        raise ValueError(f"larger than {most:,} bytes after decompression")
+    return io.BytesIO(data)
+
+
+def _open_zip(file: BinaryIO) -> IO[bytes]:
+    archive = zipfile.ZipFile(file)
+    return archive.open(_single(archive.infolist()))
+
+
+def _single(members: list[Any]) -> Any:
+    if len(members) != 1:
+        raise ValueError(f"contains {len(members)} files instead of one")
+    return members[0]
+
+
+_OPENERS: dict[bytes, Callable[[BinaryIO], IO[bytes]]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ": lzma.LZMAFile,
+    b"PK\x03\x04": _open_zip,
+}
+
+
+def check_memory(path: Path, archive: zipfile.ZipFile, name: str) -> None:
+    """Check that an array of an .npz file fits into memory; zeros compress by a factor of 1,000.
+
+    Raises:
+        PointError: the array does not fit.
+    """
+    size, free = archive.getinfo(f"{name}.npy").file_size, psutil.virtual_memory().available
+    if size > free:
+        raise PointError(
+            f"{path}: array {name} is larger than the available memory ({size / 1e9:,.1f} GB of "
+            f"{free / 1e9:,.1f} GB); save it as .npy, which is memory-mapped (data.source: arrays)"
+        )
+
+
+def open_array(
+    archive: zipfile.ZipFile, name: str
+) -> tuple[IO[bytes], tuple[int, ...], np.dtype[Any]]:
+    """Open an array of an .npz file without reading it.
+
+    Returns:
+        The file at the first value, the shape and the type of the array.
+
+    Raises:
+        Exception: of any type, if the array does not exist, is damaged, in Fortran order, or not
+            numeric.
+    """
+    file = archive.open(f"{name}.npy")
+    version = np.lib.format.read_magic(file)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    shape, fortran, dtype = read_header(file)
+    if fortran or dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be an array of numbers in C order, not {dtype}")
+    return file, shape, dtype
+
+
+def array_blocks(path: Path, name: str) -> Iterator[Array]:
+    """Yield consecutive rows of an array of an .npz file; it need not fit into memory.
+
+    Raises:
+        Exception: of any type, as for :func:`open_array`, or if the array is truncated.
+    """
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        values, (count, *shape), dtype = open_array(archive, name)
+        step = rows_at_once(tuple(shape))
+        for start in range(0, count, step):
+            rows = min(step, count - start)
+            content = values.read(rows * int(np.prod(shape)) * dtype.itemsize)
+            yield np.frombuffer(content, dtype).reshape(rows, *shape)

@@ -1,0 +1,118 @@
+"""Read CSV files into pandas, and make their cells independent of the file format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+import numpy as np
+
+from flexhpc.data.raw_files import decompressed
+from flexhpc.errors import PointError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LONGEST_ROW = 2**22
+MISSING = ["?"]
+"""Markers of missing values, in addition to those of pandas (an empty cell, NA, NaN, ...)."""
+
+
+def read_csv(
+    path: Path, max_columns: int, max_bytes: int | None = None,
+    header: Literal["first row", "detect"] | None = "first row", **options: Any,
+) -> pd.DataFrame:  # fmt: skip
+    """Read a CSV file, plain or compressed.
+
+    Args:
+        path: the file.
+        max_columns: maximum number of columns; checked before the file is parsed.
+        max_bytes: maximum size after decompression; None for a gigabyte.
+        header: ``detect``: the first row is a header if its first cell is neither a number nor
+            missing; None if there is no header.
+        **options: further arguments of ``pandas.read_csv``.
+
+    Raises:
+        PointError: there are too many columns.
+        Exception: of any type, if the file is damaged or larger.
+    """
+    with decompressed(path, max_bytes) as file:
+        cells = _first_row(file, options.get("comment"))
+        check_columns(path, len(cells), max_columns)
+        has_header = header == "first row" or (header == "detect" and _is_name(cells))
+        return parse_csv(file, header=0 if has_header else None, **options)
+
+
+def parse_csv(file: BinaryIO | io.StringIO, **options: Any) -> pd.DataFrame:
+    """Parse a CSV file with ``pandas.read_csv``; a row longer than the header is an error."""
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        frame: pd.DataFrame = pd.read_csv(
+            file, skipinitialspace=True, na_values=MISSING, low_memory=False, index_col=False,
+            compression=None, **options,
+        )  # fmt: skip
+    return frame
+
+
+def check_columns(path: Path, columns: int, max_columns: int) -> None:
+    """Raise PointError if a table has too many columns."""
+    if columns > max_columns:
+        raise PointError(
+            f"{path}: has {columns:,} columns, at most {max_columns:,} are supported; keep fewer, "
+            "or save it as .npy (data.source: arrays)"
+        )
+
+
+def _first_row(file: BinaryIO, comment: str | None) -> list[str]:
+    """Return the cells of the first row, blank lines and comments skipped; read at most 4 MiB."""
+    start = file.read(_LONGEST_ROW)
+    file.seek(0)
+    text = start.decode("utf-8-sig", errors="replace")
+    lines = io.StringIO(text, newline="")
+    for row in csv.reader(lines, skipinitialspace=True):
+        if row not in ([], [""]) and not (comment and row[0].startswith(comment)):
+            if len(start) == _LONGEST_ROW and lines.tell() == len(text):
+                raise ValueError(f"first row is longer than {_LONGEST_ROW:,} bytes")
+            return row
+    return []
+
+
+def _is_name(cells: list[str]) -> bool:
+    first = cells[0].strip() if cells else ""
+    try:
+        float(first)
+    except ValueError:
+        return first not in ("", *MISSING)
+    return False
+
+
+def kind_of(series: pd.Series[Any]) -> str:
+    """Return the type of a column's non-missing values as inferred by pandas: ``string``, ..."""
+    import pandas as pd
+
+    return pd.api.types.infer_dtype(series, skipna=True)
+
+
+def tidied(series: pd.Series[Any]) -> pd.Series[Any]:
+    """Return a column with values that do not depend on the file format.
+
+    Surrounding blanks are removed from text; text that is empty or a marker of missing values
+    becomes missing. Booleans become 0.0 and 1.0. Categories of pandas become their values.
+    """
+    import pandas as pd
+
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        series = series.astype(object).infer_objects()
+    kind = kind_of(series)
+    if kind == "boolean":
+        truth = series.astype("boolean").to_numpy(dtype=np.float64, na_value=np.nan)
+        return pd.Series(truth, index=series.index, name=series.name)
+    if kind == "string":
+        text = series.str.strip()
+        return text.mask(text.isin(["", *MISSING]))
+    return series
