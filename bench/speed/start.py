@@ -18,7 +18,7 @@ import time
 EPOCHS = 8
 
 
-def one(contestant: str, name: str) -> None:
+def run_contestant(contestant: str, name: str) -> None:
     """Train in this process; print the time of the first update and the peak memory (MiB)."""
     import torch
 
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        one(*arguments.one)
+        run_contestant(*arguments.one)
         return
     from bench.speed.contestants import available
 
