@@ -14,7 +14,7 @@ from flexhpc.data.decode import decoded
 from flexhpc.errors import PointError
 
 
-def open_own(data: CustomData, seed: int) -> Source:
+def open_custom(data: CustomData, seed: int) -> Source:
     """Call the user's function and return its samples as a source.
 
     Raises:
@@ -35,8 +35,8 @@ def arrays_of(name: str, samples: Any) -> list[Array]:
 
     Args:
         name: name for messages.
-        samples: two or four objects that NumPy can convert to arrays, including torch tensors; inputs
-            may also be images as bytes or PIL images, such as a column of a DataFrame. Or a
+        samples: two or four objects that NumPy can convert to arrays, including torch tensors;
+            inputs may also be images as bytes or PIL images, such as a column of a DataFrame. Or a
             map-style data set of torch or torchvision, of which each sample is read once.
 
     Raises:
@@ -88,8 +88,6 @@ def _inputs(name: str, column: Any) -> Array:
         arrays = [array_of(name, row) for row in rows]
         for i, array in enumerate(arrays):
             if array.shape != arrays[0].shape:
-                raise PointError(
-                    f"{name}: sample {i} is {array.shape}, sample 0 {arrays[0].shape}"
-                )
+                raise PointError(f"{name}: sample {i} is {array.shape}, sample 0 {arrays[0].shape}")
         return np.stack(arrays)
     return array_of(name, column)

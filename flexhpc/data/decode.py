@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from flexhpc.atomic import open_regular
 from flexhpc.data.classes import coded, names_of
@@ -58,10 +58,10 @@ def image_source(
     part = image_part(train.images, codes, side)
 
     def test_part() -> Part | None:
-        if (found := test()) is None:
+        if (labelled := test()) is None:
             return None
-        codes, _ = coded(found.name, found.labels, order)
-        return image_part(found.images, codes, side, part.shape)
+        codes, _ = coded(labelled.name, labelled.labels, order)
+        return image_part(labelled.images, codes, side, part.shape)
 
     return Source(
         name=name, classes=len(order), train=part, test=test_part, class_names=names_of(order)
@@ -108,7 +108,10 @@ def decoded(image: Named, side: int | None, shape: tuple[int, ...] | None) -> Ar
     with readable(name, "an image"), contextlib.ExitStack() as stack:
         if not isinstance(content, Image.Image):
             file = io.BytesIO(content) if isinstance(content, bytes) else open_regular(content)
-            opened = Image.open(stack.enter_context(file), formats=_FORMATS)
+            try:
+                opened = Image.open(stack.enter_context(file), formats=_FORMATS)
+            except UnidentifiedImageError:
+                raise ValueError(f"not one of {', '.join(_FORMATS)}") from None
             content = stack.enter_context(opened)
         colour = _eight_bits(content).convert("RGB")
         pixels = np.asarray(colour if side is None else resized(colour, side), dtype=np.uint8)

@@ -96,7 +96,7 @@ def open_packed(path: Path) -> Packed:
             first = error.errors()[0]
             raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         arrays = {
-            name: _read_array(path, file, archive, name)
+            name: _mapped(path, file, archive, name)
             for member in members
             if (name := member.filename.removesuffix(".npy")) != member.filename
         }
@@ -201,11 +201,11 @@ def _write_blocks(
             file.write(np.ascontiguousarray(block, dtype=little).data)
 
 
-def _read_array(path: Path, file: BinaryIO, archive: zipfile.ZipFile, name: str) -> Array:
-    """Return an array of the file; inputs are memory-mapped."""
+def _mapped(path: Path, file: BinaryIO, archive: zipfile.ZipFile, name: str) -> Array:
+    """Return an array of the file, memory-mapped."""
     values, shape, dtype = open_array(archive, name)
-    if not name.endswith("inputs") or 0 in shape:
-        return np.frombuffer(values.read(), dtype).reshape(shape)
+    if 0 in shape:
+        return np.empty(shape, dtype)
     local_header = archive.getinfo(f"{name}.npy").header_offset
     file.seek(local_header + _LOCAL_HEADER - 4)
     lengths = struct.unpack("<HH", file.read(4))

@@ -92,7 +92,7 @@ def _single(members: list[Any]) -> Any:
     return members[0]
 
 
-_OPENERS: dict[bytes, Callable[[BinaryIO], IO[bytes]]] = {
+_OPENERS: dict[bytes, Callable[[BinaryIO], IO[bytes] | gzip.GzipFile]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ": lzma.LZMAFile,

@@ -112,22 +112,20 @@ def pooled(mean: Array, deviation: Array) -> tuple[Array, Array]:
 
 
 def _of_images(blocks: Blocks) -> tuple[Array, Array]:
-    """Sum integers, which is exact and therefore independent of the blocks."""
-    pixels, sums, squares = 0, [0], [0]
+    """Sum Python integers, which is exact and therefore independent of the blocks."""
+    pixels, axes = 0, (0, 2, 3)
+    sums: Array = np.zeros(1, dtype=object)
+    squares: Array = np.zeros(1, dtype=object)
     for block in blocks():
-        axes = (0, 2, 3)
-        sums = _added(sums, block.sum(axis=axes, dtype=np.uint64))
-        squares = _added(squares, (block.astype(np.uint16) ** 2).sum(axis=axes, dtype=np.uint64))
+        sums = sums + block.sum(axis=axes, dtype=np.uint64).astype(object)
+        squared = block.astype(np.uint16) ** 2
+        squares = squares + squared.sum(axis=axes, dtype=np.uint64).astype(object)
         pixels += block.size // block.shape[1]
-    pairs = list(zip(sums, squares, strict=True))
-    mean = np.array([s / pixels for s, _ in pairs])
-    spread = [math.sqrt((pixels * q - s * s) / pixels**2) for s, q in pairs]
-    return mean.reshape(-1, 1, 1), np.array(spread).reshape(-1, 1, 1)
-
-
-def _added(totals: list[int], more: NDArray[np.uint64]) -> list[int]:
-    new = [int(value) for value in more]
-    return new if len(totals) != len(new) else [a + b for a, b in zip(totals, new, strict=True)]
+    mean = [s / pixels for s in sums]
+    spread = [
+        math.sqrt((pixels * q - s * s) / pixels**2) for s, q in zip(sums, squares, strict=True)
+    ]
+    return np.array(mean).reshape(-1, 1, 1), np.array(spread).reshape(-1, 1, 1)
 
 
 def _of_vectors(blocks: Blocks) -> tuple[Array, Array]:

@@ -66,7 +66,7 @@ class CustomData(CustomCode, Data):
     """Custom samples: a function that returns (inputs, labels), or (inputs, labels, test inputs,
     test labels)."""
 
-    does: ClassVar[str] = "flexhpc.data.custom:open_own"
+    does: ClassVar[str] = "flexhpc.data.custom:open_custom"
 
     source: Annotated[str, Field(pattern=NAME)]
     """Import path, such as `my_data:load`, of a module in the folder of the spec or on Python's
