@@ -7,12 +7,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from bench.findings.records import kept
 from flexhpc.analysis.comparison import Effect, compared
 from flexhpc.analysis.comparison_table import pairs_text
-from flexhpc.analysis.figures.chart import Spec, png
+from flexhpc.analysis.figures.chart import Chart
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.generalization import generalization_figure
 from flexhpc.analysis.figures.ratios import ratio_figure
@@ -53,10 +51,13 @@ def write(page: Path) -> None:
             text = _replaced(text, name, made)
             figures = {
                 "emc": emc_figure(statuses), "ratios": ratio_figure(found),
-                "generalization": generalization_figure(models) if models else None,
+                "generalization": generalization_figure(statuses),
             }  # fmt: skip
-            for kind, figure in figures.items():
-                _draw(page.parent / "findings" / f"{name}_{kind}.png", figure)
+            for kind, spec in figures.items():
+                if spec is not None:
+                    path = page.parent / "findings" / f"{name}_{kind}.png"
+                    path.parent.mkdir(exist_ok=True)
+                    Chart({**spec, "background": "white"}).save(path)
     write_atomic(page, text)
 
 
@@ -67,16 +68,6 @@ def _replaced(text: str, name: str, made: str) -> str:
         return text
     before, rest = text.split(begin, 1)
     return f"{before}{begin}{made}\n{end}{rest.split(end, 1)[1]}"
-
-
-def _draw(path: Path, figure: Spec | Figure | None) -> None:
-    if figure is None:
-        return
-    path.parent.mkdir(exist_ok=True)
-    if isinstance(figure, Figure):
-        figure.savefig(path, dpi=100, metadata={"Software": None})
-    else:
-        write_atomic(path, png({**figure, "background": "white"}))
 
 
 def _cost(statuses: Sequence[PointStatus]) -> list[str]:
@@ -106,7 +97,7 @@ def _effects(found: Sequence[Effect]) -> list[str]:
     rows = [
         [
             *effect.within.values(), effect.value, effect.baseline, effect.ratio_text,
-            effect.sizes_text, effect.chance_text, pairs_text(effect), effect.said,
+            effect.sizes_text, effect.chance_text, pairs_text(effect), effect.verdict_text,
         ]
         for effect in found
     ]  # fmt: skip

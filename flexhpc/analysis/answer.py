@@ -38,12 +38,12 @@ def _ranges(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
     along_size = layout.along == "size"
     said = []
     for name, some in list(groups.items())[:_MOST_SERIES]:
-        places = sorted({layout.place(status) for status in some})
+        places = sorted({layout.x(status) for status in some})
         ends = {place: _number(place) for place in (places[0], places[-1])}
         first = ends[places[0]]
         ends[places[0]] = f"{first} parameters" if along_size else f"{layout.key} {first}"
         parts = [
-            f"{_at([s for s in some if layout.place(s) == place])} at {where}"
+            f"{_at([s for s in some if layout.x(s) == place])} at {where}"
             for place, where in ends.items()
         ]
         start = f"{name}: " if name else ""

@@ -15,8 +15,7 @@ from typing import Literal
 import numpy as np
 import yaml
 
-from flexhpc.analysis.figures.curves import SIZES
-from flexhpc.analysis.figures.layout import kinds_of
+from flexhpc.analysis.figures.layout import SIZES, varied_keys
 from flexhpc.analysis.likelihood import Floats, likelihood_of, of_ratio
 from flexhpc.analysis.mean_ratio import SAME, mean_ratio
 from flexhpc.analysis.trimmed import trimmed
@@ -90,7 +89,7 @@ class Effect:
         return ", ".join(named(key, value) for key, value in self.within.items() if value)
 
     @property
-    def said(self) -> str:
+    def verdict_text(self) -> str:
         """The verdict in words; if there is none, the reason or the number of pairs needed."""
         if self.verdict != "not decided":
             return self.verdict
@@ -332,7 +331,7 @@ def suggested(statuses: Sequence[PointStatus]) -> Compare | None:
     """Return the comparison that a sweep suggests, None if there is none; see :func:`compared`."""
     if len(statuses) > _MOST_POINTS:
         return None
-    kinds = [key for key in kinds_of(statuses) if key.split(".")[-1] not in SIZES]
+    kinds = [key for key in varied_keys(statuses) if key.split(".")[-1] not in SIZES]
     values = {key: {s.point.value(key) for s in statuses} for key in kinds}
     few = [key for key in kinds if 1 < len(values[key]) <= _MOST_VALUES]
     of_data = [key for key in few if key.startswith("data.")]

@@ -97,7 +97,7 @@ def print_effects(found: Sequence[Effect], console: Console) -> None:
             Column(name="by size", cells=[e.sizes_text for e in some], right=True, goes=1),
             Column(name="P(larger)", cells=[e.chance_text for e in some], right=True, goes=3),
             Column(name="pairs", cells=[pairs_text(e) for e in some], right=True, goes=0),
-            Column(name="verdict", cells=[e.said for e in some], least=14),
+            Column(name="verdict", cells=[e.verdict_text for e in some], least=14),
         ]
         console.print(table_of(columns, console.width))
 

@@ -104,7 +104,7 @@ const templates = read("templates"), OTHER = "other tuned values";
 // The same data as figures/point.py gives, out of what details.py wrote.
 function fitChart(point) {
   const datasets = {
-    band: point.exact && point.hi !== null ? [{ lo: point.lo, hi: point.hi }] : [],
+    interval: point.interval ? [point.interval] : [],
     curve: point.curve.map(([n, chance]) => ({ n, chance })),
     trainings: point.probes.map(([n, , verdict, missed, accuracy, , , , , other, tuned], number) =>
       ({ number, n, missed, accuracy, verdict, tuned, shown: other ? OTHER : verdict })),

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import base64
-import io
-import json
 import shlex
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -16,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib import rc_context
-from matplotlib.figure import Figure
 
 from flexhpc.analysis.answer import answer
 from flexhpc.analysis.censoring import bounds
@@ -25,15 +20,22 @@ from flexhpc.analysis.collect import Row, as_csv, row_of
 from flexhpc.analysis.comparison import Effect, compared
 from flexhpc.analysis.comparison_table import pairs_text, verdict_sentences
 from flexhpc.analysis.conflicts import conflict_notes
-from flexhpc.analysis.details import MOST_POINTS, as_script, details_of
+from flexhpc.analysis.details import MAX_POINTS, as_script, details_of
 from flexhpc.analysis.endings import ending_text, warnings
 from flexhpc.analysis.failures import by_reason, named
 from flexhpc.analysis.figures import report_figures
-from flexhpc.analysis.figures.chart import Spec, library, pdf, png, svg
+from flexhpc.analysis.figures.chart import Chart, ReportFigure, Spec, library
 from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.figures.point import fit_spec, loss_spec
 from flexhpc.analysis.figures.ratios import RATIOS, ratio_figure
-from flexhpc.analysis.generalization import FEWEST, by_family, correlations, exact, pairs
+from flexhpc.analysis.generalization import (
+    MIN_PAIRS,
+    by_family,
+    correlations,
+    exact,
+    interpolation_text,
+    pairs,
+)
 from flexhpc.analysis.sample_views import SampleView, view_of
 from flexhpc.analysis.samples import scores_of
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
@@ -49,22 +51,12 @@ from flexhpc.search.history import LEVEL
 from flexhpc.store import RunFolder
 from flexhpc.store.status import PointStatus
 
-_MOST_DRAWN = 1_000_000
-"""Maximum size (bytes) of an interactive vector figure on the page; larger ones become images."""
-_MOST_SOURCES = 4
-_MOST_MASKED = 500
+_MAX_SVG = 1_000_000
+"""Maximum size (characters) of a figure on the page; larger ones become images."""
+_MAX_SOURCES = 4
+_MAX_POINTS = 500
 """Maximum number of points for which masks are read and power laws are fitted."""
-_IN_THE_FIRST_TABLE = {"emc_per_param_bound", "censored_because", "ended_by", "wider_than_asked"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Shown:
-    name: str
-    title: str
-    caption: str
-    svg: str
-    spec: str
-    asked: bool
+_IN_FIRST_TABLE = {"emc_per_param_bound", "censored_because", "ended_by", "wider_than_asked"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,25 +77,22 @@ class Provenance:
     def of(cls, run: RunFolder) -> Provenance:
         """Read the provenance of a run from its folder."""
         record = read_json(run.record) or {}
-        listed = record.get("launches")
-        launches = (
-            [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-        )
-        packages = record.get("packages")
+        listed, packages = record.get("launches"), record.get("packages")
+        launches = [x for x in listed if isinstance(x, dict)] if isinstance(listed, list) else []
         versions = packages if isinstance(packages, dict) else {}
         facts = {
-            "begun": _time(launches[0]) if launches else "",
+            "started": _time(launches[0]) if launches else "",
             "last launch": _time(launches[-1]) if launches else "",
             "launches": str(len(launches)),
-            "hosts": ", ".join(sorted({str(one.get("host")) for one in launches})),
-            "image": ", ".join(sorted({str(one["image"]) for one in launches if one.get("image")})),
+            "hosts": ", ".join(sorted({str(launch.get("host")) for launch in launches})),
+            "image": ", ".join(sorted({str(x["image"]) for x in launches if x.get("image")})),
             "commit of flexhpc": str(record.get("git") or ""),
             "Python": str(record.get("python") or ""),
             **{str(name): str(text) for name, text in versions.items()},
         }
-        command = f"flexhpc sweep {shlex.quote(str(run.spec))}"
         return cls(
-            name=run.name, folder=str(run.path), command=command,
+            name=run.name, folder=str(run.path),
+            command=f"flexhpc sweep {shlex.quote(str(run.spec))}",
             facts={key: text for key, text in facts.items() if text},
         )  # fmt: skip
 
@@ -124,9 +113,7 @@ def write_report(
     provenance: Sequence[Provenance] = (),
     masks: Sequence[tuple[RunFolder, PointStatus]] = (),
 ) -> Path:
-    """Write index.html, results.csv and the figures; return the path of the page.
-
-    Figures are written as SVG; Vega-Lite figures also as PNG and PDF.
+    """Write index.html, results.csv and the figures as SVG, PNG and PDF; return the page's path.
 
     Args:
         title: name of the sweep or sweeps.
@@ -140,84 +127,89 @@ def write_report(
     """
     statuses = with_errors(statuses, eps)
     rows = [row_of(status) for status in statuses]
-    found = _compared(statuses, specs)
+    effects = _effects(statuses, specs)
     statuses = trimmed(statuses)
-    shown = [{**row, **s.point.swept} for row, s in zip(rows, statuses, strict=True)]
-    swept = list(dict.fromkeys(key for status in statuses for key in status.point.swept))
+    done = [status for status in statuses if status.state == "done"]
+    bounded = sum(status.estimate is not None and status.estimate.censored != "none"
+                  for status in done)  # fmt: skip
     model_pairs = pairs(statuses)
-    write_atomic(folder / "results.csv", as_csv(rows))
-    drawn = [
-        (kind.name, kind.title, kind.caption, kind.draw(statuses)) for kind in report_figures()
-    ]
-    drawn.insert(1, ("ratios", "Ratios", RATIOS, ratio_figure(found)))
+    ratios = ReportFigure(
+        name="ratios", title="Ratios", caption=RATIOS, draw=lambda _: ratio_figure(effects)
+    )
+    first, *others = report_figures()
     figures = [
-        _shown(name, title, caption, figure, folder)
-        for name, title, caption, figure in drawn
-        if figure is not None
+        _figure(figure, spec, folder)
+        for figure in (first, ratios, *others)
+        if (spec := figure.draw(statuses)) is not None
     ]
+    csv = as_csv(rows)
+    write_atomic(folder / "results.csv", csv)
     environment = Environment(
         loader=PackageLoader("flexhpc", "analysis"), autoescape=True, undefined=StrictUndefined
     )
     page = environment.get_template("report.html").render(
         title=title,
-        answer=[*answer(statuses), *verdict_sentences(found)],
-        compared=found,
-        pairs_text=pairs_text,
-        laws=_laws(statuses),
-        failures=by_reason(statuses),
-        named=named,
-        estimate=estimate_text,
+        version=version("flexhpc"),
+        level=LEVEL,
         css=_text("report.css"),
         script=_text("report.js"),
         library=library(),
-        details=as_script(details_of(statuses)),
-        in_detail=MOST_POINTS,
-        templates=as_script({"fit": fit_spec(), "loss": loss_spec()}),
-        csv=as_script(as_csv(rows).splitlines()),
+        specs=specs,
         provenance=provenance,
-        samples=_samples(masks),
-        version=version("flexhpc"),
-        points=list(zip(statuses, shown, strict=True)),
-        swept=swept,
-        further=_further(rows),
-        interpolated=interpolated(statuses),
-        correlations=[
-            (family, len(some), outcome, correlations(some, key))
-            for family, some in by_family(model_pairs).items()
-            for key, outcome in (("test_accuracy", "test accuracy"), ("gap", "gap"))
-        ],
-        cut_short=cut_short(statuses, eps),
-        pairs=len(model_pairs),
-        left_out=len(model_pairs) - len(exact(model_pairs)),
-        fewest=FEWEST,
-        measured=sum(s.state == "done" and not _bound(s) for s in statuses),
-        bounded=sum(s.state == "done" and _bound(s) for s in statuses),
-        open=sum(status.state != "done" for status in statuses),
+        # header
         of_data=_of_data(statuses),
         estimand=_estimand(statuses),
-        probes=sum(status.probes for status in statuses),
-        cost=sum(status.cost for status in statuses),
         took=_took(statuses),
         devices=_devices(statuses),
+        measured=len(done) - bounded,
+        bounded=bounded,
+        open=len(statuses) - len(done),
+        probes=sum(status.probes for status in statuses),
+        cost=sum(status.cost for status in statuses),
+        answer=[*answer(statuses), *verdict_sentences(effects)],
+        failures=by_reason(statuses),
+        named=named,
+        # figures
         figures=figures,
-        level=LEVEL,
-        emc=emc_text,
-        text=plain_text,
-        ratio=ratio_text,
-        cell=_cell,
-        bracket=bracket_text,
-        bounds=bounds(statuses),
-        ending=ending_text,
+        details=as_script(details_of(statuses)),
+        in_detail=MAX_POINTS,
+        templates=as_script({"fit": fit_spec(), "loss": loss_spec()}),
+        # tables
+        points=[(s, {**row, **s.point.swept}) for s, row in zip(statuses, rows, strict=True)],
+        swept=list(dict.fromkeys(key for status in statuses for key in status.point.swept)),
+        csv=as_script(csv.splitlines()),
+        further=_further(rows),
         best=best_text if tuned(statuses) else None,
+        estimate=estimate_text,
+        emc=emc_text,
+        ratio=ratio_text,
+        bracket=bracket_text,
+        ending=ending_text,
+        text=plain_text,
+        cell=_cell,
         warnings=warnings(statuses),
+        bounds=bounds(statuses),
+        cut_short=cut_short(statuses, eps),
         notes=conflict_notes(statuses),
-        specs=specs,
+        effects=effects,
+        pairs_text=pairs_text,
+        laws=_laws(statuses),
+        samples=_samples(masks),
+        interpolated=interpolation_text(statuses),
+        correlations=[
+            (family, len(models), outcome, correlations(models, key))
+            for family, models in by_family(model_pairs).items()
+            for key, outcome in (("test_accuracy", "test accuracy"), ("gap", "gap"))
+        ],
+        pairs=len(model_pairs),
+        omitted=len(model_pairs) - len(exact(model_pairs)),
+        min_pairs=MIN_PAIRS,
     )
     write_atomic(folder / "index.html", page)
     return folder / "index.html"
 
 
-def _compared(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effect]:
+def _effects(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effect]:
     """Return the comparisons; none if a spec names a key or value that other runs lack."""
     try:
         return compared(statuses, specs)
@@ -225,14 +217,10 @@ def _compared(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Eff
         return []
 
 
-def _bound(status: PointStatus) -> bool:
-    return status.estimate is not None and status.estimate.censored != "none"
-
-
 def _devices(statuses: Sequence[PointStatus]) -> str:
     """Return the names of the training devices, as far as they were recorded."""
-    found = {p.machine.get("device") for s in statuses if s.record for p in s.record.probes}
-    return ", ".join(sorted(one for one in found if one))
+    names = {p.machine.get("device") for s in statuses if s.record for p in s.record.probes}
+    return ", ".join(sorted(name for name in names if name))
 
 
 def _took(statuses: Sequence[PointStatus]) -> str:
@@ -246,7 +234,7 @@ def _took(statuses: Sequence[PointStatus]) -> str:
 def _of_data(statuses: Sequence[PointStatus]) -> str:
     """Format the data sets of the points for the header of the page."""
     sources = dict.fromkeys(str(s.point.data.model_dump().get("source", "")) for s in statuses)
-    return f" on {', '.join(sources)}" if sources and len(sources) <= _MOST_SOURCES else ""
+    return f" on {', '.join(sources)}" if sources and len(sources) <= _MAX_SOURCES else ""
 
 
 def _estimand(statuses: Sequence[PointStatus]) -> str:
@@ -264,7 +252,7 @@ def _estimand(statuses: Sequence[PointStatus]) -> str:
 def _laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:
     """Fit a power law of EMC over parameters to each curve of the figure; none without curves."""
     measured = [s for s in statuses if s.estimate and s.record]
-    if not measured or len(measured) > _MOST_MASKED:
+    if not measured or len(measured) > _MAX_POINTS:
         return []
     layout = layout_of(measured)
     keys = [*layout.facets, *layout.colours]
@@ -273,7 +261,7 @@ def _laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:
 
 def _samples(masks: Sequence[tuple[RunFolder, PointStatus]]) -> list[SampleView]:
     """Return the views of samples; none if masks cannot be read."""
-    if not any(status.probes for _, status in masks) or len(masks) > _MOST_MASKED:
+    if not any(status.probes for _, status in masks) or len(masks) > _MAX_POINTS:
         return []
     try:
         views = map(view_of, scores_of(masks))
@@ -282,28 +270,23 @@ def _samples(masks: Sequence[tuple[RunFolder, PointStatus]]) -> list[SampleView]
         return []
 
 
-def _shown(name: str, title: str, caption: str, figure: Figure | Spec, folder: Path) -> _Shown:
+def _figure(figure: ReportFigure, spec: Spec, folder: Path) -> dict[str, Any]:
     """Write the files of a figure, and return its content for the page."""
-    spec = None if isinstance(figure, Figure) else figure
-    text = _svg(figure) if isinstance(figure, Figure) else svg(figure)
-    write_atomic(folder / f"{name}.svg", text)
-    drawn = text[text.index("<svg") :]
-    if spec is not None:
-        picture = png(spec)
-        write_atomic(folder / f"{name}.png", picture)
-        write_atomic(folder / f"{name}.pdf", pdf(spec))
-        if len(drawn) > _MOST_DRAWN:
-            drawn, spec = _picture(picture, title), None
-    return _Shown(
-        name=name, title=title, caption=caption, svg=drawn, spec=as_script(spec),
-        asked=spec is not None,
-    )  # fmt: skip
-
-
-def _picture(content: bytes, title: str) -> str:
-    """Return an HTML image element with an inline PNG."""
-    data = base64.b64encode(content).decode()
-    return f'<img alt="{escape(title)}" width="620" src="data:image/png;base64,{data}">'
+    chart, path = Chart(spec), folder / figure.name
+    for ending in (".png", ".pdf"):
+        chart.save(path.with_suffix(ending))
+    drawn = chart.svg()
+    write_atomic(path.with_suffix(".svg"), drawn)
+    interactive = len(drawn) <= _MAX_SVG
+    if not interactive:
+        image = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
+        drawn = (
+            f'<img alt="{escape(figure.title)}" width="620" src="data:image/png;base64,{image}">'
+        )
+    return {
+        "name": figure.name, "title": figure.title, "caption": figure.caption, "svg": drawn,
+        "spec": as_script(spec if interactive else None), "interactive": interactive,
+    }  # fmt: skip
 
 
 def _text(name: str) -> str:
@@ -316,13 +299,12 @@ def _further(rows: Sequence[Row]) -> list[str]:
     These are the columns with a boolean or a nonzero value in any row that are not in the first
     table.
     """
-    shown: dict[str, None] = {}
-    for row in rows:
-        keys = list(row)
-        for key in keys[keys.index("status") + 1 :]:
-            if (row[key] or row[key] is False) and key not in _IN_THE_FIRST_TABLE:
-                shown[key] = None
-    return list(shown)
+    return list(dict.fromkeys(
+        key
+        for row in rows
+        for key in list(row)[list(row).index("status") + 1 :]
+        if (row[key] or row[key] is False) and key not in _IN_FIRST_TABLE
+    ))  # fmt: skip
 
 
 def _cell(status: PointStatus, row: Row, key: str) -> str:
@@ -331,40 +313,3 @@ def _cell(status: PointStatus, row: Row, key: str) -> str:
         return ratio_text(status.estimate, row["bits"] or 0)
     bound = ">= " if row.get(f"{key}_censored") == "right" else ""
     return bound + number_text(row.get(key))
-
-
-def _svg(figure: Figure) -> str:
-    """Render a figure as SVG text that is identical for identical content."""
-    out = io.StringIO()
-    with rc_context({"svg.hashsalt": "flexhpc", "svg.fonttype": "path"}):
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    return out.getvalue()
-
-
-def interpolated(statuses: Sequence[PointStatus]) -> str:
-    """Describe how many evaluated trainings interpolated; empty if there are none."""
-    evaluations = {
-        (status.point.id, json.dumps(record.evaluation["asked"])): record.evaluation
-        for status in statuses
-        if (record := status.record) is not None and record.evaluation is not None
-    }
-    if not evaluations:
-        return ""
-    short = Counter(e["verdict"] for e in evaluations.values() if not e["interpolated"])
-    left = short.total()
-    summary = (
-        f"{len(evaluations) - left} of {len(evaluations)} trainings behind test accuracy and gap "
-        "interpolated (train accuracy 1)."
-    )
-    if not left:
-        return summary
-    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(short.items()))
-    return (
-        f"{summary} {left} did not ({verdicts}): their gap says how far training got, so "
-        + (
-            "no correlation is given"
-            if left == len(evaluations)
-            else f"correlations leave {left} out"
-        )
-        + ". A larger budget or a smaller n under evaluate may help."
-    )

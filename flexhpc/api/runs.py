@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from flexhpc.analysis.collect import row_of
 from flexhpc.analysis.text import emc_text
@@ -20,10 +18,12 @@ from flexhpc.store.status import PointStatus, StatusReader, open_run
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+    from flexhpc.analysis.figures.chart import Chart
+
 _DRAWS = 1000
+_NOTHING_YET = "nothing was measured yet"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,7 +52,7 @@ class Measurement:
             PointError: there is no estimate yet.
         """
         if self.status.estimate is None:
-            raise PointError(self.status.message or "nothing was measured yet")
+            raise PointError(self.status.message or _NOTHING_YET)
         return self.status.estimate
 
     @property
@@ -129,13 +129,20 @@ class Measurement:
         cells = np.random.default_rng(seed).choice(len(curve.weight), size, p=curve.weight)
         return curve.level_set(quantile_of(self.estimate.estimand))[cells]
 
-    def plot(self) -> Figure:
-        """Plot every training and the fit curve; notebooks display the returned figure."""
-        from flexhpc.analysis.figures.fit import fit_figure
+    def plot(self) -> Chart:
+        """Plot every training and the fit curve.
 
-        figure: Any = fit_figure([self.status])
-        figure._repr_png_ = partial(_png, figure)  # used by IPython to display it
-        return cast("Figure", figure)
+        Returns:
+            A chart, which notebooks display; ``save("fit.pdf")`` writes it to a file.
+
+        Raises:
+            PointError: nothing was measured yet.
+        """
+        from flexhpc.analysis.figures.point import fit_chart
+
+        if not self.status.probes:
+            raise PointError(self.status.message or _NOTHING_YET)
+        return fit_chart(self.status)
 
     def __repr__(self) -> str:
         """Return label, EMC and number of trainings in one line."""
@@ -143,12 +150,6 @@ class Measurement:
             return f"<{self.status.point.label or 'a point'}: {self.status.state}>"
         label = f"{self.status.point.label}: " if self.status.point.label else ""
         return f"<{label}EMC {emc_text(self.estimate)}, {self.status.probes} trainings>"
-
-
-def _png(figure: Figure) -> bytes:
-    written = io.BytesIO()
-    figure.savefig(written, format="png", dpi=100)
-    return written.getvalue()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

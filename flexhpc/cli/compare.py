@@ -54,7 +54,7 @@ def compare(
     """  # fmt: skip
     from flexhpc.analysis.comparison import decided, effects, within_of
     from flexhpc.analysis.comparison_table import effect_row, law_row, print_effects, print_laws
-    from flexhpc.analysis.figures.curves import SIZES
+    from flexhpc.analysis.figures.layout import SIZES
     from flexhpc.analysis.scaling_law import power_laws
     from flexhpc.analysis.tables import make_console
     from flexhpc.store.status import read_runs

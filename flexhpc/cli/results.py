@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from flexhpc.store import RunFolder
     from flexhpc.store.status import PointStatus
 
-_LARGE = ("jinja2", "matplotlib.figure", "vl_convert", "flexhpc.analysis.report")
+_LARGE = ("jinja2", "vl_convert", "flexhpc.analysis.report")
 """Modules that a report imports; each takes some tenths of a second."""
 
 
@@ -149,7 +148,6 @@ def write_report(
     Raises:
         PointError: the folder cannot be written.
     """
-    _open_no_window()
     from flexhpc.analysis.report import Provenance
     from flexhpc.analysis.report import write_report as write
     from flexhpc.store import RunFolder
@@ -168,18 +166,12 @@ def expected_report() -> Iterator[None]:
     In total this takes more than a second. Errors are ignored here; they occur again, and are
     reported, when the report is written.
     """
-    _open_no_window()
     with contextlib.suppress(Exception):
         for module in _LARGE:
             with quick_imports():
                 import_module(module)
             yield
-        from flexhpc.analysis.figures.chart import start
+        from flexhpc.analysis.figures.chart import start_renderer
 
-        start()
+        start_renderer()
         yield
-
-
-def _open_no_window() -> None:
-    """Select matplotlib's non-interactive backend, overriding the user's choice."""
-    os.environ["MPLBACKEND"] = "agg"

@@ -13,7 +13,7 @@ import pytest
 from flexhpc.analysis.collect import COLUMNS, as_parquet
 from flexhpc.analysis.details import details_of
 from flexhpc.analysis.figures.emc import emc_figure
-from flexhpc.analysis.figures.fit import fit_figure
+from flexhpc.analysis.figures.point import fit_chart
 from flexhpc.analysis.text import bracket_text, emc_text, span
 from flexhpc.search import Bracket, Estimate
 from flexhpc.store import read
@@ -120,10 +120,8 @@ def test_figures_show_every_point_and_every_training(measured: Path) -> None:
     for number, status in enumerate(statuses):
         probes = [(p.n, p.repeat, p.verdict, p.n_errors) for p in status.record.probes]
         assert [tuple(probe[:4]) for probe in told[number]["probes"]] == probes
-    panels = [a for a in fit_figure(statuses).axes if a.axison]
-    assert len(panels) == 3
-    dots = sum(len(line.get_xdata()) for line in panels[0].lines if line.get_linestyle() == "None")
-    assert dots == statuses[0].probes
+        trainings = fit_chart(status).spec["datasets"]["trainings"]
+        assert [row["n"] for row in trainings] == [p.n for p in status.record.probes]
 
 
 def estimate(**changes: object) -> Estimate:

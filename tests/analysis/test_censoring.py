@@ -15,9 +15,8 @@ from rich.console import Console
 from flexhpc.analysis.censoring import REASONS, bounds, why_bound
 from flexhpc.analysis.collect import as_csv, as_json, as_parquet, measurements, row_of
 from flexhpc.analysis.endings import ending_text
-from flexhpc.analysis.figures.curves import medians_of
-from flexhpc.analysis.figures.emc import efficiency_figure, emc_figure
-from flexhpc.analysis.figures.fit import fit_figure
+from flexhpc.analysis.figures.emc import emc_figure, medians_of
+from flexhpc.analysis.figures.point import fit_chart
 from flexhpc.analysis.report import write_report
 from flexhpc.analysis.status_table import status_view
 from flexhpc.analysis.tables import results_table
@@ -120,15 +119,16 @@ def test_the_report_shows_bounds_and_says_why(three: list[PointStatus], tmp_path
         assert REASONS[key] not in page
 
 
-@pytest.mark.parametrize("draw", [emc_figure, efficiency_figure])
-def test_bounds_never_look_like_measurements(draw: object, three: list[PointStatus]) -> None:
+@pytest.mark.parametrize("per_parameter", [False, True])
+def test_bounds_never_look_like_measurements(per_parameter: bool, three: list[PointStatus]) -> None:
     """Open with an arrow that points to where the value lies, and on no curve."""
-    spec = draw(three)
+    spec = emc_figure(three, per_parameter=per_parameter)
     rows = spec["data"]["values"]
     shown = {row["x"]: row for row in rows if row["kind"] == "point"}
     assert [shown[x]["censored"] for x in (100, 200, 300)] == ["right", "left", "none"]
-    per = {emc_figure: 1, efficiency_figure: 200}[draw]
-    assert shown[200]["y"] == 4 / per, "what is known is that EMC is below 4"
+    assert shown[200]["y"] == 4 / (200 if per_parameter else 1), (
+        "what is known is that EMC is below 4"
+    )
     assert shown[100]["lo"] == shown[100]["y"] == shown[100]["hi"], "a bound has no interval"
     assert [row["x"] for row in rows if row["kind"] == "line"] == [300]
     marks = {
@@ -183,7 +183,7 @@ def test_what_is_said_of_a_bound_is_true(
     if why in ("all fitted", "limit reached"):
         assert found.estimate.emc == 1000
     assert bounds([found]) == ([(REASONS[why], [found])] if why else [])
-    title = fit_figure([found]).axes[0].get_title()
+    title = fit_chart(found).spec["title"]["subtitle"]
     assert title.endswith(f"({why})" if why else "]")
 
 

@@ -102,7 +102,7 @@ def test_two_seeds_decide_nothing_that_is_not_there(tmp_path: Path) -> None:
     (found,) = effects(sweep_of(points, truth(1.05), rng, scatter=0.1), BY)
     assert (found.verdict, found.pairs, found.silent, found.alone) == ("not decided", 3, 0, 0)
     assert found.more is not None
-    assert "more pairs would" in found.said
+    assert "more pairs would" in found.verdict_text
     assert found.low < 1 < found.high
 
 
@@ -127,7 +127,7 @@ def test_bounds_enter_as_bounds(tmp_path: Path) -> None:
     (found,) = effects(both, BY)
     assert (found.pairs, found.silent, found.verdict) == (6, 6, "not decided")
     assert found.ratio_text == ""
-    assert "both are bounds" in found.said
+    assert "both are bounds" in found.verdict_text
 
 
 def replace_baseline(value: str) -> Compare:
@@ -311,11 +311,11 @@ def test_what_is_not_measured_yet_pairs_with_nothing(tmp_path: Path) -> None:
     waiting = [PointStatus(point=one.point, state="waiting") for one in some]
     begun = [some[0], *waiting[1:5], some[5]]  # relu of width 4, tanh of width 16
     (found,) = effects(begun, BY)
-    assert (found.pairs, found.alone, found.said) == (0, 1, "no pairs")
+    assert (found.pairs, found.alone, found.verdict_text) == (0, 1, "no pairs")
     assert effects([*waiting[:3], *some[3:]], BY) == [], "nothing of the baseline"
     assert effects(waiting, BY) == []
     asked = "name: x\ncompare:\n- {by: model.activation}\ngrid: {}\n"
-    assert [one.said for one in compared(begun, [asked])] == ["no pairs"]
+    assert [one.verdict_text for one in compared(begun, [asked])] == ["no pairs"]
     assert compared(begun, ["name: x\n"]) == [], "what nobody asked for"
 
 

@@ -16,15 +16,16 @@ from scipy import stats
 from flexhpc.analysis.collect import row_of
 from flexhpc.analysis.figures.generalization import generalization_figure
 from flexhpc.analysis.generalization import (
-    FEWEST,
+    MIN_PAIRS,
     Pair,
     by_family,
     correlations,
     exact,
+    interpolation_text,
     pairs,
 )
 from flexhpc.analysis.information import information, most_information
-from flexhpc.analysis.report import interpolated, write_report
+from flexhpc.analysis.report import write_report
 from flexhpc.config import Point, checked
 from flexhpc.search import ProbeResult
 from flexhpc.store.status import PointStatus
@@ -172,13 +173,13 @@ def test_a_correlation_that_is_nothing_without_one_model_is_said_to_be_so() -> N
     lines = correlations([*same, pair(3.0, 0.95, 500)], "test_accuracy")
     assert lines[0].value > 0.9
     assert {line.without_text for line in lines} == {"not defined"}
-    few = correlations(some_pairs(FEWEST, 0.1, 0.1), "gap")
+    few = correlations(some_pairs(MIN_PAIRS, 0.1, 0.1), "gap")
     assert {line.without_text for line in few} == {"not defined"}, "three models are too few"
 
 
 def test_few_models_give_no_correlation() -> None:
-    assert correlations(some_pairs(FEWEST - 1, 0.1, 0.1), "gap") == []
-    assert len(correlations(some_pairs(FEWEST, 0.1, 0.1), "gap")) == 4
+    assert correlations(some_pairs(MIN_PAIRS - 1, 0.1, 0.1), "gap") == []
+    assert len(correlations(some_pairs(MIN_PAIRS, 0.1, 0.1), "gap")) == 4
 
 
 def test_nothing_is_said_where_nothing_varies() -> None:
@@ -230,14 +231,20 @@ def test_which_side_of_a_ratio_is_bounded(
     true: list[tuple[int, int]], random: list[tuple[int, int]], bound: str, tmp_path: Path
 ) -> None:
     original, other = (points(tmp_path, data=f"labels: {x}")[0] for x in ("original", "random"))
-    (found,) = pairs([evaluated(original, true, 10), evaluated(other, random, 10)])
+    statuses = [evaluated(original, true, 10), evaluated(other, random, 10)]
+    (found,) = pairs(statuses)
     assert (found.bound, found.censored) == (bound, bound != "none")
     if true is NONE_FIT:
         assert found.emc_true == 4, "below 4 is what is known"
-    arrows = [text for text in generalization_figure([found]).axes[0].texts if text.arrow_patch]
-    assert [np.sign(text.xyann[0]) for text in arrows] == {
-        "none": [], "unknown": [], "lower": [1], "upper": [-1],
-    }[bound]  # fmt: skip
+    spec = generalization_figure(statuses)
+    (row,) = spec["data"]["values"]
+    assert row["ratio"] == pytest.approx(math.exp(found.excess))
+    (mark,) = (
+        one["mark"] for one in spec["layer"] if row["bound"] in one["transform"][0]["filter"]
+    )
+    assert mark["filled"] == (bound == "none")
+    tip = float(mark["shape"][1:].split(",")[0]) if "shape" in mark else 0
+    assert np.sign(tip) == {"lower": 1, "upper": -1}.get(bound, 0)
 
 
 @pytest.mark.parametrize("exact_ones", [2, 6])
@@ -265,7 +272,7 @@ def test_correlations_within_a_family_and_pooled() -> None:
     found = some_pairs(10, 0.1, 0.05)
     assert list(by_family(found)) == ["all"]
     mixed = [*found, *(replace(p, family="cnn") for p in found[:5])]
-    mixed += [replace(p, family="vit") for p in found[: FEWEST - 1]]
+    mixed += [replace(p, family="vit") for p in found[: MIN_PAIRS - 1]]
     assert {k: len(v) for k, v in by_family(mixed).items()} == {"all": 18, "mlp": 10, "cnn": 5}
 
 
@@ -307,7 +314,7 @@ def test_seeds_of_one_model_are_one_pair(tmp_path: Path) -> None:
 
 def test_trainings_that_did_not_interpolate_are_left_out_and_counted(tmp_path: Path) -> None:
     statuses = some_statuses(tmp_path)
-    assert interpolated(statuses) == (
+    assert interpolation_text(statuses) == (
         "6 of 6 trainings behind test accuracy and gap interpolated (train accuracy 1)."
     )
     trained = [s.record.evaluation for s in statuses if s.record.evaluation]
@@ -318,16 +325,16 @@ def test_trainings_that_did_not_interpolate_are_left_out_and_counted(tmp_path: P
     for one in trained[:2]:
         one |= {"interpolated": False, "verdict": "not_fit"}
     assert [p.params for p in pairs(statuses)] == [800]
-    said = interpolated([*statuses, *statuses])
+    said = interpolation_text([*statuses, *statuses])
     assert said.startswith("3 of 6 trainings")
     assert "3 did not (2 not_fit, 1 unconverged)" in said
-    assert "correlations leave 3 out" in said
+    assert "correlations omit 3" in said
     for one in trained:
         one |= {"interpolated": False, "verdict": "unconverged"}
     assert pairs(statuses) == []
-    assert interpolated(statuses).startswith("0 of 6 trainings")
-    assert "6 did not (6 unconverged)" in interpolated(statuses)
-    assert "no correlation is given" in interpolated(statuses)
+    assert interpolation_text(statuses).startswith("0 of 6 trainings")
+    assert "6 did not (6 unconverged)" in interpolation_text(statuses)
+    assert "no correlation is given" in interpolation_text(statuses)
     for one in statuses:
         one.record.evaluation = None
-    assert interpolated(statuses) == ""
+    assert interpolation_text(statuses) == ""

@@ -16,7 +16,7 @@ from axe_playwright_python.sync_playwright import Axe
 from flexhpc.analysis import report
 from flexhpc.analysis.answer import answer
 from flexhpc.analysis.details import as_script
-from flexhpc.analysis.figures.chart import spread, svg
+from flexhpc.analysis.figures.chart import Chart, spread
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.report import write_report
@@ -91,7 +91,7 @@ def test_sizes_run_along_a_curve_for_each_kind(tmp_path: Path) -> None:
     spec = emc_figure(some)
     labels = {row["series"] for row in spec["data"]["values"] if row["kind"] == "label"}
     assert labels == {"random", "original"}, "curves are labelled where they end"
-    assert svg(spec).startswith("<svg")
+    assert Chart(spec).svg().startswith("<svg")
     said = answer(some)
     assert said[0] == "random: EMC " + said[0].split("EMC ")[1]
     assert "at 100 parameters" in said[0]
@@ -164,7 +164,7 @@ def test_points_without_what_others_have_are_not_left_out(tmp_path: Path) -> Non
     names = swept(tmp_path / "other", [50], [0], activation=["relu", "tanh"])
     spec = emc_figure([*rates, *names])
     assert len([row for row in spec["data"]["values"] if row["kind"] == "point"]) == 6
-    assert svg(spec)
+    assert Chart(spec).svg()
 
 
 def test_names_are_rows_by_group_and_size_and_seeds_share_one(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_many_points_are_rows_where_curves_could_not_be_told_apart(
     assert len(spec["data"]["values"]) == 6 * count, "none is left out"
     assert (spec["layer"][0]["encoding"]["y"]["type"] == "nominal") == names
     assert spec["height"] < 2000
-    assert svg(spec)
+    assert Chart(spec).svg()
 
 
 def test_two_hundred_points_of_forty_trainings_are_a_page_of_five_megabytes(tmp_path: Path) -> None:

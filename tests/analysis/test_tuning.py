@@ -12,7 +12,7 @@ import pytest
 from flexhpc.analysis.censoring import why_bound
 from flexhpc.analysis.collect import row_of
 from flexhpc.analysis.endings import warnings
-from flexhpc.analysis.figures.fit import fit_figure
+from flexhpc.analysis.figures.point import VERDICTS, fit_chart
 from flexhpc.analysis.training_error import with_errors
 from flexhpc.analysis.tuning import AT_EDGE, at_edge, best_text, tuned
 from flexhpc.config import checked
@@ -80,18 +80,19 @@ def test_all_that_is_said_of_a_point_rests_on_the_best_values(tmp_path: Path) ->
     assert at_error.estimate.by_eps["0.1"].censored == "right"
     bits = row_of(found)["bits_per_param"]
     assert bits == pytest.approx(64 * math.log2(10) / 100)
-    (axes,) = fit_figure([found]).axes
-    drawn = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
-    assert drawn["fit"] == [16, 32, 64]
-    assert drawn["other values of tuned keys"] == [32] * 4 + [64] * 4
-    assert "not_fit" not in drawn
+    spec = fit_chart(found).spec
+    drawn = [(row["shown"], row["n"]) for row in spec["datasets"]["trainings"]]
+    others = [("other tuned values", n) for n in (32, 64) for _ in range(4)]
+    assert drawn == [("fit", 16), ("fit", 32), ("fit", 64), *others]
+    legend = spec["layer"][-1]["encoding"]["color"]["legend"]["values"]
+    assert legend == ["fit", "other tuned values"]
 
 
 def test_every_verdict_is_drawn(tmp_path: Path) -> None:
     verdicts = get_args(Verdict)
     outcomes = [(16, 0), *((20 + i, 1, verdict) for i, verdict in enumerate(verdicts))]
-    (axes,) = fit_figure([status(points(tmp_path)[0], outcomes)]).axes
-    assert set(verdicts) <= {line.get_label() for line in axes.lines}
+    rows = fit_chart(status(points(tmp_path)[0], outcomes)).spec["datasets"]["trainings"]
+    assert {row["shown"] for row in rows} == set(verdicts) <= set(VERDICTS)
 
 
 def test_a_point_that_tunes_nothing_has_no_best_value(tmp_path: Path) -> None:

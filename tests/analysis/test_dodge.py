@@ -1,4 +1,4 @@
-"""Points of one place stand side by side, near it, and curves keep their order."""
+"""Points with the same x are drawn side by side, and curves keep their order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flexhpc.analysis.figures.beside import Beside
+from flexhpc.analysis.figures.dodge import Dodge
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.layout import layout_of
 from tests.analysis.test_page import swept
@@ -31,25 +31,25 @@ def rows(places: list[float], seeds: int) -> list[dict[str, Any]]:
 def test_every_point_is_seen_nearest_to_its_own_place(seeds: int, logarithmic: bool) -> None:
     places = [100.0, 200.0, 350.0] if not logarithmic else [100.0, 300.0, 1200.0]
     some = rows(places, seeds)
-    beside = Beside.of(some, NAMES, [50, 2000], 600, logarithmic=logarithmic)
-    stand = [beside.moved(row["x"], row["series"], beside.turns[row["id"]]) for row in some]
+    dodge = Dodge(some, NAMES, [50, 2000], 600, logarithmic=logarithmic)
+    stand = [dodge.x(row["x"], row["series"], dodge.ranks[row["id"]]) for row in some]
     seen = {(row["facet"], round(x, 9)) for row, x in zip(some, stand, strict=True)}
     assert len(seen) == len(some)
     axis = np.log if logarithmic else np.asarray
     for row, x in zip(some, stand, strict=True):
         away = np.abs(axis(np.array(places)) - axis(x))
         assert places[int(away.argmin())] == row["x"]
-        assert beside.after(row["x"]) >= x - 1e-9
+        assert dodge.right(row["x"]) >= x - 1e-9
     for place in places:
-        middles = [beside.moved(place, name) for name in NAMES]
+        middles = [dodge.x(place, name) for name in NAMES]
         assert middles == sorted(middles)
         assert middles[1] == pytest.approx(place)
 
 
 def test_points_that_have_their_place_alone_stay() -> None:
     some = [{"id": i, "facet": "", "series": "", "x": x} for i, x in enumerate([10.0, 100.0])]
-    beside = Beside.of(some, [""], [1, 1000], 600, logarithmic=True)
-    assert [beside.moved(row["x"], "", beside.turns[row["id"]]) for row in some] == [10, 100]
+    dodge = Dodge(some, [""], [1, 1000], 600, logarithmic=True)
+    assert [dodge.x(row["x"], "", dodge.ranks[row["id"]]) for row in some] == [10, 100]
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -60,10 +60,10 @@ def test_sizes_that_nearly_agree_are_one_place(order: int) -> None:
         {"id": i, "facet": "", "series": name, "x": x}
         for i, (name, x) in enumerate([*zip(NAMES, sizes, strict=True), ("relu", 4000.0)])
     ]
-    beside = Beside.of(some, NAMES, [500, 8000], 600, logarithmic=True)
-    assert beside.step > 0
-    stand = [beside.moved(row["x"], row["series"], beside.turns[row["id"]]) for row in some[:3]]
-    assert np.diff(np.log(stand)) == pytest.approx([beside.step] * 2)
+    dodge = Dodge(some, NAMES, [500, 8000], 600, logarithmic=True)
+    assert dodge.step > 0
+    stand = [dodge.x(row["x"], row["series"], dodge.ranks[row["id"]]) for row in some[:3]]
+    assert np.diff(np.log(stand)) == pytest.approx([dodge.step] * 2)
 
 
 @pytest.mark.parametrize("rates", [[2e-3, 3e-3, 4e-3], [1e-3, 3e-2, 1e-1]])
