@@ -66,7 +66,7 @@ def plot(results: Sequence[dict[str, float]], path: Path) -> None:
         layer({"type": "rule"}, {"x": x, "y": {**y, "field": "emc_lo"}, "y2": {"field": "emc_hi"},
                                  "color": colour}),
     ]  # fmt: skip
-    spec = chart(layers, width=560, height=340, data={"values": data})
+    spec = chart(layers, width=560, height=340, data=data)
     Chart({**spec, "background": "white"}).save(path)
 
 

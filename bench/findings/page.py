@@ -9,14 +9,13 @@ from pathlib import Path
 
 from bench.findings.records import kept
 from flexhpc.analysis.comparison import Effect, compared
-from flexhpc.analysis.comparison_table import pairs_text
 from flexhpc.analysis.figures.chart import Chart
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.generalization import generalization_figure
 from flexhpc.analysis.figures.ratios import ratio_figure
 from flexhpc.analysis.generalization import Pair, by_family, correlations, pairs
+from flexhpc.analysis.results import with_errors
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
-from flexhpc.analysis.training_error import with_errors
 from flexhpc.atomic import write_atomic
 from flexhpc.config.point import plain_text
 from flexhpc.store.status import PointStatus
@@ -53,11 +52,11 @@ def write(page: Path) -> None:
                 "emc": emc_figure(statuses), "ratios": ratio_figure(found),
                 "generalization": generalization_figure(statuses),
             }  # fmt: skip
-            for kind, spec in figures.items():
-                if spec is not None:
+            for kind, figure in figures.items():
+                if figure is not None:
                     path = page.parent / "findings" / f"{name}_{kind}.png"
                     path.parent.mkdir(exist_ok=True)
-                    Chart({**spec, "background": "white"}).save(path)
+                    Chart({**figure, "background": "white"}).save(path)
     write_atomic(page, text)
 
 
@@ -97,7 +96,7 @@ def _effects(found: Sequence[Effect]) -> list[str]:
     rows = [
         [
             *effect.within.values(), effect.value, effect.baseline, effect.ratio_text,
-            effect.sizes_text, effect.chance_text, pairs_text(effect), effect.verdict_text,
+            effect.sizes_text, effect.chance_text, effect.pairs_text, effect.verdict_text,
         ]
         for effect in found
     ]  # fmt: skip

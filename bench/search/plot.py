@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.search.report import Found, mark
-from flexhpc.analysis.figures.chart import COLOURS, Chart, faceted, layer
+from flexhpc.analysis.figures.chart import COLOURS, Chart, chart, layer
 
 _VARIANTS = ("bayes", "verdicts only", "to the end")
 _BISECTIONS = "median of bisections"
@@ -20,7 +20,7 @@ def plot(results: Found, path: Path) -> None:
         curves = {v: world["variants"][v]["curve"] for v in _VARIANTS if v in world["variants"]}
         curves[_BISECTIONS] = [(s["cost"] / price, s["rmse"]) for s in world["bisection"].values()]
         data += [
-            {"world": mark(name), "variant": variant, "cost": cost, "rmse": rmse}
+            {"facet": mark(name), "variant": variant, "cost": cost, "rmse": rmse}
             for variant, curve in curves.items()
             for cost, rmse in curve
         ]
@@ -36,5 +36,6 @@ def plot(results: Found, path: Path) -> None:
         "order": {"field": "cost"},
     }  # fmt: skip
     lines = layer({"type": "line", "point": True, "strokeWidth": 1.5}, encoding)
-    spec = faceted([lines], data, "world", [mark(name) for name in results], width=240, height=160)
+    names = [mark(name) for name in results]
+    spec = chart([lines], width=240, height=160, data=data, facets=names)
     Chart({**spec, "columns": 4, "background": "white"}).save(path)

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flexhpc.analysis.censoring import why_bound
-from flexhpc.analysis.endings import ending_text
+from flexhpc.analysis.reasons import ending_text, why_bound
 from flexhpc.analysis.text import bracket_text, emc_text, ratio_text
 from flexhpc.search.fit_curve import posterior
 from flexhpc.store.record import ProbeSummary

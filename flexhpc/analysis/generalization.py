@@ -12,12 +12,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flexhpc.search import Estimate
+from flexhpc.analysis.text import emc_or_bound
 from flexhpc.search.history import LEVEL, Censored
 from flexhpc.store.status import PointStatus
 
@@ -25,10 +26,9 @@ Floats = NDArray[np.float64]
 MIN_PAIRS = 4
 """Minimum number of pairs for a correlation."""
 Bound = Literal["none", "lower", "upper", "unknown"]
-_ABOVE: dict[Censored, Bound] = {"none": "none", "right": "lower", "left": "upper"}
-_BELOW: dict[Censored, Bound] = {"none": "none", "right": "upper", "left": "lower"}
-"""Type of bound that a ratio is, by the censoring of its numerator (``_ABOVE``) or denominator
-(``_BELOW``)."""
+_BOUND: dict[Censored, Bound] = {"none": "none", "right": "lower", "left": "upper"}
+_INVERSE: dict[Censored, Bound] = {"none": "none", "right": "upper", "left": "lower"}
+"""Type of bound that a ratio is, by the censoring of its numerator or of its denominator."""
 _RESAMPLES = 2_000
 _SEED = 0
 
@@ -118,16 +118,16 @@ def pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
 def _mean(seeds: Sequence[Pair]) -> Pair:
     """Average over seeds: geometric mean for EMC, arithmetic mean for accuracy and gap."""
 
-    def middle(values: Sequence[int]) -> int:
-        return round(math.exp(sum(math.log(max(v, 1)) for v in values) / len(values)))
+    def geometric(samples: Sequence[int]) -> int:
+        return round(math.exp(np.log(np.maximum(samples, 1)).mean()))
 
     return replace(
         seeds[0],
-        emc_true=middle([pair.emc_true for pair in seeds]),
-        emc_random=middle([pair.emc_random for pair in seeds]),
+        emc_true=geometric([pair.emc_true for pair in seeds]),
+        emc_random=geometric([pair.emc_random for pair in seeds]),
         bound=_joint(*(pair.bound for pair in seeds)),
-        test_accuracy=sum(pair.test_accuracy for pair in seeds) / len(seeds),
-        gap=sum(pair.gap for pair in seeds) / len(seeds),
+        test_accuracy=fmean(pair.test_accuracy for pair in seeds),
+        gap=fmean(pair.gap for pair in seeds),
     )
 
 
@@ -148,17 +148,12 @@ def _pair(true: PointStatus, random: PointStatus) -> Pair:
         name=", ".join(f"{key.split('.')[-1]} {value}" for key, value in swept.items()),
         family=true.point.model.family,
         params=record.header.params,
-        emc_true=_samples(true.estimate),
-        emc_random=_samples(random.estimate),
-        bound=_joint(_ABOVE[true.estimate.censored], _BELOW[random.estimate.censored]),
+        emc_true=emc_or_bound(true.estimate),
+        emc_random=emc_or_bound(random.estimate),
+        bound=_joint(_BOUND[true.estimate.censored], _INVERSE[random.estimate.censored]),
         test_accuracy=evaluation["test_accuracy"],
         gap=evaluation["gap"],
     )
-
-
-def _samples(estimate: Estimate) -> int:
-    """Return the EMC, or the bound if it is censored."""
-    return (estimate.smallest_fail or 1) if estimate.censored == "left" else estimate.emc
 
 
 def _joint(*bounds: Bound) -> Bound:

@@ -6,7 +6,6 @@ import base64
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
@@ -14,35 +13,19 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from flexhpc.analysis import generalization, reasons, results, text
 from flexhpc.analysis.answer import answer
-from flexhpc.analysis.censoring import bounds
-from flexhpc.analysis.collect import Row, as_csv, row_of
 from flexhpc.analysis.comparison import Effect, compared
-from flexhpc.analysis.comparison_table import pairs_text, verdict_sentences
 from flexhpc.analysis.conflicts import conflict_notes
 from flexhpc.analysis.details import MAX_POINTS, as_script, details_of
-from flexhpc.analysis.endings import ending_text, warnings
-from flexhpc.analysis.failures import by_reason, named
 from flexhpc.analysis.figures import report_figures
 from flexhpc.analysis.figures.chart import Chart, ReportFigure, Spec, library
 from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.figures.point import fit_spec, loss_spec
 from flexhpc.analysis.figures.ratios import RATIOS, ratio_figure
-from flexhpc.analysis.generalization import (
-    MIN_PAIRS,
-    by_family,
-    correlations,
-    exact,
-    interpolation_text,
-    pairs,
-)
 from flexhpc.analysis.sample_views import SampleView, view_of
 from flexhpc.analysis.samples import scores_of
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
-from flexhpc.analysis.text import bracket_text, emc_text, estimate_text, number_text, ratio_text
-from flexhpc.analysis.training_error import cut_short, with_errors
-from flexhpc.analysis.trimmed import trimmed
-from flexhpc.analysis.tuning import best_text, tuned
 from flexhpc.atomic import read_json, write_atomic
 from flexhpc.config.point import plain_text
 from flexhpc.errors import InputError, PointError
@@ -59,42 +42,26 @@ _MAX_POINTS = 500
 _IN_FIRST_TABLE = {"emc_per_param_bound", "censored_because", "ended_by", "wider_than_asked"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """Provenance of a run.
-
-    Attributes:
-        name: name of the run; folder: path of the run folder; command: command that repeats it.
-        facts: contents of run.json as text, by description.
-    """
-
-    name: str
-    folder: str
-    command: str
-    facts: Mapping[str, str]
-
-    @classmethod
-    def of(cls, run: RunFolder) -> Provenance:
-        """Read the provenance of a run from its folder."""
-        record = read_json(run.record) or {}
-        listed, packages = record.get("launches"), record.get("packages")
-        launches = [x for x in listed if isinstance(x, dict)] if isinstance(listed, list) else []
-        versions = packages if isinstance(packages, dict) else {}
-        facts = {
-            "started": _time(launches[0]) if launches else "",
-            "last launch": _time(launches[-1]) if launches else "",
-            "launches": str(len(launches)),
-            "hosts": ", ".join(sorted({str(launch.get("host")) for launch in launches})),
-            "image": ", ".join(sorted({str(x["image"]) for x in launches if x.get("image")})),
-            "commit of flexhpc": str(record.get("git") or ""),
-            "Python": str(record.get("python") or ""),
-            **{str(name): str(text) for name, text in versions.items()},
-        }
-        return cls(
-            name=run.name, folder=str(run.path),
-            command=f"flexhpc sweep {shlex.quote(str(run.spec))}",
-            facts={key: text for key, text in facts.items() if text},
-        )  # fmt: skip
+def _provenance(run: RunFolder) -> dict[str, Any]:
+    """Return name, folder and command of a run, and the contents of run.json by description."""
+    record = read_json(run.record) or {}
+    listed, packages = record.get("launches"), record.get("packages")
+    launches = [x for x in listed if isinstance(x, dict)] if isinstance(listed, list) else []
+    facts = {
+        "started": _time(launches[0]) if launches else "",
+        "last launch": _time(launches[-1]) if launches else "",
+        "launches": len(launches),
+        "hosts": ", ".join(sorted({str(launch.get("host")) for launch in launches})),
+        "image": ", ".join(sorted({str(x["image"]) for x in launches if x.get("image")})),
+        "commit of flexhpc": record.get("git"),
+        "Python": record.get("python"),
+        **(packages if isinstance(packages, dict) else {}),
+    }
+    return {
+        "name": run.name, "folder": run.path,
+        "command": f"flexhpc sweep {shlex.quote(str(run.spec))}",
+        "facts": {key: value for key, value in facts.items() if value not in (None, "")},
+    }  # fmt: skip
 
 
 def _time(launch: Mapping[str, Any]) -> str:
@@ -104,13 +71,39 @@ def _time(launch: Mapping[str, Any]) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
+def report_runs(
+    runs: Sequence[tuple[RunFolder, Sequence[PointStatus]]],
+    folder: Path,
+    eps: Sequence[float] = (),
+) -> Path:
+    """Write the report of one or several runs; return the path of its page.
+
+    Args:
+        runs: run folders with the status of all their points.
+        folder: output folder.
+        eps: training errors at which EMC is additionally estimated from the stored probes.
+
+    Raises:
+        PointError: the folder cannot be written.
+    """
+    points = [(run, status) for run, statuses in runs for status in statuses]
+    try:
+        return write_report(
+            ", ".join(run.name for run, _ in runs), [status for _, status in points],
+            [run.spec.read_text() for run, _ in runs], folder, eps,
+            [_provenance(run) for run, _ in runs], points,
+        )  # fmt: skip
+    except OSError as error:
+        raise PointError(f"{folder}: the report cannot be written: {error.strerror}") from None
+
+
 def write_report(
     title: str,
     statuses: Sequence[PointStatus],
     specs: Sequence[str],
     folder: Path,
     eps: Sequence[float] = (),
-    provenance: Sequence[Provenance] = (),
+    provenance: Sequence[Mapping[str, Any]] = (),
     masks: Sequence[tuple[RunFolder, PointStatus]] = (),
 ) -> Path:
     """Write index.html, results.csv and the figures as SVG, PNG and PDF; return the page's path.
@@ -125,14 +118,15 @@ def write_report(
         masks: points whose masks are used for sample scores, each with its run; ignored if there
             are more than 500.
     """
-    statuses = with_errors(statuses, eps)
-    rows = [row_of(status) for status in statuses]
+    statuses = results.with_errors(statuses, eps)
+    rows = [results.row_of(status) for status in statuses]
     effects = _effects(statuses, specs)
-    statuses = trimmed(statuses)
+    statuses = text.trimmed(statuses)
     done = [status for status in statuses if status.state == "done"]
-    bounded = sum(status.estimate is not None and status.estimate.censored != "none"
-                  for status in done)  # fmt: skip
-    model_pairs = pairs(statuses)
+    bounded = sum(map(reasons.is_bound, done))
+    probes = [probe for s in statuses if s.record for probe in s.record.probes]
+    sources = dict.fromkeys(s.point.data.model_dump().get("source", "") for s in statuses)
+    models = generalization.pairs(statuses)
     ratios = ReportFigure(
         name="ratios", title="Ratios", caption=RATIOS, draw=lambda _: ratio_figure(effects)
     )
@@ -142,7 +136,7 @@ def write_report(
         for figure in (first, ratios, *others)
         if (spec := figure.draw(statuses)) is not None
     ]
-    csv = as_csv(rows)
+    csv = results.as_csv(rows)
     write_atomic(folder / "results.csv", csv)
     environment = Environment(
         loader=PackageLoader("flexhpc", "analysis"), autoescape=True, undefined=StrictUndefined
@@ -151,24 +145,24 @@ def write_report(
         title=title,
         version=version("flexhpc"),
         level=LEVEL,
-        css=_text("report.css"),
-        script=_text("report.js"),
+        css=_file("report.css"),
+        script=_file("report.js"),
         library=library(),
         specs=specs,
         provenance=provenance,
         # header
-        of_data=_of_data(statuses),
+        sources=", ".join(map(str, sources)) if len(sources) <= _MAX_SOURCES else "",
         estimand=_estimand(statuses),
-        took=_took(statuses),
-        devices=_devices(statuses),
+        took=text.span(sum(probe.seconds for probe in probes)),
+        devices=", ".join(sorted({p.machine["device"] for p in probes if "device" in p.machine})),
         measured=len(done) - bounded,
         bounded=bounded,
         open=len(statuses) - len(done),
-        probes=sum(status.probes for status in statuses),
-        cost=sum(status.cost for status in statuses),
-        answer=[*answer(statuses), *verdict_sentences(effects)],
-        failures=by_reason(statuses),
-        named=named,
+        probes=len(probes),
+        cost=sum(probe.cost for probe in probes),
+        answer=answer(statuses, effects),
+        failures=reasons.failures(statuses),
+        names=reasons.names,
         # figures
         figures=figures,
         details=as_script(details_of(statuses)),
@@ -179,31 +173,30 @@ def write_report(
         swept=list(dict.fromkeys(key for status in statuses for key in status.point.swept)),
         csv=as_script(csv.splitlines()),
         further=_further(rows),
-        best=best_text if tuned(statuses) else None,
-        estimate=estimate_text,
-        emc=emc_text,
-        ratio=ratio_text,
-        bracket=bracket_text,
-        ending=ending_text,
+        best=reasons.best_text if reasons.tuned(statuses) else None,
+        estimate=text.estimate_text,
+        emc=text.emc_text,
+        ratio=text.ratio_text,
+        bracket=text.bracket_text,
+        ending=reasons.ending_text,
         text=plain_text,
         cell=_cell,
-        warnings=warnings(statuses),
-        bounds=bounds(statuses),
-        cut_short=cut_short(statuses, eps),
+        warnings=reasons.warnings(statuses),
+        bounds=reasons.bounds(statuses),
+        cut_short=results.cut_short(statuses, eps),
         notes=conflict_notes(statuses),
         effects=effects,
-        pairs_text=pairs_text,
         laws=_laws(statuses),
         samples=_samples(masks),
-        interpolated=interpolation_text(statuses),
+        interpolated=generalization.interpolation_text(statuses),
         correlations=[
-            (family, len(models), outcome, correlations(models, key))
-            for family, models in by_family(model_pairs).items()
+            (family, len(pairs), outcome, generalization.correlations(pairs, key))
+            for family, pairs in generalization.by_family(models).items()
             for key, outcome in (("test_accuracy", "test accuracy"), ("gap", "gap"))
         ],
-        pairs=len(model_pairs),
-        omitted=len(model_pairs) - len(exact(model_pairs)),
-        min_pairs=MIN_PAIRS,
+        pairs=len(models),
+        omitted=len(models) - len(generalization.exact(models)),
+        min_pairs=generalization.MIN_PAIRS,
     )
     write_atomic(folder / "index.html", page)
     return folder / "index.html"
@@ -215,26 +208,6 @@ def _effects(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effe
         return compared(statuses, specs)
     except InputError:
         return []
-
-
-def _devices(statuses: Sequence[PointStatus]) -> str:
-    """Return the names of the training devices, as far as they were recorded."""
-    names = {p.machine.get("device") for s in statuses if s.record for p in s.record.probes}
-    return ", ".join(sorted(name for name in names if name))
-
-
-def _took(statuses: Sequence[PointStatus]) -> str:
-    """Format the total duration of all trainings, as if run one after another."""
-    seconds = sum(probe.seconds for s in statuses if s.record for probe in s.record.probes)
-    if seconds < 120:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:,.1f} hours"
-
-
-def _of_data(statuses: Sequence[PointStatus]) -> str:
-    """Format the data sets of the points for the header of the page."""
-    sources = dict.fromkeys(str(s.point.data.model_dump().get("source", "")) for s in statuses)
-    return f" on {', '.join(sources)}" if sources and len(sources) <= _MAX_SOURCES else ""
 
 
 def _estimand(statuses: Sequence[PointStatus]) -> str:
@@ -289,11 +262,11 @@ def _figure(figure: ReportFigure, spec: Spec, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _text(name: str) -> str:
+def _file(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
-def _further(rows: Sequence[Row]) -> list[str]:
+def _further(rows: Sequence[results.Row]) -> list[str]:
     """Return the columns after ``status`` for the second table.
 
     These are the columns with a boolean or a nonzero value in any row that are not in the first
@@ -307,9 +280,9 @@ def _further(rows: Sequence[Row]) -> list[str]:
     ))  # fmt: skip
 
 
-def _cell(status: PointStatus, row: Row, key: str) -> str:
+def _cell(status: PointStatus, row: results.Row, key: str) -> str:
     """Format a cell of the second table; EMC per bit is a bound if EMC is one."""
     if key == "emc_per_bit":
-        return ratio_text(status.estimate, row["bits"] or 0)
+        return text.ratio_text(status.estimate, row["bits"] or 0)
     bound = ">= " if row.get(f"{key}_censored") == "right" else ""
-    return bound + number_text(row.get(key))
+    return bound + text.number_text(row.get(key))

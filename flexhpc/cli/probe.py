@@ -22,19 +22,23 @@ def probe(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Use this seed instead of the point's.")
     ] = None,
-    repeat: Annotated[int, typer.Option("--repeat", min=0, help="Which training at this n.")] = 0,
-    arm: Annotated[int, typer.Option("--arm", min=0, help="Which values of tuned keys.")] = 0,
+    repeat: Annotated[
+        int, typer.Option("--repeat", min=0, help="Index of the training at this n.")
+    ] = 0,
+    arm: Annotated[
+        int, typer.Option("--arm", min=0, help="Index of the values of tuned keys.")
+    ] = 0,
     overrides: Set = None,
 ) -> None:
     """Run one training in this process with verbose output, for debugging. Stores nothing."""
     from flexhpc.config import checked
 
     _, points = checked(spec, overrides or ())
-    asked = find_point(points, point)
+    chosen = find_point(points, point)
     if seed is not None:
-        asked = replace(asked, seed=seed)
-    if arm >= len(asked.arms):
-        raise InputError(f"--arm {arm}: the point has arms 0 to {len(asked.arms) - 1}")
+        chosen = replace(chosen, seed=seed)
+    if arm >= len(chosen.arms):
+        raise InputError(f"--arm {arm}: the point has arms 0 to {len(chosen.arms) - 1}")
 
     from flexhpc.data import load_samples
     from flexhpc.measuring.point import parameters
@@ -43,29 +47,29 @@ def probe(
     from flexhpc.training import Callbacks, Group
 
     device = choose_device(threads=1)
-    samples = load_samples(asked.data, asked.seed)
+    samples = load_samples(chosen.data, chosen.seed)
     if n > len(samples.pool):
         raise InputError(
             f"--n {n}: there are {len(samples.pool)} samples in {samples.dataset.name}"
         )
-    typer.echo(f"point {asked.index} {asked.id} {asked.label}")
-    count = parameters(asked, samples)
+    typer.echo(f"point {chosen.index} {chosen.id} {chosen.label}")
+    count = parameters(chosen, samples)
     size = f"{count:,} parameters, " if count else ""
-    typer.echo(f"{size}n={n}, seed {asked.seed}, on {device}")
+    typer.echo(f"{size}n={n}, seed {chosen.seed}, on {device}")
 
-    for key, value in asked.arms[arm].values.items():
+    for key, value in chosen.arms[arm].values.items():
         typer.echo(f"{key} {value:g}")
 
     with _Progress(n) as shown:
         callbacks = Callbacks(on_progress=shown)
-        done = run_probe(asked, samples, Probe(n, repeat, arm), None, Group(device), callbacks)
+        outcome = run_probe(chosen, samples, Probe(n, repeat, arm), None, Group(device), callbacks)
     typer.echo(
-        f"verdict {done.verdict}: missed {done.n_errors} of {n} after {done.epochs} epochs, "
-        f"{done.steps} steps, {done.cost:,} sample passes, {done.seconds:.1f} s"
+        f"verdict {outcome.verdict}: missed {outcome.n_errors} of {n} after {outcome.epochs} "
+        f"epochs, {outcome.steps} steps, {outcome.cost:,} sample passes, {outcome.seconds:.1f} s"
     )
-    for name, reading in done.readings.items():
-        typer.echo(f"{name} {reading:.6g}")
-    missed = done.subset[~done.fitted]
+    for name, value in outcome.readings.items():
+        typer.echo(f"{name} {value:.6g}")
+    missed = outcome.subset[~outcome.fitted]
     if len(missed):
         typer.echo(f"missed samples (global ids): {' '.join(map(str, missed[:20]))}"
             + (" ..." if len(missed) > 20 else ""))  # fmt: skip
@@ -97,45 +101,46 @@ class _Progress:
         if self._bar.console.is_terminal:
             self._bar.stop()
         if self._last:
-            self._say(self._last)
+            self._print(self._last)
 
-    def __call__(self, at: dict[str, Any]) -> None:
+    def __call__(self, progress: dict[str, Any]) -> None:
         """Show the progress.
 
         Args:
-            at: ``epoch``, ``epochs`` (None if unlimited), ``n_errors``, ``loss`` and ``elapsed``
-                (seconds).
+            progress: ``epoch``, ``epochs`` (None if unlimited), ``n_errors``, ``loss`` and
+                ``elapsed`` (seconds).
         """
-        said = f"missed {at['n_errors']} of {self._n}, loss {at['loss']:.4g}"
+        description = f"missed {progress['n_errors']} of {self._n}, loss {progress['loss']:.4g}"
         self._bar.update(
-            self._task, completed=at["epoch"], total=at["epochs"] or None, description=said
-        )
-        self._last = at
-        if at["n_errors"] != self._missed:
-            self._missed, self._last = at["n_errors"], {}
-            self._say(at)
+            self._task, completed=progress["epoch"], total=progress["epochs"] or None,
+            description=description,
+        )  # fmt: skip
+        self._last = progress
+        if progress["n_errors"] != self._missed:
+            self._missed, self._last = progress["n_errors"], {}
+            self._print(progress)
 
-    def _say(self, at: dict[str, Any]) -> None:
+    def _print(self, progress: dict[str, Any]) -> None:
         line = (
-            f"epoch {at['epoch']}/{at['epochs'] or '-'}  loss {at['loss']:.6g}  "
-            f"accuracy {1 - at['n_errors'] / self._n:.4f}  missed {at['n_errors']}  "
-            f"{at['elapsed']:.1f} s"
+            f"epoch {progress['epoch']}/{progress['epochs'] or '-'}  loss {progress['loss']:.6g}  "
+            f"accuracy {1 - progress['n_errors'] / self._n:.4f}  missed {progress['n_errors']}  "
+            f"{progress['elapsed']:.1f} s"
         )
         self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def find_point(points: Sequence[Point], wanted: str) -> Point:
+def find_point(points: Sequence[Point], name: str) -> Point:
     """Return the point with this index, id or unique prefix of an id.
 
     Raises:
         InputError: no point matches, or several.
     """
-    if wanted.isdecimal() and int(wanted) < len(points):
-        return points[int(wanted)]
-    matches = [point for point in points if point.id.startswith(wanted)]
+    if name.isdecimal() and int(name) < len(points):
+        return points[int(name)]
+    matches = [point for point in points if point.id.startswith(name)]
     if len(matches) == 1:
         return matches[0]
-    what = "matches several points" if matches else "matches no point"
+    problem = "matches several points" if matches else "matches no point"
     raise InputError(
-        f"--point {wanted}: {what}; `flexhpc plan` lists index and id of all {len(points)}"
+        f"--point {name}: {problem}; `flexhpc plan` lists index and id of all {len(points)}"
     )

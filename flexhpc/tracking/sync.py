@@ -21,8 +21,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from flexhpc.analysis.collect import measurements, row_of
 from flexhpc.analysis.figures.point import fit_chart
+from flexhpc.analysis.results import measurements, row_of
 from flexhpc.atomic import locked, read_json, write_json
 from flexhpc.config import checked
 from flexhpc.search import estimate_so_far, history_of

@@ -132,7 +132,7 @@ def test_a_sweep_from_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("given", "message"),
     {
-        "a network": ({"model": nn.Linear(3, 3)}, "give what makes an untrained network"),
+        "a network": ({"model": nn.Linear(3, 3)}, "must be a function that returns"),
         "optimizer": ({"training": {"optimizer": "adan"}}, "^training.optimizer: .*did you mean"),
         "data": ({"data": 3}, "gave a int, not \\(inputs, labels\\)"),
         "no YAML": ({"training": {"lr": object()}}, "the spec holds what YAML cannot"),

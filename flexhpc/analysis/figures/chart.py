@@ -38,7 +38,8 @@ _TICKS = (
     tuple(i / 10 for i in range(10, 100)),
 )  # fmt: skip
 """Leading digits of the ticks on a logarithmic axis; the first set with enough ticks is used."""
-_FEWEST_TICKS = 4
+_MIN_TICKS = 4
+_LABEL_HEIGHT = 15
 _VEGA_LITE = "6.4"
 _SCHEMA = f"https://vega.github.io/schema/vega-lite/v{_VEGA_LITE.split('.')[0]}.json"
 _FONT = "system-ui, 'DejaVu Sans', sans-serif"
@@ -56,25 +57,24 @@ _CONFIG: Spec = {
 }  # fmt: skip
 
 
-def chart(layers: Sequence[Spec], *, width: int, height: int, **more: Any) -> Spec:
-    """Return a chart of superimposed layers."""
-    whole = {"layer": list(layers), "width": width, "height": height, **more}
-    return {"$schema": _SCHEMA, "config": _CONFIG, **whole}
-
-
-def faceted(
-    layers: Sequence[Spec], data: Sequence[Mapping[str, Any]], field: str, names: Sequence[str], *,
-    width: int, height: int,
+def chart(
+    layers: Sequence[Spec], *, width: int, height: int,
+    data: Sequence[Mapping[str, Any]] | None = None, facets: Sequence[str] = (),
 ) -> Spec:  # fmt: skip
-    """Return charts side by side, one per value of a field, with shared axes."""
-    return {
-        "$schema": _SCHEMA,
-        "config": _CONFIG,
-        "data": {"values": list(data)},
-        "facet": {"field": field, "type": "nominal", "title": None, "sort": list(names)},
-        "columns": 3,
-        "spec": {"layer": list(layers), "width": width, "height": height},
-    }
+    """Return a chart of superimposed layers, or one per value of ``facet``, with shared axes.
+
+    Args:
+        layers: layers of the chart; width, height: size of each facet (pixels).
+        data: data of all layers that have none of their own.
+        facets: values of the field ``facet`` of the data, in order; a single one is not a facet.
+    """
+    spec: Spec = {"layer": list(layers), "width": width, "height": height}
+    if len(facets) > 1:
+        facet = {"field": "facet", "type": "nominal", "title": None, "sort": list(facets)}
+        spec = {"facet": facet, "columns": 3, "spec": spec}
+    if data is not None:
+        spec["data"] = {"values": list(data)}
+    return {"$schema": _SCHEMA, "config": _CONFIG, **spec}
 
 
 def layer(mark: Spec, encoding: Spec, *, where: str = "") -> Spec:
@@ -187,30 +187,29 @@ def log_axis(title: str, domain: Sequence[float]) -> Spec:
     for steps in _TICKS if len(decades) < 6 else ((1.0,),):
         ticks = [step * 10.0**decade for decade in decades for step in steps]
         shown = [tick for tick in ticks if domain[0] <= tick <= domain[1]]
-        if len(shown) >= _FEWEST_TICKS:
+        if len(shown) >= _MIN_TICKS:
             break
     short = "format(datum.value, datum.value < 1000 ? '~g' : '~s')"  # 0.2 and 2k, not 200m
     return {"title": title, "labelExpr": short, "values": shown, "labelOverlap": "greedy"}
 
 
-def spread(places: Mapping[str, float], domain: Sequence[float], height: float) -> dict[str, float]:
+def spread(values: Mapping[str, float], domain: Sequence[float], height: float) -> dict[str, float]:
     """Move values on a logarithmic axis apart until their labels do not overlap.
 
     Args:
-        places: values by name; domain: both ends of the axis; height: height of the axis (pixels).
+        values: values by name; domain: both ends of the axis; height: height of the axis (pixels).
 
     Returns:
         The moved values by name.
     """
-    low, high = math.log(domain[0]), math.log(domain[1])
-    least = 15 * (high - low) / height
-    names = sorted(places, key=places.__getitem__)
-    at = [math.log(places[name]) for name in names]
+    least = _LABEL_HEIGHT * math.log(domain[1] / domain[0]) / height
+    names = sorted(values, key=values.__getitem__)
+    logs = [math.log(values[name]) for name in names]
     for _ in range(200):
-        pairs = [i for i in range(len(at) - 1) if at[i + 1] - at[i] < least * 0.999]
-        if not pairs:
+        close = [i for i in range(len(logs) - 1) if logs[i + 1] - logs[i] < least * 0.999]
+        if not close:
             break
-        for i in pairs:
-            push = (least - (at[i + 1] - at[i])) / 2
-            at[i], at[i + 1] = at[i] - push, at[i + 1] + push
-    return {name: math.exp(place) for name, place in zip(names, at, strict=True)}
+        for i in close:
+            push = (least - (logs[i + 1] - logs[i])) / 2
+            logs[i], logs[i + 1] = logs[i] - push, logs[i + 1] + push
+    return {name: math.exp(log) for name, log in zip(names, logs, strict=True)}

@@ -18,7 +18,6 @@ from flexhpc.analysis.figures.chart import (
     ReportFigure,
     Spec,
     chart,
-    faceted,
     layer,
     log_axis,
     log_domain,
@@ -32,7 +31,7 @@ from flexhpc.analysis.figures.layout import (
     name_of,
     varied_keys,
 )
-from flexhpc.analysis.text import emc_text, ratio_text
+from flexhpc.analysis.text import emc_or_bound, emc_text, ratio_text
 from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
 
@@ -85,7 +84,7 @@ def _row(status: PointStatus, layout: Layout, index: int, *, per_parameter: bool
     assert record is not None
     params = record.header.params
     exact = estimate.censored == "none"
-    samples = (estimate.smallest_fail or 1) if estimate.censored == "left" else estimate.emc
+    samples = emc_or_bound(estimate)
     high = estimate.emc_hi if estimate.emc_hi is not None else estimate.emc
     values = {
         "y": samples, "lo": estimate.emc_lo if exact else samples, "hi": high if exact else samples,
@@ -179,9 +178,7 @@ def _curves(
               {"x": x, "y": {**y, "field": "label_y"}, "text": {"field": "series"},
                "color": colour}, where=_kind("label")),
     ]  # fmt: skip
-    if len(facets) == 1:
-        return chart(layers, width=width, height=height, data={"values": data})
-    return faceted(layers, data, "facet", facets, width=width, height=height)
+    return chart(layers, width=width, height=height, data=data, facets=facets)
 
 
 def _rows(
@@ -234,7 +231,7 @@ def _rows(
     ]  # fmt: skip
     step = max(_ROW, 9 * seeds_in_row + 8) if side_by_side else _ROW
     height = _DENSE_HEIGHT if dense else step * len(order)
-    return chart(layers, width=520, height=height, data={"values": rows})
+    return chart(layers, width=520, height=height, data=rows)
 
 
 def _value(domain: Sequence[float], *, per_parameter: bool) -> Spec:
@@ -307,9 +304,10 @@ def medians_of(
 
 def _range(estimate: Estimate) -> tuple[float, float]:
     """Return the smallest and the largest value that an EMC can have."""
-    if estimate.censored == "left":
-        return 0.0, float(estimate.smallest_fail or 1)
-    return float(estimate.emc), math.inf if estimate.censored == "right" else float(estimate.emc)
+    emc = float(emc_or_bound(estimate))
+    return 0.0 if estimate.censored == "left" else emc, (
+        math.inf if estimate.censored == "right" else emc
+    )
 
 
 FIGURES = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from flexhpc.analysis.figures.chart import (
     COLOURS,
@@ -21,7 +22,7 @@ from flexhpc.store.status import PointStatus
 
 def generalization_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     """Plot one point per model; None if no model has both EMCs and was evaluated."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "model": pair.name, "family": pair.family, "bound": pair.bound,
             "ratio": math.exp(pair.excess), "test accuracy": round(pair.test_accuracy, 4),
@@ -30,7 +31,7 @@ def generalization_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     ]  # fmt: skip
     if not rows:
         return None
-    domain = log_domain([float(row["ratio"]) for row in rows])
+    domain = log_domain([row["ratio"] for row in rows])
     families = list(dict.fromkeys(row["family"] for row in rows))
     encoding: Spec = {
         "x": {"field": "ratio", "type": "quantitative",
@@ -56,7 +57,7 @@ def generalization_figure(statuses: Sequence[PointStatus]) -> Spec | None:
               encoding, where=f"datum.bound === '{bound}'")
         for bound, side in (("lower", "right"), ("upper", "left"))
     ]  # fmt: skip
-    return chart(layers, width=560, height=320, data={"values": rows})
+    return chart(layers, width=560, height=320, data=rows)
 
 
 FIGURES = (

@@ -7,7 +7,7 @@ from typing import Any
 
 from flexhpc.analysis.comparison import Effect
 from flexhpc.analysis.figures.chart import COLOURS, Spec, chart, layer, log_axis, log_domain
-from flexhpc.analysis.mean_ratio import SAME
+from flexhpc.analysis.likelihood import SAME
 
 RATIOS = (
     "Geometric means, over the measured sizes, of the ratios of EMCs that differ only in the "
@@ -69,7 +69,7 @@ def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
                 where=f"datum.open === '{side}'")
           for (side, name), mark in marks.items()),
     ]  # fmt: skip
-    return chart(layers, width=520, height=_ROW * len(rows), data={"values": rows})
+    return chart(layers, width=520, height=_ROW * len(rows), data=rows)
 
 
 def _row(effect: Effect) -> dict[str, Any]:
