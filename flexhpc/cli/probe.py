@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,8 +61,8 @@ def probe(
     for key, value in chosen.arms[arm].values.items():
         typer.echo(f"{key} {value:g}")
 
-    with _Progress(n) as shown:
-        callbacks = Callbacks(on_progress=shown)
+    with _progress(n) as update:
+        callbacks = Callbacks(on_progress=update)
         outcome = run_probe(chosen, samples, Probe(n, repeat, arm), None, Group(device), callbacks)
     typer.echo(
         f"verdict {outcome.verdict}: missed {outcome.n_errors} of {n} after {outcome.epochs} "
@@ -75,58 +76,47 @@ def probe(
             + (" ..." if len(missed) > 20 else ""))  # fmt: skip
 
 
-class _Progress:
-    """Progress bar in a terminal, and a line per epoch in which the number of errors changed."""
+@contextmanager
+def _progress(n: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Show a bar in a terminal, and print a line per epoch in which the number of errors changed.
 
-    def __init__(self, n: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    Yields a function of ``epoch``, ``epochs`` (None if unlimited), ``n_errors``, ``loss`` and
+    ``elapsed`` (seconds).
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        self._n, self._missed = n, -1
-        self._last: dict[str, Any] = {}
-        columns = (
-            TextColumn("epoch"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-        )
-        self._bar = Progress(*columns, transient=True)
-        self._task = self._bar.add_task("", total=None)
+    text = TextColumn("{task.description}")
+    bar = Progress(TextColumn("epoch"), BarColumn(), MofNCompleteColumn(), text, transient=True)
+    bar.disable = not bar.console.is_terminal
+    task = bar.add_task("", total=None)
+    missed = -1
+    unprinted: dict[str, Any] = {}
 
-    def __enter__(self) -> _Progress:
-        if self._bar.console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar.console.is_terminal:
-            self._bar.stop()
-        if self._last:
-            self._print(self._last)
-
-    def __call__(self, progress: dict[str, Any]) -> None:
-        """Show the progress.
-
-        Args:
-            progress: ``epoch``, ``epochs`` (None if unlimited), ``n_errors``, ``loss`` and
-                ``elapsed`` (seconds).
-        """
-        description = f"missed {progress['n_errors']} of {self._n}, loss {progress['loss']:.4g}"
-        self._bar.update(
-            self._task, completed=progress["epoch"], total=progress["epochs"] or None,
-            description=description,
-        )  # fmt: skip
-        self._last = progress
-        if progress["n_errors"] != self._missed:
-            self._missed, self._last = progress["n_errors"], {}
-            self._print(progress)
-
-    def _print(self, progress: dict[str, Any]) -> None:
+    def print_line(state: dict[str, Any]) -> None:
         line = (
-            f"epoch {progress['epoch']}/{progress['epochs'] or '-'}  loss {progress['loss']:.6g}  "
-            f"accuracy {1 - progress['n_errors'] / self._n:.4f}  missed {progress['n_errors']}  "
-            f"{progress['elapsed']:.1f} s"
+            f"epoch {state['epoch']}/{state['epochs'] or '-'}  loss {state['loss']:.6g}  "
+            f"accuracy {1 - state['n_errors'] / n:.4f}  missed {state['n_errors']}  "
+            f"{state['elapsed']:.1f} s"
         )
-        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def update(state: dict[str, Any]) -> None:
+        nonlocal missed, unprinted
+        description = f"missed {state['n_errors']} of {n}, loss {state['loss']:.4g}"
+        bar.update(
+            task, completed=state["epoch"], total=state["epochs"] or None, description=description
+        )
+        unprinted = state
+        if state["n_errors"] != missed:
+            missed, unprinted = state["n_errors"], {}
+            print_line(state)
+
+    try:
+        with bar:
+            yield update
+    finally:
+        if unprinted:
+            print_line(unprinted)
 
 
 def find_point(points: Sequence[Point], name: str) -> Point:
