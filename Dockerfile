@@ -10,7 +10,6 @@ ENV PATH=/opt/flexhpc/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONNOUSERSITE=1 \
     PYTHONSAFEPATH=1 \
-    MPLCONFIGDIR=/tmp/matplotlib \
     FLEXHPC_IMAGE=unknown
 RUN python3 -m venv /opt/flexhpc \
  && useradd --uid 10001 --create-home flexhpc \

@@ -15,12 +15,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
+from flexhpc.analysis.figures.chart import COLOURS, Chart, chart, layer
 from flexhpc.store.status import StatusReader, open_run
 
 SPEC = Path(__file__).parent.parent / "sweeps" / "perceptron.yaml"
-COLOURS = ("#0072B2", "#D55E00", "#009E73")
 
 
 def rows(run: Path) -> list[dict[str, float]]:
@@ -42,24 +40,32 @@ def rows(run: Path) -> list[dict[str, float]]:
 
 def plot(results: Sequence[dict[str, float]], path: Path) -> None:
     """Draw EMC / 2 d against the budget, a curve per d."""
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axes = figure.subplots()
-    for colour, dims in zip(COLOURS, sorted({row["dims"] for row in results}), strict=False):
-        curve = sorted((r for r in results if r["dims"] == dims), key=lambda r: r["epochs"])
-        middle = [r["emc_over_2d"] for r in curve]
-        ends = [
-            [(r["emc"] - r["emc_lo"]) / (2 * dims) for r in curve],
-            [(r["emc_hi"] - r["emc"]) / (2 * dims) for r in curve],
-        ]
-        budgets = [r["epochs"] for r in curve]
-        axes.errorbar(
-            budgets, middle, yerr=ends, color=colour, marker="o", capsize=2, label=f"d = {dims:g}"
-        )
-    axes.axhline(1, color="0.6", linestyle="--", linewidth=1)
-    axes.axhspan(0.9, 1.1, color="0.95", zorder=0)
-    axes.set(xscale="log", xlabel="budget (full-batch updates)", ylabel="EMC / 2 d")
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    data = [
+        {
+            "budget": row["epochs"], "d": f"d = {row['dims']:g}",
+            **{end: row[end] / (2 * row["dims"]) for end in ("emc", "emc_lo", "emc_hi")},
+        }
+        for row in sorted(results, key=lambda row: (row["dims"], row["epochs"]))
+    ]  # fmt: skip
+    x = {"field": "budget", "type": "quantitative", "scale": {"type": "log"},
+         "axis": {"title": "budget (full-batch updates)"}}  # fmt: skip
+    y = {"field": "emc", "type": "quantitative", "scale": {"zero": False},
+         "axis": {"title": "EMC / 2 d"}}  # fmt: skip
+    colour = {"field": "d", "type": "nominal", "legend": {"title": None},
+              "sort": list(dict.fromkeys(row["d"] for row in data)),
+              "scale": {"range": list(COLOURS)}}  # fmt: skip
+    band = {"data": {"values": [{"low": 0.9, "one": 1, "high": 1.1}]}}
+    layers = [
+        {**band, "mark": {"type": "rect", "color": "#8882"},
+         "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}}},
+        {**band, "mark": {"type": "rule", "strokeDash": [5, 4], "color": "#888"},
+         "encoding": {"y": {**y, "field": "one"}}},
+        layer({"type": "line", "point": True}, {"x": x, "y": y, "color": colour}),
+        layer({"type": "rule"}, {"x": x, "y": {**y, "field": "emc_lo"}, "y2": {"field": "emc_hi"},
+                                 "color": colour}),
+    ]  # fmt: skip
+    spec = chart(layers, width=560, height=340, data=data)
+    Chart({**spec, "background": "white"}).save(path)
 
 
 def main() -> None:

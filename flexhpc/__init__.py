@@ -9,9 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flexhpc.api.compare import Comparison, compare
     from flexhpc.api.measure import measure
-    from flexhpc.api.runs import Measurement, Run, load
+    from flexhpc.api.runs import Comparison, Measurement, Run, compare, load
     from flexhpc.api.sweep import sweep
     from flexhpc.errors import InputError, PointError
 
@@ -19,9 +18,9 @@ __all__ = [
     "Comparison", "InputError", "Measurement", "PointError", "Run", "compare", "load", "measure",
     "sweep",
 ]  # fmt: skip
-_OFFERED = {
+_MODULES = {
     "InputError": "errors", "PointError": "errors", "Measurement": "api.runs", "Run": "api.runs",
-    "Comparison": "api.compare", "compare": "api.compare", "load": "api.runs",
+    "Comparison": "api.runs", "compare": "api.runs", "load": "api.runs",
     "measure": "api.measure", "sweep": "api.sweep",
 }  # fmt: skip
 
@@ -31,8 +30,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("flexhpc")
-    if name in _OFFERED:
-        return getattr(import_module(f"{__name__}.{_OFFERED[name]}"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__} has no attribute {name}")
 
 

@@ -17,11 +17,11 @@ import pytest
 from bench.findings.page import RECORDS, write
 from bench.findings.records import load_records, save_records
 from bench.findings.replication import agreement
-from flexhpc.analysis.collect import row_of
+from flexhpc.analysis.answer import answer
 from flexhpc.analysis.comparison import compared
-from flexhpc.analysis.comparison_table import verdict_sentences
 from flexhpc.analysis.generalization import correlations, pairs
-from flexhpc.analysis.tuning import at_edge
+from flexhpc.analysis.reasons import at_edge
+from flexhpc.analysis.results import row_of
 from flexhpc.api.runs import load
 from flexhpc.store.status import PointStatus
 from tests.conftest import REPOSITORY
@@ -156,7 +156,7 @@ def test_families_are_told_by_labels_and_size(tmp_path: Path) -> None:
         assert found["original", family].sizes_text in said
         assert found["random", family].least < 0.95
         assert found["random", family].most > 1.5, "the order turns over"
-    (random, _) = verdict_sentences(list(found.values()))
+    (random, _) = answer(statuses, list(found.values()))[-2:]
     turns = "2.02 at the smallest size, 0.89 at the largest"
     assert f"cnn larger on average ({found['random', 'cnn'].ratio_text}), {turns}" in random
 

@@ -7,18 +7,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from bench.findings.records import load_records
 from flexhpc.analysis.comparison import Effect, compared
-from flexhpc.analysis.comparison_table import pairs_text
-from flexhpc.analysis.figures.chart import Spec, png
+from flexhpc.analysis.figures.chart import Chart
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.generalization import generalization_figure
 from flexhpc.analysis.figures.ratios import ratio_figure
 from flexhpc.analysis.generalization import Pair, by_family, correlations, pairs
+from flexhpc.analysis.results import with_errors
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
-from flexhpc.analysis.training_error import with_errors
 from flexhpc.atomic import write_atomic
 from flexhpc.config.point import plain_text
 from flexhpc.store.status import PointStatus
@@ -53,10 +50,13 @@ def write(page: Path) -> None:
             text = _replaced(text, name, text_of_tables)
             figures = {
                 "emc": emc_figure(statuses), "ratios": ratio_figure(effects),
-                "generalization": generalization_figure(models) if models else None,
+                "generalization": generalization_figure(statuses),
             }  # fmt: skip
             for kind, figure in figures.items():
-                _draw(page.parent / "findings" / f"{name}_{kind}.png", figure)
+                if figure is not None:
+                    path = page.parent / "findings" / f"{name}_{kind}.png"
+                    path.parent.mkdir(exist_ok=True)
+                    Chart({**figure, "background": "white"}).save(path)
     write_atomic(page, text)
 
 
@@ -67,16 +67,6 @@ def _replaced(text: str, name: str, tables: str) -> str:
         return text
     before, rest = text.split(begin, 1)
     return f"{before}{begin}{tables}\n{end}{rest.split(end, 1)[1]}"
-
-
-def _draw(path: Path, figure: Spec | Figure | None) -> None:
-    if figure is None:
-        return
-    path.parent.mkdir(exist_ok=True)
-    if isinstance(figure, Figure):
-        figure.savefig(path, dpi=100, metadata={"Software": None})
-    else:
-        write_atomic(path, png({**figure, "background": "white"}))
 
 
 def _cost(statuses: Sequence[PointStatus]) -> list[str]:
@@ -99,7 +89,7 @@ def _effects(effects: Sequence[Effect]) -> list[str]:
     rows = [
         [
             *effect.within.values(), effect.value, effect.baseline, effect.ratio_text,
-            effect.sizes_text, effect.chance_text, pairs_text(effect), effect.said,
+            effect.sizes_text, effect.chance_text, effect.pairs_text, effect.verdict_text,
         ]
         for effect in effects
     ]  # fmt: skip

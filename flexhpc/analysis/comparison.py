@@ -10,16 +10,21 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import yaml
 
-from flexhpc.analysis.figures.curves import SIZES
-from flexhpc.analysis.figures.layout import kinds_of
-from flexhpc.analysis.likelihood import Floats, likelihood_of, of_ratio
-from flexhpc.analysis.mean_ratio import SAME, mean_ratio
-from flexhpc.analysis.trimmed import trimmed
+from flexhpc.analysis.figures.layout import SIZES, varied_keys
+from flexhpc.analysis.likelihood import (
+    SAME,
+    Floats,
+    MeanRatio,
+    likelihood_of,
+    mean_ratio,
+    of_ratio,
+)
+from flexhpc.analysis.text import trimmed
 from flexhpc.config.point import named, plain_text
 from flexhpc.config.sections.compare import Compare
 from flexhpc.errors import InputError
@@ -29,8 +34,8 @@ from flexhpc.store.status import PointStatus
 WRONG = 0.05
 """Accepted probability of a wrong verdict, over all comparisons made together: one half for the
 verdicts that two EMCs differ, one half for the verdicts that they are the same."""
-_MOST_PAIRS = 1000
-_MOST_VALUES, _MOST_POINTS = 12, 1000
+_MAX_PAIRS = 1000
+_MAX_VALUES, _MAX_POINTS = 12, 1000
 """Maximum numbers of values of a key, and of points, for a comparison that no spec requests."""
 
 _ROUNDING = 0.02
@@ -39,22 +44,15 @@ Verdict = Literal["larger", "smaller", "the same within 10 %", "not decided"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effect:
+class Effect(MeanRatio):
     """Ratio of the EMC at one value of a key to the EMC at another value.
 
     Attributes:
         by: compared key; value, baseline: its two values; within: values of the grouping keys.
-        pairs: number of pairs; silent: pairs that carry no information, as both EMCs are bounds on
-            the same side; alone: points at ``value`` without a counterpart at the baseline.
-        ratio: geometric mean over the measured sizes, nan where an end of its interval is open;
-            low, high: its interval, which includes the variation between seeds; None where it is
-            open.
-        singles: ratio of each size, nan where it is a bound; growing: whether they are in strictly
-            ascending order of parameters.
+        pairs: number of pairs; bounds: pairs without information, as both EMCs are bounds on the
+            same side; unpaired: points at ``value`` without a counterpart at the baseline.
+        growing: whether ``singles`` are in strictly ascending order of parameters.
         level: probability of the interval.
-        chance: probability that the ratio is above 1; same: that it is within 10 % of 1.
-        scatter: standard deviation of the log ratio between seeds, beyond the uncertainty of the
-            single EMCs.
         verdict: at an error rate of 5 % over all comparisons together (Holm 1979).
         more: additional pairs needed for a verdict, if they scatter as the measured ones do; None
             if none are needed, or more than 1,000.
@@ -65,17 +63,10 @@ class Effect:
     baseline: str
     within: Mapping[str, str]
     pairs: int
-    silent: int
-    alone: int
-    ratio: float = math.nan
-    low: float | None = None
-    high: float | None = None
-    singles: tuple[float, ...] = ()
+    bounds: int
+    unpaired: int
     growing: bool = False
     level: float
-    chance: float = 0.5
-    same: float = 0.0
-    scatter: float = 0.0
     verdict: Verdict = "not decided"
     more: int | None = None
 
@@ -90,16 +81,16 @@ class Effect:
         return ", ".join(named(key, value) for key, value in self.within.items() if value)
 
     @property
-    def said(self) -> str:
+    def verdict_text(self) -> str:
         """The verdict in words; if there is none, the reason or the number of pairs needed."""
         if self.verdict != "not decided":
             return self.verdict
         if not self.pairs:
             return "no pairs"
-        if self.pairs == self.silent:
+        if self.pairs == self.bounds:
             return "not decided: both are bounds"
         if self.more is None:
-            return f"not decided (more than {_MOST_PAIRS:,} pairs would)"
+            return f"not decided (more than {_MAX_PAIRS:,} pairs would)"
         return f"not decided ({self.more} more {'pair' if self.more == 1 else 'pairs'} would)"
 
     @property
@@ -119,14 +110,21 @@ class Effect:
         return "" if not self.pairs else ("> 0.999" if self.chance > 0.5 else "< 0.001")
 
     @property
+    def pairs_text(self) -> str:
+        """The number of pairs: ``15``, ``15 (4 of bounds)``, ``2 (3 unpaired)``."""
+        counts = ((self.bounds, "of bounds"), (self.unpaired, "unpaired"))
+        notes = ", ".join(f"{count} {kind}" for count, kind in counts if count)
+        return f"{self.pairs} ({notes})" if notes else str(self.pairs)
+
+    @property
     def least(self) -> float:
         """The smallest ratio of a single size, nan if any of them is a bound."""
-        return math.nan if math.isnan(sum(self.singles)) else min(self.singles, default=math.nan)
+        return float(np.min(self.singles)) if self.singles else math.nan
 
     @property
     def most(self) -> float:
         """The largest ratio of a single size, nan if any of them is a bound."""
-        return math.nan if math.isnan(sum(self.singles)) else max(self.singles, default=math.nan)
+        return float(np.max(self.singles)) if self.singles else math.nan
 
     @property
     def sizes_text(self) -> str:
@@ -145,13 +143,27 @@ class Effect:
             return f"{first:.2f} at the smallest size, {last:.2f} at the largest"
         return f"{self.sizes_text} by size"
 
+    def row(self) -> dict[str, Any]:
+        """Return the comparison as plain values; open ends and unknown values are None."""
+        row = {
+            "by": self.by, "value": self.value, "baseline": self.baseline, **self.within,
+            "ratio": self.ratio, "ratio_lo": self.low, "ratio_hi": self.high, "level": self.level,
+            "smallest_size_ratio": self.least, "largest_size_ratio": self.most,
+            "chance_larger": self.chance, "chance_same": self.same, "verdict": self.verdict,
+            "pairs": self.pairs, "pairs_of_bounds": self.bounds, "unpaired": self.unpaired,
+            "scatter": self.scatter, "more_pairs": self.more,
+        }  # fmt: skip
+        return {key: None if value != value else value for key, value in row.items()}
+
 
 def _on_both_sides(low: float, high: float) -> bool:
     """Return whether 1 lies between two ratios, beyond rounding; False if either is nan."""
     return low < 1 - _ROUNDING and high > 1 + _ROUNDING
 
 
-def effects(statuses: Sequence[PointStatus], asked: Compare, level: float = LEVEL) -> list[Effect]:
+def effects(
+    statuses: Sequence[PointStatus], compare: Compare, level: float = LEVEL
+) -> list[Effect]:
     """Compare the EMCs at each value of a key with those at its baseline.
 
     Verdicts depend on all comparisons together, so they are set by :func:`decided`.
@@ -159,7 +171,7 @@ def effects(statuses: Sequence[PointStatus], asked: Compare, level: float = LEVE
     Args:
         statuses: points of one or several runs; those without an estimate only contribute their
             swept keys and values.
-        asked: compared key, baseline (by default the value of the first point) and grouping keys,
+        compare: compared key, baseline (by default the value of the first point) and grouping keys,
             each combination of whose values is compared separately (by default the swept keys of
             the data).
         level: probability of the intervals.
@@ -171,15 +183,17 @@ def effects(statuses: Sequence[PointStatus], asked: Compare, level: float = LEVE
     Raises:
         InputError: no point has the key, the baseline or a key of ``within``.
     """
-    table = _Table(statuses, asked)
-    measured = [s for s in statuses if s.estimate is not None and s.record is not None]
-    there = {value for s in measured if (value := table.value[id(s)]) is not None}
-    if table.baseline not in there or len(there) < 2:
+    pairing = _Pairing(statuses, compare)
+    baseline = pairing.baseline
+    # Points that form pairs, by group, size and seed, and by value of the compared key.
+    units: dict[tuple[_Group, str, str], dict[str, PointStatus]] = {}
+    for status in statuses:
+        value = pairing.value[id(status)]
+        if value is not None and status.estimate is not None and status.record is not None:
+            units.setdefault(pairing.unit(status), {}).setdefault(value, status)
+    measured = {value for unit in units.values() for value in unit}
+    if baseline not in measured or len(measured) < 2:
         return []
-    units: dict[tuple[_Told, str, str], dict[str, PointStatus]] = {}
-    for status in measured:
-        if (value := table.value[id(status)]) is not None:
-            units.setdefault(table.unit(status), {}).setdefault(value, status)
     likelihoods: dict[int, Floats] = {}
 
     def likelihood(status: PointStatus) -> Floats:
@@ -187,40 +201,45 @@ def effects(statuses: Sequence[PointStatus], asked: Compare, level: float = LEVE
             likelihoods[id(status)] = likelihood_of(status)
         return likelihoods[id(status)]
 
-    found = []
-    for told in dict.fromkeys(key[0] for key in units):
-        for value in (one for one in table.names if one != table.baseline):
-            own = {key: unit for key, unit in units.items() if key[0] == told and value in unit}
-            if not own:
+    compared = []
+    for group in dict.fromkeys(key[0] for key in units):
+        for value in (value for value in pairing.names if value != baseline):
+            points = {
+                key[1:]: unit for key, unit in units.items() if key[0] == group and value in unit
+            }
+            if not points:
                 continue
-            sizes: dict[str, list[Floats]] = {}
+            ratios: dict[str, list[Floats]] = {}
             params: dict[str, int] = {}
-            pairs = silent = 0
-            for (_, size, _), unit in own.items():
-                if table.baseline in unit:
+            pairs = bounds = 0
+            for (size, _), unit in points.items():
+                if baseline in unit:
                     pairs += 1
-                    ratio = of_ratio(likelihood(unit[value]), likelihood(unit[table.baseline]))
+                    ratio = of_ratio(likelihood(unit[value]), likelihood(unit[baseline]))
                     if ratio is None:
-                        silent += 1
+                        bounds += 1
                     else:
-                        sizes.setdefault(size, []).append(ratio)
-                        record = unit[table.baseline].record
+                        ratios.setdefault(size, []).append(ratio)
+                        record = unit[baseline].record
                         params[size] = 0 if record is None else record.header.params
-            made = Effect(
-                by=asked.by, value=table.names[value], baseline=table.names[table.baseline],
-                within=dict(told), pairs=pairs, silent=silent, alone=len(own) - pairs, level=level,
+            sizes = [ratios[size] for size in sorted(ratios, key=params.__getitem__)]
+            mean = mean_ratio(sizes, level) if sizes else MeanRatio()
+            compared.append(
+                Effect(
+                    **vars(mean), by=compare.by, value=pairing.names[value],
+                    baseline=pairing.names[baseline], within=dict(group), pairs=pairs,
+                    bounds=bounds, unpaired=len(points) - pairs, level=level,
+                    growing=len(set(params.values())) == len(sizes),
+                )
             )  # fmt: skip
-            order = sorted(sizes, key=lambda size: params[size])
-            known = vars(mean_ratio([sizes[size] for size in order], level)) if sizes else {}
-            growing = len(set(params.values())) == len(sizes)
-            found.append(replace(made, **known, growing=growing))
-    return found
+    return compared
 
 
-_Told = tuple[tuple[str, str], ...]
+_Group = tuple[tuple[str, str], ...]
+"""Pairs of a grouping key and its value."""
 
 
-class _Table:
+class _Pairing:
     """Pairing of the points of one or several sweeps.
 
     Attributes:
@@ -228,60 +247,59 @@ class _Table:
         names: display text of each value; baseline: one of these values.
     """
 
-    def __init__(self, statuses: Sequence[PointStatus], asked: Compare) -> None:
-        self.value = {id(s): s.point.value(asked.by) for s in statuses}
+    def __init__(self, statuses: Sequence[PointStatus], compare: Compare) -> None:
+        self.value = {id(s): s.point.value(compare.by) for s in statuses}
         self.names = {
-            value: short.point.value(asked.by) or value
+            value: short.point.value(compare.by) or value
             for status, short in zip(statuses, trimmed(statuses), strict=True)
             if (value := self.value[id(status)]) is not None
         }
         swept = list(dict.fromkeys(key for s in statuses for key in s.point.swept))
         if statuses and not self.names:
             listed = ", ".join(swept) or "none"
-            raise InputError(f"{asked.by}: no point has this key; swept are {listed}")
-        self.baseline = _baseline(self.names, asked)
-        self.within = within_of(statuses, asked)
-        for key in self.within:
-            if key == asked.by:
-                raise InputError(f"{key}: is what is compared, so nothing is within it")
+            raise InputError(f"{compare.by}: no point has this key; swept are {listed}")
+        self.baseline = _baseline(self.names, compare)
+        self._within = within_of(statuses, compare)
+        for key in self._within:
+            if key == compare.by:
+                raise InputError(f"{key}: cannot be both compared and in within")
             if all(s.point.value(key) is None for s in statuses):
                 raise InputError(f"{key}: no point has this key; swept are {', '.join(swept)}")
-        free = [key for key in swept if key not in (asked.by, *self.within)]
-        texts = {key: {id(s): s.point.value(key) or "" for s in statuses} for key in free}
-        self._texts = {key: some for key, some in texts.items() if self._moves(some)}
-        self._seeds = asked.by != "seed"
+        others = [key for key in swept if key not in (compare.by, *self._within)]
+        texts = {key: {id(s): s.point.value(key) or "" for s in statuses} for key in others}
+        self._texts = {key: values for key, values in texts.items() if self._varies(values)}
+        self._by_seed = compare.by == "seed"
 
-    def _moves(self, texts: Mapping[int, str]) -> bool:
+    def _varies(self, texts: Mapping[int, str]) -> bool:
         """Return whether a key varies among points with the same value of the compared key.
 
         Only such keys must agree within a pair. Optimizers that each have their own learning rate,
         or families that each have their own width, can still be compared.
         """
-        seen: dict[str | None, str] = {}
-        return any(seen.setdefault(self.value[one], text) != text for one, text in texts.items())
+        first: dict[str | None, str] = {}
+        return any(first.setdefault(self.value[s], text) != text for s, text in texts.items())
 
-    def unit(self, status: PointStatus) -> tuple[_Told, str, str]:
+    def unit(self, status: PointStatus) -> tuple[_Group, str, str]:
         """Return what the points of a pair share: grouping values, size (as JSON) and seed."""
-        told = tuple((key, status.point.value(key) or "") for key in self.within)
-        own = [some[id(status)] for key, some in self._texts.items() if key != "seed"]
-        seed = str(status.point.seed) if self._seeds else ""
-        return told, json.dumps(own), seed
+        group = tuple((key, status.point.value(key) or "") for key in self._within)
+        size = [texts[id(status)] for key, texts in self._texts.items() if key != "seed"]
+        return group, json.dumps(size), "" if self._by_seed else str(status.point.seed)
 
 
-def _baseline(names: Mapping[str, str], asked: Compare) -> str:
+def _baseline(names: Mapping[str, str], compare: Compare) -> str:
     """Return the value that the others are compared with.
 
     Raises:
         InputError: no point has the requested baseline.
     """
-    if asked.baseline is None:
+    if compare.baseline is None:
         return next(iter(names), "")
-    text = plain_text(asked.baseline)
-    for value, shown in names.items():
-        if text in (value, shown) or _number(text) == _number(value) is not None:
+    text = plain_text(compare.baseline)
+    for value, name in names.items():
+        if text in (value, name) or _number(text) == _number(value) is not None:
             return value
     listed = ", ".join(names.values())
-    raise InputError(f"no point has {asked.by} {text} as a baseline; there are {listed}")
+    raise InputError(f"no point has {compare.by} {text} as a baseline; there are {listed}")
 
 
 def _number(text: str) -> float | None:
@@ -291,12 +309,12 @@ def _number(text: str) -> float | None:
         return None
 
 
-def within_of(statuses: Sequence[PointStatus], asked: Compare) -> list[str]:
+def within_of(statuses: Sequence[PointStatus], compare: Compare) -> list[str]:
     """Return the grouping keys: those of the comparison, or by default the swept data keys."""
-    if asked.within is not None:
-        return list(asked.within)
+    if compare.within is not None:
+        return list(compare.within)
     keys = dict.fromkeys(key for s in statuses for key in s.point.swept)
-    return [key for key in keys if key.split(".")[0] == "data" and key != asked.by]
+    return [key for key in keys if key.split(".")[0] == "data" and key != compare.by]
 
 
 def compared(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effect]:
@@ -308,14 +326,15 @@ def compared(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effe
     Args:
         statuses: all points; specs: text of the frozen specs.
     """
-    asked = {one.model_dump_json(): one for text in specs for one in asked_by(text)}
-    likely = suggested(statuses) if not asked else None
-    listed = [likely] if likely else list(asked.values())
-    found = decided([effect for one in listed for effect in effects(statuses, one)])
-    return [] if likely and not any(effect.pairs for effect in found) else found
+    requested = {c.model_dump_json(): c for text in specs for c in requested_by(text)}
+    if requested:
+        return decided([e for compare in requested.values() for e in effects(statuses, compare)])
+    default = suggested(statuses)
+    by_default = decided(effects(statuses, default)) if default else []
+    return by_default if any(effect.pairs for effect in by_default) else []
 
 
-def asked_by(spec: str) -> list[Compare]:
+def requested_by(spec: str) -> list[Compare]:
     """Return the ``compare`` section of a frozen spec, which was validated when it was written.
 
     Args:
@@ -324,76 +343,73 @@ def asked_by(spec: str) -> list[Compare]:
     lines = spec.splitlines()
     if not any(line.startswith("compare:") for line in lines):
         return []  # most specs have no such section, and parsing a long one takes a second
-    listed = yaml.safe_load(spec)["compare"]
-    return [Compare.model_validate(one) for one in listed]
+    return [Compare.model_validate(entry) for entry in yaml.safe_load(spec)["compare"]]
 
 
 def suggested(statuses: Sequence[PointStatus]) -> Compare | None:
     """Return the comparison that a sweep suggests, None if there is none; see :func:`compared`."""
-    if len(statuses) > _MOST_POINTS:
+    if len(statuses) > _MAX_POINTS:
         return None
-    kinds = [key for key in kinds_of(statuses) if key.split(".")[-1] not in SIZES]
-    values = {key: {s.point.value(key) for s in statuses} for key in kinds}
-    few = [key for key in kinds if 1 < len(values[key]) <= _MOST_VALUES]
+    kinds = [key for key in varied_keys(statuses) if key.split(".")[-1] not in SIZES]
+    few = [k for k in kinds if 1 < len({s.point.value(k) for s in statuses}) <= _MAX_VALUES]
     of_data = [key for key in few if key.startswith("data.")]
     others = [key for key in few if key not in of_data]
-    if len(others) == 1 and not _runs_along(statuses, others[0]):
+    if len(others) == 1 and not _is_axis(statuses, others[0]):
         return Compare(by=others[0])
     if not others and "data.labels" in of_data:
         return Compare(by="data.labels", within=[k for k in of_data if k != "data.labels"])
     return None
 
 
-def _runs_along(statuses: Sequence[PointStatus], key: str) -> bool:
+def _is_axis(statuses: Sequence[PointStatus], key: str) -> bool:
     """Return whether a key has more than two numeric values, as the x axis of a curve has."""
     values = [s.point.swept.get(key) for s in statuses]
     numbers = {v for v in values if isinstance(v, int | float) and not isinstance(v, bool)}
     return len(numbers) > 2
 
 
-def decided(found: Sequence[Effect]) -> list[Effect]:
+def decided(effects: Sequence[Effect]) -> list[Effect]:
     """Set the verdicts of comparisons, corrected for multiple comparisons (Holm 1979)."""
-    known = [effect for effect in found if effect.pairs > effect.silent]
-    differ = dict(zip(map(id, known), _holm([one.wrong for one in known]), strict=True))
-    alike = dict(zip(map(id, known), _holm([1 - one.same for one in known]), strict=True))
-    ended = []
-    for effect in found:
+    known = [index for index, effect in enumerate(effects) if effect.pairs > effect.bounds]
+    differ = dict(zip(known, _holm([effects[i].wrong for i in known]), strict=True))
+    same = dict(zip(known, _holm([1 - effects[i].same for i in known]), strict=True))
+    with_verdicts = []
+    for index, effect in enumerate(effects):
         verdict: Verdict = "not decided"
-        if alike.get(id(effect)):
+        if same.get(index):
             verdict = "the same within 10 %"
-        elif differ.get(id(effect)):
+        elif differ.get(index):
             verdict = "larger" if effect.chance > 0.5 else "smaller"
-        more = _more(effect, len(known)) if verdict == "not decided" else None
-        ended.append(replace(effect, verdict=verdict, more=more))
-    return ended
+        more = _more_pairs(effect, len(known)) if verdict == "not decided" else None
+        with_verdicts.append(replace(effect, verdict=verdict, more=more))
+    return with_verdicts
 
 
 def _holm(chances: Sequence[float]) -> list[bool]:
     """Return which error probabilities pass at ``WRONG / 2`` over all together (Holm 1979)."""
     order = np.argsort(chances, kind="stable")
     passed = [False] * len(chances)
-    for rank, place in enumerate(order):
-        if chances[place] > WRONG / 2 / (len(chances) - rank):
+    for rank, index in enumerate(order):
+        if chances[index] > WRONG / 2 / (len(chances) - rank):
             break
-        passed[place] = True
+        passed[index] = True
     return passed
 
 
-def _more(effect: Effect, comparisons: int) -> int | None:
+def _more_pairs(effect: Effect, comparisons: int) -> int | None:
     """Return how many more pairs would decide it, if the interval shrinks as 1 / sqrt(pairs)."""
     from scipy.stats import norm
 
-    known = effect.pairs - effect.silent
+    known = effect.pairs - effect.bounds
     if effect.low is None or effect.high is None or not known:
         return None
     deviation = math.log(effect.high / effect.low) / (2 * norm.ppf((1 + effect.level) / 2))
     middle = abs(math.log(effect.ratio))
     needed = math.inf
     for distance, chance in (
-        (middle, WRONG / 4 / comparisons),
-        (math.log1p(SAME) - middle, WRONG / 2 / comparisons),
-    ):
+        (middle, WRONG / 4 / comparisons), (math.log1p(SAME) - middle, WRONG / 2 / comparisons),
+    ):  # fmt: skip
         if distance > 0:
             needed = min(needed, known * (norm.isf(chance) * deviation / distance) ** 2)
-    more = math.ceil(needed) - known if needed < _MOST_PAIRS else None
+    more = math.ceil(needed) - known if needed < _MAX_PAIRS else None
     return None if more is None else max(more, 1)

@@ -15,7 +15,7 @@ from flexhpc.store.status import PointStatus
 Groups = Sequence[tuple[Sequence[int], int]]
 """Pairs of the number of samples of each label in a group of identical inputs, and the number of
 such groups."""
-_WORTH_SAYING = 1e-3
+_MIN_CHANCE = 1e-3
 _REACH = 30
 """Length of the Fourier transform in standard deviations of the subset size: wide enough to hold
 all of its probability."""
@@ -48,16 +48,16 @@ def chance_of_conflict(groups: Groups, pool: int, n: int) -> float:
         return 0.0
     p = n / pool
     length = min(pool + 1, math.ceil(_REACH * math.sqrt(pool * p * (1 - p))) + 100)
-    turns = np.exp(2j * np.pi * np.arange(length) / length)
-    kept = 1 - p + p * turns
-    calm = kept ** (pool - sum(sum(labels) * many for labels, many in groups))
-    for labels, many in groups:
+    z = np.exp(2j * np.pi * np.arange(length) / length)
+    k = 1 - p + p * z
+    product = k ** (pool - sum(sum(labels) * count for labels, count in groups))
+    for labels, count in groups:
         s = sum(labels)
-        one = sum((1 - p) ** (s - c) * kept**c for c in labels)
-        calm = calm * (one - (len(labels) - 1) * (1 - p) ** s) ** many
-    back = turns.conj() ** n
-    without = (calm * back).sum().real / (kept**pool * back).sum().real
-    return float(np.clip(1 - without, 0, 1))
+        one_label = sum((1 - p) ** (s - c) * k**c for c in labels)
+        product = product * (one_label - (len(labels) - 1) * (1 - p) ** s) ** count
+    inverse = z.conj() ** n
+    no_conflict = (product * inverse).sum().real / (k**pool * inverse).sum().real
+    return float(np.clip(1 - no_conflict, 0, 1))
 
 
 def conflict_chance(header: Header, estimate: Estimate) -> float | None:
@@ -78,11 +78,11 @@ def conflict_notes(statuses: Sequence[PointStatus]) -> list[str]:
         if status.record and status.record.header.conflicts:
             header = status.record.header
             by_data.setdefault(f"{header.data_fingerprint} {header.unfittable}", []).append(status)
-    return [_note(some) for some in by_data.values()]
+    return [_note(points) for points in by_data.values()]
 
 
-def _note(some: Sequence[PointStatus]) -> str:
-    record, data = some[0].record, some[0].point.data
+def _note(points: Sequence[PointStatus]) -> str:
+    record, data = points[0].record, points[0].point.data
     assert record is not None
     header = record.header
     note = (
@@ -91,13 +91,13 @@ def _note(some: Sequence[PointStatus]) -> str:
         f"{header.n_total:,} samples can fit."
     )
     chances = [
-        conflict_chance(s.record.header, s.estimate) for s in some if s.record and s.estimate
+        conflict_chance(s.record.header, s.estimate) for s in points if s.record and s.estimate
     ]
-    high = [chance for chance in chances if chance is not None and chance > _WORTH_SAYING]
+    high = [chance for chance in chances if chance is not None and chance > _MIN_CHANCE]
     if high:
         note += (
             f" A random subset of as many samples as the EMC holds such a conflict, which no "
             f"network can fit, with a chance of up to {100 * max(high):.2g} % (above "
-            f"{100 * _WORTH_SAYING:g} % for {len(high)} of {len(some)} points)."
+            f"{100 * _MIN_CHANCE:g} % for {len(high)} of {len(points)} points)."
         )
     return note

@@ -9,31 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from flexhpc.analysis.censoring import why_bound
-from flexhpc.analysis.endings import ending_text
+from flexhpc.analysis.reasons import ending_text, why_bound
 from flexhpc.analysis.text import bracket_text, emc_text, ratio_text
 from flexhpc.search.fit_curve import posterior
 from flexhpc.store.record import ProbeSummary
 from flexhpc.store.status import PointStatus
 
 Details = dict[str, Any]
-"""What a click on a point shows, as returned by :func:`of_point`."""
-_CURVE, _LOSSES = 40, 24
-"""Number of values shown of the fit curve, and at most of a loss curve."""
-MOST_POINTS = 1_000
+"""Details of a point, which the page shows after a click, as returned by :func:`of_point`."""
+MAX_POINTS = 1_000
 """Maximum number of points with details on the page, so that browsers can still open it."""
-_MOST_LOSSES = 10_000
+_MAX_LOSS_CURVES = 10_000
 """Maximum total number of trainings up to which loss curves are included."""
+_CURVE_VALUES, _LOSS_VALUES = 40, 24
+"""Number of values shown of the fit curve, and at most of a loss curve."""
 
 
 def details_of(statuses: Sequence[PointStatus]) -> list[Details | None]:
-    """Return the details of each point, None before its first probe; probes in order of execution.
-
-    Only the first ``MOST_POINTS`` points are included, and loss curves only up to a total of
-    ``_MOST_LOSSES`` trainings.
-    """
-    shown = statuses[:MOST_POINTS]
-    losses = sum(status.probes for status in shown) <= _MOST_LOSSES
+    """Return the details of each of the first 1,000 points; None before its first probe."""
+    shown = statuses[:MAX_POINTS]
+    losses = sum(status.probes for status in shown) <= _MAX_LOSS_CURVES
     return [of_point(status, losses=losses) if status.record else None for status in shown]
 
 
@@ -44,28 +39,33 @@ def as_script(value: Any) -> str:
 
 
 def of_point(status: PointStatus, *, losses: bool = True) -> Details:
-    """Return the details of a point that has a record."""
-    record, estimate = status.record, status.estimate
+    """Return the details of a point that has a record, with its probes in order of execution."""
+    record, estimate, bracket = status.record, status.estimate, status.bracket
     assert record is not None
     best = 0 if estimate is None else estimate.arm
+    exact = estimate if estimate is not None and estimate.censored == "none" else None
+    ends: tuple[list[int], list[int]] = ([], [])
+    for number, probe in enumerate(record.probes):
+        if probe.arm == best and not probe.rejected:
+            if probe.verdict == "fit" and probe.n == bracket.largest_fit:
+                ends[0].append(number)
+            elif probe.verdict != "fit" and probe.n == bracket.smallest_fail:
+                ends[1].append(number)
     return {
         "label": status.point.label or status.point.id,
         "emc": emc_text(estimate),
-        "lo": None if estimate is None else estimate.emc_lo,
-        "hi": None if estimate is None else estimate.emc_hi,
-        "exact": estimate is not None and estimate.censored == "none",
-        "by_curve": estimate is not None
-        and estimate.censored == "none"
-        and estimate.estimand != "last_fit",
+        "interval": None if exact is None or exact.emc_hi is None
+        else {"lo": exact.emc_lo, "emc": exact.emc, "hi": exact.emc_hi},
+        "by_curve": exact is not None and exact.estimand != "last_fit",
         "why": why_bound(status),
         "ratio": ratio_text(estimate, record.header.params),
         "params": record.header.params,
-        "bracket": bracket_text(status.bracket),
-        "ends": _ends(status, best),
+        "bracket": bracket_text(bracket),
+        "ends": ends,
         "ended": ending_text(status),
         "curve": _curve(status),
         "probes": [_probe(probe, best, losses=losses) for probe in record.probes],
-    }
+    }  # fmt: skip
 
 
 def _probe(probe: ProbeSummary, best: int, *, losses: bool) -> list[Any]:
@@ -78,33 +78,14 @@ def _probe(probe: ProbeSummary, best: int, *, losses: bool) -> list[Any]:
     ]  # fmt: skip
 
 
-def _ends(status: PointStatus, best: int) -> list[list[int]]:
-    """Return the indices of the probes that fitted the largest n and failed at the smallest n.
-
-    Args:
-        status: the point; best: index of the best values of the tuned keys.
-    """
-    assert status.record is not None
-    bracket = status.bracket
-    counted = [
-        (number, probe)
-        for number, probe in enumerate(status.record.probes)
-        if probe.arm == best and not probe.rejected
-    ]
-    return [
-        [i for i, one in counted if one.n == bracket.largest_fit and one.verdict == "fit"],
-        [i for i, one in counted if one.n == bracket.smallest_fail and one.verdict != "fit"],
-    ]
-
-
 def _losses(curve: Any) -> tuple[list[int], list[float | None]]:
     """Return evenly spaced epochs, including the first and the last, and their losses."""
-    if not len(curve):
-        return [], []
     last = len(curve) - 1
-    places = sorted({round(i * last / (_LOSSES - 1)) for i in range(_LOSSES)})
-    losses = [float(curve[place]) for place in places]
-    return [p + 1 for p in places], [
+    epochs = sorted({round(i * last / (_LOSS_VALUES - 1)) for i in range(_LOSS_VALUES)})
+    if last < 0:
+        return [], []
+    losses = [float(curve[epoch]) for epoch in epochs]
+    return [epoch + 1 for epoch in epochs], [
         float(f"{loss:.3g}") if math.isfinite(loss) else None for loss in losses
     ]
 
@@ -115,6 +96,6 @@ def _curve(status: PointStatus) -> list[list[float]]:
     if not history or record is None:
         return []
     tried = [result.n for result in history]
-    ns = np.geomspace(min(tried) / 1.2, max(tried) * 1.2, _CURVE)
+    ns = np.geomspace(min(tried) / 1.2, max(tried) * 1.2, _CURVE_VALUES)
     chances = posterior(history, record.header.n_limit).mean_chance(ns)
     return [[round(float(n), 2), round(float(p), 4)] for n, p in zip(ns, chances, strict=True)]

@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flexhpc.search import Estimate
+from flexhpc.analysis.text import emc_or_bound
 from flexhpc.search.history import LEVEL, Censored
 from flexhpc.store.status import PointStatus
 
 Floats = NDArray[np.float64]
-FEWEST = 4
+MIN_PAIRS = 4
 """Minimum number of pairs for a correlation."""
 Bound = Literal["none", "lower", "upper", "unknown"]
-_ABOVE: dict[Censored, Bound] = {"none": "none", "right": "lower", "left": "upper"}
-_BELOW: dict[Censored, Bound] = {"none": "none", "right": "upper", "left": "lower"}
-"""Type of bound that a ratio is, by the censoring of its numerator (``_ABOVE``) or denominator
-(``_BELOW``)."""
+_BOUND: dict[Censored, Bound] = {"none": "none", "right": "lower", "left": "upper"}
+_INVERSE: dict[Censored, Bound] = {"none": "none", "right": "upper", "left": "lower"}
+"""Type of bound that a ratio is, by the censoring of its numerator or of its denominator."""
 _RESAMPLES = 2_000
 _SEED = 0
 
@@ -96,19 +97,19 @@ def pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
 
     Several seeds of one model are averaged into one pair, as they are not independent models.
     """
-    sides: dict[str, dict[str, PointStatus]] = {}
+    by_labels: dict[str, dict[str, PointStatus]] = {}
     for status in statuses:
         if status.estimate is not None and status.record is not None:
             point = json.loads(status.point.canonical)
             labels = point["data"].pop("labels")
-            held = sides.setdefault(json.dumps(point, sort_keys=True), {})
-            if labels not in held or _evaluation(held[labels]) is None:
-                held[labels] = status
+            points = by_labels.setdefault(json.dumps(point, sort_keys=True), {})
+            if labels not in points or _evaluation(points[labels]) is None:
+                points[labels] = status
     models: dict[str, list[Pair]] = {}
-    for key, both in sides.items():
-        if {"original", "random"} <= set(both) and _evaluation(both["original"]) is not None:
+    for key, points in by_labels.items():
+        if {"original", "random"} <= set(points) and _evaluation(points["original"]) is not None:
             model = {k: v for k, v in json.loads(key).items() if k != "seed"}
-            pair = _pair(both["original"], both["random"])
+            pair = _pair(points["original"], points["random"])
             if math.isfinite(pair.gap):
                 models.setdefault(json.dumps(model, sort_keys=True), []).append(pair)
     return [_mean(seeds) for seeds in models.values()]
@@ -117,16 +118,16 @@ def pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
 def _mean(seeds: Sequence[Pair]) -> Pair:
     """Average over seeds: geometric mean for EMC, arithmetic mean for accuracy and gap."""
 
-    def middle(values: Sequence[int]) -> int:
-        return round(math.exp(sum(math.log(max(v, 1)) for v in values) / len(values)))
+    def geometric(samples: Sequence[int]) -> int:
+        return round(math.exp(np.log(np.maximum(samples, 1)).mean()))
 
     return replace(
         seeds[0],
-        emc_true=middle([pair.emc_true for pair in seeds]),
-        emc_random=middle([pair.emc_random for pair in seeds]),
+        emc_true=geometric([pair.emc_true for pair in seeds]),
+        emc_random=geometric([pair.emc_random for pair in seeds]),
         bound=_joint(*(pair.bound for pair in seeds)),
-        test_accuracy=sum(pair.test_accuracy for pair in seeds) / len(seeds),
-        gap=sum(pair.gap for pair in seeds) / len(seeds),
+        test_accuracy=fmean(pair.test_accuracy for pair in seeds),
+        gap=fmean(pair.gap for pair in seeds),
     )
 
 
@@ -147,23 +148,18 @@ def _pair(true: PointStatus, random: PointStatus) -> Pair:
         name=", ".join(f"{key.split('.')[-1]} {value}" for key, value in swept.items()),
         family=true.point.model.family,
         params=record.header.params,
-        emc_true=_samples(true.estimate),
-        emc_random=_samples(random.estimate),
-        bound=_joint(_ABOVE[true.estimate.censored], _BELOW[random.estimate.censored]),
+        emc_true=emc_or_bound(true.estimate),
+        emc_random=emc_or_bound(random.estimate),
+        bound=_joint(_BOUND[true.estimate.censored], _INVERSE[random.estimate.censored]),
         test_accuracy=evaluation["test_accuracy"],
         gap=evaluation["gap"],
     )
 
 
-def _samples(estimate: Estimate) -> int:
-    """Return the EMC, or the bound if it is censored."""
-    return (estimate.smallest_fail or 1) if estimate.censored == "left" else estimate.emc
-
-
 def _joint(*bounds: Bound) -> Bound:
     """Return the type of bound of a ratio or mean, from those of its parts."""
-    some = {bound for bound in bounds if bound != "none"}
-    return "unknown" if len(some) > 1 else some.pop() if some else "none"
+    kinds = {bound for bound in bounds if bound != "none"}
+    return "unknown" if len(kinds) > 1 else kinds.pop() if kinds else "none"
 
 
 def exact(model_pairs: Sequence[Pair]) -> list[Pair]:
@@ -183,11 +179,11 @@ def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]
         outcome: ``test_accuracy`` or ``gap``.
 
     Returns:
-        The correlations that are defined: none for fewer than ``FEWEST`` pairs, or if ``excess`` or
-        the outcome does not vary.
+        The correlations that are defined: none for fewer than ``MIN_PAIRS`` pairs, or if
+        ``excess`` or the outcome does not vary.
     """
     exact_pairs = exact(model_pairs)
-    if len(exact_pairs) < FEWEST:
+    if len(exact_pairs) < MIN_PAIRS:
         return []
     excess = np.array([pair.excess for pair in exact_pairs])
     result = np.array([getattr(pair, outcome) for pair in exact_pairs], dtype=np.float64)
@@ -196,7 +192,7 @@ def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]
     draws = rng.integers(0, len(exact_pairs), (_RESAMPLES, len(exact_pairs)))
     others = ~np.eye(len(exact_pairs), dtype=bool)
     tail = (1 - LEVEL) / 2
-    lines = []
+    results = []
     for name, measure in _MEASURES.items():
         value = measure(excess, result, size)
         drawn, without = (
@@ -206,21 +202,18 @@ def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]
         drawn = drawn[np.isfinite(drawn)]
         if not math.isnan(value) and len(drawn):
             lower, upper = np.quantile(drawn, (tail, 1 - tail))
-            whole = bool(np.isfinite(without).all()) and len(others) > FEWEST
-            line = Correlation(
-                name=name,
-                value=value,
-                lower=float(lower),
-                upper=float(upper),
-                least=float(without.min()) if whole else None,
-                most=float(without.max()) if whole else None,
-            )
-            lines.append(line)
-    return lines
+            defined = bool(np.isfinite(without).all()) and len(others) > MIN_PAIRS
+            correlation = Correlation(
+                name=name, value=value, lower=float(lower), upper=float(upper),
+                least=float(without.min()) if defined else None,
+                most=float(without.max()) if defined else None,
+            )  # fmt: skip
+            results.append(correlation)
+    return results
 
 
 def by_family(model_pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
-    """Group exact pairs by family, for families with at least ``FEWEST``; ``all`` has all pairs.
+    """Group exact pairs by family, for families with at least ``MIN_PAIRS``; ``all`` has all pairs.
 
     A family that contains all pairs is omitted, as it equals ``all``.
     """
@@ -229,45 +222,66 @@ def by_family(model_pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
     for pair in exact_pairs:
         families.setdefault(pair.family, []).append(pair)
     return {
-        name: some
-        for name, some in families.items()
-        if len(some) >= FEWEST and (name == "all" or len(some) < len(exact_pairs))
+        name: models
+        for name, models in families.items()
+        if len(models) >= MIN_PAIRS and (name == "all" or len(models) < len(exact_pairs))
     }
 
 
-def _pearson(x: Floats, y: Floats) -> float:
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return math.nan
-    return float(np.corrcoef(x, y)[0, 1])
+def interpolation_text(statuses: Sequence[PointStatus]) -> str:
+    """Describe how many evaluated trainings interpolated; empty if there are none."""
+    evaluations = {
+        (status.point.id, json.dumps(record.evaluation["asked"])): record.evaluation
+        for status in statuses
+        if (record := status.record) is not None and record.evaluation is not None
+    }
+    if not evaluations:
+        return ""
+    verdicts = Counter(e["verdict"] for e in evaluations.values() if not e["interpolated"])
+    total, omitted = len(evaluations), verdicts.total()
+    summary = (
+        f"{total - omitted} of {total} trainings behind test accuracy and gap interpolated "
+        "(train accuracy 1)."
+    )
+    if not omitted:
+        return summary
+    listed = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
+    effect = "no correlation is given" if omitted == total else f"correlations omit {omitted}"
+    return (
+        f"{summary} {omitted} did not ({listed}): their gap shows how far training got, so "
+        f"{effect}. A larger budget or a smaller n under evaluate may help."
+    )
 
 
-def _ranks(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+def _pearson(x: Floats, y: Floats, _: Floats) -> float:
+    return math.nan if np.ptp(x) == 0 or np.ptp(y) == 0 else float(np.corrcoef(x, y)[0, 1])
+
+
+def _spearman(x: Floats, y: Floats, size: Floats) -> float:
     from scipy import stats  # takes half a second to import, and most reports do not need it
 
-    return stats.rankdata(x), stats.rankdata(y)
+    return _pearson(stats.rankdata(x), stats.rankdata(y), size)
 
 
-def _kendall(x: Floats, y: Floats) -> float:
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return math.nan
+def _kendall(x: Floats, y: Floats, _: Floats) -> float:
     from scipy import stats
 
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return math.nan
     return float(stats.kendalltau(x, y).statistic)
 
 
 def _partial(x: Floats, y: Floats, size: Floats) -> float:
-    if len(np.unique(size)) < 2:
+    if np.ptp(size) == 0:
         return math.nan
     basis = np.stack([np.ones_like(size), size], axis=1)
-    left = [v - basis @ np.linalg.lstsq(basis, v, rcond=None)[0] for v in (x, y)]
-    if min(float(np.abs(v).max()) for v in left) < 1e-12:
-        return math.nan
-    return _pearson(*left)
+    x, y = (v - basis @ np.linalg.lstsq(basis, v, rcond=None)[0] for v in (x, y))
+    return math.nan if min(np.abs(x).max(), np.abs(y).max()) < 1e-12 else _pearson(x, y, size)
 
 
 _MEASURES: dict[str, Callable[[Floats, Floats, Floats], float]] = {
-    "Pearson": lambda x, y, _: _pearson(x, y),
-    "Spearman": lambda x, y, _: _pearson(*_ranks(x, y)),
-    "Kendall": lambda x, y, _: _kendall(x, y),
+    "Pearson": _pearson,
+    "Spearman": _spearman,
+    "Kendall": _kendall,
     "Pearson given log parameters": _partial,
 }

@@ -32,7 +32,7 @@ def information(n: int, accuracy: float, classes: int) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class StoredBits:
     """Information (bits) that a network stores, at the n where it stores most.
 
     Attributes:
@@ -45,13 +45,13 @@ class Held:
     low: float | None
     high: float | None
 
-    def per(self, size: int) -> Held:
-        """Divide the values and the interval by a size, such as the number of parameters."""
+    def per(self, size: int) -> StoredBits:
+        """Divide the values by a size, such as the number of parameters."""
         low, high = (None if end is None else end / size for end in (self.low, self.high))
-        return Held(most=self.most / size, low=low, high=high)
+        return StoredBits(most=self.most / size, low=low, high=high)
 
 
-def most_information(history: History, classes: int) -> Held | None:
+def most_information(history: History, classes: int) -> StoredBits | None:
     """Return the information (bits) that a network stores, at the n where it stores most.
 
     The maximum over n follows Morris et al. 2025 (arXiv 2505.24832). The value at an n is the mean
@@ -69,7 +69,9 @@ def most_information(history: History, classes: int) -> Held | None:
     return _most([(p.n, information(p.n, 1 - p.n_errors / p.n, classes)) for p in probes])
 
 
-def most_of_tokens(probes: Iterable[ProbeSummary], length: int, vocabulary: int) -> Held | None:
+def most_of_tokens(
+    probes: Iterable[ProbeSummary], length: int, vocabulary: int
+) -> StoredBits | None:
     """Return the information (bits) about random tokens, at the n where a network stores most.
 
     n sequences of ``length`` tokens from a vocabulary of V contain n length log2 V bits. Encoded
@@ -81,27 +83,25 @@ def most_of_tokens(probes: Iterable[ProbeSummary], length: int, vocabulary: int)
         probes: finished probes, with the loss per token (nats).
         length: tokens per sequence; vocabulary: number of different tokens, V.
     """
-    each = math.log2(vocabulary)
-    return _most(
-        [
-            (p.n, max(0.0, p.n * length * (each - p.loss / math.log(2))))
-            for p in probes
-            if math.isfinite(p.loss)
-        ]
-    )
+    bits = math.log2(vocabulary)
+    stored = [
+        (p.n, max(0.0, p.n * length * (bits - p.loss / math.log(2))))
+        for p in probes
+        if math.isfinite(p.loss)
+    ]
+    return _most(stored)
 
 
-def _most(held: Sequence[tuple[int, float]]) -> Held | None:
+def _most(stored: Sequence[tuple[int, float]]) -> StoredBits | None:
     """Return the largest mean of bits over similar n, from pairs of n and bits."""
-    if not held:
+    if not stored:
         return None
-    n, bits = np.array(held, dtype=np.float64).T
+    n, bits = np.array(stored, dtype=np.float64).T
     near = np.abs(np.log(n[:, None] / n)) <= math.log(_NEAR) + 1e-12
     means = n * (near @ (bits / n)) / near.sum(axis=1)
     best = int(means.argmax())
-    taken = (bits / n)[near[best]] * n[best]
-    low = high = None
-    if (count := len(taken)) > 1:
-        away = float(stdtrit(count - 1, 0.95) * taken.std(ddof=1) / math.sqrt(count))
-        low, high = max(0.0, float(means[best]) - away), float(means[best]) + away
-    return Held(most=float(means[best]), low=low, high=high)
+    most, similar = float(means[best]), (bits / n)[near[best]] * n[best]
+    if (count := len(similar)) < 2:
+        return StoredBits(most=most, low=None, high=None)
+    half = float(stdtrit(count - 1, 0.95) * similar.std(ddof=1) / math.sqrt(count))
+    return StoredBits(most=most, low=max(0.0, most - half), high=most + half)

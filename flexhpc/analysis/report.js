@@ -1,9 +1,9 @@
 "use strict";
-// What a reader may ask of the page. Without it the page is whole: figures, tables, texts.
+// Interaction with the page. Without this script it still has all figures, tables and texts.
 const read = (id) => JSON.parse(document.getElementById(id).textContent);
 const dark = window.matchMedia("(prefers-color-scheme: dark)").matches;
 const ink = dark ? "#d0d0d0" : "#333";
-const ours = {
+const embedOptions = {
   renderer: "svg", actions: false, tooltip: { theme: dark ? "dark" : "light" },
   config: { axis: { labelColor: ink, titleColor: ink, gridColor: "#8883", domainColor: "#888",
                     tickColor: "#888" }, view: { stroke: null }, legend: { labelColor: ink, titleColor: ink },
@@ -11,27 +11,27 @@ const ours = {
 };
 const details = read("details");
 
-function element(name, text, kind) {
-  const made = document.createElement(name);
-  if (text !== undefined) made.textContent = text;
-  if (kind) made.className = kind;
-  return made;
+function element(name, text, className) {
+  const node = document.createElement(name);
+  if (text !== undefined) node.textContent = text;
+  if (className) node.className = className;
+  return node;
 }
 
 function zoomable(spec) {
   if (spec.facet) return spec;
   const layer = spec.layer.slice();
-  const first = layer.findIndex((one) => one.encoding.tooltip);
+  const first = layer.findIndex((mark) => mark.encoding.tooltip);
   if (first >= 0 && spec.layer[0].encoding.x?.type === "quantitative" &&
       spec.layer[0].encoding.y?.type === "quantitative")
     layer[first] = { ...layer[first], params: [{ name: "zoom", select: "interval", bind: "scales" }] };
   return { ...spec, layer };
 }
 
-const NARROW = 600, AXIS = 80; // pixels: a phone, and the axis beside a facet
+const NARROW = 600, AXIS = 80; // pixels: maximum width of a phone, and width of an axis
 
-// On a phone facets stand below each other, and a figure is as wide as the page: names of rows are
-// cut where they would take half of it.
+// On a phone facets are stacked, a figure is as wide as the page, and names of rows are truncated
+// where they would take half of it.
 function fitting(spec, room) {
   if (room >= NARROW) return spec;
   const axisX = { labelOverlap: true, labelSeparation: 6 };
@@ -40,49 +40,49 @@ function fitting(spec, room) {
     const width = Math.min(spec.spec.width, room - AXIS);
     return { ...spec, columns: 1, spec: { ...spec.spec, width }, config };
   }
-  const layer = spec.layer.map((one) => {
-    const y = one.encoding.y, axis = { ...y?.axis, labelLimit: 0.45 * room };
-    return y?.axis?.labelLimit ? { ...one, encoding: { ...one.encoding, y: { ...y, axis } } } : one;
+  const layer = spec.layer.map((mark) => {
+    const y = mark.encoding.y, axis = { ...y?.axis, labelLimit: 0.45 * room };
+    return y?.axis?.labelLimit ? { ...mark, encoding: { ...mark.encoding, y: { ...y, axis } } } : mark;
   });
   return { ...spec, layer, width: room, autosize: { type: "fit-x", contains: "padding" }, config };
 }
 
-const TOUCH = 20, SAME = 1; // pixels: how far from a mark a tap may be, and marks from one another
+const TOUCH = 20, SAME = 1; // pixels: maximum distance of a tap from a mark, and of equal marks
 const DRAGGED = 5, SETTLED = 150; // pixels; milliseconds
 
-// The point whose mark is nearest to a tap; of several in one place, the one after that shown.
+// Return the point whose mark is nearest to a tap; if several coincide, the next one each time.
 function nearest(drawing, event) {
-  const far = new Map();
+  const distances = new Map();
   for (const mark of drawing.querySelectorAll("path")) {
-    const id = mark.__data__?.datum?.id; // what vega draws there
+    const id = mark.__data__?.datum?.id; // set by Vega
     if (id === undefined) continue;
     const box = mark.getBoundingClientRect();
     const distance = Math.hypot(event.clientX - (box.left + box.right) / 2,
                                 event.clientY - (box.top + box.bottom) / 2);
-    far.set(id, Math.min(distance, far.get(id) ?? Infinity));
+    distances.set(id, Math.min(distance, distances.get(id) ?? Infinity));
   }
-  const least = Math.min(...far.values());
+  const least = Math.min(...distances.values());
   if (least > TOUCH) return undefined;
-  const ids = [...far.keys()].filter((id) => far.get(id) <= least + SAME);
+  const ids = [...distances.keys()].filter((id) => distances.get(id) <= least + SAME);
   return ids[(ids.indexOf(shown?.id) + 1) % ids.length];
 }
 
-// Every figure, with the width that it was drawn for.
+// Every figure, with the page width for which it was drawn.
 const figures = [];
 for (const place of document.querySelectorAll("[data-spec]")) {
   const spec = JSON.parse(place.querySelector("script").textContent);
   if (!spec) continue;
-  const into = place.querySelector(".drawing");
+  const drawing = place.querySelector(".drawing");
   let pressed = { clientX: 0, clientY: 0 };
-  into.addEventListener("pointerdown", (event) => { pressed = event; });
-  into.addEventListener("click", (event) => {
+  drawing.addEventListener("pointerdown", (event) => { pressed = event; });
+  drawing.addEventListener("click", (event) => {
     const moved = Math.hypot(event.clientX - pressed.clientX, event.clientY - pressed.clientY);
-    if (moved > DRAGGED || event.detail > 1) return; // it was moved, or zoomed out again
-    const id = nearest(into, event);
+    if (moved > DRAGGED || event.detail > 1) return; // panning, or a double click that resets it
+    const id = nearest(drawing, event);
     if (id !== undefined) show(id, place);
   });
   figures.push({ place, width: 0, drawn: undefined, draw: () =>
-    vegaEmbed(into, fitting(zoomable(spec), place.clientWidth), ours)
+    vegaEmbed(drawing, fitting(zoomable(spec), place.clientWidth), embedOptions)
       .catch((error) => console.error(error)) });
 }
 
@@ -101,10 +101,10 @@ function drawFigures() {
 
 const templates = read("templates"), OTHER = "other tuned values";
 
-// The same data as figures/point.py gives, out of what details.py wrote.
+// Return the chart that figures/point.py describes, with the data that details.py wrote.
 function fitChart(point) {
   const datasets = {
-    band: point.exact && point.hi !== null ? [{ lo: point.lo, hi: point.hi }] : [],
+    interval: point.interval ? [point.interval] : [],
     curve: point.curve.map(([n, chance]) => ({ n, chance })),
     trainings: point.probes.map(([n, , verdict, missed, accuracy, , , , , other, tuned], number) =>
       ({ number, n, missed, accuracy, verdict, tuned, shown: other ? OTHER : verdict })),
@@ -112,18 +112,18 @@ function fitChart(point) {
   return withLegend({ ...templates.fit, datasets }, datasets.trainings);
 }
 
-// Only verdicts that there are stand in the legend.
+// Restrict the legend to the verdicts of the point.
 function withLegend(spec, rows) {
   const copy = withTooltip(spec, rows), color = copy.layer.at(-1).encoding.color;
   color.legend.values = [...new Set(rows.map((row) => row.shown))];
   return copy;
 }
 
-// Nothing is said of tuned values where there are none.
+// Omit tuned values from tooltips if nothing is tuned.
 function withTooltip(spec, rows) {
   const copy = structuredClone(spec), encoding = copy.layer.at(-1).encoding;
   if (!rows.some((row) => row.tuned))
-    encoding.tooltip = encoding.tooltip.filter((one) => one.field !== "tuned");
+    encoding.tooltip = encoding.tooltip.filter((entry) => entry.field !== "tuned");
   return copy;
 }
 
@@ -138,7 +138,7 @@ const DIGITS = "\\d+(?:\\.\\d+)?(?:e[-+]?\\d+)?", NUMBER = new RegExp(`^${DIGITS
 const LEADING = new RegExp(`^(?:[<>]=? *)?(-?${DIGITS})`); // of a bound, too
 const bare = (text) => text.replaceAll(/(\d),(?=\d{3})/g, "$1"); // 1,200 is 1200
 
-// What a cell is sorted by: a number, also one with its interval behind it, or text; null if empty.
+// Return the sort key of a cell: a number, with or without an interval, or text; null if empty.
 function sortKey(cell) {
   const text = bare(cell.dataset.value ?? cell.textContent.trim());
   if (text === "") return null;
@@ -148,7 +148,7 @@ function sortKey(cell) {
   return leading ? Number(leading[1]) : text;
 }
 
-// Have a click on the head of a column sort the rows by it.
+// Sort the rows by a column when its head is clicked.
 function sortable(table, before = () => {}) {
   const heads = [...table.querySelectorAll(":scope > thead th")];
   heads.forEach((head, column) => {
@@ -175,7 +175,7 @@ function sortable(table, before = () => {}) {
 
 const panel = document.getElementById("point");
 let shown; // the point in the panel, and the figure or row above it
-const within = element("tr"); // where the panel stands below a row of the table
+const within = element("tr"); // contains the panel below a row of the table
 within.append(element("td"));
 within.className = "within";
 
@@ -215,7 +215,7 @@ document.addEventListener("keydown", (event) => {
 });
 let pageWidth = window.innerWidth, settling;
 window.addEventListener("resize", () => {
-  if (window.innerWidth === pageWidth) return; // only the bar of addresses came or went
+  if (window.innerWidth === pageWidth) return; // a phone showed or hid its address bar
   pageWidth = window.innerWidth;
   if (within.isConnected) panel.style.width = `${within.closest(".wide").clientWidth}px`;
   clearTimeout(settling);
@@ -228,15 +228,15 @@ window.addEventListener("beforeprint", () => {
 const numbered = (numbers) => `${numbers.length === 1 ? "training" : "trainings"} ${numbers.join(", ")}`;
 
 function decided(point) {
-  const [fitted, failed] = point.ends, said = [];
+  const [fitted, failed] = point.ends, sentences = [];
   const tuned = [...fitted, ...failed].map((number) => point.probes[number][10])[0];
   if (fitted.length)
-    said.push(`Largest n that fitted: ${point.probes[fitted[0]][0]}, in ${numbered(fitted)}.`);
+    sentences.push(`Largest n that fitted: ${point.probes[fitted[0]][0]}, in ${numbered(fitted)}.`);
   if (failed.length)
-    said.push(`Smallest n that failed: ${point.probes[failed[0]][0]}, in ${numbered(failed)}.`);
-  if (tuned) said.push(`${fitted.length && failed.length ? "Both at" : "At"} the best value, ${tuned}.`);
-  if (point.by_curve) said.push("The EMC is read off the fit curve, through all trainings that count.");
-  return said.join(" ");
+    sentences.push(`Smallest n that failed: ${point.probes[failed[0]][0]}, in ${numbered(failed)}.`);
+  if (tuned) sentences.push(`${fitted.length && failed.length ? "Both at" : "At"} the best value, ${tuned}.`);
+  if (point.by_curve) sentences.push("The EMC is read from the fit curve of all trainings that count.");
+  return sentences.join(" ");
 }
 
 function show(id, place) {
@@ -245,21 +245,21 @@ function show(id, place) {
   shown = { id, place };
   panel.style.width = "";
   putBelow(place);
-  const said = [`EMC ${point.emc || "not known yet"}`, point.why,
+  const facts = [`EMC ${point.emc || "not known yet"}`, point.why,
     point.params ? `${point.params.toLocaleString("en")} parameters` : "",
     point.ratio ? `${point.ratio} per parameter` : "",
     point.bracket ? `bracket ${point.bracket}` : "", point.ended ? `ended by ${point.ended}` : ""];
-  const shut = element("button", "Close");
-  shut.type = "button";
-  shut.addEventListener("click", close);
-  panel.replaceChildren(shut, element("h3", point.label),
-    element("p", said.filter(Boolean).join(" · "), "muted"), element("p", decided(point), "muted"));
+  const closeButton = element("button", "Close");
+  closeButton.type = "button";
+  closeButton.addEventListener("click", close);
+  panel.replaceChildren(closeButton, element("h3", point.label),
+    element("p", facts.filter(Boolean).join(" · "), "muted"), element("p", decided(point), "muted"));
   const pair = element("div", undefined, "pair");
   for (const spec of [fitChart(point), lossChart(point)]) {
     const drawing = element("div", undefined, "drawing");
-    drawing.setAttribute("aria-hidden", "true"); // its trainings are in the table below
+    drawing.setAttribute("aria-hidden", "true"); // the table below has its trainings
     pair.append(drawing);
-    vegaEmbed(drawing, spec, ours).catch((error) => console.error(error));
+    vegaEmbed(drawing, spec, embedOptions).catch((error) => console.error(error));
   }
   const heads = ["#", "n", "repeat", "verdict", "missed", "accuracy", "epochs", "sample passes",
                  "seconds"];
@@ -272,7 +272,7 @@ function show(id, place) {
   point.probes.forEach((probe, number) => {
     const row = element("tr");
     const [n, repeat, verdict, errors, accuracy, epochs, cost, seconds, rejected] = probe;
-    const cells = [number, n, repeat, verdict + (rejected ? ", refused" : ""), errors, accuracy,
+    const cells = [number, n, repeat, verdict + (rejected ? ", rejected" : ""), errors, accuracy,
                    epochs, cost.toLocaleString("en"), seconds];
     if (heads.length > cells.length) cells.push(probe[10]);
     for (const cell of cells) row.append(element("td", String(cell)));
@@ -285,7 +285,7 @@ function show(id, place) {
   wide.setAttribute("aria-label", "every training of this point, in order");
   wide.append(table);
   sortable(table);
-  panel.append(pair, element("p", "Every training of this point, in the order they were run:",
+  panel.append(pair, element("p", "Trainings of this point, in order of execution:",
                              "muted"), wide);
   panel.hidden = false;
   choose(id);
@@ -294,18 +294,18 @@ function show(id, place) {
 
 const table = document.getElementById("results");
 for (const row of table.querySelectorAll("tr.point")) {
-  if (!details[row.dataset.id]) { // nothing was trained: a click would show nothing
+  if (!details[row.dataset.id]) { // no training to show
     row.style.cursor = "default";
     continue;
   }
-  const ask = () => row.classList.contains("chosen") && within.isConnected
+  const toggle = () => row.classList.contains("chosen") && within.isConnected
     ? close() : show(Number(row.dataset.id), row);
   row.tabIndex = 0;
-  row.addEventListener("click", ask);
+  row.addEventListener("click", toggle);
   row.addEventListener("keydown", (event) => {
     if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
-      ask();
+      toggle();
     }
   });
 }

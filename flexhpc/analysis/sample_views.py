@@ -47,23 +47,20 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassRate:
-    """Numbers of draws, misses and expected misses over the samples of one original class."""
-
-    label: str
-    drawn: int
-    missed: int
-    expected: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class SampleView:
-    """Pictures and class rates of one data set and kind of labels, as shown in a report."""
+    """Pictures and miss rates of one data set and kind of labels, as shown in a report.
+
+    Attributes:
+        title: description of the data set, labels and trainings.
+        hardest, easiest: pictures of samples.
+        classes: label and numbers of draws, misses and expected misses over the samples of each
+            original class.
+    """
 
     title: str
     hardest: list[Picture]
     easiest: list[Picture]
-    classes: list[ClassRate]
+    classes: list[tuple[str, int, int, float]]
 
 
 def view_of(scores: SampleScores) -> SampleView | None:
@@ -88,56 +85,45 @@ def view_of(scores: SampleScores) -> SampleView | None:
     hardest, easiest = scores.hardest(_SHOWN), scores.easiest(_SHOWN)
     inputs = samples.dataset.inputs
     missed = scores.missed
-    names, trained = samples.dataset.class_names, samples.class_names
+    names, trained_names = samples.dataset.class_names, samples.class_names
     labels = samples.labels
-    other = (labels != part.labels) | (names is not None and trained is None)
+    relabelled = (labels != part.labels) | (names is not None and trained_names is None)
     pictures = [
         Picture(
-            sample=int(sample), label=_called(part.labels[sample], names),
-            trained=_called(labels[sample], trained) if other[sample] else None,
+            sample=int(sample), label=_class_name(part.labels[sample], names),
+            trained=_class_name(labels[sample], trained_names) if relabelled[sample] else None,
             image=_image(inputs[sample]),
             drawn=int(scores.drawn[sample]), missed=int(missed[sample]),
         )
         for sample in (*hardest, *easiest)
     ]  # fmt: skip
+    counts = (
+        np.bincount(part.labels, weights=weights)
+        for weights in (scores.drawn, missed, scores.expected)
+    )
     return SampleView(
         title=title(scores),
         hardest=pictures[: len(hardest)],
         easiest=pictures[len(hardest) :],
-        classes=_rates(scores, part.labels, names),
+        classes=[
+            (_class_name(i, names), int(drawn), int(missed), float(expected))
+            for i, (drawn, missed, expected) in enumerate(zip(*counts, strict=True))
+            if drawn
+        ],
     )
 
 
-def _called(label: int, names: Sequence[str] | None) -> str:
+def _class_name(label: int, names: Sequence[str] | None) -> str:
     return str(label) if names is None else names[label]
-
-
-def _rates(
-    scores: SampleScores, labels: NDArray[np.int64], names: Sequence[str] | None
-) -> list[ClassRate]:
-    drawn, missed, expected = (
-        np.bincount(labels, weights=counts)
-        for counts in (scores.drawn, scores.missed, scores.expected)
-    )
-    return [
-        ClassRate(
-            label=_called(i, names),
-            drawn=int(drawn[i]),
-            missed=int(missed[i]),
-            expected=float(expected[i]),
-        )
-        for i in range(len(drawn))
-        if drawn[i]
-    ]
 
 
 def _image(pixels: NDArray[np.uint8]) -> str:
     """Return an image (channels, height, width) as a PNG in a data URI."""
-    shown = pixels[0] if pixels.shape[0] != 3 else pixels.transpose(1, 2, 0)
-    bright = shown * (255.0 / max(int(shown.max()), 1))  # pixels of digits range from 0 to 16
-    image = Image.fromarray(bright.astype(np.uint8))
-    times = max(1, round(_PIXELS / pixels.shape[1]))
-    size = (image.width * times, image.height * times)
-    written = io.BytesIO()
-    image.resize(size, Image.Resampling.NEAREST).save(written, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
+    channels_last = pixels[0] if pixels.shape[0] != 3 else pixels.transpose(1, 2, 0)
+    scale = 255.0 / max(int(channels_last.max()), 1)  # pixels of digits range from 0 to 16
+    image = Image.fromarray((channels_last * scale).astype(np.uint8))
+    factor = max(1, round(_PIXELS / pixels.shape[1]))
+    size = (image.width * factor, image.height * factor)
+    png = io.BytesIO()
+    image.resize(size, Image.Resampling.NEAREST).save(png, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,29 +24,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DATA_KEYS = ("data", "labels")
-_TOLD = ("data.source", "data.labels", "data.corruption", "data.n_max")
+_NAMED = ("data.source", "data.labels", "data.corruption", "data.n_max")
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
-_LEAST_RELIABLE = 0.1
-
-
-@dataclass(kw_only=True)
-class _Half:
-    """Expected misses, their variance and observed misses of half of the trainings, (n_total,)."""
-
-    expected: Floats
-    variance: Floats
-    missed: Counts
-
-    @classmethod
-    def of(cls, n_total: int) -> _Half:
-        sums = np.zeros((2, n_total))
-        return cls(expected=sums[0], variance=sums[1], missed=np.zeros(n_total, np.int64))
-
-    @property
-    def score(self) -> Floats:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray((self.missed - self.expected) / np.sqrt(self.variance))
+_MIN_RELIABILITY = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +52,6 @@ class Agreement:
     corrected: float | None
 
 
-@dataclass(kw_only=True)
 class SampleScores:
     """Counts for each sample of a data set, over the trainings of several points.
 
@@ -86,7 +66,7 @@ class SampleScores:
         drawn: number of trainings that drew the sample, (n_total,).
         blocks: share in failures: a training that missed m samples counts 1 / m for each of them,
             so the sum over samples is the number of trainings that did not fit, (n_total,).
-        asked, right: number of trainings that evaluated the sample without having drawn it
+        unseen, unseen_right: number of trainings that evaluated the sample without having drawn it
             (``record.unseen``), and of these the ones that classified it correctly, (n_total,).
         watched, never_right: number of trainings that drew the sample and counted forgetting events
             (``record.forgetting``), and of these the ones that never classified it correctly,
@@ -94,90 +74,73 @@ class SampleScores:
         forgotten, forgotten_expected: number of forgetting events in the other trainings, and the
             number expected if each had forgotten all samples that it learnt equally often,
             (n_total,).
-        by_n: drawn and fitted, each (n_total,), by n rounded down to a power of two.
-        halves: observed and expected misses of every second training and of the others. Their sums
-            are the counts; their differences show how reliable a score is.
+        by_n: numbers of draws and of fits, (2, n_total), by n rounded down to a power of two.
+        half_missed, half_expected, half_variance: number of misses, and its expectation and
+            variance if each training had missed samples at random, over every second training and
+            over the others, (2, n_total). Their differences show how reliable a score is.
     """
 
-    name: dict[str, str]
-    n_total: int
-    trainings: int = 0
-    point: Point | None = None
-    drawn: Counts = field(init=False)
-    blocks: Floats = field(init=False)
-    asked: Counts = field(init=False)
-    right: Counts = field(init=False)
-    watched: Counts = field(init=False)
-    never_right: Counts = field(init=False)
-    forgotten: Counts = field(init=False)
-    forgotten_expected: Floats = field(init=False)
-    by_n: dict[int, tuple[NDArray[np.int32], NDArray[np.int32]]] = field(default_factory=dict)
-    halves: tuple[_Half, _Half] = field(init=False)
+    def __init__(self, name: dict[str, str], n_total: int, point: Point | None = None) -> None:
+        self.name, self.n_total, self.point, self.trainings = name, n_total, point, 0
+        counts = np.zeros((4, n_total), np.int64)
+        self.drawn, self.unseen, self.unseen_right, self.forgotten = counts
+        self.watched, self.never_right = np.zeros((2, n_total), np.int64)
+        self.blocks, self.forgotten_expected = np.zeros((2, n_total))
+        self.half_missed = np.zeros((2, n_total), np.int64)
+        self.half_expected, self.half_variance = np.zeros((2, 2, n_total))
+        self.by_n: dict[int, NDArray[np.int32]] = {}
 
-    def __post_init__(self) -> None:
-        self.halves = (_Half.of(self.n_total), _Half.of(self.n_total))
-        for counts in ("drawn", "asked", "right", "watched", "never_right", "forgotten"):
-            setattr(self, counts, np.zeros(self.n_total, np.int64))
-        self.blocks, self.forgotten_expected = np.zeros((2, self.n_total))
-
-    def add(self, masks: Masks, counts: Sequence[bool]) -> None:
+    def add(self, masks: Masks, counted: Sequence[bool]) -> None:
         """Add the trainings of one point to the counts.
 
         Args:
-            masks: masks of its probes; counts: which of these probes are to be counted.
+            masks: masks of its probes; counted: which of these probes are to be counted.
         """
-        for row in np.flatnonzero(counts[: len(masks.n)]):
+        for row in np.flatnonzero(counted[: len(masks.n)]):
             drawn = unpack(masks.subset[row], self.n_total)
             fitted = unpack(masks.fit[row], self.n_total)
             missed = drawn & ~fitted
             count, n = int(missed.sum()), int(drawn.sum())
             share = count / max(n, 1)
-            half = self.halves[self.trainings % 2]
-            half.missed += missed
-            half.expected[drawn] += share
-            half.variance[drawn] += share * (1 - share)
+            half = self.trainings % 2
+            self.half_missed[half] += missed
+            self.half_expected[half, drawn] += share
+            self.half_variance[half, drawn] += share * (1 - share)
             self.trainings += 1
             self.drawn += drawn
             self.blocks[missed] += 1 / max(count, 1)
-            some = self.by_n.setdefault(1 << (max(n, 1).bit_length() - 1), self._none())
-            np.add(some[0], drawn, out=some[0])
-            np.add(some[1], fitted, out=some[1])
+            size = 1 << (max(n, 1).bit_length() - 1)
+            totals = self.by_n.setdefault(size, np.zeros((2, self.n_total), np.int32))
+            totals[0] += drawn
+            totals[1] += fitted
             if masks.outside[row].any():
-                self.asked += unpack(masks.outside[row], self.n_total)
-                self.right += unpack(masks.outside_fit[row], self.n_total)
+                self.unseen += unpack(masks.outside[row], self.n_total)
+                self.unseen_right += unpack(masks.outside_fit[row], self.n_total)
             times = masks.forgotten[int(row)] if row < len(masks.forgotten) else None
             if times is not None:
                 learnt = times >= 0
                 self.watched += drawn
                 self.never_right[drawn] += ~learnt
                 self.forgotten[drawn] += np.maximum(times, 0)
-                usual = float(times[learnt].mean()) if learnt.any() else 0.0
-                self.forgotten_expected[drawn] += usual * learnt
-
-    def _none(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        return np.zeros(self.n_total, np.int32), np.zeros(self.n_total, np.int32)
+                mean = float(times[learnt].mean()) if learnt.any() else 0.0
+                self.forgotten_expected[drawn] += mean * learnt
 
     @property
     def missed(self) -> Counts:
         """Number of trainings that drew the sample and did not fit it, (n_total,)."""
-        return self.halves[0].missed + self.halves[1].missed
+        return np.asarray(self.half_missed.sum(axis=0))
 
     @property
     def expected(self) -> Floats:
         """Expected number of misses if each training missed samples at random, (n_total,)."""
-        return self.halves[0].expected + self.halves[1].expected
-
-    @property
-    def variance(self) -> Floats:
-        """Variance of the number of misses if each training missed at random, (n_total,)."""
-        return self.halves[0].variance + self.halves[1].variance
+        return np.asarray(self.half_expected.sum(axis=0))
 
     @property
     def hardness(self) -> Floats:
         """Misses above expectation in standard deviations, (n_total,); nan if never drawn."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            score = (self.missed - self.expected) / np.sqrt(self.variance)
-        score[(self.variance == 0) & (self.drawn > 0)] = 0.0
+        variance = self.half_variance.sum(axis=0)
+        score = _ratio(self.missed - self.expected, np.sqrt(variance))
+        score[(variance == 0) & (self.drawn > 0)] = 0.0
         return score
 
     @property
@@ -187,8 +150,7 @@ class SampleScores:
         Shape (n_total,); nan if there are none. The C-score of Jiang et al. 2021 (arXiv
         2002.03206), over the subset sizes of this search.
         """
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(self.right / self.asked)
+        return _ratio(self.unseen_right, self.unseen)
 
     @property
     def memorization(self) -> Floats:
@@ -197,8 +159,7 @@ class SampleScores:
         The memorization score of Feldman and Zhang 2020 (arXiv 2008.03703), over the subset sizes
         of this search.
         """
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(1 - self.missed / self.drawn - self.consistency)
+        return np.asarray(1 - _ratio(self.missed, self.drawn) - self.consistency)
 
     @property
     def forgetting(self) -> Floats:
@@ -209,8 +170,7 @@ class SampleScores:
         Trainings that never classified the sample correctly have no forgetting events; they are
         counted by ``never_right``.
         """
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(self.forgotten / self.forgotten_expected)
+        return _ratio(self.forgotten, self.forgotten_expected)
 
     def hardest(self, count: int) -> NDArray[np.int64]:
         """Return the ids of the hardest samples, hardest first; those missed once do not count."""
@@ -231,7 +191,7 @@ class SampleScores:
         columns |= {
             "sample": np.arange(self.n_total), "drawn": self.drawn, "missed": self.missed,
             "expected": self.expected, "hardness": self.hardness, "blocks": self.blocks,
-            "asked_unseen": self.asked, "right_unseen": self.right,
+            "asked_unseen": self.unseen, "right_unseen": self.unseen_right,
             "consistency": self.consistency, "memorization": self.memorization,
             "watched": self.watched, "never_right": self.never_right,
             "forgotten": self.forgotten, "forgetting": self.forgetting,
@@ -239,7 +199,7 @@ class SampleScores:
         for low, (drawn, fitted) in sorted(self.by_n.items()):
             columns |= {f"drawn_n{low}": drawn, f"fitted_n{low}": fitted}
         frame = pd.DataFrame(columns)
-        return frame[(self.drawn > 0) | (self.asked > 0)].reset_index(drop=True)
+        return frame[(self.drawn > 0) | (self.unseen > 0)].reset_index(drop=True)
 
 
 def scores_of(
@@ -256,19 +216,19 @@ def scores_of(
         PointError: a file is corrupt.
     """
     groups: dict[str, SampleScores] = {}
-    listed = [(run, one) for run, one in points if one.record is not None and one.record.probes]
-    for wanted in by:
-        if listed and all(one.point.value(wanted) is None for _, one in listed):
-            raise InputError(f"--by {wanted}: no point has such a key")
-    for run, status in listed:
+    trained = [(run, status) for run, status in points if status.record and status.record.probes]
+    for key in by:
+        if trained and all(status.point.value(key) is None for _, status in trained):
+            raise InputError(f"--by {key}: no point has such a key")
+    for run, status in trained:
         assert status.record is not None
         name = _data(status.point) | {key: status.point.value(key) or "" for key in by}
         key = json.dumps([status.record.header.data_fingerprint, name], sort_keys=True)
         if key not in groups:
             n_total = status.record.header.n_total
             groups[key] = SampleScores(name=name, n_total=n_total, point=status.point)
-        counts = [p.verdict not in UNINFORMATIVE and not p.rejected for p in status.record.probes]
-        groups[key].add(read_masks(run.point(status.point.id)), counts)
+        counted = [p.verdict not in UNINFORMATIVE and not p.rejected for p in status.record.probes]
+        groups[key].add(read_masks(run.point(status.point.id)), counted)
     if not groups:
         raise InputError("nothing was trained yet, so there are no masks")
     return list(groups.values())
@@ -276,27 +236,33 @@ def scores_of(
 
 def agreements(groups: Sequence[SampleScores]) -> list[Agreement]:
     """Return the agreement of each pair of groups with the same data set and labels."""
-    found = []
-    for first, second in itertools.combinations(groups, 2):
-        same = all(first.name[key] == second.name[key] for key in _DATA_KEYS)
-        if same and first.n_total == second.n_total:
-            found.append(_agreement(first, second))
-    return found
+    return [
+        _agreement(first, second)
+        for first, second in itertools.combinations(groups, 2)
+        if first.n_total == second.n_total
+        and all(first.name[key] == second.name[key] for key in _DATA_KEYS)
+    ]
 
 
 def _agreement(first: SampleScores, second: SampleScores) -> Agreement:
-    halves = [half.score for scores in (first, second) for half in scores.halves]
-    known = np.all(np.isfinite(halves), axis=0)
-    reliability = tuple(
-        _stepped_up(_correlation(halves[i][known], halves[i + 1][known])) for i in (0, 2)
-    )
+    halves = [
+        _ratio(s.half_missed - s.half_expected, np.sqrt(s.half_variance)) for s in (first, second)
+    ]
+    known = np.isfinite(halves).all(axis=(0, 1))
+    r = [_correlation(*half[:, known]) for half in halves]
+    reliability = (2 * r[0] / (1 + r[0]), 2 * r[1] / (1 + r[1]))
     correlation = _correlation(first.hardness[known], second.hardness[known])
-    noisy = not min(reliability) > _LEAST_RELIABLE
+    noisy = not min(reliability) > _MIN_RELIABILITY
     return Agreement(
         first=kind_of(first), second=kind_of(second), samples=int(known.sum()),
-        correlation=correlation, reliability=(reliability[0], reliability[1]),
+        correlation=correlation, reliability=reliability,
         corrected=None if noisy else min(correlation / math.sqrt(math.prod(reliability)), 1.0),
     )  # fmt: skip
+
+
+def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(numerator / denominator)
 
 
 def _correlation(x: NDArray[Any], y: NDArray[Any]) -> float:
@@ -305,17 +271,13 @@ def _correlation(x: NDArray[Any], y: NDArray[Any]) -> float:
     return float(np.corrcoef(x, y)[0, 1])
 
 
-def _stepped_up(half: float) -> float:
-    return 2 * half / (1 + half)
-
-
 def frame_of(groups: Sequence[SampleScores]) -> pd.DataFrame:
     """Concatenate the rows of all groups, with the columns of every n sorted by n."""
     import pandas as pd
 
     frame = pd.concat([scores.frame() for scores in groups], ignore_index=True)
     sizes = sorted({low for scores in groups for low in scores.by_n})
-    by_n = [f"{what}_n{low}" for low in sizes for what in ("drawn", "fitted")]
+    by_n = [f"{count}_n{low}" for low in sizes for count in ("drawn", "fitted")]
     frame[by_n] = frame[by_n].fillna(0).astype(np.int64)
     return frame[[*(name for name in frame if name not in by_n), *by_n]]
 
@@ -328,23 +290,20 @@ def _data(point: Point) -> dict[str, str]:
         labels += f" {data['corruption']:g}"
     if labels and labels != "original":
         labels += f", seed {point.seed}"  # labels depend on the seed, so seeds are separate groups
-    swept = {k: v for k, v in point.swept.items() if k.startswith("data.") and k not in _TOLD}
+    swept = {k: v for k, v in point.swept.items() if k.startswith("data.") and k not in _NAMED}
     more = "".join(f", {short(key, value)}" for key, value in swept.items() if value is not None)
     return {"data": data["source"] + more, "labels": labels}
 
 
 def title(scores: SampleScores) -> str:
     """Return a one-line description of a group."""
-    told = [str(scores.name["data"])]
-    if scores.name["labels"]:
-        told.append(f"labels {scores.name['labels']}")
-    if kind := kind_of(scores):
-        told.append(kind)
+    labels = f"labels {scores.name['labels']}" if scores.name["labels"] else ""
+    name = ", ".join(filter(None, (scores.name["data"], labels, kind_of(scores))))
     drawn = int((scores.drawn > 0).sum())
-    return f"{', '.join(told)}: {drawn:,} samples drawn, in {scores.trainings:,} trainings"
+    return f"{name}: {drawn:,} samples drawn, in {scores.trainings:,} trainings"
 
 
 def kind_of(scores: SampleScores) -> str:
     """Format the values of the keys by which points were grouped."""
-    own = {key: value for key, value in scores.name.items() if key not in _DATA_KEYS}
-    return ", ".join(f"{key.split('.')[-1]} {value}" for key, value in own.items())
+    kinds = {key: value for key, value in scores.name.items() if key not in _DATA_KEYS}
+    return ", ".join(f"{key.split('.')[-1]} {value}" for key, value in kinds.items())

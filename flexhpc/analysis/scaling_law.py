@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +18,11 @@ from flexhpc.analysis.likelihood import (
     likelihood_of,
     stacked,
 )
+from flexhpc.analysis.reasons import is_bound
 from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 
-FEWEST = 3
+MIN_SIZES = 3
 """Minimum number of different sizes for a fit."""
 _SCATTERS = np.array([0.0, 0.03, 0.06, 0.1, 0.15, 0.22, 0.32, 0.45, 0.65, 0.9])
 _USUAL_SCATTER = 0.25
@@ -77,6 +79,22 @@ class PowerLaw:
         low, middle, high = (float(np.exp(x)) for x in np.quantile(np.minimum(logs, 690), sides))
         return low, middle, high
 
+    def row(self, samples: float | None = None) -> dict[str, Any]:
+        """Return the law as plain values.
+
+        Args:
+            samples: an EMC (samples) for which to add the required parameters.
+        """
+        row: dict[str, Any] = {
+            **self.name, "slope": self.slope, "slope_lo": self.low, "slope_hi": self.high,
+            "level": self.level, "points": self.points, "bounds": self.bounds,
+            "scatter": self.scatter,
+        }  # fmt: skip
+        if samples:
+            low, middle, high = self.parameters_for(samples) or (None, None, None)
+            row |= {"parameters": middle, "parameters_lo": low, "parameters_hi": high}
+        return row
+
 
 def power_laws(
     statuses: Sequence[PointStatus], within: Sequence[str], level: float = LEVEL
@@ -89,43 +107,41 @@ def power_laws(
         level: probability of the intervals.
 
     Returns:
-        One law per combination with at least ``FEWEST`` different sizes.
+        One law per combination with at least ``MIN_SIZES`` different sizes.
     """
     groups: dict[tuple[str, ...], list[PointStatus]] = {}
     for status in statuses:
         if status.estimate and status.record and status.record.header.params:
             groups.setdefault(tuple(status.point.value(k) or "" for k in within), []).append(status)
-    laws = []
-    for values, some in groups.items():
-        sizes = {s.record.header.params for s in some if s.record}
-        if len(sizes) >= FEWEST:
-            laws.append(_law(dict(zip(within, values, strict=True)), some, level))
-    return laws
+    return [
+        _law(dict(zip(within, values, strict=True)), points, level)
+        for values, points in groups.items()
+        if len({s.record.header.params for s in points if s.record}) >= MIN_SIZES
+    ]
 
 
-def _law(name: Mapping[str, str], some: Sequence[PointStatus], level: float) -> PowerLaw:
-    x = np.array([math.log(s.record.header.params) for s in some if s.record])
+def _law(name: Mapping[str, str], points: Sequence[PointStatus], level: float) -> PowerLaw:
+    x = np.array([math.log(s.record.header.params) for s in points if s.record])
     centre = float((x.min() + x.max()) / 2)
-    values = [s.estimate.emc for s in some if s.estimate]
-    middle = [math.log(max(value, 1)) for value in values]
-    heights = np.linspace(min(middle) - 1.5, max(middle) + 1.5, _HEIGHTS)
-    likelihoods = stacked([likelihood_of(status) for status in some])
+    log_emc = [math.log(max(s.estimate.emc, 1)) for s in points if s.estimate]
+    heights = np.linspace(min(log_emc) - 1.5, max(log_emc) + 1.5, _HEIGHTS)
+    likelihoods = stacked([likelihood_of(status) for status in points])
     steps = np.gradient(_SCATTERS)
     logs = []
     for scatter, step in zip(_SCATTERS, steps, strict=True):
         known = np.log(blurred(likelihoods, scatter))
         log = np.zeros((_HEIGHTS, len(_SLOPES)))
-        for place, own in zip(x, known, strict=True):
-            at = heights[:, None] + _SLOPES * (place - centre)
-            cells = np.clip((at - LOG_EMC[0]) / STEP, 0, len(LOG_EMC) - 1).round().astype(int)
-            log += own[cells]
+        for log_params, likelihood in zip(x, known, strict=True):
+            predicted = heights[:, None] + _SLOPES * (log_params - centre)
+            cells = np.clip((predicted - LOG_EMC[0]) / STEP, 0, len(LOG_EMC) - 1)
+            log += likelihood[cells.round().astype(int)]
         logs.append(log + math.log(step) - 0.5 * (scatter / _USUAL_SCATTER) ** 2)
     stack = np.array(logs)
     joint = np.exp(stack - stack.max())
     slopes = joint.sum(axis=(0, 1))
-    bounds = sum(s.estimate is not None and s.estimate.censored != "none" for s in some)
+    bounds = sum(map(is_bound, points))
     open_below, open_above = is_open(slopes / slopes.max())
-    if bounds == len(some):  # bounds alone determine no slope
+    if bounds == len(points):  # bounds alone determine no slope
         open_below = open_above = True
     ends = np.interp(
         [(1 - level) / 2, 0.5, (1 + level) / 2],
@@ -137,7 +153,7 @@ def _law(name: Mapping[str, str], some: Sequence[PointStatus], level: float) -> 
     rows, columns = np.divmod(drawn, len(_SLOPES))
     return PowerLaw(
         name=name,
-        points=len(some),
+        points=len(points),
         bounds=bounds,
         slope=float(ends[1]),
         low=None if open_below else float(ends[0]),

@@ -1,75 +1,130 @@
-"""Results table for the terminal."""
+"""Tables of results, status and comparisons for a terminal of any width."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
-from flexhpc.analysis.endings import ending_text, warning_lines
-from flexhpc.analysis.failures import alike, reason_lines
-from flexhpc.analysis.text import bracket_text, eps_text, estimate_text, ratio_text
-from flexhpc.analysis.trimmed import trimmed
-from flexhpc.analysis.tuning import best_text, tuned
-from flexhpc.analysis.whole_columns import Column, table_of
+from flexhpc.analysis.reasons import (
+    best_text,
+    common_failure_lines,
+    common_failures,
+    ending_text,
+    tuned,
+    warning_lines,
+)
+from flexhpc.analysis.text import bracket_text, eps_text, estimate_text, ratio_text, span, trimmed
 from flexhpc.config.point import plain_text
 from flexhpc.config.sections.compare import Compare
 from flexhpc.store.status import PointStatus
 
+if TYPE_CHECKING:
+    from flexhpc.analysis.comparison import Effect
+    from flexhpc.analysis.scaling_law import PowerLaw
+
 _WIDE = 200
-_SHORTEST, _LONGEST = 5, 16
+"""Width (characters) of tables that are not printed to a terminal."""
+_GAP = 2
+"""Spaces between columns."""
+_SAMPLED_CELLS = 200
+"""Maximum number of cells that are read to choose where to cut a column."""
+_MIN_NAME = 16
+_MIN_SWEPT, _MAX_SWEPT = 5, 16
 """Range of the minimum width (characters) to which the column of a swept key may be cut."""
+_STATES = {
+    "running": "cyan", "failed": "red", "stopped": "yellow", "done": "green",
+    "queued": "magenta", "waiting": "dim",
+}  # fmt: skip
+"""States with their styles; if not all points fit, those with the first states are shown."""
 
 
-def results_table(statuses: Sequence[PointStatus], width: int = _WIDE) -> Table:
-    """Return the results as a table of swept keys, parameters, EMC, cost and status.
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        name: header; cells: text of each row, in order.
+        right: whether it is right-aligned.
+        rank: rank of removal if not all columns fit, lowest first; None if it is always kept.
+        least: minimum width (characters) to which cells may be cut in their middle; None if they
+            may not be cut.
+    """
+
+    name: str
+    cells: Sequence[str | Text]
+    right: bool = False
+    rank: int | None = None
+    least: int | None = None
+
+    @property
+    def width(self) -> int:
+        """Full width (characters)."""
+        return max(len(self.name), *(len(cell) for cell in self.cells), 0)
+
+    @property
+    def min_width(self) -> int:
+        """Minimum width (characters)."""
+        return self.width if self.least is None else min(self.width, self.least)
+
+
+def table_of(columns: Sequence[Column], width: int, styles: Sequence[str] = ()) -> Table:
+    """Return a table of the columns that fit; the rightmost columns are cut first.
 
     Args:
-        statuses: status of each point; width: width of the terminal (characters).
+        columns: all columns; those that do not fit are removed as a whole.
+        width: width of the terminal (characters).
+        styles: style of each row; empty for none.
     """
-    columns = [*_swept(statuses), *_measured(statuses)]
-    return table_of(columns, width)
+    kept = list(columns)
+    optional = [column for column in columns if column.rank is not None]
+    for column in sorted(optional, key=lambda column: column.rank or 0):
+        if _total([column.min_width for column in kept]) <= width:
+            break
+        kept.remove(column)
+    widths = [column.width for column in kept]
+    for index in reversed(range(len(kept))):
+        excess = _total(widths) - width
+        if excess > 0:
+            widths[index] = max(kept[index].min_width, widths[index] - excess)
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
+    for column, room in zip(kept, widths, strict=True):
+        justify: Literal["right", "left"] = "right" if column.right else "left"
+        table.add_column(cut(column.name, room), justify=justify, no_wrap=True, overflow="ellipsis")
+    fitted = [_fitted(column.cells, room) for column, room in zip(kept, widths, strict=True)]
+    for row, cells in enumerate(zip(*fitted, strict=True)):
+        table.add_row(*cells, style=styles[row] if styles else None)
+    return table
 
 
-def _swept(statuses: Sequence[PointStatus]) -> list[Column]:
-    """Return one column per swept key, or the point ids if nothing is swept."""
-    swept = dict.fromkeys(key for status in statuses for key in status.point.swept)
-    if not swept:
-        return [Column(name="point", cells=[status.point.id for status in statuses])]
-    values = {key: [plain_text(s.point.swept.get(key)) for s in statuses] for key in swept}
-    return [
-        Column(name=key, cells=cells, least=max(_SHORTEST, min(_LONGEST, max(map(len, cells)))))
-        for key, cells in values.items()
-    ]
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + _GAP * (len(widths) - 1)
 
 
-def _measured(statuses: Sequence[PointStatus]) -> list[Column]:
-    params = [s.record.header.params if s.record else 0 for s in statuses]
-    estimates = [status.estimate for status in statuses]
-    sizes = zip(estimates, params, strict=True)
-    names = dict.fromkeys(n for one in estimates if one for n in one.by_eps)
-    best = [Column(name="best at", cells=[best_text(s) for s in statuses], goes=6)]
-    return [
-        _number("params", [f"{size:,}" if size else "" for size in params], 5),
-        _number("EMC", [estimate_text(status) for status in statuses], None),
-        _number("EMC/param", [ratio_text(one, size) for one, size in sizes], 4),
-        _number("bracket", [bracket_text(status.bracket) for status in statuses], 2),
-        _number("probes", [str(status.probes or "") for status in statuses], 1),
-        _number("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 0),
-        *(_number(f"EMC eps {name}", _at_eps(statuses, name), 8) for name in names),
-        *(best if tuned(statuses) else []),
-        Column(name="status", cells=[status.state for status in statuses], goes=3),
-        Column(name="ended by", cells=[ending_text(status) for status in statuses], goes=7),
-    ]
+def _fitted(cells: Sequence[str | Text], room: int) -> list[Text]:
+    """Cut the cells that are too long, at the position that keeps most of them distinct."""
+    head = None
+    if any(len(cell) > room for cell in cells):
+        heads = sorted(range(1, room - 1), key=lambda head: abs(head - room // 3))
+        names = {str(cell) for cell in cells[:_SAMPLED_CELLS]}
+        head = max(heads, key=lambda h: len({cut(name, room, h) for name in names}), default=None)
+    texts = [Text(cut(str(cell), room, head)) if len(cell) > room else cell for cell in cells]
+    return [text if isinstance(text, Text) else Text(text) for text in texts]
 
 
-def _at_eps(statuses: Sequence[PointStatus], name: str) -> list[str]:
-    return [eps_text(s.estimate.by_eps.get(name)) if s.estimate else "" for s in statuses]
+def cut(name: str, width: int, head: int | None = None) -> str:
+    """Cut the middle out of a long name, as points more often differ in the ends of their names.
 
-
-def _number(name: str, cells: Sequence[str], goes: int | None) -> Column:
-    return Column(name=name, cells=cells, right=True, goes=goes)
+    Args:
+        name: name of a point; width: maximum width (characters).
+        head: number of characters to keep before the cut; by default a third of ``width``.
+    """
+    head = width // 3 if head is None else head
+    return name if len(name) <= width else f"{name[:head]}…{name[head + 1 - width :]}"
 
 
 def make_console() -> Console:
@@ -81,8 +136,48 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(markup=False, width=_WIDE)
 
 
+def _number(name: str, cells: Sequence[str], rank: int | None = None) -> Column:
+    return Column(name=name, cells=cells, right=True, rank=rank)
+
+
+def results_table(statuses: Sequence[PointStatus], width: int = _WIDE) -> Table:
+    """Return the results as a table of swept keys, parameters, EMC, cost and status.
+
+    Args:
+        statuses: status of each point; width: width of the terminal (characters).
+    """
+    columns = []
+    for key in dict.fromkeys(key for status in statuses for key in status.point.swept):
+        cells = [plain_text(status.point.swept.get(key)) for status in statuses]
+        least = max(_MIN_SWEPT, min(_MAX_SWEPT, max(map(len, cells))))
+        columns.append(Column(name=key, cells=cells, least=least))
+    if not columns:
+        columns = [Column(name="point", cells=[status.point.id for status in statuses])]
+    params = [s.record.header.params if s.record else 0 for s in statuses]
+    estimates = [status.estimate for status in statuses]
+    ratios = [ratio_text(e, size) for e, size in zip(estimates, params, strict=True)]
+    columns += [
+        _number("params", [f"{size:,}" if size else "" for size in params], 5),
+        _number("EMC", [estimate_text(status) for status in statuses]),
+        _number("EMC/param", ratios, 4),
+        _number("bracket", [bracket_text(status.bracket) for status in statuses], 2),
+        _number("probes", [str(status.probes or "") for status in statuses], 1),
+        _number("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 0),
+    ]
+    for eps in dict.fromkeys(eps for e in estimates if e for eps in e.by_eps):
+        cells = [eps_text(e.by_eps.get(eps)) if e else "" for e in estimates]
+        columns.append(_number(f"EMC eps {eps}", cells, 8))
+    if tuned(statuses):
+        columns.append(Column(name="best at", cells=[best_text(s) for s in statuses], rank=6))
+    columns += [
+        Column(name="status", cells=[status.state for status in statuses], rank=3),
+        Column(name="ended by", cells=[ending_text(status) for status in statuses], rank=7),
+    ]
+    return table_of(columns, width)
+
+
 def print_results(
-    statuses: Sequence[PointStatus], compare: Sequence[Compare] = (), *, why: bool = True
+    statuses: Sequence[PointStatus], compare: Sequence[Compare] = (), *, reasons: bool = True
 ) -> None:
     """Print the results table, followed by failures, warnings and comparisons.
 
@@ -90,25 +185,146 @@ def print_results(
         statuses: status of each point; points that failed for a common reason before any probe
             finished have no row.
         compare: comparisons requested by the spec.
-        why: whether to print the reasons for which such points failed.
+        reasons: whether to print the reasons for which such points failed.
     """
     console = make_console()
-    whole, statuses = statuses, trimmed(statuses)
-    together, alone = alike(statuses)
-    if alone:
-        console.print(results_table(alone, console.width))
-    for line in [*(reason_lines(together) if why else []), *warning_lines(statuses)]:
+    short = trimmed(statuses)
+    common, others = common_failures(short)
+    if others:
+        console.print(results_table(others, console.width))
+    lines = [*(common_failure_lines(common) if reasons else []), *warning_lines(short)]
+    for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if compare:
-        _print_comparisons(whole, compare, console)
+        from flexhpc.analysis.comparison import decided, effects  # takes a third of a second
+
+        if compared := decided([e for request in compare for e in effects(statuses, request)]):
+            console.print()
+            print_effects(compared, console)
 
 
-def _print_comparisons(
-    statuses: Sequence[PointStatus], compare: Sequence[Compare], console: Console
-) -> None:
-    from flexhpc.analysis.comparison import decided, effects  # takes a third of a second
-    from flexhpc.analysis.comparison_table import print_effects
+def print_effects(effects: Sequence[Effect], console: Console) -> None:
+    """Print comparisons, one table per compared key."""
+    for by in dict.fromkeys(effect.by for effect in effects):
+        shown = [effect for effect in effects if effect.by == by]
+        keys = dict.fromkeys(key for effect in shown for key in effect.within)
+        columns = [
+            *(Column(name=k, cells=[e.within.get(k, "") for e in shown], least=8) for k in keys),
+            Column(name=by, cells=[e.value for e in shown], least=12),
+            Column(name="against", cells=[e.baseline for e in shown], rank=2, least=10),
+            _number("EMC ratio", [e.ratio_text for e in shown]),
+            _number("by size", [e.sizes_text for e in shown], 1),
+            _number("P(larger)", [e.chance_text for e in shown], 3),
+            _number("pairs", [e.pairs_text for e in shown], 0),
+            Column(name="verdict", cells=[e.verdict_text for e in shown], least=14),
+        ]
+        console.print(table_of(columns, console.width))
 
-    if found := decided([effect for one in compare for effect in effects(statuses, one)]):
-        console.print()
-        print_effects(found, console)
+
+def print_laws(laws: Sequence[PowerLaw], console: Console, samples: float | None = None) -> None:
+    """Print power laws.
+
+    Args:
+        laws: the power laws; console: the output.
+        samples: an EMC (samples) for which to add the required parameters.
+    """
+    keys = dict.fromkeys(key for law in laws for key in law.name)
+    points = [f"{law.points}{f' ({law.bounds} bounds)' if law.bounds else ''}" for law in laws]
+    columns = [
+        *(Column(name=k, cells=[law.name.get(k, "") for law in laws], least=8) for k in keys),
+        _number("EMC ~ parameters ^", [law.slope_text for law in laws]),
+        _number("points", points, 0),
+    ]
+    if samples:
+        needed = [law.parameters_for(samples) for law in laws]
+        texts = [f"{n[1]:,.0f} [{n[0]:,.0f}, {n[2]:,.0f}]" if n else "not known" for n in needed]
+        columns.append(_number(f"parameters for {samples:g}", texts))
+    console.print(table_of(columns, console.width))
+
+
+def status_view(
+    statuses: Sequence[PointStatus], width: int, rows: int | None = None, *, reasons: bool = True
+) -> RenderableType:
+    """Return the table of points, followed by one line per reason for which points failed.
+
+    Args:
+        statuses: status of each point; width: width of the terminal (characters).
+        rows: maximum number of lines; None for no limit.
+        reasons: False if the caller prints the reasons.
+    """
+    common, others = common_failures(trimmed(statuses))
+    lines = [Text(x, style="red") for x in common_failure_lines(common)] if reasons else []
+    if not others:
+        return Group(*lines)
+    room = len(others) if rows is None else rows - len(lines)
+    shown = others
+    if len(others) > room:
+        states = list(_STATES)
+        first = sorted(range(len(others)), key=lambda i: (states.index(others[i].state), i))
+        shown = [others[i] for i in sorted(first[: max(room - 1, 1)])]
+    return Group(_status_table(shown, width, omitted=len(others) - len(shown)), *lines)
+
+
+def _status_table(statuses: Sequence[PointStatus], width: int, *, omitted: int) -> Table:
+    """Return the table of points, with the number of omitted ones in a last row."""
+    names, emc = [_name(status) for status in statuses], []
+    live: dict[str, list[str]] = {name: [] for name in ("n", "epoch", "train acc", "probe left")}
+    for status in statuses:
+        style = "" if status.state == "done" else "dim italic"
+        emc.append(Text(estimate_text(status), style=style))
+        for name, text in _progress(status).items():
+            live[name].append(text)
+    states = [f"queued: {s.message}" if s.state == "queued" else s.state for s in statuses]
+    columns = [
+        Column(name="point", cells=names, least=_MIN_NAME),
+        Column(name="state", cells=states),
+        Column(name="n", cells=live["n"], rank=8),
+        Column(name="epoch", cells=live["epoch"], rank=5),
+        Column(name="train acc", cells=live["train acc"], rank=4),
+        Column(name="probe left", cells=live["probe left"], rank=3),
+        Column(name="bracket", cells=[bracket_text(s.bracket) for s in statuses], rank=7),
+        Column(name="EMC", cells=emc),
+        _number("probes", [str(s.probes or "") for s in statuses], 9),
+        _number("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 2),
+        _number("tries", [str(s.attempts or "") for s in statuses], 0),
+        Column(name="host", cells=[s.host for s in statuses], rank=1),
+        Column(name="ended by", cells=[ending_text(s) for s in statuses], rank=6),
+    ]
+    table = table_of(columns, width, [_STATES[s.state] for s in statuses])
+    if omitted:
+        table.add_row(f"... {omitted} more", style="dim")
+    return table
+
+
+def _progress(status: PointStatus) -> dict[str, str]:
+    """Return the cells on the current probe; empty texts if there is none."""
+    if not (progress := status.progress):
+        return dict.fromkeys(("n", "epoch", "train acc", "probe left"), "")
+    epoch, epochs = progress["epoch"], progress["epochs"]
+    left = progress["elapsed"] / epoch * (epochs - epoch) if epochs else 0
+    return {
+        "n": str(progress["n"]),
+        "epoch": f"{epoch}/{epochs}" if epochs else str(epoch),
+        "train acc": f"{1 - progress['n_errors'] / progress['n']:.1%}",
+        "probe left": f"<= {span(left)}" if epochs else "",
+    }
+
+
+def _name(status: PointStatus) -> str:
+    """Return the label of a point without keys whose value is None."""
+    words = [word for word in status.point.label.split() if not word.endswith("=None")]
+    return " ".join(words) or status.point.id
+
+
+def status_row(status: PointStatus) -> dict[str, Any]:
+    """Return the status of a point as plain values, for ``status --json``."""
+    estimate = status.estimate
+    return {
+        "point_id": status.point.id, "swept": status.point.swept, "state": status.state,
+        "bracket": [status.bracket.largest_fit, status.bracket.smallest_fail],
+        "probes": status.probes, "cost": status.cost,
+        "estimate": asdict(estimate) if estimate else None,
+        "progress": {k: None if v != v else v for k, v in status.progress.items()},  # nan
+        "attempts": status.attempts, "deaths": status.deaths, "host": status.host,
+        "job": status.job, "message": status.message, "log": status.log,
+    }  # fmt: skip

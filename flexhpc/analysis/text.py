@@ -1,6 +1,10 @@
-"""Short text for estimates, brackets, numbers and durations, used by all tables and figures."""
+"""Short text for estimates, brackets, numbers, durations and swept values."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from flexhpc.search import Bracket, EpsEstimate, Estimate
 from flexhpc.search.history import Censored
@@ -37,6 +41,11 @@ def eps_text(estimate: EpsEstimate | None) -> str:
     return interval if estimate.censored == "left" else f"{estimate.emc} {interval}"
 
 
+def emc_or_bound(estimate: Estimate) -> int:
+    """Return the EMC in samples, or its bound if it is censored."""
+    return (estimate.smallest_fail or 1) if estimate.censored == "left" else estimate.emc
+
+
 def ratio_text(estimate: Estimate | None, size: int) -> str:
     """Format EMC per parameter or per bit: ``0.221``, or as a bound: ``>= 2.946``.
 
@@ -46,9 +55,7 @@ def ratio_text(estimate: Estimate | None, size: int) -> str:
     """
     if estimate is None or not size:
         return ""
-    bound = BOUNDS[estimate.censored]
-    samples = estimate.smallest_fail if estimate.censored == "left" else estimate.emc
-    ratio = (samples or 0) / size
+    bound, ratio = BOUNDS[estimate.censored], emc_or_bound(estimate) / size
     return f"{bound} {ratio:.3f}".lstrip() if ratio >= 0.01 else f"{bound} {ratio:.2g}".lstrip()
 
 
@@ -81,3 +88,30 @@ def span(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def trimmed(statuses: Sequence[PointStatus]) -> list[PointStatus]:
+    """Remove the entries that all swept mappings of a key have in common from the points.
+
+    Of ``{optimizer: sgd, steps: 2000, weight_decay: 0.01}`` and ``{optimizer: sgd, steps: 2000}``,
+    the first becomes ``{weight_decay: 0.01}``. A mapping that would become empty keeps its first
+    entry, which selects the variant: the second becomes ``{optimizer: sgd}``.
+    """
+    common: dict[str, dict[str, Any]] = {}
+    for key in dict.fromkeys(key for status in statuses for key in status.point.swept):
+        values = [s.point.swept[key] for s in statuses if key in s.point.swept]
+        if all(isinstance(value, dict) for value in values):
+            common[key] = {
+                k: v for k, v in values[0].items() if all(k in x and x[k] == v for x in values)
+            }
+    if not any(common.values()):
+        return list(statuses)
+    return [_without(status, common) for status in statuses]
+
+
+def _without(status: PointStatus, common: dict[str, dict[str, Any]]) -> PointStatus:
+    swept = dict(status.point.swept)
+    for key in common.keys() & swept.keys():
+        rest = {k: v for k, v in swept[key].items() if k not in common[key]}
+        swept[key] = rest or dict(list(swept[key].items())[:1])
+    return replace(status, point=replace(status.point, swept=swept))

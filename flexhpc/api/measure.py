@@ -25,7 +25,6 @@ from flexhpc.data.custom import arrays_of
 from flexhpc.errors import InputError, PointError
 from flexhpc.launch.prepare import open_folder, prepare
 from flexhpc.launch.sweep import launch_id
-from flexhpc.store import RunFolder
 from flexhpc.store.status import StatusReader
 from flexhpc.versions import python_version
 from flexhpc.worker.here import measure_here
@@ -86,59 +85,48 @@ def measure(
         PointError: the measurement failed because of the network or the data; the traceback is
             printed to stderr.
     """
-    folder = Path(run) if run is not None else None
-    searched = {**({"tolerance": tolerance} if tolerance is not None else {}), **(search or {})}
-    fixed: dict[str, Any] = {"data": _data(data)}
+    folder = Path(run).expanduser().absolute() if run is not None else None
+    fixed: dict[str, dict[str, Any]] = {
+        "data": _data(data), "training": dict(training or {}), "search": dict(search or {}),
+    }  # fmt: skip
     if model is not None:
         fixed["model"] = _model(model, version, folder)
-    training = dict(training or {})
-    if callable(fit := training.get("trainer")):
-        training["trainer"] = _kept("trainer", fit, version, folder)
+    if callable(trainer := fixed["training"].get("trainer")):
+        fixed["training"]["trainer"] = _registered("trainer", trainer, version, folder)
     if labels is not None:
         fixed["data"]["labels"] = labels
-    fixed |= {k: dict(v) for k, v in (("training", training), ("search", searched)) if v}
-    with _folder(folder) as place, sweep_errors():
-        spec = {"name": place.name, "seed": seed, "fixed": fixed}
-        prepared = prepare(spec, (), place.parent)
+    if tolerance is not None:
+        fixed["search"].setdefault("tolerance", tolerance)
+    fixed = {section: keys for section, keys in fixed.items() if keys}
+    with tempfile.TemporaryDirectory(prefix="flexhpc-") as temporary, sweep_errors():
+        path = folder or Path(temporary) / "measurement"
+        spec = {"name": path.name, "seed": seed, "fixed": fixed}
+        prepared = prepare(spec, (), path.parent)
         status = StatusReader(prepared.run, prepared.points).read()[0]
         if status.state != "done" or not prepared.again:
             launch = launch_id()
             open_folder(prepared, launch, None)
             jobs = prepared.run.jobs / launch
             write_atomic(jobs / "sweep.yaml", prepared.frozen)
-            task = _task(prepared.run, jobs, launch, threads)
-            with _bar(progress) as shown, _threads_kept():
-                measure_here(task, prepared.points[0], shown)
+            task = TaskFile(
+                run=str(prepared.run.path), spec=str(jobs / "sweep.yaml"), launch=launch,
+                stop=str(jobs / "stop"), python=python_version(), flexhpc=version_of("flexhpc"),
+                owner=None, threads=threads, probes_at_once=1, retries=2, checkpoint_every=60.0,
+            )  # fmt: skip
+            with _progress_bar(progress) as update, _threads_restored():
+                measure_here(task, prepared.points[0], update)
         statuses = StatusReader(prepared.run, prepared.points).read()
         measured = run_of(prepared.run, statuses)[0]
         return measured if folder is not None else measured.held()
 
 
 @contextmanager
-def _threads_kept() -> Iterator[None]:
-    before = torch.get_num_threads()
+def _threads_restored() -> Iterator[None]:
+    threads = torch.get_num_threads()
     try:
         yield
     finally:
-        torch.set_num_threads(before)
-
-
-def _task(run: RunFolder, jobs: Path, launch: str, threads: int) -> TaskFile:
-    return TaskFile(
-        run=str(run.path), spec=str(jobs / "sweep.yaml"), launch=launch, stop=str(jobs / "stop"),
-        python=python_version(), flexhpc=version_of("flexhpc"), owner=None,
-        threads=threads, probes_at_once=1, retries=2, checkpoint_every=60.0,
-    )  # fmt: skip
-
-
-@contextmanager
-def _folder(folder: Path | None) -> Iterator[Path]:
-    """Yield the run folder, or a temporary folder that is removed on exit."""
-    if folder is not None:
-        yield folder.expanduser().absolute()
-        return
-    with tempfile.TemporaryDirectory(prefix="flexhpc-") as temporary:
-        yield Path(temporary) / "measurement"
+        torch.set_num_threads(threads)
 
 
 def _model(
@@ -150,25 +138,27 @@ def _model(
     if isinstance(model, Mapping):
         return dict(model)
     if not callable(model) or isinstance(model, torch.nn.Module):
-        made = "model: give what makes an untrained network, as lambda: Net(), not a network"
-        raise InputError(made)
-    return {"family": _kept("model", model, version, folder)}
+        raise InputError(
+            "model: must be a function that returns an untrained network, as lambda: Net(), not a "
+            "network"
+        )
+    return {"family": _registered("model", model, version, folder)}
 
 
-def _kept(
+def _registered(
     key: str, code: Callable[..., Any], version: str | int | None, folder: Path | None
 ) -> str:
     """Register an object of this process; return its name for the spec."""
-    told = str(version) if version is not None else source_hash(code)
-    if told is None:
+    identity = str(version) if version is not None else source_hash(code)
+    if identity is None:
         if folder is not None:
             raise InputError(
-                f"{key}: no later call could tell whether it is the same, as Python has no source "
-                "of it, or it uses an object that has none; give version="
+                f"{key}: cannot be identified by later calls, as its source, or that of an object "
+                "that it uses, is unavailable; set version="
             )
-        told = f"{os.getpid()}"
+        identity = f"{os.getpid()}"
     name = getattr(code, "__name__", type(code).__name__)
-    return keep(name if name.isidentifier() else key, told, code)
+    return keep(name if name.isidentifier() else key, identity, code)
 
 
 def _data(data: Any) -> dict[str, Any]:
@@ -190,7 +180,7 @@ def _data(data: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _bar(wanted: bool | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _progress_bar(requested: bool | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Show a progress bar of the current training: n, epoch, number of misclassified samples."""
     columns = (
         SpinnerColumn(), TextColumn("n = {task.fields[n]}"), BarColumn(),
@@ -198,17 +188,17 @@ def _bar(wanted: bool | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     )  # fmt: skip
     bar = Progress(*columns, transient=True)
     in_notebook = bar.console.is_jupyter
-    if wanted is None:
-        wanted = bar.console.is_terminal or in_notebook
+    if requested is None:
+        requested = bar.console.is_terminal or in_notebook
     # In a notebook rich needs ipywidgets, and without it warns at each update.
-    bar.disable = not wanted or (in_notebook and find_spec("ipywidgets") is None)
+    bar.disable = not requested or (in_notebook and find_spec("ipywidgets") is None)
     with bar:
         task = bar.add_task("", total=None, n="-", n_errors="-")
 
-        def shown(state: dict[str, Any]) -> None:
+        def update(state: dict[str, Any]) -> None:
             bar.update(
                 task, completed=state["epoch"], total=state["epochs"] or None, n=state["n"],
                 n_errors=state["n_errors"],
             )  # fmt: skip
 
-        yield shown
+        yield update

@@ -1,15 +1,13 @@
-"""Finished and unfinished runs as objects and data frames."""
+"""Finished and unfinished runs as objects and data frames; comparison of two EMCs."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from flexhpc.analysis.collect import row_of
+from flexhpc.analysis.results import row_of
 from flexhpc.analysis.text import emc_text
 from flexhpc.errors import InputError, PointError
 from flexhpc.search import Estimate
@@ -20,10 +18,12 @@ from flexhpc.store.status import PointStatus, StatusReader, open_run
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-_DRAWS = 1000
+    from flexhpc.analysis.figures.chart import Chart
+
+_DRAWS, _RATIO_DRAWS = 1_000, 20_000
+_NOTHING_YET = "nothing was measured yet"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,7 +52,7 @@ class Measurement:
             PointError: there is no estimate yet.
         """
         if self.status.estimate is None:
-            raise PointError(self.status.message or "nothing was measured yet")
+            raise PointError(self.status.message or _NOTHING_YET)
         return self.status.estimate
 
     @property
@@ -129,26 +129,26 @@ class Measurement:
         cells = np.random.default_rng(seed).choice(len(curve.weight), size, p=curve.weight)
         return curve.level_set(quantile_of(self.estimate.estimand))[cells]
 
-    def plot(self) -> Figure:
-        """Plot every training and the fit curve; notebooks display the returned figure."""
-        from flexhpc.analysis.figures.fit import fit_figure
+    def plot(self) -> Chart:
+        """Plot every training and the fit curve.
 
-        figure: Any = fit_figure([self.status])
-        figure._repr_png_ = partial(_png, figure)  # used by IPython to display it
-        return cast("Figure", figure)
+        Returns:
+            A chart, which notebooks display; ``save("fit.pdf")`` writes it to a file.
+
+        Raises:
+            PointError: nothing was measured yet.
+        """
+        from flexhpc.analysis.figures.point import fit_chart
+
+        if not self.status.probes:
+            raise PointError(self.status.message or _NOTHING_YET)
+        return fit_chart(self.status)
 
     def __repr__(self) -> str:
-        """Return label, EMC and number of trainings in one line."""
         if self.status.estimate is None:
             return f"<{self.status.point.label or 'a point'}: {self.status.state}>"
         label = f"{self.status.point.label}: " if self.status.point.label else ""
         return f"<{label}EMC {emc_text(self.estimate)}, {self.status.probes} trainings>"
-
-
-def _png(figure: Figure) -> bytes:
-    written = io.BytesIO()
-    figure.savefig(written, format="png", dpi=100)
-    return written.getvalue()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -178,7 +178,7 @@ class Run:
         """The results table, one row per point; docs/results.md describes the columns."""
         import pandas as pd
 
-        return pd.DataFrame([row_of(one.status) for one in self.measurements])
+        return pd.DataFrame([row_of(m.status) for m in self.measurements])
 
     def compare(
         self, by: str, *, baseline: Any = None, within: Sequence[str] | None = None
@@ -200,14 +200,14 @@ class Run:
         import pandas as pd
 
         from flexhpc.analysis.comparison import decided, effects
-        from flexhpc.analysis.comparison_table import effect_row
         from flexhpc.config.sections.compare import Compare
 
         if isinstance(within, str):
             raise InputError(f"within: must be a list of keys, as [{within!r}]")
-        asked = Compare(by=by, baseline=baseline, within=None if within is None else list(within))
-        found = decided(effects([one.status for one in self], asked))
-        return pd.DataFrame([effect_row(effect) for effect in found])
+        keys = None if within is None else list(within)
+        compare = Compare(by=by, baseline=baseline, within=keys)
+        compared = decided(effects([m.status for m in self], compare))
+        return pd.DataFrame([effect.row() for effect in compared])
 
     def samples(self, by: Sequence[str] = ()) -> pd.DataFrame:
         """Return one row per sample: drawn, missed, hardness, memorization; see docs/comparing.md.
@@ -220,31 +220,25 @@ class Run:
         """
         from flexhpc.analysis.samples import frame_of, scores_of
 
-        return frame_of(scores_of(((self.folder, one.status) for one in self), by))
+        return frame_of(scores_of(((self.folder, m.status) for m in self), by))
 
     def report(self) -> Path:
         """Write the HTML report; return the path of its page."""
-        from flexhpc.analysis.report import write_report
+        from flexhpc.analysis.report import report_runs
 
-        statuses, specs = [one.status for one in self], [self.folder.spec.read_text()]
-        masks = [(self.folder, status) for status in statuses]
-        return write_report(self.name, statuses, specs, self.folder.report, masks=masks)
+        return report_runs([(self.folder, [m.status for m in self])], self.folder.report)
 
     def __len__(self) -> int:
-        """Number of points."""
         return len(self.measurements)
 
     def __iter__(self) -> Iterator[Measurement]:
-        """Iterate over the points."""
         return iter(self.measurements)
 
     def __getitem__(self, index: int) -> Measurement:
-        """Return the point with this index."""
         return self.measurements[index]
 
     def __repr__(self) -> str:
-        """Return the path of the run and one line per point."""
-        return "\n".join([f"<run {self.path}>", *(f"  {one!r}" for one in self.measurements)])
+        return "\n".join([f"<run {self.path}>", *(f"  {m!r}" for m in self.measurements)])
 
 
 def load(path: str | Path) -> Run:
@@ -261,3 +255,58 @@ def run_of(folder: RunFolder, statuses: list[PointStatus]) -> Run:
     """Create a run from the statuses of its points."""
     measurements = [Measurement(run=folder, status=status) for status in statuses]
     return Run(folder=folder, measurements=measurements)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Ratio of two EMCs with its credible interval.
+
+    Attributes:
+        ratio: posterior median of the ratio of the EMCs.
+        low, high: ends of its interval; None on a side that a censored EMC leaves open.
+        level: probability of the interval.
+        chance: posterior probability that the first EMC is larger; None if censoring leaves both
+            sides open.
+    """
+
+    ratio: float
+    low: float | None
+    high: float | None
+    level: float
+    chance: float | None
+
+    def __str__(self) -> str:
+        ends = ["?" if end is None else f"{end:.2f}" for end in (self.low, self.high)]
+        larger = "" if self.chance is None else f", P(larger) {self.chance:.3g}"
+        return f"ratio {self.ratio:.2f} [{ends[0]}, {ends[1]}]{larger}"
+
+
+def compare(a: Measurement, b: Measurement, *, level: float = 0.9) -> Comparison:
+    """Compare two EMCs by independent draws from their posteriors.
+
+    An EMC depends on the training recipe. If the interval excludes 1, the two recipes differ, with
+    these seeds; see docs/recipe.md for what else affects an EMC.
+
+    Args:
+        a, b: the measurements; the ratio is a / b.
+        level: probability of the interval, between 0 and 1.
+
+    Raises:
+        PointError: one of them has no estimate yet.
+        ValueError: ``level`` is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level: {level} is not between 0 and 1")
+    import numpy as np
+
+    ratios = a.draws(_RATIO_DRAWS, seed=0) / b.draws(_RATIO_DRAWS, seed=1)
+    low, middle, high = np.quantile(ratios, [(1 - level) / 2, 0.5, (1 + level) / 2])
+    open_above = a.censored == "right" or b.censored == "left"
+    open_below = a.censored == "left" or b.censored == "right"
+    return Comparison(
+        ratio=float(middle),
+        low=None if open_below else float(low),
+        high=None if open_above else float(high),
+        level=level,
+        chance=None if open_above and open_below else float((ratios > 1).mean()),
+    )

@@ -41,8 +41,8 @@ def sweep(
     """
     with sweep_errors():
         settings = load_profile(Path(profile) if profile is not None else None)
-        given = Path(spec) if isinstance(spec, (str, Path)) else spec
-        prepared = prepare(given, overrides, Path(runs))
+        source = Path(spec) if isinstance(spec, (str, Path)) else spec
+        prepared = prepare(source, overrides, Path(runs))
         followed = follow(prepared, settings, make_console())
     if followed.interrupted:
         raise KeyboardInterrupt

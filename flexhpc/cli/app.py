@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from flexhpc.cli.archive import pack, unpack
 from flexhpc.cli.compare import compare
 from flexhpc.cli.data import data_app
 from flexhpc.cli.doctor import doctor
@@ -16,9 +15,9 @@ from flexhpc.cli.masks import masks
 from flexhpc.cli.options import FAILED, INTERRUPTED, WRONG_INPUT
 from flexhpc.cli.probe import probe
 from flexhpc.cli.results import report, results, status
-from flexhpc.cli.specs import schema, specs
-from flexhpc.cli.sweep import cancel, plan, sweep, validate
-from flexhpc.cli.tracking import sync, ui
+from flexhpc.cli.runs import cancel, pack, sync, ui, unpack
+from flexhpc.cli.specs import plan, schema, specs, validate
+from flexhpc.cli.sweep import sweep
 from flexhpc.errors import InputError, PointError
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG}
@@ -31,8 +30,8 @@ app = typer.Typer(
 )
 
 
-def _say_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(f"flexhpc {version('flexhpc')}")
@@ -43,7 +42,7 @@ def _say_version(wanted: bool) -> None:
 def flexhpc(
     _: Annotated[
         bool,
-        typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version."),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Measures how much data a neural network can fit: the effective model complexity (EMC)."""

@@ -7,35 +7,34 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flexhpc.cli.options import Json, RunsGiven
+from flexhpc.cli.options import Json, RunFolders
 from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
     from flexhpc.config.sections.compare import Compare
-    from flexhpc.config.sweep import Sweep
     from flexhpc.store.status import PointStatus
 
 
 def compare(
-    runs: RunsGiven,
+    runs: RunFolders,
     by: Annotated[
         str | None,
         typer.Option(
             "--by",
             metavar="KEY",
-            help="The key whose values are compared, or `run`; by default what the spec says.",
+            help="The key whose values are compared, or `run`; by default as in the spec.",
         ),
     ] = None,
     baseline: Annotated[
         str | None,
-        typer.Option("--baseline", help="Compare with this one; by default the first."),
+        typer.Option("--baseline", help="Value to compare with; by default the first."),
     ] = None,
     within: Annotated[
         list[str] | None,
         typer.Option(
             "--within",
             metavar="KEY",
-            help="Compare apart for each value of this key; by default for those of data.",
+            help="Compare separately for each value of this key; by default the data keys.",
         ),
     ] = None,
     slopes: Annotated[
@@ -43,7 +42,7 @@ def compare(
     ] = False,
     samples: Annotated[
         float | None,
-        typer.Option("--samples", min=1, help="With --slopes: parameters for so many samples."),
+        typer.Option("--samples", min=1, help="With --slopes: parameters needed for this EMC."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -53,57 +52,52 @@ def compare(
     in seeds and sizes.
     """  # fmt: skip
     from flexhpc.analysis.comparison import decided, effects, within_of
-    from flexhpc.analysis.comparison_table import effect_row, law_row, print_effects, print_laws
-    from flexhpc.analysis.figures.curves import SIZES
+    from flexhpc.analysis.figures.layout import SIZES
     from flexhpc.analysis.scaling_law import power_laws
-    from flexhpc.analysis.tables import make_console
+    from flexhpc.analysis.tables import make_console, print_effects, print_laws
     from flexhpc.store.status import read_runs
 
     read = read_runs(runs)
-    statuses = [status for _, _, some in read for status in some]
-    sweeps = [sweep for _, sweep, _ in read]
-    if slopes or samples is not None:
-        asked = _asked(by, baseline, within, statuses, sweeps, needed=False)
-        kept = dict.fromkeys(key for one in asked for key in (*within_of(statuses, one), one.by))
-        own = [key for key in kept if key.split(".")[-1] not in SIZES]
-        laws = power_laws(statuses, own)
+    statuses = [status for _, _, points in read for status in points]
+    requested = [compare for _, sweep, _ in read for compare in sweep.compare]
+    with_slopes = slopes or samples is not None
+    comparisons = _comparisons(by, baseline, within, statuses, requested, needed=not with_slopes)
+    if with_slopes:
+        keys = dict.fromkeys(k for c in comparisons for k in (*within_of(statuses, c), c.by))
+        laws = power_laws(statuses, [key for key in keys if key.split(".")[-1] not in SIZES])
         if as_json:
-            typer.echo(json.dumps([law_row(law, samples) for law in laws], indent=1))
+            typer.echo(json.dumps([law.row(samples) for law in laws], indent=1))
         elif laws:
             print_laws(laws, make_console(), samples)
         else:
-            typer.echo("no exponent: that needs three sizes with an EMC")
+            typer.echo("no exponent: it requires three sizes with an EMC")
         return
-    asked = _asked(by, baseline, within, statuses, sweeps)
-    found = decided([effect for one in asked for effect in effects(statuses, one)])
+    compared = decided([e for compare in comparisons for e in effects(statuses, compare)])
     if as_json:
-        typer.echo(json.dumps([effect_row(effect) for effect in found], indent=1))
-    elif found:
-        print_effects(found, make_console())
+        typer.echo(json.dumps([effect.row() for effect in compared], indent=1))
+    elif compared:
+        print_effects(compared, make_console())
     else:
         typer.echo("nothing to compare yet: no two values have an EMC")
 
 
-def _asked(
+def _comparisons(
     by: str | None, baseline: str | None, within: list[str] | None,
-    statuses: list[PointStatus], sweeps: list[Sweep], *, needed: bool = True,
+    statuses: list[PointStatus], requested: list[Compare], *, needed: bool,
 ) -> list[Compare]:  # fmt: skip
     """Return the comparisons to make: from the options, else from the specs, else suggested ones.
 
     Raises:
-        InputError: no key to compare is given, though it is needed.
+        InputError: there is no key to compare, though it is needed.
     """
     from flexhpc.analysis.comparison import suggested
     from flexhpc.config.sections.compare import Compare
 
-    given = {key: value for key, value in (("baseline", baseline), ("within", within)) if value}
-    if by is not None:
-        return [Compare(by=by).model_copy(update=given)]
-    asked = [one for sweep in sweeps for one in sweep.compare]
-    if not asked and (one := suggested(statuses)):
-        asked = [one]
-    if not asked and needed:
+    changes = {key: value for key, value in (("baseline", baseline), ("within", within)) if value}
+    default = None if by is not None or requested else suggested(statuses)
+    comparisons = [Compare(by=by)] if by is not None else [default] if default else requested
+    if not comparisons and needed:
         keys = dict.fromkeys(key for status in statuses for key in status.point.swept)
-        raise InputError(f"--by KEY: is needed; swept are {', '.join(keys) or 'no keys'}")
-    listed = [one.model_copy(update=given) for one in asked]
-    return list({one.model_dump_json(): one for one in listed}.values())
+        raise InputError(f"--by KEY: is required; swept are {', '.join(keys) or 'no keys'}")
+    changed = [compare.model_copy(update=changes) for compare in comparisons]
+    return list({compare.model_dump_json(): compare for compare in changed}.values())

@@ -34,7 +34,7 @@ def prepare_data(
     colour: Annotated[str | None, typer.Option("--colour", help="grey or rgb.")] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="data.KEY=VALUE", help="Any key that decides what is read."),
+        typer.Option("--set", metavar="data.KEY=VALUE", help="Any other data key."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="The file; by default data/NAME.packed.")
@@ -43,10 +43,10 @@ def prepare_data(
     """Pack a data set into one file that opens in milliseconds; use it as data.root (or path)."""
     from flexhpc.data.prepare import prepare
 
-    given = {"root": root, "path": path, "target": target, "side": side, "colour": colour}
-    with _as_input(), _Shown() as shown:
-        packed = prepare(source, given, overrides or (), out, shown)
-    _say_packed(packed)
+    options = {"root": root, "path": path, "target": target, "side": side, "colour": colour}
+    with _as_input(), _Progress() as progress:
+        packed = prepare(source, options, overrides or (), out, progress)
+    _print_packed(packed)
 
 
 @data_app.command("check")
@@ -56,9 +56,9 @@ def check_data(
     """Verify the checksums of a packed file."""
     from flexhpc.data.packed import check
 
-    with _as_input(), _Shown() as shown:
-        packed = check(file, shown)
-    _say_packed(packed)
+    with _as_input(), _Progress() as progress:
+        packed = check(file, progress)
+    _print_packed(packed)
 
 
 @contextlib.contextmanager
@@ -70,7 +70,7 @@ def _as_input() -> Iterator[None]:
         raise InputError(str(error)) from None
 
 
-class _Shown:
+class _Progress:
     """Progress bars on stderr; silent if that is not a terminal."""
 
     def __init__(self) -> None:
@@ -80,25 +80,25 @@ class _Shown:
         self._bars = Progress(console=Console(stderr=True), disable=not sys.stderr.isatty())
         self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> _Shown:
+    def __enter__(self) -> _Progress:
         self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, total=total)
-        self._bars.update(self._tasks[what], completed=done)
+    def __call__(self, step: str, done: int, total: int) -> None:
+        if step not in self._tasks:
+            self._tasks[step] = self._bars.add_task(step, total=total)
+        self._bars.update(self._tasks[step], completed=done)
 
 
-def _say_packed(packed: Packed) -> None:
+def _print_packed(packed: Packed) -> None:
     train, test = packed.source.train, packed.source.test()
     assert packed.source.summary is not None
     shape = "x".join(map(str, train.shape))
-    tested = f"{len(test.labels):,} to test" if test is not None else "no test set"
+    test_size = f"{len(test.labels):,} to test" if test is not None else "no test set"
     typer.echo(
-        f"{packed.path}: fine, {len(train.labels):,} samples of {shape}, {tested}, "
+        f"{packed.path}: fine, {len(train.labels):,} samples of {shape}, {test_size}, "
         f"{packed.size / 1e6:,.1f} MB, fingerprint {packed.source.summary.fingerprint}"
     )

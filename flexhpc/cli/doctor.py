@@ -20,6 +20,13 @@ from flexhpc.errors import one_line
 from flexhpc.versions import image, packages
 
 Level = Literal["ok", "note", "bad"]
+_FILES = {
+    "mnist": "MNIST/raw/train-images-idx3-ubyte*",
+    "fashion_mnist": "FashionMNIST/raw/train-images-idx3-ubyte*",
+    "cifar10": "cifar-10-batches-py/data_batch_1",
+    "cifar100": "cifar-100-python/train",
+}
+"""A file of each data set that is not built in, within its root folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,19 +36,19 @@ class Check:
     Attributes:
         name: subject of the check.
         level: ``ok``; ``note`` for a limitation; ``bad`` if flexhpc cannot work.
-        what: finding, with a fix if needed.
+        finding: text, with a fix if needed.
     """
 
     name: str
     level: Level
-    what: str
+    finding: str
 
 
 def doctor() -> None:
     """Check python, torch, GPU, SLURM, containers, tracking and data, and suggest fixes."""
     bad = False
     for check in examine():
-        typer.echo(f"{check.level:4}  {check.name:10}  {check.what}")
+        typer.echo(f"{check.level:4}  {check.name:10}  {check.finding}")
         bad |= check.level == "bad"
     if bad:
         raise typer.Exit(FAILED)
@@ -49,185 +56,142 @@ def doctor() -> None:
 
 def examine() -> Iterator[Check]:
     """Run the checks and yield each result as it is available; importing torch takes seconds."""
-    for check in (_python, _packages, _torch, _gpu, _slurm, _containers, _tracking, _data, _disk):
-        yield check()
+    checks = {
+        "python": _python, "packages": _packages, "torch": _torch, "gpu": _gpu, "slurm": _slurm,
+        "containers": _containers, "tracking": _tracking, "data": _data, "disk": _disk,
+    }  # fmt: skip
+    for name, check in checks.items():
+        level, finding = check()
+        yield Check(name=name, level=level, finding=finding)
 
 
-def _python() -> Check:
-    version = platform.python_version()
-    fine = sys.version_info >= (3, 11)
-    return Check(
-        name="python",
-        level="ok" if fine else "bad",
-        what=f"{version} at {sys.executable}" + ("" if fine else "; install Python 3.11 or newer"),
-    )
+def _python() -> tuple[Level, str]:
+    return "ok", f"{platform.python_version()} at {sys.executable}"
 
 
-def _packages() -> Check:
+def _packages() -> tuple[Level, str]:
     """Check all packages except torch, which has a separate check."""
     others = {name: version for name, version in packages().items() if name != "torch"}
     installed = ", ".join(f"{name} {version}" for name, version in others.items() if version)
     missing = [name for name, version in others.items() if version is None]
     if vital := [name for name in missing if name not in ("timm", "torchvision")]:
-        what = f"missing: {', '.join(vital)}; install flexhpc again"
-        return Check(name="packages", level="bad", what=what)
+        return "bad", f"missing: {', '.join(vital)}; install flexhpc again"
     if missing:
-        what = (
-            f"{installed}; without {' and '.join(missing)} only linear, mlp and cnn can be measured"
-        )
-        return Check(name="packages", level="note", what=what)
-    return Check(name="packages", level="ok", what=installed)
+        limit = "only linear, mlp and cnn can be measured"
+        return "note", f"{installed}; without {' and '.join(missing)} {limit}"
+    return "ok", installed
 
 
-def _torch() -> Check:
+def _torch() -> tuple[Level, str]:
     try:
         import torch
 
         total = float((torch.ones(4, 4) @ torch.ones(4, 4)).sum())
     except Exception as error:
-        return Check(
-            name="torch", level="bad", what=f"does not work: {error}; install flexhpc again"
-        )
+        return "bad", f"does not work: {error}; install flexhpc again"
     versions = {name: getattr(torch.version, name, None) for name in ("cuda", "hip", "xpu")}
     builds = [f"{name.upper()} {version}" for name, version in versions.items() if version]
     kind = f"{builds[0] if builds else 'CPU'} build"
-    fine = total == 64.0
-    return Check(
-        name="torch",
-        level="ok" if fine else "bad",
-        what=f"{torch.__version__} ({kind}), {torch.get_num_threads()} threads"
-        + ("" if fine else "; a matrix product came out wrong"),
-    )
+    build = f"{torch.__version__} ({kind}), {torch.get_num_threads()} threads"
+    return ("ok", build) if total == 64.0 else ("bad", f"{build}; a matrix product is wrong")
 
 
-def _gpu() -> Check:
+def _gpu() -> tuple[Level, str]:
     try:
         import torch
 
         from flexhpc.measuring.probe import available_accelerator, device_name
     except ImportError:
-        return Check(name="gpu", level="note", what="unknown without torch")
+        return "note", "unknown without torch"
     if (kind := available_accelerator()) is None:
-        return Check(
-            name="gpu", level="note", what="none that torch can use; points run on the CPU"
-        )
+        return "note", "none that torch can use; points run on the CPU"
     count = torch.accelerator.device_count()
     names = [device_name(torch.device(kind.type, index)) for index in range(count)]
-    return Check(name="gpu", level="ok", what=", ".join(names))
+    return "ok", ", ".join(names)
 
 
-def _slurm() -> Check:
+def _slurm() -> tuple[Level, str]:
     if shutil.which("sbatch") is None:
-        return Check(name="slurm", level="note", what="no sbatch; sweeps run on this machine")
-    why = ""
+        return "note", "no sbatch; sweeps run on this machine"
+    output, error = _run(["sinfo", "--noheader", "--format=%P %D %t"], timeout=10)
+    if error:
+        reason = error[0].removeprefix("sinfo: error: ")[:120]
+        return "note", (
+            f"sbatch is installed, but no controller answers ({reason}); on a login node ask its "
+            "admins, elsewhere set SLURM_CONF, or slurm_conf in the profile (docs/slurm.md has a "
+            "cluster for this machine); without one sweeps run here"
+        )
+    return "ok", "; ".join(output) or "no partitions"
+
+
+def _containers() -> tuple[Level, str]:
+    if (inside := image()) is not None:
+        return "ok", f"inside {inside}"
+    tools = [name for name in ("apptainer", "podman", "docker") if shutil.which(name)]
+    if not tools:
+        return "note", "no apptainer, podman or docker; only needed for images"
+    errors = {
+        name: _run([name, "version" if name == "apptainer" else "info"], timeout=20)[1]
+        for name in tools
+    }
+    finding = ", ".join(
+        f"{name} (does not work: {lines[-1]})" if lines else name for name, lines in errors.items()
+    )
+    if not all(errors.values()):
+        return "ok", finding
+    return "note", (
+        f"{finding}; start its daemon, or set podman up as docs/containers.md says; only needed "
+        "for images"
+    )
+
+
+def _run(command: list[str], *, timeout: float) -> tuple[list[str], list[str]]:
+    """Run a command; return the lines of its output, and of its error, empty if it succeeded."""
     try:
         done = subprocess.run(
-            ["sinfo", "--noheader", "--format=%P %D %t"],
-            capture_output=True, text=True, timeout=10, check=False,
+            command, capture_output=True, text=True, timeout=timeout, check=False
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
-        why = one_line(error)
-    else:
-        if done.returncode:
-            why = _first(done.stderr)
-    if why:
-        what = (
-            f"sbatch is there, but no controller answers ({why}); on a login node ask its admins, "
-            "elsewhere set SLURM_CONF, or slurm_conf in the profile (docs/slurm.md has a cluster "
-            "for this machine); without one sweeps run here"
-        )
-        return Check(name="slurm", level="note", what=what)
-    partitions = "; ".join(line.strip() for line in done.stdout.splitlines() if line.strip())
-    return Check(name="slurm", level="ok", what=partitions or "no partitions")
-
-
-def _first(text: str) -> str:
-    """Return the first line of the error output of sinfo, without its prefix."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0].removeprefix("sinfo: error: ")[:120] if lines else "it says nothing"
-
-
-def _containers() -> Check:
-    if (inside := image()) is not None:
-        return Check(name="containers", level="ok", what=f"this is one: {inside}")
-    tools = {
-        name: _answer(name) for name in ("apptainer", "podman", "docker") if shutil.which(name)
-    }
-    if not tools:
-        what = "no apptainer, podman or docker; only needed for images"
-        return Check(name="containers", level="note", what=what)
-    what = ", ".join(
-        f"{name} (does not work: {why})" if why else name for name, why in tools.items()
+        return [], [one_line(error)]
+    output, errors = (
+        [line.strip() for line in text.splitlines() if line.strip()]
+        for text in (done.stdout, done.stderr)
     )
-    if not all(tools.values()):
-        return Check(name="containers", level="ok", what=what)
-    return Check(
-        name="containers", level="note",
-        what=f"{what}; start its daemon, or set podman up as docs/containers.md says; only needed "
-        "for images",
-    )  # fmt: skip
+    return output, (errors or ["no error message"]) if done.returncode else []
 
 
-def _answer(tool: str) -> str:
-    """Return the error of a container runtime; empty if it works."""
-    command = [tool, "version" if tool == "apptainer" else "info"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return one_line(error)
-    lines = done.stderr.strip().splitlines() or ["it says nothing"]
-    return lines[-1] if done.returncode else ""
-
-
-def _tracking() -> Check:
+def _tracking() -> tuple[Level, str]:
     """Check that sqlite, which MLflow uses, works in this folder: it needs working file locks."""
     import sqlite3
 
     if not os.access(Path.cwd(), os.W_OK):
-        what = "this folder cannot be written to; sweeps need another one, or --runs"
-        return Check(name="tracking", level="note", what=what)
+        return "note", "this folder cannot be written to; sweeps need another one, or --runs"
     try:
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             connection = sqlite3.connect(Path(folder) / "check.db")
             connection.execute("create table t (x)")
             connection.close()
     except (OSError, sqlite3.Error) as error:
-        return Check(
-            name="tracking",
-            level="bad",
-            what=f"sqlite does not work in this folder ({error}); use --runs on a local disk, "
-            "or a tracking_uri in the profile",
-        )
-    return Check(name="tracking", level="ok", what="sqlite works in this folder")
+        fix = "use --runs on a local disk, or a tracking_uri in the profile"
+        return "bad", f"sqlite does not work in this folder ({error}); {fix}"
+    return "ok", "sqlite works in this folder"
 
 
-def _data() -> Check:
+def _data() -> tuple[Level, str]:
     from flexhpc.data.places import roots
 
-    locations = []
-    for source in ("mnist", "fashion_mnist", "cifar10", "cifar100"):
-        places = [place for place in roots(source, None) if _holds(source, place)]
-        locations += [f"{source} in {place}" for place in places[:1]]
-    what = ", ".join(["digits (built in)", *locations])
-    return Check(name="data", level="ok", what=what)
+    locations = ["digits (built in)"]
+    for source, pattern in _FILES.items():
+        for root in roots(source, None):
+            system = root.is_absolute() and any(root.glob("train-images-idx3-ubyte*"))
+            if system or any(root.glob(pattern)):
+                locations.append(f"{source} in {root}")
+                break
+    return "ok", ", ".join(locations)
 
 
-def _holds(source: str, place: Path) -> bool:
-    marks = {
-        "mnist": "MNIST/raw/train-images-idx3-ubyte*",
-        "fashion_mnist": "FashionMNIST/raw/train-images-idx3-ubyte*",
-        "cifar10": "cifar-10-batches-py/data_batch_1",
-        "cifar100": "cifar-100-python/train",
-    }
-    system = place.is_absolute() and any(place.glob("train-images-idx3-ubyte*"))
-    return system or any(place.glob(marks[source]))
-
-
-def _disk() -> Check:
+def _disk() -> tuple[Level, str]:
     free = shutil.disk_usage(os.getcwd()).free / 1e9
-    fine = free > 1
-    return Check(
-        name="disk",
-        level="ok" if fine else "bad",
-        what=f"{free:.1f} GB free here" + ("" if fine else "; make room, runs need at least 1 GB"),
-    )
+    if free <= 1:
+        return "bad", f"{free:.1f} GB free here; make room, runs need at least 1 GB"
+    return "ok", f"{free:.1f} GB free here"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flexhpc.cli.options import Format, RunsGiven, written
+from flexhpc.cli.options import Form, Format, Output, RunFolders, write_output
 from flexhpc.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,20 +17,24 @@ if TYPE_CHECKING:
 
 
 def masks(
-    runs: RunsGiven,
+    runs: RunFolders,
     by: Annotated[
         list[str] | None,
-        typer.Option("--by", metavar="KEY", help="Keep values of this key apart; may be repeated."),
+        typer.Option(
+            "--by",
+            metavar="KEY",
+            help="Score separately for each value of this key; may be repeated.",
+        ),
     ] = None,
     agreement: Annotated[
         bool,
-        typer.Option("--agreement", help="With --by: do its values find the same samples hard?"),
+        typer.Option(
+            "--agreement", help="With --by: do its values agree on which samples are hard?"
+        ),
     ] = False,
     top: Annotated[int, typer.Option("--top", min=1, help="Rows of each table.")] = 20,
-    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write to this file instead.")
-    ] = None,
+    form: Form = Format.table,
+    output: Output = None,
 ) -> None:
     """Show per sample how often it was drawn, missed and blocked a fit; hardest first.
 
@@ -40,18 +43,18 @@ def masks(
     from flexhpc.analysis.samples import agreements, frame_of, scores_of
     from flexhpc.store.status import read_runs
 
-    points = [(folder, one) for folder, _, some in read_runs(runs) for one in some]
+    points = [(run, status) for run, _, statuses in read_runs(runs) for status in statuses]
     groups = scores_of(points, by or ())
     if agreement:
         if not by:
-            raise InputError("--agreement: needs --by KEY, whose values are compared")
+            raise InputError("--agreement: requires --by KEY, whose values are compared")
         _print_agreements(agreements(groups))
         return
     if form is Format.table and output is None:
         for scores in groups:
             _print(scores, top)
         return
-    written(_bytes(frame_of(groups), form), form, output)
+    write_output(_bytes(frame_of(groups), form), form, output)
 
 
 def _bytes(frame: pd.DataFrame, form: Format) -> bytes:
@@ -59,7 +62,7 @@ def _bytes(frame: pd.DataFrame, form: Format) -> bytes:
         return bytes(frame.to_parquet(index=False))
     if form is Format.json:
         return (frame.to_json(orient="records") + "\n").encode()
-    from flexhpc.analysis.collect import cell_of
+    from flexhpc.analysis.results import cell_of
 
     text = frame.select_dtypes(["object", "string"]).columns
     frame[text] = frame[text].map(lambda value: cell_of(value) if isinstance(value, str) else value)
@@ -81,8 +84,8 @@ def _print(scores: SampleScores, top: int) -> None:
         "hardness": [f"{hardness[i]:.1f}" for i in ids],
         "blocks": [f"{scores.blocks[i]:.2f}" for i in ids],
     }
-    if scores.asked.any():
-        columns["right unseen"] = [f"{scores.right[i]}/{scores.asked[i]}" for i in ids]
+    if scores.unseen.any():
+        columns["right unseen"] = [f"{scores.unseen_right[i]}/{scores.unseen[i]}" for i in ids]
         memorization = scores.memorization
         columns["memorization"] = [f"{memorization[i]:.2f}" for i in ids]
     if scores.watched.any():
@@ -96,17 +99,17 @@ def _print(scores: SampleScores, top: int) -> None:
     console.print(f"{never:,} of the samples drawn were fitted by every training", highlight=False)
 
 
-def _print_agreements(found: list[Agreement]) -> None:
+def _print_agreements(pairs: list[Agreement]) -> None:
     from flexhpc.analysis.tables import make_console
 
     columns = {
-        "first": [one.first for one in found],
-        "second": [one.second for one in found],
-        "samples": [f"{one.samples:,}" for one in found],
-        "correlation": [f"{one.correlation:.2f}" for one in found],
-        "reliability": [" and ".join(f"{r:.2f}" for r in one.reliability) for one in found],
+        "first": [pair.first for pair in pairs],
+        "second": [pair.second for pair in pairs],
+        "samples": [f"{pair.samples:,}" for pair in pairs],
+        "correlation": [f"{pair.correlation:.2f}" for pair in pairs],
+        "reliability": [" and ".join(f"{r:.2f}" for r in pair.reliability) for pair in pairs],
         "corrected": [
-            "too noisy" if one.corrected is None else f"{one.corrected:.2f}" for one in found
+            "too noisy" if pair.corrected is None else f"{pair.corrected:.2f}" for pair in pairs
         ],
     }
     console = make_console()
@@ -115,14 +118,14 @@ def _print_agreements(found: list[Agreement]) -> None:
 
 def _table(columns: dict[str, list[str]], width: int) -> Table:
     """Return a table that truncates names in a narrow terminal, but never numbers."""
-    from flexhpc.analysis.whole_columns import Column, table_of
+    from flexhpc.analysis.tables import Column, table_of
 
-    names = ("first", "second")
     return table_of(
         [
-            Column(name=name, cells=cells, right=name not in names,
-                   least=12 if name in names else None)
+            Column(name=name, cells=cells, least=12)
+            if name in ("first", "second")
+            else Column(name=name, cells=cells, right=True)
             for name, cells in columns.items()
         ],
         width,
-    )  # fmt: skip
+    )

@@ -33,8 +33,7 @@ def run_folder(text: str) -> Path:
     Raises:
         InputError: there is no such run folder.
     """
-    given, named = Path(text), Path("runs") / text
-    for path in (given, named):
+    for path in (Path(text), Path("runs") / text):
         if (path / "sweep.yaml").is_file():
             return path
     raise InputError(f"{text}: not a run folder (it has no sweep.yaml); runs lie in runs/NAME")
@@ -44,7 +43,7 @@ Run = Annotated[
     Path,
     typer.Argument(metavar="RUN", help="A run folder, or its name in runs/.", parser=run_folder),
 ]
-RunsGiven = Annotated[
+RunFolders = Annotated[
     list[Path],
     typer.Argument(metavar="RUN...", help="One or several runs.", parser=run_folder),
 ]
@@ -79,10 +78,10 @@ def training_errors(eps: list[float] | None) -> list[float]:
     Raises:
         InputError: a value is not between 0 and 1.
     """
-    wrong = [one for one in eps or () if not 0 < one < 1]
-    if wrong:
+    if invalid := [error for error in eps or () if not 0 < error < 1]:
         raise InputError(
-            f"--eps {one:g}: must lie between 0 and 1; give 0.1 for one in ten" for one in wrong
+            f"--eps {error:g}: must be between 0 and 1; 0.1 means one sample in ten"
+            for error in invalid
         )
     return list(eps or ())
 
@@ -96,8 +95,12 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
-def written(content: bytes, form: Format, output: Path | None) -> None:
-    """Write a table to a file, or to stdout.
+Form = Annotated[Format, typer.Option("--format", help="Output format.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")]
+
+
+def write_output(content: bytes, form: Format, output: Path | None) -> None:
+    """Write the content of a table to a file, or to stdout.
 
     Raises:
         InputError: the file cannot be written, or Parquet would be printed to a terminal.
@@ -110,6 +113,8 @@ def written(content: bytes, form: Format, output: Path | None) -> None:
         except OSError as error:
             raise InputError(f"{output}: cannot be written: {error.strerror}") from None
     elif form is Format.parquet and sys.stdout.isatty():
-        raise InputError("parquet is no text for a terminal; give --output FILE, or redirect it")
+        raise InputError(
+            "Parquet cannot be printed to a terminal; use --output FILE, or redirect it"
+        )
     else:
         sys.stdout.buffer.write(content)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,19 +23,23 @@ def probe(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Use this seed instead of the point's.")
     ] = None,
-    repeat: Annotated[int, typer.Option("--repeat", min=0, help="Which training at this n.")] = 0,
-    arm: Annotated[int, typer.Option("--arm", min=0, help="Which values of tuned keys.")] = 0,
+    repeat: Annotated[
+        int, typer.Option("--repeat", min=0, help="Index of the training at this n.")
+    ] = 0,
+    arm: Annotated[
+        int, typer.Option("--arm", min=0, help="Index of the values of tuned keys.")
+    ] = 0,
     overrides: Set = None,
 ) -> None:
     """Run one training in this process with verbose output, for debugging. Stores nothing."""
     from flexhpc.config import checked
 
     _, points = checked(spec, overrides or ())
-    asked = find_point(points, point)
+    chosen = find_point(points, point)
     if seed is not None:
-        asked = replace(asked, seed=seed)
-    if arm >= len(asked.arms):
-        raise InputError(f"--arm {arm}: the point has arms 0 to {len(asked.arms) - 1}")
+        chosen = replace(chosen, seed=seed)
+    if arm >= len(chosen.arms):
+        raise InputError(f"--arm {arm}: the point has arms 0 to {len(chosen.arms) - 1}")
 
     from flexhpc.data import load_samples
     from flexhpc.measuring.point import parameters
@@ -43,99 +48,89 @@ def probe(
     from flexhpc.training import Callbacks, Group
 
     device = choose_device(threads=1)
-    samples = load_samples(asked.data, asked.seed)
+    samples = load_samples(chosen.data, chosen.seed)
     if n > len(samples.pool):
         raise InputError(
             f"--n {n}: there are {len(samples.pool)} samples in {samples.dataset.name}"
         )
-    typer.echo(f"point {asked.index} {asked.id} {asked.label}")
-    count = parameters(asked, samples)
+    typer.echo(f"point {chosen.index} {chosen.id} {chosen.label}")
+    count = parameters(chosen, samples)
     size = f"{count:,} parameters, " if count else ""
-    typer.echo(f"{size}n={n}, seed {asked.seed}, on {device}")
+    typer.echo(f"{size}n={n}, seed {chosen.seed}, on {device}")
 
-    for key, value in asked.arms[arm].values.items():
+    for key, value in chosen.arms[arm].values.items():
         typer.echo(f"{key} {value:g}")
 
-    with _Progress(n) as shown:
-        callbacks = Callbacks(on_progress=shown)
-        done = run_probe(asked, samples, Probe(n, repeat, arm), None, Group(device), callbacks)
+    with _progress(n) as update:
+        callbacks = Callbacks(on_progress=update)
+        outcome = run_probe(chosen, samples, Probe(n, repeat, arm), None, Group(device), callbacks)
     typer.echo(
-        f"verdict {done.verdict}: missed {done.n_errors} of {n} after {done.epochs} epochs, "
-        f"{done.steps} steps, {done.cost:,} sample passes, {done.seconds:.1f} s"
+        f"verdict {outcome.verdict}: missed {outcome.n_errors} of {n} after {outcome.epochs} "
+        f"epochs, {outcome.steps} steps, {outcome.cost:,} sample passes, {outcome.seconds:.1f} s"
     )
-    for name, reading in done.readings.items():
-        typer.echo(f"{name} {reading:.6g}")
-    missed = done.subset[~done.fitted]
+    for name, value in outcome.readings.items():
+        typer.echo(f"{name} {value:.6g}")
+    missed = outcome.subset[~outcome.fitted]
     if len(missed):
         typer.echo(f"missed samples (global ids): {' '.join(map(str, missed[:20]))}"
             + (" ..." if len(missed) > 20 else ""))  # fmt: skip
 
 
-class _Progress:
-    """Progress bar in a terminal, and a line per epoch in which the number of errors changed."""
+@contextmanager
+def _progress(n: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Show a bar in a terminal, and print a line per epoch in which the number of errors changed.
 
-    def __init__(self, n: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    Yields a function of ``epoch``, ``epochs`` (None if unlimited), ``n_errors``, ``loss`` and
+    ``elapsed`` (seconds).
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        self._n, self._missed = n, -1
-        self._last: dict[str, Any] = {}
-        columns = (
-            TextColumn("epoch"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-        )
-        self._bar = Progress(*columns, transient=True)
-        self._task = self._bar.add_task("", total=None)
+    text = TextColumn("{task.description}")
+    bar = Progress(TextColumn("epoch"), BarColumn(), MofNCompleteColumn(), text, transient=True)
+    bar.disable = not bar.console.is_terminal
+    task = bar.add_task("", total=None)
+    missed = -1
+    unprinted: dict[str, Any] = {}
 
-    def __enter__(self) -> _Progress:
-        if self._bar.console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar.console.is_terminal:
-            self._bar.stop()
-        if self._last:
-            self._say(self._last)
-
-    def __call__(self, at: dict[str, Any]) -> None:
-        """Show the progress.
-
-        Args:
-            at: ``epoch``, ``epochs`` (None if unlimited), ``n_errors``, ``loss`` and ``elapsed``
-                (seconds).
-        """
-        said = f"missed {at['n_errors']} of {self._n}, loss {at['loss']:.4g}"
-        self._bar.update(
-            self._task, completed=at["epoch"], total=at["epochs"] or None, description=said
-        )
-        self._last = at
-        if at["n_errors"] != self._missed:
-            self._missed, self._last = at["n_errors"], {}
-            self._say(at)
-
-    def _say(self, at: dict[str, Any]) -> None:
+    def print_line(state: dict[str, Any]) -> None:
         line = (
-            f"epoch {at['epoch']}/{at['epochs'] or '-'}  loss {at['loss']:.6g}  "
-            f"accuracy {1 - at['n_errors'] / self._n:.4f}  missed {at['n_errors']}  "
-            f"{at['elapsed']:.1f} s"
+            f"epoch {state['epoch']}/{state['epochs'] or '-'}  loss {state['loss']:.6g}  "
+            f"accuracy {1 - state['n_errors'] / n:.4f}  missed {state['n_errors']}  "
+            f"{state['elapsed']:.1f} s"
         )
-        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def update(state: dict[str, Any]) -> None:
+        nonlocal missed, unprinted
+        description = f"missed {state['n_errors']} of {n}, loss {state['loss']:.4g}"
+        bar.update(
+            task, completed=state["epoch"], total=state["epochs"] or None, description=description
+        )
+        unprinted = state
+        if state["n_errors"] != missed:
+            missed, unprinted = state["n_errors"], {}
+            print_line(state)
+
+    try:
+        with bar:
+            yield update
+    finally:
+        if unprinted:
+            print_line(unprinted)
 
 
-def find_point(points: Sequence[Point], wanted: str) -> Point:
+def find_point(points: Sequence[Point], name: str) -> Point:
     """Return the point with this index, id or unique prefix of an id.
 
     Raises:
         InputError: no point matches, or several.
     """
-    if wanted.isdecimal() and int(wanted) < len(points):
-        return points[int(wanted)]
-    matches = [point for point in points if point.id.startswith(wanted)]
+    if name.isdecimal() and int(name) < len(points):
+        return points[int(name)]
+    matches = [point for point in points if point.id.startswith(name)]
     if len(matches) == 1:
         return matches[0]
-    what = "matches several points" if matches else "matches no point"
+    problem = "matches several points" if matches else "matches no point"
     raise InputError(
-        f"--point {wanted}: {what}; `flexhpc plan` lists index and id of all {len(points)}"
+        f"--point {name}: {problem}; `flexhpc plan` lists index and id of all {len(points)}"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -16,22 +15,22 @@ import typer
 from flexhpc.cli.options import (
     FAILED,
     Eps,
+    Form,
     Format,
     Json,
+    Output,
     Run,
-    RunsGiven,
+    RunFolders,
     training_errors,
-    written,
+    write_output,
 )
-from flexhpc.errors import PointError
 from flexhpc.imports import quick_imports
 
 if TYPE_CHECKING:
-    from flexhpc.store import RunFolder
     from flexhpc.store.status import PointStatus
 
-_LARGE = ("jinja2", "matplotlib.figure", "vl_convert", "flexhpc.analysis.report")
-"""Modules that a report imports; each takes some tenths of a second."""
+_SLOW_IMPORTS = ("jinja2", "vl_convert", "flexhpc.analysis.report")
+"""Modules that a report imports; each takes tenths of a second."""
 
 
 def status(
@@ -40,8 +39,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Keep showing it.")] = False,
 ) -> None:
     """Show the status of every point, from the run's files and the queue of the cluster."""
-    from flexhpc.analysis.status_table import status_row, status_view
-    from flexhpc.analysis.tables import make_console
+    from flexhpc.analysis.tables import make_console, status_row, status_view
     from flexhpc.launch.live import View
     from flexhpc.launch.slurm.queue_status import QueueStatus
     from flexhpc.store.status import StatusReader, open_run
@@ -68,29 +66,34 @@ def status(
 
 def results(
     run: Run,
-    form: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.table,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write to this file instead.")
-    ] = None,
+    form: Form = Format.table,
+    output: Output = None,
     eps: Eps = None,
 ) -> None:
     """Print the results table: one row per point."""
-    from flexhpc.analysis.collect import as_csv, as_json, as_parquet, row_of
+    from flexhpc.analysis.results import (
+        as_csv,
+        as_json,
+        as_parquet,
+        row_of,
+        with_errors,
+    )
     from flexhpc.analysis.tables import print_results
-    from flexhpc.analysis.training_error import with_errors
     from flexhpc.store.status import StatusReader, open_run
 
     errors = training_errors(eps)
     folder, sweep, points = open_run(run)
     statuses = with_errors(StatusReader(folder, points).read(), errors)
     if form is Format.table:
-        print_results(statuses, sweep.compare, why=False)
+        print_results(statuses, sweep.compare, reasons=False)
         _exit_if_failed(statuses)
         return
     rows = [row_of(status) for status in statuses]
-    makers = {Format.csv: as_csv, Format.json: as_json}
-    content = makers[form](rows).encode() if form in makers else as_parquet(rows)
-    written(content, form, output)
+    if form is Format.parquet:
+        content = as_parquet(rows)
+    else:
+        content = (as_csv if form is Format.csv else as_json)(rows).encode()
+    write_output(content, form, output)
     _exit_if_failed(statuses)
 
 
@@ -102,7 +105,7 @@ def _exit_if_failed(statuses: Sequence[PointStatus]) -> None:
     Raises:
         typer.Exit: a point has failed.
     """
-    from flexhpc.analysis.failures import failure_lines
+    from flexhpc.analysis.reasons import failure_lines
 
     lines = failure_lines(statuses)
     for line in lines:
@@ -112,68 +115,34 @@ def _exit_if_failed(statuses: Sequence[PointStatus]) -> None:
 
 
 def report(
-    runs: RunsGiven,
+    runs: RunFolders,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder; by default RUN/report.")
     ] = None,
     eps: Eps = None,
 ) -> None:
     """Write report/index.html with figures, over one or several runs."""
+    from flexhpc.analysis.report import report_runs
     from flexhpc.store.status import read_runs
 
     errors = training_errors(eps)
-    read = read_runs(runs)
-    masks = [(folder, status) for folder, _, some in read for status in some]
-    statuses, names = [status for _, status in masks], [folder.name for folder, _, _ in read]
+    read = [(folder, statuses) for folder, _, statuses in read_runs(runs)]
     default = runs[0] / "report" if len(runs) == 1 else Path("report")
-    where = output or default
-    typer.echo(write_report(", ".join(names), runs, statuses, where, masks, errors))
+    typer.echo(report_runs(read, output or default, errors))
 
 
-def write_report(
-    title: str,
-    runs: list[Path],
-    statuses: list[PointStatus],
-    folder: Path,
-    masks: list[tuple[RunFolder, PointStatus]],
-    eps: Sequence[float] = (),
-) -> Path:
-    """Write the report of one or several runs; return the path of its page.
-
-    Raises:
-        PointError: the folder cannot be written.
-    """
-    _open_no_window()
-    from flexhpc.analysis.report import Provenance
-    from flexhpc.analysis.report import write_report as write
-    from flexhpc.store import RunFolder
-
-    specs = [RunFolder(run).spec.read_text() for run in runs]
-    try:
-        origins = [Provenance.of(RunFolder(run.resolve())) for run in runs]
-        return write(title, statuses, specs, folder, eps, origins, masks)
-    except OSError as error:
-        raise PointError(f"{folder}: the report cannot be written: {error.strerror}") from None
-
-
-def expected_report() -> Iterator[None]:
+def prepare_report() -> Iterator[None]:
     """Prepare for writing a report, in short steps: import modules and start the chart renderer.
 
     In total this takes more than a second. Errors are ignored here; they occur again, and are
     reported, when the report is written.
     """
-    _open_no_window()
     with contextlib.suppress(Exception):
-        for module in _LARGE:
+        for module in _SLOW_IMPORTS:
             with quick_imports():
                 import_module(module)
             yield
-        from flexhpc.analysis.figures.chart import start
+        from flexhpc.analysis.figures.chart import start_renderer
 
-        start()
+        start_renderer()
         yield
-
-
-def _open_no_window() -> None:
-    """Select matplotlib's non-interactive backend, overriding the user's choice."""
-    os.environ["MPLBACKEND"] = "agg"

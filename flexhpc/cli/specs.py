@@ -1,29 +1,72 @@
-"""Commands ``specs``, for the specs that come with flexhpc, and ``schema``, for editors."""
+"""Commands on specs: ``validate``, ``plan``, ``specs``, ``schema``."""
 
 from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from flexhpc.cli.options import Json, ProfileFile, Runs, Set, Spec
 from flexhpc.errors import InputError
 from flexhpc.shipped import folder, names
+
+
+def validate(
+    spec: Spec,
+    overrides: Set = None,
+    load: Annotated[
+        bool, typer.Option(help="Open the data, and build timm and custom networks.")
+    ] = True,
+) -> None:
+    """Check a sweep spec; print all errors at once."""
+    from flexhpc.config import checked
+    from flexhpc.launch.plan import counted
+
+    _, points = checked(spec, overrides or ())
+    if load:
+        from flexhpc.measuring.validate import validate as validate_points
+
+        problems = list(validate_points(points))
+        if errors := [f"{spec}: {message}" for error, message in problems if error]:
+            raise InputError(errors)
+        for _, message in problems:
+            typer.echo(f"not here: {message}")
+    typer.echo(f"{spec}: valid, {counted(len(points), 'point')}")
+
+
+def plan(
+    spec: Spec,
+    overrides: Set = None,
+    profile: ProfileFile = None,
+    runs: Runs = Path("runs"),
+    params: Annotated[bool, typer.Option("--params", help="Count parameters too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a sweep would measure: points, ids, which are done, and a bound on the cost."""
+    from flexhpc.launch.plan import make_plan, plan_lines
+
+    planned = make_plan(spec, overrides or (), runs, profile, params=params)
+    if as_json:
+        typer.echo(json.dumps(planned, indent=1))
+    else:
+        typer.echo("\n".join(plan_lines(planned)))
 
 
 def specs(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="One to print.")] = None,
 ) -> None:
     """List the specs that come with flexhpc, or print one: flexhpc specs NAME > mine.yaml."""
-    shipped = names("specs")
+    texts = {spec: (folder("specs") / f"{spec}.yaml").read_text() for spec in names("specs")}
     if name is None:
-        for one in shipped:
-            typer.echo(f"{one:24} {_expected((folder('specs') / f'{one}.yaml').read_text())}")
+        for spec, text in texts.items():
+            typer.echo(f"{spec:24} {_expected(text)}")
         return
-    if name not in shipped:
-        raise InputError(f"{name}: no such spec; there are {', '.join(shipped)}")
-    typer.echo(_without_make((folder("specs") / f"{name}.yaml").read_text()), nl=False)
+    if name not in texts:
+        raise InputError(f"{name}: unknown spec; there are {', '.join(texts)}")
+    typer.echo(_without_make(texts[name]), nl=False)
 
 
 def schema() -> None:
@@ -36,9 +79,9 @@ def schema() -> None:
 def _without_make(text: str) -> str:
     """Replace the ``make`` command in the header of a spec by the ``flexhpc`` command."""
 
-    def command(found: re.Match[str]) -> str:
-        sets = re.sub(r"[^\s#]+=\S+", lambda one: f"--set '{one[0]}'", found["sets"] or "")
-        return f"flexhpc sweep {found['name']} {sets}".rstrip()
+    def command(make: re.Match[str]) -> str:
+        sets = re.sub(r"[^\s#]+=\S+", lambda setting: f"--set '{setting[0]}'", make["sets"] or "")
+        return f"flexhpc sweep {make['name']} {sets}".rstrip()
 
     pattern = r"make sweep SPEC=sweeps/(?P<name>\S+)\.yaml(?: SET=\"(?P<sets>[^\"]*)\")?"
     return re.sub(pattern, command, text)
@@ -47,5 +90,5 @@ def _without_make(text: str) -> str:
 def _expected(text: str) -> str:
     """Return the first sentence after ``Expected:`` in the header of a spec, or of the header."""
     comment = " ".join(line[1:].strip() for line in text.splitlines() if line.startswith("#"))
-    said = comment.partition("Expected: ")[2] or comment
-    return said.split(". ")[0].rstrip(".")
+    expected = comment.partition("Expected: ")[2] or comment
+    return expected.split(". ")[0].rstrip(".")

@@ -11,8 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from flexhpc.analysis.failures import by_reason, named
-from flexhpc.analysis.status_table import status_view
+from flexhpc.analysis.reasons import failures, names
+from flexhpc.analysis.tables import status_view
 from flexhpc.analysis.text import emc_text, span
 from flexhpc.launch.time_left import seconds_left
 from flexhpc.store.status import PointStatus
@@ -85,10 +85,10 @@ class View:
         for status in changed:
             if status.state == "done":
                 self._print(f"{count} {_label(status)}: done {emc_text(status.estimate)}")
-        for message, failed in by_reason(changed).items():
+        for message, points in failures(changed).items():
             reason = "for the same reason as before" if message in self._reported else message
             self._reported.add(message)
-            self._print(f"{count} {named(failed)}: failed {reason}")
+            self._print(f"{count} {names(points)}: failed {reason}")
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)

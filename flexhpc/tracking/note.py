@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from flexhpc.analysis.censoring import why_bound
-from flexhpc.analysis.endings import ending_text, warnings
+from flexhpc.analysis.reasons import best_text, ending_text, warnings, why_bound
 from flexhpc.analysis.text import emc_text, ratio_text
-from flexhpc.analysis.tuning import best_text
 from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
 

@@ -21,10 +21,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from flexhpc.analysis.collect import measurements, row_of
-from flexhpc.analysis.details import of_point
-from flexhpc.analysis.figures.chart import svg
 from flexhpc.analysis.figures.point import fit_chart
+from flexhpc.analysis.results import measurements, row_of
 from flexhpc.atomic import locked, read_json, write_json
 from flexhpc.config import checked
 from flexhpc.search import estimate_so_far, history_of
@@ -355,7 +353,7 @@ class Syncer:
         self.client.log_batch(parent.run_id, metrics=metrics, tags=tags)
         with tempfile.TemporaryDirectory() as folder:
             figure = Path(folder) / "fit_curve.svg"
-            figure.write_text(svg(fit_chart(of_point(status))), encoding="utf-8")
+            fit_chart(status).save(figure)
             self.client.log_artifact(parent.run_id, str(figure))
         self.client.log_artifact(parent.run_id, str(self.run.point(status.point.id)))
         self.client.set_terminated(parent.run_id, status="FINISHED", end_time=end)

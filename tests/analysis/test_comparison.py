@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexhpc.analysis.comparison import WRONG, Effect, _holm, compared, decided, suggested
+from flexhpc.analysis.comparison import WRONG, Effect, compared, decided, suggested
 from flexhpc.analysis.comparison import effects as undecided
 from flexhpc.analysis.likelihood import LOG_EMC, LOG_RATIO, is_open, likelihood_of, of_ratio
 from flexhpc.analysis.scaling_law import power_laws
@@ -18,9 +18,8 @@ from flexhpc.config.sections.compare import Compare
 from flexhpc.errors import InputError
 from flexhpc.search.fit_curve import posterior
 from flexhpc.store.status import PointStatus, of_run
+from tests.analysis.made import measured, planted_points, status, sweep_of
 from tests.analysis.made import points as two_points
-from tests.analysis.made import status
-from tests.analysis.planted import measured, planted_points, sweep_of
 from tests.command import succeeded
 from tests.conftest import FULL, Cli
 
@@ -60,7 +59,7 @@ def test_it_is_said_where_the_order_turns(
     singles: tuple[float, ...], growing: bool, said: str
 ) -> None:
     effect = Effect(
-        by="k", value="a", baseline="b", within={}, pairs=2, silent=0, alone=0, level=0.9,
+        by="k", value="a", baseline="b", within={}, pairs=2, bounds=0, unpaired=0, level=0.9,
         singles=singles, growing=growing,
     )  # fmt: skip
     assert effect.turns == said
@@ -100,9 +99,9 @@ def test_two_seeds_decide_nothing_that_is_not_there(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     points = planted_points(tmp_path, 1)
     (found,) = effects(sweep_of(points, truth(1.05), rng, scatter=0.1), BY)
-    assert (found.verdict, found.pairs, found.silent, found.alone) == ("not decided", 3, 0, 0)
+    assert (found.verdict, found.pairs, found.bounds, found.unpaired) == ("not decided", 3, 0, 0)
     assert found.more is not None
-    assert "more pairs would" in found.said
+    assert "more pairs would" in found.verdict_text
     assert found.low < 1 < found.high
 
 
@@ -125,9 +124,9 @@ def test_bounds_enter_as_bounds(tmp_path: Path) -> None:
     assert turned.high == pytest.approx(1 / found.low, rel=0.05)
     both = [measured(p, 5000.0, rng, limit=300) for p in points]
     (found,) = effects(both, BY)
-    assert (found.pairs, found.silent, found.verdict) == (6, 6, "not decided")
+    assert (found.pairs, found.bounds, found.verdict) == (6, 6, "not decided")
     assert found.ratio_text == ""
-    assert "both are bounds" in found.said
+    assert "both are bounds" in found.verdict_text
 
 
 def replace_baseline(value: str) -> Compare:
@@ -164,10 +163,21 @@ def test_a_likelihood_is_open_where_data_ended(tmp_path: Path) -> None:
     assert nothing[np.log(30) < LOG_EMC].max() < 0.05
 
 
-def test_holm() -> None:
-    assert _holm([0.006, 0.02, 0.0065, 0.9]) == [True, False, True, False]
-    assert _holm([0.02, 0.023]) == [False, False]
-    assert _holm([]) == []
+def test_verdicts_are_corrected_for_the_number_of_comparisons() -> None:
+    """Holm's procedure at 2.5 %: the smallest probability of four must be below 0.00625."""
+    for wrong, expected in (
+        ((0.006, 0.02, 0.0065, 0.9), (True, False, True, False)), ((0.02, 0.023), (False, False)),
+    ):  # fmt: skip
+        compared = [
+            Effect(
+                by="k", value="a", baseline="b", within={}, pairs=2, bounds=0, unpaired=0,
+                level=0.9, chance=1 - p / 2,
+            )
+            for p in wrong
+        ]  # fmt: skip
+        verdicts = [effect.verdict for effect in decided(compared)]
+        assert verdicts == ["larger" if passed else "not decided" for passed in expected]
+    assert decided([]) == []
 
 
 def test_what_goes_with_a_value_alone_parts_no_pair(tmp_path: Path) -> None:
@@ -182,9 +192,9 @@ def test_what_goes_with_a_value_alone_parts_no_pair(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     some = [measured(p, 50.0 * p.swept["model.width"], rng) for p in checked(spec)[1]]
     (found,) = effects(some, Compare(by="training.optimizer"))
-    assert (found.value, found.baseline, found.pairs, found.alone) == ("adam", "sgd", 4, 0)
+    assert (found.value, found.baseline, found.pairs, found.unpaired) == ("adam", "sgd", 4, 0)
     (found,) = effects(some[1:], Compare(by="training.optimizer"))
-    assert found.pairs + found.alone in (3, 4)
+    assert found.pairs + found.unpaired in (3, 4)
     assert [e.pairs for e in effects(some, Compare(by="training.optimizer", within=["seed"]))] == [
         2,
         2,
@@ -297,7 +307,7 @@ def test_runs_are_paired_within_themselves_whatever_their_order(tmp_path: Path) 
     high = [of_run(s, "high") for s in sweep_of(points, truth(1.0, 75.0), rng, scatter=0)]
     (found,) = effects([*low, *high], BY)
     (again,) = effects([*high, *low], BY)
-    assert (found.pairs, found.alone) == (again.pairs, again.alone) == (6, 0)
+    assert (found.pairs, found.unpaired) == (again.pairs, again.unpaired) == (6, 0)
     assert found.low < 1 < found.high
     assert again.ratio == pytest.approx(found.ratio, rel=0.02)
     (by_run,) = effects([*low, *high], Compare(by="run"))
@@ -311,11 +321,11 @@ def test_what_is_not_measured_yet_pairs_with_nothing(tmp_path: Path) -> None:
     waiting = [PointStatus(point=one.point, state="waiting") for one in some]
     begun = [some[0], *waiting[1:5], some[5]]  # relu of width 4, tanh of width 16
     (found,) = effects(begun, BY)
-    assert (found.pairs, found.alone, found.said) == (0, 1, "no pairs")
+    assert (found.pairs, found.unpaired, found.verdict_text) == (0, 1, "no pairs")
     assert effects([*waiting[:3], *some[3:]], BY) == [], "nothing of the baseline"
     assert effects(waiting, BY) == []
     asked = "name: x\ncompare:\n- {by: model.activation}\ngrid: {}\n"
-    assert [one.said for one in compared(begun, [asked])] == ["no pairs"]
+    assert [one.verdict_text for one in compared(begun, [asked])] == ["no pairs"]
     assert compared(begun, ["name: x\n"]) == [], "what nobody asked for"
 
 
@@ -336,7 +346,7 @@ def test_growth_and_mappings_are_compared(tmp_path: Path) -> None:
         assert (found.value, found.baseline, found.pairs) == ("weight_decay=0.01", "sgd", 1)
     with pytest.raises(InputError, match=r"training\.ratee: no point has this key"):
         effects(some, Compare(by="training", within=["training.ratee"]))
-    with pytest.raises(InputError, match="is what is compared"):
+    with pytest.raises(InputError, match="cannot be both compared and in within"):
         effects(some, Compare(by="training", within=["training"]))
 
 

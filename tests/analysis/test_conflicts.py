@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexhpc.analysis.collect import row_of
 from flexhpc.analysis.conflicts import chance_of_conflict, conflict_notes
+from flexhpc.analysis.results import row_of
 from flexhpc.config.sections.data import Table
 from flexhpc.data import load_samples
 from flexhpc.data.labelling import draw_subset

@@ -13,22 +13,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from flexhpc.analysis.collect import row_of
 from flexhpc.analysis.figures.generalization import generalization_figure
 from flexhpc.analysis.generalization import (
-    FEWEST,
+    MIN_PAIRS,
     Pair,
     by_family,
     correlations,
     exact,
+    interpolation_text,
     pairs,
 )
 from flexhpc.analysis.information import information, most_information
-from flexhpc.analysis.report import interpolated, write_report
+from flexhpc.analysis.report import write_report
+from flexhpc.analysis.results import row_of
 from flexhpc.config import Point, checked
 from flexhpc.search import ProbeResult
 from flexhpc.store.status import PointStatus
 from tests.analysis.made import points, status
+from tests.analysis.test_reasons import ALL_FIT, NONE_FIT
 
 
 def test_a_perfect_fit_takes_up_all_of_its_labels() -> None:
@@ -76,22 +78,19 @@ def test_the_maximum_is_over_n() -> None:
     )
 
 
-def test_refused_probes_hold_nothing_that_counts() -> None:
+def test_the_interval_is_students_t_over_similar_n() -> None:
+    """Of three trainings at the best n; a single one has no interval, rejected ones are ignored."""
+    trainings = [result(200, missed) for missed in (8, 10, 14)]
+    bits = [information(200, 1 - missed / 200, 10) for missed in (8, 10, 14)]
+    stored = most_information([*trainings, result(20, 0)], 10)
+    low, high = stats.t.interval(0.9, 2, np.mean(bits), stats.sem(bits))
+    assert (stored.low, stored.high) == pytest.approx((low, high))
+    assert stored.most == pytest.approx(np.mean(bits))
+    assert stored.per(10).high == pytest.approx(high / 10)
+    assert most_information([result(20, 0)], 10).low is None
     assert most_information([result(50, 0), result(900, 0, rejected=True)], 2).most == 50
     assert most_information([result(50, 1, rejected=True)], 2) is None
     assert most_information([], 2) is None
-
-
-def test_the_interval_is_students_t_of_what_is_taken_together() -> None:
-    """Three trainings at the best n; one alone has none."""
-    some = [result(200, missed) for missed in (8, 10, 14)]
-    bits = [information(200, 1 - missed / 200, 10) for missed in (8, 10, 14)]
-    held = most_information([*some, result(20, 0)], 10)
-    low, high = stats.t.interval(0.9, 2, np.mean(bits), stats.sem(bits))
-    assert (held.low, held.high) == pytest.approx((low, high))
-    assert held.most == pytest.approx(np.mean(bits))
-    assert most_information([result(20, 0)], 10).low is None
-    assert held.per(10).high == pytest.approx(high / 10)
 
 
 @pytest.mark.parametrize("labels", ["random", "original", "corrupted"])
@@ -101,11 +100,7 @@ def test_bits_per_parameter_are_of_random_labels_only(labels: str, tmp_path: Pat
     row = row_of(status(point, [(16, 0), (32, 0)], params=50, classes=10))
     wanted = 32 * math.log2(10) / 50 if labels == "random" else None
     assert row["bits_per_param"] == (pytest.approx(wanted) if wanted else None)
-
-
-def test_bits_per_parameter_need_the_number_of_classes(tmp_path: Path) -> None:
-    point = points(tmp_path)[0]
-    assert row_of(status(point, [(16, 0)], classes=0))["bits_per_param"] is None
+    assert row_of(status(point, [(16, 0)], classes=0))["bits_per_param"] is None, "not stored"
 
 
 def pair(excess: float, accuracy: float, params: int) -> Pair:
@@ -172,16 +167,13 @@ def test_a_correlation_that_is_nothing_without_one_model_is_said_to_be_so() -> N
     lines = correlations([*same, pair(3.0, 0.95, 500)], "test_accuracy")
     assert lines[0].value > 0.9
     assert {line.without_text for line in lines} == {"not defined"}
-    few = correlations(some_pairs(FEWEST, 0.1, 0.1), "gap")
+    few = correlations(some_pairs(MIN_PAIRS, 0.1, 0.1), "gap")
     assert {line.without_text for line in few} == {"not defined"}, "three models are too few"
 
 
-def test_few_models_give_no_correlation() -> None:
-    assert correlations(some_pairs(FEWEST - 1, 0.1, 0.1), "gap") == []
-    assert len(correlations(some_pairs(FEWEST, 0.1, 0.1), "gap")) == 4
-
-
-def test_nothing_is_said_where_nothing_varies() -> None:
+def test_few_models_or_constant_values_give_no_correlation() -> None:
+    assert correlations(some_pairs(MIN_PAIRS - 1, 0.1, 0.1), "gap") == []
+    assert len(correlations(some_pairs(MIN_PAIRS, 0.1, 0.1), "gap")) == 4
     same_gap = [replace(p, gap=0.0, params=100) for p in some_pairs(8, 0.1, 0.05)]
     assert correlations(same_gap, "gap") == []
     names = {line.name for line in correlations(same_gap, "test_accuracy")}
@@ -209,8 +201,6 @@ def evaluated(point: Point, outcomes: list[tuple[int, int]], params: int) -> Poi
     return replace(found, record=replace(found.record, evaluation=evaluation))
 
 
-ALL_FIT = [(min(16 * 2**i, 1000), 0) for i in range(7)]
-NONE_FIT = [(16, 9), (8, 7), (4, 2)]
 SOME_FIT = [(16, 0), (32, 0), (64, 5), (45, 3)]
 
 
@@ -230,14 +220,20 @@ def test_which_side_of_a_ratio_is_bounded(
     true: list[tuple[int, int]], random: list[tuple[int, int]], bound: str, tmp_path: Path
 ) -> None:
     original, other = (points(tmp_path, data=f"labels: {x}")[0] for x in ("original", "random"))
-    (found,) = pairs([evaluated(original, true, 10), evaluated(other, random, 10)])
+    statuses = [evaluated(original, true, 10), evaluated(other, random, 10)]
+    (found,) = pairs(statuses)
     assert (found.bound, found.censored) == (bound, bound != "none")
     if true is NONE_FIT:
         assert found.emc_true == 4, "below 4 is what is known"
-    arrows = [text for text in generalization_figure([found]).axes[0].texts if text.arrow_patch]
-    assert [np.sign(text.xyann[0]) for text in arrows] == {
-        "none": [], "unknown": [], "lower": [1], "upper": [-1],
-    }[bound]  # fmt: skip
+    spec = generalization_figure(statuses)
+    (row,) = spec["data"]["values"]
+    assert row["ratio"] == pytest.approx(math.exp(found.excess))
+    (mark,) = (
+        one["mark"] for one in spec["layer"] if row["bound"] in one["transform"][0]["filter"]
+    )
+    assert mark["filled"] == (bound == "none")
+    tip = float(mark["shape"][1:].split(",")[0]) if "shape" in mark else 0
+    assert np.sign(tip) == {"lower": 1, "upper": -1}.get(bound, 0)
 
 
 @pytest.mark.parametrize("exact_ones", [2, 6])
@@ -256,7 +252,7 @@ def test_the_report_counts_the_pairs_that_are_left_out(exact_ones: int, tmp_path
         cut = top[: 3 + point.model.width % 5] if true else top
         statuses.append(evaluated(point, ALL_FIT if fits else cut, 10 * point.model.width))
     page = write_report("x", statuses, [], tmp_path / "report").read_text()
-    assert f"{8 - exact_ones} of 8 pairs left out: their EMC is censored." in page
+    assert f"{8 - exact_ones} of 8 pairs are omitted, because their EMC is censored." in page
     assert ("all (6)" in page) == (exact_ones == 6)
     assert ("no correlation is given" in page) == (exact_ones == 2)
 
@@ -265,7 +261,7 @@ def test_correlations_within_a_family_and_pooled() -> None:
     found = some_pairs(10, 0.1, 0.05)
     assert list(by_family(found)) == ["all"]
     mixed = [*found, *(replace(p, family="cnn") for p in found[:5])]
-    mixed += [replace(p, family="vit") for p in found[: FEWEST - 1]]
+    mixed += [replace(p, family="vit") for p in found[: MIN_PAIRS - 1]]
     assert {k: len(v) for k, v in by_family(mixed).items()} == {"all": 18, "mlp": 10, "cnn": 5}
 
 
@@ -307,7 +303,7 @@ def test_seeds_of_one_model_are_one_pair(tmp_path: Path) -> None:
 
 def test_trainings_that_did_not_interpolate_are_left_out_and_counted(tmp_path: Path) -> None:
     statuses = some_statuses(tmp_path)
-    assert interpolated(statuses) == (
+    assert interpolation_text(statuses) == (
         "6 of 6 trainings behind test accuracy and gap interpolated (train accuracy 1)."
     )
     trained = [s.record.evaluation for s in statuses if s.record.evaluation]
@@ -318,16 +314,16 @@ def test_trainings_that_did_not_interpolate_are_left_out_and_counted(tmp_path: P
     for one in trained[:2]:
         one |= {"interpolated": False, "verdict": "not_fit"}
     assert [p.params for p in pairs(statuses)] == [800]
-    said = interpolated([*statuses, *statuses])
+    said = interpolation_text([*statuses, *statuses])
     assert said.startswith("3 of 6 trainings")
     assert "3 did not (2 not_fit, 1 unconverged)" in said
-    assert "correlations leave 3 out" in said
+    assert "correlations omit 3" in said
     for one in trained:
         one |= {"interpolated": False, "verdict": "unconverged"}
     assert pairs(statuses) == []
-    assert interpolated(statuses).startswith("0 of 6 trainings")
-    assert "6 did not (6 unconverged)" in interpolated(statuses)
-    assert "no correlation is given" in interpolated(statuses)
+    assert interpolation_text(statuses).startswith("0 of 6 trainings")
+    assert "6 did not (6 unconverged)" in interpolation_text(statuses)
+    assert "no correlation is given" in interpolation_text(statuses)
     for one in statuses:
         one.record.evaluation = None
-    assert interpolated(statuses) == ""
+    assert interpolation_text(statuses) == ""

@@ -9,13 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flexhpc.analysis.endings import ending_text
-from flexhpc.analysis.failures import NO_RESULT, failure_lines
-from flexhpc.analysis.status_table import status_view
-from flexhpc.analysis.tables import results_table
-from flexhpc.analysis.text import emc_text
-from flexhpc.analysis.trimmed import trimmed
-from flexhpc.analysis.whole_columns import Column, cut, table_of
+from flexhpc.analysis.reasons import NO_RESULT, ending_text, failure_lines
+from flexhpc.analysis.tables import Column, cut, results_table, status_view, table_of
+from flexhpc.analysis.text import emc_text, trimmed
 from flexhpc.config import checked
 from flexhpc.store.status import PointStatus
 from tests.analysis.made import BAYES, points, status
@@ -38,6 +34,23 @@ def some(tmp_path: Path) -> list[PointStatus]:
     at_work = replace(status(large, outcomes), state="running", progress=PROGRESS, host="node")
     waiting = PointStatus(point=replace(large, id="waits"), state="waiting")
     return [done, at_work, waiting]
+
+
+@pytest.mark.parametrize("width", [120, 150, 200])
+def test_long_names_are_cut_in_the_middle(some: list[PointStatus], width: int) -> None:
+    """Keys without a value are omitted from names."""
+    keys = {f"model.key_{i}": None if i % 2 else i for i in range(16)}
+    statuses = [
+        replace(some[0], point=replace(some[0].point, swept={**keys, "seed": seed}), host="host")
+        for seed in range(3)
+    ]
+    lines = shown(status_view(statuses, width), width)[1:]
+    for seed, (line, point) in enumerate(zip(lines, statuses, strict=True)):
+        assert len(line) <= width
+        assert emc_text(point.estimate) in line
+        assert ending_text(point) in line
+        assert f"seed={seed} " in line
+        assert "None" not in line
 
 
 @pytest.mark.parametrize("width", [60, 80, 110, 160])
@@ -124,3 +137,14 @@ def test_of_swept_mappings_only_what_differs_is_shown(tmp_path: Path) -> None:
     assert [s.point.label for s in trimmed(waiting)] == ["sgd", "sgd weight_decay=0.01", "adam"]
     assert [s.point.label for s in trimmed(waiting[:2])] == ["sgd", "weight_decay=0.01"]
     assert trimmed(waiting[:1])[0].point.label == "sgd"
+
+
+def test_tuned_keys_are_in_the_label(tmp_path: Path) -> None:
+    spec = tmp_path / "labelled.yaml"
+    spec.write_text(
+        "name: labelled\nfixed:\n  data: {source: digits}\n  model: {family: mlp, width: 8}\n"
+        "grid:\n  training:\n    - {optimizer: sgd, lr: {tune: [0.01, 0.3]}}\n"
+        "    - {optimizer: adam, lr: 0.001}\n"
+    )
+    labels = [point.label for point in checked(spec)[1]]
+    assert labels == ["sgd lr=[0.01, 0.3]", "adam lr=0.001"]

@@ -48,7 +48,11 @@ def test_measuring_from_python(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     np.testing.assert_array_equal(alone.masks.fitted().sum(axis=1)[fits], alone.probes.n[fits])
     low, high = np.quantile(alone.draws(20_000), [0.05, 0.95])
     assert alone.interval == pytest.approx((low, high), abs=1)
-    assert alone.plot().axes
+    alone.plot().save(tmp_path / "fit.pdf")
+    assert (tmp_path / "fit.pdf").read_bytes().startswith(b"%PDF")
+    with pytest.raises(ValueError, match="unknown format"):
+        alone.plot().save(tmp_path / "fit.bmp")
+    assert set(alone.plot()._repr_mimebundle_()) == {"image/svg+xml", "image/png"}
     kept = measure(run=tmp_path / "mine")
     assert (kept.emc, kept.interval) == (alone.emc, alone.interval)
     files = {p: p.stat().st_mtime_ns for p in (tmp_path / "mine").rglob("*.h5")}
@@ -128,7 +132,7 @@ def test_a_sweep_from_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("given", "message"),
     {
-        "a network": ({"model": nn.Linear(3, 3)}, "give what makes an untrained network"),
+        "a network": ({"model": nn.Linear(3, 3)}, "must be a function that returns"),
         "optimizer": ({"training": {"optimizer": "adan"}}, "^training.optimizer: .*did you mean"),
         "data": ({"data": 3}, "gave a int, not \\(inputs, labels\\)"),
         "no YAML": ({"training": {"lr": object()}}, "the spec holds what YAML cannot"),

@@ -316,7 +316,7 @@ def test_from_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = flexhpc.measure(data=data, training={"trainer": halves}, search=search)
     assert 55 <= found.emc <= 62
     assert found.params == 0
-    assert found.plot().axes
+    assert found.plot().svg().startswith("<svg")
     images = (draw.integers(0, 9, (300, 8, 8), dtype=np.uint8), draw.integers(0, 10, 300))
     named = flexhpc.measure(
         data=images, training={"trainer": "fits:most", "kwargs": {"most": 30}}, search=search

@@ -167,8 +167,8 @@ def test_pipes_and_large_files_keep_nobody_waiting(tmp_path: Path) -> None:
     assert "more than any such file" in output.stderr
 
 
-def test_an_ascii_locale_and_a_bad_backend_of_matplotlib(measured: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "MPLBACKEND": "nonsense"}
+def test_an_ascii_locale(measured: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
     for command in (["results", measured], ["report", measured, "-o", tmp_path / "report"]):
         done = subprocess.run(
             [str(FLEXHPC), *map(str, command)], env=environment, capture_output=True, text=True,

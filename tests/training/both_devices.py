@@ -129,7 +129,7 @@ def gpu_check(kind: str) -> str:
     """Return what ``flexhpc doctor`` prints about accelerators."""
     with device_of_type(kind):
         (check,) = (check for check in examine() if check.name == "gpu")
-    return check.what
+    return check.finding
 
 
 def fit(inputs: np.ndarray, labels: np.ndarray, model: nn.Module) -> torch.Tensor:

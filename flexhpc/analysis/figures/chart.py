@@ -1,36 +1,45 @@
-"""Charts as Vega-Lite specs, with one style for interactive charts on the page and for files."""
+"""Charts as Vega-Lite specs in one style, for the page, files and notebooks."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import vl_convert
 
 from flexhpc.atomic import write_atomic
+from flexhpc.store.status import PointStatus
 
 Spec = dict[str, Any]
 COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#8A8A8A", "#7B4FB5",
 )  # fmt: skip
 """Palette after Okabe and Ito: distinguishable with colour blindness, on white and on black."""
-LEAST = 0.7
+SMALLEST = 0.7
 """Value (samples) at which an EMC of 0 is shown on a logarithmic axis."""
-ARROWS = {
+VERTICAL_ARROWS = {
     "right": "M0,-1.6 L0.6,-0.5 L0.2,-0.5 L0.2,0.6 L-0.2,0.6 L-0.2,-0.5 L-0.6,-0.5 Z",
     "left": "M0,1.6 L0.6,0.5 L0.2,0.5 L0.2,-0.6 L-0.2,-0.6 L-0.2,0.5 L-0.6,0.5 Z",
 }
-"""Arrow shapes for the bound of a censored EMC, which point to where the EMC lies."""
+HORIZONTAL_ARROWS = {
+    "right": "M1.6,0 L0.5,0.6 L0.5,0.2 L-0.6,0.2 L-0.6,-0.2 L0.5,-0.2 L0.5,-0.6 Z",
+    "left": "M-1.6,0 L-0.5,0.6 L-0.5,0.2 L0.6,0.2 L0.6,-0.2 L-0.5,-0.2 L-0.5,-0.6 Z",
+}
+"""Arrow shapes for the bound of a censored value, which point to where the value lies: up and down,
+or right and left."""
 _TICKS = (
     (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 1.2, 1.5, *range(2, 10)),
     tuple(i / 10 for i in range(10, 100)),
 )  # fmt: skip
 """Leading digits of the ticks on a logarithmic axis; the first set with enough ticks is used."""
-_FEWEST_TICKS = 4
+_MIN_TICKS = 4
+_LABEL_HEIGHT = 15
 _VEGA_LITE = "6.4"
 _SCHEMA = f"https://vega.github.io/schema/vega-lite/v{_VEGA_LITE.split('.')[0]}.json"
 _FONT = "system-ui, 'DejaVu Sans', sans-serif"
@@ -48,45 +57,95 @@ _CONFIG: Spec = {
 }  # fmt: skip
 
 
-def chart(layers: Sequence[Spec], *, width: int, height: int, **more: Any) -> Spec:
-    """Return a chart of superimposed layers."""
-    whole = {"layer": list(layers), "width": width, "height": height, **more}
-    return {"$schema": _SCHEMA, "config": _CONFIG, **whole}
-
-
-def faceted(
-    layers: Sequence[Spec], data: Sequence[Mapping[str, Any]], field: str, names: Sequence[str], *,
-    width: int, height: int,
+def chart(
+    layers: Sequence[Spec], *, width: int, height: int,
+    data: Sequence[Mapping[str, Any]] | None = None, facets: Sequence[str] = (),
 ) -> Spec:  # fmt: skip
-    """Return charts side by side, one per value of a field, with shared axes."""
+    """Return a chart of superimposed layers, or one per value of ``facet``, with shared axes.
+
+    Args:
+        layers: layers of the chart; width, height: size of each facet (pixels).
+        data: data of all layers that have none of their own.
+        facets: values of the field ``facet`` of the data, in order; a single one is not a facet.
+    """
+    spec: Spec = {"layer": list(layers), "width": width, "height": height}
+    if len(facets) > 1:
+        facet = {"field": "facet", "type": "nominal", "title": None, "sort": list(facets)}
+        spec = {"facet": facet, "columns": 3, "spec": spec}
+    if data is not None:
+        spec["data"] = {"values": list(data)}
+    return {"$schema": _SCHEMA, "config": _CONFIG, **spec}
+
+
+def layer(mark: Spec, encoding: Spec, *, where: str = "") -> Spec:
+    """Return a layer of a chart, restricted to the data for which an expression is true."""
     return {
-        "$schema": _SCHEMA,
-        "config": _CONFIG,
-        "data": {"values": list(data)},
-        "facet": {"field": field, "type": "nominal", "title": None, "sort": list(names)},
-        "columns": 3,
-        "spec": {"layer": list(layers), "width": width, "height": height},
-    }
+        "transform": [{"filter": where}] if where else [], "mark": mark, "encoding": encoding,
+    }  # fmt: skip
 
 
-def start() -> None:
+@dataclass(frozen=True)
+class Chart:
+    """A chart that notebooks display and that is saved as SVG, PNG or PDF.
+
+    Attributes:
+        spec: the chart as a Vega-Lite spec, which ``altair.Chart.from_dict`` reads too.
+    """
+
+    spec: Spec = field(repr=False)
+
+    def svg(self) -> str:
+        """Render the chart as SVG text."""
+        return str(vl_convert.vegalite_to_svg(self.spec, vl_version=_VEGA_LITE))
+
+    def png(self) -> bytes:
+        """Render the chart as PNG, at two pixels per screen pixel."""
+        return bytes(vl_convert.vegalite_to_png(self.spec, vl_version=_VEGA_LITE, scale=2))
+
+    def save(self, path: str | Path) -> None:
+        """Write the chart to a file.
+
+        Args:
+            path: a file that ends in ``.svg``, ``.png`` or ``.pdf``.
+
+        Raises:
+            ValueError: the name of the file has another ending.
+        """
+        path = Path(path)
+        if path.suffix == ".svg":
+            write_atomic(path, self.svg())
+        elif path.suffix == ".png":
+            write_atomic(path, self.png())
+        elif path.suffix == ".pdf":
+            pdf = vl_convert.vegalite_to_pdf(self.spec, vl_version=_VEGA_LITE)
+            write_atomic(path, bytes(pdf))
+        else:
+            raise ValueError(f"{path}: unknown format; use .svg, .png or .pdf")
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        """Return the chart for IPython, as SVG and PNG."""
+        png = base64.b64encode(self.png()).decode()
+        return {"image/svg+xml": self.svg(), "image/png": png}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFigure:
+    """A figure of the report.
+
+    Attributes:
+        name: file name without its extension; title, caption: text on the page.
+        draw: function from all points to a Vega-Lite spec, or None if there is nothing to show.
+    """
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[Sequence[PointStatus]], Spec | None]
+
+
+def start_renderer() -> None:
     """Start the renderer in advance, which takes as long as rendering ten charts."""
-    svg(chart([], width=1, height=1))
-
-
-def svg(spec: Spec) -> str:
-    """Render a chart as SVG text."""
-    return str(vl_convert.vegalite_to_svg(spec, vl_version=_VEGA_LITE))
-
-
-def png(spec: Spec) -> bytes:
-    """Render a chart as PNG, at two pixels per screen pixel."""
-    return bytes(vl_convert.vegalite_to_png(spec, vl_version=_VEGA_LITE, scale=2))
-
-
-def pdf(spec: Spec) -> bytes:
-    """Render a chart as PDF."""
-    return bytes(vl_convert.vegalite_to_pdf(spec, vl_version=_VEGA_LITE))
+    Chart(chart([], width=1, height=1)).svg()
 
 
 def library() -> str:
@@ -96,13 +155,13 @@ def library() -> str:
     """
     name = f"vega-{vl_convert.get_vega_version()}-lite-{_VEGA_LITE}.js"
     with contextlib.suppress(OSError, UnicodeDecodeError, RuntimeError):  # no home folder
-        if kept := (_cache() / name).read_text(encoding="utf-8"):
-            return kept
-    made = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version=_VEGA_LITE))
-    made = made.replace("</script", "<\\/script")
+        if cached := (_cache() / name).read_text(encoding="utf-8"):
+            return cached
+    code = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version=_VEGA_LITE))
+    code = code.replace("</script", "<\\/script")
     with contextlib.suppress(OSError, RuntimeError):
-        write_atomic(_cache() / name, made, durable=False)
-    return made
+        write_atomic(_cache() / name, code, durable=False)
+    return code
 
 
 def _cache() -> Path:
@@ -128,30 +187,29 @@ def log_axis(title: str, domain: Sequence[float]) -> Spec:
     for steps in _TICKS if len(decades) < 6 else ((1.0,),):
         ticks = [step * 10.0**decade for decade in decades for step in steps]
         shown = [tick for tick in ticks if domain[0] <= tick <= domain[1]]
-        if len(shown) >= _FEWEST_TICKS:
+        if len(shown) >= _MIN_TICKS:
             break
     short = "format(datum.value, datum.value < 1000 ? '~g' : '~s')"  # 0.2 and 2k, not 200m
     return {"title": title, "labelExpr": short, "values": shown, "labelOverlap": "greedy"}
 
 
-def spread(places: Mapping[str, float], domain: Sequence[float], height: float) -> dict[str, float]:
+def spread(values: Mapping[str, float], domain: Sequence[float], height: float) -> dict[str, float]:
     """Move values on a logarithmic axis apart until their labels do not overlap.
 
     Args:
-        places: values by name; domain: both ends of the axis; height: height of the axis (pixels).
+        values: values by name; domain: both ends of the axis; height: height of the axis (pixels).
 
     Returns:
         The moved values by name.
     """
-    low, high = math.log(domain[0]), math.log(domain[1])
-    least = 15 * (high - low) / height
-    names = sorted(places, key=places.__getitem__)
-    at = [math.log(places[name]) for name in names]
+    least = _LABEL_HEIGHT * math.log(domain[1] / domain[0]) / height
+    names = sorted(values, key=values.__getitem__)
+    logs = [math.log(values[name]) for name in names]
     for _ in range(200):
-        pairs = [i for i in range(len(at) - 1) if at[i + 1] - at[i] < least * 0.999]
-        if not pairs:
+        close = [i for i in range(len(logs) - 1) if logs[i + 1] - logs[i] < least * 0.999]
+        if not close:
             break
-        for i in pairs:
-            push = (least - (at[i + 1] - at[i])) / 2
-            at[i], at[i + 1] = at[i] - push, at[i + 1] + push
-    return {name: math.exp(place) for name, place in zip(names, at, strict=True)}
+        for i in close:
+            push = (least - (logs[i + 1] - logs[i])) / 2
+            logs[i], logs[i + 1] = logs[i] - push, logs[i + 1] + push
+    return {name: math.exp(log) for name, log in zip(names, logs, strict=True)}

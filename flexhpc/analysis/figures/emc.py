@@ -2,332 +2,328 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from flexhpc.analysis.figures.beside import Beside
+import numpy as np
+
 from flexhpc.analysis.figures.chart import (
-    ARROWS,
     COLOURS,
-    LEAST,
+    HORIZONTAL_ARROWS,
+    SMALLEST,
+    VERTICAL_ARROWS,
+    ReportFigure,
     Spec,
     chart,
-    faceted,
+    layer,
     log_axis,
     log_domain,
     spread,
-)  # fmt: skip
-from flexhpc.analysis.figures.curves import medians_of
-from flexhpc.analysis.figures.layout import Layout, kinds_of, layout_of, name_of, telling
-from flexhpc.analysis.figures.shown import ReportFigure
-from flexhpc.analysis.text import emc_text, ratio_text
+)
+from flexhpc.analysis.figures.dodge import Dodge
+from flexhpc.analysis.figures.layout import (
+    Layout,
+    independent_keys,
+    layout_of,
+    name_of,
+    varied_keys,
+)
+from flexhpc.analysis.text import emc_or_bound, emc_text, ratio_text
+from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
 
-_WIDTH, _HEIGHT, _FACET = 640, 380, (300, 260)
-_ONE_OF_TWO = (440, 320)
+_SIZES = {1: (640, 380), 2: (440, 320)}
+_FACET = (300, 260)
+"""Width and height (pixels) of one or two facets, and of more."""
 _ROW = 26
-_MOST_ROWS, _MOST_BESIDE, _DENSE = 150, 12, 900
+_MAX_ROWS, _MAX_SEEDS_IN_ROW, _DENSE_HEIGHT = 150, 12, 900
 """Maximum number of named rows, maximum number of seeds side by side in a row, and the height
 (pixels) of a figure with more rows."""
 _SMALL, _LARGE = 26, 55
 """Areas of markers (square pixels): where points are side by side, and otherwise."""
 _LOG_FROM = 8.0
 """Minimum ratio of the largest to the smallest swept number for a logarithmic axis."""
-
-Row = dict[str, Any]
-
-
-def emc_figure(statuses: Sequence[PointStatus]) -> Spec | None:
-    """Plot EMC with intervals, and arrows for bounds; None if no point has an estimate."""
-    return _figure(_measured(statuses), per_parameter=False)
-
-
-def efficiency_figure(statuses: Sequence[PointStatus]) -> Spec | None:
-    """Plot EMC per parameter in the layout of the EMC figure; None if no point has parameters."""
-    some = [one for one in _measured(statuses) if one[1].record and one[1].record.header.params]
-    return _figure(some, per_parameter=True)
-
-
-Numbered = Sequence[tuple[int, PointStatus]]
-"""Pairs of the index of a point in the report and the point."""
-
-
-def _figure(numbered: Numbered, *, per_parameter: bool) -> Spec | None:
-    if not numbered:
-        return None
-    layout = layout_of([status for _, status in numbered])
-    draw = _rows if layout.along == "rows" else _curves
-    return draw(numbered, layout, per_parameter=per_parameter)
-
-
-def row_of_point(
-    status: PointStatus, layout: Layout, number: int, *, per_parameter: bool = False
-) -> Row:
-    """Return the data of a point for a figure.
-
-    Args:
-        status: the point; layout: layout of the figure; number: index of the point in the report.
-        per_parameter: whether to divide EMC by the number of parameters.
-    """
-    estimate, record = status.estimate, status.record
-    assert estimate is not None
-    assert record is not None
-    params = record.header.params
-    size = params if per_parameter else 1
-    bound = estimate.censored != "none"
-    samples = (estimate.smallest_fail or 1) if estimate.censored == "left" else estimate.emc
-    high = estimate.emc_hi if estimate.emc_hi is not None else estimate.emc
-    return {
-        "id": number,
-        "point": status.point.label or status.point.id,
-        "facet": layout.facet(status),
-        "series": layout.series(status),
-        "y": max(samples, LEAST) / size,
-        "lo": max(samples if bound else estimate.emc_lo, LEAST) / size,
-        "hi": max(samples if bound else high, LEAST) / size,
-        "censored": estimate.censored,
-        "EMC": emc_text(estimate),
-        "parameters": params or None,
-        "EMC per parameter": ratio_text(estimate, params),
-        "trainings": status.probes,
-    }
-
-
-def _measured(statuses: Sequence[PointStatus]) -> Numbered:
-    return [(i, s) for i, s in enumerate(statuses) if s.estimate and s.record]
-
-
-def _curves(numbered: Numbered, layout: Layout, *, per_parameter: bool) -> Spec:
-    """Plot curves over parameters or another number, through the medians over seeds."""
-    measured = [status for _, status in numbered]
-    rows = [
-        {**row_of_point(s, layout, i, per_parameter=per_parameter), "x": layout.place(s)}
-        for i, s in numbered
-    ]
-    facets = list(dict.fromkeys(row["facet"] for row in rows))
-    series = list(dict.fromkeys(row["series"] for row in rows))
-    width, height = {1: (_WIDTH, _HEIGHT), 2: _ONE_OF_TWO}.get(len(facets), _FACET)
-    places = [row["x"] for row in rows]
-    logarithmic = (
-        min(places) > 0 and max(places) / min(places) >= _LOG_FROM
-    ) or layout.along == "size"
-    x_domain = log_domain(places, beyond=0.3 if len(series) > 1 or series[0] else 0.05)
-    if not logarithmic:
-        reach = max(places) - min(places)
-        x_domain = [min(places) - 0.05 * reach, max(places) + 0.35 * reach]
-    y_domain = log_domain([end for row in rows for end in (row["lo"], row["y"], row["hi"])])
-    beside = Beside.of(rows, series, x_domain, width, logarithmic=logarithmic)
-    x_domain = [
-        min(x_domain[0], beside.before(min(places))), max(x_domain[1], beside.after(max(places))),
-    ]  # fmt: skip
-    lines, ends = _lines(measured, layout, per_parameter=per_parameter)
-    for line in lines:
-        line["x"] = beside.moved(line["x"], line["series"])
-    for row in rows:
-        row["x"] = beside.moved(row["x"], row["series"], beside.turns[row["id"]])
-    labels = []
-    for facet in facets:
-        own = {name: end for (part, name), end in ends.items() if part == facet and name}
-        moved = spread({name: y for name, (_, y) in own.items()}, y_domain, height)
-        labels += [
-            {
-                "facet": facet,
-                "series": name,
-                "x": beside.after(own[name][0]),
-                "label_y": y,
-                "kind": "label",
-            }
-            for name, y in moved.items()
-        ]
-    data = [*({**row, "kind": "point"} for row in rows), *lines, *labels]
-    if layout.along == "size" and not per_parameter:
-        ends_of_axis = [max(x_domain[0], y_domain[0]), min(x_domain[1], y_domain[1])]
-        if ends_of_axis[0] < ends_of_axis[1]:
-            data += [
-                {"facet": facet, "x": end, "y": end, "kind": "diagonal"}
-                for facet in facets for end in ends_of_axis
-            ]  # fmt: skip
-    title = "parameters" if layout.along == "size" else layout.key
-    x = {
-        "field": "x", "type": "quantitative",
-        "axis": log_axis(title, x_domain) if logarithmic else {"title": title},
-        "scale": {
-            "domain": x_domain, "nice": False,
-            **({"type": "log"} if logarithmic else {"type": "linear", "zero": False}),
-        },
-    }  # fmt: skip
-    what = "EMC / parameters" if per_parameter else "EMC (samples)"
-    y_axis = log_axis(what, y_domain)
-    y_scale = {"type": "log", "domain": y_domain, "nice": False}
-    colour = _colour(series)
-    layers = [
-        _only("diagonal", {"type": "line", "strokeDash": [5, 4], "color": "#888"}, x=x,
-              y=_y("y", y_axis, y_scale)),
-        _only("line", {"type": "line", "strokeWidth": 1.6}, x=x, y=_y("y", y_axis, y_scale),
-              color=colour, detail={"field": "piece"}),
-        *_marks(x, "y", y_axis, y_scale, colour, size=_SMALL if beside.step else _LARGE),
-        _only("label", {"type": "text", "align": "left", "dx": 9, "fontSize": 12, "limit": 230},
-              x=x, y=_y("label_y", y_axis, y_scale), text={"field": "series"}, color=colour),
-    ]  # fmt: skip
-    if len(facets) == 1:
-        return chart(layers, width=width, height=height, data={"values": data})
-    return faceted(layers, data, "facet", facets, width=width, height=height)
-
-
-def _rows(numbered: Numbered, layout: Layout, *, per_parameter: bool) -> Spec:
-    """Plot one row per combination of swept values, by group, the largest median first.
-
-    The seeds of a combination share its row.
-    """
-    measured = [status for _, status in numbered]
-    kinds = telling(measured, kinds_of(measured))
-    rows = []
-    for number, status in numbered:
-        name = name_of(status, kinds) or "EMC"
-        shown = row_of_point(status, layout, number, per_parameter=per_parameter)
-        rows.append({**shown, "row": name})
-    by_row: dict[str, list[Row]] = {}
-    for row in rows:
-        by_row.setdefault(row["row"], []).append(row)
-    medians = {name: statistics.median(row["y"] for row in some) for name, some in by_row.items()}
-    groups: dict[str, float] = {}
-    for row in rows:
-        groups[row["series"]] = max(groups.get(row["series"], 0.0), medians[row["row"]])
-    of = {row["row"]: groups[row["series"]] for row in rows}
-    order = sorted(medians, key=lambda name: (of[name], medians[name]), reverse=True)
-    for some in by_row.values():
-        for place_in_row, row in enumerate(some):
-            row["seed"] = place_in_row
-    most = max(len(some) for some in by_row.values())
-    values = [end for row in rows for end in (row["lo"], row["y"], row["hi"])]
-    domain = log_domain(values)
-    what = "EMC / parameters" if per_parameter else "EMC (samples)"
-    axis = log_axis(what, domain)
-    scale = {"type": "log", "domain": domain, "nice": False}
-    dense = len(order) > _MOST_ROWS
-    if dense:
-        ranks = {name: rank for rank, name in enumerate(order, 1)}
-        for row in rows:
-            row["rank"] = ranks[row["row"]]
-    place: Spec = (
-        {"field": "rank", "type": "quantitative", "scale": {"reverse": True},
-         "axis": {"title": "points, by EMC", "grid": False}}
-        if dense
-        else {"field": "row", "type": "nominal", "sort": order,
-              "axis": {"title": None, "grid": True, "labelLimit": 460}}
-    )  # fmt: skip
-    beside = 1 < most <= _MOST_BESIDE and not dense
-    offset = {"yOffset": {"field": "seed", "type": "ordinal"}} if beside else {}
-    series = list(dict.fromkeys(row["series"] for row in rows))
-    colour = _colour(series if 1 < len(series) <= len(COLOURS) else ["EMC"], key=dense)
-    shared = {"y": place, **offset, "color": colour}
-    value = {"type": "quantitative", "axis": axis, "scale": scale}
-    data = [{**row, "kind": "point"} for row in rows]
-    arrows = {
-        "right": "M1.6,0 L0.5,0.6 L0.5,0.2 L-0.6,0.2 L-0.6,-0.2 L0.5,-0.2 L0.5,-0.6 Z",
-        "left": "M-1.6,0 L-0.5,0.6 L-0.5,0.2 L0.6,0.2 L0.6,-0.2 L-0.5,-0.2 L-0.5,-0.6 Z",
-    }
-    layers = [
-        _only("point", {"type": "rule", "strokeWidth": 2, "opacity": 1},
-              x={"field": "lo", **value}, x2={"field": "hi"}, **shared),
-        _exact({"type": "point", "filled": True, "size": 60, "opacity": 1},
-               x={"field": "y", **value}, tooltip=_TOOLTIP, **shared),
-        *(_bound(side, shape, x={"field": "y", **value}, tooltip=_TOOLTIP, **shared)
-          for side, shape in arrows.items()),
-    ]  # fmt: skip
-    step = max(_ROW, 9 * most + 8) if beside else _ROW
-    height = _DENSE if dense else step * len(order)
-    return chart(layers, width=520, height=height, data={"values": data})
-
-
 _TOOLTIP = [
     {"field": field, "type": "nominal"}
     for field in ("point", "EMC", "parameters", "EMC per parameter", "trainings")
 ]
 
-
-def _y(field: str, axis: Spec, scale: Spec) -> Spec:
-    return {"field": field, "type": "quantitative", "axis": axis, "scale": scale}
+Row = dict[str, Any]
 
 
-def _colour(series: Sequence[str], *, key: bool = False) -> Spec:
+def emc_figure(statuses: Sequence[PointStatus], *, per_parameter: bool = False) -> Spec | None:
+    """Plot EMC with intervals, and arrows for bounds; None if no point has an estimate.
+
+    Args:
+        statuses: all points.
+        per_parameter: whether to divide EMC by the number of parameters; points without parameters
+            are then omitted.
+    """
+    measured = [
+        (index, status)
+        for index, status in enumerate(statuses)
+        if status.estimate and status.record
+        and (status.record.header.params or not per_parameter)
+    ]  # fmt: skip
+    if not measured:
+        return None
+    points = [status for _, status in measured]
+    layout = layout_of(points)
+    rows = [_row(status, layout, index, per_parameter=per_parameter) for index, status in measured]
+    draw = _rows if layout.along == "rows" else _curves
+    return draw(points, rows, layout, per_parameter=per_parameter)
+
+
+def _row(status: PointStatus, layout: Layout, index: int, *, per_parameter: bool) -> Row:
+    """Return the data of a point, whose index in the report is its ``id``."""
+    estimate, record = status.estimate, status.record
+    assert estimate is not None
+    assert record is not None
+    params = record.header.params
+    exact = estimate.censored == "none"
+    samples = emc_or_bound(estimate)
+    high = estimate.emc_hi if estimate.emc_hi is not None else estimate.emc
+    values = {
+        "y": samples, "lo": estimate.emc_lo if exact else samples, "hi": high if exact else samples,
+    }  # fmt: skip
+    return {
+        "id": index,
+        "point": status.point.label or status.point.id,
+        "facet": layout.facet(status),
+        "series": layout.series(status),
+        **{name: _scaled(n, params if per_parameter else 1) for name, n in values.items()},
+        "censored": estimate.censored,
+        "EMC": emc_text(estimate),
+        "parameters": params or None,
+        "EMC per parameter": ratio_text(estimate, params),
+        "trainings": status.probes,
+        "kind": "point",
+    }
+
+
+def _scaled(samples: float, size: int) -> float:
+    return max(samples, SMALLEST) / size
+
+
+def _curves(
+    points: Sequence[PointStatus], rows: list[Row], layout: Layout, *, per_parameter: bool
+) -> Spec:
+    """Plot curves over parameters or another number, through the medians over seeds."""
+    for row, status in zip(rows, points, strict=True):
+        row["x"] = layout.x(status)
+    facets = list(dict.fromkeys(row["facet"] for row in rows))
+    series = list(dict.fromkeys(row["series"] for row in rows))
+    width, height = _SIZES.get(len(facets), _FACET)
+    low, high = min(row["x"] for row in rows), max(row["x"] for row in rows)
+    logarithmic = layout.along == "size" or (low > 0 and high / low >= _LOG_FROM)
+    if logarithmic:
+        x_domain = log_domain([low, high], beyond=0.3 if any(series) else 0.05)
+    else:
+        x_domain = [low - 0.05 * (high - low), high + 0.35 * (high - low)]
+    y_domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
+    dodge = Dodge(rows, series, x_domain, width, logarithmic=logarithmic)
+    x_domain = [min(x_domain[0], dodge.left(low)), max(x_domain[1], dodge.right(high))]
+    ends: dict[str, dict[str, Row]] = {facet: {} for facet in facets}
+    for row in rows:
+        last = ends[row["facet"]].setdefault(row["series"], row)
+        if row["x"] > last["x"]:
+            ends[row["facet"]][row["series"]] = row
+    labels = [
+        {
+            "facet": facet, "series": name, "x": dodge.right(curves[name]["x"]), "label_y": y,
+            "kind": "label",
+        }
+        for facet, curves in ends.items()
+        for name, y in spread(
+            {name: row["y"] for name, row in curves.items() if name}, y_domain, height
+        ).items()
+    ]  # fmt: skip
+    lines = _lines(points, layout, per_parameter=per_parameter)
+    for line in lines:
+        line["x"] = dodge.x(line["x"], line["series"])
+    for row in rows:
+        row["x"] = dodge.x(row["x"], row["series"], dodge.ranks[row["id"]])
+    data = [*rows, *lines, *labels]
+    if layout.along == "size" and not per_parameter:
+        diagonal = [max(x_domain[0], y_domain[0]), min(x_domain[1], y_domain[1])]
+        if diagonal[0] < diagonal[1]:
+            data += [
+                {"facet": facet, "x": end, "y": end, "kind": "diagonal"}
+                for facet in facets for end in diagonal
+            ]  # fmt: skip
+    title = "parameters" if layout.along == "size" else layout.key
+    kind = {"type": "log"} if logarithmic else {"type": "linear", "zero": False}
+    x = {
+        "field": "x", "type": "quantitative",
+        "axis": log_axis(title, x_domain) if logarithmic else {"title": title},
+        "scale": {"domain": x_domain, "nice": False, **kind},
+    }  # fmt: skip
+    y = {**_value(y_domain, per_parameter=per_parameter), "field": "y"}
+    colour = _colour(series)
+    layers = [
+        layer({"type": "line", "strokeDash": [5, 4], "color": "#888"}, {"x": x, "y": y},
+              where=_kind("diagonal")),
+        layer({"type": "line", "strokeWidth": 1.6},
+              {"x": x, "y": y, "color": colour, "detail": {"field": "piece"}},
+              where=_kind("line")),
+        layer({"type": "rule", "strokeWidth": 1.4, "opacity": 1},
+              {"x": x, "y": {**y, "field": "lo"}, "y2": {"field": "hi"}, "color": colour},
+              where=_kind("point")),
+        *_points({"x": x, "y": y, "color": colour}, VERTICAL_ARROWS,
+                 size=_SMALL if dodge.step else _LARGE),
+        layer({"type": "text", "align": "left", "dx": 9, "fontSize": 12, "limit": 230},
+              {"x": x, "y": {**y, "field": "label_y"}, "text": {"field": "series"},
+               "color": colour}, where=_kind("label")),
+    ]  # fmt: skip
+    return chart(layers, width=width, height=height, data=data, facets=facets)
+
+
+def _rows(
+    points: Sequence[PointStatus], rows: list[Row], layout: Layout, *, per_parameter: bool
+) -> Spec:
+    """Plot one row per combination of swept values, by group, the largest median first.
+
+    The seeds of a combination share its row.
+    """
+    keys = independent_keys(points, varied_keys(points))
+    by_name: dict[str, list[Row]] = {}
+    for row, status in zip(rows, points, strict=True):
+        row["row"] = name_of(status, keys) or "EMC"
+        seeds = by_name.setdefault(row["row"], [])
+        row["seed"] = len(seeds)
+        seeds.append(row)
+    medians = {name: statistics.median(r["y"] for r in seeds) for name, seeds in by_name.items()}
+    groups: dict[str, float] = {}
+    for row in rows:
+        groups[row["series"]] = max(groups.get(row["series"], 0.0), medians[row["row"]])
+    group_of = {row["row"]: groups[row["series"]] for row in rows}
+    order = sorted(medians, key=lambda name: (group_of[name], medians[name]), reverse=True)
+    dense = len(order) > _MAX_ROWS
+    if dense:
+        ranks = {name: rank for rank, name in enumerate(order, 1)}
+        for row in rows:
+            row["rank"] = ranks[row["row"]]
+        y: Spec = {
+            "field": "rank", "type": "quantitative", "scale": {"reverse": True},
+            "axis": {"title": "points, by EMC", "grid": False},
+        }  # fmt: skip
+    else:
+        y = {
+            "field": "row", "type": "nominal", "sort": order,
+            "axis": {"title": None, "grid": True, "labelLimit": 460},
+        }  # fmt: skip
+    series = list(dict.fromkeys(row["series"] for row in rows))
+    colour = _colour(series if len(series) <= len(COLOURS) else [], legend=dense)
+    shared: Spec = {"y": y, "color": colour}
+    seeds_in_row = max(map(len, by_name.values()))
+    side_by_side = 1 < seeds_in_row <= _MAX_SEEDS_IN_ROW and not dense
+    if side_by_side:
+        shared["yOffset"] = {"field": "seed", "type": "ordinal"}
+    domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
+    x = _value(domain, per_parameter=per_parameter)
+    layers = [
+        layer({"type": "rule", "strokeWidth": 2, "opacity": 1},
+              {"x": {**x, "field": "lo"}, "x2": {"field": "hi"}, **shared}, where=_kind("point")),
+        *_points({"x": {**x, "field": "y"}, **shared}, HORIZONTAL_ARROWS, size=60),
+    ]  # fmt: skip
+    step = max(_ROW, 9 * seeds_in_row + 8) if side_by_side else _ROW
+    height = _DENSE_HEIGHT if dense else step * len(order)
+    return chart(layers, width=520, height=height, data=rows)
+
+
+def _value(domain: Sequence[float], *, per_parameter: bool) -> Spec:
+    """Return the encoding of EMC, or of EMC per parameter, without its field."""
+    title = "EMC / parameters" if per_parameter else "EMC (samples)"
+    scale = {"type": "log", "domain": domain, "nice": False}
+    return {"type": "quantitative", "axis": log_axis(title, domain), "scale": scale}
+
+
+def _colour(series: Sequence[str], *, legend: bool = False) -> Spec:
     if len(series) < 2:
         return {"value": COLOURS[0]}
-    legend = {"title": None} if key else None
-    return {"field": "series", "type": "nominal", "legend": legend,
-            "scale": {"domain": list(series), "range": list(COLOURS[: len(series)])}}  # fmt: skip
+    return {
+        "field": "series", "type": "nominal", "legend": {"title": None} if legend else None,
+        "scale": {"domain": list(series), "range": list(COLOURS[: len(series)])},
+    }  # fmt: skip
 
 
-def _only(kind: str, mark: Spec, **encoding: Any) -> Spec:
-    """Return a layer that shows the data rows of one kind only."""
-    where = [{"filter": f"datum.kind === '{kind}'"}]
-    return {"transform": where, "mark": mark, "encoding": encoding}
+def _kind(kind: str) -> str:
+    return f"datum.kind === '{kind}'"
 
 
-def _exact(mark: Spec, **encoding: Any) -> Spec:
-    where = [{"filter": "datum.kind === 'point' && datum.censored === 'none'"}]
-    return {"transform": where, "mark": mark, "encoding": encoding}
-
-
-def _bound(side: str, shape: str, **encoding: Any) -> Spec:
-    where = [{"filter": f"datum.kind === 'point' && datum.censored === '{side}'"}]
-    mark = {
-        "type": "point",
-        "shape": shape,
-        "filled": False,
-        "size": 120,
-        "strokeWidth": 1.4,
-        "opacity": 1,
-    }
-    return {"transform": where, "mark": mark, "encoding": encoding}
-
-
-def _marks(x: Spec, field: str, axis: Spec, scale: Spec, colour: Spec, *, size: int) -> list[Spec]:
-    """Return layers of intervals, measured points and arrows at bounds."""
+def _points(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> list[Spec]:
+    """Return layers of measured points, and of arrows at bounds."""
+    encoding = {**encoding, "tooltip": _TOOLTIP}
+    exact = {"type": "point", "filled": True, "size": size, "opacity": 1}
+    bound = {"type": "point", "filled": False, "size": 120, "strokeWidth": 1.4, "opacity": 1}
+    marks = {"none": exact, **{side: {**bound, "shape": arrows[side]} for side in arrows}}
     return [
-        _only("point", {"type": "rule", "strokeWidth": 1.4, "opacity": 1}, x=x,
-              y=_y("lo", axis, scale), y2={"field": "hi"}, color=colour),
-        _exact({"type": "point", "filled": True, "size": size, "opacity": 1}, x=x,
-               y=_y(field, axis, scale), color=colour, tooltip=_TOOLTIP),
-        *(_bound(side, shape, x=x, y=_y(field, axis, scale), color=colour, tooltip=_TOOLTIP)
-          for side, shape in ARROWS.items()),
-    ]  # fmt: skip
+        layer(mark, encoding, where=f"{_kind('point')} && datum.censored === '{side}'")
+        for side, mark in marks.items()
+    ]
 
 
-def _lines(
-    measured: Sequence[PointStatus], layout: Layout, *, per_parameter: bool
-) -> tuple[list[Row], dict[tuple[str, str], tuple[float, float]]]:
-    """Return the medians over seeds, in uninterrupted pieces, and the end (x, y) of each curve."""
-    groups: dict[tuple[str, str], list[PointStatus]] = {}
-    for status in measured:
-        groups.setdefault((layout.facet(status), layout.series(status)), []).append(status)
+def _lines(points: Sequence[PointStatus], layout: Layout, *, per_parameter: bool) -> list[Row]:
+    """Return the medians over seeds; a new ``piece`` starts where the median is not known."""
+    curves: dict[tuple[str, str], list[PointStatus]] = {}
+    for status in points:
+        curves.setdefault((layout.facet(status), layout.series(status)), []).append(status)
     lines: list[Row] = []
-    ends: dict[tuple[str, str], tuple[float, float]] = {}
-    for (facet, name), group in groups.items():
+    for (facet, name), curve in curves.items():
         piece = 0
-        for place, median, size in medians_of(group, layout.place):
+        for x, median, params in medians_of(curve, layout.x):
             if median is None:
                 piece += 1
-                continue
-            y = max(median, LEAST) / (size if per_parameter else 1)
-            lines.append({
-                "facet": facet, "series": name, "x": place, "y": y, "kind": "line",
-                "piece": f"{name} {piece}",
-            })  # fmt: skip
-        last = max(group, key=layout.place)
-        ends[facet, name] = (
-            layout.place(last), row_of_point(last, layout, 0, per_parameter=per_parameter)["y"],
-        )  # fmt: skip
-    return lines, ends
+            else:
+                lines.append({
+                    "facet": facet, "series": name, "x": x, "kind": "line",
+                    "y": _scaled(median, params if per_parameter else 1),
+                    "piece": f"{name} {piece}",
+                })  # fmt: skip
+    return lines
 
 
-FIGURE = ReportFigure(
-    name="emc",
-    title="EMC",
-    caption="Bars are intervals. An arrow is the bound of a censored EMC, which lies above (or "
-    "below) it; curves join the medians over seeds, where these are no bounds. On the dashed line, "
-    "where it is shown, a network fits as many samples as it has parameters. Points of one place, "
-    "as of several seeds, stand side by side around it. A click on a point shows its trainings.",
-    draw=emc_figure,
+def medians_of(
+    curve: Sequence[PointStatus], x_of: Callable[[PointStatus], float]
+) -> Iterator[tuple[float, float | None, int]]:
+    """Yield x, the median EMC over the points at this x, and their parameters, by ascending x.
+
+    The median is None where it depends on the unknown value of a censored EMC.
+    """
+    by_x: dict[float, list[PointStatus]] = {}
+    for status in curve:
+        by_x.setdefault(x_of(status), []).append(status)
+    for x, seeds in sorted(by_x.items()):
+        low, high = np.median([_range(s.estimate) for s in seeds if s.estimate], axis=0)
+        params = seeds[0].record.header.params if seeds[0].record else 0
+        yield x, float(low) if low == high else None, params
+
+
+def _range(estimate: Estimate) -> tuple[float, float]:
+    """Return the smallest and the largest value that an EMC can have."""
+    emc = float(emc_or_bound(estimate))
+    return 0.0 if estimate.censored == "left" else emc, (
+        math.inf if estimate.censored == "right" else emc
+    )
+
+
+FIGURES = (
+    ReportFigure(
+        name="emc",
+        title="EMC",
+        caption="Bars are intervals. An arrow is the bound of a censored EMC, which lies above (or "
+        "below) it; curves join the medians over seeds that are not bounds. On the dashed line, "
+        "a network fits as many samples as it has parameters. Points with the same x, such as "
+        "seeds, are drawn side by side. Click on a point to show its trainings.",
+        draw=emc_figure,
+    ),
+    ReportFigure(
+        name="emc_per_parameter",
+        title="EMC per parameter",
+        caption="The same, per parameter. Arrows are bounds, not measurements.",
+        draw=partial(emc_figure, per_parameter=True),
+    ),
 )

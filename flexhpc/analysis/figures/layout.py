@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from flexhpc.analysis.figures.curves import SIZES
 from flexhpc.config.point import named, plain_text
 from flexhpc.store.status import PointStatus
 
-_MOST_FACETS, _MOST_COLOURS = 9, 8
-_FEWEST_ALONG = 3
+SIZES = ("width", "depth", "scale", "match_params", "dims", "seed")
+"""Keys that change the size of a network or repeat it; points that differ in them share a curve."""
+_MAX_FACETS, _MAX_COLOURS = 9, 8
+_MIN_NUMBERS = 3
+"""Minimum number of values of a swept number for an x axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class Layout:
         """Return the name of the curve (colour) of a point."""
         return name_of(status, self.colours)
 
-    def place(self, status: PointStatus) -> float:
+    def x(self, status: PointStatus) -> float:
         """Return the x value of a point; not for ``rows``."""
         if self.along == "number":
             return float(status.point.swept[self.key])
@@ -47,80 +49,78 @@ class Layout:
 
 def layout_of(statuses: Sequence[PointStatus]) -> Layout:
     """Choose the layout for the measured points of one or several sweeps."""
-    values: dict[str, dict[str, Any]] = {}
-    for status in statuses:
-        for key, value in status.point.swept.items():
-            values.setdefault(key, {})[plain_text(value)] = value
-    varied = telling(
-        statuses, [key for key, some in values.items() if len(some) > 1 and _last(key) != "seed"]
-    )
+    varied = independent_keys(statuses, _varied(statuses))
     kinds = [key for key in varied if _last(key) not in SIZES]
-    if _grows(statuses, kinds):
-        return _parted("size", "", kinds, statuses)
-    by_family = _by_keys_of_sections(statuses)
-    if by_family is not None:
-        return by_family
+    if _size_varies(statuses, kinds):
+        return _split("size", "", kinds, statuses)
+    if (by_section := _by_section(statuses)) is not None:
+        return by_section
     for key in kinds:
-        numbers = all(_is_number(status.point.swept.get(key)) for status in statuses)
-        if len(values[key]) >= _FEWEST_ALONG and numbers:
-            layout = _parted("number", key, [k for k in varied if k != key], statuses)
+        values = [status.point.swept.get(key) for status in statuses]
+        if len(set(map(plain_text, values))) >= _MIN_NUMBERS and all(map(_is_number, values)):
+            layout = _split("number", key, [k for k in varied if k != key], statuses)
             if layout.along == "number":
                 return layout
-    return Layout(along="rows", colours=_first(varied))
+    return Layout(along="rows", colours=_row_group(varied))
 
 
-def _by_keys_of_sections(statuses: Sequence[PointStatus]) -> Layout | None:
+def _by_section(statuses: Sequence[PointStatus]) -> Layout | None:
     """Return the layout of networks that are swept as whole sections, each with its own size.
 
     They form curves, for example one per family, if the curve and the size identify each of them;
     otherwise None.
     """
-    found = [_opened(status) for status in statuses]
-    keys = dict.fromkeys(key for one in found for key in one if _last(key) != "seed")
-    varied = [key for key in keys if len({plain_text(one.get(key)) for one in found}) > 1]
+    expanded = [_expanded(status) for status in statuses]
+    keys = dict.fromkeys(key for values in expanded for key in values if _last(key) != "seed")
+    varied = [key for key in keys if len({plain_text(v.get(key)) for v in expanded}) > 1]
     if not any(key not in status.point.swept for status in statuses for key in varied):
         return None
-    kinds = [key for key in telling(statuses, varied) if _last(key) not in SIZES]
-    if set(kinds) != set(_preferred(kinds)) or not _grows(statuses, kinds):
+    kinds = [key for key in independent_keys(statuses, varied) if _last(key) not in SIZES]
+    if set(kinds) != set(_preferred(kinds)) or not _size_varies(statuses, kinds):
         return None
-    layout = _parted("size", "", kinds, statuses)
-    asked = {_but_seed(status): (name_of(status, kinds), layout.place(status))
-             for status in statuses}  # fmt: skip
-    return layout if layout.along == "size" and len(set(asked.values())) == len(asked) else None
+    layout = _split("size", "", kinds, statuses)
+    positions = {
+        str({k: v for k, v in status.point.swept.items() if _last(k) != "seed"}): (
+            name_of(status, kinds), layout.x(status),
+        )
+        for status in statuses
+    }  # fmt: skip
+    unique = len(set(positions.values())) == len(positions)
+    return layout if layout.along == "size" and unique else None
 
 
-def _but_seed(status: PointStatus) -> str:
-    return str({k: v for k, v in status.point.swept.items() if _last(k) != "seed"})
-
-
-def _opened(status: PointStatus) -> dict[str, Any]:
+def _expanded(status: PointStatus) -> dict[str, Any]:
     """Return the swept values of a point by key, with whole sections expanded into their keys."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in status.point.swept.items():
         if isinstance(value, Mapping) and "." not in key:
-            found |= {f"{key}.{name}": inner for name, inner in value.items()}
+            values |= {f"{key}.{name}": inner for name, inner in value.items()}
         else:
-            found[key] = value
-    return found
+            values[key] = value
+    return values
 
 
 def _value(status: PointStatus, key: str) -> Any:
     """Return the value of a swept key, or of a key inside a section that is swept as a whole."""
     swept = status.point.swept
-    return swept[key] if key in swept else _opened(status).get(key)
+    return swept[key] if key in swept else _expanded(status).get(key)
 
 
-def kinds_of(statuses: Sequence[PointStatus]) -> list[str]:
-    """Return the swept keys, except the seed, in which points differ; all if there are none."""
+def _varied(statuses: Sequence[PointStatus], *, least: int = 2) -> list[str]:
+    """Return the swept keys, except the seed, with at least this many different values."""
     values: dict[str, set[str]] = {}
     for status in statuses:
         for key, value in status.point.swept.items():
             values.setdefault(key, set()).add(plain_text(value))
-    varied = [key for key, some in values.items() if len(some) > 1 and _last(key) != "seed"]
-    return varied or [key for key in values if _last(key) != "seed"]
+    return [key for key in values if len(values[key]) >= least and _last(key) != "seed"]
 
 
-def telling(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
+def varied_keys(statuses: Sequence[PointStatus]) -> list[str]:
+    """Return the swept keys, except the seed, in which points differ; all if there are none."""
+    return _varied(statuses) or _varied(statuses, least=1)
+
+
+def independent_keys(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
     """Remove the keys whose value is determined by the value of another key.
 
     If ``zip`` gives each optimizer a batch size and a learning rate, the optimizer determines both;
@@ -128,23 +128,21 @@ def telling(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
     with a different value at every point does not determine others, as no value is repeated.
     """
     texts = {key: [plain_text(_value(s, key)) for s in statuses] for key in keys}
-    given = {key: [_value(s, key) is not None for s in statuses] for key in keys}
-    left = list(keys)
-    for key in sorted(keys, key=lambda key: _weight(key, keys)):
-        for other in left:
+    known = {key: [_value(s, key) is not None for s in statuses] for key in keys}
+
+    def priority(key: str) -> tuple[bool, ...]:  # of two equivalent keys, the larger one is kept
+        return key in _preferred(keys), _last(key) in SIZES, key.startswith("data.")
+
+    kept = list(keys)
+    for key in sorted(keys, key=priority):
+        for other in kept:
             pairs = set(zip(texts[other], texts[key], strict=True))
             repeated = len(statuses) >= 2 * len(pairs)
-            covers = all(a or not b for a, b in zip(given[other], given[key], strict=True))
-            follows = len(pairs) == len(set(texts[other]))
-            if other != key and repeated and covers and follows:
-                left.remove(key)
+            covered = all(a or not b for a, b in zip(known[other], known[key], strict=True))
+            if other != key and repeated and covered and len(pairs) == len(set(texts[other])):
+                kept.remove(key)
                 break
-    return left
-
-
-def _weight(key: str, keys: Sequence[str]) -> tuple[bool, ...]:
-    """Return the priority of a key: of two equivalent keys, that with the larger one is kept."""
-    return key in _preferred(keys), _last(key) in SIZES, key.startswith("data.")
+    return kept
 
 
 def name_of(status: PointStatus, keys: Sequence[str]) -> str:
@@ -153,7 +151,7 @@ def name_of(status: PointStatus, keys: Sequence[str]) -> str:
     return ", ".join(named(key, value) for key, value in values.items() if value is not None)
 
 
-def _parted(
+def _split(
     along: Literal["size", "number"],
     key: str,
     kinds: Sequence[str],
@@ -164,33 +162,25 @@ def _parted(
     if len(facets) == len(kinds):
         facets = facets[:-1]
     colours = tuple(k for k in kinds if k not in facets)
-    many = _kinds(statuses, facets) > _MOST_FACETS or _kinds(statuses, colours) > _MOST_COLOURS
-    return (
-        Layout(along="rows", colours=_first(kinds))
-        if many
-        else Layout(along=along, key=key, facets=facets, colours=colours)
-    )
+    for keys, limit in ((facets, _MAX_FACETS), (colours, _MAX_COLOURS)):
+        if len({name_of(status, keys) for status in statuses}) > limit:
+            return Layout(along="rows", colours=_row_group(kinds))
+    return Layout(along=along, key=key, facets=facets, colours=colours)
 
 
-def _grows(statuses: Sequence[PointStatus], kinds: Sequence[str]) -> bool:
+def _size_varies(statuses: Sequence[PointStatus], kinds: Sequence[str]) -> bool:
     """Return whether all points have parameters, and these vary within at least one kind."""
-    sizes: dict[str, set[int]] = {}
+    params: dict[str, set[int]] = {}
     for status in statuses:
         if not status.record or not status.record.header.params:
             return False
-        sizes.setdefault(name_of(status, kinds), set()).add(status.record.header.params)
-    return any(len(some) > 1 for some in sizes.values())
+        params.setdefault(name_of(status, kinds), set()).add(status.record.header.params)
+    return any(len(values) > 1 for values in params.values())
 
 
-def _kinds(statuses: Sequence[PointStatus], keys: Sequence[str]) -> int:
-    return len({name_of(status, keys) for status in statuses})
-
-
-def _first(keys: Sequence[str]) -> tuple[str, ...]:
+def _row_group(keys: Sequence[str]) -> tuple[str, ...]:
     """Return the key that groups rows; none for fewer than two keys, whose values are the rows."""
-    if len(keys) < 2:
-        return ()
-    return tuple((_preferred(keys) or list(keys))[:1])
+    return tuple((_preferred(keys) or list(keys))[:1]) if len(keys) > 1 else ()
 
 
 def _preferred(keys: Sequence[str]) -> list[str]:

@@ -5,11 +5,11 @@ The specs refer to data by name; the script of the page inserts the data of the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from flexhpc.analysis.details import Details
-from flexhpc.analysis.figures.chart import Spec, chart
+from flexhpc.analysis.details import Details, of_point
+from flexhpc.analysis.figures.chart import COLOURS, Chart, Spec, chart
+from flexhpc.store.status import PointStatus
 
 VERDICTS = {
     "fit": "#009E73", "not_fit": "#D55E00", "unconverged": "#CC79A7", "unstable": "#56B4E9",
@@ -18,57 +18,62 @@ VERDICTS = {
 _SIZE = {"width": 400, "height": 240}
 
 
-def fit_spec() -> Spec:
-    """Return the chart of P(fit) and training accuracy over n.
+def fit_chart(status: PointStatus) -> Chart:
+    """Return the chart of P(fit) and training accuracy over n of a point that has a record."""
+    details = of_point(status)
+    why = f" ({details['why']})" if details["why"] else ""
+    title = {"text": details["label"], "subtitle": f"EMC {details['emc']}{why}", "anchor": "start"}
+    spec = {**fit_spec(), "title": title, "datasets": _datasets(details)}
+    shown = dict.fromkeys(row["shown"] for row in spec["datasets"]["trainings"])
+    spec["layer"][-1]["encoding"]["color"]["legend"]["values"] = list(shown)
+    return Chart({**spec, "background": "white", "padding": 12})
 
-    Its data sets are named ``band``, ``curve`` and ``trainings``.
+
+def fit_spec() -> Spec:
+    """Return the chart of P(fit) and training accuracy over n, without its data.
+
+    Its data sets are named ``interval``, ``curve`` and ``trainings``.
     """
     x = {
         "field": "n", "type": "quantitative",
         "scale": {"type": "log", "nice": False, "padding": 12},
         "axis": {"title": "n (samples)", "format": "~s", "tickCount": 5, "grid": False},
     }  # fmt: skip
-
-    def y(field: str) -> Spec:
-        axis = {"title": "train accuracy, P(fit)"}
-        return {
-            "field": field,
-            "type": "quantitative",
-            "scale": {"domain": [0, 1.02]},
-            "axis": axis,
-        }
-
-    tooltip = [
-        {"field": field, "type": "nominal"}
-        for field in ("number", "n", "verdict", "missed", "accuracy", "tuned")
-    ]
-    layers = [
+    y = {
+        "type": "quantitative", "scale": {"domain": [0, 1.02]},
+        "axis": {"title": "train accuracy, P(fit)"},
+    }  # fmt: skip
+    tooltip = ("number", "n", "verdict", "missed", "accuracy", "tuned")
+    layers: list[Spec] = [
         {
-            "data": {"name": "band"},
+            "data": {"name": "interval"},
             "mark": {"type": "rect", "opacity": 0.18, "color": "#8A8A8A", "clip": True},
             "encoding": {"x": {**x, "field": "lo"}, "x2": {"field": "hi"}},
         },
         {
+            "data": {"name": "interval"},
+            "mark": {"type": "rule", "strokeDash": [5, 4], "color": "#8A8A8A", "clip": True},
+            "encoding": {"x": {**x, "field": "emc"}},
+        },
+        {
             "data": {"name": "curve"},
-            "mark": {"type": "line", "color": "#0072B2", "clip": True},
-            "encoding": {"x": x, "y": y("chance")},
+            "mark": {"type": "line", "color": COLOURS[0], "clip": True},
+            "encoding": {"x": x, "y": {**y, "field": "chance"}},
         },
         {
             "data": {"name": "trainings"},
             "mark": {"type": "point", "filled": True, "size": 50, "opacity": 0.9},
             "encoding": {
-                "x": x,
-                "y": y("accuracy"),
-                "color": _verdicts("shown"),
-                "tooltip": tooltip,
+                "x": x, "y": {**y, "field": "accuracy"}, "color": _verdicts("shown"),
+                "tooltip": _nominal(tooltip),
             },
         },
-    ]
+    ]  # fmt: skip
     return chart(layers, **_SIZE)
 
 
 def loss_spec() -> Spec:
-    """Return the chart of training loss over epochs, one line per training.
+    """Return the chart of training loss over epochs, one line per training, without its data.
 
     Its data set is named ``losses``.
     """
@@ -83,21 +88,14 @@ def loss_spec() -> Spec:
             },
             "detail": {"field": "number"},
             "color": {**_verdicts("verdict"), "legend": None},
-            "tooltip": [
-                {"field": f, "type": "nominal"} for f in ("number", "n", "verdict", "tuned")
-            ],
+            "tooltip": _nominal(("number", "n", "verdict", "tuned")),
         },
     }  # fmt: skip
     return chart([line], **_SIZE)
 
 
-def fit_chart(details: Details) -> Spec:
-    """Return the chart of P(fit) and training accuracy over n, including the data of a point."""
-    title = {"text": details["label"], "subtitle": f"EMC {details['emc']}", "anchor": "start"}
-    whole = {**fit_spec(), "title": title, "datasets": _datasets(details)}
-    seen = {row["shown"]: None for row in whole["datasets"]["trainings"]}
-    whole["layer"][-1]["encoding"]["color"]["legend"]["values"] = list(seen)
-    return {**whole, "background": "white", "padding": 12}
+def _nominal(fields: tuple[str, ...]) -> list[Spec]:
+    return [{"field": field, "type": "nominal"} for field in fields]
 
 
 def _verdicts(field: str) -> Spec:
@@ -108,10 +106,9 @@ def _verdicts(field: str) -> Spec:
     }  # fmt: skip
 
 
-def _datasets(details: Mapping[str, Any]) -> dict[str, Any]:
-    shown = details["exact"] and details["hi"] is not None
+def _datasets(details: Details) -> dict[str, list[dict[str, Any]]]:
     return {
-        "band": [{"lo": details["lo"], "hi": details["hi"]}] if shown else [],
+        "interval": [details["interval"]] if details["interval"] else [],
         "curve": [{"n": n, "chance": chance} for n, chance in details["curve"]],
         "trainings": [
             {

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from flexhpc.analysis.comparison import Effect
-from flexhpc.analysis.figures.chart import COLOURS, Spec, chart, log_axis, log_domain
-from flexhpc.analysis.mean_ratio import SAME
+from flexhpc.analysis.figures.chart import COLOURS, Spec, chart, layer, log_axis, log_domain
+from flexhpc.analysis.likelihood import SAME
 
 RATIOS = (
-    "Of EMCs that are equal in all that was swept but the value compared: their geometric mean "
-    "over the sizes measured here. Bars are its intervals for any seeds; where there is a single "
-    "pair, of this one ratio. An arrow is an open end, where EMCs are bounds. Within the grey band "
-    "two EMCs are the same to 10 %."
+    "Geometric means, over the measured sizes, of the ratios of EMCs that differ only in the "
+    "compared key. Bars are intervals that include the variation between seeds; of a single pair, "
+    "they are those of this one ratio. An arrow is an open end, where EMCs are bounds. Ratios in "
+    "the grey band are the same within 10 %."
 )
 _ROW = 26
-_BEYOND = 1.5
+_OPEN_FACTOR = 1.5
 """Length of a half-open interval in the figure, as a factor of its closed end."""
 _COLOUR = {
     "larger": COLOURS[0], "smaller": COLOURS[1], "the same within 10 %": COLOURS[2],
@@ -24,78 +24,65 @@ _COLOUR = {
 }  # fmt: skip
 
 
-def ratio_figure(found: Sequence[Effect]) -> Spec | None:
+def ratio_figure(effects: Sequence[Effect]) -> Spec | None:
     """Return a forest plot of comparisons; None if no comparison has a ratio."""
-    rows = [_row(effect) for effect in found if effect.ratio_text]
+    rows = [_row(effect) for effect in effects if effect.ratio_text]
     if not rows:
         return None
-    order = [row["row"] for row in rows]
+    band = {"from": 1 / (1 + SAME), "to": 1 + SAME, "one": 1}
     ends = [end for row in rows for end in (row["lo"], row["hi"])]
-    domain = log_domain([*ends, 1 / (1 + SAME), 1 + SAME])
-    scale = {"type": "log", "domain": domain, "nice": False}
-    baselines = {f"at {effect.baseline}" for effect in found}
-    against = baselines.pop() if len(baselines) == 1 else "at the baseline"
-    axis = log_axis(f"EMC / EMC {against}", domain)
-    value: dict[str, Any] = {"type": "quantitative", "axis": axis, "scale": scale}
-    place = {
-        "field": "row", "type": "nominal", "sort": order,
-        "axis": {"title": None, "grid": True, "labelLimit": 460},
+    domain = log_domain([*ends, band["from"], band["to"]])
+    baselines = {f"at {effect.baseline}" for effect in effects}
+    baseline = baselines.pop() if len(baselines) == 1 else "at the baseline"
+    x: dict[str, Any] = {
+        "type": "quantitative", "axis": log_axis(f"EMC / EMC {baseline}", domain),
+        "scale": {"type": "log", "domain": domain, "nice": False},
     }  # fmt: skip
-    used = list(dict.fromkeys(row["verdict"] for row in rows))
-    colour = {
-        "field": "verdict", "type": "nominal", "legend": {"title": None},
-        "scale": {"domain": used, "range": [_COLOUR[name] for name in used]},
+    verdicts = list(dict.fromkeys(row["verdict"] for row in rows))
+    shared = {
+        "y": {
+            "field": "row", "type": "nominal", "sort": [row["row"] for row in rows],
+            "axis": {"title": None, "grid": True, "labelLimit": 460},
+        },
+        "color": {
+            "field": "verdict", "type": "nominal", "legend": {"title": None},
+            "scale": {"domain": verdicts, "range": [_COLOUR[name] for name in verdicts]},
+        },
     }  # fmt: skip
-    tooltip = [{"field": name, "type": "nominal"} for name in ("row", "ratio", "pairs", "said")]
+    tooltip = [{"field": name, "type": "nominal"} for name in ("row", "ratio", "pairs", "detail")]
+    point = {"type": "point", "filled": True, "opacity": 1}
+    marks = {
+        ("lo", "lo"): {**point, "size": 70, "shape": "triangle-left"},
+        ("hi", "hi"): {**point, "size": 70, "shape": "triangle-right"},
+        ("", "y"): {**point, "size": 60},
+    }
     layers: list[Spec] = [
-        {"data": {"values": [{"from": 1 / (1 + SAME), "to": 1 + SAME}]},
+        {"data": {"values": [band]},
          "mark": {"type": "rect", "opacity": 0.12, "color": "#888"},
-         "encoding": {"x": {"field": "from", **value}, "x2": {"field": "to"}}},
-        {"data": {"values": [{"one": 1}]},
+         "encoding": {"x": {"field": "from", **x}, "x2": {"field": "to"}}},
+        {"data": {"values": [band]},
          "mark": {"type": "rule", "strokeDash": [5, 4], "color": "#888"},
-         "encoding": {"x": {"field": "one", **value}}},
-        {"mark": {"type": "rule", "strokeWidth": 2},
-         "encoding": {"x": {"field": "lo", **value}, "x2": {"field": "hi"}, "y": place,
-                      "color": colour}},
-        *(_end(side, value, place, colour, tooltip) for side in ("lo", "hi")),
-        {"transform": [{"filter": "datum.open === ''"}],
-         "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
-         "encoding": {"x": {"field": "y", **value}, "y": place, "color": colour,
-                      "tooltip": tooltip}},
+         "encoding": {"x": {"field": "one", **x}}},
+        layer({"type": "rule", "strokeWidth": 2},
+              {"x": {"field": "lo", **x}, "x2": {"field": "hi"}, **shared}),
+        *(layer(mark, {"x": {"field": name, **x}, **shared, "tooltip": tooltip},
+                where=f"datum.open === '{side}'")
+          for (side, name), mark in marks.items()),
     ]  # fmt: skip
-    return chart(layers, width=520, height=_ROW * len(order), data={"values": rows})
-
-
-def _end(side: str, value: Spec, place: Spec, colour: Spec, tooltip: list[Spec]) -> Spec:
-    """Return a layer of arrows at the open ends of intervals, at side ``lo`` or ``hi``."""
-    shape = "triangle-left" if side == "lo" else "triangle-right"
-    return {
-        "transform": [{"filter": f"datum.open === '{side}'"}],
-        "mark": {"type": "point", "shape": shape, "filled": True, "size": 70, "opacity": 1},
-        "encoding": {"x": {"field": side, **value}, "y": place, "color": colour,
-                     "tooltip": tooltip},
-    }  # fmt: skip
+    return chart(layers, width=520, height=_ROW * len(rows), data=rows)
 
 
 def _row(effect: Effect) -> dict[str, Any]:
     low, high, opened = effect.low, effect.high, ""
     if high is None:
         assert low is not None
-        high, opened = low * _BEYOND, "hi"
+        high, opened = low * _OPEN_FACTOR, "hi"
     elif low is None:
-        low, opened = high / _BEYOND, "lo"
+        low, opened = high / _OPEN_FACTOR, "lo"
+    name = f"{effect.value} / {effect.baseline}"
     return {
-        "row": name_of_effect(effect), "lo": low, "hi": high, "open": opened,
-        "y": None if opened else effect.ratio,
+        "row": f"{effect.within_text}: {name}" if effect.within_text else name,
+        "lo": low, "hi": high, "open": opened, "y": None if opened else effect.ratio,
         "ratio": effect.ratio_text, "pairs": effect.pairs, "verdict": effect.verdict,
-        "said": effect.said,
+        "detail": effect.verdict_text,
     }  # fmt: skip
-
-
-def name_of_effect(effect: Effect) -> str:
-    """Return the name of a comparison, such as ``random: tanh / relu``.
-
-    Numbers among the grouping values are given with their key.
-    """
-    compared = f"{effect.value} / {effect.baseline}"
-    return f"{effect.within_text}: {compared}" if effect.within_text else compared

@@ -1,4 +1,4 @@
-"""Results table with one row per point, exported as CSV, JSON or Parquet."""
+"""Results rows, one per point, as CSV, JSON or Parquet; EMC at training errors chosen later."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import io
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from flexhpc.analysis.censoring import why_bound
 from flexhpc.analysis.conflicts import conflict_chance
-from flexhpc.analysis.endings import wider
-from flexhpc.analysis.information import Held, most_information, most_of_tokens
+from flexhpc.analysis.information import StoredBits, most_information, most_of_tokens
+from flexhpc.analysis.reasons import at_edge, why_bound, wider
 from flexhpc.analysis.text import BOUNDS
-from flexhpc.analysis.tuning import at_edge
 from flexhpc.config.sections.data import RandomTokens
+from flexhpc.config.sections.search import eps_name
+from flexhpc.search import estimate_at
 from flexhpc.store import PointRecord
 from flexhpc.store.status import PointStatus
 
@@ -44,45 +45,43 @@ def row_of(status: PointStatus) -> Row:
     record, estimate = status.record, status.estimate
     row: Row = {"point_id": status.point.id, **status.point.swept, **dict.fromkeys(COLUMNS)}
     row |= {"status": status.state, "probes": status.probes, "cost": status.cost}
-    if record is not None:
-        row["params"] = record.header.params or None
-        row["seconds"] = round(sum(probe.seconds for probe in record.probes), 3)
-        row["bits"] = record.header.bits or None
-        if (held := _bits_per_parameter(status, record)) is not None:
-            row |= {
-                "bits_per_param": held.most,
-                "bits_per_param_lo": held.low,
-                "bits_per_param_hi": held.high,
-            }
-        row["unstable"] = sum(probe.verdict == "unstable" for probe in record.probes)
-        row |= {f"touched_{gate}": _touched(record, gate) for gate in GATES}
-    if estimate is not None and record is not None:
-        for key in COLUMNS:
-            if hasattr(estimate, key):
-                row[key] = getattr(estimate, key)
-        row["width_of_curve"] = estimate.width[1]
-        row["wider_than_asked"] = wider(status.point.search, estimate)
+    if record is None:
+        return row
+    params, bits = record.header.params, record.header.bits
+    row |= {
+        "params": params or None, "bits": bits or None,
+        "seconds": round(sum(probe.seconds for probe in record.probes), 3),
+        "unstable": sum(probe.verdict == "unstable" for probe in record.probes),
+        **{f"touched_{gate}": _touched(record, gate) for gate in GATES},
+    }  # fmt: skip
+    if (stored := _bits_per_parameter(status, record)) is not None:
+        names = ("bits_per_param", "bits_per_param_lo", "bits_per_param_hi")
+        row |= zip(names, (stored.most, stored.low, stored.high), strict=True)
+    if estimate is not None:
+        row |= {key: getattr(estimate, key) for key in COLUMNS if hasattr(estimate, key)}
+        row |= {
+            "width_of_curve": estimate.width[1] if estimate.width else None,
+            "wider_than_asked": wider(status.point.search, estimate),
+            "emc_per_param": estimate.emc / params if params else None,
+            "emc_per_param_bound": BOUNDS[estimate.censored],
+            "emc_per_bit": estimate.emc / bits if bits else None,
+            "conflict_chance": conflict_chance(record.header, estimate),
+            "censored_because": why_bound(status),
+        }  # fmt: skip
         if estimate.best_chance is not None:
-            arm = status.point.arms[estimate.arm]
             row["at_edge"] = at_edge(status)
-            row |= {f"best.{key}": value for key, value in arm.values.items()}
-        if record.header.params:
-            row["emc_per_param"] = estimate.emc / record.header.params
-        row["conflict_chance"] = conflict_chance(record.header, estimate)
-        row["censored_because"] = why_bound(status)
-        row["emc_per_param_bound"] = BOUNDS[estimate.censored]
-        if record.header.bits:
-            row["emc_per_bit"] = estimate.emc / record.header.bits
-        for eps, answer in estimate.by_eps.items():
+            best = status.point.arms[estimate.arm].values
+            row |= {f"best.{key}": value for key, value in best.items()}
+        for eps, at_eps in estimate.by_eps.items():
             name = f"emc_eps_{eps}"
-            row |= {name: answer.emc, f"{name}_lo": answer.emc_lo, f"{name}_hi": answer.emc_hi}
-            row[f"{name}_censored"] = answer.censored
-    if record is not None and record.evaluation is not None:
+            row |= {name: at_eps.emc, f"{name}_lo": at_eps.emc_lo, f"{name}_hi": at_eps.emc_hi}
+            row[f"{name}_censored"] = at_eps.censored
+    if record.evaluation is not None:
         row |= {key: record.evaluation[key] for key in EVALUATION}
     return row
 
 
-def _bits_per_parameter(status: PointStatus, record: PointRecord) -> Held | None:
+def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits | None:
     """Return the most information (bits per parameter) about random labels or tokens.
 
     None for all other labels: they can be predicted from the inputs, so that fitting them does not
@@ -102,8 +101,8 @@ def _bits_per_parameter(status: PointStatus, record: PointRecord) -> Held | None
 
 def _touched(record: PointRecord, gate: str) -> int | None:
     """Count failed probes that a gate found not to be at a minimum; None if the gate is off."""
-    readings = [probe.readings.get(f"touched_{gate}") for probe in record.probes]
-    known = [reading for reading in readings if reading is not None]
+    values = [probe.readings.get(f"touched_{gate}") for probe in record.probes]
+    known = [value for value in values if value is not None]
     return int(sum(known)) if known else None
 
 
@@ -113,11 +112,10 @@ def measurements(row: Row) -> dict[str, float]:
     Booleans become 1 or 0.
     """
     keys = list(row)
-    measured = keys[keys.index(COLUMNS[0]) :]
     return {
-        k: float(row[k])
-        for k in measured
-        if isinstance(row[k], int | float) and not _endless(row[k])
+        key: float(row[key])
+        for key in keys[keys.index(COLUMNS[0]) :]
+        if isinstance(row[key], int | float) and math.isfinite(row[key])
     }
 
 
@@ -140,12 +138,12 @@ def cell_of(value: Any) -> Any:
 
 def as_json(rows: Sequence[Row]) -> str:
     """Format rows as a JSON list; numbers that are not finite become null."""
-    finite = [{k: None if _endless(v) else v for k, v in row.items()} for row in rows]
-    return json.dumps(finite, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
+    def finite(value: Any) -> Any:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
 
-def _endless(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+    finite_rows = [{key: finite(value) for key, value in row.items()} for row in rows]
+    return json.dumps(finite_rows, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def as_parquet(rows: Sequence[Row]) -> bytes:
@@ -160,3 +158,24 @@ def as_parquet(rows: Sequence[Row]) -> bytes:
             values = [None if v is None else json.dumps(v) for v in values]
         columns[name] = values
     return bytes(pandas.DataFrame(columns).to_parquet(index=False))
+
+
+def with_errors(statuses: Sequence[PointStatus], eps: Sequence[float]) -> list[PointStatus]:
+    """Add an estimate for each of these training errors to the points.
+
+    Estimates for training errors that the spec requested are not changed.
+
+    Args:
+        statuses: points of any policy; eps: training errors, fractions between 0 and 1.
+    """
+    extended = []
+    for status in statuses:
+        if status.estimate is not None and status.record is not None:
+            history, n_limit = status.history, status.record.header.n_limit
+            at_eps = {eps_name(error): estimate_at(error, n_limit, history) for error in eps}
+            known = {name: value for name, value in at_eps.items() if value is not None}
+            merged = {**known, **status.estimate.by_eps}
+            by_eps = {name: merged[name] for name in sorted(merged, key=float)}
+            status = replace(status, estimate=replace(status.estimate, by_eps=by_eps))
+        extended.append(status)
+    return extended

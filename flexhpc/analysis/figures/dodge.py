@@ -1,0 +1,94 @@
+"""Horizontal offsets (dodging) of points with the same x, so that each is visible and clickable."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+_STEP, _GAP_SHARE = 5.0, 0.45
+"""Maximum distance between neighbouring points (pixels), and the maximum fraction of the gap to the
+next position that is used for offsets."""
+_SAME_POSITION = 12.0
+"""Distance (pixels) below which two x values share one position."""
+
+
+class Dodge:
+    """Offsets of points with the same x: curves side by side, and seeds within each curve.
+
+    Args:
+        rows: points with ``id``, ``facet``, ``series`` and ``x``.
+        series: names of all curves, from left to right.
+        domain: both ends of the x axis.
+        width: width of the axis (pixels).
+        logarithmic: whether the axis is logarithmic.
+
+    Attributes:
+        step: distance between neighbouring points, in units of the axis (of its natural logarithm
+            if it is logarithmic); 0 if no two points share a position.
+        ranks: offset of each point, by id, from the middle of its curve (steps).
+    """
+
+    def __init__(
+        self, rows: Sequence[Mapping[str, Any]], series: Sequence[str], domain: Sequence[float],
+        width: float, *, logarithmic: bool,
+    ) -> None:  # fmt: skip
+        self._logarithmic, self._series = logarithmic, list(series)
+        pixel = (self._axis(domain[1]) - self._axis(domain[0])) / width
+        self._positions = self._clusters({row["x"] for row in rows}, _SAME_POSITION * pixel)
+        curves: dict[tuple[str, float, str], list[int]] = {}
+        for row in rows:
+            position = self._positions[row["x"]]
+            curves.setdefault((row["facet"], position, row["series"]), []).append(row["id"])
+        self.ranks = {
+            point: rank - (len(ids) - 1) / 2
+            for ids in curves.values()
+            for rank, point in enumerate(ids)
+        }
+        self._per_curve = max(map(len, curves.values()))
+        shared = Counter((row["facet"], self._positions[row["x"]]) for row in rows)
+        gaps = [b - a for a, b in pairwise(sorted(set(self._positions.values())))]
+        room = _GAP_SHARE * min(gaps, default=math.inf) / (self._per_curve * len(series))
+        self.step = min(_STEP * pixel, room) if max(shared.values()) > 1 else 0.0
+
+    def x(self, x: float, series: str, rank: float = 0.0) -> float:
+        """Return ``x`` with the offset of a curve, and of ``rank`` steps within the curve."""
+        middle = (self._series.index(series) - (len(self._series) - 1) / 2) * self._per_curve
+        return self._moved(x, middle + rank)
+
+    def left(self, x: float) -> float:
+        """Return the x one step to the left of the first point at a position."""
+        return self._moved(x, -self._half - 1)
+
+    def right(self, x: float) -> float:
+        """Return the x of the last point at a position."""
+        return self._moved(x, self._half)
+
+    @property
+    def _half(self) -> float:
+        return (len(self._series) * self._per_curve - 1) / 2
+
+    def _moved(self, x: float, steps: float) -> float:
+        if not self.step:
+            return x
+        position = self._positions.get(x, self._axis(x)) + steps * self.step
+        return math.exp(position) if self._logarithmic else position
+
+    def _axis(self, x: float) -> float:
+        return math.log(x) if self._logarithmic else x
+
+    def _clusters(self, values: Iterable[float], distance: float) -> dict[float, float]:
+        """Return the position of each value: the mean of the values within ``distance`` of it."""
+        clusters: list[list[float]] = []
+        for value in sorted(values):
+            if clusters and self._axis(value) - self._axis(clusters[-1][0]) < distance:
+                clusters[-1].append(value)
+            else:
+                clusters.append([value])
+        return {
+            value: sum(map(self._axis, cluster)) / len(cluster)
+            for cluster in clusters
+            for value in cluster
+        }

@@ -1,0 +1,189 @@
+"""Why points failed, why EMCs are bounds, why searches ended, and warnings about intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flexhpc.config import Search
+from flexhpc.config.sections.search import Walk
+from flexhpc.search import Estimate
+from flexhpc.search.history import counted
+from flexhpc.store.status import PointStatus
+
+REASONS = {
+    "all fitted": "every probe on all the samples that there are fitted them",
+    "limit reached": "probes failed, but the estimate reached the number of samples that there are",
+    "none failed": "no probe failed, but none was on all the samples that there are",
+    "too few fitted": "some probes fitted, but at no n as many as the search asks for",
+    "none fitted": "no probe fitted",
+}
+"""Reasons for censoring, as a short key and a full text. The first three apply to right-censored
+points, whose EMC may be larger, the other two to left-censored points, whose EMC may be smaller."""
+WIDER = "the interval is wider than the tolerance"
+ONE_TRAINING = (
+    "one training per n: the bracket depends on single trainings, and another seed may end "
+    "elsewhere in the interval; set seeds_per_n, or policy: bayes, for a narrower interval"
+)
+AT_EDGE = (
+    "the best value of a tuned key is the lowest or the highest one that was tried: a wider range "
+    "may give a larger EMC"
+)
+NO_RESULT = "its worker ended without a result"
+_MIN_GROUP = 3
+"""Minimum number of points without a probe that share one line if they failed for one reason."""
+
+Failures = dict[str, list[PointStatus]]
+"""Failed points by error message."""
+
+
+def why_bound(status: PointStatus) -> str:
+    """Return the key of :data:`REASONS` that applies to a point; empty if it is not censored."""
+    record, estimate = status.record, status.estimate
+    if record is None or estimate is None or estimate.censored == "none":
+        return ""
+    probes = counted(status.history)
+    if estimate.censored == "left":
+        return "too few fitted" if any(probe.fit for probe in probes) else "none fitted"
+    n_limit = record.header.n_limit
+    on_all = [probe.fit for probe in probes if probe.n >= n_limit]
+    if on_all and all(on_all):
+        return "all fitted"
+    reached = max(estimate.emc, estimate.largest_fit or 0) >= n_limit
+    return "limit reached" if reached else "none failed"
+
+
+def is_bound(status: PointStatus) -> bool:
+    """Return whether the EMC of a point is censored."""
+    return status.estimate is not None and status.estimate.censored != "none"
+
+
+def bounds(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
+    """Group censored points by reason; return pairs of the full text and the points."""
+    by_reason: dict[str, list[PointStatus]] = {reason: [] for reason in REASONS}
+    for status in statuses:
+        by_reason.setdefault(why_bound(status), []).append(status)
+    return [(text, by_reason[reason]) for reason, text in REASONS.items() if by_reason[reason]]
+
+
+def wider(search: Search, estimate: Estimate) -> bool | None:
+    """Return whether the interval exceeds the tolerance; None without a tolerance or an interval.
+
+    The ends of an interval are whole numbers of samples, so each may lie one sample further out.
+    """
+    tolerance = getattr(search, "tolerance", None)
+    if tolerance is None or estimate.censored != "none" or estimate.emc_hi is None:
+        return None
+    lowest, highest = estimate.emc_lo + 1, estimate.emc_hi - 1
+    return bool(highest > max(lowest * (1 + tolerance) ** 2, lowest))
+
+
+def ending_text(status: PointStatus) -> str:
+    """Return why a search ended: ``tolerance``, ``max_trainings``, ``bracket (wide)``.
+
+    ``bracket`` replaces ``tolerance`` for a bisection, which ends when its bracket is narrow
+    enough. ``(wide)`` is appended where the interval is wider than the tolerance. Empty while the
+    search has not ended.
+    """
+    estimate = status.estimate
+    if estimate is None or estimate.ended_by is None:
+        return ""
+    ending: str = estimate.ended_by
+    if ending == "tolerance" and isinstance(status.point.search, Walk):
+        ending = "bracket"
+    return f"{ending} (wide)" if wider(status.point.search, estimate) else ending
+
+
+def warnings(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
+    """Return pairs of a warning about intervals and the points that it applies to."""
+    groups: dict[str, list[PointStatus]] = {WIDER: [], ONE_TRAINING: [], AT_EDGE: []}
+    for status in statuses:
+        if status.estimate is not None:
+            search = status.point.search
+            if wider(search, status.estimate):
+                groups[WIDER].append(status)
+            if isinstance(search, Walk) and search.seeds_per_n == 1:
+                groups[ONE_TRAINING].append(status)
+            if at_edge(status):
+                groups[AT_EDGE].append(status)
+    return [(text, points) for text, points in groups.items() if points]
+
+
+def warning_lines(statuses: Sequence[PointStatus]) -> list[str]:
+    """Return one line per warning, with the number of points that it applies to."""
+    return [
+        f"{len(points)} of {len(statuses)} points: {text}." for text, points in warnings(statuses)
+    ]
+
+
+def tuned(statuses: Sequence[PointStatus]) -> bool:
+    """Return whether any point tunes a key."""
+    return any(len(status.point.arms) > 1 for status in statuses)
+
+
+def best_text(status: PointStatus) -> str:
+    """Format the best values of tuned keys and the probability that they are: ``lr=0.031, 88%``.
+
+    A value at an end of its range is marked: ``lr=0.3 (edge), 62%``. Empty if no key is tuned and
+    before the first estimate.
+    """
+    estimate = status.estimate
+    if estimate is None or estimate.best_chance is None:
+        return ""
+    arm = status.point.arms[estimate.arm]
+    values = (
+        f"{key.split('.')[-1]}={value:g}{' (edge)' if key in arm.edges else ''}"
+        for key, value in arm.values.items()
+    )
+    return f"{' '.join(values)}, {estimate.best_chance:.0%}"
+
+
+def at_edge(status: PointStatus) -> bool:
+    """Return whether the best value of any tuned key lies at an end of its range."""
+    estimate = status.estimate
+    if estimate is None or estimate.best_chance is None:
+        return False
+    return bool(status.point.arms[estimate.arm].edges)
+
+
+def failures(statuses: Sequence[PointStatus]) -> Failures:
+    """Group the failed points by error message."""
+    by_message: Failures = {}
+    for status in statuses:
+        if status.state == "failed":
+            by_message.setdefault(status.message or NO_RESULT, []).append(status)
+    return by_message
+
+
+def common_failures(statuses: Sequence[PointStatus]) -> tuple[Failures, list[PointStatus]]:
+    """Separate the points that share one line from those that need one each.
+
+    Returns:
+        The points that failed for a common reason before any probe finished, by reason, and the
+        other points in their order.
+    """
+    by_message = failures([status for status in statuses if not status.probes])
+    common = {text: points for text, points in by_message.items() if len(points) >= _MIN_GROUP}
+    ids = {status.point.id for points in common.values() for status in points}
+    return common, [status for status in statuses if status.point.id not in ids]
+
+
+def common_failure_lines(common: Failures) -> list[str]:
+    """Return one line per reason: ``24 points (width=4 ...) failed: no such file``."""
+    return [
+        f"{len(points)} points ({_label(points[0])} ...) failed: {text}"
+        for text, points in common.items()
+    ]
+
+
+def failure_lines(statuses: Sequence[PointStatus]) -> list[str]:
+    """Return one line per reason: ``failed: width=4 and 23 more: no such file``."""
+    return [f"failed: {names(points)}: {text}" for text, points in failures(statuses).items()]
+
+
+def names(points: Sequence[PointStatus]) -> str:
+    """Return the label of the first point and the number of further ones."""
+    return _label(points[0]) + (f" and {len(points) - 1} more" if len(points) > 1 else "")
+
+
+def _label(status: PointStatus) -> str:
+    return status.point.label or status.point.id

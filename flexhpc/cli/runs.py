@@ -1,0 +1,107 @@
+"""Commands on a stored run: ``cancel``, ``pack``, ``unpack``, ``sync``, ``ui``."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flexhpc.cli.options import FAILED, Run, Runs, run_folder
+from flexhpc.errors import InputError, one_line
+
+
+def cancel(run: Run) -> None:
+    """Stop all running and queued work of this run; finished probes are kept, so it can resume."""
+    from flexhpc.launch.cancel import cancel_run
+
+    message, stopped = cancel_run(run)
+    typer.echo(message)
+    if not stopped:
+        raise typer.Exit(FAILED)
+
+
+def pack(
+    run: Run,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file; by default NAME.zip here.")
+    ] = None,
+) -> None:
+    """Pack a run's record into one file, to archive it, to move it or to save inodes."""
+    from flexhpc.store.archive import pack as write
+    from flexhpc.store.status import open_run
+
+    folder, _, _ = open_run(run)
+    archive = output or Path(f"{folder.name}.zip")
+    try:
+        count = write(folder, archive)
+    except OSError as error:
+        path = error.filename or archive
+        raise InputError(f"{path}: cannot be packed: {one_line(error)}") from None
+    typer.echo(f"{archive}: {count} files, {archive.stat().st_size / 1e6:,.1f} MB")
+
+
+def unpack(
+    archive: Annotated[Path, typer.Argument(metavar="FILE", help="A packed run.")],
+    runs: Runs = Path("runs"),
+) -> None:
+    """Restore a run folder from its packed file; an unfinished run can be resumed."""
+    from flexhpc.store.archive import unpack as read
+
+    try:
+        typer.echo(read(archive, runs).path)
+    except OSError as error:
+        raise InputError(f"{archive}: cannot be unpacked: {error.strerror or error}") from None
+
+
+def sync(
+    run: Run,
+    uri: Annotated[str | None, typer.Option("--uri", help="MLflow server or database.")] = None,
+) -> None:
+    """Log the stored results of a run to MLflow; may be repeated."""
+    from flexhpc.store.status import open_run
+    from flexhpc.tracking.state import NO_PASSWORD, has_password, local_uri
+    from flexhpc.tracking.sync import Syncer
+
+    folder, _, _ = open_run(run)
+    if has_password(uri):
+        raise InputError(f"--uri: {NO_PASSWORD}")
+    target = uri or local_uri(folder)
+    try:
+        count = Syncer(folder, target).sync()
+    except Exception as error:
+        typer.echo(f"MLflow at {target} cannot be written: {one_line(error)}", err=True)
+        raise typer.Exit(FAILED) from None
+    typer.echo(f"{count} probes logged to {target}")
+
+
+def ui(
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RUN]",
+            help="A run folder, or its name; by default the newest.",
+            parser=run_folder,
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
+    socket: Annotated[
+        bool,
+        typer.Option("--socket", help="Serve on a Unix socket that only you can reach."),
+    ] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Serve MLflow's UI for a run (by default the newest) on loopback, or on a socket."""
+    from flexhpc.store.status import open_run
+    from flexhpc.tracking.ui import newest_run, page_of, private_socket, serve
+
+    folder, sweep, _ = open_run(run if run is not None else newest_run(runs))
+    page = page_of(folder, sweep.name)
+    address = private_socket() if socket else None
+    if address is not None:
+        typer.echo("Run this on your own machine, and then open the address there:")
+        typer.echo(f"ssh -N -L {port}:{shlex.quote(str(address))} {platform.node()}")
+    typer.echo(f"http://127.0.0.1:{port}{page}")
+    serve(folder, port, address)

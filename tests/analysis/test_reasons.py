@@ -1,0 +1,278 @@
+"""Why an EMC is a bound, why a search ended, and warnings, wherever a person or a program reads."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pandas
+import pytest
+from rich.console import Console
+
+from flexhpc.analysis.figures.emc import emc_figure, medians_of
+from flexhpc.analysis.figures.point import VERDICTS, fit_chart
+from flexhpc.analysis.reasons import (
+    AT_EDGE,
+    ONE_TRAINING,
+    REASONS,
+    WIDER,
+    at_edge,
+    best_text,
+    bounds,
+    ending_text,
+    tuned,
+    warning_lines,
+    warnings,
+    why_bound,
+)
+from flexhpc.analysis.report import write_report
+from flexhpc.analysis.results import (
+    as_csv,
+    as_json,
+    as_parquet,
+    measurements,
+    row_of,
+    with_errors,
+)
+from flexhpc.analysis.tables import results_table
+from flexhpc.analysis.text import ratio_text
+from flexhpc.config import checked
+from flexhpc.store.status import PointStatus
+from flexhpc.tracking.note import note_of
+from flexhpc.training import Verdict
+from tests.analysis.made import BAYES, BISECTION, points, status, summary
+
+ALL_FIT = [(min(16 * 2**i, 1000), 0) for i in range(7)]
+NONE_FIT = [(16, 9), (8, 7), (4, 2)]
+BETWEEN = [(16, 0), (32, 0), (64, 5), (45, 3), (38, 1), (34, 0), (36, 0), (37, 0)]
+MANY = [(n, missed) for n, missed in ((30, 0), (34, 0), (40, 2), (44, 5)) for _ in range(12)]
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> list[PointStatus]:
+    """Points censored on the right, on the left, and not at all."""
+    small, large = points(tmp_path)
+    return [
+        status(small, ALL_FIT, params=100, bits=3200),
+        status(large, NONE_FIT, params=200, bits=6400),
+        status(large, BETWEEN, params=300, bits=9600),
+    ]
+
+
+def test_bounds_in_every_format(three: list[PointStatus], tmp_path: Path) -> None:
+    rows = [row_of(s) for s in three]
+    assert [row["censored"] for row in rows] == ["right", "left", "none"]
+    assert [row["emc_per_param"] for row in rows] == [10, 0, rows[2]["emc"] / 300]
+    assert measurements(rows[0])["emc_per_param"] == 10
+    csv = pandas.read_csv(io.StringIO(as_csv(rows)), keep_default_na=False)
+    (tmp_path / "r.parquet").write_bytes(as_parquet(rows))
+    parquet = pandas.read_parquet(tmp_path / "r.parquet")
+    for frame in (csv, parquet, pandas.DataFrame(json.loads(as_json(rows)))):
+        assert frame["emc_per_param_bound"].tolist() == [">=", "<", ""]
+        assert frame["emc_per_param"].dtype == np.float64
+    texts = [ratio_text(s.estimate, s.record.header.params) for s in three]
+    assert texts == [">= 10.000", "< 0.020", f"{rows[2]['emc'] / 300:.3f}"]
+    assert ratio_text(three[0].estimate, 10**6) == ">= 0.001"
+    assert ratio_text(three[0].estimate, 4 * 10**6) == ">= 0.00025"
+    assert ratio_text(None, 100) == ratio_text(three[0].estimate, 0) == ""
+
+
+def test_bounds_in_a_terminal_in_mlflow_and_in_the_report(
+    three: list[PointStatus], tmp_path: Path
+) -> None:
+    console = Console(width=200, file=io.StringIO())
+    console.print(results_table(three))
+    lines = console.file.getvalue().splitlines()
+    assert ">= 1000" in lines[1]
+    assert ">= 10.000" in lines[1]
+    assert "< 0.020" in lines[2]
+    assert not {"<", ">"} & set(lines[3])
+    right, left, exact = map(note_of, three)
+    assert right.startswith("**EMC >= 1000** (all fitted, n50, level 0.9), 100 parameters")
+    assert "EMC per parameter >= 10.000, 7 probes" in right
+    assert left.startswith("**EMC < 4** (none fitted, n50")
+    assert "EMC per parameter < 0.020" in left
+    assert not {"<", ">"} & set(exact)
+    page = write_report("made", three, [], tmp_path).read_text()
+    assert ">&gt;= 10.000</td>" in page
+    assert "<td>&gt;= 0.312</td>" in page, "EMC per bit"
+    assert ">&lt; 0.020</td>" in page
+    assert f"{REASONS['all fitted']}: width=4\n    (&gt;= 1000)" in page
+    assert f"{REASONS['none fitted']}: width=8\n    (&lt; 4)" in page
+    for key in ("limit reached", "none failed", "too few fitted"):
+        assert REASONS[key] not in page
+
+
+@pytest.mark.parametrize("per_parameter", [False, True])
+def test_bounds_are_drawn_as_arrows_on_no_curve(
+    per_parameter: bool, three: list[PointStatus]
+) -> None:
+    spec = emc_figure(three, per_parameter=per_parameter)
+    rows = spec["data"]["values"]
+    shown = {row["x"]: row for row in rows if row["kind"] == "point"}
+    assert [shown[x]["censored"] for x in (100, 200, 300)] == ["right", "left", "none"]
+    assert shown[200]["y"] == 4 / (200 if per_parameter else 1), "EMC is below 4"
+    assert shown[100]["lo"] == shown[100]["y"] == shown[100]["hi"], "a bound has no interval"
+    assert [row["x"] for row in rows if row["kind"] == "line"] == [300]
+    marks = {
+        layer["transform"][0]["filter"].split("'")[-2]: layer["mark"]
+        for layer in spec["layer"]
+        if layer["mark"]["type"] == "point"
+    }
+    assert {side: mark["filled"] for side, mark in marks.items()} == {
+        "none": True, "right": False, "left": False,
+    }  # fmt: skip
+    tips = [float(marks[side]["shape"].split(",")[1].split()[0]) for side in ("right", "left")]
+    assert tips[0] < 0 < tips[1], "negative is up"
+
+
+def test_a_median_over_seeds_can_be_known_though_one_is_a_bound(tmp_path: Path) -> None:
+    point, _ = points(tmp_path)
+    seeds = [status(point, BETWEEN), status(point, BETWEEN), status(point, ALL_FIT)]
+    for curve, known in ((seeds, True), (seeds[1:], False)):
+        ((_, median, _),) = medians_of(curve, lambda _: 100.0)
+        assert (median is not None) == known
+
+
+FAILED_BELOW = [(16, 0), (1000, 0), (500, 3), (1000, 0), (900, 0), (1000, 0), (950, 0)]
+FAILED_ON_ALL = [*FAILED_BELOW, (1000, 0), (1000, 0), (1000, 1)]
+
+
+@pytest.mark.parametrize(
+    ("search", "outcomes", "why"),
+    [
+        (BAYES, ALL_FIT, "all fitted"),
+        (BISECTION, ALL_FIT, "all fitted"),
+        (BAYES, FAILED_BELOW, "all fitted"),
+        (BAYES, FAILED_ON_ALL, "limit reached"),
+        ("{policy: bisection, start: 1000, seeds_per_n: 3}", [(1000, 0), (1000, 4), (1000, 0)],
+         "limit reached"),
+        (BAYES, ALL_FIT[:3], "none failed"),
+        (BISECTION, ALL_FIT[:3], "none failed"),
+        (BAYES, NONE_FIT, "none fitted"),
+        ("{policy: bisection, start: 2, seeds_per_n: 3}",
+         [(n, missed) for n in (2, 1) for missed in (0, 1, 1)], "too few fitted"),
+        (BISECTION, BETWEEN, ""),
+    ],
+)  # fmt: skip
+def test_the_reason_of_a_bound_is_true(
+    search: str, outcomes: list[tuple[int, int]], why: str, tmp_path: Path
+) -> None:
+    point = status(points(tmp_path, search)[0], outcomes)
+    assert (point.estimate.censored == "none") == (why == "")
+    assert why_bound(point) == row_of(point)["censored_because"] == why
+    if why in ("all fitted", "limit reached"):
+        assert point.estimate.emc == 1000
+    assert bounds([point]) == ([(REASONS[why], [point])] if why else [])
+    subtitle = fit_chart(point).spec["title"]["subtitle"]
+    assert subtitle.endswith(f"({why})" if why else "]")
+
+
+def test_there_is_no_reason_before_the_first_probe(tmp_path: Path) -> None:
+    waiting = PointStatus(point=points(tmp_path)[0], state="waiting")
+    row = row_of(waiting)
+    assert (row["emc_per_param_bound"], row["censored_because"]) == (None, None)
+    assert why_bound(waiting) == ""
+
+
+def ended(folder: Path, search: str, outcomes: list[tuple[int, int]], why: str) -> PointStatus:
+    point = status(points(folder, search)[0], outcomes)
+    return replace(point, estimate=replace(point.estimate, ended_by=why))
+
+
+def test_a_bisection_with_single_trainings_has_a_warning(tmp_path: Path) -> None:
+    single = ended(tmp_path, BISECTION, BETWEEN, "tolerance")
+    assert ending_text(single) == "bracket (wide)"
+    assert [text for text, _ in warnings([single])] == [WIDER, ONE_TRAINING]
+    assert warning_lines([single])[1].startswith("1 of 1 points: one training per n")
+    note = note_of(single)
+    assert "ended by: bracket (wide)" in note
+    assert "One training per n" in note
+    page = write_report("made", [single], [], tmp_path).read_text()
+    assert "bracket (wide)</td>" in page
+    assert "1 of 1 points: one training per n" in page
+    search = "{policy: bisection, start: 16, seeds_per_n: 3}"
+    several = ended(tmp_path, search, [o for o in BETWEEN for _ in range(3)], "tolerance")
+    assert ONE_TRAINING not in dict(warnings([several]))
+
+
+@pytest.mark.parametrize("why", ["tolerance", "max_trainings", "max_cost", "data"])
+def test_only_a_wide_interval_has_a_warning(tmp_path: Path, why: str) -> None:
+    narrow = ended(tmp_path, BAYES, MANY, why)
+    assert (ending_text(narrow), warnings([narrow])) == (why, [])
+    wide = ended(tmp_path, BAYES, BETWEEN[:4], why)
+    assert ending_text(wide) == f"{why} (wide)"
+    assert warning_lines([wide]) == [f"1 of 1 points: {WIDER}."]
+    assert ending_text(status(points(tmp_path, BAYES)[0], BETWEEN)) == "", "not ended"
+
+
+TUNED = """\
+name: tuned
+fixed:
+  data: {source: digits, labels: random}
+  model: {family: mlp, width: 8, gain: {tune: [0.5, 1, 2]}}
+  training: {optimizer: adam, lr: {tune: [1e-3, 1e-2, 1e-1]}}
+"""
+
+
+def best_at(folder: Path, arm: int) -> PointStatus:
+    (folder / "tuned.yaml").write_text(TUNED)
+    (point,) = checked(folder / "tuned.yaml")[1]
+    plain = status(points(folder)[0], BETWEEN[:3])
+    assert (tuned([plain]), best_text(plain), at_edge(plain)) == (False, "", False)
+    estimate = replace(plain.estimate, arm=arm, best_chance=0.62)
+    return replace(plain, point=point, estimate=estimate)
+
+
+@pytest.mark.parametrize(
+    ("arm", "text", "edge"),
+    [
+        (4, "gain=1 lr=0.01, 62%", False),
+        (5, "gain=1 lr=0.1 (edge), 62%", True),
+        (0, "gain=0.5 (edge) lr=0.001 (edge), 62%", True),
+    ],
+)
+def test_best_values_at_an_end_are_marked(tmp_path: Path, arm: int, text: str, edge: bool) -> None:
+    point = best_at(tmp_path, arm)
+    assert tuned([point])
+    assert best_text(point) == text
+    assert at_edge(point) is edge
+    assert (AT_EDGE in dict(warnings([point]))) is edge
+
+
+def test_results_of_a_tuned_point_depend_on_its_best_values(tmp_path: Path) -> None:
+    """The best rate fits all 64 samples that there are, another one misses nearly all of them."""
+    point = best_at(tmp_path, 4)
+    probes = [
+        *(summary((n, 0), arm=4) for n in (16, 32, 64)),
+        *(summary((n, n - 1), repeat, arm=5) for n in (32, 64) for repeat in range(4)),
+    ]
+    header = replace(point.record.header, n_limit=64)
+    point = replace(
+        point,
+        record=replace(point.record, probes=probes, header=header),
+        estimate=replace(point.estimate, emc=64, censored="right", emc_hi=None),
+    )
+    assert [result.n for result in point.history] == [16, 32, 64]
+    assert why_bound(point) == "all fitted"
+    (at_error,) = with_errors([point], [0.1])
+    assert at_error.estimate.by_eps["0.1"].censored == "right"
+    assert row_of(point)["bits_per_param"] == pytest.approx(64 * math.log2(10) / 100)
+    spec = fit_chart(point).spec
+    drawn = [(row["shown"], row["n"]) for row in spec["datasets"]["trainings"]]
+    others = [("other tuned values", n) for n in (32, 64) for _ in range(4)]
+    assert drawn == [("fit", 16), ("fit", 32), ("fit", 64), *others]
+    legend = spec["layer"][-1]["encoding"]["color"]["legend"]["values"]
+    assert legend == ["fit", "other tuned values"]
+
+
+def test_every_verdict_is_drawn(tmp_path: Path) -> None:
+    verdicts = get_args(Verdict)
+    outcomes = [(16, 0), *((20 + i, 1, verdict) for i, verdict in enumerate(verdicts))]
+    rows = fit_chart(status(points(tmp_path)[0], outcomes)).spec["datasets"]["trainings"]
+    assert {row["shown"] for row in rows} == set(verdicts) <= set(VERDICTS)

@@ -1,0 +1,182 @@
+"""Results rows in every format, EMC at training errors, and the report over them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+
+import pandas
+import pytest
+
+from flexhpc.analysis.details import details_of
+from flexhpc.analysis.figures.emc import emc_figure
+from flexhpc.analysis.figures.point import fit_chart
+from flexhpc.analysis.report import write_report
+from flexhpc.analysis.results import COLUMNS, as_parquet, row_of, with_errors
+from flexhpc.analysis.text import bracket_text, emc_text, eps_text, span
+from flexhpc.search import Bracket, EpsEstimate, Estimate, estimate_at, history_of
+from flexhpc.store import read
+from flexhpc.store.status import PointStatus, StatusReader, open_run
+from tests.analysis.made import BAYES, points, status
+from tests.conftest import Cli
+
+CONTRACT = (
+    "params", "emc", "emc_lo", "emc_hi", "level", "estimand", "censored", "largest_fit",
+    "smallest_fail", "probes", "cost", "seconds", "emc_per_param", "unconverged", "status",
+)  # fmt: skip
+
+
+def test_every_format_has_the_results_of_the_store(
+    measured: Path, cli: Cli, tmp_path: Path
+) -> None:
+    assert COLUMNS[: len(CONTRACT)] == CONTRACT
+    rows = json.loads(cli("results", measured, "--format", "json").stdout)
+    assert list(rows[0]) == ["point_id", "model.width", *COLUMNS]
+    text = cli("results", measured, "--format", "csv").stdout
+    emcs = [row["emc"] for row in rows]
+    assert [row["emc"] for row in csv.DictReader(io.StringIO(text))] == list(map(str, emcs))
+    cli("results", measured, "--format", "parquet", "-o", tmp_path / "r.parquet")
+    frame = pandas.read_parquet(tmp_path / "r.parquet")
+    assert list(frame.columns) == ["point_id", "model.width", *COLUMNS]
+    assert frame["emc"].tolist() == emcs
+    table = cli("results", measured).stdout
+    folder, _, points = open_run(measured)
+    for point, row in zip(points, rows, strict=True):
+        record = read(folder.point(point.id))
+        assert (row["point_id"], row["status"]) == (point.id, "done")
+        assert str(row["emc"]) in table
+        assert row["emc_lo"] <= row["emc"] <= row["emc_hi"]
+        assert row["emc_per_param"] == pytest.approx(row["emc"] / record.header.params)
+        assert row["cost"] == sum(p.cost for p in record.probes)
+        assert row["unconverged"] == sum(p.verdict == "unconverged" for p in record.probes)
+        assert row["largest_fit"] == max(p.n for p in record.probes if p.verdict == "fit")
+        assert row["smallest_fail"] == min(p.n for p in record.probes if p.verdict != "fit")
+    listed = json.loads(cli("status", measured, "--json").stdout)
+    assert [(s["state"], s["estimate"]["emc"]) for s in listed] == [("done", emc) for emc in emcs]
+
+
+def test_mixed_swept_values_in_parquet(tmp_path: Path) -> None:
+    rows = [{"a": 1, "b": {"x": 1}}, {"a": "two", "b": None}]
+    path = tmp_path / "r.parquet"
+    path.write_bytes(as_parquet(rows))
+    assert pandas.read_parquet(path)["a"].tolist() == ["1", '"two"']
+
+
+def test_the_report_is_one_self_contained_page(measured: Path, cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    page = Path(cli("report", measured, "-o", out).stdout.strip())
+    html = page.read_text()
+    assert page == out / "index.html"
+    body = html.split("<script>")[0]
+    assert not re.search(r'<[^>]*(src|href)="(?!#|data:)', body), "it loads something"
+    assert body.count("<svg") == 2
+    for heading in ("EMC", "EMC per parameter", "Results", "Provenance", "Sweep spec"):
+        assert f"<h2>{heading}</h2>" in html
+    folder, _, points = open_run(measured)
+    for point in StatusReader(folder, points).read():
+        assert escape(emc_text(point.estimate)) in html
+    assert len(html) < 2e6
+    assert (out / "results.csv").read_text().startswith("point_id,model.width,params")
+    for ending, start in {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF"}.items():
+        for name in ("emc", "emc_per_parameter"):
+            assert (out / f"{name}.{ending}").read_bytes().startswith(start)
+    two = cli("report", measured, measured, "-o", tmp_path / "two").stdout.strip()
+    assert "6 points" in Path(two).read_text()
+
+
+def test_user_text_is_escaped(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "x.yaml").write_text(
+        "name: x\nfixed:\n  data: {source: image_folder, root: '/<script>'}\n"
+        "  model: {family: linear}\n"
+    )
+    (tmp_path / "p.yaml").write_text("tracking_uri: none\n")
+    cli("sweep", tmp_path / "x.yaml", "--profile", tmp_path / "p.yaml", check=1)
+    html = (tmp_path / "runs" / "x" / "report" / "index.html").read_text()
+    assert "'/<script>'" not in html
+    assert "&lt;script&gt;" in html
+
+
+def test_figures_show_every_point_and_every_training(measured: Path) -> None:
+    folder, _, points = open_run(measured)
+    statuses = StatusReader(folder, points).read()
+    rows = [row for row in emc_figure(statuses)["data"]["values"] if row["kind"] == "point"]
+    for row, details, point in zip(rows, details_of(statuses), statuses, strict=True):
+        estimate = point.estimate
+        assert (row["x"], row["y"]) == (point.record.header.params, estimate.emc)
+        assert (row["lo"], row["hi"]) == (estimate.emc_lo, estimate.emc_hi)
+        probes = [(p.n, p.repeat, p.verdict, p.n_errors) for p in point.record.probes]
+        assert [tuple(probe[:4]) for probe in details["probes"]] == probes
+        trainings = fit_chart(point).spec["datasets"]["trainings"]
+        assert [training["n"] for training in trainings] == [n for n, *_ in probes]
+
+
+def test_texts() -> None:
+    values = {
+        "emc": 10, "emc_lo": 8, "emc_hi": 12, "level": 0.9, "estimand": "n50", "censored": "none",
+        "largest_fit": 9, "smallest_fail": 11, "probes": 5, "cost": 100, "unconverged": 0,
+    }  # fmt: skip
+    assert emc_text(None) == ""
+    assert emc_text(Estimate(**values)) == "10 [8, 12]"
+    assert emc_text(Estimate(**{**values, "censored": "right", "emc_hi": None})) == ">= 10"
+    left = {**values, "censored": "left", "emc": 0, "smallest_fail": 1}
+    assert emc_text(Estimate(**left)) == "< 1"
+    assert bracket_text(Bracket(largest_fit=3)) == "3 - ."
+    assert bracket_text(Bracket()) == ""
+    assert [span(s) for s in (5, 600, 7200)] == ["5 s", "10 min", "2.0 h"]
+    assert eps_text(None) == ""
+    assert eps_text(EpsEstimate(emc=4, emc_lo=3, emc_hi=6, censored="none")) == "4 [3, 6]"
+    assert eps_text(EpsEstimate(emc=4, emc_lo=3, emc_hi=None, censored="right")) == ">= 4"
+    assert eps_text(EpsEstimate(emc=0, emc_lo=0, emc_hi=6, censored="left")) == "[0, 6]"
+
+
+OUTCOMES = [(16, 0), (64, 0), (128, 0), (256, 80), (160, 4), (150, 1), (140, 0), (200, 30)]
+
+
+@pytest.mark.parametrize("policy", ["bayes", "bisection", "growth"])
+def test_emc_at_a_training_error_is_that_of_the_stored_counts(policy: str, tmp_path: Path) -> None:
+    point = status(points(tmp_path, f"{{policy: {policy}, start: 16}}")[0], OUTCOMES)
+    row = row_of(with_errors([point], [0.1, 0.01])[0])
+    history = history_of(point.record.probes, point.point.training)
+    for eps, name in ((0.01, "emc_eps_0.01"), (0.1, "emc_eps_0.1")):
+        expected = estimate_at(eps, 1000, history)
+        assert row[name] == expected.emc
+        assert (row[f"{name}_lo"], row[f"{name}_hi"]) == (expected.emc_lo, expected.emc_hi)
+        assert row[f"{name}_censored"] == expected.censored == "none"
+    assert row["emc_eps_0.1_hi"] >= 160, "160 samples were trained to an error of 2.5 %"
+    assert row["emc"] == row_of(point)["emc"]
+    assert list(row)[-8] == "emc_eps_0.01"
+
+
+def test_estimates_that_a_spec_requests_are_not_replaced(tmp_path: Path) -> None:
+    point = status(points(tmp_path)[0], OUTCOMES)
+    stored = EpsEstimate(emc=7, emc_lo=5, emc_hi=9, censored="none")
+    point = replace(point, estimate=replace(point.estimate, by_eps={"0.1": stored}))
+    by_eps = with_errors([point], [0.1, 0.01])[0].estimate.by_eps
+    assert list(by_eps) == ["0.01", "0.1"]
+    assert by_eps["0.1"] is stored
+    waiting = PointStatus(point=point.point, state="waiting")
+    assert with_errors([waiting], [0.1]) == [waiting]
+
+
+def test_the_commands_take_training_errors(measured: Path, cli: Cli, tmp_path: Path) -> None:
+    eps = ("--eps", 0.01, "--eps", "0.10")
+    rows = json.loads(cli("results", measured, "--format", "json", *eps).stdout)
+    for row in rows:
+        assert row["emc_eps_0.1"] >= row["emc_eps_0.1_lo"] >= row["emc_eps_0.01_lo"]
+        assert (row["emc_eps_0.1_censored"] == "right") == (row["emc_eps_0.1_hi"] is None)
+    table = cli("results", measured, *eps).stdout
+    assert "EMC eps 0.01 EMC eps 0.1" in " ".join(table.split())
+    for row in rows:
+        sign = ">= " if row["emc_eps_0.1_censored"] == "right" else "  "
+        assert f"{sign}{row['emc_eps_0.1']}" in table
+    page = Path(cli("report", measured, *eps, "-o", tmp_path / "out").stdout.strip())
+    assert "emc_eps_0.01" in page.read_text()
+    assert "emc_eps_0.01" in (tmp_path / "out" / "results.csv").read_text()
+    errors = cli("results", measured, "--eps", "1.5", "--eps", "0", check=2).stderr
+    assert "--eps 1.5: must be between 0 and 1" in errors
+    assert "--eps 0: must be" in errors
