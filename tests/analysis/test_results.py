@@ -16,13 +16,12 @@ import pytest
 from flexhpc.analysis.details import details_of
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.point import fit_chart
-from flexhpc.analysis.report import write_report
 from flexhpc.analysis.results import COLUMNS, as_parquet, row_of, with_errors
 from flexhpc.analysis.text import bracket_text, emc_text, eps_text, span
 from flexhpc.search import Bracket, EpsEstimate, Estimate, estimate_at, history_of
 from flexhpc.store import read
 from flexhpc.store.status import PointStatus, StatusReader, open_run
-from tests.analysis.made import BAYES, points, status
+from tests.analysis.made import points, status
 from tests.conftest import Cli
 
 CONTRACT = (
