@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flexhpc.config.entry import Frozen, entry
+from flexhpc.config.entry import entry
 from flexhpc.config.nested import put
-from flexhpc.config.resolve import spelled_out
 from flexhpc.config.sections.base import LOCATION
 from flexhpc.config.sections.data import Data
-from flexhpc.config.variants import variants
+from flexhpc.config.variants import variants, with_default
 from flexhpc.config.yaml_reader import parse
 from flexhpc.data.pack import pack
 from flexhpc.data.packed import Packed, Progress, is_packed, open_packed
@@ -122,11 +121,9 @@ def _section(source: str, given: Mapping[str, Any], overrides: Sequence[str]) ->
     if not wrong:
         found = entry(
             "data",
-            spelled_out("data", values | {"source": source}),
-            Frozen(),
-            lambda path, what: wrong.append(f"data.{'.'.join(path)}: {what}"),
-            checked=True,
-            beside=Path.cwd(),
+            with_default("data", values | {"source": source}, None),
+            lambda path, what: wrong.append(f"data.{'.'.join(map(str, path))}: {what}"),
+            folder=Path.cwd(),
         )
         section = found.section if found is not None else None
         if isinstance(section, Data) and section.drawn:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeGuard
+from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema
 
 LATER = "later"
 """Marks a field added after the first version. Its default reproduces the behaviour of earlier
@@ -38,9 +40,25 @@ CALLED = "called"
 id."""
 FILLED = "filled"
 """Marks a field that users do not write: flexhpc sets it when it reads a spec."""
-NUISANCE = "nuisance"
-"""Marks a nuisance parameter, which may be tuned: it changes neither the data, nor the number of
-parameters, nor the budget, and the EMC is of interest only at its best value."""
+
+
+@dataclass(frozen=True)
+class Nuisance:
+    """Marks a nuisance parameter, which may be tuned: it changes neither the data, nor the number
+    of parameters, nor the budget, and the EMC is of interest only at its best value."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Return the JSON schema of the plain value or of ``{tune: [...]}``."""
+        numbers = {"type": "array", "items": {"type": "number"}, "minItems": 2}
+        tuned = {"type": "object", "properties": {"tune": numbers}, "required": ["tune"]}
+        return {"anyOf": [handler(schema), {**tuned, "additionalProperties": False}]}
+
+
+NUISANCE = Nuisance()
+Problems = Iterator[tuple[str, str]]
+"""Pairs (dotted key, problem) of a section."""
 
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -70,22 +88,22 @@ class Section(BaseModel):
         """Return the names of the fields that have a mark, in the order of their definition."""
         return [name for name, field in cls.model_fields.items() if mark in field.metadata]
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield (dotted key, problem) for keys of the spec that cannot be combined.
+    def check(self) -> Problems:
+        """Yield (dotted key, problem) for keys that cannot be combined.
 
-        Receives the unvalidated values of the user, of any type, so that these errors are reported
-        together with all others.
+        If some keys are invalid themselves, this is also called on the section without them, in
+        which missing required keys are None, so that all errors are reported at once.
         """
         yield from ()
+
+
+def inner_section(field: FieldInfo) -> type[Section] | None:
+    """Return the section class in the type of a field; None if there is none."""
+    parts = (field.annotation, *get_args(field.annotation))
+    return next((p for p in parts if isinstance(p, type) and issubclass(p, Section)), None)
 
 
 def number(value: object) -> object:
     """Return an int as a float, so that 1 and 1.0 are the same value; return other values
     unchanged."""
     return float(value) if isinstance(value, int) else value
-
-
-def positive(value: object) -> TypeGuard[int]:
-    """Return whether an unvalidated value is a positive integer."""
-    return isinstance(value, int) and value > 0

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from flexhpc.config.sections.base import FILLED, LIMIT, LOCATION, Count, Section
+from flexhpc.config.sections.base import FILLED, LIMIT, LOCATION, Count, Problems, Section
 from flexhpc.config.sections.data import Data
 from flexhpc.config.sections.model import Network, unfit_for_json
 from flexhpc.config.sections.training import Procedure
@@ -40,14 +39,10 @@ class CustomCode(Section):
         """Location and version of the code."""
         return Code(folder=self.folder or "", hash=self.code or "")
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        yield from super().clashes(values)
-        yield from unfit_for_json("kwargs", values.get("kwargs"), depth=0)
-        for key in cls.marked(FILLED):
-            if values.get(key) is not None:
-                yield key, "is filled in by flexhpc; leave it out"
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        yield from super().check()
+        yield from unfit_for_json("kwargs", self.kwargs, depth=0)
 
 
 class CustomModel(CustomCode, Network):

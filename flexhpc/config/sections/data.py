@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,8 +14,8 @@ from flexhpc.config.sections.base import (
     LOCATION,
     Count,
     Fraction,
+    Problems,
     Section,
-    positive,
 )
 
 Classes = Annotated[int, Field(ge=2, le=10**6)]
@@ -125,40 +124,31 @@ class Data(Section):
         own = {"classes"} if cls.drawn else set()
         return [name for name in cls.model_fields if name not in apart or name in own]
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        labels = values.get("labels", "original")
-        merge, classes = values.get("merge"), values.get("classes")
-        if labels == "corrupted" and "corruption" not in values:
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        classes = "classes" in self.model_fields_set
+        if self.labels == "corrupted" and self.corruption is None:
             yield "corruption", "is required with labels: corrupted; give a fraction, as 0.2"
-        if labels != "corrupted" and "corruption" in values:
-            yield "corruption", f"has no effect with labels: {labels}; leave it out"
-        if merge == "random" and classes is None:
-            yield "classes", "is required with merge: random; say into how many"
-        if merge == "coarse" and classes is not None:
-            yield "classes", "has no effect with merge: coarse; leave it out"
+        if self.labels != "corrupted" and self.corruption is not None:
+            yield "corruption", f"has no effect with labels: {self.labels}; remove it"
+        if self.merge == "random" and not classes:
+            yield "classes", "is required with merge: random; give the number of groups"
+        if self.merge == "coarse" and classes:
+            yield "classes", "has no effect with merge: coarse; remove it"
         for key in ("merge", "class_map"):
-            if labels == "random" and values.get(key) is not None:
-                yield key, "has no effect on random labels; give classes, or leave it out"
-        given = values.get("class_map")
-        if given is not None and (merge is not None or classes is not None):
-            yield "class_map", "says all; leave merge and classes out"
-        if isinstance(given, list) and all(isinstance(new, int) for new in given):
-            targets = sorted(set(given))
+            if self.labels == "random" and getattr(self, key) is not None:
+                yield key, "has no effect with labels: random; remove it"
+        if self.class_map is not None:
+            if self.merge is not None or classes:
+                yield "class_map", "cannot be combined with merge or classes; remove them"
+            targets = sorted(set(self.class_map))
             if len(targets) < 2 or targets != list(range(len(targets))):
-                yield "class_map", f"must name the classes 0, 1, ... without a gap, not {targets}"
-        if cls._own_classes_only() and classes is not None and labels != "random" and merge is None:
-            yield "classes", "needs merge: random (or labels: random) beside it"
-
-        if not issubclass(cls, Images) and values.get("standardise") == "pixel":
-            yield "standardise", "pixel is for images; channel takes each feature of a vector"
-
-    @classmethod
-    def _own_classes_only(cls) -> bool:
-        """Whether ``classes`` can only change the number of classes, because the data set has a
-        fixed one."""
-        return not cls.model_fields["classes"].default
+                yield "class_map", f"must contain the classes 0, 1, ... without gaps, not {targets}"
+        fixed = type(self).model_fields["classes"].default is None  # by the data set
+        if fixed and classes and self.labels != "random" and self.merge is None:
+            yield "classes", "has no effect without merge: random or labels: random; remove it"
+        if not isinstance(self, Images) and self.standardise == "pixel":
+            yield "standardise", "pixel is for images only; use channel, which is per feature"
 
 
 class Images(Data):
@@ -267,18 +257,15 @@ class Table(Data):
     """Name that distinguishes two tables in one sweep, because `path` is not part of a point's
     id."""
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        yield from super().clashes(values)
-        target = values.get("target")
-        lists = {k: v for k in ("categorical", "drop") if isinstance(v := values.get(k), list)}
-        for key, columns in lists.items():
-            if target in columns:
-                yield key, f"names the target {target}, which is no input; leave it out"
-        for column in lists.get("categorical", []):
-            if column in lists.get("drop", []):
-                yield "drop", f"names {column}, as categorical does; keep one"
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        yield from super().check()
+        categorical, drop = self.categorical or [], self.drop or []
+        for key, columns in (("categorical", categorical), ("drop", drop)):
+            if self.target in columns:
+                yield key, f"contains the target {self.target}, which is not an input; remove it"
+        for column in sorted({*categorical} & {*drop}):
+            yield "drop", f"contains {column}, as categorical does; remove one of them"
 
 
 class Gaussian(Data):
@@ -301,16 +288,15 @@ class Gaussian(Data):
         """Static info of the data set; see :class:`Known`."""
         return Known(shape=(self.dims,), classes=self.classes, size=self.size)
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        yield from super().clashes(values)
-        if values.get("inputs") in ("gaussian", "permuted", "permuted_each"):
-            yield "inputs", "has no effect on Gaussian inputs; leave it out"
-        if values.get("standardise", "channel") in ("set", "none"):
-            yield "standardise", "has no effect on Gaussian inputs; leave it out"
-        if values.get("merge") is not None:
-            yield "merge", "has no effect here: classes says how many there are; leave it out"
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        yield from super().check()
+        if self.inputs != "original":
+            yield "inputs", "has no effect on Gaussian inputs; remove it"
+        if self.standardise in ("set", "none"):
+            yield "standardise", "has no effect on Gaussian inputs; remove it"
+        if self.merge is not None:
+            yield "merge", "has no effect with source: gaussian; give classes instead"
 
 
 class RandomTokens(Data):
@@ -338,15 +324,11 @@ class RandomTokens(Data):
         """Static info of the data set; see :class:`Known`."""
         return Known(shape=(self.length,), classes=self.vocabulary, size=self.size)
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
         for key in ("labels", "classes", "merge", "class_map", "inputs", "standardise",
                     "test_fraction", "conflicts"):  # fmt: skip
-            if values.get(key, cls.model_fields[key].default) != cls.model_fields[key].default:
-                yield key, "has no effect on random tokens, each of which is a label; leave it out"
-        length, prompt = (
-            values.get(key, cls.model_fields[key].default) for key in ("length", "prompt")
-        )
-        if positive(length) and positive(prompt) and prompt >= length:
-            yield "prompt", f"{prompt} leaves no token of {length} to be right; give fewer"
+            if getattr(self, key) != type(self).model_fields[key].default:
+                yield key, "has no effect with source: random_tokens; remove it"
+        if self.prompt >= self.length:
+            yield "prompt", f"must be below length ({self.length}), not {self.prompt}"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from flexhpc.config.sections.base import LATER, Count, Section, Since
+from flexhpc.config.sections.base import LATER, Count, Problems, Section, Since
 
 
 def eps_name(eps: object) -> str:
@@ -51,12 +50,10 @@ class Level(Search):
         """Fraction of the trainings that fit at the estimated n."""
         return int(self.estimand.removeprefix("n")) / 100
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        given = values.get("eps")
-        if isinstance(given, list) and len({eps_name(eps) for eps in given}) < len(given):
-            yield "eps", "holds a value twice, to 6 digits; keep one"
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        if self.eps is not None and len({eps_name(eps) for eps in self.eps}) < len(self.eps):
+            yield "eps", "contains a value twice, to 6 digits; remove one of them"
 
 
 class Bayes(Level):
@@ -115,11 +112,9 @@ class Growth(Walk):
     estimand: Literal["last_fit"] = "last_fit"
     """Estimand: the last n before the first failure."""
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        growth = values.get("growth")
-        if isinstance(growth, float) and not 1 < growth <= 1000:
-            yield "growth", f"a factor must lie above 1, not {growth:g}"
-        elif isinstance(growth, int) and not 1 <= growth <= 10**9:
-            yield "growth", f"a step must be at least 1 sample, not {growth}"
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        if isinstance(self.growth, float) and not 1 < self.growth <= 1000:
+            yield "growth", f"a factor must be above 1 and at most 1000, not {self.growth:g}"
+        elif isinstance(self.growth, int) and not 1 <= self.growth <= 10**9:
+            yield "growth", f"a step must be between 1 and 10^9 samples, not {self.growth}"
