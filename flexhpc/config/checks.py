@@ -19,7 +19,7 @@ from flexhpc.config.variants import variants
 def known_shape(data: Data) -> tuple[tuple[int, ...], int, int] | None:
     """Return (shape of a sample, classes, training samples), or None if files must be read to know
     it."""
-    known = data.known
+    known = data.static_info
     if known is None:
         return None
     shape, classes = known.shape, known.classes
@@ -47,7 +47,7 @@ def check_point(
     """Yield the problems of sections that cannot be combined; ``training`` is None if invalid."""
     yield from _labels(data)
     yield from _shapes(data, model)
-    if evaluate.wanted and generalizes(data):
+    if evaluate.enabled and generalizes(data):
         yield from _evaluate(evaluate, data, training)
     yield from _record(record, data, training)
     if isinstance(training, Training):
@@ -70,11 +70,12 @@ def _training(model: Model, training: Training) -> Problems:
         return
     if training.shards is not None and model.batch_norm:
         yield "training.shards", "cannot be combined with batch normalisation; remove it"
-    if getattr(model, "init", "") == "mup" and not training.with_mup:
-        names = [n for n, cls in variants("training").items() if getattr(cls, "with_mup", False)]
+    if getattr(model, "init", "") == "mup" and not training.supports_mup:
+        classes = variants("training").items()
+        names = [name for name, cls in classes if getattr(cls, "supports_mup", False)]
         problem = f"mup is not implemented for {training.optimizer}; use one of {', '.join(names)}"
         yield "model.init", problem
-    if training.for_matrices and getattr(model, "subspace", None) is not None:
+    if training.matrices_only and getattr(model, "subspace", None) is not None:
         problem = "is for matrices only, and a subspace is trained as one vector; use adamw"
         yield "training.optimizer", problem
 
@@ -88,7 +89,7 @@ def _too_many(n: int, data: Data) -> Iterator[str]:
 
 def _evaluate(evaluate: Evaluate, data: Data, training: Procedure | None) -> Problems:
     size_key = f"evaluate.{evaluate.size_key}"
-    if not data.test_fraction and not data.own_test:
+    if not data.test_fraction and not data.has_test_set:
         yield size_key, f"{data.source} has no test set; give data.test_fraction, such as 0.2"
     for problem in _too_many(evaluate.n or 0, data):
         yield "evaluate.n", f"{problem}, or full: true"
@@ -114,8 +115,8 @@ def _record(record: Record, data: Data, training: Procedure | None) -> Problems:
 
 
 def _labels(data: Data) -> Problems:
-    known = data.known
-    classes = known.classes if known is not None and not data.drawn else None
+    known = data.static_info
+    classes = known.classes if known is not None and not data.seeded else None
     if data.merge == "coarse" and not (known and known.coarse):
         yield "data.merge", f"{data.source} has no super-classes; use class_map"
     if data.class_map is not None and classes not in (None, len(data.class_map)):

@@ -181,7 +181,7 @@ class Sweep:
                 index=index, id=digest(text), canonical=text, data=data.section,
                 model=model.section, training=training.section, search=search.section,
                 seed=seed.seed, arms=arms_of(model, training),
-                evaluate=evaluate if evaluate.wanted and generalizes(data.section) else None,
+                evaluate=evaluate if evaluate.enabled and generalizes(data.section) else None,
                 record=self.spec.record,
                 swept={path: self.axes[a].values[at[a]][k] for a, k, path in swept},
             )  # fmt: skip

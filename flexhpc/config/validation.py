@@ -13,8 +13,8 @@ from pydantic import ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from flexhpc.config.sections.base import FILLED, Section, inner_section
-from flexhpc.config.sections.custom import OWN
-from flexhpc.config.variants import OFFERED, Choice
+from flexhpc.config.sections.custom import CUSTOM
+from flexhpc.config.variants import ENTRY_POINTS, Choice
 from flexhpc.config.yaml_reader import Path_
 from flexhpc.custom.code import NAME, registered
 
@@ -148,10 +148,10 @@ def _report_unknown_variant(kind: Choice[Any], values: Mapping[str, Any], report
     """Report that values select no variant, and the problems of their other keys."""
     key, variant = kind.variant(values)
     names = [name for name, cls in kind.classes.items() if (cls.decided_by or kind.key) == key]
-    names += [name for name in registered(OFFERED.get(key, "")) if name not in names]
+    names += [name for name in registered(ENTRY_POINTS.get(key, "")) if name not in names]
     if variant is None:
         problem = f"is required; choose one of {', '.join(names)}"
-    elif names == [OWN]:
+    elif names == [CUSTOM]:
         problem = f"must have the form module:name, not {show(variant)}"
     elif name := kind.name(variant):
         problem = f"{show(variant)} is custom code; use {kind.classes[name].decided_by}: {variant}"

@@ -1,9 +1,9 @@
 """Registry of the variants of each section, collected from their classes.
 
 A variant is one class: the annotation of its deciding key (``optimizer: Literal["adam"]``) gives
-its name, and ``does`` the import path of its implementation. The implementation may be in a package
-that imports this one, so it is imported by name and only when it is needed: reading a spec does not
-import torch.
+its name, and ``import_path`` the import path of its implementation. The implementation may be in a
+package that imports this one, so it is imported by name and only when it is needed: reading a spec
+does not import torch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, g
 from pydantic import Discriminator, Tag, TypeAdapter, create_model
 
 from flexhpc.config.sections.base import Section
-from flexhpc.config.sections.custom import OWN
+from flexhpc.config.sections.custom import CUSTOM
 from flexhpc.config.sections.data import Data
 from flexhpc.config.sections.model import Model
 from flexhpc.config.sections.search import Search
@@ -42,7 +42,7 @@ BASES: dict[str, type[Section]] = {
 """Base class of all variants of a section."""
 KEYS = {"data": "source", "model": "family", "training": "optimizer", "search": "policy"}
 """Key that selects the variant."""
-OFFERED = {"source": "data", "family": "models", "trainer": "trainers"}
+ENTRY_POINTS = {"source": "data", "family": "models", "trainer": "trainers"}
 """Deciding key -> entry-point group through which packages register more variants."""
 DEFAULT_VARIANT = {"data": "digits", "training": "adam", "search": "bayes"}
 """Variant of a section if the spec does not choose one."""
@@ -102,7 +102,7 @@ class Choice(Generic[S]):
         if not isinstance(variant, str):
             return None
         prefix = f"{variant.partition(':')[0]}:NAME"
-        name = variant if ":" not in variant else prefix if prefix in self.classes else OWN
+        name = variant if ":" not in variant else prefix if prefix in self.classes else CUSTOM
         return name if name in self.classes else None
 
     def select(self, values: Mapping[str, Any]) -> type[S] | None:
@@ -137,14 +137,14 @@ def with_default(section: str, values: dict[str, Any], default: str | None) -> d
     key, variant = choice(section).variant(values)
     if variant is None:
         return values if default is None else {key: default, **values}
-    if key in OFFERED and isinstance(variant, str) and choice(section).name(variant) is None:
-        return {**values, key: registered(OFFERED[key]).get(variant, variant)}
+    if key in ENTRY_POINTS and isinstance(variant, str) and choice(section).name(variant) is None:
+        return {**values, key: registered(ENTRY_POINTS[key]).get(variant, variant)}
     return values
 
 
 def _names(cls: type[Section], key: str) -> tuple[str, ...]:
-    if cls.called:
-        return cls.called
+    if cls.aliases:
+        return cls.aliases
     field = cls.model_fields.get(key)
     annotation = field.annotation if field else None
     return get_args(annotation) if get_origin(annotation) is Literal else ()
@@ -152,5 +152,5 @@ def _names(cls: type[Section], key: str) -> tuple[str, ...]:
 
 def implementation(section: Section) -> Any:
     """Import the implementation of a section's variant."""
-    module, _, name = type(section).does.partition(":")
+    module, _, name = type(section).import_path.partition(":")
     return getattr(import_module(module), name)

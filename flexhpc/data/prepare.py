@@ -126,7 +126,7 @@ def _section(source: str, given: Mapping[str, Any], overrides: Sequence[str]) ->
             folder=Path.cwd(),
         )
         section = found.section if found is not None else None
-        if isinstance(section, Data) and section.drawn:
+        if isinstance(section, Data) and section.seeded:
             raise InputError(f"data.source: {source} is drawn anew for every seed; nothing to pack")
         if isinstance(section, Data) and not wrong:
             return section

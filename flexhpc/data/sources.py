@@ -107,7 +107,7 @@ def _no_file(root: str | None) -> None:
 def _open_packed(data: Data) -> Source | None:
     """Open the packed file at the location of the section, or a matching one in the folders to
     search."""
-    if data.drawn:
+    if data.seeded:
         return None
     key, where = data.location_key(), data.location
     if where is not None:

@@ -94,7 +94,7 @@ def evaluate(
     wanted = Wanted(
         n=n,
         repeat=0,
-        name=f" evaluate {json.dumps(asked.asked)}",
+        name=f" evaluate {json.dumps(asked.settings)}",
         subset=derive(point.seed, "evaluation"),
         trained=trained,
     )
@@ -104,7 +104,7 @@ def evaluate(
     accuracy = 1 - outcome.n_errors / n
     test_readings = {key: outcome.readings[key] for key in ("test_accuracy", "test_loss")}
     return {
-        "asked": asked.asked,
+        "asked": asked.settings,
         "n": n,
         "n_test": len(test.labels),
         "verdict": outcome.verdict,

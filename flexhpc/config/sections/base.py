@@ -35,7 +35,7 @@ id."""
 LIMIT = "limit"
 """Marks a limit that can end a measurement, but cannot change a result; not part of a point's
 id."""
-CALLED = "called"
+DATA_SET_NAME = "data_set_name"
 """Marks the name of a data set. It distinguishes data sets whose locations are not part of the
 id."""
 FILLED = "filled"
@@ -72,9 +72,9 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
-    called: ClassVar[tuple[str, ...]] = ()
+    aliases: ClassVar[tuple[str, ...]] = ()
     """Names of a variant, if the annotation of its deciding key does not list them."""
-    does: ClassVar[str] = ""
+    import_path: ClassVar[str] = ""
     """Import path of the variant's implementation, ``module:name``; the base class of the section
     describes its interface."""
     decided_by: ClassVar[str] = ""

@@ -13,14 +13,14 @@ from flexhpc.config.sections.training import Procedure
 from flexhpc.custom.code import NAME, Code
 from flexhpc.custom.trainer import Trainer
 
-OWN = "MODULE:NAME"
+CUSTOM = "MODULE:NAME"
 """Name of such a variant in lists."""
 
 
 class CustomCode(Section):
     """Keys that all variants with user code share."""
 
-    called: ClassVar[tuple[str, ...]] = (OWN,)
+    aliases: ClassVar[tuple[str, ...]] = (CUSTOM,)
 
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments that are passed to the code."""
@@ -48,7 +48,7 @@ class CustomCode(Section):
 class CustomModel(CustomCode, Network):
     """A custom network: a torch.nn.Module, or a function that returns one."""
 
-    does: ClassVar[str] = "flexhpc.models.custom:network"
+    import_path: ClassVar[str] = "flexhpc.models.custom:network"
     images_only: ClassVar[bool] = False
 
     family: Annotated[str, Field(pattern=NAME)]
@@ -61,7 +61,7 @@ class CustomData(CustomCode, Data):
     """Custom samples: a function that returns (inputs, labels), or (inputs, labels, test inputs,
     test labels)."""
 
-    does: ClassVar[str] = "flexhpc.data.custom:open_own"
+    import_path: ClassVar[str] = "flexhpc.data.custom:open_own"
 
     source: Annotated[str, Field(pattern=NAME)]
     """Import path, such as `my_data:load`, of a module in the folder of the spec or on Python's
@@ -70,7 +70,7 @@ class CustomData(CustomCode, Data):
     that can be sorted."""
 
     @property
-    def own_test(self) -> bool:
+    def has_test_set(self) -> bool:
         """True: the function may return test samples."""
         return True
 

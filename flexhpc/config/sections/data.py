@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from flexhpc.config.sections.base import (
-    CALLED,
+    DATA_SET_NAME,
     LATER,
     LIMIT,
     LOCATION,
@@ -22,7 +22,7 @@ Classes = Annotated[int, Field(ge=2, le=10**6)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class StaticInfo:
     """Static info: properties of a source that are known without reading its files.
 
     Attributes:
@@ -41,13 +41,13 @@ class Known:
 class Data(Section):
     """The samples and their labels.
 
-    ``does`` names a function (section, seed of the point) -> flexhpc.data.dataset.Source. A variant
-    adds the keys needed to read its samples; the one marked LOCATION gives their location.
+    ``import_path`` names a function (section, seed of the point) -> flexhpc.data.dataset.Source. A
+    variant adds the keys needed to read its samples; the one marked LOCATION gives their location.
     """
 
     vectors: ClassVar[bool] = False
     """Whether samples are feature vectors instead of images."""
-    drawn: ClassVar[bool] = False
+    seeded: ClassVar[bool] = False
     """Whether samples are generated from the seed of the point instead of read from files."""
 
     tokens: ClassVar[bool] = False
@@ -93,12 +93,12 @@ class Data(Section):
     held-out samples are the same for every seed and are never trained on."""
 
     @property
-    def known(self) -> Known | None:
+    def static_info(self) -> StaticInfo | None:
         """Properties known without reading a file; None if there are none."""
         return None
 
     @property
-    def own_test(self) -> bool:
+    def has_test_set(self) -> bool:
         """Whether the source comes (or may come) with a test set."""
         return False
 
@@ -119,9 +119,9 @@ class Data(Section):
 
         Location, limits and name are not among them.
         """
-        marked = (name for mark in (LOCATION, LIMIT, CALLED) for name in cls.marked(mark))
+        marked = (name for mark in (LOCATION, LIMIT, DATA_SET_NAME) for name in cls.marked(mark))
         apart = {*Data.model_fields, *marked} - {"source"}
-        own = {"classes"} if cls.drawn else set()
+        own = {"classes"} if cls.seeded else set()
         return [name for name in cls.model_fields if name not in apart or name in own]
 
     def check(self) -> Problems:
@@ -164,20 +164,20 @@ class Images(Data):
 class Digits(Images):
     """The 1,797 8x8 digits that ship with scikit-learn."""
 
-    does: ClassVar[str] = "flexhpc.data.sources:digits"
+    import_path: ClassVar[str] = "flexhpc.data.sources:digits"
 
     source: Literal["digits"]
 
     @property
-    def known(self) -> Known:
-        """Static info of the data set; see :class:`Known`."""
-        return Known(shape=(1, 8, 8), classes=10, size=1_797)
+    def static_info(self) -> StaticInfo:
+        """Static info of the data set; see :class:`StaticInfo`."""
+        return StaticInfo(shape=(1, 8, 8), classes=10, size=1_797)
 
 
 class ImageSet(Images):
     """A standard image data set, read from its usual file formats."""
 
-    does: ClassVar[str] = "flexhpc.data.sources:image_set"
+    import_path: ClassVar[str] = "flexhpc.data.sources:image_set"
 
     source: Literal["mnist", "fashion_mnist", "cifar10", "cifar100", "cifar5m"]
     root: Annotated[str | None, LOCATION] = None
@@ -185,17 +185,17 @@ class ImageSet(Images):
     $FLEXHPC_DATA, ./data and the system's data folders are searched."""
 
     @property
-    def known(self) -> Known | None:
-        """Static info of the data set; see :class:`Known`."""
+    def static_info(self) -> StaticInfo | None:
+        """Static info of the data set; see :class:`StaticInfo`."""
         return {
-            "mnist": Known(shape=(1, 28, 28), classes=10, size=60_000),
-            "fashion_mnist": Known(shape=(1, 28, 28), classes=10, size=60_000),
-            "cifar10": Known(shape=(3, 32, 32), classes=10, size=50_000),
-            "cifar100": Known(shape=(3, 32, 32), classes=100, size=50_000, coarse=20),
+            "mnist": StaticInfo(shape=(1, 28, 28), classes=10, size=60_000),
+            "fashion_mnist": StaticInfo(shape=(1, 28, 28), classes=10, size=60_000),
+            "cifar10": StaticInfo(shape=(3, 32, 32), classes=10, size=50_000),
+            "cifar100": StaticInfo(shape=(3, 32, 32), classes=100, size=50_000, coarse=20),
         }.get(self.source)
 
     @property
-    def own_test(self) -> bool:
+    def has_test_set(self) -> bool:
         """True except for CIFAR-5m."""
         return self.source != "cifar5m"
 
@@ -203,18 +203,18 @@ class ImageSet(Images):
 class ImageFolder(Images):
     """Images in `ROOT/[train/]CLASS/*`, all of one size or resized to `side`."""
 
-    does: ClassVar[str] = "flexhpc.data.sources:image_folder"
+    import_path: ClassVar[str] = "flexhpc.data.sources:image_folder"
 
     source: Literal["image_folder"]
     root: Annotated[str, LOCATION]
     """Folder that contains train/CLASS/ or CLASS/ folders, or a file written by `flexhpc data
     prepare`."""
-    name: Annotated[str | None, CALLED] = None
+    name: Annotated[str | None, DATA_SET_NAME] = None
     """Name that distinguishes two image folders in one sweep, because `root` is not part of a
     point's id."""
 
     @property
-    def own_test(self) -> bool:
+    def has_test_set(self) -> bool:
         """True: the folder may contain a test set."""
         return True
 
@@ -222,7 +222,7 @@ class ImageFolder(Images):
 class KnownTable(Data):
     """A standard UCI table: Covertype, Adult, or the default of credit card clients (Taiwan)."""
 
-    does: ClassVar[str] = "flexhpc.data.sources:known_table"
+    import_path: ClassVar[str] = "flexhpc.data.sources:known_table"
     vectors: ClassVar[bool] = True
 
     source: Literal["covtype", "adult", "credit"]
@@ -231,7 +231,7 @@ class KnownTable(Data):
     $FLEXHPC_DATA and ./data are searched."""
 
     @property
-    def own_test(self) -> bool:
+    def has_test_set(self) -> bool:
         """True for Adult only."""
         return self.source == "adult"
 
@@ -241,7 +241,7 @@ class Table(Data):
     Numeric columns are standardised, all others are one-hot encoded. A missing value is replaced by
     the mean or encoded as all zeros, and marked by an indicator feature."""
 
-    does: ClassVar[str] = "flexhpc.data.sources:table"
+    import_path: ClassVar[str] = "flexhpc.data.sources:table"
     vectors: ClassVar[bool] = True
 
     source: Literal["table"]
@@ -253,7 +253,7 @@ class Table(Data):
     """Numeric columns that are categorical; text columns always are."""
     drop: list[str] | None = None
     """Columns to remove, such as an index."""
-    name: Annotated[str | None, CALLED] = None
+    name: Annotated[str | None, DATA_SET_NAME] = None
     """Name that distinguishes two tables in one sweep, because `path` is not part of a point's
     id."""
 
@@ -271,9 +271,9 @@ class Table(Data):
 class Gaussian(Data):
     """Standard-normal inputs. The `original` labels come from a random linear teacher."""
 
-    does: ClassVar[str] = "flexhpc.data.sources:gaussian"
+    import_path: ClassVar[str] = "flexhpc.data.sources:gaussian"
     vectors: ClassVar[bool] = True
-    drawn: ClassVar[bool] = True
+    seeded: ClassVar[bool] = True
 
     source: Literal["gaussian"]
     dims: Count = 100
@@ -284,9 +284,9 @@ class Gaussian(Data):
     """Number of samples in the training set."""
 
     @property
-    def known(self) -> Known:
-        """Static info of the data set; see :class:`Known`."""
-        return Known(shape=(self.dims,), classes=self.classes, size=self.size)
+    def static_info(self) -> StaticInfo:
+        """Static info of the data set; see :class:`StaticInfo`."""
+        return StaticInfo(shape=(self.dims,), classes=self.classes, size=self.size)
 
     def check(self) -> Problems:
         """Check combinations of keys; see :meth:`Section.check`."""
@@ -303,9 +303,9 @@ class RandomTokens(Data):
     """Sequences of uniformly random tokens, each of which is predicted from the previous ones. A
     sequence is fitted if every token after its prompt is predicted with the highest probability."""
 
-    does: ClassVar[str] = "flexhpc.data.sources:random_tokens"
+    import_path: ClassVar[str] = "flexhpc.data.sources:random_tokens"
     vectors: ClassVar[bool] = True
-    drawn: ClassVar[bool] = True
+    seeded: ClassVar[bool] = True
     tokens: ClassVar[bool] = True
 
     source: Literal["random_tokens"]
@@ -320,9 +320,9 @@ class RandomTokens(Data):
     """Number of sequences in the training set."""
 
     @property
-    def known(self) -> Known:
-        """Static info of the data set; see :class:`Known`."""
-        return Known(shape=(self.length,), classes=self.vocabulary, size=self.size)
+    def static_info(self) -> StaticInfo:
+        """Static info of the data set; see :class:`StaticInfo`."""
+        return StaticInfo(shape=(self.length,), classes=self.vocabulary, size=self.size)
 
     def check(self) -> Problems:
         """Check combinations of keys; see :meth:`Section.check`."""

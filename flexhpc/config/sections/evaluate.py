@@ -27,7 +27,7 @@ class Evaluate(Section):
     """Budget of that training in passes over its samples, instead of the budget of the probes."""
 
     @property
-    def wanted(self) -> bool:
+    def enabled(self) -> bool:
         """Whether an evaluation is requested."""
         return self.full or self.n is not None
 
@@ -37,7 +37,7 @@ class Evaluate(Section):
         return "full" if self.n is None else "n"
 
     @property
-    def asked(self) -> dict[str, int]:
+    def settings(self) -> dict[str, int]:
         """Size and budget as far as they are set here, as stored with the results."""
         return self.model_dump(include={"n", "steps", "epochs"}, exclude_none=True)
 
@@ -48,6 +48,6 @@ class Evaluate(Section):
             yield "n", "cannot be combined with full; remove one of them"
         if len(budgets) > 1:
             yield "epochs", "cannot be combined with steps; remove one of them"
-        if not self.wanted:
+        if not self.enabled:
             for key in budgets:
                 yield key, "has no effect without n or full: true; give one of them"

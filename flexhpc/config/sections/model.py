@@ -69,8 +69,8 @@ class Model(Section):
 class Network(Model):
     """A network that is trained.
 
-    ``does`` names a function (section, shape of a sample, classes) -> untrained torch.nn.Module
-    with ``classes`` outputs, initialised from torch's global random state.
+    ``import_path`` names a function (section, shape of a sample, classes) -> untrained
+    torch.nn.Module with ``classes`` outputs, initialised from torch's global random state.
     """
 
     images_only: ClassVar[bool] = True
@@ -119,7 +119,7 @@ class Initialised(Network):
 class Linear(Initialised):
     """One linear layer from the flattened input to the classes."""
 
-    does: ClassVar[str] = "flexhpc.models.families:linear"
+    import_path: ClassVar[str] = "flexhpc.models.families:linear"
     images_only: ClassVar[bool] = False
 
     family: Literal["linear"]
@@ -135,7 +135,7 @@ class Sized(Initialised):
 
     draws: ClassVar[bool] = False
     """Whether the network initialises its weights according to ``init`` while it is built."""
-    narrowest: ClassVar[int] = 1
+    min_width: ClassVar[int] = 1
     """Smallest width."""
 
     width: Count | None = None
@@ -205,7 +205,7 @@ class _Plain(Sized):
 class Mlp(_Plain):
     """`depth` hidden layers of `width` units."""
 
-    does: ClassVar[str] = "flexhpc.models.families:mlp"
+    import_path: ClassVar[str] = "flexhpc.models.families:mlp"
     images_only: ClassVar[bool] = False
 
     family: Literal["mlp"]
@@ -216,7 +216,7 @@ class Mlp(_Plain):
 class Cnn(_Plain):
     """`depth` strided convolutions, doubling the channels, then global average pooling."""
 
-    does: ClassVar[str] = "flexhpc.models.families:cnn"
+    import_path: ClassVar[str] = "flexhpc.models.families:cnn"
     any_layout: ClassVar[bool] = True
 
     family: Literal["cnn"]
@@ -258,7 +258,7 @@ class _Attending(Sized):
 class Vit(_Attending):
     """timm's VisionTransformer."""
 
-    does: ClassVar[str] = "flexhpc.models.families:vit"
+    import_path: ClassVar[str] = "flexhpc.models.families:vit"
 
     family: Literal["vit"]
     depth: Depth = 6
@@ -272,7 +272,7 @@ class Vit(_Attending):
 class Resnet(Sized):
     """timm's ResNet of basic blocks in up to four stages, with a 3x3 stem."""
 
-    does: ClassVar[str] = "flexhpc.models.families:resnet"
+    import_path: ClassVar[str] = "flexhpc.models.families:resnet"
     any_layout: ClassVar[bool] = True
 
     family: Literal["resnet"]
@@ -295,7 +295,7 @@ class Resnet(Sized):
 class Efficientnet(Sized):
     """timm's EfficientNet."""
 
-    does: ClassVar[str] = "flexhpc.models.families:efficientnet"
+    import_path: ClassVar[str] = "flexhpc.models.families:efficientnet"
     any_layout: ClassVar[bool] = True
 
     family: Literal["efficientnet"]
@@ -321,8 +321,8 @@ class Efficientnet(Sized):
 class Mixer(Sized):
     """timm's MLP-Mixer."""
 
-    does: ClassVar[str] = "flexhpc.models.families:mixer"
-    narrowest: ClassVar[int] = 2  # half of it is a number of units, which must be at least 1
+    import_path: ClassVar[str] = "flexhpc.models.families:mixer"
+    min_width: ClassVar[int] = 2  # half of it is a number of units, which must be at least 1
 
     family: Literal["mixer"]
     width: Count | None = None
@@ -339,7 +339,7 @@ class Gpt(_Attending):
     """A decoder-only transformer: `depth` timm blocks with causal attention, learned position
     embeddings and an output layer that does not share weights with the embedding."""
 
-    does: ClassVar[str] = "flexhpc.models.families:gpt"
+    import_path: ClassVar[str] = "flexhpc.models.families:gpt"
     images_only: ClassVar[bool] = False
     tokens: ClassVar[bool] = True
 
@@ -359,8 +359,8 @@ class Gpt(_Attending):
 class Timm(Network):
     """Any timm model, untrained, by its name."""
 
-    does: ClassVar[str] = "flexhpc.models.families:by_name"
-    called: ClassVar[tuple[str, ...]] = ("timm:NAME",)
+    import_path: ClassVar[str] = "flexhpc.models.families:by_name"
+    aliases: ClassVar[tuple[str, ...]] = ("timm:NAME",)
 
     family: Annotated[str, Field(pattern=r"^timm:[A-Za-z0-9_.]+$")]
     kwargs: dict[str, Any] = Field(default_factory=dict)

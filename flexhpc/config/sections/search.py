@@ -17,7 +17,7 @@ def eps_name(eps: object) -> str:
 class Search(Section):
     """How the next n is chosen, and what is estimated.
 
-    ``does`` names a flexhpc.search.policy.Policy.
+    ``import_path`` names a flexhpc.search.policy.Policy.
     """
 
     tunes: ClassVar[bool] = False
@@ -60,7 +60,7 @@ class Bayes(Level):
     """Bayesian search: choose the probe with the most information per cost, until the 90 % interval
     is narrow."""
 
-    does: ClassVar[str] = "flexhpc.search.bayes:POLICY"
+    import_path: ClassVar[str] = "flexhpc.search.bayes:POLICY"
     tunes: ClassVar[bool] = True
     retired: ClassVar[frozenset[str]] = frozenset({"give_up", "neighbours"})
 
@@ -93,7 +93,7 @@ class Walk(Search):
 class Bisection(Walk, Level):
     """Double n until a failure, then bisect in log n."""
 
-    does: ClassVar[str] = "flexhpc.search.bisection:POLICY"
+    import_path: ClassVar[str] = "flexhpc.search.bisection:POLICY"
 
     policy: Literal["bisection"]
     tolerance: Annotated[float, Field(gt=0, le=10)] = 0.05
@@ -103,7 +103,7 @@ class Bisection(Walk, Level):
 class Growth(Walk):
     """The rule of the EMC paper: increase n until the first failure."""
 
-    does: ClassVar[str] = "flexhpc.search.growth:POLICY"
+    import_path: ClassVar[str] = "flexhpc.search.growth:POLICY"
 
     policy: Literal["growth"]
     growth: int | float = 1.25

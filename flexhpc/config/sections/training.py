@@ -36,9 +36,9 @@ class Procedure(Section):
     """The training procedure of one probe: its budget and everything else that determines the
     result."""
 
-    with_mup: ClassVar[bool] = False
+    supports_mup: ClassVar[bool] = False
     """Whether the optimizer supports the learning rates per layer that ``model.init: mup`` sets."""
-    for_matrices: ClassVar[bool] = False
+    matrices_only: ClassVar[bool] = False
     """Whether the update rule is for matrices only, and vectors use another rule."""
 
     if TYPE_CHECKING:  # a field of every variant, each with its own default
@@ -66,9 +66,9 @@ class Procedure(Section):
 class Training(Procedure):
     """Gradient-based training of a network.
 
-    ``does`` names a function (section, list of parameters) -> torch.optim.Optimizer. Before every
-    update, the learning rate of each of its ``param_groups`` is set to the learning rate of the
-    schedule times the group's ``lr_factor`` (by default 1).
+    ``import_path`` names a function (section, list of parameters) -> torch.optim.Optimizer. Before
+    every update, the learning rate of each of its ``param_groups`` is set to the learning rate of
+    the schedule times the group's ``lr_factor`` (by default 1).
     """
 
     full_batch: ClassVar[bool] = False
@@ -168,9 +168,9 @@ class MiniBatches(Training):
 class Sgd(MiniBatches):
     """Stochastic gradient descent on mini-batches."""
 
-    does: ClassVar[str] = "flexhpc.training.optimizers:sgd"
+    import_path: ClassVar[str] = "flexhpc.training.optimizers:sgd"
     elementwise: ClassVar[bool] = True
-    with_mup: ClassVar[bool] = True
+    supports_mup: ClassVar[bool] = True
 
     optimizer: Literal["sgd"]
     lr: Annotated[Rate, NUISANCE] = 0.05
@@ -182,10 +182,10 @@ class Sgd(MiniBatches):
 class Gd(Training):
     """Exact full-batch gradient descent: the mean gradient of the whole subset per update."""
 
-    does: ClassVar[str] = "flexhpc.training.optimizers:sgd"
+    import_path: ClassVar[str] = "flexhpc.training.optimizers:sgd"
     elementwise: ClassVar[bool] = True
     full_batch: ClassVar[bool] = True
-    with_mup: ClassVar[bool] = True
+    supports_mup: ClassVar[bool] = True
 
     optimizer: Literal["gd"]
     lr: Annotated[Rate, NUISANCE] = 0.1
@@ -204,9 +204,9 @@ class Adaptive(MiniBatches):
 class Adam(Adaptive):
     """Adam."""
 
-    does: ClassVar[str] = "flexhpc.training.optimizers:adam"
+    import_path: ClassVar[str] = "flexhpc.training.optimizers:adam"
     elementwise: ClassVar[bool] = True
-    with_mup: ClassVar[bool] = True
+    supports_mup: ClassVar[bool] = True
 
     optimizer: Literal["adam"]
 
@@ -214,9 +214,9 @@ class Adam(Adaptive):
 class AdamW(Adaptive):
     """Adam with decoupled weight decay."""
 
-    does: ClassVar[str] = "flexhpc.training.optimizers:adamw"
+    import_path: ClassVar[str] = "flexhpc.training.optimizers:adamw"
     elementwise: ClassVar[bool] = True
-    with_mup: ClassVar[bool] = True
+    supports_mup: ClassVar[bool] = True
 
     optimizer: Literal["adamw"]
     weight_decay: Annotated[Decay, NUISANCE] = 0.01
@@ -226,7 +226,7 @@ class AdamW(Adaptive):
 class Shampoo(Adaptive):
     """Shampoo (Gupta et al. 2018, arXiv 1802.09568)."""
 
-    does: ClassVar[str] = "flexhpc.training.optimizers:shampoo"
+    import_path: ClassVar[str] = "flexhpc.training.optimizers:shampoo"
 
     optimizer: Literal["shampoo"]
     lr: Annotated[Rate, NUISANCE] = 0.3
@@ -236,7 +236,7 @@ class Shampoo(Adaptive):
 class Soap(Adaptive):
     """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (arXiv 2409.11321)."""
 
-    does: ClassVar[str] = "flexhpc.training.optimizers:soap"
+    import_path: ClassVar[str] = "flexhpc.training.optimizers:soap"
 
     optimizer: Literal["soap"]
     lr: Annotated[Rate, NUISANCE] = 3e-3
@@ -247,8 +247,8 @@ class Muon(Adaptive):
     """Muon: orthogonalised momentum for matrices (kellerjordan.github.io/posts/muon), AdamW for all
     other parameters."""
 
-    does: ClassVar[str] = "flexhpc.training.optimizers:muon"
-    for_matrices: ClassVar[bool] = True
+    import_path: ClassVar[str] = "flexhpc.training.optimizers:muon"
+    matrices_only: ClassVar[bool] = True
 
     optimizer: Literal["muon"]
     lr: Annotated[Rate, NUISANCE] = 0.02
