@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from flexhpc.config.resolve import Report
+from flexhpc.config.entry import Entry
+from flexhpc.config.sections.base import Problems
 from flexhpc.config.sections.custom import CustomModel
 from flexhpc.config.sections.data import Data, Images
 from flexhpc.config.sections.evaluate import Evaluate
-from flexhpc.config.sections.model import (
-    Model,
-    NoModel,
-    Sized,
-)
+from flexhpc.config.sections.model import Model, NoModel, Sized
 from flexhpc.config.sections.record import Record
 from flexhpc.config.sections.search import Search
 from flexhpc.config.sections.training import Procedure, Training
-from flexhpc.config.variants import deciding_key, variants
-
-Found = Iterator[tuple[str, str, str]]
-"""(section, dotted key, problem)."""
+from flexhpc.config.variants import variants
 
 
 def known_shape(data: Data) -> tuple[tuple[int, ...], int, int] | None:
     """Return (shape of a sample, classes, training samples), or None if files must be read to know
     it."""
-    known = data.known
+    known = data.static_info
     if known is None:
         return None
     shape, classes = known.shape, known.classes
@@ -38,135 +32,117 @@ def known_shape(data: Data) -> tuple[tuple[int, ...], int, int] | None:
         classes = len(set(data.class_map))
     else:
         classes = data.classes or classes
-    size = known.size
-    return shape, classes, size - round(size * data.test_fraction)
+    return shape, classes, known.size - round(known.size * data.test_fraction)
 
 
 def generalizes(data: Data) -> bool:
     """Return whether generalization to unseen samples is possible with this data."""
-    known = data.labels != "random" and data.inputs in ("original", "permuted")
-    return known and not data.tokens
+    informative = data.labels != "random" and data.inputs in ("original", "permuted")
+    return informative and not data.tokens
 
 
-def check_evaluation(
-    evaluate: Evaluate, data: Data, training: Procedure | None
-) -> Iterator[tuple[str, str]]:
-    """Yield (key, problem) of the ``evaluate`` section for this data and training."""
-    if not evaluate.wanted or not generalizes(data):
+def check_point(
+    data: Data, model: Model, training: Procedure | None, evaluate: Evaluate, record: Record
+) -> Problems:
+    """Yield the problems of sections that cannot be combined; ``training`` is None if invalid."""
+    yield from _labels(data)
+    yield from _shapes(data, model)
+    if evaluate.enabled and generalizes(data):
+        yield from _evaluate(evaluate, data, training)
+    yield from _record(record, data, training)
+    if isinstance(training, Training):
+        yield from _training(model, training)
+
+
+def check_tuned(search: Search, model: Entry, training: Entry) -> Problems:
+    """Yield a problem if a search cannot tune the keys of the two sections."""
+    keys = [*model.tried, *training.tried]
+    if keys and not search.tunes:
+        yield keys[0], f"cannot be tuned with search.policy: {search.policy}; use bayes"
+    elif keys and getattr(search, "eps", None) is not None:
+        problem = "cannot be tuned with search.eps; remove eps and use `flexhpc results --eps`"
+        yield keys[0], problem
+
+
+def _training(model: Model, training: Training) -> Problems:
+    if isinstance(model, NoModel):
+        yield "model.family", "none is for training.trainer only; choose a network"
         return
-    if not data.test_fraction and not data.own_test:
-        what = f"{data.source} has no test set of its own; give data.test_fraction, as 0.2"
-        yield evaluate.size_key, what
+    if training.shards is not None and model.batch_norm:
+        yield "training.shards", "cannot be combined with batch normalisation; remove it"
+    if getattr(model, "init", "") == "mup" and not training.supports_mup:
+        classes = variants("training").items()
+        names = [name for name, cls in classes if getattr(cls, "supports_mup", False)]
+        problem = f"mup is not implemented for {training.optimizer}; use one of {', '.join(names)}"
+        yield "model.init", problem
+    if training.matrices_only and getattr(model, "subspace", None) is not None:
+        problem = "is for matrices only, and a subspace is trained as one vector; use adamw"
+        yield "training.optimizer", problem
+
+
+def _too_many(n: int, data: Data) -> Iterator[str]:
+    """Yield a problem if the training set has fewer than n samples."""
     known = known_shape(data)
-    if known is not None and evaluate.n is not None and evaluate.n > known[2]:
-        what = f"{evaluate.n} is more than the {known[2]} training samples of {data.source}"
-        yield "n", f"{what}; give fewer, or full: true instead"
+    if known is not None and n > known[2]:
+        yield f"{n} is more than the {known[2]} training samples of {data.source}; use fewer"
+
+
+def _evaluate(evaluate: Evaluate, data: Data, training: Procedure | None) -> Problems:
+    size_key = f"evaluate.{evaluate.size_key}"
+    if not data.test_fraction and not data.has_test_set:
+        yield size_key, f"{data.source} has no test set; give data.test_fraction, such as 0.2"
+    for problem in _too_many(evaluate.n or 0, data):
+        yield "evaluate.n", f"{problem}, or full: true"
     if training is not None and not isinstance(training, Training):
-        what = "has no effect: a trainer of your own gives no network to be tested; leave it out"
-        yield evaluate.size_key, what
+        yield size_key, "has no effect with a custom trainer, which returns no network; remove it"
     warmup = training.warmup if isinstance(training, Training) else None
     if evaluate.steps is not None and warmup is not None and warmup >= evaluate.steps:
-        what = f"training.warmup takes {warmup} updates and never ends within {evaluate.steps}"
-        yield "steps", f"{what}; give more"
+        problem = f"training.warmup takes {warmup} updates and never ends within {evaluate.steps}"
+        yield "evaluate.steps", f"{problem}; use more"
 
 
-def check_record(
-    record: Record, data: Data, training: Procedure | None
-) -> Iterator[tuple[str, str]]:
-    """Yield (key, problem) of the ``record`` section for this data and training."""
-    own = training is not None and not isinstance(training, Training)
-    if record.forgetting and own:
-        yield "forgetting", "a trainer of your own does not say what it misses; leave it out"
-    if record.unseen is None:
-        return
-    if own:
-        yield "unseen", "a trainer of your own gives no network to ask; leave it out"
-    if data.tokens:
-        yield "unseen", "random tokens that a network has not seen tell nothing; leave it out"
-    known = known_shape(data)
-    if known is not None and record.unseen > known[2]:
-        what = f"{record.unseen} is more than the {known[2]} training samples of {data.source}"
-        yield "unseen", f"{what}; give fewer"
+def _record(record: Record, data: Data, training: Procedure | None) -> Problems:
+    custom = training is not None and not isinstance(training, Training)
+    if record.forgetting and custom:
+        yield "record.forgetting", "is not supported with a custom trainer; remove it"
+    if record.unseen is not None:
+        if custom:
+            yield "record.unseen", "is not supported with a custom trainer; remove it"
+        if data.tokens:
+            yield "record.unseen", "has no effect with random tokens; remove it"
+        for problem in _too_many(record.unseen, data):
+            yield "record.unseen", problem
 
 
-def check_together(data: Data, model: Model, training: Procedure | None, report: Report) -> bool:
-    """Check that data, model and training can be combined; every error goes to ``report``.
-
-    ``training`` is None if it is invalid itself.
-    """
-    clashes = [*_labels(data), *_shapes(data, model)]
-    if training is not None:
-        clashes += _training(model, training)
-    for section, key, what in clashes:
-        report((section, *key.split(".")), what)
-    return not clashes
-
-
-def check_tuned(search: Search | None, keys: Sequence[tuple[str, ...]], report: Report) -> bool:
-    """Check that a search can tune the given keys; an error goes to ``report``."""
-    if not keys or search is None:
-        return True
-    what = ""
-    if not search.tunes:
-        what = f"is tuned, which only search.policy: bayes can, not {search.policy}; give a value"
-    elif getattr(search, "eps", None) is not None:
-        what = "is tuned for a perfect fit; leave search.eps out, `flexhpc results --eps` gives it"
-    if what:
-        report(keys[0], what)
-    return not what
+def _labels(data: Data) -> Problems:
+    known = data.static_info
+    classes = known.classes if known is not None and not data.seeded else None
+    if data.merge == "coarse" and not (known and known.coarse):
+        yield "data.merge", f"{data.source} has no super-classes; use class_map"
+    if data.class_map is not None and classes not in (None, len(data.class_map)):
+        problem = f"must give a new class for each of the {classes} of {data.source}"
+        yield "data.class_map", f"{problem}, not for {len(data.class_map)}"
+    groups = data.classes if data.merge == "random" else None
+    if groups is not None and classes is not None and groups > classes:
+        problem = f"{groups} is more than the {classes} classes of {data.source}"
+        yield "data.classes", f"{problem}; use fewer"
 
 
-def _training(model: Model, training: Procedure) -> Found:
-    if isinstance(model, NoModel):
-        if isinstance(training, Training):
-            what = "goes with training.trainer only, which brings a model of its own"
-            yield "model", "family", f"{what}; choose a network"
-        return
-    if isinstance(training, Training) and training.shards is not None and model.batch_norm:
-        what = "BatchNorm needs the whole batch at once, shards take its parts one by one"
-        yield "training", "shards", f"{what}; leave it out"
-    if getattr(model, "init", "") == "mup" and not training.with_mup:
-        others = (
-            name
-            for name, cls in variants("training").items()
-            if issubclass(cls, Procedure) and cls.with_mup
-        )
-        named = getattr(training, deciding_key("training", type(training)))
-        what = f"mup has no rule for {named}; use one of {', '.join(others)}"
-        yield "model", "init", what
-    if training.for_matrices and getattr(model, "subspace", None) is not None:
-        what = "is for matrices, and a subspace has one vector to train, which AdamW would do"
-        yield "training", "optimizer", f"{what}; use adamw"
-
-
-def _labels(data: Data) -> Found:
-    own = data.known.classes if data.known is not None and not data.drawn else None
-    if data.merge == "coarse" and not (data.known and data.known.coarse):
-        what = f"{data.source} has no super-classes of its own; give class_map"
-        yield "data", "merge", what
-    if data.class_map is not None and own not in (None, len(data.class_map)):
-        what = f"must give a new class for each of the {own} of {data.source}"
-        yield "data", "class_map", f"{what}, not for {len(data.class_map)}"
-    merged = data.classes if data.merge == "random" else None
-    if merged is not None and own is not None and merged > own:
-        what = f"{merged} is more than the {own} classes of {data.source}"
-        yield "data", "classes", f"{what}, and merging makes fewer"
-
-
-def _shapes(data: Data, model: Model) -> Found:
+def _shapes(data: Data, model: Model) -> Problems:
     if data.tokens and not model.tokens and not isinstance(model, CustomModel):
-        what = f"{data.source} gives sequences of tokens; use gpt"
-        yield "model", "family", what
+        yield "model.family", f"{data.source} gives sequences of tokens; use gpt"
     if model.tokens and not data.tokens:
-        what = f"{model.family} predicts tokens; use random_tokens"
-        yield "data", "source", what
+        yield "data.source", f"{model.family} predicts tokens; use random_tokens"
     if data.vectors and model.images_only:
-        what = f"{model.family} takes images, {data.source} gives vectors; use linear or mlp"
-        yield "model", "family", what
+        problem = f"{model.family} takes images, {data.source} gives vectors; use linear or mlp"
+        yield "model.family", problem
     compound = isinstance(model, Sized) and model.scaling == "compound"
     if data.vectors and compound:
-        what = f"compound resizes images, {data.source} gives vectors"
-        yield "model", "scaling", f"{what}; use width, depth or both"
+        problem = f"compound resizes images, {data.source} gives vectors"
+        yield "model.scaling", f"{problem}; use width, depth or both"
+    if data.n_max is not None:
+        for problem in _too_many(data.n_max, data):
+            yield "data.n_max", f"{problem}, or remove it"
     if (known := known_shape(data)) is None:
         return
     shape, _, size = known
@@ -174,14 +150,8 @@ def _shapes(data: Data, model: Model) -> Found:
     if len(shape) == 3 and patch is not None and not compound:
         sides = [p for p in range(1, shape[1] + 1) if all(s % p == 0 for s in shape[1:])]
         if patch not in sides:
-            what = (
-                f"{patch} does not divide the {shape[1]}x{shape[2]} images of "
-                f"{data.source}; use one of {', '.join(map(str, sides))}"
-            )
-            yield "model", "patch", what
+            problem = f"{patch} does not divide the {shape[1]}x{shape[2]} images of {data.source}"
+            yield "model.patch", f"{problem}; use one of {', '.join(map(str, sides))}"
     if data.test_fraction and known_shape(data.model_copy(update={"test_fraction": 0.0})) == known:
-        what = f"holds out less than one of the {size} samples of {data.source}"
-        yield "data", "test_fraction", f"{what}; give more"
-    if data.n_max is not None and data.n_max > size:
-        what = f"{data.n_max} is more than the {size} training samples of {data.source}"
-        yield "data", "n_max", f"{what}; leave it out"
+        problem = f"holds out less than one of the {size} samples of {data.source}"
+        yield "data.test_fraction", f"{problem}; use more"

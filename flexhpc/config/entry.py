@@ -5,31 +5,27 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from flexhpc.config.identity import canonical, plain
-from flexhpc.config.nested import Keys, put
-from flexhpc.config.resolve import (
-    Report,
-    complete,
-    resolve,
-    show,
-    variant_class,
-    variant_of,
-)
-from flexhpc.config.sections.base import Section
+from flexhpc.config.nested import Keys, merge_defaults, put
+from flexhpc.config.sections.base import FILLED, Section
 from flexhpc.config.sections.custom import CustomCode
 from flexhpc.config.sections.model import Model
-from flexhpc.config.sections.training import Procedure
-from flexhpc.config.tune import MOST_ARMS, Arm, combinations, ladder, nuisances, taken_out
+from flexhpc.config.sections.training import BUDGETS, Procedure
+from flexhpc.config.tune import MOST_ARMS, Arm, ladder, nuisances, split_tuned
+from flexhpc.config.validation import Report, show, validate
+from flexhpc.config.variants import choice
 from flexhpc.custom.code import NAME, Code, find
 from flexhpc.errors import one_line
 
 
-@dataclass(frozen=True, kw_only=True)
-class Frozen:
+class Frozen(BaseModel):
     """The defaults that a frozen spec was written with.
 
     Attributes:
@@ -38,9 +34,12 @@ class Frozen:
         code: import path of user code -> its location and version.
     """
 
-    variants: dict[str, str] = field(default_factory=dict)
-    defaults: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    code: dict[str, Code] = field(default_factory=dict)
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Annotated[int, Field(ge=1)] = 1
+    variants: dict[str, str]
+    defaults: dict[str, dict[str, dict[str, Any]]]
+    code: dict[str, Code] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,98 +49,113 @@ class Entry:
     Attributes:
         section: the section with the first value of every tuned key.
         text: its canonical JSON.
-        tried: path of a tuned key inside the section -> the values to try.
-        arms: the section for every combination of these values, in the order of
-            :func:`combinations`.
+        tried: dotted path of a tuned key -> the values to try.
+        arms: every combination of these values by dotted path, and its section.
     """
 
     section: Section
     text: str
-    tried: dict[Keys, list[float]]
-    arms: tuple[tuple[dict[Keys, float], Section], ...]
+    tried: dict[str, list[float]]
+    arms: list[tuple[dict[str, float], Section]]
 
 
 def entry(
     name: str,
     values: dict[str, Any],
-    frozen: Frozen,
     report: Report,
     *,
-    checked: bool,
-    beside: Path | None = None,
+    frozen: Frozen | None = None,
+    check: bool = True,
+    folder: Path | None = None,
 ) -> Entry | None:
-    """Build a section from the values of the user; report errors and return None if there are
-    any."""
-    given, asked = taken_out(values)
-    tried = _tried(name, given, asked, report)
+    """Build a section from the values of the user; report problems, return None if there are any.
+
+    Args:
+        name: name of the section.
+        values: the values of its keys, of which one selects the variant.
+        report: called with each problem.
+        frozen: the defaults of a frozen spec; None for those of this version.
+        check: whether combinations of keys are checked.
+        folder: folder that is searched for user code.
+    """
+    given, requests = split_tuned(values)
+    cls = choice(name).select(given)
+    if cls is None:
+        validate(choice(name), given, report)
+        return None
+    tried = _tried(name, cls, requests, report)
     if tried is None:
         return None
-    key, variant = variant_of(name, given)
-    cls = variant_class(name, variant)
-    defaults = frozen.defaults.get(name, {}).get(str(variant), {})
-    missing = False
-    if cls is not None and issubclass(cls, CustomCode):
-        placed = _placed(str(variant), given.get("version"), frozen, beside)
-        if missing := isinstance(placed, str):
-            report((key,), placed)
-        else:
-            defaults = defaults | placed
+    names = [".".join((name, *path)) for path in tried]
+    key, variant = choice(name).variant(given)
+    defaults = frozen.defaults.get(name, {}).get(variant, {}) if frozen else {}
+    filled: dict[str, Any] = {}
+    valid = True
+
+    def invalid(path: tuple[str | int, ...], problem: str) -> None:
+        nonlocal valid
+        valid = False
+        report(path, problem)
+
+    for filled_key in (k for k in cls.marked(FILLED) if k in given):
+        invalid((filled_key,), "is set by flexhpc; remove it")
+    if issubclass(cls, CustomCode) and re.match(NAME, variant):
+        try:
+            code = (frozen.code.get(variant) if frozen else None) or find(variant, folder)
+            pinned = given.get("version") is not None
+            filled = {"folder": code.folder, "code": None if pinned else code.hash}
+        except (LookupError, OSError) as error:
+            invalid((key,), f"{variant}: {one_line(error)}")
     arms = []
-    for values_of in combinations(tried):
+    for combination in itertools.product(*tried.values()):
         chosen = given
-        for path, value in values_of.items():
+        for path, value in zip(tried, combination, strict=True):
             chosen = put(chosen, path, value)
-        section = resolve(
-            name,
-            complete(name, chosen, defaults),
-            report,
-            given=complete(name, chosen, {}) if checked else None,
-        )
-        if section is None:
+        full = _with_defaults(cls, chosen, defaults) if defaults else chosen
+        if check and defaults:  # defaults are not keys that the user wrote
+            validate(choice(name), chosen | filled, invalid)
+        section = validate(choice(name), full | filled, invalid, check=check and not defaults)
+        if section is None or not valid:
             return None
-        arms.append((values_of, section))
-    if missing:
-        return None
+        arms.append((dict(zip(names, combination, strict=True)), section))
     first = arms[0][1]
     content = plain(first)
     for path, several in tried.items():
         content = put(content, path, {"tune": several})
-    return Entry(section=first, text=canonical(content), tried=tried, arms=tuple(arms))
+    dotted = dict(zip(names, tried.values(), strict=True))
+    return Entry(section=first, text=canonical(content), tried=dotted, arms=arms)
 
 
-def _placed(
-    name: str, version: object, frozen: Frozen, beside: Path | None
-) -> dict[str, Any] | str:
-    """Return the location and hash of user code, or an error message if it is not found."""
-    if re.match(NAME, name) is None:
-        return {}  # the invalid name is reported with all other errors of the section
-    try:
-        code = frozen.code.get(name) or find(name, beside)
-    except (LookupError, OSError) as error:
-        return f"{name}: {one_line(error)}"
-    return {"folder": code.folder, "code": code.hash if version is None else None}
+def _with_defaults(
+    cls: type[Section], values: dict[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Add the defaults of a frozen spec, except those of optional parts that the values lack."""
+    omitted = {
+        key
+        for key, value in defaults.items()
+        if isinstance(value, dict) and key not in values and cls.model_fields[key].default is None
+    }
+    if any(budget in values for budget in BUDGETS):
+        omitted.add("epochs")
+    return merge_defaults({k: v for k, v in defaults.items() if k not in omitted}, values)
 
 
 def _tried(
-    name: str, given: dict[str, Any], asked: dict[Keys, Any], report: Report
+    name: str, cls: type[Section], requests: dict[Keys, Any], report: Report
 ) -> dict[Keys, list[float]] | None:
-    """Return the values of each tuned key of a section; report errors and return None if one is
-    invalid."""
-    cls = variant_class(name, variant_of(name, given)[1])
-    if not asked or cls is None:
-        return {}
-    may, tried = nuisances(cls), {}
-    for path, what in asked.items():
-        if path not in may:
-            some = ", ".join(f"{name}.{'.'.join(key)}" for key in may) or "no key of it"
-            report(path, f"cannot be tuned, as {show(what)} asks; in {name}: {some}")
+    """Return the values of each tuned key; report problems, return None if there are any."""
+    tunable, tried = nuisances(cls), {}
+    for path, request in requests.items():
+        if path not in tunable:
+            keys = ", ".join(f"{name}.{'.'.join(key)}" for key in tunable) or "none"
+            report(path, f"cannot be tuned ({show(request)}); tunable keys of {name}: {keys}")
             continue
-        values = ladder(what, may[path])
+        values = ladder(request, tunable[path])
         if isinstance(values, str):
             report(path, values)
-            continue
-        tried[path] = values
-    if len(tried) < len(asked):
+        else:
+            tried[path] = values
+    if len(tried) < len(requests):
         return None
     if (count := math.prod(map(len, tried.values()))) > MOST_ARMS:
         report(next(iter(tried)), f"{count} combinations are tuned; at most {MOST_ARMS}")
@@ -151,21 +165,14 @@ def _tried(
 
 def arms_of(model: Entry, training: Entry) -> tuple[Arm, ...]:
     """Return every combination of the tuned values of two sections."""
-    ends = {
-        (name, *path): (values[0], values[-1])
-        for name, section in (("model", model), ("training", training))
-        for path, values in section.tried.items()
-    }
-    arms = []
-    for (of_model, one), (of_training, other) in itertools.product(model.arms, training.arms):
-        values = {("model", *path): value for path, value in of_model.items()}
-        values |= {("training", *path): value for path, value in of_training.items()}
+    tried, arms = model.tried | training.tried, []
+    for (ours, network), (theirs, procedure) in itertools.product(model.arms, training.arms):
+        values = ours | theirs
+        edges = (key for key, value in values.items() if value in (tried[key][0], tried[key][-1]))
         arms.append(
             Arm(
-                values={".".join(path): value for path, value in values.items()},
-                edges=tuple(".".join(p) for p, v in values.items() if v in ends[p]),
-                model=cast(Model, one),
-                training=cast(Procedure, other),
+                values=values, edges=tuple(edges), model=cast(Model, network),
+                training=cast(Procedure, procedure),
             )
-        )
+        )  # fmt: skip
     return tuple(arms)

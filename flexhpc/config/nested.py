@@ -13,10 +13,10 @@ def put(values: Mapping[str, Any], path: Keys, value: Any) -> dict[str, Any]:
     replaced."""
     if len(path) == 1:
         return {**values, path[0]: value}
-    return {**values, path[0]: put(spelled(values.get(path[0])), path[1:], value)}
+    return {**values, path[0]: put(as_mapping(values.get(path[0])), path[1:], value)}
 
 
-def taken(values: Mapping[str, Any], path: Keys) -> Any:
+def get(values: Mapping[str, Any], path: Keys) -> Any:
     """Return the value at a path, or None if it does not exist."""
     inner: Any = values
     for key in path:
@@ -24,11 +24,20 @@ def taken(values: Mapping[str, Any], path: Keys) -> Any:
     return inner
 
 
-def spelled(value: Any) -> dict[str, Any]:
+def as_mapping(value: Any) -> dict[str, Any]:
     """Return a value as a mapping; text is the short form of a gate and becomes its mode."""
     if isinstance(value, dict):
         return value
     return {"mode": value} if isinstance(value, str) else {}
+
+
+def merge_defaults(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values with defaults added for missing keys."""
+    merged = {**defaults, **values}
+    for key, default in defaults.items():
+        if isinstance(default, dict) and isinstance(values.get(key), dict | str):
+            merged[key] = merge_defaults(default, as_mapping(values[key]))
+    return merged
 
 
 def without_none(values: dict[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from flexhpc.config.nested import spelled
-from flexhpc.config.resolve import show
+from flexhpc.config.nested import as_mapping
+from flexhpc.config.validation import show
 from flexhpc.config.yaml_reader import parse, raise_problems
 from flexhpc.errors import InputError
 
 
-def apply_override(top: dict[str, Any], text: str, beside: Collection[str]) -> None:
+def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) -> None:
     """Apply ``key=value`` to a plain document, in place.
 
     A scalar fixes a key, which is then no longer swept or tuned; a list sweeps it.
@@ -19,7 +19,7 @@ def apply_override(top: dict[str, Any], text: str, beside: Collection[str]) -> N
     Args:
         top: the document.
         text: the override.
-        beside: names of the top-level sections that are not under ``fixed``.
+        top_keys: keys at the top level that cannot be swept.
 
     Raises:
         InputError: the text does not have the form ``key=value``, or its value is invalid YAML.
@@ -33,10 +33,7 @@ def apply_override(top: dict[str, Any], text: str, beside: Collection[str]) -> N
     parsed = parse("value: " + value_text, f"--set {text}")
     raise_problems(parsed.problems)
     value = parsed.value.get("value")
-    if key == "name":
-        top["name"] = value
-        return
-    if (section := key.split(".")[0]) in beside:
+    if (section := key.split(".")[0]) in top_keys:
         if key != section and isinstance(top.get(section), list):
             raise InputError(f"--set {text}: {section} is a list; set it as a whole")
         _put(top, key, value)
@@ -80,6 +77,6 @@ def _replaced_in_zip(top: dict[str, Any], key: str, value: Any) -> bool:
 def _put(where: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for part in parents:
-        where[part] = spelled(where.get(part))
+        where[part] = as_mapping(where.get(part))
         where = where[part]
     where[last] = value

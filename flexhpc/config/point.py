@@ -82,8 +82,8 @@ class Point:
 
     @property
     def evaluation(self) -> dict[str, int] | None:
-        """The requested evaluation, see :attr:`Evaluate.asked`; None for no evaluation."""
-        return None if self.evaluate is None else self.evaluate.asked
+        """The requested evaluation, see :attr:`Evaluate.settings`; None for no evaluation."""
+        return None if self.evaluate is None else self.evaluate.settings
 
 
 def short(key: str, value: Any) -> str:
@@ -105,7 +105,7 @@ def plain_text(value: object) -> str:
     return short("", value) if isinstance(value, dict) else str(value)
 
 
-_SPEAK = {"labels", "family", "optimizer", "activation", "source", "name", "policy", "trainer"}
+_CLEAR = {"labels", "family", "optimizer", "activation", "source", "name", "policy", "trainer"}
 """Keys whose text values are clear without the name of the key."""
 
 
@@ -114,6 +114,6 @@ def named(key: str, value: object) -> str:
 
     Labels, activations and similar names, and whole sections, appear without their key.
     """
-    said, last = plain_text(value), key.split(".")[-1]
-    section = "." not in key and not said[:1].isdigit()
-    return said if last in _SPEAK or section else f"{last} {said}"
+    text, last = plain_text(value), key.split(".")[-1]
+    section = "." not in key and not text[:1].isdigit()
+    return text if last in _CLEAR or section else f"{last} {text}"

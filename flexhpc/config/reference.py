@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from typing import Any, TypeGuard, get_args
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from flexhpc.config.loading import BESIDE
-from flexhpc.config.sections.base import FILLED, Section
-from flexhpc.config.variants import DEFAULT_VARIANT, KEYS, deciding_key, variants
+from flexhpc.config.sections.base import FILLED, inner_section
+from flexhpc.config.sweep import EXTRA_SECTIONS
+from flexhpc.config.variants import DEFAULT_VARIANT, KEYS, variants
 
 
 def reference() -> str:
@@ -34,9 +34,9 @@ def reference() -> str:
             picks = f"{cls.decided_by}: " if cls.decided_by else ""
             names = ", ".join(f"`{picks}{v}`" for v, c in classes.items() if c is cls)
             lines += ["", f"### {names}", "", " ".join((cls.__doc__ or "").split())]
-            if rows := [*_rows(cls, "", deciding_key(name, cls))]:
+            if rows := [*_rows(cls, "", cls.decided_by or key)]:
                 lines += ["", "| key | default | meaning |", "|---|---|---|", *rows]
-    for name, section in BESIDE.items():
+    for name, section in EXTRA_SECTIONS.items():
         lines += ["", f"## {name}", "", inspect.cleandoc(section.__doc__ or ""), ""]
         lines += ["| key | default | meaning |", "|---|---|---|", *_rows(section, "", "")]
     return "\n".join(lines) + "\n"
@@ -46,18 +46,12 @@ def _rows(cls: type[BaseModel], prefix: str, skip: str) -> Iterator[str]:
     for name, field in cls.model_fields.items():
         if name == skip or FILLED in field.metadata:
             continue
-        inner = field.annotation
-        inner = next((one for one in get_args(inner) if _is_section(one)), inner)
-        if _is_section(inner):
+        if (inner := inner_section(field)) is not None:
             yield from _rows(inner, f"{prefix}{name}.", "")
             continue
         meaning = " ".join((field.description or "").split()).replace("|", "\\|")
         default = _default(field.get_default(call_default_factory=True, validated_data={}))
         yield f"| `{prefix}{name}` | {default} | {meaning} |"
-
-
-def _is_section(one: Any) -> TypeGuard[type[Section]]:
-    return isinstance(one, type) and issubclass(one, Section)
 
 
 def _default(value: Any) -> str:

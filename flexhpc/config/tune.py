@@ -7,14 +7,13 @@ values to try.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from flexhpc.config.nested import Keys
-from flexhpc.config.sections.base import NUISANCE, Section
+from flexhpc.config.sections.base import NUISANCE, Section, inner_section
 from flexhpc.config.sections.model import Model
 from flexhpc.config.sections.training import Procedure
 
@@ -44,7 +43,7 @@ def is_tune(value: Any) -> bool:
     return isinstance(value, dict) and "tune" in value
 
 
-def taken_out(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Keys, Any]]:
+def split_tuned(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Keys, Any]]:
     """Split the values of a section into plain values and tuned ones (path -> the unvalidated
     request)."""
     plain: dict[str, Any] = {}
@@ -53,59 +52,49 @@ def taken_out(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Keys, Any
         if is_tune(value):
             tuned[(key,)] = value
         elif isinstance(value, dict) and key != "kwargs":
-            plain[key], inner = taken_out(value)
-            tuned |= {(key, *path): asked for path, asked in inner.items()}
+            plain[key], inner = split_tuned(value)
+            tuned |= {(key, *path): request for path, request in inner.items()}
         else:
             plain[key] = value
     return plain, tuned
 
 
-def ladder(asked: Mapping[str, Any], whole: bool) -> list[float] | str:
+def ladder(request: Mapping[str, Any], whole: bool) -> list[float] | str:
     """Return the values to try in ascending order, or an error message.
 
     Args:
-        asked: what the user wrote in place of a number.
+        request: the unvalidated request, ``{"tune": [...]}``.
         whole: whether the values must be integers.
     """
-    given = asked["tune"]
-    fine = (
-        len(asked) == 1
-        and isinstance(given, list)
-        and len(given) > 1
-        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in given)
-        and all(math.isfinite(v) and v > 0 for v in given)
-        and given == sorted(set(given))
+    values = request["tune"]
+    valid = (
+        len(request) == 1
+        and isinstance(values, list)
+        and len(values) > 1
+        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+        and all(math.isfinite(v) and v > 0 for v in values)
+        and values == sorted(set(values))
     )
-    if not fine:
+    if not valid:
         return "tune takes ascending numbers above 0: [lowest, highest], or three or more to try"
-    if whole and not all(isinstance(v, int) for v in given):
+    if whole and not all(isinstance(v, int) for v in values):
         return "is a whole number, so tune takes whole numbers"
-    if len(given) > 2:
-        return list(given)
-    low, high = given
+    if len(values) > 2:
+        return list(values)
+    low, high = values
     steps = math.ceil(math.log(high / low) / math.log(WIDEST_STEP) - 1e-9)
     inner = (low * (high / low) ** (i / steps) for i in range(1, steps))
     rounded = [round(v) if whole else float(f"{v:.2g}") for v in inner]
     return [low, *dict.fromkeys(v for v in rounded if low < v < high), high]
 
 
-def combinations(tried: Mapping[Keys, Sequence[float]]) -> Iterator[dict[Keys, float]]:
-    """Yield every combination of values; a single empty one if nothing is tuned."""
-    for values in itertools.product(*tried.values()):
-        yield dict(zip(tried, values, strict=True))
-
-
 def nuisances(cls: type[Section]) -> dict[Keys, bool]:
     """Return the paths of the keys that may be tuned, and whether each takes integers."""
     paths: dict[Keys, bool] = {}
     for name, field in cls.model_fields.items():
-        parts = (field.annotation, *get_args(field.annotation))
-        inner = [a for a in (getattr(p, "__origin__", p) for p in parts) if isinstance(a, type)]
-        for section in inner:
-            if issubclass(section, Section):
-                paths |= {(name, *path): whole for path, whole in nuisances(section).items()}
-        if NUISANCE in field.metadata or any(
-            NUISANCE in getattr(a, "__metadata__", ()) for a in get_args(field.annotation)
-        ):
-            paths[(name,)] = int in inner
+        if (inner := inner_section(field)) is not None:
+            paths |= {(name, *path): whole for path, whole in nuisances(inner).items()}
+        elif NUISANCE in field.metadata:
+            parts = (field.annotation, *get_args(field.annotation))
+            paths[(name,)] = int in [getattr(part, "__origin__", part) for part in parts]
     return paths

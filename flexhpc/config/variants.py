@@ -1,22 +1,28 @@
 """Registry of the variants of each section, collected from their classes.
 
 A variant is one class: the annotation of its deciding key (``optimizer: Literal["adam"]``) gives
-its name, and ``does`` the import path of its implementation. The implementation may be in a package
-that imports this one, so it is imported by name and only when it is needed: reading a spec does not
-import torch.
+its name, and ``import_path`` the import path of its implementation. The implementation may be in a
+package that imports this one, so it is imported by name and only when it is needed: reading a spec
+does not import torch.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib import import_module
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import Discriminator, Tag, TypeAdapter, create_model
 
 from flexhpc.config.sections.base import Section
+from flexhpc.config.sections.custom import CUSTOM
 from flexhpc.config.sections.data import Data
 from flexhpc.config.sections.model import Model
 from flexhpc.config.sections.search import Search
 from flexhpc.config.sections.training import Procedure
+from flexhpc.custom.code import registered
 
 MODULES = [
     "flexhpc.config.sections.data",
@@ -36,13 +42,79 @@ BASES: dict[str, type[Section]] = {
 """Base class of all variants of a section."""
 KEYS = {"data": "source", "model": "family", "training": "optimizer", "search": "policy"}
 """Key that selects the variant."""
-OTHER_KEYS = {"training": "trainer"}
-"""Key that selects a custom variant instead."""
-OFFERED = {("data", "source"): "data", ("model", "family"): "models",
-           ("training", "trainer"): "trainers"}  # fmt: skip
-"""Entry-point groups through which packages register more variants, by section and key."""
+ENTRY_POINTS = {"source": "data", "family": "models", "trainer": "trainers"}
+"""Deciding key -> entry-point group through which packages register more variants."""
 DEFAULT_VARIANT = {"data": "digits", "training": "adam", "search": "bayes"}
 """Variant of a section if the spec does not choose one."""
+
+S = TypeVar("S", bound=Section)
+
+
+@dataclass(frozen=True, eq=False)
+class Choice(Generic[S]):
+    """The variants of a section: a union of classes that is discriminated by a key.
+
+    Attributes:
+        key: the key that selects the variant.
+        classes: name of a variant -> its class.
+    """
+
+    key: str
+    classes: dict[str, type[S]]
+
+    @cached_property
+    def union(self) -> Any:
+        """The union as a type of pydantic."""
+        tagged = tuple(Annotated[cls, Tag(name)] for name, cls in self.classes.items())
+        return Annotated[Union[tagged], Discriminator(self.tag)]  # noqa: UP007
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[S]:
+        """The validator of the union."""
+        return TypeAdapter(self.union)
+
+    @cached_property
+    def any_variant(self) -> type[Section]:
+        """A class with the keys of all variants, each as the first variant that has it."""
+        fields = {
+            name: (field.annotation, field)
+            for cls in reversed(self.classes.values())
+            for name, field in cls.model_fields.items()
+        }
+        return create_model("AnyVariant", __base__=Section, **fields)  # type: ignore[call-overload,no-any-return]
+
+    def variant(self, values: Mapping[str, Any]) -> tuple[str, Any]:
+        """Return the deciding key that is present in ``values``, and its value."""
+        keys = (cls.decided_by for cls in self.classes.values() if cls.decided_by in values)
+        key = next(keys, self.key)
+        return key, values.get(key)
+
+    def tag(self, values: Any) -> str | None:
+        """Return the name in ``classes`` of the variant that unvalidated values select, if any."""
+        if not isinstance(values, Mapping):
+            return None
+        key, variant = self.variant(values)
+        name = self.name(variant)
+        return name if name and (self.classes[name].decided_by or self.key) == key else None
+
+    def name(self, variant: object) -> str | None:
+        """Return the name in ``classes`` of a value of the deciding key; None if there is none."""
+        if not isinstance(variant, str):
+            return None
+        prefix = f"{variant.partition(':')[0]}:NAME"
+        name = variant if ":" not in variant else prefix if prefix in self.classes else CUSTOM
+        return name if name in self.classes else None
+
+    def select(self, values: Mapping[str, Any]) -> type[S] | None:
+        """Return the class that unvalidated values select; None if there is none."""
+        tag = self.tag(values)
+        return None if tag is None else self.classes[tag]
+
+
+@cache
+def choice(section: str) -> Choice[Section]:
+    """Return the variants of a section as a union."""
+    return Choice(KEYS[section], variants(section))
 
 
 @cache
@@ -52,18 +124,27 @@ def variants(section: str) -> dict[str, type[Section]]:
     for name in MODULES:
         for cls in vars(import_module(name)).values():
             if isinstance(cls, type) and issubclass(cls, BASES[section]) and cls.__module__ == name:
-                by_name |= dict.fromkeys(_names(cls, deciding_key(section, cls)), cls)
+                by_name |= dict.fromkeys(_names(cls, cls.decided_by or KEYS[section]), cls)
     return by_name
 
 
-def deciding_key(section: str, cls: type[Section]) -> str:
-    """Return the key that selects a variant."""
-    return cls.decided_by or KEYS[section]
+def with_default(section: str, values: dict[str, Any], default: str | None) -> dict[str, Any]:
+    """Return values of a section that name their variant.
+
+    The default variant is added, and a name that an installed package registers is replaced by its
+    ``module:name``.
+    """
+    key, variant = choice(section).variant(values)
+    if variant is None:
+        return values if default is None else {key: default, **values}
+    if key in ENTRY_POINTS and isinstance(variant, str) and choice(section).name(variant) is None:
+        return {**values, key: registered(ENTRY_POINTS[key]).get(variant, variant)}
+    return values
 
 
 def _names(cls: type[Section], key: str) -> tuple[str, ...]:
-    if cls.called:
-        return cls.called
+    if cls.aliases:
+        return cls.aliases
     field = cls.model_fields.get(key)
     annotation = field.annotation if field else None
     return get_args(annotation) if get_origin(annotation) is Literal else ()
@@ -71,5 +152,5 @@ def _names(cls: type[Section], key: str) -> tuple[str, ...]:
 
 def implementation(section: Section) -> Any:
     """Import the implementation of a section's variant."""
-    module, _, name = type(section).does.partition(":")
+    module, _, name = type(section).import_path.partition(":")
     return getattr(import_module(module), name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,10 @@ class Problem:
     file: str
     line: int
     key: str
-    what: str
+    text: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.key}: {self.what}"
+        return f"{self.file}:{self.line}: {self.key}: {self.text}"
 
 
 def raise_problems(problems: Iterable[Problem]) -> None:
@@ -62,19 +62,28 @@ class Document:
         file: the name shown in errors.
         value: plain dicts, lists and scalars.
         lines: line number (from 1) of every value, by its path of keys and list positions.
-        problems: errors found while parsing (duplicate keys and similar).
+        problems: errors of the file, without duplicates; parsing adds duplicate keys and similar.
     """
 
     file: str
     value: Any
     lines: dict[Path_, int]
-    problems: list[Problem] = field(default_factory=list)
+    problems: dict[Problem, None] = field(default_factory=dict)
 
     def line(self, path: Path_) -> int:
         """Return the line number of ``path``, or of its nearest ancestor in the file."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
+
+    def report(self, path: Path_, problem: str, key: str = "") -> None:
+        """Add a problem of the value at ``path``, which messages call ``key``."""
+        key = key or ".".join(map(str, path)) or "(top)"
+        self.add(Problem(file=self.file, line=self.line(path), key=key, text=problem))
+
+    def add(self, problem: Problem) -> None:
+        """Add a problem, unless it is known already."""
+        self.problems[problem] = None
 
 
 def scalar(text: str) -> Any:
@@ -120,9 +129,9 @@ def parse(text: str, file: str) -> Document:
         raise InputError(f"{file}:1: the file is empty; see sweeps/quickstart.yaml for an example")
     if not isinstance(node, yaml.MappingNode):
         raise InputError(f"{file}:1: must be a mapping of keys to values")
-    builder = _Builder(file)
-    value = builder.build(node, (), ())
-    return Document(file=file, value=value, lines=builder.lines, problems=builder.problems)
+    document = Document(file=file, value={}, lines={})
+    value = _Builder(document).build(node, (), ())
+    return replace(document, value=value)
 
 
 def read(path: Path) -> Document:
@@ -141,61 +150,48 @@ def read(path: Path) -> Document:
 
 
 class _Builder:
-    """Converts a node graph to plain values, and collects line numbers and problems."""
+    """Converts a node graph to plain values, and adds lines and problems to a document."""
 
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.lines: dict[Path_, int] = {}
-        self.problems: list[Problem] = []
+    def __init__(self, document: Document) -> None:
+        self.document, self.lines = document, document.lines
 
-    def problem(self, node: yaml.Node, path: Path_, what: str) -> None:
-        key = ".".join(map(str, path)) or "(top)"
-        line = node.start_mark.line + 1
-        self.problems.append(Problem(file=self.file, line=line, key=key, what=what))
-
-    def build(self, node: yaml.Node, path: Path_, above: tuple[int, ...]) -> Any:
+    def build(self, node: yaml.Node, path: Path_, ancestors: tuple[int, ...]) -> Any:
         self.lines[path] = node.start_mark.line + 1
         if len(self.lines) > _MOST_VALUES:
-            raise InputError(f"{self.file}:1: holds more than {_MOST_VALUES} values once expanded")
+            raise InputError(f"{self.document.file}:1: contains more than {_MOST_VALUES} values")
         if not node.tag.startswith("tag:yaml.org,2002:"):
-            self.problem(node, path, f"the tag {node.tag} is not supported; write a plain value")
-        if id(node) in above:
-            self.problem(node, path, "an alias that contains itself")
+            self.document.report(path, f"the tag {node.tag} is not supported; write a plain value")
+        if id(node) in ancestors:
+            self.document.report(path, "an alias that contains itself")
             return None
-        above = (*above, id(node))
+        ancestors = (*ancestors, id(node))
         if isinstance(node, yaml.MappingNode):
-            return self.mapping(node, path, above)
+            return self.mapping(node, path, ancestors)
         if isinstance(node, yaml.SequenceNode):
-            return [self.build(child, (*path, i), above) for i, child in enumerate(node.value)]
+            return [self.build(child, (*path, i), ancestors) for i, child in enumerate(node.value)]
         if _CONTROL.search(node.value) and "kwargs" not in path:
-            what = "holds a control character or the end of a line; leave it out"
-            self.problem(node, path, what)
-        if getattr(node, "style", None) is not None:
-            return node.value
-        return scalar(node.value)
+            self.document.report(path, "contains a control character or line break; remove it")
+        return scalar(node.value) if getattr(node, "style", None) is None else node.value
 
-    def mapping(self, node: yaml.MappingNode, path: Path_, above: tuple[int, ...]) -> Any:
+    def mapping(self, node: yaml.MappingNode, path: Path_, ancestors: tuple[int, ...]) -> Any:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                self.problem(key_node, path, "a key must be plain text")
-                continue
             key = str(key_node.value)
-            if _CONTROL.search(key):
-                self.problem(key_node, path, "a key holds a control character; leave it out")
+            if not isinstance(key_node, yaml.ScalarNode):
+                problem = "a key must be plain text"
+            elif _CONTROL.search(key):
+                problem = "a key contains a control character; remove it"
+            elif key == "<<":
+                problem = "merge keys (<<) are not supported; write the keys out"
+            elif key in result:
+                problem = f"duplicate key (first defined on line {self.lines[*path, key]})"
+            else:
+                result[key] = self.build(value_node, (*path, key), ancestors)
+                self.lines[*path, key] = key_node.start_mark.line + 1
                 continue
-            if key == "<<":
-                self.problem(
-                    key_node, path, "merge keys (<<) are not supported; write the keys out"
-                )
-                continue
-            if key in result:
-                first = self.lines[(*path, key)]
-                what = f"this key stands twice (first in line {first}); keep one"
-                self.problem(key_node, (*path, key), what)
-                continue
-            result[key] = self.build(value_node, (*path, key), above)
-            self.lines[(*path, key)] = key_node.start_mark.line + 1
+            line, named = key_node.start_mark.line + 1, (*path, key) if key in result else path
+            name = ".".join(map(str, named)) or "(top)"
+            self.document.add(Problem(file=self.document.file, line=line, key=name, text=problem))
         return result
 
 

@@ -229,7 +229,7 @@ def load_test(data: Data, seed: int) -> TestSet:
 def _loaded(data: Data, seed: int) -> _Loaded:
     keys = {"test_fraction", *data.reading_keys(), *data.marked(LOCATION)}
     text = data.model_dump_json(include=keys, exclude_none=True)
-    return _load(type(data), text, seed if data.drawn else 0)
+    return _load(type(data), text, seed if data.seeded else 0)
 
 
 @lru_cache(maxsize=2)

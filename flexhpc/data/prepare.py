@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flexhpc.config.entry import Frozen, entry
+from flexhpc.config.entry import entry
 from flexhpc.config.nested import put
-from flexhpc.config.resolve import spelled_out
 from flexhpc.config.sections.base import LOCATION
 from flexhpc.config.sections.data import Data
-from flexhpc.config.variants import variants
+from flexhpc.config.variants import variants, with_default
 from flexhpc.config.yaml_reader import parse
 from flexhpc.data.packed import Packed, Progress, is_packed, open_packed, pack
 from flexhpc.data.sources import open_files, reading_of
@@ -120,14 +119,12 @@ def _section(source: str, keys: Mapping[str, Any], overrides: Sequence[str]) -> 
     if not problems:
         checked = entry(
             "data",
-            spelled_out("data", values | {"source": source}),
-            Frozen(),
-            lambda path, problem: problems.append(f"data.{'.'.join(path)}: {problem}"),
-            checked=True,
-            beside=Path.cwd(),
+            with_default("data", values | {"source": source}, None),
+            lambda path, problem: problems.append(f"data.{'.'.join(map(str, path))}: {problem}"),
+            folder=Path.cwd(),
         )
         section = checked.section if checked is not None else None
-        if isinstance(section, Data) and section.drawn:
+        if isinstance(section, Data) and section.seeded:
             problems = [f"data.source: {source} is drawn for every seed; there is nothing to pack"]
         if isinstance(section, Data) and not problems:
             return section

@@ -58,7 +58,7 @@ def open_image_set(data: ImageSet, seed: int) -> Source:
 def _open_packed(data: Data) -> Source | None:
     """Open the packed file at the location of the section, or a matching one in the folders to
     search."""
-    if data.drawn:
+    if data.seeded:
         return None
     if data.location is not None and is_packed(path := Path(data.location).expanduser()):
         packed = open_packed(path)

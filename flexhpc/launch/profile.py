@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from flexhpc.config.sections.base import Section
+from flexhpc.config.sections.base import Problems, Section
 from flexhpc.launch.machine import cores, visible_gpus
 from flexhpc.tracking.state import NO_PASSWORD, has_password
 
@@ -83,13 +82,12 @@ class Profile(Section):
     checkpoint_every: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Seconds between checkpoints of a probe."""
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`."""
-        if has_password(values.get("tracking_uri")):
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        if has_password(self.tracking_uri):
             yield "tracking_uri", NO_PASSWORD
-        several = [key for key in ("nodes", "processes_per_node") if values.get(key, 1) != 1]
-        if several and values.get("probes_at_once", 1) not in (1, None):
+        several = [key for key in ("nodes", "processes_per_node") if getattr(self, key, 1) != 1]
+        if several and self.probes_at_once not in (1, None):
             yield (
                 "probes_at_once",
                 f"has no effect with {several[0]}: its processes train one probe together",
@@ -179,37 +177,22 @@ class SlurmProfile(Profile):
     slurm_conf: str | None = None
     """Path of slurm.conf, if not the system default; the variable SLURM_CONF takes precedence."""
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """See :meth:`Section.clashes`."""
-        yield from super().clashes(values)
-        time, stop_before = values.get("time"), values.get("stop_before")
-        try:
-            limit = math.inf if time is None else minutes(time) * 60
-        except ValueError:
-            limit = math.inf
-        if isinstance(stop_before, int | float) and stop_before > 0.8 * limit:
-            message = f"{stop_before:g} s leave little of {limit} s; use at most four fifths"
-            yield "stop_before", message
-        gpus = values.get("gpus_per_node")
-        users = (values.get("processes_per_node"), values.get("probes_at_once"))
-        per_worker = max((u for u in users if isinstance(u, int)), default=1)
-        if isinstance(gpus, int) and gpus > per_worker >= 1:
-            yield (
-                "gpus_per_node",
-                (
-                    f"{gpus} GPUs for {per_worker} processes, which use one each; "
-                    "use as many processes_per_node, or probes_at_once"
-                ),
-            )
-        sbatch = values.get("sbatch")
-        for name in sbatch if isinstance(sbatch, dict) else ():
-            advice = _OWN_OPTIONS.get(option(str(name)))
-            if advice is not None:
-                yield f"sbatch.{name}", f"is set by flexhpc; {advice}"
-            rival = _RIVALS.get(option(str(name)))
-            if rival is not None and values.get(rival) is not None:
-                yield f"sbatch.{name}", f"duplicates {rival}; remove one of them"
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        yield from super().check()
+        limit = None if self.time_limit is None else self.time_limit * 60
+        if self.stop_before is not None and limit is not None and self.stop_before > 0.8 * limit:
+            problem = f"{self.stop_before:g} s leave little of {limit} s; use at most four fifths"
+            yield "stop_before", problem
+        users = max(self.processes_per_node, self.probes_at_once or 1)
+        if self.gpus_per_node > users:
+            problem = f"{self.gpus_per_node} GPUs for {users} processes leave some idle"
+            yield "gpus_per_node", f"{problem}; use as many processes_per_node or probes_at_once"
+        for name in self.sbatch:
+            if (fix := _OWN_OPTIONS.get(option(name))) is not None:
+                yield f"sbatch.{name}", f"is set by flexhpc; {fix}"
+            if (key := _RIVALS.get(option(name))) is not None and key in self.model_fields_set:
+                yield f"sbatch.{name}", f"cannot be combined with {key}; remove one of them"
 
     @property
     def cpus_per_task(self) -> int:
@@ -250,6 +233,6 @@ _OWN_OPTIONS = {
     },
     **dict.fromkeys(
         ("array", "job-name", "output", "error", "open-mode", "requeue", "no-requeue",
-         "dependency", "ntasks", "wrap", "parsable"), "leave it out",
+         "dependency", "ntasks", "wrap", "parsable"), "remove it",
     ),
 }  # fmt: skip

@@ -94,7 +94,7 @@ def evaluate(
     request = TrainingRequest(
         n=n,
         repeat=0,
-        name=f" evaluate {json.dumps(config.asked)}",
+        name=f" evaluate {json.dumps(config.settings)}",
         subset=derive(point.seed, "evaluation"),
         trained=trained,
     )
@@ -104,7 +104,7 @@ def evaluate(
     accuracy = 1 - outcome.n_errors / n
     test_readings = {key: outcome.metrics[key] for key in ("test_accuracy", "test_loss")}
     return {
-        "asked": config.asked,
+        "asked": config.settings,
         "n": n,
         "n_test": len(test.labels),
         "verdict": outcome.verdict,

@@ -118,7 +118,7 @@ def _matched(model: Sized, shape: Shape, classes: int, target: int) -> Sized:
     def count(width: int) -> int:
         return _count(with_width(width), shape, classes)
 
-    low = first = max(multiple, model.narrowest)
+    low = first = max(multiple, model.min_width)
     fewest = below = count(first)
     if fewest > 2 * target:
         raise PointError(

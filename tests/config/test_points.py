@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from flexhpc.config import checked, freeze, load, request_hash
 from flexhpc.config.identity import canonical
 from flexhpc.config.sections.model import Mlp
-from flexhpc.config.variants import DEFAULT_VARIANT
+from flexhpc.config.variants import DEFAULT_VARIANT, choice
 from flexhpc.errors import InputError
 from tests.conftest import REPOSITORY
 
@@ -178,12 +178,14 @@ def test_a_frozen_spec_gives_the_same_points_whatever_the_defaults(
     assert request_hash(again) == request_hash(sweep)
     monkeypatch.setattr(Mlp.model_fields["depth"], "default", 77)
     Mlp.model_rebuild(force=True)
+    choice.cache_clear()
     try:
         assert [p.canonical for p in checked(frozen)[1]] == [p.canonical for p in before]
         assert any('"depth":77' in p.canonical for p in checked(path)[1])
     finally:
         monkeypatch.undo()
         Mlp.model_rebuild(force=True)
+        choice.cache_clear()
 
 
 @pytest.mark.parametrize("change", ["training.epochs=3", "training.steps=3", "model.depth=0"])

@@ -44,7 +44,7 @@ def test_lines_of_nested_values() -> None:
 def test_duplicate_keys_are_a_problem_with_both_lines() -> None:
     document = parse("a: 1\nb: 2\na: 3\n", "f")
     assert [str(p) for p in document.problems] == [
-        "f:3: a: this key stands twice (first in line 1); keep one"
+        "f:3: a: duplicate key (first defined on line 1)"
     ]
     assert document.value["a"] == 1
 
@@ -67,5 +67,5 @@ def test_recursive_alias_and_unknown_tags_are_problems() -> None:
 def test_alias_bombs_are_refused() -> None:
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
-    with pytest.raises(InputError, match="values once expanded"):
+    with pytest.raises(InputError, match="contains more than 1000000 values"):
         parse("\n".join(lines), "f")

@@ -82,11 +82,11 @@ def test_a_frozen_spec_keeps_what_it_was_made_with(folder: Path, tmp_path: Path)
     ("change", "message"),
     {
         "no module": ("model.family='nowhere:Net'", "no module named nowhere in "),
-        "no name": ("model.family='nets:'", "does not have the form module:name"),
-        "code": ("model={family: 'nets:Net', code: abc}", "code: is filled in by flexhpc"),
+        "no name": ("model.family='nets:'", "must have the form module:name, not"),
+        "code": ("model={family: 'nets:Net', code: abc}", "code: is set by flexhpc; remove it"),
         "kwargs": ("model.kwargs.depth=.inf", "kwargs.depth: must be a finite number"),
         "of Python": ("model.family='python:Net'", "lives in the Python that measured it"),
-        "a section": ("training.optimizer='nets:Net'", "write trainer: nets:Net"),
+        "a section": ("training.optimizer='nets:Net'", "is custom code; use trainer: nets:Net"),
     }.values(),
 )  # fmt: skip
 def test_what_is_wrong_is_said_before_anything_runs(

@@ -248,11 +248,11 @@ def test_killed_and_stopped_in_the_middle_it_ends_as_if_nothing_had_been(folder:
 @pytest.mark.parametrize(
     ("change", "message"),
     {
-        "form": ("training.trainer=adam", '"adam" does not have the form module:name'),
+        "form": ("training.trainer=adam", 'must have the form module:name, not "adam"'),
         "no module": ("training.trainer='nowhere:fit'", "no module named nowhere"),
         "an optimizer": ("training.optimizer=adam", "optimizer: has no effect with trainer"),
         "a rate": ("training.lr=0.1", "has no effect with trainer: fits:most .* kwargs"),
-        "two budgets": ("training.steps=3", "epochs and steps are two budgets|steps and epochs"),
+        "two budgets": ("training.steps=3", "training.steps: cannot be combined with epochs"),
         "filled in": ("training.code=abc", "is filled in by flexhpc"),
         "evaluated": ("evaluate.full=true", "a trainer of your own gives no network"),
         "mup": ("model={family: mlp, width: 8, init: mup}", "mup has no rule for fits:most"),

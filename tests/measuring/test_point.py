@@ -83,7 +83,7 @@ def test_an_evaluation_without_a_test_set_is_refused(cli: Cli, tmp_path: Path) -
     spec = tmp_path / "spec.yaml"
     spec.write_text(SPEC.replace(", test_fraction: 0.2", "") + "evaluate: {full: true}\n")
     output = cli("validate", spec, check=2).stderr
-    assert "spec.yaml:9: evaluate.full: digits has no test set of its own" in output
+    assert "spec.yaml:9: evaluate.full: digits has no test set" in output
     spec.write_text(SPEC + "evaluate: {fulll: true}\n")
     assert "did you mean full?" in cli("validate", spec, check=2).stderr
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, TypeGuard
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema
 
 LOCATION = "location"
 """Marks the location of samples or code. It cannot change a result and is not part of a point's
@@ -13,14 +16,30 @@ id."""
 LIMIT = "limit"
 """Marks a limit that can end a measurement, but cannot change a result; not part of a point's
 id."""
-CALLED = "called"
+DATA_SET_NAME = "data_set_name"
 """Marks the name of a data set. It distinguishes data sets whose locations are not part of the
 id."""
 FILLED = "filled"
 """Marks a field that users do not write: flexhpc sets it when it reads a spec."""
-NUISANCE = "nuisance"
-"""Marks a nuisance parameter, which may be tuned: it changes neither the data, nor the number of
-parameters, nor the budget, and the EMC is of interest only at its best value."""
+
+
+@dataclass(frozen=True)
+class Nuisance:
+    """Marks a nuisance parameter, which may be tuned: it changes neither the data, nor the number
+    of parameters, nor the budget, and the EMC is of interest only at its best value."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Return the JSON schema of the plain value or of ``{tune: [...]}``."""
+        numbers = {"type": "array", "items": {"type": "number"}, "minItems": 2}
+        tuned = {"type": "object", "properties": {"tune": numbers}, "required": ["tune"]}
+        return {"anyOf": [handler(schema), {**tuned, "additionalProperties": False}]}
+
+
+NUISANCE = Nuisance()
+Problems = Iterator[tuple[str, str]]
+"""Pairs (dotted key, problem) of a section."""
 
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Rate = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -34,9 +53,9 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
-    called: ClassVar[tuple[str, ...]] = ()
+    aliases: ClassVar[tuple[str, ...]] = ()
     """Names of a variant, if the annotation of its deciding key does not list them."""
-    does: ClassVar[str] = ""
+    import_path: ClassVar[str] = ""
     """Import path of the variant's implementation, ``module:name``; the base class of the section
     describes its interface."""
     decided_by: ClassVar[str] = ""
@@ -47,22 +66,22 @@ class Section(BaseModel):
         """Return the names of the fields that have a mark, in the order of their definition."""
         return [name for name, field in cls.model_fields.items() if mark in field.metadata]
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield (dotted key, problem) for keys of the spec that cannot be combined.
+    def check(self) -> Problems:
+        """Yield (dotted key, problem) for keys that cannot be combined.
 
-        Receives the unvalidated values of the user, of any type, so that these errors are reported
-        together with all others.
+        If some keys are invalid themselves, this is also called on the section without them, in
+        which missing required keys are None, so that all errors are reported at once.
         """
         yield from ()
+
+
+def inner_section(field: FieldInfo) -> type[Section] | None:
+    """Return the section class in the type of a field; None if there is none."""
+    parts = (field.annotation, *get_args(field.annotation))
+    return next((p for p in parts if isinstance(p, type) and issubclass(p, Section)), None)
 
 
 def number(value: object) -> object:
     """Return an int as a float, so that 1 and 1.0 are the same value; return other values
     unchanged."""
     return float(value) if isinstance(value, int) else value
-
-
-def positive(value: object) -> TypeGuard[int]:
-    """Return whether an unvalidated value is a positive integer."""
-    return isinstance(value, int) and value > 0

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from flexhpc.config.sections.base import FILLED, LIMIT, LOCATION, Count, Section
+from flexhpc.config.sections.base import FILLED, LIMIT, LOCATION, Count, Problems, Section
 from flexhpc.config.sections.data import Data
 from flexhpc.config.sections.model import Network, unfit_for_json
 from flexhpc.config.sections.training import Procedure
 from flexhpc.custom.code import NAME, Code
 from flexhpc.custom.trainer import Trainer
 
-OWN = "MODULE:NAME"
+CUSTOM = "MODULE:NAME"
 """Name of such a variant in lists."""
 
 
 class CustomCode(Section):
     """Keys that all variants with user code share."""
 
-    called: ClassVar[tuple[str, ...]] = (OWN,)
+    aliases: ClassVar[tuple[str, ...]] = (CUSTOM,)
 
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments that are passed to the code."""
@@ -40,20 +39,16 @@ class CustomCode(Section):
         """Location and version of the code."""
         return Code(folder=self.folder or "", hash=self.code or "")
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        yield from super().clashes(values)
-        yield from unfit_for_json("kwargs", values.get("kwargs"), depth=0)
-        for key in cls.marked(FILLED):
-            if values.get(key) is not None:
-                yield key, "is filled in by flexhpc; leave it out"
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        yield from super().check()
+        yield from unfit_for_json("kwargs", self.kwargs, depth=0)
 
 
 class CustomModel(CustomCode, Network):
     """A custom network: a torch.nn.Module, or a function that returns one."""
 
-    does: ClassVar[str] = "flexhpc.models.custom:network"
+    import_path: ClassVar[str] = "flexhpc.models.custom:network"
     images_only: ClassVar[bool] = False
 
     family: Annotated[str, Field(pattern=NAME)]
@@ -66,7 +61,7 @@ class CustomData(CustomCode, Data):
     """Custom samples: a function that returns (inputs, labels), or (inputs, labels, test inputs,
     test labels)."""
 
-    does: ClassVar[str] = "flexhpc.data.custom:open_custom"
+    import_path: ClassVar[str] = "flexhpc.data.custom:open_custom"
 
     source: Annotated[str, Field(pattern=NAME)]
     """Import path, such as `my_data:load`, of a module in the folder of the spec or on Python's
@@ -75,7 +70,7 @@ class CustomData(CustomCode, Data):
     that can be sorted."""
 
     @property
-    def own_test(self) -> bool:
+    def has_test_set(self) -> bool:
         """True: the function may return test samples."""
         return True
 

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from flexhpc.config.sections.base import (
-    CALLED,
+    DATA_SET_NAME,
     LIMIT,
     LOCATION,
     Count,
     Fraction,
+    Problems,
     Section,
-    positive,
 )
 
 Classes = Annotated[int, Field(ge=2, le=10**6)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
+class StaticInfo:
     """Static info: properties of a source that are known without reading its files.
 
     Attributes:
@@ -41,13 +40,13 @@ class Known:
 class Data(Section):
     """The samples and their labels.
 
-    ``does`` names a function (section, seed of the point) -> flexhpc.data.dataset.Source. A variant
-    adds the keys needed to read its samples; the one marked LOCATION gives their location.
+    ``import_path`` names a function (section, seed of the point) -> flexhpc.data.dataset.Source. A
+    variant adds the keys needed to read its samples; the one marked LOCATION gives their location.
     """
 
     vectors: ClassVar[bool] = False
     """Whether samples are feature vectors instead of images."""
-    drawn: ClassVar[bool] = False
+    seeded: ClassVar[bool] = False
     """Whether samples are generated from the seed of the point instead of read from files."""
 
     tokens: ClassVar[bool] = False
@@ -91,12 +90,12 @@ class Data(Section):
     held-out samples are the same for every seed and are never trained on."""
 
     @property
-    def known(self) -> Known | None:
+    def static_info(self) -> StaticInfo | None:
         """Properties known without reading a file; None if there are none."""
         return None
 
     @property
-    def own_test(self) -> bool:
+    def has_test_set(self) -> bool:
         """Whether the source comes (or may come) with a test set."""
         return False
 
@@ -117,45 +116,36 @@ class Data(Section):
 
         Location, limits and name are not among them.
         """
-        marked = (name for mark in (LOCATION, LIMIT, CALLED) for name in cls.marked(mark))
+        marked = (name for mark in (LOCATION, LIMIT, DATA_SET_NAME) for name in cls.marked(mark))
         apart = {*Data.model_fields, *marked} - {"source"}
-        own = {"classes"} if cls.drawn else set()
+        own = {"classes"} if cls.seeded else set()
         return [name for name in cls.model_fields if name not in apart or name in own]
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        labels = values.get("labels", "original")
-        merge, classes = values.get("merge"), values.get("classes")
-        if labels == "corrupted" and "corruption" not in values:
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        classes = "classes" in self.model_fields_set
+        if self.labels == "corrupted" and self.corruption is None:
             yield "corruption", "is required with labels: corrupted; give a fraction, as 0.2"
-        if labels != "corrupted" and "corruption" in values:
-            yield "corruption", f"has no effect with labels: {labels}; leave it out"
-        if merge == "random" and classes is None:
-            yield "classes", "is required with merge: random; say into how many"
-        if merge == "coarse" and classes is not None:
-            yield "classes", "has no effect with merge: coarse; leave it out"
+        if self.labels != "corrupted" and self.corruption is not None:
+            yield "corruption", f"has no effect with labels: {self.labels}; remove it"
+        if self.merge == "random" and not classes:
+            yield "classes", "is required with merge: random; give the number of groups"
+        if self.merge == "coarse" and classes:
+            yield "classes", "has no effect with merge: coarse; remove it"
         for key in ("merge", "class_map"):
-            if labels == "random" and values.get(key) is not None:
-                yield key, "has no effect on random labels; give classes, or leave it out"
-        given = values.get("class_map")
-        if given is not None and (merge is not None or classes is not None):
-            yield "class_map", "says all; leave merge and classes out"
-        if isinstance(given, list) and all(isinstance(new, int) for new in given):
-            targets = sorted(set(given))
+            if self.labels == "random" and getattr(self, key) is not None:
+                yield key, "has no effect with labels: random; remove it"
+        if self.class_map is not None:
+            if self.merge is not None or classes:
+                yield "class_map", "cannot be combined with merge or classes; remove them"
+            targets = sorted(set(self.class_map))
             if len(targets) < 2 or targets != list(range(len(targets))):
-                yield "class_map", f"must name the classes 0, 1, ... without a gap, not {targets}"
-        if cls._own_classes_only() and classes is not None and labels != "random" and merge is None:
-            yield "classes", "needs merge: random (or labels: random) beside it"
-
-        if not issubclass(cls, Images) and values.get("standardise") == "pixel":
-            yield "standardise", "pixel is for images; channel takes each feature of a vector"
-
-    @classmethod
-    def _own_classes_only(cls) -> bool:
-        """Whether ``classes`` can only change the number of classes, because the data set has a
-        fixed one."""
-        return not cls.model_fields["classes"].default
+                yield "class_map", f"must contain the classes 0, 1, ... without gaps, not {targets}"
+        fixed = type(self).model_fields["classes"].default is None  # by the data set
+        if fixed and classes and self.labels != "random" and self.merge is None:
+            yield "classes", "has no effect without merge: random or labels: random; remove it"
+        if not isinstance(self, Images) and self.standardise == "pixel":
+            yield "standardise", "pixel is for images only; use channel, which is per feature"
 
 
 class Images(Data):
@@ -171,20 +161,20 @@ class Images(Data):
 class Digits(Images):
     """The 1,797 8x8 digits that ship with scikit-learn."""
 
-    does: ClassVar[str] = "flexhpc.data.synthetic:open_digits"
+    import_path: ClassVar[str] = "flexhpc.data.synthetic:open_digits"
 
     source: Literal["digits"]
 
     @property
-    def known(self) -> Known:
-        """Static info of the data set; see :class:`Known`."""
-        return Known(shape=(1, 8, 8), classes=10, size=1_797)
+    def static_info(self) -> StaticInfo:
+        """Static info of the data set; see :class:`StaticInfo`."""
+        return StaticInfo(shape=(1, 8, 8), classes=10, size=1_797)
 
 
 class ImageSet(Images):
     """A standard image data set, read from its usual file formats."""
 
-    does: ClassVar[str] = "flexhpc.data.sources:open_image_set"
+    import_path: ClassVar[str] = "flexhpc.data.sources:open_image_set"
 
     source: Literal["mnist", "fashion_mnist", "cifar10", "cifar100", "cifar5m"]
     root: Annotated[str | None, LOCATION] = None
@@ -192,17 +182,17 @@ class ImageSet(Images):
     $FLEXHPC_DATA, ./data and the system's data folders are searched."""
 
     @property
-    def known(self) -> Known | None:
-        """Static info of the data set; see :class:`Known`."""
+    def static_info(self) -> StaticInfo | None:
+        """Static info of the data set; see :class:`StaticInfo`."""
         return {
-            "mnist": Known(shape=(1, 28, 28), classes=10, size=60_000),
-            "fashion_mnist": Known(shape=(1, 28, 28), classes=10, size=60_000),
-            "cifar10": Known(shape=(3, 32, 32), classes=10, size=50_000),
-            "cifar100": Known(shape=(3, 32, 32), classes=100, size=50_000, coarse=20),
+            "mnist": StaticInfo(shape=(1, 28, 28), classes=10, size=60_000),
+            "fashion_mnist": StaticInfo(shape=(1, 28, 28), classes=10, size=60_000),
+            "cifar10": StaticInfo(shape=(3, 32, 32), classes=10, size=50_000),
+            "cifar100": StaticInfo(shape=(3, 32, 32), classes=100, size=50_000, coarse=20),
         }.get(self.source)
 
     @property
-    def own_test(self) -> bool:
+    def has_test_set(self) -> bool:
         """True except for CIFAR-5m."""
         return self.source != "cifar5m"
 
@@ -210,18 +200,18 @@ class ImageSet(Images):
 class ImageFolder(Images):
     """Images in `ROOT/[train/]CLASS/*`, all of one size or resized to `side`."""
 
-    does: ClassVar[str] = "flexhpc.data.image_folder:open_image_folder"
+    import_path: ClassVar[str] = "flexhpc.data.image_folder:open_image_folder"
 
     source: Literal["image_folder"]
     root: Annotated[str, LOCATION]
     """Folder that contains train/CLASS/ or CLASS/ folders, or a file written by `flexhpc data
     prepare`."""
-    name: Annotated[str | None, CALLED] = None
+    name: Annotated[str | None, DATA_SET_NAME] = None
     """Name that distinguishes two image folders in one sweep, because `root` is not part of a
     point's id."""
 
     @property
-    def own_test(self) -> bool:
+    def has_test_set(self) -> bool:
         """True: the folder may contain a test set."""
         return True
 
@@ -229,7 +219,7 @@ class ImageFolder(Images):
 class KnownTable(Data):
     """A standard UCI table: Covertype, Adult, or the default of credit card clients (Taiwan)."""
 
-    does: ClassVar[str] = "flexhpc.data.uci:open_known_table"
+    import_path: ClassVar[str] = "flexhpc.data.uci:open_known_table"
     vectors: ClassVar[bool] = True
 
     source: Literal["covtype", "adult", "credit"]
@@ -238,7 +228,7 @@ class KnownTable(Data):
     $FLEXHPC_DATA and ./data are searched."""
 
     @property
-    def own_test(self) -> bool:
+    def has_test_set(self) -> bool:
         """True for Adult only."""
         return self.source == "adult"
 
@@ -248,7 +238,7 @@ class Table(Data):
     Numeric columns are standardised, all others are one-hot encoded. A missing value is replaced by
     the mean or encoded as all zeros, and marked by an indicator feature."""
 
-    does: ClassVar[str] = "flexhpc.data.table:open_table"
+    import_path: ClassVar[str] = "flexhpc.data.table:open_table"
     vectors: ClassVar[bool] = True
 
     source: Literal["table"]
@@ -260,30 +250,27 @@ class Table(Data):
     """Numeric columns that are categorical; text columns always are."""
     drop: list[str] | None = None
     """Columns to remove, such as an index."""
-    name: Annotated[str | None, CALLED] = None
+    name: Annotated[str | None, DATA_SET_NAME] = None
     """Name that distinguishes two tables in one sweep, because `path` is not part of a point's
     id."""
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        yield from super().clashes(values)
-        target = values.get("target")
-        lists = {k: v for k in ("categorical", "drop") if isinstance(v := values.get(k), list)}
-        for key, columns in lists.items():
-            if target in columns:
-                yield key, f"names the target {target}, which is no input; leave it out"
-        for column in lists.get("categorical", []):
-            if column in lists.get("drop", []):
-                yield "drop", f"names {column}, as categorical does; keep one"
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        yield from super().check()
+        categorical, drop = self.categorical or [], self.drop or []
+        for key, columns in (("categorical", categorical), ("drop", drop)):
+            if self.target in columns:
+                yield key, f"contains the target {self.target}, which is not an input; remove it"
+        for column in sorted({*categorical} & {*drop}):
+            yield "drop", f"contains {column}, as categorical does; remove one of them"
 
 
 class Gaussian(Data):
     """Standard-normal inputs. The `original` labels come from a random linear teacher."""
 
-    does: ClassVar[str] = "flexhpc.data.synthetic:draw_gaussian"
+    import_path: ClassVar[str] = "flexhpc.data.synthetic:draw_gaussian"
     vectors: ClassVar[bool] = True
-    drawn: ClassVar[bool] = True
+    seeded: ClassVar[bool] = True
 
     source: Literal["gaussian"]
     dims: Count = 100
@@ -294,29 +281,28 @@ class Gaussian(Data):
     """Number of samples in the training set."""
 
     @property
-    def known(self) -> Known:
-        """Static info of the data set; see :class:`Known`."""
-        return Known(shape=(self.dims,), classes=self.classes, size=self.size)
+    def static_info(self) -> StaticInfo:
+        """Static info of the data set; see :class:`StaticInfo`."""
+        return StaticInfo(shape=(self.dims,), classes=self.classes, size=self.size)
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        yield from super().clashes(values)
-        if values.get("inputs") in ("gaussian", "permuted", "permuted_each"):
-            yield "inputs", "has no effect on Gaussian inputs; leave it out"
-        if values.get("standardise", "channel") in ("set", "none"):
-            yield "standardise", "has no effect on Gaussian inputs; leave it out"
-        if values.get("merge") is not None:
-            yield "merge", "has no effect here: classes says how many there are; leave it out"
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        yield from super().check()
+        if self.inputs != "original":
+            yield "inputs", "has no effect on Gaussian inputs; remove it"
+        if self.standardise in ("set", "none"):
+            yield "standardise", "has no effect on Gaussian inputs; remove it"
+        if self.merge is not None:
+            yield "merge", "has no effect with source: gaussian; give classes instead"
 
 
 class RandomTokens(Data):
     """Sequences of uniformly random tokens, each of which is predicted from the previous ones. A
     sequence is fitted if every token after its prompt is predicted with the highest probability."""
 
-    does: ClassVar[str] = "flexhpc.data.synthetic:draw_random_tokens"
+    import_path: ClassVar[str] = "flexhpc.data.synthetic:draw_random_tokens"
     vectors: ClassVar[bool] = True
-    drawn: ClassVar[bool] = True
+    seeded: ClassVar[bool] = True
     tokens: ClassVar[bool] = True
 
     source: Literal["random_tokens"]
@@ -331,19 +317,15 @@ class RandomTokens(Data):
     """Number of sequences in the training set."""
 
     @property
-    def known(self) -> Known:
-        """Static info of the data set; see :class:`Known`."""
-        return Known(shape=(self.length,), classes=self.vocabulary, size=self.size)
+    def static_info(self) -> StaticInfo:
+        """Static info of the data set; see :class:`StaticInfo`."""
+        return StaticInfo(shape=(self.length,), classes=self.vocabulary, size=self.size)
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
         for key in ("labels", "classes", "merge", "class_map", "inputs", "standardise",
                     "test_fraction", "conflicts"):  # fmt: skip
-            if values.get(key, cls.model_fields[key].default) != cls.model_fields[key].default:
-                yield key, "has no effect on random tokens, each of which is a label; leave it out"
-        length, prompt = (
-            values.get(key, cls.model_fields[key].default) for key in ("length", "prompt")
-        )
-        if positive(length) and positive(prompt) and prompt >= length:
-            yield "prompt", f"{prompt} leaves no token of {length} to be right; give fewer"
+            if getattr(self, key) != type(self).model_fields[key].default:
+                yield key, "has no effect with source: random_tokens; remove it"
+        if self.prompt >= self.length:
+            yield "prompt", f"must be below length ({self.length}), not {self.prompt}"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
-from flexhpc.config.sections.base import Count, Section
+from flexhpc.config.sections.base import Count, Problems, Section
 
 
 class Evaluate(Section):
@@ -30,7 +27,7 @@ class Evaluate(Section):
     """Budget of that training in passes over its samples, instead of the budget of the probes."""
 
     @property
-    def wanted(self) -> bool:
+    def enabled(self) -> bool:
         """Whether an evaluation is requested."""
         return self.full or self.n is not None
 
@@ -40,19 +37,17 @@ class Evaluate(Section):
         return "full" if self.n is None else "n"
 
     @property
-    def asked(self) -> dict[str, int]:
+    def settings(self) -> dict[str, int]:
         """Size and budget as far as they are set here, as stored with the results."""
         return self.model_dump(include={"n", "steps", "epochs"}, exclude_none=True)
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        full, n = values.get("full"), values.get("n")
-        budgets = [key for key in ("steps", "epochs") if values.get(key) is not None]
-        if full and n is not None:
-            yield "n", "full and n are two sizes; keep one of them"
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        budgets = [key for key in ("steps", "epochs") if getattr(self, key) is not None]
+        if self.full and self.n is not None:
+            yield "n", "cannot be combined with full; remove one of them"
         if len(budgets) > 1:
-            yield "epochs", "steps and epochs are two budgets; keep one of them"
-        if not full and n is None:
+            yield "epochs", "cannot be combined with steps; remove one of them"
+        if not self.enabled:
             for key in budgets:
                 yield key, "has no effect without n or full: true; give one of them"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from flexhpc.config.sections.base import CALLED, LOCATION
+from flexhpc.config.sections.base import DATA_SET_NAME, LOCATION
 from flexhpc.config.sections.data import Images
 
 
@@ -13,12 +13,12 @@ class Kept(Images):
 
     path: Annotated[str, LOCATION]
     """Location of the samples, or a file written by `flexhpc data prepare`."""
-    name: Annotated[str | None, CALLED] = None
+    name: Annotated[str | None, DATA_SET_NAME] = None
     """Name that distinguishes two such data sets in one sweep, because `path` is not part of a
     point's id."""
 
     @property
-    def own_test(self) -> bool:
+    def has_test_set(self) -> bool:
         """True: the files may include a test set."""
         return True
 
@@ -27,7 +27,7 @@ class Arrays(Kept):
     """NumPy arrays: a .npz file, or two .npy files, which are memory-mapped. Inputs are images (n,
     channels, height, width) or (n, height, width), or vectors (n, features)."""
 
-    does: ClassVar[str] = "flexhpc.data.arrays:open_arrays"
+    import_path: ClassVar[str] = "flexhpc.data.arrays:open_arrays"
 
     source: Literal["arrays"]
     path: Annotated[str, LOCATION]
@@ -48,7 +48,7 @@ class ImageTable(Kept):
     """Parquet files with images as bytes (PNG, JPEG, ...), or as {bytes, path} like Hugging Face
     stores them."""
 
-    does: ClassVar[str] = "flexhpc.data.image_table:open_image_table"
+    import_path: ClassVar[str] = "flexhpc.data.image_table:open_image_table"
 
     source: Literal["image_table"]
     path: Annotated[str, LOCATION]
@@ -67,7 +67,7 @@ class ImageTable(Kept):
 class HuggingFace(Kept):
     """A Hugging Face data set, as written by `save_to_disk` (Arrow): images or vectors."""
 
-    does: ClassVar[str] = "flexhpc.data.hugging_face:open_hugging_face"
+    import_path: ClassVar[str] = "flexhpc.data.hugging_face:open_hugging_face"
 
     source: Literal["hugging_face"]
     path: Annotated[str, LOCATION]
@@ -85,7 +85,7 @@ class HuggingFace(Kept):
 class WebDataset(Kept):
     """Tar files of images and classes, `KEY.jpg` next to `KEY.cls`, in the format of WebDataset."""
 
-    does: ClassVar[str] = "flexhpc.data.webdataset:open_webdataset"
+    import_path: ClassVar[str] = "flexhpc.data.webdataset:open_webdataset"
 
     source: Literal["webdataset"]
     path: Annotated[str, LOCATION]
@@ -97,6 +97,6 @@ class WebDataset(Kept):
     """File extension of the classes, each of which is a number or a word."""
 
     @property
-    def own_test(self) -> bool:
+    def has_test_set(self) -> bool:
         """False: the format has no test set."""
         return False

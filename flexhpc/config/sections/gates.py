@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
-from flexhpc.config.sections.base import Count, Section, positive
+from flexhpc.config.sections.base import Count, Problems, Section
 
 Mode = Literal["off", "report", "reject"]
 Tolerance = Annotated[float, Field(gt=0, lt=1)]
 
 
-class PlateauGate(Section):
+class Gate(Section):
+    """Keys of all gates. A gate may be written as its mode alone."""
+
+    mode: Mode = "report"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, value: Any) -> Any:
+        return {"mode": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Return the JSON schema of the mode or of all keys."""
+        return {"anyOf": [{"enum": list(get_args(Mode))}, handler(schema)]}
+
+
+class PlateauGate(Gate):
     """Plateau detection: whether training has stopped improving. Also decides when a probe may stop
     early."""
 
@@ -33,7 +51,7 @@ class PlateauGate(Section):
     """Relative decrease of the lowest training loss that counts as an improvement."""
 
 
-class GradientGate(Section):
+class GradientGate(Gate):
     """Whether the gradient of the loss on the whole subset is small at the end of training."""
 
     mode: Mode = "report"
@@ -44,7 +62,7 @@ class GradientGate(Section):
     """Largest gradient norm of a converged probe, relative to the norm at initialisation."""
 
 
-class CurvatureGate(Section):
+class CurvatureGate(Gate):
     """Whether the loss has a direction of negative curvature at the end of training, as at a
     saddle."""
 
@@ -58,7 +76,7 @@ class CurvatureGate(Section):
     """Maximum number of Hessian-vector products; each costs about two passes over the subset."""
 
 
-class StabilityGate(Section):
+class StabilityGate(Gate):
     """Whether a failing probe ends with a loss well above its lowest one, for example because the
     learning rate is too large."""
 
@@ -82,27 +100,13 @@ class Gates(Section):
     stability: StabilityGate = StabilityGate()
     """Ratio of the final to the lowest loss."""
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any], epochs: object = None) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`.
-
-        Args:
-            values: keys of the section as the user wrote them.
-            epochs: the budget in epochs, None if it is given in another unit.
-        """
-        for gate, field in cls.model_fields.items():
-            given = values.get(gate)
-            off = field.default.mode == "off"
-            if isinstance(given, dict) and given.get("mode", "off" if off else "") == "off":
-                for key in given:
-                    if key != "mode":
-                        yield f"gates.{gate}.{key}", f"has no effect with {gate}: off; leave it out"
-        plateau = values.get("plateau")
-        if isinstance(plateau, dict) and plateau.get("mode", "report") != "off":
-            patience = plateau.get("patience")
-            for key in ("updates", "share"):
-                if patience is not None and key in plateau:
-                    yield f"gates.plateau.{key}", "has no effect with patience; keep one of them"
-            if positive(patience) and positive(epochs) and patience >= epochs:
-                what = f"{patience} epochs have no effect within a budget of {epochs}"
-                yield "gates.plateau.patience", f"{what}; use a smaller patience, or plateau: off"
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        for name in type(self).model_fields:
+            gate: Gate = getattr(self, name)
+            if gate.mode == "off":
+                for key in gate.model_fields_set - {"mode"}:
+                    yield f"{name}.{key}", f"has no effect with {name}: off; remove it"
+        if self.plateau.mode != "off" and self.plateau.patience is not None:
+            for key in self.plateau.model_fields_set & {"updates", "share"}:
+                yield f"plateau.{key}", "has no effect with patience; remove one of them"

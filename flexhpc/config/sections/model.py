@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from flexhpc.config.sections.base import NUISANCE, Count, Rate, Section, positive
+from flexhpc.config.sections.base import NUISANCE, Count, Problems, Rate, Section
 
 _DEEPEST = 10
 _TRAINED = (
@@ -70,8 +69,8 @@ class Model(Section):
 class Network(Model):
     """A network that is trained.
 
-    ``does`` names a function (section, shape of a sample, classes) -> untrained torch.nn.Module
-    with ``classes`` outputs, initialised from torch's global random state.
+    ``import_path`` names a function (section, shape of a sample, classes) -> untrained
+    torch.nn.Module with ``classes`` outputs, initialised from torch's global random state.
     """
 
     images_only: ClassVar[bool] = True
@@ -85,12 +84,16 @@ class Network(Model):
     quantised: Quantised | None = None
     """Trains quantised weights."""
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        given = [k for k in ("subspace", "low_rank", "quantised") if values.get(k) is not None]
-        for key in given[1:]:
-            yield key, f"does not go together with {given[0]}; keep one of them"
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        for key in self.reparameterizations[1:]:
+            yield key, f"cannot be combined with {self.reparameterizations[0]}; remove one of them"
+
+    @property
+    def reparameterizations(self) -> list[str]:
+        """The keys that select how weights are trained; at most one is valid."""
+        keys = ("subspace", "low_rank", "quantised")
+        return [key for key in keys if getattr(self, key) is not None]
 
 
 class Initialised(Network):
@@ -103,24 +106,20 @@ class Initialised(Network):
     times gain; the last layer has a gain of 1. `mup` (mlp, cnn): maximal update parametrisation of
     `he`, which scales the learning rate of each layer by its width relative to `base_width`."""
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        yield from super().clashes(values)
-        mup = values.get("init") == "mup"
-        if values.get("base_width") is not None and not mup:
-            yield "base_width", "has no effect without init: mup; leave it out"
-        if mup and not issubclass(cls, _Plain):
-            yield "init", "mup is defined here for mlp and cnn; use another"
-        for key in ("subspace", "low_rank", "quantised"):
-            if mup and values.get(key) is not None:
-                yield "init", f"mup sets rates of layers, which {key} does not have; use another"
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        yield from super().check()
+        if self.init == "mup":
+            if not isinstance(self, _Plain):
+                yield "init", "mup is implemented for mlp and cnn only; use another"
+            for key in self.reparameterizations:
+                yield "init", f"mup sets learning rates of layers, which {key} does not have"
 
 
 class Linear(Initialised):
     """One linear layer from the flattened input to the classes."""
 
-    does: ClassVar[str] = "flexhpc.models.families:linear"
+    import_path: ClassVar[str] = "flexhpc.models.families:linear"
     images_only: ClassVar[bool] = False
 
     family: Literal["linear"]
@@ -136,7 +135,7 @@ class Sized(Initialised):
 
     draws: ClassVar[bool] = False
     """Whether the network initialises its weights according to ``init`` while it is built."""
-    narrowest: ClassVar[int] = 1
+    min_width: ClassVar[int] = 1
     """Smallest width."""
 
     width: Count | None = None
@@ -163,24 +162,23 @@ class Sized(Initialised):
         """The number that every width is a multiple of."""
         return 1
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        yield from super().clashes(values)
-        width, matched = values.get("width"), values.get("match_params")
-        scaling, scale = values.get("scaling"), values.get("scale")
-        if width is None and matched is None:
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        yield from super().check()
+        if self.width is None and self.match_params is None:
             yield "width", "is required; give it under fixed, grid or zip, or give match_params"
-        if width is not None and matched is not None:
-            yield "match_params", "chooses the width; leave width out"
-        if scaling is None and scale is not None:
-            yield "scaling", "is required beside scale; choose a rule"
-        if scaling is not None and scale is None:
-            yield "scale", "is required beside scaling; say how much"
-        if scaling == "vit_shape" and values.get("family") != "vit":
-            yield "scaling", "vit_shape is a rule for vit; use width, depth, both or compound"
-        if scaling is not None and matched is not None:
-            yield "scaling", "does not go together with match_params; keep one of them"
+        if self.width is not None and self.match_params is not None:
+            yield "match_params", "cannot be combined with width; remove one of them"
+        if self.scaling is None and self.scale is not None:
+            yield "scaling", "is required with scale; choose a rule"
+        if self.scaling is not None and self.scale is None:
+            yield "scale", "is required with scaling; give a number"
+        if self.scaling == "vit_shape" and self.family != "vit":
+            yield "scaling", "vit_shape is for vit only; use width, depth, both or compound"
+        if self.scaling is not None and self.match_params is not None:
+            yield "scaling", "cannot be combined with match_params; remove one of them"
+        if self.base_width is not None and self.init != "mup":
+            yield "base_width", "has no effect without init: mup; remove it"
 
 
 class _Plain(Sized):
@@ -207,7 +205,7 @@ class _Plain(Sized):
 class Mlp(_Plain):
     """`depth` hidden layers of `width` units."""
 
-    does: ClassVar[str] = "flexhpc.models.families:mlp"
+    import_path: ClassVar[str] = "flexhpc.models.families:mlp"
     images_only: ClassVar[bool] = False
 
     family: Literal["mlp"]
@@ -218,7 +216,7 @@ class Mlp(_Plain):
 class Cnn(_Plain):
     """`depth` strided convolutions, doubling the channels, then global average pooling."""
 
-    does: ClassVar[str] = "flexhpc.models.families:cnn"
+    import_path: ClassVar[str] = "flexhpc.models.families:cnn"
     any_layout: ClassVar[bool] = True
 
     family: Literal["cnn"]
@@ -227,13 +225,11 @@ class Cnn(_Plain):
     kernel: Annotated[int, Field(ge=1, le=99)] = 3
     """Side length of the convolution kernels in pixels; odd."""
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        yield from super().clashes(values)
-        kernel = values.get("kernel")
-        if positive(kernel) and kernel % 2 == 0:
-            yield "kernel", f"{kernel} has no centre; use {kernel + 1}"
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        yield from super().check()
+        if self.kernel % 2 == 0:
+            yield "kernel", f"must be odd, not {self.kernel}; use {self.kernel + 1}"
 
 
 class _Attending(Sized):
@@ -251,20 +247,18 @@ class _Attending(Sized):
         """The number of heads, which divide the width."""
         return self.heads
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        yield from super().clashes(values)
-        width, heads = values.get("width"), values.get("heads", cls.model_fields["heads"].default)
-        if positive(width) and positive(heads) and width % heads:
-            near = max(1, width // heads) * heads
-            yield "width", f"{width} is not a multiple of heads {heads}, which split it; use {near}"
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        yield from super().check()
+        if self.width is not None and self.width % self.heads:
+            near = max(1, self.width // self.heads) * self.heads
+            yield "width", f"{self.width} is not a multiple of heads ({self.heads}); use {near}"
 
 
 class Vit(_Attending):
     """timm's VisionTransformer."""
 
-    does: ClassVar[str] = "flexhpc.models.families:vit"
+    import_path: ClassVar[str] = "flexhpc.models.families:vit"
 
     family: Literal["vit"]
     depth: Depth = 6
@@ -278,7 +272,7 @@ class Vit(_Attending):
 class Resnet(Sized):
     """timm's ResNet of basic blocks in up to four stages, with a 3x3 stem."""
 
-    does: ClassVar[str] = "flexhpc.models.families:resnet"
+    import_path: ClassVar[str] = "flexhpc.models.families:resnet"
     any_layout: ClassVar[bool] = True
 
     family: Literal["resnet"]
@@ -301,7 +295,7 @@ class Resnet(Sized):
 class Efficientnet(Sized):
     """timm's EfficientNet."""
 
-    does: ClassVar[str] = "flexhpc.models.families:efficientnet"
+    import_path: ClassVar[str] = "flexhpc.models.families:efficientnet"
     any_layout: ClassVar[bool] = True
 
     family: Literal["efficientnet"]
@@ -327,8 +321,8 @@ class Efficientnet(Sized):
 class Mixer(Sized):
     """timm's MLP-Mixer."""
 
-    does: ClassVar[str] = "flexhpc.models.families:mixer"
-    narrowest: ClassVar[int] = 2  # half of it is a number of units, which must be at least 1
+    import_path: ClassVar[str] = "flexhpc.models.families:mixer"
+    min_width: ClassVar[int] = 2  # half of it is a number of units, which must be at least 1
 
     family: Literal["mixer"]
     width: Count | None = None
@@ -345,7 +339,7 @@ class Gpt(_Attending):
     """A decoder-only transformer: `depth` timm blocks with causal attention, learned position
     embeddings and an output layer that does not share weights with the embedding."""
 
-    does: ClassVar[str] = "flexhpc.models.families:gpt"
+    import_path: ClassVar[str] = "flexhpc.models.families:gpt"
     images_only: ClassVar[bool] = False
     tokens: ClassVar[bool] = True
 
@@ -355,33 +349,30 @@ class Gpt(_Attending):
     heads: Depth = 2
     """Number of attention heads."""
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        yield from super().clashes(values)
-        if values.get("scaling") == "compound":
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        yield from super().check()
+        if self.scaling == "compound":
             yield "scaling", "compound resizes images; use width, depth or both"
 
 
 class Timm(Network):
     """Any timm model, untrained, by its name."""
 
-    does: ClassVar[str] = "flexhpc.models.families:by_name"
-    called: ClassVar[tuple[str, ...]] = ("timm:NAME",)
+    import_path: ClassVar[str] = "flexhpc.models.families:by_name"
+    aliases: ClassVar[tuple[str, ...]] = ("timm:NAME",)
 
     family: Annotated[str, Field(pattern=r"^timm:[A-Za-z0-9_.]+$")]
     kwargs: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments for timm.create_model."""
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        yield from super().clashes(values)
-        kwargs = values.get("kwargs")
-        yield from unfit_for_json("kwargs", kwargs, depth=0)
-        for key in kwargs if isinstance(kwargs, dict) else ():
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        yield from super().check()
+        yield from unfit_for_json("kwargs", self.kwargs, depth=0)
+        for key in self.kwargs:
             if key in _TRAINED:
-                yield f"kwargs.{key}", "is about trained weights, and networks start untrained here"
+                yield f"kwargs.{key}", "loads trained weights, and training starts from scratch"
 
 
 class NoModel(Model):
@@ -390,7 +381,7 @@ class NoModel(Model):
     family: Literal["none"]
 
 
-def unfit_for_json(key: str, value: Any, depth: int) -> Iterator[tuple[str, str]]:
+def unfit_for_json(key: str, value: Any, depth: int) -> Problems:
     """Yield (key, problem) for values that JSON cannot represent exactly: infinite numbers and NaN,
     or nesting of more than 10 levels."""
     if depth > _DEEPEST:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from flexhpc.config.sections.base import Count, Section
+from flexhpc.config.sections.base import Count, Problems, Section
 
 
 def eps_name(eps: object) -> str:
@@ -18,7 +17,7 @@ def eps_name(eps: object) -> str:
 class Search(Section):
     """How the next n is chosen, and what is estimated.
 
-    ``does`` names a flexhpc.search.policy.Policy.
+    ``import_path`` names a flexhpc.search.policy.Policy.
     """
 
     tunes: ClassVar[bool] = False
@@ -51,19 +50,17 @@ class Level(Search):
         """Fraction of the trainings that fit at the estimated n."""
         return int(self.estimand.removeprefix("n")) / 100
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        given = values.get("eps")
-        if isinstance(given, list) and len({eps_name(eps) for eps in given}) < len(given):
-            yield "eps", "holds a value twice, to 6 digits; keep one"
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        if self.eps is not None and len({eps_name(eps) for eps in self.eps}) < len(self.eps):
+            yield "eps", "contains a value twice, to 6 digits; remove one of them"
 
 
 class Bayes(Level):
     """Bayesian search: choose the probe with the most information per cost, until the 90 % interval
     is narrow."""
 
-    does: ClassVar[str] = "flexhpc.search.bayes:POLICY"
+    import_path: ClassVar[str] = "flexhpc.search.bayes:POLICY"
     tunes: ClassVar[bool] = True
 
     policy: Literal["bayes"]
@@ -93,7 +90,7 @@ class Walk(Search):
 class Bisection(Walk, Level):
     """Double n until a failure, then bisect in log n."""
 
-    does: ClassVar[str] = "flexhpc.search.bisection:POLICY"
+    import_path: ClassVar[str] = "flexhpc.search.bisection:POLICY"
 
     policy: Literal["bisection"]
     tolerance: Annotated[float, Field(gt=0, le=10)] = 0.05
@@ -103,7 +100,7 @@ class Bisection(Walk, Level):
 class Growth(Walk):
     """The rule of the EMC paper: increase n until the first failure."""
 
-    does: ClassVar[str] = "flexhpc.search.growth:POLICY"
+    import_path: ClassVar[str] = "flexhpc.search.growth:POLICY"
 
     policy: Literal["growth"]
     growth: int | float = 1.25
@@ -112,11 +109,9 @@ class Growth(Walk):
     estimand: Literal["last_fit"] = "last_fit"
     """Estimand: the last n before the first failure."""
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        growth = values.get("growth")
-        if isinstance(growth, float) and not 1 < growth <= 1000:
-            yield "growth", f"a factor must lie above 1, not {growth:g}"
-        elif isinstance(growth, int) and not 1 <= growth <= 10**9:
-            yield "growth", f"a step must be at least 1 sample, not {growth}"
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        if isinstance(self.growth, float) and not 1 < self.growth <= 1000:
+            yield "growth", f"a factor must be above 1 and at most 1000, not {self.growth:g}"
+        elif isinstance(self.growth, int) and not 1 <= self.growth <= 10**9:
+            yield "growth", f"a step must be between 1 and 10^9 samples, not {self.growth}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,9 +11,9 @@ from flexhpc.config.sections.base import (
     Count,
     Decay,
     Fraction,
+    Problems,
     Rate,
     Section,
-    positive,
 )
 from flexhpc.config.sections.gates import Gates
 
@@ -35,9 +34,9 @@ class Procedure(Section):
     """The training procedure of one probe: its budget and everything else that determines the
     result."""
 
-    with_mup: ClassVar[bool] = False
+    supports_mup: ClassVar[bool] = False
     """Whether the optimizer supports the learning rates per layer that ``model.init: mup`` sets."""
-    for_matrices: ClassVar[bool] = False
+    matrices_only: ClassVar[bool] = False
     """Whether the update rule is for matrices only, and vectors use another rule."""
 
     if TYPE_CHECKING:  # a field of every variant, each with its own default
@@ -54,21 +53,20 @@ class Procedure(Section):
         """Whether a gate may reject a probe, which is then not counted."""
         return False
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        yield from super().clashes(values)
-        budgets = [key for key in BUDGETS if values.get(key) is not None]
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        yield from super().check()
+        budgets = [key for key in BUDGETS if getattr(self, key, None) is not None]
         for key in budgets[1:]:
-            yield key, f"{budgets[0]} and {key} are two budgets; keep one of them"
+            yield key, f"cannot be combined with {budgets[0]}; remove one of them"
 
 
 class Training(Procedure):
     """Gradient-based training of a network.
 
-    ``does`` names a function (section, list of parameters) -> torch.optim.Optimizer. Before every
-    update, the learning rate of each of its ``param_groups`` is set to the learning rate of the
-    schedule times the group's ``lr_factor`` (by default 1).
+    ``import_path`` names a function (section, list of parameters) -> torch.optim.Optimizer. Before
+    every update, the learning rate of each of its ``param_groups`` is set to the learning rate of
+    the schedule times the group's ``lr_factor`` (by default 1).
     """
 
     full_batch: ClassVar[bool] = False
@@ -129,53 +127,34 @@ class Training(Procedure):
         """Whether a gate may reject a probe."""
         return any(gate.mode == "reject" for gate in vars(self.gates).values())
 
-    @classmethod
-    def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        yield from super().clashes(values)
-        given = any(values.get(key) is not None for key in BUDGETS)
-        epochs = values.get("epochs") if given else DEFAULT_EPOCHS
-        gates = values.get("gates")
-        yield from Gates.clashes(gates if isinstance(gates, dict) else {}, epochs)
-        yield from cls._without_plateau(values)
-        if "extend_to" in values and values.get("unconverged") != "extend":
-            yield "extend_to", "has no effect without unconverged: extend; leave it out"
-
-    @classmethod
-    def _without_plateau(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Yield combinations that need plateau detection to determine the end of training."""
-        gates = values.get("gates")
-        plateau = gates.get("plateau") if isinstance(gates, dict) else None
-        off = isinstance(plateau, dict) and plateau.get("mode") == "off"
-        cosine = values.get("schedule") == "cosine"
-        for key, wanted in (("until", "convergence"), ("unconverged", "extend")):
-            if values.get(key) == wanted and off:
-                yield key, f"{wanted} goes by the plateau gate; do not turn it off"
-            if values.get(key) == wanted and cosine:
-                yield key, f"{wanted} has no end known ahead, as schedule: cosine needs"
-        if values.get("until") == "convergence":
-            if values.get("unconverged") == "extend":
-                yield "unconverged", "has no effect with until: convergence; leave it out"
-            if isinstance(plateau, dict) and plateau.get("mode") == "reject":
-                what = "reject has no effect with until: convergence, which ends at a plateau"
-                yield "gates.plateau", f"{what}; leave it out"
-        warmup, steps = values.get("warmup"), values.get("steps")
-        if positive(warmup) and positive(steps) and warmup >= steps:
-            yield "warmup", f"{warmup} updates never end within {steps} steps; use fewer"
+    def check(self) -> Problems:
+        """Check combinations of keys; see :meth:`Section.check`."""
+        yield from super().check()
+        plateau = self.gates.plateau
+        patience = None if plateau.mode == "off" else plateau.patience
+        if patience is not None and self.epochs is not None and patience >= self.epochs:
+            problem = f"{patience} epochs have no effect within a budget of {self.epochs}"
+            yield "gates.plateau.patience", f"{problem}; use a smaller patience, or plateau: off"
+        for key, value in (("until", "convergence"), ("unconverged", "extend")):
+            if getattr(self, key) == value and plateau.mode == "off":
+                yield key, f"{value} needs the plateau gate; remove plateau: off"
+            if getattr(self, key) == value and self.schedule == "cosine":
+                yield key, f"{value} has no fixed budget, which schedule: cosine needs"
+        if self.until == "convergence":
+            if self.unconverged == "extend":
+                yield "unconverged", "has no effect with until: convergence; remove it"
+            if plateau.mode == "reject":
+                problem = "reject has no effect with until: convergence, which ends at a plateau"
+                yield "gates.plateau", f"{problem}; remove it"
+        if "extend_to" in self.model_fields_set and self.unconverged != "extend":
+            yield "extend_to", "has no effect without unconverged: extend; remove it"
+        if self.warmup is not None and self.steps is not None and self.warmup >= self.steps:
+            yield "warmup", f"{self.warmup} updates never end within {self.steps} steps; use fewer"
 
 
-class Sgd(Training):
-    """Stochastic gradient descent on mini-batches."""
+class MiniBatches(Training):
+    """Keys of all optimizers that take the gradient of a mini-batch."""
 
-    does: ClassVar[str] = "flexhpc.training.optimizers:sgd"
-    elementwise: ClassVar[bool] = True
-    with_mup: ClassVar[bool] = True
-
-    optimizer: Literal["sgd"]
-    lr: Annotated[Rate, NUISANCE] = 0.05
-    """Learning rate."""
-    momentum: Annotated[Fraction, NUISANCE] = 0.9
-    """Heavy-ball momentum."""
     batch_size: Annotated[Count, NUISANCE] = 128
     """Global batch size; an epoch is split into batches of at most this many samples."""
     batches: Literal["near_equal", "tail"] = "near_equal"
@@ -184,13 +163,27 @@ class Sgd(Training):
     depends on n modulo the batch size."""
 
 
+class Sgd(MiniBatches):
+    """Stochastic gradient descent on mini-batches."""
+
+    import_path: ClassVar[str] = "flexhpc.training.optimizers:sgd"
+    elementwise: ClassVar[bool] = True
+    supports_mup: ClassVar[bool] = True
+
+    optimizer: Literal["sgd"]
+    lr: Annotated[Rate, NUISANCE] = 0.05
+    """Learning rate."""
+    momentum: Annotated[Fraction, NUISANCE] = 0.9
+    """Heavy-ball momentum."""
+
+
 class Gd(Training):
     """Exact full-batch gradient descent: the mean gradient of the whole subset per update."""
 
-    does: ClassVar[str] = "flexhpc.training.optimizers:sgd"
+    import_path: ClassVar[str] = "flexhpc.training.optimizers:sgd"
     elementwise: ClassVar[bool] = True
     full_batch: ClassVar[bool] = True
-    with_mup: ClassVar[bool] = True
+    supports_mup: ClassVar[bool] = True
 
     optimizer: Literal["gd"]
     lr: Annotated[Rate, NUISANCE] = 0.1
@@ -199,25 +192,19 @@ class Gd(Training):
     """Heavy-ball momentum."""
 
 
-class Adaptive(Training):
+class Adaptive(MiniBatches):
     """Keys of all optimizers that scale each direction."""
 
     lr: Annotated[Rate, NUISANCE] = 1e-3
     """Learning rate."""
-    batch_size: Annotated[Count, NUISANCE] = 128
-    """Global batch size; an epoch is split into batches of at most this many samples."""
-    batches: Literal["near_equal", "tail"] = "near_equal"
-    """How an epoch is split. `near_equal`: into the fewest batches, equal to within one sample.
-    `tail`: full batches and a smaller last one, like a plain DataLoader; whether n samples fit then
-    depends on n modulo the batch size."""
 
 
 class Adam(Adaptive):
     """Adam."""
 
-    does: ClassVar[str] = "flexhpc.training.optimizers:adam"
+    import_path: ClassVar[str] = "flexhpc.training.optimizers:adam"
     elementwise: ClassVar[bool] = True
-    with_mup: ClassVar[bool] = True
+    supports_mup: ClassVar[bool] = True
 
     optimizer: Literal["adam"]
 
@@ -225,9 +212,9 @@ class Adam(Adaptive):
 class AdamW(Adaptive):
     """Adam with decoupled weight decay."""
 
-    does: ClassVar[str] = "flexhpc.training.optimizers:adamw"
+    import_path: ClassVar[str] = "flexhpc.training.optimizers:adamw"
     elementwise: ClassVar[bool] = True
-    with_mup: ClassVar[bool] = True
+    supports_mup: ClassVar[bool] = True
 
     optimizer: Literal["adamw"]
     weight_decay: Annotated[Decay, NUISANCE] = 0.01
@@ -237,7 +224,7 @@ class AdamW(Adaptive):
 class Shampoo(Adaptive):
     """Shampoo (Gupta et al. 2018, arXiv 1802.09568)."""
 
-    does: ClassVar[str] = "flexhpc.training.optimizers:shampoo"
+    import_path: ClassVar[str] = "flexhpc.training.optimizers:shampoo"
 
     optimizer: Literal["shampoo"]
     lr: Annotated[Rate, NUISANCE] = 0.3
@@ -247,7 +234,7 @@ class Shampoo(Adaptive):
 class Soap(Adaptive):
     """SOAP: Adam in the eigenbasis of Shampoo's preconditioner (arXiv 2409.11321)."""
 
-    does: ClassVar[str] = "flexhpc.training.optimizers:soap"
+    import_path: ClassVar[str] = "flexhpc.training.optimizers:soap"
 
     optimizer: Literal["soap"]
     lr: Annotated[Rate, NUISANCE] = 3e-3
@@ -258,8 +245,8 @@ class Muon(Adaptive):
     """Muon: orthogonalised momentum for matrices (kellerjordan.github.io/posts/muon), AdamW for all
     other parameters."""
 
-    does: ClassVar[str] = "flexhpc.training.optimizers:muon"
-    for_matrices: ClassVar[bool] = True
+    import_path: ClassVar[str] = "flexhpc.training.optimizers:muon"
+    matrices_only: ClassVar[bool] = True
 
     optimizer: Literal["muon"]
     lr: Annotated[Rate, NUISANCE] = 0.02

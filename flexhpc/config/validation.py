@@ -1,0 +1,251 @@
+"""Validate one section; report every problem of it with the path of its key."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from itertools import groupby
+from typing import Any, TypeVar
+
+from pydantic import ValidationError, create_model
+from pydantic_core import ErrorDetails
+
+from flexhpc.config.sections.base import FILLED, Section, inner_section
+from flexhpc.config.sections.custom import CUSTOM
+from flexhpc.config.variants import ENTRY_POINTS, Choice
+from flexhpc.config.yaml_reader import Path_
+from flexhpc.custom.code import NAME, registered
+
+S = TypeVar("S", bound=Section)
+
+Report = Callable[[Path_, str], None]
+"""Called with the path of a key inside the section, and the problem."""
+
+_TYPES = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "list_type": "a list",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+_BOUNDS = {
+    "greater_than_equal": "at least",
+    "greater_than": "above",
+    "less_than_equal": "at most",
+    "less_than": "below",
+    "multiple_of": "a multiple of",
+}
+SWEEP_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$"
+_PATTERNS = {
+    NAME: "have the form module:name",
+    SWEEP_NAME: "consist of letters, digits, _ and - (at most 100, not - at the start)",
+}
+_SYNONYMS = {"learning_rate": "lr"}
+
+
+def validate(
+    kind: type[S] | Choice[S], values: Any, report: Report, *, check: bool = True
+) -> S | None:
+    """Validate values; report every problem, and return None if there is one.
+
+    Args:
+        kind: a section, or the union of its variants.
+        values: the unvalidated values.
+        report: called with each problem.
+        check: whether combinations of keys are checked, see :meth:`Section.check`.
+    """
+    section, valid = validate_partly(kind, values, report, check=check)
+    return section if valid else None
+
+
+def validate_partly(
+    kind: type[S] | Choice[S], values: Any, report: Report, *, check: bool = True
+) -> tuple[S | None, bool]:
+    """Validate values as :func:`validate`; return the section, and whether it is valid.
+
+    An invalid section contains the valid values, and None for missing required keys. It is None if
+    the values select no variant.
+    """
+    invalid: list[Path_] = []
+    try:
+        if isinstance(kind, Choice):
+            section = kind.adapter.validate_python(values)
+        else:
+            section = kind.model_validate(values)
+    except ValidationError as error:
+        cls = kind.select(values) if isinstance(kind, Choice) else kind
+        if cls is None:
+            assert isinstance(kind, Choice)
+            _report_unknown_variant(kind, values, report)
+            return None, False
+        details = [d for d in error.errors() if d["type"] != "default_factory_not_called"]
+        skip = 1 if isinstance(kind, Choice) else 0  # the tag of the union
+        for path, same in groupby(details, lambda detail: _path(detail, skip)):
+            report(path, _explain(kind, cls, values, path, list(same)))
+            invalid.append(path)
+        section = _partial(cls, values, invalid)
+    valid = not invalid
+    for path, problem in _check(section) if check else ():
+        if not any(path[: len(other)] == other for other in invalid):
+            report(path, problem)
+            valid = False
+    return section, valid
+
+
+def _check(section: Section) -> Iterator[tuple[Path_, str]]:
+    """Check combinations of keys of a section and of the sections inside it."""
+    for key, problem in section.check():
+        yield tuple(key.split(".")), problem
+    for name in type(section).model_fields:
+        if isinstance(inner := getattr(section, name), Section):
+            for path, problem in _check(inner):
+                yield (name, *path), problem
+
+
+def _partial(cls: type[S], values: Any, invalid: list[Path_]) -> S:
+    """Return a section of the valid values only."""
+    optional: type[S] = _optional(cls)
+    rest = values if isinstance(values, Mapping) else {}
+    for path in invalid:
+        rest = _without(rest, path)
+    try:
+        return optional.model_validate(rest)
+    except ValidationError:  # a required key of an inner section is missing
+        outer = {path[0] for path in invalid if path}
+        return optional.model_validate({k: v for k, v in rest.items() if k not in outer})
+
+
+def _without(values: Mapping[str, Any], path: Path_) -> dict[str, Any]:
+    """Return a copy of nested mappings without the value at a path."""
+    key, *inner = path or ("",)
+    rest = dict(values)
+    if inner and isinstance(values.get(str(key)), Mapping):
+        rest[str(key)] = _without(values[str(key)], tuple(inner))
+    else:
+        rest.pop(str(key), None)
+    return rest
+
+
+@cache
+def _optional(cls: type[S]) -> type[S]:
+    """Return a copy of a class whose required keys default to None."""
+    required = {
+        name: (field.annotation, None)
+        for name, field in cls.model_fields.items()
+        if field.is_required()
+    }
+    return create_model(cls.__name__, __base__=cls, **required)  # type: ignore[call-overload,no-any-return]
+
+
+def _report_unknown_variant(kind: Choice[Any], values: Mapping[str, Any], report: Report) -> None:
+    """Report that values select no variant, and the problems of their other keys."""
+    key, variant = kind.variant(values)
+    names = [name for name, cls in kind.classes.items() if (cls.decided_by or kind.key) == key]
+    names += [name for name in registered(ENTRY_POINTS.get(key, "")) if name not in names]
+    if variant is None:
+        problem = f"is required; choose one of {', '.join(names)}"
+    elif names == [CUSTOM]:
+        problem = f"must have the form module:name, not {show(variant)}"
+    elif name := kind.name(variant):
+        problem = f"{show(variant)} is custom code; use {kind.classes[name].decided_by}: {variant}"
+    else:
+        problem = f"{show(variant)} is not one of {', '.join(names)}{closest(variant, names)}"
+    report((key,), problem)
+    given = {name: value for name, value in values.items() if name != key}
+
+    def report_given(path: Path_, problem: str) -> None:
+        if path[0] in given:
+            report(path, problem)
+
+    validate(kind.any_variant, given, report_given, check=False)
+
+
+def _path(detail: ErrorDetails, skip: int) -> Path_:
+    """Return the path of keys of an error, without the names of types inside a union."""
+    types = ("int", "float", "str", "bool")
+    return tuple(
+        part
+        for part in detail["loc"][skip:]
+        if part not in types and not str(part).startswith(("function-", "constrained-"))
+    )
+
+
+def _explain(
+    kind: type[Section] | Choice[Any],
+    cls: type[Section],
+    values: Any,
+    path: Path_,
+    details: list[ErrorDetails],
+) -> str:
+    """Convert the errors of pydantic at one key to a message: problem and fix."""
+    detail = details[0]
+    error, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
+    if all(each["type"] in _TYPES for each in details):
+        types = dict.fromkeys(_TYPES[each["type"]] for each in details)
+        if "a number" in types:
+            types.pop("a whole number", None)
+        fix = ""
+        if error == "list_type" and isinstance(kind, Choice):
+            fix = "; under grid and in --set, where a list sweeps, write [[...]]"
+        elif error == "string_type" and isinstance(value, int | float):
+            fix = "; quote it"
+        return f"must be {' or '.join(types)}, not {show(value)}{fix}"
+    if error == "extra_forbidden":
+        return _unknown_key(kind, cls, values, path)
+    if error == "missing":
+        return "is required"
+    if error == "literal_error":
+        names = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return f"{show(value)} is not one of {', '.join(names)}{closest(value, names)}"
+    if error == "string_pattern_mismatch":
+        pattern = context["pattern"]
+        return f"must {_PATTERNS.get(pattern, f'match {pattern}')}, not {show(value)}"
+    if error in _BOUNDS:
+        bound = next(context[k] for k in ("ge", "gt", "le", "lt", "multiple_of") if k in context)
+        return f"must be {_BOUNDS[error]} {bound:g}, not {show(value)}"
+    if error == "too_short":
+        return "must not be empty"
+    if error == "value_error":
+        return f"{show(value)} {context['error']}"
+    return f"{detail['msg'].lower()}, not {show(value)}"
+
+
+def _unknown_key(
+    kind: type[Section] | Choice[Any], cls: type[Section], values: Any, path: Path_
+) -> str:
+    """Return why a key is invalid: it has no effect with this variant, or does not exist."""
+    key, inner = path[-1], cls
+    if len(path) == 1 and isinstance(kind, Choice):
+        users = [name for name, other in kind.classes.items() if key in other.model_fields]
+        if users:
+            deciding, variant = kind.variant(values)
+            hint = ", or put it into kwargs" if "kwargs" in cls.model_fields else ""
+            only = ", ".join(users)
+            return f"has no effect with {deciding}: {variant} (only with {only}); remove it{hint}"
+    for part in path[:-1]:
+        field = inner.model_fields.get(str(part))
+        inner = (field and inner_section(field)) or inner
+    names = [name for name, field in inner.model_fields.items() if FILLED not in field.metadata]
+    return f"unknown key; there are {', '.join(names)}{closest(key, names)}"
+
+
+def closest(value: object, names: list[str]) -> str:
+    """Return ``; did you mean X?`` if one of ``names`` is similar to ``value``."""
+    near = difflib.get_close_matches(_SYNONYMS.get(str(value), str(value)), names, 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def show(value: object) -> str:
+    """Return a value as the user may have written it, truncated to 60 characters."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
