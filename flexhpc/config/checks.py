@@ -13,7 +13,7 @@ from flexhpc.config.sections.model import Model, NoModel, Sized
 from flexhpc.config.sections.record import Record
 from flexhpc.config.sections.search import Search
 from flexhpc.config.sections.training import Procedure, Training
-from flexhpc.config.variants import variants
+from flexhpc.config.variants import choice, variants
 
 
 def known_shape(data: Data) -> tuple[tuple[int, ...], int, int] | None:
@@ -50,7 +50,7 @@ def check_point(
     if evaluate.enabled and generalizes(data):
         yield from _evaluate(evaluate, data, training)
     yield from _record(record, data, training)
-    if isinstance(training, Training):
+    if training is not None:
         yield from _training(model, training)
 
 
@@ -64,17 +64,18 @@ def check_tuned(search: Search, model: Entry, training: Entry) -> Problems:
         yield keys[0], problem
 
 
-def _training(model: Model, training: Training) -> Problems:
+def _training(model: Model, training: Procedure) -> Problems:
     if isinstance(model, NoModel):
-        yield "model.family", "none is for training.trainer only; choose a network"
+        if isinstance(training, Training):
+            yield "model.family", "none is for training.trainer only; choose a network"
         return
-    if training.shards is not None and model.batch_norm:
+    if isinstance(training, Training) and training.shards is not None and model.batch_norm:
         yield "training.shards", "cannot be combined with batch normalisation; remove it"
     if getattr(model, "init", "") == "mup" and not training.supports_mup:
         classes = variants("training").items()
         names = [name for name, cls in classes if getattr(cls, "supports_mup", False)]
-        problem = f"mup is not implemented for {training.optimizer}; use one of {', '.join(names)}"
-        yield "model.init", problem
+        _, variant = choice("training").variant(dict(training))
+        yield "model.init", f"mup is not implemented for {variant}; use one of {', '.join(names)}"
     if training.matrices_only and getattr(model, "subspace", None) is not None:
         problem = "is for matrices only, and a subspace is trained as one vector; use adamw"
         yield "training.optimizer", problem

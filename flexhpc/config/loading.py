@@ -72,7 +72,7 @@ def checked(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Poin
             for key, problem in _check_compare(compare, sweep):
                 _report(sweep.document, ("compare", i, key), problem)
         evaluate = sweep.spec.evaluate
-        if evaluate.enabled and not any(point.evaluate for point in points):
+        if evaluate.enabled and points and not any(point.evaluate for point in points):
             problem = "has no effect: all labels are random or all inputs noise; remove it"
             sweep.document.report(("evaluate", evaluate.size_key), problem)
     raise_problems(sweep.document.problems)

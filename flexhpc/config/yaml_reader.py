@@ -8,7 +8,7 @@ text, ``010`` is ten, and a duplicate key is an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from flexhpc.errors import InputError, one_line
 
 _NULL = re.compile(r"(~|null|Null|NULL|)\Z")
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_INT = re.compile(r"[-+]?[0-9][0-9_]*\Z")
-_HEX = re.compile(r"0x[0-9a-fA-F]+\Z")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
-_INF = re.compile(r"[-+]?\.(inf|Inf|INF)\Z")
-_NAN = re.compile(r"\.(nan|NaN|NAN)\Z")
+_NUMBERS: list[tuple[str, Callable[[str], float]]] = [
+    (r"[-+]?[0-9][0-9_]*", int),
+    (r"0x[0-9a-fA-F]+", lambda text: int(text, 16)),
+    (r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?", float),
+    (r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", lambda text: float(text.replace(".", ""))),
+]
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _LONGEST_NUMBER = 300
 """Maximum number of digits of a number; larger integers exceed the range of float64."""
@@ -92,19 +93,8 @@ def scalar(text: str) -> Any:
         return None
     if text in _BOOL:
         return _BOOL[text]
-    if len(text) > _LONGEST_NUMBER:
-        return text
-    if _INT.match(text):
-        return int(text)
-    if _HEX.match(text):
-        return int(text, 16)
-    if _FLOAT.match(text):
-        return float(text)
-    if _INF.match(text):
-        return float(text.replace(".", ""))
-    if _NAN.match(text):
-        return float("nan")
-    return text
+    numbers = _NUMBERS if len(text) <= _LONGEST_NUMBER else []
+    return next((convert(text) for form, convert in numbers if re.fullmatch(form, text)), text)
 
 
 def parse(text: str, file: str) -> Document:
@@ -118,11 +108,10 @@ def parse(text: str, file: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        what = " ".join(str(error.problem or error.context).split())
-        raise InputError(f"{file}:{line}: not valid YAML: {what}") from None
+        problem = " ".join(str(error.problem or error.context).split())
+        raise InputError(f"{file}:{line}: not valid YAML: {problem}") from None
     except yaml.YAMLError as error:
-        what = one_line(error)
-        raise InputError(f"{file}:1: not valid YAML: {what}") from None
+        raise InputError(f"{file}:1: not valid YAML: {one_line(error)}") from None
     except RecursionError:
         raise InputError(f"{file}:1: not valid YAML: nested too deeply") from None
     if node is None:

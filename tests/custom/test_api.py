@@ -135,7 +135,7 @@ def test_a_sweep_from_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "a network": ({"model": nn.Linear(3, 3)}, "must be a function that returns"),
         "optimizer": ({"training": {"optimizer": "adan"}}, "^training.optimizer: .*did you mean"),
         "data": ({"data": 3}, "gave a int, not \\(inputs, labels\\)"),
-        "no YAML": ({"training": {"lr": object()}}, "the spec holds what YAML cannot"),
+        "no YAML": ({"training": {"lr": object()}}, "the spec contains values that YAML cannot"),
     }.values(),
 )  # fmt: skip
 def test_wrong_arguments_are_said_in_a_line(given: dict[str, object], message: str) -> None:

@@ -253,9 +253,9 @@ def test_killed_and_stopped_in_the_middle_it_ends_as_if_nothing_had_been(folder:
         "an optimizer": ("training.optimizer=adam", "optimizer: has no effect with trainer"),
         "a rate": ("training.lr=0.1", "has no effect with trainer: fits:most .* kwargs"),
         "two budgets": ("training.steps=3", "training.steps: cannot be combined with epochs"),
-        "filled in": ("training.code=abc", "is filled in by flexhpc"),
-        "evaluated": ("evaluate.full=true", "a trainer of your own gives no network"),
-        "mup": ("model={family: mlp, width: 8, init: mup}", "mup has no rule for fits:most"),
+        "filled in": ("training.code=abc", "training.code: is set by flexhpc; remove it"),
+        "evaluated": ("evaluate.full=true", "has no effect with a custom trainer"),
+        "mup": ("model={family: mlp, width: 8, init: mup}", "mup is not implemented for fits:most"),
     }.values(),
 )  # fmt: skip
 def test_what_is_wrong_is_said_before_anything_runs(
@@ -275,7 +275,7 @@ def test_no_model_is_for_trainers_alone(folder: Path) -> None:
     (folder / "own.yaml").write_text(text)
     with pytest.raises(InputError, match="family: is required"):
         checked(folder / "own.yaml")
-    with pytest.raises(InputError, match="which brings a model of its own"):
+    with pytest.raises(InputError, match=r"family: none is for training\.trainer only"):
         checked(folder / "own.yaml", ["model.family=none"])
 
 

@@ -237,5 +237,5 @@ def test_no_weights_are_loaded(key: str, tmp_path: Path) -> None:
         f"  model: {{family: 'timm:vit_tiny_patch16_224', kwargs: {{{key}: /etc/passwd}}}}\n"
         "  training: {optimizer: adam}\n  search: {policy: bisection}\n"
     )
-    with pytest.raises(InputError, match=f"model.kwargs.{key}: is about trained weights"):
+    with pytest.raises(InputError, match=f"model.kwargs.{key}: loads trained weights"):
         checked(spec)
