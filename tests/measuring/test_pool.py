@@ -37,7 +37,7 @@ fixed:
   data: {source: digits, labels: random}
   model: {family: "gated:Net"}
   training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 300}
-  search: {policy: bayes, start: 16, at_once: 3, max_probes: 9}
+  search: {policy: bayes, start: 16, at_once: 3, max_cost: 9}
 grid:
   seed: [0]
 """

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from flexhpc.config.sections.base import Count, Section
 
+Cap = Annotated[float, Field(ge=1, le=1e6)]
+
 
 def eps_name(eps: object) -> str:
     """Return the name of a training error in the results, such as ``0.1``."""
@@ -31,8 +33,11 @@ class Search(Section):
     """Rule that chooses the next n."""
     start: Count = 64
     """First n that is tried (samples)."""
-    max_cost: Count | None = None
-    """Cap on the point's cost (sample passes); no probe is planned that would exceed it."""
+    max_cost: Cap | None = None
+    """Cap on the point's cost, in whole trainings: each probe counts by the fraction of its budget
+    that it used. If the search ends at the cap, the interval is wider than `tolerance`. The cap is
+    multiplied by one plus the number of training errors in `eps`, and doubled if keys are
+    tuned."""
 
 
 class Level(Search):
@@ -69,18 +74,15 @@ class Bayes(Level):
     policy: Literal["bayes"]
     tolerance: Annotated[float, Field(gt=0, le=10)] = 0.2
     """Half-width of the 90 % interval, relative to its middle, at which the search ends."""
-    max_trainings: Annotated[float, Field(ge=1, le=1e6)] | None = 60.0
-    """Cap on the point's cost, in units of full trainings: each probe counts by the fraction of its
-    budget that it used. If the search ends at the cap, the interval is wider than `tolerance`. The
-    cap is doubled if keys are tuned, and multiplied by one plus the number of training errors in
-    `eps`."""
-    max_probes: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Cap on the number of probes of a point, multiplied by one plus the number of training errors
-    in `eps`."""
+    max_cost: Cap | None = 60.0
+    """Cap on the point's cost, in whole trainings: each probe counts by the fraction of its budget
+    that it used. If the search ends at the cap, the interval is wider than `tolerance`. The cap is
+    multiplied by one plus the number of training errors in `eps`, and doubled if keys are
+    tuned."""
     at_once: Annotated[int, Field(ge=1, le=8)] = 1
     """Number of probes that are planned together and may run at once, on as many free workers,
-    cores or GPUs (profile: `probes_at_once`), which shortens the search. Caps are checked when all
-    of them have ended."""
+    cores or GPUs (profile: `probes_at_once`), which shortens the search. The cap is checked when
+    all of them have ended."""
 
 
 class Walk(Search):
@@ -106,17 +108,15 @@ class Growth(Walk):
     does: ClassVar[str] = "flexhpc.search.growth:POLICY"
 
     policy: Literal["growth"]
-    growth: int | float = 1.25
-    """Growth of n: an integer is a step in samples, a number with a decimal point is a factor
-    (write 2.0 to double)."""
+    growth: Annotated[float, Field(gt=1, le=1000)] = 1.25
+    """Factor by which n grows."""
+    step: Count | None = None
+    """Number of samples by which n grows, instead of by a factor."""
     estimand: Literal["last_fit"] = "last_fit"
     """Estimand: the last n before the first failure."""
 
     @classmethod
     def clashes(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield invalid combinations of keys; see :meth:`Section.clashes`."""
-        growth = values.get("growth")
-        if isinstance(growth, float) and not 1 < growth <= 1000:
-            yield "growth", f"a factor must lie above 1, not {growth:g}"
-        elif isinstance(growth, int) and not 1 <= growth <= 10**9:
-            yield "growth", f"a step must be at least 1 sample, not {growth}"
+        if values.get("growth") is not None and values.get("step") is not None:
+            yield "step", "cannot be combined with growth; keep one of them"
