@@ -210,6 +210,7 @@ class Estimate:
         ended_by: why the search ended; None while the search is running.
         arm: index of the best values of the tuned keys.
         best_chance: posterior probability that ``arm`` is the best; None without tuned keys.
+        tolerance, max_cost: the requested precision (keys of ``search``) with which it was made.
     """
 
     emc: int
@@ -230,6 +231,8 @@ class Estimate:
     ended_by: EndedBy | None = None
     arm: int = 0
     best_chance: float | None = None
+    tolerance: float | None = None
+    max_cost: float | None = None
 
     @property
     def bracket(self) -> Bracket:

@@ -6,9 +6,9 @@ Pure functions; does not import torch.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 from flexhpc.config.sections.search import Search
@@ -115,11 +115,15 @@ def advance(
 
 
 def _numbered(proposal: Proposal, history: History) -> Iterator[Probe]:
-    """Number the repeats of proposed probes, continuing from the history."""
-    count = Counter((result.arm, result.n) for result in history)
+    """Number each proposed probe by the first repeat that the history lacks.
+
+    The repeats of the history have gaps if ``at_once`` was changed in the middle of a round.
+    """
+    known = {Probe(result.n, result.repeat, result.arm) for result in history}
     for arm, n in proposal:
-        yield Probe(n, count[arm, n], arm)
-        count[arm, n] += 1
+        probe = next(p for p in (Probe(n, i, arm) for i in count()) if p not in known)
+        known.add(probe)
+        yield probe
 
 
 def estimate_so_far(
@@ -163,5 +167,36 @@ def make_estimate(
         unconverged=sum(result.verdict == "unconverged" for result in history),
         rejected=len(history) - len(counted(history)),
         width=curve.quantiles(curve.width, TAILS), lapse=curve.quantiles(curve.lapse, TAILS),
-        by_eps=by_eps or {}, arm=arm, best_chance=best_chance,
+        by_eps=by_eps or {}, arm=arm, best_chance=best_chance, tolerance=_tolerance(search),
+        max_cost=search.max_cost,
     )  # fmt: skip
+
+
+def _tolerance(search: Search) -> float | None:
+    tolerance: float | None = getattr(search, "tolerance", None)
+    return tolerance
+
+
+def is_precise(
+    search: Search, n_limit: int, history: History, coordinates: Coordinates, estimate: Estimate
+) -> bool:
+    """Return whether a final estimate is as precise as a search requests.
+
+    True if the estimate was made with at most this tolerance and at least this cap, or if the
+    search would end with the same probes.
+
+    Args:
+        search: policy and its settings.
+        n_limit: largest available n (samples).
+        history: the probes that the estimate is made from.
+        coordinates: coordinates of the arms.
+        estimate: final estimate from these probes.
+    """
+    tolerance = _tolerance(search)
+    if tolerance is None or (estimate.tolerance is not None and estimate.tolerance <= tolerance):
+        cap, reached = search.max_cost, estimate.max_cost
+        if estimate.ended_by != "max_cost" or cap == reached:
+            return True
+        if cap is not None and reached is not None and cap <= reached:
+            return True
+    return isinstance(advance(search, n_limit, history, coordinates), Estimate)

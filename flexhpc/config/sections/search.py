@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from flexhpc.config.sections.base import Count, Section
+from flexhpc.config.sections.base import PRECISION, Count, Section
 
 Cap = Annotated[float, Field(ge=1, le=1e6)]
 
@@ -31,9 +31,9 @@ class Search(Section):
 
     policy: str
     """Rule that chooses the next n."""
-    start: Count = 64
+    start: Annotated[Count, PRECISION] = 64
     """First n that is tried (samples)."""
-    max_cost: Cap | None = None
+    max_cost: Annotated[Cap | None, PRECISION] = None
     """Cap on the point's cost, in whole trainings: each probe counts by the fraction of its budget
     that it used. If the search ends at the cap, the interval is wider than `tolerance`. The cap is
     multiplied by one plus the number of training errors in `eps`, and doubled if keys are
@@ -72,14 +72,14 @@ class Bayes(Level):
     tunes: ClassVar[bool] = True
 
     policy: Literal["bayes"]
-    tolerance: Annotated[float, Field(gt=0, le=10)] = 0.2
+    tolerance: Annotated[float, Field(gt=0, le=10), PRECISION] = 0.2
     """Half-width of the 90 % interval, relative to its middle, at which the search ends."""
-    max_cost: Cap | None = 60.0
+    max_cost: Annotated[Cap | None, PRECISION] = 60.0
     """Cap on the point's cost, in whole trainings: each probe counts by the fraction of its budget
     that it used. If the search ends at the cap, the interval is wider than `tolerance`. The cap is
     multiplied by one plus the number of training errors in `eps`, and doubled if keys are
     tuned."""
-    at_once: Annotated[int, Field(ge=1, le=8)] = 1
+    at_once: Annotated[int, Field(ge=1, le=8), PRECISION] = 1
     """Number of probes that are planned together and may run at once, on as many free workers,
     cores or GPUs (profile: `probes_at_once`), which shortens the search. The cap is checked when
     all of them have ended."""
@@ -98,7 +98,7 @@ class Bisection(Walk, Level):
     does: ClassVar[str] = "flexhpc.search.bisection:POLICY"
 
     policy: Literal["bisection"]
-    tolerance: Annotated[float, Field(gt=0, le=10)] = 0.05
+    tolerance: Annotated[float, Field(gt=0, le=10), PRECISION] = 0.05
     """Relative width of the bracket at which the search ends."""
 
 
@@ -108,6 +108,9 @@ class Growth(Walk):
     does: ClassVar[str] = "flexhpc.search.growth:POLICY"
 
     policy: Literal["growth"]
+    start: Count = 64
+    """First n that is tried (samples); part of the rule, which gives another EMC from another
+    start."""
     growth: Annotated[float, Field(gt=1, le=1000)] = 1.25
     """Factor by which n grows."""
     step: Count | None = None
