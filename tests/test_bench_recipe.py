@@ -33,7 +33,7 @@ name: made
 fixed:
   data: {source: digits, labels: random}
   model: {family: mlp, depth: 1, width: 4}
-  search: {policy: bayes, start: 16, max_probes: 6}
+  search: {policy: bayes, start: 16, max_cost: 6}
 """
 CHOICES = """\
 zip:

@@ -15,7 +15,7 @@ from bench.search.report import markdown
 from bench.search.tables import MODELS, Table, logistic, middle, perceptron
 from flexhpc.config.sections.search import Bayes
 
-SEARCH = Bayes(policy="bayes", max_probes=30)
+SEARCH = Bayes(policy="bayes", max_cost=30.0)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -83,7 +83,7 @@ def test_the_new_variants_measure_a_point(extended: Path) -> None:
     rows = json.loads(run_copy(extended, extended, "results", "runs/extended", "--format", "json"))
     assert len(rows) == 1
     for row in rows:
-        assert (row["params"], row["censored"], row["ended_by"]) == (41 * 3, "none", "max_probes")
+        assert (row["params"], row["censored"], row["ended_by"]) == (41 * 3, "none", "data")
         assert row["largest_fit"] >= 16
         assert row["smallest_fail"] <= 256
     page = (extended / "runs" / "extended" / "report" / "index.html").read_text()

@@ -74,9 +74,9 @@ def worlds() -> dict[str, World]:
 
 
 def search_once(name: str, variant: str, seed: int) -> Play:
-    """Run one search to within 5 % or 60 probes, which contains the costs of wider tolerances."""
+    """Run one search to within 5 % or 60 trainings; it contains the costs of wider tolerances."""
     world, options = worlds()[name], VARIANTS[variant]
-    search = Bayes(policy="bayes", tolerance=0.05, max_probes=60, **options.settings)
+    search = Bayes(policy="bayes", tolerance=0.05, max_cost=60.0, **options.settings)
     return play(world, search, np.random.default_rng(seed), **options.play)
 
 

@@ -13,7 +13,7 @@ from bench.search.tables import World, middle
 from flexhpc.config.sections.search import Bayes
 from flexhpc.search import Ask, Estimate, ProbeResult, advance, estimate_so_far
 from flexhpc.search.fit_curve import _posterior
-from flexhpc.search.walk import WalkState, bisection, growth
+from flexhpc.search.walk import WalkState, bisection, first_failure, ladder
 
 Floats = NDArray[np.float64]
 
@@ -132,7 +132,7 @@ def walk(world: World, rng: np.random.Generator, step: float | None) -> tuple[fl
         if step is None:
             at = bisection(verdicts.get, start=start, tolerance=0.05, n_limit=world.n_limit)
         else:
-            at = growth(verdicts.get, start=start, growth=step, n_limit=world.n_limit)
+            at = first_failure(verdicts.get, ladder(start, step, world.n_limit))
         if at.next_n is None:
             break
         training = world.draw(at.next_n, rng)

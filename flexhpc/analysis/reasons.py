@@ -78,7 +78,7 @@ def wider(search: Search, estimate: Estimate) -> bool | None:
 
 
 def ending_text(status: PointStatus) -> str:
-    """Return why a search ended: ``tolerance``, ``max_trainings``, ``bracket (wide)``.
+    """Return why a search ended: ``tolerance``, ``max_cost``, ``bracket (wide)``.
 
     ``bracket`` replaces ``tolerance`` for a bisection, which ends when its bracket is narrow
     enough. ``(wide)`` is appended where the interval is wider than the tolerance. Empty while the

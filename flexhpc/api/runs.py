@@ -77,7 +77,7 @@ class Measurement:
 
     @property
     def ended_by(self) -> str:
-        """Reason why the search ended: ``tolerance``, ``data``, ``max_trainings`` ..."""
+        """Reason why the search ended: ``tolerance``, ``data``, ``max_cost`` ..."""
         return self.estimate.ended_by or ""
 
     @property

@@ -1,7 +1,8 @@
 """Identity of points, independent of spec, machine and folder.
 
-The id of a point is a hash of the canonical JSON of everything that can change its result, and of
-``HASH_VERSION``, which is increased if the meaning of stored points changes.
+The id of a point is a hash of the canonical JSON of everything that decides which trainings are
+valid for its EMC, and of ``HASH_VERSION``, which is increased if the meaning of stored points
+changes. How precisely the EMC is estimated is not part of it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import hashlib
 import json
 from typing import Any
 
-from flexhpc.config.sections.base import LIMIT, LOCATION, Section
+from flexhpc.config.sections.base import LIMIT, LOCATION, PRECISION, Section
 
 HASH_VERSION = 1
 _ID_DIGITS = 16
+_NO_PART = {LOCATION, LIMIT, PRECISION}
+"""Marks of fields that are no part of an id."""
 
 
 def plain(section: Section) -> dict[str, Any]:
@@ -21,7 +24,7 @@ def plain(section: Section) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
-        if value is not None and LOCATION not in field.metadata and LIMIT not in field.metadata:
+        if value is not None and not any(mark in _NO_PART for mark in field.metadata):
             values[name] = plain(value) if isinstance(value, Section) else value
     return values
 

@@ -27,6 +27,7 @@ from flexhpc.store import (
     finish,
     read,
 )
+from flexhpc.store.status import is_estimated
 from flexhpc.training import Callbacks, Group
 
 
@@ -66,17 +67,19 @@ def measure(
         create(path, header)
     else:
         _check_same(path, record.header, header)
-    if record is not None and record.estimate is not None:
+    if record is not None and record.estimate is not None and is_estimated(point, record):
         estimate = record.estimate
     else:
         history = history_of(record.probes, point.training) if record else []
         estimate = _search(point, samples, history, run, group, callbacks, pool)
-    if point.evaluate is not None and (record is None or not record.evaluated(point.evaluation)):
+    record = read(path)
+    assert record is not None
+    if not record.evaluated(point.evaluation):
         group.broadcast_object(_order(point.id, None, estimate.arm))
-        saved = run.checkpoint(point.id, "evaluate")
+        saved = run.checkpoint(point.id, f"evaluate-{estimate.arm}")
         evaluation = evaluate(point.at(estimate.arm), samples, saved, group, callbacks)
         _still_ours(callbacks)
-        evaluated(path, evaluation, permitted=callbacks.owns_claim)
+        evaluated(path, {**evaluation, "arm": estimate.arm}, permitted=callbacks.owns_claim)
     for checkpoint in run.checkpoints(point.id):
         checkpoint.unlink(missing_ok=True)
     return estimate

@@ -15,9 +15,9 @@ from flexhpc.search.history import (
     ProbeResult,
     history_of,
 )
-from flexhpc.search.policy import advance, at_once, estimate_so_far
+from flexhpc.search.policy import advance, at_once, estimate_so_far, is_precise
 
 __all__ = [
     "Ask", "Bracket", "EpsEstimate", "Estimate", "History", "Probe", "ProbeResult", "advance",
-    "at_once", "cost_bound", "estimate_at", "estimate_so_far", "history_of",
+    "at_once", "cost_bound", "estimate_at", "estimate_so_far", "history_of", "is_precise",
 ]  # fmt: skip

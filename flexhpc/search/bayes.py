@@ -24,7 +24,7 @@ from flexhpc.search.history import (
     counted,
     passes,
 )
-from flexhpc.search.policy import Policy, Proposal, make_estimate
+from flexhpc.search.policy import Policy, Proposal, cap_of, make_estimate
 
 _HALF = 0.5
 """Level of the estimand for a training error: the n at which half of the trainings pass."""
@@ -33,8 +33,6 @@ _BRACKET_SLACK = 1.05
 _REGRET = 0.25
 """Expected regret of the chosen arm at which the comparison of arms stops, as a fraction of the
 tolerance."""
-_ARMS_FACTOR = 2.0
-"""Factor by which ``max_trainings`` is multiplied if keys are tuned."""
 
 
 def propose(
@@ -45,6 +43,8 @@ def propose(
         return _first_round(search, n_limit, len(coordinates))
     arms, arm, results = _best_arm(search, n_limit, history, coordinates)
     compared = arms if arms and arms.regret > _REGRET * search.tolerance else None
+    costs = CostModel.from_history(history)
+    spent = costs.trainings(history)
     ended: EndedBy = "tolerance"
     for number, eps in enumerate(_targets(search), start=1):
         curve = arms.separate[arm] if arms and eps is None else posterior(results, n_limit, eps)
@@ -53,11 +53,11 @@ def propose(
         missing = _missing_verdict(results, lower, upper, n_limit, eps) if narrow else None
         if narrow and missing is None and compared is None:
             answer = _eps_estimate(curve, _level(search, eps), n_limit, results, eps)
-            ended = "tolerance" if answer.censored == "none" or number > 1 else "data"
+            if number == 1 and answer.censored != "none":
+                ended = "data"
             continue
-        cap = _cap(search, history, number, len(coordinates))
-        if cap is not None:
-            ended = cap
+        if spent >= cap_of(search, len(coordinates), number):
+            ended = "max_cost"
             continue
         if compared is None:
             candidates, draws = [arm], Draws.from_curve(curve, _level(search, eps))
@@ -67,7 +67,7 @@ def propose(
         index = candidates.index(arm)
         chosen = choose(
             draws,
-            CostModel.from_history(history),
+            costs,
             [(low, n_limit) for low in lowest],
             count=search.at_once,
             required=[] if missing is None else [(index, max(missing, lowest[index]))],
@@ -85,22 +85,6 @@ def _best_arm(
         arms = arm_posteriors(history, n_limit, search.quantile, coordinates)
     arm = 0 if arms is None else arms.best
     return arms, arm, _of_arm(history, arm)
-
-
-def _cap(search: Bayes, history: History, number: int, arms: int) -> EndedBy | None:
-    """Return the cap that the finished probes have reached, or None.
-
-    Args:
-        number: number of targets so far; every target adds one full cap.
-        arms: number of arms.
-    """
-    if search.max_probes is not None and len(history) >= number * search.max_probes:
-        return "max_probes"
-    if search.max_trainings is not None:
-        cap = search.max_trainings * number * (_ARMS_FACTOR if arms > 1 else 1)
-        if CostModel.from_history(history).trainings(history) >= cap:
-            return "max_trainings"
-    return None
 
 
 def _of_arm(history: History, arm: int) -> list[ProbeResult]:
@@ -238,15 +222,8 @@ def _split(history: History, eps: float | None) -> tuple[list[int], list[int]]:
 def probe_bound(
     search: Bayes, n_limit: int, *, rejects: bool, tuned: bool
 ) -> list[tuple[int, float]]:
-    """Bound the number of full trainings that the policy proposes; see :class:`Policy`."""
-    caps: list[float] = []
-    if search.max_trainings is not None:
-        caps.append(search.max_trainings * (_ARMS_FACTOR if tuned else 1))
-    if search.max_probes is not None:
-        caps.append(search.max_probes)
-    targets = 1 + len(search.eps or ())
-    # A round of `at_once` probes starts below the cap and may end above it.
-    return [(n_limit, min(caps, default=math.inf) * targets + search.at_once - 1)]
+    """Return no bound: only ``max_cost`` limits this policy; see :class:`Policy`."""
+    return [(n_limit, math.inf)]
 
 
 POLICY = Policy(propose=propose, estimate=estimate, probe_bound=probe_bound)

@@ -6,7 +6,7 @@ import math
 
 from flexhpc.config.sections.search import Search
 from flexhpc.config.sections.training import Procedure, Training
-from flexhpc.search.policy import policy_of
+from flexhpc.search.policy import at_once, cap_of, policy_of
 
 
 def cost_bound(
@@ -27,7 +27,12 @@ def cost_bound(
     if not isinstance(training, Training) or training.until is not None:
         return None
     probes = policy_of(search).probe_bound(search, n_limit, rejects=training.rejects, tuned=tuned)
-    bound = sum(count * _full_cost(training, n) for n, count in probes)
+    # A round of `at_once` probes starts below the cap and may end above it.
+    cap = cap_of(search, 2 if tuned else 1) + at_once(search) - 1
+    bound = min(
+        sum(count * _full_cost(training, n) for n, count in probes),
+        cap * _full_cost(training, n_limit),
+    )
     if training.unconverged == "extend":
         bound *= training.extend_to
     return math.ceil(bound) if math.isfinite(bound) else None

@@ -89,7 +89,7 @@ class CostModel:
             else:
                 full = math.exp(self.level + self.growth * math.log(result.n))
                 used += min(1.0, result.cost / full)
-        return used
+        return round(used, 6)  # rounding errors must not start one more training
 
 
 @dataclass(frozen=True, kw_only=True)

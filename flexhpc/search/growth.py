@@ -13,14 +13,17 @@ from flexhpc.search.arms import Coordinates
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import TAILS, Bracket, EndedBy, EpsEstimate, Estimate, History
 from flexhpc.search.policy import Policy, Proposal, make_estimate
-from flexhpc.search.walk import WalkState, by_quorum, growth, ladder, most_probes
+from flexhpc.search.walk import WalkState, by_quorum, first_failure, ladder, most_probes
 
 _CURVES = 200
 
 
 def _walk(search: Growth, n_limit: int, history: History) -> WalkState:
-    fits = by_quorum(history, search.seeds_per_n)
-    return growth(fits, start=search.start, growth=search.growth, n_limit=n_limit)
+    return first_failure(by_quorum(history, search.seeds_per_n), _rungs(search, n_limit))
+
+
+def _rungs(search: Growth, n_limit: int) -> list[int]:
+    return ladder(search.start, search.growth, n_limit, search.step)
 
 
 def propose(search: Growth, n_limit: int, history: History, _: Coordinates) -> Proposal | EndedBy:
@@ -47,7 +50,7 @@ def probe_bound(
 ) -> list[tuple[int, float]]:
     """Return (n, number of probes) for every n that the policy may propose."""
     count = most_probes(search, rejects)
-    return [(n, count) for n in ladder(search.start, search.growth, n_limit)]
+    return [(n, count) for n in _rungs(search, n_limit)]
 
 
 def _stopping_interval(
@@ -65,7 +68,7 @@ def _stopping_interval(
         n_limit: largest available n (samples).
         levels: probabilities of the two quantiles, in (0, 1).
     """
-    ns = np.array(ladder(search.start, search.growth, n_limit), dtype=np.float64)
+    ns = np.array(_rungs(search, n_limit), dtype=np.float64)
     needed = search.seeds_per_n // 2 + 1
     total = np.zeros(len(ns) + 1)
     for chance in curve.thin(_CURVES).chance(ns):

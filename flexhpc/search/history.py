@@ -12,10 +12,10 @@ from flexhpc.config.sections.training import Procedure
 
 Censored = Literal["none", "left", "right"]
 Quantiles = tuple[float, float, float]
-EndedBy = Literal["tolerance", "max_probes", "max_trainings", "max_cost", "data", "failure"]
-"""Why a search ended: the interval (for bisection, the bracket) is within the tolerance; a cap was
-reached; the data is the limit (all samples were fitted, or not even one); or the growth policy met
-its first failure."""
+EndedBy = Literal["tolerance", "max_cost", "data", "failure"]
+"""Why a search ended: the interval (for bisection, the bracket) is within the tolerance; the cap
+was reached; the data is the limit (all samples were fitted, or not even one); or the growth policy
+met its first failure."""
 LEVEL = 0.9
 """Probability covered by an interval."""
 TAILS = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
@@ -210,6 +210,7 @@ class Estimate:
         ended_by: why the search ended; None while the search is running.
         arm: index of the best values of the tuned keys.
         best_chance: posterior probability that ``arm`` is the best; None without tuned keys.
+        tolerance, max_cost: the requested precision (keys of ``search``) with which it was made.
     """
 
     emc: int
@@ -230,6 +231,8 @@ class Estimate:
     ended_by: EndedBy | None = None
     arm: int = 0
     best_chance: float | None = None
+    tolerance: float | None = None
+    max_cost: float | None = None
 
     @property
     def bracket(self) -> Bracket:

@@ -5,14 +5,16 @@ Pure functions; does not import torch.
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 from flexhpc.config.sections.search import Search
 from flexhpc.config.variants import implementation
 from flexhpc.search.arms import SINGLE_ARM, Coordinates
+from flexhpc.search.design import CostModel
 from flexhpc.search.fit_curve import FitCurve
 from flexhpc.search.history import (
     LEVEL,
@@ -27,6 +29,8 @@ from flexhpc.search.history import (
     counted,
 )
 
+_ARMS_FACTOR = 2.0
+"""Factor by which ``max_cost`` is multiplied if keys are tuned."""
 Proposal = list[tuple[int, int]]
 """(arm, n) of the next probes."""
 
@@ -43,8 +47,9 @@ class Policy:
         estimate: (section, n_limit, history, coordinates) -> the current estimate by
             :func:`make_estimate`, None while the history does not determine any.
         probe_bound: (section, n_limit, *, rejects, tuned) -> upper bound on the proposed probes, as
-            pairs of n and number of full trainings (inf without a cap); ``rejects``: whether a
-            convergence gate may reject probes; ``tuned``: whether keys are tuned.
+            pairs of n and number of full trainings, regardless of ``max_cost`` (inf if only that
+            cap bounds it); ``rejects``: whether a convergence gate may reject probes; ``tuned``:
+            whether keys are tuned.
     """
 
     propose: Callable[[Any, int, History, Coordinates], Proposal | EndedBy]
@@ -61,6 +66,21 @@ def policy_of(search: Search) -> Policy:
 def at_once(search: Search) -> int:
     """Return the number of probes that a search proposes per round (1 by default)."""
     return int(getattr(search, "at_once", 1))
+
+
+def cap_of(search: Search, arms: int, targets: int | None = None) -> float:
+    """Return the cap on a point's cost in whole trainings; inf if there is none.
+
+    Args:
+        search: policy and its settings.
+        arms: number of arms.
+        targets: number of estimated training errors, including 0; None for all of the search.
+    """
+    if search.max_cost is None:
+        return math.inf
+    if targets is None:
+        targets = 1 + len(getattr(search, "eps", None) or ())
+    return search.max_cost * targets * (_ARMS_FACTOR if arms > 1 else 1.0)
 
 
 def advance(
@@ -81,9 +101,9 @@ def advance(
     round_size = at_once(search)
     completed = len(history) // round_size * round_size
     rounds = sorted(history[:completed], key=lambda r: (r.n, r.repeat, r.arm))
-    spent = sum(result.cost for result in rounds)
     proposal = policy_of(search).propose(search, n_limit, rounds, coordinates)
-    capped = search.max_cost is not None and spent >= search.max_cost
+    spent = CostModel.from_history(rounds).trainings(rounds)
+    capped = spent >= cap_of(search, len(coordinates))
     if isinstance(proposal, str) or capped:
         ended: EndedBy = proposal if isinstance(proposal, str) else "max_cost"
         estimate = estimate_so_far(search, n_limit, history, coordinates, ended)
@@ -95,11 +115,15 @@ def advance(
 
 
 def _numbered(proposal: Proposal, history: History) -> Iterator[Probe]:
-    """Number the repeats of proposed probes, continuing from the history."""
-    count = Counter((result.arm, result.n) for result in history)
+    """Number each proposed probe by the first repeat that the history lacks.
+
+    The repeats of the history have gaps if ``at_once`` was changed in the middle of a round.
+    """
+    known = {Probe(result.n, result.repeat, result.arm) for result in history}
     for arm, n in proposal:
-        yield Probe(n, count[arm, n], arm)
-        count[arm, n] += 1
+        probe = next(p for p in (Probe(n, i, arm) for i in count()) if p not in known)
+        known.add(probe)
+        yield probe
 
 
 def estimate_so_far(
@@ -143,5 +167,36 @@ def make_estimate(
         unconverged=sum(result.verdict == "unconverged" for result in history),
         rejected=len(history) - len(counted(history)),
         width=curve.quantiles(curve.width, TAILS), lapse=curve.quantiles(curve.lapse, TAILS),
-        by_eps=by_eps or {}, arm=arm, best_chance=best_chance,
+        by_eps=by_eps or {}, arm=arm, best_chance=best_chance, tolerance=_tolerance(search),
+        max_cost=search.max_cost,
     )  # fmt: skip
+
+
+def _tolerance(search: Search) -> float | None:
+    tolerance: float | None = getattr(search, "tolerance", None)
+    return tolerance
+
+
+def is_precise(
+    search: Search, n_limit: int, history: History, coordinates: Coordinates, estimate: Estimate
+) -> bool:
+    """Return whether a final estimate is as precise as a search requests.
+
+    True if the estimate was made with at most this tolerance and at least this cap, or if the
+    search would end with the same probes.
+
+    Args:
+        search: policy and its settings.
+        n_limit: largest available n (samples).
+        history: the probes that the estimate is made from.
+        coordinates: coordinates of the arms.
+        estimate: final estimate from these probes.
+    """
+    tolerance = _tolerance(search)
+    if tolerance is None or (estimate.tolerance is not None and estimate.tolerance <= tolerance):
+        cap, reached = search.max_cost, estimate.max_cost
+        if estimate.ended_by != "max_cost" or cap == reached:
+            return True
+        if cap is not None and reached is not None and cap <= reached:
+            return True
+    return isinstance(advance(search, n_limit, history, coordinates), Estimate)

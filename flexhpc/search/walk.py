@@ -6,7 +6,7 @@ Each sequence is replayed from the history, so resuming needs no stored state.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flexhpc.config.sections.search import Walk
@@ -73,33 +73,34 @@ def bisection(decide: Decide, *, start: int, tolerance: float, n_limit: int) -> 
             n = min(max(round(math.sqrt(low * high)), low + 1), high - 1)
 
 
-def ladder(start: int, growth: float | int, n_limit: int) -> list[int]:
+def ladder(start: int, growth: float, n_limit: int, step: int | None = None) -> list[int]:
     """Return an increasing sequence of n from ``start`` to ``n_limit``.
 
     Args:
         start: first n (samples).
-        growth: an int is added at each step, a float is a factor.
+        growth: factor between neighbours.
         n_limit: last n (samples).
+        step: difference between neighbours (samples), instead of a factor.
     """
     rungs = [min(start, n_limit)]
     while rungs[-1] < n_limit:
         n = rungs[-1]
-        larger = n + growth if isinstance(growth, int) else max(n + 1, round(n * growth))
+        larger = max(n + 1, round(n * growth)) if step is None else n + step
         rungs.append(min(larger, n_limit))
     return rungs
 
 
-def growth(decide: Decide, *, start: int, growth: float | int, n_limit: int) -> WalkState:
+def first_failure(decide: Decide, rungs: Sequence[int]) -> WalkState:
     """Raise n until the first failure (arXiv 2406.11463, section "EMC").
 
-    The result is left-censored if ``start`` already fails, and right-censored if ``n_limit`` fits.
+    The result is left-censored if the first n already fails, and right-censored if the last fits.
 
     Args:
         decide: function that decides whether an n fits.
-        start, growth, n_limit: as in :func:`ladder`.
+        rungs: the n to try, in ascending order.
     """
     low: int | None = None
-    for n in ladder(start, growth, n_limit):
+    for n in rungs:
         fits = decide(n)
         if fits is None:
             return WalkState(bracket=Bracket(largest_fit=low), next_n=n)

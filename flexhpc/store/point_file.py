@@ -64,7 +64,7 @@ def create(path: Path, header: Header) -> None:
 
 
 def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) -> None:
-    """Append one finished probe atomically.
+    """Append one finished probe atomically; an estimate from fewer probes is removed.
 
     Args:
         path: point file.
@@ -76,6 +76,8 @@ def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) 
         PointError: the file cannot be read or written, for example because the disk is full.
     """
     with _replacing(path, copy=True, permitted=permitted) as file:
+        if "estimate" in file:
+            del file["estimate"]
         group = file["probes"].create_group(f"{len(file['probes']):04d}")
         _write_fields(group, {key: getattr(probe, key) for key in _SUMMARY})
         n_total = int(file.attrs["n_total"])

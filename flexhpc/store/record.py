@@ -125,7 +125,7 @@ class PointRecord:
         probes: finished probes, in the order in which they were appended.
         estimate: final estimate; None while the search is running.
         evaluation: eval metrics by name; None if the model was not evaluated. ``asked`` holds the
-            requested number of training samples and budget.
+            requested number of training samples and budget, ``arm`` the evaluated arm.
     """
 
     header: Header
@@ -134,20 +134,17 @@ class PointRecord:
     evaluation: dict[str, Any] | None
 
     def evaluated(self, asked: Mapping[str, int] | None) -> bool:
-        """Return whether the requested evaluation is stored.
+        """Return whether the requested evaluation of the estimate's arm is stored.
 
         Args:
             asked: requested size and budget; None if no evaluation is requested.
         """
-        return asked is None or (self.evaluation is not None and self.evaluation["asked"] == asked)
-
-    def done(self, asked: Mapping[str, int] | None) -> bool:
-        """Return whether the estimate and the requested evaluation are stored.
-
-        Args:
-            asked: see :meth:`evaluated`.
-        """
-        return self.estimate is not None and self.evaluated(asked)
+        stored, estimate = self.evaluation, self.estimate
+        return asked is None or (
+            stored is not None
+            and stored["asked"] == asked
+            and (estimate is None or stored["arm"] == estimate.arm)
+        )
 
     def seen_by(self, asked: Mapping[str, int] | None) -> PointRecord:
         """Return the record without an evaluation whose size or budget is not the requested one.

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from flexhpc.config import Point, Sweep, checked
 from flexhpc.errors import InputError, PointError
-from flexhpc.search import Bracket, Estimate, ProbeResult, estimate_so_far, history_of
+from flexhpc.search import Bracket, Estimate, ProbeResult, estimate_so_far, history_of, is_precise
 from flexhpc.store import PointRecord, RunFolder, read, read_claim
 
 PointState = Literal["done", "running", "stopped", "queued", "waiting", "failed"]
@@ -143,6 +143,22 @@ class StatusReader:
         return status
 
 
+def is_done(point: Point, record: PointRecord) -> bool:
+    """Return whether a record has an estimate of the requested precision and the evaluation."""
+    return is_estimated(point, record) and record.evaluated(point.evaluation)
+
+
+def is_estimated(point: Point, record: PointRecord) -> bool:
+    """Return whether a record has an estimate of the precision that the point requests."""
+    return record.estimate is not None and is_precise(
+        point.search,
+        record.header.n_limit,
+        history_of(record.probes, point.training),
+        point.coordinates,
+        record.estimate,
+    )
+
+
 def _of_record(point: Point, path: Path, before: PointRecord | None) -> PointStatus:
     try:
         record = read(path, before)
@@ -154,7 +170,7 @@ def _of_record(point: Point, path: Path, before: PointRecord | None) -> PointSta
     history = history_of(record.probes, point.training)
     n_limit = record.header.n_limit
     if record.estimate is not None:
-        state: PointState = "done" if record.done(point.evaluation) else "stopped"
+        state: PointState = "done" if is_done(point, record) else "stopped"
         return PointStatus(point=point, state=state, record=record, estimate=record.estimate)
     return PointStatus(
         point=point,

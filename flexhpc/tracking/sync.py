@@ -28,7 +28,7 @@ from flexhpc.config import checked
 from flexhpc.search import estimate_so_far, history_of
 from flexhpc.store import RunFolder
 from flexhpc.store.record import PointRecord, ProbeSummary
-from flexhpc.store.status import PointStatus, StatusReader, open_run
+from flexhpc.store.status import PointStatus, StatusReader, is_done, open_run
 from flexhpc.tracking.note import note_of
 from flexhpc.tracking.quiet import existing_database_uri, make_database, mlflow_client
 from flexhpc.tracking.state import local_uri, tracked, tracked_path
@@ -191,7 +191,7 @@ class Syncer:
         probes = status.record.probes
         parent = self.parents.get(status.point.id)
         evaluated = _evaluated(status.record)
-        done = status.record.done(status.point.evaluation)
+        done = is_done(status.point, status.record)
         if parent is None:
             parent = self._new_parent(status)
         elif (parent.logged, parent.finished, parent.evaluated) == (len(probes), done, evaluated):
@@ -210,6 +210,9 @@ class Syncer:
             self._progress(parent, status, numbers)
         if done:
             self._estimate(parent, status)
+        elif parent.finished:  # a higher precision is requested now
+            self.client.update_run(parent.run_id, status="RUNNING")
+            parent.finished = False
         return max(fresh, 0)
 
     def _new_parent(self, status: PointStatus) -> _Parent:

@@ -21,6 +21,7 @@ from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import choose_device
 from flexhpc.search import at_once
 from flexhpc.store import SILENCE, Claim, RunFolder, read, read_claim, take
+from flexhpc.store.status import is_done
 from flexhpc.training import Callbacks, Group
 from flexhpc.versions import SOURCE, image, python_version, source
 from flexhpc.worker.environment import Environment
@@ -350,4 +351,4 @@ def _is_measured(run: RunFolder, point: Point) -> bool:
         record = read(run.point(point.id))
     except PointError:
         return False
-    return record is not None and record.done(point.evaluation)
+    return record is not None and is_done(point, record)

@@ -201,7 +201,7 @@ def test_a_bisection_with_single_trainings_has_a_warning(tmp_path: Path) -> None
     assert ONE_TRAINING not in dict(warnings([several]))
 
 
-@pytest.mark.parametrize("why", ["tolerance", "max_trainings", "max_cost", "data"])
+@pytest.mark.parametrize("why", ["tolerance", "max_cost", "data"])
 def test_only_a_wide_interval_has_a_warning(tmp_path: Path, why: str) -> None:
     narrow = ended(tmp_path, BAYES, MANY, why)
     assert (ending_text(narrow), warnings([narrow])) == (why, [])

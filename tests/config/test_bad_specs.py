@@ -163,7 +163,7 @@ BAD = {
     "unknown policy": (spec(search="{policy: bisect}"), ":6: search.policy: \"bisect\""),
     "tolerance of growth": (spec(search="{policy: growth, tolerance: 0.1}"), ":6: search.tolerance: has no effect"),
     "growth of bisection": (spec(search="{policy: bisection, growth: 2.0}"), ":6: search.growth: has no effect"),
-    "growth below one": (spec(search="{policy: growth, growth: 0.9}"), ":6: search.growth: a factor must"),
+    "growth below one": (spec(search="{policy: growth, growth: 0.9}"), ":6: search.growth: must be above 1, not 0.9"),
     "tolerance is zero": (spec(search="{policy: bisection, tolerance: 0}"), ":6: search.tolerance: must be above 0"),
     "grid of unknown key": (spec("grid:\n  model.widht: [1]\n"), ":8: model.widht: unknown key"),
     "grid of nowhere": (spec("grid:\n  foo.bar: [1]\n"), ":8: foo.bar: is not a path into fixed"),

@@ -59,10 +59,18 @@ def test_an_id_does_not_depend_on_how_it_was_asked_for(tmp_path: Path) -> None:
 
 def test_an_id_depends_on_what_can_change_the_result(tmp_path: Path) -> None:
     base = points(tmp_path, BASE)[0].id
-    assert points(tmp_path, BASE, "search.tolerance=0.2")[0].id == base
+    for change in (
+        "search.tolerance=0.1",
+        "search.max_cost=9",
+        "search.start=9",
+        "search.at_once=3",
+    ):
+        assert points(tmp_path, BASE, change)[0].id == base, "the precision of its estimate"
+    growth = ("search.policy=growth", "search.start=9")
+    assert points(tmp_path, BASE, *growth)[0].id != points(tmp_path, BASE, growth[0])[0].id
     for change in (
         "seed=8", "data.labels=random", "model.depth=3", "training.lr=0.02", "training.epochs=7",
-        "training.precision=fp64", "search.tolerance=0.1", "search.policy=growth", "data.n_max=99",
+        "training.precision=fp64", "search.policy=growth", "data.n_max=99",
     ):  # fmt: skip
         assert points(tmp_path, BASE, change)[0].id != base, change
 
@@ -81,8 +89,8 @@ def test_an_id_depends_on_the_case_of_a_value(tmp_path: Path) -> None:
 
 def test_known_id_is_stable(tmp_path: Path) -> None:
     """Changing this id would measure every finished sweep again."""
-    assert points(tmp_path, BASE, "search.policy=bisection")[0].id == "08224d8f218e5382"
-    assert points(tmp_path, BASE)[0].id == "724743a521a2024b"
+    assert points(tmp_path, BASE, "search.policy=bisection")[0].id == "5cfb8aeaf997e8fd"
+    assert points(tmp_path, BASE)[0].id == "5412cd565fec63d2"
 
 
 def test_a_frozen_spec_of_another_version_is_refused(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def damaged_point_file(site: Site, times: int) -> Outcome:
         site.outcome.tried += 1
         sweep = site.start()
         output = site.finish(sweep)
-        if sweep.returncode != 1 or "not a readable" not in output:
+        if sweep.returncode != 1 or "is corrupt" not in output:
             site.outcome.wrong += 1
             site.outcome.messages.append(f"damage not noticed: {output[-300:]}")
         path.unlink()

@@ -25,6 +25,7 @@ from flexhpc.measuring.point import measure
 from flexhpc.measuring.probe import run_training
 from flexhpc.seeds import ProbeSeeds
 from flexhpc.store import RunFolder, read
+from flexhpc.store.status import is_done
 from flexhpc.training import Callbacks, Group
 from tests.conftest import Cli
 from tests.tracking.test_sync import logged
@@ -108,7 +109,7 @@ def test_an_interrupted_evaluation_goes_on_bitwise(tmp_path: Path) -> None:
     record = read(parted.point(point.id))
     assert record.estimate is not None
     assert record.evaluation is None
-    assert not record.done({})
+    assert not record.evaluated({})
     assert parted.checkpoints(point.id)
     assert measure(point, parted, CPU, Callbacks()) == estimate
     assert not parted.checkpoints(point.id)
@@ -139,16 +140,16 @@ def test_an_evaluation_has_a_size_and_a_budget_of_its_own(tmp_path: Path) -> Non
     assert found["gap"] == 1 - found["test_accuracy"]
     assert found["epochs"] > 2
     assert short.id == long.id
-    assert not before.done(short.evaluation), "another budget is another evaluation"
+    assert not is_done(short, before), "another budget is another evaluation"
     assert measure(short, run, CPU, Callbacks()) == estimate
     after = read(run.point(long.id))
     assert [p.finished for p in after.probes] == [p.finished for p in before.probes]
     assert after.evaluation["asked"] == {"n": 300, "epochs": 2}
     assert (after.evaluation["epochs"], after.evaluation["interpolated"]) == (2, False)
-    assert after.done(short.evaluation)
-    assert not after.done(long.evaluation)
-    assert not after.done(original(tmp_path, "n: 299, epochs: 2").evaluation)
-    assert after.done(None), "where no evaluation is asked for, any may be there"
+    assert is_done(short, after)
+    assert not is_done(long, after)
+    assert not is_done(original(tmp_path, "n: 299, epochs: 2"), after)
+    assert is_done(replace(long, evaluate=None), after), "any evaluation may be stored"
 
 
 @pytest.mark.parametrize("nested", [False, True])

@@ -26,7 +26,7 @@ fixed:
   data: {source: digits, labels: original, test_fraction: 0.2, n_max: 400}
   model: {family: linear}
   training: {optimizer: adam, lr: {tune: [1e-4, 1e-2]}, batch_size: 32, steps: 200}
-  search: {policy: bayes, start: 16, at_once: 3, tolerance: 0.5, max_trainings: 10}
+  search: {policy: bayes, start: 16, at_once: 3, tolerance: 0.5, max_cost: 10}
 """
 CPU = Group(torch.device("cpu"))
 

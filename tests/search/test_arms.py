@@ -51,10 +51,10 @@ def test_the_best_arm_is_found_at_a_bounded_cost() -> None:
     covered = [e.emc_lo <= EMC[e.arm] <= (e.emc_hi or math.inf) for e, _ in searches]
     assert np.mean(covered) > 0.6
     for estimate, history in searches:
-        assert estimate.ended_by in ("tolerance", "max_trainings")
+        assert estimate.ended_by in ("tolerance", "max_cost")
         assert estimate.best_chance > 0.5
         assert len({r.arm for r in history}) > 1
-        assert sum(r.share for r in history) <= 2 * SEARCH.max_trainings + 1
+        assert sum(r.share for r in history) <= 2 * SEARCH.max_cost + 1
     share_of_best = [np.mean([r.arm == e.arm for r in h]) for e, h in searches]
     assert np.mean(share_of_best) > 0.35
 
@@ -106,7 +106,7 @@ def test_the_width_is_inferred_from_all_arms() -> None:
 @settings(max_examples=5)
 @given(st.integers(1, 4), st.randoms(use_true_random=False))
 def test_the_order_of_a_round_does_not_matter(at_once: int, random: stdlib_random.Random) -> None:
-    search = SEARCH.model_copy(update={"at_once": at_once, "max_probes": 12})
+    search = SEARCH.model_copy(update={"at_once": at_once, "max_cost": 6.0})
     straight, history = play(search, 5000, lambda arm, n: n <= EMC[arm])
     replayed: list[ProbeResult] = []
     while isinstance(step := advance(search, 5000, replayed, LINE), Ask):

@@ -20,7 +20,8 @@ from flexhpc.search.design import CostModel
 from tests.conftest import FULL
 from tests.search import helpers
 
-SEARCH = Bayes(policy="bayes", start=64, tolerance=0.1, max_probes=40)
+CAP = 40
+SEARCH = Bayes(policy="bayes", start=64, tolerance=0.1, max_cost=float(CAP))
 Outcome = Callable[[int, int], tuple[str, int]]
 
 
@@ -54,7 +55,7 @@ searches = st.builds(
     policy=st.just("bayes"),
     start=st.integers(1, 6000),
     tolerance=st.floats(1e-3, 3),
-    max_probes=st.integers(1, 60),
+    max_cost=st.floats(1, 60),
     estimand=st.sampled_from(["n50", "n90", "n10", "n99"]),
     eps=st.none() | st.just([0.01, 0.2]),
     at_once=st.integers(1, 8),
@@ -94,14 +95,14 @@ def test_a_hard_threshold_is_found(
 ) -> None:
     search = SEARCH.model_copy(update={"start": start, "tolerance": tolerance, "at_once": at_once})
     estimate, history = play(search, 5000, below(threshold, lambda n: n - threshold))
-    assert len(history) < search.max_probes + at_once
+    assert len(history) < CAP + at_once
     high = math.inf if estimate.emc_hi is None else estimate.emc_hi
     if threshold >= 5000:
         assert (estimate.censored, estimate.emc, estimate.emc_hi) == ("right", 5000, None)
     else:
         assert estimate.censored == "none" or threshold > 5000 / 1.21
         assert estimate.emc == pytest.approx(threshold, rel=0.15 + tolerance, abs=2)
-    if len(history) < search.max_probes:
+    if estimate.ended_by != "max_cost":
         assert estimate.emc_lo <= threshold * 1.05 + 1
         assert high >= threshold / 1.05 - 1
 
@@ -135,7 +136,7 @@ def test_searches_are_censored_if_all_fit_or_all_fail(
 ) -> None:
     estimate, history = play(SEARCH.model_copy(update={"at_once": at_once}), 1797, outcome)
     assert estimate.censored == censored
-    assert len(history) < SEARCH.max_probes
+    assert len(history) < CAP
     if censored == "right":
         assert (estimate.emc, estimate.emc_hi) == (1797, None)
         assert estimate.emc_lo >= 1797 / 1.21 - 1
@@ -159,7 +160,7 @@ def test_contradictory_verdicts_end_in_a_wide_interval(at_once: int) -> None:
 
     search = SEARCH.model_copy(update={"at_once": at_once})
     estimate, history = play(search, 60_000, alternating)
-    assert len(history) <= SEARCH.max_probes
+    assert len(history) <= CAP
     assert estimate.emc_hi is None or estimate.emc_hi > 1.5 * estimate.emc_lo
 
 
@@ -167,7 +168,7 @@ def test_contradictory_verdicts_end_in_a_wide_interval(at_once: int) -> None:
 @given(st.integers(1, 8), st.randoms(use_true_random=False))
 def test_the_order_within_a_round_does_not_matter(at_once: int, random) -> None:
     """After an interruption exactly the missing probes run."""
-    search = SEARCH.model_copy(update={"at_once": at_once, "max_probes": 20})
+    search = SEARCH.model_copy(update={"at_once": at_once, "max_cost": 20.0})
     outcome = below(300, lambda n: n - 300)
     expected, uninterrupted = play(search, 5000, outcome)
     history: list[ProbeResult] = []
@@ -196,7 +197,7 @@ def test_missed_samples_alone_do_not_end_a_search() -> None:
 
 def test_verdicts_must_bound_both_ends_of_an_interval() -> None:
     """The interval is narrow enough, but lies between the fits and the failures."""
-    search = SEARCH.model_copy(update={"tolerance": 3.0, "max_trainings": None, "max_probes": None})
+    search = SEARCH.model_copy(update={"tolerance": 3.0, "max_cost": None})
     fit = ProbeResult(n=1000, repeat=0, verdict="fit", n_errors=0, cost=1)
     fail = ProbeResult(n=3000, repeat=0, verdict="not_fit", n_errors=5, cost=1)
     history = [replace(result, repeat=i) for result in (fit, fail) for i in range(20)]
@@ -237,16 +238,16 @@ def test_rounds_of_several_probes_are_spread_and_end_sooner() -> None:
 
 
 def test_max_cost_ends_the_search() -> None:
-    search = SEARCH.model_copy(update={"max_cost": 3000})
-    estimate, _ = play(search, 60_000, below(1000))
-    assert estimate.cost >= 3000
+    search = SEARCH.model_copy(update={"max_cost": 3.0})
+    estimate, history = play(search, 60_000, below(1000))
+    assert len(history) == 3
     assert estimate.censored == "right"
     assert estimate.emc == estimate.largest_fit
     bound = cost_bound(SEARCH, Adam(optimizer="adam", epochs=10), 60_000)
-    assert bound == 60_000 * 10 * SEARCH.max_probes
-    capped = SEARCH.model_copy(update={"max_trainings": 30.0, "at_once": 4})
+    assert bound == 60_000 * 10 * CAP
+    capped = SEARCH.model_copy(update={"max_cost": 30.0, "at_once": 4})
     assert cost_bound(capped, Adam(optimizer="adam", epochs=10), 60_000) == 600_000 * 33
-    free = SEARCH.model_copy(update={"max_trainings": None, "max_probes": None})
+    free = SEARCH.model_copy(update={"max_cost": None})
     assert cost_bound(free, Adam(optimizer="adam", epochs=10), 60_000) is None
 
 
@@ -272,7 +273,7 @@ def test_intervals_cover_the_perceptron_and_are_narrow(dims: int, lapse: float) 
     assert covered >= 0.8
     errors = np.array([math.log(e.emc / (2 * dims)) for e in estimates])
     assert np.sqrt((errors**2).mean()) < 0.1
-    narrow = [e.emc_hi <= e.emc_lo * 1.21 + 3 or e.probes == search.max_probes for e in estimates]
+    narrow = [e.emc_hi <= e.emc_lo * 1.21 + 3 or e.ended_by == "max_cost" for e in estimates]
     assert all(narrow)
     for estimate in estimates:
         assert estimate.width[0] <= estimate.width[1] <= estimate.width[2]
@@ -307,7 +308,7 @@ def test_eps_gets_additional_probes() -> None:
         fits = rng.random() < 1 / (1 + (n / 300) ** 3)
         return ("fit", 0) if fits else ("not_fit", max(1, round(0.3 * (n - 150))))
 
-    search = SEARCH.model_copy(update={"eps": [0.1], "max_probes": 20, "tolerance": 0.05})
+    search = SEARCH.model_copy(update={"eps": [0.1], "max_cost": 20.0, "tolerance": 0.05})
     estimate, history = play(search, 60_000, outcome)
     assert 20 < len(history) <= 40
     at_eps = estimate.by_eps["0.1"]
@@ -327,7 +328,7 @@ def test_other_quantiles_of_the_fit_curve() -> None:
 
     for q in (90, 10):
         truth = 1000 * ((100 - q) / q) ** 0.1
-        search = SEARCH.model_copy(update={"estimand": f"n{q}", "max_probes": 60})
+        search = SEARCH.model_copy(update={"estimand": f"n{q}", "max_cost": 60.0})
         estimate, _ = play(search, 60_000, outcome)
         assert estimate.emc_lo <= truth * 1.05
         assert estimate.emc_hi >= truth / 1.05
@@ -336,7 +337,7 @@ def test_other_quantiles_of_the_fit_curve() -> None:
 def test_rejected_probes_alone_end_left_censored() -> None:
     history = [
         ProbeResult(n=10 + i, repeat=0, verdict="saddle", n_errors=3, cost=1, rejected=True)
-        for i in range(SEARCH.max_probes)
+        for i in range(CAP)
     ]
     estimate = advance(SEARCH, 5000, history)
     assert isinstance(estimate, Estimate)
@@ -352,9 +353,8 @@ def test_rejected_probes_alone_end_left_censored() -> None:
         ({}, below(300, lambda n: n - 300), "tolerance"),
         ({}, lambda *_: ("fit", 0), "data"),
         ({}, lambda *_: ("not_fit", 1), "data"),
-        ({"max_probes": 3}, below(300), "max_probes"),
-        ({"max_trainings": 2.0}, below(3000), "max_trainings"),
-        ({"max_cost": 700}, below(300), "max_cost"),
+        ({"max_cost": 3.0}, below(300), "max_cost"),
+        ({"max_cost": 2.0}, below(3000), "max_cost"),
     ],
 )
 def test_ended_by(change: dict, outcome: Outcome, why: str) -> None:
@@ -364,7 +364,7 @@ def test_ended_by(change: dict, outcome: Outcome, why: str) -> None:
     assert estimate_so_far(search, 5000, history[:2]).ended_by is None
 
 
-def test_max_trainings_counts_fractions_of_budgets() -> None:
+def test_max_cost_counts_fractions_of_budgets() -> None:
     """A flat curve is searched until the cap of 60."""
     rng = np.random.default_rng(1)
 
@@ -373,7 +373,7 @@ def test_max_trainings_counts_fractions_of_budgets() -> None:
         return ("fit", 0) if fits else ("not_fit", int(rng.integers(1, n + 1)))
 
     estimate, history = play(Bayes(policy="bayes", tolerance=0.05), 60_000, outcome)
-    assert estimate.ended_by == "max_trainings"
+    assert estimate.ended_by == "max_cost"
     assert 55 <= len(history) <= 65, "without a known share each probe counts by its cost"
     shares = [replace(r, share=0.35 if r.fit else 1.0) for r in history]
     assert CostModel.from_history(shares).trainings(shares) == pytest.approx(
@@ -391,4 +391,4 @@ def test_a_training_without_budget_counts_at_most_one() -> None:
     ]
     history.append(ProbeResult(n=111, repeat=0, verdict="unstable", n_errors=40, cost=131_979))
     assert 1 < CostModel.from_history(history).trainings(history) <= len(history)
-    assert isinstance(advance(Bayes(policy="bayes", max_trainings=8.0), 1797, history), Ask)
+    assert isinstance(advance(Bayes(policy="bayes", max_cost=8.0), 1797, history), Ask)

@@ -29,6 +29,6 @@ def test_draws_of_the_prior_have_a_known_emc() -> None:
         fits = [world.draw(n, rng).verdict == "fit" for _ in range(600)]
         assert np.mean(fits) == pytest.approx(world.chance(n), abs=0.08)
         row = search_once(seed)
-        assert row["ended_by"] in {"tolerance", "max_trainings", "data"}
+        assert row["ended_by"] in {"tolerance", "max_cost", "data"}
         assert abs(row["error"]) < 1
         assert 0.015 <= row["width"] <= 1

@@ -204,6 +204,6 @@ def test_the_cost_bound_includes_every_factor() -> None:
     assert cost_bound(SEARCH, plain.model_copy(update={"until": "convergence"}), 1_000) is None
     with_eps = SEARCH.model_copy(update={"eps": [0.1]})
     assert cost_bound(with_eps, plain, 1_000) > base
-    growth = Growth(policy="growth", start=500, growth=500)
+    growth = Growth(policy="growth", start=500, step=500)
     gradients = Adam(optimizer="adam", gradient_evaluations=5_000)
     assert cost_bound(growth, gradients, 1_000) == 10_000

@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 
 from flexhpc.errors import PointError
 from flexhpc.search import EpsEstimate, Estimate
-from flexhpc.store import Header, ProbeRecord, append, create, finish, read, read_masks
+from flexhpc.store import (
+    Header,
+    ProbeRecord,
+    append,
+    create,
+    evaluated,
+    finish,
+    read,
+    read_masks,
+)
 from flexhpc.store.bits import pack, unpack
 from flexhpc.store.point_file import AS_TEXT
 from tests.conftest import FULL, REPOSITORY
@@ -72,6 +81,30 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert read(path).estimate == ESTIMATE
     assert len(read(path).probes) == 3
     assert list(tmp_path.rglob("*.part")) == []
+
+
+def test_a_further_probe_removes_the_estimate(tmp_path: Path) -> None:
+    path = tmp_path / "p.h5"
+    create(path, header())
+    append(path, probe(50))
+    finish(path, ESTIMATE)
+    append(path, probe(80))
+    assert read(path).estimate is None
+    finish(path, replace(ESTIMATE, emc=80, tolerance=0.1))
+    assert (read(path).estimate.emc, read(path).estimate.tolerance) == (80, 0.1)
+
+
+def test_an_evaluation_belongs_to_the_arm_of_the_estimate(tmp_path: Path) -> None:
+    path = tmp_path / "p.h5"
+    create(path, header())
+    finish(path, ESTIMATE)
+    assert not read(path).evaluated({})
+    evaluated(path, {"asked": {}, "arm": 0, "gap": 0.5})
+    assert read(path).evaluated({})
+    assert not read(path).evaluated({"n": 5})
+    finish(path, replace(ESTIMATE, arm=1))
+    assert not read(path).evaluated({})
+    assert read(path).evaluated(None), "no evaluation is requested"
 
 
 OUT_OF_MEMORY = """

@@ -16,6 +16,9 @@ id."""
 LIMIT = "limit"
 """Marks a limit that can end a measurement, but cannot change a result; not part of a point's
 id."""
+PRECISION = "precision"
+"""Marks a key that decides only how precise an estimate is; not part of a point's id, so the same
+trainings serve every precision."""
 DATA_SET_NAME = "data_set_name"
 """Marks the name of a data set. It distinguishes data sets whose locations are not part of the
 id."""

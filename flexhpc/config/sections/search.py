@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from flexhpc.config.sections.base import Count, Problems, Section
+from flexhpc.config.sections.base import PRECISION, Count, Problems, Section
+
+Cap = Annotated[float, Field(ge=1, le=1e6)]
 
 
 def eps_name(eps: object) -> str:
@@ -28,10 +30,13 @@ class Search(Section):
 
     policy: str
     """Rule that chooses the next n."""
-    start: Count = 64
+    start: Annotated[Count, PRECISION] = 64
     """First n that is tried (samples)."""
-    max_cost: Count | None = None
-    """Cap on the point's cost (sample passes); no probe is planned that would exceed it."""
+    max_cost: Annotated[Cap | None, PRECISION] = None
+    """Cap on the point's cost, in whole trainings: each probe counts by the fraction of its budget
+    that it used. If the search ends at the cap, the interval is wider than `tolerance`. The cap is
+    multiplied by one plus the number of training errors in `eps`, and doubled if keys are
+    tuned."""
 
 
 class Level(Search):
@@ -64,20 +69,17 @@ class Bayes(Level):
     tunes: ClassVar[bool] = True
 
     policy: Literal["bayes"]
-    tolerance: Annotated[float, Field(gt=0, le=10)] = 0.2
+    tolerance: Annotated[float, Field(gt=0, le=10), PRECISION] = 0.2
     """Half-width of the 90 % interval, relative to its middle, at which the search ends."""
-    max_trainings: Annotated[float, Field(ge=1, le=1e6)] | None = 60.0
-    """Cap on the point's cost, in units of full trainings: each probe counts by the fraction of its
-    budget that it used. If the search ends at the cap, the interval is wider than `tolerance`. The
-    cap is doubled if keys are tuned, and multiplied by one plus the number of training errors in
-    `eps`."""
-    max_probes: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Cap on the number of probes of a point, multiplied by one plus the number of training errors
-    in `eps`."""
-    at_once: Annotated[int, Field(ge=1, le=8)] = 1
+    max_cost: Annotated[Cap | None, PRECISION] = 60.0
+    """Cap on the point's cost, in whole trainings: each probe counts by the fraction of its budget
+    that it used. If the search ends at the cap, the interval is wider than `tolerance`. The cap is
+    multiplied by one plus the number of training errors in `eps`, and doubled if keys are
+    tuned."""
+    at_once: Annotated[int, Field(ge=1, le=8), PRECISION] = 1
     """Number of probes that are planned together and may run at once, on as many free workers,
-    cores or GPUs (profile: `probes_at_once`), which shortens the search. Caps are checked when all
-    of them have ended."""
+    cores or GPUs (profile: `probes_at_once`), which shortens the search. The cap is checked when
+    all of them have ended."""
 
 
 class Walk(Search):
@@ -93,7 +95,7 @@ class Bisection(Walk, Level):
     import_path: ClassVar[str] = "flexhpc.search.bisection:POLICY"
 
     policy: Literal["bisection"]
-    tolerance: Annotated[float, Field(gt=0, le=10)] = 0.05
+    tolerance: Annotated[float, Field(gt=0, le=10), PRECISION] = 0.05
     """Relative width of the bracket at which the search ends."""
 
 
@@ -103,15 +105,17 @@ class Growth(Walk):
     import_path: ClassVar[str] = "flexhpc.search.growth:POLICY"
 
     policy: Literal["growth"]
-    growth: int | float = 1.25
-    """Growth of n: an integer is a step in samples, a number with a decimal point is a factor
-    (write 2.0 to double)."""
+    start: Count = 64
+    """First n that is tried (samples); part of the rule, which gives another EMC from another
+    start."""
+    growth: Annotated[float, Field(gt=1, le=1000)] = 1.25
+    """Factor by which n grows."""
+    step: Count | None = None
+    """Number of samples by which n grows, instead of by a factor."""
     estimand: Literal["last_fit"] = "last_fit"
     """Estimand: the last n before the first failure."""
 
     def check(self) -> Problems:
         """Check combinations of keys; see :meth:`Section.check`."""
-        if isinstance(self.growth, float) and not 1 < self.growth <= 1000:
-            yield "growth", f"a factor must be above 1 and at most 1000, not {self.growth:g}"
-        elif isinstance(self.growth, int) and not 1 <= self.growth <= 10**9:
-            yield "growth", f"a step must be between 1 and 10^9 samples, not {self.growth}"
+        if {"growth", "step"} <= self.model_fields_set and self.step is not None:
+            yield "step", "cannot be combined with growth; remove one of them"

@@ -1,0 +1,109 @@
+"""A point that is measured again with another precision: its trainings are used again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from flexhpc.config import Point, checked
+from flexhpc.measuring.point import measure
+from flexhpc.store import PointRecord, RunFolder, read
+from flexhpc.store.status import StatusReader
+from flexhpc.training import Callbacks, Group
+from tests.conftest import Cli
+
+SPEC = """\
+name: precise
+fixed:
+  data: {source: digits, labels: random, n_max: 400}
+  model: {family: linear}
+  training: {optimizer: adam, lr: 1e-2, batch_size: 64, epochs: 60}
+  search: {policy: bisection, start: 16, tolerance: 0.5}
+"""
+CPU = Group(torch.device("cpu"))
+
+
+def point(folder: Path, *overrides: str) -> Point:
+    path = folder / "spec.yaml"
+    path.write_text(SPEC)
+    return checked(path, overrides)[1][0]
+
+
+def record(run: RunFolder, point: Point) -> PointRecord:
+    stored = read(run.point(point.id))
+    assert stored is not None
+    return stored
+
+
+def state(run: RunFolder, point: Point) -> str:
+    return StatusReader(run, [point]).read()[0].state
+
+
+def trainings(record: PointRecord) -> list[tuple[object, ...]]:
+    return [(p.n, p.repeat, p.verdict, p.loss_curve.tobytes()) for p in record.probes]
+
+
+def test_a_bisection_continues_to_a_smaller_tolerance(tmp_path: Path) -> None:
+    run, scratch = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "scratch")
+    wide, narrow = point(tmp_path), point(tmp_path, "search.tolerance=0.2")
+    assert wide.id == narrow.id
+    assert measure(wide, run, CPU, Callbacks()).tolerance == 0.5
+    before = record(run, wide)
+    assert (state(run, wide), state(run, narrow)) == ("done", "stopped")
+    estimate = measure(narrow, run, CPU, Callbacks())
+    after = record(run, wide)
+    assert estimate.tolerance == 0.2
+    assert len(after.probes) > len(before.probes)
+    assert [p.finished for p in after.probes[: len(before.probes)]] == [
+        p.finished for p in before.probes
+    ]
+    assert (state(run, wide), state(run, narrow)) == ("done", "done")
+    assert measure(wide, run, CPU, Callbacks()) == estimate
+    assert [p.finished for p in record(run, wide).probes] == [p.finished for p in after.probes]
+    assert measure(narrow, scratch, CPU, Callbacks()) == estimate
+    assert trainings(record(scratch, narrow)) == trainings(after)
+
+
+def test_a_bayesian_search_continues_to_a_smaller_tolerance_and_a_larger_cap(
+    tmp_path: Path,
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    settings = ("search.policy=bayes", "search.tolerance=0.2")
+    few = point(tmp_path, *settings, "search.max_cost=2")
+    more = point(tmp_path, *settings, "search.max_cost=4")
+    wide = point(tmp_path, "search.policy=bayes")
+    narrow = point(tmp_path, *settings)
+    assert len({p.id for p in (few, more, wide, narrow)}) == 1
+    counts = [0]
+    for request, ended_by in ((few, "max_cost"), (more, "max_cost"), (wide, "tolerance")):
+        estimate = measure(request, run, CPU, Callbacks())
+        assert (estimate.ended_by, estimate.tolerance) == (ended_by, request.search.tolerance)
+        counts.append(len(record(run, request).probes))
+    assert counts == sorted(set(counts)), "each request adds trainings"
+    estimate = measure(narrow, run, CPU, Callbacks())
+    assert (estimate.tolerance, estimate.emc_hi is None) == (0.2, False)
+    stored = record(run, narrow)
+    assert estimate.probes == len(stored.probes) >= counts[-1]
+    for request in (few, more, wide, narrow, point(tmp_path, *settings, "search.at_once=4")):
+        assert state(run, request) == "done"
+        assert measure(request, run, CPU, Callbacks()) == estimate
+    assert len(record(run, narrow).probes) == len(stored.probes)
+
+
+def test_a_sweep_measures_only_what_a_smaller_tolerance_lacks(
+    tmp_path: Path, cli: Cli, untracked: Path
+) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(SPEC)
+    rows = []
+    for tolerance, to_measure in ((0.5, 1), (0.2, 1), (0.5, 0)):
+        change = ("--set", f"search.tolerance={tolerance}")
+        assert json.loads(cli("plan", spec, "--json", *change).stdout)["to_measure"] == to_measure
+        cli("sweep", spec, "--profile", untracked, *change)
+        rows += json.loads(cli("results", "runs/precise", "--format", "json").stdout)
+    first, second, third = rows
+    assert first["point_id"] == second["point_id"]
+    assert first["probes"] < second["probes"] == third["probes"]
+    assert (second["emc"], second["emc_lo"]) == (third["emc"], third["emc_lo"])

@@ -1,0 +1,77 @@
+"""Whether an estimate of one precision answers a request for another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flexhpc.config.sections.search import Bayes, Bisection, Search
+from flexhpc.search import Ask, Estimate, Probe, ProbeResult, advance, is_precise
+from flexhpc.search.arms import SINGLE_ARM
+
+BISECTION = Bisection(policy="bisection", start=64, tolerance=0.2)
+BAYES = Bayes(policy="bayes", start=64, tolerance=0.2)
+CAPPED = BAYES.model_copy(update={"tolerance": 0.05, "max_cost": 12.0})
+
+
+def play(search: Search, history: list[ProbeResult]) -> Estimate:
+    """Continue a search from a history, which is extended."""
+    while isinstance(step := advance(search, 60_000, history), Ask):
+        for n, repeat, _ in step.probes:
+            assert (n, repeat) not in {(r.n, r.repeat) for r in history}
+            verdict, missed = ("fit", 0) if n <= 1000 else ("not_fit", n - 1000)
+            history.append(
+                ProbeResult(n=n, repeat=repeat, verdict=verdict, n_errors=missed, cost=n, share=1.0)
+            )
+    return step
+
+
+@pytest.mark.parametrize(
+    ("search", "change", "answered"),
+    [
+        (BISECTION, {}, True),
+        (BISECTION, {"tolerance": 0.5}, True),
+        (BISECTION, {"tolerance": 0.01}, False),
+        (BISECTION, {"tolerance": 0.01, "max_cost": 2.0}, True),
+        (BAYES, {"tolerance": 0.5, "start": 7}, True),
+        (BAYES, {"at_once": 4}, True),
+        (BAYES, {"max_cost": None}, True),
+        (BAYES, {"tolerance": 0.01}, False),
+        (CAPPED, {"max_cost": 8.0}, True),
+        (CAPPED, {"max_cost": 15.0}, False),
+        (CAPPED, {"max_cost": None}, False),
+        (CAPPED, {"max_cost": 15.0, "tolerance": 3.0}, True),
+    ],
+)
+def test_a_looser_request_is_answered_and_a_tighter_one_continues(
+    search: Search, change: dict, answered: bool
+) -> None:
+    history: list[ProbeResult] = []
+    estimate = play(search, history)
+    other = search.model_copy(update=change)
+    assert is_precise(other, 60_000, history, SINGLE_ARM, estimate) is answered
+    count = len(history)
+    after = play(other, history)
+    if not answered:
+        assert len(history) > count
+        assert is_precise(search, 60_000, history, SINGLE_ARM, after)
+        assert after.emc_hi / after.emc_lo <= estimate.emc_hi / estimate.emc_lo
+
+
+def test_a_training_error_whose_cap_was_reached_continues_with_a_larger_one() -> None:
+    history: list[ProbeResult] = []
+    search = CAPPED.model_copy(update={"eps": [0.3]})
+    estimate = play(search, history)
+    assert estimate.ended_by == "max_cost"
+    more = search.model_copy(update={"max_cost": 60.0})
+    assert not is_precise(more, 60_000, history, SINGLE_ARM, estimate)
+
+
+def test_a_repeat_that_is_missing_is_trained_before_a_further_one() -> None:
+    """Of a round of two the second ended first; then one at a time was requested."""
+    search = BISECTION.model_copy(update={"seeds_per_n": 3})
+    second = ProbeResult(n=64, repeat=1, verdict="fit", n_errors=0, cost=64)
+    assert advance(search, 60_000, [second]) == Ask(probes=(Probe(64, 0),))
+    both = [second, replace(second, repeat=0, verdict="not_fit", n_errors=3)]
+    assert advance(search, 60_000, both) == Ask(probes=(Probe(64, 2),))
