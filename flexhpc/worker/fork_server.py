@@ -27,10 +27,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from flexhpc.errors import InputError, PointError
 from flexhpc.imports import quick_imports
 from flexhpc.worker.entry import run_worker
 from flexhpc.worker.environment import Environment
 from flexhpc.worker.signals import Stop
+from flexhpc.worker.task import TaskFile
 
 WARM = "flexhpc.worker.work"
 """Module that imports everything a worker needs, including torch; given by name, because processes
@@ -114,6 +116,7 @@ class _Server:
         signal.signal(signal.SIGCHLD, self._report_endings)
         for line in sys.stdin:
             order, token = Order(**json.loads(line)), secrets.token_hex(16)
+            _expand_spec(order)
             for rank in range(order.processes):
                 with _no_child_ends():
                     pid = _fork(order, rank, token)
@@ -128,6 +131,13 @@ class _Server:
                 return
             status = os.waitstatus_to_exitcode(status)
             _report(Ended(worker=self._running.pop(pid), pid=pid, status=status))
+
+
+def _expand_spec(order: Order) -> None:
+    """Expand the spec of a launch once for all its workers; a worker reports any error itself."""
+    work = importlib.import_module(WARM)
+    with contextlib.suppress(PointError, InputError, OSError):
+        work.points_of(TaskFile.read(Path(order.task)).spec)
 
 
 @contextlib.contextmanager

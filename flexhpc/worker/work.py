@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TextIO
@@ -63,7 +64,7 @@ def work(task: TaskFile, environment: Environment, stop: Stop) -> int:
             host=environment.host,
             token=environment.token,
         )
-        _, points = checked(Path(task.spec))
+        points = points_of(task.spec)
         by_id = {point.id: point for point in points}
         if group.rank > 0:
             assist(by_id, group, stop.is_set)
@@ -90,6 +91,15 @@ def work(task: TaskFile, environment: Environment, stop: Stop) -> int:
         _log(f"stopped: {stop.reason}")
         raise SystemExit(EXIT_REQUEUE)
     return worker.failed
+
+
+@lru_cache(maxsize=1)
+def points_of(spec: str) -> list[Point]:
+    """Return the points of the frozen spec of a launch.
+
+    The fork server calls this before it forks, so that its workers do not expand the spec again.
+    """
+    return checked(Path(spec))[1]
 
 
 def _check_versions(task: TaskFile) -> None:
