@@ -10,6 +10,7 @@ import numpy as np
 from flexhpc.config.sections.data import ImageFolder
 from flexhpc.data.dataset import Part, Source
 from flexhpc.data.decode import SUFFIXES, image_part
+from flexhpc.data.packed import check_not_a_file
 from flexhpc.errors import PointError
 
 
@@ -25,10 +26,9 @@ def open_image_folder(data: ImageFolder, seed: int = 0) -> Source:
             different sizes.
     """
     root = Path(data.root).expanduser()
+    check_not_a_file(data.root)
     if not root.is_dir():
-        raise PointError(
-            f"data.root: {data.root} is neither a folder nor a file of `flexhpc data prepare`"
-        )
+        raise PointError(f"data.root: {data.root} is not a folder")
     folder = root / "train" if (root / "train").is_dir() else root
     classes = _folders(folder)
     if len(classes) < 2:

@@ -22,6 +22,7 @@ from flexhpc.atomic import open_regular, replacing
 from flexhpc.data.dataset import Array, Part, Source, Summary
 from flexhpc.data.raw_files import array_blocks, open_array, readable
 from flexhpc.data.summary import summary_of
+from flexhpc.errors import PointError
 
 MARK = "flexhpc packed data 002"
 _KIND = "a file of `flexhpc data prepare`"
@@ -77,6 +78,12 @@ def is_packed(path: Path) -> bool:
     except OSError:
         return False
     return start.startswith(b"PK\x03\x04") and start[_LOCAL_HEADER:] == MARK.encode()
+
+
+def check_not_a_file(root: str | None) -> None:
+    """Raise PointError if the root of an image set is a file: it is not a packed one."""
+    if root is not None and Path(root).expanduser().is_file():
+        raise PointError(f"data.root: {root} is neither a folder nor {_KIND}")
 
 
 def open_packed(path: Path) -> Packed:

@@ -15,7 +15,7 @@ from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.dataset import Part, Source
 from flexhpc.data.idx import open_mnist
 from flexhpc.data.images import reshaped
-from flexhpc.data.packed import is_packed, open_packed
+from flexhpc.data.packed import check_not_a_file, is_packed, open_packed
 from flexhpc.data.places import roots
 from flexhpc.errors import PointError
 
@@ -47,10 +47,7 @@ def open_files(data: Data, seed: int) -> Source:
 
 def open_image_set(data: ImageSet, seed: int) -> Source:
     """Open a standard image set."""
-    if data.root is not None and Path(data.root).expanduser().is_file():
-        raise PointError(
-            f"data.root: {data.root} is neither a folder nor a file of `flexhpc data prepare`"
-        )
+    check_not_a_file(data.root)
     openers = {"cifar5m": open_cifar5m, "cifar10": open_cifar, "cifar100": open_cifar}
     return openers.get(data.source, open_mnist)(data.source, data.root)
 

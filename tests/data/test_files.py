@@ -265,7 +265,7 @@ def test_image_folder_without_enough(tmp_path: Path, classes: dict, expected: st
     write_images(tmp_path, classes)
     with pytest.raises(PointError, match=expected):
         folder_of(tmp_path)
-    with pytest.raises(PointError, match="neither a folder nor a file of `flexhpc data prepare`"):
+    with pytest.raises(PointError, match="is not a folder"):
         folder_of(tmp_path / "nowhere")
 
 

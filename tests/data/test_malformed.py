@@ -94,7 +94,7 @@ def test_a_named_pipe_is_refused(pipe: str, data: str, tmp_path: Path) -> None:
     problem = message(tmp_path, data)
     assert pipe.partition("/")[0] in problem
     assert re.search(
-        "not a regular file|file not found|not a file|not a .tar file|neither a folder", problem
+        "not a regular file|file not found|not a file|not a .tar file|not a folder", problem
     )
 
 

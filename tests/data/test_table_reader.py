@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -113,16 +111,6 @@ def test_damaged_archives_and_parquet_files_give_one_line(tmp_path: Path) -> Non
             said.append(str(error))
     assert said
     assert not any("\n" in line for line in said)
-
-
-def test_whole_archives_are_read(tmp_path: Path) -> None:
-    csv = written(tmp_path / "t.csv", "x,y\n1,0\n2,1\n")
-    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
-        archive.write(csv, "t.csv")
-    with tarfile.open(tmp_path / "t.tar", "w") as tar:
-        tar.add(csv, "t.csv")
-    prints = {table(tmp_path / f"t.{end}").fingerprint for end in ("csv", "zip", "tar")}
-    assert len(prints) == 1
 
 
 def seen_of(path: Path, values: Any) -> tuple[np.ndarray, np.ndarray]:
