@@ -142,10 +142,10 @@ def mixer(model: Mixer, shape: Shape, classes: int) -> nn.Module:
     The MLPs over patches have ``width`` / 2 units, rounded down, those over channels 4 ``width``.
     """
     timm = _timm()
-    if _width(model) < model.narrowest:
+    if _width(model) < model.min_width:
         raise PointError(
             f"model.width: too small ({model.width}): the MLPs over patches have width / 2 units; "
-            f"use at least {model.narrowest}"
+            f"use at least {model.min_width}"
         )
     result: nn.Module = timm.models.MlpMixer(
         **_patch_options(timm, model, shape, classes), num_blocks=model.depth
