@@ -1,1 +1,1 @@
-"""EMCs of plain training loops that share no line with flexhpc, to hold its own against."""
+"""EMCs of plain training loops, independent of flexhpc, to compare with."""

@@ -1,4 +1,4 @@
-"""Does flexhpc's search say what the plain loops counted? A posterior predictive check."""
+"""Compare flexhpc's search with the counts of the plain loops: a posterior predictive check."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from tests.reference.recipes import Count, Recipe
 
 Floats = NDArray[np.float64]
 TOLERANCE = 0.2
-"""Of the search: half the width of the interval at which it ends."""
+"""Half-width of the interval at which the search ends."""
 _DRAWS = 4_000
 _UNKNOWN = -1
-"""Samples missed, where only the verdict is known."""
-_SURE = 1e-9
-"""No curve is taken to be surer of a verdict than this."""
+"""Number of missed samples if only the verdict is known."""
+_MIN_PROBABILITY = 1e-9
+"""Probabilities are clipped to this and one minus this."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """What flexhpc says of a recipe.
+class Measured:
+    """Result of flexhpc for a recipe.
 
     Attributes:
         estimate: the EMC and its interval.
-        history: the probes behind it.
-        curve: the posterior that they make.
-        n_limit: the largest n there is (samples).
+        history: its probes.
+        curve: posterior of the fit curve.
+        n_limit: largest available n (samples).
     """
 
     estimate: Estimate
@@ -52,7 +52,7 @@ class Found:
     n_limit: int
 
 
-def search(recipe: Recipe) -> Found:
+def search(recipe: Recipe) -> Measured:
     """Measure a recipe by the default search."""
     with _point(recipe) as point:
         samples = load_samples(point.data, point.seed)
@@ -61,9 +61,9 @@ def search(recipe: Recipe) -> Found:
         limit, arms = samples.n_limit, point.coordinates
         while not isinstance(step := advance(point.search, limit, history, arms), Estimate):
             for probe in step.probes:
-                ended = run_probe(point, samples, probe, None, group, Callbacks())
-                history += history_of([ended], point.training)
-    return Found(
+                record = run_probe(point, samples, probe, None, group, Callbacks())
+                history += history_of([record], point.training)
+    return Measured(
         estimate=step,
         history=history,
         curve=posterior(history, samples.n_limit),
@@ -73,10 +73,10 @@ def search(recipe: Recipe) -> Found:
 
 @contextmanager
 def _point(recipe: Recipe) -> Iterator[Point]:
-    """Check the recipe as a sweep spec of one point; its data is there as long as this is open."""
+    """Yield the point of a recipe; its data exists within the context."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        fixed = {key: dict(words) for key, words in recipe.words.items()}
+        fixed = {key: dict(section) for key, section in recipe.sections.items()}
         source = fixed["data"]["source"]
         if source == "image_folder":
             unpack(CIFAR10, folder)
@@ -112,17 +112,17 @@ def n50(curve: FitCurve) -> Quantiles:
 
 
 def p_value(curve: FitCurve, counts: Sequence[Count], seed: int = 0) -> float:
-    """Return how often counts that follow the curve stray from it as far as the given ones.
+    """Return the probability that counts of the curve deviate from it as much as these.
 
     A posterior predictive check (Gelman, Meng and Stern 1996): the deviance of the counts under
-    each curve that the posterior holds likely, against that of binomial counts drawn from it.
+    each curve of the posterior, against that of binomial counts drawn from it.
     """
     rng = np.random.default_rng(seed)
     cells = curve.thin(_DRAWS, curve.threshold)
     n = np.array([count.n for count in counts], np.float64)
     of = np.array([count.of for count in counts])
     fitted = np.array([count.fitted for count in counts])
-    chance = np.clip(cells.chance(n), _SURE, 1 - _SURE)
+    chance = np.clip(cells.chance(n), _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)
     drawn = rng.binomial(of, chance)
     return float(np.mean(_deviance(drawn, of, chance) >= _deviance(fitted, of, chance)))
 

@@ -1,4 +1,4 @@
-"""Samples for the plain loops, read and standardised as a careful user does it."""
+"""Samples for the plain loops, read and standardised independently of flexhpc."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from torch import Tensor
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 TABLES = Path(__file__).resolve().parents[3] / "shared" / "data"
-"""Beside the checkout, not part of it."""
+"""Next to the checkout."""
 CIFAR10 = TABLES / "cifar10-jpeg.tar.xz"
 
 Array = NDArray[Any]
-Words = Mapping[str, Any]
+Section = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Samples:
     Attributes:
         inputs: float32 images (n, channels, height, width) or vectors (n, features).
         labels: int64 (n,), from 0 to classes - 1.
-        classes: how many there are.
+        classes: number of classes.
     """
 
     inputs: Tensor
@@ -44,9 +44,8 @@ class Samples:
     classes: int
 
 
-def needed(data: Words) -> Path | None:
-    """Return the file or folder that a recipe's data is read from; None for what ships with
-    scikit-learn."""
+def needed(data: Section) -> Path | None:
+    """Return the file or folder of a recipe's data; None for data of scikit-learn."""
     return {
         "digits": None,
         "fashion_mnist": FASHION_MNIST,
@@ -57,30 +56,29 @@ def needed(data: Words) -> Path | None:
     }[data["source"]]
 
 
-def read(data: Words) -> Samples:
-    """Return the samples that the ``data`` words of a recipe speak of.
-
-    Labels that are not the data set's own are drawn once for all of its samples.
-    """
-    inputs, own = _read(data["source"])
+def read(data: Section) -> Samples:
+    """Return the samples of the ``data`` section of a recipe."""
+    inputs, original = _read(data["source"])
     if "class_map" in data:
-        own = torch.tensor(data["class_map"])[own]
-    classes = int(own.max()) + 1
-    return Samples(inputs=inputs, **_labelled(data, own, classes))
+        original = torch.tensor(data["class_map"])[original]
+    classes = int(original.max()) + 1
+    return Samples(inputs=inputs, **_labelled(data, original, classes))
 
 
-def _labelled(data: Words, own: Tensor, classes: int) -> dict[str, Any]:
+def _labelled(data: Section, original: Tensor, classes: int) -> dict[str, Any]:
     rng = torch.Generator().manual_seed(1)
     kind = data.get("labels", "original")
     if kind == "random":
         classes = data.get("classes", classes)
-        own = torch.randint(classes, own.shape, generator=rng)
+        original = torch.randint(classes, original.shape, generator=rng)
     elif kind == "corrupted":
-        wrong = torch.randperm(len(own), generator=rng)[: round(data["corruption"] * len(own))]
+        wrong = torch.randperm(len(original), generator=rng)[
+            : round(data["corruption"] * len(original))
+        ]
         shift = torch.randint(1, classes, wrong.shape, generator=rng)
-        own = own.clone()
-        own[wrong] = (own[wrong] + shift) % classes
-    return {"labels": own, "classes": classes}
+        original = original.clone()
+        original[wrong] = (original[wrong] + shift) % classes
+    return {"labels": original, "classes": classes}
 
 
 @cache
@@ -136,7 +134,7 @@ def _cifar10() -> tuple[Array, Array]:
 
 
 def _covtype() -> tuple[Array, Array]:
-    """Ten quantities, and 44 columns that are 0 or 1 and stay so."""
+    """Ten numeric columns, and 44 binary ones that are not standardised."""
     values = pd.read_csv(TABLES / "covtype_15k.csv").to_numpy(np.float64)
     features = np.concatenate([_per_feature(values[:, :10]), values[:, 10:-1]], axis=1)
     return features, values[:, -1] - 1
@@ -148,13 +146,13 @@ def _adult() -> tuple[Array, Array]:
 
 
 def _credit() -> tuple[Array, Array]:
-    """X2 to X4 are sex, education and marriage: classes written as numbers."""
+    """X2 to X4 are sex, education and marriage: categories written as numbers."""
     table = pd.read_csv(TABLES / "uci_credit_card.csv").drop(columns="ID")
     return _table(table.drop(columns="Y"), ["X2", "X3", "X4"]), table["Y"].to_numpy()
 
 
 def _table(table: pd.DataFrame, classes: list[str]) -> Array:
-    """Standardise the numbers of a table and write its classes one-hot."""
+    """Standardise numeric columns and encode the categories one-hot."""
     text = [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name])]
     classes = [*classes, *text]
     numbers = table.drop(columns=classes).to_numpy(np.float64)

@@ -1,4 +1,4 @@
-"""A plain training loop: does a network fit n samples perfectly, within its budget?
+"""Plain training loops: does a network fit n samples perfectly, within its budget?
 
 Nothing here is imported from flexhpc.
 """
@@ -6,30 +6,36 @@ Nothing here is imported from flexhpc.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pytorch_optimizer import SOAP, Muon
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from tests.reference.data import Samples
-from tests.reference.networks import network
-from tests.reference.optimizers import optimizer
 
-Words = Mapping[str, Any]
+Section = Mapping[str, Any]
+Shape = tuple[int, ...]
+_ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+}
+_EPSILON = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
-    """How a training ended.
+class Result:
+    """Result of a training.
 
     Attributes:
-        misses: samples of the subset that the network gets wrong, in eval mode.
-        updates: how many it took.
-        epochs: passes begun.
+        misses: samples of the subset that are misclassified, in eval mode.
+        updates: number of updates.
+        epochs: number of epochs, including a partial one.
     """
 
     misses: int
@@ -38,14 +44,14 @@ class Ended:
 
     @property
     def fitted(self) -> bool:
-        """Whether all samples are right."""
+        """Whether all samples are classified correctly."""
         return self.misses == 0
 
 
-def train(model: Words, training: Words, samples: Samples, n: int, seed: int) -> Ended:
+def train(model: Section, training: Section, samples: Samples, n: int, seed: int) -> Result:
     """Train a fresh network on a fresh random subset of ``n`` samples.
 
-    Training ends with the first epoch after which all samples are right, or with the budget.
+    Training ends with the first epoch after which all samples are fitted, or with the budget.
     """
     torch.manual_seed(seed)
     subset = torch.randperm(len(samples.labels))[:n]
@@ -72,7 +78,7 @@ def train(model: Words, training: Words, samples: Samples, n: int, seed: int) ->
         if not math.isfinite(loss.item()):
             break
         misses = missed(net, inputs, labels)
-    return Ended(misses=misses, updates=updates, epochs=epochs)
+    return Result(misses=misses, updates=updates, epochs=epochs)
 
 
 def batch_sizes(n: int, most: int) -> list[int]:
@@ -83,6 +89,160 @@ def batch_sizes(n: int, most: int) -> list[int]:
 
 @torch.no_grad()
 def missed(net: nn.Module, inputs: Tensor, labels: Tensor) -> int:
-    """Return how many samples the network gets wrong in eval mode."""
+    """Return the number of misclassified samples in eval mode."""
     net.eval()
     return int((net(inputs).argmax(1) != labels).sum())
+
+
+def network(model: Section, shape: Shape, classes: int) -> nn.Module:
+    """Return an untrained network: (n, *shape) -> (n, classes)."""
+    return _BUILDERS[model["family"]](model, shape, classes)
+
+
+def _linear(model: Section, shape: Shape, classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), classes))
+
+
+def _mlp(model: Section, shape: Shape, classes: int) -> nn.Module:
+    activation = _ACTIVATIONS[model.get("activation", "relu")]
+    layers: list[nn.Module] = [nn.Flatten()]
+    features = math.prod(shape)
+    for _ in range(model["depth"]):
+        layers += [nn.Linear(features, model["width"]), activation()]
+        features = model["width"]
+    return nn.Sequential(*layers, nn.Linear(features, classes))
+
+
+def _cnn(model: Section, shape: Shape, classes: int) -> nn.Module:
+    activation = _ACTIVATIONS[model.get("activation", "relu")]
+    layers: list[nn.Module] = []
+    channels, out = shape[0], model["width"]
+    for _ in range(model["depth"]):
+        layers += [nn.Conv2d(channels, out, 3, stride=2, padding=1), activation()]
+        channels, out = out, 2 * out
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)
+    )
+
+
+def _vit(model: Section, shape: Shape, classes: int) -> nn.Module:
+    from timm.models import VisionTransformer
+
+    vit: nn.Module = VisionTransformer(
+        img_size=shape[1],
+        patch_size=model["patch"],
+        in_chans=shape[0],
+        num_classes=classes,
+        embed_dim=model["width"],
+        depth=model["depth"],
+        num_heads=model["heads"],
+    )
+    return vit
+
+
+def _mixer(model: Section, shape: Shape, classes: int) -> nn.Module:
+    from timm.models import MlpMixer
+
+    mixer: nn.Module = MlpMixer(
+        img_size=shape[1],
+        patch_size=model["patch"],
+        in_chans=shape[0],
+        num_classes=classes,
+        embed_dim=model["width"],
+        num_blocks=model["depth"],
+    )
+    return mixer
+
+
+def _resnet(model: Section, shape: Shape, classes: int) -> nn.Module:
+    """Two stages of basic blocks behind a stem of three 3x3 convolutions.
+
+    The stem keeps the size of small images, as is usual for CIFAR.
+    """
+    from timm.models.resnet import BasicBlock, ResNet
+
+    width, depth = model["width"], model["depth"]
+    assert depth == 2, "one block in each of two stages"
+    block: Any = BasicBlock
+    resnet: Any = ResNet(
+        block,
+        (1, 1),
+        channels=(width, 2 * width),
+        in_chans=shape[0],
+        num_classes=classes,
+        stem_type="deep",
+        stem_width=width // 2,
+    )
+    resnet.conv1[0].stride = (1, 1)
+    resnet.maxpool = nn.Identity()
+    resnet.layer3 = resnet.layer4 = nn.Identity()
+    net: nn.Module = resnet
+    return net
+
+
+_BUILDERS: Mapping[str, Callable[[Section, Shape, int], nn.Module]] = {
+    "linear": _linear,
+    "mlp": _mlp,
+    "cnn": _cnn,
+    "vit": _vit,
+    "mixer": _mixer,
+    "resnet": _resnet,
+}
+
+
+class Shampoo(torch.optim.Optimizer):
+    """Gupta, Koren and Singer 2018, algorithm 2, with an L2 penalty."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]  # no loss
+        for group in self.param_groups:
+            for weight in group["params"]:
+                gradient = weight.grad + group["weight_decay"] * weight
+                weight -= group["lr"] * self._preconditioned(weight, gradient)
+
+    def _preconditioned(self, weight: nn.Parameter, gradient: Tensor) -> Tensor:
+        state = self.state[weight]
+        if "sums" not in state:
+            state["sums"] = [_EPSILON * torch.eye(side) for side in gradient.shape]
+        order = gradient.dim()
+        result = gradient
+        for axis, total in enumerate(state["sums"]):
+            others = [other for other in range(order) if other != axis]
+            total += torch.tensordot(gradient, gradient, dims=(others, others))
+            values, vectors = torch.linalg.eigh(total)
+            roots = values.clamp(min=_EPSILON) ** (-1 / (2 * order))
+            root = vectors @ torch.diag(roots) @ vectors.T
+            result = torch.tensordot(root, result, dims=([1], [axis])).movedim(0, axis)
+        return result
+
+
+def optimizer(training: Section, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the optimizer of the ``training`` section of a recipe."""
+    name, lr, decay = training["optimizer"], training["lr"], training.get("weight_decay", 0.0)
+    weights = list(parameters)
+    if name in ("sgd", "gd"):
+        return torch.optim.SGD(weights, lr=lr, momentum=training["momentum"], weight_decay=decay)
+    if name == "muon":
+        return _muon(weights, lr, decay)
+    classes: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+        "shampoo": Shampoo,
+        "soap": SOAP,
+    }
+    return classes[name](weights, lr=lr, weight_decay=decay)
+
+
+def _muon(weights: list[nn.Parameter], lr: float, decay: float) -> torch.optim.Optimizer:
+    """Return Muon for matrices and kernels, with AdamW at a tenth of the rate for vectors."""
+    matrices = [weight for weight in weights if weight.dim() > 1]
+    vectors = [weight for weight in weights if weight.dim() <= 1]
+    return Muon(
+        [
+            {"params": matrices, "use_muon": True, "lr": lr, "weight_decay": decay},
+            {"params": vectors, "use_muon": False, "lr": lr / 10, "weight_decay": decay},
+        ]
+    )

@@ -1,38 +1,50 @@
-"""The recipes that both sides train, and what the plain loops counted of each."""
+"""Recipes that flexhpc and the plain loops train, and the fits that the plain loops counted.
+
+Usage: python -m tests.reference.recipes [RECIPE ...]
+Counts the fits of recipes and stores them in counts.json; without names, those that are missing or
+belong to a changed recipe. Half an hour on a core.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
+from tests.reference.data import needed, read
+from tests.reference.loops import train
+
+SEEDS = 8
 _HERE = Path(__file__).parent
 COUNTS = _HERE / "counts.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to train, in the words of a sweep spec.
+    """A training in the sections of a sweep spec.
 
     Attributes:
-        name: says family, optimizer and data.
-        words: its sections ``data``, ``model`` and ``training``.
-        n: the sizes of subsets at which the plain loop is counted (samples).
+        name: family, optimizer and data.
+        sections: ``data``, ``model`` and ``training``.
+        n: sizes of subsets at which fits of the plain loop are counted (samples).
     """
 
     name: str
-    words: Mapping[str, Mapping[str, Any]]
+    sections: Mapping[str, Mapping[str, Any]]
     n: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """How many trainings at one ``n`` ended with a perfect fit: ``fitted`` out of ``of``."""
+    """Trainings at one ``n`` with a perfect fit: ``fitted`` out of ``of``."""
 
     n: int
     fitted: int
@@ -42,14 +54,14 @@ class Count:
 @cache
 def recipes() -> Mapping[str, Recipe]:
     """Return all recipes by name."""
-    written = yaml.safe_load((_HERE / "recipes.yaml").read_text())
+    content = yaml.safe_load((_HERE / "recipes.yaml").read_text())
     return {
         name: Recipe(
             name=name,
-            words={key: words[key] for key in ("data", "model", "training")},
-            n=tuple(words["n"]),
+            sections={key: sections[key] for key in ("data", "model", "training")},
+            n=tuple(sections["n"]),
         )
-        for name, words in written.items()
+        for name, sections in content.items()
     }
 
 
@@ -57,26 +69,62 @@ def counts_of(recipe: Recipe) -> list[Count]:
     """Return the stored counts of the plain loop.
 
     Raises:
-        LookupError: none are stored, or they are those of other words.
+        LookupError: none are stored for this recipe as it is now.
     """
     stored = _stored().get(recipe.name)
-    if stored is None or stored["words"] != recipe.words:
+    if stored is None or stored["sections"] != recipe.sections:
         raise LookupError(
-            f"{COUNTS.name} holds no counts of {recipe.name} as it is written now; "
-            f"run python -m tests.reference.record {recipe.name}"
+            f"{COUNTS.name}: no counts of the current {recipe.name}; "
+            f"run python -m tests.reference.recipes {recipe.name}"
         )
     return [Count(**count) for count in stored["counts"]]
 
 
 def store(recipe: Recipe, counts: list[Count]) -> None:
-    """Write the counts of one recipe beside those of the others."""
+    """Store the counts of one recipe."""
     stored = _stored()
-    stored[recipe.name] = {"words": recipe.words, "counts": [vars(count) for count in counts]}
-    kept = (name for name in recipes() if name in stored)
-    lines = [f" {json.dumps(name)}: {json.dumps(stored[name])}" for name in kept]
+    stored[recipe.name] = {"sections": recipe.sections, "counts": [vars(count) for count in counts]}
+    names = (name for name in recipes() if name in stored)
+    lines = [f" {json.dumps(name)}: {json.dumps(stored[name])}" for name in names]
     COUNTS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def _stored() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(COUNTS.read_text()) if COUNTS.exists() else {}
-    return found
+    stored: dict[str, Any] = json.loads(COUNTS.read_text()) if COUNTS.exists() else {}
+    return stored
+
+
+def count(recipe: Recipe, n: int, seeds: range) -> Count:
+    """Train a recipe at one ``n`` with each of the seeds."""
+    sections = recipe.sections
+    samples = read(sections["data"])
+    results = [train(sections["model"], sections["training"], samples, n, seed) for seed in seeds]
+    return Count(n=n, fitted=sum(result.fitted for result in results), of=len(results))
+
+
+def _missing(recipe: Recipe) -> bool:
+    try:
+        return [counted.n for counted in counts_of(recipe)] != list(recipe.n)
+    except LookupError:
+        return True
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    names = sys.argv[1:] or [name for name, recipe in recipes().items() if _missing(recipe)]
+    for name in names:
+        recipe = recipes()[name]
+        path = needed(recipe.sections["data"])
+        if path is not None and not path.exists():
+            print(f"{name}: skipped, {path} not found", flush=True)
+            continue
+        started = time.monotonic()
+        # Each n has different seeds, so that its count is independent of the others.
+        counts = [count(recipe, n, range(SEEDS * n, SEEDS * (n + 1))) for n in recipe.n]
+        store(recipe, counts)
+        text = ", ".join(f"{c.n}: {c.fitted}/{c.of}" for c in counts)
+        print(f"{name}: {text} ({time.monotonic() - started:.0f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
-"""Print the plain loops' EMCs beside flexhpc's, as Markdown.
+"""Print the EMCs of the plain loops and of flexhpc as Markdown.
 
 Usage: python -m tests.reference.table [RECIPE ...]
-Measures each recipe by flexhpc's default search: a quarter of an hour on a core.
+A quarter of an hour on a core.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from flexhpc.measuring.probe import choose_device
-from tests.reference.agreement import Found, by_counts, n50, p_value, search
+from tests.reference.agreement import Measured, by_counts, n50, p_value, search
 from tests.reference.data import needed
 from tests.reference.recipes import Count, Recipe, counts_of, recipes
 
@@ -20,19 +20,19 @@ HEAD = (
 )
 
 
-def row(recipe: Recipe, counts: Sequence[Count], found: Found) -> str:
-    """Return a recipe's line: both EMCs with their 90 % intervals, and the check's p."""
-    told = ", ".join(f"{c.n}: {c.fitted}/{c.of}" for c in counts)
-    lower, middle, upper = n50(by_counts(counts, found.n_limit))
-    estimate = found.estimate
-    ours = f"{estimate.emc} [{estimate.emc_lo}, {estimate.emc_hi}]"
+def row(recipe: Recipe, counts: Sequence[Count], measured: Measured) -> str:
+    """Return the row of a recipe: both EMCs with their 90 % intervals, and the p value."""
+    fits = ", ".join(f"{c.n}: {c.fitted}/{c.of}" for c in counts)
+    lower, middle, upper = n50(by_counts(counts, measured.n_limit))
+    estimate = measured.estimate
+    interval = f"{estimate.emc} [{estimate.emc_lo}, {estimate.emc_hi}]"
     cells = [
         recipe.name,
-        told,
+        fits,
         f"{middle:.0f} [{lower:.0f}, {upper:.0f}]",
-        ours if estimate.censored == "none" else f"{ours} {estimate.censored}-censored",
+        interval if estimate.censored == "none" else f"{interval} {estimate.censored}-censored",
         str(estimate.probes),
-        f"{p_value(found.curve, counts):.3f}",
+        f"{p_value(measured.curve, counts):.3f}",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -42,9 +42,9 @@ def main() -> None:
     print(HEAD, flush=True)
     for name in sys.argv[1:] or recipes():
         recipe = recipes()[name]
-        place = needed(recipe.words["data"])
-        if place is not None and not place.exists():
-            print(f"{name}: left out, there is no {place}", file=sys.stderr, flush=True)
+        path = needed(recipe.sections["data"])
+        if path is not None and not path.exists():
+            print(f"{name}: skipped, {path} not found", file=sys.stderr, flush=True)
             continue
         print(row(recipe, counts_of(recipe), search(recipe)), flush=True)
 

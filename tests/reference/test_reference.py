@@ -1,4 +1,4 @@
-"""flexhpc's EMCs against plain PyTorch loops of the same recipes that share no line with it."""
+"""flexhpc's EMCs against those of plain PyTorch loops."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from tests.conftest import REPOSITORY
 from tests.reference.agreement import by_counts, n50, p_value, search
 from tests.reference.data import needed, read
 from tests.reference.loops import batch_sizes
-from tests.reference.recipes import Count, counts_of, recipes
-from tests.reference.record import SEEDS, count
+from tests.reference.recipes import SEEDS, Count, count, counts_of, recipes
 from tests.reference.table import HEAD, row
 
 CHEAP = "mlp_adam_digits"
@@ -26,16 +25,16 @@ LEAST_P = 0.005
 CURVE = [Count(n=n, fitted=fitted, of=8) for n, fitted in ((80, 8), (100, 6), (125, 2), (160, 0))]
 
 
-def test_the_plain_loops_use_nothing_of_flexhpc() -> None:
-    told = "import sys, tests.reference.record; print('flexhpc' in sys.modules)"
+def test_the_plain_loops_do_not_import_flexhpc() -> None:
+    code = "import sys, tests.reference.recipes; print('flexhpc' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", told], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120
     )
     assert done.stdout.strip() == "False", done.stderr
 
 
 @pytest.mark.parametrize("name", recipes())
-def test_stored_counts_are_of_the_recipe_and_go_from_all_to_none(name: str) -> None:
+def test_stored_counts_match_the_recipes(name: str) -> None:
     recipe = recipes()[name]
     counts = counts_of(recipe)
     assert tuple(c.n for c in counts) == recipe.n == tuple(sorted(recipe.n))
@@ -45,9 +44,9 @@ def test_stored_counts_are_of_the_recipe_and_go_from_all_to_none(name: str) -> N
 
 
 def test_the_recipes_cover_families_optimizers_and_labels() -> None:
-    def used(section: str, key: str) -> set[str]:
-        words = [recipe.words[section] for recipe in recipes().values()]
-        return {some[key] for some in words if key in some}
+    def used(name: str, key: str) -> set[str]:
+        sections = [recipe.sections[name] for recipe in recipes().values()]
+        return {section[key] for section in sections if key in section}
 
     assert used("model", "family") >= {"linear", "mlp", "cnn", "vit", "resnet", "mixer"}
     assert used("training", "optimizer") >= {
@@ -57,17 +56,17 @@ def test_the_recipes_cover_families_optimizers_and_labels() -> None:
     assert len(recipes()) >= 12
 
 
-@given(n=st.integers(1, 5000), most=st.integers(1, 300))
-def test_batches_are_as_few_as_can_be_and_near_equal(n: int, most: int) -> None:
-    sizes = batch_sizes(n, most)
+@given(n=st.integers(1, 5000), largest=st.integers(1, 300))
+def test_batches_are_few_and_near_equal(n: int, largest: int) -> None:
+    sizes = batch_sizes(n, largest)
     assert sum(sizes) == n
-    assert max(sizes) <= most
-    assert len(sizes) == -(-n // most)
+    assert max(sizes) <= largest
+    assert len(sizes) == -(-n // largest)
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_a_cheap_recipe_still_has_the_stored_counts() -> None:
-    """With seeds of its own: at each n the two counts may be of one chance."""
+def test_a_cheap_recipe_agrees_with_its_stored_counts() -> None:
+    """With different seeds: both counts may have the same probability."""
     recipe = recipes()[CHEAP]
     for stored in (counts_of(recipe)[0], counts_of(recipe)[-1]):
         again = count(recipe, stored.n, range(4))
@@ -75,7 +74,7 @@ def test_a_cheap_recipe_still_has_the_stored_counts() -> None:
         assert fisher_exact(np.array(table)).pvalue > 0.01
 
 
-def test_corrupted_labels_are_wrong_as_often_as_said() -> None:
+def test_the_fraction_of_corrupted_labels() -> None:
     clean = read({"source": "digits"})
     dirty = read({"source": "digits", "labels": "corrupted", "corruption": 0.3})
     wrong = (clean.labels != dirty.labels).sum()
@@ -84,7 +83,7 @@ def test_corrupted_labels_are_wrong_as_often_as_said() -> None:
     assert torch.equal(clean.inputs, dirty.inputs)
 
 
-def test_the_check_accepts_counts_of_the_curve_and_refuses_those_of_others() -> None:
+def test_the_check_accepts_counts_of_the_curve_only() -> None:
     curve = by_counts(CURVE, 2000)
     assert n50(curve)[1] == pytest.approx(111, rel=0.05)
     assert p_value(curve, CURVE) > 0.3
@@ -97,8 +96,8 @@ def test_the_check_accepts_counts_of_the_curve_and_refuses_those_of_others() -> 
 @pytest.mark.parametrize("name", recipes())
 def test_the_search_agrees_with_the_plain_loop(name: str) -> None:
     recipe = recipes()[name]
-    place = needed(recipe.words["data"])
-    if place is not None and not place.exists():
-        pytest.skip(f"no {place}")
-    counts, found = counts_of(recipe), search(recipe)
-    assert p_value(found.curve, counts) >= LEAST_P, f"{HEAD}\n{row(recipe, counts, found)}"
+    path = needed(recipe.sections["data"])
+    if path is not None and not path.exists():
+        pytest.skip(f"{path} not found")
+    counts, measured = counts_of(recipe), search(recipe)
+    assert p_value(measured.curve, counts) >= LEAST_P, f"{HEAD}\n{row(recipe, counts, measured)}"

@@ -27,8 +27,8 @@ from flexhpc.training import Group
 from flexhpc.training.curvature import Ritz, hessian_product, lanczos, ritz
 from tests.conftest import REPOSITORY
 
-ALONE = Group(torch.device("cpu"))
-MANY = 10_000
+SINGLE_PROCESS = Group(torch.device("cpu"))
+MAX_PRODUCTS = 10_000
 
 
 def tanh_net() -> nn.Module:
@@ -74,7 +74,7 @@ def test_ritz_values_of_dense_hessians(make: Callable[[], nn.Module], shards: in
     model = make().train()
     inputs, labels = samples()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    result = ritz(model, inputs, labels, ALONE, MANY, seed=1, shards=shards)
+    result = ritz(model, inputs, labels, SINGLE_PROCESS, MAX_PRODUCTS, seed=1, shards=shards)
     assert model.training
     for key, value in model.state_dict().items():
         assert value.dtype == before[key].dtype
@@ -95,7 +95,7 @@ def test_frozen_and_unused_parameters() -> None:
     model.register_parameter("unused", nn.Parameter(torch.ones(3)))
     model[3].weight.requires_grad_(False)
     inputs, labels = samples()
-    result = ritz(model, inputs, labels, ALONE, MANY, seed=1)
+    result = ritz(model, inputs, labels, SINGLE_PROCESS, MAX_PRODUCTS, seed=1)
     spectrum = eigenvalues(model, inputs, labels)
     assert len(spectrum) == sum(p.numel() for p in tanh_net().parameters()) - 12 + 3
     assert result.min == pytest.approx(float(spectrum[0]), abs=1e-8)
@@ -170,7 +170,7 @@ def test_a_non_finite_hessian_gives_nan(value: float) -> None:
     model = tanh_net()
     with torch.no_grad():
         model[3].weight[0, 0] = value
-    result = ritz(model, *samples(), ALONE, 20, seed=0)
+    result = ritz(model, *samples(), SINGLE_PROCESS, 20, seed=0)
     assert math.isnan(result.min)
     assert math.isnan(result.residual_max)
     assert result.products == 1
@@ -220,13 +220,13 @@ class OnceLayer(nn.Module):
 def test_a_missing_second_derivative_is_an_error() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), OnceLayer(), nn.Tanh(), nn.Linear(4, 3))
     with pytest.raises(PointError, match=r"gates.curvature: needs second derivatives.*turn the"):
-        ritz(model, *samples(), ALONE, 20, seed=0)
+        ritz(model, *samples(), SINGLE_PROCESS, 20, seed=0)
 
 
 def test_other_errors_are_raised_unchanged() -> None:
     inputs, labels = samples()
     with pytest.raises(RuntimeError, match="shape"):
-        ritz(tanh_net(), inputs[:, :, :3], labels, ALONE, 20, seed=0)
+        ritz(tanh_net(), inputs[:, :, :3], labels, SINGLE_PROCESS, 20, seed=0)
 
 
 CASES: tuple[int | None, ...] = (None, 3)
@@ -257,7 +257,7 @@ def test_processes_share_the_work(tmp_path: Path) -> None:
     first, second = (pickle.loads((tmp_path / f"{rank}.pkl").read_bytes()) for rank in range(2))
     assert first == second
     torch.manual_seed(0)
-    single = ritz_values(ALONE)
+    single = ritz_values(SINGLE_PROCESS)
     assert first[2:] == single[2:]
     for one_process, many in zip(single[:2], first[:2], strict=True):
         assert many.products == one_process.products

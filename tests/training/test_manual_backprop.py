@@ -77,13 +77,13 @@ def test_gradients_equal_those_of_autograd(
             assert torch.equal(parameter.grad, gradient)
 
 
-def flat() -> nn.Sequential:
+def small_mlp() -> nn.Sequential:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 10))
 
 
 def test_label_smoothing_and_accumulation() -> None:
     torch.manual_seed(0)
-    network = flat().double()
+    network = small_mlp().double()
     data = probe_data(50)
     inputs = data.inputs.double()
     nn.functional.cross_entropy(network(inputs), data.labels, label_smoothing=0.3).backward()
@@ -106,13 +106,13 @@ def tied() -> nn.Module:
 
 
 def hooked(where: int | None) -> nn.Module:
-    network = flat()
+    network = small_mlp()
     (network if where is None else network[where]).register_forward_hook(lambda m, x, y: 2 * y)
     return network
 
 
 def changed(change: Callable[[nn.Module], object]) -> nn.Module:
-    network = flat()
+    network = small_mlp()
     change(network[1])
     return network
 
@@ -155,7 +155,7 @@ def test_other_models_use_autograd(network: nn.Module, dims: int) -> None:
 
 
 def test_a_hook_that_changes_nothing_is_not_called() -> None:
-    network = flat()
+    network = small_mlp()
     assert mlp_layers(network, 4) is not None
 
     def hook(*_: object) -> None:
