@@ -15,7 +15,7 @@ VERDICTS = {
     "fit": "#009E73", "not_fit": "#D55E00", "unconverged": "#CC79A7", "unstable": "#56B4E9",
     "saddle": "#B8860B", "diverged": "#7B4FB5", "other tuned values": "#BBB",
 }  # fmt: skip
-_SIZE = {"width": 400, "height": 240}
+_WIDTH, _HEIGHT = 400, 240
 
 
 def fit_chart(status: PointStatus) -> Chart:
@@ -69,7 +69,7 @@ def fit_spec() -> Spec:
             },
         },
     ]  # fmt: skip
-    return chart(layers, **_SIZE)
+    return chart(layers, width=_WIDTH, height=_HEIGHT)
 
 
 def loss_spec() -> Spec:
@@ -91,7 +91,7 @@ def loss_spec() -> Spec:
             "tooltip": _nominal(("number", "n", "verdict", "tuned")),
         },
     }  # fmt: skip
-    return chart([line], **_SIZE)
+    return chart([line], width=_WIDTH, height=_HEIGHT)
 
 
 def _nominal(fields: tuple[str, ...]) -> list[Spec]:
