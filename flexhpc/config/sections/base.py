@@ -82,9 +82,3 @@ def inner_section(field: FieldInfo) -> type[Section] | None:
     """Return the section class in the type of a field; None if there is none."""
     parts = (field.annotation, *get_args(field.annotation))
     return next((p for p in parts if isinstance(p, type) and issubclass(p, Section)), None)
-
-
-def number(value: object) -> object:
-    """Return an int as a float, so that 1 and 1.0 are the same value; return other values
-    unchanged."""
-    return float(value) if isinstance(value, int) else value
