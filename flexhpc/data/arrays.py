@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from flexhpc.atomic import open_regular
 from flexhpc.config.sections.files import Arrays
@@ -38,7 +39,7 @@ def open_arrays(data: Arrays, seed: int) -> Source:
         names = [path.name, data.target, data.test_column, data.test_target]
         return source_of(f"arrays {path}", [_mapped(path.parent / name) for name in names if name])
     with readable(path, "an .npz file"), open_regular(path) as file:
-        archive = np.load(file, allow_pickle=False)
+        archive = NpzFile(file)
         arrays = [
             _member(archive, path, "column", data.column, _INPUTS),
             _member(archive, path, "target", data.target, _TARGETS),
@@ -113,8 +114,10 @@ def _part(name: str, inputs: Array, labels: Ints) -> Part:
 
     def blocks() -> Iterator[Array]:
         for block in in_blocks(inputs):
-            if np.isinf(block).any() or (block.ndim > 2 and np.isnan(block).any()):
-                raise PointError(f"{name}: inputs have infinite numbers, or images have NaN")
+            if np.isinf(block).any():
+                raise PointError(f"{name}: inputs have infinite numbers")
+            if block.ndim > 2 and np.isnan(block).any():
+                raise PointError(f"{name}: images have NaN")
             yield np.ascontiguousarray(block, dtype=np.float32)
 
     shape = tuple(int(side) for side in inputs.shape[1:])

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from flexhpc.atomic import open_regular
 from flexhpc.data.cifar import CIFAR10_NAMES
@@ -58,7 +59,8 @@ def _parts(source: str, root: str | None) -> list[Path]:
 
 def _labels(path: Path) -> Ints:
     """Return the labels of a part; its images are checked by their header."""
-    with readable(path, _KIND), open_regular(path) as file, np.load(file) as arrays:
+    with readable(path, _KIND), open_regular(path) as file, NpzFile(file) as arrays:
+        assert arrays.zip is not None
         check_memory(path, arrays.zip, "Y")
         labels = arrays["Y"]
         _, shape, dtype = open_array(arrays.zip, "X")

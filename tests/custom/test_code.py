@@ -288,14 +288,14 @@ def test_code_that_is_wrong_fails_its_point_in_a_line(
     {
         "nothing": (None, "gave a NoneType, not"),
         "lengths": ((np.zeros((5, 3)), np.zeros(4, int)), "do not match"),
-        "no classes": ((np.zeros((5, 3)), np.linspace(0, 1, 5)), "no classes"),
+        "no classes": ((np.zeros((5, 3)), np.linspace(0, 1, 5)), "labels have fractions"),
         "objects": ((np.array([[object()]] * 5), np.zeros(5, int)), "array of objects"),
         "infinite": ((np.full((5, 3), np.inf), np.zeros(5, int)), "infinite"),
-        "nan": ((np.full((5, 1, 3, 3), np.nan), np.zeros(5, int)), "images hold nan"),
+        "nan": ((np.full((5, 1, 3, 3), np.nan), np.zeros(5, int)), "images have NaN"),
         "dimensions": ((np.zeros((5, 1, 1, 1, 2)), np.zeros(5, int)), "neither vectors"),
         "one": ((np.zeros((1, 3)), np.zeros(1, int)), "too few"),
         "a new class": ((np.zeros((5, 3)), np.arange(5), np.zeros((2, 3)), np.array([0, 9])),
-                        "a class without training labels"),
+                        "test label 9 does not occur in the training set"),
     }.values(),
 )  # fmt: skip
 def test_samples_that_are_none(given: object, message: str) -> None:

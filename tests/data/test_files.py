@@ -203,7 +203,7 @@ CHANNELS_LAST = np.zeros((2, 32, 32, 3), np.uint8)
     ("damage", "expected"),
     [
         (lambda path: path.write_bytes(path.read_bytes()[:5_000]), "not a zip file"),
-        (lambda path: path.write_bytes(b"no zip"), "pickled"),
+        (lambda path: path.write_bytes(b"no zip"), "not a zip file"),
         (arrays(X=CHANNELS_LAST.transpose(0, 3, 1, 2), Y=np.zeros(2, int)), r"X is uint8 \(2, 3,"),
         (arrays(X=CHANNELS_LAST, Y=np.zeros(3, int)), r"X is uint8 \(2, .*and Y \(3,\)"),
         (arrays(X=CHANNELS_LAST, Y=np.array([0, 10])), "Y must be whole numbers from 0 to 9"),
