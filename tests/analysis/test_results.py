@@ -118,6 +118,7 @@ def test_texts() -> None:
     values = {
         "emc": 10, "emc_lo": 8, "emc_hi": 12, "level": 0.9, "estimand": "n50", "censored": "none",
         "largest_fit": 9, "smallest_fail": 11, "probes": 5, "cost": 100, "unconverged": 0,
+        "rejected": 0, "width": (0.1, 0.2, 0.3), "lapse": (0.0, 0.01, 0.1),
     }  # fmt: skip
     assert emc_text(None) == ""
     assert emc_text(Estimate(**values)) == "10 [8, 12]"
