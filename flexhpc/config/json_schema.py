@@ -47,7 +47,8 @@ def sweep_schema() -> dict[str, Any]:
     top["grid"] = {"$ref": "#/$defs/Axis"}
     top["zip"]["items"] = {"$ref": "#/$defs/Axis"}
     top["compare"] = {"anyOf": [{"$ref": "#/$defs/Compare"}, top["compare"]]}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    version = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": version, **schema, "title": "flexhpc sweep spec"}
 
 
 def _list_of(types: list[Any]) -> dict[str, Any]:
