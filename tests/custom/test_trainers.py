@@ -126,8 +126,8 @@ def test_what_a_trainer_may_answer(given: object, folder: Path) -> None:
         (["a"] * 5, "returned an array of <U1"),
         ({"right": [0, 1, 0, 1, 1]}, "returned right of int64"),
         ({"scores": [0, 1, 0, 1, 1]}, "not (5, 10)"),
-        ({"loss": 1.0}, "without right, predicted or scores"),
-        ({"right": [True] * 5, "predicted": [0] * 5}, "one of them"),
+        ({"loss": 1.0}, "without exactly one of right, predicted, scores"),
+        ({"right": [True] * 5, "predicted": [0] * 5}, "exactly one of right"),
         ({"right": [True] * 5, "loss": "low"}, "returned a str as loss, not a number"),
         ({"right": [True] * 5, "epochs": 1.5}, "returned 1.5 as epochs, not a count"),
         ({"right": [True] * 5, "cost": -1}, "returned -1 as cost, not a count"),
@@ -241,7 +241,7 @@ def test_killed_and_stopped_in_the_middle_it_ends_as_if_nothing_had_been(folder:
     assert contents(folder / "undisturbed" / "own") == disturbed
     (found,) = disturbed.values()
     probes, estimate = found[0], found[-1]
-    assert 36 <= estimate["emc"] <= 40
+    assert 36 <= estimate.emc <= 40
     assert all(cost == n * 3 for n, _, _, _, cost, *_ in probes)
 
 
@@ -294,7 +294,7 @@ def test_a_frozen_spec_keeps_its_trainer(folder: Path, tmp_path: Path) -> None:
     ("change", "message"),
     {
         "kwargs": ("training.kwargs.mots=3", r"most\(.*\): got an unexpected keyword argument"),
-        "none": ("training.trainer='fits:least'", "there is no least in fits"),
+        "none": ("training.trainer='fits:least'", "no least in fits"),
         "no function": ("training.trainer='fits:STOPPED'", "is a bool, not a function"),
     }.values(),
 )
