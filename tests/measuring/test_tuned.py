@@ -51,7 +51,7 @@ def test_the_best_rate_is_found_and_evaluated(alone: dict[str, Any]) -> None:
     """A linear model hardly moves in 200 updates at a rate of 1e-4."""
     keys = [probe[:3] for probe in alone["probes"]]
     assert {arm for arm, _, _ in keys} == {0, 1, 2, 3, 4}
-    assert alone["estimate"]["arm"] >= 3
+    assert alone["estimate"].arm >= 3
     assert alone["evaluation"]["verdict"] == "fit"
     assert len(set(keys)) == len(keys)
 
@@ -95,7 +95,7 @@ def test_two_processes_and_every_table_say_the_same(
     found = contents(point, RunFolder(tmp_path / "runs" / "tuned"))
     assert found["probes"] == alone["probes"]
     (row,) = json.loads(cli("results", "runs/tuned", "--format", "json").stdout)
-    arm = point.arms[alone["estimate"]["arm"]]
+    arm = point.arms[alone["estimate"].arm]
     assert row["best.training.lr"] == arm.values["training.lr"]
     assert row["at_edge"] is bool(arm.edges)
     assert 0 < row["best_chance"] <= 1
