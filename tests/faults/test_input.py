@@ -146,7 +146,7 @@ def test_a_device_is_not_replaced(measured: Path, tmp_path: Path) -> None:
     os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
     output = flexhpc(tmp_path, "results", measured, "--format", "csv", "-o", device)
     assert output.returncode == 2
-    assert "is no plain file" in output.stderr
+    assert "is not a regular file" in output.stderr
     assert stat.S_ISCHR(device.stat().st_mode)
 
 

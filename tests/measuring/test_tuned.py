@@ -99,7 +99,7 @@ def test_two_processes_and_every_table_say_the_same(
     assert row["best.training.lr"] == arm.values["training.lr"]
     assert row["at_edge"] is bool(arm.edges)
     assert 0 < row["best_chance"] <= 1
-    assert row["emc"] == alone["estimate"]["emc"]
+    assert row["emc"] == alone["estimate"].emc
     output = f"lr={arm.values['training.lr']:g}{' (edge)' if arm.edges else ''}"
     output = f"{output}, {row['best_chance']:.0%}"
     assert output in cli("results", "runs/tuned").stdout
