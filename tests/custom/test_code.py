@@ -478,7 +478,7 @@ fixed:
     for wanted in (
         "data.source: nowhere:load: no module named", "data.labels: ", "data.n_max: must be",
         "data.colour: has no effect", "model.family: ", "model.width: must be at least 1",
-        "model.banana: unknown key", "model.detph: unknown key; did you mean depth?",
+        "model.banana: unknown key", "model.detph: unknown key", "did you mean depth?",
         "training.trainer: nowhere:fit: no module named", "training.lr: has no effect",
         "training.epochs: must be at least 1", "search.policy: ", "search.start: must be at least",
     ):  # fmt: skip

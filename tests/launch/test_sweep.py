@@ -94,7 +94,7 @@ def test_ctrl_c_breaks_off_a_report_and_loses_nothing(
         pytest.fail("Ctrl-C did not end the report")
 
     with monkeypatch.context() as slow:
-        slow.setattr("flexhpc.cli.sweep.write_report", drawn)
+        slow.setattr("flexhpc.analysis.report.report_runs", drawn)
         done = cli("sweep", spec, "--profile", untracked, check=1)
     assert "the report was not finished; `flexhpc report " in done.stderr
     assert "EMC" in done.stdout
@@ -166,7 +166,7 @@ def test_a_corrupt_point_file_is_told_and_the_others_go_on(
     path.parent.mkdir(parents=True)
     path.write_text("not HDF5")
     done = cli("sweep", spec, "--profile", untracked, check=1)
-    assert "is corrupt (not an HDF5 file)" in done.stderr
+    assert "is corrupt (checksum mismatch" in done.stderr
     assert path.read_text() == "not HDF5"
     status = cli("status", tmp_path / "runs" / "small", "--json", check=1).stdout
     states = {row["point_id"]: row["state"] for row in json.loads(status)}
