@@ -108,7 +108,7 @@ def test_side_by_side_or_one_after_the_other_is_the_same(
     with pool_of(2) as pool:
         measure(point, RunFolder(tmp_path), CPU, Callbacks(), pool)
     assert contents(point, RunFolder(tmp_path)) == alone
-    assert len(alone["probes"]) == 9
+    assert len(alone["probes"]) > 9, "several rounds of three"
     assert not list(tmp_path.rglob("*.ckpt"))
 
 

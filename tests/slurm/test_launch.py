@@ -85,7 +85,7 @@ def test_ctrl_c_leaves_the_jobs_alone_and_the_same_command_watches_them_again(
     sweep.send_signal(signal.SIGINT)
     output = finish(sweep)
     assert sweep.returncode == 130, output
-    assert "the jobs go on" in output
+    assert "the jobs continue" in output
     assert len(cluster.queue()) == 2
     watching = [cluster.sweep(spec, profile) for _ in range(2)]
     barrier.open()

@@ -221,10 +221,9 @@ def test_a_run_folder_that_is_gone_is_not_recreated_by_mlflow(
 ) -> None:
     """MLflow creates folder and database for a URI of the usual form."""
     gone = tmp_path / "gone" / "mlflow.db"
-    client = mlflow_client(existing_database_uri(gone))
     monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 1)
     with pytest.raises(sqlalchemy.exc.OperationalError, match="unable to open"):
-        client.get_experiment_by_name("small")
+        mlflow_client(existing_database_uri(gone)).get_experiment_by_name("small")
     assert not gone.parent.exists()
 
 
