@@ -151,7 +151,7 @@ def run(label: str, call: Callable[[], Any], seconds: float | None = None) -> An
     process exits when the call ends in it.
 
     Args:
-        what: description of the code for the message, for example ``model.family: my_nets:Net``.
+        label: description of the code for the message, for example ``model.family: my_nets:Net``.
         call: the call to run.
         seconds: time limit; None for no limit.
 

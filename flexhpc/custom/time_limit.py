@@ -27,7 +27,7 @@ class TimeLimit:
 
     Args:
         seconds: time limit of the block.
-        what: description of the block, for the message.
+        label: description of the block, for the message.
     """
 
     def __init__(self, seconds: float, label: str) -> None:

@@ -33,7 +33,7 @@ def coded(name: str, labels: Any, order: Array | None = None) -> tuple[Ints, Arr
         _check_missing(name, np.isnan(array))
         fractions = array[array != np.round(array)]
         if len(fractions):
-            raise PointError(f"{name}: labels have fractions like {fractions[0]:g}; use classes")
+            raise PointError(f"{name}: labels must be whole numbers or text, not {fractions[0]:g}")
     if order is None:
         order, codes = np.unique(array, return_inverse=True)
         return codes.astype(np.int64), order

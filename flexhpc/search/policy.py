@@ -39,7 +39,7 @@ Proposal = list[tuple[int, int]]
 class Policy:
     """A search policy as pure functions of the history.
 
-    The attribute ``does`` of a section of the spec is the import path of a ``Policy``.
+    The attribute ``import_path`` of a section of the spec is the import path of a ``Policy``.
 
     Attributes:
         propose: (section, n_limit, history, coordinates) -> the next probes, or why the search has

@@ -145,6 +145,7 @@ def _train(
         while state.batch < len(batches) and not state.out_of_budget():
             ids = batches[state.batch]
             set_learning_rates(optimizer, training, state.steps, initial_max_steps)
+            # Plain MLP: ManualEngine; several processes or shards: ShardedEngine; else autograd.
             engine.backward(ids, state.steps)
             if training.sam is not None:
                 weights = perturb_weights(evaluator.parameters, training.sam.rho)

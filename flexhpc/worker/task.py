@@ -97,5 +97,7 @@ class TaskFile:
         """
         task = read_as(cls, path)
         if task is None:
-            raise PointError(f"{path}: is corrupt or missing; run the same command again")
+            raise PointError(
+                f"{path}: is corrupt or missing; run the same `flexhpc sweep` command again"
+            )
         return task

@@ -288,7 +288,7 @@ def test_code_that_is_wrong_fails_its_point_in_a_line(
     {
         "nothing": (None, "gave a NoneType, not"),
         "lengths": ((np.zeros((5, 3)), np.zeros(4, int)), "do not match"),
-        "no classes": ((np.zeros((5, 3)), np.linspace(0, 1, 5)), "labels have fractions"),
+        "no classes": ((np.zeros((5, 3)), np.linspace(0, 1, 5)), "labels must be whole numbers"),
         "objects": ((np.array([[object()]] * 5), np.zeros(5, int)), "array of objects"),
         "infinite": ((np.full((5, 3), np.inf), np.zeros(5, int)), "infinite"),
         "nan": ((np.full((5, 1, 3, 3), np.nan), np.zeros(5, int)), "images have NaN"),

@@ -37,7 +37,9 @@ def test_a_damaged_task_is_a_line_for_its_worker(
     with pytest.raises(SystemExit, match="1"):
         run_worker(path, ENVIRONMENT, Stop())
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("task.json: is corrupt or missing; run the same command again")
+    assert line.endswith(
+        "task.json: is corrupt or missing; run the same `flexhpc sweep` command again"
+    )
 
 
 def test_a_task_of_another_version_is_read(tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ def test_a_task_file_that_is_damaged_in_mid_run_is_named_at_the_end(tmp_path: Pa
     os.kill(pid, signal.SIGKILL)
     output = finish(sweep)
     assert sweep.returncode == 1
-    assert "task.json: is corrupt or missing; run the same command again" in output
+    assert "task.json: is corrupt or missing; run the same `flexhpc sweep` command again" in output
     assert "Traceback" not in output
     again = start(spec, keys="workers: 1\n")
     barrier.wait(sweep=again)
