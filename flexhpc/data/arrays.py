@@ -21,7 +21,7 @@ _TARGETS = ("y_train", "y", "labels", "target")
 _TEST_INPUTS, _TEST_TARGETS = ("x_test", "X_test"), ("y_test",)
 
 
-def open_arrays(data: Arrays, seed: int) -> Source:
+def open_arrays(data: Arrays) -> Source:
     """Open the arrays of a .npz file, or of .npy files, which are memory-mapped.
 
     Raises:

@@ -14,7 +14,7 @@ from flexhpc.data.decode import decoded
 from flexhpc.errors import PointError
 
 
-def open_custom(data: CustomData, seed: int) -> Source:
+def open_custom(data: CustomData) -> Source:
     """Call the user's function and return its samples as a source.
 
     Raises:

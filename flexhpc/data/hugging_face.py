@@ -21,7 +21,7 @@ _TESTS = ("test", "validation")
 _KIND = "a data set of save_to_disk"
 
 
-def open_hugging_face(data: HuggingFace, seed: int) -> Source:
+def open_hugging_face(data: HuggingFace) -> Source:
     """Open a folder of ``save_to_disk``: images, uint8 (n, 3, height, width), or numeric arrays.
 
     Raises:

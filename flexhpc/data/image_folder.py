@@ -14,7 +14,7 @@ from flexhpc.data.packed import check_not_a_file
 from flexhpc.errors import PointError
 
 
-def open_image_folder(data: ImageFolder, seed: int = 0) -> Source:
+def open_image_folder(data: ImageFolder) -> Source:
     """Open a folder of images as RGB: uint8 (n, 3, height, width), all of one size or of ``side``.
 
     Classes are the sorted folder names. Files are searched recursively in sorted order, so that

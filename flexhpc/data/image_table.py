@@ -19,7 +19,7 @@ _MOST_ROWS = 2**27
 in the file, so the file size does not limit it."""
 
 
-def open_image_table(data: ImageTable, seed: int) -> Source:
+def open_image_table(data: ImageTable) -> Source:
     """Open images in Parquet files: uint8 (n, 3, height, width).
 
     Raises:

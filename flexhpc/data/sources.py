@@ -42,10 +42,11 @@ def open_files(data: Data, seed: int) -> Source:
     Raises:
         PointError: the data is missing, unreadable or of the wrong shape.
     """
-    return _reshaped(implementation(data)(data, seed), data)
+    open_data = implementation(data)
+    return _reshaped(open_data(data, seed) if data.seeded else open_data(data), data)
 
 
-def open_image_set(data: ImageSet, seed: int) -> Source:
+def open_image_set(data: ImageSet) -> Source:
     """Open a standard image set."""
     check_not_a_file(data.root)
     openers = {"cifar5m": open_cifar5m, "cifar10": open_cifar, "cifar100": open_cifar}

@@ -12,7 +12,7 @@ from flexhpc.data.dataset import Part, Source, no_test
 from flexhpc.seeds import derive
 
 
-def open_digits(data: Digits, seed: int = 0) -> Source:
+def open_digits(data: Digits) -> Source:
     """Open the digits that ship with scikit-learn: uint8 (1797, 1, 8, 8), values 0 to 16.
 
     The file is read without importing scikit-learn, which would take nearly as long as importing

@@ -26,7 +26,7 @@ _MOST_COLUMNS = 2**15
 columns."""
 
 
-def open_table(data: Table, seed: int = 0) -> Source:
+def open_table(data: Table) -> Source:
     """Open the table of a point: float32 (n, features).
 
     Classes are the sorted values of the target.

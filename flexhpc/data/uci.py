@@ -49,7 +49,7 @@ _REFERENCE = re.compile(rb"\br\s*=\s*[\"']([A-Za-z]{0,3})(\d{1,7})[\"']")
 """Attribute of a cell or row in an Excel sheet, such as r="AB12"."""
 
 
-def open_known_table(data: KnownTable, seed: int = 0) -> Source:
+def open_known_table(data: KnownTable) -> Source:
     """Open ``covtype``, ``adult`` or ``credit``: float32 (n, features).
 
     Raises:

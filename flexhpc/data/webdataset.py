@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"-?\d{1,18}")
 """A label that fits into int64; Python refuses to parse more than 4,300 digits."""
 
 
-def open_webdataset(data: WebDataset, seed: int) -> Source:
+def open_webdataset(data: WebDataset) -> Source:
     """Open tar files of images: uint8 (n, 3, height, width), in the order of the files.
 
     Raises:

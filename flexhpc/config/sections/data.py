@@ -40,14 +40,15 @@ class StaticInfo:
 class Data(Section):
     """The samples and their labels.
 
-    ``import_path`` names a function (section, seed of the point) -> flexhpc.data.dataset.Source. A
+    ``import_path`` names a function (section) -> flexhpc.data.dataset.Source. A
     variant adds the keys needed to read its samples; the one marked LOCATION gives their location.
     """
 
     vectors: ClassVar[bool] = False
     """Whether samples are feature vectors instead of images."""
     seeded: ClassVar[bool] = False
-    """Whether samples are generated from the seed of the point instead of read from files."""
+    """Whether samples are generated from the seed of the point instead of read from files; the
+    implementation then gets the seed as its second argument."""
 
     tokens: ClassVar[bool] = False
     """Whether samples are token sequences, in which every token is predicted from the previous
