@@ -183,7 +183,7 @@ BAD = {
     "hf: none": ("source: hugging_face, path: tars", "is neither a `Dataset` directory"),
     "hf: column": ("source: hugging_face, path: hf, target: y", "no column y; it has image, label"),
     "hf: split": ("source: hugging_face, path: hf, split: dev", "no split dev; it has train, test"),
-    "hf: fractions": ("source: hugging_face, path: hf, target: v", "labels must be whole numbers or text, not 1.5"),
+    "hf: fractions": ("source: hugging_face, path: hf, target: v", "whole numbers or text, not 1"),
     "tar: none": ("source: webdataset, path: hf", "is not a .tar file, and has none"),
     "tar: broken": ("source: webdataset, path: broken.tar", "cannot be read as a tar file"),
     "tar: cut": ("source: webdataset, path: cut.tar", "as a tar file .unexpected end"),
