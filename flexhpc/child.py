@@ -1,6 +1,6 @@
 """Child processes that answer messages: custom trainers, and the concurrent probes of a point.
 
-Usage: python -m flexhpc.child MODULE:FUNCTION DESCRIPTOR
+Usage: python -m flexhpc.child MODULE:FUNCTION DESCRIPTOR PARENT
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Child:
         self.connection, theirs = Pipe()
         with theirs, _blocked_signals():
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, function, str(theirs.fileno())],
+                [sys.executable, "-m", __name__, function, str(theirs.fileno()), str(self.owner)],
                 pass_fds=[theirs.fileno()], start_new_session=True,
             )  # fmt: skip
         atexit.register(self.kill)
@@ -94,17 +94,18 @@ def _end_with(parent: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def main(function: str, descriptor: int) -> None:
+def main(function: str, descriptor: int, parent: int) -> None:
     """Call a function with a connection to the parent process.
 
     Args:
         function: the function, ``module:function``.
         descriptor: file descriptor of the connection.
+        parent: id of the parent process, which may have died already.
     """
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     module, name = function.split(":")
     with quick_imports():
         call = getattr(import_module(module), name)
@@ -112,4 +113,4 @@ def main(function: str, descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
