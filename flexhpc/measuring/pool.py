@@ -121,6 +121,9 @@ class ProbePool:
         except (EOFError, ConnectionError):
             self.close()
             raise PeerLost("a process that trains probes died (out of memory?)") from None
+        except BaseException:
+            self.close()  # a busy process would answer the next run
+            raise
         if errors:
             raise min(errors, key=_urgency)
         if stopping:
