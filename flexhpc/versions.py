@@ -54,7 +54,7 @@ def source() -> str:
     digest = hashlib.sha256()
     here = Path(__file__).parent
     for path in sorted(here.rglob("*")):
-        beside = path.relative_to(here).parts[0] in ("specs", "profiles")
-        if path.suffix in (".py", ".html", ".sh") and not beside:
+        shipped = path.relative_to(here).parts[0] in ("specs", "profiles")
+        if path.suffix in (".py", ".html", ".sh") and not shipped:
             digest.update(f"{path.relative_to(here)}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:12]

@@ -15,8 +15,8 @@ from flexhpc.config.sections.base import LIMIT, LOCATION, PRECISION, Section
 
 HASH_VERSION = 1
 _ID_DIGITS = 16
-_NO_PART = {LOCATION, LIMIT, PRECISION}
-"""Marks of fields that are no part of an id."""
+_EXCLUDED = {LOCATION, LIMIT, PRECISION}
+"""Marks of fields that are not part of an id."""
 
 
 def plain(section: Section) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def plain(section: Section) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
-        if value is not None and not any(mark in _NO_PART for mark in field.metadata):
+        if value is not None and not any(mark in _EXCLUDED for mark in field.metadata):
             values[name] = plain(value) if isinstance(value, Section) else value
     return values
 

@@ -61,12 +61,12 @@ class Code:
     hash: str
 
 
-def find(name: str, beside: Path | None) -> Code:
+def find(name: str, folder: Path | None) -> Code:
     """Find the module of a name and hash its source, without running it.
 
     Args:
         name: ``module:name``.
-        beside: folder of the spec, searched before Python's path; None to search the path only.
+        folder: folder of the spec, searched before Python's path; None to search the path only.
 
     Raises:
         LookupError: the module is not found; the message is one line.
@@ -77,11 +77,11 @@ def find(name: str, beside: Path | None) -> Code:
         if not versions:
             raise LookupError("lives in the Python that measured it, which this is not")
         return Code(folder="", hash=versions[-1])
-    if beside is not None and _file(module, beside):
-        root = beside.resolve()
+    if folder is not None and _file(module, folder):
+        root = folder.resolve()
         files = _closure(module, root, "")
     else:
-        root = _root_on_path(module, beside)
+        root = _root_on_path(module, folder)
         if root.name in INSTALLED:
             return Code(folder="", hash=hash_of({module: _release(module).encode()}))
         files = _closure(module, root, module.split(".")[0])
@@ -251,7 +251,7 @@ def _check_source(name: str, code: Code, key: str) -> None:
         )
 
 
-def _root_on_path(module: str, beside: Path | None) -> Path:
+def _root_on_path(module: str, folder: Path | None) -> Path:
     """Return the folder on Python's path that contains a module's top-level package."""
     top = module.split(".")[0]
     try:
@@ -259,7 +259,7 @@ def _root_on_path(module: str, beside: Path | None) -> Path:
     except ValueError:  # modules without a file, for example __main__
         spec = None
     if spec is None:
-        position = f"in {beside} nor " if beside is not None else ""
+        position = f"in {folder} nor " if folder is not None else ""
         raise LookupError(f"no module named {module} {position}on Python's path")
     places = list(spec.submodule_search_locations or ())
     return Path(places[0] if places else str(spec.origin)).parent

@@ -103,7 +103,7 @@ def _classes(target: pd.Series[Any], path: Path) -> tuple[Ints, int]:
     where = f"data.target: {target.name} of {path}"
     values = target.to_numpy()
     if values.dtype.kind == "f" and np.any(values != np.round(values)):
-        raise PointError(f"{where} has fractions, so it is no class; bin it first")
+        raise PointError(f"{where} has fractions and cannot be a class; bin it first")
     if (kind := kind_of(target)) in ("mixed", "mixed-integer"):
         raise PointError(f"{where} has values of type {kind}; use only numbers or only text")
     names, labels = np.unique(values, return_inverse=True)

@@ -40,7 +40,7 @@ def pack(run: RunFolder, archive: Path) -> int:
         OSError: a file cannot be read or written.
     """
     if archive.resolve().is_relative_to(run.path.resolve()):
-        raise InputError(f"{archive}: lies in the run that it is to hold")
+        raise InputError(f"{archive}: lies in the run folder; write it elsewhere")
     for path in run.path.glob("points/*/*.claim.json"):
         claim = read_claim(path)
         if claim is not None and claim.live(path):

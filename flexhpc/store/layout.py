@@ -57,11 +57,11 @@ class RunFolder:
 
     def point(self, point_id: str) -> Path:
         """Return the path of a point's HDF5 file."""
-        return self._beside(point_id, "h5")
+        return self._path(point_id, "h5")
 
     def claim(self, point_id: str) -> Path:
         """Return the path of a point's claim."""
-        return self._beside(point_id, "claim.json")
+        return self._path(point_id, "claim.json")
 
     def begun(self) -> set[str]:
         """Return the ids of all points that have a point file, a claim or a checkpoint.
@@ -82,11 +82,11 @@ class RunFolder:
             point_id: id of the point.
             training: name of the training, unique within the point.
         """
-        return self._beside(point_id, f"{training}.ckpt")
+        return self._path(point_id, f"{training}.ckpt")
 
     def checkpoints(self, point_id: str) -> list[Path]:
         """Return the existing checkpoints of a point, sorted by path."""
-        return sorted(self._beside(point_id, "h5").parent.glob(f"{point_id}.*.ckpt"))
+        return sorted(self._path(point_id, "h5").parent.glob(f"{point_id}.*.ckpt"))
 
     def unfinished(self, point_id: str) -> list[Path]:
         """Return temporary files of a point's HDF5 file and checkpoints left by killed writers.
@@ -94,12 +94,12 @@ class RunFolder:
         Temporary files of claims are excluded: another process may be writing one under the run's
         lock before it holds the claim. See :meth:`unfinished_claims`.
         """
-        parts = self._beside(point_id, "h5").parent.glob(f".{point_id}.*.part")
+        parts = self._path(point_id, "h5").parent.glob(f".{point_id}.*.part")
         return [path for path in parts if not path.name.startswith(f".{point_id}.claim.")]
 
     def unfinished_claims(self) -> Iterator[Path]:
         """Yield temporary files of claims left by killed writers; the caller must hold the lock."""
         return (self.path / "points").glob("*/.*.claim.json.*.part")
 
-    def _beside(self, point_id: str, ending: str) -> Path:
+    def _path(self, point_id: str, ending: str) -> Path:
         return self.path / "points" / point_id[:2] / f"{point_id}.{ending}"

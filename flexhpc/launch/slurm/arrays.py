@@ -42,7 +42,7 @@ class ArrayRecord:
 
     def write(self) -> None:
         """Write the record to its folder."""
-        values = {**asdict(self), "folder": None}
+        values = asdict(self)
         del values["folder"]
         write_json(self.folder / _FILE, values)
 
