@@ -6,14 +6,13 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
 
 import psutil
 
 from tests.archives import copy_checkout
 from tests.barrier import alive
 from tests.faults.site import Outcome, Site
-from tests.sweeps import end
+from tests.sweeps import end, running
 
 
 def killed_worker(site: Site, times: int) -> Outcome:
@@ -111,8 +110,10 @@ def stopped_worker(site: Site, times: int) -> Outcome:
         for pid in site.hold(sweep)[:1]:
             os.kill(pid, signal.SIGSTOP)
             site.outcome.tried += 1
-            site.barrier.open()
-            time.sleep(float(site.rng.uniform(0, 1)))  # the other workers train
+            site.barrier.hold(int(site.rng.integers(1, 100)))
+            site.wait(  # the other workers train, if there are any
+                sweep, lambda: site.barrier.waiting() or len(running(site.run)) < 2
+            )
             os.kill(pid, signal.SIGCONT)
     site.must_end_well(sweep)
     return site.conclude()
