@@ -112,7 +112,7 @@ FAULTS = (
         "self._drop_uncounted(parent, status.point.id)", "pass", ("killed follower",),
     ),
     Mutation(
-        "what killed writers left", "store/layout.py",
+        "what killed writers left", "store/run_folder.py",
         "return [path for path in parts if", "return [path for path in () if", ("slow disk",),
     ),
     Mutation(

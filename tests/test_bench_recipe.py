@@ -21,9 +21,9 @@ from flexhpc.analysis.text import emc_text
 from flexhpc.config import Point, checked
 from flexhpc.config.sections.training import Gd
 from flexhpc.errors import InputError
-from flexhpc.search import estimate_so_far, history_of
+from flexhpc.search import estimate_so_far
 from flexhpc.store import Header, PointRecord
-from flexhpc.store.record import ProbeSummary
+from flexhpc.store.record import ProbeSummary, history_of
 from flexhpc.store.status import PointStatus
 from tests.conftest import REPOSITORY, Cli
 

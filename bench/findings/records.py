@@ -14,7 +14,7 @@ from flexhpc.search import Estimate
 from flexhpc.store.record import Header, PointRecord, ProbeSummary
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 
-_OMITTED = ("loss_curve", "machine", "readings", "seeds")
+_OMITTED = ("loss_curve", "machine", "metrics", "seeds")
 
 
 def save_records(run: Path, folder: Path) -> Path:

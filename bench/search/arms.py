@@ -25,7 +25,7 @@ from bench.search.replay import start_of, unit_of
 from bench.search.tables import RATES, Table, middle
 from flexhpc.config import checked
 from flexhpc.config.sections.search import Bayes
-from flexhpc.search import Ask, ProbeResult, advance
+from flexhpc.search import Estimate, ProbeResult, advance
 
 NEAR = 0.05
 """Relative distance to the best arm's EMC within which a chosen arm counts as good."""
@@ -51,9 +51,9 @@ def search_once(name: str, arms: tuple[int, ...], seed: int) -> dict[str, float]
     history: list[ProbeResult] = []
     while True:
         step = advance(search, Table.n_limit, history, coordinates)
-        if not isinstance(step, Ask):
+        if isinstance(step, Estimate):
             break
-        for probe in step.probes:
+        for probe in step:
             training = tables[arms[probe.arm]].draw(probe.n, rng)
             history.append(
                 ProbeResult(

@@ -21,8 +21,8 @@ import numpy as np
 from flexhpc.config import Point, checked
 from flexhpc.data import Samples, load_samples
 from flexhpc.measuring.probe import choose_device, run_probe
-from flexhpc.search import Estimate, Probe, ProbeResult, advance, history_of
-from flexhpc.store import ProbeRecord
+from flexhpc.search import Estimate, Probe, ProbeResult, advance
+from flexhpc.store import ProbeRecord, history_of
 from flexhpc.training import Callbacks, Group
 
 HERE = Path(__file__).parent
@@ -104,7 +104,7 @@ def _pilot(name: str, arm: int) -> tuple[int, int]:
     point, samples, _ = _opened(name)
     history: list[ProbeResult] = []
     while not isinstance(step := advance(point.search, samples.n_limit, history), Estimate):
-        probes = [replace(_probe(name, Probe(p.n, p.repeat, arm)), arm=0) for p in step.probes]
+        probes = [replace(_probe(name, Probe(p.n, p.repeat, arm)), arm=0) for p in step]
         history += history_of(probes, point.training)
     return max(step.emc, 2), samples.n_limit
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bench.search.tables import World, middle
 from flexhpc.config.sections.search import Bayes
-from flexhpc.search import Ask, Estimate, ProbeResult, advance, estimate_so_far
+from flexhpc.search import Estimate, ProbeResult, advance, estimate_so_far
 from flexhpc.search.fit_curve import _posterior
 from flexhpc.search.walk import WalkState, bisection, first_failure, ladder
 
@@ -73,11 +73,11 @@ def play(
         start = time.process_time()
         step = advance(search, world.n_limit, history)
         seconds += time.process_time() - start
-        if not isinstance(step, Ask):
+        if isinstance(step, Estimate):
             final = step
             break
         longest = 0.0
-        for probe in step.probes:
+        for probe in step:
             training = world.draw(probe.n, rng)
             cost += training.cost / unit
             longest = max(longest, training.cost / unit)

@@ -48,8 +48,8 @@ def _provenance(run: RunFolder) -> dict[str, Any]:
     listed, packages = record.get("launches"), record.get("packages")
     launches = [x for x in listed if isinstance(x, dict)] if isinstance(listed, list) else []
     facts = {
-        "started": _time(launches[0]) if launches else "",
-        "last launch": _time(launches[-1]) if launches else "",
+        "started": _start_time(launches[0]) if launches else "",
+        "last launch": _start_time(launches[-1]) if launches else "",
         "launches": len(launches),
         "hosts": ", ".join(sorted({str(launch.get("host")) for launch in launches})),
         "image": ", ".join(sorted({str(x["image"]) for x in launches if x.get("image")})),
@@ -64,7 +64,7 @@ def _provenance(run: RunFolder) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _time(launch: Mapping[str, Any]) -> str:
+def _start_time(launch: Mapping[str, Any]) -> str:
     seconds = launch.get("time")
     if not isinstance(seconds, int | float):
         return ""

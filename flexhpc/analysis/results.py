@@ -101,7 +101,7 @@ def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits 
 
 def _touched(record: PointRecord, gate: str) -> int | None:
     """Count failed probes that a gate found not to be at a minimum; None if the gate is off."""
-    values = [probe.readings.get(f"touched_{gate}") for probe in record.probes]
+    values = [probe.metrics.get(f"touched_{gate}") for probe in record.probes]
     known = [value for value in values if value is not None]
     return int(sum(known)) if known else None
 

@@ -102,7 +102,7 @@ class Measurement:
                 "n": probe.n, "repeat": probe.repeat, "verdict": probe.verdict,
                 "n_errors": probe.n_errors, "train_accuracy": probe.train_accuracy,
                 "loss": probe.loss, "epochs": probe.epochs, "steps": probe.steps,
-                "cost": probe.cost, "seconds": probe.seconds, **probe.tuned, **probe.readings,
+                "cost": probe.cost, "seconds": probe.seconds, **probe.tuned, **probe.metrics,
             }
             for probe in probes
         )  # fmt: skip

@@ -68,7 +68,7 @@ def probe(
         f"verdict {outcome.verdict}: missed {outcome.n_errors} of {n} after {outcome.epochs} "
         f"epochs, {outcome.steps} steps, {outcome.cost:,} sample passes, {outcome.seconds:.1f} s"
     )
-    for name, value in outcome.readings.items():
+    for name, value in outcome.metrics.items():
         typer.echo(f"{name} {value:.6g}")
     missed = outcome.subset[~outcome.fitted]
     if len(missed):

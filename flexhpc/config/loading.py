@@ -84,7 +84,7 @@ def _parse_values(spec: Mapping[str, Any]) -> Document:
     try:
         text = yaml.dump(dict(spec), Dumper=Dumper, sort_keys=False, allow_unicode=True)
     except yaml.YAMLError as error:
-        raise InputError(f"the spec contains values that YAML cannot: {one_line(error)}") from None
+        raise InputError(f"the spec cannot be written as YAML: {one_line(error)}") from None
     return parse(text, GIVEN)
 
 

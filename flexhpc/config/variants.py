@@ -124,7 +124,9 @@ def variants(section: str) -> dict[str, type[Section]]:
     for name in MODULES:
         for cls in vars(import_module(name)).values():
             if isinstance(cls, type) and issubclass(cls, BASES[section]) and cls.__module__ == name:
-                by_name |= dict.fromkeys(_names(cls, cls.decided_by or KEYS[section]), cls)
+                for variant in _names(cls, cls.decided_by or KEYS[section]):
+                    if by_name.setdefault(variant, cls) is not cls:
+                        raise ValueError(f"{section}: {cls} and {by_name[variant]}: same name")
     return by_name
 
 

@@ -119,7 +119,7 @@ class Answer:
         epochs: number of epochs as reported, or 0.
         steps: number of optimizer steps as reported, or 0.
         cost: number of sample passes as reported, or 0.
-        readings: all other numbers that it returned, by name.
+        metrics: all other numbers that it returned, by name.
     """
 
     fitted: NDArray[np.bool_]
@@ -127,7 +127,7 @@ class Answer:
     epochs: int = 0
     steps: int = 0
     cost: int = 0
-    readings: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def train(task: TrainerCall) -> Answer:
@@ -204,7 +204,7 @@ def answer_of(name: str, given: Any, task: TrainerCall) -> Answer:
             raise PointError(f"{name} returned {value:g} as {key}, not a count")
         counts[key] = int(value)
     loss = numbers.pop("loss", float("nan"))
-    return Answer(fitted=fitted, loss=loss, readings=numbers, **counts)
+    return Answer(fitted=fitted, loss=loss, metrics=numbers, **counts)
 
 
 def _fitted(name: str, key: str, given: Any, task: TrainerCall) -> NDArray[np.bool_]:

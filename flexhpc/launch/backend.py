@@ -31,7 +31,7 @@ class Backend(Protocol):
         """Return whether an existing worker will reach this point without being started again."""
         ...
 
-    def running(self) -> bool:
+    def has_workers(self) -> bool:
         """Return whether any worker is running or queued."""
         ...
 

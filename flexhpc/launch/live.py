@@ -47,7 +47,7 @@ class View:
         if self.console.is_terminal:
             self._live.update(self.picture(statuses, note))
         else:
-            self._lines(statuses, self._last_states)
+            self._print_changes(statuses, self._last_states)
             if note and note != self._last_note:
                 self._print(note)
             self._last_note = note
@@ -60,13 +60,13 @@ class View:
             Text(self.name, style="bold", overflow="ellipsis", no_wrap=True),
             ProgressBar(total=len(statuses), completed=_finished(statuses), width=width),
             Text(f"{_finished(statuses)}/{len(statuses)} points", no_wrap=True),
-            Text(self._time(statuses), no_wrap=True),
+            Text(self._elapsed_and_left(statuses), no_wrap=True),
         )
         header = [Text(note, style="yellow")] if note else []
         rows = max(4, self.console.height - 4 - len(header))
         return Group(head, *header, status_view(statuses, self.console.width, rows))
 
-    def _time(self, statuses: Sequence[PointStatus]) -> str:
+    def _elapsed_and_left(self, statuses: Sequence[PointStatus]) -> str:
         """Format the elapsed time, and a range for the remaining time once it can be estimated."""
         elapsed = span(time.monotonic() - self.started)
         remaining = seconds_left(statuses)
@@ -77,7 +77,7 @@ class View:
         start = number if high.endswith(unit) else low
         return f"{elapsed}, {start} to {high} left"
 
-    def _lines(self, statuses: Sequence[PointStatus], states: dict[str, str]) -> None:
+    def _print_changes(self, statuses: Sequence[PointStatus], states: dict[str, str]) -> None:
         """Print a line for each newly finished point and for each reason of new failures."""
         count = f"[{_finished(statuses)}/{len(statuses)}]"
         changed = [s for s in statuses if s.state != states.get(s.point.id)]

@@ -40,9 +40,9 @@ class LocalBackend:
 
     def covers(self, point_id: str) -> bool:
         """Return whether a worker is running: each worker takes any free point."""
-        return self.running()
+        return self.has_workers()
 
-    def running(self) -> bool:
+    def has_workers(self) -> bool:
         """Return whether any worker is running."""
         return any(worker.runs() for worker in self._workers)
 

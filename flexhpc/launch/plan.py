@@ -14,8 +14,8 @@ from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.slurm.backend import array_limit
+from flexhpc.launch.slurm.chunks import Chunk, divide_into_arrays
 from flexhpc.launch.slurm.commands import DEFAULT_ARRAY, NoAnswer, Slurm
-from flexhpc.launch.slurm.layout import Chunk, lay_out
 from flexhpc.launch.time_left import seconds_per_pass
 from flexhpc.search import at_once, cost_bound
 from flexhpc.store.status import PointStatus, StatusReader
@@ -127,7 +127,7 @@ def arrays(profile: SlurmProfile, points: Sequence[str]) -> list[Chunk]:
         most = array_limit(Slurm.of_profile(profile.slurm_conf), profile)
     except NoAnswer:
         most = min(DEFAULT_ARRAY, profile.max_array or DEFAULT_ARRAY)
-    return lay_out(
+    return divide_into_arrays(
         points, per_task=profile.points_per_task, max_array=most, throttle=profile.throttle
     )
 

@@ -307,7 +307,7 @@ def _stop_workers(
         stop_file.touch()
     end = time.monotonic() + _STOP_WITHIN
     backend.poll()
-    while backend.running() and time.monotonic() < end and stop.count < 2:
+    while backend.has_workers() and time.monotonic() < end and stop.count < 2:
         view.update(reader.read(), note="stopping: saving the probes in progress ...")
         time.sleep(_LOOK_EVERY / 2)
         backend.poll()

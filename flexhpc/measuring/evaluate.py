@@ -19,8 +19,9 @@ from flexhpc.config.sections.gates import CurvatureGate, GradientGate
 from flexhpc.config.sections.training import BUDGETS
 from flexhpc.data import Samples, TestSet, load_test
 from flexhpc.errors import PointError
-from flexhpc.measuring.probe import TrainingRequest, run_training
+from flexhpc.measuring.probe import run_training
 from flexhpc.measuring.scores import scores_of
+from flexhpc.search import Probe
 from flexhpc.seeds import derive
 from flexhpc.training import Callbacks, Group
 
@@ -91,18 +92,16 @@ def evaluate(
     def trained(network: nn.Module) -> dict[str, float]:
         return tested(network, test, group.device)
 
-    request = TrainingRequest(
-        n=n,
-        repeat=0,
-        name=f" evaluate {json.dumps(config.settings)}",
-        subset=derive(point.seed, "evaluation"),
-        trained=trained,
-    )
     assert isinstance(point.training, Training)  # checked with the spec
     evaluated_point = replace(point, training=procedure(config, point.training))
-    outcome, _, _ = run_training(evaluated_point, samples, request, checkpoint, group, callbacks)
+    callbacks = replace(callbacks, on_train_end=trained, checkpoint=checkpoint)
+    outcome, _, _ = run_training(
+        evaluated_point, samples, Probe(n, 0), group, callbacks,
+        name=f" evaluate {json.dumps(config.settings)}",
+        subset_seed=derive(point.seed, "evaluation"),
+    )  # fmt: skip
     accuracy = 1 - outcome.n_errors / n
-    test_readings = {key: outcome.metrics[key] for key in ("test_accuracy", "test_loss")}
+    test_metrics = {key: outcome.metrics[key] for key in ("test_accuracy", "test_loss")}
     return {
         "asked": config.settings,
         "n": n,
@@ -110,8 +109,8 @@ def evaluate(
         "verdict": outcome.verdict,
         "interpolated": outcome.n_errors == 0,
         "train_accuracy": accuracy,
-        **test_readings,
-        "gap": accuracy - test_readings["test_accuracy"],
+        **test_metrics,
+        "gap": accuracy - test_metrics["test_accuracy"],
         "calibration_error": outcome.metrics["calibration_error"],
         "epochs": outcome.epochs,
         "cost": outcome.cost,

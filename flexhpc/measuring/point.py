@@ -16,7 +16,7 @@ from flexhpc.measuring.evaluate import evaluate, evaluation_size
 from flexhpc.measuring.pool import ProbePool
 from flexhpc.measuring.probe import run_probe
 from flexhpc.models import count_bits, count_parameters
-from flexhpc.search import Ask, Estimate, Probe, ProbeResult, advance, estimate_so_far, history_of
+from flexhpc.search import Estimate, Probe, ProbeResult, advance, estimate_so_far
 from flexhpc.store import (
     Header,
     ProbeRecord,
@@ -25,6 +25,7 @@ from flexhpc.store import (
     create,
     evaluated,
     finish,
+    history_of,
     read,
 )
 from flexhpc.store.status import is_estimated
@@ -109,9 +110,9 @@ def _search(
         checkpoint(Probe(probe.n, probe.repeat, probe.arm)).unlink(missing_ok=True)
         history.extend(history_of([probe], point.training))
 
-    def one_by_one(step: Ask) -> None:
+    def one_by_one(probes: list[Probe]) -> None:
         impossible: BatchOfOne | None = None
-        for probe in step.probes:
+        for probe in probes:
             group.broadcast_object(_order(point.id, probe))
             try:
                 done(run_probe(point, samples, probe, checkpoint(probe), group, callbacks))
@@ -125,17 +126,17 @@ def _search(
         if isinstance(step, Estimate):
             return _finished(step, path, callbacks)
         try:
-            if pool is None or len(step.probes) == 1:
+            if pool is None or len(step) == 1:
                 one_by_one(step)
             else:
-                pool.run(point, step.probes, checkpoint, callbacks, done)
+                pool.run(point, step, checkpoint, callbacks, done)
         except BatchOfOne:
             # A batch of 1 sample cannot be trained. If no larger n was fitted, the search has
             # reached its lower end, and its current estimate is final.
             below = estimate_so_far(
                 point.search, samples.n_limit, history, point.coordinates, "data"
             )
-            if below is None or below.largest_fit or all(probe.n > 1 for probe in step.probes):
+            if below is None or below.largest_fit or all(probe.n > 1 for probe in step):
                 raise
             return _finished(below, path, callbacks)
 

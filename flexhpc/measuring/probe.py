@@ -7,8 +7,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from flexhpc.config import Point
 from flexhpc.config.sections.custom import CustomTrainer
@@ -39,53 +38,28 @@ _MOST_FLOATS = 2**30
 """Maximum size in bytes of a probe's inputs as float32; larger image inputs are kept as uint8."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingRequest:
-    """Specification of one training of a point.
-
-    Attributes:
-        n: number of samples of the subset.
-        repeat: index of the training among those with the same n.
-        name: distinguishes its checkpoint from those of other trainings with this n and repeat.
-        subset: seed of the subset; None for that of the probe with this n and repeat.
-        trained: called with the network at the end of training; see ``on_train_end`` of
-            :class:`Callbacks`.
-        forgetting: whether to count how often each sample is forgotten.
-    """
-
-    n: int
-    repeat: int
-    name: str = ""
-    subset: int | None = None
-    trained: Callable[[nn.Module], dict[str, float]] = field(default=lambda _: {})
-    forgetting: bool = False
-
-
 def run_training(
-    point: Point,
-    samples: Samples,
-    request: TrainingRequest,
-    checkpoint: Path | None,
-    group: Group,
-    callbacks: Callbacks,
-) -> tuple[Outcome, Ints, ProbeSeeds]:
+    point: Point, samples: Samples, probe: Probe, group: Group, callbacks: Callbacks, *,
+    name: str = "", subset_seed: int | None = None,
+) -> tuple[Outcome, Ints, ProbeSeeds]:  # fmt: skip
     """Train a point's model once, from scratch, on a subset of its samples.
 
     Args:
         point: the point, which gives the model and the training settings.
         samples: the point's data.
-        wanted: subset size, repeat and options of the training.
-        checkpoint: path of the training checkpoint; None for no checkpoint.
+        probe: size of the subset and index of the training among those with this size.
         group: process group that trains the model; every process must call this function.
         callbacks: see :class:`Callbacks`.
+        name: distinguishes the checkpoint from those of other trainings with this n and repeat.
+        subset_seed: seed of the subset; by default that of the probe.
 
     Returns:
         The outcome, the global sample ids of the subset, int64 (n,), and the seeds.
     """
-    n, repeat = request.n, request.repeat
+    n, repeat, _ = probe
     seeds = ProbeSeeds.of(point.seed, n, repeat, nested=point.data.subset == "nested")
-    if request.subset is not None:
-        seeds = replace(seeds, subset=request.subset)
+    if subset_seed is not None:
+        seeds = replace(seeds, subset=subset_seed)
     subset = draw_subset(samples.pool, n, seeds.subset)
     labels = samples.labels[subset]
     if point.data.tokens:
@@ -100,10 +74,7 @@ def run_training(
     training_callbacks = replace(
         callbacks,
         on_progress=progress,
-        on_train_end=request.trained,
-        checkpoint=checkpoint,
-        forgetting=request.forgetting,
-        key=f"{point.id} n={n} repeat={repeat}{request.name}",
+        key=f"{point.id} n={n} repeat={repeat}{name}",
     )
     make_model = None
     if isinstance(point.model, Network):
@@ -172,45 +143,36 @@ def run_probe(
 ) -> ProbeRecord:  # fmt: skip
     """Run one probe of a point: one training from scratch, with the tuned values of one arm.
 
-    The arguments are those of :func:`run_training`, with ``probe`` giving n, repeat and arm.
+    Args:
+        probe: n, repeat and arm.
+        checkpoint: path of the training checkpoint; None for no checkpoint.
+        point, samples, group, callbacks: as in :func:`run_training`.
     """
-    n, arm = probe.n, probe.arm
-    tuned = len(point.arms) > 1
+    n, repeat, arm = probe
     unseen = Unseen(point, samples, group.device)
-    request = TrainingRequest(
-        n=n, repeat=probe.repeat, name=f" arm={arm}" if tuned else "", trained=unseen.ask,
+    callbacks = replace(
+        callbacks, on_train_end=unseen.ask, checkpoint=checkpoint,
         forgetting=point.record.forgetting,
     )  # fmt: skip
-    is_custom = isinstance(point.training, CustomTrainer)
     outcome, subset, seeds = run_training(
-        point.at(arm), samples, request, checkpoint, group, callbacks
-    )
+        point.at(arm), samples, probe, group, callbacks,
+        name=f" arm={arm}" if len(point.arms) > 1 else "",
+    )  # fmt: skip
     outside, correct = unseen.outside(subset)
+    is_custom = isinstance(point.training, CustomTrainer)
     return ProbeRecord(
         n=n,
-        repeat=probe.repeat,
+        repeat=repeat,
         arm=arm,
         tuned=dict(point.arms[arm].values),
         seeds=asdict(seeds),
-        verdict=outcome.verdict,
-        n_errors=outcome.n_errors,
         train_accuracy=1 - outcome.n_errors / n,
-        loss=outcome.loss,
-        epochs=outcome.epochs,
-        steps=outcome.steps,
-        cost=outcome.cost,
-        seconds=outcome.seconds,
         finished=time.time(),
-        readings=outcome.metrics,
         machine=machine(group) | ({"trainer": LACKS} if is_custom else {}),
-        rejected=outcome.rejected,
         subset=subset,
-        fitted=outcome.fitted,
-        loss_curve=outcome.loss_curve,
-        error_curve=outcome.error_curve,
         unseen=outside if point.record.unseen else None,
         unseen_fitted=correct if point.record.unseen else None,
-        forgotten=outcome.forgotten,
+        **vars(outcome),
     )
 
 

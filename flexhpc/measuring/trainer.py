@@ -69,7 +69,7 @@ def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcom
         cost=answer.cost or call.budget.gradient_evaluations or passes * n,
         seconds=time.monotonic() - started,
         fitted=answer.fitted,
-        metrics=dict(answer.readings),
+        metrics=dict(answer.metrics),
         rejected=False,
         loss_curve=np.zeros(0, np.float32),
         error_curve=np.zeros(0, np.int32),

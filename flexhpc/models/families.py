@@ -28,7 +28,7 @@ from flexhpc.errors import PointError, one_line
 from flexhpc.imports import quick_imports
 from flexhpc.models.initialise import (
     BASE_WIDTH,
-    initialise_all,
+    initialised,
     layer_initialiser,
     layers_of,
     scale_rates,
@@ -65,11 +65,8 @@ def network(model: Network, shape: Shape, classes: int) -> nn.Module:
             "use linear or mlp"
         )
     result: nn.Module = implementation(model)(model, shape, classes)
-    if isinstance(model, Sized):
-        if not model.draws:
-            initialise_all(result, layer_initialiser(model))
-        elif model.init == "mup":
-            scale_rates(layers_of(result), _width(model) / (model.base_width or BASE_WIDTH))
+    if isinstance(model, Sized) and model.init == "mup":
+        scale_rates(layers_of(result), _width(model) / (model.base_width or BASE_WIDTH))
     if model.any_layout:
         vars(result)["flexhpc_any_layout"] = True
     return result
@@ -130,10 +127,8 @@ def vit(model: Vit, shape: Shape, classes: int) -> nn.Module:
     """Build timm's VisionTransformer."""
     timm = _timm()
     sizes = {"depth": model.depth, "num_heads": model.heads, "mlp_ratio": model.mlp_ratio}
-    result: nn.Module = timm.models.VisionTransformer(
-        **_patch_options(timm, model, shape, classes), **sizes
-    )
-    return result
+    result = timm.models.VisionTransformer(**_patch_options(timm, model, shape, classes), **sizes)
+    return initialised(result, model)
 
 
 def mixer(model: Mixer, shape: Shape, classes: int) -> nn.Module:
@@ -147,10 +142,8 @@ def mixer(model: Mixer, shape: Shape, classes: int) -> nn.Module:
             f"model.width: too small ({model.width}): the MLPs over patches have width / 2 units; "
             f"use at least {model.min_width}"
         )
-    result: nn.Module = timm.models.MlpMixer(
-        **_patch_options(timm, model, shape, classes), num_blocks=model.depth
-    )
-    return result
+    options = _patch_options(timm, model, shape, classes)
+    return initialised(timm.models.MlpMixer(**options, num_blocks=model.depth), model)
 
 
 def _patch_options(timm: Any, model: Vit | Mixer, shape: Shape, classes: int) -> dict[str, Any]:
@@ -208,7 +201,7 @@ class GptNetwork(nn.Module):
 
 def gpt(model: Gpt, shape: Shape, classes: int) -> nn.Module:
     """Build :class:`GptNetwork` for sequences of ``shape`` (length,)."""
-    return GptNetwork(model, shape[0], classes)
+    return initialised(GptNetwork(model, shape[0], classes), model)
 
 
 def resnet(model: Resnet, shape: Shape, classes: int) -> nn.Module:
@@ -237,7 +230,7 @@ def resnet(model: Resnet, shape: Shape, classes: int) -> nn.Module:
     if max(shape[1:]) <= _SMALL_IMAGE:
         result.conv1[0].stride = (1, 1)
         result.maxpool = nn.Identity()
-    return result  # type: ignore[no-any-return]
+    return initialised(result, model)
 
 
 def efficientnet(model: Efficientnet, shape: Shape, classes: int) -> nn.Module:
@@ -257,7 +250,7 @@ def efficientnet(model: Efficientnet, shape: Shape, classes: int) -> nn.Module:
     )
     if max(shape[1:]) <= _SMALL_IMAGE:
         result.conv_stem.stride = (1, 1)
-    return result  # type: ignore[no-any-return]
+    return initialised(result, model)
 
 
 def by_name(model: Timm, shape: Shape, classes: int) -> nn.Module:

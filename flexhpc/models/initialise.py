@@ -53,11 +53,13 @@ def layer_initialiser(model: Initialised) -> InitialiseLayer:
     return initialise
 
 
-def initialise_all(network: nn.Module, initialise: InitialiseLayer) -> None:
-    """Initialise all linear layers and convolutions of a timm network."""
-    head = cast(Any, network).get_classifier()
+def initialised(network: Any, model: Initialised) -> nn.Module:
+    """Initialise all linear layers and convolutions of a timm network; return the network."""
+    initialise, head = layer_initialiser(model), network.get_classifier()
     for layer in layers_of(network):
         initialise(layer, layer is head)
+    result: nn.Module = network
+    return result
 
 
 def layers_of(network: nn.Module) -> list[Layer]:

@@ -6,18 +6,16 @@ Does not import torch.
 from flexhpc.search.bayes import estimate_at
 from flexhpc.search.cost import cost_bound
 from flexhpc.search.history import (
-    Ask,
     Bracket,
     EpsEstimate,
     Estimate,
     History,
     Probe,
     ProbeResult,
-    history_of,
 )
 from flexhpc.search.policy import advance, at_once, estimate_so_far, is_precise
 
 __all__ = [
-    "Ask", "Bracket", "EpsEstimate", "Estimate", "History", "Probe", "ProbeResult", "advance",
-    "at_once", "cost_bound", "estimate_at", "estimate_so_far", "history_of", "is_precise",
+    "Bracket", "EpsEstimate", "Estimate", "History", "Probe", "ProbeResult", "advance",
+    "at_once", "cost_bound", "estimate_at", "estimate_so_far", "is_precise",
 ]  # fmt: skip

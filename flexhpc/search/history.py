@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
-
-from flexhpc.config.sections.training import Procedure
+from typing import Any, Literal, NamedTuple
 
 Censored = Literal["none", "left", "right"]
 Quantiles = tuple[float, float, float]
@@ -60,54 +58,6 @@ class ProbeResult:
 History = Sequence[ProbeResult]
 
 
-class _StoredProbe(Protocol):
-    """The fields of a stored probe that a :class:`ProbeResult` is made of."""
-
-    @property
-    def n(self) -> int: ...
-    @property
-    def repeat(self) -> int: ...
-    @property
-    def arm(self) -> int: ...
-    @property
-    def verdict(self) -> str: ...
-    @property
-    def n_errors(self) -> int: ...
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def cost(self) -> int: ...
-    @property
-    def rejected(self) -> bool: ...
-
-
-def history_of(probes: Iterable[_StoredProbe], training: Procedure) -> list[ProbeResult]:
-    """Convert stored probes to a history, from which a search is resumed by replay.
-
-    Args:
-        probes: stored probes, in any order.
-        training: training procedure of these probes.
-    """
-    return [
-        ProbeResult(
-            n=p.n, repeat=p.repeat, verdict=p.verdict, n_errors=p.n_errors, cost=p.cost,
-            rejected=p.rejected, share=_share(p, training), arm=p.arm,
-        )
-        for p in probes
-    ]  # fmt: skip
-
-
-def _share(probe: _StoredProbe, training: Procedure) -> float | None:
-    """Return the fraction of its initial budget that a probe used; None if it had no budget."""
-    if training.steps is not None:
-        return probe.steps / training.steps
-    if training.gradient_evaluations is not None:
-        return probe.cost / training.gradient_evaluations
-    return probe.epochs / training.epochs if training.epochs else None
-
-
 def counted(history: History) -> list[ProbeResult]:
     """Return the probes that count as evidence of capacity: all but the rejected ones.
 
@@ -124,17 +74,6 @@ class Probe(NamedTuple):
     n: int
     repeat: int
     arm: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ask:
-    """The probes to run next.
-
-    Attributes:
-        probes: one probe, or several that may run in parallel.
-    """
-
-    probes: tuple[Probe, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,7 +19,6 @@ from flexhpc.search.fit_curve import FitCurve
 from flexhpc.search.history import (
     LEVEL,
     TAILS,
-    Ask,
     Bracket,
     EndedBy,
     EpsEstimate,
@@ -85,8 +84,8 @@ def cap_of(search: Search, arms: int, targets: int | None = None) -> float:
 
 def advance(
     search: Search, n_limit: int, history: History, coordinates: Coordinates = SINGLE_ARM
-) -> Ask | Estimate:
-    """Return the probes to run next, or the estimate if the search has ended.
+) -> list[Probe] | Estimate:
+    """Return the probes to run next, which may run in parallel, or the final estimate.
 
     A search with ``at_once`` proposes that many probes per round, based only on the completed
     rounds. The proposal therefore does not depend on which probe of a round ends first, and after
@@ -111,7 +110,7 @@ def advance(
             return estimate
     assert not isinstance(proposal, str), "a search that has ended has an estimate"
     done = {Probe(result.n, result.repeat, result.arm) for result in history[completed:]}
-    return Ask(probes=tuple(p for p in _numbered(proposal, rounds) if p not in done))
+    return [p for p in _numbered(proposal, rounds) if p not in done]
 
 
 def _numbered(proposal: Proposal, history: History) -> Iterator[Probe]:

@@ -4,10 +4,10 @@ Does not import torch.
 """
 
 from flexhpc.store.claim import SILENCE, Claim, ClaimRecord, read_claim, take
-from flexhpc.store.layout import RunFolder
 from flexhpc.store.masks import Masks, read_masks
 from flexhpc.store.point_file import append, create, evaluated, finish, read
-from flexhpc.store.record import Header, PointRecord, ProbeRecord
+from flexhpc.store.record import Header, PointRecord, ProbeRecord, history_of
+from flexhpc.store.run_folder import RunFolder
 
 __all__ = [
     "SILENCE",
@@ -22,6 +22,7 @@ __all__ = [
     "create",
     "evaluated",
     "finish",
+    "history_of",
     "read",
     "read_claim",
     "read_masks",

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from flexhpc.atomic import open_regular, replacing
 from flexhpc.errors import InputError, PointError
 from flexhpc.store.claim import read_claim
-from flexhpc.store.layout import RunFolder
+from flexhpc.store.run_folder import RunFolder
 
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,

@@ -43,7 +43,7 @@ AS_TEXT = "json"
 """Attribute that holds the fields of a group as one JSON object; HDF5 would take about 40
 microseconds to read each of them."""
 _POINT = re.compile("[0-9a-f]{16}")
-_PREFIXES = {"seeds": "seed_", "readings": "reading."}
+_PREFIXES = {"seeds": "seed_", "metrics": "metric."}
 """Prefix of the attributes of a mapping, if it is not the mapping's name and a dot."""
 _PACKED_FROM = 4096
 """Size from which an array is compressed (bytes); for smaller ones the chunk index costs more."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flexhpc.search import Estimate
+from flexhpc.config.sections.training import Procedure
+from flexhpc.search import Estimate, ProbeResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class ProbeSummary:
         cost: sample passes.
         seconds: wall time (seconds).
         finished: time at which it ended (seconds since the epoch).
-        readings: convergence metrics.
+        metrics: convergence metrics.
         machine: host, device and versions.
         rejected: whether a convergence gate rejected it; it then does not count as evidence of
             capacity.
@@ -85,7 +86,7 @@ class ProbeSummary:
     cost: int
     seconds: float
     finished: float
-    readings: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
     machine: Mapping[str, str] = field(default_factory=dict)
     rejected: bool = False
     arm: int = 0
@@ -153,3 +154,28 @@ class PointRecord:
             asked: see :meth:`evaluated`.
         """
         return self if self.evaluated(asked) else replace(self, evaluation=None)
+
+
+def history_of(probes: Iterable[ProbeSummary], training: Procedure) -> list[ProbeResult]:
+    """Convert stored probes to a history, from which a search is resumed by replay.
+
+    Args:
+        probes: stored probes, in any order.
+        training: training procedure of these probes.
+    """
+    return [
+        ProbeResult(
+            n=p.n, repeat=p.repeat, verdict=p.verdict, n_errors=p.n_errors, cost=p.cost,
+            rejected=p.rejected, share=_share(p, training), arm=p.arm,
+        )
+        for p in probes
+    ]  # fmt: skip
+
+
+def _share(probe: ProbeSummary, training: Procedure) -> float | None:
+    """Return the fraction of its initial budget that a probe used; None if it had no budget."""
+    if training.steps is not None:
+        return probe.steps / training.steps
+    if training.gradient_evaluations is not None:
+        return probe.cost / training.gradient_evaluations
+    return probe.epochs / training.epochs if training.epochs else None

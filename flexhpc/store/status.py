@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from flexhpc.config import Point, Sweep, checked
 from flexhpc.errors import InputError, PointError
-from flexhpc.search import Bracket, Estimate, ProbeResult, estimate_so_far, history_of, is_precise
-from flexhpc.store import PointRecord, RunFolder, read, read_claim
+from flexhpc.search import Bracket, Estimate, ProbeResult, estimate_so_far, is_precise
+from flexhpc.store import PointRecord, RunFolder, history_of, read, read_claim
 
 PointState = Literal["done", "running", "stopped", "queued", "waiting", "failed"]
 

@@ -25,9 +25,9 @@ from flexhpc.analysis.figures.point import fit_chart
 from flexhpc.analysis.results import measurements, row_of
 from flexhpc.atomic import locked, read_json, write_json
 from flexhpc.config import checked
-from flexhpc.search import estimate_so_far, history_of
+from flexhpc.search import estimate_so_far
 from flexhpc.store import RunFolder
-from flexhpc.store.record import PointRecord, ProbeSummary
+from flexhpc.store.record import PointRecord, ProbeSummary, history_of
 from flexhpc.store.status import PointStatus, StatusReader, is_done, open_run
 from flexhpc.tracking.note import note_of
 from flexhpc.tracking.quiet import existing_database_uri, make_database, mlflow_client
@@ -281,7 +281,7 @@ class Syncer:
             "cost": probe.cost,
             "seconds": probe.seconds,
             "final_loss": probe.loss,
-            **probe.readings,
+            **probe.metrics,
         }
         metrics = [Metric(key, float(value), end, 0) for key, value in values.items()]
         metrics += [Metric("loss", value, end, epoch) for epoch, value in _thin(probe.loss_curve)]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from flexhpc.config import Point, checked
-from flexhpc.search import estimate_so_far, history_of
+from flexhpc.search import estimate_so_far
 from flexhpc.store import Header
-from flexhpc.store.record import PointRecord, ProbeSummary
+from flexhpc.store.record import PointRecord, ProbeSummary, history_of
 from flexhpc.store.status import PointStatus
 
 Outcome = tuple[int, int] | tuple[int, int, str]

@@ -18,8 +18,8 @@ from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.point import fit_chart
 from flexhpc.analysis.results import COLUMNS, as_parquet, row_of, with_errors
 from flexhpc.analysis.text import bracket_text, emc_text, eps_text, span
-from flexhpc.search import Bracket, EpsEstimate, Estimate, estimate_at, history_of
-from flexhpc.store import read
+from flexhpc.search import Bracket, EpsEstimate, Estimate, estimate_at
+from flexhpc.store import history_of, read
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from tests.analysis.made import points, status
 from tests.conftest import Cli

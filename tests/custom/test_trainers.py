@@ -111,7 +111,7 @@ def test_what_a_trainer_may_answer(given: object, folder: Path) -> None:
     assert answer.fitted.tolist() == [True, False, True, True, False]
     if isinstance(given, dict) and "cost" in given:
         assert (answer.epochs, answer.steps, answer.cost) == (3, 7, 15)
-        assert answer.readings == {"rounds": 2.0}
+        assert answer.metrics == {"rounds": 2.0}
     elif isinstance(given, dict):
         assert answer.loss == 0.5
 
@@ -141,7 +141,7 @@ def test_what_is_no_answer(given: object, message: str, folder: Path) -> None:
 def test_it_is_given_what_it_asks_for_and_random_states_are_seeded(folder: Path) -> None:
     answer = train(task(folder, "most"))
     assert answer.fitted.all()
-    assert answer.readings["order"] == ProbeSeeds.of(0, 5, 0, nested=False).order % 7
+    assert answer.metrics["order"] == ProbeSeeds.of(0, 5, 0, nested=False).order % 7
     drawn = []
     for _ in range(2):
         train(task(folder, "most"))

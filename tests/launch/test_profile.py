@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flexhpc.errors import InputError
 from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.profile import LocalProfile, SlurmProfile, minutes
-from flexhpc.launch.slurm.layout import lay_out
+from flexhpc.launch.slurm.chunks import divide_into_arrays
 from tests.conftest import REPOSITORY
 
 CONTAINER = "cluster: slurm\ncontainer: {runtime: docker, image: x,"
@@ -91,7 +91,7 @@ def test_arrays_hold_every_point_once_within_the_limits(
     count: int, per_task: int, max_array: int, throttle: int | None
 ) -> None:
     points = [str(i) for i in range(count)]
-    chunks = lay_out(points, per_task=per_task, max_array=max_array, throttle=throttle)
+    chunks = divide_into_arrays(points, per_task=per_task, max_array=max_array, throttle=throttle)
     assert [point for chunk in chunks for point in chunk.points] == points
     for number, chunk in enumerate(chunks):
         assert 1 <= chunk.tasks <= max_array

@@ -162,8 +162,8 @@ def test_an_evaluation_draws_no_probes_subset(
     samples = load_samples(point.data, 0)
     drawn = []
 
-    def watched(*arguments: Any) -> Any:
-        trained = run_training(*arguments)
+    def watched(*arguments: Any, **options: Any) -> Any:
+        trained = run_training(*arguments, **options)
         drawn.append(trained[1])
         return trained
 

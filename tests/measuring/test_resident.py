@@ -10,7 +10,8 @@ import torch
 from flexhpc.config import Point, checked
 from flexhpc.data import load_samples
 from flexhpc.measuring import probe
-from flexhpc.measuring.probe import TrainingRequest, run_training
+from flexhpc.measuring.probe import run_training
+from flexhpc.search import Probe
 from flexhpc.training import Callbacks, Group, Outcome
 from flexhpc.training.resident import Resident
 from tests.training.helpers import same
@@ -49,8 +50,7 @@ def point_of(folder: Path, model: str, data: str, training: str) -> Point:
 
 def trained(point: Point, n: int) -> Outcome:
     samples = load_samples(point.data, point.seed)
-    wanted = TrainingRequest(n=n, repeat=0)
-    return run_training(point, samples, wanted, None, Group(torch.device("cpu")), Callbacks())[0]
+    return run_training(point, samples, Probe(n, 0), Group(torch.device("cpu")), Callbacks())[0]
 
 
 @pytest.fixture

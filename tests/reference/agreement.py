@@ -17,9 +17,10 @@ from scipy.special import xlogy
 from flexhpc.config import Point, checked
 from flexhpc.data import load_samples
 from flexhpc.measuring.probe import run_probe
-from flexhpc.search import Estimate, ProbeResult, advance, history_of
+from flexhpc.search import Estimate, ProbeResult, advance
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import TAILS, Quantiles
+from flexhpc.store import history_of
 from flexhpc.training import Callbacks, Group
 from tests.archives import unpack
 from tests.reference.data import CIFAR10, TABLES

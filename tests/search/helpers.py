@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flexhpc.config.sections.search import Search
-from flexhpc.search import Ask, Estimate, Probe, ProbeResult, advance, at_once
+from flexhpc.search import Estimate, Probe, ProbeResult, advance, at_once
 from flexhpc.search.arms import SINGLE_ARM, Coordinates
 
 
@@ -17,11 +17,11 @@ def play(
 ) -> tuple[Estimate, list[ProbeResult]]:
     """Run a search to its end; check that every proposed probe is legal and new."""
     history: list[ProbeResult] = []
-    while isinstance(step := advance(search, n_limit, history, coordinates), Ask):
-        assert len(step.probes) == at_once(search)
-        assert not {(r.n, r.repeat, r.arm) for r in history} & set(step.probes)
-        assert all(1 <= probe.n <= n_limit for probe in step.probes)
-        assert all(0 <= probe.arm < len(coordinates) for probe in step.probes)
-        history += [oracle(probe) for probe in step.probes]
+    while isinstance(step := advance(search, n_limit, history, coordinates), list):
+        assert len(step) == at_once(search)
+        assert not {(r.n, r.repeat, r.arm) for r in history} & set(step)
+        assert all(1 <= probe.n <= n_limit for probe in step)
+        assert all(0 <= probe.arm < len(coordinates) for probe in step)
+        history += [oracle(probe) for probe in step]
         assert len(history) < 5_000
     return step, history

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from flexhpc.config.sections.search import Bayes
 from flexhpc.config.sections.training import Adam
-from flexhpc.search import Ask, Estimate, Probe, ProbeResult, advance, cost_bound, estimate_so_far
+from flexhpc.search import Estimate, Probe, ProbeResult, advance, cost_bound, estimate_so_far
 from flexhpc.search.arms import arm_posteriors
 from tests.search import helpers
 
@@ -109,8 +109,8 @@ def test_the_order_of_a_round_does_not_matter(at_once: int, random: stdlib_rando
     search = SEARCH.model_copy(update={"at_once": at_once, "max_cost": 6.0})
     straight, history = play(search, 5000, lambda arm, n: n <= EMC[arm])
     replayed: list[ProbeResult] = []
-    while isinstance(step := advance(search, 5000, replayed, LINE), Ask):
-        for probe in random.sample(step.probes, random.randint(1, len(step.probes))):
+    while isinstance(step := advance(search, 5000, replayed, LINE), list):
+        for probe in random.sample(step, random.randint(1, len(step))):
             (result,) = [r for r in history if (r.n, r.repeat, r.arm) == probe]
             replayed.append(result)
     assert step == straight

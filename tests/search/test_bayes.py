@@ -15,7 +15,7 @@ from scipy.special import betainc
 
 from flexhpc.config.sections.search import Bayes
 from flexhpc.config.sections.training import Adam
-from flexhpc.search import Ask, Estimate, Probe, ProbeResult, advance, cost_bound, estimate_so_far
+from flexhpc.search import Estimate, Probe, ProbeResult, advance, cost_bound, estimate_so_far
 from flexhpc.search.design import CostModel
 from tests.conftest import FULL
 from tests.search import helpers
@@ -69,10 +69,10 @@ def test_any_history_gives_a_valid_step(
 ) -> None:
     step = advance(search, n_limit, history)
     completed = len(history) // search.at_once * search.at_once
-    if isinstance(step, Ask):
-        assert 1 <= len(step.probes) <= search.at_once
-        assert all(1 <= n <= n_limit for n, _, _ in step.probes)
-        assert len(set(step.probes)) == len(step.probes)
+    if isinstance(step, list):
+        assert 1 <= len(step) <= search.at_once
+        assert all(1 <= n <= n_limit for n, _, _ in step)
+        assert len(set(step)) == len(step)
     else:
         assert 0 <= step.emc <= n_limit or step.emc_hi is not None
         assert step.emc_lo <= step.emc
@@ -172,8 +172,8 @@ def test_the_order_within_a_round_does_not_matter(at_once: int, random) -> None:
     outcome = below(300, lambda n: n - 300)
     expected, uninterrupted = play(search, 5000, outcome)
     history: list[ProbeResult] = []
-    while isinstance(step := advance(search, 5000, history), Ask):
-        ended = random.sample(step.probes, random.randint(1, len(step.probes)))
+    while isinstance(step := advance(search, 5000, history), list):
+        ended = random.sample(step, random.randint(1, len(step)))
         for n, repeat, _ in ended:
             (result,) = [r for r in uninterrupted if (r.n, r.repeat) == (n, repeat)]
             history.append(result)
@@ -190,8 +190,8 @@ def test_missed_samples_alone_do_not_end_a_search() -> None:
     for tolerance in (0.1, 3.0):
         search = SEARCH.model_copy(update={"tolerance": tolerance})
         step = advance(search, 60_000, fails + fits)
-        assert isinstance(step, Ask)
-        ((n, _, _),) = step.probes
+        assert isinstance(step, list)
+        ((n, _, _),) = step
         assert 100 < n < 2000
 
 
@@ -204,16 +204,16 @@ def test_verdicts_must_bound_both_ends_of_an_interval() -> None:
     closer = [*history, replace(fit, n=1300)]
     for probes, low, high in ((history, 1000, 1300), (closer, 2000, 3000)):
         step = advance(search, 60_000, probes)
-        assert isinstance(step, Ask)
-        ((n, _, _),) = step.probes
+        assert isinstance(step, list)
+        ((n, _, _),) = step
         assert low < n < high
 
 
 def test_the_first_round_is_spread_up_to_the_data() -> None:
     def first(start: int, at_once: int) -> list[int]:
         step = advance(SEARCH.model_copy(update={"start": start, "at_once": at_once}), 1797, [])
-        assert isinstance(step, Ask)
-        return [n for n, _, _ in step.probes]
+        assert isinstance(step, list)
+        return [n for n, _, _ in step]
 
     assert first(64, 8) == [64, 128, 256, 512, 1024, 1797, 32, 16]
     assert first(5000, 4) == [1797, 898, 449, 224]
@@ -343,7 +343,7 @@ def test_rejected_probes_alone_end_left_censored() -> None:
     assert isinstance(estimate, Estimate)
     assert (estimate.emc, estimate.emc_lo, estimate.censored) == (0, 0, "left")
     assert estimate.smallest_fail == 10
-    assert isinstance(advance(SEARCH, 5000, history[:5]), Ask)
+    assert isinstance(advance(SEARCH, 5000, history[:5]), list)
     assert estimate_so_far(SEARCH, 5000, history[:5]) is None
 
 
@@ -379,7 +379,7 @@ def test_max_cost_counts_fractions_of_budgets() -> None:
     assert CostModel.from_history(shares).trainings(shares) == pytest.approx(
         sum(r.share for r in shares)
     )
-    assert isinstance(advance(Bayes(policy="bayes", tolerance=0.05), 60_000, shares), Ask)
+    assert isinstance(advance(Bayes(policy="bayes", tolerance=0.05), 60_000, shares), list)
 
 
 def test_a_training_without_budget_counts_at_most_one() -> None:
@@ -391,4 +391,4 @@ def test_a_training_without_budget_counts_at_most_one() -> None:
     ]
     history.append(ProbeResult(n=111, repeat=0, verdict="unstable", n_errors=40, cost=131_979))
     assert 1 < CostModel.from_history(history).trainings(history) <= len(history)
-    assert isinstance(advance(Bayes(policy="bayes", max_cost=8.0), 1797, history), Ask)
+    assert isinstance(advance(Bayes(policy="bayes", max_cost=8.0), 1797, history), list)

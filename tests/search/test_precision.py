@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from flexhpc.config.sections.search import Bayes, Bisection, Search
-from flexhpc.search import Ask, Estimate, Probe, ProbeResult, advance, is_precise
+from flexhpc.search import Estimate, Probe, ProbeResult, advance, is_precise
 from flexhpc.search.arms import SINGLE_ARM
 
 BISECTION = Bisection(policy="bisection", start=64, tolerance=0.2)
@@ -17,8 +17,8 @@ CAPPED = BAYES.model_copy(update={"tolerance": 0.05, "max_cost": 12.0})
 
 def play(search: Search, history: list[ProbeResult]) -> Estimate:
     """Continue a search from a history, which is extended."""
-    while isinstance(step := advance(search, 60_000, history), Ask):
-        for n, repeat, _ in step.probes:
+    while isinstance(step := advance(search, 60_000, history), list):
+        for n, repeat, _ in step:
             assert (n, repeat) not in {(r.n, r.repeat) for r in history}
             verdict, missed = ("fit", 0) if n <= 1000 else ("not_fit", n - 1000)
             history.append(
@@ -72,6 +72,6 @@ def test_a_repeat_that_is_missing_is_trained_before_a_further_one() -> None:
     """Of a round of two the second ended first; then one at a time was requested."""
     search = BISECTION.model_copy(update={"seeds_per_n": 3})
     second = ProbeResult(n=64, repeat=1, verdict="fit", n_errors=0, cost=64)
-    assert advance(search, 60_000, [second]) == Ask(probes=(Probe(64, 0),))
+    assert advance(search, 60_000, [second]) == [Probe(64, 0)]
     both = [second, replace(second, repeat=0, verdict="not_fit", n_errors=3)]
-    assert advance(search, 60_000, both) == Ask(probes=(Probe(64, 2),))
+    assert advance(search, 60_000, both) == [Probe(64, 2)]

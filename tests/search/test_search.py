@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from flexhpc.config.sections.search import Bisection, Growth, Search
 from flexhpc.config.sections.training import Adam
 from flexhpc.search import (
-    Ask,
     Bracket,
     Estimate,
     Probe,
@@ -101,7 +100,7 @@ def test_steps_depend_on_the_history_only(search: Search, n_limit: int, random) 
         shuffled = history[:length]
         random.shuffle(shuffled)
         step = advance(search, n_limit, shuffled)
-        assert step == Ask(probes=(Probe(history[length].n, history[length].repeat),))
+        assert step == [Probe(history[length].n, history[length].repeat)]
     shuffled = list(history)
     random.shuffle(shuffled)
     assert advance(search, n_limit, shuffled) == estimate
@@ -169,7 +168,7 @@ def test_an_undecided_quorum_gives_no_estimate(seeds: int) -> None:
     search = BISECTION.model_copy(update={"seeds_per_n": seeds, "max_cost": 1.0})
     history = [ProbeResult(n=64, repeat=0, verdict="fit", n_errors=0, cost=100)]
     assert estimate_so_far(search, 60_000, history) is None
-    assert advance(search, 60_000, history) == Ask(probes=(Probe(64, 1),))
+    assert advance(search, 60_000, history) == [Probe(64, 1)]
     decided = [*history, ProbeResult(n=64, repeat=1, verdict="fit", n_errors=0, cost=100)]
     estimate = advance(search, 60_000, decided)
     assert (estimate.censored, estimate.emc) == ("right", 64)

@@ -55,7 +55,7 @@ def probe(n: int = 50, repeat: int = 0, seed: int = 0) -> ProbeRecord:
         n=n, repeat=repeat, seeds={"init": 2**62 + 1, "subset": 2, "labels": 3, "order": 4},
         verdict="not_fit", n_errors=int((~fitted).sum()), train_accuracy=float(fitted.mean()),
         loss=0.25, epochs=12, steps=34, cost=600, seconds=1.5, finished=1e9,
-        readings={"gradient_norm": 0.5}, machine={"host": "h", "device": "d"},
+        metrics={"gradient_norm": 0.5}, machine={"host": "h", "device": "d"},
         subset=np.sort(rng.choice(N_TOTAL, n, replace=False)).astype(np.int64), fitted=fitted,
         loss_curve=rng.random(12).astype(np.float32), error_curve=np.arange(12, dtype=np.int32),
     )  # fmt: skip
@@ -74,7 +74,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert record.estimate is None
     for stored, one in zip(record.probes, probes, strict=True):
         for key in ("n", "repeat", "seeds", "verdict", "n_errors", "loss", "cost", "seconds",
-                    "finished", "readings", "machine", "epochs", "steps"):  # fmt: skip
+                    "finished", "metrics", "machine", "epochs", "steps"):  # fmt: skip
             assert getattr(stored, key) == getattr(one, key), key
         np.testing.assert_array_equal(stored.loss_curve, one.loss_curve)
     finish(path, ESTIMATE)

@@ -25,7 +25,8 @@ from flexhpc.data import load_samples
 from flexhpc.errors import Interrupted
 from flexhpc.measuring import probe
 from flexhpc.measuring.point import measure
-from flexhpc.measuring.probe import TrainingRequest, choose_device, run_training
+from flexhpc.measuring.probe import choose_device, run_training
+from flexhpc.search import Probe
 from flexhpc.store import RunFolder, read, read_masks
 from flexhpc.training import Callbacks, Group, Outcome, manual_backprop
 from tests.stand_in_device import available
@@ -80,14 +81,13 @@ def train(
         updates += 1
         return updates == stop_at
 
-    callbacks = Callbacks(should_stop=should_stop, checkpoint=checkpoint)
+    callbacks = Callbacks(should_stop=should_stop, checkpoint=checkpoint, forgetting=True)
     samples = load_samples(point.data, point.seed)
-    request = TrainingRequest(n=n, repeat=0, forgetting=True)
     most_floats = probe._MOST_FLOATS
     probe._MOST_FLOATS = most_floats if resident_bytes is None else resident_bytes
     try:
         with device_of_type(kind) as device, contextlib.suppress(Interrupted):
-            outcome = run_training(point, samples, request, checkpoint, Group(device), callbacks)[0]
+            outcome = run_training(point, samples, Probe(n, 0), Group(device), callbacks)[0]
             assert (updates == outcome.steps) == fresh
             return outcome
     finally:
@@ -117,7 +117,7 @@ def measure_point(spec: str, folder: Path, kind: str) -> Values:
         "estimate": asdict(estimate),
         "devices": {probe.machine["device"] for probe in record.probes},
         "verdicts": [probe.verdict for probe in record.probes],
-        "readings": [dict(probe.readings) for probe in record.probes],
+        "metrics": [dict(probe.metrics) for probe in record.probes],
         "evaluation": evaluation,
         "fitted": masks.fitted(),
         "unseen": masks.unseen_fitted(),

@@ -15,8 +15,9 @@ from flexhpc.analysis.information import most_of_tokens
 from flexhpc.config import checked
 from flexhpc.data import load_samples
 from flexhpc.errors import InputError
-from flexhpc.measuring.probe import TrainingRequest, run_training
+from flexhpc.measuring.probe import run_training
 from flexhpc.models import build, count_parameters
+from flexhpc.search import Probe
 from flexhpc.store import RunFolder, read
 from flexhpc.training import Callbacks, Group
 from flexhpc.training.losses import cross_entropy, finite, missed
@@ -91,9 +92,8 @@ def test_fitted_sequences_are_correct(spec: Path, shards: int | None) -> None:
         return {}
 
     outcome, subset, _ = run_training(
-        point, samples, TrainingRequest(n=12, repeat=0, trained=trained), None,
-        Group(torch.device("cpu")), Callbacks(),
-    )  # fmt: skip
+        point, samples, Probe(12, 0), Group(torch.device("cpu")), Callbacks(on_train_end=trained)
+    )
     assert outcome.verdict == "fit"
     tokens = torch.from_numpy(samples.dataset.inputs[subset])
     (network,) = networks

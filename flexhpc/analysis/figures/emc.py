@@ -141,7 +141,7 @@ def _curves(
             {name: row["y"] for name, row in curves.items() if name}, y_domain, height
         ).items()
     ]  # fmt: skip
-    lines = _lines(points, layout, per_parameter=per_parameter)
+    lines = _median_lines(points, layout, per_parameter=per_parameter)
     for line in lines:
         line["x"] = dodge.x(line["x"], line["series"])
     for row in rows:
@@ -266,7 +266,9 @@ def _points(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> list[Spe
     ]
 
 
-def _lines(points: Sequence[PointStatus], layout: Layout, *, per_parameter: bool) -> list[Row]:
+def _median_lines(
+    points: Sequence[PointStatus], layout: Layout, *, per_parameter: bool
+) -> list[Row]:
     """Return the medians over seeds; a new ``piece`` starts where the median is not known."""
     curves: dict[tuple[str, str], list[PointStatus]] = {}
     for status in points:

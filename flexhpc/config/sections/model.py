@@ -131,10 +131,8 @@ class Linear(Initialised):
 
 
 class Sized(Initialised):
-    """Keys of all families of variable size."""
+    """Keys of all families of variable size, which also have a ``depth``."""
 
-    draws: ClassVar[bool] = False
-    """Whether the network initialises its weights according to ``init`` while it is built."""
     min_width: ClassVar[int] = 1
     """Smallest width."""
 
@@ -182,8 +180,6 @@ class Sized(Initialised):
 
 
 class _Plain(Sized):
-    draws: ClassVar[bool] = True
-
     width: Count | None = None
     """Units of every hidden layer (mlp) or channels of the first layer (cnn); required unless
     `match_params` is set."""

@@ -16,9 +16,9 @@ from flexhpc.launch.slurm.arrays import (
     in_queue,
     waiting_points,
 )
+from flexhpc.launch.slurm.chunks import divide_into_arrays
 from flexhpc.launch.slurm.commands import NoAnswer, Queue, Rejected, Slurm
 from flexhpc.launch.slurm.container import TaskContainer
-from flexhpc.launch.slurm.layout import lay_out
 from flexhpc.launch.slurm.submit import script_of, submit_array, write_array
 from flexhpc.store import RunFolder
 from flexhpc.worker.task import TaskFile
@@ -119,7 +119,7 @@ class SlurmBackend:
         """Return whether a task for this point is in the queue; True before the first query."""
         return self._queue is None or point_id in self._covered
 
-    def running(self) -> bool:
+    def has_workers(self) -> bool:
         """Return whether any task is queued or running; True before the first query."""
         return self._queue is None or bool(self._covered)
 
@@ -180,7 +180,7 @@ class SlurmBackend:
                 return False
         task = TaskFile.read(self.launch / "task.json")
         stop = Path(task.stop)
-        chunks = lay_out(
+        chunks = divide_into_arrays(
             points,
             per_task=self.profile.points_per_task,
             max_array=array_limit(self.slurm, self.profile),

@@ -23,7 +23,7 @@ class Chunk:
     after: int | None = None
 
 
-def lay_out(
+def divide_into_arrays(
     points: Sequence[str], *, per_task: int, max_array: int, throttle: int | None
 ) -> list[Chunk]:
     """Divide points into array jobs.
