@@ -11,10 +11,10 @@ from flexhpc.search.history import counted
 from flexhpc.store.status import PointStatus
 
 REASONS = {
-    "all fitted": "every probe on all the samples that there are fitted them",
-    "limit reached": "probes failed, but the estimate reached the number of samples that there are",
-    "none failed": "no probe failed, but none was on all the samples that there are",
-    "too few fitted": "some probes fitted, but at no n as many as the search asks for",
+    "all fitted": "every probe on all available samples fitted",
+    "limit reached": "probes failed, but the estimate reached the number of available samples",
+    "none failed": "no probe failed, but none used all available samples",
+    "too few fitted": "some probes fitted, but at no n as many as the search requires",
     "none fitted": "no probe fitted",
 }
 """Reasons for censoring, as a short key and a full text. The first three apply to right-censored

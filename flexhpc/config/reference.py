@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from flexhpc.config.sections.base import FILLED, inner_section
+from flexhpc.config.sections.base import FILLED, Section, inner_section
 from flexhpc.config.sweep import EXTRA_SECTIONS
 from flexhpc.config.variants import DEFAULT_VARIANT, KEYS, variants
 
@@ -25,21 +25,41 @@ def reference() -> str:
         "Written by `python -m flexhpc.config.reference`; do not edit. A key that has no effect",
         "for the chosen variant is an error.",
     ]
-    for name, key in KEYS.items():
-        classes = variants(name)
-        default = DEFAULT_VARIANT.get(name)
-        chosen = f"default {default}" if default else "required"
-        lines += ["", f"## {name}", "", f"`{key}` picks the variant ({chosen})."]
-        for cls in dict.fromkeys(classes.values()):
-            picks = f"{cls.decided_by}: " if cls.decided_by else ""
-            names = ", ".join(f"`{picks}{v}`" for v, c in classes.items() if c is cls)
-            lines += ["", f"### {names}", "", " ".join((cls.__doc__ or "").split())]
-            if rows := [*_rows(cls, "", cls.decided_by or key)]:
-                lines += ["", "| key | default | meaning |", "|---|---|---|", *rows]
+    for name in KEYS:
+        lines += _section(name)
     for name, section in EXTRA_SECTIONS.items():
         lines += ["", f"## {name}", "", inspect.cleandoc(section.__doc__ or ""), ""]
         lines += ["| key | default | meaning |", "|---|---|---|", *_rows(section, "", "")]
     return "\n".join(lines) + "\n"
+
+
+def _section(section: str) -> Iterator[str]:
+    """Yield the lines of a section: a table of the keys of several variants, then each variant."""
+    key, default = KEYS[section], DEFAULT_VARIANT.get(section)
+    names: dict[type[Section], list[str]] = {}
+    for variant, cls in variants(section).items():
+        names.setdefault(cls, []).append(variant)
+    rows = {cls: [*_rows(cls, "", cls.decided_by or key)] for cls in names}
+    users: dict[str, list[str]] = {}
+    for cls, own in rows.items():
+        for row in own:
+            users.setdefault(row, []).append(names[cls][0])
+    chosen = f"default {default}" if default else "required"
+    yield from ("", f"## {section}", "", f"`{key}` selects the variant ({chosen}).")
+    yield from ("", f"### {section}: keys of several variants", "")
+    yield from ("| key | default | meaning | variants |", "|---|---|---|---|")
+    for row, of in users.items():
+        if len(of) > 1:
+            others = [f"`{names[cls][0]}`" for cls in names if names[cls][0] not in of]
+            listed = ", ".join(f"`{name}`" for name in of)
+            few = f"all but {', '.join(others)}" if len(others) < len(of) else listed
+            yield f"{row} {few if others else 'all'} |"
+    for cls, own in rows.items():
+        prefix = f"{cls.decided_by}: " if cls.decided_by else ""
+        yield from ("", "### " + ", ".join(f"`{prefix}{name}`" for name in names[cls]))
+        yield from ("", " ".join((cls.__doc__ or "").split()))
+        if single := [row for row in own if len(users[row]) == 1]:
+            yield from ("", "| key | default | meaning |", "|---|---|---|", *single)
 
 
 def _rows(cls: type[BaseModel], prefix: str, skip: str) -> Iterator[str]:

@@ -97,7 +97,7 @@ def measured(
     """Return a point after trainings around an EMC, each of which may lapse.
 
     Args:
-        emc: the n at which half of those that do not lapse fit; limit: samples that there are.
+        emc: the n at which half of those that do not lapse fit; limit: available samples.
     """
     near = emc * np.exp(rng.normal(0, 0.25, trainings))
     outcomes = []
