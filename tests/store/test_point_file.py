@@ -254,7 +254,7 @@ def test_attributes_repeat_the_fields_that_are_read(tmp_path: Path) -> None:
         one, estimate = file["probes/0000"].attrs, file["estimate"].attrs
         fields = json.loads(one[AS_TEXT])
         assert fields["seeds"] == {"init": 2**62 + 1, "subset": 2, "labels": 3, "order": 4}
-        assert (one["seed_init"], one["reading.gradient_norm"]) == (2**62 + 1, 0.5)
+        assert (one["seed_init"], one["metric.gradient_norm"]) == (2**62 + 1, 0.5)
         assert (one["machine.host"], one["n"], one["verdict"]) == ("h", 40, "not_fit")
         assert (estimate["emc"], estimate["by_eps.0.1.emc"]) == (70, 75)
         assert "emc_hi" not in estimate
