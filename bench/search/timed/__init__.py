@@ -1,0 +1,1 @@
+"""Trainings recorded with the update at which they fit."""

@@ -1,0 +1,133 @@
+"""Record when real trainings fit: the update of the fit, up to 32 times the budget of a search.
+
+Usage: python -m bench.search.timed.record [MODEL ...]
+Two hours of one core; it goes on where it was stopped.
+
+Each model is a spec next to this file; ``training.steps`` is the budget that a search sees. At a
+constant rate a training with a smaller budget is the beginning of one with a larger budget, so one
+recorded training gives verdict, updates and missed samples at every budget. A model with another
+schedule is recorded at its own budget only. Writes one file per model; an existing training is not
+repeated.
+"""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from flexhpc.config import Point, Training, checked
+from flexhpc.config.sections.gates import Gates, GradientGate, PlateauGate
+from flexhpc.data import Samples, load_samples
+from flexhpc.measuring.probe import choose_device, run_probe
+from flexhpc.search import Estimate, Probe, ProbeResult, advance
+from flexhpc.store import ProbeRecord, history_of
+from flexhpc.training import Callbacks, Group
+from flexhpc.training.budget import sizes_of
+from flexhpc.training.gates import Plateau, patience, unstable
+
+HERE = Path(__file__).parent
+DOUBLINGS = np.arange(-5, 6)
+"""Recorded budgets are the budget of the search times two to these powers."""
+REPEATS = 16
+SIZES = 12
+FACTOR = 4.0
+"""The recorded n reach from the EMC of a pilot search divided by this to the EMC times this."""
+PILOT = 1_000_000
+"""First ``repeat`` of the recorded trainings, different from those of the pilot search."""
+VERDICTS = ("fit", "not_fit", "unconverged", "unstable", "diverged")
+
+
+def extended(training: Training) -> Training:
+    """Return the training with the largest recorded budget and without an early stop."""
+    assert training.steps is not None
+    factor = 2 ** int(DOUBLINGS.max()) if training.schedule == "constant" else 1
+    gates = Gates(plateau=PlateauGate(mode="off"), gradient=GradientGate(mode="off"))
+    return training.model_copy(update={"steps": factor * training.steps, "gates": gates})
+
+
+def seen_at(training: Training, probe: ProbeRecord, budget: int) -> tuple[int, int, int]:
+    """Return what a search with this budget in updates sees of a recorded training.
+
+    Returns:
+        The index of the verdict in ``VERDICTS``, the number of updates, and the missed samples.
+    """
+    per_epoch = len(sizes_of(training, probe.n))
+    if probe.verdict == "fit" and probe.steps <= budget:
+        return VERDICTS.index("fit"), probe.steps, 0
+    gate, plateau = training.gates.plateau, Plateau(tolerance=training.gates.plateau.tolerance)
+    epochs, steps, at_plateau = 0, 0, False
+    while steps < budget and not at_plateau:
+        updates = min(per_epoch, budget - steps)
+        epoch = min(epochs, len(probe.loss_curve) - 1)
+        loss = float(probe.loss_curve[epoch])
+        if not np.isfinite(loss):
+            return VERDICTS.index("diverged"), steps + updates, probe.n
+        plateau.update(loss, int(probe.error_curve[epoch]), updates)
+        epochs, steps = epochs + 1, steps + updates
+        at_plateau = plateau.updates >= patience(gate, budget, per_epoch)
+    losses = [float(loss) for loss in probe.loss_curve[:epochs]]
+    start = max(probe.metrics.get("loss_start", losses[0]), losses[0])
+    failure = "not_fit" if at_plateau else "unconverged"
+    if unstable(training.gates.stability, start, losses):
+        failure = "unstable"
+    missed = max(int(probe.error_curve[min(epochs, len(probe.error_curve)) - 1]), 1)
+    return VERDICTS.index(failure), steps, missed
+
+
+def _pilot(point: Point, samples: Samples, group: Group) -> int:
+    history: list[ProbeResult] = []
+    while not isinstance(step := advance(point.search, samples.n_limit, history), Estimate):
+        for probe in step:
+            record = run_probe(point, samples, probe, None, group, Callbacks())
+            history += history_of([record], point.training)
+    return max(step.emc, 4)
+
+
+def record(name: str) -> None:
+    """Record the missing trainings of a model; the file is rewritten after each round of n."""
+    group = Group(choose_device(threads=1))
+    _, (point,) = checked(HERE / f"{name}.yaml")
+    samples = load_samples(point.data, point.seed)
+    training = point.training
+    assert isinstance(training, Training)
+    assert training.steps is not None
+    path = HERE / f"{name}.npz"
+    rows: list[list[int]] = []
+    if path.exists():
+        with np.load(path) as stored:
+            emc, rows = int(stored["pilot"]), stored["rows"].tolist()
+    else:
+        emc = _pilot(point, samples, group)
+    sizes = np.unique(np.geomspace(emc / FACTOR, emc * FACTOR, SIZES).round().astype(int))
+    tasks = [
+        (int(n), repeat) for repeat in range(REPEATS) for n in sizes if 2 <= n <= samples.n_limit
+    ]
+    longest = replace(point, training=extended(training))
+    constant = training.schedule == "constant"
+    budgets = [int(training.steps * 2.0**k) if constant else training.steps for k in DOUBLINGS]
+    for n, repeat in tasks[len(rows) :]:
+        probe = run_probe(longest, samples, Probe(n, PILOT + repeat), None, group, Callbacks())
+        seen = [seen_at(training, probe, budget) for budget in budgets]
+        rows.append([n, repeat, *(value for triple in seen for value in triple)])
+        if len(rows) % len(sizes) == 0 or len(rows) == len(tasks):
+            _write(path, emc, training.steps, rows)
+            print(f"{name}: {len(rows)} of {len(tasks)}", flush=True)
+
+
+def _write(path: Path, pilot: int, steps: int, rows: list[list[int]]) -> None:
+    """Replace the file by one with all rows: n, repeat, then verdict, updates, missed by budget."""
+    new = path.with_suffix(".new.npz")
+    np.savez_compressed(
+        new, pilot=np.int64(pilot), budget=np.int64(steps), rows=np.array(rows, np.int64)
+    )
+    assert zipfile.is_zipfile(new)
+    new.replace(path)
+
+
+if __name__ == "__main__":
+    for model in sys.argv[1:] or sorted(path.stem for path in HERE.glob("*.yaml")):
+        record(model)
