@@ -106,11 +106,16 @@ def record(name: str) -> None:
     tasks = [
         (int(n), repeat) for repeat in range(REPEATS) for n in sizes if 2 <= n <= samples.n_limit
     ]
-    longest = replace(point, training=extended(training))
+    longest = extended(training)
+    extended_point = replace(
+        point, training=longest, arms=tuple(replace(arm, training=longest) for arm in point.arms)
+    )
     constant = training.schedule == "constant"
     budgets = [int(training.steps * 2.0**k) if constant else training.steps for k in DOUBLINGS]
     for n, repeat in tasks[len(rows) :]:
-        probe = run_probe(longest, samples, Probe(n, PILOT + repeat), None, group, Callbacks())
+        probe = run_probe(
+            extended_point, samples, Probe(n, PILOT + repeat), None, group, Callbacks()
+        )
         seen = [seen_at(training, probe, budget) for budget in budgets]
         rows.append([n, repeat, *(value for triple in seen for value in triple)])
         if len(rows) % len(sizes) == 0 or len(rows) == len(tasks):
