@@ -51,11 +51,17 @@ class TimedTable:
         """log of the update at each n and level; a training that never fits has a large value"""
 
     def log_times(self, n: float) -> Floats:
-        """Return the quantiles of the log update at which a training with n samples fits."""
-        at = np.interp(math.log(n), np.log(self.rows), np.arange(len(self.rows)))
-        low = int(min(at, len(self.rows) - 2))
-        part = at - low
-        return np.asarray((1 - part) * self._log_times[low] + part * self._log_times[low + 1])
+        """Return the quantiles of the log update at which a training with n samples fits.
+
+        They are extrapolated below the smallest recorded n.
+        """
+        ladder = np.log(self.rows)
+        low = int(np.clip(np.searchsorted(ladder, math.log(n)) - 1, 0, len(ladder) - 2))
+        part = min((math.log(n) - ladder[low]) / (ladder[low + 1] - ladder[low]), 1.0)
+        steps = self._log_times[low + 1] - self._log_times[low]
+        if part < 0:  # below the ladder: all levels go on with the median step
+            steps = np.full_like(steps, np.median(steps))
+        return np.asarray(self._log_times[low] + part * steps)
 
     def chance(self, n: float) -> float:
         """See :class:`bench.search.tables.World`."""
