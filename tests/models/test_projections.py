@@ -111,11 +111,11 @@ def test_walsh_hadamard_equals_its_matrix(n: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sparse", "kronecker", "fastfood"])
-@pytest.mark.parametrize("size", [(400, 25), (1_000, 3), (37, 30)])
+@pytest.mark.parametrize("size", [(400, 5), (1_000, 3), (37, 6)])
 def test_columns_have_unit_length_on_average(kind: str, size: tuple[int, int]) -> None:
     torch.manual_seed(5)
     squares = torch.stack(
-        [columns(PROJECTIONS[kind](*size).double(), size[1]).square().sum(0) for _ in range(300)]
+        [columns(PROJECTIONS[kind](*size).double(), size[1]).square().sum(0) for _ in range(200)]
     ).mean(dim=1)
     error = float(squares.std()) / math.sqrt(len(squares))
     assert error < 0.05
