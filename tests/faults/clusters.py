@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.barrier import wait_for
+from tests.faults.processes import kill_in_turn
 from tests.faults.site import Outcome, Site, Unavailable
 from tests.slurm.conftest import Cluster, no_slurm, running_cluster
-from tests.sweeps import end
 
 
 @contextlib.contextmanager
@@ -38,14 +38,8 @@ def twenty_sweeps(site: Site, times: int) -> Outcome:
                 cluster.sweep(site.spec, on_slurm) if number % 2 else site.start()
                 for number in range(20)
             ]
-            for sweep in sweeps[::3]:
-                site.hold(sweeps[-1])
-                site.outcome.tried += sweep.poll() is None
-                end(sweep)
-                site.note_probes()
-            for number, sweep in enumerate(sweeps):
-                if number % 3:
-                    site.finish(sweep)
+            for sweep in kill_in_turn(site, sweeps, 3):
+                site.finish(sweep)
             site.note_probes()
         return site.conclude()
 

@@ -18,13 +18,14 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 import yaml
 
 from flexhpc.config import Point, checked
@@ -49,6 +50,10 @@ NASTY: list[Any] = [
     "x", "\x00", "[/]", "$x$", "../..", "/dev/zero", "a:b", "é", [], {}, [[]], [1, "x"],
     {"tune": [1, 2]}, {"mode": "on"}, "1e3", "no", "-rf", "9" * 400, {"a": {"b": {"c": 1}}},
 ]  # fmt: skip
+
+
+BYTES = ("point file", "checkpoint", "data file")
+"""Kinds of which four times as many are tried: most damage hits the same few checks."""
 
 
 class TooSlow(BaseException):
@@ -140,6 +145,19 @@ def flipped(content: bytes, rng: np.random.Generator) -> bytes:
     return bytes(damaged)
 
 
+def plain(value: Any) -> Any:
+    """Nested lists of plain values, to compare."""
+    if is_dataclass(value):
+        return plain(vars(value))
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, np.ndarray):
+        return value.tobytes()
+    return value.numpy().tobytes() if isinstance(value, torch.Tensor) else value
+
+
 def specs() -> Fuzzer:
     """Specs that come with flexhpc, changed as values or as text."""
     paths = sorted((REPOSITORY / "sweeps").glob("*.yaml"))
@@ -194,10 +212,10 @@ def profiles() -> Fuzzer:
 
 
 def point_files(run: Path) -> Fuzzer:
-    """Point files whose bytes are damaged."""
+    """Point files whose bytes are damaged: corrupt, or what was measured."""
     folder, _, points = open_run(run)
     point: Point = points[0]
-    content = folder.point(point.id).read_bytes()
+    content, right = folder.point(point.id).read_bytes(), read(folder.point(point.id))
 
     def make(place: Path, rng: np.random.Generator) -> Any:
         here = RunFolder(place)
@@ -209,7 +227,7 @@ def point_files(run: Path) -> Fuzzer:
             (status,) = StatusReader(here, [point]).read()
             if status.state == "failed":
                 raise PointError(status.message)
-            read(path)
+            assert plain(read(path)) == plain(right), "damage went unseen"
             with contextlib.suppress(PointError):
                 read_masks(path).fitted()
 
@@ -220,12 +238,18 @@ def point_files(run: Path) -> Fuzzer:
 
 def checkpoints(saved: Path) -> Fuzzer:
     """Checkpoints whose bytes are damaged: none, or what was saved."""
-    content = saved.read_bytes()
+    content, right = saved.read_bytes(), checkpoint.load(saved, "k")
 
     def make(folder: Path, rng: np.random.Generator) -> Any:
         path = folder / "one.ckpt"
         path.write_bytes(flipped(content, rng))
-        return "bytes", lambda: checkpoint.load(path, "k")
+
+        def look() -> None:
+            if (found := checkpoint.load(path, "k")) is None:
+                raise PointError("not a checkpoint")
+            assert plain(found) == plain(right), "damage went unseen"
+
+        return "bytes", look
 
     return Fuzzer(make)
 
@@ -341,7 +365,7 @@ def fuzz(folder: Path, rng: np.random.Generator, count: int) -> dict[str, Fuzzer
     for kind, fuzzer in made.items():
         place = folder / kind.replace(" ", "-")
         place.mkdir()
-        for _ in range(count):
+        for _ in range(count * (4 if kind in BYTES else 1)):
             fuzzer.once(place, rng)
     return made
 

@@ -24,7 +24,6 @@ from tests.faults.processes import (
     many_sweeps,
     out_of_memory,
     stopped_worker,
-    two_sweeps,
 )
 from tests.faults.servers import bad_server
 from tests.faults.site import Kind
@@ -36,7 +35,6 @@ KINDS: dict[str, Kind] = {
     "killed rank": killed_rank,
     "interrupted ranks": interrupted_ranks,
     "stopped worker": stopped_worker,
-    "two sweeps, one killed": two_sweeps,
     "ten sweeps, five killed": many_sweeps,
     "twenty sweeps, half on SLURM": twenty_sweeps,
     "another version beside": another_version,

@@ -131,6 +131,24 @@ class Site:
             if sweep.poll() is None:
                 end(sweep)
 
+    def wrong(self, message: str) -> None:
+        """Count a wrong result."""
+        self.outcome.wrong += 1
+        self.outcome.messages.append(message)
+
+    def must_say(self, said: bool, output: str) -> None:
+        """Count a wrong result if a command did not say what it should."""
+        if not said:
+            self.wrong(output[-300:])
+
+    def strike(self, sweep: subprocess.Popen[str], number: int) -> list[int]:
+        """Send a signal to a worker in the middle of a probe; return its id, if there is one."""
+        held = self.hold(sweep)[:1]
+        for pid in held:
+            os.kill(pid, number)
+            self.outcome.tried += 1
+        return held
+
     def finish(self, sweep: subprocess.Popen[str]) -> str:
         """Wait for it; returns what it said, and notes how failures named themselves."""
         self.barrier.open()
@@ -138,12 +156,10 @@ class Site:
             output, _ = sweep.communicate(timeout=_PATIENCE)
         except subprocess.TimeoutExpired:
             end(sweep)
-            self.outcome.wrong += 1
-            self.outcome.messages.append(f"hung for {_PATIENCE:.0f} s")
+            self.wrong(f"hung for {_PATIENCE:.0f} s")
             return ""
         if (at := max(output.find(sign) for sign in ("Traceback", '|   File "'))) >= 0:
-            self.outcome.wrong += 1
-            self.outcome.messages.append(output[at:][-1500:])
+            self.wrong(output[at:][-1500:])
         failures = [line for line in output.splitlines() if line.startswith("failed: ")]
         self.outcome.messages += failures
         return output
@@ -208,8 +224,7 @@ class Site:
         """
         output = self.finish(sweep)
         if sweep.returncode not in (statuses or (0,)):
-            self.outcome.wrong += 1
-            self.outcome.messages.append(f"status {sweep.returncode}: {output[-500:]}")
+            self.wrong(f"status {sweep.returncode}: {output[-500:]}")
         return output
 
     def conclude(self) -> Outcome:
@@ -219,10 +234,9 @@ class Site:
         output = self.finish(sweep)
         self.note_probes()
         if sweep.returncode != 0:
-            self.outcome.wrong += 1
-            self.outcome.messages.append(output[-500:])
+            self.wrong(output[-500:])
         elif contents(self.run) != self._expected():
-            self.outcome.wrong += 1
+            self.wrong("another result")
         left = [*self.run.rglob("*.ckpt"), *self.run.rglob("*.part")]
         if left and not self.outcome.wrong:
             self.outcome.doubled += len(left)
