@@ -68,8 +68,13 @@ def _with_wild_offsets(content: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same images in every format."""
     folder = tmp_path_factory.mktemp("kept")
+    write_formats(folder)
+    return folder
+
+
+def write_formats(folder: Path) -> None:
+    """Write the same images in every format, and damaged ones."""
     first = IMAGES.transpose(0, 3, 1, 2)
     np.savez(folder / "keras.npz", x_train=first, y_train=LABELS, x_test=first[:6],
              y_test=LABELS[:6])  # fmt: skip
@@ -106,7 +111,6 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in (folder / "hf_damaged").rglob("*.arrow"):
         path.write_bytes(_with_wild_offsets(path.read_bytes()))
     (folder / "text.npz").write_text("no archive")
-    return folder
 
 
 SPEC = "name: x\nfixed:\n  data: {{{}}}\n  model: {{family: linear}}\n"

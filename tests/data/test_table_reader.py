@@ -87,14 +87,6 @@ def test_columns_of_lists_and_structs_are_refused_unless_dropped(
     assert table(path, drop=["f"]).shape == (1,)
 
 
-def test_damaged_archives_give_one_line(tmp_path: Path) -> None:
-    for name in ("a.zip", "a.tar", "a.csv.xz", "a.csv.bz2", "a.csv.zst", "a.csv.gz"):
-        (tmp_path / name).write_bytes(b"PK\x03\x04 damaged")
-        with pytest.raises(PointError, match="cannot be read as a CSV or Parquet table") as caught:
-            table(tmp_path / name)
-        assert "\n" not in str(caught.value)
-
-
 def seen_of(path: Path, values: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return a column as it is kept, and as a network sees it."""
     pd.DataFrame({"t": values, "y": np.arange(len(values)) % 2}).to_csv(path, index=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from tests.faults.clusters import killed_node, twenty_sweeps
+from tests.faults.clusters import twenty_sweeps
 from tests.faults.files import damaged_checkpoint, damaged_point_file, nan_in_data
 from tests.faults.machines import (
     failing_writes,
@@ -52,6 +52,5 @@ KINDS: dict[str, Kind] = {
     "power failure": power_failure,
     "slow disk": slow_disk,
     "host comes back": host_comes_back,
-    "killed node of SLURM": killed_node,
     "tracking server down, broken, slow": bad_server,
 }

@@ -17,12 +17,10 @@ import numpy as np
 import pytest
 
 from flexhpc.errors import PointError
-from flexhpc.store import read
-from flexhpc.store.status import open_run
 from flexhpc.tracking.quiet import mlflow_client
 from tests.barrier import Barrier
 from tests.conftest import FLEXHPC
-from tests.sweeps import contents, end
+from tests.sweeps import contents, end, probes_in
 
 SPEC = """\
 name: faults
@@ -205,16 +203,10 @@ class Site:
     def _probes(self) -> set[tuple[object, ...]] | None:
         if not (self.run / "sweep.yaml").is_file():
             return set()
-        folder, _, points = open_run(self.run)
         try:
-            records = {point.id: read(folder.point(point.id)) for point in points}
+            return probes_in(self.run)
         except PointError:
             return None
-        return {
-            (point_id, p.n, p.repeat, p.arm, p.finished)
-            for point_id, record in records.items() if record
-            for p in record.probes
-        }  # fmt: skip
 
     def must_end_well(self, sweep: subprocess.Popen[str], *statuses: int) -> str:
         """Wait for a command that went on in spite of faults; returns what it said.

@@ -139,13 +139,6 @@ def test_initial_weights_are_unchanged(
     assert float((weights * ramp).sum()) == pytest.approx(weighted, rel=1e-5)
 
 
-def test_kernels_of_any_size_halve_images() -> None:
-    for kernel in (1, 3, 5, 11):
-        network = build(Cnn(family="cnn", width=4, depth=3, kernel=kernel), GREY, 10)
-        assert network.body(torch.randn(1, *GREY)).shape[2:] == (4, 4)
-        assert network.body[0].kernel_size == (kernel, kernel)
-
-
 @pytest.mark.parametrize("family", ["mlp", "cnn"])
 def test_gain_scales_all_weights_but_the_head(family: str) -> None:
     cls, sizes = FAMILIES[family]
@@ -172,21 +165,16 @@ def test_norm_of_a_resnet_and_of_a_cnn(norm: str, kind: type) -> None:
     assert sum(isinstance(m, kind) for m in cnn.modules()) == 2
 
 
-def test_stem_of_an_efficientnet_keeps_small_images() -> None:
+def test_sides_within_a_network() -> None:
+    for kernel in (1, 3, 5, 11):
+        network = build(Cnn(family="cnn", width=4, depth=3, kernel=kernel), GREY, 10)
+        assert network.body(torch.randn(1, *GREY)).shape[2:] == (4, 4), "halved three times"
+        assert network.body[0].kernel_size == (kernel, kernel)
     model = Efficientnet(family="efficientnet", width=8, depth=1)
     for side, expected in ((8, 8), (64, 64), (66, 33)):
         network = build(model, (1, side, side), 10).eval()
         assert network.conv_stem(torch.randn(1, 1, side, side)).shape[2:] == (expected, expected)
         assert sum(len(stage) for stage in network.blocks) == 7
-
-
-@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "tanh", "identity", "gelu"])
-def test_he_initialisation_keeps_the_variance(activation: str) -> None:
-    torch.manual_seed(0)
-    model = Mlp(family="mlp", width=512, depth=8, activation=activation, init="he")
-    network = build(model, (512,), 10)
-    out = network(torch.randn(256, 512))
-    assert 0.3 < float(out.detach().std()) < 2.0
 
 
 @pytest.mark.parametrize(

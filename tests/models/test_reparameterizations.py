@@ -23,7 +23,6 @@ from flexhpc.config.sections.model import (
 from flexhpc.config.sections.training import Adam
 from flexhpc.errors import PointError
 from flexhpc.models import build, count_bits, count_parameters
-from flexhpc.models.reparameterizations import matrices
 from tests.training.helpers import resume, run, same
 
 DIGIT = (1, 8, 8)
@@ -172,17 +171,6 @@ def test_too_large_a_projection_is_a_one_line_error() -> None:
     with pytest.raises(PointError, match=r"projection: dense .* does not fit into") as caught:
         build(model, DIGIT, 10)
     assert "\n" not in str(caught.value)
-
-
-def test_matrices_are_outputs_times_inputs() -> None:
-    network = make(Vit(family="vit", width=6, depth=1))
-    shapes = matrices(network)
-    assert (shapes["cls_token"], shapes["pos_embed"]) == ((1, 6), (5, 6))
-    assert shapes["head.weight"] == (10, 6)
-    assert "head.bias" not in shapes
-    assert matrices(make(NETWORKS["cnn"])) == {
-        "body.0.weight": (4, 9), "body.2.weight": (8, 36), "head.weight": (10, 8)
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize("rank", [1, 2, 100])

@@ -20,7 +20,7 @@ from flexhpc.config.sections.model import (
 )
 from flexhpc.errors import PointError
 from flexhpc.models import build, concrete, count_parameters
-from flexhpc.models.scaling import _ratio, resolution
+from flexhpc.models.scaling import resolution
 
 GREY, COLOUR, DIGIT = (1, 28, 28), (3, 32, 32), (1, 8, 8)
 
@@ -57,11 +57,6 @@ def test_vit_shape_rule_by_hand() -> None:
         network = build(model, COLOUR, 10)
     assert len(network.blocks) == 34
     assert {block.mlp.fc1.weight.shape for block in network.blocks} == {(3057, 318)}
-
-
-@given(st.integers(1, 10**7), st.integers(1, 10**5))
-def test_units_are_restored_from_their_ratio(units: int, width: int) -> None:
-    assert int(width * _ratio(units, width)) == units
 
 
 @pytest.mark.parametrize(
