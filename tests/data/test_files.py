@@ -235,20 +235,17 @@ def test_image_folder_of_several_sizes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(resized.inputs[2], pixels(tmp_path / "small.png"))
 
 
-@pytest.mark.parametrize(
-    ("classes", "expected"),
-    [
-        ({}, "at least two folders"),
-        ({"a": 2}, "at least two folders"),
-        ({"a": 2, "b": 0}, "no images"),
-    ],
-)
-def test_image_folder_without_enough(tmp_path: Path, classes: dict, expected: str) -> None:
-    write_images(tmp_path, classes)
-    with pytest.raises(PointError, match=expected):
-        folder_of(tmp_path)
+def test_image_folder_without_enough(tmp_path: Path) -> None:
     with pytest.raises(PointError, match="is not a folder"):
         folder_of(tmp_path / "nowhere")
+    for classes, expected in (
+        ({}, "at least two folders"),
+        ({"a": 2}, "at least two folders"),
+        ({"b": 0}, "no images"),
+    ):
+        write_images(tmp_path, classes)
+        with pytest.raises(PointError, match=expected):
+            folder_of(tmp_path)
 
 
 def test_data_that_is_nowhere_says_where_it_looked(

@@ -215,27 +215,6 @@ def in_member(name: str) -> Callable[[Path], None]:
     return damage
 
 
-@pytest.mark.parametrize(
-    ("damage", "expected"),
-    [
-        (lambda path: path.write_bytes(b""), "neither a folder nor a file of"),
-        (lambda path: path.write_bytes(path.read_bytes()[:900]), "not a zip file"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "not a zip file"),
-        (lambda path: flipped(path, 0), "neither a folder nor a file of"),
-        (in_member(MARK), "neither a folder nor a file of"),
-        (in_member("header.json"), "Bad CRC-32 for file 'header.json'"),
-    ],
-)
-def test_damage_is_detected_on_opening(
-    packed: Path, damage: Callable[[Path], object], expected: str
-) -> None:
-    damage(packed)
-    with pytest.raises(PointError, match=expected) as caught:
-        load_samples(section(source="mnist", root=str(packed)), 0)
-    assert "\n" not in str(caught.value)
-    assert str(packed) in str(caught.value)
-
-
 WRONG: dict[str, tuple[str, bytes | None, bytes | None]] = {
     "pickled": ("labels.npy", None, npy(np.array([{}, 1], dtype=object))),
     "column-major": ("inputs.npy", None, npy(np.asfortranarray(np.zeros((40, 4), np.uint8)))),
@@ -268,14 +247,30 @@ def test_a_file_of_wrong_content_with_right_checksums_is_one_line(packed: Path, 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("array", ["labels", "inputs", "test_inputs", "mean", "twins"])
-def test_damaged_content_is_detected_by_a_check(packed: Path, array: str) -> None:
-    check(packed)
-    in_member(f"{array}.npy")(packed)
-    if "inputs" in array:  # which are too large to be checked whenever the file is opened
-        open_packed(packed)
-    with pytest.raises(PointError, match=f"Bad CRC-32 for file '{array}.npy'"):
+def test_damage_is_detected_on_opening_or_by_a_check(packed: Path) -> None:
+    good = packed.read_bytes()
+    for damage, expected in (
+        (lambda path: path.write_bytes(b""), "neither a folder nor a file of"),
+        (lambda path: path.write_bytes(good[:900]), "not a zip file"),
+        (lambda path: path.write_bytes(good[:-1]), "not a zip file"),
+        (lambda path: flipped(path, 0), "neither a folder nor a file of"),
+        (in_member(MARK), "neither a folder nor a file of"),
+        (in_member("header.json"), "Bad CRC-32 for file 'header.json'"),
+    ):
+        packed.write_bytes(good)
+        damage(packed)
+        with pytest.raises(PointError, match=expected) as caught:
+            load_samples(section(source="mnist", root=str(packed)), 0)
+        assert "\n" not in str(caught.value)
+        assert str(packed) in str(caught.value)
+    for array in ("labels", "inputs", "test_inputs", "mean", "twins"):
+        packed.write_bytes(good)
         check(packed)
+        in_member(f"{array}.npy")(packed)
+        if "inputs" in array:  # which are too large to be checked whenever the file is opened
+            open_packed(packed)
+        with pytest.raises(PointError, match=f"Bad CRC-32 for file '{array}.npy'"):
+            check(packed)
 
 
 def test_numpy_reads_a_packed_file_which_cannot_be_written_through_its_arrays(
@@ -327,23 +322,19 @@ def test_packing_takes_little_memory_however_large_the_set(tmp_path: Path) -> No
     assert len(packed.source.summary.twins) == count
 
 
-@pytest.mark.parametrize(
-    ("source", "given", "overrides", "expected"),
-    [
+def test_wrong_requests() -> None:
+    for source, given, overrides, expected in (
         ("mnst", {}, (), ['"mnst" is not one of']),
         ("gaussian", {}, (), ["is drawn for every seed"]),
         ("table", {"path": "x"}, (), ["data.target: is required"]),
         ("mnist", {"side": 0, "colour": "red"}, (), ["data.side", "data.colour"]),
         ("mnist", {}, ("data.labels=random",), ["--set data.labels=random: must be data.KEY"]),
         ("adult", {"side": 3}, (), ["data.side"]),
-    ],
-)
-def test_wrong_requests(source: str, given: dict, overrides: tuple, expected: list) -> None:
-    with pytest.raises(InputError) as caught:
-        prepare(source, given, overrides, None, quiet)
-    assert len(caught.value.lines) == len(expected)
-    for line, part in zip(caught.value.lines, expected, strict=True):
-        assert part in line
+    ):
+        with pytest.raises(InputError) as caught:
+            prepare(source, given, overrides, None, quiet)
+        for line, part in zip(caught.value.lines, expected, strict=True):
+            assert part in line
 
 
 def test_the_commands(tmp_path: Path, cli: Cli) -> None:
@@ -395,25 +386,21 @@ def test_by_default_only_a_file_of_the_same_reading_is_replaced(
     check(packed.path)
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("v1.5", "v1.5"), (".set", ".set"), ("t.v2.csv.gz", "t.v2"), ("t.parquet", "t"), ("t", "t")],
-)
-def test_the_default_name_is_the_whole_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected: str
-) -> None:
+def test_the_default_name_is_the_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    if expected == name and name != "t":
-        write_images(tmp_path / name, {"a": 1, "b": 1})
-        packed = prepare("image_folder", {"root": name}, (), None, quiet)
-    else:
-        frame = pd.DataFrame({"x": [1, 2], "y": [0, 1]})
-        if name.endswith("parquet"):
-            frame.to_parquet(name)
+    frame = pd.DataFrame({"x": [1, 2], "y": [0, 1]})
+    for name, expected in (
+        ("v1.5", "v1.5"), (".set", ".set"), ("t.v2.csv.gz", "t.v2"), ("t.parquet", "t"), ("t", "t"),
+    ):  # fmt: skip
+        if name == expected != "t":
+            write_images(tmp_path / name, {"a": 1, "b": 1})
+            packed = prepare("image_folder", {"root": name}, (), None, quiet)
         else:
-            frame.to_csv(name, index=False)
-        packed = prepare("table", {"path": name, "target": "y"}, (), None, quiet)
-    assert packed.path == Path("data") / f"{expected}.packed"
+            write = frame.to_parquet if name.endswith("parquet") else frame.to_csv
+            write(name, index=False)
+            packed = prepare("table", {"path": name, "target": "y"}, (), None, quiet)
+        assert packed.path == Path("data") / f"{expected}.packed"
+        packed.path.unlink()
 
 
 def test_a_packed_file_is_found_in_the_folder_that_root_names(tmp_path: Path) -> None:

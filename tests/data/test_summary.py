@@ -13,16 +13,6 @@ from flexhpc.data.summary import moments, summarise
 from tests.data.test_labelling import dataset
 
 
-def test_standardisation_uses_the_whole_training_set() -> None:
-    samples = load_samples(Digits(source="digits"), seed=0)
-    everything = samples.standardised(np.arange(len(samples.dataset)))
-    assert abs(everything.mean()) < 1e-4
-    assert abs(everything.std() - 1) < 1e-4
-    assert everything.dtype == np.float32
-    part = samples.standardised(np.arange(5))
-    np.testing.assert_array_equal(part, everything[:5])
-
-
 @pytest.mark.parametrize("kept", [False, True])
 def test_moments_are_per_channel(kept: bool) -> None:
     rng = np.random.default_rng(0)

@@ -47,6 +47,8 @@ def test_a_value_that_is_swept_over_is_checked_as_well(tmp_path: Path, epochs: s
     succeeded(tmp_path, "validate", "q.yaml")
     (line,) = refused(tmp_path, GOOD, "--set", "model.width=5\nmodel.depth=3")
     assert "must be one line" in line
+    runs = ("--runs", "a\nscancel -u root\n")
+    assert "has a control character" in refused(tmp_path, GOOD, *runs, command="sweep")[0]
 
 
 @pytest.mark.parametrize("rate", [HUGE, f"[{HUGE}, 0.1]", f"{{tune: [0.1, {HUGE}]}}"])
@@ -100,11 +102,6 @@ def test_a_password_is_not_taken_on_the_command_line(measured: Path, tmp_path: P
         assert output.returncode == 2
         assert "MLFLOW_TRACKING_PASSWORD" in output.stderr
         assert "secret" not in output.stdout + output.stderr
-
-
-def test_a_run_folder_whose_path_would_be_lines_of_shell(tmp_path: Path) -> None:
-    lines = refused(tmp_path, GOOD, "--runs", "a\nscancel -u root\n", command="sweep")
-    assert "has a control character" in lines[0]
 
 
 def test_labels_are_shown_as_they_are(tmp_path: Path) -> None:
