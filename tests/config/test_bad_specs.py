@@ -132,6 +132,7 @@ BAD = {
     "shards and batch norm": (spec(model="{family: resnet, width: 8}", training="{optimizer: sgd, shards: 2}"), ":5: training.shards: cannot be combined with batch normalisation"),
     "cnn on vectors": (spec(data="{source: gaussian}", model="{family: cnn, width: 8}"), "takes images"),
     "bad timm name": (spec(model="{family: 'timm:a b'}"), ":4: model.family: must match ^timm:[A-Za-z0-9_.]+$, not \"timm:a b\""),
+    "unknown optimizer, bad rate": (spec(training="{optimizer: adma, lr: -1}"), ":5: training.lr: must be above 0"),
     "momentum of adam": (spec(training="{optimizer: adam, momentum: 0.9}"), ":5: training.momentum: has no effect"),
     "lr is infinite": (spec(training="{optimizer: adam, lr: .inf}"), ":5: training.lr: must be a finite"),
     "lr is text": (spec(training="{optimizer: adam, lr: '1e-3'}"), ":5: training.lr: must be a number"),
@@ -229,3 +230,10 @@ def test_missing_files(tmp_path: Path) -> None:
         assert "cannot be read" in refused(tmp_path, verb, "nowhere.yaml")[0]
     for verb in ("status", "results", "report", "sync", "ui", "cancel"):
         assert "not a run folder" in refused(tmp_path, verb, "nowhere")[0]
+
+
+def test_bad_profile(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("cluster: pbs\nworkers: 0\nwrokers: 2\n")
+    (tmp_path / "good.yaml").write_text(spec())
+    lines = refused(tmp_path, "plan", "good.yaml", "--profile", "p.yaml")
+    assert [line.split(":")[1] for line in lines] == ["1", "2", "3"]
