@@ -68,11 +68,11 @@ def running(run: Path) -> list[PointStatus]:
 
 
 def probes_in(run: Path) -> set[tuple]:
-    """(point, n, repeat, when it finished): a probe that is repeated would show another time."""
+    """(point, n, repeat, arm, when it finished): a repeated probe would show another time."""
     folder, _, points = open_run(run)
     records = {point.id: read(folder.point(point.id)) for point in points}
     return {
-        (point_id, p.n, p.repeat, p.finished)
+        (point_id, p.n, p.repeat, p.arm, p.finished)
         for point_id, record in records.items() if record
         for p in record.probes
     }  # fmt: skip

@@ -42,21 +42,16 @@ def test_known_curves_are_known() -> None:
     assert middle(logistic(1000, 0.2, 0.05)) < 990
 
 
-def test_a_replay_ends_near_the_truth_and_counts_its_cost() -> None:
+def test_a_replay_ends_near_the_truth_and_is_compared_at_equal_cost() -> None:
     table = Table("perceptron_adam")
     plays = [play(table, SEARCH, np.random.default_rng(seed)) for seed in range(6)]
     assert np.mean([abs(p.error[-1]) for p in plays]) < 0.12
     assert all((np.diff(p.cost) > 0).all() for p in plays)
+    for budget in (3.0, 6.0):
+        assert at_cost(plays, budget)["cost"] == pytest.approx(budget, rel=0.05)
     errors = [walk(table, np.random.default_rng(seed), None)[0] for seed in range(40)]
     grown = [walk(table, np.random.default_rng(seed), 1.02)[0] for seed in range(40)]
     assert np.mean(grown) < np.mean(errors) < 0.1
-
-
-def test_a_search_is_compared_at_equal_cost() -> None:
-    table = Table("perceptron_adam")
-    plays = [play(table, SEARCH, np.random.default_rng(seed)) for seed in range(20)]
-    for budget in (3.0, 6.0):
-        assert at_cost(plays, budget)["cost"] == pytest.approx(budget, rel=0.05)
 
 
 def test_the_worth_of_repeated_bisections() -> None:

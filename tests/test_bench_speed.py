@@ -28,11 +28,13 @@ def test_a_rate_is_samples_per_second_of_its_clock() -> None:
     assert events == ["clock", "training", "clock"]
 
 
-def test_a_loop_slower_than_the_bound_is_an_error() -> None:
+def test_a_loop_slower_than_the_bound_is_an_error_and_ratios_are_of_a_round() -> None:
     assert summary([0.6, 0.5, 0.9], 0.55)[1] == 0
     line, status = summary([0.6, 0.5, 0.54], 0.55)
     assert status == 1
     assert "0.54 (0.50 to 0.60)" in line
+    rates = {"flexhpc": [100.0, 300.0, 200.0], "other": [50.0, 100.0, 400.0]}
+    assert row("net", rates) == "| net | 0.2k | 2.00 (0.50 to 3.00) |", "of the same round"
 
 
 @pytest.mark.parametrize("who", ["flexhpc", "DataLoader loop", "resident loop", "minimal"])
@@ -42,11 +44,6 @@ def test_every_contestant_learns(who: str) -> None:
     with torch.no_grad():
         right = (network(inputs).argmax(dim=1) == labels).float().mean()
     assert 0.9 < right < 1, "two samples contradict each other"
-
-
-def test_a_row_tells_ratios_of_the_same_round() -> None:
-    rates = {"flexhpc": [100.0, 300.0, 200.0], "other": [50.0, 100.0, 400.0]}
-    assert row("net", rates) == "| net | 0.2k | 2.00 (0.50 to 3.00) |"
 
 
 @pytest.mark.slow

@@ -81,25 +81,20 @@ def test_the_new_variants_measure_a_point(extended: Path) -> None:
     (extended / "profile.yaml").write_text("workers: 1\ntracking_uri: none\n")
     run_copy(extended, extended, "sweep", "spec.yaml", "--profile", "profile.yaml")
     rows = json.loads(run_copy(extended, extended, "results", "runs/extended", "--format", "json"))
-    assert len(rows) == 1
-    for row in rows:
-        assert (row["params"], row["censored"], row["ended_by"]) == (41 * 3, "none", "data")
-        assert row["largest_fit"] >= 16
-        assert row["smallest_fail"] <= 256
+    (row,) = rows
+    assert (row["params"], row["censored"], row["ended_by"]) == (41 * 3, "none", "data")
+    assert row["largest_fit"] >= 16
+    assert row["smallest_fail"] <= 256
     page = (extended / "runs" / "extended" / "report" / "index.html").read_text()
     assert "<h2>Cost</h2>" in page
     assert (extended / "runs" / "extended" / "report" / "cost.svg").is_file()
 
 
-def test_the_new_source_is_packed_and_its_errors_are_one_line(extended: Path) -> None:
+def test_the_new_source_is_packed_and_the_reference_names_the_new_keys(extended: Path) -> None:
     run_copy(extended, extended, "data", "prepare", "npz", "--set", "data.path=vectors.npz")
     assert (extended / "data" / "vectors.packed").is_file()
     planned = json.loads(run_copy(extended, extended, "plan", "spec.yaml", "--json", "--params"))
     assert planned["points"][0]["params"] == 41 * 3
-
-
-def test_the_reference_names_the_new_keys(extended: Path) -> None:
     code = "from flexhpc.config.reference import reference; print(reference())"
     said = run_copy(extended, extended, code=code)
-    for name in ("lion", "npz", "fourier", "rungs"):
-        assert f"### `{name}`" in said
+    assert all(f"### `{name}`" in said for name in ("lion", "npz", "fourier", "rungs"))

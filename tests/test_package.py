@@ -57,6 +57,9 @@ def test_specs_run_by_name_outside_of_a_checkout(installed: Path, tmp_path: Path
         env={**os.environ, "PYTHONPATH": str(installed)},
     ).stdout  # fmt: skip
     assert at.startswith(str(installed))
+    # An image, which holds a wheel, is refused where it has other code than the sweep.
+    code = "from flexhpc.versions import source; print(source())"
+    assert run_copy(installed, tmp_path, code=code).strip() == source()
     assert "mini/optimizers" in run_copy(installed, tmp_path, "specs")
     copied = run_copy(installed, tmp_path, "specs", "vit_width")
     own = (REPOSITORY / "sweeps" / "vit_width.yaml").read_text()
@@ -75,12 +78,6 @@ def test_specs_run_by_name_outside_of_a_checkout(installed: Path, tmp_path: Path
     run = tmp_path / "runs" / "quickstart"
     assert (run / "report" / "index.html").is_file()
     assert json.loads((run / "run.json").read_text())["git"] is None
-
-
-def test_the_wheel_has_the_code_of_its_checkout(installed: Path, tmp_path: Path) -> None:
-    """An image, which holds a wheel, is refused where it has other code than the sweep."""
-    code = "from flexhpc.versions import source; print(source())"
-    assert run_copy(installed, tmp_path, code=code).strip() == source()
 
 
 def test_no_message_speaks_of_make(cli: Cli) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import re
 from pathlib import Path
 
 import pytest
 
-from flexhpc.cli import main
+from flexhpc.config import checked
+from tests.command import flexhpc
 
 HEAD = "name: x\nfixed:\n"
 GOOD = {
@@ -26,27 +27,21 @@ def spec(rest: str = "", **sections: str) -> str:
 
 BAD = {
     "no name": ("fixed: {}\n", ":1: name: is required"),
-    "name with blank": (spec().replace("name: x", "name: a b"), ":1: name: must consist of letters"),
-    "name with slash": (spec().replace("name: x", "name: a/b"), ":1: name: must consist of letters"),
     "name is a number": (spec().replace("name: x", "name: 3"), ":1: name: must be text, not 3; quote it"),
-    "unknown top key": (spec("grdi: {}\n"), ":7: grdi: unknown key"),
     "did you mean": (spec("grdi: {}\n"), "did you mean grid?"),
+    "unknown top key": (spec("grdi: {}\n"), ":7: grdi: unknown key"),
     "duplicate key": (spec("name: y\n"), ":7: name: duplicate key (first defined on line 1)"),
     "duplicate inner key": (spec(model="{family: mlp, width: 8, width: 9}"), ":4: fixed.model.width: duplicate key (first defined on line 4)"),
     "seed in fixed": (spec().replace("fixed:\n", "fixed:\n  seed: 3\n"), ":3: fixed.seed: belongs at the top level"),
     "unknown section": (spec().replace("fixed:\n", "fixed:\n  modl: {}\n"), ":3: fixed.modl"),
     "section is a list": (spec(model="[1]"), ":4: fixed.model: must be a mapping"),
     "fixed is text": ("name: x\nfixed: hello\n", ":2: fixed: must be a mapping"),
-    "seed is text": (spec("seed: abc\n"), ":7: seed: must be a whole number"),
     "seed is negative": (spec("seed: -1\n"), ":7: seed: must be at least 0, not -1"),
     "seed is a fraction": (spec("grid:\n  seed: [0, 1.5]\n"), ":8: seed: must be a whole number"),
     "unknown source": (spec(data="{source: minst}"), ":3: data.source: \"minst\" is not one of"),
-    "unknown labels": (spec(data="{source: digits, labels: no}"), ":3: data.labels: \"no\""),
     "root of digits": (spec(data="{source: digits, root: /x}"), ":3: data.root: has no effect"),
     "folder without root": (spec(data="{source: image_folder}"), ":3: data.root: is required"),
-    "n_max is zero": (spec(data="{source: digits, n_max: 0}"), ":3: data.n_max: must be at least 1"),
     "n_max beyond data": (spec(data="{source: digits, n_max: 9999}"), ":3: data.n_max: 9999 is more"),
-    "one class": (spec(data="{source: gaussian, classes: 1}"), ":3: data.classes: must be at least 2"),
     "no model": ("name: x\nfixed:\n  data: {source: digits}\n", ":2: model.family: is required"),
     "corrupted without fraction": (spec(data="{source: digits, labels: corrupted}"), ":3: data.corruption: is required"),
     "fraction without corrupted": (spec(data="{source: digits, corruption: 0.2}"), ":3: data.corruption: has no effect"),
@@ -65,7 +60,6 @@ BAD = {
     "dropped category": (spec(data="{source: table, path: x.csv, target: y, categorical: [a], drop: [a]}"), ":3: data.drop: contains a"),
     "nothing held out": (spec(data="{source: digits, test_fraction: 0.0001}"), ":3: data.test_fraction: holds out less than one"),
     "table for a cnn": (spec(data="{source: covtype}", model="{family: cnn, width: 4}"), ":4: model.family: cnn takes images"),
-    "patch of a mixer": (spec(model="{family: mixer, width: 8, patch: 3}"), ":4: model.patch: 3 does not divide"),
     "two sizes": (spec(model="{family: mlp, width: 8, match_params: 900}"), ":4: model.match_params: cannot be combined with width"),
     "scale without rule": (spec(model="{family: mlp, width: 8, scale: 2}"), ":4: model.scaling: is required with scale;"),
     "rule without scale": (spec(model="{family: mlp, width: 8, scaling: width}"), ":4: model.scale: is required with scaling;"),
@@ -75,15 +69,12 @@ BAD = {
     "even kernel": (spec(model="{family: cnn, width: 8, kernel: 4}"), ":4: model.kernel: must be odd, not 4; use 5"),
     "two reparameterizations": (spec(model="{family: mlp, width: 8, subspace: {dims: 9}, low_rank: {rank: 2}}"), ":4: model.low_rank: cannot be combined with subspace"),
     "subspace without dims": (spec(model="{family: mlp, width: 8, subspace: {projection: dense}}"), ":4: model.subspace.dims: is required"),
-    "unknown projection": (spec(model="{family: mlp, width: 8, subspace: {dims: 9, projection: dens}}"), "did you mean dense?"),
     "muon in a subspace": (spec(model="{family: mlp, width: 8, subspace: {dims: 9}}", training="{optimizer: muon}"), ":5: training.optimizer: is for matrices only"),
-    "no bits": (spec(model="{family: mlp, width: 8, quantised: {bits: 0}}"), ":4: model.quantised.bits: must be at least 1"),
     "three budgets": (spec(training="{optimizer: sgd, epochs: 5, gradient_evaluations: 9, until: convergence}"), ":5: training.until: cannot be combined with epochs"),
     "a list of rates": (spec(training="{optimizer: sgd, learning_rate: [0.1, 0.2]}"), ":5: training.learning_rate: unknown key; there are"),
     "a synonym": (spec(training="{optimizer: sgd, learning_rate: 0.1}"), "; did you mean lr?\n"),
     "steps is text": (spec(training="{optimizer: sgd, steps: x}"), ':5: training.steps: must be a whole number, not "x"\n'),
     "growth is text": (spec(search="{policy: growth, growth: x}"), ':6: search.growth: must be a number, not "x"\n'),
-    "seed is a boolean": (spec("seed: true\n"), ":7: seed: must be a whole number, not true\n"),
     "comparison without key": (spec("compare:\n  - {baseline: 3}\n"), ":8: compare.by: is required\n"),
     "tuned downwards": (spec(training="{optimizer: sgd, lr: {tune: [0.2, 0.1]}}"), ":5: training.lr: tune takes ascending numbers"),
     "tuned to one": (spec(training="{optimizer: sgd, lr: {tune: [0.2]}}"), ":5: training.lr: tune takes ascending numbers"),
@@ -124,20 +115,15 @@ BAD = {
     "budget of a refused evaluation": (spec("evaluate: {full: false, epochs: 9}\n", data="{source: mnist}"), ":7: evaluate.epochs: has no effect without n or full: true"),
     "evaluation on too many": (spec("evaluate:\n  n: 60001\n", data="{source: mnist}"), ":8: evaluate.n: 60001 is more than the 60000 training samples of mnist"),
     "evaluation on what is held out": (spec("evaluate: {n: 1600}\n", data="{source: digits, test_fraction: 0.2}"), ":7: evaluate.n: 1600 is more than the 1438 training samples of digits"),
-    "evaluation on none": (spec("evaluate: {n: 0}\n", data="{source: mnist}"), ":7: evaluate.n: must be at least 1, not 0"),
-    "evaluation on a fraction": (spec("evaluate: {n: 0.5}\n", data="{source: mnist}"), ":7: evaluate.n: must be a whole number, not 0.5"),
     "evaluation without test set": (spec("evaluate: {n: 5}\n"), ":7: evaluate.n: digits has no test set; give data.test_fraction"),
     "endless warmup of an evaluation": (spec("evaluate: {n: 5, steps: 9}\n", data="{source: mnist}", training="{optimizer: sgd, warmup: 9}"), ":7: evaluate.steps: training.warmup takes 9 updates"),
     "unknown family": (spec(model="{family: mpl, width: 3}"), ":4: model.family: \"mpl\""),
     "family is a list": (spec(model="{family: [mlp]}"), ":4: model.family"),
     "no width": (spec(model="{family: mlp}"), ":4: model.width: is required"),
-    "width is text": (spec(model="{family: mlp, width: wide}"), ":4: model.width: must be a whole"),
     "width is a fraction": (spec(model="{family: mlp, width: 8.5}"), ":4: model.width: must be a whole"),
     "width is a boolean": (spec(model="{family: mlp, width: true}"), ":4: model.width: must be a whole"),
     "width is zero": (spec(model="{family: mlp, width: 0}"), ":4: model.width: must be at least 1"),
     "heads of an mlp": (spec(model="{family: mlp, width: 8, heads: 2}"), ":4: model.heads: has no effect"),
-    "depth of linear": (spec(model="{family: linear, depth: 2}"), ":4: model.depth: has no effect"),
-    "kwargs of mlp": (spec(model="{family: mlp, width: 8, kwargs: {}}"), ":4: model.kwargs: has no effect"),
     "misspelt key": (spec(model="{family: mlp, widht: 8}"), "did you mean width?"),
     "unknown activation": (spec(model="{family: mlp, width: 8, activation: rleu}"), "mean relu?"),
     "heads and width": (spec(model="{family: vit, width: 10, heads: 3, patch: 4}"), ":4: model.width: 10 is not a multiple"),
@@ -146,24 +132,17 @@ BAD = {
     "shards and batch norm": (spec(model="{family: resnet, width: 8}", training="{optimizer: sgd, shards: 2}"), ":5: training.shards: cannot be combined with batch normalisation"),
     "cnn on vectors": (spec(data="{source: gaussian}", model="{family: cnn, width: 8}"), "takes images"),
     "bad timm name": (spec(model="{family: 'timm:a b'}"), ":4: model.family: must match ^timm:[A-Za-z0-9_.]+$, not \"timm:a b\""),
-    "unknown optimizer": (spec(training="{optimizer: adma}"), ":5: training.optimizer: \"adma\""),
+    "unknown optimizer, bad rate": (spec(training="{optimizer: adma, lr: -1}"), ":5: training.lr: must be above 0"),
     "momentum of adam": (spec(training="{optimizer: adam, momentum: 0.9}"), ":5: training.momentum: has no effect"),
-    "batch of gd": (spec(training="{optimizer: gd, batch_size: 8}"), ":5: training.batch_size: has no effect"),
-    "lr is zero": (spec(training="{optimizer: adam, lr: 0}"), ":5: training.lr: must be above 0"),
     "lr is infinite": (spec(training="{optimizer: adam, lr: .inf}"), ":5: training.lr: must be a finite"),
     "lr is text": (spec(training="{optimizer: adam, lr: '1e-3'}"), ":5: training.lr: must be a number"),
     "momentum is one": (spec(training="{optimizer: sgd, momentum: 1}"), ":5: training.momentum: must be below 1"),
     "two budgets": (spec(training="{optimizer: adam, epochs: 3, steps: 5}"), ":5: training.steps: cannot be combined with epochs"),
-    "epochs is zero": (spec(training="{optimizer: adam, epochs: 0}"), ":5: training.epochs: must be at least 1"),
-    "unknown schedule": (spec(training="{optimizer: adam, schedule: cos}"), ":5: training.schedule"),
-    "unknown precision": (spec(training="{optimizer: adam, precision: fp16}"), ":5: training.precision"),
     "unknown gate": (spec(training="{optimizer: adam, gates: {plato: off}}"), "mean plateau?"),
     "gate mode": (spec(training="{optimizer: adam, gates: {plateau: on}}"), ":5: training.gates.plateau.mode"),
     "idle patience": (spec(training="{optimizer: adam, epochs: 10, gates: {plateau: {patience: 20}}}"), "have no effect"),
     "unknown policy": (spec(search="{policy: bisect}"), ":6: search.policy: \"bisect\""),
     "tolerance of growth": (spec(search="{policy: growth, tolerance: 0.1}"), ":6: search.tolerance: has no effect"),
-    "growth of bisection": (spec(search="{policy: bisection, growth: 2.0}"), ":6: search.growth: has no effect"),
-    "growth below one": (spec(search="{policy: growth, growth: 0.9}"), ":6: search.growth: must be above 1, not 0.9"),
     "tolerance is zero": (spec(search="{policy: bisection, tolerance: 0}"), ":6: search.tolerance: must be above 0"),
     "grid of unknown key": (spec("grid:\n  model.widht: [1]\n"), ":8: model.widht: unknown key"),
     "grid of nowhere": (spec("grid:\n  foo.bar: [1]\n"), ":8: foo.bar: is not a path into fixed"),
@@ -178,133 +157,83 @@ BAD = {
     "section and key": (spec("grid:\n  model.width: [1]\n  model: [{family: linear}]\n"), "is already set by model.width on line"),
     "dots in a row": (spec("grid:\n  model..width: [1]\n"), "is not a dotted path"),
     "same id twice": (spec("grid:\n  data.root: [a, b]\n", data="{source: mnist}"), ":8: data.root: points that differ only in this key are the same point"),
-    "name looks like a number": (spec().replace("name: x", "name: 2024"), "quote it"),
     "section fixed and swept": (spec("grid:\n  model: [{family: linear}]\n"), ":4: model.width: has no effect"),
     "section swept by names": (spec("grid:\n  search: [growth]\n").replace("  search: {policy: bisection}\n", ""), "must be a mapping of keys"),
     "patience of no gate": (spec(training="{optimizer: adam, gates: {plateau: {mode: off, patience: 5}}}"), "has no effect with plateau: off"),
     "idle default budget": (spec(training="{optimizer: adam, gates: {plateau: {patience: 600}}}"), "have no effect within"),
+    "weights of a file": (spec(model="{family: 'timm:resnet18', kwargs: {checkpoint_path: /etc/passwd}}"), ":4: model.kwargs.checkpoint_path: loads trained weights"),
+    "pretrained weights": (spec(model="{family: 'timm:resnet18', kwargs: {pretrained: true}}"), ":4: model.kwargs.pretrained: loads trained weights"),
     "infinite kwargs": (spec(model="{family: 'timm:resnet18', kwargs: {drop_rate: .nan}}"), ":4: model.kwargs.drop_rate: must be a finite"),
     "hand-made defaults": (spec("defaults: {}\n"), ":7: defaults: unknown key"),
     "tampered frozen part": (spec("frozen: 5\n"), ":7: frozen: was written by flexhpc and edited since"),
-    "two errors of two kinds": (spec(data="{source: gaussian}", model="{family: cnn, width: 8}", training="{optimizer: adam, lr: -1}"), "takes images"),
     "not yaml": ("name: [\n", "not valid YAML"),
-    "empty file": ("", ":1: the file is empty"),
-    "a list": ("- 1\n", ":1: must be a mapping"),
 }  # fmt: skip
 
 
-def run(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
-) -> str:
-    monkeypatch.setattr(sys, "argv", ["flexhpc", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    out, err = capsys.readouterr()
-    assert ended.value.code == 2, out + err
-    assert "Traceback" not in err
-    return err
+def refused(folder: Path, *arguments: str) -> list[str]:
+    """Return the lines of a command that ends with status 2."""
+    done = flexhpc(folder, *arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()
+
+
+def of_spec(folder: Path, text: str, *options: str) -> list[str]:
+    (folder / "bad.yaml").write_text(text)
+    return refused(folder, "validate", "bad.yaml", *options)
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_spec(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_spec(kind: str, tmp_path: Path) -> None:
     text, expected = BAD[kind]
-    path = tmp_path / "bad.yaml"
-    path.write_text(text)
-    err = run(capsys, monkeypatch, "validate", str(path))
-    assert expected in err
-    for line in err.splitlines():
-        assert line.startswith(f"{path}:"), line
-        assert line.removeprefix(f"{path}:").split(":")[0].isdigit(), line
-
-
-@pytest.mark.parametrize("kind", ["a synonym", "steps is text", "growth is text", "no width"])
-def test_one_mistake_is_one_message(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "bad.yaml"
-    path.write_text(BAD[kind][0])
-    assert len(run(capsys, monkeypatch, "validate", str(path)).splitlines()) == 1
+    lines = of_spec(tmp_path, text)
+    assert expected in "".join(f"{line}\n" for line in lines)
+    assert all(re.match(r"bad\.yaml:\d+: ", line) for line in lines), lines
+    if kind in ("a synonym", "steps is text", "growth is text", "no width"):
+        assert len(lines) == 1, "one mistake is one message"
 
 
 def test_the_template_itself_is_good(tmp_path: Path) -> None:
-    from flexhpc.config import checked
-
-    path = tmp_path / "good.yaml"
-    path.write_text(spec())
-    assert len(checked(path)[1]) == 1
+    (tmp_path / "good.yaml").write_text(spec())
+    assert len(checked(tmp_path / "good.yaml")[1]) == 1
 
 
-def test_all_errors_come_at_once_and_by_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "bad.yaml"
-    path.write_text(
-        spec(
-            "grid:\n  model.depth: [1, -1]\nextra: 1\n",
-            data="{source: digits, labels: maybe}",
-            model="{family: mlp, width: x, heads: 3}",
-            training="{optimizer: adam, lr: -1, epochs: 1, steps: 1}",
-            search="{policy: growth, growth: 0.5, tolerance: 1}",
-        )
+def test_all_errors_come_at_once_and_by_line(tmp_path: Path) -> None:
+    text = spec(
+        "grid:\n  model.depth: [1, -1]\nextra: 1\n",
+        data="{source: digits, labels: maybe}",
+        model="{family: mlp, width: x, heads: 3}",
+        training="{optimizer: adam, lr: -1, epochs: 1, steps: 1}",
+        search="{policy: growth, growth: 0.5, tolerance: 1}",
     )
-    lines = run(capsys, monkeypatch, "validate", str(path)).splitlines()
-    numbers = [int(line.removeprefix(f"{path}:").split(":")[0]) for line in lines]
+    numbers = [int(line.split(":")[1]) for line in of_spec(tmp_path, text)]
     assert numbers == [3, 4, 4, 5, 5, 6, 6, 8, 9]
 
 
-@pytest.mark.parametrize(
-    ("override", "expected"),
-    [
-        ("model.widht=3", "model.widht"),
-        ("width", "must have the form key=value"),
-        ("=3", "must have the form key=value"),
-        ("model.width=[1", "not valid YAML"),
-        ("model.width=0", "must be at least 1"),
-        ("name=a/b", "must consist of letters"),
-    ],
-)
-def test_bad_overrides(
-    override: str,
-    expected: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    path = tmp_path / "good.yaml"
-    path.write_text(spec())
-    assert expected in run(capsys, monkeypatch, "validate", str(path), "--set", override)
-
-
-def test_all_bad_overrides_come_at_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "good.yaml"
-    path.write_text(spec())
+def test_bad_overrides(tmp_path: Path) -> None:
+    expected = {
+        "model.widht=3": "model.widht",
+        "width": "must have the form key=value",
+        "=3": "must have the form key=value",
+        "model.width=[1": "not valid YAML",
+        "model.width=0": "must be at least 1",
+        "name=a/b": "must consist of letters",
+    }
+    for override, message in expected.items():
+        assert message in "\n".join(of_spec(tmp_path, spec(), "--set", override))
     sets = ["--set", "foo", "--set", "model.width=[", "--set", "=3"]
-    assert len(run(capsys, monkeypatch, "validate", str(path), *sets).splitlines()) == 3
+    assert len(of_spec(tmp_path, spec(), *sets)) == 3, "all at once"
 
 
-@pytest.mark.parametrize("verb", ["validate", "plan", "sweep"])
-def test_missing_file(
-    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert "cannot be read" in run(capsys, monkeypatch, verb, "nowhere.yaml")
+def test_missing_files(tmp_path: Path) -> None:
+    for verb in ("validate", "plan", "sweep"):
+        assert "cannot be read" in refused(tmp_path, verb, "nowhere.yaml")[0]
+    for verb in ("status", "results", "report", "sync", "ui", "cancel"):
+        assert "not a run folder" in refused(tmp_path, verb, "nowhere")[0]
 
 
-@pytest.mark.parametrize("verb", ["status", "results", "report", "sync", "ui", "cancel"])
-def test_missing_run(
-    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert "not a run folder" in run(capsys, monkeypatch, verb, "nowhere")
-
-
-def test_bad_profile(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, profile = tmp_path / "good.yaml", tmp_path / "profile.yaml"
-    path.write_text(spec())
-    profile.write_text("cluster: pbs\nworkers: 0\nwrokers: 2\n")
-    err = run(capsys, monkeypatch, "plan", str(path), "--profile", str(profile))
-    assert [line.split(":")[1] for line in err.splitlines()] == ["1", "2", "3"]
+def test_bad_profile(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("cluster: pbs\nworkers: 0\nwrokers: 2\n")
+    (tmp_path / "good.yaml").write_text(spec())
+    lines = refused(tmp_path, "plan", "good.yaml", "--profile", "p.yaml")
+    assert [line.split(":")[1] for line in lines] == ["1", "2", "3"]

@@ -34,6 +34,17 @@ QUICKSTART = "model.width=[4,8,16,32,64]" if FULL else "model.width=[8,16]"
 BASE, IMAGE = "localhost/flexhpc-base:latest", "localhost/flexhpc-test:latest"
 
 
+def write_tiny(folder: Path, name: str, model: str = "family: mlp, width: 2") -> Path:
+    """Write a spec of one point that is measured in seconds."""
+    folder.mkdir(exist_ok=True)
+    spec = folder / f"{name}.yaml"
+    spec.write_text(
+        f"name: {name}\nfixed:\n  model: {{{model}}}\n  search: {{policy: bisection, "
+        "start: 8, tolerance: 0.5}\n  training: {epochs: 20}\n"
+    )
+    return spec
+
+
 @dataclass
 class Site:
     """How images are built and run on this machine; known to the tests only.

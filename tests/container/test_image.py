@@ -18,7 +18,7 @@ import pytest
 
 from tests.archives import unpack
 from tests.conftest import FLEXHPC
-from tests.container.conftest import QUICKSTART, Built, Site, images_of
+from tests.container.conftest import QUICKSTART, Built, Site, images_of, write_tiny
 from tests.sweeps import contents
 
 REBUILT_WITHIN = 20.0
@@ -49,11 +49,7 @@ def test_files_belong_to_the_user_whoever_that_is(site: Site, image: Built, tmp_
     for folder in ("runs", "data"):
         (tmp_path / folder).mkdir()
         os.chown(tmp_path / folder, 12345, 12345)
-    spec = tmp_path / "tiny.yaml"
-    spec.write_text(
-        "name: tiny\nfixed:\n  model: {family: mlp, width: 2}\n  search: {policy: bisection, "
-        "start: 8, tolerance: 0.5}\n  training: {epochs: 20}\n"
-    )
+    write_tiny(tmp_path, "tiny")
     local = site.checkout / "hpc" / "container" / "local.sh"
     site.run(str(local), "tiny.yaml", cwd=tmp_path, RUN_FLAGS="--user 12345:12345")
     owners = {path.stat().st_uid for path in (tmp_path / "runs").rglob("*")}
@@ -71,37 +67,24 @@ def test_a_root_that_cannot_be_written_to(site: Site, image: Built) -> None:
     assert user.stdout.strip() == "flexhpc"
 
 
-def test_a_family_that_needs_timm_is_one_clear_line(site: Site, image: Built) -> None:
-    spec = site.checkout / "vit.yaml"
-    spec.write_text(
-        "name: vit\nfixed:\n  model: {family: vit, width: 8, depth: 1, heads: 2, patch: 4}\n"
-        "  search: {policy: bisection}\n  training: {epochs: 2}\n"
-    )
+def test_a_family_that_needs_timm_is_one_clear_line_and_a_cnn_is_trained(
+    site: Site, image: Built
+) -> None:
+    write_tiny(site.checkout, "vit", "family: vit, width: 8, depth: 1, heads: 2, patch: 4")
     printed = site.make("local", SPEC="vit.yaml", check=False)
     line = "model.family: this family needs timm and torchvision, which cannot be imported"
     assert line in printed
     assert "Traceback" not in printed
-
-
-def test_a_cnn_needs_neither(site: Site, image: Built) -> None:
-    spec = site.checkout / "cnn.yaml"
-    spec.write_text(
-        "name: cnn\nfixed:\n  model: {family: cnn, width: 2, depth: 2}\n"
-        "  search: {policy: bisection, start: 8, tolerance: 0.5}\n  training: {epochs: 10}\n"
-    )
+    write_tiny(site.checkout, "cnn", "family: cnn, width: 2, depth: 2")
     site.make("local", SPEC="cnn.yaml")
 
 
 def test_a_network_beside_the_spec(site: Site, image: Built) -> None:
     folder = site.checkout / "own"
-    folder.mkdir()
+    write_tiny(folder, "own", "family: 'nets:net', kwargs: {width: 4}")
     (folder / "nets.py").write_text(
         "from torch import nn\n\n\ndef net(width):\n    return nn.Sequential("
         "nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))\n"
-    )
-    (folder / "own.yaml").write_text(
-        "name: own\nfixed:\n  model: {family: 'nets:net', kwargs: {width: 4}}\n"
-        "  search: {policy: bisection, start: 8, tolerance: 0.5}\n  training: {epochs: 10}\n"
     )
     assert "310" in site.make("local", SPEC="own/own.yaml")  # parameters
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.container.conftest import QUICKSTART, Built, Site, images_of
+from tests.container.conftest import QUICKSTART, Built, Site, images_of, write_tiny
 from tests.sweeps import contents
 
 
@@ -49,11 +49,7 @@ def test_labels_are_those_of_the_image(site: Site, image: Built, sif: Path) -> N
 
 def test_make_local_with_apptainer(site: Site, sif: Path, tmp_path: Path) -> None:
     """In a network namespace of its own where that can be had, and with the file's own hash."""
-    spec = tmp_path / "tiny.yaml"
-    spec.write_text(
-        "name: tiny\nfixed:\n  model: {family: mlp, width: 2}\n  search: {policy: bisection, "
-        "start: 8, tolerance: 0.5}\n  training: {epochs: 20}\n"
-    )
+    spec = write_tiny(tmp_path, "tiny")
     flags = " ".join(site.apptainer_flags)
     site.make("local", SPEC=str(spec), RUNTIME="apptainer", RUN_FLAGS=flags)
     run = site.checkout / "runs" / "tiny"

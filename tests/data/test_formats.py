@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import tarfile
 from collections.abc import Sequence
@@ -17,10 +16,11 @@ from PIL import Image
 
 import flexhpc
 from flexhpc.config import checked
-from flexhpc.data import load_samples
+from flexhpc.data import load_samples, load_test
 from flexhpc.data.custom import arrays_of
 from flexhpc.errors import InputError, PointError
 from tests.conftest import Cli
+from tests.data.writers import written
 
 DRAW = np.random.default_rng(0)
 IMAGES = DRAW.integers(0, 255, (60, 6, 8, 3), dtype=np.uint8)
@@ -68,8 +68,13 @@ def _with_wild_offsets(content: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same images in every format."""
     folder = tmp_path_factory.mktemp("kept")
+    write_formats(folder)
+    return folder
+
+
+def write_formats(folder: Path) -> None:
+    """Write the same images in every format, and damaged ones."""
     first = IMAGES.transpose(0, 3, 1, 2)
     np.savez(folder / "keras.npz", x_train=first, y_train=LABELS, x_test=first[:6],
              y_test=LABELS[:6])  # fmt: skip
@@ -106,13 +111,13 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in (folder / "hf_damaged").rglob("*.arrow"):
         path.write_bytes(_with_wild_offsets(path.read_bytes()))
     (folder / "text.npz").write_text("no archive")
-    return folder
+
+
+SPEC = "name: x\nfixed:\n  data: {{{}}}\n  model: {{family: linear}}\n"
 
 
 def samples(kept: Path, data: str) -> flexhpc.data.Samples:
-    spec = kept / "spec.yaml"
-    spec.write_text(f"name: x\nfixed:\n  data: {{{data}}}\n  model: {{family: linear}}\n")
-    ((point,), _) = checked(spec)[1], None
+    (point,) = checked(written(kept / "spec.yaml", SPEC.format(data)))[1]
     return load_samples(point.data, point.seed)
 
 
@@ -139,8 +144,6 @@ def test_all_give_the_same_samples(
     assert n in (30, 40, 60)
     np.testing.assert_array_equal(found.dataset.inputs, IMAGES[:n].transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(found.labels, LABELS[:n])
-    from flexhpc.data import load_test
-
     (point,) = checked(kept / "spec.yaml")[1]
     if tested:
         test = load_test(point.data, 0)
@@ -281,14 +284,7 @@ def test_a_frame_of_images_from_python() -> None:
         flexhpc.measure("linear", ([png(IMAGES[0]), b"none"], [0, 1]))
 
 
-def test_the_schema_and_validate_know_them(kept: Path, cli: Cli) -> None:
-    schema = json.loads(cli("schema").stdout)
-    keys = [variant.get("properties", {}) for variant in schema["$defs"].values()]
-    sources = {variant["source"].get("const") for variant in keys if "source" in variant}
-    assert {"arrays", "image_table", "hugging_face", "webdataset"} <= sources
-    spec = kept / "look.yaml"
-    spec.write_text(
-        f"name: x\nfixed:\n  data: {{source: arrays, path: {kept}/odd.npz}}\n"
-        "  model: {family: linear}\n"
-    )
+def test_validate_opens_the_file(kept: Path, cli: Cli) -> None:
+    data = f"source: arrays, path: {kept}/odd.npz"
+    spec = written(kept / "look.yaml", SPEC.format(data))
     assert "has no array x_train" in cli("validate", spec, check=2).stderr

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from flexhpc.config.sections.data import Digits, ImageFolder, Table
+from flexhpc.config.sections.data import Digits, ImageFolder
 from flexhpc.data import load_samples
 from flexhpc.data.dataset import Part
 from flexhpc.data.images import reshaped, resized
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
-from flexhpc.data.summary import pooled
-from tests.data.writers import RNG, write_images
+from tests.data.test_tables import table
+from tests.data.writers import RNG, write_images, written
 
 ALL = np.arange(1_797)
 
@@ -38,25 +38,25 @@ def made(kind: str, rows: np.ndarray, part: int = TRAIN, seed: int = 1) -> Input
     )  # fmt: skip
 
 
+def both(root: Path, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return 40 images of 30 pixels as they are, and as they are changed."""
+    write_images(root, {"a": 20, "b": 20})
+    plain, changed = (load_samples(colours(root, inputs=k), 5) for k in ("original", kind))
+    seen = (samples.standardised(np.arange(40)) for samples in (plain, changed))
+    first, second = (images.reshape(40, 3, 30) for images in seen)
+    return first, second
+
+
 def test_permuted_is_one_permutation_for_all_samples_and_channels(tmp_path: Path) -> None:
-    write_images(tmp_path, {"a": 20, "b": 20})
-    plain = load_samples(colours(tmp_path), 5).standardised(np.arange(40)).reshape(40, 3, 30)
-    samples = load_samples(colours(tmp_path, inputs="permuted"), 5)
-    mixed = samples.standardised(np.arange(40)).reshape(40, 3, 30)
+    plain, mixed = both(tmp_path, "permuted")
     origin = [[p for p in range(30) if (plain[:, :, p] == mixed[:, :, q]).all()] for q in range(30)]
     assert sorted(p for found in origin for p in found) == list(range(30)), "a permutation"
     assert [found[0] for found in origin] != list(range(30))
-    other = load_samples(colours(tmp_path, inputs="permuted"), 6).standardised(np.arange(40))
-    assert not np.array_equal(other.reshape(40, 3, 30), mixed)
 
 
 def test_permuted_each_is_a_permutation_of_its_own_for_each_sample(tmp_path: Path) -> None:
-    write_images(tmp_path, {"a": 20, "b": 20})
-    plain = load_samples(colours(tmp_path), 5).standardised(np.arange(40)).reshape(40, 3, 30)
-    samples = load_samples(colours(tmp_path, inputs="permuted_each"), 5)
-    mixed = samples.standardised(np.arange(40)).reshape(40, 3, 30)
     orders = set()
-    for before, after in zip(plain, mixed, strict=True):
+    for before, after in zip(*both(tmp_path, "permuted_each"), strict=True):
         where = {tuple(before[:, p]): p for p in range(30)}
         order = tuple(where[tuple(after[:, p])] for p in range(30))
         assert sorted(order) == list(range(30)), "pixels move with all their channels"
@@ -89,16 +89,16 @@ def test_gaussian_images_have_the_moments_of_the_training_set() -> None:
 
 
 def test_gaussian_tables_have_the_moments_of_each_feature(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    rows = [f"{RNG.normal(50, 9)},{'xyz'[i % 3]},{i % 2}" for i in range(4_000)]
-    path.write_text("a,b,y\n" + "\n".join(rows))
-    table = {"source": "table", "path": str(path), "target": "y"}
-    plain = load_samples(Table.model_validate(table), 0).standardised(np.arange(4_000))
-    noisy = load_samples(Table.model_validate({**table, "inputs": "gaussian"}), 0)
-    noise = noisy.standardised(np.arange(4_000))
-    assert set(np.unique(plain[:, 1:])) == {0, 1}, "one-hot features are left as they are"
-    np.testing.assert_allclose(noise.mean(axis=0), plain.mean(axis=0), atol=0.06)
-    np.testing.assert_allclose(noise.std(axis=0), plain.std(axis=0), atol=0.04)
+    rows = [f"{RNG.normal(50, 9)},0.1,{'xyz'[i % 3]},{i % 2}" for i in range(4_000)]
+    path = written(tmp_path / "t.csv", "\n".join(["a,same,b,y", *rows]))
+    plain, noisy = table(path), table(path, inputs="gaussian")
+    seen, noise = plain.standardised(np.arange(4_000)), noisy.standardised(np.arange(4_000))
+    assert set(np.unique(seen[:, 2:])) == {0, 1}, "one-hot features are left as they are"
+    np.testing.assert_allclose(noise.mean(axis=0), seen.mean(axis=0), atol=0.06)
+    np.testing.assert_allclose(noise.std(axis=0), seen.std(axis=0), atol=0.04)
+    for values in (seen, noise):
+        np.testing.assert_array_equal(values[:, 1], 0)
+    np.testing.assert_array_equal(plain.deviation[1], 1)
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "permuted_each", "permuted"])
@@ -110,20 +110,17 @@ def test_training_and_test_samples_draw_differently_but_for_the_fixed_permutatio
     assert np.array_equal(train, test) == (kind == "permuted")
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40))
-def test_resized_images_are_square_whatever_they_were(width: int, height: int, side: int) -> None:
-    image = Image.new("RGB", (width, height), (7, 8, 9))
-    done = resized(image, side)
+def test_resized_images_are_square_and_keep_their_centre(
+    width: int, height: int, side: int
+) -> None:
+    done = resized(Image.new("RGB", (width, height), (7, 8, 9)), side)
     assert done.size == (side, side)
     assert (np.asarray(done) == (7, 8, 9)).all()
-
-
-def test_the_centre_of_a_resized_image_is_kept() -> None:
     pixels = np.zeros((10, 30, 3), np.uint8)
     pixels[:, 10:20] = 200
-    done = np.asarray(resized(Image.fromarray(pixels), 10))
-    assert (done == 200).all()
+    assert (np.asarray(resized(Image.fromarray(pixels), 10)) == 200).all()
 
 
 def test_resizing_averages_rather_than_picks_pixels() -> None:
@@ -155,18 +152,6 @@ def test_grey_is_the_luma_of_itu_r_601(tmp_path: Path) -> None:
             np.testing.assert_array_equal(grey.dataset.inputs[i, 0], np.asarray(image.convert("L")))
 
 
-def test_constant_features_stay_constant_as_gaussian_noise(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text("a,same,y\n" + "".join(f"{i},0.1,{i % 2}\n" for i in range(50)))
-    data = Table(source="table", path=str(path), target="y", inputs="gaussian")
-    noise = load_samples(data, 0).standardised(np.arange(50))
-    assert noise[:, 0].std() > 0.5
-    np.testing.assert_array_equal(noise[:, 1], 0)
-    plain = load_samples(data.model_copy(update={"inputs": "original"}), 0)
-    np.testing.assert_array_equal(plain.standardised(np.arange(50))[:, 1], 0)
-    np.testing.assert_array_equal(plain.deviation[1], 1)
-
-
 @pytest.mark.parametrize("how", ["channel", "pixel", "set", "none"])
 def test_inputs_are_standardised_as_asked(how: str) -> None:
     data = Digits(source="digits", standardise=how)
@@ -183,10 +168,3 @@ def test_inputs_are_standardised_as_asked(how: str) -> None:
         seen, (raw - mean) / np.where(constant, 1, deviation), rtol=1e-3, atol=1e-4
     )
     assert abs(seen.mean()) < 1e-4
-
-
-def test_moments_of_a_whole_set_are_those_of_all_its_numbers() -> None:
-    values = RNG.normal([1.0, 5.0, -2.0], [0.5, 2.0, 1.0], (400, 3)).astype(np.float32)
-    mean, deviation = pooled(values.mean(axis=0), values.std(axis=0))
-    np.testing.assert_allclose(mean, np.full(3, values.mean()), rtol=1e-4)
-    np.testing.assert_allclose(deviation, np.full(3, values.std()), rtol=1e-4)

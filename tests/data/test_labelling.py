@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexhpc.config.sections.data import Digits, Gaussian, ImageSet, Table
+from flexhpc.config.sections.data import Digits, Gaussian, ImageSet
 from flexhpc.data import draw_subset, load_samples
 from flexhpc.data.dataset import Dataset
 from flexhpc.data.labelling import conflicting, merge_map
 from flexhpc.data.summary import summarise
 from flexhpc.errors import PointError
 from flexhpc.seeds import ProbeSeeds
-from tests.data.writers import cifar_batch, write_cifar100
+from tests.data.test_tables import table
+from tests.data.writers import cifar_batch, write_cifar100, written
 
 
 def dataset(inputs: list, labels: list, classes: int = 4) -> Dataset:
@@ -53,61 +54,48 @@ def test_conflicts_against_brute_force(rows: list[tuple[int, int]], draw: st.Dat
 
 
 def test_dropping_conflicts_takes_them_out_of_the_pool(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text("x,y\n1,0\n1,0\n1,1\n2,2\n3,3\n")
-    table = {"source": "table", "path": str(path), "target": "y"}
-    reported = load_samples(Table.model_validate(table), seed=0)
-    dropped = load_samples(Table.model_validate({**table, "conflicts": "drop"}), seed=0)
+    path = written(tmp_path / "t.csv", "x,y\n1,0\n1,0\n1,1\n2,2\n3,3\n")
+    reported, dropped = table(path), table(path, conflicts="drop")
     assert (reported.conflicts, reported.unfittable, reported.n_limit) == (1, 1, 5)
     assert dropped.pool.tolist() == [0, 1, 3, 4]
-    assert dropped.n_limit == 4
+    for n_max, expected in ((3, 3), (4, 4), (5, 4), (None, 4)):
+        assert table(path, conflicts="drop", n_max=n_max).n_limit == expected
 
 
-@pytest.mark.parametrize(("inputs", "conflicts"), [("gaussian", 0), ("permuted_each", 0),
-                                                   ("permuted", 1), ("original", 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("inputs", "conflicts"),
+    [("gaussian", 0), ("permuted_each", 0), ("permuted", 1), ("original", 1)],
+)
 def test_conflicts_vanish_where_no_two_inputs_are_alike(
     tmp_path: Path, inputs: str, conflicts: int
 ) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text("a,b,y\n1,4,0\n1,4,1\n2,5,2\n")
-    table = {"source": "table", "path": str(path), "target": "y", "inputs": inputs}
-    samples = load_samples(Table.model_validate(table), seed=0)
+    samples = table(written(tmp_path / "t.csv", "a,b,y\n1,4,0\n1,4,1\n2,5,2\n"), inputs=inputs)
     assert (samples.conflicts, samples.unfittable) == (conflicts, conflicts)
 
 
 def test_groups_are_counted_by_the_labels_that_they_hold(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
     rows = ["1,0", "1,1", "1,1", "2,0", "2,0", "3,1", "3,0", "4,2", "4,0", "4,1", "4,1", "5,0",
             "6,1", "6,0", "6,1"]  # fmt: skip
-    path.write_text("\n".join(["x,y", *rows]) + "\n")
-    table = {"source": "table", "path": str(path), "target": "y"}
-    samples = load_samples(Table.model_validate(table), seed=0)
-    assert samples.conflict_groups == [((1, 1), 1), ((2, 1), 2), ((2, 1, 1), 1)]
-    dropped = load_samples(Table.model_validate({**table, "conflicts": "drop"}), seed=0)
+    path = written(tmp_path / "t.csv", "\n".join(["x,y", *rows]) + "\n")
+    assert table(path).conflict_groups == [((1, 1), 1), ((2, 1), 2), ((2, 1, 1), 1)]
+    dropped = table(path, conflicts="drop")
     assert (dropped.conflicts, dropped.conflict_groups) == (4, [])
-    noise = load_samples(Table.model_validate({**table, "inputs": "gaussian"}), seed=0)
-    assert noise.conflict_groups == []
+    assert table(path, inputs="gaussian").conflict_groups == []
 
 
 def test_random_labels_are_uniform_and_belong_to_the_sample() -> None:
-    first = load_samples(digits(labels="random"), seed=3)
-    again = load_samples(digits(labels="random"), seed=3)
-    other = load_samples(digits(labels="random"), seed=4)
-    original = load_samples(digits(), seed=3)
+    first, again, other = (load_samples(digits(labels="random"), seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first.labels, again.labels)
     assert abs(np.mean(first.labels == other.labels) - 0.1) < 0.03
-    assert abs(np.mean(first.labels == original.labels) - 0.1) < 0.03
+    assert abs(np.mean(first.labels == load_samples(digits(), 3).labels) - 0.1) < 0.03
     assert np.bincount(first.labels, minlength=10).min() > 130
+    few = load_samples(digits(labels="random", classes=3), seed=0)
+    assert few.classes == 3
+    assert np.bincount(few.labels).shape == (3,)
+    assert np.bincount(few.labels).min() > 500
 
 
-def test_random_labels_of_k_classes() -> None:
-    samples = load_samples(digits(labels="random", classes=3), seed=0)
-    assert samples.classes == 3
-    assert np.bincount(samples.labels, minlength=3).min() > 500
-    assert samples.labels.max() == 2
-
-
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.floats(0.0005, 1), st.integers(0, 2**31))
 def test_the_corrupted_fraction_is_exact_and_every_corrupted_label_wrong(
     corruption: float, seed: int
@@ -128,9 +116,11 @@ def test_corrupted_labels_are_uniform_among_the_others() -> None:
     steps = np.bincount((labels - clean) % 10, minlength=10)
     assert steps[0] == 0
     assert steps[1:].min() > 150
+    with pytest.raises(PointError, match=r"data\.corruption: 0\.0002 of 1797 .* are 0"):
+        load_samples(digits(labels="corrupted", corruption=2e-4), 0)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.integers(2, 10), st.integers(0, 2**31))
 def test_a_random_merge_makes_groups_of_near_equal_size(classes: int, seed: int) -> None:
     samples = load_samples(digits(merge="random", classes=classes), seed)
@@ -151,16 +141,13 @@ def test_a_random_merge_is_drawn_per_seed_apart_from_the_corruption() -> None:
     assert (samples.labels != merged[3]).sum() == 180, "merging comes first"
 
 
-def test_a_given_class_map() -> None:
+def test_a_given_class_map_and_wrong_ones() -> None:
     new = [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
     samples = load_samples(digits(class_map=new), 0)
     assert samples.classes == 3
     np.testing.assert_array_equal(samples.labels, np.array(new)[samples.dataset.labels])
     with pytest.raises(PointError, match=r"data\.class_map: has 3 entries, but .* 10 classes"):
         load_samples(digits(class_map=[0, 1, 1]), 0)
-
-
-def test_more_classes_than_there_are_cannot_be_merged_into() -> None:
     with pytest.raises(PointError, match=r"data\.classes: 11 is more than the 10"):
         merge_map(digits(merge="random", classes=11), 10, None, 0)
 
@@ -176,18 +163,11 @@ def test_coarse_labels_of_cifar100(tmp_path: Path) -> None:
     samples = load_samples(cifar100(tmp_path, merge="coarse"), 0)
     assert samples.labels.tolist() == batch["coarse_labels"]
     assert samples.classes == 20
-
-
-def test_coarse_labels_that_are_no_map(tmp_path: Path) -> None:
-    batch = cifar_batch(3, "fine_labels", 100)
-    batch |= {"fine_labels": [7, 7, 8], "coarse_labels": [1, 2, 3]}
-    write_cifar100(tmp_path, batch)
-    with pytest.raises(PointError, match="class 7 has several super-classes"):
-        load_samples(cifar100(tmp_path, merge="coarse"), 0)
-    batch["coarse_labels"] = [1, 1, 20]
-    write_cifar100(tmp_path / "b", batch)
-    with pytest.raises(PointError, match="super-classes must be 0 to 19"):
-        load_samples(cifar100(tmp_path / "b", merge="coarse"), 0)
+    few = cifar_batch(3, "fine_labels", 100) | {"fine_labels": [7, 7, 8]}
+    for coarse, problem in (([1, 2, 3], "class 7 has several"), ([1, 1, 20], "must be 0 to 19")):
+        write_cifar100(tmp_path / str(coarse[1]), few | {"coarse_labels": coarse})
+        with pytest.raises(PointError, match=problem):
+            load_samples(cifar100(tmp_path / str(coarse[1]), merge="coarse"), 0)
 
 
 def test_original_labels_of_gaussian_inputs_are_linearly_separable() -> None:
@@ -224,16 +204,3 @@ def test_seeds_are_separate_streams() -> None:
     nested = [ProbeSeeds.of(0, n, 1, nested=True).subset for n in (10, 20)]
     assert nested[0] == nested[1]
     assert all(0 <= value < 2**63 for value in values)
-
-
-def test_a_corruption_that_is_no_sample_is_refused() -> None:
-    with pytest.raises(PointError, match=r"data\.corruption: 0\.0002 of 1797 .* are 0"):
-        load_samples(digits(labels="corrupted", corruption=2e-4), 0)
-
-
-def test_no_more_can_be_tried_than_conflicts_leave(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text("x,y\n1,0\n1,0\n1,1\n2,2\n3,3\n")
-    table = {"source": "table", "path": str(path), "target": "y", "conflicts": "drop"}
-    for n_max, expected in ((3, 3), (4, 4), (5, 4), (None, 4)):
-        assert load_samples(Table.model_validate({**table, "n_max": n_max}), 0).n_limit == expected

@@ -1,64 +1,67 @@
-"""Malformed files: each ends in one error message, before the whole file is read."""
+"""Malformed and malicious files: each ends in one error message, and none is believed."""
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import io
+import lzma
 import os
 import re
+import tarfile
+import tracemalloc
 import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from flexhpc.config import checked
+from flexhpc.config.sections.data import KnownTable, Table
 from flexhpc.data import load_samples, raw_files
+from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.classes import coded
+from flexhpc.data.decode import decoded
+from flexhpc.data.table import open_table
+from flexhpc.data.uci import open_known_table
 from flexhpc.errors import PointError
 from tests.conftest import Cli
-from tests.data.test_uci import covtype_rows, write_covtype_cache
-from tests.data.writers import write_cifar5m, write_images
+from tests.data.test_formats import SPEC
+from tests.data.test_uci import CREDIT_HEADER, covtype_rows, write_covtype_cache
+from tests.data.writers import write_cifar5m, write_images, written
 
 LARGE = "9" * 400
 
 
 def message(folder: Path, data: str) -> str:
     """Return the error of a data section; {} stands for the folder."""
-    spec = folder / "spec.yaml"
-    section = data.replace("{}", str(folder))
-    spec.write_text(f"name: x\nfixed:\n  data: {{{section}}}\n  model: {{family: linear}}\n")
-    (point,) = checked(spec)[1]
+    spec = SPEC.format(data.replace("{}", str(folder)))
+    (point,) = checked(written(folder / "spec.yaml", spec))[1]
     with pytest.raises(PointError) as caught:
         load_samples(point.data, point.seed)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def csv_rows(x: str, y: str = "1") -> str:
-    return "x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(10)) + f"{x},{y}\n"
-
-
 @pytest.mark.parametrize("digits", [LARGE, f"-{LARGE}", f"{LARGE}.5", "1e400"])
 def test_a_number_too_large_for_float64(digits: str, tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text(csv_rows(digits))
-    assert "column x has infinite or too large numbers; correct it" in message(
-        tmp_path, "source: table, path: '{}/t.csv', target: y"
-    )
-
-
-@pytest.mark.parametrize("source", ["adult", "credit"])
-def test_a_number_too_large_in_known_tables(source: str, tmp_path: Path) -> None:
-    header = ",".join(["ID", *(f"X{i}" for i in range(1, 24)), "Y"])
-    text = {
-        "adult": ",".join([LARGE, *["1"] * 13, "<=50K"]),
-        "credit": f"{header}\n{','.join(['1', LARGE, *['1'] * 23])}",
-    }[source]
-    path = tmp_path / "t.csv"
-    path.write_text(f"{text}\n")
-    problem = message(tmp_path, f"source: {source}, root: '{{}}/t.csv'")
-    assert problem.startswith(f"{path}: column ")
-    assert "too large numbers" in problem
+    rows = "".join(f"{i},{i % 2}\n" for i in range(10))
+    tables = {
+        "table": f"x,y\n{rows}{digits},1\n",
+        "adult": ",".join([digits, *["1"] * 13, "<=50K"]) + "\n",
+        "credit": f"{CREDIT_HEADER}{','.join(['1', digits, *['1'] * 23])}\n",
+    }
+    for source, text in tables.items():
+        path = tmp_path / f"{source}.csv"
+        path.write_text(text)
+        key = "target: y, path" if source == "table" else "root"
+        problem = message(tmp_path, f"source: {source}, {key}: '{path}'")
+        assert problem.startswith(f"{path}: column ")
+        assert "has infinite or too large numbers; correct it" in problem
 
 
 def test_a_label_too_large_for_float64() -> None:
@@ -99,17 +102,15 @@ def test_a_named_pipe_is_refused(pipe: str, data: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("command", [("data", "check"), ("unpack",)])
-def test_a_named_pipe_is_refused_by_commands(
-    command: tuple[str, ...], tmp_path: Path, cli: Cli
-) -> None:
+def test_a_named_pipe_is_refused_by_commands(tmp_path: Path, cli: Cli) -> None:
     os.mkfifo(tmp_path / "pipe")
-    done = cli(*command, tmp_path / "pipe", check=None)
-    assert done.returncode in (1, 2)
-    assert "is not a regular file; replace it with one" in done.stderr
+    for command in (("data", "check"), ("unpack",)):
+        done = cli(*command, "pipe", check=None)
+        assert done.returncode in (1, 2)
+        assert "is not a regular file; replace it with one" in done.stderr
 
 
-def test_too_many_columns_are_refused_by_the_header(
+def test_too_many_columns_and_cells_are_refused_by_the_header(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ",".join(f"c{i}" for i in range(100_000))
@@ -125,9 +126,11 @@ def test_too_many_columns_are_refused_by_the_header(
     assert "has 100,001 columns" in message(tmp_path, "source: adult, root: '{}'")
     monkeypatch.setattr("flexhpc.data.table._MOST_COLUMNS", 2)
     pd.DataFrame({"a": [1, 2], "b": [1, 2], "y": [0, 1]}).to_parquet(tmp_path / "t.parquet")
-    assert "t.parquet: has 3 columns, at most 2 are supported" in message(
-        tmp_path, "source: table, path: '{}/t.parquet', target: y"
-    )
+    parquet = "source: table, path: '{}/t.parquet', target: y"
+    assert "t.parquet: has 3 columns, at most 2 are supported" in message(tmp_path, parquet)
+    monkeypatch.undo()
+    monkeypatch.setattr("flexhpc.data.table._MOST_CELLS", 5)
+    assert "2 rows of 3 columns are too many" in message(tmp_path, parquet)
 
 
 @pytest.mark.parametrize("cell", ["1" * 5_000_000, "1," * 3_000_000])
@@ -153,6 +156,109 @@ def test_a_compressed_covtype_of_zeros_is_refused(
     monkeypatch.setattr("flexhpc.data.uci._MOST_ROWS", 100)
     path.write_bytes(gzip.compress(row * 101))
     assert "has more than 100 rows" in message(tmp_path, "source: covtype, root: '{}'")
+
+
+def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flexhpc.data.uci.MOST_BYTES", 2**22)
+    path = tmp_path / "samples"
+    path.write_bytes(zlib.compress(bytes(2**26)))
+    tracemalloc.start()
+    with pytest.raises(PointError, match="cannot be read as scikit-learn's cache"):
+        open_known_table(KnownTable(source="covtype", root=str(path)))
+    assert tracemalloc.get_traced_memory()[1] < 3 * 2**22
+    tracemalloc.stop()
+
+
+ROWS = "\n".join(["x,y", *(f"{i / 7},{i % 2}" for i in range(100))])
+
+
+def opened(path: Path, **keys: Any) -> Any:
+    return open_table(Table(source="table", path=str(path), target="y", **keys))
+
+
+def test_numbers_but_for_a_few_cells_are_told(tmp_path: Path) -> None:
+    assert opened(written(tmp_path / "good.csv", ROWS)).train.shape == (1,)
+    rows = ROWS.splitlines()
+    rows[42] = "12.3.4,1"
+    path = written(tmp_path / "t.csv", "\n".join(rows))
+    with pytest.raises(PointError, match=r"except in 1 cells .'12.3.4' in row 42.; correct them"):
+        opened(path)
+    assert opened(path, categorical=["x"]).train.shape == (100,), "as it was asked for"
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress,
+    "zip": lambda content: zipped({"t.csv": content}),
+    "tar.xz": lambda content: lzma.compress(tarred({"t.csv": content})),
+    "tar": lambda content: tarred({"t.csv": content}),
+}  # fmt: skip
+
+
+def tarred(files: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("how", PACKERS)
+def test_a_table_may_be_packed_but_is_no_bomb(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, path = opened(written(tmp_path / "t.csv", ROWS)), tmp_path / f"t.csv.{how}"
+    good = PACKERS[how](ROWS.encode())
+    path.write_bytes(good)
+    np.testing.assert_array_equal(plain.train.gather(), opened(path).train.gather())
+    by_its_name = lzma.compress(ROWS.encode(), format=lzma.FORMAT_ALONE)
+    bad = {good[:-20], good[:30], good[:40] + b"\0\0" + good[42:], by_its_name}
+    if how == "tar":  # which has no checksum but of its heads
+        bad = {good[:600], good[:100] + b"\0\0" + good[102:], by_its_name}
+    for content in bad:
+        path.write_bytes(content)
+        with pytest.raises(PointError, match="cannot be read as a CSV or Parquet table") as caught:
+            opened(path)
+        assert "\n" not in str(caught.value)
+    monkeypatch.setattr(raw_files, "MOST_BYTES", 2**20)
+    path.write_bytes(PACKERS[how](b"x,y\n" + b"0,1\n" * 2**20))
+    with pytest.raises(PointError, match="larger than 1,048,576 bytes"):
+        opened(path)
+
+
+def test_a_zip_of_several_files_is_no_table(tmp_path: Path) -> None:
+    path, both = tmp_path / "t.zip", {"a.csv": b"x,y\n0,1\n", "b.csv": b"x,y\n0,1\n"}
+    for content in (zipped(both), tarred(both)):
+        path.write_bytes(content)
+        with pytest.raises(PointError, match="contains 2 files instead of one"):
+            opened(path)
+
+
+def test_a_gap_of_millions_of_parts_takes_no_memory(tmp_path: Path) -> None:
+    write_cifar5m(tmp_path, {0: 2})
+    (tmp_path / "part_99999999.npz").touch()
+    tracemalloc.start()
+    with pytest.raises(PointError, match="part 1 of CIFAR-5m is missing"):
+        open_cifar5m("cifar5m", str(tmp_path))
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_an_image_is_what_it_may_be_whatever_it_is_called(tmp_path: Path) -> None:
+    """PIL would hand this one to Ghostscript."""
+    path = tmp_path / "a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(PointError, match="cannot be read as an image"):
+        decoded(("a.png", path), None, None)
 
 
 def test_an_excel_sheet_of_two_distant_cells_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -71,6 +73,12 @@ def write_sources(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """One small set per source; only to be read."""
+    return write_sources(tmp_path_factory.mktemp("sources"))
+
+
 SOURCES = ("mnist", "cifar10", "cifar100", "cifar5m", "adult", "image_folder", "table", "digits")
 VARIANTS: tuple[dict[str, Any], ...] = (
     {},
@@ -80,34 +88,30 @@ VARIANTS: tuple[dict[str, Any], ...] = (
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_packed_set_is_the_same_to_the_bit(
-    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, source: str, sources: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    keys = write_sources(tmp_path)[source]
-    plain = {i: load_samples(section(source=source, **keys, **v), 3)
-             for i, v in enumerate(VARIANTS)}  # fmt: skip
-    tests = {i: _test_of(section(source=source, **keys, **v)) for i, v in enumerate(VARIANTS)}
+    keys = sources[source]
+    asked = [section(source=source, **keys, **variant) for variant in VARIANTS]
+    originals = [(load_samples(data, 3), _test_of(data)) for data in asked]
     packed = prepare(source, keys, (), None, quiet)
     name = {"image_folder": "images", "table": "t"}.get(source, source)
     assert packed.path == Path("data") / f"{name}.packed"
     check(packed.path)
-    where = "path" if source == "table" else "root"
     if source != "digits":
-        keys = {**keys, where: str(packed.path)}
-    for i, variant in enumerate(VARIANTS):
+        keys = {**keys, "path" if source == "table" else "root": str(packed.path)}
+    load_samples.__globals__["_load"].cache_clear()
+    for variant, (plain, test) in zip(VARIANTS, originals, strict=True):
         data = section(source=source, **keys, **variant)
-        load_samples.__globals__["_load"].cache_clear()
         samples = load_samples(data, 3)
         assert isinstance(samples.dataset.inputs.base, np.memmap)
-        assert samples.fingerprint == plain[i].fingerprint
-        assert (samples.conflicts, samples.unfittable, samples.n_limit, samples.classes) == (
-            plain[i].conflicts, plain[i].unfittable, plain[i].n_limit, plain[i].classes
-        )  # fmt: skip
+        for name in ("fingerprint", "conflicts", "unfittable", "n_limit", "classes"):
+            assert getattr(samples, name) == getattr(plain, name)
         for name in ("labels", "pool", "mean", "deviation"):
-            np.testing.assert_array_equal(getattr(samples, name), getattr(plain[i], name))
+            np.testing.assert_array_equal(getattr(samples, name), getattr(plain, name))
         ids = np.arange(len(samples.dataset))
-        np.testing.assert_array_equal(samples.standardised(ids), plain[i].standardised(ids))
-        assert np.array_equal(_test_of(data), tests[i])
+        np.testing.assert_array_equal(samples.standardised(ids), plain.standardised(ids))
+        assert np.array_equal(_test_of(data), test)
 
 
 def _test_of(data: Data) -> np.ndarray:
@@ -120,9 +124,8 @@ def _test_of(data: Data) -> np.ndarray:
     return np.c_[test.labels, inputs.reshape(len(test), -1)]
 
 
-def test_the_coarse_map_is_packed(tmp_path: Path) -> None:
-    keys = write_sources(tmp_path)["cifar100"]
-    packed = prepare("cifar100", keys, (), tmp_path / "c.packed", quiet)
+def test_the_coarse_map_is_packed(tmp_path: Path, sources: dict) -> None:
+    packed = prepare("cifar100", sources["cifar100"], (), tmp_path / "c.packed", quiet)
     samples = load_samples(section(source="cifar100", root=str(packed.path), merge="coarse"), 0)
     np.testing.assert_array_equal(samples.labels, samples.dataset.labels % 20)
 
@@ -149,34 +152,28 @@ def test_the_usual_places_are_searched_for_a_packed_file_first(
         ({"side": 7, "colour": "grey"}, {"side": 7, "colour": "grey"}, None),
         ({"side": 7}, {}, "was packed with side: 7, but the point has None"),
         ({"side": 7}, {"side": 5}, "was packed with side: 7, but the point has 5"),
-        (
-            {"colour": "grey"},
-            {"colour": "grey", "side": 7},
-            "was packed with side: None, but the point has 7",
-        ),
+        ({"colour": "grey"}, {"colour": "grey", "side": 7}, "side: None, but the point has 7"),
         ({"colour": "grey"}, {}, "was packed with colour: grey"),
     ],
 )
 def test_a_packed_file_serves_points_with_matching_keys(
-    tmp_path: Path, packed_as: dict, asked: dict, why: str | None
+    tmp_path: Path, packed_as: dict, asked: dict, why: str | None, sources: dict
 ) -> None:
-    root = write_sources(tmp_path)["cifar10"]["root"]
-    packed = prepare("cifar10", {"root": root, **packed_as}, (), tmp_path / "c", quiet)
+    keys = sources["cifar10"]
+    packed = prepare("cifar10", {**keys, **packed_as}, (), tmp_path / "c", quiet)
     data = section(source="cifar10", root=str(packed.path), **asked)
     if why is not None:
         with pytest.raises(PointError, match=why):
             load_samples(data, 0)
         return
-    plain = load_samples(section(source="cifar10", root=root, **asked), 0)
-    samples = load_samples(data, 0)
+    original = section(source="cifar10", **keys, **asked)
+    plain, samples = load_samples(original, 0), load_samples(data, 0)
     assert samples.fingerprint == plain.fingerprint
     np.testing.assert_array_equal(samples.dataset.inputs, plain.dataset.inputs)
-    np.testing.assert_array_equal(_test_of(data), _test_of(
-        section(source="cifar10", root=root, **asked)))  # fmt: skip
+    np.testing.assert_array_equal(_test_of(data), _test_of(original))
 
 
-def test_a_file_of_another_source_or_table(tmp_path: Path) -> None:
-    sources = write_sources(tmp_path)
+def test_a_file_of_another_source_or_table(tmp_path: Path, sources: dict) -> None:
     prepare("mnist", sources["mnist"], (), tmp_path / "m", quiet)
     with pytest.raises(PointError, match="packed with source: mnist, but the point has cifar10"):
         load_samples(section(source="cifar10", root=str(tmp_path / "m")), 0)
@@ -191,9 +188,14 @@ def test_a_file_of_another_source_or_table(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def packed(tmp_path: Path) -> Path:
-    keys = write_sources(tmp_path)["mnist"]
-    return prepare("mnist", keys, (), tmp_path / "m.packed", quiet).path
+def packed(tmp_path: Path, sources: dict) -> Path:
+    return prepare("mnist", sources["mnist"], (), tmp_path / "m.packed", quiet).path
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def flipped(path: Path, at: int) -> None:
@@ -213,47 +215,73 @@ def in_member(name: str) -> Callable[[Path], None]:
     return damage
 
 
-@pytest.mark.parametrize(
-    ("damage", "expected"),
-    [
+WRONG: dict[str, tuple[str, bytes | None, bytes | None]] = {
+    "pickled": ("labels.npy", None, npy(np.array([{}, 1], dtype=object))),
+    "column-major": ("inputs.npy", None, npy(np.asfortranarray(np.zeros((40, 4), np.uint8)))),
+    "beyond the end": ("inputs.npy", b"(40, 1, 28, 28)", b"(999999, 28, 28)"),
+    "negative": ("inputs.npy", b"(40, 1, ", b"(40, -1,"),
+    "no labels": ("labels.npy", None, None),
+    "one class": ("header.json", b'"classes": 10', b'"classes": 1'),
+    "text": ("header.json", b'"classes": 10', b'"classes": "[/]"'),
+    "compressed": ("header.json", b"", b""),
+}
+"""A member of the file; what is replaced in it by what. None is all of it, or nothing."""
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_file_of_wrong_content_with_right_checksums_is_one_line(packed: Path, kind: str) -> None:
+    """Anyone who changes a file can make its checksums, or compress a bomb."""
+    name, before, after = WRONG[kind]
+    with zipfile.ZipFile(packed) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    content = members.pop(name)
+    assert before is None or before in content
+    if after is not None:
+        members[name] = after if before is None else content.replace(before, after)
+    method = zipfile.ZIP_DEFLATED if kind == "compressed" else zipfile.ZIP_STORED
+    with zipfile.ZipFile(packed, "w", method) as archive:
+        for member in members:
+            archive.writestr(member, members[member])
+    with pytest.raises(PointError) as caught:
+        open_packed(packed)
+    assert "\n" not in str(caught.value)
+
+
+def test_damage_is_detected_on_opening_or_by_a_check(packed: Path) -> None:
+    good = packed.read_bytes()
+    for damage, expected in (
         (lambda path: path.write_bytes(b""), "neither a folder nor a file of"),
-        (lambda path: path.write_bytes(path.read_bytes()[:900]), "not a zip file"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "not a zip file"),
+        (lambda path: path.write_bytes(good[:900]), "not a zip file"),
+        (lambda path: path.write_bytes(good[:-1]), "not a zip file"),
         (lambda path: flipped(path, 0), "neither a folder nor a file of"),
         (in_member(MARK), "neither a folder nor a file of"),
         (in_member("header.json"), "Bad CRC-32 for file 'header.json'"),
-    ],
-)
-def test_damage_is_detected_on_opening(
-    packed: Path, damage: Callable[[Path], object], expected: str
-) -> None:
-    damage(packed)
-    with pytest.raises(PointError, match=expected) as caught:
-        load_samples(section(source="mnist", root=str(packed)), 0)
-    assert "\n" not in str(caught.value)
-    assert str(packed) in str(caught.value)
-
-
-@pytest.mark.parametrize("array", ["labels", "inputs", "test_inputs", "mean", "twins"])
-def test_damaged_content_is_detected_by_a_check(packed: Path, array: str) -> None:
-    check(packed)
-    in_member(f"{array}.npy")(packed)
-    if "inputs" in array:  # which are too large to be checked whenever the file is opened
-        open_packed(packed)
-    with pytest.raises(PointError, match=f"Bad CRC-32 for file '{array}.npy'"):
+    ):
+        packed.write_bytes(good)
+        damage(packed)
+        with pytest.raises(PointError, match=expected) as caught:
+            load_samples(section(source="mnist", root=str(packed)), 0)
+        assert "\n" not in str(caught.value)
+        assert str(packed) in str(caught.value)
+    for array in ("labels", "inputs", "test_inputs", "mean", "twins"):
+        packed.write_bytes(good)
         check(packed)
+        in_member(f"{array}.npy")(packed)
+        if "inputs" in array:  # which are too large to be checked whenever the file is opened
+            open_packed(packed)
+        with pytest.raises(PointError, match=f"Bad CRC-32 for file '{array}.npy'"):
+            check(packed)
 
 
-def test_numpy_reads_a_packed_file(packed: Path) -> None:
+def test_numpy_reads_a_packed_file_which_cannot_be_written_through_its_arrays(
+    packed: Path,
+) -> None:
     source = open_packed(packed).source
     inputs = source.train.gather()
     assert inputs.ctypes.data % 64 == 0, "aligned"
     with np.load(packed) as archive:
         np.testing.assert_array_equal(archive["inputs"], inputs)
         np.testing.assert_array_equal(archive["labels"], source.train.labels)
-
-
-def test_a_packed_file_cannot_be_written_through_its_arrays(packed: Path) -> None:
     samples = load_samples(section(source="mnist", root=str(packed)), 0)
     with pytest.raises(ValueError, match="read-only"):
         samples.dataset.inputs[0] = 0
@@ -279,14 +307,10 @@ def test_a_failed_pack_leaves_the_old_file_and_no_rest(packed: Path) -> None:
 def test_packing_takes_little_memory_however_large_the_set(tmp_path: Path) -> None:
     block = RNG.integers(0, 256, (1_000, 3, 32, 32), dtype=np.uint8)
     count = 40_000
-
-    def blocks() -> Any:
-        for _ in range(count // len(block)):
-            yield block
-
     part = Part(
-        labels=np.zeros(count, np.int64), shape=(3, 32, 32), dtype=np.dtype("u1"), blocks=blocks
-    )
+        labels=np.zeros(count, np.int64), shape=(3, 32, 32), dtype=np.dtype("u1"),
+        blocks=lambda: itertools.repeat(block, count // len(block)),
+    )  # fmt: skip
     source = Source(name="x", classes=2, train=part, test=no_test)
     tracemalloc.start()
     packed = pack(source, {"source": "x"}, tmp_path / "x")
@@ -298,23 +322,19 @@ def test_packing_takes_little_memory_however_large_the_set(tmp_path: Path) -> No
     assert len(packed.source.summary.twins) == count
 
 
-@pytest.mark.parametrize(
-    ("source", "given", "overrides", "expected"),
-    [
+def test_wrong_requests() -> None:
+    for source, given, overrides, expected in (
         ("mnst", {}, (), ['"mnst" is not one of']),
         ("gaussian", {}, (), ["is drawn for every seed"]),
         ("table", {"path": "x"}, (), ["data.target: is required"]),
         ("mnist", {"side": 0, "colour": "red"}, (), ["data.side", "data.colour"]),
         ("mnist", {}, ("data.labels=random",), ["--set data.labels=random: must be data.KEY"]),
         ("adult", {"side": 3}, (), ["data.side"]),
-    ],
-)
-def test_wrong_requests(source: str, given: dict, overrides: tuple, expected: list) -> None:
-    with pytest.raises(InputError) as caught:
-        prepare(source, given, overrides, None, quiet)
-    assert len(caught.value.lines) == len(expected)
-    for line, part in zip(caught.value.lines, expected, strict=True):
-        assert part in line
+    ):
+        with pytest.raises(InputError) as caught:
+            prepare(source, given, overrides, None, quiet)
+        for line, part in zip(caught.value.lines, expected, strict=True):
+            assert part in line
 
 
 def test_the_commands(tmp_path: Path, cli: Cli) -> None:
@@ -333,8 +353,8 @@ def test_the_commands(tmp_path: Path, cli: Cli) -> None:
     assert "data.target: is required" in cli("data", "prepare", "table", check=2).stderr
 
 
-def test_a_file_of_the_user_is_never_overwritten(tmp_path: Path) -> None:
-    keys = write_sources(tmp_path)["mnist"]
+def test_a_file_of_the_user_is_never_overwritten(tmp_path: Path, sources: dict) -> None:
+    keys = sources["mnist"]
     mine = tmp_path / "mine.csv"
     mine.write_text("a,b\n")
     with pytest.raises(PointError, match=r"mine\.csv: exists, and is not a file of"):
@@ -343,18 +363,16 @@ def test_a_file_of_the_user_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(PointError, match="exists, and is not a file of"):
         prepare("mnist", keys, (), tmp_path, quiet)
     for inside in ("mine.csv/x.packed", "mine.csv/y/x.packed", "n" * 300):
-        with pytest.raises(
-            PointError, match=r"cannot be written \(.*\); give another --out"
-        ) as caught:
+        with pytest.raises(PointError, match=r"cannot be written \(.*give another") as caught:
             prepare("mnist", keys, (), tmp_path / inside, quiet)
         assert "\n" not in str(caught.value)
 
 
 def test_by_default_only_a_file_of_the_same_reading_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, sources: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    keys = write_sources(tmp_path)["cifar10"]
+    keys = sources["cifar10"]
     packed = prepare("cifar10", {**keys, "side": 5}, (), None, quiet)
     with pytest.raises(PointError, match="packed with source: cifar10, side: 5; give --out"):
         prepare("cifar10", keys, (), None, quiet)
@@ -368,25 +386,21 @@ def test_by_default_only_a_file_of_the_same_reading_is_replaced(
     check(packed.path)
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("v1.5", "v1.5"), (".set", ".set"), ("t.v2.csv.gz", "t.v2"), ("t.parquet", "t"), ("t", "t")],
-)
-def test_the_default_name_is_the_whole_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected: str
-) -> None:
+def test_the_default_name_is_the_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    if expected == name and name != "t":
-        write_images(tmp_path / name, {"a": 1, "b": 1})
-        packed = prepare("image_folder", {"root": name}, (), None, quiet)
-    else:
-        frame = pd.DataFrame({"x": [1, 2], "y": [0, 1]})
-        if name.endswith("parquet"):
-            frame.to_parquet(name)
+    frame = pd.DataFrame({"x": [1, 2], "y": [0, 1]})
+    for name, expected in (
+        ("v1.5", "v1.5"), (".set", ".set"), ("t.v2.csv.gz", "t.v2"), ("t.parquet", "t"), ("t", "t"),
+    ):  # fmt: skip
+        if name == expected != "t":
+            write_images(tmp_path / name, {"a": 1, "b": 1})
+            packed = prepare("image_folder", {"root": name}, (), None, quiet)
         else:
-            frame.to_csv(name, index=False)
-        packed = prepare("table", {"path": name, "target": "y"}, (), None, quiet)
-    assert packed.path == Path("data") / f"{expected}.packed"
+            write = frame.to_parquet if name.endswith("parquet") else frame.to_csv
+            write(name, index=False)
+            packed = prepare("table", {"path": name, "target": "y"}, (), None, quiet)
+        assert packed.path == Path("data") / f"{expected}.packed"
+        packed.path.unlink()
 
 
 def test_a_packed_file_is_found_in_the_folder_that_root_names(tmp_path: Path) -> None:

@@ -11,8 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from flexhpc.config.sections.data import Table
-from flexhpc.data.table import open_table
 from flexhpc.errors import PointError
 from tests.data.test_tables import table
 from tests.data.test_uci import ADULT, covtype_rows, known
@@ -87,30 +85,6 @@ def test_columns_of_lists_and_structs_are_refused_unless_dropped(
     with pytest.raises(PointError, match=r"data\.target: f of .* has values of type mixed"):
         table(path, target="f")
     assert table(path, drop=["f"]).shape == (1,)
-
-
-def test_damaged_archives_and_parquet_files_give_one_line(tmp_path: Path) -> None:
-    for name in ("a.zip", "a.tar", "a.csv.xz", "a.csv.bz2", "a.csv.zst", "a.csv.gz"):
-        (tmp_path / name).write_bytes(b"PK\x03\x04 damaged")
-        with pytest.raises(PointError, match="cannot be read as a CSV or Parquet table") as caught:
-            table(tmp_path / name)
-        assert "\n" not in str(caught.value)
-    frame = pd.DataFrame({"f": np.arange(60), "s": list("xyz") * 20, "y": np.arange(60) % 3})
-    frame.to_parquet(tmp_path / "t.parquet")
-    content = (tmp_path / "t.parquet").read_bytes()
-    random = np.random.default_rng(0)
-    said = []
-    for _ in range(60):
-        damaged = bytearray(content)
-        for at in random.integers(4, len(content), 4):
-            damaged[at] = random.integers(256)
-        (tmp_path / "t.parquet").write_bytes(damaged)
-        try:
-            open_table(Table(source="table", path=str(tmp_path / "t.parquet"), target="y"))
-        except PointError as error:
-            said.append(str(error))
-    assert said
-    assert not any("\n" in line for line in said)
 
 
 def seen_of(path: Path, values: Any) -> tuple[np.ndarray, np.ndarray]:

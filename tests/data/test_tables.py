@@ -108,15 +108,17 @@ def test_wrong_tables(tmp_path: Path, text: str, keys: dict, expected: str) -> N
 
 
 def test_tables_of_other_kinds(tmp_path: Path) -> None:
-    with pytest.raises(PointError, match=r"data\.path: file not found"):
-        table(tmp_path / "nowhere.csv")
-    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"a,y\n1,0\n2,1\n" * 99, mtime=0)[:-9])
-    with pytest.raises(PointError, match="cannot be read as a CSV or Parquet table"):
-        table(tmp_path / "t.csv.gz")
+    unreadable = "cannot be read as a CSV or Parquet table"
     dates = pd.DataFrame({"day": pd.to_datetime(["2020-01-01", "2020-01-02"]), "y": [0, 1]})
-    dates.to_parquet(tmp_path / "t.parquet")
-    with pytest.raises(PointError, match="column day has values of type datetime64"):
-        table(tmp_path / "t.parquet")
-    (tmp_path / "t.parquet").write_bytes((tmp_path / "t.parquet").read_bytes()[:-50])
-    with pytest.raises(PointError, match="cannot be read as a CSV or Parquet table"):
-        table(tmp_path / "t.parquet")
+    dates.to_parquet(tmp_path / "dates.parquet")
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "dates.parquet").read_bytes()[:-50])
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"a,y\n1,0\n2,1\n" * 99, mtime=0)[:-9])
+    for name in ("t.csv.zst", "t.zip"):
+        (tmp_path / name).write_bytes(b"PK\x03\x04 damaged")
+    for name, problem in (
+        ("nowhere.csv", r"data\.path: file not found"), ("t.csv.gz", unreadable),
+        ("t.csv.zst", unreadable), ("t.zip", unreadable),
+        ("dates.parquet", "column day has values of type datetime64"), ("cut.parquet", unreadable),
+    ):  # fmt: skip
+        with pytest.raises(PointError, match=problem):
+            table(tmp_path / name)

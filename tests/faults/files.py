@@ -22,9 +22,7 @@ def damaged_point_file(site: Site, times: int) -> Outcome:
         site.outcome.tried += 1
         sweep = site.start()
         output = site.finish(sweep)
-        if sweep.returncode != 1 or "is corrupt" not in output:
-            site.outcome.wrong += 1
-            site.outcome.messages.append(f"damage not noticed: {output[-300:]}")
+        site.must_say(sweep.returncode == 1 and "is corrupt" in output, output)
         path.unlink()
         site.forget(path.stem)
     return site.conclude()
@@ -68,9 +66,7 @@ def nan_in_data(site: Site, times: int) -> Outcome:
         sweep = site.start()
         output = site.finish(sweep)
         site.outcome.tried += sweep.returncode != 0  # it may have been done already
-        if sweep.returncode and "images hold nan" not in output:
-            site.outcome.wrong += 1
-            site.outcome.messages.append(output[-300:])
+        site.must_say("images hold nan" in output or not sweep.returncode, output)
         site.note_probes()
         write(good)
     return site.conclude()

@@ -18,13 +18,14 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 import yaml
 
 from flexhpc.config import Point, checked
@@ -38,8 +39,9 @@ from flexhpc.store.status import StatusReader, open_run
 from flexhpc.training import checkpoint
 from tests.barrier import Barrier
 from tests.conftest import REPOSITORY
-from tests.data.test_formats import png, write_hugging_face, write_tar
-from tests.data.test_packed import section, write_sources
+from tests.data.test_formats import write_formats
+from tests.data.test_packed import quiet, section, write_sources
+from tests.data.writers import written
 from tests.faults.site import SPEC
 
 LONGEST = 5
@@ -49,6 +51,10 @@ NASTY: list[Any] = [
     "x", "\x00", "[/]", "$x$", "../..", "/dev/zero", "a:b", "é", [], {}, [[]], [1, "x"],
     {"tune": [1, 2]}, {"mode": "on"}, "1e3", "no", "-rf", "9" * 400, {"a": {"b": {"c": 1}}},
 ]  # fmt: skip
+
+
+BYTES = ("point file", "checkpoint", "data file")
+"""Kinds of which four times as many are tried: most damage hits the same few checks."""
 
 
 class TooSlow(BaseException):
@@ -140,6 +146,19 @@ def flipped(content: bytes, rng: np.random.Generator) -> bytes:
     return bytes(damaged)
 
 
+def plain(value: Any) -> Any:
+    """Nested lists of plain values, to compare."""
+    if is_dataclass(value):
+        return [plain(getattr(value, field.name)) for field in fields(value)]
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, np.ndarray):
+        return value.tobytes()
+    return value.numpy().tobytes() if isinstance(value, torch.Tensor) else value
+
+
 def specs() -> Fuzzer:
     """Specs that come with flexhpc, changed as values or as text."""
     paths = sorted((REPOSITORY / "sweeps").glob("*.yaml"))
@@ -149,11 +168,11 @@ def specs() -> Fuzzer:
         text, value = pick(rng, known)
         for _ in range(int(rng.integers(1, 4))):
             value = changed(value, rng)
-        dumped = yaml.safe_dump(value)
-        written = flipped(text.encode(), rng) if rng.random() < 0.3 else dumped.encode()
+        dumped = yaml.safe_dump(value).encode()
+        content = flipped(text.encode(), rng) if rng.random() < 0.3 else dumped
         path = folder / "spec.yaml"
-        path.write_bytes(written)
-        return written, lambda: checked(path)
+        path.write_bytes(content)
+        return content, lambda: checked(path)
 
     return Fuzzer(make)
 
@@ -164,9 +183,8 @@ def overrides() -> Fuzzer:
             "training.gates.plateau", "evaluate.n", "", ".", "model..x", "fixed.model"]  # fmt: skip
 
     def make(folder: Path, rng: np.random.Generator) -> Any:
-        path = folder / "spec.yaml"
-        path.write_text(SPEC)
         Barrier(folder)
+        path = written(folder / "spec.yaml", SPEC)
         value = pick(rng, NASTY)
         shown = json.dumps(value) if rng.random() < 0.5 else str(value)
         given = [f"{pick(rng, keys)}={shown}" for _ in range(int(rng.integers(1, 3)))]
@@ -186,18 +204,17 @@ def profiles() -> Fuzzer:
 
     def make(folder: Path, rng: np.random.Generator) -> Any:
         value = changed(pick(rng, known), rng)
-        path = folder / "profile.yaml"
-        path.write_text(yaml.safe_dump(value))
+        path = written(folder / "profile.yaml", yaml.safe_dump(value))
         return value, lambda: load_profile(path)
 
     return Fuzzer(make)
 
 
 def point_files(run: Path) -> Fuzzer:
-    """Point files whose bytes are damaged."""
+    """Point files whose bytes are damaged: corrupt, or what was measured."""
     folder, _, points = open_run(run)
     point: Point = points[0]
-    content = folder.point(point.id).read_bytes()
+    content, right = folder.point(point.id).read_bytes(), read(folder.point(point.id))
 
     def make(place: Path, rng: np.random.Generator) -> Any:
         here = RunFolder(place)
@@ -209,7 +226,7 @@ def point_files(run: Path) -> Fuzzer:
             (status,) = StatusReader(here, [point]).read()
             if status.state == "failed":
                 raise PointError(status.message)
-            read(path)
+            assert plain(read(path)) == plain(right), "damage went unseen"
             with contextlib.suppress(PointError):
                 read_masks(path).fitted()
 
@@ -220,12 +237,18 @@ def point_files(run: Path) -> Fuzzer:
 
 def checkpoints(saved: Path) -> Fuzzer:
     """Checkpoints whose bytes are damaged: none, or what was saved."""
-    content = saved.read_bytes()
+    content, right = saved.read_bytes(), checkpoint.load(saved, "k")
 
     def make(folder: Path, rng: np.random.Generator) -> Any:
         path = folder / "one.ckpt"
         path.write_bytes(flipped(content, rng))
-        return "bytes", lambda: checkpoint.load(path, "k")
+
+        def look() -> None:
+            if (found := checkpoint.load(path, "k")) is None:
+                raise PointError("not a checkpoint")
+            assert plain(found) == plain(right), "damage went unseen"
+
+        return "bytes", look
 
     return Fuzzer(make)
 
@@ -237,44 +260,32 @@ def claims() -> Fuzzer:
 
     def make(folder: Path, rng: np.random.Generator) -> Any:
         path = folder / "x.claim.json"
-        written = json.dumps(changed(good, rng)).encode()
-        path.write_bytes(flipped(written, rng) if rng.random() < 0.3 else written)
+        text = json.dumps(changed(good, rng)).encode()
+        path.write_bytes(flipped(text, rng) if rng.random() < 0.3 else text)
 
         def look() -> None:
-            claim = read_claim(path)
-            if claim is not None:
+            if (claim := read_claim(path)) is not None:
                 claim.live(path)
 
-        return written, look
+        return text, look
 
     return Fuzzer(make)
 
 
 def _more_sources(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Write a small set of each format that others made; yields the keys that read it."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (12, 6, 8, 3), dtype=np.uint8)
-    labels = np.arange(12) % 3
-    for name, write in (("stored", np.savez), ("deflated", np.savez_compressed)):
-        write(folder / f"{name}.npz", x=images, y=labels)
-        yield "arrays", {"path": str(folder / f"{name}.npz")}
-    np.save(folder / "x.npy", images)
-    np.save(folder / "y.npy", labels)
+    write_formats(folder)
+    for source, name in (
+        ("arrays", "keras.npz"), ("arrays", "deflated.npz"), ("webdataset", "tars/a.tar"),
+        ("image_table", "parquet/train-1.parquet"), ("hugging_face", "hf"),
+    ):  # fmt: skip
+        yield source, {"path": str(folder / name)}
     yield "arrays", {"path": str(folder / "x.npy"), "target": "y.npy"}
-    pngs = [png(image) for image in images]
-    pd.DataFrame({"image": pngs, "label": labels}).to_parquet(folder / "images.parquet")
-    yield "image_table", {"path": str(folder / "images.parquet")}
-    pd.DataFrame({"a": rng.normal(size=12), "y": labels}).to_parquet(folder / "t.parquet")
-    yield "table", {"path": str(folder / "t.parquet"), "target": "y"}
+    pd.DataFrame({"a": np.arange(12) / 7, "y": np.arange(12) % 3}).to_parquet(folder / "t.parquet")
     (folder / "t.csv.gz").write_bytes(gzip.compress(b"a,y\n1,0\n2,1\n3,0\n"))
-    yield "table", {"path": str(folder / "t.csv.gz"), "target": "y"}
-    write_tar(folder / "some.tar", range(12))
-    yield "webdataset", {"path": str(folder / "some.tar")}
-    write_hugging_face(folder)
-    yield "hugging_face", {"path": str(folder / "hf")}
-    packed = prepare(
-        "mnist", {"root": str(folder / "mnist")}, (), folder / "m.packed", lambda *_: None
-    )
+    for name in ("t.parquet", "t.csv.gz"):
+        yield "table", {"path": str(folder / name), "target": "y"}
+    packed = prepare("mnist", {"root": str(folder / "mnist")}, (), folder / "m.packed", quiet)
     yield "mnist", {"root": str(packed.path)}
 
 
@@ -341,7 +352,7 @@ def fuzz(folder: Path, rng: np.random.Generator, count: int) -> dict[str, Fuzzer
     for kind, fuzzer in made.items():
         place = folder / kind.replace(" ", "-")
         place.mkdir()
-        for _ in range(count):
+        for _ in range(count * (4 if kind in BYTES else 1)):
             fuzzer.once(place, rng)
     return made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from tests.faults.clusters import killed_node, twenty_sweeps
+from tests.faults.clusters import twenty_sweeps
 from tests.faults.files import damaged_checkpoint, damaged_point_file, nan_in_data
 from tests.faults.machines import (
     failing_writes,
@@ -24,7 +24,6 @@ from tests.faults.processes import (
     many_sweeps,
     out_of_memory,
     stopped_worker,
-    two_sweeps,
 )
 from tests.faults.servers import bad_server
 from tests.faults.site import Kind
@@ -36,7 +35,6 @@ KINDS: dict[str, Kind] = {
     "killed rank": killed_rank,
     "interrupted ranks": interrupted_ranks,
     "stopped worker": stopped_worker,
-    "two sweeps, one killed": two_sweeps,
     "ten sweeps, five killed": many_sweeps,
     "twenty sweeps, half on SLURM": twenty_sweeps,
     "another version beside": another_version,
@@ -54,6 +52,5 @@ KINDS: dict[str, Kind] = {
     "power failure": power_failure,
     "slow disk": slow_disk,
     "host comes back": host_comes_back,
-    "killed node of SLURM": killed_node,
     "tracking server down, broken, slow": bad_server,
 }

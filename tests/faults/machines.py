@@ -51,9 +51,7 @@ def on_small_disk(too_small: Callable[[int], str], enough: str, error: str) -> K
                 site.outcome.tried += sweep.returncode != 0
                 points = [line for line in output.splitlines() if ": failed " in line]
                 named = error in output and all(" be written" in line for line in points)
-                if sweep.returncode and not named:
-                    site.outcome.wrong += 1
-                    site.outcome.messages.append(output[-300:])
+                site.must_say(named or not sweep.returncode, output)
                 site.note_probes()
             again(enough)
             return site.conclude()
@@ -75,9 +73,7 @@ def read_only(site: Site, times: int) -> Outcome:
                     break
                 time.sleep(0.01)
             output = site.finish(sweep)
-            if sweep.returncode and "Read-only file system" not in output:
-                site.outcome.wrong += 1
-                site.outcome.messages.append(output[-300:])
+            site.must_say("Read-only file system" in output or not sweep.returncode, output)
             again("rw")
             site.note_probes()
         return site.conclude()
@@ -85,34 +81,32 @@ def read_only(site: Site, times: int) -> Outcome:
 
 def failing_writes(number: int) -> Kind:
     """Return a fault in which one of some writes, syncs and renames fails."""
+    return _striking(str(number), "40", f"One of forty writes fails: {os.strerror(number)}.")
 
+
+def _striking(error: str, one_in: str, description: str) -> Kind:
     def fault(site: Site, times: int) -> Outcome:
         for _ in range(times):
-            site.finish(site.start(**faulty(site, WITH=str(number), ONE_IN="40")))
+            site.finish(site.start(**faulty(site, WITH=error, ONE_IN=one_in)))
             site.outcome.tried += struck(site)
             site.note_probes()
         return site.conclude()
 
-    fault.__doc__ = f"One of forty writes fails: {os.strerror(number)}."
+    fault.__doc__ = description
     return fault
 
 
-def power_failure(site: Site, times: int) -> Outcome:
-    """The power fails at a rename: of what was not synced before, only the name is there."""
-    for _ in range(times):
-        site.finish(site.start(**faulty(site, WITH="power", ONE_IN="15")))
-        site.outcome.tried += struck(site)
-        site.note_probes()
-    return site.conclude()
+power_failure = _striking(
+    "power", "15",
+    "The power fails at a rename: of what was not synced before, only the name is there.",
+)  # fmt: skip
 
 
 def slow_disk(site: Site, times: int) -> Outcome:
     """Every write, sync and rename takes a hundredth of a second, and workers are killed."""
     for _ in range(times):
         sweep = site.start(**faulty(site, SLOW="0.01"))
-        for pid in site.hold(sweep)[:1]:
-            os.kill(pid, signal.SIGKILL)
-            site.outcome.tried += 1
+        site.strike(sweep, signal.SIGKILL)
         site.finish(sweep)
         site.note_probes()
     return site.conclude()

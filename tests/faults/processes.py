@@ -19,9 +19,7 @@ def killed_worker(site: Site, times: int) -> Outcome:
     """SIGKILL a worker in the middle of a probe; the sweep replaces it."""
     sweep = site.start()
     for _ in range(times):
-        for pid in site.hold(sweep)[:1]:
-            os.kill(pid, signal.SIGKILL)
-            site.outcome.tried += 1
+        site.strike(sweep, signal.SIGKILL)
         site.note_probes()
     site.must_end_well(sweep)
     return site.conclude()
@@ -57,9 +55,8 @@ def killed_follower(site: Site, times: int) -> Outcome:
                 follower.kill()
                 site.outcome.tried += alive
         output = site.must_end_well(sweep)
-        if site.outcome.tried > before and "warning: the MLflow process died" not in output:
-            site.outcome.wrong += 1
-            site.outcome.messages.append(output[-300:])
+        died = "warning: the MLflow process died" in output
+        site.must_say(died or site.outcome.tried == before, output)
     site.conclude()
     site.tracked_once()
     return site.outcome
@@ -95,8 +92,7 @@ def interrupted_ranks(site: Site, times: int) -> Outcome:
         sweep.send_signal(signal.SIGINT)
         site.must_end_well(sweep, 0, 130)
         if left := [rank for rank in ranks if alive(rank)]:
-            site.outcome.wrong += 1
-            site.outcome.messages.append(f"{len(left)} processes wait for each other for ever")
+            site.wrong(f"{len(left)} processes wait for each other for ever")
             for rank in left:
                 os.kill(rank, signal.SIGKILL)
         site.note_probes()
@@ -107,9 +103,7 @@ def stopped_worker(site: Site, times: int) -> Outcome:
     """SIGSTOP a worker for a while: it holds its claim, nobody else may write."""
     sweep = site.start()
     for _ in range(times):
-        for pid in site.hold(sweep)[:1]:
-            os.kill(pid, signal.SIGSTOP)
-            site.outcome.tried += 1
+        for pid in site.strike(sweep, signal.SIGSTOP):
             site.barrier.hold(int(site.rng.integers(1, 100)))
             site.wait(  # the other workers train, if there are any
                 sweep, lambda: site.barrier.waiting() or len(running(site.run)) < 2
@@ -119,30 +113,25 @@ def stopped_worker(site: Site, times: int) -> Outcome:
     return site.conclude()
 
 
-def two_sweeps(site: Site, times: int) -> Outcome:
-    """Two commands for one run at once, one of which is killed."""
-    for _ in range(times):
-        first, second = site.start(), site.start()
-        site.outcome.tried += bool(site.hold(first))
-        end(first)
-        site.must_end_well(second)
-        site.note_probes()
-    return site.conclude()
-
-
 def many_sweeps(site: Site, times: int) -> Outcome:
     """Ten commands for one run at once, half of which are killed, one after the other."""
     for _ in range(times):
-        sweeps = [site.start() for _ in range(10)]
-        for sweep in sweeps[::2]:
-            site.hold(sweeps[-1])
-            site.outcome.tried += sweep.poll() is None
-            end(sweep)
-            site.note_probes()
-        for sweep in sweeps[1::2]:
+        for sweep in kill_in_turn(site, [site.start() for _ in range(10)], 2):
             site.must_end_well(sweep)
         site.note_probes()
     return site.conclude()
+
+
+def kill_in_turn(
+    site: Site, sweeps: list[subprocess.Popen[str]], every: int
+) -> list[subprocess.Popen[str]]:
+    """Kill every second (third, ...) of some sweeps for one run; return the others."""
+    for sweep in sweeps[::every]:
+        site.hold(sweeps[-1])
+        site.outcome.tried += sweep.poll() is None
+        end(sweep)
+        site.note_probes()
+    return [sweep for number, sweep in enumerate(sweeps) if number % every]
 
 
 def another_version(site: Site, times: int) -> Outcome:
@@ -169,8 +158,7 @@ def out_of_memory(site: Site, times: int) -> Outcome:
             worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms,) * 2)
             site.outcome.tried += 1
         output = site.must_end_well(sweep, 0, 1)
-        if sweep.returncode and "memory" not in output and "its worker died" not in output:
-            site.outcome.wrong += 1
-            site.outcome.messages.append(output[-300:])
+        said = "memory" in output or "its worker died" in output
+        site.must_say(said or not sweep.returncode, output)
         site.note_probes()
     return site.conclude()

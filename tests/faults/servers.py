@@ -47,10 +47,7 @@ def bad_server(site: Site, times: int) -> Outcome:
             sweep = site.start(MLFLOW_HTTP_REQUEST_MAX_RETRIES="0", MLFLOW_HTTP_REQUEST_TIMEOUT="5")
             output = site.finish(sweep)
             site.outcome.tried += 1
-            if sweep.returncode or "warning: MLflow" not in output:
-                site.outcome.wrong += 1
-                kind = ("down", "broken", "slow")[number % 3]
-                site.outcome.messages.append(f"{kind}: {output[-300:]}")
+            site.must_say(not sweep.returncode and "warning: MLflow" in output, output)
             site.note_probes()
     site.profile()
     site.conclude()

@@ -17,12 +17,10 @@ import numpy as np
 import pytest
 
 from flexhpc.errors import PointError
-from flexhpc.store import read
-from flexhpc.store.status import open_run
 from flexhpc.tracking.quiet import mlflow_client
 from tests.barrier import Barrier
 from tests.conftest import FLEXHPC
-from tests.sweeps import contents, end
+from tests.sweeps import contents, end, probes_in
 
 SPEC = """\
 name: faults
@@ -131,6 +129,24 @@ class Site:
             if sweep.poll() is None:
                 end(sweep)
 
+    def wrong(self, message: str) -> None:
+        """Count a wrong result."""
+        self.outcome.wrong += 1
+        self.outcome.messages.append(message)
+
+    def must_say(self, said: bool, output: str) -> None:
+        """Count a wrong result if a command did not say what it should."""
+        if not said:
+            self.wrong(output[-300:])
+
+    def strike(self, sweep: subprocess.Popen[str], number: int) -> list[int]:
+        """Send a signal to a worker in the middle of a probe; return its id, if there is one."""
+        held = self.hold(sweep)[:1]
+        for pid in held:
+            os.kill(pid, number)
+            self.outcome.tried += 1
+        return held
+
     def finish(self, sweep: subprocess.Popen[str]) -> str:
         """Wait for it; returns what it said, and notes how failures named themselves."""
         self.barrier.open()
@@ -138,12 +154,10 @@ class Site:
             output, _ = sweep.communicate(timeout=_PATIENCE)
         except subprocess.TimeoutExpired:
             end(sweep)
-            self.outcome.wrong += 1
-            self.outcome.messages.append(f"hung for {_PATIENCE:.0f} s")
+            self.wrong(f"hung for {_PATIENCE:.0f} s")
             return ""
         if (at := max(output.find(sign) for sign in ("Traceback", '|   File "'))) >= 0:
-            self.outcome.wrong += 1
-            self.outcome.messages.append(output[at:][-1500:])
+            self.wrong(output[at:][-1500:])
         failures = [line for line in output.splitlines() if line.startswith("failed: ")]
         self.outcome.messages += failures
         return output
@@ -189,16 +203,10 @@ class Site:
     def _probes(self) -> set[tuple[object, ...]] | None:
         if not (self.run / "sweep.yaml").is_file():
             return set()
-        folder, _, points = open_run(self.run)
         try:
-            records = {point.id: read(folder.point(point.id)) for point in points}
+            return probes_in(self.run)
         except PointError:
             return None
-        return {
-            (point_id, p.n, p.repeat, p.arm, p.finished)
-            for point_id, record in records.items() if record
-            for p in record.probes
-        }  # fmt: skip
 
     def must_end_well(self, sweep: subprocess.Popen[str], *statuses: int) -> str:
         """Wait for a command that went on in spite of faults; returns what it said.
@@ -208,8 +216,7 @@ class Site:
         """
         output = self.finish(sweep)
         if sweep.returncode not in (statuses or (0,)):
-            self.outcome.wrong += 1
-            self.outcome.messages.append(f"status {sweep.returncode}: {output[-500:]}")
+            self.wrong(f"status {sweep.returncode}: {output[-500:]}")
         return output
 
     def conclude(self) -> Outcome:
@@ -219,10 +226,9 @@ class Site:
         output = self.finish(sweep)
         self.note_probes()
         if sweep.returncode != 0:
-            self.outcome.wrong += 1
-            self.outcome.messages.append(output[-500:])
+            self.wrong(output[-500:])
         elif contents(self.run) != self._expected():
-            self.outcome.wrong += 1
+            self.wrong("another result")
         left = [*self.run.rglob("*.ckpt"), *self.run.rglob("*.part")]
         if left and not self.outcome.wrong:
             self.outcome.doubled += len(left)

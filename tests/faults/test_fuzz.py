@@ -16,4 +16,4 @@ def test_input_at_random_gives_a_line_or_a_result(tmp_path: Path) -> None:
     seed = int(np.random.default_rng().integers(2**31))
     for kind, fuzzer in fuzz(tmp_path, np.random.default_rng(seed), COUNT).items():
         assert not fuzzer.broken, f"{kind}, seed {seed}: {fuzzer.broken[0]}"
-        assert fuzzer.counts["tried"] == COUNT
+        assert fuzzer.counts["tried"] >= COUNT

@@ -24,7 +24,6 @@ fixed:
   search: {policy: bisection}
 """
 GOOD = SPEC.replace("LR", "1e-2").replace("EPOCHS", "10")
-DIGITS = "0123456789"
 HUGE = "1" + "0" * 399
 
 
@@ -44,11 +43,12 @@ def test_a_value_that_is_swept_over_is_checked_as_well(tmp_path: Path, epochs: s
     text = SPEC.replace("LR", "1e-2").replace("EPOCHS", epochs)
     (line,) = refused(tmp_path, text + "grid: {training.epochs: [10, 20]}\n")
     assert line.startswith("q.yaml:5: training.epochs: must be ")
-
-
-def test_a_good_value_that_is_swept_over_is_none_of_our_business(tmp_path: Path) -> None:
     (tmp_path / "q.yaml").write_text(GOOD + "grid: {training.epochs: [10, 20]}\n")
     succeeded(tmp_path, "validate", "q.yaml")
+    (line,) = refused(tmp_path, GOOD, "--set", "model.width=5\nmodel.depth=3")
+    assert "must be one line" in line
+    runs = ("--runs", "a\nscancel -u root\n")
+    assert "has a control character" in refused(tmp_path, GOOD, *runs, command="sweep")[0]
 
 
 @pytest.mark.parametrize("rate", [HUGE, f"[{HUGE}, 0.1]", f"{{tune: [0.1, {HUGE}]}}"])
@@ -65,11 +65,6 @@ def test_more_points_than_can_be_measured(tmp_path: Path) -> None:
         )
         (line,) = refused(tmp_path, f"{GOOD}grid:\n{grid}")
         assert f"grid: {count} points are more than 100,000; split the sweep" in line
-
-
-def test_a_set_of_two_lines(tmp_path: Path) -> None:
-    (line,) = refused(tmp_path, GOOD, "--set", "model.width=5\nmodel.depth=3")
-    assert "must be one line" in line
 
 
 @pytest.mark.parametrize("name", ["-rf", "--help", "a/b", "..", "a b", "[/]"])
@@ -101,43 +96,33 @@ def test_profiles_that_reach_too_far(tmp_path: Path, profile: str) -> None:
     assert "secret" not in "".join(lines)
 
 
-@pytest.mark.parametrize("uri", ["https://user:secret@host", "postgresql://h/db?Password=secret"])
-def test_a_password_is_not_taken_on_the_command_line(
-    uri: str, measured: Path, tmp_path: Path
-) -> None:
-    output = flexhpc(tmp_path, "sync", measured, "--uri", uri)
-    assert output.returncode == 2
-    assert "MLFLOW_TRACKING_PASSWORD" in output.stderr
-    assert "secret" not in output.stdout + output.stderr
+def test_a_password_is_not_taken_on_the_command_line(measured: Path, tmp_path: Path) -> None:
+    for uri in ("https://user:secret@host", "postgresql://h/db?Password=secret"):
+        output = flexhpc(tmp_path, "sync", measured, "--uri", uri)
+        assert output.returncode == 2
+        assert "MLFLOW_TRACKING_PASSWORD" in output.stderr
+        assert "secret" not in output.stdout + output.stderr
 
 
-def test_a_run_folder_whose_path_would_be_lines_of_shell(tmp_path: Path) -> None:
-    lines = refused(tmp_path, GOOD, "--runs", "a\nscancel -u root\n", command="sweep")
-    assert "has a control character" in lines[0]
-
-
-@pytest.mark.parametrize(
-    "names", [["[/]", "[bold]x", "$", "a$b$c", "=1+1", "<b>&"], [r"$\frac{1}$"]], ids=str
-)
-def test_labels_are_shown_as_they_are(tmp_path: Path, names: list[str]) -> None:
+def test_labels_are_shown_as_they_are(tmp_path: Path) -> None:
     """In the live table, in results, in the report and its figures."""
+    names = ["[/]", "[bold]x", "$", "a$b$c", "=1+1", "<b>&", r"$\frac{1}$"]
     write_images(tmp_path / "one", {"a": 12, "b": 12})
     (tmp_path / "q.yaml").write_text(
         "name: q\nfixed:\n  data: {source: image_folder, root: one}\n  model: {family: linear}\n"
         "  training: {optimizer: adam, epochs: 30}\n"
         "  search: {policy: growth, start: 2, growth: 4}\n"
-        f"grid: {{data.name: {json.dumps([*names, 'plain'])}}}\n"
+        f"grid: {{data.name: {json.dumps(names)}}}\n"
     )
     (tmp_path / "p.yaml").write_text("workers: 1\ntracking_uri: none\n")
     swept = succeeded(tmp_path, "sweep", "q.yaml", "--profile", "p.yaml")
     status = succeeded(tmp_path, "status", "runs/q")
     assert all(name in swept and name in status for name in names)
     table = succeeded(tmp_path, "results", "runs/q", "--format", "csv")
-    assert ("'=1+1" in table) == ("=1+1" in names)
+    assert "'=1+1" in table
     of_masks = succeeded(tmp_path, "masks", "runs/q", "--by", "data.name", "--format", "csv")
-    assert ("'=1+1" in of_masks) == ("=1+1" in names)
-    output = flexhpc(tmp_path, "sync", "runs/q")
-    assert output.returncode == 0, output.stderr
+    assert "'=1+1" in of_masks
+    succeeded(tmp_path, "sync", "runs/q")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a device")
@@ -182,23 +167,24 @@ def test_an_ascii_locale(measured: Path, tmp_path: Path) -> None:
 CONTENTS = ["", "{", "[]", '{"launches": 3}', '{"state": "running"}', "null", "[" * 5000]
 
 
-@pytest.mark.parametrize("content", CONTENTS)
-def test_state_files_of_wrong_content(content: str, measured: Path, tmp_path: Path) -> None:
+def test_state_files_of_wrong_content(measured: Path, tmp_path: Path) -> None:
     """All of them: status says where points stand, and the same command has nothing to do."""
     run = Path(shutil.copytree(measured, tmp_path / "runs" / "small"))
     shutil.copy(measured.parent.parent / "small.yaml", tmp_path)
-    for path in [run / "run.json", *run.glob("points/*/*.claim.json"), run / ".tracked.json"]:
-        path.write_text(content)
+    (tmp_path / "p.yaml").write_text("workers: 1\ntracking_uri: none\n")
     array = run / "jobs" / "x" / "array-000"
     array.mkdir(parents=True)
-    for held in (content, ARRAY):
-        (array / "array.json").write_text(held)
-        states = json.loads(succeeded(tmp_path, "status", run, "--json"))
-        assert [point["state"] for point in states] == ["done"] * 3
-    (tmp_path / "p.yaml").write_text("workers: 1\ntracking_uri: none\n")
     before = {path: path.read_bytes() for path in run.glob("points/*/*.h5")}
-    succeeded(tmp_path, "sweep", "small.yaml", "--profile", "p.yaml")
-    assert {path: path.read_bytes() for path in run.glob("points/*/*.h5")} == before
+    for content in CONTENTS:
+        for path in [run / "run.json", *run.glob("points/*/*.claim.json"), run / ".tracked.json"]:
+            path.write_text(content)
+        for held in (content, ARRAY):
+            (array / "array.json").write_text(held)
+            states = json.loads(succeeded(tmp_path, "status", run, "--json"))
+            assert [point["state"] for point in states] == ["done"] * 3
+        if content in (CONTENTS[0], '{"launches": 3}', CONTENTS[-1]):
+            succeeded(tmp_path, "sweep", "small.yaml", "--profile", "p.yaml")
+        assert {path: path.read_bytes() for path in run.glob("points/*/*.h5")} == before
 
 
 ARRAY = """\

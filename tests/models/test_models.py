@@ -31,38 +31,19 @@ GREY, COLOUR, DIGIT = (1, 28, 28), (3, 32, 32), (1, 8, 8)
         (Linear(family="linear"), GREY, 784 * 10 + 10),
         (Linear(family="linear", bias=False), (20,), 20 * 10),
         (Mlp(family="mlp", width=16, depth=2), GREY, 784 * 16 + 16 + 16 * 16 + 16 + 16 * 10 + 10),
-        (Mlp(family="mlp", width=16, depth=0), GREY, 7850),
         (Mlp(family="mlp", width=4, depth=1, norm="batch"), (6,), 6 * 4 + 4 + 8 + 4 * 10 + 10),
-        (
-            Cnn(family="cnn", width=8, depth=3),
-            GREY,
-            (9 * 8 + 8) + (72 * 16 + 16) + (144 * 32 + 32) + 32 * 10 + 10,
-        ),
+        (Cnn(family="cnn", width=8, depth=3), GREY, 80 + (72 * 16 + 16) + (144 * 32 + 32) + 330),
         (Cnn(family="cnn", width=4, depth=1, bias=False), COLOUR, 27 * 4 + 40),
-        (
-            Timm(
-                family="timm:vit_tiny_patch16_224",
-                kwargs={
-                    "img_size": 28, "patch_size": 7, "embed_dim": 24, "depth": 4, "num_heads": 3
-                },
-            ),
-            GREY,
-            30_826,
-        ),
         (Vit(family="vit", width=24, depth=4, heads=3, patch=7), GREY, 30_826),
         (
-            Vit(family="vit", width=24, depth=4, heads=3, patch=7, mlp_ratio=2.0),
-            GREY,
+            Vit(family="vit", width=24, depth=4, heads=3, patch=7, mlp_ratio=2.0), GREY,
             30_826 - 4 * (2 * 24 * 48 + 48),
         ),
         (Cnn(family="cnn", width=4, depth=2, kernel=5), COLOUR, 304 + 808 + 90),
         (
-            Mixer(family="mixer", width=8, depth=2, patch=7),
-            GREY,
-            (49 * 8 + 8)
-            + 2 * (2 * 16 + (16 * 4 + 4) + (4 * 16 + 16) + (8 * 32 + 32) + (32 * 8 + 8))
-            + 16
-            + (8 * 10 + 10),
+            Mixer(family="mixer", width=8, depth=2, patch=7), GREY,
+            (49 * 8 + 8) + 2 * (32 + (16 * 4 + 4) + (4 * 16 + 16) + (8 * 32 + 32) + (32 * 8 + 8))
+            + 16 + (8 * 10 + 10),
         ),
         (Efficientnet(family="efficientnet", width=32), COLOUR, 4_020_358),
     ],
@@ -103,25 +84,23 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize("shape", [GREY, COLOUR, DIGIT])
 @pytest.mark.parametrize(("family", "activation"), [("linear", None), *CHOICES])
-def test_families_train_with_every_activation(
-    family: str, activation: str | None, shape: tuple
-) -> None:
+def test_families_train_with_every_activation(family: str, activation: str | None) -> None:
     cls, sizes = FAMILIES[family]
     options = {} if activation is None else {"activation": activation}
-    torch.manual_seed(0)
-    network = build(cls(family=family, **sizes, **options), shape, 10)
-    names = {type(module).__name__ for module in network.modules()}
-    assert activation is None or any(NAMES[activation] in name for name in names)
-    before = [p.detach().clone() for p in network.parameters()]
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    loss = nn.functional.cross_entropy(network(torch.randn(4, *shape)), torch.arange(4))
-    loss.backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-    optimizer.step()
-    moved = [not torch.equal(p, old) for p, old in zip(network.parameters(), before, strict=True)]
-    assert any(moved) if family == "mixer" else sum(moved) > len(moved) / 2  # its head starts at 0
+    for shape in (GREY, COLOUR, DIGIT) if activation in (None, "relu") else (DIGIT,):
+        torch.manual_seed(0)
+        network = build(cls(family=family, **sizes, **options), shape, 10)
+        names = {type(module).__name__ for module in network.modules()}
+        assert activation is None or any(NAMES[activation] in name for name in names)
+        old = [p.detach().clone() for p in network.parameters()]
+        loss = nn.functional.cross_entropy(network(torch.randn(4, *shape)), torch.arange(4))
+        loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+        torch.optim.SGD(network.parameters(), lr=0.1).step()
+        moved = [not torch.equal(p, q) for p, q in zip(network.parameters(), old, strict=True)]
+        # the head of a mixer starts at 0
+        assert any(moved) if family == "mixer" else sum(moved) > len(moved) / 2
 
 
 @pytest.mark.parametrize(
@@ -160,13 +139,6 @@ def test_initial_weights_are_unchanged(
     assert float((weights * ramp).sum()) == pytest.approx(weighted, rel=1e-5)
 
 
-def test_kernels_of_any_size_halve_images() -> None:
-    for kernel in (1, 3, 5, 11):
-        network = build(Cnn(family="cnn", width=4, depth=3, kernel=kernel), GREY, 10)
-        assert network.body(torch.randn(1, *GREY)).shape[2:] == (4, 4)
-        assert network.body[0].kernel_size == (kernel, kernel)
-
-
 @pytest.mark.parametrize("family", ["mlp", "cnn"])
 def test_gain_scales_all_weights_but_the_head(family: str) -> None:
     cls, sizes = FAMILIES[family]
@@ -181,7 +153,7 @@ def test_gain_scales_all_weights_but_the_head(family: str) -> None:
 
 
 @pytest.mark.parametrize(("norm", "kind"), [("batch", nn.BatchNorm2d), ("layer", nn.GroupNorm)])
-def test_norm_of_a_resnet(norm: str, kind: type) -> None:
+def test_norm_of_a_resnet_and_of_a_cnn(norm: str, kind: type) -> None:
     network = build(Resnet(family="resnet", width=4, depth=2, norm=norm), DIGIT, 10)
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]
     assert len(norms) == 3 + 4 + 1  # stem, two blocks, one shortcut
@@ -189,29 +161,20 @@ def test_norm_of_a_resnet(norm: str, kind: type) -> None:
     assert all(m.num_groups == 1 for m in norms if isinstance(m, nn.GroupNorm))
     bare = build(Resnet(family="resnet", width=4, depth=2, norm="none"), DIGIT, 10)
     assert not any(isinstance(m, nn.BatchNorm2d | nn.GroupNorm) for m in bare.modules())
+    cnn = build(Cnn(family="cnn", width=4, depth=2, norm=norm), GREY, 10)
+    assert sum(isinstance(m, kind) for m in cnn.modules()) == 2
 
 
-def test_stem_of_an_efficientnet_keeps_small_images() -> None:
+def test_sides_within_a_network() -> None:
+    for kernel in (1, 3, 5, 11):
+        network = build(Cnn(family="cnn", width=4, depth=3, kernel=kernel), GREY, 10)
+        assert network.body(torch.randn(1, *GREY)).shape[2:] == (4, 4), "halved three times"
+        assert network.body[0].kernel_size == (kernel, kernel)
     model = Efficientnet(family="efficientnet", width=8, depth=1)
     for side, expected in ((8, 8), (64, 64), (66, 33)):
         network = build(model, (1, side, side), 10).eval()
         assert network.conv_stem(torch.randn(1, 1, side, side)).shape[2:] == (expected, expected)
         assert sum(len(stage) for stage in network.blocks) == 7
-
-
-@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "tanh", "identity", "gelu"])
-def test_he_initialisation_keeps_the_variance(activation: str) -> None:
-    torch.manual_seed(0)
-    model = Mlp(family="mlp", width=512, depth=8, activation=activation, init="he")
-    network = build(model, (512,), 10)
-    out = network(torch.randn(256, 512))
-    assert 0.3 < float(out.detach().std()) < 2.0
-
-
-def test_norm_of_a_cnn() -> None:
-    for norm, kind in (("batch", nn.BatchNorm2d), ("layer", nn.GroupNorm)):
-        network = build(Cnn(family="cnn", width=4, depth=2, norm=norm), GREY, 10)
-        assert sum(isinstance(m, kind) for m in network.modules()) == 2
 
 
 @pytest.mark.parametrize(
@@ -223,11 +186,7 @@ def test_norm_of_a_cnn() -> None:
         (Cnn(family="cnn", width=4), (20,), "requires images, but samples have shape"),
         (Timm(family="timm:nosuchnet"), GREY, "timm has no model 'nosuchnet'"),
         (Timm(family="timm:resnet18", kwargs={"colour": 1}), GREY, "rejects"),
-        (
-            Timm(family="timm:vit_tiny_patch16_224"),
-            GREY,
-            r"does not accept samples of shape \(1, 28, 28\)",
-        ),
+        (Timm(family="timm:vit_tiny_patch16_224"), GREY, r"accept samples of shape \(1, 28, 28"),
     ],
 )
 def test_unsupported_models_are_one_line_errors(model: Model, shape: tuple, expected: str) -> None:

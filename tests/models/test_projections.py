@@ -12,8 +12,6 @@ from flexhpc.models.projections import (
     Fastfood,
     Kronecker,
     Sparse,
-    _bernoulli_indices,
-    walsh_hadamard,
 )
 
 SIZES = [(2, 1), (7, 7), (50, 1), (50, 6), (100, 33), (300, 17)]
@@ -26,9 +24,10 @@ def columns(projection: torch.nn.Module, number: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_dense_columns_have_unit_length(size: tuple[int, int]) -> None:
+def test_dense_columns_have_unit_length_and_are_independent(size: tuple[int, int]) -> None:
     matrix = columns(Dense(*size).double(), size[1])
     assert matrix.shape == size
+    assert int(torch.linalg.matrix_rank(matrix)) == size[1]
     torch.testing.assert_close(matrix.norm(dim=0), torch.ones(size[1]).double(), rtol=1e-6, atol=0)
 
 
@@ -49,16 +48,6 @@ def test_density_and_size_of_sparse_entries() -> None:
     assert len(projection.value) == pytest.approx(expected, abs=5 * math.sqrt(expected))
     assert projection.value.abs().unique().tolist() == pytest.approx([0.1])
     assert abs(float(projection.value.sign().mean())) < 5 / math.sqrt(expected)
-
-
-def test_indices_are_independent_bernoulli_draws() -> None:
-    torch.manual_seed(3)
-    draws = torch.zeros(4_000, 12)
-    for draw in draws:
-        draw[_bernoulli_indices(12, 0.3)] = 1
-    tolerance = 5 * math.sqrt(0.3 * 0.7 / 4_000)
-    assert (draws.mean(dim=0) - 0.3).abs().max() < tolerance
-    assert draws.T.corrcoef().fill_diagonal_(0).abs().max() < 5 / math.sqrt(4_000)
 
 
 def test_gradient_of_sparse_is_deterministic_and_equals_that_of_its_matrix() -> None:
@@ -103,32 +92,13 @@ def test_fastfood_equals_its_matrix(size: tuple[int, int]) -> None:
     )
 
 
-@pytest.mark.parametrize("n", [1, 2, 8, 64])
-def test_walsh_hadamard_equals_its_matrix(n: int) -> None:
-    h = torch.from_numpy(hadamard(n)).double()
-    vectors = torch.randn(3, n, dtype=torch.float64)
-    torch.testing.assert_close(walsh_hadamard(vectors), vectors @ h)
-
-
 @pytest.mark.parametrize("kind", ["sparse", "kronecker", "fastfood"])
-@pytest.mark.parametrize("size", [(400, 25), (1_000, 3), (37, 30)])
+@pytest.mark.parametrize("size", [(400, 5), (1_000, 3), (37, 6)])
 def test_columns_have_unit_length_on_average(kind: str, size: tuple[int, int]) -> None:
     torch.manual_seed(5)
     squares = torch.stack(
-        [columns(PROJECTIONS[kind](*size).double(), size[1]).square().sum(0) for _ in range(300)]
+        [columns(PROJECTIONS[kind](*size).double(), size[1]).square().sum(0) for _ in range(200)]
     ).mean(dim=1)
     error = float(squares.std()) / math.sqrt(len(squares))
     assert error < 0.05
     assert float(squares.mean()) == pytest.approx(1, abs=4 * error)
-
-
-@pytest.mark.parametrize(
-    ("kind", "size"),
-    [*((kind, (300, 17)) for kind in PROJECTIONS),
-     *((kind, (60, 60)) for kind in ("dense", "kronecker", "fastfood"))],
-)  # fmt: skip
-def test_columns_are_linearly_independent(kind: str, size: tuple[int, int]) -> None:
-    """A square sparse matrix is often singular by its definition."""
-    torch.manual_seed(6)
-    matrix = columns(PROJECTIONS[kind](*size).double(), size[1])
-    assert int(torch.linalg.matrix_rank(matrix)) == size[1]

@@ -23,7 +23,6 @@ from flexhpc.config.sections.model import (
 from flexhpc.config.sections.training import Adam
 from flexhpc.errors import PointError
 from flexhpc.models import build, count_bits, count_parameters
-from flexhpc.models.reparameterizations import matrices
 from tests.training.helpers import resume, run, same
 
 DIGIT = (1, 8, 8)
@@ -75,30 +74,25 @@ def change(network: nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", REPARAMETERIZATIONS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_train_and_trained_parameters_are_counted(name: str, kind: str) -> None:
+def test_networks_train_and_update_statistics_and_trained_parameters_are_counted(
+    name: str, kind: str
+) -> None:
     model = NETWORKS[name].model_copy(update=REPARAMETERIZATIONS[kind])
     network = make(model)
     before = [p.detach().clone() for p in network.parameters()]
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert bool(norms) == (name in WITH_BATCH_NORM)
+    network.eval()(torch.randn(4, *DIGIT))
+    assert all(int(norm.num_batches_tracked) == 0 for norm in norms)
     trained(network, 0, steps=2)
+    assert all(int(norm.num_batches_tracked) == 2 for norm in norms)
+    assert all(not torch.equal(m.running_mean, torch.zeros_like(m.running_mean)) for m in norms)
     trainable = [p for p in network.parameters() if p.requires_grad]
     assert count_parameters(model, DIGIT, 10) == sum(p.numel() for p in trainable)
     for parameter, old in zip(network.parameters(), before, strict=True):
         assert parameter.isfinite().all()
         assert parameter.requires_grad or torch.equal(parameter, old)
     assert any(not torch.equal(p, old) for p, old in zip(network.parameters(), before, strict=True))
-
-
-@pytest.mark.parametrize("kind", REPARAMETERIZATIONS)
-@pytest.mark.parametrize("name", WITH_BATCH_NORM)
-def test_running_statistics_are_updated(name: str, kind: str) -> None:
-    network = make(NETWORKS[name].model_copy(update=REPARAMETERIZATIONS[kind]))
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    assert norms
-    network.eval()(torch.randn(4, *DIGIT))
-    assert all(int(norm.num_batches_tracked) == 0 for norm in norms)
-    network.train()(torch.randn(4, *DIGIT))
-    assert all(int(norm.num_batches_tracked) == 1 for norm in norms)
-    assert all(not torch.equal(m.running_mean, torch.zeros_like(m.running_mean)) for m in norms)
 
 
 @pytest.mark.parametrize("kind", [o for o in REPARAMETERIZATIONS if o != "quantised"])
@@ -112,7 +106,9 @@ def test_initial_network_equals_the_plain_one(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", REPARAMETERIZATIONS)
-def test_state_dict_has_no_projection_and_is_restored(kind: str, tmp_path: Path) -> None:
+def test_state_dict_has_no_projection_and_is_restored_and_converted(
+    kind: str, tmp_path: Path
+) -> None:
     model = NETWORKS["resnet"].model_copy(update=REPARAMETERIZATIONS[kind])
     network = trained(make(model), 0)
     torch.save(network.state_dict(), tmp_path / "state.pt")
@@ -125,15 +121,10 @@ def test_state_dict_has_no_projection_and_is_restored(kind: str, tmp_path: Path)
     trained(network, 1)
     trained(again, 1)
     assert torch.equal(network.eval()(images), again.eval()(images))
-
-
-@pytest.mark.parametrize("kind", REPARAMETERIZATIONS)
-def test_double_precision_applies_to_all_tensors(kind: str) -> None:
-    network = make(NETWORKS["resnet"].model_copy(update=REPARAMETERIZATIONS[kind])).double()
-    tensors = [*network.parameters(), *network.buffers()]
+    tensors = [*network.double().parameters(), *network.buffers()]
     assert {t.dtype for t in tensors if t.is_floating_point()} == {torch.float64}
     trained(network, 0, dtype=torch.float64)
-    assert network(torch.randn(2, *DIGIT).double()).dtype == torch.float64
+    assert network(images.double()).dtype == torch.float64
 
 
 @pytest.mark.parametrize("kind", REPARAMETERIZATIONS)
@@ -182,17 +173,6 @@ def test_too_large_a_projection_is_a_one_line_error() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_matrices_are_outputs_times_inputs() -> None:
-    network = make(Vit(family="vit", width=6, depth=1))
-    shapes = matrices(network)
-    assert (shapes["cls_token"], shapes["pos_embed"]) == ((1, 6), (5, 6))
-    assert shapes["head.weight"] == (10, 6)
-    assert "head.bias" not in shapes
-    assert matrices(make(NETWORKS["cnn"])) == {
-        "body.0.weight": (4, 9), "body.2.weight": (8, 36), "head.weight": (10, 8)
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize("rank", [1, 2, 100])
 def test_low_rank_changes_have_the_rank(rank: int) -> None:
     model = Mlp(
@@ -209,8 +189,9 @@ def test_low_rank_changes_have_the_rank(rank: int) -> None:
     assert count_parameters(model, DIGIT, 10) == expected
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("bits", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("name", "bits"), [*((name, 2) for name in NETWORKS), ("cnn", 1), ("cnn", 5)]
+)
 def test_quantised_weights_have_2_to_the_bits_values(name: str, bits: int) -> None:
     model = NETWORKS[name].model_copy(update={"quantised": Quantised(bits=bits)})
     network = trained(make(model), 0)
@@ -226,7 +207,7 @@ def test_quantised_weights_have_2_to_the_bits_values(name: str, bits: int) -> No
         assert step > 0
 
 
-@pytest.mark.parametrize("bits", range(1, 17))
+@pytest.mark.parametrize("bits", [1, 2, 8, 9, 16])
 def test_quantised_values_are_symmetric_and_all_used(bits: int) -> None:
     network = make(Linear(family="linear", quantised=Quantised(bits=bits)))
     with torch.no_grad():
@@ -255,7 +236,7 @@ def test_gradient_passes_the_rounding_unchanged() -> None:
         assert torch.equal(network.network.get_parameter(name).grad, gradient)
 
 
-@pytest.mark.parametrize(("bits", "most_errors"), [(1, 45), (2, 12), (4, 0)])
+@pytest.mark.parametrize(("bits", "most_errors"), [(1, 45), (4, 0)])
 def test_quantised_networks_learn_digits(bits: int, most_errors: int) -> None:
     model = Mlp(family="mlp", width=16, depth=2, init="he", quantised=Quantised(bits=bits))
     training = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=60)

@@ -20,7 +20,7 @@ from flexhpc.config.sections.model import (
 )
 from flexhpc.errors import PointError
 from flexhpc.models import build, concrete, count_parameters
-from flexhpc.models.scaling import _ratio, resolution
+from flexhpc.models.scaling import resolution
 
 GREY, COLOUR, DIGIT = (1, 28, 28), (3, 32, 32), (1, 8, 8)
 
@@ -59,11 +59,6 @@ def test_vit_shape_rule_by_hand() -> None:
     assert {block.mlp.fc1.weight.shape for block in network.blocks} == {(3057, 318)}
 
 
-@given(st.integers(1, 10**7), st.integers(1, 10**5))
-def test_units_are_restored_from_their_ratio(units: int, width: int) -> None:
-    assert int(width * _ratio(units, width)) == units
-
-
 @pytest.mark.parametrize(
     ("model", "shape", "expected"),
     [
@@ -95,10 +90,10 @@ def test_resize_keeps_constants_and_ramps() -> None:
 @pytest.mark.parametrize(
     ("model", "targets", "widths"),
     [
-        (Mlp(family="mlp", depth=3, match_params=1), [600, 1_000, 4_321], range(1, 60)),
-        (Cnn(family="cnn", depth=2, match_params=1), [40, 1_000, 5_000], range(1, 50)),
-        (Vit(family="vit", depth=1, heads=3, match_params=1), [1_000, 9_876], range(3, 60, 3)),
-        (Mixer(family="mixer", depth=1, match_params=1), [300, 1_000, 5_000], range(2, 50)),
+        (Mlp(family="mlp", depth=3, match_params=1), [600, 4_321], range(1, 60)),
+        (Cnn(family="cnn", depth=2, match_params=1), [40, 5_000], range(1, 50)),
+        (Vit(family="vit", depth=1, heads=3, match_params=1), [1_000, 4_876], range(3, 40, 3)),
+        (Mixer(family="mixer", depth=1, match_params=1), [300, 2_000], range(2, 30)),
         (Resnet(family="resnet", depth=2, match_params=1), [700, 9_000], range(2, 30, 2)),
         (
             Efficientnet(family="efficientnet", depth=1, match_params=1),
@@ -127,24 +122,19 @@ def test_match_params_chooses_the_closest_width_of_one_layer(number: int) -> Non
     assert width == min((below, below + 1), key=lambda w: abs(75 * w + 10 - number))
 
 
-@pytest.mark.parametrize("calls", [0, 1, 2])
-def test_match_params_draws_no_random_numbers(calls: int) -> None:
+def test_match_params_draws_no_random_numbers_and_ignores_reparameterizations() -> None:
     model = Mlp(family="mlp", match_params=3_333)
-    for _ in range(calls):
-        concrete(model, GREY, 10)
-    torch.manual_seed(7)
-    network = build(model, GREY, 10)
-    torch.manual_seed(7)
-    plain = build(concrete(model, GREY, 10), GREY, 10)
-    for first, second in zip(network.parameters(), plain.parameters(), strict=True):
+    plain = concrete(model, GREY, 10)
+    networks = []
+    for asked in (model, plain):
+        torch.manual_seed(7)
+        networks.append(build(asked, GREY, 10))
+    for first, second in zip(*(network.parameters() for network in networks), strict=True):
         assert torch.equal(first, second)
-
-
-def test_match_params_ignores_reparameterizations() -> None:
-    plain = concrete(Mlp(family="mlp", match_params=2_000), DIGIT, 10)
     for change in ({"subspace": Subspace(dims=5)}, {"low_rank": LowRank(rank=1)}):
-        model = Mlp(family="mlp", match_params=2_000, **change)
-        assert concrete(model, DIGIT, 10) == plain.model_copy(update=change)
+        assert concrete(model.model_copy(update=change), GREY, 10) == plain.model_copy(
+            update=change
+        )
 
 
 def test_models_without_scaling_are_returned_unchanged() -> None:
@@ -159,10 +149,7 @@ def test_models_without_scaling_are_returned_unchanged() -> None:
 @pytest.mark.parametrize(
     ("model", "shape", "expected"),
     [
-        (
-            Vit(family="vit", match_params=400), GREY,
-            r"model.match_params: cannot match 400: .* \(width 3\) has 1\d\d\d parameters",
-        ),
+        (Vit(family="vit", match_params=400), GREY, r"cannot match 400: .* \(width 3\) has 1\d"),
         (
             Mlp(family="mlp", depth=0, match_params=700), DIGIT,
             r"no width of this mlp has 700 parameters \(650 at width 1",

@@ -42,13 +42,11 @@ class Measured:
 
     Attributes:
         estimate: the EMC and its interval.
-        history: its probes.
         curve: posterior of the fit curve.
         n_limit: largest available n (samples).
     """
 
     estimate: Estimate
-    history: Sequence[ProbeResult]
     curve: FitCurve
     n_limit: int
 
@@ -64,12 +62,7 @@ def search(recipe: Recipe) -> Measured:
             for probe in step.probes:
                 record = run_probe(point, samples, probe, None, group, Callbacks())
                 history += history_of([record], point.training)
-    return Measured(
-        estimate=step,
-        history=history,
-        curve=posterior(history, samples.n_limit),
-        n_limit=samples.n_limit,
-    )
+    return Measured(estimate=step, curve=posterior(history, limit), n_limit=limit)
 
 
 @contextmanager
@@ -95,15 +88,11 @@ def by_counts(counts: Sequence[Count], n_limit: int) -> FitCurve:
     """Return the posterior of the fit curve that follows from counts of fits alone."""
     history = [
         ProbeResult(
-            n=count.n,
-            repeat=repeat,
-            verdict="fit" if repeat < count.fitted else "not_fit",
-            n_errors=_UNKNOWN,
-            cost=count.n,
+            n=count.n, repeat=repeat, verdict="fit" if repeat < count.fitted else "not_fit",
+            n_errors=_UNKNOWN, cost=count.n,
         )
-        for count in counts
-        for repeat in range(count.of)
-    ]
+        for count in counts for repeat in range(count.of)
+    ]  # fmt: skip
     return posterior(history, n_limit)
 
 

@@ -44,16 +44,10 @@ class Samples:
     classes: int
 
 
-def needed(data: Section) -> Path | None:
-    """Return the file or folder of a recipe's data; None for data of scikit-learn."""
-    return {
-        "digits": None,
-        "fashion_mnist": FASHION_MNIST,
-        "image_folder": CIFAR10,
-        "covtype": TABLES / "covtype_15k.csv",
-        "adult": TABLES / "adult.data",
-        "credit": TABLES / "uci_credit_card.csv",
-    }[data["source"]]
+def missing(data: Section) -> Path | None:
+    """Return the file or folder of a recipe's data if it does not exist."""
+    path = _READERS[data["source"]][0]
+    return path if path is not None and not path.exists() else None
 
 
 def read(data: Section) -> Samples:
@@ -83,7 +77,7 @@ def _labelled(data: Section, original: Tensor, classes: int) -> dict[str, Any]:
 
 @cache
 def _read(source: str) -> tuple[Tensor, Tensor]:
-    inputs, labels = _READERS[source]()
+    inputs, labels = _READERS[source][1]()
     return torch.from_numpy(inputs.astype(np.float32)), torch.from_numpy(labels.astype(np.int64))
 
 
@@ -160,11 +154,12 @@ def _table(table: pd.DataFrame, classes: list[str]) -> Array:
     return np.concatenate([_per_feature(numbers), one_hot], axis=1)
 
 
-_READERS: Mapping[str, Callable[[], tuple[Array, Array]]] = {
-    "digits": _digits,
-    "fashion_mnist": _fashion_mnist,
-    "image_folder": _cifar10,
-    "covtype": _covtype,
-    "adult": _adult,
-    "credit": _credit,
+_READERS: Mapping[str, tuple[Path | None, Callable[[], tuple[Array, Array]]]] = {
+    "digits": (None, _digits),
+    "fashion_mnist": (FASHION_MNIST, _fashion_mnist),
+    "image_folder": (CIFAR10, _cifar10),
+    "covtype": (TABLES / "covtype_15k.csv", _covtype),
+    "adult": (TABLES / "adult.data", _adult),
+    "credit": (TABLES / "uci_credit_card.csv", _credit),
 }
+"""By source: its file or folder, None for data of scikit-learn, and what reads it."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,35 +20,13 @@ from tests.reference.data import Samples
 Section = Mapping[str, Any]
 Shape = tuple[int, ...]
 _ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
-}
+    "relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU,
+}  # fmt: skip
 _EPSILON = 1e-6
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """Result of a training.
-
-    Attributes:
-        misses: samples of the subset that are misclassified, in eval mode.
-        updates: number of updates.
-        epochs: number of epochs, including a partial one.
-    """
-
-    misses: int
-    updates: int
-    epochs: int
-
-    @property
-    def fitted(self) -> bool:
-        """Whether all samples are classified correctly."""
-        return self.misses == 0
-
-
-def train(model: Section, training: Section, samples: Samples, n: int, seed: int) -> Result:
-    """Train a fresh network on a fresh random subset of ``n`` samples.
+def train(model: Section, training: Section, samples: Samples, n: int, seed: int) -> bool:
+    """Train a fresh network on a fresh random subset of ``n`` samples; return whether all fit.
 
     Training ends with the first epoch after which all samples are fitted, or with the budget.
     """
@@ -57,17 +34,16 @@ def train(model: Section, training: Section, samples: Samples, n: int, seed: int
     subset = torch.randperm(len(samples.labels))[:n]
     inputs, labels = samples.inputs[subset], samples.labels[subset]
     net = network(model, tuple(inputs.shape[1:]), samples.classes)
-    sizes = batch_sizes(n, n if training["optimizer"] == "gd" else training["batch_size"])
-    budget = training["steps"] if "steps" in training else training["epochs"] * len(sizes)
+    # The fewest batches of at most batch_size, equal to within one sample.
+    batches = 1 if training["optimizer"] == "gd" else math.ceil(n / training["batch_size"])
+    budget = training["steps"] if "steps" in training else training["epochs"] * batches
     update = optimizer(training, net.parameters())
     cosine = training.get("schedule") == "cosine"
     schedule = CosineAnnealingLR(update, T_max=budget) if cosine else None
-    updates = epochs = 0
-    misses = n
-    while misses and updates < budget:
+    updates = 0
+    while updates < budget:
         net.train()
-        epochs += 1
-        for batch in torch.randperm(n).split(sizes)[: budget - updates]:
+        for batch in torch.randperm(n).tensor_split(batches)[: budget - updates]:
             loss = functional.cross_entropy(net(inputs[batch]), labels[batch])
             update.zero_grad()
             loss.backward()
@@ -76,15 +52,10 @@ def train(model: Section, training: Section, samples: Samples, n: int, seed: int
                 schedule.step()
             updates += 1
         if not math.isfinite(loss.item()):
-            break
-        misses = missed(net, inputs, labels)
-    return Result(misses=misses, updates=updates, epochs=epochs)
-
-
-def batch_sizes(n: int, most: int) -> list[int]:
-    """Return the sizes of the fewest batches of at most ``most``, equal to within one sample."""
-    count = math.ceil(n / most)
-    return [n // count + (batch < n % count) for batch in range(count)]
+            return False
+        if missed(net, inputs, labels) == 0:
+            return True
+    return False
 
 
 @torch.no_grad()
@@ -125,33 +96,17 @@ def _cnn(model: Section, shape: Shape, classes: int) -> nn.Module:
     )
 
 
-def _vit(model: Section, shape: Shape, classes: int) -> nn.Module:
-    from timm.models import VisionTransformer
+def _of_patches(model: Section, shape: Shape, classes: int) -> nn.Module:
+    from timm.models import MlpMixer, VisionTransformer
 
-    vit: nn.Module = VisionTransformer(
-        img_size=shape[1],
-        patch_size=model["patch"],
-        in_chans=shape[0],
-        num_classes=classes,
-        embed_dim=model["width"],
-        depth=model["depth"],
-        num_heads=model["heads"],
-    )
-    return vit
-
-
-def _mixer(model: Section, shape: Shape, classes: int) -> nn.Module:
-    from timm.models import MlpMixer
-
-    mixer: nn.Module = MlpMixer(
-        img_size=shape[1],
-        patch_size=model["patch"],
-        in_chans=shape[0],
-        num_classes=classes,
-        embed_dim=model["width"],
-        num_blocks=model["depth"],
-    )
-    return mixer
+    sizes = {"img_size": shape[1], "patch_size": model["patch"], "embed_dim": model["width"]}
+    if model["family"] == "vit":
+        sizes |= {"depth": model["depth"], "num_heads": model["heads"]}
+    else:
+        sizes |= {"num_blocks": model["depth"]}
+    kind: Any = VisionTransformer if model["family"] == "vit" else MlpMixer
+    net: nn.Module = kind(in_chans=shape[0], num_classes=classes, **sizes)
+    return net
 
 
 def _resnet(model: Section, shape: Shape, classes: int) -> nn.Module:
@@ -165,14 +120,9 @@ def _resnet(model: Section, shape: Shape, classes: int) -> nn.Module:
     assert depth == 2, "one block in each of two stages"
     block: Any = BasicBlock
     resnet: Any = ResNet(
-        block,
-        (1, 1),
-        channels=(width, 2 * width),
-        in_chans=shape[0],
-        num_classes=classes,
-        stem_type="deep",
-        stem_width=width // 2,
-    )
+        block, (1, 1), channels=(width, 2 * width), in_chans=shape[0], num_classes=classes,
+        stem_type="deep", stem_width=width // 2,
+    )  # fmt: skip
     resnet.conv1[0].stride = (1, 1)
     resnet.maxpool = nn.Identity()
     resnet.layer3 = resnet.layer4 = nn.Identity()
@@ -184,8 +134,8 @@ _BUILDERS: Mapping[str, Callable[[Section, Shape, int], nn.Module]] = {
     "linear": _linear,
     "mlp": _mlp,
     "cnn": _cnn,
-    "vit": _vit,
-    "mixer": _mixer,
+    "vit": _of_patches,
+    "mixer": _of_patches,
     "resnet": _resnet,
 }
 
@@ -225,24 +175,14 @@ def optimizer(training: Section, parameters: Iterable[nn.Parameter]) -> torch.op
     weights = list(parameters)
     if name in ("sgd", "gd"):
         return torch.optim.SGD(weights, lr=lr, momentum=training["momentum"], weight_decay=decay)
-    if name == "muon":
-        return _muon(weights, lr, decay)
-    classes: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
-        "adam": torch.optim.Adam,
-        "adamw": torch.optim.AdamW,
-        "shampoo": Shampoo,
-        "soap": SOAP,
-    }
-    return classes[name](weights, lr=lr, weight_decay=decay)
-
-
-def _muon(weights: list[nn.Parameter], lr: float, decay: float) -> torch.optim.Optimizer:
-    """Return Muon for matrices and kernels, with AdamW at a tenth of the rate for vectors."""
-    matrices = [weight for weight in weights if weight.dim() > 1]
-    vectors = [weight for weight in weights if weight.dim() <= 1]
-    return Muon(
-        [
+    if name == "muon":  # for matrices and kernels, with AdamW at a tenth of the rate for vectors
+        matrices = [weight for weight in weights if weight.dim() > 1]
+        vectors = [weight for weight in weights if weight.dim() <= 1]
+        return Muon([
             {"params": matrices, "use_muon": True, "lr": lr, "weight_decay": decay},
             {"params": vectors, "use_muon": False, "lr": lr / 10, "weight_decay": decay},
-        ]
-    )
+        ])  # fmt: skip
+    classes: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+        "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "shampoo": Shampoo, "soap": SOAP,
+    }  # fmt: skip
+    return classes[name](weights, lr=lr, weight_decay=decay)

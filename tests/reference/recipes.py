@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import yaml
 
-from tests.reference.data import needed, read
+from tests.reference.data import missing, read
 from tests.reference.loops import train
 
 SEEDS = 8
@@ -98,8 +98,8 @@ def count(recipe: Recipe, n: int, seeds: range) -> Count:
     """Train a recipe at one ``n`` with each of the seeds."""
     sections = recipe.sections
     samples = read(sections["data"])
-    results = [train(sections["model"], sections["training"], samples, n, seed) for seed in seeds]
-    return Count(n=n, fitted=sum(result.fitted for result in results), of=len(results))
+    fitted = [train(sections["model"], sections["training"], samples, n, seed) for seed in seeds]
+    return Count(n=n, fitted=sum(fitted), of=len(fitted))
 
 
 def _missing(recipe: Recipe) -> bool:
@@ -114,8 +114,7 @@ def main() -> None:
     names = sys.argv[1:] or [name for name, recipe in recipes().items() if _missing(recipe)]
     for name in names:
         recipe = recipes()[name]
-        path = needed(recipe.sections["data"])
-        if path is not None and not path.exists():
+        if path := missing(recipe.sections["data"]):
             print(f"{name}: skipped, {path} not found", flush=True)
             continue
         started = time.monotonic()

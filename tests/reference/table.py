@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from flexhpc.measuring.probe import choose_device
 from tests.reference.agreement import Measured, by_counts, n50, p_value, search
-from tests.reference.data import needed
+from tests.reference.data import missing
 from tests.reference.recipes import Count, Recipe, counts_of, recipes
 
 HEAD = (
@@ -42,8 +42,7 @@ def main() -> None:
     print(HEAD, flush=True)
     for name in sys.argv[1:] or recipes():
         recipe = recipes()[name]
-        path = needed(recipe.sections["data"])
-        if path is not None and not path.exists():
+        if path := missing(recipe.sections["data"]):
             print(f"{name}: skipped, {path} not found", file=sys.stderr, flush=True)
             continue
         print(row(recipe, counts_of(recipe), search(recipe)), flush=True)
