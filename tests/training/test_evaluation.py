@@ -25,7 +25,7 @@ from tests.training.helpers import SMALL, probe_data, resume, run, same
 N, EPOCHS = 90, 12
 ADAM = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=150)
 SHORT = ADAM.model_copy(update={"epochs": EPOCHS, "precision": "fp64"})
-EVALUATED = SHORT.model_copy(update={"curves": "looks"})
+EVALUATED = SHORT.model_copy(update={"curves": "evaluation"})
 SAM = SHORT.model_copy(update={"sam": Sam(rho=0.2)})
 GD = Gd(optimizer="gd", lr=0.5, epochs=EPOCHS, precision="fp64")
 CNN = Cnn(family="cnn", width=4, depth=2)
@@ -59,7 +59,7 @@ def test_a_fit_is_detected_in_the_same_epoch_with_both_curves(
     monkeypatch.setattr(evaluation_module, "_ALWAYS_ALL", 10)
     batches = run(training.model_copy(update={"curves": "batches"}), 40, model=model)
     count = len(evaluations)
-    evaluated = run(training.model_copy(update={"curves": "looks"}), 40, model=model)
+    evaluated = run(training.model_copy(update={"curves": "evaluation"}), 40, model=model)
     for key in ("verdict", "epochs", "steps", "cost", "n_errors", "loss"):
         assert getattr(batches, key) == getattr(evaluated, key), key
     np.testing.assert_array_equal(batches.fitted, evaluated.fitted)
@@ -101,7 +101,7 @@ def plain_loop(training: Training, model: Model, n: int) -> tuple[list[float], l
                 loss_gradient(net, data.inputs[ids], data.labels[ids])
                 restore_weights(weights, previous)
             update.step()
-        if training.curves == "looks":
+        if training.curves == "evaluation":
             evaluate(epoch, torch.arange(n))
     return losses, errors, events
 

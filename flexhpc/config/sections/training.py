@@ -111,10 +111,10 @@ class Training(Procedure):
     """Sharpness-aware minimization on top of the optimizer."""
     gates: Gates = Gates()
     """Convergence checks."""
-    curves: Literal["batches", "looks"] = "batches"
+    curves: Literal["batches", "evaluation"] = "batches"
     """Source of the loss and training error of an epoch, which determine plateaus and stability.
     `batches`: the batches of the epoch, each before its update, as a training loop prints them.
-    `looks`: evaluation of the whole subset in eval mode after the epoch, which is slower. With
+    `evaluation`: evaluation of the whole subset in eval mode after the epoch, which is slower. With
     both, whether all samples are fitted is checked after every epoch; with `batches` a few samples
     that were missed late in the epoch are evaluated first."""
     shards: Annotated[int, Field(ge=1, le=1024)] | None = None
