@@ -54,10 +54,10 @@ def check_data(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of data prepare.")],
 ) -> None:
     """Verify the checksums of a packed file."""
-    from flexhpc.data.packed import check
+    from flexhpc.data.packed import verify_packed
 
     with _as_input(), _Progress() as progress:
-        packed = check(file, progress)
+        packed = verify_packed(file, progress)
     _print_packed(packed)
 
 

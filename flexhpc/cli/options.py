@@ -36,7 +36,7 @@ def run_folder(text: str) -> Path:
     for path in (Path(text), Path("runs") / text):
         if (path / "sweep.yaml").is_file():
             return path
-    raise InputError(f"{text}: not a run folder (it has no sweep.yaml); runs lie in runs/NAME")
+    raise InputError(f"{text}: not a run folder (it has no sweep.yaml); runs are in runs/NAME")
 
 
 Run = Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from flexhpc.launch.slurm.arrays import ArrayRecord, array_records, in_queue
+from flexhpc.launch.slurm.arrays import ArrayRecord, array_records, tasks_in_queue
 from flexhpc.launch.slurm.commands import NoAnswer, Slurm
 from flexhpc.store import RunFolder
 from flexhpc.store.status import StatusReader, open_run
@@ -89,7 +89,7 @@ class _Jobs:
     def _end(self, slurm: Slurm, records: list[ArrayRecord], everything: bool) -> int:
         queue = slurm.queue()
         records = [record.adopted(queue) for record in records]
-        queued = {r.job: [task for _, task in in_queue(r, queue)] for r in records if r.job}
+        queued = {r.job: [task for _, task in tasks_in_queue(r, queue)] for r in records if r.job}
         busy = [job for job, tasks in queued.items() if tasks and job]
         if busy:
             slurm.cancel(busy, pending_only=not everything)

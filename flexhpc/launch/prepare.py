@@ -71,11 +71,11 @@ def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> Prepared:
         frozen=freeze(sweep, points),
         request=request,
         again=False,
-        edited=_edited(run, sweep),
+        edited=_edited_code(run, sweep),
     )
 
 
-def _edited(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
+def _edited_code(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
     """Return the names of the custom code whose source differs from the frozen spec's."""
     if not sweep.code or not run.spec.is_file():
         return ()

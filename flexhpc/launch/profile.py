@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from flexhpc.config.sections.base import Problems, Section
-from flexhpc.launch.machine import cores, visible_gpus
+from flexhpc.launch.machine import available_cores, visible_gpus
 from flexhpc.tracking.state import NO_PASSWORD, has_password
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
@@ -22,7 +22,7 @@ _TIME = re.compile(r"(?:(?P<d>\d+)-)?(?P<a>\d+)(?::(?P<b>\d+))?(?::(?P<c>\d+))?"
 _LONGEST = 10 * 366 * 86_400
 
 
-def minutes(time: int | str) -> int:
+def time_limit_minutes(time: int | str) -> int:
     """Convert a time limit to minutes, rounded up.
 
     Args:
@@ -50,11 +50,11 @@ def minutes(time: int | str) -> int:
 
 
 def _checked_time(time: int | str) -> int | str:
-    minutes(time)
+    time_limit_minutes(time)
     return time
 
 
-def _words(line: str) -> str:
+def _check_quotes(line: str) -> str:
     try:
         shlex.split(line)
     except ValueError:
@@ -106,7 +106,9 @@ class LocalProfile(Profile):
         """Return the maximum number of points that are measured concurrently."""
         per_worker = self.processes_per_node * (self.probes_at_once or 1)
         gpus = len(visible_gpus())
-        return self.workers or max(1, gpus // per_worker if gpus else cores() // per_worker)
+        return self.workers or max(
+            1, gpus // per_worker if gpus else available_cores() // per_worker
+        )
 
     def spread(self, points: int) -> tuple[int, int]:
         """Return the number of workers for this number of points, and concurrent probes of each."""
@@ -127,7 +129,7 @@ class Container(Section):
     binds: list[Annotated[str, Field(pattern=r"^/[^\n,]*$")]] = Field(default_factory=list)
     """Folders to bind, as `/scratch` or `/host/folder:/inside[:ro]`, in addition to the run folder
     and the data."""
-    flags: list[Annotated[str, AfterValidator(_words)]] = Field(default_factory=list)
+    flags: list[Annotated[str, AfterValidator(_check_quotes)]] = Field(default_factory=list)
     """Additional options for `apptainer exec`, `podman run` or `docker run`."""
 
 
@@ -189,9 +191,11 @@ class SlurmProfile(Profile):
             problem = f"{self.gpus_per_node} GPUs for {users} processes leave some idle"
             yield "gpus_per_node", f"{problem}; use as many processes_per_node or probes_at_once"
         for name in self.sbatch:
-            if (fix := _OWN_OPTIONS.get(option(name))) is not None:
+            if (fix := _OWN_OPTIONS.get(option_name(name))) is not None:
                 yield f"sbatch.{name}", f"is set by flexhpc; {fix}"
-            if (key := _RIVALS.get(option(name))) is not None and key in self.model_fields_set:
+            if (
+                key := _CONFLICTING_OPTIONS.get(option_name(name))
+            ) is not None and key in self.model_fields_set:
                 yield f"sbatch.{name}", f"cannot be combined with {key}; remove one of them"
 
     @property
@@ -202,7 +206,7 @@ class SlurmProfile(Profile):
     @property
     def time_limit(self) -> int | None:
         """Time limit in minutes; None for the default of the cluster."""
-        return None if self.time is None else minutes(self.time)
+        return None if self.time is None else time_limit_minutes(self.time)
 
     @property
     def notice(self) -> float:
@@ -212,12 +216,12 @@ class SlurmProfile(Profile):
         return 90.0 if self.time_limit is None else min(90.0, 15.0 * self.time_limit)
 
 
-def option(name: str) -> str:
+def option_name(name: str) -> str:
     """Return the name of a long sbatch option without leading dashes, with - in place of _."""
     return name.lstrip("-").replace("_", "-")
 
 
-_RIVALS = {
+_CONFLICTING_OPTIONS = {
     **dict.fromkeys(("gres", "gpus", "gpus-per-task", "gpus-per-socket"), "gpus_per_node"),
     **dict.fromkeys(("mem-per-cpu", "mem-per-gpu"), "mem_gb"),
 }

@@ -22,7 +22,7 @@ class Scheduler:
         self.backend = backend
         self._handed: dict[str, tuple[Mark, int]] = {}
 
-    def keep_going(self, todo: Sequence[PointStatus]) -> bool:
+    def assign_points(self, todo: Sequence[PointStatus]) -> bool:
         """Start workers where needed; return False if there is nothing left to wait for.
 
         Args:

@@ -14,9 +14,9 @@ from PIL import Image
 from flexhpc.config.sections.data import Digits, ImageFolder, Table
 from flexhpc.data import load_samples
 from flexhpc.data.dataset import Part
-from flexhpc.data.images import reshaped, resized
+from flexhpc.data.images import resize_and_crop, with_size_and_colour
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
-from flexhpc.data.summary import pooled
+from flexhpc.data.summary import pool_moments
 from tests.data.writers import RNG, write_images
 
 ALL = np.arange(1_797)
@@ -114,7 +114,7 @@ def test_training_and_test_samples_draw_differently_but_for_the_fixed_permutatio
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40))
 def test_resized_images_are_square_whatever_they_were(width: int, height: int, side: int) -> None:
     image = Image.new("RGB", (width, height), (7, 8, 9))
-    done = resized(image, side)
+    done = resize_and_crop(image, side)
     assert done.size == (side, side)
     assert (np.asarray(done) == (7, 8, 9)).all()
 
@@ -122,14 +122,14 @@ def test_resized_images_are_square_whatever_they_were(width: int, height: int, s
 def test_the_centre_of_a_resized_image_is_kept() -> None:
     pixels = np.zeros((10, 30, 3), np.uint8)
     pixels[:, 10:20] = 200
-    done = np.asarray(resized(Image.fromarray(pixels), 10))
+    done = np.asarray(resize_and_crop(Image.fromarray(pixels), 10))
     assert (done == 200).all()
 
 
 def test_resizing_averages_rather_than_picks_pixels() -> None:
     board = np.indices((32, 32)).sum(axis=0) % 2 * 255
     part = Part.of(board.astype(np.uint8)[None, None], np.zeros(1))
-    small = reshaped(part, 8, None).gather()
+    small = with_size_and_colour(part, 8, None).gather()
     assert small.shape == (1, 1, 8, 8)
     assert np.all(np.abs(small.astype(int) - 127) < 10)
 
@@ -187,6 +187,6 @@ def test_inputs_are_standardised_as_asked(how: str) -> None:
 
 def test_moments_of_a_whole_set_are_those_of_all_its_numbers() -> None:
     values = RNG.normal([1.0, 5.0, -2.0], [0.5, 2.0, 1.0], (400, 3)).astype(np.float32)
-    mean, deviation = pooled(values.mean(axis=0), values.std(axis=0))
+    mean, deviation = pool_moments(values.mean(axis=0), values.std(axis=0))
     np.testing.assert_allclose(mean, np.full(3, values.mean()), rtol=1e-4)
     np.testing.assert_allclose(deviation, np.full(3, values.std()), rtol=1e-4)

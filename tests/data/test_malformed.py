@@ -14,7 +14,7 @@ import pytest
 
 from flexhpc.config import checked
 from flexhpc.data import load_samples, raw_files
-from flexhpc.data.classes import coded
+from flexhpc.data.classes import encode_labels
 from flexhpc.errors import PointError
 from tests.conftest import Cli
 from tests.data.test_uci import covtype_rows, write_covtype_cache
@@ -63,7 +63,7 @@ def test_a_number_too_large_in_known_tables(source: str, tmp_path: Path) -> None
 
 def test_a_label_too_large_for_float64() -> None:
     with pytest.raises(PointError, match="labels have a number too large for float64"):
-        coded("x", [1, int(LARGE)])
+        encode_labels("x", [1, int(LARGE)])
 
 
 PIPES = {

@@ -16,7 +16,7 @@ from flexhpc.config.sections.data import Data
 from flexhpc.config.variants import variants
 from flexhpc.data import load_samples, load_test
 from flexhpc.data.dataset import Part, Source, no_test
-from flexhpc.data.packed import MARK, check, open_packed, pack
+from flexhpc.data.packed import MARK, open_packed, verify_packed, write_packed
 from flexhpc.data.prepare import prepare
 from flexhpc.errors import InputError, PointError
 from tests.conftest import Cli
@@ -90,7 +90,7 @@ def test_a_packed_set_is_the_same_to_the_bit(
     packed = prepare(source, keys, (), None, quiet)
     name = {"image_folder": "images", "table": "t"}.get(source, source)
     assert packed.path == Path("data") / f"{name}.packed"
-    check(packed.path)
+    verify_packed(packed.path)
     where = "path" if source == "table" else "root"
     if source != "digits":
         keys = {**keys, where: str(packed.path)}
@@ -236,12 +236,12 @@ def test_damage_is_detected_on_opening(
 
 @pytest.mark.parametrize("array", ["labels", "inputs", "test_inputs", "mean", "twins"])
 def test_damaged_content_is_detected_by_a_check(packed: Path, array: str) -> None:
-    check(packed)
+    verify_packed(packed)
     in_member(f"{array}.npy")(packed)
     if "inputs" in array:  # which are too large to be checked whenever the file is opened
         open_packed(packed)
     with pytest.raises(PointError, match=f"Bad CRC-32 for file '{array}.npy'"):
-        check(packed)
+        verify_packed(packed)
 
 
 def test_numpy_reads_a_packed_file(packed: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_packed_file_cannot_be_written_through_its_arrays(packed: Path) -> Non
     with pytest.raises(ValueError, match="read-only"):
         samples.dataset.inputs[0] = 0
     samples.labels[samples.pool[:3]][0] = 5
-    check(packed)
+    verify_packed(packed)
 
 
 def test_a_failed_pack_leaves_the_old_file_and_no_rest(packed: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_failed_pack_leaves_the_old_file_and_no_rest(packed: Path) -> None:
     part = Part(labels=np.zeros(3, np.int64), shape=(2,), dtype=np.dtype("f4"), blocks=broken)
     source = Source(name="x", classes=2, train=part, test=no_test)
     with pytest.raises(PointError, match="third image"):
-        pack(source, {"source": "x"}, packed)
+        write_packed(source, {"source": "x"}, packed)
     assert packed.read_bytes() == before
     assert not list(packed.parent.glob(".*.part"))
 
@@ -289,7 +289,7 @@ def test_packing_takes_little_memory_however_large_the_set(tmp_path: Path) -> No
     )
     source = Source(name="x", classes=2, train=part, test=no_test)
     tracemalloc.start()
-    packed = pack(source, {"source": "x"}, tmp_path / "x")
+    packed = write_packed(source, {"source": "x"}, tmp_path / "x")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert packed.size > count * 3_072
@@ -365,7 +365,7 @@ def test_by_default_only_a_file_of_the_same_reading_is_replaced(
     assert prepare("cifar10", keys, (), packed.path, quiet).source.train.shape == (3, 32, 32)
     packed.path.write_bytes(packed.path.read_bytes()[:-1])
     prepare("cifar10", keys, (), None, quiet)
-    check(packed.path)
+    verify_packed(packed.path)
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ from flexhpc.config.sections.data import KnownTable, Table
 from flexhpc.data import raw_files
 from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.dataset import Part, Source, no_test
-from flexhpc.data.decode import decoded
-from flexhpc.data.packed import open_packed, pack
+from flexhpc.data.decode import decode_image
+from flexhpc.data.packed import open_packed, write_packed
 from flexhpc.data.table import open_table
 from flexhpc.data.uci import open_known_table
 from flexhpc.errors import InputError, PointError
@@ -91,7 +91,9 @@ def test_a_packed_file_of_wrong_content_is_one_line(
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (20, 1, 8, 8), dtype=np.uint8)
     train = Part.of(images, np.arange(20) % 4)
-    pack(Source(name="some", classes=4, train=train, test=no_test), {"source": "some"}, path)
+    write_packed(
+        Source(name="some", classes=4, train=train, test=no_test), {"source": "some"}, path
+    )
     open_packed(path)
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -226,7 +228,7 @@ def test_an_image_is_what_it_may_be_whatever_it_is_called(tmp_path: Path) -> Non
     path = tmp_path / "a.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     with pytest.raises(PointError, match="cannot be read as an image"):
-        decoded(("a.png", path), None, None)
+        decode_image(("a.png", path), None, None)
 
 
 @pytest.mark.parametrize("key", ["checkpoint_path", "pretrained"])
@@ -237,5 +239,5 @@ def test_no_weights_are_loaded(key: str, tmp_path: Path) -> None:
         f"  model: {{family: 'timm:vit_tiny_patch16_224', kwargs: {{{key}: /etc/passwd}}}}\n"
         "  training: {optimizer: adam}\n  search: {policy: bisection}\n"
     )
-    with pytest.raises(InputError, match=f"model.kwargs.{key}: loads trained weights"):
+    with pytest.raises(InputError, match=f"model.kwargs.{key}: loads pretrained weights"):
         checked(spec)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flexhpc.errors import InputError
 from flexhpc.launch.load_profile import load_profile
-from flexhpc.launch.profile import LocalProfile, SlurmProfile, minutes
+from flexhpc.launch.profile import LocalProfile, SlurmProfile, time_limit_minutes
 from flexhpc.launch.slurm.chunks import divide_into_arrays
 from tests.conftest import REPOSITORY
 
@@ -73,7 +73,7 @@ def test_the_profiles_that_we_ship_are_fine(path: Path) -> None:
      ("1-00:00:01", 1441)],
 )  # fmt: skip
 def test_time_limits_are_read_as_sbatch_reads_them(text: int | str, expected: int) -> None:
-    assert minutes(text) == expected
+    assert time_limit_minutes(text) == expected
 
 
 @pytest.mark.parametrize(("time", "expected"), [(1, 15), (4, 60), ("04:00:00", 90), (None, 90)])

@@ -16,7 +16,7 @@ from flexhpc.config.sections.training import Adam, Gd, Sam, Sgd, Training
 from flexhpc.models import build
 from flexhpc.training import Callbacks, loop
 from flexhpc.training import evaluation as evaluation_module
-from flexhpc.training.budget import epoch_order, sizes_of
+from flexhpc.training.budget import epoch_batch_sizes, epoch_order
 from flexhpc.training.epoch_metrics import SUSPECTS, EpochMetrics, Forgetting
 from flexhpc.training.evaluation import Evaluation, Evaluator
 from flexhpc.training.optimizers import perturb_weights, restore_weights
@@ -92,7 +92,7 @@ def plain_loop(training: Training, model: Model, n: int) -> tuple[list[float], l
 
     for epoch in range(EPOCHS):
         order = torch.from_numpy(epoch_order(n, data.order_seed, epoch))
-        for ids in order.split(sizes_of(training, n)):
+        for ids in order.split(epoch_batch_sizes(training, n)):
             if training.curves == "batches":
                 evaluate(epoch, ids)
             loss_gradient(net, data.inputs[ids], data.labels[ids])
