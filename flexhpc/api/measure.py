@@ -139,7 +139,7 @@ def _model(
         return dict(model)
     if not callable(model) or isinstance(model, torch.nn.Module):
         raise InputError(
-            "model: must be a function that returns an untrained network, as lambda: Net(), not a "
+            "model: must be a function that returns an untrained network (lambda: Net()), not a "
             "network"
         )
     return {"family": _register("model", model, version, folder)}

@@ -41,7 +41,7 @@ class Measurement:
     masks_in_memory: Masks | None = None
 
     def with_masks_in_memory(self) -> Measurement:
-        """Return a copy that holds the masks in memory, so that the file may be removed."""
+        """Return a copy with the masks in memory, so that the file may be removed."""
         return replace(self, masks_in_memory=self.masks)
 
     @property
@@ -175,7 +175,7 @@ class Run:
 
     @property
     def results(self) -> pd.DataFrame:
-        """The results table, one row per point; docs/results.md describes the columns."""
+        """The results table, one row per point; see docs/reading.md and docs/concepts.md."""
         import pandas as pd
 
         return pd.DataFrame([row_of(m.status) for m in self.measurements])
@@ -203,7 +203,7 @@ class Run:
         from flexhpc.config.sections.compare import Compare
 
         if isinstance(within, str):
-            raise InputError(f"within: must be a list of keys, as [{within!r}]")
+            raise InputError(f"within: must be a list of keys, such as [{within!r}]")
         keys = None if within is None else list(within)
         compare = Compare(by=by, baseline=baseline, within=keys)
         compared = with_verdicts(effects_of([m.status for m in self], compare))
@@ -216,7 +216,7 @@ class Run:
             by: keys of the spec; samples are scored separately for each of their values.
 
         Raises:
-            InputError: there is no training yet, or a point does not have the key.
+            InputError: no training has finished yet, or no point has one of the keys.
         """
         from flexhpc.analysis.samples import frame_of, scores_of
 

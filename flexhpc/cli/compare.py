@@ -88,7 +88,7 @@ def _comparisons(
     """Return the comparisons to make: from the options, else from the specs, else suggested ones.
 
     Raises:
-        InputError: there is no key to compare, though it is needed.
+        InputError: no key to compare is given or suggested, but one is needed.
     """
     from flexhpc.analysis.comparison import suggested_comparison
     from flexhpc.config.sections.compare import Compare

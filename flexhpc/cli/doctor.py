@@ -105,7 +105,7 @@ def _check_gpu() -> tuple[Level, str]:
     except ImportError:
         return "note", "unknown without torch"
     if (kind := available_accelerator()) is None:
-        return "note", "none that torch can use; points run on the CPU"
+        return "note", "no GPU that torch can use; points run on the CPU"
     count = torch.accelerator.device_count()
     names = [device_name(torch.device(kind.type, index)) for index in range(count)]
     return "ok", ", ".join(names)

@@ -29,7 +29,7 @@ def masks(
     agreement: Annotated[
         bool,
         typer.Option(
-            "--agreement", help="With --by: do its values agree on which samples are hard?"
+            "--agreement", help="With --by: test whether the same samples are hard for all values."
         ),
     ] = False,
     top: Annotated[int, typer.Option("--top", min=1, help="Rows of each table.")] = 20,
@@ -38,7 +38,7 @@ def masks(
 ) -> None:
     """Show per sample how often it was drawn, missed and blocked a fit; hardest first.
 
-    A table shows the hardest; csv, json and parquet hold every sample, by its global id.
+    A table shows the hardest; csv, json and parquet contain every sample, with its global id.
     """
     from flexhpc.analysis.samples import agreements, frame_of, scores_of
     from flexhpc.store.status import read_runs

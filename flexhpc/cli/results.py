@@ -36,7 +36,7 @@ _SLOW_IMPORTS = ("jinja2", "vl_convert", "flexhpc.analysis.report")
 def status(
     run: Run,
     as_json: Json = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Update it continuously.")] = False,
 ) -> None:
     """Show the status of every point, from the run's files and the queue of the cluster."""
     from flexhpc.analysis.tables import make_console, status_row, status_view
@@ -48,7 +48,7 @@ def status(
     reader, queue = StatusReader(folder, points), QueueStatus(folder)
     statuses = queue.merge(reader.read())
     if queue.unavailable:
-        typer.echo(f"{queue.unavailable}; this is what the files say", err=True)
+        typer.echo(f"{queue.unavailable}; showing the status from the run's files", err=True)
     if as_json:
         typer.echo(json.dumps([status_row(s) for s in statuses], indent=1))
         _exit_if_failed(statuses)

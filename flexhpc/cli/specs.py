@@ -33,7 +33,7 @@ def validate(
         if errors := [f"{spec}: {message}" for error, message in problems if error]:
             raise InputError(errors)
         for _, message in problems:
-            typer.echo(f"not here: {message}")
+            typer.echo(f"not on this machine: {message}")
     typer.echo(f"{spec}: valid, {count_text(len(points), 'point')}")
 
 
@@ -56,16 +56,16 @@ def plan(
 
 
 def specs(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One to print.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Spec to print.")] = None,
 ) -> None:
-    """List the specs that come with flexhpc, or print one: flexhpc specs NAME > mine.yaml."""
+    """List the specs shipped with flexhpc, or print one: flexhpc specs NAME > mine.yaml."""
     texts = {spec: (folder("specs") / f"{spec}.yaml").read_text() for spec in names("specs")}
     if name is None:
         for spec, text in texts.items():
             typer.echo(f"{spec:24} {_expected_result(text)}")
         return
     if name not in texts:
-        raise InputError(f"{name}: unknown spec; there are {', '.join(texts)}")
+        raise InputError(f"{name}: unknown spec; use one of {', '.join(texts)}")
     typer.echo(_with_flexhpc_command(texts[name]), nl=False)
 
 

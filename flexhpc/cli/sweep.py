@@ -50,8 +50,8 @@ def sweep(
         summary = launch.start_detached(prepared, settings)
         typer.echo(f"{summary}; `flexhpc status {prepared.run.path}` follows it")
         uri = settings.tracking_uri
-        where = "" if uri in (None, "none") else f" --uri {uri}"
-        typer.echo(f"MLflow is filled by `flexhpc sync {prepared.run.path}{where}`")
+        option = "" if uri in (None, "none") else f" --uri {uri}"
+        typer.echo(f"`flexhpc sync {prepared.run.path}{option}` logs the results to MLflow")
         return
     report_errors: list[Exception] = []
 
@@ -99,7 +99,7 @@ def _conclude(path: Path, followed: SweepResult, report_errors: list[Exception])
     if followed.interrupted:
         line = "interrupted; the same command resumes"
         if followed.jobs_continue:
-            line = f"no longer watched; the jobs continue, `flexhpc cancel {path}` stops them"
+            line = f"no longer followed; the jobs continue, `flexhpc cancel {path}` stops them"
         typer.echo(line, err=True)
         raise typer.Exit(INTERRUPTED)
     for error in report_errors:

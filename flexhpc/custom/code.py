@@ -75,7 +75,7 @@ def find_code(name: str, folder: Path | None) -> Code:
     if module == IN_PROCESS:
         versions = [version for stored_name, version in _registered_objects if stored_name == name]
         if not versions:
-            raise LookupError("lives in the Python that measured it, which this is not")
+            raise LookupError("is an object of another Python process; measure it there")
         return Code(folder="", hash=versions[-1])
     if folder is not None and _file(module, folder):
         root = folder.resolve()
@@ -103,7 +103,7 @@ def registered_names(kind: str) -> dict[str, str]:
 def is_installed(file: Path) -> bool:
     """Return whether a file belongs to the standard library, an installed package or flexhpc.
 
-    A folder named site-packages counts only if it is on Python's path.
+    Folders named site-packages are included only if they are on Python's path.
     """
     folders = [Path(folder) for folder in sys.path if Path(folder).name in INSTALLED]
     library = (Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
@@ -125,13 +125,13 @@ def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
     if name.startswith(f"{IN_PROCESS}:"):
         with contextlib.suppress(KeyError):
             return _registered_objects[name, code.hash]
-        raise PointError(f"{key}: {name} lives in the Python that measured it; measure it there")
+        raise PointError(f"{key}: {name} is an object of another Python process; measure it there")
     module, _, path = name.partition(":")
     if not pinned:
         _check_source(name, code, key)
         if _imported.get(module, code.hash) != code.hash:
             raise PointError(
-                f"{key}: {module} was edited after this Python imported it; restart it"
+                f"{key}: {module} was edited after this Python process imported it; restart Python"
             )
     if code.folder and code.folder not in sys.path:
         sys.path.insert(0, code.folder)
@@ -141,7 +141,7 @@ def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
     _imported.setdefault(module, code.hash)
     for part in path.split("."):
         if not hasattr(value, part):
-            raise PointError(f"{key}: no {path} in {module} ({value.__file__})")
+            raise PointError(f"{key}: {module} has no {path} ({value.__file__})")
         value = getattr(value, part)
     return value
 
@@ -201,7 +201,7 @@ def to_array(name: str, value: Any) -> NDArray[Any]:
 
     Args:
         name: name of the code, for the message.
-        given: a tensor of torch, or anything that NumPy converts to an array.
+        value: a tensor of torch, or anything that NumPy converts to an array.
 
     Raises:
         PointError: the value cannot be converted.
@@ -219,7 +219,7 @@ def to_array(name: str, value: Any) -> NDArray[Any]:
 
 
 def accepted_arguments(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the offered arguments that match a parameter name of a function."""
+    """Return the offered arguments whose names are parameters of a function."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):

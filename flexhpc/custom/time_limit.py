@@ -21,7 +21,7 @@ class TimeLimitExceeded(BaseException):
 class TimeLimit:
     """Context manager that raises :class:`TimeLimitExceeded` in a block that exceeds a time limit.
 
-    It is reusable, and nested entries of the same object count as one. It uses SIGALRM, so it has
+    It is reusable, and nested entries of the same object are one entry. It uses SIGALRM, so it has
     no effect outside the main thread. A previous handler and timer of that signal are restored. A
     call into C that never returns to Python is not interrupted.
 

@@ -116,7 +116,7 @@ def _published(path: Path) -> Any:
 
 
 def _fine_names(folder: Path) -> list[str] | None:
-    """Return the class names of CIFAR-100; None if the file of names is missing or another."""
+    """Return the class names of CIFAR-100; None if their file is missing or invalid."""
     try:
         if (text := folder / "fine_label_names.txt").is_file():
             names = text.read_text().split()

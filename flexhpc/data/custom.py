@@ -48,7 +48,7 @@ def arrays_of(name: str, samples: Any) -> list[Array]:
         samples = _indexed(name, samples)
     if not isinstance(samples, (tuple, list)) or len(samples) not in (2, 4):
         raise PointError(
-            f"{name} gave a {type(samples).__name__}, not (inputs, labels) or (inputs, labels, "
+            f"{name} returned a {type(samples).__name__}, not (inputs, labels) or (inputs, labels, "
             "test inputs, test labels), nor a data set that is indexed"
         )
     return [(_inputs, to_array)[i % 2](name, column) for i, column in enumerate(samples)]

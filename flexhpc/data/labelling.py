@@ -31,7 +31,7 @@ def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints 
     if data.merge == "coarse":
         if coarse is None:
             raise PointError(
-                f"data.merge: this copy of {data.source} holds no super-classes; give class_map"
+                f"data.merge: this copy of {data.source} has no super-classes; give class_map"
             )
         return coarse
     if data.merge == "random" and data.classes is not None:

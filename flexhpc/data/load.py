@@ -75,11 +75,11 @@ class Samples:
         return self.inputs.deviation
 
     def standardised(self, ids: Ints) -> Array:
-        """Return the standardised inputs of some samples, float32 (len(ids), ...)."""
+        """Return the standardised inputs of samples, float32 (len(ids), ...)."""
         return self.inputs.of(ids)
 
     def bytes_of(self, ids: Ints) -> tuple[Array, Array, Array] | None:
-        """Return the unstandardised inputs of some samples, and their mean and deviation.
+        """Return the unstandardised inputs of samples, and their mean and deviation.
 
         See :meth:`flexhpc.data.inputs.Inputs.bytes_of`.
         """

@@ -100,7 +100,7 @@ def open_packed(path: Path) -> Packed:
     ):
         members = archive.infolist()
         if members[0].filename != MARK or any(member.compress_type for member in members):
-            raise ValueError("it has another format")
+            raise ValueError("another format")
         try:
             header = _Header.model_validate_json(archive.read(_HEADER))
         except ValidationError as error:

@@ -59,7 +59,7 @@ def find_or_download(
 
     Args:
         source: name of the set.
-        root: folder given by the user, or None for the default folders.
+        root: ``data.root``; None for the default folders.
         candidates: for each file, its possible paths relative to a root.
 
     Raises:
@@ -80,7 +80,7 @@ def find_or_download(
 
 @contextlib.contextmanager
 def no_downloads() -> Iterator[None]:
-    """Disable downloads in a context: sets that are not on this machine count as missing."""
+    """Disable downloads in the body: data sets that are not on this machine are missing."""
     before = _downloads.set(False)
     try:
         yield

@@ -42,7 +42,7 @@ def prepare(
     """
     data = _section(source, keys, overrides)
     if data.location is not None and is_packed(Path(data.location).expanduser()):
-        raise PointError(f"data.{data.location_key()}: {data.location} is packed already")
+        raise PointError(f"data.{data.location_key()}: {data.location} is already packed")
     reading = reading_values(data)
     target = out or Path("data") / f"{_name(data)}.packed"
     try:
@@ -125,7 +125,7 @@ def _section(source: str, keys: Mapping[str, Any], overrides: Sequence[str]) -> 
         )
         section = checked.section if checked is not None else None
         if isinstance(section, Data) and section.seeded:
-            problems = [f"data.source: {source} is drawn for every seed; there is nothing to pack"]
+            problems = [f"data.source: {source} is generated from the seed and cannot be packed"]
         if isinstance(section, Data) and not problems:
             return section
     raise InputError(problems)

@@ -1,4 +1,4 @@
-"""Users' files: opened, decompressed up to a limit, and damage reported in one message."""
+"""Open users' files, decompress them up to a limit, and report damage in one message."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def open_webdataset(data: WebDataset) -> Source:
     path = Path(data.path).expanduser()
     files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise PointError(f"data.path: {data.path} is not a .tar file, and has none")
+        raise PointError(f"data.path: {data.path} is neither a .tar file nor a folder of them")
     endings = {f".{data.column.lstrip('.').lower()}"} if data.column else SUFFIXES
     target = f".{data.target.lstrip('.')}"
     keys: dict[str, list[str]] = {"class": [], "image": []}

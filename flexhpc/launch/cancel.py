@@ -41,10 +41,10 @@ def cancel_run(path: Path) -> tuple[str, bool]:
         if waited > _WITHIN:
             state = f"{running} points are still measured and {remaining} tasks still queued"
             reason = f" ({jobs.unavailable})" if jobs.unavailable else ""
-            return f"asked to stop, but {state} after {_WITHIN:.0f} s{reason}", False
+            return f"stop requested, but {state} after {_WITHIN:.0f} s{reason}", False
         time.sleep(0.3 if not remaining else 1.0)
-    queue = f", {jobs.removed} tasks taken from the queue" if jobs.removed else ""
-    return f"{count} points stopped{queue}; every finished probe is kept", True
+    queue = f", {jobs.removed} tasks removed from the queue" if jobs.removed else ""
+    return f"{count} points stopped{queue}; finished probes are kept", True
 
 
 class _Jobs:

@@ -84,7 +84,7 @@ class ForkServer:
         return self._process.poll() is None
 
     def start(self, order: Order) -> OrderedWorker:
-        """Ask the server to start a worker; if the server is dead, the worker counts as crashed."""
+        """Ask the server to start a worker; if the server is dead, the worker is crashed."""
         self._workers[order.worker] = worker = OrderedWorker(self, order.processes)
         with contextlib.suppress(BrokenPipeError):
             self._orders.write(order.line())

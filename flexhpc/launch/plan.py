@@ -140,7 +140,7 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
         f"into {planned['run']}",
         _layout_line(layout) + _concurrency_text(layout),
         "cost at most "
-        + (f"{bound:,} sample passes" if bound is not None else "unknown ahead")
+        + (f"{bound:,} sample passes" if bound is not None else "unknown")
         + _time_line(planned),
     ]
     for row in rows[:_SHOWN]:

@@ -52,12 +52,12 @@ def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> Prepared:
     in both are kept.
 
     Raises:
-        InputError: the spec is invalid, or the path of the run has a control character.
+        InputError: the spec is invalid, or the path of the run contains a control character.
     """
     sweep, points = checked(spec, overrides)
     run = RunFolder((runs / sweep.name).resolve())
     if any(sign < " " for sign in str(run.path)):
-        raise InputError(f"{str(run.path)!r}: has a control character; use another folder")
+        raise InputError(f"{str(run.path)!r}: contains a control character; use another folder")
     request = request_hash(sweep)
     record = read_json(run.record)
     if record and record.get("request") == request and run.spec.is_file():

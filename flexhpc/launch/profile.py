@@ -34,7 +34,7 @@ def time_limit_minutes(time: int | str) -> int:
     """
     match = _TIME.fullmatch(str(time))
     if match is None:
-        raise ValueError("is not minutes, HH:MM:SS or D-HH:MM:SS")
+        raise ValueError("must be minutes, HH:MM:SS or D-HH:MM:SS")
     a, b, c = (int(match[key] or 0) for key in "abc")
     if match["d"] is not None:
         seconds = int(match["d"]) * 86_400 + a * 3600 + b * 60 + c
@@ -45,7 +45,7 @@ def time_limit_minutes(time: int | str) -> int:
     if seconds == 0:
         raise ValueError("must be above zero")
     if seconds > _LONGEST:
-        raise ValueError("is longer than ten years")
+        raise ValueError("must be at most ten years")
     return math.ceil(seconds / 60)
 
 
@@ -58,7 +58,7 @@ def _check_quotes(line: str) -> str:
     try:
         shlex.split(line)
     except ValueError:
-        raise ValueError("has a quote that is not closed") from None
+        raise ValueError("has an unclosed quote") from None
     return line
 
 
@@ -78,7 +78,7 @@ class Profile(Section):
     tracking_uri: str | None = None
     """MLflow server; the default is a database in the run folder; `none`: only `flexhpc sync`."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
-    """How often a point is retried after its worker died."""
+    """Maximum number of retries of a point after its worker died."""
     checkpoint_every: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Seconds between checkpoints of a probe."""
 
@@ -175,7 +175,7 @@ class SlurmProfile(Profile):
     """Seconds before the time limit at which a task saves its state and is requeued; the default
     is 90, or a quarter of the time limit if that is less."""
     restarts: Annotated[int, Field(ge=0, le=10_000)] = 100
-    """How often one task is requeued after it was preempted or reached its time limit."""
+    """Maximum number of times that a task is requeued after preemption or its time limit."""
     slurm_conf: str | None = None
     """Path of slurm.conf, if not the system default; the variable SLURM_CONF takes precedence."""
 
@@ -184,7 +184,7 @@ class SlurmProfile(Profile):
         yield from super().check()
         limit = None if self.time_limit is None else self.time_limit * 60
         if self.stop_before is not None and limit is not None and self.stop_before > 0.8 * limit:
-            problem = f"{self.stop_before:g} s leave little of {limit} s; use at most four fifths"
+            problem = f"must be at most four fifths of time ({limit} s), not {self.stop_before:g}"
             yield "stop_before", problem
         users = max(self.processes_per_node, self.probes_at_once or 1)
         if self.gpus_per_node > users:

@@ -41,7 +41,7 @@ _CLUSTER_BEAT = 5.0
 
 
 class _Stop:
-    """Handler of Ctrl-C and SIGTERM; a second signal ends the wait for the workers.
+    """Signal handler of Ctrl-C and SIGTERM; a second signal ends the wait for the workers.
 
     Attributes:
         count: number of signals received.
@@ -75,7 +75,7 @@ class SweepResult:
 
     Attributes:
         statuses: status of every point.
-        interrupted: whether it was asked to stop.
+        interrupted: whether a stop was requested.
         jobs_continue: whether its tasks continue on the cluster.
     """
 
@@ -156,7 +156,7 @@ def make_backend(
         prepared: the spec and its run folder.
         profile: where and how to run.
         launch: id of the launch.
-        interrupted: returns whether the user has asked to stop.
+        interrupted: returns whether the user requested a stop.
 
     Raises:
         InputError: SLURM, or the container, cannot be used from this machine.

@@ -18,7 +18,7 @@ _AT_LEAST = 0.25
 
 
 def seconds_left(statuses: Sequence[PointStatus]) -> tuple[float, float] | None:
-    """Return a range for the remaining seconds of a sweep; None until two points are done.
+    """Estimate a range for the remaining seconds of a sweep; None until two points are done.
 
     The total time of each unfinished point is drawn from the times of the finished points with the
     same values of all swept keys except the seed, or from all finished points if there is none.

@@ -29,7 +29,7 @@ def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcom
     child process, which is reused for the next probe because imports take time.
 
     Args:
-        task: arguments of the trainer.
+        call: arguments of the trainer.
         callbacks: see :class:`Callbacks`. If ``should_stop`` returns True, the child process is
             killed.
         group: process group; must consist of this process only.
@@ -91,7 +91,7 @@ def _call_in_child(call: TrainerCall, check: Callable[[], None]) -> TrainerResul
     """Call a trainer in the child process and return its answer.
 
     Args:
-        task: arguments of the trainer.
+        call: arguments of the trainer.
         check: called repeatedly while waiting; the child is killed if it raises.
 
     Raises:

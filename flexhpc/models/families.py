@@ -257,7 +257,7 @@ def by_name(model: Timm, shape: Shape, classes: int) -> nn.Module:
     """Build any untrained timm model by its name.
 
     Raises:
-        PointError: there is no such model, or it rejects the keyword arguments.
+        PointError: the model does not exist, or rejects the keyword arguments.
     """
     timm, name = _timm(), model.family.removeprefix("timm:")
     if not timm.is_model(name):

@@ -1,4 +1,4 @@
-"""Initialise the weights of a network in other ways than its library's default."""
+"""Initialise the weights of a network according to ``model.init`` and ``model.gain``."""
 
 from __future__ import annotations
 

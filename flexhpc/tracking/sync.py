@@ -131,7 +131,7 @@ class Syncer:
         )
         if with_report:
             page = f"#/experiments/{self.experiment}/runs/{with_report}/artifacts/report/index.html"
-            note += f", and so has [the report as it was at the last sync]({page})"
+            note += f", also [as it was at the last sync]({page})"
         note += "."
         for key, value in (
             (VIEW_TAG, view_state(self.reader.points)),

@@ -18,7 +18,7 @@ def run_worker(path: Path, environment: Environment, stop: Stop) -> int:
 
     Args:
         path: task file.
-        place: distributed environment of this process.
+        environment: distributed environment of this process.
         stop: stop request, connected to signals by the caller: importing torch takes seconds,
             during which signals must not be lost.
 

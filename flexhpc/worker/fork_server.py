@@ -124,7 +124,7 @@ class _Server:
                     _report(Started(worker=order.worker, pid=pid))
 
     def _report_endings(self, *_: object) -> None:
-        """Report every child that ended; one SIGCHLD may stand for several children."""
+        """Report every child that ended; one SIGCHLD may be for several children."""
         while self._running:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:

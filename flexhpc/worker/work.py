@@ -44,7 +44,7 @@ def work(task: TaskFile, environment: Environment, stop: Stop) -> int:
 
     Args:
         task: content of the task file.
-        place: distributed environment of this process.
+        environment: distributed environment of this process.
         stop: stop request.
 
     Raises:
@@ -143,7 +143,7 @@ def _exit_at_end(group: Group, status: int) -> None:
 def _exit_immediately(reason: str, status: int = EXIT_PEER_LOST) -> NoReturn:
     """Exit without clean-up, which would wait for lost peers.
 
-    A claim that is still held stays in state ``running`` with a dead holder: it counts as a death.
+    A claim that is still held stays in state ``running`` with a dead holder, which is a death.
     """
     _log(reason, sys.stderr)
     os._exit(status)
@@ -154,7 +154,7 @@ class Worker:
 
     Args:
         task: content of the task file.
-        place: distributed environment of this process.
+        environment: distributed environment of this process.
         stop: stop request.
         group: process group that trains the probes.
         on_progress: called with the progress of a training after every epoch; see
@@ -184,10 +184,10 @@ class Worker:
     def work_on(self, points: list[Point]) -> None:
         """Measure every point that no other process measures.
 
-        The points of an array task belong to this task only. If the claim of one still looks live
-        (a node that SLURM considers down may still be running, or may have died a moment ago), the
-        task retries until the claim is old enough to count as dead. It does not wait longer for a
-        holder that keeps sending heartbeats.
+        The points of an array task belong to this task only. If the claim of one still seems live
+        (a node that SLURM considers down may still be running, or has just died), the task retries
+        until the claim has expired. It does not wait longer for a holder that keeps sending
+        heartbeats.
         """
         end = time.monotonic() + SILENCE + 2 * self.task.beat
         while points and not self.stop.is_set():
@@ -230,7 +230,7 @@ class Worker:
         try:
             if claim.record.deaths > self.task.retries:
                 raise PointError(
-                    f"its worker died {claim.record.deaths} times without getting any further "
+                    f"its worker died {claim.record.deaths} times without any progress "
                     "(killed, or out of memory?)"
                 )
             if (reason := self._no_data.get(_data_key(point))) is not None:
@@ -253,7 +253,7 @@ class Worker:
             message = one_line(error)
             self._fail(claim, f"{type(error).__name__}: {message}")
             if self.group.size > 1:
-                _exit_immediately("other processes of this job may wait forever; restarting")
+                _exit_immediately("exiting, because other processes of this job may wait forever")
             return "failed"
         self._release(claim, "done")
         return "done"
@@ -276,13 +276,13 @@ class Worker:
             )
         except OSError as error:
             message = f"{error.filename or self.run.path}: {error.strerror}"
-            raise PointError(f"nothing can be written to the run folder: {message}") from None
+            raise PointError(f"the run folder cannot be written: {message}") from None
 
     def _was_only_moved(self, point: Point) -> bool:
-        """Return whether the previous holder was this task, ended by preemption or a node failure.
+        """Return whether the previous holder was this task, ended by preemption or node failure.
 
         In both cases the batch script, which records the exit status of its task, was killed too,
-        and no exit status was recorded. Such an end must not count as a death on the point.
+        and no exit status was recorded. Such an end is not a death on the point.
         """
         previous = read_claim(self.run.claim(point.id))
         same = previous is not None and previous.job == self.environment.job
@@ -341,7 +341,7 @@ class Worker:
         try:
             claim.release(state, message)
         except OSError as error:
-            _log(f"claim not released: {error}")
+            _log(f"the claim cannot be released: {error}")
 
 
 def _data_key(point: Point) -> str:

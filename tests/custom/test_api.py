@@ -134,7 +134,7 @@ def test_a_sweep_from_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     {
         "a network": ({"model": nn.Linear(3, 3)}, "must be a function that returns"),
         "optimizer": ({"training": {"optimizer": "adan"}}, "^training.optimizer: .*did you mean"),
-        "data": ({"data": 3}, "gave a int, not \\(inputs, labels\\)"),
+        "data": ({"data": 3}, "returned a int, not \\(inputs, labels\\)"),
         "no YAML": ({"training": {"lr": object()}}, "the spec contains values that YAML cannot"),
     }.values(),
 )  # fmt: skip

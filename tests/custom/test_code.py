@@ -85,7 +85,7 @@ def test_a_frozen_spec_keeps_what_it_was_made_with(folder: Path, tmp_path: Path)
         "no name": ("model.family='nets:'", "must have the form module:name, not"),
         "code": ("model={family: 'nets:Net', code: abc}", "code: is set by flexhpc; remove it"),
         "kwargs": ("model.kwargs.depth=.inf", "kwargs.depth: must be a finite number"),
-        "of Python": ("model.family='python:Net'", "lives in the Python that measured it"),
+        "of Python": ("model.family='python:Net'", "is an object of another Python process"),
         "a section": ("training.optimizer='nets:Net'", "is custom code; use trainer: nets:Net"),
     }.values(),
 )  # fmt: skip
@@ -228,7 +228,7 @@ def test_what_python_has_imported_is_not_mixed_with_an_edit(folder: Path) -> Non
     assert custom_code.import_object("once:x", first, pinned=False, key="k")() == 1
     (folder / "once.py").write_text("def x(): return 2\n")
     assert custom_code.import_object("once:x", first, pinned=False, key="k")() == 1
-    with pytest.raises(PointError, match="once was edited after this Python imported it"):
+    with pytest.raises(PointError, match="once was edited after this Python process imported it"):
         custom_code.import_object("once:x", find_code("once:x", folder), pinned=False, key="k")
     (folder / "twice.py").write_text("def x(): return 1\n")
     stale = find_code("twice:x", folder)
@@ -294,7 +294,7 @@ def test_code_that_is_wrong_fails_its_point_in_a_line(
 @pytest.mark.parametrize(
     ("given", "message"),
     {
-        "nothing": (None, "gave a NoneType, not"),
+        "nothing": (None, "returned a NoneType, not"),
         "lengths": ((np.zeros((5, 3)), np.zeros(4, int)), "do not match"),
         "no classes": ((np.zeros((5, 3)), np.linspace(0, 1, 5)), "labels must be whole numbers"),
         "objects": ((np.array([[object()]] * 5), np.zeros(5, int)), "array of objects"),

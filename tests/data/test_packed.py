@@ -186,7 +186,7 @@ def test_a_file_of_another_source_or_table(tmp_path: Path) -> None:
     with pytest.raises(PointError, match=r"packed with drop: \['a'\], but the point has None"):
         load_samples(section(**table), 0)
     assert load_samples(section(**table, drop=["a"]), 0).shape == (2,)
-    with pytest.raises(PointError, match=r"data\.root: .* is packed already"):
+    with pytest.raises(PointError, match=r"data\.root: .* is already packed"):
         prepare("mnist", {"root": str(tmp_path / "m")}, (), tmp_path / "n", quiet)
 
 
@@ -302,7 +302,7 @@ def test_packing_takes_little_memory_however_large_the_set(tmp_path: Path) -> No
     ("source", "given", "overrides", "expected"),
     [
         ("mnst", {}, (), ['"mnst" is not one of']),
-        ("gaussian", {}, (), ["is drawn for every seed"]),
+        ("gaussian", {}, (), ["is generated from the seed"]),
         ("table", {"path": "x"}, (), ["data.target: is required"]),
         ("mnist", {"side": 0, "colour": "red"}, (), ["data.side", "data.colour"]),
         ("mnist", {}, ("data.labels=random",), ["--set data.labels=random: must be data.KEY"]),
@@ -321,7 +321,7 @@ def test_the_commands(tmp_path: Path, cli: Cli) -> None:
     write_sources(tmp_path)
     said = cli("data", "prepare", "image_folder", "--root", "images", "--side", 4, "--colour",
                "grey").stdout  # fmt: skip
-    assert "data/images.packed: fine, 73 samples of 1x4x4, 3 to test" in said
+    assert "data/images.packed: valid, 73 samples of 1x4x4, 3 to test" in said
     assert said == cli("data", "check", "data/images.packed").stdout
     in_member("inputs.npy")(tmp_path / "data" / "images.packed")
     failed = cli("data", "check", "data/images.packed", check=2)

@@ -113,7 +113,7 @@ def test_a_password_is_not_taken_on_the_command_line(
 
 def test_a_run_folder_whose_path_would_be_lines_of_shell(tmp_path: Path) -> None:
     lines = refused(tmp_path, GOOD, "--runs", "a\nscancel -u root\n", command="sweep")
-    assert "has a control character" in lines[0]
+    assert "contains a control character" in lines[0]
 
 
 @pytest.mark.parametrize(

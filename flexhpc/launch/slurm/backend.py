@@ -40,8 +40,8 @@ class SlurmBackend:
         launch: folder of this launch, with the task file.
         profile: the resources to request.
         container: container of the tasks; None to run without one.
-        interrupted: returns whether the user has asked to stop; polled between submissions and
-            while the controller does not respond.
+        interrupted: returns whether the user requested a stop; polled between submissions and while
+            the controller does not respond.
 
     Raises:
         InputError: SLURM or the container cannot be used here, their versions of Python or flexhpc

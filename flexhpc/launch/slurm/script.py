@@ -23,7 +23,7 @@ from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE
 PICKLE = "task.pkl"
 _NO_TIMEOUT = 10**9
 _STOPS = 10
-"""How often in a row a task may be stopped before it has claimed a point."""
+"""Maximum number of consecutive stops of a task before it has claimed a point."""
 
 
 class _Executor(submitit.SlurmExecutor):
@@ -115,7 +115,7 @@ def _lines_before_srun(folder: Path, profile: SlurmProfile) -> list[str]:
     limit = profile.time_limit
     return [
         *([f"export {DEADLINE}=$(( $(date +%s) + {limit * 60} ))"] if limit is not None else []),
-        "set +e",  # undo one of a setup line: the script must survive to requeue
+        "set +e",  # a setup line may have set -e, which would prevent the requeue
         "export SLURM_EXPORT_ENV=ALL",  # undo sbatch --export: srun must pass on the variables
         'me="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"',
         f'mine={shlex.quote(str(folder))}/"$me"',
