@@ -50,7 +50,7 @@ def test_what_is_there_stays(measured: Path, packed: Path, tmp_path: Path, cli: 
     assert "exists already" in cli("unpack", packed, check=2).stderr
     assert "not a regular file" in cli("pack", measured, "-o", "/dev/null", check=2).stderr
     assert "No such file" in cli("unpack", tmp_path / "none.zip", check=2).stderr
-    assert "lies in the run" in cli("pack", measured, "-o", measured / "x.zip", check=2).stderr
+    assert "is inside the run" in cli("pack", measured, "-o", measured / "x.zip", check=2).stderr
 
 
 @pytest.mark.parametrize("kind", ["cut", "bit", "text", "two folders", "upwards", "nothing"])
