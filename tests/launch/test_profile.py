@@ -22,7 +22,7 @@ BAD = {
     "misspelt": ("cluster: slurm\npartitoin: x", ":2: partitoin: unknown key; there are"),
     "bad time": ("cluster: slurm\ntime: soon", ':2: time: "soon" must be minutes, HH:MM:SS or'),
     "no time": ("cluster: slurm\ntime: 0", ":2: time: 0 must be above zero"),
-    "no time to stop": ("cluster: slurm\ntime: 2\nstop_before: 110", "stop_before: must be at most"),
+    "no time to stop": ("cluster: slurm\ntime: 2\nstop_before: 110", "stop_before: must be"),
     "idle GPUs": ("cluster: slurm\ngpus_per_node: 4", ":2: gpus_per_node: 4 GPUs for 1 process"),
     "two ways to share": ("cluster: slurm\nnodes: 2\nprobes_at_once: 4", ":3: probes_at_once: has"),
     "too many": ("cluster: local\nprobes_at_once: 9", ":2: probes_at_once: "),
