@@ -23,7 +23,7 @@ from flexhpc.data import draw_subset, load_samples
 from flexhpc.models import build
 from flexhpc.seeds import ProbeSeeds
 from flexhpc.training import Callbacks, Group, ProbeData, train
-from flexhpc.training.curvature import ritz
+from flexhpc.training.curvature import hessian_ritz
 
 SIZE = 1_000
 CPU = Group(torch.device("cpu"))
@@ -79,7 +79,7 @@ def curved(steps: int, products: int, data: ProbeData) -> dict[str, Any]:
         if len(gradients) <= steps:
             optimizer.step()
     start = time.perf_counter()
-    spectrum = ritz(network, data.inputs, data.labels, CPU, products, seed=0)
+    spectrum = hessian_ritz(network, data.inputs, data.labels, CPU, products, seed=0)
     seconds = time.perf_counter() - start
     return {
         "steps": steps,

@@ -23,7 +23,7 @@ import psutil
 from flexhpc.config.sections.data import ImageSet
 from flexhpc.data import Samples, load_samples
 from flexhpc.data.dataset import Part, Source, no_test
-from flexhpc.data.packed import check, pack
+from flexhpc.data.packed import verify_packed, write_packed
 
 SIZE, BLOCK = 1_000_000, 10_000
 SHAPE = (3, 32, 32)
@@ -39,7 +39,9 @@ def images() -> Iterator[np.ndarray]:
 def write(path: Path) -> None:
     labels = np.random.default_rng(1).integers(0, 10, SIZE)
     part = Part(labels=labels, shape=SHAPE, dtype=np.dtype(np.uint8), blocks=images)
-    pack(Source(name="bench", classes=10, train=part, test=no_test), {"source": "cifar5m"}, path)
+    write_packed(
+        Source(name="bench", classes=10, train=part, test=no_test), {"source": "cifar5m"}, path
+    )
 
 
 def loaded(path: Path) -> Samples:
@@ -100,7 +102,7 @@ def main() -> None:
         path = Path(folder) / "million.packed"
         writing = timed(write, path)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-        checking = timed(check, path)
+        checking = timed(verify_packed, path)
         (alone,) = read_together(path, 1)
         readers = read_together(path, PROCESSES)
         results = {

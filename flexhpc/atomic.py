@@ -47,7 +47,7 @@ def replacing(
         path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not path.is_file():
         raise OSError(errno.EEXIST, "is not a regular file and is not replaced", str(path))
-    part = part_of(path)
+    part = temporary_path(path)
     try:
         yield part
         if durable:
@@ -84,7 +84,7 @@ def write_json(path: Path, value: Any, **how: bool) -> None:
     write_atomic(path, json.dumps(value, indent=1) + "\n", **how)
 
 
-def locked(path: Path, timeout: float = -1) -> FileLock:
+def file_lock(path: Path, timeout: float = -1) -> FileLock:
     """Return a file lock to use as a context manager.
 
     Args:
@@ -113,7 +113,7 @@ class FolderWatch:
         self.folder, self.missing = folder, 0
 
     def removed(self) -> bool:
-        """Check once more; return whether the folder counts as removed."""
+        """Check the folder; return whether it was missing in three consecutive checks."""
         try:
             self.folder.stat()
             self.missing = 0
@@ -138,7 +138,7 @@ def open_regular(path: Path) -> BinaryIO:
     return file
 
 
-def read_plain(path: Path, most: int | None = None) -> bytes:
+def read_regular(path: Path, most: int | None = None) -> bytes:
     """Read a regular file.
 
     Args:
@@ -151,20 +151,20 @@ def read_plain(path: Path, most: int | None = None) -> bytes:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if most is not None and size > most:
-            raise OSError(f"{path.name} has {size:,} bytes, more than any such file")
+            raise OSError(f"{path.name} has {size:,} bytes; at most {most:,} are read")
         return file.read()
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; return None if the file is missing, damaged or not an object."""
     try:
-        value = json.loads(read_plain(path, _LARGEST_STATE))
+        value = json.loads(read_regular(path, _LARGEST_STATE))
     except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
-def part_of(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Return a temporary path next to ``path`` that is unique to this process across hosts."""
     process = f"{socket.gethostname()}.{pid_namespace()}.{os.getpid()}"
     return path.with_name(f".{path.name}.{process}.part")

@@ -18,7 +18,7 @@ from importlib import import_module
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
-from flexhpc.imports import quick_imports
+from flexhpc.imports import imports_without_gc
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 _CHECK_EVERY = 0.5
@@ -28,8 +28,8 @@ class Child:
     """A Python process that calls a function with one end of a connection.
 
     It is started, not forked: it may use threads, processes and GPUs, and shares no state with this
-    process. It ignores the signals that ask for a stop, because the parent receives them too and
-    decides. It is killed, with all processes that it started, when this process ends.
+    process. It ignores stop signals, which its parent handles. It is killed, with all processes
+    that it started, when this process ends.
 
     Args:
         function: the function to call, ``module:function``; it returns when the connection is
@@ -107,7 +107,7 @@ def main(function: str, descriptor: int, parent: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     module, name = function.split(":")
-    with quick_imports():
+    with imports_without_gc():
         call = getattr(import_module(module), name)
     call(Connection(descriptor))
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 
-def offering(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+def lazy_getattr(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
     """Return a module-level ``__getattr__`` that imports members on first access (PEP 562).
 
     Args:
@@ -26,7 +26,7 @@ def offering(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 @contextlib.contextmanager
-def quick_imports() -> Iterator[None]:
+def imports_without_gc() -> Iterator[None]:
     """Disable the garbage collector in the body, for imports of large packages.
 
     Imports create hardly any garbage, and collections take up to 10 % of the import time

@@ -1,7 +1,7 @@
 """Read small JSON state files, which processes exchange, as typed dataclasses.
 
 Unknown keys may come from another version of flexhpc and are ignored. A file that lacks a required
-key, or has a value of the wrong type, counts as missing.
+key, or has a value of the wrong type, is treated as missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flexhpc.atomic import read_json
 Kind = TypeVar("Kind")
 
 
-def read_as(kind: type[Kind], path: Path, **more: Any) -> Kind | None:
+def read_state(kind: type[Kind], path: Path, **more: Any) -> Kind | None:
     """Read a dataclass from a JSON file; return None if the file is missing or invalid.
 
     Args:

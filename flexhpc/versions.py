@@ -15,11 +15,11 @@ PACKAGES = (
 )  # fmt: skip
 """Packages whose versions may affect results or their storage."""
 IMAGE = "FLEXHPC_IMAGE"
-"""Environment variable with the container image, as NAME@sha256:HASH; ``unknown`` in an image that
-was not given its name; not set outside of a container."""
+"""Environment variable with the container image, as NAME@sha256:HASH, or ``unknown``; not set
+outside of a container."""
 
 SOURCE = "FLEXHPC_SOURCE"
-"""Environment variable with the value of :func:`source` that a task in a container must have."""
+"""Environment variable with the :func:`source_hash` that a task in a container must have."""
 
 
 def python_version() -> str:
@@ -45,7 +45,7 @@ def image() -> str | None:
 
 
 @lru_cache(maxsize=1)
-def source() -> str:
+def source_hash() -> str:
     """Return a hash of flexhpc's source code; the same version number may have different code.
 
     Specs and profiles are excluded, because a wheel contains them and a checkout has them outside

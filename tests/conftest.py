@@ -21,7 +21,7 @@ import torch
 from filelock import FileLock
 from hypothesis import settings
 
-from flexhpc.imports import quick_imports
+from flexhpc.imports import imports_without_gc
 from tests import reaper
 from tests.command import flexhpc
 from tests.speeds import BUDGET, ORDER
@@ -176,7 +176,7 @@ def _smaller_budgets() -> Iterator[None]:
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Set aside what is imported for good, so that the collector never looks through it."""
-    with quick_imports():
+    with imports_without_gc():
         found = yield
     gc.freeze()
     return found

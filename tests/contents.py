@@ -13,7 +13,7 @@ import h5py
 from flexhpc.config import Point
 from flexhpc.store import RunFolder, read, read_masks
 from flexhpc.store.point_file import AS_TEXT
-from flexhpc.store.seal import sealed
+from flexhpc.store.seal import add_checksum
 
 
 def contents(point: Point, run: RunFolder) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def edited(path: Path) -> Iterator[h5py.File]:
     """Open a point's file to change it; its checksum is that of the changed content."""
     with h5py.File(path, "r+") as file:
         yield file
-    path.write_bytes(sealed(path.read_bytes()))
+    path.write_bytes(add_checksum(path.read_bytes()))
 
 
 def change_fields(group: h5py.Group, **changes: Any) -> None:

@@ -18,8 +18,8 @@ from bench.findings.page import RECORDS, write
 from bench.findings.records import load_records, save_records
 from bench.findings.replication import agreement
 from flexhpc.analysis.answer import answer
-from flexhpc.analysis.comparison import compared
-from flexhpc.analysis.generalization import correlations, pairs
+from flexhpc.analysis.comparison import comparisons
+from flexhpc.analysis.generalization import correlations, label_pairs
 from flexhpc.analysis.reasons import at_edge
 from flexhpc.analysis.results import row_of
 from flexhpc.api.runs import load
@@ -56,7 +56,7 @@ def test_the_page_is_that_of_the_records(tmp_path: Path) -> None:
 def test_every_word_of_the_page_has_its_verdict(tmp_path: Path) -> None:
     """What the prose says of activations is what the records decide."""
     statuses, spec = load_records(RECORDS / "finding_activations.json.xz", tmp_path)
-    found = {effect.value: effect for effect in compared(statuses, [spec])}
+    found = {effect.value: effect for effect in comparisons(statuses, [spec])}
     assert found["gelu"].verdict == found["tanh"].verdict == "larger"
     assert 0.94 < found["leaky_relu"].low < found["leaky_relu"].high < 1.06
     assert found["identity"].verdict == "smaller"
@@ -72,7 +72,7 @@ def test_every_word_of_the_page_has_its_verdict(tmp_path: Path) -> None:
 
 def test_optimizers_are_told_by_their_budgets(tmp_path: Path) -> None:
     statuses, spec = load_records(RECORDS / "finding_optimizers.json.xz", tmp_path)
-    found = compared(statuses, [spec])
+    found = comparisons(statuses, [spec])
     verdicts = {next(k for k, v in e.within.items() if v): e for e in found}
     assert verdicts["training.steps"].verdict == "smaller"
     assert verdicts["training.epochs"].verdict == "larger"
@@ -101,7 +101,7 @@ def test_optimizers_are_told_by_their_budgets(tmp_path: Path) -> None:
 
 def test_to_convergence_sgd_fits_fewer(tmp_path: Path) -> None:
     statuses, spec = load_records(RECORDS / "finding_convergence.json.xz", tmp_path)
-    (effect,) = compared(statuses, [spec])
+    (effect,) = comparisons(statuses, [spec])
     assert effect.verdict == "smaller"
     assert (effect.pairs, effect.most < 1) == (15, True)
     assert effect.singles == pytest.approx([0.9, 0.75, 0.75], abs=0.03), "a tenth, a quarter"
@@ -144,7 +144,7 @@ def test_to_convergence_sgd_fits_fewer(tmp_path: Path) -> None:
 
 def test_families_are_told_by_labels_and_size(tmp_path: Path) -> None:
     statuses, spec = load_records(RECORDS / "finding_families.json.xz", tmp_path)
-    found = {(e.within["data.labels"], e.value): e for e in compared(statuses, [spec])}
+    found = {(e.within["data.labels"], e.value): e for e in comparisons(statuses, [spec])}
     verdicts = {key: effect.verdict for key, effect in found.items()}
     assert verdicts == {
         ("random", "cnn"): "larger", ("random", "vit"): "larger",
@@ -169,7 +169,7 @@ def test_families_are_told_by_labels_and_size(tmp_path: Path) -> None:
         low, high = min(per_parameter[labels]), max(per_parameter[labels])
         assert f"{low:.2f} to {high:.2f}" in said
 
-    models = pairs(statuses)
+    models = label_pairs(statuses)
     assert len(models) == 9
     perceptrons = sorted((m for m in models if m.family == "mlp"), key=lambda m: m.params)
     assert [m.test_accuracy for m in perceptrons] == sorted(m.test_accuracy for m in perceptrons)

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from flexhpc.imports import quick_imports
+from flexhpc.imports import imports_without_gc
 
 
 @pytest.mark.parametrize("on", [True, False])
@@ -14,10 +14,10 @@ def test_the_collector_is_as_before_afterwards(on: bool) -> None:
     was_on = gc.isenabled()
     (gc.enable if on else gc.disable)()
     try:
-        with quick_imports():
+        with imports_without_gc():
             assert not gc.isenabled()
         assert gc.isenabled() == on
-        with pytest.raises(ZeroDivisionError), quick_imports():
+        with pytest.raises(ZeroDivisionError), imports_without_gc():
             _ = 1 / 0
         assert gc.isenabled() == on
     finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flexhpc.shipped import names
-from flexhpc.versions import source
+from flexhpc.versions import source_hash
 from tests.archives import copy_checkout
 from tests.conftest import REPOSITORY, Cli
 from tests.test_extending import run_copy
@@ -58,8 +58,8 @@ def test_specs_run_by_name_outside_of_a_checkout(installed: Path, tmp_path: Path
     ).stdout  # fmt: skip
     assert at.startswith(str(installed))
     # An image, which holds a wheel, is refused where it has other code than the sweep.
-    code = "from flexhpc.versions import source; print(source())"
-    assert run_copy(installed, tmp_path, code=code).strip() == source()
+    code = "from flexhpc.versions import source_hash; print(source_hash())"
+    assert run_copy(installed, tmp_path, code=code).strip() == source_hash()
     assert "mini/optimizers" in run_copy(installed, tmp_path, "specs")
     copied = run_copy(installed, tmp_path, "specs", "vit_width")
     own = (REPOSITORY / "sweeps" / "vit_width.yaml").read_text()

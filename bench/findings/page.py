@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.findings.records import load_records
-from flexhpc.analysis.comparison import Effect, compared
+from flexhpc.analysis.comparison import Effect, comparisons
 from flexhpc.analysis.figures.chart import Chart
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.generalization import generalization_figure
 from flexhpc.analysis.figures.ratios import ratio_figure
-from flexhpc.analysis.generalization import Pair, by_family, correlations, pairs
-from flexhpc.analysis.results import with_errors
+from flexhpc.analysis.generalization import Pair, correlations, label_pairs, pairs_by_family
+from flexhpc.analysis.results import with_eps_estimates
 from flexhpc.analysis.scaling_law import PowerLaw, power_laws
 from flexhpc.atomic import write_atomic
 from flexhpc.config.point import plain_text
@@ -39,9 +39,9 @@ def write(page: Path) -> None:
         for path in sorted(RECORDS.glob("*.json.xz")):
             name = path.name.split(".")[0]
             statuses, spec = load_records(path, Path(scratch))
-            effects = compared(statuses, [spec])
+            effects = comparisons(statuses, [spec])
             laws = power_laws(statuses, _LAWS[name]) if name in _LAWS else []
-            models = pairs(statuses)
+            models = label_pairs(statuses)
             tables = [
                 _cost(statuses), _effects(effects), _laws(laws, statuses), _correlations(models),
                 _errors(statuses, effects),
@@ -128,7 +128,7 @@ def _correlations(models: Sequence[Pair]) -> list[str]:
             f"{line.value:.2f} [{line.lower:.2f}, {line.upper:.2f}]",
             line.without_text,
         ]
-        for family, group in by_family(models).items()
+        for family, group in pairs_by_family(models).items()
         for key, outcome in (("test_accuracy", "test accuracy"), ("gap", "gap"))
         for line in correlations(group, key)
     ]  # fmt: skip
@@ -146,7 +146,7 @@ def _errors(statuses: Sequence[PointStatus], effects: Sequence[Effect]) -> list[
         return []
     keys = [*effects[0].within, effects[0].by]
     factors: dict[tuple[str, ...], dict[str, list[float]]] = {}
-    for status in with_errors(statuses, _EPS):
+    for status in with_eps_estimates(statuses, _EPS):
         estimate = status.estimate
         if estimate is None or estimate.censored != "none":
             continue  # a bound has no multiple

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from bench.recipe.choices import choice, network
 from bench.recipe.factors import Factor, factor
-from flexhpc.analysis.text import emc_text, span
+from flexhpc.analysis.text import duration_text, emc_text
 from flexhpc.store import PointRecord
 from flexhpc.store.status import PointStatus
 
@@ -74,7 +74,7 @@ def took(results: Study) -> str:
         f"{sum(cell.moved for cell in cells)} of {len(cells)} intervals exclude 1. "
         f"{len(results.measured)} points, {len(probes):,} trainings, "
         f"{sum(probe.cost for probe in probes) / 1e6:.0f} million sample passes, "
-        f"{span(sum(probe.seconds for probe in probes))} of training on one thread."
+        f"{duration_text(sum(probe.seconds for probe in probes))} of training on one thread."
     )
 
 

@@ -27,7 +27,7 @@ Contestant = Callable[[nn.Module, Tensor, Tensor, int], None]
 
 
 def flexhpc(
-    network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int, curves: str = "looks"
+    network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int, curves: str = "evaluation"
 ) -> None:
     """Train one probe of flexhpc, including the metrics of its gates."""
     section = {"optimizer": "adam", "lr": RATE, "batch_size": BATCH, "epochs": epochs}
@@ -216,7 +216,7 @@ def _backward(layer: nn.Module, inputs: Tensor, out: Tensor, *, to_input: bool) 
 
 
 CONTESTANTS: dict[str, Contestant] = {
-    "flexhpc": partial(flexhpc, curves="batches"), "flexhpc, curves of looks": flexhpc,
+    "flexhpc": partial(flexhpc, curves="batches"), "flexhpc, curves by evaluation": flexhpc,
     "DataLoader loop": data_loader, "resident loop": resident,
     "Lightning": lightning, "Accelerate": accelerate, "skorch": skorch, "floor": floor,
 }  # fmt: skip

@@ -25,7 +25,7 @@ from flexhpc.training import evaluation, loop, optimizers
 from flexhpc.training.resident import Resident
 
 Without = Callable[[], AbstractContextManager[object]]
-BATCHES, LOOKS = "flexhpc", "flexhpc, curves of looks"
+BATCHES, EVALUATION = "flexhpc", "flexhpc, curves by evaluation"
 
 
 @contextlib.contextmanager
@@ -54,7 +54,7 @@ TRICKS: dict[str, tuple[Without, str, tuple[str, ...]]] = {
         lambda: patch.object(Resident, "batch", _fresh), BATCHES, ("MLP 8", "CNN 8"),
     ),
     "evaluation of 128 samples at once": (
-        lambda: patch.object(evaluation, "_FORWARD_CHUNK", 4096), LOOKS, ("CNN 8", "CNN 32"),
+        lambda: patch.object(evaluation, "_FORWARD_CHUNK", 4096), EVALUATION, ("CNN 8", "CNN 32"),
     ),
     "channels_last": (
         lambda: patch.object(loop, "use_channels_last", lambda *_: None), BATCHES,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from flexhpc.analysis.comparison import Effect
 from flexhpc.analysis.figures.layout import Layout, layout_of, name_of
-from flexhpc.analysis.reasons import AT_EDGE, at_edge, is_bound, wider
+from flexhpc.analysis.reasons import AT_EDGE, at_edge, exceeds_tolerance, is_bound
 from flexhpc.analysis.text import emc_text
 from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
@@ -98,7 +98,7 @@ def _extremes(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
 
 
 def _certainty(ordered: Sequence[PointStatus]) -> str:
-    """Describe how certain it is which point has the smallest and which the largest EMC.
+    """Describe whether the intervals separate the smallest from the largest EMC.
 
     Args:
         ordered: at least two points, by ascending EMC.
@@ -126,12 +126,12 @@ def _above(a: Estimate | None, b: Estimate | None) -> bool:
 
 
 def _limitations(statuses: Sequence[PointStatus]) -> list[str]:
-    """Count the points that failed, are unfinished, are bounds, or exceed the tolerance."""
+    """Describe how many points failed, are unfinished, are bounds, or exceed the tolerance."""
     total = len(statuses)
     failed = sum(s.state == "failed" for s in statuses)
     unfinished = sum(s.state not in ("done", "failed") for s in statuses)
     bounds = sum(map(is_bound, statuses))
-    wide = sum(bool(s.estimate and wider(s.point.search, s.estimate)) for s in statuses)
+    wide = sum(bool(s.estimate and exceeds_tolerance(s.point.search, s.estimate)) for s in statuses)
     edge = sum(map(at_edge, statuses))
     verdicts = [
         p.verdict for s in statuses if s.record for p in s.record.probes if p.verdict != "fit"

@@ -22,24 +22,24 @@ from flexhpc.analysis.likelihood import (
     MeanRatio,
     likelihood_of,
     mean_ratio,
-    of_ratio,
+    ratio_likelihood,
 )
-from flexhpc.analysis.text import trimmed
-from flexhpc.config.point import named, plain_text
+from flexhpc.analysis.text import without_shared_entries
+from flexhpc.config.point import plain_text, value_phrase
 from flexhpc.config.sections.compare import Compare
 from flexhpc.errors import InputError
 from flexhpc.search.history import LEVEL
 from flexhpc.store.status import PointStatus
 
 WRONG = 0.05
-"""Accepted probability of a wrong verdict, over all comparisons made together: one half for the
-verdicts that two EMCs differ, one half for the verdicts that they are the same."""
+"""Family-wise error rate of all verdicts: one half for the verdicts that two EMCs differ, one half
+for the verdicts that they are the same."""
 _MAX_PAIRS = 1000
 _MAX_VALUES, _MAX_POINTS = 12, 1000
-"""Maximum numbers of values of a key, and of points, for a comparison that no spec requests."""
+"""Maximum numbers of values of a key, and of points, for a default comparison."""
 
 _ROUNDING = 0.02
-"""Minimum distance from 1 at which the ratio of one size counts as above or below 1."""
+"""Minimum distance from 1 for the ratio of one size to be above or below 1."""
 Verdict = Literal["larger", "smaller", "the same within 10 %", "not decided"]
 
 
@@ -48,9 +48,10 @@ class Effect(MeanRatio):
     """Ratio of the EMC at one value of a key to the EMC at another value.
 
     Attributes:
-        by: compared key; value, baseline: its two values; within: values of the grouping keys.
-        pairs: number of pairs; bounds: pairs without information, as both EMCs are bounds on the
-            same side; unpaired: points at ``value`` without a counterpart at the baseline.
+        by: the compared key; value, baseline: its two values; within: values of the grouping keys.
+        pairs: number of pairs; bounds: number of pairs without information, because both EMCs are
+            bounds on the same side; unpaired: number of points at ``value`` without a counterpart
+            at the baseline.
         growing: whether ``singles`` are in strictly ascending order of parameters.
         level: probability of the interval.
         verdict: at an error rate of 5 % over all comparisons together (Holm 1979).
@@ -71,14 +72,14 @@ class Effect(MeanRatio):
     more: int | None = None
 
     @property
-    def wrong(self) -> float:
+    def error_probability(self) -> float:
         """Two-sided error probability: twice that of the ratio lying on the other side of 1."""
         return 2 * min(self.chance, 1 - self.chance)
 
     @property
     def within_text(self) -> str:
         """The values of the grouping keys: ``random``, ``steps 2000``."""
-        return ", ".join(named(key, value) for key, value in self.within.items() if value)
+        return ", ".join(value_phrase(key, value) for key, value in self.within.items() if value)
 
     @property
     def verdict_text(self) -> str:
@@ -135,7 +136,7 @@ class Effect(MeanRatio):
 
     @property
     def turns(self) -> str:
-        """The ratios by size if they lie on both sides of 1, which the mean hides; else empty."""
+        """The ratios by size if they lie on both sides of 1; empty otherwise."""
         if not _on_both_sides(self.least, self.most):
             return ""
         first, last = self.singles[0], self.singles[-1]
@@ -161,12 +162,12 @@ def _on_both_sides(low: float, high: float) -> bool:
     return low < 1 - _ROUNDING and high > 1 + _ROUNDING
 
 
-def effects(
+def effects_of(
     statuses: Sequence[PointStatus], compare: Compare, level: float = LEVEL
 ) -> list[Effect]:
     """Compare the EMCs at each value of a key with those at its baseline.
 
-    Verdicts depend on all comparisons together, so they are set by :func:`decided`.
+    Verdicts depend on all comparisons together, so they are set by :func:`with_verdicts`.
 
     Args:
         statuses: points of one or several runs; those without an estimate only contribute their
@@ -215,7 +216,7 @@ def effects(
             for (size, _), unit in points.items():
                 if baseline in unit:
                     pairs += 1
-                    ratio = of_ratio(likelihood(unit[value]), likelihood(unit[baseline]))
+                    ratio = ratio_likelihood(likelihood(unit[value]), likelihood(unit[baseline]))
                     if ratio is None:
                         bounds += 1
                     else:
@@ -251,7 +252,7 @@ class _Pairing:
         self.value = {id(s): s.point.value(compare.by) for s in statuses}
         self.names = {
             value: short.point.value(compare.by) or value
-            for status, short in zip(statuses, trimmed(statuses), strict=True)
+            for status, short in zip(statuses, without_shared_entries(statuses), strict=True)
             if (value := self.value[id(status)]) is not None
         }
         swept = list(dict.fromkeys(key for s in statuses for key in s.point.swept))
@@ -259,7 +260,7 @@ class _Pairing:
             listed = ", ".join(swept) or "none"
             raise InputError(f"{compare.by}: no point has this key; swept are {listed}")
         self.baseline = _baseline(self.names, compare)
-        self._within = within_of(statuses, compare)
+        self._within = grouping_keys(statuses, compare)
         for key in self._within:
             if key == compare.by:
                 raise InputError(f"{key}: cannot be both compared and in within")
@@ -309,7 +310,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-def within_of(statuses: Sequence[PointStatus], compare: Compare) -> list[str]:
+def grouping_keys(statuses: Sequence[PointStatus], compare: Compare) -> list[str]:
     """Return the grouping keys: those of the comparison, or by default the swept data keys."""
     if compare.within is not None:
         return list(compare.within)
@@ -317,24 +318,27 @@ def within_of(statuses: Sequence[PointStatus], compare: Compare) -> list[str]:
     return [key for key in keys if key.split(".")[0] == "data" and key != compare.by]
 
 
-def compared(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effect]:
-    """Return the comparisons that frozen specs request, or else the one that a sweep suggests.
+def comparisons(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effect]:
+    """Make the comparisons that frozen specs request, or else the default one of the sweep.
 
-    The suggested one is by the only swept key with few values that belongs neither to the data nor
-    to the size, or by the labels where only data keys are swept. It is omitted if it has no pairs.
+    The default compares the values of the only swept key with few values that belongs neither to
+    the data nor to the size, or the labels if only data keys are swept. It is omitted if it has no
+    pairs.
 
     Args:
         statuses: all points; specs: text of the frozen specs.
     """
-    requested = {c.model_dump_json(): c for text in specs for c in requested_by(text)}
+    requested = {c.model_dump_json(): c for text in specs for c in requested_comparisons(text)}
     if requested:
-        return decided([e for compare in requested.values() for e in effects(statuses, compare)])
-    default = suggested(statuses)
-    by_default = decided(effects(statuses, default)) if default else []
+        return with_verdicts(
+            [e for compare in requested.values() for e in effects_of(statuses, compare)]
+        )
+    default = suggested_comparison(statuses)
+    by_default = with_verdicts(effects_of(statuses, default)) if default else []
     return by_default if any(effect.pairs for effect in by_default) else []
 
 
-def requested_by(spec: str) -> list[Compare]:
+def requested_comparisons(spec: str) -> list[Compare]:
     """Return the ``compare`` section of a frozen spec, which was validated when it was written.
 
     Args:
@@ -346,8 +350,8 @@ def requested_by(spec: str) -> list[Compare]:
     return [Compare.model_validate(entry) for entry in yaml.safe_load(spec)["compare"]]
 
 
-def suggested(statuses: Sequence[PointStatus]) -> Compare | None:
-    """Return the comparison that a sweep suggests, None if there is none; see :func:`compared`."""
+def suggested_comparison(statuses: Sequence[PointStatus]) -> Compare | None:
+    """Return the comparison that a sweep suggests, if any; see :func:`comparisons`."""
     if len(statuses) > _MAX_POINTS:
         return None
     kinds = [key for key in varied_keys(statuses) if key.split(".")[-1] not in SIZES]
@@ -368,10 +372,10 @@ def _is_axis(statuses: Sequence[PointStatus], key: str) -> bool:
     return len(numbers) > 2
 
 
-def decided(effects: Sequence[Effect]) -> list[Effect]:
+def with_verdicts(effects: Sequence[Effect]) -> list[Effect]:
     """Set the verdicts of comparisons, corrected for multiple comparisons (Holm 1979)."""
     known = [index for index, effect in enumerate(effects) if effect.pairs > effect.bounds]
-    differ = dict(zip(known, _holm([effects[i].wrong for i in known]), strict=True))
+    differ = dict(zip(known, _holm([effects[i].error_probability for i in known]), strict=True))
     same = dict(zip(known, _holm([1 - effects[i].same for i in known]), strict=True))
     with_verdicts = []
     for index, effect in enumerate(effects):
@@ -386,7 +390,8 @@ def decided(effects: Sequence[Effect]) -> list[Effect]:
 
 
 def _holm(chances: Sequence[float]) -> list[bool]:
-    """Return which error probabilities pass at ``WRONG / 2`` over all together (Holm 1979)."""
+    """Return which hypotheses are rejected at a family-wise error rate of ``WRONG / 2`` (Holm
+    1979)."""
     order = np.argsort(chances, kind="stable")
     passed = [False] * len(chances)
     for rank, index in enumerate(order):
@@ -397,7 +402,7 @@ def _holm(chances: Sequence[float]) -> list[bool]:
 
 
 def _more_pairs(effect: Effect, comparisons: int) -> int | None:
-    """Return how many more pairs would decide it, if the interval shrinks as 1 / sqrt(pairs)."""
+    """Estimate the additional pairs for a verdict; intervals shrink as 1 / sqrt(pairs)."""
     from scipy.stats import norm
 
     known = effect.pairs - effect.bounds

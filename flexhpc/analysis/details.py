@@ -16,7 +16,7 @@ from flexhpc.store.record import ProbeSummary
 from flexhpc.store.status import PointStatus
 
 Details = dict[str, Any]
-"""Details of a point, which the page shows after a click, as returned by :func:`of_point`."""
+"""Details of a point, which the page shows after a click, as returned by :func:`point_details`."""
 MAX_POINTS = 1_000
 """Maximum number of points with details on the page, so that browsers can still open it."""
 _MAX_LOSS_CURVES = 10_000
@@ -29,16 +29,16 @@ def details_of(statuses: Sequence[PointStatus]) -> list[Details | None]:
     """Return the details of each of the first 1,000 points; None before its first probe."""
     shown = statuses[:MAX_POINTS]
     losses = sum(status.probes for status in shown) <= _MAX_LOSS_CURVES
-    return [of_point(status, losses=losses) if status.record else None for status in shown]
+    return [point_details(status, losses=losses) if status.record else None for status in shown]
 
 
-def as_script(value: Any) -> str:
+def script_json(value: Any) -> str:
     """Format a value as JSON that is safe inside a script element, whatever text it contains."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def of_point(status: PointStatus, *, losses: bool = True) -> Details:
+def point_details(status: PointStatus, *, losses: bool = True) -> Details:
     """Return the details of a point that has a record, with its probes in order of execution."""
     record, estimate, bracket = status.record, status.estimate, status.bracket
     assert record is not None

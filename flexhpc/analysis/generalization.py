@@ -1,8 +1,8 @@
 """Correlation of generalization with the ratio of EMC with original labels to EMC with random ones.
 
-The fourth finding of arXiv 2406.11463. Models that were measured with both kinds of labels and
-evaluated are paired and correlated, within a sweep of any shape. Only trainings that interpolated
-count: without interpolation the gap shows how far training got, not how the model generalizes.
+Tests the fourth claim of arXiv 2406.11463 on the models that were measured with both kinds of
+labels and evaluated. Only trainings that interpolated are used: without interpolation the gap
+depends on when training stopped, not on how the model generalizes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Pair:
     Attributes:
         name: name of the model; family: its model family; params: its number of parameters.
         emc_true, emc_random: EMC with original and with random labels (samples).
-        bound: ``none`` if both EMCs are measured; otherwise whether ``excess`` is a ``lower`` or an
+        bound: ``none`` if no EMC is censored; otherwise whether ``excess`` is a ``lower`` or an
             ``upper`` bound of its true value, or neither (``unknown``).
         test_accuracy, gap: evaluation of the model trained with original labels until it
             interpolated.
@@ -72,9 +72,9 @@ class Correlation:
 
     Attributes:
         name: name of the measure; value: the correlation; lower, upper: its interval.
-        least, most: smallest and largest correlation with one model removed (jackknife). They show
-            if a single model causes the correlation, which the interval does not. None if it is
-            undefined without one of the models, as the others do not vary.
+        least, most: smallest and largest correlation with one model removed (jackknife), which show
+            whether a single model causes the correlation. None if the correlation is undefined
+            without one of the models, because the others do not vary.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Correlation:
         return f"{self.least:.2f} to {self.most:.2f}"
 
 
-def pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
+def label_pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
     """Pair the points that differ in their labels only, where both have an EMC.
 
     Several seeds of one model are averaged into one pair, as they are not independent models.
@@ -112,10 +112,10 @@ def pairs(statuses: Sequence[PointStatus]) -> list[Pair]:
             pair = _pair(points["original"], points["random"])
             if math.isfinite(pair.gap):
                 models.setdefault(json.dumps(model, sort_keys=True), []).append(pair)
-    return [_mean(seeds) for seeds in models.values()]
+    return [_mean_pair(seeds) for seeds in models.values()]
 
 
-def _mean(seeds: Sequence[Pair]) -> Pair:
+def _mean_pair(seeds: Sequence[Pair]) -> Pair:
     """Average over seeds: geometric mean for EMC, arithmetic mean for accuracy and gap."""
 
     def geometric(samples: Sequence[int]) -> int:
@@ -125,7 +125,7 @@ def _mean(seeds: Sequence[Pair]) -> Pair:
         seeds[0],
         emc_true=geometric([pair.emc_true for pair in seeds]),
         emc_random=geometric([pair.emc_random for pair in seeds]),
-        bound=_joint(*(pair.bound for pair in seeds)),
+        bound=_joint_bound(*(pair.bound for pair in seeds)),
         test_accuracy=fmean(pair.test_accuracy for pair in seeds),
         gap=fmean(pair.gap for pair in seeds),
     )
@@ -150,19 +150,19 @@ def _pair(true: PointStatus, random: PointStatus) -> Pair:
         params=record.header.params,
         emc_true=emc_or_bound(true.estimate),
         emc_random=emc_or_bound(random.estimate),
-        bound=_joint(_BOUND[true.estimate.censored], _INVERSE[random.estimate.censored]),
+        bound=_joint_bound(_BOUND[true.estimate.censored], _INVERSE[random.estimate.censored]),
         test_accuracy=evaluation["test_accuracy"],
         gap=evaluation["gap"],
     )
 
 
-def _joint(*bounds: Bound) -> Bound:
+def _joint_bound(*bounds: Bound) -> Bound:
     """Return the type of bound of a ratio or mean, from those of its parts."""
     kinds = {bound for bound in bounds if bound != "none"}
     return "unknown" if len(kinds) > 1 else kinds.pop() if kinds else "none"
 
 
-def exact(model_pairs: Sequence[Pair]) -> list[Pair]:
+def uncensored_pairs(model_pairs: Sequence[Pair]) -> list[Pair]:
     """Return the pairs without a censored EMC, as a correlation cannot include bounds."""
     return [pair for pair in model_pairs if not pair.censored]
 
@@ -175,14 +175,14 @@ def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]
     percentile bootstrap interval over models and the jackknife range.
 
     Args:
-        model_pairs: one per model; those with a censored EMC are ignored (see :func:`exact`).
+        model_pairs: one per model; those with a censored EMC are ignored.
         outcome: ``test_accuracy`` or ``gap``.
 
     Returns:
         The correlations that are defined: none for fewer than ``MIN_PAIRS`` pairs, or if
         ``excess`` or the outcome does not vary.
     """
-    exact_pairs = exact(model_pairs)
+    exact_pairs = uncensored_pairs(model_pairs)
     if len(exact_pairs) < MIN_PAIRS:
         return []
     excess = np.array([pair.excess for pair in exact_pairs])
@@ -212,12 +212,12 @@ def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]
     return results
 
 
-def by_family(model_pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+def pairs_by_family(model_pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
     """Group exact pairs by family, for families with at least ``MIN_PAIRS``; ``all`` has all pairs.
 
     A family that contains all pairs is omitted, as it equals ``all``.
     """
-    exact_pairs = exact(model_pairs)
+    exact_pairs = uncensored_pairs(model_pairs)
     families: dict[str, list[Pair]] = {"all": exact_pairs}
     for pair in exact_pairs:
         families.setdefault(pair.family, []).append(pair)

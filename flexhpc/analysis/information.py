@@ -10,14 +10,14 @@ import numpy as np
 from scipy.special import stdtrit
 
 from flexhpc.search import History
-from flexhpc.search.history import counted
+from flexhpc.search.history import accepted_probes
 from flexhpc.store.record import ProbeSummary
 
 _NEAR = 1.1
-"""Maximum ratio of the n of probes that are averaged."""
+"""Maximum ratio of the n of two probes that are averaged."""
 
 
-def information(n: int, accuracy: float, classes: int) -> float:
+def label_information(n: int, accuracy: float, classes: int) -> float:
     """Return the mutual information (bits) between n uniform random labels and the predictions.
 
     n [log2 C + a log2 a + (1 - a) log2((1 - a) / (C - 1))] for accuracy a among C classes, assuming
@@ -36,7 +36,7 @@ class StoredBits:
     """Information (bits) that a network stores, at the n where it stores most.
 
     Attributes:
-        most: mean over the probes within a factor of ``_NEAR`` of that n.
+        most: mean information over the probes within a factor of ``_NEAR`` of that n.
         low, high: 90 % interval of that mean by Student's t, None for a single probe. It is not
             corrected for the selection of the largest of several means.
     """
@@ -51,7 +51,7 @@ class StoredBits:
         return StoredBits(most=self.most / size, low=low, high=high)
 
 
-def most_information(history: History, classes: int) -> StoredBits | None:
+def max_label_information(history: History, classes: int) -> StoredBits | None:
     """Return the information (bits) that a network stores, at the n where it stores most.
 
     The maximum over n follows Morris et al. 2025 (arXiv 2505.24832). The value at an n is the mean
@@ -59,17 +59,17 @@ def most_information(history: History, classes: int) -> StoredBits | None:
     an n twice, and the maximum over single probes would be biased upwards.
 
     Args:
-        history: finished probes, in any order; those rejected by a convergence gate do not count.
+        history: finished probes, in any order; those rejected by a convergence gate are ignored.
         classes: number of classes, at least 2.
 
     Returns:
-        None while no probe counts.
+        None if all probes were rejected, or none has finished.
     """
-    probes = counted(history)
-    return _most([(p.n, information(p.n, 1 - p.n_errors / p.n, classes)) for p in probes])
+    probes = accepted_probes(history)
+    return _max_bits([(p.n, label_information(p.n, 1 - p.n_errors / p.n, classes)) for p in probes])
 
 
-def most_of_tokens(
+def max_token_information(
     probes: Iterable[ProbeSummary], length: int, vocabulary: int
 ) -> StoredBits | None:
     """Return the information (bits) about random tokens, at the n where a network stores most.
@@ -77,7 +77,7 @@ def most_of_tokens(
     n sequences of ``length`` tokens from a vocabulary of V contain n length log2 V bits. Encoded
     with the network they take n length loss / ln 2 bits; the network stores the difference (Morris
     et al. 2025, arXiv 2505.24832, section 3.1). Probes of similar n are averaged as in
-    :func:`most_information`.
+    :func:`max_label_information`.
 
     Args:
         probes: finished probes, with the loss per token (nats).
@@ -89,10 +89,10 @@ def most_of_tokens(
         for p in probes
         if math.isfinite(p.loss)
     ]
-    return _most(stored)
+    return _max_bits(stored)
 
 
-def _most(stored: Sequence[tuple[int, float]]) -> StoredBits | None:
+def _max_bits(stored: Sequence[tuple[int, float]]) -> StoredBits | None:
     """Return the largest mean of bits over similar n, from pairs of n and bits."""
     if not stored:
         return None

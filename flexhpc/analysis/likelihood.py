@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from flexhpc.search.fit_curve import posterior, quantile_of
+from flexhpc.search.fit_curve import estimand_level, posterior
 from flexhpc.store.status import PointStatus
 
 Floats = NDArray[np.float64]
@@ -27,11 +27,11 @@ _BELOW, _ABOVE = math.log(1 / 4), math.log(1.5)
 """Limits beyond which a posterior equals its prior: the lower one in log n, the upper one in
 log(n / number of samples)."""
 _OPEN = 0.2
-"""Fraction of the maximum likelihood above which an end counts as open."""
+"""Fraction of the maximum likelihood above which an end is open."""
 _SILENT = 0.005
-"""Product of two likelihoods at an end above which their ratio counts as unknown."""
+"""Product of two likelihoods at an end above which their ratio is unknown."""
 SAME = 0.1
-"""Two EMCs count as the same if their ratio lies between 1 / 1.1 and 1.1."""
+"""Two EMCs are the same if their ratio lies between 1 / 1.1 and 1.1."""
 _SCATTERS = np.array([0.0, 0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0])
 _USUAL_SCATTER = 0.2
 """Grid of the standard deviation of log ratios between seeds, and the scale of its half-normal
@@ -50,7 +50,7 @@ def likelihood_of(status: PointStatus) -> Floats:
     assert status.estimate is not None
     n_limit = status.record.header.n_limit
     curve = posterior(status.history, n_limit)
-    level = curve.level_set(quantile_of(status.estimate.estimand))
+    level = curve.level_set(estimand_level(status.estimate.estimand))
     log_level = np.log(np.maximum(level, math.exp(LOG_EMC[0])))
     cell = np.clip((log_level - LOG_EMC[0]) / STEP, 0, len(LOG_EMC) - 1.001)
     left, part = cell.astype(int), cell % 1
@@ -73,7 +73,7 @@ def is_open(likelihood: Floats) -> tuple[bool, bool]:
     return bool(likelihood[0] > _OPEN), bool(likelihood[-1] > _OPEN)
 
 
-def of_ratio(above: Floats, below: Floats) -> Floats | None:
+def ratio_likelihood(above: Floats, below: Floats) -> Floats | None:
     """Return the likelihood of the log ratio of two EMCs on :data:`LOG_RATIO`, with maximum 1.
 
     None where both are (nearly) open at the same end, as their ratio may then have any value.
@@ -89,8 +89,9 @@ def of_ratio(above: Floats, below: Floats) -> Floats | None:
     return np.asarray(ratio / ratio.max())
 
 
-def blurred(likelihoods: Floats, deviation: float) -> Floats:
-    """Return the likelihoods of the means around which values are normally distributed.
+def blur(likelihoods: Floats, deviation: float) -> Floats:
+    """Convert likelihoods of values to those of the mean around which they are normally
+    distributed.
 
     Args:
         likelihoods: likelihoods of the values, (..., cells).
@@ -106,10 +107,10 @@ def blurred(likelihoods: Floats, deviation: float) -> Floats:
     )
 
 
-def stacked(likelihoods: Sequence[Floats]) -> Floats:
+def stack_likelihoods(likelihoods: Sequence[Floats]) -> Floats:
     """Stack likelihoods into an array (likelihoods, cells), with a floor of 1e-6.
 
-    The floor accounts for the tails of a measured likelihood being uncertain themselves.
+    The floor accounts for the uncertainty of the tails of a measured likelihood.
     """
     return np.maximum(np.array(likelihoods), 1e-6)
 
@@ -147,11 +148,11 @@ def mean_ratio(sizes: Sequence[Sequence[Floats]], level: float) -> MeanRatio:
         sizes: for each size, the likelihood of the log ratio of each seed on ``LOG_RATIO``.
         level: probability of the interval.
     """
-    products = [stacked(ratios) for ratios in sizes]
+    products = [stack_likelihoods(ratios) for ratios in sizes]
     single = sum(map(len, products)) == 1  # a single pair cannot determine the seed scatter
     scatters = _SCATTERS[:1] if single else _SCATTERS
     logs = np.array([
-        [np.log(blurred(product, scatter)).sum(axis=0) for product in products]
+        [np.log(blur(product, scatter)).sum(axis=0) for product in products]
         for scatter in scatters
     ])  # fmt: skip
     likelihoods = np.exp(logs - logs.max(axis=2, keepdims=True))

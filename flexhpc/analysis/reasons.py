@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from flexhpc.config import Search
 from flexhpc.config.sections.search import Walk
 from flexhpc.search import Estimate
-from flexhpc.search.history import counted
+from flexhpc.search.history import accepted_probes
 from flexhpc.store.status import PointStatus
 
 REASONS = {
     "all fitted": "every probe on all available samples fitted",
     "limit reached": "probes failed, but the estimate reached the number of available samples",
     "none failed": "no probe failed, but none used all available samples",
-    "too few fitted": "some probes fitted, but at no n as many as the search requires",
+    "too few fitted": "some probes fitted, but at no n a majority",
     "none fitted": "no probe fitted",
 }
-"""Reasons for censoring, as a short key and a full text. The first three apply to right-censored
-points, whose EMC may be larger, the other two to left-censored points, whose EMC may be smaller."""
+"""Reasons for censoring: short key -> full text. The first three apply to right-censored points,
+the other two to left-censored points."""
 WIDER = "the interval is wider than the tolerance"
 ONE_TRAINING = (
     "one training per n: the bracket depends on single trainings, and another seed may end "
@@ -30,7 +30,8 @@ AT_EDGE = (
 )
 NO_RESULT = "its worker ended without a result"
 _MIN_GROUP = 3
-"""Minimum number of points without a probe that share one line if they failed for one reason."""
+"""Minimum number of points without a probe that are reported in one line if they failed for one
+reason."""
 
 Failures = dict[str, list[PointStatus]]
 """Failed points by error message."""
@@ -41,7 +42,7 @@ def why_bound(status: PointStatus) -> str:
     record, estimate = status.record, status.estimate
     if record is None or estimate is None or estimate.censored == "none":
         return ""
-    probes = counted(status.history)
+    probes = accepted_probes(status.history)
     if estimate.censored == "left":
         return "too few fitted" if any(probe.fit for probe in probes) else "none fitted"
     n_limit = record.header.n_limit
@@ -57,7 +58,7 @@ def is_bound(status: PointStatus) -> bool:
     return status.estimate is not None and status.estimate.censored != "none"
 
 
-def bounds(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
+def censored_by_reason(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
     """Group censored points by reason; return pairs of the full text and the points."""
     by_reason: dict[str, list[PointStatus]] = {reason: [] for reason in REASONS}
     for status in statuses:
@@ -65,10 +66,11 @@ def bounds(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]
     return [(text, by_reason[reason]) for reason, text in REASONS.items() if by_reason[reason]]
 
 
-def wider(search: Search, estimate: Estimate) -> bool | None:
+def exceeds_tolerance(search: Search, estimate: Estimate) -> bool | None:
     """Return whether the interval exceeds the tolerance; None without a tolerance or an interval.
 
-    The ends of an interval are whole numbers of samples, so each may lie one sample further out.
+    The ends of an interval are rounded outwards to whole samples, so each may be one sample too
+    wide.
     """
     tolerance = getattr(search, "tolerance", None)
     if tolerance is None or estimate.censored != "none" or estimate.emc_hi is None:
@@ -90,7 +92,7 @@ def ending_text(status: PointStatus) -> str:
     ending: str = estimate.ended_by
     if ending == "tolerance" and isinstance(status.point.search, Walk):
         ending = "bracket"
-    return f"{ending} (wide)" if wider(status.point.search, estimate) else ending
+    return f"{ending} (wide)" if exceeds_tolerance(status.point.search, estimate) else ending
 
 
 def warnings(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
@@ -99,7 +101,7 @@ def warnings(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatu
     for status in statuses:
         if status.estimate is not None:
             search = status.point.search
-            if wider(search, status.estimate):
+            if exceeds_tolerance(search, status.estimate):
                 groups[WIDER].append(status)
             if isinstance(search, Walk) and search.seeds_per_n == 1:
                 groups[ONE_TRAINING].append(status)
@@ -115,13 +117,14 @@ def warning_lines(statuses: Sequence[PointStatus]) -> list[str]:
     ]
 
 
-def tuned(statuses: Sequence[PointStatus]) -> bool:
+def any_tuned(statuses: Sequence[PointStatus]) -> bool:
     """Return whether any point tunes a key."""
     return any(len(status.point.arms) > 1 for status in statuses)
 
 
 def best_text(status: PointStatus) -> str:
-    """Format the best values of tuned keys and the probability that they are: ``lr=0.031, 88%``.
+    """Format the best values of tuned keys and their probability of being the best: ``lr=0.031,
+    88%``.
 
     A value at an end of its range is marked: ``lr=0.3 (edge), 62%``. Empty if no key is tuned and
     before the first estimate.
@@ -145,7 +148,7 @@ def at_edge(status: PointStatus) -> bool:
     return bool(status.point.arms[estimate.arm].edges)
 
 
-def failures(statuses: Sequence[PointStatus]) -> Failures:
+def failures_by_message(statuses: Sequence[PointStatus]) -> Failures:
     """Group the failed points by error message."""
     by_message: Failures = {}
     for status in statuses:
@@ -155,13 +158,13 @@ def failures(statuses: Sequence[PointStatus]) -> Failures:
 
 
 def common_failures(statuses: Sequence[PointStatus]) -> tuple[Failures, list[PointStatus]]:
-    """Separate the points that share one line from those that need one each.
+    """Separate the points that are reported together from the other points.
 
     Returns:
         The points that failed for a common reason before any probe finished, by reason, and the
         other points in their order.
     """
-    by_message = failures([status for status in statuses if not status.probes])
+    by_message = failures_by_message([status for status in statuses if not status.probes])
     common = {text: points for text, points in by_message.items() if len(points) >= _MIN_GROUP}
     ids = {status.point.id for points in common.values() for status in points}
     return common, [status for status in statuses if status.point.id not in ids]
@@ -177,10 +180,13 @@ def common_failure_lines(common: Failures) -> list[str]:
 
 def failure_lines(statuses: Sequence[PointStatus]) -> list[str]:
     """Return one line per reason: ``failed: width=4 and 23 more: no such file``."""
-    return [f"failed: {names(points)}: {text}" for text, points in failures(statuses).items()]
+    return [
+        f"failed: {points_text(points)}: {text}"
+        for text, points in failures_by_message(statuses).items()
+    ]
 
 
-def names(points: Sequence[PointStatus]) -> str:
+def points_text(points: Sequence[PointStatus]) -> str:
     """Return the label of the first point and the number of further ones."""
     return _label(points[0]) + (f" and {len(points) - 1} more" if len(points) > 1 else "")
 

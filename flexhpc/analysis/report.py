@@ -15,11 +15,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flexhpc.analysis import generalization, reasons, results, text
 from flexhpc.analysis.answer import answer
-from flexhpc.analysis.comparison import Effect, compared
+from flexhpc.analysis.comparison import Effect, comparisons
 from flexhpc.analysis.conflicts import conflict_notes
-from flexhpc.analysis.details import MAX_POINTS, as_script, details_of
+from flexhpc.analysis.details import MAX_POINTS, details_of, script_json
 from flexhpc.analysis.figures import report_figures
-from flexhpc.analysis.figures.chart import Chart, ReportFigure, Spec, library
+from flexhpc.analysis.figures.chart import Chart, ReportFigure, Spec, vega_script
 from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.figures.point import fit_spec, loss_spec
 from flexhpc.analysis.figures.ratios import RATIOS, ratio_figure
@@ -29,7 +29,7 @@ from flexhpc.analysis.scaling_law import PowerLaw, power_laws
 from flexhpc.atomic import read_json, write_atomic
 from flexhpc.config.point import plain_text
 from flexhpc.errors import InputError, PointError
-from flexhpc.search.fit_curve import quantile_of
+from flexhpc.search.fit_curve import estimand_level
 from flexhpc.search.history import LEVEL
 from flexhpc.store import RunFolder
 from flexhpc.store.status import PointStatus
@@ -118,15 +118,15 @@ def write_report(
         masks: points whose masks are used for sample scores, each with its run; ignored if there
             are more than 500.
     """
-    statuses = results.with_errors(statuses, eps)
+    statuses = results.with_eps_estimates(statuses, eps)
     rows = [results.row_of(status) for status in statuses]
     effects = _effects(statuses, specs)
-    statuses = text.trimmed(statuses)
+    statuses = text.without_shared_entries(statuses)
     done = [status for status in statuses if status.state == "done"]
     bounded = sum(map(reasons.is_bound, done))
     probes = [probe for s in statuses if s.record for probe in s.record.probes]
     sources = dict.fromkeys(s.point.data.model_dump().get("source", "") for s in statuses)
-    models = generalization.pairs(statuses)
+    models = generalization.label_pairs(statuses)
     ratios = ReportFigure(
         name="ratios", title="Ratios", caption=RATIOS, draw=lambda _: ratio_figure(effects)
     )
@@ -147,13 +147,13 @@ def write_report(
         level=LEVEL,
         css=_file("report.css"),
         script=_file("report.js"),
-        library=library(),
+        library=vega_script(),
         specs=specs,
         provenance=provenance,
         # header
         sources=", ".join(map(str, sources)) if len(sources) <= _MAX_SOURCES else "",
         estimand=_estimand(statuses),
-        took=text.span(sum(probe.seconds for probe in probes)),
+        took=text.duration_text(sum(probe.seconds for probe in probes)),
         devices=", ".join(sorted({p.machine["device"] for p in probes if "device" in p.machine})),
         measured=len(done) - bounded,
         bounded=bounded,
@@ -161,19 +161,19 @@ def write_report(
         probes=len(probes),
         cost=sum(probe.cost for probe in probes),
         answer=answer(statuses, effects),
-        failures=reasons.failures(statuses),
-        names=reasons.names,
+        failures=reasons.failures_by_message(statuses),
+        names=reasons.points_text,
         # figures
         figures=figures,
-        details=as_script(details_of(statuses)),
+        details=script_json(details_of(statuses)),
         in_detail=MAX_POINTS,
-        templates=as_script({"fit": fit_spec(), "loss": loss_spec()}),
+        templates=script_json({"fit": fit_spec(), "loss": loss_spec()}),
         # tables
         points=[(s, {**row, **s.point.swept}) for s, row in zip(statuses, rows, strict=True)],
         swept=list(dict.fromkeys(key for status in statuses for key in status.point.swept)),
-        csv=as_script(csv.splitlines()),
+        csv=script_json(csv.splitlines()),
         further=_further(rows),
-        best=reasons.best_text if reasons.tuned(statuses) else None,
+        best=reasons.best_text if reasons.any_tuned(statuses) else None,
         estimate=text.estimate_text,
         emc=text.emc_text,
         ratio=text.ratio_text,
@@ -182,7 +182,7 @@ def write_report(
         text=plain_text,
         cell=_cell,
         warnings=reasons.warnings(statuses),
-        bounds=reasons.bounds(statuses),
+        bounds=reasons.censored_by_reason(statuses),
         notes=conflict_notes(statuses),
         effects=effects,
         laws=_laws(statuses),
@@ -190,11 +190,11 @@ def write_report(
         interpolated=generalization.interpolation_text(statuses),
         correlations=[
             (family, len(pairs), outcome, generalization.correlations(pairs, key))
-            for family, pairs in generalization.by_family(models).items()
+            for family, pairs in generalization.pairs_by_family(models).items()
             for key, outcome in (("test_accuracy", "test accuracy"), ("gap", "gap"))
         ],
         pairs=len(models),
-        omitted=len(models) - len(generalization.exact(models)),
+        omitted=len(models) - len(generalization.uncensored_pairs(models)),
         min_pairs=generalization.MIN_PAIRS,
     )
     write_atomic(folder / "index.html", page)
@@ -204,7 +204,7 @@ def write_report(
 def _effects(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effect]:
     """Return the comparisons; none if a spec names a key or value that other runs lack."""
     try:
-        return compared(statuses, specs)
+        return comparisons(statuses, specs)
     except InputError:
         return []
 
@@ -217,7 +217,7 @@ def _estimand(statuses: Sequence[PointStatus]) -> str:
     (kind,) = kinds
     if kind == "last_fit":
         return "the last n before the first that failed"
-    part = "half" if kind == "n50" else f"{quantile_of(kind):.0%}"
+    part = "half" if kind == "n50" else f"{estimand_level(kind):.0%}"
     return f"the n at which {part} of the trainings fit all of their n samples"
 
 
@@ -257,7 +257,7 @@ def _figure(figure: ReportFigure, spec: Spec, folder: Path) -> dict[str, Any]:
         )
     return {
         "name": figure.name, "title": figure.title, "caption": figure.caption, "svg": drawn,
-        "spec": as_script(spec if interactive else None), "interactive": interactive,
+        "spec": script_json(spec if interactive else None), "interactive": interactive,
     }  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""Results rows, one per point, as CSV, JSON or Parquet; EMC at training errors chosen later."""
+"""Results rows, one per point, as CSV, JSON or Parquet; EMC at training errors chosen after the
+run."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from flexhpc.analysis.conflicts import conflict_chance
-from flexhpc.analysis.information import StoredBits, most_information, most_of_tokens
-from flexhpc.analysis.reasons import at_edge, why_bound, wider
+from flexhpc.analysis.information import StoredBits, max_label_information, max_token_information
+from flexhpc.analysis.reasons import at_edge, exceeds_tolerance, why_bound
 from flexhpc.analysis.text import BOUNDS
 from flexhpc.config.sections.data import RandomTokens
 from flexhpc.config.sections.search import eps_name
@@ -61,7 +62,7 @@ def row_of(status: PointStatus) -> Row:
         row |= {key: getattr(estimate, key) for key in COLUMNS if hasattr(estimate, key)}
         row |= {
             "width_of_curve": estimate.width[1] if estimate.width else None,
-            "wider_than_asked": wider(status.point.search, estimate),
+            "wider_than_asked": exceeds_tolerance(status.point.search, estimate),
             "emc_per_param": estimate.emc / params if params else None,
             "emc_per_param_bound": BOUNDS[estimate.censored],
             "emc_per_bit": estimate.emc / bits if bits else None,
@@ -82,7 +83,7 @@ def row_of(status: PointStatus) -> Row:
 
 
 def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits | None:
-    """Return the most information (bits per parameter) about random labels or tokens.
+    """Return the maximum information (bits per parameter) about random labels or tokens.
 
     None for all other labels: they can be predicted from the inputs, so that fitting them does not
     measure storage. Also None for a trainer without a network, and before the first probe.
@@ -91,22 +92,22 @@ def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits 
     if not record.header.params:
         return None
     if isinstance(data, RandomTokens):
-        most = most_of_tokens(record.probes, data.length, data.vocabulary)
+        most = max_token_information(record.probes, data.length, data.vocabulary)
     elif data.labels != "random" or record.header.classes < 2:
         return None
     else:
-        most = most_information(status.history, record.header.classes)
+        most = max_label_information(status.history, record.header.classes)
     return None if most is None else most.per(record.header.params)
 
 
 def _touched(record: PointRecord, gate: str) -> int | None:
-    """Count failed probes that a gate found not to be at a minimum; None if the gate is off."""
+    """Count the failed probes that a gate detected; None if the gate is off."""
     values = [probe.metrics.get(f"touched_{gate}") for probe in record.probes]
     known = [value for value in values if value is not None]
     return int(sum(known)) if known else None
 
 
-def measurements(row: Row) -> dict[str, float]:
+def numeric_columns(row: Row) -> dict[str, float]:
     """Return the finite numbers among the measured columns (those after the swept keys).
 
     Booleans become 1 or 0.
@@ -160,7 +161,7 @@ def as_parquet(rows: Sequence[Row]) -> bytes:
     return bytes(pandas.DataFrame(columns).to_parquet(index=False))
 
 
-def with_errors(statuses: Sequence[PointStatus], eps: Sequence[float]) -> list[PointStatus]:
+def with_eps_estimates(statuses: Sequence[PointStatus], eps: Sequence[float]) -> list[PointStatus]:
     """Add an estimate for each of these training errors to the points.
 
     Estimates for training errors that the spec requested are not changed.

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flexhpc.analysis.samples import SampleScores, title
+from flexhpc.analysis.samples import SampleScores, group_title
 from flexhpc.config.sections.data import Images
 from flexhpc.data import load_samples
 from flexhpc.data.places import no_downloads
@@ -64,7 +64,7 @@ class SampleView:
 
 
 def view_of(scores: SampleScores) -> SampleView | None:
-    """Return the view of samples; None if the data are not images or not available locally.
+    """Return the view of samples; None if the data are not images or not available on this machine.
 
     Downloads nothing and calls no user code. Also None if no sample was missed, or if the training
     set does not have as many samples as the scores, is not stored as uint8, or is larger than
@@ -102,7 +102,7 @@ def view_of(scores: SampleScores) -> SampleView | None:
         for weights in (scores.drawn, missed, scores.expected)
     )
     return SampleView(
-        title=title(scores),
+        title=group_title(scores),
         hardest=pictures[: len(hardest)],
         easiest=pictures[len(hardest) :],
         classes=[

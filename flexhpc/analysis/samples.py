@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexhpc.config import Point
-from flexhpc.config.point import short
+from flexhpc.config.point import short_text
 from flexhpc.errors import InputError
 from flexhpc.search.history import UNINFORMATIVE
 from flexhpc.store import Masks, RunFolder, read_masks
@@ -64,8 +64,8 @@ class SampleScores:
         n_total: number of samples in the training set; trainings: number of counted trainings.
         point: the first of the points.
         drawn: number of trainings that drew the sample, (n_total,).
-        blocks: share in failures: a training that missed m samples counts 1 / m for each of them,
-            so the sum over samples is the number of trainings that did not fit, (n_total,).
+        blocks: share in failures: a training that missed m samples adds 1 / m to each of them, so
+            the sum over samples is the number of trainings that did not fit, (n_total,).
         unseen, unseen_right: number of trainings that evaluated the sample without having drawn it
             (``record.unseen``), and of these the ones that classified it correctly, (n_total,).
         watched, never_right: number of trainings that drew the sample and counted forgetting events
@@ -76,8 +76,8 @@ class SampleScores:
             (n_total,).
         by_n: numbers of draws and of fits, (2, n_total), by n rounded down to a power of two.
         half_missed, half_expected, half_variance: number of misses, and its expectation and
-            variance if each training had missed samples at random, over every second training and
-            over the others, (2, n_total). Their differences show how reliable a score is.
+            variance if each training had missed samples at random, for each half of the trainings
+            (alternating), (2, n_total). Their differences show how reliable a score is.
     """
 
     def __init__(self, name: dict[str, str], n_total: int, point: Point | None = None) -> None:
@@ -94,7 +94,7 @@ class SampleScores:
         """Add the trainings of one point to the counts.
 
         Args:
-            masks: masks of its probes; counted: which of these probes are to be counted.
+            masks: masks of its probes; counted: which of these probes to use.
         """
         for row in np.flatnonzero(counted[: len(masks.n)]):
             drawn = unpack(masks.subset[row], self.n_total)
@@ -173,7 +173,7 @@ class SampleScores:
         return _ratio(self.forgotten, self.forgotten_expected)
 
     def hardest(self, count: int) -> NDArray[np.int64]:
-        """Return the ids of the hardest samples, hardest first; those missed once do not count."""
+        """Return the ids of the samples missed more than once, hardest first."""
         known = np.flatnonzero(self.missed > 1)
         order = np.lexsort((-self.drawn[known], -self.hardness[known]))
         return known[order[:count]]
@@ -212,17 +212,17 @@ def scores_of(
         by: keys of the spec by whose values points are grouped, such as ``model.family``.
 
     Raises:
-        InputError: no point has one of these keys, or there is no finished training.
+        InputError: no point has one of these keys, or no training has finished.
         PointError: a file is corrupt.
     """
     groups: dict[str, SampleScores] = {}
     trained = [(run, status) for run, status in points if status.record and status.record.probes]
     for key in by:
         if trained and all(status.point.value(key) is None for _, status in trained):
-            raise InputError(f"--by {key}: no point has such a key")
+            raise InputError(f"--by {key}: no point has this key")
     for run, status in trained:
         assert status.record is not None
-        name = _data(status.point) | {key: status.point.value(key) or "" for key in by}
+        name = _data_and_labels(status.point) | {key: status.point.value(key) or "" for key in by}
         key = json.dumps([status.record.header.data_fingerprint, name], sort_keys=True)
         if key not in groups:
             n_total = status.record.header.n_total
@@ -254,7 +254,7 @@ def _agreement(first: SampleScores, second: SampleScores) -> Agreement:
     correlation = _correlation(first.hardness[known], second.hardness[known])
     noisy = not min(reliability) > _MIN_RELIABILITY
     return Agreement(
-        first=kind_of(first), second=kind_of(second), samples=int(known.sum()),
+        first=group_name(first), second=group_name(second), samples=int(known.sum()),
         correlation=correlation, reliability=reliability,
         corrected=None if noisy else min(correlation / math.sqrt(math.prod(reliability)), 1.0),
     )  # fmt: skip
@@ -282,7 +282,7 @@ def frame_of(groups: Sequence[SampleScores]) -> pd.DataFrame:
     return frame[[*(name for name in frame if name not in by_n), *by_n]]
 
 
-def _data(point: Point) -> dict[str, str]:
+def _data_and_labels(point: Point) -> dict[str, str]:
     """Return the data set of a point with its swept data keys, and its labels."""
     data = point.data.model_dump(mode="json")
     labels = str(data.get("labels", ""))
@@ -291,19 +291,21 @@ def _data(point: Point) -> dict[str, str]:
     if labels and labels != "original":
         labels += f", seed {point.seed}"  # labels depend on the seed, so seeds are separate groups
     swept = {k: v for k, v in point.swept.items() if k.startswith("data.") and k not in _NAMED}
-    more = "".join(f", {short(key, value)}" for key, value in swept.items() if value is not None)
+    more = "".join(
+        f", {short_text(key, value)}" for key, value in swept.items() if value is not None
+    )
     return {"data": data["source"] + more, "labels": labels}
 
 
-def title(scores: SampleScores) -> str:
+def group_title(scores: SampleScores) -> str:
     """Return a one-line description of a group."""
     labels = f"labels {scores.name['labels']}" if scores.name["labels"] else ""
-    name = ", ".join(filter(None, (scores.name["data"], labels, kind_of(scores))))
+    name = ", ".join(filter(None, (scores.name["data"], labels, group_name(scores))))
     drawn = int((scores.drawn > 0).sum())
     return f"{name}: {drawn:,} samples drawn, in {scores.trainings:,} trainings"
 
 
-def kind_of(scores: SampleScores) -> str:
+def group_name(scores: SampleScores) -> str:
     """Format the values of the keys by which points were grouped."""
     kinds = {key: value for key, value in scores.name.items() if key not in _DATA_KEYS}
     return ", ".join(f"{key.split('.')[-1]} {value}" for key, value in kinds.items())

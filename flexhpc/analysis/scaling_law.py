@@ -13,10 +13,10 @@ from flexhpc.analysis.likelihood import (
     LOG_EMC,
     STEP,
     Floats,
-    blurred,
+    blur,
     is_open,
     likelihood_of,
-    stacked,
+    stack_likelihoods,
 )
 from flexhpc.analysis.reasons import is_bound
 from flexhpc.search.history import LEVEL
@@ -125,11 +125,11 @@ def _law(name: Mapping[str, str], points: Sequence[PointStatus], level: float) -
     centre = float((x.min() + x.max()) / 2)
     log_emc = [math.log(max(s.estimate.emc, 1)) for s in points if s.estimate]
     heights = np.linspace(min(log_emc) - 1.5, max(log_emc) + 1.5, _HEIGHTS)
-    likelihoods = stacked([likelihood_of(status) for status in points])
+    likelihoods = stack_likelihoods([likelihood_of(status) for status in points])
     steps = np.gradient(_SCATTERS)
     logs = []
     for scatter, step in zip(_SCATTERS, steps, strict=True):
-        known = np.log(blurred(likelihoods, scatter))
+        known = np.log(blur(likelihoods, scatter))
         log = np.zeros((_HEIGHTS, len(_SLOPES)))
         for log_params, likelihood in zip(x, known, strict=True):
             predicted = heights[:, None] + _SLOPES * (log_params - centre)

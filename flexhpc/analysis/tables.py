@@ -11,14 +11,21 @@ from rich.table import Table
 from rich.text import Text
 
 from flexhpc.analysis.reasons import (
+    any_tuned,
     best_text,
     common_failure_lines,
     common_failures,
     ending_text,
-    tuned,
     warning_lines,
 )
-from flexhpc.analysis.text import bracket_text, eps_text, estimate_text, ratio_text, span, trimmed
+from flexhpc.analysis.text import (
+    bracket_text,
+    duration_text,
+    eps_text,
+    estimate_text,
+    ratio_text,
+    without_shared_entries,
+)
 from flexhpc.config.point import plain_text
 from flexhpc.config.sections.compare import Compare
 from flexhpc.store.status import PointStatus
@@ -32,7 +39,7 @@ _WIDE = 200
 _GAP = 2
 """Spaces between columns."""
 _SAMPLED_CELLS = 200
-"""Maximum number of cells that are read to choose where to cut a column."""
+"""Maximum number of cells that are compared to choose where to shorten a column."""
 _MIN_NAME = 16
 _MIN_SWEPT, _MAX_SWEPT = 5, 16
 """Range of the minimum width (characters) to which the column of a swept key may be cut."""
@@ -106,7 +113,7 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def _fitted(cells: Sequence[str | Text], room: int) -> list[Text]:
-    """Cut the cells that are too long, at the position that keeps most of them distinct."""
+    """Shorten the cells that are too long, at the position that keeps most of them distinct."""
     head = None
     if any(len(cell) > room for cell in cells):
         heads = sorted(range(1, room - 1), key=lambda head: abs(head - room // 3))
@@ -117,7 +124,7 @@ def _fitted(cells: Sequence[str | Text], room: int) -> list[Text]:
 
 
 def cut(name: str, width: int, head: int | None = None) -> str:
-    """Cut the middle out of a long name, as points more often differ in the ends of their names.
+    """Shorten a long name in its middle, because names of points often differ at their ends.
 
     Args:
         name: name of a point; width: maximum width (characters).
@@ -167,7 +174,7 @@ def results_table(statuses: Sequence[PointStatus], width: int = _WIDE) -> Table:
     for eps in dict.fromkeys(eps for e in estimates if e for eps in e.by_eps):
         cells = [eps_text(e.by_eps.get(eps)) if e else "" for e in estimates]
         columns.append(_number(f"EMC eps {eps}", cells, 8))
-    if tuned(statuses):
+    if any_tuned(statuses):
         columns.append(Column(name="best at", cells=[best_text(s) for s in statuses], rank=6))
     columns += [
         Column(name="status", cells=[status.state for status in statuses], rank=3),
@@ -185,10 +192,10 @@ def print_results(
         statuses: status of each point; points that failed for a common reason before any probe
             finished have no row.
         compare: comparisons requested by the spec.
-        reasons: whether to print the reasons for which such points failed.
+        reasons: whether to print the reasons why such points failed.
     """
     console = make_console()
-    short = trimmed(statuses)
+    short = without_shared_entries(statuses)
     common, others = common_failures(short)
     if others:
         console.print(results_table(others, console.width))
@@ -196,9 +203,14 @@ def print_results(
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if compare:
-        from flexhpc.analysis.comparison import decided, effects  # takes a third of a second
+        from flexhpc.analysis.comparison import (  # takes a third of a second
+            effects_of,
+            with_verdicts,
+        )
 
-        if compared := decided([e for request in compare for e in effects(statuses, request)]):
+        if compared := with_verdicts(
+            [e for request in compare for e in effects_of(statuses, request)]
+        ):
             console.print()
             print_effects(compared, console)
 
@@ -252,7 +264,7 @@ def status_view(
         rows: maximum number of lines; None for no limit.
         reasons: False if the caller prints the reasons.
     """
-    common, others = common_failures(trimmed(statuses))
+    common, others = common_failures(without_shared_entries(statuses))
     lines = [Text(x, style="red") for x in common_failure_lines(common)] if reasons else []
     if not others:
         return Group(*lines)
@@ -306,7 +318,7 @@ def _progress(status: PointStatus) -> dict[str, str]:
         "n": str(progress["n"]),
         "epoch": f"{epoch}/{epochs}" if epochs else str(epoch),
         "train acc": f"{1 - progress['n_errors'] / progress['n']:.1%}",
-        "probe left": f"<= {span(left)}" if epochs else "",
+        "probe left": f"<= {duration_text(left)}" if epochs else "",
     }
 
 

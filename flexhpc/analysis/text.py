@@ -83,15 +83,15 @@ def bracket_text(bracket: Bracket) -> str:
     return f"{low or '.'} - {high or '.'}"
 
 
-def span(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Format a duration: ``42 s``, ``3 min``, ``5.2 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def trimmed(statuses: Sequence[PointStatus]) -> list[PointStatus]:
-    """Remove the entries that all swept mappings of a key have in common from the points.
+def without_shared_entries(statuses: Sequence[PointStatus]) -> list[PointStatus]:
+    """Remove the entries that are equal in all swept mappings of a key from the points.
 
     Of ``{optimizer: sgd, steps: 2000, weight_decay: 0.01}`` and ``{optimizer: sgd, steps: 2000}``,
     the first becomes ``{weight_decay: 0.01}``. A mapping that would become empty keeps its first

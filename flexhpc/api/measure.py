@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from flexhpc.api.runs import Measurement, run_of
 from flexhpc.api.sweep import sweep_errors
 from flexhpc.atomic import write_atomic
-from flexhpc.custom.code import keep
+from flexhpc.custom.code import register_object
 from flexhpc.custom.live import source_hash
 from flexhpc.data.custom import arrays_of
 from flexhpc.errors import InputError, PointError
@@ -92,7 +92,7 @@ def measure(
     if model is not None:
         fixed["model"] = _model(model, version, folder)
     if callable(trainer := fixed["training"].get("trainer")):
-        fixed["training"]["trainer"] = _registered("trainer", trainer, version, folder)
+        fixed["training"]["trainer"] = _register("trainer", trainer, version, folder)
     if labels is not None:
         fixed["data"]["labels"] = labels
     if tolerance is not None:
@@ -113,15 +113,15 @@ def measure(
                 stop=str(jobs / "stop"), python=python_version(), flexhpc=version_of("flexhpc"),
                 owner=None, threads=threads, probes_at_once=1, retries=2, checkpoint_every=60.0,
             )  # fmt: skip
-            with _progress_bar(progress) as update, _threads_restored():
+            with _progress_bar(progress) as update, _restored_threads():
                 measure_here(task, prepared.points[0], update)
         statuses = StatusReader(prepared.run, prepared.points).read()
         measured = run_of(prepared.run, statuses)[0]
-        return measured if folder is not None else measured.held()
+        return measured if folder is not None else measured.with_masks_in_memory()
 
 
 @contextmanager
-def _threads_restored() -> Iterator[None]:
+def _restored_threads() -> Iterator[None]:
     threads = torch.get_num_threads()
     try:
         yield
@@ -139,13 +139,13 @@ def _model(
         return dict(model)
     if not callable(model) or isinstance(model, torch.nn.Module):
         raise InputError(
-            "model: must be a function that returns an untrained network, as lambda: Net(), not a "
+            "model: must be a function that returns an untrained network (lambda: Net()), not a "
             "network"
         )
-    return {"family": _registered("model", model, version, folder)}
+    return {"family": _register("model", model, version, folder)}
 
 
-def _registered(
+def _register(
     key: str, code: Callable[..., Any], version: str | int | None, folder: Path | None
 ) -> str:
     """Register an object of this process; return its name for the spec."""
@@ -158,7 +158,7 @@ def _registered(
             )
         identity = f"{os.getpid()}"
     name = getattr(code, "__name__", type(code).__name__)
-    return keep(name if name.isidentifier() else key, identity, code)
+    return register_object(name if name.isidentifier() else key, identity, code)
 
 
 def _data(data: Any) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def _data(data: Any) -> dict[str, Any]:
     for array in arrays:
         content.update(f"{array.shape} {array.dtype.str}".encode())
         content.update(np.ascontiguousarray(array).data)  # avoids a copy
-    return {"source": keep("arrays", content.hexdigest()[:16], arrays)}
+    return {"source": register_object("arrays", content.hexdigest()[:16], arrays)}
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from flexhpc.analysis.results import row_of
 from flexhpc.analysis.text import emc_text
 from flexhpc.errors import InputError, PointError
 from flexhpc.search import Estimate
-from flexhpc.search.fit_curve import FitCurve, posterior, quantile_of
+from flexhpc.search.fit_curve import FitCurve, estimand_level, posterior
 from flexhpc.store import Masks, RunFolder, read_masks
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 
@@ -33,16 +33,16 @@ class Measurement:
     Attributes:
         run: run folder in which it is stored.
         status: the point, its record and its estimate.
-        own_masks: masks held in memory, if the run folder is temporary.
+        masks_in_memory: masks held in memory, if the run folder is temporary.
     """
 
     run: RunFolder
     status: PointStatus
-    own_masks: Masks | None = None
+    masks_in_memory: Masks | None = None
 
-    def held(self) -> Measurement:
-        """Return a copy that holds the masks in memory, so that the file may be removed."""
-        return replace(self, own_masks=self.masks)
+    def with_masks_in_memory(self) -> Measurement:
+        """Return a copy with the masks in memory, so that the file may be removed."""
+        return replace(self, masks_in_memory=self.masks)
 
     @property
     def estimate(self) -> Estimate:
@@ -110,7 +110,7 @@ class Measurement:
     @property
     def masks(self) -> Masks:
         """Samples drawn and fitted by each training; rows as in :attr:`probes`."""
-        return self.own_masks or read_masks(self.run.point(self.status.point.id))
+        return self.masks_in_memory or read_masks(self.run.point(self.status.point.id))
 
     @property
     def fit_curve(self) -> FitCurve:
@@ -127,7 +127,7 @@ class Measurement:
 
         curve = self.fit_curve
         cells = np.random.default_rng(seed).choice(len(curve.weight), size, p=curve.weight)
-        return curve.level_set(quantile_of(self.estimate.estimand))[cells]
+        return curve.level_set(estimand_level(self.estimate.estimand))[cells]
 
     def plot(self) -> Chart:
         """Plot every training and the fit curve.
@@ -175,7 +175,7 @@ class Run:
 
     @property
     def results(self) -> pd.DataFrame:
-        """The results table, one row per point; docs/results.md describes the columns."""
+        """The results table, one row per point; see docs/reading.md and docs/concepts.md."""
         import pandas as pd
 
         return pd.DataFrame([row_of(m.status) for m in self.measurements])
@@ -199,14 +199,14 @@ class Run:
         """
         import pandas as pd
 
-        from flexhpc.analysis.comparison import decided, effects
+        from flexhpc.analysis.comparison import effects_of, with_verdicts
         from flexhpc.config.sections.compare import Compare
 
         if isinstance(within, str):
-            raise InputError(f"within: must be a list of keys, as [{within!r}]")
+            raise InputError(f"within: must be a list of keys, such as [{within!r}]")
         keys = None if within is None else list(within)
         compare = Compare(by=by, baseline=baseline, within=keys)
-        compared = decided(effects([m.status for m in self], compare))
+        compared = with_verdicts(effects_of([m.status for m in self], compare))
         return pd.DataFrame([effect.row() for effect in compared])
 
     def samples(self, by: Sequence[str] = ()) -> pd.DataFrame:
@@ -216,7 +216,7 @@ class Run:
             by: keys of the spec; samples are scored separately for each of their values.
 
         Raises:
-            InputError: there is no training yet, or a point does not have the key.
+            InputError: no training has finished yet, or no point has one of the keys.
         """
         from flexhpc.analysis.samples import frame_of, scores_of
 

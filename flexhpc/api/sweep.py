@@ -10,7 +10,7 @@ from typing import Any
 
 from flexhpc.analysis.tables import make_console
 from flexhpc.api.runs import Run, run_of
-from flexhpc.config.loading import GIVEN
+from flexhpc.config.loading import VALUES_NAME
 from flexhpc.errors import InputError
 from flexhpc.launch.load_profile import load_profile
 from flexhpc.launch.prepare import prepare
@@ -55,4 +55,6 @@ def sweep_errors() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError([re.sub(rf"^{GIVEN}:\d+: ", "", line) for line in error.lines]) from None
+        raise InputError(
+            [re.sub(rf"^{VALUES_NAME}:\d+: ", "", line) for line in error.lines]
+        ) from None

@@ -51,7 +51,7 @@ def compare(
     Points that differ only in this key form a pair; ratios are averaged over pairs, which differ
     in seeds and sizes.
     """  # fmt: skip
-    from flexhpc.analysis.comparison import decided, effects, within_of
+    from flexhpc.analysis.comparison import effects_of, grouping_keys, with_verdicts
     from flexhpc.analysis.figures.layout import SIZES
     from flexhpc.analysis.scaling_law import power_laws
     from flexhpc.analysis.tables import make_console, print_effects, print_laws
@@ -63,7 +63,7 @@ def compare(
     with_slopes = slopes or samples is not None
     comparisons = _comparisons(by, baseline, within, statuses, requested, needed=not with_slopes)
     if with_slopes:
-        keys = dict.fromkeys(k for c in comparisons for k in (*within_of(statuses, c), c.by))
+        keys = dict.fromkeys(k for c in comparisons for k in (*grouping_keys(statuses, c), c.by))
         laws = power_laws(statuses, [key for key in keys if key.split(".")[-1] not in SIZES])
         if as_json:
             typer.echo(json.dumps([law.row(samples) for law in laws], indent=1))
@@ -72,7 +72,7 @@ def compare(
         else:
             typer.echo("no exponent: it requires three sizes with an EMC")
         return
-    compared = decided([e for compare in comparisons for e in effects(statuses, compare)])
+    compared = with_verdicts([e for compare in comparisons for e in effects_of(statuses, compare)])
     if as_json:
         typer.echo(json.dumps([effect.row() for effect in compared], indent=1))
     elif compared:
@@ -88,13 +88,13 @@ def _comparisons(
     """Return the comparisons to make: from the options, else from the specs, else suggested ones.
 
     Raises:
-        InputError: there is no key to compare, though it is needed.
+        InputError: no key to compare is given or suggested, but one is needed.
     """
-    from flexhpc.analysis.comparison import suggested
+    from flexhpc.analysis.comparison import suggested_comparison
     from flexhpc.config.sections.compare import Compare
 
     changes = {key: value for key, value in (("baseline", baseline), ("within", within)) if value}
-    default = None if by is not None or requested else suggested(statuses)
+    default = None if by is not None or requested else suggested_comparison(statuses)
     comparisons = [Compare(by=by)] if by is not None else [default] if default else requested
     if not comparisons and needed:
         keys = dict.fromkeys(key for status in statuses for key in status.point.swept)

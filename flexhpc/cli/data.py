@@ -30,7 +30,9 @@ def prepare_data(
     target: Annotated[
         str | None, typer.Option("--target", help="Column, array or ending of the classes.")
     ] = None,
-    side: Annotated[int | None, typer.Option("--side", help="Resize images to it.")] = None,
+    side: Annotated[
+        int | None, typer.Option("--side", help="Resize images to this side length.")
+    ] = None,
     colour: Annotated[str | None, typer.Option("--colour", help="grey or rgb.")] = None,
     overrides: Annotated[
         list[str] | None,
@@ -40,7 +42,7 @@ def prepare_data(
         Path | None, typer.Option("--out", help="The file; by default data/NAME.packed.")
     ] = None,
 ) -> None:
-    """Pack a data set into one file that opens in milliseconds; use it as data.root (or path)."""
+    """Pack a data set into one file that opens in milliseconds; set data.root (or path) to it."""
     from flexhpc.data.prepare import prepare
 
     options = {"root": root, "path": path, "target": target, "side": side, "colour": colour}
@@ -54,10 +56,10 @@ def check_data(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of data prepare.")],
 ) -> None:
     """Verify the checksums of a packed file."""
-    from flexhpc.data.packed import check
+    from flexhpc.data.packed import verify_packed
 
     with _as_input(), _Progress() as progress:
-        packed = check(file, progress)
+        packed = verify_packed(file, progress)
     _print_packed(packed)
 
 
@@ -99,6 +101,6 @@ def _print_packed(packed: Packed) -> None:
     shape = "x".join(map(str, train.shape))
     test_size = f"{len(test.labels):,} to test" if test is not None else "no test set"
     typer.echo(
-        f"{packed.path}: fine, {len(train.labels):,} samples of {shape}, {test_size}, "
+        f"{packed.path}: valid, {len(train.labels):,} samples of {shape}, {test_size}, "
         f"{packed.size / 1e6:,.1f} MB, fingerprint {packed.source.summary.fingerprint}"
     )

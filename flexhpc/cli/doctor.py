@@ -57,19 +57,20 @@ def doctor() -> None:
 def examine() -> Iterator[Check]:
     """Run the checks and yield each result as it is available; importing torch takes seconds."""
     checks = {
-        "python": _python, "packages": _packages, "torch": _torch, "gpu": _gpu, "slurm": _slurm,
-        "containers": _containers, "tracking": _tracking, "data": _data, "disk": _disk,
+        "python": _check_python, "packages": _check_packages, "torch": _check_torch,
+        "gpu": _check_gpu, "slurm": _check_slurm, "containers": _check_containers,
+        "tracking": _check_tracking, "data": _check_data, "disk": _check_disk,
     }  # fmt: skip
     for name, check in checks.items():
         level, finding = check()
         yield Check(name=name, level=level, finding=finding)
 
 
-def _python() -> tuple[Level, str]:
+def _check_python() -> tuple[Level, str]:
     return "ok", f"{platform.python_version()} at {sys.executable}"
 
 
-def _packages() -> tuple[Level, str]:
+def _check_packages() -> tuple[Level, str]:
     """Check all packages except torch, which has a separate check."""
     others = {name: version for name, version in packages().items() if name != "torch"}
     installed = ", ".join(f"{name} {version}" for name, version in others.items() if version)
@@ -82,7 +83,7 @@ def _packages() -> tuple[Level, str]:
     return "ok", installed
 
 
-def _torch() -> tuple[Level, str]:
+def _check_torch() -> tuple[Level, str]:
     try:
         import torch
 
@@ -96,7 +97,7 @@ def _torch() -> tuple[Level, str]:
     return ("ok", build) if total == 64.0 else ("bad", f"{build}; a matrix product is wrong")
 
 
-def _gpu() -> tuple[Level, str]:
+def _check_gpu() -> tuple[Level, str]:
     try:
         import torch
 
@@ -104,13 +105,13 @@ def _gpu() -> tuple[Level, str]:
     except ImportError:
         return "note", "unknown without torch"
     if (kind := available_accelerator()) is None:
-        return "note", "none that torch can use; points run on the CPU"
+        return "note", "no GPU that torch can use; points run on the CPU"
     count = torch.accelerator.device_count()
     names = [device_name(torch.device(kind.type, index)) for index in range(count)]
     return "ok", ", ".join(names)
 
 
-def _slurm() -> tuple[Level, str]:
+def _check_slurm() -> tuple[Level, str]:
     if shutil.which("sbatch") is None:
         return "note", "no sbatch; sweeps run on this machine"
     output, error = _run(["sinfo", "--noheader", "--format=%P %D %t"], timeout=10)
@@ -124,7 +125,7 @@ def _slurm() -> tuple[Level, str]:
     return "ok", "; ".join(output) or "no partitions"
 
 
-def _containers() -> tuple[Level, str]:
+def _check_containers() -> tuple[Level, str]:
     if (inside := image()) is not None:
         return "ok", f"inside {inside}"
     tools = [name for name in ("apptainer", "podman", "docker") if shutil.which(name)]
@@ -160,7 +161,7 @@ def _run(command: list[str], *, timeout: float) -> tuple[list[str], list[str]]:
     return output, (errors or ["no error message"]) if done.returncode else []
 
 
-def _tracking() -> tuple[Level, str]:
+def _check_tracking() -> tuple[Level, str]:
     """Check that sqlite, which MLflow uses, works in this folder: it needs working file locks."""
     import sqlite3
 
@@ -177,12 +178,12 @@ def _tracking() -> tuple[Level, str]:
     return "ok", "sqlite works in this folder"
 
 
-def _data() -> tuple[Level, str]:
-    from flexhpc.data.places import roots
+def _check_data() -> tuple[Level, str]:
+    from flexhpc.data.places import search_folders
 
     locations = ["digits (built in)"]
     for source, pattern in _FILES.items():
-        for root in roots(source, None):
+        for root in search_folders(source, None):
             system = root.is_absolute() and any(root.glob("train-images-idx3-ubyte*"))
             if system or any(root.glob(pattern)):
                 locations.append(f"{source} in {root}")
@@ -190,7 +191,7 @@ def _data() -> tuple[Level, str]:
     return "ok", ", ".join(locations)
 
 
-def _disk() -> tuple[Level, str]:
+def _check_disk() -> tuple[Level, str]:
     free = shutil.disk_usage(os.getcwd()).free / 1e9
     if free <= 1:
         return "bad", f"{free:.1f} GB free here; make room, runs need at least 1 GB"

@@ -29,7 +29,7 @@ def masks(
     agreement: Annotated[
         bool,
         typer.Option(
-            "--agreement", help="With --by: do its values agree on which samples are hard?"
+            "--agreement", help="With --by: test whether the same samples are hard for all values."
         ),
     ] = False,
     top: Annotated[int, typer.Option("--top", min=1, help="Rows of each table.")] = 20,
@@ -38,7 +38,7 @@ def masks(
 ) -> None:
     """Show per sample how often it was drawn, missed and blocked a fit; hardest first.
 
-    A table shows the hardest; csv, json and parquet hold every sample, by its global id.
+    A table shows the hardest; csv, json and parquet contain every sample, with its global id.
     """
     from flexhpc.analysis.samples import agreements, frame_of, scores_of
     from flexhpc.store.status import read_runs
@@ -71,7 +71,7 @@ def _bytes(frame: pd.DataFrame, form: Format) -> bytes:
 
 def _print(scores: SampleScores, top: int) -> None:
     """Print the hardest samples of one group as a table."""
-    from flexhpc.analysis.samples import title
+    from flexhpc.analysis.samples import group_title
     from flexhpc.analysis.tables import make_console
 
     ids = scores.hardest(top)
@@ -93,7 +93,7 @@ def _print(scores: SampleScores, top: int) -> None:
         columns["never right"] = [f"{scores.never_right[i]}/{scores.watched[i]}" for i in ids]
         columns["forgetting"] = [f"{forgetting[i]:.1f}" for i in ids]
     console = make_console()
-    console.print(title(scores), highlight=False)
+    console.print(group_title(scores), highlight=False)
     console.print(_table(columns, console.width))
     never = int((scores.drawn > 0).sum() - (scores.missed > 0).sum())
     console.print(f"{never:,} of the samples drawn were fitted by every training", highlight=False)

@@ -19,7 +19,7 @@ Spec = Annotated[
     Path,
     typer.Argument(
         metavar="SPEC",
-        help="A sweep spec (YAML), or the name of one that comes with flexhpc (`flexhpc specs`).",
+        help="A sweep spec (YAML), or the name of one shipped with flexhpc (`flexhpc specs`).",
         parser=lambda text: resolve("specs", Path(text)),
     ),
 ]
@@ -31,12 +31,12 @@ def run_folder(text: str) -> Path:
     Called while options are parsed, so that a wrong name fails before heavy imports.
 
     Raises:
-        InputError: there is no such run folder.
+        InputError: the run folder does not exist.
     """
     for path in (Path(text), Path("runs") / text):
         if (path / "sweep.yaml").is_file():
             return path
-    raise InputError(f"{text}: not a run folder (it has no sweep.yaml); runs lie in runs/NAME")
+    raise InputError(f"{text}: not a run folder (it has no sweep.yaml); runs are in runs/NAME")
 
 
 Run = Annotated[
@@ -57,7 +57,7 @@ ProfileFile = Annotated[
     typer.Option(
         "--profile",
         metavar="PROFILE",
-        help="Where and how to run (YAML), or the name of a profile that comes with flexhpc.",
+        help="Where and how to run (YAML), or the name of a profile shipped with flexhpc.",
         parser=lambda text: resolve("profiles", Path(text)),
     ),
 ]

@@ -42,7 +42,7 @@ def probe(
         raise InputError(f"--arm {arm}: the point has arms 0 to {len(chosen.arms) - 1}")
 
     from flexhpc.data import load_samples
-    from flexhpc.measuring.point import parameters
+    from flexhpc.measuring.point import parameter_count
     from flexhpc.measuring.probe import choose_device, run_probe
     from flexhpc.search import Probe
     from flexhpc.training import Callbacks, Group
@@ -50,11 +50,9 @@ def probe(
     device = choose_device(threads=1)
     samples = load_samples(chosen.data, chosen.seed)
     if n > len(samples.pool):
-        raise InputError(
-            f"--n {n}: there are {len(samples.pool)} samples in {samples.dataset.name}"
-        )
+        raise InputError(f"--n {n}: {samples.dataset.name} has only {len(samples.pool)} samples")
     typer.echo(f"point {chosen.index} {chosen.id} {chosen.label}")
-    count = parameters(chosen, samples)
+    count = parameter_count(chosen, samples)
     size = f"{count:,} parameters, " if count else ""
     typer.echo(f"{size}n={n}, seed {chosen.seed}, on {device}")
 

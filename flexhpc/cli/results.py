@@ -24,7 +24,7 @@ from flexhpc.cli.options import (
     training_errors,
     write_output,
 )
-from flexhpc.imports import quick_imports
+from flexhpc.imports import imports_without_gc
 
 if TYPE_CHECKING:
     from flexhpc.store.status import PointStatus
@@ -36,7 +36,7 @@ _SLOW_IMPORTS = ("jinja2", "vl_convert", "flexhpc.analysis.report")
 def status(
     run: Run,
     as_json: Json = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep showing it.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Update it continuously.")] = False,
 ) -> None:
     """Show the status of every point, from the run's files and the queue of the cluster."""
     from flexhpc.analysis.tables import make_console, status_row, status_view
@@ -48,7 +48,7 @@ def status(
     reader, queue = StatusReader(folder, points), QueueStatus(folder)
     statuses = queue.merge(reader.read())
     if queue.unavailable:
-        typer.echo(f"{queue.unavailable}; this is what the files say", err=True)
+        typer.echo(f"{queue.unavailable}; showing the status from the run's files", err=True)
     if as_json:
         typer.echo(json.dumps([status_row(s) for s in statuses], indent=1))
         _exit_if_failed(statuses)
@@ -76,14 +76,14 @@ def results(
         as_json,
         as_parquet,
         row_of,
-        with_errors,
+        with_eps_estimates,
     )
     from flexhpc.analysis.tables import print_results
     from flexhpc.store.status import StatusReader, open_run
 
     errors = training_errors(eps)
     folder, sweep, points = open_run(run)
-    statuses = with_errors(StatusReader(folder, points).read(), errors)
+    statuses = with_eps_estimates(StatusReader(folder, points).read(), errors)
     if form is Format.table:
         print_results(statuses, sweep.compare, reasons=False)
         _exit_if_failed(statuses)
@@ -139,7 +139,7 @@ def prepare_report() -> Iterator[None]:
     """
     with contextlib.suppress(Exception):
         for module in _SLOW_IMPORTS:
-            with quick_imports():
+            with imports_without_gc():
                 import_module(module)
             yield
         from flexhpc.analysis.figures.chart import start_renderer

@@ -89,7 +89,7 @@ def ui(
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
     socket: Annotated[
         bool,
-        typer.Option("--socket", help="Serve on a Unix socket that only you can reach."),
+        typer.Option("--socket", help="Serve on a Unix socket that only you can access."),
     ] = False,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -101,7 +101,7 @@ def ui(
     page = page_of(folder, sweep.name)
     address = private_socket() if socket else None
     if address is not None:
-        typer.echo("Run this on your own machine, and then open the address there:")
+        typer.echo("Run this command on your machine, then open the address there:")
         typer.echo(f"ssh -N -L {port}:{shlex.quote(str(address))} {platform.node()}")
     typer.echo(f"http://127.0.0.1:{port}{page}")
     serve(folder, port, address)

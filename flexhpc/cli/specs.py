@@ -23,7 +23,7 @@ def validate(
 ) -> None:
     """Check a sweep spec; print all errors at once."""
     from flexhpc.config import checked
-    from flexhpc.launch.plan import counted
+    from flexhpc.launch.plan import count_text
 
     _, points = checked(spec, overrides or ())
     if load:
@@ -33,8 +33,8 @@ def validate(
         if errors := [f"{spec}: {message}" for error, message in problems if error]:
             raise InputError(errors)
         for _, message in problems:
-            typer.echo(f"not here: {message}")
-    typer.echo(f"{spec}: valid, {counted(len(points), 'point')}")
+            typer.echo(f"not on this machine: {message}")
+    typer.echo(f"{spec}: valid, {count_text(len(points), 'point')}")
 
 
 def plan(
@@ -56,17 +56,17 @@ def plan(
 
 
 def specs(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One to print.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Spec to print.")] = None,
 ) -> None:
-    """List the specs that come with flexhpc, or print one: flexhpc specs NAME > mine.yaml."""
+    """List the specs shipped with flexhpc, or print one: flexhpc specs NAME > mine.yaml."""
     texts = {spec: (folder("specs") / f"{spec}.yaml").read_text() for spec in names("specs")}
     if name is None:
         for spec, text in texts.items():
-            typer.echo(f"{spec:24} {_expected(text)}")
+            typer.echo(f"{spec:24} {_expected_result(text)}")
         return
     if name not in texts:
-        raise InputError(f"{name}: unknown spec; there are {', '.join(texts)}")
-    typer.echo(_without_make(texts[name]), nl=False)
+        raise InputError(f"{name}: unknown spec; use one of {', '.join(texts)}")
+    typer.echo(_with_flexhpc_command(texts[name]), nl=False)
 
 
 def schema() -> None:
@@ -76,7 +76,7 @@ def schema() -> None:
     typer.echo(json.dumps(sweep_schema(), indent=1))
 
 
-def _without_make(text: str) -> str:
+def _with_flexhpc_command(text: str) -> str:
     """Replace the ``make`` command in the header of a spec by the ``flexhpc`` command."""
 
     def command(make: re.Match[str]) -> str:
@@ -87,7 +87,7 @@ def _without_make(text: str) -> str:
     return re.sub(pattern, command, text)
 
 
-def _expected(text: str) -> str:
+def _expected_result(text: str) -> str:
     """Return the first sentence after ``Expected:`` in the header of a spec, or of the header."""
     comment = " ".join(line[1:].strip() for line in text.splitlines() if line.startswith("#"))
     expected = comment.partition("Expected: ")[2] or comment

@@ -14,7 +14,7 @@ from flexhpc.cli.specs import plan
 from flexhpc.errors import PointError
 
 if TYPE_CHECKING:
-    from flexhpc.launch.sweep import Followed
+    from flexhpc.launch.sweep import SweepResult
     from flexhpc.store.status import PointStatus
 
 
@@ -35,9 +35,9 @@ def sweep(
     if dry_run:
         plan(spec, overrides, profile, runs)
         if isinstance(settings, SlurmProfile):
-            from flexhpc.launch.sweep import scripts
+            from flexhpc.launch.sweep import batch_scripts
 
-            for script in scripts(prepare(spec, overrides or (), runs), settings):
+            for script in batch_scripts(prepare(spec, overrides or (), runs), settings):
                 typer.echo(f"\n{script}", nl=False)
         return
     from flexhpc.analysis.tables import make_console
@@ -47,11 +47,11 @@ def sweep(
     for name in prepared.edited:
         typer.echo(f"{name} was edited since this run was started; its points are measured again")
     if detach:
-        summary = launch.detached(prepared, settings)
+        summary = launch.start_detached(prepared, settings)
         typer.echo(f"{summary}; `flexhpc status {prepared.run.path}` follows it")
         uri = settings.tracking_uri
-        where = "" if uri in (None, "none") else f" --uri {uri}"
-        typer.echo(f"MLflow is filled by `flexhpc sync {prepared.run.path}{where}`")
+        option = "" if uri in (None, "none") else f" --uri {uri}"
+        typer.echo(f"`flexhpc sync {prepared.run.path}{option}` logs the results to MLflow")
         return
     report_errors: list[Exception] = []
 
@@ -71,7 +71,7 @@ def sweep(
     _conclude(prepared.run.path, followed, report_errors)
 
 
-def _conclude(path: Path, followed: Followed, report_errors: list[Exception]) -> None:
+def _conclude(path: Path, followed: SweepResult, report_errors: list[Exception]) -> None:
     """Print the results table and the failures; exit with the corresponding status.
 
     Args:
@@ -83,8 +83,8 @@ def _conclude(path: Path, followed: Followed, report_errors: list[Exception]) ->
         typer.Exit: the sweep was interrupted, or points failed.
         Exception: the error from writing the report, if there is one.
     """
-    from flexhpc.analysis.comparison import requested_by
-    from flexhpc.analysis.reasons import failures, names
+    from flexhpc.analysis.comparison import requested_comparisons
+    from flexhpc.analysis.reasons import failures_by_message, points_text
     from flexhpc.analysis.tables import print_results
     from flexhpc.launch.follower import tracking_warnings
     from flexhpc.launch.logs import log_tail
@@ -92,14 +92,14 @@ def _conclude(path: Path, followed: Followed, report_errors: list[Exception]) ->
 
     statuses = followed.statuses
     run = RunFolder(path)
-    compare = [] if followed.interrupted else requested_by(run.spec.read_text())
+    compare = [] if followed.interrupted else requested_comparisons(run.spec.read_text())
     print_results(statuses, compare, reasons=followed.interrupted)
     for line in tracking_warnings(run):
         typer.echo(line, err=True)
     if followed.interrupted:
         line = "interrupted; the same command resumes"
-        if followed.goes_on:
-            line = f"no longer watched; the jobs continue, `flexhpc cancel {path}` stops them"
+        if followed.jobs_continue:
+            line = f"no longer followed; the jobs continue, `flexhpc cancel {path}` stops them"
         typer.echo(line, err=True)
         raise typer.Exit(INTERRUPTED)
     for error in report_errors:
@@ -107,9 +107,9 @@ def _conclude(path: Path, followed: Followed, report_errors: list[Exception]) ->
     typer.echo(f"report: {run.report / 'index.html'}\nMLflow: flexhpc ui {path}")
     quoted = set()
     failed = [replace(s, state="failed") for s in statuses if s.state != "done"]
-    for message, points in failures(failed).items():
+    for message, points in failures_by_message(failed).items():
         status = points[0]
-        typer.echo(f"failed: {names(points)}: {message}", err=True)
+        typer.echo(f"failed: {points_text(points)}: {message}", err=True)
         if status.log and status.log not in quoted:
             quoted.add(status.log)
             log = Path(status.log)

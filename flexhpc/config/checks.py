@@ -1,4 +1,4 @@
-"""Checks across sections, made when the spec is read and not later in a run."""
+"""Checks across sections, made when the spec is read."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from flexhpc.config.variants import choice, variants
 
 
 def known_shape(data: Data) -> tuple[tuple[int, ...], int, int] | None:
-    """Return (shape of a sample, classes, training samples), or None if files must be read to know
-    it."""
+    """Return (shape of a sample, classes, training samples); None if they are unknown without
+    reading files."""
     known = data.static_info
     if known is None:
         return None
@@ -35,7 +35,7 @@ def known_shape(data: Data) -> tuple[tuple[int, ...], int, int] | None:
     return shape, classes, known.size - round(known.size * data.test_fraction)
 
 
-def generalizes(data: Data) -> bool:
+def can_generalize(data: Data) -> bool:
     """Return whether generalization to unseen samples is possible with this data."""
     informative = data.labels != "random" and data.inputs in ("original", "permuted")
     return informative and not data.tokens
@@ -47,7 +47,7 @@ def check_point(
     """Yield the problems of sections that cannot be combined; ``training`` is None if invalid."""
     yield from _labels(data)
     yield from _shapes(data, model)
-    if evaluate.enabled and generalizes(data):
+    if evaluate.enabled and can_generalize(data):
         yield from _evaluate(evaluate, data, training)
     yield from _record(record, data, training)
     if training is not None:
@@ -81,7 +81,7 @@ def _training(model: Model, training: Procedure) -> Problems:
         yield "training.optimizer", problem
 
 
-def _too_many(n: int, data: Data) -> Iterator[str]:
+def _exceeds_data(n: int, data: Data) -> Iterator[str]:
     """Yield a problem if the training set has fewer than n samples."""
     known = known_shape(data)
     if known is not None and n > known[2]:
@@ -92,13 +92,13 @@ def _evaluate(evaluate: Evaluate, data: Data, training: Procedure | None) -> Pro
     size_key = f"evaluate.{evaluate.size_key}"
     if not data.test_fraction and not data.has_test_set:
         yield size_key, f"{data.source} has no test set; give data.test_fraction, such as 0.2"
-    for problem in _too_many(evaluate.n or 0, data):
+    for problem in _exceeds_data(evaluate.n or 0, data):
         yield "evaluate.n", f"{problem}, or full: true"
     if training is not None and not isinstance(training, Training):
         yield size_key, "has no effect with a custom trainer, which returns no network; remove it"
     warmup = training.warmup if isinstance(training, Training) else None
     if evaluate.steps is not None and warmup is not None and warmup >= evaluate.steps:
-        problem = f"training.warmup takes {warmup} updates and never ends within {evaluate.steps}"
+        problem = f"must exceed training.warmup ({warmup} updates), not {evaluate.steps}"
         yield "evaluate.steps", f"{problem}; use more"
 
 
@@ -111,7 +111,7 @@ def _record(record: Record, data: Data, training: Procedure | None) -> Problems:
             yield "record.unseen", "is not supported with a custom trainer; remove it"
         if data.tokens:
             yield "record.unseen", "has no effect with random tokens; remove it"
-        for problem in _too_many(record.unseen, data):
+        for problem in _exceeds_data(record.unseen, data):
             yield "record.unseen", problem
 
 
@@ -142,7 +142,7 @@ def _shapes(data: Data, model: Model) -> Problems:
         problem = f"compound resizes images, {data.source} gives vectors"
         yield "model.scaling", f"{problem}; use width, depth or both"
     if data.n_max is not None:
-        for problem in _too_many(data.n_max, data):
+        for problem in _exceeds_data(data.n_max, data):
             yield "data.n_max", f"{problem}, or remove it"
     if (known := known_shape(data)) is None:
         return

@@ -1,4 +1,4 @@
-"""One section of a point, for every combination of its tuned values."""
+"""Validated section of a point, with one variant per combination of its tuned values."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flexhpc.config.identity import canonical, plain
-from flexhpc.config.nested import Keys, merge_defaults, put
+from flexhpc.config.identity import canonical_json, id_values
+from flexhpc.config.nested import Keys, merge_defaults, with_value
 from flexhpc.config.sections.base import FILLED, Section
 from flexhpc.config.sections.custom import CustomCode
 from flexhpc.config.sections.model import Model
 from flexhpc.config.sections.training import BUDGETS, Procedure
-from flexhpc.config.tune import MOST_ARMS, Arm, ladder, nuisances, split_tuned
+from flexhpc.config.tune import MAX_ARMS, Arm, split_tuned, tunable_keys, values_to_try
 from flexhpc.config.validation import Report, show, validate
 from flexhpc.config.variants import choice
-from flexhpc.custom.code import NAME, Code, find
+from flexhpc.custom.code import NAME, Code, find_code
 from flexhpc.errors import one_line
 
 
@@ -83,7 +83,7 @@ def entry(
     if cls is None:
         validate(choice(name), given, report)
         return None
-    tried = _tried(name, cls, requests, report)
+    tried = _values_to_try(name, cls, requests, report)
     if tried is None:
         return None
     names = [".".join((name, *path)) for path in tried]
@@ -101,7 +101,7 @@ def entry(
         invalid((filled_key,), "is set by flexhpc; remove it")
     if issubclass(cls, CustomCode) and re.match(NAME, variant):
         try:
-            code = (frozen.code.get(variant) if frozen else None) or find(variant, folder)
+            code = (frozen.code.get(variant) if frozen else None) or find_code(variant, folder)
             pinned = given.get("version") is not None
             filled = {"folder": code.folder, "code": None if pinned else code.hash}
         except (LookupError, OSError) as error:
@@ -110,7 +110,7 @@ def entry(
     for combination in itertools.product(*tried.values()):
         chosen = given
         for path, value in zip(tried, combination, strict=True):
-            chosen = put(chosen, path, value)
+            chosen = with_value(chosen, path, value)
         full = _with_defaults(cls, chosen, defaults) if defaults else chosen
         if check and defaults:  # defaults are not keys that the user wrote
             validate(choice(name), chosen | filled, invalid)
@@ -119,11 +119,11 @@ def entry(
             return None
         arms.append((dict(zip(names, combination, strict=True)), section))
     first = arms[0][1]
-    content = plain(first)
+    content = id_values(first)
     for path, several in tried.items():
-        content = put(content, path, {"tune": several})
+        content = with_value(content, path, {"tune": several})
     dotted = dict(zip(names, tried.values(), strict=True))
-    return Entry(section=first, text=canonical(content), tried=dotted, arms=arms)
+    return Entry(section=first, text=canonical_json(content), tried=dotted, arms=arms)
 
 
 def _with_defaults(
@@ -140,25 +140,25 @@ def _with_defaults(
     return merge_defaults({k: v for k, v in defaults.items() if k not in omitted}, values)
 
 
-def _tried(
+def _values_to_try(
     name: str, cls: type[Section], requests: dict[Keys, Any], report: Report
 ) -> dict[Keys, list[float]] | None:
     """Return the values of each tuned key; report problems, return None if there are any."""
-    tunable, tried = nuisances(cls), {}
+    tunable, tried = tunable_keys(cls), {}
     for path, request in requests.items():
         if path not in tunable:
             keys = ", ".join(f"{name}.{'.'.join(key)}" for key in tunable) or "none"
             report(path, f"cannot be tuned ({show(request)}); tunable keys of {name}: {keys}")
             continue
-        values = ladder(request, tunable[path])
+        values = values_to_try(request, tunable[path])
         if isinstance(values, str):
             report(path, values)
         else:
             tried[path] = values
     if len(tried) < len(requests):
         return None
-    if (count := math.prod(map(len, tried.values()))) > MOST_ARMS:
-        report(next(iter(tried)), f"{count} combinations are tuned; at most {MOST_ARMS}")
+    if (count := math.prod(map(len, tried.values()))) > MAX_ARMS:
+        report(next(iter(tried)), f"{count} combinations are tuned; at most {MAX_ARMS}")
         return None
     return tried
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from flexhpc.config.entry import Frozen
-from flexhpc.config.identity import HASH_VERSION, canonical, digest
+from flexhpc.config.identity import HASH_VERSION, canonical_json, digest
 from flexhpc.config.nested import merge_defaults
 from flexhpc.config.point import Point
 from flexhpc.config.sections.base import FILLED, Section, inner_section
@@ -19,7 +19,7 @@ from flexhpc.config.variants import DEFAULT_VARIANT, KEYS
 from flexhpc.config.yaml_reader import Dumper
 
 
-def request(sweep: Sweep) -> dict[str, Any]:
+def requested_spec(sweep: Sweep) -> dict[str, Any]:
     """Return the spec of the user with overrides applied, as plain values."""
     spec = sweep.spec.model_copy(update={"fixed": sweep.fixed, "tune": {}})
     values = spec.model_dump(exclude_defaults=True, exclude={"frozen"})
@@ -32,7 +32,7 @@ def request_hash(sweep: Sweep) -> str:
     The hash includes user code; the points of the sweep must be expanded before the call.
     """
     code = {"code": {name: code.hash for name, code in sweep.code.items()}} if sweep.code else {}
-    return digest(canonical(request(sweep) | code))
+    return digest(canonical_json(requested_spec(sweep) | code))
 
 
 def freeze(sweep: Sweep, points: list[Point]) -> str:
@@ -41,7 +41,7 @@ def freeze(sweep: Sweep, points: list[Point]) -> str:
     for point in points:
         for name in KEYS:
             section = getattr(point, name)
-            key = type(section).decided_by or KEYS[name]
+            key = type(section).discriminator or KEYS[name]
             if (variant := getattr(section, key)) not in defaults[name]:
                 cls = type(section)
                 defaults[name][variant] = _defaults(cls)
@@ -51,7 +51,7 @@ def freeze(sweep: Sweep, points: list[Point]) -> str:
         defaults=merge_defaults(defaults, sweep.frozen.defaults) if sweep.frozen else defaults,
         code=sweep.code,
     )
-    values = request(sweep) | {"frozen": frozen.model_dump()}
+    values = requested_spec(sweep) | {"frozen": frozen.model_dump()}
     head = "# Frozen by flexhpc: the spec of this run, with every default written down.\n"
     return head + yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 

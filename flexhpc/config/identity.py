@@ -2,7 +2,7 @@
 
 The id of a point is a hash of the canonical JSON of everything that decides which trainings are
 valid for its EMC, and of ``HASH_VERSION``, which is increased if the meaning of stored points
-changes. How precisely the EMC is estimated is not part of it.
+changes. The precision of the estimate is not part of it.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _EXCLUDED = {LOCATION, LIMIT, PRECISION}
 """Marks of fields that are not part of an id."""
 
 
-def plain(section: Section) -> dict[str, Any]:
-    """Return the values by which a section contributes to a point's id."""
+def id_values(section: Section) -> dict[str, Any]:
+    """Return the values of a section that are part of a point's id."""
     values: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if value is not None and not any(mark in _EXCLUDED for mark in field.metadata):
-            values[name] = plain(value) if isinstance(value, Section) else value
+            values[name] = id_values(value) if isinstance(value, Section) else value
     return values
 
 
-def canonical(value: Any) -> str:
+def canonical_json(value: Any) -> str:
     """Return JSON with sorted keys and no spaces, so that equal values have equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 

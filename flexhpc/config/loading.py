@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from flexhpc.config.identity import HASH_VERSION
-from flexhpc.config.nested import Keys, put, without_none
+from flexhpc.config.nested import Keys, with_value, without_none
 from flexhpc.config.override import apply_override
 from flexhpc.config.point import Point, plain_text
 from flexhpc.config.sections.compare import Compare
@@ -21,8 +21,8 @@ from flexhpc.errors import InputError, one_line
 
 _MAX_POINTS = 100_000
 """Maximum number of points: each has a file that is read whenever the sweep is monitored."""
-GIVEN = "spec"
-"""Replaces the file name in messages about a spec that is passed as values."""
+VALUES_NAME = "spec"
+"""Stands in for the file name in messages about a spec that is passed as values."""
 Spec = Path | Mapping[str, Any]
 """A sweep spec: its YAML file, or the equivalent nested values."""
 
@@ -85,7 +85,7 @@ def _parse_values(spec: Mapping[str, Any]) -> Document:
         text = yaml.dump(dict(spec), Dumper=Dumper, sort_keys=False, allow_unicode=True)
     except yaml.YAMLError as error:
         raise InputError(f"the spec cannot be written as YAML: {one_line(error)}") from None
-    return parse(text, GIVEN)
+    return parse(text, VALUES_NAME)
 
 
 def _sweep(document: Document) -> Sweep:
@@ -120,7 +120,7 @@ def _sweep(document: Document) -> Sweep:
         if len(path) < 2 or path[0] not in KEYS or "" in path:
             document.report(("tune", key), "is not a dotted path into fixed, such as training.lr")
         else:
-            all_fixed = put(all_fixed, path, {"tune": request})
+            all_fixed = with_value(all_fixed, path, {"tune": request})
             tuned.append(path)
     _check_overlaps(axes, tuned, fixed, document)
     return Sweep(spec=spec, document=document, fixed=all_fixed, axes=axes)
@@ -151,7 +151,7 @@ def _axis(place: Path_, entry: Mapping[str, list[Any]]) -> Axis:
 
 
 def _is_axis(place: Path_, entry: Mapping[str, list[Any]], document: Document) -> bool:
-    """Return whether keys can be swept together; report the problems."""
+    """Check whether keys can be swept together; report the problems."""
     valid = True
     for key, values in entry.items():
         section = key.split(".")[0]

@@ -8,15 +8,15 @@ from typing import Any
 Keys = tuple[str, ...]
 
 
-def put(values: Mapping[str, Any], path: Keys, value: Any) -> dict[str, Any]:
+def with_value(values: Mapping[str, Any], path: Keys, value: Any) -> dict[str, Any]:
     """Return a copy of nested values with a value set at a path; plain values on the path are
     replaced."""
     if len(path) == 1:
         return {**values, path[0]: value}
-    return {**values, path[0]: put(as_mapping(values.get(path[0])), path[1:], value)}
+    return {**values, path[0]: with_value(as_mapping(values.get(path[0])), path[1:], value)}
 
 
-def get(values: Mapping[str, Any], path: Keys) -> Any:
+def value_at(values: Mapping[str, Any], path: Keys) -> Any:
     """Return the value at a path, or None if it does not exist."""
     inner: Any = values
     for key in path:
@@ -25,7 +25,7 @@ def get(values: Mapping[str, Any], path: Keys) -> Any:
 
 
 def as_mapping(value: Any) -> dict[str, Any]:
-    """Return a value as a mapping; text is the short form of a gate and becomes its mode."""
+    """Convert a value to a mapping; text, the short form of a gate, becomes its mode."""
     if isinstance(value, dict):
         return value
     return {"mode": value} if isinstance(value, str) else {}

@@ -27,7 +27,7 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
     key, equals, value_text = text.partition("=")
     key = key.strip().removeprefix("fixed.")
     if not equals or not key:
-        raise InputError(f"--set {text}: must have the form key=value, as model.width=64")
+        raise InputError(f"--set {text}: must have the form key=value, such as model.width=64")
     if len(text.splitlines()) > 1:
         raise InputError(f"--set {show(text)}: must be one line")
     parsed = parse("value: " + value_text, f"--set {text}")

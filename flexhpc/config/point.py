@@ -64,7 +64,7 @@ class Point:
         Text values appear without their key, because the MLflow UI truncates names after about 15
         characters.
         """
-        return " ".join(short(key, value) for key, value in self.swept.items())
+        return " ".join(short_text(key, value) for key, value in self.swept.items())
 
     def value(self, key: str) -> str | None:
         """Return the value of a dotted key as text, swept or not; None if there is no such key.
@@ -86,13 +86,13 @@ class Point:
         return None if self.evaluate is None else self.evaluate.settings
 
 
-def short(key: str, value: Any) -> str:
+def short_text(key: str, value: Any) -> str:
     """Return a swept value in short form: text without its key, other values as ``key=value``."""
     if is_tune(value):
         return f"{key.split('.')[-1] or 'tune'}={value['tune']}"
     if isinstance(value, dict):
         return " ".join(
-            f"{inner}={v}" if "." in key and isinstance(v, str) else short(f"{key}.{inner}", v)
+            f"{inner}={v}" if "." in key and isinstance(v, str) else short_text(f"{key}.{inner}", v)
             for inner, v in value.items()
         )
     return value if isinstance(value, str) else f"{key.split('.')[-1]}={value}"
@@ -102,14 +102,14 @@ def plain_text(value: object) -> str:
     """Return a swept value for a table cell: ``48``, ``random``, ``mlp width=16``."""
     if value is None:
         return ""
-    return short("", value) if isinstance(value, dict) else str(value)
+    return short_text("", value) if isinstance(value, dict) else str(value)
 
 
 _CLEAR = {"labels", "family", "optimizer", "activation", "source", "name", "policy", "trainer"}
 """Keys whose text values are clear without the name of the key."""
 
 
-def named(key: str, value: object) -> str:
+def value_phrase(key: str, value: object) -> str:
     """Return a swept value for a sentence: ``random``, ``width 8``, ``inputs permuted``.
 
     Labels, activations and similar names, and whole sections, appear without their key.

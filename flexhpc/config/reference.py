@@ -39,7 +39,7 @@ def _section(section: str) -> Iterator[str]:
     names: dict[type[Section], list[str]] = {}
     for variant, cls in variants(section).items():
         names.setdefault(cls, []).append(variant)
-    rows = {cls: [*_rows(cls, "", cls.decided_by or key)] for cls in names}
+    rows = {cls: [*_rows(cls, "", cls.discriminator or key)] for cls in names}
     users: dict[str, list[str]] = {}
     for cls, own in rows.items():
         for row in own:
@@ -55,7 +55,7 @@ def _section(section: str) -> Iterator[str]:
             few = f"all but {', '.join(others)}" if len(others) < len(of) else listed
             yield f"{row} {few if others else 'all'} |"
     for cls, own in rows.items():
-        prefix = f"{cls.decided_by}: " if cls.decided_by else ""
+        prefix = f"{cls.discriminator}: " if cls.discriminator else ""
         yield from ("", "### " + ", ".join(f"`{prefix}{name}`" for name in names[cls]))
         yield from ("", " ".join((cls.__doc__ or "").split()))
         if single := [row for row in own if len(users[row]) == 1]:

@@ -11,10 +11,10 @@ from typing import Annotated, Any, cast
 
 from pydantic import BeforeValidator, Field
 
-from flexhpc.config.checks import check_point, check_tuned, generalizes
+from flexhpc.config.checks import can_generalize, check_point, check_tuned
 from flexhpc.config.entry import Entry, Frozen, arms_of, entry
 from flexhpc.config.identity import digest, point_json
-from flexhpc.config.nested import Keys, get, put, without_none
+from flexhpc.config.nested import Keys, value_at, with_value, without_none
 from flexhpc.config.point import Point
 from flexhpc.config.sections.base import FILLED, Section, inner_section
 from flexhpc.config.sections.compare import Compare
@@ -37,8 +37,8 @@ class Seed(Section):
 
 
 class SweepSpec(Seed):
-    """The top level of a sweep spec. Every field that is a section is measured in addition to EMCs:
-    it does not change them and is not part of a point's id."""
+    """The top level of a sweep spec. Its sections define measurements in addition to the EMCs, do
+    not change EMCs, and are not part of a point's id."""
 
     name: Annotated[str, Field(pattern=SWEEP_NAME)]
     """Name of the run folder and of the MLflow experiment."""
@@ -47,11 +47,11 @@ class SweepSpec(Seed):
     grid: dict[str, Values] = Field(default_factory=dict)
     """Swept keys, of which all combinations are measured."""
     zip: list[Annotated[dict[str, Values], Field(min_length=1)]] = Field(default_factory=list)
-    """Groups of keys that are swept together."""
+    """Groups of keys that are swept together: entry i of one with entry i of the others."""
     tune: dict[str, Any] = Field(default_factory=dict)
-    """Tuned keys, of which the best value is searched."""
+    """Tuned keys, whose best values are searched."""
     evaluate: Evaluate = Evaluate()
-    """What is measured of a point in addition to its EMC."""
+    """Measurement of generalization."""
     record: Record = Record()
     """Additional measurements that are stored with every probe."""
     compare: Annotated[
@@ -174,7 +174,7 @@ class Sweep:
                 index=index, id=digest(text), canonical=text, data=data.section,
                 model=model.section, training=training.section, search=search.section,
                 seed=seed.seed, arms=arms_of(model, training),
-                evaluate=evaluate if evaluate.enabled and generalizes(data.section) else None,
+                evaluate=evaluate if evaluate.enabled and can_generalize(data.section) else None,
                 record=self.spec.record,
                 swept={path: self.axes[a].values[at[a]][k] for a, k, path in swept},
             )  # fmt: skip
@@ -184,7 +184,7 @@ class Sweep:
         first = (0,) * len(self.axes)
         for section, *rest in (keys for axis in self.axes for keys in axis.keys if len(keys) > 1):
             path = tuple(rest)
-            value = get(self.fixed.get(section, {}), path)
+            value = value_at(self.fixed.get(section, {}), path)
             if value is None or not self.checked:
                 continue
 
@@ -193,7 +193,7 @@ class Sweep:
                     key = ".".join(map(str, (section, *at)))
                     self.document.report(("fixed", section, *at), problem, key)
 
-            values = put(self._values(section, first), path, value)
+            values = with_value(self._values(section, first), path, value)
             entry(section, values, report, folder=self.folder)
 
     def _values(self, section: str, at: tuple[int, ...]) -> dict[str, Any]:
@@ -204,7 +204,7 @@ class Sweep:
                 if keys == (section,):
                     values = dict(value) if isinstance(value, dict) else {}
                 elif keys[0] == section:
-                    values = put(values, keys[1:], value)
+                    values = with_value(values, keys[1:], value)
         if section == "model" and not values and "trainer" in self._values("training", at):
             values = {"family": "none"}
         defaults = self.frozen.variants if self.frozen else DEFAULT_VARIANT

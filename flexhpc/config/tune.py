@@ -1,4 +1,4 @@
-"""Tuned keys: the values that a point tries of each, and its arms, one per combination.
+"""Tuned keys: the values that a point tries for each, and its arms, one per combination.
 
 ``training.lr: {tune: [1e-4, 1e-2]}`` requests the EMC at the best value of a nuisance parameter.
 Two numbers are the ends of a range that is divided into near-equal factors; three or more are the
@@ -19,7 +19,7 @@ from flexhpc.config.sections.training import Procedure
 
 WIDEST_STEP = 3.2
 """Largest factor between neighbouring values of a range."""
-MOST_ARMS = 64
+MAX_ARMS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ def split_tuned(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Keys, A
     return plain, tuned
 
 
-def ladder(request: Mapping[str, Any], whole: bool) -> list[float] | str:
+def values_to_try(request: Mapping[str, Any], whole: bool) -> list[float] | str:
     """Return the values to try in ascending order, or an error message.
 
     Args:
@@ -76,9 +76,9 @@ def ladder(request: Mapping[str, Any], whole: bool) -> list[float] | str:
         and values == sorted(set(values))
     )
     if not valid:
-        return "tune takes ascending numbers above 0: [lowest, highest], or three or more to try"
+        return "tune takes ascending numbers above 0: [lowest, highest], or at least three values"
     if whole and not all(isinstance(v, int) for v in values):
-        return "is a whole number, so tune takes whole numbers"
+        return "tune takes whole numbers for this key"
     if len(values) > 2:
         return list(values)
     low, high = values
@@ -88,12 +88,12 @@ def ladder(request: Mapping[str, Any], whole: bool) -> list[float] | str:
     return [low, *dict.fromkeys(v for v in rounded if low < v < high), high]
 
 
-def nuisances(cls: type[Section]) -> dict[Keys, bool]:
+def tunable_keys(cls: type[Section]) -> dict[Keys, bool]:
     """Return the paths of the keys that may be tuned, and whether each takes integers."""
     paths: dict[Keys, bool] = {}
     for name, field in cls.model_fields.items():
         if (inner := inner_section(field)) is not None:
-            paths |= {(name, *path): whole for path, whole in nuisances(inner).items()}
+            paths |= {(name, *path): whole for path, whole in tunable_keys(inner).items()}
         elif NUISANCE in field.metadata:
             parts = (field.annotation, *get_args(field.annotation))
             paths[(name,)] = int in [getattr(part, "__origin__", part) for part in parts]

@@ -16,7 +16,7 @@ from flexhpc.config.sections.base import FILLED, Section, inner_section
 from flexhpc.config.sections.custom import CUSTOM
 from flexhpc.config.variants import ENTRY_POINTS, Choice
 from flexhpc.config.yaml_reader import Path_
-from flexhpc.custom.code import NAME, registered
+from flexhpc.custom.code import NAME, registered_names
 
 S = TypeVar("S", bound=Section)
 
@@ -147,14 +147,16 @@ def _optional(cls: type[S]) -> type[S]:
 def _report_unknown_variant(kind: Choice[Any], values: Mapping[str, Any], report: Report) -> None:
     """Report that values select no variant, and the problems of their other keys."""
     key, variant = kind.variant(values)
-    names = [name for name, cls in kind.classes.items() if (cls.decided_by or kind.key) == key]
-    names += [name for name in registered(ENTRY_POINTS.get(key, "")) if name not in names]
+    names = [name for name, cls in kind.classes.items() if (cls.discriminator or kind.key) == key]
+    names += [name for name in registered_names(ENTRY_POINTS.get(key, "")) if name not in names]
     if variant is None:
         problem = f"is required; choose one of {', '.join(names)}"
     elif names == [CUSTOM]:
         problem = f"must have the form module:name, not {show(variant)}"
     elif name := kind.name(variant):
-        problem = f"{show(variant)} is custom code; use {kind.classes[name].decided_by}: {variant}"
+        problem = (
+            f"{show(variant)} is custom code; use {kind.classes[name].discriminator}: {variant}"
+        )
     else:
         problem = f"{show(variant)} is not one of {', '.join(names)}{closest(variant, names)}"
     report((key,), problem)
@@ -225,10 +227,10 @@ def _unknown_key(
     if len(path) == 1 and isinstance(kind, Choice):
         users = [name for name, other in kind.classes.items() if key in other.model_fields]
         if users:
-            deciding, variant = kind.variant(values)
+            key_name, variant = kind.variant(values)
             hint = ", or put it into kwargs" if "kwargs" in cls.model_fields else ""
             only = ", ".join(users)
-            return f"has no effect with {deciding}: {variant} (only with {only}); remove it{hint}"
+            return f"has no effect with {key_name}: {variant} (only with {only}); remove it{hint}"
     for part in path[:-1]:
         field = inner.model_fields.get(str(part))
         inner = (field and inner_section(field)) or inner

@@ -1,9 +1,9 @@
 """Registry of the variants of each section, collected from their classes.
 
-A variant is one class: the annotation of its deciding key (``optimizer: Literal["adam"]``) gives
-its name, and ``import_path`` the import path of its implementation. The implementation may be in a
-package that imports this one, so it is imported by name and only when it is needed: reading a spec
-does not import torch.
+A variant is one class: the annotation of its discriminator key (``optimizer: Literal["adam"]``)
+gives its name, and ``import_path`` the import path of its implementation. The implementation may be
+in a package that imports this one, so it is imported by name and only when it is needed: reading a
+spec does not import torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flexhpc.config.sections.data import Data
 from flexhpc.config.sections.model import Model
 from flexhpc.config.sections.search import Search
 from flexhpc.config.sections.training import Procedure
-from flexhpc.custom.code import registered
+from flexhpc.custom.code import registered_names
 
 MODULES = [
     "flexhpc.config.sections.data",
@@ -43,7 +43,7 @@ BASES: dict[str, type[Section]] = {
 KEYS = {"data": "source", "model": "family", "training": "optimizer", "search": "policy"}
 """Key that selects the variant."""
 ENTRY_POINTS = {"source": "data", "family": "models", "trainer": "trainers"}
-"""Deciding key -> entry-point group through which packages register more variants."""
+"""Discriminator key -> entry-point group through which packages register more variants."""
 DEFAULT_VARIANT = {"data": "digits", "training": "adam", "search": "bayes"}
 """Variant of a section if the spec does not choose one."""
 
@@ -84,8 +84,8 @@ class Choice(Generic[S]):
         return create_model("AnyVariant", __base__=Section, **fields)  # type: ignore[call-overload,no-any-return]
 
     def variant(self, values: Mapping[str, Any]) -> tuple[str, Any]:
-        """Return the deciding key that is present in ``values``, and its value."""
-        keys = (cls.decided_by for cls in self.classes.values() if cls.decided_by in values)
+        """Return the discriminator key that is present in ``values``, and its value."""
+        keys = (cls.discriminator for cls in self.classes.values() if cls.discriminator in values)
         key = next(keys, self.key)
         return key, values.get(key)
 
@@ -95,10 +95,10 @@ class Choice(Generic[S]):
             return None
         key, variant = self.variant(values)
         name = self.name(variant)
-        return name if name and (self.classes[name].decided_by or self.key) == key else None
+        return name if name and (self.classes[name].discriminator or self.key) == key else None
 
     def name(self, variant: object) -> str | None:
-        """Return the name in ``classes`` of a value of the deciding key; None if there is none."""
+        """Return the name in ``classes`` of a value of the discriminator key; None if unknown."""
         if not isinstance(variant, str):
             return None
         prefix = f"{variant.partition(':')[0]}:NAME"
@@ -124,7 +124,7 @@ def variants(section: str) -> dict[str, type[Section]]:
     for name in MODULES:
         for cls in vars(import_module(name)).values():
             if isinstance(cls, type) and issubclass(cls, BASES[section]) and cls.__module__ == name:
-                for variant in _names(cls, cls.decided_by or KEYS[section]):
+                for variant in _variant_names(cls, cls.discriminator or KEYS[section]):
                     if by_name.setdefault(variant, cls) is not cls:
                         raise ValueError(f"{section}: {cls} and {by_name[variant]}: same name")
     return by_name
@@ -140,11 +140,11 @@ def with_default(section: str, values: dict[str, Any], default: str | None) -> d
     if variant is None:
         return values if default is None else {key: default, **values}
     if key in ENTRY_POINTS and isinstance(variant, str) and choice(section).name(variant) is None:
-        return {**values, key: registered(ENTRY_POINTS[key]).get(variant, variant)}
+        return {**values, key: registered_names(ENTRY_POINTS[key]).get(variant, variant)}
     return values
 
 
-def _names(cls: type[Section], key: str) -> tuple[str, ...]:
+def _variant_names(cls: type[Section], key: str) -> tuple[str, ...]:
     if cls.aliases:
         return cls.aliases
     field = cls.model_fields.get(key)
@@ -152,7 +152,7 @@ def _names(cls: type[Section], key: str) -> tuple[str, ...]:
     return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
-def implementation(section: Section) -> Any:
+def load_implementation(section: Section) -> Any:
     """Import the implementation of a section's variant."""
     module, _, name = type(section).import_path.partition(":")
     return getattr(import_module(module), name)

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from flexhpc.atomic import read_plain
+from flexhpc.atomic import read_regular
 from flexhpc.errors import InputError, one_line
 
 _NULL = re.compile(r"(~|null|Null|NULL|)\Z")
@@ -130,7 +130,7 @@ def read(path: Path) -> Document:
         InputError: the file cannot be read, or is not valid YAML.
     """
     try:
-        text = read_plain(path, _LARGEST_FILE).decode()
+        text = read_regular(path, _LARGEST_FILE).decode()
     except UnicodeDecodeError:
         raise InputError(f"{path}:1: not a text file in UTF-8") from None
     except OSError as error:
@@ -151,7 +151,7 @@ class _Builder:
         if not node.tag.startswith("tag:yaml.org,2002:"):
             self.document.report(path, f"the tag {node.tag} is not supported; write a plain value")
         if id(node) in ancestors:
-            self.document.report(path, "an alias that contains itself")
+            self.document.report(path, "is an alias that contains itself; remove it")
             return None
         ancestors = (*ancestors, id(node))
         if isinstance(node, yaml.MappingNode):

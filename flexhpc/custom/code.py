@@ -31,13 +31,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexhpc.custom.time_limit import TimeLimit, TookTooLong, none_left
+from flexhpc.custom.time_limit import TimeLimit, TimeLimitExceeded, end_open_limits
 from flexhpc.errors import PointError, one_line
 
 NAME = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 """Regular expression of a valid ``module:name``."""
-LIVE = "python"
-"""Pseudo-module in the names of objects of this process that were registered by :func:`keep`."""
+IN_PROCESS = "python"
+"""Pseudo-module in the names of objects that :func:`register_object` registered."""
 PACKAGE = Path(__file__).parent.parent
 """Folder of the package flexhpc, as a full path: other folders may have the same name."""
 INSTALLED = ("site-packages", "dist-packages")
@@ -61,7 +61,7 @@ class Code:
     hash: str
 
 
-def find(name: str, folder: Path | None) -> Code:
+def find_code(name: str, folder: Path | None) -> Code:
     """Find the module of a name and hash its source, without running it.
 
     Args:
@@ -72,10 +72,10 @@ def find(name: str, folder: Path | None) -> Code:
         LookupError: the module is not found; the message is one line.
     """
     module = name.partition(":")[0]
-    if module == LIVE:
+    if module == IN_PROCESS:
         versions = [version for stored_name, version in _registered_objects if stored_name == name]
         if not versions:
-            raise LookupError("lives in the Python that measured it, which this is not")
+            raise LookupError("is an object of another Python process; measure it there")
         return Code(folder="", hash=versions[-1])
     if folder is not None and _file(module, folder):
         root = folder.resolve()
@@ -91,7 +91,7 @@ def find(name: str, folder: Path | None) -> Code:
 
 
 @cache
-def registered(kind: str) -> dict[str, str]:
+def registered_names(kind: str) -> dict[str, str]:
     """Return the entry points of installed packages: name -> ``module:name``.
 
     Args:
@@ -103,14 +103,14 @@ def registered(kind: str) -> dict[str, str]:
 def is_installed(file: Path) -> bool:
     """Return whether a file belongs to the standard library, an installed package or flexhpc.
 
-    A folder named site-packages counts only if it is on Python's path.
+    Folders named site-packages are included only if they are on Python's path.
     """
     folders = [Path(folder) for folder in sys.path if Path(folder).name in INSTALLED]
     library = (Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
     return any(file.is_relative_to(folder) for folder in (PACKAGE, *library, *folders))
 
 
-def load(name: str, code: Code, *, pinned: bool, key: str) -> Any:
+def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
     """Import the object with a name.
 
     Args:
@@ -122,29 +122,31 @@ def load(name: str, code: Code, *, pinned: bool, key: str) -> Any:
     Raises:
         PointError: it cannot be imported, or its source has changed.
     """
-    if name.startswith(f"{LIVE}:"):
+    if name.startswith(f"{IN_PROCESS}:"):
         with contextlib.suppress(KeyError):
             return _registered_objects[name, code.hash]
-        raise PointError(f"{key}: {name} lives in the Python that measured it; measure it there")
+        raise PointError(f"{key}: {name} is an object of another Python process; measure it there")
     module, _, path = name.partition(":")
     if not pinned:
         _check_source(name, code, key)
         if _imported.get(module, code.hash) != code.hash:
             raise PointError(
-                f"{key}: {module} was edited after this Python imported it; restart it"
+                f"{key}: {module} was edited after this Python process imported it; restart Python"
             )
     if code.folder and code.folder not in sys.path:
         sys.path.insert(0, code.folder)
-    value: Any = run(f"{key}: importing {module}", lambda: importlib.import_module(module))
+    value: Any = call_user_code(
+        f"{key}: importing {module}", lambda: importlib.import_module(module)
+    )
     _imported.setdefault(module, code.hash)
     for part in path.split("."):
         if not hasattr(value, part):
-            raise PointError(f"{key}: no {path} in {module} ({value.__file__})")
+            raise PointError(f"{key}: {module} has no {path} ({value.__file__})")
         value = getattr(value, part)
     return value
 
 
-def run(label: str, call: Callable[[], Any], seconds: float | None = None) -> Any:
+def call_user_code(label: str, call: Callable[[], Any], seconds: float | None = None) -> Any:
     """Call custom code; convert its errors to a PointError with a one-line message.
 
     The traceback is printed to stderr, which is the log of the point. If the code forks, the child
@@ -161,7 +163,7 @@ def run(label: str, call: Callable[[], Any], seconds: float | None = None) -> An
     process = os.getpid()
     limit = contextlib.nullcontext() if seconds is None else TimeLimit(seconds, label)
     try:
-        with in_time(), limit:
+        with time_limit_errors(), limit:
             return call()
     except (PointError, KeyboardInterrupt, GeneratorExit):
         raise
@@ -180,26 +182,26 @@ def run(label: str, call: Callable[[], Any], seconds: float | None = None) -> An
 
 
 @contextlib.contextmanager
-def in_time() -> Iterator[None]:
+def time_limit_errors() -> Iterator[None]:
     """Convert an exceeded time limit in the block to a PointError; print the traceback to stderr.
 
     Raises:
         PointError: a time limit within the block was exceeded.
     """
     try:
-        with none_left():
+        with end_open_limits():
             yield
-    except TookTooLong as error:
+    except TimeLimitExceeded as error:
         traceback.print_exception(error)
         raise PointError(one_line(error)) from None
 
 
-def array_of(name: str, value: Any) -> NDArray[Any]:
+def to_array(name: str, value: Any) -> NDArray[Any]:
     """Convert a return value of custom code to an array of numbers or strings.
 
     Args:
         name: name of the code, for the message.
-        given: a tensor of torch, or anything that NumPy converts to an array.
+        value: a tensor of torch, or anything that NumPy converts to an array.
 
     Raises:
         PointError: the value cannot be converted.
@@ -216,8 +218,8 @@ def array_of(name: str, value: Any) -> NDArray[Any]:
     return array
 
 
-def accepted(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the offered arguments that match a parameter name of a function."""
+def accepted_arguments(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the offered arguments whose names are parameters of a function."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -225,13 +227,13 @@ def accepted(function: Callable[..., Any], offered: Mapping[str, Any]) -> dict[s
     return {key: value for key, value in offered.items() if key in parameters}
 
 
-def keep(name: str, version: str, value: Any) -> str:
+def register_object(name: str, version: str, value: Any) -> str:
     """Register an object of this process under a name, as its current version.
 
     Returns:
         The name for specs: ``python:NAME``.
     """
-    key = f"{LIVE}:{name}"
+    key = f"{IN_PROCESS}:{name}"
     _registered_objects.pop((key, version), None)
     _registered_objects[key, version] = value
     return key
@@ -241,7 +243,7 @@ def _check_source(name: str, code: Code, key: str) -> None:
     if _imported.get(name.partition(":")[0]) == code.hash:
         return  # this version is already imported, even if the file has changed since
     try:
-        now = find(name, Path(code.folder) if code.folder else None)
+        now = find_code(name, Path(code.folder) if code.folder else None)
     except (LookupError, OSError) as error:
         raise PointError(f"{key}: {name}: {one_line(error)}") from None
     if now.hash != code.hash:

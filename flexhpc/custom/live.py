@@ -41,12 +41,12 @@ def _collect(value: Any, texts: dict[str, bytes]) -> bool:
     except (OSError, TypeError, SyntaxError):
         return False
     texts[name] = text
-    return all(_tell(inner, name, texts) for inner in _named_by(value))
+    return all(_add_reference(inner, name, texts) for inner in _references(value))
 
 
-def _tell(inner: Any, name: str, texts: dict[str, bytes]) -> bool:
+def _add_reference(inner: Any, name: str, texts: dict[str, bytes]) -> bool:
     """Add the source or value of an object that ``name`` refers to; return False if impossible."""
-    if _is_of_a_user(inner):
+    if _is_user_code(inner):
         return _collect(inner, texts)
     if _is_plain(inner):
         texts[f"{name} {len(texts)}"] = repr(inner).encode()
@@ -80,14 +80,14 @@ def _lambda_source(function: Any) -> bytes:
     return f"lambda {inspect.signature(function)}: {body}".encode()
 
 
-def _named_by(value: Any) -> Iterator[Any]:
+def _references(value: Any) -> Iterator[Any]:
     """Yield the objects that a function, or the methods and bases of a class, refer to."""
     if inspect.isclass(value):
         yield from value.__mro__[1:]
         for member in vars(value).values():
             function = getattr(member, "__func__", member)
             if inspect.isfunction(function):
-                yield from _named_by(function)
+                yield from _references(function)
     elif inspect.isfunction(value):
         names = value.__globals__
         codes = [value.__code__]
@@ -102,7 +102,7 @@ def _named_by(value: Any) -> Iterator[Any]:
                 yield cell.cell_contents
 
 
-def _is_of_a_user(value: Any) -> bool:
+def _is_user_code(value: Any) -> bool:
     """Return whether an object is a function or class of the user, not of an installed package."""
     if not (inspect.isclass(value) or inspect.isfunction(value)):
         return False

@@ -14,14 +14,14 @@ _running: list[TimeLimit] = []
 """Active time limits, the innermost last."""
 
 
-class TookTooLong(BaseException):
+class TimeLimitExceeded(BaseException):
     """Raised inside the limited code; not an Exception, which that code might catch."""
 
 
 class TimeLimit:
-    """Context manager that raises :class:`TookTooLong` in a block that exceeds a time limit.
+    """Context manager that raises :class:`TimeLimitExceeded` in a block that exceeds a time limit.
 
-    It is reusable, and nested entries of the same object count as one. It uses SIGALRM, so it has
+    It is reusable, and nested entries of the same object are one entry. It uses SIGALRM, so it has
     no effect outside the main thread. A previous handler and timer of that signal are restored. A
     call into C that never returns to Python is not interrupted.
 
@@ -70,11 +70,11 @@ class TimeLimit:
 
     def _late(self, number: int, frame: FrameType | None) -> None:
         self.end()
-        raise TookTooLong(f"{self.label} took longer than seconds: {self.seconds:g}")
+        raise TimeLimitExceeded(f"{self.label} exceeded its time limit (seconds: {self.seconds:g})")
 
 
 @contextlib.contextmanager
-def none_left() -> Iterator[None]:
+def end_open_limits() -> Iterator[None]:
     """Deactivate the limits that were entered in the block and not exited.
 
     This is needed because torch skips forward hooks after SystemExit, even with

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flexhpc.custom.code import Code, accepted, array_of, load, run
+from flexhpc.custom.code import Code, accepted_arguments, call_user_code, import_object, to_array
 from flexhpc.errors import PointError, one_line
 from flexhpc.seeds import ProbeSeeds
 
-_OFFERED = ("seeds", "seed", "n", "classes", "shape", "budget", "model")
+_OPTIONAL_ARGUMENTS = ("seeds", "seed", "n", "classes", "shape", "budget", "model")
 _COUNTS = ("epochs", "steps", "cost")
 
 
@@ -67,7 +67,7 @@ class Trainer:
         Raises:
             PointError: it cannot be imported or called.
         """
-        trainer = load(self.name, self.code, pinned=self.pinned, key="training.trainer")
+        trainer = import_object(self.name, self.code, pinned=self.pinned, key="training.trainer")
         if not callable(trainer):
             raise PointError(f"{self.key} is a {type(trainer).__name__}, not a function")
         fit: Callable[..., Any] = trainer
@@ -75,7 +75,7 @@ class Trainer:
             signature = inspect.signature(fit)
         except (TypeError, ValueError):  # functions written in C may have no signature
             return fit
-        offered = accepted(fit, dict.fromkeys(_OFFERED))
+        offered = accepted_arguments(fit, dict.fromkeys(_OPTIONAL_ARGUMENTS))
         try:
             signature.bind(None, None, **{**offered, **self.kwargs})
         except TypeError as error:
@@ -110,7 +110,7 @@ class TrainerCall:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class TrainerResult:
     """Result of a trainer.
 
     Attributes:
@@ -130,7 +130,7 @@ class Answer:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-def train(task: TrainerCall) -> Answer:
+def train(task: TrainerCall) -> TrainerResult:
     """Call a trainer in this process.
 
     It receives inputs and labels as positional arguments, its ``kwargs``, and those of the
@@ -146,7 +146,7 @@ def train(task: TrainerCall) -> Answer:
     trainer = task.trainer
     fit = trainer.import_it()
     seed = task.seeds.init % 2**31
-    _seed(seed)
+    _seed_all(seed)
     offered = {
         "seeds": task.seeds,
         "seed": seed,
@@ -155,17 +155,17 @@ def train(task: TrainerCall) -> Answer:
         "shape": task.inputs.shape[1:],
         "budget": task.budget,
     }
-    if task.make_model is not None and accepted(fit, {"model": None}):
+    if task.make_model is not None and accepted_arguments(fit, {"model": None}):
         offered["model"] = task.make_model()
-    given = {**accepted(fit, offered), **trainer.kwargs}
+    given = {**accepted_arguments(fit, offered), **trainer.kwargs}
 
     def call() -> Any:
         return fit(task.inputs, task.labels, **given)
 
-    return answer_of(trainer.key, run(trainer.key, call, task.seconds), task)
+    return parse_result(trainer.key, call_user_code(trainer.key, call, task.seconds), task)
 
 
-def answer_of(name: str, given: Any, task: TrainerCall) -> Answer:
+def parse_result(name: str, given: Any, task: TrainerCall) -> TrainerResult:
     """Convert the return value of a trainer.
 
     Args:
@@ -180,13 +180,13 @@ def answer_of(name: str, given: Any, task: TrainerCall) -> Answer:
         PointError: the value has none of these forms.
     """
     if not isinstance(given, Mapping):
-        return Answer(fitted=_fitted(name, "", given, task))
+        return TrainerResult(fitted=_to_fitted(name, "", given, task))
     arrays = [key for key in ("right", "predicted", "scores") if key in given]
     if len(arrays) != 1:
         raise PointError(
             f"{name} returned a mapping without exactly one of right, predicted, scores"
         )
-    fitted = _fitted(name, arrays[0], given[arrays[0]], task)
+    fitted = _to_fitted(name, arrays[0], given[arrays[0]], task)
     numbers: dict[str, float] = {}
     for key, value in given.items():
         if key in arrays or value is None:
@@ -204,12 +204,12 @@ def answer_of(name: str, given: Any, task: TrainerCall) -> Answer:
             raise PointError(f"{name} returned {value:g} as {key}, not a count")
         counts[key] = int(value)
     loss = numbers.pop("loss", float("nan"))
-    return Answer(fitted=fitted, loss=loss, metrics=numbers, **counts)
+    return TrainerResult(fitted=fitted, loss=loss, metrics=numbers, **counts)
 
 
-def _fitted(name: str, key: str, given: Any, task: TrainerCall) -> NDArray[np.bool_]:
+def _to_fitted(name: str, key: str, given: Any, task: TrainerCall) -> NDArray[np.bool_]:
     """Return which samples are fitted, bool (n,), from the array that a trainer returned."""
-    array, n = array_of(name, given), len(task.labels)
+    array, n = to_array(name, given), len(task.labels)
     expected = {"right": "b", "predicted": "iuf", "scores": "iuf"}.get(key, "biuf")
     if task.labels.ndim > 1 and array.dtype.kind != "b":
         raise PointError(f"{name}: for sequences, return which samples are fitted, as bool ({n},)")
@@ -227,7 +227,7 @@ def _fitted(name: str, key: str, given: Any, task: TrainerCall) -> NDArray[np.bo
     return array if array.dtype.kind == "b" else np.asarray(array == task.labels)
 
 
-def _seed(seed: int) -> None:
+def _seed_all(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     if (torch := sys.modules.get("torch")) is not None:

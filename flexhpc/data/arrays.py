@@ -11,9 +11,9 @@ from numpy.lib.npyio import NpzFile
 
 from flexhpc.atomic import open_regular
 from flexhpc.config.sections.files import Arrays
-from flexhpc.data.classes import coded, names_of
+from flexhpc.data.classes import class_names_of, encode_labels
 from flexhpc.data.dataset import Array, Ints, Part, Source, in_blocks
-from flexhpc.data.raw_files import check_memory, readable
+from flexhpc.data.raw_files import check_memory, convert_read_errors
 from flexhpc.errors import PointError
 
 _INPUTS = ("x_train", "X_train", "x", "X", "inputs", "images", "data")
@@ -37,29 +37,33 @@ def open_arrays(data: Arrays) -> Source:
         if (data.test_column is None) != (data.test_target is None):
             raise PointError("data.test_column, data.test_target: give both or neither")
         names = [path.name, data.target, data.test_column, data.test_target]
-        return source_of(f"arrays {path}", [_mapped(path.parent / name) for name in names if name])
-    with readable(path, "an .npz file"), open_regular(path) as file:
+        return array_source(
+            f"arrays {path}", [_memory_map(path.parent / name) for name in names if name]
+        )
+    with convert_read_errors(path, "an .npz file"), open_regular(path) as file:
         archive = NpzFile(file)
         arrays = [
-            _member(archive, path, "column", data.column, _INPUTS),
-            _member(archive, path, "target", data.target, _TARGETS),
+            _read_member(archive, path, "column", data.column, _INPUTS),
+            _read_member(archive, path, "target", data.target, _TARGETS),
         ]
         tests = {*_TEST_INPUTS} & {*archive.files} and {*_TEST_TARGETS} & {*archive.files}
         if tests or data.test_column or data.test_target:
             arrays += [
-                _member(archive, path, "test_column", data.test_column, _TEST_INPUTS),
-                _member(archive, path, "test_target", data.test_target, _TEST_TARGETS),
+                _read_member(archive, path, "test_column", data.test_column, _TEST_INPUTS),
+                _read_member(archive, path, "test_target", data.test_target, _TEST_TARGETS),
             ]
-    return source_of(f"arrays {path}", arrays)
+    return array_source(f"arrays {path}", arrays)
 
 
-def _mapped(path: Path) -> Any:
-    with readable(path, "an .npy file"):
+def _memory_map(path: Path) -> Any:
+    with convert_read_errors(path, "an .npy file"):
         open_regular(path).close()  # NumPy maps it by name, and would block on a named pipe
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def _member(archive: Any, path: Path, key: str, name: str | None, usual: tuple[str, ...]) -> Array:
+def _read_member(
+    archive: Any, path: Path, key: str, name: str | None, usual: tuple[str, ...]
+) -> Array:
     names = (name,) if name else usual
     name = next((name for name in names if name in archive.files), None)
     if name is None:
@@ -68,12 +72,12 @@ def _member(archive: Any, path: Path, key: str, name: str | None, usual: tuple[s
             f"{', '.join(archive.files)}"
         )
     check_memory(path, archive.zip, name)
-    with readable(f"{path}: {name}", "an array"):
+    with convert_read_errors(f"{path}: {name}", "an array"):
         array: Array = archive[name]
         return array
 
 
-def source_of(name: str, arrays: list[Any] | tuple[Any, ...]) -> Source:
+def array_source(name: str, arrays: list[Any] | tuple[Any, ...]) -> Source:
     """Return the source for arrays.
 
     Args:
@@ -84,13 +88,21 @@ def source_of(name: str, arrays: list[Any] | tuple[Any, ...]) -> Source:
         PointError: the arrays are not valid samples, or the labels do not match them.
     """
     inputs, labels, *tests = arrays
-    codes, order = coded(name, labels)
+    codes, order = encode_labels(name, labels)
     train = _part(name, inputs, codes)
-    test = _part(f"{name}, test set", tests[0], coded(name, tests[1], order)[0]) if tests else None
+    test = (
+        _part(f"{name}, test set", tests[0], encode_labels(name, tests[1], order)[0])
+        if tests
+        else None
+    )
     if test is not None and test.shape != train.shape:
         raise PointError(f"{name}: samples are {train.shape}, those of the test set {test.shape}")
     return Source(
-        name=name, classes=len(order), train=train, test=lambda: test, class_names=names_of(order)
+        name=name,
+        classes=len(order),
+        train=train,
+        test=lambda: test,
+        class_names=class_names_of(order),
     )
 
 

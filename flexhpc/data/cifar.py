@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from flexhpc.data.dataset import Array, Ints, Part, Source
-from flexhpc.data.places import find, obtain
-from flexhpc.data.raw_files import MOST_BYTES, decompressed, readable
+from flexhpc.data.places import find_files, find_or_download
+from flexhpc.data.raw_files import MOST_BYTES, convert_read_errors, open_decompressed
 from flexhpc.errors import PointError
 
 _FOLDERS = {
@@ -48,11 +48,11 @@ def open_cifar(source: str, root: str | None) -> Source:
         PointError: the files are not found, not the published ones, or damaged.
     """
     classes = _CLASSES[source]
-    paths = obtain(source, root, _candidates(source, _TRAIN))
+    paths = find_or_download(source, root, _candidates(source, _TRAIN))
     train, coarse = _read(paths, classes)
 
     def test() -> Part | None:
-        files = find(source, root, _candidates(source, _TEST))
+        files = find_files(source, root, _candidates(source, _TEST))
         return _read(files, classes)[0] if files else None
 
     names = CIFAR10_NAMES if source == "cifar10" else _fine_names(paths[0].parent)
@@ -85,7 +85,7 @@ def _read(paths: list[Path], classes: int) -> tuple[Part, Ints | None]:
 def _read_binary(path: Path, classes: int) -> tuple[Array, Array, Array]:
     """Read rows of one label byte, or two in CIFAR-100 (super-class and class), and the pixels."""
     labels = 2 if classes == 100 else 1
-    with readable(path, "a CIFAR batch"), decompressed(path) as file:
+    with convert_read_errors(path, "a CIFAR batch"), open_decompressed(path) as file:
         rows = np.frombuffer(file.read(MOST_BYTES), np.uint8).reshape(
             -1, labels + int(np.prod(_SHAPE))
         )
@@ -105,7 +105,7 @@ def _read_pickle(path: Path, classes: int) -> tuple[Array, Array, Array]:
 
 def _published(path: Path) -> Any:
     """Load one of the published pickles; any other could run code."""
-    with readable(path, "a CIFAR batch"), decompressed(path) as file:
+    with convert_read_errors(path, "a CIFAR batch"), open_decompressed(path) as file:
         content = file.read(MOST_BYTES)
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != PUBLISHED[path.name]:
         raise PointError(
@@ -116,7 +116,7 @@ def _published(path: Path) -> Any:
 
 
 def _fine_names(folder: Path) -> list[str] | None:
-    """Return the class names of CIFAR-100; None if the file of names is missing or another."""
+    """Return the class names of CIFAR-100; None if their file is missing or invalid."""
     try:
         if (text := folder / "fine_label_names.txt").is_file():
             names = text.read_text().split()

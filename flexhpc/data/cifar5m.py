@@ -13,8 +13,8 @@ from numpy.lib.npyio import NpzFile
 from flexhpc.atomic import open_regular
 from flexhpc.data.cifar import CIFAR10_NAMES
 from flexhpc.data.dataset import Array, Ints, Part, Source, no_test
-from flexhpc.data.places import not_found, roots
-from flexhpc.data.raw_files import array_blocks, check_memory, open_array, readable
+from flexhpc.data.places import not_found, search_folders
+from flexhpc.data.raw_files import array_blocks, check_memory, convert_read_errors, open_array
 from flexhpc.errors import PointError
 
 _SHAPE = (32, 32, 3)
@@ -44,7 +44,7 @@ def open_cifar5m(source: str, root: str | None) -> Source:
 
 
 def _parts(source: str, root: str | None) -> list[Path]:
-    places = roots(source, root)
+    places = search_folders(source, root)
     for place in [folder / inner for folder in places for inner in ("", "cifar5m")]:
         parts = {
             int(match[1]): path for path in place.glob("*") if (match := _NUMBER.search(path.name))
@@ -59,7 +59,7 @@ def _parts(source: str, root: str | None) -> list[Path]:
 
 def _labels(path: Path) -> Ints:
     """Return the labels of a part; its images are checked by their header."""
-    with readable(path, _KIND), open_regular(path) as file, NpzFile(file) as arrays:
+    with convert_read_errors(path, _KIND), open_regular(path) as file, NpzFile(file) as arrays:
         assert arrays.zip is not None
         check_memory(path, arrays.zip, "Y")
         labels = arrays["Y"]
@@ -73,6 +73,6 @@ def _labels(path: Path) -> Ints:
 
 def _images(paths: list[Path]) -> Iterator[Array]:
     for path in paths:
-        with readable(path, _KIND):
+        with convert_read_errors(path, _KIND):
             for block in array_blocks(path, "X"):
                 yield block.transpose(0, 3, 1, 2)

@@ -10,7 +10,7 @@ from flexhpc.data.dataset import Array, Ints
 from flexhpc.errors import PointError
 
 
-def coded(name: str, labels: Any, order: Array | None = None) -> tuple[Ints, Array]:
+def encode_labels(name: str, labels: Any, order: Array | None = None) -> tuple[Ints, Array]:
     """Return the class of each label, int64 (n,), and the sorted labels of the classes.
 
     Args:
@@ -24,7 +24,7 @@ def coded(name: str, labels: Any, order: Array | None = None) -> tuple[Ints, Arr
     """
     array = np.asarray(labels)
     if array.dtype.kind == "O":
-        array = _plain(name, array)
+        array = _to_plain_array(name, array)
     if array.dtype.kind not in "biufUS" or array.ndim != 1:
         raise PointError(
             f"{name}: labels are {array.dtype} {array.shape}, neither numbers (n,) nor text (n,)"
@@ -44,7 +44,7 @@ def coded(name: str, labels: Any, order: Array | None = None) -> tuple[Ints, Arr
     return places.astype(np.int64), order
 
 
-def names_of(order: Array) -> list[str] | None:
+def class_names_of(order: Array) -> list[str] | None:
     """Return the class names from the sorted labels; None if the labels are 0, 1, 2, ..."""
     if order.dtype.kind == "S":
         return [name.decode(errors="replace") for name in order.tolist()]
@@ -61,7 +61,7 @@ def _check_missing(name: str, missing: Any) -> None:
         )
 
 
-def _plain(name: str, array: Array) -> Array:
+def _to_plain_array(name: str, array: Array) -> Array:
     """Convert an array of objects to an array of text or numbers."""
     _check_missing(name, [label is None or label != label for label in array])
     texts = [isinstance(label, (str, bytes)) for label in array]

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from flexhpc.config.sections.custom import CustomData
-from flexhpc.custom.code import array_of, load, run
-from flexhpc.data.arrays import source_of
+from flexhpc.custom.code import call_user_code, import_object, to_array
+from flexhpc.data.arrays import array_source
 from flexhpc.data.dataset import Array, Source
-from flexhpc.data.decode import decoded
+from flexhpc.data.decode import decode_image
 from flexhpc.errors import PointError
 
 
@@ -22,12 +22,14 @@ def open_custom(data: CustomData) -> Source:
             and labels.
     """
     key = f"data.source: {data.source}"
-    loaded = load(data.source, data.place, pinned=data.version is not None, key="data.source")
+    loaded = import_object(
+        data.source, data.place, pinned=data.version is not None, key="data.source"
+    )
 
     def samples() -> list[Array]:
         return arrays_of(key, loaded(**data.kwargs) if callable(loaded) else loaded)
 
-    return source_of(key, run(key, samples, data.seconds))
+    return array_source(key, call_user_code(key, samples, data.seconds))
 
 
 def arrays_of(name: str, samples: Any) -> list[Array]:
@@ -46,10 +48,10 @@ def arrays_of(name: str, samples: Any) -> list[Array]:
         samples = _indexed(name, samples)
     if not isinstance(samples, (tuple, list)) or len(samples) not in (2, 4):
         raise PointError(
-            f"{name} gave a {type(samples).__name__}, not (inputs, labels) or (inputs, labels, "
+            f"{name} returned a {type(samples).__name__}, not (inputs, labels) or (inputs, labels, "
             "test inputs, test labels), nor a data set that is indexed"
         )
-    return [(_inputs, array_of)[i % 2](name, column) for i, column in enumerate(samples)]
+    return [(_inputs, to_array)[i % 2](name, column) for i, column in enumerate(samples)]
 
 
 def _is_indexed(samples: Any) -> bool:
@@ -81,13 +83,13 @@ def _inputs(name: str, column: Any) -> Array:
         images: list[Array] = []
         for row, image in enumerate(rows):
             shape = images[0].shape if images else None
-            images.append(decoded((f"{name}, row {row}", image), None, shape))
+            images.append(decode_image((f"{name}, row {row}", image), None, shape))
         stacked = np.stack(images)
         return np.ascontiguousarray(stacked[:, :1]) if modes <= {"L", "1"} else stacked
     if rows and hasattr(rows[0], "shape"):
-        arrays = [array_of(name, row) for row in rows]
+        arrays = [to_array(name, row) for row in rows]
         for i, array in enumerate(arrays):
             if array.shape != arrays[0].shape:
                 raise PointError(f"{name}: sample {i} is {array.shape}, sample 0 {arrays[0].shape}")
         return np.stack(arrays)
-    return array_of(name, column)
+    return to_array(name, column)

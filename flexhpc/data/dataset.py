@@ -144,7 +144,7 @@ def no_test() -> None:
     """Return None: the ``test`` of a source without test files."""
 
 
-def rows_at_once(shape: tuple[int, ...]) -> int:
+def rows_per_block(shape: tuple[int, ...]) -> int:
     """Return how many samples of a shape form a block: about four million values.
 
     It depends on the shape alone, so that floating-point sums do not depend on where the samples
@@ -154,7 +154,7 @@ def rows_at_once(shape: tuple[int, ...]) -> int:
 
 
 def in_blocks(inputs: Array) -> Iterator[Array]:
-    """Yield consecutive rows of an array, :func:`rows_at_once` at a time."""
-    step = rows_at_once(inputs.shape[1:])
+    """Yield consecutive rows of an array, :func:`rows_per_block` at a time."""
+    step = rows_per_block(inputs.shape[1:])
     for at in range(0, len(inputs), step):
         yield inputs[at : at + step]

@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from flexhpc.atomic import open_regular
-from flexhpc.data.classes import coded, names_of
+from flexhpc.data.classes import class_names_of, encode_labels
 from flexhpc.data.dataset import Array, Ints, Part, Source
-from flexhpc.data.images import resized
-from flexhpc.data.raw_files import readable
+from flexhpc.data.images import resize_and_crop
+from flexhpc.data.raw_files import convert_read_errors
 from flexhpc.errors import PointError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
@@ -27,7 +27,7 @@ _AT_ONCE = 64
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that PIL may detect, whatever the file name: for some others it would start programs."""
 
-Named = tuple[str, Any]
+NamedImage = tuple[str, Any]
 """Name of an image for messages, and its path, its bytes, or a PIL image."""
 
 
@@ -43,7 +43,7 @@ class LabelledImages:
 
     name: str
     labels: Any
-    images: Callable[[], Iterable[Named]]
+    images: Callable[[], Iterable[NamedImage]]
 
 
 def image_source(
@@ -54,22 +54,22 @@ def image_source(
     Raises:
         PointError: a label is invalid, or the first image cannot be read.
     """
-    codes, order = coded(train.name, train.labels)
+    codes, order = encode_labels(train.name, train.labels)
     part = image_part(train.images, codes, side)
 
     def test_part() -> Part | None:
         if (labelled := test()) is None:
             return None
-        codes, _ = coded(labelled.name, labelled.labels, order)
+        codes, _ = encode_labels(labelled.name, labelled.labels, order)
         return image_part(labelled.images, codes, side, part.shape)
 
     return Source(
-        name=name, classes=len(order), train=part, test=test_part, class_names=names_of(order)
+        name=name, classes=len(order), train=part, test=test_part, class_names=class_names_of(order)
     )
 
 
 def image_part(
-    images: Callable[[], Iterable[Named]], labels: Ints, side: int | None,
+    images: Callable[[], Iterable[NamedImage]], labels: Ints, side: int | None,
     shape: tuple[int, ...] | None = None,
 ) -> Part:  # fmt: skip
     """Return the part for images: uint8 (n, 3, height, width).
@@ -86,8 +86,8 @@ def image_part(
             another size, the error is raised while the blocks are read.
     """
     if shape is None:
-        shape = decoded(next(iter(images())), side, None).shape
-    decode = partial(decoded, side=side, shape=shape)
+        shape = decode_image(next(iter(images())), side, None).shape
+    decode = partial(decode_image, side=side, shape=shape)
 
     def blocks() -> Iterator[Array]:
         remaining = iter(images())
@@ -98,14 +98,14 @@ def image_part(
     return Part(labels=labels, shape=shape, dtype=np.dtype(np.uint8), blocks=blocks)
 
 
-def decoded(image: Named, side: int | None, shape: tuple[int, ...] | None) -> Array:
+def decode_image(image: NamedImage, side: int | None, shape: tuple[int, ...] | None) -> Array:
     """Return one image, uint8 (3, height, width); 16-bit grey is scaled to 8 bits.
 
     Raises:
         PointError: the image cannot be read, or does not have the ``shape``.
     """
     name, content = image
-    with readable(name, "an image"), contextlib.ExitStack() as stack:
+    with convert_read_errors(name, "an image"), contextlib.ExitStack() as stack:
         if not isinstance(content, Image.Image):
             file = io.BytesIO(content) if isinstance(content, bytes) else open_regular(content)
             try:
@@ -113,18 +113,21 @@ def decoded(image: Named, side: int | None, shape: tuple[int, ...] | None) -> Ar
             except UnidentifiedImageError:
                 raise ValueError(f"not one of {', '.join(_FORMATS)}") from None
             content = stack.enter_context(opened)
-        colour = _eight_bits(content).convert("RGB")
-        pixels = np.asarray(colour if side is None else resized(colour, side), dtype=np.uint8)
+        colour = _to_eight_bits(content).convert("RGB")
+        pixels = np.asarray(
+            colour if side is None else resize_and_crop(colour, side), dtype=np.uint8
+        )
     channels_first = pixels.transpose(2, 0, 1)
     if shape is not None and channels_first.shape != shape:
         raise PointError(
-            f"{name}: size differs from that of the first image ({_size(channels_first.shape)}, "
-            f"not {_size(shape)}); give data.side to resize all images"
+            f"{name}: size differs from that of the first image "
+            f"({_size_text(channels_first.shape)}, not {_size_text(shape)}); give data.side to "
+            "resize all images"
         )
     return channels_first
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Return the image with 8 bits per pixel: PIL would clip larger values to 255."""
     wide = image.mode == "I" and image.format == "PPM"  # PIL has scaled these to 16 bits
     if wide or image.mode.startswith("I;16"):
@@ -135,5 +138,5 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def _size(shape: tuple[int, ...]) -> str:
+def _size_text(shape: tuple[int, ...]) -> str:
     return f"{shape[2]}x{shape[1]}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flexhpc.data.dataset import Array, Mask
-from flexhpc.data.table_reader import kind_of
+from flexhpc.data.table_reader import inferred_type
 from flexhpc.errors import PointError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Encoding:
         for column in self.columns:
             series = frame[column.name]
             if column.categories is None:
-                encoded[:, at] = _numbers(series, path) - column.offset
+                encoded[:, at] = _to_float64(series, path) - column.offset
             else:
                 codes = pd.Index(column.categories).get_indexer(pd.Index(series))
                 rows = np.flatnonzero((codes >= 0) & series.notna().to_numpy())
@@ -114,22 +114,22 @@ def fit_encoding(frame: pd.DataFrame, categorical: Collection[str], path: Path) 
         numeric = pd.api.types.is_numeric_dtype(series.dtype)
         categories, offset = None, 0.0
         if numeric and name not in categorical:
-            offset = _offset(_numbers(series, path))
+            offset = _offset(_to_float64(series, path))
         else:
             if name not in categorical:
                 _check_not_numbers(series, path)
-            if not numeric and (kind := kind_of(series)) not in ("string", "empty"):
-                raise _wrong(series, path, f"has values of type {kind}")
+            if not numeric and (kind := inferred_type(series)) not in ("string", "empty"):
+                raise _column_error(series, path, f"has values of type {kind}")
             categories = sorted(series.dropna().unique())
             if len(categories) > _MOST_CATEGORIES:
                 problem = f"has {len(categories)} categories, at most {_MOST_CATEGORIES} are"
-                raise _wrong(series, path, f"{problem} supported")
+                raise _column_error(series, path, f"{problem} supported")
         marked = bool(series.isna().any())
         columns.append(Column(name=name, categories=categories, marked=marked, offset=offset))
     return Encoding(columns=columns)
 
 
-def _wrong(series: pd.Series[Any], path: Path, problem: str) -> PointError:
+def _column_error(series: pd.Series[Any], path: Path, problem: str) -> PointError:
     return PointError(
         f"{path}: column {series.name} {problem}; correct it, or remove it with data.drop"
     )
@@ -154,12 +154,12 @@ def _check_not_numbers(series: pd.Series[Any], path: Path) -> None:
         )
 
 
-def _numbers(series: pd.Series[Any], path: Path) -> Array:
+def _to_float64(series: pd.Series[Any], path: Path) -> Array:
     """Return a numeric column as float64 (n,)."""
     try:
         values = series.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError):
-        raise _wrong(series, path, "must have numbers only") from None
+        raise _column_error(series, path, "must have numbers only") from None
     except OverflowError:
         raise _too_large(series, path) from None
     if np.any(np.abs(values) > _LARGEST):
@@ -168,7 +168,7 @@ def _numbers(series: pd.Series[Any], path: Path) -> Array:
 
 
 def _too_large(series: pd.Series[Any], path: Path) -> PointError:
-    return _wrong(series, path, "has infinite or too large numbers")
+    return _column_error(series, path, "has infinite or too large numbers")
 
 
 def _offset(values: Array) -> float:

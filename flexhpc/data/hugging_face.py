@@ -11,10 +11,10 @@ import numpy as np
 
 from flexhpc.atomic import open_regular
 from flexhpc.config.sections.files import HuggingFace
-from flexhpc.data.arrays import source_of
+from flexhpc.data.arrays import array_source
 from flexhpc.data.dataset import Array, Source
-from flexhpc.data.decode import LabelledImages, Named, image_source
-from flexhpc.data.raw_files import readable
+from flexhpc.data.decode import LabelledImages, NamedImage, image_source
+from flexhpc.data.raw_files import convert_read_errors
 from flexhpc.errors import PointError
 
 _TESTS = ("test", "validation")
@@ -35,7 +35,7 @@ def open_hugging_face(data: HuggingFace) -> Source:
             "data.source: hugging_face needs Hugging Face's library; pip install datasets"
         ) from None
     path = Path(data.path).expanduser()
-    with readable(path, _KIND):
+    with convert_read_errors(path, _KIND):
         for file in path.rglob("*"):
             if not file.is_dir():
                 open_regular(file).close()  # the library would block on a named pipe
@@ -47,7 +47,9 @@ def open_hugging_face(data: HuggingFace) -> Source:
     name = f"hugging_face {path}"
     if not isinstance(train.features[data.column], datasets.Image):
         splits = [split for split in (train, test) if split is not None]
-        return source_of(name, [array for split in splits for array in _arrays(split, data, path)])
+        return array_source(
+            name, [array for split in splits for array in _arrays(split, data, path)]
+        )
     images = _images(train, data, name)
     source = image_source(
         name, images, lambda: None if test is None else _images(test, data, name), data.side
@@ -78,12 +80,12 @@ def _check(split: Any, data: HuggingFace, path: Path) -> None:
         if column not in split.column_names:
             columns = ", ".join(split.column_names)
             raise PointError(f"data.{key}: {path} has no column {column}; it has {columns}")
-    with readable(path, _KIND):
+    with convert_read_errors(path, _KIND):
         split.data.table.select([data.column, data.target]).validate(full=True)
 
 
 def _arrays(split: Any, data: HuggingFace, path: Path) -> tuple[Array, Any]:
-    with readable(path, _KIND):
+    with convert_read_errors(path, _KIND):
         inputs = np.asarray(split.with_format("numpy")[data.column][:])
         return inputs, split[data.target][:]
 
@@ -93,13 +95,13 @@ def _images(split: Any, data: HuggingFace, name: str) -> LabelledImages:
 
     encoded = split.cast_column(data.column, datasets.Image(decode=False))
 
-    def images() -> Iterator[Named]:
-        with readable(name, _KIND):
+    def images() -> Iterator[NamedImage]:
+        with convert_read_errors(name, _KIND):
             for row, cell in enumerate(encoded[data.column]):
                 image = cell["bytes"] if cell["bytes"] is not None else cell["path"]
                 if image is None:
                     raise PointError(f"{name}, row {row}: {data.column} is missing")
                 yield f"{name}, row {row}", image
 
-    with readable(name, _KIND):
+    with convert_read_errors(name, _KIND):
         return LabelledImages(name=name, labels=split[data.target][:], images=images)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from flexhpc.data.dataset import Array, Part, Source
-from flexhpc.data.places import find, obtain
-from flexhpc.data.raw_files import MOST_BYTES, decompressed, readable
+from flexhpc.data.places import find_files, find_or_download
+from flexhpc.data.raw_files import MOST_BYTES, convert_read_errors, open_decompressed
 from flexhpc.errors import PointError
 
 _FOLDERS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
@@ -28,7 +28,7 @@ def read_idx(path: Path) -> Array:
     Raises:
         PointError: the file is unreadable, truncated or not IDX.
     """
-    with readable(path, "an IDX file of bytes"), decompressed(path) as file:
+    with convert_read_errors(path, "an IDX file of bytes"), open_decompressed(path) as file:
         content = file.read(MOST_BYTES)
         zeros, kind, dimensions = struct.unpack_from(">HBB", content)
         if (zeros, kind) != (0, _UNSIGNED_BYTE) or dimensions not in (1, 3):
@@ -45,10 +45,10 @@ def open_mnist(source: str, root: str | None) -> Source:
     """
 
     def test() -> Part | None:
-        paths = find(source, root, _candidates(source, "t10k"))
+        paths = find_files(source, root, _candidates(source, "t10k"))
         return _part(*paths) if paths else None
 
-    train = _part(*obtain(source, root, _candidates(source, "train")))
+    train = _part(*find_or_download(source, root, _candidates(source, "train")))
     return Source(
         name=source, classes=10, train=train, test=test, class_names=_CLASS_NAMES.get(source)
     )

@@ -9,8 +9,8 @@ from typing import Any
 from flexhpc.atomic import open_regular
 from flexhpc.config.sections.files import ImageTable
 from flexhpc.data.dataset import Source
-from flexhpc.data.decode import LabelledImages, Named, image_source
-from flexhpc.data.raw_files import readable
+from flexhpc.data.decode import LabelledImages, NamedImage, image_source
+from flexhpc.data.raw_files import convert_read_errors
 from flexhpc.errors import PointError
 
 _ROWS_AT_ONCE = 256
@@ -45,7 +45,7 @@ def _files(path: Path, split: str | None) -> list[Path]:
 
 
 def _read(files: list[Path], data: ImageTable) -> LabelledImages:
-    def images() -> Iterator[Named]:
+    def images() -> Iterator[NamedImage]:
         for file in files:
             for row, cell in enumerate(_cells(file, data.column)):
                 image = cell.get("bytes") if isinstance(cell, dict) else cell
@@ -65,7 +65,11 @@ def _cells(path: Path, column: str) -> Iterator[Any]:
     """Yield the values of a column."""
     import pyarrow.parquet as pq
 
-    with readable(path, "Parquet"), open_regular(path) as content, pq.ParquetFile(content) as file:
+    with (
+        convert_read_errors(path, "Parquet"),
+        open_regular(path) as content,
+        pq.ParquetFile(content) as file,
+    ):
         if column not in file.schema_arrow.names:
             columns = ", ".join(file.schema_arrow.names)
             raise PointError(f"{path}: has no column {column}; it has {columns}")

@@ -13,7 +13,7 @@ from flexhpc.data.dataset import Array, Part, in_blocks
 _LUMA = np.array([19_595, 38_470, 7_471], dtype=np.uint32)  # ITU-R 601: sums to 2^16
 
 
-def resized(image: Image.Image, side: int) -> Image.Image:
+def resize_and_crop(image: Image.Image, side: int) -> Image.Image:
     """Return an image of side x side pixels: resize the shorter side, then crop the centre."""
     width, height = image.size
     if (width, height) == (side, side):
@@ -25,7 +25,7 @@ def resized(image: Image.Image, side: int) -> Image.Image:
     return scaled.crop((left, top, left + side, top + side))
 
 
-def reshaped(part: Part, side: int | None, colour: str | None) -> Part:
+def with_size_and_colour(part: Part, side: int | None, colour: str | None) -> Part:
     """Return the part with its images resized, then converted to grey or to three channels.
 
     Returns ``part`` itself if that changes nothing.
@@ -38,23 +38,23 @@ def reshaped(part: Part, side: int | None, colour: str | None) -> Part:
     def blocks() -> Iterator[Array]:
         for large in part.blocks():
             for block in in_blocks(large):
-                yield _coloured(_all_resized(block, side), channels)
+                yield _convert_colour(_resize_all(block, side), channels)
 
     return replace(part, shape=shape, blocks=blocks)
 
 
-def _all_resized(images: Array, side: int | None) -> Array:
+def _resize_all(images: Array, side: int | None) -> Array:
     """Resize images, uint8 (k, channels, height, width)."""
     if side is None or images.shape[2:] == (side, side):
         return images
     last = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
     if last.shape[3] == 1:
         last = last[..., 0]
-    done = np.stack([np.asarray(resized(Image.fromarray(image), side)) for image in last])
+    done = np.stack([np.asarray(resize_and_crop(Image.fromarray(image), side)) for image in last])
     return done[:, None] if done.ndim == 3 else done.transpose(0, 3, 1, 2)
 
 
-def _coloured(images: Array, channels: int) -> Array:
+def _convert_colour(images: Array, channels: int) -> Array:
     """Convert images to one or three channels, uint8 (k, channels, height, width)."""
     if images.shape[1] == channels:
         return images

@@ -37,7 +37,7 @@ class Inputs:
     part: int
 
     def of(self, ids: Ints) -> Array:
-        """Return the inputs of some samples, float32 (len(ids), ...).
+        """Return the inputs of samples, float32 (len(ids), ...).
 
         Noise and permutations depend on seed and sample id alone, so a sample is the same in every
         probe. All channels of a pixel are permuted together. Missing values are replaced by the
@@ -65,7 +65,8 @@ class Inputs:
         return flat.reshape(values.shape)
 
     def bytes_of(self, ids: Ints) -> tuple[Array, Array, Array] | None:
-        """Return the bytes of some images, and what :meth:`of` subtracts and then divides by.
+        """Return the bytes of images, and the mean and deviation with which :meth:`of`
+        standardises.
 
         Returns uint8 (len(ids), ...) and two float32 arrays; None if :meth:`of` does more than
         standardise bytes.

@@ -31,7 +31,7 @@ def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints 
     if data.merge == "coarse":
         if coarse is None:
             raise PointError(
-                f"data.merge: this copy of {data.source} holds no super-classes; give class_map"
+                f"data.merge: this copy of {data.source} has no super-classes; give class_map"
             )
         return coarse
     if data.merge == "random" and data.classes is not None:
@@ -47,7 +47,7 @@ def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints 
     return None
 
 
-def merged_labels(labels: Ints, mapping: Ints | None) -> Ints:
+def merge_labels(labels: Ints, mapping: Ints | None) -> Ints:
     """Return the labels after merging.
 
     Raises:
@@ -84,7 +84,7 @@ def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[I
         return labels, classes, classes == dataset.classes
     mapping = merge_map(data, dataset.classes, dataset.coarse, seed)
     classes = dataset.classes if mapping is None else int(mapping.max()) + 1
-    labels = merged_labels(dataset.labels, mapping)
+    labels = merge_labels(dataset.labels, mapping)
     if data.labels == "corrupted" and data.corruption is not None:
         count = round(data.corruption * len(train))
         if not count:
@@ -98,7 +98,7 @@ def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[I
     return labels, classes, mapping is None
 
 
-def conflicting(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Ints]:
+def find_conflicts(summary: Summary, labels: Ints, pool: Ints) -> tuple[int, Ints]:
     """Find identical inputs with different labels in a pool of samples.
 
     Args:
@@ -128,7 +128,7 @@ def conflict_groups(
     """Count the groups of identical inputs with different labels by their composition.
 
     Args:
-        summary, labels, pool: as in :func:`conflicting`.
+        summary, labels, pool: as in :func:`find_conflicts`.
 
     Returns:
         Pairs of the samples per label of a group (most frequent first) and the number of such
@@ -153,7 +153,7 @@ def _label_counts(summary: Summary, labels: Ints, pool: Ints) -> tuple[Ints, Int
     return ids, group, pairs, counts
 
 
-def held_out(count: int, fraction: float) -> Ints:
+def held_out_ids(count: int, fraction: float) -> Ints:
     """Return the ids of the samples that are never trained on: sorted, the same for every seed.
 
     Raises:

@@ -14,14 +14,14 @@ from flexhpc.data.dataset import Array, Dataset, Ints, Part, Summary, in_blocks
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
 from flexhpc.data.labelling import (
     conflict_groups,
-    conflicting,
     draw_labels,
-    held_out,
+    find_conflicts,
+    held_out_ids,
+    merge_labels,
     merge_map,
-    merged_labels,
 )
 from flexhpc.data.sources import open_source
-from flexhpc.data.summary import moments, moments_of_pixels, pooled, summarise
+from flexhpc.data.summary import moments, moments_of_pixels, pool_moments, summarise
 from flexhpc.errors import PointError
 from flexhpc.seeds import derive
 
@@ -75,11 +75,11 @@ class Samples:
         return self.inputs.deviation
 
     def standardised(self, ids: Ints) -> Array:
-        """Return the standardised inputs of some samples, float32 (len(ids), ...)."""
+        """Return the standardised inputs of samples, float32 (len(ids), ...)."""
         return self.inputs.of(ids)
 
     def bytes_of(self, ids: Ints) -> tuple[Array, Array, Array] | None:
-        """Return the unstandardised inputs of some samples, and their mean and deviation.
+        """Return the unstandardised inputs of samples, and their mean and deviation.
 
         See :meth:`flexhpc.data.inputs.Inputs.bytes_of`.
         """
@@ -147,7 +147,7 @@ class _Loaded:
             keep = np.isin(np.arange(len(self.dataset)), self.train, assume_unique=True)
             mean, deviation = moments_of_pixels(partial(in_blocks, self.dataset.inputs), keep)
         elif data.standardise == "set":
-            mean, deviation = pooled(mean, deviation)
+            mean, deviation = pool_moments(mean, deviation)
         elif data.standardise == "none":
             mean = np.zeros_like(mean)
             deviation = np.full_like(deviation, 255 if image else 1)
@@ -170,7 +170,7 @@ def load_samples(data: Data, seed: int) -> Samples:
     groups, unfittable = 0, np.empty(0, dtype=np.int64)
     identical = data.inputs in ("original", "permuted")  # other inputs are all distinct
     if identical:
-        groups, unfittable = conflicting(loaded.summary, labels, loaded.train)
+        groups, unfittable = find_conflicts(loaded.summary, labels, loaded.train)
     pool = loaded.train
     if data.conflicts == "drop":
         pool = np.setdiff1d(pool, unfittable, assume_unique=True)
@@ -219,7 +219,7 @@ def load_test(data: Data, seed: int) -> TestSet:
         inputs = loaded.inputs(data, seed, part.gather(), TEST)
     return TestSet(
         name=dataset.name,
-        labels=merged_labels(labels, mapping).copy(),  # torch needs a writable array
+        labels=merge_labels(labels, mapping).copy(),  # torch needs a writable array
         classes=dataset.classes if mapping is None else int(mapping.max()) + 1,
         inputs=inputs,
         rows=rows,
@@ -250,7 +250,7 @@ def _load(variant: type[Data], text: str, seed: int) -> _Loaded:
         class_names=source.class_names,
     )
     summary = source.summary or summarise(dataset)
-    test_ids = held_out(len(dataset), data.test_fraction)
+    test_ids = held_out_ids(len(dataset), data.test_fraction)
     keep = np.ones(len(dataset), dtype=np.bool_)
     keep[test_ids] = False
     mean, deviation = summary.mean, summary.deviation

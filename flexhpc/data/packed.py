@@ -2,7 +2,7 @@
 
 A packed file is an uncompressed .npz file, whose arrays any program can read. Its first member
 marks it as packed, and ``header.json`` describes the data set. The zip format stores a CRC-32 of
-every member, which :func:`check` verifies.
+every member, which :func:`verify_packed` verifies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from flexhpc.atomic import open_regular, replacing
 from flexhpc.data.dataset import Array, Part, Source, Summary
-from flexhpc.data.raw_files import array_blocks, open_array, readable
+from flexhpc.data.raw_files import array_blocks, convert_read_errors, open_array
 from flexhpc.data.summary import summary_of
 from flexhpc.errors import PointError
 
@@ -93,17 +93,21 @@ def open_packed(path: Path) -> Packed:
         PointError: the file is unreadable, truncated or not a packed file, or its header is
             damaged.
     """
-    with readable(path, _KIND), open_regular(path) as file, zipfile.ZipFile(file) as archive:
+    with (
+        convert_read_errors(path, _KIND),
+        open_regular(path) as file,
+        zipfile.ZipFile(file) as archive,
+    ):
         members = archive.infolist()
         if members[0].filename != MARK or any(member.compress_type for member in members):
-            raise ValueError("it has another format")
+            raise ValueError("another format")
         try:
             header = _Header.model_validate_json(archive.read(_HEADER))
         except ValidationError as error:
             first = error.errors()[0]
             raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         arrays = {
-            name: _mapped(path, file, archive, name)
+            name: _memory_map(path, file, archive, name)
             for member in members
             if (name := member.filename.removesuffix(".npy")) != member.filename
         }
@@ -113,13 +117,17 @@ def open_packed(path: Path) -> Packed:
     return Packed(path=path, reading=header.reading, source=source, size=path.stat().st_size)
 
 
-def check(path: Path, progress: Progress = lambda *_: None) -> Packed:
+def verify_packed(path: Path, progress: Progress = lambda *_: None) -> Packed:
     """Open a packed file and verify the checksums of all of its content.
 
     Raises:
         PointError: as in :func:`open_packed`, or if a checksum does not match.
     """
-    with readable(path, _KIND), open_regular(path) as file, zipfile.ZipFile(file) as archive:
+    with (
+        convert_read_errors(path, _KIND),
+        open_regular(path) as file,
+        zipfile.ZipFile(file) as archive,
+    ):
         size, done = path.stat().st_size, 0
         for member in archive.infolist():
             with archive.open(member) as content:
@@ -129,7 +137,7 @@ def check(path: Path, progress: Progress = lambda *_: None) -> Packed:
     return open_packed(path)
 
 
-def pack(
+def write_packed(
     source: Source, reading: dict[str, Any], out: Path, progress: Progress = lambda *_: None
 ) -> Packed:
     """Write a source into ``out``; the file is replaced atomically.
@@ -151,15 +159,15 @@ def pack(
         def blocks() -> Iterator[Array]:
             """Read the written samples; mapped pages would count as memory of this process."""
             written = array_blocks(part, "inputs")
-            return _counted(written, "computing statistics", len(train.labels), progress)
+            return _report_progress(written, "computing statistics", len(train.labels), progress)
 
         summary = summary_of(blocks, train.dtype, train.shape, train.labels, source.classes)
         with zipfile.ZipFile(part, "a") as archive:
             for name in ("mean", "deviation", "twins", "groups"):
-                _write(archive, name, getattr(summary, name))
+                _write_array(archive, name, getattr(summary, name))
             for name in ("coarse", "scaled"):
                 if getattr(source, name) is not None:
-                    _write(archive, name, getattr(source, name))
+                    _write_array(archive, name, getattr(source, name))
             header = {
                 "name": source.name, "reading": reading, "classes": source.classes,
                 "fingerprint": summary.fingerprint, "class_names": source.class_names,
@@ -171,13 +179,15 @@ def pack(
 def _write_part(
     archive: zipfile.ZipFile, prefix: str, part: Part, step: str, progress: Progress
 ) -> None:
-    _write(archive, f"{prefix}labels", part.labels)
+    _write_array(archive, f"{prefix}labels", part.labels)
     shape = (len(part.labels), *part.shape)
-    blocks = _counted(part.blocks(), step, len(part.labels), progress)
+    blocks = _report_progress(part.blocks(), step, len(part.labels), progress)
     _write_blocks(archive, f"{prefix}inputs", part.dtype, shape, blocks)
 
 
-def _counted(blocks: Iterable[Array], step: str, total: int, progress: Progress) -> Iterator[Array]:
+def _report_progress(
+    blocks: Iterable[Array], step: str, total: int, progress: Progress
+) -> Iterator[Array]:
     done = 0
     for block in blocks:
         yield block
@@ -185,7 +195,7 @@ def _counted(blocks: Iterable[Array], step: str, total: int, progress: Progress)
         progress(step, done, total)
 
 
-def _write(archive: zipfile.ZipFile, name: str, array: Array) -> None:
+def _write_array(archive: zipfile.ZipFile, name: str, array: Array) -> None:
     _write_blocks(archive, name, array.dtype, array.shape, [array])
 
 
@@ -208,7 +218,7 @@ def _write_blocks(
             file.write(np.ascontiguousarray(block, dtype=little).data)
 
 
-def _mapped(path: Path, file: BinaryIO, archive: zipfile.ZipFile, name: str) -> Array:
+def _memory_map(path: Path, file: BinaryIO, archive: zipfile.ZipFile, name: str) -> Array:
     """Return an array of the file, memory-mapped."""
     values, shape, dtype = open_array(archive, name)
     if 0 in shape:

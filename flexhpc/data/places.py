@@ -38,7 +38,7 @@ _DOWNLOAD_TIMEOUT = 20.0
 _downloads: ContextVar[bool] = ContextVar("downloads", default=True)
 
 
-def roots(source: str, root: str | None) -> list[Path]:
+def search_folders(source: str, root: str | None) -> list[Path]:
     """Return the folders to search, in order of priority."""
     if root is not None:
         return [Path(root).expanduser()]
@@ -52,25 +52,27 @@ def roots(source: str, root: str | None) -> list[Path]:
     return places
 
 
-def obtain(source: str, root: str | None, candidates: Sequence[Sequence[str]]) -> list[Path]:
+def find_or_download(
+    source: str, root: str | None, candidates: Sequence[Sequence[str]]
+) -> list[Path]:
     """Return the files of an image set; download it with torchvision if it is not found.
 
     Args:
         source: name of the set.
-        root: folder given by the user, or None for the default folders.
+        root: ``data.root``; None for the default folders.
         candidates: for each file, its possible paths relative to a root.
 
     Raises:
         PointError: the set is not found; the message lists the folders searched and how to get the
             data.
     """
-    if files := find(source, root, candidates):
+    if files := find_files(source, root, candidates):
         return files
-    places, reason = roots(source, root), ""
+    places, reason = search_folders(source, root), ""
     if _downloads.get():
         missing = root is not None and not places[0].is_dir()
         failure = "no such folder" if missing else _download(source, places[0])
-        if files := find(source, root, candidates):
+        if files := find_files(source, root, candidates):
             return files
         reason = f", and could not be downloaded ({failure})"
     raise not_found(source, places, candidates[0][0], reason)
@@ -78,7 +80,7 @@ def obtain(source: str, root: str | None, candidates: Sequence[Sequence[str]]) -
 
 @contextlib.contextmanager
 def no_downloads() -> Iterator[None]:
-    """Disable downloads in a context: sets that are not on this machine count as missing."""
+    """Disable downloads in the body: data sets that are not on this machine are missing."""
     before = _downloads.set(False)
     try:
         yield
@@ -86,9 +88,11 @@ def no_downloads() -> Iterator[None]:
         _downloads.reset(before)
 
 
-def find(source: str, root: str | None, candidates: Sequence[Sequence[str]]) -> list[Path] | None:
-    """Return the files of a set like :func:`obtain`, or None if no folder contains all of them."""
-    for place in roots(source, root):
+def find_files(
+    source: str, root: str | None, candidates: Sequence[Sequence[str]]
+) -> list[Path] | None:
+    """Return the files of a set; None if no folder contains all of them."""
+    for place in search_folders(source, root):
         paths = [
             next((place / name for name in names if (place / name).is_file()), None)
             for names in candidates
@@ -105,7 +109,7 @@ def find_table(source: str, root: str | None, names: Sequence[str]) -> Path:
         PointError: the file is not found; the message lists the folders searched and how to get the
             data.
     """
-    places = roots(source, root)
+    places = search_folders(source, root)
     if root is not None and places[0].is_file():
         return places[0]
     for folder in [place / inner for place in places for inner in ("", "covertype")]:

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from flexhpc.config.entry import entry
-from flexhpc.config.nested import put
+from flexhpc.config.nested import with_value
 from flexhpc.config.sections.base import LOCATION
 from flexhpc.config.sections.data import Data
 from flexhpc.config.variants import variants, with_default
 from flexhpc.config.yaml_reader import parse
-from flexhpc.data.packed import Packed, Progress, is_packed, open_packed, pack
-from flexhpc.data.sources import open_files, reading_of
+from flexhpc.data.packed import Packed, Progress, is_packed, open_packed, write_packed
+from flexhpc.data.sources import open_files, reading_values
 from flexhpc.errors import InputError, PointError
 
-_ENDS = frozenset({".csv", ".parquet", ".npz", ".gz", ".bz2", ".xz", ".zip", ".zst", ".tar"})
+_SUFFIXES = frozenset({".csv", ".parquet", ".npz", ".gz", ".bz2", ".xz", ".zip", ".zst", ".tar"})
 
 
 def prepare(
@@ -42,12 +42,12 @@ def prepare(
     """
     data = _section(source, keys, overrides)
     if data.location is not None and is_packed(Path(data.location).expanduser()):
-        raise PointError(f"data.{data.location_key()}: {data.location} is packed already")
-    reading = reading_of(data)
+        raise PointError(f"data.{data.location_key()}: {data.location} is already packed")
+    reading = reading_values(data)
     target = out or Path("data") / f"{_name(data)}.packed"
     try:
         _refuse_to_overwrite(target, None if out is not None else reading)
-        return pack(open_files(data, 0), reading, target, progress)
+        return write_packed(open_files(data, 0), reading, target, progress)
     except OSError as error:
         raise PointError(
             f"{target}: cannot be written ({error.strerror}); give another --out"
@@ -63,7 +63,7 @@ def _name(data: Data) -> str:
     if key is None or data.location is None or not type(data).model_fields[key].is_required():
         return data.source
     path = Path(data.location).expanduser().resolve()
-    while not path.is_dir() and path.suffix.lower() in _ENDS:
+    while not path.is_dir() and path.suffix.lower() in _SUFFIXES:
         path = path.with_suffix("")
     return path.name or data.source
 
@@ -115,7 +115,7 @@ def _section(source: str, keys: Mapping[str, Any], overrides: Sequence[str]) -> 
                 "keys of data are applied when a point is measured"
             )
         problems += [str(problem) for problem in parsed.problems]
-        values = put(values, name, parsed.value.get("value"))
+        values = with_value(values, name, parsed.value.get("value"))
     if not problems:
         checked = entry(
             "data",
@@ -125,7 +125,7 @@ def _section(source: str, keys: Mapping[str, Any], overrides: Sequence[str]) -> 
         )
         section = checked.section if checked is not None else None
         if isinstance(section, Data) and section.seeded:
-            problems = [f"data.source: {source} is drawn for every seed; there is nothing to pack"]
+            problems = [f"data.source: {source} is generated from the seed and cannot be packed"]
         if isinstance(section, Data) and not problems:
             return section
     raise InputError(problems)

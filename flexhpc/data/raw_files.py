@@ -1,4 +1,4 @@
-"""Users' files: opened, decompressed up to a limit, and damage reported in one message."""
+"""Open users' files, decompress them up to a limit, and report damage in one message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 
 from flexhpc.atomic import open_regular
-from flexhpc.data.dataset import Array, rows_at_once
+from flexhpc.data.dataset import Array, rows_per_block
 from flexhpc.errors import PointError, one_line
 
 MOST_BYTES = 2**30
@@ -27,7 +27,7 @@ _TAR, _USTAR = slice(257, 262), b"ustar"
 
 
 @contextlib.contextmanager
-def readable(file: Path | str, kind: str) -> Iterator[None]:
+def convert_read_errors(file: Path | str, kind: str) -> Iterator[None]:
     """Convert the exceptions of a reader to one message.
 
     Every exception is converted, because libraries raise various ones on damaged files.
@@ -50,7 +50,7 @@ def readable(file: Path | str, kind: str) -> Iterator[None]:
         ) from None
 
 
-def decompressed(path: Path, most: int | None = None) -> BinaryIO:
+def open_decompressed(path: Path, most: int | None = None) -> BinaryIO:
     """Open a file; gzip, bzip2, xz, zip and tar files are decompressed in memory.
 
     Args:
@@ -71,7 +71,7 @@ def decompressed(path: Path, most: int | None = None) -> BinaryIO:
         data = content.read(most + 1)
     if len(data) <= most and data[_TAR] == _USTAR:
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            member = _single([member for member in archive if member.isfile()])
+            member = _only_member([member for member in archive if member.isfile()])
             if member.size > most:  # a sparse file takes no space
                 data = bytes(most + 1)
             elif inner := archive.extractfile(member):
@@ -83,10 +83,10 @@ def decompressed(path: Path, most: int | None = None) -> BinaryIO:
 
 def _open_zip(file: BinaryIO) -> IO[bytes]:
     archive = zipfile.ZipFile(file)
-    return archive.open(_single(archive.infolist()))
+    return archive.open(_only_member(archive.infolist()))
 
 
-def _single(members: list[Any]) -> Any:
+def _only_member(members: list[Any]) -> Any:
     if len(members) != 1:
         raise ValueError(f"contains {len(members)} files instead of one")
     return members[0]
@@ -146,7 +146,7 @@ def array_blocks(path: Path, name: str) -> Iterator[Array]:
     """
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         values, (count, *shape), dtype = open_array(archive, name)
-        step = rows_at_once(tuple(shape))
+        step = rows_per_block(tuple(shape))
         for start in range(0, count, step):
             rows = min(step, count - start)
             content = values.read(rows * int(np.prod(shape)) * dtype.itemsize)

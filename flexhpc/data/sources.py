@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 
 from flexhpc.config.sections.data import Data, Images, ImageSet
-from flexhpc.config.variants import implementation
+from flexhpc.config.variants import load_implementation
 from flexhpc.data.cifar import open_cifar
 from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.dataset import Part, Source
 from flexhpc.data.idx import open_mnist
-from flexhpc.data.images import reshaped
+from flexhpc.data.images import with_size_and_colour
 from flexhpc.data.packed import check_not_a_file, is_packed, open_packed
-from flexhpc.data.places import roots
+from flexhpc.data.places import search_folders
 from flexhpc.errors import PointError
 
 
-def reading_of(data: Data) -> dict[str, Any]:
+def reading_values(data: Data) -> dict[str, Any]:
     """Return the keys of a section that determine which values are read, except those that are
     None."""
     keys = {key: getattr(data, key) for key in data.reading_keys()}
@@ -42,8 +42,8 @@ def open_files(data: Data, seed: int) -> Source:
     Raises:
         PointError: the data is missing, unreadable or of the wrong shape.
     """
-    open_data = implementation(data)
-    return _reshaped(open_data(data, seed) if data.seeded else open_data(data), data)
+    open_data = load_implementation(data)
+    return _apply_size_and_colour(open_data(data, seed) if data.seeded else open_data(data), data)
 
 
 def open_image_set(data: ImageSet) -> Source:
@@ -62,18 +62,18 @@ def _open_packed(data: Data) -> Source | None:
         packed = open_packed(path)
         if problem := _mismatch(packed.reading, data):
             raise PointError(f"data.{data.location_key()}: {data.location} {problem}")
-        return _reshaped(packed.source, data)
-    for folder in roots(data.source, data.location):
+        return _apply_size_and_colour(packed.source, data)
+    for folder in search_folders(data.source, data.location):
         if (path := folder / f"{data.source}.packed").is_file():
             packed = open_packed(path)
             if not _mismatch(packed.reading, data):
-                return _reshaped(packed.source, data)
+                return _apply_size_and_colour(packed.source, data)
     return None
 
 
 def _mismatch(packed: dict[str, Any], data: Data) -> str | None:
     """Return why a file packed with these keys does not match the section; None if it does."""
-    required = reading_of(data)
+    required = reading_values(data)
     if "colour" not in packed:
         required.pop("colour", None)
         if "side" not in packed:
@@ -87,7 +87,7 @@ def _mismatch(packed: dict[str, Any], data: Data) -> str | None:
     return None
 
 
-def _reshaped(source: Source, data: Data) -> Source:
+def _apply_size_and_colour(source: Source, data: Data) -> Source:
     """Return the source with its images resized and recoloured, unless they already are."""
     if not isinstance(data, Images) or (data.side is None and data.colour is None):
         return source
@@ -95,12 +95,12 @@ def _reshaped(source: Source, data: Data) -> Source:
     if len(source.train.shape) == 1 or source.train.dtype != np.uint8:
         kind = "vectors" if len(source.train.shape) == 1 else "images of float32"
         raise PointError(f"data.side, data.colour: not supported for {kind} ({source.name})")
-    train = reshaped(source.train, side, colour)
+    train = with_size_and_colour(source.train, side, colour)
     original_test = source.test  # do not capture the source, which may hold a copy of all samples
 
     def test() -> Part | None:
         part = original_test()
-        return reshaped(part, side, colour) if part is not None else None
+        return with_size_and_colour(part, side, colour) if part is not None else None
 
     summary = source.summary if train is source.train else None
     return replace(source, train=train, test=test, summary=summary)

@@ -34,7 +34,7 @@ def summary_of(
     digest.update(f"{dtype} {(len(labels), *shape)} {classes}".encode())
     digest.update(hashes.tobytes())
     digest.update(labels.tobytes())
-    ids, groups = twins(hashes)
+    ids, groups = find_twins(hashes)
     mean, deviation = moments(blocks)
     return Summary(
         fingerprint=digest.hexdigest()[:32],
@@ -54,7 +54,7 @@ def row_hashes(blocks: Blocks) -> NDArray[np.void]:
     return np.frombuffer(bytes(digests), dtype="V16")
 
 
-def twins(hashes: NDArray[np.void]) -> tuple[Ints, Ints]:
+def find_twins(hashes: NDArray[np.void]) -> tuple[Ints, Ints]:
     """Return the ids of all samples that have an identical twin, and the group number of each.
 
     Both int64 (m,); ids are ascending. Only hashes with equal first halves are compared in full.
@@ -83,7 +83,7 @@ def moments(blocks: Blocks, keep: Mask | None = None) -> tuple[Array, Array]:
             if len(chosen):
                 yield chosen
 
-    mean, deviation = (_of_images if next(kept()).ndim == 4 else _of_vectors)(kept)
+    mean, deviation = (_image_moments if next(kept()).ndim == 4 else _vector_moments)(kept)
     return mean.astype(np.float32), deviation.astype(np.float32)
 
 
@@ -104,14 +104,14 @@ def moments_of_pixels(blocks: Blocks, keep: Mask) -> tuple[Array, Array]:
     return mean.astype(np.float32), spread.astype(np.float32)
 
 
-def pooled(mean: Array, deviation: Array) -> tuple[Array, Array]:
+def pool_moments(mean: Array, deviation: Array) -> tuple[Array, Array]:
     """Return the moments over all channels (features) together, from those of each; same shapes."""
     whole = mean.astype(np.float64).mean()
     spread = np.sqrt((deviation.astype(np.float64) ** 2 + (mean - whole) ** 2).mean())
     return np.full_like(mean, whole), np.full_like(deviation, spread)
 
 
-def _of_images(blocks: Blocks) -> tuple[Array, Array]:
+def _image_moments(blocks: Blocks) -> tuple[Array, Array]:
     """Sum Python integers, which is exact and therefore independent of the blocks."""
     pixels, axes = 0, (0, 2, 3)
     sums: Array = np.zeros(1, dtype=object)
@@ -128,7 +128,7 @@ def _of_images(blocks: Blocks) -> tuple[Array, Array]:
     return np.array(mean).reshape(-1, 1, 1), np.array(spread).reshape(-1, 1, 1)
 
 
-def _of_vectors(blocks: Blocks) -> tuple[Array, Array]:
+def _vector_moments(blocks: Blocks) -> tuple[Array, Array]:
     count: Array = np.zeros(1)
     total: Array = np.zeros(1)
     for block in blocks():

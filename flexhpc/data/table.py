@@ -12,8 +12,14 @@ from flexhpc.atomic import open_regular
 from flexhpc.config.sections.data import Table
 from flexhpc.data.dataset import Ints, Part, Source, no_test
 from flexhpc.data.encode import fit_encoding
-from flexhpc.data.raw_files import readable
-from flexhpc.data.table_reader import check_columns, kind_of, parse_csv, read_csv, tidied
+from flexhpc.data.raw_files import convert_read_errors
+from flexhpc.data.table_reader import (
+    check_columns,
+    inferred_type,
+    normalise_column,
+    parse_csv,
+    read_csv,
+)
 from flexhpc.errors import PointError
 
 if TYPE_CHECKING:
@@ -38,7 +44,7 @@ def open_table(data: Table) -> Source:
     path = Path(data.path).expanduser()
     if not path.is_file():
         raise PointError(f"data.path: file not found ({data.path})")
-    with readable(path, "a CSV or Parquet table"):
+    with convert_read_errors(path, "a CSV or Parquet table"):
         with open_regular(path) as file:
             is_parquet = file.read(4) == b"PAR1"
         frame = _read_parquet(path) if is_parquet else _read_csv(path)
@@ -48,11 +54,11 @@ def open_table(data: Table) -> Source:
         if unknown := [name for name in names if name not in frame.columns]:
             columns = ", ".join(frame.columns[:20])
             raise PointError(f"data.{key}: {path} has no column {unknown[0]}; it has {columns}")
-    labels, classes = _classes(tidied(frame[data.target]), path)
+    labels, classes = _classes(normalise_column(frame[data.target]), path)
     features = frame.drop(columns=[*{data.target, *drop}])
     if not len(features.columns):
         raise PointError(f"{path}: has no column but the target; drop fewer columns")
-    features = features.apply(tidied)
+    features = features.apply(normalise_column)
     encoding = fit_encoding(features, categorical, path)
     return Source(
         name=f"table {path}",
@@ -85,7 +91,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     frame = read_csv(path, _MOST_COLUMNS)
-    texts = {name: frame[name].str.strip() for name in frame if kind_of(frame[name]) == "string"}
+    texts = {
+        name: frame[name].str.strip() for name in frame if inferred_type(frame[name]) == "string"
+    }
     padded = {name: text for name, text in texts.items() if not text.equals(frame[name])}
     if padded:
         again = parse_csv(io.StringIO(pd.DataFrame(padded).to_csv(index=False)))
@@ -104,7 +112,7 @@ def _classes(target: pd.Series[Any], path: Path) -> tuple[Ints, int]:
     values = target.to_numpy()
     if values.dtype.kind == "f" and np.any(values != np.round(values)):
         raise PointError(f"{where} has fractions and cannot be a class; bin it first")
-    if (kind := kind_of(target)) in ("mixed", "mixed-integer"):
+    if (kind := inferred_type(target)) in ("mixed", "mixed-integer"):
         raise PointError(f"{where} has values of type {kind}; use only numbers or only text")
     names, labels = np.unique(values, return_inverse=True)
     if len(names) < 2:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 
-from flexhpc.data.raw_files import decompressed
+from flexhpc.data.raw_files import open_decompressed
 from flexhpc.errors import PointError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def read_csv(
         PointError: there are too many columns.
         Exception: of any type, if the file is damaged or larger.
     """
-    with decompressed(path, max_bytes) as file:
+    with open_decompressed(path, max_bytes) as file:
         cells = _first_row(file, options.get("comment"))
         check_columns(path, len(cells), max_columns)
         has_header = header == "first row" or (header == "detect" and _is_name(cells))
@@ -91,14 +91,14 @@ def _is_name(cells: list[str]) -> bool:
     return False
 
 
-def kind_of(series: pd.Series[Any]) -> str:
+def inferred_type(series: pd.Series[Any]) -> str:
     """Return the type of a column's non-missing values as inferred by pandas: ``string``, ..."""
     import pandas as pd
 
     return pd.api.types.infer_dtype(series, skipna=True)
 
 
-def tidied(series: pd.Series[Any]) -> pd.Series[Any]:
+def normalise_column(series: pd.Series[Any]) -> pd.Series[Any]:
     """Return a column with values that do not depend on the file format.
 
     Surrounding blanks are removed from text; text that is empty or a marker of missing values
@@ -108,7 +108,7 @@ def tidied(series: pd.Series[Any]) -> pd.Series[Any]:
 
     if isinstance(series.dtype, pd.CategoricalDtype):
         series = series.astype(object).infer_objects()
-    kind = kind_of(series)
+    kind = inferred_type(series)
     if kind == "boolean":
         truth = series.astype("boolean").to_numpy(dtype=np.float64, na_value=np.nan)
         return pd.Series(truth, index=series.index, name=series.name)

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flexhpc.atomic import read_plain
+from flexhpc.atomic import read_regular
 from flexhpc.config.sections.data import KnownTable
 from flexhpc.data.dataset import Array, Part, Source, no_test
 from flexhpc.data.encode import Encoding, fit_encoding
 from flexhpc.data.places import find_table
-from flexhpc.data.raw_files import MOST_BYTES, readable
-from flexhpc.data.table_reader import read_csv, tidied
+from flexhpc.data.raw_files import MOST_BYTES, convert_read_errors
+from flexhpc.data.table_reader import normalise_column, read_csv
 from flexhpc.errors import PointError
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ def _covtype_cache(path: Path) -> tuple[Array, Array]:
 
 def _joblib_content(path: Path) -> bytes:
     """Read a joblib file, plain or compressed with zlib."""
-    with readable(path, "scikit-learn's cache of covtype"):
-        content = read_plain(path, MOST_BYTES)
+    with convert_read_errors(path, "scikit-learn's cache of covtype"):
+        content = read_regular(path, MOST_BYTES)
         is_plain = content.startswith(b"\x80")
         return content if is_plain else zlib.decompressobj().decompress(content, MOST_BYTES)
 
@@ -113,7 +113,7 @@ def _joblib_array(
 
     The pickle is searched for the expected type and shape, but not loaded, which could run code.
     """
-    with readable(path, f"scikit-learn's cache of covtype, {dtype} {shape}"):
+    with convert_read_errors(path, f"scikit-learn's cache of covtype, {dtype} {shape}"):
         start = len(content) - 1 - math.prod(shape) * dtype.itemsize
         described = content[: max(start, 0)]
         encoded = pickle.dumps(shape, protocol=2)[2:-3]  # without protocol, memo and end
@@ -153,7 +153,7 @@ def _read_adult(path: Path) -> tuple[pd.DataFrame, Array]:
     texts = frame.pop(str(_ADULT_COLUMNS - 1)).str.removesuffix(".")
     if not len(texts) or not texts.isin(_ADULT_CLASSES).all():
         raise PointError(f"{path}: labels must be {' or '.join(_ADULT_CLASSES)}")
-    with readable(path, "adult's table"):
+    with convert_read_errors(path, "adult's table"):
         numbers = {str(i): np.float64 for i in _ADULT_NUMBERS}
         return frame.astype(numbers), (texts == _ADULT_CLASSES[1]).to_numpy()
 
@@ -179,7 +179,7 @@ def _open_credit(root: str | None) -> Source:
             f"{path}: needs a header with `default payment next month` (or Y) and "
             f"{_CREDIT_FEATURES} more columns in addition to ID; it has {', '.join(names)}"
         )
-    with readable(path, "credit's table"):
+    with convert_read_errors(path, "credit's table"):
         values = frame.iloc[header + 1 :].astype(np.float64)
     labels = values.iloc[:, targets[0]].to_numpy()
     if not len(labels) or not np.isin(labels, (0, 1)).all():
@@ -197,17 +197,17 @@ def _open_credit(root: str | None) -> Source:
 
 
 def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    with readable(path, "a CSV table"):
+    with convert_read_errors(path, "a CSV table"):
         frame = read_csv(path, _MOST_COLUMNS, _MOST_BYTES, nrows=_MOST_ROWS + 1, **options)
         if len(frame) > _MOST_ROWS:
             raise ValueError(f"it has more than {_MOST_ROWS:,} rows")
-        return frame.apply(tidied) if options["dtype"] is str else frame
+        return frame.apply(normalise_column) if options["dtype"] is str else frame
 
 
 def _read_excel(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    with readable(path, "an Excel file"):
+    with convert_read_errors(path, "an Excel file"):
         if zipfile.is_zipfile(path):
             _check_sheets(path)
         return pd.read_excel(path, header=None, dtype=str, engine="calamine")

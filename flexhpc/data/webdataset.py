@@ -10,8 +10,8 @@ from pathlib import Path
 from flexhpc.atomic import open_regular
 from flexhpc.config.sections.files import WebDataset
 from flexhpc.data.dataset import Source, no_test
-from flexhpc.data.decode import SUFFIXES, LabelledImages, Named, image_source
-from flexhpc.data.raw_files import MOST_BYTES, readable
+from flexhpc.data.decode import SUFFIXES, LabelledImages, NamedImage, image_source
+from flexhpc.data.raw_files import MOST_BYTES, convert_read_errors
 from flexhpc.errors import PointError
 
 _NUMBER = re.compile(r"-?\d{1,18}")
@@ -27,7 +27,7 @@ def open_webdataset(data: WebDataset) -> Source:
     path = Path(data.path).expanduser()
     files = sorted(path.glob("*.tar")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise PointError(f"data.path: {data.path} is not a .tar file, and has none")
+        raise PointError(f"data.path: {data.path} is neither a .tar file nor a folder of them")
     endings = {f".{data.column.lstrip('.').lower()}"} if data.column else SUFFIXES
     target = f".{data.target.lstrip('.')}"
     keys: dict[str, list[str]] = {"class": [], "image": []}
@@ -49,7 +49,7 @@ def open_webdataset(data: WebDataset) -> Source:
             "data.column gives the ending of the images"
         )
 
-    def images() -> Iterator[Named]:
+    def images() -> Iterator[NamedImage]:
         for file in files:
             for name, ending, content in _members(file, endings, named=endings):
                 yield f"{file}/{name}{ending}", content
@@ -67,7 +67,7 @@ def _members(file: Path, read: Set[str], named: Set[str]) -> Iterator[tuple[str,
     content is empty unless the extension is in ``read``.
     """
     with (
-        readable(file, "a tar file"),
+        convert_read_errors(file, "a tar file"),
         open_regular(file) as opened,
         tarfile.open(fileobj=opened) as tar,
     ):

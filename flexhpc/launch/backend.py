@@ -10,12 +10,11 @@ class Backend(Protocol):
     """Workers on this machine, or tasks of a cluster.
 
     Attributes:
-        shared: whether each worker takes any free point, so that progress on one point counts as
-            progress for all points.
+        shared: whether each worker takes any free point, so that progress on one point is progress
+            on all points.
         ours: whether the workers belong to this sweep and end with it; otherwise they continue
             when the sweep process ends.
-        patience: number of times that a point is assigned without any progress before it is given
-            up.
+        patience: number of times that a point is assigned without progress before it fails.
         image: container image of the workers; None without a container.
     """
 
@@ -28,7 +27,7 @@ class Backend(Protocol):
         """Update the state of the workers; called before the status of the points is read."""
 
     def covers(self, point_id: str) -> bool:
-        """Return whether an existing worker will reach this point without being started again."""
+        """Return whether an existing worker will measure this point."""
         ...
 
     def has_workers(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from flexhpc.launch.slurm.arrays import ArrayRecord, array_records, in_queue
+from flexhpc.launch.slurm.arrays import ArrayRecord, array_records, tasks_in_queue
 from flexhpc.launch.slurm.commands import NoAnswer, Slurm
 from flexhpc.store import RunFolder
 from flexhpc.store.status import StatusReader, open_run
@@ -41,10 +41,10 @@ def cancel_run(path: Path) -> tuple[str, bool]:
         if waited > _WITHIN:
             state = f"{running} points are still measured and {remaining} tasks still queued"
             reason = f" ({jobs.unavailable})" if jobs.unavailable else ""
-            return f"asked to stop, but {state} after {_WITHIN:.0f} s{reason}", False
+            return f"stop requested, but {state} after {_WITHIN:.0f} s{reason}", False
         time.sleep(0.3 if not remaining else 1.0)
-    queue = f", {jobs.removed} tasks taken from the queue" if jobs.removed else ""
-    return f"{count} points stopped{queue}; every finished probe is kept", True
+    queue = f", {jobs.removed} tasks removed from the queue" if jobs.removed else ""
+    return f"{count} points stopped{queue}; finished probes are kept", True
 
 
 class _Jobs:
@@ -89,7 +89,7 @@ class _Jobs:
     def _end(self, slurm: Slurm, records: list[ArrayRecord], everything: bool) -> int:
         queue = slurm.queue()
         records = [record.adopted(queue) for record in records]
-        queued = {r.job: [task for _, task in in_queue(r, queue)] for r in records if r.job}
+        queued = {r.job: [task for _, task in tasks_in_queue(r, queue)] for r in records if r.job}
         busy = [job for job, tasks in queued.items() if tasks and job]
         if busy:
             slurm.cancel(busy, pending_only=not everything)

@@ -38,7 +38,7 @@ def cost_of(spec: Path) -> tuple[int, int | None]:
     return len(bounds), None if None in bounds else sum(bounds)
 
 
-def rounded_up(cost: int) -> str:
+def bound_text(cost: int) -> str:
     """Format a bound with two significant digits, rounded up: ``7.5e10``."""
     power = max(0, math.floor(math.log10(cost))) if cost else 0
     tenths = -(-cost * 10 // 10**power)
@@ -51,20 +51,20 @@ def cost_line(spec: Path) -> str:
     """Return the ``# Cost:`` line for the header of a spec."""
     count, bound = cost_of(spec)
     if bound is not None:
-        return f"# Cost: {count} points, at most {rounded_up(bound)} sample passes."
+        return f"# Cost: {count} points, at most {bound_text(bound)} sample passes."
     endless = any(getattr(point.training, "until", None) is not None for point in checked(spec)[1])
     reason = "some train until they converge" if endless else "the amount of data is unknown"
     return f"# Cost: {count} points; {reason}, so the cost has no known bound."
 
 
-def rewritten(path: Path) -> str:
+def with_updated_costs(path: Path) -> str:
     """Return the text of a spec or Markdown file with its costs updated."""
     text = path.read_text()
     if path.suffix == ".md":
 
         def cost(link: re.Match[str]) -> str:
             bound = cost_of(path.parent / link["path"])[1]
-            return link[0] if bound is None else f"{link[1]}({rounded_up(bound)})"
+            return link[0] if bound is None else f"{link[1]}({bound_text(bound)})"
 
         return _LINK.sub(cost, text)
     return _LINE.sub(lambda _: cost_line(path), text) if _LINE.search(text) else text
@@ -73,7 +73,7 @@ def rewritten(path: Path) -> str:
 def main() -> None:
     """Rewrite the files named on the command line; print the paths of those that changed."""
     for path in map(Path, sys.argv[1:]):
-        text = rewritten(path)
+        text = with_updated_costs(path)
         if text != path.read_text():
             write_atomic(path, text)
             print(path)

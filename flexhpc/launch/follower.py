@@ -25,7 +25,7 @@ def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) 
     Args:
         task: task file of the launch.
         uri: MLflow server; None for a database in the run folder, ``none`` for no tracking.
-        interruptions: returns the number of times that the user has asked to stop.
+        interruptions: returns the number of stop requests by the user.
     """
     if uri == "none":
         yield

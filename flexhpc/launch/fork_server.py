@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flexhpc.worker.fork_server import Ended, Order, Started, event
+from flexhpc.worker.fork_server import Ended, Order, Started, parse_event
 from flexhpc.worker.signals import EXIT_PEER_LOST
 from flexhpc.worker.task import Owner
 
@@ -84,7 +84,7 @@ class ForkServer:
         return self._process.poll() is None
 
     def start(self, order: Order) -> OrderedWorker:
-        """Ask the server to start a worker; if the server is dead, the worker counts as crashed."""
+        """Ask the server to start a worker; if the server is dead, the worker is crashed."""
         self._workers[order.worker] = worker = OrderedWorker(self, order.processes)
         with contextlib.suppress(BrokenPipeError):
             self._orders.write(order.line())
@@ -95,7 +95,7 @@ class ForkServer:
         while chunk := self._answers.read(1 << 16):
             *lines, self._unread = (self._unread + chunk).split(b"\n")
             for line in lines:
-                self._take(event(line))
+                self._take(parse_event(line))
 
     def _close(self) -> None:
         """Let the server start the remaining workers and exit; the workers outlive it."""

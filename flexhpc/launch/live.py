@@ -11,9 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from flexhpc.analysis.reasons import failures, names
+from flexhpc.analysis.reasons import failures_by_message, points_text
 from flexhpc.analysis.tables import status_view
-from flexhpc.analysis.text import emc_text, span
+from flexhpc.analysis.text import duration_text, emc_text
 from flexhpc.launch.time_left import seconds_left
 from flexhpc.store.status import PointStatus
 
@@ -68,11 +68,11 @@ class View:
 
     def _elapsed_and_left(self, statuses: Sequence[PointStatus]) -> str:
         """Format the elapsed time, and a range for the remaining time once it can be estimated."""
-        elapsed = span(time.monotonic() - self.started)
+        elapsed = duration_text(time.monotonic() - self.started)
         remaining = seconds_left(statuses)
         if remaining is None or remaining[1] == 0:
             return elapsed
-        low, high = map(span, remaining)
+        low, high = map(duration_text, remaining)
         number, unit = low.split(" ")
         start = number if high.endswith(unit) else low
         return f"{elapsed}, {start} to {high} left"
@@ -85,10 +85,10 @@ class View:
         for status in changed:
             if status.state == "done":
                 self._print(f"{count} {_label(status)}: done {emc_text(status.estimate)}")
-        for message, points in failures(changed).items():
+        for message, points in failures_by_message(changed).items():
             reason = "for the same reason as before" if message in self._reported else message
             self._reported.add(message)
-            self._print(f"{count} {names(points)}: failed {reason}")
+            self._print(f"{count} {points_text(points)}: failed {reason}")
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)

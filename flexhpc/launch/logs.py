@@ -23,11 +23,11 @@ def log_tail(log: Path, lines: int = 12) -> list[str]:
     lines_each = max(3, lines // max(1, len(paths)))
     tail: list[str] = []
     for path in paths:
-        tail += [line for line in _end(path).splitlines() if line.strip()][-lines_each:]
+        tail += [line for line in _last_block(path).splitlines() if line.strip()][-lines_each:]
     return tail[-lines:] if log.is_dir() else tail
 
 
-def _end(path: Path) -> str:
+def _last_block(path: Path) -> str:
     try:
         with path.open("rb") as file:
             file.seek(0, 2)

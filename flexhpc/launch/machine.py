@@ -21,6 +21,6 @@ def visible_gpus() -> list[str]:
     return [part.strip() for part in listed.split(",") if part.strip()]
 
 
-def cores() -> int:
+def available_cores() -> int:
     """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flexhpc.analysis.text import span
+from flexhpc.analysis.text import duration_text
 from flexhpc.config import Point
 from flexhpc.config.checks import known_shape
 from flexhpc.config.sections.model import Network
@@ -47,7 +47,7 @@ def make_plan(
     for point, status in zip(prepared.points, statuses, strict=True):
         key = (id(point.search), id(point.training), id(point.data))
         if key not in bounds:
-            bounds[key] = _bound(point)
+            bounds[key] = _cost_bound(point)
         row = {
             "index": point.index,
             "id": point.id,
@@ -107,7 +107,7 @@ def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str
     if isinstance(profile, LocalProfile):
         workers, side_by_side = profile.spread(max(1, len(points)))
         return {**each, "workers": workers, "probes_at_once": side_by_side}
-    chunks = arrays(profile, points)
+    chunks = planned_arrays(profile, points)
     return {
         **each,
         "probes_at_once": profile.probes_at_once or 1,
@@ -118,7 +118,7 @@ def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str
     }
 
 
-def arrays(profile: SlurmProfile, points: Sequence[str]) -> list[Chunk]:
+def planned_arrays(profile: SlurmProfile, points: Sequence[str]) -> list[Chunk]:
     """Return the array jobs for these points.
 
     Assumes SLURM's default limit on the size of arrays if the controller does not respond.
@@ -136,11 +136,11 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
     """Format the plan as lines of text; at most 40 points are listed."""
     rows, layout, bound = planned["points"], planned["layout"], planned["cost_bound"]
     lines = [
-        f"{planned['name']}: {counted(len(rows), 'point')}, {planned['to_measure']} to measure, "
+        f"{planned['name']}: {count_text(len(rows), 'point')}, {planned['to_measure']} to measure, "
         f"into {planned['run']}",
-        _layout_line(layout) + _side_by_side(layout),
+        _layout_line(layout) + _concurrency_text(layout),
         "cost at most "
-        + (f"{bound:,} sample passes" if bound is not None else "unknown ahead")
+        + (f"{bound:,} sample passes" if bound is not None else "unknown")
         + _time_line(planned),
     ]
     for row in rows[:_SHOWN]:
@@ -154,25 +154,27 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
 def _time_line(planned: Mapping[str, Any]) -> str:
     if planned["time_bound"] is None or not planned["to_measure"]:
         return ""
-    return f", {span(planned['time_bound'])} at the speed of the trainings that this run has"
+    return (
+        f", {duration_text(planned['time_bound'])} at the speed of the trainings that this run has"
+    )
 
 
 def _layout_line(layout: dict[str, Any]) -> str:
-    processes = counted(layout["processes_per_node"], "process")
-    each = f"{processes} of {counted(layout['cpus_per_process'], 'thread')}"
+    processes = count_text(layout["processes_per_node"], "process")
+    each = f"{processes} of {count_text(layout['cpus_per_process'], 'thread')}"
     if layout["cluster"] == "local":
-        return f"on this machine: {counted(layout['workers'], 'worker')} of {each}"
+        return f"on this machine: {count_text(layout['workers'], 'worker')} of {each}"
     arrays = layout["arrays"]
     tasks = sum(array["tasks"] for array in arrays)
     limit = f", at most {layout['throttle']} at a time" if layout["throttle"] else ""
     return (
-        f"on SLURM: {counted(len(arrays), 'array job')} with {counted(tasks, 'task')}{limit}; "
-        f"a task measures {counted(layout['points_per_task'], 'point')} on "
-        f"{counted(layout['nodes'], 'node')} with {each}"
+        f"on SLURM: {count_text(len(arrays), 'array job')} with {count_text(tasks, 'task')}{limit}"
+        f"; a task measures {count_text(layout['points_per_task'], 'point')} on "
+        f"{count_text(layout['nodes'], 'node')} with {each}"
     )
 
 
-def _side_by_side(layout: dict[str, Any]) -> str:
+def _concurrency_text(layout: dict[str, Any]) -> str:
     """Describe how many concurrent probes the searches plan and the profile allows."""
     planned, trained = layout["planned_at_once"], layout["probes_at_once"]
     if planned == 1:
@@ -184,16 +186,16 @@ def _side_by_side(layout: dict[str, Any]) -> str:
     )
 
 
-def counted(number: int, noun: str) -> str:
+def count_text(number: int, noun: str) -> str:
     """Format a count with its noun: ``1 point``, ``3 points``."""
     plural = noun + ("es" if noun.endswith("s") else "s")
     return f"{number} {noun if number == 1 else plural}"
 
 
-def _bound(point: Point) -> int | None:
+def _cost_bound(point: Point) -> int | None:
     known = known_shape(point.data)
     n_limit = point.data.n_max or (known[2] if known else None)
-    return None if n_limit is None else _dearest(point, n_limit)
+    return None if n_limit is None else _highest_bound(point, n_limit)
 
 
 def _parameters(point: Point) -> int | None:
@@ -210,7 +212,7 @@ def _parameters(point: Point) -> int | None:
     return count_parameters(point.model, known[0], known[1])
 
 
-def _dearest(point: Point, n_limit: int) -> int | None:
+def _highest_bound(point: Point, n_limit: int) -> int | None:
     tuned = len(point.arms) > 1
     bounds = [cost_bound(point.search, arm.training, n_limit, tuned=tuned) for arm in point.arms]
     known = [bound for bound in bounds if bound is not None]

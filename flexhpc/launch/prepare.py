@@ -52,12 +52,12 @@ def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> Prepared:
     in both are kept.
 
     Raises:
-        InputError: the spec is invalid, or the path of the run has a control character.
+        InputError: the spec is invalid, or the path of the run contains a control character.
     """
     sweep, points = checked(spec, overrides)
     run = RunFolder((runs / sweep.name).resolve())
     if any(sign < " " for sign in str(run.path)):
-        raise InputError(f"{str(run.path)!r}: has a control character; use another folder")
+        raise InputError(f"{str(run.path)!r}: contains a control character; use another folder")
     request = request_hash(sweep)
     record = read_json(run.record)
     if record and record.get("request") == request and run.spec.is_file():
@@ -71,11 +71,11 @@ def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> Prepared:
         frozen=freeze(sweep, points),
         request=request,
         again=False,
-        edited=_edited(run, sweep),
+        edited=_edited_code(run, sweep),
     )
 
 
-def _edited(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
+def _edited_code(run: RunFolder, sweep: Sweep) -> tuple[str, ...]:
     """Return the names of the custom code whose source differs from the frozen spec's."""
     if not sweep.code or not run.spec.is_file():
         return ()

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from flexhpc.config.sections.base import Problems, Section
-from flexhpc.launch.machine import cores, visible_gpus
+from flexhpc.launch.machine import available_cores, visible_gpus
 from flexhpc.tracking.state import NO_PASSWORD, has_password
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
@@ -22,7 +22,7 @@ _TIME = re.compile(r"(?:(?P<d>\d+)-)?(?P<a>\d+)(?::(?P<b>\d+))?(?::(?P<c>\d+))?"
 _LONGEST = 10 * 366 * 86_400
 
 
-def minutes(time: int | str) -> int:
+def time_limit_minutes(time: int | str) -> int:
     """Convert a time limit to minutes, rounded up.
 
     Args:
@@ -34,7 +34,7 @@ def minutes(time: int | str) -> int:
     """
     match = _TIME.fullmatch(str(time))
     if match is None:
-        raise ValueError("is not minutes, HH:MM:SS or D-HH:MM:SS")
+        raise ValueError("must be minutes, HH:MM:SS or D-HH:MM:SS")
     a, b, c = (int(match[key] or 0) for key in "abc")
     if match["d"] is not None:
         seconds = int(match["d"]) * 86_400 + a * 3600 + b * 60 + c
@@ -45,20 +45,20 @@ def minutes(time: int | str) -> int:
     if seconds == 0:
         raise ValueError("must be above zero")
     if seconds > _LONGEST:
-        raise ValueError("is longer than ten years")
+        raise ValueError("must be at most ten years")
     return math.ceil(seconds / 60)
 
 
 def _checked_time(time: int | str) -> int | str:
-    minutes(time)
+    time_limit_minutes(time)
     return time
 
 
-def _words(line: str) -> str:
+def _check_quotes(line: str) -> str:
     try:
         shlex.split(line)
     except ValueError:
-        raise ValueError("has a quote that is not closed") from None
+        raise ValueError("has an unclosed quote") from None
     return line
 
 
@@ -78,7 +78,7 @@ class Profile(Section):
     tracking_uri: str | None = None
     """MLflow server; the default is a database in the run folder; `none`: only `flexhpc sync`."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
-    """How often a point is retried after its worker died."""
+    """Maximum number of retries of a point after its worker died."""
     checkpoint_every: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Seconds between checkpoints of a probe."""
 
@@ -106,7 +106,9 @@ class LocalProfile(Profile):
         """Return the maximum number of points that are measured concurrently."""
         per_worker = self.processes_per_node * (self.probes_at_once or 1)
         gpus = len(visible_gpus())
-        return self.workers or max(1, gpus // per_worker if gpus else cores() // per_worker)
+        return self.workers or max(
+            1, gpus // per_worker if gpus else available_cores() // per_worker
+        )
 
     def spread(self, points: int) -> tuple[int, int]:
         """Return the number of workers for this number of points, and concurrent probes of each."""
@@ -127,7 +129,7 @@ class Container(Section):
     binds: list[Annotated[str, Field(pattern=r"^/[^\n,]*$")]] = Field(default_factory=list)
     """Folders to bind, as `/scratch` or `/host/folder:/inside[:ro]`, in addition to the run folder
     and the data."""
-    flags: list[Annotated[str, AfterValidator(_words)]] = Field(default_factory=list)
+    flags: list[Annotated[str, AfterValidator(_check_quotes)]] = Field(default_factory=list)
     """Additional options for `apptainer exec`, `podman run` or `docker run`."""
 
 
@@ -173,7 +175,7 @@ class SlurmProfile(Profile):
     """Seconds before the time limit at which a task saves its state and is requeued; the default
     is 90, or a quarter of the time limit if that is less."""
     restarts: Annotated[int, Field(ge=0, le=10_000)] = 100
-    """How often one task is requeued after it was preempted or reached its time limit."""
+    """Maximum number of times that a task is requeued after preemption or its time limit."""
     slurm_conf: str | None = None
     """Path of slurm.conf, if not the system default; the variable SLURM_CONF takes precedence."""
 
@@ -182,16 +184,18 @@ class SlurmProfile(Profile):
         yield from super().check()
         limit = None if self.time_limit is None else self.time_limit * 60
         if self.stop_before is not None and limit is not None and self.stop_before > 0.8 * limit:
-            problem = f"{self.stop_before:g} s leave little of {limit} s; use at most four fifths"
+            problem = f"must be at most four fifths of time ({limit} s), not {self.stop_before:g}"
             yield "stop_before", problem
         users = max(self.processes_per_node, self.probes_at_once or 1)
         if self.gpus_per_node > users:
             problem = f"{self.gpus_per_node} GPUs for {users} processes leave some idle"
             yield "gpus_per_node", f"{problem}; use as many processes_per_node or probes_at_once"
         for name in self.sbatch:
-            if (fix := _OWN_OPTIONS.get(option(name))) is not None:
+            if (fix := _OWN_OPTIONS.get(option_name(name))) is not None:
                 yield f"sbatch.{name}", f"is set by flexhpc; {fix}"
-            if (key := _RIVALS.get(option(name))) is not None and key in self.model_fields_set:
+            if (
+                key := _CONFLICTING_OPTIONS.get(option_name(name))
+            ) is not None and key in self.model_fields_set:
                 yield f"sbatch.{name}", f"cannot be combined with {key}; remove one of them"
 
     @property
@@ -202,7 +206,7 @@ class SlurmProfile(Profile):
     @property
     def time_limit(self) -> int | None:
         """Time limit in minutes; None for the default of the cluster."""
-        return None if self.time is None else minutes(self.time)
+        return None if self.time is None else time_limit_minutes(self.time)
 
     @property
     def notice(self) -> float:
@@ -212,12 +216,12 @@ class SlurmProfile(Profile):
         return 90.0 if self.time_limit is None else min(90.0, 15.0 * self.time_limit)
 
 
-def option(name: str) -> str:
+def option_name(name: str) -> str:
     """Return the name of a long sbatch option without leading dashes, with - in place of _."""
     return name.lstrip("-").replace("_", "-")
 
 
-_RIVALS = {
+_CONFLICTING_OPTIONS = {
     **dict.fromkeys(("gres", "gpus", "gpus-per-task", "gpus-per-socket"), "gpus_per_node"),
     **dict.fromkeys(("mem-per-cpu", "mem-per-gpu"), "mem_gb"),
 }

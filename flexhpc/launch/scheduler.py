@@ -1,4 +1,4 @@
-"""Assignment of points to workers, as long as it leads to progress."""
+"""Assign points to workers, as long as this makes progress."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class Scheduler:
     """Starts workers for the points that are neither running nor covered by an existing worker.
 
     A point that was assigned ``backend.patience`` times (once, if a worker crashed) without
-    progress is given up, since its workers end before they reach it. A worker that dies while it
-    measures a point is handled elsewhere: it leaves its claim behind, which counts the deaths.
+    progress fails, because its workers end before they reach it. Deaths of workers that measure a
+    point are counted in its claim instead.
     """
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self._handed: dict[str, tuple[Mark, int]] = {}
 
-    def keep_going(self, todo: Sequence[PointStatus]) -> bool:
+    def assign_points(self, todo: Sequence[PointStatus]) -> bool:
         """Start workers where needed; return False if there is nothing left to wait for.
 
         Args:

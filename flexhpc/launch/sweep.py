@@ -20,28 +20,28 @@ from flexhpc.launch.backend import Backend
 from flexhpc.launch.follower import tracking
 from flexhpc.launch.live import View
 from flexhpc.launch.local import LocalBackend
-from flexhpc.launch.machine import cores
-from flexhpc.launch.plan import arrays
+from flexhpc.launch.machine import available_cores
+from flexhpc.launch.plan import planned_arrays
 from flexhpc.launch.prepare import Prepared, clear_claims, open_folder
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.scheduler import Scheduler
 from flexhpc.launch.slurm.backend import SlurmBackend
 from flexhpc.launch.slurm.container import container_of
-from flexhpc.launch.slurm.queue_status import QueueStatus, queued
+from flexhpc.launch.slurm.queue_status import QueueStatus, mark_queued
 from flexhpc.launch.slurm.submit import dry_run
 from flexhpc.store.status import PointStatus, StatusReader
 from flexhpc.tracking.state import up_to_date
 from flexhpc.versions import python_version
 from flexhpc.worker.task import Owner, TaskFile
 
-_LOOK_EVERY = 0.5
-_OVER = object()
+_POLL_EVERY = 0.5
+_EXHAUSTED = object()
 _STOP_WITHIN = 120.0
 _CLUSTER_BEAT = 5.0
 
 
 class _Stop:
-    """Handler of Ctrl-C and SIGTERM; a second signal ends the wait for the workers.
+    """Signal handler of Ctrl-C and SIGTERM; a second signal ends the wait for the workers.
 
     Attributes:
         count: number of signals received.
@@ -70,18 +70,18 @@ def _stop_signals() -> Iterator[_Stop]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Followed:
+class SweepResult:
     """Outcome of following a sweep.
 
     Attributes:
         statuses: status of every point.
-        interrupted: whether it was asked to stop.
-        goes_on: whether its tasks continue on the cluster.
+        interrupted: whether a stop was requested.
+        jobs_continue: whether its tasks continue on the cluster.
     """
 
     statuses: list[PointStatus]
     interrupted: bool = False
-    goes_on: bool = False
+    jobs_continue: bool = False
 
 
 _LAUNCHES: Counter[str] = Counter()
@@ -94,7 +94,7 @@ def launch_id() -> str:
     return stamp if _LAUNCHES[stamp] == 1 else f"{stamp}-{_LAUNCHES[stamp]}"
 
 
-def start(
+def write_launch(
     prepared: Prepared,
     profile: LocalProfile | SlurmProfile,
     launch: str,
@@ -156,7 +156,7 @@ def make_backend(
         prepared: the spec and its run folder.
         profile: where and how to run.
         launch: id of the launch.
-        interrupted: returns whether the user has asked to stop.
+        interrupted: returns whether the user requested a stop.
 
     Raises:
         InputError: SLURM, or the container, cannot be used from this machine.
@@ -168,14 +168,14 @@ def make_backend(
     return LocalBackend(folder, profile)
 
 
-def scripts(prepared: Prepared, profile: SlurmProfile) -> list[str]:
+def batch_scripts(prepared: Prepared, profile: SlurmProfile) -> list[str]:
     """Return the batch scripts of the remaining points; nothing is written or submitted."""
     launch = launch_id()
     statuses = QueueStatus(prepared.run).merge(StatusReader(prepared.run, prepared.points).read())
     todo = [s.point.id for s in statuses if s.state not in ("done", "running", "queued")]
     task = make_task(prepared, profile, launch, detach=True)
     return dry_run(
-        arrays(profile, todo),
+        planned_arrays(profile, todo),
         prepared.run.jobs / launch,
         profile,
         task,
@@ -184,7 +184,7 @@ def scripts(prepared: Prepared, profile: SlurmProfile) -> list[str]:
     )
 
 
-def detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> str:
+def start_detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> str:
     """Start workers that outlive this process; return a one-line description of them.
 
     Raises:
@@ -192,10 +192,10 @@ def detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> str:
     """
     launch = launch_id()
     backend = make_backend(prepared, profile, launch)
-    start(prepared, profile, launch, backend.image, detach=True)
+    write_launch(prepared, profile, launch, backend.image, detach=True)
     backend.poll()
     todo = [s for s in StatusReader(prepared.run, prepared.points).read() if s.state != "done"]
-    Scheduler(backend).keep_going(todo)
+    Scheduler(backend).assign_points(todo)
     uncovered = [s for s in todo if s.state != "running" and not backend.covers(s.point.id)]
     if uncovered or backend.note():
         reason = backend.note() or "the throttle is used up"
@@ -212,7 +212,7 @@ def follow(
     console: Console,
     report: Callable[[list[PointStatus]], None] = lambda _: None,
     meanwhile: Iterable[None] = (),
-) -> Followed:
+) -> SweepResult:
     """Measure every point that is not measured yet, and show the progress.
 
     Args:
@@ -238,10 +238,10 @@ def follow(
     tracked = uri == "none" or up_to_date(run, uri, statuses)
     if finished and prepared.again and tracked:
         report(statuses)
-        return Followed(statuses=statuses)
+        return SweepResult(statuses=statuses)
     with _stop_signals() as stop:
         backend = make_backend(prepared, profile, launch, lambda: bool(stop.count))
-        task = start(prepared, profile, launch, backend.image, detach=False)
+        task = write_launch(prepared, profile, launch, backend.image, detach=False)
         stop_file = Path(task.stop)
         with tracking(task, uri, lambda: stop.count):
             with View(console, run.name) as view:
@@ -257,24 +257,24 @@ def follow(
                             "run the same command to resume"
                         )
                     if folder.missing:
-                        time.sleep(_LOOK_EVERY)
+                        time.sleep(_POLL_EVERY)
                         continue
                     began = time.monotonic()
                     backend.poll()
-                    statuses = queued(reader.read(), backend.waiting())
+                    statuses = mark_queued(reader.read(), backend.waiting())
                     working |= any(s.state == "running" or s.launch == launch for s in statuses)
-                    note = backend.note() or _elsewhere(statuses, backend, launch)
+                    note = backend.note() or _other_sweeps_note(statuses, backend, launch)
                     if backend.ours and not working:
                         note = note or "starting workers ..."
-                    view.update([_to_come(s, launch) for s in statuses], note=note)
+                    view.update([_retried_as_waiting(s, launch) for s in statuses], note=note)
                     settled |= {s.point.id for s in statuses if _finished(s, launch)}
                     todo = [s for s in statuses if s.point.id not in settled]
-                    if not todo or not scheduler.keep_going(todo):
+                    if not todo or not scheduler.assign_points(todo):
                         break
-                    if working and more and _cores_taken(statuses, profile) < cores():
-                        more = next(steps, _OVER) is not _OVER
+                    if working and more and _cores_in_use(statuses, profile) < available_cores():
+                        more = next(steps, _EXHAUSTED) is not _EXHAUSTED
                     # Reading very many points takes a while; limit the load on the file system.
-                    time.sleep(max(_LOOK_EVERY, 3 * (time.monotonic() - began)))
+                    time.sleep(max(_POLL_EVERY, 3 * (time.monotonic() - began)))
                 interrupted = bool(stop.count) or stop_file.exists()
                 if interrupted and backend.ours:
                     _stop_workers(backend, reader, view, stop, stop_file)
@@ -283,14 +283,14 @@ def follow(
                 stop.at_once = True
                 report(statuses)
                 stop.at_once = False
-    return Followed(
+    return SweepResult(
         statuses=[_with_log(status, backend, launch) for status in statuses],
         interrupted=interrupted,
-        goes_on=interrupted and not backend.ours and not stop_file.exists(),
+        jobs_continue=interrupted and not backend.ours and not stop_file.exists(),
     )
 
 
-def _cores_taken(statuses: Sequence[PointStatus], profile: LocalProfile | SlurmProfile) -> int:
+def _cores_in_use(statuses: Sequence[PointStatus], profile: LocalProfile | SlurmProfile) -> int:
     """Return the maximum number of cores of this machine that training uses now."""
     if isinstance(profile, SlurmProfile):
         return 0
@@ -309,7 +309,7 @@ def _stop_workers(
     backend.poll()
     while backend.has_workers() and time.monotonic() < end and stop.count < 2:
         view.update(reader.read(), note="stopping: saving the probes in progress ...")
-        time.sleep(_LOOK_EVERY / 2)
+        time.sleep(_POLL_EVERY / 2)
         backend.poll()
 
 
@@ -323,12 +323,12 @@ def _finished(status: PointStatus, launch: str) -> bool:
     return status.state == "done" or (status.state == "failed" and status.launch == launch)
 
 
-def _to_come(status: PointStatus, launch: str) -> PointStatus:
+def _retried_as_waiting(status: PointStatus, launch: str) -> PointStatus:
     """Mark a point that failed in an earlier launch as waiting, since it is retried."""
     tried = status.state != "failed" or status.launch == launch
     return status if tried else replace(status, state="waiting", message="")
 
 
-def _elsewhere(statuses: Sequence[PointStatus], backend: Backend, launch: str) -> str:
+def _other_sweeps_note(statuses: Sequence[PointStatus], backend: Backend, launch: str) -> str:
     elsewhere = sum(s.state == "running" and s.launch != launch for s in statuses)
     return f"{elsewhere} measured by another sweep" if elsewhere and backend.shared else ""

@@ -18,7 +18,7 @@ _AT_LEAST = 0.25
 
 
 def seconds_left(statuses: Sequence[PointStatus]) -> tuple[float, float] | None:
-    """Return a range for the remaining seconds of a sweep; None until two points are done.
+    """Estimate a range for the remaining seconds of a sweep; None until two points are done.
 
     The total time of each unfinished point is drawn from the times of the finished points with the
     same values of all swept keys except the seed, or from all finished points if there is none.
@@ -31,13 +31,13 @@ def seconds_left(statuses: Sequence[PointStatus]) -> tuple[float, float] | None:
     rng = np.random.default_rng(0)  # fixed seed, so that the range does not jitter between calls
     by_values: dict[str, list[float]] = {}
     for status in finished:
-        by_values.setdefault(_values(status), []).append(_seconds(status))
+        by_values.setdefault(_swept_values(status), []).append(_seconds(status))
     all_seconds = [_seconds(status) for status in finished]
     rows = []
     for status in statuses:
         if status.state not in ("done", "failed"):
             spent = _seconds(status)
-            totals = rng.choice(by_values.get(_values(status), all_seconds), _DRAWS)
+            totals = rng.choice(by_values.get(_swept_values(status), all_seconds), _DRAWS)
             rows.append(np.maximum(totals - spent, _AT_LEAST * spent))
     if not rows:
         return 0.0, 0.0
@@ -66,6 +66,6 @@ def _seconds(status: PointStatus) -> float:
     return finished + float(status.progress.get("elapsed", 0.0))
 
 
-def _values(status: PointStatus) -> str:
+def _swept_values(status: PointStatus) -> str:
     swept = {key: value for key, value in status.point.swept.items() if key != "seed"}
     return json.dumps(swept, sort_keys=True, default=str)

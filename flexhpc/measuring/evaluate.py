@@ -1,4 +1,4 @@
-"""Evaluation of the generalization of a point's model in a separate training with a test set."""
+"""Evaluate the generalization of a point's model: train it once more and test it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flexhpc.config.sections.training import BUDGETS
 from flexhpc.data import Samples, TestSet, load_test
 from flexhpc.errors import PointError
 from flexhpc.measuring.probe import run_training
-from flexhpc.measuring.scores import scores_of
+from flexhpc.measuring.scores import logits_of
 from flexhpc.search import Probe
 from flexhpc.seeds import derive
 from flexhpc.training import Callbacks, Group
@@ -43,13 +43,12 @@ def evaluation_size(config: Evaluate, samples: Samples) -> int:
     return config.n or available
 
 
-def procedure(config: Evaluate, training: Training) -> Training:
+def evaluation_procedure(config: Evaluate, training: Training) -> Training:
     """Return the training settings of an evaluation, derived from those of the probes.
 
     If ``evaluate`` has a budget, it replaces the budget of the probes, of whatever kind, and is
-    never extended; a cosine schedule spans all of it. Training still stops on a plateau. The
-    gradient and curvature gates, which only judge failed probes, are off since their metrics would
-    not be used.
+    never extended; a cosine schedule spans all of it. Training still stops at a plateau. The
+    gradient and curvature gates are off, because their metrics would not be used.
     """
     unread = {"gradient": GradientGate(mode="off"), "curvature": CurvatureGate(mode="off")}
     changed: dict[str, Any] = {"gates": training.gates.model_copy(update=unread)}
@@ -76,7 +75,7 @@ def evaluate(
         callbacks: see :class:`Callbacks`.
 
     Returns:
-        A mapping with the keys asked (size and budget that ``evaluate`` gives), n and n_test
+        A mapping with the keys asked (size and budget set in ``evaluate``), n and n_test
         (samples), verdict, interpolated (whether every sample is fitted), train_accuracy,
         test_accuracy, gap (train minus test accuracy), test_loss (mean cross-entropy),
         calibration_error (see :func:`calibration_error`), epochs, cost (sample passes), seconds.
@@ -90,10 +89,10 @@ def evaluate(
     test = load_test(point.data, point.seed)
 
     def trained(network: nn.Module) -> dict[str, float]:
-        return tested(network, test, group.device)
+        return metrics_on_test_set(network, test, group.device)
 
     assert isinstance(point.training, Training)  # checked with the spec
-    evaluated_point = replace(point, training=procedure(config, point.training))
+    evaluated_point = replace(point, training=evaluation_procedure(config, point.training))
     callbacks = replace(callbacks, on_train_end=trained, checkpoint=checkpoint)
     outcome, _, _ = run_training(
         evaluated_point, samples, Probe(n, 0), group, callbacks,
@@ -118,12 +117,14 @@ def evaluate(
     }
 
 
-def tested(network: nn.Module, test: TestSet, device: torch.device) -> dict[str, float]:
+def metrics_on_test_set(
+    network: nn.Module, test: TestSet, device: torch.device
+) -> dict[str, float]:
     """Return accuracy, loss and calibration error of a network on a test set, in eval mode.
 
-    A sample whose logits are not all finite counts as wrong.
+    A sample whose logits are not all finite is wrong.
     """
-    scores = scores_of(network, test, np.arange(len(test.labels)), device)
+    scores = logits_of(network, test, np.arange(len(test.labels)), device)
     labels = torch.from_numpy(test.labels)
     correct = scores.argmax(dim=1) == labels
     return {

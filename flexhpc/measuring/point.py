@@ -23,10 +23,10 @@ from flexhpc.store import (
     RunFolder,
     append,
     create,
-    evaluated,
-    finish,
     history_of,
     read,
+    write_estimate,
+    write_evaluation,
 )
 from flexhpc.store.status import is_estimated
 from flexhpc.training import Callbacks, Group
@@ -51,11 +51,11 @@ def measure(
 
     Raises:
         NoData: the data cannot be opened.
-        PointError: the point cannot be measured, for example since its file is from other data.
-        Interrupted: asked to stop; finished probes are stored, current probes are checkpointed.
+        PointError: the point cannot be measured, for example because its file is from other data.
+        Interrupted: a stop was requested; finished probes are stored, current ones checkpointed.
         PeerLost: another process of the group or the pool has died.
     """
-    samples = _opened(point)
+    samples = _load_samples(point)
     if point.evaluate is not None:
         evaluation_size(point.evaluate, samples)  # fail now, not after hours of search
     path = run.point(point.id)
@@ -64,7 +64,7 @@ def measure(
     header = _header(point, samples)
     record = read(path)
     if record is None:
-        _still_ours(callbacks)  # opening the data may have taken minutes
+        _check_claim(callbacks)  # opening the data may have taken minutes
         create(path, header)
     else:
         _check_same(path, record.header, header)
@@ -75,18 +75,18 @@ def measure(
         estimate = _search(point, samples, history, run, group, callbacks, pool)
     record = read(path)
     assert record is not None
-    if not record.evaluated(point.evaluation):
-        group.broadcast_object(_order(point.id, None, estimate.arm))
+    if not record.has_evaluation(point.evaluation):
+        group.broadcast_object(_broadcast_message(point.id, None, estimate.arm))
         saved = run.checkpoint(point.id, f"evaluate-{estimate.arm}")
         evaluation = evaluate(point.at(estimate.arm), samples, saved, group, callbacks)
-        _still_ours(callbacks)
-        evaluated(path, {**evaluation, "arm": estimate.arm}, permitted=callbacks.owns_claim)
+        _check_claim(callbacks)
+        write_evaluation(path, {**evaluation, "arm": estimate.arm}, permitted=callbacks.owns_claim)
     for checkpoint in run.checkpoints(point.id):
         checkpoint.unlink(missing_ok=True)
     return estimate
 
 
-def _opened(point: Point) -> Samples:
+def _load_samples(point: Point) -> Samples:
     try:
         return load_samples(point.data, point.seed)
     except PointError as error:
@@ -105,7 +105,7 @@ def _search(
         return run.checkpoint(point.id, f"{probe.n}-{probe.repeat}{arm}")
 
     def done(probe: ProbeRecord) -> None:
-        _still_ours(callbacks)
+        _check_claim(callbacks)
         append(path, probe, permitted=callbacks.owns_claim)
         checkpoint(Probe(probe.n, probe.repeat, probe.arm)).unlink(missing_ok=True)
         history.extend(history_of([probe], point.training))
@@ -113,7 +113,7 @@ def _search(
     def one_by_one(probes: list[Probe]) -> None:
         impossible: BatchOfOne | None = None
         for probe in probes:
-            group.broadcast_object(_order(point.id, probe))
+            group.broadcast_object(_broadcast_message(point.id, probe))
             try:
                 done(run_probe(point, samples, probe, checkpoint(probe), group, callbacks))
             except BatchOfOne as error:
@@ -142,17 +142,17 @@ def _search(
 
 
 def _finished(estimate: Estimate, path: Path, callbacks: Callbacks) -> Estimate:
-    _still_ours(callbacks)
-    finish(path, estimate, permitted=callbacks.owns_claim)
+    _check_claim(callbacks)
+    write_estimate(path, estimate, permitted=callbacks.owns_claim)
     return estimate
 
 
-_Order = tuple[str, tuple[int, int, int] | None, int]
+_Message = tuple[str, tuple[int, int, int] | None, int]
 """Next training, broadcast by rank 0 to the other ranks: point id, probe as (n, repeat, arm) or
 None for the evaluation, and arm of the evaluation."""
 
 
-def _order(point_id: str, probe: Probe | None, arm: int = 0) -> _Order:
+def _broadcast_message(point_id: str, probe: Probe | None, arm: int = 0) -> _Message:
     return point_id, None if probe is None else (probe.n, probe.repeat, probe.arm), arm
 
 
@@ -170,7 +170,7 @@ def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], boo
     """
     loaded: dict[str, Samples] = {}
     callbacks = Callbacks(should_stop=stopping)
-    order: _Order | None
+    order: _Message | None
     while (order := group.broadcast_object(None)) is not None:
         point_id, probe, arm = order
         point = points[point_id]
@@ -189,7 +189,7 @@ def dismiss(group: Group) -> None:
     group.broadcast_object(None)
 
 
-def parameters(point: Point, samples: Samples) -> int:
+def parameter_count(point: Point, samples: Samples) -> int:
     """Return the exact number of trainable parameters of a point's network; 0 without a network."""
     if not isinstance(point.model, Network):
         return 0
@@ -200,7 +200,7 @@ def _header(point: Point, samples: Samples) -> Header:
     return Header(
         point=point.canonical,
         point_id=point.id,
-        params=parameters(point, samples),
+        params=parameter_count(point, samples),
         data_fingerprint=samples.fingerprint,
         n_total=len(samples.dataset),
         n_limit=samples.n_limit,
@@ -229,11 +229,11 @@ def _check_same(path: Path, stored: Header, now: Header) -> None:
         )
     if stored.params != now.params:
         raise PointError(
-            f"{path}: was measured with {stored.params} parameters, now the network has "
+            f"{path}: was measured with {stored.params} parameters, but the network now has "
             f"{now.params}; another version of timm? Give the sweep another name"
         )
 
 
-def _still_ours(callbacks: Callbacks) -> None:
+def _check_claim(callbacks: Callbacks) -> None:
     if not callbacks.owns_claim():
-        raise Interrupted("another process took this point over; nothing was written")
+        raise Interrupted("another process took over this point; nothing was written")

@@ -81,7 +81,7 @@ class ProbePool:
 
         Raises:
             PeerLost: a process died; its checkpoint is kept for the next attempt.
-            Interrupted: asked to stop; all running probes have saved their state.
+            Interrupted: a stop was requested; all running probes have saved their state.
             BatchOfOne: a probe cannot be trained; all others are done.
             Exception: the first error of a probe or of ``done``; running probes are stopped.
         """
@@ -151,7 +151,7 @@ def _report(progress: dict[Child, dict[str, Any]], callbacks: Callbacks) -> None
 
 
 def _urgency(error: Exception) -> int:
-    """Return the rank of an error, by which the one to raise is chosen: 0 for real failures."""
+    """Return the priority of an error: the one with the lowest number is raised."""
     return 1 if isinstance(error, Interrupted) else 2 if isinstance(error, BatchOfOne) else 0
 
 

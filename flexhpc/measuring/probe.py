@@ -21,18 +21,18 @@ from flexhpc.config import Point
 from flexhpc.config.sections.custom import CustomTrainer
 from flexhpc.config.sections.model import Network
 from flexhpc.config.sections.training import Training
-from flexhpc.custom.code import in_time
+from flexhpc.custom.code import time_limit_errors
 from flexhpc.custom.trainer import Budget, TrainerCall
 from flexhpc.data import Samples, draw_subset
 from flexhpc.data.dataset import Ints
 from flexhpc.measuring.scores import Unseen
-from flexhpc.measuring.trainer import LACKS, run_trainer
+from flexhpc.measuring.trainer import UNSUPPORTED, run_trainer
 from flexhpc.models import build
 from flexhpc.search import Probe
 from flexhpc.seeds import ProbeSeeds
 from flexhpc.store import ProbeRecord
 from flexhpc.training import Callbacks, Group, MakeModel, Outcome, ProbeData, train
-from flexhpc.versions import image, packages, source
+from flexhpc.versions import image, packages, source_hash
 
 _MOST_FLOATS = 2**30
 """Maximum size in bytes of a probe's inputs as float32; larger image inputs are kept as uint8."""
@@ -79,14 +79,14 @@ def run_training(
     make_model = None
     if isinstance(point.model, Network):
         make_model = partial(build, point.model, samples.shape, samples.classes)
-    with in_time():
+    with time_limit_errors():
         if isinstance(point.training, CustomTrainer):
             inputs = samples.standardised(subset)
-            task = _task(point.training, inputs, labels, samples.classes, seeds, make_model)
+            task = _trainer_call(point.training, inputs, labels, samples.classes, seeds, make_model)
             return run_trainer(task, training_callbacks, group), subset, seeds
         assert isinstance(point.training, Training)
         assert make_model is not None
-        resident, moments = _resident(samples, subset, group.device)
+        resident, moments = _resident_inputs(samples, subset, group.device)
         data = ProbeData(
             inputs=resident,
             moments=moments,
@@ -98,7 +98,7 @@ def run_training(
         return train(point.training, make_model, data, training_callbacks, group), subset, seeds
 
 
-def _resident(
+def _resident_inputs(
     samples: Samples, subset: Ints, device: torch.device
 ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
     """Return the inputs of a subset on the device, as float32, or as uint8 for large images.
@@ -116,7 +116,7 @@ def _resident(
     return torch.from_numpy(samples.standardised(subset)).to(device), None
 
 
-def _task(
+def _trainer_call(
     training: CustomTrainer, inputs: NDArray[np.float32], labels: Ints, classes: int,
     seeds: ProbeSeeds, make_model: MakeModel | None,
 ) -> TrainerCall:  # fmt: skip
@@ -151,7 +151,7 @@ def run_probe(
     n, repeat, arm = probe
     unseen = Unseen(point, samples, group.device)
     callbacks = replace(
-        callbacks, on_train_end=unseen.ask, checkpoint=checkpoint,
+        callbacks, on_train_end=unseen.record_predictions, checkpoint=checkpoint,
         forgetting=point.record.forgetting,
     )  # fmt: skip
     outcome, subset, seeds = run_training(
@@ -168,7 +168,7 @@ def run_probe(
         seeds=asdict(seeds),
         train_accuracy=1 - outcome.n_errors / n,
         finished=time.time(),
-        machine=machine(group) | ({"trainer": LACKS} if is_custom else {}),
+        machine=machine_info(group) | ({"trainer": UNSUPPORTED} if is_custom else {}),
         subset=subset,
         unseen=outside if point.record.unseen else None,
         unseen_fitted=correct if point.record.unseen else None,
@@ -210,7 +210,7 @@ def device_name(accelerator: torch.device) -> str:
 
 
 @cache
-def processor() -> str:
+def cpu_name() -> str:
     """Return the model name of the CPU, or its architecture if the model name is unavailable."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -220,7 +220,7 @@ def processor() -> str:
     return platform.machine()
 
 
-def machine(group: Group) -> dict[str, str]:
+def machine_info(group: Group) -> dict[str, str]:
     """Return host, device, software versions and container image, as stored with each probe.
 
     These do not enter the identity of a point.
@@ -228,11 +228,11 @@ def machine(group: Group) -> dict[str, str]:
     device = group.device
     return {
         "host": platform.node(),
-        "device": processor() if device.type == "cpu" else device_name(device),
+        "device": cpu_name() if device.type == "cpu" else device_name(device),
         "processes": str(group.size),
         "python": platform.python_version(),
         **{name: version for name, version in packages().items() if version is not None},
         "torch": str(torch.__version__),
-        "source": source(),
+        "source": source_hash(),
         **({"image": inside} if (inside := image()) is not None else {}),
     }

@@ -16,10 +16,10 @@ from flexhpc.training.resident import chunk_size
 _AT_ONCE = 512
 
 
-def scores_of(
+def logits_of(
     network: nn.Module, samples: Samples | TestSet, ids: Ints, device: torch.device
 ) -> Tensor:
-    """Return the logits of a network for some samples, float64 (len(ids), classes) on the CPU.
+    """Return the logits of a network for these samples, float64 (len(ids), classes) on the CPU.
 
     The network is set to eval mode.
     """
@@ -35,7 +35,8 @@ def scores_of(
 
 
 class Unseen:
-    """Predictions of a trained network on a random set of samples, to find unseen samples.
+    """Predictions of a trained network on a random set of samples, of which those outside its
+    subset are unseen.
 
     The set is the same for all probes of a point.
 
@@ -53,10 +54,10 @@ class Unseen:
             self._ids = draw_subset(samples.pool, count, derive(point.seed, "unseen"))
         self._right = np.zeros(count, dtype=np.bool_)
 
-    def ask(self, network: nn.Module) -> dict[str, float]:
+    def record_predictions(self, network: nn.Module) -> dict[str, float]:
         """Record which samples the network predicts correctly; return no metrics."""
         if len(self._ids):
-            scores = scores_of(network, self._samples, self._ids, self._device)
+            scores = logits_of(network, self._samples, self._ids, self._device)
             self._right = scores.argmax(dim=1).numpy() == self._samples.labels[self._ids]
         return {}
 

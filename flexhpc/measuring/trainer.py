@@ -10,12 +10,12 @@ from collections.abc import Callable
 import numpy as np
 
 from flexhpc.child import Child
-from flexhpc.custom.code import LIVE
-from flexhpc.custom.trainer import Answer, TrainerCall, train
+from flexhpc.custom.code import IN_PROCESS
+from flexhpc.custom.trainer import TrainerCall, TrainerResult, train
 from flexhpc.errors import Interrupted, PointError
 from flexhpc.training import Callbacks, Group, Outcome
 
-LACKS = "no gates, no giving up early, no curves, no checkpoint inside a probe"
+UNSUPPORTED = "no gates, no giving up early, no curves, no checkpoint inside a probe"
 """Features that custom trainers do not support; stored in the record of each probe."""
 _POLL_EVERY, _REPORT_EVERY = 0.05, 1.0
 _GRACE = 10.0
@@ -29,7 +29,7 @@ def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcom
     child process, which is reused for the next probe because imports take time.
 
     Args:
-        task: arguments of the trainer.
+        call: arguments of the trainer.
         callbacks: see :class:`Callbacks`. If ``should_stop`` returns True, the child process is
             killed.
         group: process group; must consist of this process only.
@@ -37,7 +37,7 @@ def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcom
     Raises:
         PointError: the trainer failed, died or exceeded its time limit (a traceback is printed to
             stderr), or the group has several processes.
-        Interrupted: asked to stop; the probe is restarted from scratch next time.
+        Interrupted: a stop was requested; the probe is restarted from scratch next time.
     """
     if group.size > 1:
         raise PointError(
@@ -56,8 +56,8 @@ def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcom
             raise Interrupted("asked to stop during a probe, which starts from scratch next time")
 
     check()
-    in_this_process = call.trainer.name.startswith(f"{LIVE}:")
-    answer = train(call) if in_this_process else _call(call, check)
+    in_this_process = call.trainer.name.startswith(f"{IN_PROCESS}:")
+    answer = train(call) if in_this_process else _call_in_child(call, check)
     errors = int((~answer.fitted).sum())
     passes = call.budget.epochs or 1
     return Outcome(
@@ -80,30 +80,30 @@ _children: list[Child] = []
 """The child process of this process that calls trainers, if it was started."""
 
 
-def _child() -> Child:
-    """Return the child process that calls trainers; start it if there is none."""
+def _trainer_process() -> Child:
+    """Return the child process that calls trainers; start it if none is running."""
     if not _children or _children[0].owner != os.getpid() or not _children[0].alive():
         _children[:] = [Child("flexhpc.custom.trainer:serve")]
     return _children[0]
 
 
-def _call(call: TrainerCall, check: Callable[[], None]) -> Answer:
+def _call_in_child(call: TrainerCall, check: Callable[[], None]) -> TrainerResult:
     """Call a trainer in the child process and return its answer.
 
     Args:
-        task: arguments of the trainer.
+        call: arguments of the trainer.
         check: called repeatedly while waiting; the child is killed if it raises.
 
     Raises:
         PointError: the trainer failed, died or exceeded its time limit.
     """
-    child, name, started = _child(), call.trainer.key, time.monotonic()
+    child, name, started = _trainer_process(), call.trainer.key, time.monotonic()
     try:
         child.connection.send(call)
         while not child.connection.poll(_POLL_EVERY):
             check()
             if time.monotonic() - started > call.seconds + _GRACE:
-                raise PointError(f"{name} took longer than seconds: {call.seconds:g}")
+                raise PointError(f"{name} exceeded its time limit (seconds: {call.seconds:g})")
         answer = child.connection.recv()
     except (EOFError, ConnectionError):
         child.kill()
@@ -113,5 +113,5 @@ def _call(call: TrainerCall, check: Callable[[], None]) -> Answer:
         raise
     if isinstance(answer, PointError):
         raise answer
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, TrainerResult)
     return answer

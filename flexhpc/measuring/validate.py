@@ -27,8 +27,8 @@ def validate(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
     samples of zeros. Torch is imported for them only. Custom trainers are imported.
 
     Yields:
-        Whether the problem is an error on any machine, and its message. It is False for a known
-        data set that is missing here, since it may exist where the sweep runs.
+        Whether the problem is an error, and its message. A known data set that is missing on this
+            machine is no error: it may exist where the sweep runs.
     """
     shapes: dict[str, _Shape | None] = {}
     reported: set[str] = set()

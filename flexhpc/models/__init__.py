@@ -6,18 +6,18 @@ spec must not import torch.
 
 from typing import TYPE_CHECKING
 
-from flexhpc.imports import offering
+from flexhpc.imports import lazy_getattr
 
 if TYPE_CHECKING:
     from flexhpc.models.builder import build, count_bits, count_parameters
-    from flexhpc.models.scaling import concrete
+    from flexhpc.models.scaling import resolve_size
 
-__all__ = ["build", "concrete", "count_bits", "count_parameters"]
-__getattr__ = offering(
+__all__ = ["build", "count_bits", "count_parameters", "resolve_size"]
+__getattr__ = lazy_getattr(
     __name__,
     {
         "build": "builder",
-        "concrete": "scaling",
+        "resolve_size": "scaling",
         "count_bits": "builder",
         "count_parameters": "builder",
     },

@@ -10,7 +10,7 @@ from torch import nn
 
 from flexhpc.config.sections.custom import CustomModel
 from flexhpc.config.sections.model import Network
-from flexhpc.custom.code import in_time
+from flexhpc.custom.code import time_limit_errors
 from flexhpc.errors import PointError, one_line
 from flexhpc.models.families import Shape, network
 from flexhpc.models.reparameterizations import (
@@ -21,7 +21,7 @@ from flexhpc.models.reparameterizations import (
     low_rank_parameters,
     matrices,
 )
-from flexhpc.models.scaling import Resize, concrete, resolution
+from flexhpc.models.scaling import Resize, resolution, resolve_size
 
 
 def build(model: Network, shape: Shape, classes: int) -> nn.Module:
@@ -52,7 +52,7 @@ def build(model: Network, shape: Shape, classes: int) -> nn.Module:
 def plain_network(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build the network without its reparameterization; see :func:`build`."""
     size = resolution(model, shape)
-    inner = network(concrete(model, shape, classes), size, classes)
+    inner = network(resolve_size(model, shape, classes), size, classes)
     return inner if size == shape else nn.Sequential(Resize(size[1:]), inner)
 
 
@@ -135,7 +135,7 @@ def _build_plain(model: Network, shape: Shape, classes: int, device: str) -> nn.
 def _point_errors(model: Network, shape: Shape) -> Iterator[None]:
     """Convert any exception to a PointError: the network does not accept the samples."""
     try:
-        with in_time():
+        with time_limit_errors():
             yield
     except PointError:
         raise

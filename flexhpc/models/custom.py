@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from flexhpc.config.sections.custom import CustomModel
-from flexhpc.custom.code import accepted, load, run
+from flexhpc.custom.code import accepted_arguments, call_user_code, import_object
 from flexhpc.custom.time_limit import TimeLimit
 from flexhpc.errors import PointError
 from flexhpc.models.families import Shape
@@ -21,9 +21,11 @@ def network(model: CustomModel, shape: Shape, classes: int) -> nn.Module:
             torch.nn.Module.
     """
     key = f"model.family: {model.family}"
-    make = load(model.family, model.place, pinned=model.version is not None, key="model.family")
-    options = accepted(make, {"shape": shape, "classes": classes}) | model.kwargs
-    result = run(key, lambda: make(**options), model.seconds)
+    make = import_object(
+        model.family, model.place, pinned=model.version is not None, key="model.family"
+    )
+    options = accepted_arguments(make, {"shape": shape, "classes": classes}) | model.kwargs
+    result = call_user_code(key, lambda: make(**options), model.seconds)
     if not isinstance(result, nn.Module):
         raise PointError(f"{key} returned a {type(result).__name__}, not a torch.nn.Module")
     _limit_passes(result, TimeLimit(model.seconds, f"{key}: a forward pass"))

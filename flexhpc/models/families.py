@@ -23,15 +23,15 @@ from flexhpc.config.sections.model import (
     Timm,
     Vit,
 )
-from flexhpc.config.variants import implementation
+from flexhpc.config.variants import load_implementation
 from flexhpc.errors import PointError, one_line
-from flexhpc.imports import quick_imports
+from flexhpc.imports import imports_without_gc
 from flexhpc.models.initialise import (
     BASE_WIDTH,
-    initialised,
+    apply_mup,
+    initialise_network,
     layer_initialiser,
     layers_of,
-    scale_rates,
 )
 
 Shape = tuple[int, ...]
@@ -64,9 +64,9 @@ def network(model: Network, shape: Shape, classes: int) -> nn.Module:
             f"model.family: {model.family} requires images, but samples have shape {shape}; "
             "use linear or mlp"
         )
-    result: nn.Module = implementation(model)(model, shape, classes)
+    result: nn.Module = load_implementation(model)(model, shape, classes)
     if isinstance(model, Sized) and model.init == "mup":
-        scale_rates(layers_of(result), _width(model) / (model.base_width or BASE_WIDTH))
+        apply_mup(layers_of(result), _width(model) / (model.base_width or BASE_WIDTH))
     if model.any_layout:
         vars(result)["flexhpc_any_layout"] = True
     return result
@@ -128,7 +128,7 @@ def vit(model: Vit, shape: Shape, classes: int) -> nn.Module:
     timm = _timm()
     sizes = {"depth": model.depth, "num_heads": model.heads, "mlp_ratio": model.mlp_ratio}
     result = timm.models.VisionTransformer(**_patch_options(timm, model, shape, classes), **sizes)
-    return initialised(result, model)
+    return initialise_network(result, model)
 
 
 def mixer(model: Mixer, shape: Shape, classes: int) -> nn.Module:
@@ -143,7 +143,7 @@ def mixer(model: Mixer, shape: Shape, classes: int) -> nn.Module:
             f"use at least {model.min_width}"
         )
     options = _patch_options(timm, model, shape, classes)
-    return initialised(timm.models.MlpMixer(**options, num_blocks=model.depth), model)
+    return initialise_network(timm.models.MlpMixer(**options, num_blocks=model.depth), model)
 
 
 def _patch_options(timm: Any, model: Vit | Mixer, shape: Shape, classes: int) -> dict[str, Any]:
@@ -201,7 +201,7 @@ class GptNetwork(nn.Module):
 
 def gpt(model: Gpt, shape: Shape, classes: int) -> nn.Module:
     """Build :class:`GptNetwork` for sequences of ``shape`` (length,)."""
-    return initialised(GptNetwork(model, shape[0], classes), model)
+    return initialise_network(GptNetwork(model, shape[0], classes), model)
 
 
 def resnet(model: Resnet, shape: Shape, classes: int) -> nn.Module:
@@ -230,7 +230,7 @@ def resnet(model: Resnet, shape: Shape, classes: int) -> nn.Module:
     if max(shape[1:]) <= _SMALL_IMAGE:
         result.conv1[0].stride = (1, 1)
         result.maxpool = nn.Identity()
-    return initialised(result, model)
+    return initialise_network(result, model)
 
 
 def efficientnet(model: Efficientnet, shape: Shape, classes: int) -> nn.Module:
@@ -250,14 +250,14 @@ def efficientnet(model: Efficientnet, shape: Shape, classes: int) -> nn.Module:
     )
     if max(shape[1:]) <= _SMALL_IMAGE:
         result.conv_stem.stride = (1, 1)
-    return initialised(result, model)
+    return initialise_network(result, model)
 
 
 def by_name(model: Timm, shape: Shape, classes: int) -> nn.Module:
     """Build any untrained timm model by its name.
 
     Raises:
-        PointError: there is no such model, or it rejects the keyword arguments.
+        PointError: the model does not exist, or rejects the keyword arguments.
     """
     timm, name = _timm(), model.family.removeprefix("timm:")
     if not timm.is_model(name):
@@ -281,7 +281,7 @@ def _width(model: Sized) -> int:
 
 def _timm() -> Any:
     try:
-        with quick_imports():
+        with imports_without_gc():
             import timm
     except Exception as error:  # a torchvision built for another torch raises various exceptions
         raise PointError(

@@ -1,4 +1,4 @@
-"""Initialise the weights of a network in other ways than its library's default."""
+"""Initialise the weights of a network according to ``model.init`` and ``model.gain``."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def layer_initialiser(model: Initialised) -> InitialiseLayer:
     return initialise
 
 
-def initialised(network: Any, model: Initialised) -> nn.Module:
+def initialise_network(network: Any, model: Initialised) -> nn.Module:
     """Initialise all linear layers and convolutions of a timm network; return the network."""
     initialise, head = layer_initialiser(model), network.get_classifier()
     for layer in layers_of(network):
@@ -67,7 +67,7 @@ def layers_of(network: nn.Module) -> list[Layer]:
     return [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
 
 
-def scale_rates(layers: list[Layer], width_ratio: float) -> None:
+def apply_mup(layers: list[Layer], width_ratio: float) -> None:
     """Apply the maximal update parametrisation to layers of ``width_ratio`` times their base.
 
     Every trained parameter gets an attribute ``rate_factors``; see ``make_optimizer`` in

@@ -16,7 +16,7 @@ from flexhpc.models.families import Shape, network
 _WIDEST = 10**6
 
 
-def concrete(model: Network, shape: Shape, classes: int) -> Network:
+def resolve_size(model: Network, shape: Shape, classes: int) -> Network:
     """Resolve ``scaling`` and ``match_params`` to an explicit width and depth.
 
     Widths are rounded to the nearest multiple that the family supports (heads of a vit, 2 of a
@@ -42,10 +42,10 @@ def concrete(model: Network, shape: Shape, classes: int) -> Network:
     if not isinstance(model, Sized):
         return model
     if model.match_params is not None:
-        return _matched(model, shape, classes, model.match_params)
+        return _match_params(model, shape, classes, model.match_params)
     if model.scaling is None or model.scale is None:
         return model
-    return _scaled(model, model.scaling, model.scale)
+    return _apply_scaling(model, model.scaling, model.scale)
 
 
 def resolution(model: Network, shape: Shape) -> Shape:
@@ -65,7 +65,7 @@ def resolution(model: Network, shape: Shape) -> Shape:
             "use width, depth or both"
         )
     patch = getattr(model, "patch", 1)
-    factor = _power(1.15, model.scale)
+    factor = _capped_power(1.15, model.scale)
     return (shape[0], *(_nearest(side * factor, patch) for side in shape[1:]))
 
 
@@ -81,12 +81,12 @@ class Resize(nn.Module):
         return nn.functional.interpolate(images, self.sides, mode="bilinear", align_corners=False)
 
 
-def _scaled(model: Sized, scaling: str, scale: float) -> Sized:
+def _apply_scaling(model: Sized, scaling: str, scale: float) -> Sized:
     width, depth = {
         "width": (scale, 1.0),
         "depth": (1.0, scale),
         "both": (scale, scale),
-        "compound": (_power(1.1, scale), _power(1.2, scale)),
+        "compound": (_capped_power(1.1, scale), _capped_power(1.2, scale)),
         "vit_shape": (scale**0.22, scale**0.45),
     }[scaling]
     base = model.model_dump()
@@ -108,7 +108,7 @@ def _scaled(model: Sized, scaling: str, scale: float) -> Sized:
 
 
 @lru_cache(maxsize=1024)
-def _matched(model: Sized, shape: Shape, classes: int, target: int) -> Sized:
+def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Sized:
     """Bisect for the width: the number of parameters never decreases with the width."""
     multiple = model.width_multiple
 
@@ -155,7 +155,7 @@ def _nearest(value: float, multiple: int) -> int:
     return max(1, math.floor(value / multiple + 0.5)) * multiple
 
 
-def _power(base: float, exponent: float) -> float:
+def _capped_power(base: float, exponent: float) -> float:
     return math.pow(base, min(exponent, 1_000.0))  # larger than any network, but a finite float
 
 

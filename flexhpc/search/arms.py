@@ -98,7 +98,7 @@ def arm_posteriors(
     for arm, curve in enumerate(separate):
         prior = _prior(separate, probed, coordinates, arm)
         if prior is not None:
-            curve = curve.reweighted(_log_weight(curve.threshold, *prior))
+            curve = curve.reweight(_log_weight(curve.threshold, *prior))
         order = np.random.default_rng(arm).permutation(_DRAWS)
         pooled.append(curve.thin(_DRAWS).take(order))
     level = np.stack([np.log(curve.level_set(q)) for curve in pooled], axis=1)
@@ -130,7 +130,7 @@ def _with_common_width(curves: Sequence[FitCurve]) -> list[FitCurve]:
     for index, curve, likelihood in zip(indices, curves, likelihoods, strict=True):
         others = log_posterior - np.log(likelihood)
         others = np.exp(others - others.max())
-        result.append(curve.reweighted(np.log(others @ conditional / prior)[index]))
+        result.append(curve.reweight(np.log(others @ conditional / prior)[index]))
     return result
 
 

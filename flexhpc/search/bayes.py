@@ -10,7 +10,7 @@ from itertools import cycle, islice
 
 from flexhpc.config.sections.search import Bayes, Level, eps_name
 from flexhpc.search.arms import ArmPosteriors, Coordinates, arm_posteriors
-from flexhpc.search.design import CostModel, Draws, choose
+from flexhpc.search.design import CostModel, Draws, choose_probes
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import (
     TAILS,
@@ -21,10 +21,10 @@ from flexhpc.search.history import (
     Estimate,
     History,
     ProbeResult,
-    counted,
-    passes,
+    accepted_probes,
+    fit_predicate,
 )
-from flexhpc.search.policy import Policy, Proposal, cap_of, make_estimate
+from flexhpc.search.policy import Policy, Proposal, cost_cap, make_estimate
 
 _HALF = 0.5
 """Level of the estimand for a training error: the n at which half of the trainings pass."""
@@ -46,26 +46,28 @@ def propose(
     costs = CostModel.from_history(history)
     spent = costs.trainings(history)
     ended: EndedBy = "tolerance"
-    for number, eps in enumerate(_targets(search), start=1):
+    for number, eps in enumerate(_training_errors(search), start=1):
         curve = arms.separate[arm] if arms and eps is None else posterior(results, n_limit, eps)
         lower, upper = _interval(curve, search, n_limit, eps)
         narrow = upper <= lower * (1 + search.tolerance) ** 2 or upper - lower < 1
         missing = _missing_verdict(results, lower, upper, n_limit, eps) if narrow else None
         if narrow and missing is None and compared is None:
-            answer = _eps_estimate(curve, _level(search, eps), n_limit, results, eps)
+            answer = _eps_estimate(curve, _estimand_level(search, eps), n_limit, results, eps)
             if number == 1 and answer.censored != "none":
                 ended = "data"
             continue
-        if spent >= cap_of(search, len(coordinates), number):
+        if spent >= cost_cap(search, len(coordinates), number):
             ended = "max_cost"
             continue
         if compared is None:
-            candidates, draws = [arm], Draws.from_curve(curve, _level(search, eps))
+            candidates, draws = [arm], Draws.from_curve(curve, _estimand_level(search, eps))
         else:
             candidates, draws = list(range(len(coordinates))), Draws.from_arms(compared)
-        lowest = [_lowest(history, candidate, search.at_once) for candidate in candidates]
+        lowest = [
+            _smallest_proposal(history, candidate, search.at_once) for candidate in candidates
+        ]
         index = candidates.index(arm)
-        chosen = choose(
+        chosen = choose_probes(
             draws,
             costs,
             [(low, n_limit) for low in lowest],
@@ -91,7 +93,7 @@ def _of_arm(history: History, arm: int) -> list[ProbeResult]:
     return [result for result in history if result.arm == arm]
 
 
-def _lowest(history: History, arm: int, count: int) -> int:
+def _smallest_proposal(history: History, arm: int, count: int) -> int:
     """Return the smallest n that may be proposed: the smallest tried n, halved ``count`` times.
 
     n = 1 is proposed last and only if no probe fitted, because a network with batch normalisation
@@ -124,7 +126,7 @@ def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordin
     curve = arms.separate[arm] if arms else posterior(results, n_limit)
     by_eps = {
         eps_name(eps): _eps_estimate(posterior(results, n_limit, eps), _HALF, n_limit, results, eps)
-        for eps in _targets(search)
+        for eps in _training_errors(search)
         if eps is not None
     }
     fits, fails = _split(results, None)
@@ -141,8 +143,7 @@ def estimate_at(eps: float, n_limit: int, history: History) -> EpsEstimate | Non
 
     The estimand is the n at which half of the trainings end with at most ``eps * n`` missed
     samples, as for ``search.eps`` of the Bayesian search. No probe was chosen for this estimand, so
-    the interval is wider. A probe that was stopped early counts with the samples that it missed
-    when it was stopped.
+    the interval is wider.
 
     Args:
         eps: training error, in (0, 1).
@@ -150,19 +151,19 @@ def estimate_at(eps: float, n_limit: int, history: History) -> EpsEstimate | Non
         history: finished probes, in any order.
 
     Returns:
-        The estimate, or None while no probe counts.
+        The estimate; None without accepted probes.
     """
-    if not counted(history):
+    if not accepted_probes(history):
         return None
     return _eps_estimate(posterior(history, n_limit, eps), _HALF, n_limit, history, eps)
 
 
-def _targets(search: Bayes) -> list[float | None]:
+def _training_errors(search: Bayes) -> list[float | None]:
     """Return the training errors to estimate, in ascending order after None (a perfect fit)."""
     return [None, *sorted(search.eps or ())]
 
 
-def _level(search: Level, eps: float | None) -> float:
+def _estimand_level(search: Level, eps: float | None) -> float:
     """Return the level of the estimand: the fraction of the trainings that passes."""
     return search.quantile if eps is None else _HALF
 
@@ -171,7 +172,7 @@ def _interval(
     curve: FitCurve, search: Bayes, n_limit: int, eps: float | None
 ) -> tuple[float, float]:
     """Return the interval of the estimand in samples, clipped to [1, n_limit]."""
-    ends = curve.quantiles(curve.level_set(_level(search, eps)), TAILS)
+    ends = curve.quantiles(curve.level_set(_estimand_level(search, eps)), TAILS)
     lower, _, upper = (min(max(end, 1.0), float(n_limit)) for end in ends)
     return lower, upper
 
@@ -213,9 +214,9 @@ def _eps_estimate(
 
 
 def _split(history: History, eps: float | None) -> tuple[list[int], list[int]]:
-    """Split the n of the probes that count into passes and failures at training error ``eps``."""
-    fits = passes(eps)
-    results = counted(history)
+    """Split the n of the accepted probes into passes and failures at training error ``eps``."""
+    fits = fit_predicate(eps)
+    results = accepted_probes(history)
     return [r.n for r in results if fits(r)], [r.n for r in results if not fits(r)]
 
 

@@ -15,18 +15,25 @@ from flexhpc.search.history import (
     EpsEstimate,
     Estimate,
     History,
-    counted,
+    accepted_probes,
     group_by_n,
 )
 from flexhpc.search.policy import Policy, Proposal, make_estimate
-from flexhpc.search.walk import Decide, WalkState, bisection, by_quorum, ladder, most_probes
+from flexhpc.search.walk import (
+    Decide,
+    WalkState,
+    bisection,
+    decide_by_quorum,
+    ladder,
+    max_probes_per_n,
+)
 
 
 def propose(
     search: Bisection, n_limit: int, history: History, _: Coordinates
 ) -> Proposal | EndedBy:
     """Propose the next probe, or return why the search has ended."""
-    walks = list(_walks(search, n_limit, history))
+    walks = list(_replay_walks(search, n_limit, history))
     if walks[-1].next_n is not None:
         return [(0, walks[-1].next_n)]
     return "tolerance" if walks[0].bracket.censored == "none" else "data"
@@ -34,7 +41,7 @@ def propose(
 
 def estimate(search: Bisection, n_limit: int, history: History, _: Coordinates) -> Estimate | None:
     """Estimate the EMC for a perfect fit and for each eps; None while no n is decided."""
-    walks = _walks(search, n_limit, history)
+    walks = _replay_walks(search, n_limit, history)
     first = next(walks)
     if first.bracket == Bracket():
         return None
@@ -56,18 +63,20 @@ def probe_bound(
     narrowing = math.ceil(math.log2(max(1.0, math.log(ratio) / math.log1p(search.tolerance))))
     walks = 1 + len(search.eps or ())
     ns = rungs + [n_limit] * ((narrowing + 2) * walks + (walks - 1) * len(rungs))
-    count = most_probes(search, rejects)
+    count = max_probes_per_n(search, rejects)
     return [(n, count) for n in ns]
 
 
-def _walks(search: Bisection, n_limit: int, history: History) -> Iterator[WalkState]:
+def _replay_walks(search: Bisection, n_limit: int, history: History) -> Iterator[WalkState]:
     """Replay the bisection for a perfect fit, then one for each eps in ascending order.
 
     All bisections share their probes. Each one starts at the result of the previous one; the first
     unfinished bisection is the last that is yielded.
     """
-    decisions = [by_quorum(history, search.seeds_per_n)]
-    decisions += [_by_error(eps, history, search.seeds_per_n) for eps in sorted(search.eps or ())]
+    decisions = [decide_by_quorum(history, search.seeds_per_n)]
+    decisions += [
+        _decide_by_error(eps, history, search.seeds_per_n) for eps in sorted(search.eps or ())
+    ]
     start = search.start
     for decide in decisions:
         walk = bisection(decide, start=start, tolerance=search.tolerance, n_limit=n_limit)
@@ -77,13 +86,13 @@ def _walks(search: Bisection, n_limit: int, history: History) -> Iterator[WalkSt
         start = walk.bracket.largest_fit or 1
 
 
-def _by_error(eps: float, history: History, seeds_per_n: int) -> Decide:
+def _decide_by_error(eps: float, history: History, seeds_per_n: int) -> Decide:
     """Return a function that decides whether the mean training error at n is at most ``eps``.
 
     This is definition 1 of Nakkiran et al. 2019 (arXiv 1912.02292), with the mean over the same
     probes that decide a fit.
     """
-    groups, needed = group_by_n(counted(history)), seeds_per_n // 2 + 1
+    groups, needed = group_by_n(accepted_probes(history)), seeds_per_n // 2 + 1
 
     def decide(n: int) -> bool | None:
         results = groups.get(n, [])

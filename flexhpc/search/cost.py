@@ -6,7 +6,7 @@ import math
 
 from flexhpc.config.sections.search import Search
 from flexhpc.config.sections.training import Procedure, Training
-from flexhpc.search.policy import at_once, cap_of, policy_of
+from flexhpc.search.policy import at_once, cost_cap, policy_of
 
 
 def cost_bound(
@@ -28,7 +28,7 @@ def cost_bound(
         return None
     probes = policy_of(search).probe_bound(search, n_limit, rejects=training.rejects, tuned=tuned)
     # A round of `at_once` probes starts below the cap and may end above it.
-    cap = cap_of(search, 2 if tuned else 1) + at_once(search) - 1
+    cap = cost_cap(search, 2 if tuned else 1) + at_once(search) - 1
     bound = min(
         sum(count * _full_cost(training, n) for n, count in probes),
         cap * _full_cost(training, n_limit),

@@ -21,7 +21,7 @@ _CANDIDATES = 32
 _FIT_FRACTION, _FAIL_FRACTION = 0.35, 1.0
 """Prior guesses of the fraction of its budget that a fitting and a failing probe uses."""
 _PRIOR_WEIGHT = 3
-"""Number of observed probes that a prior guess counts for."""
+"""Weight of a prior guess, in observed probes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class CostModel:
     def from_history(cls, history: History) -> CostModel:
         """Estimate the cost model from finished probes.
 
-        If training has no budget, the cost of a failing probe stands for a full training.
+        If training has no budget, the cost of a failing probe is used as that of a full training.
         """
         known = [r for r in history if r.share and r.cost > 0]
         fractions = {
@@ -123,7 +123,7 @@ class Draws:
         return cls(curves=[curve.take(order) for curve in arms.pooled], starts=starts)
 
 
-def choose(
+def choose_probes(
     draws: Draws, costs: CostModel, ranges: Sequence[tuple[int, int]], *, count: int = 1,
     required: Sequence[tuple[int, int]] = (),
 ) -> list[tuple[int, int]]:  # fmt: skip

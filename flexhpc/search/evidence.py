@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, log_expit
 
-from flexhpc.search.history import UNINFORMATIVE, History, ProbeResult, passes
+from flexhpc.search.history import UNINFORMATIVE, History, ProbeResult, fit_predicate
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -66,10 +66,10 @@ class Evidence:
     def from_history(cls, history: History, eps: float | None) -> Evidence:
         """Convert a history.
 
-        With ``eps``, probes with at most this training error count as fits, and only the verdicts
-        are used.
+        With ``eps``, probes with at most this training error are fits, and only the verdicts are
+        used.
         """
-        fitting = passes(eps)
+        fitting = fit_predicate(eps)
         fits = [r for r in history if fitting(r)]
         fails = [_failure(r, counted=eps is None) for r in history if not fitting(r)]
         ns, counts = np.unique([r.n for r in fits], return_counts=True)
@@ -106,7 +106,7 @@ class Evidence:
         return np.asarray(total)
 
     def missed(self, threshold: Floats, width: Floats, curve_index: Ints, lapse: Floats) -> Floats:
-        """Return what the missed samples add to the log-likelihood of :meth:`verdicts`, (cells,).
+        """Return the log-likelihood of the numbers of missed samples given the verdicts, (cells,).
 
         A misspecified count model must not outweigh the verdicts, so the result can shift the odds
         by a factor of ``MAX_COUNT_FACTOR`` at most.

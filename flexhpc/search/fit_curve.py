@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from flexhpc.search.evidence import Evidence, Floats
-from flexhpc.search.history import History, ProbeResult, Quantiles, counted
+from flexhpc.search.history import History, ProbeResult, Quantiles, accepted_probes
 
 WIDTHS = np.geomspace(0.015, 1.0, 11)
 """Grid of widths, in log n. Measured: 0.05 for linear classifiers to 0.35 for narrow MLPs."""
@@ -76,7 +76,7 @@ class FitCurve:
         low, middle, high = (float(np.interp(level, below, values[order])) for level in levels)
         return low, middle, high
 
-    def reweighted(self, log_weight: Floats) -> FitCurve:
+    def reweight(self, log_weight: Floats) -> FitCurve:
         """Multiply the weights by exp(log_weight) and normalise.
 
         Args:
@@ -105,7 +105,7 @@ class FitCurve:
         )
 
 
-def quantile_of(estimand: str) -> float:
+def estimand_level(estimand: str) -> float:
     """Return the level of an estimand: 0.5 for ``n50``.
 
     ``last_fit`` (the last n before the first failure) has no level; 0.5 is returned for it.
@@ -114,7 +114,7 @@ def quantile_of(estimand: str) -> float:
 
 
 def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCurve:
-    """Compute the posterior of the fit curve given every probe that counts.
+    """Compute the posterior of the fit curve given all accepted probes.
 
     Prior: threshold uniform in log n from below one sample to above ``n_limit``; width log-normal
     with median 0.15 and a factor of 2 per standard deviation; lapse rate mostly below 0.03. The
@@ -124,9 +124,9 @@ def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCu
     Args:
         history: finished probes, in any order.
         n_limit: largest available n (samples).
-        eps: training error up to which a probe counts as a fit; if given, only verdicts are used.
+        eps: training error up to which a probe is a fit; if given, only verdicts are used.
     """
-    ordered = sorted(counted(history), key=lambda r: (r.n, r.repeat))
+    ordered = sorted(accepted_probes(history), key=lambda r: (r.n, r.repeat))
     return _posterior(tuple(ordered), n_limit, eps)
 
 
@@ -140,7 +140,7 @@ def _posterior(history: tuple[ProbeResult, ...], n_limit: int, eps: float | None
     evidence = Evidence.from_history(history, eps)
     grid = np.linspace(math.log(_LOWEST), math.log(_HIGHEST * n_limit), _COARSE)
     for size in (_MIDDLE, _FINE):
-        grid = _refined(grid, _weights(evidence, grid).sum(axis=(1, 2)), size)
+        grid = _refine_grid(grid, _weights(evidence, grid).sum(axis=(1, 2)), size)
     weights = _weights(evidence, grid)
     i, j, k = cells = np.nonzero(weights > _NEGLIGIBLE * weights.max())
     flat = i * len(WIDTHS) + j  # sorted: cells of one curve (its lapses) are adjacent
@@ -168,7 +168,7 @@ def _weights(evidence: Evidence, threshold: Floats) -> Floats:
     return np.asarray(weight / weight.sum())
 
 
-def _refined(threshold: Floats, mass: Floats, size: int) -> Floats:
+def _refine_grid(threshold: Floats, mass: Floats, size: int) -> Floats:
     """Return a threshold grid of ``size`` values that covers the support of ``mass``.
 
     The grid is dense where the posterior mass is large.

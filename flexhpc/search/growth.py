@@ -13,13 +13,13 @@ from flexhpc.search.arms import Coordinates
 from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import TAILS, Bracket, EndedBy, EpsEstimate, Estimate, History
 from flexhpc.search.policy import Policy, Proposal, make_estimate
-from flexhpc.search.walk import WalkState, by_quorum, first_failure, ladder, most_probes
+from flexhpc.search.walk import WalkState, decide_by_quorum, first_failure, ladder, max_probes_per_n
 
 _CURVES = 200
 
 
-def _walk(search: Growth, n_limit: int, history: History) -> WalkState:
-    return first_failure(by_quorum(history, search.seeds_per_n), _rungs(search, n_limit))
+def _replay(search: Growth, n_limit: int, history: History) -> WalkState:
+    return first_failure(decide_by_quorum(history, search.seeds_per_n), _rungs(search, n_limit))
 
 
 def _rungs(search: Growth, n_limit: int) -> list[int]:
@@ -28,7 +28,7 @@ def _rungs(search: Growth, n_limit: int) -> list[int]:
 
 def propose(search: Growth, n_limit: int, history: History, _: Coordinates) -> Proposal | EndedBy:
     """Propose the next probe, or return why the search has ended."""
-    walk = _walk(search, n_limit, history)
+    walk = _replay(search, n_limit, history)
     if walk.next_n is not None:
         return [(0, walk.next_n)]
     return "failure" if walk.bracket.censored == "none" else "data"
@@ -36,7 +36,7 @@ def propose(search: Growth, n_limit: int, history: History, _: Coordinates) -> P
 
 def estimate(search: Growth, n_limit: int, history: History, _: Coordinates) -> Estimate | None:
     """Estimate the last n before the first failure; None while no n is decided."""
-    bracket = _walk(search, n_limit, history).bracket
+    bracket = _replay(search, n_limit, history).bracket
     if bracket == Bracket():
         return None
     curve = posterior(history, n_limit)
@@ -49,7 +49,7 @@ def probe_bound(
     search: Growth, n_limit: int, *, rejects: bool, tuned: bool
 ) -> list[tuple[int, float]]:
     """Return (n, number of probes) for every n that the policy may propose."""
-    count = most_probes(search, rejects)
+    count = max_probes_per_n(search, rejects)
     return [(n, count) for n in _rungs(search, n_limit)]
 
 

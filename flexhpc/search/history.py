@@ -12,8 +12,8 @@ Censored = Literal["none", "left", "right"]
 Quantiles = tuple[float, float, float]
 EndedBy = Literal["tolerance", "max_cost", "data", "failure"]
 """Why a search ended: the interval (for bisection, the bracket) is within the tolerance; the cap
-was reached; the data is the limit (all samples were fitted, or not even one); or the growth policy
-met its first failure."""
+was reached; all available samples were fitted, or not even one; or the growth policy reached its
+first failure."""
 LEVEL = 0.9
 """Probability covered by an interval."""
 TAILS = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
@@ -21,8 +21,8 @@ TAILS = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
 UNINFORMATIVE = ("diverged", "unstable")
 """Verdicts whose number of missed samples carries no information about capacity."""
 MOST_REJECTED = 4
-"""Largest number of rejected probes per n and arm that are ignored; if there are more, all of them
-count as failures."""
+"""Maximum number of rejected probes per n and arm that are ignored; if more are rejected, all of
+them are failures."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,11 +58,11 @@ class ProbeResult:
 History = Sequence[ProbeResult]
 
 
-def counted(history: History) -> list[ProbeResult]:
-    """Return the probes that count as evidence of capacity: all but the rejected ones.
+def accepted_probes(history: History) -> list[ProbeResult]:
+    """Return the probes that are evidence of capacity: all but the rejected ones.
 
-    If more than ``MOST_REJECTED`` probes at one n and arm were rejected, they count as failures:
-    this training procedure does not converge there, and the search must terminate.
+    If more than ``MOST_REJECTED`` probes at one n and arm were rejected, they are failures:
+    training does not converge there, and the search must terminate.
     """
     rejected = Counter((r.n, r.arm) for r in history if r.rejected)
     return [r for r in history if not r.rejected or rejected[r.n, r.arm] > MOST_REJECTED]
@@ -142,7 +142,7 @@ class Estimate:
         probes: number of finished probes.
         cost: sample passes of these probes.
         unconverged: number of probes that exhausted the budget while still improving.
-        rejected: number of probes that do not count because a convergence gate rejected them.
+        rejected: number of probes that a convergence gate rejected and that are ignored.
         width, lapse: lower end, median and upper end, at ``level``, of the fit curve's width in
             log n and of its lapse rate.
         by_eps: estimate for each training error in ``search.eps``; keys are written as ``0.1``.
@@ -186,7 +186,7 @@ class Estimate:
         return cls(**{**stored, **curve, "by_eps": by_eps})
 
 
-def passes(eps: float | None) -> Callable[[ProbeResult], bool]:
+def fit_predicate(eps: float | None) -> Callable[[ProbeResult], bool]:
     """Return a predicate: the probe fits, or, with ``eps``, misses at most ``eps * n`` samples."""
     if eps is None:
         return lambda result: result.fit

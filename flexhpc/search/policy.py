@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from flexhpc.config.sections.search import Search
-from flexhpc.config.variants import implementation
+from flexhpc.config.variants import load_implementation
 from flexhpc.search.arms import SINGLE_ARM, Coordinates
 from flexhpc.search.design import CostModel
 from flexhpc.search.fit_curve import FitCurve
@@ -25,7 +25,7 @@ from flexhpc.search.history import (
     Estimate,
     History,
     Probe,
-    counted,
+    accepted_probes,
 )
 
 _ARMS_FACTOR = 2.0
@@ -41,8 +41,8 @@ class Policy:
     The attribute ``import_path`` of a section of the spec is the import path of a ``Policy``.
 
     Attributes:
-        propose: (section, n_limit, history, coordinates) -> the next probes, or why the search has
-            ended.
+        propose: (section, n_limit, history, coordinates) -> the next probes, or the reason why the
+            search has ended.
         estimate: (section, n_limit, history, coordinates) -> the current estimate by
             :func:`make_estimate`, None while the history does not determine any.
         probe_bound: (section, n_limit, *, rejects, tuned) -> upper bound on the proposed probes, as
@@ -58,7 +58,7 @@ class Policy:
 
 def policy_of(search: Search) -> Policy:
     """Import the policy that a ``search`` section selects."""
-    policy: Policy = implementation(search)
+    policy: Policy = load_implementation(search)
     return policy
 
 
@@ -67,7 +67,7 @@ def at_once(search: Search) -> int:
     return int(getattr(search, "at_once", 1))
 
 
-def cap_of(search: Search, arms: int, targets: int | None = None) -> float:
+def cost_cap(search: Search, arms: int, targets: int | None = None) -> float:
     """Return the cap on a point's cost in whole trainings; inf if there is none.
 
     Args:
@@ -102,7 +102,7 @@ def advance(
     rounds = sorted(history[:completed], key=lambda r: (r.n, r.repeat, r.arm))
     proposal = policy_of(search).propose(search, n_limit, rounds, coordinates)
     spent = CostModel.from_history(rounds).trainings(rounds)
-    capped = spent >= cap_of(search, len(coordinates))
+    capped = spent >= cost_cap(search, len(coordinates))
     if isinstance(proposal, str) or capped:
         ended: EndedBy = proposal if isinstance(proposal, str) else "max_cost"
         estimate = estimate_so_far(search, n_limit, history, coordinates, ended)
@@ -129,16 +129,16 @@ def estimate_so_far(
     search: Search, n_limit: int, history: History, coordinates: Coordinates = SINGLE_ARM,
     ended_by: EndedBy | None = None,
 ) -> Estimate | None:  # fmt: skip
-    """Return the current estimate of a search, finished or not; None while no probe counts.
+    """Return the current estimate of a search, finished or not; None without accepted probes.
 
     The interval of an unfinished search is wider, and the estimate is censored on a side without a
-    bound. If a search has ended and every probe was rejected, all of them count as failures.
+    bound. If a search has ended and every probe was rejected, all of them are failures.
 
     Args:
         search, n_limit, history, coordinates: as in :func:`advance`.
         ended_by: why the search ended; None while it is running.
     """
-    if not counted(history):
+    if not accepted_probes(history):
         if ended_by is None or not history:
             return None
         history = [replace(result, rejected=False) for result in history]
@@ -164,7 +164,7 @@ def make_estimate(
         censored=fit.censored, largest_fit=bracket.largest_fit, smallest_fail=bracket.smallest_fail,
         probes=len(history), cost=sum(result.cost for result in history),
         unconverged=sum(result.verdict == "unconverged" for result in history),
-        rejected=len(history) - len(counted(history)),
+        rejected=len(history) - len(accepted_probes(history)),
         width=curve.quantiles(curve.width, TAILS), lapse=curve.quantiles(curve.lapse, TAILS),
         by_eps=by_eps or {}, arm=arm, best_chance=best_chance, tolerance=_tolerance(search),
         max_cost=search.max_cost,

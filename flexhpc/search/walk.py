@@ -10,7 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flexhpc.config.sections.search import Walk
-from flexhpc.search.history import MOST_REJECTED, Bracket, History, counted, group_by_n, quorum
+from flexhpc.search.history import (
+    MOST_REJECTED,
+    Bracket,
+    History,
+    accepted_probes,
+    group_by_n,
+    quorum,
+)
 
 Decide = Callable[[int], bool | None]
 """Function that decides whether an n fits; returns None if more probes are needed."""
@@ -29,13 +36,13 @@ class WalkState:
     next_n: int | None = None
 
 
-def by_quorum(history: History, seeds_per_n: int) -> Decide:
-    """Return a function that decides an n by the majority of the probes that count."""
-    groups = group_by_n(counted(history))
+def decide_by_quorum(history: History, seeds_per_n: int) -> Decide:
+    """Return a function that decides an n by the majority of the accepted probes."""
+    groups = group_by_n(accepted_probes(history))
     return lambda n: quorum(groups.get(n, []), seeds_per_n)
 
 
-def most_probes(search: Walk, rejects: bool) -> int:
+def max_probes_per_n(search: Walk, rejects: bool) -> int:
     """Return the largest number of probes at one n, with a tie-break and rejected probes."""
     return 2 * (search.seeds_per_n // 2) + 1 + (MOST_REJECTED if rejects else 0)
 

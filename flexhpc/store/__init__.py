@@ -5,7 +5,7 @@ Does not import torch.
 
 from flexhpc.store.claim import SILENCE, Claim, ClaimRecord, read_claim, take
 from flexhpc.store.masks import Masks, read_masks
-from flexhpc.store.point_file import append, create, evaluated, finish, read
+from flexhpc.store.point_file import append, create, read, write_estimate, write_evaluation
 from flexhpc.store.record import Header, PointRecord, ProbeRecord, history_of
 from flexhpc.store.run_folder import RunFolder
 
@@ -20,11 +20,11 @@ __all__ = [
     "RunFolder",
     "append",
     "create",
-    "evaluated",
-    "finish",
     "history_of",
     "read",
     "read_claim",
     "read_masks",
     "take",
+    "write_estimate",
+    "write_evaluation",
 ]  # fmt: skip

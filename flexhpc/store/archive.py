@@ -40,7 +40,7 @@ def pack(run: RunFolder, archive: Path) -> int:
         OSError: a file cannot be read or written.
     """
     if archive.resolve().is_relative_to(run.path.resolve()):
-        raise InputError(f"{archive}: lies in the run folder; write it elsewhere")
+        raise InputError(f"{archive}: is inside the run folder; write it elsewhere")
     for path in run.path.glob("points/*/*.claim.json"):
         claim = read_claim(path)
         if claim is not None and claim.live(path):
@@ -55,7 +55,7 @@ def pack(run: RunFolder, archive: Path) -> int:
                 count += 1
         with zipfile.ZipFile(part) as packed:
             if damaged := packed.testzip():
-                raise PointError(f"{archive}: {damaged} was not written as it was read")
+                raise PointError(f"{archive}: {damaged} is corrupt (checksum mismatch)")
     return count
 
 
@@ -75,14 +75,14 @@ def unpack(archive: Path, folder: Path) -> RunFolder:
         with open_regular(archive) as file, zipfile.ZipFile(file) as packed:
             run = RunFolder(folder.resolve() / _name_in(packed, archive))
             if run.path.exists():
-                raise InputError(f"{run.path}: is there already; move it, or give another --runs")
+                raise InputError(f"{run.path}: exists already; move it, or give another --runs")
             folder.mkdir(parents=True, exist_ok=True)
             if sum(one.file_size for one in packed.infolist()) > shutil.disk_usage(folder).free:
-                raise InputError(f"{archive}: needs more room than {folder} has")
+                raise InputError(f"{archive}: needs more disk space than {folder} has")
             _extract(packed, run)
             return run
     except _DAMAGED as error:
-        raise InputError(f"{archive}: is no packed run, or is damaged ({error})") from None
+        raise InputError(f"{archive}: is not a packed run, or is damaged ({error})") from None
 
 
 def _record_of(run: RunFolder) -> Iterator[Path]:
@@ -98,7 +98,7 @@ def _record_of(run: RunFolder) -> Iterator[Path]:
         if hidden or view:
             continue
         if path.is_symlink():
-            raise InputError(f"{path}: is a link; put what it leads to in its place, and pack then")
+            raise InputError(f"{path}: is a symbolic link; replace it by its target")
         if path.is_file():
             yield path
 
@@ -113,7 +113,7 @@ def _name_in(packed: zipfile.ZipFile, archive: Path) -> str:
     names = {path.parts[0] for path in paths if len(path.parts) > 1 and ".." not in path.parts}
     whole = len(names) == 1 and all(path.parts[:1] == (*names,) for path in paths)
     if not whole or PurePosixPath(*names, "sweep.yaml") not in paths:
-        raise InputError(f"{archive}: is no packed run (it has no sweep.yaml in its one folder)")
+        raise InputError(f"{archive}: is not a packed run (it has no NAME/sweep.yaml)")
     return names.pop()
 
 

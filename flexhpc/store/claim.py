@@ -21,11 +21,11 @@ from typing import Any, Literal
 
 import psutil
 
-from flexhpc.atomic import locked, pid_namespace, write_json
-from flexhpc.state_file import read_as
+from flexhpc.atomic import file_lock, pid_namespace, write_json
+from flexhpc.state_file import read_state
 
 SILENCE = 120.0
-"""Time without a heartbeat after which a holder on another host counts as dead (seconds)."""
+"""Time without a heartbeat after which a holder on another host is considered dead (seconds)."""
 
 State = Literal["running", "stopped", "failed", "done"]
 
@@ -104,7 +104,7 @@ class ClaimRecord:
             return False
         if self.host == this_host():
             return process_lives(self.pid, self.birth)
-        return abs(_silent(path)) < SILENCE
+        return abs(_heartbeat_age(path)) < SILENCE
 
 
 _CLOCKS: dict[int, tuple[float, float]] = {}
@@ -113,7 +113,7 @@ _ASK_AGAIN = 10.0
 """Time after which the clock of a file system is read again (seconds)."""
 
 
-def _silent(path: Path) -> float:
+def _heartbeat_age(path: Path) -> float:
     """Return the time since a file was last written (seconds), by its file system's clock."""
     try:
         status = path.stat()
@@ -127,12 +127,12 @@ def _clock(folder: Path, device: int) -> float:
     now = time.monotonic()
     said, at = _CLOCKS.get(device, (0.0, -_ASK_AGAIN))
     if now - at >= _ASK_AGAIN:
-        said, at = _its_time(folder), now
+        said, at = _file_system_time(folder), now
         _CLOCKS[device] = said, at
     return said + (now - at)
 
 
-def _its_time(folder: Path) -> float:
+def _file_system_time(folder: Path) -> float:
     """Read the clock of a file system from the modification time of a new temporary file."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -143,7 +143,7 @@ def _its_time(folder: Path) -> float:
 
 def read_claim(path: Path) -> ClaimRecord | None:
     """Read the claim on a point; return None if it was never claimed or the file is invalid."""
-    return read_as(ClaimRecord, path)
+    return read_state(ClaimRecord, path)
 
 
 class Claim:
@@ -175,7 +175,7 @@ class Claim:
         self._write(state=state, message=message)
 
     def _write(self, **changes: Any) -> bool:
-        with locked(self._lock):
+        with file_lock(self._lock):
             if not self.held():
                 return False
             self.record = ClaimRecord(**{**vars(self.record), "beat": time.time(), **changes})
@@ -202,12 +202,12 @@ def take(
         job: job id of this process.
         log: path of the log of this process.
         saved: time at which progress on the point was last saved (seconds since the epoch).
-        preempted: whether the end of the previous holder must not count as a death.
+        preempted: whether the previous holder was preempted, which is not a death.
 
     Raises:
         FileNotFoundError: the run folder was moved or removed.
     """
-    with locked(lock):
+    with file_lock(lock):
         path.parent.mkdir(exist_ok=True)
         before = read_claim(path)
         if before is not None and before.live(path):

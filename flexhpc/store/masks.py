@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexhpc.store.bits import Bits, unpack
-from flexhpc.store.point_file import probe_groups, reading
+from flexhpc.store.point_file import open_point_file, probe_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ def read_masks(path: Path) -> Masks:
     Raises:
         PointError: the file is missing, corrupt, or was written by another version of flexhpc.
     """
-    with reading(path) as file:
+    with open_point_file(path) as file:
         groups = probe_groups(file)
         n_total = int(file.attrs["n_total"])
         none = np.zeros(-(-n_total // 8), np.uint8)

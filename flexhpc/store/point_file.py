@@ -101,7 +101,7 @@ def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) 
 _SUMMARY = [field.name for field in fields(ProbeSummary) if field.name != "loss_curve"]
 
 
-def finish(path: Path, estimate: Estimate, permitted: Permitted = lambda: True) -> None:
+def write_estimate(path: Path, estimate: Estimate, permitted: Permitted = lambda: True) -> None:
     """Write the final estimate atomically.
 
     Args:
@@ -115,7 +115,7 @@ def finish(path: Path, estimate: Estimate, permitted: Permitted = lambda: True) 
     _write_group(path, "estimate", asdict(estimate), permitted)
 
 
-def evaluated(
+def write_evaluation(
     path: Path, evaluation: Mapping[str, Any], permitted: Permitted = lambda: True
 ) -> None:
     """Write the evaluation of generalization atomically.
@@ -140,20 +140,20 @@ def _write_group(path: Path, name: str, values: Mapping[str, Any], permitted: Pe
 
 def _write_fields(group: h5py.Group, values: Mapping[str, Any]) -> None:
     """Write values as JSON, and as attributes; attributes that are None are omitted."""
-    group.attrs[AS_TEXT] = json.dumps(values, default=_plain, sort_keys=True)
-    for key, value in _flat(values):
+    group.attrs[AS_TEXT] = json.dumps(values, default=_to_plain, sort_keys=True)
+    for key, value in _flat_items(values):
         group.attrs[key] = value
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat_items(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, prefix + _PREFIXES.get(key, f"{key}."))
+            yield from _flat_items(value, prefix + _PREFIXES.get(key, f"{key}."))
         elif value is not None:
             yield prefix + key, value
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     return value.tolist()  # a NumPy array or scalar
 
 
@@ -169,9 +169,9 @@ def read(path: Path, known: PointRecord | None = None) -> PointRecord | None:
     """
     if not path.exists():
         return None
-    with reading(path) as file:
+    with open_point_file(path) as file:
         groups = probe_groups(file)
-        probes = _still_there(known.probes if known else [], groups)
+        probes = _unchanged_probes(known.probes if known else [], groups)
         probes += [
             ProbeSummary(**_fields(group), loss_curve=group["loss_curve"][:])
             for group in groups[len(probes) :]
@@ -194,7 +194,9 @@ def probe_groups(file: h5py.File) -> list[h5py.Group]:
     return [file["probes"][name] for name in sorted(file["probes"], key=int)]
 
 
-def _still_there(known: Sequence[ProbeSummary], groups: Sequence[h5py.Group]) -> list[ProbeSummary]:
+def _unchanged_probes(
+    known: Sequence[ProbeSummary], groups: Sequence[h5py.Group]
+) -> list[ProbeSummary]:
     """Return the known probes if the file extends them, or none if the file was replaced."""
     if not 0 < len(known) <= len(groups):
         return []
@@ -203,7 +205,7 @@ def _still_there(known: Sequence[ProbeSummary], groups: Sequence[h5py.Group]) ->
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[h5py.File]:
+def open_point_file(path: Path) -> Iterator[h5py.File]:
     """Open a point file for reading.
 
     If the file name is a point id, the stored id must match it.
@@ -273,10 +275,12 @@ def _replacing(
                 _check_schema(file, path)
             yield file
         with replacing(path, permitted=permitted) as part:
-            part.write_bytes(seal.sealed(content.getvalue()))
+            part.write_bytes(seal.add_checksum(content.getvalue()))
     except (OSError, RuntimeError, ValueError, MemoryError) as error:
-        what = "out of memory" if isinstance(error, MemoryError) else one_line(error)
-        raise PointError(f"{path}: cannot be written, what it held is untouched: {what}") from None
+        problem = "out of memory" if isinstance(error, MemoryError) else one_line(error)
+        raise PointError(
+            f"{path}: cannot be written ({problem}); its content is unchanged"
+        ) from None
 
 
 def _check_memory(size: int) -> None:

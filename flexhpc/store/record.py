@@ -67,8 +67,7 @@ class ProbeSummary:
         finished: time at which it ended (seconds since the epoch).
         metrics: convergence metrics.
         machine: host, device and versions.
-        rejected: whether a convergence gate rejected it; it then does not count as evidence of
-            capacity.
+        rejected: whether a convergence gate rejected it; it is then no evidence of capacity.
         arm: index of the values of the tuned keys.
         tuned: values of the tuned keys, by dotted path.
         loss_curve: loss after each epoch, float32 (epochs,).
@@ -134,7 +133,7 @@ class PointRecord:
     estimate: Estimate | None
     evaluation: dict[str, Any] | None
 
-    def evaluated(self, asked: Mapping[str, int] | None) -> bool:
+    def has_evaluation(self, asked: Mapping[str, int] | None) -> bool:
         """Return whether the requested evaluation of the estimate's arm is stored.
 
         Args:
@@ -147,13 +146,13 @@ class PointRecord:
             and (estimate is None or stored["arm"] == estimate.arm)
         )
 
-    def seen_by(self, asked: Mapping[str, int] | None) -> PointRecord:
+    def without_outdated_evaluation(self, asked: Mapping[str, int] | None) -> PointRecord:
         """Return the record without an evaluation whose size or budget is not the requested one.
 
         Args:
-            asked: see :meth:`evaluated`.
+            asked: see :meth:`has_evaluation`.
         """
-        return self if self.evaluated(asked) else replace(self, evaluation=None)
+        return self if self.has_evaluation(asked) else replace(self, evaluation=None)
 
 
 def history_of(probes: Iterable[ProbeSummary], training: Procedure) -> list[ProbeResult]:

@@ -63,17 +63,17 @@ class RunFolder:
         """Return the path of a point's claim."""
         return self._path(point_id, "claim.json")
 
-    def begun(self) -> set[str]:
+    def started_points(self) -> set[str]:
         """Return the ids of all points that have a point file, a claim or a checkpoint.
 
         Lists each folder once, which is faster than two ``stat`` calls per point.
         """
-        begun: set[str] = set()
+        started: set[str] = set()
         with contextlib.suppress(OSError):
             for folder in os.scandir(self.path / "points"):
                 with contextlib.suppress(OSError):  # not a folder, removed, or not readable
-                    begun.update(name.split(".")[0] for name in os.listdir(folder))
-        return begun
+                    started.update(name.split(".")[0] for name in os.listdir(folder))
+        return started
 
     def checkpoint(self, point_id: str, training: str) -> Path:
         """Return the path of the checkpoint of one of a point's trainings.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from flexhpc.atomic import read_plain
+from flexhpc.atomic import read_regular
 
 SIZE = 512
 MOST = 2**30
@@ -24,7 +24,7 @@ class CorruptFile(ValueError):
     """The content of a file is not what flexhpc writes; the message is meant for users."""
 
 
-def sealed(content: bytes) -> bytes:
+def add_checksum(content: bytes) -> bytes:
     """Write the checksum of ``content[SIZE:]`` into the first ``SIZE`` bytes of ``content``."""
     rest = content[SIZE:]
     return (_NAME + hashlib.sha256(rest).digest()).ljust(SIZE, b"\0") + rest
@@ -37,7 +37,7 @@ def read_sealed(path: Path) -> bytes:
         OSError: the file cannot be read, is not a regular file, or is larger than ``MOST``.
         CorruptFile: the content has no checksum, or does not match it.
     """
-    content = read_plain(path, MOST)
+    content = read_regular(path, MOST)
     if not content.startswith(_NAME):
         raise CorruptFile("not a point file" if content else "empty file")
     if hashlib.sha256(memoryview(content)[SIZE:]).digest() != content[_DIGEST]:

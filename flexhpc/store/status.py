@@ -88,9 +88,11 @@ class StatusReader:
 
     def read(self) -> list[PointStatus]:
         """Read the status of every point, in the order of the sweep."""
-        begun = self.run.begun()
+        started = self.run.started_points()
         return [
-            self._status(point) if point.id in begun else PointStatus(point=point, state="waiting")
+            self._status(point)
+            if point.id in started
+            else PointStatus(point=point, state="waiting")
             for point in self.points
         ]
 
@@ -134,7 +136,7 @@ class StatusReader:
         if point.id in self._seen and self._seen[point.id][0] == key:
             return self._seen[point.id][1]
         before = self._seen[point.id][1].record if point.id in self._seen else None
-        status = _of_record(point, path, before)
+        status = _status_of_file(point, path, before)
         if status.state == "done" and (claim := read_claim(self.run.claim(point.id))):
             status = replace(
                 status, attempts=claim.attempts, job=claim.job, host=claim.host.split(":")[0]
@@ -145,7 +147,7 @@ class StatusReader:
 
 def is_done(point: Point, record: PointRecord) -> bool:
     """Return whether a record has an estimate of the requested precision and the evaluation."""
-    return is_estimated(point, record) and record.evaluated(point.evaluation)
+    return is_estimated(point, record) and record.has_evaluation(point.evaluation)
 
 
 def is_estimated(point: Point, record: PointRecord) -> bool:
@@ -159,14 +161,14 @@ def is_estimated(point: Point, record: PointRecord) -> bool:
     )
 
 
-def _of_record(point: Point, path: Path, before: PointRecord | None) -> PointStatus:
+def _status_of_file(point: Point, path: Path, before: PointRecord | None) -> PointStatus:
     try:
         record = read(path, before)
     except PointError as error:
         return PointStatus(point=point, state="failed", message=str(error))
     if record is None:
         return PointStatus(point=point, state="waiting")
-    record = record.seen_by(point.evaluation)
+    record = record.without_outdated_evaluation(point.evaluation)
     history = history_of(record.probes, point.training)
     n_limit = record.header.n_limit
     if record.estimate is not None:
@@ -195,12 +197,12 @@ def read_runs(paths: Sequence[Path]) -> list[tuple[RunFolder, Sweep, list[PointS
         statuses = StatusReader(folder, points).read()
         if len(opened) > 1:
             name = folder.name if names.count(folder.name) == 1 else str(folder.path)
-            statuses = [of_run(status, name) for status in statuses]
+            statuses = [with_run_name(status, name) for status in statuses]
         read.append((folder, sweep, statuses))
     return read
 
 
-def of_run(status: PointStatus, name: str) -> PointStatus:
+def with_run_name(status: PointStatus, name: str) -> PointStatus:
     """Add the name of the run to the swept keys of a point as ``run``."""
     point = replace(status.point, swept={"run": name, **status.point.swept})
     return replace(status, point=point)
@@ -214,6 +216,6 @@ def open_run(path: Path) -> tuple[RunFolder, Sweep, list[Point]]:
     """
     run = RunFolder(path.resolve())
     if not run.spec.is_file():
-        raise InputError(f"{path}: not a run folder (it has no sweep.yaml); runs lie in runs/NAME")
+        raise InputError(f"{path}: not a run folder (it has no sweep.yaml); runs are in runs/NAME")
     sweep, points = checked(run.spec)
     return run, sweep, points

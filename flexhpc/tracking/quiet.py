@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from flexhpc.atomic import write_atomic
-from flexhpc.imports import quick_imports
+from flexhpc.imports import imports_without_gc
 
 
 def mlflow_client(uri: str, *, rebuildable: bool = False) -> Any:
@@ -29,7 +29,7 @@ def mlflow_client(uri: str, *, rebuildable: bool = False) -> Any:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with quick_imports():
+    with imports_without_gc():
         from mlflow.tracking import MlflowClient
 
     if rebuildable:

@@ -40,12 +40,12 @@ def local_uri(run: RunFolder) -> str:
     return f"sqlite:///{run.database}"
 
 
-def tracked_path(run: RunFolder) -> Path:
+def sync_state_path(run: RunFolder) -> Path:
     """Return the path of the file with the state of the last sync."""
     return run.path / ".tracked.json"
 
 
-def tracked(uri: str, statuses: Sequence[PointStatus]) -> dict[str, Any]:
+def sync_state(uri: str, statuses: Sequence[PointStatus]) -> dict[str, Any]:
     """Return the state of a sync of these points to ``uri``, as stored after the sync."""
     return {
         "uri": uri,
@@ -62,4 +62,4 @@ def up_to_date(run: RunFolder, uri: str | None, statuses: Sequence[PointStatus])
         uri: tracking URI; None for the database in the run folder.
         statuses: current status of all points.
     """
-    return read_json(tracked_path(run)) == tracked(uri or local_uri(run), statuses)
+    return read_json(sync_state_path(run)) == sync_state(uri or local_uri(run), statuses)

@@ -22,8 +22,8 @@ from typing import Any
 from filelock import FileLock
 
 from flexhpc.analysis.figures.point import fit_chart
-from flexhpc.analysis.results import measurements, row_of
-from flexhpc.atomic import locked, read_json, write_json
+from flexhpc.analysis.results import numeric_columns, row_of
+from flexhpc.atomic import file_lock, read_json, write_json
 from flexhpc.config import checked
 from flexhpc.search import estimate_so_far
 from flexhpc.store import RunFolder
@@ -31,8 +31,8 @@ from flexhpc.store.record import PointRecord, ProbeSummary, history_of
 from flexhpc.store.status import PointStatus, StatusReader, is_done, open_run
 from flexhpc.tracking.note import note_of
 from flexhpc.tracking.quiet import existing_database_uri, make_database, mlflow_client
-from flexhpc.tracking.state import local_uri, tracked, tracked_path
-from flexhpc.tracking.view import ENDED_BY, KIND, VIEW_TAG, flat, moved, view_of
+from flexhpc.tracking.state import local_uri, sync_state, sync_state_path
+from flexhpc.tracking.view import ENDED_BY, KIND, VIEW_TAG, flatten, view_state, was_moved
 
 POINT, PROBE, LOGGED, EVALUATED, REPORT = (
     "flexhpc.point_id",
@@ -98,7 +98,7 @@ class Syncer:
         with self._lock():
             local = self.uri == local_uri(self.run)
             if local:
-                if moved(self.run, self.name):
+                if was_moved(self.run, self.name):
                     shutil.rmtree(self.run.artifacts, ignore_errors=True)
                     self.run.database.unlink()  # both are created again at the new location
                 make_database(self.run.database)
@@ -113,7 +113,7 @@ class Syncer:
                 if experiment.lifecycle_stage == "deleted":
                     client.restore_experiment(self.experiment)
             self._describe(client)
-            for parent in _search(client, self.experiment, f"tags.`{KIND}` = 'point'"):
+            for parent in _search_runs(client, self.experiment, f"tags.`{KIND}` = 'point'"):
                 self.parents[parent.data.tags[POINT]] = _Parent.of(parent)
             self.client = client
 
@@ -131,10 +131,10 @@ class Syncer:
         )
         if with_report:
             page = f"#/experiments/{self.experiment}/runs/{with_report}/artifacts/report/index.html"
-            note += f", and so has [the report as it was at the last sync]({page})"
+            note += f", also [as it was at the last sync]({page})"
         note += "."
         for key, value in (
-            (VIEW_TAG, view_of(self.reader.points)),
+            (VIEW_TAG, view_state(self.reader.points)),
             ("mlflow.note.content", note),
             ("mlflow.experimentKind", "custom_model_development"),
         ):
@@ -165,7 +165,7 @@ class Syncer:
                 if status.record is not None:
                     count += self._point(status)
             self._report()
-        write_json(tracked_path(self.run), tracked(self.uri, statuses), makes_folder=False)
+        write_json(sync_state_path(self.run), sync_state(self.uri, statuses), makes_folder=False)
         return count
 
     def _report(self) -> None:
@@ -184,13 +184,13 @@ class Syncer:
         self._describe(self.client, run_id)
 
     def _lock(self) -> FileLock:
-        return locked(self.run.path / ".tracking.lock")
+        return file_lock(self.run.path / ".tracking.lock")
 
     def _point(self, status: PointStatus) -> int:
         assert status.record is not None
         probes = status.record.probes
         parent = self.parents.get(status.point.id)
-        evaluated = _evaluated(status.record)
+        evaluated = _evaluation_settings(status.record)
         done = is_done(status.point, status.record)
         if parent is None:
             parent = self._new_parent(status)
@@ -220,7 +220,7 @@ class Syncer:
         assert record is not None
         # Another process may have created the parent run since the connection was made.
         query = f"tags.`{KIND}` = 'point' and tags.`{POINT}` = '{point.id}'"
-        for existing_run in _search(self.client, self.experiment, query):
+        for existing_run in _search_runs(self.client, self.experiment, query):
             parent = self.parents[point.id] = _Parent.of(existing_run)
             return parent
         start = min((_start_ms(p) for p in record.probes), default=None)
@@ -230,7 +230,7 @@ class Syncer:
             run_name=point.label or point.id,
             tags={KIND: "point", POINT: point.id, LOGGED: "0", **self.source},
         )
-        values = dict(flat("", json.loads(point.canonical)))
+        values = dict(flatten("", json.loads(point.canonical)))
         values |= {"n_total": record.header.n_total}
         if record.header.params:
             values["params"] = record.header.params
@@ -249,7 +249,7 @@ class Syncer:
         number = parent.logged
         query = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and tags.`{PROBE}` = "
         while children := list(
-            _search(self.client, self.experiment, f"{query}'{point_id}/{number:04d}'")
+            _search_runs(self.client, self.experiment, f"{query}'{point_id}/{number:04d}'")
         ):
             for child in children:
                 self.client.delete_run(child.info.run_id)
@@ -284,7 +284,9 @@ class Syncer:
             **probe.metrics,
         }
         metrics = [Metric(key, float(value), end, 0) for key, value in values.items()]
-        metrics += [Metric("loss", value, end, epoch) for epoch, value in _thin(probe.loss_curve)]
+        metrics += [
+            Metric("loss", value, end, epoch) for epoch, value in _thinned_curve(probe.loss_curve)
+        ]
         params = [
             Param("n", str(probe.n)),
             Param("repeat", str(probe.repeat)),
@@ -342,7 +344,7 @@ class Syncer:
         last = len(record.probes)
         # MLflow shows the larger of two values with the same timestamp, not the later one.
         now = int(time.time() * 1000) if parent.finished else end
-        values = measurements(row_of(status))
+        values = numeric_columns(row_of(status))
         if estimate.emc_hi is None:  # replaces upper ends logged during the search
             values |= dict.fromkeys(("emc_hi", "hi"), math.nan)
         metrics = [Metric(k, v, now, last) for k, v in values.items()]
@@ -351,7 +353,7 @@ class Syncer:
             RunTag("estimand", estimate.estimand),
             RunTag("censored", estimate.censored),
             RunTag(ENDED_BY, estimate.ended_by or ""),
-            RunTag(EVALUATED, _evaluated(record)),
+            RunTag(EVALUATED, _evaluation_settings(record)),
         ]
         self.client.log_batch(parent.run_id, metrics=metrics, tags=tags)
         with tempfile.TemporaryDirectory() as folder:
@@ -361,7 +363,7 @@ class Syncer:
         self.client.log_artifact(parent.run_id, str(self.run.point(status.point.id)))
         self.client.set_terminated(parent.run_id, status="FINISHED", end_time=end)
         parent.finished = True
-        parent.evaluated = _evaluated(record)
+        parent.evaluated = _evaluation_settings(record)
 
 
 def _name_of(number: int, probe: ProbeSummary) -> str:
@@ -371,7 +373,7 @@ def _name_of(number: int, probe: ProbeSummary) -> str:
     return f"{number:02d} n={probe.n}{repeat} {probe.verdict}{refused}"
 
 
-def _evaluated(record: PointRecord) -> str:
+def _evaluation_settings(record: PointRecord) -> str:
     """Return the stored evaluation's settings as JSON; empty if there is no evaluation."""
     return "" if record.evaluation is None else json.dumps(record.evaluation["asked"])
 
@@ -380,7 +382,7 @@ def _start_ms(probe: ProbeSummary) -> int:
     return int((probe.finished - probe.seconds) * 1000)
 
 
-def _thin(curve: Any) -> Iterator[tuple[int, float]]:
+def _thinned_curve(curve: Any) -> Iterator[tuple[int, float]]:
     """Yield (epoch, loss) for about ``_CURVE_POINTS`` epochs, including the first and the last."""
     step = math.ceil(len(curve) / _CURVE_POINTS) or 1
     shown = set(range(0, len(curve), step)) | ({len(curve) - 1} if len(curve) else set())
@@ -388,7 +390,7 @@ def _thin(curve: Any) -> Iterator[tuple[int, float]]:
         yield i + 1, float(curve[i])
 
 
-def _search(client: Any, experiment: str, query: str) -> Iterator[Any]:
+def _search_runs(client: Any, experiment: str, query: str) -> Iterator[Any]:
     token = None
     while True:
         page = client.search_runs([experiment], query, max_results=1000, page_token=token)

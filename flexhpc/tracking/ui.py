@@ -12,7 +12,7 @@ from pathlib import Path
 from flexhpc.errors import InputError
 from flexhpc.store import RunFolder
 from flexhpc.tracking.state import local_uri
-from flexhpc.tracking.view import address_of, experiment_of, moved
+from flexhpc.tracking.view import address_of, experiment_of, was_moved
 
 UI_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -57,7 +57,7 @@ def page_of(run: RunFolder, name: str) -> str:
         InputError: the database is damaged or cannot be written.
     """
     try:
-        if moved(run, name) is not False:
+        if was_moved(run, name) is not False:
             from flexhpc.tracking.sync import Syncer  # imports mlflow, which takes seconds
 
             Syncer(run, local_uri(run)).sync()

@@ -19,13 +19,13 @@ KIND, ENDED_BY = "flexhpc.kind", "ended_by"
 _METRICS = ("emc", "emc_lo", "emc_hi", "emc_per_param")
 
 
-def view_of(points: Sequence[Point]) -> str:
+def view_state(points: Sequence[Point]) -> str:
     """Return the state of MLflow's runs table as JSON, in the format of its "share view" button.
 
     The table has one row per point, with its swept keys, number of parameters, EMC, interval, EMC
     per parameter and the reason why the search ended.
     """
-    swept = dict.fromkeys(key for point in points for key, _ in flat("", point.swept))
+    swept = dict.fromkeys(key for point in points for key, _ in flatten("", point.swept))
     columns = [
         *(f"params.`{key}`" for key in (*swept, "params")),
         *(f"metrics.`{key}`" for key in _METRICS),
@@ -45,7 +45,7 @@ def view_of(points: Sequence[Point]) -> str:
     return json.dumps(state)
 
 
-def flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+def flatten(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Flatten nested mappings; yield (dotted path, value) pairs.
 
     Args:
@@ -54,7 +54,7 @@ def flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from flat(f"{name}.{key}" if name else key, inner)
+            yield from flatten(f"{name}.{key}" if name else key, inner)
     else:
         yield name, value
 
@@ -79,7 +79,7 @@ def experiment_of(database: Path, name: str) -> tuple[str, str] | None:
     return None if row is None else (str(row[0]), str(row[1]))
 
 
-def moved(run: RunFolder, name: str) -> bool | None:
+def was_moved(run: RunFolder, name: str) -> bool | None:
     """Return whether the run folder was moved or copied after its database was created.
 
     MLflow stores absolute artifact locations and has no function to change them.

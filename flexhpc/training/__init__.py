@@ -6,7 +6,7 @@ import torch.
 
 from typing import TYPE_CHECKING
 
-from flexhpc.imports import offering
+from flexhpc.imports import lazy_getattr
 
 if TYPE_CHECKING:
     from flexhpc.training.group import Group
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flexhpc.training.outcome import Callbacks, MakeModel, Outcome, ProbeData, Verdict
 
 __all__ = ["Callbacks", "Group", "MakeModel", "Outcome", "ProbeData", "Verdict", "train"]
-__getattr__ = offering(
+__getattr__ = lazy_getattr(
     __name__,
     {
         "Group": "group",

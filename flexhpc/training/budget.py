@@ -30,7 +30,7 @@ def batch_sizes(n: int, batch_size: int | None, *, tail: bool = False) -> list[i
     return [small + 1] * larger + [small] * (count - larger)
 
 
-def sizes_of(training: Training, n: int) -> list[int]:
+def epoch_batch_sizes(training: Training, n: int) -> list[int]:
     """Return the batch sizes of one epoch of a training with ``n`` samples."""
     tail = getattr(training, "batches", "near_equal") == "tail"
     return batch_sizes(n, getattr(training, "batch_size", None), tail=tail)
@@ -46,7 +46,7 @@ def gradients_per_sample(training: Training) -> int:
     return 1 if training.sam is None else 2
 
 
-def updates(training: Training, sizes: Sequence[int]) -> int | None:
+def budget_in_updates(training: Training, sizes: Sequence[int]) -> int | None:
     """Return the budget in parameter updates; None for training until convergence.
 
     Args:
@@ -58,11 +58,13 @@ def updates(training: Training, sizes: Sequence[int]) -> int | None:
     if training.steps is not None:
         return training.steps
     if training.gradient_evaluations is not None:
-        return _within(training.gradient_evaluations // gradients_per_sample(training), sizes)
+        return _whole_batches(
+            training.gradient_evaluations // gradients_per_sample(training), sizes
+        )
     return (training.epochs or 0) * len(sizes)
 
 
-def _within(samples: int, sizes: Sequence[int]) -> int:
+def _whole_batches(samples: int, sizes: Sequence[int]) -> int:
     """Return the number of batches with at most ``samples`` samples in all, but at least one."""
     epochs, rest = divmod(samples, sum(sizes))
     count = epochs * len(sizes)
@@ -74,7 +76,7 @@ def _within(samples: int, sizes: Sequence[int]) -> int:
     return max(1, count)
 
 
-def extended(training: Training, max_steps: int, initial_max_steps: int) -> int | None:
+def extended_budget(training: Training, max_steps: int, initial_max_steps: int) -> int | None:
     """Return a larger budget for a training that still improves; None if it is not extended.
 
     Args:

@@ -70,9 +70,9 @@ def lanczos(
     Args:
         multiply: float64 (n,) -> (n,), the operator.
         start: float64 (n,), not zero; random, to have a component along every eigenvector.
-        products: maximal number of products.
-        tolerance: stop when both residuals are below this fraction of the largest Ritz value in
-            size; also when the vectors span all that the operator makes of ``start``.
+        products: maximum number of products.
+        tolerance: stop when both residuals are below this fraction of the largest absolute Ritz
+            value. Also stops when the vectors span an invariant subspace.
     """
     limit = min(products, len(start))
     basis = start.new_empty((limit, len(start)))
@@ -151,7 +151,7 @@ def hessian_product(
     return torch.cat([p.reshape(-1) for p in products])
 
 
-def ritz(
+def hessian_ritz(
     model: nn.Module,
     inputs: Tensor | Resident,
     labels: Tensor,
@@ -170,14 +170,14 @@ def ritz(
         model: its frozen parameters are constants.
         inputs: (n, ...); labels: int64 (n,), or (n, length) of sequences.
         group: the processes, which share the samples.
-        products: maximal number of Hessian-vector products.
+        products: maximum number of Hessian-vector products.
         seed: of the start vector.
-        shards: number of parts that are summed in order, for the same bits on any number of
-            processes.
+        shards: number of parts that are summed in order, so that the result is bit-identical on any
+            number of processes.
 
     Raises:
         PointError: a part of the model cannot be differentiated twice.
-        PeerLost: another process of the group is gone.
+        PeerLost: another process of the group is lost.
     """
     model = copy.deepcopy(model).double().eval()
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -206,7 +206,7 @@ def ritz(
 
 @contextmanager
 def _twice_differentiable() -> Iterator[None]:
-    """Use kernels that can be differentiated twice; raise PointError if there is none."""
+    """Use kernels that can be differentiated twice; raise PointError if none exists."""
     try:
         # Fused attention kernels have no second derivative.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):

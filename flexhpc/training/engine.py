@@ -26,11 +26,11 @@ from flexhpc.training.sync_norm import SyncedBatchNorm, batch_norms
 
 _CHUNK = 512
 Outputs = list[tuple[Tensor, Tensor, Tensor]]
-"""Of each chunk of a batch: logits (or log-probabilities), labels and rows."""
+"""Logits (or log-probabilities), labels and row numbers of each chunk of a batch."""
 
 
 class AutogradEngine:
-    """The gradient by autograd, in one process.
+    """Computes the gradient by autograd, in one process.
 
     Args:
         model: on its device.
@@ -39,7 +39,7 @@ class AutogradEngine:
         label_smoothing: of the loss.
         full_batch: accumulate the gradient of a large batch in chunks, unless the model has
             BatchNorm, whose statistics are those of the whole batch.
-        metrics: updated by every batch; None without curves of batches.
+        metrics: metrics that every batch updates; None unless ``training.curves`` is ``batches``.
         norm_group: processes over which BatchNorm computes its statistics; None for this one.
     """
 
@@ -119,7 +119,7 @@ class AutogradEngine:
 
 
 class ManualEngine(AutogradEngine):
-    """The gradient of a plain MLP by :class:`ManualBackprop`, in one process."""
+    """Computes the gradient of a plain MLP by :class:`ManualBackprop`, in one process."""
 
     def __init__(self, backprop: ManualBackprop, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -134,14 +134,14 @@ class ManualEngine(AutogradEngine):
 
 
 class ShardedEngine:
-    """The gradient of a batch as the sum over its parts, which processes share.
+    """Computes the gradient of a batch as the sum over its parts, which processes share.
 
     Args:
         local: computes the gradient of one part.
         group: the processes; parts: of a batch.
-        ordered: add gradients in the order of the parts, so that they have the same bits on any
-            number of processes.
-        seed: of what is random in the model, together with the update and the part.
+        ordered: whether to add gradients in the order of the parts, so that they are bit-identical
+            on any number of processes.
+        seed: seed of the model's random operations, combined with the update and the part.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class GradientSum:
         return total[start : start + size]
 
     def _flat(self, values: Tensor) -> Tensor:
-        """Return gradients, values and which parameters have a gradient, as one vector."""
+        """Concatenate gradients, values and a flag per parameter that has a gradient."""
         gradients = [p.grad for p in self.parameters]
         pieces = [
             (torch.zeros_like(p) if g is None else g).reshape(-1)
@@ -254,7 +254,7 @@ def zero_grad(parameters: Sequence[nn.Parameter]) -> None:
 
 @contextlib.contextmanager
 def fixed_statistics(model: nn.Module) -> Iterator[None]:
-    """Keep the running statistics of BatchNorm as they are while active."""
+    """Freeze the running statistics of BatchNorm in the body."""
     norms = batch_norms(model)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from flexhpc.training.losses import cross_entropy, missed
+from flexhpc.training.losses import cross_entropy, missed_samples
 
 SUSPECTS = 16
-"""Missed samples that are evaluated first, to find out whether all samples are fitted."""
+"""Maximum number of missed samples that are evaluated before all samples are."""
 _MAX_PENDING = 2**16
 Loss = Callable[..., Tensor]
 
@@ -58,8 +58,8 @@ class Forgetting:
 class EpochMetrics:
     """Mean loss and missed samples over the batches of an epoch, each before its own update.
 
-    Logits are kept and evaluated several batches at a time, so that an update pays next to nothing.
-    When they are evaluated depends on their number only: an interrupted epoch gives the same bits.
+    Logits are kept and evaluated for several batches at a time, at negligible cost per update. When
+    they are evaluated depends on their number only, so an interrupted epoch is bit-identical.
 
     Args:
         device: where to sum up.
@@ -98,11 +98,12 @@ class EpochMetrics:
 
     @torch.no_grad()
     def sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sums of losses and missed samples, float64 (2,), and which, bool (m,)."""
+        """Return the sums of losses and missed samples, float64 (2,), and the missed ones, bool
+        (m,)."""
         if logits.dtype is torch.bfloat16:
             logits = logits.float()
         loss = self._loss(logits, labels, reduction="sum")
-        wrong = missed(logits, labels, self._prompt)
+        wrong = missed_samples(logits, labels, self._prompt)
         return torch.stack([loss.double(), wrong.sum().double()]), wrong
 
     def _evaluate_pending(self) -> None:
@@ -119,7 +120,7 @@ class EpochMetrics:
         """Return mean loss and missed samples since the last call; waits for an accelerator.
 
         If the budget ended within the epoch, the missed samples are scaled up to all ``n`` samples;
-        otherwise a shorter epoch would count as an improvement.
+        otherwise a shorter epoch would appear to be an improvement.
         """
         self._evaluate_pending()
         loss, missed = self._totals.tolist()

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flexhpc.training.curvature import Ritz, ritz
+from flexhpc.training.curvature import Ritz, hessian_ritz
 from flexhpc.training.engine import GradientSum
 from flexhpc.training.epoch_metrics import SUSPECTS, EpochMetrics
 from flexhpc.training.group import Group
-from flexhpc.training.losses import cross_entropy, finite, missed
+from flexhpc.training.losses import cross_entropy, has_finite_logits, missed_samples
 from flexhpc.training.manual_backprop import ManualBackprop
 from flexhpc.training.resident import Resident, chunk_size
 
@@ -24,16 +24,16 @@ _BACKWARD_CHUNK = 512
 _FORWARD_CHUNK = 128
 """On the CPU: the activations of more samples do not fit into a core's cache."""
 _ALWAYS_ALL = 128
-"""Number of samples up to which evaluating all is as fast as evaluating the suspects."""
+"""Number of samples up to which all are evaluated at once, which is as fast as the suspects."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Result on all samples.
+    """Result of an evaluation of all samples.
 
     Attributes:
         correct: bool (n,), samples classified correctly.
-        errors: samples missed; loss: mean, without regularisers.
+        errors: number of samples missed; loss: mean loss, without regularisers.
     """
 
     correct: Tensor
@@ -46,8 +46,8 @@ class Norms:
     """Result of a forward and backward pass over all samples.
 
     Attributes:
-        gradient: norm of the mean loss's gradient; parameters: their norm.
-        loss: mean, without regularisers.
+        gradient: norm of the gradient of the mean loss; parameters: norm of the parameters; loss:
+            mean loss, without regularisers.
     """
 
     gradient: float
@@ -64,7 +64,7 @@ class Evaluator:
         group: the processes, which share the work; parts: into which it is cut.
         ordered: see :class:`ShardedEngine`.
         precision: context manager of forward passes.
-        backprop: used instead of the model's own forward pass, if there is one.
+        backprop: replaces the model's forward pass if it is not None.
         seed: of Lanczos' start vector.
     """
 
@@ -100,7 +100,7 @@ class Evaluator:
         return Evaluation(correct=correct, errors=self.n - int(correct.sum()), loss=loss / self.n)
 
     def evaluate_if_fitted(self, metrics: EpochMetrics | None) -> Evaluation | None:
-        """Evaluate all samples, or return None if any of a few suspects is missed.
+        """Evaluate all samples; return None if one of a few suspects is missed.
 
         Suspects were missed late in the epoch or by the last evaluation.
         """
@@ -112,7 +112,7 @@ class Evaluator:
             self._eval_mode()
             with torch.no_grad(), self.precision:
                 logits = self._forward(self.inputs[suspects])
-                wrong = missed(logits, self.labels[suspects], self.prompt).any()
+                wrong = missed_samples(logits, self.labels[suspects], self.prompt).any()
             if self.group.size > 1:
                 wrong = self.group.all_reduce(wrong.float().reshape(1))
             if bool(wrong > 0):
@@ -133,7 +133,9 @@ class Evaluator:
                 view = slice(int(block[0]), int(block[-1]) + 1)  # no copy
                 logits, labels = self._forward(self.inputs[view]), self.labels[view]
                 total += cross_entropy(logits, labels, reduction="sum").double()
-                blocks.append(~missed(logits, labels, self.prompt) & finite(logits))
+                blocks.append(
+                    ~missed_samples(logits, labels, self.prompt) & has_finite_logits(logits)
+                )
         return total
 
     def _forward(self, inputs: Tensor) -> Tensor:
@@ -145,9 +147,9 @@ class Evaluator:
         return torch.cat([forward(block) for block in inputs.split(_FORWARD_CHUNK)])
 
     def ritz(self, products: int) -> Ritz:
-        """Return the extreme Ritz values of the Hessian of the mean loss; see :func:`ritz`."""
+        """Return the extreme Ritz values of the Hessian of the mean loss."""
         shards = self.parts if self.ordered else None
-        return ritz(
+        return hessian_ritz(
             self.model, self.inputs, self.labels, self.group, products, self.seed, shards=shards
         )
 

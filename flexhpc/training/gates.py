@@ -13,7 +13,7 @@ from flexhpc.training.evaluation import Evaluator
 from flexhpc.training.outcome import Verdict
 
 _FLAG = "touched_"
-"""Prefix of metrics that are 1 if a failed training had not reached a minimum by a gate."""
+"""Prefix of metrics that are 1 if a gate detected a failed training."""
 _LAST_EPOCHS = 5
 _EXPLOSION = 3.0
 
@@ -26,10 +26,10 @@ class Plateau:
     or if it misses fewer samples than any epoch so far.
 
     Attributes:
-        tolerance: relative decrease of the loss that counts as an improvement.
+        tolerance: minimum relative decrease of the loss that is an improvement.
         best_loss: loss of the last improvement by loss.
         best_errors: fewest samples missed so far.
-        epochs, updates: since the last improvement.
+        epochs, updates: number of epochs and updates since the last improvement.
     """
 
     tolerance: float
@@ -53,7 +53,7 @@ class Plateau:
             self.updates += updates
 
 
-def patience(gate: PlateauGate, max_steps: int | None, per_epoch: int) -> float:
+def patience_in_updates(gate: PlateauGate, max_steps: int | None, per_epoch: int) -> float:
     """Return the number of updates without improvement that make a plateau.
 
     Args:
@@ -66,7 +66,7 @@ def patience(gate: PlateauGate, max_steps: int | None, per_epoch: int) -> float:
     return max(gate.share * max_steps, min(gate.updates, max_steps / 2))
 
 
-def unstable(gate: StabilityGate, loss_start: float, losses: Sequence[float]) -> bool:
+def is_unstable(gate: StabilityGate, loss_start: float, losses: Sequence[float]) -> bool:
     """Return whether the loss rose again by much of its decrease, or exploded after its minimum.
 
     The final loss is the lowest of the last five epochs, since a single one may be a spike. A
@@ -104,8 +104,8 @@ def apply_gates(
 ) -> GateResult:  # fmt: skip
     """Compute the metrics of a finished training, and apply the gates to it.
 
-    Only failures are judged. A gate in mode ``report`` records its metrics and may change the
-    verdict; one in mode ``reject`` rejects the training.
+    Gates apply to failed trainings only. A gate in mode ``report`` records its metrics and may
+    change the verdict; one in mode ``reject`` rejects the training.
 
     Args:
         gates: modes and tolerances.
@@ -123,7 +123,7 @@ def apply_gates(
         flags["plateau"] = verdict == "unconverged"
     if gates.stability.mode != "off" and failed:
         metrics |= {"loss_start": loss_start, "loss_best": min(losses)}
-        flags["stability"] = unstable(gates.stability, loss_start, losses)
+        flags["stability"] = is_unstable(gates.stability, loss_start, losses)
     if gates.gradient.mode != "off" and verdict != "diverged":
         norms = evaluator.norms()
         metrics |= {
@@ -157,7 +157,7 @@ def apply_gates(
 
 
 def _curvature(gates: Gates, evaluator: Evaluator) -> Ritz:
-    """Return the curvature; nan if it is undefined for the model and only reported."""
+    """Return the Ritz values; nan if they are undefined and the gate only reports them."""
     try:
         return evaluator.ritz(gates.curvature.products)
     except PointError:

@@ -120,7 +120,8 @@ class Group:
     def agree_to_stop(self, stop: bool, step: int) -> bool:
         """Return whether any process is to stop (collective call).
 
-        On an accelerator, where reading the answer waits for the device, only at every eighth step.
+        On an accelerator, where reading the result waits for the device, this is checked only at
+        every eighth step.
         """
         if self.size == 1:
             return stop

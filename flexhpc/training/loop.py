@@ -1,7 +1,7 @@
 """The training loop of one probe: from scratch until it fits, stops improving or is out of budget.
 
 Everything random is drawn from the seeds of the probe. The state of the loop can be saved after
-every update, and a resumed training ends with the bits of an uninterrupted one.
+every update, and a resumed training is bit-identical to an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from torch.utils import deterministic
 from flexhpc.config.sections.training import Training
 from flexhpc.errors import Interrupted, PeerLost, PointError
 from flexhpc.training import budget, checkpoint
-from flexhpc.training.budget import epoch_order, sizes_of
+from flexhpc.training.budget import epoch_batch_sizes, epoch_order
 from flexhpc.training.engine import AutogradEngine, ManualEngine, ShardedEngine
 from flexhpc.training.epoch_metrics import EpochMetrics, Forgetting
 from flexhpc.training.evaluation import Evaluation, Evaluator
-from flexhpc.training.gates import Plateau, apply_gates, patience
+from flexhpc.training.gates import Plateau, apply_gates, patience_in_updates
 from flexhpc.training.group import Group
 from flexhpc.training.losses import cross_entropy
 from flexhpc.training.manual_backprop import ManualBackprop, mlp_layers
@@ -49,7 +49,8 @@ Saved = dict[str, Any]
 class TrainState:
     """Counters and curves of a training.
 
-    With the states of model, optimizer, metrics and random generators all that a resume needs.
+    A checkpoint consists of these and the states of model, optimizer, metrics and random
+    generators.
 
     Attributes:
         max_steps: budget in updates, which may be extended; None without one.
@@ -72,7 +73,7 @@ class TrainState:
     errors: list[int] = field(default_factory=list)
 
     def out_of_budget(self) -> bool:
-        """Return whether all updates of the budget are made."""
+        """Return whether the budget is used up."""
         return self.max_steps is not None and self.steps >= self.max_steps
 
 
@@ -130,8 +131,8 @@ def _train(
     model, optimizer = trainee.model, trainee.optimizer
     engine, evaluator, metrics = trainee.engine, trainee.evaluator, trainee.metrics
     gates = training.gates
-    n, sizes = len(data.labels), sizes_of(training, len(data.labels))
-    initial_max_steps = budget.updates(training, sizes)
+    n, sizes = len(data.labels), epoch_batch_sizes(training, len(data.labels))
+    initial_max_steps = budget.budget_in_updates(training, sizes)
     gradients_per_sample = budget.gradients_per_sample(training)
     started = last_saved = time.monotonic()
     seconds_before = state.seconds
@@ -196,7 +197,7 @@ def _train(
             break
         gate_on = gates.plateau.mode != "off"
         plateau = gate_on and (
-            state.plateau.updates >= patience(gates.plateau, state.max_steps, len(sizes))
+            state.plateau.updates >= patience_in_updates(gates.plateau, state.max_steps, len(sizes))
         )
         finished = state.out_of_budget() or (plateau and training.schedule == "constant")
         if finished:
@@ -208,7 +209,7 @@ def _train(
             else:
                 assert state.max_steps is not None
                 assert initial_max_steps is not None
-                extended = budget.extended(training, state.max_steps, initial_max_steps)
+                extended = budget.extended_budget(training, state.max_steps, initial_max_steps)
                 state.max_steps = extended or state.max_steps
                 verdict = None if extended else "unconverged"
 
@@ -294,7 +295,9 @@ class Trainee:
         )  # fmt: skip
         self.optimizer = make_optimizer(training, local.parameters)
         group.broadcast([*self.model.parameters(), *self.model.buffers()])
-        self.max_steps = budget.updates(training, sizes_of(training, len(labels)))
+        self.max_steps = budget.budget_in_updates(
+            training, epoch_batch_sizes(training, len(labels))
+        )
 
     def start(self) -> TrainState:
         """Return the state before the first update, with the metrics that gates compare with."""
@@ -360,7 +363,7 @@ class Trainee:
 
 @contextlib.contextmanager
 def _deterministic() -> Iterator[None]:
-    """Use deterministic algorithms; an operation that has none warns.
+    """Use deterministic algorithms; operations without one print a warning.
 
     torch.use_deterministic_algorithms does the same, but imports torch's compiler, which takes as
     long as importing torch. In this mode torch also fills new memory with nan, which takes a

@@ -24,7 +24,7 @@ def cross_entropy(
     return loss / labels.shape[1] if labels.ndim > 1 and reduction == "sum" else loss
 
 
-def missed(logits: Tensor, labels: Tensor, prompt: int) -> Tensor:
+def missed_samples(logits: Tensor, labels: Tensor, prompt: int) -> Tensor:
     """Return which samples are wrong, bool (m,).
 
     A sequence is wrong if any token after its first ``prompt`` tokens is wrong.
@@ -33,6 +33,6 @@ def missed(logits: Tensor, labels: Tensor, prompt: int) -> Tensor:
     return wrong[:, prompt:].any(dim=1) if wrong.ndim > 1 else wrong
 
 
-def finite(logits: Tensor) -> Tensor:
+def has_finite_logits(logits: Tensor) -> Tensor:
     """Return the samples whose logits are all finite, bool (m,)."""
     return logits.abs().flatten(1).amax(dim=1) < torch.inf  # false for nan as well

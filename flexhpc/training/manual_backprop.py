@@ -1,7 +1,7 @@
 """Manual backprop of a plain MLP: forward and backward without autograd.
 
-In a small network much of an update is autograd's bookkeeping. These are the kernels that autograd
-calls, on the same operands, so the gradient has the same bits.
+In a small network much of the time of an update is autograd's overhead. These are the kernels that
+autograd calls, on the same operands, so the gradient is bit-identical.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ManualBackprop:
 
     @torch.no_grad()
     def backward(self, inputs: Tensor, labels: Tensor, total: int, *, first: bool) -> Tensor:
-        """Take the gradient of the summed loss over ``total``.
+        """Compute the gradient of the summed loss divided by ``total``.
 
         Args:
             inputs: (m, ...); labels: int64 (m,).
@@ -62,7 +62,7 @@ class ManualBackprop:
         return log_probabilities
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Return the logits (m, classes) of inputs (m, ...), without the calls of modules."""
+        """Return the logits (m, classes) of inputs (m, ...), without calling modules."""
         out = inputs
         for stage in self._stages:
             out = stage.forward(out)[0]
@@ -81,7 +81,7 @@ def mlp_layers(model: nn.Module, dims: int) -> list[nn.Module] | None:
     """
     if type(model) is not nn.Sequential or _has_hooks(model) or _has_global_hooks():
         return None
-    layers = list(_flattened(model))
+    layers = list(_flat_layers(model))
     if not layers or type(layers[-1]) is not nn.Linear or not all(map(_is_known, layers)):
         return None
     for previous, layer in zip([None, *layers[:-1]], layers, strict=True):
@@ -185,11 +185,11 @@ def _stage(layer: nn.Module) -> _Linear | _Activation | _Flatten:
     return _Flatten() if isinstance(layer, nn.Flatten) else _ACTIVATIONS[type(layer)]
 
 
-def _flattened(model: nn.Module) -> Iterator[nn.Module]:
+def _flat_layers(model: nn.Module) -> Iterator[nn.Module]:
     """Yield the layers of nested nn.Sequential."""
     if type(model) is nn.Sequential and not _has_hooks(model):
         for layer in model:
-            yield from _flattened(layer)
+            yield from _flat_layers(layer)
     else:
         yield model
 

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # not in torch's stubs
 
 from flexhpc.config.sections.training import Gd, Sgd, Training
-from flexhpc.config.variants import implementation
+from flexhpc.config.variants import load_implementation
 from flexhpc.training.memory_format import match_memory_format
 from flexhpc.training.shampoo import Shampoo
 
 _VECTOR_RATE = 0.1
-"""With Muon: learning rate of other parameters over that of matrices."""
+"""Ratio of the learning rate of other parameters to that of matrices, with Muon."""
 _MIN_NORM = 1e-12
-_WRAPPED = ("add_param_group", "state_dict")
+_UNWRAPPED_METHODS = ("add_param_group", "state_dict")
 
 Parameters = list[nn.Parameter]
 
@@ -34,13 +34,13 @@ def make_optimizer(training: Training, parameters: Iterable[nn.Parameter]) -> to
     not changed. The rate of a parameter with an attribute ``rate_factors`` is multiplied by the
     first of these numbers with sgd and gd, and by the second with adam and adamw.
     """
-    optimizer: torch.optim.Optimizer = implementation(training)(training, list(parameters))
+    optimizer: torch.optim.Optimizer = load_implementation(training)(training, list(parameters))
     for group in optimizer.param_groups:
         group.setdefault("lr_factor", 1.0)
     return optimizer
 
 
-def _fused(
+def _with_fused_step(
     cls: type[torch.optim.Optimizer], kernel: Callable[[torch.optim.Optimizer], bool]
 ) -> Callable[..., torch.optim.Optimizer]:
     """Return one of torch's fused optimizers with a step that calls the kernel only.
@@ -73,7 +73,7 @@ def _fused(
                 if isinstance(value, Tensor) and value.dim():
                     state[name] = match_memory_format(value, parameter)
 
-    methods = {name: inspect.unwrap(getattr(cls, name)) for name in _WRAPPED}
+    methods = {name: inspect.unwrap(getattr(cls, name)) for name in _UNWRAPPED_METHODS}
     methods |= {"step": step, "load_state_dict": load_state_dict}
     return type(cls.__name__, (cls,), methods)
 
@@ -136,8 +136,10 @@ def _sgd_kernel(optimizer: torch.optim.Optimizer) -> bool:
     return True
 
 
-_SGD = _fused(torch.optim.SGD, _sgd_kernel)
-_ADAM, _ADAMW = (_fused(cls, _adam_kernel) for cls in (torch.optim.Adam, torch.optim.AdamW))
+_SGD = _with_fused_step(torch.optim.SGD, _sgd_kernel)
+_ADAM, _ADAMW = (
+    _with_fused_step(cls, _adam_kernel) for cls in (torch.optim.Adam, torch.optim.AdamW)
+)
 
 
 def sgd(training: Sgd | Gd, parameters: Parameters) -> torch.optim.Optimizer:
@@ -226,7 +228,7 @@ def set_learning_rates(
 
 @torch.no_grad()
 def update_weights(optimizer: torch.optim.Optimizer) -> None:
-    """Make one update; all weights become nan if linear algebra fails on a gradient.
+    """Make one update; set all weights to nan if linear algebra fails on a gradient.
 
     Such a gradient is not finite, and the other optimizers end in nan by themselves.
     """

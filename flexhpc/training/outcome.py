@@ -47,10 +47,11 @@ class Outcome:
         verdict: see docs/concepts.md.
         n_errors: samples missed at the end, in eval mode.
         loss: mean cross-entropy over the subset at the end, in eval mode, without regularisers.
-        epochs: including a last partial one; steps: updates; cost: samples trained on.
+        epochs: number of epochs, including a last partial one; steps: number of updates; cost:
+            number of samples trained on.
         seconds: wall time, including the time before an interruption.
         fitted: bool (n,), in the order of the subset: classified correctly at the end.
-        metrics: by name.
+        metrics: metrics by name.
         rejected: whether a convergence gate rejected the training.
         loss_curve: float32 (epochs,); error_curve: int32 (epochs,), samples missed; see
             ``training.curves``.

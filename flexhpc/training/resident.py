@@ -1,6 +1,6 @@
 """The inputs of a probe on its device: as floats, or as bytes until they are used.
 
-Both give the same bits. Bytes take a quarter of the memory.
+Both give bit-identical results. Bytes take a quarter of the memory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Resident:
 
     Args:
         data: the samples.
-        double: return them as float64.
+        double: whether to return them as float64.
     """
 
     def __init__(self, data: ProbeData, *, double: bool) -> None:

@@ -1,7 +1,7 @@
 """BatchNorm over the whole batch when several processes hold parts of it.
 
 torch's SyncBatchNorm runs on GPUs only, and converting a model loses the activation that layers of
-timm fuse. So the function that all of them call is replaced during a forward pass; modules,
+timm fuse. Therefore the function that all of them call is replaced during a forward pass; modules,
 parameters and checkpoints are not changed.
 """
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flexhpc.errors import PointError
-from flexhpc.imports import quick_imports
+from flexhpc.imports import imports_without_gc
 from flexhpc.worker.environment import Environment
 from flexhpc.worker.signals import Stop
 from flexhpc.worker.task import TaskFile
@@ -18,7 +18,7 @@ def run_worker(path: Path, environment: Environment, stop: Stop) -> int:
 
     Args:
         path: task file.
-        place: distributed environment of this process.
+        environment: distributed environment of this process.
         stop: stop request, connected to signals by the caller: importing torch takes seconds,
             during which signals must not be lost.
 
@@ -31,7 +31,7 @@ def run_worker(path: Path, environment: Environment, stop: Stop) -> int:
     except PointError as error:
         print(error, file=sys.stderr)
         raise SystemExit(1) from None
-    with quick_imports():
+    with imports_without_gc():
         from flexhpc.worker.work import work
 
     return work(task, environment, stop)

@@ -34,7 +34,7 @@ class Environment:
 
     Attributes:
         rank: rank of this process in the job.
-        world_size: number of processes of the job (world size).
+        world_size: number of processes of the job.
         local_rank: rank on this node.
         host: host name of rank 0.
         token: secret identifier of this attempt of this job.

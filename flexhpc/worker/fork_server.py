@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from flexhpc.errors import InputError, PointError
-from flexhpc.imports import quick_imports
+from flexhpc.imports import imports_without_gc
 from flexhpc.worker.entry import run_worker
 from flexhpc.worker.environment import Environment
 from flexhpc.worker.signals import Stop
@@ -99,7 +99,7 @@ class Ended:
     status: int
 
 
-def event(line: bytes) -> Started | Ended:
+def parse_event(line: bytes) -> Started | Ended:
     """Parse one line of the fork server's stdout."""
     value = json.loads(line)
     return Ended(**value) if "status" in value else Started(**value)
@@ -118,13 +118,13 @@ class _Server:
             order, token = Order(**json.loads(line)), secrets.token_hex(16)
             _expand_spec(order)
             for rank in range(order.processes):
-                with _no_child_ends():
+                with _blocked_sigchld():
                     pid = _fork(order, rank, token)
                     self._running[pid] = order.worker
                     _report(Started(worker=order.worker, pid=pid))
 
     def _report_endings(self, *_: object) -> None:
-        """Report every child that ended; one SIGCHLD may stand for several children."""
+        """Report every child that ended; one SIGCHLD may be for several children."""
         while self._running:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
@@ -141,7 +141,7 @@ def _expand_spec(order: Order) -> None:
 
 
 @contextlib.contextmanager
-def _no_child_ends() -> Iterator[None]:
+def _blocked_sigchld() -> Iterator[None]:
     """Block SIGCHLD, so that the end of a child is not handled before its start is recorded."""
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     try:
@@ -229,7 +229,7 @@ def main() -> None:
     """Import the modules of a worker, then serve orders."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # from the terminal; the sweep decides when to stop
-    with quick_imports():
+    with imports_without_gc():
         importlib.import_module(WARM)
         gc.freeze()  # keeps memory shared with children: a collection would copy pages
     _Server().serve()

@@ -32,7 +32,7 @@ def measure_here(
     Args:
         task: task file of the launch.
         point: point to measure.
-        shown: called with the progress of a training after every epoch.
+        on_progress: called with the progress of a training after every epoch.
 
     Raises:
         PointError: the point cannot be measured, or another process is measuring it.

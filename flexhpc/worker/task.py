@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flexhpc.atomic import write_json
 from flexhpc.errors import PointError
-from flexhpc.state_file import read_as
+from flexhpc.state_file import read_state
 from flexhpc.store.claim import process_birth, process_lives
 
 WORKER_GPU = "FLEXHPC_GPU"
@@ -95,7 +95,7 @@ class TaskFile:
         Raises:
             PointError: the file does not exist or is invalid.
         """
-        task = read_as(cls, path)
+        task = read_state(cls, path)
         if task is None:
             raise PointError(
                 f"{path}: is corrupt or missing; run the same `flexhpc sweep` command again"

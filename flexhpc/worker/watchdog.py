@@ -81,4 +81,4 @@ class Watchdog:
             if self.claim is not None and not self.claim.beat(self.progress):
                 self.lost.set()
         except OSError as error:
-            print(f"heartbeat not written: {error}", flush=True)
+            print(f"the heartbeat cannot be written: {error}", flush=True)

@@ -24,7 +24,7 @@ from flexhpc.search import at_once
 from flexhpc.store import SILENCE, Claim, RunFolder, read, read_claim, take
 from flexhpc.store.status import is_done
 from flexhpc.training import Callbacks, Group
-from flexhpc.versions import SOURCE, image, python_version, source
+from flexhpc.versions import SOURCE, image, python_version, source_hash
 from flexhpc.worker.environment import Environment
 from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE, Stop
 from flexhpc.worker.task import PROBES_AT_ONCE, WORKER_GPU, TaskFile
@@ -44,7 +44,7 @@ def work(task: TaskFile, environment: Environment, stop: Stop) -> int:
 
     Args:
         task: content of the task file.
-        place: distributed environment of this process.
+        environment: distributed environment of this process.
         stop: stop request.
 
     Raises:
@@ -68,7 +68,7 @@ def work(task: TaskFile, environment: Environment, stop: Stop) -> int:
         by_id = {point.id: point for point in points}
         if group.rank > 0:
             assist(by_id, group, stop.is_set)
-            _leave(group, 0)
+            _exit_at_end(group, 0)
             return 0
         ids = task.points_of_task(environment.index)
         assigned = list(points) if ids is None else [by_id[point_id] for point_id in ids]
@@ -79,12 +79,12 @@ def work(task: TaskFile, environment: Environment, stop: Stop) -> int:
             worker.close()
         dismiss(group)
         requeue = worker.leaves_work(assigned)
-        _leave(group, EXIT_REQUEUE if requeue else 0)
+        _exit_at_end(group, EXIT_REQUEUE if requeue else 0)
     except PeerLost as error:
-        _leave_at_once(f"a process of this job died: {error}")
+        _exit_immediately(f"a process of this job died: {error}")
     except PointError as error:
         if environment.world_size > 1:
-            _leave_at_once(str(error), 1)
+            _exit_immediately(str(error), 1)
         _log(str(error), sys.stderr)
         raise SystemExit(1) from None
     if requeue:
@@ -104,11 +104,11 @@ def points_of(spec: str) -> list[Point]:
 
 def _check_versions(task: TaskFile) -> None:
     here = (python_version(), version("flexhpc"))
-    expected = os.environ.get(SOURCE, source())
-    if expected != source():
+    expected = os.environ.get(SOURCE, source_hash())
+    if expected != source_hash():
         print(
             f"this job was submitted by flexhpc with source {expected}, but image {image()} has "
-            f"source {source()}; build it again (docs/containers.md)",
+            f"source {source_hash()}; build it again (docs/containers.md)",
             file=sys.stderr,
         )
         raise SystemExit(_WRONG_VERSION)
@@ -121,7 +121,7 @@ def _check_versions(task: TaskFile) -> None:
         raise SystemExit(_WRONG_VERSION)
 
 
-def _leave(group: Group, status: int) -> None:
+def _exit_at_end(group: Group, status: int) -> None:
     """Destroy the process group and register an exit with ``status`` (collective call).
 
     Threads of torch's process group may outlive it for a moment. If one of them wakes up during
@@ -140,10 +140,10 @@ def _leave(group: Group, status: int) -> None:
         atexit.register(end)
 
 
-def _leave_at_once(reason: str, status: int = EXIT_PEER_LOST) -> NoReturn:
+def _exit_immediately(reason: str, status: int = EXIT_PEER_LOST) -> NoReturn:
     """Exit without clean-up, which would wait for lost peers.
 
-    A claim that is still held stays in state ``running`` with a dead holder: it counts as a death.
+    A claim that is still held stays in state ``running`` with a dead holder, which is a death.
     """
     _log(reason, sys.stderr)
     os._exit(status)
@@ -154,7 +154,7 @@ class Worker:
 
     Args:
         task: content of the task file.
-        place: distributed environment of this process.
+        environment: distributed environment of this process.
         stop: stop request.
         group: process group that trains the probes.
         on_progress: called with the progress of a training after every epoch; see
@@ -184,10 +184,10 @@ class Worker:
     def work_on(self, points: list[Point]) -> None:
         """Measure every point that no other process measures.
 
-        The points of an array task belong to this task only. If the claim of one still looks live
-        (a node that SLURM considers down may still be running, or may have died a moment ago), the
-        task retries until the claim is old enough to count as dead. It does not wait longer for a
-        holder that keeps sending heartbeats.
+        The points of an array task belong to this task only. If the claim of one still seems live
+        (a node that SLURM considers down may still be running, or has just died), the task retries
+        until the claim has expired. It does not wait longer for a holder that keeps sending
+        heartbeats.
         """
         end = time.monotonic() + SILENCE + 2 * self.task.beat
         while points and not self.stop.is_set():
@@ -230,10 +230,10 @@ class Worker:
         try:
             if claim.record.deaths > self.task.retries:
                 raise PointError(
-                    f"its worker died {claim.record.deaths} times without getting any further "
+                    f"its worker died {claim.record.deaths} times without any progress "
                     "(killed, or out of memory?)"
                 )
-            if (reason := self._no_data.get(_data_of(point))) is not None:
+            if (reason := self._no_data.get(_data_key(point))) is not None:
                 raise PointError(reason)  # do not repeat a failed download for every point
             self._measure(point)
         except Interrupted:
@@ -243,7 +243,7 @@ class Worker:
             return "done"
         except PointError as error:
             if isinstance(error, NoData):
-                self._no_data.setdefault(_data_of(point), str(error))
+                self._no_data.setdefault(_data_key(point), str(error))
             self._print(f"{point.id} {point.label}: {error}", sys.stderr)
             return self._fail(claim, str(error))
         except PeerLost:
@@ -253,7 +253,7 @@ class Worker:
             message = one_line(error)
             self._fail(claim, f"{type(error).__name__}: {message}")
             if self.group.size > 1:
-                _leave_at_once("other processes of this job may wait forever; restarting")
+                _exit_immediately("exiting, because other processes of this job may wait forever")
             return "failed"
         self._release(claim, "done")
         return "done"
@@ -276,13 +276,13 @@ class Worker:
             )
         except OSError as error:
             message = f"{error.filename or self.run.path}: {error.strerror}"
-            raise PointError(f"nothing can be written to the run folder: {message}") from None
+            raise PointError(f"the run folder cannot be written: {message}") from None
 
     def _was_only_moved(self, point: Point) -> bool:
-        """Return whether the previous holder was this task, ended by preemption or a node failure.
+        """Return whether the previous holder was this task, ended by preemption or node failure.
 
         In both cases the batch script, which records the exit status of its task, was killed too,
-        and no exit status was recorded. Such an end must not count as a death on the point.
+        and no exit status was recorded. Such an end is not a death on the point.
         """
         previous = read_claim(self.run.claim(point.id))
         same = previous is not None and previous.job == self.environment.job
@@ -341,10 +341,10 @@ class Worker:
         try:
             claim.release(state, message)
         except OSError as error:
-            _log(f"claim not released: {error}")
+            _log(f"the claim cannot be released: {error}")
 
 
-def _data_of(point: Point) -> str:
+def _data_key(point: Point) -> str:
     """Return a key of a point's data; it includes the seed, which generates synthetic data."""
     return f"{point.seed} {point.data.model_dump_json()}"
 

@@ -9,15 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexhpc.analysis.comparison import WRONG, Effect, compared, decided, suggested
-from flexhpc.analysis.comparison import effects as undecided
-from flexhpc.analysis.likelihood import LOG_EMC, LOG_RATIO, is_open, likelihood_of, of_ratio
+from flexhpc.analysis.comparison import (
+    WRONG,
+    Effect,
+    comparisons,
+    suggested_comparison,
+    with_verdicts,
+)
+from flexhpc.analysis.comparison import effects_of as undecided
+from flexhpc.analysis.likelihood import LOG_EMC, LOG_RATIO, is_open, likelihood_of, ratio_likelihood
 from flexhpc.analysis.scaling_law import power_laws
 from flexhpc.config import Point, checked
 from flexhpc.config.sections.compare import Compare
 from flexhpc.errors import InputError
 from flexhpc.search.fit_curve import posterior
-from flexhpc.store.status import PointStatus, of_run
+from flexhpc.store.status import PointStatus, with_run_name
 from tests.analysis.made import measured, planted_points, status, sweep_of
 from tests.analysis.made import points as two_points
 from tests.command import succeeded
@@ -25,7 +31,7 @@ from tests.conftest import FULL, Cli
 
 
 def effects(*given: object) -> list[Effect]:
-    return decided(undecided(*given))
+    return with_verdicts(undecided(*given))
 
 
 TIMES = 200 if FULL else 8
@@ -137,7 +143,7 @@ def test_a_ratio_is_that_of_posterior_draws(tmp_path: Path) -> None:
     """The grid and plain draws from both posteriors say the same."""
     rng = np.random.default_rng(2)
     a, b = (measured(p, 200.0, rng) for p in planted_points(tmp_path, 1)[:2])
-    ratio = of_ratio(likelihood_of(a), likelihood_of(b))
+    ratio = ratio_likelihood(likelihood_of(a), likelihood_of(b))
     drawn = []
     for one in (a, b):
         curve = posterior(one.history, one.record.header.n_limit)
@@ -156,8 +162,8 @@ def test_a_likelihood_is_open_where_data_ended(tmp_path: Path) -> None:
     for emc in (20.0, 500.0):
         known = likelihood_of(measured(bayes, emc, rng, limit=1000))
         assert is_open(known) == (False, False)
-        assert is_open(of_ratio(known, everything)) == (True, False)
-        assert is_open(of_ratio(everything, known)) == (False, True)
+        assert is_open(ratio_likelihood(known, everything)) == (True, False)
+        assert is_open(ratio_likelihood(everything, known)) == (False, True)
     nothing = likelihood_of(status(small, [(16, 9), (8, 7), (4, 2), (2, 1), (1, 1)]))
     assert nothing[0] > 0.5
     assert nothing[np.log(30) < LOG_EMC].max() < 0.05
@@ -175,9 +181,9 @@ def test_verdicts_are_corrected_for_the_number_of_comparisons() -> None:
             )
             for p in wrong
         ]  # fmt: skip
-        verdicts = [effect.verdict for effect in decided(compared)]
+        verdicts = [effect.verdict for effect in with_verdicts(compared)]
         assert verdicts == ["larger" if passed else "not decided" for passed in expected]
-    assert decided([]) == []
+    assert with_verdicts([]) == []
 
 
 def test_what_goes_with_a_value_alone_parts_no_pair(tmp_path: Path) -> None:
@@ -208,11 +214,11 @@ def test_what_goes_with_a_value_alone_parts_no_pair(tmp_path: Path) -> None:
 def test_what_a_sweep_suggests(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     some = [measured(p, 100.0, rng) for p in planted_points(tmp_path, 1)]
-    assert suggested(some) == Compare(by="model.activation")
-    assert suggested(some[:3]) is None
+    assert suggested_comparison(some) == Compare(by="model.activation")
+    assert suggested_comparison(some[:3]) is None
     spec = "name: x\ncompare:\n- {by: model.width, baseline: 8}\ngrid: {}\n"
-    assert [(e.value, e.baseline) for e in compared(some, [spec])] == [("4", "8"), ("16", "8")]
-    assert [(e.value, e.baseline) for e in compared(some, ["name: x\n"])] == [("tanh", "relu")]
+    assert [(e.value, e.baseline) for e in comparisons(some, [spec])] == [("4", "8"), ("16", "8")]
+    assert [(e.value, e.baseline) for e in comparisons(some, ["name: x\n"])] == [("tanh", "relu")]
 
 
 def test_a_planted_exponent_is_found(tmp_path: Path) -> None:
@@ -303,8 +309,8 @@ def test_runs_are_paired_within_themselves_whatever_their_order(tmp_path: Path) 
     """Two runs of other rates: EMCs of one are no counterparts of the other's."""
     rng = np.random.default_rng(4)
     points = planted_points(tmp_path, 1)
-    low = [of_run(s, "low") for s in sweep_of(points, truth(1.0), rng, scatter=0)]
-    high = [of_run(s, "high") for s in sweep_of(points, truth(1.0, 75.0), rng, scatter=0)]
+    low = [with_run_name(s, "low") for s in sweep_of(points, truth(1.0), rng, scatter=0)]
+    high = [with_run_name(s, "high") for s in sweep_of(points, truth(1.0, 75.0), rng, scatter=0)]
     (found,) = effects([*low, *high], BY)
     (again,) = effects([*high, *low], BY)
     assert (found.pairs, found.unpaired) == (again.pairs, again.unpaired) == (6, 0)
@@ -325,8 +331,8 @@ def test_what_is_not_measured_yet_pairs_with_nothing(tmp_path: Path) -> None:
     assert effects([*waiting[:3], *some[3:]], BY) == [], "nothing of the baseline"
     assert effects(waiting, BY) == []
     asked = "name: x\ncompare:\n- {by: model.activation}\ngrid: {}\n"
-    assert [one.verdict_text for one in compared(begun, [asked])] == ["no pairs"]
-    assert compared(begun, ["name: x\n"]) == [], "what nobody asked for"
+    assert [one.verdict_text for one in comparisons(begun, [asked])] == ["no pairs"]
+    assert comparisons(begun, ["name: x\n"]) == [], "what nobody asked for"
 
 
 def test_growth_and_mappings_are_compared(tmp_path: Path) -> None:

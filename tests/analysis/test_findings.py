@@ -17,13 +17,13 @@ from flexhpc.analysis.figures.generalization import generalization_figure
 from flexhpc.analysis.generalization import (
     MIN_PAIRS,
     Pair,
-    by_family,
     correlations,
-    exact,
     interpolation_text,
-    pairs,
+    label_pairs,
+    pairs_by_family,
+    uncensored_pairs,
 )
-from flexhpc.analysis.information import information, most_information
+from flexhpc.analysis.information import label_information, max_label_information
 from flexhpc.analysis.report import write_report
 from flexhpc.analysis.results import row_of
 from flexhpc.config import Point, checked
@@ -35,14 +35,14 @@ from tests.analysis.test_reasons import ALL_FIT, NONE_FIT
 
 def test_a_perfect_fit_takes_up_all_of_its_labels() -> None:
     """A perceptron at its capacity, n = 2 d with two classes, holds 2 bits per parameter."""
-    assert information(400, 1.0, 2) / 200 == 2
-    assert information(100, 1.0, 10) == pytest.approx(100 * math.log2(10))
+    assert label_information(400, 1.0, 2) / 200 == 2
+    assert label_information(100, 1.0, 10) == pytest.approx(100 * math.log2(10))
 
 
 @given(st.integers(1, 10**6), st.integers(2, 100), st.floats(0, 1))
 def test_information_is_that_of_a_symmetric_channel(n: int, classes: int, accuracy: float) -> None:
     """Against the sum over the joint distribution of label and answer."""
-    found = information(n, accuracy, classes)
+    found = label_information(n, accuracy, classes)
     if accuracy <= 1 / classes:
         assert found == 0
         return
@@ -61,19 +61,21 @@ def result(n: int, missed: int, *, rejected: bool = False) -> ProbeResult:
 def test_one_lucky_probe_does_not_make_the_maximum() -> None:
     """Ten trainings near one n, of which nine miss half: the mean counts, not the best."""
     lucky, others = result(200, 0), [result(200 + i, 100 + i // 2) for i in range(1, 10)]
-    alone, poor = information(200, 1.0, 2), information(209, 105 / 209, 2)
-    assert most_information([lucky, *others], 2).most == pytest.approx(alone / 10, rel=0.05)
+    alone, poor = label_information(200, 1.0, 2), label_information(209, 105 / 209, 2)
+    assert max_label_information([lucky, *others], 2).most == pytest.approx(alone / 10, rel=0.05)
     assert poor < 0.01
     far = result(2_000, 1_000)
-    assert most_information([lucky, far], 2).most == alone, "probes far away say nothing of this n"
+    assert max_label_information([lucky, far], 2).most == alone, (
+        "probes far away say nothing of this n"
+    )
 
 
 def test_the_maximum_is_over_n() -> None:
     """It lies beyond the EMC here: 5 % missed of twice as many samples hold more."""
     fits, beyond, far = [result(100, 0)] * 3, [result(200, 10)] * 3, [result(1000, 890)] * 3
-    found = most_information([*fits, *beyond, *far], 10).most
-    assert found == pytest.approx(information(200, 0.95, 10))
-    assert most_information([result(95, 0), result(100, 0)], 10).most == pytest.approx(
+    found = max_label_information([*fits, *beyond, *far], 10).most
+    assert found == pytest.approx(label_information(200, 0.95, 10))
+    assert max_label_information([result(95, 0), result(100, 0)], 10).most == pytest.approx(
         100 * math.log2(10)
     )
 
@@ -81,16 +83,16 @@ def test_the_maximum_is_over_n() -> None:
 def test_the_interval_is_students_t_over_similar_n() -> None:
     """Of three trainings at the best n; a single one has no interval, rejected ones are ignored."""
     trainings = [result(200, missed) for missed in (8, 10, 14)]
-    bits = [information(200, 1 - missed / 200, 10) for missed in (8, 10, 14)]
-    stored = most_information([*trainings, result(20, 0)], 10)
+    bits = [label_information(200, 1 - missed / 200, 10) for missed in (8, 10, 14)]
+    stored = max_label_information([*trainings, result(20, 0)], 10)
     low, high = stats.t.interval(0.9, 2, np.mean(bits), stats.sem(bits))
     assert (stored.low, stored.high) == pytest.approx((low, high))
     assert stored.most == pytest.approx(np.mean(bits))
     assert stored.per(10).high == pytest.approx(high / 10)
-    assert most_information([result(20, 0)], 10).low is None
-    assert most_information([result(50, 0), result(900, 0, rejected=True)], 2).most == 50
-    assert most_information([result(50, 1, rejected=True)], 2) is None
-    assert most_information([], 2) is None
+    assert max_label_information([result(20, 0)], 10).low is None
+    assert max_label_information([result(50, 0), result(900, 0, rejected=True)], 2).most == 50
+    assert max_label_information([result(50, 1, rejected=True)], 2) is None
+    assert max_label_information([], 2) is None
 
 
 @pytest.mark.parametrize("labels", ["random", "original", "corrupted"])
@@ -185,9 +187,9 @@ def test_bounds_are_left_out_of_every_correlation() -> None:
     wild = [replace(pair(9.0, 0.01 * i, 10**i), bound="lower") for i in range(1, 9)]
     for outcome in ("test_accuracy", "gap"):
         assert correlations([*wild, *found], outcome) == correlations(found, outcome)
-    assert exact([*wild, *found]) == found
-    assert by_family([*wild, *found]) == by_family(found)
-    assert by_family(wild) == {}
+    assert uncensored_pairs([*wild, *found]) == found
+    assert pairs_by_family([*wild, *found]) == pairs_by_family(found)
+    assert pairs_by_family(wild) == {}
     assert correlations(wild, "gap") == []
 
 
@@ -221,7 +223,7 @@ def test_which_side_of_a_ratio_is_bounded(
 ) -> None:
     original, other = (points(tmp_path, data=f"labels: {x}")[0] for x in ("original", "random"))
     statuses = [evaluated(original, true, 10), evaluated(other, random, 10)]
-    (found,) = pairs(statuses)
+    (found,) = label_pairs(statuses)
     assert (found.bound, found.censored) == (bound, bound != "none")
     if true is NONE_FIT:
         assert found.emc_true == 4, "below 4 is what is known"
@@ -259,10 +261,14 @@ def test_the_report_counts_the_pairs_that_are_left_out(exact_ones: int, tmp_path
 
 def test_correlations_within_a_family_and_pooled() -> None:
     found = some_pairs(10, 0.1, 0.05)
-    assert list(by_family(found)) == ["all"]
+    assert list(pairs_by_family(found)) == ["all"]
     mixed = [*found, *(replace(p, family="cnn") for p in found[:5])]
     mixed += [replace(p, family="vit") for p in found[: MIN_PAIRS - 1]]
-    assert {k: len(v) for k, v in by_family(mixed).items()} == {"all": 18, "mlp": 10, "cnn": 5}
+    assert {k: len(v) for k, v in pairs_by_family(mixed).items()} == {
+        "all": 18,
+        "mlp": 10,
+        "cnn": 5,
+    }
 
 
 def some_statuses(tmp_path: Path) -> list[SimpleNamespace]:
@@ -289,7 +295,7 @@ def some_statuses(tmp_path: Path) -> list[SimpleNamespace]:
 
 def test_seeds_of_one_model_are_one_pair(tmp_path: Path) -> None:
     statuses = some_statuses(tmp_path)
-    found = pairs(statuses)
+    found = label_pairs(statuses)
     assert [p.params for p in found] == [400, 800]
     for one in found:
         assert one.emc_true == round(1000 * 6 ** (1 / 3))
@@ -298,7 +304,7 @@ def test_seeds_of_one_model_are_one_pair(tmp_path: Path) -> None:
     twice = [*statuses, *(SimpleNamespace(**vars(s)) for s in statuses)]
     for again in twice[len(statuses) :]:
         again.record = SimpleNamespace(header=again.record.header, evaluation=None)
-    assert pairs(twice) == found
+    assert label_pairs(twice) == found
 
 
 def test_trainings_that_did_not_interpolate_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -308,19 +314,19 @@ def test_trainings_that_did_not_interpolate_are_left_out_and_counted(tmp_path: P
     )
     trained = [s.record.evaluation for s in statuses if s.record.evaluation]
     trained[2] |= {"interpolated": False, "verdict": "unconverged", "test_accuracy": 0.1}
-    small, large = pairs(statuses)
+    small, large = label_pairs(statuses)
     assert small.test_accuracy == pytest.approx(0.55), "the mean of the two seeds that are left"
     assert large.test_accuracy == pytest.approx(0.6)
     for one in trained[:2]:
         one |= {"interpolated": False, "verdict": "not_fit"}
-    assert [p.params for p in pairs(statuses)] == [800]
+    assert [p.params for p in label_pairs(statuses)] == [800]
     said = interpolation_text([*statuses, *statuses])
     assert said.startswith("3 of 6 trainings")
     assert "3 did not (2 not_fit, 1 unconverged)" in said
     assert "correlations omit 3" in said
     for one in trained:
         one |= {"interpolated": False, "verdict": "unconverged"}
-    assert pairs(statuses) == []
+    assert label_pairs(statuses) == []
     assert interpolation_text(statuses).startswith("0 of 6 trainings")
     assert "6 did not (6 unconverged)" in interpolation_text(statuses)
     assert "no correlation is given" in interpolation_text(statuses)

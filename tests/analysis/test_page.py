@@ -14,8 +14,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from flexhpc.analysis.answer import answer
-from flexhpc.analysis.details import as_script
-from flexhpc.analysis.figures.chart import Chart, spread
+from flexhpc.analysis.details import script_json
+from flexhpc.analysis.figures.chart import Chart, spread_labels
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.report import write_report
@@ -228,14 +228,14 @@ def test_a_report_of_sizes_says_how_emc_grows(tmp_path: Path) -> None:
 
 
 def test_labels_are_moved_apart() -> None:
-    moved = spread({"a": 100.0, "b": 101.0, "c": 102.0}, [10.0, 1000.0], 300)
+    moved = spread_labels({"a": 100.0, "b": 101.0, "c": 102.0}, [10.0, 1000.0], 300)
     places = sorted(moved.values())
     assert all(high / low > 1.2 for low, high in pairwise(places))
     assert sorted(moved, key=moved.__getitem__) == ["a", "b", "c"]
 
 
 def test_no_text_ends_the_script_it_is_given_to() -> None:
-    told = as_script({"label": "</script><img src=x onerror=alert(1)>", "n": 3})
+    told = script_json({"label": "</script><img src=x onerror=alert(1)>", "n": 3})
     assert "<" not in told
     assert "\\u003c/script" in told
 

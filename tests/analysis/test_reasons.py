@@ -21,11 +21,11 @@ from flexhpc.analysis.reasons import (
     ONE_TRAINING,
     REASONS,
     WIDER,
+    any_tuned,
     at_edge,
     best_text,
-    bounds,
+    censored_by_reason,
     ending_text,
-    tuned,
     warning_lines,
     warnings,
     why_bound,
@@ -35,9 +35,9 @@ from flexhpc.analysis.results import (
     as_csv,
     as_json,
     as_parquet,
-    measurements,
+    numeric_columns,
     row_of,
-    with_errors,
+    with_eps_estimates,
 )
 from flexhpc.analysis.tables import results_table
 from flexhpc.analysis.text import ratio_text
@@ -68,7 +68,7 @@ def test_bounds_in_every_format(three: list[PointStatus], tmp_path: Path) -> Non
     rows = [row_of(s) for s in three]
     assert [row["censored"] for row in rows] == ["right", "left", "none"]
     assert [row["emc_per_param"] for row in rows] == [10, 0, rows[2]["emc"] / 300]
-    assert measurements(rows[0])["emc_per_param"] == 10
+    assert numeric_columns(rows[0])["emc_per_param"] == 10
     csv = pandas.read_csv(io.StringIO(as_csv(rows)), keep_default_na=False)
     (tmp_path / "r.parquet").write_bytes(as_parquet(rows))
     parquet = pandas.read_parquet(tmp_path / "r.parquet")
@@ -168,7 +168,7 @@ def test_the_reason_of_a_bound_is_true(
     assert why_bound(point) == row_of(point)["censored_because"] == why
     if why in ("all fitted", "limit reached"):
         assert point.estimate.emc == 1000
-    assert bounds([point]) == ([(REASONS[why], [point])] if why else [])
+    assert censored_by_reason([point]) == ([(REASONS[why], [point])] if why else [])
     subtitle = fit_chart(point).spec["title"]["subtitle"]
     assert subtitle.endswith(f"({why})" if why else "]")
 
@@ -224,7 +224,7 @@ def best_at(folder: Path, arm: int) -> PointStatus:
     (folder / "tuned.yaml").write_text(TUNED)
     (point,) = checked(folder / "tuned.yaml")[1]
     plain = status(points(folder)[0], BETWEEN[:3])
-    assert (tuned([plain]), best_text(plain), at_edge(plain)) == (False, "", False)
+    assert (any_tuned([plain]), best_text(plain), at_edge(plain)) == (False, "", False)
     estimate = replace(plain.estimate, arm=arm, best_chance=0.62)
     return replace(plain, point=point, estimate=estimate)
 
@@ -239,7 +239,7 @@ def best_at(folder: Path, arm: int) -> PointStatus:
 )
 def test_best_values_at_an_end_are_marked(tmp_path: Path, arm: int, text: str, edge: bool) -> None:
     point = best_at(tmp_path, arm)
-    assert tuned([point])
+    assert any_tuned([point])
     assert best_text(point) == text
     assert at_edge(point) is edge
     assert (AT_EDGE in dict(warnings([point]))) is edge
@@ -260,7 +260,7 @@ def test_results_of_a_tuned_point_depend_on_its_best_values(tmp_path: Path) -> N
     )
     assert [result.n for result in point.history] == [16, 32, 64]
     assert why_bound(point) == "all fitted"
-    (at_error,) = with_errors([point], [0.1])
+    (at_error,) = with_eps_estimates([point], [0.1])
     assert at_error.estimate.by_eps["0.1"].censored == "right"
     assert row_of(point)["bits_per_param"] == pytest.approx(64 * math.log2(10) / 100)
     spec = fit_chart(point).spec

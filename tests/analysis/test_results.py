@@ -16,8 +16,8 @@ import pytest
 from flexhpc.analysis.details import details_of
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.point import fit_chart
-from flexhpc.analysis.results import COLUMNS, as_parquet, row_of, with_errors
-from flexhpc.analysis.text import bracket_text, emc_text, eps_text, span
+from flexhpc.analysis.results import COLUMNS, as_parquet, row_of, with_eps_estimates
+from flexhpc.analysis.text import bracket_text, duration_text, emc_text, eps_text
 from flexhpc.search import Bracket, EpsEstimate, Estimate, estimate_at
 from flexhpc.store import history_of, read
 from flexhpc.store.status import PointStatus, StatusReader, open_run
@@ -127,7 +127,7 @@ def test_texts() -> None:
     assert emc_text(Estimate(**left)) == "< 1"
     assert bracket_text(Bracket(largest_fit=3)) == "3 - ."
     assert bracket_text(Bracket()) == ""
-    assert [span(s) for s in (5, 600, 7200)] == ["5 s", "10 min", "2.0 h"]
+    assert [duration_text(s) for s in (5, 600, 7200)] == ["5 s", "10 min", "2.0 h"]
     assert eps_text(None) == ""
     assert eps_text(EpsEstimate(emc=4, emc_lo=3, emc_hi=6, censored="none")) == "4 [3, 6]"
     assert eps_text(EpsEstimate(emc=4, emc_lo=3, emc_hi=None, censored="right")) == ">= 4"
@@ -140,7 +140,7 @@ OUTCOMES = [(16, 0), (64, 0), (128, 0), (256, 80), (160, 4), (150, 1), (140, 0),
 @pytest.mark.parametrize("policy", ["bayes", "bisection", "growth"])
 def test_emc_at_a_training_error_is_that_of_the_stored_counts(policy: str, tmp_path: Path) -> None:
     point = status(points(tmp_path, f"{{policy: {policy}, start: 16}}")[0], OUTCOMES)
-    row = row_of(with_errors([point], [0.1, 0.01])[0])
+    row = row_of(with_eps_estimates([point], [0.1, 0.01])[0])
     history = history_of(point.record.probes, point.point.training)
     for eps, name in ((0.01, "emc_eps_0.01"), (0.1, "emc_eps_0.1")):
         expected = estimate_at(eps, 1000, history)
@@ -156,11 +156,11 @@ def test_estimates_that_a_spec_requests_are_not_replaced(tmp_path: Path) -> None
     point = status(points(tmp_path)[0], OUTCOMES)
     stored = EpsEstimate(emc=7, emc_lo=5, emc_hi=9, censored="none")
     point = replace(point, estimate=replace(point.estimate, by_eps={"0.1": stored}))
-    by_eps = with_errors([point], [0.1, 0.01])[0].estimate.by_eps
+    by_eps = with_eps_estimates([point], [0.1, 0.01])[0].estimate.by_eps
     assert list(by_eps) == ["0.01", "0.1"]
     assert by_eps["0.1"] is stored
     waiting = PointStatus(point=point.point, state="waiting")
-    assert with_errors([waiting], [0.1]) == [waiting]
+    assert with_eps_estimates([waiting], [0.1]) == [waiting]
 
 
 def test_the_commands_take_training_errors(measured: Path, cli: Cli, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_the_command_in_every_format(noisy: Path, cli: Cli, tmp_path: Path) -> N
     assert parted["drawn"].sum() == frame["drawn"].sum()
     rows = json.loads(cli("masks", noisy, "--format", "json").stdout)
     assert len(rows) == len(frame)
-    assert "no point has such a key" in cli("masks", noisy, "--by", "model.nosuch", check=2).stderr
+    assert "no point has this key" in cli("masks", noisy, "--by", "model.nosuch", check=2).stderr
     assert "cannot be written" in cli("masks", noisy, "-o", tmp_path, check=2).stderr
 
 

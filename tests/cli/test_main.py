@@ -117,7 +117,7 @@ def test_probe_is_the_debugging_door(small_spec: Path, measured: Path, cli: Cli)
 
 def test_probe_with_wrong_arguments(small_spec: Path, cli: Cli) -> None:
     for arguments, expected in (
-        (("--n", "5000"), "there are 1797 samples"),
+        (("--n", "5000"), "has only 1797 samples"),
         (("--n", "5", "--point", "zz"), "matches no point"),
         (("--n", "5", "--point", "17"), "matches no point"),
     ):

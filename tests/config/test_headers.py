@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flexhpc.launch.cost_line import rewritten, rounded_up
+from flexhpc.launch.cost_line import bound_text, with_updated_costs
 from flexhpc.launch.plan import make_plan
 from tests.conftest import REPOSITORY
 
@@ -60,22 +60,22 @@ def test_the_command_rewrites_a_stale_cost_and_nothing_else(tmp_path: Path) -> N
     page.parent.mkdir()
     fresh = (REPOSITORY / "sweeps" / "classes.yaml").read_text()
     spec.write_text(COST.sub("# Cost: 7 points, at most 1.0e3 sample passes.", fresh))
-    assert spec.read_text() != fresh == rewritten(spec)
+    assert spec.read_text() != fresh == with_updated_costs(spec)
     (link,) = (m for m in LINK.finditer(FIGURES.read_text()) if "classes.yaml" in m["path"])
     page.write_text("| [classes](../sweeps/classes.yaml) (1.0e3) | (1.0e3) |\n")
-    assert rewritten(page) == f"| [classes{link[0]} | (1.0e3) |\n"
+    assert with_updated_costs(page) == f"| [classes{link[0]} | (1.0e3) |\n"
     plain = tmp_path / "plain.yaml"
     shutil.copy(REPOSITORY / "sweeps" / "quickstart.yaml", plain)
-    assert rewritten(plain) == plain.read_text(), "a spec without such a line gets none"
+    assert with_updated_costs(plain) == plain.read_text(), "a spec without such a line gets none"
 
 
 @given(st.integers(1, 10**15))
 def test_a_rounded_bound_is_a_bound(cost: int) -> None:
-    assert re.fullmatch(r"\d\.\de\d+", rounded_up(cost))
-    assert agree(rounded_up(cost), cost)
+    assert re.fullmatch(r"\d\.\de\d+", bound_text(cost))
+    assert agree(bound_text(cost), cost)
 
 
 def test_round_numbers_stay_as_they_are() -> None:
-    assert [rounded_up(n) for n in (1, 10, 75_000, 99_000, 99_001, 0)] == [
+    assert [bound_text(n) for n in (1, 10, 75_000, 99_000, 99_001, 0)] == [
         "1.0e0", "1.0e1", "7.5e4", "9.9e4", "1.0e5", "0.0e0",
     ]  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flexhpc.config import checked, freeze, load, request_hash
-from flexhpc.config.identity import canonical
+from flexhpc.config.identity import canonical_json
 from flexhpc.config.sections.model import Mlp
 from flexhpc.config.variants import DEFAULT_VARIANT, choice
 from flexhpc.errors import InputError
@@ -240,7 +240,9 @@ def test_freezing_keeps_the_order_of_points(tmp_path: Path) -> None:
 
 def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
     first = {"a": {"b": [{"c": 1.5, "d": "é"}], "e": None}, "f": 2}
-    assert canonical(first) == canonical({"f": 2, "a": {"e": None, "b": [{"d": "é", "c": 1.5}]}})
+    assert canonical_json(first) == canonical_json(
+        {"f": 2, "a": {"e": None, "b": [{"d": "é", "c": 1.5}]}}
+    )
 
 
 SWEEPS = sorted((REPOSITORY / "sweeps").rglob("*.yaml"))

@@ -60,7 +60,7 @@ def test_measuring_from_python(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     again = measure(run=tmp_path / "mine")
     assert again.emc == kept.emc
     assert files == {p: p.stat().st_mtime_ns for p in (tmp_path / "mine").rglob("*.h5")}
-    loaded = flexhpc.load(tmp_path / "mine")
+    loaded = flexhpc.import_object(tmp_path / "mine")
     assert [one.emc for one in loaded] == [kept.emc]
     assert loaded.results.emc.tolist() == [kept.emc]
     assert "EMC" in repr(loaded[0])
@@ -134,7 +134,7 @@ def test_a_sweep_from_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     {
         "a network": ({"model": nn.Linear(3, 3)}, "must be a function that returns"),
         "optimizer": ({"training": {"optimizer": "adan"}}, "^training.optimizer: .*did you mean"),
-        "data": ({"data": 3}, "gave a int, not \\(inputs, labels\\)"),
+        "data": ({"data": 3}, "returned a int, not \\(inputs, labels\\)"),
         "no YAML": ({"training": {"lr": object()}}, "the spec contains values that YAML cannot"),
     }.values(),
 )  # fmt: skip

@@ -21,10 +21,10 @@ from flexhpc.config import checked, freeze
 from flexhpc.config.sections.custom import CustomModel
 from flexhpc.custom import code as custom_code
 from flexhpc.custom import live
-from flexhpc.custom.code import find
+from flexhpc.custom.code import find_code
 from flexhpc.custom.live import source_hash
-from flexhpc.custom.time_limit import TimeLimit, TookTooLong, none_left
-from flexhpc.data.arrays import source_of
+from flexhpc.custom.time_limit import TimeLimit, TimeLimitExceeded, end_open_limits
+from flexhpc.data.arrays import array_source
 from flexhpc.data.custom import arrays_of
 from flexhpc.errors import InputError, PointError
 from flexhpc.models.custom import network
@@ -85,7 +85,7 @@ def test_a_frozen_spec_keeps_what_it_was_made_with(folder: Path, tmp_path: Path)
         "no name": ("model.family='nets:'", "must have the form module:name, not"),
         "code": ("model={family: 'nets:Net', code: abc}", "code: is set by flexhpc; remove it"),
         "kwargs": ("model.kwargs.depth=.inf", "kwargs.depth: must be a finite number"),
-        "of Python": ("model.family='python:Net'", "lives in the Python that measured it"),
+        "of Python": ("model.family='python:Net'", "is an object of another Python process"),
         "a section": ("training.optimizer='nets:Net'", "is custom code; use trainer: nets:Net"),
     }.values(),
 )  # fmt: skip
@@ -103,24 +103,28 @@ def test_where_modules_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     (package / "__init__.py").write_text("from . import part\nfrom ..sibling import x\n")
     (package / "part.py").write_text("y = 1\n")
     (folder / "deep" / "sibling.py").write_text("x = 1\n")
-    first = find("deep.inner:part", folder)
+    first = find_code("deep.inner:part", folder)
     for file in ("inner/part.py", "sibling.py", "__init__.py"):
         path = folder / "deep" / file
         text = path.read_text()
         path.write_text(text + "z = 2\n")
-        assert find("deep.inner:part", folder).hash != first.hash, file
+        assert find_code("deep.inner:part", folder).hash != first.hash, file
         path.write_text(text)
-    assert find("deep.inner:part", folder) == first
-    installed = find("torch.nn:Linear", folder)
+    assert find_code("deep.inner:part", folder) == first
+    installed = find_code("torch.nn:Linear", folder)
     assert installed.folder == ""
-    assert installed.hash == find("torch.nn:Conv2d", None).hash != find("numpy:zeros", None).hash
+    assert (
+        installed.hash
+        == find_code("torch.nn:Conv2d", None).hash
+        != find_code("numpy:zeros", None).hash
+    )
     elsewhere = folder / "on_the_path"
     elsewhere.mkdir()
     (elsewhere / "mine.py").write_text("import layers\n")
     monkeypatch.syspath_prepend(str(elsewhere))
-    assert find("mine:x", folder).folder == str(elsewhere)
+    assert find_code("mine:x", folder).folder == str(elsewhere)
     with pytest.raises(LookupError, match=r"no module named deep\.nothing"):
-        find("deep.nothing:x", folder)
+        find_code("deep.nothing:x", folder)
 
 
 @pytest.mark.sweeps
@@ -150,7 +154,7 @@ WRONG = {
     "exits": ("import sys\ndef Net():\n    sys.exit(3)\n", "raised SystemExit: 3"),
     "at import": ("1 / 0\n", "importing nets raised ZeroDivisionError"),
     "syntax": ("def Net(:\n", "importing nets raised SyntaxError"),
-    "no such name": ("x = 1\n", "no Net in nets"),
+    "no such name": ("x = 1\n", "nets has no Net"),
     "no module": ("def Net():\n    return 3\n", "returned a int, not a torch.nn.Module"),
     "shape": ("from torch import nn\ndef Net():\n    return nn.Sequential(nn.Flatten(), "
               "nn.Linear(64, 7))\n", r"returns outputs of shape \(7,\), not 3 logits"),
@@ -163,14 +167,14 @@ WRONG = {
         "        if self.training:\n            sys.exit(5)\n        return self.l(x.flatten(1))\n",
         "SystemExit: 5"),
     "hangs": ("import time\ndef Net():\n    time.sleep(100)\n",
-              "model.family: nets:Net took longer than seconds: 8"),
+              "model.family: nets:Net exceeded its time limit"),
     "hangs while it trains": (
         "import time\nfrom torch import nn\nclass Net(nn.Module):\n"
         "    def __init__(self):\n        super().__init__()\n        self.l = nn.Linear(64, 3)\n"
         "    def forward(self, x):\n"
         "        if self.training:\n            time.sleep(100)\n"
         "        return self.l(x.flatten(1))\n",
-        "nets:Net: a forward pass took longer than seconds: 8"),
+        "nets:Net: a forward pass exceeded its time limit"),
 }  # fmt: skip
 
 
@@ -188,19 +192,19 @@ def Net():
 def test_no_time_limit_outlives_what_it_was_for(folder: Path) -> None:
     """Not even where the code wants to end the process in a forward pass, which skips hooks."""
     (folder / "quits.py").write_text(WRONG["exits while it trains"][0])
-    place = find("quits:Net", folder)
+    place = find_code("quits:Net", folder)
     model = CustomModel(family="quits:Net", seconds=8, folder=place.folder, code=place.hash)
     made = network(model, (64,), 3)
     before = signal.getsignal(signal.SIGALRM)
     with pytest.raises(PointError, match="raised SystemExit: 5"):
-        custom_code.run("a probe", lambda: made(torch.zeros(2, 64)))
+        custom_code.call_user_code("a probe", lambda: made(torch.zeros(2, 64)))
     assert signal.getsignal(signal.SIGALRM) is before
 
 
 def test_a_limit_may_be_entered_again_inside() -> None:
     """A network whose forward pass calls itself: the limit is that of the outer call."""
     limit, before = TimeLimit(30, "x"), signal.getsignal(signal.SIGALRM)
-    with none_left():
+    with end_open_limits():
         with limit, limit:
             assert signal.getsignal(signal.SIGALRM) is not before
         assert signal.getsignal(signal.SIGALRM) is before
@@ -208,7 +212,11 @@ def test_a_limit_may_be_entered_again_inside() -> None:
         limit.__enter__()
         limit.__exit__(None, None, None)
     assert signal.getsignal(signal.SIGALRM) is before
-    with pytest.raises(TookTooLong, match="x took longer"), none_left(), TimeLimit(0.05, "x"):
+    with (
+        pytest.raises(TimeLimitExceeded, match="x exceeded its time limit"),
+        end_open_limits(),
+        TimeLimit(0.05, "x"),
+    ):
         time.sleep(5)
     assert signal.getsignal(signal.SIGALRM) is before
 
@@ -216,24 +224,24 @@ def test_a_limit_may_be_entered_again_inside() -> None:
 def test_what_python_has_imported_is_not_mixed_with_an_edit(folder: Path) -> None:
     """A point of the old source may still be trained; one of the new needs a new Python."""
     (folder / "once.py").write_text("def x(): return 1\n")
-    first = find("once:x", folder)
-    assert custom_code.load("once:x", first, pinned=False, key="k")() == 1
+    first = find_code("once:x", folder)
+    assert custom_code.import_object("once:x", first, pinned=False, key="k")() == 1
     (folder / "once.py").write_text("def x(): return 2\n")
-    assert custom_code.load("once:x", first, pinned=False, key="k")() == 1
-    with pytest.raises(PointError, match="once was edited after this Python imported it"):
-        custom_code.load("once:x", find("once:x", folder), pinned=False, key="k")
+    assert custom_code.import_object("once:x", first, pinned=False, key="k")() == 1
+    with pytest.raises(PointError, match="once was edited after this Python process imported it"):
+        custom_code.import_object("once:x", find_code("once:x", folder), pinned=False, key="k")
     (folder / "twice.py").write_text("def x(): return 1\n")
-    stale = find("twice:x", folder)
+    stale = find_code("twice:x", folder)
     (folder / "twice.py").write_text("def x(): return 2\n")
     with pytest.raises(PointError, match="has changed since the sweep was started"):
-        custom_code.load("twice:x", stale, pinned=False, key="k")
-    assert custom_code.load("twice:x", stale, pinned=True, key="k")() == 2
+        custom_code.import_object("twice:x", stale, pinned=False, key="k")
+    assert custom_code.import_object("twice:x", stale, pinned=True, key="k")() == 2
 
 
 LOOKS = {
-    "network": ("model.family='nets:Gone'", "model.family: no Gone in nets"),
+    "network": ("model.family='nets:Gone'", "model.family: nets has no Gone"),
     "kwargs": ("model.kwargs={depth: 3}", "raised TypeError: .*depth"),
-    "data": ("data.source='samples:gone'", "data.source: no gone in samples"),
+    "data": ("data.source='samples:gone'", "data.source: samples has no gone"),
     "file": ("data={source: table, path: gone.csv, target: x}", "gone.csv"),
     "folder": ("data={source: image_folder, root: gone}", "gone"),
     "timm": ("model={family: 'timm:resnet_gone'}", "resnet_gone"),
@@ -286,7 +294,7 @@ def test_code_that_is_wrong_fails_its_point_in_a_line(
 @pytest.mark.parametrize(
     ("given", "message"),
     {
-        "nothing": (None, "gave a NoneType, not"),
+        "nothing": (None, "returned a NoneType, not"),
         "lengths": ((np.zeros((5, 3)), np.zeros(4, int)), "do not match"),
         "no classes": ((np.zeros((5, 3)), np.linspace(0, 1, 5)), "labels must be whole numbers"),
         "objects": ((np.array([[object()]] * 5), np.zeros(5, int)), "array of objects"),
@@ -300,11 +308,11 @@ def test_code_that_is_wrong_fails_its_point_in_a_line(
 )  # fmt: skip
 def test_samples_that_are_none(given: object, message: str) -> None:
     with pytest.raises(PointError, match=message):
-        source_of("x", arrays_of("x", given))
+        array_source("x", arrays_of("x", given))
 
 
 def test_samples_of_all_kinds() -> None:
-    source = source_of(
+    source = array_source(
         "x", arrays_of("x", (torch.zeros(6, 3, dtype=torch.float64), list("abcabc")))
     )
     assert (source.classes, source.train.shape) == (3, (3,))
@@ -312,7 +320,7 @@ def test_samples_of_all_kinds() -> None:
     assert source.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert source.test() is None
     images = np.zeros((4, 5, 5), np.uint8)
-    source = source_of("x", arrays_of("x", (images, [7, 9, 7, 9], images[:2], [9, 7])))
+    source = array_source("x", arrays_of("x", (images, [7, 9, 7, 9], images[:2], [9, 7])))
     assert source.train.shape == (1, 5, 5)
     assert source.train.dtype == np.dtype("uint8")
     assert source.test().labels.tolist() == [1, 0]
@@ -412,7 +420,7 @@ def test_errors_of_user_code_name_its_line() -> None:
     scope: dict[str, Any] = {}
     exec(code, scope)
     with pytest.raises(PointError, match=r"ZeroDivisionError: .*_nets\.py:2\)"):
-        custom_code.run("model", scope["build"])
+        custom_code.call_user_code("model", scope["build"])
 
 
 def test_a_package_offers_what_it_has_by_entry_points(
@@ -426,7 +434,7 @@ def test_a_package_offers_what_it_has_by_entry_points(
         "[flexhpc.models]\nnice = nets:Net\nmlp = nets:Net\n[flexhpc.data]\ngood = samples:load\n"
     )
     monkeypatch.syspath_prepend(str(package.parent))
-    custom_code.registered.cache_clear()
+    custom_code.registered_names.cache_clear()
     try:
         plain = ids(folder)
         assert ids(folder, "model.family=nice", "data.source=good") == plain
@@ -435,7 +443,7 @@ def test_a_package_offers_what_it_has_by_entry_points(
         with pytest.raises(InputError, match=r"mixer, .*, nice; did you mean nice"):
             checked(folder / "own.yaml", ["model.family=nicer"])
     finally:
-        custom_code.registered.cache_clear()
+        custom_code.registered_names.cache_clear()
 
 
 @pytest.mark.sweeps

@@ -14,8 +14,8 @@ import pytest
 
 import flexhpc
 from flexhpc.config import checked, freeze
-from flexhpc.custom.code import find
-from flexhpc.custom.trainer import Budget, Trainer, TrainerCall, answer_of, train
+from flexhpc.custom.code import find_code
+from flexhpc.custom.trainer import Budget, Trainer, TrainerCall, parse_result, train
 from flexhpc.errors import InputError, Interrupted, PointError
 from flexhpc.measuring import trainer as runner
 from flexhpc.seeds import ProbeSeeds
@@ -81,7 +81,9 @@ def folder(tmp_path: Path) -> Path:
 
 def task(folder: Path, name: str, seconds: float = 60.0) -> TrainerCall:
     return TrainerCall(
-        trainer=Trainer(name=f"fits:{name}", code=find("fits:x", folder), pinned=False, kwargs={}),
+        trainer=Trainer(
+            name=f"fits:{name}", code=find_code("fits:x", folder), pinned=False, kwargs={}
+        ),
         inputs=np.zeros((5, 1, 8, 8), np.float32), labels=LABELS, classes=10,
         seeds=ProbeSeeds.of(0, 5, 0, nested=False), seconds=seconds,
         budget=Budget(epochs=3, steps=None, gradient_evaluations=None),
@@ -107,7 +109,7 @@ def run(asked: TrainerCall, stopping: bool = False) -> object:
     ids=str,
 )
 def test_what_a_trainer_may_answer(given: object, folder: Path) -> None:
-    answer = answer_of("t", given, task(folder, "most"))
+    answer = parse_result("t", given, task(folder, "most"))
     assert answer.fitted.tolist() == [True, False, True, True, False]
     if isinstance(given, dict) and "cost" in given:
         assert (answer.epochs, answer.steps, answer.cost) == (3, 7, 15)
@@ -135,7 +137,7 @@ def test_what_a_trainer_may_answer(given: object, folder: Path) -> None:
 )
 def test_what_is_no_answer(given: object, message: str, folder: Path) -> None:
     with pytest.raises(PointError, match=re.escape(message)):
-        answer_of("t", given, task(folder, "most"))
+        parse_result("t", given, task(folder, "most"))
 
 
 def test_it_is_given_what_it_asks_for_and_random_states_are_seeded(folder: Path) -> None:
@@ -154,17 +156,17 @@ def test_one_process_answers_until_it_has_to_go(
 ) -> None:
     """Whatever becomes of it, the next probe finds a living one."""
     assert run(task(folder, "most")).n_errors == 0
-    first = runner._child().pid
+    first = runner._trainer_process().pid
     assert run(task(folder, "forks")).verdict == "fit"
     with pytest.raises(PointError, match="raised ValueError: no idea"):
         run(task(folder, "raises"))
-    assert runner._child().pid == first
+    assert runner._trainer_process().pid == first
     with pytest.raises(PointError, match="SIGSEGV"):
         run(task(folder, "crashes"))
     assert run(task(folder, "most")).n_errors == 0
-    second = runner._child().pid
+    second = runner._trainer_process().pid
     monkeypatch.setattr(runner, "_GRACE", 0.5)
-    with pytest.raises(PointError, match="took longer than seconds"):
+    with pytest.raises(PointError, match="exceeded its time limit"):
         run(task(folder, "deaf", seconds=0.5))
     assert not psutil.pid_exists(second)
     with pytest.raises(Interrupted, match="starts from scratch next time"):
@@ -178,7 +180,7 @@ WRONG = {
     "exits": "raised SystemExit: 3",
     "ends_hard": r"ended its process \(exit status 3\)",
     "crashes": r"ended its process \(SIGSEGV\)",
-    "hangs": "took longer than seconds: 4",
+    "hangs": "exceeded its time limit",
     "answers_badly": r"returned an array \(15,\), not \(16,\)",
 }
 
@@ -294,7 +296,7 @@ def test_a_frozen_spec_keeps_its_trainer(folder: Path, tmp_path: Path) -> None:
     ("change", "message"),
     {
         "kwargs": ("training.kwargs.mots=3", r"most\(.*\): got an unexpected keyword argument"),
-        "none": ("training.trainer='fits:least'", "no least in fits"),
+        "none": ("training.trainer='fits:least'", "fits has no least"),
         "no function": ("training.trainer='fits:STOPPED'", "is a bool, not a function"),
     }.values(),
 )

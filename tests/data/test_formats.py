@@ -187,7 +187,7 @@ BAD = {
     "hf: column": ("source: hugging_face, path: hf, target: y", "no column y; it has image, label"),
     "hf: split": ("source: hugging_face, path: hf, split: dev", "no split dev; it has train, test"),
     "hf: fractions": ("source: hugging_face, path: hf, target: v", "whole numbers or text, not 1"),
-    "tar: none": ("source: webdataset, path: hf", "is not a .tar file, and has none"),
+    "tar: none": ("source: webdataset, path: hf", "is neither a .tar file nor a folder"),
     "tar: broken": ("source: webdataset, path: broken.tar", "cannot be read as a tar file"),
     "tar: cut": ("source: webdataset, path: cut.tar", "as a tar file .unexpected end"),
     "npz: damaged": ("source: arrays, path: keras_damaged.npz", "x_train: cannot .* .Bad CRC-32"),
@@ -249,7 +249,7 @@ def test_a_data_set_that_is_indexed(
     """Asked for each sample once, and packed under its name, where a sweep finds it."""
     (tmp_path / "sets.py").write_text(SET)
     said = cli("data", "prepare", "sets:Set", "--set", "data.kwargs.size=30").stdout
-    assert "data/sets:Set.packed: fine, 30 samples of 3x8x8" in said
+    assert "data/sets:Set.packed: valid, 30 samples of 3x8x8" in said
     monkeypatch.chdir(tmp_path)
     found = samples(tmp_path, "source: 'sets:Set', kwargs: {size: 30}")
     assert "sets:Set.packed" in found.dataset.name

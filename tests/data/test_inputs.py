@@ -14,7 +14,7 @@ from PIL import Image
 from flexhpc.config.sections.data import Digits, ImageFolder
 from flexhpc.data import load_samples
 from flexhpc.data.dataset import Part
-from flexhpc.data.images import reshaped, resized
+from flexhpc.data.images import resize_and_crop, with_size_and_colour
 from flexhpc.data.inputs import TEST, TRAIN, Inputs
 from tests.data.test_tables import table
 from tests.data.writers import RNG, write_images, written
@@ -115,18 +115,18 @@ def test_training_and_test_samples_draw_differently_but_for_the_fixed_permutatio
 def test_resized_images_are_square_and_keep_their_centre(
     width: int, height: int, side: int
 ) -> None:
-    done = resized(Image.new("RGB", (width, height), (7, 8, 9)), side)
+    done = resize_and_crop(Image.new("RGB", (width, height), (7, 8, 9)), side)
     assert done.size == (side, side)
     assert (np.asarray(done) == (7, 8, 9)).all()
     pixels = np.zeros((10, 30, 3), np.uint8)
     pixels[:, 10:20] = 200
-    assert (np.asarray(resized(Image.fromarray(pixels), 10)) == 200).all()
+    assert (np.asarray(resize_and_crop(Image.fromarray(pixels), 10)) == 200).all()
 
 
 def test_resizing_averages_rather_than_picks_pixels() -> None:
     board = np.indices((32, 32)).sum(axis=0) % 2 * 255
     part = Part.of(board.astype(np.uint8)[None, None], np.zeros(1))
-    small = reshaped(part, 8, None).gather()
+    small = with_size_and_colour(part, 8, None).gather()
     assert small.shape == (1, 1, 8, 8)
     assert np.all(np.abs(small.astype(int) - 127) < 10)
 

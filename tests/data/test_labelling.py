@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flexhpc.config.sections.data import Digits, Gaussian, ImageSet
 from flexhpc.data import draw_subset, load_samples
 from flexhpc.data.dataset import Dataset
-from flexhpc.data.labelling import conflicting, merge_map
+from flexhpc.data.labelling import find_conflicts, merge_map
 from flexhpc.data.summary import summarise
 from flexhpc.errors import PointError
 from flexhpc.seeds import ProbeSeeds
@@ -41,7 +41,7 @@ def test_conflicts_against_brute_force(rows: list[tuple[int, int]], draw: st.Dat
     data = dataset([[x] for x, _ in rows], [y for _, y in rows])
     ids = st.lists(st.sampled_from(range(len(rows))), min_size=1, unique=True)
     pool = sorted(draw.draw(st.one_of(st.just(list(range(len(rows)))), ids)))
-    groups, losers = conflicting(summarise(data), data.labels, np.array(pool))
+    groups, losers = find_conflicts(summarise(data), data.labels, np.array(pool))
     expected_groups, expected_losers = 0, []
     for value in {x for x, _ in rows}:
         members = [i for i, (x, _) in enumerate(rows) if x == value and i in pool]

@@ -24,7 +24,7 @@ from flexhpc.config import checked
 from flexhpc.config.sections.data import KnownTable, Table
 from flexhpc.data import load_samples, raw_files
 from flexhpc.data.cifar5m import open_cifar5m
-from flexhpc.data.classes import coded
+from flexhpc.data.classes import encode_labels
 from flexhpc.data.decode import decoded
 from flexhpc.data.table import open_table
 from flexhpc.data.uci import open_known_table
@@ -66,7 +66,7 @@ def test_a_number_too_large_for_float64(digits: str, tmp_path: Path) -> None:
 
 def test_a_label_too_large_for_float64() -> None:
     with pytest.raises(PointError, match="labels have a number too large for float64"):
-        coded("x", [1, int(LARGE)])
+        encode_labels("x", [1, int(LARGE)])
 
 
 PIPES = {

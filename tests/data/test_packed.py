@@ -18,7 +18,7 @@ from flexhpc.config.sections.data import Data
 from flexhpc.config.variants import variants
 from flexhpc.data import load_samples, load_test
 from flexhpc.data.dataset import Part, Source, no_test
-from flexhpc.data.packed import MARK, check, open_packed, pack
+from flexhpc.data.packed import MARK, open_packed, verify_packed, write_packed
 from flexhpc.data.prepare import prepare
 from flexhpc.errors import InputError, PointError
 from tests.conftest import Cli
@@ -97,7 +97,7 @@ def test_a_packed_set_is_the_same_to_the_bit(
     packed = prepare(source, keys, (), None, quiet)
     name = {"image_folder": "images", "table": "t"}.get(source, source)
     assert packed.path == Path("data") / f"{name}.packed"
-    check(packed.path)
+    verify_packed(packed.path)
     if source != "digits":
         keys = {**keys, "path" if source == "table" else "root": str(packed.path)}
     load_samples.__globals__["_load"].cache_clear()
@@ -183,7 +183,7 @@ def test_a_file_of_another_source_or_table(tmp_path: Path, sources: dict) -> Non
     with pytest.raises(PointError, match=r"packed with drop: \['a'\], but the point has None"):
         load_samples(section(**table), 0)
     assert load_samples(section(**table, drop=["a"]), 0).shape == (2,)
-    with pytest.raises(PointError, match=r"data\.root: .* is packed already"):
+    with pytest.raises(PointError, match=r"data\.root: .* is already packed"):
         prepare("mnist", {"root": str(tmp_path / "m")}, (), tmp_path / "n", quiet)
 
 
@@ -265,12 +265,12 @@ def test_damage_is_detected_on_opening_or_by_a_check(packed: Path) -> None:
         assert str(packed) in str(caught.value)
     for array in ("labels", "inputs", "test_inputs", "mean", "twins"):
         packed.write_bytes(good)
-        check(packed)
+        verify_packed(packed)
         in_member(f"{array}.npy")(packed)
         if "inputs" in array:  # which are too large to be checked whenever the file is opened
             open_packed(packed)
         with pytest.raises(PointError, match=f"Bad CRC-32 for file '{array}.npy'"):
-            check(packed)
+            verify_packed(packed)
 
 
 def test_numpy_reads_a_packed_file_which_cannot_be_written_through_its_arrays(
@@ -286,7 +286,7 @@ def test_numpy_reads_a_packed_file_which_cannot_be_written_through_its_arrays(
     with pytest.raises(ValueError, match="read-only"):
         samples.dataset.inputs[0] = 0
     samples.labels[samples.pool[:3]][0] = 5
-    check(packed)
+    verify_packed(packed)
 
 
 def test_a_failed_pack_leaves_the_old_file_and_no_rest(packed: Path) -> None:
@@ -299,7 +299,7 @@ def test_a_failed_pack_leaves_the_old_file_and_no_rest(packed: Path) -> None:
     part = Part(labels=np.zeros(3, np.int64), shape=(2,), dtype=np.dtype("f4"), blocks=broken)
     source = Source(name="x", classes=2, train=part, test=no_test)
     with pytest.raises(PointError, match="third image"):
-        pack(source, {"source": "x"}, packed)
+        write_packed(source, {"source": "x"}, packed)
     assert packed.read_bytes() == before
     assert not list(packed.parent.glob(".*.part"))
 
@@ -313,7 +313,7 @@ def test_packing_takes_little_memory_however_large_the_set(tmp_path: Path) -> No
     )  # fmt: skip
     source = Source(name="x", classes=2, train=part, test=no_test)
     tracemalloc.start()
-    packed = pack(source, {"source": "x"}, tmp_path / "x")
+    packed = write_packed(source, {"source": "x"}, tmp_path / "x")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert packed.size > count * 3_072
@@ -325,7 +325,7 @@ def test_packing_takes_little_memory_however_large_the_set(tmp_path: Path) -> No
 def test_wrong_requests() -> None:
     for source, given, overrides, expected in (
         ("mnst", {}, (), ['"mnst" is not one of']),
-        ("gaussian", {}, (), ["is drawn for every seed"]),
+        ("gaussian", {}, (), ["is generated from the seed"]),
         ("table", {"path": "x"}, (), ["data.target: is required"]),
         ("mnist", {"side": 0, "colour": "red"}, (), ["data.side", "data.colour"]),
         ("mnist", {}, ("data.labels=random",), ["--set data.labels=random: must be data.KEY"]),
@@ -341,7 +341,7 @@ def test_the_commands(tmp_path: Path, cli: Cli) -> None:
     write_sources(tmp_path)
     said = cli("data", "prepare", "image_folder", "--root", "images", "--side", 4, "--colour",
                "grey").stdout  # fmt: skip
-    assert "data/images.packed: fine, 73 samples of 1x4x4, 3 to test" in said
+    assert "data/images.packed: valid, 73 samples of 1x4x4, 3 to test" in said
     assert said == cli("data", "check", "data/images.packed").stdout
     in_member("inputs.npy")(tmp_path / "data" / "images.packed")
     failed = cli("data", "check", "data/images.packed", check=2)
@@ -383,7 +383,7 @@ def test_by_default_only_a_file_of_the_same_reading_is_replaced(
     assert prepare("cifar10", keys, (), packed.path, quiet).source.train.shape == (3, 32, 32)
     packed.path.write_bytes(packed.path.read_bytes()[:-1])
     prepare("cifar10", keys, (), None, quiet)
-    check(packed.path)
+    verify_packed(packed.path)
 
 
 def test_the_default_name_is_the_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from flexhpc.config.sections.data import Digits
 from flexhpc.data import load_samples
-from flexhpc.data.dataset import Dataset, in_blocks, rows_at_once
+from flexhpc.data.dataset import Dataset, in_blocks, rows_per_block
 from flexhpc.data.summary import moments, summarise
 from tests.data.test_labelling import dataset
 
@@ -18,7 +18,7 @@ def test_moments_are_per_channel(kept: bool) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3_000, 3, 40, 40), dtype=np.uint8)
     images[:, 1] = 7
-    assert rows_at_once((3, 40, 40)) < 3_000, "several blocks"
+    assert rows_per_block((3, 40, 40)) < 3_000, "several blocks"
     keep = rng.random(3_000) < 0.5 if kept else None
     seen = images[keep] if keep is not None else images
     mean, deviation = moments(partial(in_blocks, images), keep)

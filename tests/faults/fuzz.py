@@ -30,7 +30,7 @@ import yaml
 
 from flexhpc.config import Point, checked
 from flexhpc.data import load_samples
-from flexhpc.data.packed import check as check_packed
+from flexhpc.data.packed import verify_packed as check_packed
 from flexhpc.data.prepare import prepare
 from flexhpc.errors import InputError, PointError
 from flexhpc.launch.load_profile import load_profile

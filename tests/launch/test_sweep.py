@@ -293,7 +293,7 @@ def test_cores_are_free_where_no_training_may_use_them(
         StatusReader(folder, points).read(), ("running", "waiting", "running"), strict=True
     )
     statuses = [replace(status, state=state) for status, state in states]
-    assert launch_sweep._cores_taken(statuses, profile) == taken
+    assert launch_sweep._cores_in_use(statuses, profile) == taken
 
 
 def test_what_is_got_ready_is_what_a_report_needs(measured: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from flexhpc.config.sections.evaluate import Evaluate
 from flexhpc.config.sections.training import Adam, Gd, Sgd
 from flexhpc.data import draw_subset, load_samples
 from flexhpc.errors import Interrupted, PointError
-from flexhpc.measuring.evaluate import calibration_error, evaluate, procedure
+from flexhpc.measuring.evaluate import calibration_error, evaluate, evaluation_procedure
 from flexhpc.measuring.point import measure
 from flexhpc.measuring.probe import run_training
 from flexhpc.seeds import ProbeSeeds
@@ -109,7 +109,7 @@ def test_an_interrupted_evaluation_goes_on_bitwise(tmp_path: Path) -> None:
     record = read(parted.point(point.id))
     assert record.estimate is not None
     assert record.evaluation is None
-    assert not record.evaluated({})
+    assert not record.has_evaluation({})
     assert parted.checkpoints(point.id)
     assert measure(point, parted, CPU, Callbacks()) == estimate
     assert not parted.checkpoints(point.id)
@@ -226,7 +226,7 @@ def test_an_interrupted_evaluation_of_its_own_goes_on_bitwise(tmp_path: Path) ->
     ],
 )
 def test_a_budget_of_its_own_stands_instead_of_any_other(training, budget) -> None:
-    changed = procedure(Evaluate(n=9, **budget), training)
+    changed = evaluation_procedure(Evaluate(n=9, **budget), training)
     keys = ("steps", "epochs", "gradient_evaluations", "until")
     assert {k: getattr(changed, k) for k in keys if getattr(changed, k) is not None} == budget
     assert changed.unconverged == "report"
@@ -234,7 +234,7 @@ def test_a_budget_of_its_own_stands_instead_of_any_other(training, budget) -> No
         assert getattr(changed, key) == getattr(training, key)
     assert changed.gates.plateau == training.gates.plateau
     assert (changed.gates.gradient.mode, changed.gates.curvature.mode) == ("off", "off")
-    kept = procedure(Evaluate(full=True), training)
+    kept = evaluation_procedure(Evaluate(full=True), training)
     assert kept.model_copy(update={"gates": training.gates}) == training
 
 

@@ -18,7 +18,7 @@ import torch
 
 from flexhpc.config import Point, checked
 from flexhpc.errors import Interrupted, PeerLost, PointError
-from flexhpc.launch.machine import cores, visible_gpus
+from flexhpc.launch.machine import available_cores, visible_gpus
 from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.slurm.script import batch_script
 from flexhpc.measuring.point import measure
@@ -43,7 +43,7 @@ grid:
 """
 PLAIN = SPEC.replace('family: "gated:Net"', "family: mlp, width: 8, depth: 1")
 PASSES = 20
-NARROW = max(1, (len(visible_gpus()) or cores()) // 8)
+NARROW = max(1, (len(visible_gpus()) or available_cores()) // 8)
 CPU = Group(torch.device("cpu"))
 
 

@@ -26,7 +26,7 @@ KINDS = {
     "fp64": (MLP, "", f"{ADAM}, precision: fp64"),
     "bf16": (MLP, "", f"{ADAM}, precision: bf16"),
     "shards": (CNN, "", f"{ADAM}, shards: 3"),
-    "looks": (MLP, "", f"{ADAM}, curves: looks"),
+    "evaluation": (MLP, "", f"{ADAM}, curves: evaluation"),
     "SAM": (MLP, "", f"{ADAM}, sam: {{rho: 0.05}}"),
     "gates": (
         MLP, "", f"{ADAM}, gates: {{gradient: {{mode: report}}, curvature: {{mode: report}}}}",

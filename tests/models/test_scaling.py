@@ -19,7 +19,7 @@ from flexhpc.config.sections.model import (
     Vit,
 )
 from flexhpc.errors import PointError
-from flexhpc.models import build, concrete, count_parameters
+from flexhpc.models import build, count_parameters, resolve_size
 from flexhpc.models.scaling import resolution
 
 GREY, COLOUR, DIGIT = (1, 28, 28), (3, 32, 32), (1, 8, 8)
@@ -42,7 +42,7 @@ GREY, COLOUR, DIGIT = (1, 28, 28), (3, 32, 32), (1, 8, 8)
     ],
 )
 def test_scaling_rules_by_hand(model: Sized, width: int, depth: int) -> None:
-    result = concrete(model, GREY, 10)
+    result = resolve_size(model, GREY, 10)
     assert (result.width, result.depth) == (width, depth)
     expected = {"width": width, "depth": depth, "scaling": None, "scale": None}
     assert result == model.model_copy(update=expected)
@@ -51,7 +51,7 @@ def test_scaling_rules_by_hand(model: Sized, width: int, depth: int) -> None:
 def test_vit_shape_rule_by_hand() -> None:
     """width 192 x 10^0.22 = 318.6, depth 12 x 10^0.45 = 33.8, units 768 x 10^0.6 = 3057.4."""
     model = Vit(family="vit", width=192, depth=12, scaling="vit_shape", scale=10)
-    result = concrete(model, COLOUR, 10)
+    result = resolve_size(model, COLOUR, 10)
     assert (result.width, result.depth) == (318, 34)
     with torch.device("meta"):
         network = build(model, COLOUR, 10)
@@ -108,7 +108,7 @@ def test_match_params_chooses_the_closest_width(model: Sized, targets: list[int]
         for width in widths
     }
     for number in targets:
-        result = concrete(model.model_copy(update={"match_params": number}), DIGIT, 10)
+        result = resolve_size(model.model_copy(update={"match_params": number}), DIGIT, 10)
         assert result.match_params is None
         closest = min(counts, key=lambda width: (abs(counts[width] - number), width))
         assert result.width == closest < max(widths)
@@ -117,14 +117,14 @@ def test_match_params_chooses_the_closest_width(model: Sized, targets: list[int]
 @given(st.integers(50, 10**6))
 def test_match_params_chooses_the_closest_width_of_one_layer(number: int) -> None:
     """An mlp of one hidden layer on 64 features has 75 w + 10 parameters."""
-    width = concrete(Mlp(family="mlp", depth=1, match_params=number), DIGIT, 10).width
+    width = resolve_size(Mlp(family="mlp", depth=1, match_params=number), DIGIT, 10).width
     below = max(1, (number - 10) // 75)
     assert width == min((below, below + 1), key=lambda w: abs(75 * w + 10 - number))
 
 
 def test_match_params_draws_no_random_numbers_and_ignores_reparameterizations() -> None:
     model = Mlp(family="mlp", match_params=3_333)
-    plain = concrete(model, GREY, 10)
+    plain = resolve_size(model, GREY, 10)
     networks = []
     for asked in (model, plain):
         torch.manual_seed(7)
@@ -132,7 +132,7 @@ def test_match_params_draws_no_random_numbers_and_ignores_reparameterizations() 
     for first, second in zip(*(network.parameters() for network in networks), strict=True):
         assert torch.equal(first, second)
     for change in ({"subspace": Subspace(dims=5)}, {"low_rank": LowRank(rank=1)}):
-        assert concrete(model.model_copy(update=change), GREY, 10) == plain.model_copy(
+        assert resolve_size(model.model_copy(update=change), GREY, 10) == plain.model_copy(
             update=change
         )
 
@@ -143,7 +143,7 @@ def test_models_without_scaling_are_returned_unchanged() -> None:
         Timm(family="timm:resnet18", kwargs={"stem_width": 8}),
         Mlp(family="mlp", width=3),
     ):
-        assert concrete(model, GREY, 10) is model
+        assert resolve_size(model, GREY, 10) is model
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from flexhpc.search import (
     estimate_so_far,
 )
 from flexhpc.search.fit_curve import posterior
-from flexhpc.search.history import MOST_REJECTED, counted
+from flexhpc.search.history import MOST_REJECTED, accepted_probes
 from tests.search.helpers import play
 
 SEARCH = Bisection(policy="bisection", start=32, tolerance=0.05)
@@ -171,7 +171,7 @@ def test_a_rejected_probe_is_repeated_and_does_not_count(times: int) -> None:
     failing = {r.n for r in history if r.n > 300}
     assert estimate.rejected == times * len(failing)
     assert len([r for r in history if r.n > 300]) == (times + 1) * len(failing)
-    assert len(counted(history)) == len(history) - estimate.rejected
+    assert len(accepted_probes(history)) == len(history) - estimate.rejected
     assert estimate.cost == 5 * len(history)
 
 

@@ -60,7 +60,7 @@ def test_cancel_empties_the_queue_and_the_same_command_finishes(
     barrier.creep()
     done = cluster.flexhpc(tmp_path, "cancel", str(run))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "tasks taken from the queue" in done.stdout
+    assert "tasks removed from the queue" in done.stdout
     assert not cluster.queue()
     output = finish(sweep)
     assert sweep.returncode == 130, output

@@ -21,10 +21,10 @@ from flexhpc.store import (
     ProbeRecord,
     append,
     create,
-    evaluated,
-    finish,
     read,
     read_masks,
+    write_estimate,
+    write_evaluation,
 )
 from flexhpc.store.bits import pack, unpack
 from flexhpc.store.point_file import AS_TEXT
@@ -77,7 +77,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
                     "finished", "metrics", "machine", "epochs", "steps"):  # fmt: skip
             assert getattr(stored, key) == getattr(one, key), key
         np.testing.assert_array_equal(stored.loss_curve, one.loss_curve)
-    finish(path, ESTIMATE)
+    write_estimate(path, ESTIMATE)
     assert read(path).estimate == ESTIMATE
     assert len(read(path).probes) == 3
     assert list(tmp_path.rglob("*.part")) == []
@@ -87,24 +87,24 @@ def test_a_further_probe_removes_the_estimate(tmp_path: Path) -> None:
     path = tmp_path / "p.h5"
     create(path, header())
     append(path, probe(50))
-    finish(path, ESTIMATE)
+    write_estimate(path, ESTIMATE)
     append(path, probe(80))
     assert read(path).estimate is None
-    finish(path, replace(ESTIMATE, emc=80, tolerance=0.1))
+    write_estimate(path, replace(ESTIMATE, emc=80, tolerance=0.1))
     assert (read(path).estimate.emc, read(path).estimate.tolerance) == (80, 0.1)
 
 
 def test_an_evaluation_belongs_to_the_arm_of_the_estimate(tmp_path: Path) -> None:
     path = tmp_path / "p.h5"
     create(path, header())
-    finish(path, ESTIMATE)
-    assert not read(path).evaluated({})
-    evaluated(path, {"asked": {}, "arm": 0, "gap": 0.5})
-    assert read(path).evaluated({})
-    assert not read(path).evaluated({"n": 5})
-    finish(path, replace(ESTIMATE, arm=1))
-    assert not read(path).evaluated({})
-    assert read(path).evaluated(None), "no evaluation is requested"
+    write_estimate(path, ESTIMATE)
+    assert not read(path).has_evaluation({})
+    write_evaluation(path, {"asked": {}, "arm": 0, "gap": 0.5})
+    assert read(path).has_evaluation({})
+    assert not read(path).has_evaluation({"n": 5})
+    write_estimate(path, replace(ESTIMATE, arm=1))
+    assert not read(path).has_evaluation({})
+    assert read(path).has_evaluation(None), "no evaluation is requested"
 
 
 OUT_OF_MEMORY = """
@@ -144,7 +144,7 @@ def test_too_little_memory_is_said_before_hdf5_finds_out(tmp_path: Path) -> None
     )  # fmt: skip
     assert done.stderr == ""
     assert done.stdout == (
-        f"True {path}: cannot be written, what it held is untouched: out of memory\n"
+        f"True {path}: cannot be written (out of memory); its content is unchanged\n"
     )
     assert len(read(path).probes) > 1
 
@@ -249,7 +249,7 @@ def test_attributes_repeat_the_fields_that_are_read(tmp_path: Path) -> None:
     path = tmp_path / "p.h5"
     create(path, header())
     append(path, probe(40, 0))
-    finish(path, ESTIMATE)
+    write_estimate(path, ESTIMATE)
     with h5py.File(path) as file:
         one, estimate = file["probes/0000"].attrs, file["estimate"].attrs
         fields = json.loads(one[AS_TEXT])
@@ -311,7 +311,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
             except PointError as error:
                 full = str(error)
         assert full is not None
-        assert "cannot be written, what it held is untouched" in full
+        assert "its content is unchanged" in full
         assert "\n" not in full
         assert count > 3
         assert len(read(path).probes) == count

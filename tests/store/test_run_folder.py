@@ -10,7 +10,7 @@ from flexhpc.store import RunFolder
 def test_what_has_begun_has_a_file(tmp_path: Path) -> None:
     """Also in a folder that lies elsewhere; half-written files and strange ones are nobody's."""
     run = RunFolder(tmp_path)
-    assert run.begun() == set()
+    assert run.started_points() == set()
     files = [
         "ab/ab01.h5", "ab/ab01.claim.json", "ab/ab02.claim.json", "ab/.ab03.h5.77.part",
         "cd/cd04.2 n=64 repeat=0.ckpt", ".lock", "notes.txt",
@@ -22,4 +22,4 @@ def test_what_has_begun_has_a_file(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "ef05.h5").touch()
     (tmp_path / "points" / "ef").symlink_to(tmp_path / "elsewhere")
-    assert run.begun() - {""} == {"ab01", "ab02", "cd04", "ef05"}
+    assert run.started_points() - {""} == {"ab01", "ab02", "cd04", "ef05"}

@@ -22,7 +22,7 @@ import sqlalchemy
 from flexhpc.store import read
 from flexhpc.store.status import StatusReader, open_run
 from flexhpc.tracking.quiet import existing_database_uri, mlflow_client
-from flexhpc.tracking.state import local_uri, tracked_path, up_to_date
+from flexhpc.tracking.state import local_uri, sync_state_path, up_to_date
 from flexhpc.tracking.sync import Syncer
 from flexhpc.tracking.ui import UI_ENVIRONMENT, page_of, ui_command
 from tests.barrier import wait_for
@@ -304,7 +304,7 @@ def test_a_dead_server_costs_a_warning_and_nothing_else(
     run = tmp_path / "runs" / "small"
     folder, _, points = open_run(run)
     assert all(status.state == "done" for status in StatusReader(folder, points).read())
-    assert not tracked_path(folder).exists()
+    assert not sync_state_path(folder).exists()
     failed = cli("sync", run, "--uri", f"http://127.0.0.1:{free_port()}", check=1)
     assert "cannot be written" in failed.stderr
     cli("sync", run)

@@ -77,12 +77,12 @@ CASES = {
     ),
     "curves by evaluation": Case(
         Adam(
-            optimizer="adam", lr=1e-2, batch_size=32, epochs=10, shards=4, curves="looks",
+            optimizer="adam", lr=1e-2, batch_size=32, epochs=10, shards=4, curves="evaluation",
             sam=Sam(),
         ), 150, bits=True,
     ),
     "curves by evaluation, without shards": Case(
-        Adam(optimizer="adam", lr=2e-2, batch_size=32, epochs=60, curves="looks"), 90,
+        Adam(optimizer="adam", lr=2e-2, batch_size=32, epochs=60, curves="evaluation"), 90,
     ),
     "cnn": Case(
         Adam(optimizer="adam", lr=3e-3, batch_size=32, epochs=20), 64,

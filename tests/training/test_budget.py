@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from flexhpc.config.sections.gates import Gates, GradientGate, PlateauGate
 from flexhpc.config.sections.training import Adam, Gd, Sam, Sgd
 from flexhpc.training import Callbacks
-from flexhpc.training.budget import batch_sizes, epoch_order, extended, sizes_of, updates
+from flexhpc.training.budget import (
+    batch_sizes,
+    budget_in_updates,
+    epoch_batch_sizes,
+    epoch_order,
+    extended_budget,
+)
 from tests.training.helpers import run
 
 NO_PLATEAU = Gates(plateau=PlateauGate(mode="off"))
@@ -45,8 +51,8 @@ def test_small_last_batches_prevent_a_fit() -> None:
         gates=Gates(gradient=GradientGate(mode="off")),
     )  # fmt: skip
     tail = near_equal.model_copy(update={"batches": "tail"})
-    assert sizes_of(tail, 130) == [64, 64, 2]
-    assert sizes_of(near_equal, 130) == [44, 43, 43]
+    assert epoch_batch_sizes(tail, 130) == [64, 64, 2]
+    assert epoch_batch_sizes(near_equal, 130) == [44, 43, 43]
 
     def fits(training: Sgd, n: int) -> int:
         return sum(run(training, n, repeat=repeat).verdict == "fit" for repeat in range(4))
@@ -60,7 +66,7 @@ def test_small_last_batches_prevent_a_fit() -> None:
 @given(st.integers(1, 5_000), st.integers(1, 600), st.integers(1, 10**6))
 def test_gradient_evaluations_are_not_exceeded(n: int, batch: int, budget: int) -> None:
     sizes = batch_sizes(n, batch)
-    steps = updates(Sgd(optimizer="sgd", gradient_evaluations=budget), sizes)
+    steps = budget_in_updates(Sgd(optimizer="sgd", gradient_evaluations=budget), sizes)
     epochs, rest = divmod(steps, len(sizes))
     used = epochs * n + sum(sizes[:rest])
     assert steps == 1 or used <= budget
@@ -114,11 +120,11 @@ def test_an_improving_training_is_extended_up_to_a_cap() -> None:
 def test_a_budget_is_doubled_up_to_its_cap(initial: int, factor: float) -> None:
     training = Adam(optimizer="adam", unconverged="extend", extend_to=factor)
     budget = initial
-    while (larger := extended(training, budget, initial)) is not None:
+    while (larger := extended_budget(training, budget, initial)) is not None:
         assert budget < larger <= 2 * budget
         budget = larger
     assert budget == max(initial, int(initial * factor))
-    assert extended(Adam(optimizer="adam"), initial, initial) is None
+    assert extended_budget(Adam(optimizer="adam"), initial, initial) is None
 
 
 def test_sam_costs_two_gradients() -> None:
@@ -126,4 +132,4 @@ def test_sam_costs_two_gradients() -> None:
     sam = run(Sgd(optimizer="sgd", epochs=3, gates=NO_PLATEAU, sam=Sam()), 100)
     assert sam.cost == 2 * plain.cost
     assert sam.steps == plain.steps
-    assert updates(Sgd(optimizer="sgd", gradient_evaluations=600, sam=Sam()), [100]) == 3
+    assert budget_in_updates(Sgd(optimizer="sgd", gradient_evaluations=600, sam=Sam()), [100]) == 3

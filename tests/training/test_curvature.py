@@ -24,7 +24,7 @@ from flexhpc.config.sections.model import Vit
 from flexhpc.errors import PointError
 from flexhpc.models import build
 from flexhpc.training import Group
-from flexhpc.training.curvature import Ritz, hessian_product, lanczos, ritz
+from flexhpc.training.curvature import Ritz, hessian_product, hessian_ritz, lanczos
 from tests.conftest import REPOSITORY
 
 SINGLE_PROCESS = Group(torch.device("cpu"))
@@ -74,7 +74,9 @@ def test_ritz_values_of_dense_hessians(make: Callable[[], nn.Module], shards: in
     model = make().train()
     inputs, labels = samples()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    result = ritz(model, inputs, labels, SINGLE_PROCESS, MAX_PRODUCTS, seed=1, shards=shards)
+    result = hessian_ritz(
+        model, inputs, labels, SINGLE_PROCESS, MAX_PRODUCTS, seed=1, shards=shards
+    )
     assert model.training
     for key, value in model.state_dict().items():
         assert value.dtype == before[key].dtype
@@ -95,7 +97,7 @@ def test_frozen_and_unused_parameters() -> None:
     model.register_parameter("unused", nn.Parameter(torch.ones(3)))
     model[3].weight.requires_grad_(False)
     inputs, labels = samples()
-    result = ritz(model, inputs, labels, SINGLE_PROCESS, MAX_PRODUCTS, seed=1)
+    result = hessian_ritz(model, inputs, labels, SINGLE_PROCESS, MAX_PRODUCTS, seed=1)
     spectrum = eigenvalues(model, inputs, labels)
     assert len(spectrum) == sum(p.numel() for p in tanh_net().parameters()) - 12 + 3
     assert result.min == pytest.approx(float(spectrum[0]), abs=1e-8)
@@ -170,7 +172,7 @@ def test_a_non_finite_hessian_gives_nan(value: float) -> None:
     model = tanh_net()
     with torch.no_grad():
         model[3].weight[0, 0] = value
-    result = ritz(model, *samples(), SINGLE_PROCESS, 20, seed=0)
+    result = hessian_ritz(model, *samples(), SINGLE_PROCESS, 20, seed=0)
     assert math.isnan(result.min)
     assert math.isnan(result.residual_max)
     assert result.products == 1
@@ -220,13 +222,13 @@ class OnceLayer(nn.Module):
 def test_a_missing_second_derivative_is_an_error() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), OnceLayer(), nn.Tanh(), nn.Linear(4, 3))
     with pytest.raises(PointError, match=r"gates.curvature: needs second derivatives.*turn the"):
-        ritz(model, *samples(), SINGLE_PROCESS, 20, seed=0)
+        hessian_ritz(model, *samples(), SINGLE_PROCESS, 20, seed=0)
 
 
 def test_other_errors_are_raised_unchanged() -> None:
     inputs, labels = samples()
     with pytest.raises(RuntimeError, match="shape"):
-        ritz(tanh_net(), inputs[:, :, :3], labels, SINGLE_PROCESS, 20, seed=0)
+        hessian_ritz(tanh_net(), inputs[:, :, :3], labels, SINGLE_PROCESS, 20, seed=0)
 
 
 CASES: tuple[int | None, ...] = (None, 3)
@@ -236,7 +238,7 @@ def ritz_values(group: Group) -> list[Ritz]:
     torch.manual_seed(0)
     model = tanh_net()
     return [
-        ritz(model, *samples(count), group, 12, seed=1, shards=shards)
+        hessian_ritz(model, *samples(count), group, 12, seed=1, shards=shards)
         for shards in CASES
         for count in (1, 23)
     ]

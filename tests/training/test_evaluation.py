@@ -16,7 +16,7 @@ from flexhpc.config.sections.training import Adam, Gd, Sam, Sgd, Training
 from flexhpc.models import build
 from flexhpc.training import Callbacks, loop
 from flexhpc.training import evaluation as evaluation_module
-from flexhpc.training.budget import epoch_order, sizes_of
+from flexhpc.training.budget import epoch_batch_sizes, epoch_order
 from flexhpc.training.epoch_metrics import SUSPECTS, EpochMetrics, Forgetting
 from flexhpc.training.evaluation import Evaluation, Evaluator
 from flexhpc.training.optimizers import perturb_weights, restore_weights
@@ -25,7 +25,7 @@ from tests.training.helpers import SMALL, probe_data, resume, run, same
 N, EPOCHS = 90, 12
 ADAM = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=150)
 SHORT = ADAM.model_copy(update={"epochs": EPOCHS, "precision": "fp64"})
-EVALUATED = SHORT.model_copy(update={"curves": "looks"})
+EVALUATED = SHORT.model_copy(update={"curves": "evaluation"})
 SAM = SHORT.model_copy(update={"sam": Sam(rho=0.2)})
 GD = Gd(optimizer="gd", lr=0.5, epochs=EPOCHS, precision="fp64")
 CNN = Cnn(family="cnn", width=4, depth=2)
@@ -59,7 +59,7 @@ def test_a_fit_is_detected_in_the_same_epoch_with_both_curves(
     monkeypatch.setattr(evaluation_module, "_ALWAYS_ALL", 10)
     batches = run(training.model_copy(update={"curves": "batches"}), 40, model=model)
     count = len(evaluations)
-    evaluated = run(training.model_copy(update={"curves": "looks"}), 40, model=model)
+    evaluated = run(training.model_copy(update={"curves": "evaluation"}), 40, model=model)
     for key in ("verdict", "epochs", "steps", "cost", "n_errors", "loss"):
         assert getattr(batches, key) == getattr(evaluated, key), key
     np.testing.assert_array_equal(batches.fitted, evaluated.fitted)
@@ -92,7 +92,7 @@ def plain_loop(training: Training, model: Model, n: int) -> tuple[list[float], l
 
     for epoch in range(EPOCHS):
         order = torch.from_numpy(epoch_order(n, data.order_seed, epoch))
-        for ids in order.split(sizes_of(training, n)):
+        for ids in order.split(epoch_batch_sizes(training, n)):
             if training.curves == "batches":
                 evaluate(epoch, ids)
             loss_gradient(net, data.inputs[ids], data.labels[ids])
@@ -101,7 +101,7 @@ def plain_loop(training: Training, model: Model, n: int) -> tuple[list[float], l
                 loss_gradient(net, data.inputs[ids], data.labels[ids])
                 restore_weights(weights, previous)
             update.step()
-        if training.curves == "looks":
+        if training.curves == "evaluation":
             evaluate(epoch, torch.arange(n))
     return losses, errors, events
 

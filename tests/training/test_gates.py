@@ -21,7 +21,7 @@ from flexhpc.config.sections.model import Mlp
 from flexhpc.config.sections.training import Adam, Gd, Sam, Sgd, Soap
 from flexhpc.models import build
 from flexhpc.training import Callbacks, Outcome, train
-from flexhpc.training.gates import Plateau, patience, unstable
+from flexhpc.training.gates import Plateau, is_unstable, patience_in_updates
 from tests.training.helpers import SMALL, probe_data, resume, run, run_with_model, same
 
 SHORT = {"optimizer": "adam", "lr": 3e-3, "epochs": 8, "batch_size": 64}
@@ -227,17 +227,17 @@ def test_a_loss_that_rises_again_is_unstable() -> None:
     ],
 )
 def test_unstable_losses(start: float, losses: list[float], expected: bool) -> None:
-    assert unstable(StabilityGate(), start, losses) is expected
+    assert is_unstable(StabilityGate(), start, losses) is expected
 
 
 def test_patience_is_in_updates() -> None:
     """Not in epochs, of which full-batch GD has many."""
     gate = PlateauGate()
-    assert patience(gate, None, 7) == 1000
-    assert patience(gate, 300, 1) == 150
-    assert patience(gate, 3000, 8) == patience(gate, 3000, 1) == 1000
-    assert patience(gate, 50_000, 8) == 10_000
-    assert patience(PlateauGate(patience=50), 3000, 8) == 400
+    assert patience_in_updates(gate, None, 7) == 1000
+    assert patience_in_updates(gate, 300, 1) == 150
+    assert patience_in_updates(gate, 3000, 8) == patience_in_updates(gate, 3000, 1) == 1000
+    assert patience_in_updates(gate, 50_000, 8) == 10_000
+    assert patience_in_updates(PlateauGate(patience=50), 3000, 8) == 400
     few, many = Plateau(tolerance=1e-3), Plateau(tolerance=1e-3)
     for _ in range(8):
         few.update(1.0, 5, 1)

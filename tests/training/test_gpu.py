@@ -28,7 +28,7 @@ MODELS: dict[str, Model] = {
 SHORT = {"batch_size": 32, "epochs": 15}
 TRAININGS: dict[str, Training] = {
     "adam": Adam(optimizer="adam", lr=1e-2, **SHORT),
-    "evaluated": Adam(optimizer="adam", lr=1e-2, curves="looks", **SHORT),
+    "evaluated": Adam(optimizer="adam", lr=1e-2, curves="evaluation", **SHORT),
     "sgd": Sgd(optimizer="sgd", lr=0.05, **SHORT),
     "gd": Gd(optimizer="gd", lr=0.2, momentum=0.5, epochs=15),
     "shards": Adam(optimizer="adam", lr=1e-2, shards=2, **SHORT),

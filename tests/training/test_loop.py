@@ -31,13 +31,13 @@ TRAININGS: dict[str, Training] = {
     "adamw": AdamW(optimizer="adamw", lr=1e-2, batch_size=32, epochs=40),
     "cosine": Sgd(optimizer="sgd", lr=0.05, batch_size=32, epochs=40, schedule="cosine"),
     "steps": Adam(optimizer="adam", lr=1e-2, batch_size=32, steps=97),
-    "looks": Adam(optimizer="adam", lr=1e-2, batch_size=32, steps=97, curves="looks"),
+    "evaluation": Adam(optimizer="adam", lr=1e-2, batch_size=32, steps=97, curves="evaluation"),
     "fp64": Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=20, precision="fp64"),
     "bf16": Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=20, precision="bf16"),
 }
 
 
-@pytest.mark.parametrize("curves", ["batches", "looks"])
+@pytest.mark.parametrize("curves", ["batches", "evaluation"])
 def test_a_fit_ends_the_training(curves: str) -> None:
     outcome = run(ADAM.model_copy(update={"curves": curves}), 40)
     assert outcome.verdict == "fit"
@@ -50,7 +50,7 @@ def test_a_fit_ends_the_training(curves: str) -> None:
     assert len(outcome.loss_curve) == outcome.epochs
 
 
-@pytest.mark.parametrize("curves", ["batches", "looks"])
+@pytest.mark.parametrize("curves", ["batches", "evaluation"])
 def test_an_improving_training_is_unconverged_at_the_end_of_its_budget(curves: str) -> None:
     outcome = run(ADAM.model_copy(update={"epochs": 15, "curves": curves}), 600)
     assert outcome.verdict == "unconverged"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from flexhpc.analysis.information import most_of_tokens
+from flexhpc.analysis.information import max_token_information
 from flexhpc.config import checked
 from flexhpc.data import load_samples
 from flexhpc.errors import InputError
@@ -20,7 +20,7 @@ from flexhpc.models import build, count_parameters
 from flexhpc.search import Probe
 from flexhpc.store import RunFolder, read
 from flexhpc.training import Callbacks, Group
-from flexhpc.training.losses import cross_entropy, finite, missed
+from flexhpc.training.losses import cross_entropy, has_finite_logits, missed_samples
 from tests.conftest import Cli
 
 SPEC = """\
@@ -51,10 +51,10 @@ def test_loss_and_errors_of_sequences() -> None:
     perfect = functional.one_hot(labels, 8).float().transpose(1, 2)
     perfect[1, :, 2] = 0
     perfect[1, (labels[1, 2] + 1) % 8, 2] = 1
-    assert missed(perfect, labels, 2).tolist() == [False, True, False, False, False]
-    assert not missed(perfect, labels, 3).any()
+    assert missed_samples(perfect, labels, 2).tolist() == [False, True, False, False, False]
+    assert not missed_samples(perfect, labels, 3).any()
     perfect[4, 0, 0] = math.nan
-    assert finite(perfect).tolist() == [True] * 4 + [False]
+    assert has_finite_logits(perfect).tolist() == [True] * 4 + [False]
 
 
 def test_tokens_do_not_depend_on_later_ones(spec: Path) -> None:
@@ -117,8 +117,8 @@ def test_bits_per_parameter_come_from_the_loss(spec: Path, cli: Cli, untracked: 
     assert 0 < row["bits_per_param"] * row["params"] <= max(bits) + 1e-6
     assert row["bits_per_param"] * row["params"] >= 0.8 * max(bits)
     exact = [type(record.probes[0])(**{**vars(record.probes[0]), "n": 10, "loss": 0.0})]
-    assert most_of_tokens(exact, 6, 8).most == pytest.approx(10 * 6 * 3)
-    assert most_of_tokens([], 6, 8) is None
+    assert max_token_information(exact, 6, 8).most == pytest.approx(10 * 6 * 3)
+    assert max_token_information([], 6, 8) is None
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ PROCEDURES = {
         precision="fp32",
         verdict="diverged",
     ),
-    "curves by evaluation": Case(training=f"{TRAINED}, curves: looks", n=200),
+    "curves by evaluation": Case(training=f"{TRAINED}, curves: evaluation", n=200),
     "few suspects": Case(training=TRAINED, n=200),
     "label smoothing": Case(training=f"{TRAINED}, label_smoothing: 0.1"),
     "label smoothing, BatchNorm": Case(f"{CNN}, norm: batch", f"{TRAINED}, label_smoothing: 0.1"),
@@ -147,7 +147,7 @@ PROCEDURES = {
     "tail": Case(training=f"{TRAINED}, batches: tail"),
     "shards": Case(training=f"{TRAINED}, shards: 3"),
     "shards, SAM": Case(CNN, f"{TRAINED}, shards: 3, sam: {{rho: 0.05}}"),
-    "shards, curves by evaluation": Case(training=f"{TRAINED}, shards: 3, curves: looks"),
+    "shards, curves by evaluation": Case(training=f"{TRAINED}, shards: 3, curves: evaluation"),
     "inputs as bytes": Case(CNN, resident_bytes=0),
     "inputs by pixel": Case(data=f"{DIGITS}, standardise: pixel", resident_bytes=0),
 }

@@ -26,8 +26,8 @@ from flexhpc.measuring.probe import choose_device, run_probe
 from flexhpc.search import Estimate, Probe, ProbeResult, advance
 from flexhpc.store import ProbeRecord, history_of
 from flexhpc.training import Callbacks, Group
-from flexhpc.training.budget import sizes_of
-from flexhpc.training.gates import Plateau, patience, unstable
+from flexhpc.training.budget import epoch_batch_sizes
+from flexhpc.training.gates import Plateau, is_unstable, patience_in_updates
 
 HERE = Path(__file__).parent
 DOUBLINGS = np.arange(-5, 6)
@@ -55,7 +55,7 @@ def seen_at(training: Training, probe: ProbeRecord, budget: int) -> tuple[int, i
     Returns:
         The index of the verdict in ``VERDICTS``, the number of updates, and the missed samples.
     """
-    per_epoch = len(sizes_of(training, probe.n))
+    per_epoch = len(epoch_batch_sizes(training, probe.n))
     if probe.verdict == "fit" and probe.steps <= budget:
         return VERDICTS.index("fit"), probe.steps, 0
     gate, plateau = training.gates.plateau, Plateau(tolerance=training.gates.plateau.tolerance)
@@ -68,11 +68,11 @@ def seen_at(training: Training, probe: ProbeRecord, budget: int) -> tuple[int, i
             return VERDICTS.index("diverged"), steps + updates, probe.n
         plateau.update(loss, int(probe.error_curve[epoch]), updates)
         epochs, steps = epochs + 1, steps + updates
-        at_plateau = plateau.updates >= patience(gate, budget, per_epoch)
+        at_plateau = plateau.updates >= patience_in_updates(gate, budget, per_epoch)
     losses = [float(loss) for loss in probe.loss_curve[:epochs]]
     start = max(probe.metrics.get("loss_start", losses[0]), losses[0])
     failure = "not_fit" if at_plateau else "unconverged"
-    if unstable(training.gates.stability, start, losses):
+    if is_unstable(training.gates.stability, start, losses):
         failure = "unstable"
     missed = max(int(probe.error_curve[min(epochs, len(probe.error_curve)) - 1]), 1)
     return VERDICTS.index(failure), steps, missed

@@ -31,8 +31,8 @@ HORIZONTAL_ARROWS = {
     "right": "M1.6,0 L0.5,0.6 L0.5,0.2 L-0.6,0.2 L-0.6,-0.2 L0.5,-0.2 L0.5,-0.6 Z",
     "left": "M-1.6,0 L-0.5,0.6 L-0.5,0.2 L0.6,0.2 L0.6,-0.2 L-0.5,-0.2 L-0.5,-0.6 Z",
 }
-"""Arrow shapes for the bound of a censored value, which point to where the value lies: up and down,
-or right and left."""
+"""Arrow shapes for the bound of a censored value, which point towards the value: up and down, or
+right and left."""
 _TICKS = (
     (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 1.2, 1.5, *range(2, 10)),
     tuple(i / 10 for i in range(10, 100)),
@@ -65,7 +65,7 @@ def chart(
 
     Args:
         layers: layers of the chart; width, height: size of each facet (pixels).
-        data: data of all layers that have none of their own.
+        data: data of the layers that do not specify any.
         facets: values of the field ``facet`` of the data, in order; a single one is not a facet.
     """
     spec: Spec = {"layer": list(layers), "width": width, "height": height}
@@ -144,11 +144,11 @@ class ReportFigure:
 
 
 def start_renderer() -> None:
-    """Start the renderer in advance, which takes as long as rendering ten charts."""
+    """Render an empty chart: the first one takes as long as ten further ones."""
     Chart(chart([], width=1, height=1)).svg()
 
 
-def library() -> str:
+def vega_script() -> str:
     """Return the JavaScript that renders charts in a page (Vega, BSD licence; about 900 kB).
 
     Bundling takes seconds, so the result is stored in the user's cache folder if it is writable.
@@ -193,7 +193,9 @@ def log_axis(title: str, domain: Sequence[float]) -> Spec:
     return {"title": title, "labelExpr": short, "values": shown, "labelOverlap": "greedy"}
 
 
-def spread(values: Mapping[str, float], domain: Sequence[float], height: float) -> dict[str, float]:
+def spread_labels(
+    values: Mapping[str, float], domain: Sequence[float], height: float
+) -> dict[str, float]:
     """Move values on a logarithmic axis apart until their labels do not overlap.
 
     Args:

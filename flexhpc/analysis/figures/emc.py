@@ -21,7 +21,7 @@ from flexhpc.analysis.figures.chart import (
     layer,
     log_axis,
     log_domain,
-    spread,
+    spread_labels,
 )
 from flexhpc.analysis.figures.dodge import Dodge
 from flexhpc.analysis.figures.layout import (
@@ -45,7 +45,7 @@ _MAX_ROWS, _MAX_SEEDS_IN_ROW, _DENSE_HEIGHT = 150, 12, 900
 _SMALL, _LARGE = 26, 55
 """Areas of markers (square pixels): where points are side by side, and otherwise."""
 _LOG_FROM = 8.0
-"""Minimum ratio of the largest to the smallest swept number for a logarithmic axis."""
+"""Minimum ratio of the largest to the smallest swept number for a logarithmic x axis."""
 _TOOLTIP = [
     {"field": field, "type": "nominal"}
     for field in ("point", "EMC", "parameters", "EMC per parameter", "trainings")
@@ -137,7 +137,7 @@ def _curves(
             "kind": "label",
         }
         for facet, curves in ends.items()
-        for name, y in spread(
+        for name, y in spread_labels(
             {name: row["y"] for name, row in curves.items() if name}, y_domain, height
         ).items()
     ]  # fmt: skip
@@ -269,7 +269,7 @@ def _points(encoding: Spec, arrows: Mapping[str, str], *, size: int) -> list[Spe
 def _median_lines(
     points: Sequence[PointStatus], layout: Layout, *, per_parameter: bool
 ) -> list[Row]:
-    """Return the medians over seeds; a new ``piece`` starts where the median is not known."""
+    """Return the medians over seeds; a new ``piece`` starts where the median is unknown."""
     curves: dict[tuple[str, str], list[PointStatus]] = {}
     for status in points:
         curves.setdefault((layout.facet(status), layout.series(status)), []).append(status)

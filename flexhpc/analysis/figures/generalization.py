@@ -16,7 +16,7 @@ from flexhpc.analysis.figures.chart import (
     log_axis,
     log_domain,
 )
-from flexhpc.analysis.generalization import pairs
+from flexhpc.analysis.generalization import label_pairs
 from flexhpc.store.status import PointStatus
 
 
@@ -27,7 +27,7 @@ def generalization_figure(statuses: Sequence[PointStatus]) -> Spec | None:
             "model": pair.name, "family": pair.family, "bound": pair.bound,
             "ratio": math.exp(pair.excess), "test accuracy": round(pair.test_accuracy, 4),
         }
-        for pair in pairs(statuses)
+        for pair in label_pairs(statuses)
     ]  # fmt: skip
     if not rows:
         return None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from flexhpc.config.point import named, plain_text
+from flexhpc.config.point import plain_text, value_phrase
 from flexhpc.store.status import PointStatus
 
 SIZES = ("width", "depth", "scale", "match_params", "dims", "seed")
@@ -50,7 +50,7 @@ class Layout:
 def layout_of(statuses: Sequence[PointStatus]) -> Layout:
     """Choose the layout for the measured points of one or several sweeps."""
     varied = independent_keys(statuses, _varied(statuses))
-    kinds = [key for key in varied if _last(key) not in SIZES]
+    kinds = [key for key in varied if _last_part(key) not in SIZES]
     if _size_varies(statuses, kinds):
         return _split("size", "", kinds, statuses)
     if (by_section := _by_section(statuses)) is not None:
@@ -70,17 +70,17 @@ def _by_section(statuses: Sequence[PointStatus]) -> Layout | None:
     They form curves, for example one per family, if the curve and the size identify each of them;
     otherwise None.
     """
-    expanded = [_expanded(status) for status in statuses]
-    keys = dict.fromkeys(key for values in expanded for key in values if _last(key) != "seed")
+    expanded = [_expanded_keys(status) for status in statuses]
+    keys = dict.fromkeys(key for values in expanded for key in values if _last_part(key) != "seed")
     varied = [key for key in keys if len({plain_text(v.get(key)) for v in expanded}) > 1]
     if not any(key not in status.point.swept for status in statuses for key in varied):
         return None
-    kinds = [key for key in independent_keys(statuses, varied) if _last(key) not in SIZES]
+    kinds = [key for key in independent_keys(statuses, varied) if _last_part(key) not in SIZES]
     if set(kinds) != set(_preferred(kinds)) or not _size_varies(statuses, kinds):
         return None
     layout = _split("size", "", kinds, statuses)
     positions = {
-        str({k: v for k, v in status.point.swept.items() if _last(k) != "seed"}): (
+        str({k: v for k, v in status.point.swept.items() if _last_part(k) != "seed"}): (
             name_of(status, kinds), layout.x(status),
         )
         for status in statuses
@@ -89,7 +89,7 @@ def _by_section(statuses: Sequence[PointStatus]) -> Layout | None:
     return layout if layout.along == "size" and unique else None
 
 
-def _expanded(status: PointStatus) -> dict[str, Any]:
+def _expanded_keys(status: PointStatus) -> dict[str, Any]:
     """Return the swept values of a point by key, with whole sections expanded into their keys."""
     values: dict[str, Any] = {}
     for key, value in status.point.swept.items():
@@ -103,7 +103,7 @@ def _expanded(status: PointStatus) -> dict[str, Any]:
 def _value(status: PointStatus, key: str) -> Any:
     """Return the value of a swept key, or of a key inside a section that is swept as a whole."""
     swept = status.point.swept
-    return swept[key] if key in swept else _expanded(status).get(key)
+    return swept[key] if key in swept else _expanded_keys(status).get(key)
 
 
 def _varied(statuses: Sequence[PointStatus], *, least: int = 2) -> list[str]:
@@ -112,7 +112,7 @@ def _varied(statuses: Sequence[PointStatus], *, least: int = 2) -> list[str]:
     for status in statuses:
         for key, value in status.point.swept.items():
             values.setdefault(key, set()).add(plain_text(value))
-    return [key for key in values if len(values[key]) >= least and _last(key) != "seed"]
+    return [key for key in values if len(values[key]) >= least and _last_part(key) != "seed"]
 
 
 def varied_keys(statuses: Sequence[PointStatus]) -> list[str]:
@@ -121,7 +121,7 @@ def varied_keys(statuses: Sequence[PointStatus]) -> list[str]:
 
 
 def independent_keys(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:
-    """Remove the keys whose value is determined by the value of another key.
+    """Return the keys whose value is not determined by the value of another key.
 
     If ``zip`` gives each optimizer a batch size and a learning rate, the optimizer determines both;
     if it gives some points ``steps`` and the others ``epochs``, neither determines the other. A key
@@ -131,7 +131,7 @@ def independent_keys(statuses: Sequence[PointStatus], keys: Sequence[str]) -> li
     known = {key: [_value(s, key) is not None for s in statuses] for key in keys}
 
     def priority(key: str) -> tuple[bool, ...]:  # of two equivalent keys, the larger one is kept
-        return key in _preferred(keys), _last(key) in SIZES, key.startswith("data.")
+        return key in _preferred(keys), _last_part(key) in SIZES, key.startswith("data.")
 
     kept = list(keys)
     for key in sorted(keys, key=priority):
@@ -146,9 +146,9 @@ def independent_keys(statuses: Sequence[PointStatus], keys: Sequence[str]) -> li
 
 
 def name_of(status: PointStatus, keys: Sequence[str]) -> str:
-    """Format the values of some keys of a point, such as ``random, relu, width 8``."""
+    """Format the values of these keys of a point: ``random, relu, width 8``."""
     values = {key: _value(status, key) for key in keys}
-    return ", ".join(named(key, value) for key, value in values.items() if value is not None)
+    return ", ".join(value_phrase(key, value) for key, value in values.items() if value is not None)
 
 
 def _split(
@@ -157,7 +157,8 @@ def _split(
     kinds: Sequence[str],
     statuses: Sequence[PointStatus],
 ) -> Layout:
-    """Use data keys as facets and the others as colours; rows if there would be too many."""
+    """Return a layout with data keys as facets and other keys as colours; rows if they are too
+    many."""
     facets = tuple(k for k in kinds if k.startswith("data.")) if len(kinds) > 1 else ()
     if len(facets) == len(kinds):
         facets = facets[:-1]
@@ -184,10 +185,10 @@ def _row_group(keys: Sequence[str]) -> tuple[str, ...]:
 
 
 def _preferred(keys: Sequence[str]) -> list[str]:
-    return [key for key in keys if _last(key) in ("labels", "family", "optimizer")]
+    return [key for key in keys if _last_part(key) in ("labels", "family", "optimizer")]
 
 
-def _last(key: str) -> str:
+def _last_part(key: str) -> str:
     return key.split(".")[-1]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flexhpc.analysis.details import Details, of_point
+from flexhpc.analysis.details import Details, point_details
 from flexhpc.analysis.figures.chart import COLOURS, Chart, Spec, chart
 from flexhpc.store.status import PointStatus
 
@@ -19,8 +19,8 @@ _WIDTH, _HEIGHT = 400, 240
 
 
 def fit_chart(status: PointStatus) -> Chart:
-    """Return the chart of P(fit) and training accuracy over n of a point that has a record."""
-    details = of_point(status)
+    """Return the chart of P(fit) and training accuracy over n for a point that has a record."""
+    details = point_details(status)
     why = f" ({details['why']})" if details["why"] else ""
     title = {"text": details["label"], "subtitle": f"EMC {details['emc']}{why}", "anchor": "start"}
     spec = {**fit_spec(), "title": title, "datasets": _datasets(details)}

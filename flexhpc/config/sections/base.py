@@ -18,7 +18,7 @@ LIMIT = "limit"
 id."""
 PRECISION = "precision"
 """Marks a key that decides only how precise an estimate is; not part of a point's id, so the same
-trainings serve every precision."""
+trainings are used for every precision."""
 DATA_SET_NAME = "data_set_name"
 """Marks the name of a data set. It distinguishes data sets whose locations are not part of the
 id."""
@@ -57,12 +57,12 @@ class Section(BaseModel):
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
     aliases: ClassVar[tuple[str, ...]] = ()
-    """Names of a variant, if the annotation of its deciding key does not list them."""
+    """Names of a variant, if the annotation of its discriminator key does not list them."""
     import_path: ClassVar[str] = ""
     """Import path of the variant's implementation, ``module:name``; the base class of the section
     describes its interface."""
-    decided_by: ClassVar[str] = ""
-    """The key that selects this variant, if it is not the section's usual one."""
+    discriminator: ClassVar[str] = ""
+    """The key that selects this variant, if it differs from the section's usual one."""
 
     @classmethod
     def marked(cls, mark: str) -> list[str]:

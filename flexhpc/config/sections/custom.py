@@ -8,7 +8,7 @@ from pydantic import Field
 
 from flexhpc.config.sections.base import FILLED, LIMIT, LOCATION, Count, Problems, Section
 from flexhpc.config.sections.data import Data
-from flexhpc.config.sections.model import Network, unfit_for_json
+from flexhpc.config.sections.model import Network, json_problems
 from flexhpc.config.sections.training import Procedure
 from flexhpc.custom.code import NAME, Code
 from flexhpc.custom.trainer import Trainer
@@ -42,7 +42,7 @@ class CustomCode(Section):
     def check(self) -> Problems:
         """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
-        yield from unfit_for_json("kwargs", self.kwargs, depth=0)
+        yield from json_problems("kwargs", self.kwargs, depth=0)
 
 
 class CustomModel(CustomCode, Network):
@@ -83,7 +83,7 @@ class CustomTrainer(CustomCode, Procedure):
     """A custom trainer: a function that trains on inputs and labels, and returns which samples it
     classified correctly."""
 
-    decided_by: ClassVar[str] = "trainer"
+    discriminator: ClassVar[str] = "trainer"
 
     trainer: Annotated[str, Field(pattern=NAME)]
     """Import path, such as `my_train:fit`, of a module in the folder of the spec or on Python's

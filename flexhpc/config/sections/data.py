@@ -126,7 +126,7 @@ class Data(Section):
         """Check combinations of keys; see :meth:`Section.check`."""
         classes = "classes" in self.model_fields_set
         if self.labels == "corrupted" and self.corruption is None:
-            yield "corruption", "is required with labels: corrupted; give a fraction, as 0.2"
+            yield "corruption", "is required with labels: corrupted; give a fraction, such as 0.2"
         if self.labels != "corrupted" and self.corruption is not None:
             yield "corruption", f"has no effect with labels: {self.labels}; remove it"
         if self.merge == "random" and not classes:
@@ -160,7 +160,7 @@ class Images(Data):
 
 
 class Digits(Images):
-    """The 1,797 8x8 digits that ship with scikit-learn."""
+    """The 1,797 8x8 digits that are included in scikit-learn."""
 
     import_path: ClassVar[str] = "flexhpc.data.synthetic:open_digits"
 

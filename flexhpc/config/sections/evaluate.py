@@ -1,4 +1,4 @@
-"""The ``evaluate`` section: what is measured of a point in addition to its EMC."""
+"""The ``evaluate`` section: measurement of generalization, in addition to the EMC."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from flexhpc.config.sections.base import Count, Problems, Section
 
 
 class Evaluate(Section):
-    """What is measured of a point in addition to its EMC. It changes no EMC and is not part of a
-    point's id.
+    """Measurement of the generalization of each point's model. It changes no EMC and is not part of
+    a point's id.
 
     The model of each point is trained once more, on `n` samples or on the full training set, and
     its accuracy and calibration on the test set are recorded. At interpolation (train accuracy 1)

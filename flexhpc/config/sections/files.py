@@ -8,7 +8,7 @@ from flexhpc.config.sections.base import DATA_SET_NAME, LOCATION
 from flexhpc.config.sections.data import Images
 
 
-class Kept(Images):
+class FileFormat(Images):
     """Keys that all file formats share."""
 
     path: Annotated[str, LOCATION]
@@ -23,7 +23,7 @@ class Kept(Images):
         return True
 
 
-class Arrays(Kept):
+class Arrays(FileFormat):
     """NumPy arrays: a .npz file, or two .npy files, which are memory-mapped. Inputs are images (n,
     channels, height, width) or (n, height, width), or vectors (n, features)."""
 
@@ -44,7 +44,7 @@ class Arrays(Kept):
     """Array of the test labels, by default `y_test`; or a .npy file."""
 
 
-class ImageTable(Kept):
+class ImageTable(FileFormat):
     """Parquet files with images as bytes (PNG, JPEG, ...), or as {bytes, path} like Hugging Face
     stores them."""
 
@@ -64,7 +64,7 @@ class ImageTable(Kept):
     """In a folder, files whose names start with this are the test set."""
 
 
-class HuggingFace(Kept):
+class HuggingFace(FileFormat):
     """A Hugging Face data set, as written by `save_to_disk` (Arrow): images or vectors."""
 
     import_path: ClassVar[str] = "flexhpc.data.hugging_face:open_hugging_face"
@@ -82,7 +82,7 @@ class HuggingFace(Kept):
     """Test split; by default `test` or `validation`, if it exists."""
 
 
-class WebDataset(Kept):
+class WebDataset(FileFormat):
     """Tar files of images and classes, `KEY.jpg` next to `KEY.cls`, in the format of WebDataset."""
 
     import_path: ClassVar[str] = "flexhpc.data.webdataset:open_webdataset"

@@ -36,8 +36,8 @@ class PlateauGate(Gate):
     early."""
 
     mode: Mode = "report"
-    """`report`: record the metric and stop at a plateau. `reject`: also, a failing probe that was
-    still improving is not counted. `off`: train to the end of the budget."""
+    """`report`: record the metric and stop at a plateau. `reject`: in addition, reject failing
+    probes that were still improving. `off`: train to the end of the budget."""
     patience: Count | None = None
     """Epochs without improvement after which training is at a plateau; by default `updates` and
     `share` determine this."""
@@ -48,16 +48,15 @@ class PlateauGate(Gate):
     """Fraction of the budget without improvement after which training is at a plateau. The larger
     of this number and `updates` applies."""
     tolerance: Tolerance = 1e-3
-    """Relative decrease of the lowest training loss that counts as an improvement."""
+    """Minimum relative decrease of the lowest training loss that is an improvement."""
 
 
 class GradientGate(Gate):
     """Whether the gradient of the loss on the whole subset is small at the end of training."""
 
     mode: Mode = "report"
-    """`report`: record the gradient norm at the end of each probe. `reject`: a failing probe with a
-    large norm is not counted. `off`: the gradient is not computed, which saves one pass over the
-    subset."""
+    """`report`: record the gradient norm at the end of each probe. `reject`: reject failing probes
+    with a large norm. `off`: the gradient is not computed, which saves one pass over the subset."""
     tolerance: Tolerance = 0.1
     """Largest gradient norm of a converged probe, relative to the norm at initialisation."""
 
@@ -68,24 +67,24 @@ class CurvatureGate(Gate):
 
     mode: Mode = "off"
     """`report`: record the smallest and largest Ritz value of the Hessian at the end of each
-    failing probe. `reject`: a failing probe with negative curvature is a `saddle` and is not
-    counted."""
+    failing probe. `reject`: a failing probe with negative curvature is a `saddle` and is rejected.
+    """
     tolerance: Tolerance = 1e-3
-    """A Ritz value below minus this fraction of the largest one counts as negative curvature."""
+    """A Ritz value below minus this fraction of the largest one is negative curvature."""
     products: Annotated[int, Field(ge=2, le=10_000)] = 64
     """Maximum number of Hessian-vector products; each costs about two passes over the subset."""
 
 
 class StabilityGate(Gate):
-    """Whether a failing probe ends with a loss well above its lowest one, for example because the
+    """Whether a failing probe ends with a loss well above its minimum, for example because the
     learning rate is too large."""
 
     mode: Mode = "report"
     """`report`: such a probe is `unstable`, which is a failure of the training recipe and not of
-    capacity. `reject`: it is not counted. `off`: the gate does not change the verdict."""
+    capacity. `reject`: it is rejected. `off`: the gate does not change the verdict."""
     given_back: Tolerance = 0.05
-    """Fraction of the decrease of the loss, from initialisation to its lowest value, that may be
-    lost again at the end of training."""
+    """Fraction of the decrease of the loss, from initialisation to its minimum, by which the loss
+    may rise again before the end of training."""
 
 
 class Gates(Section):

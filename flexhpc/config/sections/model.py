@@ -10,7 +10,7 @@ from pydantic import Field
 from flexhpc.config.sections.base import NUISANCE, Count, Problems, Rate, Section
 
 _DEEPEST = 10
-_TRAINED = (
+_PRETRAINED_KEYS = (
     "checkpoint_path",
     "pretrained",
     "pretrained_cfg",
@@ -27,7 +27,8 @@ class Subspace(Section):
     and only z is trained."""
 
     dims: Count
-    """Dimension d of the subspace, which counts as the number of parameters; z starts at zero."""
+    """Dimension d of the subspace, which is the number of parameters of the point; z starts at
+    zero."""
     projection: Literal["dense", "sparse", "kronecker", "fastfood"] = "dense"
     """Type of the fixed random matrix P. Its columns have unit length, exactly or on average."""
 
@@ -113,7 +114,10 @@ class Initialised(Network):
             if not isinstance(self, _Plain):
                 yield "init", "mup is implemented for mlp and cnn only; use another"
             for key in self.reparameterizations:
-                yield "init", f"mup sets learning rates of layers, which {key} does not have"
+                yield (
+                    "init",
+                    f"mup sets a learning rate per layer and cannot be combined with {key}",
+                )
 
 
 class Linear(Initialised):
@@ -228,7 +232,7 @@ class Cnn(_Plain):
             yield "kernel", f"must be odd, not {self.kernel}; use {self.kernel + 1}"
 
 
-class _Attending(Sized):
+class _Transformer(Sized):
     width: Count | None = None
     """Embedding size, a multiple of `heads`; required unless `match_params` is set."""
     heads: Depth
@@ -251,7 +255,7 @@ class _Attending(Sized):
             yield "width", f"{self.width} is not a multiple of heads ({self.heads}); use {near}"
 
 
-class Vit(_Attending):
+class Vit(_Transformer):
     """timm's VisionTransformer."""
 
     import_path: ClassVar[str] = "flexhpc.models.families:vit"
@@ -331,7 +335,7 @@ class Mixer(Sized):
     """Activation function."""
 
 
-class Gpt(_Attending):
+class Gpt(_Transformer):
     """A decoder-only transformer: `depth` timm blocks with causal attention, learned position
     embeddings and an output layer that does not share weights with the embedding."""
 
@@ -365,19 +369,19 @@ class Timm(Network):
     def check(self) -> Problems:
         """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
-        yield from unfit_for_json("kwargs", self.kwargs, depth=0)
+        yield from json_problems("kwargs", self.kwargs, depth=0)
         for key in self.kwargs:
-            if key in _TRAINED:
-                yield f"kwargs.{key}", "loads trained weights, and training starts from scratch"
+            if key in _PRETRAINED_KEYS:
+                yield f"kwargs.{key}", "loads pretrained weights, which is not supported; remove it"
 
 
 class NoModel(Model):
-    """No network: the trainer (`training.trainer`) brings its own model."""
+    """No network: the trainer (`training.trainer`) creates its model."""
 
     family: Literal["none"]
 
 
-def unfit_for_json(key: str, value: Any, depth: int) -> Problems:
+def json_problems(key: str, value: Any, depth: int) -> Problems:
     """Yield (key, problem) for values that JSON cannot represent exactly: infinite numbers and NaN,
     or nesting of more than 10 levels."""
     if depth > _DEEPEST:
@@ -386,7 +390,7 @@ def unfit_for_json(key: str, value: Any, depth: int) -> Problems:
         yield key, f"must be a finite number, not {value}"
     elif isinstance(value, dict):
         for name, inner in value.items():
-            yield from unfit_for_json(f"{key}.{name}", inner, depth + 1)
+            yield from json_problems(f"{key}.{name}", inner, depth + 1)
     elif isinstance(value, list):
         for inner in value:
-            yield from unfit_for_json(key, inner, depth + 1)
+            yield from json_problems(key, inner, depth + 1)

@@ -15,5 +15,5 @@ class Record(Section):
     (Feldman and Zhang 2020, arXiv 2008.03703)."""
     forgetting: bool = False
     """Whether every probe also stores how often each sample of its subset was forgotten:
-    misclassified in training after it was correct the time before (Toneva et al. 2019, arXiv
+    misclassified in training after it had been correct the previous time (Toneva et al. 2019, arXiv
     1812.05159)."""

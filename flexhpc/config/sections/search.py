@@ -62,8 +62,8 @@ class Level(Search):
 
 
 class Bayes(Level):
-    """Bayesian search: choose the probe with the most information per cost, until the 90 % interval
-    is narrow."""
+    """Bayesian search: choose the probe with the highest information per cost, until the 90 %
+    interval is within the tolerance."""
 
     import_path: ClassVar[str] = "flexhpc.search.bayes:POLICY"
     tunes: ClassVar[bool] = True
@@ -77,9 +77,9 @@ class Bayes(Level):
     multiplied by one plus the number of training errors in `eps`, and doubled if keys are
     tuned."""
     at_once: Annotated[int, Field(ge=1, le=8), PRECISION] = 1
-    """Number of probes that are planned together and may run at once, on as many free workers,
-    cores or GPUs (profile: `probes_at_once`), which shortens the search. The cap is checked when
-    all of them have ended."""
+    """Number of probes that are planned together and may run concurrently, on free workers, cores
+    or GPUs (profile: `probes_at_once`), which shortens the search. The cap is checked when all of
+    them have ended."""
 
 
 class Walk(Search):
@@ -106,8 +106,7 @@ class Growth(Walk):
 
     policy: Literal["growth"]
     start: Count = 64
-    """First n that is tried (samples); part of the rule, which gives another EMC from another
-    start."""
+    """First n that is tried (samples). It is part of the rule: the EMC depends on it."""
     growth: Annotated[float, Field(gt=1, le=1000)] = 1.25
     """Factor by which n grows."""
     step: Count | None = None

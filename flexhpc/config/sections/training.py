@@ -37,7 +37,7 @@ class Procedure(Section):
     supports_mup: ClassVar[bool] = False
     """Whether the optimizer supports the learning rates per layer that ``model.init: mup`` sets."""
     matrices_only: ClassVar[bool] = False
-    """Whether the update rule is for matrices only, and vectors use another rule."""
+    """Whether the update rule applies to matrices only; vectors use another rule."""
 
     if TYPE_CHECKING:  # a field of every variant, each with its own default
         epochs: Count | None
@@ -89,9 +89,9 @@ class Training(Procedure):
     )
     """Budget in passes over the subset."""
     unconverged: Literal["report", "extend"] = "report"
-    """Treatment of a probe that is still improving when its budget ends. `report`: it ends with the
-    verdict `unconverged`. `extend`: training continues with twice the budget each time, up to
-    `extend_to` times the initial one."""
+    """Treatment of a failing probe that is still improving when its budget ends. `report`: it ends
+    with the verdict `unconverged`. `extend`: the budget is doubled repeatedly, up to `extend_to`
+    times the initial one."""
     extend_to: Annotated[float, Field(gt=1, le=1e6)] = 8.0
     """Cap of an extended budget, as a multiple of the initial one."""
     schedule: Literal["constant", "cosine"] = "constant"
@@ -111,10 +111,10 @@ class Training(Procedure):
     """Sharpness-aware minimization on top of the optimizer."""
     gates: Gates = Gates()
     """Convergence checks."""
-    curves: Literal["batches", "looks"] = "batches"
+    curves: Literal["batches", "evaluation"] = "batches"
     """Source of the loss and training error of an epoch, which determine plateaus and stability.
     `batches`: the batches of the epoch, each before its update, as a training loop prints them.
-    `looks`: evaluation of the whole subset in eval mode after the epoch, which is slower. With
+    `evaluation`: evaluation of the whole subset in eval mode after the epoch, which is slower. With
     both, whether all samples are fitted is checked after every epoch; with `batches` a few samples
     that were missed late in the epoch are evaluated first."""
     shards: Annotated[int, Field(ge=1, le=1024)] | None = None
@@ -149,7 +149,7 @@ class Training(Procedure):
         if "extend_to" in self.model_fields_set and self.unconverged != "extend":
             yield "extend_to", "has no effect without unconverged: extend; remove it"
         if self.warmup is not None and self.steps is not None and self.warmup >= self.steps:
-            yield "warmup", f"{self.warmup} updates never end within {self.steps} steps; use fewer"
+            yield "warmup", f"must be below steps ({self.steps}), not {self.warmup}"
 
 
 class MiniBatches(Training):

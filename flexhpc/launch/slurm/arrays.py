@@ -13,7 +13,7 @@ from pydantic import Field
 from flexhpc.atomic import write_json
 from flexhpc.errors import PointError
 from flexhpc.launch.slurm.commands import Queue, Queued
-from flexhpc.state_file import read_as
+from flexhpc.state_file import read_state
 from flexhpc.store import RunFolder
 from flexhpc.worker.task import TaskFile
 
@@ -71,13 +71,13 @@ def array_records(run: RunFolder) -> list[ArrayRecord]:
     """Return the records of all arrays of a run, ordered by launch from oldest to newest."""
     records = []
     for path in sorted(run.jobs.glob(f"*/array-*/{_FILE}")):
-        record = read_as(ArrayRecord, path, folder=path.parent)
+        record = read_state(ArrayRecord, path, folder=path.parent)
         if record is not None:
             records.append(record)
     return records
 
 
-def in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, Queued]]:
+def tasks_in_queue(record: ArrayRecord, queue: Queue) -> Iterator[tuple[int, Queued]]:
     """Yield (index, task) for each task of an array that is queued or running."""
     for index in range(record.tasks):
         task = queue.tasks.get((record.job, index)) if record.job is not None else None
@@ -89,7 +89,7 @@ def waiting_points(records: Iterable[ArrayRecord], queue: Queue) -> dict[str, st
     """Return the points of the tasks in the queue, mapped to what each point waits for."""
     waiting: dict[str, str] = {}
     for record in records:
-        queued = list(in_queue(record, queue))
+        queued = list(tasks_in_queue(record, queue))
         points = record.points() if queued else []
         for index, task in queued:
             reason = "its task has started" if task.state == "RUNNING" else task.reason

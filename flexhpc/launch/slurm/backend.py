@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from flexhpc.atomic import locked
+from flexhpc.atomic import file_lock
 from flexhpc.errors import InputError
 from flexhpc.launch.profile import SlurmProfile
 from flexhpc.launch.slurm.arrays import (
     array_records,
-    in_queue,
+    tasks_in_queue,
     waiting_points,
 )
 from flexhpc.launch.slurm.chunks import divide_into_arrays
@@ -40,8 +40,8 @@ class SlurmBackend:
         launch: folder of this launch, with the task file.
         profile: the resources to request.
         container: container of the tasks; None to run without one.
-        interrupted: returns whether the user has asked to stop; polled between submissions and
-            while the controller does not respond.
+        interrupted: returns whether the user requested a stop; polled between submissions and while
+            the controller does not respond.
 
     Raises:
         InputError: SLURM or the container cannot be used here, their versions of Python or flexhpc
@@ -107,7 +107,7 @@ class SlurmBackend:
         """
         now = time.monotonic()
         for record in self.records:
-            for index, task in in_queue(record, queue):
+            for index, task in tasks_in_queue(record, queue):
                 name = f"{record.job}_{index}"
                 count, last = self._released.get(name, (0, -1e9))
                 if task.failed_launch and count < _RELEASES and now - last > _BETWEEN_RELEASES:
@@ -157,7 +157,7 @@ class SlurmBackend:
         if self.unavailable or time.monotonic() - self._submitted < _BETWEEN_SUBMISSIONS:
             return False
         try:
-            with locked(self.run.jobs / ".submit.lock"):
+            with file_lock(self.run.jobs / ".submit.lock"):
                 self._update(self.slurm.queue())
                 return self._submit([point for point in points if point not in self._covered])
         except NoAnswer as error:
@@ -165,7 +165,11 @@ class SlurmBackend:
             return False
         except Rejected as error:
             if not self._covered:
-                hint = "; a limit on submitted jobs? then set max_array" if _limit(error) else ""
+                hint = (
+                    "; a limit on submitted jobs? then set max_array"
+                    if _is_job_limit(error)
+                    else ""
+                )
                 raise InputError(f"SLURM rejected the job: {error}{hint}") from None
             self.unavailable = f"SLURM rejects more jobs for now: {error}"
             return False
@@ -175,7 +179,7 @@ class SlurmBackend:
     def _submit(self, points: Sequence[str]) -> bool:
         throttle, queue = self.profile.throttle, self._queue
         if throttle is not None and queue is not None:
-            throttle -= sum(r.throttle for r in self.records if any(in_queue(r, queue)))
+            throttle -= sum(r.throttle for r in self.records if any(tasks_in_queue(r, queue)))
             if throttle < 1:
                 return False
         task = TaskFile.read(self.launch / "task.json")
@@ -227,5 +231,5 @@ def array_limit(slurm: Slurm, profile: SlurmProfile) -> int:
     return size if profile.max_array is None else min(size, profile.max_array)
 
 
-def _limit(error: Rejected) -> bool:
+def _is_job_limit(error: Rejected) -> bool:
     return any(word in str(error) for word in ("limit", "Limit", "QOSMax", "AssocMax"))

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from flexhpc.errors import InputError
-from flexhpc.versions import python_version, source
+from flexhpc.versions import python_version, source_hash
 
 _WITHIN = 30.0
 _START_WITHIN = 600.0
@@ -129,10 +129,11 @@ class Slurm:
             reason = " ".join(" ".join(lines).split()) or f"exit status {done.returncode}"
             raise InputError(f"profile: {setting}: does not start: {reason[:600]}")
         versions = lines[-1].split()
-        ours = [python_version(), version("flexhpc"), source()]
+        ours = [python_version(), version("flexhpc"), source_hash()]
         if versions != ours:
             raise InputError(
-                f"profile: {setting}: has {_named(versions)}, not {_named(ours)}; {advice}"
+                f"profile: {setting}: has {_versions_text(versions)}, not {_versions_text(ours)}; "
+                f"{advice}"
             )
 
     def max_array_size(self) -> int:
@@ -227,7 +228,7 @@ _VERSIONS = """
 import sys, importlib.metadata as m
 sys.path = [path for path in sys.path if path]
 try:
-    from flexhpc.versions import source
+    from flexhpc.versions import source_hash as source
 except ImportError:
     source = str
 try:
@@ -238,7 +239,7 @@ print("%d.%d" % sys.version_info[:2], flexhpc, source())
 """
 
 
-def _named(versions: Sequence[str]) -> str:
+def _versions_text(versions: Sequence[str]) -> str:
     python, flexhpc, *source = versions
     if flexhpc == "-":
         return f"Python {python} without flexhpc"

@@ -23,7 +23,7 @@ from flexhpc.config.sections.custom import CustomCode
 from flexhpc.errors import InputError
 from flexhpc.launch.profile import Container, SlurmProfile
 from flexhpc.launch.slurm.commands import Slurm
-from flexhpc.versions import source
+from flexhpc.versions import source_hash
 
 _SCRIPT = "container.sh"
 _BODY = Path(__file__).with_suffix(".sh")
@@ -103,7 +103,7 @@ class TaskContainer:
             "digest": self.image.digest,
             "identity": self.image.identity,
             "mark": self.image.mark,
-            "source": source(),
+            "source": source_hash(),
             "work": str(self.work),
             "runtime": self.container.runtime,
         }

@@ -14,7 +14,7 @@ from flexhpc.store.status import PointStatus
 _ASK_EVERY = 5.0
 
 
-def queued(statuses: Sequence[PointStatus], waiting: Mapping[str, str]) -> list[PointStatus]:
+def mark_queued(statuses: Sequence[PointStatus], waiting: Mapping[str, str]) -> list[PointStatus]:
     """Mark the points that wait in the queue as queued.
 
     Args:
@@ -50,7 +50,7 @@ class QueueStatus:
         if idle and time.monotonic() - self._polled >= _ASK_EVERY:
             self._ask()
             self._polled = time.monotonic()
-        return queued(statuses, self._waiting)
+        return mark_queued(statuses, self._waiting)
 
     def _ask(self) -> None:
         records = array_records(self.run)

@@ -15,15 +15,15 @@ from typing import Any
 import submitit
 from submitit.core.utils import DelayedSubmission
 
-from flexhpc.launch.profile import SlurmProfile, option
+from flexhpc.launch.profile import SlurmProfile, option_name
 from flexhpc.worker.entry import Task
 from flexhpc.worker.environment import DEADLINE
 from flexhpc.worker.signals import EXIT_PEER_LOST, EXIT_REQUEUE
 
 PICKLE = "task.pkl"
-_FOR_EVER = 10**9
+_NO_TIMEOUT = 10**9
 _STOPS = 10
-"""How often in a row a task may be stopped before it has claimed a point."""
+"""Maximum number of consecutive stops of a task before it has claimed a point."""
 
 
 class _Executor(submitit.SlurmExecutor):
@@ -81,7 +81,11 @@ def batch_script(
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}"],
         "additional_parameters": {
             "requeue": True,
-            **{option(key): value for key, value in profile.sbatch.items() if value is not False},
+            **{
+                option_name(key): value
+                for key, value in profile.sbatch.items()
+                if value is not False
+            },
         },
     }
     executor.update_parameters(**parameters)
@@ -97,7 +101,7 @@ def write_pickle(folder: Path, task: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     delayed = DelayedSubmission(Task(str(task)))
-    delayed.set_timeout(_FOR_EVER, 0)
+    delayed.set_timeout(_NO_TIMEOUT, 0)
     delayed.dump(folder / PICKLE)
 
 
@@ -111,7 +115,7 @@ def _lines_before_srun(folder: Path, profile: SlurmProfile) -> list[str]:
     limit = profile.time_limit
     return [
         *([f"export {DEADLINE}=$(( $(date +%s) + {limit * 60} ))"] if limit is not None else []),
-        "set +e",  # undo one of a setup line: the script must survive to requeue
+        "set +e",  # a setup line may have set -e, which would prevent the requeue
         "export SLURM_EXPORT_ENV=ALL",  # undo sbatch --export: srun must pass on the variables
         'me="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"',
         f'mine={shlex.quote(str(folder))}/"$me"',

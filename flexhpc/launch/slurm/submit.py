@@ -142,7 +142,7 @@ def dry_run(
     """Return the batch scripts that would be submitted; nothing is written.
 
     With a container, the script that enters it comes first. Job names differ from those of a real
-    submission, and placeholders stand for the ids of the jobs to wait for.
+    submission, and the ids of jobs to wait for are placeholders.
     """
     scripts = [] if container is None else [container.script()]
     for number, chunk in enumerate(chunks):
