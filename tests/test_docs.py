@@ -26,13 +26,11 @@ BEFORE = {
     "flexhpc unpack FILE": "flexhpc pack runs/small",
     "python bench/perceptron_shortfall.py RUN PLOT":
         "flexhpc sweep perceptron --set data.dims=[8,16] --set training.epochs=[30]",
-    "python -m bench.search.side_by_side RUN": "flexhpc sweep fashion_width --set model.width=[4]",
 }  # fmt: skip
 """What makes the run, or the file, that a command reads."""
 
 MEANT = {
     "perceptron_shortfall.py RUN PLOT": "perceptron_shortfall.py runs/perceptron plot.png",
-    "side_by_side RUN": "side_by_side runs/fashion_width",
     "SPEC": "small.yaml", "SPEC=...": "SPEC=small.yaml", "sweep ...": "sweep small.yaml",
     "SPEC=sweeps/quickstart.yaml": "SPEC=small.yaml", "sweep quickstart": "sweep small.yaml",
     "compare RUN": "compare runs/small --by model.width",
