@@ -15,7 +15,7 @@ from flexhpc.custom.trainer import TrainerCall, TrainerResult, train
 from flexhpc.errors import Interrupted, PointError
 from flexhpc.training import Callbacks, Group, Outcome
 
-UNSUPPORTED = "no gates, no giving up early, no curves, no checkpoint inside a probe"
+UNSUPPORTED = "no gates, no curves, no checkpoint inside a probe"
 """Features that custom trainers do not support; stored in the record of each probe."""
 _POLL_EVERY, _REPORT_EVERY = 0.05, 1.0
 _GRACE = 10.0

@@ -369,8 +369,8 @@ class Syncer:
 def _name_of(number: int, probe: ProbeSummary) -> str:
     """Return the run name of a probe: number, n and verdict, as ``07 n=185 not_fit``."""
     repeat = f" #{probe.repeat}" if probe.repeat else ""
-    refused = ", refused" if probe.rejected else ""
-    return f"{number:02d} n={probe.n}{repeat} {probe.verdict}{refused}"
+    rejected = ", rejected" if probe.rejected else ""
+    return f"{number:02d} n={probe.n}{repeat} {probe.verdict}{rejected}"
 
 
 def _evaluation_settings(record: PointRecord) -> str:
