@@ -16,7 +16,7 @@ from tests.conftest import REPOSITORY
 
 COST = re.compile(
     r"^# Cost: (?P<points>\d+) points(, at most (?P<bound>\d\.\de\d+) sample passes\.|"
-    r"; some train until they converge, so no bound is known ahead\.)$",
+    r"; some train until they converge, so the cost has no known bound\.)$",
     re.MULTILINE,
 )
 LINK = re.compile(r"\]\(\.\./(?P<path>sweeps/\w+\.yaml)\) \((?P<bound>\d\.\de\d+)\)")
