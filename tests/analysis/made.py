@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,18 +24,23 @@ BISECTION = "{policy: bisection, start: 16}"
 BAYES = "{policy: bayes, start: 16}"
 
 
-def points(folder: Path, search: str = BISECTION, data: str = "labels: random") -> list[Point]:
-    """Return two points, of width 4 and 8."""
+def points_of(folder: Path, text: str) -> list[Point]:
+    """Return the points of a spec without its name."""
     spec = folder / "made.yaml"
-    spec.write_text(
-        f"name: made\nfixed:\n  data: {{source: digits, {data}}}\n"
-        f"  model: {{family: mlp, depth: 1}}\n  search: {search}\ngrid:\n  model.width: [4, 8]\n"
-    )
+    spec.write_text(f"name: made\n{text}")
     return checked(spec)[1]
 
 
+def points(folder: Path, search: str = BISECTION, data: str = "labels: random") -> list[Point]:
+    """Return two points, of width 4 and 8."""
+    return points_of(
+        folder,
+        f"fixed:\n  data: {{source: digits, {data}}}\n"
+        f"  model: {{family: mlp, depth: 1}}\n  search: {search}\ngrid:\n  model.width: [4, 8]\n",
+    )
+
+
 def summary(outcome: Outcome, repeat: int = 0, **changes: Any) -> ProbeSummary:
-    """Return a finished probe."""
     n, missed = outcome[:2]
     verdict = outcome[2] if len(outcome) == 3 else ("not_fit" if missed else "fit")
     values = {
@@ -45,14 +52,12 @@ def summary(outcome: Outcome, repeat: int = 0, **changes: Any) -> ProbeSummary:
 
 
 def status(
-    point: Point, outcomes: Sequence[Outcome], *, n_limit: int = 1000, **header: Any
-) -> PointStatus:
+    point: Point, outcomes: Sequence[Outcome], *, n_limit: int = 1000, seconds: float = 1.0,
+    **header: Any,
+) -> PointStatus:  # fmt: skip
     """Return where a point stands after these probes, with the estimate that its search has."""
-    seen: dict[int, int] = {}
-    probes = []
-    for outcome in outcomes:
-        probes.append(summary(outcome, seen.get(outcome[0], 0)))
-        seen[outcome[0]] = seen.get(outcome[0], 0) + 1
+    repeats: dict[int, itertools.count[int]] = defaultdict(itertools.count)
+    probes = [summary(each, next(repeats[each[0]]), seconds=seconds) for each in outcomes]
     values = {
         "point": point.canonical, "point_id": point.id, "params": 100, "data_fingerprint": "f",
         "n_total": 1797, "n_limit": n_limit, "conflicts": 0, "unfittable": 0, "classes": 10,
@@ -71,7 +76,6 @@ def status(
 
 
 PLANTED = """\
-name: planted
 fixed:
   data: {source: fashion_mnist, labels: random}
   model: {family: mlp, depth: 1}
@@ -85,9 +89,7 @@ LIMIT = 60_000
 
 def planted_points(folder: Path, seeds: int) -> list[Point]:
     """Return points of two activations, three widths and some seeds."""
-    path = folder / "planted.yaml"
-    path.write_text(f"{PLANTED}  seed: {list(range(seeds))}\n")
-    return checked(path)[1]
+    return points_of(folder, f"{PLANTED}  seed: {list(range(seeds))}\n")
 
 
 def measured(

@@ -19,12 +19,12 @@ from flexhpc.analysis.comparison import (
 from flexhpc.analysis.comparison import effects_of as undecided
 from flexhpc.analysis.likelihood import LOG_EMC, LOG_RATIO, is_open, likelihood_of, ratio_likelihood
 from flexhpc.analysis.scaling_law import power_laws
-from flexhpc.config import Point, checked
+from flexhpc.config import Point
 from flexhpc.config.sections.compare import Compare
 from flexhpc.errors import InputError
 from flexhpc.search.fit_curve import posterior
 from flexhpc.store.status import PointStatus, with_run_name
-from tests.analysis.made import measured, planted_points, status, sweep_of
+from tests.analysis.made import measured, planted_points, points_of, status, sweep_of
 from tests.analysis.made import points as two_points
 from tests.command import succeeded
 from tests.conftest import FULL, Cli
@@ -32,6 +32,13 @@ from tests.conftest import FULL, Cli
 
 def effects(*given: object) -> list[Effect]:
     return with_verdicts(undecided(*given))
+
+
+def effect_of(**values: object) -> Effect:
+    return Effect(
+        by="k", value="a", baseline="b", within={}, pairs=2, bounds=0, unpaired=0, level=0.9,
+        **values,
+    )  # fmt: skip
 
 
 TIMES = 200 if FULL else 8
@@ -61,14 +68,8 @@ def truth(ratio: float, base: float = 25.0) -> object:
         ((), False, ""),
     ],
 )
-def test_it_is_said_where_the_order_turns(
-    singles: tuple[float, ...], growing: bool, said: str
-) -> None:
-    effect = Effect(
-        by="k", value="a", baseline="b", within={}, pairs=2, bounds=0, unpaired=0, level=0.9,
-        singles=singles, growing=growing,
-    )  # fmt: skip
-    assert effect.turns == said
+def test_changes_of_the_order(singles: tuple[float, ...], growing: bool, said: str) -> None:
+    assert effect_of(singles=singles, growing=growing).turns == said
 
 
 WORLDS = {
@@ -114,18 +115,16 @@ def test_two_seeds_decide_nothing_that_is_not_there(tmp_path: Path) -> None:
 def test_bounds_enter_as_bounds(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     points = planted_points(tmp_path, 2)
-    swept = {"tanh": 5000.0, "relu": 100.0}
-    one_side = [
-        measured(
-            p, swept[p.swept["model.activation"]], rng, limit=300 if "tanh" in p.label else 9999
-        )
-        for p in points
-    ]
+    emc_and_limit = {"tanh": (5000.0, 300), "relu": (100.0, 9999)}
+    one_side = []
+    for p in points:
+        emc, limit = emc_and_limit[p.swept["model.activation"]]
+        one_side.append(measured(p, emc, rng, limit=limit))
     (found,) = effects(one_side, BY)
     assert (found.high, found.verdict) == (None, "larger")
     assert 2 < found.low < 4.5, "every training on all 300 samples fitted"
     assert found.ratio_text.startswith(">= ")
-    (turned,) = effects(one_side, replace_baseline("tanh"))
+    (turned,) = effects(one_side, Compare(by="model.activation", baseline="tanh"))
     assert (turned.low, turned.verdict) == (None, "smaller")
     assert turned.high == pytest.approx(1 / found.low, rel=0.05)
     both = [measured(p, 5000.0, rng, limit=300) for p in points]
@@ -133,10 +132,6 @@ def test_bounds_enter_as_bounds(tmp_path: Path) -> None:
     assert (found.pairs, found.bounds, found.verdict) == (6, 6, "not decided")
     assert found.ratio_text == ""
     assert "both are bounds" in found.verdict_text
-
-
-def replace_baseline(value: str) -> Compare:
-    return Compare(by="model.activation", baseline=value)
 
 
 def test_a_ratio_is_that_of_posterior_draws(tmp_path: Path) -> None:
@@ -174,13 +169,7 @@ def test_verdicts_are_corrected_for_the_number_of_comparisons() -> None:
     for wrong, expected in (
         ((0.006, 0.02, 0.0065, 0.9), (True, False, True, False)), ((0.02, 0.023), (False, False)),
     ):  # fmt: skip
-        compared = [
-            Effect(
-                by="k", value="a", baseline="b", within={}, pairs=2, bounds=0, unpaired=0,
-                level=0.9, chance=1 - p / 2,
-            )
-            for p in wrong
-        ]  # fmt: skip
+        compared = [effect_of(chance=1 - p / 2) for p in wrong]
         verdicts = [effect.verdict for effect in with_verdicts(compared)]
         assert verdicts == ["larger" if passed else "not decided" for passed in expected]
     assert with_verdicts([]) == []
@@ -188,23 +177,20 @@ def test_verdicts_are_corrected_for_the_number_of_comparisons() -> None:
 
 def test_what_goes_with_a_value_alone_parts_no_pair(tmp_path: Path) -> None:
     """Optimizers with a rate of their own are compared; what else differs must be equal."""
-    spec = tmp_path / "zipped.yaml"
-    spec.write_text(
-        "name: zipped\nfixed:\n  data: {source: digits, labels: random}\n"
-        "  model: {family: mlp, depth: 1}\n"
+    zipped = points_of(
+        tmp_path,
+        "fixed:\n  data: {source: digits, labels: random}\n  model: {family: mlp, depth: 1}\n"
         "zip:\n  - {training.optimizer: [sgd, adam], training.lr: [0.05, 0.001]}\n"
-        "grid:\n  model.width: [4, 8]\n  seed: [0, 1]\n"
+        "grid:\n  model.width: [4, 8]\n  seed: [0, 1]\n",
     )
     rng = np.random.default_rng(1)
-    some = [measured(p, 50.0 * p.swept["model.width"], rng) for p in checked(spec)[1]]
+    some = [measured(p, 50.0 * p.swept["model.width"], rng) for p in zipped]
     (found,) = effects(some, Compare(by="training.optimizer"))
     assert (found.value, found.baseline, found.pairs, found.unpaired) == ("adam", "sgd", 4, 0)
     (found,) = effects(some[1:], Compare(by="training.optimizer"))
     assert found.pairs + found.unpaired in (3, 4)
-    assert [e.pairs for e in effects(some, Compare(by="training.optimizer", within=["seed"]))] == [
-        2,
-        2,
-    ]
+    within = Compare(by="training.optimizer", within=["seed"])
+    assert [effect.pairs for effect in effects(some, within)] == [2, 2]
     with pytest.raises(InputError, match=r"training\.lrr: no point has this key; swept are"):
         effects(some, Compare(by="training.lrr"))
     with pytest.raises(InputError, match=r"no point has training\.optimizer gd as a baseline"):
@@ -336,15 +322,14 @@ def test_what_is_not_measured_yet_pairs_with_nothing(tmp_path: Path) -> None:
 
 
 def test_growth_and_mappings_are_compared(tmp_path: Path) -> None:
-    spec = tmp_path / "g.yaml"
-    spec.write_text(
-        "name: g\nfixed:\n  data: {source: digits, labels: random}\n"
+    points = points_of(
+        tmp_path,
+        "fixed:\n  data: {source: digits, labels: random}\n"
         "  model: {family: mlp, depth: 1, width: 4}\n"
         "  search: {policy: growth, start: 16, growth: 2}\ngrid:\n  training:\n"
         "    - {optimizer: sgd, steps: 200, lr: 0.1}\n"
-        "    - {optimizer: sgd, steps: 200, lr: 0.1, weight_decay: 0.01}\n"
+        "    - {optimizer: sgd, steps: 200, lr: 0.1, weight_decay: 0.01}\n",
     )
-    points = checked(spec)[1]
     some = [status(p, [(16, 0), (32, 0), (64, 3 + i)], params=100) for i, p in enumerate(points)]
     asked = Compare(by="training", baseline={"optimizer": "sgd", "steps": 200, "lr": 0.1})
     for given in (asked, Compare(by="training"), Compare(by="training", baseline="sgd")):

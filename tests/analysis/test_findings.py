@@ -26,10 +26,10 @@ from flexhpc.analysis.generalization import (
 from flexhpc.analysis.information import label_information, max_label_information
 from flexhpc.analysis.report import write_report
 from flexhpc.analysis.results import row_of
-from flexhpc.config import Point, checked
+from flexhpc.config import Point
 from flexhpc.search import ProbeResult
 from flexhpc.store.status import PointStatus
-from tests.analysis.made import points, status
+from tests.analysis.made import points, points_of, status
 from tests.analysis.test_reasons import ALL_FIT, NONE_FIT
 
 
@@ -120,8 +120,8 @@ def some_pairs(count: int, slope: float, noise: float) -> list[Pair]:
     return [pair(x, y, int(p)) for x, y, p in zip(excess, accuracy, sizes, strict=True)]
 
 
-def test_correlations_agree_with_scipy_and_turn_sign_for_the_gap() -> None:
-    found = some_pairs(30, 0.1, 0.05)
+def test_correlations_agree_with_scipy_and_ignore_bounds() -> None:
+    found = some_pairs(12, 0.1, 0.05)
     x, y = [p.excess for p in found], [p.test_accuracy for p in found]
     lines = {line.name: line for line in correlations(found, "test_accuracy")}
     assert lines["Pearson"].value == pytest.approx(stats.pearsonr(x, y).statistic)
@@ -129,9 +129,14 @@ def test_correlations_agree_with_scipy_and_turn_sign_for_the_gap() -> None:
     assert lines["Kendall"].value == pytest.approx(stats.kendalltau(x, y).statistic)
     for line in lines.values():
         assert line.lower <= line.value <= line.upper
-    gap = {line.name: line for line in correlations(found, "gap")}
+    wild = [replace(pair(9.0, 0.01 * i, 10**i), bound="lower") for i in range(1, 9)]
+    gap = {line.name: line for line in correlations([*wild, *found], "gap")}
     for name, line in lines.items():
         assert gap[name].value == pytest.approx(-line.value)
+    assert uncensored_pairs([*wild, *found]) == found
+    assert pairs_by_family([*wild, *found]) == pairs_by_family(found)
+    assert pairs_by_family(wild) == {}
+    assert correlations(wild, "gap") == []
 
 
 def test_an_effect_of_size_alone_vanishes_given_size() -> None:
@@ -169,28 +174,17 @@ def test_a_correlation_that_is_nothing_without_one_model_is_said_to_be_so() -> N
     lines = correlations([*same, pair(3.0, 0.95, 500)], "test_accuracy")
     assert lines[0].value > 0.9
     assert {line.without_text for line in lines} == {"not defined"}
-    few = correlations(some_pairs(MIN_PAIRS, 0.1, 0.1), "gap")
-    assert {line.without_text for line in few} == {"not defined"}, "three models are too few"
 
 
 def test_few_models_or_constant_values_give_no_correlation() -> None:
     assert correlations(some_pairs(MIN_PAIRS - 1, 0.1, 0.1), "gap") == []
-    assert len(correlations(some_pairs(MIN_PAIRS, 0.1, 0.1), "gap")) == 4
+    few = correlations(some_pairs(MIN_PAIRS, 0.1, 0.1), "gap")
+    assert len(few) == 4
+    assert {line.without_text for line in few} == {"not defined"}, "three models are too few"
     same_gap = [replace(p, gap=0.0, params=100) for p in some_pairs(8, 0.1, 0.05)]
     assert correlations(same_gap, "gap") == []
     names = {line.name for line in correlations(same_gap, "test_accuracy")}
     assert names == {"Pearson", "Spearman", "Kendall"}
-
-
-def test_bounds_are_left_out_of_every_correlation() -> None:
-    found = some_pairs(30, 0.1, 0.05)
-    wild = [replace(pair(9.0, 0.01 * i, 10**i), bound="lower") for i in range(1, 9)]
-    for outcome in ("test_accuracy", "gap"):
-        assert correlations([*wild, *found], outcome) == correlations(found, outcome)
-    assert uncensored_pairs([*wild, *found]) == found
-    assert pairs_by_family([*wild, *found]) == pairs_by_family(found)
-    assert pairs_by_family(wild) == {}
-    assert correlations(wild, "gap") == []
 
 
 def evaluated(point: Point, outcomes: list[tuple[int, int]], params: int) -> PointStatus:
@@ -240,14 +234,14 @@ def test_which_side_of_a_ratio_is_bounded(
 
 @pytest.mark.parametrize("exact_ones", [2, 6])
 def test_the_report_counts_the_pairs_that_are_left_out(exact_ones: int, tmp_path: Path) -> None:
-    spec = tmp_path / "spec.yaml"
-    spec.write_text(
-        "name: x\nfixed:\n  data: {source: digits}\n  model: {family: mlp, depth: 1}\n"
+    swept = points_of(
+        tmp_path,
+        "fixed:\n  data: {source: digits}\n  model: {family: mlp, depth: 1}\n"
         "  search: {policy: bisection, start: 16}\ngrid:\n  model.width: [1, 2, 3, 4, 5, 6, 7, 8]\n"
-        "  data.labels: [original, random]\n"
+        "  data.labels: [original, random]\n",
     )
     statuses = []
-    for point in checked(spec)[1]:
+    for point in swept:
         true = point.data.labels == "original"
         fits = true and point.model.width > exact_ones
         top = [(16, 0), (32, 0), (64, 5 + point.model.width), (45, 3), (38, 2), (35, 1), (33, 1)]
@@ -273,13 +267,13 @@ def test_correlations_within_a_family_and_pooled() -> None:
 
 def some_statuses(tmp_path: Path) -> list[SimpleNamespace]:
     """Two models of three seeds, with original and with random labels."""
-    path = tmp_path / "spec.yaml"
-    path.write_text(
-        "name: x\nfixed:\n  data: {source: mnist}\n  model: {family: mlp}\ngrid:\n"
-        "  model.width: [4, 8]\n  data.labels: [original, random]\n  seed: [0, 1, 2]\n"
+    swept = points_of(
+        tmp_path,
+        "fixed:\n  data: {source: mnist}\n  model: {family: mlp}\ngrid:\n"
+        "  model.width: [4, 8]\n  data.labels: [original, random]\n  seed: [0, 1, 2]\n",
     )
     statuses = []
-    for point in checked(path)[1]:
+    for point in swept:
         true = point.data.labels == "original"
         emc = (1000 if true else 100) * (point.seed + 1)
         header = SimpleNamespace(params=point.model.width * 100)

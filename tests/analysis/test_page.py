@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ from axe_playwright_python.sync_playwright import Axe
 
 from flexhpc.analysis.answer import answer
 from flexhpc.analysis.details import script_json
-from flexhpc.analysis.figures.chart import Chart, spread_labels
+from flexhpc.analysis.figures.chart import Chart
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.layout import layout_of
 from flexhpc.analysis.report import write_report
-from flexhpc.config import checked
 from flexhpc.store.status import PointStatus, StatusReader, open_run
-from tests.analysis.made import BAYES, status, summary
+from tests.analysis.made import BAYES, points_of, status, summary
 from tests.conftest import Cli
 
 SLOW = 120_000
@@ -34,35 +33,32 @@ def swept(
     """Points of a grid; each fits what is given for it, in turn, and one more fails."""
     keys = {"width": "model.width", "activation": "model.activation", "labels": "data.labels",
             "lr": "training.lr", "seed": "seed"}  # fmt: skip
-    spec = folder / "made.yaml"
     lines = "".join(f"  {keys[key]}: {values}\n".replace("'", "") for key, values in grid.items())
-    spec.write_text(
-        f"name: made\nfixed:\n  data: {{source: digits}}\n  model: {{family: mlp, width: 4}}\n"
-        f"  training: {{optimizer: adam}}\n  search: {BAYES}\ngrid:\n{lines}"
+    points = points_of(
+        folder,
+        "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
+        f"  training: {{optimizer: adam}}\n  search: {BAYES}\ngrid:\n{lines}",
     )
-    points = checked(spec)[1]
     return [
-        status(point, [(n // 2, 0), (n, 0), (n + 1, 1)], params=params[i % len(params)])
-        for i, (point, n) in enumerate(
-            zip(points, [outcomes[i % len(outcomes)] for i in range(len(points))], strict=True)
-        )
+        status(point, [(n // 2, 0), (n, 0), (n + 1, 1)], params=size)
+        for point, n, size in zip(points, cycle(outcomes), cycle(params), strict=False)
     ]
 
 
 def test_words_that_others_use_as_well_are_named(tmp_path: Path) -> None:
     """As random, of labels or of merged classes; what has no value of its own is plain."""
-    spec = tmp_path / "made.yaml"
-    spec.write_text(
-        "name: made\nfixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
+    zipped = points_of(
+        tmp_path,
+        "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
         f"  training: {{optimizer: adam}}\n  search: {BAYES}\nzip:\n"
         "  - data.labels: [original, original, original, random, random]\n"
         "    data.merge: [random, null, null, null, null]\n"
         "    data.classes: [2, null, null, 2, 5]\n"
-        "    data.class_map: [null, [0, 1, 0, 1, 0, 1, 0, 1, 0, 1], null, null, null]\n"
+        "    data.class_map: [null, [0, 1, 0, 1, 0, 1, 0, 1, 0, 1], null, null, null]\n",
     )
     some = [
         status(point, [(n // 2, 0), (n, 0), (n + 1, 1)])
-        for point, n in zip(checked(spec)[1], (90, 80, 30, 20, 10), strict=True)
+        for point, n in zip(zipped, (90, 80, 30, 20, 10), strict=True)
     ]
     rows = {row["row"] for row in emc_figure(some)["data"]["values"]}
     assert "original, merge random, classes 2" in rows
@@ -98,10 +94,8 @@ def test_sizes_run_along_a_curve_for_each_kind(tmp_path: Path) -> None:
 
 
 def test_two_kinds_of_data_and_network_are_facets_and_colours(tmp_path: Path) -> None:
-    some = swept(
-        tmp_path, [40, 90], [100, 200], labels=["random", "original"], activation=["relu", "tanh"],
-        width=[4, 8],
-    )  # fmt: skip
+    grid = {"labels": ["random", "original"], "activation": ["relu", "tanh"], "width": [4, 8]}
+    some = swept(tmp_path, [40, 90], [100, 200], **grid)
     layout = layout_of(some)
     assert (layout.facets, layout.colours) == (("data.labels",), ("model.activation",))
     assert emc_figure(some)["facet"]["sort"] == ["random", "original"]
@@ -109,17 +103,14 @@ def test_two_kinds_of_data_and_network_are_facets_and_colours(tmp_path: Path) ->
 
 def test_what_follows_from_another_value_tells_nothing_apart(tmp_path: Path) -> None:
     """``zip`` gives each optimizer its batch size, and each point one of two budgets."""
-    spec = tmp_path / "made.yaml"
-    spec.write_text(
-        "name: made\nfixed:\n  data: {source: digits}\n  model: {family: mlp}\n"
+    zipped = points_of(
+        tmp_path,
+        "fixed:\n  data: {source: digits}\n  model: {family: mlp}\n"
         f"  search: {BAYES}\ngrid:\n  model.width: [4, 8]\n  seed: [0, 1]\nzip:\n"
         "  - training.batch_size: [null, 64]\n    training.optimizer: [gd, sgd]\n"
-        "  - training.steps: [2000, null]\n    training.epochs: [null, 300]\n"
+        "  - training.steps: [2000, null]\n    training.epochs: [null, 300]\n",
     )
-    some = [
-        status(point, [(40, 0), (41, 1)], params=100 * point.swept["model.width"])
-        for point in checked(spec)[1]
-    ]
+    some = [status(p, [(40, 0), (41, 1)], params=100 * p.swept["model.width"]) for p in zipped]
     layout = layout_of(some)
     assert layout.along == "size"
     series = {layout.series(one) for one in some}
@@ -128,37 +119,35 @@ def test_what_follows_from_another_value_tells_nothing_apart(tmp_path: Path) -> 
 
 def test_sections_that_are_swept_as_a_whole_are_their_keys(tmp_path: Path) -> None:
     """Networks of several sizes are a curve for each family, whatever else follows from that."""
-    spec = tmp_path / "made.yaml"
-    head = f"name: made\nfixed:\n  data: {{source: digits}}\n  search: {BAYES}\ngrid:\n  model:\n"
     networks = [
         *(f"{{family: mlp, depth: 2, width: {width}}}" for width in (4, 8, 16)),
         *(f"{{family: vit, depth: 1, heads: 2, patch: 4, width: {width}}}" for width in (8, 16)),
     ]
-    spec.write_text(head + "".join(f"    - {network}\n" for network in networks))
-    some = [
-        status(point, [(40, 0), (41, 1)], params=100 * point.swept["model"]["width"])
-        for point in checked(spec)[1]
-    ]
+
+    def measured_with(networks: list[str]) -> list[PointStatus]:
+        text = f"fixed:\n  data: {{source: digits}}\n  search: {BAYES}\ngrid:\n  model:\n"
+        points = points_of(tmp_path, text + "".join(f"    - {network}\n" for network in networks))
+        sizes = [100 * point.swept["model"]["width"] for point in points]
+        return [
+            status(point, [(40, 0), (41, 1)], params=size)
+            for point, size in zip(points, sizes, strict=True)
+        ]
+
+    some = measured_with(networks)
     layout = layout_of(some)
     assert (layout.along, layout.facets) == ("size", ())
     assert set(map(layout.series, some)) == {"mlp", "vit"}
     assert answer(some)[0].startswith("mlp: EMC ")
     for other in ("{family: mlp, depth: 1, width: 4}", "{family: mlp, width: 4, norm: layer}"):
-        spec.write_text(head + "".join(f"    - {network}\n" for network in [*networks, other]))
-        some = [
-            status(point, [(40, 0), (41, 1)], params=100 * point.swept["model"]["width"])
-            for point in checked(spec)[1]
-        ]
-        assert layout_of(some).along == "rows", "two points of one place would be taken for seeds"
+        along = layout_of(measured_with([*networks, other])).along
+        assert along == "rows", "two points of one place would be taken for seeds"
 
 
 def test_another_number_runs_along_an_axis_of_its_own(tmp_path: Path) -> None:
-    layout = layout_of(swept(tmp_path, [40, 90], [100], lr=[1e-4, 1e-3, 1e-2, 1e-1]))
-    assert (layout.along, layout.key) == ("number", "training.lr")
-
-
-def test_points_without_what_others_have_are_not_left_out(tmp_path: Path) -> None:
+    """Points without this number are not omitted."""
     rates = swept(tmp_path, [40, 90], [100], lr=[1e-4, 1e-3, 1e-2, 1e-1])
+    layout = layout_of(rates)
+    assert (layout.along, layout.key) == ("number", "training.lr")
     (tmp_path / "other").mkdir()
     names = swept(tmp_path / "other", [50], [0], activation=["relu", "tanh"])
     spec = emc_figure([*rates, *names])
@@ -181,9 +170,7 @@ def test_names_are_rows_by_group_and_size_and_seeds_share_one(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("count", "names"), [(10, True), (60, False)])
-def test_many_points_are_rows_where_curves_could_not_be_told_apart(
-    count: int, names: bool, tmp_path: Path
-) -> None:
+def test_too_many_curves_become_rows(count: int, names: bool, tmp_path: Path) -> None:
     rates = [round(1e-5 * 1.1**i, 8) for i in range(count)]
     some = swept(
         tmp_path, [40, 90], [100, 200], lr=rates, activation=["relu", "tanh", "gelu"], width=[4, 8],
@@ -227,34 +214,42 @@ def test_a_report_of_sizes_says_how_emc_grows(tmp_path: Path) -> None:
         assert count == "3"
 
 
-def test_labels_are_moved_apart() -> None:
-    moved = spread_labels({"a": 100.0, "b": 101.0, "c": 102.0}, [10.0, 1000.0], 300)
-    places = sorted(moved.values())
-    assert all(high / low > 1.2 for low, high in pairwise(places))
-    assert sorted(moved, key=moved.__getitem__) == ["a", "b", "c"]
-
-
 def test_no_text_ends_the_script_it_is_given_to() -> None:
     told = script_json({"label": "</script><img src=x onerror=alert(1)>", "n": 3})
     assert "<" not in told
     assert "\\u003c/script" in told
 
 
-@pytest.fixture
-def page(measured: Path, tmp_path: Path, cli: Cli, chromium: Any) -> Iterator[Any]:
-    """The report in a browser, and every address that it asked for."""
-    html = cli("report", measured, "-o", tmp_path / "out").stdout.strip()
-    opened = chromium.new_page(viewport={"width": 1440, "height": 1000})
+def open_page(
+    chromium: Any, html: Path, width: int, figures: Sequence[str] = ("emc", "ratios"), **more: Any
+) -> tuple[Any, list[str]]:
+    """Open a report in a browser; return its page and what goes wrong in it.
+
+    These are errors of its script and requests to other places.
+    """
+    opened = chromium.new_page(viewport={"width": width, "height": 900}, **more)
     opened.set_default_timeout(SLOW)
-    asked: list[str] = []
     wrong: list[str] = []
-    opened.on("request", lambda request: asked.append(request.url))
+
+    def on_request(request: Any) -> None:
+        if not request.url.startswith(("file:", "blob:", "data:")):
+            wrong.append(request.url)
+
+    opened.on("request", on_request)
     opened.on("pageerror", lambda error: wrong.append(str(error)))
     opened.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
-    opened.goto(f"file://{html}")
-    opened.wait_for_selector("[data-spec] .vega-embed svg")
+    opened.goto(html.as_uri())
+    for figure in figures:
+        opened.wait_for_selector(f"[data-spec={figure}] .vega-embed svg")
+    return opened, wrong
+
+
+@pytest.fixture
+def page(measured: Path, tmp_path: Path, cli: Cli, chromium: Any) -> Iterator[Any]:
+    """The report in a browser, in which nothing goes wrong."""
+    html = Path(cli("report", measured, "-o", tmp_path / "out").stdout.strip())
+    opened, wrong = open_page(chromium, html, 1440, ["emc"])
     yield opened
-    assert not [url for url in asked if not url.startswith(("file:", "blob:", "data:"))]
     assert not wrong
 
 
@@ -386,19 +381,12 @@ def compared_page(tmp_path: Path) -> Path:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_can_be_read_without_eyes_or_mouse(
-    scheme: str, compared_page: Path, chromium: Any
-) -> None:
+def test_the_page_is_accessible(scheme: str, compared_page: Path, chromium: Any) -> None:
     """Contrast, names, landmarks and keyboard, by axe; and nothing goes wrong in its script."""
     said = compared_page.read_text()
     assert "<li>Against relu: tanh larger (2." in said
     for width in (1440, 390):
-        opened = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        opened.set_default_timeout(SLOW)
-        wrong: list[str] = []
-        opened.on("pageerror", lambda error, wrong=wrong: wrong.append(str(error)))
-        opened.goto(compared_page.as_uri())
-        opened.wait_for_selector("[data-spec=ratios] .vega-embed svg")
+        opened, wrong = open_page(chromium, compared_page, width, color_scheme=scheme)
         opened.locator("tr.point").nth(1).press("Enter")
         opened.wait_for_selector("#point .vega-embed svg")
         found = Axe().run(opened).response["violations"]
@@ -411,11 +399,7 @@ def test_it_can_be_read_without_eyes_or_mouse(
 @pytest.mark.parametrize("at_first", [390, 844])
 def test_figures_can_be_read_on_a_phone(at_first: int, compared_page: Path, chromium: Any) -> None:
     """As wide as the page, with letters of their own size; also when it was turned."""
-    opened = chromium.new_page(viewport={"width": at_first, "height": 900})
-    opened.set_default_timeout(SLOW)
-    opened.goto(compared_page.as_uri())
-    for figure in ("emc", "ratios"):
-        opened.wait_for_selector(f"[data-spec={figure}] .vega-embed svg")
+    opened, _ = open_page(chromium, compared_page, at_first)
     opened.set_viewport_size({"width": 390, "height": 900})
     opened.wait_for_function(
         """Array.from(document.querySelectorAll("figure .vega-embed svg"),
@@ -433,9 +417,7 @@ def test_figures_can_be_read_on_a_phone(at_first: int, compared_page: Path, chro
 
 @pytest.mark.browser
 def test_every_table_is_sorted_by_its_numbers(compared_page: Path, chromium: Any) -> None:
-    opened = chromium.new_page(viewport={"width": 1440, "height": 900})
-    opened.set_default_timeout(SLOW)
-    opened.goto(compared_page.as_uri())
+    opened, _ = open_page(chromium, compared_page, 1440)
     opened.locator("tr.point").nth(1).press("Enter")
 
     def sorted_by(place: str, title: str) -> list[float]:
@@ -459,10 +441,7 @@ def test_every_table_is_sorted_by_its_numbers(compared_page: Path, chromium: Any
 @pytest.mark.browser
 def test_it_prints_whole(compared_page: Path, chromium: Any, tmp_path: Path) -> None:
     """Figures and all rows are on paper, and nothing is wider than a page."""
-    opened = chromium.new_page(viewport={"width": 1000, "height": 900})
-    opened.set_default_timeout(SLOW)
-    opened.goto(compared_page.as_uri())
-    opened.wait_for_selector("[data-spec=ratios] .vega-embed svg")
+    opened, _ = open_page(chromium, compared_page, 1000)
     opened.emulate_media(media="print")
     opened.set_viewport_size({"width": 718, "height": 1000})  # A4 within its margins
     wide = opened.evaluate("document.documentElement.scrollWidth")

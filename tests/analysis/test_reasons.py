@@ -41,11 +41,10 @@ from flexhpc.analysis.results import (
 )
 from flexhpc.analysis.tables import results_table
 from flexhpc.analysis.text import ratio_text
-from flexhpc.config import checked
 from flexhpc.store.status import PointStatus
 from flexhpc.tracking.note import note_of
 from flexhpc.training import Verdict
-from tests.analysis.made import BAYES, BISECTION, points, status, summary
+from tests.analysis.made import BAYES, BISECTION, points, points_of, status, summary
 
 ALL_FIT = [(min(16 * 2**i, 1000), 0) for i in range(7)]
 NONE_FIT = [(16, 9), (8, 7), (4, 2)]
@@ -82,9 +81,7 @@ def test_bounds_in_every_format(three: list[PointStatus], tmp_path: Path) -> Non
     assert ratio_text(None, 100) == ratio_text(three[0].estimate, 0) == ""
 
 
-def test_bounds_in_a_terminal_in_mlflow_and_in_the_report(
-    three: list[PointStatus], tmp_path: Path
-) -> None:
+def test_bounds_in_a_terminal_mlflow_and_report(three: list[PointStatus], tmp_path: Path) -> None:
     console = Console(width=200, file=io.StringIO())
     console.print(results_table(three))
     lines = console.file.getvalue().splitlines()
@@ -109,9 +106,7 @@ def test_bounds_in_a_terminal_in_mlflow_and_in_the_report(
 
 
 @pytest.mark.parametrize("per_parameter", [False, True])
-def test_bounds_are_drawn_as_arrows_on_no_curve(
-    per_parameter: bool, three: list[PointStatus]
-) -> None:
+def test_bounds_are_arrows_on_no_curve(per_parameter: bool, three: list[PointStatus]) -> None:
     spec = emc_figure(three, per_parameter=per_parameter)
     rows = spec["data"]["values"]
     shown = {row["x"]: row for row in rows if row["kind"] == "point"}
@@ -212,7 +207,6 @@ def test_only_a_wide_interval_has_a_warning(tmp_path: Path, why: str) -> None:
 
 
 TUNED = """\
-name: tuned
 fixed:
   data: {source: digits, labels: random}
   model: {family: mlp, width: 8, gain: {tune: [0.5, 1, 2]}}
@@ -221,8 +215,7 @@ fixed:
 
 
 def best_at(folder: Path, arm: int) -> PointStatus:
-    (folder / "tuned.yaml").write_text(TUNED)
-    (point,) = checked(folder / "tuned.yaml")[1]
+    (point,) = points_of(folder, TUNED)
     plain = status(points(folder)[0], BETWEEN[:3])
     assert (any_tuned([plain]), best_text(plain), at_edge(plain)) == (False, "", False)
     estimate = replace(plain.estimate, arm=arm, best_chance=0.62)

@@ -16,6 +16,7 @@ import pytest
 from flexhpc.analysis.details import details_of
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.point import fit_chart
+from flexhpc.analysis.report import write_report
 from flexhpc.analysis.results import COLUMNS, as_parquet, row_of, with_eps_estimates
 from flexhpc.analysis.text import bracket_text, duration_text, emc_text, eps_text
 from flexhpc.search import Bracket, EpsEstimate, Estimate, estimate_at
@@ -30,9 +31,7 @@ CONTRACT = (
 )  # fmt: skip
 
 
-def test_every_format_has_the_results_of_the_store(
-    measured: Path, cli: Cli, tmp_path: Path
-) -> None:
+def test_every_format_equals_the_store(measured: Path, cli: Cli, tmp_path: Path) -> None:
     assert COLUMNS[: len(CONTRACT)] == CONTRACT
     rows = json.loads(cli("results", measured, "--format", "json").stdout)
     assert list(rows[0]) == ["point_id", "model.width", *COLUMNS]
@@ -88,16 +87,13 @@ def test_the_report_is_one_self_contained_page(measured: Path, cli: Cli, tmp_pat
     assert "6 points" in Path(two).read_text()
 
 
-def test_user_text_is_escaped(tmp_path: Path, cli: Cli) -> None:
-    (tmp_path / "x.yaml").write_text(
-        "name: x\nfixed:\n  data: {source: image_folder, root: '/<script>'}\n"
-        "  model: {family: linear}\n"
-    )
-    (tmp_path / "p.yaml").write_text("tracking_uri: none\n")
-    cli("sweep", tmp_path / "x.yaml", "--profile", tmp_path / "p.yaml", check=1)
-    html = (tmp_path / "runs" / "x" / "report" / "index.html").read_text()
-    assert "'/<script>'" not in html
-    assert "&lt;script&gt;" in html
+def test_user_text_is_escaped(tmp_path: Path) -> None:
+    point = replace(points(tmp_path)[0], swept={"data.root": "/<script>"})
+    failed = PointStatus(point=point, state="failed", message="/<script> is not a folder")
+    page = write_report("x", [failed], ["root: '/<script>'"], tmp_path / "report")
+    html = page.read_text()
+    assert "/<script>" not in html
+    assert html.count("/&lt;script&gt;") >= 2
 
 
 def test_figures_show_every_point_and_every_training(measured: Path) -> None:

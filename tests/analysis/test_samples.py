@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +14,12 @@ import pytest
 from flexhpc.analysis.sample_views import view_of
 from flexhpc.analysis.samples import SampleScores, agreements, frame_of, scores_of
 from flexhpc.api.runs import load
-from flexhpc.config import checked
 from flexhpc.data import load_samples, places
 from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
 from flexhpc.search.history import UNINFORMATIVE
 from flexhpc.store import Masks
+from tests.analysis.made import points_of
 from tests.command import succeeded
 from tests.conftest import Cli
 
@@ -139,30 +138,20 @@ def test_the_command_in_every_format(noisy: Path, cli: Cli, tmp_path: Path) -> N
     assert "cannot be written" in cli("masks", noisy, "-o", tmp_path, check=2).stderr
 
 
-def test_a_million_samples_take_little_memory() -> None:
-    """Of a thousand points of forty trainings each: what is held does not grow with them."""
-    code = """
-import resource, sys
-import numpy as np
-from flexhpc.analysis.samples import SampleScores
-from flexhpc.store import Masks
-n = 1_000_000
-rng = np.random.default_rng(0)
-rows = rng.integers(0, 256, (4, n // 8), dtype=np.uint8)
-none = np.zeros_like(rows)
-masks = Masks(n_total=n, n=np.full(4, n // 2), subset=rows, fit=rows & 0xF7, outside=none,
-              outside_fit=none)
-scores = SampleScores(name={"data": "x", "labels": ""}, n_total=n)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for _ in range(8):
-    scores.add(masks, [True] * 4)
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print((after - before) / 1024, len(scores.frame()))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    megabytes, rows = done.stdout.split()
-    assert float(megabytes) < 150
-    assert int(rows) > 900_000
+def test_the_memory_of_scores_does_not_grow_with_the_trainings() -> None:
+    n, rng = 100_000, np.random.default_rng(0)
+    rows = rng.integers(0, 256, (4, n // 8), dtype=np.uint8)
+    masks = Masks(
+        n_total=n, n=np.full(4, n // 2), subset=rows, fit=rows & 0xF7,
+        outside=np.zeros_like(rows), outside_fit=np.zeros_like(rows),
+    )  # fmt: skip
+    scores = SampleScores(name={"data": "x", "labels": ""}, n_total=n)
+    sizes = []
+    for _ in range(4):
+        scores.add(masks, [True] * 4)
+        sizes.append(len(pickle.dumps(scores)))
+    assert sizes[1] == pytest.approx(sizes[-1], rel=0.01)
+    assert sizes[-1] < 200 * n
 
 
 def made_up(hard: np.ndarray, rng: np.random.Generator, name: str, trainings: int) -> SampleScores:
@@ -226,16 +215,12 @@ def test_the_report_shows_hard_and_easy_samples(noisy: Path, cli: Cli, tmp_path:
     assert "activation tanh" in table
 
 
-def test_a_report_downloads_nothing_for_its_pictures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_download_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FLEXHPC_DATA", raising=False)
-    spec = tmp_path / "c.yaml"
-    spec.write_text(
-        "name: c\nfixed:\n  data: {source: cifar10}\n  model: {family: mlp, width: 4, depth: 1}\n"
+    (point,) = points_of(
+        tmp_path, "fixed:\n  data: {source: cifar10}\n  model: {family: mlp, width: 4, depth: 1}\n"
     )
-    (point,) = checked(spec)[1]
     tried: list[str] = []
 
     def download(source: str, root: Path) -> str:
@@ -267,18 +252,16 @@ def test_pictures_call_classes_by_name(tmp_path: Path, keys: str, labels: str, o
     images = np.random.default_rng(0).integers(0, 255, (60, 1, 6, 6), dtype=np.uint8)
     names = labels.split()
     np.savez(tmp_path / "pets.npz", x=images, y=np.array(names)[np.arange(60) % 2])
-    spec = tmp_path / "c.yaml"
-    spec.write_text(
-        f"name: c\nfixed:\n  data: {{source: arrays, path: {tmp_path}/pets.npz{keys}}}\n"
-        "  model: {family: mlp, width: 4, depth: 1}\n"
+    (point,) = points_of(
+        tmp_path,
+        f"fixed:\n  data: {{source: arrays, path: {tmp_path}/pets.npz{keys}}}\n"
+        "  model: {family: mlp, width: 4, depth: 1}\n",
     )
-    (point,) = checked(spec)[1]
     scores = SampleScores(name={"data": "arrays", "labels": ""}, n_total=60, point=point)
     scores.half_missed[:] = 1
     scores.half_variance[:] = 1
     scores.drawn[:] = 4
     shown = view_of(scores)
-    assert shown is not None
     pictures = shown.hardest
     assert all(one.label == names[one.sample % 2] for one in pictures)
     given = load_samples(point.data, point.seed).labels

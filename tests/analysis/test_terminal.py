@@ -11,10 +11,9 @@ from rich.console import Console
 
 from flexhpc.analysis.reasons import NO_RESULT, ending_text, failure_lines
 from flexhpc.analysis.tables import Column, cut, results_table, status_view, table_of
-from flexhpc.analysis.text import emc_text, without_shared_entries
-from flexhpc.config import checked
+from flexhpc.analysis.text import emc_text, trimmed
 from flexhpc.store.status import PointStatus
-from tests.analysis.made import BAYES, points, status
+from tests.analysis.made import BAYES, points, points_of, status
 
 PROGRESS = {"n": 120, "epoch": 30, "epochs": 300, "n_errors": 12, "elapsed": 3.0}
 
@@ -36,7 +35,7 @@ def some(tmp_path: Path) -> list[PointStatus]:
     return [done, at_work, waiting]
 
 
-@pytest.mark.parametrize("width", [120, 150, 200])
+@pytest.mark.parametrize("width", [120, 200])
 def test_long_names_are_cut_in_the_middle(some: list[PointStatus], width: int) -> None:
     """Keys without a value are omitted from names."""
     keys = {f"model.key_{i}": None if i % 2 else i for i in range(16)}
@@ -125,33 +124,25 @@ def test_few_rows_show_what_tells_most(some: list[PointStatus]) -> None:
 
 
 def test_of_swept_mappings_only_what_differs_is_shown(tmp_path: Path) -> None:
-    spec = tmp_path / "maps.yaml"
-    spec.write_text(
-        "name: maps\nfixed:\n  data: {source: digits, labels: random}\n"
+    swept = points_of(
+        tmp_path,
+        "fixed:\n  data: {source: digits, labels: random}\n"
         "  model: {family: mlp, depth: 1, width: 4}\ngrid:\n  training:\n"
         "    - {optimizer: sgd, steps: 200, lr: 0.1}\n"
         "    - {optimizer: sgd, steps: 200, lr: 0.1, weight_decay: 0.01}\n"
-        "    - {optimizer: adam, steps: 200, lr: 0.1}\n"
+        "    - {optimizer: adam, steps: 200, lr: 0.1}\n",
     )
-    waiting = [PointStatus(point=point, state="waiting") for point in checked(spec)[1]]
-    assert [s.point.label for s in without_shared_entries(waiting)] == [
-        "sgd",
-        "sgd weight_decay=0.01",
-        "adam",
-    ]
-    assert [s.point.label for s in without_shared_entries(waiting[:2])] == [
-        "sgd",
-        "weight_decay=0.01",
-    ]
-    assert without_shared_entries(waiting[:1])[0].point.label == "sgd"
+    waiting = [PointStatus(point=point, state="waiting") for point in swept]
+    assert [s.point.label for s in trimmed(waiting)] == ["sgd", "sgd weight_decay=0.01", "adam"]
+    assert [s.point.label for s in trimmed(waiting[:2])] == ["sgd", "weight_decay=0.01"]
+    assert trimmed(waiting[:1])[0].point.label == "sgd"
 
 
 def test_tuned_keys_are_in_the_label(tmp_path: Path) -> None:
-    spec = tmp_path / "labelled.yaml"
-    spec.write_text(
-        "name: labelled\nfixed:\n  data: {source: digits}\n  model: {family: mlp, width: 8}\n"
+    swept = points_of(
+        tmp_path,
+        "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 8}\n"
         "grid:\n  training:\n    - {optimizer: sgd, lr: {tune: [0.01, 0.3]}}\n"
-        "    - {optimizer: adam, lr: 0.001}\n"
+        "    - {optimizer: adam, lr: 0.001}\n",
     )
-    labels = [point.label for point in checked(spec)[1]]
-    assert labels == ["sgd lr=[0.01, 0.3]", "adam lr=0.001"]
+    assert [point.label for point in swept] == ["sgd lr=[0.01, 0.3]", "adam lr=0.001"]

@@ -53,7 +53,6 @@ grid:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A spec, with code beside it."""
     for name, text in (("nets", NETS), ("layers", LAYERS), ("samples", DATA)):
         (tmp_path / f"{name}.py").write_text(text)
     (tmp_path / "own.yaml").write_text(SPEC)

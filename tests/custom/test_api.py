@@ -30,9 +30,11 @@ SAMPLES = (
 RECIPE = {"optimizer": "adamw", "lr": 1e-2, "steps": 200}
 
 
-def measure(**more: object) -> flexhpc.Measurement:
+def measure(
+    model: object = lambda: made(4), data: object = SAMPLES, **more: object
+) -> flexhpc.Measurement:
     given = {"labels": "random", "training": RECIPE, "tolerance": 0.5, **more}
-    return flexhpc.measure(lambda: made(4), SAMPLES, **given)
+    return flexhpc.measure(model, data, **given)
 
 
 @pytest.mark.sweeps
@@ -89,9 +91,7 @@ def test_a_record_that_is_moved_meanwhile_is_no_ctrl_c(tmp_path: Path) -> None:
 def test_comparing_two_measurements() -> None:
     """The ratio of what the posteriors say; open where an EMC is a bound."""
     narrow = measure()
-    wide = flexhpc.measure(
-        lambda: made(16), SAMPLES, labels="random", training=RECIPE, tolerance=0.5
-    )
+    wide = measure(lambda: made(16))
     found = flexhpc.compare(wide, narrow)
     assert found.chance > 0.9
     assert found.low < found.ratio < found.high
@@ -103,8 +103,7 @@ def test_comparing_two_measurements() -> None:
     assert turned.chance == pytest.approx(1 - found.chance, abs=0.03)
     self = flexhpc.compare(narrow, narrow)
     assert (self.ratio, self.chance) == pytest.approx((1, 0.5), abs=0.03)
-    few = (SAMPLES[0][:8], np.arange(8) % 5)
-    bound = flexhpc.measure(lambda: made(16), few, labels="random", training=RECIPE)
+    bound = measure(lambda: made(16), (SAMPLES[0][:8], np.arange(8) % 5))
     assert bound.censored == "right"
     assert flexhpc.compare(bound, narrow).high is None
     assert flexhpc.compare(narrow, bound).low is None
@@ -113,15 +112,16 @@ def test_comparing_two_measurements() -> None:
 
 
 @pytest.mark.sweeps
-def test_a_sweep_from_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_from_python(
+    folder: Path, untracked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folder)
     fixed = {
         "data": {"source": "samples:load", "labels": "random"},
         "training": RECIPE, "search": {"policy": "bisection", "start": 16, "tolerance": 0.3},
     }  # fmt: skip
     spec = {"name": "given", "fixed": fixed, "grid": {"model": [{"family": "nets:Net"}]}}
-    (folder / "p.yaml").write_text("workers: 1\ntracking_uri: none\n")
-    run = flexhpc.sweep(spec, profile="p.yaml")
+    run = flexhpc.sweep(spec, profile=untracked)
     assert len(run) == 1
     assert run[0].emc > 0
     assert run.path == folder / "runs" / "given"
@@ -134,8 +134,8 @@ def test_a_sweep_from_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     {
         "a network": ({"model": nn.Linear(3, 3)}, "must be a function that returns"),
         "optimizer": ({"training": {"optimizer": "adan"}}, "^training.optimizer: .*did you mean"),
-        "data": ({"data": 3}, "returned a int, not \\(inputs, labels\\)"),
-        "no YAML": ({"training": {"lr": object()}}, "the spec contains values that YAML cannot"),
+        "data": ({"data": 3}, "gave a int, not \\(inputs, labels\\)"),
+        "no YAML": ({"training": {"lr": object()}}, "the spec cannot be written as YAML"),
     }.values(),
 )  # fmt: skip
 def test_wrong_arguments_are_said_in_a_line(given: dict[str, object], message: str) -> None:
@@ -164,8 +164,9 @@ PAGE = (REPOSITORY / "docs" / "custom.md").read_text()
 
 @pytest.mark.sweeps
 def test_the_page_does_what_it_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli, untracked: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     """Its Python in order, then its spec with the modules beside it."""
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```(python|yaml)\n(.*?)```", PAGE, re.DOTALL)
@@ -180,18 +181,20 @@ def test_the_page_does_what_it_says(
     scripts = [text for kind, text in blocks if kind == "python" and text not in files.values()]
     assert len(scripts) == 2
     scope: dict[str, object] = {"__name__": "page"}
-    exec(scripts[0], scope)
+    exec(scripts[0].replace("1000", "200"), scope)
     assert "EMC" in capsys.readouterr().out
     assert scope["found"].censored == "none"
-    exec(scripts[1].replace("[8, 16]", '[4, 6], "search.tolerance": [0.5]'), scope)
+    script = scripts[1].replace("[8, 16]", '[4, 6], "search.tolerance": [0.5]')
+    script = script.replace("1000", "200").replace("}\n)\n", f"}}, profile={str(untracked)!r})\n")
+    exec(script, scope)
     assert len(scope["run"]) == 2
     for name, spec in zip(
         ("mine", "forest"), (text for kind, text in blocks if kind == "yaml"), strict=True
     ):
         (tmp_path / f"{name}.yaml").write_text(spec)
-    (tmp_path / "profile.yaml").write_text("workers: 1\ntracking_uri: none\n")
-    wide = ("--profile", "profile.yaml", "--set", "search.tolerance=0.5")
-    cli("sweep", "mine.yaml", *wide, "--set", "model.kwargs.width=[4]")
+    wide = ("--profile", untracked, "--set", "search.tolerance=0.5")
+    short = ("--set", "training.steps=200")
+    cli("sweep", "mine.yaml", *wide, *short, "--set", "model.kwargs.width=[4]")
     assert json.loads(cli("results", "runs/mine", "--format", "json").stdout)[0]["params"] == 109
     cli("sweep", "forest.yaml", *wide)
     rows = json.loads(cli("results", "runs/forest", "--format", "json").stdout)

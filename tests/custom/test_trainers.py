@@ -73,7 +73,6 @@ fixed:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A spec, and a module of trainers beside it."""
     (tmp_path / "fits.py").write_text(FITS)
     (tmp_path / "own.yaml").write_text(SPEC)
     return tmp_path
@@ -151,9 +150,7 @@ def test_it_is_given_what_it_asks_for_and_random_states_are_seeded(folder: Path)
     assert drawn[0] == drawn[1]
 
 
-def test_one_process_answers_until_it_has_to_go(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_is_used_until_it_ends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever becomes of it, the next probe finds a living one."""
     assert run(task(folder, "most")).n_errors == 0
     first = runner._trainer_process().pid
@@ -186,9 +183,7 @@ WRONG = {
 
 
 @pytest.mark.sweeps
-def test_trainers_that_go_wrong_fail_their_points_in_a_line(
-    folder: Path, cli: Cli, untracked: Path
-) -> None:
+def test_wrong_trainers_fail_their_points(folder: Path, cli: Cli, untracked: Path) -> None:
     names = [*WRONG, "most", "prints", "forks"]
     listed = ", ".join(f"'fits:{name}'" for name in names)
     text = SPEC.replace("epochs: 3", "seconds: 4")
@@ -208,7 +203,6 @@ def test_trainers_that_go_wrong_fail_their_points_in_a_line(
 
 
 def trainers_of(run: Path) -> list[psutil.Process]:
-    """The trainer processes of a run's workers."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -260,9 +254,7 @@ def test_killed_and_stopped_in_the_middle_it_ends_as_if_nothing_had_been(folder:
         "mup": ("model={family: mlp, width: 8, init: mup}", "mup is not implemented for fits:most"),
     }.values(),
 )  # fmt: skip
-def test_what_is_wrong_is_said_before_anything_runs(
-    change: str, message: str, folder: Path
-) -> None:
+def test_errors_are_reported_in_advance(change: str, message: str, folder: Path) -> None:
     changes = [change]
     if change.startswith("evaluate"):
         changes += ["data.labels=original", "data.test_fraction=0.2"]
@@ -292,17 +284,14 @@ def test_a_frozen_spec_keeps_its_trainer(folder: Path, tmp_path: Path) -> None:
     assert longer[0].id == points[0].id, "a time limit is no part of an id"
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    {
-        "kwargs": ("training.kwargs.mots=3", r"most\(.*\): got an unexpected keyword argument"),
-        "none": ("training.trainer='fits:least'", "fits has no least"),
-        "no function": ("training.trainer='fits:STOPPED'", "is a bool, not a function"),
-    }.values(),
-)
-def test_validate_looks_at_it(change: str, message: str, folder: Path, cli: Cli) -> None:
-    done = cli("validate", folder / "own.yaml", "--set", change, check=2)
-    assert re.search(message, done.stdout + done.stderr), done.stdout + done.stderr
+def test_validate_looks_at_it(folder: Path, cli: Cli) -> None:
+    for change, message in (
+        ("training.kwargs.mots=3", r"most\(.*\): got an unexpected keyword argument"),
+        ("training.trainer='fits:least'", "no least in fits"),
+        ("training.trainer='fits:STOPPED'", "is a bool, not a function"),
+    ):
+        done = cli("validate", folder / "own.yaml", "--set", change, check=2)
+        assert re.search(message, done.stdout + done.stderr), done.stdout + done.stderr
 
 
 @pytest.mark.sweeps

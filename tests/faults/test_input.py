@@ -48,7 +48,7 @@ def test_a_value_that_is_swept_over_is_checked_as_well(tmp_path: Path, epochs: s
     (line,) = refused(tmp_path, GOOD, "--set", "model.width=5\nmodel.depth=3")
     assert "must be one line" in line
     runs = ("--runs", "a\nscancel -u root\n")
-    assert "has a control character" in refused(tmp_path, GOOD, *runs, command="sweep")[0]
+    assert "contains a control character" in refused(tmp_path, GOOD, *runs, command="sweep")[0]
 
 
 @pytest.mark.parametrize("rate", [HUGE, f"[{HUGE}, 0.1]", f"{{tune: [0.1, {HUGE}]}}"])

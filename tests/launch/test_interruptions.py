@@ -6,19 +6,19 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-import torch
 
 from flexhpc.store import read
 from flexhpc.store.status import StatusReader, open_run
 from tests.barrier import Barrier, alive, wait_for
 from tests.command import succeeded
 from tests.conftest import FULL, Cli
-from tests.sweeps import GATED, contents, end, finish, probes_in, running, start
+from tests.sweeps import GATED, contents, finish, probes_in, running, start
 
 PASSES = 20
 """Forward passes after which a first probe has finished some epochs and is far from its end."""
@@ -57,11 +57,11 @@ def undisturbed(undisturbed_run: Path) -> dict[str, object]:
     return contents(undisturbed_run)
 
 
-def finish_again(spec: Path, keys: str = TWO) -> None:
-    """Run the same command once more, to its end."""
-    sweep = start(spec, keys=keys)
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
+def ended(sweep: subprocess.Popen[str], status: int = 0) -> str:
+    """Wait for a sweep to end with an exit status; return what it printed in one line."""
+    output = " ".join(finish(sweep).split())
+    assert sweep.returncode == status, output
+    return output
 
 
 @pytest.mark.parametrize("target", ["sweep", "everything"])
@@ -92,48 +92,9 @@ def test_killed_again_and_again(
         assert stored <= now, "a finished probe was lost"
         stored = now
     barrier.open()
-    finish_again(spec)
+    ended(start(spec, keys=TWO))
     assert stored <= probes_in(run), "a finished probe was repeated"
     assert contents(run) == contents(undisturbed_run)
-
-
-def saved_steps(run: Path) -> int:
-    """Return the number of updates in the newest checkpoint; 0 if there is none."""
-    steps = [0]
-    for path in run.rglob("*.ckpt"):
-        with contextlib.suppress(OSError):  # it is replaced just now
-            steps.append(torch.load(path, weights_only=True)["progress"]["steps"])
-    return max(steps)
-
-
-def test_a_checkpoint_is_no_older_than_checkpoint_every(
-    spec: Path, run: Path, barrier: Barrier
-) -> None:
-    """An update takes 0.2 s at the least here, so 0.5 s are over after three.
-
-    The first probe has 16 batches per epoch: its training is far from its end.
-    """
-    spec.write_text(GATED.replace("start: 16", "start: 1000"))
-    keys = "workers: 1\ncheckpoint_every: 0.5\n"
-    barrier.hold(PASSES)
-    sweep = start(spec, keys=keys)
-    barrier.wait(sweep=sweep)
-    barrier.creep()
-    seen: list[int] = []
-    while len(seen) < 6:
-        wait_for(lambda: saved_steps(run) > max(seen, default=0), "a newer checkpoint")
-        seen.append(saved_steps(run))
-    end(sweep)
-    assert max(np.diff(seen[1:])) <= 3, seen
-    wait_for(lambda: not running(run), "the end of the worker")
-    barrier.hold(1)
-    saved = saved_steps(run)
-    sweep = start(spec, keys=keys)
-    barrier.wait(sweep=sweep)
-    barrier.creep()
-    wait_for(lambda: saved_steps(run) > saved, "a checkpoint of the resumed training")
-    assert saved_steps(run) <= saved + 4, "it started from the checkpoint"
-    end(sweep)
 
 
 def test_a_moved_run_folder_ends_the_sweep_with_one_message(
@@ -147,15 +108,14 @@ def test_a_moved_run_folder_ends_the_sweep_with_one_message(
     barrier.wait(2, sweep)
     run.rename(elsewhere)
     barrier.creep()
-    output = " ".join(finish(sweep).split())
-    assert sweep.returncode == 1, output
+    output = ended(sweep, 1)
     assert "small was moved or removed during the sweep" in output
     assert "Traceback" not in output
     wait_for(lambda: not running(elsewhere), "the end of the workers")
     assert not run.exists(), list(run.rglob("*"))
     elsewhere.rename(run)
     barrier.open()
-    finish_again(spec)
+    ended(start(spec, keys=TWO))
     assert contents(run) == undisturbed
 
 
@@ -168,14 +128,13 @@ def test_an_interrupted_sweep_saves_its_probes_and_resumes(
     barrier.wait(2, sweep)
     os.killpg(sweep.pid, number)
     barrier.creep()
-    output = finish(sweep)
-    assert sweep.returncode == 130, output
+    output = ended(sweep, 130)
     assert "the same command resumes" in output
     assert len(list(run.rglob("*.ckpt"))) == 2, "a probe in progress was not saved"
     folder, _, points = open_run(run)
     assert [s.state for s in StatusReader(folder, points).read()] == ["stopped", "stopped"]
     barrier.open()
-    finish_again(spec)
+    ended(start(spec, keys=TWO))
     assert contents(run) == undisturbed
 
 
@@ -227,15 +186,14 @@ def test_a_sweep_in_the_foreground_can_be_cancelled(
     barrier.wait(2, sweep)
     barrier.creep()
     cli("cancel", run)
-    output = finish(sweep)
-    assert sweep.returncode == 130, output
+    ended(sweep, 130)
     barrier.open()
-    finish_again(spec)
+    ended(start(spec, keys=TWO))
     assert contents(run) == undisturbed
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_killed_workers_are_replaced_until_the_retries_are_used_up(
+def test_killed_workers_use_up_retries(
     ranks: int, tmp_path: Path, run: Path, barrier: Barrier
 ) -> None:
     """Kill every worker, or its peer, in the first probe of the first point: only that fails."""
@@ -249,15 +207,13 @@ def test_killed_workers_are_replaced_until_the_retries_are_used_up(
         barrier.creep()  # or its peer would not notice
         wait_for(lambda pids=workers: not any(map(alive, pids)), "the end of a worker")
     barrier.open()
-    output = finish(sweep)
-    assert sweep.returncode == 1, output
+    output = ended(sweep, 1)
     assert "its worker died 2 times" in output
     folder, _, points = open_run(run)
     assert [s.state for s in StatusReader(folder, points).read()] == ["failed", "done"]
 
 
 def children(pid: int, module: str) -> list[psutil.Process]:
-    """Return the child processes that run a module."""
     found = []
     for child in psutil.Process(pid).children():
         with contextlib.suppress(psutil.Error):  # it ends just now
@@ -277,8 +233,7 @@ def test_a_killed_fork_server_costs_nothing(
     assert len(server.children()) == 2
     server.kill()
     barrier.open()
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
+    ended(sweep)
     assert contents(run) == undisturbed
     assert len(list(run.glob("jobs/*/worker-*_0_log.err"))) == 2, "others were started"
 
@@ -293,8 +248,7 @@ def test_a_killed_mlflow_writer_is_reported(
     (writer,) = children(sweep.pid, "flexhpc.tracking.follow")
     writer.kill()
     barrier.open()
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
-    assert "warning: the MLflow process died (-9)" in " ".join(output.split())
+    output = ended(sweep)
+    assert "warning: the MLflow process died (-9)" in output
     assert contents(run) == undisturbed
     assert f"{len(probes_in(run))} probes" in cli("sync", run).stdout

@@ -68,9 +68,7 @@ def test_a_launch_is_noted_whatever_run_json_holds(content: str, tmp_path: Path)
     ("statuses", "well"),
     [((0, 0), True), ((EXIT_PEER_LOST, EXIT_PEER_LOST), True), ((EXIT_PEER_LOST, -9), False)],
 )
-def test_processes_that_did_not_find_each_other_are_started_again(
-    statuses: tuple[int, int], well: bool
-) -> None:
+def test_processes_that_lost_each_other_end_well(statuses: tuple[int, int], well: bool) -> None:
     """As those of a worker whose place a stranger took: that is no crash."""
     worker = OrderedWorker(None, 2)  # type: ignore[arg-type]  # it is not asked
     worker.ended = dict(enumerate(statuses))

@@ -7,25 +7,18 @@ import os
 import platform
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from flexhpc.cli import sweep as cli_sweep
-from flexhpc.launch import sweep as launch_sweep
-from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.sweep import launch_id
 from flexhpc.store import read
 from flexhpc.store.status import StatusReader, open_run
-from tests.barrier import PATIENCE, Barrier
-from tests.command import succeeded
+from tests.barrier import PATIENCE
 from tests.conftest import FLEXHPC, SMALL, Cli
 from tests.contents import change_fields, edited
-from tests.sweeps import GATED, contents, finish, probes_in, start
+from tests.sweeps import contents
 
 
 def test_a_sweep_ends_with_a_table_a_report_and_tracking(measured: Path) -> None:
@@ -47,38 +40,29 @@ def test_a_sweep_ends_with_a_table_a_report_and_tracking(measured: Path) -> None
     assert not list(measured.rglob("*.part"))
 
 
-def test_repeating_measures_nothing(measured: Path) -> None:
+def test_repeating_measures_nothing(measured: Path, cli: Cli, untracked: Path) -> None:
     spec = measured.parent.parent / "small.yaml"
     before = contents(measured)
-    sweep = start(spec, tracking=True)
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
+    cli("sweep", spec, "--profile", untracked, "--runs", measured.parent)
     assert contents(measured) == before
     assert len(json.loads((measured / "run.json").read_text())["launches"]) == 1
 
 
 def test_a_bigger_grid_measures_only_what_is_new(tmp_path: Path, cli: Cli, untracked: Path) -> None:
-    spec = tmp_path / "small.yaml"
+    """A claim that was half written is removed, whether there is something to measure or not."""
+    spec, run = tmp_path / "small.yaml", tmp_path / "runs" / "small"
     spec.write_text(SMALL.replace("[4, 8, 12]", "[4]"))
     cli("sweep", spec, "--profile", untracked)
-    first = contents(tmp_path / "runs" / "small")
-    cli("sweep", spec, "--profile", untracked, "--set", "model.width=[4,5]")
-    second = contents(tmp_path / "runs" / "small")
+    first = contents(run)
+    (claim,) = run.glob("points/*/*.claim.json")
+    half = claim.with_name(f".{claim.name}.elsewhere.1.2.part")
+    for more in ((), ("--set", "model.width=[4,5]")):
+        half.write_text("{")
+        cli("sweep", spec, "--profile", untracked, *more)
+        assert not half.exists()
+    second = contents(run)
     assert len(second) == 2
     assert first.items() <= second.items()
-
-
-def test_a_claim_half_written_is_taken_away(tmp_path: Path, cli: Cli, untracked: Path) -> None:
-    """Whether the same command finds something to measure or not."""
-    spec = tmp_path / "small.yaml"
-    spec.write_text(SMALL.replace("[4, 8, 12]", "[4]"))
-    cli("sweep", spec, "--profile", untracked)
-    (claim,) = (tmp_path / "runs" / "small" / "points").glob("*/*.claim.json")
-    left = claim.with_name(f".{claim.name}.elsewhere.1.2.part")
-    for more in ((), ("--set", "model.width=[4,5]")):
-        left.write_text("{")
-        cli("sweep", spec, "--profile", untracked, *more)
-        assert not left.exists()
 
 
 def test_ctrl_c_breaks_off_a_report_and_loses_nothing(
@@ -127,9 +111,7 @@ def test_workers_that_cannot_be_started_say_why(
     assert "ImportError: no torch here" in log.read_text()
 
 
-def test_a_point_that_fails_is_told_and_the_others_go_on(
-    tmp_path: Path, cli: Cli, untracked: Path
-) -> None:
+def test_a_failed_point_is_reported(tmp_path: Path, cli: Cli, untracked: Path) -> None:
     spec = tmp_path / "small.yaml"
     spec.write_text(
         SMALL.replace("\n  model.width: [4, 8, 12]", "").replace(
@@ -154,14 +136,10 @@ def test_a_point_that_fails_is_told_and_the_others_go_on(
     assert rows[0]["emc"] > 0
 
 
-def test_a_corrupt_point_file_is_told_and_the_others_go_on(
-    tmp_path: Path, cli: Cli, untracked: Path
-) -> None:
+def test_a_corrupt_point_file_is_reported(tmp_path: Path, cli: Cli, untracked: Path) -> None:
     spec = tmp_path / "small.yaml"
-    spec.write_text(SMALL)
-    assert cli("plan", spec, "--json").stdout
-    planned = json.loads(cli("plan", spec, "--json").stdout)
-    bad = planned["points"][1]["id"]
+    spec.write_text(SMALL.replace("[4, 8, 12]", "[4, 8]"))
+    bad = json.loads(cli("plan", spec, "--json").stdout)["points"][1]["id"]
     path = tmp_path / "runs" / "small" / "points" / bad[:2] / f"{bad}.h5"
     path.parent.mkdir(parents=True)
     path.write_text("not HDF5")
@@ -199,33 +177,6 @@ def test_other_data_under_the_same_id_is_refused(tmp_path: Path, cli: Cli, untra
     assert "was measured with 7 parameters" in done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-def test_a_full_disk_is_one_line_and_loses_nothing(
-    tmp_path: Path, cli: Cli, untracked: Path
-) -> None:
-    mount = tmp_path / "runs"
-    mount.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(mount)], check=False
-    ).returncode:
-        pytest.skip("this machine does not let root mount a tmpfs")
-    try:
-        spec = tmp_path / "small.yaml"
-        spec.write_text(SMALL)
-        filler = mount / "filler"
-        filler.write_bytes(b"x" * 940_000)
-        done = cli("sweep", spec, "--profile", untracked, check=None)
-        assert done.returncode in (1, 2), done.stdout + done.stderr
-        assert "No space left on device" in done.stdout + done.stderr
-        stored = probes_in(mount / "small") if (mount / "small" / "sweep.yaml").is_file() else set()
-        filler.unlink()
-        subprocess.run(["mount", "-o", "remount,size=50m", str(mount)], check=True)
-        cli("sweep", spec, "--profile", untracked)
-        assert stored <= probes_in(mount / "small")
-    finally:
-        subprocess.run(["umount", "--lazy", str(mount)], check=True)
-
-
 def test_launches_of_one_second_are_told_apart() -> None:
     assert len({launch_id() for _ in range(20)}) == 20
 
@@ -238,7 +189,7 @@ def test_nothing_of_a_sweep_is_left_running(measured: Path) -> None:
 def test_two_processes_on_one_point_end_with_the_same_bits(tmp_path: Path, cli: Cli) -> None:
     """On this machine as on a cluster: the number of processes is no part of a result."""
     spec = tmp_path / "small.yaml"
-    spec.write_text(SMALL.replace("epochs: 120", "epochs: 120, shards: 2"))
+    spec.write_text(SMALL.replace("epochs: 120", "epochs: 120, shards: 2").replace("8, 12", "8"))
     found = []
     for processes in (1, 2):
         profile = tmp_path / f"{processes}.yaml"
@@ -249,62 +200,3 @@ def test_two_processes_on_one_point_end_with_the_same_bits(tmp_path: Path, cli: 
     folder, _, points = open_run(tmp_path / "with-2" / "small")
     record = read(folder.point(points[0].id))
     assert {probe.machine["processes"] for probe in record.probes} == {"2"}
-
-
-@pytest.mark.parametrize(("cores", "steps"), [(0, 0), (2, 3)])
-def test_a_report_is_got_ready_while_a_core_is_free(
-    cores: int, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[int] = []
-    barrier = Barrier(tmp_path)
-    if steps:
-        barrier.hold(1)
-
-    def counted() -> Iterator[None]:
-        for step in range(3):
-            made.append(step)
-            yield
-        barrier.open()
-
-    monkeypatch.setattr(cli_sweep, "prepare_report", counted)
-    monkeypatch.setattr(launch_sweep, "cores", lambda: cores)
-    (tmp_path / "small.yaml").write_text(GATED)
-    (tmp_path / "profile.yaml").write_text("tracking_uri: none\nworkers: 1\n")
-    succeeded(tmp_path, "sweep", "small.yaml", "--profile", "profile.yaml")
-    assert len(made) == steps
-
-
-@pytest.mark.parametrize(
-    ("profile", "taken"),
-    [
-        (LocalProfile(cluster="local", workers=4), 2),
-        (LocalProfile(cluster="local", workers=4, cpus_per_process=2), 4),
-        (LocalProfile(cluster="local", workers=8), 4),
-        (LocalProfile(cluster="local", workers=4, processes_per_node=2), 4),
-        (SlurmProfile(cluster="slurm"), 0),
-    ],
-)
-def test_cores_are_free_where_no_training_may_use_them(
-    profile: LocalProfile | SlurmProfile, taken: int, measured: Path
-) -> None:
-    """Two of three points are at work; eight workers train two probes of each at once."""
-    folder, _, points = open_run(measured)
-    states = zip(
-        StatusReader(folder, points).read(), ("running", "waiting", "running"), strict=True
-    )
-    statuses = [replace(status, state=state) for status, state in states]
-    assert launch_sweep._cores_in_use(statuses, profile) == taken
-
-
-def test_what_is_got_ready_is_what_a_report_needs(measured: Path, tmp_path: Path) -> None:
-    """Nothing large is left to be imported once all is measured."""
-    code = (
-        "import sys\nfrom pathlib import Path\n"
-        "from flexhpc.cli.results import prepare_report, report\n"
-        "assert len(list(prepare_report())) > 2\nbefore = set(sys.modules)\n"
-        f"report([Path({str(measured)!r})], Path({str(tmp_path)!r}))\n"
-        "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    large = {"jinja2", "numpy", "pandas", "scipy", "vl_convert"}
-    assert not large & set(done.stdout.splitlines()[-1].split())

@@ -87,14 +87,11 @@ def pool_of(size: int, checkpoint_every: float = 60.0) -> Iterator[ProbePool]:
 
 
 def processes(of: int | None = None) -> set[int]:
-    """Ids of the processes that train probes for a process."""
     children = psutil.Process(of).children()
     return {child.pid for child in children if "flexhpc.measuring.pool:serve" in child.cmdline()}
 
 
 def at_the_barrier(barrier: Barrier, count: int, action: Callable[[], object]) -> None:
-    """Do something, in a thread, when so many processes wait at the barrier."""
-
     def run() -> None:
         barrier.wait(count)
         action()
@@ -102,9 +99,7 @@ def at_the_barrier(barrier: Barrier, count: int, action: Callable[[], object]) -
     threading.Thread(target=run, daemon=True).start()
 
 
-def test_side_by_side_or_one_after_the_other_is_the_same(
-    point: Point, alone: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_pool_measures_the_same(point: Point, alone: dict[str, Any], tmp_path: Path) -> None:
     with pool_of(2) as pool:
         measure(point, RunFolder(tmp_path), CPU, Callbacks(), pool)
     assert contents(point, RunFolder(tmp_path)) == alone
@@ -128,7 +123,6 @@ def test_a_request_to_stop_saves_all_probes_in_progress(
             measure(point, run, CPU, Callbacks(should_stop=stop.is_set), pool)
         barrier.open()
         record = read(run.point(point.id))
-        assert record is not None
         assert record.estimate is None
         done = {(p.n, p.repeat): p.finished for p in record.probes}
         assert len(run.checkpoints(point.id)) + len(done) == 3
@@ -153,9 +147,7 @@ def test_a_process_that_dies_ends_the_attempt_and_loses_nothing(
     assert contents(point, run) == alone
 
 
-def test_a_process_that_died_without_a_probe_is_told_and_the_pool_can_be_closed(
-    point: Point, alone: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_process_that_died_idle(point: Point, alone: dict[str, Any], tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     pool = ProbePool(2, 1, 60.0)
     with pytest.raises(Interrupted):
@@ -182,7 +174,6 @@ def test_a_network_that_cannot_train_on_one_sample_is_not_given_an_answer(tmp_pa
     with pytest.raises(PointError, match="use a larger search"):
         measure(point, run, CPU, Callbacks())
     record = read(run.point(point.id))
-    assert record is not None
     assert record.estimate is None
     assert [p.verdict for p in record.probes] == ["fit", "fit"]
 
@@ -219,7 +210,6 @@ def test_networks_that_cannot_train_on_one_sample_end_censored(tmp_path: Path) -
     assert found[0] == found[1]
     assert found[0].censored == "left"
     record = read(RunFolder(tmp_path / "pool").point(point.id))
-    assert record is not None
     assert min(probe.n for probe in record.probes) == 2
 
 
@@ -261,9 +251,7 @@ def test_kill_nine_in_the_middle_of_a_sweep(
      ({"workers": 2, "probes_at_once": 3}, 9, (2, 3)), ({"probes_at_once": 8}, 9, (NARROW, 8)),
      ({"workers": 4, "processes_per_node": 2}, 1, (1, 1))],
 )  # fmt: skip
-def test_workers_without_a_point_help_those_that_have_one(
-    profile: dict[str, int], points: int, expected: tuple[int, int]
-) -> None:
+def test_workers_per_point(profile: dict[str, int], points: int, expected: tuple[int, int]) -> None:
     assert LocalProfile(cluster="local", **profile).spread(points) == expected
 
 

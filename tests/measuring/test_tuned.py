@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -56,28 +57,18 @@ def test_the_best_rate_is_found_and_evaluated(alone: dict[str, Any]) -> None:
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.parametrize("at", [150, 900, 2500])
-def test_an_interrupted_search_goes_on_bitwise(
-    at: int, point: Point, alone: dict[str, Any], tmp_path: Path
-) -> None:
-    run, count = RunFolder(tmp_path), 0
-
-    def stopping() -> bool:
-        nonlocal count
-        count += 1
-        return count == at
-
+@pytest.mark.parametrize("at", [150, 2500])
+def test_resumed_bitwise(at: int, point: Point, alone: dict[str, Any], tmp_path: Path) -> None:
+    run, updates = RunFolder(tmp_path), itertools.count(1)
     with pytest.raises(Interrupted):
-        measure(point, run, CPU, Callbacks(should_stop=stopping))
+        measure(point, run, CPU, Callbacks(should_stop=lambda: next(updates) == at))
     assert run.checkpoints(point.id)
     measure(point, run, CPU, Callbacks())
     assert contents(point, run) == alone
     assert not run.checkpoints(point.id)
 
 
-def test_probes_of_several_arms_at_once_are_the_same(
-    point: Point, alone: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_pool_measures_the_same(point: Point, alone: dict[str, Any], tmp_path: Path) -> None:
     run, pool = RunFolder(tmp_path), ProbePool(3, 1, 60.0)
     try:
         measure(point, run, CPU, Callbacks(), pool)
@@ -86,9 +77,7 @@ def test_probes_of_several_arms_at_once_are_the_same(
     assert contents(point, run) == alone
 
 
-def test_two_processes_and_every_table_say_the_same(
-    point: Point, alone: dict[str, Any], cli: Cli, tmp_path: Path
-) -> None:
+def test_two_processes(point: Point, alone: dict[str, Any], cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "tuned.yaml").write_text(SPEC)
     (tmp_path / "profile.yaml").write_text("processes_per_node: 2\n")
     cli("sweep", "tuned.yaml", "--profile", "profile.yaml")

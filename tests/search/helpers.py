@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from flexhpc.config.sections.search import Search
 from flexhpc.search import Estimate, Probe, ProbeResult, advance, at_once
 from flexhpc.search.arms import SINGLE_ARM, Coordinates
+
+
+def result(n: int, missed: int = 0, verdict: str = "", **values: Any) -> ProbeResult:
+    """Return the result of a probe; by default it fits unless samples are missed."""
+    verdict = verdict or ("not_fit" if missed else "fit")
+    values = {"repeat": 0, "cost": 1, **values}
+    return ProbeResult(n=n, verdict=verdict, n_errors=missed, **values)
 
 
 def play(

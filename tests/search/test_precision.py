@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from flexhpc.config.sections.search import Bayes, Bisection, Search
 from flexhpc.search import Estimate, Probe, ProbeResult, advance, is_precise
 from flexhpc.search.arms import SINGLE_ARM
+from tests.search.helpers import result
 
 BISECTION = Bisection(policy="bisection", start=64, tolerance=0.2)
 BAYES = Bayes(policy="bayes", start=64, tolerance=0.2)
@@ -20,10 +19,7 @@ def play(search: Search, history: list[ProbeResult]) -> Estimate:
     while isinstance(step := advance(search, 60_000, history), list):
         for n, repeat, _ in step:
             assert (n, repeat) not in {(r.n, r.repeat) for r in history}
-            verdict, missed = ("fit", 0) if n <= 1000 else ("not_fit", n - 1000)
-            history.append(
-                ProbeResult(n=n, repeat=repeat, verdict=verdict, n_errors=missed, cost=n, share=1.0)
-            )
+            history.append(result(n, max(0, n - 1000), repeat=repeat, cost=n, share=1.0))
     return step
 
 
@@ -44,9 +40,7 @@ def play(search: Search, history: list[ProbeResult]) -> Estimate:
         (CAPPED, {"max_cost": 15.0, "tolerance": 3.0}, True),
     ],
 )
-def test_a_looser_request_is_answered_and_a_tighter_one_continues(
-    search: Search, change: dict, answered: bool
-) -> None:
+def test_only_a_tighter_request_continues(search: Search, change: dict, answered: bool) -> None:
     history: list[ProbeResult] = []
     estimate = play(search, history)
     other = search.model_copy(update=change)
@@ -71,7 +65,7 @@ def test_a_training_error_whose_cap_was_reached_continues_with_a_larger_one() ->
 def test_a_repeat_that_is_missing_is_trained_before_a_further_one() -> None:
     """Of a round of two the second ended first; then one at a time was requested."""
     search = BISECTION.model_copy(update={"seeds_per_n": 3})
-    second = ProbeResult(n=64, repeat=1, verdict="fit", n_errors=0, cost=64)
+    second = result(64, repeat=1)
     assert advance(search, 60_000, [second]) == [Probe(64, 0)]
-    both = [second, replace(second, repeat=0, verdict="not_fit", n_errors=3)]
+    both = [second, result(64, 3)]
     assert advance(search, 60_000, both) == [Probe(64, 2)]

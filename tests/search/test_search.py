@@ -23,6 +23,7 @@ from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import quorum
 from flexhpc.search.walk import ladder
 from tests.search import helpers
+from tests.search.helpers import result
 
 BISECTION = Bisection(policy="bisection", start=64, tolerance=0.05)
 GROWTH = Growth(policy="growth", start=64)
@@ -53,8 +54,9 @@ def play(
 
     def oracle(probe: Probe) -> ProbeResult:
         n, repeat, _ = probe
-        verdict = "fit" if fits(n, repeat) else "not_fit"
-        return ProbeResult(n=n, repeat=repeat, verdict=verdict, n_errors=0, cost=n * 10)
+        return result(
+            n, verdict="fit" if fits(n, repeat) else "not_fit", repeat=repeat, cost=10 * n
+        )
 
     return helpers.play(search, n_limit, oracle)
 
@@ -117,10 +119,8 @@ def test_steps_depend_on_the_history_only(search: Search, n_limit: int, random) 
     ],
 )  # fmt: skip
 def test_quorum(verdicts: str, seeds: int, expected: bool | None) -> None:
-    results = [
-        ProbeResult(n=9, repeat=i, verdict="fit" if v == "f" else "diverged", n_errors=0, cost=0)
-        for i, v in enumerate(verdicts)
-    ]
+    named = {"f": "fit", "x": "diverged"}
+    results = [result(9, verdict=named[v], repeat=i) for i, v in enumerate(verdicts)]
     assert quorum(results, seeds) is expected
 
 
@@ -143,38 +143,33 @@ def test_ladder() -> None:
 def test_max_cost_ends_the_search() -> None:
     search = BISECTION.model_copy(update={"max_cost": 3.0})
     estimate, history = play(search, 60_000, lambda n, _: n <= 1000)
-    assert estimate.censored == "right"
+    assert (estimate.censored, estimate.ended_by) == ("right", "max_cost")
     assert estimate.emc == estimate.largest_fit == 256
     assert len(history) == 3
 
 
 def test_unfinished_estimates_are_censored() -> None:
-    def result(n: int, verdict: str) -> ProbeResult:
-        return ProbeResult(n=n, repeat=0, verdict=verdict, n_errors=0, cost=1)
-
-    up = estimate_so_far(BISECTION, 60_000, [result(64, "fit")])
+    up = estimate_so_far(BISECTION, 60_000, [result(64)])
     assert (up.censored, up.emc, up.emc_hi) == ("right", 64, None)
-    down = estimate_so_far(BISECTION, 60_000, [result(64, "unconverged")])
+    down = estimate_so_far(BISECTION, 60_000, [result(64, 1, "unconverged")])
     assert (down.censored, down.emc, down.smallest_fail, down.unconverged) == ("left", 0, 64, 1)
-    both = [result(64, "fit"), result(128, "not_fit")]
-    assert estimate_so_far(BISECTION, 60_000, both).bracket == Bracket(
-        largest_fit=64, smallest_fail=128
-    )
+    both = estimate_so_far(BISECTION, 60_000, [result(64), result(128, 1)])
+    assert both.bracket == Bracket(largest_fit=64, smallest_fail=128)
     assert estimate_so_far(BISECTION, 60_000, []) is None
 
 
 @pytest.mark.parametrize("seeds", [2, 3])
 def test_an_undecided_quorum_gives_no_estimate(seeds: int) -> None:
     search = BISECTION.model_copy(update={"seeds_per_n": seeds, "max_cost": 1.0})
-    history = [ProbeResult(n=64, repeat=0, verdict="fit", n_errors=0, cost=100)]
+    history = [result(64, cost=100)]
     assert estimate_so_far(search, 60_000, history) is None
     assert advance(search, 60_000, history) == [Probe(64, 1)]
-    decided = [*history, ProbeResult(n=64, repeat=1, verdict="fit", n_errors=0, cost=100)]
+    decided = [*history, result(64, repeat=1, cost=100)]
     estimate = advance(search, 60_000, decided)
     assert (estimate.censored, estimate.emc) == ("right", 64)
 
 
-@pytest.mark.parametrize("seeds", [1, 2, 3, 4])
+@pytest.mark.parametrize("seeds", [2, 3])
 def test_an_even_number_of_seeds_does_not_bias_the_estimate(seeds: int) -> None:
     search = BISECTION.model_copy(update={"seeds_per_n": seeds})
     fits = logistic(0.1)
@@ -192,7 +187,7 @@ def logistic(width: float, lapse: float = 0.0, n50: float = 1000) -> Callable[[i
     return fits
 
 
-@pytest.mark.parametrize("width", [0.02, 0.05, 0.1])
+@pytest.mark.parametrize("width", [0.02, 0.1])
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_the_interval_covers_n50(width: float, seeds: int) -> None:
     """Without lapses; docs/search.md describes the coverage of a plain bisection with lapses."""
@@ -216,8 +211,7 @@ def test_the_posterior_concentrates_at_the_truth() -> None:
     fits = logistic(0.1)
     ns = [200, 400, 700, 900, 1100, 1400, 2000, 4000] * 25
     history = [
-        ProbeResult(n=n, repeat=i, verdict="fit" if fits(n, i) else "not_fit", n_errors=0, cost=1)
-        for i, n in enumerate(ns)
+        result(n, verdict="fit" if fits(n, i) else "not_fit", repeat=i) for i, n in enumerate(ns)
     ]
     curve = posterior(history, 60_000)
     low, middle, high = curve.quantiles(curve.level_set(0.5), (0.05, 0.5, 0.95))
@@ -245,5 +239,3 @@ def test_ended_by() -> None:
         assert play(search, 60_000, lambda n, _: n <= 1000)[0].ended_by == why
         assert play(search, 500, lambda n, _: n <= 1000)[0].ended_by == "data"
     assert play(BISECTION, 500, lambda *_: False)[0].ended_by == "data"
-    capped = BISECTION.model_copy(update={"max_cost": 3.0})
-    assert play(capped, 60_000, lambda n, _: n <= 1000)[0].ended_by == "max_cost"

@@ -23,8 +23,6 @@ DEVCLUSTER = REPOSITORY / "hpc" / "devcluster"
 
 @dataclass
 class Cluster:
-    """A devcluster of this test process."""
-
     root: Path
     settings: dict[str, str]
     environment: dict[str, str] = field(init=False)
@@ -61,7 +59,6 @@ class Cluster:
         return [line.strip().split("|") for line in printed.splitlines()]
 
     def running(self) -> int:
-        """Return the number of running tasks."""
         return sum(row[2] == "RUNNING" for row in self.queue())
 
     def nodes(self) -> dict[str, str]:
@@ -70,7 +67,6 @@ class Cluster:
         return dict(line.split() for line in printed.splitlines())
 
     def profile(self, folder: Path, **keys: object) -> Path:
-        """Write a profile for this cluster."""
         path = folder / "profile.yaml"
         given = {"cluster": "slurm", "partition": "main", "mem_gb": 1, "tracking_uri": "none"}
         path.write_text(yaml.safe_dump({**given, **keys}))
@@ -137,6 +133,13 @@ def _is_on(process: psutil.Process, node: str, conf: str) -> bool:
         return False
 
 
+def ended(sweep: subprocess.Popen[str], status: int = 0) -> str:
+    """Wait for a sweep to end with an exit status; return what it printed."""
+    output = finish(sweep)
+    assert sweep.returncode == status, output
+    return output
+
+
 def finish(sweep: subprocess.Popen[str], seconds: float = 500.0) -> str:
     """Wait for a sweep to end; return what it said."""
     try:
@@ -148,7 +151,6 @@ def finish(sweep: subprocess.Popen[str], seconds: float = 500.0) -> str:
 
 
 def root_of(name: str) -> Path:
-    """Return where a cluster of this test process lives."""
     return Path(f"/var/lib/flexhpc-test-{_worker()}-{name}")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flexhpc.store.status import StatusReader, open_run
 from tests.barrier import Barrier, wait_for
-from tests.slurm.conftest import Cluster, finish
+from tests.slurm.conftest import Cluster, ended
 from tests.slurm.test_controller import attempts
 from tests.slurm.test_sweeps import GATED, locally, submissions, write_spec
 from tests.speeds import BUDGET
@@ -32,22 +32,7 @@ def finished_probes(run: Path) -> int:
     return sum(status.probes for status in StatusReader(folder, points).read())
 
 
-def test_four_points_packed_in_a_task(cluster: Cluster, tmp_path: Path) -> None:
-    spec = write_spec(tmp_path, "  seed: [0, 1, 2, 3, 4]\n")
-    profile = cluster.profile(tmp_path, points_per_task=4)
-    sweep = cluster.sweep(spec, profile)
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
-    run = tmp_path / "runs" / "quick"
-    (array,) = submissions(run)
-    assert array["tasks"] == 2
-    assert len(list(run.glob("jobs/*/array-*/*_submitted.pkl"))) == 2
-    assert contents(run) == locally(spec)
-
-
-def test_cancel_empties_the_queue_and_the_same_command_finishes(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_cancel_and_resume(cluster: Cluster, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, THREE, GATED)
     profile = cluster.profile(tmp_path, throttle=2)
     barrier = Barrier(tmp_path)
@@ -62,19 +47,14 @@ def test_cancel_empties_the_queue_and_the_same_command_finishes(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "tasks removed from the queue" in done.stdout
     assert not cluster.queue()
-    output = finish(sweep)
-    assert sweep.returncode == 130, output
+    ended(sweep, 130)
     assert finished_probes(run) >= 2
     barrier.open()
-    sweep = cluster.sweep(spec, profile)
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
+    ended(cluster.sweep(spec, profile))
     assert contents(run) == locally(spec)
 
 
-def test_ctrl_c_leaves_the_jobs_alone_and_the_same_command_watches_them_again(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_ctrl_c_leaves_the_jobs_alone(cluster: Cluster, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, "  seed: [0, 1]\n", GATED)
     profile = cluster.profile(tmp_path)
     barrier = Barrier(tmp_path)
@@ -83,25 +63,26 @@ def test_ctrl_c_leaves_the_jobs_alone_and_the_same_command_watches_them_again(
     run = tmp_path / "runs" / "quick"
     barrier.wait(2, sweep)
     sweep.send_signal(signal.SIGINT)
-    output = finish(sweep)
-    assert sweep.returncode == 130, output
+    output = ended(sweep, 130)
     assert "the jobs continue" in output
     assert len(cluster.queue()) == 2
     watching = [cluster.sweep(spec, profile) for _ in range(2)]
     barrier.open()
     for sweep in watching:
-        output = finish(sweep)
-        assert sweep.returncode == 0, output
+        ended(sweep)
     assert len(submissions(run)) == 1
     assert attempts(run) == [1, 1]
 
 
 def test_detached_submission_says_what_it_submitted(cluster: Cluster, tmp_path: Path) -> None:
+    """The profile's Python may be a command that starts one."""
     spec = write_spec(tmp_path, "  seed: [0, 1]\n")
-    profile = cluster.profile(tmp_path)
+    profile = cluster.profile(tmp_path, python=f"env MARK=1 {sys.executable}")
     done = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile), "--detach")
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "quick"
+    (script,) = run.glob("jobs/*/array-000/array.sh")
+    assert f"env MARK=1 {sys.executable} -u -m submitit" in script.read_text()
     (array,) = submissions(run)
     assert f"2 tasks submitted as job {array['job']}" in done.stdout
     wait_for(lambda: states(cluster, run) == ["done", "done"], "the end of both tasks")
@@ -110,57 +91,36 @@ def test_detached_submission_says_what_it_submitted(cluster: Cluster, tmp_path: 
     assert "probes logged" in synced.stdout
 
 
-def test_a_task_that_never_reaches_its_point_is_given_up_with_its_log(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_a_task_that_ends_early_is_given_up(cluster: Cluster, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, "  seed: [0]\n")
     profile = cluster.profile(tmp_path, setup=["echo no such module >&2", "exit 3"])
     sweep = cluster.sweep(spec, profile)
-    output = finish(sweep)
-    assert sweep.returncode == 1, output
+    output = ended(sweep, 1)
     assert "its worker ended without a result" in output
     assert "| no such module" in output
     assert len(submissions(tmp_path / "runs" / "quick")) == 2
 
 
-def test_what_slurm_refuses_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
-    spec = write_spec(tmp_path, "  seed: [0]\n")
-    profile = cluster.profile(tmp_path, partition="nowhere")
-    done = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile))
-    assert done.returncode == 2
-    assert "SLURM rejected the job: sbatch: error:" in done.stderr
-    assert "partition" in done.stderr
-    assert not list((tmp_path / "runs").rglob("array.json"))
-    assert "Traceback" not in done.stderr
-
-
-def test_another_python_in_the_job_is_refused_at_submission(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_what_is_rejected_at_submission_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
+    """By SLURM, or because the job would start another Python."""
     spec = write_spec(tmp_path, "  seed: [0]\n")
     other = tmp_path / "python"
     other.write_text("#!/bin/sh\necho 3.99 0.0.1\n")
     other.chmod(0o755)
-    profile = cluster.profile(tmp_path, python=str(other))
-    done = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile))
-    assert done.returncode == 2
-    assert "has Python 3.99 with flexhpc 0.0.1" in done.stderr
-    assert not cluster.queue()
+    for keys, messages in (
+        ({"partition": "nowhere"}, ("SLURM rejected the job: sbatch: error:", "partition")),
+        ({"python": str(other)}, ("has Python 3.99 with flexhpc 0.0.1",)),
+    ):
+        profile = cluster.profile(tmp_path, **keys)
+        done = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile))
+        assert done.returncode == 2
+        assert all(message in done.stderr for message in messages), done.stderr
+        assert "Traceback" not in done.stderr
+        assert not list((tmp_path / "runs").rglob("array.json"))
+        assert not cluster.queue()
 
 
-def test_a_command_that_starts_python_may_be_given(cluster: Cluster, tmp_path: Path) -> None:
-    spec = write_spec(tmp_path, "  seed: [0]\n")
-    profile = cluster.profile(tmp_path, python=f"env MARK=1 {sys.executable}")
-    sweep = cluster.sweep(spec, profile)
-    output = finish(sweep)
-    assert sweep.returncode == 0, output
-    (script,) = (tmp_path / "runs").glob("*/jobs/*/array-000/array.sh")
-    assert f"env MARK=1 {sys.executable} -u -m submitit" in script.read_text()
-
-
-def test_a_dry_run_prints_what_sbatch_would_get_and_writes_nothing(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_a_dry_run_prints_the_script_and_writes_nothing(cluster: Cluster, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, "  seed: [0, 1, 2, 3]\n")
     profile = cluster.profile(
         tmp_path, nodes=2, processes_per_node=2, gpus_per_node=1, throttle=1, time="1-00:00:00",
@@ -196,8 +156,7 @@ def test_two_sweeps_at_once_submit_every_point_once(cluster: Cluster, tmp_path: 
     profile = cluster.profile(tmp_path, throttle=2)
     sweeps = [cluster.sweep(spec, profile) for _ in range(2)]
     for sweep in sweeps:
-        output = finish(sweep)
-        assert sweep.returncode == 0, output
+        ended(sweep)
     run = tmp_path / "runs" / "quick"
     assert [array["tasks"] for array in submissions(run)] == [3]
     assert attempts(run) == [1] * 3

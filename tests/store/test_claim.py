@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -14,14 +16,7 @@ from flexhpc.atomic import write_json
 from flexhpc.store import claim as claims
 from flexhpc.store import read_claim, take
 
-HOLDER = """
-import sys, time
-from pathlib import Path
-from flexhpc.store import take
-claim = take(Path(sys.argv[1]), Path(sys.argv[2]), launch="a")
-print("taken" if claim else "refused", flush=True)
-time.sleep(60)
-"""
+FORK = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
@@ -29,19 +24,30 @@ def paths(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "x.claim.json", tmp_path / ".lock"
 
 
-def holder(paths: tuple[Path, Path]) -> subprocess.Popen:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, *map(str, paths)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    process.said = process.stdout.readline().strip()  # type: ignore[attr-defined]
-    process.stdout.close()
-    return process
+def hold(paths: tuple[Path, Path], start: Barrier, taken: Connection) -> None:
+    """Try to take a claim; keep it until the process is killed."""
+    start.wait()
+    claim = take(*paths, launch="a")
+    taken.send(claim is not None)
+    signal.pause()
 
 
-def end(process: subprocess.Popen) -> None:
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+@contextlib.contextmanager
+def holders(paths: tuple[Path, Path], count: int = 1) -> Iterator[list[bool]]:
+    """Run processes that try to take a claim at once; yield which of them did, then kill them."""
+    start, results, processes = FORK.Barrier(count), [], []
+    for _ in range(count):
+        result, sender = FORK.Pipe(duplex=False)
+        results.append(result)
+        processes.append(FORK.Process(target=hold, args=(paths, start, sender)))
+        processes[-1].start()
+        sender.close()
+    try:
+        yield [result.recv() for result in results]
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
 
 
 def test_a_second_claim_is_refused_until_it_is_released(paths: tuple[Path, Path]) -> None:
@@ -52,20 +58,24 @@ def test_a_second_claim_is_refused_until_it_is_released(paths: tuple[Path, Path]
     first.release("stopped")
     assert read_claim(paths[0]).state == "stopped"
     second = take(*paths, launch="b")
-    assert second is not None
     assert second.record.deaths == 0
 
 
-def test_a_dead_holder_is_replaced_at_once_and_its_deaths_counted(
+def test_a_dead_holder_is_replaced_and_its_deaths_are_counted(
     paths: tuple[Path, Path],
 ) -> None:
     for expected in range(3):
-        process = holder(paths)
-        assert process.said == "taken"
-        assert read_claim(paths[0]).deaths == expected
-        assert take(*paths, launch="a") is None
-        end(process)
+        with holders(paths) as taken:
+            assert taken == [True]
+            assert read_claim(paths[0]).deaths == expected
+            assert take(*paths, launch="a") is None
+    died = read_claim(paths[0])
     assert take(*paths, launch="b").record.deaths == 0
+    write_json(paths[0], vars(died))
+    assert take(*paths, launch="a", saved=died.taken - 1).record.deaths == 3
+    write_json(paths[0], vars(died))
+    again = take(*paths, launch="a", saved=died.taken + 1)
+    assert (again.record.deaths, again.record.attempts) == (1, 4), "progress was saved"
 
 
 def test_who_lost_a_claim_can_no_longer_write(paths: tuple[Path, Path]) -> None:
@@ -73,7 +83,6 @@ def test_who_lost_a_claim_can_no_longer_write(paths: tuple[Path, Path]) -> None:
     stolen = {**vars(first.record), "birth": 1.0}
     write_json(paths[0], stolen)
     second = take(*paths, launch="b")
-    assert second is not None
     assert not first.held()
     assert not first.beat({})
     first.release("done")
@@ -94,9 +103,7 @@ def written_ago(path: Path, seconds: float) -> None:
     os.utime(path, (0, time.time() - seconds))
 
 
-def test_a_holder_on_another_host_is_dead_when_silent(
-    paths: tuple[Path, Path], elsewhere: dict[str, object]
-) -> None:
+def test_a_silent_host_is_dead(paths: tuple[Path, Path], elsewhere: dict[str, object]) -> None:
     write_json(paths[0], elsewhere)
     assert take(*paths, launch="b") is None
     written_ago(paths[0], claims.SILENCE - 10)
@@ -133,20 +140,8 @@ def test_a_claim_of_a_newer_flexhpc_is_one(paths: tuple[Path, Path]) -> None:
 
 
 def test_one_of_many_takers_wins(paths: tuple[Path, Path]) -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", HOLDER, *map(str, paths)], stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(6)
-    ]
-    said = []
-    for process in processes:
-        assert process.stdout is not None
-        said.append(process.stdout.readline().strip())
-        process.stdout.close()
-    for process in processes:
-        end(process)
-    assert sorted(said) == ["refused"] * 5 + ["taken"]
+    with holders(paths, 6) as taken:
+        assert sorted(taken) == [False] * 5 + [True]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +164,6 @@ def test_a_wrong_clock_neither_forgives_nor_adds_deaths(
         saved = _saved(paths) if not later else 0.0
         for _ in range(2):
             claim = take(*paths, launch="a")
-            assert claim is not None
             write_json(paths[0], {**vars(claim.record), "pid": 2**22 + 1})  # that died
         saved = _saved(paths) if later else saved
         again = take(*paths, launch="a", saved=saved)
@@ -184,14 +178,3 @@ def _saved(paths: tuple[Path, Path]) -> float:
     kept.write_text("x")
     time.sleep(0.02)
     return kept.stat().st_mtime
-
-
-def test_a_death_after_progress_counts_anew(paths: tuple[Path, Path]) -> None:
-    for _ in range(3):
-        end(holder(paths))
-    died = read_claim(paths[0])
-    assert take(*paths, launch="a", saved=died.taken - 1).record.deaths == 3
-    write_json(paths[0], vars(died))
-    again = take(*paths, launch="a", saved=died.taken + 1)
-    assert again.record.deaths == 1
-    assert again.record.attempts == 4

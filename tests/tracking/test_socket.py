@@ -64,7 +64,6 @@ def served(run: Path, temporary: Path) -> Iterator[tuple[psutil.Process, Path]]:
         [str(FLEXHPC), "ui", str(run), "--socket"], stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(temporary)},
     )  # fmt: skip
-    assert server.stdout is not None
     try:
         printed = "".join(server.stdout.readline().decode() for _ in range(3))
         match = re.search(r"^ssh -N -L 5000:(\S+) ", printed, re.MULTILINE)

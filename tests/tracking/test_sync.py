@@ -31,7 +31,7 @@ from tests.conftest import FLEXHPC, Cli
 
 @pytest.fixture
 def run(measured: Path, tmp_path: Path) -> Path:
-    """A copy of a measured run, without what MLflow had of it."""
+    """A copy of a measured run without its MLflow database."""
     copy = tmp_path / "small"
     ignored = shutil.ignore_patterns("mlflow.db", "mlartifacts", ".tracked.json")
     shutil.copytree(measured, copy, ignore=ignored)
@@ -39,7 +39,6 @@ def run(measured: Path, tmp_path: Path) -> Path:
 
 
 def logged(uri: str, name: str = "small") -> tuple[list[Any], list[Any]]:
-    """Parent and child runs of an experiment."""
     client = mlflow_client(uri)
     experiment = client.get_experiment_by_name(name)
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
@@ -51,10 +50,10 @@ def logged(uri: str, name: str = "small") -> tuple[list[Any], list[Any]]:
 
 def test_the_tracking_process_has_a_lower_priority(run: Path) -> None:
     command = [sys.executable, "-m", "flexhpc.tracking.follow", str(run), str(run / "sweep.yaml")]
+    lower = os.getpriority(os.PRIO_PROCESS, 0) + 10
     with subprocess.Popen(command, stdin=subprocess.PIPE) as follower:
-        wait_for(lambda: os.getpriority(os.PRIO_PROCESS, follower.pid) == 10, "its priority")
+        wait_for(lambda: os.getpriority(os.PRIO_PROCESS, follower.pid) == lower, "its priority")
         follower.kill()
-    assert os.getpriority(os.PRIO_PROCESS, 0) < 10
 
 
 def holds_all(uri: str, run: Path) -> None:
@@ -91,7 +90,7 @@ def test_a_sweep_leaves_mlflow_up_to_date(measured: Path) -> None:
     assert up_to_date(folder, None, StatusReader(folder, points).read())
 
 
-def test_curves_brackets_and_artifacts(measured: Path) -> None:
+def test_curves_brackets_artifacts_and_tags(measured: Path) -> None:
     folder, _, _ = open_run(measured)
     uri = local_uri(folder)
     client = mlflow_client(uri)
@@ -107,6 +106,11 @@ def test_curves_brackets_and_artifacts(measured: Path) -> None:
         ]
         highs = client.get_metric_history(parent.info.run_id, "emc_hi")
         assert max(highs, key=lambda m: m.step).value == parent.data.metrics["emc_hi"]
+        tags = parent.data.tags
+        assert tags["mlflow.source.name"] == "flexhpc sweep small"
+        assert tags["mlflow.user"]
+        assert re.fullmatch(r"[0-9a-f]{7,12}\+?|v.*", tags["mlflow.source.git.commit"])
+        assert parent.data.metrics["lo"] <= parent.data.metrics["hi"]
         names = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
         first = point_id == open_run(measured)[2][0].id
         assert names == {"fit_curve.svg", f"{point_id}.h5", *(["report"] if first else [])}
@@ -130,9 +134,7 @@ def test_sync_rebuilds_everything_and_repeats_nothing(run: Path, cli: Cli) -> No
     holds_all(local_uri(folder), run)
 
 
-def test_a_writer_killed_in_the_middle_leaves_no_half_and_no_double(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_writer_is_completed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Die after a child was created but before its metrics were, twice; then sync again."""
     folder, _, _ = open_run(run)
     uri = local_uri(folder)
@@ -158,16 +160,10 @@ def test_a_writer_killed_in_the_middle_leaves_no_half_and_no_double(
     holds_all(uri, run)
 
 
-def test_killed_while_it_makes_its_database_the_next_one_makes_it(
-    run: Path, cli: Cli, tmp_path: Path
-) -> None:
+def test_killed_while_creating_the_database(run: Path, cli: Cli, tmp_path: Path) -> None:
     """MLflow makes its tables one after the other, and cannot go on with some of them."""
-    killed = 0
-    for attempt in range(50):
-        killed += killed_with_half_a_database(run, tmp_path / f"temporary {attempt}")
-        if killed == 3:
-            break
-    assert killed == 3, "its database was complete too often"
+    attempts = (killed_with_half_a_database(run, tmp_path / f"temporary {i}") for i in range(50))
+    assert any(attempts), "its database was complete too often"
     cli("sync", run)
     holds_all(local_uri(open_run(run)[0]), run)
     assert not list(run.glob("*.part")) + list(run.glob(".*.part"))
@@ -181,13 +177,12 @@ def killed_with_half_a_database(run: Path, temporary: Path) -> bool:
         [str(FLEXHPC), "sync", str(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env={**os.environ, "TMPDIR": str(temporary)},
     )  # fmt: skip
-    wait_for(
-        lambda: (
-            syncing.poll() is not None
-            or any(path.stat().st_size for path in temporary.glob("*/mlflow.db"))
-        ),
-        "a database",
-    )
+
+    def started() -> bool:
+        databases = temporary.glob("*/mlflow.db")
+        return syncing.poll() is not None or any(path.stat().st_size for path in databases)
+
+    wait_for(started, "a database")
     syncing.send_signal(signal.SIGSTOP)
     half = syncing.poll() is None and not (run / "mlflow.db").exists()
     syncing.kill()
@@ -195,9 +190,7 @@ def killed_with_half_a_database(run: Path, temporary: Path) -> bool:
     return half
 
 
-def test_a_copy_and_a_renamed_run_open_where_they_are(
-    measured: Path, tmp_path: Path, cli: Cli
-) -> None:
+def test_a_run_can_be_copied_and_renamed(measured: Path, tmp_path: Path, cli: Cli) -> None:
     copy = tmp_path / "another name"
     shutil.copytree(measured, copy)
     folder, _, _ = open_run(copy)
@@ -216,25 +209,13 @@ def test_a_copy_and_a_renamed_run_open_where_they_are(
     assert mlflow_client(original).list_artifacts(run_id), "the original is unchanged"
 
 
-def test_a_run_folder_that_is_gone_is_not_recreated_by_mlflow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mlflow_recreates_no_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow creates folder and database for a URI of the usual form."""
     gone = tmp_path / "gone" / "mlflow.db"
     monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 1)
     with pytest.raises(sqlalchemy.exc.OperationalError, match="unable to open"):
         mlflow_client(existing_database_uri(gone)).get_experiment_by_name("small")
     assert not gone.parent.exists()
-
-
-def test_runs_say_where_they_come_from(measured: Path) -> None:
-    parents, _ = logged(local_uri(open_run(measured)[0]))
-    for parent in parents:
-        tags = parent.data.tags
-        assert tags["mlflow.source.name"] == "flexhpc sweep small"
-        assert tags["mlflow.user"]
-        assert re.fullmatch(r"[0-9a-f]{7,12}\+?|v.*", tags["mlflow.source.git.commit"])
-        assert parent.data.metrics["lo"] <= parent.data.metrics["hi"]
 
 
 def free_port() -> int:
@@ -248,7 +229,6 @@ def free_port() -> int:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """A real tracking server on loopback."""
     port = free_port()
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
@@ -260,32 +240,26 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 
 def answers(process: subprocess.Popen[bytes], address: str) -> bool:
-    """Return whether a server answers; it must run."""
     assert process.poll() is None, "the server ended"
     with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=2):
         return True
     return False
 
 
-def served(command: list[str], port: int):
-    """Run a web server until it is no longer needed; ends it and all that it started."""
-
-    @contextlib.contextmanager
-    def serving() -> Iterator[str]:
-        environment = {**os.environ, **UI_ENVIRONMENT}
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
-            start_new_session=True,
-        )  # fmt: skip
-        address = f"http://127.0.0.1:{port}"
-        try:
-            wait_for(lambda: answers(process, address), "the server's answer")
-            yield address
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait()
-
-    return serving()
+@contextlib.contextmanager
+def served(command: list[str], port: int) -> Iterator[str]:
+    """Run a web server; end it and all that it started."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        env={**os.environ, **UI_ENVIRONMENT},
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(lambda: answers(process, address), "the server's answer")
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
 
 
 def test_a_tracking_server(run: Path, cli: Cli, server: str) -> None:
@@ -293,12 +267,10 @@ def test_a_tracking_server(run: Path, cli: Cli, server: str) -> None:
     holds_all(server, run)
 
 
-def test_a_dead_server_costs_a_warning_and_nothing_else(
-    tmp_path: Path, small_spec: Path, cli: Cli
-) -> None:
+def test_a_dead_server_costs_a_warning(tmp_path: Path, small_spec: Path, cli: Cli) -> None:
     profile = tmp_path / "profile.yaml"
     profile.write_text(f"tracking_uri: http://127.0.0.1:{free_port()}\n")
-    done = cli("sweep", small_spec, "--profile", profile)
+    done = cli("sweep", small_spec, "--profile", profile, "--set", "model.width=[4]")
     assert "warning: MLflow at http://127.0.0.1" in done.stderr
     assert done.stderr.count("warning: ") <= 2
     run = tmp_path / "runs" / "small"
@@ -320,15 +292,13 @@ def test_a_server_that_never_answers_does_not_hold_up_a_sweep(
         silent.listen(50)
         profile = tmp_path / "profile.yaml"
         profile.write_text(f"tracking_uri: http://127.0.0.1:{silent.getsockname()[1]}\n")
-        done = cli("sweep", small_spec, "--profile", profile)
+        done = cli("sweep", small_spec, "--profile", profile, "--set", "model.width=[4]")
     assert done.stderr.count("warning: MLflow") == 1
     assert (tmp_path / "runs" / "small" / "report" / "index.html").is_file()
 
 
 @pytest.mark.browser
-def test_the_ui_shows_parents_nested_children_and_a_plot(
-    measured: Path, tmp_path: Path, chromium: Any
-) -> None:
+def test_the_ui_shows_points_and_probes(measured: Path, tmp_path: Path, chromium: Any) -> None:
     from playwright.sync_api import expect
 
     shutil.copytree(measured, tmp_path / "run")
@@ -348,25 +318,20 @@ def test_the_ui_shows_parents_nested_children_and_a_plot(
         expect(page.get_by_text("3 matching runs")).to_be_visible()
         for column in ("emc", "emc_lo", "emc_hi"):
             expect(page.locator(f"[role=columnheader][col-id*='`{column}`']")).to_be_visible()
-        page.screenshot(path=tmp_path / "view.png")
         page.get_by_role("link", name=points[0].label).click()  # and two clicks to each probe
         page.get_by_role("link", name="00 n=16 fit").first.click()
         expect(page.get_by_text("final_loss").first).to_be_visible(timeout=60_000)
-        page.screenshot(path=tmp_path / "probe.png")
         page.goto(f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning")
         expect(page.get_by_text(points[0].label, exact=True).first).to_be_visible(timeout=60_000)
         children = page.get_by_text("00 n=16 fit")
         assert children.count() == 0
         page.locator("[role=gridcell][col-id*='Run Name'] button").first.click()
         expect(children.first).to_be_visible(timeout=30_000)
-        page.screenshot(path=tmp_path / "runs.png")
         run_id = parents[0].info.run_id
         page.goto(f"{address}/#/experiments/{experiment}/runs/{run_id}/model-metrics")
         expect(page.locator("svg.main-svg").first).to_be_visible(timeout=60_000)
-        page.screenshot(path=tmp_path / "metrics.png")
         page.goto(f"{address}/#/experiments/{experiment}/runs/{run_id}/artifacts/fit_curve.svg")
         expect(page.locator("img").first).to_be_visible(timeout=60_000)
-        page.screenshot(path=tmp_path / "artifact.png")
 
 
 def test_ui_with_a_damaged_database_says_what_to_do(run: Path, cli: Cli) -> None:

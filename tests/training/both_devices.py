@@ -6,10 +6,9 @@ Importing this module registers the device; see tests/stand_in_device.py.
 from __future__ import annotations
 
 import contextlib
-import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -66,9 +65,7 @@ def train(
     """Run one training of a spec's only point; return None if it is interrupted.
 
     Args:
-        spec: text of the spec; n: samples.
-        kind: device type.
-        checkpoint: file to resume from and to save to.
+        spec, n, kind, checkpoint: the text of the spec, samples, device type, file.
         stop_at: update after which the training is interrupted.
         fresh: whether it starts at the first update, rather than from a checkpoint.
         resident_bytes: size from which inputs stay uint8 on the device; None for the default.
@@ -99,8 +96,6 @@ def train_on_both(spec: str, n: int, resident_bytes: int | None = None) -> tuple
     cpu, device = (
         train(spec, n, kind, resident_bytes=resident_bytes) for kind in ("cpu", "standin")
     )
-    assert cpu is not None
-    assert device is not None
     return cpu, device
 
 
@@ -111,7 +106,6 @@ def measure_point(spec: str, folder: Path, kind: str) -> Values:
     with device_of_type(kind) as device:
         estimate = measure(point, run, Group(device), Callbacks())
     record, masks = read(run.point(point.id)), read_masks(run.point(point.id))
-    assert record is not None
     evaluation = {k: v for k, v in (record.evaluation or {}).items() if k != "seconds"}
     return {
         "estimate": asdict(estimate),
@@ -126,7 +120,6 @@ def measure_point(spec: str, folder: Path, kind: str) -> Values:
 
 
 def gpu_check(kind: str) -> str:
-    """Return what ``flexhpc doctor`` prints about accelerators."""
     with device_of_type(kind):
         (check,) = (check for check in examine() if check.name == "gpu")
     return check.finding
@@ -145,22 +138,20 @@ def fit(inputs: np.ndarray, labels: np.ndarray, model: nn.Module) -> torch.Tenso
     return model(images).argmax(dim=1)
 
 
-def measure_custom(model: Any, training: Mapping[str, Any], folder: Path, kind: str) -> Values:
-    """Measure with :func:`flexhpc.measure`; ``folder`` holds the modules that are named.
+def network(shape: tuple[int, ...], classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Tanh(), nn.Linear(6, classes))
 
-    The trainer "fit" stands for :func:`fit`.
-    """
+
+def measure_custom(custom: str, kind: str) -> Values:
     draw = np.random.default_rng(0)
     data = (draw.integers(0, 9, (120, 8, 8), dtype=np.uint8), draw.integers(0, 3, 120))
-    training = {key: fit if value == "fit" else value for key, value in training.items()}
+    adam = {"optimizer": "adam", "lr": 1e-2, "epochs": 20, "precision": "fp64"}
+    model: Any = network if custom == "model" else {"family": "linear"}
+    training: Values = adam if custom == "model" else {"trainer": fit}
     search = {"policy": "bisection", "start": 8, "tolerance": 0.3}
-    sys.path.insert(0, str(folder))
-    try:
-        with device_of_type(kind):
-            result = flexhpc.measure(model, data, training=training, search=search)
-            return {
-                "emc": result.emc, "verdicts": result.probes["verdict"].tolist(),
-                "fitted": result.masks.fitted(), "params": result.params,
-            }  # fmt: skip
-    finally:
-        sys.path.remove(str(folder))
+    with device_of_type(kind):
+        result = flexhpc.measure(model, data, training=training, search=search)
+        return {
+            "emc": result.emc, "verdicts": result.probes["verdict"].tolist(),
+            "fitted": result.masks.fitted(), "params": result.params,
+        }  # fmt: skip

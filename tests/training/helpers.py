@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from flexhpc.data import draw_subset, load_samples
 from flexhpc.errors import Interrupted
 from flexhpc.models import build
 from flexhpc.seeds import ProbeSeeds
-from flexhpc.training import Callbacks, Outcome, ProbeData, train
+from flexhpc.training import Callbacks, Group, Outcome, ProbeData, train
 
+CPU = torch.device("cpu")
 SMALL = Mlp(family="mlp", width=16, depth=2, activation="tanh")
 
 
@@ -35,10 +37,11 @@ def probe_data(n: int, repeat: int = 0, labels: str = "random") -> ProbeData:
 
 def run(
     training: Training, n: int, *, model: Model = SMALL, repeat: int = 0, labels: str = "random",
-    callbacks: Callbacks | None = None,
+    callbacks: Callbacks | None = None, device: torch.device = CPU,
 ) -> Outcome:  # fmt: skip
-    make = partial(build, model, (1, 8, 8), 10)
-    return train(training, make, probe_data(n, repeat, labels), callbacks or Callbacks())
+    make, data = partial(build, model, (1, 8, 8), 10), probe_data(n, repeat, labels)
+    data = replace(data, inputs=data.inputs.to(device), labels=data.labels.to(device))
+    return train(training, make, data, callbacks or Callbacks(), Group(device))
 
 
 def run_with_model(

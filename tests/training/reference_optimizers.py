@@ -163,9 +163,3 @@ class Muon:
         rows, columns = matrix.shape
         update = (left * values) @ right * math.sqrt(max(1, rows / columns))
         return weight * (1 - lr * self.decay) - lr * update.reshape(weight.shape)
-
-
-def perturbed(weights: list[Array], gradients: list[Array], rho: float) -> list[Array]:
-    """Foret et al. 2021, equation 2 with p = 2: one norm over all tensors."""
-    norm = math.sqrt(sum(float((g**2).sum()) for g in gradients))
-    return [w + rho * g / norm for w, g in zip(weights, gradients, strict=True)]

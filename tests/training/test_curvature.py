@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-import pickle
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +21,6 @@ from flexhpc.errors import PointError
 from flexhpc.models import build
 from flexhpc.training import Group
 from flexhpc.training.curvature import Ritz, hessian_product, hessian_ritz, lanczos
-from tests.conftest import REPOSITORY
 
 SINGLE_PROCESS = Group(torch.device("cpu"))
 MAX_PRODUCTS = 10_000
@@ -104,18 +99,15 @@ def test_frozen_and_unused_parameters() -> None:
     assert result.max == pytest.approx(float(spectrum[-1]), abs=1e-8)
 
 
-def test_lanczos_of_a_saddle() -> None:
+def test_lanczos_of_a_saddle_and_a_minimum() -> None:
     curvatures = torch.linspace(-0.5, 3, 40, dtype=torch.float64)
     result = lanczos(lambda v: curvatures * v, torch.ones(40, dtype=torch.float64), 40, tolerance=0)
     assert result.min == pytest.approx(-0.5, abs=1e-12)
     assert result.max == pytest.approx(3, abs=1e-12)
     assert result.negative(0.1)
     assert not result.negative(0.2)
-
-
-def test_lanczos_of_a_minimum() -> None:
-    curvatures = torch.cat([torch.zeros(30), torch.linspace(0, 3, 20)]).double()
-    result = lanczos(lambda v: curvatures * v, torch.ones(50, dtype=torch.float64), 50)
+    minimum = torch.cat([torch.zeros(30), torch.linspace(0, 3, 20)]).double()
+    result = lanczos(lambda v: minimum * v, torch.ones(50, dtype=torch.float64), 50)
     assert not result.negative(1e-9)
 
 
@@ -229,55 +221,3 @@ def test_other_errors_are_raised_unchanged() -> None:
     inputs, labels = samples()
     with pytest.raises(RuntimeError, match="shape"):
         hessian_ritz(tanh_net(), inputs[:, :, :3], labels, SINGLE_PROCESS, 20, seed=0)
-
-
-CASES: tuple[int | None, ...] = (None, 3)
-
-
-def ritz_values(group: Group) -> list[Ritz]:
-    torch.manual_seed(0)
-    model = tanh_net()
-    return [
-        hessian_ritz(model, *samples(count), group, 12, seed=1, shards=shards)
-        for shards in CASES
-        for count in (1, 23)
-    ]
-
-
-def test_processes_share_the_work(tmp_path: Path) -> None:
-    """With the same bits in shards; also with fewer samples than processes."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.training.test_curvature", str(rank), str(tmp_path)],
-            cwd=REPOSITORY, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    for process in processes:
-        _, stderr = process.communicate()
-        assert process.returncode == 0, stderr
-    first, second = (pickle.loads((tmp_path / f"{rank}.pkl").read_bytes()) for rank in range(2))
-    assert first == second
-    torch.manual_seed(0)
-    single = ritz_values(SINGLE_PROCESS)
-    assert first[2:] == single[2:]
-    for one_process, many in zip(single[:2], first[:2], strict=True):
-        assert many.products == one_process.products
-        assert many.min == pytest.approx(one_process.min, rel=1e-6)
-        assert many.max == pytest.approx(one_process.max, rel=1e-9)
-
-
-def main(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    group = Group.init_process_group(
-        torch.device("cpu"), rank, 2, host="127.0.0.1", token=str(folder)
-    )
-    (folder / f"{rank}.pkl").write_bytes(pickle.dumps(ritz_values(group)))
-    group.destroy()
-
-
-if __name__ == "__main__":
-    # So that pickle stores the module's name instead of __main__.
-    from tests.training import test_curvature
-
-    test_curvature.main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -28,7 +28,6 @@ def start(
     module: str = "tests.training.ranks",
     ranks: Iterable[int] = (),
 ) -> list[subprocess.Popen[str]]:
-    """Start the processes of a group, by default all of them."""
     return [
         subprocess.Popen(
             [sys.executable, "-m", module, str(rank), str(size), str(folder), str(folder)],
@@ -45,9 +44,7 @@ def single() -> dict[str, Outcome]:
 
 
 @pytest.mark.parametrize("size", [2, 3, 4] if FULL else [3])
-def test_a_group_trains_as_one_process(
-    size: int, single: dict[str, Outcome], tmp_path: Path
-) -> None:
+def test_groups_train_as_one_process(size: int, single: dict[str, Outcome], tmp_path: Path) -> None:
     """Verdicts, masks and curves agree; losses up to the rounding of sums."""
     for process in start(size, tmp_path):
         _, stderr = process.communicate()
@@ -68,7 +65,6 @@ def agree(case: Case, single: Outcome, group: Outcome) -> None:
         assert getattr(single, key) == getattr(group, key), key
     np.testing.assert_array_equal(single.fitted, group.fitted)
     np.testing.assert_array_equal(single.error_curve, group.error_curve)
-    assert single.forgotten is not None
     np.testing.assert_array_equal(single.forgotten, group.forgotten)
     tolerance = 1e-6 if case.training.precision == "fp64" else 1e-3
     np.testing.assert_allclose(single.loss_curve, group.loss_curve, rtol=tolerance)
@@ -90,7 +86,6 @@ def test_shards_are_rejected_with_batch_norm() -> None:
 
 
 def test_a_killed_peer_ends_the_training(tmp_path: Path) -> None:
-    """If a rank is killed, the other raises PeerLost and does not wait."""
     first, second = start(2, tmp_path, "tests.training.endless")
     wait_for(lambda: (tmp_path / "training").exists() or first.poll() is not None, "a training")
     second.kill()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,18 +134,14 @@ PROCEDURES = {
         precision="fp32",
         verdict="diverged",
     ),
-    "curves by evaluation": Case(training=f"{TRAINED}, curves: evaluation", n=200),
-    "few suspects": Case(training=TRAINED, n=200),
-    "label smoothing": Case(training=f"{TRAINED}, label_smoothing: 0.1"),
+    "curves by evaluation": Case(training=f"{TRAINED}, curves: looks", n=200),
     "label smoothing, BatchNorm": Case(f"{CNN}, norm: batch", f"{TRAINED}, label_smoothing: 0.1"),
     "clip_norm": Case(training=f"{TRAINED}, clip_norm: 0.1"),
     "warm-up and cosine": Case(training=f"{TRAINED}, warmup: 4, schedule: cosine"),
     "extension": Case(
         training=f"{ADAM}, batch_size: 32, epochs: 3, unconverged: extend, extend_to: 4"
     ),
-    "steps": Case(training=f"{ADAM}, batch_size: 32, steps: 7"),
     "tail": Case(training=f"{TRAINED}, batches: tail"),
-    "shards": Case(training=f"{TRAINED}, shards: 3"),
     "shards, SAM": Case(CNN, f"{TRAINED}, shards: 3, sam: {{rho: 0.05}}"),
     "shards, curves by evaluation": Case(training=f"{TRAINED}, shards: 3, curves: evaluation"),
     "inputs as bytes": Case(CNN, resident_bytes=0),
@@ -197,12 +193,18 @@ def agree(cpu: Outcome, device: Outcome, precision: str) -> None:
         assert value == pytest.approx(device.metrics[key], rel=tolerance, nan_ok=True), key
 
 
-@pytest.mark.parametrize("training", ["sgd", "adam", "soap", "shampoo", "muon"])
+RESUMED = {name: OPTIMIZERS[name] for name in ("soap", "shampoo", "muon")} | {
+    f"{name}, other memory format": replace(OPTIMIZERS[name], model=CNN, precision="fp32")
+    for name in ("sgd", "adam", "adamw")
+}
+
+
+@pytest.mark.parametrize("name", RESUMED)
 @pytest.mark.parametrize(("stopped_on", "resumed_on"), [KINDS, KINDS[::-1]])
 def test_a_training_is_resumed_on_the_other_device(
-    training: str, stopped_on: str, resumed_on: str, call: Call, tmp_path: Path
+    name: str, stopped_on: str, resumed_on: str, call: Call, tmp_path: Path
 ) -> None:
-    case = OPTIMIZERS[training]
+    case = RESUMED[name]
     uninterrupted = call("train", case.spec, case.n, "cpu")
     checkpoint = tmp_path / "probe.ckpt"
     stopped = call("train", case.spec, case.n, stopped_on, checkpoint=checkpoint, stop_at=5)
@@ -211,9 +213,7 @@ def test_a_training_is_resumed_on_the_other_device(
     agree(uninterrupted, resumed, case.precision)
 
 
-def test_dropout_draws_from_the_device_and_its_state_is_restored(
-    call: Call, tmp_path: Path
-) -> None:
+def test_dropout_draws_from_the_device_and_is_resumed(call: Call, tmp_path: Path) -> None:
     case = Case(DROPOUT)
     cpu, uninterrupted = call("train_on_both", case.spec, case.n)
     assert not np.array_equal(cpu.loss_curve, uninterrupted.loss_curve), "draws on the CPU"
@@ -253,32 +253,7 @@ def test_a_point_has_the_same_records_and_evaluation(call: Call, tmp_path: Path)
     np.testing.assert_equal(device, cpu)
 
 
-NETS = """\
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self, shape, classes, width=6):
-        super().__init__()
-        self.hidden, self.head = nn.Linear(64, width), nn.Linear(width, classes)
-
-    def forward(self, images):
-        return self.head(self.hidden(images.flatten(1)).tanh())
-"""
-
-
-@pytest.mark.parametrize(
-    ("model", "training"),
-    [
-        ("nets:Net", {"optimizer": "adam", "lr": 1e-2, "epochs": 20, "precision": "fp64"}),
-        ("linear", {"trainer": "fit"}),
-    ],
-    ids=["model", "trainer"],
-)
-def test_a_custom_model_and_a_custom_trainer_are_measured(
-    model: str, training: dict[str, Any], call: Call, tmp_path: Path
-) -> None:
-    (tmp_path / "nets.py").write_text(NETS)
-    family = {"family": model} if model == "linear" else model
-    cpu, device = (call("measure_custom", family, training, tmp_path, kind) for kind in KINDS)
+@pytest.mark.parametrize("kind", ["model", "trainer"])
+def test_a_custom_model_and_a_custom_trainer_are_measured(kind: str, call: Call) -> None:
+    cpu, device = (call("measure_custom", kind, device) for device in KINDS)
     np.testing.assert_equal(device, cpu)
