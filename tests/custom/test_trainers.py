@@ -287,7 +287,7 @@ def test_a_frozen_spec_keeps_its_trainer(folder: Path, tmp_path: Path) -> None:
 def test_validate_looks_at_it(folder: Path, cli: Cli) -> None:
     for change, message in (
         ("training.kwargs.mots=3", r"most\(.*\): got an unexpected keyword argument"),
-        ("training.trainer='fits:least'", "no least in fits"),
+        ("training.trainer='fits:least'", "fits has no least"),
         ("training.trainer='fits:STOPPED'", "is a bool, not a function"),
     ):
         done = cli("validate", folder / "own.yaml", "--set", change, check=2)
