@@ -11,7 +11,7 @@ from rich.console import Console
 
 from flexhpc.analysis.reasons import NO_RESULT, ending_text, failure_lines
 from flexhpc.analysis.tables import Column, cut, results_table, status_view, table_of
-from flexhpc.analysis.text import emc_text, trimmed
+from flexhpc.analysis.text import emc_text, without_shared_entries
 from flexhpc.store.status import PointStatus
 from tests.analysis.made import BAYES, points, points_of, status
 
@@ -133,9 +133,12 @@ def test_of_swept_mappings_only_what_differs_is_shown(tmp_path: Path) -> None:
         "    - {optimizer: adam, steps: 200, lr: 0.1}\n",
     )
     waiting = [PointStatus(point=point, state="waiting") for point in swept]
-    assert [s.point.label for s in trimmed(waiting)] == ["sgd", "sgd weight_decay=0.01", "adam"]
-    assert [s.point.label for s in trimmed(waiting[:2])] == ["sgd", "weight_decay=0.01"]
-    assert trimmed(waiting[:1])[0].point.label == "sgd"
+    for count, labels in (
+        (3, ["sgd", "sgd weight_decay=0.01", "adam"]), (2, ["sgd", "weight_decay=0.01"]),
+    ):  # fmt: skip
+        shown = without_shared_entries(waiting[:count])
+        assert [status.point.label for status in shown] == labels
+    assert without_shared_entries(waiting[:1])[0].point.label == "sgd"
 
 
 def test_tuned_keys_are_in_the_label(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_measuring_from_python(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     again = measure(run=tmp_path / "mine")
     assert again.emc == kept.emc
     assert files == {p: p.stat().st_mtime_ns for p in (tmp_path / "mine").rglob("*.h5")}
-    loaded = flexhpc.import_object(tmp_path / "mine")
+    loaded = flexhpc.load(tmp_path / "mine")
     assert [one.emc for one in loaded] == [kept.emc]
     assert loaded.results.emc.tolist() == [kept.emc]
     assert "EMC" in repr(loaded[0])
@@ -134,7 +134,7 @@ def test_a_sweep_from_python(
     {
         "a network": ({"model": nn.Linear(3, 3)}, "must be a function that returns"),
         "optimizer": ({"training": {"optimizer": "adan"}}, "^training.optimizer: .*did you mean"),
-        "data": ({"data": 3}, "gave a int, not \\(inputs, labels\\)"),
+        "data": ({"data": 3}, "returned a int, not \\(inputs, labels\\)"),
         "no YAML": ({"training": {"lr": object()}}, "the spec cannot be written as YAML"),
     }.values(),
 )  # fmt: skip
@@ -183,7 +183,7 @@ def test_the_page_does_what_it_says(
     scope: dict[str, object] = {"__name__": "page"}
     exec(scripts[0].replace("1000", "200"), scope)
     assert "EMC" in capsys.readouterr().out
-    assert scope["found"].censored == "none"
+    assert scope["result"].censored == "none"
     script = scripts[1].replace("[8, 16]", '[4, 6], "search.tolerance": [0.5]')
     script = script.replace("1000", "200").replace("}\n)\n", f"}}, profile={str(untracked)!r})\n")
     exec(script, scope)

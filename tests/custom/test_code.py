@@ -234,7 +234,7 @@ def test_what_python_has_imported_is_not_mixed_with_an_edit(folder: Path) -> Non
 
 
 LOOKS = (
-    ("model.family='nets:Gone'", "model.family: no Gone in nets"),
+    ("model.family='nets:Gone'", "model.family: nets has no Gone"),
     ("model.kwargs={depth: 3}", "raised TypeError: .*depth"),
     ("data.source='samples:gone'", "data.source: no gone in samples"),
     ("data={source: table, path: gone.csv, target: x}", "gone.csv"),

@@ -25,7 +25,7 @@ from flexhpc.config.sections.data import KnownTable, Table
 from flexhpc.data import load_samples, raw_files
 from flexhpc.data.cifar5m import open_cifar5m
 from flexhpc.data.classes import encode_labels
-from flexhpc.data.decode import decoded
+from flexhpc.data.decode import decode_image
 from flexhpc.data.table import open_table
 from flexhpc.data.uci import open_known_table
 from flexhpc.errors import PointError
@@ -97,7 +97,7 @@ def test_a_named_pipe_is_refused(pipe: str, data: str, tmp_path: Path) -> None:
     problem = message(tmp_path, data)
     assert pipe.partition("/")[0] in problem
     assert re.search(
-        "not a regular file|file not found|not a file|not a .tar file|not a folder", problem
+        "not a regular file|file not found|not a file|neither a .tar file|not a folder", problem
     )
 
 
@@ -258,7 +258,7 @@ def test_an_image_is_what_it_may_be_whatever_it_is_called(tmp_path: Path) -> Non
     path = tmp_path / "a.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     with pytest.raises(PointError, match="cannot be read as an image"):
-        decoded(("a.png", path), None, None)
+        decode_image(("a.png", path), None, None)
 
 
 def test_an_excel_sheet_of_two_distant_cells_is_refused(tmp_path: Path) -> None:

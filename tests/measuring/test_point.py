@@ -187,7 +187,7 @@ def test_an_interrupted_evaluation_is_resumed_bitwise(tmp_path: Path) -> None:
         measure(point, parted, CPU, Callbacks(should_stop=lambda: next(updates) == stop_at))
     record = read(parted.point(point.id))
     assert (record.estimate, record.evaluation) == (estimate, None)
-    assert not record.evaluated({})
+    assert not record.has_evaluation({})
     assert parted.checkpoints(point.id)
     for asked in ("n: 1000, steps: 400", "n: 1000, steps: 500", "full: true"):
         copy, epochs = RunFolder(tmp_path / asked), []

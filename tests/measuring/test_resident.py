@@ -25,7 +25,7 @@ KINDS = {
     "all at once": (MLP, "", "optimizer: gd, lr: 0.1, epochs: 12"),
     "fp64": (MLP, "", f"{ADAM}, precision: fp64"),
     "bf16, SAM": (MLP, "", f"{ADAM}, precision: bf16, sam: {{rho: 0.05}}"),
-    "shards, evaluated": (CNN, "", f"{ADAM}, shards: 3, curves: looks"),
+    "shards, evaluated": (CNN, "", f"{ADAM}, shards: 3, curves: evaluation"),
     "gates": (
         MLP, "", f"{ADAM}, gates: {{gradient: {{mode: report}}, curvature: {{mode: report}}}}",
     ),

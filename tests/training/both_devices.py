@@ -109,7 +109,7 @@ def measure_point(spec: str, folder: Path, kind: str) -> Values:
     evaluation = {k: v for k, v in (record.evaluation or {}).items() if k != "seconds"}
     return {
         "estimate": asdict(estimate),
-        "devices": {probe.machine_info["device"] for probe in record.probes},
+        "devices": {probe.machine["device"] for probe in record.probes},
         "verdicts": [probe.verdict for probe in record.probes],
         "metrics": [dict(probe.metrics) for probe in record.probes],
         "evaluation": evaluation,

@@ -83,7 +83,7 @@ CASES = {
         ), 150, bits=True,
     ),
     "cnn, curves by evaluation": Case(
-        Adam(optimizer="adam", lr=3e-3, batch_size=32, epochs=8, curves="looks"), 64,
+        Adam(optimizer="adam", lr=3e-3, batch_size=32, epochs=8, curves="evaluation"), 64,
         Cnn(family="cnn", width=4, depth=2),
     ),
     "channels_last": Case(

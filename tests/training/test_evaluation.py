@@ -39,7 +39,7 @@ CPU = torch.device("cpu")
 def test_both_curves_detect_a_fit_in_the_same_epoch(training: Training, model: Model) -> None:
     batches, evaluated = (
         run(training.model_copy(update={"curves": curves}), 200, model=model, labels="original")
-        for curves in ("batches", "looks")
+        for curves in ("batches", "evaluation")
     )
     assert batches.verdict == "fit"
     for key in ("verdict", "epochs", "steps", "cost", "n_errors", "loss"):

@@ -134,7 +134,7 @@ PROCEDURES = {
         precision="fp32",
         verdict="diverged",
     ),
-    "curves by evaluation": Case(training=f"{TRAINED}, curves: looks", n=200),
+    "curves by evaluation": Case(training=f"{TRAINED}, curves: evaluation", n=200),
     "label smoothing, BatchNorm": Case(f"{CNN}, norm: batch", f"{TRAINED}, label_smoothing: 0.1"),
     "clip_norm": Case(training=f"{TRAINED}, clip_norm: 0.1"),
     "warm-up and cosine": Case(training=f"{TRAINED}, warmup: 4, schedule: cosine"),
@@ -228,7 +228,7 @@ def test_dropout_draws_from_the_device_and_is_resumed(call: Call, tmp_path: Path
 
 def test_doctor_names_the_device(call: Call) -> None:
     assert call("gpu_check", "standin") == "Stand-in device"
-    assert call("gpu_check", "cpu").startswith("none")
+    assert call("gpu_check", "cpu").startswith("no GPU")
 
 
 POINT = """\
