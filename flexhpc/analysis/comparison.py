@@ -300,7 +300,7 @@ def _baseline(names: Mapping[str, str], compare: Compare) -> str:
         if text in (value, name) or _number(text) == _number(value) is not None:
             return value
     listed = ", ".join(names.values())
-    raise InputError(f"no point has {compare.by} {text} as a baseline; there are {listed}")
+    raise InputError(f"baseline {text}: no point has {compare.by} {text}; use one of {listed}")
 
 
 def _number(text: str) -> float | None:

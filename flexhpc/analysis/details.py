@@ -32,7 +32,7 @@ def details_of(statuses: Sequence[PointStatus]) -> list[Details | None]:
     return [point_details(status, losses=losses) if status.record else None for status in shown]
 
 
-def script_json(value: Any) -> str:
+def json_for_script(value: Any) -> str:
     """Format a value as JSON that is safe inside a script element, whatever text it contains."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

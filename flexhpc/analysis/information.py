@@ -72,12 +72,12 @@ def max_label_information(history: History, classes: int) -> StoredBits | None:
 def max_token_information(
     probes: Iterable[ProbeSummary], length: int, vocabulary: int
 ) -> StoredBits | None:
-    """Return the information (bits) about random tokens, at the n where a network stores most.
+    """Return the most information (bits) that a network stores about random tokens, over all n.
 
-    n sequences of ``length`` tokens from a vocabulary of V contain n length log2 V bits. Encoded
-    with the network they take n length loss / ln 2 bits; the network stores the difference (Morris
-    et al. 2025, arXiv 2505.24832, section 3.1). Probes of similar n are averaged as in
-    :func:`max_label_information`.
+    n sequences of ``length`` tokens from a vocabulary of V contain ``n * length * log2(V)`` bits.
+    Encoded with the network they take ``n * length * loss / ln(2)`` bits; the network stores the
+    difference (Morris et al. 2025, arXiv 2505.24832, section 3.1). Probes of similar n are averaged
+    as in :func:`max_label_information`.
 
     Args:
         probes: finished probes, with the loss per token (nats).

@@ -17,7 +17,7 @@ from flexhpc.analysis import generalization, reasons, results, text
 from flexhpc.analysis.answer import answer
 from flexhpc.analysis.comparison import Effect, comparisons
 from flexhpc.analysis.conflicts import conflict_notes
-from flexhpc.analysis.details import MAX_POINTS, details_of, script_json
+from flexhpc.analysis.details import MAX_POINTS, details_of, json_for_script
 from flexhpc.analysis.figures import report_figures
 from flexhpc.analysis.figures.chart import Chart, ReportFigure, Spec, vega_script
 from flexhpc.analysis.figures.layout import layout_of
@@ -165,13 +165,13 @@ def write_report(
         names=reasons.points_text,
         # figures
         figures=figures,
-        details=script_json(details_of(statuses)),
+        details=json_for_script(details_of(statuses)),
         in_detail=MAX_POINTS,
-        templates=script_json({"fit": fit_spec(), "loss": loss_spec()}),
+        templates=json_for_script({"fit": fit_spec(), "loss": loss_spec()}),
         # tables
         points=[(s, {**row, **s.point.swept}) for s, row in zip(statuses, rows, strict=True)],
         swept=list(dict.fromkeys(key for status in statuses for key in status.point.swept)),
-        csv=script_json(csv.splitlines()),
+        csv=json_for_script(csv.splitlines()),
         further=_further(rows),
         best=reasons.best_text if reasons.any_tuned(statuses) else None,
         estimate=text.estimate_text,
@@ -257,7 +257,7 @@ def _figure(figure: ReportFigure, spec: Spec, folder: Path) -> dict[str, Any]:
         )
     return {
         "name": figure.name, "title": figure.title, "caption": figure.caption, "svg": drawn,
-        "spec": script_json(spec if interactive else None), "interactive": interactive,
+        "spec": json_for_script(spec if interactive else None), "interactive": interactive,
     }  # fmt: skip
 
 

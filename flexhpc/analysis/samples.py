@@ -55,9 +55,10 @@ class Agreement:
 class SampleScores:
     """Counts for each sample of a data set, over the trainings of several points.
 
-    Trainings at large n miss more samples than those at small n, so the number of misses is not
-    comparable between samples by itself. ``expected`` is the number of misses if each training had
-    missed the same number of samples, chosen at random among those that it drew.
+    A miss is a sample that a training drew and does not fit. Trainings at large n miss more
+    samples, so numbers of misses cannot be compared between samples. ``expected`` is the expected
+    number of misses if each training had missed as many samples, chosen uniformly from those that
+    it drew.
 
     Attributes:
         name: data set, labels and the values of the keys by which points are grouped.

@@ -88,7 +88,7 @@ def _with_flexhpc_command(text: str) -> str:
 
 
 def _expected_result(text: str) -> str:
-    """Return the first sentence after ``Expected:`` in the header of a spec, or of the header."""
+    """Return the first sentence after ``Expected:`` in a spec's header; without it, the first."""
     comment = " ".join(line[1:].strip() for line in text.splitlines() if line.startswith("#"))
     expected = comment.partition("Expected: ")[2] or comment
     return expected.split(". ")[0].rstrip(".")

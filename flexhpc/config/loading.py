@@ -127,7 +127,7 @@ def _sweep(document: Document) -> Sweep:
 
 
 def _report(document: Document, path: Path_, problem: str) -> None:
-    """Report a problem of the top level at a path that pydantic gives."""
+    """Report a validation error of a top-level key at its location by pydantic (``loc``)."""
     if path[0] == "frozen":
         path, problem = path[:1], "was written by flexhpc and edited since; remove it"
     keys = [key for key in path if isinstance(key, str)]

@@ -68,10 +68,11 @@ def validate(
 def validate_partly(
     kind: type[S] | Choice[S], values: Any, report: Report, *, check: bool = True
 ) -> tuple[S | None, bool]:
-    """Validate values as :func:`validate`; return the section, and whether it is valid.
+    """Like :func:`validate`, but return a section also if some of its values are invalid.
 
-    An invalid section contains the valid values, and None for missing required keys. It is None if
-    the values select no variant.
+    Returns:
+        The section, and whether it is valid. An invalid section has only the valid values, and None
+        for missing required keys; the section itself is None if the values select no variant.
     """
     invalid: list[Path_] = []
     try:

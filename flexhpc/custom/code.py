@@ -163,7 +163,7 @@ def call_user_code(label: str, call: Callable[[], Any], seconds: float | None = 
     process = os.getpid()
     limit = contextlib.nullcontext() if seconds is None else TimeLimit(seconds, label)
     try:
-        with time_limit_errors(), limit:
+        with time_limit_as_point_error(), limit:
             return call()
     except (PointError, KeyboardInterrupt, GeneratorExit):
         raise
@@ -182,7 +182,7 @@ def call_user_code(label: str, call: Callable[[], Any], seconds: float | None = 
 
 
 @contextlib.contextmanager
-def time_limit_errors() -> Iterator[None]:
+def time_limit_as_point_error() -> Iterator[None]:
     """Convert an exceeded time limit in the block to a PointError; print the traceback to stderr.
 
     Raises:

@@ -77,7 +77,9 @@ def _part(
     labels: list[int] = []
     for name in _folders(folder):
         if name not in classes:
-            raise PointError(f"{folder / name}: is not a class of the training set; remove it")
+            raise PointError(
+                f"{folder / name}: the training set has no class of this name; remove the folder"
+            )
         images = _images(folder / name)
         if not images:
             raise PointError(f"{folder / name}: has no images ({', '.join(sorted(SUFFIXES))})")

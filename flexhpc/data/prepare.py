@@ -40,7 +40,7 @@ def prepare(
         PointError: the data cannot be read; the file cannot be written; it exists and is not a
             packed file; or ``out`` is None and the existing file was packed with other keys.
     """
-    data = _section(source, keys, overrides)
+    data = _build_section(source, keys, overrides)
     if data.location is not None and is_packed(Path(data.location).expanduser()):
         raise PointError(f"data.{data.location_key()}: {data.location} is already packed")
     reading = reading_values(data)
@@ -50,7 +50,7 @@ def prepare(
         return write_packed(open_files(data, 0), reading, target, progress)
     except OSError as error:
         raise PointError(
-            f"{target}: cannot be written ({error.strerror}); give another --out"
+            f"{target}: cannot be written ({error.strerror}); choose another path with --out"
         ) from None
 
 
@@ -77,7 +77,7 @@ def _refuse_to_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
         return
     if not is_packed(out):
         raise PointError(
-            f"{out}: exists, and is not a file of `flexhpc data prepare`; give another --out"
+            f"{out}: exists, and is not a file of `flexhpc data prepare`; choose another --out"
         )
     try:
         existing = open_packed(out).reading
@@ -101,7 +101,7 @@ def _keys(source: str) -> list[str]:
     return [key for key in keys if key != "source"]
 
 
-def _section(source: str, keys: Mapping[str, Any], overrides: Sequence[str]) -> Data:
+def _build_section(source: str, keys: Mapping[str, Any], overrides: Sequence[str]) -> Data:
     values = {key: value for key, value in keys.items() if value is not None}
     problems: list[str] = []
     allowed = _keys(source)

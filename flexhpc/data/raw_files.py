@@ -134,7 +134,8 @@ def open_array(
     }[version]
     shape, fortran, dtype = read_header(file)
     if fortran or dtype.kind not in "biuf":
-        raise ValueError(f"{name} must be an array of numbers in C order, not {dtype}")
+        order = "Fortran" if fortran else "C"
+        raise ValueError(f"{name} must be numbers in C order, but is {dtype} in {order} order")
     return file, shape, dtype
 
 

@@ -21,7 +21,7 @@ from flexhpc.config import Point
 from flexhpc.config.sections.custom import CustomTrainer
 from flexhpc.config.sections.model import Network
 from flexhpc.config.sections.training import Training
-from flexhpc.custom.code import time_limit_errors
+from flexhpc.custom.code import time_limit_as_point_error
 from flexhpc.custom.trainer import Budget, TrainerCall
 from flexhpc.data import Samples, draw_subset
 from flexhpc.data.dataset import Ints
@@ -79,7 +79,7 @@ def run_training(
     make_model = None
     if isinstance(point.model, Network):
         make_model = partial(build, point.model, samples.shape, samples.classes)
-    with time_limit_errors():
+    with time_limit_as_point_error():
         if isinstance(point.training, CustomTrainer):
             inputs = samples.standardised(subset)
             task = _trainer_call(point.training, inputs, labels, samples.classes, seeds, make_model)

@@ -10,7 +10,7 @@ from torch import nn
 
 from flexhpc.config.sections.custom import CustomModel
 from flexhpc.config.sections.model import Network
-from flexhpc.custom.code import time_limit_errors
+from flexhpc.custom.code import time_limit_as_point_error
 from flexhpc.errors import PointError, one_line
 from flexhpc.models.families import Shape, network
 from flexhpc.models.reparameterizations import (
@@ -135,7 +135,7 @@ def _build_plain(model: Network, shape: Shape, classes: int, device: str) -> nn.
 def _point_errors(model: Network, shape: Shape) -> Iterator[None]:
     """Convert any exception to a PointError: the network does not accept the samples."""
     try:
-        with time_limit_errors():
+        with time_limit_as_point_error():
             yield
     except PointError:
         raise

@@ -46,7 +46,7 @@ def propose(
     costs = CostModel.from_history(history)
     spent = costs.trainings(history)
     ended: EndedBy = "tolerance"
-    for number, eps in enumerate(_training_errors(search), start=1):
+    for number, eps in enumerate(_error_levels(search), start=1):
         curve = arms.separate[arm] if arms and eps is None else posterior(results, n_limit, eps)
         lower, upper = _interval(curve, search, n_limit, eps)
         narrow = upper <= lower * (1 + search.tolerance) ** 2 or upper - lower < 1
@@ -126,7 +126,7 @@ def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordin
     curve = arms.separate[arm] if arms else posterior(results, n_limit)
     by_eps = {
         eps_name(eps): _eps_estimate(posterior(results, n_limit, eps), _HALF, n_limit, results, eps)
-        for eps in _training_errors(search)
+        for eps in _error_levels(search)
         if eps is not None
     }
     fits, fails = _split(results, None)
@@ -158,8 +158,8 @@ def estimate_at(eps: float, n_limit: int, history: History) -> EpsEstimate | Non
     return _eps_estimate(posterior(history, n_limit, eps), _HALF, n_limit, history, eps)
 
 
-def _training_errors(search: Bayes) -> list[float | None]:
-    """Return the training errors to estimate, in ascending order after None (a perfect fit)."""
+def _error_levels(search: Bayes) -> list[float | None]:
+    """Return the training errors at which EMC is estimated: None (perfect fit), then ascending."""
     return [None, *sorted(search.eps or ())]
 
 

@@ -200,9 +200,9 @@ def _is_plain(weight: Tensor) -> bool:
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    """Return whether a call of the module runs more than the forward of its class.
+    """Return whether calling the module runs anything besides the ``forward`` of its class.
 
-    A hook with the attribute ``changes_nothing`` does not count, and is not called.
+    Hooks with the attribute ``changes_nothing`` are ignored; manual backprop skips them.
     """
     hooks = [
         *module._forward_pre_hooks.values(), *module._forward_hooks.values(),

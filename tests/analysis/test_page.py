@@ -14,7 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from flexhpc.analysis.answer import answer
-from flexhpc.analysis.details import script_json
+from flexhpc.analysis.details import json_for_script
 from flexhpc.analysis.figures.chart import Chart
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.layout import layout_of
@@ -215,7 +215,7 @@ def test_a_report_of_sizes_says_how_emc_grows(tmp_path: Path) -> None:
 
 
 def test_no_text_ends_the_script_it_is_given_to() -> None:
-    told = script_json({"label": "</script><img src=x onerror=alert(1)>", "n": 3})
+    told = json_for_script({"label": "</script><img src=x onerror=alert(1)>", "n": 3})
     assert "<" not in told
     assert "\\u003c/script" in told
 

@@ -138,7 +138,7 @@ def test_the_validation_images_of_a_folder(tmp_path: Path, name: str) -> None:
     folder = ImageFolder(source="image_folder", root=str(tmp_path))
     assert load_test(folder, 0).labels.tolist() == [0, 2, 2]
     write_images(tmp_path / name, {"d": 1})
-    with pytest.raises(PointError, match=f"{name}/d: is not a class of the training set"):
+    with pytest.raises(PointError, match=f"{name}/d: the training set has no class of this name"):
         load_test(folder, 0)
 
 

@@ -70,7 +70,7 @@ def _by_section(statuses: Sequence[PointStatus]) -> Layout | None:
     They form curves, for example one per family, if the curve and the size identify each of them;
     otherwise None.
     """
-    expanded = [_expanded_keys(status) for status in statuses]
+    expanded = [_flattened_values(status) for status in statuses]
     keys = dict.fromkeys(key for values in expanded for key in values if _last_part(key) != "seed")
     varied = [key for key in keys if len({plain_text(v.get(key)) for v in expanded}) > 1]
     if not any(key not in status.point.swept for status in statuses for key in varied):
@@ -89,7 +89,7 @@ def _by_section(statuses: Sequence[PointStatus]) -> Layout | None:
     return layout if layout.along == "size" and unique else None
 
 
-def _expanded_keys(status: PointStatus) -> dict[str, Any]:
+def _flattened_values(status: PointStatus) -> dict[str, Any]:
     """Return the swept values of a point by key, with whole sections expanded into their keys."""
     values: dict[str, Any] = {}
     for key, value in status.point.swept.items():
@@ -103,7 +103,7 @@ def _expanded_keys(status: PointStatus) -> dict[str, Any]:
 def _value(status: PointStatus, key: str) -> Any:
     """Return the value of a swept key, or of a key inside a section that is swept as a whole."""
     swept = status.point.swept
-    return swept[key] if key in swept else _expanded_keys(status).get(key)
+    return swept[key] if key in swept else _flattened_values(status).get(key)
 
 
 def _varied(statuses: Sequence[PointStatus], *, least: int = 2) -> list[str]:
