@@ -236,7 +236,7 @@ def test_what_python_has_imported_is_not_mixed_with_an_edit(folder: Path) -> Non
 LOOKS = (
     ("model.family='nets:Gone'", "model.family: nets has no Gone"),
     ("model.kwargs={depth: 3}", "raised TypeError: .*depth"),
-    ("data.source='samples:gone'", "data.source: no gone in samples"),
+    ("data.source='samples:gone'", "data.source: samples has no gone"),
     ("data={source: table, path: gone.csv, target: x}", "gone.csv"),
     ("data={source: image_folder, root: gone}", "gone"),
     ("model={family: 'timm:resnet_gone'}", "resnet_gone"),

@@ -9,7 +9,7 @@ import numpy as np
 from tests.conftest import FULL
 from tests.faults.fuzz import fuzz
 
-COUNT = 1_000 if FULL else 40
+COUNT = 1_000 if FULL else 20
 
 
 def test_input_at_random_gives_a_line_or_a_result(tmp_path: Path) -> None:
