@@ -25,7 +25,7 @@ from flexhpc.data import Samples, load_samples
 from flexhpc.measuring.probe import choose_device, run_probe
 from flexhpc.search import Estimate, Probe, ProbeResult, advance
 from flexhpc.store import ProbeRecord, history_of
-from flexhpc.training import Callbacks, Group
+from flexhpc.training import Callbacks, Group, Outcome
 from flexhpc.training.budget import epoch_batch_sizes
 from flexhpc.training.gates import Plateau, is_unstable, patience_in_updates
 
@@ -49,13 +49,15 @@ def extended(training: Training) -> Training:
     return training.model_copy(update={"steps": factor * training.steps, "gates": gates})
 
 
-def seen_at(training: Training, probe: ProbeRecord, budget: int) -> tuple[int, int, int]:
+def seen_at(
+    training: Training, n: int, probe: ProbeRecord | Outcome, budget: int
+) -> tuple[int, int, int]:
     """Return what a search with this budget in updates sees of a recorded training.
 
     Returns:
         The index of the verdict in ``VERDICTS``, the number of updates, and the missed samples.
     """
-    per_epoch = len(epoch_batch_sizes(training, probe.n))
+    per_epoch = len(epoch_batch_sizes(training, n))
     if probe.verdict == "fit" and probe.steps <= budget:
         return VERDICTS.index("fit"), probe.steps, 0
     gate, plateau = training.gates.plateau, Plateau(tolerance=training.gates.plateau.tolerance)
@@ -65,7 +67,7 @@ def seen_at(training: Training, probe: ProbeRecord, budget: int) -> tuple[int, i
         epoch = min(epochs, len(probe.loss_curve) - 1)
         loss = float(probe.loss_curve[epoch])
         if not np.isfinite(loss):
-            return VERDICTS.index("diverged"), steps + updates, probe.n
+            return VERDICTS.index("diverged"), steps + updates, n
         plateau.update(loss, int(probe.error_curve[epoch]), updates)
         epochs, steps = epochs + 1, steps + updates
         at_plateau = plateau.updates >= patience_in_updates(gate, budget, per_epoch)
@@ -116,7 +118,7 @@ def record(name: str) -> None:
         probe = run_probe(
             extended_point, samples, Probe(n, PILOT + repeat), None, group, Callbacks()
         )
-        seen = [seen_at(training, probe, budget) for budget in budgets]
+        seen = [seen_at(training, n, probe, budget) for budget in budgets]
         rows.append([n, repeat, *(value for triple in seen for value in triple)])
         if len(rows) % len(sizes) == 0 or len(rows) == len(tasks):
             _write(path, emc, training.steps, rows)
