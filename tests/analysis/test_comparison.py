@@ -193,7 +193,7 @@ def test_what_goes_with_a_value_alone_parts_no_pair(tmp_path: Path) -> None:
     assert [effect.pairs for effect in effects(some, within)] == [2, 2]
     with pytest.raises(InputError, match=r"training\.lrr: no point has this key; swept are"):
         effects(some, Compare(by="training.lrr"))
-    with pytest.raises(InputError, match=r"no point has training\.optimizer gd as a baseline"):
+    with pytest.raises(InputError, match=r"baseline gd: no point has training\.optimizer gd"):
         effects(some, Compare(by="training.optimizer", baseline="gd"))
 
 

@@ -363,7 +363,7 @@ def test_a_file_of_the_user_is_never_overwritten(tmp_path: Path, sources: dict) 
     with pytest.raises(PointError, match="exists, and is not a file of"):
         prepare("mnist", keys, (), tmp_path, quiet)
     for inside in ("mine.csv/x.packed", "mine.csv/y/x.packed", "n" * 300):
-        with pytest.raises(PointError, match=r"cannot be written \(.*give another") as caught:
+        with pytest.raises(PointError, match=r"cannot be written \(.*choose another") as caught:
             prepare("mnist", keys, (), tmp_path / inside, quiet)
         assert "\n" not in str(caught.value)
 
