@@ -41,24 +41,25 @@ def _section(section: str) -> Iterator[str]:
         names.setdefault(cls, []).append(variant)
     rows = {cls: [*_rows(cls, "", cls.discriminator or key)] for cls in names}
     users: dict[str, list[str]] = {}
-    for cls, own in rows.items():
-        for row in own:
+    for cls, class_rows in rows.items():
+        for row in class_rows:
             users.setdefault(row, []).append(names[cls][0])
     chosen = f"default {default}" if default else "required"
     yield from ("", f"## {section}", "", f"`{key}` selects the variant ({chosen}).")
     yield from ("", f"### {section}: keys of several variants", "")
     yield from ("| key | default | meaning | variants |", "|---|---|---|---|")
-    for row, of in users.items():
-        if len(of) > 1:
-            others = [f"`{names[cls][0]}`" for cls in names if names[cls][0] not in of]
-            listed = ", ".join(f"`{name}`" for name in of)
-            few = f"all but {', '.join(others)}" if len(others) < len(of) else listed
-            yield f"{row} {few if others else 'all'} |"
-    for cls, own in rows.items():
+    for row, used_by in users.items():
+        if len(used_by) > 1:
+            others = [f"`{names[cls][0]}`" for cls in names if names[cls][0] not in used_by]
+            text = ", ".join(f"`{name}`" for name in used_by)
+            if len(others) < len(used_by):
+                text = f"all but {', '.join(others)}" if others else "all"
+            yield f"{row} {text} |"
+    for cls, class_rows in rows.items():
         prefix = f"{cls.discriminator}: " if cls.discriminator else ""
         yield from ("", "### " + ", ".join(f"`{prefix}{name}`" for name in names[cls]))
         yield from ("", " ".join((cls.__doc__ or "").split()))
-        if single := [row for row in own if len(users[row]) == 1]:
+        if single := [row for row in class_rows if len(users[row]) == 1]:
             yield from ("", "| key | default | meaning |", "|---|---|---|", *single)
 
 
