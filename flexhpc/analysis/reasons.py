@@ -30,8 +30,7 @@ AT_EDGE = (
 )
 NO_RESULT = "its worker ended without a result"
 _MIN_GROUP = 3
-"""Minimum number of points without a probe that are reported in one line if they failed for one
-reason."""
+"""Minimum number of points without a probe that share one message if they failed for one reason."""
 
 Failures = dict[str, list[PointStatus]]
 """Failed points by error message."""

@@ -22,7 +22,7 @@ from flexhpc.errors import InputError, one_line
 _MAX_POINTS = 100_000
 """Maximum number of points: each has a file that is read whenever the sweep is monitored."""
 VALUES_NAME = "spec"
-"""Stands in for the file name in messages about a spec that is passed as values."""
+"""Name of a spec that is passed as values, in place of a file name in messages."""
 Spec = Path | Mapping[str, Any]
 """A sweep spec: its YAML file, or the equivalent nested values."""
 

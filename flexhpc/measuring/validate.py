@@ -28,7 +28,7 @@ def validate(points: Sequence[Point]) -> Iterator[tuple[bool, str]]:
 
     Yields:
         Whether the problem is an error, and its message. A known data set that is missing on this
-            machine is no error: it may exist where the sweep runs.
+            machine is not an error: it may exist where the sweep runs.
     """
     shapes: dict[str, _Shape | None] = {}
     reported: set[str] = set()

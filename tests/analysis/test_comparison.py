@@ -318,7 +318,7 @@ def test_what_is_not_measured_yet_pairs_with_nothing(tmp_path: Path) -> None:
     assert effects(waiting, BY) == []
     asked = "name: x\ncompare:\n- {by: model.activation}\ngrid: {}\n"
     assert [one.verdict_text for one in comparisons(begun, [asked])] == ["no pairs"]
-    assert comparisons(begun, ["name: x\n"]) == [], "what nobody asked for"
+    assert comparisons(begun, ["name: x\n"]) == [], "no default comparison without pairs"
 
 
 def test_growth_and_mappings_are_compared(tmp_path: Path) -> None:

@@ -215,9 +215,9 @@ def test_a_report_of_sizes_says_how_emc_grows(tmp_path: Path) -> None:
 
 
 def test_no_text_ends_the_script_it_is_given_to() -> None:
-    told = json_for_script({"label": "</script><img src=x onerror=alert(1)>", "n": 3})
-    assert "<" not in told
-    assert "\\u003c/script" in told
+    text = json_for_script({"label": "</script><img src=x onerror=alert(1)>", "n": 3})
+    assert "<" not in text
+    assert "\\u003c/script" in text
 
 
 def open_page(

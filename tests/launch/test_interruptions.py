@@ -58,7 +58,7 @@ def undisturbed(undisturbed_run: Path) -> dict[str, object]:
 
 
 def ended(sweep: subprocess.Popen[str], status: int = 0) -> str:
-    """Wait for a sweep to end with an exit status; return what it printed in one line."""
+    """Wait for a sweep to exit with a status; return its output without line breaks."""
     output = " ".join(finish(sweep).split())
     assert sweep.returncode == status, output
     return output
