@@ -89,6 +89,7 @@ def play(
                     n_errors=training.n_errors if counts else 0,
                     cost=training.cost,
                     share=training.share,
+                    time=training.time,
                 )
             )
         estimate = estimate_so_far(search, world.n_limit, history)

@@ -34,6 +34,7 @@ class Training:
         share: fraction of the initial budget that it used; None if unknown.
         cost: sample passes.
         full_cost: sample passes of the initial budget.
+        time: fraction of the budget after which it fitted; None if it failed or if unknown.
     """
 
     verdict: str
@@ -41,6 +42,7 @@ class Training:
     share: float | None
     cost: int
     full_cost: int
+    time: float | None = None
 
 
 class World(Protocol):

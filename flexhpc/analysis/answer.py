@@ -137,16 +137,37 @@ def _limitations(statuses: Sequence[PointStatus]) -> list[str]:
         p.verdict for s in statuses if s.record for p in s.record.probes if p.verdict != "fit"
     ]
     unconverged = verdicts.count("unconverged")
+    gains = [s.estimate.doubling for s in statuses if s.estimate and s.estimate.doubling]
     sentences = {
         f"{failed} of {total} points failed; Failed points lists the reasons.": failed,
         f"{unfinished} of {total} points are not finished yet.": unfinished,
         f"{_points(bounds)} only a bound; the reasons are below the table.": bounds,
         f"{unconverged:,} of the {len(verdicts):,} trainings that failed were still improving when "
-        "their budget ended: a larger one may raise these EMCs.": unconverged > len(verdicts) / 2,
+        "their budget ended: a larger one may raise these EMCs.": (
+            unconverged > len(verdicts) / 2 and not gains
+        ),
         f"In {edge} of {total} points {AT_EDGE}.": edge,
         f"{_points(wide)} less certain than requested: the interval is wider.": wide,
     }
-    return [sentence for sentence, applies in sentences.items() if applies]
+    saturation = [_saturation(statuses)] if gains else []
+    return [*(sentence for sentence, applies in sentences.items() if applies), *saturation]
+
+
+def _saturation(statuses: Sequence[PointStatus]) -> str:
+    """Describe how far the points are from saturation."""
+    estimates = [s.estimate for s in statuses if s.estimate and s.estimate.doubling]
+    gains = [f"{e.doubling[1]:.2g}" for e in estimates if e.doubling]
+    counts = {key: sum(e.saturated == key for e in estimates) for key in ("yes", "no", "unknown")}
+    low, high = min(gains, key=float), max(gains, key=float)
+    factor = low if low == high else f"{low} to {high}"
+    raised = f"Twice the budget would raise EMC by a factor of {factor}"
+    if counts["yes"] == len(estimates):
+        return f"{raised}: all points are saturated."
+    return (
+        f"{raised}: {counts['no']} of {len(estimates)} points are not saturated"
+        + (f", for {counts['unknown']} it is not known" if counts["unknown"] else "")
+        + "; their EMCs describe this budget."
+    )
 
 
 def _points(count: int) -> str:

@@ -20,6 +20,7 @@ from flexhpc.analysis.likelihood import (
     SAME,
     Floats,
     MeanRatio,
+    likelihood_at_budget,
     likelihood_of,
     mean_ratio,
     ratio_likelihood,
@@ -40,6 +41,8 @@ _MAX_VALUES, _MAX_POINTS = 12, 1000
 
 _ROUNDING = 0.02
 """Minimum distance from 1 for the ratio of one size to be above or below 1."""
+SMALLER_BUDGETS = {"B/4": 0.25, "B/2": 0.5}
+"""Multiples of the budget B at which comparisons are repeated, by name."""
 Verdict = Literal["larger", "smaller", "the same within 10 %", "not decided"]
 
 
@@ -55,6 +58,9 @@ class Effect(MeanRatio):
         growing: whether ``singles`` are in strictly ascending order of parameters.
         level: probability of the interval.
         verdict: at an error rate of 5 % over all comparisons together (Holm 1979).
+        at_this_budget: whether twice the budget may change an EMC of a pair, or it is unknown.
+        smaller: the comparison at a quarter and at half of the budget of every point; empty if
+            nothing follows for other budgets at any point.
         more: additional pairs needed for a verdict, if they scatter as the measured ones do; None
             if none are needed, or more than 1,000.
     """
@@ -69,7 +75,14 @@ class Effect(MeanRatio):
     growing: bool = False
     level: float
     verdict: Verdict = "not decided"
+    at_this_budget: bool = False
+    smaller: tuple[Effect, ...] = ()
     more: int | None = None
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What distinguishes it from the other comparisons of the same points."""
+        return self.by, self.value, self.baseline, *self.within.values()
 
     @property
     def error_probability(self) -> float:
@@ -83,9 +96,18 @@ class Effect(MeanRatio):
 
     @property
     def verdict_text(self) -> str:
-        """The verdict in words; if there is none, the reason or the number of pairs needed."""
+        """The verdict in words; if there is none, the reason or the number of pairs needed.
+
+        A verdict that holds for this budget says so, and names smaller budgets with another one.
+        """
         if self.verdict != "not decided":
-            return self.verdict
+            others = [
+                f"{effect.verdict} at {name}"
+                for name, effect in zip(SMALLER_BUDGETS, self.smaller, strict=False)
+                if effect.verdict != self.verdict
+            ]
+            verdict = f"{self.verdict} at this budget" if self.at_this_budget else self.verdict
+            return "; ".join([verdict, *others])
         if not self.pairs:
             return "no pairs"
         if self.pairs == self.bounds:
@@ -153,7 +175,15 @@ class Effect(MeanRatio):
             "chance_larger": self.chance, "chance_same": self.same, "verdict": self.verdict,
             "pairs": self.pairs, "pairs_of_bounds": self.bounds, "unpaired": self.unpaired,
             "scatter": self.scatter, "more_pairs": self.more,
+            "at_this_budget": self.at_this_budget,
+            "same_verdict_at_all_budgets": all(e.verdict == self.verdict for e in self.smaller)
+            if self.smaller else None,
         }  # fmt: skip
+        for name, effect in zip(("quarter", "half"), self.smaller, strict=False):
+            row |= {
+                f"ratio_at_{name}": effect.ratio, f"ratio_at_{name}_lo": effect.low,
+                f"ratio_at_{name}_hi": effect.high, f"verdict_at_{name}": effect.verdict,
+            }  # fmt: skip
         return {key: None if value != value else value for key, value in row.items()}
 
 
@@ -162,8 +192,29 @@ def _on_both_sides(low: float, high: float) -> bool:
     return low < 1 - _ROUNDING and high > 1 + _ROUNDING
 
 
+def compare_points(statuses: Sequence[PointStatus], requests: Sequence[Compare]) -> list[Effect]:
+    """Make comparisons at the budget of each point, and at a quarter and half of it.
+
+    Args:
+        statuses: points of one or several runs.
+        requests: the comparisons; see :func:`effects_of`.
+
+    Raises:
+        InputError: no point has the key, the baseline or a key of ``within`` of a comparison.
+    """
+    at_budgets = [
+        with_verdicts([e for request in requests for e in effects_of(statuses, request, factor)])
+        for factor in (1.0, *SMALLER_BUDGETS.values())
+    ]
+    smaller: dict[tuple[str, ...], list[Effect]] = {}
+    for effects in at_budgets[1:]:
+        for effect in effects:
+            smaller.setdefault(effect.key, []).append(effect)
+    return [replace(e, smaller=tuple(smaller.get(e.key, ()))) for e in at_budgets[0]]
+
+
 def effects_of(
-    statuses: Sequence[PointStatus], compare: Compare, level: float = LEVEL
+    statuses: Sequence[PointStatus], compare: Compare, factor: float = 1.0, level: float = LEVEL
 ) -> list[Effect]:
     """Compare the EMCs at each value of a key with those at its baseline.
 
@@ -175,33 +226,32 @@ def effects_of(
         compare: compared key, baseline (by default the value of the first point) and grouping keys,
             each combination of whose values is compared separately (by default the swept keys of
             the data).
+        factor: multiple of the budget of each point for which EMCs are compared.
         level: probability of the intervals.
 
     Returns:
         One effect per combination of grouping values and value of the key; none if the baseline
-        was not measured, or no other value.
+        was not measured, or no other value. Points whose EMC at that budget is unknown are omitted.
 
     Raises:
         InputError: no point has the key, the baseline or a key of ``within``.
     """
     pairing = _Pairing(statuses, compare)
     baseline = pairing.baseline
+    likelihoods: dict[int, Floats] = {}
     # Points that form pairs, by group, size and seed, and by value of the compared key.
     units: dict[tuple[_Group, str, str], dict[str, PointStatus]] = {}
     for status in statuses:
         value = pairing.value[id(status)]
         if value is not None and status.estimate is not None and status.record is not None:
+            known = likelihood_of(status) if factor == 1 else likelihood_at_budget(status, factor)
+            if known is None:
+                continue
+            likelihoods[id(status)] = known
             units.setdefault(pairing.unit(status), {}).setdefault(value, status)
     measured = {value for unit in units.values() for value in unit}
     if baseline not in measured or len(measured) < 2:
         return []
-    likelihoods: dict[int, Floats] = {}
-
-    def likelihood(status: PointStatus) -> Floats:
-        if id(status) not in likelihoods:
-            likelihoods[id(status)] = likelihood_of(status)
-        return likelihoods[id(status)]
-
     compared = []
     for group in dict.fromkeys(key[0] for key in units):
         for value in (value for value in pairing.names if value != baseline):
@@ -213,10 +263,13 @@ def effects_of(
             ratios: dict[str, list[Floats]] = {}
             params: dict[str, int] = {}
             pairs = bounds = 0
+            at_this_budget = False
             for (size, _), unit in points.items():
                 if baseline in unit:
                     pairs += 1
-                    ratio = ratio_likelihood(likelihood(unit[value]), likelihood(unit[baseline]))
+                    pair = (unit[value], unit[baseline])
+                    at_this_budget |= any(map(_depends_on_budget, pair))
+                    ratio = ratio_likelihood(*(likelihoods[id(status)] for status in pair))
                     if ratio is None:
                         bounds += 1
                     else:
@@ -230,10 +283,18 @@ def effects_of(
                     **vars(mean), by=compare.by, value=pairing.names[value],
                     baseline=pairing.names[baseline], within=dict(group), pairs=pairs,
                     bounds=bounds, unpaired=len(points) - pairs, level=level,
-                    growing=len(set(params.values())) == len(sizes),
+                    growing=len(set(params.values())) == len(sizes), at_this_budget=at_this_budget,
                 )
             )  # fmt: skip
     return compared
+
+
+def _depends_on_budget(status: PointStatus) -> bool:
+    """Return whether a larger budget may raise the EMC of a point, as far as is known."""
+    estimate = status.estimate
+    return status.point.training.budget is not None and (
+        estimate is None or estimate.saturated != "yes"
+    )
 
 
 _Group = tuple[tuple[str, str], ...]
@@ -330,11 +391,9 @@ def comparisons(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[E
     """
     requested = {c.model_dump_json(): c for text in specs for c in requested_comparisons(text)}
     if requested:
-        return with_verdicts(
-            [e for compare in requested.values() for e in effects_of(statuses, compare)]
-        )
+        return compare_points(statuses, list(requested.values()))
     default = suggested_comparison(statuses)
-    by_default = with_verdicts(effects_of(statuses, default)) if default else []
+    by_default = compare_points(statuses, [default]) if default else []
     return by_default if any(effect.pairs for effect in by_default) else []
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
+from flexhpc.search.budget_curve import budget_curve
 from flexhpc.search.fit_curve import estimand_level, posterior
 from flexhpc.store.status import PointStatus
 
@@ -45,17 +46,40 @@ def likelihood_of(status: PointStatus) -> Floats:
     The prior of the fit curve is uniform in log n, from an eighth of a sample to four times the
     number of samples, so its posterior is proportional to the likelihood. Where the data do not
     bound the EMC, the likelihood is continued as a constant beyond that range.
+
+    Args:
+        status: a point with an estimate.
     """
     assert status.record is not None
     assert status.estimate is not None
     n_limit = status.record.header.n_limit
     curve = posterior(status.history, n_limit)
     level = curve.level_set(estimand_level(status.estimate.estimand))
+    return _likelihood(level, curve.weight, n_limit)
+
+
+def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
+    """Return the likelihood of log EMC at a multiple of the budget; see :func:`likelihood_of`.
+
+    Returns:
+        None if nothing follows for other budgets; see :mod:`flexhpc.search.budget_curve`.
+    """
+    assert status.record is not None
+    assert status.estimate is not None
+    n_limit = status.record.header.n_limit
+    curve = budget_curve(status.history, n_limit)
+    if curve is None:
+        return None
+    level = curve.level_set(estimand_level(status.estimate.estimand), factor)
+    return _likelihood(level, curve.curve.weight, n_limit)
+
+
+def _likelihood(level: Floats, weight: Floats, n_limit: int) -> Floats:
     log_level = np.log(np.maximum(level, math.exp(LOG_EMC[0])))
     cell = np.clip((log_level - LOG_EMC[0]) / STEP, 0, len(LOG_EMC) - 1.001)
     left, part = cell.astype(int), cell % 1
-    density = np.bincount(left, curve.weight * (1 - part), len(LOG_EMC))
-    density += np.bincount(left + 1, curve.weight * part, len(LOG_EMC))
+    density = np.bincount(left, weight * (1 - part), len(LOG_EMC))
+    density += np.bincount(left + 1, weight * part, len(LOG_EMC))
     density = gaussian_filter1d(density, 1.0)
     density = np.asarray(density / density.max())
     last = math.log(n_limit)

@@ -1,4 +1,4 @@
-"""Why points failed, why EMCs are bounds, why searches ended, and warnings about intervals."""
+"""Why points failed, why EMCs are bounds, why searches ended, and warnings about EMCs."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ ONE_TRAINING = (
 AT_EDGE = (
     "the best value of a tuned key is the lowest or the highest one that was tried: a wider range "
     "may give a larger EMC"
+)
+NOT_SATURATED = (
+    "twice the budget would raise the EMC by more than 10 % (column 2x budget), so it describes "
+    "this budget, not what the network can fit"
 )
 NO_RESULT = "its worker ended without a result"
 _MIN_GROUP = 3
@@ -95,8 +99,9 @@ def ending_text(status: PointStatus) -> str:
 
 
 def warnings(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatus]]]:
-    """Return pairs of a warning about intervals and the points that it applies to."""
-    groups: dict[str, list[PointStatus]] = {WIDER: [], ONE_TRAINING: [], AT_EDGE: []}
+    """Return pairs of a warning about EMCs and the points that it applies to."""
+    texts = (WIDER, ONE_TRAINING, AT_EDGE, NOT_SATURATED)
+    groups: dict[str, list[PointStatus]] = {text: [] for text in texts}
     for status in statuses:
         if status.estimate is not None:
             search = status.point.search
@@ -106,6 +111,8 @@ def warnings(statuses: Sequence[PointStatus]) -> list[tuple[str, list[PointStatu
                 groups[ONE_TRAINING].append(status)
             if at_edge(status):
                 groups[AT_EDGE].append(status)
+            if status.estimate.saturated == "no":
+                groups[NOT_SATURATED].append(status)
     return [(text, points) for text, points in groups.items() if points]
 
 

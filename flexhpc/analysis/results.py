@@ -17,7 +17,9 @@ from flexhpc.analysis.reasons import at_edge, exceeds_tolerance, why_bound
 from flexhpc.analysis.text import BOUNDS
 from flexhpc.config.sections.data import RandomTokens
 from flexhpc.config.sections.search import eps_name
-from flexhpc.search import estimate_at
+from flexhpc.search import EmcInterval, estimate_at
+from flexhpc.search.budget_curve import MAX_FACTOR, budget_curve
+from flexhpc.search.fit_curve import estimand_level
 from flexhpc.store import PointRecord
 from flexhpc.store.status import PointStatus
 
@@ -29,12 +31,14 @@ COLUMNS = (
     "bits", "emc_per_bit", "bits_per_param", "bits_per_param_lo", "bits_per_param_hi",
     "rejected", "touched_plateau", "touched_gradient",
     "touched_curvature", "touched_stability", "unstable", "width_of_curve", "ended_by",
-     "wider_than_asked", "best_chance", "at_edge",
+    "wider_than_asked", "best_chance", "at_edge", "doubling", "doubling_lo", "doubling_hi",
+    "saturated",
     "emc_per_param_bound", "censored_because", "conflict_chance",
 )  # fmt: skip
 """Columns after ``point_id`` and the swept keys. They are followed by the best value of each tuned
 key (``best.training.lr``), the EMC at each requested training error (``emc_eps_0.1``, with ``_lo``,
-``_hi`` and ``_censored``) and the columns in :data:`EVALUATION`."""
+``_hi`` and ``_censored``) and budget (``emc_budget_500``, also with ``_predicted``: whether it is
+above the budget of the point), and the columns in :data:`EVALUATION`."""
 EVALUATION = (
     "train_accuracy", "test_accuracy", "gap", "test_loss", "calibration_error", "interpolated",
 )  # fmt: skip
@@ -73,13 +77,24 @@ def row_of(status: PointStatus) -> Row:
             row["at_edge"] = at_edge(status)
             best = status.point.arms[estimate.arm].values
             row |= {f"best.{key}": value for key, value in best.items()}
+        if estimate.doubling is not None:
+            low, row["doubling"], high = estimate.doubling
+            row |= {"doubling_lo": low, "doubling_hi": high}
         for eps, at_eps in estimate.by_eps.items():
-            name = f"emc_eps_{eps}"
-            row |= {name: at_eps.emc, f"{name}_lo": at_eps.emc_lo, f"{name}_hi": at_eps.emc_hi}
-            row[f"{name}_censored"] = at_eps.censored
+            row |= _columns(f"emc_eps_{eps}", at_eps)
+        for budget, at_budget in estimate.by_budget.items():
+            row |= _columns(f"emc_budget_{budget}", at_budget)
+            row[f"emc_budget_{budget}_predicted"] = float(budget) > budget_value(status)
     if record.evaluation is not None:
         row |= {key: record.evaluation[key] for key in EVALUATION}
     return row
+
+
+def _columns(name: str, interval: EmcInterval) -> Row:
+    return {
+        name: interval.emc, f"{name}_lo": interval.emc_lo, f"{name}_hi": interval.emc_hi,
+        f"{name}_censored": interval.censored,
+    }  # fmt: skip
 
 
 def _bits_per_parameter(status: PointStatus, record: PointRecord) -> StoredBits | None:
@@ -178,5 +193,51 @@ def with_eps_estimates(statuses: Sequence[PointStatus], eps: Sequence[float]) ->
             merged = {**known, **status.estimate.by_eps}
             by_eps = {name: merged[name] for name in sorted(merged, key=float)}
             status = replace(status, estimate=replace(status.estimate, by_eps=by_eps))
+        extended.append(status)
+    return extended
+
+
+def budget_value(status: PointStatus) -> int:
+    """Return the budget of a point, in the unit of its spec; 0 without a budget."""
+    return (status.point.training.budget or ("", 0))[1]
+
+
+def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:
+    """Estimate the EMC of a point at another budget, from the times at which its trainings fitted.
+
+    Above the budget of the point it is a prediction.
+
+    Args:
+        status: a point of any policy.
+        budget: in the unit of the point's budget.
+
+    Returns:
+        None if there is no estimate, if the budget is more than 4 times that of the point, or if
+        nothing follows for other budgets.
+    """
+    estimate, record, own = status.estimate, status.record, budget_value(status)
+    if estimate is None or record is None or not 0 < budget <= MAX_FACTOR * own:
+        return None
+    if budget == own:
+        return EmcInterval(
+            emc=estimate.emc, emc_lo=estimate.emc_lo, emc_hi=estimate.emc_hi,
+            censored=estimate.censored,
+        )  # fmt: skip
+    curve = budget_curve(status.history, record.header.n_limit)
+    if curve is None:
+        return None
+    return curve.emc(estimand_level(estimate.estimand), budget / own)
+
+
+def with_budget_estimates(
+    statuses: Sequence[PointStatus], budgets: Sequence[float]
+) -> list[PointStatus]:
+    """Add an estimate for each of these budgets to the points; see :func:`emc_at_budget`."""
+    extended = []
+    for status in statuses:
+        if status.estimate is not None:
+            at = {f"{budget:g}": emc_at_budget(status, budget) for budget in sorted(budgets)}
+            by_budget = {name: value for name, value in at.items() if value is not None}
+            status = replace(status, estimate=replace(status.estimate, by_budget=by_budget))
         extended.append(status)
     return extended

@@ -18,11 +18,13 @@ from flexhpc.analysis.reasons import (
     ending_text,
     warning_lines,
 )
+from flexhpc.analysis.results import budget_value
 from flexhpc.analysis.text import (
     bracket_text,
+    doubling_text,
     duration_text,
-    eps_text,
     estimate_text,
+    interval_text,
     ratio_text,
     without_shared_entries,
 )
@@ -166,14 +168,22 @@ def results_table(statuses: Sequence[PointStatus], width: int = _WIDE) -> Table:
     columns += [
         _number("params", [f"{size:,}" if size else "" for size in params], 5),
         _number("EMC", [estimate_text(status) for status in statuses]),
+        _number("2x budget", [doubling_text(e) for e in estimates], 8),
         _number("EMC/param", ratios, 4),
         _number("bracket", [bracket_text(status.bracket) for status in statuses], 2),
         _number("probes", [str(status.probes or "") for status in statuses], 1),
         _number("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 0),
     ]
     for eps in dict.fromkeys(eps for e in estimates if e for eps in e.by_eps):
-        cells = [eps_text(e.by_eps.get(eps)) if e else "" for e in estimates]
-        columns.append(_number(f"EMC eps {eps}", cells, 8))
+        cells = [interval_text(e.by_eps.get(eps)) if e else "" for e in estimates]
+        columns.append(_number(f"EMC eps {eps}", cells, 9))
+    for budget in dict.fromkeys(budget for e in estimates if e for budget in e.by_budget):
+        cells = [interval_text(e.by_budget.get(budget)) if e else "" for e in estimates]
+        predicted = all(
+            float(budget) > budget_value(s) for s, c in zip(statuses, cells, strict=True) if c
+        )
+        name = f"EMC at {budget}{' (predicted)' if predicted else ''}"
+        columns.append(_number(name, cells, 9))
     if any_tuned(statuses):
         columns.append(Column(name="best at", cells=[best_text(s) for s in statuses], rank=6))
     columns += [
@@ -203,20 +213,17 @@ def print_results(
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if compare:
-        from flexhpc.analysis.comparison import (  # takes a third of a second
-            effects_of,
-            with_verdicts,
-        )
+        from flexhpc.analysis.comparison import compare_points  # takes a third of a second
 
-        if compared := with_verdicts(
-            [e for request in compare for e in effects_of(statuses, request)]
-        ):
+        if compared := compare_points(statuses, compare):
             console.print()
             print_effects(compared, console)
 
 
 def print_effects(effects: Sequence[Effect], console: Console) -> None:
     """Print comparisons, one table per compared key."""
+    from flexhpc.analysis.comparison import SMALLER_BUDGETS
+
     for by in dict.fromkeys(effect.by for effect in effects):
         shown = [effect for effect in effects if effect.by == by]
         keys = dict.fromkeys(key for effect in shown for key in effect.within)
@@ -224,6 +231,11 @@ def print_effects(effects: Sequence[Effect], console: Console) -> None:
             *(Column(name=k, cells=[e.within.get(k, "") for e in shown], least=8) for k in keys),
             Column(name=by, cells=[e.value for e in shown], least=12),
             Column(name="against", cells=[e.baseline for e in shown], rank=2, least=10),
+            *(
+                _number(f"at {name}", [e.smaller[i].ratio_text for e in shown], i - 2)
+                for i, name in enumerate(SMALLER_BUDGETS)
+                if all(len(e.smaller) > i for e in shown)
+            ),
             _number("EMC ratio", [e.ratio_text for e in shown]),
             _number("by size", [e.sizes_text for e in shown], 1),
             _number("P(larger)", [e.chance_text for e in shown], 3),
@@ -290,13 +302,14 @@ def _status_table(statuses: Sequence[PointStatus], width: int, *, omitted: int) 
     columns = [
         Column(name="point", cells=names, least=_MIN_NAME),
         Column(name="state", cells=states),
-        Column(name="n", cells=live["n"], rank=8),
+        Column(name="n", cells=live["n"], rank=9),
         Column(name="epoch", cells=live["epoch"], rank=5),
         Column(name="train acc", cells=live["train acc"], rank=4),
         Column(name="probe left", cells=live["probe left"], rank=3),
         Column(name="bracket", cells=[bracket_text(s.bracket) for s in statuses], rank=7),
         Column(name="EMC", cells=emc),
-        _number("probes", [str(s.probes or "") for s in statuses], 9),
+        _number("2x budget", [doubling_text(s.estimate) for s in statuses], 8),
+        _number("probes", [str(s.probes or "") for s in statuses], 10),
         _number("cost", [f"{s.cost:,}" if s.cost else "" for s in statuses], 2),
         _number("tries", [str(s.attempts or "") for s in statuses], 0),
         Column(name="host", cells=[s.host for s in statuses], rank=1),

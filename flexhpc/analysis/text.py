@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from flexhpc.search import Bracket, EpsEstimate, Estimate
+from flexhpc.search import Bracket, EmcInterval, Estimate
 from flexhpc.search.history import Censored
 from flexhpc.store.status import PointStatus
 
@@ -31,14 +31,27 @@ def estimate_text(status: PointStatus) -> str:
     return text if status.state == "done" or not text else f"~ {text}"
 
 
-def eps_text(estimate: EpsEstimate | None) -> str:
-    """Format an EMC at a training error: ``412 [350, 480]``, ``>= 1797``, ``[0, 12]``."""
+def interval_text(estimate: EmcInterval | None) -> str:
+    """Format an EMC at a training error or budget: ``412 [350, 480]``, ``>= 1797``, ``[0, 12]``."""
     if estimate is None:
         return ""
     if estimate.censored == "right":
         return f">= {estimate.emc}"
     interval = f"[{estimate.emc_lo}, {estimate.emc_hi}]"
     return interval if estimate.censored == "left" else f"{estimate.emc} {interval}"
+
+
+def doubling_text(estimate: Estimate | None, *, interval: bool = False) -> str:
+    """Format the factor by which twice the budget would raise EMC: ``x1.34``, ``x1.3 [1.2, 1.5]``.
+
+    Args:
+        estimate: the estimate; empty without a factor.
+        interval: whether to add the interval.
+    """
+    if estimate is None or estimate.doubling is None:
+        return ""
+    low, middle, high = estimate.doubling
+    return f"x{middle:.2f} [{low:.2f}, {high:.2f}]" if interval else f"x{middle:.2f}"
 
 
 def emc_or_bound(estimate: Estimate) -> int:

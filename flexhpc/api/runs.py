@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flexhpc.analysis.results import row_of
-from flexhpc.analysis.text import emc_text
+from flexhpc.analysis.results import budget_value, emc_at_budget, row_of
+from flexhpc.analysis.text import doubling_text, emc_text
 from flexhpc.errors import InputError, PointError
-from flexhpc.search import Estimate
+from flexhpc.search import EmcInterval, Estimate
+from flexhpc.search.budget_curve import MAX_FACTOR
 from flexhpc.search.fit_curve import FitCurve, estimand_level, posterior
 from flexhpc.store import Masks, RunFolder, read_masks
 from flexhpc.store.status import PointStatus, StatusReader, open_run
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from flexhpc.analysis.figures.chart import Chart
 
 _DRAWS, _RATIO_DRAWS = 1_000, 20_000
+_NO_OTHER_BUDGET = (
+    "nothing follows for other budgets, because the schedule or the end of these trainings depends "
+    "on theirs"
+)
 _NOTHING_YET = "nothing was measured yet"
 
 
@@ -74,6 +79,33 @@ class Measurement:
     def censored(self) -> str:
         """Censoring of the EMC: ``none``, ``right`` (lower bound) or ``left`` (upper bound)."""
         return self.estimate.censored
+
+    @property
+    def doubling(self) -> tuple[float, float, float] | None:
+        """Factor by which twice the budget would raise EMC: lower end, median and upper end.
+
+        None if the EMC is a bound, or if nothing follows for other budgets; see docs/reading.md.
+        """
+        return self.estimate.doubling
+
+    def at_budget(self, budget: float) -> EmcInterval:
+        """Estimate the EMC at another budget, from the times at which the trainings fitted.
+
+        Args:
+            budget: in the unit of the spec's budget. Above that budget the result is a prediction.
+
+        Raises:
+            PointError: there is no estimate yet, or nothing follows for other budgets.
+            ValueError: ``budget`` is not above 0 and at most 4 times the budget of the search.
+        """
+        own = budget_value(self.status)
+        if not self.estimate or not self.status.point.training.extends_smaller_budgets:
+            raise PointError(_NO_OTHER_BUDGET)
+        if not 0 < budget <= MAX_FACTOR * own:
+            raise ValueError(f"budget: {budget} is not between 0 and {MAX_FACTOR:g} x {own}")
+        if (interval := emc_at_budget(self.status, budget)) is None:
+            raise PointError("no training fitted, so the EMC at other budgets is unknown")
+        return interval
 
     @property
     def ended_by(self) -> str:
@@ -148,7 +180,12 @@ class Measurement:
         if self.status.estimate is None:
             return f"<{self.status.point.label or 'a point'}: {self.status.state}>"
         label = f"{self.status.point.label}: " if self.status.point.label else ""
-        return f"<{label}EMC {emc_text(self.estimate)}, {self.status.probes} trainings>"
+        text = f"{label}EMC {emc_text(self.estimate)}"
+        if (budget := self.status.point.training.budget) is not None:
+            text += f" at {budget[1]:,} {budget[0].replace('_', ' ')}"
+        if doubling := doubling_text(self.estimate, interval=True):
+            text += f"; twice the budget: {doubling}"
+        return f"<{text}; {self.status.probes} trainings>"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -199,14 +236,14 @@ class Run:
         """
         import pandas as pd
 
-        from flexhpc.analysis.comparison import effects_of, with_verdicts
+        from flexhpc.analysis.comparison import compare_points
         from flexhpc.config.sections.compare import Compare
 
         if isinstance(within, str):
             raise InputError(f"within: must be a list of keys, such as [{within!r}]")
         keys = None if within is None else list(within)
         compare = Compare(by=by, baseline=baseline, within=keys)
-        compared = with_verdicts(effects_of([m.status for m in self], compare))
+        compared = compare_points([m.status for m in self], [compare])
         return pd.DataFrame([effect.row() for effect in compared])
 
     def samples(self, by: Sequence[str] = ()) -> pd.DataFrame:

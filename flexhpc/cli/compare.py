@@ -51,7 +51,7 @@ def compare(
     Points that differ only in this key form a pair; ratios are averaged over pairs, which differ
     in seeds and sizes.
     """  # fmt: skip
-    from flexhpc.analysis.comparison import effects_of, grouping_keys, with_verdicts
+    from flexhpc.analysis.comparison import compare_points, grouping_keys
     from flexhpc.analysis.figures.layout import SIZES
     from flexhpc.analysis.scaling_law import power_laws
     from flexhpc.analysis.tables import make_console, print_effects, print_laws
@@ -72,7 +72,7 @@ def compare(
         else:
             typer.echo("no exponent: it requires three sizes with an EMC")
         return
-    compared = with_verdicts([e for compare in comparisons for e in effects_of(statuses, compare)])
+    compared = compare_points(statuses, comparisons)
     if as_json:
         typer.echo(json.dumps([effect.row() for effect in compared], indent=1))
     elif compared:

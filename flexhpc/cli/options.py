@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +15,9 @@ from flexhpc.shipped import resolve
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 """Exit statuses other than 0."""
+
+if TYPE_CHECKING:
+    from flexhpc.config.sections.training import Procedure
 
 Spec = Annotated[
     Path,
@@ -84,6 +88,30 @@ def training_errors(eps: list[float] | None) -> list[float]:
             for error in invalid
         )
     return list(eps or ())
+
+
+def check_budgets(budgets: list[float], trainings: Sequence[Procedure]) -> None:
+    """Validate the values of ``--budget``.
+
+    Raises:
+        InputError: nothing follows for other budgets at any point, or a value is not above 0 and
+            at most 4 times the largest budget of a point.
+    """
+    from flexhpc.search.budget_curve import MAX_FACTOR
+
+    known = [t.budget for t in trainings if t.extends_smaller_budgets and t.budget]
+    if budgets and not known:
+        raise InputError(
+            "--budget: nothing follows for other budgets, because the schedule or the end of these "
+            "trainings depends on theirs (see docs/reading.md)"
+        )
+    key, largest = max(known, key=lambda budget: budget[1], default=("", 0))
+    if invalid := [value for value in budgets if not 0 < value <= MAX_FACTOR * largest]:
+        raise InputError(
+            f"--budget {value:g}: must be above 0 and at most {MAX_FACTOR:g} times the budget of "
+            f"{largest} {key}"
+            for value in invalid
+        )
 
 
 class Format(StrEnum):

@@ -21,6 +21,7 @@ from flexhpc.cli.options import (
     Output,
     Run,
     RunFolders,
+    check_budgets,
     training_errors,
     write_output,
 )
@@ -69,6 +70,16 @@ def results(
     form: Form = Format.table,
     output: Output = None,
     eps: Eps = None,
+    budget: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--budget",
+            metavar="BUDGET",
+            help="Also estimate EMC at this budget, in the unit of the spec's budget, from the "
+            "times at which trainings fitted; above the spec's budget (4 times at most) it is a "
+            "prediction. May be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Print the results table: one row per point."""
     from flexhpc.analysis.results import (
@@ -76,14 +87,17 @@ def results(
         as_json,
         as_parquet,
         row_of,
+        with_budget_estimates,
         with_eps_estimates,
     )
     from flexhpc.analysis.tables import print_results
     from flexhpc.store.status import StatusReader, open_run
 
-    errors = training_errors(eps)
+    errors, budgets = training_errors(eps), budget or []
     folder, sweep, points = open_run(run)
+    check_budgets(budgets, [point.training for point in points])
     statuses = with_eps_estimates(StatusReader(folder, points).read(), errors)
+    statuses = with_budget_estimates(statuses, budgets)
     if form is Format.table:
         print_results(statuses, sweep.compare, reasons=False)
         _exit_if_failed(statuses)

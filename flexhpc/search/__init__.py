@@ -7,7 +7,7 @@ from flexhpc.search.bayes import estimate_at
 from flexhpc.search.cost import cost_bound
 from flexhpc.search.history import (
     Bracket,
-    EpsEstimate,
+    EmcInterval,
     Estimate,
     History,
     Probe,
@@ -16,6 +16,6 @@ from flexhpc.search.history import (
 from flexhpc.search.policy import advance, at_once, estimate_so_far, is_precise
 
 __all__ = [
-    "Bracket", "EpsEstimate", "Estimate", "History", "Probe", "ProbeResult", "advance",
+    "Bracket", "EmcInterval", "Estimate", "History", "Probe", "ProbeResult", "advance",
     "at_once", "cost_bound", "estimate_at", "estimate_so_far", "is_precise",
 ]  # fmt: skip

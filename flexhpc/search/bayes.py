@@ -16,8 +16,8 @@ from flexhpc.search.history import (
     TAILS,
     Bracket,
     Censored,
+    EmcInterval,
     EndedBy,
-    EpsEstimate,
     Estimate,
     History,
     ProbeResult,
@@ -138,7 +138,7 @@ def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordin
     )
 
 
-def estimate_at(eps: float, n_limit: int, history: History) -> EpsEstimate | None:
+def estimate_at(eps: float, n_limit: int, history: History) -> EmcInterval | None:
     """Estimate the largest n trained to at most a given training error, for any policy.
 
     The estimand is the n at which half of the trainings end with at most ``eps * n`` missed
@@ -199,7 +199,7 @@ def _missing_verdict(
 
 def _eps_estimate(
     curve: FitCurve, level: float, n_limit: int, history: History, eps: float | None
-) -> EpsEstimate:
+) -> EmcInterval:
     lower, middle, upper = curve.quantiles(curve.level_set(level), TAILS)
     fits, fails = _split(history, eps)
     censored: Censored = "none"
@@ -210,7 +210,7 @@ def _eps_estimate(
         censored, emc = "right", max(fits)
     elif middle >= n_limit:
         censored, emc = "right", n_limit
-    return EpsEstimate.within(emc, lower, upper, censored)
+    return EmcInterval.within(emc, lower, upper, censored)
 
 
 def _split(history: History, eps: float | None) -> tuple[list[int], list[int]]:

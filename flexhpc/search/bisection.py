@@ -11,8 +11,8 @@ from flexhpc.search.fit_curve import FitCurve, posterior
 from flexhpc.search.history import (
     TAILS,
     Bracket,
+    EmcInterval,
     EndedBy,
-    EpsEstimate,
     Estimate,
     History,
     accepted_probes,
@@ -105,7 +105,7 @@ def _decide_by_error(eps: float, history: History, seeds_per_n: int) -> Decide:
 
 def _fit_estimate(
     search: Bisection, n_limit: int, curve: FitCurve, bracket: Bracket
-) -> EpsEstimate:
+) -> EmcInterval:
     """Return the EMC and its interval for the estimand of ``search``."""
     low, high, q = bracket.largest_fit, bracket.smallest_fail, search.quantile
     lower, middle, upper = curve.quantiles(curve.level_set(q), TAILS)
@@ -117,10 +117,10 @@ def _fit_estimate(
         emc = math.isqrt(low * high)
     else:
         emc = min(max(1, round(middle)), n_limit)
-    return EpsEstimate.within(emc, lower, upper, bracket.censored)
+    return EmcInterval.within(emc, lower, upper, bracket.censored)
 
 
-def _eps_estimate(eps: float, bracket: Bracket, n_limit: int, history: History) -> EpsEstimate:
+def _eps_estimate(eps: float, bracket: Bracket, n_limit: int, history: History) -> EmcInterval:
     """Return the geometric mean of a bracket, with the interval of the n at which half pass.
 
     The bracket refers to the mean error, the interval to the median; both agree if the errors of
@@ -130,7 +130,7 @@ def _eps_estimate(eps: float, bracket: Bracket, n_limit: int, history: History) 
     lower, _, upper = curve.quantiles(curve.level_set(0.5), TAILS)
     low, high = bracket.largest_fit, bracket.smallest_fail
     emc = low or 0 if low is None or high is None else math.isqrt(low * high)
-    return EpsEstimate.within(emc, lower, upper, bracket.censored)
+    return EmcInterval.within(emc, lower, upper, bracket.censored)
 
 
 POLICY = Policy(propose=propose, estimate=estimate, probe_bound=probe_bound)

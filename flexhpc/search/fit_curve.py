@@ -19,14 +19,15 @@ from scipy.special import expit, logit
 
 from flexhpc.search.evidence import Evidence, Floats
 from flexhpc.search.history import History, ProbeResult, Quantiles, accepted_probes
+from flexhpc.search.times import Times
 
 WIDTHS = np.geomspace(0.015, 1.0, 11)
 """Grid of widths, in log n. Measured: 0.05 for linear classifiers to 0.35 for narrow MLPs."""
-WIDTH_MIDDLE, WIDTH_SPREAD = 0.15, 0.7
+WIDTH_MIDDLE, WIDTH_SPREAD = 0.18, 0.6
 """Median of the log-normal prior of the width, and standard deviation of its logarithm."""
 WIDTH_PRIOR = -0.5 * (np.log(WIDTHS / WIDTH_MIDDLE) / WIDTH_SPREAD) ** 2
 LAPSES = np.array([0.0, 0.01, 0.03, 0.07, 0.15, 0.3, 0.5])
-LAPSE_PRIOR = np.log([0.6, 0.2, 0.12, 0.05, 0.02, 0.01, 0.005])
+LAPSE_PRIOR = np.log([0.52, 0.2, 0.14, 0.08, 0.035, 0.018, 0.007])
 _COARSE, _MIDDLE, _FINE = 121, 61, 81
 _LOWEST, _HIGHEST = 1 / 8, 4.0
 """Range of the threshold: from 1/8 sample to four times the available samples."""
@@ -117,7 +118,7 @@ def posterior(history: History, n_limit: int, eps: float | None = None) -> FitCu
     """Compute the posterior of the fit curve given all accepted probes.
 
     Prior: threshold uniform in log n from below one sample to above ``n_limit``; width log-normal
-    with median 0.15 and a factor of 2 per standard deviation; lapse rate mostly below 0.03. The
+    with median 0.18 and a factor of 1.8 per standard deviation; lapse rate mostly below 0.07. The
     data do not rule out thresholds beyond the tried n, so an estimate that is open on one side must
     be reported as censored there.
 
@@ -150,6 +151,9 @@ def _posterior(history: tuple[ProbeResult, ...], n_limit: int, eps: float | None
     weight = weights[cells]
     if evidence.has_counts:
         weight = weight * np.exp(evidence.missed(threshold[new], width[new], curve_index, lapse))
+    times = Times.from_history(history if eps is None else ())
+    if len(times):
+        weight = weight * np.exp(times.log_weight(threshold[new], width[new])[curve_index])
     return FitCurve(threshold=threshold, width=width, lapse=lapse, weight=weight / weight.sum())
 
 

@@ -11,7 +11,7 @@ from scipy.stats import binom
 from flexhpc.config.sections.search import Growth
 from flexhpc.search.arms import Coordinates
 from flexhpc.search.fit_curve import FitCurve, posterior
-from flexhpc.search.history import TAILS, Bracket, EndedBy, EpsEstimate, Estimate, History
+from flexhpc.search.history import TAILS, Bracket, EmcInterval, EndedBy, Estimate, History
 from flexhpc.search.policy import Policy, Proposal, make_estimate
 from flexhpc.search.walk import WalkState, decide_by_quorum, first_failure, ladder, max_probes_per_n
 
@@ -41,7 +41,7 @@ def estimate(search: Growth, n_limit: int, history: History, _: Coordinates) -> 
         return None
     curve = posterior(history, n_limit)
     lower, upper = _stopping_interval(curve, search, n_limit, (TAILS[0], TAILS[2]))
-    fit = EpsEstimate.within(bracket.largest_fit or 0, lower, upper, bracket.censored)
+    fit = EmcInterval.within(bracket.largest_fit or 0, lower, upper, bracket.censored)
     return make_estimate(search, history, curve, fit, bracket)
 
 

@@ -14,6 +14,9 @@ EndedBy = Literal["tolerance", "max_cost", "data", "failure"]
 """Why a search ended: the interval (for bisection, the bracket) is within the tolerance; the cap
 was reached; all available samples were fitted, or not even one; or the growth policy reached its
 first failure."""
+Saturated = Literal["yes", "no", "unknown"]
+SATURATION = 1.1
+"""Factor by which twice the budget may raise the EMC of a saturated point."""
 LEVEL = 0.9
 """Probability covered by an interval."""
 TAILS = ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2)
@@ -37,6 +40,8 @@ class ProbeResult:
         cost: sample passes (samples x epochs actually trained).
         rejected: whether a convergence gate attributes its failure to training, not to capacity.
         share: fraction of its initial budget that it used; None if there was no budget.
+        time: fraction of its budget after which it fitted; None if it failed, or if a training with
+            a smaller budget is not the beginning of one with this budget.
         arm: index of the values of the tuned keys it was trained with.
     """
 
@@ -47,6 +52,7 @@ class ProbeResult:
     cost: int
     rejected: bool = False
     share: float | None = None
+    time: float | None = None
     arm: int = 0
 
     @property
@@ -97,8 +103,8 @@ class Bracket:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EpsEstimate:
-    """Estimate of the largest n that is trained to at most a given training error.
+class EmcInterval:
+    """EMC and its interval, for another training error or another budget than the search's.
 
     Attributes:
         emc, emc_lo, emc_hi, censored: as in :class:`Estimate` (samples).
@@ -110,7 +116,7 @@ class EpsEstimate:
     censored: Censored
 
     @classmethod
-    def within(cls, emc: int, lower: float, upper: float, censored: Censored) -> EpsEstimate:
+    def within(cls, emc: int, lower: float, upper: float, censored: Censored) -> EmcInterval:
         """Round an interval outwards to integers and open it on the censored side.
 
         Args:
@@ -146,6 +152,10 @@ class Estimate:
         width, lapse: lower end, median and upper end, at ``level``, of the fit curve's width in
             log n and of its lapse rate.
         by_eps: estimate for each training error in ``search.eps``; keys are written as ``0.1``.
+        by_budget: estimate for other budgets, if requested; keys are written as ``500``.
+        doubling: factor by which twice the budget would raise EMC: lower end, median and upper end
+            at ``level``. None while the search is running, if the EMC is a bound, and if the times
+            of fits say nothing about other budgets (see ``ProbeResult.time``).
         ended_by: why the search ended; None while the search is running.
         arm: index of the best values of the tuned keys.
         best_chance: posterior probability that ``arm`` is the best; None without tuned keys.
@@ -166,12 +176,25 @@ class Estimate:
     rejected: int
     width: Quantiles
     lapse: Quantiles
-    by_eps: Mapping[str, EpsEstimate] = field(default_factory=dict)
+    by_eps: Mapping[str, EmcInterval] = field(default_factory=dict)
+    by_budget: Mapping[str, EmcInterval] = field(default_factory=dict)
+    doubling: Quantiles | None = None
     ended_by: EndedBy | None = None
     arm: int = 0
     best_chance: float | None = None
     tolerance: float | None = None
     max_cost: float | None = None
+
+    @property
+    def saturated(self) -> Saturated | None:
+        """Whether twice the budget would raise EMC by at most 10 %: ``yes`` and ``no`` if the
+        interval of ``doubling`` decides it. None without ``doubling``."""
+        if self.doubling is None:
+            return None
+        low, _, high = self.doubling
+        if high <= SATURATION:
+            return "yes"
+        return "no" if low > SATURATION else "unknown"
 
     @property
     def bracket(self) -> Bracket:
@@ -181,9 +204,10 @@ class Estimate:
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Estimate:
         """Create an estimate from the plain values that a point file stores."""
-        by_eps = {eps: EpsEstimate(**values) for eps, values in stored["by_eps"].items()}
-        curve = {key: tuple(stored[key]) for key in ("width", "lapse")}
-        return cls(**{**stored, **curve, "by_eps": by_eps})
+        by_eps = {eps: EmcInterval(**values) for eps, values in stored["by_eps"].items()}
+        keys = ("width", "lapse", "doubling")
+        quantiles = {key: tuple(stored[key]) for key in keys if stored.get(key)}
+        return cls(**{**stored, **quantiles, "by_eps": by_eps})
 
 
 def fit_predicate(eps: float | None) -> Callable[[ProbeResult], bool]:

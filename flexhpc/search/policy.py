@@ -14,14 +14,15 @@ from typing import Any
 from flexhpc.config.sections.search import Search
 from flexhpc.config.variants import load_implementation
 from flexhpc.search.arms import SINGLE_ARM, Coordinates
+from flexhpc.search.budget_curve import budget_curve
 from flexhpc.search.design import CostModel
-from flexhpc.search.fit_curve import FitCurve
+from flexhpc.search.fit_curve import FitCurve, estimand_level
 from flexhpc.search.history import (
     LEVEL,
     TAILS,
     Bracket,
+    EmcInterval,
     EndedBy,
-    EpsEstimate,
     Estimate,
     History,
     Probe,
@@ -143,12 +144,19 @@ def estimate_so_far(
             return None
         history = [replace(result, rejected=False) for result in history]
     estimate = policy_of(search).estimate(search, n_limit, history, coordinates)
-    return None if estimate is None else replace(estimate, ended_by=ended_by)
+    if estimate is None or ended_by is None:
+        return estimate
+    doubling = None
+    if estimate.censored == "none":
+        curve = budget_curve([r for r in history if r.arm == estimate.arm], n_limit)
+        if curve is not None:
+            doubling = curve.gain(estimand_level(search.estimand), 2.0)
+    return replace(estimate, ended_by=ended_by, doubling=doubling)
 
 
 def make_estimate(
-    search: Search, history: History, curve: FitCurve, fit: EpsEstimate, bracket: Bracket, *,
-    by_eps: Mapping[str, EpsEstimate] | None = None, arm: int = 0, best_chance: float | None = None,
+    search: Search, history: History, curve: FitCurve, fit: EmcInterval, bracket: Bracket, *,
+    by_eps: Mapping[str, EmcInterval] | None = None, arm: int = 0, best_chance: float | None = None,
 ) -> Estimate:  # fmt: skip
     """Create the estimate of a policy.
 

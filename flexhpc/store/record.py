@@ -162,10 +162,12 @@ def history_of(probes: Iterable[ProbeSummary], training: Procedure) -> list[Prob
         probes: stored probes, in any order.
         training: training procedure of these probes.
     """
+    timed = training.extends_smaller_budgets
     return [
         ProbeResult(
             n=p.n, repeat=p.repeat, verdict=p.verdict, n_errors=p.n_errors, cost=p.cost,
-            rejected=p.rejected, share=_share(p, training), arm=p.arm,
+            rejected=p.rejected, share=(share := _share(p, training)), arm=p.arm,
+            time=share if timed and p.verdict == "fit" else None,
         )
         for p in probes
     ]  # fmt: skip
@@ -173,8 +175,8 @@ def history_of(probes: Iterable[ProbeSummary], training: Procedure) -> list[Prob
 
 def _share(probe: ProbeSummary, training: Procedure) -> float | None:
     """Return the fraction of its initial budget that a probe used; None if it had no budget."""
-    if training.steps is not None:
-        return probe.steps / training.steps
-    if training.gradient_evaluations is not None:
-        return probe.cost / training.gradient_evaluations
-    return probe.epochs / training.epochs if training.epochs else None
+    if training.budget is None:
+        return None
+    key, budget = training.budget
+    used = {"steps": probe.steps, "gradient_evaluations": probe.cost, "epochs": probe.epochs}
+    return used[key] / budget

@@ -18,8 +18,8 @@ from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.point import fit_chart
 from flexhpc.analysis.report import write_report
 from flexhpc.analysis.results import COLUMNS, as_parquet, row_of, with_eps_estimates
-from flexhpc.analysis.text import bracket_text, duration_text, emc_text, eps_text
-from flexhpc.search import Bracket, EpsEstimate, Estimate, estimate_at
+from flexhpc.analysis.text import bracket_text, duration_text, emc_text, interval_text
+from flexhpc.search import Bracket, EmcInterval, Estimate, estimate_at
 from flexhpc.store import history_of, read
 from flexhpc.store.status import PointStatus, StatusReader, open_run
 from tests.analysis.made import points, status
@@ -124,10 +124,10 @@ def test_texts() -> None:
     assert bracket_text(Bracket(largest_fit=3)) == "3 - ."
     assert bracket_text(Bracket()) == ""
     assert [duration_text(s) for s in (5, 600, 7200)] == ["5 s", "10 min", "2.0 h"]
-    assert eps_text(None) == ""
-    assert eps_text(EpsEstimate(emc=4, emc_lo=3, emc_hi=6, censored="none")) == "4 [3, 6]"
-    assert eps_text(EpsEstimate(emc=4, emc_lo=3, emc_hi=None, censored="right")) == ">= 4"
-    assert eps_text(EpsEstimate(emc=0, emc_lo=0, emc_hi=6, censored="left")) == "[0, 6]"
+    assert interval_text(None) == ""
+    assert interval_text(EmcInterval(emc=4, emc_lo=3, emc_hi=6, censored="none")) == "4 [3, 6]"
+    assert interval_text(EmcInterval(emc=4, emc_lo=3, emc_hi=None, censored="right")) == ">= 4"
+    assert interval_text(EmcInterval(emc=0, emc_lo=0, emc_hi=6, censored="left")) == "[0, 6]"
 
 
 OUTCOMES = [(16, 0), (64, 0), (128, 0), (256, 80), (160, 4), (150, 1), (140, 0), (200, 30)]
@@ -150,7 +150,7 @@ def test_emc_at_a_training_error_is_that_of_the_stored_counts(policy: str, tmp_p
 
 def test_estimates_that_a_spec_requests_are_not_replaced(tmp_path: Path) -> None:
     point = status(points(tmp_path)[0], OUTCOMES)
-    stored = EpsEstimate(emc=7, emc_lo=5, emc_hi=9, censored="none")
+    stored = EmcInterval(emc=7, emc_lo=5, emc_hi=9, censored="none")
     point = replace(point, estimate=replace(point.estimate, by_eps={"0.1": stored}))
     by_eps = with_eps_estimates([point], [0.1, 0.01])[0].estimate.by_eps
     assert list(by_eps) == ["0.01", "0.1"]

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flexhpc.errors import PointError
-from flexhpc.search import EpsEstimate, Estimate
+from flexhpc.search import EmcInterval, Estimate
 from flexhpc.store import (
     Header,
     ProbeRecord,
@@ -36,7 +36,7 @@ ESTIMATE = Estimate(
     emc=70, emc_lo=60, emc_hi=None, level=0.9, estimand="n50", censored="right",
     largest_fit=80, smallest_fail=None, probes=3, cost=1800, unconverged=0, rejected=0,
     width=(0.1, 0.2, 0.3), lapse=(0.0, 0.01, 0.02),
-    by_eps={"0.1": EpsEstimate(emc=75, emc_lo=70, emc_hi=None, censored="right")},
+    by_eps={"0.1": EmcInterval(emc=75, emc_lo=70, emc_hi=None, censored="right")},
 )  # fmt: skip
 
 
@@ -104,7 +104,7 @@ OUT_OF_MEMORY = """
 import resource, sys
 from pathlib import Path
 from flexhpc.errors import PointError
-from flexhpc.search import EpsEstimate, Estimate
+from flexhpc.search import EmcInterval, Estimate
 from flexhpc.store import append, read
 from tests.store.test_point_file import probe
 path, ends = Path(sys.argv[1]), {}

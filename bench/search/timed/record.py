@@ -36,6 +36,8 @@ REPEATS = 16
 SIZES = 12
 FACTOR = 4.0
 """The recorded n reach from the EMC of a pilot search divided by this to the EMC times this."""
+SMALLER = (24, 15, 9.6, 6.2)
+"""Divisors of that EMC that give further, smaller n: the first n of a search."""
 PILOT = 1_000_000
 """First ``repeat`` of the recorded trainings, different from those of the pilot search."""
 VERDICTS = ("fit", "not_fit", "unconverged", "unstable", "diverged")
@@ -104,17 +106,18 @@ def record(name: str) -> None:
             emc, rows = int(stored["pilot"]), stored["rows"].tolist()
     else:
         emc = _pilot(point, samples, group)
-    sizes = np.unique(np.geomspace(emc / FACTOR, emc * FACTOR, SIZES).round().astype(int))
-    tasks = [
-        (int(n), repeat) for repeat in range(REPEATS) for n in sizes if 2 <= n <= samples.n_limit
-    ]
+    ladder = np.geomspace(emc / FACTOR, emc * FACTOR, SIZES)
+    sizes = np.unique(np.concatenate((emc / np.array(SMALLER), ladder)).round().astype(int))
+    sizes = sizes[(sizes >= 2) & (sizes <= samples.n_limit)]
+    done = {(n, repeat) for n, repeat, *_ in rows}
+    tasks = [(int(n), repeat) for repeat in range(REPEATS) for n in sizes]
     longest = extended(training)
     extended_point = replace(
         point, training=longest, arms=tuple(replace(arm, training=longest) for arm in point.arms)
     )
     constant = training.schedule == "constant"
     budgets = [int(training.steps * 2.0**k) if constant else training.steps for k in DOUBLINGS]
-    for n, repeat in tasks[len(rows) :]:
+    for n, repeat in [task for task in tasks if task not in done]:
         probe = run_probe(
             extended_point, samples, Probe(n, PILOT + repeat), None, group, Callbacks()
         )

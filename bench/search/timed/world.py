@@ -83,8 +83,9 @@ class TimedTable:
         if log_time <= math.log(self.budget):
             share = math.exp(log_time) / self.budget
             return Training(
-                verdict="fit", n_errors=0, share=share, cost=round(full * share), full_cost=full
-            )
+                verdict="fit", n_errors=0, share=share, cost=round(full * share), full_cost=full,
+                time=share,
+            )  # fmt: skip
         fails = self._seen[:, 0] > 0
         if not fails.any():
             return Training(verdict="unconverged", n_errors=1, share=1.0, cost=full, full_cost=full)

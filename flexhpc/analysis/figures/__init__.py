@@ -8,6 +8,7 @@ from flexhpc.analysis.figures.chart import ReportFigure
 
 MODULES = [
     "flexhpc.analysis.figures.emc",
+    "flexhpc.analysis.figures.budget",
     "flexhpc.analysis.figures.generalization",
 ]
 """Modules of the figures in page order, each with ``FIGURES``. Add a line to add a figure."""

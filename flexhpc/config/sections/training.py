@@ -53,6 +53,17 @@ class Procedure(Section):
         """Whether a gate may reject a probe, which is then not counted."""
         return False
 
+    @property
+    def budget(self) -> tuple[str, int] | None:
+        """Key and value of the budget: ``("epochs", 500)``; None without a budget."""
+        values = {key: getattr(self, key) for key in BUDGETS[:-1]}
+        return next(((key, value) for key, value in values.items() if value is not None), None)
+
+    @property
+    def extends_smaller_budgets(self) -> bool:
+        """Whether a training with a smaller budget is the beginning of one with this budget."""
+        return False
+
     def check(self) -> Problems:
         """Check combinations of keys; see :meth:`Section.check`."""
         yield from super().check()
@@ -126,6 +137,12 @@ class Training(Procedure):
     def rejects(self) -> bool:
         """Whether a gate may reject a probe."""
         return any(gate.mode == "reject" for gate in vars(self.gates).values())
+
+    @property
+    def extends_smaller_budgets(self) -> bool:
+        """Whether no update depends on the budget, and the budget is fixed."""
+        fixed = self.budget is not None and self.unconverged == "report"
+        return fixed and self.schedule == "constant"
 
     def check(self) -> Problems:
         """Check combinations of keys; see :meth:`Section.check`."""

@@ -1,0 +1,134 @@
+"""EMC against the budget of training, from the times at which trainings fitted."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from flexhpc.analysis.figures.chart import (
+    COLOURS,
+    ReportFigure,
+    Spec,
+    chart,
+    layer,
+    log_axis,
+    log_domain,
+)
+from flexhpc.analysis.figures.layout import Layout, layout_of, name_of, varied_keys
+from flexhpc.analysis.results import budget_value, emc_at_budget
+from flexhpc.search import EmcInterval
+from flexhpc.store.status import PointStatus
+
+FACTORS = tuple(2.0**power for power in (-4, -3, -2, -1, 0, 1))
+"""Multiples of the budget at which EMC is drawn; those above 1 are predictions."""
+_MAX_POINTS = 200
+_SIZES = {1: (640, 380), 2: (440, 320)}
+_FACET = (300, 260)
+"""Width and height (pixels) of one or two facets, and of more."""
+
+
+def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
+    """Plot EMC against the budget, one line per curve and size, with the median over seeds.
+
+    Args:
+        statuses: all points.
+
+    Returns:
+        None if nothing follows for other budgets at any point, if the points have budgets in
+        different units, or if there are more than 200 points.
+    """
+    known = [s for s in statuses if s.estimate and s.estimate.doubling]
+    units = {s.point.training.budget[0] for s in known if s.point.training.budget}
+    if len(units) != 1 or len(known) > _MAX_POINTS:
+        return None
+    (unit,) = units
+    layout = layout_of(known)
+    groups: dict[tuple[str, str, str, int], list[PointStatus]] = {}
+    for status in known:
+        key = (layout.facet(status), layout.series(status), _size_text(status, layout))
+        groups.setdefault((*key, budget_value(status)), []).append(status)
+    rows = [row for key, points in groups.items() for row in _line(key, points)]
+    facets = list(dict.fromkeys(row["facet"] for row in rows))
+    series = list(dict.fromkeys(row["series"] for row in rows))
+    width, height = _SIZES.get(len(facets), _FACET)
+    x_domain = log_domain([row["x"] for row in rows], beyond=0.3)
+    y_domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
+    x = {
+        "field": "x", "type": "quantitative",
+        "axis": log_axis(f"budget ({unit.replace('_', ' ')})", x_domain),
+        "scale": {"domain": x_domain, "nice": False, "type": "log"},
+    }  # fmt: skip
+    y = {
+        "field": "y", "type": "quantitative", "axis": log_axis("EMC (samples)", y_domain),
+        "scale": {"domain": y_domain, "nice": False, "type": "log"},
+    }  # fmt: skip
+    many = len(series) > 1
+    colour: Spec = {"value": COLOURS[0]}
+    if many:
+        colour = {
+            "field": "series", "type": "nominal", "legend": {"title": None},
+            "scale": {"domain": series, "range": [COLOURS[i % len(COLOURS)]
+                      for i in range(len(series))]},
+        }  # fmt: skip
+    shared = {"x": x, "y": y, "color": colour, "detail": {"field": "line"}}
+    tooltip = [{"field": f, "type": "nominal"} for f in ("point", "budget", "EMC")]
+    band = {**shared, "y": {**y, "field": "lo"}, "y2": {"field": "hi"}}
+    layers = [
+        layer({"type": "area", "opacity": 0.5 / max(len(groups), 3)}, band),
+        layer({"type": "line", "strokeWidth": 1.6}, shared, where="!datum.predicted"),
+        layer({"type": "line", "strokeWidth": 1.6, "strokeDash": [4, 3]}, shared,
+              where="datum.last || datum.predicted"),
+        layer({"type": "point", "filled": True, "size": 30, "opacity": 1},
+              {**shared, "tooltip": tooltip}, where="!datum.predicted"),
+        layer({"type": "text", "align": "left", "dx": 6, "fontSize": 11, "limit": 200},
+              {**shared, "text": {"field": "size"}}, where="datum.predicted"),
+    ]  # fmt: skip
+    return chart(layers, width=width, height=height, data=rows, facets=facets)
+
+
+def _size_text(status: PointStatus, layout: Layout) -> str:
+    """Return the label of a line: ``1,210 parameters``, ``rank 8``; the whole name for rows."""
+    if layout.along == "rows":
+        return name_of(status, varied_keys([status]))
+    value = f"{layout.x(status):,.10g}"
+    return f"{value} parameters" if layout.along == "size" else f"{layout.key} {value}"
+
+
+def _line(key: tuple[str, str, str, int], points: Sequence[PointStatus]) -> list[dict[str, Any]]:
+    """Return the rows of one line: the medians over the seeds of EMC and of its interval."""
+    facet, series, size, own = key
+    rows = []
+    for factor in FACTORS:
+        budget = factor * own
+        known = [e for s in points if (e := emc_at_budget(s, budget)) and _is_bounded(e)]
+        if budget < 1 or len(known) < len(points):
+            continue
+        emc, low, high = (
+            statistics.median(getattr(e, key) for e in known) for key in ("emc", "emc_lo", "emc_hi")
+        )
+        rows.append({
+            "facet": facet, "series": series, "size": size, "line": " ".join(map(str, key)),
+            "x": budget, "y": emc,
+            "lo": max(low, 1), "hi": high, "predicted": factor > 1, "last": factor == 1,
+            "point": points[0].point.label or points[0].point.id, "budget": f"{budget:,.0f}",
+            "EMC": f"{emc:.0f} [{low:.0f}, {high:.0f}]",
+        })  # fmt: skip
+    return rows
+
+
+def _is_bounded(estimate: EmcInterval) -> bool:
+    return estimate.censored == "none" and estimate.emc_hi is not None
+
+
+FIGURES = (
+    ReportFigure(
+        name="emc_over_budget",
+        title="EMC over budget",
+        caption="EMC at smaller budgets, from the times at which the trainings of each search "
+        "fitted: one line per curve and size, the median over seeds; the bands are intervals. The "
+        "last dot is the budget of the sweep, and the dashed line the prediction for twice this "
+        "budget. Where a line is flat at its end, the point is saturated.",
+        draw=budget_figure,
+    ),
+)

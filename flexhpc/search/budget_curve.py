@@ -1,0 +1,96 @@
+"""EMC against the budget, from the times at which the trainings of one search fitted.
+
+See :mod:`flexhpc.search.times` for the model.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexhpc.search.fit_curve import FitCurve, posterior
+from flexhpc.search.history import (
+    TAILS,
+    Bracket,
+    EmcInterval,
+    History,
+    ProbeResult,
+    Quantiles,
+    accepted_probes,
+)
+from flexhpc.search.times import Floats, Times, shift
+
+MAX_FACTOR = 4.0
+"""Largest multiple of the budget for which EMC is predicted."""
+_DRAWS = 960
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetCurve:
+    """Posterior of the fit curve at every budget, as equally weighted draws.
+
+    Attributes:
+        curve: fit curves at the budget of the search.
+        law: index of the growth law of each draw, shape (draws,).
+        history: the probes.
+        n_limit: largest available n (samples).
+    """
+
+    curve: FitCurve
+    law: NDArray[np.intp]
+    history: tuple[ProbeResult, ...]
+    n_limit: int
+
+    def level_set(self, q: float, factor: float) -> Floats:
+        """Return the n at which P(fit) = q with ``factor`` times the budget, shape (draws,)."""
+        return np.asarray(self.curve.level_set(q) * np.exp(shift(math.log(factor), self.law)))
+
+    def gain(self, q: float, factor: float) -> Quantiles:
+        """Return lower end, median and upper end of the ratio of EMC(factor) to EMC."""
+        return self.curve.quantiles(self.level_set(q, factor) / self.curve.level_set(q), TAILS)
+
+    def emc(self, q: float, factor: float) -> EmcInterval:
+        """Return the EMC with ``factor`` times the budget.
+
+        Args:
+            q: level of the estimand.
+            factor: multiple of the budget; above 1 the result is a prediction.
+        """
+        lower, middle, upper = self.curve.quantiles(self.level_set(q, factor), TAILS)
+        fits = [r.n for r in self.history if r.fit and (r.time is None or r.time <= factor)]
+        bracket = Bracket(
+            largest_fit=max(fits, default=None),
+            smallest_fail=self.n_limit if len(fits) < len(self.history) else None,
+        )
+        emc = {"none": max(1, round(middle)), "left": 0, "right": max(fits, default=0)}
+        censored = bracket.censored
+        if censored == "none" and middle >= self.n_limit:
+            censored, emc["right"] = "right", self.n_limit
+        return EmcInterval.within(emc[censored], lower, upper, censored)
+
+
+def budget_curve(history: History, n_limit: int) -> BudgetCurve | None:
+    """Compute the posterior of EMC against the budget; None if no time of a fit is known.
+
+    Args:
+        history: finished probes of one arm, in any order.
+        n_limit: largest available n (samples).
+    """
+    ordered = tuple(sorted(accepted_probes(history), key=lambda r: (r.n, r.repeat)))
+    return _budget_curve(ordered, n_limit) if len(Times.from_history(ordered)) else None
+
+
+@lru_cache(maxsize=64)
+def _budget_curve(history: tuple[ProbeResult, ...], n_limit: int) -> BudgetCurve:
+    curve = posterior(history, n_limit).thin(_DRAWS)
+    log_weight = Times.from_history(history).by_law(curve.threshold, curve.width)
+    weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
+    below = np.cumsum(weight, axis=1) / weight.sum(axis=1, keepdims=True)
+    # The golden ratio spreads the draws evenly over the laws of neighbouring curves.
+    position = (np.arange(_DRAWS) * (math.sqrt(5) - 1) / 2) % 1
+    law = np.minimum((below < position[:, None]).sum(axis=1), below.shape[1] - 1)
+    return BudgetCurve(curve=curve, law=law, history=history, n_limit=n_limit)

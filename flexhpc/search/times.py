@@ -1,0 +1,113 @@
+"""Likelihood of the times at which trainings fitted, on grids of fit curves.
+
+With exp(u) times the budget, the threshold of the fit curve moves by ``shift(u)`` in log n:
+
+    P(fit by then | n) = (1 - lapse) / (1 + exp((log n - threshold - shift(u)) / width))
+    shift'(u) = early / (1 + exp(rate (u - saturates))),    shift(0) = 0
+
+EMC grows as a power ``early`` of the budget while the budget is small, and saturates. A training
+that fits at time exp(u) contributes the density of its time. This requires that a training with a
+smaller budget is the beginning of one with a larger budget.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from flexhpc.search.history import History
+
+Floats = NDArray[np.float64]
+Index = NDArray[np.intp] | slice
+
+_EARLY = np.geomspace(0.35, 2.0, 5)
+_SATURATES = np.arange(-7.0, 3.1, 1.25)
+_RATE = np.array([0.5, 1.2])
+EARLY, SATURATES, RATE = (
+    grid.ravel() for grid in np.meshgrid(_EARLY, _SATURATES, _RATE, indexing="ij")
+)
+"""Grid of growth laws, each of shape (laws,)."""
+_WEIGHT = np.exp(-0.5 * (np.log(EARLY / 0.8) / 0.5) ** 2)
+LAW_PRIOR = np.log(_WEIGHT / _WEIGHT.sum())
+"""Log prior probability of each law: log-normal in ``early``, uniform in the other two."""
+UNEXPLAINED, BROAD = 0.1, 1 / 8
+"""Fraction of fits whose time follows no law, and its density per unit of log budget."""
+NO_LAW = 0.1
+"""Prior odds that the times of a point follow no law at all."""
+MAX_TIME_FACTOR = 50.0
+"""Largest factor by which all times of a point together may shift the odds of two curves."""
+_TINY = 1e-30
+_PER_PRODUCT = 16
+"""Number of densities multiplied per logarithm."""
+
+
+def slope(u: float, laws: Index = slice(None)) -> Floats:
+    """Return d log EMC / d log budget at exp(u) times the budget, shape (laws,)."""
+    return np.asarray(EARLY[laws] * expit(RATE[laws] * (SATURATES[laws] - u)))
+
+
+def shift(u: float, laws: Index = slice(None)) -> Floats:
+    """Return the change of log EMC from the budget to exp(u) times the budget, shape (laws,)."""
+    early, saturates, rate = EARLY[laws], SATURATES[laws], RATE[laws]
+    bend = np.logaddexp(0, rate * (u - saturates)) - np.logaddexp(0, -rate * saturates)
+    return np.asarray(early * (u - bend / rate))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """The fits of a history whose time is known.
+
+    Attributes:
+        log_n, log_time: log n, and log of the fraction of the budget, shape (fits,).
+    """
+
+    log_n: Floats
+    log_time: Floats
+
+    @classmethod
+    def from_history(cls, history: History) -> Times:
+        """Collect the fits that have a time."""
+        pairs = [(result.n, result.time) for result in history if result.time]
+        log_n, log_time = np.log(np.array(pairs, dtype=np.float64).reshape(-1, 2)).T
+        return cls(log_n=log_n, log_time=log_time)
+
+    def __len__(self) -> int:
+        return len(self.log_n)
+
+    def by_law(self, threshold: Floats, width: Floats) -> Floats:
+        """Return the log-likelihood of the times, given that these trainings fitted.
+
+        Args:
+            threshold, width: of each curve, shape (curves,).
+
+        Returns:
+            Shape (curves, laws), with the log prior probability of the law.
+        """
+        total = np.tile(LAW_PRIOR, (len(threshold), 1))
+        for chunk in np.array_split(np.arange(len(self)), -(-len(self) // _PER_PRODUCT)):
+            product = np.ones_like(total)
+            for log_n, log_time in zip(self.log_n[chunk], self.log_time[chunk], strict=True):
+                z = ((threshold - log_n)[:, None] + shift(log_time)) / width[:, None]
+                tail = np.exp(-np.abs(z))
+                fits = width * expit((threshold - log_n) / width) + _TINY
+                density = tail / (1 + tail) ** 2 * (slope(log_time) / fits[:, None])
+                product *= (1 - UNEXPLAINED) * density + UNEXPLAINED * BROAD
+            total += np.log(product)
+        return total
+
+    def log_weight(self, threshold: Floats, width: Floats) -> Floats:
+        """Return the log-likelihood of the times, averaged over the laws, shape (curves,).
+
+        A misspecified law must not outweigh the verdicts: if no curve explains the times better
+        than a broad distribution, they are ignored, and the result can shift the odds by a factor
+        of ``MAX_TIME_FACTOR`` at most.
+        """
+        total = self.by_law(threshold, width)
+        likelihood = np.exp(total - total.max()).sum(axis=1)
+        broad = len(self) * math.log(BROAD) - total.max()
+        floor = likelihood.max() / MAX_TIME_FACTOR + NO_LAW * math.exp(min(broad, 50.0))
+        return np.asarray(np.log(likelihood + floor))
