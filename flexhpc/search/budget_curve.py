@@ -1,6 +1,8 @@
 """EMC against the budget, from the times at which the trainings of one search fitted.
 
-See :mod:`flexhpc.search.times` for the model.
+See :mod:`flexhpc.search.times` for the model. The growth laws are drawn given the full likelihood
+of the times, thresholds given the bounded one, as for the EMC itself; both are ordered by threshold
+and joined.
 """
 
 from __future__ import annotations
@@ -86,11 +88,14 @@ def budget_curve(history: History, n_limit: int) -> BudgetCurve | None:
 
 @lru_cache(maxsize=64)
 def _budget_curve(history: tuple[ProbeResult, ...], n_limit: int) -> BudgetCurve:
-    curve = posterior(history, n_limit).thin(_DRAWS)
-    log_weight = Times.from_history(history).by_law(curve.threshold, curve.width)
-    weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
-    below = np.cumsum(weight, axis=1) / weight.sum(axis=1, keepdims=True)
-    # The golden ratio spreads the draws evenly over the laws of neighbouring curves.
-    position = (np.arange(_DRAWS) * (math.sqrt(5) - 1) / 2) % 1
-    law = np.minimum((below < position[:, None]).sum(axis=1), below.shape[1] - 1)
-    return BudgetCurve(curve=curve, law=law, history=history, n_limit=n_limit)
+    curve, times = posterior(history, n_limit), Times.from_history(history)
+    shapes, index = np.unique(np.stack([curve.threshold, curve.width]), axis=1, return_inverse=True)
+    by_law = times.by_law(*shapes)
+    log_weight = np.log(np.bincount(index.ravel(), curve.weight)) - times.bounded(by_law)
+    joint = log_weight[:, None] + by_law
+    below = np.cumsum(np.exp(joint - joint.max()))
+    drawn = np.searchsorted(below, (np.arange(_DRAWS) + 0.5) / _DRAWS * below[-1])
+    law = np.minimum(drawn, joint.size - 1) % joint.shape[1]
+    return BudgetCurve(
+        curve=curve.thin(_DRAWS, curve.threshold), law=law, history=history, n_limit=n_limit
+    )

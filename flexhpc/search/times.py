@@ -25,8 +25,8 @@ Floats = NDArray[np.float64]
 Index = NDArray[np.intp] | slice
 
 _EARLY = np.geomspace(0.35, 2.0, 5)
-_SATURATES = np.arange(-7.0, 3.1, 1.25)
-_RATE = np.array([0.5, 1.2])
+_SATURATES = np.arange(-7.0, 3.5)
+_RATE = np.array([0.5, 1.0, 2.0])
 EARLY, SATURATES, RATE = (
     grid.ravel() for grid in np.meshgrid(_EARLY, _SATURATES, _RATE, indexing="ij")
 )
@@ -40,8 +40,11 @@ NO_LAW = 0.1
 """Prior odds that the times of a point follow no law at all."""
 MAX_TIME_FACTOR = 50.0
 """Largest factor by which all times of a point together may shift the odds of two curves."""
+WIDENING = 0.5
+"""Increase of the scatter per unit of log n below the threshold, relative to the width: times of
+trainings far below it scatter more, and the laws hold less exactly there."""
 _TINY = 1e-30
-_PER_PRODUCT = 16
+_PER_PRODUCT = 8
 """Number of densities multiplied per logarithm."""
 
 
@@ -89,25 +92,35 @@ class Times:
         """
         total = np.tile(LAW_PRIOR, (len(threshold), 1))
         for chunk in np.array_split(np.arange(len(self)), -(-len(self) // _PER_PRODUCT)):
-            product = np.ones_like(total)
+            product = np.ones(total.shape, np.float32)
             for log_n, log_time in zip(self.log_n[chunk], self.log_time[chunk], strict=True):
-                z = ((threshold - log_n)[:, None] + shift(log_time)) / width[:, None]
-                tail = np.exp(-np.abs(z))
-                fits = width * expit((threshold - log_n) / width) + _TINY
-                density = tail / (1 + tail) ** 2 * (slope(log_time) / fits[:, None])
-                product *= (1 - UNEXPLAINED) * density + UNEXPLAINED * BROAD
+                distance = threshold - log_n
+                scale = width * (1 + WIDENING * np.maximum(distance, 0))
+                fits = scale * expit(distance / scale) + _TINY
+                shifted = shift(log_time).astype(np.float32)
+                z = np.abs(distance.astype(np.float32)[:, None] + shifted)
+                z *= (-1 / scale).astype(np.float32)[:, None]
+                tail = np.exp(z, out=z)
+                density = tail / np.square(1 + tail)
+                density *= ((1 - UNEXPLAINED) / fits).astype(np.float32)[:, None]
+                density *= slope(log_time).astype(np.float32)
+                density += np.float32(UNEXPLAINED * BROAD)
+                product *= density
             total += np.log(product)
         return total
 
     def log_weight(self, threshold: Floats, width: Floats) -> Floats:
-        """Return the log-likelihood of the times, averaged over the laws, shape (curves,).
+        """Return the bounded log-likelihood of the times, shape (curves,); see :meth:`bounded`."""
+        return self.bounded(self.by_law(threshold, width))
+
+    def bounded(self, by_law: Floats) -> Floats:
+        """Average the likelihood of the times over the laws and bound it, shape (curves,).
 
         A misspecified law must not outweigh the verdicts: if no curve explains the times better
         than a broad distribution, they are ignored, and the result can shift the odds by a factor
         of ``MAX_TIME_FACTOR`` at most.
         """
-        total = self.by_law(threshold, width)
-        likelihood = np.exp(total - total.max()).sum(axis=1)
-        broad = len(self) * math.log(BROAD) - total.max()
+        likelihood = np.exp(by_law - by_law.max()).sum(axis=1)
+        broad = len(self) * math.log(BROAD) - by_law.max()
         floor = likelihood.max() / MAX_TIME_FACTOR + NO_LAW * math.exp(min(broad, 50.0))
         return np.asarray(np.log(likelihood + floor))

@@ -79,6 +79,7 @@ PLANTED = """\
 fixed:
   data: {source: fashion_mnist, labels: random}
   model: {family: mlp, depth: 1}
+  training: {optimizer: adam, schedule: cosine}
   search: {policy: bayes, start: 16}
 grid:
   model.activation: [relu, tanh]

@@ -286,7 +286,9 @@ def test_a_reader_finds_every_training(page: Any, measured: Path) -> None:
     assert not page.locator("#point").is_visible()
     mark.scroll_into_view_if_needed()
     box = mark.bounding_box()
-    page.mouse.click(box["x"] - 8, box["y"] - 8)
+    page.mouse.click(
+        *(box[x] + box[size] / 2 - 12 for x, size in (("x", "width"), ("y", "height")))
+    )
     assert page.locator("#point").is_visible(), "a finger need not meet it"
     page.locator("#point > button").click()
     mark.scroll_into_view_if_needed()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas
 import pytest
 
+import flexhpc
 from flexhpc.analysis.details import details_of
 from flexhpc.analysis.figures.emc import emc_figure
 from flexhpc.analysis.figures.point import fit_chart
@@ -22,7 +23,7 @@ from flexhpc.analysis.text import bracket_text, duration_text, emc_text, interva
 from flexhpc.search import Bracket, EmcInterval, Estimate, estimate_at
 from flexhpc.store import history_of, read
 from flexhpc.store.status import PointStatus, StatusReader, open_run
-from tests.analysis.made import points, status
+from tests.analysis.made import points, points_of, status, summary
 from tests.conftest import Cli
 
 CONTRACT = (
@@ -72,7 +73,7 @@ def test_the_report_is_one_self_contained_page(measured: Path, cli: Cli, tmp_pat
     assert page == out / "index.html"
     body = html.split("<script>")[0]
     assert not re.search(r'<[^>]*(src|href)="(?!#|data:)', body), "it loads something"
-    assert body.count("<svg") == 2
+    assert body.count("<svg") == 3
     for heading in ("EMC", "EMC per parameter", "Results", "Provenance", "Sweep spec"):
         assert f"<h2>{heading}</h2>" in html
     folder, _, points = open_run(measured)
@@ -157,6 +158,59 @@ def test_estimates_that_a_spec_requests_are_not_replaced(tmp_path: Path) -> None
     assert by_eps["0.1"] is stored
     waiting = PointStatus(point=point.point, state="waiting")
     assert with_eps_estimates([waiting], [0.1]) == [waiting]
+
+
+def test_the_commands_take_budgets(measured: Path, cli: Cli) -> None:
+    rows = json.loads(
+        cli("results", measured, "--format", "json", "--budget", 60, "--budget", 240.0).stdout
+    )
+    run = flexhpc.load(measured)
+    for row, found in zip(rows, run, strict=True):
+        at_half = found.at_budget(60)
+        assert row["emc_budget_60"] == at_half.emc < row["emc"]
+        assert row["emc_budget_60_lo"] <= at_half.emc <= row["emc_budget_60_hi"]
+        assert (row["emc_budget_60_predicted"], row["emc_budget_240_predicted"]) == (False, True)
+        assert row["emc_budget_240"] == found.at_budget(240).emc >= row["emc"]
+        assert row["doubling_lo"] <= row["doubling"] == found.doubling[1] <= row["doubling_hi"]
+        assert row["saturated"] in ("yes", "no", "unknown")
+        assert found.at_budget(120).emc == row["emc"]
+        assert f"at 120 epochs; twice the budget: x{row['doubling']:.2f} [" in repr(found)
+    with pytest.raises(ValueError, match="is not between 0 and 4 x 120"):
+        run[0].at_budget(481)
+    table = cli("results", measured, "--budget", 60, "--budget", 240).stdout
+    for text in ("2x budget", f"x{rows[0]['doubling']:.2f}", "EMC at 60", "EMC at 240 (predicted)"):
+        assert text in table
+    assert f"x{rows[0]['doubling']:.2f}" in cli("status", measured).stdout
+    errors = cli("results", measured, "--budget", 481, "--budget", 0, check=2).stderr
+    assert "--budget 481: must be above 0 and at most 4 times the budget of 120 epochs" in errors
+    assert "--budget 0: must be" in errors
+
+
+@pytest.mark.parametrize(
+    ("training", "timed"),
+    [
+        ("{optimizer: adam, epochs: 20}", True),
+        ("{optimizer: gd, steps: 20, warmup: 5}", True),
+        ("{optimizer: adam, gradient_evaluations: 1000}", True),
+        ("{optimizer: adam, epochs: 20, schedule: cosine}", False),
+        ("{optimizer: adam, epochs: 20, unconverged: extend}", False),
+        ("{optimizer: adam, until: convergence}", False),
+    ],
+)
+def test_times_of_fits_are_used_where_smaller_budgets_are_prefixes(
+    training: str, timed: bool, tmp_path: Path
+) -> None:
+    (point,) = points_of(
+        tmp_path,
+        "fixed:\n  data: {source: digits}\n  model: {family: mlp, width: 4}\n"
+        f"  training: {training}\n",
+    )
+    fit, fail = history_of([summary((16, 0)), summary((32, 3))], point.training)
+    assert (fit.time is not None) == timed
+    assert fail.time is None
+    if timed:
+        expected = {"epochs": 10 / 20, "steps": 10 / 20, "gradient_evaluations": 160 / 1000}
+        assert fit.time == expected[point.training.budget[0]]
 
 
 def test_the_commands_take_training_errors(measured: Path, cli: Cli, tmp_path: Path) -> None:

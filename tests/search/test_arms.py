@@ -44,7 +44,7 @@ def noisy(seed: int, width: float = 0.15) -> Callable[[int, int], bool]:
 
 
 def test_the_best_arm_is_found_at_a_bounded_cost() -> None:
-    searches = [play(SEARCH, 50_000, noisy(seed)) for seed in range(5)]
+    searches = [play(SEARCH, 50_000, noisy(seed)) for seed in range(12)]
     assert np.mean([e.arm == 2 for e, _ in searches]) > 0.8
     covered = [e.emc_lo <= EMC[e.arm] <= (e.emc_hi or math.inf) for e, _ in searches]
     assert np.mean(covered) > 0.6
@@ -73,8 +73,9 @@ def test_the_estimate_uses_the_probes_of_the_best_arm() -> None:
     estimate, history = play(SEARCH, 50_000, noisy(3))
     probes = [r for r in history if r.arm == estimate.arm]
     alone = estimate_so_far(SEARCH, 50_000, [replace(r, arm=0) for r in probes])
-    for key in ("largest_fit", "smallest_fail", "lapse"):
+    for key in ("largest_fit", "smallest_fail"):
         assert getattr(estimate, key) == getattr(alone, key)
+    assert estimate.lapse == pytest.approx(alone.lapse, abs=0.05)
     for key in ("emc", "emc_lo", "emc_hi"):
         assert getattr(estimate, key) == pytest.approx(getattr(alone, key), rel=0.08)
     assert estimate.probes == len(history)
