@@ -86,7 +86,7 @@ def budget_curve(history: History, n_limit: int) -> BudgetCurve | None:
     return _budget_curve(ordered, n_limit) if len(Times.from_history(ordered)) else None
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def _budget_curve(history: tuple[ProbeResult, ...], n_limit: int) -> BudgetCurve:
     curve, times = posterior(history, n_limit), Times.from_history(history)
     shapes, index = np.unique(np.stack([curve.threshold, curve.width]), axis=1, return_inverse=True)

@@ -286,9 +286,7 @@ def test_a_reader_finds_every_training(page: Any, measured: Path) -> None:
     assert not page.locator("#point").is_visible()
     mark.scroll_into_view_if_needed()
     box = mark.bounding_box()
-    page.mouse.click(
-        *(box[x] + box[size] / 2 - 12 for x, size in (("x", "width"), ("y", "height")))
-    )
+    page.mouse.click(box["x"] + 16, box["y"] + 16)
     assert page.locator("#point").is_visible(), "a finger need not meet it"
     page.locator("#point > button").click()
     mark.scroll_into_view_if_needed()
