@@ -28,12 +28,12 @@ TUNED_ON = ("mlp_relu", "cnn_norm", "muon", "mlp_tanh", "vit")
 """Models on which the prior of the growth laws was chosen."""
 
 
-def search_once(model: str, doublings: int, seed: int) -> list[tuple[bool, float]]:
+def search_once(model: str, doublings: int, seed: int) -> list[tuple[float, float]]:
     """Run one search.
 
     Returns:
         Its cost in whole trainings; then for each of ``FACTORS`` whether the interval holds the
-        true EMC, and the log of the EMC over it.
+        true EMC, and the log of the EMC over it; nan where the true EMC is not recorded.
     """
     world, rng = TimedTable(model, doublings), np.random.default_rng([seed, doublings])
     start = start_of(world.emc(world.budget), rng)
@@ -50,13 +50,16 @@ def search_once(model: str, doublings: int, seed: int) -> list[tuple[bool, float
                 )
             )  # fmt: skip
     curve = budget_curve(history, world.n_limit)
-    rows = [(True, sum(result.share or 1 for result in history))]
+    rows = [(1.0, sum(result.share or 1 for result in history))]
     for factor in FACTORS:
         found: Estimate | EmcInterval = step
         if factor != 1:
             assert curve is not None
             found = curve.emc(0.5, factor)
         truth = world.emc(factor * world.budget)
+        if truth > world.rows[-1]:  # beyond the recorded n
+            rows.append((math.nan, math.nan))
+            continue
         high = math.inf if found.emc_hi is None else found.emc_hi
         rows.append((found.emc_lo <= truth <= high, math.log(max(found.emc, 0.5) / truth)))
     return rows
@@ -78,7 +81,8 @@ def main() -> None:
                 played = pool.map(search_once, [model] * count, [doublings] * count, range(count))
                 cost, *cells = np.array(list(played)).transpose(1, 0, 2)
                 texts = [
-                    f"{held:.2f}, {bias:+.0%}" for held, bias in (c.mean(axis=0) for c in cells)
+                    "-" if math.isnan(held) else f"{held:.2f}, {bias:+.0%}"
+                    for held, bias in (c.mean(axis=0) for c in cells)
                 ]
                 kind = "tuned on" if model in TUNED_ON else "judged on"
                 print(
