@@ -163,11 +163,9 @@ def _saturation(statuses: Sequence[PointStatus]) -> str:
     raised = f"Twice the budget would raise EMC by a factor of {factor}"
     if counts["yes"] == len(estimates):
         return f"{raised}: all points are saturated."
-    return (
-        f"{raised}: {counts['no']} of {len(estimates)} points are not saturated"
-        + (f", for {counts['unknown']} it is not known" if counts["unknown"] else "")
-        + "; their EMCs describe this budget."
-    )
+    parts = {"saturated": "yes", "not saturated": "no", "not known": "unknown"}
+    known = ", ".join(f"{counts[key]} {text}" for text, key in parts.items() if counts[key])
+    return f"{raised} (points: {known}). EMCs that are not saturated describe this budget."
 
 
 def _points(count: int) -> str:

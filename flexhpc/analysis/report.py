@@ -39,7 +39,9 @@ _MAX_SVG = 1_000_000
 _MAX_SOURCES = 4
 _MAX_POINTS = 500
 """Maximum number of points for which masks are read and power laws are fitted."""
-_IN_FIRST_TABLE = {"emc_per_param_bound", "censored_because", "ended_by", "wider_than_asked"}
+_IN_FIRST_TABLE = {
+    "emc_per_param_bound", "censored_because", "ended_by", "wider_than_asked", "doubling",
+}  # fmt: skip
 
 
 def _provenance(run: RunFolder) -> dict[str, Any]:
@@ -177,6 +179,8 @@ def write_report(
         estimate=text.estimate_text,
         emc=text.emc_text,
         ratio=text.ratio_text,
+        doubling=text.doubling_text,
+        doubled=any(row["doubling"] for row in rows),
         bracket=text.bracket_text,
         ending=reasons.ending_text,
         text=plain_text,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flexhpc.analysis.reasons import best_text, ending_text, warnings, why_bound
-from flexhpc.analysis.text import emc_text, ratio_text
+from flexhpc.analysis.text import doubling_text, emc_text, ratio_text
 from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
 
@@ -14,11 +14,12 @@ def note_of(status: PointStatus) -> str:
     assert record is not None
     assert estimate is not None
     reason, ended, best = why_bound(status), ending_text(status), best_text(status)
+    doubling = doubling_text(estimate, interval=True)
     warned = "".join(f"\n\n{text[0].upper()}{text[1:]}." for text, _ in warnings([status]))
     return (
         f"**EMC {emc_text(estimate)}** ({reason + ', ' if reason else ''}{estimate.estimand}, "
         f"level {estimate.level}), {_size(record.header.params, estimate)}"
-        f"{estimate.probes} probes, "
+        f"{'twice the budget ' + doubling + ', ' if doubling else ''}{estimate.probes} probes, "
         f"{estimate.cost:,} sample passes{', best at ' + best if best else ''}"
         f"{', ended by: ' + ended if ended else ''}{warned}"
     )

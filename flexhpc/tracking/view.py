@@ -16,14 +16,14 @@ VIEW = "flexhpc"
 """Key of the shared view, which is passed to MLflow's page in the URL."""
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 KIND, ENDED_BY = "flexhpc.kind", "ended_by"
-_METRICS = ("emc", "emc_lo", "emc_hi", "emc_per_param")
+_METRICS = ("emc", "emc_lo", "emc_hi", "emc_per_param", "doubling")
 
 
 def view_state(points: Sequence[Point]) -> str:
     """Return the state of MLflow's runs table as JSON, in the format of its "share view" button.
 
     The table has one row per point, with its swept keys, number of parameters, EMC, interval, EMC
-    per parameter and the reason why the search ended.
+    per parameter, the effect of twice the budget, and the reason why the search ended.
     """
     swept = dict.fromkeys(key for point in points for key, _ in flatten("", point.swept))
     columns = [
