@@ -24,14 +24,14 @@ from flexhpc.search.history import History
 Floats = NDArray[np.float64]
 Index = NDArray[np.intp] | slice
 
-_EARLY = np.geomspace(0.35, 2.0, 5)
+_EARLY = np.geomspace(0.35, 5.0, 6)
 _SATURATES = np.arange(-7.0, 3.5)
 _RATE = np.array([0.5, 1.0, 2.0])
 EARLY, SATURATES, RATE = (
     grid.ravel() for grid in np.meshgrid(_EARLY, _SATURATES, _RATE, indexing="ij")
 )
 """Grid of growth laws, each of shape (laws,)."""
-_WEIGHT = np.exp(-0.5 * (np.log(EARLY / 0.8) / 0.5) ** 2)
+_WEIGHT = np.exp(-0.5 * (np.log(EARLY / 1.1) / 0.8) ** 2)
 LAW_PRIOR = np.log(_WEIGHT / _WEIGHT.sum())
 """Log prior probability of each law: log-normal in ``early``, uniform in the other two."""
 UNEXPLAINED, BROAD = 0.1, 1 / 8
@@ -40,7 +40,7 @@ NO_LAW = 0.1
 """Prior odds that the times of a point follow no law at all."""
 MAX_TIME_FACTOR = 50.0
 """Largest factor by which all times of a point together may shift the odds of two curves."""
-WIDENING = 0.5
+WIDENING = 0.75
 """Increase of the scatter per unit of log n below the threshold, relative to the width: times of
 trainings far below it scatter more, and the laws hold less exactly there."""
 _TINY = 1e-30

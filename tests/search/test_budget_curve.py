@@ -60,7 +60,7 @@ def test_emc_at_other_budgets(early: float, saturates: float) -> None:
             held[factor] += found.emc_lo <= truth <= (found.emc_hi or math.inf)
             errors[factor].append(math.log(found.emc / truth))
     assert min(held.values()) >= 0.75 * searches
-    assert max(abs(np.mean(errors[factor])) for factor in (0.25, 0.5)) < 0.12
+    assert max(abs(np.mean(errors[factor])) for factor in (0.25, 0.5)) < 0.15
 
 
 def test_a_saturated_point_is_recognized() -> None:
