@@ -98,13 +98,13 @@ class Measurement:
             PointError: there is no estimate yet, or nothing follows for other budgets.
             ValueError: ``budget`` is not above 0 and at most 4 times the budget of the search.
         """
-        own = budget_value(self.status)
-        if not self.estimate or not self.status.point.training.extends_smaller_budgets:
+        estimate, own = self.estimate, budget_value(self.status)
+        if not self.status.point.training.extends_smaller_budgets:
             raise PointError(_NO_OTHER_BUDGET)
         if not 0 < budget <= MAX_FACTOR * own:
             raise ValueError(f"budget: {budget} is not between 0 and {MAX_FACTOR:g} x {own}")
         if (interval := emc_at_budget(self.status, budget)) is None:
-            raise PointError("no training fitted, so the EMC at other budgets is unknown")
+            raise PointError(f"EMC {emc_text(estimate)}: no training fitted, so nothing follows")
         return interval
 
     @property
