@@ -60,7 +60,7 @@ class Effect(MeanRatio):
         verdict: at an error rate of 5 % over all comparisons together (Holm 1979).
         at_this_budget: whether twice the budget may change an EMC of a pair, or it is unknown.
         smaller: the comparison at a quarter and at half of the budget of every point; empty if
-            nothing follows for other budgets at any point.
+            the EMC at other budgets is unknown for all points.
         more: additional pairs needed for a verdict, if they scatter as the measured ones do; None
             if none are needed, or more than 1,000.
     """

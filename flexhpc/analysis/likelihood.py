@@ -62,7 +62,7 @@ def likelihood_at_budget(status: PointStatus, factor: float) -> Floats | None:
     """Return the likelihood of log EMC at a multiple of the budget; see :func:`likelihood_of`.
 
     Returns:
-        None if nothing follows for other budgets; see :mod:`flexhpc.search.budget_curve`.
+        None if the EMC at other budgets is unknown; see :mod:`flexhpc.search.budget_curve`.
     """
     assert status.record is not None
     assert status.estimate is not None

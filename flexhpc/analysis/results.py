@@ -212,8 +212,8 @@ def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:
         budget: in the unit of the point's budget.
 
     Returns:
-        None if there is no estimate, if the budget is more than 4 times that of the point, or if
-        nothing follows for other budgets.
+        None if there is no estimate, if the budget exceeds 4 times that of the point, or if the EMC
+        at other budgets is unknown.
     """
     estimate, record, own = status.estimate, status.record, budget_value(status)
     if estimate is None or record is None or not 0 < budget <= MAX_FACTOR * own:

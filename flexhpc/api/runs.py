@@ -11,7 +11,7 @@ from flexhpc.analysis.results import budget_value, emc_at_budget, row_of
 from flexhpc.analysis.text import doubling_text, emc_text
 from flexhpc.errors import InputError, PointError
 from flexhpc.search import EmcInterval, Estimate
-from flexhpc.search.budget_curve import MAX_FACTOR
+from flexhpc.search.budget_curve import MAX_FACTOR, NO_OTHER_BUDGET
 from flexhpc.search.fit_curve import FitCurve, estimand_level, posterior
 from flexhpc.store import Masks, RunFolder, read_masks
 from flexhpc.store.status import PointStatus, StatusReader, open_run
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from flexhpc.analysis.figures.chart import Chart
 
 _DRAWS, _RATIO_DRAWS = 1_000, 20_000
-_NO_OTHER_BUDGET = (
-    "nothing follows for other budgets, because the schedule or the end of these trainings depends "
-    "on theirs"
-)
 _NOTHING_YET = "nothing was measured yet"
 
 
@@ -84,7 +80,7 @@ class Measurement:
     def doubling(self) -> tuple[float, float, float] | None:
         """Factor by which twice the budget would raise EMC: lower end, median and upper end.
 
-        None if the EMC is a bound, or if nothing follows for other budgets; see docs/reading.md.
+        None if the EMC is a bound, or if the EMC at other budgets is unknown; see docs/reading.md.
         """
         return self.estimate.doubling
 
@@ -95,16 +91,16 @@ class Measurement:
             budget: in the unit of the spec's budget. Above that budget the result is a prediction.
 
         Raises:
-            PointError: there is no estimate yet, or nothing follows for other budgets.
+            PointError: there is no estimate yet, or the EMC at other budgets is unknown.
             ValueError: ``budget`` is not above 0 and at most 4 times the budget of the search.
         """
         estimate, own = self.estimate, budget_value(self.status)
         if not self.status.point.training.extends_smaller_budgets:
-            raise PointError(_NO_OTHER_BUDGET)
+            raise PointError(NO_OTHER_BUDGET)
         if not 0 < budget <= MAX_FACTOR * own:
             raise ValueError(f"budget: {budget} is not between 0 and {MAX_FACTOR:g} x {own}")
         if (interval := emc_at_budget(self.status, budget)) is None:
-            raise PointError(f"EMC {emc_text(estimate)}: no training fitted, so nothing follows")
+            raise PointError(f"EMC {emc_text(estimate)}: no training fitted")
         return interval
 
     @property

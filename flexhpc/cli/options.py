@@ -94,17 +94,14 @@ def check_budgets(budgets: list[float], trainings: Sequence[Procedure]) -> None:
     """Validate the values of ``--budget``.
 
     Raises:
-        InputError: nothing follows for other budgets at any point, or a value is not above 0 and
-            at most 4 times the largest budget of a point.
+        InputError: the EMC at other budgets is unknown for all points, or a value is not above 0
+            and at most 4 times the largest budget of a point.
     """
-    from flexhpc.search.budget_curve import MAX_FACTOR
+    from flexhpc.search.budget_curve import MAX_FACTOR, NO_OTHER_BUDGET
 
     known = [t.budget for t in trainings if t.extends_smaller_budgets and t.budget]
     if budgets and not known:
-        raise InputError(
-            "--budget: nothing follows for other budgets, because the schedule or the end of these "
-            "trainings depends on theirs (see docs/reading.md)"
-        )
+        raise InputError(f"--budget: {NO_OTHER_BUDGET} (see docs/reading.md)")
     key, largest = max(known, key=lambda budget: budget[1], default=("", 0))
     if invalid := [value for value in budgets if not 0 < value <= MAX_FACTOR * largest]:
         raise InputError(

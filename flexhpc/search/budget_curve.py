@@ -28,6 +28,10 @@ from flexhpc.search.times import Floats, Times, shift
 
 MAX_FACTOR = 4.0
 """Largest multiple of the budget for which EMC is predicted."""
+NO_OTHER_BUDGET = (
+    "the EMC at other budgets is unknown, because the learning rate or the end of these trainings "
+    "depends on the budget"
+)
 _DRAWS = 960
 
 

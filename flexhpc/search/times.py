@@ -48,9 +48,9 @@ _PER_PRODUCT = 8
 """Number of densities multiplied per logarithm."""
 
 
-def slope(u: float, laws: Index = slice(None)) -> Floats:
-    """Return d log EMC / d log budget at exp(u) times the budget, shape (laws,)."""
-    return np.asarray(EARLY[laws] * expit(RATE[laws] * (SATURATES[laws] - u)))
+def slope(u: float) -> Floats:
+    """Return d log EMC / d log budget at exp(u) times the budget for each law, shape (laws,)."""
+    return np.asarray(EARLY * expit(RATE * (SATURATES - u)))
 
 
 def shift(u: float, laws: Index = slice(None)) -> Floats:

@@ -20,6 +20,8 @@ from flexhpc.analysis.figures.point import fit_chart
 from flexhpc.analysis.report import write_report
 from flexhpc.analysis.results import COLUMNS, as_parquet, row_of, with_eps_estimates
 from flexhpc.analysis.text import bracket_text, duration_text, emc_text, interval_text
+from flexhpc.cli.options import check_budgets
+from flexhpc.errors import InputError
 from flexhpc.search import Bracket, EmcInterval, Estimate, estimate_at
 from flexhpc.store import history_of, read
 from flexhpc.store.status import PointStatus, StatusReader, open_run
@@ -211,6 +213,9 @@ def test_times_of_fits_are_used_where_smaller_budgets_are_prefixes(
     if timed:
         expected = {"epochs": 10 / 20, "steps": 10 / 20, "gradient_evaluations": 160 / 1000}
         assert fit.time == expected[point.training.budget[0]]
+    else:
+        with pytest.raises(InputError, match="--budget: the EMC at other budgets is unknown"):
+            check_budgets([5], [point.training])
 
 
 def test_the_commands_take_training_errors(measured: Path, cli: Cli, tmp_path: Path) -> None:

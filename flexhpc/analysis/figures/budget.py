@@ -35,7 +35,7 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
         statuses: all points.
 
     Returns:
-        None if nothing follows for other budgets at any point, if the points have budgets in
+        None if the EMC at other budgets is unknown for all points, if the points have budgets in
         different units, or if there are more than 200 points.
     """
     known = [s for s in statuses if s.estimate and s.estimate.doubling]
@@ -63,9 +63,8 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
         "field": "y", "type": "quantitative", "axis": log_axis("EMC (samples)", y_domain),
         "scale": {"domain": y_domain, "nice": False, "type": "log"},
     }  # fmt: skip
-    many = len(series) > 1
     colour: Spec = {"value": COLOURS[0]}
-    if many:
+    if len(series) > 1:
         colour = {
             "field": "series", "type": "nominal", "legend": {"title": None},
             "scale": {"domain": series, "range": [COLOURS[i % len(COLOURS)]
@@ -105,7 +104,8 @@ def _line(key: tuple[str, str, str, int], points: Sequence[PointStatus]) -> list
         if budget < 1 or len(known) < len(points):
             continue
         emc, low, high = (
-            statistics.median(getattr(e, key) for e in known) for key in ("emc", "emc_lo", "emc_hi")
+            statistics.median(getattr(e, name) for e in known)
+            for name in ("emc", "emc_lo", "emc_hi")
         )
         rows.append({
             "facet": facet, "series": series, "size": size, "line": " ".join(map(str, key)),
