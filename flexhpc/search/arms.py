@@ -37,7 +37,7 @@ _LENGTH_SCALE = 2.5
 _CORRECT = 0.9
 """Prior probability that the Gaussian process predicts an arm's threshold correctly."""
 _UNIFORM = 1 / 12
-"""Density of the threshold otherwise (uniform, per unit of log n)."""
+"""Density of the threshold if the prediction is wrong (uniform, per unit of log n)."""
 _WIDTH_SD = 0.35
 """Standard deviation of an arm's log width around the log width shared by all arms."""
 _DRAWS = 960
@@ -147,8 +147,8 @@ def _prior(
     moments = [_moments(curves[other]) for other in others]
     mean = np.array([m for m, _ in moments])
     noise = np.array([s**2 for _, s in moments])
-    points = np.array([coordinates[i] for i in (*others, arm)], dtype=np.float64)
-    distances = np.square(points[:, None] - points[None]).sum(axis=2)
+    positions = np.array([coordinates[i] for i in (*others, arm)], dtype=np.float64)
+    distances = np.square(positions[:, None] - positions[None]).sum(axis=2)
     covariance = _LEVEL_SD**2 + _ARM_SD**2 * np.exp(-0.5 * distances / _LENGTH_SCALE**2)
     inverse = np.linalg.inv(covariance[:-1, :-1] + np.diag(noise + _INDEPENDENT_SD**2))
     row = covariance[-1, :-1]

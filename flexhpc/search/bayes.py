@@ -52,8 +52,8 @@ def propose(
         narrow = upper <= lower * (1 + search.tolerance) ** 2 or upper - lower < 1
         missing = _missing_verdict(results, lower, upper, n_limit, eps) if narrow else None
         if narrow and missing is None and compared is None:
-            answer = _eps_estimate(curve, _estimand_level(search, eps), n_limit, results, eps)
-            if number == 1 and answer.censored != "none":
+            emc = _emc_interval(curve, _estimand_level(search, eps), n_limit, results, eps)
+            if number == 1 and emc.censored != "none":
                 ended = "data"
             continue
         if spent >= cost_cap(search, len(coordinates), number):
@@ -81,7 +81,7 @@ def propose(
 def _best_arm(
     search: Bayes, n_limit: int, history: History, coordinates: Coordinates
 ) -> tuple[ArmPosteriors | None, int, list[ProbeResult]]:
-    """Return the posteriors of several arms (None for one), the best arm and its probes."""
+    """Return the posteriors of the arms (None if there is only one), the best arm, its probes."""
     arms = None
     if len(coordinates) > 1:
         arms = arm_posteriors(history, n_limit, search.quantile, coordinates)
@@ -125,13 +125,13 @@ def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordin
     arms, arm, results = _best_arm(search, n_limit, history, coordinates)
     curve = arms.separate[arm] if arms else posterior(results, n_limit)
     by_eps = {
-        eps_name(eps): _eps_estimate(posterior(results, n_limit, eps), _HALF, n_limit, results, eps)
+        eps_name(eps): _emc_interval(posterior(results, n_limit, eps), _HALF, n_limit, results, eps)
         for eps in _error_levels(search)
         if eps is not None
     }
     fits, fails = _split(results, None)
     bracket = Bracket(largest_fit=max(fits, default=None), smallest_fail=min(fails, default=None))
-    fit = _eps_estimate(curve, search.quantile, n_limit, results, None)
+    fit = _emc_interval(curve, search.quantile, n_limit, results, None)
     best_chance = None if arms is None else arms.best_chance
     return make_estimate(
         search, history, curve, fit, bracket, by_eps=by_eps, arm=arm, best_chance=best_chance
@@ -155,7 +155,7 @@ def estimate_at(eps: float, n_limit: int, history: History) -> EmcInterval | Non
     """
     if not accepted_probes(history):
         return None
-    return _eps_estimate(posterior(history, n_limit, eps), _HALF, n_limit, history, eps)
+    return _emc_interval(posterior(history, n_limit, eps), _HALF, n_limit, history, eps)
 
 
 def _error_levels(search: Bayes) -> list[float | None]:
@@ -182,9 +182,9 @@ def _missing_verdict(
 ) -> int | None:
     """Return an n that must be probed before the search may end with this interval, or None.
 
-    Verdicts must bound the interval on both sides; the counts of missed samples may locate the EMC
-    but are not sufficient. If no probe fitted, the bound is a failure at n = 1; if no probe failed,
-    it is a fit at ``n_limit``.
+    Verdicts must bound the interval on both sides: the numbers of missed samples alone, which also
+    enter the posterior, are not sufficient. If no probe fitted, the bound is a failure at n = 1; if
+    no probe failed, it is a fit at ``n_limit``.
     """
     fits, fails = _split(history, eps)
     if not fails:
@@ -197,7 +197,7 @@ def _missing_verdict(
     return high if min(fails) > high else None
 
 
-def _eps_estimate(
+def _emc_interval(
     curve: FitCurve, level: float, n_limit: int, history: History, eps: float | None
 ) -> EmcInterval:
     lower, middle, upper = curve.quantiles(curve.level_set(level), TAILS)

@@ -1,8 +1,8 @@
 """EMC against the budget, from the times at which the trainings of one search fitted.
 
-See :mod:`flexhpc.search.times` for the model. The growth laws are drawn given the full likelihood
-of the times, thresholds given the bounded one, as for the EMC itself; both are ordered by threshold
-and joined.
+See :mod:`flexhpc.search.times` for the model. Growth laws are drawn with the full likelihood of the
+times; fit curves, as for the EMC itself, with the bounded likelihood. Both sets of draws are sorted
+by threshold and paired.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from flexhpc.search.history import History
 
 _CELLS, _BINS = 240, 16
 _BINS_OF_ARM = 6
+"""Number of draws and of their groups for a single arm; number of groups per arm for several."""
 _CANDIDATES = 32
 _FIT_FRACTION, _FAIL_FRACTION = 0.35, 1.0
 """Prior guesses of the fraction of its budget that a fitting and a failing probe uses."""
@@ -44,7 +45,7 @@ class CostModel:
     def from_history(cls, history: History) -> CostModel:
         """Estimate the cost model from finished probes.
 
-        If training has no budget, the cost of a failing probe is used as that of a full training.
+        If training has no budget, a failing probe counts as a full training.
         """
         known = [r for r in history if r.share and r.cost > 0]
         fractions = {
@@ -75,7 +76,7 @@ class CostModel:
         return np.asarray(n**self.growth * (self.fit * chance + self.fail * (1 - chance)))
 
     def trainings(self, history: History) -> float:
-        """Return the cost of all probes in full trainings: the sum of the used budget fractions.
+        """Return the cost of all probes in units of full trainings: the sum of the used fractions.
 
         If training has no budget, the fraction is the cost divided by the estimated cost of a full
         training at the same n, at most 1.

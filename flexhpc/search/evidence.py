@@ -7,7 +7,7 @@ on the model and are marginalised: at the threshold a probe misses a few samples
 that fail abruptly, a fraction of all samples. With a spread near 0 the count is uninformative, as
 for an exact solver.
 
-A lapse, which fails at any n, misses either a few samples or any number of them.
+A lapse, a failure that can occur at any n, misses either a few samples or any number of them.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ RELATIVE_ONSET = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
 LAW_PRIOR = np.array([0.19, 0.08, 0.25, 0.11, 0.19, 0.08, 0.05, 0.05])
 """Prior probability of each (spread, onset) pair."""
 UNEXPLAINED = 0.15
-"""Fraction of failures whose count follows none of these pairs."""
+"""Fraction of failures whose number of missed samples follows none of these pairs."""
 FEW = 0.2
 """Fraction of lapses that miss few samples; of these, P(m missed) = 1 / (m (m + 1))."""
 MAX_COUNT_FACTOR = 50.0
-"""Largest factor by which all counts of a point together may shift the odds of two curves."""
+"""Largest factor by which the missed samples of all probes may shift the odds of two curves."""
 _TINY = 1e-30
 _PER_PRODUCT = 8
 """Number of probabilities multiplied per logarithm; the logarithm dominates the run time."""

@@ -32,6 +32,7 @@ _COARSE, _MIDDLE, _FINE = 121, 61, 81
 _LOWEST, _HIGHEST = 1 / 8, 4.0
 """Range of the threshold: from 1/8 sample to four times the available samples."""
 _UNLIKELY, _NEGLIGIBLE = 1e-5, 1e-6
+"""Relative weights below which the threshold grid is cut off, and below which cells are dropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +145,7 @@ def _posterior(history: tuple[ProbeResult, ...], n_limit: int, eps: float | None
         grid = _refine_grid(grid, _weights(evidence, grid).sum(axis=(1, 2)), size)
     weights = _weights(evidence, grid)
     i, j, k = cells = np.nonzero(weights > _NEGLIGIBLE * weights.max())
-    flat = i * len(WIDTHS) + j  # sorted: cells of one curve (its lapses) are adjacent
+    flat = i * len(WIDTHS) + j  # sorted: the lapse rates of one curve are adjacent
     new = np.diff(flat, prepend=-1) > 0
     curve_index = np.cumsum(new) - 1
     threshold, width, lapse = grid[i], WIDTHS[j], LAPSES[k]

@@ -201,9 +201,9 @@ def is_precise(
     """
     tolerance = _tolerance(search)
     if tolerance is None or (estimate.tolerance is not None and estimate.tolerance <= tolerance):
-        cap, reached = search.max_cost, estimate.max_cost
-        if estimate.ended_by != "max_cost" or cap == reached:
+        cap, previous_cap = search.max_cost, estimate.max_cost
+        if estimate.ended_by != "max_cost" or cap == previous_cap:
             return True
-        if cap is not None and reached is not None and cap <= reached:
+        if cap is not None and previous_cap is not None and cap <= previous_cap:
             return True
     return isinstance(advance(search, n_limit, history, coordinates), Estimate)
