@@ -1,7 +1,7 @@
 """One training: loop, gradient engines, optimizers, verdict.
 
-Public names are imported lazily: reading a spec, which may name variants of this room, must not
-import torch.
+Public names are imported lazily: reading a spec, which refers to implementations in this package by
+name, must not import torch.
 """
 
 from typing import TYPE_CHECKING

@@ -11,13 +11,14 @@ from flexhpc.data.dataset import Ints
 
 
 def batch_sizes(n: int, batch_size: int | None, *, tail: bool = False) -> list[int]:
-    """Return the sizes of the fewest batches of at most ``batch_size``, equal to within one.
+    """Split n samples into the fewest batches of at most ``batch_size``, with near-equal sizes.
 
     The short last batch of a plain DataLoader gives its few samples the weight of a full batch:
     whether n samples are fitted then depends on n modulo the batch size (docs/concepts.md).
 
     Args:
-        n: samples; batch_size: None for one batch.
+        n: number of samples.
+        batch_size: None for one batch.
         tail: keep full batches and a short last one, as a plain DataLoader does.
     """
     if batch_size is None or batch_size >= n:
@@ -37,7 +38,7 @@ def epoch_batch_sizes(training: Training, n: int) -> list[int]:
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Ints:
-    """Return the order of the samples in an epoch, int64 (n,); a resume needs no further state."""
+    """Return the order of the samples in an epoch, int64 (n,); a checkpoint need not store it."""
     return np.random.default_rng((seed, epoch)).permutation(n)
 
 
@@ -65,7 +66,7 @@ def budget_in_updates(training: Training, sizes: Sequence[int]) -> int | None:
 
 
 def _whole_batches(samples: int, sizes: Sequence[int]) -> int:
-    """Return the number of batches with at most ``samples`` samples in all, but at least one."""
+    """Return the number of batches that have at most ``samples`` samples together; at least 1."""
     epochs, rest = divmod(samples, sum(sizes))
     count = epochs * len(sizes)
     for size in sizes:
@@ -80,7 +81,7 @@ def extended_budget(training: Training, max_steps: int, initial_max_steps: int) 
     """Return a larger budget for a training that still improves; None if it is not extended.
 
     Args:
-        max_steps: the budget that is used up (updates).
+        max_steps: the exhausted budget (updates).
         initial_max_steps: the budget before any extension.
     """
     cap = int(initial_max_steps * training.extend_to)

@@ -36,7 +36,7 @@ def load(path: Path, key: str) -> dict[str, Any] | None:
         content = read_regular(path)
         _verify(content)
         state = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception:  # a damaged file raises many types
+    except Exception:  # a damaged file raises exceptions of many types
         return None
     if not isinstance(state, dict) or state.get("format") != FORMAT or state.get("key") != key:
         return None

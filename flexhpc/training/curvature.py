@@ -138,7 +138,7 @@ def hessian_product(
         gradients = torch.autograd.grad(
             loss_of(chunk), parameters, create_graph=True, materialize_grads=True
         )
-        # Other gradients are constant, for example of a parameter without influence.
+        # Gradients that need no grad are constant, for example those of an unused parameter.
         curved = [(g, v) for g, v in zip(gradients, pieces, strict=True) if g.requires_grad]
         if curved:
             # autograd.grad would silently skip a function that can be differentiated only once,

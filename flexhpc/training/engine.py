@@ -40,7 +40,7 @@ class AutogradEngine:
         full_batch: accumulate the gradient of a large batch in chunks, unless the model has
             BatchNorm, whose statistics are those of the whole batch.
         metrics: metrics that every batch updates; None unless ``training.curves`` is ``batches``.
-        norm_group: processes over which BatchNorm computes its statistics; None for this one.
+        norm_group: processes over which BatchNorm computes its statistics; None for this one only.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class AutogradEngine:
         self.metrics, self.norm_group = metrics, norm_group
 
     def train_mode(self) -> None:
-        """Switch dropout and BatchNorm to training."""
+        """Switch dropout and BatchNorm to train mode."""
         self.model.train()
 
     def backward(self, ids: Tensor, step: int, *, second: bool = False) -> None:
@@ -126,7 +126,7 @@ class ManualEngine(AutogradEngine):
         self.backprop = backprop
 
     def train_mode(self) -> None:
-        """Do nothing: a plain MLP has no modes."""
+        """Do nothing: a plain MLP is the same in train and eval mode."""
 
     def backward_chunk(self, inputs: Tensor, labels: Tensor, total: int, *, first: bool) -> Tensor:
         """Set the gradient of the first chunk, add that of others; return log-probabilities."""
@@ -188,7 +188,8 @@ class GradientSum:
     """Sums gradients over the parts of a batch and the processes that compute them.
 
     Args:
-        group, parts, ordered: see :class:`ShardedEngine`; parameters: that have the gradients.
+        group, parts, ordered: see :class:`ShardedEngine`.
+        parameters: parameters whose gradients are summed.
     """
 
     def __init__(
@@ -217,7 +218,7 @@ class GradientSum:
             size = len(values)
             vectors.append(self._flat(values))
         zero_grad(self.parameters)
-        size = size or 2
+        size = size or 2  # a process without parts; all callers return vectors of two values
         if self.ordered:
             zero = self._flat(torch.zeros(size, dtype=torch.float64, device=self.group.device))
             total = self.group.ordered_sum(vectors, self.parts, zero=zero)

@@ -62,7 +62,7 @@ class EpochMetrics:
     they are evaluated depends on their number only, so an interrupted epoch is bit-identical.
 
     Args:
-        device: where to sum up.
+        device: device of the sums.
         loss: of the logits (or log-probabilities) that are added.
         prompt: number of first tokens of a sequence that need not be correct.
         forgetting: receives which samples of a batch were missed.
@@ -98,8 +98,7 @@ class EpochMetrics:
 
     @torch.no_grad()
     def sums(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sums of losses and missed samples, float64 (2,), and the missed ones, bool
-        (m,)."""
+        """Return [sum of losses, number missed], float64 (2,), and which are missed, bool (m,)."""
         if logits.dtype is torch.bfloat16:
             logits = logits.float()
         loss = self._loss(logits, labels, reduction="sum")
@@ -117,7 +116,7 @@ class EpochMetrics:
         self._pending, self._values = [], 0
 
     def read(self, n: int) -> tuple[float, int]:
-        """Return mean loss and missed samples since the last call; waits for an accelerator.
+        """Return mean loss and missed samples since the last call; synchronizes with the device.
 
         If the budget ended within the epoch, the missed samples are scaled up to all ``n`` samples;
         otherwise a shorter epoch would appear to be an improvement.
@@ -131,7 +130,7 @@ class EpochMetrics:
     def recently_missed(self) -> Tensor | None:
         """Return rows missed late in the epoch, int64 (at most ``SUSPECTS``,), None if unknown.
 
-        Waits for an accelerator.
+        Synchronizes with the device.
         """
         if self._last is None:
             return None
@@ -139,7 +138,7 @@ class EpochMetrics:
         return ids[wrong.nonzero().flatten()[-SUSPECTS:]]
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint in the middle of an epoch needs."""
+        """Return the state for a checkpoint, also in the middle of an epoch."""
         pending = [list(rows) for rows in self._pending]
         return {"totals": self._totals, "count": self._count, "pending": pending}
 

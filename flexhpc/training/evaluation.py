@@ -22,9 +22,9 @@ from flexhpc.training.resident import Resident, chunk_size
 _EVALUATION_CHUNK = 4_096
 _BACKWARD_CHUNK = 512
 _FORWARD_CHUNK = 128
-"""On the CPU: the activations of more samples do not fit into a core's cache."""
+"""Chunk size on the CPU; the activations of more samples do not fit into a core's cache."""
 _ALWAYS_ALL = 128
-"""Number of samples up to which all are evaluated at once, which is as fast as the suspects."""
+"""Up to this n, all samples are evaluated: evaluating the suspects first would not be faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,8 @@ class Evaluator:
     Args:
         model: on its device.
         inputs, labels: all samples; prompt: see :class:`ProbeData`.
-        group: the processes, which share the work; parts: into which it is cut.
+        group: the processes, which share the work.
+        parts: number of parts into which the samples are split.
         ordered: see :class:`ShardedEngine`.
         precision: context manager of forward passes.
         backprop: replaces the model's forward pass if it is not None.
@@ -126,11 +127,11 @@ class Evaluator:
             self.model.eval()
 
     def _evaluate_rows(self, rows: Tensor, blocks: list[Tensor]) -> Tensor:
-        """Append which of consecutive rows are correct; return the sum of their losses."""
+        """Append to ``blocks`` which of consecutive ``rows`` are correct; return the loss sum."""
         total = torch.zeros((), dtype=torch.float64, device=self.group.device)
         with torch.no_grad(), self.precision:
             for block in rows.split(self._evaluation_chunk) if len(rows) else ():
-                view = slice(int(block[0]), int(block[-1]) + 1)  # no copy
+                view = slice(int(block[0]), int(block[-1]) + 1)  # indexing with a tensor would copy
                 logits, labels = self._forward(self.inputs[view]), self.labels[view]
                 total += cross_entropy(logits, labels, reduction="sum").double()
                 blocks.append(
@@ -154,7 +155,7 @@ class Evaluator:
         )
 
     def norms(self) -> Norms:
-        """Take the gradient of the mean loss over all samples."""
+        """Compute the mean loss over all samples, and norms of its gradient and the parameters."""
         self._eval_mode()
         parts = torch.arange(self.n, device=self.group.device).tensor_split(self.parts)
 

@@ -54,7 +54,7 @@ class Plateau:
 
 
 def patience_in_updates(gate: PlateauGate, max_steps: int | None, per_epoch: int) -> float:
-    """Return the number of updates without improvement that make a plateau.
+    """Return the number of updates without improvement after which training is at a plateau.
 
     Args:
         max_steps: budget in updates, None without one; per_epoch: updates per epoch.
@@ -67,7 +67,7 @@ def patience_in_updates(gate: PlateauGate, max_steps: int | None, per_epoch: int
 
 
 def is_unstable(gate: StabilityGate, loss_start: float, losses: Sequence[float]) -> bool:
-    """Return whether the loss rose again by much of its decrease, or exploded after its minimum.
+    """Return whether the loss, after its minimum, rose by a large part of its decrease or exploded.
 
     The final loss is the lowest of the last five epochs, since a single one may be a spike. A
     training exploded if its loss rose, after the minimum, above that at initialisation and above

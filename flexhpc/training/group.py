@@ -3,7 +3,7 @@
 Every process holds the whole model. A batch is split into parts, each process computes the
 gradients of its parts, and all make the same update with the sum. DistributedDataParallel is not
 used: it rebuilds its buckets after the first step, so a resumed training would sum in another
-order and end with other bits, and it averages over processes instead of samples.
+order and not be bit-identical, and it averages over processes instead of samples.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ class Group:
     def init_process_group(
         cls, device: torch.device, rank: int, size: int, *, host: str, token: str
     ) -> Group:
-        """Initialize the process group at a port of rank 0's host derived from the token.
+        """Initialize the process group; rank 0 serves the store at a port derived from the token.
 
-        Another job may use that port, and any user may read and write the store there. So the
-        token is never sent; the processes prove to each other that they know it once they are
-        connected. If a process fails to connect, start all of them again with another token. On a
-        single node the store listens on loopback. On several nodes rank 0 listens on all its
-        addresses, since its name may resolve to loopback on its own host.
+        Another job may use that port, and any user may read and write the store. The token is
+        therefore never sent; once connected, the processes prove to each other that they know it.
+        If a process fails to connect, start all of them again with another token. On a single node
+        the store listens on loopback. On several nodes rank 0 listens on all its addresses, since
+        its name may resolve to loopback on its own host.
 
         Args:
             device, rank: of this process; size: number of processes.
@@ -151,7 +151,7 @@ class Group:
         Args:
             vectors: of this process's parts, in order.
             parts: number of all parts.
-            zero: added in place of a part that a process does not have.
+            zero: padding for processes that have fewer parts than others.
         """
         longest = max(
             sum(self.owner(p, parts) == r for p in range(parts)) for r in range(self.size)

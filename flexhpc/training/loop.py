@@ -55,7 +55,7 @@ class TrainState:
     Attributes:
         max_steps: budget in updates, which may be extended; None without one.
         gradient_norm_start, loss_start: at initialisation, if a gate needs them.
-        epoch: finished epochs; batch: updates of the current one; steps: updates in all.
+        epoch: finished epochs; batch: updates of the current epoch; steps: updates in total.
         cost: samples trained on; seconds: training time.
         losses, errors: mean loss and missed samples of every epoch.
     """
@@ -110,7 +110,7 @@ def train(
         state = None
         if saved is not None:
             state = trainee.restore(saved)
-            if state is None:  # a part of the other model may have been loaded
+            if state is None:  # some of the weights may already have been overwritten
                 trainee = Trainee(training, make_model, data, callbacks, group)
         try:
             return _train(training, trainee, state or trainee.start(), data, callbacks, group)
@@ -127,7 +127,7 @@ def _train(
     training: Training, trainee: Trainee, state: TrainState, data: ProbeData,
     callbacks: Callbacks, group: Group,
 ) -> Outcome:  # fmt: skip
-    """Train until there is a verdict."""
+    """Train until there is a verdict: the loop over epochs and updates."""
     model, optimizer = trainee.model, trainee.optimizer
     engine, evaluator, metrics = trainee.engine, trainee.evaluator, trainee.metrics
     gates = training.gates
@@ -202,7 +202,7 @@ def _train(
         finished = state.out_of_budget() or (plateau and training.schedule == "constant")
         if finished:
             evaluation = evaluation or evaluator.evaluate()
-            if not math.isfinite(evaluation.loss):  # because of the last updates
+            if not math.isfinite(evaluation.loss):  # the last updates may have diverged
                 verdict = "diverged"
             elif plateau or not gate_on:
                 verdict = "not_fit"
@@ -319,7 +319,7 @@ class Trainee:
             return
         random: dict[str, Any] = {"cpu": torch.get_rng_state()}
         if device.type != "cpu":
-            # The type is stored because each type of accelerator has its own form of the state.
+            # The type is stored, because the state cannot be restored on another type.
             rng_state: Tensor = torch.get_device_module(device).get_rng_state(device)
             random["accelerator"] = device.type, rng_state
         saved: Saved = {
@@ -366,8 +366,8 @@ def _deterministic() -> Iterator[None]:
     """Use deterministic algorithms; operations without one print a warning.
 
     torch.use_deterministic_algorithms does the same, but imports torch's compiler, which takes as
-    long as importing torch. In this mode torch also fills new memory with nan, which takes a
-    twentieth of an update; that is switched off.
+    long as importing torch. In this mode torch also fills new memory with nan, which takes 5 % of
+    the time of an update; that is switched off.
     """
     settings: Any = deterministic  # its attributes are not in torch's stubs
     mode, fill = torch.get_deterministic_debug_mode(), settings.fill_uninitialized_memory

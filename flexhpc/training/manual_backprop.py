@@ -20,7 +20,7 @@ class ManualBackprop:
 
     Args:
         layers: as :func:`mlp_layers` returns them.
-        label_smoothing: of the loss. With smoothing the gradient is equal to rounding only.
+        label_smoothing: of the loss. With it, the gradient is equal up to rounding only.
     """
 
     def __init__(self, layers: Sequence[nn.Module], label_smoothing: float) -> None:
@@ -39,7 +39,7 @@ class ManualBackprop:
 
         Args:
             inputs: (m, ...); labels: int64 (m,).
-            total: the sum is divided by this.
+            total: number of samples of the whole batch.
             first: set the gradient, rather than add to it.
 
         Returns:
@@ -98,7 +98,7 @@ def mlp_layers(model: nn.Module, dims: int) -> list[nn.Module] | None:
 
 
 class _Linear:
-    """``forward`` of a stage returns the outputs, and the tensor that its ``backward`` needs.
+    """Stage of a linear layer: ``forward`` returns the outputs and the tensor for ``backward``.
 
     ``backward`` sets the gradients of the weights, or adds to them unless ``first``, and returns
     the gradient of the inputs if it is needed, else any tensor.
@@ -121,7 +121,7 @@ class _Linear:
         if first:
             torch.mm(gradient.t(), stored, out=self._weight_grad)
         else:
-            self._weight_grad += gradient.t().mm(stored)  # addmm_ has other last bits
+            self._weight_grad += gradient.t().mm(stored)  # addmm_ rounds differently
         self._weight.grad = self._weight_grad
         if self._bias_grad is not None:
             if first:
@@ -200,7 +200,7 @@ def _is_plain(weight: Tensor) -> bool:
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    """Return whether calling the module runs anything besides the ``forward`` of its class.
+    """Return whether a call of the module runs more than the ``forward`` of its class.
 
     Hooks with the attribute ``changes_nothing`` are ignored; manual backprop skips them.
     """

@@ -143,7 +143,7 @@ _ADAM, _ADAMW = (
 
 
 def sgd(training: Sgd | Gd, parameters: Parameters) -> torch.optim.Optimizer:
-    """Return torch's SGD, which is also full-batch descent."""
+    """Return torch's SGD, also used for full-batch gradient descent."""
     return _SGD(
         _rate_groups(parameters, 0), lr=training.lr, momentum=training.momentum,
         weight_decay=training.weight_decay, fused=True,
@@ -230,12 +230,12 @@ def set_learning_rates(
 def update_weights(optimizer: torch.optim.Optimizer) -> None:
     """Make one update; set all weights to nan if linear algebra fails on a gradient.
 
-    Such a gradient is not finite, and the other optimizers end in nan by themselves.
+    It fails on gradients that are not finite, with which the other optimizers produce nan as well.
     """
     try:
         optimizer.step()
     except LinAlgError:
-        optimizer.state.clear()  # SOAP leaves it incomplete, and would fail at the next update
+        optimizer.state.clear()  # SOAP leaves it incomplete, and the next update would fail
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.fill_(math.nan)
@@ -243,7 +243,7 @@ def update_weights(optimizer: torch.optim.Optimizer) -> None:
 
 @torch.no_grad()
 def perturb_weights(parameters: Sequence[nn.Parameter], rho: float) -> list[Tensor | None]:
-    """Move the weights to ``w + rho g / |g|``, the largest loss nearby to first order.
+    """Move the weights to ``w + rho g / |g|``, to first order the maximum of the loss within rho.
 
     Foret et al. 2021, arXiv 2010.01412, equation 2 with p = 2; ``|g|`` is over all parameters. The
     gradient of an update with SAM is the one at this point; call :func:`restore_weights` before the

@@ -49,7 +49,7 @@ class Resident:
         return self._standardise(rows, torch.empty_like(rows, dtype=torch.float32))
 
     def batch(self, ids: Tensor) -> Tensor:
-        """Return rows in the memory of the previous batch: new memory costs more than the copy."""
+        """Return rows in the buffer of the previous batch: allocation costs more than the copy."""
         if len(ids) > len(self._batch_rows):
             self._batch_rows = self._rows.new_empty((len(ids), *self.shape[1:]))
             if self.bytes:

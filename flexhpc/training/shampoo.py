@@ -73,6 +73,6 @@ def _power(statistic: Tensor, epsilon: float, exponent: float) -> Tensor:
     if statistic.dim() == 1:
         return statistic.pow(exponent)
     values, vectors = torch.linalg.eigh(statistic)
-    # No eigenvalue lies below epsilon, but rounding may put one there.
+    # No eigenvalue is below epsilon, except by rounding.
     root: Tensor = (vectors * values.clamp_min(epsilon).pow(exponent)) @ vectors.T
     return root

@@ -25,7 +25,7 @@ def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 
 class SyncedBatchNorm(TorchFunctionMode):
-    """Takes mean and variance of BatchNorm in train mode over all processes while active.
+    """While active, BatchNorm in train mode uses mean and variance over all processes.
 
     Raises:
         ValueError: (in the forward pass) the whole batch has one value per channel.
