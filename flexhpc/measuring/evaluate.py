@@ -38,7 +38,7 @@ def evaluation_size(config: Evaluate, samples: Samples) -> int:
     if config.n is not None and config.n > available:
         raise PointError(
             f"evaluate.n: {config.n} is more than the {available} training samples of "
-            f"{samples.dataset.name}; give fewer, or full: true instead"
+            f"{samples.dataset.name}; use fewer, or full: true instead"
         )
     return config.n or available
 
@@ -46,12 +46,12 @@ def evaluation_size(config: Evaluate, samples: Samples) -> int:
 def evaluation_procedure(config: Evaluate, training: Training) -> Training:
     """Return the training settings of an evaluation, derived from those of the probes.
 
-    If ``evaluate`` has a budget, it replaces the budget of the probes, of whatever kind, and is
-    never extended; a cosine schedule spans all of it. Training still stops at a plateau. The
+    If ``evaluate`` has a budget, it replaces the budget of the probes, in any unit, and is never
+    extended; a cosine schedule spans all of it. Training still stops at a plateau. The
     gradient and curvature gates are off, because their metrics would not be used.
     """
-    unread = {"gradient": GradientGate(mode="off"), "curvature": CurvatureGate(mode="off")}
-    changed: dict[str, Any] = {"gates": training.gates.model_copy(update=unread)}
+    gates_off = {"gradient": GradientGate(mode="off"), "curvature": CurvatureGate(mode="off")}
+    changed: dict[str, Any] = {"gates": training.gates.model_copy(update=gates_off)}
     if config.steps is not None or config.epochs is not None:
         budget = {"steps": config.steps, "epochs": config.epochs}
         changed |= {**dict.fromkeys(BUDGETS), **budget, "unconverged": "report"}
@@ -84,16 +84,16 @@ def evaluate(
         PointError: the data has no test set, or too few samples.
     """
     if (config := point.evaluate) is None:
-        raise ValueError(f"{point.id} is not to be evaluated")
+        raise ValueError(f"{point.id}: has no evaluate section")
     n = evaluation_size(config, samples)
     test = load_test(point.data, point.seed)
 
-    def trained(network: nn.Module) -> dict[str, float]:
+    def test_network(network: nn.Module) -> dict[str, float]:
         return metrics_on_test_set(network, test, group.device)
 
     assert isinstance(point.training, Training)  # checked with the spec
     evaluated_point = replace(point, training=evaluation_procedure(config, point.training))
-    callbacks = replace(callbacks, on_train_end=trained, checkpoint=checkpoint)
+    callbacks = replace(callbacks, on_train_end=test_network, checkpoint=checkpoint)
     outcome, _, _ = run_training(
         evaluated_point, samples, Probe(n, 0), group, callbacks,
         name=f" evaluate {json.dumps(config.settings)}",

@@ -76,7 +76,7 @@ def measure(
     record = read(path)
     assert record is not None
     if not record.has_evaluation(point.evaluation):
-        group.broadcast_object(_broadcast_message(point.id, None, estimate.arm))
+        group.broadcast_object(_message(point.id, None, estimate.arm))
         saved = run.checkpoint(point.id, f"evaluate-{estimate.arm}")
         evaluation = evaluate(point.at(estimate.arm), samples, saved, group, callbacks)
         _check_claim(callbacks)
@@ -104,22 +104,22 @@ def _search(
         arm = f"-{probe.arm}" if len(point.arms) > 1 else ""
         return run.checkpoint(point.id, f"{probe.n}-{probe.repeat}{arm}")
 
-    def done(probe: ProbeRecord) -> None:
+    def store(probe: ProbeRecord) -> None:
         _check_claim(callbacks)
         append(path, probe, permitted=callbacks.owns_claim)
         checkpoint(Probe(probe.n, probe.repeat, probe.arm)).unlink(missing_ok=True)
         history.extend(history_of([probe], point.training))
 
     def one_by_one(probes: list[Probe]) -> None:
-        impossible: BatchOfOne | None = None
+        batch_of_one: BatchOfOne | None = None
         for probe in probes:
-            group.broadcast_object(_broadcast_message(point.id, probe))
+            group.broadcast_object(_message(point.id, probe))
             try:
-                done(run_probe(point, samples, probe, checkpoint(probe), group, callbacks))
+                store(run_probe(point, samples, probe, checkpoint(probe), group, callbacks))
             except BatchOfOne as error:
-                impossible = error
-        if impossible is not None:
-            raise impossible
+                batch_of_one = error
+        if batch_of_one is not None:
+            raise batch_of_one
 
     while True:
         step = advance(point.search, samples.n_limit, history, point.coordinates)
@@ -129,16 +129,16 @@ def _search(
             if pool is None or len(step) == 1:
                 one_by_one(step)
             else:
-                pool.run(point, step, checkpoint, callbacks, done)
+                pool.run(point, step, checkpoint, callbacks, store)
         except BatchOfOne:
             # A batch of 1 sample cannot be trained. If no larger n was fitted, the search has
             # reached its lower end, and its current estimate is final.
-            below = estimate_so_far(
+            final = estimate_so_far(
                 point.search, samples.n_limit, history, point.coordinates, "data"
             )
-            if below is None or below.largest_fit or all(probe.n > 1 for probe in step):
+            if final is None or final.largest_fit or all(probe.n > 1 for probe in step):
                 raise
-            return _finished(below, path, callbacks)
+            return _finished(final, path, callbacks)
 
 
 def _finished(estimate: Estimate, path: Path, callbacks: Callbacks) -> Estimate:
@@ -152,7 +152,7 @@ _Message = tuple[str, tuple[int, int, int] | None, int]
 None for the evaluation, and arm of the evaluation."""
 
 
-def _broadcast_message(point_id: str, probe: Probe | None, arm: int = 0) -> _Message:
+def _message(point_id: str, probe: Probe | None, arm: int = 0) -> _Message:
     return point_id, None if probe is None else (probe.n, probe.repeat, probe.arm), arm
 
 
@@ -170,9 +170,9 @@ def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], boo
     """
     loaded: dict[str, Samples] = {}
     callbacks = Callbacks(should_stop=stopping)
-    order: _Message | None
-    while (order := group.broadcast_object(None)) is not None:
-        point_id, probe, arm = order
+    message: _Message | None
+    while (message := group.broadcast_object(None)) is not None:
+        point_id, probe, arm = message
         point = points[point_id]
         if point_id not in loaded:
             loaded = {point_id: load_samples(point.data, point.seed)}
@@ -220,17 +220,17 @@ def _bits(point: Point, samples: Samples) -> int:
     return count_bits(point.model, samples.shape, samples.classes, precision)
 
 
-def _check_same(path: Path, stored: Header, now: Header) -> None:
+def _check_same(path: Path, stored: Header, current: Header) -> None:
     """Raise PointError if a file was measured with other data or another network."""
-    if stored.data_fingerprint != now.data_fingerprint:
+    if stored.data_fingerprint != current.data_fingerprint:
         raise PointError(
             f"{path}: was measured on other data (fingerprint {stored.data_fingerprint}, "
-            f"now {now.data_fingerprint}); give the sweep another name, or data.name"
+            f"now {current.data_fingerprint}); change the name of the sweep, or data.name"
         )
-    if stored.params != now.params:
+    if stored.params != current.params:
         raise PointError(
             f"{path}: was measured with {stored.params} parameters, but the network now has "
-            f"{now.params}; another version of timm? Give the sweep another name"
+            f"{current.params} (another version of timm?); change the name of the sweep"
         )
 
 

@@ -122,7 +122,7 @@ class ProbePool:
             self.close()
             raise PeerLost("a process that trains probes died (out of memory?)") from None
         except BaseException:
-            self.close()  # a busy process would answer the next run
+            self.close()  # otherwise the next run would receive the results of this one
             raise
         if errors:
             raise min(errors, key=_urgency)
@@ -165,7 +165,7 @@ def serve(connection: Connection) -> None:
     group = Group(choose_device(settings.threads, settings.number))
     requests: SimpleQueue[_Request | None] = SimpleQueue()
     stop, discard = threading.Event(), threading.Event()
-    sent = 0.0
+    last_sent = 0.0
 
     def receive() -> None:
         with contextlib.suppress(EOFError, OSError):
@@ -182,9 +182,9 @@ def serve(connection: Connection) -> None:
         requests.put(None)
 
     def send_progress(state: dict[str, Any]) -> None:
-        nonlocal sent
-        if time.monotonic() - sent >= _POLL_EVERY:
-            sent = time.monotonic()
+        nonlocal last_sent
+        if time.monotonic() - last_sent >= _POLL_EVERY:
+            last_sent = time.monotonic()
             connection.send(state)
 
     callbacks = Callbacks(
@@ -207,6 +207,6 @@ def serve(connection: Connection) -> None:
             )
         except (Interrupted, BatchOfOne, PointError) as error:
             connection.send(error)
-        except (Exception, SystemExit) as error:  # of user code; may not be picklable
+        except (Exception, SystemExit) as error:  # raised by user code; may not be picklable
             traceback.print_exc()
             connection.send(PointError(f"{type(error).__name__}: {one_line(error)}"))

@@ -82,8 +82,8 @@ def run_training(
     with time_limit_as_point_error():
         if isinstance(point.training, CustomTrainer):
             inputs = samples.standardised(subset)
-            task = _trainer_call(point.training, inputs, labels, samples.classes, seeds, make_model)
-            return run_trainer(task, training_callbacks, group), subset, seeds
+            call = _trainer_call(point.training, inputs, labels, samples.classes, seeds, make_model)
+            return run_trainer(call, training_callbacks, group), subset, seeds
         assert isinstance(point.training, Training)
         assert make_model is not None
         resident, moments = _resident_inputs(samples, subset, group.device)
@@ -189,19 +189,19 @@ def choose_device(threads: int, local_rank: int = 0) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS
     torch.backends.cudnn.allow_tf32 = False  # use full fp32 precision on every GPU
     torch.set_num_threads(threads)
-    kind = available_accelerator()
-    if kind is None:
+    accelerator = available_accelerator()
+    if accelerator is None:
         return torch.device("cpu")
-    device = torch.device(kind.type, local_rank % torch.accelerator.device_count())
+    device = torch.device(accelerator.type, local_rank % torch.accelerator.device_count())
     torch.accelerator.set_device_index(device)
     return device
 
 
 def available_accelerator() -> torch.device | None:
     """Return the type of accelerator to train on, without an index; None if there is none."""
-    kind = torch.accelerator.current_accelerator(check_available=True)
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
     # MPS does not support float64, in which losses are summed.
-    return None if kind is None or kind.type == "mps" else kind
+    return None if accelerator is None or accelerator.type == "mps" else accelerator
 
 
 def device_name(accelerator: torch.device) -> str:
@@ -234,5 +234,5 @@ def machine_info(group: Group) -> dict[str, str]:
         **{name: version for name, version in packages().items() if version is not None},
         "torch": str(torch.__version__),
         "source": source_hash(),
-        **({"image": inside} if (inside := image()) is not None else {}),
+        **({"image": container} if (container := image()) is not None else {}),
     }

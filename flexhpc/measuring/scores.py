@@ -24,12 +24,12 @@ def logits_of(
     The network is set to eval mode.
     """
     network.eval()
-    kind = next(network.parameters()).dtype
+    dtype = next(network.parameters()).dtype
     logits = []
     with torch.no_grad():
         batch_size = chunk_size(samples.inputs.rows.shape[1:], _AT_ONCE)
         for batch in np.array_split(ids, -(-len(ids) // batch_size)):
-            inputs = torch.from_numpy(samples.standardised(batch)).to(device, kind)
+            inputs = torch.from_numpy(samples.standardised(batch)).to(device, dtype)
             logits.append(network(inputs).double().cpu())
     return torch.cat(logits)
 
@@ -52,13 +52,13 @@ class Unseen:
         self._ids = samples.pool[:0]
         if count:
             self._ids = draw_subset(samples.pool, count, derive(point.seed, "unseen"))
-        self._right = np.zeros(count, dtype=np.bool_)
+        self._correct = np.zeros(count, dtype=np.bool_)
 
     def record_predictions(self, network: nn.Module) -> dict[str, float]:
         """Record which samples the network predicts correctly; return no metrics."""
         if len(self._ids):
             scores = logits_of(network, self._samples, self._ids, self._device)
-            self._right = scores.argmax(dim=1).numpy() == self._samples.labels[self._ids]
+            self._correct = scores.argmax(dim=1).numpy() == self._samples.labels[self._ids]
         return {}
 
     def outside(self, subset: Ints) -> tuple[Ints, NDArray[np.bool_]]:
@@ -67,5 +67,5 @@ class Unseen:
         Returns:
             Their sorted ids, int64 (k,), and whether each was predicted correctly, bool (k,).
         """
-        away = ~np.isin(self._ids, subset)
-        return self._ids[away], self._right[away]
+        outside = ~np.isin(self._ids, subset)
+        return self._ids[outside], self._correct[outside]

@@ -53,23 +53,23 @@ def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcom
             reported = time.monotonic()
             callbacks.on_progress({"epoch": 0, "epochs": 0, "n_errors": n, "loss": math.nan})
         if callbacks.should_stop():
-            raise Interrupted("asked to stop during a probe, which starts from scratch next time")
+            raise Interrupted("stop requested during a probe, which starts from scratch next time")
 
     check()
     in_this_process = call.trainer.name.startswith(f"{IN_PROCESS}:")
-    answer = train(call) if in_this_process else _call_in_child(call, check)
-    errors = int((~answer.fitted).sum())
+    result = train(call) if in_this_process else _call_in_child(call, check)
+    errors = int((~result.fitted).sum())
     passes = call.budget.epochs or 1
     return Outcome(
         verdict="not_fit" if errors else "fit",
         n_errors=errors,
-        loss=answer.loss,
-        epochs=answer.epochs,
-        steps=answer.steps,
-        cost=answer.cost or call.budget.gradient_evaluations or passes * n,
+        loss=result.loss,
+        epochs=result.epochs,
+        steps=result.steps,
+        cost=result.cost or call.budget.gradient_evaluations or passes * n,
         seconds=time.monotonic() - started,
-        fitted=answer.fitted,
-        metrics=dict(answer.metrics),
+        fitted=result.fitted,
+        metrics=dict(result.metrics),
         rejected=False,
         loss_curve=np.zeros(0, np.float32),
         error_curve=np.zeros(0, np.int32),
@@ -77,7 +77,7 @@ def run_trainer(call: TrainerCall, callbacks: Callbacks, group: Group) -> Outcom
 
 
 _children: list[Child] = []
-"""The child process of this process that calls trainers, if it was started."""
+"""The child process that calls trainers, if it was started: at most one."""
 
 
 def _trainer_process() -> Child:
@@ -88,7 +88,7 @@ def _trainer_process() -> Child:
 
 
 def _call_in_child(call: TrainerCall, check: Callable[[], None]) -> TrainerResult:
-    """Call a trainer in the child process and return its answer.
+    """Call a trainer in the child process and return its result.
 
     Args:
         call: arguments of the trainer.
@@ -104,14 +104,14 @@ def _call_in_child(call: TrainerCall, check: Callable[[], None]) -> TrainerResul
             check()
             if time.monotonic() - started > call.seconds + _GRACE:
                 raise PointError(f"{name} exceeded its time limit (seconds: {call.seconds:g})")
-        answer = child.connection.recv()
+        result = child.connection.recv()
     except (EOFError, ConnectionError):
         child.kill()
         raise PointError(f"{name} ended its process ({child.cause_of_death()})") from None
     except BaseException:
         child.kill()
         raise
-    if isinstance(answer, PointError):
-        raise answer
-    assert isinstance(answer, TrainerResult)
-    return answer
+    if isinstance(result, PointError):
+        raise result
+    assert isinstance(result, TrainerResult)
+    return result
