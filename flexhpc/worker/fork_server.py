@@ -2,10 +2,9 @@
 
 Usage: python -m flexhpc.worker.fork_server
 
-Each line of stdin is an :class:`Order`. For each worker process, a
-:class:`Started` and an :class:`Ended` line are
-written to stdout; lines of different processes may interleave. The server exits when stdin is
-closed; its workers keep running.
+Each line of stdin is an :class:`Order`. For each worker process, a :class:`Started` and an
+:class:`Ended` line are written to stdout; lines of different processes may interleave. The server
+exits when stdin is closed; its workers keep running.
 
 The fork server of multiprocessing is not used: it runs the caller's main script again in every
 process, and the caller cannot exit before the workers.
@@ -192,12 +191,12 @@ def _become_worker(order: Order, rank: int) -> None:
     os.environ.clear()
     os.environ.update(order.environment)
     os.chdir(order.cwd)
-    silent = os.open(os.devnull, os.O_RDONLY)
+    no_input = os.open(os.devnull, os.O_RDONLY)
     out, err = (
         os.open(order.log(rank, stream), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for stream in ("out", "err")
     )
-    for source, target in ((silent, 0), (out, 1), (err, 2)):
+    for source, target in ((no_input, 0), (out, 1), (err, 2)):
         os.dup2(source, target)
         os.close(source)
 

@@ -35,7 +35,7 @@ class Watchdog:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._launch = FolderWatch(Path(task.stop).parent)
-        self._listen()
+        self._check_stop()
         threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
 
     def guard(self, claim: Claim | None) -> None:
@@ -60,13 +60,13 @@ class Watchdog:
         # Continues while a stopping worker saves its state, until the claim is released.
         while not self._closed.wait(self.task.beat):
             try:
-                self._listen()
+                self._check_stop()
             except OSError as error:
                 print(f"cannot check for a stop request: {error}", flush=True)
             with self._lock:
                 self._beat()
 
-    def _listen(self) -> None:
+    def _check_stop(self) -> None:
         owner = self.task.owner
         removed = self._launch.removed()
         if removed or Path(self.task.stop).exists() or (owner is not None and not owner.alive()):
@@ -81,4 +81,4 @@ class Watchdog:
             if self.claim is not None and not self.claim.beat(self.progress):
                 self.lost.set()
         except OSError as error:
-            print(f"the heartbeat cannot be written: {error}", flush=True)
+            print(f"cannot write the heartbeat: {error}", flush=True)

@@ -103,19 +103,19 @@ def points_of(spec: str) -> list[Point]:
 
 
 def _check_versions(task: TaskFile) -> None:
-    here = (python_version(), version("flexhpc"))
+    python, flexhpc = python_version(), version("flexhpc")
     expected = os.environ.get(SOURCE, source_hash())
     if expected != source_hash():
         print(
             f"this job was submitted by flexhpc with source {expected}, but image {image()} has "
-            f"source {source_hash()}; build it again (docs/containers.md)",
+            f"source {source_hash()}; build the image again (docs/containers.md)",
             file=sys.stderr,
         )
         raise SystemExit(_WRONG_VERSION)
-    if here != (task.python, task.flexhpc):
+    if (python, flexhpc) != (task.python, task.flexhpc):
         print(
             f"this job was submitted by Python {task.python} with flexhpc {task.flexhpc}, but "
-            f"{platform.node()} has Python {here[0]} with flexhpc {here[1]}; use the same in both",
+            f"{platform.node()} has Python {python} with flexhpc {flexhpc}; use the same versions",
             file=sys.stderr,
         )
         raise SystemExit(_WRONG_VERSION)
@@ -143,7 +143,7 @@ def _exit_at_end(group: Group, status: int) -> None:
 def _exit_immediately(reason: str, status: int = EXIT_PEER_LOST) -> NoReturn:
     """Exit without clean-up, which would wait for lost peers.
 
-    A claim that is still held stays in state ``running`` with a dead holder, which is a death.
+    A claim that is still held stays in state ``running``, and is later counted as a death.
     """
     _log(reason, sys.stderr)
     os._exit(status)
@@ -223,9 +223,8 @@ class Worker:
         claim = self._take(point)
         if claim is None:
             return "held"
-        self.environment.failures.unlink(
-            missing_ok=True
-        )  # from now on deaths are counted in the claim
+        # From now on, deaths are counted in the claim.
+        self.environment.failures.unlink(missing_ok=True)
         self.watchdog.guard(claim)
         try:
             if claim.record.deaths > self.task.retries:
@@ -250,8 +249,7 @@ class Worker:
             raise
         except (Exception, SystemExit) as error:  # user code may call sys.exit
             traceback.print_exc()
-            message = one_line(error)
-            self._fail(claim, f"{type(error).__name__}: {message}")
+            self._fail(claim, f"{type(error).__name__}: {one_line(error)}")
             if self.group.size > 1:
                 _exit_immediately("exiting, because other processes of this job may wait forever")
             return "failed"
@@ -272,17 +270,17 @@ class Worker:
                 job=self.environment.job,
                 log=self.environment.log,
                 saved=self._last_saved(point),
-                preempted=self._was_only_moved(point),
+                preempted=self._was_preempted(point),
             )
         except OSError as error:
             message = f"{error.filename or self.run.path}: {error.strerror}"
             raise PointError(f"the run folder cannot be written: {message}") from None
 
-    def _was_only_moved(self, point: Point) -> bool:
+    def _was_preempted(self, point: Point) -> bool:
         """Return whether the previous holder was this task, ended by preemption or node failure.
 
-        In both cases the batch script, which records the exit status of its task, was killed too,
-        and no exit status was recorded. Such an end is not a death on the point.
+        In both cases the batch script was killed too, before it could record an exit status. Such
+        an end does not count as a death on the point.
         """
         previous = read_claim(self.run.claim(point.id))
         same = previous is not None and previous.job == self.environment.job
