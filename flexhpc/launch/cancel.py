@@ -39,7 +39,7 @@ def cancel_run(path: Path) -> tuple[str, bool]:
         if not running and not remaining:
             break
         if waited > _WITHIN:
-            state = f"{running} points are still measured and {remaining} tasks still queued"
+            state = f"{running} points are still running and {remaining} tasks still queued"
             reason = f" ({jobs.unavailable})" if jobs.unavailable else ""
             return f"stop requested, but {state} after {_WITHIN:.0f} s{reason}", False
         time.sleep(0.3 if not remaining else 1.0)

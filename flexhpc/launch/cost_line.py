@@ -52,8 +52,9 @@ def cost_line(spec: Path) -> str:
     count, bound = cost_of(spec)
     if bound is not None:
         return f"# Cost: {count} points, at most {bound_text(bound)} sample passes."
-    endless = any(getattr(point.training, "until", None) is not None for point in checked(spec)[1])
-    reason = "some train until they converge" if endless else "the amount of data is unknown"
+    points = checked(spec)[1]
+    unbounded = any(getattr(point.training, "until", None) is not None for point in points)
+    reason = "some train until they converge" if unbounded else "the amount of data is unknown"
     return f"# Cost: {count} points; {reason}, so the cost has no known bound."
 
 

@@ -43,11 +43,12 @@ def tracking(task: TaskFile, uri: str | None, interruptions: Callable[[], int]) 
     finally:
         assert follower.stdin is not None
         follower.stdin.close()
-        closed_at, earlier, given_up = time.monotonic(), interruptions(), False
+        closed_at, interruptions_before, given_up = time.monotonic(), interruptions(), False
         while follower.poll() is None:
             failing = "warning: " in _text_of(log)
             late = time.monotonic() - closed_at > _SYNC_AFTER_FAILURE
-            given_up = interruptions() > earlier or (failing and late) or not log.exists()
+            interrupted = interruptions() > interruptions_before
+            given_up = interrupted or (failing and late) or not log.exists()
             if given_up:
                 follower.kill()
                 follower.wait()

@@ -84,7 +84,7 @@ class ForkServer:
         return self._process.poll() is None
 
     def start(self, order: Order) -> OrderedWorker:
-        """Ask the server to start a worker; if the server is dead, the worker is crashed."""
+        """Ask the server to start a worker; if the server is dead, the worker has crashed."""
         self._workers[order.worker] = worker = OrderedWorker(self, order.processes)
         with contextlib.suppress(BrokenPipeError):
             self._orders.write(order.line())
@@ -98,7 +98,7 @@ class ForkServer:
                 self._take(parse_event(line))
 
     def _close(self) -> None:
-        """Let the server start the remaining workers and exit; the workers outlive it."""
+        """Let the server start all ordered workers and exit; the workers outlive it."""
         if not self._workers:
             self._process.kill()
         self._orders.close()

@@ -78,7 +78,7 @@ class View:
         return f"{elapsed}, {start} to {high} left"
 
     def _print_changes(self, statuses: Sequence[PointStatus], states: dict[str, str]) -> None:
-        """Print a line for each newly finished point and for each reason of new failures."""
+        """Print a line for each newly finished point and for each distinct reason of failures."""
         count = f"[{_finished(statuses)}/{len(statuses)}]"
         changed = [s for s in statuses if s.state != states.get(s.point.id)]
         states.update((s.point.id, s.state) for s in changed)

@@ -1,4 +1,4 @@
-"""Workers on this machine, forked by a process that has already imported their modules."""
+"""Backend that runs workers on this machine, forked by a fork server."""
 
 from __future__ import annotations
 

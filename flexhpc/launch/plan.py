@@ -86,27 +86,27 @@ def _time_bound(
     if speeds is None or layout["cluster"] != "local":
         return None
     longest = total = 0.0
-    side_by_side = min(layout["probes_at_once"], layout["planned_at_once"])
+    concurrent = min(layout["probes_at_once"], layout["planned_at_once"])
     for status, bound, speed in zip(statuses, bounds, speeds, strict=True):
         if status.state != "done":
             if bound is None:
                 return None
-            seconds = max(bound - status.cost, 0) * float(speed) / side_by_side
+            seconds = max(bound - status.cost, 0) * float(speed) / concurrent
             total += seconds
             longest = max(longest, seconds)
     return max(total / int(layout["workers"]), longest)
 
 
 def _layout(profile: LocalProfile | SlurmProfile, points: list[str]) -> dict[str, Any]:
-    """Return the workers or array jobs that would be started, as far as is known in advance."""
+    """Return the workers or array jobs that a sweep would start, as far as known in advance."""
     each = {
         "cluster": profile.cluster,
         "processes_per_node": profile.processes_per_node,
         "cpus_per_process": profile.cpus_per_process,
     }
     if isinstance(profile, LocalProfile):
-        workers, side_by_side = profile.spread(max(1, len(points)))
-        return {**each, "workers": workers, "probes_at_once": side_by_side}
+        workers, probes_at_once = profile.spread(max(1, len(points)))
+        return {**each, "workers": workers, "probes_at_once": probes_at_once}
     chunks = planned_arrays(profile, points)
     return {
         **each,
@@ -124,11 +124,11 @@ def planned_arrays(profile: SlurmProfile, points: Sequence[str]) -> list[Chunk]:
     Assumes SLURM's default limit on the size of arrays if the controller does not respond.
     """
     try:
-        most = array_limit(Slurm.of_profile(profile.slurm_conf), profile)
+        max_array = array_limit(Slurm.of_profile(profile.slurm_conf), profile)
     except NoAnswer:
-        most = min(DEFAULT_ARRAY, profile.max_array or DEFAULT_ARRAY)
+        max_array = min(DEFAULT_ARRAY, profile.max_array or DEFAULT_ARRAY)
     return divide_into_arrays(
-        points, per_task=profile.points_per_task, max_array=most, throttle=profile.throttle
+        points, per_task=profile.points_per_task, max_array=max_array, throttle=profile.throttle
     )
 
 
@@ -154,9 +154,7 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
 def _time_line(planned: Mapping[str, Any]) -> str:
     if planned["time_bound"] is None or not planned["to_measure"]:
         return ""
-    return (
-        f", {duration_text(planned['time_bound'])} at the speed of the trainings that this run has"
-    )
+    return f", {duration_text(planned['time_bound'])} at the speed of this run's trainings so far"
 
 
 def _layout_line(layout: dict[str, Any]) -> str:

@@ -56,7 +56,7 @@ def prepare(spec: Spec, overrides: Sequence[str], runs: Path) -> Prepared:
     """
     sweep, points = checked(spec, overrides)
     run = RunFolder((runs / sweep.name).resolve())
-    if any(sign < " " for sign in str(run.path)):
+    if any(character < " " for character in str(run.path)):
         raise InputError(f"{str(run.path)!r}: contains a control character; use another folder")
     request = request_hash(sweep)
     record = read_json(run.record)
@@ -144,7 +144,7 @@ def _user() -> str:
 def _git_commit() -> str | None:
     """Return the commit of the flexhpc checkout, with a + if dirty; None without a checkout."""
     checkout = Path(__file__).resolve().parents[2]
-    if not (checkout / ".git").exists():  # git would report a repository that encloses the venv
+    if not (checkout / ".git").exists():  # git would report a repository around the venv
         return None
     try:
         done = subprocess.run(

@@ -189,7 +189,7 @@ class SlurmProfile(Profile):
         users = max(self.processes_per_node, self.probes_at_once or 1)
         if self.gpus_per_node > users:
             problem = f"{self.gpus_per_node} GPUs for {users} processes leave some idle"
-            yield "gpus_per_node", f"{problem}; use as many processes_per_node or probes_at_once"
+            yield "gpus_per_node", f"{problem}; increase processes_per_node or probes_at_once"
         for name in self.sbatch:
             if (fix := _OWN_OPTIONS.get(option_name(name))) is not None:
                 yield f"sbatch.{name}", f"is set by flexhpc; {fix}"

@@ -1,4 +1,4 @@
-"""Assign points to workers, as long as this makes progress."""
+"""Assign points to workers as long as the points make progress."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from flexhpc.launch.backend import Backend
 from flexhpc.store.status import PointStatus
 
 Mark = tuple[object, ...]
+"""Value that changes when a point makes progress."""
 
 
 class Scheduler:
@@ -20,7 +21,7 @@ class Scheduler:
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
-        self._handed: dict[str, tuple[Mark, int]] = {}
+        self._assigned: dict[str, tuple[Mark, int]] = {}
 
     def assign_points(self, todo: Sequence[PointStatus]) -> bool:
         """Start workers where needed; return False if there is nothing left to wait for.
@@ -32,15 +33,15 @@ class Scheduler:
         round_mark = tuple(map(_mark, todo)) if self.backend.shared else ()
         marks = {s.point.id: (_mark(s), round_mark) for s in free}
         patience = 1 if self.backend.crashed() else self.backend.patience
-        hopeful = [point_id for point_id in marks if self._tries(point_id, marks) < patience]
-        if hopeful and self.backend.start(hopeful):
-            for point_id in hopeful:
-                self._handed[point_id] = (marks[point_id], self._tries(point_id, marks) + 1)
-        return bool(hopeful) or len(free) < len(todo)
+        assignable = [point_id for point_id in marks if self._tries(point_id, marks) < patience]
+        if assignable and self.backend.start(assignable):
+            for point_id in assignable:
+                self._assigned[point_id] = (marks[point_id], self._tries(point_id, marks) + 1)
+        return bool(assignable) or len(free) < len(todo)
 
     def _tries(self, point_id: str, marks: Mapping[str, Mark]) -> int:
         """Return how often the point was assigned since its last progress."""
-        mark, tries = self._handed.get(point_id, ((), 0))
+        mark, tries = self._assigned.get(point_id, ((), 0))
         return tries if mark == marks[point_id] else 0
 
 

@@ -1,4 +1,4 @@
-"""Execution of a sweep on any backend: start, live table, tracking and clean shutdown."""
+"""Run a sweep on any backend: start, live table, tracking and clean shutdown."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ class _Stop:
 
     Attributes:
         count: number of signals received.
-        at_once: whether a signal also raises KeyboardInterrupt.
+        raises: whether a signal also raises KeyboardInterrupt.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self.at_once = False
+        self.raises = False
 
     def __call__(self, *_: object) -> None:
         self.count += 1
-        if self.at_once:
+        if self.raises:
             raise KeyboardInterrupt
 
 
@@ -200,7 +200,7 @@ def start_detached(prepared: Prepared, profile: LocalProfile | SlurmProfile) -> 
     if uncovered or backend.note():
         reason = backend.note() or "the throttle is used up"
         raise PointError(
-            f"{backend.summary()}; {len(uncovered) or len(todo)} points not submitted: {reason}; "
+            f"{backend.summary()}; {len(uncovered) or len(todo)} points not submitted ({reason}); "
             "run the same command again to submit them"
         )
     return backend.summary()
@@ -247,7 +247,7 @@ def follow(
             with View(console, run.name) as view:
                 scheduler = Scheduler(backend)
                 working, folder = False, FolderWatch(stop_file.parent)
-                steps, more = iter(meanwhile), True
+                background, more_steps = iter(meanwhile), True
                 settled: set[str] = set()  # stays failed here even if another sweep retries it
                 while not (stop.count or stop_file.exists()):
                     if folder.removed():
@@ -259,7 +259,7 @@ def follow(
                     if folder.missing:
                         time.sleep(_POLL_EVERY)
                         continue
-                    began = time.monotonic()
+                    round_started = time.monotonic()
                     backend.poll()
                     statuses = mark_queued(reader.read(), backend.waiting())
                     working |= any(s.state == "running" or s.launch == launch for s in statuses)
@@ -271,18 +271,19 @@ def follow(
                     todo = [s for s in statuses if s.point.id not in settled]
                     if not todo or not scheduler.assign_points(todo):
                         break
-                    if working and more and _cores_in_use(statuses, profile) < available_cores():
-                        more = next(steps, _EXHAUSTED) is not _EXHAUSTED
+                    idle_core = _cores_in_use(statuses, profile) < available_cores()
+                    if working and more_steps and idle_core:
+                        more_steps = next(background, _EXHAUSTED) is not _EXHAUSTED
                     # Reading very many points takes a while; limit the load on the file system.
-                    time.sleep(max(_POLL_EVERY, 3 * (time.monotonic() - began)))
+                    time.sleep(max(_POLL_EVERY, 3 * (time.monotonic() - round_started)))
                 interrupted = bool(stop.count) or stop_file.exists()
                 if interrupted and backend.ours:
                     _stop_workers(backend, reader, view, stop, stop_file)
                     statuses = reader.read()
             if not interrupted:
-                stop.at_once = True
+                stop.raises = True
                 report(statuses)
-                stop.at_once = False
+                stop.raises = False
     return SweepResult(
         statuses=[_with_log(status, backend, launch) for status in statuses],
         interrupted=interrupted,

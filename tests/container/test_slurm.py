@@ -216,7 +216,7 @@ def test_an_image_that_changes_after_submission_is_refused_by_the_task(
     run = tmp_path / "runs" / "quick"
     wait_for(lambda: not cluster.queue(), "an empty queue")
     (log,) = run.glob("jobs/*/array-000/*_log.err")
-    assert "mine.sif: is gone, or was changed; submit the sweep again" in log.read_text()
+    assert "mine.sif: was removed or changed; submit the sweep again" in log.read_text()
 
 
 def test_dry_run_shows_the_way_in(site: Site, sif: Path, cluster: Cluster, tmp_path: Path) -> None:

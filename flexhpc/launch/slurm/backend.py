@@ -166,7 +166,7 @@ class SlurmBackend:
         except Rejected as error:
             if not self._covered:
                 hint = (
-                    "; a limit on submitted jobs? then set max_array"
+                    "; if this is a limit on submitted jobs, set max_array"
                     if _is_job_limit(error)
                     else ""
                 )

@@ -129,11 +129,11 @@ class Slurm:
             reason = " ".join(" ".join(lines).split()) or f"exit status {done.returncode}"
             raise InputError(f"profile: {setting}: does not start: {reason[:600]}")
         versions = lines[-1].split()
-        ours = [python_version(), version("flexhpc"), source_hash()]
-        if versions != ours:
+        expected = [python_version(), version("flexhpc"), source_hash()]
+        if versions != expected:
             raise InputError(
-                f"profile: {setting}: has {_versions_text(versions)}, not {_versions_text(ours)}; "
-                f"{advice}"
+                f"profile: {setting}: has {_versions_text(versions)}, not "
+                f"{_versions_text(expected)}; {advice}"
             )
 
     def max_array_size(self) -> int:
@@ -156,13 +156,14 @@ class Slurm:
         Raises:
             NoAnswer: the controller does not respond.
         """
-        form = "--format=%F|%K|%T|%r|%j"
-        output = self._ask(["squeue", "--noheader", "--array", "--user", str(os.getuid()), form])
+        columns = "--format=%F|%K|%T|%r|%j"
+        output = self._ask(["squeue", "--noheader", "--array", "--user", str(os.getuid()), columns])
         tasks: dict[tuple[str, int], Queued] = {}
         names: dict[str, str] = {}
         for line in output.splitlines():
             parts = line.strip().split("|", 4)
-            if len(parts) < 5 or not parts[1].isdecimal():  # a line per cluster on some sites
+            # Some sites print a header line per cluster.
+            if len(parts) < 5 or not parts[1].isdecimal():
                 continue
             array, index, state, reason, name = parts
             if name.startswith("flexhpc-"):
@@ -182,7 +183,7 @@ class Slurm:
         if done.returncode == 0 and match:
             return match[1]
         message = " ".join((done.stderr or done.stdout).split()) or f"exit status {done.returncode}"
-        if any(sign in message for sign in _TRANSIENT):
+        if any(text in message for text in _TRANSIENT):
             raise NoAnswer(message)
         raise Rejected(message)
 

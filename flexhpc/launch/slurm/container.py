@@ -1,9 +1,9 @@
 """The container of the tasks: its image, its bind mounts and the script that enters it.
 
 The script (container.sh in the folder of each array) runs once per process, on the node of the
-process. SLURM's variables, the existing folders and the GPUs that it passes on are therefore those
-of the process. Nothing else is visible inside: no home folder, no other environment variables and
-no Python packages of the host.
+process, so it passes on that process's SLURM variables and GPUs, and binds folders that exist on
+that node. Nothing else is visible inside: no home folder, no other environment variables and no
+Python packages of the host.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def container_of(profile: SlurmProfile, points: Iterable[Point], run: Path) -> T
         {work / Path(location).expanduser() for location in locations if location} | {work / "data"}
     )
     for path in (run, work, *data):
-        if any(sign in str(path) for sign in ":,"):
+        if any(character in str(path) for character in ":,"):
             raise InputError(
                 f"{path}: cannot be bound into a container because of : or , in the path"
             )
@@ -168,8 +168,8 @@ def _image(container: Container) -> Image:
         stat = path.stat()
     except OSError as error:
         raise InputError(
-            f"profile: container.image: {path}: {error.strerror}; give a SIF file, which "
-            "docs/containers.md shows how to build"
+            f"profile: container.image: {path}: {error.strerror}; build a SIF file "
+            "(docs/containers.md)"
         ) from None
     if not path.is_file():
         raise InputError(
@@ -181,7 +181,7 @@ def _image(container: Container) -> Image:
 
 @lru_cache
 def _hash(path: Path, mark: str) -> str:
-    """Return the hash of a file; ``mark`` is part of the cache key, so that changes are seen."""
+    """Return the hash of a file; ``mark`` is part of the cache key, to detect changes."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 

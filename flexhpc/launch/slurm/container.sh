@@ -1,12 +1,12 @@
 # shellcheck shell=bash disable=SC2154  # container.py writes the assignments of the variables:
 # runtime, image, digest, identity, mark, source, work, binds, flags.
-# Enters the image that an array was submitted with, and runs the given command there: once per
+# Runs the given command in the container image with which an array was submitted. Called once per
 # process of a task, on its node.
 options=()
 refuse() { echo "$(hostname): $image: $1" >&2; exit 78; }
 if [ "$runtime" = apptainer ]; then
   bind() { options+=(--bind "$1"); }
-  hand_on() { export "APPTAINERENV_$1=${!1}"; }
+  pass_variable() { export "APPTAINERENV_$1=${!1}"; }
   for name in $(compgen -e); do
     case $name in
       APPTAINERENV_* | SINGULARITYENV_* | APPTAINER_BIND* | SINGULARITY_BIND*) unset "$name" ;;
@@ -14,43 +14,43 @@ if [ "$runtime" = apptainer ]; then
   done
 else
   bind() { options+=(--volume "$1"); }
-  hand_on() { options+=(--env "$1"); }
+  pass_variable() { options+=(--env "$1"); }
 fi
 
-# A place inside is taken once: the run folder and the profile's binds come before the places where
-# data may lie. What is not there on this node is left out.
+# The first bind of a target wins: the run folder and the profile's binds precede the folders that
+# may contain data. Binds whose source does not exist on this node are skipped.
 if [ -n "${FLEXHPC_DATA:-}" ]; then
   FLEXHPC_DATA=$(realpath -m "$FLEXHPC_DATA")
   binds+=("$FLEXHPC_DATA:$FLEXHPC_DATA:ro")
 fi
 binds+=(/usr/share/datasets:/usr/share/datasets:ro)
-# Instead of the folder outside that we stand in, an empty one with places for what is beneath it.
+# The working directory is replaced by an empty folder, with mount points for the binds below it.
 here=$(cd "$(dirname "$0")" && pwd)/here
-beneath() { case "$2/" in "${1%/}"/*) return 0 ;; *) return 1 ;; esac; }
+contains() { case "$2/" in "${1%/}"/*) return 0 ;; *) return 1 ;; esac; }
 declare -A taken=()
 chosen=()
-stands=no
-for one in "${binds[@]}"; do
-  IFS=: read -r outside inside _ <<<"$one"
+work_is_bound=no
+for spec in "${binds[@]}"; do
+  IFS=: read -r outside inside _ <<<"$spec"
   inside=${inside%/}
   if [ ! -e "$outside" ] || [ -n "${taken[$inside]:-}" ]; then continue; fi
   taken[$inside]=yes
-  chosen+=("$one")
-  ! beneath "$inside" "$work" || stands=yes
-  if beneath "$work" "$inside"; then
-    place=$here${inside#"$work"}
-    if [ -d "$outside" ]; then mkdir -p "$place"; else mkdir -p "${place%/*}" && : >>"$place"; fi
+  chosen+=("$spec")
+  ! contains "$inside" "$work" || work_is_bound=yes
+  if contains "$work" "$inside"; then
+    point=$here${inside#"$work"}
+    if [ -d "$outside" ]; then mkdir -p "$point"; else mkdir -p "${point%/*}" && : >>"$point"; fi
   fi
 done
-if [ $stands = no ] && [ "$work" != / ]; then
+if [ $work_is_bound = no ] && [ "$work" != / ]; then
   mkdir -p "$here"
   bind "$here:$work"
 fi
-for one in "${chosen[@]}"; do bind "$one"; done
+for spec in "${chosen[@]}"; do bind "$spec"; done
 
 if [ "$runtime" != apptainer ]; then
-  # These run outside of SLURM's cgroup, where every GPU could be seen: name those of this step.
-  # Inside they are numbered anew.
+  # Podman and docker run outside of SLURM's cgroup, where all GPUs are visible: pass those of this
+  # step. They are renumbered in the container, so CUDA_VISIBLE_DEVICES is unset.
   gpus=${SLURM_STEP_GPUS:-${SLURM_JOB_GPUS:-${CUDA_VISIBLE_DEVICES:-}}}
   unset CUDA_VISIBLE_DEVICES
   if [ -e /dev/nvidiactl ] && [ -n "$gpus" ]; then
@@ -66,23 +66,23 @@ export FLEXHPC_IMAGE="$identity" FLEXHPC_SOURCE="$source"
 for name in $(compgen -e); do
   case $name in
     SLURM* | SUBMITIT_* | FLEXHPC_* | CUDA_* | NVIDIA_* | NCCL_* | GLOO_* | UCX_* | FI_* | OMP_* | \
-      MKL_* | OPENBLAS_* | TORCH_* | PYTORCH_*) hand_on "$name" ;;
+      MKL_* | OPENBLAS_* | TORCH_* | PYTORCH_*) pass_variable "$name" ;;
   esac
 done
 
 if [ "$runtime" = apptainer ]; then
   [ "$(stat -L -c '%s %Y' "$image" 2>/dev/null)" = "$mark" ] ||
-    refuse "is gone, or was changed; submit the sweep again"
+    refuse "was removed or changed; submit the sweep again"
   [ ! -e /dev/nvidiactl ] || options+=(--nv)
   exec apptainer --silent exec --cleanenv --no-mount home,cwd --pwd "$work" \
     "${options[@]}" "${flags[@]}" "$image" "$@"
 fi
 
-its_id() { "$runtime" image inspect --format '{{.Id}}' "$image" 2>/dev/null; }
-found=$(its_id) || { "$runtime" pull --quiet "$image" >&2 && found=$(its_id); } ||
-  refuse "is not here; load it on every node, or use a registry"
-[ "${found#sha256:}" = "${digest#sha256:}" ] ||
-  refuse "is another image than the one that was submitted, $digest"
+image_id() { "$runtime" image inspect --format '{{.Id}}' "$image" 2>/dev/null; }
+actual=$(image_id) || { "$runtime" pull --quiet "$image" >&2 && actual=$(image_id); } ||
+  refuse "image not found; load it on every node, or use a registry"
+[ "${actual#sha256:}" = "${digest#sha256:}" ] ||
+  refuse "is not the image with which the sweep was submitted ($digest); submit it again"
 user=(--user "$(id -u):$(id -g)")
 if [ "$runtime" = podman ]; then
   user+=(--security-opt label=disable)
@@ -90,7 +90,7 @@ if [ "$runtime" = podman ]; then
 else
   for group in $(id -G); do user+=(--group-add "$group"); done
 fi
-# What an earlier attempt of this process may have left running here, out of SLURM's reach.
+# A previous attempt of this process may have left a container running, which SLURM cannot kill.
 if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then
   task=${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}-$SLURM_PROCID
   name=flexhpc-$(cksum <<<"$here" | cut -d ' ' -f 1)-$task

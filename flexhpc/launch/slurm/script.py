@@ -108,9 +108,9 @@ def write_pickle(folder: Path, task: Path) -> None:
 def _lines_before_srun(folder: Path, profile: SlurmProfile) -> list[str]:
     """Return the lines before srun: end of the allocation, and submitit's pickle for this task.
 
-    Each task copies the array's pickle to the path where submitit expects it. The launcher need
-    not write anything after sbatch, so an interruption at that moment is harmless. Partial results
-    of a killed attempt are removed, as they would make submitit fail (submitit#1617).
+    Each task copies the array's pickle to the path where submitit expects it, so that the launcher
+    need not write it after sbatch, when it might be interrupted. Partial results of a killed
+    attempt are removed, as they would make submitit fail (submitit#1617).
     """
     limit = profile.time_limit
     return [
