@@ -50,7 +50,7 @@ def pack(run: RunFolder, archive: Path) -> int:
     count = 0
     with replacing(archive) as part:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as packed:
-            for path in _record_of(run):
+            for path in _files_to_pack(run):
                 packed.write(path, PurePosixPath(run.name, path.relative_to(run.path)))
                 count += 1
         with zipfile.ZipFile(part) as packed:
@@ -75,9 +75,10 @@ def unpack(archive: Path, folder: Path) -> RunFolder:
         with open_regular(archive) as file, zipfile.ZipFile(file) as packed:
             run = RunFolder(folder.resolve() / _name_in(packed, archive))
             if run.path.exists():
-                raise InputError(f"{run.path}: exists already; move it, or give another --runs")
+                raise InputError(f"{run.path}: already exists; move it, or use another --runs")
             folder.mkdir(parents=True, exist_ok=True)
-            if sum(one.file_size for one in packed.infolist()) > shutil.disk_usage(folder).free:
+            size = sum(member.file_size for member in packed.infolist())
+            if size > shutil.disk_usage(folder).free:
                 raise InputError(f"{archive}: needs more disk space than {folder} has")
             _extract(packed, run)
             return run
@@ -85,17 +86,16 @@ def unpack(archive: Path, folder: Path) -> RunFolder:
         raise InputError(f"{archive}: is not a packed run, or is damaged ({error})") from None
 
 
-def _record_of(run: RunFolder) -> Iterator[Path]:
+def _files_to_pack(run: RunFolder) -> Iterator[Path]:
     """Yield the files of a run that cannot be recreated.
 
     Raises:
-        InputError: one is a symbolic link.
+        InputError: one of them is a symbolic link.
     """
-    views = (run.database, run.artifacts, run.report)
+    recreatable = (run.database, run.artifacts, run.report)
     for path in sorted(run.path.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(run.path).parts)
-        view = any(path == one or one in path.parents for one in views)
-        if hidden or view:
+        if hidden or any(path.is_relative_to(omitted) for omitted in recreatable):
             continue
         if path.is_symlink():
             raise InputError(f"{path}: is a symbolic link; replace it by its target")
@@ -107,12 +107,12 @@ def _name_in(packed: zipfile.ZipFile, archive: Path) -> str:
     """Return the name of the archived run, which is the archive's only top-level folder.
 
     Raises:
-        InputError: the archive has another structure.
+        InputError: the archive is not a packed run.
     """
-    paths = [PurePosixPath(one.filename) for one in packed.infolist()]
+    paths = [PurePosixPath(member.filename) for member in packed.infolist()]
     names = {path.parts[0] for path in paths if len(path.parts) > 1 and ".." not in path.parts}
-    whole = len(names) == 1 and all(path.parts[:1] == (*names,) for path in paths)
-    if not whole or PurePosixPath(*names, "sweep.yaml") not in paths:
+    in_one_folder = len(names) == 1 and all(path.parts[:1] == (*names,) for path in paths)
+    if not in_one_folder or PurePosixPath(*names, "sweep.yaml") not in paths:
         raise InputError(f"{archive}: is not a packed run (it has no NAME/sweep.yaml)")
     return names.pop()
 

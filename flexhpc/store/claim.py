@@ -109,7 +109,7 @@ class ClaimRecord:
 
 _CLOCKS: dict[int, tuple[float, float]] = {}
 """Per device id: time of the file system, and of the local monotonic clock at that moment."""
-_ASK_AGAIN = 10.0
+_READ_AGAIN = 10.0
 """Time after which the clock of a file system is read again (seconds)."""
 
 
@@ -125,11 +125,11 @@ def _heartbeat_age(path: Path) -> float:
 def _clock(folder: Path, device: int) -> float:
     """Return the current time of a folder's file system, extrapolated between readings."""
     now = time.monotonic()
-    said, at = _CLOCKS.get(device, (0.0, -_ASK_AGAIN))
-    if now - at >= _ASK_AGAIN:
-        said, at = _file_system_time(folder), now
-        _CLOCKS[device] = said, at
-    return said + (now - at)
+    reading, read_at = _CLOCKS.get(device, (0.0, -_READ_AGAIN))
+    if now - read_at >= _READ_AGAIN:
+        reading, read_at = _file_system_time(folder), now
+        _CLOCKS[device] = reading, read_at
+    return reading + (now - read_at)
 
 
 def _file_system_time(folder: Path) -> float:
@@ -209,14 +209,14 @@ def take(
     """
     with file_lock(lock):
         path.parent.mkdir(exist_ok=True)
-        before = read_claim(path)
-        if before is not None and before.live(path):
+        previous = read_claim(path)
+        if previous is not None and previous.live(path):
             return None
         deaths = 0
-        if before is not None and before.launch == launch:
-            further = saved > before.taken
-            died = before.state == "running" and not preempted
-            deaths = (0 if further else before.deaths) + died
+        if previous is not None and previous.launch == launch:
+            progressed = saved > previous.taken
+            died = previous.state == "running" and not preempted
+            deaths = (0 if progressed else previous.deaths) + died
         pid = os.getpid()
         record = ClaimRecord(
             state="running",
@@ -228,7 +228,7 @@ def take(
             beat=time.time(),
             taken=_clock(path.parent, path.parent.stat().st_dev),
             deaths=deaths,
-            attempts=before.attempts + 1 if before else 1,
+            attempts=previous.attempts + 1 if previous else 1,
             job=job,
             log=log,
         )

@@ -70,11 +70,11 @@ def read_masks(path: Path) -> Masks:
     with open_point_file(path) as file:
         groups = probe_groups(file)
         n_total = int(file.attrs["n_total"])
-        none = np.zeros(-(-n_total // 8), np.uint8)
+        empty = np.zeros(-(-n_total // 8), np.uint8)
 
         def stacked(name: str) -> Bits:
-            rows = [group[name][:] if name in group else none for group in groups]
-            return np.stack(rows) if rows else np.empty((0, len(none)), np.uint8)
+            rows = [group[name][:] if name in group else empty for group in groups]
+            return np.stack(rows) if rows else np.empty((0, len(empty)), np.uint8)
 
         return Masks(
             n_total=n_total,

@@ -46,7 +46,7 @@ _POINT = re.compile("[0-9a-f]{16}")
 _PREFIXES = {"seeds": "seed_", "metrics": "metric."}
 """Prefix of the attributes of a mapping, if it is not the mapping's name and a dot."""
 _PACKED_FROM = 4096
-"""Size from which an array is compressed (bytes); for smaller ones the chunk index costs more."""
+"""Size from which an array is compressed (bytes); in smaller ones HDF5's chunk index is larger."""
 _LEAST_MEMORY, _COPIES = 2**24, 4
 """Memory that a change needs: fixed part (bytes), and number of copies of the file in memory."""
 
@@ -91,8 +91,8 @@ def append(path: Path, probe: ProbeRecord, permitted: Permitted = lambda: True) 
             arrays["unseen"] = pack(probe.unseen, n_total)
             arrays["unseen_fit"] = pack(probe.unseen[probe.unseen_fitted], n_total)
         if probe.forgotten is not None:
-            least = np.min_scalar_type(-max(int(probe.forgotten.max()), 1) - 1)
-            arrays["forgotten"] = probe.forgotten.astype(least)
+            smallest_dtype = np.min_scalar_type(-max(int(probe.forgotten.max()), 1) - 1)
+            arrays["forgotten"] = probe.forgotten.astype(smallest_dtype)
         for name, array in arrays.items():
             packed = {"compression": "gzip", "compression_opts": 1}
             group.create_dataset(name, data=array, **packed if array.nbytes >= _PACKED_FROM else {})
@@ -212,7 +212,7 @@ def open_point_file(path: Path) -> Iterator[h5py.File]:
 
     Raises:
         PointError: the file is missing, corrupt, belongs to another point, or was written by
-            another version of flexhpc; one clear message per cause.
+            another version of flexhpc.
     """
     if not path.exists():
         raise PointError(f"{path}: file not found; the point was not measured yet")
@@ -251,7 +251,7 @@ def _content(path: Path) -> bytes:
 
 
 def corrupt(path: Path, problem: str) -> PointError:
-    """Return the error for a corrupt point file, with the instruction how to recover."""
+    """Return the error for a corrupt point file; its message says how to recover."""
     return PointError(
         f"{path}: is corrupt ({problem}); move it away, and the same sweep command measures the "
         "point again"

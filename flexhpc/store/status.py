@@ -126,7 +126,7 @@ class StatusReader:
         )
 
     def _stored(self, point: Point) -> PointStatus:
-        """Return the status according to the point file, without the state of a current claim."""
+        """Return the status according to the point file, regardless of a current claim."""
         path = self.run.point(point.id)
         try:
             stat = path.stat()
@@ -135,8 +135,8 @@ class StatusReader:
         key = (stat.st_mtime_ns, stat.st_ino)
         if point.id in self._seen and self._seen[point.id][0] == key:
             return self._seen[point.id][1]
-        before = self._seen[point.id][1].record if point.id in self._seen else None
-        status = _status_of_file(point, path, before)
+        previous = self._seen[point.id][1].record if point.id in self._seen else None
+        status = _status_of_file(point, path, previous)
         if status.state == "done" and (claim := read_claim(self.run.claim(point.id))):
             status = replace(
                 status, attempts=claim.attempts, job=claim.job, host=claim.host.split(":")[0]
@@ -161,9 +161,9 @@ def is_estimated(point: Point, record: PointRecord) -> bool:
     )
 
 
-def _status_of_file(point: Point, path: Path, before: PointRecord | None) -> PointStatus:
+def _status_of_file(point: Point, path: Path, previous: PointRecord | None) -> PointStatus:
     try:
-        record = read(path, before)
+        record = read(path, previous)
     except PointError as error:
         return PointStatus(point=point, state="failed", message=str(error))
     if record is None:
@@ -192,14 +192,14 @@ def read_runs(paths: Sequence[Path]) -> list[tuple[RunFolder, Sweep, list[PointS
     """
     opened = [open_run(path) for path in paths]
     names = [folder.name for folder, _, _ in opened]
-    read = []
+    runs = []
     for folder, sweep, points in opened:
         statuses = StatusReader(folder, points).read()
         if len(opened) > 1:
             name = folder.name if names.count(folder.name) == 1 else str(folder.path)
             statuses = [with_run_name(status, name) for status in statuses]
-        read.append((folder, sweep, statuses))
-    return read
+        runs.append((folder, sweep, statuses))
+    return runs
 
 
 def with_run_name(status: PointStatus, name: str) -> PointStatus:

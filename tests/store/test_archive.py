@@ -42,7 +42,7 @@ def test_a_run_at_work_is_not_packed(measured: Path, tmp_path: Path) -> None:
 
 def test_what_is_there_stays(measured: Path, packed: Path, tmp_path: Path, cli: Cli) -> None:
     cli("unpack", packed)
-    assert "exists already" in cli("unpack", packed, check=2).stderr
+    assert "already exists" in cli("unpack", packed, check=2).stderr
     assert "not a regular file" in cli("pack", measured, "-o", "/dev/null", check=2).stderr
     assert "No such file" in cli("unpack", tmp_path / "none.zip", check=2).stderr
     assert "is inside the run" in cli("pack", measured, "-o", measured / "x.zip", check=2).stderr
