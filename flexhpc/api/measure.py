@@ -116,8 +116,8 @@ def measure(
             with _progress_bar(progress) as update, _restored_threads():
                 measure_here(task, prepared.points[0], update)
         statuses = StatusReader(prepared.run, prepared.points).read()
-        measured = run_of(prepared.run, statuses)[0]
-        return measured if folder is not None else measured.with_masks_in_memory()
+        measurement = run_of(prepared.run, statuses)[0]
+        return measurement if folder is not None else measurement.with_masks_in_memory()
 
 
 @contextmanager
@@ -190,7 +190,7 @@ def _progress_bar(requested: bool | None) -> Iterator[Callable[[dict[str, Any]],
     in_notebook = bar.console.is_jupyter
     if requested is None:
         requested = bar.console.is_terminal or in_notebook
-    # In a notebook rich needs ipywidgets, and without it warns at each update.
+    # In a notebook rich needs ipywidgets; without it, rich warns at each update.
     bar.disable = not requested or (in_notebook and find_spec("ipywidgets") is None)
     with bar:
         task = bar.add_task("", total=None, n="-", n_errors="-")

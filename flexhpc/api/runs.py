@@ -1,4 +1,4 @@
-"""Finished and unfinished runs as objects and data frames; comparison of two EMCs."""
+"""Runs, finished or not, as objects and data frames; comparison of two EMCs."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ class Measurement:
 
     @property
     def interval(self) -> tuple[float, float | None]:
-        """Credible interval of the EMC in samples; no upper end (None) if the data ended first."""
+        """Credible interval of the EMC in samples; no upper end (None) if it is right-censored."""
         return self.estimate.emc_lo, self.estimate.emc_hi
 
     @property
     def level(self) -> float:
-        """Probability of the interval."""
+        """Probability covered by the interval."""
         return self.estimate.level
 
     @property
@@ -94,11 +94,13 @@ class Measurement:
             PointError: there is no estimate yet, or the EMC at other budgets is unknown.
             ValueError: ``budget`` is not above 0 and at most 4 times the budget of the search.
         """
-        estimate, own = self.estimate, budget_value(self.status)
+        estimate, spec_budget = self.estimate, budget_value(self.status)
         if not self.status.point.training.extends_smaller_budgets:
             raise PointError(NO_OTHER_BUDGET)
-        if not 0 < budget <= MAX_FACTOR * own:
-            raise ValueError(f"budget: {budget} is not between 0 and {MAX_FACTOR:g} x {own}")
+        if not 0 < budget <= MAX_FACTOR * spec_budget:
+            raise ValueError(
+                f"budget: must be above 0 and at most {MAX_FACTOR:g} x {spec_budget} ({budget})"
+            )
         if (interval := emc_at_budget(self.status, budget)) is None:
             raise PointError(f"EMC {emc_text(estimate)}: no training fitted")
         return interval
@@ -329,7 +331,7 @@ def compare(a: Measurement, b: Measurement, *, level: float = 0.9) -> Comparison
         ValueError: ``level`` is not between 0 and 1.
     """
     if not 0 < level < 1:
-        raise ValueError(f"level: {level} is not between 0 and 1")
+        raise ValueError(f"level: must be between 0 and 1 ({level})")
     import numpy as np
 
     ratios = a.draws(_RATIO_DRAWS, seed=0) / b.draws(_RATIO_DRAWS, seed=1)

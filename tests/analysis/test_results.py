@@ -177,7 +177,7 @@ def test_the_commands_take_budgets(measured: Path, cli: Cli) -> None:
         assert row["saturated"] in ("yes", "no", "unknown")
         assert found.at_budget(120).emc == row["emc"]
         assert f"at 120 epochs; twice the budget: x{row['doubling']:.2f} [" in repr(found)
-    with pytest.raises(ValueError, match="is not between 0 and 4 x 120"):
+    with pytest.raises(ValueError, match="must be above 0 and at most 4 x 120"):
         run[0].at_budget(481)
     table = cli("results", measured, "--budget", 60, "--budget", 240).stdout
     for text in ("2x budget", f"x{rows[0]['doubling']:.2f}", "EMC at 60", "EMC at 240 (predicted)"):
