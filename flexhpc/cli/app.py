@@ -57,7 +57,7 @@ app.add_typer(data_app, name="data")
 
 
 def main() -> None:
-    """Run the command line; errors of the user are printed without a traceback."""
+    """Run the command line; print errors that users can cause without a traceback."""
     try:
         app()
     except InputError as error:

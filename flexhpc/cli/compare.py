@@ -22,7 +22,7 @@ def compare(
         typer.Option(
             "--by",
             metavar="KEY",
-            help="The key whose values are compared, or `run`; by default as in the spec.",
+            help="Key whose values are compared, or `run`; by default as in the spec.",
         ),
     ] = None,
     baseline: Annotated[
@@ -70,7 +70,7 @@ def compare(
         elif laws:
             print_laws(laws, make_console(), samples)
         else:
-            typer.echo("no exponent: it requires three sizes with an EMC")
+            typer.echo("no exponent: it requires EMCs at three sizes")
         return
     compared = compare_points(statuses, comparisons)
     if as_json:
@@ -85,7 +85,7 @@ def _comparisons(
     by: str | None, baseline: str | None, within: list[str] | None,
     statuses: list[PointStatus], requested: list[Compare], *, needed: bool,
 ) -> list[Compare]:  # fmt: skip
-    """Return the comparisons to make: from the options, else from the specs, else suggested ones.
+    """Return the comparisons to make: from the options, or the specs, or a suggested one.
 
     Raises:
         InputError: no key to compare is given or suggested, but one is needed.
@@ -98,6 +98,6 @@ def _comparisons(
     comparisons = [Compare(by=by)] if by is not None else [default] if default else requested
     if not comparisons and needed:
         keys = dict.fromkeys(key for status in statuses for key in status.point.swept)
-        raise InputError(f"--by KEY: is required; swept are {', '.join(keys) or 'no keys'}")
+        raise InputError(f"--by KEY: is required; swept keys: {', '.join(keys) or 'none'}")
     changed = [compare.model_copy(update=changes) for compare in comparisons]
     return list({compare.model_dump_json(): compare for compare in changed}.values())

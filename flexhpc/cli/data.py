@@ -23,12 +23,12 @@ data_app = typer.Typer(help="Prepare data sets.", no_args_is_help=True, rich_mar
 @data_app.command("prepare")
 def prepare_data(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="As data.source in a spec.")],
-    root: Annotated[str | None, typer.Option("--root", help="Folder or file of your copy.")] = None,
+    root: Annotated[str | None, typer.Option("--root", help="Folder or file of a copy.")] = None,
     path: Annotated[
-        str | None, typer.Option("--path", help="File or folder of your samples.")
+        str | None, typer.Option("--path", help="File or folder of the samples.")
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--target", help="Column, array or ending of the classes.")
+        str | None, typer.Option("--target", help="Column, array or file ending of the classes.")
     ] = None,
     side: Annotated[
         int | None, typer.Option("--side", help="Resize images to this side length.")
@@ -39,10 +39,10 @@ def prepare_data(
         typer.Option("--set", metavar="data.KEY=VALUE", help="Any other data key."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="The file; by default data/NAME.packed.")
+        Path | None, typer.Option("--out", help="Output file; by default data/NAME.packed.")
     ] = None,
 ) -> None:
-    """Pack a data set into one file that opens in milliseconds; set data.root (or path) to it."""
+    """Pack a data set into one file that opens fast; set data.root (or data.path) to the file."""
     from flexhpc.data.prepare import prepare
 
     options = {"root": root, "path": path, "target": target, "side": side, "colour": colour}
@@ -53,7 +53,7 @@ def prepare_data(
 
 @data_app.command("check")
 def check_data(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of data prepare.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A packed file.")],
 ) -> None:
     """Verify the checksums of a packed file."""
     from flexhpc.data.packed import verify_packed
@@ -65,7 +65,7 @@ def check_data(
 
 @contextlib.contextmanager
 def _as_input() -> Iterator[None]:
-    """Convert PointError to InputError: here, the input of the user is wrong."""
+    """Convert PointError to InputError: here, the cause is always an argument."""
     try:
         yield
     except PointError as error:
@@ -99,7 +99,7 @@ def _print_packed(packed: Packed) -> None:
     train, test = packed.source.train, packed.source.test()
     assert packed.source.summary is not None
     shape = "x".join(map(str, train.shape))
-    test_size = f"{len(test.labels):,} to test" if test is not None else "no test set"
+    test_size = f"{len(test.labels):,} test samples" if test is not None else "no test set"
     typer.echo(
         f"{packed.path}: valid, {len(train.labels):,} samples of {shape}, {test_size}, "
         f"{packed.size / 1e6:,.1f} MB, fingerprint {packed.source.summary.fingerprint}"

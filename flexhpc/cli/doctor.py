@@ -26,7 +26,7 @@ _FILES = {
     "cifar10": "cifar-10-batches-py/data_batch_1",
     "cifar100": "cifar-100-python/train",
 }
-"""A file of each data set that is not built in, within its root folder."""
+"""A file by which each data set that is not built in is detected, relative to its root folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +75,11 @@ def _check_packages() -> tuple[Level, str]:
     others = {name: version for name, version in packages().items() if name != "torch"}
     installed = ", ".join(f"{name} {version}" for name, version in others.items() if version)
     missing = [name for name, version in others.items() if version is None]
-    if vital := [name for name in missing if name not in ("timm", "torchvision")]:
-        return "bad", f"missing: {', '.join(vital)}; install flexhpc again"
+    if required := [name for name in missing if name not in ("timm", "torchvision")]:
+        return "bad", f"missing: {', '.join(required)}; install flexhpc again"
     if missing:
         limit = "only linear, mlp and cnn can be measured"
-        return "note", f"{installed}; without {' and '.join(missing)} {limit}"
+        return "note", f"{installed}; without {' and '.join(missing)}, {limit}"
     return "ok", installed
 
 
@@ -92,8 +92,8 @@ def _check_torch() -> tuple[Level, str]:
         return "bad", f"does not work: {error}; install flexhpc again"
     versions = {name: getattr(torch.version, name, None) for name in ("cuda", "hip", "xpu")}
     builds = [f"{name.upper()} {version}" for name, version in versions.items() if version]
-    kind = f"{builds[0] if builds else 'CPU'} build"
-    build = f"{torch.__version__} ({kind}), {torch.get_num_threads()} threads"
+    build = f"{torch.__version__} ({builds[0] if builds else 'CPU'} build)"
+    build += f", {torch.get_num_threads()} threads"
     return ("ok", build) if total == 64.0 else ("bad", f"{build}; a matrix product is wrong")
 
 
@@ -104,10 +104,10 @@ def _check_gpu() -> tuple[Level, str]:
         from flexhpc.measuring.probe import available_accelerator, device_name
     except ImportError:
         return "note", "unknown without torch"
-    if (kind := available_accelerator()) is None:
+    if (accelerator := available_accelerator()) is None:
         return "note", "no GPU that torch can use; points run on the CPU"
     count = torch.accelerator.device_count()
-    names = [device_name(torch.device(kind.type, index)) for index in range(count)]
+    names = [device_name(torch.device(accelerator.type, index)) for index in range(count)]
     return "ok", ", ".join(names)
 
 
@@ -118,19 +118,19 @@ def _check_slurm() -> tuple[Level, str]:
     if error:
         reason = error[0].removeprefix("sinfo: error: ")[:120]
         return "note", (
-            f"sbatch is installed, but no controller answers ({reason}); on a login node ask its "
-            "admins, elsewhere set SLURM_CONF, or slurm_conf in the profile (docs/slurm.md has a "
-            "cluster for this machine); without one sweeps run here"
+            f"sbatch is installed, but the controller does not respond ({reason}); on a login node "
+            "ask the administrators, elsewhere set SLURM_CONF or the profile key slurm_conf, or "
+            "start a local cluster (docs/slurm.md); local sweeps do not need SLURM"
         )
     return "ok", "; ".join(output) or "no partitions"
 
 
 def _check_containers() -> tuple[Level, str]:
-    if (inside := image()) is not None:
-        return "ok", f"inside {inside}"
+    if (container := image()) is not None:
+        return "ok", f"inside {container}"
     tools = [name for name in ("apptainer", "podman", "docker") if shutil.which(name)]
     if not tools:
-        return "note", "no apptainer, podman or docker; only needed for images"
+        return "note", "no apptainer, podman or docker; only needed for container images"
     errors = {
         name: _run([name, "version" if name == "apptainer" else "info"], timeout=20)[1]
         for name in tools
@@ -141,13 +141,13 @@ def _check_containers() -> tuple[Level, str]:
     if not all(errors.values()):
         return "ok", finding
     return "note", (
-        f"{finding}; start its daemon, or set podman up as docs/containers.md says; only needed "
-        "for images"
+        f"{finding}; start the daemon, or set up podman as in docs/containers.md; only needed for "
+        "container images"
     )
 
 
 def _run(command: list[str], *, timeout: float) -> tuple[list[str], list[str]]:
-    """Run a command; return the lines of its output, and of its error, empty if it succeeded."""
+    """Run a command; return the lines of its stdout, and those of its stderr if it failed."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=timeout, check=False
@@ -166,7 +166,7 @@ def _check_tracking() -> tuple[Level, str]:
     import sqlite3
 
     if not os.access(Path.cwd(), os.W_OK):
-        return "note", "this folder cannot be written to; sweeps need another one, or --runs"
+        return "note", "this folder is not writable; run sweeps in another folder, or set --runs"
     try:
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             connection = sqlite3.connect(Path(folder) / "check.db")
@@ -194,5 +194,5 @@ def _check_data() -> tuple[Level, str]:
 def _check_disk() -> tuple[Level, str]:
     free = shutil.disk_usage(os.getcwd()).free / 1e9
     if free <= 1:
-        return "bad", f"{free:.1f} GB free here; make room, runs need at least 1 GB"
+        return "bad", f"{free:.1f} GB free here; runs need at least 1 GB"
     return "ok", f"{free:.1f} GB free here"

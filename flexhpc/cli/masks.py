@@ -36,7 +36,7 @@ def masks(
     form: Form = Format.table,
     output: Output = None,
 ) -> None:
-    """Show per sample how often it was drawn, missed and blocked a fit; hardest first.
+    """Show how often each sample was drawn, was missed and blocked a fit; hardest first.
 
     A table shows the hardest; csv, json and parquet contain every sample, with its global id.
     """
@@ -95,8 +95,8 @@ def _print(scores: SampleScores, top: int) -> None:
     console = make_console()
     console.print(group_title(scores), highlight=False)
     console.print(_table(columns, console.width))
-    never = int((scores.drawn > 0).sum() - (scores.missed > 0).sum())
-    console.print(f"{never:,} of the samples drawn were fitted by every training", highlight=False)
+    always = int((scores.drawn > 0).sum() - (scores.missed > 0).sum())
+    console.print(f"{always:,} of the samples drawn were always fitted", highlight=False)
 
 
 def _print_agreements(pairs: list[Agreement]) -> None:

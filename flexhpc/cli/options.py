@@ -51,7 +51,7 @@ RunFolders = Annotated[
     list[Path],
     typer.Argument(metavar="RUN...", help="One or several runs.", parser=run_folder),
 ]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder that holds the run folders.")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder that contains the run folders.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the spec; may be repeated."),

@@ -37,9 +37,9 @@ _SLOW_IMPORTS = ("jinja2", "vl_convert", "flexhpc.analysis.report")
 def status(
     run: Run,
     as_json: Json = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Update it continuously.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Update the table continuously.")] = False,
 ) -> None:
-    """Show the status of every point, from the run's files and the queue of the cluster."""
+    """Show the status of every point, from the run folder and the queue of the cluster."""
     from flexhpc.analysis.tables import make_console, status_row, status_view
     from flexhpc.launch.live import View
     from flexhpc.launch.slurm.queue_status import QueueStatus
@@ -49,7 +49,7 @@ def status(
     reader, queue = StatusReader(folder, points), QueueStatus(folder)
     statuses = queue.merge(reader.read())
     if queue.unavailable:
-        typer.echo(f"{queue.unavailable}; showing the status from the run's files", err=True)
+        typer.echo(f"{queue.unavailable}; showing the status without the queue", err=True)
     if as_json:
         typer.echo(json.dumps([status_row(s) for s in statuses], indent=1))
         _exit_if_failed(statuses)
@@ -146,7 +146,7 @@ def report(
 
 
 def prepare_report() -> Iterator[None]:
-    """Prepare for writing a report, in short steps: import modules and start the chart renderer.
+    """Prepare a report in short steps: import modules and start the chart renderer.
 
     In total this takes more than a second. Errors are ignored here; they occur again, and are
     reported, when the report is written.

@@ -14,7 +14,7 @@ from flexhpc.errors import InputError, one_line
 
 
 def cancel(run: Run) -> None:
-    """Stop all running and queued work of this run; finished probes are kept, so it can resume."""
+    """Stop all workers and jobs of a run; finished probes are kept, so it can be resumed."""
     from flexhpc.launch.cancel import cancel_run
 
     message, stopped = cancel_run(run)
@@ -26,10 +26,10 @@ def cancel(run: Run) -> None:
 def pack(
     run: Run,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file; by default NAME.zip here.")
+        Path | None, typer.Option("--output", "-o", help="Output file; by default NAME.zip.")
     ] = None,
 ) -> None:
-    """Pack a run's record into one file, to archive it, to move it or to save inodes."""
+    """Pack a run into one file, to archive it, to move it or to save inodes."""
     from flexhpc.store.archive import pack as write
     from flexhpc.store.status import open_run
 
@@ -86,7 +86,7 @@ def ui(
             parser=run_folder,
         ),
     ] = None,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 5000,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to use.")] = 5000,
     socket: Annotated[
         bool,
         typer.Option("--socket", help="Serve on a Unix socket that only you can access."),

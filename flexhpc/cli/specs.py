@@ -42,7 +42,7 @@ def plan(
     overrides: Set = None,
     profile: ProfileFile = None,
     runs: Runs = Path("runs"),
-    params: Annotated[bool, typer.Option("--params", help="Count parameters too.")] = False,
+    params: Annotated[bool, typer.Option("--params", help="Also count the parameters.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show what a sweep would measure: points, ids, which are done, and a bound on the cost."""

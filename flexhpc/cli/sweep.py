@@ -1,4 +1,4 @@
-"""Command ``sweep``: run a sweep to its end, or resume it."""
+"""Command ``sweep``: start or resume a sweep."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sweep(
     profile: ProfileFile = None,
     runs: Runs = Path("runs"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan only.")] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Return once it has started.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Exit once it has started.")] = False,
 ) -> None:
     """Measure every point of a spec that is not measured yet; the same command resumes."""
     from flexhpc.launch.load_profile import load_profile
@@ -99,7 +99,7 @@ def _conclude(path: Path, followed: SweepResult, report_errors: list[Exception])
     if followed.interrupted:
         line = "interrupted; the same command resumes"
         if followed.jobs_continue:
-            line = f"no longer followed; the jobs continue, `flexhpc cancel {path}` stops them"
+            line = f"interrupted; the jobs continue, `flexhpc cancel {path}` stops them"
         typer.echo(line, err=True)
         raise typer.Exit(INTERRUPTED)
     for error in report_errors:
@@ -114,7 +114,7 @@ def _conclude(path: Path, followed: SweepResult, report_errors: list[Exception])
             quoted.add(status.log)
             log = Path(status.log)
             lines = log_tail(log)
-            if not lines and log.name.startswith("worker-"):  # killed; newer workers have logs
+            if not lines and log.name.startswith("worker-"):  # killed; other workers may have logs
                 log = log.parent
                 lines = [] if str(log) in quoted else log_tail(log)
                 quoted.add(str(log))

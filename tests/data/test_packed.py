@@ -341,7 +341,7 @@ def test_the_commands(tmp_path: Path, cli: Cli) -> None:
     write_sources(tmp_path)
     said = cli("data", "prepare", "image_folder", "--root", "images", "--side", 4, "--colour",
                "grey").stdout  # fmt: skip
-    assert "data/images.packed: valid, 73 samples of 1x4x4, 3 to test" in said
+    assert "data/images.packed: valid, 73 samples of 1x4x4, 3 test samples" in said
     assert said == cli("data", "check", "data/images.packed").stdout
     in_member("inputs.npy")(tmp_path / "data" / "images.packed")
     failed = cli("data", "check", "data/images.packed", check=2)
