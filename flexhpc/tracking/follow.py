@@ -19,7 +19,7 @@ from flexhpc.tracking.sync import Syncer
 _EVERY = 2.0
 _AFTER_FAILURE = 20.0
 _NICE = 10
-"""CPU priority: trainings come first, but on a busy machine MLflow is still updated."""
+"""Niceness: trainings have priority, but MLflow is still updated on a busy machine."""
 
 
 def follow(run: RunFolder, spec: Path, uri: str) -> None:

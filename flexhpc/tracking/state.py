@@ -13,7 +13,7 @@ from flexhpc.store.status import PointStatus
 
 NO_PASSWORD = (
     "contains a password, which process lists and logs would show; remove it and set "
-    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (a database has a file for it)"
+    "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (databases read a password file)"
 )
 
 

@@ -49,6 +49,8 @@ _LONGEST_VALUE = 500
 
 @dataclass
 class _Parent:
+    """MLflow run of a point: its id, and what was logged to it so far."""
+
     run_id: str
     logged: int
     finished: bool = False
@@ -56,7 +58,7 @@ class _Parent:
 
     @classmethod
     def of(cls, run: Any) -> _Parent:
-        """Create from an MLflow parent run."""
+        """Read the state of an existing MLflow run."""
         return cls(
             run_id=run.info.run_id,
             logged=int(run.data.tags.get(LOGGED, 0)),
@@ -102,12 +104,12 @@ class Syncer:
                     shutil.rmtree(self.run.artifacts, ignore_errors=True)
                     self.run.database.unlink()  # both are created again at the new location
                 make_database(self.run.database)
-            opened = existing_database_uri(self.run.database) if local else self.uri
-            client = mlflow_client(opened, rebuildable=local)
+            client_uri = existing_database_uri(self.run.database) if local else self.uri
+            client = mlflow_client(client_uri, rebuildable=local)
             experiment = client.get_experiment_by_name(self.name)
             if experiment is None:
-                place = self.run.artifacts.as_uri() if local else None
-                self.experiment = client.create_experiment(self.name, artifact_location=place)
+                location = self.run.artifacts.as_uri() if local else None
+                self.experiment = client.create_experiment(self.name, artifact_location=location)
             else:
                 self.experiment = experiment.experiment_id
                 if experiment.lifecycle_stage == "deleted":
@@ -125,9 +127,9 @@ class Syncer:
             with_report: id of the run that holds the report; empty if there is no report yet.
         """
         note = (
-            f"One run per point of the sweep `{self.name}`, with its EMC; nested in it one run per "
-            f"training. The record is its run folder `{self.run.name}`, from which `flexhpc sync` "
-            "recreates all of this; `flexhpc report` has the figures"
+            f"One run per point of the sweep `{self.name}`, with its EMC, and one nested run per "
+            "training. `flexhpc sync` recreates all of this from the run folder "
+            f"`{self.run.name}`; `flexhpc report` has the figures"
         )
         if with_report:
             page = f"#/experiments/{self.experiment}/runs/{with_report}/artifacts/report/index.html"
@@ -200,8 +202,8 @@ class Syncer:
             parent.logged = int(
                 self.client.get_run(parent.run_id).data.tags.get(LOGGED, parent.logged)
             )
-        fresh = len(probes) - parent.logged
-        if fresh > 0:
+        unlogged = len(probes) - parent.logged
+        if unlogged > 0:
             self._drop_uncounted(parent, status.point.id)
         for start in range(parent.logged, len(probes), _COUNTED_AT_ONCE):
             numbers = range(len(probes))[start : start + _COUNTED_AT_ONCE]
@@ -210,10 +212,10 @@ class Syncer:
             self._progress(parent, status, numbers)
         if done:
             self._estimate(parent, status)
-        elif parent.finished:  # a higher precision is requested now
+        elif parent.finished:  # a higher precision was requested since
             self.client.update_run(parent.run_id, status="RUNNING")
             parent.finished = False
-        return max(fresh, 0)
+        return max(unlogged, 0)
 
     def _new_parent(self, status: PointStatus) -> _Parent:
         point, record = status.point, status.record
@@ -296,8 +298,9 @@ class Syncer:
         ]
         self.client.log_batch(run.info.run_id, metrics=metrics, params=params)
         fitted = probe.verdict == "fit" and not probe.rejected
-        status_shown = "FINISHED" if fitted else "FAILED"  # its green tick must mean all fitted
-        self.client.set_terminated(run.info.run_id, status=status_shown, end_time=end)
+        # MLflow shows FINISHED as a green tick, which must mean that all samples were fitted.
+        run_status = "FINISHED" if fitted else "FAILED"
+        self.client.set_terminated(run.info.run_id, status=run_status, end_time=end)
 
     def _progress(self, parent: _Parent, status: PointStatus, numbers: Sequence[int]) -> None:
         """Log bracket and estimate after each probe on the parent; its charts show the search.

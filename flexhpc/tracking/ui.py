@@ -29,10 +29,10 @@ def ui_command(run: RunFolder, port: int, at: Path | None = None) -> list[str]:
         port: port on the loopback interface.
         at: path of a Unix socket to serve on instead of the port.
     """
-    instead = ["--uvicorn-opts", f"--uds {shlex.quote(str(at))}"] if at else []
+    socket_options = ["--uvicorn-opts", f"--uds {shlex.quote(str(at))}"] if at else []
     return [
         sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", local_uri(run),
-        "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *instead,
+        "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *socket_options,
     ]  # fmt: skip
 
 
