@@ -111,7 +111,7 @@ def is_installed(file: Path) -> bool:
 
 
 def import_object(name: str, code: Code, *, pinned: bool, key: str) -> Any:
-    """Import the object with a name.
+    """Import custom code.
 
     Args:
         name: ``module:name``.
@@ -213,8 +213,8 @@ def to_array(name: str, value: Any) -> NDArray[Any]:
     except (TypeError, ValueError) as error:
         raise PointError(f"{name}: {one_line(error)}") from None
     if array.dtype.kind not in "biufUS":
-        label = "array of objects" if array.ndim else type(value).__name__
-        raise PointError(f"{name} returned a(n) {label}, not an array of numbers")
+        label = "an array of objects" if array.ndim else f"an object of {type(value).__name__}"
+        raise PointError(f"{name} returned {label}, not an array of numbers")
     return array
 
 
@@ -243,10 +243,10 @@ def _check_source(name: str, code: Code, key: str) -> None:
     if _imported.get(name.partition(":")[0]) == code.hash:
         return  # this version is already imported, even if the file has changed since
     try:
-        now = find_code(name, Path(code.folder) if code.folder else None)
+        current = find_code(name, Path(code.folder) if code.folder else None)
     except (LookupError, OSError) as error:
         raise PointError(f"{key}: {name}: {one_line(error)}") from None
-    if now.hash != code.hash:
+    if current.hash != code.hash:
         raise PointError(
             f"{key}: the source of {name} has changed since the sweep was started; run the "
             "sweep again to measure the affected points again"
@@ -263,14 +263,14 @@ def _root_on_path(module: str, folder: Path | None) -> Path:
     if spec is None:
         position = f"in {folder} nor " if folder is not None else ""
         raise LookupError(f"no module named {module} {position}on Python's path")
-    places = list(spec.submodule_search_locations or ())
-    return Path(places[0] if places else str(spec.origin)).parent
+    locations = list(spec.submodule_search_locations or ())
+    return Path(locations[0] if locations else str(spec.origin)).parent
 
 
 def _file(module: str, root: Path) -> Path | None:
     base = root.joinpath(*module.split("."))
-    tries = (base / "__init__.py", base.with_suffix(".py"))
-    return next((file for file in tries if file.is_file()), None)
+    candidates = (base / "__init__.py", base.with_suffix(".py"))
+    return next((file for file in candidates if file.is_file()), None)
 
 
 def _closure(module: str, root: Path, package: str) -> dict[str, Path]:
@@ -284,14 +284,14 @@ def _closure(module: str, root: Path, package: str) -> dict[str, Path]:
         package: include only modules of this package; empty for all modules in the folder.
     """
     files: dict[str, Path] = {}
-    to_do = [module]
-    while to_do:
-        name = to_do.pop()
+    pending = [module]
+    while pending:
+        name = pending.pop()
         file = _file(name, root) if name else None
         if file is None or name in files or (package and name.split(".")[0] != package):
             continue
         files[name] = file
-        to_do += [name.rpartition(".")[0], *_imports(name, file)]
+        pending += [name.rpartition(".")[0], *_imports(name, file)]
     return files
 
 

@@ -17,8 +17,8 @@ def source_hash(value: Any) -> str | None:
     """Return a hash of the source of an object and of what it refers to.
 
     The hash includes the sources of custom functions and classes, and the values of plain objects.
-    None if the source is unavailable, for example at an interactive prompt, or if the object
-    refers to one whose content cannot be hashed, for example an array.
+    Return None if the source is unavailable, for example at an interactive prompt, or if the object
+    refers to another one whose content cannot be hashed, for example an array.
     """
     texts: dict[str, bytes] = {}
     if not _collect(value, texts):

@@ -21,9 +21,9 @@ class TimeLimitExceeded(BaseException):
 class TimeLimit:
     """Context manager that raises :class:`TimeLimitExceeded` in a block that exceeds a time limit.
 
-    It is reusable, and nested entries of the same object are one entry. It uses SIGALRM, so it has
-    no effect outside the main thread. A previous handler and timer of that signal are restored. A
-    call into C that never returns to Python is not interrupted.
+    It can be reused; an object that is entered again inside its own block is not started again. It
+    uses SIGALRM, so it has no effect outside the main thread. A previous handler and timer of that
+    signal are restored. A call into C that never returns to Python is not interrupted.
 
     Args:
         seconds: time limit of the block.
@@ -34,22 +34,22 @@ class TimeLimit:
         self.seconds, self.label = seconds, label
         self._handler: Any = None
         self._entered = self._left = 0.0
-        self._works = False
+        self._active = False
         self._depth = 0
 
     def __enter__(self) -> None:
         self._depth += 1
         if self._depth > 1:  # for example a network that calls itself
             return
-        self._works = threading.current_thread() is threading.main_thread()
-        if self._works:
+        self._active = threading.current_thread() is threading.main_thread()
+        if self._active:
             self._entered = time.monotonic()
-            self._handler = signal.signal(signal.SIGALRM, self._late)
+            self._handler = signal.signal(signal.SIGALRM, self._on_alarm)
             self._left, _ = signal.setitimer(signal.ITIMER_REAL, self.seconds)
             _running.append(self)
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self, error_type: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         self._depth = max(self._depth - 1, 0)
@@ -59,8 +59,8 @@ class TimeLimit:
     def end(self) -> None:
         """Deactivate the limit, regardless of how often it was entered."""
         self._depth = 0
-        if self._works:
-            self._works = False
+        if self._active:
+            self._active = False
             _running.remove(self)
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._handler)
@@ -68,7 +68,7 @@ class TimeLimit:
                 spent = time.monotonic() - self._entered
                 signal.setitimer(signal.ITIMER_REAL, max(self._left - spent, 1e-3))
 
-    def _late(self, number: int, frame: FrameType | None) -> None:
+    def _on_alarm(self, number: int, frame: FrameType | None) -> None:
         self.end()
         raise TimeLimitExceeded(f"{self.label} exceeded its time limit (seconds: {self.seconds:g})")
 

@@ -133,8 +133,8 @@ class TrainerResult:
 def train(task: TrainerCall) -> TrainerResult:
     """Call a trainer in this process.
 
-    It receives inputs and labels as positional arguments, its ``kwargs``, and those of the
-    following that it has parameters for: ``seeds`` (a :class:`~flexhpc.seeds.ProbeSeeds`),
+    It receives inputs and labels as positional arguments, its ``kwargs``, and each of the following
+    for which it has a parameter: ``seeds`` (a :class:`~flexhpc.seeds.ProbeSeeds`),
     ``seed`` (an integer below 2^31), ``n``, ``classes``, ``shape`` (of a sample), ``budget`` (a
     :class:`Budget`) and ``model`` (the untrained network). The global random states of Python,
     NumPy and torch are seeded before the call.
@@ -157,21 +157,21 @@ def train(task: TrainerCall) -> TrainerResult:
     }
     if task.make_model is not None and accepted_arguments(fit, {"model": None}):
         offered["model"] = task.make_model()
-    given = {**accepted_arguments(fit, offered), **trainer.kwargs}
+    arguments = {**accepted_arguments(fit, offered), **trainer.kwargs}
 
     def call() -> Any:
-        return fit(task.inputs, task.labels, **given)
+        return fit(task.inputs, task.labels, **arguments)
 
     return parse_result(trainer.key, call_user_code(trainer.key, call, task.seconds), task)
 
 
-def parse_result(name: str, given: Any, task: TrainerCall) -> TrainerResult:
+def parse_result(name: str, returned: Any, task: TrainerCall) -> TrainerResult:
     """Convert the return value of a trainer.
 
     Args:
         name: name of the trainer, for messages.
-        given: an array of one of three forms: bool (n,), which samples are fitted; integers (n,),
-            the predicted classes; or numbers (n, classes), scores of which the largest is the
+        returned: an array of one of three forms: bool (n,), which samples are fitted; integers
+            (n,), the predicted classes; or numbers (n, classes), scores of which the largest is the
             prediction. Or a mapping with such an array as ``right``, ``predicted`` or ``scores``;
             its other values are numbers or None.
         task: the arguments of the call.
@@ -179,16 +179,16 @@ def parse_result(name: str, given: Any, task: TrainerCall) -> TrainerResult:
     Raises:
         PointError: the value has none of these forms.
     """
-    if not isinstance(given, Mapping):
-        return TrainerResult(fitted=_to_fitted(name, "", given, task))
-    arrays = [key for key in ("right", "predicted", "scores") if key in given]
+    if not isinstance(returned, Mapping):
+        return TrainerResult(fitted=_to_fitted(name, "", returned, task))
+    arrays = [key for key in ("right", "predicted", "scores") if key in returned]
     if len(arrays) != 1:
         raise PointError(
             f"{name} returned a mapping without exactly one of right, predicted, scores"
         )
-    fitted = _to_fitted(name, arrays[0], given[arrays[0]], task)
+    fitted = _to_fitted(name, arrays[0], returned[arrays[0]], task)
     numbers: dict[str, float] = {}
-    for key, value in given.items():
+    for key, value in returned.items():
         if key in arrays or value is None:
             continue
         try:
@@ -207,9 +207,9 @@ def parse_result(name: str, given: Any, task: TrainerCall) -> TrainerResult:
     return TrainerResult(fitted=fitted, loss=loss, metrics=numbers, **counts)
 
 
-def _to_fitted(name: str, key: str, given: Any, task: TrainerCall) -> NDArray[np.bool_]:
+def _to_fitted(name: str, key: str, returned: Any, task: TrainerCall) -> NDArray[np.bool_]:
     """Return which samples are fitted, bool (n,), from the array that a trainer returned."""
-    array, n = to_array(name, given), len(task.labels)
+    array, n = to_array(name, returned), len(task.labels)
     expected = {"right": "b", "predicted": "iuf", "scores": "iuf"}.get(key, "biuf")
     if task.labels.ndim > 1 and array.dtype.kind != "b":
         raise PointError(f"{name}: for sequences, return which samples are fitted, as bool ({n},)")
@@ -235,7 +235,7 @@ def _seed_all(seed: int) -> None:
 
 
 def serve(connection: Connection) -> None:
-    """Run the tasks received through a connection until it is closed; send back the answers."""
+    """Run the calls received through a connection until it is closed; send back the results."""
     while True:
         try:
             task = connection.recv()

@@ -120,7 +120,7 @@ def test_what_a_trainer_may_answer(given: object, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (None, "returned a(n) NoneType, not an array"),
+        (None, "returned an object of NoneType, not an array"),
         ([True] * 4, "an array (4,), not (5,) for 5 samples"),
         (np.zeros((5, 3)), "an array (5, 3), not (5,)"),
         ([np.nan] * 5, "returned NaN"),
