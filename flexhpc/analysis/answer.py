@@ -42,8 +42,8 @@ def _ranges(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
         first = ends[xs[0]]
         ends[xs[0]] = f"{first} parameters" if layout.along == "size" else f"{layout.key} {first}"
         parts = [
-            f"{_range([s for s in curve if layout.x(s) == x])} at {where}"
-            for x, where in ends.items()
+            f"{_range([s for s in curve if layout.x(s) == x])} at {label}"
+            for x, label in ends.items()
         ]
         start = f"{name}: " if name else ""
         sentences.append(f"{start}EMC {', '.join(parts)}{_per_parameter(curve)}.")
@@ -89,10 +89,10 @@ def _extremes(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
         least, most = ordered[0], ordered[-1]
         plain = f"plain {name}" if name else "the plain point"
         names = [name_of(s, others) or plain for s in (most, least)]
-        start = f"{name}: most" if name else "Most"
+        start = f"{name}: largest" if name else "Largest"
         sentences.append(
-            f"{start} at {names[0]}, EMC {emc_text(most.estimate)}; least at {names[1]}, "
-            f"EMC {emc_text(least.estimate)}; {_certainty(ordered)}."
+            f"{start} EMC at {names[0]}: {emc_text(most.estimate)}; smallest at {names[1]}: "
+            f"{emc_text(least.estimate)}; {_certainty(ordered)}."
         )
     return sentences
 
@@ -105,11 +105,11 @@ def _certainty(ordered: Sequence[PointStatus]) -> str:
     """
     least, *between, most = ordered
     if not _above(most.estimate, least.estimate):
-        return "their intervals overlap, so these measurements do not decide which fits more"
+        return "their intervals overlap, so it is not decided which of them fits more"
     if not (count := sum(map(is_bound, between))):
         return "their intervals do not overlap"
-    others = "another, a bound," if count == 1 else f"{count} others, bounds,"
-    return f"their intervals do not overlap, but {others} may lie beyond"
+    others = "another EMC, a bound," if count == 1 else f"{count} other EMCs, which are bounds,"
+    return f"their intervals do not overlap, but {others} may be larger or smaller"
 
 
 def _emc(status: PointStatus) -> int:
@@ -141,13 +141,13 @@ def _limitations(statuses: Sequence[PointStatus]) -> list[str]:
     sentences = {
         f"{failed} of {total} points failed; Failed points lists the reasons.": failed,
         f"{unfinished} of {total} points are not finished yet.": unfinished,
-        f"{_points(bounds)} only a bound; the reasons are below the table.": bounds,
+        f"{_emcs(bounds)} only a bound; the reasons are below the table.": bounds,
         f"{unconverged:,} of the {len(verdicts):,} trainings that failed were still improving when "
-        "their budget ended: a larger one may raise these EMCs.": (
+        "their budget ended: a larger budget may raise these EMCs.": (
             unconverged > len(verdicts) / 2 and not gains
         ),
         f"In {edge} of {total} points {AT_EDGE}.": edge,
-        f"{_points(wide)} less certain than requested: the interval is wider.": wide,
+        f"{_emcs(wide)} less precise than requested: the interval exceeds the tolerance.": wide,
     }
     saturation = [_saturation(statuses)] if gains else []
     return [*(sentence for sentence, applies in sentences.items() if applies), *saturation]
@@ -165,11 +165,11 @@ def _saturation(statuses: Sequence[PointStatus]) -> str:
         return f"{raised}: all points are saturated."
     parts = {"saturated": "yes", "not saturated": "no", "not known": "unknown"}
     known = ", ".join(f"{counts[key]} {text}" for text, key in parts.items() if counts[key])
-    return f"{raised} (points: {known}). EMCs that are not saturated describe this budget."
+    return f"{raised} (points: {known}). EMCs that are not saturated hold for this budget only."
 
 
-def _points(count: int) -> str:
-    return "1 point is" if count == 1 else f"{count} points are"
+def _emcs(count: int) -> str:
+    return f"The EMC of {count} {'point' if count == 1 else 'points'} is"
 
 
 def _verdicts(effects: Sequence[Effect]) -> list[str]:

@@ -81,7 +81,7 @@ class Effect(MeanRatio):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What distinguishes it from the other comparisons of the same points."""
+        """Values that identify the comparison among those of the same points."""
         return self.by, self.value, self.baseline, *self.within.values()
 
     @property
@@ -98,7 +98,7 @@ class Effect(MeanRatio):
     def verdict_text(self) -> str:
         """The verdict in words; if there is none, the reason or the number of pairs needed.
 
-        A verdict that holds for this budget says so, and names smaller budgets with another one.
+        If the verdict may depend on the budget, the text adds "at this budget" and other verdicts.
         """
         if self.verdict != "not decided":
             others = [
@@ -113,8 +113,8 @@ class Effect(MeanRatio):
         if self.pairs == self.bounds:
             return "not decided: both are bounds"
         if self.more is None:
-            return f"not decided (more than {_MAX_PAIRS:,} pairs would)"
-        return f"not decided ({self.more} more {'pair' if self.more == 1 else 'pairs'} would)"
+            return f"not decided (needs more than {_MAX_PAIRS:,} pairs)"
+        return f"not decided (needs {self.more} more {'pair' if self.more == 1 else 'pairs'})"
 
     @property
     def ratio_text(self) -> str:
@@ -244,10 +244,13 @@ def effects_of(
     for status in statuses:
         value = pairing.value[id(status)]
         if value is not None and status.estimate is not None and status.record is not None:
-            known = likelihood_of(status) if factor == 1 else likelihood_at_budget(status, factor)
-            if known is None:
+            if factor == 1:
+                likelihood: Floats | None = likelihood_of(status)
+            else:
+                likelihood = likelihood_at_budget(status, factor)
+            if likelihood is None:
                 continue
-            likelihoods[id(status)] = known
+            likelihoods[id(status)] = likelihood
             units.setdefault(pairing.unit(status), {}).setdefault(value, status)
     measured = {value for unit in units.values() for value in unit}
     if baseline not in measured or len(measured) < 2:
@@ -319,14 +322,14 @@ class _Pairing:
         swept = list(dict.fromkeys(key for s in statuses for key in s.point.swept))
         if statuses and not self.names:
             listed = ", ".join(swept) or "none"
-            raise InputError(f"{compare.by}: no point has this key; swept are {listed}")
+            raise InputError(f"{compare.by}: no point has this key; swept keys: {listed}")
         self.baseline = _baseline(self.names, compare)
         self._within = grouping_keys(statuses, compare)
         for key in self._within:
             if key == compare.by:
                 raise InputError(f"{key}: cannot be both compared and in within")
             if all(s.point.value(key) is None for s in statuses):
-                raise InputError(f"{key}: no point has this key; swept are {', '.join(swept)}")
+                raise InputError(f"{key}: no point has this key; swept keys: {', '.join(swept)}")
         others = [key for key in swept if key not in (compare.by, *self._within)]
         texts = {key: {id(s): s.point.value(key) or "" for s in statuses} for key in others}
         self._texts = {key: values for key, values in texts.items() if self._varies(values)}
@@ -436,7 +439,7 @@ def with_verdicts(effects: Sequence[Effect]) -> list[Effect]:
     known = [index for index, effect in enumerate(effects) if effect.pairs > effect.bounds]
     differ = dict(zip(known, _holm([effects[i].error_probability for i in known]), strict=True))
     same = dict(zip(known, _holm([1 - effects[i].same for i in known]), strict=True))
-    with_verdicts = []
+    result = []
     for index, effect in enumerate(effects):
         verdict: Verdict = "not decided"
         if same.get(index):
@@ -444,13 +447,12 @@ def with_verdicts(effects: Sequence[Effect]) -> list[Effect]:
         elif differ.get(index):
             verdict = "larger" if effect.chance > 0.5 else "smaller"
         more = _more_pairs(effect, len(known)) if verdict == "not decided" else None
-        with_verdicts.append(replace(effect, verdict=verdict, more=more))
-    return with_verdicts
+        result.append(replace(effect, verdict=verdict, more=more))
+    return result
 
 
 def _holm(chances: Sequence[float]) -> list[bool]:
-    """Return which hypotheses are rejected at a family-wise error rate of ``WRONG / 2`` (Holm
-    1979)."""
+    """Return which hypotheses are rejected at the family-wise error rate ``WRONG / 2`` (Holm)."""
     order = np.argsort(chances, kind="stable")
     passed = [False] * len(chances)
     for rank, index in enumerate(order):

@@ -96,8 +96,8 @@ def _note(points: Sequence[PointStatus]) -> str:
     high = [chance for chance in chances if chance is not None and chance > _MIN_CHANCE]
     if high:
         note += (
-            f" A random subset of as many samples as the EMC holds such a conflict, which no "
-            f"network can fit, with a chance of up to {100 * max(high):.2g} % (above "
-            f"{100 * _MIN_CHANCE:g} % for {len(high)} of {len(points)} points)."
+            f" A random subset of as many samples as the EMC contains such a conflict with a "
+            f"probability of up to {100 * max(high):.2g} % (above {100 * _MIN_CHANCE:g} % for "
+            f"{len(high)} of {len(points)} points)."
         )
     return note

@@ -30,7 +30,7 @@ log(n / number of samples)."""
 _OPEN = 0.2
 """Fraction of the maximum likelihood above which an end is open."""
 _SILENT = 0.005
-"""Product of two likelihoods at an end above which their ratio is unknown."""
+"""Product of the likelihoods of two EMCs at an end above which their ratio is unknown."""
 SAME = 0.1
 """Two EMCs are the same if their ratio lies between 1 / 1.1 and 1.1."""
 _SCATTERS = np.array([0.0, 0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0])
@@ -114,8 +114,7 @@ def ratio_likelihood(above: Floats, below: Floats) -> Floats | None:
 
 
 def blur(likelihoods: Floats, deviation: float) -> Floats:
-    """Convert likelihoods of values to those of the mean around which they are normally
-    distributed.
+    """Convert likelihoods of normally distributed values to those of their mean.
 
     Args:
         likelihoods: likelihoods of the values, (..., cells).

@@ -14,7 +14,7 @@ REASONS = {
     "all fitted": "every probe on all available samples fitted",
     "limit reached": "probes failed, but the estimate reached the number of available samples",
     "none failed": "no probe failed, but none used all available samples",
-    "too few fitted": "some probes fitted, but at no n a majority",
+    "too few fitted": "some probes fitted, but there is no n at which a majority did",
     "none fitted": "no probe fitted",
 }
 """Reasons for censoring: short key -> full text. The first three apply to right-censored points,
@@ -129,8 +129,7 @@ def any_tuned(statuses: Sequence[PointStatus]) -> bool:
 
 
 def best_text(status: PointStatus) -> str:
-    """Format the best values of tuned keys and their probability of being the best: ``lr=0.031,
-    88%``.
+    """Format the best values of tuned keys and their probability, such as ``lr=0.031, 88%``.
 
     A value at an end of its range is marked: ``lr=0.3 (edge), 62%``. Empty if no key is tuned and
     before the first estimate.
@@ -167,8 +166,8 @@ def common_failures(statuses: Sequence[PointStatus]) -> tuple[Failures, list[Poi
     """Separate the points that are reported together from the other points.
 
     Returns:
-        The points that failed for a common reason before any probe finished, by reason, and the
-        other points in their order.
+        The points that failed for a common reason before any probe finished, by reason; and the
+        other points, in order.
     """
     by_message = failures_by_message([status for status in statuses if not status.probes])
     common = {text: points for text, points in by_message.items() if len(points) >= _MIN_GROUP}

@@ -1,4 +1,4 @@
-"""Report: one self-contained HTML page, including the figures, on one or several runs."""
+"""Report on one or several runs: a self-contained HTML page with the figures."""
 
 from __future__ import annotations
 

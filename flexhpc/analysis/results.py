@@ -1,5 +1,4 @@
-"""Results rows, one per point, as CSV, JSON or Parquet; EMC at training errors chosen after the
-run."""
+"""Results rows (one per point) as CSV, JSON or Parquet; EMC at other errors and budgets."""
 
 from __future__ import annotations
 
@@ -215,10 +214,10 @@ def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:
         None if there is no estimate, if the budget exceeds 4 times that of the point, or if the EMC
         at other budgets is unknown.
     """
-    estimate, record, own = status.estimate, status.record, budget_value(status)
-    if estimate is None or record is None or not 0 < budget <= MAX_FACTOR * own:
+    estimate, record, spec_budget = status.estimate, status.record, budget_value(status)
+    if estimate is None or record is None or not 0 < budget <= MAX_FACTOR * spec_budget:
         return None
-    if budget == own:
+    if budget == spec_budget:
         return EmcInterval(
             emc=estimate.emc, emc_lo=estimate.emc_lo, emc_hi=estimate.emc_hi,
             censored=estimate.censored,
@@ -226,7 +225,7 @@ def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:
     curve = budget_curve(status.history, record.header.n_limit)
     if curve is None:
         return None
-    return curve.emc(estimand_level(estimate.estimand), budget / own)
+    return curve.emc(estimand_level(estimate.estimand), budget / spec_budget)
 
 
 def with_budget_estimates(
@@ -236,8 +235,8 @@ def with_budget_estimates(
     extended = []
     for status in statuses:
         if status.estimate is not None:
-            at = {f"{budget:g}": emc_at_budget(status, budget) for budget in sorted(budgets)}
-            by_budget = {name: value for name, value in at.items() if value is not None}
+            emcs = {f"{budget:g}": emc_at_budget(status, budget) for budget in sorted(budgets)}
+            by_budget = {name: emc for name, emc in emcs.items() if emc is not None}
             status = replace(status, estimate=replace(status.estimate, by_budget=by_budget))
         extended.append(status)
     return extended

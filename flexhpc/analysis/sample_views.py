@@ -66,9 +66,9 @@ class SampleView:
 def view_of(scores: SampleScores) -> SampleView | None:
     """Return the view of samples; None if the data are not images or not available on this machine.
 
-    Downloads nothing and calls no user code. Also None if no sample was missed, or if the training
-    set does not have as many samples as the scores, is not stored as uint8, or is larger than
-    ``_MOST_BYTES``.
+    Download nothing and call no user code. Return None as well if no sample was missed, or if the
+    training set does not have as many samples as the scores, is not stored as uint8, or is larger
+    than ``_MOST_BYTES``.
     """
     point = scores.point
     if point is None or not isinstance(point.data, Images) or not scores.missed.any():

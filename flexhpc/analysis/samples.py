@@ -117,13 +117,13 @@ class SampleScores:
             if masks.outside[row].any():
                 self.unseen += unpack(masks.outside[row], self.n_total)
                 self.unseen_right += unpack(masks.outside_fit[row], self.n_total)
-            times = masks.forgotten[int(row)] if row < len(masks.forgotten) else None
-            if times is not None:
-                learnt = times >= 0
+            events = masks.forgotten[int(row)] if row < len(masks.forgotten) else None
+            if events is not None:
+                learnt = events >= 0
                 self.watched += drawn
                 self.never_right[drawn] += ~learnt
-                self.forgotten[drawn] += np.maximum(times, 0)
-                mean = float(times[learnt].mean()) if learnt.any() else 0.0
+                self.forgotten[drawn] += np.maximum(events, 0)
+                mean = float(events[learnt].mean()) if learnt.any() else 0.0
                 self.forgotten_expected[drawn] += mean * learnt
 
     @property

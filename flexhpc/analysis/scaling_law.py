@@ -68,8 +68,8 @@ class PowerLaw:
     def parameters_for(self, n: float) -> tuple[float, float, float] | None:
         """Return the lower end, median and upper end of the parameters needed for an EMC of n.
 
-        An extrapolation outside of the measured sizes. None if the interval of the exponent is open
-        or includes values at or below 0.
+        Outside of the measured sizes this is an extrapolation. None if the interval of the exponent
+        is open or includes values at or below 0.
         """
         if self.low is None or self.high is None or self.low <= 0:
             return None
@@ -129,9 +129,9 @@ def _law(name: Mapping[str, str], points: Sequence[PointStatus], level: float) -
     steps = np.gradient(_SCATTERS)
     logs = []
     for scatter, step in zip(_SCATTERS, steps, strict=True):
-        known = np.log(blur(likelihoods, scatter))
+        log_likelihoods = np.log(blur(likelihoods, scatter))
         log = np.zeros((_HEIGHTS, len(_SLOPES)))
-        for log_params, likelihood in zip(x, known, strict=True):
+        for log_params, likelihood in zip(x, log_likelihoods, strict=True):
             predicted = heights[:, None] + _SLOPES * (log_params - centre)
             cells = np.clip((predicted - LOG_EMC[0]) / STEP, 0, len(LOG_EMC) - 1)
             log += likelihood[cells.round().astype(int)]
@@ -141,7 +141,7 @@ def _law(name: Mapping[str, str], points: Sequence[PointStatus], level: float) -
     slopes = joint.sum(axis=(0, 1))
     bounds = sum(map(is_bound, points))
     open_below, open_above = is_open(slopes / slopes.max())
-    if bounds == len(points):  # bounds alone determine no slope
+    if bounds == len(points):  # bounds alone do not determine a slope
         open_below = open_above = True
     ends = np.interp(
         [(1 - level) / 2, 0.5, (1 + level) / 2],

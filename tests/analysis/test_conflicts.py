@@ -100,7 +100,7 @@ def test_results_state_the_chance_at_the_emc(tmp_path: Path) -> None:
     assert row_of(left)["conflict_chance"] is None
     (note,) = conflict_notes([known, known])
     assert "20 groups of identical inputs" in note
-    assert f"with a chance of up to {100 * row['conflict_chance']:.2g} %" in note
+    assert f"probability of up to {100 * row['conflict_chance']:.2g} %" in note
     assert "for 2 of 2 points" in note
 
 

@@ -64,8 +64,8 @@ def test_words_that_others_use_as_well_are_named(tmp_path: Path) -> None:
     assert "original, merge random, classes 2" in rows
     assert "original, class_map [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]" in rows
     said = answer(some)
-    assert said[0].startswith("original: most at merge random, classes 2, EMC ")
-    assert "least at plain original, EMC " in said[0]
+    assert said[0].startswith("original: largest EMC at merge random, classes 2: ")
+    assert "smallest at plain original: " in said[0]
 
 
 def test_points_that_failed_are_no_points_to_come(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_names_are_rows_by_group_and_size_and_seeds_share_one(tmp_path: Path) ->
     place = spec["layer"][0]["encoding"]["y"]
     assert place["sort"] == ["tanh", "relu"]
     (said, *_) = answer(some)
-    assert said.startswith("Most at random, tanh, seed")
+    assert said.startswith("Largest EMC at random, tanh, seed")
     assert "do not overlap" in said or "overlap, so" in said
 
 

@@ -96,10 +96,10 @@ def _size_text(status: PointStatus, layout: Layout) -> str:
 
 def _line(key: tuple[str, str, str, int], points: Sequence[PointStatus]) -> list[dict[str, Any]]:
     """Return the rows of one line: the medians over the seeds of EMC and of its interval."""
-    facet, series, size, own = key
+    facet, series, size, spec_budget = key
     rows = []
     for factor in FACTORS:
-        budget = factor * own
+        budget = factor * spec_budget
         known = [e for s in points if (e := emc_at_budget(s, budget)) and _is_bounded(e)]
         if budget < 1 or len(known) < len(points):
             continue

@@ -144,7 +144,7 @@ class ReportFigure:
 
 
 def start_renderer() -> None:
-    """Render an empty chart: the first one takes as long as ten further ones."""
+    """Render an empty chart, because the first chart takes as long as ten later ones."""
     Chart(chart([], width=1, height=1)).svg()
 
 
@@ -204,14 +204,14 @@ def spread_labels(
     Returns:
         The moved values by name.
     """
-    least = _LABEL_HEIGHT * math.log(domain[1] / domain[0]) / height
+    min_distance = _LABEL_HEIGHT * math.log(domain[1] / domain[0]) / height
     names = sorted(values, key=values.__getitem__)
     logs = [math.log(values[name]) for name in names]
     for _ in range(200):
-        close = [i for i in range(len(logs) - 1) if logs[i + 1] - logs[i] < least * 0.999]
+        close = [i for i in range(len(logs) - 1) if logs[i + 1] - logs[i] < min_distance * 0.999]
         if not close:
             break
         for i in close:
-            push = (least - (logs[i + 1] - logs[i])) / 2
+            push = (min_distance - (logs[i + 1] - logs[i])) / 2
             logs[i], logs[i + 1] = logs[i] - push, logs[i + 1] + push
     return {name: math.exp(log) for name, log in zip(names, logs, strict=True)}

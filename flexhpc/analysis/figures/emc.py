@@ -155,11 +155,11 @@ def _curves(
                 for facet in facets for end in diagonal
             ]  # fmt: skip
     title = "parameters" if layout.along == "size" else layout.key
-    kind = {"type": "log"} if logarithmic else {"type": "linear", "zero": False}
+    scale_type = {"type": "log"} if logarithmic else {"type": "linear", "zero": False}
     x = {
         "field": "x", "type": "quantitative",
         "axis": log_axis(title, x_domain) if logarithmic else {"title": title},
-        "scale": {"domain": x_domain, "nice": False, **kind},
+        "scale": {"domain": x_domain, "nice": False, **scale_type},
     }  # fmt: skip
     y = {**_value(y_domain, per_parameter=per_parameter), "field": "y"}
     colour = _colour(series)

@@ -130,7 +130,7 @@ def independent_keys(statuses: Sequence[PointStatus], keys: Sequence[str]) -> li
     texts = {key: [plain_text(_value(s, key)) for s in statuses] for key in keys}
     known = {key: [_value(s, key) is not None for s in statuses] for key in keys}
 
-    def priority(key: str) -> tuple[bool, ...]:  # of two equivalent keys, the larger one is kept
+    def priority(key: str) -> tuple[bool, ...]:  # the key with the larger priority is kept
         return key in _preferred(keys), _last_part(key) in SIZES, key.startswith("data.")
 
     kept = list(keys)
@@ -157,8 +157,7 @@ def _split(
     kinds: Sequence[str],
     statuses: Sequence[PointStatus],
 ) -> Layout:
-    """Return a layout with data keys as facets and other keys as colours; rows if they are too
-    many."""
+    """Return a layout with data keys as facets and other keys as colours, or rows if too many."""
     facets = tuple(k for k in kinds if k.startswith("data.")) if len(kinds) > 1 else ()
     if len(facets) == len(kinds):
         facets = facets[:-1]
