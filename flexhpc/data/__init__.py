@@ -1,5 +1,4 @@
-"""Data sources, labels, inputs, conflicts and subsets. Imports torch only for torchvision's
-download."""
+"""Data sources, labels, inputs, conflicts and subsets. Imports torch only to download data sets."""
 
 from flexhpc.data.labelling import draw_subset
 from flexhpc.data.load import Samples, TestSet, load_samples, load_test

@@ -33,7 +33,7 @@ def open_arrays(data: Arrays) -> Source:
         raise PointError(f"data.path: file not found ({data.path})")
     if path.suffix == ".npy":
         if data.target is None:
-            raise PointError("data.target: is required with a .npy file; name that of the labels")
+            raise PointError("data.target: is required with a .npy file; give that of the labels")
         if (data.test_column is None) != (data.test_target is None):
             raise PointError("data.test_column, data.test_target: give both or neither")
         names = [path.name, data.target, data.test_column, data.test_target]
@@ -46,8 +46,8 @@ def open_arrays(data: Arrays) -> Source:
             _read_member(archive, path, "column", data.column, _INPUTS),
             _read_member(archive, path, "target", data.target, _TARGETS),
         ]
-        tests = {*_TEST_INPUTS} & {*archive.files} and {*_TEST_TARGETS} & {*archive.files}
-        if tests or data.test_column or data.test_target:
+        has_tests = {*_TEST_INPUTS} & {*archive.files} and {*_TEST_TARGETS} & {*archive.files}
+        if has_tests or data.test_column or data.test_target:
             arrays += [
                 _read_member(archive, path, "test_column", data.test_column, _TEST_INPUTS),
                 _read_member(archive, path, "test_target", data.test_target, _TEST_TARGETS),
@@ -62,9 +62,9 @@ def _memory_map(path: Path) -> Any:
 
 
 def _read_member(
-    archive: Any, path: Path, key: str, name: str | None, usual: tuple[str, ...]
+    archive: Any, path: Path, key: str, name: str | None, defaults: tuple[str, ...]
 ) -> Array:
-    names = (name,) if name else usual
+    names = (name,) if name else defaults
     name = next((name for name in names if name in archive.files), None)
     if name is None:
         raise PointError(
@@ -96,7 +96,7 @@ def array_source(name: str, arrays: list[Any] | tuple[Any, ...]) -> Source:
         else None
     )
     if test is not None and test.shape != train.shape:
-        raise PointError(f"{name}: samples are {train.shape}, those of the test set {test.shape}")
+        raise PointError(f"{name}: test samples are {test.shape}, not {train.shape}")
     return Source(
         name=name,
         classes=len(order),

@@ -44,21 +44,21 @@ def open_cifar5m(source: str, root: str | None) -> Source:
 
 
 def _parts(source: str, root: str | None) -> list[Path]:
-    places = search_folders(source, root)
-    for place in [folder / inner for folder in places for inner in ("", "cifar5m")]:
+    roots = search_folders(source, root)
+    for folder in [path / inner for path in roots for inner in ("", "cifar5m")]:
         parts = {
-            int(match[1]): path for path in place.glob("*") if (match := _NUMBER.search(path.name))
+            int(match[1]): path for path in folder.glob("*") if (match := _NUMBER.search(path.name))
         }
         for number in range(min(parts, default=0), max(parts, default=0)):
             if number not in parts:
-                raise PointError(f"{place}: part {number} of CIFAR-5m is missing; add it")
+                raise PointError(f"{folder}: part {number} of CIFAR-5m is missing; add it")
         if parts:
             return [parts[number] for number in sorted(parts)]
-    raise not_found(source, places, "cifar5m_part0.npz")
+    raise not_found(source, roots, "cifar5m_part0.npz")
 
 
 def _labels(path: Path) -> Ints:
-    """Return the labels of a part; its images are checked by their header."""
+    """Return the labels of a part; of its images, only the header is checked."""
     with convert_read_errors(path, _KIND), open_regular(path) as file, NpzFile(file) as arrays:
         assert arrays.zip is not None
         check_memory(path, arrays.zip, "Y")

@@ -37,11 +37,11 @@ def encode_labels(name: str, labels: Any, order: Array | None = None) -> tuple[I
     if order is None:
         order, codes = np.unique(array, return_inverse=True)
         return codes.astype(np.int64), order
-    places = np.minimum(np.searchsorted(order, array), len(order) - 1)
-    unknown = array[order[places] != array]
+    codes = np.minimum(np.searchsorted(order, array), len(order) - 1)
+    unknown = array[order[codes] != array]
     if len(unknown):
         raise PointError(f"{name}: test label {unknown[0]!s} does not occur in the training set")
-    return places.astype(np.int64), order
+    return codes.astype(np.int64), order
 
 
 def class_names_of(order: Array) -> list[str] | None:
@@ -66,7 +66,7 @@ def _to_plain_array(name: str, array: Array) -> Array:
     _check_missing(name, [label is None or label != label for label in array])
     texts = [isinstance(label, (str, bytes)) for label in array]
     if any(texts) and not all(texts):
-        raise PointError(f"{name}: labels are text and numbers; use only one of them")
+        raise PointError(f"{name}: labels mix text and numbers; use only one of them")
     try:
         return np.array(array.tolist(), dtype=None if all(texts) else np.float64)
     except OverflowError:

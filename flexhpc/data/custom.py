@@ -48,8 +48,8 @@ def arrays_of(name: str, samples: Any) -> list[Array]:
         samples = _indexed(name, samples)
     if not isinstance(samples, (tuple, list)) or len(samples) not in (2, 4):
         raise PointError(
-            f"{name} returned a {type(samples).__name__}, not (inputs, labels) or (inputs, labels, "
-            "test inputs, test labels), nor a data set that is indexed"
+            f"{name} returned a {type(samples).__name__}, not (inputs, labels), (inputs, labels, "
+            "test inputs, test labels) or a map-style data set"
         )
     return [(_inputs, to_array)[i % 2](name, column) for i, column in enumerate(samples)]
 
@@ -90,6 +90,6 @@ def _inputs(name: str, column: Any) -> Array:
         arrays = [to_array(name, row) for row in rows]
         for i, array in enumerate(arrays):
             if array.shape != arrays[0].shape:
-                raise PointError(f"{name}: sample {i} is {array.shape}, sample 0 {arrays[0].shape}")
+                raise PointError(f"{name}: sample {i} is {array.shape}, not {arrays[0].shape}")
         return np.stack(arrays)
     return to_array(name, column)

@@ -62,18 +62,17 @@ class Part:
         )
 
     def gather(self) -> Array:
-        """Return all samples as one array ``(n, *shape)``, without a copy if they are a single
-        block."""
+        """Return all samples as one array ``(n, *shape)``; a single block is not copied."""
         blocks = self.blocks()
         first = next(blocks)
         if len(first) == len(self.labels):
             return first
         joined = np.empty((len(self.labels), *self.shape), self.dtype)
         joined[: len(first)] = first
-        at = len(first)
+        filled = len(first)
         for block in blocks:
-            joined[at : at + len(block)] = block
-            at += len(block)
+            joined[filled : filled + len(block)] = block
+            filled += len(block)
         return joined
 
 
@@ -156,5 +155,5 @@ def rows_per_block(shape: tuple[int, ...]) -> int:
 def in_blocks(inputs: Array) -> Iterator[Array]:
     """Yield consecutive rows of an array, :func:`rows_per_block` at a time."""
     step = rows_per_block(inputs.shape[1:])
-    for at in range(0, len(inputs), step):
-        yield inputs[at : at + step]
+    for start in range(0, len(inputs), step):
+        yield inputs[start : start + step]

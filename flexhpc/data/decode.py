@@ -25,7 +25,7 @@ from flexhpc.errors import PointError
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 _AT_ONCE = 64
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that PIL may detect, whatever the file name: for some others it would start programs."""
+"""Formats that PIL may detect, for any file name; for some others PIL would start programs."""
 
 NamedImage = tuple[str, Any]
 """Name of an image for messages, and its path, its bytes, or a PIL image."""

@@ -78,18 +78,18 @@ class Encoding:
                 f"{_MOST_NUMBERS:,} numbers; remove columns with data.drop"
             )
         encoded = np.zeros((len(frame), width), dtype=np.float32)
-        at = 0
+        start = 0
         for column in self.columns:
             series = frame[column.name]
             if column.categories is None:
-                encoded[:, at] = _to_float64(series, path) - column.offset
+                encoded[:, start] = _to_float64(series, path) - column.offset
             else:
                 codes = pd.Index(column.categories).get_indexer(pd.Index(series))
                 rows = np.flatnonzero((codes >= 0) & series.notna().to_numpy())
-                encoded[rows, at + codes[rows]] = 1
-            at += column.width
+                encoded[rows, start + codes[rows]] = 1
+            start += column.width
             if column.marked:
-                encoded[:, at - 1] = series.isna()
+                encoded[:, start - 1] = series.isna()
         encoded += np.float32(0)  # one bit pattern for zero, and one for missing values
         encoded[np.isnan(encoded)] = np.nan
         return encoded
@@ -144,13 +144,13 @@ def _check_not_numbers(series: pd.Series[Any], path: Path) -> None:
         numbers = pd.to_numeric(cells, errors="coerce")
     except OverflowError:
         raise _too_large(series, path) from None
-    bad = numbers.isna()
-    if 0 < bad.sum() <= _FEW * len(cells) and numbers.nunique() > _MANY:
-        row = int(np.flatnonzero(series.notna())[np.flatnonzero(bad)[0]])
+    not_numbers = numbers.isna()
+    if 0 < not_numbers.sum() <= _FEW * len(cells) and numbers.nunique() > _MANY:
+        row = int(np.flatnonzero(series.notna())[np.flatnonzero(not_numbers)[0]])
         raise PointError(
-            f"{path}: column {series.name} has numbers except in {int(bad.sum())} cells "
-            f"({cells[bad].iloc[0]!r} in row {row + 1}); correct them, or name the column in "
-            "data.categorical or data.drop"
+            f"{path}: column {series.name} has numbers except in {int(not_numbers.sum())} cells "
+            f"({cells[not_numbers].iloc[0]!r} in row {row + 1}); correct them, or name the column "
+            "in data.categorical or data.drop"
         )
 
 
@@ -175,8 +175,8 @@ def _offset(values: Array) -> float:
     """Return an offset after which float32 distinguishes the numbers, as is needed for dates.
 
     The offset is 0 if float32 distinguishes all numbers anyway, or if subtraction separates less
-    than half of those that coincide: then the numbers have too many digits, and are not too far
-    from 0.
+    than half of those that coincide: then the numbers have too many digits for float32, and an
+    offset does not help.
     """
     distinct = np.unique(values[~np.isnan(values)])
     lost = len(distinct) - len(np.unique(distinct.astype(np.float32)))

@@ -56,8 +56,8 @@ def open_hugging_face(data: HuggingFace) -> Source:
     )
     if names := getattr(train.features[data.target], "names", None):
         order = np.unique(images.labels).tolist()
-        known = [str(names[i]) if 0 <= i < len(names) else str(i) for i in order]
-        return replace(source, class_names=known)
+        class_names = [str(names[i]) if 0 <= i < len(names) else str(i) for i in order]
+        return replace(source, class_names=class_names)
     return source
 
 
@@ -74,8 +74,7 @@ def _splits(loaded: Any, data: HuggingFace, path: Path) -> tuple[Any, Any]:
 
 
 def _check(split: Any, data: HuggingFace, path: Path) -> None:
-    """Check that the columns exist, and that Arrow's offsets, which the library follows, are
-    valid."""
+    """Check that the columns exist, and that Arrow's offsets are valid, which reads rely on."""
     for key, column in (("column", data.column), ("target", data.target)):
         if column not in split.column_names:
             columns = ", ".join(split.column_names)

@@ -50,8 +50,9 @@ def _resize_all(images: Array, side: int | None) -> Array:
     last = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
     if last.shape[3] == 1:
         last = last[..., 0]
-    done = np.stack([np.asarray(resize_and_crop(Image.fromarray(image), side)) for image in last])
-    return done[:, None] if done.ndim == 3 else done.transpose(0, 3, 1, 2)
+    resized = [np.asarray(resize_and_crop(Image.fromarray(image), side)) for image in last]
+    stacked = np.stack(resized)
+    return stacked[:, None] if stacked.ndim == 3 else stacked.transpose(0, 3, 1, 2)
 
 
 def _convert_colour(images: Array, channels: int) -> Array:

@@ -65,18 +65,17 @@ class Inputs:
         return flat.reshape(values.shape)
 
     def bytes_of(self, ids: Ints) -> tuple[Array, Array, Array] | None:
-        """Return the bytes of images, and the mean and deviation with which :meth:`of`
-        standardises.
+        """Return the bytes of images, and the mean and deviation that :meth:`of` uses.
 
-        Returns uint8 (len(ids), ...) and two float32 arrays; None if :meth:`of` does more than
-        standardise bytes.
+        Returns:
+            uint8 (len(ids), ...) and two float32 arrays; None if :meth:`of` does more than
+            standardise bytes.
         """
         if self.kind != "original" or self.rows.dtype != np.uint8:
             return None
         return self.rows[ids], self.mean, self.deviation
 
     def _rng(self, identity: np.int64) -> np.random.Generator:
-        """Return an independent random stream per sample; Philox is counter-based, so this is
-        cheap."""
+        """Return the random stream of a sample; cheap, because Philox is counter-based."""
         key = np.array([self.seed, identity], dtype=np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, self.part]))

@@ -38,7 +38,7 @@ def merge_map(data: Data, classes: int, coarse: Ints | None, seed: int) -> Ints 
         if data.classes > classes:
             raise PointError(
                 f"data.classes: {data.classes} is more than the {classes} classes of the data set, "
-                "and merging makes fewer"
+                "and merging cannot add classes"
             )
         merged = np.empty(classes, dtype=np.int64)
         order = np.random.default_rng(derive(seed, "labels", _MERGE)).permutation(classes)
@@ -89,8 +89,8 @@ def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[I
         count = round(data.corruption * len(train))
         if not count:
             raise PointError(
-                f"data.corruption: {data.corruption:g} of {len(train)} training samples are 0, so "
-                f"none is corrupted; give at least {1 / len(train):.2g}"
+                f"data.corruption: {data.corruption:g} of {len(train)} training samples rounds to "
+                f"0; give at least {1 / len(train):.2g}"
             )
         wrong = train[rng.permutation(len(train))[:count]]
         labels = labels.copy()
@@ -145,8 +145,7 @@ def conflict_groups(
 
 
 def _label_counts(summary: Summary, labels: Ints, pool: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-    """Return the ids and groups of the twins in a pool, the sorted pairs (group, label), and the
-    number of samples of each."""
+    """Count the twins in a pool: ids, groups, sorted (group, label) pairs, samples per pair."""
     inside = np.isin(summary.twins, pool, assume_unique=True)
     ids, group = summary.twins[inside], summary.groups[inside]
     pairs, counts = np.unique(np.stack([group, labels[ids]]), axis=1, return_counts=True)
@@ -162,8 +161,8 @@ def held_out_ids(count: int, fraction: float) -> Ints:
     size = round(count * fraction)
     if fraction > 0 and not 0 < size < count:
         raise PointError(
-            f"data.test_fraction: {fraction:g} of {count} samples are {size}, which leaves nothing "
-            "to test or to train on"
+            f"data.test_fraction: {fraction:g} of {count} samples rounds to {size}, which leaves "
+            "no test or no training samples"
         )
     order = np.random.default_rng(_HELD_OUT_SEED).permutation(count) if size else np.empty(0)
     return np.sort(order[:size]).astype(np.int64)

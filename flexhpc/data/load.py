@@ -110,8 +110,7 @@ class TestSet:
         return len(self.labels)
 
     def standardised(self, ids: Ints) -> Array:
-        """Return the standardised inputs of test samples (ids 0 to m - 1), float32 (len(ids),
-        ...)."""
+        """Return the standardised inputs of test samples 0 to m - 1, float32 (len(ids), ...)."""
         return self.inputs.of(self.rows[ids])
 
 

@@ -81,11 +81,11 @@ def find_or_download(
 @contextlib.contextmanager
 def no_downloads() -> Iterator[None]:
     """Disable downloads in the body: data sets that are not on this machine are missing."""
-    before = _downloads.set(False)
+    token = _downloads.set(False)
     try:
         yield
     finally:
-        _downloads.reset(before)
+        _downloads.reset(token)
 
 
 def find_files(

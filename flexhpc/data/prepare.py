@@ -76,20 +76,18 @@ def _refuse_to_overwrite(out: Path, reading: dict[str, Any] | None) -> None:
     if not out.exists():
         return
     if not is_packed(out):
-        raise PointError(
-            f"{out}: exists, and is not a file of `flexhpc data prepare`; choose another --out"
-        )
+        raise PointError(f"{out}: already exists and is not a packed file; choose another --out")
     try:
         existing = open_packed(out).reading
     except PointError:
         return
     if reading is not None and existing != reading:
         settings = ", ".join(f"{key}: {value}" for key, value in existing.items())
-        raise PointError(f"{out}: exists, packed with {settings}; give --out")
+        raise PointError(f"{out}: already exists, packed with {settings}; choose another --out")
 
 
 def _keys(source: str) -> list[str]:
-    """Return the keys that determine what is packed, of one source or, if it is unknown, of all."""
+    """Return the keys that determine what is packed, of a source or, if it is unknown, of all."""
     known = variants("data")
     classes = [known[source]] if source in known else known.values()
     keys = {

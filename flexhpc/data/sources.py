@@ -21,8 +21,7 @@ from flexhpc.errors import PointError
 
 
 def reading_values(data: Data) -> dict[str, Any]:
-    """Return the keys of a section that determine which values are read, except those that are
-    None."""
+    """Return the keys of a section that determine which values are read, without None values."""
     keys = {key: getattr(data, key) for key in data.reading_keys()}
     return {key: value for key, value in keys.items() if value is not None}
 
@@ -54,8 +53,7 @@ def open_image_set(data: ImageSet) -> Source:
 
 
 def _open_packed(data: Data) -> Source | None:
-    """Open the packed file at the location of the section, or a matching one in the folders to
-    search."""
+    """Open a packed file: the one at the location of the section, or a matching one found."""
     if data.seeded:
         return None
     if data.location is not None and is_packed(path := Path(data.location).expanduser()):

@@ -76,10 +76,10 @@ def moments(blocks: Blocks, keep: Mask | None = None) -> tuple[Array, Array]:
     """
 
     def kept() -> Iterator[Array]:
-        at = 0
+        start = 0
         for block in blocks():
-            chosen = block if keep is None else block[keep[at : at + len(block)]]
-            at += len(block)
+            chosen = block if keep is None else block[keep[start : start + len(block)]]
+            start += len(block)
             if len(chosen):
                 yield chosen
 
@@ -92,12 +92,12 @@ def moments_of_pixels(blocks: Blocks, keep: Mask) -> tuple[Array, Array]:
 
     Both float32 (channels, height, width); the deviation of a constant pixel is 0.
     """
-    at, count = 0, int(keep.sum())
+    start, count = 0, int(keep.sum())
     total: Array = np.zeros(1)
     squares: Array = np.zeros(1)
     for block in blocks():
-        chosen = block[keep[at : at + len(block)]].astype(np.float64)
-        at += len(block)
+        chosen = block[keep[start : start + len(block)]].astype(np.float64)
+        start += len(block)
         total, squares = total + chosen.sum(axis=0), squares + (chosen**2).sum(axis=0)
     mean = total / count
     spread = np.sqrt(np.maximum(squares / count - mean**2, 0))

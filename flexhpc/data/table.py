@@ -96,9 +96,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
     }
     padded = {name: text for name, text in texts.items() if not text.equals(frame[name])}
     if padded:
-        again = parse_csv(io.StringIO(pd.DataFrame(padded).to_csv(index=False)))
-        for name, column in zip(padded, again.columns, strict=True):
-            frame[name] = again[column]
+        parsed = parse_csv(io.StringIO(pd.DataFrame(padded).to_csv(index=False)))
+        for name, column in zip(padded, parsed.columns, strict=True):
+            frame[name] = parsed[column]
     return frame
 
 
@@ -108,13 +108,13 @@ def _classes(target: pd.Series[Any], path: Path) -> tuple[Ints, int]:
         raise PointError(
             f"{path}: the target {target.name} is missing in {missing} of {len(target)} rows"
         )
-    where = f"data.target: {target.name} of {path}"
+    label = f"data.target: {target.name} of {path}"
     values = target.to_numpy()
     if values.dtype.kind == "f" and np.any(values != np.round(values)):
-        raise PointError(f"{where} has fractions and cannot be a class; bin it first")
+        raise PointError(f"{label} has fractions and cannot be a class; bin it first")
     if (kind := inferred_type(target)) in ("mixed", "mixed-integer"):
-        raise PointError(f"{where} has values of type {kind}; use only numbers or only text")
+        raise PointError(f"{label} has values of type {kind}; use only numbers or only text")
     names, labels = np.unique(values, return_inverse=True)
     if len(names) < 2:
-        raise PointError(f"{where} has {len(names)} classes; at least 2 are needed")
+        raise PointError(f"{label} has {len(names)} classes; at least 2 are needed")
     return labels.astype(np.int64), len(names)

@@ -77,7 +77,7 @@ def _open_covtype(root: str | None) -> Source:
         )
     classes = np.arange(1, _COVTYPE_CLASSES + 1)
     if not len(labels) or not np.isin(labels, classes).all() or not np.isfinite(inputs).all():
-        raise PointError(f"{path}: labels must be 1 to {_COVTYPE_CLASSES}, and no value missing")
+        raise PointError(f"{path}: labels must be 1 to {_COVTYPE_CLASSES}, without missing values")
     return Source(
         name=f"covtype {path}",
         classes=_COVTYPE_CLASSES,
@@ -90,7 +90,7 @@ def _open_covtype(root: str | None) -> Source:
 def _covtype_cache(path: Path) -> tuple[Array, Array]:
     """Read the cache of scikit-learn's fetch_covtype: float64 (n, 54) and int32 (n,)."""
     content = _joblib_content(path)
-    # Before the values is a pickle of their type and shape, which is shorter than a row.
+    # The values follow a pickle of their type and shape, which is shorter than a row.
     count = (len(content) - 1) // (8 * _COVTYPE_FEATURES)
     inputs = _joblib_array(path, content, np.dtype("<f8"), (count, _COVTYPE_FEATURES))
     targets = path.with_name(path.name.replace("samples", "targets"))
@@ -118,7 +118,7 @@ def _joblib_array(
         described = content[: max(start, 0)]
         encoded = pickle.dumps(shape, protocol=2)[2:-3]  # without protocol, memo and end
         if encoded not in described or dtype.str[1:].encode() not in described:
-            raise ValueError("another type or shape, or cut short")
+            raise ValueError("another type or shape, or truncated")
         return np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape)
 
 
@@ -144,8 +144,7 @@ def _open_adult(root: str | None) -> Source:
 
 
 def _read_adult(path: Path) -> tuple[pd.DataFrame, Array]:
-    """Read adult.data or adult.test, with or without a header; lines that start with `|` are
-    skipped."""
+    """Read adult.data or adult.test, with or without a header; skip lines that start with `|`."""
     frame = _read_csv(path, header="detect", dtype=str, comment="|")
     if frame.shape[1] != _ADULT_COLUMNS:
         raise PointError(f"{path}: has {frame.shape[1]} columns; adult has {_ADULT_COLUMNS}")

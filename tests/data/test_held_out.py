@@ -168,5 +168,5 @@ def test_without_a_test_set_the_error_says_what_to_give(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fraction", [1e-5, 0.9999])
 def test_a_fraction_that_leaves_nothing(fraction: float) -> None:
-    with pytest.raises(PointError, match=r"data\.test_fraction: .* leaves nothing"):
+    with pytest.raises(PointError, match=r"data\.test_fraction: .* leaves no test"):
         load_samples(digits(test_fraction=fraction), 0)

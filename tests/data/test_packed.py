@@ -357,10 +357,10 @@ def test_a_file_of_the_user_is_never_overwritten(tmp_path: Path, sources: dict) 
     keys = sources["mnist"]
     mine = tmp_path / "mine.csv"
     mine.write_text("a,b\n")
-    with pytest.raises(PointError, match=r"mine\.csv: exists, and is not a file of"):
+    with pytest.raises(PointError, match=r"mine\.csv: already exists and is not a packed file"):
         prepare("mnist", keys, (), mine, quiet)
     assert mine.read_text() == "a,b\n"
-    with pytest.raises(PointError, match="exists, and is not a file of"):
+    with pytest.raises(PointError, match="already exists and is not a packed file"):
         prepare("mnist", keys, (), tmp_path, quiet)
     for inside in ("mine.csv/x.packed", "mine.csv/y/x.packed", "n" * 300):
         with pytest.raises(PointError, match=r"cannot be written \(.*choose another") as caught:
@@ -374,7 +374,7 @@ def test_by_default_only_a_file_of_the_same_reading_is_replaced(
     monkeypatch.chdir(tmp_path)
     keys = sources["cifar10"]
     packed = prepare("cifar10", {**keys, "side": 5}, (), None, quiet)
-    with pytest.raises(PointError, match="packed with source: cifar10, side: 5; give --out"):
+    with pytest.raises(PointError, match="packed with source: cifar10, side: 5; choose"):
         prepare("cifar10", keys, (), None, quiet)
     assert open_packed(packed.path).source.train.shape == (3, 5, 5)
     content = packed.path.read_bytes()
