@@ -1,7 +1,7 @@
 """Network families of exact size, their scaling, reparameterizations and parameter counts.
 
-Public names are imported on first access: a spec may name variants of this package, and reading a
-spec must not import torch.
+Public names are imported lazily: reading a spec, which refers to implementations in this package by
+name, must not import torch.
 """
 
 from typing import TYPE_CHECKING

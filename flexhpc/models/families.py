@@ -147,7 +147,7 @@ def mixer(model: Mixer, shape: Shape, classes: int) -> nn.Module:
 
 
 def _patch_options(timm: Any, model: Vit | Mixer, shape: Shape, classes: int) -> dict[str, Any]:
-    """Return the keyword arguments that timm's networks of patches share."""
+    """Return the keyword arguments that timm's patch-based networks share."""
     if any(side % model.patch for side in shape[1:]):
         raise PointError(
             f"model.patch: {model.patch} does not divide the {shape[1]}x{shape[2]} images; "
@@ -170,7 +170,7 @@ class GptNetwork(nn.Module):
     def __init__(self, model: Gpt, length: int, vocabulary: int) -> None:
         super().__init__()
         timm, width = _timm(), _width(model)
-        self.tokens = nn.Embedding(vocabulary + 1, width)  # and a start token
+        self.tokens = nn.Embedding(vocabulary + 1, width)  # the last one is the start token
         self.positions = nn.Embedding(length, width)
         for embedding in (self.tokens, self.positions):
             nn.init.normal_(embedding.weight, std=0.02)

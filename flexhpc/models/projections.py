@@ -132,8 +132,8 @@ PROJECTIONS: dict[str, Callable[[int, int], nn.Module]] = {
 def walsh_hadamard(vectors: Tensor) -> Tensor:
     """Return H x for each row x of (m, n), n a power of two; H is +-1, in Hadamard order.
 
-    The fast transform: log2(n) rounds of sums and differences of the halves of pieces of doubling
-    length.
+    Fast Walsh-Hadamard transform: log2(n) rounds, each of which replaces neighbouring blocks, whose
+    length doubles from round to round, by their sum and difference.
     """
     size, half = vectors.shape[1], 1
     result = vectors
@@ -147,7 +147,7 @@ def walsh_hadamard(vectors: Tensor) -> Tensor:
 def _bernoulli_indices(size: int, probability: float) -> Tensor:
     """Return the ascending indices below ``size`` that independent Bernoulli draws select.
 
-    The gaps between them are drawn, which are geometric: one random number per selected index.
+    The gaps between selected indices, which have a geometric distribution, are drawn.
     """
     chunks: list[Tensor] = []
     last = -1

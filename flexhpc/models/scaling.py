@@ -145,7 +145,7 @@ def _match_params(model: Sized, shape: Shape, classes: int, target: int) -> Size
 
 
 def _count(model: Sized, shape: Shape, classes: int) -> int:
-    # fork_rng: the weights drawn afterwards must not depend on whether a width was computed
+    # fork_rng, because later draws must not depend on whether a width was computed
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         return sum(p.numel() for p in network(model, shape, classes).parameters())
 
