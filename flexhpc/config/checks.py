@@ -17,22 +17,21 @@ from flexhpc.config.variants import choice, variants
 
 
 def known_shape(data: Data) -> tuple[tuple[int, ...], int, int] | None:
-    """Return (shape of a sample, classes, training samples); None if they are unknown without
-    reading files."""
-    known = data.static_info
-    if known is None:
+    """Return (shape of a sample, classes, training samples); None if only files contain them."""
+    info = data.static_info
+    if info is None:
         return None
-    shape, classes = known.shape, known.classes
+    shape, classes = info.shape, info.classes
     if isinstance(data, Images):
         channels = {None: shape[0], "grey": 1, "rgb": 3}[data.colour]
         shape = (channels, data.side or shape[1], data.side or shape[2])
     if data.merge == "coarse":
-        classes = known.coarse or classes
+        classes = info.coarse or classes
     elif data.class_map is not None:
         classes = len(set(data.class_map))
     else:
         classes = data.classes or classes
-    return shape, classes, known.size - round(known.size * data.test_fraction)
+    return shape, classes, info.size - round(info.size * data.test_fraction)
 
 
 def can_generalize(data: Data) -> bool:
@@ -116,13 +115,13 @@ def _record(record: Record, data: Data, training: Procedure | None) -> Problems:
 
 
 def _labels(data: Data) -> Problems:
-    known = data.static_info
-    classes = known.classes if known is not None and not data.seeded else None
-    if data.merge == "coarse" and not (known and known.coarse):
+    info = data.static_info
+    classes = info.classes if info is not None and not data.seeded else None
+    if data.merge == "coarse" and not (info and info.coarse):
         yield "data.merge", f"{data.source} has no super-classes; use class_map"
     if data.class_map is not None and classes not in (None, len(data.class_map)):
-        problem = f"must give a new class for each of the {classes} of {data.source}"
-        yield "data.class_map", f"{problem}, not for {len(data.class_map)}"
+        problem = f"must give a new class for each of the {classes} classes of {data.source}"
+        yield "data.class_map", f"{problem}, not {len(data.class_map)} entries"
     groups = data.classes if data.merge == "random" else None
     if groups is not None and classes is not None and groups > classes:
         problem = f"{groups} is more than the {classes} classes of {data.source}"

@@ -68,7 +68,7 @@ def entry(
     check: bool = True,
     folder: Path | None = None,
 ) -> Entry | None:
-    """Build a section from the values of the user; report problems, return None if there are any.
+    """Build a section from unvalidated values; report problems, return None if there are any.
 
     Args:
         name: name of the section.
@@ -78,16 +78,16 @@ def entry(
         check: whether combinations of keys are checked.
         folder: folder that is searched for user code.
     """
-    given, requests = split_tuned(values)
-    cls = choice(name).select(given)
+    untuned, requests = split_tuned(values)
+    cls = choice(name).select(untuned)
     if cls is None:
-        validate(choice(name), given, report)
+        validate(choice(name), untuned, report)
         return None
     tried = _values_to_try(name, cls, requests, report)
     if tried is None:
         return None
     names = [".".join((name, *path)) for path in tried]
-    key, variant = choice(name).variant(given)
+    key, variant = choice(name).variant(untuned)
     defaults = frozen.defaults.get(name, {}).get(variant, {}) if frozen else {}
     filled: dict[str, Any] = {}
     valid = True
@@ -97,18 +97,18 @@ def entry(
         valid = False
         report(path, problem)
 
-    for filled_key in (k for k in cls.marked(FILLED) if k in given):
+    for filled_key in (k for k in cls.marked(FILLED) if k in untuned):
         invalid((filled_key,), "is set by flexhpc; remove it")
     if issubclass(cls, CustomCode) and re.match(NAME, variant):
         try:
             code = (frozen.code.get(variant) if frozen else None) or find_code(variant, folder)
-            pinned = given.get("version") is not None
+            pinned = untuned.get("version") is not None
             filled = {"folder": code.folder, "code": None if pinned else code.hash}
         except (LookupError, OSError) as error:
             invalid((key,), f"{variant}: {one_line(error)}")
     arms = []
     for combination in itertools.product(*tried.values()):
-        chosen = given
+        chosen = untuned
         for path, value in zip(tried, combination, strict=True):
             chosen = with_value(chosen, path, value)
         full = _with_defaults(cls, chosen, defaults) if defaults else chosen
@@ -120,8 +120,8 @@ def entry(
         arms.append((dict(zip(names, combination, strict=True)), section))
     first = arms[0][1]
     content = id_values(first)
-    for path, several in tried.items():
-        content = with_value(content, path, {"tune": several})
+    for path, tried_values in tried.items():
+        content = with_value(content, path, {"tune": tried_values})
     dotted = dict(zip(names, tried.values(), strict=True))
     return Entry(section=first, text=canonical_json(content), tried=dotted, arms=arms)
 
@@ -166,8 +166,10 @@ def _values_to_try(
 def arms_of(model: Entry, training: Entry) -> tuple[Arm, ...]:
     """Return every combination of the tuned values of two sections."""
     tried, arms = model.tried | training.tried, []
-    for (ours, network), (theirs, procedure) in itertools.product(model.arms, training.arms):
-        values = ours | theirs
+    for (of_model, network), (of_training, procedure) in itertools.product(
+        model.arms, training.arms
+    ):
+        values = of_model | of_training
         edges = (key for key, value in values.items() if value in (tried[key][0], tried[key][-1]))
         arms.append(
             Arm(

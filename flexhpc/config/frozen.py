@@ -27,7 +27,7 @@ def requested_spec(sweep: Sweep) -> dict[str, Any]:
 
 
 def request_hash(sweep: Sweep) -> str:
-    """Return a hash of the request, which identifies the frozen spec of an earlier run of it.
+    """Return a hash of the request, which identifies the frozen spec of an earlier launch.
 
     The hash includes user code; the points of the sweep must be expanded before the call.
     """

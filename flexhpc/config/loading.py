@@ -127,7 +127,7 @@ def _sweep(document: Document) -> Sweep:
 
 
 def _report(document: Document, path: Path_, problem: str) -> None:
-    """Report a validation error of a top-level key at its location by pydantic (``loc``)."""
+    """Report a validation error of a top-level key; ``path`` is the location from pydantic."""
     if path[0] == "frozen":
         path, problem = path[:1], "was written by flexhpc and edited since; remove it"
     keys = [key for key in path if isinstance(key, str)]
@@ -142,7 +142,7 @@ def _report(document: Document, path: Path_, problem: str) -> None:
 def _unknown_section(name: str) -> str:
     if name == "seed":
         return "belongs at the top level, next to fixed"
-    return f"unknown section; there are {', '.join(KEYS)}{closest(name, list(KEYS))}"
+    return f"unknown section; use one of {', '.join(KEYS)}{closest(name, list(KEYS))}"
 
 
 def _axis(place: Path_, entry: Mapping[str, list[Any]]) -> Axis:
@@ -226,7 +226,7 @@ def _check_compare(compare: Compare, sweep: Sweep) -> Iterator[tuple[str, str]]:
         for name in names:
             if name not in swept:
                 keys = ", ".join(swept) or "none"
-                yield key, f"{name} is not swept; swept are {keys}{closest(name, list(swept))}"
+                yield key, f"{name} is not swept; swept keys: {keys}{closest(name, list(swept))}"
     if compare.by in (compare.within or []):
         yield "within", f"{compare.by} is the compared key; remove it"
     values = swept.get(compare.by)

@@ -9,8 +9,7 @@ Keys = tuple[str, ...]
 
 
 def with_value(values: Mapping[str, Any], path: Keys, value: Any) -> dict[str, Any]:
-    """Return a copy of nested values with a value set at a path; plain values on the path are
-    replaced."""
+    """Return a copy of nested values with a value set at a path; replace plain values on it."""
     if len(path) == 1:
         return {**values, path[0]: value}
     return {**values, path[0]: with_value(as_mapping(values.get(path[0])), path[1:], value)}

@@ -57,8 +57,7 @@ def apply_override(top: dict[str, Any], text: str, top_keys: Collection[str]) ->
 
 
 def _replaced_in_zip(top: dict[str, Any], key: str, value: Any) -> bool:
-    """Replace or remove ``key`` in the zip entry that contains it; return True if it was
-    replaced."""
+    """Replace or remove ``key`` in the zip entry that has it; return whether it was replaced."""
     entries = top.get("zip")
     if not isinstance(entries, list):
         return False
@@ -74,9 +73,9 @@ def _replaced_in_zip(top: dict[str, Any], key: str, value: Any) -> bool:
     return False
 
 
-def _put(where: dict[str, Any], key: str, value: Any) -> None:
+def _put(target: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for part in parents:
-        where[part] = as_mapping(where.get(part))
-        where = where[part]
-    where[last] = value
+        target[part] = as_mapping(target.get(part))
+        target = target[part]
+    target[last] = value

@@ -72,7 +72,7 @@ EXTRA_SECTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """Keys that are swept together: a key of ``grid``, or an entry of ``zip``.
+    """Keys that are swept together: one key of ``grid``, or the keys of an entry of ``zip``.
 
     Attributes:
         place: path of the axis in the document.
@@ -134,8 +134,7 @@ class Sweep:
         return math.prod(len(axis.values) for axis in self.axes)
 
     def points(self) -> Iterator[Point]:
-        """Expand to points, in order. Invalid combinations are omitted, and reported to the
-        document.
+        """Expand to points, in order; omit invalid combinations and report them to the document.
 
         Sections are validated once per distinct combination of the axes that affect them, so the
         cost per point is a few look-ups and one hash.

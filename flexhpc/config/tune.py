@@ -44,8 +44,7 @@ def is_tune(value: Any) -> bool:
 
 
 def split_tuned(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[Keys, Any]]:
-    """Split the values of a section into plain values and tuned ones (path -> the unvalidated
-    request)."""
+    """Split the values of a section into plain values and unvalidated tuning requests by path."""
     plain: dict[str, Any] = {}
     tuned: dict[Keys, Any] = {}
     for key, value in values.items():

@@ -1,4 +1,4 @@
-"""Validate one section; report every problem of it with the path of its key."""
+"""Validate a section; report every problem with the path of its key."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def validate(
 def validate_partly(
     kind: type[S] | Choice[S], values: Any, report: Report, *, check: bool = True
 ) -> tuple[S | None, bool]:
-    """Like :func:`validate`, but return a section also if some of its values are invalid.
+    """Validate values as :func:`validate` does; return a section even if values are invalid.
 
     Returns:
         The section, and whether it is valid. An invalid section has only the valid values, and None
@@ -161,13 +161,13 @@ def _report_unknown_variant(kind: Choice[Any], values: Mapping[str, Any], report
     else:
         problem = f"{show(variant)} is not one of {', '.join(names)}{closest(variant, names)}"
     report((key,), problem)
-    given = {name: value for name, value in values.items() if name != key}
+    other_values = {name: value for name, value in values.items() if name != key}
 
-    def report_given(path: Path_, problem: str) -> None:
-        if path[0] in given:
+    def report_present(path: Path_, problem: str) -> None:
+        if path[0] in other_values:
             report(path, problem)
 
-    validate(kind.any_variant, given, report_given, check=False)
+    validate(kind.any_variant, other_values, report_present, check=False)
 
 
 def _path(detail: ErrorDetails, skip: int) -> Path_:
@@ -236,7 +236,7 @@ def _unknown_key(
         field = inner.model_fields.get(str(part))
         inner = (field and inner_section(field)) or inner
     names = [name for name, field in inner.model_fields.items() if FILLED not in field.metadata]
-    return f"unknown key; there are {', '.join(names)}{closest(key, names)}"
+    return f"unknown key; use one of {', '.join(names)}{closest(key, names)}"
 
 
 def closest(value: object, names: list[str]) -> str:

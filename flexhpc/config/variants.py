@@ -126,7 +126,7 @@ def variants(section: str) -> dict[str, type[Section]]:
             if isinstance(cls, type) and issubclass(cls, BASES[section]) and cls.__module__ == name:
                 for variant in _variant_names(cls, cls.discriminator or KEYS[section]):
                     if by_name.setdefault(variant, cls) is not cls:
-                        raise ValueError(f"{section}: {cls} and {by_name[variant]}: same name")
+                        raise ValueError(f"{section}: {cls} and {by_name[variant]} have one name")
     return by_name
 
 

@@ -37,7 +37,7 @@ Path_ = tuple[str | int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One error in a user's file: ``file:line: key: problem, reason, fix``."""
+    """One error in a user's file: ``file:line: key: problem; fix``."""
 
     file: str
     line: int
@@ -78,12 +78,12 @@ class Document:
         return self.lines.get(path, 1)
 
     def report(self, path: Path_, problem: str, key: str = "") -> None:
-        """Add a problem of the value at ``path``, which messages call ``key``."""
+        """Add a problem of the value at ``path``; messages use ``key`` as its name."""
         key = key or ".".join(map(str, path)) or "(top)"
         self.add(Problem(file=self.file, line=self.line(path), key=key, text=problem))
 
     def add(self, problem: Problem) -> None:
-        """Add a problem, unless it is known already."""
+        """Add a problem, unless it was added before."""
         self.problems[problem] = None
 
 

@@ -68,7 +68,7 @@ def test_a_frozen_spec_keeps_it_and_wrong_ones_are_said(spec: Path) -> None:
     for change, message in (
         ("record.unseen=0", "record.unseen: must be at least 1"),
         ("record.unseen=5000", "5000 is more than the 1797 training samples of digits"),
-        ("record.masks=1", "record.masks: unknown key; there are unseen, forgetting"),
+        ("record.masks=1", "record.masks: unknown key; use one of unseen, forgetting"),
     ):
         with pytest.raises(InputError, match=message):
             checked(spec, [change])

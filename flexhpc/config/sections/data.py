@@ -40,8 +40,8 @@ class StaticInfo:
 class Data(Section):
     """The samples and their labels.
 
-    ``import_path`` names a function (section) -> flexhpc.data.dataset.Source. A
-    variant adds the keys needed to read its samples; the one marked LOCATION gives their location.
+    ``import_path`` names a function (section) -> flexhpc.data.dataset.Source. A variant adds the
+    keys needed to read its samples; the one marked LOCATION gives their location.
     """
 
     vectors: ClassVar[bool] = False
@@ -118,9 +118,10 @@ class Data(Section):
         Location, limits and name are not among them.
         """
         marked = (name for mark in (LOCATION, LIMIT, DATA_SET_NAME) for name in cls.marked(mark))
-        apart = {*Data.model_fields, *marked} - {"source"}
-        own = {"classes"} if cls.seeded else set()
-        return [name for name in cls.model_fields if name not in apart or name in own]
+        excluded = {*Data.model_fields, *marked} - {"source"}
+        if cls.seeded:
+            excluded -= {"classes"}
+        return [name for name in cls.model_fields if name not in excluded]
 
     def check(self) -> Problems:
         """Check combinations of keys; see :meth:`Section.check`."""

@@ -382,8 +382,7 @@ class NoModel(Model):
 
 
 def json_problems(key: str, value: Any, depth: int) -> Problems:
-    """Yield (key, problem) for values that JSON cannot represent exactly: infinite numbers and NaN,
-    or nesting of more than 10 levels."""
+    """Yield (key, problem) for numbers that are not finite, and for more than 10 nested levels."""
     if depth > _DEEPEST:
         yield key.split(".")[0], f"is nested more than {_DEEPEST} levels deep"
     elif isinstance(value, float) and not math.isfinite(value):
