@@ -62,7 +62,7 @@ def replacing(
 
 
 def _sync_names(folder: Path) -> None:
-    """Call fsync for a folder, so that renames survive a power failure; ignore lack of support."""
+    """Call fsync for a folder, so that renames survive a power failure, if it is supported."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -79,9 +79,9 @@ def write_atomic(
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def write_json(path: Path, value: Any, **how: bool) -> None:
+def write_json(path: Path, value: Any, **options: bool) -> None:
     """Write a value as JSON atomically; for arguments and errors see :func:`replacing`."""
-    write_atomic(path, json.dumps(value, indent=1) + "\n", **how)
+    write_atomic(path, json.dumps(value, indent=1) + "\n", **options)
 
 
 def file_lock(path: Path, timeout: float = -1) -> FileLock:

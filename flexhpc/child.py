@@ -42,11 +42,11 @@ class Child:
 
     def __init__(self, function: str) -> None:
         self.owner = os.getpid()
-        self.connection, theirs = Pipe()
-        with theirs, _blocked_signals():
+        self.connection, remote = Pipe()
+        with remote, _blocked_signals():
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, function, str(theirs.fileno()), str(self.owner)],
-                pass_fds=[theirs.fileno()], start_new_session=True,
+                [sys.executable, "-m", __name__, function, str(remote.fileno()), str(self.owner)],
+                pass_fds=[remote.fileno()], start_new_session=True,
             )  # fmt: skip
         atexit.register(self.kill)
 
@@ -80,11 +80,11 @@ class Child:
 @contextlib.contextmanager
 def _blocked_signals() -> Iterator[None]:
     """Block signals, so that a new process inherits the mask and survives until it ignores them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
 
 def _end_with(parent: int) -> None:

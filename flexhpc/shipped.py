@@ -25,20 +25,20 @@ def names(kind: Kind) -> list[str]:
     return sorted(str(path.relative_to(top).with_suffix("")) for path in top.rglob("*.yaml"))
 
 
-def resolve(kind: Kind, given: Path) -> Path:
+def resolve(kind: Kind, path: Path) -> Path:
     """Resolve a path or the name of a shipped spec or profile to a file.
 
     An existing file takes precedence over a shipped name. A missing path with a suffix is returned
     unchanged.
 
     Raises:
-        InputError: ``given`` has no suffix, and is neither a file nor a shipped name.
+        InputError: ``path`` has no suffix, and is neither a file nor a shipped name.
     """
-    if given.exists():
-        return given
-    if str(given) in names(kind):
-        return folder(kind) / f"{given}.yaml"
-    if not given.suffix:
+    if path.exists():
+        return path
+    if str(path) in names(kind):
+        return folder(kind) / f"{path}.yaml"
+    if not path.suffix:
         known = "`flexhpc specs` lists them" if kind == "specs" else ", ".join(names(kind))
-        raise InputError(f"{given}: no such file, nor one of the {kind} of flexhpc ({known})")
-    return given
+        raise InputError(f"{path}: neither a file nor one of the {kind} of flexhpc ({known})")
+    return path

@@ -15,27 +15,27 @@ from pydantic import TypeAdapter, ValidationError
 
 from flexhpc.atomic import read_json
 
-Kind = TypeVar("Kind")
+T = TypeVar("T")
 
 
-def read_state(kind: type[Kind], path: Path, **more: Any) -> Kind | None:
+def read_state(cls: type[T], path: Path, **extra_fields: Any) -> T | None:
     """Read a dataclass from a JSON file; return None if the file is missing or invalid.
 
     Args:
-        kind: dataclass.
-        path: file.
-        more: values of fields that are not stored in the file.
+        cls: the dataclass.
+        path: the file.
+        extra_fields: values of fields that are not stored in the file.
     """
     value = read_json(path)
     if value is None:
         return None
     try:
-        read: Kind = _adapter(cast(Hashable, kind)).validate_python({**value, **more})
+        state: T = _adapter(cast(Hashable, cls)).validate_python({**value, **extra_fields})
     except ValidationError:
         return None
-    return read
+    return state
 
 
 @lru_cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
