@@ -35,10 +35,9 @@ def logits_of(
 
 
 class Unseen:
-    """Predictions of a trained network on a random set of samples, of which those outside its
-    subset are unseen.
+    """Predictions of a trained network on a random set of samples.
 
-    The set is the same for all probes of a point.
+    The set is the same for all probes of a point; its samples outside a probe's subset are unseen.
 
     Args:
         point: the point; its ``record.unseen`` is the size of the set.

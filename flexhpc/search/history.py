@@ -187,8 +187,10 @@ class Estimate:
 
     @property
     def saturated(self) -> Saturated | None:
-        """Whether twice the budget would raise EMC by at most 10 %: ``yes`` and ``no`` if the
-        interval of ``doubling`` decides it. None without ``doubling``."""
+        """Whether twice the budget would raise EMC by at most 10 %; None without ``doubling``.
+
+        ``unknown`` if the interval of ``doubling`` does not decide it.
+        """
         if self.doubling is None:
             return None
         low, _, high = self.doubling
