@@ -138,20 +138,20 @@ def open_regular(path: Path) -> BinaryIO:
     return file
 
 
-def read_regular(path: Path, most: int | None = None) -> bytes:
+def read_regular(path: Path, max_bytes: int | None = None) -> bytes:
     """Read a regular file.
 
     Args:
         path: file.
-        most: largest permitted size (bytes); None for no limit.
+        max_bytes: largest permitted size; None for no limit.
 
     Raises:
-        OSError: as for :func:`open_regular`, or the file is larger than ``most``.
+        OSError: as for :func:`open_regular`, or the file is larger than ``max_bytes``.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if most is not None and size > most:
-            raise OSError(f"{path.name} has {size:,} bytes; at most {most:,} are read")
+        if max_bytes is not None and size > max_bytes:
+            raise OSError(f"{path.name} has {size:,} bytes; at most {max_bytes:,} are read")
         return file.read()
 
 

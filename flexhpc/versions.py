@@ -52,9 +52,9 @@ def source_hash() -> str:
     of the package.
     """
     digest = hashlib.sha256()
-    here = Path(__file__).parent
-    for path in sorted(here.rglob("*")):
-        shipped = path.relative_to(here).parts[0] in ("specs", "profiles")
+    package = Path(__file__).parent
+    for path in sorted(package.rglob("*")):
+        shipped = path.relative_to(package).parts[0] in ("specs", "profiles")
         if path.suffix in (".py", ".html", ".sh") and not shipped:
-            digest.update(f"{path.relative_to(here)}\n".encode() + path.read_bytes())
+            digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:12]

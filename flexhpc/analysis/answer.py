@@ -56,8 +56,8 @@ def _range(points: Sequence[PointStatus]) -> str:
     """Format the EMC of one point, or the range of the EMCs of several."""
     if len(points) == 1:
         return emc_text(points[0].estimate)
-    least, *_, most = sorted(points, key=_emc)
-    ends = [emc_text(s.estimate).split(" [")[0] for s in (least, most)]
+    smallest, *_, largest = sorted(points, key=_emc)
+    ends = [emc_text(s.estimate).split(" [")[0] for s in (smallest, largest)]
     return f"{ends[0]} to {ends[1]} ({len(points)} points)"
 
 
@@ -86,13 +86,13 @@ def _extremes(measured: Sequence[PointStatus], layout: Layout) -> list[str]:
     sentences = []
     for name, group in groups.items():
         ordered = sorted(group, key=_emc)
-        least, most = ordered[0], ordered[-1]
+        smallest, largest = ordered[0], ordered[-1]
         plain = f"plain {name}" if name else "the plain point"
-        names = [name_of(s, others) or plain for s in (most, least)]
+        names = [name_of(s, others) or plain for s in (largest, smallest)]
         start = f"{name}: largest" if name else "Largest"
         sentences.append(
-            f"{start} EMC at {names[0]}: {emc_text(most.estimate)}; smallest at {names[1]}: "
-            f"{emc_text(least.estimate)}; {_certainty(ordered)}."
+            f"{start} EMC at {names[0]}: {emc_text(largest.estimate)}; smallest at {names[1]}: "
+            f"{emc_text(smallest.estimate)}; {_certainty(ordered)}."
         )
     return sentences
 
@@ -103,8 +103,8 @@ def _certainty(ordered: Sequence[PointStatus]) -> str:
     Args:
         ordered: at least two points, by ascending EMC.
     """
-    least, *between, most = ordered
-    if not _above(most.estimate, least.estimate):
+    smallest, *between, largest = ordered
+    if not _above(largest.estimate, smallest.estimate):
         return "their intervals overlap, so it is not decided which of them fits more"
     if not (count := sum(map(is_bound, between))):
         return "their intervals do not overlap"

@@ -214,7 +214,6 @@ def _effects(statuses: Sequence[PointStatus], specs: Sequence[str]) -> list[Effe
 
 
 def _estimand(statuses: Sequence[PointStatus]) -> str:
-    """Describe the estimand of the EMCs."""
     kinds = {s.estimate.estimand for s in statuses if s.estimate}
     if len(kinds) != 1:
         return "the largest n that is fitted perfectly"

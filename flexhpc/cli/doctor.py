@@ -149,16 +149,16 @@ def _check_containers() -> tuple[Level, str]:
 def _run(command: list[str], *, timeout: float) -> tuple[list[str], list[str]]:
     """Run a command; return the lines of its stdout, and those of its stderr if it failed."""
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command, capture_output=True, text=True, timeout=timeout, check=False
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         return [], [one_line(error)]
     output, errors = (
         [line.strip() for line in text.splitlines() if line.strip()]
-        for text in (done.stdout, done.stderr)
+        for text in (result.stdout, result.stderr)
     )
-    return output, (errors or ["no error message"]) if done.returncode else []
+    return output, (errors or ["no error message"]) if result.returncode else []
 
 
 def _check_tracking() -> tuple[Level, str]:

@@ -112,7 +112,7 @@ def _sweep(document: Document) -> Sweep:
         *((("grid",), {key: values}) for key, values in spec.grid.items()),
         *((("zip", i), entry) for i, entry in enumerate(spec.zip)),
     ]
-    axes = [_axis(place, entry) for place, entry in swept if _is_axis(place, entry, document)]
+    axes = [_axis(path, entry) for path, entry in swept if _is_axis(path, entry, document)]
     tuned = []
     all_fixed = fixed
     for key, request in spec.tune.items():
@@ -145,12 +145,12 @@ def _unknown_section(name: str) -> str:
     return f"unknown section; use one of {', '.join(KEYS)}{closest(name, list(KEYS))}"
 
 
-def _axis(place: Path_, entry: Mapping[str, list[Any]]) -> Axis:
+def _axis(path: Path_, entry: Mapping[str, list[Any]]) -> Axis:
     keys = tuple(tuple(key.split(".")) for key in entry)
-    return Axis(place=place, keys=keys, values=tuple(zip(*entry.values(), strict=True)))
+    return Axis(document_path=path, keys=keys, values=tuple(zip(*entry.values(), strict=True)))
 
 
-def _is_axis(place: Path_, entry: Mapping[str, list[Any]], document: Document) -> bool:
+def _is_axis(path: Path_, entry: Mapping[str, list[Any]], document: Document) -> bool:
     """Check whether keys can be swept together; report the problems."""
     valid = True
     for key, values in entry.items():
@@ -166,13 +166,13 @@ def _is_axis(place: Path_, entry: Mapping[str, list[Any]], document: Document) -
                 for i, value in enumerate(values):
                     if not isinstance(value, dict):
                         text = f"must be a mapping of keys, not {show(value)}"
-                        document.report((*place, key, i), text, key)
+                        document.report((*path, key, i), text, key)
             continue
-        document.report((*place, key), problem, key)
+        document.report((*path, key), problem, key)
         valid = False
     if len({len(values) for values in entry.values()}) > 1:
         sizes = ", ".join(f"{key}: {len(values)}" for key, values in entry.items())
-        document.report(place, f"keys that are swept together need equal lengths ({sizes})")
+        document.report(path, f"keys that are swept together need equal lengths ({sizes})")
         valid = False
     return valid
 
@@ -206,12 +206,13 @@ def _check_ids(sweep: Sweep, points: list[Point]) -> None:
                 sweep.document.report(("grid",), "contains a combination twice; remove one of them")
                 return
             path = tuple(keys[0].split("."))
-            place = next(axis.path(axis.keys.index(path), 0) for axis in sweep.axes
-                         if path in axis.keys)  # fmt: skip
+            location = next(
+                axis.path(axis.keys.index(path), 0) for axis in sweep.axes if path in axis.keys
+            )
             problem = "points that differ only in this key are the same point (equal ids)"
             if keys in (["data.root"], ["data.path"]) and hasattr(point.data, "name"):
                 problem += "; give data.name to distinguish data sets"
-            sweep.document.report(place, problem, keys[0])
+            sweep.document.report(location, problem, keys[0])
             return
 
 

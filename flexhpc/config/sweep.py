@@ -75,18 +75,18 @@ class Axis:
     """Keys that are swept together: one key of ``grid``, or the keys of an entry of ``zip``.
 
     Attributes:
-        place: path of the axis in the document.
+        document_path: path of the axis in the document.
         keys: the dotted paths that the axis sets, split at the dots.
         values: one tuple per position, with a value for each key.
     """
 
-    place: Path_
+    document_path: Path_
     keys: tuple[Keys, ...]
     values: tuple[tuple[Any, ...], ...]
 
     def path(self, key: int, position: int) -> Path_:
         """Return the path of a value in the document."""
-        return (*self.place, ".".join(self.keys[key]), position)
+        return (*self.document_path, ".".join(self.keys[key]), position)
 
 
 @dataclass(kw_only=True)
@@ -152,19 +152,21 @@ class Sweep:
             for k, key in enumerate(axis.keys)
         ]
         positions = [range(len(axis.values)) for axis in self.axes]
-        for index, at in enumerate(itertools.product(*positions)):
+        for index, position in enumerate(itertools.product(*positions)):
             entries: list[Any] = []
             for name in (*KEYS, "seed"):
-                key = (name, *(at[a] for a in affecting[name]))
+                key = (name, *(position[a] for a in affecting[name]))
                 if key not in sections:
-                    sections[key] = self._seed(at) if name == "seed" else self._entry(name, at)
+                    sections[key] = (
+                        self._seed(position) if name == "seed" else self._entry(name, position)
+                    )
                 entries.append(sections[key])
             data, model, training, search, seed = entries
             if data is None or model is None:
                 continue
             ids = (id(data), id(model), id(training), id(search))
             if ids not in combined:
-                combined[ids] = self._check_combined(at, data, model, training, search)
+                combined[ids] = self._check_combined(position, data, model, training, search)
             if not combined[ids] or training is None or search is None or seed is None:
                 continue
             text = point_json(data.text, model.text, search.text, seed.seed, training.text)
@@ -175,7 +177,7 @@ class Sweep:
                 seed=seed.seed, arms=arms_of(model, training),
                 evaluate=evaluate if evaluate.enabled and can_generalize(data.section) else None,
                 record=self.spec.record,
-                swept={path: self.axes[a].values[at[a]][k] for a, k, path in swept},
+                swept={path: self.axes[a].values[position[a]][k] for a, k, path in swept},
             )  # fmt: skip
 
     def _check_overridden(self) -> None:
@@ -187,53 +189,55 @@ class Sweep:
             if value is None or not self.checked:
                 continue
 
-            def report(at: Path_, problem: str, section: str = section, path: Keys = path) -> None:
-                if at[: len(path)] == path and not problem.startswith("has no effect"):
-                    key = ".".join(map(str, (section, *at)))
-                    self.document.report(("fixed", section, *at), problem, key)
+            def report(
+                inner: Path_, problem: str, section: str = section, path: Keys = path
+            ) -> None:
+                if inner[: len(path)] == path and not problem.startswith("has no effect"):
+                    key = ".".join(map(str, (section, *inner)))
+                    self.document.report(("fixed", section, *inner), problem, key)
 
             values = with_value(self._values(section, first), path, value)
             entry(section, values, report, folder=self.folder)
 
-    def _values(self, section: str, at: tuple[int, ...]) -> dict[str, Any]:
+    def _values(self, section: str, position: tuple[int, ...]) -> dict[str, Any]:
         """Return the values of a section as the user wrote them, and its variant."""
         values: dict[str, Any] = dict(self.fixed.get(section, {}))
-        for axis, i in zip(self.axes, at, strict=True):
+        for axis, i in zip(self.axes, position, strict=True):
             for keys, value in zip(axis.keys, axis.values[i], strict=True):
                 if keys == (section,):
                     values = dict(value) if isinstance(value, dict) else {}
                 elif keys[0] == section:
                     values = with_value(values, keys[1:], value)
-        if section == "model" and not values and "trainer" in self._values("training", at):
+        if section == "model" and not values and "trainer" in self._values("training", position):
             values = {"family": "none"}
         defaults = self.frozen.variants if self.frozen else DEFAULT_VARIANT
         return with_default(section, without_none(values), defaults.get(section))
 
-    def _entry(self, name: str, at: tuple[int, ...]) -> Entry | None:
-        values = self._values(name, at)
+    def _entry(self, name: str, position: tuple[int, ...]) -> Entry | None:
+        values = self._values(name, position)
         result = entry(
             name,
             values,
-            lambda path, problem: self._report((name, *path), problem, at),
+            lambda path, problem: self._report((name, *path), problem, position),
             frozen=self.frozen,
             check=self.checked,
             folder=self.folder,
         )
         if result is not None and isinstance(result.section, CustomCode):
             _, variant = choice(name).variant(values)
-            if (place := result.section.place).hash or variant not in self.code:
-                self.code[variant] = place  # an entry without a hash may be replaced
+            if (code := result.section.place).hash or variant not in self.code:
+                self.code[variant] = code  # an entry without a hash may be replaced
         return result
 
-    def _seed(self, at: tuple[int, ...]) -> Seed | None:
+    def _seed(self, position: tuple[int, ...]) -> Seed | None:
         values = {"seed": self.spec.seed}
-        for axis, i in zip(self.axes, at, strict=True):
+        for axis, i in zip(self.axes, position, strict=True):
             values |= {k[0]: v for k, v in zip(axis.keys, axis.values[i], strict=True)
                        if k == ("seed",)}  # fmt: skip
-        return validate(Seed, values, lambda path, problem: self._report(path, problem, at))
+        return validate(Seed, values, lambda path, problem: self._report(path, problem, position))
 
     def _check_combined(
-        self, at: tuple[int, ...], data: Entry, model: Entry, training: Entry | None,
+        self, position: tuple[int, ...], data: Entry, model: Entry, training: Entry | None,
         search: Entry | None,
     ) -> bool:  # fmt: skip
         """Check the sections of a point against each other; return False if there are problems."""
@@ -247,17 +251,17 @@ class Sweep:
         if training is not None and search is not None:
             problems += check_tuned(cast(Any, search.section), model, training)
         for key, problem in problems:
-            self._report(tuple(key.split(".")), problem, at)
+            self._report(tuple(key.split(".")), problem, position)
         return not problems
 
-    def _report(self, keys: Path_, problem: str, at: tuple[int, ...]) -> None:
-        """Report a problem of a key of the point at a position of each axis."""
-        place: Path_ = ("fixed", *keys) if keys[0] in KEYS else keys
+    def _report(self, keys: Path_, problem: str, position: tuple[int, ...]) -> None:
+        """Report a problem of a key of the point at a position on each axis."""
+        location: Path_ = ("fixed", *keys) if keys[0] in KEYS else keys
         for path in map(tuple, (key.split(".") for key in self.spec.tune)):
             if keys[: len(path)] == path:
-                place = ("tune", ".".join(path))
-        for axis, i in zip(self.axes, at, strict=True):
+                location = ("tune", ".".join(path))
+        for axis, i in zip(self.axes, position, strict=True):
             for k, path in enumerate(axis.keys):
                 if keys[: len(path)] == path:
-                    place = (*axis.path(k, i), *keys[len(path) :])
-        self.document.report(place, problem, ".".join(map(str, keys)))
+                    location = (*axis.path(k, i), *keys[len(path) :])
+        self.document.report(location, problem, ".".join(map(str, keys)))

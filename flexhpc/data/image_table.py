@@ -62,7 +62,6 @@ def _read(files: list[Path], data: ImageTable) -> LabelledImages:
 
 
 def _cells(path: Path, column: str) -> Iterator[Any]:
-    """Yield the values of a column."""
     import pyarrow.parquet as pq
 
     with (

@@ -219,7 +219,6 @@ def _write_blocks(
 
 
 def _memory_map(path: Path, file: BinaryIO, archive: zipfile.ZipFile, name: str) -> Array:
-    """Return an array of the file, memory-mapped."""
     values, shape, dtype = open_array(archive, name)
     if 0 in shape:
         return np.empty(shape, dtype)

@@ -42,14 +42,16 @@ def search_folders(source: str, root: str | None) -> list[Path]:
     """Return the folders to search, in order of priority."""
     if root is not None:
         return [Path(root).expanduser()]
-    places = [Path("data")]
+    folders = [Path("data")]
     if variable := os.environ.get("FLEXHPC_DATA"):
-        places.insert(0, Path(variable).expanduser())
+        folders.insert(0, Path(variable).expanduser())
     if source in _SYSTEM:
-        places.append(_SYSTEM[source])
+        folders.append(_SYSTEM[source])
     if source == "covtype":
-        places.append(Path(os.environ.get("SCIKIT_LEARN_DATA", "~/scikit_learn_data")).expanduser())
-    return places
+        folders.append(
+            Path(os.environ.get("SCIKIT_LEARN_DATA", "~/scikit_learn_data")).expanduser()
+        )
+    return folders
 
 
 def find_or_download(
@@ -68,14 +70,14 @@ def find_or_download(
     """
     if files := find_files(source, root, candidates):
         return files
-    places, reason = search_folders(source, root), ""
+    folders, reason = search_folders(source, root), ""
     if _downloads.get():
-        missing = root is not None and not places[0].is_dir()
-        failure = "no such folder" if missing else _download(source, places[0])
+        missing = root is not None and not folders[0].is_dir()
+        failure = "no such folder" if missing else _download(source, folders[0])
         if files := find_files(source, root, candidates):
             return files
         reason = f", and could not be downloaded ({failure})"
-    raise not_found(source, places, candidates[0][0], reason)
+    raise not_found(source, folders, candidates[0][0], reason)
 
 
 @contextlib.contextmanager
@@ -92,9 +94,9 @@ def find_files(
     source: str, root: str | None, candidates: Sequence[Sequence[str]]
 ) -> list[Path] | None:
     """Return the files of a set; None if no folder contains all of them."""
-    for place in search_folders(source, root):
+    for folder in search_folders(source, root):
         paths = [
-            next((place / name for name in names if (place / name).is_file()), None)
+            next((folder / name for name in names if (folder / name).is_file()), None)
             for names in candidates
         ]
         if all(paths):
@@ -109,21 +111,21 @@ def find_table(source: str, root: str | None, names: Sequence[str]) -> Path:
         PointError: the file is not found; the message lists the folders searched and how to get the
             data.
     """
-    places = search_folders(source, root)
-    if root is not None and places[0].is_file():
-        return places[0]
-    for folder in [place / inner for place in places for inner in ("", "covertype")]:
+    folders = search_folders(source, root)
+    if root is not None and folders[0].is_file():
+        return folders[0]
+    for folder in [root_folder / inner for root_folder in folders for inner in ("", "covertype")]:
         files = {path.name.lower(): path for path in folder.glob("*") if path.is_file()}
         if path := next((files[name] for name in names if name in files), None):
             return path
-    raise not_found(source, places, ", ".join(names))
+    raise not_found(source, folders, ", ".join(names))
 
 
-def not_found(source: str, places: Sequence[Path], files: str, reason: str = "") -> PointError:
+def not_found(source: str, folders: Sequence[Path], files: str, reason: str = "") -> PointError:
     """Return the error for a missing set: the folders searched and how to get the data."""
-    folders = ", ".join(map(str, places))
+    searched = ", ".join(map(str, folders))
     return PointError(
-        f"data.source: {source} was not found in {folders} (searched for {files}){reason}; get "
+        f"data.source: {source} was not found in {searched} (searched for {files}){reason}; get "
         f"{_HELP[source]} and set data.root to its folder"
     )
 

@@ -50,17 +50,17 @@ def convert_read_errors(file: Path | str, kind: str) -> Iterator[None]:
         ) from None
 
 
-def open_decompressed(path: Path, most: int | None = None) -> BinaryIO:
+def open_decompressed(path: Path, max_bytes: int | None = None) -> BinaryIO:
     """Open a file; gzip, bzip2, xz, zip and tar files are decompressed in memory.
 
     Args:
         path: the file.
-        most: maximum number of decompressed bytes; None for a gigabyte.
+        max_bytes: maximum size after decompression; None for a gigabyte.
 
     Raises:
         Exception: of any type, if the file is damaged, larger, or not a regular file.
     """
-    most = most or MOST_BYTES
+    max_bytes = max_bytes or MOST_BYTES
     file = open_regular(path)
     start = file.read(_TAR.stop)
     file.seek(0)
@@ -68,16 +68,16 @@ def open_decompressed(path: Path, most: int | None = None) -> BinaryIO:
     if opener is None and start[_TAR] != _USTAR:
         return file
     with file, opener(file) if opener else file as content:
-        data = content.read(most + 1)
-    if len(data) <= most and data[_TAR] == _USTAR:
+        data = content.read(max_bytes + 1)
+    if len(data) <= max_bytes and data[_TAR] == _USTAR:
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             member = _only_member([member for member in archive if member.isfile()])
-            if member.size > most:  # a sparse file takes no space
-                data = bytes(most + 1)
+            if member.size > max_bytes:  # a sparse file takes no space
+                data = bytes(max_bytes + 1)
             elif inner := archive.extractfile(member):
                 data = inner.read()
-    if len(data) > most:
-        raise ValueError(f"larger than {most:,} bytes after decompression")
+    if len(data) > max_bytes:
+        raise ValueError(f"larger than {max_bytes:,} bytes after decompression")
     return io.BytesIO(data)
 
 

@@ -147,10 +147,10 @@ def _git_commit() -> str | None:
     if not (checkout / ".git").exists():  # git would report a repository around the venv
         return None
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["git", "-C", str(checkout), "describe", "--always", "--dirty=+", "--abbrev=12"],
             capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return result.stdout.strip() or None

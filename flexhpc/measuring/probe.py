@@ -120,7 +120,6 @@ def _trainer_call(
     training: CustomTrainer, inputs: NDArray[np.float32], labels: Ints, classes: int,
     seeds: ProbeSeeds, make_model: MakeModel | None,
 ) -> TrainerCall:  # fmt: skip
-    """Return the arguments of a custom trainer for a probe."""
     return TrainerCall(
         trainer=training.to_call,
         seconds=training.seconds,

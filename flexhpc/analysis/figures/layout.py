@@ -106,18 +106,18 @@ def _value(status: PointStatus, key: str) -> Any:
     return swept[key] if key in swept else _flattened_values(status).get(key)
 
 
-def _varied(statuses: Sequence[PointStatus], *, least: int = 2) -> list[str]:
+def _varied(statuses: Sequence[PointStatus], *, min_values: int = 2) -> list[str]:
     """Return the swept keys, except the seed, with at least this many different values."""
     values: dict[str, set[str]] = {}
     for status in statuses:
         for key, value in status.point.swept.items():
             values.setdefault(key, set()).add(plain_text(value))
-    return [key for key in values if len(values[key]) >= least and _last_part(key) != "seed"]
+    return [key for key in values if len(values[key]) >= min_values and _last_part(key) != "seed"]
 
 
 def varied_keys(statuses: Sequence[PointStatus]) -> list[str]:
     """Return the swept keys, except the seed, in which points differ; all if there are none."""
-    return _varied(statuses) or _varied(statuses, least=1)
+    return _varied(statuses) or _varied(statuses, min_values=1)
 
 
 def independent_keys(statuses: Sequence[PointStatus], keys: Sequence[str]) -> list[str]:

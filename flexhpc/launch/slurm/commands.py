@@ -117,16 +117,16 @@ class Slurm:
         """
         try:
             within = _START_WITHIN if starts_here else _WITHIN
-            done = self._run(["bash", "-c", f"{command} -c {shlex.quote(_VERSIONS)}"], within)
+            result = self._run(["bash", "-c", f"{command} -c {shlex.quote(_VERSIONS)}"], within)
         except NoAnswer as error:
             if starts_here:
                 raise InputError(f"profile: {setting}: does not start: {error}") from None
             return
-        lines = (done.stdout if done.returncode == 0 else done.stderr).splitlines()
-        if (done.returncode or not lines) and not starts_here:
+        lines = (result.stdout if result.returncode == 0 else result.stderr).splitlines()
+        if (result.returncode or not lines) and not starts_here:
             return
-        if done.returncode or not lines:
-            reason = " ".join(" ".join(lines).split()) or f"exit status {done.returncode}"
+        if result.returncode or not lines:
+            reason = " ".join(" ".join(lines).split()) or f"exit status {result.returncode}"
             raise InputError(f"profile: {setting}: does not start: {reason[:600]}")
         versions = lines[-1].split()
         expected = [python_version(), version("flexhpc"), source_hash()]
@@ -178,11 +178,13 @@ class Slurm:
             NoAnswer: it is unknown whether the job was accepted.
             Rejected: SLURM rejected the job.
         """
-        done = self._run(["sbatch", str(script)])
-        match = _ACCEPTED.search(done.stdout)
-        if done.returncode == 0 and match:
+        result = self._run(["sbatch", str(script)])
+        match = _ACCEPTED.search(result.stdout)
+        if result.returncode == 0 and match:
             return match[1]
-        message = " ".join((done.stderr or done.stdout).split()) or f"exit status {done.returncode}"
+        message = (
+            " ".join((result.stderr or result.stdout).split()) or f"exit status {result.returncode}"
+        )
         if any(text in message for text in _TRANSIENT):
             raise NoAnswer(message)
         raise Rejected(message)
@@ -203,15 +205,15 @@ class Slurm:
         """
         for start in range(0, len(arrays), 500):
             states = ["--state=PENDING"] if pending_only else []
-            done = self._run(["scancel", *states, *arrays[start : start + 500]])
-            if done.returncode and "Invalid job id" not in done.stderr:
-                raise NoAnswer(" ".join(done.stderr.split()))
+            result = self._run(["scancel", *states, *arrays[start : start + 500]])
+            if result.returncode and "Invalid job id" not in result.stderr:
+                raise NoAnswer(" ".join(result.stderr.split()))
 
     def _ask(self, command: list[str]) -> str:
-        done = self._run(command)
-        if done.returncode:
-            raise NoAnswer(" ".join(done.stderr.split()) or f"{command[0]} failed")
-        return done.stdout
+        result = self._run(command)
+        if result.returncode:
+            raise NoAnswer(" ".join(result.stderr.split()) or f"{command[0]} failed")
+        return result.stdout
 
     def _run(self, command: list[str], within: float = _WITHIN) -> subprocess.CompletedProcess[str]:
         try:

@@ -189,7 +189,7 @@ def _hash(path: Path, mark: str) -> str:
 def _image_id(runtime: str, name: str) -> str:
     command = [runtime, "image", "inspect", "--format", "{{.Id}}", name]
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command, capture_output=True, text=True, timeout=60, check=False,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
@@ -197,10 +197,10 @@ def _image_id(runtime: str, name: str) -> str:
         raise InputError(
             f"profile: container.runtime: {runtime} cannot be used here: {error}"
         ) from None
-    if done.returncode:
-        message = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
+    if result.returncode:
+        message = " ".join(result.stderr.split()) or f"exit status {result.returncode}"
         raise InputError(
             f"profile: container.image: {runtime} has no image {name} ({message}); build it "
             f"(docs/containers.md) or get it (`{runtime} pull`)"
         )
-    return f"sha256:{done.stdout.strip().removeprefix('sha256:')}"
+    return f"sha256:{result.stdout.strip().removeprefix('sha256:')}"
