@@ -11,9 +11,11 @@ from flexhpc.analysis.figures.chart import (
     ReportFigure,
     Spec,
     chart,
+    facet_size,
     layer,
-    log_axis,
     log_domain,
+    log_encoding,
+    series_colour,
 )
 from flexhpc.analysis.figures.layout import Layout, layout_of, name_of, varied_keys
 from flexhpc.analysis.results import budget_value, emc_at_budget
@@ -23,9 +25,6 @@ from flexhpc.store.status import PointStatus
 FACTORS = tuple(2.0**power for power in (-4, -3, -2, -1, 0, 1))
 """Multiples of the budget at which EMC is drawn; those above 1 are predictions."""
 _MAX_POINTS = 200
-_SIZES = {1: (640, 380), 2: (440, 320)}
-_FACET = (300, 260)
-"""Width and height (pixels) of one or two facets, and of more."""
 
 
 def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
@@ -51,25 +50,11 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     rows = [row for key, points in groups.items() for row in _line(key, points)]
     facets = list(dict.fromkeys(row["facet"] for row in rows))
     series = list(dict.fromkeys(row["series"] for row in rows))
-    width, height = _SIZES.get(len(facets), _FACET)
     x_domain = log_domain([row["x"] for row in rows], beyond=0.3)
     y_domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
-    x = {
-        "field": "x", "type": "quantitative",
-        "axis": log_axis(f"budget ({unit.replace('_', ' ')})", x_domain),
-        "scale": {"domain": x_domain, "nice": False, "type": "log"},
-    }  # fmt: skip
-    y = {
-        "field": "y", "type": "quantitative", "axis": log_axis("EMC (samples)", y_domain),
-        "scale": {"domain": y_domain, "nice": False, "type": "log"},
-    }  # fmt: skip
-    colour: Spec = {"value": COLOURS[0]}
-    if len(series) > 1:
-        colour = {
-            "field": "series", "type": "nominal", "legend": {"title": None},
-            "scale": {"domain": series, "range": [COLOURS[i % len(COLOURS)]
-                      for i in range(len(series))]},
-        }  # fmt: skip
+    x = {"field": "x", **log_encoding(f"budget ({unit.replace('_', ' ')})", x_domain)}
+    y = {"field": "y", **log_encoding("EMC (samples)", y_domain)}
+    colour = series_colour(series if len(series) <= len(COLOURS) else [], legend=True)
     shared = {"x": x, "y": y, "color": colour, "detail": {"field": "line"}}
     tooltip = [{"field": f, "type": "nominal"} for f in ("point", "budget", "EMC")]
     band = {**shared, "y": {**y, "field": "lo"}, "y2": {"field": "hi"}}
@@ -83,6 +68,7 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
         layer({"type": "text", "align": "left", "dx": 6, "fontSize": 11, "limit": 200},
               {**shared, "text": {"field": "size"}}, where="datum.predicted"),
     ]  # fmt: skip
+    width, height = facet_size(len(facets))
     return chart(layers, width=width, height=height, data=rows, facets=facets)
 
 

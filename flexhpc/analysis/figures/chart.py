@@ -77,6 +77,27 @@ def chart(
     return {"$schema": _SCHEMA, "config": _CONFIG, **spec}
 
 
+def facet_size(facets: int) -> tuple[int, int]:
+    """Return the width and height (pixels) of each of a number of facets."""
+    return {1: (640, 380), 2: (440, 320)}.get(facets, (300, 260))
+
+
+def log_encoding(title: str, domain: Sequence[float]) -> Spec:
+    """Return the encoding of a quantity on a logarithmic axis, without its field."""
+    scale = {"type": "log", "domain": domain, "nice": False}
+    return {"type": "quantitative", "axis": log_axis(title, domain), "scale": scale}
+
+
+def series_colour(series: Sequence[str], *, legend: bool) -> Spec:
+    """Return the encoding of the colour of at most eight series; one colour for a single one."""
+    if len(series) < 2:
+        return {"value": COLOURS[0]}
+    return {
+        "field": "series", "type": "nominal", "legend": {"title": None} if legend else None,
+        "scale": {"domain": list(series), "range": list(COLOURS[: len(series)])},
+    }  # fmt: skip
+
+
 def layer(mark: Spec, encoding: Spec, *, where: str = "") -> Spec:
     """Return a layer of a chart, restricted to the data for which an expression is true."""
     return {

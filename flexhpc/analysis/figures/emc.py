@@ -18,9 +18,11 @@ from flexhpc.analysis.figures.chart import (
     ReportFigure,
     Spec,
     chart,
+    facet_size,
     layer,
-    log_axis,
     log_domain,
+    log_encoding,
+    series_colour,
     spread_labels,
 )
 from flexhpc.analysis.figures.dodge import Dodge
@@ -35,9 +37,6 @@ from flexhpc.analysis.text import emc_or_bound, emc_text, ratio_text
 from flexhpc.search import Estimate
 from flexhpc.store.status import PointStatus
 
-_SIZES = {1: (640, 380), 2: (440, 320)}
-_FACET = (300, 260)
-"""Width and height (pixels) of one or two facets, and of more."""
 _ROW = 26
 _MAX_ROWS, _MAX_SEEDS_IN_ROW, _DENSE_HEIGHT = 150, 12, 900
 """Maximum number of named rows, maximum number of seeds side by side in a row, and the height
@@ -116,7 +115,7 @@ def _curves(
         row["x"] = layout.x(status)
     facets = list(dict.fromkeys(row["facet"] for row in rows))
     series = list(dict.fromkeys(row["series"] for row in rows))
-    width, height = _SIZES.get(len(facets), _FACET)
+    width, height = facet_size(len(facets))
     low, high = min(row["x"] for row in rows), max(row["x"] for row in rows)
     logarithmic = layout.along == "size" or (low > 0 and high / low >= _LOG_FROM)
     if logarithmic:
@@ -155,14 +154,13 @@ def _curves(
                 for facet in facets for end in diagonal
             ]  # fmt: skip
     title = "parameters" if layout.along == "size" else layout.key
-    scale_type = {"type": "log"} if logarithmic else {"type": "linear", "zero": False}
-    x = {
-        "field": "x", "type": "quantitative",
-        "axis": log_axis(title, x_domain) if logarithmic else {"title": title},
-        "scale": {"domain": x_domain, "nice": False, **scale_type},
+    x = log_encoding(title, x_domain) if logarithmic else {
+        "type": "quantitative", "axis": {"title": title},
+        "scale": {"type": "linear", "domain": x_domain, "nice": False, "zero": False},
     }  # fmt: skip
+    x["field"] = "x"
     y = {**_value(y_domain, per_parameter=per_parameter), "field": "y"}
-    colour = _colour(series)
+    colour = series_colour(series, legend=False)
     layers = [
         layer({"type": "line", "strokeDash": [5, 4], "color": "#888"}, {"x": x, "y": y},
               where=_kind("diagonal")),
@@ -216,7 +214,7 @@ def _rows(
             "axis": {"title": None, "grid": True, "labelLimit": 460},
         }  # fmt: skip
     series = list(dict.fromkeys(row["series"] for row in rows))
-    colour = _colour(series if len(series) <= len(COLOURS) else [], legend=dense)
+    colour = series_colour(series if len(series) <= len(COLOURS) else [], legend=dense)
     shared: Spec = {"y": y, "color": colour}
     seeds_in_row = max(map(len, by_name.values()))
     side_by_side = 1 < seeds_in_row <= _MAX_SEEDS_IN_ROW and not dense
@@ -235,19 +233,7 @@ def _rows(
 
 
 def _value(domain: Sequence[float], *, per_parameter: bool) -> Spec:
-    """Return the encoding of EMC, or of EMC per parameter, without its field."""
-    title = "EMC / parameters" if per_parameter else "EMC (samples)"
-    scale = {"type": "log", "domain": domain, "nice": False}
-    return {"type": "quantitative", "axis": log_axis(title, domain), "scale": scale}
-
-
-def _colour(series: Sequence[str], *, legend: bool = False) -> Spec:
-    if len(series) < 2:
-        return {"value": COLOURS[0]}
-    return {
-        "field": "series", "type": "nominal", "legend": {"title": None} if legend else None,
-        "scale": {"domain": list(series), "range": list(COLOURS[: len(series)])},
-    }  # fmt: skip
+    return log_encoding("EMC / parameters" if per_parameter else "EMC (samples)", domain)
 
 
 def _kind(kind: str) -> str:
