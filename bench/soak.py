@@ -47,8 +47,8 @@ ROLES = {
 MOST_SYNCED = 1_000
 """Points; enough to measure the cost of another point."""
 COLUMNS = (
-    "points", "probes", "seconds", "ms a point", "MB of the sweep", "MB of a worker",
-    "MB of MLflow's", "status", "results", "report", "pack", "sync", "files", "MB on disk",
+    "points", "probes", "seconds", "ms per point", "MB, sweep process", "MB, worker",
+    "MB, MLflow process", "status", "results", "report", "pack", "sync", "files", "MB on disk",
 )  # fmt: skip
 
 

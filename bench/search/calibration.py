@@ -201,7 +201,7 @@ def markdown(results: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "| lapses planted in | rate | missing few | missing any number |",
+        "| lapses added to | rate | missing few | missing any number |",
         "|---|---|---|---|",
     ]
     for name, rates in results["planted"].items():

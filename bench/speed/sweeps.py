@@ -99,8 +99,8 @@ def main() -> None:
         for _ in range(options.rounds)
     ]
     print(
-        "| workers | trainings, s | between trainings | last training over s per worker "
-        "| command over s per worker |"
+        "| workers | trainings, s | between trainings | last training, relative "
+        "| command, relative |"
     )
     print("|---|---|---|---|---|")
     for workers in WORKERS:
