@@ -130,7 +130,7 @@ def markdown(models: dict[str, Any]) -> str:
     """Return the table of docs/search.md."""
     lines = [
         "| model | EMC at each rate | within 5 % of the best | cost (at the best rate) | probes |"
-        " bias, RMSE | interval holds | best rate, its probability | a duel at twice the cost |",
+        " bias, RMSE | coverage | best rate, its probability | a duel at twice the cost |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in models.items():
