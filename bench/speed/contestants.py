@@ -121,7 +121,7 @@ def lightning(network: nn.Module, inputs: Tensor, labels: Tensor, epochs: int) -
     """Train by Lightning's Trainer, with a validation loop over the same samples."""
     import lightning
 
-    class Module(lightning.LightningModule):
+    class Module(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.network, self.right = network, 0
