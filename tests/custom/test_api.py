@@ -107,7 +107,7 @@ def test_comparing_two_measurements() -> None:
     assert bound.censored == "right"
     assert flexhpc.compare(bound, narrow).high is None
     assert flexhpc.compare(narrow, bound).low is None
-    with pytest.raises(ValueError, match="not between 0 and 1"):
+    with pytest.raises(ValueError, match="must be between 0 and 1"):
         flexhpc.compare(narrow, wide, level=2)
 
 

@@ -116,7 +116,7 @@ def test_corrupted_labels_are_uniform_among_the_others() -> None:
     steps = np.bincount((labels - clean) % 10, minlength=10)
     assert steps[0] == 0
     assert steps[1:].min() > 150
-    with pytest.raises(PointError, match=r"data\.corruption: 0\.0002 of 1797 .* are 0"):
+    with pytest.raises(PointError, match=r"data\.corruption: 0\.0002 of 1797 .* rounds to 0"):
         load_samples(digits(labels="corrupted", corruption=2e-4), 0)
 
 
