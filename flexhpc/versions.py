@@ -55,6 +55,6 @@ def source_hash() -> str:
     package = Path(__file__).parent
     for path in sorted(package.rglob("*")):
         shipped = path.relative_to(package).parts[0] in ("specs", "profiles")
-        if path.suffix in (".py", ".html", ".sh") and not shipped:
+        if path.suffix in (".py", ".html", ".js", ".css", ".sh") and not shipped:
             digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:12]
