@@ -211,7 +211,7 @@ def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:
         budget: in the unit of the point's budget.
 
     Returns:
-        None if there is no estimate, if the budget exceeds 4 times that of the point, or if the EMC
+        None if there is no estimate, if the budget exceeds twice that of the point, or if the EMC
         at other budgets is unknown.
     """
     estimate, record, spec_budget = status.estimate, status.record, budget_value(status)

@@ -92,7 +92,7 @@ class Measurement:
 
         Raises:
             PointError: there is no estimate yet, or the EMC at other budgets is unknown.
-            ValueError: ``budget`` is not above 0 and at most 4 times the budget of the search.
+            ValueError: ``budget`` is not above 0 and at most twice the budget of the search.
         """
         estimate, spec_budget = self.estimate, budget_value(self.status)
         if not self.status.point.training.extends_smaller_budgets:

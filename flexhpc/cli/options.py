@@ -95,7 +95,7 @@ def check_budgets(budgets: list[float], trainings: Sequence[Procedure]) -> None:
 
     Raises:
         InputError: the EMC at other budgets is unknown for all points, or a value is not above 0
-            and at most 4 times the largest budget of a point.
+            and at most twice the largest budget of a point.
     """
     from flexhpc.search.budget_curve import MAX_FACTOR, NO_OTHER_BUDGET
 

@@ -24,14 +24,14 @@ from flexhpc.search.history import History
 Floats = NDArray[np.float64]
 Index = NDArray[np.intp] | slice
 
-_EARLY = np.geomspace(0.35, 5.0, 6)
-_SATURATES = np.arange(-7.0, 3.5)
-_RATE = np.array([0.5, 1.0, 2.0])
+_EARLY = np.geomspace(0.35, 6.0, 10)
+_SATURATES = np.arange(-7.0, 3.5, 1.25)
+_RATE = np.array([0.7, 1.6])
 EARLY, SATURATES, RATE = (
     grid.ravel() for grid in np.meshgrid(_EARLY, _SATURATES, _RATE, indexing="ij")
 )
 """Grid of growth laws, each of shape (laws,)."""
-_WEIGHT = np.exp(-0.5 * (np.log(EARLY / 1.1) / 0.8) ** 2)
+_WEIGHT = np.exp(-0.5 * (np.log(EARLY / 1.2) / 0.8) ** 2)
 LAW_PRIOR = np.log(_WEIGHT / _WEIGHT.sum())
 """Log prior probability of each law: log-normal in ``early``, uniform in the other two."""
 UNEXPLAINED, BROAD = 0.1, 1 / 8

@@ -20,7 +20,7 @@ from flexhpc.search import EmcInterval, Estimate, ProbeResult, advance
 from flexhpc.search.budget_curve import budget_curve
 
 SEARCH = Bayes(policy="bayes", tolerance=0.2)
-FACTORS = (1.0, 1 / 16, 1 / 4, 1 / 2, 2.0, 4.0)
+FACTORS = (1.0, 1 / 16, 1 / 4, 1 / 2, 2.0)
 """Multiples of the budget at which the EMC is judged."""
 DOUBLINGS = (0, 2)
 """Log2 of the budgets of the searches, relative to those of the specs."""
