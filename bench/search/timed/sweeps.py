@@ -37,7 +37,8 @@ def compare(budget: int, run: flexhpc.Run) -> dict[float, list[tuple[bool, float
 
     Returns:
         For each of ``FACTORS``, for each seed: whether the interval contains the measured EMC, and
-        the log of the EMC over it; points whose EMC is not known are omitted.
+        the log of the EMC over it (nan if the EMC is only bounded). Seeds whose measured EMC is
+        only bounded are omitted.
     """
     measured = {(m.swept["training.steps"], m.swept["seed"]): m for m in run}
     compared: dict[float, list[tuple[bool, float]]] = {factor: [] for factor in FACTORS}
@@ -47,7 +48,8 @@ def compare(budget: int, run: flexhpc.Run) -> dict[float, list[tuple[bool, float
             estimate, truth = measured[budget, seed].at_budget(other), measured[other, seed]
             if truth.estimate.censored == "none":
                 high = math.inf if estimate.emc_hi is None else estimate.emc_hi
-                error = math.log(max(estimate.emc, 1) / truth.emc)
+                exact = estimate.censored == "none"
+                error = math.log(estimate.emc / truth.emc) if exact else math.nan
                 cells.append((estimate.emc_lo <= truth.emc <= high, error))
     return compared
 
@@ -62,11 +64,11 @@ def main() -> None:
     compared["all"] = {f: [c for row in compared.values() for c in row[f]] for f in FACTORS}
     print(f"| model | {' | '.join(f'{f:g} B' for f in FACTORS)} |\n|{'---|' * (1 + len(FACTORS))}")
     for model, row in compared.items():
-        texts = [
-            f"{sum(held for held, _ in cells)} of {len(cells)}, "
-            f"{np.median([error for _, error in cells]):+.0%}"
-            for cells in row.values()
-        ]
+        texts = []
+        for cells in row.values():
+            errors = [error for _, error in cells if not math.isnan(error)]
+            median = f"{np.median(errors):+.0%}" if errors else "-"
+            texts.append(f"{sum(held for held, _ in cells)} of {len(cells)}, {median}")
         print(f"| {model} | {' | '.join(texts)} |")
 
 
