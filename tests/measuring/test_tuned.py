@@ -41,11 +41,16 @@ def point(tmp_path_factory: pytest.TempPathFactory) -> Point:
 
 
 @pytest.fixture(scope="module")
-def alone(point: Point, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What one process finds, one probe after the other."""
-    run = RunFolder(tmp_path_factory.mktemp("alone"))
-    measure(point, run, CPU, Callbacks())
-    return contents(point, run)
+def counted(point: Point, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], int]:
+    """What one process measures, one probe after the other, and its number of updates."""
+    run, updates = RunFolder(tmp_path_factory.mktemp("alone")), itertools.count()
+    measure(point, run, CPU, Callbacks(should_stop=lambda: next(updates) < 0))
+    return contents(point, run), next(updates)
+
+
+@pytest.fixture(scope="module")
+def alone(counted: tuple[dict[str, Any], int]) -> dict[str, Any]:
+    return counted[0]
 
 
 def test_the_best_rate_is_found_and_evaluated(alone: dict[str, Any]) -> None:
@@ -57,14 +62,16 @@ def test_the_best_rate_is_found_and_evaluated(alone: dict[str, Any]) -> None:
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.parametrize("at", [150, 2500])
-def test_resumed_bitwise(at: int, point: Point, alone: dict[str, Any], tmp_path: Path) -> None:
-    run, updates = RunFolder(tmp_path), itertools.count(1)
+@pytest.mark.parametrize("share", [0.06, 0.99], ids=["in a probe", "in the evaluation"])
+def test_resumed_bitwise(
+    share: float, point: Point, counted: tuple[dict[str, Any], int], tmp_path: Path
+) -> None:
+    run, updates, at = RunFolder(tmp_path), itertools.count(1), round(share * counted[1])
     with pytest.raises(Interrupted):
         measure(point, run, CPU, Callbacks(should_stop=lambda: next(updates) == at))
     assert run.checkpoints(point.id)
     measure(point, run, CPU, Callbacks())
-    assert contents(point, run) == alone
+    assert contents(point, run) == counted[0]
     assert not run.checkpoints(point.id)
 
 
