@@ -30,7 +30,7 @@ TRAINING = Sgd(
 
 
 def fits(n: int, training: Sgd) -> int:
-    """Return the number of trainings at ``n`` that fit."""
+    """Return the number of training runs at ``n`` that fit."""
     samples = load_samples(Digits(source="digits", labels="random"), seed=0)
     count = 0
     for repeat in range(SEEDS):

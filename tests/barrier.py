@@ -1,9 +1,9 @@
-"""A barrier for tests that act in the middle of a training.
+"""A barrier for tests that act in the middle of a training run.
 
 A spec names the network as ``family: "gated:Net"``; :class:`Barrier` writes its module next to the
 spec. In a process that trains it, forward passes in train mode are counted, and from the pass that
 the test names on the training waits until the test moves the barrier. So a test never depends on
-how fast a training is. Without a barrier the training is the same, bit by bit.
+how fast a training run is. Without a barrier the training is the same, bit by bit.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def alive(pid: int) -> bool:
 
 
 class Barrier:
-    """Where the trainings of ``gated:Net`` wait. It is open at first.
+    """Where the training runs of ``gated:Net`` wait. It is open at first.
 
     Args:
         folder: of the spec.
@@ -125,7 +125,7 @@ class Barrier:
     def creep(self) -> None:
         """Let every waiting process go on with one pass in 0.2 s, until the barrier is moved.
 
-        For what a training notices by itself while it goes on, such as a request to stop.
+        For what a training run notices by itself while it goes on, such as a request to stop.
         """
         self._give("0 creep")
 
@@ -154,7 +154,7 @@ class Barrier:
                 raise AssertionError(f"the sweep ended before the barrier was reached: {output}")
             return len(self.waiting()) >= processes
 
-        wait_for(reached, f"{processes} trainings at the barrier")
+        wait_for(reached, f"{processes} training runs at the barrier")
         return self.waiting()
 
     def _give(self, order: str) -> None:

@@ -17,7 +17,7 @@ GATED = (
     .replace("epochs: 120", "epochs: 300, gates: {plateau: off}")
     .replace("model.width: [4, 8, 12]", "model.kwargs.width: [10, 14]")
 )
-"""Two points whose trainings wait at a barrier (tests/barrier.py)."""
+"""Two points whose training runs wait at a barrier (tests/barrier.py)."""
 
 
 def contents(run: Path) -> dict[str, object]:

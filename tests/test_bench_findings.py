@@ -30,7 +30,7 @@ PAGE = REPOSITORY / "docs" / "findings.md"
 
 
 def failures(statuses: Sequence[PointStatus]) -> list[str]:
-    """Verdicts of the trainings that did not fit, at the best value of what was tuned."""
+    """Verdicts of the training runs that did not fit, at the best value of what was tuned."""
     return [
         p.verdict
         for s in statuses for p in s.record.probes
@@ -62,7 +62,8 @@ def test_every_word_of_the_page_has_its_verdict(tmp_path: Path) -> None:
     assert found["identity"].verdict == "smaller"
     assert {effect.pairs for effect in found.values()} == {15}
     verdicts = [p.verdict for s in statuses for p in s.record.probes if p.verdict != "fit"]
-    assert f"{verdicts.count('unconverged')} of the {len(verdicts)} trainings" in PAGE.read_text()
+    unconverged = f"{verdicts.count('unconverged')} of the {len(verdicts)} training runs"
+    assert unconverged in PAGE.read_text()
     ratios = [
         s.estimate.emc / s.record.header.params
         for s in statuses if s.point.swept["model.activation"] != "identity"
@@ -86,7 +87,7 @@ def test_optimizers_are_told_by_their_budgets(tmp_path: Path) -> None:
     assert f"({gradients.least:.2f} to {gradients.most:.2f})" in page
     failed = failures(statuses)
     said = " ".join(page.split())
-    assert f"Of the {len(failed)} trainings that failed" in said
+    assert f"Of the {len(failed)} training runs that failed" in said
     assert f"best rate {failed.count('unconverged')} were still improving" in said
     assert f"{failed.count('unstable')} had become unstable" in said
     assert f"only {failed.count('not_fit')} had converged" in said
@@ -132,7 +133,8 @@ def test_to_convergence_sgd_fits_fewer(tmp_path: Path) -> None:
     assert f"the best in {len(lowest)} of {len(statuses)} points ({parts})" in said
     failed = failures(statuses)
     ended = f"{failed.count('not_fit')} had converged to a worse fit and {failed.count('unstable')}"
-    assert f"Of the {len(failed)} trainings that failed at the best rate {ended} had become" in said
+    of_failed = f"Of the {len(failed)} training runs that failed at the best rate"
+    assert f"{of_failed} {ended} had become" in said
     longest = max(p.epochs for s in statuses for p in s.record.probes)
     assert f"{longest:,} epochs" in said
     minutes = [
@@ -186,7 +188,7 @@ def test_families_are_told_by_labels_and_size(tmp_path: Path) -> None:
     )  # fmt: skip
     assert edges == {("original", "cnn"): 15, ("random", "cnn"): 4, ("original", "vit"): 2}
     failed = Counter(failures(statuses))
-    assert f"Of the {failed.total()} trainings that failed" in said
+    assert f"Of the {failed.total()} training runs that failed" in said
     assert f"best rate {failed['unconverged']} were still improving" in said
     assert "not_fit" not in failed
 

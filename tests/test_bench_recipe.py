@@ -52,7 +52,7 @@ def points(folder: Path, swept: str) -> list[Point]:
 def status(
     point: Point, verdicts: Sequence[tuple[int, bool]], *, arms: Sequence[int] = ()
 ) -> PointStatus:
-    """Return a measured point whose trainings at each n fitted, or missed a tenth of it."""
+    """Return a measured point whose training runs at each n fitted, or missed a tenth of it."""
     probes = []
     for number, (n, fit) in enumerate(verdicts):
         values: dict[str, Any] = {
@@ -75,7 +75,7 @@ def status(
 
 
 def around(n: int) -> list[tuple[int, bool]]:
-    """Return trainings that bound an EMC near n closely."""
+    """Return training runs that bound an EMC near n closely."""
     low, high = round(n * 0.9), round(n * 1.1)
     return [(low, True)] * 5 + [(n, True), (n, False)] + [(high, False)] * 5
 
@@ -191,7 +191,7 @@ def test_the_table_marks_what_moved_and_leaves_out_what_is_not_measured(tmp_path
     assert slow.startswith("| learning rate / 3 | **2.0")
     assert slow.endswith("]** |")
     assert fast == "| learning rate x 3 |  |"
-    assert took.startswith("1 of 1 intervals exclude 1. 2 points, 24 trainings, 0 million")
+    assert took.startswith("1 of 1 intervals exclude 1. 2 points, 24 training runs, 0 million")
     assert "36 s" in took
 
 

@@ -1,4 +1,4 @@
-"""Recorded times to fit: what a search with a smaller budget sees of a long training."""
+"""Recorded times to fit: what a search with a smaller budget sees of a long training run."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def _cost(statuses: Sequence[PointStatus]) -> list[str]:
     hours = sum(probe.seconds for probe in probes) / 3600
     cost = sum(probe.cost for probe in probes)
     return [
-        f"{len(statuses)} points, {len(probes):,} trainings, {cost:.1e} sample passes, "
+        f"{len(statuses)} points, {len(probes):,} training runs, {cost:.1e} sample passes, "
         f"{hours:.1f} hours of one core."
     ]
 

@@ -1,6 +1,6 @@
 """Print the table of docs/recipe.md that shows P(fit) by the frequency of evaluations.
 
-Usage: python -m bench.recipe.evaluations [--trainings 60]
+Usage: python -m bench.recipe.evaluations [--training runs 60]
 Trains the MLP of docs/recipe.md on digits with random labels, near its EMC and always to the end of
 the budget. Three minutes on two free cores.
 """

@@ -51,8 +51,8 @@ class Factor:
 def factor(point: PointStatus, base: PointStatus) -> Factor:
     """Return the EMC of a point divided by that of its base.
 
-    The trainings of both are independent, so their posteriors are too. A censored EMC enters as a
-    bound.
+    The training runs of both are independent, so their posteriors are too. A censored EMC enters as
+    a bound.
 
     Args:
         point, base: Points with at least one probe each and equal estimands.

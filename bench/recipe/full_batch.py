@@ -33,7 +33,7 @@ Case = tuple[Point, Probe]
 
 
 def cases() -> dict[str, list[Case]]:
-    """Return all trainings, grouped by rate and budget."""
+    """Return all training runs, grouped by rate and budget."""
     groups: dict[str, list[Case]] = {}
     for point in checked(SPEC)[1]:
         for number, arm in enumerate(point.arms):
@@ -47,7 +47,7 @@ def cases() -> dict[str, list[Case]]:
 
 
 def verdict(case: Case) -> str:
-    """Run one training; return its verdict."""
+    """Run one training run; return its verdict."""
     point, probe = case
     torch.set_num_threads(1)
     samples = load_samples(point.data, point.seed)

@@ -67,12 +67,12 @@ def markdown(results: Study) -> str:
 
 
 def took(results: Study) -> str:
-    """Return a sentence with the number of trainings and their cost."""
+    """Return a sentence with the number of training runs and their cost."""
     probes = [probe for record in results.measured for probe in record.probes]
     cells = [cell for factors in results.factors.values() for cell in factors.values()]
     return (
         f"{sum(cell.moved for cell in cells)} of {len(cells)} intervals exclude 1. "
-        f"{len(results.measured)} points, {len(probes):,} trainings, "
+        f"{len(results.measured)} points, {len(probes):,} training runs, "
         f"{sum(probe.cost for probe in probes) / 1e6:.0f} million sample passes, "
         f"{duration_text(sum(probe.seconds for probe in probes))} of training on one thread."
     )

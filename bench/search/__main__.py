@@ -1,4 +1,4 @@
-"""Replay every policy on recorded trainings and on known fit curves (tables of docs/search.md).
+"""Replay every policy on recorded training runs and on known fit curves (tables of docs/search.md).
 
 Usage: python -m bench.search [--replays N] [--markdown FILE] [--plot FILE]
 Prints the results as JSON. The default of 60 replays per world, and a third as many of each
@@ -74,7 +74,7 @@ def worlds() -> dict[str, World]:
 
 
 def search_once(name: str, variant: str, seed: int) -> Play:
-    """Run one search to within 5 % or 60 trainings; it contains the costs of wider tolerances."""
+    """Run one search to within 5 % or 60 training runs; it includes costs of wider tolerances."""
     world, options = worlds()[name], VARIANTS[variant]
     search = Bayes(policy="bayes", tolerance=0.05, max_cost=60.0, **options.settings)
     return play(world, search, np.random.default_rng(seed), **options.play)

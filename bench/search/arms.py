@@ -1,4 +1,4 @@
-"""Replay searches over arms on recorded trainings of models with several learning rates.
+"""Replay searches over arms on recorded training runs of models with several learning rates.
 
 Usage: python -m bench.search.arms [--replays 60] [--markdown FILE]
 Prints JSON: how far the EMC of the chosen rate is below that of the best one, and the cost relative
@@ -35,7 +35,7 @@ def search_once(name: str, arms: tuple[int, ...], seed: int) -> dict[str, float]
     """Run one search over arms of a model, with default settings.
 
     Returns:
-        cost (in full trainings at the best arm's EMC), probes, chosen arm, error (log of the
+        cost (in full training runs at the best arm's EMC), probes, chosen arm, error (log of the
         estimate over the best arm's EMC), short (relative distance of the chosen arm's EMC to the
         best arm's), held (whether the interval contains the chosen arm's EMC), chance.
     """
@@ -83,10 +83,10 @@ def search_once(name: str, arms: tuple[int, ...], seed: int) -> dict[str, float]
 def duel(name: str, budget: float, seed: int) -> bool:
     """Spend a budget on the two best arms alone; return whether the better arm fits more often.
 
-    An upper bound on any search: all trainings are at the n between the two EMCs.
+    An upper bound on any search: all training runs are at the n between the two EMCs.
 
     Args:
-        budget: Full trainings at the best arm's EMC.
+        budget: Full training runs at the best arm's EMC.
     """
     rng = np.random.default_rng(seed)
     two = sorted((Table(name, arm) for arm in Table.arms(name)), key=middle)[-2:]

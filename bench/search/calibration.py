@@ -3,7 +3,7 @@
 Usage: python -m bench.search.calibration [--draws 1200] [--markdown FILE]
 Prints JSON: coverage over the prior and by true width of the curve, reasons of the end, time per
 decision without cached state, and how often the interval of the lapse rate contains a rate that was
-planted in recorded trainings. Ten minutes on two cores.
+planted in recorded training runs. Ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Drawn:
 
     @property
     def middle(self) -> float:
-        """The n at which half of the trainings fit; 0 if there is none."""
+        """The n at which half of the training runs fit; 0 if there is none."""
         inner = 0.5 / (1 - self.lapse)
         return math.exp(self.threshold - self.width * logit(inner)) if inner < 1 else 0.0
 
@@ -112,10 +112,10 @@ def _training(n: int, missed: int) -> Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Planted:
-    """Recorded trainings with planted lapses.
+    """Recorded training runs with planted lapses.
 
     Attributes:
-        table: recorded trainings.
+        table: recorded training runs.
         rate: fraction of planted lapses.
         few: whether a lapse misses few samples.
     """

@@ -1,11 +1,12 @@
-"""Record real trainings of the models in ``models/``, on which searches are replayed.
+"""Record real training runs of the models in ``models/``, on which searches are replayed.
 
 Usage: FLEXHPC_DATA=FOLDER python -m bench.search.record [MODEL ...]
 FOLDER contains Covertype and the credit data (docs/data.md). Three hours of one core.
 
-The table of a model has trainings at a ladder of n around its EMC, dense where the fit curve falls,
-and some far from it, where searches start. A model that tunes a key has a table for each arm, with
-fewer trainings. Writes one file per model to ``recorded/``; existing files are not replaced.
+The table of a model has training runs at a ladder of n around its EMC, dense where the fit curve
+falls, and some far from it, where searches start. A model that tunes a key has a table for each
+arm, with fewer training runs. Writes one file per model to ``recorded/``; existing files are not
+replaced.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ PILOT = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """The recorded n, in units of a pilot search's EMC, and the number of trainings at each."""
+    """The recorded n, in units of a pilot search's EMC, and the number of training runs at each."""
 
     near: np.ndarray
     far: np.ndarray
@@ -57,7 +58,7 @@ OF_ARMS = Ladder(
 
 @dataclass(frozen=True)
 class Row:
-    """The recorded fields of a training; see :class:`bench.search.tables.Table`."""
+    """The recorded fields of a training run; see :class:`bench.search.tables.Table`."""
 
     n: int
     repeat: int

@@ -23,7 +23,7 @@ class Play:
     """One search, round by round; all arrays have shape (rounds,).
 
     Attributes:
-        cost: sample passes so far, in units of a full training at the true EMC.
+        cost: sample passes so far, in units of a full training run at the true EMC.
         time: the same if the probes of a batch run at the same time.
         error: log of the estimate over the truth.
         low, high: log of the ends of the interval over the truth.
@@ -46,7 +46,7 @@ def start_of(truth: float, rng: np.random.Generator) -> int:
 
 
 def unit_of(world: World, truth: float) -> float:
-    """Return the sample passes of a full training at the true EMC."""
+    """Return the sample passes of a full training run at the true EMC."""
     return world.draw(round(truth), np.random.default_rng(0)).full_cost
 
 
@@ -56,7 +56,7 @@ def play(
     """Run the Bayesian policy to its end.
 
     Args:
-        world: source of trainings.
+        world: source of training runs.
         search: settings, except ``start``.
         rng: source of randomness.
         q: level of the estimand.
@@ -123,7 +123,7 @@ def walk(world: World, rng: np.random.Generator, step: float | None) -> tuple[fl
     """Run one bisection to 5 %, or growth by a factor ``step``.
 
     Returns:
-        Log of the estimate over the true n50, and cost in units of a full training there.
+        Log of the estimate over the true n50, and cost in units of a full training run there.
     """
     truth = middle(world)
     start = start_of(truth, rng)

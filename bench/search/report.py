@@ -92,7 +92,7 @@ def _main(results: Results) -> str:
 def _variants(results: Results) -> str:
     worlds = [world for name, world in results.items() if name in MODELS]
     rows = [
-        "| variant, on recorded trainings | cost within 10 %, median | time | of bisections |"
+        "| variant, on recorded training runs | cost within 10 %, median | time | of bisections |"
         " coverage | ms per decision |",
         "|---|---|---|---|---|---|",
     ]

@@ -1,4 +1,4 @@
-"""Worlds that searches are replayed on: recorded trainings and exact fit curves."""
+"""Worlds that searches are replayed on: recorded training runs and exact fit curves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RATES = tuple(sorted(path.stem for path in RECORDED.glob("rates_*.npz")))
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """One training drawn for an n.
+    """One training run drawn for an n.
 
     Attributes:
         verdict: as recorded.
@@ -46,7 +46,7 @@ class Training:
 
 
 class World(Protocol):
-    """A source of trainings with a known fit curve."""
+    """A source of training runs with a known fit curve."""
 
     @property
     def n_limit(self) -> int:
@@ -63,7 +63,7 @@ class World(Protocol):
 
 
 def middle(world: World, q: float = 0.5) -> float:
-    """Return the n, in samples, at which a fraction q of all trainings fits."""
+    """Return the n, in samples, at which a fraction q of all training runs fits."""
     low, high = 1.0, float(world.n_limit)
     while high / low > 1 + 1e-6:
         n = math.sqrt(low * high)
@@ -72,13 +72,13 @@ def middle(world: World, q: float = 0.5) -> float:
 
 
 class Table:
-    """Recorded trainings of one model, resampled with replacement.
+    """Recorded training runs of one model, resampled with replacement.
 
     P(fit | n) is a monotone kernel regression of the recorded verdicts on log n. The truth is thus
     known exactly, and does not have the shape of the search's model. The kernel is as wide as the
-    distance of the rows, because finer structure is noise of a few dozen trainings. A training at n
-    is a recorded one of the drawn verdict, from the two rows that enclose n, with its number of
-    misses scaled to n.
+    distance of the rows, because finer structure is noise of a few dozen training runs. A training
+    run at n is a recorded one of the drawn verdict, from the two rows that enclose n, with its
+    number of misses scaled to n.
     """
 
     n_limit = 20_000
@@ -134,7 +134,7 @@ class Table:
         )
 
     def _full_cost(self, n: int) -> int:
-        """Return the cost of a full training, which is the same for all arms.
+        """Return the cost of a full training run, which is the same for all arms.
 
         Extrapolates beyond the recorded n.
         """
@@ -146,11 +146,11 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A known fit curve with lapses, whose trainings report only their verdict.
+    """A known fit curve with lapses, whose training runs report only their verdict.
 
     Attributes:
         fits: P(fit | n) without lapses.
-        lapse: fraction of the trainings that fail at any n.
+        lapse: fraction of the training runs that fail at any n.
     """
 
     fits: Callable[[float], float]

@@ -52,7 +52,7 @@ Rates = dict[str, list[float]]
 def untrained(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     """Return an untrained network of :data:`NETWORKS` and random samples for it.
 
-    Two equal samples have different labels, so that no training ends early with a fit.
+    Two equal samples have different labels, so that no training run ends early with a fit.
     """
     shape, section = NETWORKS[name]
     torch.manual_seed(0)
@@ -67,7 +67,7 @@ def timed(
     contestant: Contestant, name: str, epochs: int, device: str = "cpu",
     clock: Callable[[], float] | None = None,
 ) -> float:  # fmt: skip
-    """Return the samples per second of one training.
+    """Return the samples per second of one training run.
 
     Args:
         clock: Returns seconds. Default: CPU time with one thread on the CPU, else wall time.
@@ -89,8 +89,8 @@ def measured(
     """Measure the contestants in turns.
 
     Args:
-        seconds: Approximate length of a training. It has at least ``MIN_EPOCHS`` epochs, because a
-            probe starts and ends with passes for its gates, and few probes are shorter.
+        seconds: Approximate length of a training run. It has at least ``MIN_EPOCHS`` epochs,
+            because a probe starts and ends with passes for its gates, and few probes are shorter.
     """
     trial = {who: timed(c, name, 2, device) for who, c in contestants.items()}
     epochs = {who: max(MIN_EPOCHS, round(seconds * rate / N)) for who, rate in trial.items()}

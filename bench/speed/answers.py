@@ -1,10 +1,11 @@
 """Measure the time to an EMC to within 20 %: flexhpc against a hand-written bisection.
 
 Usage: python -m bench.speed.answers [--rounds 3] [--models NAME,...]
-The hand-written script doubles n until a training fails, then bisects, with one training at each n:
-a loop over a DataLoader with accuracy after every epoch. It prints the middle of its bracket, whose
-variation between seeds is in docs/search.md. flexhpc is ``flexhpc sweep`` of one point at
-``tolerance: 0.2`` with one worker, including MLflow and the report. Wall time in seconds, medians.
+The hand-written script doubles n until a training run fails, then bisects, with one training run at
+each n: a loop over a DataLoader with accuracy after every epoch. It prints the middle of its
+bracket, whose variation between seeds is in docs/search.md. flexhpc is ``flexhpc sweep`` of one
+point at ``tolerance: 0.2`` with one worker, including MLflow and the report. Wall time in seconds,
+medians.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Measure the overhead of a sweep of points of about a second, with one worker and with two.
 
 Usage: python -m bench.speed.sweeps [--rounds 3] [--points 40] [--tracking none]
-Runs ``flexhpc sweep`` with MLflow (or none) and the report. Prints the seconds of all trainings;
-the fraction of time between a worker's first and last training in which it does not train; the
-times until the last training and the command end, each divided by the trainings' seconds per
+Runs ``flexhpc sweep`` with MLflow (or none) and the report. Prints the seconds of all training
+runs; the fraction of time between a worker's first and last training in which it does not train;
+the times until the last training and the command end, each divided by the trainings' seconds per
 worker; and the speedup by two workers. Medians over rounds in which both take turns, one minute per
 round with the default points.
 """
@@ -40,7 +40,7 @@ class Swept:
     """Times of a sweep, in seconds.
 
     Attributes:
-        trainings: sum over all trainings.
+        trainings: sum over all training runs.
         between: time of the workers between their first and last training without training.
         last: from the start of the command to the end of the last training.
         whole: run time of the command.
@@ -99,7 +99,7 @@ def main() -> None:
         for _ in range(options.rounds)
     ]
     print(
-        "| workers | trainings, s | between trainings | last training, relative "
+        "| workers | training runs, s | between training runs | last training, relative "
         "| command, relative |"
     )
     print("|---|---|---|---|---|")

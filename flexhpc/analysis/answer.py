@@ -142,8 +142,8 @@ def _limitations(statuses: Sequence[PointStatus]) -> list[str]:
         f"{failed} of {total} points failed; Failed points lists the reasons.": failed,
         f"{unfinished} of {total} points are not finished yet.": unfinished,
         f"{_emcs(bounds)} only a bound; the reasons are below the table.": bounds,
-        f"{unconverged:,} of the {len(verdicts):,} trainings that failed were still improving when "
-        "their budget ended: a larger budget may raise these EMCs.": (
+        f"{unconverged:,} of the {len(verdicts):,} training runs that failed were still improving "
+        "when their budget ended: a larger budget may raise these EMCs.": (
             unconverged > len(verdicts) / 2 and not gains
         ),
         f"In {edge} of {total} points {AT_EDGE}.": edge,

@@ -86,7 +86,7 @@ class Effect(MeanRatio):
 
     @property
     def error_probability(self) -> float:
-        """Two-sided error probability: twice that of the ratio lying on the other side of 1."""
+        """Twice the probability that the true ratio is on the opposite side of 1."""
         return 2 * min(self.chance, 1 - self.chance)
 
     @property

@@ -1,4 +1,4 @@
-"""Details of every training of every point, as embedded in the report page."""
+"""Details of every training run of every point, as embedded in the report page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Details = dict[str, Any]
 MAX_POINTS = 1_000
 """Maximum number of points with details on the page, so that browsers can still open it."""
 _MAX_LOSS_CURVES = 10_000
-"""Maximum total number of trainings up to which loss curves are included."""
+"""Maximum total number of training runs up to which loss curves are included."""
 _CURVE_VALUES, _LOSS_VALUES = 40, 24
 """Number of values shown of the fit curve, and at most of a loss curve."""
 

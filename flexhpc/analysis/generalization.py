@@ -1,7 +1,7 @@
 """Correlation of generalization with the ratio of EMC with original labels to EMC with random ones.
 
 Tests the fourth claim of arXiv 2406.11463 on the models that were measured with both kinds of
-labels and evaluated. Only trainings that interpolated are used: without interpolation the gap
+labels and evaluated. Only training runs that interpolated are used: without interpolation the gap
 depends on when training stopped, not on how the model generalizes.
 """
 
@@ -229,7 +229,7 @@ def pairs_by_family(model_pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
 
 
 def interpolation_text(statuses: Sequence[PointStatus]) -> str:
-    """Describe how many evaluated trainings interpolated; empty if there are none."""
+    """Describe how many evaluated training runs interpolated; empty if there are none."""
     evaluations = {
         (status.point.id, json.dumps(record.evaluation["asked"])): record.evaluation
         for status in statuses
@@ -240,7 +240,7 @@ def interpolation_text(statuses: Sequence[PointStatus]) -> str:
     verdicts = Counter(e["verdict"] for e in evaluations.values() if not e["interpolated"])
     total, omitted = len(evaluations), verdicts.total()
     summary = (
-        f"{total - omitted} of {total} trainings behind test accuracy and gap interpolated "
+        f"{total - omitted} of {total} training runs behind test accuracy and gap interpolated "
         "(train accuracy 1)."
     )
     if not omitted:

@@ -1,4 +1,4 @@
-"""Likelihood of the EMC of a point given its trainings, and posterior of mean ratios of EMCs.
+"""Likelihood of the EMC of a point given its training runs, and posterior of mean ratios of EMCs.
 
 A likelihood is open (unbounded) at an end where the EMC is censored.
 """

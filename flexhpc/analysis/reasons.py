@@ -21,7 +21,7 @@ REASONS = {
 the other two to left-censored points."""
 WIDER = "the interval is wider than the tolerance"
 ONE_TRAINING = (
-    "one training per n: the bracket depends on single trainings, and another seed may end "
+    "one training run per n: the bracket depends on single training runs, and another seed may end "
     "elsewhere in the interval; set seeds_per_n, or policy: bayes, for a narrower interval"
 )
 AT_EDGE = (

@@ -225,7 +225,7 @@ window.addEventListener("beforeprint", () => {
   for (const hidden of document.querySelectorAll("details")) hidden.open = true;
 });
 
-const numbered = (numbers) => `${numbers.length === 1 ? "training" : "trainings"} ${numbers.join(", ")}`;
+const numbered = (numbers) => `${numbers.length === 1 ? "training run" : "training runs"} ${numbers.join(", ")}`;
 
 function decided(point) {
   const [fitted, failed] = point.ends, sentences = [];
@@ -235,7 +235,7 @@ function decided(point) {
   if (failed.length)
     sentences.push(`Smallest n that failed: ${point.probes[failed[0]][0]}, in ${numbered(failed)}.`);
   if (tuned) sentences.push(`${fitted.length && failed.length ? "Both at" : "At"} the best value, ${tuned}.`);
-  if (point.by_curve) sentences.push("The EMC is read from the fit curve of all trainings that count.");
+  if (point.by_curve) sentences.push("The EMC is read from the fit curve of all training runs that count.");
   return sentences.join(" ");
 }
 

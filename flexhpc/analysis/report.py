@@ -221,7 +221,7 @@ def _estimand(statuses: Sequence[PointStatus]) -> str:
     if kind == "last_fit":
         return "the last n before the first that failed"
     part = "half" if kind == "n50" else f"{estimand_level(kind):.0%}"
-    return f"the n at which {part} of the trainings fit all of their n samples"
+    return f"the n at which {part} of the training runs fit all of their n samples"
 
 
 def _laws(statuses: Sequence[PointStatus]) -> list[PowerLaw]:

@@ -202,7 +202,7 @@ def budget_value(status: PointStatus) -> int:
 
 
 def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:
-    """Estimate the EMC of a point at another budget, from the times at which its trainings fitted.
+    """Estimate the EMC of a point at another budget, from the times to fit of its training runs.
 
     Above the budget of the point it is a prediction.
 

@@ -34,7 +34,7 @@ class Picture:
         sample: global id of the sample.
         label: its class in the data set; trained: its class in training, None if it is the same.
             Both are names if the classes have names.
-        drawn: number of trainings that drew it; missed: number of these that did not fit it.
+        drawn: number of training runs that drew it; missed: number of these that did not fit it.
         image: the image as a data URI.
     """
 
@@ -51,7 +51,7 @@ class SampleView:
     """Pictures and miss rates of one data set and kind of labels, as shown in a report.
 
     Attributes:
-        title: description of the data set, labels and trainings.
+        title: description of the data set, labels and training runs.
         hardest, easiest: pictures of samples.
         classes: label and numbers of draws, misses and expected misses over the samples of each
             original class.

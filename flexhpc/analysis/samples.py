@@ -36,10 +36,10 @@ class Agreement:
 
     Attributes:
         first, second: names of the two groups.
-        samples: number of samples with a score in both halves of the trainings of both groups.
+        samples: number of samples with a score in both halves of the training runs of both groups.
         correlation: correlation of hardness between the groups, over these samples.
         reliability: split-half reliability of the hardness of each group: the correlation between
-            halves of its trainings, extrapolated to all of them (Spearman-Brown).
+            halves of its training runs, extrapolated to all of them (Spearman-Brown).
         corrected: correlation corrected for attenuation by noise (Spearman 1904); None if the
             reliability of a score is at most 0.1.
     """
@@ -53,32 +53,33 @@ class Agreement:
 
 
 class SampleScores:
-    """Counts for each sample of a data set, over the trainings of several points.
+    """Counts for each sample of a data set, over the training runs of several points.
 
-    A miss is a sample that a training drew and does not fit. Trainings at large n miss more
+    A miss is a sample that a training run drew and does not fit. Training runs at large n miss more
     samples, so numbers of misses cannot be compared between samples. ``expected`` is the expected
-    number of misses if each training had missed as many samples, chosen uniformly from those that
-    it drew.
+    number of misses if each training run had missed as many samples, chosen uniformly from those
+    that it drew.
 
     Attributes:
         name: data set, labels and the values of the keys by which points are grouped.
-        n_total: number of samples in the training set; trainings: number of counted trainings.
+        n_total: number of samples in the training set; trainings: number of counted training runs.
         point: the first of the points.
-        drawn: number of trainings that drew the sample, (n_total,).
-        blocks: share in failures: a training that missed m samples adds 1 / m to each of them, so
-            the sum over samples is the number of trainings that did not fit, (n_total,).
-        unseen, unseen_right: number of trainings that evaluated the sample without having drawn it
-            (``record.unseen``), and of these the ones that classified it correctly, (n_total,).
-        watched, never_right: number of trainings that drew the sample and counted forgetting events
-            (``record.forgetting``), and of these the ones that never classified it correctly,
-            (n_total,).
-        forgotten, forgotten_expected: number of forgetting events in the other trainings, and the
-            number expected if each had forgotten all samples that it learnt equally often,
+        drawn: number of training runs that drew the sample, (n_total,).
+        blocks: share in failures: a training run that missed m samples adds 1 / m to each of them,
+            so the sum over samples is the number of training runs that did not fit, (n_total,).
+        unseen, unseen_right: number of training runs that evaluated the sample without having drawn
+            it (``record.unseen``), and of these the ones that classified it correctly, (n_total,).
+        watched, never_right: number of training runs that drew the sample and counted forgetting
+            events (``record.forgetting``), and of these the ones that never classified it
+            correctly, (n_total,).
+        forgotten, forgotten_expected: number of forgetting events in the other training runs, and
+            the number expected if each had forgotten all samples that it learnt equally often,
             (n_total,).
         by_n: numbers of draws and of fits, (2, n_total), by n rounded down to a power of two.
         half_missed, half_expected, half_variance: number of misses, and its expectation and
-            variance if each training had missed samples at random, for each half of the trainings
-            (alternating), (2, n_total). Their differences show how reliable a score is.
+            variance if each training run had missed samples at random, for each half of the
+            training runs (alternating), (2, n_total). Their differences show how reliable a score
+            is.
     """
 
     def __init__(self, name: dict[str, str], n_total: int, point: Point | None = None) -> None:
@@ -92,7 +93,7 @@ class SampleScores:
         self.by_n: dict[int, NDArray[np.int32]] = {}
 
     def add(self, masks: Masks, counted: Sequence[bool]) -> None:
-        """Add the trainings of one point to the counts.
+        """Add the training runs of one point to the counts.
 
         Args:
             masks: masks of its probes; counted: which of these probes to use.
@@ -128,12 +129,12 @@ class SampleScores:
 
     @property
     def missed(self) -> Counts:
-        """Number of trainings that drew the sample and did not fit it, (n_total,)."""
+        """Number of training runs that drew the sample and did not fit it, (n_total,)."""
         return np.asarray(self.half_missed.sum(axis=0))
 
     @property
     def expected(self) -> Floats:
-        """Expected number of misses if each training missed samples at random, (n_total,)."""
+        """Expected number of misses if each training run missed samples at random, (n_total,)."""
         return np.asarray(self.half_expected.sum(axis=0))
 
     @property
@@ -146,7 +147,7 @@ class SampleScores:
 
     @property
     def consistency(self) -> Floats:
-        """Fraction of trainings that classify the sample correctly without having drawn it.
+        """Fraction of training runs that classify the sample correctly without having drawn it.
 
         Shape (n_total,); nan if there are none. The C-score of Jiang et al. 2021 (arXiv
         2002.03206), over the subset sizes of this search.
@@ -167,8 +168,8 @@ class SampleScores:
         """Number of forgetting events over the expected number, (n_total,); nan if that is 0.
 
         The forgetting events of Toneva et al. 2019 (arXiv 1812.05159). They are divided by the
-        expected number because the trainings of a search differ in subset size and duration.
-        Trainings that never classified the sample correctly have no forgetting events; they are
+        expected number because the training runs of a search differ in subset size and duration.
+        Training runs that never classified the sample correctly have no forgetting events; they are
         counted by ``never_right``.
         """
         return _ratio(self.forgotten, self.forgotten_expected)
@@ -209,11 +210,11 @@ def scores_of(
     """Return the scores of samples for each data set, kind of labels and combination of ``by``.
 
     Args:
-        points: points with their runs; those without a finished training are ignored.
+        points: points with their runs; those without a finished training run are ignored.
         by: keys of the spec by whose values points are grouped, such as ``model.family``.
 
     Raises:
-        InputError: no point has one of these keys, or no training has finished.
+        InputError: no point has one of these keys, or no training run has finished.
         PointError: a file is corrupt.
     """
     groups: dict[str, SampleScores] = {}
@@ -303,7 +304,7 @@ def group_title(scores: SampleScores) -> str:
     labels = f"labels {scores.name['labels']}" if scores.name["labels"] else ""
     name = ", ".join(filter(None, (scores.name["data"], labels, group_name(scores))))
     drawn = int((scores.drawn > 0).sum())
-    return f"{name}: {drawn:,} samples drawn, in {scores.trainings:,} trainings"
+    return f"{name}: {drawn:,} samples drawn, in {scores.trainings:,} training runs"
 
 
 def group_name(scores: SampleScores) -> str:

@@ -49,8 +49,8 @@ def measure(
 ) -> Measurement:
     """Measure the effective model complexity (EMC) of a network: how many samples it can fit.
 
-    Trainings run sequentially in this process, on the GPU if available. With ``run``, finished
-    trainings are kept after Ctrl-C.
+    Training runs run sequentially in this process, on the GPU if available. With ``run``, finished
+    training runs are kept after Ctrl-C.
 
     Args:
         model: function or class that returns the untrained network, called with ``shape`` (of a
@@ -78,7 +78,7 @@ def measure(
             notebook; the latter requires ipywidgets (``pip install flexhpc[notebook]``).
 
     Returns:
-        The measurement: EMC, interval, trainings, masks.
+        The measurement: EMC, interval, training runs, masks.
 
     Raises:
         InputError: an argument is invalid.
@@ -181,7 +181,7 @@ def _data(data: Any) -> dict[str, Any]:
 
 @contextmanager
 def _progress_bar(requested: bool | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Show a progress bar of the current training: n, epoch, number of misclassified samples."""
+    """Show a progress bar of the current training run: n, epoch, number of missed samples."""
     columns = (
         SpinnerColumn(), TextColumn("n = {task.fields[n]}"), BarColumn(),
         TextColumn("epoch {task.completed:.0f}, {task.fields[n_errors]} missed"),

@@ -85,7 +85,7 @@ class Measurement:
         return self.estimate.doubling
 
     def at_budget(self, budget: float) -> EmcInterval:
-        """Estimate the EMC at another budget, from the times at which the trainings fitted.
+        """Estimate the EMC at another budget, from the times at which the training runs fitted.
 
         Args:
             budget: in the unit of the spec's budget. Above that budget the result is a prediction.
@@ -102,7 +102,7 @@ class Measurement:
                 f"budget: must be above 0 and at most {MAX_FACTOR:g} x {spec_budget} ({budget})"
             )
         if (interval := emc_at_budget(self.status, budget)) is None:
-            raise PointError(f"EMC {emc_text(estimate)}: no training fitted")
+            raise PointError(f"EMC {emc_text(estimate)}: no training run fitted")
         return interval
 
     @property
@@ -139,7 +139,7 @@ class Measurement:
 
     @property
     def masks(self) -> Masks:
-        """Samples drawn and fitted by each training; rows as in :attr:`probes`."""
+        """Samples drawn and fitted by each training run; rows as in :attr:`probes`."""
         return self.masks_in_memory or read_masks(self.run.point(self.status.point.id))
 
     @property
@@ -160,7 +160,7 @@ class Measurement:
         return curve.level_set(estimand_level(self.estimate.estimand))[cells]
 
     def plot(self) -> Chart:
-        """Plot every training and the fit curve.
+        """Plot every training run and the fit curve.
 
         Returns:
             A chart, which notebooks display; ``save("fit.pdf")`` writes it to a file.
@@ -183,7 +183,7 @@ class Measurement:
             text += f" at {budget[1]:,} {budget[0].replace('_', ' ')}"
         if doubling := doubling_text(self.estimate, interval=True):
             text += f"; twice the budget: {doubling}"
-        return f"<{text}; {self.status.probes} trainings>"
+        return f"<{text}; {self.status.probes} training runs>"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -248,10 +248,10 @@ class Run:
         """Return one row per sample: drawn, missed, hardness, memorization; see docs/comparing.md.
 
         Args:
-            by: keys of the spec; samples are scored separately for each of their values.
+            by: keys of the spec; samples are scored separately for each combination of values.
 
         Raises:
-            InputError: no training has finished yet, or no point has one of the keys.
+            InputError: no training run has finished yet, or a key occurs in no point.
         """
         from flexhpc.analysis.samples import frame_of, scores_of
 

@@ -1,4 +1,4 @@
-"""Command ``masks``: statistics of each sample over the trainings of a sweep."""
+"""Command ``masks``: statistics of each sample over the training runs of a sweep."""
 
 from __future__ import annotations
 

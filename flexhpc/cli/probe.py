@@ -1,4 +1,4 @@
-"""Command ``probe``: one training in this process, with its progress."""
+"""Command ``probe``: one training run in this process, with its progress."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def probe(
     ] = 0,
     overrides: Set = None,
 ) -> None:
-    """Run one training in this process with verbose output, for debugging. Stores nothing."""
+    """Run one training run in this process with verbose output, for debugging. Stores nothing."""
     from flexhpc.config import checked
 
     _, points = checked(spec, overrides or ())

@@ -76,7 +76,7 @@ def results(
             "--budget",
             metavar="BUDGET",
             help="Also estimate EMC at this budget, in the unit of the spec's budget, from the "
-            "times at which trainings fitted; above the spec's budget (twice at most) it is a "
+            "times at which training runs fitted; above the spec's budget (twice at most) it is a "
             "prediction. May be repeated.",
         ),
     ] = None,

@@ -1,6 +1,6 @@
 """Identity of points, independent of spec, machine and folder.
 
-The id of a point is a hash of the canonical JSON of everything that decides which trainings are
+The id of a point is a hash of the canonical JSON of everything that decides which training runs are
 valid for its EMC, and of ``HASH_VERSION``, which is increased if the meaning of stored points
 changes. The precision of the estimate is not part of it.
 """

@@ -80,7 +80,7 @@ def checked(spec: Spec, overrides: Sequence[str] = ()) -> tuple[Sweep, list[Poin
 
 
 def _parse_values(spec: Mapping[str, Any]) -> Document:
-    """Parse a spec that is passed as values, as if it had been read from a file."""
+    """Parse a spec given as a mapping, as if it had been read from a file."""
     try:
         text = yaml.dump(dict(spec), Dumper=Dumper, sort_keys=False, allow_unicode=True)
     except yaml.YAMLError as error:

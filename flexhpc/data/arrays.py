@@ -33,7 +33,7 @@ def open_arrays(data: Arrays) -> Source:
         raise PointError(f"data.path: file not found ({data.path})")
     if path.suffix == ".npy":
         if data.target is None:
-            raise PointError("data.target: is required with a .npy file; give that of the labels")
+            raise PointError("data.target: is required with a .npy file; give the labels' file")
         if (data.test_column is None) != (data.test_target is None):
             raise PointError("data.test_column, data.test_target: give both or neither")
         names = [path.name, data.target, data.test_column, data.test_target]

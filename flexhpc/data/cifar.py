@@ -132,5 +132,5 @@ def _coarse_map(path: Path, fine: Ints, coarse: Array) -> Ints:
     mapping = np.full(_CLASSES["cifar100"], -1, dtype=np.int64)
     mapping[fine] = coarse
     if len(wrong := fine[mapping[fine] != coarse]):
-        raise PointError(f"{path}: class {wrong[0]} has several super-classes; replace the file")
+        raise PointError(f"{path}: class {wrong[0]} has several superclasses; replace the file")
     return mapping

@@ -111,7 +111,7 @@ def _classes(target: pd.Series[Any], path: Path) -> tuple[Ints, int]:
     label = f"data.target: {target.name} of {path}"
     values = target.to_numpy()
     if values.dtype.kind == "f" and np.any(values != np.round(values)):
-        raise PointError(f"{label} has fractions and cannot be a class; bin it first")
+        raise PointError(f"{label} contains fractions and cannot be the class; use integers")
     if (kind := inferred_type(target)) in ("mixed", "mixed-integer"):
         raise PointError(f"{label} has values of type {kind}; use only numbers or only text")
     names, labels = np.unique(values, return_inverse=True)

@@ -79,7 +79,7 @@ def _time_bound(
 ) -> float | None:
     """Return an upper bound in seconds for the unfinished points, from the speed of past probes.
 
-    None if the run has no training yet, if a cost bound is unknown, or on a cluster, where the
+    None if the run has no training run yet, if a cost bound is unknown, or on a cluster, where the
     waiting time in the queue is unknown.
     """
     speeds = seconds_per_pass(statuses)
@@ -154,7 +154,7 @@ def plan_lines(planned: dict[str, Any]) -> list[str]:
 def _time_line(planned: Mapping[str, Any]) -> str:
     if planned["time_bound"] is None or not planned["to_measure"]:
         return ""
-    return f", {duration_text(planned['time_bound'])} at the speed of this run's trainings so far"
+    return f", {duration_text(planned['time_bound'])} at the speed of this run so far"
 
 
 def _layout_line(layout: dict[str, Any]) -> str:

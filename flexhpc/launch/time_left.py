@@ -48,9 +48,9 @@ def seconds_left(statuses: Sequence[PointStatus]) -> tuple[float, float] | None:
 
 
 def seconds_per_pass(statuses: Sequence[PointStatus]) -> NDArray[np.float64] | None:
-    """Return the seconds per sample pass of each point, (points,); None before any training.
+    """Return the seconds per sample pass of each point, (points,); None before any training run.
 
-    Points without trainings get the median of the others.
+    Points without training runs get the median of the others.
     """
     costs = np.array([status.cost for status in statuses], dtype=np.float64)
     if not costs.any():

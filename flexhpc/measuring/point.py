@@ -148,7 +148,7 @@ def _finished(estimate: Estimate, path: Path, callbacks: Callbacks) -> Estimate:
 
 
 _Message = tuple[str, tuple[int, int, int] | None, int]
-"""Next training, broadcast by rank 0 to the other ranks: point id, probe as (n, repeat, arm) or
+"""Next training run, broadcast by rank 0 to the other ranks: point id, probe as (n, repeat, arm) or
 None for the evaluation, and arm of the evaluation."""
 
 
@@ -157,7 +157,7 @@ def _message(point_id: str, probe: Probe | None, arm: int = 0) -> _Message:
 
 
 def assist(points: Mapping[str, Point], group: Group, stopping: Callable[[], bool]) -> None:
-    """Take part in the trainings of rank 0, which calls :func:`measure`, until :func:`dismiss`.
+    """Take part in the training runs of rank 0, which calls :func:`measure`, until :func:`dismiss`.
 
     Args:
         points: points by id.

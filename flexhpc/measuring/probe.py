@@ -50,7 +50,7 @@ def run_training(
         probe: size of the subset and index of the training among those with this size.
         group: process group that trains the model; every process must call this function.
         callbacks: see :class:`Callbacks`.
-        name: distinguishes the checkpoint from those of other trainings with this n and repeat.
+        name: distinguishes the checkpoint from those of other training runs with this n and repeat.
         subset_seed: seed of the subset; by default that of the probe.
 
     Returns:
@@ -140,7 +140,7 @@ def run_probe(
     point: Point, samples: Samples, probe: Probe, checkpoint: Path | None, group: Group,
     callbacks: Callbacks,
 ) -> ProbeRecord:  # fmt: skip
-    """Run one probe of a point: one training from scratch, with the tuned values of one arm.
+    """Run one probe of a point: one training run from scratch, with the tuned values of one arm.
 
     Args:
         probe: n, repeat and arm.

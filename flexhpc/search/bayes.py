@@ -27,7 +27,7 @@ from flexhpc.search.history import (
 from flexhpc.search.policy import Policy, Proposal, cost_cap, make_estimate
 
 _HALF = 0.5
-"""Level of the estimand for a training error: the n at which half of the trainings pass."""
+"""Level of the estimand for a training error: the n at which half of the training runs pass."""
 _BRACKET_SLACK = 1.05
 """Largest factor by which the nearest fit (failure) may lie outside the interval's end."""
 _REGRET = 0.25
@@ -141,7 +141,7 @@ def estimate(search: Bayes, n_limit: int, history: History, coordinates: Coordin
 def estimate_at(eps: float, n_limit: int, history: History) -> EmcInterval | None:
     """Estimate the largest n trained to at most a given training error, for any policy.
 
-    The estimand is the n at which half of the trainings end with at most ``eps * n`` missed
+    The estimand is the n at which half of the training runs end with at most ``eps * n`` missed
     samples, as for ``search.eps`` of the Bayesian search. No probe was chosen for this estimand, so
     the interval is wider.
 
@@ -164,7 +164,7 @@ def _error_levels(search: Bayes) -> list[float | None]:
 
 
 def _estimand_level(search: Level, eps: float | None) -> float:
-    """Return the level of the estimand: the fraction of the trainings that passes."""
+    """Return the level of the estimand: the fraction of the training runs that passes."""
     return search.quantile if eps is None else _HALF
 
 

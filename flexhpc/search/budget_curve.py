@@ -1,4 +1,4 @@
-"""EMC against the budget, from the times at which the trainings of one search fitted.
+"""EMC against the budget, from the times at which the training runs of one search fitted.
 
 See :mod:`flexhpc.search.times` for the model. Growth laws are drawn with the full likelihood of the
 times; fit curves, as for the EMC itself, with the bounded likelihood. Both sets of draws are sorted
@@ -29,8 +29,8 @@ from flexhpc.search.times import Floats, Times, shift
 MAX_FACTOR = 2.0
 """Largest multiple of the budget for which EMC is predicted: at 4, one of five intervals misses."""
 NO_OTHER_BUDGET = (
-    "the EMC at other budgets is unknown, because the learning rate or the end of these trainings "
-    "depends on the budget"
+    "the EMC at other budgets is unknown, because the learning rate or the end of these training "
+    "runs depends on the budget"
 )
 _DRAWS = 960
 

@@ -1,4 +1,4 @@
-"""Upper bound on the cost of a point, computed before any training."""
+"""Upper bound on the cost of a point, computed before any training run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def cost_bound(
 
 
 def _full_cost(training: Training, n: int) -> int:
-    """Return the sample passes of one training over its full initial budget, without extensions."""
+    """Return the sample passes of one training run over its full budget, without extensions."""
     gradients = 1 if training.sam is None else 2
     if training.gradient_evaluations is not None:
         return max(training.gradient_evaluations, n * gradients)

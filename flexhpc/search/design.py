@@ -45,7 +45,7 @@ class CostModel:
     def from_history(cls, history: History) -> CostModel:
         """Estimate the cost model from finished probes.
 
-        If training has no budget, a failing probe counts as a full training.
+        If training has no budget, a failing probe counts as a full training run.
         """
         known = [r for r in history if r.share and r.cost > 0]
         fractions = {
@@ -76,10 +76,10 @@ class CostModel:
         return np.asarray(n**self.growth * (self.fit * chance + self.fail * (1 - chance)))
 
     def trainings(self, history: History) -> float:
-        """Return the cost of all probes in units of full trainings: the sum of the used fractions.
+        """Return the cost of all probes in units of full training runs: the sum of used fractions.
 
         If training has no budget, the fraction is the cost divided by the estimated cost of a full
-        training at the same n, at most 1.
+        training run at the same n, at most 1.
         """
         used = 0.0
         for result in history:

@@ -40,8 +40,8 @@ class ProbeResult:
         cost: sample passes (samples x epochs actually trained).
         rejected: whether a convergence gate attributes its failure to training, not to capacity.
         share: fraction of its initial budget that it used; None if there was no budget.
-        time: fraction of its budget after which it fitted; None if it failed, or if a training with
-            a smaller budget is not the beginning of one with this budget.
+        time: fraction of its budget after which it fitted; None if it failed, or if a training run
+            with a smaller budget is not the beginning of one with this budget.
         arm: index of the values of the tuned keys it was trained with.
     """
 
@@ -223,7 +223,7 @@ def quorum(results: Sequence[ProbeResult], seeds_per_n: int) -> bool | None:
     """Decide whether an n fits by the majority of ``seeds_per_n`` probes; None while undecided.
 
     With an even ``seeds_per_n`` a tie is broken by one more probe. Counting a tie as a fit would
-    bias the estimate towards n at which fewer than half of the trainings fit.
+    bias the estimate towards n at which fewer than half of the training runs fit.
     """
     fits = sum(result.fit for result in results)
     needed = seeds_per_n // 2 + 1

@@ -47,9 +47,9 @@ class Policy:
         estimate: (section, n_limit, history, coordinates) -> the current estimate by
             :func:`make_estimate`, None while the history does not determine any.
         probe_bound: (section, n_limit, *, rejects, tuned) -> upper bound on the proposed probes, as
-            pairs of n and number of full trainings, regardless of ``max_cost`` (inf if only that
-            cap bounds it); ``rejects``: whether a convergence gate may reject probes; ``tuned``:
-            whether keys are tuned.
+            pairs of n and number of full training runs, regardless of ``max_cost`` (inf if only
+            that cap bounds it); ``rejects``: whether a convergence gate may reject probes;
+            ``tuned``: whether keys are tuned.
     """
 
     propose: Callable[[Any, int, History, Coordinates], Proposal | EndedBy]
@@ -69,7 +69,7 @@ def at_once(search: Search) -> int:
 
 
 def cost_cap(search: Search, arms: int, targets: int | None = None) -> float:
-    """Return the cap on a point's cost in whole trainings; inf if there is none.
+    """Return the cap on a point's cost in whole training runs; inf if there is none.
 
     Args:
         search: policy and its settings.

@@ -1,4 +1,4 @@
-"""Likelihood of the times at which trainings fitted, on grids of fit curves.
+"""Likelihood of the times at which training runs fitted, on grids of fit curves.
 
 With exp(u) times the budget, the threshold of the fit curve moves by ``shift(u)`` in log n:
 
@@ -6,8 +6,8 @@ With exp(u) times the budget, the threshold of the fit curve moves by ``shift(u)
     shift'(u) = early / (1 + exp(rate (u - saturates))),    shift(0) = 0
 
 EMC grows as a power ``early`` of the budget while the budget is small, and saturates. A training
-that fits at time exp(u) contributes the density of its time. This requires that a training with a
-smaller budget is the beginning of one with a larger budget.
+run that fits at time exp(u) contributes the density of its time. This requires that a training run
+with a smaller budget is the beginning of one with a larger budget.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MAX_TIME_FACTOR = 50.0
 """Largest factor by which all times of a point together may shift the odds of two curves."""
 WIDENING = 0.75
 """Increase of the scatter per unit of log n below the threshold, relative to the width: times of
-trainings far below it scatter more, and the laws hold less exactly there."""
+training runs far below it scatter more, and the laws hold less exactly there."""
 _TINY = 1e-30
 _PER_PRODUCT = 8
 """Number of densities multiplied per logarithm."""
@@ -82,7 +82,7 @@ class Times:
         return len(self.log_n)
 
     def by_law(self, threshold: Floats, width: Floats) -> Floats:
-        """Return the log-likelihood of the times, given that these trainings fitted.
+        """Return the log-likelihood of the times, given that these training runs fitted.
 
         Args:
             threshold, width: of each curve, shape (curves,).

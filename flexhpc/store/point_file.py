@@ -3,7 +3,7 @@
 Every change is made on a copy that then atomically replaces the file. After a crash or on a full
 disk, and for a concurrent reader, the file contains all finished probes or all but the newest, and
 is never corrupt. Files are small (two bits per sample and probe, plus one byte if forgetting is
-counted), so the copy takes milliseconds, which is negligible compared with a training.
+counted), so the copy takes milliseconds, which is negligible compared with a training run.
 
 A file whose checksum (:mod:`flexhpc.store.seal`) matches was written by this module, so its
 content is not validated again. Each group holds the fields of one dataclass of

@@ -76,7 +76,7 @@ class RunFolder:
         return started
 
     def checkpoint(self, point_id: str, training: str) -> Path:
-        """Return the path of the checkpoint of one of a point's trainings.
+        """Return the path of the checkpoint of one of a point's training runs.
 
         Args:
             point_id: id of the point.

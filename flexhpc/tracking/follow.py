@@ -1,7 +1,7 @@
 """Process that updates MLflow while a sweep runs; it exits when its stdin is closed.
 
-If the tracking server does not respond, the process prints one warning and retries; trainings are
-not affected, and ``flexhpc sync`` logs the results later.
+If the tracking server does not respond, the process prints one warning and retries; training runs
+are not affected, and ``flexhpc sync`` logs the results later.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flexhpc.tracking.sync import Syncer
 _EVERY = 2.0
 _AFTER_FAILURE = 20.0
 _NICE = 10
-"""Niceness: trainings have priority, but MLflow is still updated on a busy machine."""
+"""Niceness: training runs have priority, but MLflow is still updated on a busy machine."""
 
 
 def follow(run: RunFolder, spec: Path, uri: str) -> None:

@@ -1,4 +1,4 @@
-"""One training: loop, gradient engines, optimizers, verdict.
+"""One training run: loop, gradient engines, optimizers, verdict.
 
 Public names are imported lazily: reading a spec, which refers to implementations in this package by
 name, must not import torch.

@@ -1,4 +1,4 @@
-"""Batches and budget of a training: sizes and order of batches, and the number of updates."""
+"""Batches and budget of a training run: sizes and order of batches, and the number of updates."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def batch_sizes(n: int, batch_size: int | None, *, tail: bool = False) -> list[i
 
 
 def epoch_batch_sizes(training: Training, n: int) -> list[int]:
-    """Return the batch sizes of one epoch of a training with ``n`` samples."""
+    """Return the batch sizes of one epoch of a training run with ``n`` samples."""
     tail = getattr(training, "batches", "near_equal") == "tail"
     return batch_sizes(n, getattr(training, "batch_size", None), tail=tail)
 
@@ -78,7 +78,7 @@ def _whole_batches(samples: int, sizes: Sequence[int]) -> int:
 
 
 def extended_budget(training: Training, max_steps: int, initial_max_steps: int) -> int | None:
-    """Return a larger budget for a training that still improves; None if it is not extended.
+    """Return a larger budget for a training run that still improves; None if it is not extended.
 
     Args:
         max_steps: the exhausted budget (updates).

@@ -1,4 +1,4 @@
-"""Checkpoints of trainings in progress: written atomically, loaded with ``weights_only``.
+"""Checkpoints of training runs in progress: written atomically, loaded with ``weights_only``.
 
 A checkpoint is the zip archive that torch.save writes. :func:`load` verifies the checksum of every
 member, which torch.load does not: training would continue with a flipped bit.

@@ -1,4 +1,4 @@
-"""Convergence gates: plateau, stability, gradient and curvature of a failed training."""
+"""Convergence gates: plateau, stability, gradient and curvature of a failed training run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flexhpc.training.evaluation import Evaluator
 from flexhpc.training.outcome import Verdict
 
 _FLAG = "touched_"
-"""Prefix of metrics that are 1 if a gate detected a failed training."""
+"""Prefix of metrics that are 1 if a gate detected a failed training run."""
 _LAST_EPOCHS = 5
 _EXPLOSION = 3.0
 
@@ -102,9 +102,9 @@ def apply_gates(
     gates: Gates, verdict: Verdict, evaluator: Evaluator, plateau: Plateau, *,
     gradient_start: float, loss_start: float, losses: Sequence[float],
 ) -> GateResult:  # fmt: skip
-    """Compute the metrics of a finished training, and apply the gates to it.
+    """Compute the metrics of a finished training run, and apply the gates to it.
 
-    Gates apply to failed trainings only. A gate in mode ``report`` records its metrics and may
+    Gates apply to failed training runs only. A gate in mode ``report`` records its metrics and may
     change the verdict; one in mode ``reject`` rejects the training.
 
     Args:

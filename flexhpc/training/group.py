@@ -1,8 +1,8 @@
-"""Process group of one training, and its collective operations.
+"""Process group of one training run, and its collective operations.
 
 Every process holds the whole model. A batch is split into parts, each process computes the
 gradients of its parts, and all make the same update with the sum. DistributedDataParallel is not
-used: it rebuilds its buckets after the first step, so a resumed training would sum in another
+used: it rebuilds its buckets after the first step, so a resumed training run would sum in another
 order and not be bit-identical, and it averages over processes instead of samples.
 """
 

@@ -1,7 +1,7 @@
 """The training loop of one probe: from scratch until it fits, stops improving or is out of budget.
 
 Everything random is drawn from the seeds of the probe. The state of the loop can be saved after
-every update, and a resumed training is bit-identical to an uninterrupted one.
+every update, and a resumed training run is bit-identical to an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Saved = dict[str, Any]
 
 @dataclass(kw_only=True)
 class TrainState:
-    """Counters and curves of a training.
+    """Counters and curves of a training run.
 
     A checkpoint consists of these and the states of model, optimizer, metrics and random
     generators.

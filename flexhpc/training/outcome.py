@@ -1,4 +1,4 @@
-"""Inputs and results of one training."""
+"""Inputs and results of one training run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ProbeData:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Result of one training.
+    """Result of one training run.
 
     Attributes:
         verdict: see docs/concepts.md.
@@ -76,7 +76,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Callbacks:
-    """Functions that a training calls, and where it saves its state. All are optional.
+    """Functions that a training run calls, and where it saves its state. All are optional.
 
     Attributes:
         should_stop: called at every update; True saves a checkpoint and raises Interrupted.

@@ -120,7 +120,7 @@ class _Server:
                 with _blocked_sigchld():
                     pid = _fork(order, rank, token)
                     self._running[pid] = order.worker
-                    _report(Started(worker=order.worker, pid=pid))
+                    _send(Started(worker=order.worker, pid=pid))
 
     def _report_endings(self, *_: object) -> None:
         """Report every child that ended; one SIGCHLD may be for several children."""
@@ -129,7 +129,7 @@ class _Server:
             if not pid:
                 return
             status = os.waitstatus_to_exitcode(status)
-            _report(Ended(worker=self._running.pop(pid), pid=pid, status=status))
+            _send(Ended(worker=self._running.pop(pid), pid=pid, status=status))
 
 
 def _expand_spec(order: Order) -> None:
@@ -149,7 +149,7 @@ def _blocked_sigchld() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
 
 
-def _report(report: Started | Ended) -> None:
+def _send(report: Started | Ended) -> None:
     """Write an event to stdout and ignore a closed pipe.
 
     A line is shorter than PIPE_BUF, so a single write is atomic.

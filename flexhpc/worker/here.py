@@ -27,12 +27,12 @@ def measure_here(
 ) -> None:
     """Measure a point in this process.
 
-    On Ctrl-C the current training is saved before KeyboardInterrupt is raised.
+    On Ctrl-C the current training run is saved before KeyboardInterrupt is raised.
 
     Args:
         task: task file of the launch.
         point: point to measure.
-        on_progress: called with the progress of a training after every epoch.
+        on_progress: called with the progress of a training run after every epoch.
 
     Raises:
         PointError: the point cannot be measured, or another process is measuring it.

@@ -157,7 +157,7 @@ class Worker:
         environment: distributed environment of this process.
         stop: stop request.
         group: process group that trains the probes.
-        on_progress: called with the progress of a training after every epoch; see
+        on_progress: called with the progress of a training run after every epoch; see
             :class:`Callbacks`.
         verbose: whether to print one line per point.
     """

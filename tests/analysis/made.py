@@ -97,7 +97,7 @@ def measured(
     point: Point, emc: float, rng: np.random.Generator, *, limit: int = LIMIT, lapse: float = 0.02,
     params: int = 100, trainings: int = 14,
 ) -> PointStatus:  # fmt: skip
-    """Return a point after trainings around an EMC, each of which may lapse.
+    """Return a point after training runs around an EMC, each of which may lapse.
 
     Args:
         emc: the n at which half of those that do not lapse fit; limit: available samples.

@@ -122,7 +122,7 @@ def test_bounds_enter_as_bounds(tmp_path: Path) -> None:
         one_side.append(measured(p, emc, rng, limit=limit))
     (found,) = effects(one_side, BY)
     assert (found.high, found.verdict) == (None, "larger")
-    assert 2 < found.low < 4.5, "every training on all 300 samples fitted"
+    assert 2 < found.low < 4.5, "every training run on all 300 samples fitted"
     assert found.ratio_text.startswith(">= ")
     (turned,) = effects(one_side, Compare(by="model.activation", baseline="tanh"))
     assert (turned.low, turned.verdict) == (None, "smaller")

@@ -59,7 +59,7 @@ def result(n: int, missed: int, *, rejected: bool = False) -> ProbeResult:
 
 
 def test_one_lucky_probe_does_not_make_the_maximum() -> None:
-    """Ten trainings near one n, of which nine miss half: the mean counts, not the best."""
+    """Ten training runs near one n, of which nine miss half: the mean counts, not the best."""
     lucky, others = result(200, 0), [result(200 + i, 100 + i // 2) for i in range(1, 10)]
     alone, poor = label_information(200, 1.0, 2), label_information(209, 105 / 209, 2)
     assert max_label_information([lucky, *others], 2).most == pytest.approx(alone / 10, rel=0.05)
@@ -81,7 +81,7 @@ def test_the_maximum_is_over_n() -> None:
 
 
 def test_the_interval_is_students_t_over_similar_n() -> None:
-    """Of three trainings at the best n; a single one has no interval, rejected ones are ignored."""
+    """Of three training runs at the best n; one has no interval, rejected ones are ignored."""
     trainings = [result(200, missed) for missed in (8, 10, 14)]
     bits = [label_information(200, 1 - missed / 200, 10) for missed in (8, 10, 14)]
     stored = max_label_information([*trainings, result(20, 0)], 10)
@@ -304,7 +304,7 @@ def test_seeds_of_one_model_are_one_pair(tmp_path: Path) -> None:
 def test_trainings_that_did_not_interpolate_are_left_out_and_counted(tmp_path: Path) -> None:
     statuses = some_statuses(tmp_path)
     assert interpolation_text(statuses) == (
-        "6 of 6 trainings behind test accuracy and gap interpolated (train accuracy 1)."
+        "6 of 6 training runs behind test accuracy and gap interpolated (train accuracy 1)."
     )
     trained = [s.record.evaluation for s in statuses if s.record.evaluation]
     trained[2] |= {"interpolated": False, "verdict": "unconverged", "test_accuracy": 0.1}
@@ -315,13 +315,13 @@ def test_trainings_that_did_not_interpolate_are_left_out_and_counted(tmp_path: P
         one |= {"interpolated": False, "verdict": "not_fit"}
     assert [p.params for p in label_pairs(statuses)] == [800]
     said = interpolation_text([*statuses, *statuses])
-    assert said.startswith("3 of 6 trainings")
+    assert said.startswith("3 of 6 training runs")
     assert "3 did not (2 not_fit, 1 unconverged)" in said
     assert "correlations omit 3" in said
     for one in trained:
         one |= {"interpolated": False, "verdict": "unconverged"}
     assert label_pairs(statuses) == []
-    assert interpolation_text(statuses).startswith("0 of 6 trainings")
+    assert interpolation_text(statuses).startswith("0 of 6 training runs")
     assert "6 did not (6 unconverged)" in interpolation_text(statuses)
     assert "no correlation is given" in interpolation_text(statuses)
     for one in statuses:

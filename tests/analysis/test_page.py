@@ -272,7 +272,7 @@ def test_a_reader_finds_every_training(page: Any, measured: Path) -> None:
             fitted = verdict == "fit"
             assert int(n) == (one.bracket.largest_fit if fitted else one.bracket.smallest_fail)
         below = page.locator("tr.point").nth(number).evaluate("row => row.nextSibling.className")
-        assert below == "within", "a row's trainings stand below it"
+        assert below == "within", "a row's training runs stand below it"
     page.wait_for_selector("#point .vega-embed svg")
     page.locator("tr.point").last.click()
     assert not page.locator("#point").is_visible(), "a second click closes them"
@@ -435,7 +435,7 @@ def test_every_table_is_sorted_by_its_numbers(compared_page: Path, chromium: Any
         assert ascending == sorted(ascending), title
         assert len(set(ascending)) > 1 or title == "seconds"
         assert sorted_by(place, title) == ascending[::-1], title
-    assert opened.locator("#point").is_visible(), "sorting the trainings leaves them open"
+    assert opened.locator("#point").is_visible(), "sorting the training runs leaves them open"
 
 
 @pytest.mark.browser

@@ -184,13 +184,13 @@ def test_a_bisection_with_single_trainings_has_a_warning(tmp_path: Path) -> None
     single = ended(tmp_path, BISECTION, BETWEEN, "tolerance")
     assert ending_text(single) == "bracket (wide)"
     assert [text for text, _ in warnings([single])] == [WIDER, ONE_TRAINING]
-    assert warning_lines([single])[1].startswith("1 of 1 points: one training per n")
+    assert warning_lines([single])[1].startswith("1 of 1 points: one training run per n")
     note = note_of(single)
     assert "ended by: bracket (wide)" in note
-    assert "One training per n" in note
+    assert "One training run per n" in note
     page = write_report("made", [single], [], tmp_path).read_text()
     assert "bracket (wide)</td>" in page
-    assert "1 of 1 points: one training per n" in page
+    assert "1 of 1 points: one training run per n" in page
     search = "{policy: bisection, start: 16, seeds_per_n: 3}"
     several = ended(tmp_path, search, [o for o in BETWEEN for _ in range(3)], "tolerance")
     assert ONE_TRAINING not in dict(warnings([several]))

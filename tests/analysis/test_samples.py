@@ -155,7 +155,7 @@ def test_the_memory_of_scores_does_not_grow_with_the_trainings() -> None:
 
 
 def made_up(hard: np.ndarray, rng: np.random.Generator, name: str, trainings: int) -> SampleScores:
-    """Scores after trainings of half of the samples; hard ones are missed more often."""
+    """Scores after training runs of half of the samples; hard ones are missed more often."""
     size = len(hard)
     scores = SampleScores(name={"data": "x", "labels": "", "k": name}, n_total=size)
     for _ in range(trainings):

@@ -340,7 +340,7 @@ def test_the_examples_measure_what_they_say(path: Path, cli: Cli, untracked: Pat
     rows = json.loads(cli("results", f"runs/{name}", "--format", "json").stdout)
     found = {str(row.get("training", row["point_id"])): row for row in rows}
     assert all(row["emc"] >= 1 for row in rows), rows
-    if path.stem == "perceptron":  # Cover 1965: 2 (d + 1) = 22, one training per n
+    if path.stem == "perceptron":  # Cover 1965: 2 (d + 1) = 22, one training run per n
         assert 11 <= rows[0]["emc"] <= 44
     if path.stem == "scikit_learn":
         emcs = {key.split("'")[3].split(":")[1]: row["emc"] for key, row in found.items()}

@@ -89,7 +89,7 @@ def test_a_table_is_the_same_in_every_format(tmp_path: Path) -> None:
         ("a,y\n1,0\n2,1\n", {"categorical": ["b"]}, r"data\.categorical: .* has no column b"),
         ("a,y\n1,0\n2,1\n", {"drop": ["a"]}, "no column but the target"),
         ("a,y\n1,0\n2,\n", {}, "target y is missing in 1 of 2 rows"),
-        ("a,y\n1,0.5\n2,1\n", {}, "has fractions"),
+        ("a,y\n1,0.5\n2,1\n", {}, "contains fractions"),
         ("a,y\n1,1\n2,1\n", {}, "has 1 classes"),
         ("a,y\n1,0\ninf,1\n", {}, "infinite or too large"),
         ("a,y\n1,0\n1e300,1\n", {}, "infinite or too large"),

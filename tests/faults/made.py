@@ -29,7 +29,7 @@ def a_run(folder: Path) -> Path:
 
 
 def a_checkpoint(folder: Path) -> Path:
-    """Return the checkpoint of a training that was stopped in the middle, under the key ``k``."""
+    """Return the checkpoint of a training run that was stopped in the middle, with key ``k``."""
     path = folder / "one.ckpt"
     callbacks = Callbacks(
         should_stop=iter([False] * 60 + [True]).__next__, checkpoint=path, key="k"

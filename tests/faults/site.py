@@ -172,7 +172,7 @@ class Site:
         return True
 
     def hold(self, sweep: subprocess.Popen[str], processes: int = 1) -> list[int]:
-        """Let trainings go on for a random number of passes, then wait until some are held.
+        """Let training runs go on for a random number of passes, then wait until some are held.
 
         Returns:
             The ids of the processes that are held; none if the sweep ends first.

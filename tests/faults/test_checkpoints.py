@@ -22,7 +22,7 @@ def undisturbed() -> Outcome:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    """The checkpoint of a training that was stopped in the middle."""
+    """The checkpoint of a training run that was stopped in the middle."""
     return a_checkpoint(tmp_path)
 
 

@@ -48,7 +48,7 @@ def until_they_train(folder: Path, ranks: list[Rank]) -> None:
         assert all(rank.poll() is None for rank in ranks)
         return (folder / "training").exists()
 
-    wait_for(trains, "a training")
+    wait_for(trains, "a training run")
 
 
 def doors(*ranks: Rank) -> set[tuple[str, int]]:

@@ -141,7 +141,7 @@ def test_an_interrupted_sweep_saves_its_probes_and_resumes(
 def test_two_sweeps_at_once_measure_every_point_once(
     spec: Path, run: Path, barrier: Barrier, tmp_path: Path, undisturbed: dict[str, object]
 ) -> None:
-    """Each sweep has a worker; the trainings wait until both sweeps have started."""
+    """Each sweep has a worker; the training runs wait until both sweeps have started."""
     barrier.hold(PASSES)
     sweeps = [start(spec, tracking=True, keys="workers: 1\n") for _ in range(2)]
     barrier.wait(2, sweeps[0])

@@ -25,7 +25,7 @@ def points(tmp_path: Path) -> list[Point]:
 
 
 def seconds(point: Point) -> float:
-    """What a training of a point takes: more for larger ones, and for tanh."""
+    """What a training run of a point takes: more for larger ones, and for tanh."""
     swept = point.swept
     return (
         0.1 * (swept["model.width"] / 4) ** 0.5 * (2 if swept["model.activation"] == "tanh" else 1)

@@ -74,7 +74,7 @@ def test_everything_that_can_be_asked_for_is_in_the_results(cli: Cli, tmp_path: 
     page = (run / "report" / "index.html").read_text()
     for text in (
         "test_accuracy", "emc_eps_0.2", "bits_per_param",
-        "1 of 1 trainings behind test accuracy and gap interpolated",
+        "1 of 1 training runs behind test accuracy and gap interpolated",
     ):  # fmt: skip
         assert text in page
 
@@ -100,7 +100,8 @@ def test_everything_that_can_be_asked_for_is_in_the_results(cli: Cli, tmp_path: 
         assert metrics[key] == pytest.approx(float(missed[key]))
     page = (run / "report" / "index.html").read_text()
     for text in (
-        "0 of 1 trainings behind test accuracy and gap interpolated", "1 did not (1 unconverged)",
+        "0 of 1 training runs behind test accuracy and gap interpolated",
+        "1 did not (1 unconverged)",
         "no correlation is given", "<th>interpolated</th>",
     ):  # fmt: skip
         assert text in page

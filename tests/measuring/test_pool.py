@@ -57,7 +57,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def barrier(spec: Path) -> Iterator[Barrier]:
-    """The barrier of the trainings in a pool, open again afterwards."""
+    """The barrier of the training runs in a pool, open again afterwards."""
     barrier = Barrier(spec.parent)
     yield barrier
     barrier.open()

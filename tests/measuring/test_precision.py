@@ -1,4 +1,4 @@
-"""A point that is measured again with another precision: its trainings are used again."""
+"""A point that is measured again with another precision: its training runs are used again."""
 
 from __future__ import annotations
 

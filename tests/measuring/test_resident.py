@@ -52,7 +52,7 @@ def trained(point: Point, n: int) -> Outcome:
 
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether the inputs of each training stayed bytes."""
+    """Whether the inputs of each training run stayed bytes."""
     seen: list[bool] = []
     batch = Resident.batch
 

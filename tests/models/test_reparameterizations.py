@@ -141,7 +141,7 @@ def test_autocast_does_not_round_the_weights(kind: str) -> None:
 
 @pytest.mark.parametrize("projection", PROJECTIONS)
 def test_subspace_training_moves_in_d_dimensions(projection: str) -> None:
-    """Seven trainings from one initialisation differ in d = 4 directions, those of P."""
+    """Seven training runs from one initialisation differ in d = 4 directions, those of P."""
     subspace = Subspace(dims=4, projection=projection)
     model = Cnn(family="cnn", width=4, depth=2, subspace=subspace)
     moved = torch.stack([change(trained(make(model).double(), run, dtype=torch.float64))

@@ -29,7 +29,7 @@ COUNTS = _HERE / "counts.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A training in the sections of a sweep spec.
+    """A training run in the sections of a sweep spec.
 
     Attributes:
         name: family, optimizer and data.
@@ -44,7 +44,7 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """Trainings at one ``n`` with a perfect fit: ``fitted`` out of ``of``."""
+    """Training runs at one ``n`` with a perfect fit: ``fitted`` out of ``of``."""
 
     n: int
     fitted: int

@@ -1,4 +1,4 @@
-"""Run searches on oracles instead of trainings."""
+"""Run searches on oracles instead of training runs."""
 
 from __future__ import annotations
 

@@ -354,7 +354,7 @@ def test_max_cost_counts_fractions_of_budgets() -> None:
 
 
 def test_a_training_without_budget_counts_at_most_one() -> None:
-    """A training to convergence may take a thousand times as long as an unstable one."""
+    """A training run to convergence may take a thousand times as long as an unstable one."""
     fitted = [(16, 272), (32, 6464), (64, 7616), (158, 307_626), (381, 1_630_299)]
     history = [result(n, cost=cost) for n, cost in [*fitted, (606, 107_469_858)]]
     history.append(result(111, 40, "unstable", cost=131_979))

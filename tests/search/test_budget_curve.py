@@ -1,4 +1,4 @@
-"""EMC at other budgets, from the times at which simulated trainings fitted."""
+"""EMC at other budgets, from the times at which simulated training runs fitted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def growth(u: np.ndarray, early: float, saturates: float) -> np.ndarray:
 def trainings(
     rng: np.random.Generator, emc: float, early: float, saturates: float, width: float = 0.1
 ) -> Callable[[Probe], ProbeResult]:
-    """Return simulated trainings: EMC with the whole budget, exponent, and log of its end."""
+    """Return simulated training runs: EMC with the whole budget, exponent, and log of its end."""
     log_emc = math.log(emc) + growth(GRID, early, saturates) - growth(GRID[-1:], early, saturates)
 
     def train(probe: Probe) -> ProbeResult:

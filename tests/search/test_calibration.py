@@ -20,7 +20,7 @@ def test_the_interval_covers_as_often_as_stated() -> None:
 
 
 def test_draws_of_the_prior_have_a_known_emc() -> None:
-    """The n at which half of the trainings of the drawn curve fit."""
+    """The n at which half of the training runs of the drawn curve fit."""
     for seed in range(3):
         rng = np.random.default_rng(seed)
         world = Drawn.of(rng)

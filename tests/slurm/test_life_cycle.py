@@ -45,7 +45,7 @@ def spec(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def barrier(tmp_path: Path) -> Barrier:
-    """Trainings make an update in 0.4 s until it is opened, so none ends before that."""
+    """Training runs make an update in 0.4 s until it is opened, so none ends before that."""
     barrier = Barrier(tmp_path)
     barrier.creep()
     return barrier

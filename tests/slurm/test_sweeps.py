@@ -26,7 +26,7 @@ grid:
 GATED = QUICK.replace("family: mlp, width: 8, depth: 1", 'family: "gated:Net"').replace(
     "epochs: 60", "epochs: 60, gates: {plateau: off}"
 )
-"""The same with trainings that wait at a barrier (tests/barrier.py)."""
+"""The same with training runs that wait at a barrier (tests/barrier.py)."""
 
 
 def write_spec(folder: Path, grid: str, text: str = QUICK) -> Path:

@@ -1,4 +1,4 @@
-"""Trainings on the CPU and on the stand-in device, run in the process of test_stand_in_device.py.
+"""Training runs on the CPU and on the stand-in device, in the process of test_stand_in_device.py.
 
 Importing this module registers the device; see tests/stand_in_device.py.
 """
@@ -62,7 +62,7 @@ def train(
     spec: str, n: int, kind: str, *, checkpoint: Path | None = None, stop_at: int | None = None,
     fresh: bool = True, resident_bytes: int | None = None,
 ) -> Outcome | None:  # fmt: skip
-    """Run one training of a spec's only point; return None if it is interrupted.
+    """Run one training run of a spec's only point; return None if it is interrupted.
 
     Args:
         spec, n, kind, checkpoint: the text of the spec, samples, device type, file.

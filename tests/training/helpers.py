@@ -1,4 +1,4 @@
-"""Trainings on digits, small enough to run many."""
+"""Training runs on digits, small enough to run many."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def resume(
     training: Training, n: int, stops: list[int], path: Path, *, model: Model = SMALL,
     counting: tuple[bool, ...] = (),
 ) -> Outcome:  # fmt: skip
-    """Interrupt a training after numbers of updates, each counted from its start; then finish it.
+    """Interrupt a training run after numbers of updates counted from each start; then finish it.
 
     Args:
         training, n, model: as for :func:`run`.

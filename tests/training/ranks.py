@@ -28,7 +28,7 @@ CURVATURE = Gates(curvature=CurvatureGate(mode="report", products=20))
 
 @dataclass(frozen=True)
 class Case:
-    """One training; ``bits``: it has the same bits on any number of processes."""
+    """One training run; ``bits``: it has the same bits on any number of processes."""
 
     training: Training
     n: int
@@ -109,7 +109,7 @@ def train_case(case: Case, group: Group, callbacks: Callbacks | None = None) -> 
 
 
 def interrupt_and_resume(group: Group, folder: Path, name: str) -> Outcome:
-    """Interrupt a training on the last rank, in the middle of an epoch, and resume it."""
+    """Interrupt a training run on the last rank, in the middle of an epoch, and resume it."""
     case = CASES[name]
     calls = iter(range(10**6))
     callbacks = Callbacks(

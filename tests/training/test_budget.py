@@ -43,8 +43,8 @@ def test_orders_are_permutations_that_depend_on_the_epoch(n: int, seed: int, epo
 def test_small_last_batches_prevent_a_fit() -> None:
     """n = 66 and 130 have a last batch of two samples in batches of 64.
 
-    With a short last batch hardly any training fits there, although nearly all do at n = 100; with
-    near-equal batches they do.
+    With a short last batch hardly any training run fits there, although nearly all do at n = 100;
+    with near-equal batches they do.
     """
     near_equal = Sgd(
         optimizer="sgd", lr=0.05, momentum=0.9, batch_size=64, epochs=200, schedule="cosine",

@@ -29,7 +29,7 @@ TINY = Mlp(family="mlp", width=4, depth=1, activation="tanh")
 
 
 def short(**gates: object) -> Outcome:
-    """Run a training that still improves at the end of its budget."""
+    """Run a training run that still improves at the end of its budget."""
     return run(Adam(**SHORT, gates=Gates(**gates)), 200, model=TINY)
 
 

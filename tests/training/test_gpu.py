@@ -1,4 +1,4 @@
-"""Trainings on a GPU agree with those on the CPU; ``make gpu-check`` runs these tests."""
+"""Training runs on a GPU agree with those on the CPU; ``make gpu-check`` runs these tests."""
 
 from __future__ import annotations
 

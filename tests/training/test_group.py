@@ -87,7 +87,7 @@ def test_shards_are_rejected_with_batch_norm() -> None:
 
 def test_a_killed_peer_ends_the_training(tmp_path: Path) -> None:
     first, second = start(2, tmp_path, "tests.training.endless")
-    wait_for(lambda: (tmp_path / "training").exists() or first.poll() is not None, "a training")
+    wait_for(lambda: (tmp_path / "training").exists() or first.poll() is not None, "a training run")
     second.kill()
     second.communicate()
     try:

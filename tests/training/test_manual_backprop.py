@@ -1,4 +1,4 @@
-"""Manual backprop has the bits of autograd, in a gradient and in whole trainings."""
+"""Manual backprop has the bits of autograd, in a gradient and in whole training runs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Trainings on the stand-in device agree with those on the CPU.
+"""Training runs on the stand-in device agree with those on the CPU.
 
-The trainings run in a process of their own, which registers the device (tests/stand_in_device.py).
+The training runs run in a process of their own, which registers the device
+(tests/stand_in_device.py).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ and attention has another kernel."""
 
 @dataclass(frozen=True)
 class Case:
-    """One training; the strings are sections of a spec."""
+    """One training run; the strings are sections of a spec."""
 
     model: str = MLP
     training: str = TRAINED

@@ -1,1 +1,1 @@
-"""Trainings recorded with the update at which they fit."""
+"""Training runs recorded with the update at which they fit."""

@@ -32,7 +32,7 @@ def search_once(model: str, doublings: int, seed: int) -> list[tuple[float, floa
     """Run one search.
 
     Returns:
-        Its cost in whole trainings; then for each of ``FACTORS`` whether the interval holds the
+        Its cost in whole training runs; then for each of ``FACTORS`` whether the interval holds the
         true EMC, and the log of the EMC over it; nan where the true EMC is not recorded.
     """
     world, rng = TimedTable(model, doublings), np.random.default_rng([seed, doublings])

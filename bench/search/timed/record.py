@@ -1,13 +1,13 @@
-"""Record when real trainings fit: the update of the fit, up to 32 times the budget of a search.
+"""Record when real training runs fit: the update of the fit, up to 32 times the budget of a search.
 
 Usage: python -m bench.search.timed.record [MODEL ...]
 Two hours of one core; it goes on where it was stopped.
 
 Each model is a spec next to this file; ``training.steps`` is the budget that a search sees. At a
-constant rate a training with a smaller budget is the beginning of one with a larger budget, so one
-recorded training gives verdict, updates and missed samples at every budget. A model with another
-schedule is recorded at its own budget only. Writes one file per model; an existing training is not
-repeated.
+constant rate a training run with a smaller budget is the beginning of one with a larger budget, so
+one recorded training run gives verdict, updates and missed samples at every budget. A model with
+another schedule is recorded at its own budget only. Writes one file per model; an existing training
+is not repeated.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FACTOR = 4.0
 SMALLER = (24, 15, 9.6, 6.2)
 """Divisors of that EMC that give further, smaller n: the first n of a search."""
 PILOT = 1_000_000
-"""First ``repeat`` of the recorded trainings, different from those of the pilot search."""
+"""First ``repeat`` of the recorded training runs, different from those of the pilot search."""
 VERDICTS = ("fit", "not_fit", "unconverged", "unstable", "diverged")
 
 
@@ -54,7 +54,7 @@ def extended(training: Training) -> Training:
 def seen_at(
     training: Training, n: int, probe: ProbeRecord | Outcome, budget: int
 ) -> tuple[int, int, int]:
-    """Return what a search with this budget in updates sees of a recorded training.
+    """Return what a search with this budget in updates sees of a recorded training run.
 
     Returns:
         The index of the verdict in ``VERDICTS``, the number of updates, and the missed samples.
@@ -92,7 +92,7 @@ def _pilot(point: Point, samples: Samples, group: Group) -> int:
 
 
 def record(name: str) -> None:
-    """Record the missing trainings of a model; the file is rewritten after each round of n."""
+    """Record the missing training runs of a model; the file is rewritten after each round of n."""
     group = Group(choose_device(threads=1))
     _, (point,) = checked(HERE / f"{name}.yaml")
     samples = load_samples(point.data, point.seed)

@@ -1,4 +1,4 @@
-"""Worlds of trainings with a known distribution of the update at which they fit."""
+"""Worlds of training runs with a known distribution of the update at which they fit."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _LEVELS = (np.arange(200) + 0.5) / 200
 
 
 class TimedTable:
-    """Recorded trainings of one model, as seen with one budget.
+    """Recorded training runs of one model, as seen with one budget.
 
     The quantiles of the time to fit are interpolated between the recorded n, so the chance of a fit
-    at any n and budget is known exactly. A failing training is a recorded one at the nearest n at
-    which trainings failed.
+    at any n and budget is known exactly. A failing training run is a recorded one at the nearest n
+    at which training runs failed.
 
     Args:
         name: the model.
@@ -48,10 +48,10 @@ class TimedTable:
         self._log_times = np.array(
             [smooth.fit_transform(np.log(self.rows), column) for column in table.T]
         ).T
-        """log of the update at each n and level; a training that never fits has a large value"""
+        """log of the update at each n and level; large for training runs that never fit"""
 
     def log_times(self, n: float) -> Floats:
-        """Return the quantiles of the log update at which a training with n samples fits.
+        """Return the quantiles of the log update at which a training run with n samples fits.
 
         They are extrapolated below the smallest recorded n.
         """
@@ -68,7 +68,7 @@ class TimedTable:
         return float(np.mean(self.log_times(n) <= math.log(self.budget)))
 
     def emc(self, budget: float, q: float = 0.5) -> float:
-        """Return the n at which a fraction q of the trainings fits within a budget in updates."""
+        """Return the n at which a fraction q of training runs fits within a budget (updates)."""
         low, high = 1.0, float(self.n_limit)
         while high / low > 1 + 1e-4:
             n = math.sqrt(low * high)

@@ -1,4 +1,4 @@
-"""EMC against the budget of training, from the times at which trainings fitted."""
+"""EMC against the budget of training, from the times at which training runs fitted."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ FIGURES = (
     ReportFigure(
         name="emc_over_budget",
         title="EMC over budget",
-        caption="EMC at smaller budgets, from the times at which the trainings of each search "
+        caption="EMC at smaller budgets, from the times at which the training runs of each search "
         "fitted: one line per curve and size, the median over seeds; the bands are intervals. The "
         "last dot is the budget of the sweep, and the dashed line the prediction for twice this "
         "budget. Where a line is flat at its end, the point is saturated.",

@@ -305,7 +305,7 @@ FIGURES = (
         caption="Bars are intervals. An arrow is the bound of a censored EMC, which lies above (or "
         "below) it; curves join the medians over seeds that are not bounds. On the dashed line, "
         "a network fits as many samples as it has parameters. Points with the same x, such as "
-        "seeds, are drawn side by side. Click on a point to show its trainings.",
+        "seeds, are drawn side by side. Click on a point to show its training runs.",
         draw=emc_figure,
     ),
     ReportFigure(

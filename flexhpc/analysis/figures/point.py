@@ -1,4 +1,4 @@
-"""Charts of one point: trainings with the fit curve, and training losses.
+"""Charts of one point: training runs with the fit curve, and training losses.
 
 The specs refer to data by name; the script of the page inserts the data of the selected point.
 """

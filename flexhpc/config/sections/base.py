@@ -18,7 +18,7 @@ LIMIT = "limit"
 id."""
 PRECISION = "precision"
 """Marks a key that decides only how precise an estimate is; not part of a point's id, so the same
-trainings are used for every precision."""
+training runs are used for every precision."""
 DATA_SET_NAME = "data_set_name"
 """Marks the name of a data set. It distinguishes data sets whose locations are not part of the
 id."""

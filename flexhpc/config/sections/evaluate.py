@@ -12,7 +12,7 @@ class Evaluate(Section):
     The model of each point is trained once more, on `n` samples or on the full training set, and
     its accuracy and calibration on the test set are recorded. At interpolation (train accuracy 1)
     the gap between train and test accuracy measures generalization; the results show which
-    trainings interpolate. Points with random labels or noise inputs are skipped, because
+    training runs interpolate. Points with random labels or noise inputs are skipped, because
     generalization is impossible there.
     """
 

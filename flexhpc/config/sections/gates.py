@@ -1,4 +1,4 @@
-"""Convergence gates of a training: they separate failures of capacity from failures of training."""
+"""Convergence gates of a training run: separate failures of capacity from those of training."""
 
 from __future__ import annotations
 

@@ -376,7 +376,7 @@ class Timm(Network):
 
 
 class NoModel(Model):
-    """No network: the trainer (`training.trainer`) creates its model."""
+    """The spec defines no network; the trainer (`training.trainer`) creates its own model."""
 
     family: Literal["none"]
 

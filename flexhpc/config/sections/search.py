@@ -33,18 +33,18 @@ class Search(Section):
     start: Annotated[Count, PRECISION] = 64
     """First n that is tried (samples)."""
     max_cost: Annotated[Cap | None, PRECISION] = None
-    """Cap on the point's cost, in whole trainings: each probe counts by the fraction of its budget
-    that it used. If the search ends at the cap, the interval is wider than `tolerance`. The cap is
-    multiplied by one plus the number of training errors in `eps`, and doubled if keys are
+    """Cap on the point's cost, in whole training runs: each probe counts by the fraction of its
+    budget that it used. If the search ends at the cap, the interval is wider than `tolerance`. The
+    cap is multiplied by one plus the number of training errors in `eps`, and doubled if keys are
     tuned."""
 
 
 class Level(Search):
-    """Keys of all searches that estimate the n at which a given fraction of the trainings fits."""
+    """Keys of all searches for the n at which a given fraction of the training runs fits."""
 
     estimand: Annotated[str, Field(pattern=r"^n[1-9][0-9]?$")] = "n50"
-    """Estimand: `n50` is the n at which half of the trainings fit, `n90` the n at which 90 % fit,
-    and so on."""
+    """Estimand: `n50` is the n at which half of the training runs fit, `n90` the n at which 90 %
+    fit, and so on."""
     eps: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] | None = None
     """Training errors (fractions, such as [0.01, 0.1]) for which the search also measures the
     largest n that is trained to at most this error. It uses the same probes and as many additional
@@ -52,7 +52,7 @@ class Level(Search):
 
     @property
     def quantile(self) -> float:
-        """Fraction of the trainings that fit at the estimated n."""
+        """Fraction of the training runs that fit at the estimated n."""
         return int(self.estimand.removeprefix("n")) / 100
 
     def check(self) -> Problems:
@@ -72,9 +72,9 @@ class Bayes(Level):
     tolerance: Annotated[float, Field(gt=0, le=10), PRECISION] = 0.2
     """Half-width of the 90 % interval, relative to its middle, at which the search ends."""
     max_cost: Annotated[Cap | None, PRECISION] = 60.0
-    """Cap on the point's cost, in whole trainings: each probe counts by the fraction of its budget
-    that it used. If the search ends at the cap, the interval is wider than `tolerance`. The cap is
-    multiplied by one plus the number of training errors in `eps`, and doubled if keys are
+    """Cap on the point's cost, in whole training runs: each probe counts by the fraction of its
+    budget that it used. If the search ends at the cap, the interval is wider than `tolerance`. The
+    cap is multiplied by one plus the number of training errors in `eps`, and doubled if keys are
     tuned."""
     at_once: Annotated[int, Field(ge=1, le=8), PRECISION] = 1
     """Number of probes that are planned together and may run concurrently, on free workers, cores

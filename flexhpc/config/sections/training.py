@@ -61,7 +61,7 @@ class Procedure(Section):
 
     @property
     def extends_smaller_budgets(self) -> bool:
-        """Whether a training with a smaller budget is the beginning of one with this budget."""
+        """Whether a training run with a smaller budget is the beginning of one with this budget."""
         return False
 
     def check(self) -> Problems:

@@ -120,14 +120,14 @@ class Slurm:
             result = self._run(["bash", "-c", f"{command} -c {shlex.quote(_VERSIONS)}"], within)
         except NoAnswer as error:
             if starts_here:
-                raise InputError(f"profile: {setting}: does not start: {error}") from None
+                raise InputError(f"profile: {setting}: failed to start: {error}") from None
             return
         lines = (result.stdout if result.returncode == 0 else result.stderr).splitlines()
         if (result.returncode or not lines) and not starts_here:
             return
         if result.returncode or not lines:
             reason = " ".join(" ".join(lines).split()) or f"exit status {result.returncode}"
-            raise InputError(f"profile: {setting}: does not start: {reason[:600]}")
+            raise InputError(f"profile: {setting}: failed to start: {reason[:600]}")
         versions = lines[-1].split()
         expected = [python_version(), version("flexhpc"), source_hash()]
         if versions != expected:

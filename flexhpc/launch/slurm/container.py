@@ -181,7 +181,7 @@ def _image(container: Container) -> Image:
 
 @lru_cache
 def _hash(path: Path, mark: str) -> str:
-    """Return the hash of a file; ``mark`` is part of the cache key, to detect changes."""
+    """Return the hash of a file; cached by ``mark``, so a changed file is hashed again."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
