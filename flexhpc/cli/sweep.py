@@ -11,7 +11,6 @@ import typer
 from flexhpc.cli.options import FAILED, INTERRUPTED, ProfileFile, Runs, Set, Spec
 from flexhpc.cli.results import prepare_report
 from flexhpc.cli.specs import plan
-from flexhpc.errors import PointError
 
 if TYPE_CHECKING:
     from flexhpc.launch.sweep import SweepResult
@@ -53,7 +52,7 @@ def sweep(
         option = "" if uri in (None, "none") else f" --uri {uri}"
         typer.echo(f"`flexhpc sync {prepared.run.path}{option}` logs the results to MLflow")
         return
-    report_errors: list[Exception] = []
+    report_errors: list[Exception | KeyboardInterrupt] = []
 
     def report(statuses: list[PointStatus]) -> None:
         run = prepared.run
@@ -61,17 +60,16 @@ def sweep(
             from flexhpc.analysis.report import report_runs
 
             report_runs([(run, statuses)], run.report)
-        except KeyboardInterrupt:
-            message = f"the report was not finished; `flexhpc report {run.path}` writes it"
-            report_errors.append(PointError(message))
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             report_errors.append(error)  # raised after the table is printed
 
     followed = launch.follow(prepared, settings, make_console(), report, prepare_report())
     _conclude(prepared.run.path, followed, report_errors)
 
 
-def _conclude(path: Path, followed: SweepResult, report_errors: list[Exception]) -> None:
+def _conclude(
+    path: Path, followed: SweepResult, report_errors: list[Exception | KeyboardInterrupt]
+) -> None:
     """Print the results table and the failures; exit with the corresponding status.
 
     Args:
@@ -80,7 +78,7 @@ def _conclude(path: Path, followed: SweepResult, report_errors: list[Exception])
         report_errors: errors from writing the report.
 
     Raises:
-        typer.Exit: the sweep was interrupted, or points failed.
+        typer.Exit: the sweep or its report was interrupted, or points failed.
         Exception: the error from writing the report, if there is one.
     """
     from flexhpc.analysis.comparison import requested_comparisons
@@ -103,6 +101,9 @@ def _conclude(path: Path, followed: SweepResult, report_errors: list[Exception])
         typer.echo(line, err=True)
         raise typer.Exit(INTERRUPTED)
     for error in report_errors:
+        if isinstance(error, KeyboardInterrupt):
+            typer.echo(f"the report was not finished; `flexhpc report {path}` writes it", err=True)
+            raise typer.Exit(INTERRUPTED)
         raise error
     typer.echo(f"report: {run.report / 'index.html'}\nMLflow: flexhpc ui {path}")
     quoted = set()

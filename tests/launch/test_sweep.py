@@ -79,7 +79,7 @@ def test_ctrl_c_breaks_off_a_report_and_loses_nothing(
 
     with monkeypatch.context() as slow:
         slow.setattr("flexhpc.analysis.report.report_runs", drawn)
-        done = cli("sweep", spec, "--profile", untracked, check=1)
+        done = cli("sweep", spec, "--profile", untracked, check=130)
     assert "the report was not finished; `flexhpc report " in done.stderr
     assert "EMC" in done.stdout
     assert (status_of(tmp_path / "runs" / "small")) == ["done"]
