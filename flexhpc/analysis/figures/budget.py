@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from flexhpc.analysis.figures.chart import (
-    COLOURS,
     ReportFigure,
     Spec,
     chart,
@@ -54,7 +53,7 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     y_domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
     x = {"field": "x", **log_encoding(f"budget ({unit.replace('_', ' ')})", x_domain)}
     y = {"field": "y", **log_encoding("EMC (samples)", y_domain)}
-    colour = series_colour(series if len(series) <= len(COLOURS) else [], legend=True)
+    colour = series_colour(series, legend=True)
     shared = {"x": x, "y": y, "color": colour, "detail": {"field": "line"}}
     tooltip = [{"field": f, "type": "nominal"} for f in ("point", "budget", "EMC")]
     band = {**shared, "y": {**y, "field": "lo"}, "y2": {"field": "hi"}}

@@ -89,8 +89,8 @@ def log_encoding(title: str, domain: Sequence[float]) -> Spec:
 
 
 def series_colour(series: Sequence[str], *, legend: bool) -> Spec:
-    """Return the encoding of the colour of at most eight series; one colour for a single one."""
-    if len(series) < 2:
+    """Return the encoding of a series' colour; the same for all if there are more than eight."""
+    if not 1 < len(series) <= len(COLOURS):
         return {"value": COLOURS[0]}
     return {
         "field": "series", "type": "nominal", "legend": {"title": None} if legend else None,

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from flexhpc.analysis.figures.chart import (
-    COLOURS,
     HORIZONTAL_ARROWS,
     SMALLEST,
     VERTICAL_ARROWS,
@@ -214,7 +213,7 @@ def _rows(
             "axis": {"title": None, "grid": True, "labelLimit": 460},
         }  # fmt: skip
     series = list(dict.fromkeys(row["series"] for row in rows))
-    colour = series_colour(series if len(series) <= len(COLOURS) else [], legend=dense)
+    colour = series_colour(series, legend=dense)
     shared: Spec = {"y": y, "color": colour}
     seeds_in_row = max(map(len, by_name.values()))
     side_by_side = 1 < seeds_in_row <= _MAX_SEEDS_IN_ROW and not dense
