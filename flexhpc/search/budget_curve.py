@@ -27,7 +27,7 @@ from flexhpc.search.history import (
 from flexhpc.search.times import Floats, Times, shift
 
 MAX_FACTOR = 2.0
-"""Largest multiple of the budget for which EMC is predicted: at 4, one of five intervals misses."""
+"""Largest multiple of the budget for which EMC is predicted; at 4, intervals are too narrow."""
 NO_OTHER_BUDGET = (
     "the EMC at other budgets is unknown, because the learning rate or the end of these training "
     "runs depends on the budget"
