@@ -14,7 +14,7 @@ REASONS = {
     "all fitted": "every probe on all available samples fitted",
     "limit reached": "probes failed, but the estimate reached the number of available samples",
     "none failed": "no probe failed, but none used all available samples",
-    "too few fitted": "some probes fitted, but there is no n at which a majority did",
+    "too few fitted": "some probes fitted, but not the majority at any n",
     "none fitted": "no probe fitted",
 }
 """Reasons for censoring: short key -> full text. The first three apply to right-censored points,

@@ -91,7 +91,7 @@ class Measurement:
             budget: in the unit of the spec's budget. Above that budget the result is a prediction.
 
         Raises:
-            PointError: there is no estimate yet, or the EMC at other budgets is unknown.
+            PointError: the point has no estimate yet, or the EMC at other budgets is unknown.
             ValueError: ``budget`` is not above 0 and at most twice the budget of the search.
         """
         estimate, spec_budget = self.estimate, budget_value(self.status)
