@@ -48,10 +48,9 @@ report: install ## HTML report of a run (RUN=)
 check: lint ## lint and the quick tests
 	@$(BIN)/python -m pytest -q -m 'not (slow or faults or sweeps or slurm or container or browser)'
 
-test: coverage = $(if $(COVERAGE),-m slipcover)
 test: dev ## all tests except containers; includes SLURM and a browser
 	@hpc/test_packages.sh
-	@$(BIN)/python $(coverage) -m pytest -n 4 -m 'not (slow or faults or container)' --durations=25
+	@$(BIN)/python -m pytest -n 4 -m 'not (slow or faults or container)' --durations=25
 
 coverage: dev ## line coverage of the tests, also in workers; without SLURM (15 minutes)
 	@hpc/test_packages.sh
