@@ -15,15 +15,18 @@ from flexhpc.analysis.figures.chart import (
     log_domain,
     log_encoding,
     series_colour,
+    spread_labels,
 )
 from flexhpc.analysis.figures.layout import Layout, layout_of, name_of, varied_keys
 from flexhpc.analysis.results import budget_value, emc_at_budget
+from flexhpc.config.sections.training import BUDGETS
 from flexhpc.search import EmcInterval
 from flexhpc.store.status import PointStatus
 
 FACTORS = tuple(2.0**power for power in (-4, -3, -2, -1, 0, 1))
 """Multiples of the budget at which EMC is drawn; those above 1 are predictions."""
 _MAX_POINTS = 200
+_LABEL_WIDTH = 120
 
 
 def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
@@ -49,30 +52,49 @@ def budget_figure(statuses: Sequence[PointStatus]) -> Spec | None:
     rows = [row for key, points in groups.items() for row in _line(key, points)]
     facets = list(dict.fromkeys(row["facet"] for row in rows))
     series = list(dict.fromkeys(row["series"] for row in rows))
-    x_domain = log_domain([row["x"] for row in rows], beyond=0.3)
+    width, height = facet_size(len(facets))
+    x_domain = log_domain([row["x"] for row in rows], beyond=_LABEL_WIDTH / width)
     y_domain = log_domain([row[end] for row in rows for end in ("lo", "y", "hi")])
+    _spread(rows, y_domain, height)
     x = {"field": "x", **log_encoding(f"budget ({unit.replace('_', ' ')})", x_domain)}
     y = {"field": "y", **log_encoding("EMC (samples)", y_domain)}
-    colour = series_colour(series, legend=True)
-    shared = {"x": x, "y": y, "color": colour, "detail": {"field": "line"}}
+    shared = {"x": x, "y": y, "color": series_colour(series, legend=True)}
+    line = {**shared, "detail": {"field": "line"}}
     tooltip = [{"field": f, "type": "nominal"} for f in ("point", "budget", "EMC")]
-    band = {**shared, "y": {**y, "field": "lo"}, "y2": {"field": "hi"}}
     layers = [
-        layer({"type": "area", "opacity": 0.5 / max(len(groups), 3)}, band),
-        layer({"type": "line", "strokeWidth": 1.6}, shared, where="!datum.predicted"),
-        layer({"type": "line", "strokeWidth": 1.6, "strokeDash": [4, 3]}, shared,
+        layer({"type": "rule", "strokeWidth": 1.3, "opacity": 0.4},
+              {**shared, "y": {**y, "field": "lo"}, "y2": {"field": "hi"}}),
+        layer({"type": "line", "strokeWidth": 1.6}, line, where="!datum.predicted"),
+        layer({"type": "line", "strokeWidth": 1.6, "strokeDash": [4, 3]}, line,
               where="datum.last || datum.predicted"),
         layer({"type": "point", "filled": True, "size": 30, "opacity": 1},
               {**shared, "tooltip": tooltip}, where="!datum.predicted"),
-        layer({"type": "text", "align": "left", "dx": 6, "fontSize": 11, "limit": 200},
-              {**shared, "text": {"field": "size"}}, where="datum.predicted"),
+        layer({"type": "text", "align": "left", "dx": 6, "fontSize": 11, "limit": _LABEL_WIDTH},
+              {**shared, "y": {**y, "field": "label_y"}, "text": {"field": "size"}},
+              where="datum.predicted"),
     ]  # fmt: skip
-    width, height = facet_size(len(facets))
     return chart(layers, width=width, height=height, data=rows, facets=facets)
 
 
+def _spread(rows: list[dict[str, Any]], y_domain: Sequence[float], height: float) -> None:
+    """Set ``label_y`` of the predictions so that labels at the same budget do not overlap."""
+    ends: dict[tuple[str, float], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        if row["predicted"]:
+            ends.setdefault((row["facet"], row["x"]), {})[row["line"]] = row
+    for labelled in ends.values():
+        heights = {line: row["y"] for line, row in labelled.items()}
+        for line, label_y in spread_labels(heights, y_domain, height).items():
+            labelled[line]["label_y"] = label_y
+
+
 def _size_text(status: PointStatus, layout: Layout) -> str:
-    """Return the label of a line: ``1,210 parameters``, ``rank 8``; the whole name for rows."""
+    """Return the label of a line: ``1,210 parameters``, ``rank 8``; the whole name for rows.
+
+    Lines of a swept budget have no label, because they end at their budget.
+    """
+    if layout.key in {f"training.{key}" for key in BUDGETS}:
+        return ""
     if layout.along == "rows":
         return name_of(status, varied_keys([status]))
     value = f"{layout.x(status):,.10g}"
@@ -111,8 +133,8 @@ FIGURES = (
         name="emc_over_budget",
         title="EMC over budget",
         caption="EMC at smaller budgets, from the times at which the training runs of each search "
-        "fitted: one line per curve and size, the median over seeds; the bands are intervals. The "
-        "last dot is the budget of the sweep, and the dashed line the prediction for twice this "
+        "fitted: one line per curve and size, the median over seeds, with intervals. The last "
+        "dot is the budget of the sweep, and the dashed line the prediction for twice this "
         "budget. Where a line is flat at its end, the point is saturated.",
         draw=budget_figure,
     ),

@@ -51,7 +51,7 @@ _CONFIG: Spec = {
         "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "titlePadding": 8,
         "gridColor": "#8883", "domainColor": "#888", "tickColor": "#888", "labelLimit": 260,
     },
-    "legend": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 300},
+    "legend": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 300, "symbolOpacity": 1},
     "header": {"labelFontSize": 13, "titleFontSize": 12},
     "range": {"category": list(COLOURS)},
 }  # fmt: skip
