@@ -117,7 +117,7 @@ def _emc(status: PointStatus) -> int:
 
 
 def _above(a: Estimate | None, b: Estimate | None) -> bool:
-    """Return whether the interval of ``a`` lies entirely above that of ``b``."""
+    """Return whether the interval of ``a`` lies entirely above the interval of ``b``."""
     if a is None or b is None or b.censored == "right":
         return False
     low = a.emc if a.censored == "right" else a.emc_lo

@@ -81,7 +81,7 @@ class Effect(MeanRatio):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """Values that identify the comparison among those of the same points."""
+        """Values that identify the comparison among all comparisons of the same points."""
         return self.by, self.value, self.baseline, *self.within.values()
 
     @property
@@ -375,7 +375,7 @@ def _number(text: str) -> float | None:
 
 
 def grouping_keys(statuses: Sequence[PointStatus], compare: Compare) -> list[str]:
-    """Return the grouping keys: those of the comparison, or by default the swept data keys."""
+    """Return the keys to group by: ``within``, or by default the swept data keys."""
     if compare.within is not None:
         return list(compare.within)
     keys = dict.fromkeys(key for s in statuses for key in s.point.swept)

@@ -157,7 +157,7 @@ def _pair(true: PointStatus, random: PointStatus) -> Pair:
 
 
 def _joint_bound(*bounds: Bound) -> Bound:
-    """Return the type of bound of a ratio or mean, from those of its parts."""
+    """Return the type of bound of a ratio or mean, from the types of its parts."""
     kinds = {bound for bound in bounds if bound != "none"}
     return "unknown" if len(kinds) > 1 else kinds.pop() if kinds else "none"
 
@@ -171,7 +171,7 @@ def correlations(model_pairs: Sequence[Pair], outcome: str) -> list[Correlation]
     """Correlate ``excess`` with an outcome over models.
 
     Computes Pearson's r, Spearman's rho, Kendall's tau and the partial Pearson correlation given
-    log parameters (that of the residuals of both after a linear fit on log parameters), each with a
+    log parameters (between the residuals of both after a linear fit on log parameters), each with a
     percentile bootstrap interval over models and the jackknife range.
 
     Args:

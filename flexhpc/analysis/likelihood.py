@@ -114,7 +114,7 @@ def ratio_likelihood(above: Floats, below: Floats) -> Floats | None:
 
 
 def blur(likelihoods: Floats, deviation: float) -> Floats:
-    """Convert likelihoods of normally distributed values to those of their mean.
+    """Convert likelihoods of normally distributed values to likelihoods of their mean.
 
     Args:
         likelihoods: likelihoods of the values, (..., cells).
@@ -236,7 +236,7 @@ def _draw(likelihoods: Floats, ends: Sequence[tuple[bool, bool]], weights: Float
 
 
 def _cell_chances(likelihood: Floats, end: tuple[bool, bool]) -> Floats:
-    """Return the probability of each cell; for a half-open likelihood, that of the bound.
+    """Return the probability of each cell; for a half-open likelihood, of the bound.
 
     The bound of a half-open likelihood lies where it rises towards its open end.
     """

@@ -211,8 +211,8 @@ def emc_at_budget(status: PointStatus, budget: float) -> EmcInterval | None:
         budget: in the unit of the point's budget.
 
     Returns:
-        None if the point has no estimate, if the budget exceeds twice that of the point, or if the
-        EMC at other budgets is unknown.
+        None if the point has no estimate, if the budget is more than twice the budget of the point,
+        or if the EMC at other budgets is unknown.
     """
     estimate, record, spec_budget = status.estimate, status.record, budget_value(status)
     if estimate is None or record is None or not 0 < budget <= MAX_FACTOR * spec_budget:

@@ -153,8 +153,8 @@ def _register(
     if identity is None:
         if folder is not None:
             raise InputError(
-                f"{key}: cannot be identified by later calls, as its source, or that of an object "
-                "that it uses, is unavailable; set version="
+                f"{key}: later calls could not identify it, because its source or the source of an "
+                "object that it uses is unavailable; set version="
             )
         identity = f"{os.getpid()}"
     name = getattr(code, "__name__", type(code).__name__)

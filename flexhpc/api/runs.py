@@ -223,7 +223,8 @@ class Run:
         Args:
             by: the swept key, for example ``training.optimizer``.
             baseline: the value to compare with; by default the first.
-            within: keys for whose values separate comparisons are made; by default those of data.
+            within: keys; values are compared separately for each of their values. The default is
+                the swept keys of ``data``.
 
         Returns:
             One row per comparison: ratio, its interval, the probability that it exceeds 1, and the

@@ -147,7 +147,7 @@ def _check_containers() -> tuple[Level, str]:
 
 
 def _run(command: list[str], *, timeout: float) -> tuple[list[str], list[str]]:
-    """Run a command; return the lines of its stdout, and those of its stderr if it failed."""
+    """Run a command; return the lines of its stdout, and of its stderr if it failed."""
     try:
         result = subprocess.run(
             command, capture_output=True, text=True, timeout=timeout, check=False

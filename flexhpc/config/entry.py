@@ -74,7 +74,7 @@ def entry(
         name: name of the section.
         values: the values of its keys, of which one selects the variant.
         report: called with each problem.
-        frozen: the defaults of a frozen spec; None for those of this version.
+        frozen: the defaults of a frozen spec; None for the defaults of this version.
         check: whether combinations of keys are checked.
         folder: folder that is searched for user code.
     """
@@ -129,7 +129,7 @@ def entry(
 def _with_defaults(
     cls: type[Section], values: dict[str, Any], defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Add the defaults of a frozen spec, except those of optional parts that the values lack."""
+    """Add the defaults of a frozen spec, except to optional parts that the values lack."""
     omitted = {
         key
         for key, value in defaults.items()

@@ -24,7 +24,7 @@ class Point:
         index: position in the sweep, from 0.
         id: hash of everything that can change the result.
         canonical: the JSON text that was hashed.
-        model, training: the sections without tuning, or those of the first arm.
+        model, training: the sections; with tuning, the sections of the first arm.
         arms: combinations of the tuned values; a single arm without values if nothing is tuned.
         evaluate: how its model is trained to measure generalization; None for no evaluation.
         record: additional measurements stored with every probe.

@@ -14,11 +14,11 @@ from flexhpc.custom.code import hash_of, is_installed
 
 
 def source_hash(value: Any) -> str | None:
-    """Return a hash of the source of an object and of what it refers to.
+    """Return a hash of the source of an object and of the objects that it refers to.
 
     The hash includes the sources of custom functions and classes, and the values of plain objects.
     Return None if the source is unavailable, for example at an interactive prompt, or if the object
-    refers to another one whose content cannot be hashed, for example an array.
+    refers to an object whose content cannot be hashed, for example an array.
     """
     texts: dict[str, bytes] = {}
     if not _collect(value, texts):
@@ -27,7 +27,7 @@ def source_hash(value: Any) -> str | None:
 
 
 def _collect(value: Any, texts: dict[str, bytes]) -> bool:
-    """Add the sources of an object and of what it refers to; return False if one is unavailable."""
+    """Add the sources of an object and of all that it refers to; return whether all were found."""
     value = inspect.unwrap(value) if callable(value) else value
     name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
     if name in texts:

@@ -78,8 +78,8 @@ def image_part(
         images: returns the images in order, each time it is called.
         labels: int64 (n,).
         side: side length to which they are resized; None if they all have one size.
-        shape: required shape, for a test set that of the training set; None for the shape of the
-            first image.
+        shape: required shape, for example the shape of the training set; None for the shape of
+            the first image.
 
     Raises:
         PointError: the first image cannot be read. For any other image that cannot be read or has
@@ -120,7 +120,7 @@ def decode_image(image: NamedImage, side: int | None, shape: tuple[int, ...] | N
     channels_first = pixels.transpose(2, 0, 1)
     if shape is not None and channels_first.shape != shape:
         raise PointError(
-            f"{name}: size differs from that of the first image "
+            f"{name}: size differs from the size of the first image "
             f"({_size_text(channels_first.shape)}, not {_size_text(shape)}); give data.side to "
             "resize all images"
         )

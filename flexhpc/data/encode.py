@@ -56,7 +56,7 @@ class Encoding:
 
     @property
     def scaled(self) -> Mask:
-        """Which features are standardised: those of numeric columns. Bool (features,)."""
+        """Whether each feature is from a numeric column and therefore standardised, (features,)."""
         parts = [np.arange(column.width) < (column.categories is None) for column in self.columns]
         return np.concatenate(parts)
 

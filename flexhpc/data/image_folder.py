@@ -72,7 +72,7 @@ def _images(folder: Path) -> list[str]:
 def _part(
     folder: Path, classes: list[str], side: int | None, shape: tuple[int, ...] | None
 ) -> Part:
-    """Return the part for a folder; ``shape`` is that of the training set, or None for itself."""
+    """Return the part for a folder; ``shape`` is None for the training set, else its shape."""
     paths: list[str] = []  # str, because a million Path objects would take half a gigabyte
     labels: list[int] = []
     for name in _folders(folder):

@@ -65,7 +65,7 @@ def merge_labels(labels: Ints, mapping: Ints | None) -> Ints:
 def draw_labels(data: Data, dataset: Dataset, train: Ints, seed: int) -> tuple[Ints, int, bool]:
     """Return the labels of one point, int64 (n,), and their number of classes.
 
-    The third value is whether these classes are those of the data set. A label depends on the
+    The third value is whether these are the classes of the data set. A label depends on the
     sample and not on the probe: it is the same in every probe of a point.
 
     Args:

@@ -92,7 +92,7 @@ class TestSet:
 
     Attributes:
         name: name of the source, for messages.
-        labels: labels, merged like those of the training set, but neither random nor corrupted,
+        labels: labels, merged as in the training set, but neither random nor corrupted,
             int64 (m,).
         classes: number of classes of the labels.
         inputs: inputs, standardised with the statistics of the training set.

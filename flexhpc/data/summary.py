@@ -105,7 +105,7 @@ def moments_of_pixels(blocks: Blocks, keep: Mask) -> tuple[Array, Array]:
 
 
 def pool_moments(mean: Array, deviation: Array) -> tuple[Array, Array]:
-    """Return the moments over all channels (features) together, from those of each; same shapes."""
+    """Combine the moments of all channels (features) into common moments of the same shapes."""
     whole = mean.astype(np.float64).mean()
     spread = np.sqrt((deviation.astype(np.float64) ** 2 + (mean - whole) ** 2).mean())
     return np.full_like(mean, whole), np.full_like(deviation, spread)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _LONGEST_ROW = 2**22
 MISSING = ["?"]
-"""Markers of missing values, in addition to those of pandas (an empty cell, NA, NaN, ...)."""
+"""Markers of missing values, in addition to the markers of pandas (an empty cell, NA, NaN, ...)."""
 
 
 def read_csv(

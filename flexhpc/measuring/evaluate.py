@@ -44,7 +44,7 @@ def evaluation_size(config: Evaluate, samples: Samples) -> int:
 
 
 def evaluation_procedure(config: Evaluate, training: Training) -> Training:
-    """Return the training settings of an evaluation, derived from those of the probes.
+    """Return the training settings of an evaluation, derived from the settings of the probes.
 
     If ``evaluate`` has a budget, it replaces the budget of the probes, in any unit, and is never
     extended; a cosine schedule spans all of it. Training still stops at a plateau. The

@@ -50,8 +50,8 @@ def run_training(
         probe: size of the subset and index of the training among those with this size.
         group: process group that trains the model; every process must call this function.
         callbacks: see :class:`Callbacks`.
-        name: distinguishes the checkpoint from those of other training runs with this n and repeat.
-        subset_seed: seed of the subset; by default that of the probe.
+        name: distinguishes the checkpoints of training runs with the same n and repeat.
+        subset_seed: seed of the subset; by default the subset seed of the probe.
 
     Returns:
         The outcome, the global sample ids of the subset, int64 (n,), and the seeds.

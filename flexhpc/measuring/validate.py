@@ -93,7 +93,7 @@ def _shape(data: Data, seed: int) -> _Shape:
 
 
 def _classes(data: Data, default: int) -> int:
-    """Return the number of classes of the labels; ``default`` is that of the data set itself."""
+    """Return the number of classes of the labels; ``default`` is the data set's own number."""
     if data.class_map is not None:
         return len(set(data.class_map))
     return data.classes or default

@@ -27,8 +27,8 @@ from flexhpc.models.scaling import Resize, resolution, resolve_size
 def build(model: Network, shape: Shape, classes: int) -> nn.Module:
     """Build an untrained network, initialised from torch's global random state.
 
-    With a reparameterization, the frozen weights are drawn first, so they equal those of the plain
-    network with the same seed.
+    With a reparameterization, the frozen weights are drawn first, so they equal the weights of the
+    plain network with the same seed.
 
     Args:
         model: the family and its sizes.

@@ -238,7 +238,8 @@ def efficientnet(model: Efficientnet, shape: Shape, classes: int) -> nn.Module:
 
     ``width`` / 32 multiplies all channels, ``depth`` / 16 the blocks of each of the seven stages.
     timm rounds channels to multiples of 8 and blocks up, so there are at least 7 blocks. The stem
-    keeps the resolution of images of at most 64 pixels and halves that of larger ones, as in B0.
+    keeps the resolution of images of at most 64 pixels; it halves the resolution of larger ones,
+    as in B0.
     """
     result: Any = _timm().models.efficientnet._gen_efficientnet(
         "efficientnet_b0",

@@ -124,7 +124,7 @@ class LowRank(Reparameterization):
 
 
 def low_rank_parameters(network: nn.Module, rank: int) -> int:
-    """Return the number of entries of all B and A; it can exceed that of the matrices."""
+    """Return the number of entries of all B and A, which can exceed the size of the matrices."""
     shapes = matrices(network).values()
     return sum(min(rank, *shape) * sum(shape) for shape in shapes)
 

@@ -76,7 +76,7 @@ class ArmPosteriors:
 
     @property
     def regret(self) -> float:
-        """Expected gap in log n between the truly largest EMC and that of :attr:`best`."""
+        """Expected gap in log n between the largest true EMC and the EMC of :attr:`best`."""
         return float((self.level.max(axis=1) - self.level[:, self.best]).mean())
 
 

@@ -11,7 +11,7 @@ Bits = NDArray[np.uint8]
 def pack(ids: NDArray[np.int64], n_total: int) -> Bits:
     """Return a packed mask that is 1 at ``ids``, uint8 (ceil(n_total / 8),).
 
-    The bit order is that of ``np.packbits`` (``bitorder="big"``).
+    The bit order is the default of ``np.packbits`` (``bitorder="big"``).
     """
     mask = np.zeros(n_total, dtype=bool)
     mask[ids] = True

@@ -63,7 +63,7 @@ class PointStatus:
 
     @property
     def history(self) -> list[ProbeResult]:
-        """The finished probes that the estimate is based on: those of the best arm.
+        """The finished probes of the best arm, on which the estimate is based.
 
         Before the first estimate these are the probes of all arms.
         """

@@ -74,7 +74,7 @@ class Syncer:
     Attributes:
         run: run folder.
         uri: tracking URI.
-        spec: frozen spec whose points are synced; None for that of the run folder.
+        spec: frozen spec whose points are synced; None for the spec of the run folder.
         parents: MLflow parent runs by point id.
     """
 

@@ -38,7 +38,7 @@ class AutogradEngine:
         precision: context manager of forward passes.
         label_smoothing: of the loss.
         full_batch: accumulate the gradient of a large batch in chunks, unless the model has
-            BatchNorm, whose statistics are those of the whole batch.
+            BatchNorm, which needs the statistics of the whole batch.
         metrics: metrics that every batch updates; None unless ``training.curves`` is ``batches``.
         norm_group: processes over which BatchNorm computes its statistics; None for this one only.
     """
@@ -60,7 +60,7 @@ class AutogradEngine:
         self.model.train()
 
     def backward(self, ids: Tensor, step: int, *, second: bool = False) -> None:
-        """Set the gradient of every parameter to that of the mean loss over a batch.
+        """Set the gradient of every parameter to the gradient of the mean loss over a batch.
 
         Args:
             ids: int64 (m,), rows of the samples.
@@ -81,7 +81,7 @@ class AutogradEngine:
         Args:
             ids: int64 (m,), m may be 0.
             largest: size of the largest part of the batch, which determines the number of chunks,
-                so that all processes of a group have the same number; by default that of ``ids``.
+                so that all processes of a group have the same number; by default ``len(ids)``.
         """
         chunks = 1 if self.chunk is None else -(-(largest or len(ids)) // self.chunk)
         outputs: Outputs = []
@@ -129,7 +129,7 @@ class ManualEngine(AutogradEngine):
         """Do nothing: a plain MLP is the same in train and eval mode."""
 
     def backward_chunk(self, inputs: Tensor, labels: Tensor, total: int, *, first: bool) -> Tensor:
-        """Set the gradient of the first chunk, add that of others; return log-probabilities."""
+        """Add up the gradients of all chunks; return log-probabilities."""
         return self.backprop.backward(inputs, labels, total, first=first)
 
 

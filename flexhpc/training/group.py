@@ -193,14 +193,14 @@ class Group:
         return result
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrite tensors with those of rank 0."""
+        """Overwrite tensors with the tensors of rank 0."""
         if self.size > 1:
             with _peer_errors():
                 for tensor in tensors:
                     dist.broadcast(tensor.detach(), src=0)
 
     def broadcast_object(self, value: Any) -> Any:
-        """Return the value of rank 0; that of other ranks is ignored.
+        """Return the value of rank 0; the values of other ranks are ignored.
 
         Args:
             value: plain values and tensors in tuples, lists and dicts; no other objects, since it

@@ -20,7 +20,7 @@ from flexhpc.training.memory_format import match_memory_format
 from flexhpc.training.shampoo import Shampoo
 
 _VECTOR_RATE = 0.1
-"""Ratio of the learning rate of other parameters to that of matrices, with Muon."""
+"""With Muon: learning rate of other parameters, divided by the learning rate of matrices."""
 _MIN_NORM = 1e-12
 _UNWRAPPED_METHODS = ("add_param_group", "state_dict")
 

@@ -19,7 +19,7 @@ _MIN_CHUNK, _MAX_VALUES = 64, 2**23
 def chunk_size(sample: torch.Size | Sequence[int], largest: int) -> int:
     """Return the number of samples for one forward pass: at most ``largest``, fewer if large.
 
-    The activations must fit into a GPU's memory wherever those of a training batch do.
+    The activations must fit into a GPU's memory if the activations of a training batch do.
     """
     return min(largest, max(_MIN_CHUNK, _MAX_VALUES // max(1, math.prod(sample))))
 

@@ -49,7 +49,7 @@ def work(task: TaskFile, environment: Environment, stop: Stop) -> int:
 
     Raises:
         SystemExit: with status ``EXIT_REQUEUE`` if points are left; with another status if the
-            versions of Python, flexhpc or its source differ from those of the submitting process,
+            versions of Python, flexhpc or its source differ from the submitting process,
             or the run folder cannot be written.
     """
     _check_versions(task)

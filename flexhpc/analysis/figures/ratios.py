@@ -11,9 +11,9 @@ from flexhpc.analysis.likelihood import SAME
 
 RATIOS = (
     "Geometric means, over the measured sizes, of the ratios of EMCs that differ only in the "
-    "compared key. Bars are intervals that include the variation between seeds; of a single pair, "
-    "they are those of this one ratio. An arrow is an open end, where EMCs are bounds. Ratios in "
-    "the grey band are the same within 10 %."
+    "compared key. Bars are intervals that include the variation between seeds, or the "
+    "interval of the ratio if there is a single pair. An arrow is an open end, where EMCs are "
+    "bounds. Ratios in the grey band are the same within 10 %."
 )
 _ROW = 26
 _OPEN_FACTOR = 1.5

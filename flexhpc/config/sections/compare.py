@@ -21,5 +21,5 @@ class Compare(Section):
     baseline: Any = None
     """The value that the others are compared with; by default the first one."""
     within: list[str] | None = None
-    """Swept keys for each value of which a separate comparison is made; by default those of `data`,
-    such as `data.labels`."""
+    """Swept keys; a separate comparison is made for each of their values. The default is the swept
+    keys of `data`, such as `data.labels`."""

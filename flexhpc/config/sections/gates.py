@@ -1,4 +1,4 @@
-"""Convergence gates of a training run: separate failures of capacity from those of training."""
+"""Convergence gates of a training run, which separate lack of capacity from failed optimization."""
 
 from __future__ import annotations
 

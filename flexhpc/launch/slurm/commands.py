@@ -68,7 +68,7 @@ class Slurm:
     """Access to a SLURM cluster.
 
     Args:
-        conf: path of its slurm.conf; None for that of SLURM_CONF or the system default.
+        conf: path of its slurm.conf; None for SLURM_CONF or the default of the system.
     """
 
     def __init__(self, conf: str | None = None) -> None:

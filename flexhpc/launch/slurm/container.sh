@@ -49,7 +49,7 @@ fi
 for spec in "${chosen[@]}"; do bind "$spec"; done
 
 if [ "$runtime" != apptainer ]; then
-  # Podman and docker run outside of SLURM's cgroup, where all GPUs are visible: pass those of this
+  # Podman and docker run outside of SLURM's cgroup, where all GPUs are visible: pass the GPUs of this
   # step. They are renumbered in the container, so CUDA_VISIBLE_DEVICES is unset.
   gpus=${SLURM_STEP_GPUS:-${SLURM_JOB_GPUS:-${CUDA_VISIBLE_DEVICES:-}}}
   unset CUDA_VISIBLE_DEVICES

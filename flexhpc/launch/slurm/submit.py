@@ -82,7 +82,8 @@ def script_of(
 ) -> str:
     """Return the batch script of an array.
 
-    Its tasks run in the container; without one, with the profile's Python or that of this process.
+    Its tasks run in the container. Without a container they run with the profile's Python, or with
+    the Python of this process.
     """
     python = profile.python or shlex.quote(sys.executable)
     return batch_script(
@@ -141,8 +142,8 @@ def dry_run(
 ) -> list[str]:
     """Return the batch scripts that would be submitted; nothing is written.
 
-    With a container, the script that enters it comes first. Job names differ from those of a real
-    submission, and the ids of jobs to wait for are placeholders.
+    With a container, the script that enters it comes first. Job names and the ids of jobs to
+    wait for are placeholders.
     """
     scripts = [] if container is None else [container.script()]
     for number, chunk in enumerate(chunks):
