@@ -1,0 +1,94 @@
+"""Comparisons at a quarter and at half of the budget, on simulated training runs with times."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flexhpc.analysis.comparison import Effect, compare_points
+from flexhpc.config import Point
+from flexhpc.config.sections.compare import Compare
+from flexhpc.search import estimate_so_far
+from flexhpc.store.record import history_of
+from flexhpc.store.status import PointStatus
+from tests.analysis.made import points_of, status, summary
+
+BUDGET, WIDTH = 4000, 0.1
+SPEC = f"""\
+fixed:
+  data: {{source: fashion_mnist, labels: random}}
+  model: {{family: mlp, depth: 1}}
+  training: {{optimizer: adam, steps: {BUDGET}}}
+  search: {{policy: bayes, start: 16}}
+grid:
+  model.activation: [relu, tanh]
+  model.width: [4, 8, 16]
+  seed: [0, 1, 2]
+"""
+EMC = {4: 100.0, 8: 200.0, 16: 400.0}
+"""EMC of relu with the whole budget by width."""
+
+
+def measured(point: Point, emc: float, exponent: float, rng: np.random.Generator) -> PointStatus:
+    """Return a point after training runs whose EMC grows as a power of the budget.
+
+    Args:
+        point: the point.
+        emc: EMC with the whole budget (samples).
+        exponent: EMC is proportional to the budget to this power.
+    """
+    probes = []
+    for repeat, n in enumerate(np.round(emc * np.exp(rng.normal(-0.2, 0.5, 24))).astype(int)):
+        log_time = (math.log(n / emc) + WIDTH * rng.logistic()) / exponent
+        steps = min(BUDGET, max(1, round(BUDGET * math.exp(min(log_time, 1.0)))))
+        missed = 0 if log_time < 0 else max(1, n // 10)
+        probes.append(summary((int(n), missed), repeat, steps=steps))
+    found = status(point, [], n_limit=20_000, params=point.swept["model.width"])
+    found.record.probes[:] = probes
+    history = history_of(probes, point.training)
+    estimate = estimate_so_far(point.search, 20_000, history, ended_by="tolerance")
+    return PointStatus(point=point, state="done", record=found.record, estimate=estimate)
+
+
+def comparison(folder: Path, ratio: float, exponent: float) -> Effect:
+    """Compare tanh with relu, whose EMC is proportional to the budget.
+
+    Args:
+        folder: an empty folder.
+        ratio: EMC of tanh over EMC of relu with the whole budget.
+        exponent: EMC of tanh is proportional to the budget to this power.
+    """
+    rng = np.random.default_rng(4)
+    statuses = []
+    for point in points_of(folder, SPEC):
+        emc = EMC[point.swept["model.width"]]
+        if point.swept["model.activation"] == "tanh":
+            statuses.append(measured(point, ratio * emc, exponent, rng))
+        else:
+            statuses.append(measured(point, emc, 1.0, rng))
+    (effect,) = compare_points(statuses, [Compare(by="model.activation")])
+    return effect
+
+
+def test_verdict_that_changes_with_the_budget(tmp_path: Path) -> None:
+    effect = comparison(tmp_path, ratio=0.7, exponent=0.35)
+    quarter, half = effect.smaller
+    assert effect.ratio == pytest.approx(0.7, rel=0.15)
+    assert quarter.ratio == pytest.approx(0.7 * 4**0.65, rel=0.25)
+    assert (effect.verdict, quarter.verdict) == ("smaller", "larger")
+    assert quarter.ratio > half.ratio > effect.ratio
+    assert effect.verdict_text.startswith("smaller at this budget; larger at B/4")
+    row = effect.row()
+    assert (row["same_verdict_at_all_budgets"], row["verdict_at_quarter"]) == (False, "larger")
+
+
+def test_verdict_that_holds_at_all_budgets(tmp_path: Path) -> None:
+    effect = comparison(tmp_path, ratio=2.0, exponent=1.0)
+    for same in (effect, *effect.smaller):
+        assert same.verdict == "larger"
+        assert same.low < 2.0 < same.high
+    assert effect.verdict_text == "larger at this budget"
+    assert effect.row()["same_verdict_at_all_budgets"] is True
