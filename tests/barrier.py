@@ -1,9 +1,9 @@
 """A barrier for tests that act in the middle of a training run.
 
-A spec names the network as ``family: "gated:Net"``; :class:`Barrier` writes its module next to the
-spec. In a process that trains it, forward passes in train mode are counted, and from the pass that
-the test names on the training waits until the test moves the barrier. So a test never depends on
-how fast a training run is. Without a barrier the training is the same, bit by bit.
+The spec has the network ``family: "gated:Net"``; :class:`Barrier` writes its module next to the
+spec. A process that trains this network counts forward passes in train mode. When the number that
+the test set is used up, it waits until the test changes the barrier. So a test does not depend on
+the speed of the machine. The results are bitwise equal to those without a barrier.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 import psutil
 
 PATIENCE = 300.0
-"""Seconds within which something must become true by itself on the slowest machine."""
+"""Timeout in seconds, enough for the slowest machine."""
 
 NETWORK = '''\
-"""A perceptron whose training waits at the barrier of a test."""
+"""A perceptron whose training runs wait at the barrier of a test."""
 
 import contextlib
 import math
@@ -31,11 +31,11 @@ from pathlib import Path
 from torch import nn
 
 FOLDER = Path(__file__).parent / "barrier"
-order, left = None, 0.0
+order, remaining = None, 0.0
 
 
 def read():
-    """Return the barrier's order and the passes that it allows."""
+    """Return the state of the barrier, and the number of passes that it allows."""
     try:
         text = (FOLDER / "order").read_text()
     except FileNotFoundError:
@@ -45,11 +45,11 @@ def read():
 
 def pass_barrier():
     """Count a forward pass; wait if the barrier allows no more."""
-    global order, left
+    global order, remaining
     if order is None:
-        order, left = read()
-    left -= 1
-    if left >= 0:
+        order, remaining = read()
+    remaining -= 1
+    if remaining >= 0:
         return
     mark = FOLDER / f"waiting-{os.getpid()}"
     with contextlib.suppress(OSError):  # the folder is read-only inside a container
@@ -58,7 +58,7 @@ def pass_barrier():
         time.sleep(0.01)
     with contextlib.suppress(OSError):
         mark.unlink()
-    order, left = read()
+    order, remaining = read()
     if order.endswith("creep"):
         time.sleep(0.2)
 
@@ -78,23 +78,27 @@ class Net(nn.Module):
 
 
 def wait_for(
-    condition: Callable[[], object], what: str | Callable[[], object], seconds: float = PATIENCE
+    condition: Callable[[], object],
+    description: str | Callable[[], object],
+    seconds: float = PATIENCE,
 ) -> None:
-    """Wait for something that must become true by itself.
+    """Wait until a condition is true; fail after a timeout.
 
     Args:
-        condition: what is waited for; what: its name for the message, or a function that returns
-            the state to report.
+        condition: the condition.
+        description: of the condition, for the error message; or a function that returns a state.
+        seconds: the timeout.
     """
-    end = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while not condition():
-        if time.monotonic() > end:
-            raise AssertionError(f"waited {seconds:.0f} s for {what() if callable(what) else what}")
+        if time.monotonic() > deadline:
+            state = description() if callable(description) else description
+            raise AssertionError(f"waited {seconds:.0f} s for {state}")
         time.sleep(0.02)
 
 
 def alive(pid: int) -> bool:
-    """Return whether a process exists and is no zombie."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
@@ -102,10 +106,10 @@ def alive(pid: int) -> bool:
 
 
 class Barrier:
-    """Where the training runs of ``gated:Net`` wait. It is open at first.
+    """The barrier of the training runs of ``gated:Net``; open at first.
 
     Args:
-        folder: of the spec.
+        folder: folder of the spec.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -116,22 +120,22 @@ class Barrier:
         self._order = ""
 
     def hold(self, passes: int) -> None:
-        """Let every process make this many more forward passes, then wait.
+        """Let every process wait after this number of further forward passes.
 
-        They are counted from the start of a process, or from where it waits now.
+        They are counted from the start of a process, or from its current position if it waits.
         """
-        self._give(f"{passes} hold")
+        self._write(f"{passes} hold")
 
     def creep(self) -> None:
-        """Let every waiting process go on with one pass in 0.2 s, until the barrier is moved.
+        """Let every waiting process continue slowly, with one pass in 0.2 s.
 
-        For what a training run notices by itself while it goes on, such as a request to stop.
+        A training run notices requests, such as to stop, only while it continues.
         """
-        self._give("0 creep")
+        self._write("0 creep")
 
     def open(self) -> None:
-        """Let every process go on."""
-        self._give("inf open")
+        """Let every process continue."""
+        self._write("inf open")
 
     def waiting(self) -> set[int]:
         """Return the ids of the processes that wait at the barrier."""
@@ -142,22 +146,22 @@ class Barrier:
         }
 
     def wait(self, processes: int = 1, sweep: subprocess.Popen[str] | None = None) -> set[int]:
-        """Wait until so many processes wait at the barrier; return their ids.
+        """Wait until this number of processes wait at the barrier; return their ids.
 
         Args:
-            sweep: what they work for; it must not end meanwhile.
+            processes: the number; sweep: their sweep, which must not end before.
         """
 
-        def reached() -> bool:
+        def is_reached() -> bool:
             if sweep is not None and sweep.poll() is not None:
                 output = sweep.communicate()[0]
                 raise AssertionError(f"the sweep ended before the barrier was reached: {output}")
             return len(self.waiting()) >= processes
 
-        wait_for(reached, f"{processes} training runs at the barrier")
+        wait_for(is_reached, f"{processes} training runs at the barrier")
         return self.waiting()
 
-    def _give(self, order: str) -> None:
+    def _write(self, order: str) -> None:
         self._orders += 1
         self._order = f"{self._orders} {order}"
         new = self._folder / "order.new"

@@ -1,6 +1,6 @@
-"""flexhpc's command, run in the process of a test.
+"""Run the command line of flexhpc in the process of the test.
 
-So the modules it needs are imported once for all tests, and its sweeps share one fork server.
+Its modules are imported once for all tests, and all sweeps share one fork server.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from flexhpc.cli import main
 def flexhpc(
     folder: Path, *arguments: object, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run it in a folder; returns what it said and its exit status.
+    """Run a command; return its output and exit status.
 
     Args:
-        folder: its working directory; arguments: as typed.
-        environment: variables beside those of this process.
+        folder: the working directory.
+        arguments: of the command line.
+        environment: additional environment variables.
     """
     command = ["flexhpc", *map(str, arguments)]
     out, err = (TextIOWrapper(BytesIO(), write_through=True) for _ in range(2))
@@ -41,18 +42,18 @@ def flexhpc(
         for name, value in {"COLUMNS": "200", **(environment or {})}.items():
             patch.setenv(name, value)
         warnings.resetwarnings()
-        for usual in (DeprecationWarning, ImportWarning, ResourceWarning):
-            warnings.simplefilter("ignore", usual)
+        for category in (DeprecationWarning, ImportWarning, ResourceWarning):  # as by default
+            warnings.simplefilter("ignore", category)
         try:
             main()
-        except SystemExit as end:
-            status = end.code or 0
-    said = [stream.buffer.getvalue().decode() for stream in (out, err)]
-    return subprocess.CompletedProcess(command, status, *said)
+        except SystemExit as error:
+            status = error.code or 0
+    output = [stream.buffer.getvalue().decode() for stream in (out, err)]
+    return subprocess.CompletedProcess(command, status, *output)
 
 
 def succeeded(folder: Path, *arguments: object) -> str:
-    """Run it in a folder, to its good end; returns what it said."""
+    """Run a command that must exit with status 0; return its output."""
     done = flexhpc(folder, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -1,4 +1,4 @@
-"""What the tests share: the command line as a user runs it, and small real specs."""
+"""Shared fixtures: the command line, small specs, a finished run; the order of tests."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ fixed:
 grid:
   model.width: [4, 8, 12]
 """
-"""Three points, each measured in about a second."""
+"""Three points, each measured in about one second."""
 
 FULL = "FLEXHPC_TEST_FULL" in os.environ
-"""``make test-full``: every repetition and size; otherwise fewer of what takes longest."""
+"""Whether slow tests use all repetitions and sizes (``make test-full``)."""
 settings.register_profile("flexhpc", deadline=None, max_examples=100 if FULL else 40)
 settings.load_profile("flexhpc")
 
 SWEEPS = (
-    "launch/test_sweep.py", "launch/test_interruptions.py", "launch/test_old_run.py",
+    "launch/test_sweep.py", "launch/test_interruptions.py",
     "measuring/test_pool.py", "measuring/test_point.py", "measuring/test_tuned.py",
     "tracking/test_sync.py", "training/test_group.py", "search/test_bayes.py",
     "test_bench_search.py", "test_bench_recipe.py", "test_extending.py", "test_known_answers.py",
@@ -59,14 +59,14 @@ SWEEPS = (
     "faults/test_point_files.py", "store/test_archive.py", "test_bench_speed.py",
     "reference/test_reference.py",
 )  # fmt: skip
-"""Files whose tests start sweeps or many commands, simulate or time: not in ``make check``."""
+"""Files of tests that start sweeps or many commands, or simulate: not in ``make check``."""
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    """Run flexhpc in an empty folder, as a user would; returns the finished command."""
+    """Run commands in an empty folder; check their exit status, by default 0."""
 
     def run(*arguments: object, check: int | None = 0) -> subprocess.CompletedProcess[str]:
         done = flexhpc(tmp_path, *arguments)
@@ -88,7 +88,7 @@ def small_spec(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def untracked(tmp_path: Path) -> Path:
-    """A profile of one worker, without tracking: what most sweeps of tests need."""
+    """A profile with one worker, without tracking."""
     path = tmp_path / "untracked.yaml"
     path.write_text("workers: 1\ntracking_uri: none\n")
     return path
@@ -96,10 +96,10 @@ def untracked(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of the small spec, measured once by the real command; only to be read.
+    """The run folder of a finished sweep of the small spec; tests must not change it.
 
-    One for all processes of pytest, whose base folders lie beside each other. Beside ``runs`` lies
-    ``outcome.json``: what the command said, its exit status, and which processes of it were left.
+    It is measured once for all processes of pytest-xdist. Next to the folder ``runs``,
+    ``outcome.json`` contains the exit status and output of the sweep, and remaining processes.
     """
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "measured"
@@ -109,26 +109,25 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder.mkdir()
             spec = folder / "small.yaml"
             spec.write_text(SMALL)
-            outcome: dict[str, Any] = {"status": None, "said": "it did not end", "left": []}
+            outcome: dict[str, Any] = {"status": None, "output": "the sweep did not end"}
             try:
                 done = subprocess.run(
                     [str(FLEXHPC), "sweep", str(spec)], cwd=folder, capture_output=True, text=True,
                 )  # fmt: skip
-                patience = time.monotonic() + 10  # a process that ends is not one that is left
-                while (left := sorted(processes_in(folder))) and time.monotonic() < patience:
+                deadline = time.monotonic() + 10  # for processes that are about to exit
+                while (remaining := sorted(processes_in(folder))) and time.monotonic() < deadline:
                     time.sleep(0.1)
-                outcome = {
-                    "status": done.returncode, "said": done.stdout + done.stderr, "left": left,
-                }  # fmt: skip
+                output = done.stdout + done.stderr
+                outcome = {"status": done.returncode, "output": output, "remaining": remaining}
             finally:
                 (folder / "outcome.json").write_text(json.dumps(outcome))
     outcome = json.loads((folder / "outcome.json").read_text())
-    assert outcome["status"] == 0, outcome["said"]
+    assert outcome["status"] == 0, outcome["output"]
     return run
 
 
 def processes_in(folder: Path) -> Iterator[str]:
-    """Yield the commands of processes that work in a folder, or were told of it."""
+    """Yield the commands of processes with this folder in their command or working directory."""
     for process in psutil.process_iter(["cmdline", "cwd"]):
         command = " ".join(process.info["cmdline"] or [])
         if str(folder) in command or str(folder) in (process.info["cwd"] or ""):
@@ -141,7 +140,7 @@ def chromium() -> Iterator[Any]:
     program = shutil.which("chromium")
     if program is None:
         if os.environ.get("CI"):
-            pytest.fail("the tests in a browser must run here: chromium is not installed")
+            pytest.fail("the browser tests must run in CI: chromium is not installed")
         pytest.skip("chromium is not installed")
     from playwright.sync_api import sync_playwright
 
@@ -156,16 +155,16 @@ def chromium() -> Iterator[Any]:
 def _smaller_budgets() -> Iterator[None]:
     """Divide the budgets of all specs that tests write, for `make test-speeds`."""
     divisor = int(os.environ.get(BUDGET, "1"))
-    written = Path.write_text
+    original = Path.write_text
 
     def write_text(path: Path, text: str, *args: Any, **kwargs: Any) -> int:
         if path.suffix == ".yaml":
             text = re.sub(
                 r"\b(epochs|steps): (\d+)\b",
-                lambda found: f"{found[1]}: {max(1, int(found[2]) // divisor)}",
+                lambda match: f"{match[1]}: {max(1, int(match[2]) // divisor)}",
                 text,
             )
-        return written(path, text, *args, **kwargs)
+        return original(path, text, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         if divisor > 1:
@@ -175,22 +174,22 @@ def _smaller_budgets() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Set aside what is imported for good, so that the collector never looks through it."""
+    """Exclude imported modules from garbage collection."""
     with imports_without_gc():
-        found = yield
+        result = yield
     gc.freeze()
-    return found
+    return result
 
 
 def pytest_sessionstart() -> None:
-    """See to it that nothing this process starts outlives it, however it ends."""
+    """Let no process that tests start outlive this process."""
     reaper.start()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their folder; begin with those of SLURM, which take longest.
+    """Add the marks slurm, container and sweeps; run the SLURM tests first, which take longest.
 
-    pytest-xdist gives each process a part of the list, in order, and lets idle ones steal the rest.
+    pytest-xdist gives each process a contiguous part of the list, from which idle processes steal.
     """
     for item in items:
         for room in ("slurm", "container"):
@@ -203,12 +202,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         keys = {path: draw.random() for path in sorted({str(item.path) for item in items})}
         items.sort(key=lambda item: (keys[str(item.path)], draw.random()))
     slow = [item for item in items if item.get_closest_marker("slurm")]
-    quick = [item for item in items if item not in slow]
+    others = [item for item in items if item not in slow]
     parts = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
-    ordered, at = [], 0
+    ordered: list[pytest.Item] = []
     for part in range(parts):
-        mine, end = slow[part::parts], len(items) * (part + 1) // parts
-        more = max(0, end - len(ordered) - len(mine)) if part < parts - 1 else len(quick)
-        ordered += [*mine, *quick[at : at + more]]
-        at += more
+        ordered += slow[part::parts]
+        end = len(items) * (part + 1) // parts
+        count = max(0, end - len(ordered)) if part < parts - 1 else len(others)
+        ordered += others[:count]
+        others = others[count:]
     items[:] = ordered

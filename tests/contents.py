@@ -1,4 +1,4 @@
-"""All that was measured of a point, to compare two runs of it; and a point's file changed."""
+"""Read all results of a point; change a point file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flexhpc.store.seal import add_checksum
 
 
 def contents(point: Point, run: RunFolder) -> dict[str, Any]:
-    """Everything measured, in the order of arm and n: side by side, another may end first."""
+    """Return all results of a point, sorted by arm and n: concurrent probes end in any order."""
     record, masks = read(run.point(point.id)), read_masks(run.point(point.id))
     assert record is not None
     keys = [(probe.arm, probe.n, probe.repeat) for probe in record.probes]
@@ -29,8 +29,7 @@ def contents(point: Point, run: RunFolder) -> dict[str, Any]:
         "subsets": [masks.subset[i].tobytes() for i in order],
         "fits": [masks.fit[i].tobytes() for i in order],
         "forgotten": [
-            None if one is None else one.tobytes()
-            for one in map(masks.forgotten.__getitem__, order)
+            None if masks.forgotten[i] is None else masks.forgotten[i].tobytes() for i in order
         ],
         "estimate": record.estimate,
         "evaluation": {**(record.evaluation or {}), "seconds": 0},
@@ -39,12 +38,12 @@ def contents(point: Point, run: RunFolder) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def edited(path: Path) -> Iterator[h5py.File]:
-    """Open a point's file to change it; its checksum is that of the changed content."""
+    """Open a point file to change it; update its checksum afterwards."""
     with h5py.File(path, "r+") as file:
         yield file
     path.write_bytes(add_checksum(path.read_bytes()))
 
 
 def change_fields(group: h5py.Group, **changes: Any) -> None:
-    """Change fields of a group of a point's file, as they are read."""
+    """Change fields that a group of a point file stores as JSON."""
     group.attrs[AS_TEXT] = json.dumps({**json.loads(group.attrs[AS_TEXT]), **changes})

@@ -1,8 +1,9 @@
-"""Breaks flexhpc on purpose, one line at a time, and asks whether its tests notice.
+"""Mutation tests: change single lines of flexhpc, and check that a test fails.
 
 Usage: python -m tests.mutations [--faults] [NAME ...]
-Works on a copy. Prints for each mutation what noticed it: the first test that fails, or with
---faults the first line of a campaign of faults at random. Exits with 1 if one survives.
+
+Works on a copy of the checkout. Prints for each mutation the first test that fails, or with
+--faults the first failure of `make test-faults`. Exit status 1: a mutation was not detected.
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ from tests.archives import copy_checkout
 
 @dataclass(frozen=True)
 class Mutation:
-    """One wrong line: in a file, ``right`` becomes ``wrong``.
+    """A change of one line.
 
     Attributes:
-        tests: files of tests that are to notice, or kinds of faults.
+        file: below flexhpc/; original, replacement: the text.
+        tests: files of tests, or kinds of faults, that must detect the change.
     """
 
     name: str
     file: str
-    right: str
-    wrong: str
+    original: str
+    replacement: str
     tests: tuple[str, ...]
 
 
@@ -55,7 +57,7 @@ MUTATIONS = (
         ("tests/training",),
     ),
     Mutation(
-        "margin of an explosion", "training/gates.py", "_EXPLOSION = 3.0", "_EXPLOSION = 0.3",
+        "threshold of an explosion", "training/gates.py", "_EXPLOSION = 3.0", "_EXPLOSION = 0.3",
         ("tests/training",),
     ),
     Mutation(
@@ -88,10 +90,10 @@ FAULTS = (
     ),
     Mutation(
         "claim token", "store/claim.py", "current.token == self.record.token", "True",
-        ("host comes back",),
+        ("host returns",),
     ),
     Mutation(
-        "checksum of a point's file", "store/seal.py",
+        "checksum of a point file", "store/seal.py",
         "if hashlib.sha256(memoryview(content)[SIZE:]).digest() != content[_DIGEST]:", "if False:",
         ("damaged point file",),
     ),
@@ -104,23 +106,23 @@ FAULTS = (
         "return stop", ("interrupted ranks",),
     ),
     Mutation(
-        "optimizer's state of a checkpoint", "training/loop.py",
+        "optimizer state of a checkpoint", "training/loop.py",
         'self.optimizer.load_state_dict(saved["optimizer"])', "pass", ("killed worker",),
     ),
     Mutation(
-        "children that nobody counted", "tracking/sync.py",
+        "uncounted child runs", "tracking/sync.py",
         "self._drop_uncounted(parent, status.point.id)", "pass", ("killed follower",),
     ),
     Mutation(
-        "what killed writers left", "store/run_folder.py",
+        "partial files of killed writers", "store/run_folder.py",
         "return [path for path in parts if", "return [path for path in () if", ("slow disk",),
     ),
     Mutation(
-        "a server that does not answer", "tracking/follow.py", "except Exception as error:",
+        "a server that does not respond", "tracking/follow.py", "except Exception as error:",
         "except KeyError as error:", ("tracking server down, broken, slow",),
     ),
     Mutation(
-        "room on the disk", "store/point_file.py",
+        "no space on the disk", "store/point_file.py",
         "except (OSError, RuntimeError, ValueError, MemoryError) as error:",
         "except KeyError as error:",
         ("full disk",),
@@ -128,8 +130,8 @@ FAULTS = (
 )  # fmt: skip
 
 
-def noticed(mutation: Mutation, copy: Path) -> str:
-    """Return what notices it, or nothing."""
+def detect(mutation: Mutation, copy: Path) -> str:
+    """Return the first line of output that reports a mutation, or an empty string."""
     if mutation in FAULTS:
         kinds = [word for kind in mutation.tests for word in ("--kind", kind)]
         command = ["tests.faults", "--minutes", "6", "--until-broken", *kinds]
@@ -137,7 +139,7 @@ def noticed(mutation: Mutation, copy: Path) -> str:
         command = ["pytest", "-q", "-x", "-n", "0", *mutation.tests]
     file = copy / "flexhpc" / mutation.file
     text = file.read_text()
-    file.write_text(text.replace(mutation.right, mutation.wrong))
+    file.write_text(text.replace(mutation.original, mutation.replacement))
     try:
         done = subprocess.run(
             [sys.executable, "-m", *command], cwd=copy,
@@ -146,28 +148,27 @@ def noticed(mutation: Mutation, copy: Path) -> str:
         )  # fmt: skip
     finally:
         file.write_text(text)
-    telling = ("FAILED", *mutation.tests)
-    said = [line for line in done.stdout.splitlines() if line.startswith(telling)]
-    nothing = "lost=0, doubled=0, wrong=0"  # but no fault struck, either
-    broken = [line for line in said if mutation not in FAULTS or nothing not in line]
-    return broken[0] if broken and done.returncode else ""
+    lines = [s for s in done.stdout.splitlines() if s.startswith(("FAILED", *mutation.tests))]
+    if mutation in FAULTS:  # a sweep in which no fault occurred is reported as well
+        lines = [line for line in lines if "lost=0, duplicates=0, wrong=0" not in line]
+    return lines[0] if lines and done.returncode else ""
 
 
 def main() -> int:
-    """Try the mutations that are named, or all."""
+    """Try all mutations, or those with the given names; return the exit status."""
     names = [word for word in sys.argv[1:] if word != "--faults"]
     mutations = FAULTS if "--faults" in sys.argv[1:] else MUTATIONS
-    survivors = 0
+    undetected = 0
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "flexhpc"
         copy_checkout(copy)
         for mutation in mutations:
             if names and mutation.name not in names:
                 continue
-            found = noticed(mutation, copy)
-            survivors += not found
-            print(f"{mutation.name}: {found or 'NOT NOTICED'}", flush=True)
-    return min(survivors, 1)
+            failure = detect(mutation, copy)
+            undetected += not failure
+            print(f"{mutation.name}: {failure or 'NOT DETECTED'}", flush=True)
+    return min(undetected, 1)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""Ends whatever a test process leaves behind, however that process ended.
+"""Kill the processes that a test process has started, after it has ended for any reason.
 
-Usage: python tests/reaper.py PID TOKEN: waits until PID is gone, then kills every process that has
-the token in its environment, as all have that came from PID: sweeps, workers, daemons of SLURM; and
-with a node of SLURM the daemons of its steps, which write over their environment.
+Usage: python tests/reaper.py PID TOKEN
+
+Waits until the process PID has ended, then kills every process with the token in its environment,
+which all descendants of PID inherit: sweeps, workers, SLURM daemons. slurmstepd overwrites its
+environment; it is found by its working directory, which is that of the slurmd of its node.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import os
 import sys
 import time
 import uuid
+from collections.abc import Callable
 
 import psutil
 
@@ -21,58 +24,46 @@ _ROUNDS = 10
 
 
 def start() -> None:
-    """Give this process a token, and start its reaper."""
+    """Set the token of this process, and start its reaper."""
     os.environ[TOKEN] = uuid.uuid4().hex
-    own = {key: value for key, value in os.environ.items() if key != TOKEN}
-    silent = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
+    environment = {key: value for key, value in os.environ.items() if key != TOKEN}
+    no_output = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
     command = [sys.executable, __file__, str(os.getpid()), os.environ[TOKEN]]
-    os.posix_spawn(sys.executable, command, own, file_actions=silent, setsid=True)
+    os.posix_spawn(sys.executable, command, environment, file_actions=no_output, setsid=True)
 
 
-def marked(token: str) -> list[psutil.Process]:
-    """Return the processes that have the token."""
-    found = []
+def processes_with(condition: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
+    """Return the processes that satisfy a condition, except those that end meanwhile."""
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(TOKEN) == token:
-                found.append(process)
-    return found
-
-
-def folders_of(nodes: list[psutil.Process]) -> set[str]:
-    """Return the folders that those of some processes work in which are nodes of SLURM."""
-    found = set()
-    for process in nodes:
-        with contextlib.suppress(psutil.Error):
-            if process.name() == NODE:
-                found.add(process.cwd())
-    return found
+            if condition(process):
+                processes.append(process)
+    return processes
 
 
 def steps_in(folders: set[str]) -> list[psutil.Process]:
-    """Return the daemons of steps that work in some folders, as their nodes do."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.name() == STEP and process.cwd() in folders:
-                found.append(process)
-    return found
+    """Return the slurmstepd processes with these working directories."""
+    return processes_with(lambda process: process.name() == STEP and process.cwd() in folders)
 
 
 def main(pid: int, token: str) -> None:
-    """Wait for a process to end, then end all that it started."""
+    """Wait until a process has ended; kill the processes that it started."""
     with contextlib.suppress(psutil.NoSuchProcess):
         watched = psutil.Process(pid)
         while watched.is_running() and watched.status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.5)
     folders: set[str] = set()
     for _ in range(_ROUNDS):
-        left = marked(token)
-        folders |= folders_of(left)
-        left += steps_in(folders)
-        if not left:
+        processes = processes_with(lambda process: process.environ().get(TOKEN) == token)
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                if process.name() == NODE:
+                    folders.add(process.cwd())
+        processes += steps_in(folders)
+        if not processes:
             return
-        for process in left:
+        for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         time.sleep(0.3)

@@ -1,9 +1,9 @@
 """Run the tests of whole sweeps at other speeds and in random order: `make test-speeds`.
 
 Usage: python -m tests.speeds [--repeat 1] [--only NAME] [-- PYTEST OPTIONS]
-A test that waits by time instead of at a barrier (tests/barrier.py) passes on some machines only.
-Each run makes the machine another one, and prints its seed for the order; the exit status is 1 if
-a test failed in any run.
+
+Detects tests that wait for a time instead of at a barrier (tests/barrier.py), which pass on some
+machines only. Each run prints the seed of its order. Exit status 1: a test failed in a run.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from contextlib import ExitStack
 
 BUDGET, ORDER = "FLEXHPC_TEST_BUDGET", "FLEXHPC_TEST_ORDER"
 """Environment variables: divisor of all budgets in specs, and seed of the order of tests."""
-MARKED = "(sweeps or slurm or faults) and not slow and not container"
-BUSY = "while True: pass"
+SELECTED = "(sweeps or slurm or faults) and not slow and not container"
+BUSY_LOOP = "while True: pass"
 
 RUNS: dict[str, tuple[dict[str, str], int]] = {
     "budgets divided by 10": ({BUDGET: "10"}, 0),
     "four busy processes": ({}, 4),
     "random order": ({ORDER: "seed"}, 0),
 }
-"""By name: what is set in the environment, and the number of busy processes."""
+"""By name: environment variables, and number of busy processes."""
 
 
 def run(name: str, options: list[str]) -> int:
@@ -34,12 +34,12 @@ def run(name: str, options: list[str]) -> int:
     variables, busy = RUNS[name]
     seed = secrets.token_hex(4)
     environment = {**os.environ, **{k: v.replace("seed", seed) for k, v in variables.items()}}
-    command = [sys.executable, "-m", "pytest", "-q", "-m", MARKED, *options]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", SELECTED, *options]
     print(f"{name} (seed {seed})", flush=True)
     started = time.monotonic()
     with ExitStack() as stack:
         for _ in range(busy):
-            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", BUSY]))
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", BUSY_LOOP]))
             stack.callback(process.kill)
         status = subprocess.run(command, env=environment, check=False).returncode
     print(f"{name}: status {status} after {time.monotonic() - started:.0f} s", flush=True)
@@ -48,7 +48,7 @@ def run(name: str, options: list[str]) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeat", type=int, default=1, help="times that each run is repeated")
+    parser.add_argument("--repeat", type=int, default=1, help="number of repetitions")
     parser.add_argument("--only", action="append", choices=RUNS)
     parser.add_argument("options", nargs="*", help="passed to pytest")
     arguments = parser.parse_args()

@@ -6,10 +6,9 @@ GPU, an operation fails if it also takes a CPU tensor (scalars, which have no di
 allowed), and ``numpy()`` fails without ``cpu()``. Under autocast, the operations listed below run
 in bfloat16 as they do on the CPU. Random operations draw from a generator of the device.
 
-What it checks: no tensor is left on the wrong device, and results do not depend on the device.
-
-What it cannot check: kernels and their rounding, streams, CUDA graphs, memory, speed, several
-devices, process groups, and limits that only some accelerators have (no float64, for example).
+It detects tensors on the wrong device, and results that depend on the device. It cannot detect
+errors of kernels, streams, CUDA graphs, memory, several devices and process groups, or limits that
+only some accelerators have (no float64, for example).
 
 The registration cannot be undone. It also starts an autograd thread for the device, after which a
 forked process cannot run autograd: import this module only in a process that is not forked later.
@@ -123,7 +122,7 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         wraps = torch.device(kwargs["device"]).type == DEVICE.type
         kwargs = {**kwargs, "device": torch.device("cpu")}
     with _generator(func) if wraps else contextlib.nullcontext():
-        out = func(*tree_map(_unwrapped, args), **tree_map(_unwrapped, kwargs))
+        out = func(*tree_map(_to_host, args), **tree_map(_to_host, kwargs))
     if name == "aten::copy_":
         return args[0]
     if name == "aten::_local_scalar_dense" or not wraps:
@@ -131,16 +130,16 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     modified = {id(x.host): x for x in on_device}  # in-place operations return their argument
 
     def wrapped(x: Any) -> Any:
-        return modified.get(id(x)) if id(x) in modified else _moved(x)
+        return modified.get(id(x)) if id(x) in modified else _to_device(x)
 
     return tree_map(wrapped, out)
 
 
-def _unwrapped(x: Any) -> Any:
+def _to_host(x: Any) -> Any:
     return x.host if isinstance(x, DeviceTensor) else x
 
 
-def _moved(x: Any) -> Any:
+def _to_device(x: Any) -> Any:
     return DeviceTensor(x) if isinstance(x, Tensor) else x
 
 
@@ -164,7 +163,7 @@ def _empty_strided(size, stride, dtype=None, layout=None, device=None, pin_memor
 
 @torch.library.impl("aten::_copy_from", "PrivateUse1")
 def _copy_from(source, destination, non_blocking=False):
-    _unwrapped(destination).copy_(_unwrapped(source))
+    _to_host(destination).copy_(_to_host(source))
     return destination
 
 
@@ -190,7 +189,7 @@ for _dtype, _names in _AUTOCAST.items():
 
 @contextlib.contextmanager
 def available() -> Iterator[torch.device]:
-    """Make the device available; give it. Outside, ``torch.accelerator`` finds no accelerator."""
+    """Make the device available to ``torch.accelerator``; yield it."""
     swaps = torch.__future__.get_swap_module_params_on_conversion()
     apply = nn.Module._apply
 

@@ -1,4 +1,4 @@
-"""Sweeps as a user starts them, and all that a run has measured."""
+"""Start sweeps as a user does, and read the results of a run."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ GATED = (
 
 
 def contents(run: Path) -> dict[str, object]:
-    """Everything measured: per point its probes with masks, and its estimate."""
+    """Return all results of a run by point: probes, masks and estimate."""
     folder, _, points = open_run(run)
-    found: dict[str, object] = {}
+    results: dict[str, object] = {}
     for point in points:
         path = folder.point(point.id)
         record, masks = read(path), read_masks(path)
         assert record is not None
-        found[point.id] = (
+        results[point.id] = (
             [(p.n, p.repeat, p.verdict, p.n_errors, p.cost, p.epochs, p.loss_curve.tobytes())
              for p in record.probes],
             masks.subset.tobytes(), masks.fit.tobytes(), record.estimate,
         )  # fmt: skip
-    return found
+    return results
 
 
 def start(spec: Path, *, tracking: bool = False, keys: str = "") -> subprocess.Popen[str]:
+    """Start a sweep of a spec on this machine; ``keys`` are lines of its profile."""
     profile = spec.with_name("profile.yaml")
     profile.write_text(("cluster: local\n" if tracking else "tracking_uri: none\n") + keys)
     return subprocess.Popen(
@@ -46,29 +47,42 @@ def start(spec: Path, *, tracking: bool = False, keys: str = "") -> subprocess.P
 
 
 def finish(sweep: subprocess.Popen[str]) -> str:
+    """Wait for a sweep; return its output."""
     output, _ = sweep.communicate(timeout=500)
     return output
 
 
 def end(sweep: subprocess.Popen[str]) -> None:
-    """Kill a sweep and all processes that it started, as a crash of the machine would."""
+    """Kill a sweep and all processes that it started, as when the machine crashes."""
     processes = [psutil.Process(sweep.pid)] if sweep.poll() is None else []
-    processes += [child for one in processes for child in one.children(recursive=True)]
+    processes += [child for parent in processes for child in parent.children(recursive=True)]
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()
     sweep.communicate()
 
 
+def statuses(run: Path) -> list[PointStatus]:
+    folder, _, points = open_run(run)
+    return StatusReader(folder, points).read()
+
+
+def states(run: Path) -> list[str]:
+    return [status.state for status in statuses(run)]
+
+
 def running(run: Path) -> list[PointStatus]:
+    """Return the statuses of the running points; none before the run folder is written."""
     if not (run / "sweep.yaml").is_file():
         return []
-    folder, _, points = open_run(run)
-    return [s for s in StatusReader(folder, points).read() if s.state == "running"]
+    return [status for status in statuses(run) if status.state == "running"]
 
 
 def probes_in(run: Path) -> set[tuple]:
-    """(point, n, repeat, arm, when it finished): a repeated probe would show another time."""
+    """Return (point, n, repeat, arm, time of its end) of all probes.
+
+    The time shows whether a probe was repeated.
+    """
     folder, _, points = open_run(run)
     records = {point.id: read(folder.point(point.id)) for point in points}
     return {

@@ -1,4 +1,4 @@
-"""The one place that replaces files: the old one or the new one, on the disk before its name is."""
+"""Atomic file replacement, and the order of its fsync calls."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from flexhpc.atomic import read_json, replacing, write_atomic, write_json
 
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
-    """What was brought to the disk: each time the file's name and its content then.
+    """Record the calls of fsync: name of the file or folder, and content at that time.
 
-    Of a folder: which names are in it, and what the file under the last of them holds.
+    The content of a folder is that of its last file.
     """
     calls: list[tuple[str, bytes]] = []
     fsync = os.fsync
 
-    def noted(fd: int) -> None:
+    def recorded_fsync(fd: int) -> None:
         path = Path(os.readlink(f"/proc/self/fd/{fd}"))
-        holds = path if path.is_file() else max(path.iterdir())
-        calls.append((path.name, holds.read_bytes()))
+        file = path if path.is_file() else max(path.iterdir())
+        calls.append((path.name, file.read_bytes()))
         fsync(fd)
 
-    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
     return calls
 
 
-def test_the_whole_file_is_on_the_disk_before_it_takes_the_place(
+def test_a_file_is_synced_before_it_is_renamed_and_its_folder_afterwards(
     synced: list[tuple[str, bytes]], tmp_path: Path
 ) -> None:
     path = tmp_path / "new" / "file"
@@ -39,32 +39,24 @@ def test_the_whole_file_is_on_the_disk_before_it_takes_the_place(
     second = path.read_bytes()
     assert [content for _, content in synced] == [b"first", b"first", second, second]
     names = [name for name, _ in synced]
-    assert path.name not in names, "under a name of its own until then"
-    assert names[1::2] == ["new", "new"], "and then its name, in its folder"
+    assert path.name not in names, "synced after the rename"
+    assert names[1::2] == ["new", "new"], "the folder was not synced"
     assert read_json(path) == {"second": 2}
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_what_need_not_outlive_a_power_failure_is_not_waited_for(
-    synced: list[tuple[str, bytes]], tmp_path: Path
-) -> None:
-    write_atomic(tmp_path / "file", "x", durable=False)
-    assert synced == []
-    assert (tmp_path / "file").read_text() == "x"
-
-
-def test_whatever_goes_wrong_the_old_file_stays(tmp_path: Path) -> None:
+def test_the_previous_file_remains_after_an_error(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
 
-    def fill_the_disk() -> None:
+    def write_to_full_disk() -> None:
         with replacing(path) as part:
             part.write_text("half")
             raise OSError(errno.ENOSPC, "full")
 
     with pytest.raises(OSError, match="full"):
-        fill_the_disk()
+        write_to_full_disk()
     with replacing(path, permitted=lambda: False) as part:
-        part.write_text("another's")
+        part.write_text("not permitted")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

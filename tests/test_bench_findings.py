@@ -1,4 +1,4 @@
-"""docs/findings.md says what the stored records say, and they say what a run folder does."""
+"""The numbers in docs/findings.md equal those of the stored records."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import lzma
 import math
 import re
-import shutil
 import statistics
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from bench.findings.page import RECORDS, write
 from bench.findings.records import load_records, save_records
 from bench.findings.replication import agreement
 from flexhpc.analysis.answer import answer
-from flexhpc.analysis.comparison import comparisons
+from flexhpc.analysis.comparison import Effect, comparisons
 from flexhpc.analysis.generalization import correlations, label_pairs
 from flexhpc.analysis.reasons import at_edge
 from flexhpc.analysis.results import row_of
@@ -27,22 +26,32 @@ from flexhpc.store.status import PointStatus
 from tests.conftest import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "findings.md"
+PROSE = " ".join(PAGE.read_text().split())
 
 
-def failures(statuses: Sequence[PointStatus]) -> list[str]:
-    """Verdicts of the training runs that did not fit, at the best value of what was tuned."""
-    return [
+def load_finding(name: str, folder: Path) -> tuple[list[PointStatus], list[Effect]]:
+    """Return the points of a stored run, and its comparisons."""
+    statuses, spec = load_records(RECORDS / f"finding_{name}.json.xz", folder)
+    return statuses, comparisons(statuses, [spec])
+
+
+def failures(statuses: Sequence[PointStatus]) -> Counter[str]:
+    """Count the verdicts of the training runs that did not fit, at the best value of tuned keys."""
+    return Counter(
         p.verdict
         for s in statuses for p in s.record.probes
         if p.arm == s.estimate.arm and p.verdict != "fit"
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
-def test_the_page_is_that_of_the_records(tmp_path: Path) -> None:
+def emc_per_parameter(status: PointStatus) -> float:
+    return status.estimate.emc / status.record.header.params
+
+
+def test_generated_parts_of_the_page_are_up_to_date(tmp_path: Path) -> None:
     page = tmp_path / "findings.md"
-    shutil.copy(PAGE, page)
-    made = re.compile(r"(<!-- finding_\w+ -->\n).*?(<!-- end -->)", re.DOTALL)
-    page.write_text(made.sub(r"\1gone\n\2", PAGE.read_text()))
+    generated = re.compile(r"(<!-- finding_\w+ -->\n).*?(<!-- end -->)", re.DOTALL)
+    page.write_text(generated.sub(r"\1old\n\2", PAGE.read_text()))
     write(page)
     assert page.read_text() == PAGE.read_text()
     for path in RECORDS.glob("*.json.xz"):
@@ -53,123 +62,110 @@ def test_the_page_is_that_of_the_records(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in RECORDS.iterdir()) < 600_000
 
 
-def test_every_word_of_the_page_has_its_verdict(tmp_path: Path) -> None:
-    """What the prose says of activations is what the records decide."""
-    statuses, spec = load_records(RECORDS / "finding_activations.json.xz", tmp_path)
-    found = {effect.value: effect for effect in comparisons(statuses, [spec])}
-    assert found["gelu"].verdict == found["tanh"].verdict == "larger"
-    assert 0.94 < found["leaky_relu"].low < found["leaky_relu"].high < 1.06
-    assert found["identity"].verdict == "smaller"
-    assert {effect.pairs for effect in found.values()} == {15}
+def test_activations(tmp_path: Path) -> None:
+    statuses, effects = load_finding("activations", tmp_path)
+    by_value = {effect.value: effect for effect in effects}
+    assert by_value["gelu"].verdict == by_value["tanh"].verdict == "larger"
+    assert 0.94 < by_value["leaky_relu"].low < by_value["leaky_relu"].high < 1.06
+    assert by_value["identity"].verdict == "smaller"
+    assert {effect.pairs for effect in effects} == {15}
     verdicts = [p.verdict for s in statuses for p in s.record.probes if p.verdict != "fit"]
     unconverged = f"{verdicts.count('unconverged')} of the {len(verdicts)} training runs"
-    assert unconverged in PAGE.read_text()
+    assert unconverged in PROSE
     ratios = [
-        s.estimate.emc / s.record.header.params
-        for s in statuses if s.point.swept["model.activation"] != "identity"
-    ]  # fmt: skip
-    assert f"{min(ratios):.2f} to {max(ratios):.2f} samples per parameter" in PAGE.read_text()
+        emc_per_parameter(s) for s in statuses if s.point.swept["model.activation"] != "identity"
+    ]
+    assert f"{min(ratios):.2f} to {max(ratios):.2f} samples per parameter" in PROSE
 
 
-def test_optimizers_are_told_by_their_budgets(tmp_path: Path) -> None:
-    statuses, spec = load_records(RECORDS / "finding_optimizers.json.xz", tmp_path)
-    found = comparisons(statuses, [spec])
-    verdicts = {next(k for k, v in e.within.items() if v): e for e in found}
-    assert verdicts["training.steps"].verdict == "smaller"
-    assert verdicts["training.epochs"].verdict == "larger"
-    assert verdicts["training.gradient_evaluations"].verdict == "larger"
-    assert {effect.pairs for effect in found} == {15}
-    page = PAGE.read_text()
-    steps, epochs, gradients = found
-    assert f"at 8 units ({steps.most:.2f})" in page
-    assert f"at 16 ({steps.least:.2f})" in page
-    assert f"(up to {epochs.most:.2f}; {epochs.least:.2f} at 8)" in page
-    assert f"({gradients.least:.2f} to {gradients.most:.2f})" in page
+def test_optimizers_at_equal_budgets(tmp_path: Path) -> None:
+    statuses, effects = load_finding("optimizers", tmp_path)
+    verdicts = {next(k for k, v in e.within.items() if v): e.verdict for e in effects}
+    assert verdicts == {
+        "training.steps": "smaller", "training.epochs": "larger",
+        "training.gradient_evaluations": "larger",
+    }  # fmt: skip
+    assert {effect.pairs for effect in effects} == {15}
+    steps, epochs, gradients = effects
+    assert f"at 8 units ({steps.most:.2f})" in PROSE
+    assert f"at 16 ({steps.least:.2f})" in PROSE
+    assert f"(up to {epochs.most:.2f}; {epochs.least:.2f} at 8)" in PROSE
+    assert f"({gradients.least:.2f} to {gradients.most:.2f})" in PROSE
     failed = failures(statuses)
-    said = " ".join(page.split())
-    assert f"Of the {len(failed)} training runs that failed" in said
-    assert f"best rate {failed.count('unconverged')} were still improving" in said
-    assert f"{failed.count('unstable')} had become unstable" in said
-    assert f"only {failed.count('not_fit')} had converged" in said
+    assert f"Of the {failed.total()} training runs that failed" in PROSE
+    assert f"best rate {failed['unconverged']} were still improving" in PROSE
+    assert f"{failed['unstable']} had become unstable" in PROSE
+    assert f"only {failed['not_fit']} had converged" in PROSE
     edges = [s for s in statuses if at_edge(s)]
-    assert f"{len(edges)} of 15 points of SGD at equal gradients" in said
-    for one in edges:
-        assert one.point.swept["training.optimizer"] == "sgd"
-        assert one.point.swept["training.gradient_evaluations"]
-        rates = [arm.values["training.lr"] for arm in one.point.arms]
-        assert rates[one.estimate.arm] == min(rates), "the lowest that was tried"
+    assert f"{len(edges)} of 15 points of SGD at equal gradients" in PROSE
+    for status in edges:
+        assert status.point.swept["training.optimizer"] == "sgd"
+        assert status.point.swept["training.gradient_evaluations"]
+        rates = [arm.values["training.lr"] for arm in status.point.arms]
+        assert rates[status.estimate.arm] == min(rates)
 
 
-def test_to_convergence_sgd_fits_fewer(tmp_path: Path) -> None:
-    statuses, spec = load_records(RECORDS / "finding_convergence.json.xz", tmp_path)
-    (effect,) = comparisons(statuses, [spec])
+def test_optimizers_trained_to_convergence(tmp_path: Path) -> None:
+    statuses, (effect,) = load_finding("convergence", tmp_path)
     assert effect.verdict == "smaller"
     assert (effect.pairs, effect.most < 1) == (15, True)
     assert effect.singles == pytest.approx([0.9, 0.75, 0.75], abs=0.03), "a tenth, a quarter"
-    said = " ".join(PAGE.read_text().split())
-    assert f"trains to convergence ({effect.ratio_text})" in said
-    ends = {
+    assert f"trains to convergence ({effect.ratio_text})" in PROSE
+    emc = {
         (s.point.swept["seed"], s.point.swept["model.width"], s.point.swept["training.optimizer"]):
         s.estimate.emc
         for s in statuses
     }  # fmt: skip
-    pairs_of = [(ends[seed, width, "sgd"], ends[seed, width, "gd"]) for seed, width, _ in ends]
-    assert all(sgd < gd for sgd, gd in pairs_of), "all 15 pairs"
-    twelve = [
-        math.exp(statistics.fmean(math.log(ends[seed, 12, kind]) for seed in range(5)))
+    assert all(emc[seed, width, "sgd"] < emc[seed, width, "gd"] for seed, width, _ in emc)
+    gd, sgd = (
+        math.exp(statistics.fmean(math.log(emc[seed, 12, kind]) for seed in range(5)))
         for kind in ("gd", "sgd")
-    ]
-    assert f"{twelve[0]:.0f} instead of 371, SGD {twelve[1]:.0f} instead of 307" in said
-    per_parameter = [s.estimate.emc / s.record.header.params for s in statuses]
-    assert f"is {max(per_parameter):.2f} samples per parameter" in said
-    assert f"fit {min(per_parameter):.2f} to {max(per_parameter):.2f} (finding 3" in said
-    lowest = [
-        s for s in statuses
-        if s.estimate.arm == min(range(len(s.point.arms)),
-                                 key=lambda i, s=s: s.point.arms[i].values["training.lr"])
-    ]  # fmt: skip
-    of_gd = [s for s in lowest if s.point.swept["training.optimizer"] == "gd"]
-    parts = f"{len(of_gd)} of GD, {len(lowest) - len(of_gd)} of SGD"
-    assert f"the best in {len(lowest)} of {len(statuses)} points ({parts})" in said
+    )
+    assert f"{gd:.0f} instead of 371, SGD {sgd:.0f} instead of 307" in PROSE
+    ratios = [emc_per_parameter(s) for s in statuses]
+    assert f"is {max(ratios):.2f} samples per parameter" in PROSE
+    assert f"fit {min(ratios):.2f} to {max(ratios):.2f} (finding 3" in PROSE
+    lowest = []
+    for s in statuses:
+        rates = [arm.values["training.lr"] for arm in s.point.arms]
+        if rates[s.estimate.arm] == min(rates):
+            lowest.append(s.point.swept["training.optimizer"])
+    parts = f"{lowest.count('gd')} of GD, {lowest.count('sgd')} of SGD"
+    assert f"the best in {len(lowest)} of {len(statuses)} points ({parts})" in PROSE
     failed = failures(statuses)
-    ended = f"{failed.count('not_fit')} had converged to a worse fit and {failed.count('unstable')}"
-    of_failed = f"Of the {len(failed)} training runs that failed at the best rate"
-    assert f"{of_failed} {ended} had become" in said
+    assert (
+        f"Of the {failed.total()} training runs that failed at the best rate {failed['not_fit']} "
+        f"had converged to a worse fit and {failed['unstable']} had become" in PROSE
+    )
     longest = max(p.epochs for s in statuses for p in s.record.probes)
-    assert f"{longest:,} epochs" in said
+    assert f"{longest:,} epochs" in PROSE
     minutes = [
         sum(p.seconds for p in s.record.probes) / 60
         for s in statuses if s.point.swept["training.optimizer"] == "gd"
     ]  # fmt: skip
-    assert f"{min(minutes):.0f} to {max(minutes):.0f} minutes" in said
+    assert f"{min(minutes):.0f} to {max(minutes):.0f} minutes" in PROSE
 
 
-def test_families_are_told_by_labels_and_size(tmp_path: Path) -> None:
-    statuses, spec = load_records(RECORDS / "finding_families.json.xz", tmp_path)
-    found = {(e.within["data.labels"], e.value): e for e in comparisons(statuses, [spec])}
-    verdicts = {key: effect.verdict for key, effect in found.items()}
-    assert verdicts == {
+def test_families_by_labels_and_size(tmp_path: Path) -> None:
+    statuses, effects = load_finding("families", tmp_path)
+    by_labels = {(e.within["data.labels"], e.value): e for e in effects}
+    assert {key: effect.verdict for key, effect in by_labels.items()} == {
         ("random", "cnn"): "larger", ("random", "vit"): "larger",
         ("original", "cnn"): "larger", ("original", "vit"): "smaller",
     }  # fmt: skip
-    assert {effect.pairs for effect in found.values()} == {15}
-    said = " ".join(PAGE.read_text().split())
+    assert {effect.pairs for effect in effects} == {15}
     for family in ("cnn", "vit"):
-        assert found["original", family].sizes_text in said
-        assert found["random", family].least < 0.95
-        assert found["random", family].most > 1.5, "the order turns over"
-    (random, _) = answer(statuses, list(found.values()))[-2:]
-    turns = "1.99 at the smallest size, 0.89 at the largest"
-    assert f"cnn larger on average ({found['random', 'cnn'].ratio_text}), {turns}" in random
+        assert by_labels["original", family].sizes_text in PROSE
+        assert by_labels["random", family].least < 0.95
+        assert by_labels["random", family].most > 1.5, "the order depends on the size"
+    (random, _) = answer(statuses, effects)[-2:]
+    sizes = "1.99 at the smallest size, 0.89 at the largest"
+    assert f"cnn larger on average ({by_labels['random', 'cnn'].ratio_text}), {sizes}" in random
 
-    per_parameter: dict[str, list[float]] = {"random": [], "original": []}
-    for s in statuses:
-        assert s.estimate.censored == "none"
-        labels = s.point.swept["data.labels"]
-        per_parameter[labels].append(s.estimate.emc / s.record.header.params)
+    assert {s.estimate.censored for s in statuses} == {"none"}
     for labels in ("random", "original"):
-        low, high = min(per_parameter[labels]), max(per_parameter[labels])
-        assert f"{low:.2f} to {high:.2f}" in said
+        ratios = [emc_per_parameter(s) for s in statuses if s.point.swept["data.labels"] == labels]
+        assert f"{min(ratios):.2f} to {max(ratios):.2f}" in PROSE
 
     models = label_pairs(statuses)
     assert len(models) == 9
@@ -177,9 +173,9 @@ def test_families_are_told_by_labels_and_size(tmp_path: Path) -> None:
     assert [m.test_accuracy for m in perceptrons] == sorted(m.test_accuracy for m in perceptrons)
     ratios = [math.exp(m.excess) for m in perceptrons]
     assert ratios == sorted(ratios, reverse=True)
-    assert f"from {ratios[0]:.2f} to {ratios[-1]:.2f}" in said
+    assert f"from {ratios[0]:.2f} to {ratios[-1]:.2f}" in PROSE
     pearson, spearman = correlations(models, "test_accuracy")[:2]
-    assert f"{pearson.value:.2f} [{pearson.lower:.2f}, {pearson.upper:.2f}] (Pearson)" in said
+    assert f"{pearson.value:.2f} [{pearson.lower:.2f}, {pearson.upper:.2f}] (Pearson)" in PROSE
     assert spearman.lower < 0 < spearman.upper
 
     edges = Counter(
@@ -187,22 +183,23 @@ def test_families_are_told_by_labels_and_size(tmp_path: Path) -> None:
         for s in statuses if at_edge(s)
     )  # fmt: skip
     assert edges == {("original", "cnn"): 15, ("random", "cnn"): 4, ("original", "vit"): 2}
-    failed = Counter(failures(statuses))
-    assert f"Of the {failed.total()} training runs that failed" in said
-    assert f"best rate {failed['unconverged']} were still improving" in said
+    failed = failures(statuses)
+    assert f"Of the {failed.total()} training runs that failed" in PROSE
+    assert f"best rate {failed['unconverged']} were still improving" in PROSE
     assert "not_fit" not in failed
 
 
-def test_a_record_that_is_kept_gives_the_same_results(measured: Path, tmp_path: Path) -> None:
+def test_stored_records_give_the_results_of_the_run(measured: Path, tmp_path: Path) -> None:
     path = save_records(measured, tmp_path)
-    again, spec = load_records(path, tmp_path)
+    restored, spec = load_records(path, tmp_path)
     assert spec == (measured / "sweep.yaml").read_text()
-    for one, there in zip(load(measured), again, strict=True):
-        rows = row_of(there), row_of(one.status)
-        assert {k: v for k, v in rows[0].items() if not k.startswith("touched_")} == {
-            k: v for k, v in rows[1].items() if not k.startswith("touched_")
-        }
-        assert there.history == one.status.history
+    for original, status in zip(load(measured), restored, strict=True):
+        original_row, row = (
+            {k: v for k, v in row_of(s).items() if not k.startswith("touched_")}
+            for s in (original.status, status)
+        )
+        assert row == original_row
+        assert status.history == original.status.history
     assert all(line.endswith(": agrees") for line in agreement(measured, path))
     stored = json.loads(lzma.decompress(path.read_bytes()))
     for point in stored["points"].values():

@@ -1,13 +1,13 @@
-"""The study behind docs/recipe.md: its specs change one choice at a time, its factors are right."""
+"""The study of docs/recipe.md: its specs, its factors and its tables."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,14 +22,13 @@ from flexhpc.config import Point, checked
 from flexhpc.config.sections.training import Gd
 from flexhpc.errors import InputError
 from flexhpc.search import estimate_so_far
-from flexhpc.store import Header, PointRecord
-from flexhpc.store.record import ProbeSummary, history_of
+from flexhpc.store.record import history_of
 from flexhpc.store.status import PointStatus
+from tests.analysis import made
 from tests.conftest import REPOSITORY, Cli
 
 N_LIMIT = 1000
 SPEC = """\
-name: made
 fixed:
   data: {source: digits, labels: random}
   model: {family: mlp, depth: 1, width: 4}
@@ -44,52 +43,30 @@ zip:
 
 
 def points(folder: Path, swept: str) -> list[Point]:
-    spec = folder / "made.yaml"
-    spec.write_text(SPEC + swept)
-    return checked(spec)[1]
+    return made.points_of(folder, SPEC + swept)
 
 
-def status(
-    point: Point, verdicts: Sequence[tuple[int, bool]], *, arms: Sequence[int] = ()
-) -> PointStatus:
-    """Return a measured point whose training runs at each n fitted, or missed a tenth of it."""
-    probes = []
-    for number, (n, fit) in enumerate(verdicts):
-        values: dict[str, Any] = {
-            "n": n, "repeat": number, "seeds": {}, "verdict": "fit" if fit else "not_fit",
-            "n_errors": 0 if fit else max(1, n // 10), "train_accuracy": 1.0 if fit else 0.9,
-            "loss": 0.1, "epochs": 10, "steps": 10, "cost": 10 * n, "seconds": 1.5,
-            "finished": 1e9, "loss_curve": np.zeros(10, np.float32),
-            "arm": arms[number] if arms else 0,
-        }  # fmt: skip
-        probes.append(ProbeSummary(**values))
-    header = Header(
-        point=point.canonical, point_id=point.id, params=100, data_fingerprint="f", n_total=N_LIMIT,
-        n_limit=N_LIMIT, conflicts=0, unfittable=0, classes=10, bits=3200, n_pool=N_LIMIT,
-        conflict_groups="[]",
-    )  # fmt: skip
-    history = history_of(probes, point.training)
-    estimate = estimate_so_far(point.search, N_LIMIT, history, point.coordinates)
-    record = PointRecord(header=header, probes=probes, estimate=None, evaluation=None)
-    return PointStatus(point=point, state="done", record=record, estimate=estimate)
+def status(point: Point, verdicts: Sequence[tuple[int, bool]]) -> PointStatus:
+    """Return a finished point; training runs that did not fit missed a tenth of the samples."""
+    outcomes = [(n, 0 if fit else max(1, n // 10)) for n, fit in verdicts]
+    return made.status(point, outcomes, n_limit=N_LIMIT, seconds=1.5)
 
 
 def around(n: int) -> list[tuple[int, bool]]:
-    """Return training runs that bound an EMC near n closely."""
+    """Return training runs with an EMC near n."""
     low, high = round(n * 0.9), round(n * 1.1)
     return [(low, True)] * 5 + [(n, True), (n, False)] + [(high, False)] * 5
 
 
 def test_every_point_of_the_specs_differs_from_its_base_in_one_choice() -> None:
-    sweeps = REPOSITORY / "sweeps"
-    found: dict[tuple[str, str], list[str]] = {}
+    choices_of: dict[tuple[str, str], list[str]] = defaultdict(list)
     bases: dict[tuple[str, str], Point] = {}
     for name in ("recipe.yaml", "recipe_mup.yaml"):
-        for point in checked(sweeps / name)[1]:
-            of = network(point)
-            if bases.setdefault(of, point) is not point:
-                found.setdefault(of, []).append(choice(point, bases[of]))
-    for (family, _), choices in found.items():
+        for point in checked(REPOSITORY / "sweeps" / name)[1]:
+            base = bases.setdefault(network(point), point)
+            if base is not point:
+                choices_of[network(point)].append(choice(point, base))
+    for (family, _), choices in choices_of.items():
         assert len(set(choices)) == len(choices)
         assert ("initialisation: torch to mup" in choices) == (family != "vit")
         assert {c for c in choices if "mup" not in c} == {
@@ -101,44 +78,44 @@ def test_every_point_of_the_specs_differs_from_its_base_in_one_choice() -> None:
             "budget / 3", "budget x 3", "optimizer: adam to adamw", "optimizer: adam to sgd",
             "optimizer: adam to gd",
         }  # fmt: skip
-    assert set(found) == {
+    assert set(choices_of) == {
         (f, s) for f in ("mlp", "cnn", "vit") for s in ("digits", "fashion_mnist")
     }
 
 
-def test_a_choice_is_told_by_what_differs(tmp_path: Path) -> None:
+def test_a_choice_describes_the_changed_key(tmp_path: Path) -> None:
     first, second = points(tmp_path, CHOICES)
     assert choice(second, first) == "learning rate / 3"
     swept = "grid:\n  model.init: [torch, he]\n  model.gain: [null, 0.5]\n"
     plain, halved, he, he_halved = points(tmp_path, swept)
     assert choice(halved, plain) == "gain / 2"
     assert choice(he, plain) == "initialisation: torch to he"
-    assert choice(he_halved, he) == "gain: None to 0.5", "he's own gain is the activation's"
+    assert choice(he_halved, he) == "gain: None to 0.5", "init: he has a default gain"
     with pytest.raises(ValueError, match=r"in model\.init, model\.gain, not one key"):
         choice(he_halved, plain)
     with pytest.raises(ValueError, match="in nothing"):
         choice(plain, plain)
 
 
-def test_a_factor_is_the_ratio_of_two_posteriors(tmp_path: Path) -> None:
+def test_a_factor_is_the_ratio_of_two_emcs(tmp_path: Path) -> None:
     base, other = points(tmp_path, CHOICES)
     twice = factor(status(other, around(200)), status(base, around(100)))
     assert twice.middle == pytest.approx(2, rel=0.06)
     assert 1.5 < twice.low < 1.9 < 2.1 < twice.high < 2.6
     assert twice.moved
     assert twice.text.startswith(f"{twice.middle:.2f} [{twice.low:.2f}, ")
-    back = factor(status(base, around(100)), status(other, around(200)))
-    assert back.middle == pytest.approx(1 / 2, rel=0.06)
+    half = factor(status(base, around(100)), status(other, around(200)))
+    assert half.middle == pytest.approx(1 / 2, rel=0.06)
     same = factor(status(other, around(100)), status(base, around(100)))
-    assert same.low < 0.95 < 1.05 < same.high, "both EMCs are uncertain, also where they agree"
+    assert same.low < 0.95 < 1.05 < same.high, "equal EMCs are uncertain as well"
     assert same.middle == pytest.approx(1, abs=0.03)
     assert not same.moved
-    sure = [(99, True)] * 40 + [(101, False)] * 40
-    by_sure = factor(status(other, around(200)), status(base, sure))
-    assert np.log(twice.high / twice.low) > 1.2 * np.log(by_sure.high / by_sure.low)
+    precise = [(99, True)] * 40 + [(101, False)] * 40
+    narrower = factor(status(other, around(200)), status(base, precise))
+    assert np.log(twice.high / twice.low) > 1.2 * np.log(narrower.high / narrower.low)
 
 
-def test_a_censored_emc_bounds_its_factor(tmp_path: Path) -> None:
+def test_a_censored_emc_gives_a_bound(tmp_path: Path) -> None:
     base, other = points(tmp_path, CHOICES)
     everything = [(500, True), (N_LIMIT, True), (N_LIMIT, True)]
     nothing = [(4, False), (2, False), (2, False)]
@@ -166,47 +143,52 @@ def test_a_censored_emc_bounds_its_factor(tmp_path: Path) -> None:
     assert Factor(low=0.0123, middle=0.0456, high=0.5).text == "0.046 [0.012, 0.50]"
 
 
-def test_of_a_tuned_point_only_the_best_values_count(tmp_path: Path) -> None:
+def test_the_factor_of_a_tuned_point_uses_its_best_values(tmp_path: Path) -> None:
     swept = (
         "zip:\n  - training:\n    - {optimizer: adam, lr: 1e-2}\n"
         "    - {optimizer: sgd, lr: {tune: [0.03, 0.1]}}\n"
     )
     base, tuned = points(tmp_path, swept)
-    verdicts = [*around(200), *around(20)]
-    arms = [1] * len(around(200)) + [0] * len(around(20))
-    found = factor(status(tuned, verdicts, arms=arms), status(base, around(100)))
-    assert found.middle == pytest.approx(2, rel=0.1)
+    measured = status(tuned, [*around(200), *around(20)])
+    probes = [
+        replace(probe, arm=int(i < len(around(200))))
+        for i, probe in enumerate(measured.record.probes)
+    ]
+    history = history_of(probes, tuned.training)
+    estimate = estimate_so_far(tuned.search, N_LIMIT, history, tuned.coordinates)
+    two_arms = replace(measured, record=replace(measured.record, probes=probes), estimate=estimate)
+    assert factor(two_arms, status(base, around(100))).middle == pytest.approx(2, rel=0.1)
 
 
-def test_the_table_marks_what_moved_and_leaves_out_what_is_not_measured(tmp_path: Path) -> None:
+def test_the_table_marks_changes_and_omits_unfinished_points(tmp_path: Path) -> None:
     swept = CHOICES + "      - {optimizer: adam, lr: 9e-2, batch_size: 64, epochs: 60}\n"
     base, slower, faster = points(tmp_path, swept)
-    begun = replace(status(faster, around(50)), state="running")
-    found = study([status(base, around(100)), status(slower, around(200)), begun])
-    assert found.waiting == ["mlp digits: learning rate x 3"]
-    head, rule, none, slow, fast, _, took = markdown(found).splitlines()
+    unfinished = replace(status(faster, around(50)), state="running")
+    result = study([status(base, around(100)), status(slower, around(200)), unfinished])
+    assert result.waiting == ["mlp digits: learning rate x 3"]
+    head, rule, none, slow, fast, _, totals = markdown(result).splitlines()
     assert head == "| choice | MLP, digits |"
     assert rule == "| --- | --- |"
     assert none == f"| none: EMC of the base | {emc_text(status(base, around(100)).estimate)} |"
     assert slow.startswith("| learning rate / 3 | **2.0")
     assert slow.endswith("]** |")
     assert fast == "| learning rate x 3 |  |"
-    assert took.startswith("1 of 1 intervals exclude 1. 2 points, 24 training runs, 0 million")
-    assert "36 s" in took
+    assert totals.startswith("1 of 1 intervals exclude 1. 2 points, 24 training runs, 0 million")
+    assert "36 s" in totals
 
 
-def test_a_table_replaces_the_one_in_the_page(tmp_path: Path) -> None:
+def test_a_table_is_inserted_between_its_markers() -> None:
     page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     assert in_page(page, "new\n") == f"before\n{BEGIN}\nnew\n{END}\nafter\n"
-    for broken in ("no place\n", f"{END}\n{BEGIN}\n", page + page):
+    for invalid in ("no markers\n", f"{END}\n{BEGIN}\n", page + page):
         with pytest.raises(InputError, match=r"must hold the line"):
-            in_page(broken, "new\n")
+            in_page(invalid, "new\n")
     assert in_page((REPOSITORY / "docs" / "recipe.md").read_text(), "new\n")
 
 
-def test_the_command_makes_the_table_of_a_run(tmp_path: Path, untracked: Path, cli: Cli) -> None:
+def test_the_command_writes_the_table_of_a_run(tmp_path: Path, untracked: Path, cli: Cli) -> None:
     spec, page = tmp_path / "made.yaml", tmp_path / "page.md"
-    spec.write_text(SPEC + CHOICES)
+    spec.write_text(f"name: made\n{SPEC}{CHOICES}")
     cli("sweep", spec, "--profile", untracked)
     page.write_text(f"{BEGIN}\n{END}\n")
 
@@ -227,24 +209,21 @@ def test_the_command_makes_the_table_of_a_run(tmp_path: Path, untracked: Path, c
     assert "Traceback" not in missing.stderr
 
 
-def test_full_batch_descent_is_tried_at_both_rates_and_budgets() -> None:
-    found = full_batch.cases()
-    assert list(found) == [
+def test_full_batch_gd_has_two_rates_and_two_budgets() -> None:
+    groups = full_batch.cases()
+    assert list(groups) == [
         "0.1, 300 epochs", "0.3, 300 epochs", "0.1, 2,000 updates", "0.3, 2,000 updates",
     ]  # fmt: skip
-    for name, some in found.items():
-        assert len({probe for _, probe in some}) == len(full_batch.SIZES) * full_batch.SEEDS
-        for point, probe in some:
+    for name, group in groups.items():
+        assert len({probe for _, probe in group}) == len(full_batch.SIZES) * full_batch.SEEDS
+        for point, probe in group:
             training = point.at(probe.arm).training
             assert isinstance(training, Gd)
             assert (training.momentum, point.data.labels) == (0.9, "random")
             assert name.startswith(f"{training.lr}, ")
-    some = found["0.3, 300 epochs"]
-    verdicts = ["unstable" if probe.repeat else "fit" for _, probe in some]
+    group = groups["0.3, 300 epochs"]
+    verdicts = ["unstable" if probe.repeat else "fit" for _, probe in group]
     cell = "1 fit, 3 unstable"
-    assert full_batch.row("x", some, verdicts) == f"| x | {' | '.join([cell] * 5)} |"
-
-
-def test_a_full_batch_training_ends_in_a_verdict() -> None:
-    point, probe = full_batch.cases()["0.1, 300 epochs"][0]
+    assert full_batch.row("x", group, verdicts) == f"| x | {' | '.join([cell] * 5)} |"
+    point, probe = groups["0.1, 300 epochs"][0]
     assert full_batch.verdict((point, probe._replace(n=20))) == "fit"

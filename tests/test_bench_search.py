@@ -1,4 +1,4 @@
-"""The replay benchmark behind docs/search.md: its worlds and numbers are what they say."""
+"""The replay benchmark of docs/search.md."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SEARCH = Bayes(policy="bayes", max_cost=30.0)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_drawn_trainings_follow_the_curve_of_the_table(name: str) -> None:
+def test_drawn_training_runs_follow_the_fit_curve(name: str) -> None:
     table, rng = Table(name), np.random.default_rng(0)
     truth = middle(table)
     assert table.chance(truth) == pytest.approx(0.5, abs=0.01)
-    ladder = [table.chance(n) for n in np.geomspace(truth / 20, truth * 8, 60)]
-    assert (np.diff(ladder) <= 1e-12).all()
+    curve = [table.chance(n) for n in np.geomspace(truth / 20, truth * 8, 60)]
+    assert (np.diff(curve) <= 1e-12).all()
     for n in (round(truth / 1.3), round(truth * 1.2)):
         drawn = [table.draw(n, rng) for _ in range(400)]
         rate = np.mean([t.verdict == "fit" for t in drawn])
@@ -35,14 +35,14 @@ def test_drawn_trainings_follow_the_curve_of_the_table(name: str) -> None:
             assert t.cost == pytest.approx(t.share * t.full_cost, rel=0.05, abs=1)
 
 
-def test_known_curves_are_known() -> None:
+def test_middle_of_exact_curves() -> None:
     for dims in (5, 20, 200):
         assert middle(perceptron(dims, 0.0)) == pytest.approx(2 * dims, rel=1e-3)
     assert middle(logistic(1000, 0.2, 0.0)) == pytest.approx(1000, rel=1e-3)
     assert middle(logistic(1000, 0.2, 0.05)) < 990
 
 
-def test_a_replay_ends_near_the_truth_and_is_compared_at_equal_cost() -> None:
+def test_replays_end_near_the_truth_and_are_compared_at_equal_cost() -> None:
     table = Table("perceptron_adam")
     plays = [play(table, SEARCH, np.random.default_rng(seed)) for seed in range(6)]
     assert np.mean([abs(p.error[-1]) for p in plays]) < 0.12
@@ -54,7 +54,7 @@ def test_a_replay_ends_near_the_truth_and_is_compared_at_equal_cost() -> None:
     assert np.mean(grown) < np.mean(errors) < 0.1
 
 
-def test_the_worth_of_repeated_bisections() -> None:
+def test_error_and_cost_of_repeated_bisections() -> None:
     errors = np.random.default_rng(0).normal(0, 0.1, 400)
     plain = Bisections(np.column_stack((errors, np.full(400, 5.0))))
     assert plain.rmse(1) == pytest.approx(0.1, rel=0.1)
@@ -62,19 +62,17 @@ def test_the_worth_of_repeated_bisections() -> None:
     assert plain.cost(plain.rmse(3)) == pytest.approx(15)
 
 
-def test_tables_and_plot_are_made_of_every_world(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tables_and_plot_of_several_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.search.__main__.BISECTIONS", 30)
     monkeypatch.setattr("bench.search.__main__.GROWTH", (1.25,))
     names = ["perceptron_adam", "logistic, width 0.2, lapses 5%"]
     with ProcessPoolExecutor(2) as pool:
-        found = {name: measure(name, 2, pool) for name in names}
-    text = markdown(found)
+        results = {name: measure(name, 2, pool) for name in names}
+    text = markdown(results)
     assert all(f"| {name}" in text for name in names)
     assert "nan" not in text
-    for variant in found["perceptron_adam"]["variants"].values():
+    for variant in results["perceptron_adam"]["variants"].values():
         assert variant["budgets"]["4"]["rmse"] < 1
         assert 0 < variant["tolerance"]["time"] <= variant["tolerance"]["cost"] + 1e-9
-    plot(found, tmp_path / "plot.png")
+    plot(results, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000

@@ -1,4 +1,4 @@
-"""The benchmark of speed runs and measures what it says."""
+"""The speed benchmarks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from bench.speed.overhead import minimal, summary
 from tests.conftest import REPOSITORY
 
 
-def test_a_rate_is_samples_per_second_of_its_clock() -> None:
-    """Of the training alone: the clock is read just before and just after it."""
+def test_a_rate_is_in_samples_per_second() -> None:
+    """The clock is read immediately before and after the training run."""
     events: list[str] = []
 
     def clock() -> float:
@@ -28,43 +28,46 @@ def test_a_rate_is_samples_per_second_of_its_clock() -> None:
     assert events == ["clock", "training", "clock"]
 
 
-def test_a_loop_slower_than_the_bound_is_an_error_and_ratios_are_of_a_round() -> None:
+def test_a_ratio_below_the_bound_fails() -> None:
     assert summary([0.6, 0.5, 0.9], 0.55)[1] == 0
     line, status = summary([0.6, 0.5, 0.54], 0.55)
     assert status == 1
     assert "0.54 (0.50 to 0.60)" in line
+
+
+def test_ratios_compare_rates_of_the_same_round() -> None:
     rates = {"flexhpc": [100.0, 300.0, 200.0], "other": [50.0, 100.0, 400.0]}
-    assert row("net", rates) == "| net | 0.2k | 2.00 (0.50 to 3.00) |", "of the same round"
+    assert row("net", rates) == "| net | 0.2k | 2.00 (0.50 to 3.00) |"
 
 
-@pytest.mark.parametrize("who", ["flexhpc", "DataLoader loop", "resident loop", "minimal"])
-def test_every_contestant_learns(who: str) -> None:
+@pytest.mark.parametrize("name", ["flexhpc", "DataLoader loop", "resident loop", "minimal"])
+def test_every_contestant_learns(name: str) -> None:
     network, inputs, labels = untrained("MLP 64")
-    {**CONTESTANTS, "minimal": minimal}[who](network, inputs, labels, 60)
+    {**CONTESTANTS, "minimal": minimal}[name](network, inputs, labels, 60)
     with torch.no_grad():
-        right = (network(inputs).argmax(dim=1) == labels).float().mean()
-    assert 0.9 < right < 1, "two samples contradict each other"
+        accuracy = (network(inputs).argmax(dim=1) == labels).float().mean()
+    assert 0.9 < accuracy < 1, "two samples have equal inputs and different labels"
 
 
 @pytest.mark.slow
-def test_whole_answers_and_starts_are_told() -> None:
-    starts = told("bench.speed.start", "--rounds", "1", "--networks", "MLP 8")
-    assert starts.count("| MLP 8 |") >= 4
-    answers = told("bench.speed.answers", "--rounds", "1", "--models", "MLP 64-12-10")
+def test_benchmarks_of_startup_and_of_whole_searches() -> None:
+    startup = output_of("bench.speed.start", "--rounds", "1", "--networks", "MLP 8")
+    assert startup.count("| MLP 8 |") >= 4
+    answers = output_of("bench.speed.answers", "--rounds", "1", "--models", "MLP 64-12-10")
     ours, theirs = answers.splitlines()[-1].split(" | ")[3:]
     low, high = re.fullmatch(r"\d+ \[(\d+), (\d+)\]", ours).groups()
     assert int(low) < 200 < 2 * int(high)
     assert 30 < float(theirs.strip(" |")) < 1000
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_a_gpu_its_check_says_so() -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is available")
+def test_gpu_check_fails_without_a_gpu() -> None:
     command = [sys.executable, "-m", "bench.gpu_check"]
     done = subprocess.run(command, cwd=REPOSITORY, text=True, capture_output=True, check=False)
     assert done.returncode == 1
     assert "no GPU is visible to torch" in done.stdout
 
 
-def told(module: str, *arguments: str) -> str:
+def output_of(module: str, *arguments: str) -> str:
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.check_output(command, cwd=REPOSITORY, text=True)

@@ -1,4 +1,4 @@
-"""Recorded times to fit: what a search with a smaller budget sees of a long training run."""
+"""Recorded training runs: their outcome at smaller budgets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flexhpc.search import Probe
 from flexhpc.training import Callbacks, Group, Outcome
 
 
-def test_a_long_training_begins_like_those_with_smaller_budgets() -> None:
+def test_a_long_training_run_gives_the_outcomes_of_smaller_budgets() -> None:
     _, (point,) = checked(HERE / "mlp_relu.yaml")
     samples = load_samples(point.data, point.seed)
     group = Group(torch.device("cpu"))

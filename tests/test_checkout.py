@@ -1,4 +1,4 @@
-"""A checkout of any name, in any folder, used by a user without privileges."""
+"""A checkout in a folder with a space in its path, used without root privileges."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from tests.conftest import REPOSITORY, SMALL
 NOBODY = 65534
 UNPRIVILEGED = (
     "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
-    # To read the Python and the packages of root, and nothing else.
+    # Allows only to read the Python installation of root.
     "--bounding-set=+dac_read_search", "--inh-caps=+dac_read_search",
     "--ambient-caps=+dac_read_search",
 )  # fmt: skip
 
 
 @pytest.mark.sweeps
-def test_an_ordinary_user_in_a_folder_called_flexhpc_with_a_space_in_its_path(
-    tmp_path: Path,
-) -> None:
-    """`make sweep` and `status`, as after `git clone` in a home directory."""
+def test_a_checkout_of_a_user_without_privileges(tmp_path: Path) -> None:
+    """`make sweep` and `status` in a folder called flexhpc, with a space in its path."""
     home = tmp_path / "a home"
     checkout = home / "flexhpc"
     copy_checkout(checkout)
     (checkout / ".venv").symlink_to(REPOSITORY / ".venv")
     for name in ("pyproject.toml", "constraints.txt", "hpc/hashes.txt"):
-        os.utime(checkout / name, (0, 0))  # or `make` would install their packages again
+        os.utime(checkout / name, (0, 0))  # otherwise `make` installs their packages
     (checkout / "small.yaml").write_text(SMALL.replace("[4, 8, 12]", "[4]"))
     prefix: tuple[str, ...] = ()
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
-            pytest.skip("setpriv (util-linux) is needed to become another user")
+            pytest.skip("setpriv (util-linux) is needed to change the user")
         prefix = UNPRIVILEGED
         for path in (home, *home.rglob("*")):
             os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
-    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(checkout), "USER": "nobody"}
-    environment["TMPDIR"] = str(home)
+    environment = {
+        **os.environ, "HOME": str(home), "PYTHONPATH": str(checkout), "USER": "nobody",
+        "TMPDIR": str(home),
+    }  # fmt: skip
 
     def run(*command: str) -> str:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""README and docs: every command in them is run, here as it stands or by another test."""
+"""Every command in README and docs is run, by this file or by a different test."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PAGES = [
 ]  # fmt: skip
 PROGRAMS = ("flexhpc ", "make ", "python ", "podman ", "hpc/container/", "hpc/devcluster/")
 
-BEFORE = {
+SETUP = {
     "flexhpc unpack FILE": "flexhpc pack runs/small",
     "python bench/perceptron_shortfall.py RUN PLOT":
         "flexhpc sweep perceptron --set data.dims=[8,16] --set training.epochs=[30]",
 }  # fmt: skip
-"""What makes the run, or the file, that a command reads."""
+"""Commands that write the run or the file that a command reads."""
 
 MEANT = {
     "perceptron_shortfall.py RUN PLOT": "perceptron_shortfall.py runs/perceptron plot.png",
@@ -41,7 +41,7 @@ MEANT = {
     "SOURCE": "digits", "--point 3 --n 500": "--point 2 --n 20",
     "[SET=\"key=value ...\"]": "SET=seed=7", "[--watch]": "", "~/": "home/", "/data/": "data/",
 }  # fmt: skip
-"""What stands for something else in a page, and what is put there when it is run."""
+"""Values of the placeholders in commands."""
 
 ELSEWHERE = {
     "flexhpc ui": ("tests/tracking/test_sync.py", "ui_command("),
@@ -74,65 +74,64 @@ ELSEWHERE = {
     "python -m bench.findings --replicate": ("tests/test_bench_findings.py", "agreement("),
     "flexhpc data check": ("tests/data/test_packed.py", '"data", "check"'),
 }
-"""Commands that another file runs, by their beginning: the file, and what of it does."""
+"""Beginnings of commands that a different file runs: the file, and a text in it."""
 
-BY_HAND = (
+NOT_RUN = (
     "make check", "make coverage", "make test-full", "make test-slow", "make bench",
     "make test-faults", "make test-speeds",
     "make gpu-check", "make recipe",
 )  # fmt: skip
-"""What runs these tests themselves, or for an hour: here make only has to know how."""
+"""Targets that run these tests or take an hour: only `make -n` is run."""
 
-SHORTER = {
+SHORT_OPTIONS = {
     "python -m bench.search.calibration": "--draws 2",
     "python -m bench.search.arms": "--replays 1",
     "python -m bench.perceptron_coverage": "--runs 2 --dims 20",
-    "python -m bench.recipe.evaluations": "--training runs 1",
+    "python -m bench.recipe.evaluations": "--trainings 1",
     "python -m bench.speed.tricks": "--rounds 1",
     "python -m bench.speed": "--networks 'MLP 8' --rounds 1 --seconds 0.1",
     "python -m tests.reference.table": "linear_gd_digits",
     "python -m bench.soak": "--points 20",
-    "python -m tests.mutations --faults": "'room on the disk'",
+    "python -m tests.mutations --faults": "'no space on the disk'",
     "python -m tests.faults.fuzz --count 10000": "--count 20",
     'python -m tests.faults --minutes 5 --kind "full disk"': "--minutes 0.01",
 }  # fmt: skip
-"""Options that make a benchmark short."""
+"""Options with which benchmarks are fast."""
 
 
 def commands() -> dict[str, str]:
-    """Every command of the pages, with the page that has it."""
-    there: dict[str, str] = {}
+    """Return the commands on all pages, each with the name of a page."""
+    pages: dict[str, str] = {}
     for page in PAGES:
         text = page.read_text()
         spans = [" ".join(span.split()) for span in re.findall(r"(?<!`)`([^`]+)`(?!`)", text)]
         lines = [re.split(r" {2,}| #", line[4:].removeprefix("$ "))[0]
                  for line in text.splitlines() if line.startswith("    ")]  # fmt: skip
-        for command in [*spans, *lines]:
-            known = command.strip().replace("\\|", "|")
-            if known.startswith(PROGRAMS) and not known.endswith("/"):
-                there.setdefault(known, page.name)
-    return there
+        for text in [*spans, *lines]:
+            command = text.strip().replace("\\|", "|")
+            if command.startswith(PROGRAMS) and not command.endswith("/"):
+                pages.setdefault(command, page.name)
+    return pages
 
 
-def elsewhere(command: str) -> bool:
-    """Whether another file runs this command."""
-    known = (*ELSEWHERE, *BY_HAND)
-    return any(re.match(rf"{re.escape(begin)}(?![A-Za-z.-])", command) for begin in known)
+def is_run_here(command: str) -> bool:
+    excluded = (*ELSEWHERE, *NOT_RUN)
+    return not any(re.match(rf"{re.escape(start)}(?![A-Za-z.-])", command) for start in excluded)
 
 
 COMMANDS = commands()
-HERE = [command for command in COMMANDS if not elsewhere(command)]
-BENCHES = [command for command in HERE if re.match(r"python (-m )?(bench|tests)", command)]
+RUN_HERE = [command for command in COMMANDS if is_run_here(command)]
+BENCHMARKS = [command for command in RUN_HERE if re.match(r"python (-m )?(bench|tests)", command)]
 
 
-def as_run(command: str) -> str:
-    """The command with what its words stand for, all options given, of several values the first.
+def runnable(command: str) -> str:
+    """Replace placeholders, include all options, and use the first of alternative values.
 
-    A verb that is named alone gets its help.
+    The name of a command without arguments becomes its `--help`.
     """
-    for word, meant in MEANT.items():
-        after = "(?![A-Za-z=])" if word[-1].isalpha() else ""
-        command = re.sub(rf"(?<![A-Za-z]){re.escape(word)}{after}", meant, command)
+    for placeholder, value in MEANT.items():
+        after = "(?![A-Za-z=])" if placeholder[-1].isalpha() else ""
+        command = re.sub(rf"(?<![A-Za-z]){re.escape(placeholder)}{after}", value, command)
     bare = re.fullmatch(r"flexhpc (data )?[a-z]+", command)
     command = re.sub(r"\|[a-z]+", "", command)
     return re.sub(r"\[(--[^]]*|[A-Z]+=[^ ]+)\]", r"\1", command) + (" --help" if bare else "")
@@ -140,9 +139,9 @@ def as_run(command: str) -> str:
 
 @pytest.fixture
 def folder(measured: Path, tmp_path: Path) -> Path:
-    """A checkout as a user has it, by links to ours, with runs and data of its own.
+    """A checkout made of symbolic links, with separate runs and data.
 
-    Its environment counts as up to date: `make install` would install the links into ours.
+    Its environment is marked as installed: `make install` would change the real environment.
     """
     for path in REPOSITORY.iterdir():
         if path.name in ("docs", "sweeps"):
@@ -163,8 +162,8 @@ def folder(measured: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ran(command: str, folder: Path) -> None:
-    """Run a command in a checkout: as a shell would, or flexhpc alone in this process."""
+def run(command: str, folder: Path) -> None:
+    """Run a command in a folder with bash, or, if it is simple and of flexhpc, in this process."""
     words = shlex.split(command)
     if words[0] == "flexhpc" and not set(command) & set("*?$~|<>;&`{}"):
         succeeded(folder, *words[1:])
@@ -178,35 +177,35 @@ def ran(command: str, folder: Path) -> None:
 
 
 @pytest.mark.sweeps
-@pytest.mark.parametrize("command", [command for command in HERE if command not in BENCHES])
-def test_a_command_runs_as_a_page_says(command: str, folder: Path) -> None:
-    ran(BEFORE.get(command, "true"), folder)
-    ran(as_run(command), folder)
+@pytest.mark.parametrize("command", [c for c in RUN_HERE if c not in BENCHMARKS])
+def test_a_command_runs(command: str, folder: Path) -> None:
+    run(SETUP.get(command, "true"), folder)
+    run(runnable(command), folder)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", BENCHES)
+@pytest.mark.parametrize("command", BENCHMARKS)
 def test_a_benchmark_runs(command: str, folder: Path) -> None:
-    ran(BEFORE.get(command, "true"), folder)
-    ran(f"{as_run(command)} {SHORTER.get(command, '')}", folder)
+    run(SETUP.get(command, "true"), folder)
+    run(f"{runnable(command)} {SHORT_OPTIONS.get(command, '')}", folder)
 
 
 @pytest.mark.parametrize("command", ELSEWHERE)
-def test_what_is_run_elsewhere_still_is(command: str) -> None:
-    file, what = ELSEWHERE[command]
-    assert what in (REPOSITORY / file).read_text()
-    assert any(known.startswith(command) for known in COMMANDS), "no page has it any more"
+def test_a_command_is_run_by_a_different_file(command: str) -> None:
+    file, text = ELSEWHERE[command]
+    assert text in (REPOSITORY / file).read_text()
+    assert any(c.startswith(command) for c in COMMANDS), "the command is on no page"
 
 
-@pytest.mark.parametrize("command", BY_HAND)
-def test_make_knows_what_is_run_by_hand(command: str) -> None:
+@pytest.mark.parametrize("command", NOT_RUN)
+def test_make_has_the_target(command: str) -> None:
     assert command in COMMANDS
     subprocess.run([*command.split(), "-n"], cwd=REPOSITORY, check=True, capture_output=True)
 
 
-def test_every_page_was_read() -> None:
+def test_commands_of_all_pages_are_found() -> None:
     assert {"README.md", "data.md", "search.md"} <= {*COMMANDS.values()}
-    assert len(HERE) > 40
+    assert len(RUN_HERE) > 40
 
 
 def build_site(folder: Path, *options: str) -> Path:
@@ -228,6 +227,6 @@ def test_pages_build_without_warnings(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_site_has_a_reference_of_all_modules(tmp_path: Path) -> None:
+def test_the_site_contains_the_api_reference(tmp_path: Path) -> None:
     reference = (build_site(tmp_path) / "api" / "flexhpc.search.html").read_text()
     assert "flexhpc.search.advance" in reference

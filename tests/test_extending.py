@@ -1,4 +1,4 @@
-"""docs/extending.md, done exactly as it says, in a copy of flexhpc."""
+"""The modules and lines of docs/extending.md, added to a copy of flexhpc."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ grid:
   seed: [0]
 """
 RUN = "from flexhpc.cli import main; main()"
-LIGHT = f"""\
+WITHOUT_TORCH = f"""\
 import sys
 try:
     {RUN}
@@ -41,7 +41,7 @@ assert not {{'torch', 'mlflow'}} & set(sys.modules)
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the copy, a spec and an archive of vectors."""
+    """A folder with the copy of flexhpc, a spec and an .npz file of vectors."""
     folder = tmp_path_factory.mktemp("extended")
     shutil.copytree(
         REPOSITORY / "flexhpc", folder / "flexhpc", ignore=shutil.ignore_patterns("*.pyc.*")
@@ -63,7 +63,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_copy(package: Path, folder: Path, *arguments: str, code: str = RUN) -> str:
-    """Run a copy of flexhpc that lies in the folder ``package``; return what it says."""
+    """Run the copy of flexhpc in the folder ``package``; return its output."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=folder, text=True, capture_output=True,
         env={**os.environ, "PYTHONPATH": str(package)}, check=False,
@@ -72,12 +72,12 @@ def run_copy(package: Path, folder: Path, *arguments: str, code: str = RUN) -> s
     return done.stdout
 
 
-def test_specs_with_the_new_variants_are_read_without_torch(extended: Path) -> None:
-    assert "1 point" in run_copy(extended, extended, "validate", "spec.yaml", code=LIGHT)
+def test_specs_with_new_variants_are_validated_without_torch(extended: Path) -> None:
+    assert "1 point" in run_copy(extended, extended, "validate", "spec.yaml", code=WITHOUT_TORCH)
 
 
-def test_the_new_variants_measure_a_point(extended: Path) -> None:
-    """41 numbers per class separate some 41 to 82 random labels."""
+def test_a_point_of_new_variants_is_measured(extended: Path) -> None:
+    """41 parameters per class fit between 41 and 82 random labels."""
     (extended / "profile.yaml").write_text("workers: 1\ntracking_uri: none\n")
     run_copy(extended, extended, "sweep", "spec.yaml", "--profile", "profile.yaml")
     rows = json.loads(run_copy(extended, extended, "results", "runs/extended", "--format", "json"))
@@ -90,11 +90,11 @@ def test_the_new_variants_measure_a_point(extended: Path) -> None:
     assert (extended / "runs" / "extended" / "report" / "cost.svg").is_file()
 
 
-def test_the_new_source_is_packed_and_the_reference_names_the_new_keys(extended: Path) -> None:
+def test_new_variants_in_packed_data_the_plan_and_the_reference(extended: Path) -> None:
     run_copy(extended, extended, "data", "prepare", "npz", "--set", "data.path=vectors.npz")
     assert (extended / "data" / "vectors.packed").is_file()
     planned = json.loads(run_copy(extended, extended, "plan", "spec.yaml", "--json", "--params"))
     assert planned["points"][0]["params"] == 41 * 3
     code = "from flexhpc.config.reference import reference; print(reference())"
-    said = run_copy(extended, extended, code=code)
-    assert all(f"### `{name}`" in said for name in ("lion", "npz", "fourier", "rungs"))
+    reference = run_copy(extended, extended, code=code)
+    assert all(f"### `{name}`" in reference for name in ("lion", "npz", "fourier", "rungs"))

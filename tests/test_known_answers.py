@@ -1,4 +1,4 @@
-"""What is known exactly must come out: the physical limit of a linear network."""
+"""EMCs that are known exactly: the capacity of a linear network."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def emc(tmp_path: Path, dims: int, labels: str, epochs: int, size: int):
 
 
 @pytest.mark.parametrize("dims", [20, 50] if FULL else [20])
-def test_a_perceptron_fits_twice_its_dimension_at_most(tmp_path: Path, dims: int) -> None:
-    """Cover (1965): n50 = 2 d for random labels; gradient descent comes out at or below it."""
+def test_a_perceptron_fits_at_most_twice_its_dimension(tmp_path: Path, dims: int) -> None:
+    """Cover (1965): n50 = 2 d for random labels; gradient descent fits at most that many."""
     estimate = emc(tmp_path, dims, "random", 2000 if FULL else 1000, 2000)
     assert estimate.censored == "none"
     assert 1.5 * dims < estimate.emc < 2.3 * dims
     assert estimate.emc_lo <= 2 * dims
 
 
-def test_labels_of_a_linear_teacher_are_all_fitted(tmp_path: Path) -> None:
+def test_a_perceptron_fits_all_labels_of_a_linear_teacher(tmp_path: Path) -> None:
     estimate = emc(tmp_path, 20, "original", 6000, 2000 if FULL else 600)
     assert estimate.largest_fit >= 500

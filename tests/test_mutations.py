@@ -1,4 +1,4 @@
-"""The mutations still fit the code: see tests/mutations.py, which tries them."""
+"""The mutations of tests/mutations.py apply to the current code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.mutations import FAULTS, MUTATIONS, Mutation
 
 
 @pytest.mark.parametrize("mutation", [*MUTATIONS, *FAULTS], ids=lambda mutation: mutation.name)
-def test_its_line_is_there_once(mutation: Mutation) -> None:
-    assert (REPOSITORY / "flexhpc" / mutation.file).read_text().count(mutation.right) == 1
-    for what in mutation.tests:
-        assert what in KINDS or (REPOSITORY / what).exists()
+def test_a_mutation_applies_to_one_line(mutation: Mutation) -> None:
+    assert (REPOSITORY / "flexhpc" / mutation.file).read_text().count(mutation.original) == 1
+    for test in mutation.tests:
+        assert test in KINDS or (REPOSITORY / test).exists()

@@ -1,9 +1,8 @@
-"""The wheel: installed and used outside of any checkout."""
+"""The wheel, installed and used without a checkout."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from tests.test_extending import run_copy
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from what git knows or would add, as a clone has it."""
+    """Build the wheel from a copy of the checkout."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     copy_checkout(source)
     subprocess.run(
@@ -29,8 +28,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
          "--wheel-dir", str(out), str(source)],
         check=True,
     )  # fmt: skip
-    (found,) = out.glob("flexhpc-*.whl")
-    return found
+    (path,) = out.glob("flexhpc-*.whl")
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +40,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_wheel_holds_what_it_needs(wheel: Path) -> None:
+def test_the_wheel_contains_all_data_files(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in ("py.typed", "specs/quickstart.yaml", "specs/mini/optimizers.yaml",
                  "profiles/local.yaml", "analysis/report.html",
@@ -50,27 +49,23 @@ def test_the_wheel_holds_what_it_needs(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("tests", "bench", "setup"))]
 
 
-def test_specs_run_by_name_outside_of_a_checkout(installed: Path, tmp_path: Path) -> None:
-    where = "import flexhpc; print(flexhpc.__file__)"
-    at = subprocess.run(
-        [sys.executable, "-c", where], cwd=tmp_path, text=True, capture_output=True, check=True,
-        env={**os.environ, "PYTHONPATH": str(installed)},
-    ).stdout  # fmt: skip
-    assert at.startswith(str(installed))
-    # An image, which holds a wheel, is refused where it has other code than the sweep.
+def test_included_specs_run_without_a_checkout(installed: Path, tmp_path: Path) -> None:
+    code = "import flexhpc; print(flexhpc.__file__)"
+    assert run_copy(installed, tmp_path, code=code).startswith(str(installed))
+    # A container image, which contains the wheel, must have the same hash as the checkout.
     code = "from flexhpc.versions import source_hash; print(source_hash())"
     assert run_copy(installed, tmp_path, code=code).strip() == source_hash()
     assert "mini/optimizers" in run_copy(installed, tmp_path, "specs")
     copied = run_copy(installed, tmp_path, "specs", "vit_width")
-    own = (REPOSITORY / "sweeps" / "vit_width.yaml").read_text()
-    assert copied[copied.index("name:") :] == own[own.index("name:") :]
+    original = (REPOSITORY / "sweeps" / "vit_width.yaml").read_text()
+    assert copied[copied.index("name:") :] == original[original.index("name:") :]
     assert copied.startswith("# flexhpc sweep vit_width\n# Expected: ")
     assert "sweep vit_width --set 'name=vit_small' --set 'data.source=image_folder'\n" in copied
     commit = ["-c", "user.name=a", "-c", "user.email=a", "commit", "-q", "--allow-empty", "-m", "x"]
-    for arguments in (["init", "-q"], commit):  # as a user's project around its environment
+    for arguments in (["init", "-q"], commit):  # a project of the user around its environment
         subprocess.run(["git", "-C", installed.parent, *arguments], check=True)
-    few = ("--set", "model.width=[8]", "--set", "data.labels=[random]")
-    run_copy(installed, tmp_path, "sweep", "quickstart", "--profile", "local", *few)
+    point = ("--set", "model.width=[8]", "--set", "data.labels=[random]")
+    run_copy(installed, tmp_path, "sweep", "quickstart", "--profile", "local", *point)
     rows = json.loads(
         run_copy(installed, tmp_path, "results", "runs/quickstart", "--format", "json")
     )
@@ -80,8 +75,8 @@ def test_specs_run_by_name_outside_of_a_checkout(installed: Path, tmp_path: Path
     assert json.loads((run / "run.json").read_text())["git"] is None
 
 
-def test_no_message_speaks_of_make(cli: Cli) -> None:
-    """A user of the wheel has no Makefile."""
+def test_messages_do_not_mention_make(cli: Cli) -> None:
+    """The wheel does not contain the Makefile."""
     for name in names("specs"):
         assert "make sweep" not in cli("specs", name).stdout
     for path in (REPOSITORY / "flexhpc").rglob("*.py"):
@@ -89,22 +84,22 @@ def test_no_message_speaks_of_make(cli: Cli) -> None:
 
 
 def pins(path: Path) -> dict[str, str]:
-    """Return name and version of each line of a file of requirements."""
+    """Return the versions of the packages in a requirements file."""
     lines = path.read_text().splitlines()
-    found = (line.split()[0].split("==") for line in lines if line and line[0] != "#")
-    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found}
+    pinned = (line.split()[0].split("==") for line in lines if line and line[0] != "#")
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pinned}
 
 
-def test_hashes_are_of_the_pinned_versions() -> None:
+def test_pinned_versions_have_hashes() -> None:
     assert pins(REPOSITORY / "hpc" / "hashes.txt") == pins(REPOSITORY / "constraints.txt")
 
 
-def test_another_archive_than_the_pinned_one_is_refused(tmp_path: Path) -> None:
+def test_archives_with_a_wrong_hash_are_rejected(tmp_path: Path) -> None:
     lines = (REPOSITORY / "hpc" / "hashes.txt").read_text().splitlines()
-    (right,) = (line for line in lines if line.startswith("filelock=="))
-    digit = "0" if right.split("sha256:")[1][0] != "0" else "1"
-    wrong = re.sub("sha256:.", f"sha256:{digit}", right)
-    for line, status in ((right, 0), (wrong, 1)):
+    (correct,) = (line for line in lines if line.startswith("filelock=="))
+    digit = "0" if correct.split("sha256:")[1][0] != "0" else "1"
+    wrong = re.sub("sha256:.", f"sha256:{digit}", correct)
+    for line, status in ((correct, 0), (wrong, 1)):
         (tmp_path / "pins.txt").write_text(line + "\n")
         done = subprocess.run(
             [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed",

@@ -1,4 +1,4 @@
-"""Points of a spec with probes that a test chooses, also around EMCs that it plants."""
+"""Points with chosen probes, or with probes simulated around a known EMC."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from flexhpc.store.record import PointRecord, ProbeSummary, history_of
 from flexhpc.store.status import PointStatus
 
 Outcome = tuple[int, int] | tuple[int, int, str]
-"""n and missed samples of a probe, and its verdict where it is neither ``fit`` nor ``not_fit``."""
+"""n and number of missed samples of a probe; its verdict if that is neither ``fit`` nor
+``not_fit``."""
 
 BISECTION = "{policy: bisection, start: 16}"
 BAYES = "{policy: bayes, start: 16}"
 
 
 def points_of(folder: Path, text: str) -> list[Point]:
-    """Return the points of a spec without its name."""
-    spec = folder / "made.yaml"
-    spec.write_text(f"name: made\n{text}")
+    """Return the points of a spec; ``text`` is the spec without the key ``name``."""
+    spec = folder / "test.yaml"
+    spec.write_text(f"name: test\n{text}")
     return checked(spec)[1]
 
 
@@ -55,9 +56,9 @@ def status(
     point: Point, outcomes: Sequence[Outcome], *, n_limit: int = 1000, seconds: float = 1.0,
     **header: Any,
 ) -> PointStatus:  # fmt: skip
-    """Return where a point stands after these probes, with the estimate that its search has."""
+    """Return the status of a finished point with these probes and the estimate of its search."""
     repeats: dict[int, itertools.count[int]] = defaultdict(itertools.count)
-    probes = [summary(each, next(repeats[each[0]]), seconds=seconds) for each in outcomes]
+    probes = [summary(o, next(repeats[o[0]]), seconds=seconds) for o in outcomes]
     values = {
         "point": point.canonical, "point_id": point.id, "params": 100, "data_fingerprint": "f",
         "n_total": 1797, "n_limit": n_limit, "conflicts": 0, "unfittable": 0, "classes": 10,
@@ -66,13 +67,8 @@ def status(
     record = PointRecord(
         header=Header(**{**values, **header}), probes=probes, estimate=None, evaluation=None
     )
-    history = history_of(probes, point.training)
-    return PointStatus(
-        point=point,
-        state="done",
-        record=record,
-        estimate=estimate_so_far(point.search, n_limit, history),
-    )
+    estimate = estimate_so_far(point.search, n_limit, history_of(probes, point.training))
+    return PointStatus(point=point, state="done", record=record, estimate=estimate)
 
 
 PLANTED = """\
@@ -89,36 +85,43 @@ LIMIT = 60_000
 
 
 def planted_points(folder: Path, seeds: int) -> list[Point]:
-    """Return points of two activations, three widths and some seeds."""
+    """Return the points of two activations, three widths and this number of seeds."""
     return points_of(folder, f"{PLANTED}  seed: {list(range(seeds))}\n")
 
 
-def measured(
+def simulated(
     point: Point, emc: float, rng: np.random.Generator, *, limit: int = LIMIT, lapse: float = 0.02,
-    params: int = 100, trainings: int = 14,
+    params: int = 100,
 ) -> PointStatus:  # fmt: skip
-    """Return a point after training runs around an EMC, each of which may lapse.
+    """Simulate the search of a point with a known EMC.
 
     Args:
-        emc: the n at which half of those that do not lapse fit; limit: available samples.
+        emc: n at which half of the probes that do not lapse fit.
+        limit: number of available samples.
+        lapse: probability that a probe fails at any n.
     """
-    near = emc * np.exp(rng.normal(0, 0.25, trainings))
     outcomes = []
-    for size in [*near, emc / 3, emc * 3]:
+    for size in [*(emc * np.exp(rng.normal(0, 0.25, 14))), emc / 3, emc * 3]:
         n = min(max(1, round(size)), limit)
         chance = (1 - lapse) / (1 + math.exp((math.log(n) - math.log(emc)) / 0.12))
         outcomes.append((n, 0 if rng.random() < chance else max(1, n // 10)))
     return status(point, outcomes, n_limit=limit, params=params)
 
 
-def sweep_of(
-    points: list[Point], truth: Callable[[Point], float], rng: np.random.Generator, *,
+def simulated_sweep(
+    points: list[Point], true_emc: Callable[[Point], float], rng: np.random.Generator, *,
     scatter: float, limit: int = LIMIT, lapse: float = 0.02,
 ) -> list[PointStatus]:  # fmt: skip
-    """Return a measured sweep; its EMCs scatter about their truth, so ratios do twice as widely."""
+    """Simulate a sweep of networks with 100 parameters per width.
+
+    Args:
+        true_emc: median EMC of a point.
+        scatter: standard deviation of the log ratio of two EMCs.
+        limit, lapse: see :func:`simulated`.
+    """
     return [
-        measured(
-            point, truth(point) * math.exp(rng.normal(0, scatter / math.sqrt(2))), rng,
+        simulated(
+            point, true_emc(point) * math.exp(rng.normal(0, scatter / math.sqrt(2))), rng,
             limit=limit, lapse=lapse, params=100 * point.swept["model.width"],
         )
         for point in points

@@ -32,8 +32,8 @@ EMC = {4: 100.0, 8: 200.0, 16: 400.0}
 """EMC of relu with the whole budget by width."""
 
 
-def measured(point: Point, emc: float, exponent: float, rng: np.random.Generator) -> PointStatus:
-    """Return a point after training runs whose EMC grows as a power of the budget.
+def simulated(point: Point, emc: float, exponent: float, rng: np.random.Generator) -> PointStatus:
+    """Simulate the search of a point whose EMC grows as a power of the budget.
 
     Args:
         point: the point.
@@ -46,11 +46,11 @@ def measured(point: Point, emc: float, exponent: float, rng: np.random.Generator
         steps = min(BUDGET, max(1, round(BUDGET * math.exp(min(log_time, 1.0)))))
         missed = 0 if log_time < 0 else max(1, n // 10)
         probes.append(summary((int(n), missed), repeat, steps=steps))
-    found = status(point, [], n_limit=20_000, params=point.swept["model.width"])
-    found.record.probes[:] = probes
+    record = status(point, [], n_limit=20_000, params=point.swept["model.width"]).record
+    record.probes[:] = probes
     history = history_of(probes, point.training)
     estimate = estimate_so_far(point.search, 20_000, history, ended_by="tolerance")
-    return PointStatus(point=point, state="done", record=found.record, estimate=estimate)
+    return PointStatus(point=point, state="done", record=record, estimate=estimate)
 
 
 def comparison(folder: Path, ratio: float, exponent: float) -> Effect:
@@ -66,14 +66,14 @@ def comparison(folder: Path, ratio: float, exponent: float) -> Effect:
     for point in points_of(folder, SPEC):
         emc = EMC[point.swept["model.width"]]
         if point.swept["model.activation"] == "tanh":
-            statuses.append(measured(point, ratio * emc, exponent, rng))
+            statuses.append(simulated(point, ratio * emc, exponent, rng))
         else:
-            statuses.append(measured(point, emc, 1.0, rng))
+            statuses.append(simulated(point, emc, 1.0, rng))
     (effect,) = compare_points(statuses, [Compare(by="model.activation")])
     return effect
 
 
-def test_verdict_that_changes_with_the_budget(tmp_path: Path) -> None:
+def test_verdict_may_change_with_the_budget(tmp_path: Path) -> None:
     effect = comparison(tmp_path, ratio=0.7, exponent=0.35)
     quarter, half = effect.smaller
     assert effect.ratio == pytest.approx(0.7, rel=0.15)
@@ -85,10 +85,10 @@ def test_verdict_that_changes_with_the_budget(tmp_path: Path) -> None:
     assert (row["same_verdict_at_all_budgets"], row["verdict_at_quarter"]) == (False, "larger")
 
 
-def test_verdict_that_holds_at_all_budgets(tmp_path: Path) -> None:
+def test_verdict_is_equal_at_all_budgets_for_a_constant_ratio(tmp_path: Path) -> None:
     effect = comparison(tmp_path, ratio=2.0, exponent=1.0)
-    for same in (effect, *effect.smaller):
-        assert same.verdict == "larger"
-        assert same.low < 2.0 < same.high
+    for at_budget in (effect, *effect.smaller):
+        assert at_budget.verdict == "larger"
+        assert at_budget.low < 2.0 < at_budget.high
     assert effect.verdict_text == "larger at this budget"
     assert effect.row()["same_verdict_at_all_budgets"] is True

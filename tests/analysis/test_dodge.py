@@ -1,4 +1,4 @@
-"""Points with the same x are drawn side by side, near it, and curves keep their order."""
+"""Offsets of points with the same x: all are visible, near their x and in the order of curves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ["relu", "tanh", "gelu"]
 
 @pytest.mark.parametrize("logarithmic", [True, False])
 @pytest.mark.parametrize("seeds", [1, 2, 5, 40])
-def test_every_point_is_visible_and_nearest_to_its_x(seeds: int, logarithmic: bool) -> None:
+def test_points_are_distinct_and_nearest_to_their_x(seeds: int, logarithmic: bool) -> None:
     xs = [100.0, 300.0, 1200.0] if logarithmic else [100.0, 200.0, 350.0]
     points = product(["random", "original"], NAMES, xs, range(seeds))
     rows = [
@@ -40,8 +40,7 @@ def test_every_point_is_visible_and_nearest_to_its_x(seeds: int, logarithmic: bo
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_sizes_that_nearly_agree_share_a_position(order: int) -> None:
-    """Networks of three families with nearly equal parameters; a point alone is not moved."""
+def test_nearly_equal_sizes_share_a_position(order: int) -> None:
     sizes = [1000.0, 1008.0, 1012.0][::order]
     rows = [
         {"id": i, "facet": "", "series": name, "x": x}
@@ -51,13 +50,16 @@ def test_sizes_that_nearly_agree_share_a_position(order: int) -> None:
     drawn = [dodge.x(row["x"], row["series"], dodge.ranks[row["id"]]) for row in rows[:3]]
     assert dodge.step > 0
     assert np.diff(np.log(drawn)) == pytest.approx([dodge.step] * 2)
-    alone = [{"id": i, "facet": "", "series": "", "x": x} for i, x in enumerate([10.0, 100.0])]
-    dodge = Dodge(alone, [""], [1, 1000], 600, logarithmic=True)
-    assert [dodge.x(row["x"], "", dodge.ranks[row["id"]]) for row in alone] == [10, 100]
+
+
+def test_points_with_different_x_are_not_moved() -> None:
+    rows = [{"id": i, "facet": "", "series": "", "x": x} for i, x in enumerate([10.0, 100.0])]
+    dodge = Dodge(rows, [""], [1, 1000], 600, logarithmic=True)
+    assert [dodge.x(row["x"], "", dodge.ranks[row["id"]]) for row in rows] == [10, 100]
 
 
 @pytest.mark.parametrize("rates", [[2e-3, 3e-3, 4e-3], [1e-3, 3e-2, 1e-1]])
-def test_the_axis_contains_all_points(rates: list[float], tmp_path: Path) -> None:
+def test_axis_contains_all_points(rates: list[float], tmp_path: Path) -> None:
     statuses = swept(tmp_path, [40, 90, 50], [100], lr=rates, activation=NAMES, seed=[*range(5)])
     spec = emc_figure(statuses)
     assert layout_of(statuses).along == "number"

@@ -1,4 +1,4 @@
-"""Why an EMC is a bound, why a search ended, and warnings, wherever a person or a program reads."""
+"""Reasons of bounds and of the end of a search, and warnings, in all formats."""
 
 from __future__ import annotations
 
@@ -48,22 +48,24 @@ from tests.analysis.made import BAYES, BISECTION, points, points_of, status, sum
 
 ALL_FIT = [(min(16 * 2**i, 1000), 0) for i in range(7)]
 NONE_FIT = [(16, 9), (8, 7), (4, 2)]
-BETWEEN = [(16, 0), (32, 0), (64, 5), (45, 3), (38, 1), (34, 0), (36, 0), (37, 0)]
-MANY = [(n, missed) for n, missed in ((30, 0), (34, 0), (40, 2), (44, 5)) for _ in range(12)]
+UNCENSORED = [(16, 0), (32, 0), (64, 5), (45, 3), (38, 1), (34, 0), (36, 0), (37, 0)]
+MANY_PROBES = [(n, missed) for n, missed in ((30, 0), (34, 0), (40, 2), (44, 5)) for _ in range(12)]
 
 
 @pytest.fixture
 def three(tmp_path: Path) -> list[PointStatus]:
-    """Points censored on the right, on the left, and not at all."""
+    """A right-censored, a left-censored and an uncensored point."""
     small, large = points(tmp_path)
     return [
         status(small, ALL_FIT, params=100, bits=3200),
         status(large, NONE_FIT, params=200, bits=6400),
-        status(large, BETWEEN, params=300, bits=9600),
+        status(large, UNCENSORED, params=300, bits=9600),
     ]
 
 
-def test_bounds_in_every_format(three: list[PointStatus], tmp_path: Path) -> None:
+def test_bounds_are_marked_in_every_results_format(
+    three: list[PointStatus], tmp_path: Path
+) -> None:
     rows = [row_of(s) for s in three]
     assert [row["censored"] for row in rows] == ["right", "left", "none"]
     assert [row["emc_per_param"] for row in rows] == [10, 0, rows[2]["emc"] / 300]
@@ -81,7 +83,9 @@ def test_bounds_in_every_format(three: list[PointStatus], tmp_path: Path) -> Non
     assert ratio_text(None, 100) == ratio_text(three[0].estimate, 0) == ""
 
 
-def test_bounds_in_a_terminal_mlflow_and_report(three: list[PointStatus], tmp_path: Path) -> None:
+def test_bounds_are_marked_in_table_note_and_report(
+    three: list[PointStatus], tmp_path: Path
+) -> None:
     console = Console(width=200, file=io.StringIO())
     console.print(results_table(three))
     lines = console.file.getvalue().splitlines()
@@ -95,7 +99,7 @@ def test_bounds_in_a_terminal_mlflow_and_report(three: list[PointStatus], tmp_pa
     assert left.startswith("**EMC < 4** (none fitted, n50")
     assert "EMC per parameter < 0.020" in left
     assert not {"<", ">"} & set(exact)
-    page = write_report("made", three, [], tmp_path).read_text()
+    page = write_report("test", three, [], tmp_path).read_text()
     assert ">&gt;= 10.000</td>" in page
     assert "<td>&gt;= 0.312</td>" in page, "EMC per bit"
     assert ">&lt; 0.020</td>" in page
@@ -106,32 +110,31 @@ def test_bounds_in_a_terminal_mlflow_and_report(three: list[PointStatus], tmp_pa
 
 
 @pytest.mark.parametrize("per_parameter", [False, True])
-def test_bounds_are_arrows_on_no_curve(per_parameter: bool, three: list[PointStatus]) -> None:
+def test_bounds_are_arrows_outside_of_curves(per_parameter: bool, three: list[PointStatus]) -> None:
     spec = emc_figure(three, per_parameter=per_parameter)
     rows = spec["data"]["values"]
-    shown = {row["x"]: row for row in rows if row["kind"] == "point"}
-    assert [shown[x]["censored"] for x in (100, 200, 300)] == ["right", "left", "none"]
-    assert shown[200]["y"] == 4 / (200 if per_parameter else 1), "EMC is below 4"
-    assert shown[100]["lo"] == shown[100]["y"] == shown[100]["hi"], "a bound has no interval"
+    by_x = {row["x"]: row for row in rows if row["kind"] == "point"}
+    assert [by_x[x]["censored"] for x in (100, 200, 300)] == ["right", "left", "none"]
+    assert by_x[200]["y"] == 4 / (200 if per_parameter else 1), "EMC is below 4"
+    assert by_x[100]["lo"] == by_x[100]["y"] == by_x[100]["hi"], "a bound has no interval"
     assert [row["x"] for row in rows if row["kind"] == "line"] == [300]
     marks = {
         layer["transform"][0]["filter"].split("'")[-2]: layer["mark"]
         for layer in spec["layer"]
         if layer["mark"]["type"] == "point"
     }
-    assert {side: mark["filled"] for side, mark in marks.items()} == {
-        "none": True, "right": False, "left": False,
-    }  # fmt: skip
+    filled = {side: mark["filled"] for side, mark in marks.items()}
+    assert filled == {"none": True, "right": False, "left": False}
     tips = [float(marks[side]["shape"].split(",")[1].split()[0]) for side in ("right", "left")]
-    assert tips[0] < 0 < tips[1], "negative is up"
+    assert tips[0] < 0 < tips[1], "negative y is up"
 
 
-def test_a_median_over_seeds_can_be_known_though_one_is_a_bound(tmp_path: Path) -> None:
+def test_median_over_seeds_may_be_exact_if_one_seed_is_censored(tmp_path: Path) -> None:
     point, _ = points(tmp_path)
-    seeds = [status(point, BETWEEN), status(point, BETWEEN), status(point, ALL_FIT)]
-    for curve, known in ((seeds, True), (seeds[1:], False)):
+    seeds = [status(point, UNCENSORED), status(point, UNCENSORED), status(point, ALL_FIT)]
+    for curve, exact in ((seeds, True), (seeds[1:], False)):
         ((_, median, _),) = medians_of(curve, lambda _: 100.0)
-        assert (median is not None) == known
+        assert (median is not None) == exact
 
 
 FAILED_BELOW = [(16, 0), (1000, 0), (500, 3), (1000, 0), (900, 0), (1000, 0), (950, 0)]
@@ -139,7 +142,7 @@ FAILED_ON_ALL = [*FAILED_BELOW, (1000, 0), (1000, 0), (1000, 1)]
 
 
 @pytest.mark.parametrize(
-    ("search", "outcomes", "why"),
+    ("search", "outcomes", "reason"),
     [
         (BAYES, ALL_FIT, "all fitted"),
         (BISECTION, ALL_FIT, "all fitted"),
@@ -152,58 +155,58 @@ FAILED_ON_ALL = [*FAILED_BELOW, (1000, 0), (1000, 0), (1000, 1)]
         (BAYES, NONE_FIT, "none fitted"),
         ("{policy: bisection, start: 2, seeds_per_n: 3}",
          [(n, missed) for n in (2, 1) for missed in (0, 1, 1)], "too few fitted"),
-        (BISECTION, BETWEEN, ""),
+        (BISECTION, UNCENSORED, ""),
     ],
 )  # fmt: skip
-def test_the_reason_of_a_bound_is_true(
-    search: str, outcomes: list[tuple[int, int]], why: str, tmp_path: Path
+def test_reason_of_a_bound(
+    search: str, outcomes: list[tuple[int, int]], reason: str, tmp_path: Path
 ) -> None:
     point = status(points(tmp_path, search)[0], outcomes)
-    assert (point.estimate.censored == "none") == (why == "")
-    assert why_bound(point) == row_of(point)["censored_because"] == why
-    if why in ("all fitted", "limit reached"):
+    assert (point.estimate.censored == "none") == (reason == "")
+    assert why_bound(point) == row_of(point)["censored_because"] == reason
+    if reason in ("all fitted", "limit reached"):
         assert point.estimate.emc == 1000
-    assert censored_by_reason([point]) == ([(REASONS[why], [point])] if why else [])
+    assert censored_by_reason([point]) == ([(REASONS[reason], [point])] if reason else [])
     subtitle = fit_chart(point).spec["title"]["subtitle"]
-    assert subtitle.endswith(f"({why})" if why else "]")
+    assert subtitle.endswith(f"({reason})" if reason else "]")
 
 
-def test_there_is_no_reason_before_the_first_probe(tmp_path: Path) -> None:
+def test_waiting_point_has_no_reason(tmp_path: Path) -> None:
     waiting = PointStatus(point=points(tmp_path)[0], state="waiting")
     row = row_of(waiting)
     assert (row["emc_per_param_bound"], row["censored_because"]) == (None, None)
     assert why_bound(waiting) == ""
 
 
-def ended(folder: Path, search: str, outcomes: list[tuple[int, int]], why: str) -> PointStatus:
+def ended(folder: Path, search: str, outcomes: list[tuple[int, int]], ended_by: str) -> PointStatus:
     point = status(points(folder, search)[0], outcomes)
-    return replace(point, estimate=replace(point.estimate, ended_by=why))
+    return replace(point, estimate=replace(point.estimate, ended_by=ended_by))
 
 
-def test_a_bisection_with_single_trainings_has_a_warning(tmp_path: Path) -> None:
-    single = ended(tmp_path, BISECTION, BETWEEN, "tolerance")
+def test_bisection_with_one_training_run_per_n_gives_a_warning(tmp_path: Path) -> None:
+    single = ended(tmp_path, BISECTION, UNCENSORED, "tolerance")
     assert ending_text(single) == "bracket (wide)"
     assert [text for text, _ in warnings([single])] == [WIDER, ONE_TRAINING]
     assert warning_lines([single])[1].startswith("1 of 1 points: one training run per n")
     note = note_of(single)
     assert "ended by: bracket (wide)" in note
     assert "One training run per n" in note
-    page = write_report("made", [single], [], tmp_path).read_text()
+    page = write_report("test", [single], [], tmp_path).read_text()
     assert "bracket (wide)</td>" in page
     assert "1 of 1 points: one training run per n" in page
     search = "{policy: bisection, start: 16, seeds_per_n: 3}"
-    several = ended(tmp_path, search, [o for o in BETWEEN for _ in range(3)], "tolerance")
-    assert ONE_TRAINING not in dict(warnings([several]))
+    three_seeds = ended(tmp_path, search, [o for o in UNCENSORED for _ in range(3)], "tolerance")
+    assert ONE_TRAINING not in dict(warnings([three_seeds]))
 
 
-@pytest.mark.parametrize("why", ["tolerance", "max_cost", "data"])
-def test_only_a_wide_interval_has_a_warning(tmp_path: Path, why: str) -> None:
-    narrow = ended(tmp_path, BAYES, MANY, why)
-    assert (ending_text(narrow), warnings([narrow])) == (why, [])
-    wide = ended(tmp_path, BAYES, BETWEEN[:4], why)
-    assert ending_text(wide) == f"{why} (wide)"
+@pytest.mark.parametrize("ended_by", ["tolerance", "max_cost", "data"])
+def test_only_a_wide_interval_gives_a_warning(tmp_path: Path, ended_by: str) -> None:
+    narrow = ended(tmp_path, BAYES, MANY_PROBES, ended_by)
+    assert (ending_text(narrow), warnings([narrow])) == (ended_by, [])
+    wide = ended(tmp_path, BAYES, UNCENSORED[:4], ended_by)
+    assert ending_text(wide) == f"{ended_by} (wide)"
     assert warning_lines([wide]) == [f"1 of 1 points: {WIDER}."]
-    assert ending_text(status(points(tmp_path, BAYES)[0], BETWEEN)) == "", "not ended"
+    assert ending_text(status(points(tmp_path, BAYES)[0], UNCENSORED)) == "", "not ended"
 
 
 TUNED = """\
@@ -216,10 +219,10 @@ fixed:
 
 def best_at(folder: Path, arm: int) -> PointStatus:
     (point,) = points_of(folder, TUNED)
-    plain = status(points(folder)[0], BETWEEN[:3])
-    assert (any_tuned([plain]), best_text(plain), at_edge(plain)) == (False, "", False)
-    estimate = replace(plain.estimate, arm=arm, best_chance=0.62)
-    return replace(plain, point=point, estimate=estimate)
+    untuned = status(points(folder)[0], UNCENSORED[:3])
+    assert (any_tuned([untuned]), best_text(untuned), at_edge(untuned)) == (False, "", False)
+    estimate = replace(untuned.estimate, arm=arm, best_chance=0.62)
+    return replace(untuned, point=point, estimate=estimate)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +233,7 @@ def best_at(folder: Path, arm: int) -> PointStatus:
         (0, "gain=0.5 (edge) lr=0.001 (edge), 62%", True),
     ],
 )
-def test_best_values_at_an_end_are_marked(tmp_path: Path, arm: int, text: str, edge: bool) -> None:
+def test_best_values_at_an_edge_are_marked(tmp_path: Path, arm: int, text: str, edge: bool) -> None:
     point = best_at(tmp_path, arm)
     assert any_tuned([point])
     assert best_text(point) == text
@@ -238,8 +241,8 @@ def test_best_values_at_an_end_are_marked(tmp_path: Path, arm: int, text: str, e
     assert (AT_EDGE in dict(warnings([point]))) is edge
 
 
-def test_results_of_a_tuned_point_depend_on_its_best_values(tmp_path: Path) -> None:
-    """The best rate fits all 64 samples that there are, another one misses nearly all of them."""
+def test_results_of_a_tuned_point_use_the_best_arm_only(tmp_path: Path) -> None:
+    """The best arm fits all 64 available samples; a different arm misses nearly all of them."""
     point = best_at(tmp_path, 4)
     probes = [
         *(summary((n, 0), arm=4) for n in (16, 32, 64)),
@@ -253,8 +256,8 @@ def test_results_of_a_tuned_point_depend_on_its_best_values(tmp_path: Path) -> N
     )
     assert [result.n for result in point.history] == [16, 32, 64]
     assert why_bound(point) == "all fitted"
-    (at_error,) = with_eps_estimates([point], [0.1])
-    assert at_error.estimate.by_eps["0.1"].censored == "right"
+    (with_eps,) = with_eps_estimates([point], [0.1])
+    assert with_eps.estimate.by_eps["0.1"].censored == "right"
     assert row_of(point)["bits_per_param"] == pytest.approx(64 * math.log2(10) / 100)
     spec = fit_chart(point).spec
     drawn = [(row["shown"], row["n"]) for row in spec["datasets"]["trainings"]]
@@ -264,7 +267,7 @@ def test_results_of_a_tuned_point_depend_on_its_best_values(tmp_path: Path) -> N
     assert legend == ["fit", "other tuned values"]
 
 
-def test_every_verdict_is_drawn(tmp_path: Path) -> None:
+def test_probes_of_every_verdict_are_drawn(tmp_path: Path) -> None:
     verdicts = get_args(Verdict)
     outcomes = [(16, 0), *((20 + i, 1, verdict) for i, verdict in enumerate(verdicts))]
     rows = fit_chart(status(points(tmp_path)[0], outcomes)).spec["datasets"]["trainings"]

@@ -1,4 +1,4 @@
-"""Results rows in every format, EMC at training errors, and the report over them."""
+"""Results in every format, EMC at training errors and budgets, and the report."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CONTRACT = (
 )  # fmt: skip
 
 
-def test_every_format_equals_the_store(measured: Path, cli: Cli, tmp_path: Path) -> None:
+def test_every_format_agrees_with_the_point_files(measured: Path, cli: Cli, tmp_path: Path) -> None:
     assert COLUMNS[: len(CONTRACT)] == CONTRACT
     rows = json.loads(cli("results", measured, "--format", "json").stdout)
     assert list(rows[0]) == ["point_id", "model.width", *COLUMNS]
@@ -57,24 +57,24 @@ def test_every_format_equals_the_store(measured: Path, cli: Cli, tmp_path: Path)
         assert row["unconverged"] == sum(p.verdict == "unconverged" for p in record.probes)
         assert row["largest_fit"] == max(p.n for p in record.probes if p.verdict == "fit")
         assert row["smallest_fail"] == min(p.n for p in record.probes if p.verdict != "fit")
-    listed = json.loads(cli("status", measured, "--json").stdout)
-    assert [(s["state"], s["estimate"]["emc"]) for s in listed] == [("done", emc) for emc in emcs]
+    states = json.loads(cli("status", measured, "--json").stdout)
+    assert [(s["state"], s["estimate"]["emc"]) for s in states] == [("done", emc) for emc in emcs]
 
 
-def test_mixed_swept_values_in_parquet(tmp_path: Path) -> None:
+def test_parquet_stores_swept_values_of_different_types_as_json(tmp_path: Path) -> None:
     rows = [{"a": 1, "b": {"x": 1}}, {"a": "two", "b": None}]
     path = tmp_path / "r.parquet"
     path.write_bytes(as_parquet(rows))
     assert pandas.read_parquet(path)["a"].tolist() == ["1", '"two"']
 
 
-def test_the_report_is_one_self_contained_page(measured: Path, cli: Cli, tmp_path: Path) -> None:
+def test_report_is_one_self_contained_page(measured: Path, cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "out"
     page = Path(cli("report", measured, "-o", out).stdout.strip())
     html = page.read_text()
     assert page == out / "index.html"
     body = html.split("<script>")[0]
-    assert not re.search(r'<[^>]*(src|href)="(?!#|data:)', body), "it loads something"
+    assert not re.search(r'<[^>]*(src|href)="(?!#|data:)', body), "the page loads a file"
     assert body.count("<svg") == 3
     for heading in ("EMC", "EMC per parameter", "Results", "Provenance", "Sweep spec"):
         assert f"<h2>{heading}</h2>" in html
@@ -83,23 +83,22 @@ def test_the_report_is_one_self_contained_page(measured: Path, cli: Cli, tmp_pat
         assert escape(emc_text(point.estimate)) in html
     assert len(html) < 2e6
     assert (out / "results.csv").read_text().startswith("point_id,model.width,params")
-    for ending, start in {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF"}.items():
+    for suffix, start in {"svg": b"<svg", "png": b"\x89PNG", "pdf": b"%PDF"}.items():
         for name in ("emc", "emc_per_parameter"):
-            assert (out / f"{name}.{ending}").read_bytes().startswith(start)
-    two = cli("report", measured, measured, "-o", tmp_path / "two").stdout.strip()
-    assert "6 points" in Path(two).read_text()
+            assert (out / f"{name}.{suffix}").read_bytes().startswith(start)
+    of_two_runs = cli("report", measured, measured, "-o", tmp_path / "two").stdout.strip()
+    assert "6 points" in Path(of_two_runs).read_text()
 
 
-def test_user_text_is_escaped(tmp_path: Path) -> None:
+def test_report_escapes_text_of_the_user(tmp_path: Path) -> None:
     point = replace(points(tmp_path)[0], swept={"data.root": "/<script>"})
     failed = PointStatus(point=point, state="failed", message="/<script> is not a folder")
-    page = write_report("x", [failed], ["root: '/<script>'"], tmp_path / "report")
-    html = page.read_text()
+    html = write_report("x", [failed], ["root: '/<script>'"], tmp_path / "report").read_text()
     assert "/<script>" not in html
     assert html.count("/&lt;script&gt;") >= 2
 
 
-def test_figures_show_every_point_and_every_training(measured: Path) -> None:
+def test_figures_contain_every_point_and_every_training_run(measured: Path) -> None:
     folder, _, points = open_run(measured)
     statuses = StatusReader(folder, points).read()
     rows = [row for row in emc_figure(statuses)["data"]["values"] if row["kind"] == "point"]
@@ -109,11 +108,11 @@ def test_figures_show_every_point_and_every_training(measured: Path) -> None:
         assert (row["lo"], row["hi"]) == (estimate.emc_lo, estimate.emc_hi)
         probes = [(p.n, p.repeat, p.verdict, p.n_errors) for p in point.record.probes]
         assert [tuple(probe[:4]) for probe in details["probes"]] == probes
-        trainings = fit_chart(point).spec["datasets"]["trainings"]
-        assert [training["n"] for training in trainings] == [n for n, *_ in probes]
+        drawn = [row["n"] for row in fit_chart(point).spec["datasets"]["trainings"]]
+        assert drawn == [n for n, *_ in probes]
 
 
-def test_texts() -> None:
+def test_format_of_estimates_brackets_and_durations() -> None:
     values = {
         "emc": 10, "emc_lo": 8, "emc_hi": 12, "level": 0.9, "estimand": "n50", "censored": "none",
         "largest_fit": 9, "smallest_fail": 11, "probes": 5, "cost": 100, "unconverged": 0,
@@ -137,7 +136,7 @@ OUTCOMES = [(16, 0), (64, 0), (128, 0), (256, 80), (160, 4), (150, 1), (140, 0),
 
 
 @pytest.mark.parametrize("policy", ["bayes", "bisection", "growth"])
-def test_emc_at_a_training_error_is_that_of_the_stored_counts(policy: str, tmp_path: Path) -> None:
+def test_emc_at_a_training_error_uses_the_stored_probes(policy: str, tmp_path: Path) -> None:
     point = status(points(tmp_path, f"{{policy: {policy}, start: 16}}")[0], OUTCOMES)
     row = row_of(with_eps_estimates([point], [0.1, 0.01])[0])
     history = history_of(point.record.probes, point.point.training)
@@ -146,12 +145,12 @@ def test_emc_at_a_training_error_is_that_of_the_stored_counts(policy: str, tmp_p
         assert row[name] == expected.emc
         assert (row[f"{name}_lo"], row[f"{name}_hi"]) == (expected.emc_lo, expected.emc_hi)
         assert row[f"{name}_censored"] == expected.censored == "none"
-    assert row["emc_eps_0.1_hi"] >= 160, "160 samples were trained to an error of 2.5 %"
+    assert row["emc_eps_0.1_hi"] >= 160, "a probe of 160 samples had an error of 2.5 %"
     assert row["emc"] == row_of(point)["emc"]
     assert list(row)[-8] == "emc_eps_0.01"
 
 
-def test_estimates_that_a_spec_requests_are_not_replaced(tmp_path: Path) -> None:
+def test_stored_estimates_at_training_errors_are_not_replaced(tmp_path: Path) -> None:
     point = status(points(tmp_path)[0], OUTCOMES)
     stored = EmcInterval(emc=7, emc_lo=5, emc_hi=9, censored="none")
     point = replace(point, estimate=replace(point.estimate, by_eps={"0.1": stored}))
@@ -162,24 +161,24 @@ def test_estimates_that_a_spec_requests_are_not_replaced(tmp_path: Path) -> None
     assert with_eps_estimates([waiting], [0.1]) == [waiting]
 
 
-def test_the_commands_take_budgets(measured: Path, cli: Cli) -> None:
-    rows = json.loads(
-        cli("results", measured, "--format", "json", "--budget", 60, "--budget", 240.0).stdout
-    )
+def test_results_at_other_budgets(measured: Path, cli: Cli) -> None:
+    budgets = ("--budget", 60, "--budget", 240.0)
+    rows = json.loads(cli("results", measured, "--format", "json", *budgets).stdout)
     run = flexhpc.load(measured)
-    for row, found in zip(rows, run, strict=True):
-        at_half = found.at_budget(60)
+    for row, measurement in zip(rows, run, strict=True):
+        at_half = measurement.at_budget(60)
         assert row["emc_budget_60"] == at_half.emc < row["emc"]
         assert row["emc_budget_60_lo"] <= at_half.emc <= row["emc_budget_60_hi"]
         assert (row["emc_budget_60_predicted"], row["emc_budget_240_predicted"]) == (False, True)
-        assert row["emc_budget_240"] == found.at_budget(240).emc >= row["emc"]
-        assert row["doubling_lo"] <= row["doubling"] == found.doubling[1] <= row["doubling_hi"]
+        assert row["emc_budget_240"] == measurement.at_budget(240).emc >= row["emc"]
+        doubling = measurement.doubling[1]
+        assert row["doubling_lo"] <= row["doubling"] == doubling <= row["doubling_hi"]
         assert row["saturated"] in ("yes", "no", "unknown")
-        assert found.at_budget(120).emc == row["emc"]
-        assert f"at 120 epochs; twice the budget: x{row['doubling']:.2f} [" in repr(found)
+        assert measurement.at_budget(120).emc == row["emc"]
+        assert f"at 120 epochs; twice the budget: x{doubling:.2f} [" in repr(measurement)
     with pytest.raises(ValueError, match="must be above 0 and at most 2 x 120"):
         run[0].at_budget(241)
-    table = cli("results", measured, "--budget", 60, "--budget", 240).stdout
+    table = cli("results", measured, *budgets).stdout
     for text in ("2x budget", f"x{rows[0]['doubling']:.2f}", "EMC at 60", "EMC at 240 (predicted)"):
         assert text in table
     assert f"x{rows[0]['doubling']:.2f}" in cli("status", measured).stdout
@@ -189,18 +188,18 @@ def test_the_commands_take_budgets(measured: Path, cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("training", "timed"),
+    ("training", "time"),
     [
-        ("{optimizer: adam, epochs: 20}", True),
-        ("{optimizer: gd, steps: 20, warmup: 5}", True),
-        ("{optimizer: adam, gradient_evaluations: 1000}", True),
-        ("{optimizer: adam, epochs: 20, schedule: cosine}", False),
-        ("{optimizer: adam, epochs: 20, unconverged: extend}", False),
-        ("{optimizer: adam, until: convergence}", False),
+        ("{optimizer: adam, epochs: 20}", 10 / 20),
+        ("{optimizer: gd, steps: 20, warmup: 5}", 10 / 20),
+        ("{optimizer: adam, gradient_evaluations: 1000}", 160 / 1000),
+        ("{optimizer: adam, epochs: 20, schedule: cosine}", None),
+        ("{optimizer: adam, epochs: 20, unconverged: extend}", None),
+        ("{optimizer: adam, until: convergence}", None),
     ],
 )
-def test_times_of_fits_are_used_where_smaller_budgets_are_prefixes(
-    training: str, timed: bool, tmp_path: Path
+def test_other_budgets_require_that_training_does_not_depend_on_its_budget(
+    training: str, time: float | None, tmp_path: Path
 ) -> None:
     (point,) = points_of(
         tmp_path,
@@ -208,27 +207,22 @@ def test_times_of_fits_are_used_where_smaller_budgets_are_prefixes(
         f"  training: {training}\n",
     )
     fit, fail = history_of([summary((16, 0)), summary((32, 3))], point.training)
-    assert (fit.time is not None) == timed
-    assert fail.time is None
-    if timed:
-        expected = {"epochs": 10 / 20, "steps": 10 / 20, "gradient_evaluations": 160 / 1000}
-        assert fit.time == expected[point.training.budget[0]]
-    else:
+    assert (fit.time, fail.time) == (time, None)
+    if time is None:
         with pytest.raises(InputError, match="--budget: the EMC at other budgets is unknown"):
             check_budgets([5], [point.training])
 
 
-def test_the_commands_take_training_errors(measured: Path, cli: Cli, tmp_path: Path) -> None:
+def test_results_at_training_errors(measured: Path, cli: Cli, tmp_path: Path) -> None:
     eps = ("--eps", 0.01, "--eps", "0.10")
     rows = json.loads(cli("results", measured, "--format", "json", *eps).stdout)
-    for row in rows:
-        assert row["emc_eps_0.1"] >= row["emc_eps_0.1_lo"] >= row["emc_eps_0.01_lo"]
-        assert (row["emc_eps_0.1_censored"] == "right") == (row["emc_eps_0.1_hi"] is None)
     table = cli("results", measured, *eps).stdout
     assert "EMC eps 0.01 EMC eps 0.1" in " ".join(table.split())
     for row in rows:
-        sign = ">= " if row["emc_eps_0.1_censored"] == "right" else "  "
-        assert f"{sign}{row['emc_eps_0.1']}" in table
+        censored = row["emc_eps_0.1_censored"] == "right"
+        assert row["emc_eps_0.1"] >= row["emc_eps_0.1_lo"] >= row["emc_eps_0.01_lo"]
+        assert censored == (row["emc_eps_0.1_hi"] is None)
+        assert f"{'>= ' if censored else '  '}{row['emc_eps_0.1']}" in table
     page = Path(cli("report", measured, *eps, "-o", tmp_path / "out").stdout.strip())
     assert "emc_eps_0.01" in page.read_text()
     assert "emc_eps_0.01" in (tmp_path / "out" / "results.csv").read_text()

@@ -1,4 +1,4 @@
-"""Bad specs as users write them: exit status 2, file:line: key, no traceback, all at once."""
+"""Invalid specs: exit status 2 and messages with file, line and key, without a traceback."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GOOD = {
 
 
 def spec(rest: str = "", **sections: str) -> str:
-    """A good spec with some sections replaced; data, model, training, search in lines 3 to 6."""
+    """Return a valid spec with replaced sections; data, model, training, search: lines 3 to 6."""
     lines = "".join(f"  {name}: {sections.get(name, text)}\n" for name, text in GOOD.items())
     return HEAD + lines + rest
 
@@ -28,10 +28,10 @@ def spec(rest: str = "", **sections: str) -> str:
 BAD = {
     "no name": ("fixed: {}\n", ":1: name: is required"),
     "name is a number": (spec().replace("name: x", "name: 3"), ":1: name: must be text, not 3; quote it"),
-    "did you mean": (spec("grdi: {}\n"), "did you mean grid?"),
-    "unknown top key": (spec("grdi: {}\n"), ":7: grdi: unknown key"),
+    "suggestion at the top level": (spec("grdi: {}\n"), "did you mean grid?"),
+    "unknown key at the top level": (spec("grdi: {}\n"), ":7: grdi: unknown key"),
     "duplicate key": (spec("name: y\n"), ":7: name: duplicate key (first defined on line 1)"),
-    "duplicate inner key": (spec(model="{family: mlp, width: 8, width: 9}"), ":4: fixed.model.width: duplicate key (first defined on line 4)"),
+    "duplicate nested key": (spec(model="{family: mlp, width: 8, width: 9}"), ":4: fixed.model.width: duplicate key (first defined on line 4)"),
     "seed in fixed": (spec().replace("fixed:\n", "fixed:\n  seed: 3\n"), ":3: fixed.seed: belongs at the top level"),
     "unknown section": (spec().replace("fixed:\n", "fixed:\n  modl: {}\n"), ":3: fixed.modl"),
     "section is a list": (spec(model="[1]"), ":4: fixed.model: must be a mapping"),
@@ -43,162 +43,162 @@ BAD = {
     "folder without root": (spec(data="{source: image_folder}"), ":3: data.root: is required"),
     "n_max beyond data": (spec(data="{source: digits, n_max: 9999}"), ":3: data.n_max: 9999 is more"),
     "no model": ("name: x\nfixed:\n  data: {source: digits}\n", ":2: model.family: is required"),
-    "corrupted without fraction": (spec(data="{source: digits, labels: corrupted}"), ":3: data.corruption: is required"),
-    "fraction without corrupted": (spec(data="{source: digits, corruption: 0.2}"), ":3: data.corruption: has no effect"),
-    "merge random into what": (spec(data="{source: digits, merge: random}"), ":3: data.classes: is required"),
-    "merged random labels": (spec(data="{source: digits, labels: random, merge: random, classes: 2}"), ":3: data.merge: has no effect"),
+    "corrupted labels without corruption": (spec(data="{source: digits, labels: corrupted}"), ":3: data.corruption: is required"),
+    "corruption without corrupted labels": (spec(data="{source: digits, corruption: 0.2}"), ":3: data.corruption: has no effect"),
+    "random merge without classes": (spec(data="{source: digits, merge: random}"), ":3: data.classes: is required"),
+    "merge of random labels": (spec(data="{source: digits, labels: random, merge: random, classes: 2}"), ":3: data.merge: has no effect"),
     "classes without merge": (spec(data="{source: digits, classes: 5}"), ":3: data.classes: has no effect without merge"),
     "coarse with classes": (spec(data="{source: cifar100, merge: coarse, classes: 5}"), ":3: data.classes: has no effect"),
-    "coarse digits": (spec(data="{source: digits, merge: coarse}"), ":3: data.merge: digits has no super-classes"),
-    "merged into more": (spec(data="{source: digits, merge: random, classes: 11}"), ":3: data.classes: 11 is more"),
+    "coarse labels of digits": (spec(data="{source: digits, merge: coarse}"), ":3: data.merge: digits has no super-classes"),
+    "merge into more classes": (spec(data="{source: digits, merge: random, classes: 11}"), ":3: data.classes: 11 is more"),
     "short class map": (spec(data="{source: digits, class_map: [0, 1]}"), ":3: data.class_map: must give a new class for each of the 10"),
     "class map with a gap": (spec(data="{source: mnist, class_map: [0, 2]}"), ":3: data.class_map: must contain the classes 0, 1"),
     "class map and merge": (spec(data="{source: mnist, class_map: [0, 1], classes: 2, merge: random}"), ":3: data.class_map: cannot be combined with merge or classes"),
-    "noise for noise": (spec(data="{source: gaussian, inputs: permuted}"), ":3: data.inputs: has no effect"),
+    "permuted synthetic inputs": (spec(data="{source: gaussian, inputs: permuted}"), ":3: data.inputs: has no effect"),
     "side of a table": (spec(data="{source: adult, side: 8}"), ":3: data.side: has no effect"),
     "target as input": (spec(data="{source: table, path: x.csv, target: y, categorical: [y]}"), ":3: data.categorical: contains the target"),
-    "dropped category": (spec(data="{source: table, path: x.csv, target: y, categorical: [a], drop: [a]}"), ":3: data.drop: contains a"),
-    "nothing held out": (spec(data="{source: digits, test_fraction: 0.0001}"), ":3: data.test_fraction: holds out less than one"),
-    "table for a cnn": (spec(data="{source: covtype}", model="{family: cnn, width: 4}"), ":4: model.family: cnn takes images"),
-    "two sizes": (spec(model="{family: mlp, width: 8, match_params: 900}"), ":4: model.match_params: cannot be combined with width"),
-    "scale without rule": (spec(model="{family: mlp, width: 8, scale: 2}"), ":4: model.scaling: is required with scale;"),
-    "rule without scale": (spec(model="{family: mlp, width: 8, scaling: width}"), ":4: model.scale: is required with scaling;"),
-    "scaled and matched": (spec(model="{family: mlp, match_params: 900, scaling: width, scale: 2}"), ":4: model.scaling: cannot be combined with match_params"),
-    "vit's rule for an mlp": (spec(model="{family: mlp, width: 8, scaling: vit_shape, scale: 2}"), ":4: model.scaling: vit_shape is for vit only"),
-    "resized vectors": (spec(data="{source: gaussian}", model="{family: mlp, width: 8, scaling: compound, scale: 2}"), ":4: model.scaling: compound resizes images"),
+    "categorical column dropped": (spec(data="{source: table, path: x.csv, target: y, categorical: [a], drop: [a]}"), ":3: data.drop: contains a"),
+    "empty test set": (spec(data="{source: digits, test_fraction: 0.0001}"), ":3: data.test_fraction: holds out less than one"),
+    "table with cnn": (spec(data="{source: covtype}", model="{family: cnn, width: 4}"), ":4: model.family: cnn takes images"),
+    "width and match_params": (spec(model="{family: mlp, width: 8, match_params: 900}"), ":4: model.match_params: cannot be combined with width"),
+    "scale without scaling": (spec(model="{family: mlp, width: 8, scale: 2}"), ":4: model.scaling: is required with scale;"),
+    "scaling without scale": (spec(model="{family: mlp, width: 8, scaling: width}"), ":4: model.scale: is required with scaling;"),
+    "scaling and match_params": (spec(model="{family: mlp, match_params: 900, scaling: width, scale: 2}"), ":4: model.scaling: cannot be combined with match_params"),
+    "vit_shape scaling of mlp": (spec(model="{family: mlp, width: 8, scaling: vit_shape, scale: 2}"), ":4: model.scaling: vit_shape is for vit only"),
+    "compound scaling of vectors": (spec(data="{source: gaussian}", model="{family: mlp, width: 8, scaling: compound, scale: 2}"), ":4: model.scaling: compound resizes images"),
     "even kernel": (spec(model="{family: cnn, width: 8, kernel: 4}"), ":4: model.kernel: must be odd, not 4; use 5"),
     "two reparameterizations": (spec(model="{family: mlp, width: 8, subspace: {dims: 9}, low_rank: {rank: 2}}"), ":4: model.low_rank: cannot be combined with subspace"),
     "subspace without dims": (spec(model="{family: mlp, width: 8, subspace: {projection: dense}}"), ":4: model.subspace.dims: is required"),
-    "muon in a subspace": (spec(model="{family: mlp, width: 8, subspace: {dims: 9}}", training="{optimizer: muon}"), ":5: training.optimizer: is for matrices only"),
+    "muon with subspace": (spec(model="{family: mlp, width: 8, subspace: {dims: 9}}", training="{optimizer: muon}"), ":5: training.optimizer: is for matrices only"),
     "three budgets": (spec(training="{optimizer: sgd, epochs: 5, gradient_evaluations: 9, until: convergence}"), ":5: training.until: cannot be combined with epochs"),
-    "a list of rates": (spec(training="{optimizer: sgd, learning_rate: [0.1, 0.2]}"), ":5: training.learning_rate: unknown key; use one of"),
-    "a synonym": (spec(training="{optimizer: sgd, learning_rate: 0.1}"), "; did you mean lr?\n"),
+    "list of learning rates": (spec(training="{optimizer: sgd, learning_rate: [0.1, 0.2]}"), ":5: training.learning_rate: unknown key; use one of"),
+    "synonym of a key": (spec(training="{optimizer: sgd, learning_rate: 0.1}"), "; did you mean lr?\n"),
     "steps is text": (spec(training="{optimizer: sgd, steps: x}"), ':5: training.steps: must be a whole number, not "x"\n'),
     "growth is text": (spec(search="{policy: growth, growth: x}"), ':6: search.growth: must be a number, not "x"\n'),
-    "comparison without key": (spec("compare:\n  - {baseline: 3}\n"), ":8: compare.by: is required\n"),
-    "tuned downwards": (spec(training="{optimizer: sgd, lr: {tune: [0.2, 0.1]}}"), ":5: training.lr: tune takes ascending numbers"),
-    "tuned to one": (spec(training="{optimizer: sgd, lr: {tune: [0.2]}}"), ":5: training.lr: tune takes ascending numbers"),
-    "tuned to zero": (spec(training="{optimizer: sgd, lr: {tune: [0, 0.2]}}"), ":5: training.lr: tune takes ascending numbers"),
-    "tuned text": (spec(training="{optimizer: sgd, lr: {tune: [low, high]}}"), ":5: training.lr: tune takes ascending numbers"),
-    "tuned and more": (spec(training="{optimizer: sgd, lr: {tune: [0.1, 0.2], steps: 3}}"), ":5: training.lr: tune takes ascending numbers"),
-    "tuned too large": (spec(training="{optimizer: sgd, momentum: {tune: [0.5, 1.5]}}"), ":5: training.momentum: must be below 1"),
-    "tuned halves": (spec(training="{optimizer: sgd, batch_size: {tune: [8, 16.5]}}"), ":5: training.batch_size: tune takes whole numbers"),
+    "comparison without by": (spec("compare:\n  - {baseline: 3}\n"), ":8: compare.by: is required\n"),
+    "tuned values in descending order": (spec(training="{optimizer: sgd, lr: {tune: [0.2, 0.1]}}"), ":5: training.lr: tune takes ascending numbers"),
+    "one tuned value": (spec(training="{optimizer: sgd, lr: {tune: [0.2]}}"), ":5: training.lr: tune takes ascending numbers"),
+    "tuned value is zero": (spec(training="{optimizer: sgd, lr: {tune: [0, 0.2]}}"), ":5: training.lr: tune takes ascending numbers"),
+    "tuned values are text": (spec(training="{optimizer: sgd, lr: {tune: [low, high]}}"), ":5: training.lr: tune takes ascending numbers"),
+    "key next to tune": (spec(training="{optimizer: sgd, lr: {tune: [0.1, 0.2], steps: 3}}"), ":5: training.lr: tune takes ascending numbers"),
+    "tuned value out of range": (spec(training="{optimizer: sgd, momentum: {tune: [0.5, 1.5]}}"), ":5: training.momentum: must be below 1"),
+    "tuned value is a fraction": (spec(training="{optimizer: sgd, batch_size: {tune: [8, 16.5]}}"), ":5: training.batch_size: tune takes whole numbers"),
     "tuned budget": (spec(training="{optimizer: sgd, epochs: {tune: [10, 20]}}"), ":5: training.epochs: cannot be tuned"),
     "tuned width": (spec(model="{family: mlp, width: {tune: [10, 20]}}"), ":4: model.width: cannot be tuned"),
     "tuned data": (spec(data="{source: digits, n_max: {tune: [10, 20]}}"), ":3: data.n_max: cannot be tuned"),
-    "tuned by bisection": (spec(training="{optimizer: sgd, lr: {tune: [0.1, 0.2]}}", search="{policy: bisection}"), ":5: training.lr: cannot be tuned with search.policy: bisection; use bayes"),
+    "tuned with bisection": (spec(training="{optimizer: sgd, lr: {tune: [0.1, 0.2]}}", search="{policy: bisection}"), ":5: training.lr: cannot be tuned with search.policy: bisection; use bayes"),
     "tuned with eps": (spec(training="{optimizer: sgd, lr: {tune: [0.1, 0.2]}}", search="{policy: bayes, eps: [0.1]}"), ":5: training.lr: cannot be tuned with search.eps"),
-    "tuned nowhere": (spec() + "tune: {lr: [0.1, 0.2]}\n", ":7: tune.lr: is not a dotted path into fixed"),
+    "tuned key without section": (spec() + "tune: {lr: [0.1, 0.2]}\n", ":7: tune.lr: is not a dotted path into fixed"),
     "tuned and swept": (spec() + "tune: {training.lr: [0.1, 0.2]}\ngrid: {training.lr: [0.1, 0.2]}\n", ":8: training.lr: is already set by training.lr on line 7"),
     "too many arms": (spec(training="{optimizer: sgd, lr: {tune: [1e-6, 1]}, weight_decay: {tune: [1e-6, 1]}}"), ":5: training.lr: 169 combinations are tuned; at most 64"),
-    "mup for a vit": (spec(model="{family: vit, width: 12, init: mup}"), ":4: model.init: mup is implemented for mlp and cnn only"),
+    "mup with vit": (spec(model="{family: vit, width: 12, init: mup}"), ":4: model.init: mup is implemented for mlp and cnn only"),
     "mup with muon": (spec(model="{family: mlp, width: 12, init: mup}", training="{optimizer: muon}"), ":4: model.init: mup is not implemented for muon; use one of sgd, gd, adam, adamw"),
-    "mup in a subspace": (spec(model="{family: mlp, width: 12, init: mup, subspace: {dims: 5}}"), ":4: model.init: mup sets a learning rate per layer"),
-    "a base width for he": (spec(model="{family: mlp, width: 12, init: he, base_width: 5}"), ":4: model.base_width: has no effect without init: mup"),
-    "gain of a linear model": (spec(model="{family: linear, gain: 2}"), ":4: model.gain: has no effect with family: linear"),
-    "patience twice": (spec(training="{optimizer: sgd, gates: {plateau: {patience: 9, share: 0.5}}}"), ":5: training.gates.plateau.share: has no effect with patience"),
-    "pixels of a table": (spec(data="{source: gaussian, standardise: pixel}", model="{family: linear}"), ":3: data.standardise: pixel is for images only"),
+    "mup with subspace": (spec(model="{family: mlp, width: 12, init: mup, subspace: {dims: 5}}"), ":4: model.init: mup sets a learning rate per layer"),
+    "base_width without mup": (spec(model="{family: mlp, width: 12, init: he, base_width: 5}"), ":4: model.base_width: has no effect without init: mup"),
+    "gain of linear": (spec(model="{family: linear, gain: 2}"), ":4: model.gain: has no effect with family: linear"),
+    "patience and share": (spec(training="{optimizer: sgd, gates: {plateau: {patience: 9, share: 0.5}}}"), ":5: training.gates.plateau.share: has no effect with patience"),
+    "pixel standardisation of vectors": (spec(data="{source: gaussian, standardise: pixel}", model="{family: linear}"), ":3: data.standardise: pixel is for images only"),
     "convergence without plateau": (spec(training="{optimizer: sgd, until: convergence, gates: {plateau: off}}"), ":5: training.until: convergence needs the plateau gate"),
-    "cosine without end": (spec(training="{optimizer: sgd, unconverged: extend, schedule: cosine}"), ":5: training.unconverged: extend has no fixed budget"),
-    "extended convergence": (spec(training="{optimizer: sgd, until: convergence, unconverged: extend}"), ":5: training.unconverged: has no effect with until"),
-    "cap without extend": (spec(training="{optimizer: sgd, extend_to: 3.0}"), ":5: training.extend_to: has no effect"),
-    "endless warmup": (spec(training="{optimizer: sgd, steps: 9, warmup: 9}"), ":5: training.warmup: must be below steps (9)"),
+    "cosine with extend": (spec(training="{optimizer: sgd, unconverged: extend, schedule: cosine}"), ":5: training.unconverged: extend has no fixed budget"),
+    "until with extend": (spec(training="{optimizer: sgd, until: convergence, unconverged: extend}"), ":5: training.unconverged: has no effect with until"),
+    "extend_to without extend": (spec(training="{optimizer: sgd, extend_to: 3.0}"), ":5: training.extend_to: has no effect"),
+    "warmup longer than the budget": (spec(training="{optimizer: sgd, steps: 9, warmup: 9}"), ":5: training.warmup: must be below steps (9)"),
     "curvature without mode": (spec(training="{optimizer: sgd, gates: {curvature: {products: 9}}}"), ":5: training.gates.curvature.products: has no effect with curvature: off"),
-    "no such estimand": (spec(search="{policy: bisection, estimand: n100}"), ":6: search.estimand: must match ^n[1-9][0-9]?$, not \"n100\""),
-    "eps twice": (spec(search="{policy: bisection, eps: [0.1, 0.1000001]}"), ":6: search.eps: contains a value twice"),
-    "eps of growth": (spec(search="{policy: growth, eps: [0.1]}"), ":6: search.eps: has no effect"),
-    "evaluation of noise": (spec("evaluate: {full: true}\n", data="{source: mnist, labels: random}"), ":7: evaluate.full: has no effect"),
-    "evaluation of noise, by n": (spec("evaluate:\n  steps: 9\n  n: 5\n", data="{source: mnist, labels: random}"), ":9: evaluate.n: has no effect"),
+    "invalid estimand": (spec(search="{policy: bisection, estimand: n100}"), ":6: search.estimand: must match ^n[1-9][0-9]?$, not \"n100\""),
+    "duplicate eps": (spec(search="{policy: bisection, eps: [0.1, 0.1000001]}"), ":6: search.eps: contains a value twice"),
+    "eps with growth": (spec(search="{policy: growth, eps: [0.1]}"), ":6: search.eps: has no effect"),
+    "evaluation of random labels": (spec("evaluate: {full: true}\n", data="{source: mnist, labels: random}"), ":7: evaluate.full: has no effect"),
+    "evaluation of random labels by n": (spec("evaluate:\n  steps: 9\n  n: 5\n", data="{source: mnist, labels: random}"), ":9: evaluate.n: has no effect"),
     "two sizes of an evaluation": (spec("evaluate:\n  full: true\n  n: 5\n", data="{source: mnist}"), ":9: evaluate.n: cannot be combined with full; remove one of them"),
     "two budgets of an evaluation": (spec("evaluate: {n: 5, steps: 9, epochs: 9}\n", data="{source: mnist}"), ":7: evaluate.epochs: cannot be combined with steps; remove one of them"),
-    "budget of no evaluation": (spec("evaluate:\n  steps: 9\n", data="{source: mnist}"), ":8: evaluate.steps: has no effect without n or full: true"),
-    "budget of a refused evaluation": (spec("evaluate: {full: false, epochs: 9}\n", data="{source: mnist}"), ":7: evaluate.epochs: has no effect without n or full: true"),
-    "evaluation on too many": (spec("evaluate:\n  n: 60001\n", data="{source: mnist}"), ":8: evaluate.n: 60001 is more than the 60000 training samples of mnist"),
-    "evaluation on what is held out": (spec("evaluate: {n: 1600}\n", data="{source: digits, test_fraction: 0.2}"), ":7: evaluate.n: 1600 is more than the 1438 training samples of digits"),
+    "budget without evaluation": (spec("evaluate:\n  steps: 9\n", data="{source: mnist}"), ":8: evaluate.steps: has no effect without n or full: true"),
+    "budget with full: false": (spec("evaluate: {full: false, epochs: 9}\n", data="{source: mnist}"), ":7: evaluate.epochs: has no effect without n or full: true"),
+    "evaluation on too many samples": (spec("evaluate:\n  n: 60001\n", data="{source: mnist}"), ":8: evaluate.n: 60001 is more than the 60000 training samples of mnist"),
+    "evaluation on held-out samples": (spec("evaluate: {n: 1600}\n", data="{source: digits, test_fraction: 0.2}"), ":7: evaluate.n: 1600 is more than the 1438 training samples of digits"),
     "evaluation without test set": (spec("evaluate: {n: 5}\n"), ":7: evaluate.n: digits has no test set; give data.test_fraction"),
-    "endless warmup of an evaluation": (spec("evaluate: {n: 5, steps: 9}\n", data="{source: mnist}", training="{optimizer: sgd, warmup: 9}"), ":7: evaluate.steps: must exceed training.warmup (9 updates)"),
+    "warmup longer than the evaluation": (spec("evaluate: {n: 5, steps: 9}\n", data="{source: mnist}", training="{optimizer: sgd, warmup: 9}"), ":7: evaluate.steps: must exceed training.warmup (9 updates)"),
     "unknown family": (spec(model="{family: mpl, width: 3}"), ":4: model.family: \"mpl\""),
     "family is a list": (spec(model="{family: [mlp]}"), ":4: model.family"),
     "no width": (spec(model="{family: mlp}"), ":4: model.width: is required"),
     "width is a fraction": (spec(model="{family: mlp, width: 8.5}"), ":4: model.width: must be a whole"),
     "width is a boolean": (spec(model="{family: mlp, width: true}"), ":4: model.width: must be a whole"),
     "width is zero": (spec(model="{family: mlp, width: 0}"), ":4: model.width: must be at least 1"),
-    "heads of an mlp": (spec(model="{family: mlp, width: 8, heads: 2}"), ":4: model.heads: has no effect"),
-    "misspelt key": (spec(model="{family: mlp, widht: 8}"), "did you mean width?"),
+    "heads of mlp": (spec(model="{family: mlp, width: 8, heads: 2}"), ":4: model.heads: has no effect"),
+    "misspelled key": (spec(model="{family: mlp, widht: 8}"), "did you mean width?"),
     "unknown activation": (spec(model="{family: mlp, width: 8, activation: rleu}"), "mean relu?"),
-    "heads and width": (spec(model="{family: vit, width: 10, heads: 3, patch: 4}"), ":4: model.width: 10 is not a multiple"),
-    "patch and image": (spec(model="{family: vit, width: 12, patch: 3}"), ":4: model.patch: 3 does not divide"),
-    "odd resnet": (spec(model="{family: resnet, width: 9}"), ":4: model.width: must be a multiple of 2"),
-    "shards and batch norm": (spec(model="{family: resnet, width: 8}", training="{optimizer: sgd, shards: 2}"), ":5: training.shards: cannot be combined with batch normalisation"),
-    "cnn on vectors": (spec(data="{source: gaussian}", model="{family: cnn, width: 8}"), "takes images"),
-    "bad timm name": (spec(model="{family: 'timm:a b'}"), ":4: model.family: must match ^timm:[A-Za-z0-9_.]+$, not \"timm:a b\""),
-    "unknown optimizer, bad rate": (spec(training="{optimizer: adma, lr: -1}"), ":5: training.lr: must be above 0"),
-    "momentum of adam": (spec(training="{optimizer: adam, momentum: 0.9}"), ":5: training.momentum: has no effect"),
+    "width not divisible by heads": (spec(model="{family: vit, width: 10, heads: 3, patch: 4}"), ":4: model.width: 10 is not a multiple"),
+    "patch does not divide image": (spec(model="{family: vit, width: 12, patch: 3}"), ":4: model.patch: 3 does not divide"),
+    "odd width of resnet": (spec(model="{family: resnet, width: 9}"), ":4: model.width: must be a multiple of 2"),
+    "shards with batch norm": (spec(model="{family: resnet, width: 8}", training="{optimizer: sgd, shards: 2}"), ":5: training.shards: cannot be combined with batch normalisation"),
+    "cnn with vectors": (spec(data="{source: gaussian}", model="{family: cnn, width: 8}"), "takes images"),
+    "invalid timm name": (spec(model="{family: 'timm:a b'}"), ":4: model.family: must match ^timm:[A-Za-z0-9_.]+$, not \"timm:a b\""),
+    "unknown optimizer and invalid rate": (spec(training="{optimizer: adma, lr: -1}"), ":5: training.lr: must be above 0"),
+    "momentum with adam": (spec(training="{optimizer: adam, momentum: 0.9}"), ":5: training.momentum: has no effect"),
     "lr is infinite": (spec(training="{optimizer: adam, lr: .inf}"), ":5: training.lr: must be a finite"),
     "lr is text": (spec(training="{optimizer: adam, lr: '1e-3'}"), ":5: training.lr: must be a number"),
     "momentum is one": (spec(training="{optimizer: sgd, momentum: 1}"), ":5: training.momentum: must be below 1"),
     "two budgets": (spec(training="{optimizer: adam, epochs: 3, steps: 5}"), ":5: training.steps: cannot be combined with epochs"),
     "unknown gate": (spec(training="{optimizer: adam, gates: {plato: off}}"), "mean plateau?"),
-    "gate mode": (spec(training="{optimizer: adam, gates: {plateau: on}}"), ":5: training.gates.plateau.mode"),
-    "idle patience": (spec(training="{optimizer: adam, epochs: 10, gates: {plateau: {patience: 20}}}"), "have no effect"),
+    "invalid gate mode": (spec(training="{optimizer: adam, gates: {plateau: on}}"), ":5: training.gates.plateau.mode"),
+    "patience longer than the budget": (spec(training="{optimizer: adam, epochs: 10, gates: {plateau: {patience: 20}}}"), "have no effect"),
     "unknown policy": (spec(search="{policy: bisect}"), ":6: search.policy: \"bisect\""),
-    "tolerance of growth": (spec(search="{policy: growth, tolerance: 0.1}"), ":6: search.tolerance: has no effect"),
+    "tolerance with growth": (spec(search="{policy: growth, tolerance: 0.1}"), ":6: search.tolerance: has no effect"),
     "tolerance is zero": (spec(search="{policy: bisection, tolerance: 0}"), ":6: search.tolerance: must be above 0"),
-    "grid of unknown key": (spec("grid:\n  model.widht: [1]\n"), ":8: model.widht: unknown key"),
-    "grid of nowhere": (spec("grid:\n  foo.bar: [1]\n"), ":8: foo.bar: is not a path into fixed"),
+    "unknown key in grid": (spec("grid:\n  model.widht: [1]\n"), ":8: model.widht: unknown key"),
+    "grid key without section": (spec("grid:\n  foo.bar: [1]\n"), ":8: foo.bar: is not a path into fixed"),
     "grid is a list": (spec("grid: [1]\n"), ":7: grid: must be a mapping"),
     "grid value is no list": (spec("grid:\n  model.width: 8\n"), ":8: model.width: must be a list"),
     "empty grid value": (spec("grid:\n  model.width: []\n"), ":8: model.width: must not be empty"),
-    "value twice": (spec("grid:\n  model.width: [8, 8]\n"), ":8: model.width: contains a value twice"),
-    "bad swept value": (spec("grid:\n  model.width:\n    - 8\n    - x\n"), ":10: model.width: must be a whole"),
+    "duplicate grid value": (spec("grid:\n  model.width: [8, 8]\n"), ":8: model.width: contains a value twice"),
+    "invalid swept value": (spec("grid:\n  model.width:\n    - 8\n    - x\n"), ":10: model.width: must be a whole"),
     "zip is a mapping": (spec("zip: {}\n"), ":7: zip: must be a list"),
-    "uneven zip": (spec("zip:\n  - {model.width: [1, 2], model.depth: [1]}\n"), ":8: zip.0: keys that are swept together need equal lengths (model.width: 2, model.depth: 1)"),
-    "grid and zip": (spec("grid: {model.width: [1]}\nzip:\n  - {model.width: [2]}\n"), "is already set by model.width on line"),
-    "section and key": (spec("grid:\n  model.width: [1]\n  model: [{family: linear}]\n"), "is already set by model.width on line"),
-    "dots in a row": (spec("grid:\n  model..width: [1]\n"), "is not a dotted path"),
-    "same id twice": (spec("grid:\n  data.root: [a, b]\n", data="{source: mnist}"), ":8: data.root: points that differ only in this key are the same point"),
-    "section fixed and swept": (spec("grid:\n  model: [{family: linear}]\n"), ":4: model.width: has no effect"),
-    "section swept by names": (spec("grid:\n  search: [growth]\n").replace("  search: {policy: bisection}\n", ""), "must be a mapping of keys"),
-    "patience of no gate": (spec(training="{optimizer: adam, gates: {plateau: {mode: off, patience: 5}}}"), "has no effect with plateau: off"),
-    "idle default budget": (spec(training="{optimizer: adam, gates: {plateau: {patience: 600}}}"), "have no effect within"),
-    "weights of a file": (spec(model="{family: 'timm:resnet18', kwargs: {checkpoint_path: /etc/passwd}}"), ":4: model.kwargs.checkpoint_path: loads pretrained weights"),
+    "zip of unequal lengths": (spec("zip:\n  - {model.width: [1, 2], model.depth: [1]}\n"), ":8: zip.0: keys that are swept together need equal lengths (model.width: 2, model.depth: 1)"),
+    "key in grid and zip": (spec("grid: {model.width: [1]}\nzip:\n  - {model.width: [2]}\n"), "is already set by model.width on line"),
+    "section and its key in grid": (spec("grid:\n  model.width: [1]\n  model: [{family: linear}]\n"), "is already set by model.width on line"),
+    "two consecutive dots": (spec("grid:\n  model..width: [1]\n"), "is not a dotted path"),
+    "duplicate id": (spec("grid:\n  data.root: [a, b]\n", data="{source: mnist}"), ":8: data.root: points that differ only in this key are the same point"),
+    "fixed key of a swept section": (spec("grid:\n  model: [{family: linear}]\n"), ":4: model.width: has no effect"),
+    "swept section is text": (spec("grid:\n  search: [growth]\n").replace("  search: {policy: bisection}\n", ""), "must be a mapping of keys"),
+    "patience of a disabled gate": (spec(training="{optimizer: adam, gates: {plateau: {mode: off, patience: 5}}}"), "has no effect with plateau: off"),
+    "patience longer than the default budget": (spec(training="{optimizer: adam, gates: {plateau: {patience: 600}}}"), "have no effect within"),
+    "checkpoint of timm": (spec(model="{family: 'timm:resnet18', kwargs: {checkpoint_path: /etc/passwd}}"), ":4: model.kwargs.checkpoint_path: loads pretrained weights"),
     "pretrained weights": (spec(model="{family: 'timm:resnet18', kwargs: {pretrained: true}}"), ":4: model.kwargs.pretrained: loads pretrained weights"),
     "infinite kwargs": (spec(model="{family: 'timm:resnet18', kwargs: {drop_rate: .nan}}"), ":4: model.kwargs.drop_rate: must be a finite"),
-    "hand-made defaults": (spec("defaults: {}\n"), ":7: defaults: unknown key"),
-    "tampered frozen part": (spec("frozen: 5\n"), ":7: frozen: was written by flexhpc and edited since"),
+    "defaults at the top level": (spec("defaults: {}\n"), ":7: defaults: unknown key"),
+    "edited frozen section": (spec("frozen: 5\n"), ":7: frozen: was written by flexhpc and edited since"),
     "not yaml": ("name: [\n", "not valid YAML"),
 }  # fmt: skip
 
 
-def refused(folder: Path, *arguments: str) -> list[str]:
-    """Return the lines of a command that ends with status 2."""
+def rejected(folder: Path, *arguments: str) -> list[str]:
+    """Return the error messages of a command that exits with status 2."""
     done = flexhpc(folder, *arguments)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr.splitlines()
 
 
-def of_spec(folder: Path, text: str, *options: str) -> list[str]:
+def validation_errors(folder: Path, text: str, *options: str) -> list[str]:
     (folder / "bad.yaml").write_text(text)
-    return refused(folder, "validate", "bad.yaml", *options)
+    return rejected(folder, "validate", "bad.yaml", *options)
 
 
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_spec(kind: str, tmp_path: Path) -> None:
     text, expected = BAD[kind]
-    lines = of_spec(tmp_path, text)
+    lines = validation_errors(tmp_path, text)
     assert expected in "".join(f"{line}\n" for line in lines)
     assert all(re.match(r"bad\.yaml:\d+: ", line) for line in lines), lines
-    if kind in ("a synonym", "steps is text", "growth is text", "no width"):
-        assert len(lines) == 1, "one mistake is one message"
+    if kind in ("synonym of a key", "steps is text", "growth is text", "no width"):
+        assert len(lines) == 1, "one error gives one message"
 
 
-def test_the_template_itself_is_good(tmp_path: Path) -> None:
+def test_good_spec_is_valid(tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text(spec())
     assert len(checked(tmp_path / "good.yaml")[1]) == 1
 
 
-def test_all_errors_come_at_once_and_by_line(tmp_path: Path) -> None:
+def test_all_errors_are_reported_at_once_in_order_of_lines(tmp_path: Path) -> None:
     text = spec(
         "grid:\n  model.depth: [1, -1]\nextra: 1\n",
         data="{source: digits, labels: maybe}",
@@ -206,7 +206,7 @@ def test_all_errors_come_at_once_and_by_line(tmp_path: Path) -> None:
         training="{optimizer: adam, lr: -1, epochs: 1, steps: 1}",
         search="{policy: growth, growth: 0.5, tolerance: 1}",
     )
-    numbers = [int(line.split(":")[1]) for line in of_spec(tmp_path, text)]
+    numbers = [int(line.split(":")[1]) for line in validation_errors(tmp_path, text)]
     assert numbers == [3, 4, 4, 5, 5, 6, 6, 8, 9]
 
 
@@ -220,20 +220,20 @@ def test_bad_overrides(tmp_path: Path) -> None:
         "name=a/b": "must consist of letters",
     }
     for override, message in expected.items():
-        assert message in "\n".join(of_spec(tmp_path, spec(), "--set", override))
-    sets = ["--set", "foo", "--set", "model.width=[", "--set", "=3"]
-    assert len(of_spec(tmp_path, spec(), *sets)) == 3, "all at once"
+        assert message in "\n".join(validation_errors(tmp_path, spec(), "--set", override))
+    overrides = ["--set", "foo", "--set", "model.width=[", "--set", "=3"]
+    assert len(validation_errors(tmp_path, spec(), *overrides)) == 3, "all errors at once"
 
 
-def test_missing_files(tmp_path: Path) -> None:
+def test_missing_specs_and_runs(tmp_path: Path) -> None:
     for verb in ("validate", "plan", "sweep"):
-        assert "cannot be read" in refused(tmp_path, verb, "nowhere.yaml")[0]
+        assert "cannot be read" in rejected(tmp_path, verb, "none.yaml")[0]
     for verb in ("status", "results", "report", "sync", "ui", "cancel"):
-        assert "not a run folder" in refused(tmp_path, verb, "nowhere")[0]
+        assert "not a run folder" in rejected(tmp_path, verb, "none")[0]
 
 
 def test_bad_profile(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text("cluster: pbs\nworkers: 0\nwrokers: 2\n")
     (tmp_path / "good.yaml").write_text(spec())
-    lines = refused(tmp_path, "plan", "good.yaml", "--profile", "p.yaml")
+    lines = rejected(tmp_path, "plan", "good.yaml", "--profile", "p.yaml")
     assert [line.split(":")[1] for line in lines] == ["1", "2", "3"]

@@ -1,9 +1,8 @@
-"""What the headers of the specs say that a sweep costs is what ``flexhpc plan`` computes."""
+"""Costs in the headers of specs and in docs/figures.md equal those of ``flexhpc plan``."""
 
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -24,58 +23,58 @@ SPECS = sorted(p for p in REPOSITORY.glob("sweeps/**/*.yaml") if "# Cost:" in p.
 FIGURES = REPOSITORY / "docs" / "figures.md"
 
 
-def planned(spec: Path, runs: Path) -> tuple[int, int | None]:
-    plan = make_plan(spec, (), runs, None, params=False)
-    assert plan["to_measure"] == len(plan["points"])
-    return len(plan["points"]), plan["cost_bound"]
+def plan(spec: Path, runs: Path) -> tuple[int, int | None]:
+    """Return the number of points and the cost bound of a spec."""
+    planned = make_plan(spec, (), runs, None, params=False)
+    assert planned["to_measure"] == len(planned["points"])
+    return len(planned["points"]), planned["cost_bound"]
 
 
-def agree(said: str, bound: int) -> bool:
-    """Whether two digits are the bound, rounded up."""
-    return bound <= float(said) * (1 + 1e-12) and float(said) <= bound * 1.1
+def is_rounded_up(text: str, bound: int) -> bool:
+    """Return whether two digits are a bound, rounded up."""
+    return bound <= float(text) * (1 + 1e-12) and float(text) <= bound * 1.1
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda path: path.stem)
-def test_a_header_says_what_the_plan_says(spec: Path, tmp_path: Path) -> None:
+def test_header_agrees_with_the_plan(spec: Path, tmp_path: Path) -> None:
     (line,) = COST.finditer(spec.read_text())
-    points, bound = planned(spec, tmp_path)
+    points, bound = plan(spec, tmp_path)
     assert int(line["points"]) == points
     assert (line["bound"] is None) == (bound is None)
-    assert bound is None or agree(line["bound"], bound), f"the plan says {bound:.3g}"
+    assert bound is None or is_rounded_up(line["bound"], bound), f"the plan has {bound:.3g}"
 
 
-def test_the_figures_page_says_what_the_plans_say(tmp_path: Path) -> None:
+def test_figures_page_agrees_with_the_plans(tmp_path: Path) -> None:
     links = list(LINK.finditer(FIGURES.read_text()))
     assert {link["path"] for link in links} >= {
         str(spec.relative_to(REPOSITORY)) for spec in SPECS if spec.stem != "optimizers"
     }
     for link in links:
-        _, bound = planned(REPOSITORY / link["path"], tmp_path)
-        assert agree(link["bound"], bound), f"{link['path']}: the plan says {bound:.3g}"
+        _, bound = plan(REPOSITORY / link["path"], tmp_path)
+        assert is_rounded_up(link["bound"], bound), f"{link['path']}: the plan has {bound:.3g}"
 
 
-def test_the_command_rewrites_a_stale_cost_and_nothing_else(tmp_path: Path) -> None:
+def test_only_outdated_costs_are_updated(tmp_path: Path) -> None:
     spec, page = tmp_path / "sweeps" / "classes.yaml", tmp_path / "docs" / "figures.md"
     spec.parent.mkdir()
     page.parent.mkdir()
-    fresh = (REPOSITORY / "sweeps" / "classes.yaml").read_text()
-    spec.write_text(COST.sub("# Cost: 7 points, at most 1.0e3 sample passes.", fresh))
-    assert spec.read_text() != fresh == with_updated_costs(spec)
+    current = (REPOSITORY / "sweeps" / "classes.yaml").read_text()
+    spec.write_text(COST.sub("# Cost: 7 points, at most 1.0e3 sample passes.", current))
+    assert spec.read_text() != current == with_updated_costs(spec)
     (link,) = (m for m in LINK.finditer(FIGURES.read_text()) if "classes.yaml" in m["path"])
     page.write_text("| [classes](../sweeps/classes.yaml) (1.0e3) | (1.0e3) |\n")
     assert with_updated_costs(page) == f"| [classes{link[0]} | (1.0e3) |\n"
-    plain = tmp_path / "plain.yaml"
-    shutil.copy(REPOSITORY / "sweeps" / "quickstart.yaml", plain)
-    assert with_updated_costs(plain) == plain.read_text(), "a spec without such a line gets none"
+    without_cost = REPOSITORY / "sweeps" / "quickstart.yaml"
+    assert with_updated_costs(without_cost) == without_cost.read_text()
 
 
 @given(st.integers(1, 10**15))
-def test_a_rounded_bound_is_a_bound(cost: int) -> None:
+def test_bound_is_rounded_up_to_two_digits(cost: int) -> None:
     assert re.fullmatch(r"\d\.\de\d+", bound_text(cost))
-    assert agree(bound_text(cost), cost)
+    assert is_rounded_up(bound_text(cost), cost)
 
 
-def test_round_numbers_stay_as_they_are() -> None:
+def test_bounds_of_two_digits_are_not_rounded() -> None:
     assert [bound_text(n) for n in (1, 10, 75_000, 99_000, 99_001, 0)] == [
         "1.0e0", "1.0e1", "7.5e4", "9.9e4", "1.0e5", "0.0e0",
     ]  # fmt: skip

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import jsonschema
 import pytest
 from jsonschema.protocols import Validator
@@ -11,19 +13,19 @@ from tests.conftest import REPOSITORY
 
 
 @pytest.fixture(scope="module")
-def schema() -> Validator:
-    """What checks a document; the schema itself is checked, too."""
-    found = sweep_schema()
-    kind = jsonschema.validators.validator_for(found)
-    kind.check_schema(found)
-    return kind(found)
+def validator() -> Validator:
+    """A validator of specs; the schema is validated once, because that takes a second."""
+    schema = sweep_schema()
+    cls = jsonschema.validators.validator_for(schema)
+    cls.check_schema(schema)
+    return cls(schema)
 
 
 @pytest.mark.parametrize(
     "path", sorted((REPOSITORY / "sweeps").glob("*.yaml")), ids=lambda p: p.stem
 )
-def test_every_spec_of_the_project_follows_the_schema(path, schema: Validator) -> None:
-    schema.validate(read(path).value)
+def test_included_specs_follow_the_schema(path: Path, validator: Validator) -> None:
+    validator.validate(read(path).value)
 
 
 @pytest.mark.parametrize(
@@ -36,11 +38,11 @@ def test_every_spec_of_the_project_follows_the_schema(path, schema: Validator) -
         "fixed: {}\n",
     ],
 )
-def test_the_schema_refuses(text: str, schema: Validator) -> None:
+def test_schema_rejects_invalid_specs(text: str, validator: Validator) -> None:
     with pytest.raises(jsonschema.ValidationError):
-        schema.validate(parse(text, "f").value)
+        validator.validate(parse(text, "f").value)
 
 
-def test_the_reference_of_keys_is_up_to_date() -> None:
+def test_reference_of_keys_is_up_to_date() -> None:
     stored = (REPOSITORY / "docs" / "spec_keys.md").read_text()
     assert stored == reference(), "run: python -m flexhpc.config.reference > docs/spec_keys.md"

@@ -30,8 +30,11 @@ def points(tmp_path: Path, text: str, *overrides: str) -> list:
     return checked(path, overrides)[1]
 
 
-def frozen_again(tmp_path: Path, spec: str | Path, *overrides: str) -> tuple[list, list]:
-    """Return the points of a spec and those of its frozen form; both make the same request."""
+def freeze_spec(tmp_path: Path, spec: str | Path, *overrides: str) -> tuple[list, list]:
+    """Freeze a spec; return its points and those of the frozen spec, which has the same request.
+
+    Writes the spec to ``spec.yaml`` if it is text, and the frozen spec to ``frozen.yaml``.
+    """
     path, frozen = tmp_path / "spec.yaml", tmp_path / "frozen.yaml"
     if isinstance(spec, Path):
         path = spec
@@ -39,43 +42,44 @@ def frozen_again(tmp_path: Path, spec: str | Path, *overrides: str) -> tuple[lis
         path.write_text(spec)
     sweep, before = checked(path, overrides)
     frozen.write_text(freeze(sweep, before))
-    again, after = checked(frozen)
-    assert request_hash(again) == request_hash(sweep)
+    frozen_sweep, after = checked(frozen)
+    assert request_hash(frozen_sweep) == request_hash(sweep)
+    assert [p.id for p in after] == [p.id for p in before]
     return before, after
 
 
-def test_grid_is_a_product_and_zip_moves_together(tmp_path: Path) -> None:
+def test_grid_is_a_product_and_zip_varies_keys_together(tmp_path: Path) -> None:
     text = BASE + (
         "grid:\n  model.width: [2, 4]\n  seed: [0, 1]\n"
         "zip:\n  - {training.optimizer: [sgd, adam], training.lr: [0.05, 0.001]}\n"
     )
-    found = points(tmp_path, text)
-    assert len(found) == 8
-    assert [p.index for p in found] == list(range(8))
-    first = [(p.model.width, p.seed, p.training.optimizer, p.training.lr) for p in found[:3]]
+    expanded = points(tmp_path, text)
+    assert len(expanded) == 8
+    assert [p.index for p in expanded] == list(range(8))
+    first = [(p.model.width, p.seed, p.training.optimizer, p.training.lr) for p in expanded[:3]]
     assert first == [(2, 0, "sgd", 0.05), (2, 0, "adam", 0.001), (2, 1, "sgd", 0.05)]
-    assert len({p.id for p in found}) == 8
+    assert len({p.id for p in expanded}) == 8
 
 
-def test_an_id_does_not_depend_on_how_it_was_asked_for(tmp_path: Path) -> None:
+def test_id_does_not_depend_on_the_form_of_the_spec(tmp_path: Path) -> None:
     fixed = points(tmp_path, BASE)[0]
     swept = points(tmp_path, BASE + "grid: {model.width: [4, 8]}\n")[1]
     text = BASE.replace("width: 8", "width: 8, depth: 2, activation: relu")
-    spelled = points(tmp_path, text.replace("name: x", "name: y"))[0]
-    assert fixed.id == swept.id == spelled.id
+    with_defaults = points(tmp_path, text.replace("name: x", "name: y"))[0]
+    assert fixed.id == swept.id == with_defaults.id
 
 
-def test_an_id_depends_on_what_can_change_the_result(tmp_path: Path) -> None:
+def test_id_depends_on_settings_that_can_change_the_result(tmp_path: Path) -> None:
     base = points(tmp_path, BASE)[0].id
-    for same in (
+    for unchanged in (
         "search.tolerance=0.1", "search.max_cost=9", "search.start=9", "search.at_once=3",
         "data.inputs=original", "data.test_fraction=0", "training.label_smoothing=0",
         "training.unconverged=report", "training.gates.gradient.tolerance=0.1",
         "training.gates.curvature=off", "model.subspace=null", "training.gates.curvature=null",
         "data.inputs=null", "training.gates.plateau.patience=null", "training.sam=null",
     ):  # fmt: skip
-        assert points(tmp_path, BASE, same)[0].id == base, same
-    for change in (
+        assert points(tmp_path, BASE, unchanged)[0].id == base, unchanged
+    for changed in (
         "seed=8", "data.labels=random", "model.depth=3", "training.lr=0.02", "training.epochs=7",
         "training.precision=fp64", "search.policy=growth", "data.n_max=99",
         "data.inputs=gaussian", "data.test_fraction=0.1", "training.label_smoothing=0.1",
@@ -85,32 +89,32 @@ def test_an_id_depends_on_what_can_change_the_result(tmp_path: Path) -> None:
         "training.lr={tune: [1e-3, 1e-2]}", "training.batches=tail", "model.gain=2.0",
         "training.gates.stability=off", "training.gates.plateau.share=0.3",
     ):  # fmt: skip
-        assert points(tmp_path, BASE, change)[0].id != base, change
+        assert points(tmp_path, BASE, changed)[0].id != base, changed
     growth = ("search.policy=growth", "search.start=9")
     assert points(tmp_path, BASE, *growth)[0].id != points(tmp_path, BASE, growth[0])[0].id
 
 
-def test_an_id_does_not_depend_on_where_the_data_lies(tmp_path: Path) -> None:
+def test_id_does_not_depend_on_the_location_of_the_data(tmp_path: Path) -> None:
     for source, key in (("mnist", "root"), ("table, target: y, path: /a.csv", "path")):
         text = BASE.replace("source: digits", f"source: {source}")
-        ids = {points(tmp_path, text, *o)[0].id for o in ((), (f"data.{key}=/b",))}
-        assert len(ids) == 1
+        moved = points(tmp_path, text, f"data.{key}=/b")[0]
+        assert moved.id == points(tmp_path, text)[0].id
 
 
-def test_an_id_depends_on_the_case_of_a_value(tmp_path: Path) -> None:
+def test_id_depends_on_the_case_of_a_value(tmp_path: Path) -> None:
     timm = 'model={{"family": "timm:resnet18", "kwargs": {{"global_pool": "{}"}}}}'
     ids = {points(tmp_path, NO_MODEL, timm.format(pool))[0].id for pool in ("avg", "AVG")}
     assert len(ids) == 2
 
 
-def test_known_id_is_stable(tmp_path: Path) -> None:
-    """Changing this id would measure every finished sweep again."""
+def test_ids_equal_those_of_earlier_commits(tmp_path: Path) -> None:
+    """If ids change, all finished sweeps are measured again."""
     assert points(tmp_path, BASE, "search.policy=bisection")[0].id == "5cfb8aeaf997e8fd"
     assert points(tmp_path, BASE)[0].id == "5412cd565fec63d2"
 
 
-def test_a_frozen_spec_of_another_version_is_refused(tmp_path: Path) -> None:
-    frozen_again(tmp_path, BASE)
+def test_frozen_spec_of_a_different_version_is_rejected(tmp_path: Path) -> None:
+    freeze_spec(tmp_path, BASE)
     frozen = tmp_path / "frozen.yaml"
     newer = frozen.read_text().replace("frozen:\n  version: 1\n", "frozen:\n  version: 2\n")
     frozen.write_text(newer)
@@ -118,7 +122,7 @@ def test_a_frozen_spec_of_another_version_is_refused(tmp_path: Path) -> None:
         checked(frozen)
 
 
-def test_a_tuned_key_makes_arms_of_one_point(tmp_path: Path) -> None:
+def test_tuned_values_are_arms_of_one_point(tmp_path: Path) -> None:
     (point,) = points(
         tmp_path, BASE, "training.lr={tune: [1e-3, 1e-1]}", "model.gain={tune: [1, 2]}"
     )
@@ -137,16 +141,15 @@ def test_a_tuned_key_makes_arms_of_one_point(tmp_path: Path) -> None:
     (listed,) = points(tmp_path, BASE, "training.lr={tune: [1e-3, 2e-3, 5e-2]}")
     assert [a.values["training.lr"] for a in listed.arms] == [1e-3, 2e-3, 5e-2]
     assert [a.edges for a in listed.arms] == [("training.lr",), (), ("training.lr",)]
-    apart = [b[0] - a[0] for a, b in itertools.pairwise(point.coordinates[0:5])]
-    assert max(apart) < 1.1
+    distances = [b[0] - a[0] for a, b in itertools.pairwise(point.coordinates[0:5])]
+    assert max(distances) < 1.1
 
 
-def test_each_point_of_a_grid_tunes_what_it_says(tmp_path: Path) -> None:
+def test_grid_may_contain_tuned_and_fixed_values(tmp_path: Path) -> None:
     text = BASE + "grid: {training.lr: [1e-3, {tune: [1e-3, 1e-2]}]}\n"
-    (plain, tuned), again = frozen_again(tmp_path, text)
-    assert (len(plain.arms), len(tuned.arms)) == (1, 3)
-    assert plain.arms[0].values == {}
-    assert [p.id for p in again] == [plain.id, tuned.id]
+    (fixed, tuned), _ = freeze_spec(tmp_path, text)
+    assert (len(fixed.arms), len(tuned.arms)) == (1, 3)
+    assert fixed.arms[0].values == {}
 
 
 def test_overrides_replace_axes(tmp_path: Path) -> None:
@@ -161,59 +164,49 @@ def test_overrides_replace_axes(tmp_path: Path) -> None:
     assert len(points(tmp_path, zipped, "model.depth=3", "model.width=3")) == 1
 
 
-def test_null_leaves_a_key_out(tmp_path: Path) -> None:
+def test_null_removes_a_key(tmp_path: Path) -> None:
     text = BASE + "zip:\n  - {training.optimizer: [sgd, adam], training.momentum: [0.5, null]}\n"
     sgd, adam = points(tmp_path, text)
     assert sgd.training.momentum == 0.5
     assert not hasattr(adam.training, "momentum")
     full = BASE.replace("width: 8", "width: 8, subspace: {dims: 5, projection: sparse}")
-    (dense,) = points(tmp_path, full, "model.subspace.projection=null")
-    assert dense.model.subspace.projection == "dense"
+    (default,) = points(tmp_path, full, "model.subspace.projection=null")
+    assert default.model.subspace.projection == "dense"
 
 
-def test_a_whole_section_can_be_swept(tmp_path: Path) -> None:
+def test_whole_sections_and_timm_arguments_can_be_swept(tmp_path: Path) -> None:
     text = NO_MODEL + "grid:\n  model: [{family: linear}, {family: cnn, width: 4}]\n"
     assert [p.model.family for p in points(tmp_path, text)] == ["linear", "cnn"]
-
-
-def test_timm_keyword_arguments_can_be_swept(tmp_path: Path) -> None:
     text = BASE.replace("{family: mlp, width: 8}", "{family: 'timm:resnet18'}")
-    found = points(tmp_path, text + "grid: {model.kwargs.stem_width: [8, 16]}\n")
-    assert [p.model.kwargs for p in found] == [{"stem_width": 8}, {"stem_width": 16}]
+    swept = points(tmp_path, text + "grid: {model.kwargs.stem_width: [8, 16]}\n")
+    assert [p.model.kwargs for p in swept] == [{"stem_width": 8}, {"stem_width": 16}]
 
 
-def test_a_frozen_spec_gives_the_same_points_whatever_the_defaults(
+def test_points_of_a_frozen_spec_do_not_depend_on_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = NO_MODEL + (
         "grid:\n  model: [{family: mlp, width: 3}, {family: linear}]\n"
         "zip:\n  - {training.steps: [null, 9], training.gates: [{plateau: off}, null]}\n"
     )
-    before, after = frozen_again(tmp_path, text)
-    assert [p.id for p in after] == [p.id for p in before]
-    path, frozen = tmp_path / "spec.yaml", tmp_path / "frozen.yaml"
+    before, _ = freeze_spec(tmp_path, text)
     monkeypatch.setattr(Mlp.model_fields["depth"], "default", 77)
     Mlp.model_rebuild(force=True)
     choice.cache_clear()
     try:
-        assert [p.canonical for p in checked(frozen)[1]] == [p.canonical for p in before]
-        assert any('"depth":77' in p.canonical for p in checked(path)[1])
+        frozen = checked(tmp_path / "frozen.yaml")[1]
+        assert [p.canonical for p in frozen] == [p.canonical for p in before]
+        assert any('"depth":77' in p.canonical for p in checked(tmp_path / "spec.yaml")[1])
     finally:
         monkeypatch.undo()
         Mlp.model_rebuild(force=True)
         choice.cache_clear()
 
 
-@pytest.mark.parametrize("change", ["training.epochs=3", "training.steps=3", "model.depth=0"])
-def test_a_frozen_spec_is_never_refused_for_its_own_defaults(tmp_path: Path, change: str) -> None:
-    before, after = frozen_again(tmp_path, BASE, change)
-    assert after == before
-
-
-def test_a_frozen_spec_keeps_the_variants_it_was_given_by_default(
+def test_frozen_spec_keeps_the_default_variants(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, _ = frozen_again(tmp_path, "name: x\nfixed: {model: {family: linear}}\n")
+    before, _ = freeze_spec(tmp_path, "name: x\nfixed: {model: {family: linear}}\n")
     assert (before[0].search.policy, before[0].training.epochs) == ("bayes", 500)
     monkeypatch.setitem(DEFAULT_VARIANT, "search", "growth")
     monkeypatch.setitem(DEFAULT_VARIANT, "training", "sgd")
@@ -221,24 +214,42 @@ def test_a_frozen_spec_keeps_the_variants_it_was_given_by_default(
     assert checked(tmp_path / "frozen.yaml")[1] == before
 
 
+@pytest.mark.parametrize("change", ["training.epochs=3", "training.steps=3", "model.depth=0"])
+def test_frozen_spec_with_overrides_has_the_same_points(tmp_path: Path, change: str) -> None:
+    before, after = freeze_spec(tmp_path, BASE, change)
+    assert after == before
+
+
 @pytest.mark.parametrize("text", ["1e3", "0x10", "null", "true", "~", ".inf", "5e2", "01", "a: b"])
-def test_text_that_looks_like_something_else_survives_freezing(tmp_path: Path, text: str) -> None:
+def test_frozen_spec_quotes_text_that_resembles_other_types(tmp_path: Path, text: str) -> None:
     spec = f"name: x\nfixed:\n  data: {{source: image_folder, root: '{text}'}}\n"
-    before, after = frozen_again(tmp_path, spec + "  model: {family: linear}\n")
+    before, after = freeze_spec(tmp_path, spec + "  model: {family: linear}\n")
     assert before == after
     assert after[0].data.root == text
 
 
-def test_freezing_keeps_the_order_of_points(tmp_path: Path) -> None:
-    text = BASE + (
-        "zip:\n  - {training.lr: [0.1, 0.2], training.momentum: [0.3, 0.4]}\n"
-        "  - {model.width: [2, 3]}\n"
-    )
-    before, after = frozen_again(tmp_path, text)
-    assert [p.id for p in before] == [p.id for p in after]
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        (BASE + "zip:\n  - {training.lr: [0.1, 0.2], training.momentum: [0.3, 0.4]}\n"
+         "  - {model.width: [2, 3]}\n", 4),
+        ("name: x\nseed: 7\nfixed:\n  data: {source: digits}\ngrid:\n"
+         "  model: [{family: mlp, width: 8}, {family: mlp, width: 8, subspace: {dims: 5}}]\n"
+         "  training:\n"
+         "    - {optimizer: sgd}\n"
+         "    - {optimizer: sgd, sam: {}}\n"
+         "    - {optimizer: sgd, gradient_evaluations: 9000}\n"
+         "    - {optimizer: sgd, until: convergence}\n"
+         "    - {optimizer: sgd, steps: 10}\n", 10),
+    ],
+    ids=["two zips", "sections with different keys"],
+)  # fmt: skip
+def test_frozen_spec_keeps_the_order_of_points(text: str, count: int, tmp_path: Path) -> None:
+    before, _ = freeze_spec(tmp_path, text)
+    assert len(before) == count
 
 
-def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
+def test_canonical_json_does_not_depend_on_key_order() -> None:
     first = {"a": {"b": [{"c": 1.5, "d": "é"}], "e": None}, "f": 2}
     assert canonical_json(first) == canonical_json(
         {"f": 2, "a": {"e": None, "b": [{"d": "é", "c": 1.5}]}}
@@ -249,29 +260,12 @@ SWEEPS = sorted((REPOSITORY / "sweeps").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_a_frozen_sweep_asks_for_the_same_points(path: Path, tmp_path: Path) -> None:
-    before, after = frozen_again(tmp_path, path)
-    assert [p.id for p in after] == [p.id for p in before]
+def test_frozen_sweep_has_the_same_points(path: Path, tmp_path: Path) -> None:
+    before, after = freeze_spec(tmp_path, path)
     assert [p.evaluate for p in after] == [p.evaluate for p in before]
 
 
-def test_defaults_of_a_frozen_part_are_for_those_that_have_it(tmp_path: Path) -> None:
-    text = "name: x\nseed: 7\nfixed:\n  data: {source: digits}\n" + (
-        "grid:\n"
-        "  model: [{family: mlp, width: 8}, {family: mlp, width: 8, subspace: {dims: 5}}]\n"
-        "  training:\n"
-        "    - {optimizer: sgd}\n"
-        "    - {optimizer: sgd, sam: {}}\n"
-        "    - {optimizer: sgd, gradient_evaluations: 9000}\n"
-        "    - {optimizer: sgd, until: convergence}\n"
-        "    - {optimizer: sgd, steps: 10}\n"
-    )
-    before, after = frozen_again(tmp_path, text)
-    assert len(before) == 10
-    assert [p.id for p in after] == [p.id for p in before]
-
-
-def test_a_key_of_a_gate_keeps_the_mode_that_its_short_form_gave(tmp_path: Path) -> None:
+def test_key_of_a_gate_does_not_change_its_mode(tmp_path: Path) -> None:
     text = BASE.replace("lr: 1e-2", "gates: {plateau: reject, curvature: report}")
     (point,) = points(tmp_path, text, "training.gates.plateau.patience=20")
     assert point.training.gates.plateau.mode == "reject"
@@ -281,8 +275,8 @@ def test_a_key_of_a_gate_keeps_the_mode_that_its_short_form_gave(tmp_path: Path)
     assert [(g.mode, g.products) for g in gates] == [("report", 5), ("report", 9)]
 
 
-def test_changing_a_frozen_spec_is_checked_like_any_other(tmp_path: Path) -> None:
-    frozen_again(tmp_path, BASE.replace("lr: 1e-2", "lr: 1e-2, epochs: 5"))
+def test_overrides_of_a_frozen_spec_are_validated(tmp_path: Path) -> None:
+    freeze_spec(tmp_path, BASE.replace("lr: 1e-2", "lr: 1e-2, epochs: 5"))
     frozen = tmp_path / "frozen.yaml"
     for override in (
         "training.steps=5", "data.corruption=0.5", "model.width=null", "data.merge=random"
@@ -292,24 +286,24 @@ def test_changing_a_frozen_spec_is_checked_like_any_other(tmp_path: Path) -> Non
     assert checked(frozen, ["training.lr=0.5"])[1][0].training.lr == 0.5
 
 
-def test_an_evaluation_is_no_part_of_an_id_and_survives_freezing(tmp_path: Path) -> None:
+def test_evaluation_is_not_part_of_an_id_and_is_kept_in_a_frozen_spec(tmp_path: Path) -> None:
     text = BASE.replace("source: digits", "source: mnist")
     (plain,) = points(tmp_path, text)
     assert (plain.evaluate, plain.evaluation) == (None, None)
-    asked = {
+    evaluations = {
         "full: true": {},
         "full: true, epochs: 9": {"epochs": 9},
         "n: 5": {"n": 5},
         "n: 5, full: false, steps: 7": {"n": 5, "steps": 7},
     }
     requests = set()
-    for spelled, evaluation in asked.items():
-        before, after = frozen_again(tmp_path, f"{text}evaluate: {{{spelled}}}\n")
-        assert [p.id for p in before] == [plain.id]
-        assert before[0].evaluation == after[0].evaluation == evaluation
-        assert before[0].evaluate == after[0].evaluate
+    for section, settings in evaluations.items():
+        (before,), (after,) = freeze_spec(tmp_path, f"{text}evaluate: {{{section}}}\n")
+        assert before.id == plain.id
+        assert before.evaluation == after.evaluation == settings
+        assert before.evaluate == after.evaluate
         requests.add(request_hash(load(tmp_path / "spec.yaml")))
-    assert len(requests) == len(asked), "another evaluation is another request"
+    assert len(requests) == len(evaluations), "each evaluation is a different request"
     (changed,) = points(
         tmp_path, f"{text}evaluate: {{n: 5, steps: 7}}\n", "evaluate.n=null",
         "evaluate.full=true", "evaluate.steps=null", "evaluate.epochs=3",

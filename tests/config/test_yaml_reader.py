@@ -25,23 +25,22 @@ def test_scalars_follow_yaml_1_2(text: str, value: object) -> None:
 
 
 @given(st.integers() | st.floats(allow_nan=False))
-def test_every_python_number_is_read_back(number: float) -> None:
-    text = repr(number).replace("inf", ".inf")
-    assert scalar(text) == number
+def test_numbers_are_read_as_written(number: float) -> None:
+    assert scalar(repr(number).replace("inf", ".inf")) == number
 
 
-def test_quoted_scalars_stay_text() -> None:
+def test_quoted_scalars_are_text() -> None:
     assert parse("a: '1'\nb: \"no\"\n", "f").value == {"a": "1", "b": "no"}
 
 
-def test_lines_of_nested_values() -> None:
+def test_line_numbers_of_nested_values() -> None:
     document = parse("a:\n  b: 1\n  c: [1,\n     2]\n", "f")
     assert document.lines["a", "b"] == 2
     assert document.lines["a", "c", 1] == 4
     assert document.line(("a", "nowhere")) == 1
 
 
-def test_duplicate_keys_are_a_problem_with_both_lines() -> None:
+def test_duplicate_keys_are_reported_with_both_lines() -> None:
     document = parse("a: 1\nb: 2\na: 3\n", "f")
     assert [str(p) for p in document.problems] == [
         "f:3: a: duplicate key (first defined on line 1)"
@@ -50,21 +49,21 @@ def test_duplicate_keys_are_a_problem_with_both_lines() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n", "a: [1\n", "a: b: c\n", "\t- x", "a: *x\n", "'"])
-def test_what_is_no_mapping_is_one_clear_line(text: str) -> None:
+def test_text_that_is_not_a_mapping_gives_a_one_line_error(text: str) -> None:
     with pytest.raises(InputError) as caught:
         parse(text, "f.yaml")
     assert len(caught.value.lines) == 1
     assert caught.value.lines[0].startswith("f.yaml:")
 
 
-def test_recursive_alias_and_unknown_tags_are_problems() -> None:
+def test_recursive_aliases_and_merge_keys_are_reported() -> None:
     document = parse("a: &x\n  b: *x\nc: !!python/name:os.system x\n<<: {d: 1}\n", "f")
-    said = " ".join(str(p) for p in document.problems)
-    assert "contains itself" in said
-    assert "f:4: (top): merge keys" in said
+    problems = " ".join(str(p) for p in document.problems)
+    assert "contains itself" in problems
+    assert "f:4: (top): merge keys" in problems
 
 
-def test_alias_bombs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_alias_bombs_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flexhpc.config.yaml_reader._MOST_VALUES", 1_000)
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]

@@ -1,4 +1,4 @@
-"""A user's network and samples, and a spec that names them."""
+"""A custom model and data set, and a spec with their import paths."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def load(size=120):
     return rng.integers(0, 255, (size, 8, 8), dtype=np.uint8), rng.choice(["a", "b", "c"], size)
 """
 SPEC = """\
-name: own
+name: custom
 fixed:
   data: {source: "samples:load", labels: random}
   model: {family: "nets:Net"}
@@ -55,5 +55,5 @@ grid:
 def folder(tmp_path: Path) -> Path:
     for name, text in (("nets", NETS), ("layers", LAYERS), ("samples", DATA)):
         (tmp_path / f"{name}.py").write_text(text)
-    (tmp_path / "own.yaml").write_text(SPEC)
+    (tmp_path / "custom.yaml").write_text(SPEC)
     return tmp_path

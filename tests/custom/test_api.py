@@ -1,4 +1,4 @@
-"""What Python is offered: measure, sweep, load, compare; and that the page about it is true."""
+"""The Python interface (measure, sweep, load, compare) and the examples of docs/custom.md."""
 
 from __future__ import annotations
 
@@ -20,65 +20,66 @@ from tests.barrier import wait_for
 from tests.conftest import REPOSITORY, Cli
 
 
-def made(width: int) -> nn.Module:
+def make_network(width: int) -> nn.Module:
     return nn.Sequential(nn.Linear(20, width), nn.ReLU(), nn.Linear(width, 5))
 
 
 SAMPLES = (
     np.random.default_rng(0).normal(size=(300, 20)), np.random.default_rng(1).integers(0, 5, 300),
 )  # fmt: skip
-RECIPE = {"optimizer": "adamw", "lr": 1e-2, "steps": 200}
+TRAINING = {"optimizer": "adamw", "lr": 1e-2, "steps": 200}
 
 
 def measure(
-    model: object = lambda: made(4), data: object = SAMPLES, **more: object
+    model: object = lambda: make_network(4), data: object = SAMPLES, **options: object
 ) -> flexhpc.Measurement:
-    given = {"labels": "random", "training": RECIPE, "tolerance": 0.5, **more}
-    return flexhpc.measure(model, data, **given)
+    options = {"labels": "random", "training": TRAINING, "tolerance": 0.5, **options}
+    return flexhpc.measure(model, data, **options)
 
 
 @pytest.mark.sweeps
-def test_measuring_from_python(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The same with and without a record; the record is like any other, and is found again."""
+def test_measure_equals_a_recorded_measurement(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     threads = torch.get_num_threads()
-    alone = measure()
+    result = measure()
     assert capfd.readouterr() == ("", "")
-    assert alone.interval[0] <= alone.emc <= alone.interval[1]
-    assert (alone.censored, alone.params) == ("none", 20 * 4 + 4 + 4 * 5 + 5)
-    assert len(alone.probes) == alone.masks.fitted().shape[0] == len(alone.masks.n)
-    fits = alone.probes.verdict == "fit"
-    np.testing.assert_array_equal(alone.masks.fitted().sum(axis=1)[fits], alone.probes.n[fits])
-    low, high = np.quantile(alone.draws(20_000), [0.05, 0.95])
-    assert alone.interval == pytest.approx((low, high), abs=1.5), "rounded outwards, from a grid"
-    alone.plot().save(tmp_path / "fit.pdf")
+    assert result.interval[0] <= result.emc <= result.interval[1]
+    assert (result.censored, result.params) == ("none", 20 * 4 + 4 + 4 * 5 + 5)
+    assert len(result.probes) == result.masks.fitted().shape[0] == len(result.masks.n)
+    fits = result.probes.verdict == "fit"
+    np.testing.assert_array_equal(result.masks.fitted().sum(axis=1)[fits], result.probes.n[fits])
+    low, high = np.quantile(result.draws(20_000), [0.05, 0.95])
+    assert result.interval == pytest.approx((low, high), abs=1.5), "rounded outwards, from a grid"
+    result.plot().save(tmp_path / "fit.pdf")
     assert (tmp_path / "fit.pdf").read_bytes().startswith(b"%PDF")
     with pytest.raises(ValueError, match="unknown format"):
-        alone.plot().save(tmp_path / "fit.bmp")
-    assert set(alone.plot()._repr_mimebundle_()) == {"image/svg+xml", "image/png"}
-    kept = measure(run=tmp_path / "mine")
-    assert (kept.emc, kept.interval) == (alone.emc, alone.interval)
-    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "mine").rglob("*.h5")}
-    assert len(files) == 1
-    again = measure(run=tmp_path / "mine")
-    assert again.emc == kept.emc
-    assert files == {p: p.stat().st_mtime_ns for p in (tmp_path / "mine").rglob("*.h5")}
-    loaded = flexhpc.load(tmp_path / "mine")
-    assert [one.emc for one in loaded] == [kept.emc]
-    assert loaded.results.emc.tolist() == [kept.emc]
+        result.plot().save(tmp_path / "fit.bmp")
+    assert set(result.plot()._repr_mimebundle_()) == {"image/svg+xml", "image/png"}
+    run = tmp_path / "run"
+    recorded = measure(run=run)
+    assert (recorded.emc, recorded.interval) == (result.emc, result.interval)
+    times = {path: path.stat().st_mtime_ns for path in run.rglob("*.h5")}
+    assert len(times) == 1
+    assert measure(run=run).emc == recorded.emc
+    assert times == {path: path.stat().st_mtime_ns for path in run.rglob("*.h5")}
+    loaded = flexhpc.load(run)
+    assert [measurement.emc for measurement in loaded] == [recorded.emc]
+    assert loaded.results.emc.tolist() == [recorded.emc]
     assert "EMC" in repr(loaded[0])
     assert loaded.report().is_file()
     assert torch.get_num_threads() == threads
 
 
 @pytest.mark.sweeps
-def test_a_record_that_is_moved_meanwhile_is_no_ctrl_c(tmp_path: Path) -> None:
-    run, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
+def test_moved_run_folder_is_an_error_but_no_interrupt(tmp_path: Path) -> None:
+    run, target = tmp_path / "run", tmp_path / "target"
 
     def move() -> None:
         wait_for(lambda: list(run.glob("points/*/*.h5")), "a point's file")
-        run.rename(elsewhere)
+        run.rename(target)
 
-    endless = {**RECIPE, "lr": 1e-6, "steps": 10**7, "gates": {"plateau": "off"}}
+    endless = {**TRAINING, "lr": 1e-6, "steps": 10**7, "gates": {"plateau": "off"}}
     mover = threading.Thread(target=move)
     mover.start()
     with pytest.raises(PointError, match="the run folder was moved or removed"):
@@ -88,22 +89,21 @@ def test_a_record_that_is_moved_meanwhile_is_no_ctrl_c(tmp_path: Path) -> None:
 
 
 @pytest.mark.sweeps
-def test_comparing_two_measurements() -> None:
-    """The ratio of what the posteriors say; open where an EMC is a bound."""
+def test_compare_is_the_ratio_of_posteriors() -> None:
+    """The interval is open if one EMC is a bound."""
     narrow = measure()
-    wide = measure(lambda: made(16))
-    found = flexhpc.compare(wide, narrow)
-    assert found.chance > 0.9
-    assert found.low < found.ratio < found.high
-    assert found.ratio == pytest.approx(
-        np.median(wide.draws()) / np.median(narrow.draws()), rel=0.1
-    )
-    turned = flexhpc.compare(narrow, wide)
-    assert turned.ratio == pytest.approx(1 / found.ratio, rel=0.03)
-    assert turned.chance == pytest.approx(1 - found.chance, abs=0.03)
-    self = flexhpc.compare(narrow, narrow)
-    assert (self.ratio, self.chance) == pytest.approx((1, 0.5), abs=0.03)
-    bound = measure(lambda: made(16), (SAMPLES[0][:8], np.arange(8) % 5))
+    wide = measure(lambda: make_network(16))
+    comparison = flexhpc.compare(wide, narrow)
+    assert comparison.chance > 0.9
+    assert comparison.low < comparison.ratio < comparison.high
+    median_ratio = np.median(wide.draws()) / np.median(narrow.draws())
+    assert comparison.ratio == pytest.approx(median_ratio, rel=0.1)
+    inverse = flexhpc.compare(narrow, wide)
+    assert inverse.ratio == pytest.approx(1 / comparison.ratio, rel=0.03)
+    assert inverse.chance == pytest.approx(1 - comparison.chance, abs=0.03)
+    equal = flexhpc.compare(narrow, narrow)
+    assert (equal.ratio, equal.chance) == pytest.approx((1, 0.5), abs=0.03)
+    bound = measure(lambda: make_network(16), (SAMPLES[0][:8], np.arange(8) % 5))
     assert bound.censored == "right"
     assert flexhpc.compare(bound, narrow).high is None
     assert flexhpc.compare(narrow, bound).low is None
@@ -112,39 +112,41 @@ def test_comparing_two_measurements() -> None:
 
 
 @pytest.mark.sweeps
-def test_a_sweep_from_python(
+def test_sweep_of_a_dictionary(
     folder: Path, untracked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
     fixed = {
         "data": {"source": "samples:load", "labels": "random"},
-        "training": RECIPE, "search": {"policy": "bisection", "start": 16, "tolerance": 0.3},
+        "training": TRAINING, "search": {"policy": "bisection", "start": 16, "tolerance": 0.3},
     }  # fmt: skip
-    spec = {"name": "given", "fixed": fixed, "grid": {"model": [{"family": "nets:Net"}]}}
+    spec = {"name": "sweep", "fixed": fixed, "grid": {"model": [{"family": "nets:Net"}]}}
     run = flexhpc.sweep(spec, profile=untracked)
     assert len(run) == 1
     assert run[0].emc > 0
-    assert run.path == folder / "runs" / "given"
+    assert run.path == folder / "runs" / "sweep"
     with pytest.raises(InputError, match=r"^model\.family: nowhere:Net: no module named"):
         flexhpc.sweep({**spec, "grid": {"model.family": ["nowhere:Net"]}})
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("changes", "message"),
     {
-        "a network": ({"model": nn.Linear(3, 3)}, "must be a function that returns"),
+        "network": ({"model": nn.Linear(3, 3)}, "must be a function that returns"),
         "optimizer": ({"training": {"optimizer": "adan"}}, "^training.optimizer: .*did you mean"),
         "data": ({"data": 3}, "returned a int, not \\(inputs, labels\\)"),
-        "no YAML": ({"training": {"lr": object()}}, "the spec cannot be written as YAML"),
+        "not YAML": ({"training": {"lr": object()}}, "the spec cannot be written as YAML"),
     }.values(),
 )  # fmt: skip
-def test_wrong_arguments_are_said_in_a_line(given: dict[str, object], message: str) -> None:
-    arguments = {"model": lambda: made(4), "data": SAMPLES, **given}
+def test_invalid_arguments_are_one_error_message(changes: dict[str, object], message: str) -> None:
+    arguments = {"model": lambda: make_network(4), "data": SAMPLES, **changes}
     with pytest.raises(InputError, match=message):
         flexhpc.measure(**arguments)
 
 
-def test_a_network_that_raises_says_so_in_python(capfd: pytest.CaptureFixture[str]) -> None:
+def test_exception_of_a_model_is_raised_with_its_traceback(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     def broken() -> nn.Module:
         raise ValueError("not today")
 
@@ -153,23 +155,20 @@ def test_a_network_that_raises_says_so_in_python(capfd: pytest.CaptureFixture[st
     assert "Traceback" in capfd.readouterr().err
 
 
-def test_importing_flexhpc_is_quick() -> None:
-    """What it offers is imported when it is asked for."""
+def test_import_does_not_import_torch_or_numpy() -> None:
     code = "import sys, flexhpc; assert not {'torch', 'numpy'} & set(sys.modules); dir(flexhpc)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-PAGE = (REPOSITORY / "docs" / "custom.md").read_text()
-
-
 @pytest.mark.sweeps
-def test_the_page_does_what_it_says(
+def test_examples_in_docs_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli, untracked: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """Its Python in order, then its spec with the modules beside it."""
+    """Run the Python examples in order, then the specs with the modules next to them."""
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```(python|yaml)\n(.*?)```", PAGE, re.DOTALL)
+    page = (REPOSITORY / "docs" / "custom.md").read_text()
+    blocks = re.findall(r"```(python|yaml)\n(.*?)```", page, re.DOTALL)
     files = {
         text.splitlines()[0].removeprefix("# "): text
         for kind, text in blocks

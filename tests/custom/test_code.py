@@ -1,4 +1,4 @@
-"""Networks and data sets of a user's own, named in specs and given to Python."""
+"""Custom models and data sets: import, hashes, time limits and errors."""
 
 from __future__ import annotations
 
@@ -33,11 +33,10 @@ from tests.sweeps import contents
 
 
 def ids(folder: Path, *overrides: str) -> list[str]:
-    return [point.id for point in checked(folder / "own.yaml", overrides)[1]]
+    return [point.id for point in checked(folder / "custom.yaml", overrides)[1]]
 
 
-def test_an_id_knows_the_source(folder: Path) -> None:
-    """Of the module and of those beside it that it imports, but of no other; or a version."""
+def test_id_depends_on_imported_source_or_version(folder: Path) -> None:
     before, versioned = ids(folder), ids(folder, "model.version=2")
     (folder / "other.py").write_text("x = 1\n")
     assert ids(folder) == before
@@ -53,21 +52,21 @@ def test_an_id_knows_the_source(folder: Path) -> None:
     assert not set(ids(folder)) & set(before)
 
 
-def test_a_version_for_one_point_leaves_the_hash_to_the_others(folder: Path) -> None:
+def test_version_of_one_point_does_not_change_other_ids(folder: Path) -> None:
     family = "{family: 'nets:Net', kwargs: {width: 2}"
     spec = SPEC.replace(
         "  model.kwargs.width: [2, 4, 8]", f"  model: [{family}}}, {family}, version: 1}}]"
     )
-    (folder / "own.yaml").write_text(spec.replace('  model: {family: "nets:Net"}\n', ""))
+    (folder / "custom.yaml").write_text(spec.replace('  model: {family: "nets:Net"}\n', ""))
     frozen = folder / "frozen.yaml"
-    frozen.write_text(freeze(*checked(folder / "own.yaml")))
+    frozen.write_text(freeze(*checked(folder / "custom.yaml")))
     assert [point.id for point in checked(frozen)[1]] == ids(folder)
 
 
-def test_a_frozen_spec_keeps_what_it_was_made_with(folder: Path, tmp_path: Path) -> None:
+def test_frozen_spec_keeps_ids_and_folder_of_the_code(folder: Path, tmp_path: Path) -> None:
     frozen = tmp_path / "elsewhere" / "sweep.yaml"
     frozen.parent.mkdir()
-    frozen.write_text(freeze(*checked(folder / "own.yaml")))
+    frozen.write_text(freeze(*checked(folder / "custom.yaml")))
     before = ids(folder)
     (folder / "nets.py").write_text("edited")
     points = checked(frozen)[1]
@@ -82,16 +81,18 @@ def test_a_frozen_spec_keeps_what_it_was_made_with(folder: Path, tmp_path: Path)
         "no name": ("model.family='nets:'", "must have the form module:name, not"),
         "code": ("model={family: 'nets:Net', code: abc}", "code: is set by flexhpc; remove it"),
         "kwargs": ("model.kwargs.depth=.inf", "kwargs.depth: must be a finite number"),
-        "of Python": ("model.family='python:Net'", "is an object of another Python process"),
-        "a section": ("training.optimizer='nets:Net'", "is custom code; use trainer: nets:Net"),
+        "live object": ("model.family='python:Net'", "is an object of another Python process"),
+        "optimizer": ("training.optimizer='nets:Net'", "is custom code; use trainer: nets:Net"),
     }.values(),
 )  # fmt: skip
-def test_errors_are_reported_in_advance(change: str, message: str, folder: Path) -> None:
+def test_invalid_keys_are_refused(change: str, message: str, folder: Path) -> None:
     with pytest.raises(InputError, match=message):
-        checked(folder / "own.yaml", [change])
+        checked(folder / "custom.yaml", [change])
 
 
-def test_where_modules_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modules_are_found_and_hashed_with_their_imports(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = folder / "deep" / "inner"
     package.mkdir(parents=True)
     (folder / "deep" / "__init__.py").write_text("")
@@ -113,49 +114,50 @@ def test_where_modules_are_found(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         == find_code("torch.nn:Conv2d", None).hash
         != find_code("numpy:zeros", None).hash
     )
-    elsewhere = folder / "on_the_path"
-    elsewhere.mkdir()
-    (elsewhere / "mine.py").write_text("import layers\n")
-    monkeypatch.syspath_prepend(str(elsewhere))
-    assert find_code("mine:x", folder).folder == str(elsewhere)
+    on_path = folder / "on_the_path"
+    on_path.mkdir()
+    (on_path / "user_module.py").write_text("import layers\n")
+    monkeypatch.syspath_prepend(str(on_path))
+    assert find_code("user_module:x", folder).folder == str(on_path)
     with pytest.raises(LookupError, match=r"no module named deep\.nothing"):
         find_code("deep.nothing:x", folder)
 
 
 @pytest.mark.sweeps
-def test_a_sweep_over_code_and_an_edit_of_it(folder: Path, cli: Cli, untracked: Path) -> None:
-    """An edit measures again what it concerns; going back finds the old points."""
-    sweep = ("sweep", folder / "own.yaml", "--profile", untracked)
+def test_edited_code_is_measured_again_and_reverted_code_is_not(
+    folder: Path, cli: Cli, untracked: Path
+) -> None:
+    sweep = ("sweep", folder / "custom.yaml", "--profile", untracked)
     cli(*sweep)
-    first = contents(folder / "runs" / "own")
+    first = contents(folder / "runs" / "custom")
     assert len(first) == 3
-    rows = json.loads(cli("results", "runs/own", "--format", "json").stdout)
+    rows = json.loads(cli("results", "runs/custom", "--format", "json").stdout)
     assert [row["params"] for row in rows] == [68 * width + 3 for width in (2, 4, 8)]
     (folder / "layers.py").write_text(LAYERS.replace("Tanh", "ReLU"))
-    printed = cli(*sweep).stdout
-    assert "nets:Net was edited since this run was started" in printed
-    second = contents(folder / "runs" / "own")
+    assert "nets:Net was edited since this run was started" in cli(*sweep).stdout
+    second = contents(folder / "runs" / "custom")
     assert not set(first) & set(second)
     (folder / "layers.py").write_text(LAYERS)
-    before = {p: p.stat().st_mtime_ns for p in (folder / "runs/own/points").rglob("*.h5")}
+    points = folder / "runs" / "custom" / "points"
+    times = {path: path.stat().st_mtime_ns for path in points.rglob("*.h5")}
     cli(*sweep)
-    assert contents(folder / "runs" / "own") == first
-    assert before == {p: p.stat().st_mtime_ns for p in (folder / "runs/own/points").rglob("*.h5")}
+    assert contents(folder / "runs" / "custom") == first
+    assert times == {path: path.stat().st_mtime_ns for path in points.rglob("*.h5")}
 
 
-WRONG = {
+BROKEN = {
     "raises": ("def Net():\n    raise ValueError('no\\nidea')\n",
                r"raised ValueError: no idea .*:2"),
     "exits": ("import sys\ndef Net():\n    sys.exit(3)\n", "raised SystemExit: 3"),
     "at import": ("1 / 0\n", "importing nets raised ZeroDivisionError"),
     "syntax": ("def Net(:\n", "importing nets raised SyntaxError"),
-    "no such name": ("x = 1\n", "nets has no Net"),
+    "no attribute": ("x = 1\n", "nets has no Net"),
     "no module": ("def Net():\n    return 3\n", "returned a int, not a torch.nn.Module"),
     "shape": ("from torch import nn\ndef Net():\n    return nn.Sequential(nn.Flatten(), "
               "nn.Linear(64, 7))\n", r"returns outputs of shape \(7,\), not 3 logits"),
     "wrong inputs": ("from torch import nn\ndef Net():\n    return nn.Linear(5, 3)\n",
                      r"does not accept samples of shape \(1, 8, 8\)"),
-    "exits while it trains": (
+    "exits in training": (
         "import sys\nfrom torch import nn\nclass Net(nn.Module):\n"
         "    def __init__(self):\n        super().__init__()\n        self.l = nn.Linear(64, 3)\n"
         "    def forward(self, x):\n"
@@ -163,7 +165,7 @@ WRONG = {
         "SystemExit: 5"),
     "hangs": ("import time\ndef Net():\n    time.sleep(100)\n",
               "model.family: nets:Net exceeded its time limit"),
-    "hangs while it trains": (
+    "hangs in training": (
         "import time\nfrom torch import nn\nclass Net(nn.Module):\n"
         "    def __init__(self):\n        super().__init__()\n        self.l = nn.Linear(64, 3)\n"
         "    def forward(self, x):\n"
@@ -184,20 +186,20 @@ def Net():
 """
 
 
-def test_no_time_limit_outlives_what_it_was_for(folder: Path) -> None:
-    """Not even where the code wants to end the process in a forward pass, which skips hooks."""
-    (folder / "quits.py").write_text(WRONG["exits while it trains"][0])
-    place = find_code("quits:Net", folder)
-    model = CustomModel(family="quits:Net", seconds=8, folder=place.folder, code=place.hash)
-    made = network(model, (64,), 3)
+def test_time_limit_ends_if_a_forward_pass_exits(folder: Path) -> None:
+    """SystemExit in a forward pass skips the forward hooks."""
+    (folder / "quits.py").write_text(BROKEN["exits in training"][0])
+    code = find_code("quits:Net", folder)
+    model = CustomModel(family="quits:Net", seconds=8, folder=code.folder, code=code.hash)
+    net = network(model, (64,), 3)
     before = signal.getsignal(signal.SIGALRM)
     with pytest.raises(PointError, match="raised SystemExit: 5"):
-        custom_code.call_user_code("a probe", lambda: made(torch.zeros(2, 64)))
+        custom_code.call_user_code("a probe", lambda: net(torch.zeros(2, 64)))
     assert signal.getsignal(signal.SIGALRM) is before
 
 
-def test_a_limit_may_be_entered_again_inside() -> None:
-    """A network whose forward pass calls itself: the limit is that of the outer call."""
+def test_time_limit_is_reentrant() -> None:
+    """If the forward pass of a network calls itself, the limit of the outer call applies."""
     limit, before = TimeLimit(30, "x"), signal.getsignal(signal.SIGALRM)
     with end_open_limits():
         with limit, limit:
@@ -216,8 +218,8 @@ def test_a_limit_may_be_entered_again_inside() -> None:
     assert signal.getsignal(signal.SIGALRM) is before
 
 
-def test_what_python_has_imported_is_not_mixed_with_an_edit(folder: Path) -> None:
-    """A point of the old source may still be trained; one of the new needs a new Python."""
+def test_edited_module_is_not_imported_into_the_same_process(folder: Path) -> None:
+    """The process can still train points of the imported source."""
     (folder / "once.py").write_text("def x(): return 1\n")
     first = find_code("once:x", folder)
     assert custom_code.import_object("once:x", first, pinned=False, key="k")() == 1
@@ -233,74 +235,73 @@ def test_what_python_has_imported_is_not_mixed_with_an_edit(folder: Path) -> Non
     assert custom_code.import_object("twice:x", stale, pinned=True, key="k")() == 2
 
 
-LOOKS = (
+UNUSABLE = (
     ("model.family='nets:Gone'", "model.family: nets has no Gone"),
     ("model.kwargs={depth: 3}", "raised TypeError: .*depth"),
     ("data.source='samples:gone'", "data.source: samples has no gone"),
     ("data={source: table, path: gone.csv, target: x}", "gone.csv"),
     ("data={source: image_folder, root: gone}", "gone"),
+    ("data={source: arrays, path: nets.py}", r"nets\.py: cannot be read as an \.npz file"),
     ("model={family: 'timm:resnet_gone'}", "resnet_gone"),
     ("model={family: 'timm:vit_tiny_patch16_224'}", r"samples of shape \(1, 8, 8\)"),
 )
 
 
-def test_validate_looks_at_what_a_spec_names(folder: Path, cli: Cli) -> None:
-    """Before anything is started; unless it is told not to."""
-    spec = folder / "own.yaml"
+def test_validate_loads_data_and_model_unless_disabled(folder: Path, cli: Cli) -> None:
+    spec = folder / "custom.yaml"
     spec.write_text(SPEC.replace("grid:\n  model.kwargs.width: [2, 4, 8]\n", ""))
-    assert ": valid" in cli("validate", "own.yaml").stdout
-    for change, message in LOOKS:
-        done = cli("validate", "own.yaml", "--set", change, check=2)
-        (line,) = [line for line in done.stderr.splitlines() if line.startswith("own.yaml: ")]
+    assert ": valid" in cli("validate", "custom.yaml").stdout
+    for change, message in UNUSABLE:
+        done = cli("validate", "custom.yaml", "--set", change, check=2)
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("custom.yaml: ")]
         assert re.search(message, line)
-        assert ": valid" in cli("validate", "own.yaml", "--no-load", "--set", change).stdout
+        assert ": valid" in cli("validate", "custom.yaml", "--no-load", "--set", change).stdout
 
 
 @pytest.mark.sweeps
-def test_wrong_code_fails_its_point(folder: Path, cli: Cli, untracked: Path) -> None:
-    """The others go on; the traceback is in the log that the sweep quotes."""
+def test_broken_code_fails_only_its_point(folder: Path, cli: Cli, untracked: Path) -> None:
     names = []
-    for number, (text, _) in enumerate(WRONG.values()):
-        (folder / f"wrong{number}.py").write_text(text.replace("nets", f"wrong{number}"))
-        names.append(f"wrong{number}:Net")
+    for number, (text, _) in enumerate(BROKEN.values()):
+        (folder / f"broken{number}.py").write_text(text.replace("nets", f"broken{number}"))
+        names.append(f"broken{number}:Net")
     (folder / "forks.py").write_text(FORKS)
-    right = ["nets:plain", "forks:Net"]
-    listed = ", ".join(f"{{family: '{name}', seconds: 8}}" for name in [*names, *right])
-    spec = SPEC.replace("  model.kwargs.width: [2, 4, 8]", f"  model: [{listed}]").replace(
+    names += ["nets:plain", "forks:Net"]
+    models = ", ".join(f"{{family: '{name}', seconds: 8}}" for name in names)
+    spec = SPEC.replace("  model.kwargs.width: [2, 4, 8]", f"  model: [{models}]").replace(
         '  model: {family: "nets:Net"}\n', ""
     )
-    (folder / "own.yaml").write_text(spec)
-    done = cli("sweep", folder / "own.yaml", "--profile", untracked, check=None)
+    (folder / "custom.yaml").write_text(spec)
+    done = cli("sweep", folder / "custom.yaml", "--profile", untracked, check=None)
     assert done.returncode == 1
-    states = json.loads(cli("status", "runs/own", "--json", check=1).stdout)
-    assert [state["state"] for state in states] == ["failed"] * len(WRONG) + ["done"] * 2
-    for number, (state, (_, message)) in enumerate(zip(states, WRONG.values(), strict=False)):
-        expected = message.replace("nets", f"wrong{number}")
+    states = json.loads(cli("status", "runs/custom", "--json", check=1).stdout)
+    assert [state["state"] for state in states] == ["failed"] * len(BROKEN) + ["done"] * 2
+    for number, (state, (_, message)) in enumerate(zip(states, BROKEN.values(), strict=False)):
+        expected = message.replace("nets", f"broken{number}")
         assert re.search(expected, state["message"]), (expected, state["message"])
         assert "\n" not in state["message"]
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("samples", "message"),
     {
-        "nothing": (None, "returned a NoneType, not"),
+        "None": (None, "returned a NoneType, not"),
         "lengths": ((np.zeros((5, 3)), np.zeros(4, int)), "do not match"),
         "no classes": ((np.zeros((5, 3)), np.linspace(0, 1, 5)), "labels must be whole numbers"),
         "objects": ((np.array([[object()]] * 5), np.zeros(5, int)), "array of objects"),
         "infinite": ((np.full((5, 3), np.inf), np.zeros(5, int)), "infinite"),
         "nan": ((np.full((5, 1, 3, 3), np.nan), np.zeros(5, int)), "images have NaN"),
         "dimensions": ((np.zeros((5, 1, 1, 1, 2)), np.zeros(5, int)), "neither vectors"),
-        "one": ((np.zeros((1, 3)), np.zeros(1, int)), "too few"),
-        "a new class": ((np.zeros((5, 3)), np.arange(5), np.zeros((2, 3)), np.array([0, 9])),
-                        "test label 9 does not occur in the training set"),
+        "one sample": ((np.zeros((1, 3)), np.zeros(1, int)), "too few"),
+        "new class": ((np.zeros((5, 3)), np.arange(5), np.zeros((2, 3)), np.array([0, 9])),
+                      "test label 9 does not occur in the training set"),
     }.values(),
 )  # fmt: skip
-def test_samples_that_are_none(given: object, message: str) -> None:
+def test_invalid_samples_are_refused(samples: object, message: str) -> None:
     with pytest.raises(PointError, match=message):
-        array_source("x", arrays_of("x", given))
+        array_source("x", arrays_of("x", samples))
 
 
-def test_samples_of_all_kinds() -> None:
+def test_tensors_and_images_are_converted() -> None:
     source = array_source(
         "x", arrays_of("x", (torch.zeros(6, 3, dtype=torch.float64), list("abcabc")))
     )
@@ -315,30 +316,29 @@ def test_samples_of_all_kinds() -> None:
     assert source.test().labels.tolist() == [1, 0]
 
 
-def made(width: int) -> nn.Module:
+def make_network(width: int) -> nn.Module:
     return nn.Sequential(nn.Linear(20, width), nn.ReLU(), nn.Linear(width, 5))
 
 
-def test_the_source_of_a_lambda_is_its_own() -> None:
-    """Wherever it stands, and with what it names."""
-    pair = [lambda: made(3), lambda: made(4)]
-    again = lambda: made(  # noqa: E731
+def test_hash_of_a_lambda_is_of_its_source_and_references() -> None:
+    pair = [lambda: make_network(3), lambda: make_network(4)]
+    again = lambda: make_network(  # noqa: E731
         3
     )
     assert source_hash(pair[0]) == source_hash(again) != source_hash(pair[1])
 
-    def of_width(width: int, held: object = None) -> tuple[object, object]:
-        return (lambda: made(width)), (lambda: held)
+    def closures(width: int, array: object = None) -> tuple[object, object]:
+        return (lambda: make_network(width)), (lambda: array)
 
-    assert source_hash(of_width(3)[0]) == source_hash(of_width(3)[0])
-    assert source_hash(of_width(3)[0]) != source_hash(of_width(4)[0])
-    assert source_hash(of_width(3, np.zeros(2))[1]) is None
+    assert source_hash(closures(3)[0]) == source_hash(closures(3)[0])
+    assert source_hash(closures(3)[0]) != source_hash(closures(4)[0])
+    assert source_hash(closures(3, np.zeros(2))[1]) is None
 
     class Base(nn.Module):
         pass
 
     class Derived(Base):
-        layers = made(3)
+        layers = make_network(3)
 
     assert len({source_hash(lambda: Base()), source_hash(lambda: Derived()), None}) == 3
     scope: dict[str, object] = {}
@@ -347,24 +347,26 @@ def test_the_source_of_a_lambda_is_its_own() -> None:
 
 
 @pytest.mark.parametrize("parent", ["flexhpc", "flexhpc/flexhpc", "site-packages/project"])
-def test_folder_names_of_code(parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`git clone` calls a checkout flexhpc; code of users may lie in it."""
-    place = tmp_path / parent
-    place.mkdir(parents=True)
-    monkeypatch.syspath_prepend(str(place))
+def test_user_code_in_folder_named_like_a_package_is_hashed(
+    parent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """User code may be in a checkout of flexhpc, whose folder is named flexhpc."""
+    folder = tmp_path / parent
+    folder.mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(folder))
     hashes = set()
     for value in (1, 2):
-        (place / "helper_of_user.py").write_text(f"def width():\n    return {value} * 8\n")
-        (place / "nets_of_user.py").write_text(
-            "from helper_of_user import width\n\ndef build():\n    return width()\n"
+        (folder / "user_helper.py").write_text(f"def width():\n    return {value} * 8\n")
+        (folder / "user_nets.py").write_text(
+            "from user_helper import width\n\ndef build():\n    return width()\n"
         )
-        for name in ("helper_of_user", "nets_of_user"):
+        for name in ("user_helper", "user_nets"):
             monkeypatch.delitem(sys.modules, name, raising=False)
         linecache.clearcache()
         importlib.invalidate_caches()
         sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
         try:
-            build = importlib.import_module("nets_of_user").build
+            build = importlib.import_module("user_nets").build
         finally:
             sys.dont_write_bytecode = before
         hashes.add(source_hash(build))
@@ -381,8 +383,8 @@ def test_installed_code_is_not_hashed(tmp_path: Path, monkeypatch: pytest.Monkey
     assert custom_code.is_installed(packages / "nets.py")
 
 
-def test_errors_of_user_code_name_its_line() -> None:
-    """Also if its path begins with that of the package, as flexhpc_nets.py beside flexhpc/."""
+def test_error_of_user_code_names_its_line() -> None:
+    """Also if its path starts with the path of the package: flexhpc_nets.py next to flexhpc/."""
     code = compile("def build():\n    return 1 / 0\n", f"{custom_code.PACKAGE}_nets.py", "exec")
     scope: dict[str, Any] = {}
     exec(code, scope)
@@ -390,11 +392,12 @@ def test_errors_of_user_code_name_its_line() -> None:
         custom_code.call_user_code("model", scope["build"])
 
 
-def test_entry_points(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under a name of its own, which means module:name."""
-    package = tmp_path / "site-packages" / "offers-1.0.dist-info"
+def test_entry_point_is_equivalent_to_its_import_path(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site-packages" / "plugin-1.0.dist-info"
     package.mkdir(parents=True)
-    (package / "METADATA").write_text("Name: offers\nVersion: 1.0\n")
+    (package / "METADATA").write_text("Name: plugin\nVersion: 1.0\n")
     (package / "entry_points.txt").write_text(
         "[flexhpc.models]\nnice = nets:Net\nmlp = nets:Net\n[flexhpc.data]\ngood = samples:load\n"
     )
@@ -404,15 +407,15 @@ def test_entry_points(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         plain = ids(folder)
         assert ids(folder, "model.family=nice", "data.source=good") == plain
         with pytest.raises(InputError, match=r"model\.kwargs: has no effect with family: mlp"):
-            checked(folder / "own.yaml", ["model.family=mlp"])
+            checked(folder / "custom.yaml", ["model.family=mlp"])
         with pytest.raises(InputError, match=r"mixer, .*, nice; did you mean nice"):
-            checked(folder / "own.yaml", ["model.family=nicer"])
+            checked(folder / "custom.yaml", ["model.family=nicer"])
     finally:
         custom_code.registered_names.cache_clear()
 
 
-def test_all_errors_of_a_section_come_together(tmp_path: Path) -> None:
-    """Also where it is unknown which variant is meant, or its code is not there."""
+def test_all_errors_of_a_section_are_reported_at_once(tmp_path: Path) -> None:
+    """Also if the variant is unknown or its code is not found."""
     spec = tmp_path / "many.yaml"
     spec.write_text("""\
 name: many
@@ -424,13 +427,13 @@ fixed:
 """)
     with pytest.raises(InputError) as caught:
         checked(spec)
-    printed = str(caught.value)
-    for wanted in (
+    message = str(caught.value)
+    for expected in (
         "data.source: nowhere:load: no module named", "data.labels: ", "data.n_max: must be",
         "data.colour: has no effect", "model.family: ", "model.width: must be at least 1",
         "model.banana: unknown key", "model.detph: unknown key", "did you mean depth?",
         "training.trainer: nowhere:fit: no module named", "training.lr: has no effect",
         "training.epochs: must be at least 1", "search.policy: ", "search.start: must be at least",
     ):  # fmt: skip
-        assert printed.count(wanted) == 1, wanted
-    assert printed.count("\n") == 12
+        assert message.count(expected) == 1, expected
+    assert message.count("\n") == 12

@@ -1,4 +1,4 @@
-"""Trainers of the user's: what they are given, what they may answer, and how they may go wrong."""
+"""Custom trainers: arguments, results, processes and errors."""
 
 from __future__ import annotations
 
@@ -26,76 +26,75 @@ from tests.conftest import REPOSITORY, Cli
 from tests.sweeps import contents, finish, start
 
 LABELS = np.array([0, 1, 2, 0, 1])
-FITS = """\
+TRAINERS = """\
 import os, signal, sys, time
 import numpy as np
 
-STOPPED = False
+CONSTANT = False
 
-def most(inputs, labels, n, seeds, seed, classes, shape, budget, most=40):
+def fits_first(inputs, labels, n, seeds, seed, classes, shape, budget, count=40):
     assert (n, classes, shape) == (len(labels), 10, (1, 8, 8)) and seed < 2**31
     assert inputs.dtype == np.float32 and labels.dtype == np.int64
-    right = np.arange(n) < most
+    right = np.arange(n) < count
     return {"right": right, "loss": 0.5, "epochs": budget.epochs, "order": seeds.order % 7}
 
 def raises(inputs, labels): raise ValueError("no\\nidea")
 def exits(inputs, labels): sys.exit(3)
-def ends_hard(inputs, labels): os._exit(3)
+def exits_at_once(inputs, labels): os._exit(3)
 def crashes(inputs, labels): os.kill(os.getpid(), signal.SIGSEGV)
 def hangs(inputs, labels): time.sleep(1000)
-def answers_badly(inputs, labels): return labels[:-1]
+def returns_too_few(inputs, labels): return labels[:-1]
 def prints(inputs, labels):
     print("x" * 10_000_000)
     return labels
 def forks(inputs, labels):
     os.fork()
     return labels
-def waits(inputs, labels):
+def waits_at_barrier(inputs, labels):
     from gated import pass_barrier
     pass_barrier()
     return np.where(np.arange(len(labels)) < 40, labels, -1)
-def deaf(inputs, labels):
+def blocks_alarm(inputs, labels):
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
     time.sleep(1000)
-def trains(inputs, labels, model):
+def uses_model(inputs, labels, model):
     import torch
     with torch.no_grad():
         return model(torch.from_numpy(inputs))
 """
 SPEC = """\
-name: own
+name: custom
 fixed:
   data: {source: digits, labels: random, n_max: 200}
-  training: {trainer: "fits:most", epochs: 3}
+  training: {trainer: "trainers:fits_first", epochs: 3}
   search: {policy: bisection, start: 16, tolerance: 0.1}
 """
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "fits.py").write_text(FITS)
-    (tmp_path / "own.yaml").write_text(SPEC)
+    (tmp_path / "trainers.py").write_text(TRAINERS)
+    (tmp_path / "custom.yaml").write_text(SPEC)
     return tmp_path
 
 
-def task(folder: Path, name: str, seconds: float = 60.0) -> TrainerCall:
+def make_call(folder: Path, name: str, seconds: float = 60.0) -> TrainerCall:
+    code = find_code("trainers:x", folder)
     return TrainerCall(
-        trainer=Trainer(
-            name=f"fits:{name}", code=find_code("fits:x", folder), pinned=False, kwargs={}
-        ),
+        trainer=Trainer(name=f"trainers:{name}", code=code, pinned=False, kwargs={}),
         inputs=np.zeros((5, 1, 8, 8), np.float32), labels=LABELS, classes=10,
         seeds=ProbeSeeds.of(0, 5, 0, nested=False), seconds=seconds,
         budget=Budget(epochs=3, steps=None, gradient_evaluations=None),
     )  # fmt: skip
 
 
-def run(asked: TrainerCall, stopping: bool = False) -> object:
-    callbacks = Callbacks(should_stop=lambda: stopping)
-    return runner.run_trainer(asked, callbacks, Group(None))
+def run(call: TrainerCall, should_stop: bool = False) -> object:
+    callbacks = Callbacks(should_stop=lambda: should_stop)
+    return runner.run_trainer(call, callbacks, Group(None))
 
 
 @pytest.mark.parametrize(
-    "given",
+    "result",
     [
         [True, False, True, True, False],
         [0, 0, 2, 0, 0],
@@ -107,18 +106,18 @@ def run(asked: TrainerCall, stopping: bool = False) -> object:
     ],
     ids=str,
 )
-def test_what_a_trainer_may_answer(given: object, folder: Path) -> None:
-    answer = parse_result("t", given, task(folder, "most"))
-    assert answer.fitted.tolist() == [True, False, True, True, False]
-    if isinstance(given, dict) and "cost" in given:
-        assert (answer.epochs, answer.steps, answer.cost) == (3, 7, 15)
-        assert answer.metrics == {"rounds": 2.0}
-    elif isinstance(given, dict):
-        assert answer.loss == 0.5
+def test_valid_results_are_parsed(result: object, folder: Path) -> None:
+    parsed = parse_result("t", result, make_call(folder, "fits_first"))
+    assert parsed.fitted.tolist() == [True, False, True, True, False]
+    if isinstance(result, dict) and "cost" in result:
+        assert (parsed.epochs, parsed.steps, parsed.cost) == (3, 7, 15)
+        assert parsed.metrics == {"rounds": 2.0}
+    elif isinstance(result, dict):
+        assert parsed.loss == 0.5
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("result", "message"),
     [
         (None, "returned an object of NoneType, not an array"),
         ([True] * 4, "an array (4,), not (5,) for 5 samples"),
@@ -134,67 +133,68 @@ def test_what_a_trainer_may_answer(given: object, folder: Path) -> None:
         ({"right": [True] * 5, "cost": -1}, "returned -1 as cost, not a count"),
     ],
 )
-def test_what_is_no_answer(given: object, message: str, folder: Path) -> None:
+def test_invalid_results_are_refused(result: object, message: str, folder: Path) -> None:
     with pytest.raises(PointError, match=re.escape(message)):
-        parse_result("t", given, task(folder, "most"))
+        parse_result("t", result, make_call(folder, "fits_first"))
 
 
-def test_it_is_given_what_it_asks_for_and_random_states_are_seeded(folder: Path) -> None:
-    answer = train(task(folder, "most"))
-    assert answer.fitted.all()
-    assert answer.metrics["order"] == ProbeSeeds.of(0, 5, 0, nested=False).order % 7
-    drawn = []
+def test_trainer_gets_requested_arguments_and_seeded_random_states(folder: Path) -> None:
+    result = train(make_call(folder, "fits_first"))
+    assert result.fitted.all()
+    assert result.metrics["order"] == ProbeSeeds.of(0, 5, 0, nested=False).order % 7
+    draws = []
     for _ in range(2):
-        train(task(folder, "most"))
-        drawn.append(np.random.random())
-    assert drawn[0] == drawn[1]
+        train(make_call(folder, "fits_first"))
+        draws.append(np.random.random())
+    assert draws[0] == draws[1]
 
 
-def test_a_process_is_used_until_it_ends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever becomes of it, the next probe finds a living one."""
-    assert run(task(folder, "most")).n_errors == 0
+def test_process_is_reused_until_it_ends_and_then_replaced(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(make_call(folder, "fits_first")).n_errors == 0
     first = runner._trainer_process().pid
-    assert run(task(folder, "forks")).verdict == "fit"
+    assert run(make_call(folder, "forks")).verdict == "fit"
     with pytest.raises(PointError, match="raised ValueError: no idea"):
-        run(task(folder, "raises"))
+        run(make_call(folder, "raises"))
     assert runner._trainer_process().pid == first
     with pytest.raises(PointError, match="SIGSEGV"):
-        run(task(folder, "crashes"))
-    assert run(task(folder, "most")).n_errors == 0
+        run(make_call(folder, "crashes"))
+    assert run(make_call(folder, "fits_first")).n_errors == 0
     second = runner._trainer_process().pid
     monkeypatch.setattr(runner, "_GRACE", 0.5)
     with pytest.raises(PointError, match="exceeded its time limit"):
-        run(task(folder, "deaf", seconds=0.5))
+        run(make_call(folder, "blocks_alarm", seconds=0.5))
     assert not psutil.pid_exists(second)
     with pytest.raises(Interrupted, match="starts from scratch next time"):
-        run(task(folder, "hangs"), stopping=True)
+        run(make_call(folder, "hangs"), should_stop=True)
     with pytest.raises(PointError, match="trains in one process"):
-        runner.run_trainer(task(folder, "most"), Callbacks(), Group(None, 0, 2))
+        runner.run_trainer(make_call(folder, "fits_first"), Callbacks(), Group(None, 0, 2))
 
 
-WRONG = {
-    "raises": r"raised ValueError: no idea \(.*fits.py:\d+\)",
+BROKEN = {
+    "raises": r"raised ValueError: no idea \(.*trainers.py:\d+\)",
     "exits": "raised SystemExit: 3",
-    "ends_hard": r"ended its process \(exit status 3\)",
+    "exits_at_once": r"ended its process \(exit status 3\)",
     "crashes": r"ended its process \(SIGSEGV\)",
     "hangs": "exceeded its time limit",
-    "answers_badly": r"returned an array \(15,\), not \(16,\)",
+    "returns_too_few": r"returned an array \(15,\), not \(16,\)",
 }
 
 
 @pytest.mark.sweeps
-def test_wrong_trainers_fail_their_points(folder: Path, cli: Cli, untracked: Path) -> None:
-    names = [*WRONG, "most", "prints", "forks"]
-    listed = ", ".join(f"'fits:{name}'" for name in names)
+def test_broken_trainers_fail_only_their_points(folder: Path, cli: Cli, untracked: Path) -> None:
+    names = [*BROKEN, "fits_first", "prints", "forks"]
+    trainers = ", ".join(f"'trainers:{name}'" for name in names)
     text = SPEC.replace("epochs: 3", "seconds: 4")
-    text = text.replace('trainer: "fits:most", ', "").replace("n_max: 200", "n_max: 16")
-    text += f"grid:\n  training.trainer: [{listed}]\n"
-    (folder / "own.yaml").write_text(text)
-    done = cli("sweep", folder / "own.yaml", "--profile", untracked, check=None)
+    text = text.replace('trainer: "trainers:fits_first", ', "").replace("n_max: 200", "n_max: 16")
+    text += f"grid:\n  training.trainer: [{trainers}]\n"
+    (folder / "custom.yaml").write_text(text)
+    done = cli("sweep", folder / "custom.yaml", "--profile", untracked, check=None)
     assert done.returncode == 1
-    states = json.loads(cli("status", "runs/own", "--json", check=1).stdout)
-    assert [state["state"] for state in states] == ["failed"] * len(WRONG) + ["done"] * 3
-    for state, message in zip(states, WRONG.values(), strict=False):
+    states = json.loads(cli("status", "runs/custom", "--json", check=1).stdout)
+    assert [state["state"] for state in states] == ["failed"] * len(BROKEN) + ["done"] * 3
+    for state, message in zip(states, BROKEN.values(), strict=False):
         assert re.search(message, state["message"]), (message, state["message"])
         assert "\n" not in state["message"]
     assert len(done.stdout) + len(done.stderr) < 20_000
@@ -202,41 +202,39 @@ def test_wrong_trainers_fail_their_points(folder: Path, cli: Cli, untracked: Pat
     assert not [c for c in children if "flexhpc.custom.trainer" in " ".join(c.cmdline())]
 
 
-def trainers_of(run: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            mine = Path(process.cwd()) == run.parent.parent
-            if mine and "flexhpc.custom.trainer" in " ".join(process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
+def trainer_processes(folder: Path) -> list[int]:
+    """Return the ids of the trainers' processes whose sweep was started in this folder."""
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline", "cwd"])
+        if process.info["cwd"] == str(folder)
+        and "flexhpc.custom.trainer" in " ".join(process.info["cmdline"] or [])
+    ]
 
 
 @pytest.mark.sweeps
-def test_killed_and_stopped_in_the_middle_it_ends_as_if_nothing_had_been(folder: Path) -> None:
-    """The trainer's process ends with its worker, and its probe is started again."""
-    spec = folder / "own.yaml"
-    spec.write_text(SPEC.replace("fits:most", "fits:waits"))
-    run, barrier = folder / "runs" / "own", Barrier(folder)
+def test_killed_and_interrupted_sweeps_equal_an_undisturbed_one(folder: Path) -> None:
+    """The trainer's process ends with its worker, and its probe is repeated."""
+    spec = folder / "custom.yaml"
+    spec.write_text(SPEC.replace("trainers:fits_first", "trainers:waits_at_barrier"))
+    run, barrier = folder / "runs" / "custom", Barrier(folder)
     for number in (signal.SIGKILL, signal.SIGINT):
         barrier.hold(2)
         sweep = start(spec, keys="workers: 1\n")
         (trainer,) = barrier.wait(sweep=sweep)
-        assert trainer in [process.pid for process in trainers_of(run)]
+        assert trainer in trainer_processes(folder)
         os.killpg(sweep.pid, number)
         finish(sweep)
-        wait_for(lambda: not trainers_of(run), "the end of the trainer")
+        wait_for(lambda: not trainer_processes(folder), "the end of the trainer")
     barrier.open()
     sweep = start(spec)
     output = finish(sweep)
     assert sweep.returncode == 0, output
     disturbed = contents(run)
     succeeded(folder, "sweep", spec, "--profile", "profile.yaml", "--runs", "undisturbed")
-    assert contents(folder / "undisturbed" / "own") == disturbed
-    (found,) = disturbed.values()
-    probes, estimate = found[0], found[-1]
+    assert contents(folder / "undisturbed" / "custom") == disturbed
+    (point,) = disturbed.values()
+    probes, estimate = point[0], point[-1]
     assert 36 <= estimate.emc <= 40
     assert all(cost == n * 3 for n, _, _, _, cost, *_ in probes)
 
@@ -246,76 +244,80 @@ def test_killed_and_stopped_in_the_middle_it_ends_as_if_nothing_had_been(folder:
     {
         "form": ("training.trainer=adam", 'must have the form module:name, not "adam"'),
         "no module": ("training.trainer='nowhere:fit'", "no module named nowhere"),
-        "an optimizer": ("training.optimizer=adam", "optimizer: has no effect with trainer"),
-        "a rate": ("training.lr=0.1", "has no effect with trainer: fits:most .* kwargs"),
+        "optimizer": ("training.optimizer=adam", "optimizer: has no effect with trainer"),
+        "learning rate": (
+            "training.lr=0.1", "has no effect with trainer: trainers:fits_first .* kwargs",
+        ),
         "two budgets": ("training.steps=3", "training.steps: cannot be combined with epochs"),
-        "filled in": ("training.code=abc", "training.code: is set by flexhpc; remove it"),
-        "evaluated": ("evaluate.full=true", "has no effect with a custom trainer"),
-        "mup": ("model={family: mlp, width: 8, init: mup}", "mup is not implemented for fits:most"),
+        "set by flexhpc": ("training.code=abc", "training.code: is set by flexhpc; remove it"),
+        "evaluation": ("evaluate.full=true", "has no effect with a custom trainer"),
+        "mup": (
+            "model={family: mlp, width: 8, init: mup}",
+            "mup is not implemented for trainers:fits_first",
+        ),
     }.values(),
 )  # fmt: skip
-def test_errors_are_reported_in_advance(change: str, message: str, folder: Path) -> None:
+def test_invalid_keys_are_refused(change: str, message: str, folder: Path) -> None:
     changes = [change]
     if change.startswith("evaluate"):
         changes += ["data.labels=original", "data.test_fraction=0.2"]
     with pytest.raises(InputError, match=message):
-        checked(folder / "own.yaml", changes)
+        checked(folder / "custom.yaml", changes)
 
 
-def test_no_model_is_for_trainers_alone(folder: Path) -> None:
-    (point,) = checked(folder / "own.yaml")[1]
+def test_model_is_optional_only_with_a_trainer(folder: Path) -> None:
+    (point,) = checked(folder / "custom.yaml")[1]
     assert point.model.family == "none"
-    text = SPEC.replace('trainer: "fits:most"', "optimizer: adam")
-    (folder / "own.yaml").write_text(text)
+    text = SPEC.replace('trainer: "trainers:fits_first"', "optimizer: adam")
+    (folder / "custom.yaml").write_text(text)
     with pytest.raises(InputError, match="family: is required"):
-        checked(folder / "own.yaml")
+        checked(folder / "custom.yaml")
     with pytest.raises(InputError, match=r"family: none is for training\.trainer only"):
-        checked(folder / "own.yaml", ["model.family=none"])
+        checked(folder / "custom.yaml", ["model.family=none"])
 
 
-def test_a_frozen_spec_keeps_its_trainer(folder: Path, tmp_path: Path) -> None:
-    sweep, points = checked(folder / "own.yaml")
+def test_frozen_spec_keeps_its_trainer(folder: Path, tmp_path: Path) -> None:
+    sweep, points = checked(folder / "custom.yaml")
     frozen = tmp_path / "frozen.yaml"
     frozen.write_text(freeze(sweep, points))
     again = checked(frozen)[1]
     assert [p.id for p in again] == [p.id for p in points]
-    assert again[0].training.trainer == "fits:most"
-    longer = checked(folder / "own.yaml", ["training.seconds=7200"])[1]
-    assert longer[0].id == points[0].id, "a time limit is no part of an id"
+    assert again[0].training.trainer == "trainers:fits_first"
+    longer = checked(folder / "custom.yaml", ["training.seconds=7200"])[1]
+    assert longer[0].id == points[0].id, "an id does not depend on the time limit"
 
 
-def test_validate_looks_at_it(folder: Path, cli: Cli) -> None:
+def test_validate_imports_the_trainer(folder: Path, cli: Cli) -> None:
     for change, message in (
-        ("training.kwargs.mots=3", r"most\(.*\): got an unexpected keyword argument"),
-        ("training.trainer='fits:least'", "fits has no least"),
-        ("training.trainer='fits:STOPPED'", "is a bool, not a function"),
+        ("training.kwargs.counts=3", r"fits_first\(.*\): got an unexpected keyword argument"),
+        ("training.trainer='trainers:fits_last'", "trainers has no fits_last"),
+        ("training.trainer='trainers:CONSTANT'", "is a bool, not a function"),
     ):
-        done = cli("validate", folder / "own.yaml", "--set", change, check=2)
+        done = cli("validate", folder / "custom.yaml", "--set", change, check=2)
         assert re.search(message, done.stdout + done.stderr), done.stdout + done.stderr
 
 
 @pytest.mark.sweeps
-def test_from_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measure_with_a_trainer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(folder))
-    draw = np.random.default_rng(0)
-    data = (draw.normal(size=(300, 4)), draw.integers(0, 3, 300))
+    rng = np.random.default_rng(0)
+    data = (rng.normal(size=(300, 4)), rng.integers(0, 3, 300))
     search = {"policy": "bisection", "start": 16, "tolerance": 0.1}
 
-    def halves(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def fits_60(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
         return np.arange(len(labels)) < 60
 
-    found = flexhpc.measure(data=data, training={"trainer": halves}, search=search)
-    assert 55 <= found.emc <= 62
-    assert found.params == 0
-    assert found.plot().svg().startswith("<svg")
-    images = (draw.integers(0, 9, (300, 8, 8), dtype=np.uint8), draw.integers(0, 10, 300))
-    named = flexhpc.measure(
-        data=images, training={"trainer": "fits:most", "kwargs": {"most": 30}}, search=search
-    )
-    assert 27 <= named.emc <= 30
-    assert set(named.probes["loss"]) == {0.5}
+    result = flexhpc.measure(data=data, training={"trainer": fits_60}, search=search)
+    assert 55 <= result.emc <= 62
+    assert result.params == 0
+    assert result.plot().svg().startswith("<svg")
+    images = (rng.integers(0, 9, (300, 8, 8), dtype=np.uint8), rng.integers(0, 10, 300))
+    training = {"trainer": "trainers:fits_first", "kwargs": {"count": 30}}
+    imported = flexhpc.measure(data=images, training=training, search=search)
+    assert 27 <= imported.emc <= 30
+    assert set(imported.probes["loss"]) == {0.5}
     with_model = flexhpc.measure(
-        {"family": "linear"}, images, training={"trainer": "fits:trains"}, search=search
+        {"family": "linear"}, images, training={"trainer": "trainers:uses_model"}, search=search
     )
     assert with_model.params == 650
 
@@ -331,19 +333,18 @@ SMALLER = {
 
 @pytest.mark.sweeps
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_the_examples_measure_what_they_say(path: Path, cli: Cli, untracked: Path) -> None:
+def test_included_specs_of_trainers_run(path: Path, cli: Cli, untracked: Path) -> None:
     changes = ["search.policy=bisection", "search.start=8", "search.tolerance=0.5",
                *SMALLER.get(path.stem, ())]  # fmt: skip
     sets = [word for change in changes for word in ("--set", change)]
     cli("sweep", path, "--profile", untracked, *sets)
     (name,) = os.listdir(untracked.parent / "runs")
     rows = json.loads(cli("results", f"runs/{name}", "--format", "json").stdout)
-    found = {str(row.get("training", row["point_id"])): row for row in rows}
     assert all(row["emc"] >= 1 for row in rows), rows
     if path.stem == "perceptron":  # Cover 1965: 2 (d + 1) = 22, one training run per n
         assert 11 <= rows[0]["emc"] <= 44
     if path.stem == "scikit_learn":
-        emcs = {key.split("'")[3].split(":")[1]: row["emc"] for key, row in found.items()}
+        emcs = {str(row["training"]).split("'")[3].split(":")[1]: row["emc"] for row in rows}
         assert emcs["neighbours"] < emcs["forest"]
     if path.stem == "lightgbm":
         fewer, more = sorted(rows, key=lambda row: row["training.kwargs.num_leaves"])

@@ -1,4 +1,4 @@
-"""Image sets in the exact format of every loader, good and damaged."""
+"""Image sets in the format of every loader, intact and damaged."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flexhpc.config.sections.data import ImageFolder, ImageSet
-from flexhpc.data import cifar, load_samples
-from flexhpc.data.dataset import Dataset
+from flexhpc.data import cifar
 from flexhpc.data.idx import read_idx
 from flexhpc.data.sources import open_source
 from flexhpc.errors import PointError
@@ -26,6 +24,8 @@ from tests.data.writers import (
     Evil,
     cifar_batch,
     idx,
+    load,
+    section,
     write_cifar5m,
     write_cifar10,
     write_cifar100,
@@ -34,27 +34,18 @@ from tests.data.writers import (
 )
 
 
-def images_of(source: str, root: Path) -> Dataset:
-    return load_samples(ImageSet(source=source, root=str(root)), seed=0).dataset
-
-
 def pixels(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image).transpose(2, 0, 1)
 
 
-def folder_of(root: Path, **keys: object) -> Dataset:
-    data = ImageFolder(source="image_folder", root=str(root), **keys)
-    return load_samples(data, seed=0).dataset
-
-
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("inner", ["MNIST/raw", "raw", "."])
-def test_mnist_layouts(tmp_path: Path, zipped: bool, inner: str) -> None:
+def test_reads_mnist_layouts(tmp_path: Path, zipped: bool, inner: str) -> None:
     images = RNG.integers(0, 256, (20, 28, 28), dtype=np.uint8)
     labels = RNG.integers(0, 10, 20, dtype=np.uint8)
     write_mnist(tmp_path / inner, zipped=zipped, images=images, labels=labels)
-    dataset = images_of("mnist", tmp_path)
+    dataset = load("mnist", root=tmp_path).dataset
     assert dataset.shape == (1, 28, 28)
     np.testing.assert_array_equal(dataset.inputs[:, 0], images)
     np.testing.assert_array_equal(dataset.labels, labels)
@@ -77,7 +68,7 @@ GOOD_IDX = idx(np.zeros((3, 4, 4), np.uint8))
         (b"\x1f\x8bxx", "ended before"),
     ],
 )
-def test_damaged_idx(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_damaged_idx_is_refused(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(PointError, match=f"{path}: cannot be read as an IDX file .*{expected}"):
@@ -92,16 +83,18 @@ def test_damaged_idx(tmp_path: Path, content: bytes, expected: str) -> None:
         ((3, 0, 28), [1, 2, 3], r"images \(3, 0, 28\) and labels"),
     ],
 )
-def test_damaged_mnist(tmp_path: Path, shape: tuple, labels: list, expected: str) -> None:
+def test_mnist_of_wrong_shape_or_labels_is_refused(
+    tmp_path: Path, shape: tuple, labels: list, expected: str
+) -> None:
     images = np.zeros(shape, np.uint8)
     write_mnist(tmp_path, zipped=False, images=images, labels=np.array(labels, np.uint8))
     with pytest.raises(PointError, match=expected):
-        images_of("mnist", tmp_path)
+        load("mnist", root=tmp_path)
 
 
 @pytest.mark.skipif(not FASHION_MNIST.is_dir(), reason="dataset-fashion-mnist is not installed")
-def test_the_real_fashion_mnist_of_debian() -> None:
-    samples = load_samples(ImageSet(source="fashion_mnist"), seed=0)
+def test_reads_fashion_mnist_of_debian() -> None:
+    samples = load("fashion_mnist")
     assert len(samples.dataset) == 60_000
     np.testing.assert_array_equal(np.bincount(samples.labels), [6_000] * 10)
     assert samples.conflicts == 0
@@ -110,19 +103,19 @@ def test_the_real_fashion_mnist_of_debian() -> None:
     np.testing.assert_allclose(samples.deviation.ravel() / 255, 0.3530, atol=1e-4)
 
 
-def test_cifar10_and_cifar100_with_fine_labels(tmp_path: Path) -> None:
+def test_reads_cifar10_and_fine_labels_of_cifar100(tmp_path: Path) -> None:
     batches = [cifar_batch(4, "labels", 10) for _ in range(5)]
     write_cifar10(tmp_path, batches)
-    dataset = images_of("cifar10", tmp_path)
+    dataset = load("cifar10", root=tmp_path).dataset
     assert (len(dataset), dataset.shape) == (20, (3, 32, 32))
     np.testing.assert_array_equal(dataset.inputs[4].ravel(), batches[1]["data"][0])
     assert dataset.labels[7] == batches[1]["labels"][3]
     fine = cifar_batch(6, "fine_labels", 100)
     write_cifar100(tmp_path, fine)
-    assert images_of("cifar100", tmp_path).labels.tolist() == fine["fine_labels"]
+    assert load("cifar100", root=tmp_path).dataset.labels.tolist() == fine["fine_labels"]
 
 
-def test_the_published_pickles_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_pickles_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fine = [i % 100 for i in range(200)]
     batch = cifar_batch(200, "fine_labels", 100) | {"fine_labels": fine}
     files = {
@@ -135,7 +128,7 @@ def test_the_published_pickles_are_loaded(tmp_path: Path, monkeypatch: pytest.Mo
         path.write_bytes(pickle.dumps(content, protocol=2))
         md5 = hashlib.md5(path.read_bytes()).hexdigest()
         monkeypatch.setitem(cifar.PUBLISHED, name, md5)
-    source = open_source(ImageSet(source="cifar100", root=str(tmp_path)), 0)
+    source = open_source(section(source="cifar100", root=tmp_path), 0)
     np.testing.assert_array_equal(source.train.gather().reshape(200, 3072), batch["data"])
     assert source.train.labels.tolist() == fine
     assert source.coarse.tolist() == [label // 5 for label in range(100)]
@@ -143,13 +136,13 @@ def test_the_published_pickles_are_loaded(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("content", [Evil(), cifar_batch(4, "labels", 10)])
-def test_no_other_pickle_is_loaded(tmp_path: Path, content: object) -> None:
+def test_unpublished_pickles_are_not_loaded(tmp_path: Path, content: object) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
     for i in range(1, 6):
         (folder / f"data_batch_{i}").write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(PointError, match=r"data_batch_1: is not the published file .*\.bin"):
-        images_of("cifar10", tmp_path)
+        load("cifar10", root=tmp_path)
     assert not CALLED.exists()
 
 
@@ -161,28 +154,30 @@ def test_no_other_pickle_is_loaded(tmp_path: Path, content: object) -> None:
         (lambda content: b"\x0a" + content[1:], "labels must be 0 to 9"),
     ],
 )
-def test_damaged_cifar(tmp_path: Path, damage: Callable[[bytes], bytes], expected: str) -> None:
+def test_damaged_cifar10_is_refused(
+    tmp_path: Path, damage: Callable[[bytes], bytes], expected: str
+) -> None:
     write_cifar10(tmp_path, [cifar_batch(4, "labels", 10) for _ in range(5)])
     path = tmp_path / "cifar-10-batches-bin" / "data_batch_3.bin"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(PointError, match=f"data_batch_3.*{expected}"):
-        images_of("cifar10", tmp_path)
+        load("cifar10", root=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cifar5m_part{}.npz", "part{}.npz"])
-def test_cifar5m_parts_are_read_in_the_order_of_their_numbers(tmp_path: Path, name: str) -> None:
+def test_cifar5m_parts_are_read_in_numerical_order(tmp_path: Path, name: str) -> None:
     write_cifar5m(tmp_path, {9: 3, 10: 1_500, 11: 2}, name)
     images = RNG.integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     np.savez_compressed(tmp_path / name.format(12), X=images, Y=np.arange(5))
-    dataset = images_of("cifar5m", tmp_path)
+    dataset = load("cifar5m", root=tmp_path).dataset
     parts = [np.load(tmp_path / name.format(number)) for number in (9, 10, 11, 12)]
     inputs = np.concatenate([part["X"] for part in parts]).transpose(0, 3, 1, 2)
     np.testing.assert_array_equal(dataset.inputs, inputs)
     np.testing.assert_array_equal(dataset.labels, np.concatenate([part["Y"] for part in parts]))
 
 
-def arrays(**values: object) -> Callable[[Path], None]:
-    return lambda path: np.savez(path, **values)
+def savez(**arrays: object) -> Callable[[Path], None]:
+    return lambda path: np.savez(path, **arrays)
 
 
 CHANNELS_LAST = np.zeros((2, 32, 32, 3), np.uint8)
@@ -192,52 +187,52 @@ CHANNELS_LAST = np.zeros((2, 32, 32, 3), np.uint8)
     ("damage", "expected"),
     [
         (lambda path: path.write_bytes(path.read_bytes()[:5_000]), "not a zip file"),
-        (lambda path: path.write_bytes(b"no zip"), "not a zip file"),
-        (arrays(X=CHANNELS_LAST.transpose(0, 3, 1, 2), Y=np.zeros(2, int)), r"X is uint8 \(2, 3,"),
-        (arrays(X=CHANNELS_LAST, Y=np.zeros(3, int)), r"X is uint8 \(2, .*and Y \(3,\)"),
-        (arrays(X=CHANNELS_LAST, Y=np.array([0, 10])), "Y must be whole numbers from 0 to 9"),
-        (arrays(images=CHANNELS_LAST, Y=np.array([0, 1])), r"no item named 'X\.npy'"),
-        (arrays(X=CHANNELS_LAST, Y=np.array([Evil()], object)), "Object arrays cannot be loaded"),
+        (lambda path: path.write_bytes(b"not a zip"), "not a zip file"),
+        (savez(X=CHANNELS_LAST.transpose(0, 3, 1, 2), Y=np.zeros(2, int)), r"X is uint8 \(2, 3,"),
+        (savez(X=CHANNELS_LAST, Y=np.zeros(3, int)), r"X is uint8 \(2, .*and Y \(3,\)"),
+        (savez(X=CHANNELS_LAST, Y=np.array([0, 10])), "Y must be whole numbers from 0 to 9"),
+        (savez(images=CHANNELS_LAST, Y=np.array([0, 1])), r"no item named 'X\.npy'"),
+        (savez(X=CHANNELS_LAST, Y=np.array([Evil()], object)), "Object arrays cannot be loaded"),
         (Path.unlink, "part 1 of CIFAR-5m is missing"),
     ],
 )
-def test_damaged_cifar5m(tmp_path: Path, damage: Callable[[Path], object], expected: str) -> None:
+def test_damaged_cifar5m_is_refused(
+    tmp_path: Path, damage: Callable[[Path], object], expected: str
+) -> None:
     write_cifar5m(tmp_path, {0: 2, 1: 2, 2: 2})
     damage(tmp_path / "cifar5m_part1.npz")
     with pytest.raises(PointError, match=expected) as caught:
-        images_of("cifar5m", tmp_path)
+        load("cifar5m", root=tmp_path)
     assert "\n" not in str(caught.value)
     assert not CALLED.exists()
 
 
 @pytest.mark.parametrize("inner", ["train", "."])
-def test_image_folder(tmp_path: Path, inner: str) -> None:
+def test_reads_image_folder(tmp_path: Path, inner: str) -> None:
     write_images(tmp_path / inner, {"b": 2, "a": 70})
     Image.open(tmp_path / inner / "b" / "001.png").save(tmp_path / inner / "b" / "002.jpg")
-    dataset = folder_of(tmp_path)
+    dataset = load("image_folder", root=tmp_path).dataset
     assert dataset.shape == (3, 5, 6)
     assert dataset.labels.tolist() == [0] * 70 + [1] * 3
     for row, name in ((66, "a/066.png"), (70, "b/000.png"), (72, "b/002.jpg")):
         np.testing.assert_array_equal(dataset.inputs[row], pixels(tmp_path / inner / name))
 
 
-def test_image_folder_of_several_sizes(tmp_path: Path) -> None:
+def test_images_of_several_sizes_require_side(tmp_path: Path) -> None:
     write_images(tmp_path, {"a": 2})
-    write_images(tmp_path / "x", {"b": 1}, size=(7, 7))
-    (tmp_path / "x" / "b").rename(tmp_path / "b")
-    (tmp_path / "x").rmdir()
+    write_images(tmp_path, {"b": 1}, size=(7, 7))
     with pytest.raises(PointError, match=r"size differs .*\(7x7, not 6x5\); give data\.side"):
-        folder_of(tmp_path)
-    resized = folder_of(tmp_path, side=4)
+        load("image_folder", root=tmp_path)
+    resized = load("image_folder", root=tmp_path, side=4).dataset
     assert resized.shape == (3, 4, 4)
     with Image.open(tmp_path / "b" / "000.png") as image:
         image.resize((4, 4), Image.Resampling.BILINEAR).save(tmp_path / "small.png")
     np.testing.assert_array_equal(resized.inputs[2], pixels(tmp_path / "small.png"))
 
 
-def test_image_folder_without_enough(tmp_path: Path) -> None:
+def test_image_folder_without_classes_or_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PointError, match="is not a folder"):
-        folder_of(tmp_path / "nowhere")
+        load("image_folder", root=tmp_path / "nowhere")
     for classes, expected in (
         ({}, "at least two folders"),
         ({"a": 2}, "at least two folders"),
@@ -245,66 +240,65 @@ def test_image_folder_without_enough(tmp_path: Path) -> None:
     ):
         write_images(tmp_path, classes)
         with pytest.raises(PointError, match=expected):
-            folder_of(tmp_path)
+            load("image_folder", root=tmp_path)
 
 
-def test_data_that_is_nowhere_says_where_it_looked(
+def test_missing_data_error_names_folders_and_download(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FLEXHPC_DATA", str(tmp_path / "mine"))
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    monkeypatch.setattr(urllib.request, "_opener", None)  # made once, with the proxies of then
+    monkeypatch.setattr(urllib.request, "_opener", None)  # caches the proxies
     with pytest.raises(PointError) as caught:
-        load_samples(ImageSet(source="cifar10"), seed=0)
-    said = str(caught.value)
-    assert f"{tmp_path / 'mine'}, data" in said
-    assert "could not be downloaded" in said
-    assert "cifar-10-python.tar.gz" in said
-    assert "\n" not in said
+        load("cifar10")
+    message = str(caught.value)
+    assert f"{tmp_path / 'mine'}, data" in message
+    assert "could not be downloaded" in message
+    assert "cifar-10-python.tar.gz" in message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize("source", ["cifar10", "mnist", "cifar5m"])
-def test_a_root_that_is_some_file(tmp_path: Path, source: str) -> None:
+def test_root_that_is_not_a_packed_file_is_refused(tmp_path: Path, source: str) -> None:
     (tmp_path / "file").write_bytes(pickle.dumps(1))
     with pytest.raises(PointError, match="neither a folder nor a file of `flexhpc data prepare`"):
-        images_of(source, tmp_path / "file")
+        load(source, root=tmp_path / "file")
 
 
-@pytest.mark.parametrize("ending", ["png", "tif", "pgm"])
-def test_grey_images_of_16_bits_are_scaled(tmp_path: Path, ending: str) -> None:
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_16_bit_grey_images_are_scaled_to_8_bits(tmp_path: Path, suffix: str) -> None:
     write_images(tmp_path, {"a": 1, "b": 1})
     wide = np.array([[0, 257, 514, 700, 65_535, 32_768]] * 5, np.uint16)
     (tmp_path / "a" / "000.png").unlink()
-    if ending == "pgm":
+    if suffix == "pgm":
         (tmp_path / "a" / "0.pgm").write_bytes(b"P5 6 5 65535\n" + wide.astype(">u2").tobytes())
     else:
-        Image.fromarray(wide).save(tmp_path / "a" / f"0.{ending}")
-    np.testing.assert_array_equal(
-        folder_of(tmp_path).inputs[0], np.tile([0, 1, 2, 3, 255, 128], (3, 5, 1))
-    )
+        Image.fromarray(wide).save(tmp_path / "a" / f"0.{suffix}")
+    inputs = load("image_folder", root=tmp_path).dataset.inputs
+    np.testing.assert_array_equal(inputs[0], np.tile([0, 1, 2, 3, 255, 128], (3, 5, 1)))
 
 
-@pytest.mark.parametrize("kind", [np.int32, np.float32, None])
-def test_damaged_images_and_those_of_32_bits_are_refused(tmp_path: Path, kind: type | None) -> None:
+@pytest.mark.parametrize("dtype", [np.int32, np.float32, None])
+def test_damaged_and_32_bit_images_are_refused(tmp_path: Path, dtype: type | None) -> None:
     write_images(tmp_path, {"a": 2, "b": 2})
-    (tmp_path / "b" / "1.tif").write_bytes(b"no image")
-    if kind is not None:
-        Image.fromarray(np.full((5, 6), 300, kind)).save(tmp_path / "b" / "1.tif")
-    problem = "cannot be read as an image" if kind is None else "32 bits per pixel"
+    (tmp_path / "b" / "1.tif").write_bytes(b"not an image")
+    if dtype is not None:
+        Image.fromarray(np.full((5, 6), 300, dtype)).save(tmp_path / "b" / "1.tif")
+    problem = "cannot be read as an image" if dtype is None else "32 bits per pixel"
     with pytest.raises(PointError, match=rf"b/1\.tif: .*{problem}"):
-        folder_of(tmp_path)
+        load("image_folder", root=tmp_path)
 
 
-def test_names_that_start_with_a_dot_are_no_classes_and_no_images(tmp_path: Path) -> None:
+def test_hidden_files_and_folders_are_ignored(tmp_path: Path) -> None:
     write_images(tmp_path, {"a": 2, "b": 1, ".cache": 1, "b/.thumbnails": 1, "b/c": 1})
-    (tmp_path / "a" / "._000.png").write_bytes(b"no image")
-    assert folder_of(tmp_path).labels.tolist() == [0, 0, 1, 1]
+    (tmp_path / "a" / "._000.png").write_bytes(b"not an image")
+    assert load("image_folder", root=tmp_path).dataset.labels.tolist() == [0, 0, 1, 1]
 
 
-def test_files_are_in_the_order_of_their_folders(tmp_path: Path) -> None:
+def test_images_are_sorted_by_folder(tmp_path: Path) -> None:
     write_images(tmp_path, {"a": 0, "a/x": 2, "a/x-y": 1, "b": 1})
-    inputs = folder_of(tmp_path).inputs
+    inputs = load("image_folder", root=tmp_path).dataset.inputs
     for row, name in enumerate(("a/x/000.png", "a/x/001.png", "a/x-y/000.png", "b/000.png")):
         np.testing.assert_array_equal(inputs[row], pixels(tmp_path / name))

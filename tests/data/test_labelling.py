@@ -2,22 +2,20 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexhpc.config.sections.data import Digits, Gaussian, ImageSet
-from flexhpc.data import draw_subset, load_samples
+from flexhpc.data import draw_subset
 from flexhpc.data.dataset import Dataset
 from flexhpc.data.labelling import find_conflicts, merge_map
 from flexhpc.data.summary import summarise
 from flexhpc.errors import PointError
 from flexhpc.seeds import ProbeSeeds
 from tests.data.test_tables import table
-from tests.data.writers import cifar_batch, write_cifar100, written
+from tests.data.writers import cifar_batch, load, section, write_cifar100, written
 
 
 def dataset(inputs: list, labels: list, classes: int = 4) -> Dataset:
@@ -29,15 +27,11 @@ def dataset(inputs: list, labels: list, classes: int = 4) -> Dataset:
     )
 
 
-def digits(**keys: Any) -> Digits:
-    return Digits(source="digits", **keys)
-
-
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=40),
     st.data(),
 )
-def test_conflicts_against_brute_force(rows: list[tuple[int, int]], draw: st.DataObject) -> None:
+def test_conflicts_equal_brute_force(rows: list[tuple[int, int]], draw: st.DataObject) -> None:
     data = dataset([[x] for x, _ in rows], [y for _, y in rows])
     ids = st.lists(st.sampled_from(range(len(rows))), min_size=1, unique=True)
     pool = sorted(draw.draw(st.one_of(st.just(list(range(len(rows)))), ids)))
@@ -53,7 +47,7 @@ def test_conflicts_against_brute_force(rows: list[tuple[int, int]], draw: st.Dat
     assert losers.tolist() == sorted(expected_losers)
 
 
-def test_dropping_conflicts_takes_them_out_of_the_pool(tmp_path: Path) -> None:
+def test_dropped_conflicts_are_not_in_the_pool(tmp_path: Path) -> None:
     path = written(tmp_path / "t.csv", "x,y\n1,0\n1,0\n1,1\n2,2\n3,3\n")
     reported, dropped = table(path), table(path, conflicts="drop")
     assert (reported.conflicts, reported.unfittable, reported.n_limit) == (1, 1, 5)
@@ -66,14 +60,12 @@ def test_dropping_conflicts_takes_them_out_of_the_pool(tmp_path: Path) -> None:
     ("inputs", "conflicts"),
     [("gaussian", 0), ("permuted_each", 0), ("permuted", 1), ("original", 1)],
 )
-def test_conflicts_vanish_where_no_two_inputs_are_alike(
-    tmp_path: Path, inputs: str, conflicts: int
-) -> None:
+def test_distinct_inputs_have_no_conflicts(tmp_path: Path, inputs: str, conflicts: int) -> None:
     samples = table(written(tmp_path / "t.csv", "a,b,y\n1,4,0\n1,4,1\n2,5,2\n"), inputs=inputs)
     assert (samples.conflicts, samples.unfittable) == (conflicts, conflicts)
 
 
-def test_groups_are_counted_by_the_labels_that_they_hold(tmp_path: Path) -> None:
+def test_conflict_groups_are_counted_by_composition(tmp_path: Path) -> None:
     rows = ["1,0", "1,1", "1,1", "2,0", "2,0", "3,1", "3,0", "4,2", "4,0", "4,1", "4,1", "5,0",
             "6,1", "6,0", "6,1"]  # fmt: skip
     path = written(tmp_path / "t.csv", "\n".join(["x,y", *rows]) + "\n")
@@ -83,13 +75,13 @@ def test_groups_are_counted_by_the_labels_that_they_hold(tmp_path: Path) -> None
     assert table(path, inputs="gaussian").conflict_groups == []
 
 
-def test_random_labels_are_uniform_and_belong_to_the_sample() -> None:
-    first, again, other = (load_samples(digits(labels="random"), seed) for seed in (3, 3, 4))
+def test_random_labels_are_uniform_and_depend_on_the_seed() -> None:
+    first, again, other = (load("digits", seed, labels="random") for seed in (3, 3, 4))
     np.testing.assert_array_equal(first.labels, again.labels)
     assert abs(np.mean(first.labels == other.labels) - 0.1) < 0.03
-    assert abs(np.mean(first.labels == load_samples(digits(), 3).labels) - 0.1) < 0.03
+    assert abs(np.mean(first.labels == load("digits", 3).labels) - 0.1) < 0.03
     assert np.bincount(first.labels, minlength=10).min() > 130
-    few = load_samples(digits(labels="random", classes=3), seed=0)
+    few = load("digits", labels="random", classes=3)
     assert few.classes == 3
     assert np.bincount(few.labels).shape == (3,)
     assert np.bincount(few.labels).min() > 500
@@ -97,82 +89,74 @@ def test_random_labels_are_uniform_and_belong_to_the_sample() -> None:
 
 @settings(max_examples=15)
 @given(st.floats(0.0005, 1), st.integers(0, 2**31))
-def test_the_corrupted_fraction_is_exact_and_every_corrupted_label_wrong(
-    corruption: float, seed: int
-) -> None:
-    clean = load_samples(digits(), seed)
-    samples = load_samples(digits(labels="corrupted", corruption=corruption), seed)
+def test_corrupted_fraction_is_exact(corruption: float, seed: int) -> None:
+    clean = load("digits", seed)
+    samples = load("digits", seed, labels="corrupted", corruption=corruption)
     wrong = samples.labels != clean.labels
     assert wrong.sum() == round(corruption * 1_797)
     assert samples.labels.min() >= 0
     assert samples.labels.max() <= 9
-    again = load_samples(digits(labels="corrupted", corruption=corruption), seed)
+    again = load("digits", seed, labels="corrupted", corruption=corruption)
     np.testing.assert_array_equal(samples.labels, again.labels)
 
 
-def test_corrupted_labels_are_uniform_among_the_others() -> None:
-    clean = load_samples(digits(), 0).labels
-    labels = load_samples(digits(labels="corrupted", corruption=1.0), 0).labels
+def test_corrupted_labels_are_uniform_over_the_wrong_classes() -> None:
+    clean = load("digits").labels
+    labels = load("digits", labels="corrupted", corruption=1.0).labels
     steps = np.bincount((labels - clean) % 10, minlength=10)
     assert steps[0] == 0
     assert steps[1:].min() > 150
     with pytest.raises(PointError, match=r"data\.corruption: 0\.0002 of 1797 .* rounds to 0"):
-        load_samples(digits(labels="corrupted", corruption=2e-4), 0)
+        load("digits", labels="corrupted", corruption=2e-4)
 
 
 @settings(max_examples=15)
 @given(st.integers(2, 10), st.integers(0, 2**31))
-def test_a_random_merge_makes_groups_of_near_equal_size(classes: int, seed: int) -> None:
-    samples = load_samples(digits(merge="random", classes=classes), seed)
+def test_random_merge_has_groups_of_near_equal_size(classes: int, seed: int) -> None:
+    samples = load("digits", seed, merge="random", classes=classes)
     assert samples.classes == classes
     pairs = set(zip(samples.dataset.labels.tolist(), samples.labels.tolist(), strict=True))
-    assert len(pairs) == 10, "each class goes into one group"
+    assert len(pairs) == 10, "each class is in one group"
     sizes = Counter(new for _, new in pairs)
     assert len(sizes) == classes
     assert max(sizes.values()) - min(sizes.values()) <= 1
 
 
-def test_a_random_merge_is_drawn_per_seed_apart_from_the_corruption() -> None:
-    merged = [load_samples(digits(merge="random", classes=2), seed).labels for seed in range(6)]
+def test_random_merge_depends_on_the_seed_but_not_on_corruption() -> None:
+    merged = [load("digits", seed, merge="random", classes=2).labels for seed in range(6)]
     assert len({labels.tobytes() for labels in merged}) > 1
-    both = digits(merge="random", classes=2, labels="corrupted", corruption=0.1)
-    samples = load_samples(both, 3)
+    samples = load("digits", 3, merge="random", classes=2, labels="corrupted", corruption=0.1)
     assert samples.classes == 2
-    assert (samples.labels != merged[3]).sum() == 180, "merging comes first"
+    assert (samples.labels != merged[3]).sum() == 180, "labels are merged, then corrupted"
 
 
-def test_a_given_class_map_and_wrong_ones() -> None:
+def test_class_map_replaces_classes() -> None:
     new = [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]
-    samples = load_samples(digits(class_map=new), 0)
+    samples = load("digits", class_map=new)
     assert samples.classes == 3
     np.testing.assert_array_equal(samples.labels, np.array(new)[samples.dataset.labels])
     with pytest.raises(PointError, match=r"data\.class_map: has 3 entries, but .* 10 classes"):
-        load_samples(digits(class_map=[0, 1, 1]), 0)
+        load("digits", class_map=[0, 1, 1])
     with pytest.raises(PointError, match=r"data\.classes: 11 is more than the 10"):
-        merge_map(digits(merge="random", classes=11), 10, None, 0)
-
-
-def cifar100(root: Path, **keys: Any) -> ImageSet:
-    return ImageSet(source="cifar100", root=str(root), **keys)
+        merge_map(section(source="digits", merge="random", classes=11), 10, None, 0)
 
 
 def test_coarse_labels_of_cifar100(tmp_path: Path) -> None:
     batch = cifar_batch(300, "fine_labels", 100)
     batch["coarse_labels"] = [fine * 7 % 20 for fine in batch["fine_labels"]]
     write_cifar100(tmp_path, batch)
-    samples = load_samples(cifar100(tmp_path, merge="coarse"), 0)
+    samples = load("cifar100", root=tmp_path, merge="coarse")
     assert samples.labels.tolist() == batch["coarse_labels"]
     assert samples.classes == 20
     few = cifar_batch(3, "fine_labels", 100) | {"fine_labels": [7, 7, 8]}
     for coarse, problem in (([1, 2, 3], "class 7 has several"), ([1, 1, 20], "must be 0 to 19")):
         write_cifar100(tmp_path / str(coarse[1]), few | {"coarse_labels": coarse})
         with pytest.raises(PointError, match=problem):
-            load_samples(cifar100(tmp_path / str(coarse[1]), merge="coarse"), 0)
+            load("cifar100", root=tmp_path / str(coarse[1]), merge="coarse")
 
 
 def test_original_labels_of_gaussian_inputs_are_linearly_separable() -> None:
-    gaussian = {"source": "gaussian", "dims": 5, "classes": 3, "size": 2_000}
-    samples = load_samples(Gaussian.model_validate(gaussian), seed=1)
+    samples = load("gaussian", 1, dims=5, classes=3, size=2_000)
     inputs = samples.standardised(np.arange(2_000))
     assert abs(inputs.mean()) < 0.03
     assert abs(inputs.std() - 1) < 0.03
@@ -180,7 +164,7 @@ def test_original_labels_of_gaussian_inputs_are_linearly_separable() -> None:
 
     fitted = LogisticRegression(C=1e6, max_iter=10_000, fit_intercept=False)
     assert fitted.fit(inputs, samples.labels).score(inputs, samples.labels) > 0.998
-    random = load_samples(Gaussian.model_validate({**gaussian, "labels": "random"}), 1).labels
+    random = load("gaussian", 1, dims=5, classes=3, size=2_000, labels="random").labels
     assert fitted.fit(inputs, random).score(inputs, random) < 0.45
 
 
@@ -194,7 +178,7 @@ def test_subsets_are_distinct_sorted_and_nested(n: int, seed: int) -> None:
     assert set(draw_subset(pool, max(1, n // 2), seed)) <= set(subset)
 
 
-def test_seeds_are_separate_streams() -> None:
+def test_probe_seeds_are_independent_streams() -> None:
     base = ProbeSeeds.of(0, 100, 0, nested=False)
     values = [base.init, base.subset, base.labels, base.order]
     assert len(set(values)) == 4

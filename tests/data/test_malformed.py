@@ -1,4 +1,4 @@
-"""Malformed and malicious files: each ends in one error message, and none is believed."""
+"""Malformed and malicious files: each is one error message, and limits of memory hold."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LARGE = "9" * 400
 
 
 def message(folder: Path, data: str) -> str:
-    """Return the error of a data section; {} stands for the folder."""
+    """Return the error message of a data section, in which {} is replaced by the folder."""
     spec = SPEC.format(data.replace("{}", str(folder)))
     (point,) = checked(written(folder / "spec.yaml", spec))[1]
     with pytest.raises(PointError) as caught:
@@ -48,7 +48,7 @@ def message(folder: Path, data: str) -> str:
 
 
 @pytest.mark.parametrize("digits", [LARGE, f"-{LARGE}", f"{LARGE}.5", "1e400"])
-def test_a_number_too_large_for_float64(digits: str, tmp_path: Path) -> None:
+def test_numbers_too_large_for_float64_are_refused(digits: str, tmp_path: Path) -> None:
     rows = "".join(f"{i},{i % 2}\n" for i in range(10))
     tables = {
         "table": f"x,y\n{rows}{digits},1\n",
@@ -64,7 +64,7 @@ def test_a_number_too_large_for_float64(digits: str, tmp_path: Path) -> None:
         assert "has infinite or too large numbers; correct it" in problem
 
 
-def test_a_label_too_large_for_float64() -> None:
+def test_labels_too_large_for_float64_are_refused() -> None:
     with pytest.raises(PointError, match="labels have a number too large for float64"):
         encode_labels("x", [1, int(LARGE)])
 
@@ -80,12 +80,12 @@ PIPES = {
     "cifar5m": ("parts/part1.npz", "source: cifar5m, root: '{}/parts'"),
     "targets of covtype": ("covertype/targets_py3", "source: covtype, root: '{}'"),
 }
-"""The pipe, and a section that reads it."""
+"""Path of the pipe, and a data section that reads it."""
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(("pipe", "data"), PIPES.values(), ids=PIPES)
-def test_a_named_pipe_is_refused(pipe: str, data: str, tmp_path: Path) -> None:
+def test_named_pipe_is_refused(pipe: str, data: str, tmp_path: Path) -> None:
     write_images(tmp_path / "images", {"a": 2, "b": 2})
     write_cifar5m(tmp_path / "parts", {0: 2})
     write_covtype_cache(tmp_path, covtype_rows())
@@ -102,15 +102,17 @@ def test_a_named_pipe_is_refused(pipe: str, data: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_a_named_pipe_is_refused_by_commands(tmp_path: Path, cli: Cli) -> None:
+@pytest.mark.parametrize("command", [("data", "check"), ("unpack",)], ids=" ".join)
+def test_named_pipe_is_refused_by_commands(
+    command: tuple[str, ...], tmp_path: Path, cli: Cli
+) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for command in (("data", "check"), ("unpack",)):
-        done = cli(*command, "pipe", check=None)
-        assert done.returncode in (1, 2)
-        assert "is not a regular file; replace it with one" in done.stderr
+    done = cli(*command, "pipe", check=None)
+    assert done.returncode in (1, 2)
+    assert "is not a regular file; replace it with one" in done.stderr
 
 
-def test_too_many_columns_and_cells_are_refused_by_the_header(
+def test_too_many_columns_or_cells_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ",".join(f"c{i}" for i in range(100_000))
@@ -137,12 +139,12 @@ def test_too_many_columns_and_cells_are_refused_by_the_header(
 @pytest.mark.parametrize(
     "source", ["table, path: '{}/covtype.csv', target: y", "covtype, root: '{}'"]
 )
-def test_a_first_row_without_end_is_refused(cell: str, source: str, tmp_path: Path) -> None:
+def test_first_row_without_newline_is_refused(cell: str, source: str, tmp_path: Path) -> None:
     (tmp_path / "covtype.csv").write_text(cell)
     assert re.search("first row is longer|field larger", message(tmp_path, f"source: {source}"))
 
 
-def test_a_compressed_covtype_of_zeros_is_refused(
+def test_compressed_covtype_is_limited_in_bytes_and_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = b"0," * 54 + b"0\n"
@@ -158,7 +160,7 @@ def test_a_compressed_covtype_of_zeros_is_refused(
     assert "has more than 100 rows" in message(tmp_path, "source: covtype, root: '{}'")
 
 
-def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zlib_bomb_is_not_decompressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flexhpc.data.uci.MOST_BYTES", 2**22)
     path = tmp_path / "samples"
     path.write_bytes(zlib.compress(bytes(2**26)))
@@ -172,29 +174,29 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 ROWS = "\n".join(["x,y", *(f"{i / 7},{i % 2}" for i in range(100))])
 
 
-def opened(path: Path, **keys: Any) -> Any:
+def open_csv(path: Path, **keys: Any) -> Any:
     return open_table(Table(source="table", path=str(path), target="y", **keys))
 
 
-def test_numbers_but_for_a_few_cells_are_told(tmp_path: Path) -> None:
-    assert opened(written(tmp_path / "good.csv", ROWS)).train.shape == (1,)
+def test_numeric_column_with_few_non_numbers_is_refused(tmp_path: Path) -> None:
+    assert open_csv(written(tmp_path / "good.csv", ROWS)).train.shape == (1,)
     rows = ROWS.splitlines()
     rows[42] = "12.3.4,1"
     path = written(tmp_path / "t.csv", "\n".join(rows))
     with pytest.raises(PointError, match=r"except in 1 cells .'12.3.4' in row 42.; correct them"):
-        opened(path)
-    assert opened(path, categorical=["x"]).train.shape == (100,), "as it was asked for"
+        open_csv(path)
+    assert open_csv(path, categorical=["x"]).train.shape == (100,), "if requested"
 
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress,
-    "zip": lambda content: zipped({"t.csv": content}),
-    "tar.xz": lambda content: lzma.compress(tarred({"t.csv": content})),
-    "tar": lambda content: tarred({"t.csv": content}),
+    "zip": lambda content: zip_of({"t.csv": content}),
+    "tar.xz": lambda content: lzma.compress(tar_of({"t.csv": content})),
+    "tar": lambda content: tar_of({"t.csv": content}),
 }  # fmt: skip
 
 
-def tarred(files: dict[str, bytes]) -> bytes:
+def tar_of(files: dict[str, bytes]) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         for name, content in files.items():
@@ -204,7 +206,7 @@ def tarred(files: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-def zipped(files: dict[str, bytes]) -> bytes:
+def zip_of(files: dict[str, bytes]) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
@@ -212,38 +214,38 @@ def zipped(files: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("how", PACKERS)
-def test_a_table_may_be_packed_but_is_no_bomb(
-    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_compressed_table_is_read_unless_it_is_damaged_or_too_large(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, path = opened(written(tmp_path / "t.csv", ROWS)), tmp_path / f"t.csv.{how}"
-    good = PACKERS[how](ROWS.encode())
+    plain, path = open_csv(written(tmp_path / "t.csv", ROWS)), tmp_path / f"t.csv.{suffix}"
+    good = PACKERS[suffix](ROWS.encode())
     path.write_bytes(good)
-    np.testing.assert_array_equal(plain.train.gather(), opened(path).train.gather())
-    by_its_name = lzma.compress(ROWS.encode(), format=lzma.FORMAT_ALONE)
-    bad = {good[:-20], good[:30], good[:40] + b"\0\0" + good[42:], by_its_name}
-    if how == "tar":  # which has no checksum but of its heads
-        bad = {good[:600], good[:100] + b"\0\0" + good[102:], by_its_name}
-    for content in bad:
+    np.testing.assert_array_equal(plain.train.gather(), open_csv(path).train.gather())
+    other_format = lzma.compress(ROWS.encode(), format=lzma.FORMAT_ALONE)
+    damaged = {good[:-20], good[:30], good[:40] + b"\0\0" + good[42:], other_format}
+    if suffix == "tar":  # only its headers have checksums
+        damaged = {good[:600], good[:100] + b"\0\0" + good[102:], other_format}
+    for content in damaged:
         path.write_bytes(content)
         with pytest.raises(PointError, match="cannot be read as a CSV or Parquet table") as caught:
-            opened(path)
+            open_csv(path)
         assert "\n" not in str(caught.value)
     monkeypatch.setattr(raw_files, "MOST_BYTES", 2**20)
-    path.write_bytes(PACKERS[how](b"x,y\n" + b"0,1\n" * 2**20))
+    path.write_bytes(PACKERS[suffix](b"x,y\n" + b"0,1\n" * 2**20))
     with pytest.raises(PointError, match="larger than 1,048,576 bytes"):
-        opened(path)
+        open_csv(path)
 
 
-def test_a_zip_of_several_files_is_no_table(tmp_path: Path) -> None:
+def test_archive_of_several_files_is_refused(tmp_path: Path) -> None:
     path, both = tmp_path / "t.zip", {"a.csv": b"x,y\n0,1\n", "b.csv": b"x,y\n0,1\n"}
-    for content in (zipped(both), tarred(both)):
+    for content in (zip_of(both), tar_of(both)):
         path.write_bytes(content)
         with pytest.raises(PointError, match="contains 2 files instead of one"):
-            opened(path)
+            open_csv(path)
 
 
-def test_a_gap_of_millions_of_parts_takes_no_memory(tmp_path: Path) -> None:
+def test_gap_of_millions_of_parts_takes_no_memory(tmp_path: Path) -> None:
     write_cifar5m(tmp_path, {0: 2})
     (tmp_path / "part_99999999.npz").touch()
     tracemalloc.start()
@@ -253,16 +255,16 @@ def test_a_gap_of_millions_of_parts_takes_no_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
-def test_an_image_is_what_it_may_be_whatever_it_is_called(tmp_path: Path) -> None:
-    """PIL would hand this one to Ghostscript."""
+def test_postscript_named_png_is_refused(tmp_path: Path) -> None:
+    """PIL would run Ghostscript on this file."""
     path = tmp_path / "a.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     with pytest.raises(PointError, match="cannot be read as an image"):
         decode_image(("a.png", path), None, None)
 
 
-def test_an_excel_sheet_of_two_distant_cells_is_refused(tmp_path: Path) -> None:
-    """The reader would allocate all cells between them, and abort Python."""
+def test_excel_sheet_of_two_distant_cells_is_refused(tmp_path: Path) -> None:
+    """The reader would allocate all cells between them and abort the process."""
     path = tmp_path / "credit.xlsx"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(
@@ -273,7 +275,7 @@ def test_an_excel_sheet_of_two_distant_cells_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_an_array_larger_than_memory_is_refused(
+def test_array_larger_than_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Memory:

@@ -1,4 +1,4 @@
-"""Packed files: the same to the bit as what they were packed from, and damage is found."""
+"""Packed files: bitwise equal to their sources; damage is detected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 
 from flexhpc.config.sections.data import Data
-from flexhpc.config.variants import variants
 from flexhpc.data import load_samples, load_test
 from flexhpc.data.dataset import Part, Source, no_test
 from flexhpc.data.packed import MARK, open_packed, verify_packed, write_packed
@@ -26,6 +25,8 @@ from tests.data.test_uci import ADULT, ADULT_TEST
 from tests.data.writers import (
     RNG,
     cifar_batch,
+    load,
+    section,
     write_cifar5m,
     write_cifar10,
     write_cifar100,
@@ -35,17 +36,11 @@ from tests.data.writers import (
 
 
 def quiet(*_: object) -> None:
-    """Show no progress."""
-
-
-def section(**values: Any) -> Data:
-    found = variants("data")[values["source"]].model_validate(values)
-    assert isinstance(found, Data)
-    return found
+    """Ignore progress."""
 
 
 def write_sources(folder: Path) -> dict[str, dict[str, Any]]:
-    """Write one small set per source that has files; returns the keys that read it."""
+    """Write a small data set for each source; return the keys of its ``data`` section."""
     for part in ("train", "t10k"):
         images = RNG.integers(0, 3, (40, 28, 28), dtype=np.uint8)
         labels = RNG.integers(0, 10, 40, dtype=np.uint8)
@@ -75,7 +70,7 @@ def write_sources(folder: Path) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """One small set per source; only to be read."""
+    """Keys of a small data set for each source; tests must not change its files."""
     return write_sources(tmp_path_factory.mktemp("sources"))
 
 
@@ -87,13 +82,14 @@ VARIANTS: tuple[dict[str, Any], ...] = (
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_packed_set_is_the_same_to_the_bit(
+def test_packed_file_is_bitwise_equal_to_its_source(
     tmp_path: Path, source: str, sources: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     keys = sources[source]
-    asked = [section(source=source, **keys, **variant) for variant in VARIANTS]
-    originals = [(load_samples(data, 3), _test_of(data)) for data in asked]
+    variants = (*VARIANTS, *([{"merge": "coarse"}] if source == "cifar100" else []))
+    sections = [section(source=source, **keys, **variant) for variant in variants]
+    originals = [(load_samples(data, 3), _test_of(data)) for data in sections]
     packed = prepare(source, keys, (), None, quiet)
     name = {"image_folder": "images", "table": "t"}.get(source, source)
     assert packed.path == Path("data") / f"{name}.packed"
@@ -101,7 +97,7 @@ def test_a_packed_set_is_the_same_to_the_bit(
     if source != "digits":
         keys = {**keys, "path" if source == "table" else "root": str(packed.path)}
     load_samples.__globals__["_load"].cache_clear()
-    for variant, (plain, test) in zip(VARIANTS, originals, strict=True):
+    for variant, (plain, test) in zip(variants, originals, strict=True):
         data = section(source=source, **keys, **variant)
         samples = load_samples(data, 3)
         assert isinstance(samples.dataset.inputs.base, np.memmap)
@@ -115,7 +111,7 @@ def test_a_packed_set_is_the_same_to_the_bit(
 
 
 def _test_of(data: Data) -> np.ndarray:
-    """Return labels and inputs of a test set as one array; nothing where there is none."""
+    """Return labels and inputs of a test set as one array; an empty array if there is none."""
     try:
         test = load_test(data, 3)
     except PointError:
@@ -124,26 +120,20 @@ def _test_of(data: Data) -> np.ndarray:
     return np.c_[test.labels, inputs.reshape(len(test), -1)]
 
 
-def test_the_coarse_map_is_packed(tmp_path: Path, sources: dict) -> None:
-    packed = prepare("cifar100", sources["cifar100"], (), tmp_path / "c.packed", quiet)
-    samples = load_samples(section(source="cifar100", root=str(packed.path), merge="coarse"), 0)
-    np.testing.assert_array_equal(samples.labels, samples.dataset.labels % 20)
-
-
-def test_the_usual_places_are_searched_for_a_packed_file_first(
+def test_packed_file_in_the_default_folder_is_preferred(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_sources(tmp_path / "data")
-    plain = load_samples(section(source="adult", root=str(tmp_path / "data" / "adult")), 0)
+    plain = load("adult", root=tmp_path / "data" / "adult")
     prepare("adult", {"root": "data/adult"}, (), None, quiet)
-    found = load_samples(section(source="adult"), 0)
-    assert "adult.packed" in found.dataset.name
-    assert found.fingerprint == plain.fingerprint
+    samples = load("adult")
+    assert "adult.packed" in samples.dataset.name
+    assert samples.fingerprint == plain.fingerprint
 
 
 @pytest.mark.parametrize(
-    ("packed_as", "asked", "why"),
+    ("packed_keys", "keys", "error"),
     [
         ({}, {"side": 7}, None),
         ({}, {"side": 7, "colour": "rgb"}, None),
@@ -156,33 +146,34 @@ def test_the_usual_places_are_searched_for_a_packed_file_first(
         ({"colour": "grey"}, {}, "was packed with colour: grey"),
     ],
 )
-def test_a_packed_file_serves_points_with_matching_keys(
-    tmp_path: Path, packed_as: dict, asked: dict, why: str | None, sources: dict
+def test_packed_file_is_used_only_for_matching_keys(
+    tmp_path: Path, packed_keys: dict, keys: dict, error: str | None, sources: dict
 ) -> None:
-    keys = sources["cifar10"]
-    packed = prepare("cifar10", {**keys, **packed_as}, (), tmp_path / "c", quiet)
-    data = section(source="cifar10", root=str(packed.path), **asked)
-    if why is not None:
-        with pytest.raises(PointError, match=why):
+    cifar10 = sources["cifar10"]
+    packed = prepare("cifar10", {**cifar10, **packed_keys}, (), tmp_path / "c", quiet)
+    data = section(source="cifar10", root=packed.path, **keys)
+    if error is not None:
+        with pytest.raises(PointError, match=error):
             load_samples(data, 0)
         return
-    original = section(source="cifar10", **keys, **asked)
+    original = section(source="cifar10", **cifar10, **keys)
     plain, samples = load_samples(original, 0), load_samples(data, 0)
     assert samples.fingerprint == plain.fingerprint
     np.testing.assert_array_equal(samples.dataset.inputs, plain.dataset.inputs)
     np.testing.assert_array_equal(_test_of(data), _test_of(original))
 
 
-def test_a_file_of_another_source_or_table(tmp_path: Path, sources: dict) -> None:
+def test_packed_file_of_a_different_source_or_table_is_refused(
+    tmp_path: Path, sources: dict
+) -> None:
     prepare("mnist", sources["mnist"], (), tmp_path / "m", quiet)
     with pytest.raises(PointError, match="packed with source: mnist, but the point has cifar10"):
-        load_samples(section(source="cifar10", root=str(tmp_path / "m")), 0)
+        load("cifar10", root=tmp_path / "m")
     overrides = ("data.drop=[a]",)
     prepare("table", sources["table"], overrides, tmp_path / "t", quiet)
-    table = {"source": "table", "path": str(tmp_path / "t"), "target": "y"}
     with pytest.raises(PointError, match=r"packed with drop: \['a'\], but the point has None"):
-        load_samples(section(**table), 0)
-    assert load_samples(section(**table, drop=["a"]), 0).shape == (2,)
+        load("table", path=tmp_path / "t", target="y")
+    assert load("table", path=tmp_path / "t", target="y", drop=["a"]).shape == (2,)
     with pytest.raises(PointError, match=r"data\.root: .* is already packed"):
         prepare("mnist", {"root": str(tmp_path / "m")}, (), tmp_path / "n", quiet)
 
@@ -198,19 +189,19 @@ def npy(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def flipped(path: Path, at: int) -> None:
+def flip_bit(path: Path, offset: int) -> None:
     content = bytearray(path.read_bytes())
-    content[at] ^= 1
+    content[offset] ^= 1
     path.write_bytes(content)
 
 
-def in_member(name: str) -> Callable[[Path], None]:
+def flip_bit_in(member: str) -> Callable[[Path], None]:
     """Return a function that flips a bit at the end of a member, or of its name if it is empty."""
 
     def damage(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
-            content = archive.read(name) or name.encode()
-        flipped(path, path.read_bytes().index(content) + len(content) - 1)
+            content = archive.read(member) or member.encode()
+        flip_bit(path, path.read_bytes().index(content) + len(content) - 1)
 
     return damage
 
@@ -225,12 +216,12 @@ WRONG: dict[str, tuple[str, bytes | None, bytes | None]] = {
     "text": ("header.json", b'"classes": 10', b'"classes": "[/]"'),
     "compressed": ("header.json", b"", b""),
 }
-"""A member of the file; what is replaced in it by what. None is all of it, or nothing."""
+"""Member, replaced bytes (None: the whole member) and new bytes (None: the member is removed)."""
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_file_of_wrong_content_with_right_checksums_is_one_line(packed: Path, kind: str) -> None:
-    """Anyone who changes a file can make its checksums, or compress a bomb."""
+def test_wrong_content_with_valid_checksums_is_one_error_message(packed: Path, kind: str) -> None:
+    """An attacker can compute the checksums of a changed file, or compress a bomb."""
     name, before, after = WRONG[kind]
     with zipfile.ZipFile(packed) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -247,56 +238,54 @@ def test_a_file_of_wrong_content_with_right_checksums_is_one_line(packed: Path, 
     assert "\n" not in str(caught.value)
 
 
-def test_damage_is_detected_on_opening_or_by_a_check(packed: Path) -> None:
+def test_damage_is_detected_when_a_file_is_opened_or_verified(packed: Path) -> None:
     good = packed.read_bytes()
     for damage, expected in (
         (lambda path: path.write_bytes(b""), "neither a folder nor a file of"),
         (lambda path: path.write_bytes(good[:900]), "not a zip file"),
         (lambda path: path.write_bytes(good[:-1]), "not a zip file"),
-        (lambda path: flipped(path, 0), "neither a folder nor a file of"),
-        (in_member(MARK), "neither a folder nor a file of"),
-        (in_member("header.json"), "Bad CRC-32 for file 'header.json'"),
+        (lambda path: flip_bit(path, 0), "neither a folder nor a file of"),
+        (flip_bit_in(MARK), "neither a folder nor a file of"),
+        (flip_bit_in("header.json"), "Bad CRC-32 for file 'header.json'"),
     ):
         packed.write_bytes(good)
         damage(packed)
         with pytest.raises(PointError, match=expected) as caught:
-            load_samples(section(source="mnist", root=str(packed)), 0)
+            load("mnist", root=packed)
         assert "\n" not in str(caught.value)
         assert str(packed) in str(caught.value)
     for array in ("labels", "inputs", "test_inputs", "mean", "twins"):
         packed.write_bytes(good)
         verify_packed(packed)
-        in_member(f"{array}.npy")(packed)
-        if "inputs" in array:  # which are too large to be checked whenever the file is opened
+        flip_bit_in(f"{array}.npy")(packed)
+        if "inputs" in array:  # large arrays are not verified on opening
             open_packed(packed)
         with pytest.raises(PointError, match=f"Bad CRC-32 for file '{array}.npy'"):
             verify_packed(packed)
 
 
-def test_numpy_reads_a_packed_file_which_cannot_be_written_through_its_arrays(
-    packed: Path,
-) -> None:
+def test_packed_arrays_are_aligned_and_read_only(packed: Path) -> None:
     source = open_packed(packed).source
     inputs = source.train.gather()
-    assert inputs.ctypes.data % 64 == 0, "aligned"
+    assert inputs.ctypes.data % 64 == 0
     with np.load(packed) as archive:
         np.testing.assert_array_equal(archive["inputs"], inputs)
         np.testing.assert_array_equal(archive["labels"], source.train.labels)
-    samples = load_samples(section(source="mnist", root=str(packed)), 0)
+    samples = load("mnist", root=packed)
     with pytest.raises(ValueError, match="read-only"):
         samples.dataset.inputs[0] = 0
     samples.labels[samples.pool[:3]][0] = 5
     verify_packed(packed)
 
 
-def test_a_failed_pack_leaves_the_old_file_and_no_rest(packed: Path) -> None:
+def test_failed_packing_keeps_the_existing_file_and_no_part(packed: Path) -> None:
     before = packed.read_bytes()
 
-    def broken() -> Any:
+    def blocks() -> Any:
         yield np.zeros((1, 2), np.float32)
         raise PointError("the third image is unreadable")
 
-    part = Part(labels=np.zeros(3, np.int64), shape=(2,), dtype=np.dtype("f4"), blocks=broken)
+    part = Part(labels=np.zeros(3, np.int64), shape=(2,), dtype=np.dtype("f4"), blocks=blocks)
     source = Source(name="x", classes=2, train=part, test=no_test)
     with pytest.raises(PointError, match="third image"):
         write_packed(source, {"source": "x"}, packed)
@@ -304,7 +293,7 @@ def test_a_failed_pack_leaves_the_old_file_and_no_rest(packed: Path) -> None:
     assert not list(packed.parent.glob(".*.part"))
 
 
-def test_packing_takes_little_memory_however_large_the_set(tmp_path: Path) -> None:
+def test_memory_of_packing_does_not_depend_on_the_size(tmp_path: Path) -> None:
     block = RNG.integers(0, 256, (1_000, 3, 32, 32), dtype=np.uint8)
     count = 40_000
     part = Part(
@@ -322,28 +311,33 @@ def test_packing_takes_little_memory_however_large_the_set(tmp_path: Path) -> No
     assert len(packed.source.summary.twins) == count
 
 
-def test_wrong_requests() -> None:
-    for source, given, overrides, expected in (
+@pytest.mark.parametrize(
+    ("source", "keys", "overrides", "expected"),
+    [
         ("mnst", {}, (), ['"mnst" is not one of']),
         ("gaussian", {}, (), ["is generated from the seed"]),
         ("table", {"path": "x"}, (), ["data.target: is required"]),
         ("mnist", {"side": 0, "colour": "red"}, (), ["data.side", "data.colour"]),
         ("mnist", {}, ("data.labels=random",), ["--set data.labels=random: must be data.KEY"]),
         ("adult", {"side": 3}, (), ["data.side"]),
-    ):
-        with pytest.raises(InputError) as caught:
-            prepare(source, given, overrides, None, quiet)
-        for line, part in zip(caught.value.lines, expected, strict=True):
-            assert part in line
+    ],
+)
+def test_invalid_keys_are_refused(
+    source: str, keys: dict, overrides: tuple[str, ...], expected: list[str]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        prepare(source, keys, overrides, None, quiet)
+    for line, part in zip(caught.value.lines, expected, strict=True):
+        assert part in line
 
 
-def test_the_commands(tmp_path: Path, cli: Cli) -> None:
+def test_commands_prepare_and_check(tmp_path: Path, cli: Cli) -> None:
     write_sources(tmp_path)
-    said = cli("data", "prepare", "image_folder", "--root", "images", "--side", 4, "--colour",
-               "grey").stdout  # fmt: skip
-    assert "data/images.packed: valid, 73 samples of 1x4x4, 3 test samples" in said
-    assert said == cli("data", "check", "data/images.packed").stdout
-    in_member("inputs.npy")(tmp_path / "data" / "images.packed")
+    output = cli("data", "prepare", "image_folder", "--root", "images", "--side", 4, "--colour",
+                 "grey").stdout  # fmt: skip
+    assert "data/images.packed: valid, 73 samples of 1x4x4, 3 test samples" in output
+    assert output == cli("data", "check", "data/images.packed").stdout
+    flip_bit_in("inputs.npy")(tmp_path / "data" / "images.packed")
     failed = cli("data", "check", "data/images.packed", check=2)
     assert failed.stderr == (
         "data/images.packed: cannot be read as a file of `flexhpc data prepare` (Bad CRC-32 for "
@@ -353,22 +347,22 @@ def test_the_commands(tmp_path: Path, cli: Cli) -> None:
     assert "data.target: is required" in cli("data", "prepare", "table", check=2).stderr
 
 
-def test_a_file_of_the_user_is_never_overwritten(tmp_path: Path, sources: dict) -> None:
+def test_other_files_are_never_overwritten(tmp_path: Path, sources: dict) -> None:
     keys = sources["mnist"]
-    mine = tmp_path / "mine.csv"
-    mine.write_text("a,b\n")
-    with pytest.raises(PointError, match=r"mine\.csv: already exists and is not a packed file"):
-        prepare("mnist", keys, (), mine, quiet)
-    assert mine.read_text() == "a,b\n"
+    table = tmp_path / "table.csv"
+    table.write_text("a,b\n")
+    with pytest.raises(PointError, match=r"table\.csv: already exists and is not a packed file"):
+        prepare("mnist", keys, (), table, quiet)
+    assert table.read_text() == "a,b\n"
     with pytest.raises(PointError, match="already exists and is not a packed file"):
         prepare("mnist", keys, (), tmp_path, quiet)
-    for inside in ("mine.csv/x.packed", "mine.csv/y/x.packed", "n" * 300):
+    for name in ("table.csv/x.packed", "table.csv/y/x.packed", "n" * 300):
         with pytest.raises(PointError, match=r"cannot be written \(.*choose another") as caught:
-            prepare("mnist", keys, (), tmp_path / inside, quiet)
+            prepare("mnist", keys, (), tmp_path / name, quiet)
         assert "\n" not in str(caught.value)
 
 
-def test_by_default_only_a_file_of_the_same_reading_is_replaced(
+def test_default_file_is_replaced_only_with_equal_keys(
     tmp_path: Path, sources: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -386,7 +380,9 @@ def test_by_default_only_a_file_of_the_same_reading_is_replaced(
     verify_packed(packed.path)
 
 
-def test_the_default_name_is_the_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_name_keeps_all_but_known_suffixes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     frame = pd.DataFrame({"x": [1, 2], "y": [0, 1]})
     for name, expected in (
@@ -403,12 +399,11 @@ def test_the_default_name_is_the_whole_one(tmp_path: Path, monkeypatch: pytest.M
         packed.path.unlink()
 
 
-def test_a_packed_file_is_found_in_the_folder_that_root_names(tmp_path: Path) -> None:
+def test_packed_file_in_root_is_used_if_its_keys_match(tmp_path: Path) -> None:
     keys = write_sources(tmp_path)["mnist"]
     (tmp_path / "other").mkdir()
     prepare("mnist", {**keys, "side": 9}, (), tmp_path / "other" / "mnist.packed", quiet)
-    samples = load_samples(section(source="mnist", root=str(tmp_path / "other"), side=9), 0)
+    samples = load("mnist", root=tmp_path / "other", side=9)
     assert "mnist.packed" in samples.dataset.name
     prepare("mnist", {**keys, "side": 9}, (), Path(keys["root"]) / "mnist.packed", quiet)
-    samples = load_samples(section(source="mnist", **keys), 0)
-    assert samples.shape == (1, 28, 28), "a file that does not fit is passed over"
+    assert load("mnist", **keys).shape == (1, 28, 28), "a file with other keys is ignored"

@@ -6,28 +6,27 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from flexhpc.config.sections.data import Digits
-from flexhpc.data import load_samples
 from flexhpc.data.dataset import Dataset, in_blocks, rows_per_block
 from flexhpc.data.summary import moments, summarise
 from tests.data.test_labelling import dataset
+from tests.data.writers import load
 
 
-@pytest.mark.parametrize("kept", [False, True])
-def test_moments_are_per_channel(kept: bool) -> None:
+@pytest.mark.parametrize("subset", [False, True])
+def test_moments_are_per_channel(subset: bool) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3_000, 3, 40, 40), dtype=np.uint8)
     images[:, 1] = 7
     assert rows_per_block((3, 40, 40)) < 3_000, "several blocks"
-    keep = rng.random(3_000) < 0.5 if kept else None
-    seen = images[keep] if keep is not None else images
+    keep = rng.random(3_000) < 0.5 if subset else None
+    used = images[keep] if keep is not None else images
     mean, deviation = moments(partial(in_blocks, images), keep)
-    np.testing.assert_allclose(mean[:, 0, 0], seen.mean(axis=(0, 2, 3)), rtol=1e-6)
-    np.testing.assert_allclose(deviation[0, 0, 0], seen[:, 0].std(), rtol=1e-6)
+    np.testing.assert_allclose(mean[:, 0, 0], used.mean(axis=(0, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(deviation[0, 0, 0], used[:, 0].std(), rtol=1e-6)
     assert deviation[1, 0, 0] == 0
 
 
-def test_moments_of_vectors_leave_missing_values_out() -> None:
+def test_moments_of_vectors_ignore_missing_values() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(3, 2, (400, 3)).astype(np.float32)
     values[rng.random((400, 3)) < 0.3] = np.nan
@@ -39,29 +38,29 @@ def test_moments_of_vectors_leave_missing_values_out() -> None:
     assert (mean[2], deviation[2]) == (0, 0)
 
 
-def test_fingerprints_tell_data_apart() -> None:
+def test_fingerprint_depends_on_inputs_labels_and_classes() -> None:
     base = dataset([[1], [2], [3]], [0, 1, 2])
-    same = dataset([[1], [2], [3]], [0, 1, 2])
-    others = [
+    equal = dataset([[1], [2], [3]], [0, 1, 2])
+    different = [
         dataset([[1], [3], [2]], [0, 1, 2]),
         dataset([[1], [2], [3]], [0, 1, 1]),
         dataset([[1], [2], [3]], [0, 1, 2], classes=5),
     ]
-    prints = [summarise(d).fingerprint for d in (base, same, *others)]
-    assert prints[0] == prints[1]
-    assert len(set(prints)) == 4
+    fingerprints = [summarise(data).fingerprint for data in (base, equal, *different)]
+    assert fingerprints[0] == fingerprints[1]
+    assert len(set(fingerprints)) == 4
 
 
-def test_digits_are_those_of_scikit_learn_and_keep_their_fingerprint() -> None:
-    """A changed fingerprint would part points that are measured from their data."""
-    samples, there = load_samples(Digits(source="digits"), seed=0), load_digits()
+def test_digits_equal_scikit_learn_and_have_a_stable_fingerprint() -> None:
+    """With a different fingerprint, measured points could not be resumed."""
+    samples, bunch = load("digits"), load_digits()
     assert samples.fingerprint == "aa954870c12a1d2bb5783578867bc43c"
     assert samples.dataset.inputs.dtype == np.uint8
-    np.testing.assert_array_equal(samples.dataset.inputs[:, 0], there.images)
-    np.testing.assert_array_equal(samples.labels, there.target)
+    np.testing.assert_array_equal(samples.dataset.inputs[:, 0], bunch.images)
+    np.testing.assert_array_equal(samples.labels, bunch.target)
 
 
-def test_twins_are_all_samples_that_are_not_alone() -> None:
+def test_twins_are_all_samples_with_identical_inputs() -> None:
     rng = np.random.default_rng(0)
     inputs = rng.integers(0, 256, (2_000, 1, 1, 2), dtype=np.uint8)
     data = Dataset(name="t", inputs=inputs, labels=np.zeros(2_000, np.int64), classes=2)

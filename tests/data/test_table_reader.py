@@ -1,4 +1,4 @@
-"""What the cells of a table say, in the spellings of the formats; and which rows are headers."""
+"""How cells of tables are parsed in each file format, and which rows are headers."""
 
 from __future__ import annotations
 
@@ -13,36 +13,35 @@ import pytest
 
 from flexhpc.errors import PointError
 from tests.data.test_tables import table
-from tests.data.test_uci import ADULT, covtype_rows, known
-from tests.data.writers import written
+from tests.data.test_uci import ADULT, covtype_rows
+from tests.data.writers import load, written
 
-TRUTH = [True, False, True, False]
-GAPS = [True, None, True, False]
+BOOLEANS = [True, False, True, False]
 
 
-@pytest.mark.parametrize("spell", ["{:.3e}", "{:.1f}", "{} ", "{}"])
-def test_the_first_row_of_covtype_is_data_however_numbers_are_spelt(
-    tmp_path: Path, spell: str
-) -> None:
+@pytest.mark.parametrize("number_format", ["{:.3e}", "{:.1f}", "{} ", "{}"])
+def test_first_row_of_covtype_is_not_a_header(tmp_path: Path, number_format: str) -> None:
     rows = covtype_rows()
     rows[0, 0] = 3_351
-    text = "".join(",".join([spell.format(row[0]), *map(str, row[1:])]) + "\n" for row in rows)
-    samples = known("covtype", written(tmp_path / "covtype.data", text))
+    text = "".join(
+        ",".join([number_format.format(row[0]), *map(str, row[1:])]) + "\n" for row in rows
+    )
+    samples = load("covtype", root=written(tmp_path / "covtype.data", text))
     np.testing.assert_array_equal(samples.dataset.inputs, rows[:, :-1])
 
 
 @pytest.mark.parametrize("age", ["39.0", "39 ", "3.9e1", "39", "?", "? ", ""])
-def test_the_first_row_of_adult_is_data_however_its_age_is_spelt(tmp_path: Path, age: str) -> None:
-    samples = known("adult", written(tmp_path / "adult.data", age + ADULT[2:]))
+def test_first_row_of_adult_is_not_a_header(tmp_path: Path, age: str) -> None:
+    samples = load("adult", root=written(tmp_path / "adult.data", age + ADULT[2:]))
     assert len(samples.dataset) == 3
     assert samples.shape == (27 if age.strip() in ("?", "") else 26,)
-    seen = samples.dataset.inputs[0, 0]
-    assert np.isnan(seen) if samples.shape == (27,) else seen == 39
+    value = samples.dataset.inputs[0, 0]
+    assert np.isnan(value) if samples.shape == (27,) else value == 39
 
 
-@pytest.mark.parametrize("values", [TRUTH, GAPS])
+@pytest.mark.parametrize("values", [BOOLEANS, [True, None, True, False]])
 @pytest.mark.parametrize("kind", ["csv", "plain", "nullable"])
-def test_booleans_are_numbers(tmp_path: Path, values: list, kind: str) -> None:
+def test_booleans_are_read_as_numbers(tmp_path: Path, values: list, kind: str) -> None:
     column = pd.array(values, dtype="boolean") if kind == "nullable" else values
     frame = pd.DataFrame({"b": column, "y": [0, 1, 0, 1]})
     path = tmp_path / "t"
@@ -55,19 +54,19 @@ def test_booleans_are_numbers(tmp_path: Path, values: list, kind: str) -> None:
     assert samples.shape == (1 + (None in values),)
 
 
-def test_blanks_around_cells_do_not_count_in_any_format(tmp_path: Path) -> None:
+def test_spaces_around_cells_are_ignored_in_every_format(tmp_path: Path) -> None:
     plain = "n,t,b,y\n1,u,True,p\n,v,False,q\n3,?,True,p\n"
     padded = 'n,t,b,y\n1 , u ,True ,"p "\n ? ,v  ,False,q\n3,? , True,p\n'
     clean = table(written(tmp_path / "plain.csv", plain))
     assert clean.shape == (6,)
     assert table(written(tmp_path / "padded.csv", padded)).fingerprint == clean.fingerprint
-    frame = pd.DataFrame({"n": [1, None, 3], "t": [" u", "v ", "? "], "b": TRUTH[:3]})
+    frame = pd.DataFrame({"n": [1, None, 3], "t": [" u", "v ", "? "], "b": BOOLEANS[:3]})
     frame.assign(y=["p ", "q", " p"]).to_parquet(tmp_path / "t.parquet")
     assert table(tmp_path / "t.parquet").fingerprint == clean.fingerprint
 
 
 @pytest.mark.parametrize("values", [["u", "v", None, "u"], [3, 4, None, 3], [3, 4, 5, 3]])
-def test_the_category_dtype_of_pandas_is_what_its_values_are(tmp_path: Path, values: list) -> None:
+def test_category_dtype_is_read_like_its_values(tmp_path: Path, values: list) -> None:
     frame = pd.DataFrame({"c": values, "y": list("abab")})
     frame.to_parquet(tmp_path / "plain")
     frame.astype("category").to_parquet(tmp_path / "category")
@@ -75,9 +74,7 @@ def test_the_category_dtype_of_pandas_is_what_its_values_are(tmp_path: Path, val
 
 
 @pytest.mark.parametrize("values", [[[1], [2]], [{"a": 1}, {"a": 2}]])
-def test_columns_of_lists_and_structs_are_refused_unless_dropped(
-    tmp_path: Path, values: list
-) -> None:
+def test_columns_of_lists_and_structs_must_be_dropped(tmp_path: Path, values: list) -> None:
     path = tmp_path / "t.parquet"
     pa.parquet.write_table(pa.table({"f": values, "g": [1, 2], "y": [0, 1]}), path)
     with pytest.raises(PointError, match="column f has values of type mixed"):
@@ -87,27 +84,25 @@ def test_columns_of_lists_and_structs_are_refused_unless_dropped(
     assert table(path, drop=["f"]).shape == (1,)
 
 
-def seen_of(path: Path, values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return a column as it is kept, and as a network sees it."""
+def stored_and_standardised(path: Path, values: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Write a table of one column; return the column as stored, and as input of a network."""
     pd.DataFrame({"t": values, "y": np.arange(len(values)) % 2}).to_csv(path, index=False)
     samples = table(path)
     return samples.dataset.inputs[:, 0], samples.standardised(np.arange(len(values)))[:, 0]
 
 
-def test_seconds_since_1970_stay_apart(tmp_path: Path) -> None:
+def test_seconds_since_1970_remain_distinct(tmp_path: Path) -> None:
     seconds = 1_700_000_000 + np.random.default_rng(0).permutation(500)
-    _, seen = seen_of(tmp_path / "t.csv", seconds)
-    assert len(np.unique(seen)) == 500
+    _, inputs = stored_and_standardised(tmp_path / "t.csv", seconds)
+    assert len(np.unique(inputs)) == 500
     expected = (seconds - seconds.mean()) / seconds.std()
-    np.testing.assert_allclose(seen, expected, atol=1e-5)
-    _, seen = seen_of(tmp_path / "u.csv", np.r_[0, seconds])
-    assert len(np.unique(seen)) == 501, "also with an outlier"
+    np.testing.assert_allclose(inputs, expected, atol=1e-5)
+    _, inputs = stored_and_standardised(tmp_path / "u.csv", np.r_[0, seconds])
+    assert len(np.unique(inputs)) == 501, "also with an outlier"
 
 
-def test_numbers_that_float32_holds_or_cannot_hold_anywhere_are_kept_as_they_are(
-    tmp_path: Path,
-) -> None:
+def test_small_integers_and_normal_floats_are_stored_as_float32(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     for i, values in enumerate((random.integers(0, 2**24, 300), random.normal(size=20_000))):
-        kept, _ = seen_of(tmp_path / f"{i}.csv", values)
-        np.testing.assert_array_equal(kept, values.astype(np.float32))
+        stored, _ = stored_and_standardised(tmp_path / f"{i}.csv", values)
+        np.testing.assert_array_equal(stored, values.astype(np.float32))

@@ -1,8 +1,7 @@
-"""Any table: what its columns become, and what is refused."""
+"""Encoding of the columns of a table, and tables that are refused."""
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flexhpc.config.sections.data import Table
-from flexhpc.data import Samples, load_samples, load_test
+from flexhpc.data import Samples, load_test
 from flexhpc.errors import PointError
-from tests.data.writers import RNG, written
+from tests.data.writers import RNG, load, section, written
 
 
 def table(path: Path, target: str = "y", **keys: Any) -> Samples:
-    return load_samples(Table(source="table", path=str(path), target=target, **keys), 0)
+    return load("table", path=path, target=target, **keys)
 
 
 def test_numbers_are_standardised_and_text_is_one_hot(tmp_path: Path) -> None:
@@ -29,28 +27,26 @@ def test_numbers_are_standardised_and_text_is_one_hot(tmp_path: Path) -> None:
     np.testing.assert_allclose(samples.standardised(np.arange(3)), expected, rtol=1e-6)
 
 
-def test_missing_values_are_the_mean_and_marked(tmp_path: Path) -> None:
+def test_missing_values_become_the_mean_and_an_indicator(tmp_path: Path) -> None:
     path = written(tmp_path / "t.csv", "n,t,full,y\n1,b,1,0\n,?,2,1\n5,b,2,0\n?,a,4,1\n")
-    seen = table(path).standardised(np.arange(4))
-    assert seen.shape == (4, 6)
-    np.testing.assert_allclose(seen[:, 0], [-1, 0, 1, 0])
-    np.testing.assert_array_equal(seen[:, 1], [0, 1, 0, 1])
-    np.testing.assert_array_equal(seen[:, 2:5], [[0, 1, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]])
+    inputs = table(path).standardised(np.arange(4))
+    assert inputs.shape == (4, 6)
+    np.testing.assert_allclose(inputs[:, 0], [-1, 0, 1, 0])
+    np.testing.assert_array_equal(inputs[:, 1], [0, 1, 0, 1])
+    np.testing.assert_array_equal(inputs[:, 2:5], [[0, 1, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]])
 
 
-def test_the_mean_of_a_missing_value_is_that_of_the_training_rows(tmp_path: Path) -> None:
+def test_missing_values_become_the_mean_of_the_training_rows(tmp_path: Path) -> None:
     rows = "".join(f"{i * i if i % 5 else ''},{i % 2}\n" for i in range(100))
-    data = Table(
-        source="table", path=str(written(tmp_path / "t.csv", "x,y\n" + rows)), target="y",
-        test_fraction=0.4,
-    )  # fmt: skip
-    samples, test = load_samples(data, 0), load_test(data, 0)
+    path = written(tmp_path / "t.csv", "x,y\n" + rows)
+    samples = table(path, test_fraction=0.4)
+    test = load_test(section(source="table", path=path, target="y", test_fraction=0.4), 0)
     train = np.array([i * i for i in samples.pool if i % 5], dtype=np.float64)
     np.testing.assert_allclose(samples.mean[0], train.mean(), rtol=1e-6)
     np.testing.assert_allclose(samples.deviation[0], train.std(), rtol=1e-6)
-    gaps = np.flatnonzero(test.rows % 5 == 0)
-    assert len(gaps) > 3
-    np.testing.assert_array_equal(test.standardised(gaps), [[0, 1]] * len(gaps))
+    missing = np.flatnonzero(test.rows % 5 == 0)
+    assert len(missing) > 3
+    np.testing.assert_array_equal(test.standardised(missing), [[0, 1]] * len(missing))
 
 
 def test_categorical_and_dropped_columns(tmp_path: Path) -> None:
@@ -64,7 +60,7 @@ def test_categorical_and_dropped_columns(tmp_path: Path) -> None:
     assert table(path).fingerprint != table(path, drop=["id"]).fingerprint
 
 
-def test_a_table_is_the_same_in_every_format(tmp_path: Path) -> None:
+def test_formats_give_equal_samples(tmp_path: Path) -> None:
     frame = pd.DataFrame(
         {
             "x": np.where(RNG.random(50) < 0.1, np.nan, RNG.normal(size=50)),
@@ -76,8 +72,8 @@ def test_a_table_is_the_same_in_every_format(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "t.csv", index=False)
     frame.to_csv(tmp_path / "t.csv.gz", index=False)
     frame.to_parquet(tmp_path / "t.parquet")
-    prints = {table(tmp_path / f"t.{end}").fingerprint for end in ("csv", "csv.gz", "parquet")}
-    assert len(prints) == 1
+    suffixes = ("csv", "csv.gz", "parquet")
+    assert len({table(tmp_path / f"t.{suffix}").fingerprint for suffix in suffixes}) == 1
     assert table(tmp_path / "t.csv").shape == (6,)
 
 
@@ -100,25 +96,27 @@ def test_a_table_is_the_same_in_every_format(tmp_path: Path) -> None:
         ("a,y\n" + "".join(f"n{i},{i % 2}\n" for i in range(1_001)), {}, "1001 categories"),
     ],
 )  # fmt: skip
-def test_wrong_tables(tmp_path: Path, text: str, keys: dict, expected: str) -> None:
+def test_invalid_table_is_one_error_message(
+    tmp_path: Path, text: str, keys: dict, expected: str
+) -> None:
     path = written(tmp_path / "t.csv", text)
     with pytest.raises(PointError, match=expected) as caught:
         table(path, **keys)
     assert "\n" not in str(caught.value)
 
 
-def test_tables_of_other_kinds(tmp_path: Path) -> None:
+def test_missing_or_unsupported_table_file_is_refused(tmp_path: Path) -> None:
     unreadable = "cannot be read as a CSV or Parquet table"
     dates = pd.DataFrame({"day": pd.to_datetime(["2020-01-01", "2020-01-02"]), "y": [0, 1]})
     dates.to_parquet(tmp_path / "dates.parquet")
-    (tmp_path / "cut.parquet").write_bytes((tmp_path / "dates.parquet").read_bytes()[:-50])
-    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"a,y\n1,0\n2,1\n" * 99, mtime=0)[:-9])
+    truncated = (tmp_path / "dates.parquet").read_bytes()[:-50]
+    (tmp_path / "truncated.parquet").write_bytes(truncated)
     for name in ("t.csv.zst", "t.zip"):
         (tmp_path / name).write_bytes(b"PK\x03\x04 damaged")
     for name, problem in (
-        ("nowhere.csv", r"data\.path: file not found"), ("t.csv.gz", unreadable),
-        ("t.csv.zst", unreadable), ("t.zip", unreadable),
-        ("dates.parquet", "column day has values of type datetime64"), ("cut.parquet", unreadable),
+        ("missing.csv", r"data\.path: file not found"), ("t.csv.zst", unreadable),
+        ("t.zip", unreadable), ("dates.parquet", "column day has values of type datetime64"),
+        ("truncated.parquet", unreadable),
     ):  # fmt: skip
         with pytest.raises(PointError, match=problem):
             table(tmp_path / name)

@@ -1,4 +1,4 @@
-"""The three tables of UCI in all the layouts that they are found in, good and damaged."""
+"""Test covtype, adult and credit in all distributed file layouts, intact and damaged."""
 
 from __future__ import annotations
 
@@ -6,22 +6,15 @@ import gzip
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import joblib
 import numpy as np
 import pytest
 
-from flexhpc.config.sections.data import KnownTable
-from flexhpc.data import Samples, load_samples, load_test
+from flexhpc.data import load_test
 from flexhpc.errors import PointError
 from tests.conftest import SHARED
-from tests.data.writers import CALLED, RNG, Evil, written, xls
-
-
-def known(source: str, root: Path, **keys: Any) -> Samples:
-    data = KnownTable.model_validate({"source": source, "root": str(root), **keys})
-    return load_samples(data, 0)
+from tests.data.writers import CALLED, RNG, Evil, load, section, written, xls
 
 
 def covtype_rows(n: int = 40) -> np.ndarray:
@@ -44,32 +37,32 @@ def write_covtype_cache(folder: Path, rows: np.ndarray, compress: int = 9) -> No
     joblib.dump(rows[:, -1].astype(np.int32), cache / "targets_py3", compress=compress)
 
 
-def test_covtype_is_the_same_in_every_layout(
+def test_covtype_layouts_give_equal_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = covtype_rows()
-    places = [tmp_path / name for name in ("gz", "plain", "csv", "cache", "raw")]
-    for place in places[:3]:
-        place.mkdir()
-    (places[0] / "covtype.data.gz").write_bytes(gzip.compress(as_csv(rows).encode()))
-    (places[1] / "covtype.data").write_text(as_csv(rows))
+    roots = [tmp_path / name for name in ("gz", "plain", "csv", "cache", "raw")]
+    for root in roots[:3]:
+        root.mkdir()
+    (roots[0] / "covtype.data.gz").write_bytes(gzip.compress(as_csv(rows).encode()))
+    (roots[1] / "covtype.data").write_text(as_csv(rows))
     header = ",".join([*(f"f{i}" for i in range(54)), "Cover_Type"]) + "\n"
-    (places[2] / "COVTYPE.csv").write_text(as_csv(rows, header))
-    write_covtype_cache(places[3], rows)
-    write_covtype_cache(places[4], rows, compress=0)
-    found = [known("covtype", place) for place in [*places, places[0] / "covtype.data.gz"]]
+    (roots[2] / "COVTYPE.csv").write_text(as_csv(rows, header))
+    write_covtype_cache(roots[3], rows)
+    write_covtype_cache(roots[4], rows, compress=0)
+    loaded = [load("covtype", root=root) for root in [*roots, roots[0] / "covtype.data.gz"]]
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FLEXHPC_DATA", raising=False)
-    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(places[3]))
-    found.append(load_samples(KnownTable(source="covtype"), 0))
-    assert len({samples.fingerprint for samples in found}) == 1
-    samples = found[0]
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(roots[3]))
+    loaded.append(load("covtype"))
+    assert len({samples.fingerprint for samples in loaded}) == 1
+    samples = loaded[0]
     np.testing.assert_array_equal(samples.dataset.inputs, rows[:, :-1])
     np.testing.assert_array_equal(samples.labels, rows[:, -1] - 1)
     assert samples.classes == 7
-    seen = samples.standardised(np.arange(40))
-    np.testing.assert_array_equal(seen[:, 10:], rows[:, 10:-1])
-    np.testing.assert_allclose(seen[:, :10].std(axis=0), 1, rtol=1e-4)
+    inputs = samples.standardised(np.arange(40))
+    np.testing.assert_array_equal(inputs[:, 10:], rows[:, 10:-1])
+    np.testing.assert_allclose(inputs[:, :10].std(axis=0), 1, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -77,24 +70,26 @@ def test_covtype_is_the_same_in_every_layout(
     [Evil(), [1, 2], np.array([Evil(), 1], dtype=object), np.zeros((40, 53)), np.zeros((39, 54)),
      np.zeros((40, 54), np.float32)],
 )  # fmt: skip
-def test_a_damaged_cache_of_covtype(tmp_path: Path, content: object) -> None:
+def test_covtype_cache_of_wrong_content_is_refused_and_not_unpickled(
+    tmp_path: Path, content: object
+) -> None:
     write_covtype_cache(tmp_path, covtype_rows())
     joblib.dump(content, tmp_path / "covertype" / "samples_py3")
     with pytest.raises(PointError, match="cannot be read as scikit-learn's cache of covtype"):
-        known("covtype", tmp_path)
+        load("covtype", root=tmp_path)
     assert not CALLED.exists()
 
 
 @pytest.mark.parametrize("name", ["samples_py3", "targets_py3"])
-def test_a_cache_of_covtype_that_is_cut_or_half_missing(tmp_path: Path, name: str) -> None:
+def test_truncated_or_incomplete_covtype_cache_is_refused(tmp_path: Path, name: str) -> None:
     write_covtype_cache(tmp_path, covtype_rows())
     path = tmp_path / "covertype" / name
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(PointError, match="cannot be read as scikit-learn's cache"):
-        known("covtype", tmp_path)
+        load("covtype", root=tmp_path)
     (tmp_path / "covertype" / "targets_py3").unlink(missing_ok=True)
     with pytest.raises(PointError, match="_py3: cannot be read as scikit-learn's cache"):
-        known("covtype", tmp_path)
+        load("covtype", root=tmp_path)
 
 
 ADULT = """\
@@ -114,32 +109,30 @@ ADULT_TEST = """\
 """
 
 
-@pytest.mark.parametrize("header", ["", ADULT_HEADER])
-def test_adult(tmp_path: Path, header: str) -> None:
-    written(tmp_path / "adult.data", header + ADULT + "\n")
+@pytest.mark.parametrize(
+    "text",
+    [ADULT + "\n", ADULT_HEADER + ADULT, ADULT.replace(", ", ",") + "\n\n"],
+    ids=["plain", "with header", "without spaces"],
+)
+def test_adult_copies_give_equal_samples(tmp_path: Path, text: str) -> None:
+    written(tmp_path / "Adult.data", text)
     written(tmp_path / "adult.test", ADULT_TEST)
-    samples = known("adult", tmp_path)
+    samples = load("adult", root=tmp_path)
+    reference = load("adult", root=written(tmp_path / "reference.csv", ADULT))
+    assert samples.fingerprint == reference.fingerprint
     assert samples.labels.tolist() == [0, 1, 0]
-    seen = samples.standardised(np.arange(3))
-    assert seen.shape == (3, 26)
-    assert not np.isnan(seen).any()
-    np.testing.assert_array_equal(seen[:, 1:4], [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
-    test = load_test(KnownTable(source="adult", root=str(tmp_path)), 0)
+    inputs = samples.standardised(np.arange(3))
+    assert inputs.shape == (3, 26)
+    assert not np.isnan(inputs).any()
+    np.testing.assert_array_equal(inputs[:, 1:4], [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
+    test = load_test(section(source="adult", root=tmp_path), 0)
     assert test.labels.tolist() == [0, 1]
-    rows = test.standardised(np.arange(2))
-    np.testing.assert_array_equal(rows[:, 1:4], [[1, 0, 0], [0, 1, 0]])
-    np.testing.assert_array_equal(rows[:, 5:7], [[0, 0], [0, 1]])  # 11th is in no training row
+    test_inputs = test.standardised(np.arange(2))
+    np.testing.assert_array_equal(test_inputs[:, 1:4], [[1, 0, 0], [0, 1, 0]])
+    np.testing.assert_array_equal(test_inputs[:, 5:7], [[0, 0], [0, 1]])  # 11th: only in the test
     np.testing.assert_allclose(
-        rows[:, 0], (np.array([25, 38]) - samples.mean[0]) / samples.deviation[0], rtol=1e-5
+        test_inputs[:, 0], (np.array([25, 38]) - samples.mean[0]) / samples.deviation[0], rtol=1e-5
     )
-
-
-def test_adult_is_the_same_however_its_copy_is_written(tmp_path: Path) -> None:
-    prints = set()
-    for text in (ADULT, ADULT_HEADER + ADULT, ADULT.replace(", ", ",") + "\n\n"):
-        written(tmp_path / "Adult.data", text)
-        prints.add(known("adult", tmp_path).fingerprint)
-    assert len(prints) == 1
 
 
 CREDIT_HEADER = ",".join(["ID", *(f"X{i}" for i in range(1, 24)), "Y"]) + "\n"
@@ -159,51 +152,41 @@ def credit_rows(n: int = 12) -> np.ndarray:
     return rows
 
 
-def test_credit_is_the_same_in_every_layout(tmp_path: Path) -> None:
+def test_credit_layouts_give_equal_samples(tmp_path: Path) -> None:
     rows = credit_rows()
-    kaggle = ",".join(["ID", *CREDIT_NAMES, "default.payment.next.month"]) + "\n"
+    names = ",".join(["ID", *CREDIT_NAMES]) + ","
     floats = rows.astype(object)
     floats[:, 1] = [f"{value}.0" for value in rows[:, 1]]
+    two_headers = CREDIT_HEADER.removeprefix("ID") + names + "default payment next month\n"
     texts = {
-        "kaggle/UCI_Credit_Card.csv": as_csv(floats, kaggle),
+        "kaggle/UCI_Credit_Card.csv": as_csv(floats, names + "default.payment.next.month\n"),
         "uci/uci_credit_card.csv": as_csv(rows, CREDIT_HEADER),
-        "two/Default of Credit Card Clients.csv": as_csv(
-            rows,
-            CREDIT_HEADER.removeprefix("ID")
-            + kaggle.replace("default.payment.", "default payment "),
-        ).replace("default payment next.month", "default payment next month"),
+        "two/Default of Credit Card Clients.csv": as_csv(rows, two_headers),
     }
-    found = []
+    loaded = []
     for name, text in texts.items():
         (tmp_path / name).parent.mkdir()
-        found.append(known("credit", written(tmp_path / name, text).parent))
-    assert len({samples.fingerprint for samples in found}) == 1
-    assert found[0].shape == (20 + 3 * 2,)
-    assert found[0].labels.tolist() == rows[:, -1].tolist()
-    seen = found[0].standardised(np.arange(12))
-    np.testing.assert_array_equal(seen[:, 1:3], np.eye(2)[rows[:, 2] - 1])
-
-
-def excel_rows(rows: np.ndarray) -> list[list[str | float]]:
-    return [
+        loaded.append(load("credit", root=written(tmp_path / name, text).parent))
+    cells: list[list[str | float]] = [
         ["", *(f"X{i}" for i in range(1, 24)), "Y"],
         ["ID", *CREDIT_NAMES, "default payment next month"],
         *rows.astype(float).tolist(),
     ]
-
-
-def test_credit_as_xls(tmp_path: Path) -> None:
-    rows = credit_rows()
-    path = tmp_path / "default of credit card clients.xls"
-    path.write_bytes(xls(excel_rows(rows)))
-    csv = known("credit", written(tmp_path / "credit.csv", as_csv(rows, CREDIT_HEADER)))
-    assert known("credit", tmp_path).fingerprint == csv.fingerprint
-    path.write_bytes(path.read_bytes()[:700])
+    (tmp_path / "excel").mkdir()
+    workbook = tmp_path / "excel" / "default of credit card clients.xls"
+    workbook.write_bytes(xls(cells))
+    loaded.append(load("credit", root=tmp_path / "excel"))
+    assert len({samples.fingerprint for samples in loaded}) == 1
+    assert loaded[0].shape == (20 + 3 * 2,)
+    assert loaded[0].labels.tolist() == rows[:, -1].tolist()
+    inputs = loaded[0].standardised(np.arange(12))
+    np.testing.assert_array_equal(inputs[:, 1:3], np.eye(2)[rows[:, 2] - 1])
+    workbook.write_bytes(workbook.read_bytes()[:700])
     with pytest.raises(PointError, match=r"clients\.xls: cannot be read"):
-        known("credit", path)
+        load("credit", root=workbook)
 
 
-def covtype(change: Callable[[np.ndarray], np.ndarray] = np.asarray) -> str:
+def covtype(change: Callable[[np.ndarray], np.ndarray]) -> str:
     return as_csv(change(covtype_rows()))
 
 
@@ -234,42 +217,48 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize(("name", "text", "expected"), DAMAGED)
-def test_damaged_tables(tmp_path: Path, name: str, text: str, expected: str) -> None:
+def test_damaged_table_is_one_error_message(
+    tmp_path: Path, name: str, text: str, expected: str
+) -> None:
     path = written(tmp_path / name, text)
     with pytest.raises(PointError, match=expected) as caught:
-        known(name.partition(".")[0], path)
+        load(name.partition(".")[0], root=path)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data beside the project")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared data next to the checkout")
 @pytest.mark.parametrize(
-    ("source", "name", "shape", "counts", "conflicts", "unfittable"),
+    ("source", "name", "features", "counts", "conflicts", "unfittable"),
     [
         ("covtype", "covtype_15k.csv", 54, [5487, 7292, 931, 67, 238, 466, 519], 0, 0),
         ("adult", "adult.data", 108, [24_720, 7_841], 1, 1),
         ("credit", "uci_credit_card.csv", 33, [23_364, 6_636], 21, 21),
     ],
 )
-def test_real_tables(
-    source: str, name: str, shape: int, counts: list[int], conflicts: int, unfittable: int
+def test_published_tables(
+    source: str, name: str, features: int, counts: list[int], conflicts: int, unfittable: int
 ) -> None:
-    samples = known(source, SHARED / "data" / name)
-    assert samples.shape == (shape,)
+    samples = load(source, root=SHARED / "data" / name)
+    assert samples.shape == (features,)
     np.testing.assert_array_equal(np.bincount(samples.labels), counts)
     assert (samples.conflicts, samples.unfittable) == (conflicts, unfittable)
-    dropped = known(source, SHARED / "data" / name, conflicts="drop")
+    dropped = load(source, root=SHARED / "data" / name, conflicts="drop")
     assert dropped.n_limit == sum(counts) - unfittable
-    seen = samples.standardised(np.arange(sum(counts)))
+    inputs = samples.standardised(np.arange(sum(counts)))
     scaled = samples.dataset.scaled
-    np.testing.assert_allclose(seen[:, scaled].mean(axis=0), 0, atol=1e-3)
-    np.testing.assert_allclose(seen[:, scaled].std(axis=0), 1, atol=1e-3)
+    np.testing.assert_allclose(inputs[:, scaled].mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(inputs[:, scaled].std(axis=0), 1, atol=1e-3)
 
 
-def test_a_table_that_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("source", "file"),
+    [("covtype", "covtype.data.gz"), ("adult", "adult.data"), ("credit", "clients.xls")],
+)
+def test_missing_table_error_names_folder_and_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, file: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "none"))
     monkeypatch.delenv("FLEXHPC_DATA", raising=False)
-    for source, wanted in (("covtype", "covtype.data.gz"), ("adult", "adult.data"),
-                           ("credit", "clients.xls")):  # fmt: skip
-        with pytest.raises(PointError, match=f"{source} was not found in data.*{wanted}"):
-            load_samples(KnownTable.model_validate({"source": source}), 0)
+    with pytest.raises(PointError, match=f"{source} was not found in data.*{file}"):
+        load(source)

@@ -1,4 +1,4 @@
-"""Files in the exact format of every loader, as small as may be."""
+"""Write small data sets in the format of every loader, and load them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,35 @@ import gzip
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from flexhpc.config.sections.data import Data
+from flexhpc.config.variants import variants
+from flexhpc.data import Samples, load_samples
+
 RNG = np.random.default_rng(0)
 CALLED = Path("/tmp/flexhpc-evil")
-"""Exists if an Evil object was unpickled."""
+
+
+def section(**keys: Any) -> Data:
+    """Return a ``data`` section; paths are converted to text."""
+    texts = {key: str(value) if isinstance(value, Path) else value for key, value in keys.items()}
+    data = variants("data")[keys["source"]].model_validate(texts)
+    assert isinstance(data, Data)
+    return data
+
+
+def load(source: str, seed: int = 0, **keys: Any) -> Samples:
+    """Load the samples of a ``data`` section with these keys."""
+    return load_samples(section(source=source, **keys), seed)
 
 
 class Evil:
+    """Creates the file ``CALLED`` when it is unpickled."""
+
     def __reduce__(self) -> tuple:
         return os.system, (f"touch {CALLED}",)
 
@@ -41,7 +60,7 @@ def cifar_batch(n: int, key: str, classes: int) -> dict:
 
 
 def write_cifar10(folder: Path, batches: list, test: dict | None = None) -> None:
-    """Write batches in the binary format: a byte for the label, and the pixels."""
+    """Write batches in the binary format: per image one byte for the label, then the pixels."""
     inner = folder / "cifar-10-batches-bin"
     inner.mkdir(parents=True)
     names = [f"data_batch_{i}" for i in range(1, 6)]
@@ -52,7 +71,7 @@ def write_cifar10(folder: Path, batches: list, test: dict | None = None) -> None
 
 
 def write_cifar100(folder: Path, train: dict, test: dict | None = None) -> None:
-    """Write batches in the binary format; by default, class k has the super-class k // 5."""
+    """Write batches in the binary format; by default, the super-class of class k is k // 5."""
     inner = folder / "cifar-100-binary"
     inner.mkdir(parents=True, exist_ok=True)
     for name, batch in (("train", train), ("test", test)):
@@ -64,6 +83,7 @@ def write_cifar100(folder: Path, train: dict, test: dict | None = None) -> None:
 
 
 def write_images(folder: Path, classes: dict[str, int], size: tuple[int, int] = (6, 5)) -> None:
+    """Write this number of random images (width, height) per class, FOLDER/CLASS/000.png etc."""
     for name, count in classes.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         for i in range(count):
@@ -79,7 +99,7 @@ def write_cifar5m(folder: Path, counts: dict[int, int], name: str = "cifar5m_par
 
 
 def xls(rows: list[list[str | float]]) -> bytes:
-    """Return a workbook as Excel 97 wrote it: BIFF8 records of one sheet in an OLE container."""
+    """Return an Excel 97 workbook: BIFF8 records of one sheet in an OLE container."""
     cells = b"".join(
         _cell(y, x, value) for y, row in enumerate(rows) for x, value in enumerate(row)
     )
@@ -94,15 +114,15 @@ def _record(kind: int, content: bytes) -> bytes:
 
 
 def _cell(y: int, x: int, value: str | float) -> bytes:
-    place = struct.pack("<HHH", y, x, 0)
+    position = struct.pack("<HHH", y, x, 0)
     if isinstance(value, str):
         text = struct.pack("<HB", len(value), 0) + value.encode("latin1")
-        return _record(0x204, place + text)
-    return _record(0x203, place + struct.pack("<d", value))
+        return _record(0x204, position + text)
+    return _record(0x203, position + struct.pack("<d", value))
 
 
 def _ole(stream: bytes) -> bytes:
-    """Return a compound file that holds one stream: sector 0 is the FAT, 1 the directory."""
+    """Return a compound file with one stream; sector 0 is the FAT, sector 1 the directory."""
     stream = stream.ljust(max(4_096, -(-len(stream) // 512) * 512), b"\0")
     sectors = len(stream) // 512
     end, free = 0xFFFFFFFE, 0xFFFFFFFF
@@ -124,5 +144,6 @@ def _ole(stream: bytes) -> bytes:
 
 
 def written(path: Path, text: str) -> Path:
+    """Write a text file; return its path."""
     path.write_text(text)
     return path

@@ -1,7 +1,7 @@
-"""Faults at random, for as long as is given: `make test-faults`.
+"""Run sweeps with random faults for a fixed time: `make test-faults`.
 
-Prints its seed first, which repeats the choice of faults (not the moments at which they strike),
-and a table at the end. Exits with 1 if anything was lost, doubled or wrong.
+The output begins with the seed, which reproduces the choice of faults but not the moments at which
+they occur, and ends with a table. Exit status 1: a probe was lost, duplicated or wrong.
 """
 
 from __future__ import annotations
@@ -22,82 +22,83 @@ from tests import reaper
 from tests.faults.kinds import KINDS
 from tests.faults.site import Outcome, Site, Unavailable, expected
 
-TIMES = {
+FAULTS_PER_SWEEP = {
     "killed worker": 30, "stopped worker": 6, "killed rank": 6, "interrupted ranks": 3,
-    "killed everything": 4, "ten sweeps, five killed": 1, "another version beside": 1,
-    "slow disk": 1, "host comes back": 1, "twenty sweeps, half on SLURM": 1,
+    "killed everything": 4, "ten sweeps, five killed": 1, "two versions": 1, "slow disk": 1,
+    "host returns": 1, "twenty sweeps, half on SLURM": 1,
 }  # fmt: skip
-"""Faults in one sweep; of the others, 2."""
-_AGAIN = ("killed worker",) * 5  # most of a round's kills, in little of its time
+"""By kind; 2 for the others."""
+_REPEATED = ("killed worker",) * 5  # a sweep with many kills takes little time
 _ON_SLURM = "twenty sweeps, half on SLURM"  # one at a time
 
 
 def main() -> int:
-    """Try every kind in turn until the time is over; returns the exit status."""
+    """Run all kinds in turn until the time is over; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=35.0)
     parser.add_argument("--seed", type=int, default=int(np.random.default_rng().integers(2**31)))
     parser.add_argument("--kind", action="append", choices=KINDS)
     parser.add_argument("--jobs", type=int, default=3, help="kinds at once: they mostly wait")
-    parser.add_argument("--until-broken", action="store_true", help="end where anything is wrong")
-    asked = parser.parse_args()
+    parser.add_argument("--until-broken", action="store_true", help="stop at the first failure")
+    arguments = parser.parse_args()
     reaper.start()
-    print(f"seed {asked.seed}", flush=True)
+    print(f"seed {arguments.seed}", flush=True)
     expected()
-    end = time.monotonic() + 60 * asked.minutes
-    found: dict[str, list[Outcome]] = {}
-    turns = enumerate(itertools.cycle(asked.kind or [*KINDS, *_AGAIN]))
-    turn = next(turns)
-    with ProcessPoolExecutor(asked.jobs, initializer=_end_with_parent) as pool:
+    end = time.monotonic() + 60 * arguments.minutes
+    outcomes: dict[str, list[Outcome]] = {}
+    schedule = enumerate(itertools.cycle(arguments.kind or [*KINDS, *_REPEATED]))
+    upcoming = next(schedule)
+    with ProcessPoolExecutor(arguments.jobs, initializer=_exit_with_parent) as pool:
         running: dict[Future[Outcome | str], tuple[int, str]] = {}
         broken = False
         while running or (time.monotonic() < end and not broken):
-            while len(running) < asked.jobs and time.monotonic() < end and not broken:
-                number, kind = turn
+            while len(running) < arguments.jobs and time.monotonic() < end and not broken:
+                number, kind = upcoming
                 if kind == _ON_SLURM and any(k == _ON_SLURM for _, k in running.values()):
                     break
-                turn = next(turns)
-                running[pool.submit(tried, kind, [asked.seed, number])] = number, kind
+                upcoming = next(schedule)
+                running[pool.submit(run_kind, kind, [arguments.seed, number])] = number, kind
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 (number, kind), outcome = running.pop(done), done.result()
                 if isinstance(outcome, str):
-                    print(f"{kind}: left out, {outcome}", flush=True)
+                    print(f"{kind}: skipped, {outcome}", flush=True)
                     continue
-                found.setdefault(kind, []).append(outcome)
-                if not outcome.fine:
-                    print(f"{kind}, turn {number}: {outcome}", flush=True)
-                broken |= asked.until_broken and outcome.broken
-    print(table(found))
-    return 0 if all(one.fine for some in found.values() for one in some) else 1
+                outcomes.setdefault(kind, []).append(outcome)
+                if not outcome.passed:
+                    print(f"{kind}, number {number}: {outcome}", flush=True)
+                broken |= arguments.until_broken and outcome.broken
+    print(table(outcomes))
+    return 0 if all(outcome.passed for of_kind in outcomes.values() for outcome in of_kind) else 1
 
 
-def _end_with_parent() -> None:
-    """Have Linux kill this process when its parent is no more: its environment has no mark."""
+def _exit_with_parent() -> None:
+    """Let Linux kill this process when its parent exits; the reaper cannot find it."""
     ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
 
 
-def tried(kind: str, seed: list[int]) -> Outcome | str:
-    """Try a kind of fault; returns what came of it, or why it cannot be tried here."""
+def run_kind(kind: str, seed: list[int]) -> Outcome | str:
+    """Run one kind of fault; return its outcome, or the reason why this machine cannot have it."""
     with TemporaryDirectory(prefix="flexhpc-faults-", ignore_cleanup_errors=True) as folder:
         site = Site(Path(folder), np.random.default_rng(seed))
         try:
-            return KINDS[kind](site, TIMES.get(kind, 2))
+            return KINDS[kind](site, FAULTS_PER_SWEEP.get(kind, 2))
         except Unavailable as error:
             return str(error)
-        except Exception:  # a kind that does not work ends neither the others nor their table
-            site.end_all()
+        except Exception:  # the other kinds continue
+            site.kill_sweeps()
             return Outcome(wrong=1, messages=[traceback.format_exc()])
 
 
-def table(found: dict[str, list[Outcome]]) -> str:
+def table(outcomes: dict[str, list[Outcome]]) -> str:
     """Return the outcomes by kind, as Markdown."""
-    keys = ("tried", "survived", "lost", "doubled", "wrong")
-    rows = [
-        [kind, str(len(some)), *(str(sum(getattr(one, key) for one in some)) for key in keys)]
-        for kind, some in found.items()
-    ]
-    sums = [str(sum(int(row[i]) for row in rows)) for i in range(1, len(keys) + 2)]
-    lines = [["fault", "sweeps", *keys], ["---"] * (len(keys) + 2), *rows, ["all", *sums]]
+    keys = ("faults", "survived", "lost", "duplicates", "wrong")
+    counts = {
+        kind: [len(of_kind), *(sum(getattr(outcome, key) for outcome in of_kind) for key in keys)]
+        for kind, of_kind in outcomes.items()
+    }
+    total = [sum(row[i] for row in counts.values()) for i in range(len(keys) + 1)]
+    rows = [[name, *map(str, row)] for name, row in [*counts.items(), ("all", total)]]
+    lines = [["kind", "sweeps", *keys], ["---"] * (len(keys) + 2), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

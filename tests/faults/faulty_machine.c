@@ -1,11 +1,12 @@
-/* Preloaded: a machine whose disk fails, is slow or loses power, with another clock or name.
+/* A faulty machine, for LD_PRELOAD: the disk fails or is slow, power fails, the clock or the name
+   of the host differs.
 
-   Beneath $FAULTY, one in $FAULTY_ONE_IN writes, syncs and renames fails with $FAULTY_WITH (an
-   errno), or the process dies at a rename as by a power failure if that is "power": of a file that
-   was not synced since its last write only the name is there then. $FAULTY_SLOW: seconds that each
-   takes; $FAULTY_STRIKES: a file that gets a byte for each failure; $FAULTY_CLOCK: seconds
-   by which the wall clock is ahead; $FAULTY_HOST: the host's name; $FAULTY_CALLS: a file that gets
-   a line for each address or name of another machine that is asked for. */
+   In the folder $FAULTY, one in $FAULTY_ONE_IN writes, syncs and renames fails with $FAULTY_WITH
+   (an errno). If that is "power", the process is killed at a rename instead, and a file that was
+   not synced after its last write is empty. $FAULTY_SLOW: seconds that each operation takes.
+   $FAULTY_FAILURES: a file to which one byte is appended per failure. $FAULTY_CLOCK: seconds by
+   which the wall clock is ahead. $FAULTY_HOST: name of the host. $FAULTY_CALLS: a file to which
+   each address or name of a machine is appended that the process connects to or resolves. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -24,17 +25,17 @@
 #include <unistd.h>
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
-#define MOST 4096
+#define MAX_FILES 4096
 
-static ino_t unsynced[MOST];
+static ino_t unsynced[MAX_FILES];
 static int unsynced_count;
 
-static double number(const char *name, double otherwise) {
+static double number(const char *name, double fallback) {
   const char *text = getenv(name);
-  return text ? atof(text) : otherwise;
+  return text ? atof(text) : fallback;
 }
 
-static int unlucky(void) {
+static int fails_at_random(void) {
   static unsigned state;
   if (!state) {
     struct timespec now;
@@ -45,8 +46,8 @@ static int unlucky(void) {
   return one_in && rand_r(&state) % one_in == 0;
 }
 
-static void struck(void) {
-  const char *path = getenv("FAULTY_STRIKES");
+static void record_failure(void) {
+  const char *path = getenv("FAULTY_FAILURES");
   int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND, 0600) : -1;
   if (fd < 0) return;
   static ssize_t (*real)(int, const void *, size_t);
@@ -55,7 +56,7 @@ static void struck(void) {
   close(fd);
 }
 
-static int ours(const char *path) {
+static int is_in_folder(const char *path) {
   const char *folder = getenv("FAULTY");
   return folder && path && strncmp(path, folder, strlen(folder)) == 0;
 }
@@ -66,16 +67,16 @@ static int power_fails(void) {
 }
 
 static int fails(const char *path) {
-  if (!ours(path)) return 0;
+  if (!is_in_folder(path)) return 0;
   double seconds = number("FAULTY_SLOW", 0);
   if (seconds > 0) usleep((useconds_t)(seconds * 1e6));
-  if (power_fails() || !unlucky()) return 0;
-  struck();
+  if (power_fails() || !fails_at_random()) return 0;
+  record_failure();
   errno = (int)number("FAULTY_WITH", EIO);
   return 1;
 }
 
-static int fails_at(int fd) {
+static int fails_on_fd(int fd) {
   char name[64], path[4096];
   int before = errno;
   snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
@@ -86,29 +87,29 @@ static int fails_at(int fd) {
   return fails(path);
 }
 
-static int find_unsynced(ino_t inode) {
+static int index_of_unsynced(ino_t inode) {
   for (int i = 0; i < unsynced_count; i++)
     if (unsynced[i] == inode) return i;
   return -1;
 }
 
-static void note(int fd, int synced) {
+static void track_sync(int fd, int synced) {
   struct stat status;
   if (!power_fails() || fstat(fd, &status) || !S_ISREG(status.st_mode)) return;
-  int at = find_unsynced(status.st_ino);
-  if (synced && at >= 0) unsynced[at] = unsynced[--unsynced_count];
-  if (!synced && at < 0 && unsynced_count < MOST) unsynced[unsynced_count++] = status.st_ino;
+  int slot = index_of_unsynced(status.st_ino);
+  if (synced && slot >= 0) unsynced[slot] = unsynced[--unsynced_count];
+  if (!synced && slot < 0 && unsynced_count < MAX_FILES) unsynced[unsynced_count++] = status.st_ino;
 }
 
 ssize_t write(int fd, const void *bytes, size_t count) {
-  if (fails_at(fd)) return -1;
-  note(fd, 0);
+  if (fails_on_fd(fd)) return -1;
+  track_sync(fd, 0);
   return REAL(write)(fd, bytes, count);
 }
 
 ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t at) {
-  if (fails_at(fd)) return -1;
-  note(fd, 0);
+  if (fails_on_fd(fd)) return -1;
+  track_sync(fd, 0);
   return REAL(pwrite64)(fd, bytes, count, at);
 }
 
@@ -117,18 +118,18 @@ ssize_t pwrite(int fd, const void *bytes, size_t count, off_t at) {
 }
 
 int fsync(int fd) {
-  if (fails_at(fd)) return -1;
-  note(fd, 1);
+  if (fails_on_fd(fd)) return -1;
+  track_sync(fd, 1);
   return REAL(fsync)(fd);
 }
 
 int rename(const char *from, const char *to) {
   if (fails(to)) return -1;
-  if (!ours(to) || !power_fails() || !unlucky()) return REAL(rename)(from, to);
+  if (!is_in_folder(to) || !power_fails() || !fails_at_random()) return REAL(rename)(from, to);
   struct stat status;
-  if (stat(from, &status) == 0 && find_unsynced(status.st_ino) >= 0) (void)!truncate(from, 0);
+  if (stat(from, &status) == 0 && index_of_unsynced(status.st_ino) >= 0) (void)!truncate(from, 0);
   int done = REAL(rename)(from, to);
-  struck();
+  record_failure();
   raise(SIGKILL);
   return done;
 }
@@ -146,11 +147,11 @@ int gethostname(char *name, size_t size) {
   return 0;
 }
 
-static void called(const char *whom) {
+static void record_call(const char *machine) {
   const char *path = getenv("FAULTY_CALLS");
   int fd = path ? open(path, O_WRONLY | O_CREAT | O_APPEND, 0600) : -1;
   if (fd < 0) return;
-  dprintf(fd, "%s\n", whom);
+  dprintf(fd, "%s\n", machine);
   close(fd);
 }
 
@@ -160,12 +161,12 @@ int connect(int fd, const struct sockaddr *address, socklen_t length) {
     inet_ntop(AF_INET, &((const struct sockaddr_in *)address)->sin_addr, text, sizeof text);
   if (address->sa_family == AF_INET6)
     inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)address)->sin6_addr, text, sizeof text);
-  if (*text) called(text);
+  if (*text) record_call(text);
   return REAL(connect)(fd, address, length);
 }
 
 int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints,
                 struct addrinfo **found) {
-  if (name) called(name);
+  if (name) record_call(name);
   return REAL(getaddrinfo)(name, service, hints, found);
 }

@@ -1,4 +1,4 @@
-"""Faults of files: a bit flipped, cut off, numbers that are none."""
+"""Faults of files: flipped bits, truncation, NaN."""
 
 from __future__ import annotations
 
@@ -11,74 +11,74 @@ from tests.faults.site import SPEC, Outcome, Site
 from tests.sweeps import end
 
 
-def damaged_point_file(site: Site, times: int) -> Outcome:
-    """Flip a bit of a point's file, or cut it: its point fails in a line until it is moved away."""
-    for _ in range(times):
+def damaged_point_file(site: Site, faults: int) -> Outcome:
+    """Damage a point file: the point fails with one error until the file is removed."""
+    for _ in range(faults):
         site.finish(site.start())
-        site.note_probes()
+        site.check_probes()
         files = sorted(site.run.glob("points/*/*.h5"))
         path = files[int(site.rng.integers(len(files)))]
-        harm(path, site)
-        site.outcome.tried += 1
+        damage(path, site)
+        site.outcome.faults += 1
         sweep = site.start()
         output = site.finish(sweep)
-        site.must_say(sweep.returncode == 1 and "is corrupt" in output, output)
+        site.expect(sweep.returncode == 1 and "is corrupt" in output, output)
         path.unlink()
-        site.forget(path.stem)
-    return site.conclude()
+        site.forget_point(path.stem)
+    return site.resume_and_compare()
 
 
-def damaged_checkpoint(site: Site, times: int) -> Outcome:
-    """Flip a bit of a checkpoint, or cut it, while no process runs: it is never trained on."""
-    for _ in range(times):
+def damaged_checkpoint(site: Site, faults: int) -> Outcome:
+    """Damage the checkpoints while no process runs: they are ignored."""
+    for _ in range(faults):
         sweep = site.start()
         site.hold(sweep)
         site.barrier.creep()
         site.wait(sweep, lambda: list(site.run.glob("points/*/*.ckpt")))
         end(sweep)
-        site.note_probes()
+        site.check_probes()
         for path in site.run.glob("points/*/*.ckpt"):
-            harm(path, site)
-            site.outcome.tried += 1
-    return site.conclude()
+            damage(path, site)
+            site.outcome.faults += 1
+    return site.resume_and_compare()
 
 
-def nan_in_data(site: Site, times: int) -> Outcome:
-    """A pixel of the data becomes NaN: a line per point, until the file is as it was."""
+def nan_in_data(site: Site, faults: int) -> Outcome:
+    """Set a pixel of the data to NaN: points fail with one error until the file is restored."""
     digits = load_digits()
-    good = digits.images.astype(np.float32)
+    images = digits.images.astype(np.float32)
     path = site.folder / "digits.npz"
 
     def write(images: np.ndarray) -> None:
         np.savez(path, images=images, labels=digits.target)
 
-    write(good)
-    site.measures(SPEC.replace("source: digits", f"source: arrays, path: {path}"))
-    for _ in range(times):
-        site.begin_anew()
+    write(images)
+    site.use_spec(SPEC.replace("source: digits", f"source: arrays, path: {path}"))
+    for _ in range(faults):
+        site.remove_run()
         sweep = site.start()
         site.hold(sweep)
         end(sweep)
-        site.note_probes()
-        bad = good.copy()
-        bad.flat[int(site.rng.integers(bad.size))] = np.nan
-        write(bad)
+        site.check_probes()
+        with_nan = images.copy()
+        with_nan.flat[int(site.rng.integers(images.size))] = np.nan
+        write(with_nan)
         sweep = site.start()
         output = site.finish(sweep)
-        site.outcome.tried += sweep.returncode != 0  # it may have been done already
-        site.must_say("images hold nan" in output or not sweep.returncode, output)
-        site.note_probes()
-        write(good)
-    return site.conclude()
+        site.outcome.faults += sweep.returncode != 0  # 0 if the sweep was already complete
+        site.expect("images hold nan" in output or not sweep.returncode, output)
+        site.check_probes()
+        write(images)
+    return site.resume_and_compare()
 
 
-def harm(path: Path, site: Site) -> None:
-    """Flip bits at some places of a file, or cut it off at one."""
+def damage(path: Path, site: Site) -> None:
+    """Flip one to eight bits of a file, or truncate the file."""
     content = bytearray(path.read_bytes())
     if site.rng.random() < 0.7:
         count = int(site.rng.integers(1, 9))
-        for at in site.rng.choice(len(content), size=count, replace=False):
-            content[at] ^= 1 << int(site.rng.integers(8))
+        for index in site.rng.choice(len(content), size=count, replace=False):
+            content[index] ^= 1 << int(site.rng.integers(8))
     else:
         del content[int(site.rng.integers(len(content))) :]
     path.write_bytes(content)

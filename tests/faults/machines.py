@@ -1,4 +1,4 @@
-"""Faults of a machine: its disk, its power, its clock."""
+"""Faults of a machine: its disk, power and clock."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.faults.site import Kind, Outcome, Site, Unavailable
 
 @contextlib.contextmanager
 def mounted(folder: Path, options: str) -> Iterator[Callable[[str], None]]:
-    """Mount a small file system; yields what mounts it again with other options."""
+    """Mount a small file system; yield a function that remounts it with other options."""
     folder.mkdir(parents=True, exist_ok=True)
 
-    def mount(how: str) -> None:
+    def mount(options: str) -> None:
         done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", how, "none", str(folder)], check=False,
+            ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)], check=False,
             capture_output=True,
         )  # fmt: skip
         if done.returncode:
@@ -34,134 +34,132 @@ def mounted(folder: Path, options: str) -> Iterator[Callable[[str], None]]:
 
     mount(options)
     try:
-        yield lambda how: mount(f"remount,{how}")
+        yield lambda options: mount(f"remount,{options}")
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=False)
 
 
-def on_small_disk(too_small: Callable[[int], str], enough: str, error: str) -> Kind:
-    """Return a fault in which a file system has too little of something, until it is given more."""
+def on_small_disk(too_small: Callable[[int], str], sufficient: str, error: str) -> Kind:
+    """Return a fault in which a file system lacks space or inodes until it is remounted."""
 
-    def fault(site: Site, times: int) -> Outcome:
-        with mounted(site.folder / "runs", too_small(0)) as again:
-            for number in range(times):
-                again(too_small(number))
+    def fault(site: Site, faults: int) -> Outcome:
+        with mounted(site.folder / "runs", too_small(0)) as remount:
+            for number in range(faults):
+                remount(too_small(number))
                 sweep = site.start()
                 output = site.finish(sweep)
-                site.outcome.tried += sweep.returncode != 0
+                site.outcome.faults += sweep.returncode != 0
                 points = [line for line in output.splitlines() if ": failed " in line]
-                named = error in output and all(" be written" in line for line in points)
-                site.must_say(named or not sweep.returncode, output)
-                site.note_probes()
-            again(enough)
-            return site.conclude()
+                reported = error in output and all(" be written" in line for line in points)
+                site.expect(reported or not sweep.returncode, output)
+                site.check_probes()
+            remount(sufficient)
+            return site.resume_and_compare()
 
-    fault.__doc__ = f"{error} while points are measured; then there is room."
     return fault
 
 
-def read_only(site: Site, times: int) -> Outcome:
-    """The file system becomes read-only in the middle; later it can be written again."""
-    with mounted(site.run / "points", "size=50m") as again:
-        for _ in range(times):
+def read_only(site: Site, faults: int) -> Outcome:
+    """Remount the file system read-only during a probe, and writable afterwards."""
+    with mounted(site.run / "points", "size=50m") as remount:
+        for _ in range(faults):
             sweep = site.start()
             site.hold(sweep)
-            for _ in range(200):  # not while a heartbeat is written
+            for _ in range(200):  # remounting fails while a heartbeat is written
                 with contextlib.suppress(Unavailable):
-                    again("ro")
-                    site.outcome.tried += 1
+                    remount("ro")
+                    site.outcome.faults += 1
                     break
                 time.sleep(0.01)
             output = site.finish(sweep)
-            site.must_say("Read-only file system" in output or not sweep.returncode, output)
-            again("rw")
-            site.note_probes()
-        return site.conclude()
+            site.expect("Read-only file system" in output or not sweep.returncode, output)
+            remount("rw")
+            site.check_probes()
+        return site.resume_and_compare()
 
 
-def failing_writes(number: int) -> Kind:
-    """Return a fault in which one of some writes, syncs and renames fails."""
-    return _striking(str(number), "40", f"One of forty writes fails: {os.strerror(number)}.")
+def failing_writes(error: int | str, one_in: int = 40) -> Kind:
+    """Return a fault in which one of ``one_in`` writes, syncs and renames fails.
 
+    Args:
+        error: an errno, or ``power``.
+    """
 
-def _striking(error: str, one_in: str, description: str) -> Kind:
-    def fault(site: Site, times: int) -> Outcome:
-        for _ in range(times):
-            site.finish(site.start(**faulty(site, WITH=error, ONE_IN=one_in)))
-            site.outcome.tried += struck(site)
-            site.note_probes()
-        return site.conclude()
+    def fault(site: Site, faults: int) -> Outcome:
+        for _ in range(faults):
+            site.finish(site.start(**faulty(site, WITH=str(error), ONE_IN=str(one_in))))
+            site.outcome.faults += count_failures(site)
+            site.check_probes()
+        return site.resume_and_compare()
 
-    fault.__doc__ = description
     return fault
 
 
-power_failure = _striking(
-    "power", "15",
-    "The power fails at a rename: of what was not synced before, only the name is there.",
-)  # fmt: skip
+power_failure = failing_writes("power", 15)
+"""Power fails at a rename: a file that was not synced before is empty afterwards."""
 
 
-def slow_disk(site: Site, times: int) -> Outcome:
-    """Every write, sync and rename takes a hundredth of a second, and workers are killed."""
-    for _ in range(times):
+def slow_disk(site: Site, faults: int) -> Outcome:
+    """Every write, sync and rename takes 0.01 s, and workers are killed."""
+    for _ in range(faults):
         sweep = site.start(**faulty(site, SLOW="0.01"))
-        site.strike(sweep, signal.SIGKILL)
+        site.signal_worker(sweep, signal.SIGKILL)
         site.finish(sweep)
-        site.note_probes()
-    return site.conclude()
+        site.check_probes()
+    return site.resume_and_compare()
 
 
-def host_comes_back(site: Site, times: int) -> Outcome:
-    """Another host, whose clock is a day off, stands still until it is replaced, and comes back.
+def host_returns(site: Site, faults: int) -> Outcome:
+    """Suspend a sweep on another host, whose clock is off by a day, until it is replaced.
 
-    Takes as long as its silence is believed to be a pause.
+    Takes as long as the claim of a suspended host is valid.
     """
-    for _ in range(times):
-        site.begin_anew()
+    for _ in range(faults):
+        site.remove_run()
         day = int(site.rng.choice((-86_400, 86_400)))
-        away = site.start(**faulty(site, CLOCK=str(day), HOST="elsewhere"))
-        if not site.hold(away):
+        remote = site.start(**faulty(site, CLOCK=str(day), HOST="elsewhere"))
+        if not site.hold(remote):
             break
-        there = [psutil.Process(away.pid), *psutil.Process(away.pid).children(recursive=True)]
-        for process in there:
+        parent = psutil.Process(remote.pid)
+        processes = [parent, *parent.children(recursive=True)]
+        for process in processes:
             process.suspend()
-        site.outcome.tried += 1
+        site.outcome.faults += 1
         site.finish(site.start())
-        site.note_probes()
-        for process in there:
+        site.check_probes()
+        for process in processes:
             with contextlib.suppress(psutil.Error):
                 process.resume()
-        site.finish(away)
-        site.note_probes()
-    return site.conclude()
+        site.finish(remote)
+        site.check_probes()
+    return site.resume_and_compare()
 
 
-def faulty(site: Site, **keys: str) -> dict[str, str]:
-    """Return the environment of a machine with a fault, as faulty_machine.c names it."""
-    named = {f"FAULTY_{key}": value for key, value in keys.items()}
+def faulty(site: Site, **variables: str) -> dict[str, str]:
+    """Return the environment of a faulty machine; faulty_machine.c documents the variables."""
     return {
         "LD_PRELOAD": str(_compiled()), "FAULTY": str(site.run / "points"),
-        "FAULTY_STRIKES": str(_strikes(site)), **named,
+        "FAULTY_FAILURES": str(_failures(site)),
+        **{f"FAULTY_{name}": value for name, value in variables.items()},
     }  # fmt: skip
 
 
-def _strikes(site: Site) -> Path:
-    return site.folder / "strikes"
+def _failures(site: Site) -> Path:
+    return site.folder / "failures"
 
 
-def struck(site: Site) -> int:
-    """Return how often the machine failed since it was last asked."""
+def count_failures(site: Site) -> int:
+    """Return the number of failures of the machine since the last call."""
     try:
-        count = _strikes(site).stat().st_size
-        _strikes(site).unlink()
+        count = _failures(site).stat().st_size
+        _failures(site).unlink()
     except FileNotFoundError:
         return 0
     return count
 
 
 def _compiled() -> Path:
-    """Return the library that makes a machine faulty."""
+    """Return the compiled faulty_machine.c."""
     if (compiler := shutil.which("gcc") or shutil.which("cc")) is None:
         raise Unavailable("a C compiler is needed")
     source = Path(__file__).with_name("faulty_machine.c")

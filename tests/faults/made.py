@@ -1,4 +1,4 @@
-"""A finished run and a checkpoint, for faults to befall."""
+"""A finished run and a checkpoint for the fault tests."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ TRAINING = Adam(optimizer="adam", lr=5e-3, batch_size=32, epochs=40)
 N = 150
 
 
-def a_run(folder: Path) -> Path:
-    """Measure two points; returns their run folder."""
+def finished_run(folder: Path) -> Path:
+    """Measure the two points of ``SPEC``; return their run folder."""
     folder.mkdir(parents=True)
     (folder / "faults.yaml").write_text(SPEC)
     Barrier(folder)
@@ -28,9 +28,9 @@ def a_run(folder: Path) -> Path:
     return folder / "runs" / "faults"
 
 
-def a_checkpoint(folder: Path) -> Path:
-    """Return the checkpoint of a training run that was stopped in the middle, with key ``k``."""
-    path = folder / "one.ckpt"
+def saved_checkpoint(folder: Path) -> Path:
+    """Interrupt a training run; return its checkpoint, whose key is ``k``."""
+    path = folder / "probe.ckpt"
     callbacks = Callbacks(
         should_stop=iter([False] * 60 + [True]).__next__, checkpoint=path, key="k"
     )

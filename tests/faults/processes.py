@@ -1,4 +1,4 @@
-"""Faults of processes: killed, stopped, out of memory, or there more than once."""
+"""Faults of processes: killed, stopped, out of memory, several sweeps of one run."""
 
 from __future__ import annotations
 
@@ -15,150 +15,150 @@ from tests.faults.site import Outcome, Site
 from tests.sweeps import end, running
 
 
-def killed_worker(site: Site, times: int) -> Outcome:
-    """SIGKILL a worker in the middle of a probe; the sweep replaces it."""
+def killed_worker(site: Site, faults: int) -> Outcome:
+    """Kill a worker in the middle of a probe; the sweep replaces it."""
     sweep = site.start()
-    for _ in range(times):
-        site.strike(sweep, signal.SIGKILL)
-        site.note_probes()
-    site.must_end_well(sweep)
-    return site.conclude()
+    for _ in range(faults):
+        site.signal_worker(sweep, signal.SIGKILL)
+        site.check_probes()
+    site.finish_with_status(sweep)
+    return site.resume_and_compare()
 
 
-def killed_everything(site: Site, times: int) -> Outcome:
-    """SIGKILL the sweep, its workers and its follower at once; the command is repeated."""
-    for _ in range(times):
+def killed_everything(site: Site, faults: int) -> Outcome:
+    """Kill the sweep, its workers and its follower at once; run the command again."""
+    for _ in range(faults):
         sweep = site.start()
-        site.outcome.tried += bool(site.hold(sweep))
+        site.outcome.faults += bool(site.hold(sweep))
         end(sweep)
-        site.note_probes()
-    return site.conclude()
+        site.check_probes()
+    return site.resume_and_compare()
 
 
-def killed_follower(site: Site, times: int) -> Outcome:
-    """SIGKILL the process that writes to MLflow; the next command logs the rest, each once."""
-    site.profile()
-    for _ in range(times):
-        site.begin_anew()
+def killed_follower(site: Site, faults: int) -> Outcome:
+    """Kill the process that logs to MLflow; the next command logs the rest, each probe once."""
+    site.write_profile()
+    for _ in range(faults):
+        site.remove_run()
         sweep = site.start()
 
         def followers(sweep: subprocess.Popen[str] = sweep) -> list[psutil.Process]:
             children = psutil.Process(sweep.pid).children() if sweep.poll() is None else []
-            return [one for one in children if _is_follower(one)]
+            return [child for child in children if _is_follower(child)]
 
         site.hold(sweep)
         site.wait(sweep, lambda: followers() and (site.run / "mlflow.db").exists())
-        before = site.outcome.tried
-        with contextlib.suppress(psutil.Error):  # it has ended
+        before = site.outcome.faults
+        with contextlib.suppress(psutil.Error):  # the process has ended
             for follower in followers():
-                alive = follower.status() != psutil.STATUS_ZOMBIE
+                is_alive = follower.status() != psutil.STATUS_ZOMBIE
                 follower.kill()
-                site.outcome.tried += alive
-        output = site.must_end_well(sweep)
-        died = "warning: the MLflow process died" in output
-        site.must_say(died or site.outcome.tried == before, output)
-    site.conclude()
-    site.tracked_once()
+                site.outcome.faults += is_alive
+        output = site.finish_with_status(sweep)
+        warned = "warning: the MLflow process died" in output
+        site.expect(warned or site.outcome.faults == before, output)
+    site.resume_and_compare()
+    site.check_tracking()
     return site.outcome
 
 
 def _is_follower(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.Error):  # it ends just now
+    with contextlib.suppress(psutil.Error):  # the process has ended
         return "flexhpc.tracking.follow" in process.cmdline()
     return False
 
 
-def killed_rank(site: Site, times: int) -> Outcome:
-    """SIGKILL one of two processes that train a probe together."""
-    site.profile("tracking_uri: none", "processes_per_node: 2", workers=1)
+def killed_rank(site: Site, faults: int) -> Outcome:
+    """Kill one of two processes that train a probe together."""
+    site.write_profile("tracking_uri: none", "processes_per_node: 2", workers=1)
     sweep = site.start()
-    for _ in range(times):
+    for _ in range(faults):
         if ranks := site.hold(sweep, processes=2):
             os.kill(int(site.rng.choice(ranks)), signal.SIGKILL)
-            site.outcome.tried += 1
-        site.barrier.open()  # or the other one would not notice
-        site.note_probes()
-    site.must_end_well(sweep)
-    return site.conclude()
+            site.outcome.faults += 1
+        site.barrier.open()  # the peer notices the loss when it communicates
+        site.check_probes()
+    site.finish_with_status(sweep)
+    return site.resume_and_compare()
 
 
-def interrupted_ranks(site: Site, times: int) -> Outcome:
-    """Ctrl-C while two processes train a probe together: both stop at the same step, and go on."""
-    site.profile("tracking_uri: none", "processes_per_node: 2", workers=1)
-    for _ in range(times):
+def interrupted_ranks(site: Site, faults: int) -> Outcome:
+    """Press Ctrl-C while two processes train a probe together: both stop at the same step."""
+    site.write_profile("tracking_uri: none", "processes_per_node: 2", workers=1)
+    for _ in range(faults):
         sweep = site.start()
         ranks = site.hold(sweep, processes=2)
-        site.outcome.tried += bool(ranks)
+        site.outcome.faults += bool(ranks)
         sweep.send_signal(signal.SIGINT)
-        site.must_end_well(sweep, 0, 130)
-        if left := [rank for rank in ranks if alive(rank)]:
-            site.wrong(f"{len(left)} processes wait for each other for ever")
-            for rank in left:
+        site.finish_with_status(sweep, 0, 130)
+        if hanging := [rank for rank in ranks if alive(rank)]:
+            site.record_wrong_result(f"{len(hanging)} ranks wait for each other")
+            for rank in hanging:
                 os.kill(rank, signal.SIGKILL)
-        site.note_probes()
-    return site.conclude()
+        site.check_probes()
+    return site.resume_and_compare()
 
 
-def stopped_worker(site: Site, times: int) -> Outcome:
-    """SIGSTOP a worker for a while: it holds its claim, nobody else may write."""
+def stopped_worker(site: Site, faults: int) -> Outcome:
+    """Suspend a worker: it keeps its claim, and no other worker writes to its point."""
     sweep = site.start()
-    for _ in range(times):
-        for pid in site.strike(sweep, signal.SIGSTOP):
+    for _ in range(faults):
+        for pid in site.signal_worker(sweep, signal.SIGSTOP):
             site.barrier.hold(int(site.rng.integers(1, 100)))
-            site.wait(  # the other workers train, if there are any
+            site.wait(  # the other workers, if any, continue
                 sweep, lambda: site.barrier.waiting() or len(running(site.run)) < 2
             )
             os.kill(pid, signal.SIGCONT)
-    site.must_end_well(sweep)
-    return site.conclude()
+    site.finish_with_status(sweep)
+    return site.resume_and_compare()
 
 
-def many_sweeps(site: Site, times: int) -> Outcome:
-    """Ten commands for one run at once, half of which are killed, one after the other."""
-    for _ in range(times):
+def ten_sweeps(site: Site, faults: int) -> Outcome:
+    """Start ten sweeps of one run at once; kill half of them in turn."""
+    for _ in range(faults):
         for sweep in kill_in_turn(site, [site.start() for _ in range(10)], 2):
-            site.must_end_well(sweep)
-        site.note_probes()
-    return site.conclude()
+            site.finish_with_status(sweep)
+        site.check_probes()
+    return site.resume_and_compare()
 
 
 def kill_in_turn(
     site: Site, sweeps: list[subprocess.Popen[str]], every: int
 ) -> list[subprocess.Popen[str]]:
-    """Kill every second (third, ...) of some sweeps for one run; return the others."""
+    """Kill the first of every ``every`` sweeps of one run; return the others."""
     for sweep in sweeps[::every]:
         site.hold(sweeps[-1])
-        site.outcome.tried += sweep.poll() is None
+        site.outcome.faults += sweep.poll() is None
         end(sweep)
-        site.note_probes()
+        site.check_probes()
     return [sweep for number, sweep in enumerate(sweeps) if number % every]
 
 
-def another_version(site: Site, times: int) -> Outcome:
-    """Two commands for one run at once, one of them of another source of flexhpc."""
+def two_versions(site: Site, faults: int) -> Outcome:
+    """Start two sweeps of one run at once, with different source code of flexhpc."""
     other = site.folder / "other"
     copy_checkout(other)
     with (other / "flexhpc" / "errors.py").open("a") as source:
-        source.write("# another version\n")
-    for _ in range(times):
+        source.write("# changed\n")
+    for _ in range(faults):
         sweeps = [site.start(), site.start(PYTHONPATH=str(other))]
-        site.outcome.tried += bool(site.hold(sweeps[0]))
+        site.outcome.faults += bool(site.hold(sweeps[0]))
         for sweep in sweeps:
-            site.must_end_well(sweep)
-        site.note_probes()
-    return site.conclude()
+            site.finish_with_status(sweep)
+        site.check_probes()
+    return site.resume_and_compare()
 
 
-def out_of_memory(site: Site, times: int) -> Outcome:
-    """A worker can have no more memory than it has: its point fails in a line, and is repeated."""
-    for _ in range(times):
+def out_of_memory(site: Site, faults: int) -> Outcome:
+    """Limit the memory of a worker: its point fails with one error, or the worker is replaced."""
+    for _ in range(faults):
         sweep = site.start()
         for pid in site.hold(sweep)[:1]:
             worker = psutil.Process(pid)
             worker.rlimit(psutil.RLIMIT_AS, (worker.memory_info().vms,) * 2)
-            site.outcome.tried += 1
-        output = site.must_end_well(sweep, 0, 1)
-        said = "memory" in output or "its worker died" in output
-        site.must_say(said or not sweep.returncode, output)
-        site.note_probes()
-    return site.conclude()
+            site.outcome.faults += 1
+        output = site.finish_with_status(sweep, 0, 1)
+        reported = "memory" in output or "its worker died" in output
+        site.expect(reported or not sweep.returncode, output)
+        site.check_probes()
+    return site.resume_and_compare()

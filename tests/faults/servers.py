@@ -11,29 +11,29 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from tests.faults.site import Outcome, Site
 
 
-class _Unwilling(BaseHTTPRequestHandler):
-    """A tracking server that says it is broken, after a while."""
+class _Broken(BaseHTTPRequestHandler):
+    """A tracking server that responds with status 500 after ``delay`` seconds."""
 
-    slow = 0.0
+    delay = 0.0
 
-    def _answer(self) -> None:
-        time.sleep(self.slow)
+    def _respond(self) -> None:
+        time.sleep(self.delay)
         self.send_response(500)
         self.end_headers()
 
-    do_GET = do_POST = _answer  # names of http.server
+    do_GET = do_POST = _respond  # names of http.server
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
-def bad_server(site: Site, times: int) -> Outcome:
-    """The tracking server is down, broken, or slow: a warning; `flexhpc sync` has it all later."""
+def bad_server(site: Site, faults: int) -> Outcome:
+    """The tracking server is down, broken or slow: a warning; `flexhpc sync` uploads the rest."""
     first = int(site.rng.integers(3))
-    for number in range(first, first + times):
+    for number in range(first, first + faults):
         with contextlib.ExitStack() as stack:
             if number % 3:
-                handler = type("Handler", (_Unwilling,), {"slow": 3.0 if number % 3 == 2 else 0.0})
+                handler = type("Handler", (_Broken,), {"delay": 3.0 if number % 3 == 2 else 0.0})
                 server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), handler))
                 threading.Thread(target=server.serve_forever, daemon=True).start()
                 stack.callback(server.shutdown)
@@ -42,14 +42,14 @@ def bad_server(site: Site, times: int) -> Outcome:
                 with socket.socket() as unused:
                     unused.bind(("127.0.0.1", 0))
                     port = unused.getsockname()[1]
-            site.profile(f"tracking_uri: http://127.0.0.1:{port}")
-            site.begin_anew()
+            site.write_profile(f"tracking_uri: http://127.0.0.1:{port}")
+            site.remove_run()
             sweep = site.start(MLFLOW_HTTP_REQUEST_MAX_RETRIES="0", MLFLOW_HTTP_REQUEST_TIMEOUT="5")
             output = site.finish(sweep)
-            site.outcome.tried += 1
-            site.must_say(not sweep.returncode and "warning: MLflow" in output, output)
-            site.note_probes()
-    site.profile()
-    site.conclude()
-    site.tracked_once()
+            site.outcome.faults += 1
+            site.expect(not sweep.returncode and "warning: MLflow" in output, output)
+            site.check_probes()
+    site.write_profile()
+    site.resume_and_compare()
+    site.check_tracking()
     return site.outcome

@@ -1,4 +1,4 @@
-"""A short sweep that faults befall, and what must be true of it afterwards."""
+"""A folder with a short sweep, into which faults are injected, and checks of its results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 from flexhpc.errors import PointError
 from flexhpc.tracking.quiet import mlflow_client
-from tests.barrier import Barrier
+from tests.barrier import PATIENCE, Barrier
 from tests.conftest import FLEXHPC
 from tests.sweeps import contents, end, probes_in
 
@@ -32,62 +32,59 @@ fixed:
   search: {policy: bisection, start: 64, tolerance: 0.2}
 grid: {model.kwargs.width: [8, 12]}
 """
-_PATIENCE = 300.0
-_PASSES = 1000
-"""Faults strike after fewer forward passes than this; a point takes some thousands."""
+_MAX_PASSES = 1000
+"""Faults occur after fewer forward passes; a point takes some thousands."""
 
 
 @dataclass
 class Outcome:
-    """What came of faults of one kind.
+    """The outcome of a sweep with faults of one kind.
 
     Attributes:
-        tried: faults that struck; survived: runs that ended as if there had been none.
-        lost: finished probes that were gone afterwards; doubled: what was there twice; wrong: runs
-            with another result.
-        messages: messages of the failures.
+        faults: faults that occurred; survived: sweeps that ended as without faults.
+        lost: finished probes that were missing afterwards; duplicates: probes or files.
+        wrong: unexpected results and messages.
+        messages: error messages of failed points, and descriptions of wrong results.
     """
 
-    tried: int = 0
+    faults: int = 0
     survived: int = 0
     lost: int = 0
-    doubled: int = 0
+    duplicates: int = 0
     wrong: int = 0
     messages: list[str] = field(default_factory=list)
 
     @property
     def broken(self) -> bool:
-        """Whether anything was lost, doubled or wrong."""
-        return bool(self.lost or self.doubled or self.wrong)
+        return bool(self.lost or self.duplicates or self.wrong)
 
     @property
-    def fine(self) -> bool:
-        """Whether faults did strike, and broke nothing."""
-        return self.tried > 0 and not self.broken
+    def passed(self) -> bool:
+        return self.faults > 0 and not self.broken
 
 
 @lru_cache
 def expected() -> dict[str, object]:
-    """What the sweep gives when nothing befalls it."""
-    from tests.faults.made import a_run
+    """Return the results of the sweep without faults."""
+    from tests.faults.made import finished_run
 
     with TemporaryDirectory() as folder:
-        return contents(a_run(Path(folder, "run")))
+        return contents(finished_run(Path(folder, "run")))
 
 
 class Unavailable(Exception):
     """This machine cannot have such a fault."""
 
 
-def leave_out(reason: Unavailable) -> NoReturn:
-    """Skip a test of something that this machine cannot have; in CI it must be tried."""
+def skip(reason: Unavailable) -> NoReturn:
+    """Skip a test that needs something that this machine lacks; fail in CI."""
     if os.environ.get("CI"):
-        pytest.fail(f"everything must be tried here: {reason}")
+        pytest.fail(f"the fault tests must run in CI: {reason}")
     pytest.skip(str(reason))
 
 
 class Site:
-    """A folder in which the sweep runs, again and again, until it is done."""
+    """A folder in which a sweep is started again and again until it is complete."""
 
     def __init__(self, folder: Path, rng: np.random.Generator) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,25 +93,25 @@ class Site:
         self.spec.write_text(SPEC)
         self.barrier = Barrier(folder)
         self.run = folder / "runs" / "faults"
-        self.profile("tracking_uri: none")
+        self.write_profile("tracking_uri: none")
         self._started: list[subprocess.Popen[str]] = []
-        self._known: set[tuple[object, ...]] = set()
+        self._probes: set[tuple[object, ...]] = set()
         self._expected: Callable[[], dict[str, object]] = expected
 
-    def measures(self, spec: str) -> None:
-        """Measure another spec than the usual one, first once with nothing that befalls it."""
+    def use_spec(self, spec: str) -> None:
+        """Replace the spec; run the sweep once without faults."""
         self.spec.write_text(spec)
         self.finish(self.start())
         undisturbed = contents(self.run)
         self._expected = lambda: undisturbed
 
-    def profile(self, *lines: str, workers: int = 2) -> None:
-        """Write the profile: workers that save often and are replaced as often as it takes."""
-        usual = (f"workers: {workers}", "retries: 100", "checkpoint_every: 0.1")
-        (self.folder / "profile.yaml").write_text("\n".join([*usual, *lines]) + "\n")
+    def write_profile(self, *lines: str, workers: int = 2) -> None:
+        """Write a profile with frequent checkpoints and enough retries."""
+        common = (f"workers: {workers}", "retries: 100", "checkpoint_every: 0.1")
+        (self.folder / "profile.yaml").write_text("\n".join([*common, *lines]) + "\n")
 
     def start(self, **environment: str) -> subprocess.Popen[str]:
-        """Start the one command that begins the sweep and goes on with it."""
+        """Start or resume the sweep."""
         sweep = subprocess.Popen(
             [str(FLEXHPC), "sweep", str(self.spec), "--profile", "profile.yaml"], cwd=self.folder,
             env={**os.environ, **environment}, text=True, start_new_session=True,
@@ -123,128 +120,116 @@ class Site:
         self._started.append(sweep)
         return sweep
 
-    def end_all(self) -> None:
-        """End every sweep that was started here."""
+    def kill_sweeps(self) -> None:
         for sweep in self._started:
             if sweep.poll() is None:
                 end(sweep)
 
-    def wrong(self, message: str) -> None:
-        """Count a wrong result."""
+    def record_wrong_result(self, message: str) -> None:
         self.outcome.wrong += 1
         self.outcome.messages.append(message)
 
-    def must_say(self, said: bool, output: str) -> None:
-        """Count a wrong result if a command did not say what it should."""
-        if not said:
-            self.wrong(output[-300:])
+    def expect(self, condition: bool, output: str) -> None:
+        """Record a wrong result with the end of the output if the condition is false."""
+        if not condition:
+            self.record_wrong_result(output[-300:])
 
-    def strike(self, sweep: subprocess.Popen[str], number: int) -> list[int]:
-        """Send a signal to a worker in the middle of a probe; return its id, if there is one."""
-        held = self.hold(sweep)[:1]
-        for pid in held:
+    def signal_worker(self, sweep: subprocess.Popen[str], number: int) -> list[int]:
+        """Send a signal to a worker in the middle of a probe; return its process id, if any."""
+        pids = self.hold(sweep)[:1]
+        for pid in pids:
             os.kill(pid, number)
-            self.outcome.tried += 1
-        return held
+            self.outcome.faults += 1
+        return pids
 
     def finish(self, sweep: subprocess.Popen[str]) -> str:
-        """Wait for it; returns what it said, and notes how failures named themselves."""
+        """Wait for a sweep; return its output. A traceback in it is a wrong result."""
         self.barrier.open()
         try:
-            output, _ = sweep.communicate(timeout=_PATIENCE)
+            output, _ = sweep.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             end(sweep)
-            self.wrong(f"hung for {_PATIENCE:.0f} s")
+            self.record_wrong_result(f"no end after {PATIENCE:.0f} s")
             return ""
-        if (at := max(output.find(sign) for sign in ("Traceback", '|   File "'))) >= 0:
-            self.wrong(output[at:][-1500:])
+        if (start := max(output.find(mark) for mark in ("Traceback", '|   File "'))) >= 0:
+            self.record_wrong_result(output[start:][-1500:])
         failures = [line for line in output.splitlines() if line.startswith("failed: ")]
         self.outcome.messages += failures
         return output
 
-    def wait(self, sweep: subprocess.Popen[str], condition: Callable[[], object]) -> bool:
-        """Wait until something is true; False if the sweep ends first."""
-        give_up = time.monotonic() + _PATIENCE
-        while not condition():
-            if sweep.poll() is not None or time.monotonic() > give_up:
-                return False
+    def finish_with_status(self, sweep: subprocess.Popen[str], *statuses: int) -> str:
+        """Wait for a sweep that must exit with one of these statuses, by default 0."""
+        output = self.finish(sweep)
+        if sweep.returncode not in (statuses or (0,)):
+            self.record_wrong_result(f"status {sweep.returncode}: {output[-500:]}")
+        return output
+
+    def wait(self, sweep: subprocess.Popen[str], condition: Callable[[], object]) -> None:
+        """Wait until a condition is true or the sweep ends."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition() and sweep.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        return True
 
     def hold(self, sweep: subprocess.Popen[str], processes: int = 1) -> list[int]:
-        """Let training runs go on for a random number of passes, then wait until some are held.
+        """Let training runs make a random number of forward passes; wait until they are held.
 
         Returns:
             The ids of the processes that are held; none if the sweep ends first.
         """
-        self.barrier.hold(int(self.rng.integers(1, _PASSES)))
+        self.barrier.hold(int(self.rng.integers(1, _MAX_PASSES)))
         self.wait(sweep, lambda: len(self.barrier.waiting()) >= processes)
         return sorted(self.barrier.waiting())
 
-    def note_probes(self) -> None:
-        """Count what was known before and is gone, or is there twice."""
-        now = self._probes()
-        if now is None:
-            return
-        self.outcome.lost += len(self._known - now)
-        keys = [probe[:-1] for probe in now]
-        self.outcome.doubled += len(keys) - len(set(keys))
-        self._known = now
+    def check_probes(self) -> None:
+        """Count the probes that were lost since the last call, and the duplicates."""
+        probes: set[tuple[object, ...]] = set()
+        if (self.run / "sweep.yaml").is_file():
+            try:
+                probes = probes_in(self.run)
+            except PointError:
+                return
+        self.outcome.lost += len(self._probes - probes)
+        keys = [probe[:-1] for probe in probes]
+        self.outcome.duplicates += len(keys) - len(set(keys))
+        self._probes = probes
 
-    def forget(self, point_id: str) -> None:
-        """A point's file was taken away: its probes are no loss."""
-        self._known = {probe for probe in self._known if probe[0] != point_id}
+    def forget_point(self, point_id: str) -> None:
+        """Do not expect the probes of a point whose file was removed."""
+        self._probes = {probe for probe in self._probes if probe[0] != point_id}
 
-    def begin_anew(self) -> None:
-        """Remove the run."""
+    def remove_run(self) -> None:
         shutil.rmtree(self.run, ignore_errors=True)
-        self._known = set()
+        self._probes = set()
 
-    def _probes(self) -> set[tuple[object, ...]] | None:
-        if not (self.run / "sweep.yaml").is_file():
-            return set()
-        try:
-            return probes_in(self.run)
-        except PointError:
-            return None
+    def resume_and_compare(self) -> Outcome:
+        """Resume the sweep without faults; compare its results with those of a run without faults.
 
-    def must_end_well(self, sweep: subprocess.Popen[str], *statuses: int) -> str:
-        """Wait for a command that went on in spite of faults; returns what it said.
-
-        Args:
-            statuses: that it may end with; by default 0 alone.
+        Checkpoints and temporary files that remain count as duplicates.
         """
-        output = self.finish(sweep)
-        if sweep.returncode not in (statuses or (0,)):
-            self.wrong(f"status {sweep.returncode}: {output[-500:]}")
-        return output
-
-    def conclude(self) -> Outcome:
-        """Run the command to its end, and compare with a run that nothing befell."""
         before = self.outcome.wrong
         sweep = self.start()
         output = self.finish(sweep)
-        self.note_probes()
+        self.check_probes()
         if sweep.returncode != 0:
-            self.wrong(output[-500:])
+            self.record_wrong_result(output[-500:])
         elif contents(self.run) != self._expected():
-            self.wrong("another result")
-        left = [*self.run.rglob("*.ckpt"), *self.run.rglob("*.part")]
-        if left and not self.outcome.wrong:
-            self.outcome.doubled += len(left)
-            self.outcome.messages += [f"left behind: {path.name}" for path in left]
+            self.record_wrong_result("results differ")
+        remaining = [*self.run.rglob("*.ckpt"), *self.run.rglob("*.part")]
+        if remaining and not self.outcome.wrong:
+            self.outcome.duplicates += len(remaining)
+            self.outcome.messages += [f"not removed: {path.name}" for path in remaining]
         if self.outcome.wrong == before:
             self.outcome.survived += 1
         return self.outcome
 
-    def tracked_once(self) -> None:
-        """See that MLflow holds every point and probe, and none twice."""
+    def check_tracking(self) -> None:
+        """Check that MLflow contains every point and probe once."""
         client = mlflow_client(f"sqlite:///{self.run}/mlflow.db")
         experiment = client.get_experiment_by_name("faults")
         logged = client.search_runs([experiment.experiment_id], max_results=1000)
         tags = [r.data.tags.get("flexhpc.probe", r.data.tags["flexhpc.point_id"]) for r in logged]
-        self.outcome.doubled += len(tags) - len(set(tags))
-        self.outcome.lost += len(self._known) + len(expected()) - len(set(tags))
+        self.outcome.duplicates += len(tags) - len(set(tags))
+        self.outcome.lost += len(self._probes) + len(expected()) - len(set(tags))
 
 
 Kind = Callable[[Site, int], Outcome]

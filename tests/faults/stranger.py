@@ -1,9 +1,9 @@
-"""Somebody else on the node of two processes that train together.
+"""A process of another user that tries to join two processes that train together.
 
 Usage: python -m tests.faults.stranger PORT FOLDER
 
-Arguments: the port at which they meet, a folder. Reads what they left there, and takes the place of
-the second before it comes. What it read goes into the file ``read`` of the folder.
+Connects to their store at PORT, writes everything that it can read there to the file ``read`` in
+FOLDER, and registers as rank 1 before the real process does.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from flexhpc.training import Group
 
 if __name__ == "__main__":
     port, folder = int(sys.argv[1]), Path(sys.argv[2])
-    patience = datetime.timedelta(minutes=1)
-    store = TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False, timeout=patience)
+    timeout = datetime.timedelta(minutes=1)
+    store = TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False, timeout=timeout)
     while not store.num_keys():
         time.sleep(0.01)
     keys = store.list_keys()
     (folder / "read").write_text("\n".join(f"{key} {store.get(key)!r}" for key in keys))
-    place = PrefixStore(keys[0].rpartition("/")[0], store)
-    place.set("1", "cpu")
-    dist.init_process_group("gloo", store=place, rank=1, world_size=2, timeout=patience)
+    rendezvous = PrefixStore(keys[0].rpartition("/")[0], store)
+    rendezvous.set("1", "cpu")
+    dist.init_process_group("gloo", store=rendezvous, rank=1, world_size=2, timeout=timeout)
     Group(torch.device("cpu"), 1, 2)._verify_peers("a guess")

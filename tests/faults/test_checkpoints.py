@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, or hold something else than their key says: never trained on."""
+"""Malicious checkpoints, and checkpoints whose content does not match their key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from flexhpc.training import Callbacks, Outcome, checkpoint
-from tests.faults.made import TRAINING, N, a_checkpoint
+from tests.faults.made import TRAINING, N, saved_checkpoint
 from tests.training.helpers import run, same
 
 
@@ -20,51 +20,47 @@ def undisturbed() -> Outcome:
     return run(TRAINING, N)
 
 
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    """The checkpoint of a training run that was stopped in the middle."""
-    return a_checkpoint(tmp_path)
+class CreatesFolder:
+    """Creates a folder when it is unpickled."""
 
-
-class Calling:
-    """What calls something as soon as it is unpickled."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.place),)
+        return os.mkdir, (str(self.folder),)
 
 
-def test_a_checkpoint_that_calls_is_not_obeyed(tmp_path: Path) -> None:
-    """It is whole, and its checksums are right."""
-    path, called = tmp_path / "one.ckpt", tmp_path / "called"
-    checkpoint.save(path, "k", {"model": Calling(called)})
+def test_code_in_a_checkpoint_is_not_executed(tmp_path: Path) -> None:
+    """The checksums of the checkpoint are valid."""
+    path, folder = tmp_path / "probe.ckpt", tmp_path / "folder"
+    checkpoint.save(path, "k", {"model": CreatesFolder(folder)})
     assert checkpoint.load(path, "k") is None
-    assert not called.exists()
+    assert not folder.exists()
     torch.load(path, weights_only=False)
-    assert called.exists(), "it would have called"
+    assert folder.exists(), "the checkpoint contains no code"
 
 
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
-    "another network": lambda state: state["model"].update(
+    "other network": lambda state: state["model"].update(
         {key: value[:1] for key, value in state["model"].items()}
     ),
     "no network": lambda state: state.update(model=3),
     "no progress": lambda state: state.pop("progress"),
     "text as progress": lambda state: state["progress"].update(steps="x"),
-    "another optimizer": lambda state: [
-        one.update(exp_avg=torch.zeros(3, 7)) for one in state["optimizer"]["state"].values()
+    "other optimizer": lambda state: [
+        moments.update(exp_avg=torch.zeros(3, 7))
+        for moments in state["optimizer"]["state"].values()
     ],
     "no random state": lambda state: state["random"].update(cpu=torch.zeros(3)),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_the_right_key_with_wrong_content_costs_no_more_than_the_probe(
-    change: Callable[[dict[str, Any]], object], saved: Path, undisturbed: Outcome
+def test_a_checkpoint_of_other_content_restarts_the_probe(
+    change: Callable[[dict[str, Any]], object], undisturbed: Outcome, tmp_path: Path
 ) -> None:
-    """It begins anew: at once, or, where it shows in the first step only, at the next attempt."""
+    """Either at once, or, if only the first update fails, at the next attempt."""
+    saved = saved_checkpoint(tmp_path)
     state = checkpoint.load(saved, "k")
     assert state is not None
     change(state)
@@ -72,8 +68,8 @@ def test_the_right_key_with_wrong_content_costs_no_more_than_the_probe(
     checkpoint.save(saved, "k", state)
     callbacks = Callbacks(checkpoint=saved, key="k")
     try:
-        found = run(TRAINING, N, callbacks=callbacks)
+        outcome = run(TRAINING, N, callbacks=callbacks)
     except (RuntimeError, TypeError):
         assert not saved.exists()
-        found = run(TRAINING, N, callbacks=callbacks)
-    same(undisturbed, found)
+        outcome = run(TRAINING, N, callbacks=callbacks)
+    same(undisturbed, outcome)

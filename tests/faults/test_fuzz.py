@@ -1,4 +1,4 @@
-"""Some input at random; `python -m tests.faults.fuzz` has more of it."""
+"""Some random inputs; `python -m tests.faults.fuzz` tries more."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.faults.fuzz import fuzz
 COUNT = 1_000 if FULL else 20
 
 
-def test_input_at_random_gives_a_line_or_a_result(tmp_path: Path) -> None:
+def test_random_input_is_rejected_or_read_correctly(tmp_path: Path) -> None:
     seed = int(np.random.default_rng().integers(2**31))
     for kind, fuzzer in fuzz(tmp_path, np.random.default_rng(seed), COUNT).items():
         assert not fuzzer.broken, f"{kind}, seed {seed}: {fuzzer.broken[0]}"

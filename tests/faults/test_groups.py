@@ -1,4 +1,4 @@
-"""What processes that train together show of themselves to a shared node."""
+"""Security of processes that train together, on a node with other users."""
 
 from __future__ import annotations
 
@@ -24,81 +24,85 @@ from tests.data.writers import CALLED, Evil
 from tests.training.test_group import start
 
 Rank = subprocess.Popen[str]
-Begin = Callable[..., list[Rank]]
+StartRanks = Callable[..., list[Rank]]
 
 
 @pytest.fixture
-def ranks(tmp_path: Path) -> Iterator[Begin]:
-    """Begins some of two processes that train one probe for ever; ended with the test."""
-    started: list[Rank] = []
+def start_ranks(tmp_path: Path) -> Iterator[StartRanks]:
+    """Start ranks of a group of two that trains endlessly; return all ranks so far."""
+    ranks: list[Rank] = []
 
-    def begin(*numbers: int) -> list[Rank]:
-        started.extend(start(2, tmp_path, "tests.training.endless", numbers))
-        return started
+    def start_more(*numbers: int) -> list[Rank]:
+        ranks.extend(start(2, tmp_path, "tests.training.endless", numbers))
+        return ranks
 
-    yield begin
-    for rank in started:
+    yield start_more
+    for rank in ranks:
         if rank.returncode is None:
             rank.kill()
             rank.communicate()
 
 
-def until_they_train(folder: Path, ranks: list[Rank]) -> None:
-    def trains() -> bool:
+def wait_for_training(folder: Path, ranks: list[Rank]) -> None:
+    def is_training() -> bool:
         assert all(rank.poll() is None for rank in ranks)
         return (folder / "training").exists()
 
-    wait_for(trains, "a training run")
+    wait_for(is_training, "a training run")
 
 
-def doors(*ranks: Rank) -> set[tuple[str, int]]:
-    """Where they listen, once they do: they meet there, and train; anybody sees it."""
-    found: set[tuple[str, int]] = set()
-    while not found:
+def listening_sockets(*ranks: Rank) -> set[tuple[str, int]]:
+    """Wait until the ranks listen; return their addresses, which every user can see."""
+    sockets: set[tuple[str, int]] = set()
+    while not sockets:
         assert all(rank.poll() is None for rank in ranks)
-        some = [c for rank in ranks for c in psutil.Process(rank.pid).net_connections("tcp")]
-        found = {(c.laddr.ip, c.laddr.port) for c in some if c.status == psutil.CONN_LISTEN}
-    return found
+        all_sockets = [c for r in ranks for c in psutil.Process(r.pid).net_connections("tcp")]
+        sockets = {(*c.laddr,) for c in all_sockets if c.status == psutil.CONN_LISTEN}
+    return sockets
 
 
-def knock(door: tuple[str, int], what: bytes) -> None:
-    """Send something there, and hang up."""
+def send(address: tuple[str, int], content: bytes) -> None:
+    """Connect to an address, send bytes and close the connection."""
     with (
-        socket.create_connection(door) as opened,
-        contextlib.suppress(ConnectionResetError, BrokenPipeError),  # it had enough
+        socket.create_connection(address) as connection,
+        contextlib.suppress(ConnectionResetError, BrokenPipeError),  # closed by the rank
     ):
-        opened.sendall(what)
+        connection.sendall(content)
 
 
-def test_noise_at_their_door_on_loopback_changes_nothing(tmp_path: Path, ranks: Begin) -> None:
-    (door,) = doors(*ranks(0))
+def test_random_bytes_sent_to_open_ports_have_no_effect(
+    tmp_path: Path, start_ranks: StartRanks
+) -> None:
+    (address,) = listening_sockets(*start_ranks(0))
     for length in (0, 1, 9, 100_000):
-        knock(door, os.urandom(length))
-    both = ranks(1)
-    until_they_train(tmp_path, both)
-    assert {ip for ip, _ in doors(*both)} <= {"127.0.0.1", "::1"}
-    for one in doors(*both):
-        knock(one, b"noise" * 1000)
+        send(address, os.urandom(length))
+    ranks = start_ranks(1)
+    wait_for_training(tmp_path, ranks)
+    assert {ip for ip, _ in listening_sockets(*ranks)} <= {"127.0.0.1", "::1"}
+    for address in listening_sockets(*ranks):
+        send(address, b"noise" * 1000)
     (tmp_path / "training").unlink()
-    until_they_train(tmp_path, both)
+    wait_for_training(tmp_path, ranks)
 
 
-def test_a_stranger_learns_no_secret_and_takes_nobody_s_place(tmp_path: Path, ranks: Begin) -> None:
-    (first,) = ranks(0)
-    ((_, port),) = doors(first)
+def test_a_stranger_cannot_read_the_secret_or_replace_a_rank(
+    tmp_path: Path, start_ranks: StartRanks
+) -> None:
+    (first,) = start_ranks(0)
+    ((_, port),) = listening_sockets(first)
     command = [sys.executable, "-m", "tests.faults.stranger", str(port), str(tmp_path)]
     stranger = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     _, output = first.communicate()
     assert first.returncode == 17
     assert "process 1 did not authenticate (wrong token)" in output
-    assert "process 0 did not authenticate" in stranger.stderr, "its own guess is none"
+    assert "process 0 did not authenticate" in stranger.stderr, "the token was guessed"
     assert not (tmp_path / "training").exists()
-    read = (tmp_path / "read").read_text()
-    assert read
-    assert str(tmp_path) not in read
+    content = (tmp_path / "read").read_text()
+    assert content
+    assert str(tmp_path) not in content  # the folder is the token of these ranks
 
 
-def test_a_job_s_secret_is_its_user_s_alone(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_secret_of_a_job(tmp_path: Path) -> None:
     for job in ("one", "two"):
         (tmp_path / job).mkdir()
         write_secret(tmp_path / job)
@@ -108,15 +112,14 @@ def test_a_job_s_secret_is_its_user_s_alone(tmp_path: Path) -> None:
     assert all(len(secret) == 32 for secret in secrets)
 
 
-def test_what_is_told_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A peer that sends an object is not obeyed: what it would call is not called."""
+def test_pickles_from_a_peer_are_not_executed(monkeypatch: pytest.MonkeyPatch) -> None:
     group = Group(torch.device("cpu"), rank=1, size=2)
     content = bytearray(pickle.dumps(Evil(), protocol=2))
-    told = iter([torch.tensor([len(content)]), torch.frombuffer(content, dtype=torch.uint8)])
+    messages = iter([torch.tensor([len(content)]), torch.frombuffer(content, dtype=torch.uint8)])
 
     def broadcast(_: Group, tensors: list[torch.Tensor]) -> None:
         for tensor in tensors:
-            tensor.copy_(next(told))
+            tensor.copy_(next(messages))
 
     monkeypatch.setattr(Group, "broadcast", broadcast)
     with pytest.raises(pickle.UnpicklingError):

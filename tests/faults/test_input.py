@@ -1,4 +1,4 @@
-"""Specs, profiles and names that are made to break something: a line, or a right result."""
+"""Malicious and malformed specs, profiles, names and state files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.command import flexhpc, succeeded
 from tests.conftest import FLEXHPC
-from tests.data.test_files import write_images
+from tests.data.writers import write_images
 
 SPEC = """\
 name: q
@@ -23,14 +23,14 @@ fixed:
   training: {optimizer: adam, lr: LR, epochs: EPOCHS}
   search: {policy: bisection}
 """
-GOOD = SPEC.replace("LR", "1e-2").replace("EPOCHS", "10")
+VALID = SPEC.replace("LR", "1e-2").replace("EPOCHS", "10")
 HUGE = "1" + "0" * 399
 
 
-def refused(folder: Path, text: str, *more: str, command: str = "validate") -> list[str]:
-    """What is said of a spec that is wrong."""
-    (folder / "q.yaml").write_text(text)
-    output = flexhpc(folder, command, "q.yaml", *more)
+def errors_of(folder: Path, spec: str, *options: str, command: str = "validate") -> list[str]:
+    """Run a command that rejects a spec; return its error messages."""
+    (folder / "q.yaml").write_text(spec)
+    output = flexhpc(folder, command, "q.yaml", *options)
     assert output.returncode == 2, output.stdout + output.stderr
     assert "Traceback" not in output.stderr
     lines = output.stderr.splitlines()
@@ -39,46 +39,50 @@ def refused(folder: Path, text: str, *more: str, command: str = "validate") -> l
 
 
 @pytest.mark.parametrize("epochs", [".inf", "banana", "-3", HUGE])
-def test_a_value_that_is_swept_over_is_checked_as_well(tmp_path: Path, epochs: str) -> None:
-    text = SPEC.replace("LR", "1e-2").replace("EPOCHS", epochs)
-    (line,) = refused(tmp_path, text + "grid: {training.epochs: [10, 20]}\n")
+def test_a_fixed_value_that_the_grid_replaces_is_checked(tmp_path: Path, epochs: str) -> None:
+    grid = "grid: {training.epochs: [10, 20]}\n"
+    spec = SPEC.replace("LR", "1e-2").replace("EPOCHS", epochs)
+    (line,) = errors_of(tmp_path, spec + grid)
     assert line.startswith("q.yaml:5: training.epochs: must be ")
-    (tmp_path / "q.yaml").write_text(GOOD + "grid: {training.epochs: [10, 20]}\n")
+    (tmp_path / "q.yaml").write_text(VALID + grid)
     succeeded(tmp_path, "validate", "q.yaml")
-    (line,) = refused(tmp_path, GOOD, "--set", "model.width=5\nmodel.depth=3")
+
+
+def test_options_must_be_one_line(tmp_path: Path) -> None:
+    (line,) = errors_of(tmp_path, VALID, "--set", "model.width=5\nmodel.depth=3")
     assert "must be one line" in line
     runs = ("--runs", "a\nscancel -u root\n")
-    assert "contains a control character" in refused(tmp_path, GOOD, *runs, command="sweep")[0]
+    assert "contains a control character" in errors_of(tmp_path, VALID, *runs, command="sweep")[0]
 
 
 @pytest.mark.parametrize("rate", [HUGE, f"[{HUGE}, 0.1]", f"{{tune: [0.1, {HUGE}]}}"])
-def test_numbers_beyond_all_bounds(tmp_path: Path, rate: str) -> None:
-    (line,) = refused(tmp_path, SPEC.replace("EPOCHS", "10").replace("LR", rate))
+def test_numbers_that_overflow_are_rejected(tmp_path: Path, rate: str) -> None:
+    (line,) = errors_of(tmp_path, SPEC.replace("EPOCHS", "10").replace("LR", rate))
     assert line.startswith("q.yaml:5: training.lr: ")
 
 
-def test_more_points_than_can_be_measured(tmp_path: Path) -> None:
+def test_more_than_100_000_points_are_rejected(tmp_path: Path) -> None:
     keys = ("width", "depth", "gain")
     for axes, count in ((20, "100,000,000,000,000,000,000"), (6, "1,000,000")):
         grid = "".join(
             f"  model.{keys[i % 3]}{i}: [{','.join('0123456789')}]\n" for i in range(axes)
         )
-        (line,) = refused(tmp_path, f"{GOOD}grid:\n{grid}")
+        (line,) = errors_of(tmp_path, f"{VALID}grid:\n{grid}")
         assert f"grid: {count} points are more than 100,000; split the sweep" in line
 
 
 @pytest.mark.parametrize("name", ["-rf", "--help", "a/b", "..", "a b", "[/]"])
-def test_names_that_are_no_names(tmp_path: Path, name: str) -> None:
-    (line,) = refused(tmp_path, GOOD.replace("name: q", f"name: '{name}'"))
+def test_invalid_names_are_rejected(tmp_path: Path, name: str) -> None:
+    (line,) = errors_of(tmp_path, VALID.replace("name: q", f"name: '{name}'"))
     assert ": name: " in line
 
 
-@pytest.mark.parametrize("sign", ["\\0", "\\n", "\\e", "\\x7f", "\\L"])
-def test_control_characters(tmp_path: Path, sign: str) -> None:
-    data = f'{{source: image_folder, root: pictures, name: "a{sign}b"}}'
-    text = GOOD.replace("{source: digits, labels: random}", data)
+@pytest.mark.parametrize("character", ["\\0", "\\n", "\\e", "\\x7f", "\\L"])
+def test_control_characters_are_rejected(tmp_path: Path, character: str) -> None:
+    data = f'{{source: image_folder, root: pictures, name: "a{character}b"}}'
+    spec = VALID.replace("{source: digits, labels: random}", data)
     assert any(
-        "data.name: contains a control character" in line for line in refused(tmp_path, text)
+        "data.name: contains a control character" in line for line in errors_of(tmp_path, spec)
     )
 
 
@@ -88,15 +92,15 @@ def test_control_characters(tmp_path: Path, sign: str) -> None:
      'sbatch: {mail-user: "x\\nscancel -u root"}', 'sbatch: {"-": 1}', f"time: {HUGE}",
      "time: " + "9" * 290, 'setup: ["a\\nb"]', "tracking_uri: https://user:secret@host"],
 )  # fmt: skip
-def test_profiles_that_reach_too_far(tmp_path: Path, profile: str) -> None:
+def test_malicious_profiles_are_rejected(tmp_path: Path, profile: str) -> None:
     (tmp_path / "p.yaml").write_text(f"cluster: slurm\n{profile}\n")
-    more = ("--profile", "p.yaml", "--dry-run")
-    lines = refused(tmp_path, GOOD, *more, command="sweep")
+    options = ("--profile", "p.yaml", "--dry-run")
+    lines = errors_of(tmp_path, VALID, *options, command="sweep")
     assert all(line.startswith("p.yaml:2: ") for line in lines)
     assert "secret" not in "".join(lines)
 
 
-def test_a_password_is_not_taken_on_the_command_line(measured: Path, tmp_path: Path) -> None:
+def test_a_password_on_the_command_line_is_rejected(measured: Path, tmp_path: Path) -> None:
     for uri in ("https://user:secret@host", "postgresql://h/db?Password=secret"):
         output = flexhpc(tmp_path, "sync", measured, "--uri", uri)
         assert output.returncode == 2
@@ -104,28 +108,26 @@ def test_a_password_is_not_taken_on_the_command_line(measured: Path, tmp_path: P
         assert "secret" not in output.stdout + output.stderr
 
 
-def test_labels_are_shown_as_they_are(tmp_path: Path) -> None:
+def test_markup_and_formulas_in_names_are_escaped(tmp_path: Path) -> None:
     """In the live table, in results, in the report and its figures."""
     names = ["[/]", "[bold]x", "$", "a$b$c", "=1+1", "<b>&", r"$\frac{1}$"]
-    write_images(tmp_path / "one", {"a": 12, "b": 12})
+    write_images(tmp_path / "images", {"a": 12, "b": 12})
     (tmp_path / "q.yaml").write_text(
-        "name: q\nfixed:\n  data: {source: image_folder, root: one}\n  model: {family: linear}\n"
-        "  training: {optimizer: adam, epochs: 30}\n"
+        "name: q\nfixed:\n  data: {source: image_folder, root: images}\n"
+        "  model: {family: linear}\n  training: {optimizer: adam, epochs: 30}\n"
         "  search: {policy: growth, start: 2, growth: 4}\n"
         f"grid: {{data.name: {json.dumps(names)}}}\n"
     )
     (tmp_path / "p.yaml").write_text("workers: 1\ntracking_uri: none\n")
-    swept = succeeded(tmp_path, "sweep", "q.yaml", "--profile", "p.yaml")
+    live_table = succeeded(tmp_path, "sweep", "q.yaml", "--profile", "p.yaml")
     status = succeeded(tmp_path, "status", "runs/q")
-    assert all(name in swept and name in status for name in names)
-    table = succeeded(tmp_path, "results", "runs/q", "--format", "csv")
-    assert "'=1+1" in table
-    of_masks = succeeded(tmp_path, "masks", "runs/q", "--by", "data.name", "--format", "csv")
-    assert "'=1+1" in of_masks
+    assert all(name in live_table and name in status for name in names)
+    for command in (["results", "runs/q"], ["masks", "runs/q", "--by", "data.name"]):
+        assert "'=1+1" in succeeded(tmp_path, *command, "--format", "csv")
     succeeded(tmp_path, "sync", "runs/q")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a device")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can create a device")
 def test_a_device_is_not_replaced(measured: Path, tmp_path: Path) -> None:
     device = tmp_path / "null"
     os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
@@ -135,26 +137,23 @@ def test_a_device_is_not_replaced(measured: Path, tmp_path: Path) -> None:
     assert stat.S_ISCHR(device.stat().st_mode)
 
 
-def test_a_link_is_written_through(measured: Path, tmp_path: Path) -> None:
-    (tmp_path / "link.csv").symlink_to("real.csv")
+def test_output_to_a_symbolic_link_replaces_its_target(measured: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.csv").symlink_to("target.csv")
     succeeded(tmp_path, "results", measured, "--format", "csv", "-o", "link.csv")
     assert (tmp_path / "link.csv").is_symlink()
-    assert (tmp_path / "real.csv").read_text().startswith("point_id,")
+    assert (tmp_path / "target.csv").read_text().startswith("point_id,")
 
 
-def test_pipes_and_large_files_keep_nobody_waiting(tmp_path: Path) -> None:
+def test_pipes_and_large_files_as_specs_are_rejected(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
-    output = flexhpc(tmp_path, "validate", "pipe.yaml")
-    assert output.returncode == 2
-    assert "is not a regular file" in output.stderr
-    with (tmp_path / "large.yaml").open("w") as file:
-        file.write("a: [" + "1," * 4_000_000)
-    output = flexhpc(tmp_path, "validate", "large.yaml")
-    assert output.returncode == 2
-    assert "at most" in output.stderr
+    (tmp_path / "large.yaml").write_text("a: [" + "1," * 4_000_000)
+    for spec, message in (("pipe.yaml", "is not a regular file"), ("large.yaml", "at most")):
+        output = flexhpc(tmp_path, "validate", spec)
+        assert output.returncode == 2
+        assert message in output.stderr
 
 
-def test_an_ascii_locale(measured: Path, tmp_path: Path) -> None:
+def test_commands_in_an_ascii_locale(measured: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
     for command in (["results", measured], ["report", measured, "-o", tmp_path / "report"]):
         done = subprocess.run(
@@ -165,10 +164,15 @@ def test_an_ascii_locale(measured: Path, tmp_path: Path) -> None:
 
 
 CONTENTS = ["", "{", "[]", '{"launches": 3}', '{"state": "running"}', "null", "[" * 5000]
+"""Invalid contents of state files."""
+ARRAY = """\
+{"name": "flexhpc-x", "tasks": 3, "throttle": 1, "job": null, "slurm_conf": null, "colour": "red"}
+"""
+"""An array.json with an unknown key."""
 
 
-def test_state_files_of_wrong_content(measured: Path, tmp_path: Path) -> None:
-    """All of them: status says where points stand, and the same command has nothing to do."""
+def test_invalid_state_files_are_ignored(measured: Path, tmp_path: Path) -> None:
+    """All points are still done, and the same sweep measures nothing."""
     run = Path(shutil.copytree(measured, tmp_path / "runs" / "small"))
     shutil.copy(measured.parent.parent / "small.yaml", tmp_path)
     (tmp_path / "p.yaml").write_text("workers: 1\ntracking_uri: none\n")
@@ -178,15 +182,10 @@ def test_state_files_of_wrong_content(measured: Path, tmp_path: Path) -> None:
     for content in CONTENTS:
         for path in [run / "run.json", *run.glob("points/*/*.claim.json"), run / ".tracked.json"]:
             path.write_text(content)
-        for held in (content, ARRAY):
-            (array / "array.json").write_text(held)
-            states = json.loads(succeeded(tmp_path, "status", run, "--json"))
-            assert [point["state"] for point in states] == ["done"] * 3
+        for array_content in (content, ARRAY):
+            (array / "array.json").write_text(array_content)
+            points = json.loads(succeeded(tmp_path, "status", run, "--json"))
+            assert [point["state"] for point in points] == ["done"] * 3
         if content in (CONTENTS[0], '{"launches": 3}', CONTENTS[-1]):
             succeeded(tmp_path, "sweep", "small.yaml", "--profile", "p.yaml")
         assert {path: path.read_bytes() for path in run.glob("points/*/*.h5")} == before
-
-
-ARRAY = """\
-{"name": "flexhpc-x", "tasks": 3, "throttle": 1, "job": null, "slurm_conf": null, "colour": "red"}
-"""

@@ -1,4 +1,4 @@
-"""Whom a sweep speaks to: itself, and the tracking server that it is told of."""
+"""A sweep connects only to its own processes and to the configured tracking server."""
 
 from __future__ import annotations
 
@@ -9,35 +9,34 @@ import numpy as np
 import pytest
 
 from tests.faults.machines import faulty
-from tests.faults.site import Site, Unavailable, leave_out
+from tests.faults.site import Site, Unavailable, skip
 
 pytestmark = pytest.mark.faults
-AT_HOME = {"127.0.0.1", "::ffff:127.0.0.1", "::1", "localhost", socket.gethostname()}
+LOCAL = {"127.0.0.1", "::ffff:127.0.0.1", "::1", "localhost", socket.gethostname()}
+SERVER = "tracking.invalid"
 
 
-def calls(folder: Path, *profile: str, workers: int) -> set[str]:
-    """Return the addresses and names that a sweep, its workers and its follower asked for."""
-    site = Site(folder, np.random.default_rng())
-    site.profile(*profile, workers=workers)
-    heard = folder / "calls"
+@pytest.mark.parametrize(
+    ("profile", "workers", "required", "allowed"),
+    [
+        ("processes_per_node: 2", 1, "127.0.0.1", LOCAL),
+        (f"tracking_uri: http://{SERVER}:5000", 2, SERVER, {*LOCAL, SERVER}),
+    ],
+    ids=["ranks and a local database", "tracking server"],
+)
+def test_connections_of_a_sweep(
+    profile: str, workers: int, required: str, allowed: set[str], tmp_path: Path
+) -> None:
+    """The addresses and names that the sweep, its workers and its follower request."""
+    site = Site(tmp_path, np.random.default_rng())
+    site.write_profile(profile, workers=workers)
+    calls = tmp_path / "calls"
     try:
-        environment = faulty(site, CALLS=str(heard))
+        environment = faulty(site, CALLS=str(calls))
     except Unavailable as error:
-        leave_out(error)
-    site.must_end_well(site.start(**environment))
+        skip(error)
+    site.finish_with_status(site.start(**environment))
     assert not site.outcome.broken, site.outcome
-    return set(heard.read_text().split()) if heard.exists() else set()
-
-
-def test_a_sweep_speaks_to_nobody_elsewhere(tmp_path: Path) -> None:
-    """With processes that meet on this machine, and MLflow's database in the run folder."""
-    found = calls(tmp_path, "processes_per_node: 2", workers=1)
-    assert "127.0.0.1" in found, "the processes' own calls are heard"
-    assert found <= AT_HOME
-
-
-def test_it_speaks_to_the_tracking_server_it_is_told_of(tmp_path: Path) -> None:
-    server = "tracking.invalid"
-    found = calls(tmp_path, f"tracking_uri: http://{server}:5000", workers=2)
-    assert server in found
-    assert found - {server} <= AT_HOME
+    requested = set(calls.read_text().split())
+    assert required in requested, "calls are not recorded"
+    assert requested <= allowed

@@ -1,4 +1,4 @@
-"""Sweeps that are killed, interrupted, cancelled or started twice: nothing is lost or repeated."""
+"""Sweeps that are killed, interrupted, cancelled or started twice: no probe is lost or repeated."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,16 @@ import psutil
 import pytest
 
 from flexhpc.store import read
-from flexhpc.store.status import StatusReader, open_run
+from flexhpc.store.status import open_run
+from flexhpc.tracking.quiet import mlflow_client
 from tests.barrier import Barrier, alive, wait_for
 from tests.command import succeeded
 from tests.conftest import FULL, Cli
-from tests.sweeps import GATED, contents, finish, probes_in, running, start
+from tests.sweeps import GATED, contents, finish, probes_in, running, start, states
 
 PASSES = 20
-"""Forward passes after which a first probe has finished some epochs and is far from its end."""
-TWO = "workers: 2\n"
+"""Forward passes: some epochs, but much less than the first probe."""
+TWO_WORKERS = "workers: 2\n"
 
 
 @pytest.fixture
@@ -52,94 +54,108 @@ def undisturbed_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs" / "small"
 
 
-@pytest.fixture(scope="module")
-def undisturbed(undisturbed_run: Path) -> dict[str, object]:
-    return contents(undisturbed_run)
+@pytest.fixture
+def check_results(run: Path, undisturbed_run: Path) -> Callable[[], None]:
+    """Compare the results with those of an undisturbed run."""
+    expected = contents(undisturbed_run)
+
+    def check() -> None:
+        assert contents(run) == expected
+
+    return check
 
 
-def ended(sweep: subprocess.Popen[str], status: int = 0) -> str:
-    """Wait for a sweep to exit with a status; return its output without line breaks."""
+@pytest.fixture
+def resume(spec: Path, barrier: Barrier, check_results: Callable[[], None]) -> Callable[[], None]:
+    """Run the same command again to the end; compare the results with an undisturbed run."""
+
+    def resume_and_check() -> None:
+        barrier.open()
+        finish_with_status(start(spec, keys=TWO_WORKERS))
+        check_results()
+
+    return resume_and_check
+
+
+def finish_with_status(sweep: subprocess.Popen[str], status: int = 0) -> str:
+    """Wait until a sweep exits with a status; return its output without line breaks."""
     output = " ".join(finish(sweep).split())
     assert sweep.returncode == status, output
     return output
 
 
 @pytest.mark.parametrize("target", ["sweep", "everything"])
-def test_killed_again_and_again(
-    target: str, spec: Path, run: Path, barrier: Barrier, undisturbed_run: Path
-) -> None:
-    """SIGKILL after random numbers of updates; the same command ends like an undisturbed run."""
+def test_results_do_not_depend_on_repeated_kills(
+    target: str, spec: Path, run: Path, barrier: Barrier, undisturbed_run: Path,
+    resume: Callable[[], None],
+) -> None:  # fmt: skip
+    """SIGKILL after random numbers of updates."""
     rounds = 4 if FULL else 2
     folder, _, points = open_run(undisturbed_run)
-    updates = min(sum(p.steps for p in read(folder.point(one.id)).probes) for one in points)
+    updates = min(sum(p.steps for p in read(folder.point(point.id)).probes) for point in points)
     rng = np.random.default_rng(1 if target == "sweep" else 2)
-    stored: set[tuple] = set()
+    probes: set[tuple] = set()
     for _ in range(rounds):
         barrier.hold(int(rng.integers(1, updates // rounds)))
-        sweep = start(spec, keys=f"{TWO}checkpoint_every: 0.05\n")
+        sweep = start(spec, keys=f"{TWO_WORKERS}checkpoint_every: 0.05\n")
         barrier.wait(sweep=sweep)
         if target == "sweep":
             os.kill(sweep.pid, signal.SIGKILL)
-            barrier.creep()
         else:
             os.killpg(sweep.pid, signal.SIGKILL)
             for pid in barrier.waiting():
                 os.kill(pid, signal.SIGKILL)
-            barrier.creep()
+        barrier.creep()
         finish(sweep)
         wait_for(lambda: not running(run), "the end of the workers")
-        now = probes_in(run)
-        assert stored <= now, "a finished probe was lost"
-        stored = now
-    barrier.open()
-    ended(start(spec, keys=TWO))
-    assert stored <= probes_in(run), "a finished probe was repeated"
-    assert contents(run) == contents(undisturbed_run)
+        assert probes <= probes_in(run), "a finished probe was lost"
+        probes = probes_in(run)
+    resume()
+    assert probes <= probes_in(run), "a finished probe was repeated"
 
 
 def test_a_moved_run_folder_ends_the_sweep_with_one_message(
-    spec: Path, run: Path, barrier: Barrier, tmp_path: Path, undisturbed: dict[str, object]
+    spec: Path, run: Path, barrier: Barrier, tmp_path: Path, resume: Callable[[], None]
 ) -> None:
-    """The folder is not recreated; with it back in its place the same command resumes."""
-    elsewhere = tmp_path / "elsewhere" / "small"
-    elsewhere.parent.mkdir()
+    """The folder is not recreated; after it is moved back, the same command resumes."""
+    moved = tmp_path / "moved" / "small"
+    moved.parent.mkdir()
     barrier.hold(PASSES)
-    sweep = start(spec, tracking=True, keys=TWO)
+    sweep = start(spec, tracking=True, keys=TWO_WORKERS)
     barrier.wait(2, sweep)
-    run.rename(elsewhere)
+    run.rename(moved)
     barrier.creep()
-    output = ended(sweep, 1)
+    output = finish_with_status(sweep, 1)
     assert "small was moved or removed during the sweep" in output
     assert "Traceback" not in output
-    wait_for(lambda: not running(elsewhere), "the end of the workers")
+    wait_for(lambda: not running(moved), "the end of the workers")
     assert not run.exists(), list(run.rglob("*"))
-    elsewhere.rename(run)
-    barrier.open()
-    ended(start(spec, keys=TWO))
-    assert contents(run) == undisturbed
+    moved.rename(run)
+    resume()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("request_stop", [signal.SIGINT, signal.SIGTERM, "cancel"])
 def test_an_interrupted_sweep_saves_its_probes_and_resumes(
-    number: signal.Signals, spec: Path, run: Path, barrier: Barrier, undisturbed: dict[str, object]
-) -> None:
+    request_stop: signal.Signals | str, spec: Path, run: Path, barrier: Barrier, cli: Cli,
+    resume: Callable[[], None],
+) -> None:  # fmt: skip
     barrier.hold(PASSES)
-    sweep = start(spec, keys=TWO)
+    sweep = start(spec, keys=TWO_WORKERS)
     barrier.wait(2, sweep)
-    os.killpg(sweep.pid, number)
-    barrier.creep()
-    output = ended(sweep, 130)
-    assert "the same command resumes" in output
+    if isinstance(request_stop, signal.Signals):
+        os.killpg(sweep.pid, request_stop)
+        barrier.creep()
+    else:
+        barrier.creep()  # cancel waits for the workers
+        cli("cancel", run)
+    assert "the same command resumes" in finish_with_status(sweep, 130)
     assert len(list(run.rglob("*.ckpt"))) == 2, "a probe in progress was not saved"
-    folder, _, points = open_run(run)
-    assert [s.state for s in StatusReader(folder, points).read()] == ["stopped", "stopped"]
-    barrier.open()
-    ended(start(spec, keys=TWO))
-    assert contents(run) == undisturbed
+    assert states(run) == ["stopped", "stopped"]
+    resume()
 
 
 def test_two_sweeps_at_once_measure_every_point_once(
-    spec: Path, run: Path, barrier: Barrier, tmp_path: Path, undisturbed: dict[str, object]
+    spec: Path, barrier: Barrier, tmp_path: Path, check_results: Callable[[], None]
 ) -> None:
     """Each sweep has a worker; the training runs wait until both sweeps have started."""
     barrier.hold(PASSES)
@@ -148,9 +164,7 @@ def test_two_sweeps_at_once_measure_every_point_once(
     barrier.open()
     outputs = [finish(sweep) for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
-    assert contents(run) == undisturbed
-    from flexhpc.tracking.quiet import mlflow_client
-
+    check_results()
     client = mlflow_client(f"sqlite:///{tmp_path}/runs/small/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name == "small"]
     logged = client.search_runs([experiment.experiment_id], max_results=1000)
@@ -159,9 +173,8 @@ def test_two_sweeps_at_once_measure_every_point_once(
 
 
 def test_detached_workers_can_be_cancelled(
-    spec: Path, run: Path, barrier: Barrier, cli: Cli, untracked: Path,
-    undisturbed: dict[str, object],
-) -> None:  # fmt: skip
+    spec: Path, run: Path, barrier: Barrier, cli: Cli, untracked: Path, resume: Callable[[], None]
+) -> None:
     barrier.hold(PASSES)
     output = cli("sweep", spec, "--profile", untracked, "--detach").stdout
     assert "workers started" in output
@@ -173,23 +186,7 @@ def test_detached_workers_can_be_cancelled(
     assert "points stopped" in cli("cancel", run).stdout
     assert not running(run)
     assert list(run.rglob("*.ckpt"))
-    barrier.open()
-    cli("sweep", spec, "--profile", untracked)
-    assert contents(run) == undisturbed
-
-
-def test_a_sweep_in_the_foreground_can_be_cancelled(
-    spec: Path, run: Path, barrier: Barrier, cli: Cli, undisturbed: dict[str, object]
-) -> None:
-    barrier.hold(PASSES)
-    sweep = start(spec, keys=TWO)
-    barrier.wait(2, sweep)
-    barrier.creep()
-    cli("cancel", run)
-    ended(sweep, 130)
-    barrier.open()
-    ended(start(spec, keys=TWO))
-    assert contents(run) == undisturbed
+    resume()
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -204,51 +201,48 @@ def test_killed_workers_use_up_retries(
         barrier.hold(PASSES)
         workers = barrier.wait(ranks, sweep)
         os.kill(max(workers), signal.SIGKILL)
-        barrier.creep()  # or its peer would not notice
+        barrier.creep()  # the peer notices the loss when it communicates
         wait_for(lambda pids=workers: not any(map(alive, pids)), "the end of a worker")
     barrier.open()
-    output = ended(sweep, 1)
-    assert "its worker died 2 times" in output
-    folder, _, points = open_run(run)
-    assert [s.state for s in StatusReader(folder, points).read()] == ["failed", "done"]
+    assert "its worker died 2 times" in finish_with_status(sweep, 1)
+    assert states(run) == ["failed", "done"]
 
 
-def children(pid: int, module: str) -> list[psutil.Process]:
-    found = []
+def child_of(pid: int, module: str) -> psutil.Process:
+    """Return the only child that runs a module."""
+    children = []
     for child in psutil.Process(pid).children():
-        with contextlib.suppress(psutil.Error):  # it ends just now
+        with contextlib.suppress(psutil.Error):  # the child has ended
             if module in child.cmdline():
-                found.append(child)
-    return found
+                children.append(child)
+    (only_child,) = children
+    return only_child
 
 
-def test_a_killed_fork_server_costs_nothing(
-    spec: Path, run: Path, barrier: Barrier, undisturbed: dict[str, object]
+def test_a_killed_fork_server_does_not_affect_its_workers(
+    spec: Path, run: Path, barrier: Barrier, check_results: Callable[[], None]
 ) -> None:
-    """Its two workers go on without it, and the sweep sees them end."""
     barrier.hold(PASSES)
-    sweep = start(spec, keys=TWO)
+    sweep = start(spec, keys=TWO_WORKERS)
     barrier.wait(2, sweep)
-    (server,) = children(sweep.pid, "flexhpc.worker.fork_server")
+    server = child_of(sweep.pid, "flexhpc.worker.fork_server")
     assert len(server.children()) == 2
     server.kill()
     barrier.open()
-    ended(sweep)
-    assert contents(run) == undisturbed
-    assert len(list(run.glob("jobs/*/worker-*_0_log.err"))) == 2, "others were started"
+    finish_with_status(sweep)
+    check_results()
+    assert len(list(run.glob("jobs/*/worker-*_0_log.err"))) == 2, "other workers were started"
 
 
-def test_a_killed_mlflow_writer_is_reported(
-    spec: Path, run: Path, barrier: Barrier, cli: Cli, undisturbed: dict[str, object]
+def test_a_killed_mlflow_process_is_reported(
+    spec: Path, run: Path, barrier: Barrier, cli: Cli, check_results: Callable[[], None]
 ) -> None:
-    """Training goes on; `flexhpc sync` logs what is missing."""
+    """Training continues; `flexhpc sync` logs the rest."""
     barrier.hold(PASSES)
-    sweep = start(spec, tracking=True, keys=TWO)
+    sweep = start(spec, tracking=True, keys=TWO_WORKERS)
     barrier.wait(2, sweep)
-    (writer,) = children(sweep.pid, "flexhpc.tracking.follow")
-    writer.kill()
+    child_of(sweep.pid, "flexhpc.tracking.follow").kill()
     barrier.open()
-    output = ended(sweep)
-    assert "warning: the MLflow process died (-9)" in output
-    assert contents(run) == undisturbed
+    assert "warning: the MLflow process died (-9)" in finish_with_status(sweep)
+    check_results()
     assert f"{len(probes_in(run))} probes" in cli("sync", run).stdout

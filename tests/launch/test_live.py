@@ -16,7 +16,8 @@ from flexhpc.launch.time_left import seconds_left, seconds_per_pass
 from flexhpc.store.status import PointStatus
 from tests.analysis.made import planted_points, status
 
-TRAININGS = 18
+PROBES = 18
+"""Of each point."""
 
 
 @pytest.fixture
@@ -24,96 +25,100 @@ def points(tmp_path: Path) -> list[Point]:
     return planted_points(tmp_path, 2)
 
 
-def seconds(point: Point) -> float:
-    """What a training run of a point takes: more for larger ones, and for tanh."""
-    swept = point.swept
-    return (
-        0.1 * (swept["model.width"] / 4) ** 0.5 * (2 if swept["model.activation"] == "tanh" else 1)
-    )
+def seconds_per_probe(point: Point) -> float:
+    """Return a time that increases with the width, and is twice as long for tanh."""
+    factor = 2 if point.swept["model.activation"] == "tanh" else 1
+    return 0.1 * (point.swept["model.width"] / 4) ** 0.5 * factor
 
 
-def at(points: list[Point], now: float) -> list[PointStatus]:
-    """Where the points stand after so many seconds, with one worker that does one after another."""
+def total_seconds(points: list[Point]) -> float:
+    return PROBES * sum(map(seconds_per_probe, points))
+
+
+def unfinished(points: list[Point], state: str = "waiting") -> list[PointStatus]:
+    return [PointStatus(point=point, state=state) for point in points]
+
+
+def statuses_at(points: list[Point], elapsed: float) -> list[PointStatus]:
+    """Return the statuses after so many seconds with one worker, which measures them in order."""
     statuses = []
     for point in points:
-        each = seconds(point)
-        whole = each * TRAININGS
-        done = int(min(max(now, 0.0), whole) / each + 1e-9)
-        if done == 0:
-            statuses.append(PointStatus(point=point, state="running" if now > 0 else "waiting"))
+        seconds = seconds_per_probe(point)
+        count = int(min(max(elapsed, 0.0), seconds * PROBES) / seconds + 1e-9)
+        if count:
+            measured = status(point, [(16 + i, i % 2) for i in range(count)], seconds=seconds)
+            statuses.append(replace(measured, state="done" if count == PROBES else "running"))
         else:
-            made = status(point, [(16 + i, i % 2) for i in range(done)], seconds=each)
-            statuses.append(replace(made, state="done" if done == TRAININGS else "running"))
-        now -= whole
+            statuses += unfinished([point], "running" if elapsed > 0 else "waiting")
+        elapsed -= seconds * PROBES
     return statuses
 
 
-def test_remaining_time_is_that_of_similar_finished_points(
-    points: list[Point],
-) -> None:
-    """Points of width 4 take 1.8 s, or 3.6 s with tanh, as the finished seeds did."""
-    whole = {point.id: seconds(point) * TRAININGS for point in points}
-    first = points[: len(points) // 2]
-    statuses = at(points, sum(whole[point.id] for point in first) + 0.1)
-    expected = sum(whole[point.id] for point in points if point not in first) - 0.1
+def test_remaining_time_is_estimated_from_similar_points(points: list[Point]) -> None:
+    """Points of width 4 take 1.8 s, or 3.6 s with tanh, as with the finished seeds."""
+    half = len(points) // 2
+    statuses = statuses_at(points, total_seconds(points[:half]) + 0.1)
     low, high = seconds_left(statuses)
     assert 0 < low <= high
-    twice = [*statuses, *(replace(s, state="done") for s in at(points, 1e9))]
-    low, high = seconds_left(twice)
-    assert low == pytest.approx(expected, rel=0.1)
-    assert high == pytest.approx(expected, rel=0.1)
+    finished = statuses_at(points, 1e9)
+    expected = total_seconds(points[half:]) - 0.1
+    assert seconds_left([*statuses, *finished]) == pytest.approx((expected, expected), rel=0.1)
 
 
-def test_two_workers_need_half_the_time_until_one_point_is_left(points: list[Point]) -> None:
-    done = at(points, 1e9)
-    waiting = [PointStatus(point=point, state="waiting") for point in points]
-    alone = [PointStatus(point=points[0], state="running"), *waiting[1:], *done]
-    both = [PointStatus(point=point, state="running") for point in points[:2]]
-    one, two = seconds_left(alone), seconds_left([*both, *waiting[2:], *done])
-    assert two[0] == pytest.approx(one[0] / 2)
-    last = seconds(points[-1]) * TRAININGS
-    many = [PointStatus(point=point, state="running") for point in points]
-    assert seconds_left([*many, *done])[1] == pytest.approx(last)
+def test_remaining_time_is_divided_by_the_number_of_workers(points: list[Point]) -> None:
+    finished = statuses_at(points, 1e9)
+    (one_low, _), (two_low, _) = (
+        seconds_left([*unfinished(points[:k], "running"), *unfinished(points[k:]), *finished])
+        for k in (1, 2)
+    )
+    assert two_low == pytest.approx(one_low / 2)
+    _, all_high = seconds_left([*unfinished(points, "running"), *finished])
+    assert all_high == pytest.approx(total_seconds(points[-1:])), "the longest point"
 
 
-def test_nothing_is_estimated_from_less_than_two_points(points: list[Point]) -> None:
-    waiting = [PointStatus(point=point, state="waiting") for point in points]
+def test_remaining_time_requires_two_finished_points(points: list[Point]) -> None:
+    waiting, finished = unfinished(points), statuses_at(points, 1e9)
     assert seconds_left(waiting) is None
     assert seconds_per_pass(waiting) is None
-    assert seconds_left([at(points, 1e9)[0], *waiting[1:]]) is None
-    assert seconds_left(at(points, 1e9)) == (0.0, 0.0)
+    assert seconds_left([finished[0], *waiting[1:]]) is None
+    assert seconds_left(finished) == (0.0, 0.0)
 
 
-def test_a_point_without_trainings_has_the_median_speed(points: list[Point]) -> None:
-    statuses = at(points, sum(seconds(p) * TRAININGS for p in points) * 0.6)
+def test_points_without_probes_have_the_median_speed(points: list[Point]) -> None:
+    statuses = statuses_at(points, total_seconds(points) * 0.6)
     speeds = seconds_per_pass(statuses)
-    known = np.array([s.cost > 0 for s in statuses])
+    has_probes = np.array([s.cost > 0 for s in statuses])
     expected = [
         sum(p.seconds for p in s.record.probes) / s.cost for s in statuses if s.record is not None
     ]
-    np.testing.assert_allclose(speeds[known], expected)
-    assert (speeds[~known] == np.median(expected)).all()
+    np.testing.assert_allclose(speeds[has_probes], expected)
+    assert (speeds[~has_probes] == np.median(expected)).all()
 
 
-def test_the_view_in_a_terminal_and_elsewhere(points: list[Point]) -> None:
+def test_view_in_a_terminal(points: list[Point]) -> None:
     console = Console(width=100, height=12, file=io.StringIO(), force_terminal=True)
     with View(console, "f") as view:
-        for now in (0.0, 3.0, 9.0, 15.0):
-            view.update(at(points, now), note="starting workers ..." if not now else "")
+        for elapsed in (0.0, 3.0, 9.0, 15.0):
+            note = "starting workers ..." if not elapsed else ""
+            view.update(statuses_at(points, elapsed), note=note)
     output = console.file.getvalue()
     assert "left" in output
     assert "/12 points" in output
-    plain = Console(width=100, file=io.StringIO())
-    with View(plain, "f") as view:
-        view.update([PointStatus(point=point, state="waiting") for point in points])
-        view.update(at(points, 15.0))
-        failed = [
-            PointStatus(point=p, state="failed", message="no data" if i else "other")
-            for i, p in enumerate(points)
-        ]
-        view.update([at(points, 15.0)[0], *failed[1:]])
-        view.update([failed[0], *failed[1:]])
-    lines = plain.file.getvalue().splitlines()
+
+
+def test_view_without_a_terminal(points: list[Point]) -> None:
+    """Points that failed for the same reason share a line."""
+    console = Console(width=100, file=io.StringIO())
+    failed = [
+        PointStatus(point=p, state="failed", message="no data" if i else "other")
+        for i, p in enumerate(points)
+    ]
+    with View(console, "f") as view:
+        view.update(unfinished(points))
+        view.update(statuses_at(points, 15.0))
+        view.update([statuses_at(points, 15.0)[0], *failed[1:]])
+        view.update(failed)
+    lines = console.file.getvalue().splitlines()
     assert sum(": done " in line for line in lines) >= 2
     assert [line for line in lines if "no data" in line] == [
         f"[12/12] {points[1].label} and 10 more: failed no data"

@@ -1,4 +1,4 @@
-"""Files by which a sweep and its workers tell each other things: damaged, or of another version."""
+"""State files that a sweep and its workers exchange: damaged, or of another version."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from flexhpc.worker.environment import Environment
 from flexhpc.worker.signals import EXIT_PEER_LOST, Stop
 from flexhpc.worker.task import TaskFile
 from tests.barrier import Barrier
-from tests.conftest import SMALL
 from tests.faults.test_input import CONTENTS
 from tests.sweeps import GATED, end, finish, start
 
@@ -28,7 +27,7 @@ ENVIRONMENT = Environment(
 
 
 @pytest.mark.parametrize("content", [*CONTENTS, None])
-def test_a_damaged_task_is_a_line_for_its_worker(
+def test_a_damaged_task_file_is_one_error_of_the_worker(
     content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "task.json"
@@ -42,41 +41,41 @@ def test_a_damaged_task_is_a_line_for_its_worker(
     )
 
 
-def test_a_task_of_another_version_is_read(tmp_path: Path) -> None:
-    spec, path = tmp_path / "small.yaml", tmp_path / "task.json"
-    spec.write_text(SMALL)
-    task = make_task(prepare(spec, (), tmp_path / "runs"), LocalProfile(), "x", detach=False)
+def test_unknown_keys_of_a_task_file_are_ignored(small_spec: Path, tmp_path: Path) -> None:
+    path = tmp_path / "task.json"
+    task = make_task(prepare(small_spec, (), tmp_path / "runs"), LocalProfile(), "x", detach=False)
     task.write(path)
-    held = json.loads(path.read_text())
-    path.write_text(json.dumps({**held, "colour": "red"}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "colour": "red"}))
     assert TaskFile.read(path) == task
 
 
 @pytest.mark.parametrize("content", [*CONTENTS, '{"colour": "red", "launches": [{"id": "a"}]}'])
-def test_a_launch_is_noted_whatever_run_json_holds(content: str, tmp_path: Path) -> None:
-    spec = tmp_path / "small.yaml"
-    spec.write_text(SMALL)
-    prepared = prepare(spec, (), tmp_path / "runs")
+def test_a_launch_is_recorded_in_a_damaged_run_json(
+    content: str, small_spec: Path, tmp_path: Path
+) -> None:
+    prepared = prepare(small_spec, (), tmp_path / "runs")
     prepared.run.path.mkdir(parents=True)
     prepared.run.record.write_text(content)
     open_folder(prepared, "now", None)
     launches = json.loads(prepared.run.record.read_text())["launches"]
-    assert [one["id"] for one in launches] == (["a", "now"] if "colour" in content else ["now"])
+    assert [launch["id"] for launch in launches] == [*(["a"] if "colour" in content else []), "now"]
 
 
 @pytest.mark.parametrize(
-    ("statuses", "well"),
+    ("statuses", "expected"),
     [((0, 0), True), ((EXIT_PEER_LOST, EXIT_PEER_LOST), True), ((EXIT_PEER_LOST, -9), False)],
 )
-def test_processes_that_lost_each_other_end_well(statuses: tuple[int, int], well: bool) -> None:
-    """As those of a worker whose place a stranger took: that is no crash."""
-    worker = OrderedWorker(None, 2)  # type: ignore[arg-type]  # it is not asked
+def test_ranks_that_all_lost_their_peers_did_not_crash(
+    statuses: tuple[int, int], expected: bool
+) -> None:
+    """For example because a process of another user took the place of one."""
+    worker = OrderedWorker(None, 2)  # type: ignore[arg-type]  # the server is not used
     worker.ended = dict(enumerate(statuses))
-    assert worker.ended_well() == well
+    assert worker.ended_well() == expected
 
 
-def test_a_task_file_that_is_damaged_in_mid_run_is_named_at_the_end(tmp_path: Path) -> None:
-    """Workers that run are not affected, new ones fail; the same command writes it again."""
+def test_a_task_file_damaged_during_a_sweep(tmp_path: Path) -> None:
+    """Running workers are not affected, new workers fail; the same command writes it again."""
     spec, run = tmp_path / "small.yaml", tmp_path / "runs" / "small"
     spec.write_text(GATED)
     barrier = Barrier(tmp_path)
@@ -90,6 +89,6 @@ def test_a_task_file_that_is_damaged_in_mid_run_is_named_at_the_end(tmp_path: Pa
     assert sweep.returncode == 1
     assert "task.json: is corrupt or missing; run the same `flexhpc sweep` command again" in output
     assert "Traceback" not in output
-    again = start(spec, keys="workers: 1\n")
-    barrier.wait(sweep=again)
-    end(again)
+    resumed = start(spec, keys="workers: 1\n")
+    barrier.wait(sweep=resumed)
+    end(resumed)

@@ -1,4 +1,4 @@
-"""What is measured beside the EMC, from spec to results, by the real command."""
+"""Evaluations and other results next to the EMC, from spec to report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.conftest import Cli
 from tests.tracking.test_sync import logged
 
 SPEC = """\
-name: also
+name: evaluated
 fixed:
   data: {source: digits, test_fraction: 0.2}
   model: {family: mlp, width: 16, depth: 1}
@@ -44,11 +44,11 @@ grid:
 CPU = Group(torch.device("cpu"))
 
 
-def test_everything_that_can_be_asked_for_is_in_the_results(cli: Cli, tmp_path: Path) -> None:
-    """An evaluation may be requested later, and replaced by another one: no probe is repeated."""
+def test_requested_quantities_are_in_results_report_and_mlflow(cli: Cli, tmp_path: Path) -> None:
+    """An evaluation can be requested or changed later without repeating probes."""
     spec = tmp_path / "spec.yaml"
     spec.write_text(SPEC)
-    run = tmp_path / "runs" / "also"
+    run = tmp_path / "runs" / "evaluated"
 
     def results(*changes: str) -> list[dict[str, Any]]:
         cli("sweep", spec, *(word for change in changes for word in ("--set", change)))
@@ -78,11 +78,11 @@ def test_everything_that_can_be_asked_for_is_in_the_results(cli: Cli, tmp_path: 
     ):  # fmt: skip
         assert text in page
 
-    missed, _ = results("evaluate.n=300", "evaluate.steps=10")
-    assert missed["interpolated"] is False
-    assert missed["test_accuracy"] < original["test_accuracy"]
+    short, _ = results("evaluate.n=300", "evaluate.steps=10")
+    assert short["interpolated"] is False
+    assert short["test_accuracy"] < original["test_accuracy"]
     for key in ("point_id", "emc", "emc_lo", "emc_hi", "probes", "cost", "status"):
-        assert missed[key] == original[key] == before[0][key]
+        assert short[key] == original[key] == before[0][key]
     text = cli("results", run, "--format", "csv").stdout
     cells = [line["interpolated"] for line in csv.DictReader(io.StringIO(text))]
     assert cells == ["false", ""]
@@ -91,13 +91,13 @@ def test_everything_that_can_be_asked_for_is_in_the_results(cli: Cli, tmp_path: 
     assert frame["interpolated"].tolist() == [False, None]
     (metrics,) = [
         parent.data.metrics
-        for parent in logged(f"sqlite:///{run}/mlflow.db", "also")[0]
+        for parent in logged(f"sqlite:///{run}/mlflow.db", "evaluated")[0]
         if parent.data.params["data.labels"] == "original"
     ]
     for key in (
         "params", "emc", "test_accuracy", "gap", "emc_eps_0.2", "emc_per_bit", "interpolated",
     ):  # fmt: skip
-        assert metrics[key] == pytest.approx(float(missed[key]))
+        assert metrics[key] == pytest.approx(float(short[key]))
     page = (run / "report" / "index.html").read_text()
     for text in (
         "0 of 1 training runs behind test accuracy and gap interpolated",
@@ -107,7 +107,7 @@ def test_everything_that_can_be_asked_for_is_in_the_results(cli: Cli, tmp_path: 
         assert text in page
 
 
-def test_an_evaluation_without_a_test_set_is_refused(cli: Cli, tmp_path: Path) -> None:
+def test_evaluation_without_a_test_set_is_refused(cli: Cli, tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(SPEC.replace(", test_fraction: 0.2", "") + "evaluate: {full: true}\n")
     output = cli("validate", spec, check=2).stderr
@@ -119,24 +119,26 @@ def test_an_evaluation_without_a_test_set_is_refused(cli: Cli, tmp_path: Path) -
 SHORT = SPEC.replace(", gates: {curvature: report}", "").replace(", eps: [0.2]", "")
 
 
-def original(folder: Path, evaluate: str, text: str = SHORT) -> Point:
+def evaluated_point(folder: Path, evaluate: str, text: str = SHORT) -> Point:
+    """Return the point with original labels."""
     path = folder / "spec.yaml"
     path.write_text(f"{text}evaluate: {{{evaluate}}}\n")
     return checked(path)[1][0]
 
 
-def test_an_evaluation_has_a_size_and_a_budget_of_its_own(tmp_path: Path) -> None:
+def test_evaluation_has_a_separate_size_and_budget(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    long, short = original(tmp_path, "n: 300, steps: 2000"), original(tmp_path, "n: 300, epochs: 2")
+    long = evaluated_point(tmp_path, "n: 300, steps: 2000")
+    short = evaluated_point(tmp_path, "n: 300, epochs: 2")
     estimate = measure(long, run, CPU, Callbacks())
     before = read(run.point(long.id))
-    found = before.evaluation
-    assert found["asked"] == {"n": 300, "steps": 2000}
-    assert (found["n"], found["verdict"], found["interpolated"]) == (300, "fit", True)
-    assert found["gap"] == 1 - found["test_accuracy"]
-    assert found["epochs"] > 2
+    evaluation = before.evaluation
+    assert evaluation["asked"] == {"n": 300, "steps": 2000}
+    assert [evaluation[key] for key in ("n", "verdict", "interpolated")] == [300, "fit", True]
+    assert evaluation["gap"] == 1 - evaluation["test_accuracy"]
+    assert evaluation["epochs"] > 2
     assert short.id == long.id
-    assert not is_done(short, before), "another budget is another evaluation"
+    assert not is_done(short, before), "a different budget is a different evaluation"
     assert measure(short, run, CPU, Callbacks()) == estimate
     after = read(run.point(long.id))
     assert [p.finished for p in after.probes] == [p.finished for p in before.probes]
@@ -144,67 +146,67 @@ def test_an_evaluation_has_a_size_and_a_budget_of_its_own(tmp_path: Path) -> Non
     assert (after.evaluation["epochs"], after.evaluation["interpolated"]) == (2, False)
     assert is_done(short, after)
     assert not is_done(long, after)
-    assert not is_done(original(tmp_path, "n: 299, epochs: 2"), after)
-    assert is_done(replace(long, evaluate=None), after), "any evaluation may be stored"
+    assert not is_done(evaluated_point(tmp_path, "n: 299, epochs: 2"), after)
+    assert is_done(replace(long, evaluate=None), after), "no evaluation is requested"
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_subsets_of_evaluations(
+def test_evaluation_subsets_are_nested_and_independent_of_probes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nested: bool
 ) -> None:
     kind = "nested" if nested else "fresh"
     text = SHORT.replace("test_fraction: 0.2", f"test_fraction: 0.2, subset: {kind}")
-    point = original(tmp_path, "n: 64, epochs: 1", text)
+    point = evaluated_point(tmp_path, "n: 64, epochs: 1", text)
     samples = load_samples(point.data, 0)
-    drawn = []
+    subsets = []
 
-    def watched(*arguments: Any, **options: Any) -> Any:
-        trained = run_training(*arguments, **options)
-        drawn.append(trained[1])
-        return trained
+    def recorded(*arguments: Any, **options: Any) -> Any:
+        result = run_training(*arguments, **options)
+        subsets.append(result[1])
+        return result
 
-    monkeypatch.setattr(flexhpc.measuring.evaluate, "run_training", watched)
+    monkeypatch.setattr(flexhpc.measuring.evaluate, "run_training", recorded)
     for n, seed in ((64, 0), (100, 0), (100, 1)):
-        asked = replace(point, seed=seed, evaluate=Evaluate(n=n, epochs=1))
-        evaluate(asked, samples, None, CPU, Callbacks())
-    small, large, other = map(set, drawn)
-    assert [len(ids) for ids in (small, large, other)] == [64, 100, 100]
-    assert small < large, "fewer samples are a part of more"
-    assert len(large & other) < 30, "each seed has its own: 7 are shared by chance"
+        changed = replace(point, seed=seed, evaluate=Evaluate(n=n, epochs=1))
+        evaluate(changed, samples, None, CPU, Callbacks())
+    small, large, other_seed = map(set, subsets)
+    assert [len(ids) for ids in (small, large, other_seed)] == [64, 100, 100]
+    assert small < large, "a smaller subset is part of a larger one"
+    assert len(large & other_seed) < 30, "about 7 are shared by chance"
     for repeat in range(3):
         seeds = ProbeSeeds.of(0, 64, repeat, nested=nested)
         assert len(small & set(draw_subset(samples.pool, 64, seeds.subset))) < 30
 
 
-def test_an_interrupted_evaluation_is_resumed_bitwise(tmp_path: Path) -> None:
-    """One of another size or budget starts from scratch."""
+def test_interrupted_evaluation_is_resumed_bitwise(tmp_path: Path) -> None:
+    """An evaluation of a different size or budget starts from scratch."""
     cosine = SHORT.replace("epochs: 60", "epochs: 60, schedule: cosine")
-    point = original(tmp_path, "n: 1000, steps: 400", cosine)
-    whole, parted = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parted")
-    estimate = measure(point, whole, CPU, Callbacks())
-    stop_at = sum(probe.steps for probe in read(whole.point(point.id)).probes) + 100
+    point = evaluated_point(tmp_path, "n: 1000, steps: 400", cosine)
+    undisturbed, stopped = RunFolder(tmp_path / "undisturbed"), RunFolder(tmp_path / "stopped")
+    estimate = measure(point, undisturbed, CPU, Callbacks())
+    stop_at = sum(probe.steps for probe in read(undisturbed.point(point.id)).probes) + 100
     updates = itertools.count(1)
     with pytest.raises(Interrupted):
-        measure(point, parted, CPU, Callbacks(should_stop=lambda: next(updates) == stop_at))
-    record = read(parted.point(point.id))
+        measure(point, stopped, CPU, Callbacks(should_stop=lambda: next(updates) == stop_at))
+    record = read(stopped.point(point.id))
     assert (record.estimate, record.evaluation) == (estimate, None)
     assert not record.has_evaluation({})
-    assert parted.checkpoints(point.id)
-    for asked in ("n: 1000, steps: 400", "n: 1000, steps: 500", "full: true"):
-        copy, epochs = RunFolder(tmp_path / asked), []
-        shutil.copytree(parted.path, copy.path)
-        again = original(tmp_path, asked, cosine)
-        callbacks = Callbacks(on_progress=lambda at, epochs=epochs: epochs.append(at["epoch"]))
-        assert measure(again, copy, CPU, callbacks) == estimate
-        found = read(copy.point(point.id)).evaluation
-        assert found["asked"] == again.evaluation
+    assert stopped.checkpoints(point.id)
+    for keys in ("n: 1000, steps: 400", "n: 1000, steps: 500", "full: true"):
+        copy, epochs = RunFolder(tmp_path / keys), []
+        shutil.copytree(stopped.path, copy.path)
+        resumed = evaluated_point(tmp_path, keys, cosine)
+        callbacks = Callbacks(on_progress=lambda state, to=epochs: to.append(state["epoch"]))
+        assert measure(resumed, copy, CPU, callbacks) == estimate
+        evaluation = read(copy.point(point.id)).evaluation
+        assert evaluation["asked"] == resumed.evaluation
         assert not copy.checkpoints(point.id)
-        if again.evaluate == point.evaluate:
-            assert epochs[0] == 100 // 16 + 1, "it did not go on where it was"
-            first = read(whole.point(point.id)).evaluation
-            assert {**first, "seconds": 0} == {**found, "seconds": 0}
+        if resumed.evaluate == point.evaluate:
+            assert epochs[0] == 100 // 16 + 1, "not resumed from the checkpoint"
+            expected = read(undisturbed.point(point.id)).evaluation
+            assert {**expected, "seconds": 0} == {**evaluation, "seconds": 0}
         else:
-            assert epochs[0] == 1, f"{asked}: it took the other's checkpoint"
+            assert epochs[0] == 1, f"{keys}: resumed from the checkpoint of {point.evaluation}"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +219,7 @@ def test_an_interrupted_evaluation_is_resumed_bitwise(tmp_path: Path) -> None:
         (Adam(optimizer="adam", unconverged="extend", extend_to=3.0), {"steps": 50}),
     ],
 )
-def test_a_budget_of_its_own_stands_instead_of_any_other(training, budget) -> None:
+def test_evaluation_budget_replaces_the_training_budget(training, budget) -> None:
     changed = evaluation_procedure(Evaluate(n=9, **budget), training)
     keys = ("steps", "epochs", "gradient_evaluations", "until")
     assert {k: getattr(changed, k) for k in keys if getattr(changed, k) is not None} == budget
@@ -226,14 +228,14 @@ def test_a_budget_of_its_own_stands_instead_of_any_other(training, budget) -> No
         assert getattr(changed, key) == getattr(training, key)
     assert changed.gates.plateau == training.gates.plateau
     assert (changed.gates.gradient.mode, changed.gates.curvature.mode) == ("off", "off")
-    kept = evaluation_procedure(Evaluate(full=True), training)
-    assert kept.model_copy(update={"gates": training.gates}) == training
+    default = evaluation_procedure(Evaluate(full=True), training)
+    assert default.model_copy(update={"gates": training.gates}) == training
 
 
-def test_more_samples_than_there_are_end_a_point_before_its_search(tmp_path: Path) -> None:
-    """Where no spec can know how many there are: here conflicts are dropped."""
+def test_evaluation_on_too_many_samples_fails_before_the_search(tmp_path: Path) -> None:
+    """With dropped conflicts, the number of samples is known only after loading the data."""
     text = SHORT.replace("test_fraction: 0.2", "test_fraction: 0.2, conflicts: drop")
-    point = original(tmp_path, "n: 1438", text)
+    point = evaluated_point(tmp_path, "n: 1438", text)
     point = replace(point, evaluate=point.evaluate.model_copy(update={"n": 1439}))
     run = RunFolder(tmp_path / "run")
     with pytest.raises(PointError, match=r"evaluate.n: 1439 is more than the 1438 training"):
@@ -242,28 +244,30 @@ def test_more_samples_than_there_are_end_a_point_before_its_search(tmp_path: Pat
 
 
 def test_calibration_error_by_hand() -> None:
-    """Two bins: 0.9 said and half right, 0.6 said and all right."""
-    chances = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]], dtype=torch.float64)
+    """Two bins: confidence 0.9 with accuracy 0.5, confidence 0.6 with accuracy 1."""
+    probabilities = torch.tensor(
+        [[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]], dtype=torch.float64
+    )
     labels = torch.tensor([0, 1, 1, 1])
-    assert calibration_error(chances, labels) == pytest.approx((0.4 + 0.4) / 2)
+    assert calibration_error(probabilities, labels) == pytest.approx((0.4 + 0.4) / 2)
     certain = torch.eye(2, dtype=torch.float64)
     assert calibration_error(certain, torch.tensor([0, 1])) == 0
 
 
-def test_a_diverged_training_is_evaluated(cli: Cli, tmp_path: Path, untracked: Path) -> None:
+def test_diverged_training_run_is_evaluated(cli: Cli, tmp_path: Path, untracked: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(
-        "name: wild\nevaluate: {full: true}\nfixed:\n"
+        "name: diverged\nevaluate: {full: true}\nfixed:\n"
         "  data: {source: digits, test_fraction: 0.2, n_max: 50}\n"
         "  model: {family: mlp, width: 8, depth: 4}\n"
         "  training: {optimizer: sgd, lr: 1e5, epochs: 5, gates: {plateau: off}}\n"
         "  search: {policy: bisection, start: 4, tolerance: 1}\n"
     )
     cli("sweep", spec, "--profile", untracked)
-    text = cli("results", "runs/wild", "--format", "json").stdout
+    text = cli("results", "runs/diverged", "--format", "json").stdout
     (row,) = json.loads(text, parse_constant=lambda name: pytest.fail(name))
     assert row["status"] == "done"
     assert row["calibration_error"] is None
     assert 0 <= row["test_accuracy"] < 0.5
-    record = read(RunFolder(tmp_path / "runs" / "wild").point(row["point_id"]))
+    record = read(RunFolder(tmp_path / "runs" / "diverged").point(row["point_id"]))
     assert record.evaluation["n"] == 1_438, "n_max caps the search, not the full training set"

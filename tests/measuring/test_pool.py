@@ -1,4 +1,4 @@
-"""Probes side by side: the same numbers as one after the other, whatever dies on the way."""
+"""Concurrent probes measure the same as serial ones, also if processes are killed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from flexhpc.launch.profile import LocalProfile, SlurmProfile
 from flexhpc.launch.slurm.script import batch_script
 from flexhpc.measuring.point import measure
 from flexhpc.measuring.pool import ProbePool
-from flexhpc.search import Estimate
 from flexhpc.store import RunFolder, read, read_claim
 from flexhpc.training import Callbacks, Group
 from tests.barrier import Barrier, alive, wait_for
@@ -32,7 +31,7 @@ from tests.contents import contents
 from tests.sweeps import end, finish, start
 
 SPEC = """\
-name: several
+name: pool
 fixed:
   data: {source: digits, labels: random}
   model: {family: "gated:Net"}
@@ -49,7 +48,7 @@ CPU = Group(torch.device("cpu"))
 
 @pytest.fixture(scope="module")
 def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("several") / "several.yaml"
+    path = tmp_path_factory.mktemp("pool") / "pool.yaml"
     path.write_text(SPEC)
     Barrier(path.parent)
     return path
@@ -57,7 +56,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def barrier(spec: Path) -> Iterator[Barrier]:
-    """The barrier of the training runs in a pool, open again afterwards."""
+    """The barrier of the training runs in a pool; open after the test."""
     barrier = Barrier(spec.parent)
     yield barrier
     barrier.open()
@@ -70,11 +69,13 @@ def point(spec: Path) -> Point:
 
 
 @pytest.fixture(scope="module")
-def alone(point: Point, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What one process finds, one probe after the other."""
-    run = RunFolder(tmp_path_factory.mktemp("alone"))
+def expected(point: Point, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Contents of the point measured in one process without a pool, in several rounds."""
+    run = RunFolder(tmp_path_factory.mktemp("serial"))
     measure(point, run, CPU, Callbacks())
-    return contents(point, run)
+    measured = contents(point, run)
+    assert len(measured["probes"]) > 9, "several rounds of three"
+    return measured
 
 
 @contextlib.contextmanager
@@ -86,12 +87,15 @@ def pool_of(size: int, checkpoint_every: float = 60.0) -> Iterator[ProbePool]:
         pool.close()
 
 
-def processes(of: int | None = None) -> set[int]:
-    children = psutil.Process(of).children()
+def processes(parent: int | None = None) -> set[int]:
+    """Return the ids of the processes of a pool."""
+    children = psutil.Process(parent).children()
     return {child.pid for child in children if "flexhpc.measuring.pool:serve" in child.cmdline()}
 
 
-def at_the_barrier(barrier: Barrier, count: int, action: Callable[[], object]) -> None:
+def act_at_barrier(barrier: Barrier, count: int, action: Callable[[], object]) -> None:
+    """Call a function in a thread when this number of processes waits at the barrier."""
+
     def run() -> None:
         barrier.wait(count)
         action()
@@ -99,55 +103,47 @@ def at_the_barrier(barrier: Barrier, count: int, action: Callable[[], object]) -
     threading.Thread(target=run, daemon=True).start()
 
 
-def test_a_pool_measures_the_same(point: Point, alone: dict[str, Any], tmp_path: Path) -> None:
-    with pool_of(2) as pool:
-        measure(point, RunFolder(tmp_path), CPU, Callbacks(), pool)
-    assert contents(point, RunFolder(tmp_path)) == alone
-    assert len(alone["probes"]) > 9, "several rounds of three"
-    assert not list(tmp_path.rglob("*.ckpt"))
-
-
-def test_a_request_to_stop_saves_all_probes_in_progress(
-    point: Point, alone: dict[str, Any], barrier: Barrier, tmp_path: Path
+def test_stop_request_saves_all_probes_in_progress(
+    point: Point, expected: dict[str, Any], barrier: Barrier, tmp_path: Path
 ) -> None:
     run, stop = RunFolder(tmp_path), threading.Event()
 
-    def ask() -> None:
+    def request_stop() -> None:
         stop.set()
         barrier.creep()
 
     barrier.hold(PASSES)
     with pool_of(3) as pool:
-        at_the_barrier(barrier, 3, ask)
+        act_at_barrier(barrier, 3, request_stop)
         with pytest.raises(Interrupted):
             measure(point, run, CPU, Callbacks(should_stop=stop.is_set), pool)
         barrier.open()
         record = read(run.point(point.id))
         assert record.estimate is None
-        done = {(p.n, p.repeat): p.finished for p in record.probes}
-        assert len(run.checkpoints(point.id)) + len(done) == 3
+        before = {(p.n, p.repeat): p.finished for p in record.probes}
+        assert len(run.checkpoints(point.id)) + len(before) == 3
         measure(point, run, CPU, Callbacks(), pool)
-    assert contents(point, run) == alone
-    again = {(p.n, p.repeat): p.finished for p in read(run.point(point.id)).probes}
-    assert done.items() <= again.items(), "a finished probe was trained again"
+    assert contents(point, run) == expected
+    after = {(p.n, p.repeat): p.finished for p in read(run.point(point.id)).probes}
+    assert before.items() <= after.items(), "a finished probe was trained again"
 
 
-def test_a_process_that_dies_ends_the_attempt_and_loses_nothing(
-    point: Point, alone: dict[str, Any], barrier: Barrier, tmp_path: Path
+def test_killed_process_ends_the_attempt_and_loses_nothing(
+    point: Point, expected: dict[str, Any], barrier: Barrier, tmp_path: Path
 ) -> None:
     run = RunFolder(tmp_path)
     barrier.hold(PASSES)
     with pool_of(2, checkpoint_every=0.05) as pool:
-        at_the_barrier(barrier, 2, lambda: os.kill(min(barrier.waiting()), signal.SIGKILL))
+        act_at_barrier(barrier, 2, lambda: os.kill(min(barrier.waiting()), signal.SIGKILL))
         with pytest.raises(PeerLost, match="a process that trains probes died"):
             measure(point, run, CPU, Callbacks(), pool)
     barrier.open()
     with pool_of(2) as pool:
         measure(point, run, CPU, Callbacks(), pool)
-    assert contents(point, run) == alone
+    assert contents(point, run) == expected
 
 
-def test_a_process_that_died_idle(point: Point, alone: dict[str, Any], tmp_path: Path) -> None:
+def test_process_killed_while_idle_ends_the_next_attempt(point: Point, tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     pool = ProbePool(2, 1, 60.0)
     with pytest.raises(Interrupted):
@@ -163,8 +159,9 @@ def test_a_process_that_died_idle(point: Point, alone: dict[str, Any], tmp_path:
     wait_for(lambda: not processes(), "the end of the processes")
 
 
-def test_a_network_that_cannot_train_on_one_sample_is_not_given_an_answer(tmp_path: Path) -> None:
-    """1, 2 and 4 are planned together, and 1 is impossible: the others' fits are no bound."""
+def test_search_from_one_sample_fails_with_batch_norm(tmp_path: Path) -> None:
+    """n = 1, 2 and 4 are planned together; n = 1 is impossible, so the fits at 2 and 4 are no
+    bound."""
     path = tmp_path / "spec.yaml"
     path.write_text(
         PLAIN.replace("depth: 1", "depth: 1, norm: batch").replace("start: 16", "start: 1")
@@ -178,14 +175,14 @@ def test_a_network_that_cannot_train_on_one_sample_is_not_given_an_answer(tmp_pa
     assert [p.verdict for p in record.probes] == ["fit", "fit"]
 
 
-def test_a_point_that_was_taken_over_is_left_alone(point: Point, tmp_path: Path) -> None:
+def test_point_with_a_lost_claim_is_not_written(point: Point, tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
 
-    def holds() -> bool:
+    def owns_claim() -> bool:
         record = read(run.point(point.id))
         return record is None or len(record.probes) < 3
 
-    callbacks = Callbacks(should_stop=lambda: not holds(), owns_claim=holds)
+    callbacks = Callbacks(should_stop=lambda: not owns_claim(), owns_claim=owns_claim)
     with pool_of(2) as pool:
         with pytest.raises(Interrupted):
             measure(point, run, CPU, callbacks, pool)
@@ -194,8 +191,8 @@ def test_a_point_that_was_taken_over_is_left_alone(point: Point, tmp_path: Path)
     assert run.point(point.id).read_bytes() == before
 
 
-def test_networks_that_cannot_train_on_one_sample_end_censored(tmp_path: Path) -> None:
-    """One of the three probes of the last batch is impossible; the others count."""
+def test_impossible_probe_of_one_sample_ends_left_censored(tmp_path: Path) -> None:
+    """n = 1 is impossible with batch norm; the other probes of the round count."""
     path = tmp_path / "spec.yaml"
     path.write_text(
         PLAIN.replace("depth: 1", "depth: 1, norm: batch")
@@ -204,58 +201,58 @@ def test_networks_that_cannot_train_on_one_sample_end_censored(tmp_path: Path) -
         .replace("start: 16", "start: 4")
     )
     (point,) = checked(path)[1]
-    found: list[Estimate] = [measure(point, RunFolder(tmp_path / "alone"), CPU, Callbacks())]
+    estimate = measure(point, RunFolder(tmp_path / "serial"), CPU, Callbacks())
     with pool_of(2) as pool:
-        found.append(measure(point, RunFolder(tmp_path / "pool"), CPU, Callbacks(), pool))
-    assert found[0] == found[1]
-    assert found[0].censored == "left"
+        assert measure(point, RunFolder(tmp_path / "pool"), CPU, Callbacks(), pool) == estimate
+    assert estimate.censored == "left"
     record = read(RunFolder(tmp_path / "pool").point(point.id))
     assert min(probe.n for probe in record.probes) == 2
 
 
-@pytest.mark.parametrize("whom", ["worker", "its probe", *(["everything"] if FULL else [])])
-def test_kill_nine_in_the_middle_of_a_sweep(
-    whom: str, spec: Path, point: Point, alone: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize("killed", ["worker", "probe", *(["everything"] if FULL else [])])
+def test_sweep_with_killed_processes_equals_an_undisturbed_one(
+    killed: str, spec: Path, point: Point, expected: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Two workers for one point: the one that has it trains two probes at once."""
-    here = tmp_path / spec.name
-    shutil.copy(spec, here)
+    """With two workers and one point, one worker trains two probes at once."""
+    copy = Path(shutil.copy(spec, tmp_path))
     barrier = Barrier(tmp_path)
-    begin = partial(start, here, keys="workers: 2\nretries: 3\ncheckpoint_every: 0.2\n")
-    path = tmp_path / "runs" / "several"
+    start_sweep = partial(start, copy, keys="workers: 2\nretries: 3\ncheckpoint_every: 0.2\n")
+    path = tmp_path / "runs" / "pool"
     run = RunFolder(path)
     barrier.hold(PASSES)
-    sweep = begin()
+    sweep = start_sweep()
     probes = barrier.wait(2, sweep)
     barrier.creep()
     wait_for(lambda: bool(run.checkpoints(point.id)), "a checkpoint")
     worker = read_claim(run.claim(point.id)).pid
     assert probes == processes(worker)
-    if whom == "everything":
+    if killed == "everything":
         end(sweep)
         barrier.open()
-        sweep = begin()
+        sweep = start_sweep()
     else:
-        os.kill(worker if whom == "worker" else min(probes), signal.SIGKILL)
+        os.kill(worker if killed == "worker" else min(probes), signal.SIGKILL)
     wait_for(lambda: not any(map(alive, {worker, *probes})), "the end of the processes")
     barrier.open()
     output = finish(sweep)
     assert sweep.returncode == 0, output
-    assert contents(point, run) == alone
+    assert contents(point, run) == expected
     assert not list(path.rglob("*.ckpt"))
 
 
 @pytest.mark.parametrize(
-    ("profile", "points", "expected"),
+    ("profile", "points", "spread"),
     [({"workers": 8}, 2, (2, 4)), ({"workers": 8}, 3, (3, 2)), ({"workers": 4}, 9, (4, 1)),
      ({"workers": 2, "probes_at_once": 3}, 9, (2, 3)), ({"probes_at_once": 8}, 9, (NARROW, 8)),
      ({"workers": 4, "processes_per_node": 2}, 1, (1, 1))],
 )  # fmt: skip
-def test_workers_per_point(profile: dict[str, int], points: int, expected: tuple[int, int]) -> None:
-    assert LocalProfile(cluster="local", **profile).spread(points) == expected
+def test_workers_and_probes_per_worker(
+    profile: dict[str, int], points: int, spread: tuple[int, int]
+) -> None:
+    assert LocalProfile(cluster="local", **profile).spread(points) == spread
 
 
-def test_a_task_gets_the_cores_for_its_probes(tmp_path: Path) -> None:
+def test_task_requests_cores_for_its_probes(tmp_path: Path) -> None:
     def script(**keys: int) -> str:
         profile = SlurmProfile(cluster="slurm", cpus_per_process=2, gpus_per_node=4, **keys)
         return batch_script(
@@ -270,7 +267,7 @@ def test_a_task_gets_the_cores_for_its_probes(tmp_path: Path) -> None:
     assert "#SBATCH --cpus-per-task=2" in script(processes_per_node=4, probes_at_once=1)
 
 
-def test_the_plan_says_how_many_train_at_the_same_time(cli: Cli, spec: Path) -> None:
+def test_plan_prints_the_number_of_concurrent_probes(cli: Cli, spec: Path) -> None:
     two = spec.with_name("two.yaml")
     two.write_text("workers: 2\n")
     printed = cli("plan", spec, "--profile", two).stdout
@@ -278,9 +275,3 @@ def test_the_plan_says_how_many_train_at_the_same_time(cli: Cli, spec: Path) -> 
     cluster = spec.with_name("cluster.yaml")
     cluster.write_text("cluster: slurm\n")
     assert "1 of them trains at the same time" in cli("plan", spec, "--profile", cluster).stdout
-
-
-def test_the_number_of_probes_at_once_is_no_part_of_an_id(spec: Path) -> None:
-    one = spec.with_name("one.yaml")
-    one.write_text(SPEC.replace("at_once: 3", "at_once: 1"))
-    assert len({checked(path)[1][0].id for path in (spec, one)}) == 1

@@ -1,4 +1,4 @@
-"""A point that is measured again with another precision: its training runs are used again."""
+"""A point measured again with a different tolerance reuses its training runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from flexhpc.config import Point, checked
 from flexhpc.measuring.point import measure
-from flexhpc.store import PointRecord, RunFolder, read
+from flexhpc.store import ProbeRecord, RunFolder, read
 from flexhpc.store.status import StatusReader
 from flexhpc.training import Callbacks, Group
 from tests.conftest import Cli
@@ -31,40 +31,35 @@ def point(folder: Path, *overrides: str) -> Point:
     return checked(path, overrides)[1][0]
 
 
-def record(run: RunFolder, point: Point) -> PointRecord:
-    return read(run.point(point.id))
-
-
 def state(run: RunFolder, point: Point) -> str:
     return StatusReader(run, [point]).read()[0].state
 
 
-def trainings(record: PointRecord) -> list[tuple[object, ...]]:
-    return [(p.n, p.repeat, p.verdict, p.loss_curve.tobytes()) for p in record.probes]
+def training_runs(probes: list[ProbeRecord]) -> list[tuple[object, ...]]:
+    return [(p.n, p.repeat, p.verdict, p.loss_curve.tobytes()) for p in probes]
 
 
-def test_a_bisection_continues_to_a_smaller_tolerance(tmp_path: Path) -> None:
+def test_bisection_continues_to_a_smaller_tolerance(tmp_path: Path) -> None:
     run, scratch = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "scratch")
     wide, narrow = point(tmp_path), point(tmp_path, "search.tolerance=0.2")
     assert wide.id == narrow.id
+    path = run.point(wide.id)
     assert measure(wide, run, CPU, Callbacks()).tolerance == 0.5
-    before = record(run, wide)
+    before = read(path).probes
     assert (state(run, wide), state(run, narrow)) == ("done", "stopped")
     estimate = measure(narrow, run, CPU, Callbacks())
-    after = record(run, wide)
+    after = read(path).probes
     assert estimate.tolerance == 0.2
-    assert len(after.probes) > len(before.probes)
-    assert [p.finished for p in after.probes[: len(before.probes)]] == [
-        p.finished for p in before.probes
-    ]
+    assert len(after) > len(before)
+    assert [p.finished for p in after[: len(before)]] == [p.finished for p in before]
     assert (state(run, wide), state(run, narrow)) == ("done", "done")
     assert measure(wide, run, CPU, Callbacks()) == estimate
-    assert [p.finished for p in record(run, wide).probes] == [p.finished for p in after.probes]
+    assert [p.finished for p in read(path).probes] == [p.finished for p in after]
     assert measure(narrow, scratch, CPU, Callbacks()) == estimate
-    assert trainings(record(scratch, narrow)) == trainings(after)
+    assert training_runs(read(scratch.point(narrow.id)).probes) == training_runs(after)
 
 
-def test_a_sweep_with_a_smaller_tolerance(tmp_path: Path, cli: Cli, untracked: Path) -> None:
+def test_sweep_continues_to_a_smaller_tolerance(tmp_path: Path, cli: Cli, untracked: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(SPEC)
     rows = []

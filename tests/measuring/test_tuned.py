@@ -1,4 +1,4 @@
-"""A point with a tuned key, by real training: in one process or several, at once, interrupted."""
+"""A point with a tuned key: one process or several, concurrent probes, interruptions."""
 
 from __future__ import annotations
 
@@ -41,61 +41,64 @@ def point(tmp_path_factory: pytest.TempPathFactory) -> Point:
 
 
 @pytest.fixture(scope="module")
-def counted(point: Point, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], int]:
-    """What one process measures, one probe after the other, and its number of updates."""
-    run, updates = RunFolder(tmp_path_factory.mktemp("alone")), itertools.count()
+def serial(point: Point, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], int]:
+    """Contents of the point measured in one process without a pool, and the number of updates."""
+    run, updates = RunFolder(tmp_path_factory.mktemp("serial")), itertools.count()
     measure(point, run, CPU, Callbacks(should_stop=lambda: next(updates) < 0))
     return contents(point, run), next(updates)
 
 
 @pytest.fixture(scope="module")
-def alone(counted: tuple[dict[str, Any], int]) -> dict[str, Any]:
-    return counted[0]
+def expected(serial: tuple[dict[str, Any], int]) -> dict[str, Any]:
+    return serial[0]
 
 
-def test_the_best_rate_is_found_and_evaluated(alone: dict[str, Any]) -> None:
-    """A linear model hardly moves in 200 updates at a rate of 1e-4."""
-    keys = [probe[:3] for probe in alone["probes"]]
+def test_best_learning_rate_is_found_and_evaluated(expected: dict[str, Any]) -> None:
+    """At a rate of 1e-4, 200 updates hardly change a linear model."""
+    keys = [probe[:3] for probe in expected["probes"]]
     assert {arm for arm, _, _ in keys} == {0, 1, 2, 3, 4}
-    assert alone["estimate"].arm >= 3
-    assert alone["evaluation"]["verdict"] == "fit"
+    assert expected["estimate"].arm >= 3
+    assert expected["evaluation"]["verdict"] == "fit"
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.parametrize("share", [0.06, 0.99], ids=["in a probe", "in the evaluation"])
-def test_resumed_bitwise(
-    share: float, point: Point, counted: tuple[dict[str, Any], int], tmp_path: Path
+@pytest.mark.parametrize("fraction", [0.06, 0.99], ids=["in a probe", "in the evaluation"])
+def test_interrupted_point_is_resumed_bitwise(
+    fraction: float, point: Point, serial: tuple[dict[str, Any], int], tmp_path: Path
 ) -> None:
-    run, updates, at = RunFolder(tmp_path), itertools.count(1), round(share * counted[1])
+    run, updates, stop = RunFolder(tmp_path), itertools.count(1), round(fraction * serial[1])
     with pytest.raises(Interrupted):
-        measure(point, run, CPU, Callbacks(should_stop=lambda: next(updates) == at))
+        measure(point, run, CPU, Callbacks(should_stop=lambda: next(updates) == stop))
     assert run.checkpoints(point.id)
     measure(point, run, CPU, Callbacks())
-    assert contents(point, run) == counted[0]
+    assert contents(point, run) == serial[0]
     assert not run.checkpoints(point.id)
 
 
-def test_a_pool_measures_the_same(point: Point, alone: dict[str, Any], tmp_path: Path) -> None:
+def test_pool_equals_one_process(point: Point, expected: dict[str, Any], tmp_path: Path) -> None:
     run, pool = RunFolder(tmp_path), ProbePool(3, 1, 60.0)
     try:
         measure(point, run, CPU, Callbacks(), pool)
     finally:
         pool.close()
-    assert contents(point, run) == alone
+    assert contents(point, run) == expected
+    assert not run.checkpoints(point.id)
 
 
-def test_two_processes(point: Point, alone: dict[str, Any], cli: Cli, tmp_path: Path) -> None:
+def test_two_processes_equal_one_process(
+    point: Point, expected: dict[str, Any], cli: Cli, tmp_path: Path
+) -> None:
     (tmp_path / "tuned.yaml").write_text(SPEC)
     (tmp_path / "profile.yaml").write_text("processes_per_node: 2\n")
     cli("sweep", "tuned.yaml", "--profile", "profile.yaml")
-    found = contents(point, RunFolder(tmp_path / "runs" / "tuned"))
-    assert found["probes"] == alone["probes"]
+    measured = contents(point, RunFolder(tmp_path / "runs" / "tuned"))
+    assert measured["probes"] == expected["probes"]
     (row,) = json.loads(cli("results", "runs/tuned", "--format", "json").stdout)
-    arm = point.arms[alone["estimate"].arm]
+    arm = point.arms[expected["estimate"].arm]
     assert row["best.training.lr"] == arm.values["training.lr"]
     assert row["at_edge"] is bool(arm.edges)
     assert 0 < row["best_chance"] <= 1
-    assert row["emc"] == alone["estimate"].emc
+    assert row["emc"] == expected["estimate"].emc
     output = f"lr={arm.values['training.lr']:g}{' (edge)' if arm.edges else ''}"
     output = f"{output}, {row['best_chance']:.0%}"
     assert output in cli("results", "runs/tuned").stdout

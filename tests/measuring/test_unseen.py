@@ -1,4 +1,4 @@
-"""``record.unseen``: what a probe got right of samples that it did not see."""
+"""``record.unseen``: predictions of a probe for samples outside of its subset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flexhpc.errors import InputError
 from tests.conftest import Cli
 
 SPEC = """\
-name: seen
+name: unseen
 fixed:
   data: {source: digits}
   model: {family: mlp, width: 32, depth: 1}
@@ -25,41 +25,40 @@ record: {unseen: 300}
 
 @pytest.fixture
 def spec(tmp_path: Path) -> Path:
-    path = tmp_path / "seen.yaml"
+    path = tmp_path / "unseen.yaml"
     path.write_text(SPEC)
     return path
 
 
 @pytest.mark.sweeps
-def test_every_probe_is_asked_for_one_set(spec: Path, cli: Cli, untracked: Path) -> None:
-    """Except for samples of its subset. Labels that can be learnt are mostly right.
-
-    Nothing else is changed.
-    """
+def test_every_probe_is_evaluated_on_the_same_unseen_samples(
+    spec: Path, cli: Cli, untracked: Path
+) -> None:
+    """The recording changes no other result."""
     plain = spec.with_name("plain.yaml")
-    plain.write_text(SPEC.replace("record: {unseen: 300}\n", "").replace("seen", "plain"))
+    plain.write_text(SPEC.replace("record: {unseen: 300}\n", "").replace("unseen", "plain"))
     assert checked(plain)[1][0].id == checked(spec)[1][0].id
     runs = []
     for path in (spec, plain):
         cli("sweep", path, "--profile", untracked)
         runs.append(flexhpc.load(path.parent / "runs" / path.stem)[0])
     masks = runs[0].masks
-    asked, right, drawn = masks.unseen(), masks.unseen_fitted(), masks.drawn()
-    assert not (right & ~asked).any()
-    whole = asked.any(axis=0)
-    assert whole.sum() <= 300
-    np.testing.assert_array_equal(asked, whole & ~drawn)
-    some = asked.any(axis=1)  # all but a probe of the whole set
-    assert some.any()
-    assert (right.sum(axis=1)[some] > 0.5 * asked.sum(axis=1)[some]).all()
+    unseen, correct, drawn = masks.unseen(), masks.unseen_fitted(), masks.drawn()
+    assert not (correct & ~unseen).any()
+    evaluated = unseen.any(axis=0)
+    assert evaluated.sum() <= 300
+    np.testing.assert_array_equal(unseen, evaluated & ~drawn)
+    probes = unseen.any(axis=1)  # without probes of all samples
+    assert probes.any()
+    assert (correct.sum(axis=1)[probes] > 0.5 * unseen.sum(axis=1)[probes]).all()
     assert not runs[1].masks.unseen().any()
-    seen, without = (
+    recorded, without = (
         (run.emc, run.probes.n_errors.tolist(), run.masks.fit.tobytes()) for run in runs
     )
-    assert seen == without
+    assert recorded == without
 
 
-def test_a_frozen_spec_keeps_it_and_wrong_ones_are_said(spec: Path) -> None:
+def test_frozen_spec_keeps_unseen_and_invalid_values_are_refused(spec: Path) -> None:
     sweep, points = checked(spec)
     frozen = spec.with_name("frozen.yaml")
     frozen.write_text(freeze(sweep, points))

@@ -56,7 +56,7 @@ def test_parameter_counts_by_hand(model: Model, shape: tuple, expected: int) -> 
 
 @pytest.mark.parametrize("shape", [GREY, COLOUR, (1, 8, 8)])
 @pytest.mark.parametrize("depth", [2, 3, 8])
-def test_resnets_have_the_depth_for_any_image(shape: tuple, depth: int) -> None:
+def test_resnets_have_the_requested_depth(shape: tuple, depth: int) -> None:
     model = Resnet(family="resnet", width=8, depth=depth)
     network = build(model, shape, 7).eval()
     assert network(torch.randn(2, *shape)).shape == (2, 7)
@@ -93,14 +93,14 @@ def test_families_train_with_every_activation(family: str, activation: str | Non
         network = build(cls(family=family, **sizes, **options), shape, 10)
         names = {type(module).__name__ for module in network.modules()}
         assert activation is None or any(NAMES[activation] in name for name in names)
-        old = [p.detach().clone() for p in network.parameters()]
+        before = [p.detach().clone() for p in network.parameters()]
         loss = nn.functional.cross_entropy(network(torch.randn(4, *shape)), torch.arange(4))
         loss.backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
         torch.optim.SGD(network.parameters(), lr=0.1).step()
-        moved = [not torch.equal(p, q) for p, q in zip(network.parameters(), old, strict=True)]
-        # the head of a mixer starts at 0
-        assert any(moved) if family == "mixer" else sum(moved) > len(moved) / 2
+        changed = [not torch.equal(p, q) for p, q in zip(network.parameters(), before, strict=True)]
+        # The head of a mixer is initialised with zeros.
+        assert any(changed) if family == "mixer" else sum(changed) > len(changed) / 2
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_families_train_with_every_activation(family: str, activation: str | Non
 def test_initial_weights_are_unchanged(
     model: Model, shape: tuple, total: float, weighted: float
 ) -> None:
-    """Two sums over all weights equal the recorded ones, up to rounding that depends on the CPU."""
+    """Two sums over all weights equal the recorded sums up to rounding, which differs by CPU."""
     torch.manual_seed(1234)
     network = build(model, shape, 10)
     weights = torch.cat([p.detach().double().flatten() for p in network.parameters()])
@@ -140,7 +140,7 @@ def test_initial_weights_are_unchanged(
 
 
 @pytest.mark.parametrize("family", ["mlp", "cnn"])
-def test_gain_scales_all_weights_but_the_head(family: str) -> None:
+def test_gain_scales_all_weights_except_the_head(family: str) -> None:
     cls, sizes = FAMILIES[family]
     networks = []
     for gain in (None, 3.0):
@@ -153,19 +153,19 @@ def test_gain_scales_all_weights_but_the_head(family: str) -> None:
 
 
 @pytest.mark.parametrize(("norm", "kind"), [("batch", nn.BatchNorm2d), ("layer", nn.GroupNorm)])
-def test_norm_of_a_resnet_and_of_a_cnn(norm: str, kind: type) -> None:
+def test_norm_layers_of_resnet_and_cnn(norm: str, kind: type) -> None:
     network = build(Resnet(family="resnet", width=4, depth=2, norm=norm), DIGIT, 10)
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]
     assert len(norms) == 3 + 4 + 1  # stem, two blocks, one shortcut
     assert all(type(m) is kind or isinstance(m, kind) for m in norms)
     assert all(m.num_groups == 1 for m in norms if isinstance(m, nn.GroupNorm))
-    bare = build(Resnet(family="resnet", width=4, depth=2, norm="none"), DIGIT, 10)
-    assert not any(isinstance(m, nn.BatchNorm2d | nn.GroupNorm) for m in bare.modules())
+    without = build(Resnet(family="resnet", width=4, depth=2, norm="none"), DIGIT, 10)
+    assert not any(isinstance(m, nn.BatchNorm2d | nn.GroupNorm) for m in without.modules())
     cnn = build(Cnn(family="cnn", width=4, depth=2, norm=norm), GREY, 10)
     assert sum(isinstance(m, kind) for m in cnn.modules()) == 2
 
 
-def test_sides_within_a_network() -> None:
+def test_sizes_of_feature_maps() -> None:
     for kernel in (1, 3, 5, 11):
         network = build(Cnn(family="cnn", width=4, depth=3, kernel=kernel), GREY, 10)
         assert network.body(torch.randn(1, *GREY)).shape[2:] == (4, 4), "halved three times"
@@ -189,7 +189,7 @@ def test_sides_within_a_network() -> None:
         (Timm(family="timm:vit_tiny_patch16_224"), GREY, r"accept samples of shape \(1, 28, 28"),
     ],
 )
-def test_unsupported_models_are_one_line_errors(model: Model, shape: tuple, expected: str) -> None:
+def test_unsupported_model_is_one_error_message(model: Model, shape: tuple, expected: str) -> None:
     with pytest.raises(PointError, match=expected) as caught:
         count_parameters(model, shape, 10)
     assert "\n" not in str(caught.value)
@@ -256,8 +256,8 @@ def test_mup_scales_relative_to_its_base_width() -> None:
             assert {p.rate_factors[index] for p in group["params"]} == {group["lr_factor"]}
 
 
-def test_a_step_with_mup_does_not_depend_on_width() -> None:
-    """The outputs change as much in one step of Adam at any width; with he they change more."""
+def test_update_with_mup_does_not_depend_on_width() -> None:
+    """One step of Adam changes the outputs equally at any width; with he more at larger widths."""
     torch.manual_seed(0)
     images, labels = torch.randn(64, *DIGIT), torch.arange(64) % 10
     change = {}

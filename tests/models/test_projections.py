@@ -50,7 +50,7 @@ def test_density_and_size_of_sparse_entries() -> None:
     assert abs(float(projection.value.sign().mean())) < 5 / math.sqrt(expected)
 
 
-def test_gradient_of_sparse_is_deterministic_and_equals_that_of_its_matrix() -> None:
+def test_sparse_gradient_is_deterministic_and_equals_the_dense_gradient() -> None:
     torch.manual_seed(4)
     projection = Sparse(5_000, 40)
     matrix = columns(projection.double(), 40).float()

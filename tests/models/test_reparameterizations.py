@@ -50,7 +50,7 @@ def make(model: Model, seed: int = 0) -> nn.Module:
 
 
 def trained(network: nn.Module, seed: int, steps: int = 4, dtype=torch.float32) -> nn.Module:
-    """Train by SGD on random images of this seed; return the network."""
+    """Train with SGD on random images; return the network."""
     generator = torch.Generator().manual_seed(seed)
     trainable = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trainable, lr=0.1)
@@ -64,7 +64,7 @@ def trained(network: nn.Module, seed: int, steps: int = 4, dtype=torch.float32) 
     return network
 
 
-def change(network: nn.Module) -> torch.Tensor:
+def weight_change(network: nn.Module) -> torch.Tensor:
     """Return the change of all weights since the initialisation, flattened."""
     weights = network.weights()
     return torch.cat(
@@ -74,9 +74,7 @@ def change(network: nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", REPARAMETERIZATIONS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_train_and_update_statistics_and_trained_parameters_are_counted(
-    name: str, kind: str
-) -> None:
+def test_training_updates_trainable_parameters_and_running_statistics(name: str, kind: str) -> None:
     model = NETWORKS[name].model_copy(update=REPARAMETERIZATIONS[kind])
     network = make(model)
     before = [p.detach().clone() for p in network.parameters()]
@@ -95,32 +93,30 @@ def test_networks_train_and_update_statistics_and_trained_parameters_are_counted
     assert any(not torch.equal(p, old) for p, old in zip(network.parameters(), before, strict=True))
 
 
-@pytest.mark.parametrize("kind", [o for o in REPARAMETERIZATIONS if o != "quantised"])
-def test_initial_network_equals_the_plain_one(kind: str) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in REPARAMETERIZATIONS if kind != "quantised"])
+def test_initial_network_equals_the_plain_network(kind: str) -> None:
     model = NETWORKS["vit"]
     images = torch.randn(3, *DIGIT)
-    wrapped = make(model.model_copy(update=REPARAMETERIZATIONS[kind]), seed=3)
-    assert torch.equal(make(model, seed=3)(images), wrapped(images))
-    other = make(model.model_copy(update=REPARAMETERIZATIONS[kind]), seed=4)
-    assert not torch.equal(other(images), wrapped(images))
+    reparameterized = model.model_copy(update=REPARAMETERIZATIONS[kind])
+    outputs = make(reparameterized, seed=3)(images)
+    assert torch.equal(make(model, seed=3)(images), outputs)
+    assert not torch.equal(make(reparameterized, seed=4)(images), outputs)
 
 
 @pytest.mark.parametrize("kind", REPARAMETERIZATIONS)
-def test_state_dict_has_no_projection_and_is_restored_and_converted(
-    kind: str, tmp_path: Path
-) -> None:
+def test_state_dict_restores_the_network_without_its_projection(kind: str, tmp_path: Path) -> None:
     model = NETWORKS["resnet"].model_copy(update=REPARAMETERIZATIONS[kind])
     network = trained(make(model), 0)
     torch.save(network.state_dict(), tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert not any("projection" in key for key in state)
-    again = make(model)
-    again.load_state_dict(state)
+    restored = make(model)
+    restored.load_state_dict(state)
     images = torch.randn(3, *DIGIT)
-    assert torch.equal(network.eval()(images), again.eval()(images))
+    assert torch.equal(network.eval()(images), restored.eval()(images))
     trained(network, 1)
-    trained(again, 1)
-    assert torch.equal(network.eval()(images), again.eval()(images))
+    trained(restored, 1)
+    assert torch.equal(network.eval()(images), restored.eval()(images))
     tensors = [*network.double().parameters(), *network.buffers()]
     assert {t.dtype for t in tensors if t.is_floating_point()} == {torch.float64}
     trained(network, 0, dtype=torch.float64)
@@ -141,31 +137,32 @@ def test_autocast_does_not_round_the_weights(kind: str) -> None:
 
 @pytest.mark.parametrize("projection", PROJECTIONS)
 def test_subspace_training_moves_in_d_dimensions(projection: str) -> None:
-    """Seven training runs from one initialisation differ in d = 4 directions, those of P."""
+    """The changes in seven training runs from one initialisation span the d = 4 columns of P."""
     subspace = Subspace(dims=4, projection=projection)
     model = Cnn(family="cnn", width=4, depth=2, subspace=subspace)
-    moved = torch.stack([change(trained(make(model).double(), run, dtype=torch.float64))
-                         for run in range(7)])  # fmt: skip
-    assert moved.shape == (7, count_parameters(Cnn(family="cnn", width=4, depth=2), DIGIT, 10))
-    assert int(torch.linalg.matrix_rank(moved)) == 4
+    changes = torch.stack([
+        weight_change(trained(make(model).double(), seed, dtype=torch.float64)) for seed in range(7)
+    ])  # fmt: skip
+    assert changes.shape == (7, count_parameters(Cnn(family="cnn", width=4, depth=2), DIGIT, 10))
+    assert int(torch.linalg.matrix_rank(changes)) == 4
     network = make(model).double()
     span = torch.stack([network.projection(unit) for unit in torch.eye(4).double()], dim=1)
-    residual = moved.T - span @ torch.linalg.lstsq(span, moved.T).solution
-    assert float(residual.norm() / moved.norm()) < 1e-12
+    residual = changes.T - span @ torch.linalg.lstsq(span, changes.T).solution
+    assert float(residual.norm() / changes.norm()) < 1e-12
 
 
 def test_dims_are_at_most_the_number_of_parameters() -> None:
     model = Linear(family="linear", subspace=Subspace(dims=650))
     assert count_parameters(model, DIGIT, 10) == 650
-    more = Linear(family="linear", subspace=Subspace(dims=651))
-    for attempt in (build, count_parameters):
+    larger = Linear(family="linear", subspace=Subspace(dims=651))
+    for function in (build, count_parameters):
         with pytest.raises(
             PointError, match=r"subspace.dims: must not exceed .* \(651\); use at most 650"
         ):
-            attempt(more, DIGIT, 10)
+            function(larger, DIGIT, 10)
 
 
-def test_too_large_a_projection_is_a_one_line_error() -> None:
+def test_projection_larger_than_memory_is_one_error_message() -> None:
     model = Mlp(family="mlp", width=3_000, depth=2, subspace=Subspace(dims=9_000_000))
     assert count_parameters(model, DIGIT, 10) == 9_000_000
     with pytest.raises(PointError, match=r"projection: dense .* does not fit into") as caught:
@@ -177,13 +174,13 @@ def test_too_large_a_projection_is_a_one_line_error() -> None:
 def test_low_rank_changes_have_the_rank(rank: int) -> None:
     model = Mlp(
         family="mlp", width=6, depth=2, activation="tanh", low_rank=LowRank(rank=rank)
-    )  # a dead ReLU would leave its row alone
+    )  # a dead ReLU would not change its row
     network = trained(make(model).double(), 0, steps=12, dtype=torch.float64)
-    real = dict(network.network.named_parameters())
-    assert all(name.endswith("weight") for name in network.weights())  # biases stay
+    initial = dict(network.network.named_parameters())
+    assert all(name.endswith("weight") for name in network.weights())  # without biases
     for name, weight in network.weights().items():
-        moved = weight.detach() - real[name]
-        assert int(torch.linalg.matrix_rank(moved, rtol=1e-9)) == min(rank, *moved.shape)
+        change = weight.detach() - initial[name]
+        assert int(torch.linalg.matrix_rank(change, rtol=1e-9)) == min(rank, *change.shape)
     shapes = [(6, 64), (6, 6), (10, 6)]
     expected = sum(min(rank, *shape) * sum(shape) for shape in shapes)
     assert count_parameters(model, DIGIT, 10) == expected
@@ -221,7 +218,7 @@ def test_quantised_values_are_symmetric_and_all_used(bits: int) -> None:
     assert float(values[-1]) == pytest.approx(reach - float(network.steps[0]) / 2)
 
 
-def test_gradient_passes_the_rounding_unchanged() -> None:
+def test_gradient_is_not_changed_by_rounding() -> None:
     network = make(Mlp(family="mlp", width=6, depth=2, quantised=Quantised(bits=1)))
     with torch.no_grad():
         network.network.get_parameter("1.weight")[0] *= 50  # beyond the outermost value
@@ -244,10 +241,10 @@ def test_quantised_networks_learn_digits(bits: int, most_errors: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [*REPARAMETERIZATIONS, "bf16", "fp64"])
-def test_interrupted_trainings_resume_bitwise(kind: str, tmp_path: Path) -> None:
+def test_interrupted_training_runs_resume_bitwise(kind: str, tmp_path: Path) -> None:
     precision = kind if kind in ("bf16", "fp64") else "fp32"
-    change = REPARAMETERIZATIONS["subspace dense" if precision != "fp32" else kind]
-    model = Mlp(family="mlp", width=8, depth=1, norm="batch", **change)
+    keys = REPARAMETERIZATIONS["subspace dense" if precision != "fp32" else kind]
+    model = Mlp(family="mlp", width=8, depth=1, norm="batch", **keys)
     training = Adam(optimizer="adam", lr=3e-2, batch_size=32, epochs=8, precision=precision)
     uninterrupted = run(training, 60, model=model)
     assert uninterrupted.loss_curve[-1] < uninterrupted.loss_curve[0]

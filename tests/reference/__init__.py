@@ -1,1 +1,1 @@
-"""EMCs of plain training loops, independent of flexhpc, to compare with."""
+"""EMCs of plain training loops that are independent of flexhpc."""

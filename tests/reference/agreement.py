@@ -1,4 +1,4 @@
-"""Compare flexhpc's search with the counts of the plain loops: a posterior predictive check."""
+"""Posterior predictive check of flexhpc's search against the fits of plain training loops."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class Measured:
 
 
 def search(recipe: Recipe) -> Measured:
-    """Measure a recipe by the default search."""
+    """Measure the EMC of a recipe with the default search."""
     with _point(recipe) as point:
         samples = load_samples(point.data, point.seed)
         group = Group(torch.device("cpu"))
         history: list[ProbeResult] = []
         limit, arms = samples.n_limit, point.coordinates
         while not isinstance(step := advance(point.search, limit, history, arms), Estimate):
-            for probe in step.probes:
+            for probe in step:
                 record = run_probe(point, samples, probe, None, group, Callbacks())
                 history += history_of([record], point.training)
     return Measured(estimate=step, curve=posterior(history, limit), n_limit=limit)
@@ -67,7 +67,7 @@ def search(recipe: Recipe) -> Measured:
 
 @contextmanager
 def _point(recipe: Recipe) -> Iterator[Point]:
-    """Yield the point of a recipe; its data exists within the context."""
+    """Yield the point of a recipe; its data exist within the context."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         fixed = {key: dict(section) for key, section in recipe.sections.items()}
@@ -85,7 +85,7 @@ def _point(recipe: Recipe) -> Iterator[Point]:
 
 
 def by_counts(counts: Sequence[Count], n_limit: int) -> FitCurve:
-    """Return the posterior of the fit curve that follows from counts of fits alone."""
+    """Return the posterior of the fit curve from counts of fits only."""
     history = [
         ProbeResult(
             n=count.n, repeat=repeat, verdict="fit" if repeat < count.fitted else "not_fit",
@@ -97,15 +97,15 @@ def by_counts(counts: Sequence[Count], n_limit: int) -> FitCurve:
 
 
 def n50(curve: FitCurve) -> Quantiles:
-    """Return the lower end, the middle and the upper end of n50's interval (samples)."""
+    """Return the lower bound, median and upper bound of the interval of n50 (samples)."""
     return curve.quantiles(curve.level_set(0.5), TAILS)
 
 
 def p_value(curve: FitCurve, counts: Sequence[Count], seed: int = 0) -> float:
-    """Return the probability that counts of the curve deviate from it as much as these.
+    """Return the probability that counts drawn from the curve deviate at least as much as these.
 
-    A posterior predictive check (Gelman, Meng and Stern 1996): the deviance of the counts under
-    each curve of the posterior, against that of binomial counts drawn from it.
+    A posterior predictive check (Gelman, Meng and Stern 1996): for each curve of the posterior, the
+    deviance of the counts is compared with the deviance of binomial counts drawn from the curve.
     """
     rng = np.random.default_rng(seed)
     cells = curve.thin(_DRAWS, curve.threshold)
@@ -118,7 +118,7 @@ def p_value(curve: FitCurve, counts: Sequence[Count], seed: int = 0) -> float:
 
 
 def _deviance(fitted: NDArray[np.int64], of: NDArray[np.int64], chance: Floats) -> Floats:
-    """Return the deviance of counts (..., n's), summed over the n's."""
+    """Return the deviance of counts (..., number of n), summed over n."""
     failed = of - fitted
     terms = xlogy(fitted, fitted / (of * chance)) + xlogy(failed, failed / (of * (1 - chance)))
     return np.asarray(2 * terms.sum(axis=-1))

@@ -22,7 +22,7 @@ from torch import Tensor
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 TABLES = Path(__file__).resolve().parents[3] / "shared" / "data"
-"""Next to the checkout."""
+"""A folder next to the checkout."""
 CIFAR10 = TABLES / "cifar10-jpeg.tar.xz"
 
 Array = NDArray[Any]
@@ -59,20 +59,20 @@ def read(data: Section) -> Samples:
     return Samples(inputs=inputs, **_labelled(data, original, classes))
 
 
-def _labelled(data: Section, original: Tensor, classes: int) -> dict[str, Any]:
+def _labelled(data: Section, labels: Tensor, classes: int) -> dict[str, Any]:
+    """Return labels and classes after ``data.labels`` is applied to the original labels."""
     rng = torch.Generator().manual_seed(1)
     kind = data.get("labels", "original")
     if kind == "random":
         classes = data.get("classes", classes)
-        original = torch.randint(classes, original.shape, generator=rng)
+        labels = torch.randint(classes, labels.shape, generator=rng)
     elif kind == "corrupted":
-        wrong = torch.randperm(len(original), generator=rng)[
-            : round(data["corruption"] * len(original))
-        ]
+        wrong = torch.randperm(len(labels), generator=rng)
+        wrong = wrong[: round(data["corruption"] * len(labels))]
         shift = torch.randint(1, classes, wrong.shape, generator=rng)
-        original = original.clone()
-        original[wrong] = (original[wrong] + shift) % classes
-    return {"labels": original, "classes": classes}
+        labels = labels.clone()
+        labels[wrong] = (labels[wrong] + shift) % classes
+    return {"labels": labels, "classes": classes}
 
 
 @cache
@@ -83,8 +83,8 @@ def _read(source: str) -> tuple[Tensor, Tensor]:
 
 def _per_channel(images: Array) -> Array:
     """Standardise images (n, channels, height, width) over the whole training set."""
-    over = (0, 2, 3)
-    standard: Array = (images - images.mean(over, keepdims=True)) / images.std(over, keepdims=True)
+    axes = (0, 2, 3)
+    standard: Array = (images - images.mean(axes, keepdims=True)) / images.std(axes, keepdims=True)
     return standard
 
 
@@ -105,14 +105,14 @@ def _fashion_mnist() -> tuple[Array, Array]:
 
 
 def _idx(path: Path) -> Array:
-    """Read LeCun's IDX format: the fourth byte is the number of sides, each a big-endian int."""
+    """Read the IDX format of uint8: byte 3 is the number of axes, followed by their sizes."""
     raw = gzip.decompress(path.read_bytes())
-    sides = struct.unpack(f">{raw[3]}I", raw[4 : 4 + 4 * raw[3]])
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(sides)
+    shape = struct.unpack(f">{raw[3]}I", raw[4 : 4 + 4 * raw[3]])
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape)
 
 
 def _cifar10() -> tuple[Array, Array]:
-    """The training images of an archive NAME/train/CLASS/IMAGE.jpg."""
+    """Read the training images of an archive NAME/train/CLASS/IMAGE.jpg."""
     images, names = [], []
     with tarfile.open(CIFAR10) as archive:
         for member in archive:
@@ -128,7 +128,7 @@ def _cifar10() -> tuple[Array, Array]:
 
 
 def _covtype() -> tuple[Array, Array]:
-    """Ten numeric columns, and 44 binary ones that are not standardised."""
+    """Read ten numeric columns and 44 binary columns, which are not standardised."""
     values = pd.read_csv(TABLES / "covtype_15k.csv").to_numpy(np.float64)
     features = np.concatenate([_per_feature(values[:, :10]), values[:, 10:-1]], axis=1)
     return features, values[:, -1] - 1
@@ -140,7 +140,7 @@ def _adult() -> tuple[Array, Array]:
 
 
 def _credit() -> tuple[Array, Array]:
-    """X2 to X4 are sex, education and marriage: categories written as numbers."""
+    """Read the table; X2 to X4 (sex, education, marriage) are categories written as numbers."""
     table = pd.read_csv(TABLES / "uci_credit_card.csv").drop(columns="ID")
     return _table(table.drop(columns="Y"), ["X2", "X3", "X4"]), table["Y"].to_numpy()
 
@@ -162,4 +162,4 @@ _READERS: Mapping[str, tuple[Path | None, Callable[[], tuple[Array, Array]]]] = 
     "adult": (TABLES / "adult.data", _adult),
     "credit": (TABLES / "uci_credit_card.csv", _credit),
 }
-"""By source: its file or folder, None for data of scikit-learn, and what reads it."""
+"""Source -> its file or folder (None: part of scikit-learn) and its reader."""

@@ -1,6 +1,6 @@
-"""Plain training loops: does a network fit n samples perfectly, within its budget?
+"""Plain training loops that report whether a network fits n samples within its budget.
 
-Nothing here is imported from flexhpc.
+Imports nothing from flexhpc.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def train(model: Section, training: Section, samples: Samples, n: int, seed: int
     subset = torch.randperm(len(samples.labels))[:n]
     inputs, labels = samples.inputs[subset], samples.labels[subset]
     net = network(model, tuple(inputs.shape[1:]), samples.classes)
-    # The fewest batches of at most batch_size, equal to within one sample.
+    # The fewest batches of at most batch_size; their sizes differ by at most one sample.
     batches = 1 if training["optimizer"] == "gd" else math.ceil(n / training["batch_size"])
     budget = training["steps"] if "steps" in training else training["epochs"] * batches
     update = optimizer(training, net.parameters())
@@ -96,7 +96,7 @@ def _cnn(model: Section, shape: Shape, classes: int) -> nn.Module:
     )
 
 
-def _of_patches(model: Section, shape: Shape, classes: int) -> nn.Module:
+def _vit_or_mixer(model: Section, shape: Shape, classes: int) -> nn.Module:
     from timm.models import MlpMixer, VisionTransformer
 
     sizes = {"img_size": shape[1], "patch_size": model["patch"], "embed_dim": model["width"]}
@@ -110,9 +110,9 @@ def _of_patches(model: Section, shape: Shape, classes: int) -> nn.Module:
 
 
 def _resnet(model: Section, shape: Shape, classes: int) -> nn.Module:
-    """Two stages of basic blocks behind a stem of three 3x3 convolutions.
+    """Build a stem of three 3x3 convolutions and two stages of basic blocks.
 
-    The stem keeps the size of small images, as is usual for CIFAR.
+    The stem does not downsample, as usual for CIFAR.
     """
     from timm.models.resnet import BasicBlock, ResNet
 
@@ -134,8 +134,8 @@ _BUILDERS: Mapping[str, Callable[[Section, Shape, int], nn.Module]] = {
     "linear": _linear,
     "mlp": _mlp,
     "cnn": _cnn,
-    "vit": _of_patches,
-    "mixer": _of_patches,
+    "vit": _vit_or_mixer,
+    "mixer": _vit_or_mixer,
     "resnet": _resnet,
 }
 
@@ -160,7 +160,7 @@ class Shampoo(torch.optim.Optimizer):
         order = gradient.dim()
         result = gradient
         for axis, total in enumerate(state["sums"]):
-            others = [other for other in range(order) if other != axis]
+            others = [i for i in range(order) if i != axis]
             total += torch.tensordot(gradient, gradient, dims=(others, others))
             values, vectors = torch.linalg.eigh(total)
             roots = values.clamp(min=_EPSILON) ** (-1 / (2 * order))
@@ -175,7 +175,7 @@ def optimizer(training: Section, parameters: Iterable[nn.Parameter]) -> torch.op
     weights = list(parameters)
     if name in ("sgd", "gd"):
         return torch.optim.SGD(weights, lr=lr, momentum=training["momentum"], weight_decay=decay)
-    if name == "muon":  # for matrices and kernels, with AdamW at a tenth of the rate for vectors
+    if name == "muon":  # matrices and kernels; vectors by AdamW with a tenth of the learning rate
         matrices = [weight for weight in weights if weight.dim() > 1]
         vectors = [weight for weight in weights if weight.dim() <= 1]
         return Muon([

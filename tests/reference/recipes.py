@@ -1,8 +1,8 @@
-"""Recipes that flexhpc and the plain loops train, and the fits that the plain loops counted.
+"""Recipes that are trained by flexhpc and by the plain loops, and the counted fits of the loops.
 
 Usage: python -m tests.reference.recipes [RECIPE ...]
-Counts the fits of recipes and stores them in counts.json; without names, those that are missing or
-belong to a changed recipe. Half an hour on a core.
+Counts the fits of recipes and stores them in counts.json; without names, the recipes whose counts
+are missing or outdated. Takes half an hour on one core.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def counts_of(recipe: Recipe) -> list[Count]:
     """Return the stored counts of the plain loop.
 
     Raises:
-        LookupError: none are stored for this recipe as it is now.
+        LookupError: no counts are stored for the current version of the recipe.
     """
     stored = _stored().get(recipe.name)
     if stored is None or stored["sections"] != recipe.sections:
@@ -81,7 +81,7 @@ def counts_of(recipe: Recipe) -> list[Count]:
 
 
 def store(recipe: Recipe, counts: list[Count]) -> None:
-    """Store the counts of one recipe."""
+    """Store the counts of a recipe."""
     stored = _stored()
     stored[recipe.name] = {"sections": recipe.sections, "counts": [vars(count) for count in counts]}
     names = (name for name in recipes() if name in stored)
@@ -95,7 +95,7 @@ def _stored() -> dict[str, Any]:
 
 
 def count(recipe: Recipe, n: int, seeds: range) -> Count:
-    """Train a recipe at one ``n`` with each of the seeds."""
+    """Train a recipe on ``n`` samples with each seed and count the fits."""
     sections = recipe.sections
     samples = read(sections["data"])
     fitted = [train(sections["model"], sections["training"], samples, n, seed) for seed in seeds]
@@ -118,7 +118,7 @@ def main() -> None:
             print(f"{name}: skipped, {path} not found", flush=True)
             continue
         started = time.monotonic()
-        # Each n has different seeds, so that its count is independent of the others.
+        # Different seeds for each n, so that the counts are independent.
         counts = [count(recipe, n, range(SEEDS * n, SEEDS * (n + 1))) for n in recipe.n]
         store(recipe, counts)
         text = ", ".join(f"{c.n}: {c.fitted}/{c.of}" for c in counts)

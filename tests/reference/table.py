@@ -1,7 +1,7 @@
 """Print the EMCs of the plain loops and of flexhpc as Markdown.
 
 Usage: python -m tests.reference.table [RECIPE ...]
-A quarter of an hour on a core.
+Takes a quarter of an hour on one core.
 """
 
 from __future__ import annotations

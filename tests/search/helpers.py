@@ -1,4 +1,4 @@
-"""Run searches on oracles instead of training runs."""
+"""Searches with simulated training runs (oracles)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def play(
     oracle: Callable[[Probe], ProbeResult],
     coordinates: Coordinates = SINGLE_ARM,
 ) -> tuple[Estimate, list[ProbeResult]]:
-    """Run a search to its end; check that every proposed probe is legal and new."""
+    """Run a search to its end; check that every proposed probe is valid and new."""
     history: list[ProbeResult] = []
     while isinstance(step := advance(search, n_limit, history, coordinates), list):
         assert len(step) == at_once(search)

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flexhpc.config.sections.search import Bayes
-from flexhpc.config.sections.training import Adam
-from flexhpc.search import Estimate, Probe, ProbeResult, advance, cost_bound, estimate_so_far
+from flexhpc.search import Estimate, Probe, ProbeResult, advance, estimate_so_far
 from flexhpc.search.arms import arm_posteriors
 from tests.search import helpers
 from tests.search.helpers import result
@@ -43,7 +42,7 @@ def noisy(seed: int, width: float = 0.15) -> Callable[[int, int], bool]:
     return lambda arm, n: bool(rng.random() < 1 / (1 + (n / EMC[arm]) ** (1 / width)))
 
 
-def test_the_best_arm_is_found_at_a_bounded_cost() -> None:
+def test_searches_find_the_best_arm_at_a_bounded_cost() -> None:
     searches = [play(SEARCH, 50_000, noisy(seed)) for seed in range(12)]
     assert np.mean([e.arm == 2 for e, _ in searches]) > 0.8
     covered = [e.emc_lo <= EMC[e.arm] <= (e.emc_hi or math.inf) for e, _ in searches]
@@ -69,7 +68,7 @@ def test_searches_are_censored_if_all_fit_or_all_fail(at_once: int) -> None:
 
 
 def test_the_estimate_uses_the_probes_of_the_best_arm() -> None:
-    """The other arms enter only through the width."""
+    """The probes of the other arms affect only the width."""
     estimate, history = play(SEARCH, 50_000, noisy(3))
     probes = [r for r in history if r.arm == estimate.arm]
     alone = estimate_so_far(SEARCH, 50_000, [replace(r, arm=0) for r in probes])
@@ -83,7 +82,7 @@ def test_the_estimate_uses_the_probes_of_the_best_arm() -> None:
 
 
 def test_the_width_is_inferred_from_all_arms() -> None:
-    """Steep arms make the curve of one with three probes steep, flat ones make it flat."""
+    """The curve of an arm with three probes is steep or flat as those of the other arms."""
     few = [result(80), result(100), result(130, 3)]
     coordinates = [(float(arm),) for arm in range(6)]
     widths = []
@@ -102,7 +101,9 @@ def test_the_width_is_inferred_from_all_arms() -> None:
 
 @settings(max_examples=3)
 @given(st.integers(1, 4), st.randoms(use_true_random=False))
-def test_the_order_of_a_round_does_not_matter(at_once: int, random: stdlib_random.Random) -> None:
+def test_searches_do_not_depend_on_the_order_within_a_round(
+    at_once: int, random: stdlib_random.Random
+) -> None:
     search = SEARCH.model_copy(update={"at_once": at_once, "max_cost": 6.0})
     straight, history = play(search, 5000, lambda arm, n: n <= EMC[arm])
     replayed: list[ProbeResult] = []
@@ -129,8 +130,3 @@ def test_arms_predict_each_other() -> None:
     assert abs(far - math.log(200)) < 1.5
     assert 0 < posteriors.best_chance < 1
     assert posteriors.regret > 0.1, "three arms without probes may be better"
-
-
-def test_the_cost_bound_doubles_with_tuned_keys() -> None:
-    adam = Adam(optimizer="adam", epochs=10)
-    assert cost_bound(SEARCH, adam, 100, tuned=True) == 2 * cost_bound(SEARCH, adam, 100)

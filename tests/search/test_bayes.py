@@ -65,7 +65,7 @@ searches = st.builds(
 
 @settings(max_examples=50)
 @given(searches, st.integers(5000, 100_000), st.lists(results, max_size=30))
-def test_any_history_is_continued(search: Bayes, n_limit: int, history: list[ProbeResult]) -> None:
+def test_any_history_is_valid(search: Bayes, n_limit: int, history: list[ProbeResult]) -> None:
     step = advance(search, n_limit, history)
     completed = len(history) // search.at_once * search.at_once
     if isinstance(step, list):
@@ -89,7 +89,7 @@ def test_any_history_is_continued(search: Bayes, n_limit: int, history: list[Pro
     st.sampled_from([0.05, 0.1, 0.5]),
     st.sampled_from([1, 1, 2, 5]),
 )
-def test_a_hard_threshold_is_found(
+def test_searches_find_a_hard_threshold(
     start: int, threshold: int, tolerance: float, at_once: int
 ) -> None:
     search = SEARCH.model_copy(update={"start": start, "tolerance": tolerance, "at_once": at_once})
@@ -108,17 +108,17 @@ def test_a_hard_threshold_is_found(
 
 @pytest.mark.parametrize("at_once", [1, 5])
 def test_intervals_cover_a_hard_threshold(at_once: int) -> None:
-    """Counts of missed samples without noise, which the likelihood does not assume."""
+    """The counts of missed samples have no noise, unlike in the likelihood."""
     rng = np.random.default_rng(at_once)
     search = SEARCH.model_copy(update={"at_once": at_once, "tolerance": 0.05})
-    covered, games = 0, 40 if FULL else 25
-    for _ in range(games):
+    covered, searches = 0, 40 if FULL else 25
+    for _ in range(searches):
         threshold = int(rng.integers(10, 4000))
         start = int(rng.integers(1, 3000))
         outcome = below(threshold, lambda n, t=threshold: n - t)
         estimate, _ = play(search.model_copy(update={"start": start}), 5000, outcome)
         covered += estimate.emc_lo <= threshold + 1 <= (estimate.emc_hi or math.inf) + 1
-    assert covered >= 0.95 * games
+    assert covered >= 0.95 * searches
 
 
 @pytest.mark.parametrize("at_once", [1, 4])
@@ -127,7 +127,9 @@ def test_intervals_cover_a_hard_threshold(at_once: int) -> None:
     [(lambda *_: ("fit", 0), "right"), (lambda n, _: ("not_fit", n), "left"),
      (lambda *_: ("not_fit", 1), "left")],
 )  # fmt: skip
-def test_censored_if_all_fit_or_all_fail(outcome: Outcome, censored: str, at_once: int) -> None:
+def test_searches_are_censored_if_all_fit_or_all_fail(
+    outcome: Outcome, censored: str, at_once: int
+) -> None:
     estimate, history = play(SEARCH.model_copy(update={"at_once": at_once}), 1797, outcome)
     assert (estimate.censored, estimate.ended_by) == (censored, "data")
     assert len(history) < CAP
@@ -160,8 +162,8 @@ def test_contradictory_verdicts_end_in_a_wide_interval(at_once: int) -> None:
 
 @settings(max_examples=10)
 @given(st.integers(1, 8), st.randoms(use_true_random=False))
-def test_the_order_within_a_round_does_not_matter(at_once: int, random) -> None:
-    """After an interruption exactly the missing probes run."""
+def test_the_order_within_a_round_has_no_effect(at_once: int, random) -> None:
+    """After an interruption, exactly the missing probes are proposed."""
     search = SEARCH.model_copy(update={"at_once": at_once, "max_cost": 20.0})
     outcome = below(300, lambda n: n - 300)
     expected, uninterrupted = play(search, 5000, outcome)
@@ -174,7 +176,7 @@ def test_the_order_within_a_round_does_not_matter(at_once: int, random) -> None:
 
 
 def test_missed_samples_alone_do_not_end_a_search() -> None:
-    """Counts locate the EMC, but no fit near it does."""
+    """The counts determine the EMC, but no probe near it fits."""
     fails = [result(2000, 700, repeat=i, cost=20_000) for i in range(20)]
     fits = [result(100, repeat=i, cost=1000) for i in range(5)]
     for tolerance in (0.1, 3.0):
@@ -186,7 +188,7 @@ def test_missed_samples_alone_do_not_end_a_search() -> None:
 
 
 def test_verdicts_must_bound_both_ends_of_an_interval() -> None:
-    """The interval is narrow enough, but lies between the fits and the failures."""
+    """The interval is narrow enough, but is between the fits and the failures."""
     search = SEARCH.model_copy(update={"tolerance": 3.0, "max_cost": None})
     history = [result(n, 5 * (n > 1000), repeat=i) for n in (1000, 3000) for i in range(20)]
     closer = [*history, result(1300)]
@@ -197,7 +199,9 @@ def test_verdicts_must_bound_both_ends_of_an_interval() -> None:
         assert low < n < high
 
 
-def test_the_first_round_is_spread_up_to_the_data() -> None:
+def test_first_probes_of_a_round() -> None:
+    """Multiples of ``start`` up to the number of samples, then smaller values."""
+
     def first(start: int, at_once: int) -> list[int]:
         step = advance(SEARCH.model_copy(update={"start": start, "at_once": at_once}), 1797, [])
         assert isinstance(step, list)
@@ -209,7 +213,7 @@ def test_the_first_round_is_spread_up_to_the_data() -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
-def test_one_sample_is_tried_only_if_nothing_fits(at_once: int) -> None:
+def test_n_is_one_only_if_no_probe_fits(at_once: int) -> None:
     search = SEARCH.model_copy(update={"at_once": at_once, "start": 3})
     _, history = play(search, 1797, below(2, lambda n: n - 2))
     fitted = [i for i, r in enumerate(history) if r.n > 1 and r.verdict == "fit"]
@@ -217,10 +221,10 @@ def test_one_sample_is_tried_only_if_nothing_fits(at_once: int) -> None:
     assert all(r.n > 1 for r in history[last_batch:])
 
 
-def test_rounds_of_several_probes_are_spread_and_end_sooner() -> None:
-    few, many = (SEARCH.model_copy(update={"at_once": k}) for k in (1, 4))
-    (_, one_by_one), (_, four) = (play(s, 60_000, below(2000)) for s in (few, many))
-    assert len(four) / 4 < 0.6 * len(one_by_one)
+def test_several_probes_per_round_need_fewer_rounds() -> None:
+    searches = (SEARCH.model_copy(update={"at_once": k}) for k in (1, 4))
+    (_, sequential), (_, four) = (play(search, 60_000, below(2000)) for search in searches)
+    assert len(four) / 4 < 0.6 * len(sequential)
     assert [r.n for r in four[:4]] == [64, 128, 256, 512]
     assert len({r.n for r in four[4:8]}) == 4
 
@@ -243,7 +247,7 @@ def test_max_cost_ends_the_search() -> None:
 
 
 def perceptron(dims: int, rng: np.random.Generator, lapse: float = 0.0) -> Outcome:
-    """The exact curve of Cover 1965, P = 1/2 at 2 d, with uninformative counts."""
+    """Return outcomes of the exact curve of Cover 1965, n50 = 2 d, with uninformative counts."""
 
     def outcome(n: int, repeat: int) -> tuple[str, int]:
         fits = rng.random() < (1 - lapse) * betainc(max(n - dims, 1e-9), dims, 0.5)
@@ -258,8 +262,8 @@ def perceptron(dims: int, rng: np.random.Generator, lapse: float = 0.0) -> Outco
 def test_intervals_cover_the_perceptron_and_are_narrow(dims: int, lapse: float) -> None:
     rng = np.random.default_rng(dims)
     search = SEARCH.model_copy(update={"start": max(2, dims // 5)})
-    games = range(40 if FULL else 25)
-    estimates = [play(search, 60_000, perceptron(dims, rng, lapse))[0] for _ in games]
+    searches = range(40 if FULL else 25)
+    estimates = [play(search, 60_000, perceptron(dims, rng, lapse))[0] for _ in searches]
     covered = np.mean([e.emc_lo <= 2 * dims <= (e.emc_hi or math.inf) for e in estimates])
     assert covered >= 0.8
     errors = np.array([math.log(e.emc / (2 * dims)) for e in estimates])
@@ -274,7 +278,7 @@ def test_intervals_cover_the_perceptron_and_are_narrow(dims: int, lapse: float) 
 @pytest.mark.parametrize(
     "missed", [lambda n: 1, lambda n: n, lambda n: n // 2 + 1, lambda n: n // 5, lambda n: 20]
 )
-def test_uninformative_counts_do_no_harm(missed: Callable[[int], int]) -> None:
+def test_uninformative_counts_do_not_affect_the_interval(missed: Callable[[int], int]) -> None:
     for start in (64, 300):
         search = SEARCH.model_copy(update={"start": start})
         estimate, _ = play(search, 60_000, below(1000, missed))
@@ -325,7 +329,7 @@ def test_other_quantiles_of_the_fit_curve() -> None:
         assert estimate.emc_hi >= truth / 1.05
 
 
-def test_rejected_probes_alone_end_left_censored() -> None:
+def test_a_search_of_rejected_probes_is_left_censored() -> None:
     history = [result(10 + i, 3, "saddle", rejected=True) for i in range(CAP)]
     estimate = advance(SEARCH, 5000, history)
     assert isinstance(estimate, Estimate)
@@ -336,7 +340,7 @@ def test_rejected_probes_alone_end_left_censored() -> None:
 
 
 def test_max_cost_counts_fractions_of_budgets() -> None:
-    """A flat curve is searched until the cap of 60."""
+    """A search on a flat curve ends at the cap of 60."""
     rng = np.random.default_rng(1)
 
     def outcome(n: int, _: int) -> tuple[str, int]:
@@ -345,7 +349,7 @@ def test_max_cost_counts_fractions_of_budgets() -> None:
 
     estimate, history = play(Bayes(policy="bayes", tolerance=0.05), 60_000, outcome)
     assert estimate.ended_by == "max_cost"
-    assert 55 <= len(history) <= 65, "without a known share each probe counts by its cost"
+    assert 55 <= len(history) <= 65, "without shares, probes count by their cost"
     shares = [replace(r, share=0.35 if r.fit else 1.0) for r in history]
     assert CostModel.from_history(shares).trainings(shares) == pytest.approx(
         sum(r.share for r in shares)
@@ -353,7 +357,7 @@ def test_max_cost_counts_fractions_of_budgets() -> None:
     assert isinstance(advance(Bayes(policy="bayes", tolerance=0.05), 60_000, shares), list)
 
 
-def test_a_training_without_budget_counts_at_most_one() -> None:
+def test_a_training_run_without_budget_counts_at_most_one() -> None:
     """A training run to convergence may take a thousand times as long as an unstable one."""
     fitted = [(16, 272), (32, 6464), (64, 7616), (158, 307_626), (381, 1_630_299)]
     history = [result(n, cost=cost) for n, cost in [*fitted, (606, 107_469_858)]]

@@ -1,4 +1,4 @@
-"""EMC at other budgets, from the times at which simulated training runs fitted."""
+"""EMC at other budgets, from the times of the fits of simulated training runs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ GRID = np.linspace(-15.0, 0.0, 3001)
 
 
 def growth(u: np.ndarray, early: float, saturates: float) -> np.ndarray:
-    """Return log EMC at exp(u) times the budget: a power law that saturates."""
+    """Return log EMC at exp(u) times the budget, up to a constant: a power law that saturates."""
     return early * -np.logaddexp(0, saturates - u)
 
 
-def trainings(
+def oracle(
     rng: np.random.Generator, emc: float, early: float, saturates: float, width: float = 0.1
 ) -> Callable[[Probe], ProbeResult]:
-    """Return simulated training runs: EMC with the whole budget, exponent, and log of its end."""
+    """Return an oracle with this EMC at the whole budget; other arguments as of :func:`growth`."""
     log_emc = math.log(emc) + growth(GRID, early, saturates) - growth(GRID[-1:], early, saturates)
 
     def train(probe: Probe) -> ProbeResult:
@@ -47,27 +47,27 @@ def trainings(
 def test_emc_at_other_budgets(early: float, saturates: float) -> None:
     rng = np.random.default_rng(1)
     searches = 60 if FULL else 12
-    held = dict.fromkeys((0.25, 0.5, 2.0), 0)
-    errors: dict[float, list[float]] = {factor: [] for factor in held}
+    covered = dict.fromkeys((0.25, 0.5, 2.0), 0)
+    errors: dict[float, list[float]] = {factor: [] for factor in covered}
     for _ in range(searches):
-        _, history = play(SEARCH, N_LIMIT, trainings(rng, 300.0, early, saturates))
+        _, history = play(SEARCH, N_LIMIT, oracle(rng, 300.0, early, saturates))
         curve = budget_curve(history, N_LIMIT)
         assert curve is not None
-        for factor in held:
+        for factor in covered:
             u = np.array([0.0, math.log(factor)])
             truth = 300.0 * math.exp(np.diff(growth(u, early, saturates))[0])
-            found = curve.emc(0.5, factor)
-            held[factor] += found.emc_lo <= truth <= (found.emc_hi or math.inf)
-            errors[factor].append(math.log(found.emc / truth))
-    assert min(held.values()) >= 0.75 * searches
+            estimate = curve.emc(0.5, factor)
+            covered[factor] += estimate.emc_lo <= truth <= (estimate.emc_hi or math.inf)
+            errors[factor].append(math.log(estimate.emc / truth))
+    assert min(covered.values()) >= 0.75 * searches
     assert max(abs(np.mean(errors[factor])) for factor in (0.25, 0.5)) < 0.15
 
 
 def test_a_saturated_point_is_recognized() -> None:
     rng = np.random.default_rng(2)
-    saturated, _ = play(SEARCH, N_LIMIT, trainings(rng, 300.0, 1.0, -5.0, width=0.05))
+    saturated, _ = play(SEARCH, N_LIMIT, oracle(rng, 300.0, 1.0, -5.0, width=0.05))
     assert saturated.doubling[1] < 1.1
-    growing, _ = play(SEARCH, N_LIMIT, trainings(rng, 300.0, 1.0, 3.0, width=0.05))
+    growing, _ = play(SEARCH, N_LIMIT, oracle(rng, 300.0, 1.0, 3.0, width=0.05))
     assert growing.saturated == "no"
     unknown = replace(growing, doubling=(1.0, 1.08, 1.3))
     assert unknown.saturated == "unknown"
@@ -75,7 +75,7 @@ def test_a_saturated_point_is_recognized() -> None:
     assert replace(growing, doubling=None).saturated is None
 
 
-def test_times_that_follow_no_law_are_ignored() -> None:
+def test_times_that_do_not_follow_the_law_are_ignored() -> None:
     rng = np.random.default_rng(3)
     history = []
     for repeat in range(30):
@@ -83,10 +83,11 @@ def test_times_that_follow_no_law_are_ignored() -> None:
         fits = rng.random() < 1 / (1 + (n / 100) ** 8)
         history.append(result(n, missed=0 if fits else n // 10, repeat=repeat))
     timed = [replace(r, time=0.02) if r.fit else r for r in history]
-    (without, with_times) = (posterior(h, N_LIMIT) for h in (history, timed))
-    expected = without.quantiles(without.level_set(0.5), (0.05, 0.5, 0.95))
-    found = with_times.quantiles(with_times.level_set(0.5), (0.05, 0.5, 0.95))
-    assert found == pytest.approx(expected, rel=0.1)
+    without_times, with_times = (
+        curve.quantiles(curve.level_set(0.5), (0.05, 0.5, 0.95))
+        for curve in (posterior(h, N_LIMIT) for h in (history, timed))
+    )
+    assert with_times == pytest.approx(without_times, rel=0.1)
 
 
 def test_bounds_at_other_budgets() -> None:
@@ -94,13 +95,13 @@ def test_bounds_at_other_budgets() -> None:
     curve = budget_curve([*fits, result(800, missed=80)], 1000)
     assert curve.emc(0.5, 0.01).censored == "left"
     assert (curve.emc(0.5, 0.01).emc, curve.emc(0.5, 0.5).censored) == (0, "none")
-    everything = budget_curve([result(1000, time=0.2, repeat=i) for i in range(4)], 1000)
-    assert (everything.emc(0.5, 1.0).censored, everything.emc(0.5, 1.0).emc) == ("right", 1000)
-    assert everything.emc(0.5, 1.0).emc_hi is None
-    assert everything.emc(0.5, 0.1).censored == "left"
+    all_fit = budget_curve([result(1000, time=0.2, repeat=i) for i in range(4)], 1000)
+    assert (all_fit.emc(0.5, 1.0).censored, all_fit.emc(0.5, 1.0).emc) == ("right", 1000)
+    assert all_fit.emc(0.5, 1.0).emc_hi is None
+    assert all_fit.emc(0.5, 0.1).censored == "left"
 
 
-def test_nothing_follows_without_times() -> None:
+def test_without_times_there_is_no_curve() -> None:
     assert budget_curve([result(10), result(20, missed=3)], 100) is None
     estimate, _ = play(SEARCH, N_LIMIT, lambda probe: result(probe.n, missed=int(probe.n > 90),
                                                              repeat=probe.repeat))  # fmt: skip

@@ -12,7 +12,7 @@ from bench.search.calibration import Drawn, search_once, summary
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_the_interval_covers_as_often_as_stated() -> None:
+def test_coverage_of_the_interval() -> None:
     """Searches to the default tolerance on curves drawn from the prior: 0.90 to within 0.02."""
     with ProcessPoolExecutor(2) as pool:
         result = summary(list(pool.map(search_once, range(1200), chunksize=8)))
@@ -20,14 +20,14 @@ def test_the_interval_covers_as_often_as_stated() -> None:
 
 
 def test_draws_of_the_prior_have_a_known_emc() -> None:
-    """The n at which half of the training runs of the drawn curve fit."""
+    """Half of the training runs fit at the EMC of the drawn curve."""
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        world = Drawn.of(rng)
-        n = round(world.middle)
-        assert world.chance(world.middle) == pytest.approx(0.5)
-        fits = [world.draw(n, rng).verdict == "fit" for _ in range(600)]
-        assert np.mean(fits) == pytest.approx(world.chance(n), abs=0.08)
+        curve = Drawn.of(rng)
+        n = round(curve.middle)
+        assert curve.chance(curve.middle) == pytest.approx(0.5)
+        fits = [curve.draw(n, rng).verdict == "fit" for _ in range(600)]
+        assert np.mean(fits) == pytest.approx(curve.chance(n), abs=0.08)
         row = search_once(seed)
         assert row["ended_by"] in {"tolerance", "max_cost", "data"}
         assert abs(row["error"]) < 1

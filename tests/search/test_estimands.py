@@ -14,13 +14,7 @@ from scipy.special import expit, logit
 from flexhpc.config.sections.gates import Gates, PlateauGate
 from flexhpc.config.sections.search import Bayes, Bisection, Growth, Search
 from flexhpc.config.sections.training import Adam, Sam
-from flexhpc.search import (
-    Probe,
-    ProbeResult,
-    cost_bound,
-    estimate_at,
-    estimate_so_far,
-)
+from flexhpc.search import Probe, ProbeResult, cost_bound, estimate_at, estimate_so_far
 from flexhpc.search.fit_curve import posterior
 from flexhpc.search.history import MOST_REJECTED, accepted_probes
 from tests.search.helpers import play, result
@@ -36,8 +30,8 @@ def with_errors(errors_of):
 
 
 @given(st.integers(50, 3_000))
-def test_each_training_error_is_found_from_shared_probes(capacity: int) -> None:
-    """A network that fits ``capacity`` samples and misses each further one."""
+def test_each_training_error_is_estimated_from_shared_probes(capacity: int) -> None:
+    """The network fits ``capacity`` samples and misses the others."""
     eps = [0.1, 0.01, 0.5]
     search = SEARCH.model_copy(update={"eps": eps})
     probe = with_errors(lambda n: max(0, n - capacity))
@@ -66,8 +60,7 @@ def test_estimate_at_equals_the_estimate_of_a_bayesian_search(capacity: int, eps
 
 
 @pytest.mark.parametrize(
-    "search",
-    [Bayes(policy="bayes", start=32), SEARCH, Growth(policy="growth", start=32)],
+    "search", [Bayes(policy="bayes", start=32), SEARCH, Growth(policy="growth", start=32)]
 )
 def test_estimate_at_for_every_policy(search: Search) -> None:
     _, history = play(search, 100_000, with_errors(lambda n: max(0, n - 700)))
@@ -79,7 +72,7 @@ def test_estimate_at_for_every_policy(search: Search) -> None:
     assert ends == sorted(ends)
 
 
-def test_a_failed_probe_counts_with_what_it_missed() -> None:
+def test_estimate_at_uses_the_missed_samples_of_failed_probes() -> None:
     fits = [result(n) for n in (100, 120, 140)]
     many = [result(n, n // 2) for n in (200, 210, 220)]
     few = [result(n, n // 50) for n in (200, 210, 220)]
@@ -87,7 +80,7 @@ def test_a_failed_probe_counts_with_what_it_missed() -> None:
     assert estimate_at(0.1, 1_000, [*fits, *few]).censored == "right"
 
 
-def test_estimate_at_is_none_without_a_probe_that_counts() -> None:
+def test_estimate_at_is_none_without_accepted_probes() -> None:
     assert estimate_at(0.1, 1_000, []) is None
     assert estimate_at(0.1, 1_000, [result(50, 3, "saddle", rejected=True)]) is None
 
@@ -110,7 +103,7 @@ def test_eps_of_an_unfinished_search() -> None:
 
 @pytest.mark.parametrize("q", [10, 25, 75, 90])
 def test_quantiles_of_the_fit_curve(q: int) -> None:
-    """The estimate from probes of a known logistic curve is near the exact quantile."""
+    """Of a logistic curve, whose quantiles are exact."""
     width, middle = 0.3, 400
     rng = np.random.default_rng(q)
     history = [
@@ -141,7 +134,7 @@ def rejecting(times: int):
 
 
 @pytest.mark.parametrize("times", [0, 1, MOST_REJECTED])
-def test_a_rejected_probe_is_repeated_and_does_not_count(times: int) -> None:
+def test_rejected_probes_are_repeated_and_do_not_count(times: int) -> None:
     estimate, history = play(SEARCH, 5_000, rejecting(times))
     assert estimate.largest_fit <= 300 < estimate.smallest_fail
     failing = {r.n for r in history if r.n > 300}
@@ -151,7 +144,7 @@ def test_a_rejected_probe_is_repeated_and_does_not_count(times: int) -> None:
     assert estimate.cost == 5 * len(history)
 
 
-def test_a_search_ends_if_everything_is_rejected() -> None:
+def test_a_search_ends_if_all_failures_are_rejected() -> None:
     estimate, history = play(SEARCH, 5_000, rejecting(10**9))
     assert estimate.largest_fit <= 300 < estimate.smallest_fail
     assert max(r.repeat for r in history) == MOST_REJECTED
@@ -176,6 +169,8 @@ def test_the_cost_bound_includes_every_factor() -> None:
     ):
         assert cost_bound(SEARCH, plain.model_copy(update=change), 1_000) == factor * base
     assert cost_bound(SEARCH, plain.model_copy(update={"until": "convergence"}), 1_000) is None
+    bayes = Bayes(policy="bayes", start=16)
+    assert cost_bound(bayes, plain, 100, tuned=True) == 2 * cost_bound(bayes, plain, 100)
     with_eps = SEARCH.model_copy(update={"eps": [0.1]})
     assert cost_bound(with_eps, plain, 1_000) > base
     growth = Growth(policy="growth", start=500, step=500)

@@ -1,4 +1,4 @@
-"""Whether an estimate of one precision answers a request for another."""
+"""Whether an existing estimate satisfies a search with other settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def play(search: Search, history: list[ProbeResult]) -> Estimate:
 
 
 @pytest.mark.parametrize(
-    ("search", "change", "answered"),
+    ("search", "change", "is_sufficient"),
     [
         (BISECTION, {}, True),
         (BISECTION, {"tolerance": 0.5}, True),
@@ -40,20 +40,22 @@ def play(search: Search, history: list[ProbeResult]) -> Estimate:
         (CAPPED, {"max_cost": 15.0, "tolerance": 3.0}, True),
     ],
 )
-def test_only_a_tighter_request_continues(search: Search, change: dict, answered: bool) -> None:
+def test_only_stricter_settings_continue_a_search(
+    search: Search, change: dict, is_sufficient: bool
+) -> None:
     history: list[ProbeResult] = []
     estimate = play(search, history)
     other = search.model_copy(update=change)
-    assert is_precise(other, 60_000, history, SINGLE_ARM, estimate) is answered
+    assert is_precise(other, 60_000, history, SINGLE_ARM, estimate) is is_sufficient
     count = len(history)
     after = play(other, history)
-    if not answered:
+    if not is_sufficient:
         assert len(history) > count
         assert is_precise(search, 60_000, history, SINGLE_ARM, after)
         assert after.emc_hi / after.emc_lo <= estimate.emc_hi / estimate.emc_lo
 
 
-def test_a_training_error_whose_cap_was_reached_continues_with_a_larger_one() -> None:
+def test_a_larger_max_cost_continues_the_estimate_of_a_training_error() -> None:
     history: list[ProbeResult] = []
     search = CAPPED.model_copy(update={"eps": [0.3]})
     estimate = play(search, history)
@@ -62,8 +64,8 @@ def test_a_training_error_whose_cap_was_reached_continues_with_a_larger_one() ->
     assert not is_precise(more, 60_000, history, SINGLE_ARM, estimate)
 
 
-def test_a_repeat_that_is_missing_is_trained_before_a_further_one() -> None:
-    """Of a round of two the second ended first; then one at a time was requested."""
+def test_missing_repeats_are_trained_first() -> None:
+    """The second of two concurrent probes ended first; then ``at_once`` was reduced to 1."""
     search = BISECTION.model_copy(update={"seeds_per_n": 3})
     second = result(64, repeat=1)
     assert advance(search, 60_000, [second]) == [Probe(64, 0)]

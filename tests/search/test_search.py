@@ -1,3 +1,5 @@
+"""Bisection and growth: estimates, intervals, censoring and cost bounds."""
+
 from __future__ import annotations
 
 import math
@@ -62,7 +64,7 @@ def play(
 
 
 @given(searches, st.integers(1, 20_000), st.integers(0, 25_000))
-def test_a_hard_threshold_is_found(search: Search, n_limit: int, threshold: int) -> None:
+def test_searches_find_a_hard_threshold(search: Search, n_limit: int, threshold: int) -> None:
     estimate, history = play(search, n_limit, lambda n, _: n <= threshold)
     low, high = estimate.largest_fit, estimate.smallest_fail
     if threshold >= n_limit:
@@ -96,7 +98,7 @@ def test_random_verdicts_end_in_a_valid_estimate(search: Search, n_limit: int, r
 @settings(max_examples=30)
 @given(searches, st.integers(100, 20_000), st.randoms(use_true_random=False))
 def test_steps_depend_on_the_history_only(search: Search, n_limit: int, random) -> None:
-    """Any prefix, in any order, gives the same proposal: a resume needs no state."""
+    """Any prefix of a history, in any order, gives the same proposal: a resume needs no state."""
     estimate, history = play(search, n_limit, lambda n, _: random.random() < 500 / (n + 1))
     for length in range(len(history)):
         shuffled = history[:length]
@@ -124,7 +126,7 @@ def test_quorum(verdicts: str, seeds: int, expected: bool | None) -> None:
     assert quorum(results, seeds) is expected
 
 
-def test_a_majority_outvotes_one_lapse() -> None:
+def test_a_majority_outvotes_a_lapse() -> None:
     search = BISECTION.model_copy(update={"seeds_per_n": 3})
     estimate, _ = play(search, 60_000, lambda n, repeat: n <= 1000 and repeat != 0)
     assert estimate.largest_fit <= 1000 < estimate.smallest_fail
@@ -190,7 +192,7 @@ def logistic(width: float, lapse: float = 0.0, n50: float = 1000) -> Callable[[i
 @pytest.mark.parametrize("width", [0.02, 0.1])
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_the_interval_covers_n50(width: float, seeds: int) -> None:
-    """Without lapses; docs/search.md describes the coverage of a plain bisection with lapses."""
+    """Without lapses; docs/search.md describes the coverage with lapses."""
     search = BISECTION.model_copy(update={"seeds_per_n": seeds})
     fits = logistic(width)
     estimates = [play(search, 60_000, fits)[0] for _ in range(150)]
@@ -199,7 +201,7 @@ def test_the_interval_covers_n50(width: float, seeds: int) -> None:
     assert abs(np.mean([math.log(e.emc / 1000) for e in estimates])) < 0.05
 
 
-def test_the_growth_interval_predicts_where_another_run_ends() -> None:
+def test_the_growth_interval_contains_the_emcs_of_other_runs() -> None:
     fits = logistic(0.1)
     runs = [play(GROWTH, 60_000, fits)[0] for _ in range(60)]
     emcs = np.array([e.emc for e in runs])
@@ -235,7 +237,7 @@ def test_the_cost_bound_holds() -> None:
 
 
 def test_ended_by() -> None:
-    for search, why in ((BISECTION, "tolerance"), (GROWTH, "failure")):
-        assert play(search, 60_000, lambda n, _: n <= 1000)[0].ended_by == why
+    for search, expected in ((BISECTION, "tolerance"), (GROWTH, "failure")):
+        assert play(search, 60_000, lambda n, _: n <= 1000)[0].ended_by == expected
         assert play(search, 500, lambda n, _: n <= 1000)[0].ended_by == "data"
     assert play(BISECTION, 500, lambda *_: False)[0].ended_by == "data"

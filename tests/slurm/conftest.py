@@ -1,4 +1,4 @@
-"""Real SLURM clusters on this host, one per test process, beside any that the user has running."""
+"""Real SLURM clusters on this host, for each test process, separate from clusters of the user."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,13 @@ DEVCLUSTER = REPOSITORY / "hpc" / "devcluster"
 
 @dataclass
 class Cluster:
+    """A devcluster.
+
+    Attributes:
+        root: its folder; settings: environment variables of hpc/devcluster/up.sh.
+        environment: of commands that use the cluster; sweeps: those that were started.
+    """
+
     root: Path
     settings: dict[str, str]
     environment: dict[str, str] = field(init=False)
@@ -46,7 +53,7 @@ class Cluster:
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def ask(self, *command: str, check: bool = True) -> str:
+    def run(self, *command: str, check: bool = True) -> str:
         done = subprocess.run(
             command, env=self.environment, capture_output=True, text=True, check=False
         )
@@ -54,32 +61,33 @@ class Cluster:
         return done.stdout
 
     def queue(self) -> list[list[str]]:
-        """Array job, index, state, node, job id, name of everything in the queue."""
-        printed = self.ask("squeue", "--noheader", "--array", "--format=%F|%K|%T|%N|%A|%j")
+        """Return array job, index, state, node, job id and name of each task in the queue."""
+        printed = self.run("squeue", "--noheader", "--array", "--format=%F|%K|%T|%N|%A|%j")
         return [line.strip().split("|") for line in printed.splitlines()]
 
     def running(self) -> int:
         return sum(row[2] == "RUNNING" for row in self.queue())
 
     def nodes(self) -> dict[str, str]:
-        """Node -> its state, as ``down*``. Of all: asked for one, sinfo once kept an old answer."""
-        printed = self.ask("sinfo", "--noheader", "--Node", "--format=%N %T")
+        """Return the state of each node, such as ``down*``."""
+        # The state of a single node (`sinfo --nodes`) was outdated once.
+        printed = self.run("sinfo", "--noheader", "--Node", "--format=%N %T")
         return dict(line.split() for line in printed.splitlines())
 
     def profile(self, folder: Path, **keys: object) -> Path:
         path = folder / "profile.yaml"
-        given = {"cluster": "slurm", "partition": "main", "mem_gb": 1, "tracking_uri": "none"}
-        path.write_text(yaml.safe_dump({**given, **keys}))
+        common = {"cluster": "slurm", "partition": "main", "mem_gb": 1, "tracking_uri": "none"}
+        path.write_text(yaml.safe_dump({**common, **keys}))
         return path
 
-    def sweep(self, spec: Path, profile: Path, *more: str, **extra: str) -> subprocess.Popen[str]:
-        started = subprocess.Popen(
-            [str(FLEXHPC), "sweep", str(spec), "--profile", str(profile), *more], cwd=spec.parent,
-            env={**self.environment, **extra}, text=True, start_new_session=True,
+    def sweep(self, spec: Path, profile: Path, **environment: str) -> subprocess.Popen[str]:
+        sweep = subprocess.Popen(
+            [str(FLEXHPC), "sweep", str(spec), "--profile", str(profile)], cwd=spec.parent,
+            env={**self.environment, **environment}, text=True, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        self.sweeps.append(started)
-        return started
+        self.sweeps.append(sweep)
+        return sweep
 
     def flexhpc(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         return flexhpc(folder, *arguments, environment=self.environment)
@@ -88,60 +96,53 @@ class Cluster:
         return int((self.root / "run" / f"{daemon}.pid").read_text())
 
     def kill_daemon(self, daemon: str) -> None:
-        """Kill one of our daemons as a crash would."""
+        """Kill a daemon of the cluster with SIGKILL."""
         pid = self.pid(daemon)
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not alive(pid), f"the end of {daemon}")
 
     def job_processes(self, job: str) -> list[psutil.Process]:
         """Return the Python processes of a job, in order of rank and start."""
-        found = []
+        ranks = []
         for process in psutil.process_iter():
             try:
                 environment = process.environ()
                 python = process.cmdline()[1:4] == ["-u", "-m", "submitit.core._submit"]
             except psutil.Error:
                 continue
-            mine = environment.get("SLURM_CONF") == self.environment["SLURM_CONF"]
-            if python and mine and environment.get("SLURM_JOB_ID") == job:
-                found.append((int(environment["SLURM_PROCID"]), process.create_time(), process))
-        return [process for _, _, process in sorted(found, key=lambda one: one[:2])]
+            on_cluster = environment.get("SLURM_CONF") == self.environment["SLURM_CONF"]
+            if python and on_cluster and environment.get("SLURM_JOB_ID") == job:
+                ranks.append((int(environment["SLURM_PROCID"]), process.create_time(), process))
+        return [process for _, _, process in sorted(ranks, key=lambda rank: rank[:2])]
 
     def kill_node(self, node: str) -> None:
-        """Kill a node's slurmd and everything that runs there."""
-        slurmd = psutil.Process(self.pid(f"slurmd.{node}"))
-        mine = [
-            process
-            for process in psutil.process_iter()
-            if _is_on(process, node, self.environment["SLURM_CONF"])
-        ]
-        for process in [slurmd, *mine]:
-            try:
+        """Kill slurmd of a node and all processes on the node."""
+        slurmd, conf = psutil.Process(self.pid(f"slurmd.{node}")), self.environment["SLURM_CONF"]
+        for process in [slurmd, *(p for p in psutil.process_iter() if _is_on(p, node, conf))]:
+            with suppress(psutil.Error):
                 process.kill()
-            except psutil.Error:
-                continue
         wait_for(lambda: not alive(slurmd.pid), f"the end of node {node}")
 
 
 def _is_on(process: psutil.Process, node: str, conf: str) -> bool:
-    try:
+    with suppress(psutil.Error):
         environment = process.environ()
-        stepd = process.name() == "slurmstepd"
-        here = environment.get("SLURMD_NODENAME") == node and environment.get("SLURM_CONF") == conf
-        return here or (stepd and any(_is_on(c, node, conf) for c in process.children()))
-    except psutil.Error:
-        return False
+        if environment.get("SLURMD_NODENAME") == node and environment.get("SLURM_CONF") == conf:
+            return True
+        is_stepd = process.name() == "slurmstepd"
+        return is_stepd and any(_is_on(child, node, conf) for child in process.children())
+    return False
 
 
-def ended(sweep: subprocess.Popen[str], status: int = 0) -> str:
-    """Wait for a sweep to end with an exit status; return what it printed."""
+def finish_with_status(sweep: subprocess.Popen[str], status: int = 0) -> str:
+    """Wait until a sweep exits with a status; return its output."""
     output = finish(sweep)
     assert sweep.returncode == status, output
     return output
 
 
 def finish(sweep: subprocess.Popen[str], seconds: float = 500.0) -> str:
-    """Wait for a sweep to end; return what it said."""
+    """Wait for a sweep, and kill it after a timeout; return its output."""
     try:
         output, _ = sweep.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -155,12 +156,12 @@ def root_of(name: str) -> Path:
 
 
 def port_of(number: int) -> int:
-    """Return the first port of the cluster of this number, of this test process."""
+    """Return the first port of the cluster with this number in this test process."""
     return 17_000 + 200 * int(_worker()[2:]) + 40 * number
 
 
 def _worker() -> str:
-    return os.environ.get("PYTEST_XDIST_WORKER", "gw9")  # never that of a run with xdist
+    return os.environ.get("PYTEST_XDIST_WORKER", "gw9")  # gw9: not used by xdist here
 
 
 @contextmanager
@@ -175,7 +176,7 @@ def running_cluster(name: str, number: int, **settings: str) -> Iterator[Cluster
 
 
 def no_slurm() -> str:
-    """Return why no devcluster can be started here; empty if one can."""
+    """Return why a devcluster cannot be started on this machine; empty if it can."""
     installed = subprocess.run(
         [str(DEVCLUSTER / "packages.sh"), "--check"], capture_output=True, text=True, check=False
     )
@@ -187,7 +188,7 @@ def no_slurm() -> str:
 def needs_slurm() -> None:
     if reason := no_slurm():
         if os.environ.get("CI"):
-            pytest.fail(f"the SLURM tests must run here: {reason}")
+            pytest.fail(f"the SLURM tests must run in CI: {reason}")
         pytest.skip(reason)
 
 
@@ -195,27 +196,26 @@ def needs_slurm() -> None:
 def cluster() -> Iterator[Cluster]:
     """Four nodes, with accounting."""
     needs_slurm()
-    with running_cluster("main", 0) as found:
-        yield found
+    with running_cluster("main", 0) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")
 def small_cluster() -> Iterator[Cluster]:
     """Arrays of at most four tasks, and no accounting."""
     needs_slurm()
-    with running_cluster("small", 1, MAX_ARRAY="4", ACCOUNTING="0", NODES="2") as found:
-        yield found
+    with running_cluster("small", 1, MAX_ARRAY="4", ACCOUNTING="0", NODES="2") as cluster:
+        yield cluster
 
 
 @pytest.fixture(autouse=True)
 def _empty_queue(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Leave nothing in the queue for the next test."""
+    """Kill the sweeps of a test, and empty the queue for the next test."""
     yield
-    for name in ("cluster", "small_cluster"):
-        if name in request.fixturenames:
-            found: Cluster = request.getfixturevalue(name)
-            for sweep in found.sweeps:
-                finish(sweep, seconds=0)
-            found.sweeps.clear()
-            found.ask("scancel", "--user=root", check=False)
-            wait_for(lambda cluster=found: not cluster.queue(), "an empty queue")
+    for name in {"cluster", "small_cluster"} & {*request.fixturenames}:
+        cluster: Cluster = request.getfixturevalue(name)
+        for sweep in cluster.sweeps:
+            finish(sweep, seconds=0)
+        cluster.sweeps.clear()
+        cluster.run("scancel", "--user=root", check=False)
+        wait_for(lambda cluster=cluster: not cluster.queue(), "an empty queue")

@@ -1,66 +1,56 @@
-"""The controller fails, sbatch lies, there is no accounting: nothing is lost or doubled."""
+"""slurmctld or sbatch fails, or there is no accounting: no point is lost or measured twice."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
 from tests.barrier import Barrier, alive, wait_for
-from tests.slurm.conftest import Cluster, ended
-from tests.slurm.test_sweeps import GATED, locally, submissions, write_spec
+from tests.slurm.conftest import Cluster, finish_with_status
+from tests.slurm.test_sweeps import GATED, attempts, locally, submissions, write_spec
 from tests.sweeps import contents
 
 
-def attempts(run: Path) -> list[int]:
-    return [json.loads(path.read_text())["attempts"] for path in run.glob("points/*/*.claim.json")]
-
-
 def check_attempts(run: Path, points: int, running: int) -> None:
-    """Check that only tasks running when the controller died may have been started anew.
+    """Check that only tasks that ran when slurmctld was killed may have been started again.
 
-    A killed controller may have lost the last seconds of its state. It then ends tasks that it no
-    longer knows and starts them again, and each claims its point a second time.
+    A killed slurmctld may lose the last seconds of its state. It then ends tasks that it no longer
+    knows and starts them again, and each claims its point a second time.
     """
-    found = attempts(run)
-    assert len(found) == points
-    assert set(found) <= {1, 2}
-    assert sum(found) <= points + running
+    counts = attempts(run)
+    assert len(counts) == points
+    assert set(counts) <= {1, 2}
+    assert sum(counts) <= points + running
 
 
-def test_points_in_arrays_of_four_keep_the_throttle(small_cluster: Cluster, tmp_path: Path) -> None:
-    """Without accounting; the throttle is counted while they run."""
+def test_arrays_of_four_tasks_keep_the_throttle(small_cluster: Cluster, tmp_path: Path) -> None:
+    """Without accounting; running tasks are counted with squeue."""
     spec = write_spec(tmp_path, "  seed: [0, 1, 2, 3, 4]\n", GATED)
     profile = small_cluster.profile(tmp_path, throttle=3)
     barrier = Barrier(tmp_path)
     barrier.hold(1)
     sweep = small_cluster.sweep(spec, profile)
     barrier.wait(3, sweep)
-    most = small_cluster.running()
+    max_running = small_cluster.running()
     barrier.open()
     while sweep.poll() is None:
-        most = max(most, small_cluster.running())
+        max_running = max(max_running, small_cluster.running())
         with contextlib.suppress(subprocess.TimeoutExpired):
             sweep.wait(0.3)
-    ended(sweep)
+    finish_with_status(sweep)
     run = tmp_path / "runs" / "quick"
     assert [array["tasks"] for array in submissions(run)] == [4, 1]
-    assert most == 3
+    assert max_running == 3
     assert attempts(run) == [1] * 5
     assert contents(run) == locally(spec)
 
 
-def until_printed(sweep: subprocess.Popen[str], text: str) -> None:
-    """Read what a sweep prints until a line has this text."""
-    assert any(text in line for line in sweep.stdout), f"it ended without: {text}"
-
-
-LYING_SBATCH = """\
+FAULTY_SBATCH = """\
 #!/bin/bash
-# Call 1: the job is accepted, but the answer gets lost. Call 2: the controller dies first.
+# Call 1: the job is accepted, but the answer is lost. Call 2: slurmctld is killed first.
 call=$(($(cat {count} 2>/dev/null || echo 0) + 1))
 echo $call > {count}
 if [ $call = 1 ]; then
@@ -76,22 +66,21 @@ exit $status
 """
 
 
-def test_submission_is_disturbed(small_cluster: Cluster, tmp_path: Path) -> None:
+def test_a_failing_sbatch_submits_every_point_once(small_cluster: Cluster, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, "  seed: [0, 1, 2, 3, 4]\n")
-    tools, count = tmp_path / "bin", tmp_path / "count"
-    tools.mkdir()
-    real = shutil.which("sbatch")
-    pid = small_cluster.root / "run" / "slurmctld.pid"
-    (tools / "sbatch").write_text(LYING_SBATCH.format(count=count, sbatch=real, pid=pid))
-    (tools / "sbatch").chmod(0o755)
+    folder, count = tmp_path / "bin", tmp_path / "count"
+    folder.mkdir()
+    sbatch = shutil.which("sbatch")
+    pid_file = small_cluster.root / "run" / "slurmctld.pid"
+    (folder / "sbatch").write_text(FAULTY_SBATCH.format(count=count, sbatch=sbatch, pid=pid_file))
+    (folder / "sbatch").chmod(0o755)
     profile = small_cluster.profile(tmp_path, throttle=2)
-    dying = small_cluster.pid("slurmctld")
-    path = f"{tools}:{os.environ['PATH']}"
-    sweep = small_cluster.sweep(spec, profile, PATH=path)
-    wait_for(lambda: not alive(dying), "the end of the controller")
-    wait_for(lambda: count.with_name("count.failed").exists(), "an sbatch that fails")
+    pid = small_cluster.pid("slurmctld")
+    sweep = small_cluster.sweep(spec, profile, PATH=f"{folder}:{os.environ['PATH']}")
+    wait_for(lambda: not alive(pid), "the end of slurmctld")
+    wait_for(lambda: count.with_name("count.failed").exists(), "a failing sbatch")
     small_cluster.up()
-    ended(sweep)
+    finish_with_status(sweep)
     run = tmp_path / "runs" / "quick"
     assert [array["tasks"] for array in submissions(run)] == [4, 1]
     assert int(count.read_text()) >= 2
@@ -100,7 +89,9 @@ def test_submission_is_disturbed(small_cluster: Cluster, tmp_path: Path) -> None
     assert contents(run) == locally(spec)
 
 
-def test_the_controller_dies_during_a_run(small_cluster: Cluster, tmp_path: Path) -> None:
+def test_a_sweep_continues_after_slurmctld_is_killed(
+    small_cluster: Cluster, tmp_path: Path
+) -> None:
     spec = write_spec(tmp_path, "  seed: [0, 1, 2]\n", GATED)
     profile = small_cluster.profile(tmp_path, throttle=2, processes_per_node=2)
     barrier = Barrier(tmp_path)
@@ -113,10 +104,10 @@ def test_the_controller_dies_during_a_run(small_cluster: Cluster, tmp_path: Path
     assert status.returncode == 0
     assert "SLURM does not respond" in status.stderr
     assert "running" in status.stdout
-    until_printed(sweep, "SLURM does not respond")
+    assert any("SLURM does not respond" in line for line in sweep.stdout)
     small_cluster.up()
     barrier.open()
-    ended(sweep)
+    finish_with_status(sweep)
     assert len(submissions(run)) == 1
     check_attempts(run, points=3, running=2)
     assert contents(run) == locally(spec)

@@ -1,4 +1,4 @@
-"""Submitting, watching, cancelling and submitting again: what a user does with the queue."""
+"""Submit, follow, cancel and resume sweeps on a real SLURM."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ import signal
 import sys
 from pathlib import Path
 
-from flexhpc.store.status import StatusReader, open_run
 from tests.barrier import Barrier, wait_for
-from tests.slurm.conftest import Cluster, ended
-from tests.slurm.test_controller import attempts
-from tests.slurm.test_sweeps import GATED, locally, submissions, write_spec
+from tests.slurm.conftest import Cluster, finish_with_status
+from tests.slurm.test_sweeps import GATED, attempts, locally, submissions, write_spec
 from tests.speeds import BUDGET
-from tests.sweeps import contents
+from tests.sweeps import contents, probes_in
 
-THREE = "  seed: [0, 1, 2]\n"
 FIRST_PROBE = 240 // int(os.environ.get(BUDGET, "1")) + 10
-"""Forward passes after which a task has finished its first probe: 4 shards in 60 epochs, and 10."""
+"""Forward passes: 4 shards in the 60 epochs of the first probe, and 10 in the second probe."""
 
 
 def states(cluster: Cluster, run: Path) -> list[str]:
@@ -27,34 +24,29 @@ def states(cluster: Cluster, run: Path) -> list[str]:
     return [row["state"] for row in json.loads(printed)]
 
 
-def finished_probes(run: Path) -> int:
-    folder, _, points = open_run(run)
-    return sum(status.probes for status in StatusReader(folder, points).read())
-
-
-def test_cancel_and_resume(cluster: Cluster, tmp_path: Path) -> None:
-    spec = write_spec(tmp_path, THREE, GATED)
+def test_a_cancelled_sweep_is_resumed(cluster: Cluster, tmp_path: Path) -> None:
+    spec = write_spec(tmp_path, "  seed: [0, 1, 2]\n", GATED)
     profile = cluster.profile(tmp_path, throttle=2)
     barrier = Barrier(tmp_path)
     barrier.hold(FIRST_PROBE)
     sweep = cluster.sweep(spec, profile)
     run = tmp_path / "runs" / "quick"
     barrier.wait(2, sweep)
-    assert finished_probes(run) >= 2
+    assert len(probes_in(run)) >= 2
     assert states(cluster, run).count("queued") == 1
     barrier.creep()
     done = cluster.flexhpc(tmp_path, "cancel", str(run))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "tasks removed from the queue" in done.stdout
     assert not cluster.queue()
-    ended(sweep, 130)
-    assert finished_probes(run) >= 2
+    finish_with_status(sweep, 130)
+    assert len(probes_in(run)) >= 2
     barrier.open()
-    ended(cluster.sweep(spec, profile))
+    finish_with_status(cluster.sweep(spec, profile))
     assert contents(run) == locally(spec)
 
 
-def test_ctrl_c_leaves_the_jobs_alone(cluster: Cluster, tmp_path: Path) -> None:
+def test_jobs_continue_after_ctrl_c(cluster: Cluster, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, "  seed: [0, 1]\n", GATED)
     profile = cluster.profile(tmp_path)
     barrier = Barrier(tmp_path)
@@ -63,19 +55,18 @@ def test_ctrl_c_leaves_the_jobs_alone(cluster: Cluster, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "quick"
     barrier.wait(2, sweep)
     sweep.send_signal(signal.SIGINT)
-    output = ended(sweep, 130)
-    assert "the jobs continue" in output
+    assert "the jobs continue" in finish_with_status(sweep, 130)
     assert len(cluster.queue()) == 2
-    watching = [cluster.sweep(spec, profile) for _ in range(2)]
+    sweeps = [cluster.sweep(spec, profile) for _ in range(2)]
     barrier.open()
-    for sweep in watching:
-        ended(sweep)
+    for sweep in sweeps:
+        finish_with_status(sweep)
     assert len(submissions(run)) == 1
     assert attempts(run) == [1, 1]
 
 
-def test_detached_submission_says_what_it_submitted(cluster: Cluster, tmp_path: Path) -> None:
-    """The profile's Python may be a command that starts one."""
+def test_a_detached_sweep_reports_its_job(cluster: Cluster, tmp_path: Path) -> None:
+    """The key ``python`` of the profile may be a command with arguments."""
     spec = write_spec(tmp_path, "  seed: [0, 1]\n")
     profile = cluster.profile(tmp_path, python=f"env MARK=1 {sys.executable}")
     done = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile), "--detach")
@@ -91,18 +82,18 @@ def test_detached_submission_says_what_it_submitted(cluster: Cluster, tmp_path: 
     assert "probes logged" in synced.stdout
 
 
-def test_a_task_that_ends_early_is_given_up(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_task_that_fails_in_setup_is_submitted_twice(cluster: Cluster, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, "  seed: [0]\n")
     profile = cluster.profile(tmp_path, setup=["echo no such module >&2", "exit 3"])
     sweep = cluster.sweep(spec, profile)
-    output = ended(sweep, 1)
+    output = finish_with_status(sweep, 1)
     assert "its worker ended without a result" in output
     assert "| no such module" in output
     assert len(submissions(tmp_path / "runs" / "quick")) == 2
 
 
-def test_what_is_rejected_at_submission_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
-    """By SLURM, or because the job would start another Python."""
+def test_rejected_submissions_are_one_line_errors(cluster: Cluster, tmp_path: Path) -> None:
+    """SLURM rejects the job, or the job would start a different Python."""
     spec = write_spec(tmp_path, "  seed: [0]\n")
     other = tmp_path / "python"
     other.write_text("#!/bin/sh\necho 3.99 0.0.1\n")
@@ -120,7 +111,7 @@ def test_what_is_rejected_at_submission_is_one_line(cluster: Cluster, tmp_path: 
         assert not cluster.queue()
 
 
-def test_a_dry_run_prints_the_script_and_writes_nothing(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_dry_run_only_prints_the_batch_script(cluster: Cluster, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, "  seed: [0, 1, 2, 3]\n")
     profile = cluster.profile(
         tmp_path, nodes=2, processes_per_node=2, gpus_per_node=1, throttle=1, time="1-00:00:00",
@@ -138,7 +129,7 @@ def test_a_dry_run_prints_the_script_and_writes_nothing(cluster: Cluster, tmp_pa
     ):  # fmt: skip
         assert line in script.splitlines()
     assert not (tmp_path / "runs").exists()
-    assert "\n#!/bin/bash" not in script, "one array"
+    assert "\n#!/bin/bash" not in script, "several arrays"
     sweep = cluster.flexhpc(tmp_path, "sweep", str(spec), "--profile", str(profile), "--detach")
     assert sweep.returncode == 0, sweep.stderr
     (submitted,) = (tmp_path / "runs").glob("*/jobs/*/array-000/array.sh")
@@ -146,23 +137,23 @@ def test_a_dry_run_prints_the_script_and_writes_nothing(cluster: Cluster, tmp_pa
 
 
 def _without_ids(script: str) -> list[str]:
-    """The lines of a script without what is new at each submission: launch and job name."""
-    known = re.sub(r"jobs/[0-9-]+/", "jobs/LAUNCH/", script)
-    return re.sub(r"job-name=flexhpc-quick-\w+", "job-name=NAME", known).splitlines()
+    """Return the lines of a batch script; replace the ids of the launch and of the job."""
+    script = re.sub(r"jobs/[0-9-]+/", "jobs/LAUNCH/", script)
+    return re.sub(r"job-name=flexhpc-quick-\w+", "job-name=NAME", script).splitlines()
 
 
 def test_two_sweeps_at_once_submit_every_point_once(cluster: Cluster, tmp_path: Path) -> None:
-    spec = write_spec(tmp_path, THREE)
+    spec = write_spec(tmp_path, "  seed: [0, 1, 2]\n")
     profile = cluster.profile(tmp_path, throttle=2)
     sweeps = [cluster.sweep(spec, profile) for _ in range(2)]
     for sweep in sweeps:
-        ended(sweep)
+        finish_with_status(sweep)
     run = tmp_path / "runs" / "quick"
     assert [array["tasks"] for array in submissions(run)] == [3]
     assert attempts(run) == [1] * 3
 
 
-def test_detaching_without_an_answer_is_an_error(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_detached_sweep_fails_if_slurm_does_not_respond(cluster: Cluster, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, "  seed: [0]\n")
     profile = cluster.profile(tmp_path)
     os.kill(cluster.pid("slurmctld"), signal.SIGSTOP)

@@ -1,7 +1,7 @@
-"""A task is disturbed in the middle of a probe, again and again: nothing is lost or repeated.
+"""Tasks on a real SLURM that are disturbed repeatedly in the middle of a probe.
 
-The point is trained by two processes, and its results must have the bits of an undisturbed run of
-one process on this machine.
+Two processes train the point. Its results are bitwise equal to those of an undisturbed run of one
+process on this machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from flexhpc.store.status import open_run
 from tests.barrier import Barrier, wait_for
 from tests.command import succeeded
 from tests.conftest import FULL
-from tests.slurm.conftest import Cluster, ended, finish
+from tests.slurm.conftest import Cluster, finish, finish_with_status
+from tests.slurm.test_sweeps import submissions
 from tests.sweeps import contents
 
 LONG = """\
@@ -45,7 +46,7 @@ def spec(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def barrier(tmp_path: Path) -> Barrier:
-    """Training runs make an update in 0.4 s until it is opened, so none ends before that."""
+    """A barrier at which an update takes 0.4 s: no training run ends before it is opened."""
     barrier = Barrier(tmp_path)
     barrier.creep()
     return barrier
@@ -61,74 +62,70 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     return contents(folder / "runs" / "long")
 
 
-class Watched:
-    """The one point of a run: how far its record and its checkpoint are."""
+class Progress:
+    """The progress of a run of one point, from its record, checkpoints and claim."""
 
     def __init__(self, run: Path) -> None:
-        self.run = run
+        self._folder, _, (self._point,) = open_run(run)
 
     def saved_at(self) -> int:
-        """When the newest checkpoint was written (ns), or 0."""
-        folder, _, (point,) = open_run(self.run)
+        """Return the time of the newest checkpoint in ns, or 0."""
         times = []
-        for path in folder.checkpoints(point.id):
+        for path in self._folder.checkpoints(self._point.id):
             with contextlib.suppress(FileNotFoundError):
                 times.append(path.stat().st_mtime_ns)
         return max(times, default=0)
 
-    def at(self) -> tuple[int, int]:
-        """Finished probes, and steps of the next one that are saved, at one moment."""
-        found: list[tuple[int, int]] = []
+    def snapshot(self) -> tuple[int, int]:
+        """Return the number of finished probes and the saved steps of the current probe."""
+        results: list[tuple[int, int]] = []
 
-        def seen() -> bool:
-            """Whether no probe ended, and no file was replaced, between the looks at its files."""
+        def is_consistent() -> bool:
+            """Read both; return whether no probe ended and no file was replaced meanwhile."""
             with contextlib.suppress(OSError, PointError, RuntimeError, ValueError):
-                before, at, after = self._tried(), self._steps(), self._tried()
-                found.append((len(after), at))
+                before, steps, after = self._finished(), self._steps(), self._finished()
+                results.append((len(after), steps))
                 return before == after
             return False
 
-        wait_for(seen, "a moment at which no probe ends")
-        return found[-1]
+        wait_for(is_consistent, "a moment at which no probe ends")
+        return results[-1]
 
-    def _tried(self) -> set[tuple[int, int]]:
-        folder, _, (point,) = open_run(self.run)
-        record = read(folder.point(point.id))
+    def _finished(self) -> set[tuple[int, int]]:
+        record = read(self._folder.point(self._point.id))
         return {(p.n, p.repeat) for p in record.probes} if record else set()
 
     def _steps(self) -> int:
-        folder, _, (point,) = open_run(self.run)
-        tried = self._tried()
+        finished = self._finished()
         steps = [
             torch.load(path, weights_only=True)["progress"]["steps"]
-            for path in folder.checkpoints(point.id)
-            if probe_of(path) not in tried
+            for path in self._folder.checkpoints(self._point.id)
+            if probe_of(path) not in finished
         ]
         return max(steps, default=0)
 
     def claim(self) -> dict:
-        folder, _, (point,) = open_run(self.run)
         try:
-            return json.loads(folder.claim(point.id).read_text())
+            return json.loads(self._folder.claim(self._point.id).read_text())
         except (OSError, ValueError):
             return {}
 
-    def wait_until_under_way(self, attempt: int) -> tuple[int, int]:
-        """Wait until the given attempt has saved progress of its own."""
+    def wait_for_checkpoint(self, attempt: int) -> tuple[int, int]:
+        """Wait until an attempt has saved a checkpoint; return the progress."""
         wait_for(lambda: self.claim().get("attempts") == attempt, f"attempt {attempt}")
         start = self.saved_at()
         wait_for(lambda: self.saved_at() > start, "a checkpoint")
-        return self.at()
+        return self.snapshot()
 
 
 def probe_of(checkpoint: Path) -> tuple[int, int]:
-    """n and repeat of the probe that a checkpoint is of: POINT.N-REPEAT.ckpt."""
+    """Return n and repeat of the probe of a checkpoint: POINT.N-REPEAT.ckpt."""
     n, repeat = checkpoint.name.split(".")[-2].split("-")
     return int(n), int(repeat)
 
 
-def the_job(cluster: Cluster) -> tuple[str, str, str]:
-    """``ARRAY_INDEX``, id and node of the only task that runs."""
+def running_task(cluster: Cluster) -> tuple[str, str, str]:
+    """Return ``ARRAY_INDEX``, job id and node of the only running task."""
     (task,) = [row for row in cluster.queue() if row[2] == "RUNNING" and "flexhpc-" in row[5]]
     return f"{task[0]}_{task[1]}", task[4], task[3]
 
@@ -137,30 +134,30 @@ Disturb = Callable[[Cluster], None]
 
 
 def usr2(cluster: Cluster) -> None:
-    cluster.ask("scancel", "--signal=USR2", the_job(cluster)[0])
+    cluster.run("scancel", "--signal=USR2", running_task(cluster)[0])
 
 
 def requeue(cluster: Cluster) -> None:
-    cluster.ask("scontrol", "requeue", the_job(cluster)[0])
+    cluster.run("scontrol", "requeue", running_task(cluster)[0])
 
 
 def preempt(cluster: Cluster) -> None:
-    """A job of a higher partition that needs all nodes for a moment."""
-    cluster.ask(
+    """Submit a short job for all nodes to a partition with a higher priority."""
+    cluster.run(
         "sbatch", "--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null",
         "--wrap=sleep 1",
     )  # fmt: skip
 
 
 def kill_node(cluster: Cluster) -> None:
-    node = the_job(cluster)[2]
+    node = running_task(cluster)[2]
     cluster.kill_node(node)
     wait_for(lambda: "down" in cluster.nodes()[node], cluster.nodes)
     cluster.up()
 
 
 def kill_rank(cluster: Cluster) -> None:
-    job = the_job(cluster)[1]
+    job = running_task(cluster)[1]
     wait_for(lambda: len(cluster.job_processes(job)) == 2, "two ranks")
     cluster.job_processes(job)[1].send_signal(signal.SIGKILL)
 
@@ -168,46 +165,45 @@ def kill_rank(cluster: Cluster) -> None:
 KINDS = (usr2, requeue, preempt, kill_node, kill_rank)
 
 
-def disturb_again_and_again(run: Path, disturbances: Sequence[Callable[[], None]]) -> Watched:
-    """Disturb a run's only point, each time in the middle of a probe that has got further."""
+def disturb_again_and_again(run: Path, disturbances: Sequence[Callable[[], None]]) -> Progress:
+    """Disturb the only point of a run, each time after the probe in progress was resumed."""
     wait_for(lambda: (run / "sweep.yaml").exists(), "the run folder")
-    watched, reached = Watched(run), (-1, 0)
+    progress, reached = Progress(run), (-1, 0)
     for attempt, disturb in enumerate(disturbances, 1):
-        at = watched.wait_until_under_way(attempt)
-        assert at > reached, "an attempt begins where the last checkpoint was"
-        reached = watched.at()
+        assert progress.wait_for_checkpoint(attempt) > reached, "not resumed from a checkpoint"
+        reached = progress.snapshot()
         disturb()
-    return watched
+    return progress
 
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kinds", [[kind] * 5 for kind in KINDS] if FULL else [KINDS])
-def test_disturbed_again_and_again(
+def test_results_do_not_depend_on_repeated_disturbances(
     kinds: Sequence[Disturb], cluster: Cluster, spec: Path, barrier: Barrier, tmp_path: Path,
     undisturbed: dict[str, object],
 ) -> None:  # fmt: skip
-    """By each kind in turn; `make test-full` repeats each five times."""
+    """`make test-full` repeats each kind five times."""
     profile = cluster.profile(tmp_path, processes_per_node=2, checkpoint_every=1)
     sweep = cluster.sweep(spec, profile)
     run = tmp_path / "runs" / "long"
-    watched = disturb_again_and_again(run, [partial(kind, cluster) for kind in kinds])
+    progress = disturb_again_and_again(run, [partial(kind, cluster) for kind in kinds])
     barrier.open()
-    ended(sweep)
+    finish_with_status(sweep)
     assert contents(run) == undisturbed
-    claim = watched.claim()
-    assert claim["attempts"] >= len(kinds) + 1
-    submitted = list(run.glob("jobs/*/array-*/array.json"))
-    assert len(submitted) == 1, "SLURM started the task again, nobody submitted it again"
+    assert progress.claim()["attempts"] >= len(kinds) + 1
+    assert len(submissions(run)) == 1, "submitted again instead of requeued by SLURM"
     assert not list(run.rglob("*.ckpt"))
     assert not list(run.rglob("*.part"))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_points_that_run_out_of_time(cluster: Cluster, barrier: Barrier, tmp_path: Path) -> None:
-    """SLURM looks for tasks out of time every 30 s, and five points share two cores.
+def test_tasks_are_requeued_at_their_time_limit(
+    cluster: Cluster, barrier: Barrier, tmp_path: Path
+) -> None:
+    """SLURM checks time limits every 30 s, and five points share two cores.
 
-    Their start alone takes 10 s or more: with a time limit of a minute they would hardly get on.
+    The start of a task takes 10 s or more, so a time limit of a minute leaves little to train.
     """
     grid = "grid:\n  seed: [0, 1, 2, 3, 4]\n"
     spec = tmp_path / "long.yaml"
@@ -230,18 +226,18 @@ def test_points_that_run_out_of_time(cluster: Cluster, barrier: Barrier, tmp_pat
     assert contents(run) == contents(tmp_path / "local" / "long")
 
 
-def test_a_task_that_outlives_its_node_is_the_only_writer(
+def test_a_task_that_outlives_its_node_keeps_its_claim(
     cluster: Cluster, spec: Path, barrier: Barrier, undisturbed: dict[str, object], tmp_path: Path
 ) -> None:
-    """slurmd and its stepds die, the task runs on: what SLURM starts again must not write."""
+    """slurmd and its stepds are killed, and the task continues: a second task must not write."""
     profile = cluster.profile(tmp_path, checkpoint_every=1)
     sweep = cluster.sweep(spec, profile)
     run = tmp_path / "runs" / "long"
     wait_for(lambda: (run / "sweep.yaml").exists(), "the run folder")
-    watched = Watched(run)
-    watched.wait_until_under_way(1)
-    first = watched.claim()
-    _, job, node = the_job(cluster)
+    progress = Progress(run)
+    progress.wait_for_checkpoint(1)
+    first = progress.claim()
+    _, job, node = running_task(cluster)
     (task,) = cluster.job_processes(job)
     for parent in task.parents():
         if parent.name() == "slurmstepd":
@@ -253,5 +249,5 @@ def test_a_task_that_outlives_its_node_is_the_only_writer(
     cluster.up()
     assert sweep.returncode == 0, output
     assert contents(run) == undisturbed
-    last = watched.claim()
+    last = progress.claim()
     assert (last["attempts"], last["token"]) == (1, first["token"])

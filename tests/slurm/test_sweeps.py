@@ -1,7 +1,8 @@
-"""Sweeps on a real SLURM: arrays, several processes, several nodes, packing, the throttle."""
+"""Sweeps on a real SLURM: arrays, several processes and nodes, points per task, throttle."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import stat
 from datetime import datetime
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from tests.command import succeeded
 from tests.conftest import FULL
-from tests.slurm.conftest import Cluster, ended
+from tests.slurm.conftest import Cluster, finish_with_status
 from tests.sweeps import contents
 
 QUICK = """\
@@ -21,12 +22,10 @@ fixed:
   search: {policy: bisection, start: 16, tolerance: 0.3}
 grid:
 """
-
-
 GATED = QUICK.replace("family: mlp, width: 8, depth: 1", 'family: "gated:Net"').replace(
     "epochs: 60", "epochs: 60, gates: {plateau: off}"
 )
-"""The same with training runs that wait at a barrier (tests/barrier.py)."""
+"""``QUICK`` with training runs that wait at a barrier (tests/barrier.py)."""
 
 
 def write_spec(folder: Path, grid: str, text: str = QUICK) -> Path:
@@ -36,6 +35,7 @@ def write_spec(folder: Path, grid: str, text: str = QUICK) -> Path:
 
 
 def locally(spec: Path) -> dict[str, object]:
+    """Return the results of a sweep on this machine."""
     profile = spec.with_name("local.yaml")
     profile.write_text("tracking_uri: none\n")
     succeeded(spec.parent, "sweep", spec, "--profile", profile, "--runs", "local")
@@ -46,29 +46,31 @@ def submissions(run: Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted(run.glob("jobs/*/array-*/array.json"))]
 
 
-def most_at_once(cluster: Cluster, jobs: list[str]) -> int:
-    """The most tasks that ran at the same time, from the accounting's start and end times."""
-    printed = cluster.ask(
+def attempts(run: Path) -> list[int]:
+    return [json.loads(path.read_text())["attempts"] for path in run.glob("points/*/*.claim.json")]
+
+
+def max_running(cluster: Cluster, job: str) -> int:
+    """Return the largest number of tasks that ran at once, from the accounting."""
+    printed = cluster.run(
         "sacct", "--noheader", "--parsable2", "--allocations", "--duplicates",
-        "--starttime=now-2hours", "--format=Start,End", f"--jobs={','.join(jobs)}",
+        "--starttime=now-2hours", "--format=Start,End", f"--jobs={job}",
     )  # fmt: skip
     changes = []
     for line in printed.splitlines():
         start, end = (datetime.fromisoformat(part) for part in line.split("|"))
         changes += [(start, 1), (end, -1)]
-    running = most = 0
-    for _, change in sorted(changes):
-        running += change
-        most = max(most, running)
-    return most
+    return max(itertools.accumulate(change for _, change in sorted(changes)))
 
 
-def test_an_array_of_points_of_two_processes_each(cluster: Cluster, tmp_path: Path) -> None:
-    """Each task measures two points, the last one a single point."""
+def test_an_array_with_two_processes_and_two_points_per_task(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """The last task has a single point."""
     seeds = list(range(23 if FULL else 5))
     spec = write_spec(tmp_path, f"  seed: {seeds}\n")
     profile = cluster.profile(tmp_path, throttle=2, processes_per_node=2, points_per_task=2)
-    ended(cluster.sweep(spec, profile))
+    finish_with_status(cluster.sweep(spec, profile))
     run = tmp_path / "runs" / "quick"
     measured = contents(run)
     assert len(measured) == len(seeds)
@@ -76,18 +78,18 @@ def test_an_array_of_points_of_two_processes_each(cluster: Cluster, tmp_path: Pa
     (array,) = submissions(run)
     assert array["tasks"] == (len(seeds) + 1) // 2
     assert len(list(run.glob("jobs/*/array-*/*_submitted.pkl"))) == array["tasks"]
-    assert most_at_once(cluster, [array["job"]]) == 2
-    machines = json.loads(cluster.flexhpc(tmp_path, "status", str(run), "--json").stdout)
-    assert {row["state"] for row in machines} == {"done"}
-    secrets = {path: stat.S_IMODE(path.stat().st_mode) for path in run.rglob(".secret")}
-    assert set(secrets.values()) == {0o600}, "what processes know each other by is theirs alone"
+    assert max_running(cluster, array["job"]) == 2
+    rows = json.loads(cluster.flexhpc(tmp_path, "status", str(run), "--json").stdout)
+    assert {row["state"] for row in rows} == {"done"}
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in run.rglob(".secret")}
+    assert modes == {0o600}, "other users can read the secret of the job"
     assert not cluster.queue()
 
 
 def test_a_point_on_two_nodes_with_two_processes_each(cluster: Cluster, tmp_path: Path) -> None:
     spec = write_spec(tmp_path, "  seed: [7]\n")
     profile = cluster.profile(tmp_path, nodes=2, processes_per_node=2, gpus_per_node=2)
-    ended(cluster.sweep(spec, profile))
+    finish_with_status(cluster.sweep(spec, profile))
     run = tmp_path / "runs" / "quick"
     assert contents(run) == locally(spec)
     logs = sorted(path.read_text() for path in run.glob("jobs/*/array-000/*_log.out"))

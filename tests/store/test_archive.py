@@ -1,4 +1,4 @@
-"""A run in one file: what is in it, and what is refused."""
+"""Packed runs: their content, and rejected archives."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def packed(measured: Path, tmp_path: Path) -> Path:
     return archive
 
 
-def test_unpacking_restores_the_run(measured: Path, packed: Path, tmp_path: Path, cli: Cli) -> None:
-    said = cli("unpack", packed).stdout
-    again = tmp_path / "runs" / "small"
-    assert said.strip() == str(again)
-    assert contents(again) == contents(measured)
-    assert cli("results", again).stdout == cli("results", measured).stdout
-    assert not list(again.glob("*.db"))
+def test_unpack_restores_the_run(measured: Path, packed: Path, tmp_path: Path, cli: Cli) -> None:
+    output = cli("unpack", packed).stdout
+    run = tmp_path / "runs" / "small"
+    assert output.strip() == str(run)
+    assert contents(run) == contents(measured)
+    assert cli("results", run).stdout == cli("results", measured).stdout
+    assert not list(run.glob("*.db"))
 
 
-def test_a_run_at_work_is_not_packed(measured: Path, tmp_path: Path) -> None:
+def test_pack_rejects_a_run_with_a_running_worker(measured: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     shutil.copytree(measured, run.path)
     assert take(run.claim("ab" * 8), run.lock, launch="x")
@@ -40,7 +40,9 @@ def test_a_run_at_work_is_not_packed(measured: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "x.zip").exists()
 
 
-def test_what_is_there_stays(measured: Path, packed: Path, tmp_path: Path, cli: Cli) -> None:
+def test_pack_and_unpack_reject_invalid_paths(
+    measured: Path, packed: Path, tmp_path: Path, cli: Cli
+) -> None:
     cli("unpack", packed)
     assert "already exists" in cli("unpack", packed, check=2).stderr
     assert "not a regular file" in cli("pack", measured, "-o", "/dev/null", check=2).stderr
@@ -48,39 +50,40 @@ def test_what_is_there_stays(measured: Path, packed: Path, tmp_path: Path, cli: 
     assert "is inside the run" in cli("pack", measured, "-o", measured / "x.zip", check=2).stderr
 
 
-@pytest.mark.parametrize("kind", ["cut", "bit", "text", "two folders", "upwards", "nothing"])
-def test_another_file_is_refused(kind: str, packed: Path, tmp_path: Path, cli: Cli) -> None:
+@pytest.mark.parametrize(
+    "damage", ["truncated", "flipped bit", "text", "two folders", "parent folder", "empty zip"]
+)
+def test_unpack_rejects_other_files(damage: str, packed: Path, tmp_path: Path, cli: Cli) -> None:
     content = bytearray(packed.read_bytes())
-    if kind == "cut":
+    if damage == "truncated":
         packed.write_bytes(content[: len(content) // 2])
-    elif kind == "bit":
+    elif damage == "flipped bit":
         content[len(content) // 3] ^= 4
         packed.write_bytes(content)
-    elif kind == "text":
+    elif damage == "text":
         packed.write_text("no zip")
     else:
-        with zipfile.ZipFile(packed, "a" if kind != "nothing" else "w") as file:
-            if kind != "nothing":
-                file.writestr("../x" if kind == "upwards" else "other/x", "x")
-    said = cli("unpack", packed, check=2).stderr
-    assert "packed run" in said
-    assert len(said.splitlines()) == 1
+        with zipfile.ZipFile(packed, "w" if damage == "empty zip" else "a") as file:
+            if damage != "empty zip":
+                file.writestr("../x" if damage == "parent folder" else "other/x", "x")
+    error = cli("unpack", packed, check=2).stderr
+    assert "packed run" in error
+    assert len(error.splitlines()) == 1
     assert not (tmp_path / "runs" / "small").exists()
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_an_unfinished_run_continues(
+def test_unfinished_run_can_be_resumed_after_unpacking(
     measured: Path, untracked: Path, tmp_path: Path, cli: Cli
 ) -> None:
     run = tmp_path / "runs" / "small"
     shutil.copytree(measured, run)
-    victim = next(run.glob("points/*/*.h5"))
-    victim.unlink()
-    kept = probes_in(run)
+    next(run.glob("points/*/*.h5")).unlink()
+    finished = probes_in(run)
     archive = tmp_path / "part.zip"
     pack(RunFolder(run), archive)
     shutil.rmtree(run)
     unpack(archive, tmp_path / "runs")
     cli("sweep", measured.parent.parent / "small.yaml", "--profile", untracked)
     assert contents(run) == contents(measured)
-    assert kept <= probes_in(run), "a finished probe was repeated"
+    assert finished <= probes_in(run), "a finished probe was repeated"

@@ -1,5 +1,3 @@
-"""What lies in a run folder."""
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -7,8 +5,8 @@ from pathlib import Path
 from flexhpc.store import RunFolder
 
 
-def test_what_has_begun_has_a_file(tmp_path: Path) -> None:
-    """Also in a folder that lies elsewhere; half-written files and strange ones are nobody's."""
+def test_started_points_have_a_point_file_claim_or_checkpoint(tmp_path: Path) -> None:
+    """Also in a linked folder; temporary files and other files are ignored."""
     run = RunFolder(tmp_path)
     assert run.started_points() == set()
     files = [

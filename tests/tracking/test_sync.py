@@ -1,4 +1,4 @@
-"""MLflow as a view of the store: real databases, a real server, the real UI."""
+"""MLflow as a view of the store, with real databases, a real server and the real UI."""
 
 from __future__ import annotations
 
@@ -39,25 +39,26 @@ def run(measured: Path, tmp_path: Path) -> Path:
 
 
 def logged(uri: str, name: str = "small") -> tuple[list[Any], list[Any]]:
+    """Return the MLflow runs of the points and those of the probes of an experiment."""
     client = mlflow_client(uri)
     experiment = client.get_experiment_by_name(name)
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     kinds = {"point": [], "probe": []}
-    for one in runs:
-        kinds[one.data.tags["flexhpc.kind"]].append(one)
+    for run in runs:
+        kinds[run.data.tags["flexhpc.kind"]].append(run)
     return kinds["point"], kinds["probe"]
 
 
-def test_the_tracking_process_has_a_lower_priority(run: Path) -> None:
+def test_tracking_process_has_a_lower_priority(run: Path) -> None:
     command = [sys.executable, "-m", "flexhpc.tracking.follow", str(run), str(run / "sweep.yaml")]
-    lower = os.getpriority(os.PRIO_PROCESS, 0) + 10
+    lower = min(os.getpriority(os.PRIO_PROCESS, 0) + 10, 19)  # the lowest priority is 19
     with subprocess.Popen(command, stdin=subprocess.PIPE) as follower:
         wait_for(lambda: os.getpriority(os.PRIO_PROCESS, follower.pid) == lower, "its priority")
         follower.kill()
 
 
-def holds_all(uri: str, run: Path) -> None:
-    """Assert that MLflow says what the store says, point by point and probe by probe."""
+def check_logged(uri: str, run: Path) -> None:
+    """Assert that MLflow contains every point and every probe of a finished run exactly once."""
     folder, _, points = open_run(run)
     parents, children = logged(uri)
     assert {p.data.tags["flexhpc.point_id"] for p in parents} == {p.id for p in points}
@@ -84,151 +85,178 @@ def holds_all(uri: str, run: Path) -> None:
     assert by_tag == {}
 
 
-def test_a_sweep_leaves_mlflow_up_to_date(measured: Path) -> None:
+def test_mlflow_is_up_to_date_at_the_end_of_a_sweep(measured: Path) -> None:
     folder, _, points = open_run(measured)
-    holds_all(local_uri(folder), measured)
+    check_logged(local_uri(folder), measured)
     assert up_to_date(folder, None, StatusReader(folder, points).read())
 
 
-def test_curves_brackets_artifacts_and_tags(measured: Path) -> None:
-    folder, _, _ = open_run(measured)
+def test_curves_brackets_artifacts_and_tags_are_logged(measured: Path) -> None:
+    folder, _, points = open_run(measured)
     uri = local_uri(folder)
     client = mlflow_client(uri)
     parents, children = logged(uri)
     for parent in parents:
-        point_id = parent.data.tags["flexhpc.point_id"]
-        probes = read(folder.point(point_id)).probes
-        steps = client.get_metric_history(parent.info.run_id, "n")
-        assert [m.value for m in sorted(steps, key=lambda m: m.step)] == [p.n for p in probes]
-        lows = client.get_metric_history(parent.info.run_id, "largest_fit")
-        assert sorted(m.value for m in lows) == [
-            m.value for m in sorted(lows, key=lambda m: m.step)
-        ]
-        highs = client.get_metric_history(parent.info.run_id, "emc_hi")
-        assert max(highs, key=lambda m: m.step).value == parent.data.metrics["emc_hi"]
-        tags = parent.data.tags
+        run_id, tags = parent.info.run_id, parent.data.tags
+        point_id = tags["flexhpc.point_id"]
+
+        def history(metric: str, run_id: str = run_id) -> list[float]:
+            values = client.get_metric_history(run_id, metric)
+            return [value.value for value in sorted(values, key=lambda value: value.step)]
+
+        assert history("n") == [probe.n for probe in read(folder.point(point_id)).probes]
+        assert history("largest_fit") == sorted(history("largest_fit"))
+        assert history("emc_hi")[-1] == parent.data.metrics["emc_hi"]
         assert tags["mlflow.source.name"] == "flexhpc sweep small"
         assert tags["mlflow.user"]
         assert re.fullmatch(r"[0-9a-f]{7,12}\+?|v.*", tags["mlflow.source.git.commit"])
         assert parent.data.metrics["lo"] <= parent.data.metrics["hi"]
-        names = {artifact.path for artifact in client.list_artifacts(parent.info.run_id)}
-        first = point_id == open_run(measured)[2][0].id
-        assert names == {"fit_curve.svg", f"{point_id}.h5", *(["report"] if first else [])}
-        if first:
-            (page,) = client.list_artifacts(parent.info.run_id, "report")
-            stored = folder.artifacts / parent.info.run_id / "artifacts" / page.path
+        artifacts = {artifact.path for artifact in client.list_artifacts(run_id)}
+        assert artifacts - {"report"} == {"fit_curve.svg", f"{point_id}.h5"}
+        assert ("report" in artifacts) == (point_id == points[0].id)
+        if "report" in artifacts:
+            (page,) = client.list_artifacts(run_id, "report")
+            stored = folder.artifacts / run_id / "artifacts" / page.path
             assert stored.read_bytes() == (folder.report / "index.html").read_bytes()
             note = client.get_experiment(parent.info.experiment_id).tags["mlflow.note.content"]
-            assert f"runs/{parent.info.run_id}/artifacts/{page.path})" in note
+            assert f"runs/{run_id}/artifacts/{page.path})" in note
     child = max(children, key=lambda c: c.data.metrics["epochs"])
     curve = client.get_metric_history(child.info.run_id, "loss")
     assert len(curve) > 20
     assert max(m.step for m in curve) == child.data.metrics["epochs"]
 
 
-def test_sync_rebuilds_everything_and_repeats_nothing(run: Path, cli: Cli) -> None:
+def test_sync_recreates_the_database_and_logs_nothing_twice(run: Path, cli: Cli) -> None:
+    uri = local_uri(open_run(run)[0])
     assert "probes logged" in cli("sync", run).stdout
-    folder, _, _ = open_run(run)
-    holds_all(local_uri(folder), run)
+    check_logged(uri, run)
     assert cli("sync", run).stdout.startswith("0 probes logged")
-    holds_all(local_uri(folder), run)
+    check_logged(uri, run)
 
 
-def test_a_killed_writer_is_completed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Die after a child was created but before its metrics were, twice; then sync again."""
+def test_sync_completes_the_log_of_a_killed_process(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process is killed twice after it created a child run and before it logged metrics."""
     folder, _, _ = open_run(run)
     uri = local_uri(folder)
 
     class Killed(Exception):
         pass
 
-    for survive in (2, 1):
+    for completed in (2, 1):
         syncer = Syncer(folder, uri)
         syncer.connect()
-        batch, calls = syncer.client.log_batch, []
+        log_batch, calls = syncer.client.log_batch, []
 
-        def dying(run_id, *, calls=calls, batch=batch, survive=survive, **kwargs):
+        def killed(run_id, *, calls=calls, log_batch=log_batch, completed=completed, **kwargs):
             calls.append(run_id)
-            if "params" in kwargs and "metrics" in kwargs and len(calls) > survive * 2:
+            if "params" in kwargs and "metrics" in kwargs and len(calls) > completed * 2:
                 raise Killed
-            return batch(run_id, **kwargs)
+            return log_batch(run_id, **kwargs)
 
-        monkeypatch.setattr(syncer.client, "log_batch", dying)
+        monkeypatch.setattr(syncer.client, "log_batch", killed)
         with pytest.raises(Killed):
             syncer.sync()
     Syncer(folder, uri).sync()
-    holds_all(uri, run)
+    check_logged(uri, run)
 
 
-def test_killed_while_creating_the_database(run: Path, cli: Cli, tmp_path: Path) -> None:
-    """MLflow makes its tables one after the other, and cannot go on with some of them."""
-    attempts = (killed_with_half_a_database(run, tmp_path / f"temporary {i}") for i in range(50))
-    assert any(attempts), "its database was complete too often"
+def test_sync_recovers_from_sigkill_during_creation_of_the_database(
+    run: Path, cli: Cli, tmp_path: Path
+) -> None:
+    """MLflow creates one table after the other, and cannot use a database without some of them."""
+    attempts = (killed_with_incomplete_database(run, tmp_path / f"{i}") for i in range(50))
+    assert any(attempts), "no attempt left an incomplete database"
     cli("sync", run)
-    holds_all(local_uri(open_run(run)[0]), run)
+    check_logged(local_uri(open_run(run)[0]), run)
     assert not list(run.glob("*.part")) + list(run.glob(".*.part"))
 
 
-def killed_with_half_a_database(run: Path, temporary: Path) -> bool:
-    """Kill `flexhpc sync` after it started its database; return False if that was complete."""
+def killed_with_incomplete_database(run: Path, temporary: Path) -> bool:
+    """Kill `flexhpc sync` while it creates its database; return False if it was complete."""
     (run / "mlflow.db").unlink(missing_ok=True)
     temporary.mkdir()
-    syncing = subprocess.Popen(
+    sync = subprocess.Popen(
         [str(FLEXHPC), "sync", str(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env={**os.environ, "TMPDIR": str(temporary)},
     )  # fmt: skip
 
     def started() -> bool:
         databases = temporary.glob("*/mlflow.db")
-        return syncing.poll() is not None or any(path.stat().st_size for path in databases)
+        return sync.poll() is not None or any(path.stat().st_size for path in databases)
 
     wait_for(started, "a database")
-    syncing.send_signal(signal.SIGSTOP)
-    half = syncing.poll() is None and not (run / "mlflow.db").exists()
-    syncing.kill()
-    syncing.wait()
-    return half
+    sync.send_signal(signal.SIGSTOP)
+    incomplete = sync.poll() is None and not (run / "mlflow.db").exists()
+    sync.kill()
+    sync.wait()
+    return incomplete
 
 
-def test_a_run_can_be_copied_and_renamed(measured: Path, tmp_path: Path, cli: Cli) -> None:
-    copy = tmp_path / "another name"
+def test_run_can_be_copied_and_renamed(measured: Path, tmp_path: Path, cli: Cli) -> None:
+    copy = tmp_path / "different name"
     shutil.copytree(measured, copy)
     folder, _, _ = open_run(copy)
     page = page_of(folder, "small")
     assert cli("sync", copy).stdout.startswith("0 probes logged")
     assert page_of(folder, "small") == page
-    holds_all(local_uri(folder), copy)
+    check_logged(local_uri(folder), copy)
     parents, children = logged(local_uri(folder))
     client = mlflow_client(local_uri(folder))
     for run in (*parents, *children):
         assert run.info.artifact_uri.startswith(folder.artifacts.as_uri())
-    got = client.download_artifacts(parents[0].info.run_id, "fit_curve.svg", tmp_path)
-    assert Path(got).stat().st_size > 1000
+    downloaded = client.download_artifacts(parents[0].info.run_id, "fit_curve.svg", tmp_path)
+    assert Path(downloaded).stat().st_size > 1000
     original = local_uri(open_run(measured)[0])
     run_id = logged(original)[0][0].info.run_id
     assert mlflow_client(original).list_artifacts(run_id), "the original is unchanged"
 
 
-def test_mlflow_recreates_no_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow creates folder and database for a URI of the usual form."""
-    gone = tmp_path / "gone" / "mlflow.db"
+def test_mlflow_does_not_recreate_a_removed_run_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For an ordinary SQLite URI, MLflow creates the folder and the database."""
+    database = tmp_path / "removed" / "mlflow.db"
     monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 1)
     with pytest.raises(sqlalchemy.exc.OperationalError, match="unable to open"):
-        mlflow_client(existing_database_uri(gone)).get_experiment_by_name("small")
-    assert not gone.parent.exists()
+        mlflow_client(existing_database_uri(database)).get_experiment_by_name("small")
+    assert not database.parent.exists()
 
 
 def free_port() -> int:
-    """A port that no other process is given by chance before ours has it."""
+    """Return a free port outside of the range from which the system assigns ports."""
     for port in range(20_000 + os.getpid() % 10_000, 32_000):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        with socket.socket() as client, contextlib.suppress(OSError):
+            client.bind(("127.0.0.1", port))
             return port
     raise AssertionError("no port is free")
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
+@contextlib.contextmanager
+def served(command: list[str], port: int) -> Iterator[str]:
+    """Run a web server; yield its address once it responds, and end all of its processes."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        env={**os.environ, **UI_ENVIRONMENT},
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+
+    def responds() -> bool:
+        assert process.poll() is None, "the server ended"
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=2):
+            return True
+        return False
+
+    try:
+        wait_for(responds, "a response of the server")
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def test_sync_to_a_tracking_server(run: Path, cli: Cli, tmp_path: Path) -> None:
     port = free_port()
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
@@ -236,38 +264,11 @@ def server(tmp_path: Path) -> Iterator[str]:
         "--artifacts-destination", str(tmp_path / "artifacts"),
     ]  # fmt: skip
     with served(command, port) as address:
-        yield address
+        cli("sync", run, "--uri", address)
+        check_logged(address, run)
 
 
-def answers(process: subprocess.Popen[bytes], address: str) -> bool:
-    assert process.poll() is None, "the server ended"
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=2):
-        return True
-    return False
-
-
-@contextlib.contextmanager
-def served(command: list[str], port: int) -> Iterator[str]:
-    """Run a web server; end it and all that it started."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        env={**os.environ, **UI_ENVIRONMENT},
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(lambda: answers(process, address), "the server's answer")
-        yield address
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
-
-
-def test_a_tracking_server(run: Path, cli: Cli, server: str) -> None:
-    cli("sync", run, "--uri", server)
-    holds_all(server, run)
-
-
-def test_a_dead_server_costs_a_warning(tmp_path: Path, small_spec: Path, cli: Cli) -> None:
+def test_unreachable_server_gives_a_warning(tmp_path: Path, small_spec: Path, cli: Cli) -> None:
     profile = tmp_path / "profile.yaml"
     profile.write_text(f"tracking_uri: http://127.0.0.1:{free_port()}\n")
     done = cli("sweep", small_spec, "--profile", profile, "--set", "model.width=[4]")
@@ -280,10 +281,10 @@ def test_a_dead_server_costs_a_warning(tmp_path: Path, small_spec: Path, cli: Cl
     failed = cli("sync", run, "--uri", f"http://127.0.0.1:{free_port()}", check=1)
     assert "cannot be written" in failed.stderr
     cli("sync", run)
-    holds_all(local_uri(folder), run)
+    check_logged(local_uri(folder), run)
 
 
-def test_a_server_that_never_answers_does_not_hold_up_a_sweep(
+def test_server_that_never_responds_does_not_block_a_sweep(
     tmp_path: Path, small_spec: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
@@ -298,7 +299,7 @@ def test_a_server_that_never_answers_does_not_hold_up_a_sweep(
 
 
 @pytest.mark.browser
-def test_the_ui_shows_points_and_probes(measured: Path, tmp_path: Path, chromium: Any) -> None:
+def test_ui_shows_points_and_probes(measured: Path, tmp_path: Path, chromium: Any) -> None:
     from playwright.sync_api import expect
 
     shutil.copytree(measured, tmp_path / "run")
@@ -307,18 +308,18 @@ def test_the_ui_shows_points_and_probes(measured: Path, tmp_path: Path, chromium
     path = page_of(folder, "small")
     parents, _ = logged(local_uri(folder))
     with served(ui_command(folder, port), port) as address:
-        doors = [one for one in psutil.net_connections("inet") if one.laddr.port == port]
-        listening = {one.laddr.ip for one in doors if one.status == psutil.CONN_LISTEN}
+        connections = [c for c in psutil.net_connections("inet") if c.laddr.port == port]
+        listening = {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
         assert listening == {"127.0.0.1"}
         page = chromium.new_page(viewport={"width": 1600, "height": 1000})
         experiment = parents[0].info.experiment_id
-        page.goto(address + path)  # as it is printed: all points, with EMC
+        page.goto(address + path)  # the printed address shows all points with their EMC
         for point in points:
             expect(page.get_by_text(point.label, exact=True).first).to_be_visible(timeout=60_000)
         expect(page.get_by_text("3 matching runs")).to_be_visible()
         for column in ("emc", "emc_lo", "emc_hi"):
             expect(page.locator(f"[role=columnheader][col-id*='`{column}`']")).to_be_visible()
-        page.get_by_role("link", name=points[0].label).click()  # and two clicks to each probe
+        page.get_by_role("link", name=points[0].label).click()
         page.get_by_role("link", name="00 n=16 fit").first.click()
         expect(page.get_by_text("final_loss").first).to_be_visible(timeout=60_000)
         page.goto(f"{address}/#/experiments/{experiment}/runs?workflowType=machine_learning")
@@ -334,6 +335,6 @@ def test_the_ui_shows_points_and_probes(measured: Path, tmp_path: Path, chromium
         expect(page.locator("img").first).to_be_visible(timeout=60_000)
 
 
-def test_ui_with_a_damaged_database_says_what_to_do(run: Path, cli: Cli) -> None:
+def test_ui_reports_a_damaged_database(run: Path, cli: Cli) -> None:
     (run / "mlflow.db").write_text("not a database")
     assert "flexhpc sync" in cli("ui", run, check=2).stderr

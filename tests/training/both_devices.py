@@ -34,7 +34,7 @@ Values = dict[str, Any]
 
 
 def prepare() -> None:
-    """Prepare the process: one thread, warnings are errors, no test outside of it is affected."""
+    """Use one thread, and turn warnings into errors, in this process only."""
     torch.set_num_threads(1)
     warnings.simplefilter("error")
     # Parameters on the stand-in device are of a subclass, which manual_backprop would reject.
@@ -62,12 +62,12 @@ def train(
     spec: str, n: int, kind: str, *, checkpoint: Path | None = None, stop_at: int | None = None,
     fresh: bool = True, resident_bytes: int | None = None,
 ) -> Outcome | None:  # fmt: skip
-    """Run one training run of a spec's only point; return None if it is interrupted.
+    """Train the only point of a spec; return None if the training run is interrupted.
 
     Args:
-        spec, n, kind, checkpoint: the text of the spec, samples, device type, file.
-        stop_at: update after which the training is interrupted.
-        fresh: whether it starts at the first update, rather than from a checkpoint.
+        spec: the text of the spec; n: number of samples; kind: device type.
+        checkpoint: the file; stop_at: the update after which the run is interrupted.
+        fresh: whether it must start at the first update, and not from the checkpoint.
         resident_bytes: size from which inputs stay uint8 on the device; None for the default.
     """
     point = point_of(spec)
@@ -100,7 +100,7 @@ def train_on_both(spec: str, n: int, resident_bytes: int | None = None) -> tuple
 
 
 def measure_point(spec: str, folder: Path, kind: str) -> Values:
-    """Measure a spec's only point; return what its file says, without times and machines."""
+    """Measure the only point of a spec; return its results."""
     point, run = point_of(spec), RunFolder(folder)
     run.path.mkdir()
     with device_of_type(kind) as device:
@@ -126,7 +126,7 @@ def gpu_check(kind: str) -> str:
 
 
 def fit(inputs: np.ndarray, labels: np.ndarray, model: nn.Module) -> torch.Tensor:
-    """A custom trainer that uses the accelerator and returns its predictions as a tensor there."""
+    """Train on the accelerator as a custom trainer; return predictions on this device."""
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     model.to(device)
     images, targets = torch.from_numpy(inputs).to(device), torch.from_numpy(labels).to(device)

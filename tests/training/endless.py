@@ -1,4 +1,4 @@
-"""A process of a group that trains endlessly; exits with status 17 when a peer is lost."""
+"""A process of a group that trains endlessly; it exits with status 17 when a peer is lost."""
 
 from __future__ import annotations
 

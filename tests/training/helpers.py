@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from flexhpc.config.sections.data import Digits
@@ -81,6 +82,19 @@ def resume(
         except Interrupted:
             assert path.exists()
     raise AssertionError("the last start is not interrupted")
+
+
+def agree(first: Outcome, second: Outcome, tolerance: float, of_metrics: float) -> None:
+    """Assert that two outcomes are equal; losses and metrics up to relative tolerances."""
+    for key in ("verdict", "n_errors", "epochs", "steps", "cost", "rejected"):
+        assert getattr(first, key) == getattr(second, key), key
+    for key in ("fitted", "error_curve", "forgotten"):
+        np.testing.assert_array_equal(getattr(first, key), getattr(second, key))
+    np.testing.assert_allclose(first.loss_curve, second.loss_curve, rtol=tolerance)
+    assert first.loss == pytest.approx(second.loss, rel=tolerance, nan_ok=True)
+    assert set(first.metrics) == set(second.metrics)
+    for key, value in first.metrics.items():
+        assert value == pytest.approx(second.metrics[key], rel=of_metrics, nan_ok=True), key
 
 
 def same(first: Outcome, second: Outcome) -> None:

@@ -1,6 +1,8 @@
-"""One process of a group that trains a list of cases together: ``python -m tests.training.ranks``.
+"""One process of a group that trains all cases together.
 
-Arguments: rank, size, token, folder. Rank 0 pickles the outcomes of every case into the folder.
+Usage: python -m tests.training.ranks RANK SIZE TOKEN FOLDER
+
+Rank 0 writes the outcomes of all cases to a pickle in the folder.
 """
 
 from __future__ import annotations
@@ -22,13 +24,13 @@ from flexhpc.training import Callbacks, Group, Outcome, train
 from tests.training.helpers import SMALL, probe_data
 
 INTERRUPTED = ("adam", "one shard", "sam, sharded", "curves by evaluation")
-"""Cases that only the last rank stops, with or without a part of the batch."""
+"""Cases that only the last rank interrupts, which has samples of the batch or not."""
 CURVATURE = Gates(curvature=CurvatureGate(mode="report", products=20))
 
 
 @dataclass(frozen=True)
 class Case:
-    """One training run; ``bits``: it has the same bits on any number of processes."""
+    """A training run; ``bits``: bitwise equal on any number of processes."""
 
     training: Training
     n: int

@@ -1,8 +1,8 @@
-"""Slow reference implementations of the optimizers, one tensor each, in float64.
+"""Slow reference implementations of the optimizers for a single tensor, in float64.
 
-Written from the papers, they share no method with the fast ones: a preconditioner of a tensor of
-any order is one dense matrix (a Kronecker product) that multiplies the flattened gradient, and
-Newton-Schulz is a scalar polynomial of the singular values.
+They are written from the papers, with other methods than the fast implementations: a preconditioner
+is a dense matrix (a Kronecker product) that multiplies the flattened gradient, and Newton-Schulz is
+a polynomial of the singular values.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def unfolded(tensor: Array, axis: int) -> Array:
 
 
 def multiplied(matrices: list[Array], tensor: Array) -> Array:
-    """Multiply each axis of a tensor by a matrix: one Kronecker product times one long vector."""
+    """Multiply each axis of a tensor by a matrix: a Kronecker product times the flat tensor."""
     return (functools.reduce(np.kron, matrices) @ tensor.reshape(-1)).reshape(tensor.shape)
 
 
@@ -37,8 +37,8 @@ def power(matrix: Array, exponent: float) -> Array:
 class Shampoo:
     """Gupta et al. 2018, algorithm 2: exponent -1/(2k) for a tensor of order k.
 
-    ``widest``: an axis longer than that keeps the diagonal of its statistics only. ``decay``: L2
-    penalty.
+    Attributes:
+        widest: longer axes use only the diagonal of their statistics; decay: L2 penalty.
     """
 
     epsilon: float = 1e-6
@@ -62,15 +62,20 @@ class Shampoo:
 
 
 def first_axes(matrix: Array) -> Array:
-    """Return eigenvectors, the largest value first; by torch's routine, since the first gradient
-    has a null space, of which every basis is valid."""
+    """Return eigenvectors by decreasing eigenvalue.
+
+    From torch, as in the library: every basis of the null space of the first gradient is valid.
+    """
     return np.ascontiguousarray(torch.linalg.eigh(torch.from_numpy(matrix))[1].numpy()[:, ::-1])
 
 
 @dataclass
 class Soap:
-    """Vyas et al. 2024, algorithms 3 and 4; as in their code the first update moves no weight,
-    axes are rotated every ``every`` updates, and vectors (order 1) are not rotated."""
+    """Vyas et al. 2024, algorithms 3 and 4.
+
+    As in their code, the first update does not change the weights, the axes are rotated every
+    ``every`` updates, and vectors (order 1) are not rotated.
+    """
 
     beta1: float = 0.95
     beta2: float = 0.95
@@ -100,7 +105,7 @@ class Soap:
         self.square = self.beta2 * self.square + (1 - self.beta2) * rotated**2
         mean = multiplied(inverse, self.mean) / (1 - self.beta1**self.updates)
         root = np.sqrt(self.square) / math.sqrt(1 - self.beta2**self.updates)
-        # The code that came with the paper adds epsilon before it corrects the bias.
+        # The code of the paper adds epsilon before the bias correction.
         root += self.epsilon / math.sqrt(1 - self.beta2**self.updates)
         weight = weight - lr * multiplied(self.axes, mean / root)
         weight = weight * (1 - lr * self.decay)
@@ -146,8 +151,10 @@ class AdamW:
 
 @dataclass
 class Muon:
-    """Jordan et al. 2024: five Newton-Schulz steps on Nesterov momentum; a kernel is the matrix
-    (output channels, rest)."""
+    """Jordan et al. 2024: five Newton-Schulz steps on Nesterov momentum.
+
+    A kernel is reshaped to a matrix (output channels, rest).
+    """
 
     momentum: float = 0.95
     decay: float = 0.0

@@ -41,10 +41,10 @@ def test_orders_are_permutations_that_depend_on_the_epoch(n: int, seed: int, epo
 
 
 def test_small_last_batches_prevent_a_fit() -> None:
-    """n = 66 and 130 have a last batch of two samples in batches of 64.
+    """With batches of 64, n = 66 and n = 130 have a last batch of two samples.
 
-    With a short last batch hardly any training run fits there, although nearly all do at n = 100;
-    with near-equal batches they do.
+    With such a batch hardly any training run fits, although nearly all fit at n = 100. With
+    near-equal batches they fit.
     """
     near_equal = Sgd(
         optimizer="sgd", lr=0.05, momentum=0.9, batch_size=64, epochs=200, schedule="cosine",
@@ -74,7 +74,7 @@ def test_gradient_evaluations_are_not_exceeded(n: int, batch: int, budget: int) 
 
 
 def test_sgd_and_full_batch_gd_with_equal_budgets() -> None:
-    """50 epochs of 100 samples in batches of 10, against the whole batch."""
+    """50 epochs of 100 samples, in batches of 10 or 100."""
     options = {"gates": NO_PLATEAU, "lr": 1e-4}
     budgets = {
         "epochs": {"epochs": 50},
@@ -93,7 +93,7 @@ def test_sgd_and_full_batch_gd_with_equal_budgets() -> None:
     assert (sgd["gradients"].steps, gd["gradients"].steps) == (500, 50)
 
 
-def test_training_until_convergence_ends_at_a_plateau() -> None:
+def test_until_convergence_ends_at_a_plateau() -> None:
     gates = Gates(plateau=PlateauGate(patience=20))
     training = Adam(optimizer="adam", lr=1e-2, until="convergence", gates=gates)
     budgets: list[int] = []
@@ -104,7 +104,7 @@ def test_training_until_convergence_ends_at_a_plateau() -> None:
     assert set(budgets) == {0}
 
 
-def test_an_improving_training_is_extended_up_to_a_cap() -> None:
+def test_an_improving_training_run_is_extended_up_to_a_cap() -> None:
     base = {"optimizer": "adam", "lr": 2e-3, "epochs": 10, "batch_size": 64}
     assert run(Adam(**base), 200).verdict == "unconverged"
     capped = run(Adam(**base, unconverged="extend", extend_to=3.0), 200)
@@ -127,7 +127,7 @@ def test_a_budget_is_doubled_up_to_its_cap(initial: int, factor: float) -> None:
     assert extended_budget(Adam(optimizer="adam"), initial, initial) is None
 
 
-def test_sam_costs_two_gradients() -> None:
+def test_sam_costs_two_gradients_per_update() -> None:
     plain = run(Sgd(optimizer="sgd", epochs=3, gates=NO_PLATEAU), 100)
     sam = run(Sgd(optimizer="sgd", epochs=3, gates=NO_PLATEAU, sam=Sam()), 100)
     assert sam.cost == 2 * plain.cost

@@ -63,11 +63,14 @@ def eigenvalues(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("make", [tanh_net, cnn, attention])
-@pytest.mark.parametrize("shards", [None, 3])
-def test_ritz_values_of_dense_hessians(make: Callable[[], nn.Module], shards: int | None) -> None:
+@pytest.mark.parametrize(("shards", "n"), [(None, 20), (3, 20), (None, 600)])
+def test_ritz_values_equal_extreme_eigenvalues(
+    make: Callable[[], nn.Module], shards: int | None, n: int
+) -> None:
+    """Without shards, with shards, and with several chunks."""
     torch.manual_seed(0)
     model = make().train()
-    inputs, labels = samples()
+    inputs, labels = samples(n)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     result = hessian_ritz(
         model, inputs, labels, SINGLE_PROCESS, MAX_PRODUCTS, seed=1, shards=shards
@@ -171,22 +174,6 @@ def test_a_non_finite_hessian_gives_nan(value: float) -> None:
     assert not result.negative(0.1)
 
 
-def test_hessian_product_in_chunks() -> None:
-    torch.manual_seed(0)
-    model = tanh_net().double()
-    inputs, labels = samples(30)
-    parameters = list(model.parameters())
-    vector = torch.randn(sum(p.numel() for p in parameters), dtype=torch.float64)
-
-    def loss_of(ids: Tensor) -> Tensor:
-        return functional.cross_entropy(model(inputs[ids].double()), labels[ids], reduction="sum")
-
-    whole = hessian_product(loss_of, parameters, [torch.arange(30)], vector)
-    in_chunks = hessian_product(loss_of, parameters, torch.arange(30).split(7), vector)
-    torch.testing.assert_close(whole, in_chunks, rtol=1e-12, atol=1e-12)
-    assert whole.norm() > 1
-
-
 def test_hessian_product_of_a_linear_loss() -> None:
     weight = nn.Parameter(torch.ones(3))
     product = hessian_product(
@@ -211,7 +198,7 @@ class OnceLayer(nn.Module):
         return OnceDifferentiable.apply(values)  # type: ignore[no-any-return]
 
 
-def test_a_missing_second_derivative_is_an_error() -> None:
+def test_a_missing_second_derivative_raises() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4), OnceLayer(), nn.Tanh(), nn.Linear(4, 3))
     with pytest.raises(PointError, match=r"gates.curvature: needs second derivatives.*turn the"):
         hessian_ritz(model, *samples(), SINGLE_PROCESS, 20, seed=0)

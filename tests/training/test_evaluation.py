@@ -1,4 +1,4 @@
-"""Curves of batches, evaluations, and counts of forgetting events."""
+"""Loss and error curves, evaluations, and counts of forgetting events."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_curves_and_counts_equal_a_plain_loop(training: Training, model: Model, 
     ],
     ids=["budget", "extended"],
 )
-def test_a_failed_training_ends_with_an_evaluation(training: Training) -> None:
+def test_a_training_run_that_does_not_fit_ends_with_an_evaluation(training: Training) -> None:
     outcome, model = run_with_model(training, 800, TINY)
     assert outcome.verdict in ("not_fit", "unconverged")
     data = probe_data(800)
@@ -130,7 +130,7 @@ def test_a_failed_training_ends_with_an_evaluation(training: Training) -> None:
     assert outcome.loss == pytest.approx(float(functional.cross_entropy(logits, data.labels)))
 
 
-def test_a_large_epoch_does_not_depend_on_an_interruption() -> None:
+def test_metrics_of_an_epoch_do_not_depend_on_an_interruption() -> None:
     torch.manual_seed(0)
     batches = [(torch.randn(700, 10), torch.randint(10, (700,)), torch.arange(700))] * 13
     whole, first, second = EpochMetrics(CPU), EpochMetrics(CPU), EpochMetrics(CPU)
@@ -148,11 +148,11 @@ def test_a_large_epoch_does_not_depend_on_an_interruption() -> None:
 def test_errors_of_a_partial_epoch_are_scaled_to_all_samples() -> None:
     outcome = run(ADAM.model_copy(update={"epochs": None, "steps": 13}), 200, model=TINY)
     assert outcome.epochs == 2
-    assert outcome.error_curve[1] > 100, "six batches of seven missed most of theirs"
+    assert outcome.error_curve[1] > 100, "errors of six of seven batches"
 
 
 def test_divergence_in_the_last_update_is_detected() -> None:
-    """The losses of the batches are finite, that of the evaluation is not."""
+    """The losses of the batches are finite, but not the loss of the evaluation."""
     gd = Gd(optimizer="gd", lr=1e6, weight_decay=1e6, epochs=1, curves="batches")
     outcome = run(gd, 150, model=Cnn(family="cnn", width=4, depth=4))
     assert np.isfinite(outcome.loss_curve).all()

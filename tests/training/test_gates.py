@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,14 @@ from flexhpc.config.sections.training import Adam, Gd, Sam, Sgd
 from flexhpc.models import build
 from flexhpc.training import Outcome
 from flexhpc.training.gates import Plateau, is_unstable, patience_in_updates
-from tests.training.helpers import SMALL, probe_data, resume, run, run_with_model, same
+from tests.training.helpers import SMALL, probe_data, run, run_with_model
 
 SHORT = {"optimizer": "adam", "lr": 3e-3, "epochs": 8, "batch_size": 64}
 TINY = Mlp(family="mlp", width=4, depth=1, activation="tanh")
 
 
 def short(**gates: object) -> Outcome:
-    """Run a training run that still improves at the end of its budget."""
+    """Train with a budget at whose end the loss still improves."""
     return run(Adam(**SHORT, gates=Gates(**gates)), 200, model=TINY)
 
 
@@ -42,7 +41,7 @@ def test_default_gates_do_not_reject() -> None:
     assert "touched_curvature" not in outcome.metrics
 
 
-def test_the_plateau_gate_rejects_improving_trainings() -> None:
+def test_the_plateau_gate_rejects_improving_training_runs() -> None:
     outcome = short(plateau=PlateauGate(mode="reject"))
     assert (outcome.verdict, outcome.rejected) == ("unconverged", True)
     fitting = run(
@@ -93,7 +92,7 @@ def test_a_linear_network_has_no_saddle() -> None:
     assert outcome.metrics["min_ritz"] > -1e-9
 
 
-def test_gates_do_not_affect_the_training() -> None:
+def test_gates_do_not_affect_training() -> None:
     without = short(gradient=GradientGate(mode="off"))
     curvature = short(curvature=CurvatureGate(mode="report"))
     np.testing.assert_array_equal(without.loss_curve, curvature.loss_curve)
@@ -146,18 +145,8 @@ def test_sam_updates_running_statistics_once() -> None:
         torch.testing.assert_close(plain, sam)
 
 
-def test_an_extended_training_with_warmup_resumes_bitwise(tmp_path: Path) -> None:
-    training = Sgd(
-        optimizer="sgd", lr=0.05, batch_size=32, epochs=5, unconverged="extend", warmup=30,
-        clip_norm=0.5, sam=Sam(), label_smoothing=0.1,
-    )  # fmt: skip
-    uninterrupted = run(training, 120)
-    assert uninterrupted.epochs > 5
-    same(uninterrupted, resume(training, 120, [38], tmp_path / "probe.ckpt"))
-
-
 def test_a_loss_that_rises_again_is_unstable() -> None:
-    """Full-batch descent with too large a rate: which losses explode depends on the CPU."""
+    """Full-batch GD with a large learning rate; the CPU determines which losses explode."""
     training = Gd(optimizer="gd", lr=0.5, momentum=0.9, steps=1000)
     model = Mlp(family="mlp", width=16, depth=2)
     outcomes = [run(training, 362, model=model, repeat=repeat) for repeat in range(4)]
@@ -173,14 +162,10 @@ def test_a_loss_that_rises_again_is_unstable() -> None:
         assert given_back > StabilityGate().given_back * (start - losses.min())
     for mode, verdicts in (("off", ("not_fit", "unconverged")), ("reject", ("unstable",))):
         gates = Gates(stability=StabilityGate(mode=mode))
-        again = run(
-            training.model_copy(update={"gates": gates}),
-            362,
-            model=model,
-            repeat=unstable_repeats[0],
-        )
-        assert again.verdict in verdicts
-        assert again.rejected is (mode == "reject")
+        gated = training.model_copy(update={"gates": gates})
+        outcome = run(gated, 362, model=model, repeat=unstable_repeats[0])
+        assert outcome.verdict in verdicts
+        assert outcome.rejected is (mode == "reject")
 
 
 @pytest.mark.parametrize(
@@ -202,7 +187,7 @@ def test_unstable_losses(start: float, losses: list[float], expected: bool) -> N
 
 
 def test_patience_is_in_updates() -> None:
-    """Not in epochs, of which full-batch GD has many."""
+    """And not in epochs, since an epoch of full-batch GD is one update."""
     gate = PlateauGate()
     assert patience_in_updates(gate, None, 7) == 1000
     assert patience_in_updates(gate, 300, 1) == 150

@@ -1,4 +1,4 @@
-"""Groups of processes over gloo train as one process does."""
+"""Several processes that train together over gloo agree with one process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,15 +17,12 @@ from flexhpc.errors import PointError
 from flexhpc.training import Group, Outcome
 from tests.barrier import wait_for
 from tests.conftest import FULL, REPOSITORY
-from tests.training.helpers import run, same
-from tests.training.ranks import CASES, INTERRUPTED, Case, train_case
+from tests.training.helpers import agree, run, same
+from tests.training.ranks import CASES, INTERRUPTED, train_case
 
 
 def start(
-    size: int,
-    folder: Path,
-    module: str = "tests.training.ranks",
-    ranks: Iterable[int] = (),
+    size: int, folder: Path, module: str = "tests.training.ranks", ranks: Iterable[int] = ()
 ) -> list[subprocess.Popen[str]]:
     return [
         subprocess.Popen(
@@ -44,38 +40,28 @@ def single() -> dict[str, Outcome]:
 
 
 @pytest.mark.parametrize("size", [2, 3, 4] if FULL else [3])
-def test_groups_train_as_one_process(size: int, single: dict[str, Outcome], tmp_path: Path) -> None:
+def test_groups_agree_with_one_process(
+    size: int, single: dict[str, Outcome], tmp_path: Path
+) -> None:
     """Verdicts, masks and curves agree; losses up to the rounding of sums."""
     for process in start(size, tmp_path):
         _, stderr = process.communicate()
         assert process.returncode == 0, stderr
     outcomes, error = pickle.loads((tmp_path / f"{size}.pkl").read_bytes())
     for name, case in CASES.items():
-        agree(case, single[name], outcomes[name])
+        tolerance = 1e-6 if case.training.precision == "fp64" else 1e-3
+        if case.bits:
+            same(single[name], outcomes[name])
+        else:
+            agree(single[name], outcomes[name], tolerance, 10 * tolerance)
     for name in INTERRUPTED:
         same(outcomes[name], outcomes[f"{name}, interrupted"])
     assert "cannot train on a batch of one sample" in error
 
 
-def agree(case: Case, single: Outcome, group: Outcome) -> None:
-    if case.bits:
-        same(single, group)
-        return
-    for key in ("verdict", "epochs", "steps", "cost", "n_errors"):
-        assert getattr(single, key) == getattr(group, key), key
-    np.testing.assert_array_equal(single.fitted, group.fitted)
-    np.testing.assert_array_equal(single.error_curve, group.error_curve)
-    np.testing.assert_array_equal(single.forgotten, group.forgotten)
-    tolerance = 1e-6 if case.training.precision == "fp64" else 1e-3
-    np.testing.assert_allclose(single.loss_curve, group.loss_curve, rtol=tolerance)
-    for key, value in single.metrics.items():
-        assert value == pytest.approx(group.metrics[key], rel=10 * tolerance)
-
-
-def test_some_cases_fit_and_some_do_not(single: dict[str, Outcome]) -> None:
-    verdicts = {name: outcome.verdict for name, outcome in single.items()}
-    assert verdicts["adam"] == "fit"
-    assert verdicts["failing"] != "fit"
+def test_cases_have_different_verdicts(single: dict[str, Outcome]) -> None:
+    assert single["adam"].verdict == "fit"
+    assert single["failing"].verdict != "fit"
     assert 0 < single["failing"].n_errors < CASES["failing"].n
 
 
@@ -85,7 +71,7 @@ def test_shards_are_rejected_with_batch_norm() -> None:
         run(Sgd(optimizer="sgd", shards=2), 20, model=normed)
 
 
-def test_a_killed_peer_ends_the_training(tmp_path: Path) -> None:
+def test_a_killed_peer_ends_the_training_run(tmp_path: Path) -> None:
     first, second = start(2, tmp_path, "tests.training.endless")
     wait_for(lambda: (tmp_path / "training").exists() or first.poll() is not None, "a training run")
     second.kill()

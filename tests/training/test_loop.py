@@ -1,3 +1,5 @@
+"""The training loop: verdicts, checkpoints, chunks and random states."""
+
 from __future__ import annotations
 
 import math
@@ -8,17 +10,23 @@ import numpy as np
 import pytest
 import torch
 
-from flexhpc.config.sections.gates import (
-    CurvatureGate,
-    Gates,
-    PlateauGate,
+from flexhpc.config.sections.gates import CurvatureGate, Gates, PlateauGate
+from flexhpc.config.sections.model import Cnn, Mlp, Resnet, Timm
+from flexhpc.config.sections.training import (
+    Adam,
+    AdamW,
+    Gd,
+    Muon,
+    Sam,
+    Sgd,
+    Shampoo,
+    Soap,
+    Training,
 )
-from flexhpc.config.sections.model import Cnn, Mlp, Timm
-from flexhpc.config.sections.training import Adam, AdamW, Gd, Muon, Sgd, Shampoo, Soap, Training
 from flexhpc.errors import Interrupted
 from flexhpc.models import build
 from flexhpc.training import Callbacks, resident, train
-from tests.training.helpers import probe_data, resume, run, run_with_model, same
+from tests.training.helpers import SMALL, probe_data, resume, run, run_with_model, same
 
 ADAM = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=150)
 TRAININGS: dict[str, Training] = {
@@ -34,11 +42,17 @@ TRAININGS: dict[str, Training] = {
     "evaluation": Adam(optimizer="adam", lr=1e-2, batch_size=32, steps=97, curves="evaluation"),
     "fp64": Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=20, precision="fp64"),
     "bf16": Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=20, precision="bf16"),
-}
+    "extended": Sgd(
+        optimizer="sgd", lr=0.05, batch_size=32, epochs=5, unconverged="extend", warmup=30,
+        clip_norm=0.5, sam=Sam(), label_smoothing=0.1,
+    ),
+    "dropout": Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=6),
+    "channels_last": Adam(optimizer="adam", lr=1e-3, batch_size=32, epochs=4),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("curves", ["batches", "evaluation"])
-def test_a_fit_ends_the_training(curves: str) -> None:
+def test_a_fit_ends_the_training_run(curves: str) -> None:
     outcome = run(ADAM.model_copy(update={"curves": curves}), 40)
     assert outcome.verdict == "fit"
     assert outcome.n_errors == 0
@@ -51,7 +65,7 @@ def test_a_fit_ends_the_training(curves: str) -> None:
 
 
 @pytest.mark.parametrize("curves", ["batches", "evaluation"])
-def test_an_improving_training_is_unconverged_at_the_end_of_its_budget(curves: str) -> None:
+def test_an_improving_training_run_is_unconverged_at_the_end_of_its_budget(curves: str) -> None:
     outcome = run(ADAM.model_copy(update={"epochs": 15, "curves": curves}), 600)
     assert outcome.verdict == "unconverged"
     assert outcome.epochs == 15
@@ -60,7 +74,7 @@ def test_an_improving_training_is_unconverged_at_the_end_of_its_budget(curves: s
     assert outcome.cost == 15 * 600
 
 
-def test_a_plateau_ends_the_training_as_not_fit() -> None:
+def test_a_plateau_ends_the_training_run_as_not_fit() -> None:
     tiny = Mlp(family="mlp", width=2, depth=1)
     gates = Gates(plateau=PlateauGate(patience=50))
     training = ADAM.model_copy(update={"epochs": 1000, "gates": gates})
@@ -93,23 +107,29 @@ def test_divergence_is_a_verdict(lr: float) -> None:
     assert not outcome.fitted.all()
 
 
+MODELS = {
+    "dropout": Timm(family="timm:vit_tiny_patch16_224", kwargs={
+        "img_size": 8, "patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2,
+        "drop_rate": 0.5,
+    }),
+    "channels_last": Resnet(family="resnet", width=4, depth=2),
+}  # fmt: skip
+STOPS = {"extended": (120, [38]), "dropout": (60, [3, 5]), "channels_last": (60, [1, 3, 2])}
+"""Number of samples, and updates after which each start is interrupted."""
+
+
 @pytest.mark.parametrize("name", TRAININGS)
-def test_an_interrupted_training_is_resumed_bitwise(name: str, tmp_path: Path) -> None:
-    uninterrupted = run(TRAININGS[name], 150)
-    assert uninterrupted.steps > 61 or name in ("gd",)
-    same(uninterrupted, resume(TRAININGS[name], 150, [1, 7, 8, 61], tmp_path / "probe.ckpt"))
+def test_an_interrupted_training_run_is_resumed_bitwise(name: str, tmp_path: Path) -> None:
+    """The random state of dropout and the memory format are restored as well."""
+    training, model = TRAININGS[name], MODELS.get(name, SMALL)
+    n, stops = STOPS.get(name, (150, [1, 7, 8, 61]))
+    uninterrupted = run(training, n, model=model)
+    assert uninterrupted.steps > max(stops) or name == "gd"
+    assert uninterrupted.epochs > 5 or name != "extended"
+    same(uninterrupted, resume(training, n, stops, tmp_path / "probe.ckpt", model=model))
 
 
-def test_dropout_is_resumed_bitwise(tmp_path: Path) -> None:
-    """The checkpoint contains torch's random state."""
-    kwargs = {"img_size": 8, "patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2}
-    model = Timm(family="timm:vit_tiny_patch16_224", kwargs=kwargs | {"drop_rate": 0.5})
-    training = Adam(optimizer="adam", lr=1e-2, batch_size=32, epochs=6)
-    uninterrupted = run(training, 60, model=model)
-    same(uninterrupted, resume(training, 60, [3, 5], tmp_path / "probe.ckpt", model=model))
-
-
-def test_a_checkpoint_of_another_key_or_a_damaged_one_is_ignored(tmp_path: Path) -> None:
+def test_damaged_checkpoints_and_checkpoints_of_other_keys_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "probe.ckpt"
     training = TRAININGS["sgd"]
     callbacks = Callbacks(
@@ -131,7 +151,7 @@ def test_checkpoints_are_saved_periodically(tmp_path: Path) -> None:
 
 
 def test_large_images_are_processed_in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also in evaluations: a GPU has memory for a training batch only."""
+    """Evaluations as well: the memory of a GPU is sufficient for a training batch."""
     monkeypatch.setattr(resident, "_MAX_VALUES", 64 * 100)  # of 8 x 8
     sizes: list[int] = []
 
@@ -161,7 +181,7 @@ def test_gradient_and_parameter_norms() -> None:
     assert outcome.metrics["parameter_norm"] == pytest.approx(math.sqrt(total), rel=1e-10)
 
 
-def test_a_checkpoint_that_cannot_be_saved_does_not_end_the_training(tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_be_saved_does_not_end_the_training_run(tmp_path: Path) -> None:
     training = TRAININGS["sgd"]
     callbacks = Callbacks(checkpoint=tmp_path / "file" / "x.ckpt", checkpoint_every=0.0, key="k")
     (tmp_path / "file").write_text("a file")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from flexhpc.config.variants import variants
 from flexhpc.models import build
 from flexhpc.training import Callbacks, Outcome, train
 from flexhpc.training import loop as loop_module
-from tests.training.helpers import probe_data, resume, run, same
+from tests.training.helpers import probe_data, run
 
 RESNET = Resnet(family="resnet", width=4, depth=2)
 NETWORKS: list[Network] = [
@@ -50,13 +49,13 @@ def is_channels_last(training: Training, model: Network | nn.Module) -> bool:
     return result
 
 
-def test_all_families_that_support_any_memory_format_are_tested() -> None:
+def test_all_families_with_any_layout_are_tested() -> None:
     families = {kind for kind in variants("model").values() if getattr(kind, "any_layout", False)}
     assert families == {type(network) for network in NETWORKS}
 
 
 @pytest.mark.parametrize("model", NETWORKS, ids=lambda m: f"{m.family}-{getattr(m, 'norm', '')}")
-def test_trainings_differ_by_rounding_only(model: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_formats_differ_by_rounding_only(model: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     for training in TRAININGS:
         assert is_channels_last(training, model)
         outcome = run(training, 60, model=model)
@@ -75,13 +74,8 @@ def close(first: Outcome, second: Outcome) -> None:
     assert difference < 0.02 * np.ptp(first.loss_curve)
 
 
-def test_an_interrupted_training_is_resumed_bitwise(tmp_path: Path) -> None:
-    resumed = resume(TRAININGS[0], 60, [1, 3, 2], tmp_path / "probe.ckpt", model=RESNET)
-    same(run(TRAININGS[0], 60, model=RESNET), resumed)
-
-
 class Viewing(nn.Module):
-    """Flattens its images with ``view``, as many networks do."""
+    """Flattens images with ``view``, as many networks do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,5 +98,7 @@ class Viewing(nn.Module):
         (Muon(optimizer="muon", **SHORT), RESNET),
     ],
 )
-def test_other_trainings_are_not_converted(training: Training, model: Network | nn.Module) -> None:
+def test_unsupported_cases_are_not_converted(
+    training: Training, model: Network | nn.Module
+) -> None:
     assert not is_channels_last(training, model)

@@ -1,4 +1,4 @@
-"""Optimizers against slow reference implementations, over a resume, and at their defaults."""
+"""Optimizers against slow reference implementations, schedules, and edge cases."""
 
 from __future__ import annotations
 
@@ -122,8 +122,10 @@ def test_shampoo_equals_the_paper(problem: Problem, times: float, widest: int) -
 @problems
 @rates
 def test_soap_equals_the_paper(problem: Problem, times: float) -> None:
-    """The reference copies the axes after each rotation: rounding determines those with small
-    eigenvalues, and the library rotates in single precision."""
+    """The reference copies the axes of the library after each rotation.
+
+    The library rotates in single precision, and rounding determines axes of small eigenvalues.
+    """
     training = Soap(optimizer="soap", lr=3e-3 * times, weight_decay=0.1)
     references: dict[nn.Parameter, reference.Soap] = {}
     differences = []
@@ -154,7 +156,7 @@ def off_diagonal(axes: reference.Array, statistics: reference.Array) -> float:
 def test_muon_equals_the_reference(
     problem: Problem, times: float, double: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To rounding if its matrix products are in double precision instead of bfloat16."""
+    """Up to rounding if matrix products are in double precision instead of bfloat16."""
     if double:
         from pytorch_optimizer.optimizer.muon import base
 
@@ -196,7 +198,7 @@ def test_parameters_without_a_gradient_are_not_changed(training: Training) -> No
 @each
 @pytest.mark.parametrize("finite", [0, 4])
 def test_non_finite_gradients_give_nan(training: Training, finite: int) -> None:
-    """The training then diverged, instead of ending with an error of linear algebra."""
+    """So the training run diverges, and does not end with an error of linear algebra."""
     weight = nn.Parameter(torch.ones(3, 2))
     optimizer = make_optimizer(training, [weight])
     for step in range(24):
@@ -206,7 +208,7 @@ def test_non_finite_gradients_give_nan(training: Training, finite: int) -> None:
 
 
 def test_shampoo_of_scalars_and_long_vectors() -> None:
-    """The first update of a scalar is its sign; so is that of each entry of a diagonal."""
+    """The first update of a scalar or an entry of a diagonal is the sign of its gradient."""
     scalar, vector = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.zeros(1201))
     scalar.grad, vector.grad = torch.tensor(-4.0), torch.linspace(1, 2, 1201)
     FastShampoo([scalar, vector], lr=0.5).step()

@@ -1,4 +1,4 @@
-"""Sequences: every token is predicted from the previous ones."""
+"""Sequences: every token is predicted from the previous tokens."""
 
 from __future__ import annotations
 
@@ -43,11 +43,10 @@ def spec(tmp_path: Path) -> Path:
 def test_loss_and_errors_of_sequences() -> None:
     torch.manual_seed(0)
     logits, labels = torch.randn(5, 8, 6), torch.randint(8, (5, 6))
-    by_hand = torch.stack(
-        [functional.cross_entropy(logits[i].T, labels[i]) for i in range(5)]
-    )  # fmt: skip
-    assert cross_entropy(logits, labels, reduction="mean") == pytest.approx(by_hand.mean())
-    assert cross_entropy(logits, labels, reduction="sum") == pytest.approx(by_hand.sum())
+    pairs = zip(logits, labels, strict=True)
+    expected = torch.stack([functional.cross_entropy(x.T, y) for x, y in pairs])
+    assert cross_entropy(logits, labels, reduction="mean") == pytest.approx(expected.mean())
+    assert cross_entropy(logits, labels, reduction="sum") == pytest.approx(expected.sum())
     perfect = functional.one_hot(labels, 8).float().transpose(1, 2)
     perfect[1, :, 2] = 0
     perfect[1, (labels[1, 2] + 1) % 8, 2] = 1
@@ -57,7 +56,7 @@ def test_loss_and_errors_of_sequences() -> None:
     assert has_finite_logits(perfect).tolist() == [True] * 4 + [False]
 
 
-def test_tokens_do_not_depend_on_later_ones(spec: Path) -> None:
+def test_predictions_do_not_depend_on_later_tokens(spec: Path) -> None:
     (point,) = checked(spec)[1]
     torch.manual_seed(1)
     network = build(point.model, (6,), 8).eval()
@@ -126,10 +125,7 @@ def test_bits_per_parameter_come_from_the_loss(spec: Path, cli: Cli, untracked: 
     {
         "labels": ("data.labels=random", "labels: has no effect with source: random_tokens"),
         "prompt": ("data.prompt=6", r"prompt: must be below length \(6\), not 6"),
-        "mlp": (
-            "model={family: mlp, width: 4}",
-            "gives sequences of tokens; use gpt",
-        ),
+        "mlp": ("model={family: mlp, width: 4}", "gives sequences of tokens; use gpt"),
         "digits": ("data={source: digits}", "gpt predicts tokens; use random_tokens"),
         "heads": ("model.heads=3", r"16 is not a multiple of heads \(3\)"),
         "unseen": ("record.unseen=5", "unseen: has no effect with random tokens"),

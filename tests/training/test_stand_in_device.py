@@ -1,7 +1,6 @@
 """Training runs on the stand-in device agree with those on the CPU.
 
-The training runs run in a process of their own, which registers the device
-(tests/stand_in_device.py).
+A separate process, which registers the device, runs them (tests/stand_in_device.py).
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flexhpc.training import Outcome
-from tests.training.helpers import same
+from tests.training.helpers import agree, same
 
 KINDS = ("cpu", "standin")
 MLP = "family: mlp, width: 16, depth: 2, activation: tanh"
@@ -34,13 +32,13 @@ TRAINED = f"{ADAM}, {SHORT}"
 DIGITS = "source: digits, labels: random"
 TOKENS = "source: random_tokens, vocabulary: 8, length: 6, prompt: 3, size: 60"
 TOLERANCE = {"fp64": 1e-6, "fp32": 1e-3, "bf16": 1e-2}
-"""Relative, of losses and metrics. On the CPU, convolutions in fp32 have another memory format,
-and attention has another kernel."""
+"""Relative, for losses and metrics. The CPU uses different memory formats for convolutions in fp32,
+and different kernels for attention."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One training run; the strings are sections of a spec."""
+    """A training run; the strings are sections of a spec."""
 
     model: str = MLP
     training: str = TRAINED
@@ -48,7 +46,11 @@ class Case:
     precision: str = "fp64"
     n: int = 60
     resident_bytes: int | None = None
-    verdict: str | None = None  # expected, where the case is about a verdict
+    verdict: str | None = None  # expected; None for any
+
+    @property
+    def tolerance(self) -> float:
+        return TOLERANCE[self.precision]
 
     @property
     def spec(self) -> str:
@@ -176,33 +178,19 @@ def _call(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> Any
 def test_devices_agree(name: str, call: Call) -> None:
     case = CASES[name]
     cpu, device = call("train_on_both", case.spec, case.n, case.resident_bytes)
-    agree(cpu, device, case.precision)
+    agree(cpu, device, case.tolerance, case.tolerance)
     assert case.verdict in (None, cpu.verdict)
 
 
-def agree(cpu: Outcome, device: Outcome, precision: str) -> None:
-    for key in ("verdict", "n_errors", "epochs", "steps", "cost", "rejected"):
-        assert getattr(cpu, key) == getattr(device, key), key
-    np.testing.assert_array_equal(cpu.fitted, device.fitted)
-    np.testing.assert_array_equal(cpu.error_curve, device.error_curve)
-    np.testing.assert_array_equal(cpu.forgotten, device.forgotten)
-    tolerance = TOLERANCE[precision]
-    np.testing.assert_allclose(cpu.loss_curve, device.loss_curve, rtol=tolerance)
-    assert cpu.loss == pytest.approx(device.loss, rel=tolerance, nan_ok=True)
-    assert set(cpu.metrics) == set(device.metrics)
-    for key, value in cpu.metrics.items():
-        assert value == pytest.approx(device.metrics[key], rel=tolerance, nan_ok=True), key
-
-
 RESUMED = {name: OPTIMIZERS[name] for name in ("soap", "shampoo", "muon")} | {
-    f"{name}, other memory format": replace(OPTIMIZERS[name], model=CNN, precision="fp32")
+    f"{name}, changed memory format": replace(OPTIMIZERS[name], model=CNN, precision="fp32")
     for name in ("sgd", "adam", "adamw")
 }
 
 
 @pytest.mark.parametrize("name", RESUMED)
 @pytest.mark.parametrize(("stopped_on", "resumed_on"), [KINDS, KINDS[::-1]])
-def test_a_training_is_resumed_on_the_other_device(
+def test_a_training_run_is_resumed_on_a_different_device(
     name: str, stopped_on: str, resumed_on: str, call: Call, tmp_path: Path
 ) -> None:
     case = RESUMED[name]
@@ -211,13 +199,13 @@ def test_a_training_is_resumed_on_the_other_device(
     stopped = call("train", case.spec, case.n, stopped_on, checkpoint=checkpoint, stop_at=5)
     assert stopped is None
     resumed = call("train", case.spec, case.n, resumed_on, checkpoint=checkpoint, fresh=False)
-    agree(uninterrupted, resumed, case.precision)
+    agree(uninterrupted, resumed, case.tolerance, case.tolerance)
 
 
-def test_dropout_draws_from_the_device_and_is_resumed(call: Call, tmp_path: Path) -> None:
+def test_dropout_uses_the_generator_of_the_device(call: Call, tmp_path: Path) -> None:
     case = Case(DROPOUT)
     cpu, uninterrupted = call("train_on_both", case.spec, case.n)
-    assert not np.array_equal(cpu.loss_curve, uninterrupted.loss_curve), "draws on the CPU"
+    assert not np.array_equal(cpu.loss_curve, uninterrupted.loss_curve), "random numbers of the CPU"
     checkpoint = tmp_path / "probe.ckpt"
     for resumed_on in ("standin", "cpu"):  # the CPU cannot restore the state of the device
         stopped = call("train", case.spec, case.n, "standin", checkpoint=checkpoint, stop_at=5)
@@ -227,7 +215,7 @@ def test_dropout_draws_from_the_device_and_is_resumed(call: Call, tmp_path: Path
             same(uninterrupted, resumed)
 
 
-def test_doctor_names_the_device(call: Call) -> None:
+def test_doctor_reports_the_device(call: Call) -> None:
     assert call("gpu_check", "standin") == "Stand-in device"
     assert call("gpu_check", "cpu").startswith("no GPU")
 
@@ -246,7 +234,7 @@ evaluate: {n: 100, epochs: 3}
 """
 
 
-def test_a_point_has_the_same_records_and_evaluation(call: Call, tmp_path: Path) -> None:
+def test_devices_agree_on_the_records_and_evaluation_of_a_point(call: Call, tmp_path: Path) -> None:
     cpu, device = (call("measure_point", POINT, tmp_path / kind, kind) for kind in KINDS)
     assert device.pop("devices") == {"Stand-in device"} != cpu.pop("devices")
     assert cpu["unseen"].any()
@@ -255,6 +243,6 @@ def test_a_point_has_the_same_records_and_evaluation(call: Call, tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", ["model", "trainer"])
-def test_a_custom_model_and_a_custom_trainer_are_measured(kind: str, call: Call) -> None:
+def test_devices_agree_on_custom_models_and_trainers(kind: str, call: Call) -> None:
     cpu, device = (call("measure_custom", kind, device) for device in KINDS)
     np.testing.assert_equal(device, cpu)
